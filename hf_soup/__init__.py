@@ -1,0 +1,74 @@
+"""hf_soup: model soups for the Hugging Face ecosystem.
+
+The public names are listed here and imported when first used: `import hf_soup` loads neither torch nor transformers.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from .version import __version__
+
+
+if TYPE_CHECKING:
+    from .api import check, compare, merge, sweep
+    from .cooking import Cooked, cook
+    from .errors import (
+        DataError,
+        EvaluationError,
+        IncompatibleError,
+        IngredientError,
+        MissingExtraError,
+        OutputError,
+        RecipeError,
+        SoupError,
+        TrainingError,
+    )
+    from .evaluation.compare import Comparison
+    from .evaluation.evaluator import Evaluator
+    from .recipes import load_recipe
+    from .soup import Soup
+    from .training.sweep import Run, Sweep, load_sweep
+    from .types import Ingredient, Recipe, Score
+
+# public name -> the module that has it
+_HOME = {
+    "check": "api",
+    "compare": "api",
+    "merge": "api",
+    "sweep": "api",
+    "Cooked": "cooking",
+    "cook": "cooking",
+    "DataError": "errors",
+    "EvaluationError": "errors",
+    "IncompatibleError": "errors",
+    "IngredientError": "errors",
+    "MissingExtraError": "errors",
+    "OutputError": "errors",
+    "RecipeError": "errors",
+    "SoupError": "errors",
+    "TrainingError": "errors",
+    "Comparison": "evaluation.compare",
+    "Evaluator": "evaluation.evaluator",
+    "load_recipe": "recipes",
+    "Soup": "soup",
+    "Run": "training.sweep",
+    "Sweep": "training.sweep",
+    "load_sweep": "training.sweep",
+    "Ingredient": "types",
+    "Recipe": "types",
+    "Score": "types",
+}
+
+__all__ = ["__version__", *sorted(_HOME)]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value  # found at once the next time
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

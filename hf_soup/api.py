@@ -1,0 +1,309 @@
+"""The verbs: `merge`, `check`, `sweep`, `compare`. Each opens what it was given and calls the rooms below."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from .checkpoints.check import CheckReport, check_checkpoints
+from .checkpoints.source import Checkpoint, open_all, open_checkpoint
+from .data import load_data
+from .errors import RecipeError, did_you_mean
+from .evaluation.compare import TEST, VALIDATION, Comparison, Entry, compare_models
+from .evaluation.evaluator import Evaluator, task_of
+from .evaluation.trials import ModelTrials, as_score, cook_in_memory
+from .lookup import load_function, parameters
+from .merging.plan import bind_method, make_plan
+from .soup import Soup, as_plain
+from .training.sweep import Sweep, run_sweep
+from .types import Recipe, Score
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PretrainedConfig, PreTrainedModel
+
+    Evaluation = Evaluator | Dataset | Callable[[PreTrainedModel], Score | float]
+
+
+def check(ingredients: Sequence[Any]) -> CheckReport:
+    """Tell whether checkpoints can be averaged, from their headers and configurations.
+
+    Args:
+        ingredients (`Sequence`):
+            As for [`merge`].
+
+    Returns:
+        [`CheckReport`]: every problem and what to look out for; `.table()` prints it.
+
+    Raises:
+        [`IngredientError`]: if one cannot be opened at all.
+    """
+    return check_checkpoints(open_all(ingredients))
+
+
+def merge(
+    ingredients: Sequence[Any],
+    *,
+    weights: Sequence[float] | Mapping[str, Sequence[float]] | None = None,
+    method: str = "linear",
+    strategy: str | None = None,
+    evaluator: Evaluation | None = None,
+    base_model: Any = None,
+    dtype: str = "auto",
+    seed: int = 0,
+    config: PretrainedConfig | Mapping[str, Any] | None = None,
+    **params: Any,
+) -> Soup:
+    """Make a soup of fine-tuned checkpoints. Nothing is averaged before it is needed.
+
+    Args:
+        ingredients (`Sequence` of `str`, `os.PathLike`, `PreTrainedModel`, `Mapping[str, torch.Tensor]` or [`Ingredient`]):
+            Folders, Hub ids (`user/run1`, `user/run1@revision`), loaded models, or state dicts with `config=`; a [`Sweep`]
+            is such a sequence.
+        weights (`Sequence[float]` or `Mapping[str, Sequence[float]]`, *optional*):
+            One for each ingredient, relative to each other; or a row for each module prefix (`{"classifier": [1, 0], "": [1, 1]}`).
+            All equal by default.
+        method (`str`, *optional*, defaults to `"linear"`):
+            How the tensors of one name combine.
+        strategy (`str`, *optional*):
+            Who goes in: `"uniform"`, `"greedy"`. Excludes `weights`.
+        evaluator ([`Evaluator`], `datasets.Dataset` or `Callable[[PreTrainedModel], float]`, *optional*):
+            Scores models on validation data, for strategies that choose.
+        base_model (*optional*):
+            What the ingredients were fine-tuned from, for methods that need it.
+        dtype (`str`, *optional*, defaults to `"auto"`):
+            Of the soup, such as `"bfloat16"`; `"auto"` is the widest among the ingredients.
+        seed (`int`, *optional*, defaults to 0):
+            For methods that draw random numbers.
+        config (`transformers.PretrainedConfig` or `Mapping`, *optional*):
+            Of ingredients that are state dicts.
+        params:
+            Parameters of the method and of the strategy, such as `normalize=False` or `accept=">"`.
+
+    Returns:
+        [`Soup`]: with `.model`, `.save_pretrained`, `.push_to_hub` and `.recipe`.
+
+    Raises:
+        [`IngredientError`]: if an ingredient cannot be read.
+        [`IncompatibleError`]: if they cannot be averaged, with every offender.
+        [`RecipeError`]: if weights, method, strategy or parameters are wrong.
+    """
+    find_method, find_strategy = load_function("method", method), load_function("strategy", strategy or "uniform")
+    for_method, for_strategy = _share_out(params, parameters(find_method), parameters(find_strategy), method, strategy)
+    if weights is not None and strategy is not None:
+        raise RecipeError(f'give either weights or a strategy: strategy="{strategy}" finds the weights itself.')
+    if evaluator is not None and strategy is None:
+        raise RecipeError('an evaluator is for a strategy that chooses by it: add strategy="greedy".')
+    candidates = open_all(ingredients, config=config)
+    base = open_checkpoint(base_model).ingredient if base_model is not None else None
+
+    def complete(recipe: Recipe) -> Recipe:
+        return replace(recipe, method=method, params=for_method, base_model=base, dtype=dtype, seed=seed)
+
+    everything = complete(
+        Recipe(
+            tuple(item.ingredient for item in candidates), weights if weights is not None else (1.0,) * len(candidates)
+        )
+    )
+    make_plan(everything, candidates)  # whatever is wrong is said before anything is scored
+    if strategy in (None, "uniform"):
+        return Soup(everything, candidates)
+    if evaluator is None:
+        raise RecipeError(
+            f'strategy="{strategy}" chooses by validation score: pass evaluator=hf_soup.Evaluator(data).'
+        )
+    bound = bind_evaluator(evaluator, candidates)
+    by_name = {item.name: item for item in candidates}
+    trials = ModelTrials(by_name, bound, complete)
+    try:
+        recipe = complete(find_strategy(everything.ingredients, trials, **for_strategy))
+        final = trials.score(recipe)
+    finally:
+        trials.close()
+    selection = {
+        "strategy": strategy,
+        "params": as_plain(for_strategy),
+        "metric": final.metric,
+        "split": final.split,
+        "score": final.value,
+        "dataset": bound.described() if isinstance(bound, Evaluator) else {},
+        **recipe.selection,
+    }
+    return Soup(replace(recipe, selection=selection), [by_name[name] for name in recipe.names], candidates=candidates)
+
+
+def cook_recipe(recipe: Recipe) -> Soup:
+    """The soup of a recipe that was read from a file.
+
+    Raises:
+        [`IngredientError`]: if an ingredient is gone.
+    """
+    bind_method(recipe)
+    return Soup(recipe, open_all(recipe.ingredients))
+
+
+def sweep(
+    base_model: str | os.PathLike,
+    dataset: Dataset | str,
+    *,
+    space: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+    output_dir: str | os.PathLike,
+    task: str = "auto",
+    validation: Dataset | str | None = None,
+    metric: str | None = None,
+    n_runs: int | None = None,
+    seed: int = 0,
+    head_seed: int = 0,
+    training_args: Mapping[str, Any] | None = None,
+    label_column: str | None = None,
+    text_columns: Sequence[str] | None = None,
+) -> Sweep:
+    """Fine-tune one model several times, from one initial head, so that the runs can be averaged.
+
+    Every run is a `transformers.Trainer` run in a folder of its own; runs that are whole are not repeated.
+
+    Args:
+        base_model (`str` or `os.PathLike`):
+            A Hub id or folder with a tokenizer or image processor.
+        dataset (`datasets.Dataset` or `str`):
+            The training examples, or a folder or Hub id whose `train` split they are.
+        space (`Mapping[str, Sequence]` or `Sequence[Mapping]`):
+            A grid (`{"learning_rate": [1e-5, 3e-5], "seed": range(3)}`), a list of settings, or distributions with `n_runs`.
+            Any field of `TrainingArguments` may vary, and `augment` (image transforms).
+        output_dir (`str` or `os.PathLike`):
+            Where the runs go.
+        task (`str`, *optional*, defaults to `"auto"`):
+            `"text-classification"` or `"image-classification"`; by default by the columns of the data.
+        validation (`datasets.Dataset` or `str`, *optional*):
+            Examples that each run is scored on at its end.
+        metric (`str`, *optional*):
+            The task's own by default.
+        n_runs (`int`, *optional*):
+            Draw as many settings from the space; the whole grid by default.
+        seed (`int`, *optional*, defaults to 0):
+            Of the drawing.
+        head_seed (`int`, *optional*, defaults to 0):
+            Of the new head that all runs start from. A run's own `seed` is for data order and dropout.
+        training_args (`Mapping`, *optional*):
+            Fields of `TrainingArguments` that all runs share.
+        label_column (`str`, *optional*):
+            By default `label` or `labels`.
+        text_columns (`Sequence[str]`, *optional*):
+            By default every column of strings.
+
+    Returns:
+        [`Sweep`]: a sequence of runs that [`merge`] takes as it is.
+
+    Raises:
+        [`RecipeError`]: if the space is empty or names a parameter that does not exist.
+        [`TrainingError`]: if the folder holds runs of another base model, data or training arguments.
+    """
+    return run_sweep(
+        base_model,
+        load_data(dataset, split="train"),
+        space=space,
+        output_dir=output_dir,
+        task=task,
+        validation=None if validation is None else load_data(validation, split="validation"),
+        metric=metric,
+        n_runs=n_runs,
+        seed=seed,
+        head_seed=head_seed,
+        training_args=training_args or {},
+        label_column=label_column,
+        text_columns=text_columns,
+    )
+
+
+def compare(
+    soups: Soup | Mapping[str, Soup],
+    *,
+    test: Evaluator | Dataset,
+    shifted: Mapping[str, Evaluator | Dataset] | None = None,
+    validation: Evaluator | Dataset | None = None,
+    metric: str | None = None,
+) -> Comparison:
+    """Score every ingredient, the uniform soup, the given soups and the logit ensemble on data that selection has not seen.
+
+    Args:
+        soups ([`Soup`] or `Mapping[str, Soup]`):
+            One soup, or several by name that were made from the same candidates.
+        test ([`Evaluator`] or `datasets.Dataset`):
+            What is reported.
+        shifted (`Mapping[str, Evaluator | Dataset]`, *optional*):
+            More test sets, by name.
+        validation ([`Evaluator`] or `datasets.Dataset`, *optional*):
+            What selected; it decides which single model is the one to beat.
+        metric (`str`, *optional*):
+            The task's own by default.
+
+    Returns:
+        [`Comparison`]: `.table()`, `.plot()`, `.save(folder)`.
+
+    Raises:
+        [`EvaluationError`]: if the test set is the one that selected.
+    """
+    soups = {_soup_name(soups): soups} if isinstance(soups, Soup) else dict(soups)
+    if not soups:
+        raise RecipeError("there is nothing to compare: give at least one soup.")
+    candidates = list({item.name: item for soup in soups.values() for item in soup.candidates}.values())
+    sets = {VALIDATION: validation} if validation is not None else {}
+    sets |= {TEST: test, **(shifted or {})}
+    bound = {name: bind_evaluator(item, candidates, split=name) for name, item in sets.items()}
+    entries = [Entry(item.name, "ingredient", _loader(item)) for item in candidates]
+    if "uniform soup" not in soups:
+        entries.append(Entry("uniform soup", "uniform", lambda: _uniform(candidates).model))
+    entries += [
+        Entry(name, "uniform" if name == "uniform soup" else "soup", lambda soup=soup: soup.model)
+        for name, soup in soups.items()
+    ]
+    selected_on = next((soup.recipe.selection["dataset"] for soup in soups.values() if soup.recipe.selection), {})
+    return compare_models(entries, bound, metric=metric, selected_on=selected_on)
+
+
+def bind_evaluator(evaluator: Evaluation, candidates: Sequence[Checkpoint], *, split: str = VALIDATION) -> Any:
+    """An evaluator that has the ingredients' tokenizer or image processor; plain functions stay as they are.
+
+    Raises:
+        [`RecipeError`]: if it is neither an evaluator, nor a data set, nor a function.
+    """
+    import datasets
+
+    if isinstance(evaluator, (str, datasets.Dataset)):
+        evaluator = Evaluator(evaluator, split=split)
+    if isinstance(evaluator, Evaluator):
+        folder = next((item.folder for item in candidates if item.companions and item.folder), None)
+        task = task_of(candidates[0].config, evaluator.task)
+        return evaluator.with_processing_class(folder and str(folder), task)
+    if not callable(evaluator):
+        raise RecipeError(f"an evaluator is an Evaluator, a data set, or a function of a model, not {evaluator!r}.")
+    return lambda model: as_score(evaluator(model))
+
+
+def _share_out(
+    params: Mapping[str, Any], of_method: Mapping, of_strategy: Mapping, method: str, strategy: str | None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    for name in params:
+        if name not in of_method and name not in of_strategy:
+            what = f'neither the method "{method}" nor the strategy "{strategy or "uniform"}" takes'
+            raise RecipeError(f'{what} a parameter "{name}"{did_you_mean(name, {**of_method, **of_strategy})}')
+    return {k: as_plain(v) for k, v in params.items() if k in of_method}, {
+        k: v for k, v in params.items() if k in of_strategy
+    }
+
+
+def _uniform(candidates: Sequence[Checkpoint]) -> Soup:
+    return Soup(Recipe(tuple(item.ingredient for item in candidates), (1.0,) * len(candidates)), candidates)
+
+
+def _loader(item: Checkpoint) -> Callable[[], PreTrainedModel]:
+    alone = Recipe((item.ingredient,), (1.0,))
+    return lambda: cook_in_memory(make_plan(alone, [item]), [item])
+
+
+def _soup_name(soup: Soup) -> str:
+    weights = {weight for row in soup.recipe.rows.values() for weight in row}
+    return f"{soup.recipe.selection.get('strategy') or ('uniform' if len(weights) == 1 else 'weighted')} soup"

@@ -1,0 +1,1 @@
+"""Weights on disk, on the Hub and in memory."""

@@ -1,0 +1,207 @@
+"""Can these checkpoints be averaged? Told from headers and configurations, and from the integer buffers of local ones.
+
+It changes nothing and fetches no weights. Floating-point weights are not looked at.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import IncompatibleError
+from .reader import TensorSpec
+from .source import Checkpoint
+
+
+# Buffers that count and may differ between runs; every other integer buffer has to be equal.
+COUNTERS = ("num_batches_tracked",)
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What a check found.
+
+    Args:
+        names (`tuple[str, ...]`):
+            The ingredients.
+        architecture (`str`):
+            Their architecture (that of most of them).
+        tensors (`int`):
+            How many tensors each has.
+        parameters (`int`):
+            How many floating-point numbers each has.
+        nbytes (`int`):
+            How many bytes all of them together hold, and a merge reads.
+        dtypes (`tuple[str, ...]`):
+            The types of their floating-point tensors.
+        labels (`tuple[str, ...]`):
+            The names of the classes, in order.
+        problems (`tuple[str, ...]`):
+            Why they cannot be averaged, one line for each offender; empty when they can.
+        notes (`tuple[str, ...]`):
+            What to look out for.
+    """
+
+    names: tuple[str, ...]
+    architecture: str
+    tensors: int
+    parameters: int
+    nbytes: int
+    dtypes: tuple[str, ...]
+    labels: tuple[str, ...]
+    problems: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether the ingredients can be averaged."""
+        return not self.problems
+
+    def raise_for_problems(self) -> None:
+        """Raise [`IncompatibleError`] with every problem, if there is one."""
+        if self.problems:
+            raise IncompatibleError(self.problems)
+
+    def table(self) -> str:
+        """The report as lines of text."""
+        labels = ", ".join(self.labels[:8]) + (f" ... ({len(self.labels)})" if len(self.labels) > 8 else "")
+        rows = {
+            "ingredients": f"{len(self.names)}: {', '.join(self.names)}",
+            "architecture": self.architecture,
+            "tensors": f"{self.tensors:,}",
+            "parameters": f"{self.parameters:,}",
+            "dtypes": ", ".join(self.dtypes),
+            "labels": labels or "none",
+            "a merge reads": f"{self.nbytes / 1e6:,.1f} MB",
+        }
+        lines = [f"{key:<14} {value}" for key, value in rows.items()]
+        lines += [f"{'note':<14} {line}" for line in self.notes] + [
+            f"{'problem':<14} {line}" for line in self.problems
+        ]
+        return "\n".join([*lines, "They can be averaged." if self.ok else "They cannot be averaged."])
+
+
+def check_checkpoints(checkpoints: Sequence[Checkpoint]) -> CheckReport:
+    """Compare configurations and headers; what most ingredients have is taken for right, so that the odd one is named.
+
+    Args:
+        checkpoints (`Sequence[Checkpoint]`):
+            Opened ingredients.
+
+    Returns:
+        [`CheckReport`]: with every problem, not just the first.
+    """
+    usual_architecture = _usual(checkpoints, _architecture)
+    usual_labels = _usual(checkpoints, _labels)
+    keys = _usual(checkpoints, lambda item: tuple(item.specs))
+    shapes = {
+        key: _usual([c for c in checkpoints if key in c.specs], lambda c, k=key: c.specs[k].shape) for key in keys
+    }
+    problems = []
+    for item in checkpoints:
+        if _architecture(item) != usual_architecture:
+            problems.append(f"{item.name} is a {_architecture(item)}, the others are {usual_architecture}")
+            continue  # its tensors differ of course
+        problems += _key_problems(item, keys)
+        problems += _shape_problems(item, shapes)
+        problems += _label_problems(item, usual_labels)
+    if not problems:
+        problems += _buffer_problems(checkpoints)
+    first = checkpoints[0]
+    floating = [spec for spec in first.specs.values() if spec.is_floating]
+    return CheckReport(
+        names=tuple(item.name for item in checkpoints),
+        architecture=usual_architecture,
+        tensors=len(first.specs),
+        parameters=sum(spec.numel for spec in floating),
+        nbytes=sum(spec.nbytes for item in checkpoints for spec in item.specs.values()),
+        dtypes=tuple(sorted({spec.dtype for item in checkpoints for spec in item.specs.values() if spec.is_floating})),
+        labels=usual_labels,
+        problems=tuple(problems),
+        notes=tuple(_notes(checkpoints)),
+    )
+
+
+def equal_or_counter(name: str, values: Sequence[Any]) -> bool:
+    """Rule for tensors that are not averaged: all equal, or known to be a counter.
+
+    Args:
+        name (`str`):
+            The tensor's name.
+        values (`Sequence[torch.Tensor]`):
+            The tensor of each ingredient.
+    """
+    import torch
+
+    return name.split(".")[-1] in COUNTERS or all(torch.equal(values[0], other) for other in values[1:])
+
+
+def _usual(checkpoints: Sequence[Checkpoint], value: Callable[[Checkpoint], Any]) -> Any:
+    """What most have; the first of them where as many have something else."""
+    return Counter(map(value, checkpoints)).most_common(1)[0][0]
+
+
+def _architecture(item: Checkpoint) -> str:
+    return (item.config.get("architectures") or [item.config.get("model_type") or "unknown architecture"])[0]
+
+
+def _labels(item: Checkpoint) -> tuple[str, ...]:
+    labels = item.config.get("id2label") or {}
+    return tuple(str(labels[key]) for key in sorted(labels, key=int))
+
+
+def _key_problems(item: Checkpoint, keys: Sequence[str]) -> list[str]:
+    found = []
+    for kind, names in (("lacks", set(keys) - set(item.specs)), ("has in addition", set(item.specs) - set(keys))):
+        if names:
+            shown = sorted(names)
+            more = f" and {len(shown) - 3} more" if len(shown) > 3 else ""
+            found.append(f"{item.name} {kind} {', '.join(shown[:3])}{more}")
+    return found
+
+
+def _shape_problems(item: Checkpoint, shapes: dict[str, tuple[int, ...]]) -> list[str]:
+    found = []
+    for key, shape in shapes.items():
+        spec: TensorSpec | None = item.specs.get(key)
+        if spec and spec.shape != shape:
+            found.append(f"{item.name}: {key} has the shape {list(spec.shape)}, the others {list(shape)}")
+    return found
+
+
+def _label_problems(item: Checkpoint, usual: tuple[str, ...]) -> list[str]:
+    labels = _labels(item)
+    if labels == usual:
+        return []
+    if sorted(labels) == sorted(usual):
+        index = next(i for i, (a, b) in enumerate(zip(labels, usual, strict=True)) if a != b)
+        return [
+            f"{item.name} has the labels in another order: class {index} is {labels[index]!r}, the others have {usual[index]!r} "
+            "there. Fine-tune with one label2id for all"
+        ]
+    return [f"{item.name} has the labels {list(labels)[:6]}, the others {list(usual)[:6]}"]
+
+
+def _buffer_problems(checkpoints: Sequence[Checkpoint]) -> list[str]:
+    """Integer and boolean buffers that differ; those of the Hub are compared when they have been fetched."""
+    local = [item for item in checkpoints if not item.on_hub]
+    return [
+        f"{', '.join(item.name for item in local)}: the {spec.dtype} buffer {name} differs, and whole numbers are not averaged"
+        for name, spec in checkpoints[0].specs.items()
+        if not spec.is_floating and not equal_or_counter(name, [item.read(name) for item in local] or [None])
+    ]
+
+
+def _notes(checkpoints: Sequence[Checkpoint]) -> list[str]:
+    notes = []
+    if any(name.endswith("running_mean") for name in checkpoints[0].specs):
+        notes.append(
+            "the model has BatchNorm: its averaged running statistics do not fit the averaged weights. Estimate them again on "
+            "training data (`torch.optim.swa_utils.update_bn`)"
+        )
+    digests = Counter(tuple(sorted(item.ingredient.files.values())) for item in checkpoints)
+    if any(count > 1 for count in digests.values()):
+        notes.append("an ingredient is given more than once and counts as often")
+    return notes

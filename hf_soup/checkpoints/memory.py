@@ -1,0 +1,111 @@
+"""Models in memory: the tensors that `save_pretrained` would write, and a model from such tensors.
+
+Names in memory can differ from names on disk (transformers renames on load), and tied weights are one tensor on disk:
+here both are brought to what is on disk, so that like is compared with like. It reads no files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..errors import IngredientError
+
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+
+def tensors_on_disk(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """The state of a loaded model under the names that its files have, tied weights once; views, not copies.
+
+    Raises:
+        [`IngredientError`]: if some weights are not in memory (offloaded), or the model is quantised.
+    """
+    from transformers.core_model_loading import revert_weight_conversion
+    from transformers.modeling_utils import remove_tied_weights_from_state_dict
+
+    if getattr(model, "hf_quantizer", None) is not None:
+        raise IngredientError(f"{type(model).__name__} is quantised; average the weights that it was made from.")
+    ignored = set(model._keys_to_ignore_on_save or ())
+    state = {name: tensor.detach() for name, tensor in model.state_dict().items() if name not in ignored}
+    offloaded = [name for name, tensor in state.items() if tensor.device.type == "meta"]
+    if offloaded:
+        raise IngredientError(f"{type(model).__name__} is offloaded: {offloaded[0]} is not in memory. Load it whole.")
+    return dict(sorted(revert_weight_conversion(model, remove_tied_weights_from_state_dict(state, model)).items()))
+
+
+def build_model(config: Mapping[str, Any], tensors: dict[str, torch.Tensor]) -> PreTrainedModel:
+    """Make a model from a configuration and tensors under their names on disk (or in memory), through transformers' loading.
+
+    Args:
+        config (`Mapping[str, Any]`):
+            What `config.json` holds; its first architecture is built.
+        tensors (`dict[str, torch.Tensor]`):
+            All weights and buffers.
+
+    Returns:
+        `transformers.PreTrainedModel`: in evaluation mode.
+
+    Raises:
+        [`IngredientError`]: if transformers has no such architecture, or tensors are missing, left over or misshapen.
+    """
+    from transformers import CONFIG_MAPPING
+
+    name, cls = architecture(config)
+    with quiet_transformers():
+        model, info = cls.from_pretrained(
+            None,
+            config=CONFIG_MAPPING[config["model_type"]].from_dict(dict(config)),
+            state_dict=tensors,
+            output_loading_info=True,
+        )
+    wrong = [
+        f"{kind} {', '.join(sorted(map(str, info[f'{kind}_keys']))[:5])}"
+        for kind in ("missing", "unexpected", "mismatched")
+        if info[f"{kind}_keys"]
+    ]
+    if wrong:
+        raise IngredientError(f"these tensors do not make a {name}: {'; '.join(wrong)}.")
+    return model.eval()
+
+
+def architecture(config: Mapping[str, Any]) -> tuple[str, type[PreTrainedModel]]:
+    """The name and the class of the model that a configuration describes.
+
+    Raises:
+        [`IngredientError`]: if it names none, or one that is not part of transformers (remote code is never run).
+    """
+    import transformers
+
+    name = (config.get("architectures") or [None])[0]
+    if name is None:
+        raise IngredientError(
+            'the config names no architecture: set config.architectures = ["BertForSequenceClassification"] or the like.'
+        )
+    cls = getattr(transformers, name, None)
+    is_model = isinstance(cls, type) and issubclass(cls, transformers.PreTrainedModel)
+    if not is_model or config.get("model_type") not in transformers.CONFIG_MAPPING:
+        raise IngredientError(
+            f"transformers {transformers.__version__} has no {name} (model type {config.get('model_type')!r}), and code "
+            "from a repository is not run."
+        )
+    return name, cls
+
+
+@contextlib.contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keep transformers' loading bars and notes out of the way of ours, and restore them."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

@@ -1,0 +1,79 @@
+"""Tensor names -> named module groups, and which row of weights applies to which tensor. Names alone; no tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from ..errors import RecipeError, did_you_mean
+
+
+def own_prefix(names: Iterable[str]) -> str:
+    """The prefix that a model with a head puts before its body (`"bert"`, `"vit"`, `"model"`), or `""`.
+
+    It is the one first component below which every numbered layer lies, if there is more below it than those layers: an
+    encoder-decoder has two, a bare body none.
+    """
+    names = list(names)
+    firsts = {name.split(".")[0] for name in names if any(part.isdigit() for part in name.split("."))}
+    if len(firsts) != 1:
+        return ""
+    first = firsts.pop()
+    children = {name.split(".")[1] for name in names if name.startswith(first + ".")}
+    return first if len(children) > 1 and not any(child.isdigit() for child in children) else ""
+
+
+def group(name: str, prefix: str = "") -> str:
+    """The module group of one tensor: up to and with the first number (`encoder.layer.3`), else the first component.
+
+    Args:
+        name (`str`):
+            The tensor's name on disk.
+        prefix (`str`, *optional*):
+            The model's own prefix, which is left out.
+    """
+    parts = _inner(name, prefix).split(".")
+    number = next((index for index, part in enumerate(parts) if part.isdigit()), None)
+    return ".".join(parts[: number + 1]) if number is not None else parts[0]
+
+
+def assign_rows(names: Iterable[str], rows: Mapping[str, tuple[float, ...]]) -> dict[str, tuple[float, ...]]:
+    """For each tensor the row of weights of its longest prefix.
+
+    Args:
+        names (`Iterable[str]`):
+            Tensor names on disk.
+        rows (`Mapping[str, tuple[float, ...]]`):
+            Module prefix -> row; prefixes are whole dotted components, with or without the model's own prefix.
+
+    Returns:
+        `dict[str, tuple[float, ...]]`: tensor name -> row.
+
+    Raises:
+        [`RecipeError`]: if a prefix matches no tensor, or a tensor has no row because `""` is not given.
+    """
+    names = list(names)
+    prefix = own_prefix(names)
+    matched: dict[str, str] = {}
+    unused = set(rows)
+    for row in sorted(rows, key=len):  # longer ones overwrite shorter ones
+        for name in names:
+            if _covers(row, name) or _covers(row, _inner(name, prefix)):
+                matched[name] = row
+                unused.discard(row)
+    for row in sorted(unused - {""}):
+        groups = {group(name, prefix) for name in names}
+        raise RecipeError(f'weights: no tensor lies below the module "{row}"{did_you_mean(row, groups)}')
+    bare = [name for name in names if name not in matched]
+    if bare:
+        raise RecipeError(
+            f'weights: {len(bare)} tensors such as "{bare[0]}" have no weights; give a row for "" as well, which is the rest.'
+        )
+    return {name: rows[matched[name]] for name in names}
+
+
+def _covers(prefix: str, name: str) -> bool:
+    return not prefix or name == prefix or name.startswith(prefix + ".")
+
+
+def _inner(name: str, prefix: str) -> str:
+    return name.removeprefix(prefix + ".") if prefix else name

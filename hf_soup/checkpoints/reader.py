@@ -1,0 +1,179 @@
+"""Safetensors files: their headers, checked before anything else, and their tensors, one at a time.
+
+It does not know what a model is. The format: 8 bytes with the length of a JSON header, the header, then the data.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..errors import IngredientError
+
+
+if TYPE_CHECKING:
+    import torch
+
+SAFE_WEIGHTS = "model.safetensors"
+SAFE_INDEX = "model.safetensors.index.json"
+MAX_HEADER = 100_000_000  # bytes, the format's own limit
+
+# The format's name of a type -> torch's name and bytes for each element, in the format's own order of types.
+DTYPES = {
+    "BOOL": ("bool", 1),
+    "U8": ("uint8", 1),
+    "I8": ("int8", 1),
+    "F8_E5M2": ("float8_e5m2", 1),
+    "F8_E4M3": ("float8_e4m3fn", 1),
+    "I16": ("int16", 2),
+    "F16": ("float16", 2),
+    "BF16": ("bfloat16", 2),
+    "I32": ("int32", 4),
+    "F32": ("float32", 4),
+    "F64": ("float64", 8),
+    "I64": ("int64", 8),
+}
+CODES = {name: code for code, (name, _) in DTYPES.items()}
+
+
+class TensorSpec(NamedTuple):
+    """One tensor as a header describes it.
+
+    Args:
+        name (`str`):
+            Its key.
+        shape (`tuple[int, ...]`):
+            Its sizes.
+        dtype (`str`):
+            torch's name of its type, such as `"float32"`.
+        file (`str`):
+            The file that holds it, relative to its checkpoint's folder; empty in memory.
+        start (`int`):
+            Where its bytes begin in that file.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    file: str = ""
+    start: int = 0
+
+    @property
+    def numel(self) -> int:
+        """How many elements it has."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes it takes."""
+        return self.numel * DTYPES[CODES[self.dtype]][1]
+
+    @property
+    def is_floating(self) -> bool:
+        """Whether it holds numbers that can be averaged."""
+        return "float" in self.dtype
+
+
+def read_header(path: Path) -> tuple[bytes, dict[str, TensorSpec]]:
+    """Read and check the header of one safetensors file.
+
+    Args:
+        path (`Path`):
+            The file.
+
+    Returns:
+        `tuple[bytes, dict[str, TensorSpec]]`: the header as it stands, and its tensors by name.
+
+    Raises:
+        [`IngredientError`]: if the header is cut off, no JSON, or its tensors do not fill the file exactly.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if size < 8 or length > min(size - 8, MAX_HEADER):
+                raise IngredientError(
+                    f"{path} is no whole safetensors file: its header should be {length} bytes, the file has {size}. "
+                    "Fetch or save it again."
+                )
+            header = file.read(length)
+    except OSError as error:
+        raise IngredientError(f"cannot read {path}: {error.strerror}.") from None
+    try:
+        entries = json.loads(header, object_pairs_hook=_no_key_twice)
+        entries.pop("__metadata__", None)
+        specs = {name: _spec(name, entry, path.name, 8 + length) for name, entry in entries.items()}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise IngredientError(f"{path} has a corrupt safetensors header: {error}. Fetch or save it again.") from None
+    end = 8 + length
+    for spec in sorted(specs.values(), key=lambda spec: (spec.start, spec.nbytes)):
+        if spec.start != end:
+            raise IngredientError(f"{path}: tensor {spec.name!r} does not begin where the one before it ends.")
+        end += spec.nbytes
+    if end != size:
+        raise IngredientError(f"{path} should have {end} bytes by its header and has {size}. Fetch or save it again.")
+    return header, specs
+
+
+def read_tensor(folder: Path, spec: TensorSpec) -> torch.Tensor:
+    """Read one tensor into memory of its own.
+
+    Raises:
+        [`IngredientError`]: if the file ends before the tensor does.
+    """
+    import torch
+
+    buffer = torch.empty(spec.nbytes, dtype=torch.uint8)
+    with open(folder / spec.file, "rb", buffering=0) as file:
+        file.seek(spec.start)
+        view, done = memoryview(buffer.numpy()), 0
+        while done < spec.nbytes:  # one read gives at most 2 GiB
+            count = file.readinto(view[done:])
+            if not count:
+                raise IngredientError(f"{folder / spec.file} ended in the middle of tensor {spec.name!r}.")
+            done += count
+    return buffer.view(getattr(torch, spec.dtype)).reshape(spec.shape)
+
+
+def shard_files(folder: Path) -> list[str]:
+    """The safetensors files of a checkpoint folder: the single one, or those that its index names.
+
+    Raises:
+        [`IngredientError`]: if the index is no index, or names a file outside the folder or one that is not there.
+    """
+    if (folder / SAFE_WEIGHTS).is_file():
+        return [SAFE_WEIGHTS]
+    index = folder / SAFE_INDEX
+    try:
+        files = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise IngredientError(f"{index} is no index of shards: {error}.") from None
+    for name in files:
+        if not isinstance(name, str) or os.path.basename(name) != name or not name.endswith(".safetensors"):
+            raise IngredientError(f"{index} names {name!r}; shards lie in the index's own folder and are safetensors.")
+        if not (folder / name).is_file():
+            raise IngredientError(f"{folder} lacks the shard {name} that its index names. Fetch or save it again.")
+    return files
+
+
+def _spec(name: str, entry: dict, file: str, data_start: int) -> TensorSpec:
+    begin, end = entry["data_offsets"]
+    shape = tuple(entry["shape"])
+    if entry["dtype"] not in DTYPES:
+        raise ValueError(f"tensor {name!r} has the type {entry['dtype']!r}, which cannot be averaged")
+    if not all(isinstance(number, int) and number >= 0 for number in (begin, end, *shape)):
+        raise ValueError(f"tensor {name!r} has a shape or offsets that are not whole numbers")
+    spec = TensorSpec(name, shape, DTYPES[entry["dtype"]][0], file, data_start + begin)
+    if end - begin != spec.nbytes:
+        raise ValueError(f"tensor {name!r} of shape {list(shape)} and type {entry['dtype']} has {end - begin} bytes")
+    return spec
+
+
+def _no_key_twice(pairs: list) -> dict:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("a key stands twice")
+    return result

@@ -1,0 +1,406 @@
+"""What a user calls an ingredient -> an opened `Checkpoint`: its configuration and the headers of its weights, pinned.
+
+A source is a folder, a Hub id (`user/run1`, `user/run1@v1.0`), a loaded model, a state dict with its config, an
+`Ingredient`, or anything with `.as_ingredient()`. No weights are read here; those of the Hub are fetched at the first read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import IngredientError, RecipeError
+from ..types import Ingredient
+from ..version import __version__
+from .digest import combined_digest, tensor_digest
+from .reader import CODES, DTYPES, SAFE_INDEX, SAFE_WEIGHTS, TensorSpec, read_header, read_tensor, shard_files
+
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig, PreTrainedModel
+
+# Files beside the weights that a soup takes over: what tokenizers, processors and generation need.
+COMPANIONS = (
+    "added_tokens.json",
+    "chat_template.jinja",
+    "generation_config.json",
+    "merges.txt",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "sentencepiece.bpe.model",
+    "special_tokens_map.json",
+    "spiece.model",
+    "spm.model",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "vocab.json",
+    "vocab.txt",
+)
+MEMORY = "memory"
+_HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$|^[\w.-]+$")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """An opened ingredient.
+
+    Args:
+        ingredient ([`Ingredient`]):
+            The reference that a recipe keeps.
+        config (`dict`):
+            What its `config.json` holds.
+        specs (`dict[str, TensorSpec]`):
+            Its tensors by their names on disk.
+        folder (`Path`, *optional*):
+            Where its files lie; for a repository of the Hub, the snapshot of its small files.
+        tensors (`Mapping[str, torch.Tensor]`, *optional*):
+            The weights themselves when they are in memory.
+        generation_config (`str`, *optional*):
+            What `generation_config.json` would hold, of a model in memory that can generate.
+    """
+
+    ingredient: Ingredient
+    config: dict[str, Any]
+    specs: dict[str, TensorSpec]
+    folder: Path | None = None
+    tensors: Mapping[str, torch.Tensor] | None = field(default=None, compare=False)
+    generation_config: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The ingredient's name."""
+        return self.ingredient.name
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the weights were handed over in memory."""
+        return self.tensors is not None
+
+    @property
+    def on_hub(self) -> bool:
+        """Whether the weights come from the Hub."""
+        return self.ingredient.revision is not None
+
+    @property
+    def companions(self) -> dict[str, bytes]:
+        """The tokenizer, processor and generation files that belong to the weights, by name."""
+        if self.folder is None:
+            return {"generation_config.json": self.generation_config.encode()} if self.generation_config else {}
+        return {name: (self.folder / name).read_bytes() for name in COMPANIONS if (self.folder / name).is_file()}
+
+    def read(self, name: str) -> torch.Tensor:
+        """One tensor, on the CPU. It may be shared with a loaded model: do not change it.
+
+        Raises:
+            [`IngredientError`]: if the file is not what its header said, or cannot be fetched.
+        """
+        if self.tensors is not None:
+            return self.tensors[name].cpu()
+        spec = self._on_disk[name]
+        return read_tensor(self.folder, spec)
+
+    @cached_property
+    def _on_disk(self) -> dict[str, TensorSpec]:
+        """Where the tensors lie in local files; the weights of a Hub repository are fetched here."""
+        if not self.on_hub or all((self.folder / name).is_file() for name in self.ingredient.files):
+            return self.specs
+        with _hub_errors(self.ingredient.source, self.ingredient.revision):
+            _fetch(self.ingredient.source, self.ingredient.revision, list(self.ingredient.files))
+        return _read_specs(self.folder)[0]
+
+
+def open_checkpoint(
+    source: Any, *, name: str | None = None, config: PretrainedConfig | Mapping[str, Any] | None = None
+) -> Checkpoint:
+    """Open one ingredient.
+
+    Args:
+        source (`str`, `os.PathLike`, [`Ingredient`], `transformers.PreTrainedModel` or `Mapping[str, torch.Tensor]`):
+            Where the weights are.
+        name (`str`, *optional*):
+            What to call it; by default the folder's or repository's name, or the class of a model.
+        config (`transformers.PretrainedConfig` or `Mapping`, *optional*):
+            Of a state dict, which does not say what it is the state of.
+
+    Returns:
+        [`Checkpoint`]: pinned to what is there now.
+
+    Raises:
+        [`IngredientError`]: if it does not exist, is empty, corrupt or pickled, or cannot be fetched.
+    """
+    if hasattr(source, "as_ingredient"):
+        source = source.as_ingredient()
+    if isinstance(source, Ingredient):
+        return _reopen(source)
+    if isinstance(source, (str, os.PathLike)):
+        return _open_path(os.fspath(source), name)
+    if hasattr(source, "state_dict") and hasattr(source, "config"):
+        return _open_model(source, name or type(source).__name__)
+    if isinstance(source, Mapping):
+        return _open_state(source, name or "state_dict", config)
+    raise IngredientError(
+        f"cannot take {type(source).__name__} as an ingredient; give a folder, a Hub id, a loaded model, or a state dict."
+    )
+
+
+def open_all(sources: Any, *, config: Any = None) -> tuple[Checkpoint, ...]:
+    """Open a sequence of sources; equal names are told apart by their parents' names or by numbers.
+
+    Raises:
+        [`IngredientError`]: as [`open_checkpoint`].
+        [`RecipeError`]: if `sources` is one source or nothing at all.
+    """
+    if isinstance(sources, (str, os.PathLike, Mapping)) or hasattr(sources, "state_dict"):
+        raise RecipeError(f"ingredients are a list; to take one alone, write [{str(sources)[:60]!r}].")
+    opened = [open_checkpoint(source, config=config) for source in sources]
+    if not opened:
+        raise RecipeError("a soup needs at least one ingredient, none was given. Name folders, Hub ids or models.")
+    names = distinct_names([item.ingredient for item in opened])
+    return tuple(
+        replace(item, ingredient=replace(item.ingredient, name=name)) for item, name in zip(opened, names, strict=True)
+    )
+
+
+def distinct_names(ingredients: Sequence[Ingredient]) -> list[str]:
+    """A name for each: its own, with its folder's or owner's where several share it, with a number where that is not enough."""
+    names = [item.name for item in ingredients]
+    longer = [
+        "/".join(re.split(r"[/\\]", item.source)[-2:]) if item.source != MEMORY else item.name for item in ingredients
+    ]
+    names = [long if names.count(name) > 1 else name for name, long in zip(names, longer, strict=True)]
+    seen: dict[str, int] = {}
+    for index, name in enumerate(names):
+        seen[name] = seen.get(name, 0) + 1
+        if names.count(name) > 1:
+            names[index] = f"{name}-{seen[name]}"
+    return names
+
+
+def _reopen(ingredient: Ingredient) -> Checkpoint:
+    """Open what a recipe refers to; digests of contents are compared where the tensors are read."""
+    if ingredient.source == MEMORY:
+        raise IngredientError(
+            f"{ingredient.name!r} was a model in memory when the recipe was written: it cannot be fetched, only named."
+        )
+    if ingredient.revision:
+        opened = _open_hub(ingredient.source, ingredient.revision, ingredient.name)
+    else:
+        opened = _open_path(ingredient.source, ingredient.name)
+    recorded = {file: digest for file, digest in ingredient.files.items() if not digest.startswith("stat:")}
+    missing = sorted(set(recorded) - set(opened.ingredient.files))
+    if missing:
+        raise IngredientError(f"{ingredient.name!r} ({ingredient.source}) has no {', '.join(missing)} any more.")
+    changed = [
+        file
+        for file, digest in recorded.items()
+        if digest.startswith("sha256:") and opened.ingredient.files[file] != digest
+    ]
+    if changed:
+        raise IngredientError(
+            f"{', '.join(changed)} of {ingredient.name!r} is not the file that the recipe was made from."
+        )
+    files = opened.ingredient.files | recorded
+    return replace(opened, ingredient=replace(ingredient, source=opened.ingredient.source, files=files))
+
+
+def _open_path(source: str, name: str | None) -> Checkpoint:
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        return _open_folder(folder, name)
+    if folder.exists():
+        raise IngredientError(f"{source} is a file; an ingredient is a folder with {SAFE_WEIGHTS} and config.json.")
+    repo_id, _, revision = source.partition("@")
+    if _HUB_ID.match(repo_id) and not source.startswith((".", "~")):
+        return _open_hub(repo_id, revision or None, name)
+    raise IngredientError(f"{source} does not exist, and it is no Hub id (owner/name or owner/name@revision) either.")
+
+
+def _open_folder(folder: Path, name: str | None) -> Checkpoint:
+    folder = folder.resolve()
+    specs, files = _read_specs(folder)
+    return Checkpoint(Ingredient(name or folder.name, str(folder), files=files), _read_config(folder), specs, folder)
+
+
+def _read_specs(folder: Path) -> tuple[dict[str, TensorSpec], dict[str, str]]:
+    import xxhash
+
+    _refuse_other_formats(folder)
+    specs: dict[str, TensorSpec] = {}
+    files = {}
+    for file in shard_files(folder):
+        header, tensors = read_header(folder / file)
+        twice = sorted(specs.keys() & tensors.keys())
+        if twice:
+            raise IngredientError(f"{folder} has the tensor {twice[0]!r} in two shards. Save it again.")
+        specs |= tensors
+        stat = (folder / file).stat()
+        files[file] = "stat:" + xxhash.xxh3_128_hexdigest(header + f"{stat.st_size}:{stat.st_mtime_ns}".encode())
+    if not specs:
+        raise IngredientError(f"{folder} holds no tensors.")
+    return dict(sorted(specs.items())), files
+
+
+def _refuse_other_formats(folder: Path) -> None:
+    """A folder without safetensors weights: say what is there instead and what to do."""
+    if (folder / SAFE_WEIGHTS).is_file() or (folder / SAFE_INDEX).is_file():
+        return
+    names = sorted(path.name for path in folder.iterdir())
+    pickles = [
+        name for name in names if name.endswith((".bin", ".pt", ".pth", ".ckpt")) and name != "training_args.bin"
+    ]
+    checkpoints = [name for name in names if re.fullmatch(r"checkpoint-\d+", name)]
+    if "adapter_config.json" in names:
+        found = (
+            "a PEFT adapter. Merge it into its base model first: `PeftModel.merge_and_unload().save_pretrained(...)`."
+        )
+    elif pickles:
+        found = (
+            f"{pickles[0]}, a pickle, which can run code when it is read. Convert it once: "
+            f'`AutoModel.from_pretrained("{folder}").save_pretrained("{folder}")` with the class of your task.'
+        )
+    elif checkpoints:
+        found = f"{', '.join(checkpoints)}: name one of them, such as {folder / checkpoints[-1]}."
+    else:
+        found = ", ".join(names[:8]) or "nothing: the folder is empty"
+    raise IngredientError(f"{folder} has no {SAFE_WEIGHTS} (nor an index of shards); it holds {found}")
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError("it is not a mapping")
+    except FileNotFoundError:
+        raise IngredientError(f"{folder} has no config.json, so nobody can tell what its weights are.") from None
+    except (OSError, ValueError) as error:
+        raise IngredientError(f"{path} cannot be read: {error}.") from None
+    if "quantization_config" in config:
+        method = config["quantization_config"].get("quant_method", "an unknown method")
+        raise IngredientError(f"{folder} is quantised ({method}); average the weights that it was made from.")
+    return config
+
+
+def _open_hub(repo_id: str, revision: str | None, name: str | None) -> Checkpoint:
+    """Pin a repository: the commit, the digests of its weight files and their headers, without the weights."""
+    from huggingface_hub import constants
+
+    with _hub_errors(repo_id, revision):
+        pin = _from_cache if constants.HF_HUB_OFFLINE else _from_hub
+        commit, files, specs = pin(repo_id, revision)
+        folder = _fetch(repo_id, commit, ["config.json", *COMPANIONS])
+    ingredient = Ingredient(name or repo_id.split("/")[-1], repo_id, commit, files)
+    return Checkpoint(ingredient, _read_config(folder), specs, folder)
+
+
+@contextlib.contextmanager
+def _hub_errors(repo_id: str, revision: str | None) -> Iterator[None]:
+    """Turn the client's errors into ours, with what to do about each."""
+    from huggingface_hub import errors
+
+    try:
+        yield
+    except errors.GatedRepoError:
+        raise IngredientError(
+            f"{repo_id} is gated: ask for access on its page, log in with `hf auth login`, then try again."
+        ) from None
+    except errors.RevisionNotFoundError:
+        raise IngredientError(f"{repo_id} has no revision {revision!r}: name a branch, a tag or a commit.") from None
+    except errors.RepositoryNotFoundError:
+        raise IngredientError(
+            f"{repo_id} is neither a folder here nor a model on the Hub that you may see. Check the spelling; for a private "
+            "one, log in with `hf auth login`."
+        ) from None
+    except errors.NotASafetensorsRepoError:
+        raise IngredientError(f"{repo_id} has no safetensors weights. Convert them once and push them.") from None
+    except errors.HFValidationError as error:
+        raise IngredientError(f"{repo_id} is neither a folder here nor a Hub id: {error}") from None
+    except (OSError, errors.SafetensorsParsingError) as error:  # the client's HTTP errors are OSErrors
+        raise IngredientError(f"{repo_id} is no folder here, and the Hub did not give it: {error}") from None
+
+
+def _from_hub(repo_id: str, revision: str | None) -> tuple[str, dict[str, str], dict[str, TensorSpec]]:
+    """The commit, the digests and the tensors of a repository, headers by range requests."""
+    from huggingface_hub import HfApi
+
+    api = HfApi(library_name="hf_soup", library_version=__version__)
+    commit = api.model_info(repo_id, revision=revision).sha
+    metadata = api.get_safetensors_metadata(repo_id, revision=commit)
+    specs = {
+        name: TensorSpec(name, tuple(tensor.shape), _torch_name(tensor.dtype, repo_id), file)
+        for file, header in metadata.files_metadata.items()
+        for name, tensor in header.tensors.items()
+    }
+    digests = {
+        item.path: f"sha256:{item.lfs.sha256}" if item.lfs else f"sha1:{item.blob_id}"
+        for item in api.list_repo_tree(repo_id, revision=commit)
+        if item.path in metadata.files_metadata
+    }
+    return commit, dict(sorted(digests.items())), dict(sorted(specs.items()))
+
+
+def _from_cache(repo_id: str, revision: str | None) -> tuple[str, dict[str, str], dict[str, TensorSpec]]:
+    """The same from the local cache alone, where there is no network; a blob is called by its sha256."""
+    from huggingface_hub import snapshot_download
+
+    folder = Path(
+        snapshot_download(repo_id, revision=revision, allow_patterns=["*.safetensors"], local_files_only=True)
+    )
+    specs, files = _read_specs(folder)
+    digests = {file: (folder / file).resolve().name for file in files}
+    return folder.name, {f: f"sha{256 if len(d) == 64 else 1}:{d}" for f, d in digests.items()}, specs
+
+
+def _fetch(repo_id: str, revision: str | None, files: list[str]) -> Path:
+    from huggingface_hub import snapshot_download
+
+    return Path(
+        snapshot_download(
+            repo_id, revision=revision, allow_patterns=files, library_name="hf_soup", library_version=__version__
+        )
+    )
+
+
+def _torch_name(code: str, where: str) -> str:
+    if code not in DTYPES:
+        raise IngredientError(f"{where} has tensors of the type {code!r}, which cannot be averaged.")
+    return DTYPES[code][0]
+
+
+def _open_model(model: PreTrainedModel, name: str) -> Checkpoint:
+    from .memory import tensors_on_disk
+
+    config = model.config.to_dict() | {"architectures": [type(model).__name__]}
+    generation = model.generation_config.to_json_string() if model.can_generate() else None
+    return replace(_open_tensors(tensors_on_disk(model), name, config), generation_config=generation)
+
+
+def _open_state(state: Mapping[str, torch.Tensor], name: str, config: Any) -> Checkpoint:
+    """A state dict goes through transformers' own loading, which knows both the names in memory and those on disk."""
+    from .memory import build_model
+
+    if config is None:
+        raise IngredientError("a state dict does not say what it is the state of: give `config=` as well.")
+    config = config if isinstance(config, Mapping) else config.to_dict()
+    widest = next((str(t.dtype).removeprefix("torch.") for t in state.values() if t.is_floating_point()), "float32")
+    return _open_model(build_model({**config, "dtype": widest}, dict(state)), name)
+
+
+def _open_tensors(tensors: dict[str, torch.Tensor], name: str, config: dict[str, Any]) -> Checkpoint:
+    specs = {}
+    for key, tensor in tensors.items():
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        if dtype not in CODES:
+            raise IngredientError(f"{name}: tensor {key!r} has the type {dtype}, which cannot be averaged.")
+        specs[key] = TensorSpec(key, tuple(tensor.shape), dtype)
+    digest = combined_digest({key: tensor_digest(tensor) for key, tensor in tensors.items()})
+    return Checkpoint(Ingredient(name, MEMORY, files={MEMORY: digest}), config, specs, None, tensors)

@@ -1,0 +1,218 @@
+"""The command line: argv -> the verbs of `hf_soup`. Results go to stdout, progress, notes and errors to stderr.
+
+Exit codes: 0 done, 1 an error in what was given, 2 a wrong call.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from .errors import SoupError
+from .lookup import load_function, names, parameters
+from .version import __version__
+
+
+class Group(click.Group):
+    """Turns the errors that users can put right into one line and exit code 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except SoupError as error:
+            raise click.ClickException(str(error)) from None
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 119})
+@click.version_option(__version__, prog_name="hf-soup")
+def main() -> None:
+    """Model soups: average fine-tuned models of the Hugging Face ecosystem, and see whether it helped."""
+    warnings.showwarning = lambda message, *_, **__: click.echo(f"Note: {message}", err=True)
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+
+def _help(function: Callable, parameter: inspect.Parameter) -> str:
+    """The first sentence of a parameter's entry in a docstring of Hugging Face's form."""
+    lines = [line.strip() for line in (inspect.getdoc(function) or "").splitlines()]
+    start = next((index for index, line in enumerate(lines) if line.startswith(f"{parameter.name} (")), None)
+    return "" if start is None else lines[start + 1]
+
+
+def output_options(command: Callable) -> Callable:
+    """`--format`, `--json` and `--quiet`, as in the `hf` command."""
+    kinds = click.Choice(["human", "json", "quiet"])
+    command = click.option(
+        "--format", "form", type=kinds, default="human", show_default=True, help="What goes to stdout."
+    )(command)
+    command = click.option("--json", "form", flag_value="json", help="Same as --format json.")(command)
+    return click.option(
+        "-q", "--quiet", "form", flag_value="quiet", help="Same as --format quiet: the result's path only."
+    )(command)
+
+
+def plugin_options(command: Callable) -> Callable:
+    """One option for each parameter of each method and strategy; what is not given keeps its default."""
+    for kind in ("strategy", "method"):
+        for name in reversed(names(kind)):
+            function = load_function(kind, name)
+            for parameter in reversed(parameters(function).values()):
+                if isinstance(parameter.default, bool):
+                    flag, option_type = f"--{parameter.name}/--no-{parameter.name}", bool
+                else:
+                    flag, option_type = f"--{parameter.name.replace('_', '-')}", type(parameter.default)
+                text = f"[{kind} {name}] {_help(function, parameter)}"
+                command = click.option(flag, parameter.name, type=option_type, default=None, help=text)(command)
+    return command
+
+
+@main.command("merge")
+@click.argument("ingredients", nargs=-1, required=True)
+@click.option("-o", "--output", required=True, help="The folder to make.")
+@click.option(
+    "-w",
+    "--weights",
+    multiple=True,
+    metavar="[MODULE=]W,W,...",
+    help="One weight for each ingredient; repeat for modules.",
+)
+@click.option(
+    "--method", default="linear", show_default=True, help=f"How tensors combine: {', '.join(names('method'))}."
+)
+@click.option("--strategy", help=f"Who goes in: {', '.join(names('strategy'))}.")
+@click.option("--data", help="Data to choose by: a folder with files named for their split, or a Hub data set.")
+@click.option("--split", default="validation", show_default=True, help="Which part of --data.")
+@click.option("--metric", help="What to choose by; the task's own by default.")
+@click.option("--base-model", help="What the ingredients were fine-tuned from, for methods that need it.")
+@click.option("--dtype", default="auto", show_default=True, help="Of the soup: bfloat16, float16, float32 ...")
+@click.option("--max-shard-size", default="50GB", show_default=True, help="Of the weight files.")
+@click.option("--overwrite", is_flag=True, help="Replace the folder if it is there.")
+@plugin_options
+@output_options
+def merge_command(
+    ingredients: tuple[str, ...],
+    output: str,
+    weights: tuple[str, ...],
+    data: str | None,
+    split: str,
+    metric: str | None,
+    max_shard_size: str,
+    overwrite: bool,
+    form: str,
+    **options: Any,
+) -> None:
+    """Average INGREDIENTS (folders or Hub ids) into one model.
+
+    \b
+    hf-soup merge run1 run2 run3 -o soup
+    hf-soup merge run1 run2 -w 2,1 -w classifier=1,0 -o soup
+    hf-soup merge runs/run-* --strategy greedy --data my_data -o soup
+    """
+    import hf_soup
+
+    if data:
+        options["evaluator"] = hf_soup.Evaluator(data, split=split, metric=metric)
+    defaults = {parameter: value for parameter, value in options.items() if value is not None}
+    soup = hf_soup.merge(list(ingredients), weights=_weights(weights), **defaults)
+    folder = soup.save_pretrained(output, max_shard_size=max_shard_size, overwrite=overwrite)
+    for note in soup.plan.report.notes:
+        click.echo(f"Note: {note}.", err=True)
+    _show(form, folder, {"folder": str(folder), **_described(soup)}, _trial_table(soup) + f"\nSaved to {folder}")
+
+
+@main.command("check")
+@click.argument("ingredients", nargs=-1, required=True)
+@output_options
+def check_command(ingredients: tuple[str, ...], form: str) -> None:
+    """Tell whether INGREDIENTS can be averaged, from headers and configurations. Exit code 1 if not."""
+    import dataclasses
+
+    import hf_soup
+
+    report = hf_soup.check(list(ingredients))
+    _show(form, "ok" if report.ok else "not ok", {"ok": report.ok, **dataclasses.asdict(report)}, report.table())
+    if not report.ok:
+        sys.exit(1)
+
+
+@main.command("cook")
+@click.argument("file", type=click.Path(exists=True))
+@click.option("-o", "--output", help="The soup's folder for a recipe; instead of output_dir for a cook file.")
+@click.option("--overwrite", is_flag=True, help="Let a recipe's soup replace a folder that is there.")
+@output_options
+def cook_command(file: str, output: str | None, overwrite: bool, form: str) -> None:
+    """Do what a cook FILE says, from fine-tuning to a compared soup; or cook a soup_recipe.yaml again.
+
+    Stages that are whole are skipped, so an interrupted cook goes on where it was.
+    """
+    import hf_soup
+    from hf_soup.recipes import is_recipe, read_yaml
+
+    if not output and (os.path.isdir(file) or is_recipe(read_yaml(file))):
+        raise click.UsageError("a recipe needs -o FOLDER, where the soup goes.")
+    cooked = hf_soup.cook(file, output_dir=output, overwrite=overwrite)
+    parts = [_trial_table(cooked.soup)] if cooked.soup else [f"{len(cooked.sweep)} runs are whole."]
+    if cooked.comparison:
+        parts += [cooked.comparison.table()]
+    if cooked.folder:
+        parts += [f"Saved to {cooked.folder}"]
+    data = {
+        "folder": str(cooked.folder),
+        "runs": [str(run.folder) for run in cooked.sweep or ()],
+        **(_described(cooked.soup) if cooked.soup else {}),
+        "comparison": cooked.comparison.to_dict() if cooked.comparison else None,
+    }
+    _show(form, cooked.folder, data, "\n\n".join(filter(None, parts)))
+
+
+def _show(form: str, path: Any, data: dict[str, Any], text: str) -> None:
+    click.echo({"human": text.strip(), "json": json.dumps(data, indent=2, default=str), "quiet": str(path)}[form])
+
+
+def _weights(given: tuple[str, ...]) -> list[float] | dict[str, list[float]] | None:
+    """`2,1,1`, or several of `classifier=1,0,0`; a row without a module is that of the rest."""
+    rows = {}
+    for item in given:
+        module, _, numbers = item.rpartition("=")
+        try:
+            rows[module] = [float(number) for number in numbers.split(",")]
+        except ValueError:
+            raise click.BadParameter(f"{item!r}: write 2,1,1 or module=2,1,1.", param_hint="--weights") from None
+    return rows.get("") if set(rows) <= {""} else rows
+
+
+def _described(soup: Any) -> dict[str, Any]:
+    recipe = soup.recipe
+    return {
+        "ingredients": recipe.names,
+        "weights": recipe.weights,
+        "method": recipe.method,
+        "selection": recipe.selection,
+    }
+
+
+def _trial_table(soup: Any) -> str:
+    """Who was tried, and why each was kept or not; without trials, who went in with what weight."""
+    from hf_soup.evaluation.compare import align
+
+    trials = soup.recipe.selection.get("trials")
+    if not trials:
+        rows = soup.recipe.rows
+        head = ["ingredient", *[f"weight of {prefix or 'the rest'}" if len(rows) > 1 else "weight" for prefix in rows]]
+        return align(
+            [head, *[[n, *[f"{row[i]:g}" for row in rows.values()]] for i, n in enumerate(soup.recipe.names)]]
+        )
+    head = ["candidate", "alone", "soup with it", "kept", "why"]
+    lines = [
+        [t["candidate"], f"{t['alone']:.4f}", f"{t['soup']:.4f}", "yes" if t["kept"] else "no", t["reason"]]
+        for t in trials
+    ]
+    selection = soup.recipe.selection
+    return f"{selection['strategy']}, by {selection['metric']} on {selection['split']}\n\n" + align([head, *lines])

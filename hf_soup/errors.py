@@ -1,0 +1,80 @@
+"""The errors that users meet: every one is a `SoupError` and says what, which name, what was found and what to do.
+
+SoupError
+├── IngredientError      a checkpoint that cannot be read: absent, empty, corrupt, pickled, changed
+├── IncompatibleError    checkpoints that cannot be averaged with each other; `.problems` lists every offender
+├── RecipeError          a recipe, a cook file or an argument that is wrong: a key, a type, a value, a name
+├── DataError            a data set without what the task needs
+├── EvaluationError      a model or a metric that gives no usable score
+├── TrainingError        a run that cannot be trained, or does not belong to the sweep in its folder
+├── OutputError          a target that exists already or cannot be written
+└── MissingExtraError    a library that only some users need is not installed (also an `ImportError`)
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class SoupError(Exception):
+    """Base class of every error that hf_soup raises for something that a user can put right."""
+
+
+class IngredientError(SoupError):
+    """A checkpoint cannot be read: it is absent, empty, corrupt, pickled or has changed since the recipe was made."""
+
+
+class IncompatibleError(SoupError):
+    """Checkpoints cannot be averaged with each other.
+
+    Args:
+        problems (`Iterable[str]`):
+            One line for each offender.
+    """
+
+    def __init__(self, problems: Iterable[str]):
+        self.problems = tuple(problems)
+        super().__init__("these ingredients cannot be averaged:\n" + "\n".join(f"- {line}" for line in self.problems))
+
+
+class RecipeError(SoupError):
+    """A recipe, a cook file or an argument is wrong."""
+
+
+class DataError(SoupError):
+    """A data set lacks what the task needs."""
+
+
+class EvaluationError(SoupError):
+    """A model or a metric gives no usable score."""
+
+
+class TrainingError(SoupError):
+    """A run cannot be trained, or a folder holds runs of another sweep."""
+
+
+class OutputError(SoupError):
+    """A target exists already or cannot be written."""
+
+
+class MissingExtraError(SoupError, ImportError):
+    """A library that only some users need is not installed; the message holds the line for pip."""
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """The end of an error about an unknown name: the nearest known one, then all of them.
+
+    Args:
+        word (`str`):
+            What was written.
+        choices (`Iterable[str]`):
+            What would have been understood.
+
+    Returns:
+        `str`: such as `; did you mean "greedy"? Known: greedy, uniform`.
+    """
+    known = sorted(map(str, choices))
+    near = difflib.get_close_matches(str(word), known, n=1)
+    hint = f'; did you mean "{near[0]}"?' if near else "."
+    return f"{hint} Known: {', '.join(known) or 'none'}"

@@ -1,0 +1,1 @@
+"""Scores of models on data, and a comparison that nobody can fool themselves with."""

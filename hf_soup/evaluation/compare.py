@@ -1,0 +1,301 @@
+"""The comparison: every ingredient, every soup and the ensemble on the test sets, and what follows from it.
+
+Selection has seen validation; what is reported here it has not, or the comparison refuses. It takes recipes' parts and opened
+checkpoints, not soups.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tqdm.auto import tqdm
+
+from ..errors import EvaluationError
+from ..plots import Point, plot_scores
+from .ensemble import mean_logits
+from .evaluator import Evaluator, Predictions, task_of
+from .statistics import Interval, mean_interval, paired_difference
+
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from transformers import PreTrainedModel
+
+VALIDATION, TEST = "validation", "test"
+SHARED_ROWS = 0.01  # of the test rows may be known from selection before it is worth a warning
+
+
+class Entry(NamedTuple):
+    """One model to compare.
+
+    Args:
+        name (`str`):
+            What the table calls it.
+        kind (`str`):
+            `"ingredient"`, `"uniform"`, `"soup"`.
+        load (`Callable[[], PreTrainedModel]`):
+            Gives the model, when its turn comes.
+        cost (`int`):
+            Forward passes for each example.
+    """
+
+    name: str
+    kind: str
+    load: Callable[[], PreTrainedModel]
+    cost: int = 1
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Args:
+        name (`str`):
+            The model.
+        kind (`str`):
+            `"ingredient"`, `"chosen"` (the ingredient that is best on validation), `"uniform"`, `"soup"` or `"ensemble"`.
+        scores (`dict[str, Interval]`):
+            Set -> score with its 95 % interval.
+        cost (`int`):
+            Forward passes for each example.
+    """
+
+    name: str
+    kind: str
+    scores: dict[str, Interval]
+    cost: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Scores of ingredients, soups and ensemble on the same examples.
+
+    Args:
+        metric (`str`):
+            What is measured; higher is better.
+        sizes (`dict[str, int]`):
+            Set -> number of examples, in the order of the columns.
+        rows (`tuple[Row, ...]`):
+            The table.
+        differences (`dict[str, dict[str, Interval]]`):
+            Soup -> set -> paired difference in accuracy to the ingredient that is best on validation.
+        summary (`str`):
+            What follows, in one sentence for each soup.
+    """
+
+    metric: str
+    sizes: dict[str, int]
+    rows: tuple[Row, ...]
+    differences: dict[str, dict[str, Interval]]
+    summary: str
+
+    def table(self) -> str:
+        """The comparison as a table in Markdown that also reads well in a terminal, then the summary."""
+        mean = {"mean of ingredients": [row for row in self.rows if row.kind in ("ingredient", "chosen")]}
+        cells = [
+            [row.name + (" (best on validation)" if row.kind == "chosen" else ""), *self._cells([row])]
+            for row in self.rows
+        ]
+        place = sum(row.kind in ("ingredient", "chosen") for row in self.rows)
+        cells[place:place] = [[name, *self._cells(rows)] for name, rows in mean.items()]
+        costs = [str(row.cost) for row in self.rows]
+        costs.insert(place, "1")
+        head = ["model", *[f"{name} (n={n})" for name, n in self.sizes.items()], "passes"]
+        return align([head, *[[*line, cost] for line, cost in zip(cells, costs, strict=True)]]) + "\n\n" + self.summary
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values."""
+        data = asdict(self)
+        for row in data["rows"]:
+            row["scores"] = {name: score._asdict() for name, score in row["scores"].items()}
+        data["differences"] = {
+            soup: {name: interval._asdict() for name, interval in sets.items()}
+            for soup, sets in self.differences.items()
+        }
+        return data
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Comparison:
+        """The reverse of [`Comparison.to_dict`]."""
+
+        def intervals(scores: Mapping[str, Mapping[str, float]]) -> dict[str, Interval]:
+            return {name: Interval(**score) for name, score in scores.items()}
+
+        rows = tuple(Row(**{**row, "scores": intervals(row["scores"])}) for row in data["rows"])
+        differences = {soup: intervals(sets) for soup, sets in data["differences"].items()}
+        return cls(**{**data, "rows": rows, "differences": differences})
+
+    def plot(self) -> Figure:
+        """The scores as a picture: one column for each test set.
+
+        Raises:
+            [`MissingExtraError`]: if matplotlib is not installed.
+        """
+        points = []
+        for row in self.rows:
+            for name, (value, low, high) in row.scores.items():
+                if name == VALIDATION:
+                    continue
+                label = f"{row.name}, best on validation" if row.kind == "chosen" else row.name
+                points += (
+                    [Point(name, row.name, "ingredient", value, value, value)]
+                    if row.kind in ("ingredient", "chosen")
+                    else []
+                )
+                points += [Point(name, label, row.kind, value, low, high)] if row.kind != "ingredient" else []
+        return plot_scores(points, metric=self.metric, title=self.summary.split("\n")[0])
+
+    def save(self, folder: str | os.PathLike) -> Path:
+        """Write `comparison.md`, `comparison.json` and, where matplotlib is installed, `comparison.png`.
+
+        Args:
+            folder (`str` or `os.PathLike`):
+                Made where it is missing.
+
+        Returns:
+            `Path`: the folder.
+        """
+        from ..errors import MissingExtraError
+
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "comparison.md").write_text(self.table() + "\n", encoding="utf-8")
+        (folder / "comparison.json").write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+        try:
+            self.plot().savefig(folder / "comparison.png")
+        except MissingExtraError as error:
+            warnings.warn(f"no picture was drawn: {error}", stacklevel=2)
+        return folder
+
+    def _cells(self, rows: Sequence[Row]) -> list[str]:
+        return [f"{sum(row.scores[name].value for row in rows) / len(rows) * 100:.1f}" for name in self.sizes]
+
+
+def compare_models(
+    entries: Sequence[Entry],
+    sets: Mapping[str, Evaluator],
+    *,
+    metric: str | None = None,
+    selected_on: Mapping[str, Any] | None = None,
+) -> Comparison:
+    """Run every entry over every set, one model in memory at a time, and the logit ensemble of the ingredients.
+
+    Args:
+        entries (`Sequence[Entry]`):
+            Ingredients and soups.
+        sets (`Mapping[str, Evaluator]`):
+            Name -> examples; `"validation"` decides which ingredient is best, the others report.
+        metric (`str`, *optional*):
+            By default the task's own.
+        selected_on (`Mapping`, *optional*):
+            What the recipes record of the data that selection has seen (`fingerprint`).
+
+    Returns:
+        [`Comparison`]
+
+    Raises:
+        [`EvaluationError`]: if a set that reports is the set that selection has seen.
+    """
+    refuse_seen_rows(sets, selected_on or {})
+    predictions: dict[str, dict[str, Predictions]] = {}
+    task = "auto"
+    for entry in tqdm(entries, desc="Comparing", unit="model", leave=False):
+        model = entry.load()
+        task = task_of(model.config.to_dict(), next(iter(sets.values())).task)
+        predictions[entry.name] = {name: evaluator.predict(model) for name, evaluator in sets.items()}
+        del model
+    single = [entry.name for entry in entries if entry.kind == "ingredient"]
+    ensemble = "logit ensemble"
+    if len(single) > 1:
+        predictions[ensemble] = {name: mean_logits([predictions[member][name] for member in single]) for name in sets}
+    from ..lookup import load_module
+
+    metric = metric or next(iter(sets.values())).metric or load_module("task", task).METRIC
+
+    def interval(name: str, part: str) -> Interval:
+        made = predictions[name][part]
+        if metric == "accuracy":
+            return mean_interval(_right(made))
+        value = sets[part].compute(made, metric)
+        return Interval(value, value, value)
+
+    scores = {name: {part: interval(name, part) for part in sets} for name in predictions}
+    chosen = max(single, key=lambda name: scores[name][VALIDATION].value) if VALIDATION in sets and single else None
+    kinds = {entry.name: "chosen" if entry.name == chosen else entry.kind for entry in entries} | {
+        ensemble: "ensemble"
+    }
+    costs = {entry.name: entry.cost for entry in entries} | {ensemble: len(single)}
+    rows = tuple(Row(name, kinds[name], scores[name], costs[name]) for name in predictions)
+    soups = [name for name in predictions if kinds[name] in ("soup", "uniform")]
+    differences = {
+        soup: {
+            part: paired_difference(_right(predictions[soup][part]), _right(predictions[chosen][part]))
+            for part in sets
+        }
+        for soup in soups
+        if chosen
+    }
+    sizes = {name: len(evaluator.dataset) for name, evaluator in sets.items()}
+    return Comparison(metric, sizes, rows, differences, _summary(differences, sizes, len(single)))
+
+
+def refuse_seen_rows(sets: Mapping[str, Evaluator], selected_on: Mapping[str, Any]) -> None:
+    """What selects may not report: the same rows are an error, more than 1 % of shared rows a warning with the count."""
+    validation = sets[VALIDATION].rows if VALIDATION in sets else None
+    seen = {selected_on.get("fingerprint"), validation and validation.fingerprint} - {None}
+    for name, evaluator in sets.items():
+        if name == VALIDATION:
+            continue
+        if evaluator.rows.fingerprint in seen:
+            raise EvaluationError(
+                f"the set {name!r} has the very rows that selection has seen: its score would flatter the soup. Take another."
+            )
+        shared = len(evaluator.rows.rows & validation.rows) if validation else 0
+        if shared > SHARED_ROWS * len(evaluator.rows.rows):
+            warnings.warn(
+                f"{shared} of the {len(evaluator.rows.rows)} rows of {name!r} are also in the data that selects.",
+                stacklevel=3,
+            )
+
+
+def align(lines: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as a Markdown table whose columns stand below each other; the first line is the head."""
+    lines = [[cell.replace("|", "\\|") for cell in line] for line in lines]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    rows = [
+        "| "
+        + " | ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True)))
+        + " |"
+        for line in lines
+    ]
+    rule = "|" + "|".join("-" * (width + 1) + (":" if i else "-") for i, width in enumerate(widths)) + "|"
+    return "\n".join([rows[0], rule, *rows[1:]])
+
+
+def _right(predictions: Predictions) -> Any:
+    """1 for each example that was classified rightly, else 0."""
+    return (predictions.logits.argmax(axis=1) == predictions.labels).astype(float)
+
+
+def _summary(differences: Mapping[str, Mapping[str, Interval]], sizes: Mapping[str, int], members: int) -> str:
+    """One sentence for each soup about the test set; points are hundredths of accuracy."""
+    lines = []
+    for soup, sets in differences.items():
+        for part, (value, low, high) in sets.items():
+            if part == VALIDATION:
+                continue
+            numbers = f"{value * 100:+.1f} [{low * 100:+.1f}, {high * 100:+.1f}] points of accuracy"
+            against = f"the best single model on {part}"
+            if low > 0:
+                lines.append(f"{soup}: {numbers} over {against}, at 1/{members} of the ensemble's cost.")
+            elif high < 0:
+                lines.append(f"{soup}: {numbers}: worse than {against}.")
+            else:
+                lines.append(f"{soup}: {numbers} to {against}: no difference that {sizes[part]} examples can show.")
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""The card of a soup, and its way to the Hub."""

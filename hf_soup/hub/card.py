@@ -1,0 +1,94 @@
+"""The model card: metadata and text from a recipe and a comparison. It says what happened, also when nothing was gained."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from ..evaluation.compare import VALIDATION, Comparison
+from ..recipes import dump_recipe
+from ..types import Recipe
+
+
+PIPELINES = {"ForSequenceClassification": "text-classification", "ForImageClassification": "image-classification"}
+
+
+def render_card(recipe: Recipe, config: Mapping[str, Any], comparison: Comparison | None = None) -> str:
+    """The README.md of a soup.
+
+    Args:
+        recipe ([`Recipe`]):
+            As it was poured.
+        config (`Mapping`):
+            Of the soup's model.
+        comparison ([`Comparison`], *optional*):
+            Its scores; without them the card says that it was not evaluated.
+
+    Returns:
+        `str`: metadata and Markdown.
+    """
+    from huggingface_hub import ModelCard
+
+    architecture = (config.get("architectures") or ["a model"])[0]
+    return str(
+        ModelCard.from_template(
+            card_data=_metadata(recipe, architecture, comparison),
+            template_str=_template(),
+            recipe=recipe,
+            recipe_yaml=dump_recipe(recipe),
+            architecture=architecture,
+            comparison=comparison,
+            trials=recipe.selection.get("trials", []),
+            chosen=[row for row in comparison.rows if row.kind == "chosen"] if comparison else [],
+            pipeline=_pipeline(architecture),
+            md=escape,
+        )
+    )
+
+
+def escape(text: object) -> str:
+    """Text from elsewhere (names, labels) as plain text in Markdown: no link, no HTML, no table cell of its own."""
+    return re.sub(r"([\\`*_{}\[\]<>()#+!|~:])", r"\\\1", " ".join(str(text).split()))
+
+
+def _metadata(recipe: Recipe, architecture: str, comparison: Comparison | None) -> Any:
+    from huggingface_hub import EvalResult, ModelCardData
+
+    pipeline = _pipeline(architecture)
+    hub_ids = [item.source for item in recipe.ingredients if item.revision]
+    results = [
+        EvalResult(
+            task_type=pipeline or "other",
+            dataset_type=name,
+            dataset_name=name,
+            dataset_split=name,
+            metric_type=comparison.metric,
+            metric_value=round(row.scores[name].value, 6),
+        )
+        for row in (comparison.rows if comparison else ())
+        if row.kind == "soup"
+        for name in comparison.sizes
+        if name != VALIDATION
+    ]
+    relation = {"base_model_relation": "merge"} if hub_ids else {}
+    return ModelCardData(
+        library_name="transformers",
+        pipeline_tag=pipeline,
+        tags=["merge", "model-soup", "hf_soup"],
+        base_model=hub_ids or None,
+        metrics=[comparison.metric] if comparison else None,
+        model_name="soup" if results else None,
+        eval_results=results or None,
+        **relation,
+    )
+
+
+def _pipeline(architecture: str) -> str | None:
+    return next((name for ending, name in PIPELINES.items() if architecture.endswith(ending)), None)
+
+
+def _template() -> str:
+    from importlib.resources import files
+
+    return (files("hf_soup.hub") / "templates" / "card.md").read_text(encoding="utf-8")

@@ -1,0 +1,83 @@
+"""Methods, strategies and tasks by name: one file each, found by listing its folder and imported on demand.
+
+Nothing is registered. A dotted path (`my_pkg.soups:median`) works wherever a name does.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from .errors import RecipeError, did_you_mean
+
+
+FOLDERS = {"method": "methods", "strategy": "strategies", "task": "tasks"}
+OTHER = {"method": "strategy", "strategy": "method"}
+
+
+def names(kind: str) -> tuple[str, ...]:
+    """The names of one kind (`"method"`, `"strategy"` or `"task"`): the files of its folder, sorted."""
+    folder = Path(__file__).parent / FOLDERS[kind]
+    return tuple(sorted(path.stem.replace("_", "-" if kind == "task" else "_") for path in folder.glob("[a-z]*.py")))
+
+
+def load_module(kind: str, name: str) -> ModuleType:
+    """Import the file of one name.
+
+    Raises:
+        [`RecipeError`]: if there is none; a strategy's name given as a method (or the reverse) is told so.
+    """
+    if name in names(kind):
+        return importlib.import_module(f"hf_soup.{FOLDERS[kind]}.{name.replace('-', '_')}")
+    other = OTHER.get(kind)
+    if other and name in names(other):
+        raise RecipeError(f'"{name}" is a {other}, not a {kind}: write {other}="{name}".')
+    raise RecipeError(f'there is no {kind} called "{name}"{did_you_mean(name, names(kind))}')
+
+
+def load_function(kind: str, name: str) -> Callable[..., Any]:
+    """The function of a method or strategy, by name or by dotted path `package.module:function`.
+
+    Raises:
+        [`RecipeError`]: if it cannot be found.
+    """
+    if ":" in name:
+        return load_path(name)
+    return getattr(load_module(kind, name), name)
+
+
+def load_path(path: str) -> Callable[..., Any]:
+    """The object at `package.module:name`.
+
+    Raises:
+        [`RecipeError`]: if the module does not import or has no such name.
+    """
+    module, _, attribute = path.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise RecipeError(f'"{path}" cannot be imported: {error}. Write package.module:function.') from error
+
+
+def parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The keyword-only parameters of a method or strategy: what recipes call `params` and the CLI offers as options."""
+    return {
+        name: parameter
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+
+
+def check_params(params: Mapping[str, Any], known: Mapping[str, Any], what: str) -> None:
+    """Refuse parameters that `known` does not list.
+
+    Raises:
+        [`RecipeError`]: for the first of them, with the nearest known name.
+    """
+    for name in params:
+        if name not in known:
+            raise RecipeError(f'{what} takes no parameter "{name}"{did_you_mean(name, known)}')

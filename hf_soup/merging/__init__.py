@@ -1,0 +1,1 @@
+"""From a recipe to tensors: what is done to each (plan), and doing it (blend)."""

@@ -1,0 +1,144 @@
+"""Specs + recipe -> for each tensor: combine or copy, from whom, with what weight, into what type. No bytes are read."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from ..checkpoints.check import CheckReport, check_checkpoints
+from ..checkpoints.modules import assign_rows
+from ..checkpoints.reader import CODES, TensorSpec
+from ..checkpoints.source import Checkpoint
+from ..errors import RecipeError, did_you_mean
+from ..lookup import check_params, load_function, parameters
+from ..types import Recipe
+
+
+# Sums that cancel to less than this part of what went in are zero but for rounding.
+CANCELLED = 1e-12
+
+
+class Step(NamedTuple):
+    """What happens to one tensor.
+
+    Args:
+        spec (`TensorSpec`):
+            Of the result: name, shape and type.
+        inputs (`tuple[int, ...]`):
+            Which ingredients are read, in recipe order; those of weight 0 are not.
+        weights (`tuple[float, ...]`):
+            Theirs. Empty where the tensor is copied (integer and boolean buffers).
+        accumulator (`str`):
+            The type to sum in: float32 for inputs of 16 bits and fewer, else float64.
+    """
+
+    spec: TensorSpec
+    inputs: tuple[int, ...]
+    weights: tuple[float, ...] = ()
+    accumulator: str = "float64"
+
+    @property
+    def copied(self) -> bool:
+        """Whether the tensor is copied rather than combined."""
+        return not self.weights
+
+
+class Plan(NamedTuple):
+    """What a merge will do, tensor by tensor.
+
+    Args:
+        steps (`tuple[Step, ...]`):
+            Sorted by name.
+        method (`Callable`):
+            The function that combines, its parameters bound.
+        report ([`CheckReport`]):
+            What the check of the ingredients found.
+    """
+
+    steps: tuple[Step, ...]
+    method: Callable[..., Any]
+    report: CheckReport
+
+    @property
+    def specs(self) -> list[TensorSpec]:
+        """The tensors that will come out."""
+        return [step.spec for step in self.steps]
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes come out."""
+        return sum(spec.nbytes for spec in self.specs)
+
+
+def make_plan(recipe: Recipe, checkpoints: Sequence[Checkpoint]) -> Plan:
+    """Plan a merge.
+
+    Args:
+        recipe ([`Recipe`]):
+            What to make.
+        checkpoints (`Sequence[Checkpoint]`):
+            Its ingredients, opened, in recipe order.
+
+    Returns:
+        [`Plan`]
+
+    Raises:
+        [`IncompatibleError`]: if the ingredients cannot be averaged, with every offender.
+        [`RecipeError`]: if the method, its parameters, the type or the weights are wrong.
+    """
+    method = bind_method(recipe)
+    if recipe.dtype != "auto" and (recipe.dtype not in CODES or "float" not in recipe.dtype):
+        floats = [name for name in CODES if "float" in name]
+        raise RecipeError(
+            f'there is no floating-point type "{recipe.dtype}"{did_you_mean(recipe.dtype, ["auto", *floats])}'
+        )
+    report = check_checkpoints(checkpoints)
+    report.raise_for_problems()
+    rows = assign_rows(checkpoints[0].specs, recipe.rows)
+    if recipe.params.get("normalize", True):
+        _refuse_cancelled(recipe)
+    return Plan(tuple(_step(name, rows[name], recipe.dtype, checkpoints) for name in sorted(rows)), method, report)
+
+
+def bind_method(recipe: Recipe) -> Callable[..., Any]:
+    """The recipe's method with its parameters.
+
+    Raises:
+        [`RecipeError`]: if there is no such method or it takes no such parameter.
+    """
+    function = load_function("method", recipe.method)
+    check_params(recipe.params, parameters(function), f'the method "{recipe.method}"')
+    return functools.partial(function, **recipe.params)
+
+
+def _refuse_cancelled(recipe: Recipe) -> None:
+    for prefix, row in recipe.rows.items():
+        if abs(sum(row)) <= CANCELLED * sum(map(abs, row)):
+            raise RecipeError(
+                f"the weights {list(row)}{f' of {prefix!r}' if prefix else ''} sum to zero, and a mean divides by their sum. "
+                "Use other weights, or normalize=False to take them as they are."
+            )
+
+
+def _step(name: str, row: Sequence[float], dtype: str, checkpoints: Sequence[Checkpoint]) -> Step:
+    specs = [item.specs[name] for item in checkpoints]
+    if not specs[0].is_floating:
+        return Step(specs[0]._replace(file="", start=0), tuple(range(len(specs))))
+    used = tuple(index for index, weight in enumerate(row) if weight != 0)
+    dtypes = [specs[index].dtype for index in used]
+    wide = any(name in ("float32", "float64") for name in dtypes)
+    result = TensorSpec(name, specs[0].shape, _widest(dtypes) if dtype == "auto" else dtype)
+    return Step(result, used, tuple(row[index] for index in used), "float64" if wide else "float32")
+
+
+def _widest(dtypes: Sequence[str]) -> str:
+    """The smallest type that holds every value of all of them (bfloat16 and float16 meet in float32)."""
+    if len(set(dtypes)) == 1:
+        return dtypes[0]
+    import torch
+
+    larger = [
+        getattr(torch, name) for name in dtypes if "float8" not in name
+    ]  # each of them holds both kinds of float8
+    return str(functools.reduce(torch.promote_types, larger)).removeprefix("torch.") if larger else "float16"

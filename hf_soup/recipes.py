@@ -1,0 +1,328 @@
+"""YAML files <-> values: the recipe (what was done) and the cook file (what to do). Unknown keys are errors.
+
+It reads no weights and runs nothing. In both files `1e-5` is a number and a key that stands twice is an error.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import re
+import typing
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from .errors import RecipeError, did_you_mean
+from .types import Ingredient, Recipe
+
+
+RECIPE_FILE = "soup_recipe.yaml"
+FORMAT = 1  # of the recipe file
+T = TypeVar("T")
+_STRICT = {"extra": "forbid", "strict": True}
+
+
+@dataclass(frozen=True)
+class DataPart:
+    """One named set of examples; what is left out is taken from the `data` section."""
+
+    path: str | None = None
+    name: str | None = None
+    split: str | None = None
+    transform: dict[str, Any] = field(default_factory=dict)
+
+    __pydantic_config__ = _STRICT
+
+
+@dataclass(frozen=True)
+class Data:
+    """The `data` section: where the examples are and which split plays which part."""
+
+    path: str
+    name: str | None = None
+    train: str = "train"
+    validation: str = "validation"
+    test: str = "test"
+    shifted: dict[str, DataPart] = field(default_factory=dict)
+    label_column: str | None = None
+    text_columns: list[str] | None = None
+
+    __pydantic_config__ = _STRICT
+
+
+@dataclass(frozen=True)
+class PretrainStage:
+    """The `pretrain` section: a model built from a config and trained first, when there is no checkpoint to start from."""
+
+    config: dict[str, Any]
+    data: str = "train"
+    processor: dict[str, Any] = field(default_factory=dict)
+    transform: dict[str, Any] = field(default_factory=dict)
+    training_args: dict[str, Any] = field(default_factory=dict)
+
+    __pydantic_config__ = _STRICT
+
+
+@dataclass(frozen=True)
+class SweepStage:
+    """The `sweep` section: fine-tunes of the base model."""
+
+    space: dict[str, Any] | list[dict[str, Any]]
+    n_runs: int | None = None
+    seed: int = 0
+    head_seed: int = 0
+    training_args: dict[str, Any] = field(default_factory=dict)
+
+    __pydantic_config__ = _STRICT
+
+
+@dataclass(frozen=True)
+class MergeStage:
+    """The `merge` section: who goes into the soup and how."""
+
+    strategy: str | None = None
+    method: str = "linear"
+    weights: list[float] | dict[str, list[float]] | None = None
+    metric: str | None = None
+    dtype: str = "auto"
+    params: dict[str, Any] = field(default_factory=dict)
+
+    __pydantic_config__ = _STRICT
+
+
+@dataclass(frozen=True)
+class CompareStage:
+    """The `compare` section: what the comparison on the test sets reports."""
+
+    metric: str | None = None
+    ensembles: list[Literal["logits"]] = field(default_factory=lambda: ["logits"])
+
+    __pydantic_config__ = _STRICT
+
+
+@dataclass(frozen=True)
+class PushStage:
+    """The `push` section: where on the Hub the soup goes."""
+
+    repo_id: str
+    private: bool | None = None
+
+    __pydantic_config__ = _STRICT
+
+
+@dataclass(frozen=True)
+class CookFile:
+    """What `hf-soup cook` does, stage by stage; a stage that is left out is not run.
+
+    Raises:
+        [`RecipeError`]: if the stages do not fit together.
+    """
+
+    output_dir: str
+    base_model: str | None = None
+    task: str = "auto"
+    data: Data | None = None
+    pretrain: PretrainStage | None = None
+    sweep: SweepStage | None = None
+    ingredients: list[str] = field(default_factory=list)
+    merge: MergeStage | None = None
+    compare: CompareStage | None = None
+    push: PushStage | None = None
+
+    __pydantic_config__ = _STRICT
+
+    def __post_init__(self):
+        if bool(self.sweep) == bool(self.ingredients):
+            raise RecipeError("a cook file has either a `sweep` or a list of `ingredients`, and not both.")
+        if self.sweep and bool(self.base_model) == bool(self.pretrain):
+            raise RecipeError(
+                "a `sweep` needs either a `base_model` or a `pretrain` section that makes one, and not both."
+            )
+        strategic = self.merge is not None and self.merge.strategy not in (None, "uniform")
+        wanting = [name for name in ("sweep", "pretrain", "compare") if getattr(self, name) is not None]
+        if (wanting or strategic) and self.data is None:
+            raise RecipeError(f"`{(wanting or ['merge.strategy'])[0]}` needs a `data` section.")
+        if (self.compare or self.push) and self.merge is None:
+            raise RecipeError("`compare` and `push` need a `merge` section; `merge: {}` is a uniform soup.")
+        if self.data and self.data.validation == self.data.test:
+            raise RecipeError(
+                f"`data.validation` and `data.test` are both {self.data.test!r}: what selects may not report. Use two splits."
+            )
+
+
+def read_yaml(path: str | os.PathLike) -> dict[str, Any]:
+    """Read one YAML file that holds a mapping.
+
+    Raises:
+        [`RecipeError`]: if it is absent, no YAML, no mapping, or a key stands twice.
+    """
+    import yaml
+
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"cannot read {path}: {getattr(error, 'strerror', None) or 'not a text file'}.") from None
+    try:
+        data = yaml.load(text, Loader=_loader())
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(data, dict):
+        raise RecipeError(f"{path} holds {type(data).__name__}, not a mapping of keys to values.")
+    return data
+
+
+def is_recipe(data: Mapping[str, Any]) -> bool:
+    """Whether the content of a YAML file is a recipe (it names its format) rather than a cook file."""
+    return "hf_soup_recipe" in data
+
+
+def load_cook_file(path: str | os.PathLike) -> CookFile:
+    """Read and check a cook file.
+
+    Args:
+        path (`str` or `os.PathLike`):
+            A YAML file; what its keys mean is in `docs/cook_file.md`.
+
+    Raises:
+        [`RecipeError`]: with the path of the first wrong key or value, and the nearest known key.
+    """
+    return _build(CookFile, read_yaml(path), str(path))
+
+
+def load_recipe(path: str | os.PathLike) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        path (`str` or `os.PathLike`):
+            A `soup_recipe.yaml`, or the folder of a soup that holds one. Relative sources are taken from its folder.
+
+    Raises:
+        [`RecipeError`]: if it cannot be read, has an unknown key or a value of the wrong type.
+    """
+    path = Path(path)
+    path = path / RECIPE_FILE if path.is_dir() else path
+    data = read_yaml(path)
+    if not is_recipe(data):
+        raise RecipeError(
+            f"{path} is no recipe: it lacks the key `hf_soup_recipe`. A cook file goes to `hf_soup.cook`."
+        )
+    version = data.pop("hf_soup_recipe")
+    if version != FORMAT:
+        raise RecipeError(f"{path} has recipe format {version}; this hf_soup reads format {FORMAT}. Upgrade hf_soup.")
+    recipe = _build(Recipe, data, str(path))
+    base = recipe.base_model and _anchor(recipe.base_model, path.parent)
+    return replace(
+        recipe, ingredients=tuple(_anchor(item, path.parent) for item in recipe.ingredients), base_model=base
+    )
+
+
+def dump_recipe(recipe: Recipe, folder: str | os.PathLike | None = None) -> str:
+    """The text of a recipe file.
+
+    Args:
+        recipe ([`Recipe`]):
+            What to write.
+        folder (`str` or `os.PathLike`, *optional*):
+            Where the file will lie: sources that are folders are written relative to it. Without it (a recipe that is
+            published) they are written by name alone.
+    """
+    import yaml
+
+    data = asdict(recipe)
+    for item in [*data["ingredients"], data["base_model"]]:
+        if item and os.path.isabs(item["source"]):
+            item["source"] = (
+                item["name"] if folder is None else os.path.relpath(item["source"], os.path.abspath(folder))
+            )
+    return yaml.safe_dump(
+        _plain({"hf_soup_recipe": FORMAT, **data}),
+        sort_keys=False,
+        allow_unicode=True,
+        width=119,
+        default_flow_style=None,
+    )
+
+
+def _anchor(item: Ingredient, folder: Path) -> Ingredient:
+    """Turn `../runs/run-0` into a path that is right from anywhere."""
+    if item.revision or item.source == "memory":
+        return item
+    return replace(item, source=os.path.abspath(folder / item.source))
+
+
+def _plain(value: Any) -> Any:
+    """Tuples to lists, whole floats to integers: 1, not 1.0."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and math.isfinite(value) and value == int(value) and abs(value) < 2**53:
+        return int(value)
+    return value
+
+
+def _build(cls: type[T], data: Mapping[str, Any], path: str) -> T:
+    import pydantic
+
+    try:
+        # by way of JSON, where strict types still take a list for a tuple and 1 for 1.0
+        return pydantic.TypeAdapter(cls).validate_json(json.dumps(data))
+    except RecipeError as error:
+        raise RecipeError(f"{path}: {error}") from None
+    except pydantic.ValidationError as error:
+        raise RecipeError(f"{path}: " + "; ".join(_explain(cls, item) for item in error.errors()[:5])) from None
+
+
+def _explain(cls: type, error: Mapping[str, Any]) -> str:
+    *parents, last = error["loc"] or ("file",)
+    where = ".".join(map(str, error["loc"])) or "the file"
+    if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        known = _fields_at(cls, parents)
+        return (
+            f"unknown key `{last}`"
+            + (f" in `{'.'.join(map(str, parents))}`" if parents else "")
+            + did_you_mean(last, known)
+        )
+    if error["type"] in ("missing", "missing_argument"):
+        return f"the key `{where}` is missing"
+    return f"`{where}`: {error['msg'][0].lower()}{error['msg'][1:]}, found {error['input']!r}"
+
+
+def _fields_at(cls: Any, keys: list[Any]) -> list[str]:
+    """The field names of the dataclass that lies below `keys`, followed through optional, list and mapping types."""
+    for key in keys:
+        hint = typing.get_type_hints(cls)[key] if dataclasses.is_dataclass(cls) else cls
+        while not dataclasses.is_dataclass(hint) and typing.get_args(hint):
+            inner = [item for item in typing.get_args(hint) if item is not type(None)]
+            hint = next((item for item in inner if dataclasses.is_dataclass(item) or typing.get_args(item)), inner[-1])
+        cls = hint
+    return [item.name for item in dataclasses.fields(cls)] if dataclasses.is_dataclass(cls) else []
+
+
+def _loader() -> type:
+    """PyYAML's safe loader with numbers as everybody writes them, no dates, and no key twice."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            seen = set()
+            for key, _ in node.value:
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"the key {key.value!r} stands twice", key.start_mark
+                    )
+                seen.add(key.value)
+            return super().construct_mapping(node, deep)
+
+    dates = "tag:yaml.org,2002:timestamp"
+    Loader.yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in rules if tag != dates]
+        for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    number = re.compile(r"^[-+]?(\d+\.\d*|\.\d+|\d+)[eE][-+]?\d+$")
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789."))
+    return Loader

@@ -1,0 +1,220 @@
+"""Soup: a recipe bound to opened checkpoints. Cheap to make; the work happens in `.model` and `.save_pretrained`."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm.auto import tqdm
+
+from .checkpoints.digest import combined_digest
+from .checkpoints.source import Checkpoint
+from .checkpoints.writer import staged_folder, write_weights
+from .evaluation.compare import Comparison
+from .evaluation.trials import cook_in_memory, output_config
+from .hub.card import render_card
+from .hub.push import push_folder
+from .merging.blend import blend, file_digests
+from .merging.plan import Plan, make_plan
+from .recipes import RECIPE_FILE, dump_recipe
+from .types import Recipe, Score
+from .version import __version__
+
+
+if TYPE_CHECKING:
+    import torch
+    from huggingface_hub import CommitInfo
+    from transformers import PreTrainedModel
+
+
+class Soup:
+    """One model made of several, not averaged before it is asked for.
+
+    [`merge`] makes it. The model that `.model` builds and the one that `.save_pretrained` writes have the same bits.
+
+    Args:
+        recipe ([`Recipe`]):
+            Who goes in and how.
+        checkpoints (`Sequence[Checkpoint]`):
+            Its ingredients, opened, in recipe order.
+        candidates (`Sequence[Checkpoint]`, *optional*):
+            All that a strategy chose from; the ingredients by default.
+        comparison ([`Comparison`], *optional*):
+            What is known of its scores; the card shows it.
+
+    Raises:
+        [`IncompatibleError`]: if the ingredients cannot be averaged.
+        [`RecipeError`]: if the recipe's method, parameters, type or module prefixes are wrong.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        checkpoints: Sequence[Checkpoint],
+        *,
+        candidates: Sequence[Checkpoint] | None = None,
+        comparison: Comparison | None = None,
+    ):
+        self.recipe = recipe
+        self.checkpoints = tuple(checkpoints)
+        self.candidates = tuple(candidates or checkpoints)
+        self.comparison = comparison
+        self.plan: Plan = make_plan(recipe, self.checkpoints)
+
+    def __repr__(self) -> str:
+        parts = ", ".join(self.recipe.names)
+        return f"Soup({self.recipe.method} of {len(self.recipe.ingredients)}: {parts})"
+
+    @cached_property
+    def model(self) -> PreTrainedModel:
+        """The averaged model, built in memory on first use, in evaluation mode."""
+        return cook_in_memory(self.plan, list(self.checkpoints))
+
+    @property
+    def scores(self) -> dict[str, Score]:
+        """Validation score of each candidate alone, where a strategy has scored them."""
+        selection = self.recipe.selection
+        return {
+            trial["candidate"]: Score(selection["metric"], trial["alone"], split=selection["split"])
+            for trial in selection.get("trials", [])
+        }
+
+    def save_pretrained(
+        self, save_directory: str | os.PathLike, *, max_shard_size: int | str = "50GB", overwrite: bool = False
+    ) -> Path:
+        """Stream the soup to disk: weights, config, tokenizer or processor, generation config, recipe and card.
+
+        The folder appears when it is whole, never half.
+
+        Args:
+            save_directory (`str` or `os.PathLike`):
+                The folder to make.
+            max_shard_size (`int` or `str`, *optional*, defaults to `"50GB"`):
+                As in transformers.
+            overwrite (`bool`, *optional*, defaults to `False`):
+                Whether a folder that is there may be replaced.
+
+        Returns:
+            `Path`: the folder.
+
+        Raises:
+            [`OutputError`]: if the folder exists or cannot be written.
+            [`IngredientError`]: if an ingredient holds NaN, or is not what the recipe was made from.
+        """
+        target = Path(os.path.abspath(Path(save_directory).expanduser()))
+        with staged_folder(target, overwrite=overwrite) as stage:
+            recipe = self._write_weights(stage, max_shard_size)
+            self._write_rest(stage, recipe, dump_recipe(recipe, target))
+        return target
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+        commit_message: str | None = None,
+        commit_description: str | None = None,
+        max_shard_size: int | str = "50GB",
+    ) -> CommitInfo:
+        """Put the soup on the Hub in one commit: what `save_pretrained` writes, with local folders named but not located.
+
+        Args:
+            repo_id (`str`):
+                Such as `"user/bert-soup"`; made where it is missing.
+            private (`bool`, *optional*):
+                Whether a new repository is private.
+            token (`str` or `bool`, *optional*):
+                By default the one that `hf auth login` stored.
+            revision (`str`, *optional*):
+                The branch.
+            create_pr (`bool`, *optional*, defaults to `False`):
+                Whether to open a pull request instead.
+            commit_message (`str`, *optional*):
+                `"Upload soup"` by default.
+            commit_description (`str`, *optional*):
+                Of the commit.
+            max_shard_size (`int` or `str`, *optional*, defaults to `"50GB"`):
+                As in transformers.
+
+        Returns:
+            `huggingface_hub.CommitInfo`
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            stage = Path(folder)
+            recipe = self._write_weights(stage, max_shard_size)
+            self._write_rest(stage, recipe, dump_recipe(recipe))
+            return push_folder(
+                stage,
+                repo_id,
+                private=private,
+                token=token,
+                revision=revision,
+                create_pr=create_pr,
+                commit_message=commit_message or "Upload soup",
+                commit_description=commit_description,
+            )
+
+    def _write_weights(self, folder: Path, max_shard_size: int | str) -> Recipe:
+        """Pour, and return the recipe with the digests of what went in and what came out."""
+        read: list[dict[str, str]] = [{} for _ in self.checkpoints]
+
+        def pour() -> Iterator[tuple[str, torch.Tensor]]:
+            with tqdm(desc="Merging", total=self.plan.nbytes, unit="B", unit_scale=True, leave=False) as bar:
+                for name, tensor, digests in blend(self.plan, self.checkpoints, digests=True):
+                    for index, digest in digests.items():
+                        read[index][name] = digest
+                    yield name, tensor
+                    bar.update(tensor.nbytes)
+
+        written = write_weights(folder, self.plan.specs, pour(), max_shard_size=max_shard_size)
+        poured = tuple(
+            replace(item.ingredient, files=file_digests(item, digests))
+            for item, digests in zip(self.checkpoints, read, strict=True)
+        )
+        output = {"tensors": len(written), "digest": combined_digest(written)}
+        expected = self.recipe.output.get("digest")
+        if expected and expected != output["digest"]:
+            import warnings
+
+            warnings.warn(
+                f"the soup's digest is {output['digest']}, the recipe says {expected}: it was cooked with other versions "
+                f"({self.recipe.versions}).",
+                stacklevel=3,
+            )
+        return replace(self.recipe, ingredients=poured, output=output, versions=versions())
+
+    def _write_rest(self, folder: Path, recipe: Recipe, recipe_text: str) -> None:
+        config = output_config(self.plan, self.checkpoints[0])
+        (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        for name, content in self._companions().items():
+            (folder / name).write_bytes(content)
+        if self.comparison is not None:
+            self.comparison.save(folder)
+        (folder / "README.md").write_text(render_card(recipe, config, self.comparison), encoding="utf-8")
+        (folder / RECIPE_FILE).write_text(recipe_text, encoding="utf-8")
+
+    def _companions(self) -> dict[str, bytes]:
+        """Tokenizer, processor and generation files: those of the first ingredient that has any."""
+        return next((files for item in self.checkpoints if (files := item.companions)), {})
+
+
+def versions() -> dict[str, str]:
+    """Of what made the soup, for the recipe."""
+    import torch
+    import transformers
+
+    return {"hf_soup": __version__, "torch": str(torch.__version__), "transformers": transformers.__version__}
+
+
+def as_plain(value: Any) -> Any:
+    """Parameters as a recipe stores them: tuples as lists."""
+    return json.loads(json.dumps(value))

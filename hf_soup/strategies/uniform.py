@@ -1,0 +1,24 @@
+"""Everybody, equally."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..types import Ingredient, Recipe, Trials
+
+
+def uniform(ingredients: Sequence[Ingredient], trials: Trials | None) -> Recipe:
+    """All ingredients with the same weight.
+
+    Args:
+        ingredients (`Sequence[Ingredient]`):
+            In the order in which they are summed.
+        trials ([`Trials`], *optional*):
+            Not used: nothing is scored.
+
+    Returns:
+        [`Recipe`]
+
+    Source: Wortsman et al. 2022, [Model soups](https://arxiv.org/abs/2203.05482), section 2.
+    """
+    return Recipe(tuple(ingredients), (1.0,) * len(ingredients))

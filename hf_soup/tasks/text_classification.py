@@ -1,0 +1,76 @@
+"""Text classification: one text, or a pair of texts, to one of several classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..data import choose_columns
+from ..errors import DataError, RecipeError
+
+
+if TYPE_CHECKING:
+    import numpy as np
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+AUTO_CLASS = "AutoModelForSequenceClassification"
+ARCHITECTURE = "ForSequenceClassification"
+METRIC = "accuracy"
+
+
+def load_processing_class(source: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a checkpoint.
+
+    Raises:
+        [`DataError`]: if it has none.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(
+            f"{source} has no tokenizer that loads ({str(error).splitlines()[0]}). Save one beside it."
+        ) from None
+
+
+def columns(dataset: Dataset, given: Sequence[str] | None, label: str) -> list[str]:
+    """One or two text columns."""
+    return choose_columns(dataset, given, label)
+
+
+def encode(
+    dataset: Dataset,
+    processing_class: PreTrainedTokenizerBase,
+    columns: Sequence[str],
+    label_ids: np.ndarray,
+    augment: dict[str, Any] | None = None,
+) -> Dataset:
+    """Tokenise once, without padding, cut to what the model takes.
+
+    Raises:
+        [`RecipeError`]: if augmentation is asked for.
+    """
+    if augment:
+        raise RecipeError("texts have no augmentation; leave `augment` out.")
+
+    def tokenize(batch: dict[str, list]) -> dict[str, list]:
+        return dict(processing_class(*[[text or "" for text in batch[column]] for column in columns], truncation=True))
+
+    encoded = dataset.map(
+        tokenize, batched=True, remove_columns=dataset.column_names, desc="Tokenizing", keep_in_memory=True
+    )
+    return encoded.add_column("labels", label_ids.tolist())
+
+
+def collator(processing_class: PreTrainedTokenizerBase) -> Callable[[list[dict]], dict]:
+    """Pad to the longest of the batch."""
+    from transformers import DataCollatorWithPadding
+
+    return DataCollatorWithPadding(processing_class)
+
+
+def lengths(encoded: Dataset) -> list[int]:
+    """Tokens in each row."""
+    return [len(ids) for ids in encoded["input_ids"]]

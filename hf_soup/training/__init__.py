@@ -1,0 +1,1 @@
+"""Fine-tunes that are made to be averaged, through `transformers.Trainer`."""

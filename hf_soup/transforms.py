@@ -1,0 +1,119 @@
+"""Random changes of images: augmentation in training, and shifted copies of a test set. PIL in, PIL out, any size.
+
+Each is given by one number, its largest strength, and drawn anew for each image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from .errors import RecipeError, did_you_mean
+
+
+if TYPE_CHECKING:
+    import numpy as np
+    from datasets import Dataset
+    from PIL.Image import Image
+
+
+def rotate(image: Image, strength: float, rng: np.random.Generator) -> Image:
+    """Turn by up to `strength` degrees either way."""
+    from PIL import Image as Pil
+
+    return image.rotate(rng.uniform(-strength, strength), resample=Pil.Resampling.BILINEAR)
+
+
+def shift(image: Image, strength: float, rng: np.random.Generator) -> Image:
+    """Move by up to `strength` of the width and of the height."""
+    x, y = (rng.uniform(-strength, strength) * size for size in image.size)
+    return _affine(image, (1, 0, x, 0, 1, y))
+
+
+def scale(image: Image, strength: float, rng: np.random.Generator) -> Image:
+    """Shrink or enlarge about the middle by a factor of up to 1 + `strength` (1.5 for 0.5)."""
+    factor = (1 + strength) ** rng.uniform(-1, 1)
+    x, y = (size / 2 * (1 - 1 / factor) for size in image.size)
+    return _affine(image, (1 / factor, 0, x, 0, 1 / factor, y))
+
+
+def noise(image: Image, strength: float, rng: np.random.Generator) -> Image:
+    """Add Gaussian noise of standard deviation up to `strength` (1 is the whole range from black to white)."""
+    import numpy as np
+    from PIL import Image as Pil
+
+    pixels = np.asarray(image, dtype=np.float32)
+    pixels = pixels + rng.normal(0, rng.uniform(0, strength) * 255, pixels.shape)
+    return Pil.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+def stroke(image: Image, strength: float, rng: np.random.Generator) -> Image:
+    """Blend with a copy whose bright strokes are one pixel thicker or thinner, by up to `strength` (1 is all of it)."""
+    from PIL import Image as Pil
+    from PIL import ImageFilter
+
+    amount = rng.uniform(-strength, strength)
+    other = image.filter(ImageFilter.MaxFilter(3) if amount > 0 else ImageFilter.MinFilter(3))
+    return Pil.blend(image, other, abs(amount))
+
+
+TRANSFORMS = {"rotate": rotate, "shift": shift, "scale": scale, "stroke": stroke, "noise": noise}
+
+
+def check_transform(transform: Mapping[str, Any]) -> None:
+    """Refuse what is no transform of images.
+
+    Raises:
+        [`RecipeError`]: with the nearest known name, or for a strength that is no positive number.
+    """
+    for name, strength in transform.items():
+        if name not in TRANSFORMS:
+            raise RecipeError(f'there is no image transform "{name}"{did_you_mean(name, TRANSFORMS)}')
+        if not isinstance(strength, (int, float)) or strength <= 0:
+            raise RecipeError(f'the image transform "{name}" takes a positive number, not {strength!r}.')
+
+
+def apply_transform(image: Image, transform: Mapping[str, float], rng: np.random.Generator) -> Image:
+    """Apply transforms to one image, in the order of `TRANSFORMS`.
+
+    Args:
+        image (`PIL.Image.Image`):
+            Of 8 bits; not changed.
+        transform (`Mapping[str, float]`):
+            Name -> largest strength.
+        rng (`np.random.Generator` or `np.random.RandomState`):
+            Where the randomness comes from.
+    """
+    for name, function in TRANSFORMS.items():
+        if name in transform:
+            image = function(image, transform[name], rng)
+    return image
+
+
+def shifted_copy(dataset: Dataset, column: str, transform: Mapping[str, float]) -> Dataset:
+    """A copy of a data set with every image changed; row i always in the same way.
+
+    Args:
+        dataset (`datasets.Dataset`):
+            The examples.
+        column (`str`):
+            The image column.
+        transform (`Mapping[str, float]`):
+            Name -> largest strength.
+    """
+    import numpy as np
+
+    check_transform(transform)
+
+    def change(row: dict[str, Any], index: int) -> dict[str, Any]:
+        return {column: apply_transform(row[column], transform, np.random.default_rng(index))}
+
+    return dataset.map(
+        change, with_indices=True, desc="Shifting images", load_from_cache_file=False, keep_in_memory=True
+    )
+
+
+def _affine(image: Image, matrix: tuple[float, ...]) -> Image:
+    from PIL import Image as Pil
+
+    return image.transform(image.size, Pil.Transform.AFFINE, matrix, resample=Pil.Resampling.BILINEAR)

@@ -1,0 +1,201 @@
+"""The values that everything passes around: frozen, without tensors, equal when their fields are.
+
+They do no work and touch no file; `hf_soup.recipes` reads and writes them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+from .errors import EvaluationError, RecipeError
+
+
+@dataclass(frozen=True)
+class Ingredient:
+    """A reference to one checkpoint.
+
+    Args:
+        name (`str`):
+            What tables and recipes call it; unique in a recipe.
+        source (`str`):
+            A folder, a Hub id, or `"memory"` for a model or state dict that was handed over in memory.
+        revision (`str`, *optional*):
+            The resolved commit of a Hub id.
+        files (`Mapping[str, str]`, *optional*):
+            Weight file -> digest: `sha256:` as the Hub reports it, `xxh3-128:` of the tensors that were read, or `stat:`
+            (header, size and time of change) for a local file that has not been read yet.
+    """
+
+    name: str
+    source: str
+    revision: str | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
+
+    __pydantic_config__ = {"extra": "forbid", "strict": True}  # noqa: RUF012
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that is needed to make a soup again, bit for bit.
+
+    Args:
+        ingredients (`Sequence[Ingredient]`):
+            In the order in which they are summed.
+        weights (`Sequence[float]` or `Mapping[str, Sequence[float]]`):
+            One weight for each ingredient, or a row of them for each module prefix: whole dotted components, with or without
+            the model's own prefix, the longest prefix wins and `""` is the rest.
+        method (`str`, *optional*, defaults to `"linear"`):
+            How the tensors of one name combine.
+        params (`Mapping`, *optional*):
+            The method's parameters.
+        base_model (`Ingredient`, *optional*):
+            What the ingredients were fine-tuned from, where the method needs it.
+        dtype (`str`, *optional*, defaults to `"auto"`):
+            Of the floating-point tensors of the soup; `"auto"` is the widest among the ingredients, tensor by tensor.
+        seed (`int`, *optional*, defaults to 0):
+            For methods that draw random numbers.
+        selection (`Mapping`, *optional*):
+            How the recipe was found: strategy, parameters, metric, split, data set, and one row for each trial.
+        output (`Mapping`, *optional*):
+            What came out: number of tensors and their digest.
+        versions (`Mapping`, *optional*):
+            Of the libraries that made it.
+
+    Raises:
+        [`RecipeError`]: if there is no ingredient, two share a name, or a row of weights has the wrong length or a number that
+            is not finite, or nothing but zeros.
+    """
+
+    ingredients: tuple[Ingredient, ...]
+    weights: tuple[float, ...] | dict[str, tuple[float, ...]]
+    method: str = "linear"
+    params: dict[str, Any] = field(default_factory=dict)
+    base_model: Ingredient | None = None
+    dtype: str = "auto"
+    seed: int = 0
+    selection: dict[str, Any] = field(default_factory=dict)
+    output: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+
+    __pydantic_config__ = {"extra": "forbid", "strict": True}  # noqa: RUF012
+
+    def __post_init__(self):
+        object.__setattr__(self, "ingredients", tuple(self.ingredients))
+        object.__setattr__(self, "weights", _rows(self.weights))
+        if not self.ingredients:
+            raise RecipeError("a soup needs at least one ingredient, none was given. Name folders, Hub ids or models.")
+        twice = [name for name, count in Counter(item.name for item in self.ingredients).items() if count > 1]
+        if twice:
+            raise RecipeError(f"two ingredients are called {', '.join(twice)}; names in a recipe are unique.")
+        for prefix, row in self.rows.items():
+            where = f"the weights of {prefix!r}" if prefix else "the weights"
+            if len(row) != len(self.ingredients):
+                raise RecipeError(
+                    f"{where} are {len(row)} ({', '.join(f'{w:g}' for w in row)}) for {len(self.ingredients)} "
+                    f"ingredients ({', '.join(item.name for item in self.ingredients)}); give one for each."
+                )
+            if not all(map(math.isfinite, row)):
+                raise RecipeError(f"{where} hold a number that is not finite: {list(row)}.")
+            if not any(row):
+                raise RecipeError(
+                    f"{where} are all zero: nothing would go into the soup. Give at least one that is not."
+                )
+
+    @property
+    def rows(self) -> dict[str, tuple[float, ...]]:
+        """The weights as {module prefix: one weight for each ingredient}; a single row is that of `""`."""
+        return self.weights if isinstance(self.weights, dict) else {"": self.weights}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The ingredients' names."""
+        return tuple(item.name for item in self.ingredients)
+
+    def fingerprint(self) -> str:
+        """A digest of what decides the bytes of the soup, so not of how the recipe was found nor of what came out."""
+        import xxhash
+
+        decisive = asdict(self)
+        for key in ("selection", "output", "versions"):
+            del decisive[key]
+        return xxhash.xxh3_128_hexdigest(json.dumps(decisive, sort_keys=True).encode())
+
+
+def _rows(
+    weights: Sequence[float] | Mapping[str, Sequence[float]],
+) -> tuple[float, ...] | dict[str, tuple[float, ...]]:
+    try:
+        if isinstance(weights, Mapping):
+            return {prefix: tuple(map(float, row)) for prefix, row in weights.items()}
+        return tuple(map(float, weights))
+    except (TypeError, ValueError):
+        raise RecipeError(
+            f"weights are a sequence of numbers, or a mapping {{module prefix: sequence of numbers}}, not {weights!r}."
+        ) from None
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a metric said about one model on one set of examples.
+
+    Args:
+        metric (`str`):
+            Its name.
+        value (`float`):
+            In the metric's own unit (accuracy: 0 to 1).
+        higher_is_better (`bool`, *optional*, defaults to `True`):
+            Direction of the metric.
+        split (`str`, *optional*):
+            Which part of the data, such as `"validation"`.
+        dataset (`str`, *optional*):
+            Fingerprint of the examples.
+        n (`int`, *optional*):
+            How many examples.
+
+    Raises:
+        [`EvaluationError`]: if the value is NaN.
+    """
+
+    metric: str
+    value: float
+    higher_is_better: bool = True
+    split: str | None = None
+    dataset: str | None = None
+    n: int | None = None
+
+    def __post_init__(self):
+        if math.isnan(self.value):
+            raise EvaluationError(
+                f"the metric {self.metric!r} gave NaN on {self.split or 'the data'}; it cannot rank models."
+            )
+
+    @property
+    def rank_key(self) -> float:
+        """Sorts scores of one metric from worst to best."""
+        return self.value if self.higher_is_better else -self.value
+
+    def beats(self, other: Score, *, ties: bool = False) -> bool:
+        """Whether this score is better than `other`; with `ties=True` also when it is as good.
+
+        Raises:
+            [`EvaluationError`]: if the two are scores of different metrics.
+        """
+        if (self.metric, self.higher_is_better) != (other.metric, other.higher_is_better):
+            raise EvaluationError(f"scores of {self.metric!r} and {other.metric!r} cannot be compared.")
+        return self.rank_key >= other.rank_key if ties else self.rank_key > other.rank_key
+
+    def __str__(self) -> str:
+        return f"{self.metric} {self.value:.4f}"
+
+
+class Trials(Protocol):
+    """All that a strategy sees of the world: numbers in, a recipe out."""
+
+    def score(self, recipe: Recipe) -> Score:
+        """Cook the recipe in memory and score it on validation; method, type and seed are those of the merge."""
+        ...
