@@ -60,12 +60,12 @@ def merge(
     """Make a soup of fine-tuned checkpoints. Nothing is averaged before it is needed.
 
     Args:
-        ingredients (`Sequence` of `str`, `os.PathLike`, `PreTrainedModel`, `Mapping[str, torch.Tensor]` or [`Ingredient`]):
-            Folders, Hub ids (`user/run1`, `user/run1@revision`), loaded models, or state dicts with `config=`; a [`Sweep`]
-            is such a sequence.
+        ingredients (`Sequence`):
+            Folders, Hub ids (`user/run1`, `user/run1@revision`), loaded models, or state dicts with `config=`; a
+            [`Sweep`] is such a sequence.
         weights (`Sequence[float]` or `Mapping[str, Sequence[float]]`, *optional*):
-            One for each ingredient, relative to each other; or a row for each module prefix (`{"classifier": [1, 0], "": [1, 1]}`).
-            All equal by default.
+            One for each ingredient, relative to each other; or a row for each module prefix (`{"classifier": [1, 0],
+            "": [1, 1]}`). All equal by default.
         method (`str`, *optional*, defaults to `"linear"`):
             How the tensors of one name combine.
         strategy (`str`, *optional*):
@@ -171,8 +171,8 @@ def sweep(
         dataset (`datasets.Dataset` or `str`):
             The training examples, or a folder or Hub id whose `train` split they are.
         space (`Mapping[str, Sequence]` or `Sequence[Mapping]`):
-            A grid (`{"learning_rate": [1e-5, 3e-5], "seed": range(3)}`), a list of settings, or distributions with `n_runs`.
-            Any field of `TrainingArguments` may vary, and `augment` (image transforms).
+            A grid (`{"learning_rate": [1e-5, 3e-5], "seed": range(3)}`), a list of settings, or distributions with
+            `n_runs`. Any field of `TrainingArguments` may vary, and `augment` (image transforms).
         output_dir (`str` or `os.PathLike`):
             Where the runs go.
         task (`str`, *optional*, defaults to `"auto"`):
@@ -226,7 +226,7 @@ def compare(
     validation: Evaluator | Dataset | None = None,
     metric: str | None = None,
 ) -> Comparison:
-    """Score every ingredient, the uniform soup, the given soups and the logit ensemble on data that selection has not seen.
+    """Score ingredients, the uniform soup, the given soups and the logit ensemble on data that selection has not seen.
 
     Args:
         soups ([`Soup`] or `Mapping[str, Soup]`):

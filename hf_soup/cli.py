@@ -146,9 +146,17 @@ def check_command(ingredients: tuple[str, ...], form: str) -> None:
 @click.argument("file", type=click.Path(exists=True))
 @click.option("-o", "--output", help="The soup's folder for a recipe; instead of output_dir for a cook file.")
 @click.option("--overwrite", is_flag=True, help="Let a recipe's soup replace a folder that is there.")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Instead of the cook file's: data.path=my_data."
+)
 @output_options
-def cook_command(file: str, output: str | None, overwrite: bool, form: str) -> None:
+def cook_command(file: str, output: str | None, overwrite: bool, overrides: tuple[str, ...], form: str) -> None:
     """Do what a cook FILE says, from fine-tuning to a compared soup; or cook a soup_recipe.yaml again.
+
+    \b
+    hf-soup cook recipes/digits-vit.yaml
+    hf-soup cook recipes/text-classification.yaml --set data.path=my_data --set base_model=google-bert/bert-base-cased
+    hf-soup cook soup/soup_recipe.yaml -o soup_again
 
     Stages that are whole are skipped, so an interrupted cook goes on where it was.
     """
@@ -157,7 +165,7 @@ def cook_command(file: str, output: str | None, overwrite: bool, form: str) -> N
 
     if not output and (os.path.isdir(file) or is_recipe(read_yaml(file))):
         raise click.UsageError("a recipe needs -o FOLDER, where the soup goes.")
-    cooked = hf_soup.cook(file, output_dir=output, overwrite=overwrite)
+    cooked = hf_soup.cook(file, output_dir=output, overwrite=overwrite, overrides=overrides)
     parts = [_trial_table(cooked.soup)] if cooked.soup else [f"{len(cooked.sweep)} runs are whole."]
     if cooked.comparison:
         parts += [cooked.comparison.table()]

@@ -1,4 +1,4 @@
-"""`cook`: from one file to a soup, stage by stage: pretrain, sweep, merge, compare, save, push. Whole stages are skipped.
+"""`cook`: from one file to a soup: pretrain, sweep, merge, compare, save, push. Stages that are whole are skipped.
 
 It only strings the verbs together. A recipe file (`soup_recipe.yaml`) is cooked again from its ingredients.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -52,7 +52,13 @@ class Cooked(NamedTuple):
     sweep: Sweep | None = None
 
 
-def cook(path: str | os.PathLike, *, output_dir: str | os.PathLike | None = None, overwrite: bool = False) -> Cooked:
+def cook(
+    path: str | os.PathLike,
+    *,
+    output_dir: str | os.PathLike | None = None,
+    overwrite: bool = False,
+    overrides: Sequence[str] = (),
+) -> Cooked:
     """Do what a cook file says, or cook a recipe again.
 
     Args:
@@ -62,6 +68,8 @@ def cook(path: str | os.PathLike, *, output_dir: str | os.PathLike | None = None
             For a recipe, the folder of the soup; for a cook file, instead of its `output_dir`.
         overwrite (`bool`, *optional*, defaults to `False`):
             Whether a recipe's soup may replace a folder. A cook file owns its `output_dir` and needs none.
+        overrides (`Sequence[str]`, *optional*):
+            Values to use instead of those in a cook file, such as `"data.path=my_data"`.
 
     Returns:
         [`Cooked`]
@@ -71,9 +79,11 @@ def cook(path: str | os.PathLike, *, output_dir: str | os.PathLike | None = None
     """
     path = Path(path)
     if path.is_dir() or is_recipe(read_yaml(path)):
+        if overrides:
+            raise RecipeError(f"{path} is a recipe, which says what was done; only a cook file takes other values.")
         soup = cook_recipe(load_recipe(path))
         return Cooked(soup, soup.save_pretrained(output_dir, overwrite=overwrite) if output_dir else None)
-    return _cook_stages(load_cook_file(path), Path(output_dir) if output_dir else None)
+    return _cook_stages(load_cook_file(path, overrides), Path(output_dir) if output_dir else None)
 
 
 def _cook_stages(plan: CookFile, output_dir: Path | None) -> Cooked:

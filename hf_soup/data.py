@@ -1,7 +1,7 @@
 """From what a user calls data to a `datasets.Dataset`: loading, splits, columns, labels, and a hash of the content.
 
-It knows nothing of models. Data is a Hub id, a folder with files named for their split, a `package.module:function` that
-returns a data set (or a scikit-learn Bunch), or a `Dataset` that is there already.
+It knows nothing of models. Data is a Hub id, a folder with files named for their split, a `package.module:function`
+that returns a data set (or a scikit-learn Bunch), or a `Dataset` that is there already.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def label_ids(dataset: Dataset, column: str, id2label: Mapping[int, str]) -> np.
     ids = np.asarray(values, dtype=np.int64)
     if ids.min() < 0 or ids.max() >= len(theirs):
         raise DataError(
-            f'the labels in "{column}" go from {ids.min()} to {ids.max()}, the model has the classes 0 to {len(theirs) - 1}.'
+            f'the labels in "{column}" go from {ids.min()} to {ids.max()}, the model has {len(theirs)} classes from 0.'
         )
     return ids
 
@@ -183,7 +183,7 @@ def choose_columns(dataset: Dataset, given: Sequence[str] | None, label: str) ->
     ]
     if not 1 <= len(strings) <= 2:
         raise DataError(
-            f"the data has {len(strings)} columns of text ({', '.join(strings) or 'none'}): name one or two as `text_columns`."
+            f"the data has {len(strings)} text columns ({', '.join(strings) or 'none'}): name them in `text_columns`."
         )
     return strings
 

@@ -64,7 +64,7 @@ def load_path(path: str) -> Callable[..., Any]:
 
 
 def parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """The keyword-only parameters of a method or strategy: what recipes call `params` and the CLI offers as options."""
+    """The keyword-only parameters of a method or strategy: `params` in recipes, options in the CLI."""
     return {
         name: parameter
         for name, parameter in inspect.signature(function).parameters.items()

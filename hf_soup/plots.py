@@ -1,4 +1,4 @@
-"""Numbers -> figures. Every `.plot()` ends here. It computes nothing; matplotlib is the extra `plot`, imported at use."""
+"""Numbers -> figures: every `.plot()` ends here. It computes nothing. matplotlib is an extra, imported at use."""
 
 from __future__ import annotations
 

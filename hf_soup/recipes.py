@@ -11,7 +11,7 @@ import math
 import os
 import re
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -56,7 +56,7 @@ class Data:
 
 @dataclass(frozen=True)
 class PretrainStage:
-    """The `pretrain` section: a model built from a config and trained first, when there is no checkpoint to start from."""
+    """The `pretrain` section: a model built from a config and trained, where there is no checkpoint to start from."""
 
     config: dict[str, Any]
     data: str = "train"
@@ -150,7 +150,7 @@ class CookFile:
             raise RecipeError("`compare` and `push` need a `merge` section; `merge: {}` is a uniform soup.")
         if self.data and self.data.validation == self.data.test:
             raise RecipeError(
-                f"`data.validation` and `data.test` are both {self.data.test!r}: what selects may not report. Use two splits."
+                f"`data.validation` and `data.test` are both {self.data.test!r}: what selects may not report. Use two."
             )
 
 
@@ -180,17 +180,22 @@ def is_recipe(data: Mapping[str, Any]) -> bool:
     return "hf_soup_recipe" in data
 
 
-def load_cook_file(path: str | os.PathLike) -> CookFile:
+def load_cook_file(path: str | os.PathLike, overrides: Sequence[str] = ()) -> CookFile:
     """Read and check a cook file.
 
     Args:
         path (`str` or `os.PathLike`):
             A YAML file; what its keys mean is in `docs/cook_file.md`.
+        overrides (`Sequence[str]`, *optional*):
+            Such as `"data.path=my_data"` or `"sweep.n_runs=4"`: values to use instead of those in the file.
 
     Raises:
         [`RecipeError`]: with the path of the first wrong key or value, and the nearest known key.
     """
-    return _build(CookFile, read_yaml(path), str(path))
+    data = read_yaml(path)
+    for item in overrides:
+        _override(data, item)
+    return _build(CookFile, data, str(path))
 
 
 def load_recipe(path: str | os.PathLike) -> Recipe:
@@ -245,6 +250,24 @@ def dump_recipe(recipe: Recipe, folder: str | os.PathLike | None = None) -> str:
         width=119,
         default_flow_style=None,
     )
+
+
+def _override(data: dict[str, Any], item: str) -> None:
+    """Set `a.b.c=value` in nested mappings; the value is read as YAML."""
+    import yaml
+
+    keys, equals, value = item.partition("=")
+    *parents, last = keys.split(".")
+    if not equals or not all([*parents, last]):
+        raise RecipeError(f"{item!r} sets nothing: write KEY=VALUE, such as data.path=my_data.")
+    for key in parents:
+        if not isinstance(data.get(key), dict):
+            data[key] = {}
+        data = data[key]
+    try:
+        data[last] = yaml.load(value, Loader=_loader())
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{item!r}: the value is not valid YAML: {error}") from None
 
 
 def _anchor(item: Ingredient, folder: Path) -> Ingredient:

@@ -125,7 +125,7 @@ class Soup:
         commit_description: str | None = None,
         max_shard_size: int | str = "50GB",
     ) -> CommitInfo:
-        """Put the soup on the Hub in one commit: what `save_pretrained` writes, with local folders named but not located.
+        """Put the soup on the Hub in one commit: what `save_pretrained` writes, without the paths of local folders.
 
         Args:
             repo_id (`str`):
@@ -186,8 +186,8 @@ class Soup:
             import warnings
 
             warnings.warn(
-                f"the soup's digest is {output['digest']}, the recipe says {expected}: it was cooked with other versions "
-                f"({self.recipe.versions}).",
+                f"the soup's digest is {output['digest']}, the recipe says {expected}: it was cooked with other "
+                f"versions ({self.recipe.versions}).",
                 stacklevel=3,
             )
         return replace(self.recipe, ingredients=poured, output=output, versions=versions())

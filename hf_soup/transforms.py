@@ -48,7 +48,7 @@ def noise(image: Image, strength: float, rng: np.random.Generator) -> Image:
 
 
 def stroke(image: Image, strength: float, rng: np.random.Generator) -> Image:
-    """Blend with a copy whose bright strokes are one pixel thicker or thinner, by up to `strength` (1 is all of it)."""
+    """Blend with a copy whose bright strokes are one pixel thicker or thinner, by up to `strength` (at most 1)."""
     from PIL import Image as Pil
     from PIL import ImageFilter
 

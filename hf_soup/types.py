@@ -27,8 +27,8 @@ class Ingredient:
         revision (`str`, *optional*):
             The resolved commit of a Hub id.
         files (`Mapping[str, str]`, *optional*):
-            Weight file -> digest: `sha256:` as the Hub reports it, `xxh3-128:` of the tensors that were read, or `stat:`
-            (header, size and time of change) for a local file that has not been read yet.
+            Weight file -> digest: `sha256:` as the Hub reports it, `xxh3-128:` of the tensors that were read, or
+            `stat:` (header, size and time of change) for a local file that has not been read yet.
     """
 
     name: str
@@ -47,8 +47,8 @@ class Recipe:
         ingredients (`Sequence[Ingredient]`):
             In the order in which they are summed.
         weights (`Sequence[float]` or `Mapping[str, Sequence[float]]`):
-            One weight for each ingredient, or a row of them for each module prefix: whole dotted components, with or without
-            the model's own prefix, the longest prefix wins and `""` is the rest.
+            One weight for each ingredient, or a row of them for each module prefix: whole dotted components, with or
+            without the model's own prefix, the longest prefix wins and `""` is the rest.
         method (`str`, *optional*, defaults to `"linear"`):
             How the tensors of one name combine.
         params (`Mapping`, *optional*):
@@ -67,8 +67,8 @@ class Recipe:
             Of the libraries that made it.
 
     Raises:
-        [`RecipeError`]: if there is no ingredient, two share a name, or a row of weights has the wrong length or a number that
-            is not finite, or nothing but zeros.
+        [`RecipeError`]: if there is no ingredient, two share a name, or a row of weights has the wrong length, a
+            number that is not finite, or nothing but zeros.
     """
 
     ingredients: tuple[Ingredient, ...]
@@ -126,9 +126,7 @@ class Recipe:
         return xxhash.xxh3_128_hexdigest(json.dumps(decisive, sort_keys=True).encode())
 
 
-def _rows(
-    weights: Sequence[float] | Mapping[str, Sequence[float]],
-) -> tuple[float, ...] | dict[str, tuple[float, ...]]:
+def _rows(weights: Any) -> tuple[float, ...] | dict[str, tuple[float, ...]]:
     try:
         if isinstance(weights, Mapping):
             return {prefix: tuple(map(float, row)) for prefix, row in weights.items()}

@@ -178,8 +178,8 @@ def _label_problems(item: Checkpoint, usual: tuple[str, ...]) -> list[str]:
     if sorted(labels) == sorted(usual):
         index = next(i for i, (a, b) in enumerate(zip(labels, usual, strict=True)) if a != b)
         return [
-            f"{item.name} has the labels in another order: class {index} is {labels[index]!r}, the others have {usual[index]!r} "
-            "there. Fine-tune with one label2id for all"
+            f"{item.name} has the labels in another order: class {index} is {labels[index]!r}, where the others have "
+            f"{usual[index]!r}. Fine-tune with one label2id for all"
         ]
     return [f"{item.name} has the labels {list(labels)[:6]}, the others {list(usual)[:6]}"]
 
@@ -187,8 +187,9 @@ def _label_problems(item: Checkpoint, usual: tuple[str, ...]) -> list[str]:
 def _buffer_problems(checkpoints: Sequence[Checkpoint]) -> list[str]:
     """Integer and boolean buffers that differ; those of the Hub are compared when they have been fetched."""
     local = [item for item in checkpoints if not item.on_hub]
+    who = ", ".join(item.name for item in local)
     return [
-        f"{', '.join(item.name for item in local)}: the {spec.dtype} buffer {name} differs, and whole numbers are not averaged"
+        f"{who}: the {spec.dtype} buffer {name} differs, and whole numbers are not averaged"
         for name, spec in checkpoints[0].specs.items()
         if not spec.is_floating and not equal_or_counter(name, [item.read(name) for item in local] or [None])
     ]
@@ -198,7 +199,7 @@ def _notes(checkpoints: Sequence[Checkpoint]) -> list[str]:
     notes = []
     if any(name.endswith("running_mean") for name in checkpoints[0].specs):
         notes.append(
-            "the model has BatchNorm: its averaged running statistics do not fit the averaged weights. Estimate them again on "
+            "the model has BatchNorm: averaged running statistics do not fit averaged weights. Estimate them again on "
             "training data (`torch.optim.swa_utils.update_bn`)"
         )
     digests = Counter(tuple(sorted(item.ingredient.files.values())) for item in checkpoints)

@@ -38,7 +38,7 @@ def tensors_on_disk(model: PreTrainedModel) -> dict[str, torch.Tensor]:
 
 
 def build_model(config: Mapping[str, Any], tensors: dict[str, torch.Tensor]) -> PreTrainedModel:
-    """Make a model from a configuration and tensors under their names on disk (or in memory), through transformers' loading.
+    """Make a model from its configuration and tensors (named as on disk or in memory) by transformers' loading.
 
     Args:
         config (`Mapping[str, Any]`):
@@ -83,13 +83,13 @@ def architecture(config: Mapping[str, Any]) -> tuple[str, type[PreTrainedModel]]
     name = (config.get("architectures") or [None])[0]
     if name is None:
         raise IngredientError(
-            'the config names no architecture: set config.architectures = ["BertForSequenceClassification"] or the like.'
+            'the config names no architecture: set config.architectures = ["BertForSequenceClassification"], say.'
         )
     cls = getattr(transformers, name, None)
     is_model = isinstance(cls, type) and issubclass(cls, transformers.PreTrainedModel)
     if not is_model or config.get("model_type") not in transformers.CONFIG_MAPPING:
         raise IngredientError(
-            f"transformers {transformers.__version__} has no {name} (model type {config.get('model_type')!r}), and code "
+            f"transformers {transformers.__version__} has no {name} of type {config.get('model_type')!r}, and code "
             "from a repository is not run."
         )
     return name, cls

@@ -10,8 +10,8 @@ from ..errors import RecipeError, did_you_mean
 def own_prefix(names: Iterable[str]) -> str:
     """The prefix that a model with a head puts before its body (`"bert"`, `"vit"`, `"model"`), or `""`.
 
-    It is the one first component below which every numbered layer lies, if there is more below it than those layers: an
-    encoder-decoder has two, a bare body none.
+    It is the one first component below which every numbered layer lies, if there is more below it than those layers:
+    an encoder-decoder has two, a bare body none.
     """
     names = list(names)
     firsts = {name.split(".")[0] for name in names if any(part.isdigit() for part in name.split("."))}
@@ -66,7 +66,7 @@ def assign_rows(names: Iterable[str], rows: Mapping[str, tuple[float, ...]]) -> 
     bare = [name for name in names if name not in matched]
     if bare:
         raise RecipeError(
-            f'weights: {len(bare)} tensors such as "{bare[0]}" have no weights; give a row for "" as well, which is the rest.'
+            f'weights: {len(bare)} tensors such as "{bare[0]}" have none; give a row for "" as well, the rest.'
         )
     return {name: rows[matched[name]] for name in names}
 

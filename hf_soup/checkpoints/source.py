@@ -1,7 +1,8 @@
 """What a user calls an ingredient -> an opened `Checkpoint`: its configuration and the headers of its weights, pinned.
 
 A source is a folder, a Hub id (`user/run1`, `user/run1@v1.0`), a loaded model, a state dict with its config, an
-`Ingredient`, or anything with `.as_ingredient()`. No weights are read here; those of the Hub are fetched at the first read.
+`Ingredient`, or anything with `.as_ingredient()`. No weights are read here; those of the Hub are fetched at the first
+read.
 """
 
 from __future__ import annotations
@@ -148,7 +149,7 @@ def open_checkpoint(
     if isinstance(source, Mapping):
         return _open_state(source, name or "state_dict", config)
     raise IngredientError(
-        f"cannot take {type(source).__name__} as an ingredient; give a folder, a Hub id, a loaded model, or a state dict."
+        f"cannot take {type(source).__name__} as an ingredient: give a folder, a Hub id, a model or a state dict."
     )
 
 
@@ -171,7 +172,7 @@ def open_all(sources: Any, *, config: Any = None) -> tuple[Checkpoint, ...]:
 
 
 def distinct_names(ingredients: Sequence[Ingredient]) -> list[str]:
-    """A name for each: its own, with its folder's or owner's where several share it, with a number where that is not enough."""
+    """A name for each: its own, with its folder's or owner's where several share it, and a number if need be."""
     names = [item.name for item in ingredients]
     longer = [
         "/".join(re.split(r"[/\\]", item.source)[-2:]) if item.source != MEMORY else item.name for item in ingredients
@@ -317,8 +318,8 @@ def _hub_errors(repo_id: str, revision: str | None) -> Iterator[None]:
         raise IngredientError(f"{repo_id} has no revision {revision!r}: name a branch, a tag or a commit.") from None
     except errors.RepositoryNotFoundError:
         raise IngredientError(
-            f"{repo_id} is neither a folder here nor a model on the Hub that you may see. Check the spelling; for a private "
-            "one, log in with `hf auth login`."
+            f"{repo_id} is neither a folder here nor a model on the Hub that you may see. Check the spelling; for a "
+            "private one, log in with `hf auth login`."
         ) from None
     except errors.NotASafetensorsRepoError:
         raise IngredientError(f"{repo_id} has no safetensors weights. Convert them once and push them.") from None

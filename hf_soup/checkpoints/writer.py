@@ -1,4 +1,4 @@
-"""The sink on disk: safetensors files, sharded where asked, in a folder that appears under its name only when it is whole.
+"""The sink on disk: safetensors files, sharded where asked, in a folder that takes its name only when it is whole.
 
 It does not know where the tensors come from. Files are byte for byte what `safetensors` itself would write.
 """
@@ -27,7 +27,7 @@ _RANK = {code: rank for rank, code in enumerate(DTYPES)}  # safetensors puts the
 
 @contextlib.contextmanager
 def staged_folder(target: str | os.PathLike, *, overwrite: bool = False) -> Iterator[Path]:
-    """A temporary folder beside `target` that takes its name when the block ends well, and is deleted when it does not.
+    """A temporary folder beside `target` that takes its name when the block ends well, and is deleted otherwise.
 
     Args:
         target (`str` or `os.PathLike`):

@@ -1,7 +1,7 @@
 """The comparison: every ingredient, every soup and the ensemble on the test sets, and what follows from it.
 
-Selection has seen validation; what is reported here it has not, or the comparison refuses. It takes recipes' parts and opened
-checkpoints, not soups.
+Selection has seen validation; what is reported here it has not, or the comparison refuses. It takes recipes' parts
+and opened checkpoints, not soups.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ class Row:
         name (`str`):
             The model.
         kind (`str`):
-            `"ingredient"`, `"chosen"` (the ingredient that is best on validation), `"uniform"`, `"soup"` or `"ensemble"`.
+            `"ingredient"`, `"chosen"` (the ingredient that is best on validation), `"uniform"`, `"soup"` or
+            `"ensemble"`.
         scores (`dict[str, Interval]`):
             Set -> score with its 95 % interval.
         cost (`int`):
@@ -232,7 +233,7 @@ def compare_models(
     }
     costs = {entry.name: entry.cost for entry in entries} | {ensemble: len(single)}
     rows = tuple(Row(name, kinds[name], scores[name], costs[name]) for name in predictions)
-    soups = [name for name in predictions if kinds[name] in ("soup", "uniform")]
+    soups = [name for kind in ("soup", "uniform") for name in predictions if kinds[name] == kind]
     differences = {
         soup: {
             part: paired_difference(_right(predictions[soup][part]), _right(predictions[chosen][part]))
@@ -246,7 +247,7 @@ def compare_models(
 
 
 def refuse_seen_rows(sets: Mapping[str, Evaluator], selected_on: Mapping[str, Any]) -> None:
-    """What selects may not report: the same rows are an error, more than 1 % of shared rows a warning with the count."""
+    """What selects may not report: the same rows are an error, more than 1 % of shared rows a warning."""
     validation = sets[VALIDATION].rows if VALIDATION in sets else None
     seen = {selected_on.get("fingerprint"), validation and validation.fingerprint} - {None}
     for name, evaluator in sets.items():
@@ -254,7 +255,7 @@ def refuse_seen_rows(sets: Mapping[str, Evaluator], selected_on: Mapping[str, An
             continue
         if evaluator.rows.fingerprint in seen:
             raise EvaluationError(
-                f"the set {name!r} has the very rows that selection has seen: its score would flatter the soup. Take another."
+                f"the set {name!r} has the very rows that selection has seen and would flatter the soup. Take another."
             )
         shared = len(evaluator.rows.rows & validation.rows) if validation else 0
         if shared > SHARED_ROWS * len(evaluator.rows.rows):
@@ -295,7 +296,9 @@ def _summary(differences: Mapping[str, Mapping[str, Interval]], sizes: Mapping[s
             if low > 0:
                 lines.append(f"{soup}: {numbers} over {against}, at 1/{members} of the ensemble's cost.")
             elif high < 0:
-                lines.append(f"{soup}: {numbers}: worse than {against}.")
+                lines.append(f"{soup}: {numbers} against {against}: it is worse.")
             else:
-                lines.append(f"{soup}: {numbers} to {against}: no difference that {sizes[part]} examples can show.")
+                lines.append(
+                    f"{soup}: {numbers} against {against}: no difference that {sizes[part]} examples can show."
+                )
     return "\n".join(lines)

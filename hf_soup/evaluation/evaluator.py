@@ -43,7 +43,8 @@ class Evaluator:
 
     Args:
         dataset (`datasets.Dataset` or `str`):
-            The examples, or where they are: a Hub id, a folder with files named for their split, or `package.module:function`.
+            The examples, or where they are: a Hub id, a folder with files named for their split, or
+            `package.module:function`.
         task (`str`, *optional*, defaults to `"auto"`):
             `"text-classification"` or `"image-classification"`; `"auto"` reads it off the model's architecture.
         metric (`str`, *optional*):
@@ -194,6 +195,5 @@ def task_of(config: dict[str, Any], task: str = "auto") -> str:
     for name in names("task"):
         if architecture.endswith(load_module("task", name).ARCHITECTURE):
             return name
-    raise DataError(
-        f"no task fits {architecture or 'a model without architecture'}: give task= as one of {', '.join(names('task'))}."
-    )
+    found = architecture or "a model without architecture"
+    raise DataError(f"no task fits {found}: give task= as one of {', '.join(names('task'))}.")

@@ -1,4 +1,4 @@
-"""What a strategy sees of the world: recipes in, scores out. Each recipe is cooked in memory once and its score kept."""
+"""What a strategy sees of the world: recipes in, scores out. Each recipe is cooked once, in memory."""
 
 from __future__ import annotations
 

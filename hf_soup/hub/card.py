@@ -1,4 +1,4 @@
-"""The model card: metadata and text from a recipe and a comparison. It says what happened, also when nothing was gained."""
+"""The model card, from a recipe and a comparison. It says what happened, also when nothing was gained."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A folder -> one commit on the Hub, so that no repository ever has the weights of one soup and the card of another."""
+"""A folder -> one commit on the Hub: no repository ever has the weights of one soup and the card of another."""
 
 from __future__ import annotations
 

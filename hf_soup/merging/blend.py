@@ -61,7 +61,7 @@ def blend(plan: Plan, checkpoints: Sequence[Checkpoint], *, digests: bool = Fals
 
 
 def file_digests(checkpoint: Checkpoint, read: dict[str, str]) -> dict[str, str]:
-    """What a recipe records of the files of one ingredient after they were read: the Hub's own digests stay as they are.
+    """What a recipe records of the files of an ingredient once they were read; the Hub's own digests stay as they are.
 
     Args:
         checkpoint ([`Checkpoint`]):
@@ -104,8 +104,8 @@ def _read(step: Step, checkpoints: Sequence[Checkpoint], seen: dict[int, str] | 
         wide = tensor.to(getattr(torch, step.accumulator))
         if not _finite(wide):
             raise IngredientError(
-                f"{checkpoints[index].name!r} holds NaN or infinity in {step.spec.name}: that run diverged or was saved badly. "
-                "Leave it out."
+                f"{checkpoints[index].name!r} holds NaN or infinity in {step.spec.name}: that run diverged or was "
+                "saved badly. Leave it out."
             )
         yield wide
 
@@ -138,8 +138,8 @@ def _finite(tensor: torch.Tensor) -> bool:
 def round_to(tensor: torch.Tensor, dtype: str) -> torch.Tensor:
     """Cast once, to the nearest value of the type.
 
-    torch goes from float64 to 16 bits and fewer by way of float32 and so rounds twice. Rounding the first time to odd (cut
-    off, and set the last bit if anything was lost) makes the second rounding right.
+    torch goes from float64 to 16 bits and fewer by way of float32 and so rounds twice. Rounding the first time to odd
+    (cut off, and set the last bit if anything was lost) makes the second rounding right.
 
     Args:
         tensor (`torch.Tensor`):

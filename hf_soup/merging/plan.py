@@ -1,4 +1,4 @@
-"""Specs + recipe -> for each tensor: combine or copy, from whom, with what weight, into what type. No bytes are read."""
+"""Specs + recipe -> for each tensor: combine or copy, from whom, with what weight, into what type. Reads nothing."""
 
 from __future__ import annotations
 
@@ -116,8 +116,8 @@ def _refuse_cancelled(recipe: Recipe) -> None:
     for prefix, row in recipe.rows.items():
         if abs(sum(row)) <= CANCELLED * sum(map(abs, row)):
             raise RecipeError(
-                f"the weights {list(row)}{f' of {prefix!r}' if prefix else ''} sum to zero, and a mean divides by their sum. "
-                "Use other weights, or normalize=False to take them as they are."
+                f"the weights {list(row)}{f' of {prefix!r}' if prefix else ''} sum to zero, and a mean divides by "
+                "their sum. Use other weights, or normalize=False to take them as they are."
             )
 
 

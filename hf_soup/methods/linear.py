@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 def linear(tensors: Iterable[torch.Tensor], weights: Sequence[float], *, normalize: bool = True) -> torch.Tensor:
     """Weighted mean of the tensors, summed in recipe order.
 
-    Multiply, then add: a fused `add_(x, alpha=w)` rounds differently. Weight 1 skips the product, so that k copies of one
-    tensor sum to exactly k times it.
+    Multiply, then add: a fused `add_(x, alpha=w)` rounds differently. Weight 1 skips the product, so that k copies of
+    one tensor sum to exactly k times it.
 
     Args:
         tensors (`Iterable[torch.Tensor]` of one shape):

@@ -18,10 +18,12 @@ def greedy(ingredients: Sequence[Ingredient], trials: Trials, *, accept: Literal
         trials ([`Trials`]):
             Scores recipes on validation.
         accept (`str`, *optional*, defaults to `">="`):
-            `">="` keeps an ingredient that leaves the score as it is (the paper); `">"` asks for a gain (the released code).
+            `">="` keeps an ingredient that leaves the score as it is (the paper); `">"` asks for a gain (the released
+            code).
 
     Returns:
-        [`Recipe`]: ingredients in the order of acceptance, weight 1 each; `selection["trials"]` has one row for each candidate.
+        [`Recipe`]: ingredients in the order of acceptance, weight 1 each; `selection["trials"]` has one row for each
+        candidate.
 
     Raises:
         [`RecipeError`]: if `accept` is neither.

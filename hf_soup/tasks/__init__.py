@@ -1,6 +1,7 @@
 """Tasks: from columns to what a model takes. One file a task, named as the Hub names its pipeline.
 
-Each has `AUTO_CLASS` (its class in transformers), `ARCHITECTURE` (how its architectures end), `METRIC` (the default), and
+Each has `AUTO_CLASS` (its class in transformers), `ARCHITECTURE` (how its architectures end), `METRIC` (the default),
+and
 - `load_processing_class(source)`: the tokenizer or image processor that belongs to a checkpoint;
 - `columns(dataset, given, label)`: which columns are its inputs;
 - `encode(dataset, processing_class, columns, label_ids, augment)`: a data set of model inputs and `labels`;

@@ -58,7 +58,7 @@ def encode(
     label_ids: np.ndarray,
     augment: dict[str, Any] | None = None,
 ) -> Dataset:
-    """Process images when they are asked for, so that memory does not grow with the data and augmentation is drawn anew.
+    """Process images when they are asked for: memory does not grow with the data, and augmentation is drawn anew.
 
     Augmentation draws from numpy's global generator, which Trainer seeds and stores in its checkpoints.
     """

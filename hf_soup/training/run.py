@@ -1,4 +1,4 @@
-"""One fine-tune: settings -> a folder, through `transformers.Trainer`. This file alone calls Trainer; nobody subclasses it."""
+"""One fine-tune: settings -> a folder. This file alone calls `transformers.Trainer`; nobody subclasses it."""
 
 from __future__ import annotations
 

@@ -126,8 +126,9 @@ def _register(
     changed = [key for key in fixed if manifest["fixed"].get(key) != fixed[key]]
     if changed:
         raise TrainingError(
-            f"{folder} holds runs with another {', '.join(changed)} ({changed[0]}: {manifest['fixed'].get(changed[0])!r} there, "
-            f"{fixed[changed[0]]!r} now). Use another output_dir, or delete that one."
+            f"{folder} holds runs with another {', '.join(changed)} ({changed[0]} was "
+            f"{manifest['fixed'].get(changed[0])!r} and is {fixed[changed[0]]!r} now). Use another output_dir, or "
+            "delete that one."
         )
     known = {json.dumps(params, sort_keys=True): name for name, params in manifest["runs"].items()}
     result = {}

@@ -1,0 +1,195 @@
+"""For tests, ours and those of extension authors: tiny checkpoints, trials without models, and the contracts.
+
+Every checkpoint is built from a config with random weights; nothing is downloaded. The contract functions raise
+`AssertionError` where a method or a strategy breaks what the rest of the package relies on.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .checkpoints.memory import quiet_transformers
+from .lookup import parameters
+from .types import Ingredient, Recipe, Score
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedModel
+
+POSITIVE = ("good", "great", "fine", "lovely", "superb", "warm")
+NEGATIVE = ("bad", "awful", "poor", "dull", "weak", "cold")
+NEUTRAL = ("the", "film", "was", "very", "and", "a", "plot", "cast")
+
+
+def tiny_text_model(
+    seed: int = 0, *, labels: Sequence[str] = ("negative", "positive"), **config: Any
+) -> PreTrainedModel:
+    """A BERT classifier of about 20,000 random weights.
+
+    Args:
+        seed (`int`, *optional*, defaults to 0):
+            Of the weights.
+        labels (`Sequence[str]`, *optional*):
+            Names of its classes.
+        config:
+            Fields of `BertConfig` to change.
+    """
+    import transformers
+
+    transformers.set_seed(seed)
+    small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 37}
+    settings = transformers.BertConfig(
+        **{"vocab_size": len(_vocabulary()), "max_position_embeddings": 32, **small, **config},
+        id2label=dict(enumerate(labels)),
+        label2id={name: index for index, name in enumerate(labels)},
+    )
+    return transformers.BertForSequenceClassification(settings).eval()
+
+
+def tiny_image_model(seed: int = 0, *, classes: int = 3, **config: Any) -> PreTrainedModel:
+    """A ViT classifier of 8 x 8 images with about 20,000 random weights; arguments as of [`tiny_text_model`]."""
+    import transformers
+
+    transformers.set_seed(seed)
+    small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 37}
+    settings = transformers.ViTConfig(**{"image_size": 8, "patch_size": 4, **small, **config}, num_labels=classes)
+    return transformers.ViTForImageClassification(settings).eval()
+
+
+def save_text_model(model: PreTrainedModel, folder: str | Path) -> Path:
+    """Save a tiny text model with a tokenizer that knows the words of [`tiny_texts`]."""
+    import transformers
+
+    with quiet_transformers():
+        model.save_pretrained(folder)
+        transformers.BertTokenizer(vocab=_vocabulary()).save_pretrained(folder)
+    return Path(folder)
+
+
+def save_image_model(model: PreTrainedModel, folder: str | Path) -> Path:
+    """Save a tiny image model with its image processor."""
+    from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
+
+    with quiet_transformers():
+        model.save_pretrained(folder)
+        ViTImageProcessorPil(size={"height": 8, "width": 8}).save_pretrained(folder)
+    return Path(folder)
+
+
+def tiny_texts(rows: int = 60, seed: int = 0) -> Dataset:
+    """Sentences that are good or bad by one of their words, with `label` 0 or 1."""
+    import datasets
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(2, size=rows).tolist()
+    texts = []
+    for label in labels:
+        words = [*rng.choice(NEUTRAL, size=rng.integers(2, 6)), rng.choice((NEGATIVE, POSITIVE)[label])]
+        texts.append(" ".join(rng.permutation(words)))
+    classes = datasets.ClassLabel(names=["negative", "positive"])
+    features = datasets.Features({"text": datasets.Value("string"), "label": classes})
+    return datasets.Dataset.from_dict({"text": texts, "label": labels}, features=features)
+
+
+def tiny_images(rows: int = 60, classes: int = 3, seed: int = 0) -> Dataset:
+    """Images of 8 x 8 pixels with noise, whose brightest band of rows is their class."""
+    import datasets
+    import numpy as np
+    from PIL import Image
+
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(classes, size=rows)
+    images = []
+    for label in labels:
+        pixels = rng.integers(0, 90, size=(8, 8, 3))
+        pixels[label * 8 // classes : (label + 1) * 8 // classes] += 160
+        images.append(Image.fromarray(pixels.astype(np.uint8)))
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+    return datasets.Dataset.from_dict({"image": images, "label": labels.tolist()}, features=features)
+
+
+class FakeTrials:
+    """Trials without models: a function says what a recipe would score.
+
+    Args:
+        score (`Callable[[Recipe], float]`):
+            Of a recipe; only its ingredients and weights are there to see.
+        higher_is_better (`bool`, *optional*, defaults to `True`):
+            Direction of the metric.
+    """
+
+    def __init__(self, score: Callable[[Recipe], float], *, higher_is_better: bool = True):
+        self._score = score
+        self._higher = higher_is_better
+        self.asked: list[Recipe] = []
+
+    def score(self, recipe: Recipe) -> Score:
+        """What the function says, and remember that it was asked."""
+        self.asked.append(recipe)
+        return Score("made_up", self._score(recipe), self._higher, split="validation")
+
+
+def check_method(function: Callable[..., Any]) -> None:
+    """The contract of a method: help, pure, repeatable, shape and type kept, copies of one tensor give that tensor.
+
+    Args:
+        function (`Callable`):
+            `f(tensors, weights, *, ...) -> Tensor`.
+    """
+    import torch
+
+    _check_documented(function)
+    generator = torch.Generator().manual_seed(0)
+    for dtype in (torch.float32, torch.float64):
+        for shape in ((), (3,), (4, 5), (0, 2)):
+            tensors = [torch.randn(shape, generator=generator, dtype=dtype) for _ in range(3)]
+            before = [tensor.clone() for tensor in tensors]
+            once, again = (function(iter(tensors), (1.0, 2.0, 0.5)) for _ in range(2))
+            assert once.dtype == dtype, f"{function.__name__} changed the type"
+            assert once.shape == torch.Size(shape), f"{function.__name__} changed the shape"
+            assert torch.equal(once, again), f"{function.__name__} gave two results for one input"
+            assert all(map(torch.equal, tensors, before)), f"{function.__name__} changed its inputs"
+            copies = [tensors[0].to(torch.bfloat16).to(dtype)] * 3
+            assert torch.equal(function(iter(copies), (1.0, 1.0, 1.0)), copies[0]), f"{function.__name__} of copies"
+
+
+def check_strategy(function: Callable[..., Recipe]) -> None:
+    """The contract of a strategy: help, no ingredient of its own invention, the same recipe in any order of arguments.
+
+    Args:
+        function (`Callable`):
+            `f(ingredients, trials, *, ...) -> Recipe`.
+    """
+    _check_documented(function)
+    items = tuple(Ingredient(f"run-{index}", f"runs/run-{index}") for index in range(5))
+
+    def score(recipe: Recipe) -> float:
+        return round(sum(int(name[-1]) % 3 for name in recipe.names) / len(recipe.names), 6)  # with ties
+
+    def weights(order: Sequence[Ingredient]) -> dict[tuple[str, str], float]:
+        recipe = function(order, FakeTrials(score))
+        assert set(recipe.ingredients) <= set(items), f"{function.__name__} invented an ingredient"
+        return {
+            (prefix, name): w for prefix, row in recipe.rows.items() for name, w in zip(recipe.names, row, strict=True)
+        }
+
+    assert weights(items) == weights(items[::-1]), f"{function.__name__} depends on the order of its ingredients"
+    alone = function(items[:1], FakeTrials(score))
+    assert alone.ingredients == items[:1], f"{function.__name__} of one ingredient"
+
+
+def _check_documented(function: Callable[..., Any]) -> None:
+    text = inspect.getdoc(function) or ""
+    assert text, f"{function.__name__} has no docstring, and its first line is its help"
+    for name in parameters(function):
+        assert f"{name} (" in text, f"{function.__name__} does not document {name}"
+
+
+def _vocabulary() -> dict[str, int]:
+    words = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *POSITIVE, *NEGATIVE, *NEUTRAL)
+    return {word: index for index, word in enumerate(words)}

@@ -1,0 +1,194 @@
+"""The kernel's promises, compared with float64 references, over types, orders and scales."""
+
+import math
+
+import hypothesis
+import pytest
+import torch
+from hypothesis import strategies as st
+
+from hf_soup.checkpoints.reader import CODES, TensorSpec
+from hf_soup.checkpoints.source import Checkpoint
+from hf_soup.errors import IncompatibleError, IngredientError, RecipeError
+from hf_soup.merging.blend import blend, round_to
+from hf_soup.merging.plan import make_plan
+from hf_soup.types import Ingredient, Recipe
+
+
+FLOATS = [name for name in CODES if "float" in name]
+MANTISSA = {"float64": 52, "float32": 23, "bfloat16": 7, "float16": 10, "float8_e4m3fn": 3, "float8_e5m2": 2}
+SETTINGS = hypothesis.settings(max_examples=60, deadline=None)
+
+
+def checkpoint(index, **tensors):
+    """An opened ingredient in memory."""
+    specs = {k: TensorSpec(k, tuple(t.shape), str(t.dtype).removeprefix("torch.")) for k, t in tensors.items()}
+    return Checkpoint(Ingredient(f"run-{index}", "memory"), {"architectures": ["Some"]}, specs, None, tensors)
+
+
+def pour(tensors, weights=None, **options):
+    """What a merge makes of one tensor of each ingredient."""
+    items = [checkpoint(index, **(t if isinstance(t, dict) else {"x": t})) for index, t in enumerate(tensors)]
+    recipe = Recipe(tuple(c.ingredient for c in items), weights or (1.0,) * len(items), **options)
+    poured = {p.name: p.tensor for p in blend(make_plan(recipe, items), items)}
+    return poured["x"] if set(poured) == {"x"} else poured
+
+
+def random_tensor(seed, dtype, size=257, scale=1.0):
+    """Normal numbers of one type."""
+    generator = torch.Generator().manual_seed(seed)
+    return (torch.randn(size, generator=generator, dtype=torch.float64) * scale).to(getattr(torch, dtype))
+
+
+def half_ulp(x, dtype):
+    """Half the distance from |x| to the next value of the type."""
+    finfo = torch.finfo(getattr(torch, dtype))
+    exponent = torch.floor(torch.log2(x.abs().clamp(min=finfo.tiny)))
+    return torch.exp2(exponent - MANTISSA[dtype]) / 2
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 7, 72])
+@pytest.mark.parametrize("dtype", [name for name in FLOATS if name != "float64"])
+def test_copies_give_exactly_that_checkpoint(dtype, k):
+    """K copies of one checkpoint give its very bits, for inputs of up to 32 bits."""
+    x = random_tensor(k, dtype, 5000)
+    assert torch.equal(pour([x] * k).view(torch.uint8), x.view(torch.uint8))
+
+
+@SETTINGS
+@hypothesis.given(k=st.integers(1, 9), seed=st.integers(0, 10**6), scale=st.sampled_from([1e-30, 1e-3, 1.0, 1e4]))
+def test_float32_is_the_float64_mean_cast(k, seed, scale):
+    """The mean of float32 ingredients is the mean in float64, cast once."""
+    tensors = [random_tensor(seed + i, "float32", scale=scale) for i in range(k)]
+    reference = (sum((t.double() for t in tensors), torch.zeros(257, dtype=torch.float64)) / k).float()
+    assert torch.equal(pour(tensors), reference)
+
+
+@SETTINGS
+@hypothesis.given(
+    dtype=st.sampled_from(["float64", "bfloat16", "float16", "float8_e4m3fn", "float8_e5m2"]),
+    k=st.integers(1, 72),
+    seed=st.integers(0, 10**6),
+    weighted=st.booleans(),
+)
+def test_error_is_within_the_promise(dtype, k, seed, weighted):
+    """16 bits and fewer: half an output ulp + k 2^-23 sum|w x| / |sum w|; float64: k 2^-52 of the same."""
+    tensors = [random_tensor(seed + i, dtype) for i in range(k)]
+    draw = torch.Generator().manual_seed(seed)
+    weights = (torch.rand(k, generator=draw, dtype=torch.float64) + 0.1).tolist() if weighted else [1.0] * k
+    exact = [
+        math.fsum(w * float(t[i]) for w, t in zip(weights, tensors, strict=True)) / math.fsum(weights)
+        for i in range(257)
+    ]
+    exact = torch.tensor(exact, dtype=torch.float64)
+    size = sum(w * t.double().abs() for w, t in zip(weights, tensors, strict=True)) / sum(weights)
+    bound = k * (2**-52 if dtype == "float64" else 2**-23) * size
+    if dtype != "float64":
+        bound = (
+            bound + half_ulp(exact, dtype) * (1 + 2**-8) + torch.finfo(getattr(torch, dtype)).smallest_normal * 2**-10
+        )
+    assert ((pour(tensors, tuple(weights)).double() - exact).abs() <= bound).all()
+
+
+@SETTINGS
+@hypothesis.given(
+    order=st.permutations(range(5)), factor=st.sampled_from([1e-3, 0.5, 3.0, 1e6]), dtype=st.sampled_from(FLOATS)
+)
+def test_order_and_scale_of_weights_do_not_matter(order, factor, dtype):
+    """Another order of ingredients, or all weights times a number, changes the result by rounding at most."""
+    tensors = [random_tensor(i, dtype) for i in range(5)]
+    weights = (0.3, 1.0, 2.0, 0.7, 1.1)
+    one = pour(tensors, weights).double()
+    other = pour([tensors[i] for i in order], tuple(weights[i] * factor for i in order)).double()
+    # an ulp of the result where the two sums fall on different sides of the middle between two values
+    slack = 2 * half_ulp(one, dtype) + 1e-5 * (dtype != "float64") * (MANTISSA[dtype] < 20) + 1e-12
+    assert ((one - other).abs() <= slack).all()
+
+
+def test_weights_are_relative_unless_told_otherwise():
+    """[2, 1, 1] is the mean with the first counted twice; normalize=False takes weights as they are."""
+    a, b, c = (random_tensor(i, "float32") for i in range(3))
+    assert torch.equal(pour([a, b, c], (2, 1, 1)), ((a.double() * 2 + b + c) / 4).float())
+    assert torch.equal(pour([a, b], (1, -1), params={"normalize": False}), (a.double() - b).float())
+
+
+def test_negative_weights_extrapolate():
+    """Linear takes negative weights: 2 a - b."""
+    a, b = random_tensor(0, "float32"), random_tensor(1, "float32")
+    assert torch.equal(pour([a, b], (2, -1)), (a.double() * 2 - b).float())
+
+
+def test_weights_that_cancel_are_refused():
+    """A mean divides by the sum of weights, so that may not be zero, nor zero but for rounding."""
+    a, b, c = (random_tensor(i, "float32") for i in range(3))
+    with pytest.raises(RecipeError, match="sum to zero"):
+        pour([a, b], (1, -1))
+    with pytest.raises(RecipeError, match="sum to zero"):
+        pour([a, b, c], (0.1, 0.2, -0.3))
+
+
+def test_weight_zero_reads_nothing():
+    """An ingredient of weight 0 is not read, so its NaN does no harm."""
+    a, bad = random_tensor(0, "float32"), torch.full((257,), math.nan)
+    assert torch.equal(pour([a, bad], (1, 0)), a)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16", "float16", "float8_e5m2"])
+def test_nan_and_infinity_name_ingredient_and_tensor(dtype, value):
+    """A diverged run is an error with its name, not a soup of NaN."""
+    good = random_tensor(0, dtype)
+    bad = good.clone()
+    bad[100] = value
+    with pytest.raises(IngredientError, match=r"'run-1' holds NaN or infinity in x"):
+        pour([good, bad])
+
+
+def test_a_type_that_is_too_narrow_is_refused():
+    """70,000 does not fit into float16: an error, not infinity."""
+    with pytest.raises(RecipeError, match="does not fit into float16"):
+        pour([torch.full((2,), 70000.0)], dtype="float16")
+
+
+def test_integers_are_copied_and_never_averaged():
+    """Equal buffers are copied, counters are taken from the first, others are an error that names them."""
+    ids = torch.arange(4)
+    same = pour([{"x": random_tensor(0, "float32"), "ids": ids}] * 2)
+    assert torch.equal(same["ids"], ids)
+    assert same["ids"].dtype == torch.int64
+    counters = [{"x": random_tensor(0, "float32"), "bn.num_batches_tracked": torch.tensor(n)} for n in (5, 9)]
+    assert pour(counters)["bn.num_batches_tracked"] == 5
+    different = [{"x": random_tensor(0, "float32"), "ids": ids + n} for n in (0, 1)]
+    with pytest.raises(IncompatibleError, match="buffer ids differs"):
+        pour(different)
+
+
+@pytest.mark.parametrize(
+    ("dtypes", "result"),
+    [
+        (("float32", "bfloat16"), "float32"),
+        (("bfloat16", "float16"), "float32"),
+        (("float8_e4m3fn", "float8_e5m2"), "float16"),
+        (("float8_e4m3fn", "bfloat16"), "bfloat16"),
+        (("float64", "float16"), "float64"),
+    ],
+)
+def test_mixed_types_give_the_widest(dtypes, result):
+    """The soup's type holds every value of every ingredient; the sum is as exact as the widest needs."""
+    a, b = (random_tensor(i, dtype) for i, dtype in enumerate(dtypes))
+    soup = pour([a, b])
+    assert soup.dtype == getattr(torch, result)
+    assert torch.allclose(soup.double(), (a.double() + b.double()) / 2, rtol=2**-7, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float8_e4m3fn", "float8_e5m2"])
+def test_float64_is_rounded_once(dtype):
+    """A float64 just beside the middle of two narrow values goes to the nearer one, which two roundings get wrong."""
+    wide = {2: torch.int16, 1: torch.int8}[getattr(torch, dtype).itemsize]
+    values = torch.arange(2 ** (8 * wide.itemsize - 1)).to(wide).view(getattr(torch, dtype)).double()
+    values = values[values.isfinite()].unique()
+    below, above = values[:-1], values[1:]
+    middle, step = (below + above) / 2, above - below
+    for sign in (1, -1):
+        assert torch.equal(round_to(sign * (middle - step * 2**-30), dtype).double(), sign * below)
+        assert torch.equal(round_to(sign * (middle + step * 2**-30), dtype).double(), sign * above)

@@ -1,0 +1,17 @@
+"""Imports do nothing: the first command answers at once."""
+
+import subprocess
+import sys
+
+import pytest
+
+
+HEAVY = {"torch", "transformers", "datasets", "evaluate", "sklearn", "scipy", "numpy", "matplotlib", "pydantic"}
+
+
+@pytest.mark.parametrize("module", ["hf_soup", "hf_soup.cli"])
+def test_import_loads_nothing_heavy(module):
+    """A fresh interpreter that imports the package, or its command line, has loaded neither torch nor transformers."""
+    code = f"import sys, {module}; print('\\n'.join({{name.split('.')[0] for name in sys.modules}}))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not HEAVY & set(loaded)

@@ -1,0 +1,89 @@
+"""The import table of the design."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import hf_soup
+
+
+PACKAGE = Path(hf_soup.__file__).parent
+# Room -> layer. A room imports from smaller numbers only, from its own folder, or from what `ALSO` names.
+LAYERS = {
+    "errors": 0,
+    "version": 0,
+    "types": 0,
+    "lookup": 1,
+    "recipes": 1,
+    "plots": 1,
+    "transforms": 1,
+    "checkpoints": 1,
+    "methods": 2,
+    "strategies": 2,
+    "data": 2,
+    "merging": 3,
+    "metrics": 3,
+    "tasks": 4,
+    "evaluation": 5,
+    "hub": 6,
+    "training": 7,
+    "soup": 8,
+    "api": 9,
+    "cooking": 10,
+    "testing": 11,
+    "__init__": 11,
+    "cli": 12,
+}
+ALSO = {("types", "errors")}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def room(path):
+    """The room that a file belongs to: its folder in the package, or its own name."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_rooms(path):
+    """Rooms that a file imports anywhere, except for type checkers only."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    exempt = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        for inner in ast.walk(node)
+    }
+    package = ["hf_soup", *path.relative_to(PACKAGE).parts[:-1]]
+    for node in ast.walk(tree):
+        if id(node) in exempt:
+            continue
+        if isinstance(node, ast.ImportFrom):
+            base = package[: len(package) + 1 - node.level] if node.level else []
+            full = [*base, *(node.module or "").split(".")] if node.module else base
+            targets = [[*full, alias.name] for alias in node.names] if len(full) == 1 else [full]
+        elif isinstance(node, ast.Import):
+            targets = [alias.name.split(".") for alias in node.names]
+        else:
+            continue
+        for target in targets:
+            if target[0] == "hf_soup":
+                yield target[1] if len(target) > 1 else "__init__"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_down(path):
+    """Every import goes to a smaller layer, stays in its room, or is named in the table."""
+    mine = room(path)
+    for other in imported_rooms(path):
+        allowed = other == mine or LAYERS[other] < LAYERS[mine] or (mine, other) in ALSO
+        assert allowed, f"{mine} (layer {LAYERS[mine]}) imports {other} (layer {LAYERS[other]})"
+
+
+def test_every_room_is_in_the_table():
+    """No file lies outside the design."""
+    assert {room(path) for path in FILES} == set(LAYERS)
+
+
+def test_no_subpackage_is_called_like_a_verb():
+    """Importing `hf_soup.merge` as a module would overwrite the function of that name."""
+    assert not {room(path) for path in FILES} & set(hf_soup.__all__)
