@@ -1,0 +1,61 @@
+"""Module prefixes: whole components, with or without the model's own prefix, the longest wins."""
+
+import pytest
+
+from hf_soup.checkpoints.modules import assign_rows, group, own_prefix
+from hf_soup.errors import RecipeError
+
+
+BERT = [
+    "bert.embeddings.word_embeddings.weight",
+    *[f"bert.encoder.layer.{n}.output.dense.weight" for n in (0, 1, 10)],
+    "bert.pooler.dense.weight",
+    "classifier.weight",
+]
+
+
+@pytest.mark.parametrize(
+    ("names", "prefix"),
+    [
+        (BERT, "bert"),
+        ([name.removeprefix("bert.") for name in BERT[:-1]], ""),
+        (["encoder.block.0.w", "encoder.norm.w", "decoder.block.0.w", "decoder.norm.w", "shared.w"], ""),
+        (["model.layers.0.w", "model.norm.w", "lm_head.w"], "model"),
+        (["layers.0.w", "norm.w"], ""),
+        (["weight", "bias"], ""),
+    ],
+)
+def test_own_prefix(names, prefix):
+    """The prefix before a body is found from names alone; encoder-decoders and bare bodies have none."""
+    assert own_prefix(names) == prefix
+
+
+def test_groups_end_with_the_first_number():
+    """A layer is one group, everything else is grouped by its first component."""
+    assert [group(name, "bert") for name in BERT] == [
+        "embeddings",
+        "encoder.layer.0",
+        "encoder.layer.1",
+        "encoder.layer.10",
+        "pooler",
+        "classifier",
+    ]
+
+
+def test_the_longest_prefix_wins_with_or_without_the_models_own():
+    """`encoder.layer.1` is `bert.encoder.layer.1`, is not layer 10, and beats `encoder` and the rest."""
+    rows = {"": (1.0, 1.0), "bert.encoder": (2.0, 1.0), "encoder.layer.1": (3.0, 1.0), "classifier": (1.0, 0.0)}
+    given = {name: row[0] if row[1] else 0.0 for name, row in assign_rows(BERT, rows).items()}
+    assert list(given.values()) == [1.0, 2.0, 3.0, 2.0, 1.0, 0.0]
+
+
+def test_a_prefix_that_matches_nothing_is_an_error():
+    """A misspelt module is told with the nearest one."""
+    with pytest.raises(RecipeError, match='"clasifier"; did you mean "classifier"'):
+        assign_rows(BERT, {"": (1.0,), "clasifier": (1.0,)})
+
+
+def test_tensors_without_weights_are_an_error():
+    """Rows that leave tensors out need one for the rest."""
+    with pytest.raises(RecipeError, match='give a row for ""'):
+        assign_rows(BERT, {"bert": (1.0,)})

@@ -1,0 +1,95 @@
+"""Headers are checked before anything else; tensors come out as safetensors gives them."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from hf_soup.checkpoints.reader import read_header, read_tensor, shard_files
+from hf_soup.errors import IngredientError
+
+
+TENSORS = {
+    "f32": torch.arange(6, dtype=torch.float32).reshape(2, 3),
+    "bf16": torch.ones(5, dtype=torch.bfloat16) / 3,
+    "f8": torch.ones(3).to(torch.float8_e4m3fn),
+    "i64": torch.tensor(7),
+    "flag": torch.tensor([True, False]),
+    "none": torch.zeros(0, 4),
+}
+
+
+@pytest.fixture
+def path(tmp_path):
+    """A good file with one tensor of many types."""
+    save_file(TENSORS, tmp_path / "model.safetensors")
+    return tmp_path / "model.safetensors"
+
+
+def write(path, header, data=b""):
+    """A file with a header of one's own."""
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+
+
+def test_tensors_are_those_of_safetensors(path):
+    """Every type and shape, scalars and empty tensors included, reads as `safetensors.torch.load_file` reads it."""
+    _, specs = read_header(path)
+    reference = load_file(path)
+    assert set(specs) == set(reference)
+    for name, spec in specs.items():
+        tensor = read_tensor(path.parent, spec)
+        assert tensor.dtype == reference[name].dtype
+        assert tensor.shape == reference[name].shape
+        assert torch.equal(tensor.reshape(-1).view(torch.uint8), reference[name].reshape(-1).view(torch.uint8))
+
+
+@pytest.mark.parametrize("keep", [0, 5, 8, 50, -1])
+def test_a_file_that_is_cut_off_is_named(path, keep):
+    """Wherever a file is cut off, the error names it."""
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(IngredientError, match=r"model\.safetensors"):
+        read_header(path)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"not json",
+        b"[1, 2]",
+        b'{"a": 1}',
+        b'{"a": {}, "a": {}}',
+        {"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}},
+        {"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, -4]}},
+        {"a": {"dtype": "F32", "shape": [1.0], "data_offsets": [0, 4]}},
+        {"a": {"dtype": "Q4", "shape": [1], "data_offsets": [0, 4]}},
+        {"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}},
+        {
+            "a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]},
+            "b": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]},
+        },
+        {"a": {"dtype": "F32", "shape": [2**62], "data_offsets": [0, 2**64]}},
+    ],
+)
+def test_a_corrupt_header_is_an_ingredient_error(tmp_path, header):
+    """Whatever a header claims, only `IngredientError` comes out, before any weights are read."""
+    write(tmp_path / "model.safetensors", header, b"\0" * 8)
+    with pytest.raises(IngredientError):
+        read_header(tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize("name", ["../other.safetensors", "/etc/passwd", "a/b.safetensors", "weights.bin", 3])
+def test_an_index_may_not_leave_its_folder(tmp_path, name):
+    """A shard is a safetensors file beside its index, nothing else."""
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"x": name}}))
+    with pytest.raises(IngredientError):
+        shard_files(tmp_path)
+
+
+def test_a_missing_shard_is_named(tmp_path):
+    """An index that names a file that is not there says which."""
+    index = {"weight_map": {"x": "model-00001-of-00002.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(IngredientError, match="lacks the shard model-00001-of-00002"):
+        shard_files(tmp_path)

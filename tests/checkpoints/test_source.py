@@ -1,0 +1,152 @@
+"""What can be an ingredient, and what is said of what cannot."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from hf_soup import testing
+from hf_soup.checkpoints.source import open_all, open_checkpoint
+from hf_soup.errors import IngredientError, RecipeError
+from hf_soup.types import Ingredient
+
+
+def test_folder_model_and_state_dicts_are_the_same_ingredient(text_runs):
+    """A folder, the loaded model, its state dict and the tensors of its file hold the same tensors."""
+    model = testing.tiny_text_model(0)
+    folder = open_checkpoint(text_runs[0])
+    others = [
+        open_checkpoint(model),
+        open_checkpoint(model.state_dict(), config=model.config),
+        open_checkpoint(load_file(text_runs[0] / "model.safetensors"), config=model.config),
+    ]
+    for other in others:
+        assert set(other.specs) == set(folder.specs)
+        assert all(torch.equal(other.read(name), folder.read(name)) for name in folder.specs)
+
+
+def test_memory_names_become_names_on_disk(image_runs):
+    """ViT is named otherwise in memory than on disk: opened from memory it has the names of its file."""
+    model = testing.tiny_image_model(0)
+    assert set(open_checkpoint(model).specs) == set(load_file(image_runs[0] / "model.safetensors"))
+    assert set(open_checkpoint(model).specs) != set(model.state_dict())
+
+
+def test_equal_names_are_told_apart(tmp_path, text_runs):
+    """Two folders of one name take their parents' names; the same source twice is numbered."""
+    for parent in ("a", "b"):
+        shutil.copytree(text_runs[0], tmp_path / parent / "run")
+    opened = open_all([tmp_path / "a" / "run", tmp_path / "b" / "run", text_runs[1], text_runs[1]])
+    parent = text_runs[1].parent.name
+    assert [item.name for item in opened] == ["a/run", "b/run", f"{parent}/run-1-1", f"{parent}/run-1-2"]
+
+
+def break_folder(folder, kind):
+    """Make one thing wrong with a checkpoint's folder."""
+    weights = folder / "model.safetensors"
+    if kind == "absent":
+        shutil.rmtree(folder)
+    elif kind == "empty":
+        shutil.rmtree(folder)
+        folder.mkdir()
+    elif kind == "pickle":
+        weights.rename(folder / "pytorch_model.bin")
+    elif kind == "adapter":
+        weights.unlink()
+        (folder / "adapter_config.json").write_text("{}")
+    elif kind == "trainer":
+        weights.unlink()
+        (folder / "checkpoint-10").mkdir()
+    elif kind == "header":
+        weights.write_bytes(b"\xff" * 100)
+    elif kind == "length":
+        weights.write_bytes(weights.read_bytes() + b"0000")
+    elif kind == "no config":
+        (folder / "config.json").unlink()
+    elif kind == "config":
+        (folder / "config.json").write_text("{")
+    elif kind == "quantised":
+        config = json.loads((folder / "config.json").read_text()) | {"quantization_config": {"quant_method": "gptq"}}
+        (folder / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("absent", "does not exist"),
+        ("empty", "the folder is empty"),
+        ("pickle", r"pytorch_model\.bin, a pickle.*save_pretrained"),
+        ("adapter", "PEFT adapter.*merge_and_unload"),
+        ("trainer", "checkpoint-10: name one of them"),
+        ("header", "no whole safetensors file"),
+        ("length", "should have .* bytes by its header"),
+        ("no config", r"no config\.json"),
+        ("config", r"config\.json cannot be read"),
+        ("quantised", r"quantised \(gptq\)"),
+    ],
+)
+def test_what_is_wrong_with_a_folder_is_said(tmp_path, text_runs, kind, message):
+    """Each kind of bad folder has an error that names it and the way out."""
+    folder = shutil.copytree(text_runs[0], tmp_path / "run")
+    break_folder(folder, kind)
+    with pytest.raises(IngredientError, match=message) as caught:
+        open_checkpoint(folder)
+    assert str(folder) in str(caught.value)
+
+
+def test_no_ingredients_or_not_a_list(text_runs):
+    """An empty list and a single source are told what is expected."""
+    with pytest.raises(RecipeError, match="at least one ingredient"):
+        open_all([])
+    with pytest.raises(RecipeError, match="ingredients are a list"):
+        open_all(str(text_runs[0]))
+
+
+def test_a_state_dict_needs_its_config():
+    """Tensors alone do not say what they are the state of; tensors of something else do not fit."""
+    model = testing.tiny_text_model(0)
+    with pytest.raises(IngredientError, match="give `config=`"):
+        open_checkpoint(model.state_dict())
+    state = model.state_dict()
+    del state["classifier.weight"]
+    with pytest.raises(IngredientError, match=r"missing classifier\.weight"):
+        open_checkpoint(
+            state, config=model.config | {} if isinstance(model.config, dict) else with_architecture(model)
+        )
+
+
+def with_architecture(model):
+    """The config as `save_pretrained` would leave it."""
+    return {**model.config.to_dict(), "architectures": [type(model).__name__]}
+
+
+def test_memory_cannot_be_fetched_again():
+    """A recipe of a model in memory names it, and says that it cannot be cooked again from that."""
+    with pytest.raises(IngredientError, match="was a model in memory"):
+        open_checkpoint(Ingredient("run", "memory", files={"memory": "xxh3-128:0"}))
+
+
+def test_sharded_checkpoints_open(tmp_path):
+    """A checkpoint in shards has the tensors of the one that is not."""
+    model = testing.tiny_text_model(0)
+    testing.save_text_model(model, tmp_path / "one")
+    shutil.copytree(tmp_path / "one", tmp_path / "many")
+    (tmp_path / "many" / "model.safetensors").unlink()
+    model.save_pretrained(tmp_path / "many", max_shard_size="20KB")
+    one, many = open_checkpoint(tmp_path / "one"), open_checkpoint(tmp_path / "many")
+    assert len(many.ingredient.files) > 1
+    assert list(one.specs) == list(many.specs)
+    assert all(torch.equal(one.read(name), many.read(name)) for name in one.specs)
+
+
+def test_a_tensor_in_two_shards_is_refused(tmp_path, text_runs):
+    """Which of the two would count nobody can tell."""
+    folder = shutil.copytree(text_runs[0], tmp_path / "run")
+    (folder / "model.safetensors").rename(folder / "a.safetensors")
+    save_file({"classifier.bias": torch.zeros(2)}, folder / "b.safetensors")
+    index = {"weight_map": {"classifier.bias": "b.safetensors", "classifier.weight": "a.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(IngredientError, match="in two shards"):
+        open_checkpoint(folder)

@@ -1,0 +1,112 @@
+"""The command line, as a process: results on stdout, the rest on stderr, exit codes 0, 1 and 2."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import hf_soup
+from hf_soup import testing
+
+
+def run(*args, cwd=None):
+    """Call hf-soup as a user does."""
+    command = Path(sys.executable).with_name("hf-soup")
+    return subprocess.run([command, *map(str, args)], capture_output=True, text=True, cwd=cwd, check=False)
+
+
+def test_merge_saves_and_says_where(tmp_path, text_runs):
+    """A weighted merge by command line is the merge by Python; a human reads who went in."""
+    done = run("merge", *text_runs, "--weights", "2,1,1", "-w", "classifier=1,0,0", "-o", tmp_path / "soup")
+    assert done.returncode == 0, done.stderr
+    assert "| run-0" in done.stdout
+    assert str(tmp_path / "soup") in done.stdout
+    weights = {"": [2, 1, 1], "classifier": [1, 0, 0]}
+    reference = hf_soup.merge(text_runs, weights=weights).save_pretrained(tmp_path / "reference")
+    one, two = (load_file(folder / "model.safetensors") for folder in (tmp_path / "soup", reference))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_greedy_merge_in_json(tmp_path, text_runs):
+    """With data and a strategy the command selects; --format json prints one object and nothing else on stdout."""
+    testing.tiny_texts(30).to_csv(tmp_path / "validation.csv")
+    done = run(
+        *("merge", *text_runs, "--strategy", "greedy", "--accept", ">", "--data", tmp_path),
+        *("-o", tmp_path / "soup", "--json"),
+    )
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["selection"]["strategy"] == "greedy"
+    assert answer["selection"]["params"] == {"accept": ">"}
+    assert len(answer["selection"]["trials"]) == 3
+    assert Path(answer["folder"]).is_dir()
+
+
+def test_check(text_runs, image_runs):
+    """Good ingredients give 0 and a report; bad ones give 1, and the problem in it."""
+    good = run("check", *text_runs)
+    assert good.returncode == 0
+    assert "They can be averaged." in good.stdout
+    bad = run("check", text_runs[0], image_runs[1], "--format", "json")
+    assert bad.returncode == 1
+    answer = json.loads(bad.stdout)
+    assert answer["ok"] is False
+    assert "ViTForImageClassification" in " ".join(answer["problems"])
+
+
+def test_cook_a_recipe(tmp_path, text_runs):
+    """A recipe is cooked again into a folder of one's choice; -q prints that folder alone."""
+    folder = hf_soup.merge(text_runs).save_pretrained(tmp_path / "soup")
+    done = run("cook", folder / "soup_recipe.yaml", "-o", tmp_path / "again", "-q")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(tmp_path / "again")
+    assert (tmp_path / "again" / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "message"),
+    [
+        (["merge", "{run}", "{run}x", "-o", "{out}"], 1, "Error: {run}x does not exist"),
+        (
+            ["merge", "{run}", "--method", "lineer", "-o", "{out}"],
+            1,
+            'no method called "lineer"; did you mean "linear"',
+        ),
+        (["merge", "{run}", "-w", "1,2", "-o", "{out}"], 1, "for 1 ingredients"),
+        (["merge", "{run}", "--no-such-option"], 2, "No such option"),
+        (["merge", "{run}"], 2, "Missing option '-o'"),
+        (["merge", "-o", "{out}"], 2, "Missing argument"),
+        (["merge", "{run}", "-w", "one", "-o", "{out}"], 2, "write 2,1,1 or module=2,1,1"),
+        (["cook", "{run}/config.json"], 1, "unknown key `architectures`"),
+        (["cook", "{out}"], 2, "does not exist"),
+        (["merge", "{run}", "--strategy", "greedy", "-o", "{out}"], 1, "pass evaluator="),
+    ],
+)
+def test_errors_are_one_line_and_a_code(tmp_path, text_runs, args, code, message):
+    """What a user gets wrong is 1, a wrong call is 2; the message is on stderr, and nothing is written."""
+    places = {"run": str(text_runs[0]), "out": str(tmp_path / "out")}
+    done = run(*[arg.format(**places) for arg in args])
+    assert done.returncode == code
+    assert message.format(**places) in done.stderr.replace("\n", " ").replace("  ", " ")
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("command", [[], ["merge"], ["check"], ["cook"]])
+def test_help(command):
+    """Every command explains itself."""
+    done = run(*command, "--help")
+    assert done.returncode == 0
+    assert "Usage:" in done.stdout
+
+
+def test_options_of_methods_and_strategies_are_in_the_help():
+    """Parameters of methods and strategies are options, with their docstrings' words."""
+    text = " ".join(run("merge", "--help").stdout.split())
+    assert "--normalize / --no-normalize [method linear] Divide by the sum of the weights" in text
+    assert "--accept TEXT [strategy greedy]" in text

@@ -1,0 +1,128 @@
+"""From what a user calls data to a data set; what is wrong with it is said with names."""
+
+import datasets
+import numpy as np
+import pytest
+from PIL import Image
+
+from hf_soup import testing
+from hf_soup.data import choose_columns, hash_rows, label_column, label_ids, label_names, load_data
+from hf_soup.errors import DataError, RecipeError
+from hf_soup.transforms import TRANSFORMS, apply_transform, shifted_copy
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with a file for each split, and one of a longer name."""
+    for name, rows in (("train", 20), ("validation", 10), ("test", 10), ("other_test", 5)):
+        testing.tiny_texts(rows, seed=rows + len(name)).to_csv(tmp_path / f"{name}.csv")
+    return tmp_path
+
+
+def test_files_are_splits_by_their_whole_name(folder):
+    """`test` is test.csv alone, not other_test.csv as well; slices work as in Hugging Face's own syntax."""
+    assert len(load_data(str(folder), split="test")) == 10
+    assert len(load_data(str(folder), split="other_test")) == 5
+    assert load_data(str(folder), split="train[5:8]")["text"] == load_data(str(folder), split="train")["text"][5:8]
+    assert len(load_data(str(folder), split="train[:25%]")) == 5
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+def test_formats(tmp_path, form):
+    """CSV, JSON lines and Parquet hold the same rows."""
+    data = testing.tiny_texts(10)
+    write = {"csv": data.to_csv, "jsonl": data.to_json, "parquet": data.to_parquet}[form]
+    write(tmp_path / f"train.{form}")
+    assert load_data(str(tmp_path), split="train")["text"] == data["text"]
+
+
+def test_functions_and_bunches():
+    """scikit-learn's digits are images with ten classes."""
+    data = load_data("sklearn.datasets:load_digits", split="train[:100]")
+    assert len(data) == 100
+    assert label_names(data, "label") == [str(n) for n in range(10)]
+    assert data[0]["image"].size == (8, 8)
+
+
+@pytest.mark.parametrize(
+    ("path", "split", "message"),
+    [
+        ("{folder}", "tests", 'no file .* for the split "tests"; did you mean "test"'),
+        ("{folder}", "train[30:]", "is empty"),
+        ("{folder}", "train[a:]", "Unrecognized|no slice"),
+        ("no.such:function", "train", "cannot be imported"),
+        ("builtins:dict", "train", "without images or texts"),
+        ("nobody/nothing-at-all", "train", "could not be loaded"),
+    ],
+)
+def test_data_that_is_not_there(folder, path, split, message):
+    """A split, a function or a repository that is not there is named."""
+    with pytest.raises(DataError, match=message):
+        load_data(path.format(folder=folder), split=split)
+
+
+def test_columns_are_found_or_asked_for():
+    """One or two text columns are plain; three are not; a misspelt one comes with the nearest."""
+    pair = datasets.Dataset.from_dict({"a": ["x"], "b": ["y"], "label": [0]})
+    assert choose_columns(pair, None, "label") == ["a", "b"]
+    three = pair.add_column("c", ["z"])
+    with pytest.raises(DataError, match=r"3 text columns \(a, b, c\)"):
+        choose_columns(three, None, "label")
+    assert choose_columns(three, ["c"], "label") == ["c"]
+    with pytest.raises(DataError, match='no label column "labe"; did you mean "label"'):
+        label_column(pair, "labe")
+    with pytest.raises(DataError, match='no label column "label"'):
+        label_column(pair.remove_columns("label"))
+
+
+def test_labels_are_matched_by_name():
+    """Labels with names go to the model's class of that name; strangers, numbers out of range and gaps are errors."""
+    data = testing.tiny_texts(20)
+    assert label_ids(data, "label", {0: "negative", 1: "positive"}).tolist() == data["label"]
+    assert label_ids(data, "label", {0: "positive", 1: "negative"}).tolist() == [1 - label for label in data["label"]]
+    words = data.cast_column("label", datasets.Value("int64")).map(lambda row: {"label": ["no", "yes"][row["label"]]})
+    assert label_ids(words, "label", {0: "LABEL_0", 1: "LABEL_1"}).tolist() == data["label"]
+    with pytest.raises(DataError, match='no class "negative"'):
+        label_ids(data, "label", {0: "ham", 1: "spam"})
+    numbers = datasets.Dataset.from_dict({"label": [0, 1, 2]})
+    with pytest.raises(DataError, match="go from 0 to 2, the model has 2 classes"):
+        label_ids(numbers, "label", {0: "LABEL_0", 1: "LABEL_1"})
+    with pytest.raises(DataError, match="1 rows have no label"):
+        label_ids(datasets.Dataset.from_dict({"label": [0, None]}), "label", {0: "a", 1: "b"})
+    with pytest.raises(DataError, match="classes are whole numbers or names"):
+        label_ids(datasets.Dataset.from_dict({"label": [0.5]}), "label", {0: "a"})
+
+
+@pytest.mark.parametrize("make", [testing.tiny_texts, testing.tiny_images])
+def test_fingerprint_is_of_the_content(make):
+    """The order of rows does not change it; one row less or another row does."""
+    data = make(20)
+    rows = hash_rows(data)
+    assert hash_rows(data.select(range(19, -1, -1))).fingerprint == rows.fingerprint
+    assert hash_rows(data.select(range(19))).fingerprint != rows.fingerprint
+    assert hash_rows(make(20, seed=1)).fingerprint != rows.fingerprint
+    assert len(hash_rows(data.select(range(10))).rows & rows.rows) == len(hash_rows(data.select(range(10))).rows)
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_transforms_change_the_image_and_nothing_else(name):
+    """Each transform gives another image of the same size and mode, leaves its input alone, and is repeatable."""
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (8, 8, 3)).astype(np.uint8))
+    before = np.asarray(image).copy()
+    strength = {name: 40 if name == "rotate" else 0.4}
+    one, two = (apply_transform(image, strength, np.random.default_rng(1)) for _ in range(2))
+    assert (one.size, one.mode) == (image.size, image.mode)
+    assert not np.array_equal(one, before)
+    assert np.array_equal(one, two)
+    assert np.array_equal(image, before)
+
+
+def test_a_shifted_copy_is_always_the_same():
+    """The same shift of the same data has the same fingerprint, and is not the data itself."""
+    data = testing.tiny_images(10)
+    one, two = (hash_rows(shifted_copy(data, "image", {"rotate": 30, "noise": 0.2})) for _ in range(2))
+    assert one.fingerprint == two.fingerprint != hash_rows(data).fingerprint
+    with pytest.raises(RecipeError, match='no image transform "rotat"; did you mean "rotate"'):
+        shifted_copy(data, "image", {"rotat": 3})
+    with pytest.raises(RecipeError, match="a positive number"):
+        shifted_copy(data, "image", {"rotate": "much"})

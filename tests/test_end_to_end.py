@@ -1,0 +1,170 @@
+"""`cook`: from a file to a compared soup, on tiny data in seconds; again without work; and with bad input."""
+
+import json
+from pathlib import Path
+
+import pytest
+import transformers
+import yaml
+
+import hf_soup
+from hf_soup import testing
+
+
+RECIPES = Path(__file__).parent.parent / "recipes"
+ARGS = {"num_train_epochs": 1, "per_device_train_batch_size": 16, "learning_rate": 3e-3}
+
+
+@pytest.fixture
+def kitchen(tmp_path):
+    """A folder with data, a base model and a cook file."""
+    for name, rows, seed in (("train", 60, 0), ("validation", 40, 1), ("test", 40, 2), ("odd", 40, 3)):
+        testing.tiny_texts(rows, seed=seed).to_csv(tmp_path / f"{name}.csv")
+    testing.save_text_model(testing.tiny_text_model(0), tmp_path / "base")
+    cook_file = {
+        "base_model": str(tmp_path / "base"),
+        "data": {"path": str(tmp_path), "shifted": {"odd": {"split": "odd"}}},
+        "sweep": {"space": {"seed": [0, 1, 2]}, "training_args": ARGS},
+        "merge": {"strategy": "greedy"},
+        "compare": {},
+        "output_dir": str(tmp_path / "out"),
+    }
+    (tmp_path / "cook.yaml").write_text(yaml.safe_dump(cook_file))
+    return tmp_path
+
+
+def times(folder):
+    """When each file was last written."""
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_cook_file_makes_a_soup(kitchen):
+    """Sweep, greedy, comparison, folder: all there, and the folder loads."""
+    cooked = hf_soup.cook(kitchen / "cook.yaml")
+    assert len(cooked.sweep) == 3
+    assert list(cooked.comparison.sizes) == ["validation", "test", "odd"]
+    assert cooked.folder == kitchen / "out" / "soup"
+    names = {path.name for path in cooked.folder.iterdir()}
+    assert names >= {"model.safetensors", "comparison.png", "comparison.json", "README.md", "soup_recipe.yaml"}
+    assert transformers.pipeline("text-classification", model=str(cooked.folder))("a good film")
+    card = (cooked.folder / "README.md").read_text()
+    assert "greedy soup" in card
+    assert "![Scores" in card
+    recipe = hf_soup.load_recipe(cooked.folder)
+    assert recipe.selection["dataset"]["path"] == str(kitchen)
+    assert len(recipe.selection["trials"]) == 3
+
+
+def test_cooking_again_repeats_nothing(kitchen):
+    """The second time nothing is trained or written, and the answer is the same."""
+    first = hf_soup.cook(kitchen / "cook.yaml")
+    before = times(kitchen / "out")
+    second = hf_soup.cook(kitchen / "cook.yaml")
+    after = times(kitchen / "out")
+    assert {path.name for path in after if after[path] != before.get(path)} <= {"sweep.json"}
+    assert second.comparison == first.comparison
+    assert second.soup.recipe.names == first.soup.recipe.names
+    (kitchen / "out" / "cooked.json").unlink()
+    third = hf_soup.cook(kitchen / "cook.yaml")
+    assert third.comparison == first.comparison
+    assert all(
+        times(run.folder) == {p: t for p, t in before.items() if run.folder in p.parents} for run in third.sweep
+    )
+
+
+def test_another_merge_keeps_the_runs(kitchen):
+    """With another strategy the runs stay and the soup is another."""
+    first = hf_soup.cook(kitchen / "cook.yaml")
+    second = hf_soup.cook(kitchen / "cook.yaml", overrides=["merge.strategy=uniform"])
+    assert [run.state for run in second.sweep] == [run.state for run in first.sweep]
+    assert second.soup.recipe.names == ("run-0", "run-1", "run-2")
+    assert "selection" not in json.loads((second.folder / "config.json").read_text())
+    assert {row.name for row in second.comparison.rows} >= {"uniform soup", "logit ensemble"}
+
+
+def test_ingredients_instead_of_a_sweep(kitchen, text_runs):
+    """A cook file can name its ingredients, and leave the comparison out."""
+    cook_file = {"ingredients": [str(run) for run in text_runs], "merge": {"weights": [1, 2, 3]}, "output_dir": "out2"}
+    (kitchen / "merge.yaml").write_text(yaml.safe_dump(cook_file))
+    cooked = hf_soup.cook(kitchen / "merge.yaml", output_dir=kitchen / "out2")
+    assert cooked.soup.recipe.weights == (1, 2, 3)
+    assert cooked.comparison is None
+    assert "not evaluated" in (cooked.folder / "README.md").read_text()
+
+
+def test_a_sweep_alone(kitchen):
+    """Without `merge` the runs are what comes out."""
+    cook_file = yaml.safe_load((kitchen / "cook.yaml").read_text())
+    del cook_file["merge"], cook_file["compare"]
+    (kitchen / "sweep.yaml").write_text(yaml.safe_dump(cook_file))
+    cooked = hf_soup.cook(kitchen / "sweep.yaml")
+    assert cooked.soup is None
+    assert len(cooked.sweep) == 3
+
+
+def test_a_pushed_cook(kitchen, hub):
+    """`push` puts the compared soup on the Hub, with its scores as metadata."""
+    from huggingface_hub import ModelCard
+
+    repo_id = f"{hub.user}/cooked-soup"
+    hf_soup.cook(kitchen / "cook.yaml", overrides=[f"push.repo_id={repo_id}"])
+    data = ModelCard.load(repo_id).data
+    assert {result.dataset_name for result in data.eval_results} == {"test", "odd"}
+
+
+def test_pretraining_comes_first_and_once(tmp_path):
+    """A `pretrain` stage makes the base model; fine-tunes keep its head; a second cook leaves it alone."""
+    text = """
+task: image-classification
+data:
+  path: sklearn.datasets:load_digits
+  train: train[100:160]
+  validation: train[160:200]
+  test: train[200:240]
+  shifted: {rotated: {transform: {rotate: 45}}}
+pretrain:
+  config: {model_type: vit, image_size: 8, patch_size: 4, hidden_size: 16, intermediate_size: 16,
+           num_hidden_layers: 1, num_attention_heads: 2}
+  processor: {image_processor_type: ViTImageProcessor, size: {height: 8, width: 8}}
+  data: train[:100]
+  transform: {rotate: 10}
+  training_args: {num_train_epochs: 1}
+sweep: {space: {seed: [0, 1]}, training_args: {num_train_epochs: 1}}
+merge: {strategy: uniform}
+compare: {}
+output_dir: out
+"""
+    (tmp_path / "cook.yaml").write_text(text)
+    cooked = hf_soup.cook(tmp_path / "cook.yaml", output_dir=tmp_path / "out")
+    assert list(cooked.comparison.sizes) == ["validation", "test", "rotated"]
+    weights = [tmp_path / "out" / name / "model.safetensors" for name in ("pretrained/runs/run-0", "runs/start")]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    before = times(tmp_path / "out" / "pretrained")
+    hf_soup.cook(tmp_path / "cook.yaml", output_dir=tmp_path / "out", overrides=["sweep.space.seed=[0, 1, 2]"])
+    assert {p.name for p, t in times(tmp_path / "out" / "pretrained").items() if before.get(p) != t} <= {"sweep.json"}
+
+
+@pytest.mark.parametrize("recipe", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.name)
+def test_shipped_recipes_load(recipe):
+    """Every recipe that ships is a valid cook file."""
+    from hf_soup.recipes import load_cook_file
+
+    assert load_cook_file(recipe).output_dir
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.label_column=lable", 'no label column "lable"'),
+        ("data.test=tset", 'no file .* for the split "tset"; did you mean "test"'),
+        ("merge.metric=accurracy", 'no metric "accurracy"'),
+        ("merge.params={acept: '>'}", 'a parameter "acept"; did you mean "accept"'),
+        ("merge.strategy=gredy", 'no strategy called "gredy"'),
+        ("base_model=/nowhere/at/all", "tokenizer that loads"),
+    ],
+)
+def test_bad_values_are_told_before_anything_is_trained(kitchen, override, message):
+    """Whatever is wrong in any stage of the file is said before the first run is trained."""
+    with pytest.raises(hf_soup.SoupError, match=message):
+        hf_soup.cook(kitchen / "cook.yaml", overrides=[override])
+    assert not list(kitchen.glob("out/runs/run-*/run.json"))

@@ -1,0 +1,125 @@
+"""Ingredients from the Hub and soups to it, through the real client and a real server on loopback."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from huggingface_hub import HfApi, create_repo, upload_folder
+from safetensors.torch import load_file
+
+import hf_soup
+
+
+@pytest.fixture
+def published(hub, text_runs, request):
+    """Two runs on the Hub, under names that belong to one test; the second has a tag with other weights."""
+    ids = [f"{hub.user}/{request.node.name.replace('[', '-').strip(']')}-{index}" for index in range(2)]
+    for repo_id, run in zip(ids, text_runs, strict=False):
+        create_repo(repo_id)
+        upload_folder(repo_id=repo_id, folder_path=run)
+    HfApi().create_tag(ids[1], tag="v1")
+    upload_folder(repo_id=ids[1], folder_path=text_runs[2])
+    return ids
+
+
+def weight_downloads(hub, repo_id):
+    """Full reads of weight files of one repository."""
+    mine = [e for e in hub.log if "safetensors" in e.path and repo_id in e.path]
+    return [e for e in mine if e.method == "GET" and e.sent > 20_000]
+
+
+def test_hub_ids_give_the_soup_of_the_folders(tmp_path, hub, published, text_runs):
+    """`user/run` and `user/run@tag` are the folders that were pushed; commits and sha256 are recorded."""
+    soup = hf_soup.merge([published[0], f"{published[1]}@v1"])
+    folder = soup.save_pretrained(tmp_path / "soup")
+    local = hf_soup.merge(text_runs[:2]).save_pretrained(tmp_path / "local")
+    assert (folder / "model.safetensors").read_bytes() == (local / "model.safetensors").read_bytes()
+    assert (folder / "tokenizer.json").is_file()
+    for item, repo_id in zip(hf_soup.load_recipe(folder).ingredients, published, strict=True):
+        assert item.source == repo_id
+        assert len(item.revision) == 40
+        assert item.files["model.safetensors"].startswith("sha256:")
+
+
+def test_weights_are_fetched_when_they_are_needed(hub, published):
+    """A check and a merge read headers by range; a plan that cannot work costs no download."""
+    hf_soup.check(published)
+    soup = hf_soup.merge(published)
+    with pytest.raises(hf_soup.RecipeError):
+        hf_soup.merge(published, weights={"": [1, 1], "no_such_module": [1, 0]})
+    assert not any(weight_downloads(hub, repo_id) for repo_id in published)
+    soup.model  # noqa: B018
+    assert sum(e.origin == "cdn" and e.method == "GET" and e.sent > 20_000 for e in hub.log) >= 2
+
+
+def test_a_recipe_of_the_hub_cooks_again(tmp_path, published):
+    """A recipe pins commits: after a push of other weights to main it still makes the same bytes."""
+    folder = hf_soup.merge(published).save_pretrained(tmp_path / "soup")
+    HfApi().upload_file(repo_id=published[0], path_or_fileobj=b"new", path_in_repo="notes.txt")
+    again = hf_soup.cook(folder, output_dir=tmp_path / "again").folder
+    assert (again / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("{user}/nothing-here", "neither a folder here nor a model on the Hub"),
+        ("{run}@v9", "has no revision 'v9'"),
+        ("a/b/c", "does not exist"),
+        ("./nowhere", "does not exist"),
+    ],
+)
+def test_what_is_not_there_is_said(hub, published, name, message):
+    """Unknown repositories, revisions and folders are told apart."""
+    with pytest.raises(hf_soup.IngredientError, match=message):
+        hf_soup.merge([name.format(user=hub.user, run=published[0])])
+
+
+def test_push_is_one_commit_without_paths(tmp_path, hub, text_runs):
+    """A pushed soup loads by its id, came in one commit, and holds no path of the machine that made it."""
+    repo_id = f"{hub.user}/pushed-soup"
+    soup = hf_soup.merge(text_runs)
+    soup.push_to_hub(repo_id, private=True, commit_message="First soup")
+    commits = HfApi().list_repo_commits(repo_id)
+    assert [commit.title for commit in commits if commit.title == "First soup"] == ["First soup"]
+    files = HfApi().list_repo_files(repo_id)
+    assert {"model.safetensors", "config.json", "soup_recipe.yaml", "README.md", "tokenizer.json"} <= set(files)
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(repo_id)
+    reference = soup.model.state_dict()
+    assert all(torch.equal(tensor, reference[name]) for name, tensor in model.state_dict().items())
+    for name in ("soup_recipe.yaml", "README.md"):
+        text = Path(HfApi().hf_hub_download(repo_id, name)).read_text()
+        assert str(text_runs[0].parent) not in text
+        assert hub.token not in text
+
+
+def test_a_soup_of_soups_from_the_hub(tmp_path, hub, text_runs):
+    """A pushed soup is an ingredient like any other."""
+    repo_id = f"{hub.user}/inner-soup"
+    hf_soup.merge(text_runs[:2]).push_to_hub(repo_id)
+    folder = hf_soup.merge([repo_id, text_runs[2]], weights=[2, 1]).save_pretrained(tmp_path / "soup")
+    direct = hf_soup.merge(text_runs).save_pretrained(tmp_path / "direct")
+    one, two = (load_file(path / "model.safetensors") for path in (folder, direct))
+    assert all(torch.allclose(one[name], two[name], atol=1e-7) for name in one)
+
+
+def test_a_push_without_rights_is_told(hub, text_runs):
+    """A refused push says that one has to be logged in."""
+    with pytest.raises(hf_soup.OutputError, match="hf auth login"):
+        hf_soup.merge(text_runs).push_to_hub(f"{hub.user}/x", token="hf_wrong")
+
+
+def test_card_metadata_names_the_ingredients(tmp_path, published):
+    """The card's metadata has the conventions of a merged model, with the ingredients' ids."""
+    from huggingface_hub import ModelCard
+
+    folder = hf_soup.merge(published).save_pretrained(tmp_path / "soup")
+    data = ModelCard.load(folder / "README.md").data.to_dict()
+    assert data["library_name"] == "transformers"
+    assert data["pipeline_tag"] == "text-classification"
+    assert data["base_model"] == published
+    assert data["base_model_relation"] == "merge"
+    assert set(data["tags"]) >= {"merge", "model-soup", "hf_soup"}
+    assert json.dumps(data)

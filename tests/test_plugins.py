@@ -1,0 +1,150 @@
+"""Methods, strategies and tasks: found by their files, and all of them keep their contracts."""
+
+import pytest
+import torch
+
+from hf_soup import lookup, testing
+from hf_soup.errors import RecipeError
+from hf_soup.types import Ingredient, Recipe
+
+
+RUNS = tuple(Ingredient(f"run-{index}", f"runs/{index}") for index in range(4))
+
+
+@pytest.mark.parametrize("name", lookup.names("method"))
+def test_method_contract(name):
+    """Every method is documented, pure, repeatable, keeps type and shape, and gives copies back."""
+    testing.check_method(lookup.load_function("method", name))
+
+
+@pytest.mark.parametrize("name", lookup.names("strategy"))
+def test_strategy_contract(name):
+    """Every strategy is documented and finds the same recipe in any order of its arguments."""
+    testing.check_strategy(lookup.load_function("strategy", name))
+
+
+@pytest.mark.parametrize("name", lookup.names("task"))
+def test_task_contract(name):
+    """Every task has what the evaluator and the sweep ask of it, and its Auto class is one of transformers'."""
+    import transformers
+
+    task = lookup.load_module("task", name)
+    assert hasattr(transformers, task.AUTO_CLASS)
+    for function in ("load_processing_class", "columns", "encode", "collator", "lengths"):
+        assert callable(getattr(task, function))
+
+
+def not_a_method(tensors, weights, *, undocumented=1):
+    """Returns the last and changes the first."""
+    tensors = list(tensors)
+    tensors[0].add_(1)
+    return tensors[-1]
+
+
+def test_the_contracts_can_fail():
+    """A method that changes its inputs, or has an option that nobody explains, is caught."""
+    with pytest.raises(AssertionError, match="does not document undocumented"):
+        testing.check_method(not_a_method)
+    with pytest.raises(AssertionError, match=r"changed its inputs|two results"):
+        testing.check_method(lambda tensors, weights: not_a_method(tensors, weights))
+
+
+def first(ingredients, trials):
+    """Take the first, whatever it is."""
+    return Recipe(ingredients[:1], (1.0,))
+
+
+def test_the_strategy_contract_can_fail():
+    """A strategy that depends on the order of its arguments is caught."""
+    with pytest.raises(AssertionError, match="depends on the order"):
+        testing.check_strategy(first)
+
+
+def test_a_method_is_no_strategy():
+    """Each of the two words, used for the other, is told so."""
+    with pytest.raises(RecipeError, match='"greedy" is a strategy, not a method: write strategy="greedy"'):
+        lookup.load_function("method", "greedy")
+    with pytest.raises(RecipeError, match='"linear" is a method, not a strategy: write method="linear"'):
+        lookup.load_function("strategy", "linear")
+
+
+def test_unknown_names_are_told_with_the_nearest():
+    """A misspelt name comes with the nearest one and the list."""
+    with pytest.raises(RecipeError, match=r'"gredy"; did you mean "greedy"\? Known: greedy, uniform'):
+        lookup.load_function("strategy", "gredy")
+
+
+def test_a_dotted_path_is_a_name():
+    """`package.module:function` works as a name; what does not import is an error of ours."""
+    assert lookup.load_function("method", "hf_soup.methods.linear:linear") is lookup.load_function("method", "linear")
+    for path in ("no.such.module:f", "hf_soup.methods.linear:nothing"):
+        with pytest.raises(RecipeError, match="cannot be imported"):
+            lookup.load_function("method", path)
+
+
+def test_linear_reads_one_tensor_at_a_time():
+    """The kernel asks for a tensor when it has added the one before: memory does not grow with their number."""
+    alive = []
+
+    def stream():
+        for index in range(5):
+            alive.append(index)
+            yield torch.full((3,), float(index))
+
+    assert torch.equal(lookup.load_function("method", "linear")(stream(), (1.0,) * 5), torch.full((3,), 2.0))
+    assert alive == [0, 1, 2, 3, 4]
+
+
+def greedy(scores, *, higher=True, **params):
+    """Run greedy over made-up scores of sets of names."""
+    trials = testing.FakeTrials(lambda recipe: scores["+".join(recipe.names)], higher_is_better=higher)
+    return lookup.load_function("strategy", "greedy")(RUNS[: sum("+" not in key for key in scores)], trials, **params)
+
+
+SCORES = {
+    "run-0": 0.80,
+    "run-1": 0.90,
+    "run-2": 0.85,
+    "run-1+run-2": 0.90,
+    "run-1+run-2+run-0": 0.92,
+    "run-1+run-0": 0.88,
+}
+
+
+def test_greedy_keeps_what_does_not_lower_the_score():
+    """One pass, best first; a tie stays with `>=` and goes with `>`."""
+    recipe = greedy(SCORES)
+    assert recipe.names == ("run-1", "run-2", "run-0")
+    assert recipe.weights == (1, 1, 1)
+    assert greedy(SCORES, accept=">").names == ("run-1",)
+
+
+def test_greedy_says_why_for_each_candidate():
+    """Each candidate has its score alone, the soup's with it, and the reason."""
+    rows = greedy(SCORES, accept=">").selection["trials"]
+    assert [(row["candidate"], row["kept"]) for row in rows] == [("run-1", True), ("run-2", False), ("run-0", False)]
+    assert [row["reason"] for row in rows] == [
+        "best single ingredient",
+        "the soup stays at 0.9000",
+        "the soup would lose 0.0200 (0.9000 to 0.8800)",
+    ]
+    assert [row["alone"] for row in rows] == [0.90, 0.85, 0.80]
+
+
+def test_greedy_of_a_loss_goes_down():
+    """Where lower is better, the lowest comes first and a rise is refused."""
+    recipe = greedy({"run-0": 0.5, "run-1": 0.4, "run-1+run-0": 0.45}, higher=False)
+    assert recipe.names == ("run-1",)
+
+
+def test_greedy_asks_once_for_each():
+    """n ingredients cost 2 n - 1 scores."""
+    trials = testing.FakeTrials(lambda recipe: 0.5)
+    lookup.load_function("strategy", "greedy")(RUNS, trials)
+    assert len(trials.asked) == 2 * len(RUNS) - 1
+
+
+def test_greedy_refuses_another_comparison():
+    """`accept` is one of two signs."""
+    with pytest.raises(RecipeError, match="not '=='"):
+        greedy(SCORES, accept="==")

@@ -1,0 +1,267 @@
+"""`merge` and what comes of it: right weights, whole folders, recipes that cook again."""
+
+import json
+import math
+import shutil
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file
+
+import hf_soup
+from hf_soup import testing
+from hf_soup.checkpoints.digest import combined_digest, tensor_digest
+
+
+def mean_by_hand(runs, weights=None):
+    """The float64 mean of saved tensors, as a float32 state."""
+    states = [load_file(run / "model.safetensors") for run in runs]
+    weights = weights or [1] * len(runs)
+    return {
+        name: (sum(w * state[name].double() for w, state in zip(weights, states, strict=True)) / sum(weights)).float()
+        for name in states[0]
+    }
+
+
+def same(state, other):
+    """Whether two states have the same names and the same bits."""
+    return set(state) == set(other) and all(torch.equal(state[name], other[name]) for name in state)
+
+
+@pytest.mark.parametrize("weights", [None, [2, 1, 1], (0.5, 0.3, 0.2)])
+def test_saved_soup_is_the_mean(tmp_path, text_runs, weights):
+    """What is saved is the float64 mean of the files, rounded once, and loads with nothing missing or left over."""
+    soup = hf_soup.merge(text_runs, weights=weights)
+    folder = soup.save_pretrained(tmp_path / "soup")
+    assert same(load_file(folder / "model.safetensors"), mean_by_hand(text_runs, weights))
+    _, info = transformers.AutoModelForSequenceClassification.from_pretrained(folder, output_loading_info=True)
+    assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"))
+
+
+@pytest.mark.parametrize("kind", ["text", "image"])
+def test_the_model_in_memory_is_the_saved_one(request, tmp_path, kind):
+    """The model that is scored has the very bits of the one that is saved, names in memory being others or not."""
+    soup = hf_soup.merge(request.getfixturevalue(f"{kind}_runs"), weights=[3, 2, 1])
+    folder = soup.save_pretrained(tmp_path / "soup")
+    saved = type(soup.model).from_pretrained(folder)
+    assert same(soup.model.state_dict(), saved.state_dict())
+    assert soup.model is soup.model
+    assert not soup.model.training
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64"])
+def test_another_type(tmp_path, text_runs, dtype):
+    """`dtype` casts the soup once and its config says so; in memory and on disk alike."""
+    soup = hf_soup.merge(text_runs, dtype=dtype)
+    folder = soup.save_pretrained(tmp_path / "soup")
+    assert {t.dtype for t in load_file(folder / "model.safetensors").values()} == {getattr(torch, dtype)}
+    assert json.loads((folder / "config.json").read_text())["dtype"] == dtype
+    assert same(soup.model.state_dict(), type(soup.model).from_pretrained(folder).state_dict())
+
+
+def test_soups_of_bfloat16_checkpoints(tmp_path):
+    """16-bit ingredients give a 16-bit soup that is within half a step of the exact mean."""
+    runs = [testing.tiny_text_model(seed).to(torch.bfloat16) for seed in range(5)]
+    paths = [testing.save_text_model(model, tmp_path / f"run-{i}") for i, model in enumerate(runs)]
+    soup = load_file(hf_soup.merge(paths).save_pretrained(tmp_path / "soup") / "model.safetensors")
+    for name, reference in mean_by_hand(paths).items():
+        assert soup[name].dtype == torch.bfloat16
+        assert torch.allclose(soup[name].double(), reference.double(), rtol=2**-8 * 1.01, atol=1e-7), name
+
+
+def test_weights_by_module(tmp_path, text_runs):
+    """A row for the head alone and one for the rest: the head of the first, the body of both."""
+    soup = hf_soup.merge(text_runs[:2], weights={"classifier": [1, 0], "": [1, 1], "encoder.layer.1": [0, 1]})
+    state = load_file(soup.save_pretrained(tmp_path / "soup") / "model.safetensors")
+    first, second = (load_file(run / "model.safetensors") for run in text_runs[:2])
+    for name, tensor in state.items():
+        if name.startswith("classifier"):
+            reference = first[name]
+        elif name.startswith("bert.encoder.layer.1."):
+            reference = second[name]
+        else:
+            reference = ((first[name].double() + second[name]) / 2).float()
+        assert torch.equal(tensor, reference), name
+
+
+def test_models_and_state_dicts_give_the_bytes_of_folders(tmp_path, image_runs):
+    """In-memory and on-disk ingredients, mixed, give the same file as folders alone."""
+    models = [testing.tiny_image_model(seed) for seed in range(3)]
+    config = {**models[0].config.to_dict(), "architectures": ["ViTForImageClassification"]}
+    mixed = hf_soup.merge([models[0], models[1].state_dict(), image_runs[2]], config=config)
+    saved = [hf_soup.merge(image_runs), mixed]
+    one, two = (soup.save_pretrained(tmp_path / str(i)) for i, soup in enumerate(saved))
+    assert (one / "model.safetensors").read_bytes() == (two / "model.safetensors").read_bytes()
+
+
+def test_a_model_that_changes_under_a_soup_is_noticed(tmp_path):
+    """A model in memory that was trained on between `merge` and saving is an error, not another soup."""
+    models = [testing.tiny_text_model(seed) for seed in range(2)]
+    soup = hf_soup.merge(models)
+    with torch.no_grad():
+        models[1].classifier.bias.add_(1)
+    with pytest.raises(hf_soup.IngredientError, match="are not those that the recipe was made from"):
+        soup.save_pretrained(tmp_path / "soup")
+    assert not (tmp_path / "soup").exists()
+
+
+def test_ingredients_are_not_changed(tmp_path):
+    """Models that are handed over keep their weights, their mode and their configuration."""
+    models = [testing.tiny_text_model(seed).train() for seed in range(2)]
+    before = [{k: v.clone() for k, v in model.state_dict().items()} for model in models]
+    configs = [model.config.to_dict() for model in models]
+    soup = hf_soup.merge(models)
+    soup.save_pretrained(tmp_path / "soup")
+    with torch.no_grad():
+        soup.model.classifier.bias.add_(1)
+    assert all(same(model.state_dict(), state) for model, state in zip(models, before, strict=True))
+    assert all(model.training for model in models)
+    assert [model.config.to_dict() for model in models] == configs
+
+
+def test_the_folder_is_complete(tmp_path, text_runs):
+    """Weights, config, tokenizer, recipe and card; a pipeline runs from the folder as it is."""
+    folder = hf_soup.merge(text_runs).save_pretrained(tmp_path / "soup")
+    names = {path.name for path in folder.iterdir()}
+    assert names >= {"model.safetensors", "config.json", "soup_recipe.yaml", "README.md"}
+    assert names >= {"tokenizer.json", "tokenizer_config.json"}
+    answer = transformers.pipeline("text-classification", model=str(folder))("the film was good")
+    assert answer[0]["label"] in ("negative", "positive")
+
+
+def test_logits_are_those_of_averaging_by_hand(tmp_path, text_runs):
+    """The saved soup gives the logits of the model whose state is the float64 mean."""
+    folder = hf_soup.merge(text_runs).save_pretrained(tmp_path / "soup")
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(folder)
+    by_hand = testing.tiny_text_model(0)
+    by_hand.load_state_dict(mean_by_hand(text_runs))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    tokens = tokenizer(["a good film", "the plot was bad"], return_tensors="pt", padding=True)
+    with torch.no_grad():
+        assert torch.equal(model(**tokens).logits, by_hand(**tokens).logits)
+
+
+def test_image_processor_and_generation_config_travel(tmp_path, image_runs):
+    """An image processor is taken over; so is the generation config of a model that generates, from disk or memory."""
+    folder = hf_soup.merge(image_runs).save_pretrained(tmp_path / "image")
+    name = "preprocessor_config.json"
+    assert (folder / name).read_bytes() == (image_runs[0] / name).read_bytes()
+    config = transformers.GPT2Config(n_embd=16, n_layer=1, n_head=2, vocab_size=20, n_positions=8)
+    models = [transformers.GPT2LMHeadModel(config) for _ in range(2)]
+    models[0].generation_config.max_length = 7
+    for index, model in enumerate(models):
+        model.save_pretrained(tmp_path / f"gpt-{index}")
+    sources = {"disk": [tmp_path / "gpt-0", tmp_path / "gpt-1"], "memory": models}
+    for name, ingredients in sources.items():
+        folder = hf_soup.merge(ingredients).save_pretrained(tmp_path / name)
+        assert transformers.GenerationConfig.from_pretrained(folder).max_length == 7
+        assert "lm_head.weight" not in load_file(folder / "model.safetensors")  # tied: once
+
+
+def test_cooked_again_gives_the_same_bytes(tmp_path, text_runs):
+    """The recipe beside a soup makes its weight file again, byte for byte, and records the same digests."""
+    folder = hf_soup.merge(text_runs, weights={"": [3, 1, 1], "pooler": [1, 0, 2]}).save_pretrained(tmp_path / "soup")
+    again = hf_soup.cook(folder / "soup_recipe.yaml", output_dir=tmp_path / "deeper" / "again").folder
+    assert (again / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+    one, two = hf_soup.load_recipe(folder), hf_soup.load_recipe(again)
+    assert one == two
+    state = load_file(folder / "model.safetensors")
+    assert one.output == {
+        "tensors": len(state),
+        "digest": combined_digest({k: tensor_digest(v) for k, v in state.items()}),
+    }
+
+
+def test_sharding_changes_no_digest(tmp_path, text_runs):
+    """The output's digest is over tensors, so shards have that of the one file."""
+    recipes = [
+        hf_soup.load_recipe(hf_soup.merge(text_runs).save_pretrained(tmp_path / size, max_shard_size=size))
+        for size in ("50GB", "20KB")
+    ]
+    assert (tmp_path / "20KB" / "model.safetensors.index.json").exists()
+    assert recipes[0].output == recipes[1].output
+
+
+def test_an_ingredient_that_changed_is_refused(tmp_path, text_runs):
+    """Cooking again from other weights under the same path is an error that names the ingredient."""
+    runs = [shutil.copytree(run, tmp_path / run.name) for run in text_runs]
+    folder = hf_soup.merge(runs).save_pretrained(tmp_path / "soup")
+    shutil.copy(runs[0] / "model.safetensors", runs[1] / "model.safetensors")
+    with pytest.raises(hf_soup.IngredientError, match="'run-1' are not those that the recipe was made from"):
+        hf_soup.cook(folder, output_dir=tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+
+
+def test_existing_folders_are_kept(tmp_path, text_runs):
+    """A folder that is there is not overwritten unless asked; then the new one takes its place whole."""
+    soup = hf_soup.merge(text_runs)
+    (tmp_path / "soup").mkdir()
+    (tmp_path / "soup" / "mine.txt").write_text("mine")
+    with pytest.raises(hf_soup.OutputError):
+        soup.save_pretrained(tmp_path / "soup")
+    assert (tmp_path / "soup" / "mine.txt").exists()
+    soup.save_pretrained(tmp_path / "soup", overwrite=True)
+    assert not (tmp_path / "soup" / "mine.txt").exists()
+
+
+def test_a_nan_leaves_nothing_written(tmp_path, text_runs):
+    """An ingredient with NaN is named, and no folder is left."""
+    model = testing.tiny_text_model(0)
+    with torch.no_grad():
+        model.bert.pooler.dense.bias[3] = math.nan
+    soup = hf_soup.merge([text_runs[0], model])
+    with pytest.raises(hf_soup.IngredientError, match=r"BertForSequenceClassification.* bert\.pooler\.dense\.bias"):
+        soup.save_pretrained(tmp_path / "soup")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weights": [1, 2]}, "are 2 .* for 3 ingredients"),
+        ({"weights": [1, -1, 0]}, "sum to zero"),
+        ({"weights": [0, 0, 0]}, "all zero"),
+        ({"method": "linaer"}, 'no method called "linaer"; did you mean "linear"'),
+        ({"method": "greedy"}, 'write strategy="greedy"'),
+        ({"strategy": "best"}, 'no strategy called "best"'),
+        ({"dtype": "float12"}, 'no floating-point type "float12"'),
+        ({"dtype": "int8"}, 'no floating-point type "int8"'),
+        ({"normalise": False}, 'a parameter "normalise"; did you mean "normalize"'),
+        ({"strategy": "greedy"}, "pass evaluator="),
+        ({"strategy": "greedy", "weights": [1, 1, 1]}, "either weights or a strategy"),
+        ({"evaluator": len}, "for a strategy that chooses"),
+        ({"strategy": "greedy", "evaluator": 3}, "an evaluator is"),
+    ],
+)
+def test_bad_arguments(text_runs, options, message):
+    """Each wrong argument is told before anything is averaged."""
+    with pytest.raises(hf_soup.RecipeError, match=message):
+        hf_soup.merge(text_runs, **options)
+
+
+def test_any_function_of_a_model_can_steer(text_runs):
+    """A plain function that returns a number steers greedy; one that returns something else is an error."""
+    soup = hf_soup.merge(text_runs, strategy="greedy", evaluator=lambda model: 0.5)
+    assert soup.recipe.names == ("run-0", "run-1", "run-2")  # all tie
+    with pytest.raises(hf_soup.EvaluationError, match="a Score or a number"):
+        hf_soup.merge(text_runs, strategy="greedy", evaluator=lambda model: "good")
+    with pytest.raises(hf_soup.EvaluationError, match="NaN"):
+        hf_soup.merge(text_runs, strategy="greedy", evaluator=lambda model: math.nan)
+
+
+def test_greedy_scores_the_soup_that_is_saved(tmp_path, text_runs):
+    """The score that the recipe records is that of the saved folder, loaded by transformers alone."""
+    data = testing.tiny_texts(50, seed=3)
+    soup = hf_soup.merge(text_runs, strategy="greedy", evaluator=data)
+    folder = soup.save_pretrained(tmp_path / "soup")
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(folder)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    with torch.no_grad():
+        logits = model(**tokenizer(list(data["text"]), return_tensors="pt", padding=True)).logits
+    accuracy = float((logits.argmax(-1).numpy() == np.array(data["label"])).mean())
+    assert soup.recipe.selection["score"] == accuracy
+    assert set(soup.scores) == {"run-0", "run-1", "run-2"}
+    assert {"strategy": "greedy", "metric": "accuracy", "split": "validation"}.items() <= soup.recipe.selection.items()
+    assert soup.recipe.selection["dataset"]["rows"] == 50

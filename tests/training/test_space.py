@@ -1,0 +1,47 @@
+"""Spaces: grids, lists, and draws that are repeatable."""
+
+import pytest
+
+from hf_soup.errors import RecipeError
+from hf_soup.training.space import expand_space
+
+
+def test_a_grid_is_every_combination():
+    """Sequences, ranges and single values multiply, in the order in which they are written."""
+    space = {"learning_rate": [1e-5, 3e-5], "seed": range(2), "weight_decay": 0.1, "augment": {"rotate": 5}}
+    runs = expand_space(space)
+    assert [(run["learning_rate"], run["seed"]) for run in runs] == [(1e-5, 0), (1e-5, 1), (3e-5, 0), (3e-5, 1)]
+    assert all(run["weight_decay"] == 0.1 and run["augment"] == {"rotate": 5} for run in runs)
+    assert expand_space({"seed": {"range": 3}}) == [{"seed": 0}, {"seed": 1}, {"seed": 2}]
+
+
+def test_draws_are_within_bounds_different_and_repeatable():
+    """n_runs draws: numbers between their ends, no setting twice, the same with the same seed."""
+    ends = {"learning_rate": {"loguniform": [1e-5, 1e-3]}, "weight_decay": {"uniform": [0, 0.1]}}
+    space = {**ends, "seed": {"range": 4}}
+    runs = expand_space(space, n_runs=50, seed=3)
+    assert len({str(run) for run in runs}) == 50
+    assert all(1e-5 <= run["learning_rate"] <= 1e-3 for run in runs)
+    assert all(0 <= run["weight_decay"] <= 0.1 and run["seed"] in range(4) for run in runs)
+    assert sum(run["learning_rate"] < 1e-4 for run in runs) in range(15, 36)  # half of them, on the logarithm
+    assert expand_space(space, n_runs=50, seed=3) == runs != expand_space(space, n_runs=50, seed=4)
+    assert len(expand_space({"seed": [0, 1, 2]}, n_runs=3)) == 3
+
+
+@pytest.mark.parametrize(
+    ("space", "n_runs", "message"),
+    [
+        ({"learning_rate": []}, None, "space is empty"),
+        ([], None, "space is empty"),
+        ([{"seed": 1}, {"seed": 1}], None, "stands twice"),
+        ({"learning_rate": {"loguniform": [1e-5, 1e-3]}}, None, "need `n_runs`"),
+        ({"learning_rate": {"loguniform": [1e-3, 1e-5]}}, 3, "lower end below"),
+        ({"learning_rate": {"lognormal": [1e-5, 1e-3]}}, 3, 'unknown distribution; did you mean "loguniform"'),
+        ({"seed": [0, 1]}, 3, "only 2 different settings"),
+        ({"seed": [0, 1]}, 0, "at least one run"),
+    ],
+)
+def test_spaces_that_make_no_sense(space, n_runs, message):
+    """Empty spaces, settings that stand twice and wrong distributions are told."""
+    with pytest.raises(RecipeError, match=message):
+        expand_space(space, n_runs=n_runs)

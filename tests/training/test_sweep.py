@@ -1,0 +1,173 @@
+"""Sweeps through the real Trainer: one start for all, whole runs kept, and a soup of them that works."""
+
+import json
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file
+
+import hf_soup
+from hf_soup import testing
+
+
+ARGS = {"num_train_epochs": 1, "per_device_train_batch_size": 16}
+SPACE = {"learning_rate": [1e-3, 3e-3], "seed": [0, 1]}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """A pre-trained body without a head."""
+    folder = tmp_path_factory.mktemp("base") / "base"
+    testing.save_text_model(testing.tiny_text_model(5), folder)
+    body = transformers.AutoModel.from_pretrained(folder)
+    body.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data():
+    """Training and validation examples."""
+    return testing.tiny_texts(80), testing.tiny_texts(40, seed=1)
+
+
+def run_sweep(base, data, folder, space=SPACE, **options):
+    """A small sweep."""
+    return hf_soup.sweep(
+        base, data[0], validation=data[1], space=space, output_dir=folder, **{"training_args": ARGS, **options}
+    )
+
+
+@pytest.fixture(scope="module")
+def sweep(base, data, tmp_path_factory):
+    """Four runs over learning rate and seed."""
+    return run_sweep(base, data, tmp_path_factory.mktemp("sweep"))
+
+
+def test_a_run_is_a_folder_that_loads(sweep):
+    """Each run has safetensors, its settings and scores, the tokenizer, and no pickle."""
+    assert len(sweep) == 4
+    for run in sweep:
+        names = {path.name for path in run.folder.iterdir()}
+        assert names >= {"model.safetensors", "config.json", "run.json", "trainer_state.json", "tokenizer.json"}
+        assert not any(name.endswith((".bin", ".pt", ".pkl")) for name in names)
+        model = transformers.AutoModelForSequenceClassification.from_pretrained(run.folder)
+        assert model.config.id2label == {0: "negative", 1: "positive"}
+        state = json.loads((run.folder / "run.json").read_text())
+        assert state["params"] == run.params
+        assert 0 <= state["metrics"]["eval_accuracy"] <= 1
+    assert [(run.params["learning_rate"], run.seed) for run in sweep] == [(1e-3, 0), (1e-3, 1), (3e-3, 0), (3e-3, 1)]
+
+
+def test_runs_share_their_start_and_differ_in_the_end(sweep, base):
+    """All runs start from the pre-trained body and one head; learning rate and seed make them different."""
+    start = load_file(sweep.base_model / "model.safetensors")
+    body = load_file(base / "model.safetensors")
+    assert all(torch.equal(start[f"bert.{name}"], tensor) for name, tensor in body.items())
+    heads = [load_file(run.folder / "model.safetensors")["classifier.weight"] for run in sweep]
+    for index, head in enumerate(heads):
+        assert not any(torch.equal(head, other) for other in heads[index + 1 :])
+        assert torch.cosine_similarity(head.flatten(), start["classifier.weight"].flatten(), dim=0) > 0.5
+
+
+def test_the_head_has_a_seed_of_its_own(base, data, tmp_path):
+    """`head_seed` decides the head that all runs share."""
+    heads = [
+        load_file(
+            run_sweep(base, data, tmp_path / str(i), [{"max_steps": 1}], head_seed=seed).base_model
+            / "model.safetensors"
+        )["classifier.weight"]
+        for i, seed in enumerate((0, 0, 1))
+    ]
+    assert torch.equal(heads[0], heads[1])
+    assert not torch.equal(heads[0], heads[2])
+
+
+def test_whole_runs_are_not_repeated(sweep, base, data):
+    """A second call trains nothing, a larger space adds runs, and a run without its last file is made again."""
+    folder = sweep.base_model.parent
+    before = {run.folder.name: (run.folder / "model.safetensors").stat().st_mtime_ns for run in sweep}
+    weights = (sweep[1].folder / "model.safetensors").read_bytes()
+    (sweep[1].folder / "run.json").unlink()
+    assert len(hf_soup.load_sweep(folder)) == 3
+    larger = run_sweep(base, data, folder, {**SPACE, "seed": [0, 1, 2]})
+    assert [run.folder.name for run in larger] == ["run-0", "run-1", "run-4", "run-2", "run-3", "run-5"]
+    after = {run.folder.name: (run.folder / "model.safetensors").stat().st_mtime_ns for run in larger}
+    assert {name for name in before if before[name] == after[name]} == {"run-0", "run-2", "run-3"}
+    assert (sweep[1].folder / "model.safetensors").read_bytes() == weights
+
+
+def test_another_sweep_in_the_same_folder_is_refused(sweep, base, data):
+    """Other data, another base model or other arguments under an existing folder are an error that says which."""
+    folder = sweep.base_model.parent
+    with pytest.raises(hf_soup.TrainingError, match="another train"):
+        run_sweep(base, (testing.tiny_texts(80, seed=9), data[1]), folder)
+    with pytest.raises(hf_soup.TrainingError, match="another training_args"):
+        run_sweep(base, data, folder, training_args={**ARGS, "weight_decay": 0.5})
+    with pytest.raises(hf_soup.TrainingError, match="another base_model"):
+        run_sweep(folder / "start", data, folder)
+
+
+def test_a_sweep_is_a_list_of_ingredients(sweep, data):
+    """`merge` takes a sweep as it is, and the soup of real fine-tunes is at least as good as the mean of its runs."""
+    soup = hf_soup.merge(sweep, strategy="greedy", evaluator=data[1])
+    scores = [score.value for score in soup.scores.values()]
+    assert soup.recipe.selection["score"] >= max(scores)
+    assert hf_soup.merge(sweep).recipe.names == tuple(run.folder.name for run in sweep)
+
+
+def test_images(tmp_path):
+    """Image classifiers are swept alike, with augmentation as one of the settings, which makes a difference."""
+    folder = testing.save_image_model(testing.tiny_image_model(0, classes=3), tmp_path / "base")
+    space = [{"seed": 0}, {"seed": 0, "augment": {"rotate": 20, "noise": 0.1}}]
+    runs = hf_soup.sweep(
+        folder,
+        testing.tiny_images(40),
+        validation=testing.tiny_images(20, seed=1),
+        space=space,
+        output_dir=tmp_path / "runs",
+        training_args={**ARGS, "learning_rate": 1e-3},
+    )
+    one, two = (load_file(run.folder / "model.safetensors") for run in runs)
+    assert not torch.equal(one["classifier.weight"], two["classifier.weight"])
+    assert (runs[0].folder / "preprocessor_config.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"space": {"learning_rat": [1e-3]}}, hf_soup.RecipeError, '"learning_rat"; did you mean "learning_rate"'),
+        ({"space": {"output_dir": ["x"]}}, hf_soup.RecipeError, "set by the sweep itself"),
+        ({"space": {"learning_rate": []}}, hf_soup.RecipeError, "space is empty"),
+        ({"space": {"lr_scheduler_type": ["cosin"]}}, hf_soup.RecipeError, "TrainingArguments refuses"),
+        ({"label_column": "lable"}, hf_soup.DataError, 'no label column "lable"; did you mean "label"'),
+        ({"text_columns": ["txt"]}, hf_soup.DataError, 'no text column "txt"; did you mean "text"'),
+        ({"task": "image-clasification"}, hf_soup.RecipeError, 'no task called "image-clasification"'),
+        ({"space": [{"augment": {"rotate": 3}}]}, hf_soup.RecipeError, "texts have no augmentation"),
+    ],
+)
+def test_bad_input(base, data, tmp_path, options, error, message):
+    """Wrong fields, columns and tasks are told, with the nearest name, before anything is trained."""
+    with pytest.raises(error, match=message):
+        run_sweep(base, data, tmp_path / "runs", **options)
+    assert not list(tmp_path.glob("runs/run-*/model.safetensors"))
+
+
+def test_a_base_model_without_tokenizer(data, tmp_path):
+    """A folder with weights alone says that the tokenizer is missing."""
+    testing.tiny_text_model(0).save_pretrained(tmp_path / "bare")
+    with pytest.raises(hf_soup.DataError, match="no tokenizer that loads"):
+        run_sweep(tmp_path / "bare", data, tmp_path / "runs")
+
+
+def test_a_folder_that_is_no_sweep(tmp_path):
+    """`load_sweep` of something else says what it lacks."""
+    with pytest.raises(hf_soup.TrainingError, match=r"no sweep\.json"):
+        hf_soup.load_sweep(tmp_path)
+
+
+def test_a_run_that_diverges_is_told(base, data, tmp_path):
+    """A loss that is no number is an error, and the folder does not count as a run."""
+    with pytest.raises(hf_soup.TrainingError, match="diverged"):
+        run_sweep(base, data, tmp_path, [{"learning_rate": 1e30, "max_grad_norm": 0, "optim": "sgd"}])
+    assert not (tmp_path / "run-0" / "run.json").exists()
