@@ -16,9 +16,9 @@ from .evaluation.evaluator import Evaluator, task_of
 from .evaluation.trials import ModelTrials, as_score, cook_in_memory
 from .lookup import load_function, parameters
 from .merging.plan import bind_method, make_plan
-from .soup import Soup, as_plain
+from .soup import Soup
 from .training.sweep import Sweep, run_sweep
-from .types import Recipe, Score
+from .types import Recipe, Score, plain
 
 
 if TYPE_CHECKING:
@@ -91,8 +91,7 @@ def merge(
         [`IncompatibleError`]: if they cannot be averaged, with every offender.
         [`RecipeError`]: if weights, method, strategy or parameters are wrong.
     """
-    find_method, find_strategy = load_function("method", method), load_function("strategy", strategy or "uniform")
-    for_method, for_strategy = _share_out(params, parameters(find_method), parameters(find_strategy), method, strategy)
+    find_strategy, for_method, for_strategy = share_out(method, strategy, params)
     if weights is not None and strategy is not None:
         raise RecipeError(f'give either weights or a strategy: strategy="{strategy}" finds the weights itself.')
     if evaluator is not None and strategy is None:
@@ -125,7 +124,7 @@ def merge(
         trials.close()
     selection = {
         "strategy": strategy,
-        "params": as_plain(for_strategy),
+        "params": for_strategy,
         "metric": final.metric,
         "split": final.split,
         "score": final.value,
@@ -264,6 +263,26 @@ def compare(
     return compare_models(entries, bound, metric=metric, selected_on=selected_on)
 
 
+def share_out(
+    method: str, strategy: str | None, params: Mapping[str, Any]
+) -> tuple[Callable[..., Recipe], dict[str, Any], dict[str, Any]]:
+    """The strategy's function, and which parameters are the method's and which the strategy's.
+
+    Raises:
+        [`RecipeError`]: if there is no such method or strategy, or neither takes one of the parameters.
+    """
+    find = load_function("strategy", strategy or "uniform")
+    of_method, of_strategy = parameters(load_function("method", method)), parameters(find)
+    for name in params:
+        if name not in of_method and name not in of_strategy:
+            what = f'neither the method "{method}" nor the strategy "{strategy or "uniform"}" takes'
+            raise RecipeError(f'{what} a parameter "{name}"{did_you_mean(name, {**of_method, **of_strategy})}')
+    for_method, for_strategy = (
+        {k: plain(params[k]) for k in params if k in known} for known in (of_method, of_strategy)
+    )
+    return find, for_method, for_strategy
+
+
 def bind_evaluator(evaluator: Evaluation, candidates: Sequence[Checkpoint], *, split: str = VALIDATION) -> Any:
     """An evaluator that has the ingredients' tokenizer or image processor; plain functions stay as they are.
 
@@ -276,23 +295,11 @@ def bind_evaluator(evaluator: Evaluation, candidates: Sequence[Checkpoint], *, s
         evaluator = Evaluator(evaluator, split=split)
     if isinstance(evaluator, Evaluator):
         folder = next((item.folder for item in candidates if item.companions and item.folder), None)
-        task = task_of(candidates[0].config, evaluator.task)
+        task = task_of(candidates[0].architecture, evaluator.task)
         return evaluator.with_processing_class(folder and str(folder), task)
     if not callable(evaluator):
         raise RecipeError(f"an evaluator is an Evaluator, a data set, or a function of a model, not {evaluator!r}.")
     return lambda model: as_score(evaluator(model))
-
-
-def _share_out(
-    params: Mapping[str, Any], of_method: Mapping, of_strategy: Mapping, method: str, strategy: str | None
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    for name in params:
-        if name not in of_method and name not in of_strategy:
-            what = f'neither the method "{method}" nor the strategy "{strategy or "uniform"}" takes'
-            raise RecipeError(f'{what} a parameter "{name}"{did_you_mean(name, {**of_method, **of_strategy})}')
-    return {k: as_plain(v) for k, v in params.items() if k in of_method}, {
-        k: v for k, v in params.items() if k in of_strategy
-    }
 
 
 def _uniform(candidates: Sequence[Checkpoint]) -> Soup:

@@ -12,24 +12,29 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .api import compare, cook_recipe, merge, sweep
+from .api import compare, cook_recipe, merge, share_out, sweep
+from .checkpoints.memory import quiet_transformers
 from .checkpoints.source import open_all
-from .data import label_column, label_names, load_data
+from .checkpoints.writer import staged_folder
+from .data import hash_rows, label_column, label_names, load_data
 from .errors import RecipeError
-from .evaluation.compare import Comparison
+from .evaluation.compare import TEST, VALIDATION, Comparison
 from .evaluation.evaluator import Evaluator
 from .lookup import load_module
-from .recipes import CookFile, Data, PretrainStage, is_recipe, load_cook_file, load_recipe, read_yaml
+from .metrics import load_metric
+from .recipes import CookFile, Data, is_recipe, load_cook_file, load_recipe, read_yaml
 from .soup import Soup
 from .training.run import write_json
 from .training.sweep import Sweep
-from .transforms import check_transform, shifted_copy
+from .transforms import shifted_copy
 
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 COOKED_FILE = "cooked.json"  # written last: what was cooked from what
+BLANK_FILE = "made_from.json"  # beside a model with random weights: its section of the cook file
+PRETRAIN, TRAIN = "pretrain", "train"  # sets that nobody is scored on
 
 
 class Cooked(NamedTuple):
@@ -88,64 +93,81 @@ def cook(
 
 def _cook_stages(plan: CookFile, output_dir: Path | None) -> Cooked:
     folder = (output_dir or Path(plan.output_dir)).resolve()
-    base = str(_pretrain(plan.pretrain, plan, folder / "pretrained")) if plan.pretrain else plan.base_model
-    runs = _sweep(plan, base, folder / "runs") if plan.sweep else None
+    sets = _load_sets(plan)
+    _check_settings(plan)
+    base = str(_pretrain(plan, sets, folder / "pretrained")) if plan.pretrain else plan.base_model
+    runs = _sweep(plan, sets, base, folder / "runs") if plan.sweep else None
     if plan.merge is None:
         return Cooked(None, sweep=runs)
     ingredients = runs or plan.ingredients
     target = folder / "soup"
-    key = _key(plan, ingredients)
+    key = _key(plan, sets, ingredients)
     comparison = _read_comparison(target) if plan.compare else None
-    whole = _read_json(folder / COOKED_FILE).get("key") == key and (target / "config.json").is_file()
-    if whole and (comparison or not plan.compare):
+    if _read_json(folder / COOKED_FILE).get("key") == key and (comparison or not plan.compare):
         soup = cook_recipe(load_recipe(target))
-    else:
-        soup = _merge(plan, ingredients)
-        comparison = _compare(plan, soup) if plan.compare else None
         soup.comparison = comparison
+    else:
+        soup = _merge(plan, sets, ingredients)
+        soup.comparison = comparison = _compare(plan, sets, soup) if plan.compare else None
         soup.save_pretrained(target, overwrite=True)
         write_json(folder / COOKED_FILE, {"key": key})
     if plan.push:
-        soup.comparison = comparison
         soup.push_to_hub(plan.push.repo_id, private=plan.push.private)
     return Cooked(soup, target, comparison, runs)
 
 
-def _merge(plan: CookFile, ingredients: Any) -> Soup:
+def _load_sets(plan: CookFile) -> dict[str, Dataset]:
+    """Every set of examples that a stage will need, before anything is trained; their label columns are there."""
+    data = plan.data
+    if data is None:
+        return {}
+    chooses = plan.merge is not None and plan.merge.strategy not in (None, "uniform")
+    splits = {PRETRAIN: plan.pretrain.data} if plan.pretrain else {}
+    splits |= {TRAIN: data.train} if plan.sweep else {}
+    splits |= {VALIDATION: data.validation} if plan.sweep or plan.compare or chooses else {}
+    splits |= {TEST: data.test} if plan.compare else {}
+    sets = {name: load_data(data.path, name=data.name, split=split) for name, split in splits.items()}
+    for name, part in data.shifted.items() if plan.compare else ():
+        if name in sets:
+            raise RecipeError(f"`data.shifted.{name}`: call it otherwise, that is the name of a part of the data.")
+        path = {"path": part.path, "name": part.name} if part.path else {"path": data.path, "name": data.name}
+        examples = load_data(**path, split=part.split or (TEST if part.path else data.test))
+        sets[name] = _transformed(examples, part.transform, data) if part.transform else examples
+    for examples in sets.values():
+        label_column(examples, data.label_column)
+    return sets
+
+
+def _check_settings(plan: CookFile) -> None:
+    """Names and parameters of later stages, told before anything is trained."""
+    for stage in (plan.merge, plan.compare):
+        if stage is not None and stage.metric is not None:
+            load_metric(stage.metric)
+    if plan.merge is not None:
+        share_out(plan.merge.method, plan.merge.strategy, plan.merge.params)
+
+
+def _merge(plan: CookFile, sets: Mapping[str, Dataset], ingredients: Any) -> Soup:
     options = dataclasses.asdict(plan.merge)
     metric, params = options.pop("metric"), options.pop("params")
     if options["strategy"] not in (None, "uniform"):
-        options["evaluator"] = _evaluator(plan, _load(plan.data, plan.data.validation), "validation", metric)
+        options["evaluator"] = _evaluator(plan, sets, VALIDATION, metric)
     return merge(ingredients, **options, **params)
 
 
-def _compare(plan: CookFile, soup: Soup) -> Comparison:
-    data = plan.data
+def _compare(plan: CookFile, sets: Mapping[str, Dataset], soup: Soup) -> Comparison:
     metric = plan.compare.metric or plan.merge.metric
-    shifted = {}
-    for name, part in data.shifted.items():
-        if part.path:
-            examples = load_data(part.path, name=part.name, split=part.split or "test")
-        else:
-            examples = _load(data, part.split or data.test)
-        if part.transform:
-            examples = _transformed(examples, part.transform, plan)
-        shifted[name] = _evaluator(plan, examples, name, metric)
-    return compare(
-        soup,
-        test=_evaluator(plan, _load(data, data.test), "test", metric),
-        shifted=shifted,
-        validation=_evaluator(plan, _load(data, data.validation), "validation", metric),
-        metric=metric,
-    )
+    evaluators = {name: _evaluator(plan, sets, name, metric) for name in sets if name not in (PRETRAIN, TRAIN)}
+    validation, test = evaluators.pop(VALIDATION), evaluators.pop(TEST)
+    return compare(soup, test=test, shifted=evaluators, validation=validation, metric=metric)
 
 
-def _sweep(plan: CookFile, base: str, folder: Path) -> Sweep:
+def _sweep(plan: CookFile, sets: Mapping[str, Dataset], base: str, folder: Path) -> Sweep:
     stage = plan.sweep
     return sweep(
         base,
-        _load(plan.data, plan.data.train),
-        validation=_load(plan.data, plan.data.validation),
+        sets[TRAIN],
+        validation=sets[VALIDATION],
         metric=plan.merge.metric if plan.merge else None,
         space=stage.space,
         n_runs=stage.n_runs,
@@ -157,27 +179,33 @@ def _sweep(plan: CookFile, base: str, folder: Path) -> Sweep:
     )
 
 
-def _pretrain(stage: PretrainStage, plan: CookFile, folder: Path) -> Path:
+def _pretrain(plan: CookFile, sets: Mapping[str, Dataset], folder: Path) -> Path:
     """A model from a config, trained on its own part of the data: a sweep of one run."""
-    data = _load(plan.data, stage.data)
+    stage = plan.pretrain
     blank = folder / "blank"
-    if not (blank / "config.json").is_file():
-        _make_blank(stage, data, plan, blank)
-    space = [{"augment": stage.transform} if stage.transform else {"seed": 0}]
+    made_from = {"config": stage.config, "processor": stage.processor}
+    if not blank.is_dir():
+        _make_blank(plan, sets[PRETRAIN], made_from, blank)
+    if _read_json(blank / BLANK_FILE) != made_from:
+        raise RecipeError(
+            f"{blank} was made from another `pretrain` section. Use another output_dir, or delete {folder}."
+        )
     runs = sweep(
-        blank, data, space=space, output_dir=folder / "runs", training_args=stage.training_args, **_task(plan)
+        blank,
+        sets[PRETRAIN],
+        space=[{"augment": stage.transform} if stage.transform else {}],
+        output_dir=folder / "runs",
+        training_args=stage.training_args,
+        **_task(plan),
     )
     return runs[0].folder
 
 
-def _make_blank(stage: PretrainStage, data: Dataset, plan: CookFile, folder: Path) -> None:
+def _make_blank(plan: CookFile, data: Dataset, made_from: Mapping[str, Any], folder: Path) -> None:
     """Save a model with random weights, built from its config, and its processor."""
     import transformers
 
-    from .checkpoints.memory import quiet_transformers
-    from .checkpoints.writer import staged_folder
-
-    config = dict(stage.config)
+    config = dict(made_from["config"])
     kind = config.pop("model_type", None)
     if kind not in transformers.CONFIG_MAPPING:
         raise RecipeError(f"`pretrain.config.model_type` is {kind!r}; transformers knows no such model.")
@@ -187,35 +215,33 @@ def _make_blank(stage: PretrainStage, data: Dataset, plan: CookFile, folder: Pat
         transformers.set_seed(0)
         config = transformers.AutoConfig.for_model(kind, **config, id2label=dict(enumerate(labels)))
         getattr(transformers, task.AUTO_CLASS).from_config(config).save_pretrained(stage_folder)
-        write_json(stage_folder / "preprocessor_config.json", stage.processor)
+        write_json(stage_folder / "preprocessor_config.json", made_from["processor"])
+        write_json(stage_folder / BLANK_FILE, made_from)
 
 
-def _load(data: Data, split: str) -> Dataset:
-    return load_data(data.path, name=data.name, split=split)
-
-
-def _transformed(examples: Dataset, transform: Mapping[str, float], plan: CookFile) -> Dataset:
-    check_transform(transform)
-    image = load_module("task", "image-classification")
-    (column,) = image.columns(examples, None, label_column(examples, plan.data.label_column))
+def _transformed(examples: Dataset, transform: Mapping[str, float], data: Data) -> Dataset:
+    (column,) = load_module("task", "image-classification").columns(
+        examples, None, label_column(examples, data.label_column)
+    )
     return shifted_copy(examples, column, transform)
 
 
-def _evaluator(plan: CookFile, examples: Dataset, split: str, metric: str | None) -> Evaluator:
-    return Evaluator(examples, split=split, metric=metric, path=plan.data.path, **_task(plan))
+def _evaluator(plan: CookFile, sets: Mapping[str, Dataset], name: str, metric: str | None) -> Evaluator:
+    return Evaluator(sets[name], split=name, metric=metric, path=plan.data.path, **_task(plan))
 
 
 def _task(plan: CookFile) -> dict[str, Any]:
     return {"task": plan.task, "label_column": plan.data.label_column, "text_columns": plan.data.text_columns}
 
 
-def _key(plan: CookFile, ingredients: Any) -> str:
-    """What the soup depends on: the stages after the sweep, and the ingredients as they are now."""
+def _key(plan: CookFile, sets: Mapping[str, Dataset], ingredients: Any) -> str:
+    """What the soup depends on: the stages after the sweep, the content of the data, and the ingredients as they are."""
     import xxhash
 
     stages = {name: dataclasses.asdict(plan)[name] for name in ("data", "task", "merge", "compare")}
+    content = {name: hash_rows(data).fingerprint for name, data in sets.items() if name not in (PRETRAIN, TRAIN)}
     pinned = [dataclasses.asdict(item.ingredient) for item in open_all(ingredients)]
-    return xxhash.xxh3_128_hexdigest(json.dumps([stages, pinned], sort_keys=True).encode())
+    return xxhash.xxh3_128_hexdigest(json.dumps([stages, content, pinned], sort_keys=True).encode())
 
 
 def _read_comparison(folder: Path) -> Comparison | None:

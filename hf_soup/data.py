@@ -261,7 +261,9 @@ def _slice(dataset: Dataset, split: str) -> Dataset:
         (part,) = ReadInstruction.from_spec(split).to_absolute({name: len(dataset)})
     except (ValueError, AssertionError) as error:
         raise DataError(f"{split!r} is no slice of {len(dataset)} rows: {error}") from None
-    return dataset.select(range(part.from_ or 0, len(dataset) if part.to is None else part.to))
+    stop = len(dataset) if part.to is None else part.to
+    rows = range(part.from_ or 0, stop)
+    return dataset.select(rows if rows else [])
 
 
 def _printable(value: Any) -> str:

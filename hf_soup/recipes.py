@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
 import re
 import typing
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from .errors import RecipeError, did_you_mean
-from .types import Ingredient, Recipe
+from .types import Ingredient, Recipe, plain
 
 
 RECIPE_FILE = "soup_recipe.yaml"
@@ -205,6 +204,9 @@ def load_recipe(path: str | os.PathLike) -> Recipe:
         path (`str` or `os.PathLike`):
             A `soup_recipe.yaml`, or the folder of a soup that holds one. Relative sources are taken from its folder.
 
+    Returns:
+        [`Recipe`]
+
     Raises:
         [`RecipeError`]: if it cannot be read, has an unknown key or a value of the wrong type.
     """
@@ -244,7 +246,7 @@ def dump_recipe(recipe: Recipe, folder: str | os.PathLike | None = None) -> str:
                 item["name"] if folder is None else os.path.relpath(item["source"], os.path.abspath(folder))
             )
     return yaml.safe_dump(
-        _plain({"hf_soup_recipe": FORMAT, **data}),
+        plain({"hf_soup_recipe": FORMAT, **data}),
         sort_keys=False,
         allow_unicode=True,
         width=119,
@@ -277,17 +279,6 @@ def _anchor(item: Ingredient, folder: Path) -> Ingredient:
     return replace(item, source=os.path.abspath(folder / item.source))
 
 
-def _plain(value: Any) -> Any:
-    """Tuples to lists, whole floats to integers: 1, not 1.0."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and math.isfinite(value) and value == int(value) and abs(value) < 2**53:
-        return int(value)
-    return value
-
-
 def _build(cls: type[T], data: Mapping[str, Any], path: str) -> T:
     import pydantic
 
@@ -318,11 +309,9 @@ def _explain(cls: type, error: Mapping[str, Any]) -> str:
 def _fields_at(cls: Any, keys: list[Any]) -> list[str]:
     """The field names of the dataclass that lies below `keys`, followed through optional, list and mapping types."""
     for key in keys:
-        hint = typing.get_type_hints(cls)[key] if dataclasses.is_dataclass(cls) else cls
-        while not dataclasses.is_dataclass(hint) and typing.get_args(hint):
-            inner = [item for item in typing.get_args(hint) if item is not type(None)]
-            hint = next((item for item in inner if dataclasses.is_dataclass(item) or typing.get_args(item)), inner[-1])
-        cls = hint
+        hint = typing.get_type_hints(cls)[key] if dataclasses.is_dataclass(cls) else typing.get_args(cls)[-1]
+        inner = [item for item in typing.get_args(hint) if item is not type(None)]
+        cls = inner[0] if type(None) in typing.get_args(hint) else hint
     return [item.name for item in dataclasses.fields(cls)] if dataclasses.is_dataclass(cls) else []
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tqdm.auto import tqdm
 
@@ -213,8 +213,3 @@ def versions() -> dict[str, str]:
     import transformers
 
     return {"hf_soup": __version__, "torch": str(torch.__version__), "transformers": transformers.__version__}
-
-
-def as_plain(value: Any) -> Any:
-    """Parameters as a recipe stores them: tuples as lists."""
-    return json.loads(json.dumps(value))

@@ -123,7 +123,18 @@ class Recipe:
         decisive = asdict(self)
         for key in ("selection", "output", "versions"):
             del decisive[key]
-        return xxhash.xxh3_128_hexdigest(json.dumps(decisive, sort_keys=True).encode())
+        return xxhash.xxh3_128_hexdigest(json.dumps(plain(decisive), sort_keys=True).encode())
+
+
+def plain(value: Any) -> Any:
+    """A value as files hold it: lists for tuples, string keys, and whole numbers without a point (1, not 1.0)."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return int(value)
+    return value
 
 
 def _rows(weights: Any) -> tuple[float, ...] | dict[str, tuple[float, ...]]:

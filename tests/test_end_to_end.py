@@ -160,7 +160,7 @@ def test_shipped_recipes_load(recipe):
         ("merge.metric=accurracy", 'no metric "accurracy"'),
         ("merge.params={acept: '>'}", 'a parameter "acept"; did you mean "accept"'),
         ("merge.strategy=gredy", 'no strategy called "gredy"'),
-        ("base_model=/nowhere/at/all", "tokenizer that loads"),
+        ("base_model=/nowhere/at/all", "no tokenizer that loads"),
     ],
 )
 def test_bad_values_are_told_before_anything_is_trained(kitchen, override, message):

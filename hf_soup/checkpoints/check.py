@@ -93,7 +93,7 @@ def check_checkpoints(checkpoints: Sequence[Checkpoint]) -> CheckReport:
     Returns:
         [`CheckReport`]: with every problem, not just the first.
     """
-    usual_architecture = _usual(checkpoints, _architecture)
+    usual_architecture = _usual(checkpoints, lambda item: item.architecture)
     usual_labels = _usual(checkpoints, _labels)
     keys = _usual(checkpoints, lambda item: tuple(item.specs))
     shapes = {
@@ -101,8 +101,8 @@ def check_checkpoints(checkpoints: Sequence[Checkpoint]) -> CheckReport:
     }
     problems = []
     for item in checkpoints:
-        if _architecture(item) != usual_architecture:
-            problems.append(f"{item.name} is a {_architecture(item)}, the others are {usual_architecture}")
+        if item.architecture != usual_architecture:
+            problems.append(f"{item.name} is a {item.architecture}, the others are {usual_architecture}")
             continue  # its tensors differ of course
         problems += _key_problems(item, keys)
         problems += _shape_problems(item, shapes)
@@ -141,10 +141,6 @@ def equal_or_counter(name: str, values: Sequence[Any]) -> bool:
 def _usual(checkpoints: Sequence[Checkpoint], value: Callable[[Checkpoint], Any]) -> Any:
     """What most have; the first of them where as many have something else."""
     return Counter(map(value, checkpoints)).most_common(1)[0][0]
-
-
-def _architecture(item: Checkpoint) -> str:
-    return (item.config.get("architectures") or [item.config.get("model_type") or "unknown architecture"])[0]
 
 
 def _labels(item: Checkpoint) -> tuple[str, ...]:

@@ -82,6 +82,11 @@ class Checkpoint:
         return self.ingredient.name
 
     @property
+    def architecture(self) -> str:
+        """The class that its configuration names, or the kind of model."""
+        return (self.config.get("architectures") or [self.config.get("model_type") or "unknown architecture"])[0]
+
+    @property
     def in_memory(self) -> bool:
         """Whether the weights were handed over in memory."""
         return self.tensors is not None
@@ -112,7 +117,7 @@ class Checkpoint:
     @cached_property
     def _on_disk(self) -> dict[str, TensorSpec]:
         """Where the tensors lie in local files; the weights of a Hub repository are fetched here."""
-        if not self.on_hub or all((self.folder / name).is_file() for name in self.ingredient.files):
+        if not self.on_hub:
             return self.specs
         with _hub_errors(self.ingredient.source, self.ingredient.revision):
             _fetch(self.ingredient.source, self.ingredient.revision, list(self.ingredient.files))
@@ -178,12 +183,7 @@ def distinct_names(ingredients: Sequence[Ingredient]) -> list[str]:
         "/".join(re.split(r"[/\\]", item.source)[-2:]) if item.source != MEMORY else item.name for item in ingredients
     ]
     names = [long if names.count(name) > 1 else name for name, long in zip(names, longer, strict=True)]
-    seen: dict[str, int] = {}
-    for index, name in enumerate(names):
-        seen[name] = seen.get(name, 0) + 1
-        if names.count(name) > 1:
-            names[index] = f"{name}-{seen[name]}"
-    return names
+    return [f"{name}-{names[:i].count(name) + 1}" if names.count(name) > 1 else name for i, name in enumerate(names)]
 
 
 def _reopen(ingredient: Ingredient) -> Checkpoint:
@@ -393,7 +393,9 @@ def _open_state(state: Mapping[str, torch.Tensor], name: str, config: Any) -> Ch
         raise IngredientError("a state dict does not say what it is the state of: give `config=` as well.")
     config = config if isinstance(config, Mapping) else config.to_dict()
     widest = next((str(t.dtype).removeprefix("torch.") for t in state.values() if t.is_floating_point()), "float32")
-    return _open_model(build_model({**config, "dtype": widest}, dict(state)), name)
+    model = build_model({**config, "dtype": widest}, dict(state))
+    vars(model).pop("_weight_conversions", None)  # how the names were found here; its file has transformers' own
+    return _open_model(model, name)
 
 
 def _open_tensors(tensors: dict[str, torch.Tensor], name: str, config: dict[str, Any]) -> Checkpoint:

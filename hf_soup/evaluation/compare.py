@@ -208,7 +208,7 @@ def compare_models(
     task = "auto"
     for entry in tqdm(entries, desc="Comparing", unit="model", leave=False):
         model = entry.load()
-        task = task_of(model.config.to_dict(), next(iter(sets.values())).task)
+        task = task_of(type(model).__name__, next(iter(sets.values())).task)
         predictions[entry.name] = {name: evaluator.predict(model) for name, evaluator in sets.items()}
         del model
     single = [entry.name for entry in entries if entry.kind == "ingredient"]

@@ -94,7 +94,7 @@ class Evaluator:
         Returns:
             [`Score`]
         """
-        return self.score(self.predict(model), task_of(model.config.to_dict(), self.task))
+        return self.score(self.predict(model), task_of(type(model).__name__, self.task))
 
     def score(self, predictions: Predictions, task: str) -> Score:
         """The score of predictions that were made already."""
@@ -122,7 +122,7 @@ class Evaluator:
         import numpy as np
         import torch
 
-        task = load_module("task", task_of(model.config.to_dict(), self.task))
+        task = load_module("task", task_of(type(model).__name__, self.task))
         encoded, order = self._encoded(task, model)
         collate = task.collator(self._processing_class(task))
         device = self.device if self.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
@@ -181,7 +181,7 @@ class Evaluator:
         return cache[key]
 
 
-def task_of(config: dict[str, Any], task: str = "auto") -> str:
+def task_of(architecture: str, task: str = "auto") -> str:
     """The task that was named, or the one that a model's architecture ends in.
 
     Raises:
@@ -191,9 +191,7 @@ def task_of(config: dict[str, Any], task: str = "auto") -> str:
     if task != "auto":
         load_module("task", task)
         return task
-    architecture = (config.get("architectures") or [""])[0]
     for name in names("task"):
         if architecture.endswith(load_module("task", name).ARCHITECTURE):
             return name
-    found = architecture or "a model without architecture"
-    raise DataError(f"no task fits {found}: give task= as one of {', '.join(names('task'))}.")
+    raise DataError(f"no task fits a {architecture}: give task= as one of {', '.join(names('task'))}.")

@@ -28,11 +28,13 @@ def load_processing_class(source: str) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(source)
+        tokenizer = AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError, TypeError) as error:
-        raise DataError(
-            f"{source} has no tokenizer that loads ({str(error).splitlines()[0]}). Save one beside it."
-        ) from None
+        why = str(error).splitlines()[0]
+        raise DataError(f"{source} has no tokenizer that loads ({why}). Save one beside it.") from None
+    if len(tokenizer) <= len(set(tokenizer.all_special_tokens)):  # what transformers makes when there are no files
+        raise DataError(f"{source} has no tokenizer. Save one beside it.")
+    return tokenizer
 
 
 def columns(dataset: Dataset, given: Sequence[str] | None, label: str) -> list[str]:

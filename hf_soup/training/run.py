@@ -21,6 +21,7 @@ from ..version import __version__
 
 if TYPE_CHECKING:
     from datasets import Dataset
+    from transformers import PreTrainedModel
 
 RUN_FILE = "run.json"  # written last: a folder without it is no whole run
 OURS = ("augment",)  # settings besides the fields of TrainingArguments
@@ -149,10 +150,7 @@ def train_run(bench: Bench, params: Mapping[str, Any], folder: Path) -> Run:
         )
         trainer.remove_callback(PrinterCallback)
         result = trainer.train()
-        if not math.isfinite(result.training_loss):
-            raise TrainingError(
-                f"{folder.name} diverged: its training loss is {result.training_loss}. Lower the learning rate."
-            )
+        _refuse_divergence(folder.name, result.training_loss, model)
         metrics = trainer.evaluate() if bench.validation is not None else {}
         trainer.save_model(str(folder))
         trainer.state.save_to_json(str(folder / "trainer_state.json"))
@@ -178,11 +176,23 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
     os.replace(aside, path)
 
 
+def _refuse_divergence(name: str, loss: float, model: PreTrainedModel) -> None:
+    finite = math.isfinite(loss) and all(bool(weight.isfinite().all()) for weight in model.parameters())
+    if not finite:
+        raise TrainingError(f"{name} diverged: its loss is {loss} or a weight is not finite. Lower the learning rate.")
+
+
 def _arguments(folder: Path, settings: Mapping[str, Any]) -> Any:
     import torch
     from transformers import TrainingArguments
 
-    quiet = {"disable_tqdm": True, "logging_strategy": "no", "save_strategy": "no", "report_to": "none"}
+    quiet = {
+        "disable_tqdm": True,
+        "logging_strategy": "no",
+        "logging_nan_inf_filter": False,
+        "save_strategy": "no",
+        "report_to": "none",
+    }
     ours = {"remove_unused_columns": False, "dataloader_pin_memory": torch.cuda.is_available()}
     try:
         return TrainingArguments(output_dir=str(folder), **{**quiet, **ours, **settings})

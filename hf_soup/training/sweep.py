@@ -97,7 +97,7 @@ def run_sweep(
     folder = Path(output_dir).resolve()
     module = load_module("task", task if task != "auto" else _guess_task(train))
     fixed = {
-        "base_model": str(Path(base_model).resolve()) if os.path.isdir(base_model) else str(base_model),
+        "base_model": _base_identity(base_model),
         "task": module.__name__.split(".")[-1].replace("_", "-"),
         "train": hash_rows(train).fingerprint,
         "validation": hash_rows(validation).fingerprint if validation is not None else None,
@@ -109,12 +109,25 @@ def run_sweep(
     if not start.is_dir():
         _make_start(base_model, train, start, module, head_seed, label_column)
     bench = _bench(module, start, train, validation, metric, training_args, label_column, text_columns)
-    runs = []
+    runs: list[Run] = []
     with tqdm(run_names.items(), desc="Sweep", unit="run", leave=False) as bar:
         for name, setting in bar:
             bar.set_postfix_str(f"{name}: {', '.join(f'{key}={value}' for key, value in setting.items())}"[:80])
             runs.append(load_run(folder / name) or train_run(bench, setting, folder / name))
     return Sweep(start, tuple(runs))
+
+
+def _base_identity(base_model: str | os.PathLike) -> str:
+    """A Hub id as it is; a folder by the content of its weights, wherever it lies."""
+    import xxhash
+
+    if not os.path.isdir(base_model):
+        return str(base_model)
+    digest = xxhash.xxh3_128()
+    for path in sorted(Path(base_model).glob("*")):
+        if path.suffix in (".safetensors", ".bin"):
+            digest.update(path.name.encode() + path.read_bytes())
+    return "xxh3-128:" + digest.hexdigest()
 
 
 def _register(

@@ -16,11 +16,12 @@ from hf_soup.types import Ingredient
 def test_folder_model_and_state_dicts_are_the_same_ingredient(text_runs):
     """A folder, the loaded model, its state dict and the tensors of its file hold the same tensors."""
     model = testing.tiny_text_model(0)
+    config = with_architecture(model)
     folder = open_checkpoint(text_runs[0])
     others = [
         open_checkpoint(model),
-        open_checkpoint(model.state_dict(), config=model.config),
-        open_checkpoint(load_file(text_runs[0] / "model.safetensors"), config=model.config),
+        open_checkpoint(model.state_dict(), config=config),
+        open_checkpoint(load_file(text_runs[0] / "model.safetensors"), config=config),
     ]
     for other in others:
         assert set(other.specs) == set(folder.specs)

@@ -156,7 +156,7 @@ def test_bad_input(base, data, tmp_path, options, error, message):
 def test_a_base_model_without_tokenizer(data, tmp_path):
     """A folder with weights alone says that the tokenizer is missing."""
     testing.tiny_text_model(0).save_pretrained(tmp_path / "bare")
-    with pytest.raises(hf_soup.DataError, match="no tokenizer that loads"):
+    with pytest.raises(hf_soup.DataError, match="no tokenizer"):
         run_sweep(tmp_path / "bare", data, tmp_path / "runs")
 
 
@@ -169,5 +169,5 @@ def test_a_folder_that_is_no_sweep(tmp_path):
 def test_a_run_that_diverges_is_told(base, data, tmp_path):
     """A loss that is no number is an error, and the folder does not count as a run."""
     with pytest.raises(hf_soup.TrainingError, match="diverged"):
-        run_sweep(base, data, tmp_path, [{"learning_rate": 1e30, "max_grad_norm": 0, "optim": "sgd"}])
+        run_sweep(base, data, tmp_path, [{"learning_rate": 1e38, "max_grad_norm": 0, "optim": "sgd"}])
     assert not (tmp_path / "run-0" / "run.json").exists()
