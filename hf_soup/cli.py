@@ -36,7 +36,8 @@ class Group(click.Group):
 def main() -> None:
     """Model soups: average fine-tuned models of the Hugging Face ecosystem, and see whether it helped."""
     warnings.showwarning = lambda message, *_, **__: click.echo(f"Note: {message}", err=True)
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    if not sys.stderr.isatty() or os.environ.get("HF_HUB_DISABLE_PROGRESS_BARS"):  # bars are for people
+        _hide_bars()
 
 
 def _help(function: Callable, parameter: inspect.Parameter) -> str:
@@ -46,16 +47,38 @@ def _help(function: Callable, parameter: inspect.Parameter) -> str:
     return "" if start is None else lines[start + 1]
 
 
+def _hide_bars() -> None:
+    os.environ |= {"TQDM_DISABLE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+
+
+def _without_bars_if_quiet(_: click.Context, __: click.Parameter, form: str | None) -> str | None:
+    if form == "quiet":
+        _hide_bars()
+    return form
+
+
 def output_options(command: Callable) -> Callable:
-    """`--format`, `--json` and `--quiet`, as in the `hf` command."""
-    kinds = click.Choice(["human", "json", "quiet"])
-    command = click.option(
-        "--format", "form", type=kinds, default="human", show_default=True, help="What goes to stdout."
-    )(command)
-    command = click.option("--json", "form", flag_value="json", help="Same as --format json.")(command)
-    return click.option(
-        "-q", "--quiet", "form", flag_value="quiet", help="Same as --format quiet: the result's path only."
-    )(command)
+    """`--format`, `--json` and `--quiet`, as in the `hf` command; quiet shows no bars either."""
+    options = [
+        click.option(
+            *("--format", "form"),
+            type=click.Choice(["human", "json", "quiet"]),
+            default="human",
+            show_default=True,
+            callback=_without_bars_if_quiet,
+            help="What goes to stdout.",
+        ),
+        click.option("--json", "form", flag_value="json", help="Same as --format json."),
+        click.option(
+            *("-q", "--quiet", "form"),
+            flag_value="quiet",
+            callback=_without_bars_if_quiet,
+            help="Same as --format quiet: the result's path only.",
+        ),
+    ]
+    for option in options:
+        command = option(command)
+    return command
 
 
 def plugin_options(command: Callable) -> Callable:
@@ -74,7 +97,7 @@ def plugin_options(command: Callable) -> Callable:
 
 
 @main.command("merge")
-@click.argument("ingredients", nargs=-1, required=True)
+@click.argument("ingredients", nargs=-1)
 @click.option("-o", "--output", required=True, help="The folder to make.")
 @click.option(
     "-w",
@@ -128,7 +151,7 @@ def merge_command(
 
 
 @main.command("check")
-@click.argument("ingredients", nargs=-1, required=True)
+@click.argument("ingredients", nargs=-1)
 @output_options
 def check_command(ingredients: tuple[str, ...], form: str) -> None:
     """Tell whether INGREDIENTS can be averaged, from headers and configurations. Exit code 1 if not."""

@@ -235,7 +235,7 @@ def _task(plan: CookFile) -> dict[str, Any]:
 
 
 def _key(plan: CookFile, sets: Mapping[str, Dataset], ingredients: Any) -> str:
-    """What the soup depends on: the stages after the sweep, the content of the data, and the ingredients as they are."""
+    """What the soup depends on: the stages after the sweep, the content of the data, and the ingredients."""
     import xxhash
 
     stages = {name: dataclasses.asdict(plan)[name] for name in ("data", "task", "merge", "compare")}

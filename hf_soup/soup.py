@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from .checkpoints.digest import combined_digest
 from .checkpoints.source import Checkpoint
 from .checkpoints.writer import staged_folder, write_weights
-from .evaluation.compare import Comparison
+from .evaluation.compare import PICTURE, Comparison
 from .evaluation.trials import cook_in_memory, output_config
 from .hub.card import render_card
 from .hub.push import push_folder
@@ -199,7 +199,9 @@ class Soup:
             (folder / name).write_bytes(content)
         if self.comparison is not None:
             self.comparison.save(folder)
-        (folder / "README.md").write_text(render_card(recipe, config, self.comparison), encoding="utf-8")
+        picture = PICTURE if (folder / PICTURE).exists() else None
+        card = render_card(recipe, config, self.comparison, picture=picture)
+        (folder / "README.md").write_text(card, encoding="utf-8")
         (folder / RECIPE_FILE).write_text(recipe_text, encoding="utf-8")
 
     def _companions(self) -> dict[str, bytes]:

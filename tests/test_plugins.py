@@ -30,7 +30,7 @@ def test_task_contract(name):
 
     task = lookup.load_module("task", name)
     assert hasattr(transformers, task.AUTO_CLASS)
-    for function in ("load_processing_class", "columns", "encode", "collator", "lengths"):
+    for function in ("load_processing_class", "columns", "check_augment", "encode", "collator", "lengths"):
         assert callable(getattr(task, function))
 
 

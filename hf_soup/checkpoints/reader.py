@@ -159,6 +159,25 @@ def shard_files(folder: Path) -> list[str]:
     return files
 
 
+def read_headers(folder: Path) -> tuple[dict[str, TensorSpec], dict[str, bytes]]:
+    """All tensors of a checkpoint folder by name, sorted, and the header of each of its files.
+
+    Raises:
+        [`IngredientError`]: if a file is corrupt, a tensor is in two shards, or there is none.
+    """
+    specs: dict[str, TensorSpec] = {}
+    headers = {}
+    for file in shard_files(folder):
+        headers[file], tensors = read_header(folder / file)
+        twice = sorted(specs.keys() & tensors.keys())
+        if twice:
+            raise IngredientError(f"{folder} has the tensor {twice[0]!r} in two shards. Save it again.")
+        specs |= tensors
+    if not specs:
+        raise IngredientError(f"{folder} holds no tensors.")
+    return dict(sorted(specs.items())), headers
+
+
 def _spec(name: str, entry: dict, file: str, data_start: int) -> TensorSpec:
     begin, end = entry["data_offsets"]
     shape = tuple(entry["shape"])

@@ -7,11 +7,10 @@ read.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import IngredientError, RecipeError
 from ..types import Ingredient
-from ..version import __version__
+from . import hub
 from .digest import combined_digest, tensor_digest
-from .reader import CODES, DTYPES, SAFE_INDEX, SAFE_WEIGHTS, TensorSpec, read_header, read_tensor, shard_files
+from .reader import CODES, SAFE_INDEX, SAFE_WEIGHTS, TensorSpec, read_headers, read_tensor
 
 
 if TYPE_CHECKING:
@@ -119,8 +118,7 @@ class Checkpoint:
         """Where the tensors lie in local files; the weights of a Hub repository are fetched here."""
         if not self.on_hub:
             return self.specs
-        with _hub_errors(self.ingredient.source, self.ingredient.revision):
-            _fetch(self.ingredient.source, self.ingredient.revision, list(self.ingredient.files))
+        hub.fetch(self.ingredient.source, self.ingredient.revision, list(self.ingredient.files))
         return _read_specs(self.folder)[0]
 
 
@@ -232,22 +230,16 @@ def _open_folder(folder: Path, name: str | None) -> Checkpoint:
 
 
 def _read_specs(folder: Path) -> tuple[dict[str, TensorSpec], dict[str, str]]:
+    """All tensors of a folder, and for each of its files what tells that it is still the same one."""
     import xxhash
 
     _refuse_other_formats(folder)
-    specs: dict[str, TensorSpec] = {}
+    specs, headers = read_headers(folder)
     files = {}
-    for file in shard_files(folder):
-        header, tensors = read_header(folder / file)
-        twice = sorted(specs.keys() & tensors.keys())
-        if twice:
-            raise IngredientError(f"{folder} has the tensor {twice[0]!r} in two shards. Save it again.")
-        specs |= tensors
+    for file, header in headers.items():
         stat = (folder / file).stat()
         files[file] = "stat:" + xxhash.xxh3_128_hexdigest(header + f"{stat.st_size}:{stat.st_mtime_ns}".encode())
-    if not specs:
-        raise IngredientError(f"{folder} holds no tensors.")
-    return dict(sorted(specs.items())), files
+    return specs, files
 
 
 def _refuse_other_formats(folder: Path) -> None:
@@ -293,88 +285,10 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 def _open_hub(repo_id: str, revision: str | None, name: str | None) -> Checkpoint:
     """Pin a repository: the commit, the digests of its weight files and their headers, without the weights."""
-    from huggingface_hub import constants
-
-    with _hub_errors(repo_id, revision):
-        pin = _from_cache if constants.HF_HUB_OFFLINE else _from_hub
-        commit, files, specs = pin(repo_id, revision)
-        folder = _fetch(repo_id, commit, ["config.json", *COMPANIONS])
-    ingredient = Ingredient(name or repo_id.split("/")[-1], repo_id, commit, files)
-    return Checkpoint(ingredient, _read_config(folder), specs, folder)
-
-
-@contextlib.contextmanager
-def _hub_errors(repo_id: str, revision: str | None) -> Iterator[None]:
-    """Turn the client's errors into ours, with what to do about each."""
-    from huggingface_hub import errors
-
-    try:
-        yield
-    except errors.GatedRepoError:
-        raise IngredientError(
-            f"{repo_id} is gated: ask for access on its page, log in with `hf auth login`, then try again."
-        ) from None
-    except errors.RevisionNotFoundError:
-        raise IngredientError(f"{repo_id} has no revision {revision!r}: name a branch, a tag or a commit.") from None
-    except errors.RepositoryNotFoundError:
-        raise IngredientError(
-            f"{repo_id} is neither a folder here nor a model on the Hub that you may see. Check the spelling; for a "
-            "private one, log in with `hf auth login`."
-        ) from None
-    except errors.NotASafetensorsRepoError:
-        raise IngredientError(f"{repo_id} has no safetensors weights. Convert them once and push them.") from None
-    except errors.HFValidationError as error:
-        raise IngredientError(f"{repo_id} is neither a folder here nor a Hub id: {error}") from None
-    except (OSError, errors.SafetensorsParsingError) as error:  # the client's HTTP errors are OSErrors
-        raise IngredientError(f"{repo_id} is no folder here, and the Hub did not give it: {error}") from None
-
-
-def _from_hub(repo_id: str, revision: str | None) -> tuple[str, dict[str, str], dict[str, TensorSpec]]:
-    """The commit, the digests and the tensors of a repository, headers by range requests."""
-    from huggingface_hub import HfApi
-
-    api = HfApi(library_name="hf_soup", library_version=__version__)
-    commit = api.model_info(repo_id, revision=revision).sha
-    metadata = api.get_safetensors_metadata(repo_id, revision=commit)
-    specs = {
-        name: TensorSpec(name, tuple(tensor.shape), _torch_name(tensor.dtype, repo_id), file)
-        for file, header in metadata.files_metadata.items()
-        for name, tensor in header.tensors.items()
-    }
-    digests = {
-        item.path: f"sha256:{item.lfs.sha256}" if item.lfs else f"sha1:{item.blob_id}"
-        for item in api.list_repo_tree(repo_id, revision=commit)
-        if item.path in metadata.files_metadata
-    }
-    return commit, dict(sorted(digests.items())), dict(sorted(specs.items()))
-
-
-def _from_cache(repo_id: str, revision: str | None) -> tuple[str, dict[str, str], dict[str, TensorSpec]]:
-    """The same from the local cache alone, where there is no network; a blob is called by its sha256."""
-    from huggingface_hub import snapshot_download
-
-    folder = Path(
-        snapshot_download(repo_id, revision=revision, allow_patterns=["*.safetensors"], local_files_only=True)
-    )
-    specs, files = _read_specs(folder)
-    digests = {file: (folder / file).resolve().name for file in files}
-    return folder.name, {f: f"sha{256 if len(d) == 64 else 1}:{d}" for f, d in digests.items()}, specs
-
-
-def _fetch(repo_id: str, revision: str | None, files: list[str]) -> Path:
-    from huggingface_hub import snapshot_download
-
-    return Path(
-        snapshot_download(
-            repo_id, revision=revision, allow_patterns=files, library_name="hf_soup", library_version=__version__
-        )
-    )
-
-
-def _torch_name(code: str, where: str) -> str:
-    if code not in DTYPES:
-        raise IngredientError(f"{where} has tensors of the type {code!r}, which cannot be averaged.")
-    return DTYPES[code][0]
+    pin = hub.pin(repo_id, revision)
+    folder = hub.fetch(repo_id, pin.commit, ["config.json", *COMPANIONS])
+    ingredient = Ingredient(name or repo_id.split("/")[-1], repo_id, pin.commit, pin.files)
+    return Checkpoint(ingredient, _read_config(folder), pin.specs, folder)
 
 
 def _open_model(model: PreTrainedModel, name: str) -> Checkpoint:

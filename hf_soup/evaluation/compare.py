@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tqdm.auto import tqdm
 
-from ..errors import EvaluationError
+from ..errors import EvaluationError, MissingExtraError
+from ..lookup import load_module
 from ..plots import Point, plot_scores
 from .ensemble import mean_logits
 from .evaluator import Evaluator, Predictions, task_of
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 VALIDATION, TEST = "validation", "test"
+PICTURE = "comparison.png"
 SHARED_ROWS = 0.01  # of the test rows may be known from selection before it is worth a warning
 
 
@@ -162,14 +164,12 @@ class Comparison:
         Returns:
             `Path`: the folder.
         """
-        from ..errors import MissingExtraError
-
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "comparison.md").write_text(self.table() + "\n", encoding="utf-8")
         (folder / "comparison.json").write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
         try:
-            self.plot().savefig(folder / "comparison.png")
+            self.plot().savefig(folder / PICTURE)
         except MissingExtraError as error:
             warnings.warn(f"no picture was drawn: {error}", stacklevel=2)
         return folder
@@ -215,8 +215,6 @@ def compare_models(
     ensemble = "logit ensemble"
     if len(single) > 1:
         predictions[ensemble] = {name: mean_logits([predictions[member][name] for member in single]) for name in sets}
-    from ..lookup import load_module
-
     metric = metric or next(iter(sets.values())).metric or load_module("task", task).METRIC
 
     def interval(name: str, part: str) -> Interval:
@@ -285,20 +283,21 @@ def _right(predictions: Predictions) -> Any:
 
 
 def _summary(differences: Mapping[str, Mapping[str, Interval]], sizes: Mapping[str, int], members: int) -> str:
-    """One sentence for each soup about the test set; points are hundredths of accuracy."""
+    """A sentence on the test set for each soup, and one on the shifted sets; points are hundredths of accuracy."""
     lines = []
     for soup, sets in differences.items():
-        for part, (value, low, high) in sets.items():
-            if part == VALIDATION:
-                continue
-            numbers = f"{value * 100:+.1f} [{low * 100:+.1f}, {high * 100:+.1f}] points of accuracy"
-            against = f"the best single model on {part}"
-            if low > 0:
-                lines.append(f"{soup}: {numbers} over {against}, at 1/{members} of the ensemble's cost.")
-            elif high < 0:
-                lines.append(f"{soup}: {numbers} against {against}: it is worse.")
-            else:
-                lines.append(
-                    f"{soup}: {numbers} against {against}: no difference that {sizes[part]} examples can show."
-                )
+        value, low, high = sets[TEST]
+        verdict = f"no difference that {sizes[TEST]} examples can show"
+        if low > 0:
+            verdict = f"a gain, at 1/{members} of the ensemble's cost"
+        elif high < 0:
+            verdict = "it is worse"
+        numbers = f"{value * 100:+.1f} [{low * 100:+.1f}, {high * 100:+.1f}]"
+        lines.append(f"{soup}: {numbers} points of accuracy against the best single model on test: {verdict}.")
+        shifts = [
+            f"{name} {value * 100:+.1f} [{low * 100:+.1f}, {high * 100:+.1f}]"
+            for name, (value, low, high) in sets.items()
+            if name not in (VALIDATION, TEST)
+        ]
+        lines += [f"{soup}, on shifted sets: {', '.join(shifts)}."] if shifts else []
     return "\n".join(lines)

@@ -14,7 +14,9 @@ from ..types import Recipe
 PIPELINES = {"ForSequenceClassification": "text-classification", "ForImageClassification": "image-classification"}
 
 
-def render_card(recipe: Recipe, config: Mapping[str, Any], comparison: Comparison | None = None) -> str:
+def render_card(
+    recipe: Recipe, config: Mapping[str, Any], comparison: Comparison | None = None, *, picture: str | None = None
+) -> str:
     """The README.md of a soup.
 
     Args:
@@ -24,6 +26,8 @@ def render_card(recipe: Recipe, config: Mapping[str, Any], comparison: Compariso
             Of the soup's model.
         comparison ([`Comparison`], *optional*):
             Its scores; without them the card says that it was not evaluated.
+        picture (`str`, *optional*):
+            The file beside the card that shows them.
 
     Returns:
         `str`: metadata and Markdown.
@@ -39,6 +43,7 @@ def render_card(recipe: Recipe, config: Mapping[str, Any], comparison: Compariso
             recipe_yaml=dump_recipe(recipe),
             architecture=architecture,
             comparison=comparison,
+            picture=picture,
             trials=recipe.selection.get("trials", []),
             chosen=[row for row in comparison.rows if row.kind == "chosen"] if comparison else [],
             pipeline=_pipeline(architecture),

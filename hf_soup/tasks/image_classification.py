@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
@@ -19,7 +19,7 @@ ARCHITECTURE = "ForImageClassification"
 METRIC = "accuracy"
 
 
-def load_processing_class(source: str) -> BaseImageProcessor:
+def load_processing_class(source: str, revision: str | None = None) -> BaseImageProcessor:
     """The image processor of a checkpoint.
 
     Raises:
@@ -28,7 +28,7 @@ def load_processing_class(source: str) -> BaseImageProcessor:
     from transformers import AutoImageProcessor
 
     try:
-        return AutoImageProcessor.from_pretrained(source, backend="pil")
+        return AutoImageProcessor.from_pretrained(source, revision=revision or "main", backend="pil")
     except (OSError, ValueError, TypeError) as error:
         raise DataError(
             f"{source} has no image processor that loads ({str(error).splitlines()[0]}). Save one beside it."
@@ -51,6 +51,15 @@ def columns(dataset: Dataset, given: Sequence[str] | None, label: str) -> list[s
     return images
 
 
+def check_augment(augment: Mapping[str, Any]) -> None:
+    """Augmentation is {transform: largest strength}.
+
+    Raises:
+        [`RecipeError`]: for what is no transform of images.
+    """
+    check_transform(augment)
+
+
 def encode(
     dataset: Dataset,
     processing_class: BaseImageProcessor,
@@ -64,7 +73,6 @@ def encode(
     """
     import numpy as np
 
-    check_transform(augment or {})
     (column,) = columns
     labelled = dataset.select_columns([column]).add_column("labels", label_ids.tolist())
 

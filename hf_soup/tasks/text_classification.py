@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..data import choose_columns
@@ -19,7 +19,7 @@ ARCHITECTURE = "ForSequenceClassification"
 METRIC = "accuracy"
 
 
-def load_processing_class(source: str) -> PreTrainedTokenizerBase:
+def load_processing_class(source: str, revision: str | None = None) -> PreTrainedTokenizerBase:
     """The tokenizer of a checkpoint.
 
     Raises:
@@ -28,7 +28,7 @@ def load_processing_class(source: str) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision or "main")
     except (OSError, ValueError, TypeError) as error:
         why = str(error).splitlines()[0]
         raise DataError(f"{source} has no tokenizer that loads ({why}). Save one beside it.") from None
@@ -42,6 +42,16 @@ def columns(dataset: Dataset, given: Sequence[str] | None, label: str) -> list[s
     return choose_columns(dataset, given, label)
 
 
+def check_augment(augment: Mapping[str, Any]) -> None:
+    """Texts have no augmentation.
+
+    Raises:
+        [`RecipeError`]: if there is one.
+    """
+    if augment:
+        raise RecipeError("texts have no augmentation; leave `augment` out.")
+
+
 def encode(
     dataset: Dataset,
     processing_class: PreTrainedTokenizerBase,
@@ -49,13 +59,7 @@ def encode(
     label_ids: np.ndarray,
     augment: dict[str, Any] | None = None,
 ) -> Dataset:
-    """Tokenise once, without padding, cut to what the model takes.
-
-    Raises:
-        [`RecipeError`]: if augmentation is asked for.
-    """
-    if augment:
-        raise RecipeError("texts have no augmentation; leave `augment` out.")
+    """Tokenise once, without padding, cut to what the model takes; `augment` is empty."""
 
     def tokenize(batch: dict[str, list]) -> dict[str, list]:
         return dict(processing_class(*[[text or "" for text in batch[column]] for column in columns], truncation=True))

@@ -83,8 +83,8 @@ class Bench:
     training_args: Mapping[str, Any]
 
 
-def check_settings(settings: Mapping[str, Any]) -> None:
-    """Refuse what neither `TrainingArguments` nor a sweep knows, before anything is trained.
+def check_settings(settings: Mapping[str, Any], task: ModuleType) -> None:
+    """Refuse what neither `TrainingArguments` nor the task knows or takes, before anything is trained.
 
     Raises:
         [`RecipeError`]: with the nearest known name.
@@ -99,6 +99,9 @@ def check_settings(settings: Mapping[str, Any]) -> None:
             raise RecipeError(f'"{name}" is set by the sweep itself; leave it out.')
         if name not in fields | set(OURS):
             raise RecipeError(f'TrainingArguments has no field "{name}"{did_you_mean(name, fields | set(OURS))}'[:600])
+    settings = dict(settings)
+    task.check_augment(settings.pop("augment", None) or {})
+    _arguments(Path("checked"), settings)  # which makes no folder
 
 
 def load_run(folder: Path) -> Run | None:

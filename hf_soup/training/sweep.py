@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,8 @@ from tqdm.auto import tqdm
 
 from ..checkpoints.memory import quiet_transformers
 from ..checkpoints.writer import staged_folder
-from ..data import hash_rows, label_column, label_ids, label_names
+from ..data import hash_rows, label_ids, label_names
+from ..data import label_column as find_label
 from ..errors import DataError, TrainingError
 from ..lookup import load_module
 from ..metrics import load_metric
@@ -91,24 +92,45 @@ def run_sweep(
     text_columns: Sequence[str] | None = None,
 ) -> Sweep:
     """What [`hf_soup.sweep`] does, on data sets that are loaded; the arguments are described there."""
-    settings = expand_space(space, n_runs=n_runs, seed=seed)
-    for setting in settings:
-        check_settings({**training_args, **setting})
     folder = Path(output_dir).resolve()
     module = load_module("task", task if task != "auto" else _guess_task(train))
+    settings = expand_space(space, n_runs=n_runs, seed=seed)
+    for setting in settings:
+        check_settings({**training_args, **setting}, module)
+    label = find_label(train, label_column)
+    classes = _classes(train, label)
+    encoders = {
+        name: _encoder(module, data, label, text_columns, classes)
+        for name, data in {"train": train, "validation": validation}.items()
+        if data is not None
+    }
+    start = folder / START
+    base_name, _, revision = (str(base_model), "", "") if os.path.isdir(base_model) else str(base_model).partition("@")
+    source = (str(start), None) if start.is_dir() else (base_name, revision or None)
+    processing_class = module.load_processing_class(*source)
     fixed = {
         "base_model": _base_identity(base_model),
         "task": module.__name__.split(".")[-1].replace("_", "-"),
         "train": hash_rows(train).fingerprint,
         "validation": hash_rows(validation).fingerprint if validation is not None else None,
+        "text_columns": text_columns,
         "head_seed": head_seed,
         "training_args": dict(training_args),
     }
-    run_names = _register(folder, fixed, settings)
-    start = folder / START
+    manifest, run_names = _manifest(folder, fixed, settings)
     if not start.is_dir():
-        _make_start(base_model, train, start, module, head_seed, label_column)
-    bench = _bench(module, start, train, validation, metric, training_args, label_column, text_columns)
+        _make_start(base_name, revision or None, start, module, classes, head_seed, processing_class)
+    write_json(folder / SWEEP_FILE, manifest)
+    plain = encoders["train"](processing_class, {})
+    bench = Bench(
+        task=module,
+        start=start,
+        processing_class=processing_class,
+        encode=lambda augment: encoders["train"](processing_class, augment) if augment else plain,
+        validation=encoders["validation"](processing_class, {}) if validation is not None else None,
+        compute_metrics=_compute_metrics(metric or module.METRIC),
+        training_args=training_args,
+    )
     runs: list[Run] = []
     with tqdm(run_names.items(), desc="Sweep", unit="run", leave=False) as bar:
         for name, setting in bar:
@@ -130,10 +152,10 @@ def _base_identity(base_model: str | os.PathLike) -> str:
     return "xxh3-128:" + digest.hexdigest()
 
 
-def _register(
+def _manifest(
     folder: Path, fixed: Mapping[str, Any], settings: Sequence[Mapping[str, Any]]
-) -> dict[str, dict[str, Any]]:
-    """Give each setting its run's name: the one that it has already, or the next free number."""
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """What `sweep.json` will hold, and each run's name: the one that its setting has already, or the next number."""
     fixed, settings = json.loads(json.dumps([fixed, settings], default=str))
     manifest = _read_manifest(folder) or {"fixed": fixed, "runs": {}}
     changed = [key for key in fixed if manifest["fixed"].get(key) != fixed[key]]
@@ -146,12 +168,9 @@ def _register(
     known = {json.dumps(params, sort_keys=True): name for name, params in manifest["runs"].items()}
     result = {}
     for setting in settings:
-        key = json.dumps(setting, sort_keys=True)
-        name = known.setdefault(key, f"run-{len(known)}")
+        name = known.setdefault(json.dumps(setting, sort_keys=True), f"run-{len(known)}")
         manifest["runs"][name] = result[name] = setting
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / SWEEP_FILE, manifest)
-    return result
+    return manifest, result
 
 
 def _read_manifest(folder: Path) -> dict[str, Any] | None:
@@ -171,30 +190,58 @@ def _guess_task(train: Dataset) -> str:
     return "image-classification" if images else "text-classification"
 
 
-def _make_start(
-    base_model: str | os.PathLike, train: Dataset, start: Path, task: ModuleType, head_seed: int, given: str | None
-) -> None:
-    """Load the base model, initialise its head once if it has none that fits, and save what all runs start from."""
-    import transformers
+def _classes(train: Dataset, column: str) -> list[str]:
+    """The names of the classes, from the data or as transformers calls them.
 
-    column = label_column(train, given)
+    Raises:
+        [`DataError`]: if a label is missing, or there is one class only.
+    """
     found = label_names(train, column)
     if found is None:
         values = train[column]
         if any(value is None for value in values):
-            raise DataError(f'rows of the column "{column}" have no label.')
+            raise DataError(f'{sum(v is None for v in values)} rows have no label in the column "{column}".')
         found = [f"LABEL_{index}" for index in range(max(values) + 1)]
     if len(found) < 2:
         raise DataError(f'the column "{column}" has one class only; there is nothing to learn.')
+    return found
+
+
+def _encoder(
+    task: ModuleType, data: Dataset, label: str, text_columns: Sequence[str] | None, classes: Sequence[str]
+) -> Callable[[Any, Mapping[str, Any]], Dataset]:
+    """A function of processing class and augmentation; columns and labels are checked at once."""
+    label = find_label(data, label)
+    columns, ids = task.columns(data, text_columns, label), label_ids(data, label, dict(enumerate(classes)))
+    return lambda processing_class, augment: task.encode(data, processing_class, columns, ids, dict(augment))
+
+
+def _compute_metrics(name: str) -> Callable[[Any], dict[str, float]]:
+    metric = load_metric(name)
+    return lambda said: metric.compute(predictions=said.predictions.argmax(axis=-1), references=said.label_ids)
+
+
+def _make_start(
+    base_model: str,
+    revision: str | None,
+    start: Path,
+    task: ModuleType,
+    classes: Sequence[str],
+    head_seed: int,
+    processing_class: Any,
+) -> None:
+    """Load the base model, initialise its head once if it has none that fits, and save what all runs start from."""
+    import transformers
+
     with quiet_transformers():
-        processing_class = task.load_processing_class(str(base_model))
         transformers.set_seed(head_seed)
         try:
             model = getattr(transformers, task.AUTO_CLASS).from_pretrained(
                 base_model,
-                num_labels=len(found),
-                id2label=dict(enumerate(found)),
-                label2id={name: index for index, name in enumerate(found)},
+                revision=revision or "main",
+                num_labels=len(classes),
+                id2label=dict(enumerate(classes)),
+                label2id={name: index for index, name in enumerate(classes)},
                 ignore_mismatched_sizes=True,
             )
         except (OSError, ValueError) as error:
@@ -202,41 +249,3 @@ def _make_start(
         with staged_folder(start) as stage:
             model.save_pretrained(stage)
             processing_class.save_pretrained(stage)
-
-
-def _bench(
-    task: ModuleType,
-    start: Path,
-    train: Dataset,
-    validation: Dataset | None,
-    metric: str | None,
-    training_args: Mapping[str, Any],
-    given: str | None,
-    text_columns: Sequence[str] | None,
-) -> Bench:
-    """Encode the data once for all runs."""
-    from transformers import AutoConfig
-
-    id2label = AutoConfig.from_pretrained(start).id2label
-    processing_class = task.load_processing_class(str(start))
-    name = metric or task.METRIC
-    measure = load_metric(name)
-
-    def encode(data: Dataset, augment: Mapping[str, Any] | None = None) -> Dataset:
-        label = label_column(data, given)
-        columns = task.columns(data, text_columns, label)
-        return task.encode(data, processing_class, columns, label_ids(data, label, id2label), dict(augment or {}))
-
-    def compute_metrics(outcome: Any) -> dict[str, float]:
-        return measure.compute(predictions=outcome.predictions.argmax(axis=-1), references=outcome.label_ids)
-
-    plain = encode(train)
-    return Bench(
-        task=task,
-        start=start,
-        processing_class=processing_class,
-        encode=lambda augment: encode(train, augment) if augment else plain,
-        validation=encode(validation) if validation is not None else None,
-        compute_metrics=compute_metrics,
-        training_args=training_args,
-    )

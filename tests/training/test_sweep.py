@@ -150,7 +150,7 @@ def test_bad_input(base, data, tmp_path, options, error, message):
     """Wrong fields, columns and tasks are told, with the nearest name, before anything is trained."""
     with pytest.raises(error, match=message):
         run_sweep(base, data, tmp_path / "runs", **options)
-    assert not list(tmp_path.glob("runs/run-*/model.safetensors"))
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_base_model_without_tokenizer(data, tmp_path):
