@@ -16,7 +16,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-demo: $(READY)  ## cook a first soup from handwritten digits: six fine-tunes and more, no download, a few minutes
+demo: $(READY)  ## cook a first soup from handwritten digits: eight fine-tunes, no download, a few minutes
 	$(BIN)/hf-soup cook recipes/digits-vit.yaml
 
 test: $(READY)  ## run the tests

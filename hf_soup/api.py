@@ -244,6 +244,7 @@ def compare(
 
     Raises:
         [`EvaluationError`]: if the test set is the one that selected.
+        [`RecipeError`]: if there is no soup, or a set is neither an evaluator nor a data set.
     """
     soups = {_soup_name(soups): soups} if isinstance(soups, Soup) else dict(soups)
     if not soups:
@@ -252,6 +253,9 @@ def compare(
     sets = {VALIDATION: validation} if validation is not None else {}
     sets |= {TEST: test, **(shifted or {})}
     bound = {name: bind_evaluator(item, candidates, split=name) for name, item in sets.items()}
+    for name, evaluator in bound.items():
+        if not isinstance(evaluator, Evaluator):
+            raise RecipeError(f"compare needs the examples themselves: give an Evaluator or a data set as {name}.")
     entries = [Entry(item.name, "ingredient", _loader(item)) for item in candidates]
     if "uniform soup" not in soups:
         entries.append(Entry("uniform soup", "uniform", lambda: _uniform(candidates).model))

@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 an error in what was given, 2 a wrong call.
 from __future__ import annotations
 
 import inspect
+import itertools
 import json
 import os
 import sys
@@ -41,10 +42,13 @@ def main() -> None:
 
 
 def _help(function: Callable, parameter: inspect.Parameter) -> str:
-    """The first sentence of a parameter's entry in a docstring of Hugging Face's form."""
-    lines = [line.strip() for line in (inspect.getdoc(function) or "").splitlines()]
-    start = next((index for index, line in enumerate(lines) if line.startswith(f"{parameter.name} (")), None)
-    return "" if start is None else lines[start + 1]
+    """What a docstring of Hugging Face's form says of a parameter: the deeper lines below its entry."""
+    lines = (inspect.getdoc(function) or "").splitlines()
+    start = next(
+        (index for index, line in enumerate(lines) if line.strip().startswith(f"{parameter.name} (")), len(lines)
+    )
+    below = itertools.takewhile(lambda line: line.startswith(" " * 8), lines[start + 1 :])
+    return " ".join(line.strip() for line in below)
 
 
 def _hide_bars() -> None:

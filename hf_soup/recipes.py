@@ -240,11 +240,11 @@ def dump_recipe(recipe: Recipe, folder: str | os.PathLike | None = None) -> str:
     import yaml
 
     data = asdict(recipe)
-    for item in [*data["ingredients"], data["base_model"]]:
-        if item and os.path.isabs(item["source"]):
-            item["source"] = (
-                item["name"] if folder is None else os.path.relpath(item["source"], os.path.abspath(folder))
-            )
+    for item in filter(None, [*data["ingredients"], data["base_model"]]):
+        item["source"] = _without_root(item["source"], folder)
+    dataset = data["selection"].get("dataset") or {}
+    if dataset.get("path"):
+        dataset["path"] = _without_root(dataset["path"], folder)
     return yaml.safe_dump(
         plain({"hf_soup_recipe": FORMAT, **data}),
         sort_keys=False,
@@ -252,6 +252,13 @@ def dump_recipe(recipe: Recipe, folder: str | os.PathLike | None = None) -> str:
         width=119,
         default_flow_style=None,
     )
+
+
+def _without_root(path: str, folder: str | os.PathLike | None) -> str:
+    """An absolute path relative to `folder`, or its last part alone; Hub ids and the like stay as they are."""
+    if not os.path.isabs(path):
+        return path
+    return os.path.basename(path.rstrip("/\\")) if folder is None else os.path.relpath(path, os.path.abspath(folder))
 
 
 def _override(data: dict[str, Any], item: str) -> None:

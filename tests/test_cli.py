@@ -111,3 +111,4 @@ def test_options_of_methods_and_strategies_are_in_the_help():
     text = " ".join(run("merge", "--help").stdout.split())
     assert "--normalize / --no-normalize [method linear] Divide by the sum of the weights" in text
     assert "--accept TEXT [strategy greedy]" in text
+    assert "asks for a gain (the released code)." in text

@@ -1,6 +1,9 @@
 """Ingredients from the Hub and soups to it, through the real client and a real server on loopback."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ from huggingface_hub import HfApi, create_repo, upload_folder
 from safetensors.torch import load_file
 
 import hf_soup
+from hf_soup import testing
 
 
 @pytest.fixture
@@ -24,10 +28,9 @@ def published(hub, text_runs, tmp_path):
     return ids
 
 
-def weight_downloads(hub, repo_id):
-    """Full reads of weight files of one repository."""
-    mine = [e for e in hub.log if "safetensors" in e.path and repo_id in e.path]
-    return [e for e in mine if e.method == "GET" and e.sent > 20_000]
+def whole_downloads(exchanges):
+    """Weight files that the CDN gave from beginning to end."""
+    return [e for e in exchanges if (e.origin, e.method, e.range) == ("cdn", "GET", None) and e.sent > 50_000]
 
 
 def test_hub_ids_give_the_soup_of_the_folders(tmp_path, hub, published, text_runs):
@@ -43,15 +46,30 @@ def test_hub_ids_give_the_soup_of_the_folders(tmp_path, hub, published, text_run
         assert item.files["model.safetensors"].startswith("sha256:")
 
 
-def test_weights_are_fetched_when_they_are_needed(hub, published):
-    """A check and a merge read headers by range; a plan that cannot work costs no download."""
+def test_weights_are_fetched_when_they_are_needed(hub, published, text_runs, tmp_path):
+    """A check and a merge read headers by range; a plan that cannot work costs no download; pouring fetches."""
+    for index, repo_id in enumerate(published):  # content that no other test has brought into the cache
+        state = testing.tiny_text_model(100 + index)
+        upload_folder(repo_id=repo_id, folder_path=testing.save_text_model(state, tmp_path / str(index)))
+    before = len(hub.log)
     hf_soup.check(published)
     soup = hf_soup.merge(published)
     with pytest.raises(hf_soup.RecipeError):
         hf_soup.merge(published, weights={"": [1, 1], "no_such_module": [1, 0]})
-    assert not any(weight_downloads(hub, repo_id) for repo_id in published)
+    assert whole_downloads(hub.log[before:]) == []
     soup.model  # noqa: B018
-    assert sum(e.origin == "cdn" and e.method == "GET" and e.sent > 20_000 for e in hub.log) >= 2
+    assert len(whole_downloads(hub.log[before:])) == 2
+
+
+def test_without_network_the_cache_is_enough(tmp_path, published):
+    """What was fetched once is merged again offline, to the same bytes, at the same commits."""
+    folder = hf_soup.merge(published).save_pretrained(tmp_path / "soup")
+    code = "import sys, hf_soup; hf_soup.merge(sys.argv[2:]).save_pretrained(sys.argv[1])"
+    command = [sys.executable, "-c", code, str(tmp_path / "offline"), *published]
+    subprocess.run(command, env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_ENDPOINT": "http://127.0.0.1:9"}, check=True)
+    assert (tmp_path / "offline" / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+    one, two = hf_soup.load_recipe(folder), hf_soup.load_recipe(tmp_path / "offline")
+    assert one.ingredients == two.ingredients
 
 
 def test_a_recipe_of_the_hub_cooks_again(tmp_path, published):
@@ -80,7 +98,9 @@ def test_what_is_not_there_is_said(hub, published, name, message):
 def test_push_is_one_commit_without_paths(tmp_path, hub, text_runs):
     """A pushed soup loads by its id, came in one commit, and holds no path of the machine that made it."""
     repo_id = f"{hub.user}/pushed-soup"
-    soup = hf_soup.merge(text_runs)
+    testing.tiny_texts(20).to_csv(tmp_path / "validation.csv")
+    evaluator = hf_soup.Evaluator(str(tmp_path))
+    soup = hf_soup.merge(text_runs, strategy="greedy", evaluator=evaluator)
     soup.push_to_hub(repo_id, private=True, commit_message="First soup")
     titles = [commit.title for commit in hub.store.repositories[repo_id].commits.values()]
     assert titles.count("First soup") == 1
@@ -93,6 +113,7 @@ def test_push_is_one_commit_without_paths(tmp_path, hub, text_runs):
     for name in ("soup_recipe.yaml", "README.md"):
         text = Path(HfApi().hf_hub_download(repo_id, name)).read_text()
         assert str(text_runs[0].parent) not in text
+        assert str(tmp_path.parent) not in text
         assert hub.token not in text
 
 

@@ -8,11 +8,15 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import IngredientError
 from ..version import __version__
 from .reader import DTYPES, TensorSpec, read_headers
+
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
 
 
 class Pin(NamedTuple):
@@ -38,10 +42,12 @@ def pin(repo_id: str, revision: str | None) -> Pin:
     Raises:
         [`IngredientError`]: if there is no such repository or revision, it is not open to you, or has no safetensors.
     """
-    from huggingface_hub import constants
+    from huggingface_hub import HfApi, constants
 
+    api = HfApi(library_name="hf_soup", library_version=__version__)
     with _our_errors(repo_id, revision):
-        return (_from_cache if constants.HF_HUB_OFFLINE else _from_hub)(repo_id, revision)
+        commit = api.resolve_revision(repo_id, revision=revision).resolved
+        return _from_cache(repo_id, commit) if constants.HF_HUB_OFFLINE else _from_hub(api, repo_id, commit)
 
 
 def fetch(repo_id: str, revision: str, files: list[str]) -> Path:
@@ -79,15 +85,15 @@ def _our_errors(repo_id: str, revision: str | None) -> Iterator[None]:
         raise IngredientError(f"{repo_id} has no safetensors weights. Convert them once and push them.") from None
     except errors.HFValidationError as error:
         raise IngredientError(f"{repo_id} is neither a folder here nor a Hub id: {error}") from None
-    except (OSError, errors.SafetensorsParsingError) as error:  # the client's HTTP errors are OSErrors
+    except (
+        OSError,
+        errors.SafetensorsParsingError,
+        errors.RevisionResolutionError,
+    ) as error:  # the client's HTTP errors are OSErrors
         raise IngredientError(f"{repo_id} is no folder here, and the Hub did not give it: {error}") from None
 
 
-def _from_hub(repo_id: str, revision: str | None) -> Pin:
-    from huggingface_hub import HfApi
-
-    api = HfApi(library_name="hf_soup", library_version=__version__)
-    commit = api.model_info(repo_id, revision=revision).sha
+def _from_hub(api: HfApi, repo_id: str, commit: str) -> Pin:
     metadata = api.get_safetensors_metadata(repo_id, revision=commit)
     specs = {}
     for file, header in metadata.files_metadata.items():
@@ -103,12 +109,12 @@ def _from_hub(repo_id: str, revision: str | None) -> Pin:
     return Pin(commit, dict(sorted(digests.items())), dict(sorted(specs.items())))
 
 
-def _from_cache(repo_id: str, revision: str | None) -> Pin:
-    """The same without network, from the cache alone: a snapshot is called by its commit, a blob by its digest."""
+def _from_cache(repo_id: str, commit: str) -> Pin:
+    """The same without network, from the cache alone, where a blob is called by its digest."""
     from huggingface_hub import snapshot_download
 
     patterns = ["*.safetensors", "*.safetensors.index.json"]
-    folder = Path(snapshot_download(repo_id, revision=revision, allow_patterns=patterns, local_files_only=True))
+    folder = Path(snapshot_download(repo_id, revision=commit, allow_patterns=patterns, local_files_only=True))
     specs, headers = read_headers(folder)
     blobs = {file: (folder / file).resolve().name for file in headers}
-    return Pin(folder.name, {f: f"sha{256 if len(blob) == 64 else 1}:{blob}" for f, blob in blobs.items()}, specs)
+    return Pin(commit, {f: f"sha{256 if len(blob) == 64 else 1}:{blob}" for f, blob in blobs.items()}, specs)

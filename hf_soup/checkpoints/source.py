@@ -201,7 +201,7 @@ def _reopen(ingredient: Ingredient) -> Checkpoint:
     changed = [
         file
         for file, digest in recorded.items()
-        if digest.startswith("sha256:") and opened.ingredient.files[file] != digest
+        if digest.startswith("sha") and opened.ingredient.files[file] != digest
     ]
     if changed:
         raise IngredientError(

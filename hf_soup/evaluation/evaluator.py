@@ -61,6 +61,8 @@ class Evaluator:
             By default `label` or `labels`.
         text_columns (`Sequence[str]`, *optional*):
             By default every column of strings.
+        path (`str`, *optional*):
+            What recipes call the data; where it came from by default.
 
     Raises:
         [`DataError`]: if the data is not there or is empty.

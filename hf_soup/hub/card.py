@@ -54,7 +54,8 @@ def render_card(
 
 def escape(text: object) -> str:
     """Text from elsewhere (names, labels) as plain text in Markdown: no link, no HTML, no table cell of its own."""
-    return re.sub(r"([\\`*_{}\[\]<>()#+!|~:])", r"\\\1", " ".join(str(text).split()))
+    escaped = re.sub(r"([\\`*_{}\[\]<>#|~])", r"\\\1", " ".join(str(text).split()))
+    return escaped.replace("://", ":\\//")
 
 
 def _metadata(recipe: Recipe, architecture: str, comparison: Comparison | None) -> Any:

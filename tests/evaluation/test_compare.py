@@ -106,10 +106,12 @@ def test_summary_says_when_nothing_can_be_shown(comparison):
         assert f"other {sets['other'].value * 100:+.1f}" in shifted
 
 
-def test_nothing_to_compare(parts):
-    """No soup is an error."""
+def test_nothing_to_compare(text_runs, parts):
+    """No soup is an error, and so is a function where examples are needed."""
     with pytest.raises(hf_soup.RecipeError, match="nothing to compare"):
         hf_soup.compare({}, test=parts["test"])
+    with pytest.raises(hf_soup.RecipeError, match="needs the examples themselves"):
+        hf_soup.compare(hf_soup.merge(text_runs), test=lambda model: 0.5)
 
 
 def test_names_do_not_break_the_table():
