@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 import torch
 import transformers
 from huggingface_hub import HfApi, create_repo, upload_folder
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import hf_soup
 from hf_soup import testing
@@ -59,6 +60,22 @@ def test_weights_are_fetched_when_they_are_needed(hub, published, text_runs, tmp
     assert whole_downloads(hub.log[before:]) == []
     soup.model  # noqa: B018
     assert len(whole_downloads(hub.log[before:])) == 2
+
+
+def test_integer_buffers_of_the_hub_are_compared_when_they_are_here(hub, text_runs, tmp_path):
+    """Whole numbers that differ are refused where they are read, since the check had headers only."""
+    ids = []
+    for index in range(2):
+        folder = shutil.copytree(text_runs[index], tmp_path / f"run-{index}")
+        tensors = load_file(folder / "model.safetensors") | {"ids": torch.tensor([index])}
+        save_file(tensors, folder / "model.safetensors")
+        ids.append(f"{hub.user}/buffers-{index}")
+        create_repo(ids[-1])
+        upload_folder(repo_id=ids[-1], folder_path=folder)
+    soup = hf_soup.merge(ids)
+    with pytest.raises(hf_soup.IncompatibleError, match="the int64 buffer ids differs"):
+        soup.save_pretrained(tmp_path / "soup")
+    assert not (tmp_path / "soup").exists()
 
 
 def test_without_network_the_cache_is_enough(tmp_path, published):

@@ -141,6 +141,13 @@ def test_greedy_of_a_loss_goes_down():
     assert recipe.names == ("run-1",)
 
 
+def test_greedy_breaks_ties_by_name():
+    """Candidates of one score come in the order of their names, so that the sum has the same bits in any order."""
+    pick = lookup.load_function("strategy", "greedy")
+    for order in (RUNS, RUNS[::-1], RUNS[2:] + RUNS[:2]):
+        assert pick(order, testing.FakeTrials(lambda recipe: 0.5)).names == ("run-0", "run-1", "run-2", "run-3")
+
+
 def test_greedy_asks_once_for_each():
     """n ingredients cost 2 n - 1 scores."""
     trials = testing.FakeTrials(lambda recipe: 0.5)

@@ -79,12 +79,16 @@ def test_a_corrupt_header_is_an_ingredient_error(tmp_path, header):
         read_header(tmp_path / "model.safetensors")
 
 
-@pytest.mark.parametrize("name", ["../other.safetensors", "/etc/passwd", "a/b.safetensors", "weights.bin", 3])
+@pytest.mark.parametrize("name", ["../other.safetensors", "/etc/passwd", "a/b.safetensors", "weights.bin"])
 def test_an_index_may_not_leave_its_folder(tmp_path, name):
-    """A shard is a safetensors file beside its index, nothing else."""
-    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"x": name}}))
-    with pytest.raises(IngredientError):
-        shard_files(tmp_path)
+    """A shard is a safetensors file beside its index; a file elsewhere is refused although it is there."""
+    folder = tmp_path / "run"
+    (folder / "a").mkdir(parents=True)
+    for place in (tmp_path / "other.safetensors", folder / "a" / "b.safetensors", folder / "weights.bin"):
+        save_file(TENSORS, place)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"x": name}}))
+    with pytest.raises(IngredientError, match="shards lie in the index's own folder"):
+        shard_files(folder)
 
 
 def test_a_missing_shard_is_named(tmp_path):
