@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -13,8 +14,8 @@ from .data import load_data
 from .errors import RecipeError, did_you_mean
 from .evaluation.compare import TEST, VALIDATION, Comparison, Entry, compare_models
 from .evaluation.evaluator import Evaluator, task_of
-from .evaluation.trials import ModelTrials, as_score, cook_in_memory
-from .lookup import load_function, parameters
+from .evaluation.trials import ModelTrials, NoTrials, as_score, cook_in_memory
+from .lookup import choices, load_function, parameters
 from .merging.plan import bind_method, make_plan
 from .soup import Soup
 from .training.sweep import Sweep, run_sweep
@@ -108,40 +109,43 @@ def merge(
         )
     )
     make_plan(everything, candidates)  # whatever is wrong is said before anything is scored
-    if strategy in (None, "uniform"):
+    if strategy is None:
         return Soup(everything, candidates)
-    if evaluator is None:
-        raise RecipeError(
-            f'strategy="{strategy}" chooses by validation score: pass evaluator=hf_soup.Evaluator(data).'
-        )
-    bound = bind_evaluator(evaluator, candidates)
     by_name = {item.name: item for item in candidates}
-    trials = ModelTrials(by_name, bound, complete)
-    try:
-        recipe = complete(find_strategy(everything.ingredients, trials, **for_strategy))
-        final = trials.score(recipe)
-    finally:
-        trials.close()
-    selection = {
-        "strategy": strategy,
-        "params": for_strategy,
-        "metric": final.metric,
-        "split": final.split,
-        "score": final.value,
-        "dataset": bound.described() if isinstance(bound, Evaluator) else {},
-        **recipe.selection,
-    }
-    return Soup(replace(recipe, selection=selection), [by_name[name] for name in recipe.names], candidates=candidates)
+    selection: dict[str, Any] = {"strategy": strategy, "params": for_strategy}
+    if evaluator is None:
+        recipe = complete(find_strategy(everything.ingredients, NoTrials(), **for_strategy))
+    else:
+        bound = bind_evaluator(evaluator, candidates)
+        trials = ModelTrials(by_name, bound, complete)
+        try:
+            recipe = complete(find_strategy(everything.ingredients, trials, **for_strategy))
+            final = trials.score(recipe)
+        finally:
+            trials.close()
+        selection |= {"metric": final.metric, "higher_is_better": final.higher_is_better, "split": final.split}
+        selection |= {"score": final.value, "dataset": bound.described() if isinstance(bound, Evaluator) else {}}
+    recipe = replace(recipe, selection=selection | recipe.selection)
+    return Soup(recipe, [by_name[name] for name in recipe.names], candidates=candidates)
 
 
-def cook_recipe(recipe: Recipe) -> Soup:
+def cook_recipe(recipe: Recipe, *, candidates: Sequence[Checkpoint] | None = None) -> Soup:
     """The soup of a recipe that was read from a file.
+
+    Args:
+        recipe ([`Recipe`]):
+            With sources that are there.
+        candidates (`Sequence[Checkpoint]`, *optional*):
+            All that were chosen from, for a comparison; the ingredients by default.
+
+    Returns:
+        [`Soup`]
 
     Raises:
         [`IngredientError`]: if an ingredient is gone.
     """
     bind_method(recipe)
-    return Soup(recipe, open_all(recipe.ingredients))
+    return Soup(recipe, open_all(recipe.ingredients), candidates=candidates)
 
 
 def sweep(
@@ -249,7 +253,12 @@ def compare(
     soups = {_soup_name(soups): soups} if isinstance(soups, Soup) else dict(soups)
     if not soups:
         raise RecipeError("there is nothing to compare: give at least one soup.")
-    candidates = list({item.name: item for soup in soups.values() for item in soup.candidates}.values())
+    candidates: list[Checkpoint] = []
+    for item in (item for soup in soups.values() for item in soup.candidates):
+        if item.ingredient not in [known.ingredient for known in candidates]:
+            candidates.append(item)
+    _refuse_twice("sets", [VALIDATION, TEST, *(shifted or {})])
+    _refuse_twice("models", [*(item.name for item in candidates), *soups])
     sets = {VALIDATION: validation} if validation is not None else {}
     sets |= {TEST: test, **(shifted or {})}
     bound = {name: bind_evaluator(item, candidates, split=name) for name, item in sets.items()}
@@ -263,8 +272,14 @@ def compare(
         Entry(name, "uniform" if name == "uniform soup" else "soup", lambda soup=soup: soup.model)
         for name, soup in soups.items()
     ]
-    selected_on = next((soup.recipe.selection["dataset"] for soup in soups.values() if soup.recipe.selection), {})
-    return compare_models(entries, bound, metric=metric, selected_on=selected_on)
+    selected_on = {(soup.recipe.selection.get("dataset") or {}).get("fingerprint") for soup in soups.values()}
+    return compare_models(entries, bound, metric=metric, selected_on=selected_on - {None})
+
+
+def _refuse_twice(what: str, names: Sequence[str]) -> None:
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise RecipeError(f'two {what} to compare are called "{twice[0]}"; call one of them otherwise.')
 
 
 def share_out(
@@ -273,18 +288,20 @@ def share_out(
     """The strategy's function, and which parameters are the method's and which the strategy's.
 
     Raises:
-        [`RecipeError`]: if there is no such method or strategy, or neither takes one of the parameters.
+        [`RecipeError`]: if there is no such method or strategy, or neither takes one of the parameters or its value.
     """
-    find = load_function("strategy", strategy or "uniform")
-    of_method, of_strategy = parameters(load_function("method", method)), parameters(find)
-    for name in params:
-        if name not in of_method and name not in of_strategy:
+    functions = (load_function("method", method), load_function("strategy", strategy or "uniform"))
+    known = [parameters(function) for function in functions]
+    for name, value in params.items():
+        if not any(name in of_one for of_one in known):
             what = f'neither the method "{method}" nor the strategy "{strategy or "uniform"}" takes'
-            raise RecipeError(f'{what} a parameter "{name}"{did_you_mean(name, {**of_method, **of_strategy})}')
-    for_method, for_strategy = (
-        {k: plain(params[k]) for k in params if k in known} for known in (of_method, of_strategy)
-    )
-    return find, for_method, for_strategy
+            raise RecipeError(f'{what} a parameter "{name}"{did_you_mean(name, {**known[0], **known[1]})}')
+        for function, of_one in zip(functions, known, strict=True):
+            allowed = choices(of_one[name], function) if name in of_one else ()
+            if allowed and value not in allowed:
+                raise RecipeError(f'"{name}" is one of {", ".join(map(repr, allowed))}, not {value!r}.')
+    for_method, for_strategy = ({k: plain(params[k]) for k in params if k in of_one} for of_one in known)
+    return functions[1], for_method, for_strategy
 
 
 def bind_evaluator(evaluator: Evaluation, candidates: Sequence[Checkpoint], *, split: str = VALIDATION) -> Any:

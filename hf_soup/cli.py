@@ -17,7 +17,7 @@ from typing import Any
 import click
 
 from .errors import SoupError
-from .lookup import load_function, names, parameters
+from .lookup import choices, load_function, names, parameters
 from .version import __version__
 
 
@@ -94,7 +94,9 @@ def plugin_options(command: Callable) -> Callable:
                 if isinstance(parameter.default, bool):
                     flag, option_type = f"--{parameter.name}/--no-{parameter.name}", bool
                 else:
-                    flag, option_type = f"--{parameter.name.replace('_', '-')}", type(parameter.default)
+                    allowed = choices(parameter, function)
+                    option_type = click.Choice(allowed) if allowed else type(parameter.default)
+                    flag = f"--{parameter.name.replace('_', '-')}"
                 text = f"[{kind} {name}] {_help(function, parameter)}"
                 command = click.option(flag, parameter.name, type=option_type, default=None, help=text)(command)
     return command
@@ -143,7 +145,9 @@ def merge_command(
     hf-soup merge runs/run-* --strategy greedy --data my_data -o soup
     """
     import hf_soup
+    from hf_soup.checkpoints.writer import refuse_target
 
+    refuse_target(output, overwrite=overwrite)  # before anything is scored
     if data:
         options["evaluator"] = hf_soup.Evaluator(data, split=split, metric=metric)
     defaults = {parameter: value for parameter, value in options.items() if value is not None}
@@ -199,12 +203,12 @@ def cook_command(file: str, output: str | None, overwrite: bool, overrides: tupl
     if cooked.folder:
         parts += [f"Saved to {cooked.folder}"]
     data = {
-        "folder": str(cooked.folder),
+        "folder": str(cooked.folder or cooked.sweep.base_model.parent),
         "runs": [str(run.folder) for run in cooked.sweep or ()],
         **(_described(cooked.soup) if cooked.soup else {}),
         "comparison": cooked.comparison.to_dict() if cooked.comparison else None,
     }
-    _show(form, cooked.folder, data, "\n\n".join(filter(None, parts)))
+    _show(form, data["folder"], data, "\n\n".join(filter(None, parts)))
 
 
 def _show(form: str, path: Any, data: dict[str, Any], text: str) -> None:

@@ -17,16 +17,19 @@ from .checkpoints.memory import quiet_transformers
 from .checkpoints.source import open_all
 from .checkpoints.writer import staged_folder
 from .data import hash_rows, label_column, label_names, load_data
-from .errors import RecipeError
+from .errors import DataError, RecipeError
 from .evaluation.compare import TEST, VALIDATION, Comparison
 from .evaluation.evaluator import Evaluator
 from .lookup import load_module
+from .merging.plan import check_dtype
 from .metrics import load_metric
-from .recipes import CookFile, Data, is_recipe, load_cook_file, load_recipe, read_yaml
+from .recipes import RECIPE_FILE, CookFile, Data, is_recipe, load_cook_file, load_recipe, read_yaml
 from .soup import Soup
 from .training.run import write_json
+from .training.space import expand_space
 from .training.sweep import Sweep
 from .transforms import shifted_copy
+from .types import Ingredient, Recipe
 
 
 if TYPE_CHECKING:
@@ -70,7 +73,7 @@ def cook(
         path (`str` or `os.PathLike`):
             A cook file, a `soup_recipe.yaml`, or the folder of a soup.
         output_dir (`str` or `os.PathLike`, *optional*):
-            For a recipe, the folder of the soup; for a cook file, instead of its `output_dir`.
+            For a recipe, the folder of the soup, which is not saved without it; for a cook file, instead of its own.
         overwrite (`bool`, *optional*, defaults to `False`):
             Whether a recipe's soup may replace a folder. A cook file owns its `output_dir` and needs none.
         overrides (`Sequence[str]`, *optional*):
@@ -80,7 +83,7 @@ def cook(
         [`Cooked`]
 
     Raises:
-        [`RecipeError`]: if the file is wrong, or a recipe comes without `output_dir`.
+        [`RecipeError`]: if the file is wrong.
     """
     path = Path(path)
     if path.is_dir() or is_recipe(read_yaml(path)):
@@ -93,31 +96,48 @@ def cook(
 
 def _cook_stages(plan: CookFile, output_dir: Path | None) -> Cooked:
     folder = (output_dir or Path(plan.output_dir)).resolve()
-    sets = _load_sets(plan)
     _check_settings(plan)
+    sets = _load_sets(plan)
     base = str(_pretrain(plan, sets, folder / "pretrained")) if plan.pretrain else plan.base_model
     runs = _sweep(plan, sets, base, folder / "runs") if plan.sweep else None
     if plan.merge is None:
         return Cooked(None, sweep=runs)
     ingredients = runs or plan.ingredients
-    target = folder / "soup"
+    target, marker = folder / "soup", folder / COOKED_FILE
     key = _key(plan, sets, ingredients)
     comparison = _read_comparison(target) if plan.compare else None
-    if _read_json(folder / COOKED_FILE).get("key") == key and (comparison or not plan.compare):
-        soup = cook_recipe(load_recipe(target))
+    whole = _read_json(marker).get("key") == key and (target / RECIPE_FILE).is_file()
+    if whole and (comparison or not plan.compare):
+        soup = cook_recipe(load_recipe(target), candidates=open_all(ingredients))
         soup.comparison = comparison
     else:
         soup = _merge(plan, sets, ingredients)
         soup.comparison = comparison = _compare(plan, sets, soup) if plan.compare else None
+        marker.unlink(missing_ok=True)  # it may not vouch for the soup that comes
         soup.save_pretrained(target, overwrite=True)
-        write_json(folder / COOKED_FILE, {"key": key})
+        write_json(marker, {"key": key})
     if plan.push:
         soup.push_to_hub(plan.push.repo_id, private=plan.push.private)
     return Cooked(soup, target, comparison, runs)
 
 
+def _check_settings(plan: CookFile) -> None:
+    """Names, types and parameters of all stages, told before anything is loaded or trained."""
+    for stage in (plan.merge, plan.compare):
+        if stage is not None and stage.metric is not None:
+            load_metric(stage.metric)
+    if plan.merge is not None:
+        share_out(plan.merge.method, plan.merge.strategy, plan.merge.params)
+        check_dtype(plan.merge.dtype)
+    runs = expand_space(plan.sweep.space, n_runs=plan.sweep.n_runs, seed=plan.sweep.seed) if plan.sweep else ()
+    n = len(runs or plan.ingredients)
+    if plan.merge is not None and plan.merge.weights is not None:
+        weights = plan.merge.weights
+        Recipe([Ingredient(f"ingredient {index}", "") for index in range(n)], weights)  # which checks their number
+
+
 def _load_sets(plan: CookFile) -> dict[str, Dataset]:
-    """Every set of examples that a stage will need, before anything is trained; their label columns are there."""
+    """Every set of examples that a stage will need; their columns and labels are those of the training data."""
     data = plan.data
     if data is None:
         return {}
@@ -128,23 +148,18 @@ def _load_sets(plan: CookFile) -> dict[str, Dataset]:
     splits |= {TEST: data.test} if plan.compare else {}
     sets = {name: load_data(data.path, name=data.name, split=split) for name, split in splits.items()}
     for name, part in data.shifted.items() if plan.compare else ():
-        if name in sets:
-            raise RecipeError(f"`data.shifted.{name}`: call it otherwise, that is the name of a part of the data.")
-        path = {"path": part.path, "name": part.name} if part.path else {"path": data.path, "name": data.name}
-        examples = load_data(**path, split=part.split or (TEST if part.path else data.test))
+        config = part.name if part.path or part.name else data.name
+        examples = load_data(part.path or data.path, name=config, split=part.split or data.test)
         sets[name] = _transformed(examples, part.transform, data) if part.transform else examples
-    for examples in sets.values():
-        label_column(examples, data.label_column)
+    for name, examples in sets.items():
+        label = label_column(examples, data.label_column)
+        labels = label_names(examples, label)
+        if plan.task != "auto":
+            load_module("task", plan.task).columns(examples, data.text_columns, label)
+        known = label_names(sets[TRAIN], label_column(sets[TRAIN], data.label_column)) if TRAIN in sets else None
+        if labels and known and not set(labels) <= set(known):
+            raise DataError(f"{name} has the labels {labels[:6]}, the training data {known[:6]}.")
     return sets
-
-
-def _check_settings(plan: CookFile) -> None:
-    """Names and parameters of later stages, told before anything is trained."""
-    for stage in (plan.merge, plan.compare):
-        if stage is not None and stage.metric is not None:
-            load_metric(stage.metric)
-    if plan.merge is not None:
-        share_out(plan.merge.method, plan.merge.strategy, plan.merge.params)
 
 
 def _merge(plan: CookFile, sets: Mapping[str, Dataset], ingredients: Any) -> Soup:

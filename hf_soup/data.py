@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 BUILDERS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 LABEL_COLUMNS = ("label", "labels")
+_LOADING_ERRORS = (OSError, ValueError, RuntimeError)  # of datasets, whose own errors inherit these or wrap them
 
 
 class Rows(NamedTuple):
@@ -61,10 +62,10 @@ def load_data(path: str | Dataset, *, split: str, name: str | None = None) -> Da
     part = split.split("[")[0].strip()
     if isinstance(path, datasets.Dataset):
         found = path
-    elif ":" in path:
-        found = _from_function(path, part)
     elif os.path.isdir(path):
         found = _from_folder(Path(path), part)
+    elif ":" in path:
+        found = _from_function(path, part)
     else:
         found = _from_hub(path, name, part)
     if "[" in split:
@@ -91,11 +92,17 @@ def label_names(dataset: Dataset, column: str) -> list[str] | None:
     """The names of the classes in order: those of a `ClassLabel`, sorted strings, or `None` for numbers without names.
 
     Raises:
-        [`DataError`]: if the labels are neither whole numbers nor strings.
+        [`DataError`]: if the labels are neither whole numbers nor strings, or some are missing.
     """
     import datasets
 
     feature = dataset.features[column]
+    unlabelled = (
+        (None, -1) if isinstance(feature, datasets.ClassLabel) else (None,)
+    )  # -1: how the Hub hides test labels
+    missing = sum(value in unlabelled for value in dataset[column])
+    if missing:
+        raise DataError(f'{missing} of {len(dataset)} rows have no label in the column "{column}".')
     if isinstance(feature, datasets.ClassLabel):
         return list(feature.names)
     if getattr(feature, "dtype", "") in ("string", "large_string"):
@@ -124,21 +131,20 @@ def label_ids(dataset: Dataset, column: str, id2label: Mapping[int, str]) -> np.
     """
     import numpy as np
 
-    ours = label_names(dataset, column)
-    values = dataset[column]
-    if any(value is None for value in values):
-        raise DataError(f'{sum(v is None for v in values)} rows have no label in the column "{column}".')
+    ours, values = label_names(dataset, column), dataset[column]
     theirs = [id2label[index] for index in sorted(id2label)]
-    if ours is not None and theirs != [f"LABEL_{index}" for index in range(len(theirs))]:
-        places = {label: index for index, label in enumerate(theirs)}
-        unknown = sorted(set(ours) - set(places))
+    named = theirs != [f"LABEL_{index}" for index in range(len(theirs))]
+    if isinstance(values[0], str) and not named:
+        raise DataError(
+            f'the column "{column}" has names such as "{values[0]}", and the model has none for its classes.'
+        )
+    if ours is not None and named:
+        unknown = sorted(set(ours) - set(theirs))
         if unknown:
             raise DataError(
                 f'the model has no class "{unknown[0]}" that the data has{did_you_mean(unknown[0], theirs)}'
             )
-        values = [places[value if isinstance(value, str) else ours[value]] for value in values]
-    elif ours is not None and isinstance(values[0], str):
-        values = [ours.index(value) for value in values]
+        values = [theirs.index(value if isinstance(value, str) else ours[value]) for value in values]
     ids = np.asarray(values, dtype=np.int64)
     if ids.min() < 0 or ids.max() >= len(theirs):
         raise DataError(
@@ -161,7 +167,16 @@ def hash_rows(dataset: Dataset) -> Rows:
     for column, feature in plain.features.items():
         if isinstance(feature, datasets.Image):
             plain = plain.cast_column(column, datasets.Image(decode=False))
-    hashes = [xxhash.xxh3_128_hexdigest(json.dumps(row, sort_keys=True, default=_printable).encode()) for row in plain]
+    images = [column for column, feature in plain.features.items() if isinstance(feature, datasets.Image)]
+
+    def content(row: dict[str, Any]) -> bytes:
+        encoded = {
+            column: row[column] and (row[column]["bytes"] or Path(row[column]["path"]).read_bytes())
+            for column in images
+        }
+        return json.dumps(row | encoded, sort_keys=True, default=_printable).encode()
+
+    hashes = [xxhash.xxh3_128_hexdigest(content(row)) for row in plain]
     return Rows(xxhash.xxh3_128_hexdigest("\n".join(sorted(hashes)).encode()), frozenset(hashes))
 
 
@@ -193,16 +208,16 @@ def _from_folder(folder: Path, part: str) -> Dataset:
     import datasets
 
     files = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix in BUILDERS}
-    if (folder / part).is_dir():
-        return datasets.load_dataset("imagefolder", data_dir=str(folder / part), split="train")
-    if part not in files:
+    path = folder / part if (folder / part).is_dir() else files.get(part)
+    if path is None:
         kinds = ", ".join(sorted(BUILDERS))
         raise DataError(f'{folder} has no file ({kinds}) or folder for the split "{part}"{did_you_mean(part, files)}')
-    path = files[part]
-    extra = {"sep": "\t"} if path.suffix == ".tsv" else {}
     try:
+        if path.is_dir():
+            return datasets.load_dataset("imagefolder", data_dir=str(path), split="train")
+        extra = {"sep": "\t"} if path.suffix == ".tsv" else {}
         return datasets.load_dataset(BUILDERS[path.suffix], data_files=str(path), split="train", **extra)
-    except (datasets.exceptions.DatasetGenerationError, ValueError) as error:
+    except _LOADING_ERRORS as error:
         raise DataError(f"{path} cannot be read: {error.__cause__ or error}") from None
 
 

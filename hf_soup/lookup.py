@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 from .errors import RecipeError, did_you_mean
 
@@ -70,6 +71,14 @@ def parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
         for name, parameter in inspect.signature(function).parameters.items()
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY
     }
+
+
+def choices(parameter: inspect.Parameter, function: Callable[..., Any]) -> tuple[Any, ...]:
+    """What a parameter may be where its type is a `Literal`, else nothing."""
+    hint = parameter.annotation
+    if isinstance(hint, str):  # the other annotations of a function may name what only type checkers import
+        hint = eval(hint, function.__globals__) if hint.startswith("Literal") else None
+    return typing.get_args(hint) if typing.get_origin(hint) is Literal else ()
 
 
 def check_params(params: Mapping[str, Any], known: Mapping[str, Any], what: str) -> None:

@@ -13,7 +13,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from .errors import RecipeError, did_you_mean
 from .types import Ingredient, Recipe, plain
@@ -22,6 +22,11 @@ from .types import Ingredient, Recipe, plain
 RECIPE_FILE = "soup_recipe.yaml"
 FORMAT = 1  # of the recipe file
 T = TypeVar("T")
+_NUMBER = (
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.\d*|\.\d+|\d+)[eE][-+]?\d+$"),  # 1e-5, which plain YAML takes for a word
+    list("-+0123456789."),
+)
 _STRICT = {"extra": "forbid", "strict": True}
 
 
@@ -98,7 +103,6 @@ class CompareStage:
     """The `compare` section: what the comparison on the test sets reports."""
 
     metric: str | None = None
-    ensembles: list[Literal["logits"]] = field(default_factory=lambda: ["logits"])
 
     __pydantic_config__ = _STRICT
 
@@ -141,12 +145,17 @@ class CookFile:
             raise RecipeError(
                 "a `sweep` needs either a `base_model` or a `pretrain` section that makes one, and not both."
             )
+        if self.merge and self.merge.weights is not None and self.merge.strategy is not None:
+            raise RecipeError("`merge` has either `weights` or a `strategy` that finds them, and not both.")
         strategic = self.merge is not None and self.merge.strategy not in (None, "uniform")
         wanting = [name for name in ("sweep", "pretrain", "compare") if getattr(self, name) is not None]
         if (wanting or strategic) and self.data is None:
             raise RecipeError(f"`{(wanting or ['merge.strategy'])[0]}` needs a `data` section.")
         if (self.compare or self.push) and self.merge is None:
             raise RecipeError("`compare` and `push` need a `merge` section; `merge: {}` is a uniform soup.")
+        names = {"pretrain", "train", "validation", "test"} & set(self.data.shifted if self.data else ())
+        if names:
+            raise RecipeError(f"`data.shifted.{names.pop()}`: call it otherwise, that is a part of the data.")
         if self.data and self.data.validation == self.data.test:
             raise RecipeError(
                 f"`data.validation` and `data.test` are both {self.data.test!r}: what selects may not report. Use two."
@@ -245,20 +254,19 @@ def dump_recipe(recipe: Recipe, folder: str | os.PathLike | None = None) -> str:
     dataset = data["selection"].get("dataset") or {}
     if dataset.get("path"):
         dataset["path"] = _without_root(dataset["path"], folder)
-    return yaml.safe_dump(
-        plain({"hf_soup_recipe": FORMAT, **data}),
-        sort_keys=False,
-        allow_unicode=True,
-        width=119,
-        default_flow_style=None,
-    )
+    layout = {"sort_keys": False, "allow_unicode": True, "width": 119, "default_flow_style": None}
+    return yaml.dump(plain({"hf_soup_recipe": FORMAT, **data}), Dumper=_dumper(), **layout)
 
 
 def _without_root(path: str, folder: str | os.PathLike | None) -> str:
-    """An absolute path relative to `folder`, or its last part alone; Hub ids and the like stay as they are."""
-    if not os.path.isabs(path):
+    """A local path relative to `folder`, or its last part alone; Hub ids and the like stay as they are."""
+    if not os.path.isabs(path) and not os.path.exists(path):
         return path
-    return os.path.basename(path.rstrip("/\\")) if folder is None else os.path.relpath(path, os.path.abspath(folder))
+    path = os.path.abspath(path)
+    if folder is None:
+        return os.path.basename(path)
+    path = os.path.relpath(path, os.path.abspath(folder))
+    return path if path.startswith(".") else os.path.join(".", path)  # `runs/run-0` could be a Hub id
 
 
 def _override(data: dict[str, Any], item: str) -> None:
@@ -270,8 +278,9 @@ def _override(data: dict[str, Any], item: str) -> None:
     if not equals or not all([*parents, last]):
         raise RecipeError(f"{item!r} sets nothing: write KEY=VALUE, such as data.path=my_data.")
     for key in parents:
-        if not isinstance(data.get(key), dict):
-            data[key] = {}
+        data[key] = {} if data.get(key) is None else data[key]
+        if not isinstance(data[key], dict):
+            raise RecipeError(f"{item!r}: `{key}` is a {type(data[key]).__name__} in the file; replace it as a whole.")
         data = data[key]
     try:
         data[last] = yaml.load(value, Loader=_loader())
@@ -280,8 +289,8 @@ def _override(data: dict[str, Any], item: str) -> None:
 
 
 def _anchor(item: Ingredient, folder: Path) -> Ingredient:
-    """Turn `../runs/run-0` into a path that is right from anywhere."""
-    if item.revision or item.source == "memory":
+    """Turn `../runs/run-0` into a path that is right from anywhere; what is no path there may be a Hub id."""
+    if item.revision or not (item.source.startswith(".") or (folder / item.source).exists()):
         return item
     return replace(item, source=os.path.abspath(folder / item.source))
 
@@ -294,13 +303,18 @@ def _build(cls: type[T], data: Mapping[str, Any], path: str) -> T:
         return pydantic.TypeAdapter(cls).validate_json(json.dumps(data))
     except RecipeError as error:
         raise RecipeError(f"{path}: {error}") from None
-    except pydantic.ValidationError as error:
+    except (TypeError, ValueError) as error:
+        if not isinstance(error, pydantic.ValidationError):
+            raise RecipeError(
+                f"{path} holds something else than numbers, strings, lists and mappings: {error}"
+            ) from None
         raise RecipeError(f"{path}: " + "; ".join(_explain(cls, item) for item in error.errors()[:5])) from None
 
 
 def _explain(cls: type, error: Mapping[str, Any]) -> str:
-    *parents, last = error["loc"] or ("file",)
-    where = ".".join(map(str, error["loc"])) or "the file"
+    place = [item for item in error["loc"] if "[" not in str(item)] or ["file"]  # without pydantic's names of types
+    *parents, last = place
+    where = ".".join(map(str, place))
     if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         known = _fields_at(cls, parents)
         return (
@@ -316,7 +330,8 @@ def _explain(cls: type, error: Mapping[str, Any]) -> str:
 def _fields_at(cls: Any, keys: list[Any]) -> list[str]:
     """The field names of the dataclass that lies below `keys`, followed through optional, list and mapping types."""
     for key in keys:
-        hint = typing.get_type_hints(cls)[key] if dataclasses.is_dataclass(cls) else typing.get_args(cls)[-1]
+        within = [item for item in typing.get_args(cls) if item is not Ellipsis]
+        hint = typing.get_type_hints(cls)[key] if dataclasses.is_dataclass(cls) else within[-1]
         inner = [item for item in typing.get_args(hint) if item is not type(None)]
         cls = inner[0] if type(None) in typing.get_args(hint) else hint
     return [item.name for item in dataclasses.fields(cls)] if dataclasses.is_dataclass(cls) else []
@@ -330,6 +345,8 @@ def _loader() -> type:
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
             seen = set()
             for key, _ in node.value:
+                if not isinstance(key.value, str):
+                    raise yaml.constructor.ConstructorError(None, None, "a key is a word, not a list", key.start_mark)
                 if key.value in seen:
                     raise yaml.constructor.ConstructorError(
                         None, None, f"the key {key.value!r} stands twice", key.start_mark
@@ -342,6 +359,16 @@ def _loader() -> type:
         first: [(tag, pattern) for tag, pattern in rules if tag != dates]
         for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
-    number = re.compile(r"^[-+]?(\d+\.\d*|\.\d+|\d+)[eE][-+]?\d+$")
-    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789."))
+    Loader.add_implicit_resolver(*_NUMBER)
     return Loader
+
+
+def _dumper() -> type:
+    """PyYAML's safe dumper, which puts quotes around a string that our loader would take for a number."""
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        pass
+
+    Dumper.add_implicit_resolver(*_NUMBER)
+    return Dumper

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from tqdm.auto import tqdm
 
 from .checkpoints.digest import combined_digest
-from .checkpoints.source import Checkpoint
-from .checkpoints.writer import staged_folder, write_weights
+from .checkpoints.source import GENERATION, Checkpoint
+from .checkpoints.writer import refuse_target, staged_folder, write_weights
 from .evaluation.compare import PICTURE, Comparison
 from .evaluation.trials import cook_in_memory, output_config
 from .hub.card import render_card
@@ -24,7 +24,7 @@ from .merging.blend import blend, file_digests
 from .merging.plan import Plan, make_plan
 from .recipes import RECIPE_FILE, dump_recipe
 from .types import Recipe, Score
-from .version import __version__
+from .version import versions
 
 
 if TYPE_CHECKING:
@@ -81,7 +81,9 @@ class Soup:
         """Validation score of each candidate alone, where a strategy has scored them."""
         selection = self.recipe.selection
         return {
-            trial["candidate"]: Score(selection["metric"], trial["alone"], split=selection["split"])
+            trial["candidate"]: Score(
+                selection["metric"], trial["alone"], selection.get("higher_is_better", True), selection["split"]
+            )
             for trial in selection.get("trials", [])
         }
 
@@ -104,10 +106,11 @@ class Soup:
             `Path`: the folder.
 
         Raises:
-            [`OutputError`]: if the folder exists or cannot be written.
+            [`OutputError`]: if the folder exists, holds an ingredient, or cannot be written.
             [`IngredientError`]: if an ingredient holds NaN, or is not what the recipe was made from.
         """
-        target = Path(os.path.abspath(Path(save_directory).expanduser()))
+        sources = [item.folder for item in self.candidates if item.folder]
+        target = refuse_target(save_directory, overwrite=overwrite, keep=sources)
         with staged_folder(target, overwrite=overwrite) as stage:
             recipe = self._write_weights(stage, max_shard_size)
             self._write_rest(stage, recipe, dump_recipe(recipe, target))
@@ -205,13 +208,8 @@ class Soup:
         (folder / RECIPE_FILE).write_text(recipe_text, encoding="utf-8")
 
     def _companions(self) -> dict[str, bytes]:
-        """Tokenizer, processor and generation files: those of the first ingredient that has any."""
-        return next((files for item in self.checkpoints if (files := item.companions)), {})
-
-
-def versions() -> dict[str, str]:
-    """Of what made the soup, for the recipe."""
-    import torch
-    import transformers
-
-    return {"hf_soup": __version__, "torch": str(torch.__version__), "transformers": transformers.__version__}
+        """Tokenizer or processor of the first ingredient that has one, and the first generation config."""
+        found = [item.companions for item in self.checkpoints]
+        generation = [{GENERATION: files[GENERATION]} for files in found if GENERATION in files]
+        others = [{name: files[name] for name in files if name != GENERATION} for files in found]
+        return next(filter(None, others), {}) | next(iter(generation), {})

@@ -1,3 +1,11 @@
-"""The version of hf_soup, where both the package and its builder read it."""
+"""The version of hf_soup, where both the package and its builder read it, and those of what it builds on."""
 
 __version__ = "0.1.0"
+
+
+def versions() -> dict[str, str]:
+    """Of what makes a soup or a run, as recipes and runs record them."""
+    import torch
+    import transformers
+
+    return {"hf_soup": __version__, "torch": str(torch.__version__), "transformers": transformers.__version__}

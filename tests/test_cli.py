@@ -98,6 +98,23 @@ def test_errors_are_one_line_and_a_code(tmp_path, text_runs, args, code, message
     assert not (tmp_path / "out").exists()
 
 
+def test_an_existing_target_is_told_before_the_work(tmp_path, text_runs):
+    """A folder that is there is refused before ingredients are even looked at."""
+    (tmp_path / "soup").mkdir()
+    (tmp_path / "soup" / "mine").write_text("mine")
+    done = run("merge", "no-such-run", "-o", tmp_path / "soup")
+    assert done.returncode == 1
+    assert "exists and is not empty" in done.stderr
+
+
+def test_the_example_runs():
+    """The example in Python goes from fine-tunes to a table."""
+    example = Path(__file__).parent.parent / "examples" / "greedy_soup.py"
+    done = subprocess.run([sys.executable, example], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "| logit ensemble" in done.stdout
+
+
 @pytest.mark.parametrize("command", [[], ["merge"], ["check"], ["cook"]])
 def test_help(command):
     """Every command explains itself."""
@@ -110,5 +127,5 @@ def test_options_of_methods_and_strategies_are_in_the_help():
     """Parameters of methods and strategies are options, with their docstrings' words."""
     text = " ".join(run("merge", "--help").stdout.split())
     assert "--normalize / --no-normalize [method linear] Divide by the sum of the weights" in text
-    assert "--accept TEXT [strategy greedy]" in text
+    assert "--accept [>=|>] [strategy greedy]" in text
     assert "asks for a gain (the released code)." in text

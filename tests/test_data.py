@@ -81,14 +81,18 @@ def test_labels_are_matched_by_name():
     assert label_ids(data, "label", {0: "negative", 1: "positive"}).tolist() == data["label"]
     assert label_ids(data, "label", {0: "positive", 1: "negative"}).tolist() == [1 - label for label in data["label"]]
     words = data.cast_column("label", datasets.Value("int64")).map(lambda row: {"label": ["no", "yes"][row["label"]]})
-    assert label_ids(words, "label", {0: "LABEL_0", 1: "LABEL_1"}).tolist() == data["label"]
+    assert label_ids(words, "label", {0: "yes", 1: "no"}).tolist() == [1 - label for label in data["label"]]
+    with pytest.raises(DataError, match="the model has none for its classes"):
+        label_ids(words, "label", {0: "LABEL_0", 1: "LABEL_1"})
     with pytest.raises(DataError, match='no class "negative"'):
         label_ids(data, "label", {0: "ham", 1: "spam"})
     numbers = datasets.Dataset.from_dict({"label": [0, 1, 2]})
     with pytest.raises(DataError, match="go from 0 to 2, the model has 2 classes"):
         label_ids(numbers, "label", {0: "LABEL_0", 1: "LABEL_1"})
-    with pytest.raises(DataError, match="1 rows have no label"):
-        label_ids(datasets.Dataset.from_dict({"label": [0, None]}), "label", {0: "a", 1: "b"})
+    hidden = data.map(lambda row: {"label": -1})
+    for missing in (hidden, datasets.Dataset.from_dict({"label": ["a", None]}), numbers.add_item({"label": None})):
+        with pytest.raises(DataError, match="rows have no label"):
+            label_ids(missing, "label", {0: "negative", 1: "positive"})
     with pytest.raises(DataError, match="classes are whole numbers or names"):
         label_ids(datasets.Dataset.from_dict({"label": [0.5]}), "label", {0: "a"})
 
@@ -115,6 +119,20 @@ def test_transforms_change_the_image_and_nothing_else(name):
     assert not np.array_equal(one, before)
     assert np.array_equal(one, two)
     assert np.array_equal(image, before)
+
+
+def test_images_are_told_apart_by_their_pixels(tmp_path):
+    """The same pictures under other names are the same rows; a changed picture is another."""
+    images = testing.tiny_images(4)["image"]
+    for split, names in (("train", "abcd"), ("test", "wxyz")):
+        for index, name in enumerate(names):
+            (tmp_path / split / "odd").mkdir(parents=True, exist_ok=True)
+            (tmp_path / split / "even").mkdir(exist_ok=True)
+            images[index].save(tmp_path / split / ("even", "odd")[index % 2] / f"{name}.png")
+    train, test = (hash_rows(load_data(str(tmp_path), split=split)) for split in ("train", "test"))
+    assert train == test
+    images[3].save(tmp_path / "test" / "even" / "w.png")
+    assert hash_rows(load_data(str(tmp_path), split="test")) != train
 
 
 def test_a_shifted_copy_is_always_the_same():

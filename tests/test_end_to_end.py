@@ -1,6 +1,6 @@
 """`cook`: from a file to a compared soup, on tiny data in seconds; again without work; and with bad input."""
 
-import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -51,7 +51,7 @@ def test_a_cook_file_makes_a_soup(kitchen):
     assert "greedy soup" in card
     assert "![Scores" in card
     recipe = hf_soup.load_recipe(cooked.folder)
-    assert recipe.selection["dataset"]["path"] == str(kitchen)
+    assert (cooked.folder / recipe.selection["dataset"]["path"]).resolve() == kitchen
     assert len(recipe.selection["trials"]) == 3
 
 
@@ -72,13 +72,25 @@ def test_cooking_again_repeats_nothing(kitchen):
     )
 
 
+def test_a_marker_vouches_for_its_own_soup_only(kitchen):
+    """A soup that was deleted is made again; a failure to make another one leaves the first as it was."""
+    first = hf_soup.cook(kitchen / "cook.yaml")
+    shutil.rmtree(first.folder)
+    again = hf_soup.cook(kitchen / "cook.yaml")
+    assert (again.folder / "model.safetensors").is_file()
+    with pytest.raises(hf_soup.SoupError):
+        hf_soup.cook(kitchen / "cook.yaml", overrides=["merge.dtype=float8_e4m3fn", "compare.metric=f1_macro"])
+    third = hf_soup.cook(kitchen / "cook.yaml")
+    assert third.comparison == first.comparison
+
+
 def test_another_merge_keeps_the_runs(kitchen):
     """With another strategy the runs stay and the soup is another."""
     first = hf_soup.cook(kitchen / "cook.yaml")
     second = hf_soup.cook(kitchen / "cook.yaml", overrides=["merge.strategy=uniform"])
     assert [run.state for run in second.sweep] == [run.state for run in first.sweep]
     assert second.soup.recipe.names == ("run-0", "run-1", "run-2")
-    assert "selection" not in json.loads((second.folder / "config.json").read_text())
+    assert hf_soup.load_recipe(second.folder).selection == {"strategy": "uniform", "params": {}}
     assert {row.name for row in second.comparison.rows} >= {"uniform soup", "logit ensemble"}
 
 
@@ -160,6 +172,11 @@ def test_shipped_recipes_load(recipe):
         ("merge.metric=accurracy", 'no metric "accurracy"'),
         ("merge.params={acept: '>'}", 'a parameter "acept"; did you mean "accept"'),
         ("merge.strategy=gredy", 'no strategy called "gredy"'),
+        ("merge.dtype=float12", 'no floating-point type "float12"'),
+        ("merge={weights: [1, 2]}", "are 2 .* for 3 ingredients"),
+        ("merge.params={accept: '=='}", "is one of '>=', '>'"),
+        ("sweep.space.seed=[]", "space is empty"),
+        ("data.text_columns=[txt]", 'no text column "txt"'),
         ("base_model=/nowhere/at/all", "no tokenizer that loads"),
     ],
 )

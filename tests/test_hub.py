@@ -144,6 +144,50 @@ def test_a_soup_of_soups_from_the_hub(tmp_path, hub, text_runs):
     assert all(torch.allclose(one[name], two[name], atol=1e-7) for name in one)
 
 
+def test_a_second_push_leaves_nothing_of_the_first(hub, text_runs):
+    """Shards take the place of the one file, which transformers would otherwise load under the new card."""
+    repo_id = f"{hub.user}/twice"
+    hf_soup.merge(text_runs).push_to_hub(repo_id)
+    hf_soup.merge(text_runs[:2]).push_to_hub(repo_id, max_shard_size="20KB")
+    files = HfApi().list_repo_files(repo_id)
+    assert "model.safetensors" not in files
+    assert "model.safetensors.index.json" in files
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(repo_id)
+    reference = hf_soup.merge(text_runs[:2]).model.state_dict()
+    assert all(torch.equal(tensor, reference[name]) for name, tensor in model.state_dict().items())
+    assert hf_soup.merge([repo_id]).model  # shards are ingredients like any other
+
+
+def test_a_reference_without_revision_is_pinned(tmp_path, published):
+    """An `Ingredient` or a hand-written recipe that names a Hub id alone gets its commit."""
+    soup = hf_soup.merge([hf_soup.Ingredient("one", published[0]), hf_soup.Ingredient("two", published[1])])
+    assert soup.recipe.names == ("one", "two")
+    assert all(len(item.revision) == 40 for item in soup.recipe.ingredients)
+    text = "hf_soup_recipe: 1\nweights: [1, 1]\ningredients:\n" + "".join(
+        f"- {{name: {name}, source: {repo_id}}}\n" for name, repo_id in zip(("one", "two"), published, strict=True)
+    )
+    (tmp_path / "soup_recipe.yaml").write_text(text)
+    cooked = hf_soup.cook(tmp_path / "soup_recipe.yaml", output_dir=tmp_path / "cooked").folder
+    reference = soup.save_pretrained(tmp_path / "soup")
+    assert (cooked / "model.safetensors").read_bytes() == (reference / "model.safetensors").read_bytes()
+
+
+def test_a_hub_that_does_not_answer_is_told(tmp_path, text_runs):
+    """No server at the address is an error of ours, for a merge as for a push."""
+    code = """
+import sys, hf_soup
+for act in (lambda: hf_soup.merge(["nobody/model"]), lambda: hf_soup.merge(sys.argv[1:]).push_to_hub("nobody/model")):
+    try:
+        act()
+    except hf_soup.SoupError as error:
+        print(type(error).__name__)
+"""
+    environment = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0"}
+    command = [sys.executable, "-c", code, *map(str, text_runs)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["IngredientError", "OutputError"]
+
+
 def test_a_push_without_rights_is_told(hub, text_runs):
     """A refused push says that one has to be logged in."""
     with pytest.raises(hf_soup.OutputError, match="hf auth login"):

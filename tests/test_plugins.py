@@ -155,7 +155,9 @@ def test_greedy_asks_once_for_each():
     assert len(trials.asked) == 2 * len(RUNS) - 1
 
 
-def test_greedy_refuses_another_comparison():
-    """`accept` is one of two signs."""
-    with pytest.raises(RecipeError, match="not '=='"):
-        greedy(SCORES, accept="==")
+def test_a_parameter_of_few_values_has_one_of_them():
+    """What a `Literal` lists is what recipes and the command line may say."""
+    function = lookup.load_function("strategy", "greedy")
+    assert lookup.choices(lookup.parameters(function)["accept"], function) == (">=", ">")
+    function = lookup.load_function("method", "linear")
+    assert lookup.choices(lookup.parameters(function)["normalize"], function) == ()

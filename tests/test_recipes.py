@@ -25,6 +25,7 @@ PLAIN = st.recursive(
 @hypothesis.settings(
     max_examples=100, deadline=None, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
 )
+@hypothesis.example(names=["1e-5", "null", "07"], weight=1.0, params={"a": "1e-3"}, seed=0)
 @hypothesis.given(
     names=st.lists(TEXT, min_size=1, max_size=4, unique=True), weight=NUMBERS, params=PLAIN, seed=st.integers(0, 2**40)
 )
@@ -122,6 +123,11 @@ def test_numbers_are_numbers(tmp_path):
         ("output_dir: out", "", "the key `output_dir` is missing"),
         ("output_dir: out", "output_dir: out\noutput_dir: two", "stands twice"),
         ("output_dir: out", "output_dir: [", "not valid YAML"),
+        ("output_dir: out", "output_dir: {{ out }}", "not valid YAML"),
+        ("output_dir: out", "output_dir: !!binary aGk=", "something else than numbers"),
+        ("output_dir: out", "output_dir: &a [*a]", "something else than numbers"),
+        ("{strategy: greedy}", "{strategy: greedy, weights: [1]}", "either `weights` or a `strategy`"),
+        ("some/data}", "some/data, shifted: {test: {split: a}}}", "`data.shifted.test`: call it otherwise"),
         ("base_model: some/model", "", "`sweep` needs either a `base_model` or a `pretrain`"),
         ("data: {path: some/data}", "", "needs a `data` section"),
         ("{path: some/data}", "{path: some/data, test: x, validation: x}", "what selects may not report"),
@@ -145,12 +151,15 @@ def test_values_can_be_set_from_outside(tmp_path):
         load_cook_file(path, ["sweep.runs=2"])
     with pytest.raises(RecipeError, match="write KEY=VALUE"):
         load_cook_file(path, ["sweep"])
+    with pytest.raises(RecipeError, match="`learning_rate` is a list in the file; replace it as a whole"):
+        load_cook_file(path, ["sweep.space.learning_rate.a=2"])
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda text: text.replace("method:", "metod:"), 'unknown key `metod`; did you mean "method"?'),
+        (lambda text: text.replace("source:", "sorce:"), '`sorce` in `ingredients.0`; did you mean "source"?'),
         (lambda text: text.replace("hf_soup_recipe: 1", "hf_soup_recipe: 2"), "recipe format 2"),
         (lambda text: text.replace("hf_soup_recipe: 1\n", ""), "is no recipe"),
         (lambda text: text.replace("weights: [1]", "weights: [1, 2]"), "are 2 .* for 1 ingredients"),

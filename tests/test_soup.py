@@ -61,6 +61,16 @@ def test_another_type(tmp_path, text_runs, dtype):
     assert same(soup.model.state_dict(), type(soup.model).from_pretrained(folder).state_dict())
 
 
+def test_float8_is_for_files(tmp_path, text_runs):
+    """A soup is saved in float8 and opened again; a model in memory cannot have that type, and says so."""
+    soup = hf_soup.merge(text_runs, dtype="float8_e4m3fn")
+    folder = soup.save_pretrained(tmp_path / "soup")
+    assert {t.dtype for t in load_file(folder / "model.safetensors").values()} == {torch.float8_e4m3fn}
+    with pytest.raises(hf_soup.IngredientError, match="torch builds no BertForSequenceClassification in float8"):
+        soup.model  # noqa: B018
+    assert hf_soup.merge([folder, text_runs[0]], dtype="float32").model.dtype == torch.float32
+
+
 def test_soups_of_bfloat16_checkpoints(tmp_path):
     """16-bit ingredients give a 16-bit soup that is within half a step of the exact mean."""
     runs = [testing.tiny_text_model(seed).to(torch.bfloat16) for seed in range(5)]
@@ -206,6 +216,55 @@ def test_existing_folders_are_kept(tmp_path, text_runs):
     assert not (tmp_path / "soup" / "mine.txt").exists()
 
 
+def test_a_run_that_is_replaced_is_noticed(tmp_path, text_runs):
+    """Weights that were replaced between `merge` and saving are an error: the scored soup would be another."""
+    runs = [shutil.copytree(run, tmp_path / run.name) for run in text_runs[:2]]
+    soup = hf_soup.merge(runs)
+    shutil.copy(text_runs[2] / "model.safetensors", runs[1] / "model.safetensors")
+    with pytest.raises(hf_soup.IngredientError, match="has changed since 'run-1' was opened"):
+        soup.save_pretrained(tmp_path / "soup")
+    with pytest.raises(hf_soup.IngredientError, match="has changed since"):
+        soup.model  # noqa: B018
+
+
+def test_overwriting_never_takes_an_ingredient(tmp_path, text_runs, monkeypatch):
+    """A target that is, or holds, an ingredient or the working directory is refused, overwrite or not."""
+    runs = [shutil.copytree(run, tmp_path / "runs" / run.name) for run in text_runs]
+    soup = hf_soup.merge(runs)
+    monkeypatch.chdir(tmp_path / "runs")
+    for target in (runs[0], tmp_path / "runs", tmp_path, "."):
+        with pytest.raises(hf_soup.OutputError, match="would be lost"):
+            soup.save_pretrained(target, overwrite=True)
+    assert all((run / "model.safetensors").is_file() for run in runs)
+
+
+def test_default_labels_in_memory_and_on_disk_are_the_same(tmp_path):
+    """A model without label names has them in memory and not in its file; the two go into one soup."""
+    import transformers
+
+    labels = ("LABEL_0", "LABEL_1")
+    model = testing.tiny_text_model(0, labels=labels)
+    folder = testing.save_text_model(testing.tiny_text_model(1, labels=labels), tmp_path / "run")
+    assert "id2label" not in json.loads((folder / "config.json").read_text())
+    assert isinstance(hf_soup.merge([model, folder]).model, transformers.BertForSequenceClassification)
+
+
+def test_state_dicts_of_mixed_types_lose_nothing(tmp_path):
+    """A state dict with bfloat16 and float32 tensors is taken in float32, where all of it fits."""
+    model = testing.tiny_text_model(0)
+    config = {**model.config.to_dict(), "architectures": ["BertForSequenceClassification"]}
+    state = {k: v.bfloat16() if "embeddings" in k else v for k, v in model.state_dict().items()}
+    soup = hf_soup.merge([state], config=config).model.state_dict()
+    assert all(torch.equal(soup[name], state[name].float()) for name in state)
+
+
+def test_a_bad_shard_size(tmp_path, text_runs):
+    """A shard size that is none is told, and nothing is written."""
+    with pytest.raises(hf_soup.OutputError, match="max_shard_size='huge'"):
+        hf_soup.merge(text_runs).save_pretrained(tmp_path / "soup", max_shard_size="huge")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_nan_leaves_nothing_written(tmp_path, text_runs):
     """An ingredient with NaN is named, and no folder is left."""
     model = testing.tiny_text_model(0)
@@ -233,6 +292,7 @@ def test_a_nan_leaves_nothing_written(tmp_path, text_runs):
         ({"strategy": "greedy", "weights": [1, 1, 1]}, "either weights or a strategy"),
         ({"evaluator": len}, "for a strategy that chooses"),
         ({"strategy": "greedy", "evaluator": 3}, "an evaluator is"),
+        ({"strategy": "greedy", "accept": "=="}, "\"accept\" is one of '>=', '>', not '=='"),
     ],
 )
 def test_bad_arguments(text_runs, options, message):

@@ -144,8 +144,10 @@ def _usual(checkpoints: Sequence[Checkpoint], value: Callable[[Checkpoint], Any]
 
 
 def _labels(item: Checkpoint) -> tuple[str, ...]:
+    """The names of the classes in order; none where they are the ones that transformers makes up."""
     labels = item.config.get("id2label") or {}
-    return tuple(str(labels[key]) for key in sorted(labels, key=int))
+    names = tuple(str(labels[key]) for key in sorted(labels, key=int))
+    return () if names == tuple(f"LABEL_{index}" for index in range(len(names))) else names
 
 
 def _key_problems(item: Checkpoint, keys: Sequence[str]) -> list[str]:

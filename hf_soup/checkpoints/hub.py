@@ -85,11 +85,7 @@ def _our_errors(repo_id: str, revision: str | None) -> Iterator[None]:
         raise IngredientError(f"{repo_id} has no safetensors weights. Convert them once and push them.") from None
     except errors.HFValidationError as error:
         raise IngredientError(f"{repo_id} is neither a folder here nor a Hub id: {error}") from None
-    except (
-        OSError,
-        errors.SafetensorsParsingError,
-        errors.RevisionResolutionError,
-    ) as error:  # the client's HTTP errors are OSErrors
+    except (OSError, errors.HTTPError, errors.SafetensorsParsingError, errors.RevisionResolutionError) as error:
         raise IngredientError(f"{repo_id} is no folder here, and the Hub did not give it: {error}") from None
 
 

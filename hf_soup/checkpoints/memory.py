@@ -50,11 +50,14 @@ def build_model(config: Mapping[str, Any], tensors: dict[str, torch.Tensor]) -> 
         `transformers.PreTrainedModel`: in evaluation mode.
 
     Raises:
-        [`IngredientError`]: if transformers has no such architecture, or tensors are missing, left over or misshapen.
+        [`IngredientError`]: if transformers has no such architecture, torch no models of that type, or tensors are
+            missing, left over or misshapen.
     """
     from transformers import CONFIG_MAPPING
 
     name, cls = architecture(config)
+    if "float8" in str(config.get("dtype")):
+        raise IngredientError(f"torch builds no {name} in {config['dtype']}: save it, or choose another dtype.")
     with quiet_transformers():
         model, info = cls.from_pretrained(
             None,

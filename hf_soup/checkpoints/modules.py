@@ -31,7 +31,7 @@ def group(name: str, prefix: str = "") -> str:
         prefix (`str`, *optional*):
             The model's own prefix, which is left out.
     """
-    parts = _inner(name, prefix).split(".")
+    parts = name.removeprefix(f"{prefix}.").split(".")
     number = next((index for index, part in enumerate(parts) if part.isdigit()), None)
     return ".".join(parts[: number + 1]) if number is not None else parts[0]
 
@@ -49,20 +49,22 @@ def assign_rows(names: Iterable[str], rows: Mapping[str, tuple[float, ...]]) -> 
         `dict[str, tuple[float, ...]]`: tensor name -> row.
 
     Raises:
-        [`RecipeError`]: if a prefix matches no tensor, or a tensor has no row because `""` is not given.
+        [`RecipeError`]: if a prefix matches no tensor, two are the same module, or a tensor has no row.
     """
     names = list(names)
     prefix = own_prefix(names)
+    whole: dict[str, str] = {}  # the module's whole name -> what the row calls it
+    for row in rows:
+        name = row if any(_covers(row, name) for name in names) else f"{prefix}.{row}"
+        if not any(_covers(name, tensor) for tensor in names):
+            groups = {group(name, prefix) for name in names}
+            raise RecipeError(f'weights: no tensor lies below the module "{row}"{did_you_mean(row, groups)}')
+        if name in whole:
+            raise RecipeError(f'weights: "{whole[name]}" and "{row}" are the same module; give it one row.')
+        whole[name] = row
     matched: dict[str, str] = {}
-    unused = set(rows)
-    for row in sorted(rows, key=len):  # longer ones overwrite shorter ones
-        for name in names:
-            if _covers(row, name) or _covers(row, _inner(name, prefix)):
-                matched[name] = row
-                unused.discard(row)
-    for row in sorted(unused - {""}):
-        groups = {group(name, prefix) for name in names}
-        raise RecipeError(f'weights: no tensor lies below the module "{row}"{did_you_mean(row, groups)}')
+    for module in sorted(whole, key=len):  # of two that cover a tensor the longer comes later
+        matched |= dict.fromkeys((name for name in names if _covers(module, name)), whole[module])
     bare = [name for name in names if name not in matched]
     if bare:
         raise RecipeError(
@@ -73,7 +75,3 @@ def assign_rows(names: Iterable[str], rows: Mapping[str, tuple[float, ...]]) -> 
 
 def _covers(prefix: str, name: str) -> bool:
     return not prefix or name == prefix or name.startswith(prefix + ".")
-
-
-def _inner(name: str, prefix: str) -> str:
-    return name.removeprefix(prefix + ".") if prefix else name

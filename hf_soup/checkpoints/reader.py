@@ -122,19 +122,22 @@ def read_tensor(folder: Path, spec: TensorSpec) -> torch.Tensor:
     """Read one tensor into memory of its own.
 
     Raises:
-        [`IngredientError`]: if the file ends before the tensor does.
+        [`IngredientError`]: if the file cannot be read or ends before the tensor does.
     """
     import torch
 
     buffer = torch.empty(spec.nbytes, dtype=torch.uint8)
-    with open(folder / spec.file, "rb", buffering=0) as file:
-        file.seek(spec.start)
-        view, done = memoryview(buffer.numpy()), 0
-        while done < spec.nbytes:  # one read gives at most 2 GiB
-            count = file.readinto(view[done:])
-            if not count:
-                raise IngredientError(f"{folder / spec.file} ended in the middle of tensor {spec.name!r}.")
-            done += count
+    try:
+        with open(folder / spec.file, "rb", buffering=0) as file:
+            file.seek(spec.start)
+            view, done = memoryview(buffer.numpy()), 0
+            while done < spec.nbytes:  # one read gives at most 2 GiB
+                count = file.readinto(view[done:])
+                if not count:
+                    raise IngredientError(f"{folder / spec.file} ended in the middle of tensor {spec.name!r}.")
+                done += count
+    except OSError as error:
+        raise IngredientError(f"cannot read {folder / spec.file}: {error.strerror}.") from None
     return buffer.view(getattr(torch, spec.dtype)).reshape(spec.shape)
 
 

@@ -7,12 +7,12 @@ read.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,11 +27,13 @@ if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig, PreTrainedModel
 
+MEMORY = "memory"
+GENERATION = "generation_config.json"
 # Files beside the weights that a soup takes over: what tokenizers, processors and generation need.
 COMPANIONS = (
     "added_tokens.json",
     "chat_template.jinja",
-    "generation_config.json",
+    GENERATION,
     "merges.txt",
     "preprocessor_config.json",
     "processor_config.json",
@@ -45,7 +47,6 @@ COMPANIONS = (
     "vocab.json",
     "vocab.txt",
 )
-MEMORY = "memory"
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$|^[\w.-]+$")
 
 
@@ -66,6 +67,8 @@ class Checkpoint:
             The weights themselves when they are in memory.
         generation_config (`str`, *optional*):
             What `generation_config.json` would hold, of a model in memory that can generate.
+        opened_as (`Mapping[str, str]`, *optional*):
+            What the files of a folder were when it was opened.
     """
 
     ingredient: Ingredient
@@ -74,6 +77,7 @@ class Checkpoint:
     folder: Path | None = None
     tensors: Mapping[str, torch.Tensor] | None = field(default=None, compare=False)
     generation_config: str | None = None
+    opened_as: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def name(self) -> str:
@@ -99,7 +103,7 @@ class Checkpoint:
     def companions(self) -> dict[str, bytes]:
         """The tokenizer, processor and generation files that belong to the weights, by name."""
         if self.folder is None:
-            return {"generation_config.json": self.generation_config.encode()} if self.generation_config else {}
+            return {GENERATION: self.generation_config.encode()} if self.generation_config else {}
         return {name: (self.folder / name).read_bytes() for name in COMPANIONS if (self.folder / name).is_file()}
 
     def read(self, name: str) -> torch.Tensor:
@@ -113,7 +117,19 @@ class Checkpoint:
         spec = self._on_disk[name]
         return read_tensor(self.folder, spec)
 
-    @cached_property
+    def refuse_change(self) -> None:
+        """Compare a folder with what it was when it was opened.
+
+        Raises:
+            [`IngredientError`]: if a weight file has been replaced since.
+        """
+        if self.in_memory or self.on_hub:
+            return
+        for file, digest in _read_specs(self.folder)[1].items():
+            if self.opened_as.get(file) != digest:
+                raise IngredientError(f"{self.folder / file} has changed since {self.name!r} was opened; merge again.")
+
+    @functools.cached_property
     def _on_disk(self) -> dict[str, TensorSpec]:
         """Where the tensors lie in local files; the weights of a Hub repository are fetched here."""
         if not self.on_hub:
@@ -163,8 +179,9 @@ def open_all(sources: Any, *, config: Any = None) -> tuple[Checkpoint, ...]:
         [`IngredientError`]: as [`open_checkpoint`].
         [`RecipeError`]: if `sources` is one source or nothing at all.
     """
-    if isinstance(sources, (str, os.PathLike, Mapping)) or hasattr(sources, "state_dict"):
-        raise RecipeError(f"ingredients are a list; to take one alone, write [{str(sources)[:60]!r}].")
+    one = isinstance(sources, (str, os.PathLike, Mapping, Ingredient))
+    if one or hasattr(sources, "state_dict") or hasattr(sources, "as_ingredient"):
+        raise RecipeError(f"ingredients are a list; to take one alone, write [{str(sources)[:60]}].")
     opened = [open_checkpoint(source, config=config) for source in sources]
     if not opened:
         raise RecipeError("a soup needs at least one ingredient, none was given. Name folders, Hub ids or models.")
@@ -208,7 +225,7 @@ def _reopen(ingredient: Ingredient) -> Checkpoint:
             f"{', '.join(changed)} of {ingredient.name!r} is not the file that the recipe was made from."
         )
     files = opened.ingredient.files | recorded
-    return replace(opened, ingredient=replace(ingredient, source=opened.ingredient.source, files=files))
+    return replace(opened, ingredient=replace(opened.ingredient, name=ingredient.name, files=files))
 
 
 def _open_path(source: str, name: str | None) -> Checkpoint:
@@ -226,7 +243,8 @@ def _open_path(source: str, name: str | None) -> Checkpoint:
 def _open_folder(folder: Path, name: str | None) -> Checkpoint:
     folder = folder.resolve()
     specs, files = _read_specs(folder)
-    return Checkpoint(Ingredient(name or folder.name, str(folder), files=files), _read_config(folder), specs, folder)
+    ingredient = Ingredient(name or folder.name, str(folder), files=files)
+    return Checkpoint(ingredient, _read_config(folder), specs, folder, opened_as=files)
 
 
 def _read_specs(folder: Path) -> tuple[dict[str, TensorSpec], dict[str, str]]:
@@ -301,13 +319,15 @@ def _open_model(model: PreTrainedModel, name: str) -> Checkpoint:
 
 def _open_state(state: Mapping[str, torch.Tensor], name: str, config: Any) -> Checkpoint:
     """A state dict goes through transformers' own loading, which knows both the names in memory and those on disk."""
+    import torch
+
     from .memory import build_model
 
-    if config is None:
+    if config is None or not state:
         raise IngredientError("a state dict does not say what it is the state of: give `config=` as well.")
     config = config if isinstance(config, Mapping) else config.to_dict()
-    widest = next((str(t.dtype).removeprefix("torch.") for t in state.values() if t.is_floating_point()), "float32")
-    model = build_model({**config, "dtype": widest}, dict(state))
+    widest = functools.reduce(torch.promote_types, [t.dtype for t in state.values() if t.is_floating_point()])
+    model = build_model({**config, "dtype": str(widest).removeprefix("torch.")}, dict(state))
     vars(model).pop("_weight_conversions", None)  # how the names were found here; its file has transformers' own
     return _open_model(model, name)
 

@@ -38,6 +38,37 @@ def staged_folder(target: str | os.PathLike, *, overwrite: bool = False) -> Iter
     Raises:
         [`OutputError`]: if `target` exists, or a folder cannot be made there.
     """
+    target = refuse_target(target, overwrite=overwrite)
+    with _as_output_error(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        stage = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
+    try:
+        yield stage
+        with _as_output_error(target):
+            stage.chmod(0o777 & ~_umask())
+            old = stage.with_suffix(".old")
+            if target.exists():
+                target.rename(old)
+            stage.rename(target)
+            shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def refuse_target(target: str | os.PathLike, *, overwrite: bool = False, keep: Iterable[Path] = ()) -> Path:
+    """The absolute path of a folder that may be made, or replaced with `overwrite=True`.
+
+    Args:
+        target (`str` or `os.PathLike`):
+            The folder.
+        overwrite (`bool`, *optional*, defaults to `False`):
+            Whether one that is there may be replaced.
+        keep (`Iterable[Path]`, *optional*):
+            Folders that it may neither be nor hold.
+
+    Raises:
+        [`OutputError`]: if it may not be made.
+    """
     target = Path(os.path.abspath(Path(target).expanduser()))
     if target.exists() and not target.is_dir():
         raise OutputError(f"{target} is a file; name a folder.")
@@ -45,23 +76,18 @@ def staged_folder(target: str | os.PathLike, *, overwrite: bool = False) -> Iter
         raise OutputError(
             f"{target} exists and is not empty. Name another folder, or pass overwrite=True (--overwrite)."
         )
+    for folder in (Path.cwd(), *keep):
+        if target.resolve() in (folder.resolve(), *folder.resolve().parents):
+            raise OutputError(f"{target} holds {folder}, which would be lost. Name another folder.")
+    return target
+
+
+@contextlib.contextmanager
+def _as_output_error(target: Path) -> Iterator[None]:
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        stage = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
+        yield
     except OSError as error:
-        raise OutputError(f"cannot write beside {target}: {error.strerror}.") from None
-    try:
-        yield stage
-        stage.chmod(0o777 & ~_umask())
-        old = stage.with_suffix(".old")
-        if target.exists():
-            target.rename(old)
-        stage.rename(target)
-        shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
-        raise OutputError(f"cannot write {target}: {error}.") from error
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
+        raise OutputError(f"cannot write {target}: {error.strerror or error}.") from None
 
 
 def write_weights(
@@ -85,16 +111,24 @@ def write_weights(
 
     Returns:
         `dict[str, str]`: tensor name -> xxh3-128 of its bytes.
+
+    Raises:
+        [`OutputError`]: if a file cannot be written, or `max_shard_size` is no size.
     """
     from huggingface_hub import split_state_dict_into_shards_factory
 
     by_name = {spec.name: spec for spec in specs}
-    split = split_state_dict_into_shards_factory(
-        by_name,
-        get_storage_size=lambda spec: spec.nbytes,
-        filename_pattern="model{suffix}.safetensors",
-        max_shard_size=max_shard_size,
-    )
+    try:
+        split = split_state_dict_into_shards_factory(
+            by_name,
+            get_storage_size=lambda spec: spec.nbytes,
+            filename_pattern="model{suffix}.safetensors",
+            max_shard_size=max_shard_size,
+        )
+    except ValueError as error:
+        raise OutputError(
+            f"max_shard_size={max_shard_size!r}: {error}. Write a number and its unit, as in 5GB."
+        ) from None
     digests = {}
     with contextlib.ExitStack() as stack:
         places: dict[str, tuple[BinaryIO, int]] = {}
@@ -105,8 +139,9 @@ def write_weights(
             }
         for name, tensor in tensors:
             file, start = places.pop(name)
-            file.seek(start)
-            file.write(_bytes(tensor))
+            with _as_output_error(folder):
+                file.seek(start)
+                file.write(_bytes(tensor))
             digests[name] = tensor_digest(tensor)
         if places:
             raise RuntimeError(f"{len(places)} planned tensors did not come, such as {next(iter(places))}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -43,14 +43,11 @@ class Entry(NamedTuple):
             `"ingredient"`, `"uniform"`, `"soup"`.
         load (`Callable[[], PreTrainedModel]`):
             Gives the model, when its turn comes.
-        cost (`int`):
-            Forward passes for each example.
     """
 
     name: str
     kind: str
     load: Callable[[], PreTrainedModel]
-    cost: int = 1
 
 
 @dataclass(frozen=True)
@@ -183,7 +180,7 @@ def compare_models(
     sets: Mapping[str, Evaluator],
     *,
     metric: str | None = None,
-    selected_on: Mapping[str, Any] | None = None,
+    selected_on: Iterable[str] = (),
 ) -> Comparison:
     """Run every entry over every set, one model in memory at a time, and the logit ensemble of the ingredients.
 
@@ -194,8 +191,8 @@ def compare_models(
             Name -> examples; `"validation"` decides which ingredient is best, the others report.
         metric (`str`, *optional*):
             By default the task's own.
-        selected_on (`Mapping`, *optional*):
-            What the recipes record of the data that selection has seen (`fingerprint`).
+        selected_on (`Iterable[str]`, *optional*):
+            Fingerprints of the data that selection has seen.
 
     Returns:
         [`Comparison`]
@@ -203,7 +200,7 @@ def compare_models(
     Raises:
         [`EvaluationError`]: if a set that reports is the set that selection has seen.
     """
-    refuse_seen_rows(sets, selected_on or {})
+    refuse_seen_rows(sets, selected_on)
     predictions: dict[str, dict[str, Predictions]] = {}
     task = "auto"
     for entry in tqdm(entries, desc="Comparing", unit="model", leave=False):
@@ -229,8 +226,7 @@ def compare_models(
     kinds = {entry.name: "chosen" if entry.name == chosen else entry.kind for entry in entries} | {
         ensemble: "ensemble"
     }
-    costs = {entry.name: entry.cost for entry in entries} | {ensemble: len(single)}
-    rows = tuple(Row(name, kinds[name], scores[name], costs[name]) for name in predictions)
+    rows = tuple(Row(name, kinds[name], scores[name], len(single) if name == ensemble else 1) for name in predictions)
     soups = [name for kind in ("soup", "uniform") for name in predictions if kinds[name] == kind]
     differences = {
         soup: {
@@ -241,13 +237,13 @@ def compare_models(
         if chosen
     }
     sizes = {name: len(evaluator.dataset) for name, evaluator in sets.items()}
-    return Comparison(metric, sizes, rows, differences, _summary(differences, sizes, len(single)))
+    return Comparison(metric, sizes, rows, differences, _summary(differences, sizes, len(single), chosen))
 
 
-def refuse_seen_rows(sets: Mapping[str, Evaluator], selected_on: Mapping[str, Any]) -> None:
+def refuse_seen_rows(sets: Mapping[str, Evaluator], selected_on: Iterable[str]) -> None:
     """What selects may not report: the same rows are an error, more than 1 % of shared rows a warning."""
     validation = sets[VALIDATION].rows if VALIDATION in sets else None
-    seen = {selected_on.get("fingerprint"), validation and validation.fingerprint} - {None}
+    seen = {*selected_on, *([validation.fingerprint] if validation else [])}
     for name, evaluator in sets.items():
         if name == VALIDATION:
             continue
@@ -282,18 +278,22 @@ def _right(predictions: Predictions) -> Any:
     return (predictions.logits.argmax(axis=1) == predictions.labels).astype(float)
 
 
-def _summary(differences: Mapping[str, Mapping[str, Interval]], sizes: Mapping[str, int], members: int) -> str:
+def _summary(
+    differences: Mapping[str, Mapping[str, Interval]], sizes: Mapping[str, int], members: int, chosen: str | None
+) -> str:
     """A sentence on the test set for each soup, and one on the shifted sets; points are hundredths of accuracy."""
     lines = []
     for soup, sets in differences.items():
         value, low, high = sets[TEST]
         verdict = f"no difference that {sizes[TEST]} examples can show"
-        if low > 0:
+        if low == high == 0:
+            verdict = "it is right on the same examples"
+        elif low > 0:
             verdict = f"a gain, at 1/{members} of the ensemble's cost"
         elif high < 0:
             verdict = "it is worse"
         numbers = f"{value * 100:+.1f} [{low * 100:+.1f}, {high * 100:+.1f}]"
-        lines.append(f"{soup}: {numbers} points of accuracy against the best single model on test: {verdict}.")
+        lines.append(f"{soup}: {numbers} points of test accuracy against {chosen}, the best on validation: {verdict}.")
         shifts = [
             f"{name} {value * 100:+.1f} [{low * 100:+.1f}, {high * 100:+.1f}]"
             for name, (value, low, high) in sets.items()

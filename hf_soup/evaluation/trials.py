@@ -9,7 +9,7 @@ from tqdm.auto import tqdm
 
 from ..checkpoints.memory import build_model
 from ..checkpoints.source import Checkpoint
-from ..errors import EvaluationError
+from ..errors import EvaluationError, RecipeError
 from ..merging.blend import blend
 from ..merging.plan import Plan, make_plan
 from ..types import Recipe, Score
@@ -61,6 +61,18 @@ class ModelTrials:
     def close(self) -> None:
         """End the progress bar."""
         self._bar.close()
+
+
+class NoTrials:
+    """For strategies that ask for no score, where there is no evaluator."""
+
+    def score(self, recipe: Recipe) -> Score:
+        """There is nothing to score with.
+
+        Raises:
+            [`RecipeError`]: always.
+        """
+        raise RecipeError("this strategy chooses by validation score: pass evaluator=hf_soup.Evaluator(data).")
 
 
 def as_score(value: Any) -> Score:

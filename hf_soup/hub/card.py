@@ -6,12 +6,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from ..checkpoints.source import MEMORY
+from ..errors import DataError
 from ..evaluation.compare import VALIDATION, Comparison
+from ..evaluation.evaluator import task_of
 from ..recipes import dump_recipe
 from ..types import Recipe
-
-
-PIPELINES = {"ForSequenceClassification": "text-classification", "ForImageClassification": "image-classification"}
 
 
 def render_card(
@@ -45,8 +45,8 @@ def render_card(
             comparison=comparison,
             picture=picture,
             trials=recipe.selection.get("trials", []),
-            chosen=[row for row in comparison.rows if row.kind == "chosen"] if comparison else [],
             pipeline=_pipeline(architecture),
+            in_memory=[item.name for item in recipe.ingredients if item.source == MEMORY],
             md=escape,
         )
     )
@@ -91,7 +91,10 @@ def _metadata(recipe: Recipe, architecture: str, comparison: Comparison | None) 
 
 
 def _pipeline(architecture: str) -> str | None:
-    return next((name for ending, name in PIPELINES.items() if architecture.endswith(ending)), None)
+    try:
+        return task_of(architecture)
+    except DataError:
+        return None
 
 
 def _template() -> str:

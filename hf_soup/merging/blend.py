@@ -48,10 +48,12 @@ def blend(plan: Plan, checkpoints: Sequence[Checkpoint], *, digests: bool = Fals
         [`Poured`]: in the plan's order.
 
     Raises:
-        [`IngredientError`]: if a tensor holds NaN or infinity; ingredient and tensor are named.
+        [`IngredientError`]: if a tensor holds NaN or infinity, or a folder has changed since it was opened.
         [`IncompatibleError`]: if integer buffers differ that were not at hand for the check.
         [`RecipeError`]: if the result does not fit into the type that was asked for.
     """
+    for item in checkpoints:
+        item.refuse_change()
     for step in plan.steps:
         seen: dict[int, str] = {}
         tensors = _read(step, checkpoints, seen if digests else None)

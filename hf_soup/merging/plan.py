@@ -88,17 +88,24 @@ def make_plan(recipe: Recipe, checkpoints: Sequence[Checkpoint]) -> Plan:
         [`RecipeError`]: if the method, its parameters, the type or the weights are wrong.
     """
     method = bind_method(recipe)
-    if recipe.dtype != "auto" and (recipe.dtype not in CODES or "float" not in recipe.dtype):
-        floats = [name for name in CODES if "float" in name]
-        raise RecipeError(
-            f'there is no floating-point type "{recipe.dtype}"{did_you_mean(recipe.dtype, ["auto", *floats])}'
-        )
+    check_dtype(recipe.dtype)
     report = check_checkpoints(checkpoints)
     report.raise_for_problems()
     rows = assign_rows(checkpoints[0].specs, recipe.rows)
     if recipe.params.get("normalize", True):
         _refuse_cancelled(recipe)
     return Plan(tuple(_step(name, rows[name], recipe.dtype, checkpoints) for name in sorted(rows)), method, report)
+
+
+def check_dtype(dtype: str) -> None:
+    """Refuse what is neither `"auto"` nor a floating-point type.
+
+    Raises:
+        [`RecipeError`]: with the nearest known name.
+    """
+    known = ["auto", *(name for name in CODES if "float" in name)]
+    if dtype not in known:
+        raise RecipeError(f'there is no floating-point type "{dtype}"{did_you_mean(dtype, known)}')
 
 
 def bind_method(recipe: Recipe) -> Callable[..., Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from ..errors import RecipeError
 from ..types import Ingredient, Recipe, Score, Trials
 
 
@@ -25,13 +24,8 @@ def greedy(ingredients: Sequence[Ingredient], trials: Trials, *, accept: Literal
         [`Recipe`]: ingredients in the order of acceptance, weight 1 each; `selection["trials"]` has one row for each
         candidate.
 
-    Raises:
-        [`RecipeError`]: if `accept` is neither.
-
     Source: Wortsman et al. 2022, [Model soups](https://arxiv.org/abs/2203.05482), Recipe 1.
     """
-    if accept not in (">=", ">"):
-        raise RecipeError(f'the strategy "greedy" takes accept=">=" or accept=">", not {accept!r}.')
     alone = {item.name: trials.score(Recipe((item,), (1.0,))) for item in ingredients}
     order = sorted(ingredients, key=lambda item: (-alone[item.name].rank_key, item.name))  # ties: by name
     kept, best = [order[0]], alone[order[0].name]

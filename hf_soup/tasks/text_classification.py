@@ -12,11 +12,12 @@ from ..errors import DataError, RecipeError
 if TYPE_CHECKING:
     import numpy as np
     from datasets import Dataset
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 AUTO_CLASS = "AutoModelForSequenceClassification"
 ARCHITECTURE = "ForSequenceClassification"
 METRIC = "accuracy"
+LONGEST = 1_000_000  # tokens; a tokenizer that says more does not know
 
 
 def load_processing_class(source: str, revision: str | None = None) -> PreTrainedTokenizerBase:
@@ -25,7 +26,7 @@ def load_processing_class(source: str, revision: str | None = None) -> PreTraine
     Raises:
         [`DataError`]: if it has none.
     """
-    from transformers import AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision or "main")
@@ -34,7 +35,16 @@ def load_processing_class(source: str, revision: str | None = None) -> PreTraine
         raise DataError(f"{source} has no tokenizer that loads ({why}). Save one beside it.") from None
     if len(tokenizer) <= len(set(tokenizer.all_special_tokens)):  # what transformers makes when there are no files
         raise DataError(f"{source} has no tokenizer. Save one beside it.")
+    if tokenizer.model_max_length > LONGEST:  # its files do not say, and then nothing would be cut
+        tokenizer.model_max_length = _positions(AutoConfig.from_pretrained(source, revision=revision or "main"))
     return tokenizer
+
+
+def _positions(config: PretrainedConfig) -> int:
+    """How many tokens a model takes: its positions, less those that RoBERTa and its kin keep for padding."""
+    positions = getattr(config, "max_position_embeddings", LONGEST)
+    keeps = "roberta" in config.model_type or config.model_type == "camembert"
+    return positions - (config.pad_token_id + 1 if keeps else 0)
 
 
 def columns(dataset: Dataset, given: Sequence[str] | None, label: str) -> list[str]:

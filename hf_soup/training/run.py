@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ..checkpoints.memory import quiet_transformers
 from ..errors import RecipeError, TrainingError, did_you_mean
 from ..types import Ingredient
-from ..version import __version__
+from ..version import versions
 
 
 if TYPE_CHECKING:
@@ -101,6 +101,10 @@ def check_settings(settings: Mapping[str, Any], task: ModuleType) -> None:
             raise RecipeError(f'TrainingArguments has no field "{name}"{did_you_mean(name, fields | set(OURS))}'[:600])
     settings = dict(settings)
     task.check_augment(settings.pop("augment", None) or {})
+    for field in dataclasses.fields(TrainingArguments):  # which checks the types of its values nowhere
+        number = type(field.default) in (int, float) and field.name in settings
+        if number and not isinstance(settings[field.name], (int, float)):
+            raise RecipeError(f'"{field.name}" is a number, not {settings[field.name]!r}.')
     _arguments(Path("checked"), settings)  # which makes no folder
 
 
@@ -166,7 +170,7 @@ def train_run(bench: Bench, params: Mapping[str, Any], folder: Path) -> Run:
         "train_loss": result.training_loss,
         "steps": result.global_step,
         "seconds": round(time.perf_counter() - started, 2),
-        "versions": {"hf_soup": __version__, "torch": _torch_version(), "transformers": transformers.__version__},
+        "versions": versions(),
     }
     write_json(folder / RUN_FILE, state)
     return Run(dict(params), args.seed, folder, state)
@@ -201,9 +205,3 @@ def _arguments(folder: Path, settings: Mapping[str, Any]) -> Any:
         return TrainingArguments(output_dir=str(folder), **{**quiet, **ours, **settings})
     except (TypeError, ValueError) as error:
         raise RecipeError(f"TrainingArguments refuses {dict(settings)}: {error}") from None
-
-
-def _torch_version() -> str:
-    import torch
-
-    return str(torch.__version__)

@@ -62,9 +62,13 @@ def _axis(name: str, values: Any) -> list[Any] | tuple[str, float, float]:
     """The values of one parameter as a list, or as (distribution, low, high)."""
     if isinstance(values, Mapping) and len(values) == 1 and next(iter(values)) in DISTRIBUTIONS:
         ((kind, ends),) = values.items()
-        if kind == "range":
-            return list(range(*ends) if isinstance(ends, (list, tuple)) else range(ends))
-        low, high = map(float, ends)
+        try:
+            if kind == "range":
+                return list(range(*ends) if isinstance(ends, (list, tuple)) else range(ends))
+            low, high = map(float, ends)
+        except (TypeError, ValueError):
+            form = "8 or [2, 8]" if kind == "range" else "[low, high]"
+            raise RecipeError(f'space: "{name}" has {{{kind}: {ends!r}}}; write {{{kind}: {form}}}.') from None
         if not (0 < low < high if kind == "loguniform" else low < high):
             raise RecipeError(
                 f'space: "{name}" goes from {low:g} to {high:g}; {kind} needs a lower end below the upper one.'
@@ -76,7 +80,8 @@ def _axis(name: str, values: Any) -> list[Any] | tuple[str, float, float]:
         )
     if isinstance(values, (str, Mapping)) or not isinstance(values, Iterable):
         return [values]
-    return list(values)
+    values = list(values)
+    return [value for index, value in enumerate(values) if value not in values[:index]]
 
 
 def _draw(axis: list[Any] | tuple[str, float, float], rng: Any) -> Any:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from datasets import Dataset
+    from transformers import PreTrainedModel
 
 SWEEP_FILE = "sweep.json"
 START = "start"
@@ -113,13 +114,20 @@ def run_sweep(
         "task": module.__name__.split(".")[-1].replace("_", "-"),
         "train": hash_rows(train).fingerprint,
         "validation": hash_rows(validation).fingerprint if validation is not None else None,
+        "label_column": label,
+        "classes": classes,
         "text_columns": text_columns,
         "head_seed": head_seed,
         "training_args": dict(training_args),
     }
     manifest, run_names = _manifest(folder, fixed, settings)
     if not start.is_dir():
-        _make_start(base_name, revision or None, start, module, classes, head_seed, processing_class)
+        model = _initialise(base_name, revision or None, module, classes, head_seed)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / SWEEP_FILE, manifest)
+        with quiet_transformers(), staged_folder(start) as stage:
+            model.save_pretrained(stage)
+            processing_class.save_pretrained(stage)
     write_json(folder / SWEEP_FILE, manifest)
     plain = encoders["train"](processing_class, {})
     bench = Bench(
@@ -135,7 +143,8 @@ def run_sweep(
     with tqdm(run_names.items(), desc="Sweep", unit="run", leave=False) as bar:
         for name, setting in bar:
             bar.set_postfix_str(f"{name}: {', '.join(f'{key}={value}' for key, value in setting.items())}"[:80])
-            runs.append(load_run(folder / name) or train_run(bench, setting, folder / name))
+            run = load_run(folder / name)
+            runs.append(run if run and run.params == setting else train_run(bench, setting, folder / name))
     return Sweep(start, tuple(runs))
 
 
@@ -157,7 +166,14 @@ def _manifest(
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """What `sweep.json` will hold, and each run's name: the one that its setting has already, or the next number."""
     fixed, settings = json.loads(json.dumps([fixed, settings], default=str))
-    manifest = _read_manifest(folder) or {"fixed": fixed, "runs": {}}
+    manifest = _read_manifest(folder)
+    if manifest is None:
+        strangers = [path.name for path in (*folder.glob(START), *folder.glob("run-*"))]
+        if strangers:
+            raise TrainingError(
+                f"{folder} holds {strangers[0]} but no {SWEEP_FILE}: no sweep made it. Use another folder."
+            )
+        manifest = {"fixed": fixed, "runs": {}}
     changed = [key for key in fixed if manifest["fixed"].get(key) != fixed[key]]
     if changed:
         raise TrainingError(
@@ -196,12 +212,7 @@ def _classes(train: Dataset, column: str) -> list[str]:
     Raises:
         [`DataError`]: if a label is missing, or there is one class only.
     """
-    found = label_names(train, column)
-    if found is None:
-        values = train[column]
-        if any(value is None for value in values):
-            raise DataError(f'{sum(v is None for v in values)} rows have no label in the column "{column}".')
-        found = [f"LABEL_{index}" for index in range(max(values) + 1)]
+    found = label_names(train, column) or [f"LABEL_{index}" for index in range(max(train[column]) + 1)]
     if len(found) < 2:
         raise DataError(f'the column "{column}" has one class only; there is nothing to learn.')
     return found
@@ -221,22 +232,17 @@ def _compute_metrics(name: str) -> Callable[[Any], dict[str, float]]:
     return lambda said: metric.compute(predictions=said.predictions.argmax(axis=-1), references=said.label_ids)
 
 
-def _make_start(
-    base_model: str,
-    revision: str | None,
-    start: Path,
-    task: ModuleType,
-    classes: Sequence[str],
-    head_seed: int,
-    processing_class: Any,
-) -> None:
-    """Load the base model, initialise its head once if it has none that fits, and save what all runs start from."""
+def _initialise(
+    base_model: str, revision: str | None, task: ModuleType, classes: Sequence[str], head_seed: int
+) -> PreTrainedModel:
+    """Load the base model; its head is initialised, once for all runs, if it has none that fits."""
     import transformers
+    from safetensors import SafetensorError
 
     with quiet_transformers():
         transformers.set_seed(head_seed)
         try:
-            model = getattr(transformers, task.AUTO_CLASS).from_pretrained(
+            return getattr(transformers, task.AUTO_CLASS).from_pretrained(
                 base_model,
                 revision=revision or "main",
                 num_labels=len(classes),
@@ -244,8 +250,5 @@ def _make_start(
                 label2id={name: index for index, name in enumerate(classes)},
                 ignore_mismatched_sizes=True,
             )
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             raise TrainingError(f"{base_model} does not load as {task.AUTO_CLASS}: {error}") from None
-        with staged_folder(start) as stage:
-            model.save_pretrained(stage)
-            processing_class.save_pretrained(stage)

@@ -49,6 +49,15 @@ def test_the_longest_prefix_wins_with_or_without_the_models_own():
     assert list(given.values()) == [1.0, 2.0, 3.0, 2.0, 1.0, 0.0]
 
 
+def test_longer_is_by_components_not_by_letters():
+    """The model's own prefix makes a row no longer; two rows of one module are refused."""
+    rows = {"": (1.0,), "bert.encoder.layer": (2.0,), "encoder.layer.1": (3.0,)}
+    assert [row[0] for row in assign_rows(BERT, rows).values()] == [1.0, 2.0, 3.0, 2.0, 1.0, 1.0]
+    with pytest.raises(RecipeError, match=r'"bert\.encoder" and "encoder" are the same'):
+        assign_rows(BERT, {"": (1.0,), "bert.encoder": (2.0,), "encoder": (3.0,)})
+    assert [row[0] for row in assign_rows(BERT, {"": (1.0,), "bert": (2.0,)}).values()] == [2.0] * 5 + [1.0]
+
+
 def test_a_prefix_that_matches_nothing_is_an_error():
     """A misspelt module is told with the nearest one."""
     with pytest.raises(RecipeError, match='"clasifier"; did you mean "classifier"'):

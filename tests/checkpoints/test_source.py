@@ -101,8 +101,9 @@ def test_no_ingredients_or_not_a_list(text_runs):
     """An empty list and a single source are told what is expected."""
     with pytest.raises(RecipeError, match="at least one ingredient"):
         open_all([])
-    with pytest.raises(RecipeError, match="ingredients are a list"):
-        open_all(str(text_runs[0]))
+    for one in (str(text_runs[0]), text_runs[0], Ingredient("a", "a"), testing.tiny_text_model(0)):
+        with pytest.raises(RecipeError, match="ingredients are a list"):
+            open_all(one)
 
 
 def test_a_state_dict_needs_its_config():

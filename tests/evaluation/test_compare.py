@@ -100,10 +100,32 @@ def test_summary_says_when_nothing_can_be_shown(comparison):
         line, shifted = (line for line in comparison.summary.splitlines() if line.startswith(soup))
         interval = sets["test"]
         assert f"{interval.value * 100:+.1f} [{interval.low * 100:+.1f}, {interval.high * 100:+.1f}] points" in line
-        assert ("no difference that 60 examples can show" in line) == (interval.low <= 0 <= interval.high)
+        assert ("the same examples" in line) == (interval.low == interval.high == 0)
+        nothing = interval.low <= 0 <= interval.high and not interval.low == interval.high == 0
+        assert ("no difference that 60 examples can show" in line) == nothing
         assert ("a gain" in line) == (interval.low > 0)
         assert ("it is worse" in line) == (interval.high < 0)
         assert f"other {sets['other'].value * 100:+.1f}" in shifted
+
+
+def test_two_of_a_name_are_refused(text_runs, parts):
+    """A soup called like an ingredient, or a shifted set like a part of the data, would overwrite its row."""
+    soup = hf_soup.merge(text_runs)
+    with pytest.raises(hf_soup.RecipeError, match='two models to compare are called "run-0"'):
+        hf_soup.compare({"run-0": soup}, test=parts["test"])
+    for name in ("test", "validation"):
+        with pytest.raises(hf_soup.RecipeError, match=f'two sets to compare are called "{name}"'):
+            hf_soup.compare(soup, test=parts["test"], shifted={name: parts["other"]})
+
+
+def test_every_soup_is_asked_what_it_has_seen(text_runs, parts):
+    """Of two soups, the data that selected the second is refused as well."""
+    soups = {
+        name: hf_soup.merge(text_runs, strategy="greedy", evaluator=parts[part])
+        for name, part in (("one", "validation"), ("two", "other"))
+    }
+    with pytest.raises(hf_soup.EvaluationError, match="selection has seen"):
+        hf_soup.compare(soups, test=parts["other"])
 
 
 def test_nothing_to_compare(text_runs, parts):

@@ -39,6 +39,10 @@ def test_draws_are_within_bounds_different_and_repeatable():
         ({"learning_rate": {"lognormal": [1e-5, 1e-3]}}, 3, 'unknown distribution; did you mean "loguniform"'),
         ({"seed": [0, 1]}, 3, "only 2 different settings"),
         ({"seed": [0, 1]}, 0, "at least one run"),
+        ({"seed": [0, 0, 1]}, 3, "only 2 different settings"),
+        ({"seed": {"range": "8"}}, 3, "write {range: 8 or"),
+        ({"weight_decay": {"uniform": 3}}, 3, "write {uniform: "),
+        ({"weight_decay": {"loguniform": [1e-5]}}, 3, "write {loguniform: "),
     ],
 )
 def test_spaces_that_make_no_sense(space, n_runs, message):

@@ -138,6 +138,7 @@ def test_images(tmp_path):
     [
         ({"space": {"learning_rat": [1e-3]}}, hf_soup.RecipeError, '"learning_rat"; did you mean "learning_rate"'),
         ({"space": {"output_dir": ["x"]}}, hf_soup.RecipeError, "set by the sweep itself"),
+        ({"space": {"learning_rate": ["fast"]}}, hf_soup.RecipeError, "\"learning_rate\" is a number, not 'fast'"),
         ({"space": {"learning_rate": []}}, hf_soup.RecipeError, "space is empty"),
         ({"space": {"lr_scheduler_type": ["cosin"]}}, hf_soup.RecipeError, "TrainingArguments refuses"),
         ({"label_column": "lable"}, hf_soup.DataError, 'no label column "lable"; did you mean "label"'),
@@ -158,6 +159,32 @@ def test_a_base_model_without_tokenizer(data, tmp_path):
     testing.tiny_text_model(0).save_pretrained(tmp_path / "bare")
     with pytest.raises(hf_soup.DataError, match="no tokenizer"):
         run_sweep(tmp_path / "bare", data, tmp_path / "runs")
+
+
+def test_folders_of_others_are_left_alone(base, data, tmp_path):
+    """A folder called run-0 that no sweep made is neither deleted nor taken for a run."""
+    (tmp_path / "run-0").mkdir()
+    (tmp_path / "run-0" / "mine.txt").write_text("mine")
+    with pytest.raises(hf_soup.TrainingError, match="no sweep made it"):
+        run_sweep(base, data, tmp_path)
+    assert (tmp_path / "run-0" / "mine.txt").read_text() == "mine"
+
+
+def test_another_label_column_is_another_sweep(base, data, tmp_path):
+    """Runs that learnt one column are not taken for runs of another."""
+    both = [part.add_column("other", [1 - label for label in part["label"]]) for part in data]
+    both = [part.cast_column("other", part.features["label"]) for part in both]
+    run_sweep(base, both, tmp_path, [{"max_steps": 1}])
+    with pytest.raises(hf_soup.TrainingError, match="another label_column"):
+        run_sweep(base, both, tmp_path, [{"max_steps": 1}], label_column="other")
+
+
+def test_long_texts_are_cut(base, data, tmp_path):
+    """A text that is longer than the model's positions is cut to them, also where the tokenizer does not say."""
+    import datasets
+
+    long = datasets.concatenate_datasets([data[0], data[0].select([0]).map(lambda row: {"text": "good " * 500})])
+    assert len(run_sweep(base, (long, long), tmp_path, [{"max_steps": 8}])) == 1
 
 
 def test_a_folder_that_is_no_sweep(tmp_path):
