@@ -50,8 +50,9 @@ def imported_rooms(path):
     exempt = {
         id(inner)
         for node in ast.walk(tree)
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
-        for inner in ast.walk(node)
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        for part in node.body
+        for inner in ast.walk(part)
     }
     package = ["hf_soup", *path.relative_to(PACKAGE).parts[:-1]]
     for node in ast.walk(tree):
