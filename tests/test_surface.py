@@ -37,3 +37,36 @@ def test_an_unknown_name_is_an_attribute_error():
     """What is not public is not there."""
     with pytest.raises(AttributeError, match="no attribute 'blend'"):
         hf_soup.blend  # noqa: B018
+
+
+def test_every_option_is_documented():
+    """`docs/command_line.md` names each option of each command."""
+    from hf_soup.cli import main
+
+    text = (DOCS.parent / "command_line.md").read_text(encoding="utf-8")
+    for command in main.commands.values():
+        assert f"`hf-soup {command.name}" in text
+        for option in (parameter for parameter in command.params if parameter.param_type_name == "option"):
+            assert any(f"`{name}" in text for name in option.opts), f"{command.name} {option.opts}"
+
+
+def test_every_key_is_documented():
+    """`docs/cook_file.md` and `docs/recipe_file.md` name each key of their files."""
+    import dataclasses
+
+    from hf_soup import recipes, types
+
+    stages = (
+        recipes.CookFile,
+        recipes.Data,
+        recipes.DataPart,
+        recipes.PretrainStage,
+        recipes.SweepStage,
+        recipes.MergeStage,
+        recipes.CompareStage,
+        recipes.PushStage,
+    )
+    for page, classes in (("cook_file.md", stages), ("recipe_file.md", (types.Recipe, types.Ingredient))):
+        text = (DOCS.parent / page).read_text(encoding="utf-8")
+        for field in (field for cls in classes for field in dataclasses.fields(cls)):
+            assert re.search(rf"\b{field.name}\b", text), f"{page}: {field.name}"

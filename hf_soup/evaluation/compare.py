@@ -97,17 +97,14 @@ class Comparison:
 
     def table(self) -> str:
         """The comparison as a table in Markdown that also reads well in a terminal, then the summary."""
-        mean = {"mean of ingredients": [row for row in self.rows if row.kind in ("ingredient", "chosen")]}
-        cells = [
-            [row.name + (" (best on validation)" if row.kind == "chosen" else ""), *self._cells([row])]
-            for row in self.rows
-        ]
-        place = sum(row.kind in ("ingredient", "chosen") for row in self.rows)
-        cells[place:place] = [[name, *self._cells(rows)] for name, rows in mean.items()]
-        costs = [str(row.cost) for row in self.rows]
-        costs.insert(place, "1")
-        head = ["model", *[f"{name} (n={n})" for name, n in self.sizes.items()], "passes"]
-        return align([head, *[[*line, cost] for line, cost in zip(cells, costs, strict=True)]]) + "\n\n" + self.summary
+        lines = [["model", *(f"{name} (n={n})" for name, n in self.sizes.items()), "passes"]]
+        for row in self.rows:
+            name = row.name + (" (best on validation)" if row.kind == "chosen" else "")
+            lines.append([name, *(_percent([row.scores[part].value]) for part in self.sizes), str(row.cost)])
+        single = [row for row in self.rows if row.kind in ("ingredient", "chosen")]
+        means = [_percent([row.scores[part].value for row in single]) for part in self.sizes]
+        lines.insert(1 + len(single), ["mean of ingredients", *means, "1"])
+        return align(lines) + "\n\n" + self.summary
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain values."""
@@ -139,16 +136,13 @@ class Comparison:
         """
         points = []
         for row in self.rows:
-            for name, (value, low, high) in row.scores.items():
-                if name == VALIDATION:
-                    continue
-                label = f"{row.name}, best on validation" if row.kind == "chosen" else row.name
-                points += (
-                    [Point(name, row.name, "ingredient", value, value, value)]
-                    if row.kind in ("ingredient", "chosen")
-                    else []
-                )
-                points += [Point(name, label, row.kind, value, low, high)] if row.kind != "ingredient" else []
+            label = f"{row.name}, best on validation" if row.kind == "chosen" else row.name
+            for name in (name for name in self.sizes if name != VALIDATION):
+                value, low, high = row.scores[name]
+                if row.kind in ("ingredient", "chosen"):
+                    points.append(Point(name, row.name, "ingredient", value, value, value))
+                if row.kind != "ingredient":
+                    points.append(Point(name, label, row.kind, value, low, high))
         return plot_scores(points, metric=self.metric, title=self.summary.split("\n")[0])
 
     def save(self, folder: str | os.PathLike) -> Path:
@@ -170,9 +164,6 @@ class Comparison:
         except MissingExtraError as error:
             warnings.warn(f"no picture was drawn: {error}", stacklevel=2)
         return folder
-
-    def _cells(self, rows: Sequence[Row]) -> list[str]:
-        return [f"{sum(row.scores[name].value for row in rows) / len(rows) * 100:.1f}" for name in self.sizes]
 
 
 def compare_models(
@@ -271,6 +262,10 @@ def align(lines: Sequence[Sequence[str]]) -> str:
     ]
     rule = "|" + "|".join("-" * (width + 1) + (":" if i else "-") for i, width in enumerate(widths)) + "|"
     return "\n".join([rows[0], rule, *rows[1:]])
+
+
+def _percent(values: Sequence[float]) -> str:
+    return f"{sum(values) / len(values) * 100:.1f}"
 
 
 def _right(predictions: Predictions) -> Any:

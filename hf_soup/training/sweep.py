@@ -98,6 +98,7 @@ def run_sweep(
     settings = expand_space(space, n_runs=n_runs, seed=seed)
     for setting in settings:
         check_settings({**training_args, **setting}, module)
+    compute_metrics = _compute_metrics(metric or module.METRIC)
     label = find_label(train, label_column)
     classes = _classes(train, label)
     encoders = {
@@ -136,7 +137,7 @@ def run_sweep(
         processing_class=processing_class,
         encode=lambda augment: encoders["train"](processing_class, augment) if augment else plain,
         validation=encoders["validation"](processing_class, {}) if validation is not None else None,
-        compute_metrics=_compute_metrics(metric or module.METRIC),
+        compute_metrics=compute_metrics,
         training_args=training_args,
     )
     runs: list[Run] = []

@@ -141,6 +141,7 @@ def test_images(tmp_path):
         ({"space": {"learning_rate": ["fast"]}}, hf_soup.RecipeError, "\"learning_rate\" is a number, not 'fast'"),
         ({"space": {"learning_rate": []}}, hf_soup.RecipeError, "space is empty"),
         ({"space": {"lr_scheduler_type": ["cosin"]}}, hf_soup.RecipeError, "TrainingArguments refuses"),
+        ({"metric": "acuracy"}, hf_soup.RecipeError, 'no metric "acuracy"'),
         ({"label_column": "lable"}, hf_soup.DataError, 'no label column "lable"; did you mean "label"'),
         ({"text_columns": ["txt"]}, hf_soup.DataError, 'no text column "txt"; did you mean "text"'),
         ({"task": "image-clasification"}, hf_soup.RecipeError, 'no task called "image-clasification"'),
