@@ -10,7 +10,7 @@ from .version import __version__
 
 
 if TYPE_CHECKING:
-    from .api import check, compare, merge, sweep
+    from .api import check, compare, merge, modules, sweep
     from .cooking import Cooked, cook
     from .errors import (
         DataError,
@@ -35,6 +35,7 @@ _HOME = {
     "check": "api",
     "compare": "api",
     "merge": "api",
+    "modules": "api",
     "sweep": "api",
     "Cooked": "cooking",
     "cook": "cooking",

@@ -1,4 +1,4 @@
-"""The verbs: `merge`, `check`, `sweep`, `compare`. Each opens what it was given and calls the rooms below."""
+"""The verbs: `merge`, `check`, `modules`, `sweep`, `compare`. Each opens what it was given and calls rooms below."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from .checkpoints.check import CheckReport, check_checkpoints
-from .checkpoints.source import Checkpoint, open_all, open_checkpoint
+from .checkpoints.modules import Module, list_modules
+from .checkpoints.source import Checkpoint, open_all, open_base, open_checkpoint
 from .data import load_data
 from .errors import RecipeError, did_you_mean
 from .evaluation.compare import TEST, VALIDATION, Comparison, Entry, compare_models
 from .evaluation.evaluator import Evaluator, task_of
 from .evaluation.trials import ModelTrials, NoTrials, as_score, cook_in_memory
-from .lookup import choices, load_function, parameters
+from .lookup import asks_for, choices, load_function, parameters
 from .merging.plan import bind_method, make_plan
 from .soup import Soup
 from .training.sweep import Sweep, run_sweep
@@ -43,6 +44,22 @@ def check(ingredients: Sequence[Any]) -> CheckReport:
         [`IngredientError`]: if one cannot be opened at all.
     """
     return check_checkpoints(open_all(ingredients))
+
+
+def modules(ingredient: Any) -> tuple[Module, ...]:
+    """List the named modules of a checkpoint, which can have weights of their own in a soup.
+
+    Args:
+        ingredient (`str`, `os.PathLike`, `PreTrainedModel` or [`Ingredient`]):
+            One of what [`merge`] takes.
+
+    Returns:
+        `tuple[Module, ...]`: name, number of tensors and of parameters of each; from the names alone.
+
+    Raises:
+        [`IngredientError`]: if it cannot be opened.
+    """
+    return list_modules(open_checkpoint(ingredient).specs.values())
 
 
 def merge(
@@ -74,7 +91,7 @@ def merge(
         evaluator ([`Evaluator`], `datasets.Dataset` or `Callable[[PreTrainedModel], float]`, *optional*):
             Scores models on validation data, for strategies that choose.
         base_model (*optional*):
-            What the ingredients were fine-tuned from, for methods that need it.
+            What the ingredients were fine-tuned from, for methods that need it; a [`Sweep`] knows its own.
         dtype (`str`, *optional*, defaults to `"auto"`):
             Of the soup, such as `"bfloat16"`; `"auto"` is the widest among the ingredients.
         seed (`int`, *optional*, defaults to 0):
@@ -98,26 +115,29 @@ def merge(
     if evaluator is not None and strategy is None:
         raise RecipeError('an evaluator is for a strategy that chooses by it: add strategy="greedy".')
     candidates = open_all(ingredients, config=config)
-    base = open_checkpoint(base_model).ingredient if base_model is not None else None
+    if base_model is None and asks_for(load_function("method", method), "base"):
+        base_model = getattr(ingredients, "base_model", None)  # a sweep knows what its runs started from
+    base = open_base(base_model, candidates[0]) if base_model is not None else None
 
     def complete(recipe: Recipe) -> Recipe:
-        return replace(recipe, method=method, params=for_method, base_model=base, dtype=dtype, seed=seed)
+        start = base and base.ingredient
+        return replace(recipe, method=method, params=for_method, base_model=start, dtype=dtype, seed=seed)
 
     everything = complete(
         Recipe(
             tuple(item.ingredient for item in candidates), weights if weights is not None else (1.0,) * len(candidates)
         )
     )
-    make_plan(everything, candidates)  # whatever is wrong is said before anything is scored
+    make_plan(everything, candidates, base)  # whatever is wrong is said before anything is scored
     if strategy is None:
-        return Soup(everything, candidates)
+        return Soup(everything, candidates, base=base)
     by_name = {item.name: item for item in candidates}
     selection: dict[str, Any] = {"strategy": strategy, "params": for_strategy}
     if evaluator is None:
         recipe = complete(find_strategy(everything.ingredients, NoTrials(), **for_strategy))
     else:
         bound = bind_evaluator(evaluator, candidates)
-        trials = ModelTrials(by_name, bound, complete)
+        trials = ModelTrials(by_name, bound, complete, base)
         try:
             recipe = complete(find_strategy(everything.ingredients, trials, **for_strategy))
             final = trials.score(recipe)
@@ -126,7 +146,7 @@ def merge(
         selection |= {"metric": final.metric, "higher_is_better": final.higher_is_better, "split": final.split}
         selection |= {"score": final.value, "dataset": bound.described() if isinstance(bound, Evaluator) else {}}
     recipe = replace(recipe, selection=selection | recipe.selection)
-    return Soup(recipe, [by_name[name] for name in recipe.names], candidates=candidates)
+    return Soup(recipe, [by_name[name] for name in recipe.names], base=base, candidates=candidates)
 
 
 def cook_recipe(recipe: Recipe, *, candidates: Sequence[Checkpoint] | None = None) -> Soup:
@@ -145,7 +165,10 @@ def cook_recipe(recipe: Recipe, *, candidates: Sequence[Checkpoint] | None = Non
         [`IngredientError`]: if an ingredient is gone.
     """
     bind_method(recipe)
-    return Soup(recipe, open_all(recipe.ingredients), candidates=candidates)
+    opened = open_all(recipe.ingredients)
+    needed = recipe.base_model and asks_for(load_function("method", recipe.method), "base")
+    base = open_base(recipe.base_model, opened[0]) if needed else None
+    return Soup(recipe, opened, base=base, candidates=candidates)
 
 
 def sweep(

@@ -18,6 +18,7 @@ import click
 
 from .errors import SoupError
 from .lookup import choices, load_function, names, parameters
+from .tables import align
 from .version import __version__
 
 
@@ -211,7 +212,32 @@ def cook_command(file: str, output: str | None, overwrite: bool, overrides: tupl
     _show(form, data["folder"], data, "\n\n".join(filter(None, parts)))
 
 
-def _show(form: str, path: Any, data: dict[str, Any], text: str) -> None:
+@main.command("modules")
+@click.argument("ingredient")
+@output_options
+def modules_command(ingredient: str, form: str) -> None:
+    """List the named modules of INGREDIENT (a folder or Hub id), which can have weights of their own."""
+    import hf_soup
+
+    found = hf_soup.modules(ingredient)
+    lines = [["module", "tensors", "parameters"], *([m.name, str(m.tensors), f"{m.parameters:,}"] for m in found)]
+    _show(form, "\n".join(module.name for module in found), [module._asdict() for module in found], align(lines))
+
+
+@main.command("plan")
+@click.argument("recipe", type=click.Path(exists=True))
+@output_options
+def plan_command(recipe: str, form: str) -> None:
+    """Show what cooking RECIPE (a soup_recipe.yaml or the folder of a soup) would do; only headers are read."""
+    from hf_soup.api import cook_recipe
+    from hf_soup.recipes import load_recipe
+
+    plan = cook_recipe(load_recipe(recipe)).plan
+    steps = [{**step.spec._asdict(), "inputs": step.inputs, "weights": step.weights} for step in plan.steps]
+    _show(form, "\n".join(spec.name for spec in plan.specs), steps, plan.table())
+
+
+def _show(form: str, path: Any, data: Any, text: str) -> None:
     click.echo({"human": text.strip(), "json": json.dumps(data, indent=2, default=str), "quiet": str(path)}[form])
 
 
@@ -239,8 +265,6 @@ def _described(soup: Any) -> dict[str, Any]:
 
 def _trial_table(soup: Any) -> str:
     """Who was tried, and why each was kept or not; without trials, who went in with what weight."""
-    from hf_soup.evaluation.compare import align
-
     trials = soup.recipe.selection.get("trials")
     if not trials:
         rows = soup.recipe.rows

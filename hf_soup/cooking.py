@@ -167,7 +167,8 @@ def _merge(plan: CookFile, sets: Mapping[str, Dataset], ingredients: Any) -> Sou
     metric, params = options.pop("metric"), options.pop("params")
     if options["strategy"] not in (None, "uniform"):
         options["evaluator"] = _evaluator(plan, sets, VALIDATION, metric)
-    return merge(ingredients, **options, **params)
+    base = None if plan.sweep else plan.base_model  # a sweep knows what its runs started from, head included
+    return merge(ingredients, base_model=base, **options, **params)
 
 
 def _compare(plan: CookFile, sets: Mapping[str, Dataset], soup: Soup) -> Comparison:

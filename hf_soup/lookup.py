@@ -17,6 +17,7 @@ from .errors import RecipeError, did_you_mean
 
 
 FOLDERS = {"method": "methods", "strategy": "strategies", "task": "tasks"}
+GIVEN = ("base",)  # what a method asks for by name and the plan provides, so no parameter of a recipe
 OTHER = {"method": "strategy", "strategy": "method"}
 
 
@@ -69,8 +70,13 @@ def parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     return {
         name: parameter
         for name, parameter in inspect.signature(function).parameters.items()
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name not in GIVEN
     }
+
+
+def asks_for(function: Callable[..., Any], name: str) -> bool:
+    """Whether a method has a parameter that the plan provides, such as `base`."""
+    return name in inspect.signature(function).parameters
 
 
 def choices(parameter: inspect.Parameter, function: Callable[..., Any]) -> tuple[Any, ...]:

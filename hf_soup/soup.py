@@ -20,7 +20,7 @@ from .evaluation.compare import PICTURE, Comparison
 from .evaluation.trials import cook_in_memory, output_config
 from .hub.card import render_card
 from .hub.push import push_folder
-from .merging.blend import blend, file_digests
+from .merging.blend import BASE, blend, file_digests
 from .merging.plan import Plan, make_plan
 from .recipes import RECIPE_FILE, dump_recipe
 from .types import Recipe, Score
@@ -43,6 +43,8 @@ class Soup:
             Who goes in and how.
         checkpoints (`Sequence[Checkpoint]`):
             Its ingredients, opened, in recipe order.
+        base (`Checkpoint`, *optional*):
+            The base model, opened, for methods that need it.
         candidates (`Sequence[Checkpoint]`, *optional*):
             All that a strategy chose from; the ingredients by default.
         comparison ([`Comparison`], *optional*):
@@ -58,6 +60,7 @@ class Soup:
         recipe: Recipe,
         checkpoints: Sequence[Checkpoint],
         *,
+        base: Checkpoint | None = None,
         candidates: Sequence[Checkpoint] | None = None,
         comparison: Comparison | None = None,
     ):
@@ -65,7 +68,7 @@ class Soup:
         self.checkpoints = tuple(checkpoints)
         self.candidates = tuple(candidates or checkpoints)
         self.comparison = comparison
-        self.plan: Plan = make_plan(recipe, self.checkpoints)
+        self.plan: Plan = make_plan(recipe, self.checkpoints, base)
 
     def __repr__(self) -> str:
         parts = ", ".join(self.recipe.names)
@@ -168,7 +171,7 @@ class Soup:
 
     def _write_weights(self, folder: Path, max_shard_size: int | str) -> Recipe:
         """Pour, and return the recipe with the digests of what went in and what came out."""
-        read: list[dict[str, str]] = [{} for _ in self.checkpoints]
+        read: list[dict[str, str]] = [{} for _ in (*self.checkpoints, BASE)]  # the base model's come last, at -1
 
         def pour() -> Iterator[tuple[str, torch.Tensor]]:
             with tqdm(desc="Merging", total=self.plan.nbytes, unit="B", unit_scale=True, leave=False) as bar:
@@ -181,8 +184,11 @@ class Soup:
         written = write_weights(folder, self.plan.specs, pour(), max_shard_size=max_shard_size)
         poured = tuple(
             replace(item.ingredient, files=file_digests(item, digests))
-            for item, digests in zip(self.checkpoints, read, strict=True)
+            for item, digests in zip(self.checkpoints, read[:BASE], strict=True)
         )
+        base = self.recipe.base_model
+        if self.plan.base is not None:
+            base = replace(base, files=file_digests(self.plan.base, read[BASE]))
         output = {"tensors": len(written), "digest": combined_digest(written)}
         expected = self.recipe.output.get("digest")
         if expected and expected != output["digest"]:
@@ -193,7 +199,7 @@ class Soup:
                 f"versions ({self.recipe.versions}).",
                 stacklevel=3,
             )
-        return replace(self.recipe, ingredients=poured, output=output, versions=versions())
+        return replace(self.recipe, ingredients=poured, base_model=base, output=output, versions=versions())
 
     def _write_rest(self, folder: Path, recipe: Recipe, recipe_text: str) -> None:
         config = output_config(self.plan, self.checkpoints[0])

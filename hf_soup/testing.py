@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .checkpoints.memory import quiet_transformers
-from .lookup import parameters
+from .lookup import asks_for, parameters
 from .types import Ingredient, Recipe, Score
 
 
@@ -135,7 +135,9 @@ class FakeTrials:
 
 
 def check_method(function: Callable[..., Any]) -> None:
-    """The contract of a method: help, pure, repeatable, shape and type kept, copies of one tensor give that tensor.
+    """The contract of a method: help, pure, repeatable, shape and type kept, weights relative, copies give the tensor.
+
+    Copies of the base give the base where a method asks for one, copies of any tensor give that tensor where not.
 
     Args:
         function (`Callable`):
@@ -144,18 +146,25 @@ def check_method(function: Callable[..., Any]) -> None:
     import torch
 
     _check_documented(function)
+    with_base = asks_for(function, "base")
     generator = torch.Generator().manual_seed(0)
     for dtype in (torch.float32, torch.float64):
         for shape in ((), (3,), (4, 5), (0, 2)):
             tensors = [torch.randn(shape, generator=generator, dtype=dtype) for _ in range(3)]
             before = [tensor.clone() for tensor in tensors]
-            once, again = (function(iter(tensors), (1.0, 2.0, 0.5)) for _ in range(2))
+            given = {"base": torch.randn(shape, generator=generator, dtype=dtype)} if with_base else {}
+            once, again, doubled = (
+                function(iter(tensors), tuple(factor * w for w in (1.0, 2.0, 0.5)), **given) for factor in (1, 1, 2)
+            )
             assert once.dtype == dtype, f"{function.__name__} changed the type"
             assert once.shape == torch.Size(shape), f"{function.__name__} changed the shape"
             assert torch.equal(once, again), f"{function.__name__} gave two results for one input"
+            assert torch.allclose(once, doubled), f"{function.__name__} does not take weights as relative"
             assert all(map(torch.equal, tensors, before)), f"{function.__name__} changed its inputs"
             copies = [tensors[0].to(torch.bfloat16).to(dtype)] * 3
-            assert torch.equal(function(iter(copies), (1.0, 1.0, 1.0)), copies[0]), f"{function.__name__} of copies"
+            given = {"base": copies[0]} if with_base else {}
+            same = function(iter(copies), (1.0, 1.0, 1.0), **given)
+            assert torch.equal(same, copies[0]), f"{function.__name__} of copies"
 
 
 def check_strategy(function: Callable[..., Recipe]) -> None:

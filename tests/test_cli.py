@@ -98,6 +98,21 @@ def test_errors_are_one_line_and_a_code(tmp_path, text_runs, args, code, message
     assert not (tmp_path / "out").exists()
 
 
+def test_modules_and_plan(tmp_path, text_runs):
+    """`modules` lists what weights can name; `plan` shows the weights of each module."""
+    done = run("modules", text_runs[0], "--json")
+    names = [module["name"] for module in json.loads(done.stdout)]
+    assert names == ["classifier", "embeddings", "encoder.layer.0", "encoder.layer.1", "pooler"]
+    weights = {"": [1, 1], "classifier": [1, 0]}
+    folder = hf_soup.merge(text_runs[:2], weights=weights).save_pretrained(tmp_path / "soup")
+    done = run("plan", folder)
+    assert done.returncode == 0, done.stderr
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines() if "|" in line]
+    assert cells[0][:4] == ["module", "type", "run-0", "run-1"]
+    assert {row[0]: row[2:4] for row in cells[2:]}["classifier"] == ["1", "0"]
+    assert {row[0]: row[2:4] for row in cells[2:]}["encoder.layer.1"] == ["1", "1"]
+
+
 def test_an_existing_target_is_told_before_the_work(tmp_path, text_runs):
     """A folder that is there is refused before ingredients are even looked at."""
     (tmp_path / "soup").mkdir()
@@ -115,7 +130,7 @@ def test_the_example_runs():
     assert "| logit ensemble" in done.stdout
 
 
-@pytest.mark.parametrize("command", [[], ["merge"], ["check"], ["cook"]])
+@pytest.mark.parametrize("command", [[], ["merge"], ["check"], ["cook"], ["modules"], ["plan"]])
 def test_help(command):
     """Every command explains itself."""
     done = run(*command, "--help")

@@ -84,6 +84,14 @@ def test_a_marker_vouches_for_its_own_soup_only(kitchen):
     assert third.comparison == first.comparison
 
 
+def test_a_sweep_knows_its_base(kitchen):
+    """A method that needs a base model gets what the runs started from, head included."""
+    cooked = hf_soup.cook(kitchen / "cook.yaml", overrides=["merge.method=ties", "merge.params={density: 0.5}"])
+    recipe = hf_soup.load_recipe(cooked.folder)
+    assert recipe.base_model.source == str(kitchen / "out" / "runs" / "start")
+    assert not any("lacks" in note for note in cooked.soup.plan.report.notes)
+
+
 def test_another_merge_keeps_the_runs(kitchen):
     """With another strategy the runs stay and the soup is another."""
     first = hf_soup.cook(kitchen / "cook.yaml")

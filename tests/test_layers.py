@@ -17,6 +17,7 @@ LAYERS = {
     "lookup": 1,
     "recipes": 1,
     "plots": 1,
+    "tables": 1,
     "transforms": 1,
     "checkpoints": 1,
     "methods": 2,

@@ -39,6 +39,11 @@ def unexplained(tensors, weights, *, strength=1):
     return next(tensors)
 
 
+def absolute(tensors, weights):
+    """Takes weights as they are."""
+    return sum(weight * tensor for weight, tensor in zip(weights, tensors, strict=True))
+
+
 def careless(tensors, weights):
     """Changes the first of its inputs."""
     tensors = list(tensors)
@@ -46,9 +51,11 @@ def careless(tensors, weights):
 
 
 def test_the_contracts_can_fail():
-    """A method that changes its inputs, or has an option that nobody explains, is caught."""
+    """A method that changes its inputs, takes weights as they are, or has an unexplained option is caught."""
     with pytest.raises(AssertionError, match="does not document strength"):
         testing.check_method(unexplained)
+    with pytest.raises(AssertionError, match="does not take weights as relative"):
+        testing.check_method(absolute)
     with pytest.raises(AssertionError, match="changed its inputs"):
         testing.check_method(careless)
 

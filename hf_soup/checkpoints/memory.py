@@ -75,6 +75,40 @@ def build_model(config: Mapping[str, Any], tensors: dict[str, torch.Tensor]) -> 
     return model.eval()
 
 
+def tensors_of_body(config: Mapping[str, Any], tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What a base model gives to a model with another head, under the names that this model has on disk.
+
+    Args:
+        config (`Mapping[str, Any]`):
+            Of the model with the head.
+        tensors (`dict[str, torch.Tensor]`):
+            Of the base model, under its own names on disk.
+
+    Returns:
+        `dict[str, torch.Tensor]`: without those that the base model lacks.
+    """
+    import torch
+    from transformers import CONFIG_MAPPING
+
+    _, cls = architecture(config)
+    with quiet_transformers(), torch.no_grad():
+        model, info = cls.from_pretrained(
+            None,
+            config=CONFIG_MAPPING[config["model_type"]].from_dict(dict(config)),
+            state_dict=tensors,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+        )
+        lacking = set(info["missing_keys"]) | {
+            key[0] if isinstance(key, tuple) else key for key in info["mismatched_keys"]
+        }
+        for name, tensor in model.state_dict().items():
+            if name in lacking and tensor.is_floating_point():
+                tensor.fill_(torch.nan)  # a mark that goes through the renaming
+    vars(model).pop("_weight_conversions", None)
+    return {name: tensor for name, tensor in tensors_on_disk(model).items() if not tensor.isnan().any()}
+
+
 def architecture(config: Mapping[str, Any]) -> tuple[str, type[PreTrainedModel]]:
     """The name and the class of the model that a configuration describes.
 

@@ -3,8 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 from ..errors import RecipeError, did_you_mean
+from .reader import TensorSpec
+
+
+class Module(NamedTuple):
+    """A named part of a model that can have weights of its own in a soup.
+
+    Args:
+        name (`str`):
+            What a row of weights calls it, such as `"encoder.layer.3"`.
+        tensors (`int`):
+            How many tensors lie below it.
+        parameters (`int`):
+            How many floating-point numbers they hold.
+    """
+
+    name: str
+    tensors: int
+    parameters: int
+
+
+def list_modules(specs: Iterable[TensorSpec]) -> tuple[Module, ...]:
+    """The named modules of a model, in the order of its depth as far as names tell: by name, numbers as numbers.
+
+    Args:
+        specs (`Iterable[TensorSpec]`):
+            All of its tensors.
+    """
+    specs = list(specs)
+    prefix = own_prefix(spec.name for spec in specs)
+    groups: dict[str, list[TensorSpec]] = {}
+    for spec in specs:
+        groups.setdefault(group(spec.name, prefix), []).append(spec)
+    order = sorted(
+        groups, key=lambda name: [(part.isdigit(), int(part) if part.isdigit() else part) for part in name.split(".")]
+    )
+    return tuple(
+        Module(name, len(groups[name]), sum(spec.numel for spec in groups[name] if spec.is_floating)) for name in order
+    )
 
 
 def own_prefix(names: Iterable[str]) -> str:

@@ -172,6 +172,36 @@ def open_checkpoint(
     )
 
 
+def open_base(source: Any, like: Checkpoint) -> Checkpoint:
+    """Open a base model under the names of the ingredients that were fine-tuned from it.
+
+    A base of another class (a bare body, or one with another head) goes through transformers' own loading; what it
+    lacks is left out.
+
+    Args:
+        source:
+            As for [`open_checkpoint`].
+        like (`Checkpoint`):
+            An ingredient.
+
+    Returns:
+        [`Checkpoint`]
+
+    Raises:
+        [`IngredientError`]: if it cannot be opened, or has nothing that the ingredient has.
+    """
+    base = open_checkpoint(source)
+    shared = {name for name in like.specs if name in base.specs and base.specs[name].shape == like.specs[name].shape}
+    if base.architecture == like.architecture or len(shared) == len(like.specs):
+        return base
+    from .memory import tensors_of_body
+
+    tensors = tensors_of_body(like.config, {name: base.read(name) for name in base.specs})
+    if not tensors:
+        raise IngredientError(f"{base.name!r} is no base of {like.name!r}: they have no tensor in common.")
+    return replace(base, specs=_specs(tensors, base.name), tensors=tensors)
+
+
 def open_all(sources: Any, *, config: Any = None) -> tuple[Checkpoint, ...]:
     """Open a sequence of sources; equal names are told apart by their parents' names or by numbers.
 
@@ -333,11 +363,15 @@ def _open_state(state: Mapping[str, torch.Tensor], name: str, config: Any) -> Ch
 
 
 def _open_tensors(tensors: dict[str, torch.Tensor], name: str, config: dict[str, Any]) -> Checkpoint:
+    digest = combined_digest({key: tensor_digest(tensor) for key, tensor in tensors.items()})
+    return Checkpoint(Ingredient(name, MEMORY, files={MEMORY: digest}), config, _specs(tensors, name), None, tensors)
+
+
+def _specs(tensors: Mapping[str, torch.Tensor], name: str) -> dict[str, TensorSpec]:
     specs = {}
     for key, tensor in tensors.items():
         dtype = str(tensor.dtype).removeprefix("torch.")
         if dtype not in CODES:
             raise IngredientError(f"{name}: tensor {key!r} has the type {dtype}, which cannot be averaged.")
         specs[key] = TensorSpec(key, tuple(tensor.shape), dtype)
-    digest = combined_digest({key: tensor_digest(tensor) for key, tensor in tensors.items()})
-    return Checkpoint(Ingredient(name, MEMORY, files={MEMORY: digest}), config, specs, None, tensors)
+    return specs

@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 from ..errors import EvaluationError, MissingExtraError
 from ..lookup import load_module
 from ..plots import Point, plot_scores
+from ..tables import align
 from .ensemble import mean_logits
 from .evaluator import Evaluator, Predictions, task_of
 from .statistics import Interval, mean_interval, paired_difference
@@ -248,20 +249,6 @@ def refuse_seen_rows(sets: Mapping[str, Evaluator], selected_on: Iterable[str]) 
                 f"{shared} of the {len(evaluator.rows.rows)} rows of {name!r} are also in the data that selects.",
                 stacklevel=3,
             )
-
-
-def align(lines: Sequence[Sequence[str]]) -> str:
-    """Rows of cells as a Markdown table whose columns stand below each other; the first line is the head."""
-    lines = [[cell.replace("|", "\\|") for cell in line] for line in lines]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    rows = [
-        "| "
-        + " | ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True)))
-        + " |"
-        for line in lines
-    ]
-    rule = "|" + "|".join("-" * (width + 1) + (":" if i else "-") for i, width in enumerate(widths)) + "|"
-    return "\n".join([rows[0], rule, *rows[1:]])
 
 
 def _percent(values: Sequence[float]) -> str:

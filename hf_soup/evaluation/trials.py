@@ -29,6 +29,8 @@ class ModelTrials:
             An [`Evaluator`], or any function of a model that returns a score or a number (higher is better).
         complete (`Callable[[Recipe], Recipe]`):
             Fills in method, parameters, type and seed of the whole merge.
+        base (`Checkpoint`, *optional*):
+            The base model, for methods that need it.
     """
 
     def __init__(
@@ -36,10 +38,12 @@ class ModelTrials:
         checkpoints: Mapping[str, Checkpoint],
         evaluator: Callable[[PreTrainedModel], Score | float],
         complete: Callable[[Recipe], Recipe],
+        base: Checkpoint | None = None,
     ):
         self._checkpoints = checkpoints
         self._evaluator = evaluator
         self._complete = complete
+        self._base = base
         self._scores: dict[str, Score] = {}
         self._bar = tqdm(desc="Scoring recipes", unit="recipe", leave=False)
 
@@ -53,7 +57,9 @@ class ModelTrials:
         key = recipe.fingerprint()
         if key not in self._scores:
             checkpoints = [self._checkpoints[name] for name in recipe.names]
-            self._scores[key] = as_score(self._evaluator(cook_in_memory(make_plan(recipe, checkpoints), checkpoints)))
+            self._scores[key] = as_score(
+                self._evaluator(cook_in_memory(make_plan(recipe, checkpoints, self._base), checkpoints))
+            )
             self._bar.set_postfix_str(f"{'+'.join(recipe.names)[:40]} {self._scores[key]}")
             self._bar.update()
         return self._scores[key]

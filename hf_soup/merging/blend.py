@@ -9,11 +9,15 @@ from ..checkpoints.check import equal_or_counter
 from ..checkpoints.digest import combined_digest, tensor_digest
 from ..checkpoints.source import Checkpoint
 from ..errors import IncompatibleError, IngredientError, RecipeError
+from ..methods.linear import linear
 from .plan import Plan, Step
 
 
 if TYPE_CHECKING:
     import torch
+
+
+BASE = -1  # the base model's place among the digests
 
 
 class Poured(NamedTuple):
@@ -25,7 +29,7 @@ class Poured(NamedTuple):
         tensor (`torch.Tensor`):
             Its values, in the type that the plan says.
         digests (`dict[int, str]`):
-            xxh3-128 of what was read, by the ingredient's place in the recipe; empty unless asked for.
+            xxh3-128 of what was read, by the ingredient's place in the recipe (-1: the base model), if asked for.
     """
 
     name: str
@@ -52,14 +56,16 @@ def blend(plan: Plan, checkpoints: Sequence[Checkpoint], *, digests: bool = Fals
         [`IncompatibleError`]: if integer buffers differ that were not at hand for the check.
         [`RecipeError`]: if the result does not fit into the type that was asked for.
     """
-    for item in checkpoints:
+    for item in (*checkpoints, *([plan.base] if plan.base else [])):
         item.refuse_change()
     for step in plan.steps:
         seen: dict[int, str] = {}
         tensors = _read(step, checkpoints, seen if digests else None)
-        yield Poured(
-            step.spec.name, _copy(step, tensors, checkpoints) if step.copied else _combine(step, tensors, plan), seen
-        )
+        if step.copied:
+            yield Poured(step.spec.name, _copy(step, tensors, checkpoints), seen)
+            continue
+        base = {"base": _read_wide(plan.base, BASE, step, seen if digests else None)} if step.base else {}
+        yield Poured(step.spec.name, _combine(step, tensors, plan, base), seen)
 
 
 def file_digests(checkpoint: Checkpoint, read: dict[str, str]) -> dict[str, str]:
@@ -94,26 +100,31 @@ def file_digests(checkpoint: Checkpoint, read: dict[str, str]) -> dict[str, str]
 
 
 def _read(step: Step, checkpoints: Sequence[Checkpoint], seen: dict[int, str] | None) -> Iterator[torch.Tensor]:
+    for index in step.inputs:
+        yield _read_wide(checkpoints[index], index, step, seen)
+
+
+def _read_wide(item: Checkpoint, index: int, step: Step, seen: dict[int, str] | None) -> torch.Tensor:
+    """One tensor in the type to sum in, as it is where it will be copied; its digest goes into `seen`."""
     import torch
 
-    for index in step.inputs:
-        tensor = checkpoints[index].read(step.spec.name)
-        if seen is not None:
-            seen[index] = tensor_digest(tensor)
-        if step.copied:
-            yield tensor
-            continue
-        wide = tensor.to(getattr(torch, step.accumulator))
-        if not _finite(wide):
-            raise IngredientError(
-                f"{checkpoints[index].name!r} holds NaN or infinity in {step.spec.name}: that run diverged or was "
-                "saved badly. Leave it out."
-            )
-        yield wide
+    tensor = item.read(step.spec.name)
+    if seen is not None:
+        seen[index] = tensor_digest(tensor)
+    if step.copied:
+        return tensor
+    wide = tensor.to(getattr(torch, step.accumulator))
+    if not _finite(wide):
+        raise IngredientError(
+            f"{item.name!r} holds NaN or infinity in {step.spec.name}: that run diverged or was saved badly. "
+            "Leave it out."
+        )
+    return wide
 
 
-def _combine(step: Step, tensors: Iterator[torch.Tensor], plan: Plan) -> torch.Tensor:
-    result = round_to(plan.method(tensors, step.weights), step.spec.dtype)
+def _combine(step: Step, tensors: Iterator[torch.Tensor], plan: Plan, base: dict[str, torch.Tensor]) -> torch.Tensor:
+    method = plan.method if step.base or plan.base is None else linear
+    result = round_to(method(tensors, step.weights, **base), step.spec.dtype)
     if not _finite(result.float() if "float8" in step.spec.dtype else result):
         raise RecipeError(f"{step.spec.name} does not fit into {step.spec.dtype}. Choose a wider dtype.")
     return result

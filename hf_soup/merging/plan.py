@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from ..checkpoints.check import CheckReport, check_checkpoints
-from ..checkpoints.modules import assign_rows
+from ..checkpoints.modules import assign_rows, group, own_prefix
 from ..checkpoints.reader import CODES, TensorSpec
 from ..checkpoints.source import Checkpoint
 from ..errors import RecipeError, did_you_mean
-from ..lookup import check_params, load_function, parameters
+from ..lookup import asks_for, check_params, load_function, parameters
+from ..tables import align
 from ..types import Recipe
 
 
@@ -31,12 +33,15 @@ class Step(NamedTuple):
             Theirs. Empty where the tensor is copied (integer and boolean buffers).
         accumulator (`str`):
             The type to sum in: float32 for inputs of 16 bits and fewer, else float64.
+        base (`bool`):
+            Whether the base model's tensor is read as well.
     """
 
     spec: TensorSpec
     inputs: tuple[int, ...]
     weights: tuple[float, ...] = ()
     accumulator: str = "float64"
+    base: bool = False
 
     @property
     def copied(self) -> bool:
@@ -54,11 +59,14 @@ class Plan(NamedTuple):
             The function that combines, its parameters bound.
         report ([`CheckReport`]):
             What the check of the ingredients found.
+        base (`Checkpoint`, *optional*):
+            The base model, where the method needs one. Tensors that it lacks are averaged plainly.
     """
 
     steps: tuple[Step, ...]
     method: Callable[..., Any]
     report: CheckReport
+    base: Checkpoint | None = None
 
     @property
     def specs(self) -> list[TensorSpec]:
@@ -70,8 +78,22 @@ class Plan(NamedTuple):
         """How many bytes come out."""
         return sum(spec.nbytes for spec in self.specs)
 
+    def table(self) -> str:
+        """What happens to each named module: the weight of each ingredient, 0 for one that is not read."""
+        names = self.report.names
+        prefix = own_prefix(spec.name for spec in self.specs)
+        groups: dict[tuple[str, ...], list[TensorSpec]] = {}
+        for step in self.steps:
+            given = dict(zip(step.inputs, step.weights, strict=True)) if step.weights else {}
+            weights = [f"{given.get(index, 0):g}" for index in range(len(names))] if given else ["copied"] * len(names)
+            groups.setdefault((group(step.spec.name, prefix), step.spec.dtype, *weights), []).append(step.spec)
+        lines = [["module", "type", *names, "tensors", "parameters"]]
+        for (module, dtype, *weights), specs in groups.items():
+            lines.append([module, dtype, *weights, str(len(specs)), f"{sum(spec.numel for spec in specs):,}"])
+        return f"{align(lines)}\n\n{self.report.nbytes / 1e6:,.1f} MB in, {self.nbytes / 1e6:,.1f} MB out"
 
-def make_plan(recipe: Recipe, checkpoints: Sequence[Checkpoint]) -> Plan:
+
+def make_plan(recipe: Recipe, checkpoints: Sequence[Checkpoint], base: Checkpoint | None = None) -> Plan:
     """Plan a merge.
 
     Args:
@@ -79,6 +101,8 @@ def make_plan(recipe: Recipe, checkpoints: Sequence[Checkpoint]) -> Plan:
             What to make.
         checkpoints (`Sequence[Checkpoint]`):
             Its ingredients, opened, in recipe order.
+        base (`Checkpoint`, *optional*):
+            The base model, opened, for methods that need it.
 
     Returns:
         [`Plan`]
@@ -94,7 +118,18 @@ def make_plan(recipe: Recipe, checkpoints: Sequence[Checkpoint]) -> Plan:
     rows = assign_rows(checkpoints[0].specs, recipe.rows)
     if recipe.params.get("normalize", True):
         _refuse_cancelled(recipe)
-    return Plan(tuple(_step(name, rows[name], recipe.dtype, checkpoints) for name in sorted(rows)), method, report)
+    if not asks_for(method, "base"):
+        base = None
+    elif base is None:
+        raise RecipeError(
+            f'the method "{recipe.method}" needs what the ingredients were fine-tuned from: base_model=...'
+        )
+    steps = tuple(_step(name, rows[name], recipe.dtype, checkpoints, base) for name in sorted(rows))
+    if base is not None:
+        plain = [step.spec.name for step in steps if not step.base and not step.copied]
+        note = f"{len(plain)} tensors that the base model lacks are averaged plainly: {', '.join(plain[:4])}"
+        report = replace(report, notes=report.notes + ((note,) if plain else ()))
+    return Plan(steps, method, report, base)
 
 
 def check_dtype(dtype: str) -> None:
@@ -128,7 +163,9 @@ def _refuse_cancelled(recipe: Recipe) -> None:
             )
 
 
-def _step(name: str, row: Sequence[float], dtype: str, checkpoints: Sequence[Checkpoint]) -> Step:
+def _step(
+    name: str, row: Sequence[float], dtype: str, checkpoints: Sequence[Checkpoint], base: Checkpoint | None
+) -> Step:
     specs = [item.specs[name] for item in checkpoints]
     if not specs[0].is_floating:
         return Step(specs[0]._replace(file="", start=0), tuple(range(len(specs))))
@@ -136,7 +173,8 @@ def _step(name: str, row: Sequence[float], dtype: str, checkpoints: Sequence[Che
     dtypes = [specs[index].dtype for index in used]
     wide = any(name in ("float32", "float64") for name in dtypes)
     result = TensorSpec(name, specs[0].shape, _widest(dtypes) if dtype == "auto" else dtype)
-    return Step(result, used, tuple(row[index] for index in used), "float64" if wide else "float32")
+    in_base = base is not None and name in base.specs and base.specs[name].shape == result.shape
+    return Step(result, used, tuple(row[index] for index in used), "float64" if wide else "float32", in_base)
 
 
 def _widest(dtypes: Sequence[str]) -> str:
@@ -145,7 +183,6 @@ def _widest(dtypes: Sequence[str]) -> str:
         return dtypes[0]
     import torch
 
-    larger = [
-        getattr(torch, name) for name in dtypes if "float8" not in name
-    ]  # each of them holds both kinds of float8
+    # every larger type holds both kinds of float8
+    larger = [getattr(torch, name) for name in dtypes if "float8" not in name]
     return str(functools.reduce(torch.promote_types, larger)).removeprefix("torch.") if larger else "float16"

@@ -2,7 +2,8 @@
 
 import pytest
 
-from hf_soup.checkpoints.modules import assign_rows, group, own_prefix
+from hf_soup.checkpoints.modules import assign_rows, group, list_modules, own_prefix
+from hf_soup.checkpoints.reader import TensorSpec
 from hf_soup.errors import RecipeError
 
 
@@ -40,6 +41,17 @@ def test_groups_end_with_the_first_number():
         "pooler",
         "classifier",
     ]
+
+
+def test_modules_are_listed_with_their_sizes():
+    """Every tensor is in one module, layers come in the order of their numbers, and the sizes add up."""
+    specs = [TensorSpec(name, (2, 3), "float32") for name in BERT] + [TensorSpec("bert.ids", (9,), "int64")]
+    found = list_modules(specs)
+    layers = [f"encoder.layer.{n}" for n in (0, 1, 10)]
+    assert [module.name for module in found] == ["classifier", "embeddings", *layers, "ids", "pooler"]
+    assert sum(module.tensors for module in found) == len(specs)
+    assert sum(module.parameters for module in found) == 6 * len(BERT)
+    assert all(assign_rows(BERT, {"": (1.0,), module.name: (2.0,)}) for module in found if module.name != "ids")
 
 
 def test_the_longest_prefix_wins_with_or_without_the_models_own():

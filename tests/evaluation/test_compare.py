@@ -7,7 +7,7 @@ import pytest
 
 import hf_soup
 from hf_soup import testing
-from hf_soup.evaluation.compare import align
+from hf_soup.tables import align
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,41 @@
+"""The weighted median of each number, which a few odd ingredients cannot move."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from ..errors import RecipeError
+
+
+if TYPE_CHECKING:
+    import torch
+
+
+def median(tensors: Iterable[torch.Tensor], weights: Sequence[float]) -> torch.Tensor:
+    """Weighted median, number by number; between the two middle ones where the weights fall evenly on either side.
+
+    Args:
+        tensors (`Iterable[torch.Tensor]` of one shape):
+            One for each weight; all of them are held in memory at once.
+        weights (`Sequence[float]`):
+            Relative to each other, positive.
+
+    Returns:
+        `torch.Tensor`: of the same shape and type.
+
+    Raises:
+        [`RecipeError`]: if a weight is negative.
+    """
+    import torch
+
+    if min(weights) < 0:
+        raise RecipeError(f'the method "median" takes positive weights, not {list(weights)}.')
+    values, order = torch.stack(list(tensors)).sort(dim=0)
+    # weight up to and with each value, in order: (k, ...); the middle is where it reaches half of the sum
+    reached = torch.tensor(weights, dtype=torch.float64)[order].cumsum(dim=0) * 2
+    total = float(torch.tensor(weights, dtype=torch.float64).sum())
+    lower = (reached < total).sum(dim=0, keepdim=True)
+    upper = (reached <= total).sum(dim=0, keepdim=True).clamp(max=len(weights) - 1)
+    low, high = values.gather(0, lower)[0], values.gather(0, upper)[0]
+    return low + (high - low) / 2

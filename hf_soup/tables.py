@@ -1,0 +1,26 @@
+"""Rows of cells -> a Markdown table whose columns stand below each other, so that it reads well in a terminal too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def align(lines: Sequence[Sequence[str]]) -> str:
+    """Lay out a table; the first column is flush left, the others flush right.
+
+    Args:
+        lines (`Sequence[Sequence[str]]`):
+            Its cells; the first line is the head.
+    """
+    lines = [[cell.replace("|", "\\|") for cell in line] for line in lines]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    rows = [
+        [
+            cell.rjust(width) if column else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        for line in lines
+    ]
+    rule = "|" + "|".join("-" * (width + 1) + (":" if column else "-") for column, width in enumerate(widths)) + "|"
+    head, *body = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([head, rule, *body])

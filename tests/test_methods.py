@@ -1,0 +1,136 @@
+"""Methods beside the mean: against numpy and PEFT, and as soups with a base model."""
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from peft.utils import merge_utils
+from safetensors.torch import load_file
+
+import hf_soup
+from hf_soup import testing
+from hf_soup.methods.median import median
+from hf_soup.methods.ties import ties
+
+
+def random_tensors(k, shape=(7, 5), dtype=torch.float64):
+    """k tensors of normal numbers."""
+    generator = torch.Generator().manual_seed(k)
+    return [torch.randn(shape, generator=generator, dtype=dtype) for _ in range(k)]
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 4, 9])
+def test_median_is_that_of_numpy(k):
+    """With equal weights it is numpy's median, for odd and even numbers of ingredients."""
+    tensors = random_tensors(k)
+    found = median(iter(tensors), (1.0,) * k)
+    assert np.allclose(found, np.median(torch.stack(tensors).numpy(), axis=0), rtol=1e-15)
+
+
+def test_weights_of_a_median_count_copies():
+    """Weight 3 is three copies; negative weights have no median."""
+    a, b, c = random_tensors(3)
+    assert torch.equal(median(iter([a, b, c]), (3.0, 1.0, 1.0)), median(iter([a, a, a, b, c]), (1.0,) * 5))
+    assert torch.equal(median(iter([a, b, c]), (1.0, 2.0, 1.0)), median(iter([a, b, b, c]), (1.0,) * 4))
+    with pytest.raises(hf_soup.RecipeError, match="positive weights"):
+        median(iter([a, b]), (2.0, -1.0))
+
+
+def test_median_is_not_moved_by_one_odd_ingredient():
+    """One run that went astray leaves the median within the others."""
+    tensors = random_tensors(4)
+    found = median(iter([*tensors, torch.full((7, 5), 1e9, dtype=torch.float64)]), (1.0,) * 5)
+    assert bool((found <= torch.stack(tensors).amax(dim=0)).all())
+
+
+@pytest.mark.filterwarnings("ignore:The density 1.0 is greater:UserWarning")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("density", [0.1, 0.5, 1.0])
+@pytest.mark.parametrize("k", [1, 2, 5])
+def test_ties_is_that_of_peft(k, density, dtype):
+    """On the same changes it is PEFT's `ties`, to 1e-6; `scale` multiplies the merged change."""
+    base, *tensors = random_tensors(k + 1, dtype=dtype)
+    reference = merge_utils.ties([tensor - base for tensor in tensors], torch.ones(k, dtype=dtype), density)
+    found = ties(iter(tensors), (1.0,) * k, base=base, density=density, scale=0.7)
+    assert torch.allclose(found, base + 0.7 * reference, atol=1e-6, rtol=0)
+
+
+def test_ties_of_weights_is_that_of_peft():
+    """Weights that average to one are PEFT's weights."""
+    base, *tensors = random_tensors(4)
+    reference = merge_utils.ties([tensor - base for tensor in tensors], torch.tensor([0.5, 2.0, 0.5]), 0.5)
+    assert torch.allclose(ties(iter(tensors), (1.0, 4.0, 1.0), base=base, density=0.5), base + reference, atol=1e-6)
+    with pytest.raises(hf_soup.RecipeError, match="density is between 0 and 1"):
+        ties(iter(tensors), (1.0,) * 3, base=base, density=1.5)
+
+
+def test_a_median_soup(tmp_path, text_runs):
+    """The saved soup is the median of the files, number by number."""
+    folder = hf_soup.merge(text_runs, method="median").save_pretrained(tmp_path / "soup")
+    states = [load_file(run / "model.safetensors") for run in text_runs]
+    for name, tensor in load_file(folder / "model.safetensors").items():
+        assert torch.equal(tensor, torch.stack([state[name] for state in states]).median(dim=0).values), name
+
+
+@pytest.fixture
+def body(tmp_path):
+    """A pre-trained body without the head that the ingredients have."""
+    testing.save_text_model(testing.tiny_text_model(9), tmp_path / "whole")
+    transformers.AutoModel.from_pretrained(tmp_path / "whole").save_pretrained(tmp_path / "body")
+    return tmp_path / "body"
+
+
+def test_a_body_is_a_base_for_models_with_a_head(tmp_path, text_runs, body):
+    """The body's tensors are found under the ingredients' names; the head, which it lacks, is averaged and said."""
+    soup = hf_soup.merge(text_runs, method="ties", base_model=body, density=0.4)
+    assert any("2 tensors that the base model lacks" in note for note in soup.plan.report.notes)
+    state = load_file(soup.save_pretrained(tmp_path / "soup") / "model.safetensors")
+    base = load_file(body / "model.safetensors")
+    runs = [load_file(run / "model.safetensors") for run in text_runs]
+    for name, tensor in state.items():
+        given = [run[name].double() for run in runs]
+        if name.startswith("classifier"):
+            reference = sum(given) / 3
+        else:
+            reference = ties(iter(given), (1.0,) * 3, base=base[name.removeprefix("bert.")].double(), density=0.4)
+        assert torch.equal(tensor, reference.float()), name
+
+
+def test_a_base_with_other_names_in_memory(tmp_path, image_runs):
+    """A ViT body is a base for ViT classifiers, whose names in memory are others than on disk."""
+    body = transformers.AutoModel.from_pretrained(image_runs[0])
+    body.save_pretrained(tmp_path / "body")
+    soup = hf_soup.merge([image_runs[0]] * 2, method="ties", base_model=tmp_path / "body")
+    state = load_file(soup.save_pretrained(tmp_path / "soup") / "model.safetensors")
+    start = load_file(image_runs[0] / "model.safetensors")
+    assert all(torch.equal(state[name], start[name]) for name in start)  # nothing changed, so nothing is added
+
+
+def test_a_greedy_ties_soup(tmp_path, text_runs, body):
+    """HOW and WHO are apart: greedy chooses among TIES soups, the scored one is saved, and its recipe cooks again."""
+    data = testing.tiny_texts(60)
+    soup = hf_soup.merge(text_runs, strategy="greedy", evaluator=data, method="ties", base_model=body, density=0.5)
+    assert soup.recipe.method == "ties"
+    assert soup.recipe.params == {"density": 0.5}
+    folder = soup.save_pretrained(tmp_path / "soup")
+    saved = transformers.AutoModelForSequenceClassification.from_pretrained(folder)
+    assert all(torch.equal(tensor, soup.model.state_dict()[name]) for name, tensor in saved.state_dict().items())
+    again = hf_soup.cook(folder, output_dir=tmp_path / "again").folder
+    assert (again / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+
+
+def test_ties_needs_its_base(tmp_path, text_runs, image_runs):
+    """Without a base, or with one of something else, it says what it needs."""
+    with pytest.raises(hf_soup.RecipeError, match="needs what the ingredients were fine-tuned from: base_model="):
+        hf_soup.merge(text_runs, method="ties")
+    with pytest.raises(hf_soup.IngredientError, match="no tensor in common"):
+        hf_soup.merge(text_runs, method="ties", base_model=image_runs[0])
+
+
+def test_a_base_that_changed_is_refused(tmp_path, text_runs):
+    """A recipe records its base model too: with other weights in its place it does not cook."""
+    base = testing.save_text_model(testing.tiny_text_model(9), tmp_path / "base")
+    folder = hf_soup.merge(text_runs, method="ties", base_model=base).save_pretrained(tmp_path / "soup")
+    testing.save_text_model(testing.tiny_text_model(10), base)
+    with pytest.raises(hf_soup.IngredientError, match="'base' are not those that the recipe was made from"):
+        hf_soup.cook(folder, output_dir=tmp_path / "again")
