@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig, PreTrainedModel
 
+# Buffers of older files that transformers ignores on load and no longer writes: they make no two files different.
+IGNORED = re.compile(r"(^|\.)position_ids$|(^|\.)rotary_emb\.inv_freq$")
 MEMORY = "memory"
 GENERATION = "generation_config.json"
 # Files beside the weights that a soup takes over: what tokenizers, processors and generation need.
@@ -274,7 +276,7 @@ def _open_folder(folder: Path, name: str | None) -> Checkpoint:
     folder = folder.resolve()
     specs, files = _read_specs(folder)
     ingredient = Ingredient(name or folder.name, str(folder), files=files)
-    return Checkpoint(ingredient, _read_config(folder), specs, folder, opened_as=files)
+    return Checkpoint(ingredient, _read_config(folder), _without_ignored(specs), folder, opened_as=files)
 
 
 def _read_specs(folder: Path) -> tuple[dict[str, TensorSpec], dict[str, str]]:
@@ -288,6 +290,10 @@ def _read_specs(folder: Path) -> tuple[dict[str, TensorSpec], dict[str, str]]:
         stat = (folder / file).stat()
         files[file] = "stat:" + xxhash.xxh3_128_hexdigest(header + f"{stat.st_size}:{stat.st_mtime_ns}".encode())
     return specs, files
+
+
+def _without_ignored(specs: Mapping[str, TensorSpec]) -> dict[str, TensorSpec]:
+    return {name: spec for name, spec in specs.items() if not IGNORED.search(name)}
 
 
 def _refuse_other_formats(folder: Path) -> None:
@@ -336,7 +342,7 @@ def _open_hub(repo_id: str, revision: str | None, name: str | None) -> Checkpoin
     pin = hub.pin(repo_id, revision)
     folder = hub.fetch(repo_id, pin.commit, ["config.json", *COMPANIONS])
     ingredient = Ingredient(name or repo_id.split("/")[-1], repo_id, pin.commit, pin.files)
-    return Checkpoint(ingredient, _read_config(folder), pin.specs, folder)
+    return Checkpoint(ingredient, _read_config(folder), _without_ignored(pin.specs), folder)
 
 
 def _open_model(model: PreTrainedModel, name: str) -> Checkpoint:

@@ -60,6 +60,15 @@ def test_every_offender_is_listed(runs):
     )
 
 
+def test_buffers_that_transformers_ignores_make_no_difference(tmp_path, runs):
+    """Files of older versions with `position_ids` go with files without; the soup has what is written today."""
+    plain = hf_soup.merge(runs).save_pretrained(tmp_path / "plain")
+    for run in (runs[0], runs[2]):
+        edit(run, lambda tensors: tensors.update({"bert.embeddings.position_ids": torch.arange(32)[None]}))
+    mixed = hf_soup.merge(runs).save_pretrained(tmp_path / "mixed")
+    assert (mixed / "model.safetensors").read_bytes() == (plain / "model.safetensors").read_bytes()
+
+
 def test_label_order(runs):
     """Swapped labels average one class into the other: refused, with the class."""
     configure(runs[0], id2label={"0": "positive", "1": "negative"}, label2id={"positive": 0, "negative": 1})
