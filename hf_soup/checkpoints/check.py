@@ -13,6 +13,7 @@ from typing import Any
 from ..errors import IncompatibleError
 from .reader import TensorSpec
 from .source import Checkpoint
+from .vocabulary import difference
 
 
 # Buffers that count and may differ between runs; every other integer buffer has to be equal.
@@ -107,6 +108,7 @@ def check_checkpoints(checkpoints: Sequence[Checkpoint]) -> CheckReport:
         problems += _key_problems(item, keys)
         problems += _shape_problems(item, shapes)
         problems += _label_problems(item, usual_labels)
+    problems += _vocabulary_problems(checkpoints)
     if not problems:
         problems += _buffer_problems(checkpoints)
     first = checkpoints[0]
@@ -182,6 +184,20 @@ def _label_problems(item: Checkpoint, usual: tuple[str, ...]) -> list[str]:
     return [f"{item.name} has the labels {list(labels)[:6]}, the others {list(usual)[:6]}"]
 
 
+def _vocabulary_problems(checkpoints: Sequence[Checkpoint]) -> list[str]:
+    """Tokenizers that read the same ids as other words; where there is no tokenizer there is nothing to compare."""
+    known = [item for item in checkpoints if item.vocabulary]
+    if not known:
+        return []
+    usual = _usual(known, lambda item: item.vocabulary.digest)
+    reference = next(item for item in known if item.vocabulary.digest == usual)
+    return [
+        f"{item.name} has another tokenizer than {reference.name}: {found}. Its ids mean other words"
+        for item in known
+        if (found := difference(item.vocabulary, reference.vocabulary))
+    ]
+
+
 def _buffer_problems(checkpoints: Sequence[Checkpoint]) -> list[str]:
     """Integer and boolean buffers that differ; those of the Hub are compared when they have been fetched."""
     local = [item for item in checkpoints if not item.on_hub]
@@ -200,6 +216,10 @@ def _notes(checkpoints: Sequence[Checkpoint]) -> list[str]:
             "the model has BatchNorm: averaged running statistics do not fit averaged weights. Estimate them again on "
             "training data (`torch.optim.swa_utils.update_bn`)"
         )
+    notes += [item.note for item in checkpoints if item.note]
+    bare = [item.name for item in checkpoints if not item.vocabulary]
+    if 0 < len(bare) < len(checkpoints):
+        notes.append(f"{', '.join(bare)} came without a tokenizer, whose words could not be compared")
     digests = Counter(tuple(sorted(item.ingredient.files.values())) for item in checkpoints)
     if any(count > 1 for count in digests.values()):
         notes.append("an ingredient is given more than once and counts as often")

@@ -21,6 +21,7 @@ from ..types import Ingredient
 from . import hub
 from .digest import combined_digest, tensor_digest
 from .reader import CODES, SAFE_INDEX, SAFE_WEIGHTS, TensorSpec, read_headers, read_tensor
+from .vocabulary import Vocabulary, read_vocabulary
 
 
 if TYPE_CHECKING:
@@ -71,6 +72,8 @@ class Checkpoint:
             What `generation_config.json` would hold, of a model in memory that can generate.
         opened_as (`Mapping[str, str]`, *optional*):
             What the files of a folder were when it was opened.
+        note (`str`, *optional*):
+            What was chosen where the source left a choice.
     """
 
     ingredient: Ingredient
@@ -80,6 +83,7 @@ class Checkpoint:
     tensors: Mapping[str, torch.Tensor] | None = field(default=None, compare=False)
     generation_config: str | None = None
     opened_as: Mapping[str, str] = field(default_factory=dict, compare=False)
+    note: str = ""
 
     @property
     def name(self) -> str:
@@ -107,6 +111,11 @@ class Checkpoint:
         if self.folder is None:
             return {GENERATION: self.generation_config.encode()} if self.generation_config else {}
         return {name: (self.folder / name).read_bytes() for name in COMPANIONS if (self.folder / name).is_file()}
+
+    @functools.cached_property
+    def vocabulary(self) -> Vocabulary | None:
+        """What its tokenizer's files say, if it has any."""
+        return read_vocabulary(self.companions, self.name)
 
     def read(self, name: str) -> torch.Tensor:
         """One tensor, on the CPU. It may be shared with a loaded model: do not change it.
@@ -274,9 +283,37 @@ def _open_path(source: str, name: str | None) -> Checkpoint:
 
 def _open_folder(folder: Path, name: str | None) -> Checkpoint:
     folder = folder.resolve()
+    name, chosen = name or folder.name, _checkpoint_of_trainer(folder)
+    note = f"{name} is {chosen.name}, {_why(chosen)}" if chosen else ""
+    folder = chosen or folder
     specs, files = _read_specs(folder)
-    ingredient = Ingredient(name or folder.name, str(folder), files=files)
-    return Checkpoint(ingredient, _read_config(folder), _without_ignored(specs), folder, opened_as=files)
+    ingredient = Ingredient(name, str(folder), files=files)
+    return Checkpoint(ingredient, _read_config(folder), _without_ignored(specs), folder, opened_as=files, note=note)
+
+
+def _checkpoint_of_trainer(folder: Path) -> Path | None:
+    """Of a Trainer's output folder without weights of its own: the checkpoint that it called best, else the last."""
+    if (folder / SAFE_WEIGHTS).is_file() or (folder / SAFE_INDEX).is_file():
+        return None
+    numbered = [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
+    last = max(numbered, key=lambda path: int(path.name.removeprefix("checkpoint-")), default=None)
+    if last is None:
+        return None
+    best = Path(_trainer_state(last).get("best_model_checkpoint") or "").name
+    return folder / best if best and (folder / best).is_dir() else last
+
+
+def _why(checkpoint: Path) -> str:
+    state = _trainer_state(checkpoint)
+    best = Path(state.get("best_model_checkpoint") or "").name == checkpoint.name
+    return f"the best one (metric {state.get('best_metric')})" if best else "the last one"
+
+
+def _trainer_state(checkpoint: Path) -> dict[str, Any]:
+    try:
+        return json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
 
 
 def _read_specs(folder: Path) -> tuple[dict[str, TensorSpec], dict[str, str]]:
@@ -304,7 +341,6 @@ def _refuse_other_formats(folder: Path) -> None:
     pickles = [
         name for name in names if name.endswith((".bin", ".pt", ".pth", ".ckpt")) and name != "training_args.bin"
     ]
-    checkpoints = [name for name in names if re.fullmatch(r"checkpoint-\d+", name)]
     if "adapter_config.json" in names:
         found = (
             "a PEFT adapter. Merge it into its base model first: `PeftModel.merge_and_unload().save_pretrained(...)`."
@@ -314,8 +350,6 @@ def _refuse_other_formats(folder: Path) -> None:
             f"{pickles[0]}, a pickle, which can run code when it is read. Convert it once: "
             f'`AutoModel.from_pretrained("{folder}").save_pretrained("{folder}")` with the class of your task.'
         )
-    elif checkpoints:
-        found = f"{', '.join(checkpoints)}: name one of them, such as {folder / checkpoints[-1]}."
     else:
         found = ", ".join(names[:8]) or "nothing: the folder is empty"
     raise IngredientError(f"{folder} has no {SAFE_WEIGHTS} (nor an index of shards); it holds {found}")

@@ -69,6 +69,53 @@ def test_buffers_that_transformers_ignores_make_no_difference(tmp_path, runs):
     assert (mixed / "model.safetensors").read_bytes() == (plain / "model.safetensors").read_bytes()
 
 
+def retokenise(folder, change):
+    """Change the tokenizer's file of a saved run."""
+    path = folder / "tokenizer.json"
+    data = json.loads(path.read_text())
+    change(data)
+    path.write_text(json.dumps(data))
+
+
+def swap(data):
+    """Exchange the ids of two words."""
+    vocab = data["model"]["vocab"]
+    vocab["good"], vocab["bad"] = vocab["bad"], vocab["good"]
+
+
+def test_tokenizers_of_one_size_with_other_words(runs):
+    """Two words that changed places are told, with the ids, although every shape fits."""
+    retokenise(runs[1], swap)
+    message = "run-1 has another tokenizer than run-0: 2 tokens differ: 5 is 'bad' against 'good'"
+    with pytest.raises(hf_soup.IncompatibleError, match=message):
+        hf_soup.merge(runs)
+
+
+def test_special_tokens(runs):
+    """Another padding token is another tokenizer."""
+    path = runs[2] / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"pad_token": "[MASK]"}))
+    with pytest.raises(hf_soup.IncompatibleError, match=r"the pad_token is '\[MASK\]' against '\[PAD\]'"):
+        hf_soup.merge(runs)
+
+
+def test_what_no_vocabulary_says_is_no_difference(runs):
+    """Padding and truncation settings, which Trainer writes into the file, and a missing tokenizer are no obstacles."""
+    retokenise(runs[0], lambda data: data.update({"truncation": {"max_length": 8}}))
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (runs[1] / name).unlink()
+    report = hf_soup.check(runs)
+    assert report.ok
+    assert any("run-1 came without a tokenizer" in note for note in report.notes)
+
+
+def test_a_broken_tokenizer_is_named(runs):
+    """A file that is no tokenizer's is an error with the ingredient's name."""
+    (runs[1] / "tokenizer.json").write_text("{}")
+    with pytest.raises(hf_soup.IngredientError, match="tokenizer files of run-1 cannot be read"):
+        hf_soup.check(runs)
+
+
 def test_label_order(runs):
     """Swapped labels average one class into the other: refused, with the class."""
     configure(runs[0], id2label={"0": "positive", "1": "negative"}, label2id={"positive": 0, "negative": 1})

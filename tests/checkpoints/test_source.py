@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hf_soup import testing
+from hf_soup.checkpoints.check import check_checkpoints
 from hf_soup.checkpoints.source import open_all, open_checkpoint
 from hf_soup.errors import IngredientError, RecipeError
 from hf_soup.types import Ingredient
@@ -57,9 +58,6 @@ def break_folder(folder, kind):
     elif kind == "adapter":
         weights.unlink()
         (folder / "adapter_config.json").write_text("{}")
-    elif kind == "trainer":
-        weights.unlink()
-        (folder / "checkpoint-10").mkdir()
     elif kind == "header":
         weights.write_bytes(b"\xff" * 100)
     elif kind == "length":
@@ -80,7 +78,6 @@ def break_folder(folder, kind):
         ("empty", "the folder is empty"),
         ("pickle", r"pytorch_model\.bin, a pickle.*save_pretrained"),
         ("adapter", "PEFT adapter.*merge_and_unload"),
-        ("trainer", "checkpoint-10: name one of them"),
         ("header", "no whole safetensors file"),
         ("length", "should have .* bytes by its header"),
         ("no config", r"no config\.json"),
@@ -141,6 +138,22 @@ def test_sharded_checkpoints_open(tmp_path):
     assert len(many.ingredient.files) > 1
     assert list(one.specs) == list(many.specs)
     assert all(torch.equal(one.read(name), many.read(name)) for name in one.specs)
+
+
+def test_a_trainers_folder_is_its_best_or_last_checkpoint(tmp_path, text_runs):
+    """Of a Trainer's output folder the checkpoint that it called best is taken, else the last, and which is said."""
+    for step, run in zip((2, 10, 9), text_runs, strict=True):
+        shutil.copytree(run, tmp_path / "out" / f"checkpoint-{step}")
+    last = open_checkpoint(tmp_path / "out")
+    assert (last.name, last.folder.name) == ("out", "checkpoint-10")
+    assert "out is checkpoint-10, the last one" in check_checkpoints([last]).notes
+    state = {"best_model_checkpoint": "elsewhere/out/checkpoint-2", "best_metric": 0.9}
+    for folder in (tmp_path / "out").iterdir():
+        (folder / "trainer_state.json").write_text(json.dumps(state))
+    best = open_checkpoint(tmp_path / "out")
+    assert best.folder.name == "checkpoint-2"
+    assert "out is checkpoint-2, the best one (metric 0.9)" in check_checkpoints([best]).notes
+    assert open_checkpoint(best.ingredient).folder == best.folder
 
 
 def test_a_tensor_in_two_shards_is_refused(tmp_path, text_runs):

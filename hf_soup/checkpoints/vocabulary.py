@@ -1,0 +1,90 @@
+"""The vocabulary of a checkpoint, from its tokenizer's files alone: which id is which token, and which are special.
+
+It builds no tokenizer. Ingredients whose ids mean different words average to nonsense although every shape fits.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from ..errors import IngredientError
+
+
+class Vocabulary(NamedTuple):
+    """What a tokenizer knows.
+
+    Args:
+        tokens (`dict[int, str]`):
+            Id -> token, added tokens included.
+        special (`dict[str, str]`):
+            Role (`"pad_token"`, `"cls_token"` ...) -> token.
+        digest (`str`):
+            Of the tokens, so that equal ones are told at once.
+    """
+
+    tokens: dict[int, str]
+    special: dict[str, str]
+    digest: str
+
+
+def read_vocabulary(files: Mapping[str, bytes], where: str) -> Vocabulary | None:
+    """Read the vocabulary from tokenizer files.
+
+    Args:
+        files (`Mapping[str, bytes]`):
+            File name -> content.
+        where (`str`):
+            What errors call the checkpoint.
+
+    Returns:
+        [`Vocabulary`], *optional*: `None` where there is no file that holds one (an image model, sentencepiece alone).
+
+    Raises:
+        [`IngredientError`]: if a file is no JSON, or is laid out as no tokenizer's.
+    """
+    import xxhash
+
+    try:
+        if "tokenizer.json" in files:
+            data = json.loads(files["tokenizer.json"])
+            tokens = _of_model(data["model"].get("vocab", {}))
+            tokens |= {item["id"]: item["content"] for item in data.get("added_tokens") or ()}
+        elif "vocab.json" in files:
+            tokens = _of_model(json.loads(files["vocab.json"]))
+        elif "vocab.txt" in files:
+            tokens = dict(enumerate(files["vocab.txt"].decode("utf-8").splitlines()))
+        else:
+            return None
+        config = json.loads(files.get("tokenizer_config.json", b"{}"))
+        special = {key: _content(value) for key, value in config.items() if key.endswith("_token") and value}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise IngredientError(f"the tokenizer files of {where} cannot be read: {error!r}. Save them again.") from None
+    digest = xxhash.xxh3_128_hexdigest(json.dumps(sorted(tokens.items())).encode())
+    return Vocabulary(tokens, {key: value for key, value in special.items() if isinstance(value, str)}, digest)
+
+
+def difference(one: Vocabulary, other: Vocabulary) -> str | None:
+    """The first differences of two vocabularies in words, or `None` if there is none."""
+    ids = sorted(
+        key for key in one.tokens.keys() | other.tokens.keys() if one.tokens.get(key) != other.tokens.get(key)
+    )
+    if ids:
+        shown = ", ".join(f"{key} is {one.tokens.get(key)!r} against {other.tokens.get(key)!r}" for key in ids[:3])
+        return f"{len(ids)} tokens differ: {shown}"
+    roles = sorted(key for key in one.special.keys() & other.special.keys() if one.special[key] != other.special[key])
+    if roles:
+        return f"the {roles[0]} is {one.special[roles[0]]!r} against {other.special[roles[0]]!r}"
+    return None
+
+
+def _of_model(vocab: Any) -> dict[int, str]:
+    """BPE, WordPiece and WordLevel map tokens to ids; Unigram lists (token, score)."""
+    if isinstance(vocab, dict):
+        return {index: token for token, index in vocab.items()}
+    return {index: token for index, (token, _) in enumerate(vocab)}
+
+
+def _content(value: Any) -> Any:
+    return value.get("content") if isinstance(value, dict) else value
