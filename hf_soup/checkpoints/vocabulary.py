@@ -67,10 +67,9 @@ def read_vocabulary(files: Mapping[str, bytes], where: str) -> Vocabulary | None
 
 def difference(one: Vocabulary, other: Vocabulary) -> str | None:
     """The first differences of two vocabularies in words, or `None` if there is none."""
-    ids = sorted(
-        key for key in one.tokens.keys() | other.tokens.keys() if one.tokens.get(key) != other.tokens.get(key)
-    )
-    if ids:
+    if one.digest != other.digest:
+        keys = one.tokens.keys() | other.tokens.keys()
+        ids = sorted(key for key in keys if one.tokens.get(key) != other.tokens.get(key))
         shown = ", ".join(f"{key} is {one.tokens.get(key)!r} against {other.tokens.get(key)!r}" for key in ids[:3])
         return f"{len(ids)} tokens differ: {shown}"
     roles = sorted(key for key in one.special.keys() & other.special.keys() if one.special[key] != other.special[key])

@@ -100,7 +100,7 @@ def test_special_tokens(runs):
 
 
 def test_what_no_vocabulary_says_is_no_difference(runs):
-    """Padding and truncation settings, which Trainer writes into the file, and a missing tokenizer are no obstacles."""
+    """Truncation settings, which Trainer writes into the file, and a missing tokenizer are no obstacles."""
     retokenise(runs[0], lambda data: data.update({"truncation": {"max_length": 8}}))
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (runs[1] / name).unlink()
