@@ -154,6 +154,8 @@ def shard_files(folder: Path) -> list[str]:
         files = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise IngredientError(f"{index} is no index of shards: {error}.") from None
+    if not files:
+        raise IngredientError(f"{index} names no shards.")
     for name in files:
         if not isinstance(name, str) or os.path.basename(name) != name or not name.endswith(".safetensors"):
             raise IngredientError(f"{index} names {name!r}; shards lie in the index's own folder and are safetensors.")

@@ -8,7 +8,6 @@ read.
 from __future__ import annotations
 
 import functools
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -20,7 +19,8 @@ from ..errors import IngredientError, RecipeError
 from ..types import Ingredient
 from . import hub
 from .digest import combined_digest, tensor_digest
-from .reader import CODES, SAFE_INDEX, SAFE_WEIGHTS, TensorSpec, read_headers, read_tensor
+from .folder import checkpoint_of_trainer, read_config, read_specs, why, without_ignored
+from .reader import CODES, SAFE_WEIGHTS, TensorSpec, read_tensor
 from .vocabulary import Vocabulary, read_vocabulary
 
 
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig, PreTrainedModel
 
-# Buffers of older files that transformers ignores on load and no longer writes: they make no two files different.
-IGNORED = re.compile(r"(^|\.)position_ids$|(^|\.)rotary_emb\.inv_freq$")
 MEMORY = "memory"
 GENERATION = "generation_config.json"
 # Files beside the weights that a soup takes over: what tokenizers, processors and generation need.
@@ -136,7 +134,7 @@ class Checkpoint:
         """
         if self.in_memory or self.on_hub:
             return
-        for file, digest in _read_specs(self.folder)[1].items():
+        for file, digest in read_specs(self.folder)[1].items():
             if self.opened_as.get(file) != digest:
                 raise IngredientError(f"{self.folder / file} has changed since {self.name!r} was opened; merge again.")
 
@@ -146,7 +144,7 @@ class Checkpoint:
         if not self.on_hub:
             return self.specs
         hub.fetch(self.ingredient.source, self.ingredient.revision, list(self.ingredient.files))
-        return _read_specs(self.folder)[0]
+        return read_specs(self.folder)[0]
 
 
 def open_checkpoint(
@@ -283,92 +281,12 @@ def _open_path(source: str, name: str | None) -> Checkpoint:
 
 def _open_folder(folder: Path, name: str | None) -> Checkpoint:
     folder = folder.resolve()
-    name, chosen = name or folder.name, _checkpoint_of_trainer(folder)
-    note = f"{name} is {chosen.name}, {_why(chosen)}" if chosen else ""
+    name, chosen = name or folder.name, checkpoint_of_trainer(folder)
+    note = f"{name} is {chosen.name}, {why(chosen)}" if chosen else ""
     folder = chosen or folder
-    specs, files = _read_specs(folder)
+    specs, files = read_specs(folder)
     ingredient = Ingredient(name, str(folder), files=files)
-    return Checkpoint(ingredient, _read_config(folder), _without_ignored(specs), folder, opened_as=files, note=note)
-
-
-def _checkpoint_of_trainer(folder: Path) -> Path | None:
-    """Of a Trainer's output folder without weights of its own: the checkpoint that it called best, else the last."""
-    if (folder / SAFE_WEIGHTS).is_file() or (folder / SAFE_INDEX).is_file():
-        return None
-    numbered = [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
-    last = max(numbered, key=lambda path: int(path.name.removeprefix("checkpoint-")), default=None)
-    if last is None:
-        return None
-    best = Path(_trainer_state(last).get("best_model_checkpoint") or "").name
-    return folder / best if best and (folder / best).is_dir() else last
-
-
-def _why(checkpoint: Path) -> str:
-    state = _trainer_state(checkpoint)
-    best = Path(state.get("best_model_checkpoint") or "").name == checkpoint.name
-    return f"the best one (metric {state.get('best_metric')})" if best else "the last one"
-
-
-def _trainer_state(checkpoint: Path) -> dict[str, Any]:
-    try:
-        return json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-
-
-def _read_specs(folder: Path) -> tuple[dict[str, TensorSpec], dict[str, str]]:
-    """All tensors of a folder, and for each of its files what tells that it is still the same one."""
-    import xxhash
-
-    _refuse_other_formats(folder)
-    specs, headers = read_headers(folder)
-    files = {}
-    for file, header in headers.items():
-        stat = (folder / file).stat()
-        files[file] = "stat:" + xxhash.xxh3_128_hexdigest(header + f"{stat.st_size}:{stat.st_mtime_ns}".encode())
-    return specs, files
-
-
-def _without_ignored(specs: Mapping[str, TensorSpec]) -> dict[str, TensorSpec]:
-    return {name: spec for name, spec in specs.items() if not IGNORED.search(name)}
-
-
-def _refuse_other_formats(folder: Path) -> None:
-    """A folder without safetensors weights: say what is there instead and what to do."""
-    if (folder / SAFE_WEIGHTS).is_file() or (folder / SAFE_INDEX).is_file():
-        return
-    names = sorted(path.name for path in folder.iterdir())
-    pickles = [
-        name for name in names if name.endswith((".bin", ".pt", ".pth", ".ckpt")) and name != "training_args.bin"
-    ]
-    if "adapter_config.json" in names:
-        found = (
-            "a PEFT adapter. Merge it into its base model first: `PeftModel.merge_and_unload().save_pretrained(...)`."
-        )
-    elif pickles:
-        found = (
-            f"{pickles[0]}, a pickle, which can run code when it is read. Convert it once: "
-            f'`AutoModel.from_pretrained("{folder}").save_pretrained("{folder}")` with the class of your task.'
-        )
-    else:
-        found = ", ".join(names[:8]) or "nothing: the folder is empty"
-    raise IngredientError(f"{folder} has no {SAFE_WEIGHTS} (nor an index of shards); it holds {found}")
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(config, dict):
-            raise ValueError("it is not a mapping")
-    except FileNotFoundError:
-        raise IngredientError(f"{folder} has no config.json, so nobody can tell what its weights are.") from None
-    except (OSError, ValueError) as error:
-        raise IngredientError(f"{path} cannot be read: {error}.") from None
-    if "quantization_config" in config:
-        method = config["quantization_config"].get("quant_method", "an unknown method")
-        raise IngredientError(f"{folder} is quantised ({method}); average the weights that it was made from.")
-    return config
+    return Checkpoint(ingredient, read_config(folder), without_ignored(specs), folder, opened_as=files, note=note)
 
 
 def _open_hub(repo_id: str, revision: str | None, name: str | None) -> Checkpoint:
@@ -376,7 +294,7 @@ def _open_hub(repo_id: str, revision: str | None, name: str | None) -> Checkpoin
     pin = hub.pin(repo_id, revision)
     folder = hub.fetch(repo_id, pin.commit, ["config.json", *COMPANIONS])
     ingredient = Ingredient(name or repo_id.split("/")[-1], repo_id, pin.commit, pin.files)
-    return Checkpoint(ingredient, _read_config(folder), _without_ignored(pin.specs), folder)
+    return Checkpoint(ingredient, read_config(folder), without_ignored(pin.specs), folder)
 
 
 def _open_model(model: PreTrainedModel, name: str) -> Checkpoint:

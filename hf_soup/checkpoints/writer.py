@@ -22,6 +22,7 @@ from .reader import CODES, DTYPES, SAFE_INDEX, TensorSpec
 if TYPE_CHECKING:
     import torch
 
+PARTIAL, OLD = ".partial", ".old"  # folders beside a target: the new one being made, the old one being replaced
 _RANK = {code: rank for rank, code in enumerate(DTYPES)}  # safetensors puts the highest first
 
 
@@ -36,23 +37,68 @@ def staged_folder(target: str | os.PathLike, *, overwrite: bool = False) -> Iter
             Whether a folder that is there is replaced; it stays as it was until the new one is whole.
 
     Raises:
-        [`OutputError`]: if `target` exists, or a folder cannot be made there.
+        [`OutputError`]: if `target` exists, or something cannot be written.
     """
     target = refuse_target(target, overwrite=overwrite)
-    with _as_output_error(target):
+    with _as_output_error(target), contextlib.ExitStack() as stack:
         target.parent.mkdir(parents=True, exist_ok=True)
-        stage = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
-    try:
+        _clear_litter(target)
+        stage = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=PARTIAL, dir=target.parent))
+        stack.callback(shutil.rmtree, stage, ignore_errors=True)
+        stack.enter_context(_locked(stage))
         yield stage
-        with _as_output_error(target):
-            stage.chmod(0o777 & ~_umask())
-            old = stage.with_suffix(".old")
-            if target.exists():
-                target.rename(old)
-            stage.rename(target)
-            shutil.rmtree(old, ignore_errors=True)
+        stage.chmod(0o777 & ~_umask())
+        _take_name(stage, target, overwrite=overwrite)
+
+
+def _take_name(stage: Path, target: Path, *, overwrite: bool) -> None:
+    """Rename the whole new folder; without `overwrite`, one that another process has made meanwhile is left alone."""
+    old = stage.with_suffix(OLD)
+    if overwrite and target.exists():
+        target.rename(old)
+    try:
+        stage.rename(target)
+    except OSError:
+        if old.exists():
+            old.rename(target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _clear_litter(target: Path) -> None:
+    """Remove what a process that was killed has left beside the target; what it had moved away comes back."""
+    for path in [path for path in target.parent.iterdir() if path.name.startswith(f".{target.name}.")]:
+        if path.suffix not in (PARTIAL, OLD):
+            continue
+        with _locked(path) as dead:
+            if dead and path.suffix == OLD and not target.exists():
+                path.rename(target)
+            elif dead:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[bool]:
+    """Hold a lock on a folder, which ends with the process; gives whether nobody else holds it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: nothing is locked, so nothing is taken for dead
+        yield False
+        return
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:  # somebody else has just removed it
+        yield False
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        free = True
+    except OSError:
+        free = False
+    try:
+        yield free
     finally:
-        shutil.rmtree(stage, ignore_errors=True)
+        os.close(descriptor)
 
 
 def refuse_target(target: str | os.PathLike, *, overwrite: bool = False, keep: Iterable[Path] = ()) -> Path:
@@ -113,7 +159,8 @@ def write_weights(
         `dict[str, str]`: tensor name -> xxh3-128 of its bytes.
 
     Raises:
-        [`OutputError`]: if a file cannot be written, or `max_shard_size` is no size.
+        [`OutputError`]: if `max_shard_size` is no size.
+        [`OSError`]: if a file cannot be written, which [`staged_folder`] turns into an `OutputError`.
     """
     from huggingface_hub import split_state_dict_into_shards_factory
 
@@ -139,9 +186,8 @@ def write_weights(
             }
         for name, tensor in tensors:
             file, start = places.pop(name)
-            with _as_output_error(folder):
-                file.seek(start)
-                file.write(_bytes(tensor))
+            file.seek(start)
+            file.write(_bytes(tensor))
             digests[name] = tensor_digest(tensor)
         if places:
             raise RuntimeError(f"{len(places)} planned tensors did not come, such as {next(iter(places))}")

@@ -2,8 +2,10 @@
 
 import json
 
+import hypothesis
 import pytest
 import torch
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from hf_soup.checkpoints.reader import read_header, read_tensor, shard_files
@@ -96,4 +98,62 @@ def test_a_missing_shard_is_named(tmp_path):
     index = {"weight_map": {"x": "model-00001-of-00002.safetensors"}}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(IngredientError, match="lacks the shard model-00001-of-00002"):
+        shard_files(tmp_path)
+
+
+NUMBERS = st.integers(-(2**65), 2**65) | st.floats() | st.text(max_size=3) | st.none()
+ENTRY = st.fixed_dictionaries(
+    {
+        "dtype": st.sampled_from(["F32", "I64", "BOOL", "X", 3]),
+        "shape": st.lists(NUMBERS | st.integers(0, 4), max_size=3),
+        "data_offsets": st.lists(NUMBERS | st.integers(0, 64), max_size=3),
+    }
+)
+JSON = st.dictionaries(st.text(max_size=4), ENTRY | NUMBERS, max_size=3) | st.lists(NUMBERS, max_size=2) | NUMBERS
+HEADER = JSON.map(lambda value: json.dumps(value).encode()) | st.binary(max_size=60)
+
+
+@hypothesis.settings(
+    max_examples=300, deadline=None, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
+)
+@hypothesis.given(header=HEADER, data=st.binary(max_size=64))
+def test_only_ingredient_errors_come_out_of_a_header(tmp_path, header, data):
+    """Whatever a header holds, its tensors fill the file exactly, or it is an `IngredientError`."""
+    path = tmp_path / "model.safetensors"
+    write(path, header, data)
+    try:
+        _, specs = read_header(path)
+    except IngredientError:
+        return
+    assert sum(spec.nbytes for spec in specs.values()) == len(data)
+
+
+@hypothesis.settings(
+    max_examples=300, deadline=None, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
+)
+@hypothesis.given(changes=st.lists(st.tuples(st.integers(0, 700), st.integers(0, 255)), min_size=1, max_size=6))
+def test_only_ingredient_errors_come_out_of_a_damaged_file(tmp_path, changes):
+    """Bytes of a good file that are overwritten give tensors within the file, or an `IngredientError`."""
+    path = tmp_path / "model.safetensors"
+    save_file(TENSORS, path)
+    content = bytearray(path.read_bytes())
+    for place, value in changes:
+        content[place % len(content)] = value
+    path.write_bytes(content)
+    try:
+        _, specs = read_header(path)
+        for spec in specs.values():
+            read_tensor(tmp_path, spec)
+    except IngredientError:
+        return
+
+
+@hypothesis.settings(
+    max_examples=200, deadline=None, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
+)
+@hypothesis.given(index=st.dictionaries(st.just("weight_map"), JSON, max_size=1) | JSON)
+def test_only_ingredient_errors_come_out_of_an_index(tmp_path, index):
+    """No index leads out of its folder or to a crash."""
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(IngredientError):
         shard_files(tmp_path)

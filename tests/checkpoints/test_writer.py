@@ -1,6 +1,10 @@
 """Files are byte for byte what safetensors writes; folders appear whole or not at all."""
 
 import json
+import random
+import subprocess
+import sys
+import time
 
 import pytest
 import torch
@@ -76,3 +80,83 @@ def test_a_folder_that_is_there_is_kept_unless_told(tmp_path):
         (stage / "new").write_text("new")
     assert [path.name for path in out.iterdir()] == ["new"]
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+ENDLESS = """
+import sys
+from hf_soup.checkpoints.writer import staged_folder
+number = 0
+while True:
+    number += 1
+    with staged_folder(sys.argv[1], overwrite=True) as stage:
+        for index in range(8):
+            (stage / str(index)).write_text(str(number))
+    print(number, flush=True)
+"""
+
+
+def test_a_kill_leaves_the_target_absent_or_whole(tmp_path):
+    """Killed at twenty random moments, the target is absent or of one round; the next run leaves no litter."""
+    out = tmp_path / "out"
+    for seed in range(20):
+        process = subprocess.Popen([sys.executable, "-c", ENDLESS, str(out)], stdout=subprocess.PIPE)
+        process.stdout.readline()  # it is at work
+        time.sleep(random.Random(seed).uniform(0, 0.01))
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        if out.exists():
+            assert len(list(out.iterdir())) == 8
+            assert len({path.read_text() for path in out.iterdir()}) == 1
+    with staged_folder(out, overwrite=True) as stage:
+        (stage / "last").write_text("x")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_what_was_moved_away_comes_back(tmp_path):
+    """A process that died between its two renames has not lost the old folder."""
+    moved = tmp_path / ".out.abc.old"
+    moved.mkdir()
+    (moved / "old").write_text("old")
+    with (
+        pytest.raises(OutputError, match=r"Directory not empty|File exists"),
+        staged_folder(tmp_path / "out") as stage,
+    ):
+        (stage / "new").write_text("new")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert (tmp_path / "out" / "old").read_text() == "old"
+
+
+def test_of_two_at_once_one_wins(tmp_path):
+    """A target that somebody made meanwhile is not overwritten, and work that is under way is not taken for litter."""
+    out = tmp_path / "out"
+
+    def make(text):
+        with staged_folder(out) as stage:
+            (stage / "file").write_text(text)
+            if text == "slow":
+                make("quick")
+
+    with pytest.raises(OutputError, match="cannot write"):
+        make("slow")
+    assert (out / "file").read_text() == "quick"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+FULL = """
+import resource, signal, sys, hf_soup
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+try:
+    hf_soup.merge(sys.argv[2:]).save_pretrained(sys.argv[1])
+except hf_soup.OutputError as error:
+    print(error)
+"""
+
+
+def test_a_full_disk_is_one_clear_error(tmp_path, text_runs):
+    """Where a file cannot grow, the error says what could not be written, and nothing is left."""
+    command = [sys.executable, "-c", FULL, str(tmp_path / "out"), *map(str, text_runs)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert f"cannot write {tmp_path / 'out'}: File too large" in done.stdout
+    assert list(tmp_path.iterdir()) == []
