@@ -137,7 +137,7 @@ def test_of_two_at_once_one_wins(tmp_path):
             if text == "slow":
                 make("quick")
 
-    with pytest.raises(OutputError, match="cannot write"):
+    with pytest.raises(OutputError, match=r"Directory not empty|File exists"):  # and its own work was still there
         make("slow")
     assert (out / "file").read_text() == "quick"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
