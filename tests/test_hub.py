@@ -21,7 +21,7 @@ from hf_soup import testing
 def published(hub, text_runs, tmp_path):
     """Two runs on the Hub, under names that belong to one test; the second has a tag with other weights."""
     ids = [f"{hub.user}/{tmp_path.name}-{index}" for index in range(2)]
-    for repo_id, run in zip(ids, text_runs, strict=False):
+    for repo_id, run in zip(ids, text_runs[:2], strict=True):
         create_repo(repo_id)
         upload_folder(repo_id=repo_id, folder_path=run)
     HfApi().create_tag(ids[1], tag="v1")
