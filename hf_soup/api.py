@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     Evaluation = Evaluator | Dataset | Callable[[PreTrainedModel], Score | float]
 
 
+UNIFORM = "uniform soup"
+
+
 def check(ingredients: Sequence[Any]) -> CheckReport:
     """Tell whether checkpoints can be averaged, from their headers and configurations.
 
@@ -115,7 +118,7 @@ def merge(
     if evaluator is not None and strategy is None:
         raise RecipeError('an evaluator is for a strategy that chooses by it: add strategy="greedy".')
     candidates = open_all(ingredients, config=config)
-    if base_model is None and asks_for(load_function("method", method), "base"):
+    if base_model is None and _needs_base(method):
         base_model = getattr(ingredients, "base_model", None)  # a sweep knows what its runs started from
     base = open_base(base_model, candidates[0]) if base_model is not None else None
 
@@ -128,9 +131,9 @@ def merge(
             tuple(item.ingredient for item in candidates), weights if weights is not None else (1.0,) * len(candidates)
         )
     )
-    make_plan(everything, candidates, base)  # whatever is wrong is said before anything is scored
+    soup = Soup(everything, candidates, base=base)  # whatever is wrong is said before anything is scored
     if strategy is None:
-        return Soup(everything, candidates, base=base)
+        return soup
     by_name = {item.name: item for item in candidates}
     selection: dict[str, Any] = {"strategy": strategy, "params": for_strategy}
     if evaluator is None:
@@ -166,8 +169,7 @@ def cook_recipe(recipe: Recipe, *, candidates: Sequence[Checkpoint] | None = Non
     """
     bind_method(recipe)
     opened = open_all(recipe.ingredients)
-    needed = recipe.base_model and asks_for(load_function("method", recipe.method), "base")
-    base = open_base(recipe.base_model, opened[0]) if needed else None
+    base = open_base(recipe.base_model, opened[0]) if recipe.base_model and _needs_base(recipe.method) else None
     return Soup(recipe, opened, base=base, candidates=candidates)
 
 
@@ -289,10 +291,10 @@ def compare(
         if not isinstance(evaluator, Evaluator):
             raise RecipeError(f"compare needs the examples themselves: give an Evaluator or a data set as {name}.")
     entries = [Entry(item.name, "ingredient", _loader(item)) for item in candidates]
-    if "uniform soup" not in soups:
-        entries.append(Entry("uniform soup", "uniform", lambda: _uniform(candidates).model))
+    if UNIFORM not in soups:
+        entries.append(Entry(UNIFORM, "uniform", lambda: _uniform(candidates).model))  # not kept in memory
     entries += [
-        Entry(name, "uniform" if name == "uniform soup" else "soup", lambda soup=soup: soup.model)
+        Entry(name, "uniform" if name == UNIFORM else "soup", lambda soup=soup: soup.model)
         for name, soup in soups.items()
     ]
     selected_on = {(soup.recipe.selection.get("dataset") or {}).get("fingerprint") for soup in soups.values()}
@@ -344,6 +346,10 @@ def bind_evaluator(evaluator: Evaluation, candidates: Sequence[Checkpoint], *, s
     if not callable(evaluator):
         raise RecipeError(f"an evaluator is an Evaluator, a data set, or a function of a model, not {evaluator!r}.")
     return lambda model: as_score(evaluator(model))
+
+
+def _needs_base(method: str) -> bool:
+    return asks_for(load_function("method", method), "base")
 
 
 def _uniform(candidates: Sequence[Checkpoint]) -> Soup:

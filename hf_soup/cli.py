@@ -151,8 +151,8 @@ def merge_command(
     refuse_target(output, overwrite=overwrite)  # before anything is scored
     if data:
         options["evaluator"] = hf_soup.Evaluator(data, split=split, metric=metric)
-    defaults = {parameter: value for parameter, value in options.items() if value is not None}
-    soup = hf_soup.merge(list(ingredients), weights=_weights(weights), **defaults)
+    given = {parameter: value for parameter, value in options.items() if value is not None}
+    soup = hf_soup.merge(list(ingredients), weights=_weights(weights), **given)
     folder = soup.save_pretrained(output, max_shard_size=max_shard_size, overwrite=overwrite)
     for note in soup.plan.report.notes:
         click.echo(f"Note: {note}.", err=True)

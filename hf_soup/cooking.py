@@ -151,12 +151,12 @@ def _load_sets(plan: CookFile) -> dict[str, Dataset]:
         config = part.name if part.path or part.name else data.name
         examples = load_data(part.path or data.path, name=config, split=part.split or data.test)
         sets[name] = _transformed(examples, part.transform, data) if part.transform else examples
+    known = label_names(sets[TRAIN], label_column(sets[TRAIN], data.label_column)) if TRAIN in sets else None
     for name, examples in sets.items():
         label = label_column(examples, data.label_column)
         labels = label_names(examples, label)
         if plan.task != "auto":
             load_module("task", plan.task).columns(examples, data.text_columns, label)
-        known = label_names(sets[TRAIN], label_column(sets[TRAIN], data.label_column)) if TRAIN in sets else None
         if labels and known and not set(labels) <= set(known):
             raise DataError(f"{name} has the labels {labels[:6]}, the training data {known[:6]}.")
     return sets

@@ -11,6 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 from .errors import DataError, RecipeError, did_you_mean
 from .lookup import load_path
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 BUILDERS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 LABEL_COLUMNS = ("label", "labels")
+_HASHED: WeakKeyDictionary[Dataset, Rows] = WeakKeyDictionary()  # data sets do not change
 _LOADING_ERRORS = (OSError, ValueError, RuntimeError)  # of datasets, whose own errors inherit these or wrap them
 
 
@@ -163,6 +165,8 @@ def hash_rows(dataset: Dataset) -> Rows:
     import datasets
     import xxhash
 
+    if dataset in _HASHED:
+        return _HASHED[dataset]
     plain = dataset.with_format(None)
     for column, feature in plain.features.items():
         if isinstance(feature, datasets.Image):
@@ -177,7 +181,8 @@ def hash_rows(dataset: Dataset) -> Rows:
         return json.dumps(row | encoded, sort_keys=True, default=_printable).encode()
 
     hashes = [xxhash.xxh3_128_hexdigest(content(row)) for row in plain]
-    return Rows(xxhash.xxh3_128_hexdigest("\n".join(sorted(hashes)).encode()), frozenset(hashes))
+    _HASHED[dataset] = Rows(xxhash.xxh3_128_hexdigest("\n".join(sorted(hashes)).encode()), frozenset(hashes))
+    return _HASHED[dataset]
 
 
 def choose_columns(dataset: Dataset, given: Sequence[str] | None, label: str) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -171,7 +172,7 @@ class Soup:
 
     def _write_weights(self, folder: Path, max_shard_size: int | str) -> Recipe:
         """Pour, and return the recipe with the digests of what went in and what came out."""
-        read: list[dict[str, str]] = [{} for _ in (*self.checkpoints, BASE)]  # the base model's come last, at -1
+        read: list[dict[str, str]] = [{} for _ in range(len(self.checkpoints) + 1)]  # the base model's come last
 
         def pour() -> Iterator[tuple[str, torch.Tensor]]:
             with tqdm(desc="Merging", total=self.plan.nbytes, unit="B", unit_scale=True, leave=False) as bar:
@@ -192,8 +193,6 @@ class Soup:
         output = {"tensors": len(written), "digest": combined_digest(written)}
         expected = self.recipe.output.get("digest")
         if expected and expected != output["digest"]:
-            import warnings
-
             warnings.warn(
                 f"the soup's digest is {output['digest']}, the recipe says {expected}: it was cooked with other "
                 f"versions ({self.recipe.versions}).",

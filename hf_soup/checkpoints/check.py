@@ -137,7 +137,11 @@ def equal_or_counter(name: str, values: Sequence[Any]) -> bool:
     """
     import torch
 
-    return name.split(".")[-1] in COUNTERS or all(torch.equal(values[0], other) for other in values[1:])
+    return _is_counter(name) or all(torch.equal(values[0], other) for other in values[1:])
+
+
+def _is_counter(name: str) -> bool:
+    return name.split(".")[-1] in COUNTERS
 
 
 def _usual(checkpoints: Sequence[Checkpoint], value: Callable[[Checkpoint], Any]) -> Any:
@@ -205,7 +209,10 @@ def _buffer_problems(checkpoints: Sequence[Checkpoint]) -> list[str]:
     return [
         f"{who}: the {spec.dtype} buffer {name} differs, and whole numbers are not averaged"
         for name, spec in checkpoints[0].specs.items()
-        if not spec.is_floating and not equal_or_counter(name, [item.read(name) for item in local] or [None])
+        if local
+        and not spec.is_floating
+        and not _is_counter(name)
+        and not equal_or_counter(name, [item.read(name) for item in local])
     ]
 
 

@@ -19,30 +19,22 @@ from .reader import SAFE_INDEX, SAFE_WEIGHTS, TensorSpec, read_headers
 IGNORED = re.compile(r"(^|\.)position_ids$|(^|\.)rotary_emb\.inv_freq$")
 
 
-def checkpoint_of_trainer(folder: Path) -> Path | None:
-    """Of a Trainer's output folder without weights of its own: the checkpoint that it called best, else the last."""
+def checkpoint_of_trainer(folder: Path) -> tuple[Path, str] | None:
+    """Of a Trainer's folder without weights of its own: the checkpoint that it called best, else the last, and why."""
     if (folder / SAFE_WEIGHTS).is_file() or (folder / SAFE_INDEX).is_file():
         return None
     numbered = [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
     last = max(numbered, key=lambda path: int(path.name.removeprefix("checkpoint-")), default=None)
     if last is None:
         return None
-    best = Path(_trainer_state(last).get("best_model_checkpoint") or "").name
-    return folder / best if best and (folder / best).is_dir() else last
-
-
-def why(checkpoint: Path) -> str:
-    """What a Trainer said of the checkpoint that was taken."""
-    state = _trainer_state(checkpoint)
-    best = Path(state.get("best_model_checkpoint") or "").name == checkpoint.name
-    return f"the best one (metric {state.get('best_metric')})" if best else "the last one"
-
-
-def _trainer_state(checkpoint: Path) -> dict[str, Any]:
     try:
-        return json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+        state = json.loads((last / "trainer_state.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return {}
+        state = {}
+    best = Path(state.get("best_model_checkpoint") or "").name
+    if best and (folder / best).is_dir():
+        return folder / best, f"the best one (metric {state.get('best_metric')})"
+    return last, "the last one"
 
 
 def read_specs(folder: Path) -> tuple[dict[str, TensorSpec], dict[str, str]]:

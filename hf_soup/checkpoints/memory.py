@@ -53,18 +53,10 @@ def build_model(config: Mapping[str, Any], tensors: dict[str, torch.Tensor]) -> 
         [`IngredientError`]: if transformers has no such architecture, torch no models of that type, or tensors are
             missing, left over or misshapen.
     """
-    from transformers import CONFIG_MAPPING
-
     name, cls = architecture(config)
     if "float8" in str(config.get("dtype")):
         raise IngredientError(f"torch builds no {name} in {config['dtype']}: save it, or choose another dtype.")
-    with quiet_transformers():
-        model, info = cls.from_pretrained(
-            None,
-            config=CONFIG_MAPPING[config["model_type"]].from_dict(dict(config)),
-            state_dict=tensors,
-            output_loading_info=True,
-        )
+    model, info = _load(cls, config, tensors)
     wrong = [
         f"{kind} {', '.join(sorted(map(str, info[f'{kind}_keys']))[:5])}"
         for kind in ("missing", "unexpected", "mismatched")
@@ -88,25 +80,28 @@ def tensors_of_body(config: Mapping[str, Any], tensors: dict[str, torch.Tensor])
         `dict[str, torch.Tensor]`: without those that the base model lacks.
     """
     import torch
-    from transformers import CONFIG_MAPPING
 
     _, cls = architecture(config)
-    with quiet_transformers(), torch.no_grad():
-        model, info = cls.from_pretrained(
-            None,
-            config=CONFIG_MAPPING[config["model_type"]].from_dict(dict(config)),
-            state_dict=tensors,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-        )
-        lacking = set(info["missing_keys"]) | {
-            key[0] if isinstance(key, tuple) else key for key in info["mismatched_keys"]
-        }
+    model, info = _load(cls, config, tensors, ignore_mismatched_sizes=True)
+    lacking = set(info["missing_keys"]) | {
+        key[0] if isinstance(key, tuple) else key for key in info["mismatched_keys"]
+    }
+    with torch.no_grad():
         for name, tensor in model.state_dict().items():
             if name in lacking and tensor.is_floating_point():
                 tensor.fill_(torch.nan)  # a mark that goes through the renaming
     vars(model).pop("_weight_conversions", None)
     return {name: tensor for name, tensor in tensors_on_disk(model).items() if not tensor.isnan().any()}
+
+
+def _load(
+    cls: type[PreTrainedModel], config: Mapping[str, Any], tensors: dict[str, torch.Tensor], **options: Any
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    from transformers import CONFIG_MAPPING
+
+    settings = CONFIG_MAPPING[config["model_type"]].from_dict(dict(config))
+    with quiet_transformers():
+        return cls.from_pretrained(None, config=settings, state_dict=tensors, output_loading_info=True, **options)
 
 
 def architecture(config: Mapping[str, Any]) -> tuple[str, type[PreTrainedModel]]:

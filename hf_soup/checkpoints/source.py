@@ -19,7 +19,7 @@ from ..errors import IngredientError, RecipeError
 from ..types import Ingredient
 from . import hub
 from .digest import combined_digest, tensor_digest
-from .folder import checkpoint_of_trainer, read_config, read_specs, why, without_ignored
+from .folder import checkpoint_of_trainer, read_config, read_specs, without_ignored
 from .reader import CODES, SAFE_WEIGHTS, TensorSpec, read_tensor
 from .vocabulary import Vocabulary, read_vocabulary
 
@@ -281,9 +281,10 @@ def _open_path(source: str, name: str | None) -> Checkpoint:
 
 def _open_folder(folder: Path, name: str | None) -> Checkpoint:
     folder = folder.resolve()
-    name, chosen = name or folder.name, checkpoint_of_trainer(folder)
-    note = f"{name} is {chosen.name}, {why(chosen)}" if chosen else ""
-    folder = chosen or folder
+    name, note = name or folder.name, ""
+    if chosen := checkpoint_of_trainer(folder):
+        folder, why = chosen
+        note = f"{name} is {folder.name}, {why}"
     specs, files = read_specs(folder)
     ingredient = Ingredient(name, str(folder), files=files)
     return Checkpoint(ingredient, read_config(folder), without_ignored(specs), folder, opened_as=files, note=note)

@@ -122,14 +122,13 @@ def run_sweep(
         "training_args": dict(training_args),
     }
     manifest, run_names = _manifest(folder, fixed, settings)
-    if not start.is_dir():
-        model = _initialise(base_name, revision or None, module, classes, head_seed)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / SWEEP_FILE, manifest)
+    model = None if start.is_dir() else _initialise(base_name, revision or None, module, classes, head_seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / SWEEP_FILE, manifest)
+    if model is not None:
         with quiet_transformers(), staged_folder(start) as stage:
             model.save_pretrained(stage)
             processing_class.save_pretrained(stage)
-    write_json(folder / SWEEP_FILE, manifest)
     plain = encoders["train"](processing_class, {})
     bench = Bench(
         task=module,
