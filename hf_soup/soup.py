@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from .checkpoints.digest import combined_digest
 from .checkpoints.source import GENERATION, Checkpoint
-from .checkpoints.writer import refuse_target, staged_folder, write_weights
+from .checkpoints.writer import refuse_target, staged_folder, weight_files
 from .evaluation.compare import PICTURE, Comparison
 from .evaluation.trials import cook_in_memory, output_config
 from .hub.card import render_card
@@ -29,7 +29,6 @@ from .version import versions
 
 
 if TYPE_CHECKING:
-    import torch
     from huggingface_hub import CommitInfo
     from transformers import PreTrainedModel
 
@@ -172,17 +171,12 @@ class Soup:
 
     def _write_weights(self, folder: Path, max_shard_size: int | str) -> Recipe:
         """Pour, and return the recipe with the digests of what went in and what came out."""
-        read: list[dict[str, str]] = [{} for _ in range(len(self.checkpoints) + 1)]  # the base model's come last
-
-        def pour() -> Iterator[tuple[str, torch.Tensor]]:
-            with tqdm(desc="Merging", total=self.plan.nbytes, unit="B", unit_scale=True, leave=False) as bar:
-                for name, tensor, digests in blend(self.plan, self.checkpoints, digests=True):
-                    for index, digest in digests.items():
-                        read[index][name] = digest
-                    yield name, tensor
-                    bar.update(tensor.nbytes)
-
-        written = write_weights(folder, self.plan.specs, pour(), max_shard_size=max_shard_size)
+        with (
+            weight_files(folder, self.plan.specs, max_shard_size=max_shard_size) as files,
+            tqdm(desc="Merging", total=self.plan.nbytes, unit="B", unit_scale=True, leave=False) as bar,
+        ):
+            read = blend(self.plan, self.checkpoints, files.write, digests=True, progress=bar.update)
+        written = files.digests()
         poured = tuple(
             replace(item.ingredient, files=file_digests(item, digests))
             for item, digests in zip(self.checkpoints, read[:BASE], strict=True)

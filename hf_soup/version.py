@@ -4,8 +4,7 @@ __version__ = "0.1.0"
 
 
 def versions() -> dict[str, str]:
-    """Of what makes a soup or a run, as recipes and runs record them."""
-    import torch
-    import transformers
+    """Of what makes a soup or a run, as recipes and runs record them; nothing is imported for that."""
+    from importlib import metadata
 
-    return {"hf_soup": __version__, "torch": str(torch.__version__), "transformers": transformers.__version__}
+    return {"hf_soup": __version__, **{name: metadata.version(name) for name in ("torch", "transformers")}}

@@ -1,21 +1,57 @@
-"""Digests of tensors: xxh3-128 of the bytes, and one for many tensors, whatever files they lie in."""
+"""Digests of tensors: xxh3-128, piece by piece on any thread; and one for many tensors, whatever files they are in.
+
+A tensor of one piece (262,144 elements) has the xxh3-128 of its bytes; a larger one has that of the digests of its
+pieces, joined in order.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from .pieces import PIECE, piece_starts
+
 
 if TYPE_CHECKING:
     import torch
 
+SIZE = 16  # bytes of one digest
+
+
+class Digests:
+    """Digests of tensors that come in pieces, in any order.
+
+    Each tensor takes 16 bytes for each piece. Several threads may add at once.
+    """
+
+    def __init__(self) -> None:
+        self._parts: dict[str, bytearray] = {}
+
+    def expect(self, name: str, numel: int) -> None:
+        """Make room for the pieces of one tensor."""
+        self._parts[name] = bytearray(SIZE * len(piece_starts(numel)))
+
+    def add(self, name: str, start: int, data: memoryview, itemsize: int) -> None:
+        """Take in the bytes of one tensor from the element `start`, the first of a piece, to the end of a piece."""
+        digests = _of_pieces(data, itemsize)
+        place = start // PIECE * SIZE
+        self._parts[name][place : place + len(digests)] = digests
+
+    def result(self) -> dict[str, str]:
+        """The digest of each tensor, as 32 hexadecimal digits."""
+        return {name: _joined(parts) for name, parts in self._parts.items()}
+
+
+def bytes_of(tensor: torch.Tensor) -> memoryview:
+    """The bytes of a tensor in row-major order; without a copy if they lie so on the CPU."""
+    import torch
+
+    return memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+
 
 def tensor_digest(tensor: torch.Tensor) -> str:
-    """The xxh3-128 of a tensor's bytes in row-major order, as 32 hexadecimal digits."""
-    import torch
-    import xxhash
-
-    return xxhash.xxh3_128_hexdigest(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    """The digest of a tensor, as 32 hexadecimal digits."""
+    return _joined(_of_pieces(bytes_of(tensor), tensor.dtype.itemsize))
 
 
 def combined_digest(digests: Mapping[str, str]) -> str:
@@ -24,3 +60,18 @@ def combined_digest(digests: Mapping[str, str]) -> str:
 
     lines = "".join(f"{name}:{digest}\n" for name, digest in sorted(digests.items()))
     return "xxh3-128:" + xxhash.xxh3_128_hexdigest(lines.encode())
+
+
+def _of_pieces(data: memoryview, itemsize: int) -> bytes:
+    from xxhash import xxh3_128_digest
+
+    size = PIECE * itemsize
+    if len(data) <= size:
+        return xxh3_128_digest(data)
+    return b"".join(xxh3_128_digest(data[start : start + size]) for start in range(0, len(data), size))
+
+
+def _joined(parts: bytes | bytearray) -> str:
+    import xxhash
+
+    return parts.hex() if len(parts) == SIZE else xxhash.xxh3_128_hexdigest(bytes(parts))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import IngredientError
-from .reader import SAFE_INDEX, SAFE_WEIGHTS, TensorSpec, read_headers
+from .reader import SAFE_INDEX, SAFE_WEIGHTS, TensorSpec, read_headers, read_raw_header, shard_files
 
 
 # Buffers of older files that transformers ignores on load and no longer writes: they make no two files different.
@@ -39,15 +39,19 @@ def checkpoint_of_trainer(folder: Path) -> tuple[Path, str] | None:
 
 def read_specs(folder: Path) -> tuple[dict[str, TensorSpec], dict[str, str]]:
     """All tensors of a folder, and for each of its files what tells that it is still the same one."""
+    _refuse_other_formats(folder)
+    return read_headers(folder), digests_of_headers(folder)
+
+
+def digests_of_headers(folder: Path) -> dict[str, str]:
+    """For each weight file a digest of its header, size and time of change."""
     import xxhash
 
-    _refuse_other_formats(folder)
-    specs, headers = read_headers(folder)
-    files = {}
-    for file, header in headers.items():
-        stat = (folder / file).stat()
-        files[file] = "stat:" + xxhash.xxh3_128_hexdigest(header + f"{stat.st_size}:{stat.st_mtime_ns}".encode())
-    return specs, files
+    digests = {}
+    for file in shard_files(folder):
+        header, state = read_raw_header(folder / file)
+        digests[file] = "stat:" + xxhash.xxh3_128_hexdigest(header + f"{state.st_size}:{state.st_mtime_ns}".encode())
+    return digests
 
 
 def without_ignored(specs: Mapping[str, TensorSpec]) -> dict[str, TensorSpec]:

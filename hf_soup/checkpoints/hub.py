@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import IngredientError
 from ..version import __version__
-from .reader import DTYPES, TensorSpec, read_headers
+from .reader import DTYPES, TensorSpec, read_headers, shard_files
 
 
 if TYPE_CHECKING:
@@ -111,6 +111,6 @@ def _from_cache(repo_id: str, commit: str) -> Pin:
 
     patterns = ["*.safetensors", "*.safetensors.index.json"]
     folder = Path(snapshot_download(repo_id, revision=commit, allow_patterns=patterns, local_files_only=True))
-    specs, headers = read_headers(folder)
-    blobs = {file: (folder / file).resolve().name for file in headers}
+    specs = read_headers(folder)
+    blobs = {file: (folder / file).resolve().name for file in shard_files(folder)}
     return Pin(commit, {f: f"sha{256 if len(blob) == 64 else 1}:{blob}" for f, blob in blobs.items()}, specs)

@@ -1,4 +1,4 @@
-"""Safetensors files: their headers, checked before anything else, and their tensors, one at a time.
+"""Safetensors files: their headers, checked before anything else, and their tensors, or parts of them.
 
 It does not know what a model is. The format: 8 bytes with the length of a JSON header, the header, then the data.
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import IngredientError
+from .files import OpenFiles
 
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 SAFE_WEIGHTS = "model.safetensors"
 SAFE_INDEX = "model.safetensors.index.json"
-MAX_HEADER = 100_000_000  # bytes, the format's own limit
+MAX_HEADER = 25_000_000  # bytes, the limit of huggingface_hub too; JSON takes many times as much memory
 
 # The format's name of a type -> torch's name and bytes for each element, in the format's own order of types.
 DTYPES = {
@@ -67,9 +68,14 @@ class TensorSpec(NamedTuple):
         return math.prod(self.shape)
 
     @property
+    def itemsize(self) -> int:
+        """How many bytes an element takes."""
+        return DTYPES[CODES[self.dtype]][1]
+
+    @property
     def nbytes(self) -> int:
         """How many bytes it takes."""
-        return self.numel * DTYPES[CODES[self.dtype]][1]
+        return self.numel * self.itemsize
 
     @property
     def is_floating(self) -> bool:
@@ -77,7 +83,31 @@ class TensorSpec(NamedTuple):
         return "float" in self.dtype
 
 
-def read_header(path: Path) -> tuple[bytes, dict[str, TensorSpec]]:
+def read_raw_header(path: Path) -> tuple[bytes, os.stat_result]:
+    """The header of one safetensors file as it stands, and the state of the file.
+
+    Raises:
+        [`IngredientError`]: if the file cannot be read, or is shorter than its header.
+    """
+    try:
+        with path.open("rb") as file:
+            state = os.fstat(file.fileno())
+            length = int.from_bytes(file.read(8), "little")
+            if state.st_size < 8 or length > state.st_size - 8:
+                raise IngredientError(
+                    f"{path} is no whole safetensors file: its header should be {length} bytes, the file has "
+                    f"{state.st_size}. Fetch or save it again."
+                )
+            if length > MAX_HEADER:
+                raise IngredientError(
+                    f"{path} has a header of {length:,} bytes, which no model needs; at most {MAX_HEADER:,} are read."
+                )
+            return file.read(length), state
+    except OSError as error:
+        raise IngredientError(f"cannot read {path}: {error.strerror}.") from None
+
+
+def read_header(path: Path) -> dict[str, TensorSpec]:
     """Read and check the header of one safetensors file.
 
     Args:
@@ -85,59 +115,64 @@ def read_header(path: Path) -> tuple[bytes, dict[str, TensorSpec]]:
             The file.
 
     Returns:
-        `tuple[bytes, dict[str, TensorSpec]]`: the header as it stands, and its tensors by name.
+        `dict[str, TensorSpec]`: its tensors by name.
 
     Raises:
         [`IngredientError`]: if the header is cut off, no JSON, or its tensors do not fill the file exactly.
     """
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if size < 8 or length > min(size - 8, MAX_HEADER):
-                raise IngredientError(
-                    f"{path} is no whole safetensors file: its header should be {length} bytes, the file has {size}. "
-                    "Fetch or save it again."
-                )
-            header = file.read(length)
-    except OSError as error:
-        raise IngredientError(f"cannot read {path}: {error.strerror}.") from None
+    header, state = read_raw_header(path)
+    end = 8 + len(header)
     try:
         entries = json.loads(header, object_pairs_hook=_no_key_twice)
         entries.pop("__metadata__", None)
-        specs = {name: _spec(name, entry, path.name, 8 + length) for name, entry in entries.items()}
+        specs = {name: _spec(name, entry, path.name, end) for name, entry in entries.items()}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise IngredientError(f"{path} has a corrupt safetensors header: {error}. Fetch or save it again.") from None
-    end = 8 + length
     for spec in sorted(specs.values(), key=lambda spec: (spec.start, spec.nbytes)):
         if spec.start != end:
             raise IngredientError(f"{path}: tensor {spec.name!r} does not begin where the one before it ends.")
         end += spec.nbytes
-    if end != size:
-        raise IngredientError(f"{path} should have {end} bytes by its header and has {size}. Fetch or save it again.")
-    return header, specs
+    if end != state.st_size:
+        raise IngredientError(
+            f"{path} should have {end} bytes by its header and has {state.st_size}. Fetch or save it again."
+        )
+    return specs
 
 
-def read_tensor(folder: Path, spec: TensorSpec) -> torch.Tensor:
-    """Read one tensor into memory of its own.
+def read_bytes(files: OpenFiles, folder: Path, spec: TensorSpec, start: int, into: memoryview) -> None:
+    """Read the bytes of consecutive elements of one tensor.
+
+    Args:
+        files (`OpenFiles`):
+            What has the file open, or opens it.
+        folder (`Path`):
+            Of the checkpoint.
+        spec (`TensorSpec`):
+            Which tensor.
+        start (`int`):
+            The first element.
+        into (`memoryview`):
+            Is filled.
 
     Raises:
         [`IngredientError`]: if the file cannot be read or ends before the tensor does.
     """
+    path = f"{folder}{os.sep}{spec.file}"
+    try:
+        whole = files.read(path, spec.start + start * spec.itemsize, into)
+    except OSError as error:
+        raise IngredientError(f"cannot read {path}: {error.strerror}.") from None
+    if not whole:
+        raise IngredientError(f"{path} ended in the middle of tensor {spec.name!r}.")
+
+
+def read_tensor(folder: Path, spec: TensorSpec) -> torch.Tensor:
+    """Read one tensor into memory of its own; errors as of [`read_bytes`]."""
     import torch
 
     buffer = torch.empty(spec.nbytes, dtype=torch.uint8)
-    try:
-        with open(folder / spec.file, "rb", buffering=0) as file:
-            file.seek(spec.start)
-            view, done = memoryview(buffer.numpy()), 0
-            while done < spec.nbytes:  # one read gives at most 2 GiB
-                count = file.readinto(view[done:])
-                if not count:
-                    raise IngredientError(f"{folder / spec.file} ended in the middle of tensor {spec.name!r}.")
-                done += count
-    except OSError as error:
-        raise IngredientError(f"cannot read {folder / spec.file}: {error.strerror}.") from None
+    with OpenFiles() as files:
+        read_bytes(files, folder, spec, 0, memoryview(buffer.numpy()))
     return buffer.view(getattr(torch, spec.dtype)).reshape(spec.shape)
 
 
@@ -164,23 +199,22 @@ def shard_files(folder: Path) -> list[str]:
     return files
 
 
-def read_headers(folder: Path) -> tuple[dict[str, TensorSpec], dict[str, bytes]]:
-    """All tensors of a checkpoint folder by name, sorted, and the header of each of its files.
+def read_headers(folder: Path) -> dict[str, TensorSpec]:
+    """All tensors of a checkpoint folder by name, sorted.
 
     Raises:
         [`IngredientError`]: if a file is corrupt, a tensor is in two shards, or there is none.
     """
     specs: dict[str, TensorSpec] = {}
-    headers = {}
     for file in shard_files(folder):
-        headers[file], tensors = read_header(folder / file)
+        tensors = read_header(folder / file)
         twice = sorted(specs.keys() & tensors.keys())
         if twice:
             raise IngredientError(f"{folder} has the tensor {twice[0]!r} in two shards. Save it again.")
         specs |= tensors
     if not specs:
         raise IngredientError(f"{folder} holds no tensors.")
-    return dict(sorted(specs.items())), headers
+    return dict(sorted(specs.items()))
 
 
 def _spec(name: str, entry: dict, file: str, data_start: int) -> TensorSpec:

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 from ..errors import IngredientError, RecipeError
 from ..types import Ingredient
 from . import hub
-from .digest import combined_digest, tensor_digest
-from .folder import checkpoint_of_trainer, read_config, read_specs, without_ignored
-from .reader import CODES, SAFE_WEIGHTS, TensorSpec, read_tensor
+from .digest import bytes_of, combined_digest, tensor_digest
+from .files import OpenFiles
+from .folder import checkpoint_of_trainer, digests_of_headers, read_config, read_specs, without_ignored
+from .reader import CODES, SAFE_WEIGHTS, TensorSpec, read_bytes, read_tensor
 from .vocabulary import Vocabulary, read_vocabulary
 
 
@@ -123,18 +124,59 @@ class Checkpoint:
         """
         if self.tensors is not None:
             return self.tensors[name].cpu()
-        spec = self._on_disk[name]
-        return read_tensor(self.folder, spec)
+        return read_tensor(self.folder, self._on_disk[name])
 
-    def refuse_change(self) -> None:
-        """Compare a folder with what it was when it was opened.
+    def read_into(self, files: OpenFiles, name: str, start: int, into: memoryview) -> None:
+        """Copy the bytes of consecutive elements of one tensor; several threads may read at once.
+
+        Args:
+            files (`OpenFiles`):
+                What has the weight files open.
+            name (`str`):
+                The tensor.
+            start (`int`):
+                The first element.
+            into (`memoryview`):
+                Is filled.
 
         Raises:
-            [`IngredientError`]: if a weight file has been replaced since.
+            [`IngredientError`]: if the file is not what its header said, or cannot be fetched.
         """
-        if self.in_memory or self.on_hub:
+        if self.tensors is None:
+            read_bytes(files, self.folder, self._on_disk[name], start, into)
+        else:
+            stop = start + len(into) // self.specs[name].itemsize
+            into[:] = bytes_of(self.tensors[name].reshape(-1)[start:stop])
+
+    def read_row(self, files: OpenFiles, names: Sequence[str], into: memoryview) -> None:
+        """The same for whole tensors, one behind the other; at once if they lie so in the file."""
+        if self.tensors is None:
+            first = self._on_disk[names[0]]
+            end, row = first.start, True
+            for spec in map(self._on_disk.__getitem__, names):
+                row = row and spec.file == first.file and spec.start == end
+                end += spec.nbytes
+            if row:
+                read_bytes(files, self.folder, first, 0, into)
+                return
+        place = 0
+        for name in names:
+            size = self.specs[name].nbytes
+            self.read_into(files, name, 0, into[place : place + size])
+            place += size
+
+    def make_ready(self) -> None:
+        """Fetch the weights of the Hub, and compare a folder with what it was when it was opened.
+
+        Raises:
+            [`IngredientError`]: if they cannot be fetched, or a weight file has been replaced since.
+        """
+        if self.in_memory:
             return
-        for file, digest in read_specs(self.folder)[1].items():
+        if self.on_hub:
+            _ = self._on_disk
+            return
+        for file, digest in digests_of_headers(self.folder).items():
             if self.opened_as.get(file) != digest:
                 raise IngredientError(f"{self.folder / file} has changed since {self.name!r} was opened; merge again.")
 

@@ -6,16 +6,19 @@ It does not know where the tensors come from. Files are byte for byte what `safe
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from ..errors import OutputError
-from .digest import tensor_digest
+from .digest import Digests, bytes_of
+from .files import OpenFiles
 from .reader import CODES, DTYPES, SAFE_INDEX, TensorSpec
 
 
@@ -136,27 +139,19 @@ def _as_output_error(target: Path) -> Iterator[None]:
         raise OutputError(f"cannot write {target}: {error.strerror or error}.") from None
 
 
-def write_weights(
-    folder: Path,
-    specs: Sequence[TensorSpec],
-    tensors: Iterable[tuple[str, torch.Tensor]],
-    *,
-    max_shard_size: int | str = "50GB",
-) -> dict[str, str]:
-    """Write tensors as they come to safetensors files whose layout is planned in advance.
+@contextlib.contextmanager
+def weight_files(
+    folder: Path, specs: Sequence[TensorSpec], *, max_shard_size: int | str = "50GB"
+) -> Iterator[WeightFiles]:
+    """Safetensors files whose layout is planned in advance, so that parts of tensors can be written as they come.
 
     Args:
         folder (`Path`):
             An existing folder.
         specs (`Sequence[TensorSpec]`):
             What will come: names, shapes and types.
-        tensors (`Iterable[tuple[str, torch.Tensor]]`):
-            Each of them once, in any order.
         max_shard_size (`int` or `str`, *optional*, defaults to `"50GB"`):
             As in transformers; one larger tensor gets a shard of its own.
-
-    Returns:
-        `dict[str, str]`: tensor name -> xxh3-128 of its bytes.
 
     Raises:
         [`OutputError`]: if `max_shard_size` is no size.
@@ -176,29 +171,60 @@ def write_weights(
         raise OutputError(
             f"max_shard_size={max_shard_size!r}: {error}. Write a number and its unit, as in 5GB."
         ) from None
-    digests = {}
-    with contextlib.ExitStack() as stack:
-        places: dict[str, tuple[BinaryIO, int]] = {}
-        for name, keys in split.filename_to_tensors.items():
-            file = stack.enter_context((folder / name).open("wb"))
-            places |= {
-                key: (file, start) for key, start in _write_header(file, [by_name[key] for key in keys]).items()
-            }
-        for name, tensor in tensors:
-            file, start = places.pop(name)
-            file.seek(start)
-            file.write(_bytes(tensor))
-            digests[name] = tensor_digest(tensor)
-        if places:
-            raise RuntimeError(f"{len(places)} planned tensors did not come, such as {next(iter(places))}")
+    placed: dict[str, TensorSpec] = {}
+    for name, keys in split.filename_to_tensors.items():
+        starts = _write_header(folder / name, [by_name[key] for key in keys])
+        placed |= {key: by_name[key]._replace(file=name, start=start) for key, start in starts.items()}
+    with OpenFiles("r+b") as files:
+        sink = WeightFiles(folder, placed, files)
+        yield sink
+    sink.refuse_gaps()
     if split.is_sharded:
         total = sum(spec.numel for spec in specs)
         index = {"metadata": {"total_parameters": total, **split.metadata}, "weight_map": split.tensor_to_filename}
         (folder / SAFE_INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    return digests
 
 
-def _write_header(file: BinaryIO, specs: Sequence[TensorSpec]) -> dict[str, int]:
+class WeightFiles:
+    """What takes the parts of tensors to their places in files. [`weight_files`] makes it.
+
+    Args:
+        folder (`Path`):
+            Of the files.
+        specs (`Mapping[str, TensorSpec]`):
+            Each tensor with its file and where it begins there.
+        files (`OpenFiles`):
+            Open for writing.
+    """
+
+    def __init__(self, folder: Path, specs: Mapping[str, TensorSpec], files: OpenFiles):
+        self._folder, self._specs, self._files = folder, specs, files
+        self._to_come = {name: spec.nbytes for name, spec in specs.items()}
+        self._lock = threading.Lock()
+        self._digests = Digests()
+        for spec in specs.values():
+            self._digests.expect(spec.name, spec.numel)
+
+    def write(self, name: str, start: int, elements: torch.Tensor) -> None:
+        """Write elements of one tensor, from a whole piece's first to a piece's last; threads may write at once."""
+        spec, data = self._specs[name], bytes_of(elements)
+        self._files.write(f"{self._folder}{os.sep}{spec.file}", spec.start + start * spec.itemsize, data)
+        self._digests.add(name, start, data, spec.itemsize)
+        with self._lock:
+            self._to_come[name] -= len(data)
+
+    def digests(self) -> dict[str, str]:
+        """The digest of each tensor as it was written."""
+        return self._digests.result()
+
+    def refuse_gaps(self) -> None:
+        """See that every planned byte has come, once."""
+        wrong = [name for name, count in self._to_come.items() if count]
+        if wrong:
+            raise RuntimeError(f"{len(wrong)} planned tensors did not come whole, such as {wrong[0]}")
+
+
+def _write_header(path: Path, specs: Sequence[TensorSpec]) -> dict[str, int]:
     """Lay the tensors out as safetensors does (widest type first, then by name) and say where each begins."""
     header: dict[str, dict] = {"__metadata__": {"format": "pt"}}
     end = 0
@@ -211,15 +237,21 @@ def _write_header(file: BinaryIO, specs: Sequence[TensorSpec]) -> dict[str, int]
         end += spec.nbytes
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
-    file.write(len(text).to_bytes(8, "little") + text)
-    file.truncate(8 + len(text) + end)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        _reserve(file, 8 + len(text) + end)
     return {name: 8 + len(text) + entry["data_offsets"][0] for name, entry in header.items() if "dtype" in entry}
 
 
-def _bytes(tensor: torch.Tensor) -> memoryview:
-    import torch
-
-    return memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+def _reserve(file: BinaryIO, size: int) -> None:
+    """Take the room on the disk: so a full one shows before any work, and several threads write at full speed."""
+    file.flush()
+    try:
+        os.posix_fallocate(file.fileno(), 0, size)
+    except (AttributeError, OSError) as error:  # not on this system, or not by this file system
+        if getattr(error, "errno", errno.EOPNOTSUPP) not in (errno.EOPNOTSUPP, errno.EINVAL):
+            raise
+        file.truncate(size)
 
 
 def _umask() -> int:

@@ -104,7 +104,15 @@ def cook_in_memory(plan: Plan, checkpoints: list[Checkpoint]) -> PreTrainedModel
         checkpoints (`list[Checkpoint]`):
             The ingredients in recipe order.
     """
-    tensors = {poured.name: poured.tensor for poured in blend(plan, checkpoints)}
+    import torch
+
+    tensors = {spec.name: torch.empty(spec.shape, dtype=getattr(torch, spec.dtype)) for spec in plan.specs}
+    flat = {name: tensor.reshape(-1) for name, tensor in tensors.items()}
+
+    def sink(name: str, start: int, elements: torch.Tensor) -> None:
+        flat[name][start : start + len(elements)] = elements
+
+    blend(plan, checkpoints, sink)
     return build_model(output_config(plan, checkpoints[0]), tensors)
 
 

@@ -1,71 +1,241 @@
-"""Plan -> a stream of (name, tensor). It has two sinks, a folder and a model in memory, and they get the same bits."""
+"""Plan -> the tensors of the soup, piece by piece, into a sink: files or a model in memory; both get the same bits."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..checkpoints.check import equal_or_counter
-from ..checkpoints.digest import combined_digest, tensor_digest
+from ..checkpoints.digest import Digests, combined_digest
+from ..checkpoints.files import OpenFiles
+from ..checkpoints.pieces import PIECE, in_threads, piece_starts
 from ..checkpoints.source import Checkpoint
 from ..errors import IncompatibleError, IngredientError, RecipeError
-from ..methods.linear import linear
 from .plan import Plan, Step
 
 
 if TYPE_CHECKING:
     import torch
 
+    Sink = Callable[[str, int, torch.Tensor], None]
 
 BASE = -1  # the base model's place among the digests
+WIDEST = 8  # bytes of an element
 
 
-class Poured(NamedTuple):
-    """One tensor of the soup, and what was read for it.
+class Piece(NamedTuple):
+    """What is made at once: consecutive elements of one tensor, or several small tensors that are made alike.
 
     Args:
-        name (`str`):
-            Its name on disk.
-        tensor (`torch.Tensor`):
-            Its values, in the type that the plan says.
-        digests (`dict[int, str]`):
-            xxh3-128 of what was read, by the ingredient's place in the recipe (-1: the base model), if asked for.
+        steps (`tuple[Step, ...]`):
+            What is done to each tensor; several if they are whole.
+        start (`int`):
+            The first element of the first tensor.
+        count (`int`):
+            How many elements, of all tensors together.
     """
 
-    name: str
-    tensor: torch.Tensor
-    digests: dict[int, str]
+    steps: tuple[Step, ...]
+    start: int
+    count: int
+
+    @property
+    def parts(self) -> Iterator[tuple[str, int, slice]]:
+        """The name of each tensor, the element it begins with and where that lies in the piece."""
+        if len(self.steps) == 1:
+            yield self.steps[0].spec.name, self.start, slice(0, self.count)
+            return
+        end = 0
+        for step in self.steps:
+            begin, end = end, end + step.spec.numel
+            yield step.spec.name, 0, slice(begin, end)
 
 
-def blend(plan: Plan, checkpoints: Sequence[Checkpoint], *, digests: bool = False) -> Iterator[Poured]:
-    """Make the soup, one tensor after the other; memory holds two tensors of one name and the sum.
+def blend(
+    plan: Plan,
+    checkpoints: Sequence[Checkpoint],
+    sink: Sink,
+    *,
+    digests: bool = False,
+    device: str = "cpu",
+    progress: Callable[[int], object] | None = None,
+) -> list[dict[str, str]]:
+    """Make the soup on all cores, in the order of the first ingredient's files.
+
+    Memory holds a piece and its sum for each thread, whatever the size of the model and the number of ingredients;
+    methods that need all values of a tensor at once get them.
 
     Args:
         plan ([`Plan`]):
             What to do.
         checkpoints (`Sequence[Checkpoint]`):
             The opened ingredients, in recipe order.
+        sink (`Callable[[str, int, torch.Tensor], None]`):
+            Takes a tensor's name, the place of the first element and the elements, flat and on the CPU; from several
+            threads, in no certain order, each element once.
         digests (`bool`, *optional*, defaults to `False`):
-            Whether the tensors that are read are hashed on the way.
+            Whether what is read is hashed on the way.
+        device (`str`, *optional*, defaults to `"cpu"`):
+            Where to compute, such as `"cuda"`.
+        progress (`Callable[[int], None]`, *optional*):
+            Called with the number of bytes that the sink has taken.
 
-    Yields:
-        [`Poured`]: in the plan's order.
+    Returns:
+        `list[dict[str, str]]`: for each ingredient the digest of each tensor that was read, those of the base model
+        last; empty without `digests`.
 
     Raises:
         [`IngredientError`]: if a tensor holds NaN or infinity, or a folder has changed since it was opened.
         [`IncompatibleError`]: if integer buffers differ that were not at hand for the check.
         [`RecipeError`]: if the result does not fit into the type that was asked for.
     """
-    for item in (*checkpoints, *([plan.base] if plan.base else [])):
-        item.refuse_change()
-    for step in plan.steps:
-        seen: dict[int, str] = {}
-        tensors = _read(step, checkpoints, seen if digests else None)
+    items = [*checkpoints, *([plan.base] if plan.base else [])]
+    for item in items:
+        item.make_ready()
+    read = [Digests() for _ in range(len(checkpoints) + 1)] if digests else []
+    for step in plan.steps if digests else ():
+        for index in (*step.inputs, *([BASE] if step.base else [])):
+            read[index].expect(step.spec.name, step.spec.numel)
+    lock = threading.Lock()
+
+    def make_worker() -> Callable[[Piece], None]:
+        kitchen = _Kitchen(plan, items, files, read, device)
+
+        def work(piece: Piece) -> None:
+            elements = kitchen.make(piece)
+            for name, start, part in piece.parts:
+                sink(name, start, elements[part])
+            if progress:
+                with lock:
+                    progress(elements.nbytes)
+
+        return work
+
+    with OpenFiles() as files:
+        in_threads(_pieces(plan, items), make_worker)
+    return [found.result() for found in read]
+
+
+def _pieces(plan: Plan, items: Sequence[Checkpoint]) -> Iterator[Piece]:
+    """In the order of the first ingredient's files; of small tensors that are made alike as many as fit into one."""
+    row: list[Step] = []
+    count = 0
+    for step in sorted(plan.steps, key=lambda step: items[0].specs[step.spec.name][-2:]):  # file, start
+        numel = step.spec.numel
+        if row and (count + numel > PIECE or _kind(step, items) != _kind(row[0], items)):
+            yield Piece(tuple(row), 0, count)
+            row, count = [], 0
+        if plan.additive(step) and not step.copied and numel <= PIECE:
+            row.append(step)
+            count += numel
+        elif step.copied or plan.elementwise(step):
+            yield from (Piece((step,), start, min(PIECE, numel - start)) for start in piece_starts(numel))
+        else:
+            yield Piece((step,), 0, numel)
+    if row:
+        yield Piece(tuple(row), 0, count)
+
+
+def _kind(step: Step, items: Sequence[Checkpoint]) -> tuple:
+    """What tensors have in common that are made alike."""
+    dtypes = [items[index].specs[step.spec.name].dtype for index in step.inputs]
+    return step._replace(spec=None), step.spec.dtype, dtypes
+
+
+class _Kitchen:
+    """What one thread makes pieces in: buffers that are used again and again.
+
+    Args:
+        plan ([`Plan`]):
+            What to do.
+        items (`Sequence[Checkpoint]`):
+            The ingredients, the base model last if there is one.
+        files (`OpenFiles`):
+            Their weight files.
+        read (`Sequence[Digests]`):
+            Take what is read; empty if nothing is hashed.
+        device (`str`):
+            Where to compute.
+    """
+
+    def __init__(
+        self, plan: Plan, items: Sequence[Checkpoint], files: OpenFiles, read: Sequence[Digests], device: str
+    ):
+        self._plan, self._items, self._files, self._read, self._device = plan, items, files, read, device
+        self._raw, self._wide, self._sum = _Buffer("cpu"), _Buffer(device), _Buffer(device)
+
+    def make(self, piece: Piece) -> torch.Tensor:
+        """The elements of one piece of the soup, flat and on the CPU; valid until the next call."""
+        step = piece.steps[0]
         if step.copied:
-            yield Poured(step.spec.name, _copy(step, tensors, checkpoints), seen)
-            continue
-        base = {"base": _read_wide(plan.base, BASE, step, seen if digests else None)} if step.base else {}
-        yield Poured(step.spec.name, _combine(step, tensors, plan, base), seen)
+            return self._copy(piece)
+        given = {"base": self._tensor(BASE, piece)} if step.base else {}
+        if self._plan.additive(step):
+            given["out"], _ = self._sum(piece.count, step.accumulator)
+        tensors = (self._tensor(index, piece) for index in step.inputs)
+        combined = self._plan.method_of(step)(tensors, step.weights, **given).reshape(-1)
+        result = round_to(combined, step.spec.dtype, out=self._wide(piece.count, step.spec.dtype)[0])
+        if not _finite(result):
+            self._blame(piece)
+        return result.cpu()
+
+    def _copy(self, piece: Piece) -> torch.Tensor:
+        (step,) = piece.steps
+        values = [self._elements(index, piece).clone() for index in step.inputs]
+        if not equal_or_counter(step.spec.name, values):
+            names = ", ".join(self._items[index].name for index in step.inputs)
+            found = f"{names}: the {step.spec.dtype} buffer {step.spec.name} differs; it cannot be averaged"
+            raise IncompatibleError([found])
+        return values[0]
+
+    def _elements(self, index: int, piece: Piece) -> torch.Tensor:
+        """What an ingredient has there, as it is; of small pieces valid until the next call."""
+        item = self._items[index]
+        spec = item.specs[piece.steps[0].spec.name]
+        elements, into = self._raw(piece.count, spec.dtype)
+        if len(piece.steps) == 1:
+            item.read_into(self._files, spec.name, piece.start, into)
+        else:
+            item.read_row(self._files, [step.spec.name for step in piece.steps], into)
+        if self._read:
+            size = spec.itemsize
+            for name, start, part in piece.parts:
+                self._read[index].add(name, start, into[part.start * size : part.stop * size], size)
+        return elements
+
+    def _tensor(self, index: int, piece: Piece) -> torch.Tensor:
+        """What a method gets: in one buffer if it adds up at once, else in memory of its own and without NaN."""
+        import torch
+
+        step = piece.steps[0]
+        elements = self._elements(index, piece)
+        if self._plan.additive(step):
+            if index == step.inputs[0]:
+                return elements  # is copied to `out`, and widened there
+            return self._wide(piece.count, step.accumulator)[0].copy_(elements)
+        wide = elements.to(self._device, getattr(torch, step.accumulator), copy=True)
+        if not _finite(wide):
+            self._refuse_nan(index, step.spec.name)
+        return wide if self._plan.elementwise(step) else wide.reshape(step.spec.shape)
+
+    def _blame(self, piece: Piece) -> None:
+        """A result that is not finite: say which ingredient has made it so, and in which tensor."""
+        step = piece.steps[0]
+        for index in step.inputs if self._plan.additive(step) else ():
+            elements = self._tensor(index, piece)
+            for name, _, part in piece.parts:
+                if not _finite(elements[part]):
+                    self._refuse_nan(index, name)
+        names = ", ".join(step.spec.name for step in piece.steps[:3])
+        raise RecipeError(f"{names} does not fit into {step.spec.dtype}. Choose a wider dtype.")
+
+    def _refuse_nan(self, index: int, name: str) -> None:
+        raise IngredientError(
+            f"{self._items[index].name!r} holds NaN or infinity in {name}: that run diverged or was saved "
+            "badly. Leave it out."
+        )
 
 
 def file_digests(checkpoint: Checkpoint, read: dict[str, str]) -> dict[str, str]:
@@ -99,56 +269,41 @@ def file_digests(checkpoint: Checkpoint, read: dict[str, str]) -> dict[str, str]
     return result
 
 
-def _read(step: Step, checkpoints: Sequence[Checkpoint], seen: dict[int, str] | None) -> Iterator[torch.Tensor]:
-    for index in step.inputs:
-        yield _read_wide(checkpoints[index], index, step, seen)
+class _Buffer:
+    """Memory for one piece that is used again and again; whole tensors get memory of their own.
 
+    Called with a number of elements and their type, it gives the memory as elements and, on the CPU, as bytes.
+    """
 
-def _read_wide(item: Checkpoint, index: int, step: Step, seen: dict[int, str] | None) -> torch.Tensor:
-    """One tensor in the type to sum in, as it is where it will be copied; its digest goes into `seen`."""
-    import torch
+    def __init__(self, device: str):
+        import torch
 
-    tensor = item.read(step.spec.name)
-    if seen is not None:
-        seen[index] = tensor_digest(tensor)
-    if step.copied:
-        return tensor
-    wide = tensor.to(getattr(torch, step.accumulator))
-    if not _finite(wide):
-        raise IngredientError(
-            f"{item.name!r} holds NaN or infinity in {step.spec.name}: that run diverged or was saved badly. "
-            "Leave it out."
-        )
-    return wide
+        self._memory = torch.empty(PIECE * WIDEST, dtype=torch.uint8, device=device)
+        self._views = functools.cache(self._view)  # most pieces have the same size
 
+    def __call__(self, count: int, dtype: str) -> tuple[torch.Tensor, memoryview | None]:
+        return (self._views if count <= PIECE else self._view)(count, dtype)
 
-def _combine(step: Step, tensors: Iterator[torch.Tensor], plan: Plan, base: dict[str, torch.Tensor]) -> torch.Tensor:
-    method = plan.method if step.base or plan.base is None else linear
-    result = round_to(method(tensors, step.weights, **base), step.spec.dtype)
-    if not _finite(result.float() if "float8" in step.spec.dtype else result):
-        raise RecipeError(f"{step.spec.name} does not fit into {step.spec.dtype}. Choose a wider dtype.")
-    return result
+    def _view(self, count: int, dtype: str) -> tuple[torch.Tensor, memoryview | None]:
+        import torch
 
-
-def _copy(step: Step, tensors: Iterator[torch.Tensor], checkpoints: Sequence[Checkpoint]) -> torch.Tensor:
-    values = list(tensors)
-    if not equal_or_counter(step.spec.name, values):
-        names = ", ".join(checkpoints[index].name for index in step.inputs)
-        raise IncompatibleError(
-            [f"{names}: the {step.spec.dtype} buffer {step.spec.name} differs; it cannot be averaged"]
-        )
-    return values[0]
+        dtype = getattr(torch, dtype)
+        size = count * dtype.itemsize
+        memory = self._memory[:size] if count <= PIECE else self._memory.new_empty(size)
+        return memory.view(dtype), None if memory.device.type != "cpu" else memoryview(memory.numpy())
 
 
 def _finite(tensor: torch.Tensor) -> bool:
-    """Whether all numbers are finite, in one pass and without a second tensor: a NaN wins both minimum and maximum."""
-    if not tensor.numel():
-        return True
-    low, high = tensor.aminmax()
-    return bool(low.isfinite()) and bool(high.isfinite())
+    """Whether all numbers are finite. NaN and infinity show in the sum, which is the fastest pass there is."""
+    import torch
+
+    if tensor.dtype.itemsize == 1:
+        tensor = tensor.float()  # torch adds up no float8
+    wide = torch.float64 if tensor.dtype == torch.float64 else torch.float32
+    return bool(tensor.sum(dtype=wide).isfinite()) or bool(tensor.isfinite().all())  # finite numbers may sum to more
 
 
-def round_to(tensor: torch.Tensor, dtype: str) -> torch.Tensor:
+def round_to(tensor: torch.Tensor, dtype: str, *, out: torch.Tensor | None = None) -> torch.Tensor:
     """Cast once, to the nearest value of the type.
 
     torch goes from float64 to 16 bits and fewer by way of float32 and so rounds twice. Rounding the first time to odd
@@ -159,14 +314,16 @@ def round_to(tensor: torch.Tensor, dtype: str) -> torch.Tensor:
             float32 or float64, finite.
         dtype (`str`):
             A floating-point type.
+        out (`torch.Tensor`, *optional*):
+            Memory for the result, of that type.
     """
     import torch
 
     target = getattr(torch, dtype)
-    if tensor.dtype != torch.float64 or target.itemsize > 2:
-        return tensor.to(target)
-    near = tensor.to(torch.float32)
-    bits = near.view(torch.int32)
-    bits -= (near.double().abs() > tensor.abs()).int()  # back towards zero where the magnitude was rounded up
-    bits |= (near.double() != tensor).int()
-    return near.to(target)
+    if tensor.dtype == torch.float64 and target.itemsize <= 2:
+        near = tensor.to(torch.float32)
+        bits = near.view(torch.int32)
+        bits -= (near.double().abs() > tensor.abs()).int()  # back towards zero where the magnitude was rounded up
+        bits |= (near.double() != tensor).int()
+        tensor = near
+    return tensor.to(target) if out is None else out.copy_(tensor)

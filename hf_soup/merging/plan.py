@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..checkpoints.check import CheckReport, check_checkpoints
 from ..checkpoints.modules import assign_rows, group, own_prefix
@@ -13,6 +13,7 @@ from ..checkpoints.reader import CODES, TensorSpec
 from ..checkpoints.source import Checkpoint
 from ..errors import RecipeError, did_you_mean
 from ..lookup import asks_for, check_params, load_function, parameters
+from ..methods.linear import linear
 from ..tables import align
 from ..types import Recipe
 
@@ -55,8 +56,8 @@ class Plan(NamedTuple):
     Args:
         steps (`tuple[Step, ...]`):
             Sorted by name.
-        method (`Callable`):
-            The function that combines, its parameters bound.
+        method (`functools.partial`):
+            The function that combines, with its parameters.
         report ([`CheckReport`]):
             What the check of the ingredients found.
         base (`Checkpoint`, *optional*):
@@ -64,9 +65,21 @@ class Plan(NamedTuple):
     """
 
     steps: tuple[Step, ...]
-    method: Callable[..., Any]
+    method: functools.partial
     report: CheckReport
     base: Checkpoint | None = None
+
+    def method_of(self, step: Step) -> functools.partial:
+        """What combines the tensors of one step: the mean where the base model lacks what the method needs."""
+        return self.method if step.base or self.base is None else functools.partial(linear)
+
+    def elementwise(self, step: Step) -> bool:
+        """Whether the step may be done piece by piece."""
+        return self.additive(step) or getattr(self.method_of(step).func, "elementwise", False)
+
+    def additive(self, step: Step) -> bool:
+        """Whether the step only adds up tensors, one after the other."""
+        return asks_for(self.method_of(step).func, "out")
 
     @property
     def specs(self) -> list[TensorSpec]:
@@ -143,7 +156,7 @@ def check_dtype(dtype: str) -> None:
         raise RecipeError(f'there is no floating-point type "{dtype}"{did_you_mean(dtype, known)}')
 
 
-def bind_method(recipe: Recipe) -> Callable[..., Any]:
+def bind_method(recipe: Recipe) -> functools.partial:
     """The recipe's method with its parameters.
 
     Raises:

@@ -10,7 +10,13 @@ if TYPE_CHECKING:
     import torch
 
 
-def linear(tensors: Iterable[torch.Tensor], weights: Sequence[float], *, normalize: bool = True) -> torch.Tensor:
+def linear(
+    tensors: Iterable[torch.Tensor],
+    weights: Sequence[float],
+    *,
+    normalize: bool = True,
+    out: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Weighted mean of the tensors, summed in recipe order.
 
     Multiply, then add: a fused `add_(x, alpha=w)` rounds differently. Weight 1 skips the product, so that k copies of
@@ -18,24 +24,28 @@ def linear(tensors: Iterable[torch.Tensor], weights: Sequence[float], *, normali
 
     Args:
         tensors (`Iterable[torch.Tensor]` of one shape):
-            One for each weight, read one at a time.
+            One for each weight, used one at a time.
         weights (`Sequence[float]`):
             Relative to each other, unless `normalize=False`. They may be negative.
         normalize (`bool`, *optional*, defaults to `True`):
             Divide by the sum of the weights; `False` takes them as they are.
+        out (`torch.Tensor` of the same shape, *optional*):
+            Memory to sum in, of a type that holds the tensors exactly; by default their own.
 
     Returns:
-        `torch.Tensor`: of the same shape and type.
+        `torch.Tensor`: of the same shape, of the type of `out`.
 
     Source: Wortsman et al. 2022, [Model soups](https://arxiv.org/abs/2203.05482), section 2.
     """
-    total = 0.0
-    acc = None
+    import torch
+
+    total, acc = 0.0, None
     for tensor, weight in zip(tensors, weights, strict=True):
-        term = tensor if weight == 1 else tensor * weight
         if acc is None:
-            acc = term.clone() if term is tensor else term
+            acc = (torch.empty_like(tensor) if out is None else out).copy_(tensor)
+            if weight != 1:
+                acc *= weight
         else:
-            acc += term
+            acc += tensor if weight == 1 else tensor.to(acc.dtype) * weight
         total += weight
     return acc.div_(total) if normalize else acc

@@ -39,3 +39,6 @@ def median(tensors: Iterable[torch.Tensor], weights: Sequence[float]) -> torch.T
     upper = (reached <= total).sum(dim=0, keepdim=True).clamp(max=len(weights) - 1)
     low, high = values.gather(0, lower)[0], values.gather(0, upper)[0]
     return low + (high - low) / 2
+
+
+median.elementwise = True

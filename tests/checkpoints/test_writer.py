@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hf_soup.checkpoints.reader import TensorSpec
-from hf_soup.checkpoints.writer import staged_folder, write_weights
+from hf_soup.checkpoints.writer import staged_folder, weight_files
 from hf_soup.errors import OutputError
 
 
@@ -26,16 +26,24 @@ TENSORS = {
 SPECS = [TensorSpec(name, tuple(t.shape), str(t.dtype).removeprefix("torch.")) for name, t in TENSORS.items()]
 
 
+def write_weights(folder, tensors, **options):
+    """Write tensors whole, and return their digests."""
+    with weight_files(folder, SPECS, **options) as files:
+        for name, tensor in tensors:
+            files.write(name, 0, tensor)
+    return files.digests()
+
+
 def test_one_file_is_the_file_of_safetensors(tmp_path):
     """Tensors of mixed types, in any order, give the bytes that `save_file` gives."""
     save_file(TENSORS, tmp_path / "reference.safetensors", metadata={"format": "pt"})
-    write_weights(tmp_path, SPECS, TENSORS.items())
+    write_weights(tmp_path, TENSORS.items())
     assert (tmp_path / "model.safetensors").read_bytes() == (tmp_path / "reference.safetensors").read_bytes()
 
 
 def test_shards_hold_everything_once(tmp_path):
     """With small shards the index names every tensor, and the shards together hold them all."""
-    digests = write_weights(tmp_path, SPECS, reversed(TENSORS.items()), max_shard_size=40)
+    digests = write_weights(tmp_path, reversed(TENSORS.items()), max_shard_size=40)
     index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
     found = {}
     for name in sorted(set(index["weight_map"].values())):

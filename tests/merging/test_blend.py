@@ -30,8 +30,19 @@ def pour(tensors, weights=None, **options):
     """What a merge makes of one tensor of each ingredient."""
     items = [checkpoint(index, **(t if isinstance(t, dict) else {"x": t})) for index, t in enumerate(tensors)]
     recipe = Recipe(tuple(c.ingredient for c in items), weights or (1.0,) * len(items), **options)
-    poured = {p.name: p.tensor for p in blend(make_plan(recipe, items), items)}
+    poured = blended(make_plan(recipe, items), items)
     return poured["x"] if set(poured) == {"x"} else poured
+
+
+def blended(plan, items):
+    """The tensors of a soup by name."""
+    tensors = {spec.name: torch.empty(spec.numel, dtype=getattr(torch, spec.dtype)) for spec in plan.specs}
+
+    def sink(name, start, elements):
+        tensors[name][start : start + len(elements)] = elements
+
+    blend(plan, items, sink)
+    return {spec.name: tensors[spec.name].reshape(spec.shape) for spec in plan.specs}
 
 
 def random_tensor(seed, dtype, size=257, scale=1.0):

@@ -1,0 +1,76 @@
+"""Files that several threads read and write at places of their own, each opened once.
+
+It knows no format. A handle that falls out of the cache is closed when the last thread that uses it is done.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import os
+
+
+HANDLES = 256  # open at once; systems allow 1,024 and more
+
+
+class OpenFiles:
+    """Files by path, kept open while the block lasts.
+
+    Args:
+        mode (`str`, *optional*, defaults to `"rb"`):
+            `"rb"` to read, `"r+b"` to write into files that are there.
+    """
+
+    def __init__(self, mode: str = "rb"):
+        self._open = functools.lru_cache(maxsize=HANDLES)(functools.partial(_Handle, mode=mode))
+
+    def __enter__(self) -> OpenFiles:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.cache_clear()
+
+    def read(self, path: str, start: int, into: memoryview) -> bool:
+        """Fill `into` with the bytes from `start`; whether there were as many.
+
+        Raises:
+            [`OSError`]: if the file cannot be opened or read.
+        """
+        handle, done = self._open(path), 0
+        while done < len(into):  # one call gives at most 2 GiB
+            count = _read_at(handle, start + done, into[done:])
+            if not count:
+                return False
+            done += count
+        return True
+
+    def write(self, path: str, start: int, data: memoryview) -> None:
+        """Write all of `data` from `start`.
+
+        Raises:
+            [`OSError`]: if the file cannot be opened or written.
+        """
+        handle, done = self._open(path), 0
+        while done < len(data):
+            done += _write_at(handle, start + done, data[done:])
+
+
+class _Handle(io.FileIO):
+    def __del__(self):
+        self.close()
+
+
+def _read_at(handle: io.FileIO, start: int, into: memoryview) -> int:
+    if hasattr(os, "preadv"):
+        return os.preadv(handle.fileno(), [into], start)
+    with open(handle.name, "rb", buffering=0) as own:  # Windows: a handle's place belongs to one thread
+        own.seek(start)
+        return own.readinto(into)
+
+
+def _write_at(handle: io.FileIO, start: int, data: memoryview) -> int:
+    if hasattr(os, "pwrite"):
+        return os.pwrite(handle.fileno(), data, start)
+    with open(handle.name, "r+b", buffering=0) as own:
+        own.seek(start)
+        return own.write(data)
