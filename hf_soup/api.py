@@ -9,7 +9,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from .checkpoints.check import CheckReport, check_checkpoints
+from .checkpoints.check import align_labels as align
 from .checkpoints.modules import Module, list_modules
+from .checkpoints.pieces import check_device
+from .checkpoints.relation import relate
 from .checkpoints.source import Checkpoint, open_all, open_base, open_checkpoint
 from .data import load_data
 from .errors import RecipeError, did_you_mean
@@ -33,20 +36,38 @@ if TYPE_CHECKING:
 UNIFORM = "uniform soup"
 
 
-def check(ingredients: Sequence[Any]) -> CheckReport:
+def check(
+    ingredients: Sequence[Any], base_model: Any = None, *, deep: bool = False, allow_pickle: bool = False
+) -> CheckReport:
     """Tell whether checkpoints can be averaged, from their headers and configurations.
 
     Args:
         ingredients (`Sequence`):
+            As for [`merge`].
+        base_model (*optional*):
+            What they were fine-tuned from: it has to fit them, and a deep check measures how far they went from it.
+        deep (`bool`, *optional*, defaults to `False`):
+            Read the weights as well, and tell whether they look like fine-tunes of one model.
+        allow_pickle (`bool`, *optional*, defaults to `False`):
             As for [`merge`].
 
     Returns:
         [`CheckReport`]: every problem and what to look out for; `.table()` prints it.
 
     Raises:
-        [`IngredientError`]: if one cannot be opened at all.
+        [`IngredientError`]: if one cannot be opened at all, or the base model has no tensor in common with them.
     """
-    return check_checkpoints(open_all(ingredients))
+    checkpoints = open_all(ingredients, allow_pickle=allow_pickle)
+    report = check_checkpoints(checkpoints)
+    base = open_base(base_model, checkpoints[0], allow_pickle=allow_pickle) if base_model is not None else None
+    if base is not None:
+        lacking = [name for name in checkpoints[0].specs if name not in base.specs]
+        note = f"{base.name} lacks {len(lacking)} of their tensors: {', '.join(lacking[:4])}"
+        report = replace(report, notes=report.notes + ((note,) if lacking else ()))
+    if deep and report.ok:
+        relation = relate(checkpoints, base)
+        report = replace(report, relation=relation, notes=report.notes + relation.notes)
+    return report
 
 
 def modules(ingredient: Any) -> tuple[Module, ...]:
@@ -75,6 +96,9 @@ def merge(
     base_model: Any = None,
     dtype: str = "auto",
     seed: int = 0,
+    align_labels: bool = False,
+    device: str = "cpu",
+    allow_pickle: bool = False,
     config: PretrainedConfig | Mapping[str, Any] | None = None,
     **params: Any,
 ) -> Soup:
@@ -99,6 +123,12 @@ def merge(
             Of the soup, such as `"bfloat16"`; `"auto"` is the widest among the ingredients.
         seed (`int`, *optional*, defaults to 0):
             For methods that draw random numbers.
+        align_labels (`bool`, *optional*, defaults to `False`):
+            Permute the heads of ingredients that have the same labels in another order; the recipe records it.
+        device (`str`, *optional*, defaults to `"cpu"`):
+            Where to average, such as `"cuda"`.
+        allow_pickle (`bool`, *optional*, defaults to `False`):
+            Read `pytorch_model.bin` where an ingredient has no safetensors weights, with torch's `weights_only=True`.
         config (`transformers.PretrainedConfig` or `Mapping`, *optional*):
             Of ingredients that are state dicts.
         params:
@@ -117,21 +147,31 @@ def merge(
         raise RecipeError(f'give either weights or a strategy: strategy="{strategy}" finds the weights itself.')
     if evaluator is not None and strategy is None:
         raise RecipeError('an evaluator is for a strategy that chooses by it: add strategy="greedy".')
-    candidates = open_all(ingredients, config=config)
+    check_device(device)
+    candidates = open_all(ingredients, config=config, allow_pickle=allow_pickle)
+    alignments = align(candidates) if align_labels else {}
     if base_model is None and _needs_base(method):
         base_model = getattr(ingredients, "base_model", None)  # a sweep knows what its runs started from
-    base = open_base(base_model, candidates[0]) if base_model is not None else None
+    base = open_base(base_model, candidates[0], allow_pickle=allow_pickle) if base_model is not None else None
 
     def complete(recipe: Recipe) -> Recipe:
-        start = base and base.ingredient
-        return replace(recipe, method=method, params=for_method, base_model=start, dtype=dtype, seed=seed)
+        return replace(
+            recipe,
+            method=method,
+            params=for_method,
+            base_model=base and base.ingredient,
+            dtype=dtype,
+            seed=seed,
+            alignments={name: order for name, order in alignments.items() if name in recipe.names},
+        )
 
     everything = complete(
         Recipe(
             tuple(item.ingredient for item in candidates), weights if weights is not None else (1.0,) * len(candidates)
         )
     )
-    soup = Soup(everything, candidates, base=base)  # whatever is wrong is said before anything is scored
+    # what is wrong is said before anything is scored
+    soup = Soup(everything, candidates, base=base, device=device)
     if strategy is None:
         return soup
     by_name = {item.name: item for item in candidates}
@@ -140,7 +180,7 @@ def merge(
         recipe = complete(find_strategy(everything.ingredients, NoTrials(), **for_strategy))
     else:
         bound = bind_evaluator(evaluator, candidates)
-        trials = ModelTrials(by_name, bound, complete, base)
+        trials = ModelTrials(by_name, bound, complete, base, device=device)
         try:
             recipe = complete(find_strategy(everything.ingredients, trials, **for_strategy))
             final = trials.score(recipe)
@@ -149,10 +189,11 @@ def merge(
         selection |= {"metric": final.metric, "higher_is_better": final.higher_is_better, "split": final.split}
         selection |= {"score": final.value, "dataset": bound.described() if isinstance(bound, Evaluator) else {}}
     recipe = replace(recipe, selection=selection | recipe.selection)
-    return Soup(recipe, [by_name[name] for name in recipe.names], base=base, candidates=candidates)
+    items = [by_name[name] for name in recipe.names]
+    return Soup(recipe, items, base=base, candidates=candidates, device=device)
 
 
-def cook_recipe(recipe: Recipe, *, candidates: Sequence[Checkpoint] | None = None) -> Soup:
+def cook_recipe(recipe: Recipe, *, candidates: Sequence[Checkpoint] | None = None, allow_pickle: bool = False) -> Soup:
     """The soup of a recipe that was read from a file.
 
     Args:
@@ -160,6 +201,8 @@ def cook_recipe(recipe: Recipe, *, candidates: Sequence[Checkpoint] | None = Non
             With sources that are there.
         candidates (`Sequence[Checkpoint]`, *optional*):
             All that were chosen from, for a comparison; the ingredients by default.
+        allow_pickle (`bool`, *optional*, defaults to `False`):
+            As for [`merge`].
 
     Returns:
         [`Soup`]
@@ -168,8 +211,10 @@ def cook_recipe(recipe: Recipe, *, candidates: Sequence[Checkpoint] | None = Non
         [`IngredientError`]: if an ingredient is gone.
     """
     bind_method(recipe)
-    opened = open_all(recipe.ingredients)
-    base = open_base(recipe.base_model, opened[0]) if recipe.base_model and _needs_base(recipe.method) else None
+    opened = open_all(recipe.ingredients, allow_pickle=allow_pickle)
+    base = None
+    if recipe.base_model and _needs_base(recipe.method):
+        base = open_base(recipe.base_model, opened[0], allow_pickle=allow_pickle)
     return Soup(recipe, opened, base=base, candidates=candidates)
 
 
@@ -290,9 +335,10 @@ def compare(
     for name, evaluator in bound.items():
         if not isinstance(evaluator, Evaluator):
             raise RecipeError(f"compare needs the examples themselves: give an Evaluator or a data set as {name}.")
-    entries = [Entry(item.name, "ingredient", _loader(item)) for item in candidates]
+    alignments = align(candidates)
+    entries = [Entry(item.name, "ingredient", _loader([item], alignments)) for item in candidates]
     if UNIFORM not in soups:
-        entries.append(Entry(UNIFORM, "uniform", lambda: _uniform(candidates).model))  # not kept in memory
+        entries.append(Entry(UNIFORM, "uniform", _loader(candidates, alignments)))  # not kept in memory
     entries += [
         Entry(name, "uniform" if name == UNIFORM else "soup", lambda soup=soup: soup.model)
         for name, soup in soups.items()
@@ -352,13 +398,11 @@ def _needs_base(method: str) -> bool:
     return asks_for(load_function("method", method), "base")
 
 
-def _uniform(candidates: Sequence[Checkpoint]) -> Soup:
-    return Soup(Recipe(tuple(item.ingredient for item in candidates), (1.0,) * len(candidates)), candidates)
-
-
-def _loader(item: Checkpoint) -> Callable[[], PreTrainedModel]:
-    alone = Recipe((item.ingredient,), (1.0,))
-    return lambda: cook_in_memory(make_plan(alone, [item]), [item])
+def _loader(items: Sequence[Checkpoint], alignments: Mapping[str, Sequence[int]]) -> Callable[[], PreTrainedModel]:
+    """What makes the uniform soup of some ingredients, or loads one alone, with the labels in one order for all."""
+    orders = {item.name: alignments[item.name] for item in items if item.name in alignments}
+    recipe = Recipe(tuple(item.ingredient for item in items), (1.0,) * len(items), alignments=orders)
+    return lambda: cook_in_memory(make_plan(recipe, items), items)
 
 
 def _soup_name(soup: Soup) -> str:

@@ -103,6 +103,11 @@ def plugin_options(command: Callable) -> Callable:
     return command
 
 
+allow_pickle_option = click.option(
+    "--allow-pickle", is_flag=True, help="Read pytorch_model.bin too; only tensors are taken from it."
+)
+
+
 @main.command("merge")
 @click.argument("ingredients", nargs=-1)
 @click.option("-o", "--output", required=True, help="The folder to make.")
@@ -122,6 +127,9 @@ def plugin_options(command: Callable) -> Callable:
 @click.option("--metric", help="What to choose by; the task's own by default.")
 @click.option("--base-model", help="What the ingredients were fine-tuned from, for methods that need it.")
 @click.option("--dtype", default="auto", show_default=True, help="Of the soup: bfloat16, float16, float32 ...")
+@allow_pickle_option
+@click.option("--align-labels", is_flag=True, help="Permute heads whose labels are in another order.")
+@click.option("--device", default="cpu", show_default=True, help="Where to average: cpu, cuda ...")
 @click.option("--max-shard-size", default="50GB", show_default=True, help="Of the weight files.")
 @click.option("--overwrite", is_flag=True, help="Replace the folder if it is there.")
 @plugin_options
@@ -161,14 +169,17 @@ def merge_command(
 
 @main.command("check")
 @click.argument("ingredients", nargs=-1)
+@click.option("--base-model", help="What they were fine-tuned from.")
+@click.option("--deep", is_flag=True, help="Read the weights too: do they look like fine-tunes of one model?")
+@allow_pickle_option
 @output_options
-def check_command(ingredients: tuple[str, ...], form: str) -> None:
+def check_command(ingredients: tuple[str, ...], form: str, **options: Any) -> None:
     """Tell whether INGREDIENTS can be averaged, from headers and configurations. Exit code 1 if not."""
     import dataclasses
 
     import hf_soup
 
-    report = hf_soup.check(list(ingredients))
+    report = hf_soup.check(list(ingredients), **options)
     _show(form, "ok" if report.ok else "not ok", {"ok": report.ok, **dataclasses.asdict(report)}, report.table())
     if not report.ok:
         sys.exit(1)
@@ -181,8 +192,9 @@ def check_command(ingredients: tuple[str, ...], form: str) -> None:
 @click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Instead of the cook file's: data.path=my_data."
 )
+@allow_pickle_option
 @output_options
-def cook_command(file: str, output: str | None, overwrite: bool, overrides: tuple[str, ...], form: str) -> None:
+def cook_command(file: str, output: str | None, form: str, **options: Any) -> None:
     """Do what a cook FILE says, from fine-tuning to a compared soup; or cook a soup_recipe.yaml again.
 
     \b
@@ -197,7 +209,7 @@ def cook_command(file: str, output: str | None, overwrite: bool, overrides: tupl
 
     if not output and (os.path.isdir(file) or is_recipe(read_yaml(file))):
         raise click.UsageError("a recipe needs -o FOLDER, where the soup goes.")
-    cooked = hf_soup.cook(file, output_dir=output, overwrite=overwrite, overrides=overrides)
+    cooked = hf_soup.cook(file, output_dir=output, **options)
     parts = [_trial_table(cooked.soup)] if cooked.soup else [f"{len(cooked.sweep)} runs are whole."]
     if cooked.comparison:
         parts += [cooked.comparison.table()]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .api import compare, cook_recipe, merge, share_out, sweep
 from .checkpoints.memory import quiet_transformers
-from .checkpoints.source import open_all
+from .checkpoints.source import Checkpoint, open_all
 from .checkpoints.writer import staged_folder
 from .data import hash_rows, label_column, label_names, load_data
 from .errors import DataError, RecipeError
@@ -66,6 +66,7 @@ def cook(
     output_dir: str | os.PathLike | None = None,
     overwrite: bool = False,
     overrides: Sequence[str] = (),
+    allow_pickle: bool = False,
 ) -> Cooked:
     """Do what a cook file says, or cook a recipe again.
 
@@ -78,6 +79,8 @@ def cook(
             Whether a recipe's soup may replace a folder. A cook file owns its `output_dir` and needs none.
         overrides (`Sequence[str]`, *optional*):
             Values to use instead of those in a cook file, such as `"data.path=my_data"`.
+        allow_pickle (`bool`, *optional*, defaults to `False`):
+            Read ingredients that are `pytorch_model.bin`, as [`merge`] does.
 
     Returns:
         [`Cooked`]
@@ -89,12 +92,12 @@ def cook(
     if path.is_dir() or is_recipe(read_yaml(path)):
         if overrides:
             raise RecipeError(f"{path} is a recipe, which says what was done; only a cook file takes other values.")
-        soup = cook_recipe(load_recipe(path))
+        soup = cook_recipe(load_recipe(path), allow_pickle=allow_pickle)
         return Cooked(soup, soup.save_pretrained(output_dir, overwrite=overwrite) if output_dir else None)
-    return _cook_stages(load_cook_file(path, overrides), Path(output_dir) if output_dir else None)
+    return _cook_stages(load_cook_file(path, overrides), Path(output_dir) if output_dir else None, allow_pickle)
 
 
-def _cook_stages(plan: CookFile, output_dir: Path | None) -> Cooked:
+def _cook_stages(plan: CookFile, output_dir: Path | None, allow_pickle: bool) -> Cooked:
     folder = (output_dir or Path(plan.output_dir)).resolve()
     _check_settings(plan)
     sets = _load_sets(plan)
@@ -104,14 +107,15 @@ def _cook_stages(plan: CookFile, output_dir: Path | None) -> Cooked:
         return Cooked(None, sweep=runs)
     ingredients = runs or plan.ingredients
     target, marker = folder / "soup", folder / COOKED_FILE
-    key = _key(plan, sets, ingredients)
+    candidates = open_all(ingredients, allow_pickle=allow_pickle)
+    key = _key(plan, sets, candidates)
     comparison = _read_comparison(target) if plan.compare else None
     whole = _read_json(marker).get("key") == key and (target / RECIPE_FILE).is_file()
     if whole and (comparison or not plan.compare):
-        soup = cook_recipe(load_recipe(target), candidates=open_all(ingredients))
+        soup = cook_recipe(load_recipe(target), candidates=candidates, allow_pickle=allow_pickle)
         soup.comparison = comparison
     else:
-        soup = _merge(plan, sets, ingredients)
+        soup = _merge(plan, sets, ingredients, allow_pickle)
         soup.comparison = comparison = _compare(plan, sets, soup) if plan.compare else None
         marker.unlink(missing_ok=True)  # it may not vouch for the soup that comes
         soup.save_pretrained(target, overwrite=True)
@@ -162,13 +166,13 @@ def _load_sets(plan: CookFile) -> dict[str, Dataset]:
     return sets
 
 
-def _merge(plan: CookFile, sets: Mapping[str, Dataset], ingredients: Any) -> Soup:
+def _merge(plan: CookFile, sets: Mapping[str, Dataset], ingredients: Any, allow_pickle: bool) -> Soup:
     options = dataclasses.asdict(plan.merge)
     metric, params = options.pop("metric"), options.pop("params")
     if options["strategy"] not in (None, "uniform"):
         options["evaluator"] = _evaluator(plan, sets, VALIDATION, metric)
     base = None if plan.sweep else plan.base_model  # a sweep knows what its runs started from, head included
-    return merge(ingredients, base_model=base, **options, **params)
+    return merge(ingredients, base_model=base, allow_pickle=allow_pickle, **options, **params)
 
 
 def _compare(plan: CookFile, sets: Mapping[str, Dataset], soup: Soup) -> Comparison:
@@ -250,13 +254,13 @@ def _task(plan: CookFile) -> dict[str, Any]:
     return {"task": plan.task, "label_column": plan.data.label_column, "text_columns": plan.data.text_columns}
 
 
-def _key(plan: CookFile, sets: Mapping[str, Dataset], ingredients: Any) -> str:
+def _key(plan: CookFile, sets: Mapping[str, Dataset], candidates: Sequence[Checkpoint]) -> str:
     """What the soup depends on: the stages after the sweep, the content of the data, and the ingredients."""
     import xxhash
 
     stages = {name: dataclasses.asdict(plan)[name] for name in ("data", "task", "merge", "compare")}
     content = {name: hash_rows(data).fingerprint for name, data in sets.items() if name not in (PRETRAIN, TRAIN)}
-    pinned = [dataclasses.asdict(item.ingredient) for item in open_all(ingredients)]
+    pinned = [dataclasses.asdict(item.ingredient) for item in candidates]
     return xxhash.xxh3_128_hexdigest(json.dumps([stages, content, pinned], sort_keys=True).encode())
 
 

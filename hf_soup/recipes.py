@@ -93,6 +93,7 @@ class MergeStage:
     weights: list[float] | dict[str, list[float]] | None = None
     metric: str | None = None
     dtype: str = "auto"
+    align_labels: bool = False
     params: dict[str, Any] = field(default_factory=dict)
 
     __pydantic_config__ = _STRICT

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 from tqdm.auto import tqdm
 
 from .checkpoints.digest import combined_digest
+from .checkpoints.modules import head_names
+from .checkpoints.relation import unrelated_heads
 from .checkpoints.source import GENERATION, Checkpoint
 from .checkpoints.writer import refuse_target, staged_folder, weight_files
 from .evaluation.compare import PICTURE, Comparison
@@ -49,6 +51,8 @@ class Soup:
             All that a strategy chose from; the ingredients by default.
         comparison ([`Comparison`], *optional*):
             What is known of its scores; the card shows it.
+        device (`str`, *optional*, defaults to `"cpu"`):
+            Where to average.
 
     Raises:
         [`IncompatibleError`]: if the ingredients cannot be averaged.
@@ -63,11 +67,14 @@ class Soup:
         base: Checkpoint | None = None,
         candidates: Sequence[Checkpoint] | None = None,
         comparison: Comparison | None = None,
+        device: str = "cpu",
     ):
+        self.device = device
         self.recipe = recipe
         self.checkpoints = tuple(checkpoints)
         self.candidates = tuple(candidates or checkpoints)
         self.comparison = comparison
+        self._heads_seen = False
         self.plan: Plan = make_plan(recipe, self.checkpoints, base)
 
     def __repr__(self) -> str:
@@ -77,7 +84,8 @@ class Soup:
     @cached_property
     def model(self) -> PreTrainedModel:
         """The averaged model, built in memory on first use, in evaluation mode."""
-        return cook_in_memory(self.plan, list(self.checkpoints))
+        self._warn_of_heads()
+        return cook_in_memory(self.plan, self.checkpoints, device=self.device)
 
     @property
     def scores(self) -> dict[str, Score]:
@@ -169,13 +177,26 @@ class Soup:
                 commit_description=commit_description,
             )
 
+    def _warn_of_heads(self) -> None:
+        """At the first pour: say if the heads that go in do not look like fine-tunes of one."""
+        if self._heads_seen:
+            return
+        self._heads_seen = True
+        heads = head_names(step.spec.name for step in self.plan.steps)
+        used = {index for step in self.plan.steps if step.spec.name in heads for index in step.inputs}
+        for note in unrelated_heads([self.checkpoints[index] for index in sorted(used)], self.recipe.alignments):
+            warnings.warn(note, stacklevel=4)
+
     def _write_weights(self, folder: Path, max_shard_size: int | str) -> Recipe:
         """Pour, and return the recipe with the digests of what went in and what came out."""
         with (
             weight_files(folder, self.plan.specs, max_shard_size=max_shard_size) as files,
             tqdm(desc="Merging", total=self.plan.nbytes, unit="B", unit_scale=True, leave=False) as bar,
         ):
-            read = blend(self.plan, self.checkpoints, files.write, digests=True, progress=bar.update)
+            read = blend(
+                self.plan, self.checkpoints, files.write, digests=True, device=self.device, progress=bar.update
+            )
+        self._warn_of_heads()
         written = files.digests()
         poured = tuple(
             replace(item.ingredient, files=file_digests(item, digests))

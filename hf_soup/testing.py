@@ -137,7 +137,8 @@ class FakeTrials:
 def check_method(function: Callable[..., Any]) -> None:
     """The contract of a method: help, pure, repeatable, shape and type kept, weights relative, copies give the tensor.
 
-    Copies of the base give the base where a method asks for one, copies of any tensor give that tensor where not.
+    Copies of the base give the base where a method asks for one, copies of any tensor give that tensor where not. What
+    `hf_soup.methods` says of `out` and of `elementwise` is checked where a method uses them.
 
     Args:
         function (`Callable`):
@@ -165,6 +166,32 @@ def check_method(function: Callable[..., Any]) -> None:
             given = {"base": copies[0]} if with_base else {}
             same = function(iter(copies), (1.0, 1.0, 1.0), **given)
             assert torch.equal(same, copies[0]), f"{function.__name__} of copies"
+    if asks_for(function, "out") or getattr(function, "elementwise", False):
+        _check_pieces(function)
+
+
+def _check_pieces(function: Callable[..., Any]) -> None:
+    """What a method promises that asks for `out` or calls itself elementwise."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    tensors = [torch.randn(20, generator=generator).to(torch.bfloat16) for _ in range(3)]
+    wide, weights = [tensor.float() for tensor in tensors], (1.0, 2.0, 0.5)
+    given = {"base": wide[0] * 2} if asks_for(function, "base") else {}
+    whole = function(iter(wide), weights, **given)
+    parts = [
+        function((tensor[part] for tensor in wide), weights, **{key: value[part] for key, value in given.items()})
+        for part in (slice(0, 7), slice(7, 20))
+    ]
+    assert torch.equal(torch.cat(parts), whole), f"{function.__name__} does not work in pieces"
+    if asks_for(function, "out"):
+        buffer, out = torch.empty(20), torch.empty(20)
+        in_one_buffer = (tensor if index == 0 else buffer.copy_(tensor) for index, tensor in enumerate(tensors))
+        result = function(in_one_buffer, weights, out=out)
+        assert result is out, f"{function.__name__} does not return `out`"
+        assert torch.equal(result, whole), f"{function.__name__} keeps tensors, or does not widen the first to `out`"
+        spoiled = [torch.full((20,), torch.nan) if index == 1 else tensor for index, tensor in enumerate(wide)]
+        assert function(iter(spoiled), weights).isnan().all(), f"{function.__name__} hides NaN"
 
 
 def check_strategy(function: Callable[..., Recipe]) -> None:

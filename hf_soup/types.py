@@ -59,6 +59,8 @@ class Recipe:
             Of the floating-point tensors of the soup; `"auto"` is the widest among the ingredients, tensor by tensor.
         seed (`int`, *optional*, defaults to 0):
             For methods that draw random numbers.
+        alignments (`Mapping[str, Sequence[int]]`, *optional*):
+            For ingredients whose labels are in another order: which of their classes is the soup's class 0, 1, ...
         selection (`Mapping`, *optional*):
             How the recipe was found: strategy, parameters, metric, split, data set, and one row for each trial.
         output (`Mapping`, *optional*):
@@ -67,8 +69,8 @@ class Recipe:
             Of the libraries that made it.
 
     Raises:
-        [`RecipeError`]: if there is no ingredient, two share a name, or a row of weights has the wrong length, a
-            number that is not finite, or nothing but zeros.
+        [`RecipeError`]: if there is no ingredient, two share a name, a row of weights has the wrong length, a number
+            that is not finite, or nothing but zeros, or an alignment is no permutation or of nobody.
     """
 
     ingredients: tuple[Ingredient, ...]
@@ -78,6 +80,7 @@ class Recipe:
     base_model: Ingredient | None = None
     dtype: str = "auto"
     seed: int = 0
+    alignments: dict[str, tuple[int, ...]] = field(default_factory=dict)
     selection: dict[str, Any] = field(default_factory=dict)
     output: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
@@ -104,6 +107,12 @@ class Recipe:
             if not any(row):
                 raise RecipeError(
                     f"{where} are all zero: nothing would go into the soup. Give at least one that is not."
+                )
+
+        for name, order in self.alignments.items():
+            if name not in self.names or sorted(order) != list(range(len(order))):
+                raise RecipeError(
+                    f"the alignment of {name!r} is {list(order)}; it permutes the classes of an ingredient."
                 )
 
     @property

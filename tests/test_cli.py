@@ -60,7 +60,7 @@ def test_check(text_runs, image_runs):
 
 def test_cook_a_recipe(tmp_path, text_runs):
     """A recipe is cooked again into a folder of one's choice; -q prints that folder alone."""
-    folder = hf_soup.merge(text_runs).save_pretrained(tmp_path / "soup")
+    folder = hf_soup.merge(text_runs[:1] * 2).save_pretrained(tmp_path / "soup")
     done = run("cook", folder / "soup_recipe.yaml", "-o", tmp_path / "again", "-q")
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(tmp_path / "again")

@@ -78,6 +78,71 @@ def test_integer_buffers_of_the_hub_are_compared_when_they_are_here(hub, text_ru
     assert not (tmp_path / "soup").exists()
 
 
+@pytest.fixture
+def nested(hub, text_runs, tmp_path):
+    """One repository with two runs in subfolders, the second in shards, and a tag that has the first alone."""
+    repo_id = f"{hub.user}/{tmp_path.name}-nested"
+    create_repo(repo_id)
+    upload_folder(repo_id=repo_id, folder_path=text_runs[0], path_in_repo="runs/a")
+    HfApi().create_tag(repo_id, tag="first")
+    shards = shutil.copytree(text_runs[1], tmp_path / "shards")
+    (shards / "model.safetensors").unlink()
+    transformers.AutoModelForSequenceClassification.from_pretrained(text_runs[1]).save_pretrained(
+        shards, max_shard_size="30KB"
+    )
+    upload_folder(repo_id=repo_id, folder_path=shards, path_in_repo="runs/b")
+    return repo_id
+
+
+def test_subfolders_of_a_repository(tmp_path, nested, text_runs):
+    """`user/runs/a@tag` is the folder in the repository, in shards or not; the recipe cooks again, also offline."""
+    soup = hf_soup.merge([f"{nested}/runs/a@first", f"{nested}/runs/b"])
+    folder = soup.save_pretrained(tmp_path / "soup")
+    local = hf_soup.merge(text_runs[:2]).save_pretrained(tmp_path / "local")
+    assert (folder / "model.safetensors").read_bytes() == (local / "model.safetensors").read_bytes()
+    assert (folder / "tokenizer.json").is_file()
+    first, second = hf_soup.load_recipe(folder).ingredients
+    assert (first.name, first.source) == ("a", f"{nested}/runs/a")
+    assert first.revision != second.revision
+    assert len(second.files) > 1
+    again = hf_soup.cook(folder, output_dir=tmp_path / "again").folder
+    assert (again / "model.safetensors").read_bytes() == (local / "model.safetensors").read_bytes()
+    card = (folder / "README.md").read_text()
+    assert f"- {nested}\n" in card.split("---")[1]  # the Hub knows repositories, not folders in them
+    with pytest.raises(hf_soup.IngredientError, match="runs/b does not exist at first"):
+        hf_soup.merge([f"{nested}/runs/b@first"])
+    code = "import sys, hf_soup; hf_soup.cook(sys.argv[1], output_dir=sys.argv[2])"
+    command = [sys.executable, "-c", code, str(folder), str(tmp_path / "offline")]
+    subprocess.run(command, check=True, env=os.environ | {"HF_HUB_OFFLINE": "1"})
+    assert (tmp_path / "offline" / "model.safetensors").read_bytes() == (again / "model.safetensors").read_bytes()
+
+
+def test_pickles_on_the_hub(tmp_path, hub, text_runs):
+    """A repository that has pickles alone is refused, or read when allowed; its sha256 is recorded."""
+    folder = shutil.copytree(text_runs[0], tmp_path / "old")
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    repo_id = f"{hub.user}/{tmp_path.name}-old"
+    create_repo(repo_id)
+    upload_folder(repo_id=repo_id, folder_path=folder)
+    before = len(hub.log)
+    with pytest.raises(hf_soup.IngredientError, match=r"a pickle.*allow_pickle=True"):
+        hf_soup.merge([repo_id, text_runs[1]])
+    assert whole_downloads(hub.log[before:]) == []
+    soup = hf_soup.merge([repo_id, text_runs[1]], allow_pickle=True).save_pretrained(tmp_path / "soup")
+    local = hf_soup.merge(text_runs[:2]).save_pretrained(tmp_path / "local")
+    assert (soup / "model.safetensors").read_bytes() == (local / "model.safetensors").read_bytes()
+    assert hf_soup.load_recipe(soup).ingredients[0].files["pytorch_model.bin"].startswith("sha256:")
+    again = hf_soup.cook(soup, output_dir=tmp_path / "again", allow_pickle=True).folder
+    assert (again / "model.safetensors").read_bytes() == (local / "model.safetensors").read_bytes()
+
+
+def test_a_deep_check_fetches(hub, published):
+    """The shallow check of repositories fetches no weights, the deep one does."""
+    relation = hf_soup.check(published, deep=True).relation
+    assert abs(relation.body) < 0.2
+
+
 def test_without_network_the_cache_is_enough(tmp_path, published):
     """What was fetched once is merged again offline, to the same bytes, at the same commits."""
     folder = hf_soup.merge(published).save_pretrained(tmp_path / "soup")
@@ -102,7 +167,9 @@ def test_a_recipe_of_the_hub_cooks_again(tmp_path, published):
     [
         ("{user}/nothing-here", "neither a folder here nor a model on the Hub"),
         ("{run}@v9", "has no revision 'v9'"),
-        ("a/b/c", "does not exist"),
+        ("a/b/c", "neither a folder here nor a model on the Hub"),
+        ("{run}/no/folder", "/no/folder does not exist at main"),
+        ("{run}/../x", "does not exist, and it is no Hub id"),
         ("./nowhere", "does not exist"),
     ],
 )

@@ -6,12 +6,13 @@ It changes nothing and fetches no weights. Floating-point weights are not looked
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import IncompatibleError
 from .reader import TensorSpec
+from .relation import Relation
 from .source import Checkpoint
 from .vocabulary import difference
 
@@ -43,6 +44,8 @@ class CheckReport:
             Why they cannot be averaged, one line for each offender; empty when they can.
         notes (`tuple[str, ...]`):
             What to look out for.
+        relation ([`Relation`], *optional*):
+            What the weights say about a common start, where they were read.
     """
 
     names: tuple[str, ...]
@@ -54,6 +57,7 @@ class CheckReport:
     labels: tuple[str, ...]
     problems: tuple[str, ...]
     notes: tuple[str, ...]
+    relation: Relation | None = None
 
     @property
     def ok(self) -> bool:
@@ -81,21 +85,30 @@ class CheckReport:
         lines += [f"{'note':<14} {line}" for line in self.notes] + [
             f"{'problem':<14} {line}" for line in self.problems
         ]
+        if self.relation is not None:
+            lines += ["", self.relation.table(), ""]
         return "\n".join([*lines, "They can be averaged." if self.ok else "They cannot be averaged."])
 
 
-def check_checkpoints(checkpoints: Sequence[Checkpoint]) -> CheckReport:
+def check_checkpoints(
+    checkpoints: Sequence[Checkpoint], alignments: Mapping[str, Sequence[int]] | None = None
+) -> CheckReport:
     """Compare configurations and headers; what most ingredients have is taken for right, so that the odd one is named.
 
     Args:
         checkpoints (`Sequence[Checkpoint]`):
             Opened ingredients.
+        alignments (`Mapping[str, Sequence[int]]`, *optional*):
+            Ingredient -> the order in which its classes will be taken.
 
     Returns:
         [`CheckReport`]: with every problem, not just the first.
     """
+    labels = {
+        item.name: _permuted(label_names(item.config), (alignments or {}).get(item.name)) for item in checkpoints
+    }
     usual_architecture = _usual(checkpoints, lambda item: item.architecture)
-    usual_labels = _usual(checkpoints, _labels)
+    usual_labels = _usual(checkpoints, lambda item: labels[item.name])
     keys = _usual(checkpoints, lambda item: tuple(item.specs))
     shapes = {
         key: _usual([c for c in checkpoints if key in c.specs], lambda c, k=key: c.specs[k].shape) for key in keys
@@ -107,7 +120,7 @@ def check_checkpoints(checkpoints: Sequence[Checkpoint]) -> CheckReport:
             continue  # its tensors differ of course
         problems += _key_problems(item, keys)
         problems += _shape_problems(item, shapes)
-        problems += _label_problems(item, usual_labels)
+        problems += _label_problems(item.name, labels[item.name], usual_labels)
     problems += _vocabulary_problems(checkpoints)
     if not problems:
         problems += _buffer_problems(checkpoints)
@@ -124,6 +137,32 @@ def check_checkpoints(checkpoints: Sequence[Checkpoint]) -> CheckReport:
         problems=tuple(problems),
         notes=tuple(_notes(checkpoints)),
     )
+
+
+def align_labels(checkpoints: Sequence[Checkpoint]) -> dict[str, tuple[int, ...]]:
+    """For ingredients that have the usual labels in another order: which of their classes is the usual 0, 1, ...
+
+    Args:
+        checkpoints (`Sequence[Checkpoint]`):
+            Opened ingredients; the order that most have is the usual one.
+
+    Returns:
+        `dict[str, tuple[int, ...]]`: ingredient -> order; without those that have it already or have other labels.
+    """
+    usual = _usual(checkpoints, lambda item: label_names(item.config))
+    found = {item.name: label_names(item.config) for item in checkpoints}
+    return {
+        name: tuple(labels.index(label) for label in usual)
+        for name, labels in found.items()
+        if labels != usual and sorted(labels) == sorted(usual) and len(set(usual)) == len(usual)
+    }
+
+
+def label_names(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of the classes in order; none where they are the ones that transformers makes up."""
+    labels = config.get("id2label") or {}
+    names = tuple(str(labels[key]) for key in sorted(labels, key=int))
+    return () if names == tuple(f"LABEL_{index}" for index in range(len(names))) else names
 
 
 def equal_or_counter(name: str, values: Sequence[Any]) -> bool:
@@ -149,11 +188,9 @@ def _usual(checkpoints: Sequence[Checkpoint], value: Callable[[Checkpoint], Any]
     return Counter(map(value, checkpoints)).most_common(1)[0][0]
 
 
-def _labels(item: Checkpoint) -> tuple[str, ...]:
-    """The names of the classes in order; none where they are the ones that transformers makes up."""
-    labels = item.config.get("id2label") or {}
-    names = tuple(str(labels[key]) for key in sorted(labels, key=int))
-    return () if names == tuple(f"LABEL_{index}" for index in range(len(names))) else names
+def _permuted(labels: Sequence[str], order: Sequence[int] | None) -> tuple[str, ...]:
+    """Labels in the order of an alignment; as they are if it does not fit."""
+    return tuple(labels[index] for index in order) if order and len(order) == len(labels) else tuple(labels)
 
 
 def _key_problems(item: Checkpoint, keys: Sequence[str]) -> list[str]:
@@ -175,17 +212,16 @@ def _shape_problems(item: Checkpoint, shapes: dict[str, tuple[int, ...]]) -> lis
     return found
 
 
-def _label_problems(item: Checkpoint, usual: tuple[str, ...]) -> list[str]:
-    labels = _labels(item)
+def _label_problems(name: str, labels: tuple[str, ...], usual: tuple[str, ...]) -> list[str]:
     if labels == usual:
         return []
     if sorted(labels) == sorted(usual):
         index = next(i for i, (a, b) in enumerate(zip(labels, usual, strict=True)) if a != b)
         return [
-            f"{item.name} has the labels in another order: class {index} is {labels[index]!r}, where the others have "
-            f"{usual[index]!r}. Fine-tune with one label2id for all"
+            f"{name} has the labels in another order: class {index} is {labels[index]!r}, where the others have "
+            f"{usual[index]!r}. Pass align_labels=True (--align-labels), or fine-tune with one label2id for all"
         ]
-    return [f"{item.name} has the labels {list(labels)[:6]}, the others {list(usual)[:6]}"]
+    return [f"{name} has the labels {list(labels)[:6]}, the others {list(usual)[:6]}"]
 
 
 def _vocabulary_problems(checkpoints: Sequence[Checkpoint]) -> list[str]:

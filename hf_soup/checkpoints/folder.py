@@ -1,20 +1,35 @@
 """What lies in the folder of a checkpoint: weights, configuration, a Trainer's checkpoints; and what is missing there.
 
-It reads headers and small files, no weights.
+It reads headers and small files, and weights only of pickles that the user allows.
 """
 
 from __future__ import annotations
 
 import json
+import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import IngredientError
-from .reader import SAFE_INDEX, SAFE_WEIGHTS, TensorSpec, read_headers, read_raw_header, shard_files
+from .reader import (
+    PICKLED_WEIGHTS,
+    SAFE_INDEX,
+    SAFE_WEIGHTS,
+    TensorSpec,
+    read_headers,
+    read_raw_header,
+    shard_files,
+)
 
 
+if TYPE_CHECKING:
+    import torch
+
+
+# What torch raises for a pickle that is damaged, or holds more than tensors.
+DAMAGED = (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError, IndexError)
 # Buffers of older files that transformers ignores on load and no longer writes: they make no two files different.
 IGNORED = re.compile(r"(^|\.)position_ids$|(^|\.)rotary_emb\.inv_freq$")
 
@@ -59,6 +74,37 @@ def without_ignored(specs: Mapping[str, TensorSpec]) -> dict[str, TensorSpec]:
     return {name: spec for name, spec in specs.items() if not IGNORED.search(name)}
 
 
+def pickled_files(folder: Path) -> list[str]:
+    """The pickles of a folder that has no safetensors weights: the single one, or the shards and their index."""
+    if (folder / SAFE_WEIGHTS).is_file() or (folder / SAFE_INDEX).is_file():
+        return []
+    if (folder / PICKLED_WEIGHTS).is_file():
+        return [PICKLED_WEIGHTS]
+    index = f"{PICKLED_WEIGHTS}.index.json"
+    return [*shard_files(folder, PICKLED_WEIGHTS), index] if (folder / index).is_file() else []
+
+
+def read_pickles(folder: Path, files: Sequence[str]) -> dict[str, torch.Tensor]:
+    """The tensors of pickles, read by torch's reader that makes tensors and runs no code.
+
+    Raises:
+        [`IngredientError`]: if a file is damaged, or holds anything else than tensors by name.
+    """
+    import torch
+
+    state: dict[str, torch.Tensor] = {}
+    for file in (name for name in files if not name.endswith(".json")):
+        try:
+            found = torch.load(folder / file, map_location="cpu", weights_only=True)
+        except DAMAGED as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0][:200]
+            raise IngredientError(f"{folder / file} cannot be read as tensors alone: {reason}") from None
+        if not isinstance(found, Mapping) or not all(isinstance(value, torch.Tensor) for value in found.values()):
+            raise IngredientError(f"{folder / file} holds something else than tensors by name.")
+        state |= found
+    return state
+
+
 def _refuse_other_formats(folder: Path) -> None:
     """A folder without safetensors weights: say what is there instead and what to do."""
     if (folder / SAFE_WEIGHTS).is_file() or (folder / SAFE_INDEX).is_file():
@@ -72,20 +118,27 @@ def _refuse_other_formats(folder: Path) -> None:
             "a PEFT adapter. Merge it into its base model first: `PeftModel.merge_and_unload().save_pretrained(...)`."
         )
     elif pickles:
-        found = (
-            f"{pickles[0]}, a pickle, which can run code when it is read. Convert it once: "
-            f'`AutoModel.from_pretrained("{folder}").save_pretrained("{folder}")` with the class of your task.'
-        )
+        found = refuse_pickle(pickles[0], str(folder))
     else:
         found = ", ".join(names[:8]) or "nothing: the folder is empty"
     raise IngredientError(f"{folder} has no {SAFE_WEIGHTS} (nor an index of shards); it holds {found}")
+
+
+def refuse_pickle(file: str, source: str) -> str:
+    """Why a pickle is not read, and what to do."""
+    return (
+        f"{file}, a pickle, which can run code when it is read. Convert it once: "
+        f'`AutoModel.from_pretrained("{source}").save_pretrained(...)` with the class of your task; or pass '
+        "allow_pickle=True (--allow-pickle), which reads tensors and nothing else."
+    )
 
 
 def read_config(folder: Path) -> dict[str, Any]:
     """What `config.json` holds.
 
     Raises:
-        [`IngredientError`]: if it is absent, cannot be read, or is of a quantised model.
+        [`IngredientError`]: if it is absent, cannot be read, is of a quantised model, or of one that needs code from a
+            repository.
     """
     path = folder / "config.json"
     try:
@@ -96,6 +149,11 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise IngredientError(f"{folder} has no config.json, so nobody can tell what its weights are.") from None
     except (OSError, ValueError) as error:
         raise IngredientError(f"{path} cannot be read: {error}.") from None
+    if "auto_map" in config:
+        from .memory import architecture
+
+        architecture(config)  # refuses what only the repository's own code could build
+        del config["auto_map"]
     if "quantization_config" in config:
         method = config["quantization_config"].get("quant_method", "an unknown method")
         raise IngredientError(f"{folder} is quantised ({method}); average the weights that it was made from.")

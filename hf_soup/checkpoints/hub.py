@@ -6,29 +6,36 @@ It talks through `huggingface_hub` alone and turns its errors into ours.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import os
+import re
+from collections.abc import Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import IngredientError
 from ..version import __version__
-from .reader import DTYPES, TensorSpec, read_headers, shard_files
+from .reader import DTYPES, PICKLED_WEIGHTS, SAFE_WEIGHTS, TensorSpec, read_headers, shard_files
 
 
 if TYPE_CHECKING:
-    from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import RepoFile
+    from huggingface_hub.utils import TensorInfo
+
+
+_SOURCE = re.compile(r"(?P<repo_id>[\w.-]+(/[\w.-]+)?)(?P<subfolder>(/[\w.-]+)*)")
 
 
 class Pin(NamedTuple):
-    """What a repository has at one commit.
+    """What a repository, or a subfolder of one, has at one commit.
 
     Args:
         commit (`str`):
             40 hexadecimal digits.
         files (`dict[str, str]`):
-            Weight file -> its digest as the Hub reports it.
+            Weight file -> its digest as the Hub reports it; pickles if there is nothing else.
         specs (`dict[str, TensorSpec]`):
-            Its tensors; where they begin in their files is not known before those are here.
+            Its tensors; where they begin in their files is not known before those are here. None of pickles.
     """
 
     commit: str
@@ -36,31 +43,64 @@ class Pin(NamedTuple):
     specs: dict[str, TensorSpec]
 
 
-def pin(repo_id: str, revision: str | None) -> Pin:
+def split_source(source: str) -> tuple[str, str] | None:
+    """`owner/name/sub/folder` as the id of a repository and the folder in it; `None` if it cannot be one."""
+    match = _SOURCE.fullmatch(source)
+    if match is None or source.startswith(".") or ".." in source.split("/"):
+        return None
+    return match["repo_id"], match["subfolder"].removeprefix("/")
+
+
+def pin(source: str, revision: str | None) -> Pin:
     """Resolve a branch, tag or commit once, and read the headers of its weights.
 
+    Args:
+        source (`str`):
+            Id of a repository, a subfolder behind it if need be.
+        revision (`str`, *optional*):
+            The branch, tag or commit.
+
     Raises:
-        [`IngredientError`]: if there is no such repository or revision, it is not open to you, or has no safetensors.
+        [`IngredientError`]: if there is no such repository, revision or folder, it is not open to you, or it holds no
+            weights.
     """
     from huggingface_hub import HfApi, constants
 
+    repo_id, subfolder = split_source(source)
     api = HfApi(library_name="hf_soup", library_version=__version__)
-    with _our_errors(repo_id, revision):
+    with _our_errors(source, revision):
         commit = api.resolve_revision(repo_id, revision=revision).resolved
-        return _from_cache(repo_id, commit) if constants.HF_HUB_OFFLINE else _from_hub(api, repo_id, commit)
+        if constants.HF_HUB_OFFLINE:
+            return _from_cache(source, commit)
+        inside = {
+            os.path.basename(item.path): item for item in api.list_repo_tree(repo_id, subfolder, revision=commit)
+        }
+        files = _weight_files(source, commit, inside)
+        digests = {name: _digest(inside[name]) for name in files}
+        if not files[0].endswith(".safetensors"):
+            return Pin(commit, digests, {})
+        specs = {}
+        with ThreadPoolExecutor(8) as pool:
+            paths = [f"{subfolder}/{name}".removeprefix("/") for name in files]
+            headers = pool.map(lambda path: api.parse_safetensors_file_metadata(repo_id, path, revision=commit), paths)
+            for name, header in zip(files, headers, strict=True):
+                specs |= _specs(source, name, header.tensors)
+        return Pin(commit, digests, dict(sorted(specs.items())))
 
 
-def fetch(repo_id: str, revision: str, files: list[str]) -> Path:
-    """Bring files of one commit here, those that exist, and return the folder of the snapshot.
+def fetch(source: str, revision: str, files: list[str]) -> Path:
+    """Bring files of one commit here, those that exist, and return the folder that holds them.
 
     Raises:
         [`IngredientError`]: if the Hub does not give them.
     """
     from huggingface_hub import snapshot_download
 
-    with _our_errors(repo_id, revision):
+    repo_id, subfolder = split_source(source)
+    patterns = [f"{subfolder}/{name}".removeprefix("/") for name in files]
+    with _our_errors(source, revision):
         options = {"library_name": "hf_soup", "library_version": __version__}
-        return Path(snapshot_download(repo_id, revision=revision, allow_patterns=files, **options))
+        return Path(snapshot_download(repo_id, revision=revision, allow_patterns=patterns, **options)) / subfolder
 
 
 @contextlib.contextmanager
@@ -81,36 +121,52 @@ def _our_errors(repo_id: str, revision: str | None) -> Iterator[None]:
             f"{repo_id} is neither a folder here nor a model on the Hub that you may see. Check the spelling; for a "
             "private one, log in with `hf auth login`."
         ) from None
-    except errors.NotASafetensorsRepoError:
-        raise IngredientError(f"{repo_id} has no safetensors weights. Convert them once and push them.") from None
+    except errors.LocalEntryNotFoundError as error:
+        raise IngredientError(
+            f"{repo_id} is not in the cache, and the Hub was not asked or is away: {error}"
+        ) from None
+    except errors.EntryNotFoundError:
+        raise IngredientError(f"{repo_id} does not exist at {revision or 'main'}: no such folder there.") from None
     except errors.HFValidationError as error:
         raise IngredientError(f"{repo_id} is neither a folder here nor a Hub id: {error}") from None
     except (OSError, errors.HTTPError, errors.SafetensorsParsingError, errors.RevisionResolutionError) as error:
         raise IngredientError(f"{repo_id} is no folder here, and the Hub did not give it: {error}") from None
 
 
-def _from_hub(api: HfApi, repo_id: str, commit: str) -> Pin:
-    metadata = api.get_safetensors_metadata(repo_id, revision=commit)
-    specs = {}
-    for file, header in metadata.files_metadata.items():
-        for name, tensor in header.tensors.items():
-            if tensor.dtype not in DTYPES:
-                raise IngredientError(f"{repo_id}: {name} has the type {tensor.dtype!r}, which cannot be averaged.")
-            specs[name] = TensorSpec(name, tuple(tensor.shape), DTYPES[tensor.dtype][0], file)
-    digests = {
-        item.path: f"sha256:{item.lfs.sha256}" if item.lfs else f"sha1:{item.blob_id}"
-        for item in api.list_repo_tree(repo_id, revision=commit)
-        if item.path in metadata.files_metadata
+def _weight_files(source: str, commit: str, inside: Collection[str]) -> list[str]:
+    """The files that hold the weights: safetensors, single or those that an index names, else pickles."""
+    for single in (SAFE_WEIGHTS, PICKLED_WEIGHTS):
+        if single in inside:
+            return [single]
+        index = f"{single}.index.json"
+        if index in inside:
+            files = shard_files(fetch(source, commit, [index]), single, inside)
+            return files if single == SAFE_WEIGHTS else [*files, index]
+    raise IngredientError(f"{source} has no weights: neither {SAFE_WEIGHTS} nor an index of shards.")
+
+
+def _digest(item: RepoFile) -> str:
+    return f"sha256:{item.lfs.sha256}" if item.lfs else f"sha1:{item.blob_id}"
+
+
+def _specs(source: str, file: str, tensors: Mapping[str, TensorInfo]) -> dict[str, TensorSpec]:
+    for name, tensor in tensors.items():
+        if tensor.dtype not in DTYPES:
+            raise IngredientError(f"{source}: {name} has the type {tensor.dtype!r}, which cannot be averaged.")
+    return {
+        name: TensorSpec(name, tuple(tensor.shape), DTYPES[tensor.dtype][0], file) for name, tensor in tensors.items()
     }
-    return Pin(commit, dict(sorted(digests.items())), dict(sorted(specs.items())))
 
 
-def _from_cache(repo_id: str, commit: str) -> Pin:
+def _from_cache(source: str, commit: str) -> Pin:
     """The same without network, from the cache alone, where a blob is called by its digest."""
     from huggingface_hub import snapshot_download
 
-    patterns = ["*.safetensors", "*.safetensors.index.json"]
-    folder = Path(snapshot_download(repo_id, revision=commit, allow_patterns=patterns, local_files_only=True))
-    specs = read_headers(folder)
-    blobs = {file: (folder / file).resolve().name for file in shard_files(folder)}
-    return Pin(commit, {f: f"sha{256 if len(blob) == 64 else 1}:{blob}" for f, blob in blobs.items()}, specs)
+    repo_id, subfolder = split_source(source)
+    patterns = [f"{subfolder}/{name}*".removeprefix("/") for name in ("model", "pytorch_model")]
+    options = {"allow_patterns": patterns, "local_files_only": True}
+    folder = Path(snapshot_download(repo_id, revision=commit, **options)) / subfolder
+    files = _weight_files(source, commit, [path.name for path in folder.iterdir()] if folder.is_dir() else [])
+    blobs = {file: (folder / file).resolve().name for file in files}
+    digests = {file: f"sha{256 if len(blob) == 64 else 1}:{blob}" for file, blob in blobs.items()}
+    return Pin(commit, digests, read_headers(folder) if files[0].endswith(".safetensors") else {})

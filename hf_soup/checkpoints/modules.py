@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
@@ -50,15 +51,45 @@ def own_prefix(names: Iterable[str]) -> str:
     """The prefix that a model with a head puts before its body (`"bert"`, `"vit"`, `"model"`), or `""`.
 
     It is the one first component below which every numbered layer lies, if there is more below it than those layers:
-    an encoder-decoder has two, a bare body none.
+    an encoder-decoder has two, a bare body none. A head may have numbers too (`classifier.1`); it is small.
     """
     names = list(names)
+    sizes = Counter(name.split(".")[0] for name in names)
     firsts = {name.split(".")[0] for name in names if any(part.isdigit() for part in name.split("."))}
+    firsts = {first for first in firsts if sizes[first] * 10 > len(names)}
     if len(firsts) != 1:
         return ""
     first = firsts.pop()
     children = {name.split(".")[1] for name in names if name.startswith(first + ".")}
     return first if len(children) > 1 and not any(child.isdigit() for child in children) else ""
+
+
+def head_names(names: Iterable[str]) -> tuple[str, ...]:
+    """The tensors of the head: those that lie outside of the body's prefix; none where there is no such prefix."""
+    names = list(names)
+    prefix = own_prefix(names)
+    return tuple(name for name in names if prefix and not _covers(prefix, name))
+
+
+def class_tensors(specs: Mapping[str, TensorSpec], classes: int) -> tuple[str, ...]:
+    """The tensors whose rows are the classes: in the head, of as many rows as there are classes.
+
+    Args:
+        specs (`Mapping[str, TensorSpec]`):
+            All tensors by name.
+        classes (`int`):
+            How many classes there are.
+
+    Raises:
+        [`RecipeError`]: if there is none, or rows and columns of one are as many, so that nobody can tell.
+    """
+    candidates = head_names(specs) or tuple(specs)
+    found = tuple(name for name in candidates if specs[name].is_floating and specs[name].shape[:1] == (classes,))
+    square = [name for name in found if specs[name].shape[1:2] == (classes,)]
+    if square or not found:
+        why = f"{square[0]} is square" if square else f"no tensor of the head has {classes} rows"
+        raise RecipeError(f"the heads cannot be permuted: {why}. Fine-tune with one label2id for all.")
+    return found
 
 
 def group(name: str, prefix: str = "") -> str:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import TypeVar
 
+from ..errors import RecipeError
+
 
 PIECE = 2**18  # elements: the buffers of a thread stay in cache, and calls are few
 MAX_THREADS = 8  # more would wait for memory
@@ -19,6 +21,22 @@ T = TypeVar("T")
 def piece_starts(numel: int) -> range:
     """Where the pieces of a tensor begin, in elements; an empty tensor has one, which is empty."""
     return range(0, max(numel, 1), PIECE)
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that torch does not have here.
+
+    Raises:
+        [`RecipeError`]: with what it said.
+    """
+    if device == "cpu":
+        return
+    import torch
+
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise RecipeError(f"cannot compute on device={device!r}: {str(error).splitlines()[0]}") from None
 
 
 def in_threads(items: Iterable[T], make_worker: Callable[[], Callable[[T], None]]) -> None:

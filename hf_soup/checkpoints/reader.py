@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 SAFE_WEIGHTS = "model.safetensors"
 SAFE_INDEX = "model.safetensors.index.json"
+PICKLED_WEIGHTS = "pytorch_model.bin"
 MAX_HEADER = 25_000_000  # bytes, the limit of huggingface_hub too; JSON takes many times as much memory
 
 # The format's name of a type -> torch's name and bytes for each element, in the format's own order of types.
@@ -176,34 +178,59 @@ def read_tensor(folder: Path, spec: TensorSpec) -> torch.Tensor:
     return buffer.view(getattr(torch, spec.dtype)).reshape(spec.shape)
 
 
-def shard_files(folder: Path) -> list[str]:
-    """The safetensors files of a checkpoint folder: the single one, or those that its index names.
+def shard_files(folder: Path, single: str = SAFE_WEIGHTS, inside: Collection[str] | None = None) -> list[str]:
+    """The weight files of a checkpoint folder: the single one, or those that its index names.
+
+    Args:
+        folder (`Path`):
+            That holds the index, or the single file.
+        single (`str`, *optional*, defaults to `"model.safetensors"`):
+            What the single file is called; the index is called after it.
+        inside (`Collection[str]`, *optional*):
+            The files that there are; by default those in the folder.
 
     Raises:
         [`IngredientError`]: if the index is no index, or names a file outside the folder or one that is not there.
     """
-    if (folder / SAFE_WEIGHTS).is_file():
-        return [SAFE_WEIGHTS]
-    index = folder / SAFE_INDEX
+    return [single] if (folder / single).is_file() else sorted(set(_weight_map(folder, single, inside).values()))
+
+
+def _weight_map(folder: Path, single: str, inside: Collection[str] | None) -> dict[str, str]:
+    """Which file holds which tensor, as the index of shards says; nothing in it is believed."""
+    index, suffix = folder / f"{single}.index.json", Path(single).suffix
     try:
-        files = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        weight_map = dict(json.loads(index.read_bytes())["weight_map"])
+        files = set(weight_map.values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise IngredientError(f"{index} is no index of shards: {error}.") from None
     if not files:
         raise IngredientError(f"{index} names no shards.")
     for name in files:
-        if not isinstance(name, str) or os.path.basename(name) != name or not name.endswith(".safetensors"):
-            raise IngredientError(f"{index} names {name!r}; shards lie in the index's own folder and are safetensors.")
-        if not (folder / name).is_file():
+        if not isinstance(name, str) or os.path.basename(name) != name or not name.endswith(suffix):
+            raise IngredientError(
+                f"{index} names {name!r}; shards lie in the index's own folder and are {suffix} files."
+            )
+        if not ((folder / name).is_file() if inside is None else name in inside):
             raise IngredientError(f"{folder} lacks the shard {name} that its index names. Fetch or save it again.")
-    return files
+        if inside is None and not _lies_in(folder, folder / name):
+            raise IngredientError(
+                f"{folder / name} is a link out of its folder, which is not followed. Copy the file."
+            )
+    return weight_map
+
+
+def _lies_in(folder: Path, path: Path) -> bool:
+    """Whether a file is where its folder says; in the Hub's cache files are links to blobs of the same repository."""
+    blobs = [parent.parent / "blobs" for parent in folder.absolute().parents if parent.name == "snapshots"]
+    return any(path.resolve().is_relative_to(root.resolve()) for root in (folder, *blobs))
 
 
 def read_headers(folder: Path) -> dict[str, TensorSpec]:
     """All tensors of a checkpoint folder by name, sorted.
 
     Raises:
-        [`IngredientError`]: if a file is corrupt, a tensor is in two shards, or there is none.
+        [`IngredientError`]: if a file is corrupt, a tensor is in two shards or not where the index says, or there is
+            none.
     """
     specs: dict[str, TensorSpec] = {}
     for file in shard_files(folder):
@@ -214,7 +241,19 @@ def read_headers(folder: Path) -> dict[str, TensorSpec]:
         specs |= tensors
     if not specs:
         raise IngredientError(f"{folder} holds no tensors.")
+    if not (folder / SAFE_WEIGHTS).is_file():
+        _compare_index(folder, specs)
     return dict(sorted(specs.items()))
+
+
+def _compare_index(folder: Path, specs: Mapping[str, TensorSpec]) -> None:
+    indexed = _weight_map(folder, SAFE_WEIGHTS, None)
+    wrong = sorted(indexed.items() ^ {(name, spec.file) for name, spec in specs.items()})
+    if wrong:
+        raise IngredientError(
+            f"{folder}: its index and its shards disagree about {len({name for name, _ in wrong})} tensors, such as "
+            f"{wrong[0][0]!r} in {wrong[0][1]}. Fetch or save it again."
+        )
 
 
 def _spec(name: str, entry: dict, file: str, data_start: int) -> TensorSpec:

@@ -1,8 +1,8 @@
 """What a user calls an ingredient -> an opened `Checkpoint`: its configuration and the headers of its weights, pinned.
 
-A source is a folder, a Hub id (`user/run1`, `user/run1@v1.0`), a loaded model, a state dict with its config, an
-`Ingredient`, or anything with `.as_ingredient()`. No weights are read here; those of the Hub are fetched at the first
-read.
+A source is a folder, a Hub id (`user/run1`, `user/run1@v1.0`, `user/runs/checkpoint-9`), a loaded model, a state dict
+with its config, an `Ingredient`, or anything with `.as_ingredient()`. No weights are read here, but for pickles; those
+of the Hub are fetched at the first read.
 """
 
 from __future__ import annotations
@@ -20,7 +20,16 @@ from ..types import Ingredient
 from . import hub
 from .digest import bytes_of, combined_digest, tensor_digest
 from .files import OpenFiles
-from .folder import checkpoint_of_trainer, digests_of_headers, read_config, read_specs, without_ignored
+from .folder import (
+    checkpoint_of_trainer,
+    digests_of_headers,
+    pickled_files,
+    read_config,
+    read_pickles,
+    read_specs,
+    refuse_pickle,
+    without_ignored,
+)
 from .reader import CODES, SAFE_WEIGHTS, TensorSpec, read_bytes, read_tensor
 from .vocabulary import Vocabulary, read_vocabulary
 
@@ -49,7 +58,6 @@ COMPANIONS = (
     "vocab.json",
     "vocab.txt",
 )
-_HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$|^[\w.-]+$")
 
 
 @dataclass(frozen=True)
@@ -190,7 +198,11 @@ class Checkpoint:
 
 
 def open_checkpoint(
-    source: Any, *, name: str | None = None, config: PretrainedConfig | Mapping[str, Any] | None = None
+    source: Any,
+    *,
+    name: str | None = None,
+    config: PretrainedConfig | Mapping[str, Any] | None = None,
+    allow_pickle: bool = False,
 ) -> Checkpoint:
     """Open one ingredient.
 
@@ -201,6 +213,8 @@ def open_checkpoint(
             What to call it; by default the folder's or repository's name, or the class of a model.
         config (`transformers.PretrainedConfig` or `Mapping`, *optional*):
             Of a state dict, which does not say what it is the state of.
+        allow_pickle (`bool`, *optional*, defaults to `False`):
+            Read `pytorch_model.bin` where there are no safetensors weights, with `weights_only=True`.
 
     Returns:
         [`Checkpoint`]: pinned to what is there now.
@@ -211,9 +225,9 @@ def open_checkpoint(
     if hasattr(source, "as_ingredient"):
         source = source.as_ingredient()
     if isinstance(source, Ingredient):
-        return _reopen(source)
+        return _reopen(source, allow_pickle)
     if isinstance(source, (str, os.PathLike)):
-        return _open_path(os.fspath(source), name)
+        return _open_path(os.fspath(source), name, allow_pickle)
     if hasattr(source, "state_dict") and hasattr(source, "config"):
         return _open_model(source, name or type(source).__name__)
     if isinstance(source, Mapping):
@@ -223,7 +237,7 @@ def open_checkpoint(
     )
 
 
-def open_base(source: Any, like: Checkpoint) -> Checkpoint:
+def open_base(source: Any, like: Checkpoint, *, allow_pickle: bool = False) -> Checkpoint:
     """Open a base model under the names of the ingredients that were fine-tuned from it.
 
     A base of another class (a bare body, or one with another head) goes through transformers' own loading; what it
@@ -234,6 +248,8 @@ def open_base(source: Any, like: Checkpoint) -> Checkpoint:
             As for [`open_checkpoint`].
         like (`Checkpoint`):
             An ingredient.
+        allow_pickle (`bool`, *optional*, defaults to `False`):
+            As for [`open_checkpoint`].
 
     Returns:
         [`Checkpoint`]
@@ -241,7 +257,7 @@ def open_base(source: Any, like: Checkpoint) -> Checkpoint:
     Raises:
         [`IngredientError`]: if it cannot be opened, or has nothing that the ingredient has.
     """
-    base = open_checkpoint(source)
+    base = open_checkpoint(source, allow_pickle=allow_pickle)
     shared = {name for name in like.specs if name in base.specs and base.specs[name].shape == like.specs[name].shape}
     if base.architecture == like.architecture or len(shared) == len(like.specs):
         return base
@@ -253,7 +269,7 @@ def open_base(source: Any, like: Checkpoint) -> Checkpoint:
     return replace(base, specs=_specs(tensors, base.name), tensors=tensors)
 
 
-def open_all(sources: Any, *, config: Any = None) -> tuple[Checkpoint, ...]:
+def open_all(sources: Any, *, config: Any = None, allow_pickle: bool = False) -> tuple[Checkpoint, ...]:
     """Open a sequence of sources; equal names are told apart by their parents' names or by numbers.
 
     Raises:
@@ -263,7 +279,7 @@ def open_all(sources: Any, *, config: Any = None) -> tuple[Checkpoint, ...]:
     one = isinstance(sources, (str, os.PathLike, Mapping, Ingredient))
     if one or hasattr(sources, "state_dict") or hasattr(sources, "as_ingredient"):
         raise RecipeError(f"ingredients are a list; to take one alone, write [{str(sources)[:60]}].")
-    opened = [open_checkpoint(source, config=config) for source in sources]
+    opened = [open_checkpoint(source, config=config, allow_pickle=allow_pickle) for source in sources]
     if not opened:
         raise RecipeError("a soup needs at least one ingredient, none was given. Name folders, Hub ids or models.")
     names = distinct_names([item.ingredient for item in opened])
@@ -282,16 +298,16 @@ def distinct_names(ingredients: Sequence[Ingredient]) -> list[str]:
     return [f"{name}-{names[:i].count(name) + 1}" if names.count(name) > 1 else name for i, name in enumerate(names)]
 
 
-def _reopen(ingredient: Ingredient) -> Checkpoint:
+def _reopen(ingredient: Ingredient, allow_pickle: bool) -> Checkpoint:
     """Open what a recipe refers to; digests of contents are compared where the tensors are read."""
     if ingredient.source == MEMORY:
         raise IngredientError(
             f"{ingredient.name!r} was a model in memory when the recipe was written: it cannot be fetched, only named."
         )
     if ingredient.revision:
-        opened = _open_hub(ingredient.source, ingredient.revision, ingredient.name)
+        opened = _open_hub(ingredient.source, ingredient.revision, ingredient.name, allow_pickle)
     else:
-        opened = _open_path(ingredient.source, ingredient.name)
+        opened = _open_path(ingredient.source, ingredient.name, allow_pickle)
     recorded = {file: digest for file, digest in ingredient.files.items() if not digest.startswith("stat:")}
     missing = sorted(set(recorded) - set(opened.ingredient.files))
     if missing:
@@ -309,34 +325,49 @@ def _reopen(ingredient: Ingredient) -> Checkpoint:
     return replace(opened, ingredient=replace(opened.ingredient, name=ingredient.name, files=files))
 
 
-def _open_path(source: str, name: str | None) -> Checkpoint:
+def _open_path(source: str, name: str | None, allow_pickle: bool) -> Checkpoint:
     folder = Path(source).expanduser()
     if folder.is_dir():
-        return _open_folder(folder, name)
+        return _open_folder(folder, name, allow_pickle)
     if folder.exists():
         raise IngredientError(f"{source} is a file; an ingredient is a folder with {SAFE_WEIGHTS} and config.json.")
     repo_id, _, revision = source.partition("@")
-    if _HUB_ID.match(repo_id) and not source.startswith((".", "~")):
-        return _open_hub(repo_id, revision or None, name)
-    raise IngredientError(f"{source} does not exist, and it is no Hub id (owner/name or owner/name@revision) either.")
+    if hub.split_source(repo_id) is not None:
+        return _open_hub(repo_id, revision or None, name, allow_pickle)
+    raise IngredientError(f"{source} does not exist, and it is no Hub id (owner/name, owner/name@revision) either.")
 
 
-def _open_folder(folder: Path, name: str | None) -> Checkpoint:
+def _open_folder(folder: Path, name: str | None, allow_pickle: bool) -> Checkpoint:
     folder = folder.resolve()
     name, note = name or folder.name, ""
     if chosen := checkpoint_of_trainer(folder):
         folder, why = chosen
         note = f"{name} is {folder.name}, {why}"
+    if allow_pickle and (files := pickled_files(folder)):
+        opened = _open_pickles(folder, files, name)
+        digest = opened.ingredient.files[MEMORY]
+        return replace(opened, ingredient=Ingredient(name, str(folder), files={files[-1]: digest}), note=note)
     specs, files = read_specs(folder)
     ingredient = Ingredient(name, str(folder), files=files)
     return Checkpoint(ingredient, read_config(folder), without_ignored(specs), folder, opened_as=files, note=note)
 
 
-def _open_hub(repo_id: str, revision: str | None, name: str | None) -> Checkpoint:
+def _open_pickles(folder: Path, files: Sequence[str], name: str) -> Checkpoint:
+    """Weights that torch has pickled: loaded into memory whole, and named as transformers would name them now."""
+    opened = _open_state(read_pickles(folder, files), name, read_config(folder))
+    return replace(opened, folder=folder)
+
+
+def _open_hub(source: str, revision: str | None, name: str | None, allow_pickle: bool) -> Checkpoint:
     """Pin a repository: the commit, the digests of its weight files and their headers, without the weights."""
-    pin = hub.pin(repo_id, revision)
-    folder = hub.fetch(repo_id, pin.commit, ["config.json", *COMPANIONS])
-    ingredient = Ingredient(name or repo_id.split("/")[-1], repo_id, pin.commit, pin.files)
+    pin = hub.pin(source, revision)
+    ingredient = Ingredient(name or source.split("/")[-1], source, pin.commit, pin.files)
+    if not pin.specs:
+        if not allow_pickle:
+            raise IngredientError(f"{source} holds {refuse_pickle(next(iter(pin.files)), source)}")
+        folder = hub.fetch(source, pin.commit, ["config.json", *COMPANIONS, *pin.files])
+        return replace(_open_pickles(folder, list(pin.files), ingredient.name), ingredient=ingredient)
+    folder = hub.fetch(source, pin.commit, ["config.json", *COMPANIONS])
     return Checkpoint(ingredient, read_config(folder), without_ignored(pin.specs), folder)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
+from ..checkpoints.check import label_names
 from ..checkpoints.memory import build_model
 from ..checkpoints.source import Checkpoint
 from ..errors import EvaluationError, RecipeError
@@ -31,6 +32,8 @@ class ModelTrials:
             Fills in method, parameters, type and seed of the whole merge.
         base (`Checkpoint`, *optional*):
             The base model, for methods that need it.
+        device (`str`, *optional*, defaults to `"cpu"`):
+            Where to average.
     """
 
     def __init__(
@@ -39,8 +42,11 @@ class ModelTrials:
         evaluator: Callable[[PreTrainedModel], Score | float],
         complete: Callable[[Recipe], Recipe],
         base: Checkpoint | None = None,
+        *,
+        device: str = "cpu",
     ):
         self._checkpoints = checkpoints
+        self._device = device
         self._evaluator = evaluator
         self._complete = complete
         self._base = base
@@ -57,9 +63,8 @@ class ModelTrials:
         key = recipe.fingerprint()
         if key not in self._scores:
             checkpoints = [self._checkpoints[name] for name in recipe.names]
-            self._scores[key] = as_score(
-                self._evaluator(cook_in_memory(make_plan(recipe, checkpoints, self._base), checkpoints))
-            )
+            model = cook_in_memory(make_plan(recipe, checkpoints, self._base), checkpoints, device=self._device)
+            self._scores[key] = as_score(self._evaluator(model))
             self._bar.set_postfix_str(f"{'+'.join(recipe.names)[:40]} {self._scores[key]}")
             self._bar.update()
         return self._scores[key]
@@ -95,14 +100,16 @@ def as_score(value: Any) -> Score:
         raise EvaluationError(f"the evaluator returned {value!r}; it has to return a Score or a number.") from None
 
 
-def cook_in_memory(plan: Plan, checkpoints: list[Checkpoint]) -> PreTrainedModel:
+def cook_in_memory(plan: Plan, checkpoints: Sequence[Checkpoint], *, device: str = "cpu") -> PreTrainedModel:
     """The model that a plan makes, through the same stream and the same loading as a saved soup.
 
     Args:
         plan ([`Plan`]):
             What to do.
-        checkpoints (`list[Checkpoint]`):
+        checkpoints (`Sequence[Checkpoint]`):
             The ingredients in recipe order.
+        device (`str`, *optional*, defaults to `"cpu"`):
+            Where to average; the model is on the CPU.
     """
     import torch
 
@@ -112,15 +119,23 @@ def cook_in_memory(plan: Plan, checkpoints: list[Checkpoint]) -> PreTrainedModel
     def sink(name: str, start: int, elements: torch.Tensor) -> None:
         flat[name][start : start + len(elements)] = elements
 
-    blend(plan, checkpoints, sink)
+    blend(plan, checkpoints, sink, device=device)
     return build_model(output_config(plan, checkpoints[0]), tensors)
 
 
 def output_config(plan: Plan, first: Checkpoint) -> dict[str, Any]:
-    """The configuration of a soup: that of its first ingredient, with the type that most of its numbers have."""
+    """The configuration of a soup: that of its first ingredient, with the order of labels that most ingredients have
+    and the type that most of its numbers have.
+    """
     sizes: dict[str, int] = {}
     for spec in plan.specs:
         if spec.is_floating:
             sizes[spec.dtype] = sizes.get(spec.dtype, 0) + spec.numel
     config = {key: value for key, value in first.config.items() if key not in ("_name_or_path", "torch_dtype")}
+    labels = plan.report.labels
+    if labels != label_names(config):
+        config |= {
+            "id2label": {str(index): label for index, label in enumerate(labels)},
+            "label2id": {label: index for index, label in enumerate(labels)},
+        }
     return config | {"dtype": max(sizes, key=lambda name: sizes[name])}

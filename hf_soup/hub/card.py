@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from ..checkpoints.hub import split_source
 from ..checkpoints.source import MEMORY
 from ..errors import DataError
 from ..evaluation.compare import VALIDATION, Comparison
@@ -62,7 +63,7 @@ def _metadata(recipe: Recipe, architecture: str, comparison: Comparison | None) 
     from huggingface_hub import EvalResult, ModelCardData
 
     pipeline = _pipeline(architecture)
-    hub_ids = [item.source for item in recipe.ingredients if item.revision]
+    hub_ids = list(dict.fromkeys(split_source(item.source)[0] for item in recipe.ingredients if item.revision))
     results = [
         EvalResult(
             task_type=pipeline or "other",

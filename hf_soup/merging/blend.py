@@ -127,7 +127,9 @@ def _pieces(plan: Plan, items: Sequence[Checkpoint]) -> Iterator[Piece]:
         if row and (count + numel > PIECE or _kind(step, items) != _kind(row[0], items)):
             yield Piece(tuple(row), 0, count)
             row, count = [], 0
-        if plan.additive(step) and not step.copied and numel <= PIECE:
+        if step.orders:
+            yield Piece((step,), 0, numel)
+        elif plan.additive(step) and not step.copied and numel <= PIECE:
             row.append(step)
             count += numel
         elif step.copied or plan.elementwise(step):
@@ -211,6 +213,8 @@ class _Kitchen:
 
         step = piece.steps[0]
         elements = self._elements(index, piece)
+        if step.orders and index != BASE and (order := step.orders[step.inputs.index(index)]):
+            elements = elements.reshape(step.spec.shape)[list(order)].reshape(-1)
         if self._plan.additive(step):
             if index == step.inputs[0]:
                 return elements  # is copied to `out`, and widened there

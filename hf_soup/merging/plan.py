@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from ..checkpoints.check import CheckReport, check_checkpoints
-from ..checkpoints.modules import assign_rows, group, own_prefix
+from ..checkpoints.check import CheckReport, check_checkpoints, label_names
+from ..checkpoints.modules import assign_rows, class_tensors, group, own_prefix
 from ..checkpoints.reader import CODES, TensorSpec
 from ..checkpoints.source import Checkpoint
-from ..errors import RecipeError, did_you_mean
+from ..errors import IncompatibleError, RecipeError, did_you_mean
 from ..lookup import asks_for, check_params, load_function, parameters
 from ..methods.linear import linear
 from ..tables import align
@@ -36,6 +36,9 @@ class Step(NamedTuple):
             The type to sum in: float32 for inputs of 16 bits and fewer, else float64.
         base (`bool`):
             Whether the base model's tensor is read as well.
+        orders (`tuple[tuple[int, ...] | None, ...]`):
+            For each input the order in which its rows are taken, where they are classes in another order; mostly
+            empty.
     """
 
     spec: TensorSpec
@@ -43,6 +46,7 @@ class Step(NamedTuple):
     weights: tuple[float, ...] = ()
     accumulator: str = "float64"
     base: bool = False
+    orders: tuple[tuple[int, ...] | None, ...] = ()
 
     @property
     def copied(self) -> bool:
@@ -126,7 +130,7 @@ def make_plan(recipe: Recipe, checkpoints: Sequence[Checkpoint], base: Checkpoin
     """
     method = bind_method(recipe)
     check_dtype(recipe.dtype)
-    report = check_checkpoints(checkpoints)
+    report = check_checkpoints(checkpoints, recipe.alignments)
     report.raise_for_problems()
     rows = assign_rows(checkpoints[0].specs, recipe.rows)
     if recipe.params.get("normalize", True):
@@ -137,7 +141,11 @@ def make_plan(recipe: Recipe, checkpoints: Sequence[Checkpoint], base: Checkpoin
         raise RecipeError(
             f'the method "{recipe.method}" needs what the ingredients were fine-tuned from: base_model=...'
         )
+    if base is not None:
+        _refuse_base_labels(base, report.labels)
     steps = tuple(_step(name, rows[name], recipe.dtype, checkpoints, base) for name in sorted(rows))
+    if recipe.alignments:
+        steps = _aligned(steps, recipe, checkpoints)
     if base is not None:
         plain = [step.spec.name for step in steps if not step.base and not step.copied]
         note = f"{len(plain)} tensors that the base model lacks are averaged plainly: {', '.join(plain[:4])}"
@@ -188,6 +196,27 @@ def _step(
     result = TensorSpec(name, specs[0].shape, _widest(dtypes) if dtype == "auto" else dtype)
     in_base = base is not None and name in base.specs and base.specs[name].shape == result.shape
     return Step(result, used, tuple(row[index] for index in used), "float64" if wide else "float32", in_base)
+
+
+def _refuse_base_labels(base: Checkpoint, labels: Sequence[str]) -> None:
+    """A base model with the labels in another order would be subtracted from other classes."""
+    theirs = label_names(base.config)
+    if theirs != tuple(labels) and sorted(theirs) == sorted(labels):
+        found = f"{base.name} has the labels in another order than the ingredients"
+        raise IncompatibleError([f"{found}: {list(theirs)[:6]}, not {list(labels)[:6]}"])
+
+
+def _aligned(steps: Sequence[Step], recipe: Recipe, checkpoints: Sequence[Checkpoint]) -> tuple[Step, ...]:
+    """Take the rows of the tensors that are classes in the orders of the recipe."""
+    counts = {len(order) for order in recipe.alignments.values()}
+    if len(counts) > 1:
+        raise RecipeError(f"the alignments are of {sorted(counts)} classes; ingredients of one soup have as many.")
+    names = class_tensors(checkpoints[0].specs, counts.pop())
+    orders = [recipe.alignments.get(item.name) for item in checkpoints]
+    return tuple(
+        step._replace(orders=tuple(orders[index] for index in step.inputs)) if step.spec.name in names else step
+        for step in steps
+    )
 
 
 def _widest(dtypes: Sequence[str]) -> str:

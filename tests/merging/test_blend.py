@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import strategies as st
 
+from hf_soup.checkpoints.pieces import PIECE
 from hf_soup.checkpoints.reader import CODES, TensorSpec
 from hf_soup.checkpoints.source import Checkpoint
 from hf_soup.errors import IncompatibleError, IngredientError, RecipeError
@@ -203,3 +204,70 @@ def test_float64_is_rounded_once(dtype):
     for sign in (1, -1):
         assert torch.equal(round_to(sign * (middle - step * 2**-30), dtype).double(), sign * below)
         assert torch.equal(round_to(sign * (middle + step * 2**-30), dtype).double(), sign * above)
+
+
+LARGE = 2 * PIECE + 77
+
+
+@pytest.mark.parametrize("method", ["linear", "median"])
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
+def test_tensors_of_many_pieces(method, dtype):
+    """What is larger than a piece comes out as if it were done at once."""
+    tensors = [random_tensor(i, dtype, LARGE) for i in range(3)]
+    exact = torch.stack([t.double() for t in tensors])
+    exact = exact.mean(dim=0) if method == "linear" else exact.median(dim=0).values
+    found = pour(tensors, method=method).double()
+    assert ((found - exact).abs() <= 2 * half_ulp(exact, dtype) + 1e-15).all()
+
+
+def test_many_small_tensors_of_many_kinds():
+    """Tensors that are made together are told apart again: types, weights, buffers, empty and large ones in turn."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(), (0,), (3,), (7, 5), (2, 3, 4), (PIECE,), (PIECE + 1,)]
+    kinds = ["float32", "bfloat16", "float64", "float16", "float8_e5m2"]
+    names = [f"{'ab'[i % 2]}.{i:03}" for i in range(40)]
+    items = []
+    for _ in range(3):
+        tensors = {
+            name: torch.randn(shapes[i % 7], generator=generator).to(getattr(torch, kinds[i // 3 % 5]))
+            for i, name in enumerate(names)
+        }
+        items.append({**tensors, "a.ids": torch.arange(5)})
+    found = pour(items, {"": (1, 1, 1), "a": (1, 2, 0.5)})
+    assert torch.equal(found["a.ids"], torch.arange(5))
+    for name in names:
+        weights = (1, 2, 0.5) if name.startswith("a") else (1, 1, 1)
+        exact = sum(w * item[name].double() for w, item in zip(weights, items, strict=True)) / sum(weights)
+        assert found[name].shape == exact.shape
+        tolerance = 2 * half_ulp(exact, str(found[name].dtype).removeprefix("torch.")) + 1e-4
+        assert ((found[name].double() - exact).abs() <= tolerance).all(), name
+
+
+def test_nan_among_small_tensors_names_its_tensor():
+    """Also where tensors are made together, the right one is blamed."""
+    good = {f"layer.{i}": random_tensor(i, "float32", 10) for i in range(20)}
+    bad = good | {"layer.13": torch.tensor([1.0] * 9 + [math.nan])}
+    with pytest.raises(IngredientError, match=r"'run-1' holds NaN or infinity in layer\.13:"):
+        pour([good, bad, good])
+
+
+@pytest.mark.parametrize("method", ["linear", "median"])
+def test_large_finite_numbers_are_no_infinity(method):
+    """Numbers whose sum over a tensor overflows are finite all the same."""
+    big = torch.full((1000,), 3e38)
+    assert torch.equal(pour([big, big], method=method), big)
+    half = torch.full((1000,), 60000.0, dtype=torch.float16)
+    assert torch.equal(pour([half, half], method=method), half)
+
+
+def test_any_number_of_threads_gives_the_same_bytes():
+    """The result does not depend on who makes which piece."""
+    tensors = [{"x": random_tensor(i, "bfloat16", LARGE), "y": random_tensor(i + 9, "float32", 50)} for i in range(3)]
+    before, results = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 5, 8):
+            torch.set_num_threads(threads)
+            results.append(pour(tensors, (0.3, 1.1, 2.0)))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(results[0][name], other[name]) for other in results[1:] for name in ("x", "y"))

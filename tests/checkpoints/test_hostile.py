@@ -1,0 +1,231 @@
+"""Files that somebody else made: whatever they say, either they are read as they are or a `SoupError` comes out."""
+
+import json
+import os
+import pickle
+import random
+import shutil
+import tracemalloc
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import hf_soup
+from hf_soup import testing
+from hf_soup.checkpoints.source import open_checkpoint
+
+
+@pytest.fixture
+def run(tmp_path, text_runs):
+    """A good checkpoint in one file, to be spoilt."""
+    return shutil.copytree(text_runs[0], tmp_path / "run")
+
+
+@pytest.fixture
+def sharded(tmp_path, run):
+    """The same in shards."""
+    (run / "model.safetensors").unlink()
+    testing.tiny_text_model(0).save_pretrained(run, max_shard_size="30KB")
+    return run
+
+
+def spoil_header(header, rng):
+    """One change to the header of a good file."""
+    name, other = rng.sample([key for key in header if key != "__metadata__"], 2)
+    entry = header[name]
+    begin, end = entry["data_offsets"]
+    number = rng.choice([-1, 0, 1, 7, 2**31, 2**63, 2**70, -(2**70), 0.5, "1", None, [], True, 1e400])
+    kind = rng.randrange(10)
+    if kind == 0:
+        entry["data_offsets"] = [begin + rng.choice([-4, 4, 8]), end]
+    elif kind == 1:
+        entry["data_offsets"] = [begin, number]
+    elif kind == 2:
+        entry["data_offsets"] = header[other]["data_offsets"]
+    elif kind == 3:
+        entry["shape"] = [*entry["shape"], rng.choice([2, number])]
+    elif kind == 4:
+        entry["shape"] = rng.choice([number, [number], {"a": 1}])
+    elif kind == 5:
+        entry["dtype"] = rng.choice(["F64", "I8", "BF16", "F4", "f32", number])
+    elif kind == 6:
+        del entry[rng.choice(list(entry))]
+    elif kind == 7:
+        header[name] = number
+    elif kind == 8:
+        del header[name]
+    else:
+        header[rng.choice(["", "\0", "x" * 1000, "../x"])] = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_a_corpus_of_headers(run, seed):
+    """A header that was changed in one place."""
+    rng = random.Random(seed)
+    content = (run / "model.safetensors").read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    spoil_header(header, rng)
+    text = json.dumps(header).encode()
+    size = len(text) if rng.random() < 0.9 else rng.choice([0, 1, len(text) - 1, 2**40, 2**63, 2**64 - 1])
+    (run / "model.safetensors").write_bytes(size.to_bytes(8, "little") + text + content[8 + length :])
+    with pytest.raises(hf_soup.SoupError):
+        open_checkpoint(run)
+
+
+def spoil_index(folder, index, rng):
+    """One change to an index of shards, or to what it names."""
+    weight_map = index["weight_map"]
+    name, other = rng.sample(sorted(weight_map), 2)
+    shards = sorted(set(weight_map.values()))
+    path = rng.choice(
+        ["../out.safetensors", str(folder.parent / "out.safetensors"), "sub/x.safetensors", "..", "", "."]
+    )
+    kind = rng.randrange(10)
+    if kind == 0:
+        weight_map[name] = path
+    elif kind == 1:
+        weight_map[name] = rng.choice([1, None, [], {}, "config.json", "model-9.safetensors", "x\0.safetensors"])
+    elif kind == 2:
+        weight_map[name] = next(shard for shard in shards if shard != weight_map[name])
+    elif kind == 3:
+        del weight_map[name]
+    elif kind == 4:
+        weight_map["not.there"] = weight_map[other]
+    elif kind == 5:
+        index["weight_map"] = rng.choice([[], {}, None, "x", 3, [["a", "b"]], [1, 2]])
+    elif kind == 6:
+        del index["weight_map"]
+    elif kind == 7:
+        (folder / shards[0]).unlink()
+    elif kind == 8:
+        shutil.copy(folder / shards[0], folder / shards[1])
+    else:
+        extra = {**load_file(folder / shards[0]), "extra": torch.zeros(2)}
+        save_file(extra, folder / shards[0])
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_a_corpus_of_indexes(sharded, seed):
+    """An index that was changed in one place, or shards that it does not describe."""
+    path = sharded / "model.safetensors.index.json"
+    save_file({"classifier.bias": torch.zeros(2)}, sharded.parent / "out.safetensors")
+    index = json.loads(path.read_text())
+    spoil_index(sharded, index, random.Random(seed))
+    path.write_text(json.dumps(index))
+    with pytest.raises(hf_soup.SoupError):
+        open_checkpoint(sharded)
+
+
+def test_a_link_out_of_the_folder(sharded):
+    """A shard that is a link to somewhere else is not read; a link inside the folder is."""
+    shard = sorted(sharded.glob("*.safetensors"))[0]
+    inside = sharded / "real.bin"
+    shard.rename(inside)
+    shard.symlink_to(inside.name)
+    open_checkpoint(sharded)
+    shard.unlink()
+    outside = inside.rename(sharded.parent / "outside")
+    shard.symlink_to(outside)
+    with pytest.raises(hf_soup.IngredientError, match="a link out of its folder"):
+        open_checkpoint(sharded)
+
+
+def test_an_enormous_header_costs_nothing(run):
+    """A header of 100 MB is refused by its length, without reading it."""
+    with (run / "model.safetensors").open("wb") as file:
+        file.write((100_000_000).to_bytes(8, "little"))
+        file.truncate(8 + 100_000_000)
+    tracemalloc.start()
+    try:
+        with pytest.raises(hf_soup.IngredientError, match="100,000,000 bytes, which no model needs"):
+            open_checkpoint(run)
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_remote_code_is_never_asked_for(tmp_path, run, text_runs):
+    """A model that only its repository's code can build is refused; code that is not needed is not mentioned again."""
+    config = json.loads((run / "config.json").read_text()) | {"auto_map": {"AutoModel": "evil--modeling.Evil"}}
+    (run / "config.json").write_text(json.dumps(config))
+    (run / "modeling.py").write_text("raise SystemExit('this ran')")
+    soup = hf_soup.merge([run, text_runs[1]])
+    assert "auto_map" not in json.loads((soup.save_pretrained(tmp_path / "soup") / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(config | {"architectures": ["EvilForSequenceClassification"]}))
+    with pytest.raises(hf_soup.IngredientError, match="code from a repository is not run"):
+        hf_soup.merge([run, text_runs[1]])
+
+
+@pytest.fixture
+def pickled(run):
+    """A checkpoint whose weights are a pickle, as older ones are."""
+    torch.save(load_file(run / "model.safetensors"), run / "pytorch_model.bin")
+    (run / "model.safetensors").unlink()
+    return run
+
+
+def test_pickles_are_read_when_allowed(tmp_path, pickled, text_runs):
+    """They give the soup of the safetensors, in one file or in shards, and the recipe needs the same permission."""
+    with pytest.raises(hf_soup.IngredientError, match="allow_pickle=True"):
+        hf_soup.merge([pickled, text_runs[1]])
+    folder = hf_soup.merge([pickled, text_runs[1]], allow_pickle=True).save_pretrained(tmp_path / "soup")
+    direct = hf_soup.merge(text_runs[:2]).save_pretrained(tmp_path / "direct")
+    assert (folder / "model.safetensors").read_bytes() == (direct / "model.safetensors").read_bytes()
+    recorded = hf_soup.load_recipe(folder).ingredients[0]
+    assert recorded.source == str(pickled)
+    assert recorded.files["pytorch_model.bin"].startswith("xxh3-128:")
+    with pytest.raises(hf_soup.IngredientError, match="allow_pickle=True"):
+        hf_soup.cook(folder, output_dir=tmp_path / "again")
+    again = hf_soup.cook(folder, output_dir=tmp_path / "again", allow_pickle=True).folder
+    assert (again / "model.safetensors").read_bytes() == (direct / "model.safetensors").read_bytes()
+    assert hf_soup.check([pickled, text_runs[1]], allow_pickle=True).ok
+
+    state = torch.load(pickled / "pytorch_model.bin")
+    names = sorted(state)
+    (pickled / "pytorch_model.bin").unlink()
+    weight_map = {name: f"pytorch_model-{index > 8}.bin" for index, name in enumerate(names)}
+    for file in set(weight_map.values()):
+        torch.save({name: state[name] for name in names if weight_map[name] == file}, pickled / file)
+    (pickled / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    sharded = hf_soup.merge([pickled, text_runs[1]], allow_pickle=True).save_pretrained(tmp_path / "sharded")
+    assert (sharded / "model.safetensors").read_bytes() == (direct / "model.safetensors").read_bytes()
+
+
+def test_a_pickle_that_changed_is_noticed(tmp_path, pickled, text_runs):
+    """Its digest is compared when the recipe is cooked again."""
+    folder = hf_soup.merge([pickled, text_runs[1]], allow_pickle=True).save_pretrained(tmp_path / "soup")
+    state = torch.load(pickled / "pytorch_model.bin")
+    state["classifier.bias"] += 1
+    torch.save(state, pickled / "pytorch_model.bin")
+    with pytest.raises(hf_soup.IngredientError, match="has changed"):
+        hf_soup.cook(folder, output_dir=tmp_path / "again", allow_pickle=True)
+
+
+class Attack:
+    """What runs a command when it is unpickled without care."""
+
+    def __reduce__(self):
+        return os.mkdir, ("attacked",)
+
+
+@pytest.mark.parametrize("content", ["attack", "attack in a tensor's place", "list", "nested", "noise", "empty"])
+def test_a_pickle_is_tensors_or_nothing(pickled, content, monkeypatch):
+    """Allowed or not, no code runs; what holds more than tensors is refused."""
+    monkeypatch.chdir(pickled)
+    path = pickled / "pytorch_model.bin"
+    state = torch.load(path)
+    if content == "attack":
+        path.write_bytes(pickle.dumps(Attack(), protocol=2))
+    elif content == "attack in a tensor's place":
+        torch.save(state | {"x": Attack()}, path)
+    elif content == "list":
+        torch.save([1, 2], path)
+    elif content == "nested":
+        torch.save({"state_dict": state}, path)
+    else:
+        path.write_bytes(b"noise" if content == "noise" else b"")
+    with pytest.raises(hf_soup.IngredientError, match=r"as tensors alone|something else than tensors"):
+        open_checkpoint(pickled, allow_pickle=True)
+    assert not (pickled / "attacked").exists()
