@@ -70,7 +70,9 @@ def make_models(folder: Path, case: str) -> list[Path]:
     with torch.device("meta"):
         shapes = getattr(transformers, fields["architectures"][0])(config).state_dict()
     folders = [folder / case / f"model-{index:02}" for index in range(count)]
-    for index, path in enumerate(path for path in folders if not (path / "config.json").exists()):
+    for index, path in enumerate(folders):
+        if (path / "config.json").exists():  # written last
+            continue
         click.echo(f"making {path}", err=True)
         path.mkdir(parents=True, exist_ok=True)
         generator = torch.Generator().manual_seed(index)

@@ -8,14 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from .checkpoints.check import CheckReport, check_checkpoints
-from .checkpoints.check import align_labels as align
-from .checkpoints.modules import Module, list_modules
+from .checkpoints.check import CheckReport, check_checkpoints, label_orders
+from .checkpoints.modules import Module, list_modules, names_without
 from .checkpoints.pieces import check_device
 from .checkpoints.relation import relate
 from .checkpoints.source import Checkpoint, open_all, open_base, open_checkpoint
 from .data import load_data
-from .errors import RecipeError, did_you_mean
+from .errors import IngredientError, RecipeError, did_you_mean
 from .evaluation.compare import TEST, VALIDATION, Comparison, Entry, compare_models
 from .evaluation.evaluator import Evaluator, task_of
 from .evaluation.trials import ModelTrials, NoTrials, as_score, cook_in_memory
@@ -37,7 +36,12 @@ UNIFORM = "uniform soup"
 
 
 def check(
-    ingredients: Sequence[Any], base_model: Any = None, *, deep: bool = False, allow_pickle: bool = False
+    ingredients: Sequence[Any],
+    base_model: Any = None,
+    *,
+    deep: bool = False,
+    allow_pickle: bool = False,
+    config: PretrainedConfig | Mapping[str, Any] | None = None,
 ) -> CheckReport:
     """Tell whether checkpoints can be averaged, from their headers and configurations.
 
@@ -50,6 +54,8 @@ def check(
             Read the weights as well, and tell whether they look like fine-tunes of one model.
         allow_pickle (`bool`, *optional*, defaults to `False`):
             As for [`merge`].
+        config (`transformers.PretrainedConfig` or `Mapping`, *optional*):
+            Of ingredients that are state dicts.
 
     Returns:
         [`CheckReport`]: every problem and what to look out for; `.table()` prints it.
@@ -57,25 +63,35 @@ def check(
     Raises:
         [`IngredientError`]: if one cannot be opened at all, or the base model has no tensor in common with them.
     """
-    checkpoints = open_all(ingredients, allow_pickle=allow_pickle)
+    checkpoints = open_all(ingredients, config=config, allow_pickle=allow_pickle)
     report = check_checkpoints(checkpoints)
-    base = open_base(base_model, checkpoints[0], allow_pickle=allow_pickle) if base_model is not None else None
-    if base is not None:
-        lacking = [name for name in checkpoints[0].specs if name not in base.specs]
+    base = None
+    if base_model is not None:  # a deep check reads it, under the names that the ingredients have
+        is_deep = {"like": checkpoints[0]} if deep and report.ok else {}
+        base = (open_base if is_deep else open_checkpoint)(base_model, allow_pickle=allow_pickle, **is_deep)
+        lacking = names_without(checkpoints[0].specs, base.specs)
+        if len(lacking) == len(checkpoints[0].specs):
+            raise IngredientError(
+                f"{base.name!r} is no base of {checkpoints[0].name!r}: they have no tensor in common."
+            )
         note = f"{base.name} lacks {len(lacking)} of their tensors: {', '.join(lacking[:4])}"
         report = replace(report, notes=report.notes + ((note,) if lacking else ()))
     if deep and report.ok:
         relation = relate(checkpoints, base)
         report = replace(report, relation=relation, notes=report.notes + relation.notes)
+    elif deep:
+        report = replace(report, notes=(*report.notes, "the weights were not read: there are problems without them"))
     return report
 
 
-def modules(ingredient: Any) -> tuple[Module, ...]:
+def modules(ingredient: Any, *, allow_pickle: bool = False) -> tuple[Module, ...]:
     """List the named modules of a checkpoint, which can have weights of their own in a soup.
 
     Args:
         ingredient (`str`, `os.PathLike`, `PreTrainedModel` or [`Ingredient`]):
             One of what [`merge`] takes.
+        allow_pickle (`bool`, *optional*, defaults to `False`):
+            As for [`merge`].
 
     Returns:
         `tuple[Module, ...]`: name, number of tensors and of parameters of each; from the names alone.
@@ -83,7 +99,7 @@ def modules(ingredient: Any) -> tuple[Module, ...]:
     Raises:
         [`IngredientError`]: if it cannot be opened.
     """
-    return list_modules(open_checkpoint(ingredient).specs.values())
+    return list_modules(open_checkpoint(ingredient, allow_pickle=allow_pickle).specs.values())
 
 
 def merge(
@@ -149,7 +165,7 @@ def merge(
         raise RecipeError('an evaluator is for a strategy that chooses by it: add strategy="greedy".')
     check_device(device)
     candidates = open_all(ingredients, config=config, allow_pickle=allow_pickle)
-    alignments = align(candidates) if align_labels else {}
+    alignments = label_orders(candidates) if align_labels else {}
     if base_model is None and _needs_base(method):
         base_model = getattr(ingredients, "base_model", None)  # a sweep knows what its runs started from
     base = open_base(base_model, candidates[0], allow_pickle=allow_pickle) if base_model is not None else None
@@ -335,7 +351,7 @@ def compare(
     for name, evaluator in bound.items():
         if not isinstance(evaluator, Evaluator):
             raise RecipeError(f"compare needs the examples themselves: give an Evaluator or a data set as {name}.")
-    alignments = align(candidates)
+    alignments = label_orders(candidates)
     entries = [Entry(item.name, "ingredient", _loader([item], alignments)) for item in candidates]
     if UNIFORM not in soups:
         entries.append(Entry(UNIFORM, "uniform", _loader(candidates, alignments)))  # not kept in memory

@@ -226,25 +226,27 @@ def cook_command(file: str, output: str | None, form: str, **options: Any) -> No
 
 @main.command("modules")
 @click.argument("ingredient")
+@allow_pickle_option
 @output_options
-def modules_command(ingredient: str, form: str) -> None:
+def modules_command(ingredient: str, allow_pickle: bool, form: str) -> None:
     """List the named modules of INGREDIENT (a folder or Hub id), which can have weights of their own."""
     import hf_soup
 
-    found = hf_soup.modules(ingredient)
+    found = hf_soup.modules(ingredient, allow_pickle=allow_pickle)
     lines = [["module", "tensors", "parameters"], *([m.name, str(m.tensors), f"{m.parameters:,}"] for m in found)]
     _show(form, "\n".join(module.name for module in found), [module._asdict() for module in found], align(lines))
 
 
 @main.command("plan")
 @click.argument("recipe", type=click.Path(exists=True))
+@allow_pickle_option
 @output_options
-def plan_command(recipe: str, form: str) -> None:
+def plan_command(recipe: str, allow_pickle: bool, form: str) -> None:
     """Show what cooking RECIPE (a soup_recipe.yaml or the folder of a soup) would do; only headers are read."""
     from hf_soup.api import cook_recipe
     from hf_soup.recipes import load_recipe
 
-    plan = cook_recipe(load_recipe(recipe)).plan
+    plan = cook_recipe(load_recipe(recipe), allow_pickle=allow_pickle).plan
     steps = [{**step.spec._asdict(), "inputs": step.inputs, "weights": step.weights} for step in plan.steps]
     _show(form, "\n".join(spec.name for spec in plan.specs), steps, plan.table())
 

@@ -17,7 +17,7 @@ from .errors import RecipeError, did_you_mean
 
 
 FOLDERS = {"method": "methods", "strategy": "strategies", "task": "tasks"}
-GIVEN = ("base", "out")  # what a method asks for by name and the plan provides, so no parameter of a recipe
+GIVEN = ("base", "out", "rng")  # what a method asks for by name and is given, so no parameter of a recipe
 OTHER = {"method": "strategy", "strategy": "method"}
 
 

@@ -12,13 +12,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tqdm.auto import tqdm
-
 from .checkpoints.digest import combined_digest
 from .checkpoints.modules import head_names
 from .checkpoints.relation import unrelated_heads
 from .checkpoints.source import GENERATION, Checkpoint
-from .checkpoints.writer import refuse_target, staged_folder, weight_files
+from .checkpoints.writer import as_output_error, refuse_target, staged_folder, weight_files
 from .evaluation.compare import PICTURE, Comparison
 from .evaluation.trials import cook_in_memory, output_config
 from .hub.card import render_card
@@ -120,7 +118,8 @@ class Soup:
             [`OutputError`]: if the folder exists, holds an ingredient, or cannot be written.
             [`IngredientError`]: if an ingredient holds NaN, or is not what the recipe was made from.
         """
-        sources = [item.folder for item in self.candidates if item.folder]
+        inputs = [*self.candidates, *([self.plan.base] if self.plan.base else [])]
+        sources = [item.folder for item in inputs if item.folder]
         target = refuse_target(save_directory, overwrite=overwrite, keep=sources)
         with staged_folder(target, overwrite=overwrite) as stage:
             recipe = self._write_weights(stage, max_shard_size)
@@ -162,7 +161,7 @@ class Soup:
         Returns:
             `huggingface_hub.CommitInfo`
         """
-        with tempfile.TemporaryDirectory() as folder:
+        with as_output_error(tempfile.gettempdir()), tempfile.TemporaryDirectory() as folder:
             stage = Path(folder)
             recipe = self._write_weights(stage, max_shard_size)
             self._write_rest(stage, recipe, dump_recipe(recipe))
@@ -189,13 +188,8 @@ class Soup:
 
     def _write_weights(self, folder: Path, max_shard_size: int | str) -> Recipe:
         """Pour, and return the recipe with the digests of what went in and what came out."""
-        with (
-            weight_files(folder, self.plan.specs, max_shard_size=max_shard_size) as files,
-            tqdm(desc="Merging", total=self.plan.nbytes, unit="B", unit_scale=True, leave=False) as bar,
-        ):
-            read = blend(
-                self.plan, self.checkpoints, files.write, digests=True, device=self.device, progress=bar.update
-            )
+        with weight_files(folder, self.plan.specs, max_shard_size=max_shard_size) as files:
+            read = blend(self.plan, self.checkpoints, files.write, digests=True, device=self.device)
         self._warn_of_heads()
         written = files.digests()
         poured = tuple(
@@ -209,8 +203,8 @@ class Soup:
         expected = self.recipe.output.get("digest")
         if expected and expected != output["digest"]:
             warnings.warn(
-                f"the soup's digest is {output['digest']}, the recipe says {expected}: it was cooked with other "
-                f"versions ({self.recipe.versions}).",
+                f"the soup's digest is {output['digest']}, the recipe says {expected}: it was changed, or made with "
+                f"other versions ({self.recipe.versions}).",
                 stacklevel=3,
             )
         return replace(self.recipe, ingredients=poured, base_model=base, output=output, versions=versions())

@@ -137,6 +137,41 @@ def test_pickles_on_the_hub(tmp_path, hub, text_runs):
     assert (again / "model.safetensors").read_bytes() == (local / "model.safetensors").read_bytes()
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"[1]",
+        b'{"a": 1}',
+        b'{"a": {"dtype": "F32", "shape": ["ab", 10000000000], "data_offsets": [0, 4]}}',
+        b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": 4}}',
+        b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 8]}}',
+        b'{"a": {"dtype": "F32", "shape": [' + b"1" * 5000 + b'], "data_offsets": [0, 4]}}',
+        b"[" * 90_000,
+        b"{}",
+    ],
+)
+def test_a_hostile_repository(hub, text_runs, tmp_path, header):
+    """Whatever a header on the Hub says, it is refused before anything is fetched."""
+    folder = shutil.copytree(text_runs[0], tmp_path / "run")
+    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    repo_id = f"{hub.user}/{tmp_path.name}"[:90]
+    create_repo(repo_id, exist_ok=True)
+    upload_folder(repo_id=repo_id, folder_path=folder)
+    with pytest.raises(hf_soup.IngredientError):
+        hf_soup.check([repo_id])
+
+
+def test_a_long_header_on_the_hub(hub, text_runs, tmp_path):
+    """A header that is longer than what is asked for at first is fetched in two parts."""
+    folder = shutil.copytree(text_runs[0], tmp_path / "run")
+    state = {f"{'x' * 900}.{index}": torch.zeros(2) for index in range(200)}
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    repo_id = f"{hub.user}/{tmp_path.name}-long"
+    create_repo(repo_id)
+    upload_folder(repo_id=repo_id, folder_path=folder)
+    assert hf_soup.check([repo_id, repo_id]).tensors == 200
+
+
 def test_a_deep_check_fetches(hub, published):
     """The shallow check of repositories fetches no weights, the deep one does."""
     relation = hf_soup.check(published, deep=True).relation

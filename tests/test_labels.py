@@ -10,6 +10,8 @@ from safetensors.torch import load_file, save_file
 
 import hf_soup
 from hf_soup import testing
+from hf_soup.checkpoints.modules import class_tensors
+from hf_soup.checkpoints.reader import TensorSpec
 
 
 LABELS = ("no", "maybe", "yes", "never")
@@ -118,6 +120,14 @@ def test_what_cannot_be_aligned(tmp_path, runs, mixed):
     for alignments in ({"b": (0, 1)}, {"a": (0, 0, 1)}, {"a": (1, 2)}):
         with pytest.raises(hf_soup.RecipeError, match="permutes the classes of an ingredient"):
             hf_soup.Recipe((hf_soup.Ingredient("a", "a"),), (1,), alignments=alignments)
+
+
+def test_without_a_head_that_can_be_told(runs):
+    """Where no prefix tells the head from the body, other tensors may have as many rows as there are classes."""
+    names = ("conv1.weight", "layer1.0.weight", "layer2.0.weight", "fc.weight", "fc.bias")
+    specs = {name: TensorSpec(name, (4, 2), "float32") for name in names}
+    with pytest.raises(hf_soup.RecipeError, match="no tensor of the head has 4 rows"):
+        class_tensors(specs, 4)
 
 
 def test_a_base_with_its_labels_in_another_order(tmp_path, runs):

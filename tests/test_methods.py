@@ -134,3 +134,48 @@ def test_a_base_that_changed_is_refused(tmp_path, text_runs):
     testing.save_text_model(testing.tiny_text_model(10), base)
     with pytest.raises(hf_soup.IngredientError, match="'base' are not those that the recipe was made from"):
         hf_soup.cook(folder, output_dir=tmp_path / "again")
+
+
+def noisy(tensors, weights, *, rng):
+    """The first tensor with noise."""
+    (first, *_) = tensors
+    return first + torch.randn(first.shape, generator=rng, dtype=first.dtype)
+
+
+def test_random_numbers_belong_to_seed_and_tensor(tmp_path, text_runs):
+    """A method that asks for `rng` gives the same in shards and in any order, and something else by another seed."""
+    folders = [
+        hf_soup.merge(text_runs, method="test_methods:noisy", seed=seed).save_pretrained(
+            tmp_path / str(index), max_shard_size=size
+        )
+        for index, (seed, size) in enumerate(((1, "50GB"), (1, "20KB"), (2, "50GB")))
+    ]
+    one, shards, other = (
+        {name: tensor for path in folder.glob("*.safetensors") for name, tensor in load_file(path).items()}
+        for folder in folders
+    )
+    assert all(torch.equal(one[name], shards[name]) for name in one)
+    assert not any(torch.equal(one[name], other[name]) for name in one)
+    assert not torch.equal(one["bert.pooler.dense.bias"], one["bert.encoder.layer.0.output.dense.bias"])
+
+
+def against_base(tensors, weights, *, base, out):
+    """The sum of the changes."""
+    out.copy_(next(tensors))
+    for tensor in tensors:
+        out += tensor
+    return out.div_(len(weights)).sub_(base).add_(base)
+
+
+def test_a_base_is_not_lost_among_the_sums(text_runs):
+    """A method may ask for both the base and memory to sum in."""
+    soup = hf_soup.merge(text_runs[:1] * 3, method="test_methods:against_base", base_model=text_runs[1]).model
+    start = load_file(text_runs[0] / "model.safetensors")
+    assert all(torch.allclose(tensor, start[name], atol=1e-6) for name, tensor in soup.state_dict().items())
+
+
+@pytest.mark.parametrize("weights", [(0.1, 0.2, 0.3), (1.0, 2.0, 3.0)])
+def test_a_median_between_two_is_found_whatever_the_unit(weights):
+    """Weights that fall evenly on either side do so also when their sums are rounded."""
+    a, b, c = (torch.tensor([x], dtype=torch.float64) for x in (3.0, 2.0, 1.0))
+    assert median(iter([a, b, c]), weights).item() == 1.5

@@ -5,12 +5,13 @@ import math
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 import transformers
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import hf_soup
 from hf_soup import testing
@@ -349,3 +350,89 @@ def test_greedy_scores_the_soup_that_is_saved(tmp_path, text_runs):
     assert set(soup.scores) == {"run-0", "run-1", "run-2"}
     assert {"strategy": "greedy", "metric": "accuracy", "split": "validation"}.items() <= soup.recipe.selection.items()
     assert soup.recipe.selection["dataset"]["rows"] == 50
+
+
+@pytest.fixture
+def large_runs(tmp_path):
+    """Two checkpoints with tensors of more than one piece, one of them in shards."""
+    folders = []
+    for seed, size in ((0, "50GB"), (1, "1MB")):
+        model = testing.tiny_text_model(seed, vocab_size=9001)  # 288,032 numbers in the embeddings
+        folders.append(testing.save_text_model(model, tmp_path / f"large-{seed}"))
+        if seed:
+            (folders[1] / "model.safetensors").unlink()
+            model.save_pretrained(folders[1], max_shard_size=size)
+    return folders
+
+
+@pytest.mark.parametrize("size", ["50GB", "500KB"])
+def test_large_tensors_from_disk_to_disk(tmp_path, large_runs, size):
+    """Tensors of several pieces come from files and shards and go to files and shards whole."""
+    soup = hf_soup.merge(large_runs, weights=[1, 3])
+    folder = soup.save_pretrained(tmp_path / "soup", max_shard_size=size)
+    states = [
+        {name: tensor for path in run.glob("*.safetensors") for name, tensor in load_file(path).items()}
+        for run in (*large_runs, folder)
+    ]
+    for name, tensor in states[2].items():
+        assert torch.equal(tensor, ((states[0][name].double() + states[1][name].double() * 3) / 4).float()), name
+    digests = {name: tensor_digest(tensor) for name, tensor in states[2].items()}
+    assert hf_soup.load_recipe(folder).output["digest"] == combined_digest(digests)
+    assert same(soup.model.state_dict(), states[2])
+
+
+def test_models_in_memory_of_any_layout(tmp_path, text_runs):
+    """Transposed and expanded tensors of a loaded model are read as what they stand for."""
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(text_runs[0])
+    layer = model.bert.pooler.dense
+    layer.weight.data = layer.weight.data.T.contiguous().T
+    layer.bias.data = torch.zeros(1).expand(32)
+    expected = transformers.AutoModelForSequenceClassification.from_pretrained(text_runs[0])
+    expected.bert.pooler.dense.bias.data.zero_()
+    soup = hf_soup.merge([model, text_runs[1]]).model.state_dict()
+    assert same(soup, hf_soup.merge([expected, text_runs[1]]).model.state_dict())
+
+
+def test_a_part_of_an_ingredient_has_a_digest_of_its_own(tmp_path, text_runs):
+    """Where a row of weights leaves tensors out, the digest says so, and is compared with its like alone."""
+    whole = hf_soup.load_recipe(hf_soup.merge(text_runs[:2]).save_pretrained(tmp_path / "whole"))
+    rows = {"": [1, 1], "classifier": [1, 0]}
+    part = hf_soup.load_recipe(hf_soup.merge(text_runs[:2], weights=rows).save_pretrained(tmp_path / "part"))
+    found = [item.files["model.safetensors"].split(":")[0] for item in part.ingredients]
+    assert found[0] == "xxh3-128"
+    assert found[1].startswith("xxh3-128/")
+    again = hf_soup.merge(whole.ingredients, weights=rows).save_pretrained(tmp_path / "again")  # as in one, less of it
+    assert hf_soup.load_recipe(again).ingredients == whole.ingredients
+    assert hf_soup.cook(tmp_path / "part", output_dir=tmp_path / "cooked").folder
+    state = load_file(text_runs[2] / "model.safetensors")
+    shutil.copytree(text_runs[1], tmp_path / "changed")
+    save_file(state, tmp_path / "changed" / "model.safetensors", metadata={"format": "pt"})
+    other = [part.ingredients[0], replace(part.ingredients[1], source=str(tmp_path / "changed"))]
+    with pytest.raises(hf_soup.IngredientError, match="has changed"):
+        hf_soup.merge(other, weights=rows).save_pretrained(tmp_path / "wrong")
+
+
+def test_a_base_is_never_overwritten(tmp_path, text_runs):
+    """A soup may not replace the model that it was made from."""
+    base = shutil.copytree(text_runs[2], tmp_path / "base")
+    with pytest.raises(hf_soup.OutputError, match="would be lost"):
+        hf_soup.merge(text_runs[:2], method="ties", base_model=base).save_pretrained(base, overwrite=True)
+    assert (base / "model.safetensors").is_file()
+
+
+def test_an_unknown_device(text_runs):
+    """A device that is not there is told before anything is read."""
+    with pytest.raises(hf_soup.RecipeError, match="device='cuda:99'"):
+        hf_soup.merge(text_runs, device="cuda:99")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("method", ["linear", "median", "ties"])
+@pytest.mark.parametrize("dtype", ["auto", "bfloat16"])
+def test_a_gpu_makes_the_same_bytes(tmp_path, large_runs, method, dtype):
+    """Where it is averaged makes no difference."""
+    options = {"method": method, "dtype": dtype, "weights": [0.3, 1.7]}
+    options |= {"base_model": large_runs[0]} if method == "ties" else {}
+    here = hf_soup.merge(large_runs, **options).save_pretrained(tmp_path / "cpu")
+    there = hf_soup.merge(large_runs, device="cuda", **options).save_pretrained(tmp_path / "cuda")
+    assert (here / "model.safetensors").read_bytes() == (there / "model.safetensors").read_bytes()

@@ -113,6 +113,9 @@ def check_checkpoints(
     shapes = {
         key: _usual([c for c in checkpoints if key in c.specs], lambda c, k=key: c.specs[k].shape) for key in keys
     }
+    kinds = {
+        key: _usual([c for c in checkpoints if key in c.specs], lambda c, k=key: _kind(c.specs[k])) for key in keys
+    }
     problems = []
     for item in checkpoints:
         if item.architecture != usual_architecture:
@@ -120,6 +123,7 @@ def check_checkpoints(
             continue  # its tensors differ of course
         problems += _key_problems(item, keys)
         problems += _shape_problems(item, shapes)
+        problems += _kind_problems(item, kinds)
         problems += _label_problems(item.name, labels[item.name], usual_labels)
     problems += _vocabulary_problems(checkpoints)
     if not problems:
@@ -139,7 +143,7 @@ def check_checkpoints(
     )
 
 
-def align_labels(checkpoints: Sequence[Checkpoint]) -> dict[str, tuple[int, ...]]:
+def label_orders(checkpoints: Sequence[Checkpoint]) -> dict[str, tuple[int, ...]]:
     """For ingredients that have the usual labels in another order: which of their classes is the usual 0, 1, ...
 
     Args:
@@ -210,6 +214,19 @@ def _shape_problems(item: Checkpoint, shapes: dict[str, tuple[int, ...]]) -> lis
         if spec and spec.shape != shape:
             found.append(f"{item.name}: {key} has the shape {list(spec.shape)}, the others {list(shape)}")
     return found
+
+
+def _kind(spec: TensorSpec) -> str:
+    """Floating-point types can be mixed; a whole number goes with its like alone."""
+    return "floating-point" if spec.is_floating else spec.dtype
+
+
+def _kind_problems(item: Checkpoint, kinds: Mapping[str, str]) -> list[str]:
+    return [
+        f"{item.name}: {key} is {item.specs[key].dtype}, of the others it is {kind}"
+        for key, kind in kinds.items()
+        if key in item.specs and _kind(item.specs[key]) != kind
+    ]
 
 
 def _label_problems(name: str, labels: tuple[str, ...], usual: tuple[str, ...]) -> list[str]:

@@ -54,12 +54,20 @@ def tensor_digest(tensor: torch.Tensor) -> str:
     return _joined(_of_pieces(bytes_of(tensor), tensor.dtype.itemsize))
 
 
-def combined_digest(digests: Mapping[str, str]) -> str:
-    """One digest over {tensor name: digest}, sorted by name: independent of order and of sharding."""
+def combined_digest(digests: Mapping[str, str], *, part: bool = False) -> str:
+    """One digest over {tensor name: digest}, sorted by name: independent of order and of sharding.
+
+    Args:
+        digests (`Mapping[str, str]`):
+            Of each tensor.
+        part (`bool`, *optional*, defaults to `False`):
+            Whether these are not all tensors; their number is told then, as in `xxh3-128/57:`.
+    """
     import xxhash
 
     lines = "".join(f"{name}:{digest}\n" for name, digest in sorted(digests.items()))
-    return "xxh3-128:" + xxhash.xxh3_128_hexdigest(lines.encode())
+    kind = f"xxh3-128/{len(digests)}" if part else "xxh3-128"
+    return f"{kind}:{xxhash.xxh3_128_hexdigest(lines.encode())}"
 
 
 def _of_pieces(data: memoryview, itemsize: int) -> bytes:

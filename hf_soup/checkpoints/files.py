@@ -10,7 +10,7 @@ import io
 import os
 
 
-HANDLES = 256  # open at once; systems allow 1,024 and more
+HANDLES = 100  # open at once; some systems allow 256 in all
 
 
 class OpenFiles:

@@ -5,9 +5,10 @@ It reads headers and small files, and weights only of pickles that the user allo
 
 from __future__ import annotations
 
-import json
+import os
 import pickle
 import re
+import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from .reader import (
     SAFE_WEIGHTS,
     TensorSpec,
     read_headers,
+    read_json,
     read_raw_header,
     shard_files,
 )
@@ -29,27 +31,39 @@ if TYPE_CHECKING:
 
 
 # What torch raises for a pickle that is damaged, or holds more than tensors.
-DAMAGED = (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError, IndexError)
+DAMAGED = (
+    *(pickle.UnpicklingError, struct.error, RuntimeError, OSError, EOFError, ValueError, LookupError, AttributeError),
+    *(TypeError, AssertionError, MemoryError),
+)
+_CHECKPOINT = re.compile(r"checkpoint-([0-9]{1,18})")
+CODE = ("auto_map", "attn_implementation", "_attn_implementation")  # in a configuration: what to run
+QUANTISED = ("quantize_config.json", "quant_config.json")  # beside older GPTQ and AWQ checkpoints
 # Buffers of older files that transformers ignores on load and no longer writes: they make no two files different.
 IGNORED = re.compile(r"(^|\.)position_ids$|(^|\.)rotary_emb\.inv_freq$")
 
 
 def checkpoint_of_trainer(folder: Path) -> tuple[Path, str] | None:
     """Of a Trainer's folder without weights of its own: the checkpoint that it called best, else the last, and why."""
-    if (folder / SAFE_WEIGHTS).is_file() or (folder / SAFE_INDEX).is_file():
+    if has_weights(folder):
         return None
-    numbered = [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
-    last = max(numbered, key=lambda path: int(path.name.removeprefix("checkpoint-")), default=None)
-    if last is None:
+    numbered = {int(match[1]): path for path in folder.iterdir() if (match := _CHECKPOINT.fullmatch(path.name))}
+    if not numbered:
         return None
+    last = numbered[max(numbered)]
     try:
-        state = json.loads((last / "trainer_state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        state = dict(read_json(last / "trainer_state.json"))
+    except (OSError, TypeError, ValueError, IngredientError):
         state = {}
-    best = Path(state.get("best_model_checkpoint") or "").name
-    if best and (folder / best).is_dir():
+    best = os.path.basename(str(state.get("best_model_checkpoint")))
+    if _CHECKPOINT.fullmatch(best) and (folder / best).is_dir():
         return folder / best, f"the best one (metric {state.get('best_metric')})"
     return last, "the last one"
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether a folder holds the weights of a model itself, in either format."""
+    singles = (SAFE_WEIGHTS, PICKLED_WEIGHTS)
+    return any((folder / f"{single}{end}").is_file() for single in singles for end in ("", ".index.json"))
 
 
 def read_specs(folder: Path) -> tuple[dict[str, TensorSpec], dict[str, str]]:
@@ -99,7 +113,9 @@ def read_pickles(folder: Path, files: Sequence[str]) -> dict[str, torch.Tensor]:
         except DAMAGED as error:
             reason = (str(error) or type(error).__name__).splitlines()[0][:200]
             raise IngredientError(f"{folder / file} cannot be read as tensors alone: {reason}") from None
-        if not isinstance(found, Mapping) or not all(isinstance(value, torch.Tensor) for value in found.values()):
+        if not isinstance(found, Mapping) or not all(
+            isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in found.items()
+        ):
             raise IngredientError(f"{folder / file} holds something else than tensors by name.")
         state |= found
     return state
@@ -109,7 +125,10 @@ def _refuse_other_formats(folder: Path) -> None:
     """A folder without safetensors weights: say what is there instead and what to do."""
     if (folder / SAFE_WEIGHTS).is_file() or (folder / SAFE_INDEX).is_file():
         return
-    names = sorted(path.name for path in folder.iterdir())
+    try:
+        names = sorted(path.name for path in folder.iterdir())
+    except OSError as error:
+        raise IngredientError(f"cannot read {folder}: {error.strerror}.") from None
     pickles = [
         name for name in names if name.endswith((".bin", ".pt", ".pth", ".ckpt")) and name != "training_args.bin"
     ]
@@ -142,19 +161,44 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     path = folder / "config.json"
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(config, dict):
-            raise ValueError("it is not a mapping")
+        config = read_json(path)
     except FileNotFoundError:
         raise IngredientError(f"{folder} has no config.json, so nobody can tell what its weights are.") from None
-    except (OSError, ValueError) as error:
-        raise IngredientError(f"{path} cannot be read: {error}.") from None
+    if not isinstance(config, dict):
+        raise IngredientError(f"{path} cannot be read: it is not a mapping.")
+    _refuse_odd(config, path)
     if "auto_map" in config:
         from .memory import architecture
 
         architecture(config)  # refuses what only the repository's own code could build
-        del config["auto_map"]
-    if "quantization_config" in config:
-        method = config["quantization_config"].get("quant_method", "an unknown method")
-        raise IngredientError(f"{folder} is quantised ({method}); average the weights that it was made from.")
-    return config
+    quantised = config.get("quantization_config") or next(
+        (read_json(folder / name) for name in QUANTISED if (folder / name).is_file()), None
+    )
+    if quantised is not None:
+        raise IngredientError(
+            f"{folder} is quantised ({_quantiser(quantised)}); average the weights that it was made from."
+        )
+    # code to run is chosen by whoever loads the soup, not by an ingredient
+    return {key: value for key, value in config.items() if key not in CODE}
+
+
+def _refuse_odd(config: Mapping[str, Any], path: Path) -> None:
+    """What a configuration says of the model has to be of the kinds that every program takes it for."""
+    architectures, labels = config.get("architectures"), config.get("id2label")
+    good = {
+        "architectures": architectures is None
+        or (isinstance(architectures, list) and all(isinstance(name, str) for name in architectures)),
+        "model_type": isinstance(config.get("model_type", ""), str),
+        "id2label": labels is None or (isinstance(labels, dict) and all(str(key).isdecimal() for key in labels)),
+    }
+    odd = [key for key, fine in good.items() if not fine]
+    if odd:
+        raise IngredientError(f"{path} cannot be right: {odd[0]} is {str(config[odd[0]])[:80]!r}.")
+
+
+def _quantiser(settings: Any) -> str:
+    """The name of what made a checkpoint smaller."""
+    found = settings if isinstance(settings, dict) else {}
+    if any(key.startswith(("load_in_", "_load_in_", "bnb_")) for key in found):
+        return "bitsandbytes"
+    return str(found.get("quant_method") or found.get("quantizer") or "by an unknown method")

@@ -28,7 +28,11 @@ def tensors_on_disk(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     from transformers.modeling_utils import remove_tied_weights_from_state_dict
 
     if getattr(model, "hf_quantizer", None) is not None:
-        raise IngredientError(f"{type(model).__name__} is quantised; average the weights that it was made from.")
+        method = getattr(getattr(model.config, "quantization_config", None), "quant_method", "an unknown method")
+        raise IngredientError(
+            f"{type(model).__name__} is quantised ({getattr(method, 'value', method)}); average the weights that it "
+            "was made from."
+        )
     ignored = set(model._keys_to_ignore_on_save or ())
     state = {name: tensor.detach() for name, tensor in model.state_dict().items() if name not in ignored}
     offloaded = [name for name, tensor in state.items() if tensor.device.type == "meta"]
@@ -81,6 +85,9 @@ def tensors_of_body(config: Mapping[str, Any], tensors: dict[str, torch.Tensor])
     """
     import torch
 
+    bad = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if bad:
+        raise IngredientError(f"the base model holds NaN or infinity in {bad[0]}.")
     _, cls = architecture(config)
     model, info = _load(cls, config, tensors, ignore_mismatched_sizes=True)
     lacking = set(info["missing_keys"]) | {
@@ -99,9 +106,13 @@ def _load(
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
     from transformers import CONFIG_MAPPING
 
-    settings = CONFIG_MAPPING[config["model_type"]].from_dict(dict(config))
-    with quiet_transformers():
-        return cls.from_pretrained(None, config=settings, state_dict=tensors, output_loading_info=True, **options)
+    try:
+        settings = CONFIG_MAPPING[config["model_type"]].from_dict(dict(config))
+        with quiet_transformers():
+            return cls.from_pretrained(None, config=settings, state_dict=tensors, output_loading_info=True, **options)
+    except Exception as error:  # whatever a configuration makes transformers trip over
+        why = (str(error) or type(error).__name__).splitlines()[0][:300]
+        raise IngredientError(f"transformers cannot build a {cls.__name__} from its configuration: {why}") from error
 
 
 def architecture(config: Mapping[str, Any]) -> tuple[str, type[PreTrainedModel]]:

@@ -39,12 +39,15 @@ def list_modules(specs: Iterable[TensorSpec]) -> tuple[Module, ...]:
     groups: dict[str, list[TensorSpec]] = {}
     for spec in specs:
         groups.setdefault(group(spec.name, prefix), []).append(spec)
-    order = sorted(
-        groups, key=lambda name: [(part.isdigit(), int(part) if part.isdigit() else part) for part in name.split(".")]
-    )
+    order = sorted(groups, key=_by_numbers)
     return tuple(
         Module(name, len(groups[name]), sum(spec.numel for spec in groups[name] if spec.is_floating)) for name in order
     )
+
+
+def _by_numbers(name: str) -> list[tuple[bool, int, str]]:
+    """Sorts numbers as numbers, and before words."""
+    return [(not part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in name.split(".")]
 
 
 def own_prefix(names: Iterable[str]) -> str:
@@ -55,13 +58,13 @@ def own_prefix(names: Iterable[str]) -> str:
     """
     names = list(names)
     sizes = Counter(name.split(".")[0] for name in names)
-    firsts = {name.split(".")[0] for name in names if any(part.isdigit() for part in name.split("."))}
+    firsts = {name.split(".")[0] for name in names if any(part.isdecimal() for part in name.split("."))}
     firsts = {first for first in firsts if sizes[first] * 10 > len(names)}
     if len(firsts) != 1:
         return ""
     first = firsts.pop()
     children = {name.split(".")[1] for name in names if name.startswith(first + ".")}
-    return first if len(children) > 1 and not any(child.isdigit() for child in children) else ""
+    return first if len(children) > 1 and not any(child.isdecimal() for child in children) else ""
 
 
 def head_names(names: Iterable[str]) -> tuple[str, ...]:
@@ -69,6 +72,14 @@ def head_names(names: Iterable[str]) -> tuple[str, ...]:
     names = list(names)
     prefix = own_prefix(names)
     return tuple(name for name in names if prefix and not _covers(prefix, name))
+
+
+def names_without(names: Iterable[str], others: Iterable[str]) -> tuple[str, ...]:
+    """The names that others lack, whatever prefix either puts before its body."""
+    names, others = list(names), list(others)
+    prefixes = [f"{prefix}." if (prefix := own_prefix(of)) else "" for of in (names, others)]
+    known = {name.removeprefix(prefixes[1]) for name in others}
+    return tuple(name for name in names if name.removeprefix(prefixes[0]) not in known)
 
 
 def class_tensors(specs: Mapping[str, TensorSpec], classes: int) -> tuple[str, ...]:
@@ -83,8 +94,8 @@ def class_tensors(specs: Mapping[str, TensorSpec], classes: int) -> tuple[str, .
     Raises:
         [`RecipeError`]: if there is none, or rows and columns of one are as many, so that nobody can tell.
     """
-    candidates = head_names(specs) or tuple(specs)
-    found = tuple(name for name in candidates if specs[name].is_floating and specs[name].shape[:1] == (classes,))
+    heads = [specs[name] for name in head_names(specs)]
+    found = tuple(spec.name for spec in heads if spec.is_floating and spec.shape[:1] == (classes,))
     square = [name for name in found if specs[name].shape[1:2] == (classes,)]
     if square or not found:
         why = f"{square[0]} is square" if square else f"no tensor of the head has {classes} rows"
@@ -102,7 +113,7 @@ def group(name: str, prefix: str = "") -> str:
             The model's own prefix, which is left out.
     """
     parts = name.removeprefix(f"{prefix}.").split(".")
-    number = next((index for index, part in enumerate(parts) if part.isdigit()), None)
+    number = next((index for index, part in enumerate(parts) if part.isdecimal()), None)
     return ".".join(parts[: number + 1]) if number is not None else parts[0]
 
 

@@ -5,6 +5,7 @@ It does not know what is done to a piece.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -34,8 +35,8 @@ def check_device(device: str) -> None:
     import torch
 
     try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.zeros(1, device=device, dtype=torch.float64).item()  # sums of float32 are in float64
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
         raise RecipeError(f"cannot compute on device={device!r}: {str(error).splitlines()[0]}") from None
 
 
@@ -55,8 +56,7 @@ def in_threads(items: Iterable[T], make_worker: Callable[[], Callable[[T], None]
     """
     import torch
 
-    threads, todo = torch.get_num_threads(), _shared(items)
-    stop = threading.Event()
+    todo, stop = _shared(items), threading.Event()
 
     def run() -> None:
         torch.set_num_threads(1)
@@ -67,15 +67,32 @@ def in_threads(items: Iterable[T], make_worker: Callable[[], Callable[[T], None]
                     return
                 work(item)
 
+    with _torch_at_rest() as threads, ThreadPoolExecutor(threads) as pool:
+        try:
+            for future in as_completed([pool.submit(run) for _ in range(threads)]):
+                future.result()
+        finally:
+            stop.set()  # also on Ctrl-C
+
+
+_LOCK, _threads_before = threading.Lock(), []
+
+
+@contextlib.contextmanager
+def _torch_at_rest() -> Iterator[int]:
+    """How many threads to use; torch's own number, which they lower, is restored when the last of all calls ends."""
+    import torch
+
+    with _LOCK:
+        _threads_before.append(_threads_before[0] if _threads_before else torch.get_num_threads())
+        threads = _threads_before[0]
     try:
-        with ThreadPoolExecutor(min(threads, MAX_THREADS)) as pool:
-            try:
-                for future in as_completed([pool.submit(run) for _ in range(min(threads, MAX_THREADS))]):
-                    future.result()
-            finally:
-                stop.set()  # also on Ctrl-C
+        yield min(threads, MAX_THREADS)
     finally:
-        torch.set_num_threads(threads)
+        with _LOCK:
+            _threads_before.pop()
+            if not _threads_before:
+                torch.set_num_threads(threads)
 
 
 class _shared(Iterator[T]):  # noqa: N801

@@ -5,12 +5,13 @@ It does not know what a model is. The format: 8 bytes with the length of a JSON 
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import IngredientError
 from .files import OpenFiles
@@ -95,15 +96,7 @@ def read_raw_header(path: Path) -> tuple[bytes, os.stat_result]:
         with path.open("rb") as file:
             state = os.fstat(file.fileno())
             length = int.from_bytes(file.read(8), "little")
-            if state.st_size < 8 or length > state.st_size - 8:
-                raise IngredientError(
-                    f"{path} is no whole safetensors file: its header should be {length} bytes, the file has "
-                    f"{state.st_size}. Fetch or save it again."
-                )
-            if length > MAX_HEADER:
-                raise IngredientError(
-                    f"{path} has a header of {length:,} bytes, which no model needs; at most {MAX_HEADER:,} are read."
-                )
+            check_length(length, state.st_size, str(path))
             return file.read(length), state
     except OSError as error:
         raise IngredientError(f"cannot read {path}: {error.strerror}.") from None
@@ -123,22 +116,84 @@ def read_header(path: Path) -> dict[str, TensorSpec]:
         [`IngredientError`]: if the header is cut off, no JSON, or its tensors do not fill the file exactly.
     """
     header, state = read_raw_header(path)
+    return parse_header(header, state.st_size, path.name, str(path))
+
+
+def check_length(length: int, size: int, where: str) -> None:
+    """Refuse a header that says that it is longer than its file, or than any model needs.
+
+    Raises:
+        [`IngredientError`]: with the numbers.
+    """
+    if size < 8 or length > size - 8:
+        raise IngredientError(
+            f"{where} is no whole safetensors file: its header should be {length} bytes, the file has {size}. Fetch "
+            "or save it again."
+        )
+    if length > MAX_HEADER:
+        raise IngredientError(
+            f"{where} has a header of {length:,} bytes, which no model needs; at most {MAX_HEADER:,} are read."
+        )
+
+
+def parse_header(header: bytes, size: int, file: str, where: str) -> dict[str, TensorSpec]:
+    """The tensors that a header describes, if they fill the file exactly.
+
+    Args:
+        header (`bytes`):
+            Its JSON.
+        size (`int`):
+            Of the whole file in bytes.
+        file (`str`):
+            The file's name in its checkpoint.
+        where (`str`):
+            What errors call it.
+
+    Raises:
+        [`IngredientError`]: if it is no JSON, or says anything that cannot be.
+    """
     end = 8 + len(header)
     try:
         entries = json.loads(header, object_pairs_hook=_no_key_twice)
         entries.pop("__metadata__", None)
-        specs = {name: _spec(name, entry, path.name, end) for name, entry in entries.items()}
+        specs = {name: _spec(name, entry, file, end) for name, entry in entries.items()}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise IngredientError(f"{path} has a corrupt safetensors header: {error}. Fetch or save it again.") from None
+        raise IngredientError(f"{where} has a corrupt safetensors header: {error}. Fetch or save it again.") from None
     for spec in sorted(specs.values(), key=lambda spec: (spec.start, spec.nbytes)):
         if spec.start != end:
-            raise IngredientError(f"{path}: tensor {spec.name!r} does not begin where the one before it ends.")
+            raise IngredientError(f"{where}: tensor {spec.name!r} does not begin where the one before it ends.")
         end += spec.nbytes
-    if end != state.st_size:
-        raise IngredientError(
-            f"{path} should have {end} bytes by its header and has {state.st_size}. Fetch or save it again."
-        )
+    if end != size:
+        raise IngredientError(f"{where} should have {end} bytes by its header and has {size}. Fetch or save it again.")
     return specs
+
+
+def read_json(path: Path) -> Any:
+    """What a small JSON file holds.
+
+    Raises:
+        [`FileNotFoundError`]: if it is not there.
+        [`IngredientError`]: if it cannot be read, is no JSON, or is enormous.
+    """
+    try:
+        if path.stat().st_size > MAX_HEADER:
+            raise IngredientError(f"{path} has {path.stat().st_size:,} bytes; at most {MAX_HEADER:,} are read.")
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        raise IngredientError(f"{path} cannot be read: {error}.") from None
+
+
+def widest(dtypes: Sequence[str]) -> str:
+    """The smallest type that holds every value of all of them (bfloat16 and float16 meet in float32)."""
+    if len(set(dtypes)) == 1:
+        return dtypes[0]
+    import torch
+
+    # every larger type holds both kinds of float8
+    larger = [getattr(torch, name) for name in dtypes if "float8" not in name]
+    return str(functools.reduce(torch.promote_types, larger)).removeprefix("torch.") if larger else "float16"
 
 
 def read_bytes(files: OpenFiles, folder: Path, spec: TensorSpec, start: int, into: memoryview) -> None:
@@ -199,7 +254,7 @@ def _weight_map(folder: Path, single: str, inside: Collection[str] | None) -> di
     """Which file holds which tensor, as the index of shards says; nothing in it is believed."""
     index, suffix = folder / f"{single}.index.json", Path(single).suffix
     try:
-        weight_map = dict(json.loads(index.read_bytes())["weight_map"])
+        weight_map = dict(read_json(index)["weight_map"])
         files = set(weight_map.values())
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise IngredientError(f"{index} is no index of shards: {error}.") from None
@@ -212,14 +267,14 @@ def _weight_map(folder: Path, single: str, inside: Collection[str] | None) -> di
             )
         if not ((folder / name).is_file() if inside is None else name in inside):
             raise IngredientError(f"{folder} lacks the shard {name} that its index names. Fetch or save it again.")
-        if inside is None and not _lies_in(folder, folder / name):
+        if inside is None and not lies_in(folder, folder / name):
             raise IngredientError(
                 f"{folder / name} is a link out of its folder, which is not followed. Copy the file."
             )
     return weight_map
 
 
-def _lies_in(folder: Path, path: Path) -> bool:
+def lies_in(folder: Path, path: Path) -> bool:
     """Whether a file is where its folder says; in the Hub's cache files are links to blobs of the same repository."""
     blobs = [parent.parent / "blobs" for parent in folder.absolute().parents if parent.name == "snapshots"]
     return any(path.resolve().is_relative_to(root.resolve()) for root in (folder, *blobs))
@@ -257,11 +312,12 @@ def _compare_index(folder: Path, specs: Mapping[str, TensorSpec]) -> None:
 
 
 def _spec(name: str, entry: dict, file: str, data_start: int) -> TensorSpec:
+    name.encode()  # a lone half of a surrogate pair is no text
     begin, end = entry["data_offsets"]
     shape = tuple(entry["shape"])
     if entry["dtype"] not in DTYPES:
         raise ValueError(f"tensor {name!r} has the type {entry['dtype']!r}, which cannot be averaged")
-    if not all(isinstance(number, int) and number >= 0 for number in (begin, end, *shape)):
+    if not all(isinstance(number, int) and 0 <= number < 2**63 for number in (begin, end, *shape)):
         raise ValueError(f"tensor {name!r} has a shape or offsets that are not whole numbers")
     spec = TensorSpec(name, shape, DTYPES[entry["dtype"]][0], file, data_start + begin)
     if end - begin != spec.nbytes:

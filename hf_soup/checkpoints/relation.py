@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tqdm.auto import tqdm
 
+from ..errors import IngredientError
 from ..tables import align
 from .digest import bytes_of
 from .files import OpenFiles
@@ -100,7 +101,7 @@ def relate(checkpoints: Sequence[Checkpoint], base: Checkpoint | None = None) ->
         [`Relation`]
 
     Raises:
-        [`IngredientError`]: if weights cannot be read or fetched.
+        [`IngredientError`]: if weights cannot be read or fetched, or hold NaN or infinity.
     """
     import numpy as np
 
@@ -112,6 +113,9 @@ def relate(checkpoints: Sequence[Checkpoint], base: Checkpoint | None = None) ->
     for spec in matrices:
         grams["head" if spec.name in heads else "body"][group(spec.name, prefix)] = np.zeros((len(items),) * 2)
     _add_inner_products(items, matrices, lambda name: grams["head" if name in heads else "body"][group(name, prefix)])
+    for item, length in zip(items, sum(gram for of in grams.values() for gram in of.values()).diagonal(), strict=True):
+        if not np.isfinite(length):
+            raise IngredientError(f"{item.name!r} holds NaN or infinity: that run diverged or was saved badly.")
     whole = {part: sum(of.values()) for part, of in grams.items() if of}
     modules = tuple(_angles(name, part, gram, len(names)) for part, of in grams.items() for name, gram in of.items())
     cosines = {part: _cosines(gram)[: len(names), : len(names)] for part, gram in whole.items()}
@@ -171,7 +175,7 @@ def _add_inner_products(
             length = min(count, spec.numel - start)
             for row, item in zip(wide, items, strict=True):
                 own = item.specs.get(spec.name)
-                if own is None:  # a base model without that head
+                if own is None or own.shape != spec.shape:  # a base model without that head
                     row[:length] = 0
                     continue
                 elements = raw[: length * own.itemsize].view(getattr(torch, own.dtype))
@@ -181,12 +185,12 @@ def _add_inner_products(
             with lock:
                 gram = gram_of(spec.name)
                 gram += product
-                bar.update(length)
+                bar.update(length * spec.itemsize * len(items))
 
         return work
 
-    total = sum(spec.numel for spec in specs)
-    with OpenFiles() as files, tqdm(desc="Comparing weights", total=total, unit_scale=True, leave=False) as bar:
+    size = {"total": sum(spec.nbytes for spec in specs) * len(items), "unit": "B", "unit_scale": True}
+    with OpenFiles() as files, tqdm(desc="Comparing weights", leave=False, **size) as bar:
         in_threads(((spec, start) for spec in specs for start in range(0, spec.numel, count)), make_worker)
 
 

@@ -1,8 +1,8 @@
 """What a user calls an ingredient -> an opened `Checkpoint`: its configuration and the headers of its weights, pinned.
 
 A source is a folder, a Hub id (`user/run1`, `user/run1@v1.0`, `user/runs/checkpoint-9`), a loaded model, a state dict
-with its config, an `Ingredient`, or anything with `.as_ingredient()`. No weights are read here, but for pickles; those
-of the Hub are fetched at the first read.
+with its config, an `Ingredient`, or anything with `.as_ingredient()`. Of files only headers are read here, but for
+pickles and for a base model of another class; weights of the Hub are fetched at the first read.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from .folder import (
     refuse_pickle,
     without_ignored,
 )
-from .reader import CODES, SAFE_WEIGHTS, TensorSpec, read_bytes, read_tensor
+from .reader import CODES, SAFE_WEIGHTS, TensorSpec, lies_in, read_bytes, read_tensor, widest
 from .vocabulary import Vocabulary, read_vocabulary
 
 
@@ -117,7 +117,11 @@ class Checkpoint:
         """The tokenizer, processor and generation files that belong to the weights, by name."""
         if self.folder is None:
             return {GENERATION: self.generation_config.encode()} if self.generation_config else {}
-        return {name: (self.folder / name).read_bytes() for name in COMPANIONS if (self.folder / name).is_file()}
+        files = {name: self.folder / name for name in COMPANIONS if (self.folder / name).is_file()}
+        for name, path in files.items():
+            if not lies_in(self.folder, path):  # or a soup would carry off what it points to
+                raise IngredientError(f"{path} is a link out of its folder; these are not followed. Copy {name}.")
+        return {name: path.read_bytes() for name, path in files.items()}
 
     @functools.cached_property
     def vocabulary(self) -> Vocabulary | None:
@@ -305,6 +309,8 @@ def _reopen(ingredient: Ingredient, allow_pickle: bool) -> Checkpoint:
             f"{ingredient.name!r} was a model in memory when the recipe was written: it cannot be fetched, only named."
         )
     if ingredient.revision:
+        if hub.split_source(ingredient.source) is None:
+            raise IngredientError(f"{ingredient.name!r} has a revision, but {ingredient.source!r} is no Hub id.")
         opened = _open_hub(ingredient.source, ingredient.revision, ingredient.name, allow_pickle)
     else:
         opened = _open_path(ingredient.source, ingredient.name, allow_pickle)
@@ -326,8 +332,12 @@ def _reopen(ingredient: Ingredient, allow_pickle: bool) -> Checkpoint:
 
 
 def _open_path(source: str, name: str | None, allow_pickle: bool) -> Checkpoint:
-    folder = Path(source).expanduser()
-    if folder.is_dir():
+    try:
+        folder = Path(source).expanduser()
+        is_folder = folder.is_dir()
+    except (RuntimeError, ValueError, OSError) as error:  # ~nobody, a NUL, a name that is too long
+        raise IngredientError(f"{source!r} is no path: {error}.") from None
+    if is_folder:
         return _open_folder(folder, name, allow_pickle)
     if folder.exists():
         raise IngredientError(f"{source} is a file; an ingredient is a folder with {SAFE_WEIGHTS} and config.json.")
@@ -381,15 +391,13 @@ def _open_model(model: PreTrainedModel, name: str) -> Checkpoint:
 
 def _open_state(state: Mapping[str, torch.Tensor], name: str, config: Any) -> Checkpoint:
     """A state dict goes through transformers' own loading, which knows both the names in memory and those on disk."""
-    import torch
-
     from .memory import build_model
 
     if config is None or not state:
         raise IngredientError("a state dict does not say what it is the state of: give `config=` as well.")
     config = config if isinstance(config, Mapping) else config.to_dict()
-    widest = functools.reduce(torch.promote_types, [t.dtype for t in state.values() if t.is_floating_point()])
-    model = build_model({**config, "dtype": str(widest).removeprefix("torch.")}, dict(state))
+    dtypes = {str(tensor.dtype).removeprefix("torch.") for tensor in state.values() if tensor.is_floating_point()}
+    model = build_model({**config, "dtype": widest(sorted(dtypes)) if dtypes else "float32"}, dict(state))
     vars(model).pop("_weight_conversions", None)  # how the names were found here; its file has transformers' own
     return _open_model(model, name)
 

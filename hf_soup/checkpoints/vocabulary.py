@@ -12,6 +12,9 @@ from typing import Any, NamedTuple
 from ..errors import IngredientError
 
 
+SENTENCEPIECE = ("spiece.model", "sentencepiece.bpe.model", "tokenizer.model", "spm.model")
+
+
 class Vocabulary(NamedTuple):
     """What a tokenizer knows.
 
@@ -54,14 +57,19 @@ def read_vocabulary(files: Mapping[str, bytes], where: str) -> Vocabulary | None
         elif "vocab.json" in files:
             tokens = _of_model(json.loads(files["vocab.json"]))
         elif "vocab.txt" in files:
-            tokens = dict(enumerate(files["vocab.txt"].decode("utf-8").splitlines()))
+            tokens = dict(enumerate(files["vocab.txt"].decode("utf-8").split("\n")))
+        elif sentences := [name for name in SENTENCEPIECE if name in files]:  # not opened: equal or not
+            tokens = {0: f"{sentences[0]} {xxhash.xxh3_128_hexdigest(files[sentences[0]])}"}
         else:
             return None
+        if "tokenizer.json" not in files:
+            tokens |= {int(index): token for token, index in json.loads(files.get("added_tokens.json", b"{}")).items()}
         config = json.loads(files.get("tokenizer_config.json", b"{}"))
+        config |= json.loads(files.get("special_tokens_map.json", b"{}"))
         special = {key: _content(value) for key, value in config.items() if key.endswith("_token") and value}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        digest = xxhash.xxh3_128_hexdigest(json.dumps(sorted(tokens.items())).encode())
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise IngredientError(f"the tokenizer files of {where} cannot be read: {error!r}. Save them again.") from None
-    digest = xxhash.xxh3_128_hexdigest(json.dumps(sorted(tokens.items())).encode())
     return Vocabulary(tokens, {key: value for key, value in special.items() if isinstance(value, str)}, digest)
 
 
@@ -72,9 +80,10 @@ def difference(one: Vocabulary, other: Vocabulary) -> str | None:
         ids = sorted(key for key in keys if one.tokens.get(key) != other.tokens.get(key))
         shown = ", ".join(f"{key} is {one.tokens.get(key)!r} against {other.tokens.get(key)!r}" for key in ids[:3])
         return f"{len(ids)} tokens differ: {shown}"
-    roles = sorted(key for key in one.special.keys() & other.special.keys() if one.special[key] != other.special[key])
+    keys = one.special.keys() | other.special.keys()
+    roles = sorted(key for key in keys if one.special.get(key) != other.special.get(key))
     if roles:
-        return f"the {roles[0]} is {one.special[roles[0]]!r} against {other.special[roles[0]]!r}"
+        return f"the {roles[0]} is {one.special.get(roles[0])!r} against {other.special.get(roles[0])!r}"
     return None
 
 

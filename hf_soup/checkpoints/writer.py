@@ -9,6 +9,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import shutil
 import tempfile
 import threading
@@ -43,7 +44,7 @@ def staged_folder(target: str | os.PathLike, *, overwrite: bool = False) -> Iter
         [`OutputError`]: if `target` exists, or something cannot be written.
     """
     target = refuse_target(target, overwrite=overwrite)
-    with _as_output_error(target), contextlib.ExitStack() as stack:
+    with as_output_error(target), contextlib.ExitStack() as stack:
         target.parent.mkdir(parents=True, exist_ok=True)
         _clear_litter(target)
         stage = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=PARTIAL, dir=target.parent))
@@ -61,18 +62,17 @@ def _take_name(stage: Path, target: Path, *, overwrite: bool) -> None:
         target.rename(old)
     try:
         stage.rename(target)
-    except OSError:
-        if old.exists():
+    except BaseException:  # also Ctrl-C: the old folder comes back
+        if old.exists() and not target.exists():
             old.rename(target)
         raise
-    shutil.rmtree(old, ignore_errors=True)
+    old.unlink() if old.is_symlink() else shutil.rmtree(old, ignore_errors=True)
 
 
 def _clear_litter(target: Path) -> None:
     """Remove what a process that was killed has left beside the target; what it had moved away comes back."""
-    for path in [path for path in target.parent.iterdir() if path.name.startswith(f".{target.name}.")]:
-        if path.suffix not in (PARTIAL, OLD):
-            continue
+    ours = re.compile(re.escape(f".{target.name}.") + r"[a-z0-9_]{8}(\.partial|\.old)")
+    for path in [path for path in target.parent.iterdir() if ours.fullmatch(path.name)]:
         with _locked(path) as dead:
             if dead and path.suffix == OLD and not target.exists():
                 path.rename(target)
@@ -90,7 +90,7 @@ def _locked(folder: Path) -> Iterator[bool]:
         return
     try:
         descriptor = os.open(folder, os.O_RDONLY)
-    except FileNotFoundError:  # somebody else has just removed it
+    except OSError:  # somebody else has just removed it, or owns it
         yield False
         return
     try:
@@ -132,7 +132,8 @@ def refuse_target(target: str | os.PathLike, *, overwrite: bool = False, keep: I
 
 
 @contextlib.contextmanager
-def _as_output_error(target: Path) -> Iterator[None]:
+def as_output_error(target: str | os.PathLike) -> Iterator[None]:
+    """Turn what the system says of a file that cannot be written into an [`OutputError`]."""
     try:
         yield
     except OSError as error:

@@ -138,4 +138,4 @@ def output_config(plan: Plan, first: Checkpoint) -> dict[str, Any]:
             "id2label": {str(index): label for index, label in enumerate(labels)},
             "label2id": {label: index for index, label in enumerate(labels)},
         }
-    return config | {"dtype": max(sizes, key=lambda name: sizes[name])}
+    return config | {"dtype": max(sizes, key=lambda name: sizes[name], default="float32")}

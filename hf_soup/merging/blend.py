@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from tqdm.auto import tqdm
+
 from ..checkpoints.check import equal_or_counter
 from ..checkpoints.digest import Digests, combined_digest
 from ..checkpoints.files import OpenFiles
@@ -60,12 +62,12 @@ def blend(
     *,
     digests: bool = False,
     device: str = "cpu",
-    progress: Callable[[int], object] | None = None,
 ) -> list[dict[str, str]]:
     """Make the soup on all cores, in the order of the first ingredient's files.
 
-    Memory holds a piece and its sum for each thread, whatever the size of the model and the number of ingredients;
-    methods that need all values of a tensor at once get them.
+    Of additive methods memory holds a piece and its sum for each thread, whatever the size of the model and the number
+    of ingredients. Others get the tensors of one name all at once: in pieces if they are elementwise, else whole, on
+    each thread.
 
     Args:
         plan ([`Plan`]):
@@ -79,8 +81,6 @@ def blend(
             Whether what is read is hashed on the way.
         device (`str`, *optional*, defaults to `"cpu"`):
             Where to compute, such as `"cuda"`.
-        progress (`Callable[[int], None]`, *optional*):
-            Called with the number of bytes that the sink has taken.
 
     Returns:
         `list[dict[str, str]]`: for each ingredient the digest of each tensor that was read, those of the base model
@@ -107,13 +107,13 @@ def blend(
             elements = kitchen.make(piece)
             for name, start, part in piece.parts:
                 sink(name, start, elements[part])
-            if progress:
-                with lock:
-                    progress(elements.nbytes)
+            with lock:
+                bar.update(elements.nbytes)
 
         return work
 
-    with OpenFiles() as files:
+    size = {"total": plan.nbytes, "unit": "B", "unit_scale": True}
+    with OpenFiles() as files, tqdm(desc="Merging", leave=False, delay=0.5, **size) as bar:
         in_threads(_pieces(plan, items), make_worker)
     return [found.result() for found in read]
 
@@ -129,10 +129,10 @@ def _pieces(plan: Plan, items: Sequence[Checkpoint]) -> Iterator[Piece]:
             row, count = [], 0
         if step.orders:
             yield Piece((step,), 0, numel)
-        elif plan.additive(step) and not step.copied and numel <= PIECE:
+        elif not step.copied and step.how.additive and numel <= PIECE:
             row.append(step)
             count += numel
-        elif step.copied or plan.elementwise(step):
+        elif step.copied or step.how.elementwise:
             yield from (Piece((step,), start, min(PIECE, numel - start)) for start in piece_starts(numel))
         else:
             yield Piece((step,), 0, numel)
@@ -173,11 +173,14 @@ class _Kitchen:
         step = piece.steps[0]
         if step.copied:
             return self._copy(piece)
-        given = {"base": self._tensor(BASE, piece)} if step.base else {}
-        if self._plan.additive(step):
+        given = {"base": self._own(BASE, piece)} if step.base else {}
+        if "out" in step.how.asks:
             given["out"], _ = self._sum(piece.count, step.accumulator)
-        tensors = (self._tensor(index, piece) for index in step.inputs)
-        combined = self._plan.method_of(step)(tensors, step.weights, **given).reshape(-1)
+        if "rng" in step.how.asks:
+            given["rng"] = _generator(self._plan.seed, step.spec.name, self._device)
+        make = self._passing if step.how.additive else self._own
+        tensors = (make(index, piece) for index in step.inputs)
+        combined = step.how.function(tensors, step.weights, **given).reshape(-1)
         result = round_to(combined, step.spec.dtype, out=self._wide(piece.count, step.spec.dtype)[0])
         if not _finite(result):
             self._blame(piece)
@@ -205,30 +208,34 @@ class _Kitchen:
             size = spec.itemsize
             for name, start, part in piece.parts:
                 self._read[index].add(name, start, into[part.start * size : part.stop * size], size)
+        step = piece.steps[0]
+        if step.orders and index != BASE and (order := step.orders[step.inputs.index(index)]):
+            return elements.reshape(step.spec.shape)[list(order)].reshape(-1)
         return elements
 
-    def _tensor(self, index: int, piece: Piece) -> torch.Tensor:
-        """What a method gets: in one buffer if it adds up at once, else in memory of its own and without NaN."""
+    def _passing(self, index: int, piece: Piece) -> torch.Tensor:
+        """A tensor that is added up at once: all come in one buffer, but the first, which is copied to `out`."""
+        step = piece.steps[0]
+        elements = self._elements(index, piece)
+        if index == step.inputs[0]:
+            return elements  # and widened there
+        return self._wide(piece.count, step.accumulator)[0].copy_(elements)
+
+    def _own(self, index: int, piece: Piece) -> torch.Tensor:
+        """A tensor in memory of its own, in the type to sum in, and looked through for NaN."""
         import torch
 
         step = piece.steps[0]
-        elements = self._elements(index, piece)
-        if step.orders and index != BASE and (order := step.orders[step.inputs.index(index)]):
-            elements = elements.reshape(step.spec.shape)[list(order)].reshape(-1)
-        if self._plan.additive(step):
-            if index == step.inputs[0]:
-                return elements  # is copied to `out`, and widened there
-            return self._wide(piece.count, step.accumulator)[0].copy_(elements)
-        wide = elements.to(self._device, getattr(torch, step.accumulator), copy=True)
+        wide = self._elements(index, piece).to(self._device, getattr(torch, step.accumulator), copy=True)
         if not _finite(wide):
             self._refuse_nan(index, step.spec.name)
-        return wide if self._plan.elementwise(step) else wide.reshape(step.spec.shape)
+        return wide if step.how.elementwise else wide.reshape(step.spec.shape)
 
     def _blame(self, piece: Piece) -> None:
         """A result that is not finite: say which ingredient has made it so, and in which tensor."""
         step = piece.steps[0]
-        for index in step.inputs if self._plan.additive(step) else ():
-            elements = self._tensor(index, piece)
+        for index in step.inputs if step.how.additive else ():
+            elements = self._elements(index, piece)
             for name, _, part in piece.parts:
                 if not _finite(elements[part]):
                     self._refuse_nan(index, name)
@@ -256,20 +263,20 @@ def file_digests(checkpoint: Checkpoint, read: dict[str, str]) -> dict[str, str]
     """
     result = dict(checkpoint.ingredient.files)
     for file, recorded in result.items():
-        if recorded.startswith("sha"):
+        names = [
+            name for name in checkpoint.specs if checkpoint.in_memory or checkpoint.specs[name].file in (file, "")
+        ]
+        inside = {name: read[name] for name in names if name in read}
+        if recorded.startswith("sha") or not inside:
             continue
-        inside = {
-            name: digest
-            for name, digest in read.items()
-            if checkpoint.in_memory or checkpoint.specs[name].file == file
-        }
-        if checkpoint.in_memory and len(inside) < len(checkpoint.specs):
-            continue  # weight 0 somewhere: the digest of all tensors stays
-        result[file] = combined_digest(inside)
-        if recorded.startswith("xxh3") and recorded != result[file]:
+        digest = combined_digest(inside, part=len(inside) < len(names))
+        alike = recorded.split(":")[0] == digest.split(":")[0]
+        if alike and recorded != digest:
             raise IngredientError(
                 f"the weights of {checkpoint.name!r} are not those that the recipe was made from ({file} has changed)."
             )
+        if recorded.startswith("stat:") or len(inside) == len(names):
+            result[file] = digest
     return result
 
 
@@ -295,6 +302,14 @@ class _Buffer:
         size = count * dtype.itemsize
         memory = self._memory[:size] if count <= PIECE else self._memory.new_empty(size)
         return memory.view(dtype), None if memory.device.type != "cpu" else memoryview(memory.numpy())
+
+
+def _generator(seed: int, name: str, device: str) -> torch.Generator:
+    """Random numbers of one tensor, the same in whatever order tensors are made."""
+    import torch
+    import xxhash
+
+    return torch.Generator(device).manual_seed(xxhash.xxh3_64_intdigest(f"{seed}:{name}".encode()) >> 1)
 
 
 def _finite(tensor: torch.Tensor) -> bool:

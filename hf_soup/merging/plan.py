@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..checkpoints.check import CheckReport, check_checkpoints, label_names
 from ..checkpoints.modules import assign_rows, class_tensors, group, own_prefix
-from ..checkpoints.reader import CODES, TensorSpec
+from ..checkpoints.reader import CODES, TensorSpec, widest
 from ..checkpoints.source import Checkpoint
 from ..errors import IncompatibleError, RecipeError, did_you_mean
-from ..lookup import asks_for, check_params, load_function, parameters
+from ..lookup import GIVEN, asks_for, check_params, load_function, parameters
 from ..methods.linear import linear
 from ..tables import align
 from ..types import Recipe
@@ -20,6 +20,26 @@ from ..types import Recipe
 
 # Sums that cancel to less than this part of what went in are zero but for rounding.
 CANCELLED = 1e-12
+
+
+class How(NamedTuple):
+    """A method with its parameters, and what it says of itself.
+
+    Args:
+        function (`functools.partial`):
+            The method.
+        additive (`bool`):
+            Whether it only adds up tensors, one after the other, as its parameter `out` promises.
+        elementwise (`bool`):
+            Whether it may be applied to pieces of tensors.
+        asks (`frozenset[str]`):
+            What it wants to be given besides: `"base"`, `"rng"`.
+    """
+
+    function: functools.partial
+    additive: bool
+    elementwise: bool
+    asks: frozenset[str]
 
 
 class Step(NamedTuple):
@@ -32,6 +52,8 @@ class Step(NamedTuple):
             Which ingredients are read, in recipe order; those of weight 0 are not.
         weights (`tuple[float, ...]`):
             Theirs. Empty where the tensor is copied (integer and boolean buffers).
+        how ([`How`], *optional*):
+            The tensors are combined; none where one is copied.
         accumulator (`str`):
             The type to sum in: float32 for inputs of 16 bits and fewer, else float64.
         base (`bool`):
@@ -44,6 +66,7 @@ class Step(NamedTuple):
     spec: TensorSpec
     inputs: tuple[int, ...]
     weights: tuple[float, ...] = ()
+    how: How | None = None
     accumulator: str = "float64"
     base: bool = False
     orders: tuple[tuple[int, ...] | None, ...] = ()
@@ -51,7 +74,7 @@ class Step(NamedTuple):
     @property
     def copied(self) -> bool:
         """Whether the tensor is copied rather than combined."""
-        return not self.weights
+        return self.how is None
 
 
 class Plan(NamedTuple):
@@ -60,8 +83,8 @@ class Plan(NamedTuple):
     Args:
         steps (`tuple[Step, ...]`):
             Sorted by name.
-        method (`functools.partial`):
-            The function that combines, with its parameters.
+        seed (`int`):
+            For methods that draw random numbers.
         report ([`CheckReport`]):
             What the check of the ingredients found.
         base (`Checkpoint`, *optional*):
@@ -69,21 +92,9 @@ class Plan(NamedTuple):
     """
 
     steps: tuple[Step, ...]
-    method: functools.partial
+    seed: int
     report: CheckReport
     base: Checkpoint | None = None
-
-    def method_of(self, step: Step) -> functools.partial:
-        """What combines the tensors of one step: the mean where the base model lacks what the method needs."""
-        return self.method if step.base or self.base is None else functools.partial(linear)
-
-    def elementwise(self, step: Step) -> bool:
-        """Whether the step may be done piece by piece."""
-        return self.additive(step) or getattr(self.method_of(step).func, "elementwise", False)
-
-    def additive(self, step: Step) -> bool:
-        """Whether the step only adds up tensors, one after the other."""
-        return asks_for(self.method_of(step).func, "out")
 
     @property
     def specs(self) -> list[TensorSpec]:
@@ -128,14 +139,14 @@ def make_plan(recipe: Recipe, checkpoints: Sequence[Checkpoint], base: Checkpoin
         [`IncompatibleError`]: if the ingredients cannot be averaged, with every offender.
         [`RecipeError`]: if the method, its parameters, the type or the weights are wrong.
     """
-    method = bind_method(recipe)
+    how, plain = bind_method(recipe), _how(linear, {})
     check_dtype(recipe.dtype)
     report = check_checkpoints(checkpoints, recipe.alignments)
     report.raise_for_problems()
     rows = assign_rows(checkpoints[0].specs, recipe.rows)
     if recipe.params.get("normalize", True):
         _refuse_cancelled(recipe)
-    if not asks_for(method, "base"):
+    if "base" not in how.asks:
         base = None
     elif base is None:
         raise RecipeError(
@@ -144,13 +155,18 @@ def make_plan(recipe: Recipe, checkpoints: Sequence[Checkpoint], base: Checkpoin
     if base is not None:
         _refuse_base_labels(base, report.labels)
     steps = tuple(_step(name, rows[name], recipe.dtype, checkpoints, base) for name in sorted(rows))
+    lacking = [not step.base and base is not None for step in steps]  # averaged plainly
+    steps = tuple(
+        step._replace(how=plain if without else how) if step.weights else step
+        for step, without in zip(steps, lacking, strict=True)
+    )
     if recipe.alignments:
         steps = _aligned(steps, recipe, checkpoints)
     if base is not None:
         plain = [step.spec.name for step in steps if not step.base and not step.copied]
         note = f"{len(plain)} tensors that the base model lacks are averaged plainly: {', '.join(plain[:4])}"
         report = replace(report, notes=report.notes + ((note,) if plain else ()))
-    return Plan(steps, method, report, base)
+    return Plan(steps, recipe.seed, report, base)
 
 
 def check_dtype(dtype: str) -> None:
@@ -164,7 +180,7 @@ def check_dtype(dtype: str) -> None:
         raise RecipeError(f'there is no floating-point type "{dtype}"{did_you_mean(dtype, known)}')
 
 
-def bind_method(recipe: Recipe) -> functools.partial:
+def bind_method(recipe: Recipe) -> How:
     """The recipe's method with its parameters.
 
     Raises:
@@ -172,7 +188,14 @@ def bind_method(recipe: Recipe) -> functools.partial:
     """
     function = load_function("method", recipe.method)
     check_params(recipe.params, parameters(function), f'the method "{recipe.method}"')
-    return functools.partial(function, **recipe.params)
+    return _how(function, recipe.params)
+
+
+def _how(function: Callable[..., Any], params: Mapping[str, Any]) -> How:
+    asks = frozenset(name for name in GIVEN if asks_for(function, name))
+    additive = "out" in asks
+    elementwise = (additive or getattr(function, "elementwise", False)) and "rng" not in asks
+    return How(functools.partial(function, **params), additive and elementwise, elementwise, asks)
 
 
 def _refuse_cancelled(recipe: Recipe) -> None:
@@ -193,9 +216,10 @@ def _step(
     used = tuple(index for index, weight in enumerate(row) if weight != 0)
     dtypes = [specs[index].dtype for index in used]
     wide = any(name in ("float32", "float64") for name in dtypes)
-    result = TensorSpec(name, specs[0].shape, _widest(dtypes) if dtype == "auto" else dtype)
+    result = TensorSpec(name, specs[0].shape, widest(dtypes) if dtype == "auto" else dtype)
     in_base = base is not None and name in base.specs and base.specs[name].shape == result.shape
-    return Step(result, used, tuple(row[index] for index in used), "float64" if wide else "float32", in_base)
+    weights, accumulator = tuple(row[index] for index in used), "float64" if wide else "float32"
+    return Step(result, used, weights, accumulator=accumulator, base=in_base)
 
 
 def _refuse_base_labels(base: Checkpoint, labels: Sequence[str]) -> None:
@@ -217,14 +241,3 @@ def _aligned(steps: Sequence[Step], recipe: Recipe, checkpoints: Sequence[Checkp
         step._replace(orders=tuple(orders[index] for index in step.inputs)) if step.spec.name in names else step
         for step in steps
     )
-
-
-def _widest(dtypes: Sequence[str]) -> str:
-    """The smallest type that holds every value of all of them (bfloat16 and float16 meet in float32)."""
-    if len(set(dtypes)) == 1:
-        return dtypes[0]
-    import torch
-
-    # every larger type holds both kinds of float8
-    larger = [getattr(torch, name) for name in dtypes if "float8" not in name]
-    return str(functools.reduce(torch.promote_types, larger)).removeprefix("torch.") if larger else "float16"

@@ -8,6 +8,8 @@ It gets more when it asks by parameter name:
 - `out`: memory for the result, in the accumulator's type. In return the method only adds up multiples of the tensors,
   number by number and one tensor at a time, and copies the first to `out`, which may come in a narrower type. So
   pieces of tensors may come, all in one buffer, and NaN in any of them shows in the result.
+- `rng`: a `torch.Generator` that is seeded by the recipe's seed and the tensor's name, so that it does not matter in
+  which order tensors are made. Whole tensors come then.
 
 `f.elementwise = True` below the function promises that each number of the result depends on the numbers at its own
 place alone: then flat pieces come instead of whole tensors.

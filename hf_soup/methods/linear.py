@@ -48,4 +48,5 @@ def linear(
         else:
             acc += tensor if weight == 1 else tensor.to(acc.dtype) * weight
         total += weight
-    return acc.div_(total) if normalize else acc
+    # by a tensor: CUDA would multiply by the reciprocal of a plain number, which rounds twice
+    return acc.div_(torch.tensor(total, dtype=acc.dtype, device=acc.device)) if normalize else acc

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     import torch
 
 
+ROUNDING = 1e-12  # sums of weights that differ by less fall evenly: 0.1 + 0.2 is 0.3
+
+
 def median(tensors: Iterable[torch.Tensor], weights: Sequence[float]) -> torch.Tensor:
     """Weighted median, number by number; between the two middle ones where the weights fall evenly on either side.
 
@@ -33,10 +36,10 @@ def median(tensors: Iterable[torch.Tensor], weights: Sequence[float]) -> torch.T
         raise RecipeError(f'the method "median" takes positive weights, not {list(weights)}.')
     values, order = torch.stack(list(tensors)).sort(dim=0)
     # weight up to and with each value, in order: (k, ...); the middle is where it reaches half of the sum
-    reached = torch.tensor(weights, dtype=torch.float64)[order].cumsum(dim=0) * 2
-    total = float(torch.tensor(weights, dtype=torch.float64).sum())
-    lower = (reached < total).sum(dim=0, keepdim=True)
-    upper = (reached <= total).sum(dim=0, keepdim=True).clamp(max=len(weights) - 1)
+    reached = torch.tensor(weights, dtype=torch.float64, device=order.device)[order].cumsum(dim=0) * 2
+    total = sum(weights)
+    lower = (reached < total * (1 - ROUNDING)).sum(dim=0, keepdim=True)
+    upper = (reached <= total * (1 + ROUNDING)).sum(dim=0, keepdim=True).clamp(max=len(weights) - 1)
     low, high = values.gather(0, lower)[0], values.gather(0, upper)[0]
     return low + (high - low) / 2
 

@@ -48,7 +48,7 @@ def ties(
         raise RecipeError(f'the method "ties" keeps a part of the changes: density is between 0 and 1, not {density}.')
     changes = torch.stack([_trim(tensor - base, density) for tensor in tensors])  # (k, ...)
     agree = changes.sign() == torch.where(changes.sum(dim=0) >= 0, 1, -1)
-    relative = torch.tensor(weights, dtype=base.dtype) * (len(weights) / sum(weights))
+    relative = torch.tensor(weights, dtype=base.dtype, device=base.device) * (len(weights) / sum(weights))
     weighted = changes * agree * relative.reshape(-1, *[1] * base.dim())
     return base + scale * weighted.sum(dim=0) / agree.sum(dim=0).clamp(min=1)
 
@@ -58,6 +58,6 @@ def _trim(change: torch.Tensor, density: float) -> torch.Tensor:
     import torch
 
     kept = change.abs().flatten().topk(int(density * change.numel())).indices
-    mask = torch.zeros(change.numel(), dtype=torch.bool)
+    mask = torch.zeros(change.numel(), dtype=torch.bool, device=change.device)
     mask[kept] = True
     return change * mask.reshape(change.shape)

@@ -28,7 +28,8 @@ def load_processing_class(source: str, revision: str | None = None) -> BaseImage
     from transformers import AutoImageProcessor
 
     try:
-        return AutoImageProcessor.from_pretrained(source, revision=revision or "main", backend="pil")
+        options = {"revision": revision or "main", "backend": "pil", "trust_remote_code": False}
+        return AutoImageProcessor.from_pretrained(source, **options)
     except (OSError, ValueError, TypeError) as error:
         raise DataError(
             f"{source} has no image processor that loads ({str(error).splitlines()[0]}). Save one beside it."

@@ -29,14 +29,15 @@ def load_processing_class(source: str, revision: str | None = None) -> PreTraine
     from transformers import AutoConfig, AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision or "main")
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision or "main", trust_remote_code=False)
     except (OSError, ValueError, TypeError) as error:
         why = str(error).splitlines()[0]
         raise DataError(f"{source} has no tokenizer that loads ({why}). Save one beside it.") from None
     if len(tokenizer) <= len(set(tokenizer.all_special_tokens)):  # what transformers makes when there are no files
         raise DataError(f"{source} has no tokenizer. Save one beside it.")
     if tokenizer.model_max_length > LONGEST:  # its files do not say, and then nothing would be cut
-        tokenizer.model_max_length = _positions(AutoConfig.from_pretrained(source, revision=revision or "main"))
+        config = AutoConfig.from_pretrained(source, revision=revision or "main", trust_remote_code=False)
+        tokenizer.model_max_length = _positions(config)
     return tokenizer
 
 

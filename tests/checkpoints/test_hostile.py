@@ -148,11 +148,17 @@ def test_an_enormous_header_costs_nothing(run):
 
 def test_remote_code_is_never_asked_for(tmp_path, run, text_runs):
     """A model that only its repository's code can build is refused; code that is not needed is not mentioned again."""
-    config = json.loads((run / "config.json").read_text()) | {"auto_map": {"AutoModel": "evil--modeling.Evil"}}
+    auto_map = {"AutoConfig": "modeling.Evil", "AutoModelForSequenceClassification": "modeling.Evil"}
+    config = json.loads((run / "config.json").read_text()) | {
+        "auto_map": auto_map,
+        "attn_implementation": "evil/kernel",
+    }
     (run / "config.json").write_text(json.dumps(config))
     (run / "modeling.py").write_text("raise SystemExit('this ran')")
     soup = hf_soup.merge([run, text_runs[1]])
-    assert "auto_map" not in json.loads((soup.save_pretrained(tmp_path / "soup") / "config.json").read_text())
+    saved = json.loads((soup.save_pretrained(tmp_path / "soup") / "config.json").read_text())
+    assert not {"auto_map", "attn_implementation"} & set(saved)
+    assert soup.model
     (run / "config.json").write_text(json.dumps(config | {"architectures": ["EvilForSequenceClassification"]}))
     with pytest.raises(hf_soup.IngredientError, match="code from a repository is not run"):
         hf_soup.merge([run, text_runs[1]])
@@ -229,3 +235,85 @@ def test_a_pickle_is_tensors_or_nothing(pickled, content, monkeypatch):
     with pytest.raises(hf_soup.IngredientError, match=r"as tensors alone|something else than tensors"):
         open_checkpoint(pickled, allow_pickle=True)
     assert not (pickled / "attacked").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"architectures": 5},
+        {"architectures": "BertForSequenceClassification"},
+        {"architectures": {"a": 1}},
+        {"architectures": [["x"]]},
+        {"model_type": ["bert"]},
+        {"id2label": ["a", "b"]},
+        {"id2label": {"x": "a"}},
+        {"id2label": 5},
+        {"quantization_config": "gptq"},
+        {"quantization_config": ["awq"]},
+        {"hidden_size": "x"},
+        {"num_hidden_layers": 10**9, "hidden_act": 3},
+    ],
+)
+def test_odd_configurations(run, text_runs, change):
+    """Whatever stands in a configuration, it is an error that names it, at the latest when the model is built."""
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(hf_soup.SoupError):
+        _ = hf_soup.merge([run, run]).model
+
+
+@pytest.mark.parametrize(
+    "file", ["config.json", "tokenizer.json", "model.safetensors.index.json", "tokenizer_config.json"]
+)
+def test_nested_without_end(sharded, file):
+    """JSON that is nested deeper than Python goes."""
+    (sharded / file).write_text("[" * 100_000 + "]" * 100_000)
+    with pytest.raises(hf_soup.SoupError):
+        hf_soup.check([sharded])
+
+
+@pytest.mark.parametrize(
+    "state", [[1], {"best_model_checkpoint": 5}, {"best_model_checkpoint": "x/.."}, {"best_model_checkpoint": None}]
+)
+def test_odd_trainer_states(tmp_path, run, state):
+    """A Trainer's folder whose state makes no sense is its last checkpoint, and never another folder."""
+    shutil.copytree(run, tmp_path / "out" / "checkpoint-10")
+    (tmp_path / "out" / "checkpoint-²").mkdir()
+    (tmp_path / "out" / "checkpoint-10" / "trainer_state.json").write_text(json.dumps(state))
+    assert open_checkpoint(tmp_path / "out").folder.name == "checkpoint-10"
+
+
+def test_a_link_to_a_secret_does_not_travel(tmp_path, run, text_runs):
+    """A tokenizer file that is a link to somewhere else would carry its target into the soup."""
+    (tmp_path / "secret").write_text("token")
+    (run / "chat_template.jinja").symlink_to(tmp_path / "secret")
+    with pytest.raises(hf_soup.IngredientError, match="is a link out of its folder"):
+        hf_soup.merge([run, text_runs[1]])
+
+
+@pytest.mark.parametrize("file", ["quantize_config.json", "quant_config.json"])
+def test_older_quantised_checkpoints(run, file):
+    """GPTQ and AWQ once wrote their settings beside the configuration."""
+    (run / file).write_text(json.dumps({"quant_method": "gptq", "bits": 4}))
+    with pytest.raises(hf_soup.IngredientError, match=r"quantised \(gptq\)"):
+        open_checkpoint(run)
+
+
+def test_names_of_bitsandbytes(run):
+    """Its settings do not always say who made them."""
+    config = json.loads((run / "config.json").read_text()) | {"quantization_config": {"load_in_8bit": True}}
+    (run / "config.json").write_text(json.dumps(config))
+    with pytest.raises(hf_soup.IngredientError, match=r"quantised \(bitsandbytes\)"):
+        open_checkpoint(run)
+
+
+def test_whole_numbers_and_others_do_not_mix(run, text_runs):
+    """A tensor that is floating-point in one ingredient and whole numbers in another is named, in any order."""
+    state = load_file(run / "model.safetensors")
+    state["classifier.bias"] = torch.ones(2, dtype=torch.int64)
+    save_file(state, run / "model.safetensors", metadata={"format": "pt"})
+    for order in ([run, *text_runs[1:]], [*text_runs[1:], run]):
+        with pytest.raises(
+            hf_soup.IncompatibleError, match=r"run: classifier\.bias is int64, of the others it is float"
+        ):
+            hf_soup.merge(order)

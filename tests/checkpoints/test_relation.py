@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 import hf_soup
 from hf_soup import testing
+from hf_soup.checkpoints import relation as relation_module
 from hf_soup.checkpoints.modules import group
 
 
@@ -125,12 +126,31 @@ def test_a_base_without_head_and_other_types(tmp_path, runs):
         hf_soup.check(runs, tmp_path / "nowhere")
 
 
-def test_many_ingredients_in_small_pieces(tmp_path):
+def test_many_ingredients_in_small_pieces(tmp_path, monkeypatch):
     """With many ingredients fewer numbers are read at once, and the sums stay the same."""
+    monkeypatch.setattr(relation_module, "PIECE", 700)
     folders = [moved(tmp_path / f"run-{i}", 0, body=0.3, head=0.3, seed=i) for i in range(9)]
     body = vectors(folders, lambda name: not name.startswith("classifier"))
     lowest = min(cosine(body[i], body[j]) for i in range(9) for j in range(i))
     assert hf_soup.check(folders, deep=True).relation.body == pytest.approx(lowest, abs=1e-12)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_diverged_run_is_named(runs, value):
+    """NaN and infinity are no relation."""
+    state = load_file(runs[1] / "model.safetensors")
+    state["bert.pooler.dense.weight"][3, 4] = value
+    save_file(state, runs[1] / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(hf_soup.IngredientError, match="'run-1' holds NaN or infinity"):
+        hf_soup.check(runs, deep=True)
+
+
+def test_a_base_of_other_shapes(tmp_path, runs):
+    """A base model with another number of classes has no distance there, and the rest is as it was."""
+    base = testing.save_text_model(testing.tiny_text_model(0, labels=("a", "b", "c")), tmp_path / "base")
+    relation = hf_soup.check(runs, base, deep=True).relation
+    assert next(module for module in relation.modules if module.name == "classifier").distance is None
+    assert 0 < relation.distances["run-0"] < 2
 
 
 def test_a_report_in_json(runs):

@@ -123,7 +123,7 @@ def test_a_kill_leaves_the_target_absent_or_whole(tmp_path):
 
 def test_what_was_moved_away_comes_back(tmp_path):
     """A process that died between its two renames has not lost the old folder."""
-    moved = tmp_path / ".out.abc.old"
+    moved = tmp_path / ".out.abc12345.old"
     moved.mkdir()
     (moved / "old").write_text("old")
     with (
@@ -133,6 +133,28 @@ def test_what_was_moved_away_comes_back(tmp_path):
         (stage / "new").write_text("new")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert (tmp_path / "out" / "old").read_text() == "old"
+
+
+def test_litter_of_other_targets_is_left_alone(tmp_path):
+    """What another target with a longer name has moved away is not ours to delete or to take."""
+    for name in (".out.v2.abc12345.old", ".out.v2.abc12345.partial", ".out.abc.old"):
+        (tmp_path / name).mkdir()
+    with staged_folder(tmp_path / "out") as stage:
+        (stage / "new").write_text("new")
+    assert len(list(tmp_path.iterdir())) == 4
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["new"]
+
+
+def test_overwriting_a_link_to_a_folder(tmp_path):
+    """The link gives way to the folder; what it pointed to stays, and nothing else is left."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "old").write_text("old")
+    (tmp_path / "out").symlink_to(tmp_path / "real")
+    with staged_folder(tmp_path / "out", overwrite=True) as stage:
+        (stage / "new").write_text("new")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "real"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["new"]
+    assert (tmp_path / "real" / "old").exists()
 
 
 def test_of_two_at_once_one_wins(tmp_path):
