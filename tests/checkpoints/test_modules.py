@@ -23,6 +23,7 @@ BERT = [
         (["encoder.block.0.w", "encoder.norm.w", "decoder.block.0.w", "decoder.norm.w", "shared.w"], ""),
         (["model.layers.0.w", "model.norm.w", "lm_head.w"], "model"),
         (["layers.0.w", "norm.w"], ""),
+        ([*(f"resnet.stages.{n}.w" for n in range(20)), "resnet.embedder.w", "classifier.1.w"], "resnet"),
         (["weight", "bias"], ""),
     ],
 )

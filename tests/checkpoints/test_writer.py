@@ -41,6 +41,20 @@ def test_one_file_is_the_file_of_safetensors(tmp_path):
     assert (tmp_path / "model.safetensors").read_bytes() == (tmp_path / "reference.safetensors").read_bytes()
 
 
+@pytest.mark.parametrize("parts", [[], [(0, 2)], [(0, 4), (0, 4)]])
+def test_what_does_not_come_once_is_noticed(tmp_path, parts):
+    """A tensor that came in part, or twice, is no whole file."""
+    spec = TensorSpec("x", (4,), "float32")
+
+    def write():
+        with weight_files(tmp_path, [spec]) as files:
+            for start, stop in parts:
+                files.write("x", start, torch.randn(4)[start:stop])
+
+    with pytest.raises(RuntimeError, match="1 planned tensors did not come whole, such as x"):
+        write()
+
+
 def test_shards_hold_everything_once(tmp_path):
     """With small shards the index names every tensor, and the shards together hold them all."""
     digests = write_weights(tmp_path, reversed(TENSORS.items()), max_shard_size=40)
