@@ -9,10 +9,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from .checkpoints.check import CheckReport, check_checkpoints, label_orders
+from .checkpoints.checkpoint import Checkpoint
 from .checkpoints.modules import Module, list_modules, names_without
 from .checkpoints.pieces import check_device
 from .checkpoints.relation import relate
-from .checkpoints.source import Checkpoint, open_all, open_base, open_checkpoint
+from .checkpoints.source import open_all, open_base, open_checkpoint
 from .data import load_data
 from .errors import IngredientError, RecipeError, did_you_mean
 from .evaluation.compare import TEST, VALIDATION, Comparison, Entry, compare_models

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .api import compare, cook_recipe, merge, share_out, sweep
+from .checkpoints.checkpoint import Checkpoint
 from .checkpoints.memory import quiet_transformers
-from .checkpoints.source import Checkpoint, open_all
+from .checkpoints.source import open_all
 from .checkpoints.writer import staged_folder
 from .data import hash_rows, label_column, label_names, load_data
 from .errors import DataError, RecipeError

@@ -12,10 +12,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .checkpoints.checkpoint import GENERATION, Checkpoint
 from .checkpoints.digest import combined_digest
 from .checkpoints.modules import head_names
 from .checkpoints.relation import unrelated_heads
-from .checkpoints.source import GENERATION, Checkpoint
 from .checkpoints.writer import as_output_error, refuse_target, staged_folder, weight_files
 from .evaluation.compare import PICTURE, Comparison
 from .evaluation.trials import cook_in_memory, output_config

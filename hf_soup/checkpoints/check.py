@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import IncompatibleError
+from .checkpoint import Checkpoint
 from .reader import TensorSpec
 from .relation import Relation
-from .source import Checkpoint
 from .vocabulary import difference
 
 

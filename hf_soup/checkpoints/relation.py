@@ -15,12 +15,12 @@ from tqdm.auto import tqdm
 
 from ..errors import IngredientError
 from ..tables import align
+from .checkpoint import Checkpoint
 from .digest import bytes_of
 from .files import OpenFiles
 from .modules import class_tensors, group, head_names, own_prefix
 from .pieces import PIECE, in_threads
 from .reader import TensorSpec
-from .source import Checkpoint
 
 
 if TYPE_CHECKING:

@@ -7,22 +7,20 @@ pickles and for a base model of another class; weights of the Hub are fetched at
 
 from __future__ import annotations
 
-import functools
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import IngredientError, RecipeError
 from ..types import Ingredient
 from . import hub
-from .digest import bytes_of, combined_digest, tensor_digest
-from .files import OpenFiles
+from .checkpoint import COMPANIONS, MEMORY, Checkpoint
+from .digest import combined_digest, tensor_digest
 from .folder import (
     checkpoint_of_trainer,
-    digests_of_headers,
     pickled_files,
     read_config,
     read_pickles,
@@ -30,175 +28,12 @@ from .folder import (
     refuse_pickle,
     without_ignored,
 )
-from .reader import CODES, SAFE_WEIGHTS, TensorSpec, lies_in, read_bytes, read_tensor, widest
-from .vocabulary import Vocabulary, read_vocabulary
+from .reader import CODES, SAFE_WEIGHTS, TensorSpec, widest
 
 
 if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig, PreTrainedModel
-
-MEMORY = "memory"
-GENERATION = "generation_config.json"
-# Files beside the weights that a soup takes over: what tokenizers, processors and generation need.
-COMPANIONS = (
-    "added_tokens.json",
-    "chat_template.jinja",
-    GENERATION,
-    "merges.txt",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "sentencepiece.bpe.model",
-    "special_tokens_map.json",
-    "spiece.model",
-    "spm.model",
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "vocab.json",
-    "vocab.txt",
-)
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """An opened ingredient.
-
-    Args:
-        ingredient ([`Ingredient`]):
-            The reference that a recipe keeps.
-        config (`dict`):
-            What its `config.json` holds.
-        specs (`dict[str, TensorSpec]`):
-            Its tensors by their names on disk.
-        folder (`Path`, *optional*):
-            Where its files lie; for a repository of the Hub, the snapshot of its small files.
-        tensors (`Mapping[str, torch.Tensor]`, *optional*):
-            The weights themselves when they are in memory.
-        generation_config (`str`, *optional*):
-            What `generation_config.json` would hold, of a model in memory that can generate.
-        opened_as (`Mapping[str, str]`, *optional*):
-            What the files of a folder were when it was opened.
-        note (`str`, *optional*):
-            What was chosen where the source left a choice.
-    """
-
-    ingredient: Ingredient
-    config: dict[str, Any]
-    specs: dict[str, TensorSpec]
-    folder: Path | None = None
-    tensors: Mapping[str, torch.Tensor] | None = field(default=None, compare=False)
-    generation_config: str | None = None
-    opened_as: Mapping[str, str] = field(default_factory=dict, compare=False)
-    note: str = ""
-
-    @property
-    def name(self) -> str:
-        """The ingredient's name."""
-        return self.ingredient.name
-
-    @property
-    def architecture(self) -> str:
-        """The class that its configuration names, or the kind of model."""
-        return (self.config.get("architectures") or [self.config.get("model_type") or "unknown architecture"])[0]
-
-    @property
-    def in_memory(self) -> bool:
-        """Whether the weights were handed over in memory."""
-        return self.tensors is not None
-
-    @property
-    def on_hub(self) -> bool:
-        """Whether the weights come from the Hub."""
-        return self.ingredient.revision is not None
-
-    @property
-    def companions(self) -> dict[str, bytes]:
-        """The tokenizer, processor and generation files that belong to the weights, by name."""
-        if self.folder is None:
-            return {GENERATION: self.generation_config.encode()} if self.generation_config else {}
-        files = {name: self.folder / name for name in COMPANIONS if (self.folder / name).is_file()}
-        for name, path in files.items():
-            if not lies_in(self.folder, path):  # or a soup would carry off what it points to
-                raise IngredientError(f"{path} is a link out of its folder; these are not followed. Copy {name}.")
-        return {name: path.read_bytes() for name, path in files.items()}
-
-    @functools.cached_property
-    def vocabulary(self) -> Vocabulary | None:
-        """What its tokenizer's files say, if it has any."""
-        return read_vocabulary(self.companions, self.name)
-
-    def read(self, name: str) -> torch.Tensor:
-        """One tensor, on the CPU. It may be shared with a loaded model: do not change it.
-
-        Raises:
-            [`IngredientError`]: if the file is not what its header said, or cannot be fetched.
-        """
-        if self.tensors is not None:
-            return self.tensors[name].cpu()
-        return read_tensor(self.folder, self._on_disk[name])
-
-    def read_into(self, files: OpenFiles, name: str, start: int, into: memoryview) -> None:
-        """Copy the bytes of consecutive elements of one tensor; several threads may read at once.
-
-        Args:
-            files (`OpenFiles`):
-                What has the weight files open.
-            name (`str`):
-                The tensor.
-            start (`int`):
-                The first element.
-            into (`memoryview`):
-                Is filled.
-
-        Raises:
-            [`IngredientError`]: if the file is not what its header said, or cannot be fetched.
-        """
-        if self.tensors is None:
-            read_bytes(files, self.folder, self._on_disk[name], start, into)
-        else:
-            stop = start + len(into) // self.specs[name].itemsize
-            into[:] = bytes_of(self.tensors[name].reshape(-1)[start:stop])
-
-    def read_row(self, files: OpenFiles, names: Sequence[str], into: memoryview) -> None:
-        """The same for whole tensors, one behind the other; at once if they lie so in the file."""
-        if self.tensors is None:
-            first = self._on_disk[names[0]]
-            end, row = first.start, True
-            for spec in map(self._on_disk.__getitem__, names):
-                row = row and spec.file == first.file and spec.start == end
-                end += spec.nbytes
-            if row:
-                read_bytes(files, self.folder, first, 0, into)
-                return
-        place = 0
-        for name in names:
-            size = self.specs[name].nbytes
-            self.read_into(files, name, 0, into[place : place + size])
-            place += size
-
-    def make_ready(self) -> None:
-        """Fetch the weights of the Hub, and compare a folder with what it was when it was opened.
-
-        Raises:
-            [`IngredientError`]: if they cannot be fetched, or a weight file has been replaced since.
-        """
-        if self.in_memory:
-            return
-        if self.on_hub:
-            _ = self._on_disk
-            return
-        for file, digest in digests_of_headers(self.folder).items():
-            if self.opened_as.get(file) != digest:
-                raise IngredientError(f"{self.folder / file} has changed since {self.name!r} was opened; merge again.")
-
-    @functools.cached_property
-    def _on_disk(self) -> dict[str, TensorSpec]:
-        """Where the tensors lie in local files; the weights of a Hub repository are fetched here."""
-        if not self.on_hub:
-            return self.specs
-        hub.fetch(self.ingredient.source, self.ingredient.revision, list(self.ingredient.files))
-        return read_specs(self.folder)[0]
 
 
 def open_checkpoint(

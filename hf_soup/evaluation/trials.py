@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from tqdm.auto import tqdm
 
 from ..checkpoints.check import label_names
+from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.memory import build_model
-from ..checkpoints.source import Checkpoint
 from ..errors import EvaluationError, RecipeError
 from ..merging.blend import blend
 from ..merging.plan import Plan, make_plan

@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from ..checkpoints.checkpoint import MEMORY
 from ..checkpoints.hub import split_source
-from ..checkpoints.source import MEMORY
 from ..errors import DataError
 from ..evaluation.compare import VALIDATION, Comparison
 from ..evaluation.evaluator import task_of

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from tqdm.auto import tqdm
 
 from ..checkpoints.check import equal_or_counter
+from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.digest import Digests, combined_digest
 from ..checkpoints.files import OpenFiles
 from ..checkpoints.pieces import PIECE, in_threads, piece_starts
-from ..checkpoints.source import Checkpoint
 from ..errors import IncompatibleError, IngredientError, RecipeError
 from .plan import Plan, Step
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from ..checkpoints.check import CheckReport, check_checkpoints, label_names
+from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.modules import assign_rows, class_tensors, group, own_prefix
 from ..checkpoints.reader import CODES, TensorSpec, widest
-from ..checkpoints.source import Checkpoint
 from ..errors import IncompatibleError, RecipeError, did_you_mean
 from ..lookup import GIVEN, asks_for, check_params, load_function, parameters
 from ..methods.linear import linear

@@ -1,6 +1,7 @@
 """Files are byte for byte what safetensors writes; folders appear whole or not at all."""
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -133,6 +134,49 @@ def test_a_kill_leaves_the_target_absent_or_whole(tmp_path):
     with staged_folder(out, overwrite=True) as stage:
         (stage / "last").write_text("x")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+KILLED = """
+import os, random, signal, sys, time, warnings
+from pathlib import Path
+import hf_soup, hf_soup.api, huggingface_hub.repocard, jinja2
+from safetensors.torch import load_file
+from hf_soup.checkpoints.digest import combined_digest, tensor_digest
+
+warnings.simplefilter("ignore")
+out, runs = Path(sys.argv[1]), sys.argv[2:]
+hf_soup.check(runs)  # imports most
+found = []
+for seed in range(20):
+    child = os.fork()  # which has everything imported already
+    if not child:
+        while True:
+            hf_soup.merge(runs, weights=[1, random.random(), 2]).save_pretrained(out, overwrite=seed > 3)
+    time.sleep(random.Random(seed).uniform(0.05, 0.5))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    if out.exists():
+        state = load_file(out / "model.safetensors")
+        digest = combined_digest({name: tensor_digest(tensor) for name, tensor in state.items()})
+        assert hf_soup.load_recipe(out).output["digest"] == digest
+        assert (out / "README.md").is_file() and (out / "tokenizer.json").is_file()
+    found.append(out.exists())
+hf_soup.merge(runs).save_pretrained(out, overwrite=True)
+print(sum(found), *[path.name for path in out.parent.iterdir()])
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+def test_a_killed_merge_leaves_its_target_absent_or_whole(tmp_path, text_runs):
+    """Merges that are killed at twenty random moments leave nothing or a whole soup, and the next one no litter."""
+    out = tmp_path / "place" / "out"
+    out.parent.mkdir()
+    command = [sys.executable, "-c", KILLED, str(out), *map(str, text_runs)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    whole, *left = done.stdout.split()
+    assert int(whole) > 0
+    assert left == ["out"]
 
 
 def test_what_was_moved_away_comes_back(tmp_path):

@@ -7,9 +7,9 @@ import pytest
 import torch
 from hypothesis import strategies as st
 
+from hf_soup.checkpoints.checkpoint import Checkpoint
 from hf_soup.checkpoints.pieces import PIECE
 from hf_soup.checkpoints.reader import CODES, TensorSpec
-from hf_soup.checkpoints.source import Checkpoint
 from hf_soup.errors import IncompatibleError, IngredientError, RecipeError
 from hf_soup.merging.blend import blend, round_to
 from hf_soup.merging.plan import make_plan
