@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         SoupError,
         TrainingError,
     )
+    from .evaluation.batchnorm import update_batchnorm
     from .evaluation.compare import Comparison
     from .evaluation.evaluator import Evaluator
     from .recipes import load_recipe
@@ -48,6 +49,7 @@ _HOME = {
     "RecipeError": "errors",
     "SoupError": "errors",
     "TrainingError": "errors",
+    "update_batchnorm": "evaluation.batchnorm",
     "Comparison": "evaluation.compare",
     "Evaluator": "evaluation.evaluator",
     "load_recipe": "recipes",

@@ -274,7 +274,7 @@ def _notes(checkpoints: Sequence[Checkpoint]) -> list[str]:
     if any(name.endswith("running_mean") for name in checkpoints[0].specs):
         notes.append(
             "the model has BatchNorm: averaged running statistics do not fit averaged weights. Estimate them again on "
-            "training data (`torch.optim.swa_utils.update_bn`)"
+            "training data (`hf_soup.update_batchnorm`)"
         )
     notes += [item.note for item in checkpoints if item.note]
     bare = [item.name for item in checkpoints if not item.vocabulary]

@@ -1,0 +1,77 @@
+"""BatchNorm after averaging: running statistics of an average fit nobody, so they are estimated again on data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from tqdm.auto import tqdm
+
+from ..errors import DataError
+
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+
+def batchnorm_modules(model: torch.nn.Module) -> list[torch.nn.Module]:
+    """The layers of a model that keep running statistics."""
+    import torch
+
+    kind = torch.nn.modules.batchnorm._BatchNorm
+    return [module for module in model.modules() if isinstance(module, kind) and module.track_running_stats]
+
+
+def update_batchnorm(model: PreTrainedModel, data: Iterable[Any]) -> PreTrainedModel:
+    """Estimate the running statistics of BatchNorm again, as the plain average over all batches.
+
+    Args:
+        model (`transformers.PreTrainedModel`):
+            Changed in place; one without BatchNorm is left alone and the data is not read.
+        data (`Iterable`):
+            Batches as the model takes them: mappings of tensors (labels are left out), or tensors, or tuples whose
+            first is the input.
+
+    Returns:
+        `transformers.PreTrainedModel`: the same model, in the mode that it was in.
+
+    Raises:
+        [`DataError`]: if there is no batch.
+
+    Source: Izmailov et al. 2018, [Averaging weights leads to wider optima and better
+    generalization](https://arxiv.org/abs/1803.05407), section 3.2; `torch.optim.swa_utils.update_bn`.
+    """
+    import torch
+
+    layers = batchnorm_modules(model)
+    if not layers:
+        return model
+    batches = iter(data)
+    first = next(batches, None)
+    if first is None:
+        raise DataError("BatchNorm cannot be estimated without data: there was no batch.")
+    momenta, training = {layer: layer.momentum for layer in layers}, {m: m.training for m in model.modules()}
+    try:
+        model.eval()  # dropout and the like stay as they are when the model is used
+        for layer in layers:
+            layer.reset_running_stats()
+            layer.momentum = None  # a plain average instead of a moving one
+            layer.train()
+        with torch.no_grad():
+            for batch in tqdm(chain([first], batches), desc="Estimating BatchNorm", unit="batch", leave=False):
+                _run(model, batch)
+    finally:
+        for layer, momentum in momenta.items():
+            layer.momentum = momentum
+        for module, mode in training.items():
+            module.training = mode
+    return model
+
+
+def _run(model: PreTrainedModel, batch: Any) -> None:
+    if isinstance(batch, Mapping):
+        model(**{key: value.to(model.device) for key, value in batch.items() if key not in ("labels", "label")})
+    else:
+        model((batch[0] if isinstance(batch, (tuple, list)) else batch).to(model.device))
