@@ -124,7 +124,7 @@ def relate(checkpoints: Sequence[Checkpoint], base: Checkpoint | None = None) ->
         notes += _head_notes(names, cosines.get("head"))
     far = _distances(whole["body"]) if base is not None and "body" in whole else None
     lowest = {part: _lowest(matrix) for part, matrix in cosines.items()}
-    distances = dict(zip(names, far or (), strict=False))
+    distances = dict(zip(names, far, strict=True)) if far else {}
     return Relation(modules, lowest.get("body"), lowest.get("head"), distances, tuple(notes))
 
 
