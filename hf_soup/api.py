@@ -68,8 +68,10 @@ def check(
     report = check_checkpoints(checkpoints)
     base = None
     if base_model is not None:  # a deep check reads it, under the names that the ingredients have
-        is_deep = {"like": checkpoints[0]} if deep and report.ok else {}
-        base = (open_base if is_deep else open_checkpoint)(base_model, allow_pickle=allow_pickle, **is_deep)
+        if deep and report.ok:
+            base = open_base(base_model, checkpoints[0], allow_pickle=allow_pickle)
+        else:
+            base = open_checkpoint(base_model, allow_pickle=allow_pickle)
         lacking = names_without(checkpoints[0].specs, base.specs)
         if len(lacking) == len(checkpoints[0].specs):
             raise IngredientError(

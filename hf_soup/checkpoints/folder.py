@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 from ..errors import IngredientError
 from .reader import (
     PICKLED_WEIGHTS,
-    SAFE_INDEX,
     SAFE_WEIGHTS,
     TensorSpec,
     read_headers,
@@ -44,7 +43,7 @@ IGNORED = re.compile(r"(^|\.)position_ids$|(^|\.)rotary_emb\.inv_freq$")
 
 def checkpoint_of_trainer(folder: Path) -> tuple[Path, str] | None:
     """Of a Trainer's folder without weights of its own: the checkpoint that it called best, else the last, and why."""
-    if has_weights(folder):
+    if any(_holds(folder, single) for single in (SAFE_WEIGHTS, PICKLED_WEIGHTS)):
         return None
     numbered = {int(match[1]): path for path in folder.iterdir() if (match := _CHECKPOINT.fullmatch(path.name))}
     if not numbered:
@@ -60,10 +59,9 @@ def checkpoint_of_trainer(folder: Path) -> tuple[Path, str] | None:
     return last, "the last one"
 
 
-def has_weights(folder: Path) -> bool:
-    """Whether a folder holds the weights of a model itself, in either format."""
-    singles = (SAFE_WEIGHTS, PICKLED_WEIGHTS)
-    return any((folder / f"{single}{end}").is_file() for single in singles for end in ("", ".index.json"))
+def _holds(folder: Path, single: str) -> bool:
+    """Whether a folder holds weights of one format: the single file, or an index of shards."""
+    return any((folder / f"{single}{end}").is_file() for end in ("", ".index.json"))
 
 
 def read_specs(folder: Path) -> tuple[dict[str, TensorSpec], dict[str, str]]:
@@ -90,12 +88,10 @@ def without_ignored(specs: Mapping[str, TensorSpec]) -> dict[str, TensorSpec]:
 
 def pickled_files(folder: Path) -> list[str]:
     """The pickles of a folder that has no safetensors weights: the single one, or the shards and their index."""
-    if (folder / SAFE_WEIGHTS).is_file() or (folder / SAFE_INDEX).is_file():
+    if _holds(folder, SAFE_WEIGHTS) or not _holds(folder, PICKLED_WEIGHTS):
         return []
-    if (folder / PICKLED_WEIGHTS).is_file():
-        return [PICKLED_WEIGHTS]
-    index = f"{PICKLED_WEIGHTS}.index.json"
-    return [*shard_files(folder, PICKLED_WEIGHTS), index] if (folder / index).is_file() else []
+    files = shard_files(folder, PICKLED_WEIGHTS)
+    return files if files == [PICKLED_WEIGHTS] else [*files, f"{PICKLED_WEIGHTS}.index.json"]
 
 
 def read_pickles(folder: Path, files: Sequence[str]) -> dict[str, torch.Tensor]:
@@ -123,7 +119,7 @@ def read_pickles(folder: Path, files: Sequence[str]) -> dict[str, torch.Tensor]:
 
 def _refuse_other_formats(folder: Path) -> None:
     """A folder without safetensors weights: say what is there instead and what to do."""
-    if (folder / SAFE_WEIGHTS).is_file() or (folder / SAFE_INDEX).is_file():
+    if _holds(folder, SAFE_WEIGHTS):
         return
     try:
         names = sorted(path.name for path in folder.iterdir())

@@ -256,7 +256,7 @@ def _weight_map(folder: Path, single: str, inside: Collection[str] | None) -> di
     try:
         weight_map = dict(read_json(index)["weight_map"])
         files = set(weight_map.values())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise IngredientError(f"{index} is no index of shards: {error}.") from None
     if not files:
         raise IngredientError(f"{index} names no shards.")
@@ -287,8 +287,9 @@ def read_headers(folder: Path) -> dict[str, TensorSpec]:
         [`IngredientError`]: if a file is corrupt, a tensor is in two shards or not where the index says, or there is
             none.
     """
+    indexed = None if (folder / SAFE_WEIGHTS).is_file() else _weight_map(folder, SAFE_WEIGHTS, None)
     specs: dict[str, TensorSpec] = {}
-    for file in shard_files(folder):
+    for file in [SAFE_WEIGHTS] if indexed is None else sorted(set(indexed.values())):
         tensors = read_header(folder / file)
         twice = sorted(specs.keys() & tensors.keys())
         if twice:
@@ -296,13 +297,12 @@ def read_headers(folder: Path) -> dict[str, TensorSpec]:
         specs |= tensors
     if not specs:
         raise IngredientError(f"{folder} holds no tensors.")
-    if not (folder / SAFE_WEIGHTS).is_file():
-        _compare_index(folder, specs)
+    if indexed is not None:
+        _compare_index(folder, indexed, specs)
     return dict(sorted(specs.items()))
 
 
-def _compare_index(folder: Path, specs: Mapping[str, TensorSpec]) -> None:
-    indexed = _weight_map(folder, SAFE_WEIGHTS, None)
+def _compare_index(folder: Path, indexed: Mapping[str, str], specs: Mapping[str, TensorSpec]) -> None:
     wrong = sorted(indexed.items() ^ {(name, spec.file) for name, spec in specs.items()})
     if wrong:
         raise IngredientError(

@@ -155,17 +155,14 @@ def make_plan(recipe: Recipe, checkpoints: Sequence[Checkpoint], base: Checkpoin
     if base is not None:
         _refuse_base_labels(base, report.labels)
     steps = tuple(_step(name, rows[name], recipe.dtype, checkpoints, base) for name in sorted(rows))
-    lacking = [not step.base and base is not None for step in steps]  # averaged plainly
-    steps = tuple(
-        step._replace(how=plain if without else how) if step.weights else step
-        for step, without in zip(steps, lacking, strict=True)
-    )
+    lacking = {step.spec.name: plain for step in steps if base is not None and step.weights and not step.base}
+    steps = tuple(step._replace(how=lacking.get(step.spec.name, how)) if step.weights else step for step in steps)
     if recipe.alignments:
         steps = _aligned(steps, recipe, checkpoints)
-    if base is not None:
-        plain = [step.spec.name for step in steps if not step.base and not step.copied]
-        note = f"{len(plain)} tensors that the base model lacks are averaged plainly: {', '.join(plain[:4])}"
-        report = replace(report, notes=report.notes + ((note,) if plain else ()))
+    if lacking:
+        shown = ", ".join(list(lacking)[:4])
+        note = f"{len(lacking)} tensors that the base model lacks are averaged plainly: {shown}"
+        report = replace(report, notes=(*report.notes, note))
     return Plan(steps, recipe.seed, report, base)
 
 
