@@ -10,7 +10,8 @@ from .version import __version__
 
 
 if TYPE_CHECKING:
-    from .api import check, compare, merge, modules, sweep
+    from .api import check, merge, modules, sweep
+    from .comparing import compare
     from .cooking import Cooked, cook
     from .errors import (
         DataError,
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
         TrainingError,
     )
     from .evaluation.batchnorm import update_batchnorm
-    from .evaluation.compare import Comparison
+    from .evaluation.comparison import Comparison
     from .evaluation.evaluator import Evaluator
+    from .outputs import Predictions
     from .recipes import load_recipe
     from .soup import Soup
     from .training.sweep import Run, Sweep, load_sweep
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 # public name -> the module that has it
 _HOME = {
     "check": "api",
-    "compare": "api",
+    "compare": "comparing",
     "merge": "api",
     "modules": "api",
     "sweep": "api",
@@ -50,8 +52,9 @@ _HOME = {
     "SoupError": "errors",
     "TrainingError": "errors",
     "update_batchnorm": "evaluation.batchnorm",
-    "Comparison": "evaluation.compare",
+    "Comparison": "evaluation.comparison",
     "Evaluator": "evaluation.evaluator",
+    "Predictions": "outputs",
     "load_recipe": "recipes",
     "Soup": "soup",
     "Run": "training.sweep",

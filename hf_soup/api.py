@@ -1,14 +1,13 @@
-"""The verbs: `merge`, `check`, `modules`, `sweep`, `compare`. Each opens what it was given and calls rooms below."""
+"""The verbs: `merge`, `check`, `modules`, `sweep`. Each opens what it was given and calls rooms below."""
 
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from .checkpoints.check import CheckReport, check_checkpoints, label_orders
+from .checkpoints.check import CheckReport, check_checkpoints, is_statistic, label_orders
 from .checkpoints.checkpoint import Checkpoint
 from .checkpoints.modules import Module, list_modules, names_without
 from .checkpoints.pieces import check_device
@@ -16,24 +15,20 @@ from .checkpoints.relation import relate
 from .checkpoints.source import open_all, open_base, open_checkpoint
 from .data import load_data
 from .errors import IngredientError, RecipeError, did_you_mean
-from .evaluation.compare import TEST, VALIDATION, Comparison, Entry, compare_models
-from .evaluation.evaluator import Evaluator, task_of
-from .evaluation.trials import ModelTrials, NoTrials, as_score, cook_in_memory
+from .evaluation.evaluator import Evaluator
+from .evaluation.trials import ModelTrials, NoTrials, bind_evaluator
 from .lookup import asks_for, choices, load_function, parameters
-from .merging.plan import bind_method, make_plan
+from .merging.plan import bind_method
 from .soup import Soup
 from .training.sweep import Sweep, run_sweep
-from .types import Recipe, Score, plain
+from .types import Recipe, plain
 
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from transformers import PretrainedConfig, PreTrainedModel
+    from transformers import PretrainedConfig
 
-    Evaluation = Evaluator | Dataset | Callable[[PreTrainedModel], Score | float]
-
-
-UNIFORM = "uniform soup"
+    from .evaluation.trials import Evaluation
 
 
 def check(
@@ -112,6 +107,9 @@ def merge(
     method: str = "linear",
     strategy: str | None = None,
     evaluator: Evaluation | None = None,
+    metric: Any = None,
+    higher_is_better: bool | None = None,
+    batchnorm_data: Evaluator | Dataset | str | None = None,
     base_model: Any = None,
     dtype: str = "auto",
     seed: int = 0,
@@ -134,8 +132,16 @@ def merge(
             How the tensors of one name combine.
         strategy (`str`, *optional*):
             Who goes in: `"uniform"`, `"greedy"`. Excludes `weights`.
-        evaluator ([`Evaluator`], `datasets.Dataset` or `Callable[[PreTrainedModel], float]`, *optional*):
-            Scores models on validation data, for strategies that choose.
+        evaluator ([`Evaluator`], `datasets.Dataset`, `str` or `Callable`, *optional*):
+            Scores models on validation data, for strategies that choose. A function of a model returns a number or a
+            dict of them, so that any harness can steer.
+        metric (*optional*):
+            What to choose by, as of [`Evaluator`]; where the evaluator is a function, which value of its dict.
+        higher_is_better (`bool`, *optional*):
+            Direction of what is chosen by; known of built-in metrics, `True` by default of others.
+        batchnorm_data ([`Evaluator`], `datasets.Dataset` or `str`, *optional*):
+            Training data, of which the `train` split is taken: if the models have BatchNorm, the running statistics of
+            every average are estimated again on it, as the recipe then says.
         base_model (*optional*):
             What the ingredients were fine-tuned from, for methods that need it; a [`Sweep`] knows its own.
         dtype (`str`, *optional*, defaults to `"auto"`):
@@ -166,6 +172,8 @@ def merge(
         raise RecipeError(f'give either weights or a strategy: strategy="{strategy}" finds the weights itself.')
     if evaluator is not None and strategy is None:
         raise RecipeError('an evaluator is for a strategy that chooses by it: add strategy="greedy".')
+    if evaluator is None and (metric is not None or higher_is_better is not None):
+        raise RecipeError("a metric is what an evaluator scores by: add evaluator=hf_soup.Evaluator(data).")
     check_device(device)
     candidates = open_all(ingredients, config=config, allow_pickle=allow_pickle)
     alignments = label_orders(candidates) if align_labels else {}
@@ -173,7 +181,10 @@ def merge(
         base_model = getattr(ingredients, "base_model", None)  # a sweep knows what its runs started from
     base = open_base(base_model, candidates[0], allow_pickle=allow_pickle) if base_model is not None else None
 
+    training = _bind_training(batchnorm_data, candidates)
+
     def complete(recipe: Recipe) -> Recipe:
+        several = sum(map(any, zip(*recipe.rows.values(), strict=True))) > 1
         return replace(
             recipe,
             method=method,
@@ -182,6 +193,7 @@ def merge(
             dtype=dtype,
             seed=seed,
             alignments={name: order for name, order in alignments.items() if name in recipe.names},
+            batchnorm={"dataset": training.described()} if training and several else {},
         )
 
     everything = complete(
@@ -190,7 +202,7 @@ def merge(
         )
     )
     # what is wrong is said before anything is scored
-    soup = Soup(everything, candidates, base=base, device=device)
+    soup = Soup(everything, candidates, base=base, device=device, batchnorm=training)
     if strategy is None:
         return soup
     by_name = {item.name: item for item in candidates}
@@ -198,8 +210,8 @@ def merge(
     if evaluator is None:
         recipe = complete(find_strategy(everything.ingredients, NoTrials(), **for_strategy))
     else:
-        bound = bind_evaluator(evaluator, candidates)
-        trials = ModelTrials(by_name, bound, complete, base, device=device)
+        bound = bind_evaluator(evaluator, candidates, metric=metric, higher_is_better=higher_is_better)
+        trials = ModelTrials(by_name, bound, complete, base, device=device, batchnorm=training)
         try:
             recipe = complete(find_strategy(everything.ingredients, trials, **for_strategy))
             final = trials.score(recipe)
@@ -209,7 +221,7 @@ def merge(
         selection |= {"score": final.value, "dataset": bound.described() if isinstance(bound, Evaluator) else {}}
     recipe = replace(recipe, selection=selection | recipe.selection)
     items = [by_name[name] for name in recipe.names]
-    return Soup(recipe, items, base=base, candidates=candidates, device=device)
+    return Soup(recipe, items, base=base, candidates=candidates, device=device, batchnorm=training)
 
 
 def cook_recipe(recipe: Recipe, *, candidates: Sequence[Checkpoint] | None = None, allow_pickle: bool = False) -> Soup:
@@ -310,68 +322,6 @@ def sweep(
     )
 
 
-def compare(
-    soups: Soup | Mapping[str, Soup],
-    *,
-    test: Evaluator | Dataset,
-    shifted: Mapping[str, Evaluator | Dataset] | None = None,
-    validation: Evaluator | Dataset | None = None,
-    metric: str | None = None,
-) -> Comparison:
-    """Score ingredients, the uniform soup, the given soups and the logit ensemble on data that selection has not seen.
-
-    Args:
-        soups ([`Soup`] or `Mapping[str, Soup]`):
-            One soup, or several by name that were made from the same candidates.
-        test ([`Evaluator`] or `datasets.Dataset`):
-            What is reported.
-        shifted (`Mapping[str, Evaluator | Dataset]`, *optional*):
-            More test sets, by name.
-        validation ([`Evaluator`] or `datasets.Dataset`, *optional*):
-            What selected; it decides which single model is the one to beat.
-        metric (`str`, *optional*):
-            The task's own by default.
-
-    Returns:
-        [`Comparison`]: `.table()`, `.plot()`, `.save(folder)`.
-
-    Raises:
-        [`EvaluationError`]: if the test set is the one that selected.
-        [`RecipeError`]: if there is no soup, or a set is neither an evaluator nor a data set.
-    """
-    soups = {_soup_name(soups): soups} if isinstance(soups, Soup) else dict(soups)
-    if not soups:
-        raise RecipeError("there is nothing to compare: give at least one soup.")
-    candidates: list[Checkpoint] = []
-    for item in (item for soup in soups.values() for item in soup.candidates):
-        if item.ingredient not in [known.ingredient for known in candidates]:
-            candidates.append(item)
-    _refuse_twice("sets", [VALIDATION, TEST, *(shifted or {})])
-    _refuse_twice("models", [*(item.name for item in candidates), *soups])
-    sets = {VALIDATION: validation} if validation is not None else {}
-    sets |= {TEST: test, **(shifted or {})}
-    bound = {name: bind_evaluator(item, candidates, split=name) for name, item in sets.items()}
-    for name, evaluator in bound.items():
-        if not isinstance(evaluator, Evaluator):
-            raise RecipeError(f"compare needs the examples themselves: give an Evaluator or a data set as {name}.")
-    alignments = label_orders(candidates)
-    entries = [Entry(item.name, "ingredient", _loader([item], alignments)) for item in candidates]
-    if UNIFORM not in soups:
-        entries.append(Entry(UNIFORM, "uniform", _loader(candidates, alignments)))  # not kept in memory
-    entries += [
-        Entry(name, "uniform" if name == UNIFORM else "soup", lambda soup=soup: soup.model)
-        for name, soup in soups.items()
-    ]
-    selected_on = {(soup.recipe.selection.get("dataset") or {}).get("fingerprint") for soup in soups.values()}
-    return compare_models(entries, bound, metric=metric, selected_on=selected_on - {None})
-
-
-def _refuse_twice(what: str, names: Sequence[str]) -> None:
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise RecipeError(f'two {what} to compare are called "{twice[0]}"; call one of them otherwise.')
-
-
 def share_out(
     method: str, strategy: str | None, params: Mapping[str, Any]
 ) -> tuple[Callable[..., Recipe], dict[str, Any], dict[str, Any]]:
@@ -394,36 +344,15 @@ def share_out(
     return functions[1], for_method, for_strategy
 
 
-def bind_evaluator(evaluator: Evaluation, candidates: Sequence[Checkpoint], *, split: str = VALIDATION) -> Any:
-    """An evaluator that has the ingredients' tokenizer or image processor; plain functions stay as they are.
-
-    Raises:
-        [`RecipeError`]: if it is neither an evaluator, nor a data set, nor a function.
-    """
-    import datasets
-
-    if isinstance(evaluator, (str, datasets.Dataset)):
-        evaluator = Evaluator(evaluator, split=split)
-    if isinstance(evaluator, Evaluator):
-        folder = next((item.folder for item in candidates if item.companions and item.folder), None)
-        task = task_of(candidates[0].architecture, evaluator.task)
-        return evaluator.with_processing_class(folder and str(folder), task)
-    if not callable(evaluator):
-        raise RecipeError(f"an evaluator is an Evaluator, a data set, or a function of a model, not {evaluator!r}.")
-    return lambda model: as_score(evaluator(model))
+def _bind_training(data: Any, candidates: Sequence[Checkpoint]) -> Evaluator | None:
+    """The training data for BatchNorm, bound to the ingredients' processing; `None` if they have no BatchNorm."""
+    if data is None or not any(map(is_statistic, candidates[0].specs)):
+        return None
+    bound = bind_evaluator(data, candidates, split="train")
+    if not isinstance(bound, Evaluator):
+        raise RecipeError("BatchNorm is estimated on examples: give a data set as batchnorm_data.")
+    return bound
 
 
 def _needs_base(method: str) -> bool:
     return asks_for(load_function("method", method), "base")
-
-
-def _loader(items: Sequence[Checkpoint], alignments: Mapping[str, Sequence[int]]) -> Callable[[], PreTrainedModel]:
-    """What makes the uniform soup of some ingredients, or loads one alone, with the labels in one order for all."""
-    orders = {item.name: alignments[item.name] for item in items if item.name in alignments}
-    recipe = Recipe(tuple(item.ingredient for item in items), (1.0,) * len(items), alignments=orders)
-    return lambda: cook_in_memory(make_plan(recipe, items), items)
-
-
-def _soup_name(soup: Soup) -> str:
-    weights = {weight for row in soup.recipe.rows.values() for weight in row}
-    return f"{soup.recipe.selection.get('strategy') or ('uniform' if len(weights) == 1 else 'weighted')} soup"

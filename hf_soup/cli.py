@@ -12,6 +12,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import click
@@ -125,6 +126,9 @@ allow_pickle_option = click.option(
 @click.option("--data", help="Data to choose by: a folder with files named for their split, or a Hub data set.")
 @click.option("--split", default="validation", show_default=True, help="Which part of --data.")
 @click.option("--metric", help="What to choose by; the task's own by default.")
+@click.option(
+    "--batchnorm-data", help="Training data (its train split) to estimate BatchNorm again on, if there is any."
+)
 @click.option("--base-model", help="What the ingredients were fine-tuned from, for methods that need it.")
 @click.option("--dtype", default="auto", show_default=True, help="Of the soup: bfloat16, float16, float32 ...")
 @allow_pickle_option
@@ -165,6 +169,90 @@ def merge_command(
     for note in soup.plan.report.notes:
         click.echo(f"Note: {note}.", err=True)
     _show(form, folder, {"folder": str(folder), **_described(soup)}, _trial_table(soup) + f"\nSaved to {folder}")
+
+
+@main.command("compare")
+@click.argument("ingredients", nargs=-1, metavar="RUN...")
+@click.option("--soup", "soups", multiple=True, metavar="[NAME=]SOUP", help="A saved soup; repeat for several.")
+@click.option("--test", required=True, metavar="DATA", help="What is reported; selection may not have seen it.")
+@click.option("--shifted", multiple=True, metavar="NAME=DATA", help="Another test set; repeat for several.")
+@click.option("--validation", metavar="DATA", help="What selected: says which single run is the one to beat.")
+@click.option("--metric", "metrics", multiple=True, help="The first one counts; the task's own by default.")
+@click.option("--ensemble", "ensembles", multiple=True, help="logits, probabilities, vote, mixture; all by default.")
+@click.option("--task", default="auto", show_default=True, help="Read off the model by default.")
+@click.option("--label-column", help="By default label, labels, or what else the task calls it.")
+@click.option("--text-column", "text_columns", multiple=True, help="By default every column of strings.")
+@click.option("--batch-size", type=int, help="Examples at a time.")
+@click.option("--no-cache", is_flag=True, help="Run every model again, and keep nothing.")
+@click.option("-o", "--output", help="A folder for tables (Markdown, JSON) and pictures.")
+@output_options
+def compare_command(
+    ingredients: tuple[str, ...],
+    soups: tuple[str, ...],
+    test: str,
+    shifted: tuple[str, ...],
+    validation: str | None,
+    metrics: tuple[str, ...],
+    ensembles: tuple[str, ...],
+    no_cache: bool,
+    output: str | None,
+    form: str,
+    **options: Any,
+) -> None:
+    """Score each RUN (folder or Hub id), their uniform soup and ensembles, and saved soups, on data they did not see.
+
+    \b
+    hf-soup compare runs/run-* --soup soup --test my_data --validation my_data -o report/
+    hf-soup compare runs/run-* --soup greedy=soup --test my_data --shifted tweets=tweets.csv -o report/
+
+    DATA is a file, a folder with files named for their split, or a Hub data set (user/data, user/data/configuration);
+    another split than the option's own follows a #: "user/data#train[:500]".
+    """
+    import hf_soup
+    from hf_soup.data import load_data, split_data_source
+
+    options["text_columns"] = options["text_columns"] or None
+
+    def evaluator(source: str, split: str) -> hf_soup.Evaluator:
+        path, name, part = split_data_source(source, split)
+        found = load_data(path, name=name, split=part)
+        return hf_soup.Evaluator(found, split=split, metric=metrics or None, path=path, cache=not no_cache, **options)
+
+    sets = _named(shifted, "--shifted", "NAME=DATA")
+    comparison = hf_soup.compare(
+        _named(soups, "--soup", None),
+        ingredients=list(ingredients),
+        test=evaluator(test, "test"),
+        shifted={name: evaluator(data, "test") for name, data in sets.items()},
+        validation=evaluator(validation, "validation") if validation else None,
+        ensembles=ensembles or None,
+    )
+    folder = comparison.save(output) if output else None
+    saved = f"\n\nSaved to {folder}" if folder else ""
+    _show(form, folder or comparison.summary, comparison.to_dict(), comparison.table() + saved)
+
+
+@main.command("cache")
+@click.option("--clear", is_flag=True, help="Delete everything that is kept.")
+@output_options
+def cache_command(clear: bool, form: str) -> None:
+    """Show what scores and predictions are kept, so that nothing is run twice; or delete them."""
+    from hf_soup.evaluation import cache
+
+    path = cache.cache_file()
+    if clear:
+        n = cache.clear()
+        _show(form, path, {"file": str(path), "deleted": n}, f"{n} scores and predictions deleted from {path}")
+        return
+    kept = cache.kept()
+    lines = [["kept", "of", "MB", "since"]]
+    for item in kept:
+        lines.append(
+            [item.kind, item.about, f"{item.bytes / 1e6:.2f}", f"{datetime.fromtimestamp(item.created):%F %R}"]
+        )
+    total = f"{len(kept)} scores and predictions, {sum(item.bytes for item in kept) / 1e6:.1f} MB, in {path}"
+    data = {"file": str(path), "kept": [item._asdict() for item in kept]}
+    _show(form, path, data, "\n\n".join([*([align(lines)] if kept else []), total]))
 
 
 @main.command("check")
@@ -253,6 +341,21 @@ def plan_command(recipe: str, allow_pickle: bool, form: str) -> None:
 
 def _show(form: str, path: Any, data: Any, text: str) -> None:
     click.echo({"human": text.strip(), "json": json.dumps(data, indent=2, default=str), "quiet": str(path)}[form])
+
+
+def _named(given: tuple[str, ...], option: str, form: str | None) -> dict[str, str]:
+    """`NAME=VALUE`, each name once; where no form is demanded, a folder is called like itself."""
+    found: dict[str, str] = {}
+    for item in given:
+        name, equals, value = item.partition("=")
+        if not equals and form is None:
+            name, value = os.path.basename(os.path.normpath(item)), item
+        if not name or not value:
+            raise click.BadParameter(f"{item!r}: write {form or '[NAME=]SOUP'}.", param_hint=option)
+        if name in found:
+            raise click.BadParameter(f"two are called {name!r}; write NAME=... for one of them.", param_hint=option)
+        found[name] = value
+    return found
 
 
 def _weights(given: tuple[str, ...]) -> list[float] | dict[str, list[float]] | None:

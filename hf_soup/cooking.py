@@ -12,23 +12,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .api import compare, cook_recipe, merge, share_out, sweep
+from .api import cook_recipe, merge, share_out, sweep
 from .checkpoints.checkpoint import Checkpoint
 from .checkpoints.memory import quiet_transformers
 from .checkpoints.source import open_all
 from .checkpoints.writer import staged_folder
-from .data import hash_rows, label_column, label_names, load_data
+from .comparing import compare
+from .data import hash_rows, load_data
 from .errors import DataError, RecipeError
-from .evaluation.compare import TEST, VALIDATION, Comparison
+from .evaluation.comparison import TEST, VALIDATION, Comparison
 from .evaluation.evaluator import Evaluator
 from .lookup import load_module
 from .merging.plan import check_dtype
-from .metrics import load_metric
+from .metrics import load_metrics
 from .recipes import RECIPE_FILE, CookFile, Data, is_recipe, load_cook_file, load_recipe, read_yaml
 from .soup import Soup
 from .training.run import write_json
 from .training.space import expand_space
-from .training.sweep import Sweep
+from .training.sweep import Sweep, check_examples, guess_task
 from .transforms import shifted_copy
 from .types import Ingredient, Recipe
 
@@ -128,9 +129,8 @@ def _cook_stages(plan: CookFile, output_dir: Path | None, allow_pickle: bool) ->
 
 def _check_settings(plan: CookFile) -> None:
     """Names, types and parameters of all stages, told before anything is loaded or trained."""
-    for stage in (plan.merge, plan.compare):
-        if stage is not None and stage.metric is not None:
-            load_metric(stage.metric)
+    for metric in filter(None, [plan.merge and plan.merge.metric, *(plan.compare.metrics if plan.compare else ())]):
+        load_metrics(metric)
     if plan.merge is not None:
         share_out(plan.merge.method, plan.merge.strategy, plan.merge.params)
         check_dtype(plan.merge.dtype)
@@ -156,15 +156,21 @@ def _load_sets(plan: CookFile) -> dict[str, Dataset]:
         config = part.name if part.path or part.name else data.name
         examples = load_data(part.path or data.path, name=config, split=part.split or data.test)
         sets[name] = _transformed(examples, part.transform, data) if part.transform else examples
-    known = label_names(sets[TRAIN], label_column(sets[TRAIN], data.label_column)) if TRAIN in sets else None
-    for name, examples in sets.items():
-        label = label_column(examples, data.label_column)
-        labels = label_names(examples, label)
-        if plan.task != "auto":
-            load_module("task", plan.task).columns(examples, data.text_columns, label)
-        if labels and known and not set(labels) <= set(known):
-            raise DataError(f"{name} has the labels {labels[:6]}, the training data {known[:6]}.")
+    if TRAIN in sets:
+        _check_sets(plan, {name: part for name, part in sets.items() if name != PRETRAIN})
     return sets
+
+
+def _check_sets(plan: CookFile, sets: Mapping[str, Dataset]) -> None:
+    """Columns and labels of all sets, by what the training data has, told before anything is trained."""
+    task = load_module("task", plan.task if plan.task != "auto" else guess_task(sets[TRAIN]))
+    label, texts = plan.data.label_column, plan.data.text_columns
+    head = task.head(sets[TRAIN], task.label_column(sets[TRAIN], label))
+    for name, examples in sets.items():
+        try:
+            check_examples(task, examples, label, texts, head)
+        except DataError as error:
+            raise DataError(f"{name}, for a model of the training data: {error}") from None
 
 
 def _merge(plan: CookFile, sets: Mapping[str, Dataset], ingredients: Any, allow_pickle: bool) -> Soup:
@@ -173,14 +179,15 @@ def _merge(plan: CookFile, sets: Mapping[str, Dataset], ingredients: Any, allow_
     if options["strategy"] not in (None, "uniform"):
         options["evaluator"] = _evaluator(plan, sets, VALIDATION, metric)
     base = None if plan.sweep else plan.base_model  # a sweep knows what its runs started from, head included
-    return merge(ingredients, base_model=base, allow_pickle=allow_pickle, **options, **params)
+    training = _evaluator(plan, sets, TRAIN, None) if TRAIN in sets else None
+    return merge(ingredients, base_model=base, batchnorm_data=training, allow_pickle=allow_pickle, **options, **params)
 
 
 def _compare(plan: CookFile, sets: Mapping[str, Dataset], soup: Soup) -> Comparison:
-    metric = plan.compare.metric or plan.merge.metric
+    metric = plan.compare.metrics or plan.merge.metric
     evaluators = {name: _evaluator(plan, sets, name, metric) for name in sets if name not in (PRETRAIN, TRAIN)}
     validation, test = evaluators.pop(VALIDATION), evaluators.pop(TEST)
-    return compare(soup, test=test, shifted=evaluators, validation=validation, metric=metric)
+    return compare(soup, test=test, shifted=evaluators, validation=validation, ensembles=plan.compare.ensembles)
 
 
 def _sweep(plan: CookFile, sets: Mapping[str, Dataset], base: str, folder: Path) -> Sweep:
@@ -231,19 +238,17 @@ def _make_blank(plan: CookFile, data: Dataset, made_from: Mapping[str, Any], fol
     if kind not in transformers.CONFIG_MAPPING:
         raise RecipeError(f"`pretrain.config.model_type` is {kind!r}; transformers knows no such model.")
     task = load_module("task", plan.task if plan.task != "auto" else "image-classification")
-    labels = label_names(data, label_column(data, plan.data.label_column)) or []
+    head = task.head(data, task.label_column(data, plan.data.label_column))
     with quiet_transformers(), staged_folder(folder) as stage_folder:
         transformers.set_seed(0)
-        config = transformers.AutoConfig.for_model(kind, **config, id2label=dict(enumerate(labels)))
+        config = transformers.AutoConfig.for_model(kind, **config, **head)
         getattr(transformers, task.AUTO_CLASS).from_config(config).save_pretrained(stage_folder)
         write_json(stage_folder / "preprocessor_config.json", made_from["processor"])
         write_json(stage_folder / BLANK_FILE, made_from)
 
 
 def _transformed(examples: Dataset, transform: Mapping[str, float], data: Data) -> Dataset:
-    (column,) = load_module("task", "image-classification").columns(
-        examples, None, label_column(examples, data.label_column)
-    )
+    (column,) = load_module("task", "image-classification").columns(examples, None, data.label_column)
     return shifted_copy(examples, column, transform)
 
 

@@ -1,72 +1,328 @@
-"""Metrics: our own `evaluate.Metric` subclasses, which need no network, and from a name to a metric.
+"""Metrics: our own, which need no network, and from whatever a user calls a metric to a [`Metric`].
 
-scikit-learn does the arithmetic. All of these take predicted classes, and higher is better.
+scikit-learn, scipy and seqeval do the arithmetic. It runs no model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .errors import RecipeError, did_you_mean
+from .calibration import brier_score, expected_calibration_error
+from .errors import EvaluationError, MissingExtraError, RecipeError, did_you_mean
+from .outputs import Predictions, decisions, losses, probabilities
 
 
 if TYPE_CHECKING:
     import evaluate
     import numpy as np
 
-
-def _accuracy(references: np.ndarray, predictions: np.ndarray) -> float:
-    from sklearn.metrics import accuracy_score
-
-    return accuracy_score(references, predictions)
+    Given = str | Callable[..., Any] | evaluate.EvaluationModule
 
 
-def _f1_macro(references: np.ndarray, predictions: np.ndarray) -> float:
-    from sklearn.metrics import f1_score
+class BuiltIn(NamedTuple):
+    """One metric of our own.
 
-    return f1_score(references, predictions, average="macro", zero_division=0)
+    Args:
+        takes (`str`):
+            `"decisions"`, `"probabilities"`, `"losses"`, `"tags"` (names of classes, row by row) or `"texts"`.
+        kinds (`tuple[str, ...]`):
+            Outputs that it is defined for.
+        function (`Callable`):
+            `f(references, predictions) -> float`.
+        higher_is_better (`bool`, *optional*, defaults to `True`):
+            Its direction.
+    """
+
+    takes: str
+    kinds: tuple[str, ...]
+    function: Callable[..., float]
+    higher_is_better: bool = True
 
 
-def _matthews(references: np.ndarray, predictions: np.ndarray) -> float:
-    from sklearn.metrics import matthews_corrcoef
+def _sklearn(name: str, **options: Any) -> Callable[..., float]:
+    def function(references: np.ndarray, predictions: np.ndarray) -> float:
+        from sklearn import metrics
 
-    return matthews_corrcoef(references, predictions)
+        return getattr(metrics, name)(references, predictions, **options)
+
+    return function
 
 
-BUILT_IN: dict[str, Callable[..., float]] = {
-    "accuracy": _accuracy,
-    "f1_macro": _f1_macro,
-    "matthews_correlation": _matthews,
+def _correlation(name: str) -> Callable[..., float]:
+    def function(references: np.ndarray, predictions: np.ndarray) -> float:
+        import warnings
+
+        from scipy import stats
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", stats.ConstantInputWarning)  # NaN is told where it is used
+            return getattr(stats, name)(predictions, references).statistic
+
+    return function
+
+
+def _f1_binary(references: np.ndarray, predictions: np.ndarray) -> float:
+    if max(references.max(), predictions.max()) > 1:
+        raise EvaluationError("f1 is of two classes, the second of them positive; for more take f1_macro or f1_micro.")
+    return _sklearn("f1_score", zero_division=0)(references, predictions)
+
+
+def _mean(references: np.ndarray, predictions: np.ndarray) -> float:
+    return predictions.mean()
+
+
+def _perplexity(references: np.ndarray, predictions: np.ndarray) -> float:
+    import numpy as np
+
+    return np.exp(predictions.mean())
+
+
+def _ece(references: np.ndarray, predictions: np.ndarray) -> float:
+    return expected_calibration_error(predictions, references)
+
+
+def _brier(references: np.ndarray, predictions: np.ndarray) -> float:
+    return brier_score(predictions, references)
+
+
+def _seqeval_f1(references: Sequence[Sequence[str]], predictions: Sequence[Sequence[str]]) -> float:
+    try:
+        from seqeval.metrics import f1_score
+    except ImportError:
+        raise MissingExtraError("seqeval_f1 needs seqeval: pip install 'hf-soup[seqeval]'") from None
+    return f1_score(references, predictions, zero_division=0)
+
+
+def _exact_match(references: Sequence[str], predictions: Sequence[str]) -> float:
+    return sum(said.strip() == right.strip() for said, right in zip(predictions, references, strict=True)) / len(
+        references
+    )
+
+
+_CHOICE, _PLAIN = ("classes", "labels"), ("classes",)
+BUILT_IN: dict[str, BuiltIn] = {
+    "accuracy": BuiltIn("decisions", _CHOICE, _sklearn("accuracy_score")),  # of labels: all of an example right
+    "f1": BuiltIn("decisions", _PLAIN, _f1_binary),
+    "f1_macro": BuiltIn("decisions", _CHOICE, _sklearn("f1_score", average="macro", zero_division=0)),
+    "f1_micro": BuiltIn("decisions", _CHOICE, _sklearn("f1_score", average="micro", zero_division=0)),
+    "matthews_correlation": BuiltIn("decisions", _PLAIN, _sklearn("matthews_corrcoef")),
+    "pearsonr": BuiltIn("decisions", ("values",), _correlation("pearsonr")),
+    "spearmanr": BuiltIn("decisions", ("values",), _correlation("spearmanr")),
+    "mse": BuiltIn("decisions", ("values",), _sklearn("mean_squared_error"), False),
+    "loss": BuiltIn("losses", ("classes", "labels", "values", "tokens"), _mean, False),
+    "nll": BuiltIn("losses", ("classes", "tokens"), _mean, False),
+    "perplexity": BuiltIn("losses", ("tokens",), _perplexity, False),
+    "brier": BuiltIn("probabilities", _PLAIN, _brier, False),
+    "ece": BuiltIn("probabilities", _PLAIN, _ece, False),
+    "seqeval_f1": BuiltIn("tags", _PLAIN, _seqeval_f1),
+    "exact_match": BuiltIn("texts", ("tokens",), _exact_match),
 }
+WAYS = (
+    "or give a function of transformers.EvalPrediction, an evaluate.Metric, or the path of a metric's script (others "
+    "come from evaluate.load, which needs the network)"
+)
 
 
-def load_metric(name: str) -> evaluate.Metric:
-    """A metric by name.
+@dataclass(frozen=True)
+class Metric:
+    """A metric as an evaluator uses it.
 
     Args:
         name (`str`):
-            `"accuracy"`, `"f1_macro"` or `"matthews_correlation"`.
+            What tables call it.
+        compute (`Callable[[Predictions], dict[str, float]]`):
+            Its values; a metric of one value gives `{name: value}`.
+        higher_is_better (`bool`, *optional*):
+            Its direction, where that is known.
+        needs_texts (`bool`, *optional*, defaults to `False`):
+            Whether the model has to generate for it.
+        identity (`str`, *optional*):
+            What stands for it in the cache of scores; `None` where nothing can (a function may change).
+    """
+
+    name: str
+    compute: Callable[[Predictions], dict[str, float]]
+    higher_is_better: bool | None = None
+    needs_texts: bool = False
+    identity: str | None = None
+
+
+def load_metric(name: str) -> evaluate.Metric:
+    """One of our own metrics for other programs, as an `evaluate.Metric`.
+
+    Args:
+        name (`str`):
+            Such as `"accuracy"`.
 
     Returns:
-        `evaluate.Metric`: `compute(predictions=..., references=...)` gives `{name: value}`.
+        `evaluate.Metric`: `compute(predictions=..., references=...)` gives `{name: value}`. Predictions are classes (0
+        or 1 for each label, or values), probabilities of shape `(items, classes)`, losses (references are not used),
+        lists of tags, or texts.
 
     Raises:
         [`RecipeError`]: if there is none of that name.
     """
     if name not in BUILT_IN:
-        raise RecipeError(f'there is no metric "{name}"{did_you_mean(name, BUILT_IN)}')
+        raise RecipeError(f'there is no metric "{name}"{did_you_mean(name, BUILT_IN)}; {WAYS}.')
     import datasets
     import evaluate
+    import numpy as np
 
-    class BuiltIn(evaluate.Metric):
+    built_in = BUILT_IN[name]
+    number = datasets.Value("float64")
+    whole = number if built_in.kinds == ("values",) else datasets.Value("int64")
+    text = datasets.Value("string")
+    columns = {
+        "decisions": (whole, whole),
+        "probabilities": (datasets.Sequence(number), whole),
+        "losses": (number, number),
+        "tags": (datasets.Sequence(text), datasets.Sequence(text)),
+        "texts": (text, text),
+    }[built_in.takes]
+    layouts = [columns]
+    if built_in.takes == "decisions" and "labels" in built_in.kinds:
+        layouts.append((datasets.Sequence(whole), datasets.Sequence(whole)))
+
+    class Ours(evaluate.Metric):
         def _info(self) -> evaluate.MetricInfo:
-            features = datasets.Features(
-                {"predictions": datasets.Value("int64"), "references": datasets.Value("int64")}
-            )
-            return evaluate.MetricInfo(description=name, citation="", inputs_description="classes", features=features)
+            features = [datasets.Features({"predictions": p, "references": r}) for p, r in layouts]
+            about = {"description": name, "citation": "", "inputs_description": built_in.takes}
+            return evaluate.MetricInfo(**about, features=features)
 
-        def _compute(self, predictions: list[int], references: list[int]) -> dict[str, float]:
-            return {name: float(BUILT_IN[name](references, predictions))}
+        def _compute(self, predictions: list[Any], references: list[Any]) -> dict[str, float]:
+            if built_in.takes not in ("tags", "texts"):
+                predictions, references = np.asarray(predictions), np.asarray(references)
+            return {name: float(built_in.function(references, predictions))}
 
-    return BuiltIn(keep_in_memory=True)
+    return Ours(keep_in_memory=True)
+
+
+def load_metrics(given: Given | Sequence[Given]) -> tuple[Metric, ...]:
+    """What a user calls metrics, one or several.
+
+    Args:
+        given (`str`, `Callable`, `evaluate.EvaluationModule`, or a sequence of them):
+            A built-in name; the path of a metric's script or folder; a name for `evaluate.load`; a metric of
+            `evaluate`, or several of them from `evaluate.combine`; or a function of `transformers.EvalPrediction` that
+            returns a number or a dict of them, as `Trainer` takes it.
+
+    Returns:
+        `tuple[Metric, ...]`
+
+    Raises:
+        [`RecipeError`]: if there is no such metric, or two have one name.
+    """
+    several = isinstance(given, Sequence) and not isinstance(given, str)
+    metrics = tuple(_load(item) for item in (given if several else [given]))
+    names = [metric.name for metric in metrics]
+    if not names or len(set(names)) < len(names):
+        raise RecipeError(f"metrics are one or several of different names, not {names}.")
+    return metrics
+
+
+def metric_inputs(said: Predictions, takes: str) -> tuple[Any, Any]:
+    """What a metric compares: `(references, predictions)` as `takes` of [`BuiltIn`] says."""
+    if takes == "texts":
+        return said.references, said.texts
+    if takes == "tags":
+        return tuple(list(_by_row(said, classes)) for classes in (said.labels, decisions(said)))
+    make = {"decisions": decisions, "probabilities": probabilities, "losses": losses}[takes]
+    return said.labels, make(said)
+
+
+def _load(given: Given) -> Metric:
+    if isinstance(given, str):
+        if given in BUILT_IN:
+            return _built_in(given)
+        return _foreign(_from_evaluate(given), identity=_content(given))
+    if hasattr(given, "compute") and not isinstance(given, type):
+        return _foreign(given)
+    if callable(given):
+        return _from_function(given)
+    raise RecipeError(f"{given!r} is no metric: name one ({', '.join(BUILT_IN)}), {WAYS}.")
+
+
+def _built_in(name: str) -> Metric:
+    metric = BUILT_IN[name]
+
+    def compute(said: Predictions) -> dict[str, float]:
+        if said.kind not in metric.kinds:
+            fitting = [other for other, built_in in BUILT_IN.items() if said.kind in built_in.kinds]
+            raise EvaluationError(f"{name} is not defined for a model of {said.kind}: take {', '.join(fitting)}.")
+        return {name: float(metric.function(*metric_inputs(said, metric.takes)))}
+
+    return Metric(name, compute, metric.higher_is_better, metric.takes == "texts", name)
+
+
+def _foreign(metric: evaluate.EvaluationModule, identity: str | None = None) -> Metric:
+    """A metric of `evaluate`: it gets classes, values or labels; tags row by row where rows have several; or texts."""
+    name = getattr(metric, "name", None) or type(metric).__name__
+
+    def compute(said: Predictions) -> dict[str, float]:
+        words = said.kind == "classes" and len(said.rows) != len(set(said.rows.tolist()))
+        takes = "texts" if said.texts else "tags" if words else "decisions"
+        references, predictions = metric_inputs(said, takes)
+        try:
+            found = metric.compute(predictions=predictions, references=references)
+        except Exception as error:  # whatever a metric of others trips over
+            raise EvaluationError(f"the metric {name!r} failed: {str(error).splitlines()[0][:300]}") from error
+        return _numbers(found, name)
+
+    return Metric(name, compute, identity=identity)
+
+
+def _from_function(function: Callable[..., Any]) -> Metric:
+    name = getattr(function, "__name__", type(function).__name__)
+
+    def compute(said: Predictions) -> dict[str, float]:
+        from transformers import EvalPrediction
+
+        takes = (said.texts, said.references) if said.texts else (said.logits, said.labels)
+        return _numbers(function(EvalPrediction(*takes)), name)
+
+    return Metric(name, compute)
+
+
+def _numbers(found: Any, name: str) -> dict[str, float]:
+    """Every number of a metric's answer, which may be one number; lists (scores of each class) are left out."""
+    import numbers
+
+    if isinstance(found, Mapping):
+        values = {str(key): float(value) for key, value in found.items() if isinstance(value, numbers.Real)}
+        if values:
+            return values
+    elif isinstance(found, numbers.Real) or getattr(found, "ndim", None) == 0:
+        return {name: float(found)}
+    raise EvaluationError(f"the metric {name!r} returned {found!r}; it has to return a number or a dict of numbers.")
+
+
+def _from_evaluate(name: str) -> evaluate.EvaluationModule:
+    import evaluate
+
+    try:
+        return evaluate.load(name, keep_in_memory=True)
+    except Exception as error:  # evaluate lets through whatever its network and the script's imports raise
+        if os.path.exists(name):
+            raise RecipeError(f"{name} does not load as a metric of evaluate: {error}") from None
+        raise RecipeError(f'there is no metric "{name}"{did_you_mean(name, BUILT_IN)}; {WAYS}.') from None
+
+
+def _content(name: str) -> str:
+    """A script by what it says, a name as it is."""
+    import xxhash
+
+    path = Path(name)
+    files = sorted(path.glob("*.py")) if path.is_dir() else [path] if path.is_file() else []
+    return name + "".join(xxhash.xxh3_128_hexdigest(file.read_bytes()) for file in files)
+
+
+def _by_row(said: Predictions, classes: np.ndarray) -> Iterator[list[str]]:
+    import numpy as np
+
+    starts = np.flatnonzero(np.diff(said.rows)) + 1
+    for part in np.split(classes, starts):
+        yield [said.names[index] if said.names else str(index) for index in part]

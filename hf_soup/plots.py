@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import MissingExtraError
 
@@ -13,7 +15,8 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 COLORS = {"ingredient": "#999999", "chosen": "#E69F00", "uniform": "#56B4E9", "soup": "#009E73", "ensemble": "#CC79A7"}
-MARKERS = {"ingredient": "o", "chosen": "D", "uniform": "v", "soup": "s", "ensemble": "^"}
+MARKERS = {"ingredient": "o", "chosen": "D", "uniform": "v", "soup": "sP*h", "ensemble": "^<>X"}  # of one kind in turn
+NOMINAL = "#0072B2"  # lines that models are compared with
 
 
 class Point(NamedTuple):
@@ -38,6 +41,45 @@ class Point(NamedTuple):
     high: float
 
 
+class Dot(NamedTuple):
+    """One model on two axes.
+
+    Args:
+        name (`str`):
+            For the legend.
+        kind (`str`):
+            A key of `COLORS`.
+        x (`float`), y (`float`):
+            Its scores.
+    """
+
+    name: str
+    kind: str
+    x: float
+    y: float
+
+
+class Curve(NamedTuple):
+    """A reliability diagram.
+
+    Args:
+        name (`str`):
+            For the legend.
+        kind (`str`):
+            A key of `COLORS`.
+        confidence (`Sequence[float]`), accuracy (`Sequence[float]`):
+            Of each bin that is not empty.
+        count (`Sequence[int]`):
+            Examples in it.
+    """
+
+    name: str
+    kind: str
+    confidence: Sequence[float]
+    accuracy: Sequence[float]
+    count: Sequence[int]
+
+
 def plot_scores(points: Sequence[Point], *, metric: str, title: str) -> Figure:
     """Scores side by side, one column for each set: ingredients as dots, the models to compare with their intervals.
 
@@ -55,14 +97,10 @@ def plot_scores(points: Sequence[Point], *, metric: str, title: str) -> Figure:
     Raises:
         [`MissingExtraError`]: if matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingExtraError("pictures need matplotlib: pip install 'hf-soup[plot]'") from None
     groups = list(dict.fromkeys(point.group for point in points))
     named = list(dict.fromkeys((point.name, point.kind) for point in points if point.kind != "ingredient"))
-    figure = Figure(figsize=(2.2 + 2.0 * len(groups), 4.6), dpi=150, layout="constrained")
-    axes = figure.add_subplot()
+    figure, axes = _figure(max(2.2 + 2.0 * len(groups), 6.4), 5.0, title)
+    markers = _markers(named)
     single = [point for point in points if point.kind == "ingredient"]
     axes.plot(
         [groups.index(point.group) - 0.3 for point in single],
@@ -81,7 +119,7 @@ def plot_scores(points: Sequence[Point], *, metric: str, title: str) -> Figure:
             [point.value for point in mine],
             yerr=[[point.value - point.low for point in mine], [point.high - point.value for point in mine]],
             linestyle="",
-            marker=MARKERS[kind],
+            marker=markers[name],
             color=COLORS[kind],
             capsize=2,
             label=name,
@@ -92,8 +130,118 @@ def plot_scores(points: Sequence[Point], *, metric: str, title: str) -> Figure:
         axes.axvline(edge - 0.5, color="#dddddd", linewidth=0.8)
     axes.set_ylabel(f"{metric} (bars: 95 % interval)")
     axes.grid(axis="y", color="#eeeeee")
-    axes.set_axisbelow(True)
-    axes.set_title(title, fontsize=10, loc="left", wrap=True)
-    axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     return figure
+
+
+def plot_shifts(dots: Sequence[Dot], *, metric: str, shifts: str, title: str) -> Figure:
+    """Scores on the test set against those under shift, with the line through the single models.
+
+    Args:
+        dots (`Sequence[Dot]`):
+            At least one.
+        metric (`str`):
+            What both axes show.
+        shifts (`str`):
+            What the y axis shows.
+        title (`str`):
+            What the figure shows, best as a finding.
+
+    Returns:
+        `matplotlib.figure.Figure`
+
+    Raises:
+        [`MissingExtraError`]: if matplotlib is not installed.
+
+    Source: Miller et al. 2021, [Accuracy on the line](https://arxiv.org/abs/2107.04649); Wortsman et al. 2022, [Model
+    soups](https://arxiv.org/abs/2203.05482), Figure 1.
+    """
+    import numpy as np
+
+    figure, axes = _figure(6.4, 5.6, title)
+    single = [dot for dot in dots if dot.kind in ("ingredient", "chosen")]
+    x, y = np.array([[dot.x for dot in single], [dot.y for dot in single]])
+    if len(single) > 2 and np.ptp(x) > 0:
+        slope, intercept = np.polyfit(x, y, 1)
+        ends = np.array([min(dot.x for dot in dots), max(dot.x for dot in dots)])
+        label = "line through the single models"
+        axes.plot(ends, slope * ends + intercept, color=NOMINAL, linewidth=1, linestyle="--", label=label)
+    plain = [dot for dot in dots if dot.kind == "ingredient"]
+    axes.plot(
+        [dot.x for dot in plain],
+        [dot.y for dot in plain],
+        linestyle="",
+        marker=MARKERS["ingredient"],
+        color=COLORS["ingredient"],
+        label="each ingredient",
+    )
+    named = [dot for dot in dots if dot.kind != "ingredient"]
+    markers = _markers([(dot.name, dot.kind) for dot in named])
+    for dot in named:
+        axes.plot(
+            dot.x, dot.y, linestyle="", marker=markers[dot.name], markersize=9, color=COLORS[dot.kind], label=dot.name
+        )
+    axes.set_xlabel(f"{metric} on the test set")
+    axes.set_ylabel(f"{metric} on {shifts}")
+    axes.grid(color="#eeeeee")
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    return figure
+
+
+def plot_reliability(curves: Sequence[Curve], *, title: str) -> Figure:
+    """Accuracy by confidence; on the diagonal a model is as often right as it says. Below: where its examples lie.
+
+    Args:
+        curves (`Sequence[Curve]`):
+            One for each model.
+        title (`str`):
+            What the figure shows.
+
+    Returns:
+        `matplotlib.figure.Figure`
+
+    Raises:
+        [`MissingExtraError`]: if matplotlib is not installed.
+    """
+    figure, axes = _figure(6.4, 6.4, title, rows=(3, 1))
+    above, below = axes
+    markers = _markers([(curve.name, curve.kind) for curve in curves])
+    above.plot([0, 1], [0, 1], color=NOMINAL, linewidth=1, linestyle="--", label="as sure as right")
+    low = min((min(curve.confidence) for curve in curves), default=0)
+    for curve in curves:
+        style = {"color": COLORS[curve.kind], "marker": markers[curve.name], "markersize": 5}
+        above.plot(curve.confidence, curve.accuracy, label=curve.name, **style)
+        total = sum(curve.count)
+        below.plot(curve.confidence, [count / total for count in curve.count], linewidth=1, **style)
+    for panel in axes:
+        panel.set_xlim(low - 0.03, 1.03)
+        panel.grid(color="#eeeeee")
+    above.set_ylabel("accuracy")
+    below.set_ylabel("share of examples")
+    above.set_ylim(min((min(curve.accuracy) for curve in curves), default=0) - 0.05, 1.03)
+    below.set_xlabel("confidence (means of 15 bins of equal width)")
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    return figure
+
+
+def _figure(width: float, height: float, title: str, rows: tuple[int, ...] = (1,)) -> tuple[Figure, Any]:
+    """An empty figure with one panel, or several below each other."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MissingExtraError("pictures need matplotlib: pip install 'hf-soup[plot]'") from None
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    panels = figure.subplots(len(rows), height_ratios=rows, sharex=True, squeeze=False)[:, 0]
+    panels[0].set_title("\n".join(textwrap.wrap(title, int(width * 11))), fontsize=10, loc="left")
+    for panel in panels:
+        panel.set_axisbelow(True)
+        panel.spines[["top", "right"]].set_visible(False)
+    return figure, panels if len(rows) > 1 else panels[0]
+
+
+def _markers(named: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """A marker for each model, of those of its kind in turn."""
+    found: dict[str, str] = {}
+    for kind in dict.fromkeys(kind for _, kind in named):
+        found |= dict(zip([name for name, other in named if other == kind], itertools.cycle(MARKERS[kind])))
+    return found

@@ -103,7 +103,8 @@ class MergeStage:
 class CompareStage:
     """The `compare` section: what the comparison on the test sets reports."""
 
-    metric: str | None = None
+    metrics: list[str] = field(default_factory=list)
+    ensembles: list[str] | None = None
 
     __pydantic_config__ = _STRICT
 
@@ -231,6 +232,8 @@ def load_recipe(path: str | os.PathLike) -> Recipe:
     if version != FORMAT:
         raise RecipeError(f"{path} has recipe format {version}; this hf_soup reads format {FORMAT}. Upgrade hf_soup.")
     recipe = _build(Recipe, data, str(path))
+    if "file" in recipe.batchnorm:
+        recipe = replace(recipe, batchnorm={**recipe.batchnorm, "file": str(_beside(path, recipe.batchnorm["file"]))})
     base = recipe.base_model and _anchor(recipe.base_model, path.parent)
     return replace(
         recipe, ingredients=tuple(_anchor(item, path.parent) for item in recipe.ingredients), base_model=base
@@ -252,9 +255,12 @@ def dump_recipe(recipe: Recipe, folder: str | os.PathLike | None = None) -> str:
     data = asdict(recipe)
     for item in filter(None, [*data["ingredients"], data["base_model"]]):
         item["source"] = _without_root(item["source"], folder)
-    dataset = data["selection"].get("dataset") or {}
-    if dataset.get("path"):
-        dataset["path"] = _without_root(dataset["path"], folder)
+    for part in ("selection", "batchnorm"):
+        dataset = data[part].get("dataset") or {}
+        if dataset.get("path"):
+            dataset["path"] = _without_root(dataset["path"], folder)
+    if "file" in data["batchnorm"]:
+        data["batchnorm"]["file"] = os.path.basename(data["batchnorm"]["file"])
     layout = {"sort_keys": False, "allow_unicode": True, "width": 119, "default_flow_style": None}
     return yaml.dump(plain({"hf_soup_recipe": FORMAT, **data}), Dumper=_dumper(), **layout)
 
@@ -268,6 +274,13 @@ def _without_root(path: str, folder: str | os.PathLike | None) -> str:
         return os.path.basename(path)
     path = os.path.relpath(path, os.path.abspath(folder))
     return path if path.startswith(".") else os.path.join(".", path)  # `runs/run-0` could be a Hub id
+
+
+def _beside(recipe: Path, name: Any) -> Path:
+    """A file in the recipe's own folder; a recipe of a stranger may name no other."""
+    if not isinstance(name, str) or os.path.basename(name) != name or not name.endswith(".safetensors"):
+        raise RecipeError(f"{recipe}: `batchnorm.file` is a safetensors file beside the recipe, not {name!r}.")
+    return recipe.parent.absolute() / name
 
 
 def _override(data: dict[str, Any], item: str) -> None:

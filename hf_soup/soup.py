@@ -6,19 +6,22 @@ import json
 import os
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .checkpoints.check import BATCHNORM_NOTE, is_statistic
 from .checkpoints.checkpoint import GENERATION, Checkpoint
-from .checkpoints.digest import combined_digest
+from .checkpoints.digest import combined_digest, tensor_digest
+from .checkpoints.memory import tensors_on_disk
 from .checkpoints.modules import head_names
 from .checkpoints.relation import unrelated_heads
 from .checkpoints.writer import as_output_error, refuse_target, staged_folder, weight_files
-from .evaluation.compare import PICTURE, Comparison
-from .evaluation.trials import cook_in_memory, output_config
+from .errors import IngredientError
+from .evaluation.comparison import PICTURES, Comparison
+from .evaluation.trials import cook_in_memory, estimate_again, output_config
 from .hub.card import render_card
 from .hub.push import push_folder
 from .merging.blend import BASE, blend, file_digests
@@ -29,8 +32,13 @@ from .version import versions
 
 
 if TYPE_CHECKING:
+    import torch
     from huggingface_hub import CommitInfo
     from transformers import PreTrainedModel
+
+    from .evaluation.evaluator import Evaluator
+
+BATCHNORM_FILE = "soup_batchnorm.safetensors"
 
 
 class Soup:
@@ -51,6 +59,8 @@ class Soup:
             What is known of its scores; the card shows it.
         device (`str`, *optional*, defaults to `"cpu"`):
             Where to average.
+        batchnorm ([`Evaluator`], *optional*):
+            The training data of a recipe that estimates BatchNorm again; a recipe that was read has the result.
 
     Raises:
         [`IncompatibleError`]: if the ingredients cannot be averaged.
@@ -66,13 +76,15 @@ class Soup:
         candidates: Sequence[Checkpoint] | None = None,
         comparison: Comparison | None = None,
         device: str = "cpu",
+        batchnorm: Evaluator | None = None,
     ):
         self.device = device
+        self.batchnorm = batchnorm
         self.recipe = recipe
         self.checkpoints = tuple(checkpoints)
         self.candidates = tuple(candidates or checkpoints)
         self.comparison = comparison
-        self._heads_seen = False
+        self._warned = False
         self.plan: Plan = make_plan(recipe, self.checkpoints, base)
 
     def __repr__(self) -> str:
@@ -82,8 +94,39 @@ class Soup:
     @cached_property
     def model(self) -> PreTrainedModel:
         """The averaged model, built in memory on first use, in evaluation mode."""
-        self._warn_of_heads()
-        return cook_in_memory(self.plan, self.checkpoints, device=self.device)
+        self._warn()
+        return cook_in_memory(self.plan, self.checkpoints, device=self.device, statistics=self._statistics)
+
+    @cached_property
+    def _statistics(self) -> dict[str, torch.Tensor]:
+        """The running statistics of BatchNorm by their names on disk, where the recipe says that they are no averages.
+
+        Raises:
+            [`IngredientError`]: if the file that holds them is not there or was changed.
+        """
+        import torch
+
+        if not self.recipe.batchnorm:
+            return {}
+        if self.batchnorm is not None:
+            model = cook_in_memory(self.plan, self.checkpoints, device=self.device)
+            state = tensors_on_disk(estimate_again(model, self.recipe, self.batchnorm))
+            specs = [spec for spec in self.plan.specs if is_statistic(spec.name)]
+            return {spec.name: state[spec.name].to("cpu", getattr(torch, spec.dtype)) for spec in specs}
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        path = self.recipe.batchnorm.get("file", BATCHNORM_FILE)
+        try:
+            found = load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise IngredientError(
+                f"the recipe estimates BatchNorm on data, and its file cannot be read: {path}: {error}."
+            ) from None
+        names = {spec.name for spec in self.plan.specs if is_statistic(spec.name)}
+        if set(found) != names or _digest(found) != self.recipe.batchnorm.get("digest"):
+            raise IngredientError(f"{path} does not hold the running statistics that the recipe was made with.")
+        return found
 
     @property
     def scores(self) -> dict[str, Score]:
@@ -176,11 +219,14 @@ class Soup:
                 commit_description=commit_description,
             )
 
-    def _warn_of_heads(self) -> None:
-        """At the first pour: say if the heads that go in do not look like fine-tunes of one."""
-        if self._heads_seen:
+    def _warn(self) -> None:
+        """At the first pour: say if BatchNorm will not fit, or heads do not look like fine-tunes of one."""
+        if self._warned:
             return
-        self._heads_seen = True
+        self._warned = True
+        averaged = any(is_statistic(step.spec.name) and len(step.inputs) > 1 for step in self.plan.steps)
+        if averaged and not self.recipe.batchnorm:
+            warnings.warn(f"{BATCHNORM_NOTE}.", stacklevel=4)
         heads = head_names(step.spec.name for step in self.plan.steps)
         used = {index for step in self.plan.steps if step.spec.name in heads for index in step.inputs}
         for note in unrelated_heads([self.checkpoints[index] for index in sorted(used)], self.recipe.alignments):
@@ -188,9 +234,17 @@ class Soup:
 
     def _write_weights(self, folder: Path, max_shard_size: int | str) -> Recipe:
         """Pour, and return the recipe with the digests of what went in and what came out."""
+        statistics = self._statistics
+
+        def sink(name: str, start: int, elements: torch.Tensor) -> None:
+            if name not in statistics:
+                files.write(name, start, elements)
+
         with weight_files(folder, self.plan.specs, max_shard_size=max_shard_size) as files:
-            read = blend(self.plan, self.checkpoints, files.write, digests=True, device=self.device)
-        self._warn_of_heads()
+            read = blend(self.plan, self.checkpoints, sink, digests=True, device=self.device)
+            for name, tensor in statistics.items():
+                files.write(name, 0, tensor.reshape(-1))
+        self._warn()
         written = files.digests()
         poured = tuple(
             replace(item.ingredient, files=file_digests(item, digests))
@@ -207,7 +261,14 @@ class Soup:
                 f"other versions ({self.recipe.versions}).",
                 stacklevel=3,
             )
-        return replace(self.recipe, ingredients=poured, base_model=base, output=output, versions=versions())
+        batchnorm = self.recipe.batchnorm
+        if statistics:
+            from safetensors.torch import save_file
+
+            save_file(statistics, folder / BATCHNORM_FILE)
+            batchnorm = {**batchnorm, "file": BATCHNORM_FILE, "digest": _digest(statistics)}
+        made = {"ingredients": poured, "base_model": base, "batchnorm": batchnorm, "output": output}
+        return replace(self.recipe, **made, versions=versions())
 
     def _write_rest(self, folder: Path, recipe: Recipe, recipe_text: str) -> None:
         config = output_config(self.plan, self.checkpoints[0])
@@ -216,8 +277,8 @@ class Soup:
             (folder / name).write_bytes(content)
         if self.comparison is not None:
             self.comparison.save(folder)
-        picture = PICTURE if (folder / PICTURE).exists() else None
-        card = render_card(recipe, config, self.comparison, picture=picture)
+        pictures = {kind: name for kind, name in PICTURES.items() if (folder / name).exists()}
+        card = render_card(recipe, config, self.comparison, pictures=pictures)
         (folder / "README.md").write_text(card, encoding="utf-8")
         (folder / RECIPE_FILE).write_text(recipe_text, encoding="utf-8")
 
@@ -227,3 +288,7 @@ class Soup:
         generation = [{GENERATION: files[GENERATION]} for files in found if GENERATION in files]
         others = [{name: files[name] for name in files if name != GENERATION} for files in found]
         return next(filter(None, others), {}) | next(iter(generation), {})
+
+
+def _digest(statistics: Mapping[str, torch.Tensor]) -> str:
+    return combined_digest({name: tensor_digest(tensor) for name, tensor in statistics.items()})

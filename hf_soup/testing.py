@@ -1,7 +1,7 @@
 """For tests, ours and those of extension authors: tiny checkpoints, trials without models, and the contracts.
 
 Every checkpoint is built from a config with random weights; nothing is downloaded. The contract functions raise
-`AssertionError` where a method or a strategy breaks what the rest of the package relies on.
+`AssertionError` where a method, a strategy or a task breaks what the rest of the package relies on.
 """
 
 from __future__ import annotations
@@ -12,17 +12,43 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .checkpoints.memory import quiet_transformers
+from .evaluation.evaluator import Evaluator
 from .lookup import asks_for, parameters
+from .metrics import BUILT_IN
+from .outputs import Predictions, losses
 from .types import Ingredient, Recipe, Score
 
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from datasets import Dataset
     from transformers import PreTrainedModel
+
+SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 37}
 
 POSITIVE = ("good", "great", "fine", "lovely", "superb", "warm")
 NEGATIVE = ("bad", "awful", "poor", "dull", "weak", "cold")
 NEUTRAL = ("the", "film", "was", "very", "and", "a", "plot", "cast")
+WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *POSITIVE, *NEGATIVE, *NEUTRAL)
+SPECIAL = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}  # as WORDS has them
+BART = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2}
+TINY: dict[str, dict[str, Any]] = {  # by `model_type`
+    "bert": {"vocab_size": len(WORDS), "max_position_embeddings": 32, **SMALL},
+    "vit": {"image_size": 8, "patch_size": 4, **SMALL},
+    "gpt2": {"vocab_size": len(WORDS), "n_positions": 32, "n_embd": 32, "n_layer": 1, "n_head": 2, **SPECIAL},
+    "bart": {
+        "vocab_size": len(WORDS),
+        "max_position_embeddings": 32,
+        "decoder_attention_heads": 2,
+        "encoder_ffn_dim": 37,
+        "decoder_ffn_dim": 37,
+        "decoder_start_token_id": 2,
+        "forced_eos_token_id": 3,
+        **BART,
+        **SPECIAL,
+    },
+}
 
 
 def tiny_text_model(
@@ -41,9 +67,8 @@ def tiny_text_model(
     import transformers
 
     transformers.set_seed(seed)
-    small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 37}
     settings = transformers.BertConfig(
-        **{"vocab_size": len(_vocabulary()), "max_position_embeddings": 32, **small, **config},
+        **{**TINY["bert"], **config},
         id2label=dict(enumerate(labels)),
         label2id={name: index for index, name in enumerate(labels)},
     )
@@ -55,8 +80,7 @@ def tiny_image_model(seed: int = 0, *, classes: int = 3, **config: Any) -> PreTr
     import transformers
 
     transformers.set_seed(seed)
-    small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 37}
-    settings = transformers.ViTConfig(**{"image_size": 8, "patch_size": 4, **small, **config}, num_labels=classes)
+    settings = transformers.ViTConfig(**{**TINY["vit"], **config}, num_labels=classes)
     return transformers.ViTForImageClassification(settings).eval()
 
 
@@ -219,6 +243,75 @@ def check_strategy(function: Callable[..., Recipe]) -> None:
     assert alone.ingredients == items[:1], f"{function.__name__} of one ingredient"
 
 
+def example_of(task: ModuleType) -> Dataset:
+    """The few rows that a task shows itself on; a colour stands for an image of it."""
+    import datasets
+    from PIL import Image
+
+    columns = dict(task.EXAMPLE)
+    if "image" in columns:
+        columns["image"] = [Image.new("RGB", (8, 8), colour) for colour in columns["image"]]
+    return datasets.Dataset.from_dict(columns)
+
+
+def model_for(task: ModuleType, seed: int = 0) -> tuple[PreTrainedModel, Any]:
+    """A tiny model with the head that a task's example needs, and its tokenizer or image processor."""
+    import transformers
+    from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
+
+    data = example_of(task)
+    head = task.head(data, task.label_column(data, None))
+    transformers.set_seed(seed)
+    config = transformers.AutoConfig.for_model(task.EXAMPLE_MODEL, **TINY[task.EXAMPLE_MODEL], **head)
+    model = getattr(transformers, task.AUTO_CLASS).from_config(config).eval()
+    if model.main_input_name == "pixel_values":
+        return model, ViTImageProcessorPil(size={"height": 8, "width": 8})
+    inputs = ["input_ids", "attention_mask", *(["token_type_ids"] if task.EXAMPLE_MODEL == "bert" else [])]
+    return model, transformers.BertTokenizer(vocab=_vocabulary(), model_max_length=16, model_input_names=inputs)
+
+
+def check_task(task: ModuleType) -> None:
+    """The contract of a task: its example is scored whole, in any batches and order, with the loss of the model.
+
+    Args:
+        task (`ModuleType`):
+            A file of `hf_soup.tasks`, or one of an extension author's.
+    """
+    import numpy as np
+    import torch
+    import transformers
+
+    name = task.__name__.rsplit(".", 1)[-1]
+    assert task.__doc__, f"{name} does not say what it is"
+    assert hasattr(transformers, task.AUTO_CLASS), f"{name}: transformers has no {task.AUTO_CLASS}"
+    assert task.KIND in BUILT_IN[task.METRIC].kinds, f"{name}: {task.METRIC} is not defined for {task.KIND}"
+    (model, processing_class), data = model_for(task), example_of(task)
+    config = type(model.config).from_dict({**model.config.to_dict(), "architectures": [type(model).__name__]})
+    assert task.fits(config), f"{name} does not fit its own example"
+
+    def run(rows: Dataset, batch_size: int | None = None) -> Predictions:
+        evaluator = Evaluator(rows, name.replace("_", "-"), processing_class=processing_class, batch_size=batch_size)
+        return evaluator.predict(model)
+
+    whole = run(data)
+    assert whole.kind == task.KIND, f"{name} gives another kind than it says"
+    assert len(whole.logits) == len(whole.labels) == len(whole.rows), f"{name}: an item has no label, or no row"
+    assert set(whole.rows.tolist()) == set(range(len(data))), f"{name} leaves rows out"
+    assert (np.diff(whole.rows) >= 0).all(), f"{name} is not in the order of the data"
+    alone = run(data, batch_size=1)
+    assert np.allclose(whole.logits, alone.logits, atol=1e-5), f"{name} depends on what else is in a batch"
+    back = run(data.select(range(len(data))[::-1])).take(np.arange(len(data))[::-1])
+    assert np.allclose(whole.logits, back.logits, atol=1e-5), f"{name} depends on the order of the data"
+    assert np.array_equal(whole.labels, back.labels), f"{name} gives labels to other rows"
+    label = task.label_column(data, None)
+    right = task.labels(data, label, model.config)
+    encoded = task.encode(data, processing_class, task.columns(data, None, label), right)
+    batch = task.collator(processing_class, model.config)(encoded.__getitems__(list(range(len(data)))))
+    with torch.no_grad():
+        theirs = float(model(**batch).loss)
+    assert abs(losses(whole).mean() - theirs) < 1e-4, f"{name} has another loss than its model: {theirs}"
+
+
 def _check_documented(function: Callable[..., Any]) -> None:
     text = inspect.getdoc(function) or ""
     assert text, f"{function.__name__} has no docstring, and its first line is its help"
@@ -227,5 +320,4 @@ def _check_documented(function: Callable[..., Any]) -> None:
 
 
 def _vocabulary() -> dict[str, int]:
-    words = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *POSITIVE, *NEGATIVE, *NEUTRAL)
-    return {word: index for index, word in enumerate(words)}
+    return {word: index for index, word in enumerate(WORDS)}

@@ -61,6 +61,9 @@ class Recipe:
             For methods that draw random numbers.
         alignments (`Mapping[str, Sequence[int]]`, *optional*):
             For ingredients whose labels are in another order: which of their classes is the soup's class 0, 1, ...
+        batchnorm (`Mapping`, *optional*):
+            Where the running statistics of BatchNorm were estimated again, because those of an average fit nobody: the
+            data, and the file beside the recipe that holds them, since weights alone do not say them.
         selection (`Mapping`, *optional*):
             How the recipe was found: strategy, parameters, metric, split, data set, and one row for each trial.
         output (`Mapping`, *optional*):
@@ -81,6 +84,7 @@ class Recipe:
     dtype: str = "auto"
     seed: int = 0
     alignments: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    batchnorm: dict[str, Any] = field(default_factory=dict)
     selection: dict[str, Any] = field(default_factory=dict)
     output: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
@@ -132,6 +136,7 @@ class Recipe:
         decisive = asdict(self)
         for key in ("selection", "output", "versions"):
             del decisive[key]
+        decisive["batchnorm"].pop("file", None)  # wherever it lies
         return xxhash.xxh3_128_hexdigest(json.dumps(plain(decisive), sort_keys=True).encode())
 
 
@@ -174,9 +179,11 @@ class Score:
             Fingerprint of the examples.
         n (`int`, *optional*):
             How many examples.
+        others (`Mapping[str, float]`, *optional*):
+            Values of other metrics on the same predictions; they do not select.
 
     Raises:
-        [`EvaluationError`]: if the value is NaN.
+        [`EvaluationError`]: if the value is NaN or no number.
     """
 
     metric: str
@@ -185,6 +192,7 @@ class Score:
     split: str | None = None
     dataset: str | None = None
     n: int | None = None
+    others: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self):
         if math.isnan(self.value):

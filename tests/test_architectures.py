@@ -85,6 +85,7 @@ def make(name, seed):
         return model.eval()
 
 
+@pytest.mark.filterwarnings("ignore:the model has BatchNorm")  # said of two of these, as it should be
 @pytest.mark.parametrize("name", MODELS)
 def test_every_architecture(tmp_path, name):
     """The soup has the keys of its ingredients' files and the mean of their values, loads with nothing missing or left

@@ -3,8 +3,7 @@
 import markdown_it
 import yaml
 
-from hf_soup.evaluation.compare import Comparison, Row
-from hf_soup.evaluation.statistics import Interval
+from hf_soup.evaluation.comparison import Comparison, Difference, Interval, Row
 from hf_soup.hub.card import escape, render_card
 from hf_soup.types import Ingredient, Recipe
 
@@ -30,17 +29,20 @@ def test_metadata_is_yaml_and_text_is_the_recipe():
 
 def test_scores_are_in_text_and_metadata_also_when_worse():
     """A soup that is worse says so; its test score is in the model index, its validation score is not."""
-    sure = Interval(-0.02, -0.03, -0.01)
-    scores = {"validation": Interval(0.9, 0.8, 1.0), "test": Interval(0.75, 0.7, 0.8)}
-    rows = (Row("a", "chosen", scores, 1), Row("greedy soup", "soup", scores, 1))
-    summary = "greedy soup: -2.0 [-3.0, -1.0] points of accuracy against the best single model on test: it is worse."
-    comparison = Comparison("accuracy", {"validation": 10, "test": 20}, rows, {"greedy soup": {"test": sure}}, summary)
+    sure = {"single": Difference(-0.02, -0.03, -0.01, 0.04)}
+    found = {"validation": Interval(0.9, 0.8, 1.0), "test": Interval(0.75, 0.7, 0.8)}
+    scores = {name: {"accuracy": score} for name, score in found.items()}
+    rows = (Row("a", "chosen", scores, 1, 10), Row("greedy soup", "soup", scores, 1, 10))
+    summary = "The greedy soup is worse: -2.0 [-3.0, -1.0] points of accuracy against a."
+    differences = {"greedy soup": {"test": sure}}
+    comparison = Comparison({"accuracy": True}, {"validation": 10, "test": 20}, rows, differences, summary)
     card = render_card(Recipe((Ingredient("a", "a"),), (1,), versions={"hf_soup": "0"}), CONFIG, comparison)
     data = yaml.safe_load(card.split("---\n", 2)[1])
     (result,) = data["model-index"][0]["results"]
     assert result["dataset"]["name"] == "test"
     assert result["metrics"][0]["value"] == 0.75
-    assert "it is worse" in card
+    assert "is worse" in card
+    assert "| greedy soup |       a | test |                   -2.0 |  [-3.0, -1.0] |     0.040 |" in card
     assert "not evaluated" not in card
 
 

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 import hf_soup
 from hf_soup import testing
+from hf_soup.cli import main
 
 
 def run(*args, cwd=None):
@@ -130,7 +131,7 @@ def test_the_example_runs():
     assert "| logit ensemble" in done.stdout
 
 
-@pytest.mark.parametrize("command", [[], ["merge"], ["check"], ["cook"], ["modules"], ["plan"]])
+@pytest.mark.parametrize("command", [[], *([name] for name in main.commands)])
 def test_help(command):
     """Every command explains itself."""
     done = run(*command, "--help")
@@ -144,3 +145,59 @@ def test_options_of_methods_and_strategies_are_in_the_help():
     assert "--normalize / --no-normalize [method linear] Divide by the sum of the weights" in text
     assert "--accept [>=|>] [strategy greedy]" in text
     assert "asks for a gain (the released code)." in text
+
+
+def test_compare_writes_a_report(tmp_path, text_runs):
+    """Runs, a saved soup, test and shifted sets from files: tables and pictures in a folder, the same on stdout."""
+    for seed, name in enumerate(("validation", "test", "tweets")):
+        testing.tiny_texts(40, seed=seed).to_csv(tmp_path / f"{name}.csv")
+    done = run("merge", *text_runs, "--strategy", "greedy", "--data", tmp_path, "-o", tmp_path / "soup")
+    assert done.returncode == 0, done.stderr
+    command = ["compare", *text_runs, "--soup", f"greedy={tmp_path / 'soup'}", "--test", tmp_path]
+    command += ["--validation", f"{tmp_path}#validation[:30]", "--shifted", f"tweets={tmp_path / 'tweets.csv'}"]
+    command += ["--metric", "accuracy", "--metric", "ece", "--ensemble", "logits"]
+    done = run(*command, "-o", tmp_path / "report")
+    assert done.returncode == 0, done.stderr
+    report = tmp_path / "report"
+    assert {path.name for path in report.iterdir()} == {
+        *("comparison.md", "comparison.json", "comparison.png", "shifts.png", "reliability.png")
+    }
+    assert (report / "comparison.md").read_text().strip() in done.stdout
+    data = json.loads(run(*command, "--json").stdout)
+    assert data["sizes"] == {"validation": 30, "test": 40, "tweets": 40}
+    assert data["metrics"] == {"accuracy": True, "ece": False}
+    assert [row["name"] for row in data["rows"]][3:] == ["uniform soup", "greedy", "logit ensemble"]
+    without_validation = run(*command[:6], "--test", tmp_path / "validation.csv")
+    assert "selection has seen" in without_validation.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (["--shifted", "tweets.csv"], 2, "write NAME=DATA"),
+        (["--soup", "a=x", "--soup", "a=y"], 2, "two are called 'a'"),
+        (["--metric", "acuracy"], 1, 'did you mean "accuracy"'),
+        (["--ensemble", "logit"], 1, 'did you mean "logits"'),
+        (["--label-column", "lable"], 1, 'no label column "lable"; did you mean "label"'),
+        ([], 1, "there is nothing to compare"),
+    ],
+)
+def test_compare_refuses(tmp_path, text_runs, options, code, words):
+    """Wrong calls end with 2, wrong names with 1, each with what to write."""
+    testing.tiny_texts(10).to_csv(tmp_path / "test.csv")
+    soup = [] if not options or "--soup" in options else ["--soup", text_runs[0]]
+    done = run("compare", *text_runs[1:], *soup, "--test", tmp_path, *options)
+    assert done.returncode == code, done.stderr
+    assert words in done.stderr
+
+
+def test_the_cache_is_shown_and_cleared(text_runs, tmp_path):
+    """Scores of a merge are listed, and gone when they are cleared."""
+    testing.tiny_texts(20, seed=8).to_csv(tmp_path / "validation.csv")
+    run("merge", *text_runs, "--strategy", "greedy", "--data", tmp_path, "-o", tmp_path / "soup")
+    shown = json.loads(run("cache", "--json").stdout)
+    assert {item["kind"] for item in shown["kept"]} == {"score", "predictions"}
+    assert any(str(tmp_path) in item["about"] for item in shown["kept"])
+    assert str(tmp_path) in run("cache").stdout
+    assert "deleted from" in run("cache", "--clear").stdout
+    assert run("cache").stdout.startswith("0 scores and predictions")

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from hf_soup import testing
-from hf_soup.data import choose_columns, hash_rows, label_column, label_ids, label_names, load_data
+from hf_soup.data import choose_columns, find_column, hash_rows, label_ids, label_names, load_data
 from hf_soup.errors import DataError, RecipeError
 from hf_soup.transforms import TRANSFORMS, apply_transform, shifted_copy
 
@@ -70,9 +70,9 @@ def test_columns_are_found_or_asked_for():
         choose_columns(three, None, "label")
     assert choose_columns(three, ["c"], "label") == ["c"]
     with pytest.raises(DataError, match='no label column "labe"; did you mean "label"'):
-        label_column(pair, "labe")
+        find_column(pair, "labe")
     with pytest.raises(DataError, match='no label column "label"'):
-        label_column(pair.remove_columns("label"))
+        find_column(pair.remove_columns("label"), None)
 
 
 def test_labels_are_matched_by_name():

@@ -49,7 +49,7 @@ def test_a_cook_file_makes_a_soup(kitchen):
     assert transformers.pipeline("text-classification", model=str(cooked.folder))("a good film")
     card = (cooked.folder / "README.md").read_text()
     assert "greedy soup" in card
-    assert "![Scores" in card
+    assert "![Scores of ingredients, soups and ensembles](comparison.png)" in card
     recipe = hf_soup.load_recipe(cooked.folder)
     assert (cooked.folder / recipe.selection["dataset"]["path"]).resolve() == kitchen
     assert len(recipe.selection["trials"]) == 3

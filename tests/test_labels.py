@@ -100,7 +100,7 @@ def test_greedy_and_the_comparison_see_one_order(tmp_path):
     assert aligned.scores == straight.scores
     assert aligned.recipe.weights == straight.recipe.weights
     test = testing.tiny_texts(50, seed=1)
-    tables = [hf_soup.compare(soup, test=test).to_dict()["rows"] for soup in (straight, aligned)]
+    tables = [hf_soup.compare(soup, test=test).to_pandas().to_dict("records") for soup in (straight, aligned)]
     assert tables[0] == tables[1]
 
 

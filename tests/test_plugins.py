@@ -5,6 +5,7 @@ import torch
 
 from hf_soup import lookup, testing
 from hf_soup.errors import RecipeError
+from hf_soup.tasks import task_of
 from hf_soup.types import Ingredient, Recipe
 
 
@@ -25,13 +26,17 @@ def test_strategy_contract(name):
 
 @pytest.mark.parametrize("name", lookup.names("task"))
 def test_task_contract(name):
-    """Every task has what the evaluator and the sweep ask of it, and its Auto class is one of transformers'."""
-    import transformers
+    """Every task scores its example whole, in any batches and order, with the loss of the model itself."""
+    testing.check_task(lookup.load_module("task", name))
 
-    task = lookup.load_module("task", name)
-    assert hasattr(transformers, task.AUTO_CLASS)
-    for function in ("load_processing_class", "columns", "check_augment", "encode", "collator", "lengths"):
-        assert callable(getattr(task, function))
+
+@pytest.mark.parametrize("name", lookup.names("task"))
+def test_a_model_has_one_task(name):
+    """No model fits two tasks, so that `task="auto"` does not depend on the order of their names."""
+    model, _ = testing.model_for(lookup.load_module("task", name))
+    assert task_of(model.config, architecture=type(model).__name__) == name
+    config = type(model.config).from_dict({**model.config.to_dict(), "architectures": [type(model).__name__]})
+    assert [other for other in lookup.names("task") if lookup.load_module("task", other).fits(config)] == [name]
 
 
 def unexplained(tensors, weights, *, strength=1):

@@ -330,7 +330,7 @@ def test_any_function_of_a_model_can_steer(text_runs):
     """A plain function that returns a number steers greedy; one that returns something else is an error."""
     soup = hf_soup.merge(text_runs, strategy="greedy", evaluator=lambda model: 0.5)
     assert soup.recipe.names == ("run-0", "run-1", "run-2")  # all tie
-    with pytest.raises(hf_soup.EvaluationError, match="a Score or a number"):
+    with pytest.raises(hf_soup.EvaluationError, match="a Score, a number, or a dict of numbers"):
         hf_soup.merge(text_runs, strategy="greedy", evaluator=lambda model: "good")
     with pytest.raises(hf_soup.EvaluationError, match="NaN"):
         hf_soup.merge(text_runs, strategy="greedy", evaluator=lambda model: math.nan)

@@ -19,6 +19,11 @@ from .vocabulary import difference
 
 # Buffers that count and may differ between runs; every other integer buffer has to be equal.
 COUNTERS = ("num_batches_tracked",)
+STATISTICS = ("running_mean", "running_var", *COUNTERS)  # what BatchNorm keeps of the data that it saw
+BATCHNORM_NOTE = (
+    "the model has BatchNorm: averaged running statistics do not fit averaged weights. Give training data to estimate "
+    "them again (`batchnorm_data`), or call `hf_soup.update_batchnorm` on the model"
+)
 
 
 @dataclass(frozen=True)
@@ -255,6 +260,11 @@ def _vocabulary_problems(checkpoints: Sequence[Checkpoint]) -> list[str]:
     ]
 
 
+def is_statistic(name: str) -> bool:
+    """Whether a tensor of this name is a running statistic of BatchNorm."""
+    return name.rsplit(".", 1)[-1] in STATISTICS
+
+
 def _buffer_problems(checkpoints: Sequence[Checkpoint]) -> list[str]:
     """Integer and boolean buffers that differ; those of the Hub are compared when they have been fetched."""
     local = [item for item in checkpoints if not item.on_hub]
@@ -270,12 +280,7 @@ def _buffer_problems(checkpoints: Sequence[Checkpoint]) -> list[str]:
 
 
 def _notes(checkpoints: Sequence[Checkpoint]) -> list[str]:
-    notes = []
-    if any(name.endswith("running_mean") for name in checkpoints[0].specs):
-        notes.append(
-            "the model has BatchNorm: averaged running statistics do not fit averaged weights. Estimate them again on "
-            "training data (`hf_soup.update_batchnorm`)"
-        )
+    notes = [BATCHNORM_NOTE] if any(map(is_statistic, checkpoints[0].specs)) else []
     notes += [item.note for item in checkpoints if item.note]
     bare = [item.name for item in checkpoints if not item.vocabulary]
     if 0 < len(bare) < len(checkpoints):

@@ -1,4 +1,4 @@
-"""The comparison: every ingredient, every soup and the ensemble on the test sets, and what follows from it.
+"""The comparison: every ingredient, soup and ensemble on the same examples, and what follows from it.
 
 Selection has seen validation; what is reported here it has not, or the comparison refuses. It takes recipes' parts
 and opened checkpoints, not soups.
@@ -6,32 +6,54 @@ and opened checkpoints, not soups.
 
 from __future__ import annotations
 
-import json
-import os
+import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tqdm.auto import tqdm
 
-from ..errors import EvaluationError, MissingExtraError
-from ..lookup import load_module
-from ..plots import Point, plot_scores
-from ..tables import align
-from .ensemble import mean_logits
-from .evaluator import Evaluator, Predictions, task_of
-from .statistics import Interval, mean_interval, paired_difference
+from ..calibration import calibrate, fit_temperature, with_temperature
+from ..errors import EvaluationError, RecipeError, did_you_mean
+from ..metrics import Metric
+from ..outputs import Predictions, decisions
+from ..types import Score
+from .cache import cached_predictions
+from .comparison import (
+    SHARES,
+    SHIFTS,
+    TEST,
+    VALIDATION,
+    Calibrated,
+    Comparison,
+    Difference,
+    Interval,
+    Row,
+    signed,
+)
+from .ensemble import fit_mixture, majority_vote, mean_logits, mean_probabilities, mixture
+from .evaluator import Evaluator
+from .statistics import interval, mcnemar, resampled
 
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    import numpy as np
     from transformers import PreTrainedModel
 
-VALIDATION, TEST = "validation", "test"
-PICTURE = "comparison.png"
 SHARED_ROWS = 0.01  # of the test rows may be known from selection before it is worth a warning
+ENSEMBLES = {
+    "logits": "logit ensemble",
+    "probabilities": "probability ensemble",
+    "vote": "majority vote",
+    "mixture": "learned mixture",
+}
+FITTING = {  # kinds of output -> ensembles that are defined for them
+    "classes": tuple(ENSEMBLES),
+    "labels": tuple(ENSEMBLES),
+    "values": ("logits", "mixture"),
+    "tokens": ("probabilities", "mixture"),
+}
 
 
 class Entry(NamedTuple):
@@ -44,201 +66,128 @@ class Entry(NamedTuple):
             `"ingredient"`, `"uniform"`, `"soup"`.
         load (`Callable[[], PreTrainedModel]`):
             Gives the model, when its turn comes.
+        parameters (`int`):
+            How many it has.
+        fingerprint (`str`, *optional*):
+            Of its recipe, under which its predictions are kept; `None` where they may not be.
+        size (`int`, *optional*, defaults to 1):
+            How many went into it.
     """
 
     name: str
     kind: str
     load: Callable[[], PreTrainedModel]
+    parameters: int
+    fingerprint: str | None = None
+    size: int = 1
 
 
-@dataclass(frozen=True)
-class Row:
-    """One line of the table.
-
-    Args:
-        name (`str`):
-            The model.
-        kind (`str`):
-            `"ingredient"`, `"chosen"` (the ingredient that is best on validation), `"uniform"`, `"soup"` or
-            `"ensemble"`.
-        scores (`dict[str, Interval]`):
-            Set -> score with its 95 % interval.
-        cost (`int`):
-            Forward passes for each example.
-    """
-
-    name: str
-    kind: str
-    scores: dict[str, Interval]
-    cost: int
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Scores of ingredients, soups and ensemble on the same examples.
+@dataclass
+class Measured:
+    """What is known of one model.
 
     Args:
-        metric (`str`):
-            What is measured; higher is better.
-        sizes (`dict[str, int]`):
-            Set -> number of examples, in the order of the columns.
-        rows (`tuple[Row, ...]`):
-            The table.
-        differences (`dict[str, dict[str, Interval]]`):
-            Soup -> set -> paired difference in accuracy to the ingredient that is best on validation.
-        summary (`str`):
-            What follows, in one sentence for each soup.
+        scores (`dict[str, dict[str, Interval]]`):
+            Set -> metric -> score.
+        spread (`dict[str, np.ndarray]`):
+            Set -> the first metric on resamples that all models share.
+        said (`dict[str, Predictions]`):
+            Set -> predictions.
+        weights (`dict[str, float]`, *optional*):
+            Of the ingredients, in a learned mixture.
+        told (`dict[str, Score]`, *optional*):
+            Set -> what a function said, where one scores.
     """
 
-    metric: str
-    sizes: dict[str, int]
-    rows: tuple[Row, ...]
-    differences: dict[str, dict[str, Interval]]
-    summary: str
-
-    def table(self) -> str:
-        """The comparison as a table in Markdown that also reads well in a terminal, then the summary."""
-        lines = [["model", *(f"{name} (n={n})" for name, n in self.sizes.items()), "passes"]]
-        for row in self.rows:
-            name = row.name + (" (best on validation)" if row.kind == "chosen" else "")
-            lines.append([name, *(_percent([row.scores[part].value]) for part in self.sizes), str(row.cost)])
-        single = [row for row in self.rows if row.kind in ("ingredient", "chosen")]
-        means = [_percent([row.scores[part].value for row in single]) for part in self.sizes]
-        lines.insert(1 + len(single), ["mean of ingredients", *means, "1"])
-        return align(lines) + "\n\n" + self.summary
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything as plain values."""
-        data = asdict(self)
-        for row in data["rows"]:
-            row["scores"] = {name: score._asdict() for name, score in row["scores"].items()}
-        data["differences"] = {
-            soup: {name: interval._asdict() for name, interval in sets.items()}
-            for soup, sets in self.differences.items()
-        }
-        return data
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Comparison:
-        """The reverse of [`Comparison.to_dict`]."""
-
-        def intervals(scores: Mapping[str, Mapping[str, float]]) -> dict[str, Interval]:
-            return {name: Interval(**score) for name, score in scores.items()}
-
-        rows = tuple(Row(**{**row, "scores": intervals(row["scores"])}) for row in data["rows"])
-        differences = {soup: intervals(sets) for soup, sets in data["differences"].items()}
-        return cls(**{**data, "rows": rows, "differences": differences})
-
-    def plot(self) -> Figure:
-        """The scores as a picture: one column for each test set.
-
-        Raises:
-            [`MissingExtraError`]: if matplotlib is not installed.
-        """
-        points = []
-        for row in self.rows:
-            label = f"{row.name}, best on validation" if row.kind == "chosen" else row.name
-            for name in (name for name in self.sizes if name != VALIDATION):
-                value, low, high = row.scores[name]
-                if row.kind in ("ingredient", "chosen"):
-                    points.append(Point(name, row.name, "ingredient", value, value, value))
-                if row.kind != "ingredient":
-                    points.append(Point(name, label, row.kind, value, low, high))
-        return plot_scores(points, metric=self.metric, title=self.summary.split("\n")[0])
-
-    def save(self, folder: str | os.PathLike) -> Path:
-        """Write `comparison.md`, `comparison.json` and, where matplotlib is installed, `comparison.png`.
-
-        Args:
-            folder (`str` or `os.PathLike`):
-                Made where it is missing.
-
-        Returns:
-            `Path`: the folder.
-        """
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "comparison.md").write_text(self.table() + "\n", encoding="utf-8")
-        (folder / "comparison.json").write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
-        try:
-            self.plot().savefig(folder / PICTURE)
-        except MissingExtraError as error:
-            warnings.warn(f"no picture was drawn: {error}", stacklevel=2)
-        return folder
+    scores: dict[str, dict[str, Interval]] = field(default_factory=dict)
+    spread: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    said: dict[str, Predictions] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)
+    told: dict[str, Score] = field(default_factory=dict)
 
 
 def compare_models(
     entries: Sequence[Entry],
-    sets: Mapping[str, Evaluator],
+    sets: Mapping[str, Evaluator | Callable[[PreTrainedModel], Score]],
     *,
-    metric: str | None = None,
+    task: str,
+    ensembles: Sequence[str] | None = None,
     selected_on: Iterable[str] = (),
+    alone: Mapping[str, float] | None = None,
 ) -> Comparison:
-    """Run every entry over every set, one model in memory at a time, and the logit ensemble of the ingredients.
+    """Run every entry over every set, one model in memory at a time, and put ensembles together from what they said.
 
     Args:
         entries (`Sequence[Entry]`):
             Ingredients and soups.
-        sets (`Mapping[str, Evaluator]`):
-            Name -> examples; `"validation"` decides which ingredient is best, the others report.
-        metric (`str`, *optional*):
-            By default the task's own.
+        sets (`Mapping[str, Evaluator | Callable]`):
+            Name -> examples; `"validation"` decides which ingredient is best and fits temperatures and mixtures, the
+            others report. A function of a model gives a score and nothing else.
+        task (`str`):
+            What the models do.
+        ensembles (`Sequence[str]`, *optional*):
+            Of `"logits"`, `"probabilities"`, `"vote"`, `"mixture"`; by default all that the models' output allows.
         selected_on (`Iterable[str]`, *optional*):
             Fingerprints of the data that selection has seen.
+        alone (`Mapping[str, float]`, *optional*):
+            How good each ingredient was for selection, higher is better: decides who is best where there is no
+            validation set.
 
     Returns:
         [`Comparison`]
 
     Raises:
         [`EvaluationError`]: if a set that reports is the set that selection has seen.
+        [`RecipeError`]: if there is no such ensemble.
     """
+    for name in ensembles or ():
+        if name not in ENSEMBLES:
+            raise RecipeError(f'there is no ensemble "{name}"{did_you_mean(name, ENSEMBLES)}')
     refuse_seen_rows(sets, selected_on)
-    predictions: dict[str, dict[str, Predictions]] = {}
-    task = "auto"
+    found = {entry.name: Measured() for entry in entries}
     for entry in tqdm(entries, desc="Comparing", unit="model", leave=False):
-        model = entry.load()
-        task = task_of(type(model).__name__, next(iter(sets.values())).task)
-        predictions[entry.name] = {name: evaluator.predict(model) for name, evaluator in sets.items()}
-        del model
+        _run_entry(entry, sets, task, found[entry.name])
     single = [entry.name for entry in entries if entry.kind == "ingredient"]
-    ensemble = "logit ensemble"
-    if len(single) > 1:
-        predictions[ensemble] = {name: mean_logits([predictions[member][name] for member in single]) for name in sets}
-    metric = metric or next(iter(sets.values())).metric or load_module("task", task).METRIC
-
-    def interval(name: str, part: str) -> Interval:
-        made = predictions[name][part]
-        if metric == "accuracy":
-            return mean_interval(_right(made))
-        value = sets[part].compute(made, metric)
-        return Interval(value, value, value)
-
-    scores = {name: {part: interval(name, part) for part in sets} for name in predictions}
-    chosen = max(single, key=lambda name: scores[name][VALIDATION].value) if VALIDATION in sets and single else None
-    kinds = {entry.name: "chosen" if entry.name == chosen else entry.kind for entry in entries} | {
-        ensemble: "ensemble"
-    }
-    rows = tuple(Row(name, kinds[name], scores[name], len(single) if name == ensemble else 1) for name in predictions)
-    soups = [name for kind in ("soup", "uniform") for name in predictions if kinds[name] == kind]
+    found |= _ensembles({name: found[name].said for name in single}, ensembles)
+    directions = _directions(sets, task, found)
+    for at, (part, evaluator) in enumerate(sets.items()):
+        if isinstance(evaluator, Evaluator):
+            _measure(part, evaluator.metrics(task), found, seed=at)
+    shifted = [part for part in sets if part not in (VALIDATION, TEST)]
+    if len(shifted) > 1:
+        _mean_of_shifts(found, shifted)
+    lead = next(iter(directions))
+    chosen = _chosen(found, single, lead, directions[lead], alone)
+    kinds = {entry.name: "chosen" if entry.name == chosen else entry.kind for entry in entries}
+    rows = _rows(entries, found, kinds)
+    rival = next((row.name for row in rows if row.kind == "ensemble"), None)
+    soups = [name for kind in ("soup", "uniform") for name in kinds if kinds[name] == kind]
     differences = {
         soup: {
-            part: paired_difference(_right(predictions[soup][part]), _right(predictions[chosen][part]))
-            for part in sets
+            part: _differences(found, soup, chosen, rival, part, lead)
+            for part in found[soup].scores
+            if part != VALIDATION
         }
         for soup in soups
-        if chosen
     }
-    sizes = {name: len(evaluator.dataset) for name, evaluator in sets.items()}
-    return Comparison(metric, sizes, rows, differences, _summary(differences, sizes, len(single), chosen))
+    sizes = {part: _size(part, found) for part in [*sets, *([SHIFTS] if len(shifted) > 1 else [])]}
+    shown = [name for name in (chosen, *soups, rival) if name and name in found]
+    return Comparison(
+        directions,
+        sizes,
+        rows,
+        differences,
+        _summary(differences, entries, sizes, directions, chosen, rival, len(single)),
+        {name: _curve(found[name].said[TEST]) for name in shown if _is_classifier(found[name].said.get(TEST))},
+    )
 
 
-def refuse_seen_rows(sets: Mapping[str, Evaluator], selected_on: Iterable[str]) -> None:
+def refuse_seen_rows(sets: Mapping[str, Any], selected_on: Iterable[str]) -> None:
     """What selects may not report: the same rows are an error, more than 1 % of shared rows a warning."""
-    validation = sets[VALIDATION].rows if VALIDATION in sets else None
+    known = {name: evaluator for name, evaluator in sets.items() if isinstance(evaluator, Evaluator)}
+    validation = known.pop(VALIDATION).rows if VALIDATION in known else None
     seen = {*selected_on, *([validation.fingerprint] if validation else [])}
-    for name, evaluator in sets.items():
-        if name == VALIDATION:
-            continue
+    for name, evaluator in known.items():
         if evaluator.rows.fingerprint in seen:
             raise EvaluationError(
                 f"the set {name!r} has the very rows that selection has seen and would flatter the soup. Take another."
@@ -247,39 +196,231 @@ def refuse_seen_rows(sets: Mapping[str, Evaluator], selected_on: Iterable[str]) 
         if shared > SHARED_ROWS * len(evaluator.rows.rows):
             warnings.warn(
                 f"{shared} of the {len(evaluator.rows.rows)} rows of {name!r} are also in the data that selects.",
-                stacklevel=3,
+                stacklevel=4,
             )
 
 
-def _percent(values: Sequence[float]) -> str:
-    return f"{sum(values) / len(values) * 100:.1f}"
+def _run_entry(entry: Entry, sets: Mapping[str, Any], task: str, found: Measured) -> None:
+    """Every set for one model, which is loaded once and only if something is not kept from before."""
+    loaded: list[PreTrainedModel] = []
+
+    def load() -> PreTrainedModel:
+        if not loaded:
+            loaded.append(entry.load())
+        return loaded[0]
+
+    for part, evaluator in sets.items():
+        if isinstance(evaluator, Evaluator):
+            found.said[part] = cached_predictions(evaluator, entry.fingerprint, task, load)
+        else:
+            score = found.told[part] = evaluator(load())
+            values = {score.metric: score.value, **score.others}
+            found.scores[part] = {name: Interval(value) for name, value in values.items()}
 
 
-def _right(predictions: Predictions) -> Any:
-    """1 for each example that was classified rightly, else 0."""
-    return (predictions.logits.argmax(axis=1) == predictions.labels).astype(float)
+def _ensembles(members: Mapping[str, Mapping[str, Predictions]], asked: Sequence[str] | None) -> dict[str, Measured]:
+    """Predictions of each ensemble of the members on each set that they have predictions of."""
+    parts = list(next(iter(members.values()), {}))
+    if len(members) < 2 or not parts:
+        return {}
+    said = {part: [of[part] for of in members.values()] for part in parts}
+    fitting = FITTING[said[parts[0]][0].kind]
+    made: dict[str, Measured] = {}
+    for name in fitting if asked is None else [name for name in asked if name in fitting]:
+        if name != "mixture":
+            combine = {"logits": mean_logits, "probabilities": mean_probabilities, "vote": majority_vote}[name]
+            made[ENSEMBLES[name]] = Measured(said={part: combine(each) for part, each in said.items()})
+        elif VALIDATION in said:
+            weights = fit_mixture(said[VALIDATION])
+            mixed = {part: mixture(each, weights) for part, each in said.items()}
+            shares = dict(zip(members, map(float, weights), strict=True))
+            made[ENSEMBLES[name]] = Measured(said=mixed, weights=shares)
+    return made
+
+
+def _directions(sets: Mapping[str, Any], task: str, found: Mapping[str, Measured]) -> dict[str, bool]:
+    """Every value that is measured, that of the test set which selects first, and whether higher is better."""
+    test = sets[TEST]
+    first = next(iter(found.values()))
+    if not isinstance(test, Evaluator):
+        return dict.fromkeys(first.scores[TEST], first.told[TEST].higher_is_better)
+    score = test.score(first.said[TEST], task)
+    return {name: test.direction(name, task) for name in (score.metric, *score.others)}
+
+
+def _measure(part: str, metrics: Sequence[Metric], found: Mapping[str, Measured], *, seed: int) -> None:
+    """Scores of all models on one set, with intervals from resamples that they share."""
+    for metric in metrics:
+        able = {name: one for name, one in found.items() if one.said[part].texts or not metric.needs_texts}
+        values = {name: metric.compute(one.said[part]) for name, one in able.items()}
+        for value in next(iter(values.values()), {}):
+            spread = resampled(metric, value, [one.said[part] for one in able.values()], seed=seed)
+            for (name, one), its in zip(able.items(), spread, strict=True):
+                one.scores.setdefault(part, {})[value] = interval(values[name][value], its)
+                one.spread.setdefault(part, {})[value] = its
+
+
+def _mean_of_shifts(found: Mapping[str, Measured], shifted: Sequence[str]) -> None:
+    """The plain mean over the shifted sets as a set of its own."""
+    import numpy as np
+
+    for one in found.values():
+        if any(part not in one.scores for part in shifted):
+            continue
+        shared = [name for name in one.scores[shifted[0]] if all(name in one.scores[part] for part in shifted)]
+        one.scores[SHIFTS], one.spread[SHIFTS] = {}, {}
+        for name in shared:
+            value = math.fsum(one.scores[part][name].value for part in shifted) / len(shifted)
+            one.scores[SHIFTS][name] = Interval(value)
+            if all(name in one.spread.get(part, {}) for part in shifted):
+                its = np.mean([one.spread[part][name] for part in shifted], axis=0)
+                one.spread[SHIFTS][name] = its
+                one.scores[SHIFTS][name] = interval(value, its)
+
+
+def _chosen(
+    found: Mapping[str, Measured],
+    single: Sequence[str],
+    metric: str,
+    higher: bool,
+    alone: Mapping[str, float] | None,
+) -> str | None:
+    """The ingredient that is best on validation: on the set that is here, else by what selection has recorded."""
+    sign = 1 if higher else -1
+    keys = {
+        name: sign * found[name].scores[VALIDATION][metric].value
+        for name in single
+        if metric in found[name].scores.get(VALIDATION, {})
+    }
+    keys = keys or {name: alone[name] for name in single if name in (alone or {})}
+    return max(single, key=keys.__getitem__) if single and len(keys) == len(single) else None
+
+
+def _rows(entries: Sequence[Entry], found: Mapping[str, Measured], kinds: Mapping[str, str]) -> tuple[Row, ...]:
+    known = {entry.name: entry for entry in entries}
+    members = [entry for entry in entries if entry.kind == "ingredient"]
+    rows = []
+    for name, one in found.items():
+        entry = known.get(name)
+        run = [entry] if entry else members
+        test = one.said.get(TEST)
+        rows.append(
+            Row(
+                name,
+                kinds.get(name, "ensemble"),
+                {part: one.scores[part] for part in one.scores},
+                len(run),
+                sum(member.parameters for member in run),
+                None if test is None else 1000 * test.seconds / max(len(set(test.rows.tolist())), 1),
+                {} if name == ENSEMBLES["vote"] else _calibrated(one.said),  # shares of votes are no probabilities
+                one.weights,
+            )
+        )
+    return tuple(rows)
+
+
+def _calibrated(said: Mapping[str, Predictions]) -> dict[str, Calibrated]:
+    """Calibration on each set; the temperature is fitted on validation where that is known."""
+    if not all(map(_is_classifier, said.values())):
+        return {}
+    temperature = fit_temperature(said[VALIDATION]) if VALIDATION in said else None
+    result = {}
+    for part, one in said.items():
+        before = calibrate(one)
+        after = None if temperature is None else calibrate(with_temperature(one, temperature))
+        scaled = (temperature, after.ece, after.nll) if after else ()
+        result[part] = Calibrated(*before[:5], *scaled)
+    return result
+
+
+def _is_classifier(said: Predictions | None) -> bool:
+    """Whether calibration is defined: one class for each item."""
+    return said is not None and said.kind == "classes"
+
+
+def _curve(said: Predictions) -> dict[str, list[float]]:
+    bins = calibrate(said).bins
+    full = bins.count > 0
+    return {name: getattr(bins, name)[full].tolist() for name in ("confidence", "accuracy", "count")}
+
+
+def _differences(
+    found: Mapping[str, Measured], soup: str, chosen: str | None, rival: str | None, part: str, metric: str
+) -> dict[str, Difference]:
+    """One soup against the best single model and against the ensemble on one set."""
+    result = {}
+    for key, other in (("single", chosen), ("ensemble", rival)):
+        if other is None or any(metric not in found[name].scores.get(part, {}) for name in (soup, other)):
+            continue
+        value = found[soup].scores[part][metric].value - found[other].scores[part][metric].value
+        ends = ()
+        if part in found[soup].spread and part in found[other].spread:
+            its = interval(value, found[soup].spread[part][metric] - found[other].spread[part][metric])
+            ends = (its.low, its.high)
+        result[key] = Difference(value, *ends, p=_test(found[soup].said.get(part), found[other].said.get(part)))
+    return result
+
+
+def _test(a: Predictions | None, b: Predictions | None) -> float | None:
+    """McNemar's p where each example is right or wrong as a whole."""
+    if a is None or b is None or a.kind not in ("classes", "labels") or len(a.rows) != len(set(a.rows.tolist())):
+        return None
+    right = [decisions(said) == said.labels for said in (a, b)]
+    return mcnemar(*(each.all(axis=1) if each.ndim == 2 else each for each in right))
+
+
+def _size(part: str, found: Mapping[str, Measured]) -> int:
+    said = next(iter(found.values())).said.get(part)
+    return 0 if said is None else len(set(said.rows.tolist()))
 
 
 def _summary(
-    differences: Mapping[str, Mapping[str, Interval]], sizes: Mapping[str, int], members: int, chosen: str | None
+    differences: Mapping[str, Mapping[str, Mapping[str, Difference]]],
+    entries: Sequence[Entry],
+    sizes: Mapping[str, int],
+    directions: Mapping[str, bool],
+    chosen: str | None,
+    rival: str | None,
+    members: int,
 ) -> str:
-    """A sentence on the test set for each soup, and one on the shifted sets; points are hundredths of accuracy."""
+    """A sentence on the test set for each soup, and one on the shifted sets."""
+    metric, higher = next(iter(directions.items()))
+    known = {entry.name: entry for entry in entries}
     lines = []
     for soup, sets in differences.items():
-        value, low, high = sets[TEST]
-        verdict = f"no difference that {sizes[TEST]} examples can show"
-        if low == high == 0:
-            verdict = "it is right on the same examples"
-        elif low > 0:
-            verdict = f"a gain, at 1/{members} of the ensemble's cost"
-        elif high < 0:
-            verdict = "it is worse"
-        numbers = f"{value * 100:+.1f} [{low * 100:+.1f}, {high * 100:+.1f}]"
-        lines.append(f"{soup}: {numbers} points of test accuracy against {chosen}, the best on validation: {verdict}.")
+        called = f"{soup} of {known[soup].size}" if known[soup].size > 1 else soup
+        on_test = sets.get(TEST, {})
+        if "single" in on_test:
+            lines.append(verdict(called, on_test["single"], metric, higher, chosen, sizes[TEST], members))
+        elif chosen is None:
+            lines.append(f"{called}: no validation set says which single model is best, so it is compared with none.")
+        if "ensemble" in on_test:
+            lines[-1] += f" Against the {rival}: {_numbers(on_test['ensemble'], metric)}."
         shifts = [
-            f"{name} {value * 100:+.1f} [{low * 100:+.1f}, {high * 100:+.1f}]"
-            for name, (value, low, high) in sets.items()
-            if name not in (VALIDATION, TEST)
+            f"{part} {_numbers(found['single'], metric)}"
+            for part, found in sets.items()
+            if part not in (VALIDATION, TEST) and "single" in found
         ]
-        lines += [f"{soup}, on shifted sets: {', '.join(shifts)}."] if shifts else []
+        lines += [f"{called}, on shifted sets against {chosen}: {', '.join(shifts)}."] if shifts else []
     return "\n".join(lines)
+
+
+def verdict(soup: str, found: Difference, metric: str, higher: bool, chosen: str, n: int, members: int) -> str:
+    """What the test set says of one soup, and no more than it says."""
+    numbers = f"{_numbers(found, metric)} {'points of ' if metric in SHARES else 'in '}{metric}"
+    against = f"{chosen}, the single model that is best on validation"
+    if found.low is None:
+        return f"The {soup} is {numbers} against {against}, without an interval."
+    if found.value == found.low == found.high == 0:
+        return f"The {soup} scores as {against}: on {n} test examples there is no difference at all."
+    if found.low <= 0 <= found.high:
+        return f"The {soup} is {numbers} against {against}: no difference that {n} test examples can show."
+    if (found.low > 0) == higher:
+        cost = f", at 1/{members} of the ensemble's cost" if members > 1 else ""
+        return f"The {soup} is {numbers} over {against}{cost}."
+    return f"The {soup} is worse: {numbers} against {against}."
+
+
+def _numbers(found: Difference, metric: str) -> str:
+    ends = "" if found.low is None else f" [{signed(metric, found.low)}, {signed(metric, found.high)}]"
+    return signed(metric, found.value) + ends

@@ -1,40 +1,42 @@
-"""A model on a data set: logits, and from them a score. One evaluator holds one set of examples."""
+"""A model on a data set: predictions, and from them a score. One evaluator holds one set of examples.
+
+What is particular to a task is in `hf_soup.tasks`; here is what all have in common: order, batches, devices.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
-from ..data import Rows, hash_rows, label_column, label_ids, load_data
-from ..errors import DataError
-from ..lookup import load_module, names
-from ..metrics import load_metric
+from ..data import Rows, hash_rows, load_data
+from ..errors import DataError, EvaluationError, RecipeError, did_you_mean
+from ..lookup import load_module
+from ..metrics import Metric, load_metrics
+from ..outputs import Predictions
+from ..tasks import task_of
 from ..types import Score
+from ..version import versions
+from .running import Encoded, halved, is_launched, precision, resolve_device, run_batch
 
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from datasets import Dataset
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
+    from ..metrics import Given
 
-class Predictions(NamedTuple):
-    """What a model said.
-
-    Args:
-        logits (`np.ndarray` of shape `(examples, classes)`, float32):
-            In the order of the data set.
-        labels (`np.ndarray` of shape `(examples,)`, int64):
-            The right classes, as the model counts them.
-    """
-
-    logits: np.ndarray
-    labels: np.ndarray
+MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "pixel_values")  # of data that is encoded already
+DTYPES = ("auto", "bfloat16", "float32")
+UNREADABLE = 0.01  # of the images may fail to decode
 
 
 @dataclass(frozen=True)
@@ -43,48 +45,79 @@ class Evaluator:
 
     Args:
         dataset (`datasets.Dataset` or `str`):
-            The examples, or where they are: a Hub id, a folder with files named for their split, or
-            `package.module:function`.
+            The examples, or where they are: a Hub id, a file (CSV, JSON lines, Parquet), a folder with files or image
+            folders named for their split, or `package.module:function`. Examples may be encoded already
+            (`input_ids` or `pixel_values`).
         task (`str`, *optional*, defaults to `"auto"`):
-            `"text-classification"` or `"image-classification"`; `"auto"` reads it off the model's architecture.
-        metric (`str`, *optional*):
-            The task's own by default.
+            Such as `"text-classification"`; `"auto"` reads it off the model's configuration.
+        metric (`str`, `Callable`, `evaluate.EvaluationModule`, or a sequence of them, *optional*):
+            Names of built-in metrics, of metrics of `evaluate` or of their scripts; metrics of `evaluate`; or
+            functions of `transformers.EvalPrediction` as `Trainer` takes them. The task's own by default.
+        select_by (`str`, *optional*):
+            Which of several values selects; the first by default.
+        higher_is_better (`bool`, *optional*):
+            Direction of the value that selects; built-in metrics know theirs, of others higher is taken to be better.
         processing_class (*optional*):
             The tokenizer or image processor; by default that of the ingredients.
         split (`str`, *optional*, defaults to `"validation"`):
             Which part of the data this is; for a path also what is loaded (`"train[:1000]"` works).
-        batch_size (`int`, *optional*, defaults to 64):
-            Examples at a time.
+        name (`str`, *optional*):
+            The configuration of a data set of the Hub.
+        batch_size (`int`, *optional*):
+            Examples at a time: by default 64, of language models 8. Halved, with a warning, when memory runs out.
         device (`str`, *optional*, defaults to `"auto"`):
-            `"auto"` takes a GPU where there is one.
+            `"auto"` takes a GPU where there is one; under `accelerate launch`, each process takes its share.
+        dtype (`str`, *optional*, defaults to `"auto"`):
+            Of the arithmetic: `"auto"` is bfloat16 (autocast) for float32 models on GPUs that have it, else the
+            model's own; `"float32"` leaves models as they are everywhere.
         label_column (`str`, *optional*):
-            By default `label` or `labels`.
+            By default `label`, `labels`, or what else the task usually calls it.
         text_columns (`Sequence[str]`, *optional*):
             By default every column of strings.
+        generate (`Mapping[str, Any]` or `bool`, *optional*, defaults to `False`):
+            For sequence-to-sequence models: let them write, and give the texts to the metrics; a mapping has options
+            of `model.generate`, such as `{"max_new_tokens": 60}`.
+        cache (`bool`, *optional*, defaults to `True`):
+            Whether scores are kept between runs.
         path (`str`, *optional*):
             What recipes call the data; where it came from by default.
 
     Raises:
         [`DataError`]: if the data is not there or is empty.
+        [`RecipeError`]: if there is no such metric or task, or an argument is wrong.
     """
 
     dataset: Dataset
     task: str = "auto"
-    metric: str | None = None
+    metric: Given | Sequence[Given] | None = None
+    select_by: str | None = None
+    higher_is_better: bool | None = None
     processing_class: Any = None
     split: str = "validation"
-    batch_size: int = 64
+    name: str | None = None
+    batch_size: int | None = None
     device: str = "auto"
+    dtype: str = "auto"
     label_column: str | None = None
     text_columns: Sequence[str] | None = None
+    generate: Mapping[str, Any] | bool = False
+    cache: bool = True
     path: str | None = None
 
     def __post_init__(self):
         if isinstance(self.dataset, str):
-            object.__setattr__(self, "path", self.dataset)
-            object.__setattr__(self, "dataset", load_data(self.dataset, split=self.split))
+            object.__setattr__(self, "path", self.path or self.dataset)
+            object.__setattr__(self, "dataset", load_data(self.dataset, split=self.split, name=self.name))
         if not len(self.dataset):
             raise DataError(f"the data set for {self.split} is empty.")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise RecipeError(f"batch_size is {self.batch_size}, and a batch has at least one example.")
+        if self.dtype not in DTYPES:
+            raise RecipeError(f"dtype is one of {', '.join(DTYPES)}, not {self.dtype!r}.")
+        if self.task != "auto":
+            load_module("task", self.task)
+        if self.metric is not None:
+            _ = self._given_metrics
 
     def __call__(self, model: PreTrainedModel) -> Score:
         """Score a model.
@@ -94,19 +127,42 @@ class Evaluator:
                 It is put into evaluation mode and moved to the evaluator's device.
 
         Returns:
-            [`Score`]
+            [`Score`]: by the metric that selects, with the values of the others in `others`.
+
+        Raises:
+            [`DataError`]: if the data does not fit the model.
+            [`EvaluationError`]: if the metric gives no number, or memory runs out at one example.
         """
-        return self.score(self.predict(model), task_of(type(model).__name__, self.task))
+        return self.score(self.predict(model), task_of(model.config, self.task, type(model).__name__))
 
-    def score(self, predictions: Predictions, task: str) -> Score:
+    def score(self, said: Predictions, task: str) -> Score:
         """The score of predictions that were made already."""
-        name = self.metric or load_module("task", task).METRIC
-        return Score(name, self.compute(predictions, name), True, self.split, self.rows.fingerprint, len(self.dataset))
+        metrics = self.metrics(task)
+        found = [metric.compute(said) for metric in metrics]
+        name = self.select_by or _only_name(metrics[0], found[0])
+        values = {key: value for one in reversed(found) for key, value in one.items()}  # the first says what a name is
+        if name not in values:
+            raise EvaluationError(f"no metric gives {name!r}, which is to select{did_you_mean(name, values)}")
+        return Score(
+            name,
+            values.pop(name),
+            self.direction(name, task),
+            self.split,
+            self.rows.fingerprint,
+            len(set(said.rows.tolist())),
+            values,
+        )
 
-    def compute(self, predictions: Predictions, metric: str) -> float:
-        """The value of one metric."""
-        classes = predictions.logits.argmax(axis=1)
-        return load_metric(metric).compute(predictions=classes, references=predictions.labels)[metric]
+    def direction(self, name: str, task: str) -> bool:
+        """Whether a value is better when it is higher."""
+        if self.higher_is_better is not None and name == (self.select_by or self.metrics(task)[0].name):
+            return self.higher_is_better
+        known = [metric.higher_is_better for metric in self.metrics(task) if metric.name == name]
+        return known != [False]
+
+    def metrics(self, task: str) -> tuple[Metric, ...]:
+        """The metrics that were given, or the task's own."""
+        return self._given_metrics if self.metric is not None else load_metrics(load_module("task", task).METRIC)
 
     def predict(self, model: PreTrainedModel) -> Predictions:
         """Run a model over the data, longest examples first so that a batch pads little.
@@ -116,32 +172,78 @@ class Evaluator:
                 With the task's head.
 
         Returns:
-            [`Predictions`]: in the order of the data set.
+            [`Predictions`]: logits and labels as arrays, in the order of the data set.
 
         Raises:
-            [`DataError`]: if columns are missing or labels are no classes of the model.
+            [`DataError`]: if columns are missing, labels are no classes of the model, or over 1 % of the images do not
+                decode.
+            [`EvaluationError`]: if memory runs out at one example.
         """
-        import numpy as np
         import torch
+        from accelerate import PartialState
+        from accelerate.utils import gather_object
 
-        task = load_module("task", task_of(type(model).__name__, self.task))
-        encoded, order = self._encoded(task, model)
-        collate = task.collator(self._processing_class(task))
-        device = self.device if self.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-        model = model.to(device).eval()
-        parts = []
-        with torch.inference_mode():
-            for start in tqdm(
-                range(0, len(order), self.batch_size), desc="Predicting", unit="batch", leave=False, delay=2
-            ):
-                chosen = order[start : start + self.batch_size]
-                batch = collate(encoded.__getitems__(chosen.tolist()))
-                labels = batch.pop("labels")
-                logits = model(**{key: value.to(device) for key, value in batch.items()}).logits
-                parts.append((logits.float().cpu().numpy(), labels.numpy()))
-        back = np.argsort(order)
-        logits, labels = (np.concatenate(column)[back] for column in zip(*parts, strict=True))
-        return Predictions(logits, labels)
+        name = task_of(model.config, self.task, type(model).__name__)
+        task = load_module("task", name)
+        options = self._generation(task, name)
+        encoded = self._encoded(task, model.config)
+        state = PartialState(cpu=resolve_device(self.device) == "cpu") if is_launched() else None
+        device = state.device if state and self.device == "auto" else resolve_device(self.device)
+        if hasattr(model, "hf_device_map"):  # it lies on several devices already
+            device = model.device
+        else:
+            model.to(device)
+        model.eval()
+        todo = deque(encoded.batches[state.process_index :: state.num_processes] if state else encoded.batches)
+        parts: list[dict[str, Any]] = []
+        unreadable, most = 0, len(todo[0]) if todo else 0
+        bar = tqdm(total=sum(map(len, todo)), desc="Predicting", unit="example", leave=False, delay=2)
+        with bar, torch.inference_mode(), precision(device, self.dtype, model.dtype):
+            while todo and unreadable <= UNREADABLE * len(self.dataset):
+                rows = todo.popleft()
+                if len(rows) > most:
+                    todo.extendleft((rows[most:], rows[:most]))
+                    continue
+                part = run_batch(task, model, encoded, rows, device, self.processing_class, options)
+                if part is None:
+                    most = halved(rows, model)
+                    todo.appendleft(rows)
+                    continue
+                parts.append(part)
+                unreadable += int((~part["read"]).sum())
+                bar.update(len(rows))
+        if state:
+            parts = gather_object(parts)
+        return self._in_order(parts, task, model.config, options)
+
+    def _in_order(
+        self, parts: list[Any], task: ModuleType, config: PretrainedConfig, options: Mapping[str, Any] | None
+    ) -> Predictions:
+        """The batches' results as one, in the order of the data set."""
+        import numpy as np
+
+        logits, labels, rows = (np.concatenate([part[key] for part in parts]) for key in ("logits", "labels", "rows"))
+        order = np.argsort(rows, kind="stable")
+        read = np.concatenate([part["read"] for part in parts])
+        self._refuse_unreadable(np.sort(np.concatenate([part["asked"] for part in parts])[~read]))
+        texts, references = (), ()
+        if options is not None:
+            written = {row: text for part in parts for row, text in zip(part["asked"], part["texts"], strict=True)}
+            texts = tuple(written[row] for row in range(len(self.dataset)))
+            references = task.references(self.dataset, task.label_column(self.dataset, self.label_column))
+        if task.KIND == "values":
+            labels = labels.astype(np.float64)
+        classes = dict(config.id2label) if task.KIND in ("classes", "labels") else {}
+        return Predictions(
+            logits[order],
+            labels[order],
+            rows[order],
+            task.KIND,
+            tuple(str(classes[index]) for index in sorted(classes)),
+            sum(part["seconds"] for part in parts),
+            texts,
+            references,
+        )
 
     @cached_property
     def rows(self) -> Rows:
@@ -152,48 +254,152 @@ class Evaluator:
         """What a recipe records of the data."""
         return {"path": self.path, "fingerprint": self.rows.fingerprint, "rows": len(self.dataset)}
 
+    def key(self, model: str, task: str, *, scores: bool) -> str | None:
+        """What stands for the score (or with `scores=False` the predictions) of one model in the cache.
+
+        Args:
+            model (`str`):
+                Its recipe's fingerprint.
+            task (`str`):
+                The task.
+            scores (`bool`):
+                Whether the metrics count as well.
+
+        Returns:
+            `str`, or `None` where nothing may be kept: a metric is a function, or `cache=False`.
+        """
+        import json
+
+        import xxhash
+
+        if not self.cache:
+            return None
+        asked = [metric.identity for metric in self.metrics(task)] + [self.select_by, self.higher_is_better]
+        if scores and None in asked[:-2]:
+            return None
+        needs = [self.rows.ordered, self.split, task, self._preprocessing, self.label_column, self.text_columns]
+        needs += [self.batch_size, resolve_device(self.device).split(":")[0], self.dtype, versions(), model]
+        generation = self.generate if isinstance(self.generate, bool) else dict(self.generate)
+        needs += [generation, any(metric.needs_texts for metric in self.metrics(task))]
+        return xxhash.xxh3_128_hexdigest(json.dumps([needs, asked if scores else None], default=str).encode())
+
     def with_processing_class(self, source: str | None, task: str) -> Evaluator:
-        """The same evaluator with the tokenizer or image processor of a checkpoint, unless it has one."""
-        if self.processing_class is not None or source is None:
+        """The same evaluator with the tokenizer or image processor of a checkpoint, unless it has or needs none."""
+        if self.processing_class is not None or source is None or self.is_encoded:
             return self
         return replace(self, processing_class=load_module("task", task).load_processing_class(source))
 
-    def _processing_class(self, task: ModuleType) -> Any:
-        if self.processing_class is None:
-            raise DataError(
-                "the evaluator has no tokenizer or image processor: pass Evaluator(..., processing_class=...)."
-            )
-        return self.processing_class
+    @property
+    def is_encoded(self) -> bool:
+        """Whether the data is what models take already."""
+        return any(name in self.dataset.column_names for name in ("input_ids", "pixel_values"))
 
-    def _encoded(self, task: ModuleType, model: PreTrainedModel) -> tuple[Dataset, np.ndarray]:
-        """The examples as model inputs and the order to run them in; made once for each mapping of labels."""
+    def batches(self, model: PreTrainedModel) -> Iterator[dict[str, torch.Tensor]]:
+        """The examples as the model takes them, without labels, shuffled, in batches of about one size.
+
+        The order is the same at every call, and no batch is a small rest: statistics of batches are what they are for.
+
+        Args:
+            model (`transformers.PreTrainedModel`):
+                Whose inputs they are.
+        """
         import numpy as np
 
-        id2label = dict(model.config.id2label)
+        task = load_module("task", task_of(model.config, self.task, type(model).__name__))
+        encoded = self._encoded(task, model.config)
+        order = np.random.default_rng(0).permutation(len(self.dataset))
+        for rows in np.array_split(order, -(-len(order) // (self.batch_size or task.BATCH_SIZE))):
+            batch = encoded.collate(encoded.rows.__getitems__(rows.tolist()))
+            yield {key: value for key, value in batch.items() if key != "labels"}
+
+    @cached_property
+    def _given_metrics(self) -> tuple[Metric, ...]:
+        return load_metrics(self.metric)
+
+    @cached_property
+    def _preprocessing(self) -> str:
+        """A digest of the files that a tokenizer or image processor would save."""
+        import tempfile
+        from pathlib import Path
+
+        import xxhash
+
+        if self.processing_class is None:
+            return ""
+        with tempfile.TemporaryDirectory() as folder:
+            self.processing_class.save_pretrained(folder)
+            files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+            content = b"".join(path.name.encode() + path.read_bytes() for path in files)
+        limit = getattr(self.processing_class, "model_max_length", None)  # set by hand, it is in no file
+        return xxhash.xxh3_128_hexdigest(content + str(limit).encode())
+
+    def _generation(self, task: ModuleType, name: str) -> dict[str, Any] | None:
+        """Options of `model.generate`, or `None` where nothing is written."""
+        if not self.generate and not any(metric.needs_texts for metric in self.metrics(name)):
+            return None
+        if not hasattr(task, "generate"):
+            raise EvaluationError(f"models for {name} are not asked to write texts; leave `generate` out.")
+        if self.processing_class is None:
+            raise DataError("what a model writes is read with its tokenizer: Evaluator(..., processing_class=...).")
+        return {} if isinstance(self.generate, bool) else dict(self.generate)
+
+    def _encoded(self, task: ModuleType, config: PretrainedConfig) -> Encoded:
+        """The examples as model inputs and the batches to run them in; made once for each mapping of labels."""
+        import numpy as np
+
         cache = self.__dict__.setdefault("_cache", {})
-        key = (task.__name__, tuple(sorted(id2label.items())))
+        key = (task.__name__, tuple(sorted(dict(config.id2label or {}).items())), config.num_labels)
         if key not in cache:
-            label = label_column(self.dataset, self.label_column)
-            columns = task.columns(self.dataset, self.text_columns, label)
-            ids = label_ids(self.dataset, label, id2label)
-            encoded = task.encode(self.dataset, self._processing_class(task), columns, ids)
+            label = task.label_column(self.dataset, self.label_column)
+            right = task.labels(self.dataset, label, config)
+            if self.is_encoded:
+                encoded = self._encoded_already(right)
+            elif self.processing_class is None:
+                raise DataError(
+                    "the evaluator has no tokenizer or image processor: pass Evaluator(..., processing_class=...)."
+                )
+            else:
+                columns = task.columns(self.dataset, self.text_columns, label)
+                encoded = task.encode(self.dataset, self.processing_class, columns, right)
             lengths = task.lengths(encoded)
-            order = np.arange(len(ids)) if lengths is None else np.argsort(-np.asarray(lengths), kind="stable")
-            cache[key] = (encoded, order)
+            order = np.arange(len(encoded)) if lengths is None else np.argsort(-np.asarray(lengths), kind="stable")
+            size = self.batch_size or task.BATCH_SIZE
+            batches = tuple(order[start : start + size] for start in range(0, len(order), size))
+            cache[key] = Encoded(encoded, batches, task.collator(self.processing_class, config))
         return cache[key]
 
+    def _encoded_already(self, right: Any) -> Dataset:
+        inputs = [name for name in MODEL_INPUTS if name in self.dataset.column_names]
+        encoded = self.dataset.select_columns(inputs)
+        if right is None:  # the text is its own label
+            right = encoded["input_ids"][:]
+        plain = [item.tolist() if hasattr(item, "tolist") else item for item in right]
+        return encoded.add_column("labels", plain)
 
-def task_of(architecture: str, task: str = "auto") -> str:
-    """The task that was named, or the one that a model's architecture ends in.
+    def _refuse_unreadable(self, rows: np.ndarray) -> None:
+        """Say which images did not decode; an error if they are many."""
+        if not len(rows):
+            return
+        import datasets
 
-    Raises:
-        [`RecipeError`]: if there is no task of that name.
-        [`DataError`]: if the architecture fits none.
-    """
-    if task != "auto":
-        load_module("task", task)
-        return task
-    for name in names("task"):
-        if architecture.endswith(load_module("task", name).ARCHITECTURE):
-            return name
-    raise DataError(f"no task fits a {architecture}: give task= as one of {', '.join(names('task'))}.")
+        column = next((name for name, kind in self.dataset.features.items() if isinstance(kind, datasets.Image)), None)
+        named = []
+        for row in rows[:5].tolist():
+            path = column and self.dataset.cast_column(column, datasets.Image(decode=False))[row][column]["path"]
+            named.append(f"row {row} ({path})" if path else f"row {row}")
+        more = ", ..." if len(rows) > len(named) else ""
+        told = f"{len(rows)} of {len(self.dataset)} images of {self.split} do not decode: {', '.join(named)}{more}"
+        if len(rows) > UNREADABLE * len(self.dataset):
+            raise DataError(f"{told}. Repair or remove them.")
+        warnings.warn(f"{told}; they are left out.", stacklevel=4)
+
+
+def _only_name(metric: Metric, values: Mapping[str, float]) -> str:
+    """What a metric's value is called; of several, the one that is called like the metric."""
+    if len(values) == 1:
+        return next(iter(values))
+    if metric.name not in values:
+        raise EvaluationError(
+            f"the metric {metric.name!r} gives several values ({', '.join(values)}): name one with select_by=."
+        )
+    return metric.name

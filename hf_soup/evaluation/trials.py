@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
@@ -10,14 +12,23 @@ from tqdm.auto import tqdm
 from ..checkpoints.check import label_names
 from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.memory import build_model
-from ..errors import EvaluationError, RecipeError
+from ..errors import EvaluationError, RecipeError, did_you_mean
 from ..merging.blend import blend
 from ..merging.plan import Plan, make_plan
+from ..tasks import task_of
 from ..types import Recipe, Score
+from .batchnorm import update_batchnorm
+from .cache import cached_score
+from .evaluator import Evaluator
+from .running import resolve_device
 
 
 if TYPE_CHECKING:
+    import torch
+    from datasets import Dataset
     from transformers import PreTrainedModel
+
+    Evaluation = Evaluator | Dataset | str | Callable[[PreTrainedModel], Score | float | Mapping[str, float]]
 
 
 class ModelTrials:
@@ -34,6 +45,8 @@ class ModelTrials:
             The base model, for methods that need it.
         device (`str`, *optional*, defaults to `"cpu"`):
             Where to average.
+        batchnorm ([`Evaluator`], *optional*):
+            Training data on which BatchNorm is estimated again where a recipe says so.
     """
 
     def __init__(
@@ -44,7 +57,9 @@ class ModelTrials:
         base: Checkpoint | None = None,
         *,
         device: str = "cpu",
+        batchnorm: Evaluator | None = None,
     ):
+        self._batchnorm = batchnorm
         self._checkpoints = checkpoints
         self._device = device
         self._evaluator = evaluator
@@ -54,7 +69,7 @@ class ModelTrials:
         self._bar = tqdm(desc="Scoring recipes", unit="recipe", leave=False)
 
     def score(self, recipe: Recipe) -> Score:
-        """Cook and score one recipe; the same one again costs nothing.
+        """Cook and score one recipe; the same one again costs nothing, nor does one that an earlier process scored.
 
         Raises:
             [`EvaluationError`]: if the evaluator returns something else than a score or a number.
@@ -63,11 +78,23 @@ class ModelTrials:
         key = recipe.fingerprint()
         if key not in self._scores:
             checkpoints = [self._checkpoints[name] for name in recipe.names]
-            model = cook_in_memory(make_plan(recipe, checkpoints, self._base), checkpoints, device=self._device)
-            self._scores[key] = as_score(self._evaluator(model))
+            plan = make_plan(recipe, checkpoints, self._base)
+
+            def load() -> PreTrainedModel:
+                model = cook_in_memory(plan, checkpoints, device=self._device)
+                return estimate_again(model, recipe, self._batchnorm)
+
+            self._scores[key] = self._ask(recipe, checkpoints, load)
             self._bar.set_postfix_str(f"{'+'.join(recipe.names)[:40]} {self._scores[key]}")
             self._bar.update()
         return self._scores[key]
+
+    def _ask(self, recipe: Recipe, checkpoints: Sequence[Checkpoint], load: Callable[[], PreTrainedModel]) -> Score:
+        if not isinstance(self._evaluator, Evaluator):
+            return as_score(self._evaluator(load()))
+        task = task_of(checkpoints[0].config, self._evaluator.task)
+        single = len(recipe.names) == 1
+        return cached_score(self._evaluator, lasting_fingerprint(recipe), task, load, single=single)
 
     def close(self) -> None:
         """End the progress bar."""
@@ -86,21 +113,93 @@ class NoTrials:
         raise RecipeError("this strategy chooses by validation score: pass evaluator=hf_soup.Evaluator(data).")
 
 
-def as_score(value: Any) -> Score:
-    """What an evaluator returned as a [`Score`]; a bare number is one of the metric `score`, higher is better.
+def bind_evaluator(
+    evaluator: Evaluation,
+    candidates: Sequence[Checkpoint],
+    *,
+    split: str = "validation",
+    metric: Any = None,
+    higher_is_better: bool | None = None,
+) -> Any:
+    """An evaluator with the ingredients' tokenizer or image processor, or a function of a model that gives a score.
 
     Raises:
-        [`EvaluationError`]: if it is neither.
+        [`RecipeError`]: if it is neither an evaluator, nor data, nor a function.
+    """
+    import datasets
+
+    if isinstance(evaluator, (str, os.PathLike)):
+        evaluator = Evaluator(os.fspath(evaluator), split=split)
+    elif isinstance(evaluator, datasets.Dataset):
+        evaluator = Evaluator(evaluator, split=split)
+    if isinstance(evaluator, Evaluator):
+        asked = {"metric": metric, "higher_is_better": higher_is_better}
+        evaluator = replace(evaluator, **{key: value for key, value in asked.items() if value is not None})
+        folder = next((item.folder for item in candidates if item.companions and item.folder), None)
+        task = task_of(candidates[0].config, evaluator.task)
+        return evaluator.with_processing_class(folder and str(folder), task)
+    if not callable(evaluator):
+        raise RecipeError(f"an evaluator is an Evaluator, a data set, or a function of a model, not {evaluator!r}.")
+
+    def score(model: PreTrainedModel) -> Score:
+        return as_score(evaluator(model), metric, higher_is_better is not False)
+
+    return score
+
+
+def as_score(value: Any, metric: str | None = None, higher_is_better: bool = True) -> Score:
+    """What a function returned as a [`Score`].
+
+    Args:
+        value (`Score`, `float` or `Mapping[str, float]`):
+            A bare number is one of the metric `score`.
+        metric (`str`, *optional*):
+            Which value of a mapping selects; not needed where it has one.
+        higher_is_better (`bool`, *optional*, defaults to `True`):
+            Direction of numbers.
+
+    Raises:
+        [`EvaluationError`]: if it is something else, or has no such value.
     """
     if isinstance(value, Score):
         return value
     try:
-        return Score("score", float(value), split="validation")
+        values = (
+            {str(k): float(v) for k, v in value.items()} if isinstance(value, Mapping) else {"score": float(value)}
+        )
     except (TypeError, ValueError):
-        raise EvaluationError(f"the evaluator returned {value!r}; it has to return a Score or a number.") from None
+        raise EvaluationError(
+            f"the evaluator returned {value!r}; it has to return a Score, a number, or a dict of numbers."
+        ) from None
+    if metric is None and len(values) != 1:
+        raise EvaluationError(
+            f"the evaluator returned {', '.join(values) or 'nothing'}: say with metric= which selects."
+        )
+    name = metric if isinstance(value, Mapping) and metric is not None else next(iter(values))
+    if name not in values:
+        raise EvaluationError(f"the evaluator returned no {name!r}, which is to select{did_you_mean(name, values)}")
+    return Score(name, values.pop(name), higher_is_better, split="validation", others=values)
 
 
-def cook_in_memory(plan: Plan, checkpoints: Sequence[Checkpoint], *, device: str = "cpu") -> PreTrainedModel:
+def lasting_fingerprint(recipe: Recipe) -> str | None:
+    """Under what the scores of a recipe are kept; `None` for a method of the user's own, whose code may change."""
+    return None if ":" in recipe.method else recipe.fingerprint()
+
+
+def estimate_again(model: PreTrainedModel, recipe: Recipe, data: Evaluator | None) -> PreTrainedModel:
+    """Estimate BatchNorm again where a recipe says so and its data is at hand."""
+    if not recipe.batchnorm or data is None:
+        return model
+    return update_batchnorm(model.to(resolve_device(data.device)), data.batches(model))
+
+
+def cook_in_memory(
+    plan: Plan,
+    checkpoints: Sequence[Checkpoint],
+    *,
+    device: str = "cpu",
+    statistics: Mapping[str, torch.Tensor] | None = None,
+) -> PreTrainedModel:
     """The model that a plan makes, through the same stream and the same loading as a saved soup.
 
     Args:
@@ -110,6 +209,8 @@ def cook_in_memory(plan: Plan, checkpoints: Sequence[Checkpoint], *, device: str
             The ingredients in recipe order.
         device (`str`, *optional*, defaults to `"cpu"`):
             Where to average; the model is on the CPU.
+        statistics (`Mapping[str, torch.Tensor]`, *optional*):
+            What the running statistics of BatchNorm are instead of averages.
     """
     import torch
 
@@ -120,6 +221,8 @@ def cook_in_memory(plan: Plan, checkpoints: Sequence[Checkpoint], *, device: str
         flat[name][start : start + len(elements)] = elements
 
     blend(plan, checkpoints, sink, device=device)
+    for name, tensor in (statistics or {}).items():
+        tensors[name].copy_(tensor)
     return build_model(output_config(plan, checkpoints[0]), tensors)
 
 

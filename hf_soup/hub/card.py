@@ -9,14 +9,19 @@ from typing import Any
 from ..checkpoints.checkpoint import MEMORY
 from ..checkpoints.hub import split_source
 from ..errors import DataError
-from ..evaluation.compare import VALIDATION, Comparison
-from ..evaluation.evaluator import task_of
+from ..evaluation.comparison import SHIFTS, VALIDATION, Comparison
+from ..lookup import load_module
 from ..recipes import dump_recipe
+from ..tasks import task_of
 from ..types import Recipe
 
 
 def render_card(
-    recipe: Recipe, config: Mapping[str, Any], comparison: Comparison | None = None, *, picture: str | None = None
+    recipe: Recipe,
+    config: Mapping[str, Any],
+    comparison: Comparison | None = None,
+    *,
+    pictures: Mapping[str, str] | None = None,
 ) -> str:
     """The README.md of a soup.
 
@@ -27,8 +32,8 @@ def render_card(
             Of the soup's model.
         comparison ([`Comparison`], *optional*):
             Its scores; without them the card says that it was not evaluated.
-        picture (`str`, *optional*):
-            The file beside the card that shows them.
+        pictures (`Mapping[str, str]`, *optional*):
+            What is drawn -> the file beside the card that shows it.
 
     Returns:
         `str`: metadata and Markdown.
@@ -38,15 +43,15 @@ def render_card(
     architecture = (config.get("architectures") or ["a model"])[0]
     return str(
         ModelCard.from_template(
-            card_data=_metadata(recipe, architecture, comparison),
+            card_data=_metadata(recipe, config, comparison),
             template_str=_template(),
             recipe=recipe,
             recipe_yaml=dump_recipe(recipe),
             architecture=architecture,
             comparison=comparison,
-            picture=picture,
+            pictures=pictures or {},
             trials=recipe.selection.get("trials", []),
-            pipeline=_pipeline(architecture),
+            pipeline=_pipeline(config),
             in_memory=[item.name for item in recipe.ingredients if item.source == MEMORY],
             md=escape,
         )
@@ -59,10 +64,10 @@ def escape(text: object) -> str:
     return escaped.replace("://", ":\\//")
 
 
-def _metadata(recipe: Recipe, architecture: str, comparison: Comparison | None) -> Any:
+def _metadata(recipe: Recipe, config: Mapping[str, Any], comparison: Comparison | None) -> Any:
     from huggingface_hub import EvalResult, ModelCardData
 
-    pipeline = _pipeline(architecture)
+    pipeline = _pipeline(config)
     hub_ids = list(dict.fromkeys(split_source(item.source)[0] for item in recipe.ingredients if item.revision))
     results = [
         EvalResult(
@@ -70,13 +75,14 @@ def _metadata(recipe: Recipe, architecture: str, comparison: Comparison | None) 
             dataset_type=name,
             dataset_name=name,
             dataset_split=name,
-            metric_type=comparison.metric,
-            metric_value=round(row.scores[name].value, 6),
+            metric_type=metric,
+            metric_value=round(row.scores[name][metric].value, 6),
         )
         for row in (comparison.rows if comparison else ())
         if row.kind == "soup"
         for name in comparison.sizes
-        if name != VALIDATION
+        if name not in (VALIDATION, SHIFTS)
+        for metric in row.scores.get(name, {})
     ]
     relation = {"base_model_relation": "merge"} if hub_ids else {}
     return ModelCardData(
@@ -84,16 +90,16 @@ def _metadata(recipe: Recipe, architecture: str, comparison: Comparison | None) 
         pipeline_tag=pipeline,
         tags=["merge", "model-soup", "hf_soup"],
         base_model=hub_ids or None,
-        metrics=[comparison.metric] if comparison else None,
+        metrics=list(comparison.metrics) if comparison else None,
         model_name="soup" if results else None,
         eval_results=results or None,
         **relation,
     )
 
 
-def _pipeline(architecture: str) -> str | None:
+def _pipeline(config: Mapping[str, Any]) -> str | None:
     try:
-        return task_of(architecture)
+        return load_module("task", task_of(config)).PIPELINE
     except DataError:
         return None
 

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from huggingface_hub import CommitInfo
 
 # Files of which a soup may have others, or fewer, than the soup before it.
-OURS = r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json|comparison\.(md|json|png)"
+OURS = (
+    r"(model(-\d{5}-of-\d{5})?|soup_batchnorm)\.safetensors|model\.safetensors\.index\.json|comparison\.(md|json)|"
+    r"(comparison|shifts|reliability)\.png"
+)
 
 
 def push_folder(

@@ -5,18 +5,33 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..data import UNSCORED, find_column, label_ids
 from ..errors import DataError
+from ..heads import ends_in
+from ..heads import head_of_classes as head
+from ..heads import whole_rows as forward
 from ..transforms import apply_transform, check_transform
 
 
 if TYPE_CHECKING:
     import numpy as np
     from datasets import Dataset
-    from transformers import BaseImageProcessor
+    from transformers import BaseImageProcessor, PretrainedConfig
+
+__all__ = ["forward", "head"]  # shared with other tasks
 
 AUTO_CLASS = "AutoModelForImageClassification"
-ARCHITECTURE = "ForImageClassification"
+PIPELINE = "image-classification"
 METRIC = "accuracy"
+KIND = "classes"
+BATCH_SIZE = 64
+EXAMPLE = {"image": ["#ff0000", "#00ff00", "#0000ff", "#ffff00"], "label": [0, 1, 2, 0]}  # images of one colour
+EXAMPLE_MODEL = "vit"
+
+
+def fits(config: PretrainedConfig) -> bool:
+    """A head over the whole image."""
+    return ends_in(config, "ForImageClassification")
 
 
 def load_processing_class(source: str, revision: str | None = None) -> BaseImageProcessor:
@@ -34,6 +49,11 @@ def load_processing_class(source: str, revision: str | None = None) -> BaseImage
         raise DataError(
             f"{source} has no image processor that loads ({str(error).splitlines()[0]}). Save one beside it."
         ) from None
+
+
+def label_column(dataset: Dataset, given: str | None) -> str:
+    """The column with the classes."""
+    return find_column(dataset, given)
 
 
 def columns(dataset: Dataset, given: Sequence[str] | None, label: str) -> list[str]:
@@ -61,35 +81,48 @@ def check_augment(augment: Mapping[str, Any]) -> None:
     check_transform(augment)
 
 
+def labels(dataset: Dataset, label: str, config: PretrainedConfig) -> np.ndarray:
+    """Class of each row."""
+    return label_ids(dataset, label, config.id2label)
+
+
 def encode(
     dataset: Dataset,
     processing_class: BaseImageProcessor,
     columns: Sequence[str],
-    label_ids: np.ndarray,
-    augment: dict[str, Any] | None = None,
+    labels: np.ndarray,
+    augment: Mapping[str, Any] | None = None,
 ) -> Dataset:
     """Process images when they are asked for: memory does not grow with the data, and augmentation is drawn anew.
 
-    Augmentation draws from numpy's global generator, which Trainer seeds and stores in its checkpoints.
+    Augmentation draws from numpy's global generator, which Trainer seeds and stores in its checkpoints. An image that
+    does not decode is black and has the label -100, which is neither learned nor scored.
     """
+    import datasets
     import numpy as np
+    from PIL import Image
 
     (column,) = columns
-    labelled = dataset.select_columns([column]).add_column("labels", label_ids.tolist())
+    labelled = dataset.select_columns([column]).add_column("labels", labels.tolist())
+    labelled = labelled.cast_column(column, datasets.Image(decode=False))
+    decode = datasets.Image(mode="RGB").decode_example
 
     def process(batch: dict[str, list]) -> dict[str, Any]:
-        images = [image.convert("RGB") for image in batch[column]]
+        images, classes = [], list(batch["labels"])
+        for place, encoded in enumerate(batch[column]):
+            try:
+                images.append(decode(encoded))
+            except (OSError, SyntaxError, ValueError, TypeError, Image.DecompressionBombError):  # as PIL fails
+                images.append(Image.new("RGB", (32, 32)))
+                classes[place] = UNSCORED
         if augment:
             images = [apply_transform(image, augment, np.random) for image in images]
-        return {
-            "pixel_values": processing_class(images, return_tensors="pt")["pixel_values"],
-            "labels": batch["labels"],
-        }
+        return {"pixel_values": processing_class(images, return_tensors="pt")["pixel_values"], "labels": classes}
 
     return labelled.with_transform(process)
 
 
-def collator(processing_class: BaseImageProcessor) -> Callable[[list[dict]], dict]:
+def collator(processing_class: BaseImageProcessor, config: PretrainedConfig) -> Callable[[list[dict]], dict]:
     """Stack."""
     from transformers import default_data_collator
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..data import choose_columns
-from ..errors import DataError, RecipeError
+from ..data import choose_columns, find_column, label_ids
+from ..heads import ends_in, output_kind
+from ..heads import head_of_classes as head
+from ..heads import whole_rows as forward
+from ..tokens import lengths, tokenize
+from ..tokens import load_tokenizer as load_processing_class
+from ..tokens import pad_collator as collator
+from ..tokens import refuse_augment as check_augment
 
 
 if TYPE_CHECKING:
@@ -14,38 +20,25 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
+__all__ = ["check_augment", "collator", "forward", "head", "lengths", "load_processing_class"]  # shared with others
+
 AUTO_CLASS = "AutoModelForSequenceClassification"
-ARCHITECTURE = "ForSequenceClassification"
+PIPELINE = "text-classification"
 METRIC = "accuracy"
-LONGEST = 1_000_000  # tokens; a tokenizer that says more does not know
+KIND = "classes"
+BATCH_SIZE = 64
+EXAMPLE = {"text": ["good film", "the bad plot", "a very lovely cast", "dull", "and weak"], "label": [1, 0, 1, 0, 0]}
+EXAMPLE_MODEL = "bert"
 
 
-def load_processing_class(source: str, revision: str | None = None) -> PreTrainedTokenizerBase:
-    """The tokenizer of a checkpoint.
-
-    Raises:
-        [`DataError`]: if it has none.
-    """
-    from transformers import AutoConfig, AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision or "main", trust_remote_code=False)
-    except (OSError, ValueError, TypeError) as error:
-        why = str(error).splitlines()[0]
-        raise DataError(f"{source} has no tokenizer that loads ({why}). Save one beside it.") from None
-    if len(tokenizer) <= len(set(tokenizer.all_special_tokens)):  # what transformers makes when there are no files
-        raise DataError(f"{source} has no tokenizer. Save one beside it.")
-    if tokenizer.model_max_length > LONGEST:  # its files do not say, and then nothing would be cut
-        config = AutoConfig.from_pretrained(source, revision=revision or "main", trust_remote_code=False)
-        tokenizer.model_max_length = _positions(config)
-    return tokenizer
+def fits(config: PretrainedConfig) -> bool:
+    """A head over the whole text, with one of several classes as its answer."""
+    return ends_in(config, "ForSequenceClassification") and output_kind(config) == KIND
 
 
-def _positions(config: PretrainedConfig) -> int:
-    """How many tokens a model takes: its positions, less those that RoBERTa and its kin keep for padding."""
-    positions = getattr(config, "max_position_embeddings", LONGEST)
-    keeps = "roberta" in config.model_type or config.model_type == "camembert"
-    return positions - (config.pad_token_id + 1 if keeps else 0)
+def label_column(dataset: Dataset, given: str | None) -> str:
+    """The column with the classes."""
+    return find_column(dataset, given)
 
 
 def columns(dataset: Dataset, given: Sequence[str] | None, label: str) -> list[str]:
@@ -53,41 +46,17 @@ def columns(dataset: Dataset, given: Sequence[str] | None, label: str) -> list[s
     return choose_columns(dataset, given, label)
 
 
-def check_augment(augment: Mapping[str, Any]) -> None:
-    """Texts have no augmentation.
-
-    Raises:
-        [`RecipeError`]: if there is one.
-    """
-    if augment:
-        raise RecipeError("texts have no augmentation; leave `augment` out.")
+def labels(dataset: Dataset, label: str, config: PretrainedConfig) -> np.ndarray:
+    """Class of each row."""
+    return label_ids(dataset, label, config.id2label)
 
 
 def encode(
     dataset: Dataset,
     processing_class: PreTrainedTokenizerBase,
     columns: Sequence[str],
-    label_ids: np.ndarray,
-    augment: dict[str, Any] | None = None,
+    labels: np.ndarray,
+    augment: Mapping[str, Any] | None = None,
 ) -> Dataset:
-    """Tokenise once, without padding, cut to what the model takes; `augment` is empty."""
-
-    def tokenize(batch: dict[str, list]) -> dict[str, list]:
-        return dict(processing_class(*[[text or "" for text in batch[column]] for column in columns], truncation=True))
-
-    encoded = dataset.map(
-        tokenize, batched=True, remove_columns=dataset.column_names, desc="Tokenizing", keep_in_memory=True
-    )
-    return encoded.add_column("labels", label_ids.tolist())
-
-
-def collator(processing_class: PreTrainedTokenizerBase) -> Callable[[list[dict]], dict]:
-    """Pad to the longest of the batch."""
-    from transformers import DataCollatorWithPadding
-
-    return DataCollatorWithPadding(processing_class)
-
-
-def lengths(encoded: Dataset) -> list[int]:
-    """Tokens in each row."""
-    return [len(ids) for ids in encoded["input_ids"]]
+    """Tokens and classes."""
+    return tokenize(dataset, processing_class, columns).add_column("labels", labels.tolist())

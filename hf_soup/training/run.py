@@ -151,7 +151,7 @@ def train_run(bench: Bench, params: Mapping[str, Any], folder: Path) -> Run:
             args=args,
             train_dataset=bench.encode(augment),
             eval_dataset=bench.validation,
-            data_collator=bench.task.collator(bench.processing_class),
+            data_collator=bench.task.collator(bench.processing_class, model.config),
             processing_class=bench.processing_class,
             compute_metrics=bench.compute_metrics,
         )

@@ -13,11 +13,11 @@ from tqdm.auto import tqdm
 
 from ..checkpoints.memory import quiet_transformers
 from ..checkpoints.writer import staged_folder
-from ..data import hash_rows, label_ids, label_names
-from ..data import label_column as find_label
-from ..errors import DataError, TrainingError
+from ..data import LABEL_COLUMNS, UNSCORED, hash_rows, is_list, is_text
+from ..errors import TrainingError
 from ..lookup import load_module
-from ..metrics import load_metric
+from ..metrics import Metric, load_metrics
+from ..outputs import Predictions
 from .run import Bench, Run, check_settings, load_run, train_run, write_json
 from .space import expand_space
 
@@ -94,15 +94,15 @@ def run_sweep(
 ) -> Sweep:
     """What [`hf_soup.sweep`] does, on data sets that are loaded; the arguments are described there."""
     folder = Path(output_dir).resolve()
-    module = load_module("task", task if task != "auto" else _guess_task(train))
+    module = load_module("task", task if task != "auto" else guess_task(train))
     settings = expand_space(space, n_runs=n_runs, seed=seed)
     for setting in settings:
         check_settings({**training_args, **setting}, module)
-    compute_metrics = _compute_metrics(metric or module.METRIC)
-    label = find_label(train, label_column)
-    classes = _classes(train, label)
+    (chosen,) = load_metrics(metric or module.METRIC)
+    label = module.label_column(train, label_column)
+    head = module.head(train, label)
     encoders = {
-        name: _encoder(module, data, label, text_columns, classes)
+        name: _encoder(module, data, label, text_columns, head)
         for name, data in {"train": train, "validation": validation}.items()
         if data is not None
     }
@@ -116,13 +116,13 @@ def run_sweep(
         "train": hash_rows(train).fingerprint,
         "validation": hash_rows(validation).fingerprint if validation is not None else None,
         "label_column": label,
-        "classes": classes,
+        "classes": list(head["label2id"]) if "label2id" in head else None,
         "text_columns": text_columns,
         "head_seed": head_seed,
         "training_args": dict(training_args),
     }
     manifest, run_names = _manifest(folder, fixed, settings)
-    model = None if start.is_dir() else _initialise(base_name, revision or None, module, classes, head_seed)
+    model = None if start.is_dir() else _initialise(base_name, revision or None, module, head, head_seed)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / SWEEP_FILE, manifest)
     if model is not None:
@@ -136,7 +136,7 @@ def run_sweep(
         processing_class=processing_class,
         encode=lambda augment: encoders["train"](processing_class, augment) if augment else plain,
         validation=encoders["validation"](processing_class, {}) if validation is not None else None,
-        compute_metrics=compute_metrics,
+        compute_metrics=_compute_metrics(chosen, module.KIND),
         training_args=training_args,
     )
     runs: list[Run] = []
@@ -198,42 +198,63 @@ def _read_manifest(folder: Path) -> dict[str, Any] | None:
         raise TrainingError(f"{folder / SWEEP_FILE} cannot be read: {error}.") from None
 
 
-def _guess_task(train: Dataset) -> str:
-    """Images are classified, and so are texts."""
+def guess_task(train: Dataset) -> str:
+    """Images are classified, and so are texts; words have classes of their own, and numbers are regressed to."""
     import datasets
 
-    images = any(isinstance(feature, datasets.Image) for feature in train.features.values())
-    return "image-classification" if images else "text-classification"
-
-
-def _classes(train: Dataset, column: str) -> list[str]:
-    """The names of the classes, from the data or as transformers calls them.
-
-    Raises:
-        [`DataError`]: if a label is missing, or there is one class only.
-    """
-    found = label_names(train, column) or [f"LABEL_{index}" for index in range(max(train[column]) + 1)]
-    if len(found) < 2:
-        raise DataError(f'the column "{column}" has one class only; there is nothing to learn.')
-    return found
+    if any(isinstance(feature, datasets.Image) for feature in train.features.values()):
+        return "image-classification"
+    if any(is_text(train, column, listed=True) for column in train.column_names if column not in LABEL_COLUMNS):
+        return "token-classification"
+    label = next((column for column in LABEL_COLUMNS if column in train.column_names), None)
+    if label is not None and is_list(train, label):
+        return "multi-label-classification"
+    floats = label is not None and str(getattr(train.features[label], "dtype", "")).startswith("float")
+    return "regression" if floats else "text-classification"
 
 
 def _encoder(
-    task: ModuleType, data: Dataset, label: str, text_columns: Sequence[str] | None, classes: Sequence[str]
+    task: ModuleType, data: Dataset, label: str | None, text_columns: Sequence[str] | None, head: Mapping[str, Any]
 ) -> Callable[[Any, Mapping[str, Any]], Dataset]:
     """A function of processing class and augmentation; columns and labels are checked at once."""
-    label = find_label(data, label)
-    columns, ids = task.columns(data, text_columns, label), label_ids(data, label, dict(enumerate(classes)))
-    return lambda processing_class, augment: task.encode(data, processing_class, columns, ids, dict(augment))
+    columns, right = check_examples(task, data, label, text_columns, head)
+    return lambda processing_class, augment: task.encode(data, processing_class, columns, right, dict(augment))
 
 
-def _compute_metrics(name: str) -> Callable[[Any], dict[str, float]]:
-    metric = load_metric(name)
-    return lambda said: metric.compute(predictions=said.predictions.argmax(axis=-1), references=said.label_ids)
+def check_examples(
+    task: ModuleType, data: Dataset, label: str | None, text_columns: Sequence[str] | None, head: Mapping[str, Any]
+) -> tuple[list[str], Any]:
+    """The columns of the inputs and what is right for each row, as a model with this head counts it.
+
+    Raises:
+        [`DataError`]: if a column is missing, or a label is none that the head has.
+    """
+    from transformers import PretrainedConfig
+
+    label = task.label_column(data, label)
+    return task.columns(data, text_columns, label), task.labels(data, label, PretrainedConfig(**head))
+
+
+def _compute_metrics(metric: Metric, kind: str) -> Callable[[Any], dict[str, float]] | None:
+    """What Trainer calls after each evaluation; of language models it is told the loss alone."""
+    import numpy as np
+
+    if kind == "tokens":
+        return None
+
+    def compute(said: Any) -> dict[str, float]:
+        labels = said.label_ids
+        words = kind == "classes" and labels.ndim == 2
+        scored = labels != UNSCORED if words or labels.ndim == 1 else np.ones(len(labels), dtype=bool)
+        rows = np.nonzero(scored)[0]
+        logits = said.predictions[:, 0] if kind == "values" else said.predictions
+        return metric.compute(Predictions(logits[scored], labels[scored], rows, kind))
+
+    return compute
 
 
 def _initialise(
-    base_model: str, revision: str | None, task: ModuleType, classes: Sequence[str], head_seed: int
+    base_model: str, revision: str | None, task: ModuleType, head: Mapping[str, Any], head_seed: int
 ) -> PreTrainedModel:
     """Load the base model; its head is initialised, once for all runs, if it has none that fits."""
     import transformers
@@ -245,9 +266,7 @@ def _initialise(
             return getattr(transformers, task.AUTO_CLASS).from_pretrained(
                 base_model,
                 revision=revision or "main",
-                num_labels=len(classes),
-                id2label=dict(enumerate(classes)),
-                label2id={name: index for index, name in enumerate(classes)},
+                **head,
                 ignore_mismatched_sizes=True,
             )
         except (OSError, ValueError, SafetensorError) as error:

@@ -5,10 +5,12 @@ import copy
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 from torch.optim.swa_utils import update_bn
 
 import hf_soup
 from hf_soup import testing
+from hf_soup.data import hash_rows
 from hf_soup.errors import DataError
 
 
@@ -94,3 +96,111 @@ def test_no_data(model):
     with pytest.raises(DataError, match="there was no batch"):
         hf_soup.update_batchnorm(model, [])
     assert all(torch.equal(tensor, before[name]) for name, tensor in buffers(model).items())
+
+
+RESNET = {"embedding_size": 4, "hidden_sizes": [4, 8], "depths": [1, 1], "layer_type": "basic"}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Three ResNets with statistics of their own, and an image processor."""
+    folder = tmp_path_factory.mktemp("resnet")
+    for seed in range(3):
+        transformers.set_seed(seed)
+        net = transformers.ResNetForImageClassification(transformers.ResNetConfig(**RESNET, num_labels=3))
+        for _ in range(3):
+            net.train()(pixel_values=torch.randn(4, 3, 8, 8) * (seed + 1) + seed)
+        testing.save_image_model(net.eval(), folder / f"run-{seed}")
+    return sorted(folder.iterdir())
+
+
+TRAIN = testing.tiny_images(70, seed=1)
+
+
+def reference(model, folder):
+    """Statistics by torch's own function, on all images in the evaluator's batches."""
+    processor = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")
+    evaluator = hf_soup.Evaluator(TRAIN, split="train", processing_class=processor)
+    plain = copy.deepcopy(model)
+    update_bn([batch["pixel_values"] for batch in evaluator.batches(model)], plain)
+    return buffers(plain)
+
+
+def test_a_soup_estimates_its_statistics_again(runs, tmp_path):
+    """In memory, on disk and cooked again from the recipe: torch's statistics of the averaged weights on that data."""
+    soup = hf_soup.merge(runs, batchnorm_data=TRAIN)
+    folder = soup.save_pretrained(tmp_path / "soup")
+    with pytest.warns(UserWarning, match="the model has BatchNorm"):
+        averaged = hf_soup.merge(runs).model
+    expected = reference(averaged, runs[0])
+    loaded = transformers.ResNetForImageClassification.from_pretrained(folder)
+    for model in (soup.model, loaded):
+        for name, tensor in model.state_dict().items():
+            assert torch.equal(tensor, expected.get(name, averaged.state_dict()[name])), name
+    assert not torch.equal(buffers(averaged)[next(iter(expected))], next(iter(expected.values())))
+    recipe = hf_soup.load_recipe(folder)
+    assert recipe.batchnorm["dataset"]["fingerprint"] == hash_rows(TRAIN).fingerprint
+    again = hf_soup.cook(folder, output_dir=tmp_path / "again").folder  # without the data
+    assert (again / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+
+
+def test_statistics_that_were_changed_or_lost_are_refused(runs, tmp_path):
+    """The file is the one that the recipe was made with and lies beside it, or the soup is not cooked."""
+    folder = hf_soup.merge(runs, batchnorm_data=TRAIN).save_pretrained(tmp_path / "soup")
+    path = folder / "soup_batchnorm.safetensors"
+    tensors = load_file(path)
+    name = next(name for name, tensor in tensors.items() if tensor.is_floating_point())
+    save_file({**tensors, name: tensors[name] + 1}, path)
+    with pytest.raises(hf_soup.IngredientError, match="does not hold the running statistics"):
+        _ = hf_soup.cook(folder).soup.model
+    path.unlink()
+    with pytest.raises(hf_soup.IngredientError, match="cannot be read"):
+        _ = hf_soup.cook(folder).soup.model
+    recipe = folder / "soup_recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("soup_batchnorm.safetensors", "../run.safetensors"))
+    with pytest.raises(hf_soup.RecipeError, match="a safetensors file beside the recipe"):
+        hf_soup.load_recipe(folder)
+
+
+def test_the_model_that_was_scored_is_the_model_that_is_saved(runs):
+    """Greedy search scores averages with statistics that were estimated again, single models as they are."""
+    seen = {}
+
+    def score(model):
+        seen[len(seen)] = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        return 0.5
+
+    soup = hf_soup.merge(runs, strategy="greedy", evaluator=score, batchnorm_data=TRAIN)
+    assert len(seen) == 5
+    alone = transformers.ResNetForImageClassification.from_pretrained(runs[0]).state_dict()
+    assert all(torch.equal(tensor, seen[0][name]) for name, tensor in alone.items())
+    assert all(torch.equal(tensor, seen[4][name]) for name, tensor in soup.model.state_dict().items())
+
+
+def test_comparison_treats_all_averages_alike(runs):
+    """The uniform soup that the comparison adds is estimated again as the given one is."""
+    soup = hf_soup.merge(runs, batchnorm_data=TRAIN)
+    found = hf_soup.compare({"mine": soup}, test=testing.tiny_images(40, seed=2), metric="loss")
+    mine, uniform = (next(row for row in found.rows if row.name == name) for name in ("mine", "uniform soup"))
+    assert mine.scores == uniform.scores
+
+
+def test_models_without_batchnorm_do_not_ask_for_data(text_runs):
+    """Training data is not touched, and the recipe says nothing of it."""
+    data = testing.tiny_texts(5).remove_columns("text")
+    assert hf_soup.merge(text_runs, batchnorm_data=data).recipe.batchnorm == {}
+
+
+def test_one_ingredient_keeps_its_statistics(runs):
+    """They were estimated on its own weights."""
+    for options in ({}, {"batchnorm_data": TRAIN}):
+        soup = hf_soup.merge(runs[:1], **options)
+        assert soup.recipe.batchnorm == {}
+        expected = transformers.ResNetForImageClassification.from_pretrained(runs[0]).state_dict()
+        assert all(torch.equal(tensor, expected[name]) for name, tensor in soup.model.state_dict().items())
+
+
+def test_statistics_come_from_examples(runs):
+    """A function is no training data."""
+    with pytest.raises(hf_soup.RecipeError, match="give a data set as batchnorm_data"):
+        hf_soup.merge(runs, batchnorm_data=lambda model: 1.0)

@@ -6,31 +6,50 @@ import numpy as np
 import pytest
 
 import hf_soup
-from hf_soup import testing
+from hf_soup import calibration, testing
+from hf_soup.evaluation.compare import verdict
+from hf_soup.evaluation.comparison import Difference
 from hf_soup.tables import align
+
+
+METRICS = ["accuracy", "f1_macro"]
 
 
 @pytest.fixture(scope="module")
 def parts():
     """Validation, test and one shifted set without rows in common."""
-    return {name: testing.tiny_texts(60, seed=seed) for seed, name in enumerate(("validation", "test", "other"))}
+    names = ("validation", "test", "other", "third")
+    return {name: testing.tiny_texts(60, seed=seed) for seed, name in enumerate(names)}
 
 
 @pytest.fixture(scope="module")
 def comparison(text_runs, parts):
     """A greedy soup of the tiny runs, compared."""
     soup = hf_soup.merge(text_runs, strategy="greedy", evaluator=parts["validation"])
-    return hf_soup.compare(soup, test=parts["test"], shifted={"other": parts["other"]}, validation=parts["validation"])
+    shifted = {name: parts[name] for name in ("other", "third")}
+    return hf_soup.compare(
+        soup, test=parts["test"], shifted=shifted, validation=parts["validation"], metric=["accuracy", "f1_macro"]
+    )
+
+
+def named(comparison, name):
+    """One line of the table."""
+    return next(row for row in comparison.rows if row.name == name)
 
 
 def test_every_model_is_there(comparison):
     """Each ingredient, the uniform soup, the greedy soup and the ensemble, with what they cost, on every set."""
     kinds = [(row.name, row.kind) for row in comparison.rows]
-    assert [name for name, _ in kinds] == ["run-0", "run-1", "run-2", "uniform soup", "greedy soup", "logit ensemble"]
+    ensembles = ["logit ensemble", "probability ensemble", "majority vote", "learned mixture"]
+    assert [name for name, _ in kinds] == ["run-0", "run-1", "run-2", "uniform soup", "greedy soup", *ensembles]
     assert [kind for _, kind in kinds].count("chosen") == 1
-    assert [row.cost for row in comparison.rows] == [1, 1, 1, 1, 1, 3]
-    assert list(comparison.sizes) == ["validation", "test", "other"]
-    assert all(set(row.scores) == set(comparison.sizes) for row in comparison.rows)
+    assert [row.passes for row in comparison.rows] == [1, 1, 1, 1, 1, 3, 3, 3, 3]
+    size = testing.tiny_text_model(0).num_parameters()
+    assert [row.parameters for row in comparison.rows] == [size] * 5 + [3 * size] * 4
+    assert all(row.latency > 0 for row in comparison.rows)
+    assert list(comparison.sizes) == ["validation", "test", "other", "third", "mean of shifts"]
+    assert all(list(row.scores) == list(comparison.sizes) for row in comparison.rows)
+    assert all(list(scores) == METRICS for row in comparison.rows for scores in row.scores.values())
 
 
 def test_scores_are_those_of_an_evaluator(comparison, text_runs, parts):
@@ -39,28 +58,33 @@ def test_scores_are_those_of_an_evaluator(comparison, text_runs, parts):
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(text_runs[0])
     score = hf_soup.Evaluator(parts["test"], processing_class=tokenizer)(hf_soup.merge(text_runs).model)
-    row = next(row for row in comparison.rows if row.name == "uniform soup").scores["test"]
-    assert row.value == pytest.approx(score.value)
-    assert row.low <= row.value <= row.high
+    found = named(comparison, "uniform soup").scores["test"]["accuracy"]
+    assert found.value == pytest.approx(score.value)
+    assert found.low <= found.value <= found.high
 
 
 def test_the_chosen_one_is_best_on_validation(comparison):
     """The single model to beat is chosen by validation, never by test."""
     single = [row for row in comparison.rows if row.kind in ("ingredient", "chosen")]
-    best = max(row.scores["validation"].value for row in single)
-    assert next(row for row in single if row.kind == "chosen").scores["validation"].value == best
+    values = {row.name: row.scores["validation"]["accuracy"].value for row in single}
+    assert values[next(row.name for row in single if row.kind == "chosen")] == max(values.values())
 
 
 def test_table_picture_and_files(comparison, tmp_path):
-    """The table has a line for each model and the mean; table, numbers and picture are written and read back."""
-    table = comparison.table().split("\n\n")[0].splitlines()
-    assert len(table) == 2 + len(comparison.rows) + 1
-    assert len({len(line) for line in table}) == 1
+    """Each table is whole; tables, numbers and pictures are written and read back."""
+    *tables, summary = comparison.table().split("\n\n")
+    assert summary == comparison.summary
+    heights = [len(table.splitlines()) - 2 for table in tables]
+    models = len(comparison.rows)
+    assert heights == [models + 2, models + 2, 2 * 2 * 4, models]  # mean and oracle; soups x rivals x sets
+    table = tables[0].splitlines()
+    assert all(len({len(line) for line in lines.splitlines()}) == 1 for lines in tables)
     folder = comparison.save(tmp_path / "report")
     assert (folder / "comparison.md").read_text().startswith(table[0])
     again = hf_soup.Comparison.from_dict(json.loads((folder / "comparison.json").read_text()))
     assert again == comparison
-    assert (folder / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    for name in ("comparison.png", "shifts.png", "reliability.png"):
+        assert (folder / name).read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_picture_shows_every_number(comparison):
@@ -68,9 +92,84 @@ def test_the_picture_shows_every_number(comparison):
     axes = comparison.plot().axes[0]
     drawn = np.concatenate([line.get_ydata() for line in axes.get_lines()])
     for row in comparison.rows:
-        for name in ("test", "other"):
-            assert np.isclose(drawn, row.scores[name].value).any()
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["test", "other"]
+        for name in ("test", "other", "third", "mean of shifts"):
+            assert np.isclose(drawn, row.scores[name]["accuracy"].value).any()
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["test", "other", "third", "mean of shifts"]
+
+
+def test_the_scatter_and_the_reliability_diagram_show_every_number(comparison):
+    """Test against the mean of the shifts for every model; accuracy by confidence of the soups and their rivals."""
+    lines = comparison.plot("shifts").axes[0].get_lines()
+    drawn = {pair for line in lines for pair in zip(*map(tuple, line.get_data()), strict=True)}
+    for row in comparison.rows:
+        assert tuple(row.scores[part]["accuracy"].value for part in ("test", "mean of shifts")) in drawn
+    above, below = comparison.plot("reliability").axes
+    curves = [comparison.curves[row.name] for row in comparison.rows if row.name in comparison.curves]
+    assert len(curves) == 4  # the best single model, two soups, the logit ensemble
+    for line, curve in zip(above.get_lines()[1:], curves, strict=True):
+        assert np.array_equal(line.get_ydata(), curve["accuracy"])
+    shares = [sum(line.get_ydata()) for line in below.get_lines()]
+    assert shares == pytest.approx([1] * 4)
+    with pytest.raises(hf_soup.RecipeError, match='no picture "reliabilty"; did you mean "reliability"'):
+        comparison.plot("reliabilty")
+
+
+def test_a_data_frame_has_a_line_for_each_number(comparison):
+    """Models x sets x metrics, with the numbers of the table."""
+    frame = comparison.to_pandas()
+    assert len(frame) == len(comparison.rows) * len(comparison.sizes) * 2
+    one = frame[(frame.model == "greedy soup") & (frame.set == "test") & (frame.metric == "f1_macro")]
+    assert one.value.item() == named(comparison, "greedy soup").scores["test"]["f1_macro"].value
+
+
+def test_the_mean_of_shifts_is_their_plain_mean(comparison):
+    """Of the values; and its interval is narrower than that of each set."""
+    for row in comparison.rows:
+        mean, *each = (row.scores[name]["accuracy"] for name in ("mean of shifts", "other", "third"))
+        assert mean.value == pytest.approx((each[0].value + each[1].value) / 2)
+        assert mean.high - mean.low < max(one.high - one.low for one in each)
+
+
+def test_differences_are_of_the_scores_and_tested(comparison):
+    """Against the best on validation and the logit ensemble, with McNemar's p where examples are right or wrong."""
+    rivals = {
+        "single": next(row.name for row in comparison.rows if row.kind == "chosen"),
+        "ensemble": "logit ensemble",
+    }
+    assert set(comparison.differences) == {"greedy soup", "uniform soup"}
+    for soup, sets in comparison.differences.items():
+        assert list(sets) == ["test", "other", "third", "mean of shifts"]
+        for part, found in sets.items():
+            for key, rival in rivals.items():
+                mine, theirs = (named(comparison, name).scores[part]["accuracy"].value for name in (soup, rival))
+                assert found[key].value == pytest.approx(mine - theirs)
+                assert found[key].low <= found[key].value <= found[key].high
+                assert (found[key].p is None) == (part == "mean of shifts")
+
+
+def test_calibration_is_of_classifiers_and_their_temperature_of_validation(comparison, text_runs, parts):
+    """Numbers of `calibrate`, before and after the temperature that validation gives; shares of votes have none."""
+    import transformers
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(text_runs[0])
+    model = hf_soup.merge(text_runs).model
+    validation, test = (
+        hf_soup.Evaluator(parts[name], processing_class=tokenizer).predict(model) for name in ("validation", "test")
+    )
+    temperature = calibration.fit_temperature(validation)
+    found = named(comparison, "uniform soup").calibration["test"]
+    assert found.ece == pytest.approx(calibration.calibrate(test).ece)
+    assert found.temperature == pytest.approx(temperature, rel=1e-3)
+    scaled = calibration.calibrate(calibration.with_temperature(test, temperature))
+    assert (found.ece_scaled, found.nll_scaled) == pytest.approx((scaled.ece, scaled.nll), abs=1e-4)
+    assert not named(comparison, "majority vote").calibration
+
+
+def test_the_mixture_is_reported_with_its_weights(comparison):
+    """One for each ingredient, with the sum 1."""
+    weights = named(comparison, "learned mixture").weights
+    assert list(weights) == ["run-0", "run-1", "run-2"]
+    assert sum(weights.values()) == pytest.approx(1)
 
 
 def test_a_test_set_that_selected_is_refused(text_runs, parts):
@@ -94,18 +193,38 @@ def test_shared_rows_are_counted(text_runs, parts):
         hf_soup.compare(soup, test=mixed, validation=parts["validation"])
 
 
-def test_summary_says_when_nothing_can_be_shown(comparison):
-    """The summary claims on test what the interval shows, no more, and has the numbers of the shifted sets."""
+def test_summary_says_what_the_interval_shows(comparison):
+    """A line on test and one on the shifted sets for each soup, with their numbers and no more than they show."""
+    lines = comparison.summary.splitlines()
     for soup, sets in comparison.differences.items():
-        line, shifted = (line for line in comparison.summary.splitlines() if line.startswith(soup))
-        interval = sets["test"]
-        assert f"{interval.value * 100:+.1f} [{interval.low * 100:+.1f}, {interval.high * 100:+.1f}] points" in line
-        assert ("the same examples" in line) == (interval.low == interval.high == 0)
-        nothing = interval.low <= 0 <= interval.high and not interval.low == interval.high == 0
-        assert ("no difference that 60 examples can show" in line) == nothing
-        assert ("a gain" in line) == (interval.low > 0)
-        assert ("it is worse" in line) == (interval.high < 0)
-        assert f"other {sets['other'].value * 100:+.1f}" in shifted
+        on_test = next(line for line in lines if line.startswith(f"The {soup}"))
+        shifted = next(line for line in lines if line.startswith(soup))
+        interval = sets["test"]["single"]
+        value, low, high = interval.value, interval.low, interval.high
+        nothing = value == low == high == 0
+        assert (f"{value * 100:+.1f} [{low * 100:+.1f}, {high * 100:+.1f}]" in on_test) or nothing
+        assert ("no difference at all" in on_test) == nothing
+        assert ("no difference that 60 test examples can show" in on_test) == (low <= 0 <= high and low != high)
+        assert ("of the ensemble's cost" in on_test) == (low > 0)
+        assert ("is worse" in on_test) == (high < 0)
+        assert f"other {sets['other']['single'].value * 100:+.1f}" in shifted
+
+
+@pytest.mark.parametrize(
+    ("found", "higher", "words"),
+    [
+        (Difference(0.02, 0.01, 0.03), True, "is +2.0 [+1.0, +3.0] points of accuracy over b"),
+        (Difference(-0.02, -0.03, -0.01), False, "at 1/6 of the ensemble's cost"),
+        (Difference(-0.02, -0.03, -0.01), True, "is worse: -2.0 [-3.0, -1.0]"),
+        (Difference(0.02, 0.01, 0.03), False, "is worse: +2.0"),
+        (Difference(0.02, -0.01, 0.05), True, "no difference that 500 test examples can show"),
+        (Difference(0.0, 0.0, 0.0), True, "no difference at all"),
+        (Difference(0.02), True, "without an interval"),
+    ],
+)
+def test_the_verdict_claims_no_more_than_the_interval(found, higher, words):
+    """A gain, a loss and what cannot be told, for metrics that are better high and low."""
+    assert words in verdict("soup of 4", found, "accuracy", higher, "b", 500, 6)
 
 
 def test_two_of_a_name_are_refused(text_runs, parts):
@@ -132,8 +251,53 @@ def test_nothing_to_compare(text_runs, parts):
     """No soup is an error, and so is a function where examples are needed."""
     with pytest.raises(hf_soup.RecipeError, match="nothing to compare"):
         hf_soup.compare({}, test=parts["test"])
-    with pytest.raises(hf_soup.RecipeError, match="needs the examples themselves"):
-        hf_soup.compare(hf_soup.merge(text_runs), test=lambda model: 0.5)
+    with pytest.raises(hf_soup.RecipeError, match='no ensemble "logit"; did you mean "logits"'):
+        hf_soup.compare(hf_soup.merge(text_runs), test=parts["test"], ensembles=["logit"])
+
+
+def test_any_function_can_score_a_comparison(text_runs, parts):
+    """A function of a model gives scores, differences without interval, and no ensemble on its set."""
+    soup = hf_soup.merge(text_runs)
+
+    def norm(model):
+        return {"size": 1, "loss": float(model.classifier.weight.detach().norm())}
+
+    sets = {"test": norm, "shifted": {"texts": parts["test"]}, "validation": norm}
+    found = hf_soup.compare({"soup": soup}, **sets, metric="loss", higher_is_better=False)
+    assert [row.name for row in found.rows][:5] == ["run-0", "run-1", "run-2", "uniform soup", "soup"]
+    assert found.metrics == {"loss": False, "size": False}
+    chosen = next(row for row in found.rows if row.kind == "chosen")
+    assert chosen.scores["test"]["loss"].value == min(row.scores["test"]["loss"].value for row in found.rows[:3])
+    assert set(named(found, "logit ensemble").scores) == {"texts"}
+    assert found.differences["soup"]["test"]["single"].low is None
+    assert "without an interval" in found.summary
+    assert found.table()
+
+
+def test_saved_soups_are_compared_like_others(text_runs, parts, tmp_path):
+    """A folder stands for the soup in it, is scored the same, and is asked what its selection has seen."""
+    soup = hf_soup.merge(text_runs, strategy="greedy", evaluator=parts["validation"])
+    folder = soup.save_pretrained(tmp_path / "soup")
+    there, here = (
+        hf_soup.compare({"one": each}, ingredients=text_runs, test=parts["test"], validation=parts["validation"])
+        for each in (folder, soup)
+    )
+    assert there.to_pandas().equals(here.to_pandas())
+    assert there.summary == here.summary
+    with pytest.raises(hf_soup.EvaluationError, match="selection has seen"):
+        hf_soup.compare(folder, ingredients=text_runs, test=parts["validation"])
+
+
+def test_without_validation_the_recipe_says_who_was_best(text_runs, parts):
+    """A greedy soup's trials tell the best single model; without any, nobody is chosen and the summary says so."""
+    soup = hf_soup.merge(text_runs, strategy="greedy", evaluator=parts["validation"])
+    found = hf_soup.compare(soup, test=parts["test"])
+    best = max(soup.scores, key=lambda name: soup.scores[name].rank_key)
+    assert next(row.name for row in found.rows if row.kind == "chosen") == best
+    plain = hf_soup.compare(hf_soup.merge(text_runs), test=parts["test"])
+    assert not any(row.kind == "chosen" for row in plain.rows)
+    assert "no validation set says which single model is best" in plain.summary
+    assert not any(row.name == "learned mixture" for row in plain.rows)
 
 
 def test_names_do_not_break_the_table():

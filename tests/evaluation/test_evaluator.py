@@ -1,5 +1,9 @@
 """Scores agree with doing it by hand with transformers and scikit-learn."""
 
+import os
+import subprocess
+import sys
+
 import datasets
 import numpy as np
 import pytest
@@ -7,10 +11,7 @@ import torch
 from sklearn import metrics as sk
 
 import hf_soup
-from hf_soup import testing
-from hf_soup.evaluation.ensemble import mean_logits
-from hf_soup.evaluation.evaluator import Predictions
-from hf_soup.evaluation.statistics import paired_difference
+from hf_soup import lookup, testing
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +50,8 @@ def test_images_are_processed_as_transformers_does(image_runs):
         ("accuracy", sk.accuracy_score),
         ("f1_macro", lambda true, said: sk.f1_score(true, said, average="macro")),
         ("matthews_correlation", sk.matthews_corrcoef),
+        ("f1", sk.f1_score),
+        ("f1_micro", lambda true, said: sk.f1_score(true, said, average="micro")),
     ],
 )
 def test_metrics_are_those_of_scikit_learn(tokenizer, name, function):
@@ -100,26 +103,310 @@ def test_scores_compare_themselves():
         hf_soup.Score("accuracy", float("nan"))
 
 
-def test_ensemble_is_the_mean_of_logits():
-    """The ensemble averages logits; members that saw other examples are refused."""
-    rng = np.random.default_rng(0)
-    labels = np.array([0, 1, 1])
-    members = [Predictions(rng.normal(size=(3, 2)).astype(np.float32), labels) for _ in range(4)]
-    reference = np.mean([member.logits.astype(float) for member in members], axis=0)
-    assert np.allclose(mean_logits(members).logits, reference, atol=1e-6)
-    with pytest.raises(hf_soup.EvaluationError, match="same examples"):
-        mean_logits([members[0], Predictions(members[1].logits, labels[::-1])])
+def test_several_metrics_and_one_that_selects(tokenizer):
+    """The first selects unless another is named; the values of the others come along, each with its own direction."""
+    data, model = testing.tiny_texts(30), testing.tiny_text_model(1)
+    first = hf_soup.Evaluator(data, metric=["accuracy", "loss"], processing_class=tokenizer)(model)
+    assert (first.metric, first.higher_is_better, set(first.others)) == ("accuracy", True, {"loss"})
+    other = hf_soup.Evaluator(data, metric=["accuracy", "loss"], select_by="loss", processing_class=tokenizer)(model)
+    assert (other.metric, other.higher_is_better) == ("loss", False)
+    assert (other.value, other.others["accuracy"]) == (first.others["loss"], first.value)
+    with pytest.raises(hf_soup.EvaluationError, match=r"no metric gives 'los', .*did you mean \"loss\""):
+        hf_soup.Evaluator(data, metric="loss", select_by="los", processing_class=tokenizer)(model)
 
 
-def test_paired_difference_has_the_normal_interval():
-    """On many examples the bootstrap interval is that of the normal distribution, and it is repeatable."""
-    rng = np.random.default_rng(0)
-    a, b = rng.random(2000) < 0.8, rng.random(2000) < 0.75
-    found = paired_difference(a, b, resamples=4000)
-    difference = a.astype(float) - b
-    half = 1.96 * difference.std() / np.sqrt(len(difference))
-    assert found.value == pytest.approx(difference.mean())
-    assert found.low == pytest.approx(difference.mean() - half, abs=0.15 * half)
-    assert found.high == pytest.approx(difference.mean() + half, abs=0.15 * half)
-    assert paired_difference(a, b, resamples=4000) == found
-    assert paired_difference(a, a) == (0, 0, 0)
+def test_metrics_of_others(tokenizer, tmp_path):
+    """A function as Trainer takes it, an `evaluate.Metric`, several combined, and a script: all score the same."""
+    import evaluate
+
+    from hf_soup.metrics import load_metric
+
+    def share(said):
+        return {"share": (said.predictions.argmax(-1) == said.label_ids).mean(), "n": len(said.label_ids)}
+
+    script = tmp_path / "same.py"
+    script.write_text(SCRIPT)
+    data, model = testing.tiny_texts(30), testing.tiny_text_model(1)
+    ours = load_metric("accuracy")
+    combined = evaluate.combine([load_metric("accuracy"), load_metric("f1_macro")])
+    right = hf_soup.Evaluator(data, processing_class=tokenizer)(model).value
+    for metric, name in (
+        (share, "share"),
+        (ours, "accuracy"),
+        (combined, "accuracy"),
+        (str(script), "accuracy"),
+        (lambda said: float((said.predictions.argmax(-1) == said.label_ids).mean()), "<lambda>"),
+    ):
+        score = hf_soup.Evaluator(data, metric=metric, select_by=name, processing_class=tokenizer)(model)
+        assert (score.metric, score.value, score.higher_is_better) == (name, pytest.approx(right), True)
+    score = hf_soup.Evaluator(data, metric=share, select_by="n", higher_is_better=False, processing_class=tokenizer)(
+        model
+    )
+    assert (score.value, score.higher_is_better) == (30, False)
+
+
+SCRIPT = """
+import datasets
+import evaluate
+
+class Same(evaluate.Metric):
+    def _info(self):
+        whole = datasets.Value("int64")
+        features = datasets.Features({"predictions": whole, "references": whole})
+        return evaluate.MetricInfo(description="", citation="", inputs_description="", features=features)
+
+    def _compute(self, predictions, references):
+        return {"accuracy": sum(a == b for a, b in zip(predictions, references)) / len(references)}
+"""
+
+
+@pytest.mark.parametrize(
+    ("metric", "message"),
+    [
+        (lambda said: {"a": 1, "b": 2}, "gives several values \\(a, b\\): name one with select_by="),
+        (lambda said: {"a": "high"}, "has to return a number or a dict of numbers"),
+        (lambda said: None, "has to return a number"),
+        (lambda said: float("nan"), "NaN"),
+        ("perplexity", "not defined for a model of classes: take accuracy"),
+        ("pearsonr", "not defined for a model of classes"),
+    ],
+)
+def test_metrics_that_give_no_score(tokenizer, metric, message):
+    """Several values of which none is named, words, nothing, NaN, a metric of other tasks: each has its error."""
+    evaluator = hf_soup.Evaluator(testing.tiny_texts(8), metric=metric, processing_class=tokenizer)
+    with pytest.raises(hf_soup.EvaluationError, match=message):
+        evaluator(testing.tiny_text_model(0))
+
+
+def test_f1_is_of_two_classes(tokenizer):
+    """With three it would leave one out: the error says what to take."""
+    model = testing.tiny_text_model(0, labels=("a", "b", "c"))
+    data = testing.tiny_texts(8).cast_column("label", datasets.Value("int64"))
+    data = data.map(lambda row: {"label": 2})
+    with pytest.raises(hf_soup.DataError, match='no class "negative"'):
+        hf_soup.Evaluator(testing.tiny_texts(8), metric="f1", processing_class=tokenizer)(model)
+    numbered = testing.tiny_text_model(0, labels=("LABEL_0", "LABEL_1", "LABEL_2"))
+    with pytest.raises(hf_soup.EvaluationError, match="take f1_macro or f1_micro"):
+        hf_soup.Evaluator(data, metric="f1", processing_class=tokenizer)(numbered)
+
+
+def test_arguments_are_checked_before_anything_runs():
+    """Metric, task, type and batch size are refused when the evaluator is made."""
+    data = testing.tiny_texts(5)
+    with pytest.raises(hf_soup.RecipeError, match=r'no metric "acuracy"; did you mean "accuracy".*evaluate\.load'):
+        hf_soup.Evaluator(data, metric="acuracy")
+    with pytest.raises(hf_soup.RecipeError, match="is no metric"):
+        hf_soup.Evaluator(data, metric=3)
+    with pytest.raises(hf_soup.RecipeError, match="of different names"):
+        hf_soup.Evaluator(data, metric=["accuracy", "accuracy"])
+    with pytest.raises(hf_soup.RecipeError, match='no task called "regresion"'):
+        hf_soup.Evaluator(data, task="regresion")
+    with pytest.raises(hf_soup.RecipeError, match="dtype is one of"):
+        hf_soup.Evaluator(data, dtype="float16")
+    with pytest.raises(hf_soup.RecipeError, match="at least one example"):
+        hf_soup.Evaluator(data, batch_size=0)
+
+
+def test_data_that_is_encoded_already(tokenizer):
+    """Token ids need no tokenizer and give the same predictions."""
+    model, data = testing.tiny_text_model(0), testing.tiny_texts(13)
+    encoded = data.map(lambda row: dict(tokenizer(row["text"])))
+    plain = hf_soup.Evaluator(data, processing_class=tokenizer).predict(model)
+    without_mask = encoded.remove_columns(["attention_mask", "token_type_ids"])
+    for rows in (encoded, without_mask):
+        found = hf_soup.Evaluator(rows, batch_size=4).predict(model)
+        assert np.allclose(found.logits, plain.logits, atol=1e-5)
+        assert np.array_equal(found.labels, plain.labels)
+
+
+def test_bfloat16_arithmetic_is_near(tokenizer):
+    """Autocast changes the third digit of logits, and no label."""
+    model, data = testing.tiny_text_model(0), testing.tiny_texts(9)
+    exact, fast = (
+        hf_soup.Evaluator(data, processing_class=tokenizer, dtype=dtype).predict(model)
+        for dtype in ("auto", "bfloat16")
+    )
+    assert not np.array_equal(exact.logits, fast.logits)
+    assert np.allclose(exact.logits, fast.logits, atol=0.02)
+
+
+class Greedy(torch.nn.Module):
+    """What a model is that cannot take more than some examples at a time."""
+
+    def __init__(self, model, most):
+        super().__init__()
+        self.inner, self.most, self.sizes = model, most, []
+        self.config, self.device, self.dtype = model.config, model.device, model.dtype
+
+    def forward(self, input_ids, **inputs):
+        """Refuse too many."""
+        self.sizes.append(len(input_ids))
+        if len(input_ids) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return self.inner(input_ids=input_ids, **inputs)
+
+
+def test_memory_that_runs_out_halves_the_batch(tokenizer):
+    """It says so once for each halving, loses no example, and does not try the size that failed again."""
+    data = testing.tiny_texts(40)
+    evaluator = hf_soup.Evaluator(data, "text-classification", processing_class=tokenizer, batch_size=16)
+    model = Greedy(testing.tiny_text_model(0), 5)
+    with pytest.warns(UserWarning, match="memory ran out at") as told:
+        found = evaluator.predict(model)
+    assert [str(item.message) for item in told] == [
+        "memory ran out at 16 examples at a time: going on with 8.",
+        "memory ran out at 8 examples at a time: going on with 4.",
+    ]
+    assert model.sizes == [16, 8, *[4] * 10]
+    assert np.allclose(found.logits, evaluator.predict(model.inner).logits, atol=1e-5)
+    with pytest.raises(hf_soup.EvaluationError, match=r"memory runs out at one example \(row"), pytest.warns():
+        evaluator.predict(Greedy(testing.tiny_text_model(0), 0))
+
+
+def broken_images(rows, broken):
+    """Images of which some are cut off."""
+    data = testing.tiny_images(rows).cast_column("image", datasets.Image(decode=False))
+    cut = {"bytes": data[0]["image"]["bytes"][:40], "path": "cat.png"}
+    images = [cut if row in broken else image for row, image in enumerate(data["image"])]
+    columns = {"image": images, "label": data["label"][:]}
+    return datasets.Dataset.from_dict(columns, datasets.Features({**data.features, "image": datasets.Image()}))
+
+
+def test_images_that_do_not_decode(image_runs):
+    """Few are named, counted and left out; over 1 % are an error."""
+    import transformers
+
+    processor = transformers.AutoImageProcessor.from_pretrained(image_runs[0], backend="pil")
+    model = testing.tiny_image_model(0)
+    whole = hf_soup.Evaluator(testing.tiny_images(120), processing_class=processor, batch_size=50).predict(model)
+    few = hf_soup.Evaluator(broken_images(120, {7}), processing_class=processor, batch_size=50)
+    with pytest.warns(UserWarning, match=r"1 of 120 images .* do not decode: row 7 \(cat.png\); they are left out"):
+        found = few.predict(model)
+    assert found.rows.tolist() == [row for row in range(120) if row != 7]
+    assert np.allclose(found.logits, np.delete(whole.logits, 7, axis=0), atol=1e-5)
+    many = hf_soup.Evaluator(broken_images(120, {7, 90}), processing_class=processor)
+    with pytest.raises(hf_soup.DataError, match=r"2 of 120 images .* do not decode: row 7"):
+        many.predict(model)
+
+
+def run_task(name, data, **options):
+    """The evaluator of one task's tiny model on other data."""
+    model, processing_class = testing.model_for(lookup.load_module("task", name))
+    return hf_soup.Evaluator(data, processing_class=processing_class, **options).predict(model)
+
+
+@pytest.mark.parametrize(
+    ("task", "columns", "message"),
+    [
+        ("regression", {"text": ["a"], "label": ["4.5"]}, "such as '4.5', and numbers are needed"),
+        ("regression", {"text": ["a", "b"], "label": [1.0, None]}, "1 of 2 values .* missing or not finite"),
+        ("text-classification", {"text": ["a"], "label": [2]}, "go from 2 to 2, the model has 2 classes"),
+        ("text-classification", {"text": [1], "label": [1]}, "0 text columns"),
+        ("multi-label-classification", {"text": ["a"], "labels": [1]}, "holds one label a row"),
+        ("multi-label-classification", {"text": ["a"], "labels": [[7]]}, "go from 7 to 7, the model has 3"),
+        ("token-classification", {"tokens": [["a", "the"]], "tags": [[1]]}, "row 0 has 2 words in .* and 1 labels"),
+        ("token-classification", {"tokens": [["a"]], "tags": [1]}, "takes one for each word"),
+        ("token-classification", {"text": ["a"], "tags": [[1]]}, "0 columns of lists of words"),
+        ("text-generation", {"number": [1]}, "0 text columns"),
+        ("text2text-generation", {"text": ["a"], "targt": ["b"]}, 'no label column "target"; did you mean "targt"'),
+        ("text2text-generation", {"text": ["a"], "target": [1.5]}, "the right texts are needed"),
+    ],
+)
+def test_data_that_does_not_fit_the_task(task, columns, message):
+    """Strings where numbers belong, labels out of range, missing columns: each error names the column."""
+    with pytest.raises(hf_soup.DataError, match=message):
+        run_task(task, datasets.Dataset.from_dict(columns))
+
+
+def test_multi_label_takes_lists_names_and_zeros_and_ones():
+    """Three ways to write the same labels."""
+    names = datasets.List(datasets.ClassLabel(names=["LABEL_0", "LABEL_1", "LABEL_2"]))
+    text = datasets.Value("string")
+    rows = {"text": ["good", "bad", "a"]}
+    ids = datasets.Dataset.from_dict({**rows, "labels": [[0, 2], [], [1]]})
+    named = datasets.Dataset.from_dict(
+        {**rows, "labels": [["LABEL_0", "LABEL_2"], [], ["LABEL_1"]]},
+        datasets.Features({"text": text, "labels": names}),
+    )
+    flags = datasets.Dataset.from_dict({**rows, "labels": [[1.0, 0.0, 1.0], [0.0] * 3, [0.0, 1.0, 0.0]]})
+    for data in (ids, named, flags):
+        assert run_task("multi-label-classification", data).labels.tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
+
+
+def test_words_are_scored_by_their_first_token():
+    """A word of several tokens is one item, and words beyond the model's length are counted in a warning."""
+    data = datasets.Dataset.from_dict({"tokens": [["goodx", "a-b", "film"]], "tags": [[2, 0, 1]]})
+    found = run_task("token-classification", data)
+    assert found.labels.tolist() == [2, 0, 1]
+    long = datasets.Dataset.from_dict({"tokens": [["good"] * 20], "tags": [[0] * 19 + [2]]})
+    with pytest.warns(UserWarning, match="6 words have no token among the 16"):
+        assert len(run_task("token-classification", long).labels) == 14
+
+
+def test_a_language_model_is_scored_token_by_token():
+    """Perplexity is the exponential of the mean loss over all tokens but each text's first."""
+    data = datasets.Dataset.from_dict({"text": ["good film", "the very bad plot and a cast"]})
+    model, tokenizer = testing.model_for(lookup.load_module("task", "text-generation"))
+    total, count = 0.0, 0
+    for text in data["text"]:
+        ids = tokenizer(text, return_tensors="pt")["input_ids"]
+        with torch.no_grad():
+            loss = model(input_ids=ids, labels=ids).loss
+        total, count = total + float(loss) * (ids.shape[1] - 1), count + ids.shape[1] - 1
+    score = hf_soup.Evaluator(data, metric=["perplexity", "loss"], processing_class=tokenizer)(model)
+    assert score.value == pytest.approx(np.exp(total / count), rel=1e-5)
+    assert score.others["loss"] == pytest.approx(total / count, rel=1e-5)
+    assert not score.higher_is_better
+
+
+def test_what_a_model_writes_is_compared_with_texts():
+    """Generation is asked for by a metric of texts or by `generate`; foreign metrics get the texts then."""
+    task = lookup.load_module("task", "text2text-generation")
+    model, tokenizer = testing.model_for(task)
+    data = testing.example_of(task)
+    options = {"max_new_tokens": 4, "num_beams": 1}
+    said = hf_soup.Evaluator(data, processing_class=tokenizer, generate=options).predict(model)
+    ids = tokenizer(data["text"][0], return_tensors="pt")
+    by_hand = tokenizer.decode(model.generate(**ids, **options)[0], skip_special_tokens=True)
+    assert said.texts[0] == by_hand
+    assert said.references == tuple(data["target"])
+    echo = data.map(lambda row, at: {"target": said.texts[at] if at else "no"}, with_indices=True)
+    for metric in ("exact_match", lambda made: sum(a == b for a, b in zip(*made, strict=True)) / len(made[0])):
+        evaluator = hf_soup.Evaluator(echo, metric=metric, processing_class=tokenizer, generate=options)
+        assert evaluator(model).value == pytest.approx(2 / 3)
+    with pytest.raises(hf_soup.EvaluationError, match="are not asked to write texts"):
+        run_task("text-generation", datasets.Dataset.from_dict({"text": ["a"]}), generate=True)
+
+
+def test_several_processes_share_the_work(tmp_path):
+    """Under torchrun each process takes some batches, and each has the whole result."""
+    script = tmp_path / "share.py"
+    script.write_text(SHARE)
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", str(script)]
+    done = subprocess.run([*command, str(tmp_path)], env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    model, data = testing.tiny_text_model(0), testing.tiny_texts(23)
+    alone = hf_soup.Evaluator(data, processing_class=testing.model_for(TEXT)[1], batch_size=4).predict(model)
+    for rank in (0, 1):
+        found = np.load(tmp_path / f"{rank}.npz")
+        assert found["batches"] == 3
+        assert np.allclose(found["logits"], alone.logits, atol=1e-5)
+        assert np.array_equal(found["labels"], alone.labels)
+
+
+TEXT = lookup.load_module("task", "text-classification")
+SHARE = """
+import os, sys
+import numpy as np, torch
+import hf_soup
+from hf_soup import lookup, testing
+
+model, calls = testing.tiny_text_model(0), []
+model.register_forward_hook(lambda *_: calls.append(1))
+tokenizer = testing.model_for(lookup.load_module("task", "text-classification"))[1]
+said = hf_soup.Evaluator(testing.tiny_texts(23), processing_class=tokenizer, batch_size=4).predict(model)
+rank = os.environ["RANK"]
+np.savez(f"{sys.argv[1]}/{rank}.npz", logits=said.logits, labels=said.labels, batches=len(calls))
+torch.distributed.destroy_process_group()
+"""

@@ -1,0 +1,81 @@
+"""Multi-label classification: one text, or a pair of texts, to any number of labels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..data import find_column, is_list, label_ids, numbers, split_like
+from ..errors import DataError
+from ..heads import classes_head, ends_in, head_of_classes, output_kind
+from ..heads import whole_rows as forward
+from ..tokens import lengths
+from ..tokens import load_tokenizer as load_processing_class
+from ..tokens import pad_collator as collator
+from ..tokens import refuse_augment as check_augment
+from .text_classification import columns, encode
+
+
+if TYPE_CHECKING:
+    import numpy as np
+    from datasets import Dataset
+    from transformers import PretrainedConfig
+
+__all__ = ["check_augment", "collator", "columns", "encode", "forward", "lengths", "load_processing_class"]  # shared
+
+AUTO_CLASS = "AutoModelForSequenceClassification"
+PIPELINE = "text-classification"
+METRIC = "f1_micro"
+KIND = "labels"
+BATCH_SIZE = 64
+EXAMPLE = {"text": ["good film", "the bad plot", "and warm", "a cast"], "labels": [[0], [1, 2], [0, 2], []]}
+EXAMPLE_MODEL = "bert"
+
+
+def fits(config: PretrainedConfig) -> bool:
+    """A head over the whole text whose `problem_type` is multi-label classification."""
+    return ends_in(config, "ForSequenceClassification") and output_kind(config) == KIND
+
+
+def label_column(dataset: Dataset, given: str | None) -> str:
+    """The column with a list of labels for each row, or of one 0 or 1 for each label.
+
+    Raises:
+        [`DataError`]: if it holds no lists.
+    """
+    column = find_column(dataset, given, ("labels", "label"))
+    if not is_list(dataset, column):
+        raise DataError(f'the column "{column}" holds one label a row; for several each row has a list of them.')
+    return column
+
+
+def head(dataset: Dataset, label: str) -> dict[str, Any]:
+    """As many labels as the data knows."""
+    if _is_indicator(dataset, label, len(dataset[0][label])):
+        fields = classes_head([f"LABEL_{index}" for index in range(len(dataset[0][label]))])
+    else:
+        fields = head_of_classes(dataset, label)
+    return {**fields, "problem_type": "multi_label_classification"}
+
+
+def labels(dataset: Dataset, label: str, config: PretrainedConfig) -> np.ndarray:
+    """0 or 1 for each row and label, float32 as transformers' loss takes it."""
+    import numpy as np
+
+    rows = dataset[label][:]
+    if _is_indicator(dataset, label, config.num_labels):
+        return np.asarray(rows, dtype=np.float32)
+    found = np.zeros((len(rows), config.num_labels), dtype=np.float32)
+    for row, ids in enumerate(split_like(label_ids(dataset, label, config.id2label), rows)):
+        found[row, ids] = 1
+    return found
+
+
+def _is_indicator(dataset: Dataset, label: str, n: int) -> bool:
+    """Whether the lists hold one 0 or 1 for each label, instead of the labels that apply."""
+    import datasets
+
+    feature = dataset.features[label].feature
+    if isinstance(feature, datasets.ClassLabel) or feature.dtype in ("string", "large_string"):
+        return False
+    values = numbers(dataset, label)
+    return len(values) == n * len(dataset) and all(len(row) == n for row in dataset[label]) and set(values) <= {0, 1}

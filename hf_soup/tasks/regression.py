@@ -1,0 +1,64 @@
+"""Regression: one text, or a pair of texts, to a number, such as how alike two sentences are (STS-B)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..data import find_column, numbers
+from ..errors import DataError
+from ..heads import ends_in, output_kind
+from ..tokens import lengths
+from ..tokens import load_tokenizer as load_processing_class
+from ..tokens import pad_collator as collator
+from ..tokens import refuse_augment as check_augment
+from .text_classification import columns, encode
+
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from datasets import Dataset
+    from transformers import PretrainedConfig, PreTrainedModel
+
+__all__ = ["check_augment", "collator", "columns", "encode", "lengths", "load_processing_class"]  # shared with others
+
+AUTO_CLASS = "AutoModelForSequenceClassification"
+PIPELINE = "text-classification"
+METRIC = "pearsonr"
+KIND = "values"
+BATCH_SIZE = 64
+EXAMPLE = {"a": ["good film", "bad", "warm plot"], "b": ["great film", "the cast", "a"], "label": [4.5, 0.0, 2.25]}
+EXAMPLE_MODEL = "bert"
+
+
+def fits(config: PretrainedConfig) -> bool:
+    """A head over the whole text with a number as its answer: `problem_type` regression, or one label."""
+    return ends_in(config, "ForSequenceClassification") and output_kind(config) == KIND
+
+
+def label_column(dataset: Dataset, given: str | None) -> str:
+    """The column with the numbers."""
+    return find_column(dataset, given, ("label", "labels", "score"))
+
+
+def head(dataset: Dataset, label: str) -> dict[str, Any]:
+    """One number."""
+    numbers(dataset, label)
+    return {"num_labels": 1, "problem_type": "regression"}
+
+
+def labels(dataset: Dataset, label: str, config: PretrainedConfig) -> np.ndarray:
+    """The number of each row.
+
+    Raises:
+        [`DataError`]: if the model gives more than one, or the column holds something else.
+    """
+    if config.num_labels != 1:
+        raise DataError(f"the model gives {config.num_labels} numbers for each text; regression is to one.")
+    return numbers(dataset, label)
+
+
+def forward(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The number that the model gives for each row."""
+    values = batch.pop("labels")
+    return model(**batch).logits[:, 0], values, values.new_ones(len(values)).long()

@@ -1,0 +1,103 @@
+"""Sequence to sequence: a text to another, such as a summary or a translation.
+
+Scored by how likely the model finds each token of the right text, or, where it is asked to, by what it writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..data import choose_columns, find_column, is_list, is_text
+from ..errors import DataError
+from ..heads import ends_in
+from ..tokens import lengths, right_tokens, tokenize
+from ..tokens import load_tokenizer as load_processing_class
+from ..tokens import pad_collator as collator
+from ..tokens import refuse_augment as check_augment
+from .text_generation import head
+
+
+if TYPE_CHECKING:
+    import torch
+    from datasets import Dataset
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = ["check_augment", "collator", "head", "lengths", "load_processing_class"]  # shared with other tasks
+
+AUTO_CLASS = "AutoModelForSeq2SeqLM"
+PIPELINE = "text2text-generation"
+METRIC = "loss"
+KIND = "tokens"
+BATCH_SIZE = 8  # logits of a whole vocabulary for each token
+EXAMPLE = {"text": ["good film", "the bad plot was very dull", "warm"], "target": ["good", "bad and dull", "fine"]}
+EXAMPLE_MODEL = "bart"
+
+
+def fits(config: PretrainedConfig) -> bool:
+    """An encoder and a decoder of texts, as transformers lists them (those of sound and images end alike)."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
+
+    listed = ends_in(config, *MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES.values())
+    return listed and getattr(config, "is_encoder_decoder", False)
+
+
+def label_column(dataset: Dataset, given: str | None) -> str:
+    """The column with the right texts.
+
+    Raises:
+        [`DataError`]: if it holds something else.
+    """
+    column = find_column(dataset, given, ("target", "targets", "labels", "label", "summary"))
+    if not is_text(dataset, column) and not is_list(dataset, column):  # lists: tokens already
+        raise DataError(f'the column "{column}" holds {dataset.features[column]}, and the right texts are needed.')
+    return column
+
+
+def columns(dataset: Dataset, given: Sequence[str] | None, label: str) -> list[str]:
+    """One text column."""
+    return choose_columns(dataset, given, label, most=1)
+
+
+def labels(dataset: Dataset, label: str, config: PretrainedConfig) -> list[Any]:
+    """The right texts, or their tokens."""
+    return dataset[label][:]
+
+
+def references(dataset: Dataset, label: str) -> tuple[str, ...]:
+    """The right texts.
+
+    Raises:
+        [`DataError`]: if the data has tokens instead.
+    """
+    if not is_text(dataset, label):
+        raise DataError(f'what a model writes is compared with texts, and the column "{label}" holds tokens.')
+    return tuple(text or "" for text in dataset[label])
+
+
+def encode(
+    dataset: Dataset,
+    processing_class: PreTrainedTokenizerBase,
+    columns: Sequence[str],
+    labels: list[Any],
+    augment: Mapping[str, Any] | None = None,
+) -> Dataset:
+    """Tokens of both texts."""
+    targets = processing_class(text_target=[text or "" for text in labels], truncation=True)["input_ids"]
+    return tokenize(dataset, processing_class, columns).add_column("labels", targets)
+
+
+def forward(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Log-probability of each token of the right text, given those before it."""
+    return right_tokens(model(**batch).logits, batch["labels"])
+
+
+def generate(
+    model: PreTrainedModel,
+    batch: dict[str, torch.Tensor],
+    processing_class: PreTrainedTokenizerBase,
+    **options: Any,
+) -> list[str]:
+    """What the model writes; `options` as `model.generate` takes them."""
+    inputs = {key: value for key, value in batch.items() if key != "labels"}
+    return processing_class.batch_decode(model.generate(**inputs, **options), skip_special_tokens=True)

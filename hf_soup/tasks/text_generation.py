@@ -1,0 +1,72 @@
+"""Text generation by a causal language model: how likely it finds each next token of a text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..data import choose_columns
+from ..heads import ends_in
+from ..tokens import lengths, right_tokens, tokenize
+from ..tokens import load_tokenizer as load_processing_class
+from ..tokens import pad_collator as collator
+from ..tokens import refuse_augment as check_augment
+
+
+if TYPE_CHECKING:
+    import torch
+    from datasets import Dataset
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = ["check_augment", "collator", "lengths", "load_processing_class"]  # shared with other tasks
+
+AUTO_CLASS = "AutoModelForCausalLM"
+PIPELINE = "text-generation"
+METRIC = "loss"
+KIND = "tokens"
+BATCH_SIZE = 8  # logits of a whole vocabulary for each token
+EXAMPLE = {"text": ["good film", "the bad plot was very dull", "a very lovely cast"]}
+EXAMPLE_MODEL = "gpt2"
+
+
+def fits(config: PretrainedConfig) -> bool:
+    """A head over the vocabulary that reads from left to right."""
+    return ends_in(config, "ForCausalLM", "LMHeadModel")
+
+
+def label_column(dataset: Dataset, given: str | None) -> None:
+    """The text is its own label."""
+    return None
+
+
+def columns(dataset: Dataset, given: Sequence[str] | None, label: None) -> list[str]:
+    """One text column."""
+    return choose_columns(dataset, given, label, most=1)
+
+
+def head(dataset: Dataset, label: None) -> dict[str, Any]:
+    """The vocabulary is the tokenizer's."""
+    return {}
+
+
+def labels(dataset: Dataset, label: None, config: PretrainedConfig) -> None:
+    """The text is its own label."""
+    return None
+
+
+def encode(
+    dataset: Dataset,
+    processing_class: PreTrainedTokenizerBase,
+    columns: Sequence[str],
+    labels: None = None,
+    augment: Mapping[str, Any] | None = None,
+) -> Dataset:
+    """Tokens, which are the labels too: models shift them."""
+    encoded = tokenize(dataset, processing_class, columns)
+    return encoded.add_column("labels", encoded["input_ids"][:])
+
+
+def forward(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Log-probability of each token after the first."""
+    following = batch.pop("labels")[:, 1:]
+    return right_tokens(model(**batch).logits[:, :-1], following)

@@ -1,0 +1,120 @@
+"""Token classification: a class for each word, such as names of people and places, or parts of speech.
+
+A word is scored once, by its first token; words beyond what the model takes are left out with a warning.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..data import UNSCORED, choose_columns, find_column, is_list, label_ids, split_like
+from ..errors import DataError
+from ..heads import ends_in
+from ..heads import head_of_classes as head
+from ..tokens import lengths
+from ..tokens import load_tokenizer as load_processing_class
+from ..tokens import pad_collator as collator
+from ..tokens import refuse_augment as check_augment
+
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from datasets import Dataset
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = ["check_augment", "collator", "head", "lengths", "load_processing_class"]  # shared with other tasks
+
+AUTO_CLASS = "AutoModelForTokenClassification"
+PIPELINE = "token-classification"
+METRIC = "f1_macro"
+KIND = "classes"
+BATCH_SIZE = 64
+EXAMPLE = {"tokens": [["good", "film"], ["the", "bad", "plot"], ["cast"]], "tags": [[0, 1], [2, 0, 1], [1]]}
+EXAMPLE_MODEL = "bert"
+
+
+def fits(config: PretrainedConfig) -> bool:
+    """A head over each token."""
+    return ends_in(config, "ForTokenClassification")
+
+
+def label_column(dataset: Dataset, given: str | None) -> str:
+    """The column with a list of classes for each row.
+
+    Raises:
+        [`DataError`]: if it holds no lists.
+    """
+    column = find_column(dataset, given, ("labels", "label", "tags", "ner_tags", "pos_tags"))
+    if not is_list(dataset, column):
+        raise DataError(f'the column "{column}" holds one label a row; token classification takes one for each word.')
+    return column
+
+
+def columns(dataset: Dataset, given: Sequence[str] | None, label: str) -> list[str]:
+    """The one column of lists of words.
+
+    Raises:
+        [`DataError`]: if a row has more or fewer labels than words.
+    """
+    (column,) = choose_columns(dataset, given, label, most=1, listed=True)
+    for row, (words, classes) in enumerate(zip(dataset[column], dataset[label], strict=True)):
+        if len(words) != len(classes):
+            raise DataError(f'row {row} has {len(words)} words in "{column}" and {len(classes)} labels in "{label}".')
+    return [column]
+
+
+def labels(dataset: Dataset, label: str, config: PretrainedConfig) -> list[np.ndarray]:
+    """Class of each word, row by row."""
+    return split_like(label_ids(dataset, label, config.id2label), dataset[label])
+
+
+def encode(
+    dataset: Dataset,
+    processing_class: PreTrainedTokenizerBase,
+    columns: Sequence[str],
+    labels: list[np.ndarray],
+    augment: Mapping[str, Any] | None = None,
+) -> Dataset:
+    """Tokens, and the class of each word at its first token."""
+    if not processing_class.is_fast:
+        raise DataError(f"{type(processing_class).__name__} does not tell which word a token is of; take a fast one.")
+    (column,) = columns
+    lost = 0
+
+    def tokenize(batch: dict[str, list], indices: list[int]) -> dict[str, list]:
+        nonlocal lost
+        found = processing_class(batch[column], truncation=True, is_split_into_words=True)
+        marked = []
+        for place, row in enumerate(indices):
+            words = found.word_ids(place)
+            firsts = [word is not None and (at == 0 or words[at - 1] != word) for at, word in enumerate(words)]
+            marked.append([int(labels[row][w]) if first else UNSCORED for w, first in zip(words, firsts, strict=True)])
+            lost += len(labels[row]) - sum(firsts)
+        return {**found, "labels": marked}
+
+    encoded = dataset.map(
+        tokenize,
+        batched=True,
+        with_indices=True,
+        remove_columns=dataset.column_names,
+        desc="Tokenizing",
+        keep_in_memory=True,
+    )
+    if lost:
+        warnings.warn(
+            f"{lost} words have no token among the {processing_class.model_max_length} that the model takes; they are "
+            "not scored.",
+            stacklevel=2,
+        )
+    return encoded
+
+
+def forward(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Logits and class of each word."""
+    classes = batch.pop("labels")
+    logits = model(**batch).logits
+    keep = classes != UNSCORED
+    return logits[keep], classes[keep], keep.sum(dim=1)

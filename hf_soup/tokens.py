@@ -1,0 +1,121 @@
+"""From texts to what language models take, for the tasks that read text: tokenizers, padding, right tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from .data import UNSCORED
+from .errors import DataError, RecipeError
+
+
+if TYPE_CHECKING:
+    import torch
+    from datasets import Dataset
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+LONGEST = 1_000_000  # tokens; a tokenizer that says more does not know
+
+
+def load_tokenizer(source: str, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """The tokenizer of a checkpoint.
+
+    Raises:
+        [`DataError`]: if it has none.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision or "main", trust_remote_code=False)
+    except (OSError, ValueError, TypeError) as error:
+        why = str(error).splitlines()[0]
+        raise DataError(f"{source} has no tokenizer that loads ({why}). Save one beside it.") from None
+    if len(tokenizer) <= len(set(tokenizer.all_special_tokens)):  # what transformers makes when there are no files
+        raise DataError(f"{source} has no tokenizer. Save one beside it.")
+    if tokenizer.model_max_length > LONGEST:  # its files do not say, and then nothing would be cut
+        config = AutoConfig.from_pretrained(source, revision=revision or "main", trust_remote_code=False)
+        tokenizer.model_max_length = _positions(config)
+    return tokenizer
+
+
+def tokenize(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, columns: Sequence[str], **options: Any) -> Dataset:
+    """Tokenise once, without padding, cut to what the model takes; nothing but the model's inputs is left."""
+
+    def encode(batch: dict[str, list]) -> dict[str, list]:
+        return dict(
+            tokenizer(*[[text or "" for text in batch[column]] for column in columns], truncation=True, **options)
+        )
+
+    return dataset.map(
+        encode, batched=True, remove_columns=dataset.column_names, desc="Tokenizing", keep_in_memory=True
+    )
+
+
+def refuse_augment(augment: Mapping[str, Any]) -> None:
+    """Texts have no augmentation.
+
+    Raises:
+        [`RecipeError`]: if there is one.
+    """
+    if augment:
+        raise RecipeError("texts have no augmentation; leave `augment` out.")
+
+
+def pad_collator(
+    processing_class: PreTrainedTokenizerBase | None, config: PretrainedConfig
+) -> Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]:
+    """What makes a batch of rows: tokens are padded on the right to the longest, labels with -100.
+
+    With the model's own padding token, which decides in some models where a text ends; so no tokenizer is needed.
+    """
+    pad = getattr(config, "pad_token_id", None)
+    pad = getattr(processing_class, "pad_token_id", None) if pad is None else pad
+    return partial(_pad, fill={"input_ids": pad or 0, "labels": UNSCORED})
+
+
+def _pad(rows: list[dict[str, Any]], fill: Mapping[str, int]) -> dict[str, torch.Tensor]:
+    import torch
+
+    if "attention_mask" not in rows[0]:
+        rows = [{**row, "attention_mask": [1] * len(row["input_ids"])} for row in rows]
+    batch = {}
+    for key in rows[0]:
+        values = [torch.as_tensor(row[key]) for row in rows]
+        if values[0].ndim == 0 or len({value.shape for value in values}) == 1:
+            batch[key] = torch.stack(values)
+        else:
+            batch[key] = torch.nn.utils.rnn.pad_sequence(values, batch_first=True, padding_value=fill.get(key, 0))
+    return batch
+
+
+def lengths(encoded: Dataset) -> list[int]:
+    """Tokens in each row, to sort by."""
+    return [len(ids) for ids in encoded["input_ids"]]
+
+
+def right_tokens(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Log-probabilities of the right tokens.
+
+    Args:
+        logits (`torch.Tensor` of shape `(batch, positions, vocabulary)`):
+            What the model said of each position.
+        labels (`torch.Tensor` of shape `(batch, positions)`):
+            The token that is there, or -100.
+
+    Returns:
+        `tuple[torch.Tensor, torch.Tensor, torch.Tensor]`: log-probability and id of each token, and the number of
+        tokens in each row.
+    """
+    import torch
+
+    keep = labels != UNSCORED
+    said = torch.nn.functional.cross_entropy(logits[keep].float(), labels[keep], reduction="none")
+    return -said, labels[keep], keep.sum(dim=1)
+
+
+def _positions(config: PretrainedConfig) -> int:
+    """How many tokens a model takes: its positions, less those that RoBERTa and its kin keep for padding."""
+    positions = getattr(config, "max_position_embeddings", LONGEST)
+    keeps = "roberta" in config.model_type or config.model_type == "camembert"
+    return positions - (config.pad_token_id + 1 if keeps else 0)

@@ -1,0 +1,201 @@
+"""Scores are kept: nothing is run twice, nothing stale is used, and no file of the cache can break a run."""
+
+import multiprocessing
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import transformers
+
+import hf_soup
+from hf_soup import testing
+from hf_soup.evaluation import cache
+from hf_soup.outputs import Predictions
+
+
+@pytest.fixture(autouse=True)
+def _empty(tmp_path, monkeypatch):
+    """A file of its own for each test."""
+    monkeypatch.setattr(cache, "cache_file", lambda: tmp_path / "kept" / "scores.sqlite")
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """How often a model is run."""
+    calls, plain = [], hf_soup.Evaluator.predict
+    monkeypatch.setattr(hf_soup.Evaluator, "predict", lambda *args: calls.append(1) or plain(*args))
+    return calls
+
+
+@pytest.fixture(scope="module")
+def tokenizer(text_runs):
+    """That of the tiny models."""
+    return transformers.AutoTokenizer.from_pretrained(text_runs[0])
+
+
+DATA = testing.tiny_texts(30)
+
+
+def greedy(text_runs, data=DATA, **options):
+    """A greedy soup of the tiny runs."""
+    return hf_soup.merge(text_runs, strategy="greedy", evaluator=hf_soup.Evaluator(data, **options))
+
+
+def test_a_strategy_runs_again_for_nothing(text_runs, runs):
+    """The second search has the same trials and no forward pass; the comparison runs no ingredient again."""
+    first = greedy(text_runs)
+    assert len(runs) == 5
+    second = greedy(text_runs)
+    assert len(runs) == 5
+    assert second.recipe.selection == first.recipe.selection
+    found = hf_soup.compare(second, test=testing.tiny_texts(30, seed=1), validation=DATA)
+    soups = 1 + (len(second.recipe.names) > 1)  # a soup of one is that one
+    assert len(runs) == 5 + (3 + soups) + soups  # on test everybody, on validation the soups
+    n = len(runs)
+    assert hf_soup.compare(second, test=testing.tiny_texts(30, seed=1), validation=DATA) == found
+    assert len(runs) == n
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"metric": "f1"},
+        {"metric": ["accuracy", "loss"]},
+        {"data": DATA.select(range(29))},
+        {"data": DATA.select(range(29, -1, -1))},
+        {"batch_size": 7},
+        {"dtype": "bfloat16"},
+        {"text_columns": ["text"]},
+        {"higher_is_better": False},
+        {"select_by": "accuracy"},
+        {"split": "other"},
+    ],
+    ids=str,
+)
+def test_what_changes_a_score_is_in_its_key(text_runs, runs, change):
+    """Other metric, rows, order, batches, arithmetic or columns: every model is scored anew."""
+    greedy(text_runs)
+    keys = {row.created for row in cache.kept()}
+    greedy(text_runs, **change)
+    scores = [row for row in cache.kept() if row.kind == "score"]
+    assert len(scores) == 10, "five of each"
+    assert len(keys) == 8
+
+
+def test_another_tokenizer_or_model_is_another_score(text_runs, tokenizer, tmp_path):
+    """The key follows the tokenizer's content and the ingredient's files."""
+    evaluator = hf_soup.Evaluator(DATA, processing_class=tokenizer)
+    shorter = transformers.AutoTokenizer.from_pretrained(text_runs[0], model_max_length=5)
+    keys = {
+        each.key(model, "text-classification", scores=True)
+        for each in (evaluator, hf_soup.Evaluator(DATA, processing_class=shorter))
+        for model in ("one", "two")
+    }
+    assert len(keys) == 4
+    folder = testing.save_text_model(testing.tiny_text_model(5), tmp_path / "run")
+    greedy([folder, *text_runs])
+    before = len(cache.kept())
+    testing.save_text_model(testing.tiny_text_model(6), folder)
+    greedy([folder, *text_runs])
+    assert len(cache.kept()) > before
+
+
+def test_functions_are_never_kept(text_runs, runs):
+    """A metric that is a function, a function that scores, and `cache=False` keep no score."""
+    for options in ({"metric": lambda said: 0.5}, {"cache": False}):
+        greedy(text_runs, **options)
+        assert not [row for row in cache.kept() if row.kind == "score"]
+    n = len(runs)
+    greedy(text_runs, cache=False)
+    assert len(runs) == n + 5
+    calls = []
+    for _ in range(2):
+        hf_soup.merge(text_runs, strategy="greedy", evaluator=lambda model: calls.append(1) or 0.5)
+    assert len(calls) == 10
+
+
+def test_predictions_come_back_as_they_were(text_runs, tokenizer):
+    """Every field, bit by bit."""
+    said = hf_soup.Evaluator(DATA, processing_class=tokenizer).predict(testing.tiny_text_model(0))
+    said = said._replace(texts=("a", "é"), references=("b", ""))
+    again = cache._unpack(cache._pack(said))
+    for name, value in said._asdict().items():
+        assert np.array_equal(value, getattr(again, name))
+        assert type(value) is type(getattr(again, name))
+    assert isinstance(again, Predictions)
+
+
+def test_show_and_clear(text_runs):
+    """What is kept is told with size and date, and goes when it is cleared."""
+    greedy(text_runs)
+    rows = cache.kept()
+    assert sorted(row.kind for row in rows) == ["predictions"] * 3 + ["score"] * 5
+    assert all(row.bytes > 0 and abs(row.created - time.time()) < 600 for row in rows)
+    assert cache.clear() == 8
+    assert cache.kept() == []
+
+
+def test_a_file_that_is_no_database_is_set_aside(text_runs):
+    """With a warning; and the run goes on, with a new one."""
+    path = cache.cache_file()
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"no database at all" * 100)
+    with pytest.warns(UserWarning, match="was no database"):
+        greedy(text_runs)
+    assert path.with_suffix(".broken").read_bytes().startswith(b"no database")
+    assert len(cache.kept()) == 8
+
+
+def test_without_room_for_a_file_nothing_is_kept_and_nothing_fails(text_runs, tmp_path, monkeypatch):
+    """A folder that cannot be made costs a warning."""
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(cache, "cache_file", lambda: tmp_path / "file" / "scores.sqlite")
+    with pytest.warns(UserWarning, match="scores are not kept"):
+        assert greedy(text_runs).recipe.names
+    with pytest.warns(UserWarning, match="scores are not kept"):
+        assert cache.clear() == 0
+
+
+def _write(path, start):
+    cache.cache_file = lambda: path
+    for at in range(start, start + 40):
+        cache._write(f"key-{at}", "score", "test", b"x" * 1000)
+
+
+def test_many_processes_write_at_once():
+    """Nothing is lost and nothing fails."""
+    context = multiprocessing.get_context("fork")
+    writers = [context.Process(target=_write, args=(cache.cache_file(), 40 * at)) for at in range(4)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert [writer.exitcode for writer in writers] == [0] * 4
+    assert len(cache.kept()) == 160
+
+
+def test_a_killed_writer_leaves_a_whole_file(tmp_path):
+    """Kill -9 in the middle of writing: what was written before is there, and writing goes on."""
+    path = cache.cache_file()
+    script = (
+        "import sys; from pathlib import Path; from hf_soup.evaluation import cache\n"
+        "cache.cache_file = lambda: Path(sys.argv[1])\n"
+        "for at in range(10**6):\n"
+        "    cache._write(f'key-{at}', 'score', 'test', b'x' * 100_000); print(at, flush=True)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE, env=dict(os.environ))
+    for _ in range(20):
+        process.stdout.readline()
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    assert len(cache.kept()) >= 20
+    cache._write("after", "score", "test", b"y")
+    assert cache._read("after") == b"y"
+    with sqlite3.connect(path) as database:
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    database.close()
