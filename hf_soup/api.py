@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from .checkpoints.check import CheckReport, check_checkpoints, is_statistic, label_orders
+from .checkpoints.check import CheckReport, check_checkpoints, label_orders
 from .checkpoints.checkpoint import Checkpoint
 from .checkpoints.modules import Module, list_modules, names_without
 from .checkpoints.pieces import check_device
@@ -16,7 +16,7 @@ from .checkpoints.source import open_all, open_base, open_checkpoint
 from .data import load_data
 from .errors import IngredientError, RecipeError, did_you_mean
 from .evaluation.evaluator import Evaluator
-from .evaluation.trials import ModelTrials, NoTrials, bind_evaluator
+from .evaluation.trials import ModelTrials, NoTrials, bind_evaluator, bind_training
 from .lookup import asks_for, choices, load_function, parameters
 from .merging.plan import bind_method
 from .soup import Soup
@@ -181,7 +181,7 @@ def merge(
         base_model = getattr(ingredients, "base_model", None)  # a sweep knows what its runs started from
     base = open_base(base_model, candidates[0], allow_pickle=allow_pickle) if base_model is not None else None
 
-    training = _bind_training(batchnorm_data, candidates)
+    training = bind_training(batchnorm_data, candidates)
 
     def complete(recipe: Recipe) -> Recipe:
         several = sum(map(any, zip(*recipe.rows.values(), strict=True))) > 1
@@ -342,16 +342,6 @@ def share_out(
                 raise RecipeError(f'"{name}" is one of {", ".join(map(repr, allowed))}, not {value!r}.')
     for_method, for_strategy = ({k: plain(params[k]) for k in params if k in of_one} for of_one in known)
     return functions[1], for_method, for_strategy
-
-
-def _bind_training(data: Any, candidates: Sequence[Checkpoint]) -> Evaluator | None:
-    """The training data for BatchNorm, bound to the ingredients' processing; `None` if they have no BatchNorm."""
-    if data is None or not any(map(is_statistic, candidates[0].specs)):
-        return None
-    bound = bind_evaluator(data, candidates, split="train")
-    if not isinstance(bound, Evaluator):
-        raise RecipeError("BatchNorm is estimated on examples: give a data set as batchnorm_data.")
-    return bound
 
 
 def _needs_base(method: str) -> bool:

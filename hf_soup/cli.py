@@ -183,6 +183,9 @@ def merge_command(
 @click.option("--label-column", help="By default label, labels, or what else the task calls it.")
 @click.option("--text-column", "text_columns", multiple=True, help="By default every column of strings.")
 @click.option("--batch-size", type=int, help="Examples at a time.")
+@click.option(
+    "--batchnorm-data", help="Training data (its train split), for the uniform soup of models with BatchNorm."
+)
 @click.option("--no-cache", is_flag=True, help="Run every model again, and keep nothing.")
 @click.option("-o", "--output", help="A folder for tables (Markdown, JSON) and pictures.")
 @output_options
@@ -194,6 +197,7 @@ def compare_command(
     validation: str | None,
     metrics: tuple[str, ...],
     ensembles: tuple[str, ...],
+    batchnorm_data: str | None,
     no_cache: bool,
     output: str | None,
     form: str,
@@ -225,6 +229,7 @@ def compare_command(
         test=evaluator(test, "test"),
         shifted={name: evaluator(data, "test") for name, data in sets.items()},
         validation=evaluator(validation, "validation") if validation else None,
+        batchnorm_data=batchnorm_data,
         ensembles=ensembles or None,
     )
     folder = comparison.save(output) if output else None

@@ -14,7 +14,7 @@ from .errors import RecipeError
 from .evaluation.compare import Entry, compare_models
 from .evaluation.comparison import TEST, VALIDATION, Comparison
 from .evaluation.evaluator import Evaluator
-from .evaluation.trials import bind_evaluator, cook_in_memory, estimate_again, lasting_fingerprint
+from .evaluation.trials import bind_evaluator, bind_training, cook_in_memory, estimate_again, lasting_fingerprint
 from .merging.plan import make_plan
 from .recipes import RECIPE_FILE, load_recipe
 from .soup import Soup
@@ -37,6 +37,7 @@ def compare(
     shifted: Mapping[str, Evaluation] | None = None,
     validation: Evaluation | None = None,
     ingredients: Sequence[Any] | None = None,
+    batchnorm_data: Any = None,
     metric: Any = None,
     higher_is_better: bool | None = None,
     ensembles: Sequence[str] | None = None,
@@ -54,6 +55,8 @@ def compare(
             What selected: it decides which single model is the one to beat, and fits temperatures and the mixture.
         ingredients (`Sequence`, *optional*):
             As for [`merge`]; needed with saved soups, by default what the soups were chosen from.
+        batchnorm_data ([`Evaluator`], `datasets.Dataset` or `str`, *optional*):
+            As for [`merge`], for the uniform soup that is added; by default that of the given soups.
         metric (*optional*):
             One or several, as of [`Evaluator`], for the sets that are no evaluator; the task's own by default.
         higher_is_better (`bool`, *optional*):
@@ -86,7 +89,8 @@ def compare(
     direction = {"metric": metric, "higher_is_better": higher_is_better}
     bound = {name: bind_evaluator(item, candidates, split=name, **direction) for name, item in sets.items()}
     alignments = label_orders(candidates)
-    training = next((soup.batchnorm for soup in named.values() if soup.batchnorm), None)
+    training = bind_training(batchnorm_data, candidates)
+    training = training or next((soup.batchnorm for soup in named.values() if soup.batchnorm), None)
     entries = [_entry(item.name, "ingredient", [item], alignments, None) for item in candidates]
     if UNIFORM not in named and len(candidates) > 1:  # not kept in memory
         entries.append(_entry(UNIFORM, "uniform", candidates, alignments, training))

@@ -21,7 +21,6 @@ from ..outputs import Predictions, decisions
 from ..types import Score
 from .cache import cached_predictions
 from .comparison import (
-    SHARES,
     SHIFTS,
     TEST,
     VALIDATION,
@@ -30,11 +29,11 @@ from .comparison import (
     Difference,
     Interval,
     Row,
-    signed,
 )
 from .ensemble import fit_mixture, majority_vote, mean_logits, mean_probabilities, mixture
 from .evaluator import Evaluator
 from .statistics import interval, mcnemar, resampled
+from .verdict import summarise
 
 
 if TYPE_CHECKING:
@@ -171,13 +170,14 @@ def compare_models(
         for soup in soups
     }
     sizes = {part: _size(part, found) for part in [*sets, *([SHIFTS] if len(shifted) > 1 else [])]}
+    called = {entry.name: f"{entry.name} of {entry.size}" if entry.size > 1 else entry.name for entry in entries}
     shown = [name for name in (chosen, *soups, rival) if name and name in found]
     return Comparison(
         directions,
         sizes,
         rows,
         differences,
-        _summary(differences, entries, sizes, directions, chosen, rival, len(single)),
+        summarise(differences, called, sizes, directions, chosen, rival, len(single)),
         {name: _curve(found[name].said[TEST]) for name in shown if _is_classifier(found[name].said.get(TEST))},
     )
 
@@ -372,55 +372,3 @@ def _test(a: Predictions | None, b: Predictions | None) -> float | None:
 def _size(part: str, found: Mapping[str, Measured]) -> int:
     said = next(iter(found.values())).said.get(part)
     return 0 if said is None else len(set(said.rows.tolist()))
-
-
-def _summary(
-    differences: Mapping[str, Mapping[str, Mapping[str, Difference]]],
-    entries: Sequence[Entry],
-    sizes: Mapping[str, int],
-    directions: Mapping[str, bool],
-    chosen: str | None,
-    rival: str | None,
-    members: int,
-) -> str:
-    """A sentence on the test set for each soup, and one on the shifted sets."""
-    metric, higher = next(iter(directions.items()))
-    known = {entry.name: entry for entry in entries}
-    lines = []
-    for soup, sets in differences.items():
-        called = f"{soup} of {known[soup].size}" if known[soup].size > 1 else soup
-        on_test = sets.get(TEST, {})
-        if "single" in on_test:
-            lines.append(verdict(called, on_test["single"], metric, higher, chosen, sizes[TEST], members))
-        elif chosen is None:
-            lines.append(f"{called}: no validation set says which single model is best, so it is compared with none.")
-        if "ensemble" in on_test:
-            lines[-1] += f" Against the {rival}: {_numbers(on_test['ensemble'], metric)}."
-        shifts = [
-            f"{part} {_numbers(found['single'], metric)}"
-            for part, found in sets.items()
-            if part not in (VALIDATION, TEST) and "single" in found
-        ]
-        lines += [f"{called}, on shifted sets against {chosen}: {', '.join(shifts)}."] if shifts else []
-    return "\n".join(lines)
-
-
-def verdict(soup: str, found: Difference, metric: str, higher: bool, chosen: str, n: int, members: int) -> str:
-    """What the test set says of one soup, and no more than it says."""
-    numbers = f"{_numbers(found, metric)} {'points of ' if metric in SHARES else 'in '}{metric}"
-    against = f"{chosen}, the single model that is best on validation"
-    if found.low is None:
-        return f"The {soup} is {numbers} against {against}, without an interval."
-    if found.value == found.low == found.high == 0:
-        return f"The {soup} scores as {against}: on {n} test examples there is no difference at all."
-    if found.low <= 0 <= found.high:
-        return f"The {soup} is {numbers} against {against}: no difference that {n} test examples can show."
-    if (found.low > 0) == higher:
-        cost = f", at 1/{members} of the ensemble's cost" if members > 1 else ""
-        return f"The {soup} is {numbers} over {against}{cost}."
-    return f"The {soup} is worse: {numbers} against {against}."
-
-
-def _numbers(found: Difference, metric: str) -> str:
-    ends = "" if found.low is None else f" [{signed(metric, found.low)}, {signed(metric, found.high)}]"
-    return signed(metric, found.value) + ends

@@ -141,7 +141,7 @@ class Comparison:
     def table(self) -> str:
         """Scores, differences, calibration, cost and summary in Markdown that also reads well in a terminal."""
         parts = [self.score_table(metric) for metric in self.metrics]
-        parts += filter(None, [self.difference_table(), self.cost_table()])
+        parts += filter(None, [self.difference_table(), self.cost_table(), self._mixture()])
         return "\n\n".join([*parts, self.summary])
 
     def score_table(self, metric: str | None = None) -> str:
@@ -311,6 +311,12 @@ class Comparison:
             if "single" in sets.get(part, {})
         ]
         return f"On {part}, against the best on validation: {'; '.join(found)}" if found else f"Test against {part}"
+
+    def _mixture(self) -> str:
+        """The weights of the learned mixture, where there is one."""
+        mixed = next((row for row in self.rows if row.weights), None)
+        shares = ", ".join(f"{weight:.2f} {name}" for name, weight in mixed.weights.items()) if mixed else ""
+        return shares and f"The {mixed.name} is of {shares}."
 
     def _best(self, metric: str) -> Any:
         return max if self.metrics[metric] else min

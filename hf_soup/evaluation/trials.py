@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
-from ..checkpoints.check import label_names
+from ..checkpoints.check import is_statistic, label_names
 from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.memory import build_model
 from ..errors import EvaluationError, RecipeError, did_you_mean
@@ -145,6 +145,16 @@ def bind_evaluator(
         return as_score(evaluator(model), metric, higher_is_better is not False)
 
     return score
+
+
+def bind_training(data: Any, candidates: Sequence[Checkpoint]) -> Evaluator | None:
+    """The training data for BatchNorm, bound to the ingredients' processing; `None` if they have no BatchNorm."""
+    if data is None or not any(map(is_statistic, candidates[0].specs)):
+        return None
+    bound = bind_evaluator(data, candidates, split="train")
+    if not isinstance(bound, Evaluator):
+        raise RecipeError("BatchNorm is estimated on examples: give a data set as batchnorm_data.")
+    return bound
 
 
 def as_score(value: Any, metric: str | None = None, higher_is_better: bool = True) -> Score:

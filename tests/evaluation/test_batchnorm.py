@@ -177,12 +177,16 @@ def test_the_model_that_was_scored_is_the_model_that_is_saved(runs):
     assert all(torch.equal(tensor, seen[4][name]) for name, tensor in soup.model.state_dict().items())
 
 
-def test_comparison_treats_all_averages_alike(runs):
+def test_comparison_treats_all_averages_alike(runs, tmp_path):
     """The uniform soup that the comparison adds is estimated again as the given one is."""
     soup = hf_soup.merge(runs, batchnorm_data=TRAIN)
     found = hf_soup.compare({"mine": soup}, test=testing.tiny_images(40, seed=2), metric="loss")
     mine, uniform = (next(row for row in found.rows if row.name == name) for name in ("mine", "uniform soup"))
     assert mine.scores == uniform.scores
+    saved = soup.save_pretrained(tmp_path / "soup")  # whose data is not at hand any more
+    options = {"ingredients": runs, "test": testing.tiny_images(40, seed=2), "metric": "loss"}
+    again = hf_soup.compare({"mine": saved}, **options, batchnorm_data=TRAIN)
+    assert [row.scores for row in again.rows] == [row.scores for row in found.rows]
 
 
 def test_models_without_batchnorm_do_not_ask_for_data(text_runs):

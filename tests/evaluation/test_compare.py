@@ -7,8 +7,8 @@ import pytest
 
 import hf_soup
 from hf_soup import calibration, testing
-from hf_soup.evaluation.compare import verdict
 from hf_soup.evaluation.comparison import Difference
+from hf_soup.evaluation.verdict import verdict
 from hf_soup.tables import align
 
 
@@ -72,7 +72,8 @@ def test_the_chosen_one_is_best_on_validation(comparison):
 
 def test_table_picture_and_files(comparison, tmp_path):
     """Each table is whole; tables, numbers and pictures are written and read back."""
-    *tables, summary = comparison.table().split("\n\n")
+    *tables, weights, summary = comparison.table().split("\n\n")
+    assert weights.startswith("The learned mixture is of ")
     assert summary == comparison.summary
     heights = [len(table.splitlines()) - 2 for table in tables]
     models = len(comparison.rows)
