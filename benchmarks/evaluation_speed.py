@@ -61,7 +61,7 @@ def race(name: str, model: Any, processing_class: Any, data: Any, rounds: int) -
         return task.encode(data.select(range(len(data))), processing_class, columns, right)
 
     for _ in range(rounds):
-        evaluator = hf_soup.Evaluator(data, name, processing_class=processing_class, batch_size=BATCH_SIZE)
+        evaluator = hf_soup.Evaluator(data, task=name, processing_class=processing_class, batch_size=BATCH_SIZE)
         first, said = seconds(evaluator.predict, model)
         making, inputs = seconds(prepared)
         theirs, made = seconds(trainer.predict, inputs)

@@ -193,7 +193,7 @@ def merge(
             dtype=dtype,
             seed=seed,
             alignments={name: order for name, order in alignments.items() if name in recipe.names},
-            batchnorm={"dataset": training.described()} if training and several else {},
+            batchnorm=training.described_batches() if training and several else {},
         )
 
     everything = complete(
@@ -280,7 +280,7 @@ def sweep(
         output_dir (`str` or `os.PathLike`):
             Where the runs go.
         task (`str`, *optional*, defaults to `"auto"`):
-            `"text-classification"` or `"image-classification"`; by default by the columns of the data.
+            Such as `"text-classification"`; by default by the columns of the data.
         validation (`datasets.Dataset` or `str`, *optional*):
             Examples that each run is scored on at its end.
         metric (`str`, *optional*):

@@ -20,8 +20,6 @@ class Bins(NamedTuple):
     """The bins of a reliability diagram; empty ones hold NaN.
 
     Args:
-        low (`np.ndarray` of shape `(bins,)`), high (`np.ndarray` of shape `(bins,)`):
-            Their edges.
         count (`np.ndarray` of shape `(bins,)`):
             Examples in each.
         confidence (`np.ndarray` of shape `(bins,)`):
@@ -30,8 +28,6 @@ class Bins(NamedTuple):
             Share that is right.
     """
 
-    low: np.ndarray
-    high: np.ndarray
     count: np.ndarray
     confidence: np.ndarray
     accuracy: np.ndarray
@@ -75,9 +71,7 @@ class Calibration(NamedTuple):
     bins: Bins
 
 
-def reliability(
-    probabilities: np.ndarray, labels: np.ndarray, *, n_bins: int = BINS, by: Literal["width", "mass"] = "width"
-) -> Bins:
+def reliability(probabilities: np.ndarray, labels: np.ndarray, *, by: Literal["width", "mass"] = "width") -> Bins:
     """Accuracy by confidence.
 
     Args:
@@ -85,10 +79,8 @@ def reliability(
             Of each class.
         labels (`np.ndarray` of shape `(examples,)`):
             The right classes.
-        n_bins (`int`, *optional*, defaults to 15):
-            How many.
         by (`str`, *optional*, defaults to `"width"`):
-            Bins of equal width on [0, 1], or `"mass"`: of about equally many examples.
+            15 bins of equal width on [0, 1], or `"mass"`: of about equally many examples.
 
     Returns:
         [`Bins`]
@@ -99,13 +91,13 @@ def reliability(
     from scipy import stats
 
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
-    edges = np.linspace(0, 1, n_bins + 1)
+    edges = np.linspace(0, 1, BINS + 1)
     if by == "mass":
         edges = np.unique(np.quantile(confidence, edges))
         edges = edges if len(edges) > 1 else np.array([edges[0], np.nextafter(edges[0], 2)])
     (accuracy, mean), edges, _ = stats.binned_statistic(confidence, [right, confidence], "mean", bins=edges)
     count, _ = np.histogram(confidence, edges)
-    return Bins(edges[:-1], edges[1:], count, mean, accuracy)
+    return Bins(count, mean, accuracy)
 
 
 def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, **options: object) -> float:

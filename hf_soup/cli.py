@@ -104,6 +104,34 @@ def plugin_options(command: Callable) -> Callable:
     return command
 
 
+def example_options(command: Callable) -> Callable:
+    """How examples are read, as of `hf_soup.Evaluator`."""
+    options = [
+        click.option("--task", default="auto", show_default=True, help="Read off the model by default."),
+        click.option("--label-column", help="By default label, labels, or what else the task calls it."),
+        click.option("--text-column", "text_columns", multiple=True, help="By default every column of strings."),
+        click.option("--batch-size", type=int, help="Examples at a time."),
+        click.option("--no-cache", is_flag=True, help="Run every model again, and keep nothing."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _examples(source: str | None, split: str, options: dict[str, Any], metric: Any = None) -> Any:
+    """An evaluator of what the command line calls data, with the values of `example_options`."""
+    import hf_soup
+    from hf_soup.data import load_data, split_data_source
+
+    if source is None:
+        return None
+    path, name, part = split_data_source(source, split)
+    given = {key: options[key] for key in ("task", "label_column", "batch_size")}
+    given |= {"text_columns": options["text_columns"] or None, "cache": not options["no_cache"]}
+    found = load_data(path, name=name, split=part)
+    return hf_soup.Evaluator(found, split=part, metric=metric or None, path=path, **given)
+
+
 allow_pickle_option = click.option(
     "--allow-pickle", is_flag=True, help="Read pytorch_model.bin too; only tensors are taken from it."
 )
@@ -126,6 +154,7 @@ allow_pickle_option = click.option(
 @click.option("--data", help="Data to choose by: a folder with files named for their split, or a Hub data set.")
 @click.option("--split", default="validation", show_default=True, help="Which part of --data.")
 @click.option("--metric", help="What to choose by; the task's own by default.")
+@example_options
 @click.option(
     "--batchnorm-data", help="Training data (its train split) to estimate BatchNorm again on, if there is any."
 )
@@ -161,8 +190,9 @@ def merge_command(
     from hf_soup.checkpoints.writer import refuse_target
 
     refuse_target(output, overwrite=overwrite)  # before anything is scored
-    if data:
-        options["evaluator"] = hf_soup.Evaluator(data, split=split, metric=metric)
+    read = {name: options.pop(name) for name in ("task", "label_column", "text_columns", "batch_size", "no_cache")}
+    options["evaluator"] = _examples(data, split, read, metric)
+    options["batchnorm_data"] = _examples(options["batchnorm_data"], "train", read)
     given = {parameter: value for parameter, value in options.items() if value is not None}
     soup = hf_soup.merge(list(ingredients), weights=_weights(weights), **given)
     folder = soup.save_pretrained(output, max_shard_size=max_shard_size, overwrite=overwrite)
@@ -179,15 +209,12 @@ def merge_command(
 @click.option("--validation", metavar="DATA", help="What selected: says which single run is the one to beat.")
 @click.option("--metric", "metrics", multiple=True, help="The first one counts; the task's own by default.")
 @click.option("--ensemble", "ensembles", multiple=True, help="logits, probabilities, vote, mixture; all by default.")
-@click.option("--task", default="auto", show_default=True, help="Read off the model by default.")
-@click.option("--label-column", help="By default label, labels, or what else the task calls it.")
-@click.option("--text-column", "text_columns", multiple=True, help="By default every column of strings.")
-@click.option("--batch-size", type=int, help="Examples at a time.")
+@example_options
 @click.option(
     "--batchnorm-data", help="Training data (its train split), for the uniform soup of models with BatchNorm."
 )
-@click.option("--no-cache", is_flag=True, help="Run every model again, and keep nothing.")
 @click.option("-o", "--output", help="A folder for tables (Markdown, JSON) and pictures.")
+@allow_pickle_option
 @output_options
 def compare_command(
     ingredients: tuple[str, ...],
@@ -198,7 +225,7 @@ def compare_command(
     metrics: tuple[str, ...],
     ensembles: tuple[str, ...],
     batchnorm_data: str | None,
-    no_cache: bool,
+    allow_pickle: bool,
     output: str | None,
     form: str,
     **options: Any,
@@ -209,27 +236,21 @@ def compare_command(
     hf-soup compare runs/run-* --soup soup --test my_data --validation my_data -o report/
     hf-soup compare runs/run-* --soup greedy=soup --test my_data --shifted tweets=tweets.csv -o report/
 
-    DATA is a file, a folder with files named for their split, or a Hub data set (user/data, user/data/configuration);
-    another split than the option's own follows a #: "user/data#train[:500]".
+    Without RUN, those are taken that went into the soups. DATA is a file, a folder with files named for their split,
+    or a Hub data set (user/data, user/data/configuration); another split than the option's own follows a #:
+    "user/data#train[:500]".
     """
     import hf_soup
-    from hf_soup.data import load_data, split_data_source
-
-    options["text_columns"] = options["text_columns"] or None
-
-    def evaluator(source: str, split: str) -> hf_soup.Evaluator:
-        path, name, part = split_data_source(source, split)
-        found = load_data(path, name=name, split=part)
-        return hf_soup.Evaluator(found, split=split, metric=metrics or None, path=path, cache=not no_cache, **options)
 
     sets = _named(shifted, "--shifted", "NAME=DATA")
     comparison = hf_soup.compare(
         _named(soups, "--soup", None),
-        ingredients=list(ingredients),
-        test=evaluator(test, "test"),
-        shifted={name: evaluator(data, "test") for name, data in sets.items()},
-        validation=evaluator(validation, "validation") if validation else None,
-        batchnorm_data=batchnorm_data,
+        ingredients=list(ingredients) or None,
+        test=_examples(test, "test", options, metrics),
+        shifted={name: _examples(data, "test", options, metrics) for name, data in sets.items()},
+        validation=_examples(validation, "validation", options, metrics),
+        batchnorm_data=_examples(batchnorm_data, "train", options),
+        allow_pickle=allow_pickle,
         ensembles=ensembles or None,
     )
     folder = comparison.save(output) if output else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from .merging.plan import make_plan
 from .recipes import RECIPE_FILE, load_recipe
 from .soup import Soup
 from .tasks import task_of
-from .types import Recipe
+from .types import Ingredient, Recipe
 
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def compare(
     validation: Evaluation | None = None,
     ingredients: Sequence[Any] | None = None,
     batchnorm_data: Any = None,
+    allow_pickle: bool = False,
     metric: Any = None,
     higher_is_better: bool | None = None,
     ensembles: Sequence[str] | None = None,
@@ -54,11 +55,13 @@ def compare(
         validation ([`Evaluator`], `datasets.Dataset`, `str` or `Callable`, *optional*):
             What selected: it decides which single model is the one to beat, and fits temperatures and the mixture.
         ingredients (`Sequence`, *optional*):
-            As for [`merge`]; needed with saved soups, by default what the soups were chosen from.
+            As for [`merge`]; by default what the soups were chosen from, of saved ones what went into them.
         batchnorm_data ([`Evaluator`], `datasets.Dataset` or `str`, *optional*):
             As for [`merge`], for the uniform soup that is added; by default that of the given soups.
+        allow_pickle (`bool`, *optional*, defaults to `False`):
+            As for [`merge`].
         metric (*optional*):
-            One or several, as of [`Evaluator`], for the sets that are no evaluator; the task's own by default.
+            One or several, as of [`Evaluator`], for all sets; by default an evaluator's own, or the task's.
         higher_is_better (`bool`, *optional*):
             As of [`Evaluator`].
         ensembles (`Sequence[str]`, *optional*):
@@ -74,14 +77,13 @@ def compare(
     named = dict(soups) if isinstance(soups, Mapping) else {_soup_name(soups): soups}
     if not named:
         raise RecipeError("there is nothing to compare: give at least one soup.")
-    opened = {name: _opened(soup, name) for name, soup in named.items()}
+    opened = {name: _opened(soup, name, allow_pickle) for name, soup in named.items()}
     named = {name: soup for name, (soup, _) in opened.items()}
-    sizes = {name: size for name, (_, size) in opened.items()}
-    given = open_all(ingredients) if ingredients is not None else []
-    candidates: list[Checkpoint] = list(given)
-    for item in (item for soup in named.values() for item in (() if given else soup.candidates)):
-        if item.ingredient not in [known.ingredient for known in candidates]:
-            candidates.append(item)
+    sizes = {name: len(members) for name, (_, members) in opened.items()}
+    if ingredients is None:
+        candidates = _candidates(opened.values(), allow_pickle)
+    else:
+        candidates = open_all(ingredients, allow_pickle=allow_pickle)
     _refuse_twice("sets", [VALIDATION, TEST, *(shifted or {})])
     _refuse_twice("models", [*(item.name for item in candidates), *named])
     sets = {VALIDATION: validation} if validation is not None else {}
@@ -98,29 +100,39 @@ def compare(
         kind = "uniform" if name == UNIFORM else "soup"
         parameters = sum(spec.numel for spec in soup.plan.specs if spec.is_floating)
         kept = lasting_fingerprint(soup.recipe)
-        entries.append(Entry(name, kind, lambda soup=soup: soup.model, parameters, kept, sizes[name]))
-    selections = [soup.recipe.selection for soup in named.values()]
+        entries.append(Entry(name, kind, soup.build_model, parameters, kept, sizes[name]))
+    seen = [part.get("dataset") or {} for s in named.values() for part in (s.recipe.selection, s.recipe.batchnorm)]
     task = next((item.task for item in bound.values() if isinstance(item, Evaluator)), "auto")
     return compare_models(
         entries,
         bound,
         task=task_of(candidates[0].config, task) if any(isinstance(e, Evaluator) for e in bound.values()) else task,
         ensembles=ensembles,
-        selected_on={(item.get("dataset") or {}).get("fingerprint") for item in selections} - {None},
+        selected_on={item.get(key) for item in seen for key in ("fingerprint", "inputs")} - {None},
         alone={name: score.rank_key for soup in named.values() for name, score in soup.scores.items()},
     )
 
 
-def _opened(soup: Any, name: str) -> tuple[Soup, int]:
-    """A soup, of saved ones as one model with what its recipe says of how it was chosen; and how many went into it."""
+def _opened(soup: Any, name: str, allow_pickle: bool) -> tuple[Soup, tuple[Ingredient, ...]]:
+    """A soup, of saved ones as one model with what its recipe says of how it was chosen; and what went into it."""
     if isinstance(soup, Soup):
-        return soup, len(soup.recipe.names)
-    checkpoint = open_checkpoint(soup, name=name)
-    recipe, size = Recipe((checkpoint.ingredient,), (1.0,)), 1
+        return soup, soup.recipe.ingredients
+    checkpoint = open_checkpoint(soup, name=name, allow_pickle=allow_pickle)
+    recipe, members = Recipe((checkpoint.ingredient,), (1.0,)), (checkpoint.ingredient,)
     if checkpoint.folder is not None and (checkpoint.folder / RECIPE_FILE).is_file():
         made_by = load_recipe(checkpoint.folder)
-        recipe, size = replace(recipe, selection=made_by.selection), len(made_by.names)
-    return Soup(recipe, [checkpoint]), size
+        recipe, members = replace(recipe, selection=made_by.selection), made_by.ingredients
+    return Soup(recipe, [checkpoint]), members
+
+
+def _candidates(opened: Iterable[tuple[Soup, tuple[Ingredient, ...]]], allow_pickle: bool) -> list[Checkpoint]:
+    """What the soups were chosen from, each once; of saved soups what went into them."""
+    found: list[Checkpoint] = []
+    for soup, members in opened:
+        made_here = soup.recipe.ingredients == members
+        items = soup.candidates if made_here else open_all(members, allow_pickle=allow_pickle)
+        found += [item for item in items if item.ingredient not in [known.ingredient for known in found]]
+    return found
 
 
 def _entry(
@@ -134,7 +146,7 @@ def _entry(
     orders = {item.name: alignments[item.name] for item in items if item.name in alignments}
     recipe = Recipe(tuple(item.ingredient for item in items), (1.0,) * len(items), alignments=orders)
     if training and len(items) > 1:
-        recipe = replace(recipe, batchnorm={"dataset": training.described()})
+        recipe = replace(recipe, batchnorm=training.described_batches())
     plan = make_plan(recipe, items)
     parameters = sum(spec.numel for spec in plan.specs if spec.is_floating)
 

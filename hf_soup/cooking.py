@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .api import cook_recipe, merge, share_out, sweep
+from .checkpoints.check import is_statistic
 from .checkpoints.checkpoint import Checkpoint
 from .checkpoints.memory import quiet_transformers
 from .checkpoints.source import open_all
@@ -117,7 +118,7 @@ def _cook_stages(plan: CookFile, output_dir: Path | None, allow_pickle: bool) ->
         soup = cook_recipe(load_recipe(target), candidates=candidates, allow_pickle=allow_pickle)
         soup.comparison = comparison
     else:
-        soup = _merge(plan, sets, ingredients, allow_pickle)
+        soup = _merge(plan, _with_training(plan, sets, candidates), ingredients, allow_pickle)
         soup.comparison = comparison = _compare(plan, sets, soup) if plan.compare else None
         marker.unlink(missing_ok=True)  # it may not vouch for the soup that comes
         soup.save_pretrained(target, overwrite=True)
@@ -171,6 +172,18 @@ def _check_sets(plan: CookFile, sets: Mapping[str, Dataset]) -> None:
             check_examples(task, examples, label, texts, head)
         except DataError as error:
             raise DataError(f"{name}, for a model of the training data: {error}") from None
+
+
+def _with_training(
+    plan: CookFile, sets: Mapping[str, Dataset], candidates: Sequence[Checkpoint]
+) -> Mapping[str, Dataset]:
+    """The sets with the training data too, where it is there and BatchNorm is to be estimated on it."""
+    if plan.data is None or TRAIN in sets or not any(map(is_statistic, candidates[0].specs)):
+        return sets
+    try:
+        return {**sets, TRAIN: load_data(plan.data.path, name=plan.data.name, split=plan.data.train)}
+    except DataError:
+        return sets
 
 
 def _merge(plan: CookFile, sets: Mapping[str, Dataset], ingredients: Any, allow_pickle: bool) -> Soup:

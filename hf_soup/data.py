@@ -176,12 +176,13 @@ def label_ids(dataset: Dataset, column: str, id2label: Mapping[int, str]) -> np.
             raise DataError(
                 f'the model has no class "{unknown[0]}" that the data has{did_you_mean(unknown[0], theirs)}'
             )
-        values = [theirs.index(value if isinstance(value, str) else ours[value]) for value in values]
+        values = [v if v == UNSCORED else theirs.index(v if isinstance(v, str) else ours[v]) for v in values]
     ids = np.asarray(values, dtype=np.int64)
     wrong = (ids != UNSCORED) & ((ids < 0) | (ids >= len(theirs)))
     if wrong.any():
         raise DataError(
-            f'the labels in "{column}" go from {ids.min()} to {ids.max()}, the model has {len(theirs)} classes from 0.'
+            f'labels in "{column}" go from {ids[wrong].min()} to {ids[wrong].max()}, the model has {len(theirs)} '
+            "classes from 0. Is it a model for this data?"
         )
     return ids
 
@@ -209,7 +210,7 @@ def split_like(ids: np.ndarray, lists: Sequence[Sequence[Any]]) -> list[np.ndarr
     """Cut what was put one behind the other into parts as long as `lists`."""
     import numpy as np
 
-    return np.split(ids, np.cumsum([len(item) for item in lists])[:-1])
+    return np.split(ids, np.cumsum([len(item or ()) for item in lists])[:-1])
 
 
 def is_list(dataset: Dataset, column: str) -> bool:
@@ -252,8 +253,7 @@ def hash_rows(dataset: Dataset) -> Rows:
 
     def content(row: dict[str, Any]) -> bytes:
         encoded = {
-            column: row[column] and (row[column]["bytes"] or Path(row[column]["path"]).read_bytes())
-            for column in images
+            column: row[column] and (row[column]["bytes"] or _bytes_of(row[column]["path"])) for column in images
         }
         return json.dumps(row | encoded, sort_keys=True, default=_printable).encode()
 
@@ -383,6 +383,13 @@ def _slice(dataset: Dataset, split: str) -> Dataset:
     stop = len(dataset) if part.to is None else part.to
     rows = range(part.from_ or 0, stop)
     return dataset.select(rows if rows else [])
+
+
+def _bytes_of(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError:  # it will be told as an image that does not decode
+        return path.encode()
 
 
 def _printable(value: Any) -> str:

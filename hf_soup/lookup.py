@@ -1,6 +1,6 @@
 """Methods, strategies and tasks by name: one file each, found by listing its folder and imported on demand.
 
-Nothing is registered. A dotted path (`my_pkg.soups:median`) works wherever a name does.
+Nothing is registered. A dotted path (`my_pkg.soups:median`) works wherever the name of a method or strategy does.
 """
 
 from __future__ import annotations

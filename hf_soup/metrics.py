@@ -188,6 +188,8 @@ def load_metric(name: str) -> evaluate.Metric:
         layouts.append((datasets.Sequence(whole), datasets.Sequence(whole)))
 
     class Ours(evaluate.Metric):
+        built_in_name = name
+
         def _info(self) -> evaluate.MetricInfo:
             features = [datasets.Features({"predictions": p, "references": r}) for p, r in layouts]
             about = {"description": name, "citation": "", "inputs_description": built_in.takes}
@@ -240,7 +242,8 @@ def _load(given: Given) -> Metric:
             return _built_in(given)
         return _foreign(_from_evaluate(given), identity=_content(given))
     if hasattr(given, "compute") and not isinstance(given, type):
-        return _foreign(given)
+        ours = getattr(given, "built_in_name", None)
+        return _built_in(ours) if ours else _foreign(given)
     if callable(given):
         return _from_function(given)
     raise RecipeError(f"{given!r} is no metric: name one ({', '.join(BUILT_IN)}), {WAYS}.")
@@ -261,6 +264,11 @@ def _built_in(name: str) -> Metric:
 def _foreign(metric: evaluate.EvaluationModule, identity: str | None = None) -> Metric:
     """A metric of `evaluate`: it gets classes, values or labels; tags row by row where rows have several; or texts."""
     name = getattr(metric, "name", None) or type(metric).__name__
+    for part in getattr(metric, "evaluation_modules", ()):
+        ours = getattr(part, "built_in_name", None)
+        if ours and BUILT_IN[ours].takes != "decisions":  # `combine` gives all of them the same
+            takes = BUILT_IN[ours].takes
+            raise RecipeError(f"{ours} cannot be combined, for it takes {takes}: give metric=[..., {ours!r}].")
 
     def compute(said: Predictions) -> dict[str, float]:
         words = said.kind == "classes" and len(said.rows) != len(set(said.rows.tolist()))
@@ -308,7 +316,9 @@ def _from_evaluate(name: str) -> evaluate.EvaluationModule:
     except Exception as error:  # evaluate lets through whatever its network and the script's imports raise
         if os.path.exists(name):
             raise RecipeError(f"{name} does not load as a metric of evaluate: {error}") from None
-        raise RecipeError(f'there is no metric "{name}"{did_you_mean(name, BUILT_IN)}; {WAYS}.') from None
+        why = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        known = did_you_mean(name, BUILT_IN)
+        raise RecipeError(f'there is no metric "{name}"{known}; {WAYS}. evaluate.load: {why}') from None
 
 
 def _content(name: str) -> str:

@@ -94,6 +94,10 @@ class Soup:
     @cached_property
     def model(self) -> PreTrainedModel:
         """The averaged model, built in memory on first use, in evaluation mode."""
+        return self.build_model()
+
+    def build_model(self) -> PreTrainedModel:
+        """The averaged model, built anew and not kept: for those who need it once."""
         self._warn()
         return cook_in_memory(self.plan, self.checkpoints, device=self.device, statistics=self._statistics)
 

@@ -15,7 +15,7 @@ from .checkpoints.memory import quiet_transformers
 from .evaluation.evaluator import Evaluator
 from .lookup import asks_for, parameters
 from .metrics import BUILT_IN
-from .outputs import Predictions, losses
+from .outputs import KINDS, Predictions, losses
 from .types import Ingredient, Recipe, Score
 
 
@@ -284,13 +284,16 @@ def check_task(task: ModuleType) -> None:
     name = task.__name__.rsplit(".", 1)[-1]
     assert task.__doc__, f"{name} does not say what it is"
     assert hasattr(transformers, task.AUTO_CLASS), f"{name}: transformers has no {task.AUTO_CLASS}"
+    assert task.KIND in KINDS, f"{name} gives {task.KIND}, which is none of {', '.join(KINDS)}"
     assert task.KIND in BUILT_IN[task.METRIC].kinds, f"{name}: {task.METRIC} is not defined for {task.KIND}"
     (model, processing_class), data = model_for(task), example_of(task)
     config = type(model.config).from_dict({**model.config.to_dict(), "architectures": [type(model).__name__]})
     assert task.fits(config), f"{name} does not fit its own example"
 
     def run(rows: Dataset, batch_size: int | None = None) -> Predictions:
-        evaluator = Evaluator(rows, name.replace("_", "-"), processing_class=processing_class, batch_size=batch_size)
+        evaluator = Evaluator(
+            rows, task=name.replace("_", "-"), processing_class=processing_class, batch_size=batch_size
+        )
         return evaluator.predict(model)
 
     whole = run(data)

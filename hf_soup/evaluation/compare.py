@@ -16,7 +16,8 @@ from tqdm.auto import tqdm
 
 from ..calibration import calibrate, fit_temperature, with_temperature
 from ..errors import EvaluationError, RecipeError, did_you_mean
-from ..metrics import Metric
+from ..lookup import load_module
+from ..metrics import BUILT_IN, Metric
 from ..outputs import Predictions, decisions
 from ..types import Score
 from .cache import cached_predictions
@@ -47,6 +48,7 @@ ENSEMBLES = {
     "vote": "majority vote",
     "mixture": "learned mixture",
 }
+MEAN, ORACLE = "mean of ingredients", "best of each set (oracle)"
 FITTING = {  # kinds of output -> ensembles that are defined for them
     "classes": tuple(ENSEMBLES),
     "labels": tuple(ENSEMBLES),
@@ -88,8 +90,8 @@ class Measured:
     Args:
         scores (`dict[str, dict[str, Interval]]`):
             Set -> metric -> score.
-        spread (`dict[str, np.ndarray]`):
-            Set -> the first metric on resamples that all models share.
+        spread (`dict[str, dict[str, np.ndarray]]`):
+            Set -> metric -> its values on resamples that all models share.
         said (`dict[str, Predictions]`):
             Set -> predictions.
         weights (`dict[str, float]`, *optional*):
@@ -127,7 +129,7 @@ def compare_models(
         ensembles (`Sequence[str]`, *optional*):
             Of `"logits"`, `"probabilities"`, `"vote"`, `"mixture"`; by default all that the models' output allows.
         selected_on (`Iterable[str]`, *optional*):
-            Fingerprints of the data that selection has seen.
+            Fingerprints of the data that selection, or BatchNorm, has seen.
         alone (`Mapping[str, float]`, *optional*):
             How good each ingredient was for selection, higher is better: decides who is best where there is no
             validation set.
@@ -142,6 +144,11 @@ def compare_models(
     for name in ensembles or ():
         if name not in ENSEMBLES:
             raise RecipeError(f'there is no ensemble "{name}"{did_you_mean(name, ENSEMBLES)}')
+        fitting = FITTING[load_module("task", task).KIND] if task != "auto" else tuple(ENSEMBLES)
+        if name not in fitting:
+            raise RecipeError(f"models for {task} have no ensemble of {name}: take {', '.join(fitting)}.")
+        if name == "mixture" and not isinstance(sets.get(VALIDATION), Evaluator):
+            raise RecipeError("the learned mixture is fitted on validation: give a validation set.")
     refuse_seen_rows(sets, selected_on)
     found = {entry.name: Measured() for entry in entries}
     for entry in tqdm(entries, desc="Comparing", unit="model", leave=False):
@@ -156,8 +163,10 @@ def compare_models(
     if len(shifted) > 1:
         _mean_of_shifts(found, shifted)
     lead = next(iter(directions))
+    found = _with_summaries(found, single, directions)
     chosen = _chosen(found, single, lead, directions[lead], alone)
     kinds = {entry.name: "chosen" if entry.name == chosen else entry.kind for entry in entries}
+    kinds |= {MEAN: "mean", ORACLE: "oracle"}
     rows = _rows(entries, found, kinds)
     rival = next((row.name for row in rows if row.kind == "ensemble"), None)
     soups = [name for kind in ("soup", "uniform") for name in kinds if kinds[name] == kind]
@@ -185,17 +194,17 @@ def compare_models(
 def refuse_seen_rows(sets: Mapping[str, Any], selected_on: Iterable[str]) -> None:
     """What selects may not report: the same rows are an error, more than 1 % of shared rows a warning."""
     known = {name: evaluator for name, evaluator in sets.items() if isinstance(evaluator, Evaluator)}
-    validation = known.pop(VALIDATION).rows if VALIDATION in known else None
+    validation = known.pop(VALIDATION).inputs if VALIDATION in known else None
     seen = {*selected_on, *([validation.fingerprint] if validation else [])}
     for name, evaluator in known.items():
-        if evaluator.rows.fingerprint in seen:
+        if seen & {evaluator.rows.fingerprint, evaluator.inputs.fingerprint}:
             raise EvaluationError(
                 f"the set {name!r} has the very rows that selection has seen and would flatter the soup. Take another."
             )
-        shared = len(evaluator.rows.rows & validation.rows) if validation else 0
-        if shared > SHARED_ROWS * len(evaluator.rows.rows):
+        shared = len(evaluator.inputs.rows & validation.rows) if validation else 0
+        if shared > SHARED_ROWS * len(evaluator.inputs.rows):
             warnings.warn(
-                f"{shared} of the {len(evaluator.rows.rows)} rows of {name!r} are also in the data that selects.",
+                f"{shared} of the {len(evaluator.inputs.rows)} rows of {name!r} are also in the data that selects.",
                 stacklevel=4,
             )
 
@@ -238,12 +247,13 @@ def _ensembles(members: Mapping[str, Mapping[str, Predictions]], asked: Sequence
     return made
 
 
-def _directions(sets: Mapping[str, Any], task: str, found: Mapping[str, Measured]) -> dict[str, bool]:
-    """Every value that is measured, that of the test set which selects first, and whether higher is better."""
+def _directions(sets: Mapping[str, Any], task: str, found: Mapping[str, Measured]) -> dict[str, bool | None]:
+    """Every value that is measured, first that which selects on test, and whether higher is better, if known."""
     test = sets[TEST]
     first = next(iter(found.values()))
     if not isinstance(test, Evaluator):
-        return dict.fromkeys(first.scores[TEST], first.told[TEST].higher_is_better)
+        told = first.told[TEST]
+        return {told.metric: told.higher_is_better, **dict.fromkeys(told.others)}
     score = test.score(first.said[TEST], task)
     return {name: test.direction(name, task) for name in (score.metric, *score.others)}
 
@@ -252,12 +262,37 @@ def _measure(part: str, metrics: Sequence[Metric], found: Mapping[str, Measured]
     """Scores of all models on one set, with intervals from resamples that they share."""
     for metric in metrics:
         able = {name: one for name, one in found.items() if one.said[part].texts or not metric.needs_texts}
+        if metric.identity in BUILT_IN and BUILT_IN[metric.identity].takes in ("probabilities", "losses"):
+            able.pop(ENSEMBLES["vote"], None)  # shares of votes are no probabilities
         values = {name: metric.compute(one.said[part]) for name, one in able.items()}
         for value in next(iter(values.values()), {}):
             spread = resampled(metric, value, [one.said[part] for one in able.values()], seed=seed)
             for (name, one), its in zip(able.items(), spread, strict=True):
                 one.scores.setdefault(part, {})[value] = interval(values[name][value], its)
                 one.spread.setdefault(part, {})[value] = its
+
+
+def _with_summaries(
+    found: Mapping[str, Measured], single: Sequence[str], directions: Mapping[str, bool | None]
+) -> dict[str, Measured]:
+    """With the mean of the ingredients, and on each set the best of them, which nobody could have known."""
+    import numpy as np
+
+    if len(single) < 2:
+        return dict(found)
+    mean, best = Measured(), Measured()
+    for part in found[single[0]].scores:
+        for name in found[single[0]].scores[part]:
+            each = [found[member].scores[part][name] for member in single]
+            spread = [found[member].spread[part][name] for member in single if part in found[member].spread]
+            value = math.fsum(score.value for score in each) / len(each)
+            found_mean = interval(value, np.mean(spread, axis=0)) if spread else Interval(value)
+            mean.scores.setdefault(part, {})[name] = found_mean
+            if directions.get(name) is not None:
+                pick = max if directions[name] else min
+                best.scores.setdefault(part, {})[name] = pick(each, key=lambda score: score.value)
+    summaries = {MEAN: mean, ORACLE: best}
+    return {name: found[name] for name in single} | summaries | {k: v for k, v in found.items() if k not in single}
 
 
 def _mean_of_shifts(found: Mapping[str, Measured], shifted: Sequence[str]) -> None:
@@ -302,7 +337,7 @@ def _rows(entries: Sequence[Entry], found: Mapping[str, Measured], kinds: Mappin
     rows = []
     for name, one in found.items():
         entry = known.get(name)
-        run = [entry] if entry else members
+        run = [entry] if entry else members[:1] if name in (MEAN, ORACLE) else members
         test = one.said.get(TEST)
         rows.append(
             Row(
@@ -312,7 +347,7 @@ def _rows(entries: Sequence[Entry], found: Mapping[str, Measured], kinds: Mappin
                 len(run),
                 sum(member.parameters for member in run),
                 None if test is None else 1000 * test.seconds / max(len(set(test.rows.tolist())), 1),
-                {} if name == ENSEMBLES["vote"] else _calibrated(one.said),  # shares of votes are no probabilities
+                {} if name == ENSEMBLES["vote"] else _calibrated(one.said),
                 one.weights,
             )
         )

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 VALIDATION, TEST, SHIFTS = "validation", "test", "mean of shifts"
-SINGLE = ("ingredient", "chosen")
+SINGLE, SUMMARIES = ("ingredient", "chosen"), ("mean", "oracle")
 PICTURES = {"scores": "comparison.png", "shifts": "shifts.png", "reliability": "reliability.png"}
 SHARES = ("accuracy", "f1", "f1_macro", "f1_micro", "seqeval_f1", "exact_match", "ece")  # shown in percent
 
@@ -80,8 +80,8 @@ class Row:
         name (`str`):
             The model.
         kind (`str`):
-            `"ingredient"`, `"chosen"` (the ingredient that is best on validation), `"uniform"`, `"soup"` or
-            `"ensemble"`.
+            `"ingredient"`, `"chosen"` (the ingredient that is best on validation), `"mean"` and `"oracle"` (of the
+            ingredients: their mean, and the best on each set), `"uniform"`, `"soup"` or `"ensemble"`.
         scores (`dict[str, dict[str, Interval]]`):
             Set -> metric -> score with its 95 % interval; without sets or metrics that are not known of this model.
         passes (`int`):
@@ -111,8 +111,8 @@ class Comparison:
     """Scores of ingredients, soups and ensembles on the same examples.
 
     Args:
-        metrics (`dict[str, bool]`):
-            What is measured -> whether higher is better; the first is the one that counts.
+        metrics (`dict[str, bool | None]`):
+            What is measured -> whether higher is better, where that is known; the first is the one that counts.
         sizes (`dict[str, int]`):
             Set -> number of examples, in the order of the columns; 0 where a function scored and did not say.
         rows (`tuple[Row, ...]`):
@@ -126,7 +126,7 @@ class Comparison:
             Model -> `confidence`, `accuracy` and `count` of the bins of its reliability diagram on the test set.
     """
 
-    metrics: dict[str, bool]
+    metrics: dict[str, bool | None]
     sizes: dict[str, int]
     rows: tuple[Row, ...]
     differences: dict[str, dict[str, dict[str, Difference]]]
@@ -150,14 +150,8 @@ class Comparison:
         unit = f"{metric}, %" if metric in SHARES else metric
         sets = list(self.sizes)
         lines = [[unit, *(f"{name} (n={n})" if n else name for name, n in self.sizes.items())]]
-        single = [row for row in self.rows if row.kind in SINGLE]
         for row in self.rows:
             lines.append([_called(row), *(_shown(metric, row.scores.get(part, {}).get(metric)) for part in sets)])
-            if single and row is single[-1]:
-                lines += [
-                    ["mean of ingredients", *(_over(single, part, metric, _mean) for part in sets)],
-                    ["best of each set (oracle)", *(_over(single, part, metric, self._best(metric)) for part in sets)],
-                ]
         return align(lines)
 
     def difference_table(self) -> str:
@@ -178,7 +172,7 @@ class Comparison:
         lines = [
             ["model", "ECE", "MCE", "Brier", "NLL", "temperature", "ECE then", "passes", "parameters", "ms/example"]
         ]
-        for row in self.rows:
+        for row in (row for row in self.rows if row.kind not in SUMMARIES):
             found = row.calibration.get(TEST)
             numbers = ["", "", "", "", "", ""]
             if found:
@@ -236,8 +230,7 @@ class Comparison:
 
     def pictures(self) -> tuple[str, ...]:
         """Which pictures there is something to draw for."""
-        shifts = any(SHIFTS in row.scores or self._shifted() for row in self.rows)
-        return ("scores", *(["shifts"] if shifts else []), *(["reliability"] if self.curves else []))
+        return ("scores", *(["shifts"] if self._shifted() else []), *(["reliability"] if self.curves else []))
 
     def save(self, folder: str | os.PathLike) -> Path:
         """Write `comparison.md`, `comparison.json` and, where matplotlib is installed, the pictures.
@@ -268,7 +261,7 @@ class Comparison:
 
     def _plot_scores(self) -> Figure:
         points = []
-        for row in self.rows:
+        for row in (row for row in self.rows if row.kind not in SUMMARIES):
             for part in (part for part in self.sizes if part != VALIDATION):
                 score = row.scores.get(part, {}).get(self.metric)
                 if score is None:
@@ -285,7 +278,9 @@ class Comparison:
         dots = [
             Dot(_called(row), row.kind, row.scores[TEST][self.metric].value, row.scores[part][self.metric].value)
             for row in self.rows
-            if self.metric in row.scores.get(TEST, {}) and self.metric in row.scores.get(part, {})
+            if row.kind not in SUMMARIES
+            and self.metric in row.scores.get(TEST, {})
+            and self.metric in row.scores.get(part, {})
         ]
         sets = [name for name in self.sizes if name not in (VALIDATION, TEST, SHIFTS)]
         shifts = f"{len(sets)} shifted sets (mean)" if part == SHIFTS else part
@@ -318,9 +313,6 @@ class Comparison:
         shares = ", ".join(f"{weight:.2f} {name}" for name, weight in mixed.weights.items()) if mixed else ""
         return shares and f"The {mixed.name} is of {shares}."
 
-    def _best(self, metric: str) -> Any:
-        return max if self.metrics[metric] else min
-
     def _named(self, kind: str) -> str:
         return next((row.name for row in self.rows if row.kind == kind), "")
 
@@ -345,12 +337,3 @@ def _shown(metric: str, score: Interval | None) -> str:
         for end in (score.value, score.low, score.high)
     )
     return value if low is None else f"{value} [{low}, {high}]"
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
-
-
-def _over(rows: Sequence[Row], part: str, metric: str, summarise: Any) -> str:
-    values = [row.scores[part][metric].value for row in rows if metric in row.scores.get(part, {})]
-    return _shown(metric, Interval(summarise(values)) if values else None)

@@ -5,17 +5,19 @@ What is particular to a task is in `hf_soup.tasks`; here is what all have in com
 
 from __future__ import annotations
 
+import json
+import os
 import warnings
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
-from ..data import Rows, hash_rows, load_data
+from ..data import UNSCORED, Rows, hash_rows, load_data
 from ..errors import DataError, EvaluationError, RecipeError, did_you_mean
 from ..lookup import load_module
 from ..metrics import Metric, load_metrics
@@ -88,6 +90,7 @@ class Evaluator:
     """
 
     dataset: Dataset
+    _: KW_ONLY
     task: str = "auto"
     metric: Given | Sequence[Given] | None = None
     select_by: str | None = None
@@ -105,9 +108,10 @@ class Evaluator:
     path: str | None = None
 
     def __post_init__(self):
-        if isinstance(self.dataset, str):
-            object.__setattr__(self, "path", self.path or self.dataset)
-            object.__setattr__(self, "dataset", load_data(self.dataset, split=self.split, name=self.name))
+        if isinstance(self.dataset, (str, os.PathLike)):
+            path = os.fspath(self.dataset)
+            object.__setattr__(self, "path", self.path or path)
+            object.__setattr__(self, "dataset", load_data(path, split=self.split, name=self.name))
         if not len(self.dataset):
             raise DataError(f"the data set for {self.split} is empty.")
         if self.batch_size is not None and self.batch_size < 1:
@@ -231,6 +235,9 @@ class Evaluator:
             written = {row: text for part in parts for row, text in zip(part["asked"], part["texts"], strict=True)}
             texts = tuple(written[row] for row in range(len(self.dataset)))
             references = task.references(self.dataset, task.label_column(self.dataset, self.label_column))
+        wrong = rows[~np.isfinite(logits.reshape(len(logits), -1)).all(axis=1)]
+        if len(wrong):
+            raise EvaluationError(f"the model gives NaN or infinity on {self.split}, first on row {wrong.min()}.")
         if task.KIND == "values":
             labels = labels.astype(np.float64)
         classes = dict(config.id2label) if task.KIND in ("classes", "labels") else {}
@@ -240,7 +247,7 @@ class Evaluator:
             rows[order],
             task.KIND,
             tuple(str(classes[index]) for index in sorted(classes)),
-            sum(part["seconds"] for part in parts),
+            _seconds(parts),
             texts,
             references,
         )
@@ -250,9 +257,32 @@ class Evaluator:
         """Hashes of the content of the data."""
         return hash_rows(self.dataset)
 
+    @cached_property
+    def inputs(self) -> Rows:
+        """Hashes of what the model sees alone: of the input columns under no name, without labels or ids of rows.
+
+        The same texts with labels written otherwise are the same examples. Needs the task.
+        """
+        if self.is_encoded:
+            columns = [name for name in ("input_ids", "pixel_values") if name in self.dataset.column_names]
+        else:
+            task = load_module("task", self.task)
+            columns = task.columns(self.dataset, self.text_columns, task.label_column(self.dataset, self.label_column))
+        numbered = {column: str(at) for at, column in enumerate(columns)}
+        return hash_rows(self.dataset.select_columns(columns).rename_columns(numbered))
+
     def described(self) -> dict[str, Any]:
-        """What a recipe records of the data."""
-        return {"path": self.path, "fingerprint": self.rows.fingerprint, "rows": len(self.dataset)}
+        """What a recipe records of the data; `inputs` is the fingerprint without labels and names of columns."""
+        found = {"path": self.path, "fingerprint": self.rows.fingerprint, "rows": len(self.dataset)}
+        return found if self.task == "auto" else found | {"inputs": self.inputs.fingerprint}
+
+    def described_batches(self) -> dict[str, Any]:
+        """What a recipe records of data for BatchNorm: `batches` covers all that decides the result."""
+        import xxhash
+
+        decisive = [self.rows.ordered, self._preprocessing, self.text_columns, self.batch_size, self.task]
+        batches = xxhash.xxh3_128_hexdigest(json.dumps(decisive, default=str).encode())
+        return {"dataset": self.described(), "batches": f"xxh3-128:{batches}"}
 
     def key(self, model: str, task: str, *, scores: bool) -> str | None:
         """What stands for the score (or with `scores=False` the predictions) of one model in the cache.
@@ -268,8 +298,6 @@ class Evaluator:
         Returns:
             `str`, or `None` where nothing may be kept: a metric is a function, or `cache=False`.
         """
-        import json
-
         import xxhash
 
         if not self.cache:
@@ -283,11 +311,11 @@ class Evaluator:
         needs += [generation, any(metric.needs_texts for metric in self.metrics(task))]
         return xxhash.xxh3_128_hexdigest(json.dumps([needs, asked if scores else None], default=str).encode())
 
-    def with_processing_class(self, source: str | None, task: str) -> Evaluator:
-        """The same evaluator with the tokenizer or image processor of a checkpoint, unless it has or needs none."""
-        if self.processing_class is not None or source is None or self.is_encoded:
-            return self
-        return replace(self, processing_class=load_module("task", task).load_processing_class(source))
+    def bound(self, source: str | None, task: str) -> Evaluator:
+        """The same evaluator for a task, with the tokenizer or image processor of a checkpoint if it has none."""
+        if self.processing_class is not None or source is None or (self.is_encoded and not self.generate):
+            return replace(self, task=task)
+        return replace(self, task=task, processing_class=load_module("task", task).load_processing_class(source))
 
     @property
     def is_encoded(self) -> bool:
@@ -310,7 +338,10 @@ class Evaluator:
         order = np.random.default_rng(0).permutation(len(self.dataset))
         for rows in np.array_split(order, -(-len(order) // (self.batch_size or task.BATCH_SIZE))):
             batch = encoded.collate(encoded.rows.__getitems__(rows.tolist()))
-            yield {key: value for key, value in batch.items() if key != "labels"}
+            labels = batch.pop("labels")
+            if "pixel_values" in batch:  # without those that do not decode
+                batch = {key: value[labels != UNSCORED] for key, value in batch.items()}
+            yield batch
 
     @cached_property
     def _given_metrics(self) -> tuple[Metric, ...]:
@@ -369,10 +400,15 @@ class Evaluator:
         return cache[key]
 
     def _encoded_already(self, right: Any) -> Dataset:
+        import numpy as np
+
         inputs = [name for name in MODEL_INPUTS if name in self.dataset.column_names]
         encoded = self.dataset.select_columns(inputs)
         if right is None:  # the text is its own label
             right = encoded["input_ids"][:]
+            if "attention_mask" in inputs:
+                masks = encoded["attention_mask"]
+                right = [np.where(mask, ids, UNSCORED) for ids, mask in zip(right, masks, strict=True)]
         plain = [item.tolist() if hasattr(item, "tolist") else item for item in right]
         return encoded.add_column("labels", plain)
 
@@ -385,13 +421,21 @@ class Evaluator:
         column = next((name for name, kind in self.dataset.features.items() if isinstance(kind, datasets.Image)), None)
         named = []
         for row in rows[:5].tolist():
-            path = column and self.dataset.cast_column(column, datasets.Image(decode=False))[row][column]["path"]
+            image = column and self.dataset.cast_column(column, datasets.Image(decode=False))[row][column]
+            path = image and image["path"]
             named.append(f"row {row} ({path})" if path else f"row {row}")
         more = ", ..." if len(rows) > len(named) else ""
         told = f"{len(rows)} of {len(self.dataset)} images of {self.split} do not decode: {', '.join(named)}{more}"
-        if len(rows) > UNREADABLE * len(self.dataset):
-            raise DataError(f"{told}. Repair or remove them.")
+        if len(rows) > UNREADABLE * len(self.dataset):  # and there the run has stopped
+            raise DataError(f"at least {told}. Repair or remove them.")
         warnings.warn(f"{told}; they are left out.", stacklevel=4)
+
+
+def _seconds(parts: list[dict[str, Any]]) -> float:
+    """What all batches take at the pace of those after the first, which warms up."""
+    timed = parts[1:] or parts
+    rows, timed_rows = (sum(len(part["asked"]) for part in some) for some in (parts, timed))
+    return sum(part["seconds"] for part in timed) * rows / timed_rows
 
 
 def _only_name(metric: Metric, values: Mapping[str, float]) -> str:

@@ -44,15 +44,16 @@ def run_batch(
 
     batch = encoded.collate(encoded.rows.__getitems__(rows.tolist()))
     images = "pixel_values" in batch
-    started = time.perf_counter()
     try:
         batch = {key: value.to(device) for key, value in batch.items()}
         texts = [] if options is None else task.generate(model, batch, processing_class, **options)
+        started = time.perf_counter()
         logits, labels, counts = (tensor.cpu() for tensor in task.forward(model, batch))
     except (RuntimeError, MemoryError) as error:
         if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or should_reduce_batch_size(error):
             return None
         raise
+    seconds = time.perf_counter() - started
     counts = counts.numpy()
     return {
         "logits": logits.float().numpy(),
@@ -61,7 +62,7 @@ def run_batch(
         "asked": rows,
         "read": counts > 0 if images else np.ones(len(rows), dtype=bool),
         "texts": texts,
-        "seconds": time.perf_counter() - started,
+        "seconds": seconds,
     }
 
 

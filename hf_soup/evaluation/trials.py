@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -137,7 +138,7 @@ def bind_evaluator(
         evaluator = replace(evaluator, **{key: value for key, value in asked.items() if value is not None})
         folder = next((item.folder for item in candidates if item.companions and item.folder), None)
         task = task_of(candidates[0].config, evaluator.task)
-        return evaluator.with_processing_class(folder and str(folder), task)
+        return evaluator.bound(folder and str(folder), task)
     if not callable(evaluator):
         raise RecipeError(f"an evaluator is an Evaluator, a data set, or a function of a model, not {evaluator!r}.")
 
@@ -173,19 +174,18 @@ def as_score(value: Any, metric: str | None = None, higher_is_better: bool = Tru
     """
     if isinstance(value, Score):
         return value
-    try:
-        values = (
-            {str(k): float(v) for k, v in value.items()} if isinstance(value, Mapping) else {"score": float(value)}
-        )
-    except (TypeError, ValueError):
+    several = isinstance(value, Mapping)
+    given = value if several else {"score": value.item() if getattr(value, "ndim", None) == 0 else value}
+    values = {str(key): float(each) for key, each in given.items() if isinstance(each, numbers.Real)}
+    if not values:
         raise EvaluationError(
             f"the evaluator returned {value!r}; it has to return a Score, a number, or a dict of numbers."
-        ) from None
+        )
     if metric is None and len(values) != 1:
         raise EvaluationError(
             f"the evaluator returned {', '.join(values) or 'nothing'}: say with metric= which selects."
         )
-    name = metric if isinstance(value, Mapping) and metric is not None else next(iter(values))
+    name = metric if several and metric is not None else next(iter(values))
     if name not in values:
         raise EvaluationError(f"the evaluator returned no {name!r}, which is to select{did_you_mean(name, values)}")
     return Score(name, values.pop(name), higher_is_better, split="validation", others=values)

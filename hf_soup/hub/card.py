@@ -16,6 +16,9 @@ from ..tasks import task_of
 from ..types import Recipe
 
 
+NO_PIPELINE = ("text2text-generation",)  # which the Hub knows, and transformers 5 does not run
+
+
 def render_card(
     recipe: Recipe,
     config: Mapping[str, Any],
@@ -41,6 +44,7 @@ def render_card(
     from huggingface_hub import ModelCard
 
     architecture = (config.get("architectures") or ["a model"])[0]
+    pipeline = _pipeline(config)
     return str(
         ModelCard.from_template(
             card_data=_metadata(recipe, config, comparison),
@@ -51,7 +55,8 @@ def render_card(
             comparison=comparison,
             pictures=pictures or {},
             trials=recipe.selection.get("trials", []),
-            pipeline=_pipeline(config),
+            pipeline=pipeline if pipeline not in NO_PIPELINE else None,
+            auto_class=_auto_class(config),
             in_memory=[item.name for item in recipe.ingredients if item.source == MEMORY],
             md=escape,
         )
@@ -95,6 +100,13 @@ def _metadata(recipe: Recipe, config: Mapping[str, Any], comparison: Comparison 
         eval_results=results or None,
         **relation,
     )
+
+
+def _auto_class(config: Mapping[str, Any]) -> str:
+    try:
+        return load_module("task", task_of(config)).AUTO_CLASS
+    except DataError:
+        return "AutoModel"
 
 
 def _pipeline(config: Mapping[str, Any]) -> str | None:

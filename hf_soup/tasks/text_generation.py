@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..data import choose_columns
+from ..data import choose_columns, find_column, is_list
+from ..errors import DataError
 from ..heads import ends_in
 from ..tokens import lengths, right_tokens, tokenize
 from ..tokens import load_tokenizer as load_processing_class
@@ -34,24 +35,34 @@ def fits(config: PretrainedConfig) -> bool:
     return ends_in(config, "ForCausalLM", "LMHeadModel")
 
 
-def label_column(dataset: Dataset, given: str | None) -> None:
-    """The text is its own label."""
-    return None
+def label_column(dataset: Dataset, given: str | None) -> str | None:
+    """The text is its own label, but for tokens that come with `labels`, -100 where they are not scored."""
+    if given is not None:
+        return find_column(dataset, given)
+    return "labels" if {"input_ids", "labels"} <= set(dataset.column_names) else None
 
 
-def columns(dataset: Dataset, given: Sequence[str] | None, label: None) -> list[str]:
+def columns(dataset: Dataset, given: Sequence[str] | None, label: str | None) -> list[str]:
     """One text column."""
     return choose_columns(dataset, given, label, most=1)
 
 
-def head(dataset: Dataset, label: None) -> dict[str, Any]:
+def head(dataset: Dataset, label: str | None) -> dict[str, Any]:
     """The vocabulary is the tokenizer's."""
     return {}
 
 
-def labels(dataset: Dataset, label: None, config: PretrainedConfig) -> None:
-    """The text is its own label."""
-    return None
+def labels(dataset: Dataset, label: str | None, config: PretrainedConfig) -> list[list[int]] | None:
+    """The tokens to score, where they are given.
+
+    Raises:
+        [`DataError`]: if the column holds something else.
+    """
+    if label is None:
+        return None
+    if not is_list(dataset, label):
+        raise DataError(f'a text is its own label, and "{label}" holds no tokens. Leave `label_column` out.')
+    return dataset[label][:]
 
 
 def encode(

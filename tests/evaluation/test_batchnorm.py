@@ -2,6 +2,7 @@
 
 import copy
 
+import datasets
 import pytest
 import torch
 import transformers
@@ -202,6 +203,18 @@ def test_one_ingredient_keeps_its_statistics(runs):
         assert soup.recipe.batchnorm == {}
         expected = transformers.ResNetForImageClassification.from_pretrained(runs[0]).state_dict()
         assert all(torch.equal(tensor, expected[name]) for name, tensor in soup.model.state_dict().items())
+
+
+def test_images_that_do_not_decode_leave_no_trace(runs):
+    """What stands for them in a batch is not estimated on."""
+    images = TRAIN.cast_column("image", datasets.Image(decode=False))
+    broken = [{"bytes": b"no image", "path": None} if at == 3 else image for at, image in enumerate(images["image"])]
+    data = datasets.Dataset.from_dict({"image": broken, "label": TRAIN["label"][:]}, TRAIN.features)
+    processor = transformers.AutoImageProcessor.from_pretrained(runs[0], backend="pil")
+    net = transformers.ResNetForImageClassification.from_pretrained(runs[0])
+    batches = list(hf_soup.Evaluator(data, processing_class=processor).batches(net))
+    assert sum(len(batch["pixel_values"]) for batch in batches) == 69
+    assert all(set(batch) == {"pixel_values"} for batch in batches)
 
 
 def test_statistics_come_from_examples(runs):

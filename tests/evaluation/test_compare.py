@@ -2,6 +2,7 @@
 
 import json
 
+import datasets
 import numpy as np
 import pytest
 
@@ -12,7 +13,7 @@ from hf_soup.evaluation.verdict import verdict
 from hf_soup.tables import align
 
 
-METRICS = ["accuracy", "f1_macro"]
+METRICS, SINGLE = ["accuracy", "f1_macro"], ["run-0", "run-1", "run-2"]
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +33,11 @@ def comparison(text_runs, parts):
     )
 
 
+def drawn_rows(comparison):
+    """What pictures show: models, and not what sums them up."""
+    return [row for row in comparison.rows if row.kind not in ("mean", "oracle")]
+
+
 def named(comparison, name):
     """One line of the table."""
     return next(row for row in comparison.rows if row.name == name)
@@ -41,12 +47,13 @@ def test_every_model_is_there(comparison):
     """Each ingredient, the uniform soup, the greedy soup and the ensemble, with what they cost, on every set."""
     kinds = [(row.name, row.kind) for row in comparison.rows]
     ensembles = ["logit ensemble", "probability ensemble", "majority vote", "learned mixture"]
-    assert [name for name, _ in kinds] == ["run-0", "run-1", "run-2", "uniform soup", "greedy soup", *ensembles]
+    over = ["mean of ingredients", "best of each set (oracle)"]
+    assert [name for name, _ in kinds] == [*SINGLE, *over, "uniform soup", "greedy soup", *ensembles]
     assert [kind for _, kind in kinds].count("chosen") == 1
-    assert [row.passes for row in comparison.rows] == [1, 1, 1, 1, 1, 3, 3, 3, 3]
+    assert [row.passes for row in comparison.rows] == [1] * 7 + [3] * 4
     size = testing.tiny_text_model(0).num_parameters()
-    assert [row.parameters for row in comparison.rows] == [size] * 5 + [3 * size] * 4
-    assert all(row.latency > 0 for row in comparison.rows)
+    assert [row.parameters for row in comparison.rows] == [size] * 7 + [3 * size] * 4
+    assert all(row.latency > 0 for row in comparison.rows if row.name not in over)
     assert list(comparison.sizes) == ["validation", "test", "other", "third", "mean of shifts"]
     assert all(list(row.scores) == list(comparison.sizes) for row in comparison.rows)
     assert all(list(scores) == METRICS for row in comparison.rows for scores in row.scores.values())
@@ -77,7 +84,7 @@ def test_table_picture_and_files(comparison, tmp_path):
     assert summary == comparison.summary
     heights = [len(table.splitlines()) - 2 for table in tables]
     models = len(comparison.rows)
-    assert heights == [models + 2, models + 2, 2 * 2 * 4, models]  # mean and oracle; soups x rivals x sets
+    assert heights == [models, models, 2 * 2 * 4, models - 2]  # soups x rivals x sets; mean and oracle cost nothing
     table = tables[0].splitlines()
     assert all(len({len(line) for line in lines.splitlines()}) == 1 for lines in tables)
     folder = comparison.save(tmp_path / "report")
@@ -92,7 +99,7 @@ def test_the_picture_shows_every_number(comparison):
     """Every test score of every model is drawn where it belongs; validation is not."""
     axes = comparison.plot().axes[0]
     drawn = np.concatenate([line.get_ydata() for line in axes.get_lines()])
-    for row in comparison.rows:
+    for row in drawn_rows(comparison):
         for name in ("test", "other", "third", "mean of shifts"):
             assert np.isclose(drawn, row.scores[name]["accuracy"].value).any()
     assert [label.get_text() for label in axes.get_xticklabels()] == ["test", "other", "third", "mean of shifts"]
@@ -102,7 +109,7 @@ def test_the_scatter_and_the_reliability_diagram_show_every_number(comparison):
     """Test against the mean of the shifts for every model; accuracy by confidence of the soups and their rivals."""
     lines = comparison.plot("shifts").axes[0].get_lines()
     drawn = {pair for line in lines for pair in zip(*map(tuple, line.get_data()), strict=True)}
-    for row in comparison.rows:
+    for row in drawn_rows(comparison):
         assert tuple(row.scores[part]["accuracy"].value for part in ("test", "mean of shifts")) in drawn
     above, below = comparison.plot("reliability").axes
     curves = [comparison.curves[row.name] for row in comparison.rows if row.name in comparison.curves]
@@ -123,9 +130,22 @@ def test_a_data_frame_has_a_line_for_each_number(comparison):
     assert one.value.item() == named(comparison, "greedy soup").scores["test"]["f1_macro"].value
 
 
+def test_mean_and_oracle_sum_up_the_ingredients(comparison):
+    """The mean of their scores with an interval of its own, and the best of each set with that one's interval."""
+    for part in comparison.sizes:
+        for metric in METRICS:
+            each = [named(comparison, name).scores[part][metric] for name in SINGLE]
+            mean = named(comparison, "mean of ingredients").scores[part][metric]
+            assert mean.value == pytest.approx(np.mean([score.value for score in each]))
+            assert mean.low < mean.value < mean.high
+            best = named(comparison, "best of each set (oracle)").scores[part][metric]
+            assert best in each
+            assert best.value == max(score.value for score in each)
+
+
 def test_the_mean_of_shifts_is_their_plain_mean(comparison):
-    """Of the values; and its interval is narrower than that of each set."""
-    for row in comparison.rows:
+    """Of the values; and its interval is narrower than that of the less certain set."""
+    for row in drawn_rows(comparison):
         mean, *each = (row.scores[name]["accuracy"] for name in ("mean of shifts", "other", "third"))
         assert mean.value == pytest.approx((each[0].value + each[1].value) / 2)
         assert mean.high - mean.low < max(one.high - one.low for one in each)
@@ -186,8 +206,6 @@ def test_a_test_set_that_selected_is_refused(text_runs, parts):
 
 def test_shared_rows_are_counted(text_runs, parts):
     """More than 1 % of rows shared with validation is a warning with their number."""
-    import datasets
-
     mixed = datasets.concatenate_datasets([parts["test"], parts["validation"].select(range(5))])
     soup = hf_soup.merge(text_runs)
     with pytest.warns(UserWarning, match=r"\d+ of the \d+ rows of 'test' are also"):
@@ -249,11 +267,36 @@ def test_every_soup_is_asked_what_it_has_seen(text_runs, parts):
 
 
 def test_nothing_to_compare(text_runs, parts):
-    """No soup is an error, and so is a function where examples are needed."""
+    """No soup, an ensemble that does not exist, or one that cannot be made: each is an error."""
     with pytest.raises(hf_soup.RecipeError, match="nothing to compare"):
         hf_soup.compare({}, test=parts["test"])
     with pytest.raises(hf_soup.RecipeError, match='no ensemble "logit"; did you mean "logits"'):
         hf_soup.compare(hf_soup.merge(text_runs), test=parts["test"], ensembles=["logit"])
+    with pytest.raises(hf_soup.RecipeError, match="mixture is fitted on validation"):
+        hf_soup.compare(hf_soup.merge(text_runs), test=parts["test"], ensembles=["mixture"])
+
+
+def test_votes_are_no_probabilities(text_runs, parts):
+    """What is computed from probabilities is not said of the majority vote, what is computed from its choices is."""
+    metrics = ["nll", "ece", "brier", "loss", "accuracy"]
+    found = hf_soup.compare(hf_soup.merge(text_runs), test=parts["test"], metric=metrics)
+    assert list(named(found, "majority vote").scores["test"]) == ["accuracy"]
+    assert list(named(found, "logit ensemble").scores["test"]) == metrics
+    assert found.table()
+
+
+def test_rows_are_known_by_what_the_model_sees(text_runs, parts):
+    """Other column names, ids of rows or spelt labels do not make validation a test set, nor hide shared rows."""
+    soup = hf_soup.merge(text_runs, strategy="greedy", evaluator=parts["validation"])
+    plain = parts["validation"].rename_column("text", "sentence").add_column("idx", range(60))
+    spelt = datasets.Dataset.from_dict(
+        {"text": plain["sentence"][:], "label": [["negative", "positive"][label] for label in plain["label"]]}
+    )
+    for data in (plain, spelt):
+        with pytest.raises(hf_soup.EvaluationError, match="selection has seen"):
+            hf_soup.compare(soup, test=data)
+    with pytest.warns(UserWarning, match=r"\d+ of the \d+ rows of 'test' are also"):
+        hf_soup.compare(soup, test=plain.select(range(30)), validation=parts["validation"])
 
 
 def test_any_function_can_score_a_comparison(text_runs, parts):
@@ -265,8 +308,8 @@ def test_any_function_can_score_a_comparison(text_runs, parts):
 
     sets = {"test": norm, "shifted": {"texts": parts["test"]}, "validation": norm}
     found = hf_soup.compare({"soup": soup}, **sets, metric="loss", higher_is_better=False)
-    assert [row.name for row in found.rows][:5] == ["run-0", "run-1", "run-2", "uniform soup", "soup"]
-    assert found.metrics == {"loss": False, "size": False}
+    assert [row.name for row in drawn_rows(found)][:5] == [*SINGLE, "uniform soup", "soup"]
+    assert found.metrics == {"loss": False, "size": None}  # of other values nobody knows
     chosen = next(row for row in found.rows if row.kind == "chosen")
     assert chosen.scores["test"]["loss"].value == min(row.scores["test"]["loss"].value for row in found.rows[:3])
     assert set(named(found, "logit ensemble").scores) == {"texts"}
@@ -287,6 +330,10 @@ def test_saved_soups_are_compared_like_others(text_runs, parts, tmp_path):
     assert there.summary == here.summary
     with pytest.raises(hf_soup.EvaluationError, match="selection has seen"):
         hf_soup.compare(folder, ingredients=text_runs, test=parts["validation"])
+    members = [
+        row.name for row in hf_soup.compare(folder, test=parts["test"]).rows if row.kind in ("ingredient", "chosen")
+    ]
+    assert sorted(members) == sorted(soup.recipe.names)  # what went into it
 
 
 def test_without_validation_the_recipe_says_who_was_best(text_runs, parts):

@@ -220,7 +220,7 @@ def test_data_that_is_encoded_already(tokenizer):
 
 
 def test_bfloat16_arithmetic_is_near(tokenizer):
-    """Autocast changes the third digit of logits, and no label."""
+    """Autocast changes the third digit of logits."""
     model, data = testing.tiny_text_model(0), testing.tiny_texts(9)
     exact, fast = (
         hf_soup.Evaluator(data, processing_class=tokenizer, dtype=dtype).predict(model)
@@ -228,6 +228,7 @@ def test_bfloat16_arithmetic_is_near(tokenizer):
     )
     assert not np.array_equal(exact.logits, fast.logits)
     assert np.allclose(exact.logits, fast.logits, atol=0.02)
+    assert np.array_equal(exact.labels, fast.labels)
 
 
 class Greedy(torch.nn.Module):
@@ -249,7 +250,7 @@ class Greedy(torch.nn.Module):
 def test_memory_that_runs_out_halves_the_batch(tokenizer):
     """It says so once for each halving, loses no example, and does not try the size that failed again."""
     data = testing.tiny_texts(40)
-    evaluator = hf_soup.Evaluator(data, "text-classification", processing_class=tokenizer, batch_size=16)
+    evaluator = hf_soup.Evaluator(data, task="text-classification", processing_class=tokenizer, batch_size=16)
     model = Greedy(testing.tiny_text_model(0), 5)
     with pytest.warns(UserWarning, match="memory ran out at") as told:
         found = evaluator.predict(model)
@@ -357,6 +358,58 @@ def test_a_language_model_is_scored_token_by_token():
     assert score.value == pytest.approx(np.exp(total / count), rel=1e-5)
     assert score.others["loss"] == pytest.approx(total / count, rel=1e-5)
     assert not score.higher_is_better
+
+
+def test_tokens_that_come_with_labels_are_scored_where_these_say():
+    """A masked prompt and padding are not scored; a text that has labels besides is an error."""
+    model, _ = testing.model_for(lookup.load_module("task", "text-generation"))
+    ids, mask = [[2, 7, 9, 11, 3], [2, 8, 3, 0, 0]], [[1] * 5, [1, 1, 1, 0, 0]]
+    plain = datasets.Dataset.from_dict({"input_ids": ids, "attention_mask": mask})
+    padded = hf_soup.Evaluator(plain).predict(model)
+    assert padded.labels.tolist() == [7, 9, 11, 3, 8, 3]
+    masked = plain.add_column("labels", [[-100, -100, -100, 11, 3], [2, 8, 3, -100, -100]])
+    found = hf_soup.Evaluator(masked).predict(model)
+    assert found.labels.tolist() == [11, 3, 8, 3]
+    assert np.allclose(found.logits, padded.logits[2:])
+    text = datasets.Dataset.from_dict({"text": ["a"], "label": [1]})
+    with pytest.raises(hf_soup.DataError, match="a text is its own label"):
+        run_task("text-generation", text, label_column="label")
+
+
+def test_a_model_that_gives_nan_has_no_score(tokenizer):
+    """The first row is named; NaN would count as the first class."""
+    model = testing.tiny_text_model(0)
+    with torch.no_grad():
+        model.classifier.bias[1] = torch.nan
+    with pytest.raises(hf_soup.EvaluationError, match="NaN or infinity on validation, first on row 0"):
+        hf_soup.Evaluator(testing.tiny_texts(5), processing_class=tokenizer)(model)
+
+
+def test_data_may_be_a_path(tokenizer, tmp_path):
+    """A `Path` to a folder or a file, as a string."""
+    data = testing.tiny_texts(9)
+    data.to_csv(tmp_path / "validation.csv")
+    model = testing.tiny_text_model(0)
+    right = hf_soup.Evaluator(data, processing_class=tokenizer)(model).value
+    for path in (tmp_path, tmp_path / "validation.csv", str(tmp_path)):
+        assert hf_soup.Evaluator(path, processing_class=tokenizer)(model).value == right
+
+
+def test_our_own_metrics_as_objects_are_themselves(tokenizer):
+    """`load_metric` gives what its name gives, with its direction; what cannot be combined is refused."""
+    import evaluate
+
+    from hf_soup.metrics import load_metric
+
+    data, model = testing.tiny_texts(30), testing.tiny_text_model(1)
+    for name in ("loss", "ece", "accuracy"):
+        named, given = (
+            hf_soup.Evaluator(data, metric=each, processing_class=tokenizer)(model)
+            for each in (name, load_metric(name))
+        )
+        assert given == named
+    with pytest.raises(hf_soup.RecipeError, match="loss cannot be combined, for it takes losses"):
+        hf_soup.Evaluator(data, metric=evaluate.combine([load_metric("accuracy"), load_metric("loss")]))
 
 
 def test_what_a_model_writes_is_compared_with_texts():
