@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .checkpoints.check import label_orders
 from .checkpoints.checkpoint import Checkpoint
+from .checkpoints.hub import fetch
 from .checkpoints.source import open_all, open_checkpoint
 from .errors import RecipeError
 from .evaluation.compare import Entry, compare_models
@@ -89,7 +90,8 @@ def compare(
     sets = {VALIDATION: validation} if validation is not None else {}
     sets |= {TEST: test, **(shifted or {})}
     direction = {"metric": metric, "higher_is_better": higher_is_better}
-    bound = {name: bind_evaluator(item, candidates, split=name, **direction) for name, item in sets.items()}
+    splits = {name: TEST if isinstance(item, str) and name != VALIDATION else name for name, item in sets.items()}
+    bound = {name: bind_evaluator(item, candidates, split=splits[name], **direction) for name, item in sets.items()}
     alignments = label_orders(candidates)
     training = bind_training(batchnorm_data, candidates)
     training = training or next((soup.batchnorm for soup in named.values() if soup.batchnorm), None)
@@ -99,7 +101,7 @@ def compare(
     for name, soup in named.items():
         kind = "uniform" if name == UNIFORM else "soup"
         parameters = sum(spec.numel for spec in soup.plan.specs if spec.is_floating)
-        kept = lasting_fingerprint(soup.recipe)
+        kept = lasting_fingerprint(soup.recipe, soup.checkpoints)
         entries.append(Entry(name, kind, soup.build_model, parameters, kept, sizes[name]))
     seen = [part.get("dataset") or {} for s in named.values() for part in (s.recipe.selection, s.recipe.batchnorm)]
     task = next((item.task for item in bound.values() if isinstance(item, Evaluator)), "auto")
@@ -119,6 +121,8 @@ def _opened(soup: Any, name: str, allow_pickle: bool) -> tuple[Soup, tuple[Ingre
         return soup, soup.recipe.ingredients
     checkpoint = open_checkpoint(soup, name=name, allow_pickle=allow_pickle)
     recipe, members = Recipe((checkpoint.ingredient,), (1.0,)), (checkpoint.ingredient,)
+    if checkpoint.on_hub:
+        fetch(checkpoint.ingredient.source, checkpoint.ingredient.revision, [RECIPE_FILE])
     if checkpoint.folder is not None and (checkpoint.folder / RECIPE_FILE).is_file():
         made_by = load_recipe(checkpoint.folder)
         recipe, members = replace(recipe, selection=made_by.selection), made_by.ingredients
@@ -153,7 +157,7 @@ def _entry(
     def load() -> PreTrainedModel:
         return estimate_again(cook_in_memory(plan, items), recipe, training)
 
-    return Entry(name, kind, load, parameters, lasting_fingerprint(recipe), len(items))
+    return Entry(name, kind, load, parameters, lasting_fingerprint(recipe, items), len(items))
 
 
 def _soup_name(soup: Any) -> str:

@@ -385,11 +385,11 @@ def _slice(dataset: Dataset, split: str) -> Dataset:
     return dataset.select(rows if rows else [])
 
 
-def _bytes_of(path: str) -> bytes:
+def _bytes_of(path: str | None) -> bytes:
     try:
-        return Path(path).read_bytes()
+        return Path(path or "").read_bytes()
     except OSError:  # it will be told as an image that does not decode
-        return path.encode()
+        return (path or "").encode()
 
 
 def _printable(value: Any) -> str:

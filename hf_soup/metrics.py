@@ -289,10 +289,28 @@ def _from_function(function: Callable[..., Any]) -> Metric:
     def compute(said: Predictions) -> dict[str, float]:
         from transformers import EvalPrediction
 
-        takes = (said.texts, said.references) if said.texts else (said.logits, said.labels)
-        return _numbers(function(EvalPrediction(*takes)), name)
+        return _numbers(function(EvalPrediction(*_as_trainer_has_it(said))), name)
 
     return Metric(name, compute)
+
+
+def _as_trainer_has_it(said: Predictions) -> tuple[Any, Any]:
+    """Predictions and labels in Trainer's shapes: words padded with -100 to the longest row, values as a column."""
+    import numpy as np
+
+    if said.texts:
+        return said.texts, said.references
+    if said.kind == "values":
+        return said.logits[:, None], said.labels
+    ids, counts = np.unique(said.rows, return_counts=True)
+    if said.kind != "classes" or counts.max(initial=1) == 1:
+        return said.logits, said.labels
+    places = np.arange(len(said.rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    at = np.repeat(np.arange(len(ids)), counts), places
+    logits = np.full((len(ids), counts.max(), said.logits.shape[1]), -100, dtype=said.logits.dtype)
+    labels = np.full((len(ids), counts.max()), -100)
+    logits[at], labels[at] = said.logits, said.labels
+    return logits, labels
 
 
 def _numbers(found: Any, name: str) -> dict[str, float]:

@@ -117,7 +117,10 @@ def plot_scores(points: Sequence[Point], *, metric: str, title: str) -> Figure:
         axes.errorbar(
             x,
             [point.value for point in mine],
-            yerr=[[point.value - point.low for point in mine], [point.high - point.value for point in mine]],
+            yerr=[
+                [max(point.value - point.low, 0) for point in mine],
+                [max(point.high - point.value, 0) for point in mine],
+            ],
             linestyle="",
             marker=markers[name],
             color=COLORS[kind],

@@ -214,6 +214,18 @@ def test_what_is_not_there_is_said(hub, published, name, message):
         hf_soup.merge([name.format(user=hub.user, run=published[0])])
 
 
+def test_a_soup_on_the_hub_is_compared_by_its_recipe(hub, published):
+    """It is compared with what went into it, and the rows that its selection has seen may not report."""
+    repo_id, validation = f"{published[0]}-soup", testing.tiny_texts(20)
+    soup = hf_soup.merge(published, strategy="greedy", evaluator=validation)
+    soup.push_to_hub(repo_id)
+    found = hf_soup.compare({"pushed": repo_id}, test=testing.tiny_texts(20, seed=1))
+    single = [row.name for row in found.rows if row.kind in ("ingredient", "chosen")]
+    assert sorted(single) == sorted(soup.recipe.names)
+    with pytest.raises(hf_soup.EvaluationError, match="selection has seen"):
+        hf_soup.compare({"pushed": repo_id}, test=validation)
+
+
 def test_push_is_one_commit_without_paths(tmp_path, hub, text_runs):
     """A pushed soup loads by its id, came in one commit, and holds no path of the machine that made it."""
     repo_id = f"{hub.user}/pushed-soup"

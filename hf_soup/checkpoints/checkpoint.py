@@ -99,6 +99,12 @@ class Checkpoint:
         return self.ingredient.revision is not None
 
     @property
+    def generation(self) -> str | None:
+        """What its `generation_config.json` holds, if it has one."""
+        path = self.folder and self.folder / GENERATION
+        return path.read_text(encoding="utf-8") if path and path.is_file() else self.generation_config
+
+    @property
     def companions(self) -> dict[str, bytes]:
         """The tokenizer, processor and generation files that belong to the weights, by name."""
         if self.folder is None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm.auto import tqdm
 
 from ..errors import DataError
+from .running import on_device
 
 
 if TYPE_CHECKING:
@@ -71,7 +72,8 @@ def update_batchnorm(model: PreTrainedModel, data: Iterable[Any]) -> PreTrainedM
 
 
 def _run(model: PreTrainedModel, batch: Any) -> None:
+    place = model.device, getattr(model, "dtype", None)
     if isinstance(batch, Mapping):
-        model(**{key: value.to(model.device) for key, value in batch.items() if key not in ("labels", "label")})
+        model(**{key: on_device(value, *place) for key, value in batch.items() if key not in ("labels", "label")})
     else:
-        model((batch[0] if isinstance(batch, (tuple, list)) else batch).to(model.device))
+        model(on_device(batch[0] if isinstance(batch, (tuple, list)) else batch, *place))

@@ -168,7 +168,7 @@ def compare_models(
     kinds = {entry.name: "chosen" if entry.name == chosen else entry.kind for entry in entries}
     kinds |= {MEAN: "mean", ORACLE: "oracle"}
     rows = _rows(entries, found, kinds)
-    rival = next((row.name for row in rows if row.kind == "ensemble"), None)
+    rival = next((row.name for row in rows if row.kind == "ensemble" and lead in row.scores.get(TEST, {})), None)
     soups = [name for kind in ("soup", "uniform") for name in kinds if kinds[name] == kind]
     differences = {
         soup: {
@@ -180,14 +180,19 @@ def compare_models(
     }
     sizes = {part: _size(part, found) for part in [*sets, *([SHIFTS] if len(shifted) > 1 else [])]}
     called = {entry.name: f"{entry.name} of {entry.size}" if entry.size > 1 else entry.name for entry in entries}
-    shown = [name for name in (chosen, *soups, rival) if name and name in found]
+    votes = ENSEMBLES["vote"]
+    shown = [name for name in (chosen, *soups, rival) if name and name in found and name != votes]
     return Comparison(
         directions,
         sizes,
         rows,
         differences,
         summarise(differences, called, sizes, directions, chosen, rival, len(single)),
-        {name: _curve(found[name].said[TEST]) for name in shown if _is_classifier(found[name].said.get(TEST))},
+        {
+            row.name: _curve(found[row.name].said[TEST])
+            for row in rows
+            if row.name in shown and TEST in row.calibration
+        },
     )
 
 
@@ -255,13 +260,16 @@ def _directions(sets: Mapping[str, Any], task: str, found: Mapping[str, Measured
         told = first.told[TEST]
         return {told.metric: told.higher_is_better, **dict.fromkeys(told.others)}
     score = test.score(first.said[TEST], task)
-    return {name: test.direction(name, task) for name in (score.metric, *score.others)}
+    return {score.metric: score.higher_is_better} | {name: test.direction(name, task) for name in score.others}
 
 
 def _measure(part: str, metrics: Sequence[Metric], found: Mapping[str, Measured], *, seed: int) -> None:
     """Scores of all models on one set, with intervals from resamples that they share."""
     for metric in metrics:
-        able = {name: one for name, one in found.items() if one.said[part].texts or not metric.needs_texts}
+        read = metric.needs_texts or (
+            metric.identity not in BUILT_IN and any(one.said[part].texts for one in found.values())
+        )
+        able = {name: one for name, one in found.items() if one.said[part].texts or not read}
         if metric.identity in BUILT_IN and BUILT_IN[metric.identity].takes in ("probabilities", "losses"):
             able.pop(ENSEMBLES["vote"], None)  # shares of votes are no probabilities
         values = {name: metric.compute(one.said[part]) for name, one in able.items()}
@@ -284,7 +292,8 @@ def _with_summaries(
     for part in found[single[0]].scores:
         for name in found[single[0]].scores[part]:
             each = [found[member].scores[part][name] for member in single]
-            spread = [found[member].spread[part][name] for member in single if part in found[member].spread]
+            known = [found[member].spread.get(part, {}) for member in single]
+            spread = [of[name] for of in known if name in of]
             value = math.fsum(score.value for score in each) / len(each)
             found_mean = interval(value, np.mean(spread, axis=0)) if spread else Interval(value)
             mean.scores.setdefault(part, {})[name] = found_mean
@@ -389,7 +398,7 @@ def _differences(
             continue
         value = found[soup].scores[part][metric].value - found[other].scores[part][metric].value
         ends = ()
-        if part in found[soup].spread and part in found[other].spread:
+        if all(metric in found[name].spread.get(part, {}) for name in (soup, other)):
             its = interval(value, found[soup].spread[part][metric] - found[other].spread[part][metric])
             ends = (its.low, its.high)
         result[key] = Difference(value, *ends, p=_test(found[soup].said.get(part), found[other].said.get(part)))

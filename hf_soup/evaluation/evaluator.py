@@ -5,6 +5,7 @@ What is particular to a task is in `hf_soup.tasks`; here is what all have in com
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import warnings
@@ -147,22 +148,20 @@ class Evaluator:
         values = {key: value for one in reversed(found) for key, value in one.items()}  # the first says what a name is
         if name not in values:
             raise EvaluationError(f"no metric gives {name!r}, which is to select{did_you_mean(name, values)}")
+        higher = self.direction(name, task) if self.higher_is_better is None else self.higher_is_better
         return Score(
             name,
             values.pop(name),
-            self.direction(name, task),
+            higher is not False,
             self.split,
             self.rows.fingerprint,
             len(set(said.rows.tolist())),
             values,
         )
 
-    def direction(self, name: str, task: str) -> bool:
-        """Whether a value is better when it is higher."""
-        if self.higher_is_better is not None and name == (self.select_by or self.metrics(task)[0].name):
-            return self.higher_is_better
-        known = [metric.higher_is_better for metric in self.metrics(task) if metric.name == name]
-        return known != [False]
+    def direction(self, name: str, task: str) -> bool | None:
+        """Whether a value is better when it is higher, where its metric says so."""
+        return next((metric.higher_is_better for metric in self.metrics(task) if metric.name == name), None)
 
     def metrics(self, task: str) -> tuple[Metric, ...]:
         """The metrics that were given, or the task's own."""
@@ -233,7 +232,7 @@ class Evaluator:
         texts, references = (), ()
         if options is not None:
             written = {row: text for part in parts for row, text in zip(part["asked"], part["texts"], strict=True)}
-            texts = tuple(written[row] for row in range(len(self.dataset)))
+            texts = tuple(written.get(row, "") for row in range(len(self.dataset)))
             references = task.references(self.dataset, task.label_column(self.dataset, self.label_column))
         wrong = rows[~np.isfinite(logits.reshape(len(logits), -1)).all(axis=1)]
         if len(wrong):
@@ -296,16 +295,25 @@ class Evaluator:
                 Whether the metrics count as well.
 
         Returns:
-            `str`, or `None` where nothing may be kept: a metric is a function, or `cache=False`.
+            `str`, or `None` where nothing may be kept: a metric is a function, several processes share the work, or
+            `cache=False`.
         """
         import xxhash
 
-        if not self.cache:
+        if not self.cache or is_launched():  # processes that share work have to run, or not run, together
             return None
         asked = [metric.identity for metric in self.metrics(task)] + [self.select_by, self.higher_is_better]
         if scores and None in asked[:-2]:
             return None
-        needs = [self.rows.ordered, self.split, task, self._preprocessing, self.label_column, self.text_columns]
+        needs = [
+            self.rows.ordered,
+            repr(self.dataset.features),
+            self.split,
+            task,
+            self._preprocessing,
+            self.label_column,
+            self.text_columns,
+        ]
         needs += [self.batch_size, resolve_device(self.device).split(":")[0], self.dtype, versions(), model]
         generation = self.generate if isinstance(self.generate, bool) else dict(self.generate)
         needs += [generation, any(metric.needs_texts for metric in self.metrics(task))]
@@ -357,8 +365,13 @@ class Evaluator:
 
         if self.processing_class is None:
             return ""
+        processing_class = copy.deepcopy(self.processing_class)
+        backend = getattr(processing_class, "backend_tokenizer", None)
+        if backend is not None:  # how it was used last is saved as well
+            backend.no_truncation()
+            backend.no_padding()
         with tempfile.TemporaryDirectory() as folder:
-            self.processing_class.save_pretrained(folder)
+            processing_class.save_pretrained(folder)
             files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
             content = b"".join(path.name.encode() + path.read_bytes() for path in files)
         limit = getattr(self.processing_class, "model_max_length", None)  # set by hand, it is in no file
@@ -394,6 +407,10 @@ class Evaluator:
                 encoded = task.encode(self.dataset, self.processing_class, columns, right)
             lengths = task.lengths(encoded)
             order = np.arange(len(encoded)) if lengths is None else np.argsort(-np.asarray(lengths), kind="stable")
+            if lengths is not None and min(lengths) == 0:
+                if task.KIND != "tokens":
+                    raise DataError(f"row {lengths.index(0)} of {self.split} has no token at all; leave it out.")
+                order = order[: np.count_nonzero(lengths)]  # a text without tokens has none to score
             size = self.batch_size or task.BATCH_SIZE
             batches = tuple(order[start : start + size] for start in range(0, len(order), size))
             cache[key] = Encoded(encoded, batches, task.collator(self.processing_class, config))

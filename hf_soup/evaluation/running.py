@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..errors import EvaluationError
+from ..errors import DataError, EvaluationError
 
 
 if TYPE_CHECKING:
@@ -45,10 +45,17 @@ def run_batch(
     batch = encoded.collate(encoded.rows.__getitems__(rows.tolist()))
     images = "pixel_values" in batch
     try:
-        batch = {key: value.to(device) for key, value in batch.items()}
+        batch = {key: on_device(value, device, model.dtype) for key, value in batch.items()}
         texts = [] if options is None else task.generate(model, batch, processing_class, **options)
         started = time.perf_counter()
         logits, labels, counts = (tensor.cpu() for tensor in task.forward(model, batch))
+    except ValueError as error:
+        if "padding token" not in str(error):
+            raise
+        raise DataError(
+            f"{type(model).__name__} has no padding token, without which rows of different length do not go together: "
+            "set config.pad_token_id and save it, or take batch_size=1."
+        ) from None
     except (RuntimeError, MemoryError) as error:
         if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or should_reduce_batch_size(error):
             return None
@@ -64,6 +71,12 @@ def run_batch(
         "texts": texts,
         "seconds": seconds,
     }
+
+
+def on_device(value: torch.Tensor, device: Any, dtype: torch.dtype | None) -> torch.Tensor:
+    """A model's input where the model is; images in the model's own type, which not every model sees to itself."""
+    image = value.is_floating_point() and value.ndim > 2
+    return value.to(device, dtype if image else None)
 
 
 def halved(rows: np.ndarray, model: PreTrainedModel) -> int:
@@ -98,7 +111,12 @@ def precision(device: Any, dtype: str, own: torch.dtype) -> contextlib.AbstractC
     import torch
 
     kind = torch.device(device).type
-    fast = dtype == "auto" and kind == "cuda" and torch.cuda.is_bf16_supported() and own == torch.float32
+    fast = (
+        dtype == "auto"
+        and kind == "cuda"
+        and torch.cuda.is_bf16_supported(including_emulation=False)
+        and own == torch.float32
+    )
     if dtype == "bfloat16" or fast:
         return torch.autocast(kind, dtype=torch.bfloat16)
     return contextlib.nullcontext()

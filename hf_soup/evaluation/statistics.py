@@ -70,12 +70,26 @@ def resampled(
         totals = _resampled_sums(np.concatenate([one.columns for one in sums], axis=1), resamples, seed)
         parts = np.split(totals, np.cumsum(width)[:-1], axis=1)
         with np.errstate(divide="ignore", invalid="ignore"):  # a resample without a class, say
-            return np.stack([one.value(part) for one, part in zip(sums, parts, strict=True)])
+            spread = np.stack([one.value(part) for one, part in zip(sums, parts, strict=True)])
+        if (
+            name == "ece"
+        ):  # more noise is more error: resamples are biased upwards, which tells nothing of the estimate
+            values = np.array([[metric.compute(said)[name]] for said in members])
+            spread = np.maximum(spread - spread.mean(axis=1, keepdims=True) + values, 0)
+        return spread
     ids = np.unique(members[0].rows)
     rng = np.random.default_rng(seed)
     draws = [rng.choice(ids, len(ids)) for _ in range(min(resamples, SLOW_RESAMPLES))]
     bar = tqdm(draws, desc=f"Resampling {name}", unit="resample", leave=False, delay=2)
-    return np.array([[metric.compute(said.take(rows))[name] for said in members] for rows in bar]).T
+    return np.array([[_try(metric, name, said.take(rows)) for said in members] for rows in bar]).T
+
+
+def _try(metric: Metric, name: str, said: Predictions) -> float:
+    """A metric on a resample, which may lack what it needs, such as a class."""
+    try:
+        return metric.compute(said).get(name, float("nan"))
+    except Exception:  # whatever a function of others trips over; on all examples it did not
+        return float("nan")
 
 
 def interval(value: float, distribution: np.ndarray) -> Interval:

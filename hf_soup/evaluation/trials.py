@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import numbers
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -95,7 +96,7 @@ class ModelTrials:
             return as_score(self._evaluator(load()))
         task = task_of(checkpoints[0].config, self._evaluator.task)
         single = len(recipe.names) == 1
-        return cached_score(self._evaluator, lasting_fingerprint(recipe), task, load, single=single)
+        return cached_score(self._evaluator, lasting_fingerprint(recipe, checkpoints), task, load, single=single)
 
     def close(self) -> None:
         """End the progress bar."""
@@ -175,7 +176,7 @@ def as_score(value: Any, metric: str | None = None, higher_is_better: bool = Tru
     if isinstance(value, Score):
         return value
     several = isinstance(value, Mapping)
-    given = value if several else {"score": value.item() if getattr(value, "ndim", None) == 0 else value}
+    given = {key: _plain_number(each) for key, each in (value if several else {"score": value}).items()}
     values = {str(key): float(each) for key, each in given.items() if isinstance(each, numbers.Real)}
     if not values:
         raise EvaluationError(
@@ -191,16 +192,37 @@ def as_score(value: Any, metric: str | None = None, higher_is_better: bool = Tru
     return Score(name, values.pop(name), higher_is_better, split="validation", others=values)
 
 
-def lasting_fingerprint(recipe: Recipe) -> str | None:
-    """Under what the scores of a recipe are kept; `None` for a method of the user's own, whose code may change."""
-    return None if ":" in recipe.method else recipe.fingerprint()
+def _plain_number(value: Any) -> Any:
+    """Arrays and tensors of no dimension are numbers."""
+    return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
+
+
+def lasting_fingerprint(recipe: Recipe, checkpoints: Sequence[Checkpoint]) -> str | None:
+    """Under what the scores of a recipe are kept: with configurations, and files as they are now, not as they were.
+
+    Args:
+        recipe ([`Recipe`]):
+            Who goes in and how.
+        checkpoints (`Sequence[Checkpoint]`):
+            The opened ingredients.
+
+    Returns:
+        `str`, or `None` for a method of the user's own, whose code may change.
+    """
+    if ":" in recipe.method:
+        return None
+    import xxhash
+
+    opened = [[item.config, item.generation, dict(item.opened_as)] for item in checkpoints]
+    return xxhash.xxh3_128_hexdigest(json.dumps([recipe.fingerprint(), opened], sort_keys=True, default=str).encode())
 
 
 def estimate_again(model: PreTrainedModel, recipe: Recipe, data: Evaluator | None) -> PreTrainedModel:
     """Estimate BatchNorm again where a recipe says so and its data is at hand."""
     if not recipe.batchnorm or data is None:
         return model
-    return update_batchnorm(model.to(resolve_device(data.device)), data.batches(model))
+    device = model.device
+    return update_batchnorm(model.to(resolve_device(data.device)), data.batches(model)).to(device)
 
 
 def cook_in_memory(

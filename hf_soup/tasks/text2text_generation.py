@@ -48,6 +48,8 @@ def label_column(dataset: Dataset, given: str | None) -> str:
     Raises:
         [`DataError`]: if it holds something else.
     """
+    if given is None and {"input_ids", "labels"} <= set(dataset.column_names) and is_list(dataset, "labels"):
+        return "labels"  # tokens already
     column = find_column(dataset, given, ("target", "targets", "labels", "label", "summary"))
     if not is_text(dataset, column) and not is_list(dataset, column):  # lists: tokens already
         raise DataError(f'the column "{column}" holds {dataset.features[column]}, and the right texts are needed.')

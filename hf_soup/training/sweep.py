@@ -123,6 +123,9 @@ def run_sweep(
     }
     manifest, run_names = _manifest(folder, fixed, settings)
     model = None if start.is_dir() else _initialise(base_name, revision or None, module, head, head_seed)
+    if model is not None and head and getattr(model.config, "pad_token_id", 0) is None:  # batches need one
+        pad = getattr(processing_class, "pad_token_id", None)
+        model.config.pad_token_id = getattr(processing_class, "eos_token_id", None) if pad is None else pad
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / SWEEP_FILE, manifest)
     if model is not None:
@@ -247,7 +250,8 @@ def _compute_metrics(metric: Metric, kind: str) -> Callable[[Any], dict[str, flo
         words = kind == "classes" and labels.ndim == 2
         scored = labels != UNSCORED if words or labels.ndim == 1 else np.ones(len(labels), dtype=bool)
         rows = np.nonzero(scored)[0]
-        logits = said.predictions[:, 0] if kind == "values" else said.predictions
+        logits = said.predictions[0] if isinstance(said.predictions, tuple) else said.predictions  # others follow
+        logits = logits[:, 0] if kind == "values" else logits
         return metric.compute(Predictions(logits[scored], labels[scored], rows, kind))
 
     return compute

@@ -1,12 +1,15 @@
 """Scores are kept: nothing is run twice, nothing stale is used, and no file of the cache can break a run."""
 
+import json
 import multiprocessing
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
 import time
 
+import datasets
 import numpy as np
 import pytest
 import transformers
@@ -100,6 +103,34 @@ def test_another_tokenizer_or_model_is_another_score(text_runs, tokenizer, tmp_p
     testing.save_text_model(testing.tiny_text_model(6), folder)
     greedy([folder, *text_runs])
     assert len(cache.kept()) > before
+
+
+def test_names_of_classes_and_configurations_are_in_the_key(text_runs, tmp_path, runs):
+    """The same numbers under other names, and the same weights with another configuration, are scored anew."""
+    folders = [shutil.copytree(run, tmp_path / run.name) for run in text_runs[:2]]
+    greedy(folders)
+    n = len(runs)
+    names = datasets.ClassLabel(names=["positive", "negative"])
+    plain = datasets.Dataset.from_dict({"text": DATA["text"][:], "label": DATA["label"][:]})
+    greedy(folders, data=plain.cast_column("label", names))
+    assert len(runs) == 2 * n
+    for folder in folders:
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, "hidden_act": "relu"}))
+    greedy(folders)
+    assert len(runs) == 3 * n
+
+
+def test_using_a_tokenizer_does_not_change_its_key(tokenizer):
+    """How it was used last is not what it is."""
+    evaluator = hf_soup.Evaluator(DATA, processing_class=tokenizer)
+    tokenizer(["a"], truncation=True, padding=True, max_length=4)
+    again = hf_soup.Evaluator(DATA, processing_class=tokenizer)
+    before = hf_soup.Evaluator(
+        DATA, processing_class=transformers.AutoTokenizer.from_pretrained(tokenizer.name_or_path)
+    )
+    keys = {each.key("one", "text-classification", scores=True) for each in (evaluator, again, before)}
+    assert len(keys) == 1
 
 
 def test_data_for_batchnorm_is_in_the_key(tmp_path):

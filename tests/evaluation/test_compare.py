@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import hf_soup
-from hf_soup import calibration, testing
+from hf_soup import calibration, lookup, testing
 from hf_soup.evaluation.comparison import Difference
 from hf_soup.evaluation.verdict import verdict
 from hf_soup.tables import align
@@ -315,6 +315,43 @@ def test_any_function_can_score_a_comparison(text_runs, parts):
     assert set(named(found, "logit ensemble").scores) == {"texts"}
     assert found.differences["soup"]["test"]["single"].low is None
     assert "without an interval" in found.summary
+    assert found.table()
+
+
+def test_functions_alone_can_score_shifted_sets(text_runs):
+    """Their mean has no interval, and nothing else is missing."""
+    found = hf_soup.compare(hf_soup.merge(text_runs), test=lambda m: 0.5, shifted=dict.fromkeys("ab", lambda m: 0.25))
+    assert named(found, "uniform soup").scores["mean of shifts"]["score"].value == 0.25
+    assert found.table()
+
+
+def test_the_vote_alone_is_drawn_and_saved(text_runs, parts, tmp_path):
+    """An ensemble without probabilities has no reliability diagram, and breaks nothing."""
+    found = hf_soup.compare(hf_soup.merge(text_runs), test=parts["test"], ensembles=["vote"])
+    assert "majority vote" not in found.curves
+    assert (found.save(tmp_path / "report") / "reliability.png").exists()
+
+
+def test_texts_that_models_write_are_compared(tmp_path):
+    """By a metric of texts every model has a score, and no ensemble, of which nobody knows what it would write."""
+    task = lookup.load_module("task", "text2text-generation")
+    folders = []
+    for seed in range(2):
+        model, tokenizer = testing.model_for(task, seed)
+        model.save_pretrained(tmp_path / f"run-{seed}")
+        tokenizer.save_pretrained(tmp_path / f"run-{seed}")
+        folders.append(tmp_path / f"run-{seed}")
+    options = {"max_new_tokens": 3, "num_beams": 1}
+    test = hf_soup.Evaluator(
+        testing.example_of(task),
+        metric=[lambda made: float(np.mean([len(text) for text in made.predictions])), "loss"],
+        generate=options,
+    )
+    found = hf_soup.compare(hf_soup.merge(folders), test=test)
+    assert found.metric == "<lambda>"
+    for row in found.rows:
+        assert ("<lambda>" in row.scores["test"]) == (row.kind != "ensemble")
+    assert "loss" in named(found, "probability ensemble").scores["test"]
     assert found.table()
 
 

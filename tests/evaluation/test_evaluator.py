@@ -8,6 +8,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
+import transformers
 from sklearn import metrics as sk
 
 import hf_soup
@@ -17,8 +18,6 @@ from hf_soup import lookup, testing
 @pytest.fixture(scope="module")
 def tokenizer(text_runs):
     """That of the tiny models."""
-    import transformers
-
     return transformers.AutoTokenizer.from_pretrained(text_runs[0])
 
 
@@ -34,8 +33,6 @@ def test_predictions_are_in_the_order_of_the_data(tokenizer):
 
 def test_images_are_processed_as_transformers_does(image_runs):
     """Logits are those of the image processor and the model by hand."""
-    import transformers
-
     model, data = testing.tiny_image_model(0), testing.tiny_images(10)
     processor = transformers.AutoImageProcessor.from_pretrained(image_runs[0], backend="pil")
     found = hf_soup.Evaluator(data, processing_class=processor, batch_size=3).predict(model)
@@ -143,6 +140,72 @@ def test_metrics_of_others(tokenizer, tmp_path):
         model
     )
     assert (score.value, score.higher_is_better) == (30, False)
+
+
+def test_a_function_of_one_value_keeps_its_direction(tokenizer):
+    """`compute_metrics` that returns {"mae": ...} is selected by mae, lower is better when that is said."""
+
+    def compute_metrics(said):
+        return {"mae": 0.25}
+
+    options = {"metric": compute_metrics, "processing_class": tokenizer}
+    for higher in (True, False):
+        score = hf_soup.Evaluator(testing.tiny_texts(4), higher_is_better=higher, **options)(
+            testing.tiny_text_model(0)
+        )
+        assert (score.metric, score.higher_is_better) == ("mae", higher)
+
+
+def test_functions_get_what_trainer_gives():
+    """Words are padded with -100 to the longest row, as in `Trainer`; values are a column."""
+    seen = []
+    for name in ("token-classification", "regression"):
+        task = lookup.load_module("task", name)
+        model, processing_class = testing.model_for(task)
+        data = testing.example_of(task)
+        run = hf_soup.Evaluator(data, metric=lambda said: seen.append(said) or 0.5, processing_class=processing_class)
+        run(model)
+        words = run.predict(model)
+    assert seen[0].predictions.shape == (3, 3, 3)
+    assert seen[0].label_ids.tolist() == [[0, 1, -100], [2, 0, 1], [1, -100, -100]]
+    assert seen[1].predictions.shape == (3, 1)
+    assert np.array_equal(seen[1].label_ids, words.labels)
+
+
+def test_texts_without_tokens():
+    """A language model has nothing to score in them; a classifier's are an error that names the row."""
+    model, tokenizer = testing.model_for(lookup.load_module("task", "text-generation"))
+    bare = transformers.BertTokenizer(vocab=tokenizer.get_vocab(), model_input_names=["input_ids", "attention_mask"])
+    bare.backend_tokenizer.post_processor = None  # like GPT-2's, which adds nothing
+    assert bare("")["input_ids"] == []
+    lines = datasets.Dataset.from_dict({"text": ["", "good film", "", *[""] * 9, "the bad plot"]})
+    found = hf_soup.Evaluator(lines, processing_class=bare, batch_size=2).predict(model)
+    assert found.rows.tolist() == [1, 12, 12]
+    empty = datasets.Dataset.from_dict({"text": ["good", ""], "label": [0, 1]})
+    with pytest.raises(hf_soup.DataError, match="row 1 of validation has no token at all"):
+        hf_soup.Evaluator(empty, processing_class=bare).predict(testing.tiny_text_model(0))
+
+
+def test_images_meet_models_of_small_types(tmp_path):
+    """A bfloat16 ResNet, which does not cast its input itself, is scored and estimated again."""
+    transformers.set_seed(0)
+    config = transformers.ResNetConfig(
+        embedding_size=4, hidden_sizes=[4], depths=[1], layer_type="basic", num_labels=3
+    )
+    net = transformers.ResNetForImageClassification(config).eval()
+    folder = testing.save_image_model(net.to(torch.bfloat16), tmp_path / "run")
+    data = testing.tiny_images(9)
+    soup = hf_soup.merge([folder, folder], strategy="greedy", evaluator=data, batchnorm_data=data)
+    assert soup.model.dtype == torch.bfloat16
+
+
+def test_a_classifier_without_padding_token_is_told(tokenizer):
+    """GPT-2 does not know where rows end without one: the error says what to set."""
+    transformers.set_seed(0)
+    config = transformers.GPT2Config(**{**testing.TINY["gpt2"], "pad_token_id": None}, num_labels=2)
+    model = transformers.GPT2ForSequenceClassification(config).eval()
+    with pytest.raises(hf_soup.DataError, match=r"no padding token.*set config\.pad_token_id"):
+        hf_soup.Evaluator(testing.tiny_texts(5), processing_class=tokenizer).predict(model)
 
 
 SCRIPT = """
@@ -275,8 +338,6 @@ def broken_images(rows, broken):
 
 def test_images_that_do_not_decode(image_runs):
     """Few are named, counted and left out; over 1 % are an error."""
-    import transformers
-
     processor = transformers.AutoImageProcessor.from_pretrained(image_runs[0], backend="pil")
     model = testing.tiny_image_model(0)
     whole = hf_soup.Evaluator(testing.tiny_images(120), processing_class=processor, batch_size=50).predict(model)
@@ -393,6 +454,18 @@ def test_data_may_be_a_path(tokenizer, tmp_path):
     right = hf_soup.Evaluator(data, processing_class=tokenizer)(model).value
     for path in (tmp_path, tmp_path / "validation.csv", str(tmp_path)):
         assert hf_soup.Evaluator(path, processing_class=tokenizer)(model).value == right
+
+
+def test_images_in_parquet(image_runs, tmp_path):
+    """A file with encoded images is read as images, by a folder or by itself."""
+    data = testing.tiny_images(12)
+    data.to_parquet(tmp_path / "validation.parquet")
+    processor = transformers.AutoImageProcessor.from_pretrained(image_runs[0], backend="pil")
+    model = testing.tiny_image_model(0)
+    right = hf_soup.Evaluator(data, processing_class=processor).predict(model)
+    for path in (tmp_path, tmp_path / "validation.parquet"):
+        found = hf_soup.Evaluator(path, processing_class=processor).predict(model)
+        assert np.array_equal(found.logits, right.logits)
 
 
 def test_our_own_metrics_as_objects_are_themselves(tokenizer):

@@ -102,6 +102,36 @@ def test_mcnemar_is_the_exact_test(both, first, second, none):
     assert mcnemar(b, a) == mcnemar(a, b)
 
 
+def test_a_function_that_fails_on_some_resamples_still_has_an_interval():
+    """A resample that lacks a class is left out, whatever the function raises."""
+    said = predictions(rows=30, classes=2)
+    said = said._replace(labels=np.r_[np.ones(2, dtype=int), np.zeros(28, dtype=int)])
+
+    def strict(made):
+        if made.label_ids.max() == 0:
+            raise ValueError("one class only")
+        return {"auc": made.label_ids.mean()}
+
+    (metric,) = load_metrics(strict)
+    (spread,) = resampled(metric, "auc", [said])
+    assert 0 < np.isnan(spread).sum() < len(spread)
+    found = interval(0.1, spread)
+    assert found.low < 0.1 < found.high
+
+
+@pytest.mark.parametrize("rows", [40, 400])
+def test_the_interval_of_ece_holds_its_estimate(rows):
+    """Resamples of a well-calibrated model are noisier than it, so their errors lie above; the interval does not."""
+    rng = np.random.default_rng(0)
+    p = rng.uniform(0.5, 1, size=rows)
+    labels = (rng.random(rows) > p).astype(int)
+    logits = np.log(np.stack([p, 1 - p], axis=1)).astype(np.float32)
+    said, (metric,) = predictions(rows=rows, classes=2)._replace(logits=logits, labels=labels), load_metrics("ece")
+    value = metric.compute(said)["ece"]
+    found = interval(value, resampled(metric, "ece", [said])[0])
+    assert 0 <= found.low < value < found.high
+
+
 def test_a_resample_without_a_class_is_no_crash():
     """Metrics that are not defined on a resample leave it out of the interval."""
     said = predictions(rows=3, classes=2)._replace(labels=np.array([0, 1, 1]))

@@ -8,7 +8,8 @@ import transformers
 from safetensors.torch import load_file
 
 import hf_soup
-from hf_soup import testing
+from hf_soup import lookup, testing
+from hf_soup.checkpoints.memory import quiet_transformers
 
 
 ARGS = {"num_train_epochs": 1, "per_device_train_batch_size": 16}
@@ -199,3 +200,57 @@ def test_a_run_that_diverges_is_told(base, data, tmp_path):
     with pytest.raises(hf_soup.TrainingError, match="diverged"):
         run_sweep(base, data, tmp_path, [{"learning_rate": 1e38, "max_grad_norm": 0, "optim": "sgd"}])
     assert not (tmp_path / "run-0" / "run.json").exists()
+
+
+@pytest.mark.parametrize("kind", ["bart", "gpt2"])
+def test_classifiers_of_other_kinds_are_swept(tmp_path, kind):
+    """BART says more than logits, GPT-2 has no padding token: both are trained, scored and averaged."""
+    import transformers
+
+    config = transformers.AutoConfig.for_model(
+        kind, **{**testing.TINY[kind], "pad_token_id": None if kind == "gpt2" else 0}
+    )
+    transformers.set_seed(0)
+    model = transformers.AutoModel.from_config(config)
+    tokenizer = testing.model_for(lookup.load_module("task", "text-generation"))[1]
+    with quiet_transformers():
+        model.save_pretrained(tmp_path / "base")
+        tokenizer.save_pretrained(tmp_path / "base")
+    runs = hf_soup.sweep(
+        tmp_path / "base",
+        testing.tiny_texts(24),
+        validation=testing.tiny_texts(12, seed=1),
+        space={"seed": [0, 1]},
+        output_dir=tmp_path / "runs",
+        training_args={"max_steps": 2, "per_device_train_batch_size": 4},
+    )
+    assert all("eval_accuracy" in run.state["metrics"] for run in runs)
+    soup = hf_soup.merge(runs, strategy="greedy", evaluator=testing.tiny_texts(12, seed=2))
+    assert soup.recipe.names
+
+
+@pytest.mark.parametrize(
+    "name", ["regression", "multi-label-classification", "token-classification", "text-generation"]
+)
+def test_every_task_of_texts_is_swept(tmp_path, name):
+    """Guessed from the columns where these tell it; runs train, are scored as the evaluator scores, and merge."""
+    task = lookup.load_module("task", name)
+    data = testing.example_of(task)
+    base, tokenizer = testing.model_for(task)
+    with quiet_transformers():
+        base.save_pretrained(tmp_path / "base")
+        tokenizer.save_pretrained(tmp_path / "base")
+    runs = hf_soup.sweep(
+        tmp_path / "base",
+        data,
+        validation=data,
+        task=name if name == "text-generation" else "auto",
+        space={"seed": [0, 1]},
+        output_dir=tmp_path / "runs",
+        training_args={"max_steps": 2},
+    )
+    if task.KIND != "tokens":
+        model = type(base).from_pretrained(runs[0].folder)
+        score = hf_soup.Evaluator(data, processing_class=tokenizer)(model)
+        assert runs[0].state["metrics"][f"eval_{task.METRIC}"] == pytest.approx(score.value, abs=1e-5)
+    assert hf_soup.merge(runs, strategy="greedy", evaluator=data).recipe.names
