@@ -61,7 +61,8 @@ class Evaluator:
         higher_is_better (`bool`, *optional*):
             Direction of the value that selects; built-in metrics know theirs, of others higher is taken to be better.
         processing_class (*optional*):
-            The tokenizer or image processor; by default that of the ingredients.
+            The tokenizer or image processor; by default that of the ingredients, or what lies where the model was
+            loaded from.
         split (`str`, *optional*, defaults to `"validation"`):
             Which part of the data this is; for a path also what is loaded (`"train[:1000]"` works).
         name (`str`, *optional*):
@@ -113,6 +114,7 @@ class Evaluator:
             path = os.fspath(self.dataset)
             object.__setattr__(self, "path", self.path or path)
             object.__setattr__(self, "dataset", load_data(path, split=self.split, name=self.name))
+        _check_kind(self.dataset)
         if not len(self.dataset):
             raise DataError(f"the data set for {self.split} is empty.")
         if self.batch_size is not None and self.batch_size < 1:
@@ -187,6 +189,8 @@ class Evaluator:
         from accelerate.utils import gather_object
 
         name = task_of(model.config, self.task, type(model).__name__)
+        if self._lacks_processing_class and getattr(model, "name_or_path", ""):
+            return self._bound_to(model.name_or_path, name).predict(model)
         task = load_module("task", name)
         options = self._generation(task, name)
         encoded = self._encoded(task, model.config)
@@ -326,6 +330,17 @@ class Evaluator:
         return replace(self, task=task, processing_class=load_module("task", task).load_processing_class(source))
 
     @property
+    def _lacks_processing_class(self) -> bool:
+        return self.processing_class is None and (not self.is_encoded or bool(self.generate))
+
+    def _bound_to(self, source: str, task: str) -> Evaluator:
+        """The same evaluator with the tokenizer or image processor of `source`, made once."""
+        cache = self.__dict__.setdefault("_bound", {})
+        if (source, task) not in cache:
+            cache[source, task] = self.bound(source, task)
+        return cache[source, task]
+
+    @property
     def is_encoded(self) -> bool:
         """Whether the data is what models take already."""
         return any(name in self.dataset.column_names for name in ("input_ids", "pixel_values"))
@@ -446,6 +461,20 @@ class Evaluator:
         if len(rows) > UNREADABLE * len(self.dataset):  # and there the run has stopped
             raise DataError(f"at least {told}. Repair or remove them.")
         warnings.warn(f"{told}; they are left out.", stacklevel=4)
+
+
+def _check_kind(dataset: Any) -> None:
+    import datasets
+
+    if isinstance(dataset, dict):
+        raise DataError(
+            f"an evaluator takes one split: choose one of {', '.join(map(str, dataset))}, as in data['test']."
+        )
+    if not isinstance(dataset, datasets.Dataset):
+        raise DataError(
+            f"an evaluator takes a datasets.Dataset, or where one is, not {type(dataset).__name__}: of a list of rows "
+            "datasets.Dataset.from_list makes one, of a stream take(n) and from_list."
+        )
 
 
 def _seconds(parts: list[dict[str, Any]]) -> float:

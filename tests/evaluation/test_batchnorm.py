@@ -141,6 +141,7 @@ def test_a_soup_estimates_its_statistics_again(runs, tmp_path):
     assert not torch.equal(buffers(averaged)[next(iter(expected))], next(iter(expected.values())))
     recipe = hf_soup.load_recipe(folder)
     assert recipe.batchnorm["dataset"]["fingerprint"] == hash_rows(TRAIN).fingerprint
+    assert "estimated again on 70 training examples" in (folder / "README.md").read_text()
     again = hf_soup.cook(folder, output_dir=tmp_path / "again").folder  # without the data
     assert (again / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
 

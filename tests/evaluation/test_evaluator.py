@@ -77,6 +77,11 @@ def test_what_an_evaluator_refuses(tokenizer):
     data, model = testing.tiny_texts(5), testing.tiny_text_model(0)
     with pytest.raises(hf_soup.DataError, match="is empty"):
         hf_soup.Evaluator(data.select([]))
+    with pytest.raises(hf_soup.DataError, match=r"takes one split: choose one of train, test, as in data\['test'\]"):
+        hf_soup.Evaluator(datasets.DatasetDict({"train": data, "test": data}))
+    for other in (data.to_iterable_dataset(), [{"text": "a", "label": 0}]):
+        with pytest.raises(hf_soup.DataError, match=r"takes a datasets\.Dataset, or where one is, not"):
+            hf_soup.Evaluator(other)
     with pytest.raises(hf_soup.RecipeError, match='no metric "acuracy"; did you mean "accuracy"'):
         hf_soup.Evaluator(data, metric="acuracy", processing_class=tokenizer)(model)
     with pytest.raises(hf_soup.RecipeError, match='no task called "text-clasification"'):
@@ -454,6 +459,13 @@ def test_data_may_be_a_path(tokenizer, tmp_path):
     right = hf_soup.Evaluator(data, processing_class=tokenizer)(model).value
     for path in (tmp_path, tmp_path / "validation.csv", str(tmp_path)):
         assert hf_soup.Evaluator(path, processing_class=tokenizer)(model).value == right
+
+
+def test_a_loaded_model_brings_its_own_tokenizer(text_runs, tokenizer):
+    """Without a processing class, that of the folder that the model was loaded from is taken."""
+    model, data = transformers.BertForSequenceClassification.from_pretrained(text_runs[0]), testing.tiny_texts(9)
+    right = hf_soup.Evaluator(data, processing_class=tokenizer).predict(model)
+    assert np.array_equal(hf_soup.Evaluator(data).predict(model).logits, right.logits)
 
 
 def test_images_in_parquet(image_runs, tmp_path):
