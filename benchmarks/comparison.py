@@ -22,6 +22,7 @@ from hf_soup.data import load_data
 TEXTS = {"learning_rate": [5e-5, 1e-4, 2e-4], "seed": [0, 1]}
 IMAGES = {"learning_rate": [5e-4, 1e-3, 2e-3], "seed": [0, 1]}
 ARGS = {"per_device_train_batch_size": 32, "warmup_steps": 0.1}
+OF_TEXTS = {"weight_decay": 0.01, "train_sampling_strategy": "group_by_length"}
 
 
 @click.command(help=__doc__)
@@ -43,7 +44,7 @@ def main(data: Path, checkpoint: str | None, output: Path, rows: int, epochs: in
         validation=validation.dataset,
         space=IMAGES if checkpoint else TEXTS,
         output_dir=output / "runs",
-        training_args={**ARGS, "num_train_epochs": epochs},
+        training_args={**ARGS, **({} if checkpoint else OF_TEXTS), "num_train_epochs": epochs},
     )
     soups = {"greedy soup": hf_soup.merge(runs, strategy="greedy", evaluator=validation)}
     uniform = hf_soup.merge(runs)

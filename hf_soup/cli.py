@@ -202,7 +202,7 @@ def merge_command(
 
 
 @main.command("compare")
-@click.argument("ingredients", nargs=-1, metavar="RUN...")
+@click.argument("ingredients", nargs=-1, metavar="[RUN]...")
 @click.option("--soup", "soups", multiple=True, metavar="[NAME=]SOUP", help="A saved soup; repeat for several.")
 @click.option("--test", required=True, metavar="DATA", help="What is reported; selection may not have seen it.")
 @click.option("--shifted", multiple=True, metavar="NAME=DATA", help="Another test set; repeat for several.")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tqdm.auto import tqdm
 
 from ..calibration import calibrate, fit_temperature, with_temperature
-from ..errors import EvaluationError, RecipeError, did_you_mean
+from ..errors import EvaluationError, RecipeError
 from ..lookup import load_module
 from ..metrics import BUILT_IN, Metric
 from ..outputs import Predictions, decisions
@@ -31,7 +31,7 @@ from .comparison import (
     Interval,
     Row,
 )
-from .ensemble import fit_mixture, majority_vote, mean_logits, mean_probabilities, mixture
+from .ensemble import ENSEMBLES, check_ensembles, make_ensembles
 from .evaluator import Evaluator
 from .statistics import interval, mcnemar, resampled
 from .verdict import summarise
@@ -42,19 +42,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 SHARED_ROWS = 0.01  # of the test rows may be known from selection before it is worth a warning
-ENSEMBLES = {
-    "logits": "logit ensemble",
-    "probabilities": "probability ensemble",
-    "vote": "majority vote",
-    "mixture": "learned mixture",
-}
 MEAN, ORACLE = "mean of ingredients", "best of each set (oracle)"
-FITTING = {  # kinds of output -> ensembles that are defined for them
-    "classes": tuple(ENSEMBLES),
-    "labels": tuple(ENSEMBLES),
-    "values": ("logits", "mixture"),
-    "tokens": ("probabilities", "mixture"),
-}
 
 
 class Entry(NamedTuple):
@@ -141,20 +129,17 @@ def compare_models(
         [`EvaluationError`]: if a set that reports is the set that selection has seen.
         [`RecipeError`]: if there is no such ensemble.
     """
-    for name in ensembles or ():
-        if name not in ENSEMBLES:
-            raise RecipeError(f'there is no ensemble "{name}"{did_you_mean(name, ENSEMBLES)}')
-        fitting = FITTING[load_module("task", task).KIND] if task != "auto" else tuple(ENSEMBLES)
-        if name not in fitting:
-            raise RecipeError(f"models for {task} have no ensemble of {name}: take {', '.join(fitting)}.")
-        if name == "mixture" and not isinstance(sets.get(VALIDATION), Evaluator):
-            raise RecipeError("the learned mixture is fitted on validation: give a validation set.")
+    if ensembles and task == "auto":
+        raise RecipeError("ensembles are made of predictions, and functions give none: give a data set to score on.")
+    if ensembles is not None:
+        check_ensembles(ensembles, load_module("task", task).KIND, fitted=isinstance(sets.get(VALIDATION), Evaluator))
     refuse_seen_rows(sets, selected_on)
     found = {entry.name: Measured() for entry in entries}
     for entry in tqdm(entries, desc="Comparing", unit="model", leave=False):
         _run_entry(entry, sets, task, found[entry.name])
     single = [entry.name for entry in entries if entry.kind == "ingredient"]
-    found |= _ensembles({name: found[name].said for name in single}, ensembles)
+    for name, (said, weights) in make_ensembles({name: found[name].said for name in single}, ensembles).items():
+        found[name] = Measured(said=said, weights=weights)
     directions = _directions(sets, task, found)
     for at, (part, evaluator) in enumerate(sets.items()):
         if isinstance(evaluator, Evaluator):
@@ -230,26 +215,6 @@ def _run_entry(entry: Entry, sets: Mapping[str, Any], task: str, found: Measured
             score = found.told[part] = evaluator(load())
             values = {score.metric: score.value, **score.others}
             found.scores[part] = {name: Interval(value) for name, value in values.items()}
-
-
-def _ensembles(members: Mapping[str, Mapping[str, Predictions]], asked: Sequence[str] | None) -> dict[str, Measured]:
-    """Predictions of each ensemble of the members on each set that they have predictions of."""
-    parts = list(next(iter(members.values()), {}))
-    if len(members) < 2 or not parts:
-        return {}
-    said = {part: [of[part] for of in members.values()] for part in parts}
-    fitting = FITTING[said[parts[0]][0].kind]
-    made: dict[str, Measured] = {}
-    for name in fitting if asked is None else [name for name in asked if name in fitting]:
-        if name != "mixture":
-            combine = {"logits": mean_logits, "probabilities": mean_probabilities, "vote": majority_vote}[name]
-            made[ENSEMBLES[name]] = Measured(said={part: combine(each) for part, each in said.items()})
-        elif VALIDATION in said:
-            weights = fit_mixture(said[VALIDATION])
-            mixed = {part: mixture(each, weights) for part, each in said.items()}
-            shares = dict(zip(members, map(float, weights), strict=True))
-            made[ENSEMBLES[name]] = Measured(said=mixed, weights=shares)
-    return made
 
 
 def _directions(sets: Mapping[str, Any], task: str, found: Mapping[str, Measured]) -> dict[str, bool | None]:

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ..errors import EvaluationError
+from ..errors import EvaluationError, RecipeError, did_you_mean
 from ..outputs import Predictions, decisions, probabilities, same_examples
 
 
 if TYPE_CHECKING:
     import numpy as np
 
+ENSEMBLES = {  # name -> what tables call it
+    "logits": "logit ensemble",
+    "probabilities": "probability ensemble",
+    "vote": "majority vote",
+    "mixture": "learned mixture",
+}
+FITTING = {  # kinds of output -> ensembles that are defined for them
+    "classes": tuple(ENSEMBLES),
+    "labels": tuple(ENSEMBLES),
+    "values": ("logits", "mixture"),
+    "tokens": ("probabilities", "mixture"),
+}
+FITTED_ON = "validation"  # the set that the mixture's weights come from
 STEPS, RATE = 300, 0.1  # of Adam, for the mixture's weights
 FLOOR = 1e-12  # of a probability before its logarithm
 
@@ -129,6 +142,59 @@ def fit_mixture(members: Sequence[Predictions]) -> np.ndarray:
 def mixture(members: Sequence[Predictions], weights: Sequence[float]) -> Predictions:
     """The members' outputs, mixed with the weights of [`fit_mixture`]."""
     return (mean_probabilities if members[0].kind == "tokens" else mean_logits)(members, weights)
+
+
+def check_ensembles(names: Sequence[str], kind: str, *, fitted: bool) -> None:
+    """Refuse ensembles that cannot be made, before anything is run.
+
+    Args:
+        names (`Sequence[str]`):
+            What was asked for.
+        kind (`str`):
+            Of the models' output.
+        fitted (`bool`):
+            Whether there is a validation set.
+
+    Raises:
+        [`RecipeError`]: for the first that does not exist, is not defined for such output, or cannot be fitted.
+    """
+    for name in names:
+        if name not in ENSEMBLES:
+            raise RecipeError(f'there is no ensemble "{name}"{did_you_mean(name, ENSEMBLES)}')
+        if name not in FITTING[kind]:
+            raise RecipeError(f"models of {kind} have no ensemble of {name}: take {', '.join(FITTING[kind])}.")
+        if name == "mixture" and not fitted:
+            raise RecipeError("the learned mixture is fitted on validation: give a validation set.")
+
+
+def make_ensembles(
+    members: Mapping[str, Mapping[str, Predictions]], names: Sequence[str] | None = None
+) -> dict[str, tuple[dict[str, Predictions], dict[str, float]]]:
+    """Predictions of ensembles on every set.
+
+    Args:
+        members (`Mapping[str, Mapping[str, Predictions]]`):
+            Model -> set -> predictions.
+        names (`Sequence[str]`, *optional*):
+            Keys of `ENSEMBLES`; by default all that are defined for the models' output and can be fitted.
+
+    Returns:
+        `dict`: what a table calls the ensemble -> its predictions on each set, and the weights of the learned mixture.
+    """
+    parts = list(next(iter(members.values()), {}))
+    if len(members) < 2 or not parts:
+        return {}
+    said = {part: [of[part] for of in members.values()] for part in parts}
+    combine = {"logits": mean_logits, "probabilities": mean_probabilities, "vote": majority_vote}
+    made: dict[str, tuple[dict[str, Predictions], dict[str, float]]] = {}
+    for name in FITTING[said[parts[0]][0].kind] if names is None else names:
+        if name in combine:
+            made[ENSEMBLES[name]] = {part: combine[name](each) for part, each in said.items()}, {}
+        elif FITTED_ON in said:
+            weights = fit_mixture(said[FITTED_ON])
+            shares = dict(zip(members, map(float, weights), strict=True))
+            made[ENSEMBLES[name]] = {part: mixture(each, weights) for part, each in said.items()}, shares
+    return made
 
 
 def _together(members: Sequence[Predictions], logits: np.ndarray) -> Predictions:

@@ -8,15 +8,11 @@ from __future__ import annotations
 import copy
 import json
 import os
-import warnings
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
-
-from tqdm.auto import tqdm
 
 from ..data import UNSCORED, Rows, hash_rows, load_data
 from ..errors import DataError, EvaluationError, RecipeError, did_you_mean
@@ -26,20 +22,18 @@ from ..outputs import Predictions
 from ..tasks import task_of
 from ..types import Score
 from ..version import versions
-from .running import Encoded, halved, is_launched, precision, resolve_device, run_batch
+from .encoding import Encoded, encode, is_encoded
+from .running import in_order, is_launched, refuse_unreadable, resolve_device, run_batches
 
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
     from datasets import Dataset
     from transformers import PretrainedConfig, PreTrainedModel
 
     from ..metrics import Given
 
-MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "pixel_values")  # of data that is encoded already
 DTYPES = ("auto", "bfloat16", "float32")
-UNREADABLE = 0.01  # of the images may fail to decode
 
 
 @dataclass(frozen=True)
@@ -184,9 +178,7 @@ class Evaluator:
                 decode.
             [`EvaluationError`]: if memory runs out at one example.
         """
-        import torch
-        from accelerate import PartialState
-        from accelerate.utils import gather_object
+        import numpy as np
 
         name = task_of(model.config, self.task, type(model).__name__)
         if self._lacks_processing_class and getattr(model, "name_or_path", ""):
@@ -194,65 +186,18 @@ class Evaluator:
         task = load_module("task", name)
         options = self._generation(task, name)
         encoded = self._encoded(task, model.config)
-        state = PartialState(cpu=resolve_device(self.device) == "cpu") if is_launched() else None
-        device = state.device if state and self.device == "auto" else resolve_device(self.device)
-        if hasattr(model, "hf_device_map"):  # it lies on several devices already
-            device = model.device
-        else:
-            model.to(device)
-        model.eval()
-        todo = deque(encoded.batches[state.process_index :: state.num_processes] if state else encoded.batches)
-        parts: list[dict[str, Any]] = []
-        unreadable, most = 0, len(todo[0]) if todo else 0
-        bar = tqdm(total=sum(map(len, todo)), desc="Predicting", unit="example", leave=False, delay=2)
-        with bar, torch.inference_mode(), precision(device, self.dtype, model.dtype):
-            while todo and unreadable <= UNREADABLE * len(self.dataset):
-                rows = todo.popleft()
-                if len(rows) > most:
-                    todo.extendleft((rows[most:], rows[:most]))
-                    continue
-                part = run_batch(task, model, encoded, rows, device, self.processing_class, options)
-                if part is None:
-                    most = halved(rows, model)
-                    todo.appendleft(rows)
-                    continue
-                parts.append(part)
-                unreadable += int((~part["read"]).sum())
-                bar.update(len(rows))
-        if state:
-            parts = gather_object(parts)
-        return self._in_order(parts, task, model.config, options)
-
-    def _in_order(
-        self, parts: list[Any], task: ModuleType, config: PretrainedConfig, options: Mapping[str, Any] | None
-    ) -> Predictions:
-        """The batches' results as one, in the order of the data set."""
-        import numpy as np
-
-        logits, labels, rows = (np.concatenate([part[key] for part in parts]) for key in ("logits", "labels", "rows"))
-        order = np.argsort(rows, kind="stable")
-        read = np.concatenate([part["read"] for part in parts])
-        self._refuse_unreadable(np.sort(np.concatenate([part["asked"] for part in parts])[~read]))
-        texts, references = (), ()
-        if options is not None:
-            written = {row: text for part in parts for row, text in zip(part["asked"], part["texts"], strict=True)}
-            texts = tuple(written.get(row, "") for row in range(len(self.dataset)))
-            references = task.references(self.dataset, task.label_column(self.dataset, self.label_column))
-        wrong = rows[~np.isfinite(logits.reshape(len(logits), -1)).all(axis=1)]
-        if len(wrong):
+        parts = run_batches(task, model, encoded, self.processing_class, options, device=self.device, dtype=self.dtype)
+        refuse_unreadable(parts, self.dataset, self.split)
+        said = in_order(parts, task.KIND, model.config)
+        if said.rows.size and not np.isfinite(said.logits).all():
+            wrong = said.rows[~np.isfinite(said.logits.reshape(len(said.rows), -1)).all(axis=1)]
             raise EvaluationError(f"the model gives NaN or infinity on {self.split}, first on row {wrong.min()}.")
-        if task.KIND == "values":
-            labels = labels.astype(np.float64)
-        classes = dict(config.id2label) if task.KIND in ("classes", "labels") else {}
-        return Predictions(
-            logits[order],
-            labels[order],
-            rows[order],
-            task.KIND,
-            tuple(str(classes[index]) for index in sorted(classes)),
-            _seconds(parts),
-            texts,
-            references,
+        if options is None:
+            return said
+        written = {row: text for part in parts for row, text in zip(part["asked"], part["texts"], strict=True)}
+        references = task.references(self.dataset, task.label_column(self.dataset, self.label_column))
+        return said._replace(
+            texts=tuple(written.get(row, "") for row in range(len(references))), references=references
         )
 
     @cached_property
@@ -343,7 +288,7 @@ class Evaluator:
     @property
     def is_encoded(self) -> bool:
         """Whether the data is what models take already."""
-        return any(name in self.dataset.column_names for name in ("input_ids", "pixel_values"))
+        return is_encoded(self.dataset)
 
     def batches(self, model: PreTrainedModel) -> Iterator[dict[str, torch.Tensor]]:
         """The examples as the model takes them, without labels, shuffled, in batches of about one size.
@@ -404,63 +349,19 @@ class Evaluator:
 
     def _encoded(self, task: ModuleType, config: PretrainedConfig) -> Encoded:
         """The examples as model inputs and the batches to run them in; made once for each mapping of labels."""
-        import numpy as np
-
         cache = self.__dict__.setdefault("_cache", {})
         key = (task.__name__, tuple(sorted(dict(config.id2label or {}).items())), config.num_labels)
         if key not in cache:
-            label = task.label_column(self.dataset, self.label_column)
-            right = task.labels(self.dataset, label, config)
-            if self.is_encoded:
-                encoded = self._encoded_already(right)
-            elif self.processing_class is None:
-                raise DataError(
-                    "the evaluator has no tokenizer or image processor: pass Evaluator(..., processing_class=...)."
-                )
-            else:
-                columns = task.columns(self.dataset, self.text_columns, label)
-                encoded = task.encode(self.dataset, self.processing_class, columns, right)
-            lengths = task.lengths(encoded)
-            order = np.arange(len(encoded)) if lengths is None else np.argsort(-np.asarray(lengths), kind="stable")
-            if lengths is not None and min(lengths) == 0:
-                if task.KIND != "tokens":
-                    raise DataError(f"row {lengths.index(0)} of {self.split} has no token at all; leave it out.")
-                order = order[: np.count_nonzero(lengths)]  # a text without tokens has none to score
-            size = self.batch_size or task.BATCH_SIZE
-            batches = tuple(order[start : start + size] for start in range(0, len(order), size))
-            cache[key] = Encoded(encoded, batches, task.collator(self.processing_class, config))
+            cache[key] = encode(
+                self.dataset,
+                task,
+                config,
+                processing_class=self.processing_class,
+                label_column=self.label_column,
+                text_columns=self.text_columns,
+                batch_size=self.batch_size,
+            )
         return cache[key]
-
-    def _encoded_already(self, right: Any) -> Dataset:
-        import numpy as np
-
-        inputs = [name for name in MODEL_INPUTS if name in self.dataset.column_names]
-        encoded = self.dataset.select_columns(inputs)
-        if right is None:  # the text is its own label
-            right = encoded["input_ids"][:]
-            if "attention_mask" in inputs:
-                masks = encoded["attention_mask"]
-                right = [np.where(mask, ids, UNSCORED) for ids, mask in zip(right, masks, strict=True)]
-        plain = [item.tolist() if hasattr(item, "tolist") else item for item in right]
-        return encoded.add_column("labels", plain)
-
-    def _refuse_unreadable(self, rows: np.ndarray) -> None:
-        """Say which images did not decode; an error if they are many."""
-        if not len(rows):
-            return
-        import datasets
-
-        column = next((name for name, kind in self.dataset.features.items() if isinstance(kind, datasets.Image)), None)
-        named = []
-        for row in rows[:5].tolist():
-            image = column and self.dataset.cast_column(column, datasets.Image(decode=False))[row][column]
-            path = image and image["path"]
-            named.append(f"row {row} ({path})" if path else f"row {row}")
-        more = ", ..." if len(rows) > len(named) else ""
-        told = f"{len(rows)} of {len(self.dataset)} images of {self.split} do not decode: {', '.join(named)}{more}"
-        if len(rows) > UNREADABLE * len(self.dataset):  # and there the run has stopped
-            raise DataError(f"at least {told}. Repair or remove them.")
-        warnings.warn(f"{told}; they are left out.", stacklevel=4)
 
 
 def _check_kind(dataset: Any) -> None:
@@ -475,13 +376,6 @@ def _check_kind(dataset: Any) -> None:
             f"an evaluator takes a datasets.Dataset, or where one is, not {type(dataset).__name__}: of a list of rows "
             "datasets.Dataset.from_list makes one, of a stream take(n) and from_list."
         )
-
-
-def _seconds(parts: list[dict[str, Any]]) -> float:
-    """What all batches take at the pace of those after the first, which warms up."""
-    timed = parts[1:] or parts
-    rows, timed_rows = (sum(len(part["asked"]) for part in some) for some in (parts, timed))
-    return sum(part["seconds"] for part in timed) * rows / timed_rows
 
 
 def _only_name(metric: Metric, values: Mapping[str, float]) -> str:

@@ -1,4 +1,4 @@
-"""One batch through one model: devices, precision, and what to do when memory runs out."""
+"""Batches through one model: devices, precision, processes, and what to do when memory runs out."""
 
 from __future__ import annotations
 
@@ -6,26 +6,110 @@ import contextlib
 import os
 import time
 import warnings
+from collections import deque
 from collections.abc import Mapping
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
+
+from tqdm.auto import tqdm
 
 from ..errors import DataError, EvaluationError
+from ..outputs import Predictions
 
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
     from datasets import Dataset
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
+
+    from .encoding import Encoded
+
+UNREADABLE = 0.01  # of the images may fail to decode
 
 
-class Encoded(NamedTuple):
-    """Examples as model inputs, the batches that they are run in (rows of the data set), and what makes a batch."""
+def run_batches(
+    task: ModuleType,
+    model: PreTrainedModel,
+    encoded: Encoded,
+    processing_class: Any,
+    options: Mapping[str, Any] | None,
+    *,
+    device: str,
+    dtype: str,
+) -> list[dict[str, Any]]:
+    """Every batch through a model; under `accelerate launch` each process runs its share, and all get the whole.
 
-    rows: Dataset
-    batches: tuple[np.ndarray, ...]
-    collate: Any
+    It stops early where so many images do not decode that [`refuse_unreadable`] will not have it.
+    """
+    import torch
+    from accelerate import PartialState
+    from accelerate.utils import gather_object
+
+    state = PartialState(cpu=resolve_device(device) == "cpu") if is_launched() else None
+    place = state.device if state and device == "auto" else resolve_device(device)
+    if hasattr(model, "hf_device_map"):  # it lies on several devices already
+        place = model.device
+    else:
+        model.to(place)
+    model.eval()
+    todo = deque(encoded.batches[state.process_index :: state.num_processes] if state else encoded.batches)
+    parts: list[dict[str, Any]] = []
+    unreadable, most = 0, len(todo[0]) if todo else 0
+    bar = tqdm(total=sum(map(len, todo)), desc="Predicting", unit="example", leave=False, delay=2)
+    with bar, torch.inference_mode(), precision(place, dtype, model.dtype):
+        while todo and unreadable <= UNREADABLE * len(encoded.rows):
+            rows = todo.popleft()
+            if len(rows) > most:
+                todo.extendleft((rows[most:], rows[:most]))
+                continue
+            part = run_batch(task, model, encoded, rows, place, processing_class, options)
+            if part is None:
+                most = halved(rows, model)
+                todo.appendleft(rows)
+                continue
+            parts.append(part)
+            unreadable += int((~part["read"]).sum())
+            bar.update(len(rows))
+    return gather_object(parts) if state else parts
+
+
+def in_order(parts: list[dict[str, Any]], kind: str, config: PretrainedConfig) -> Predictions:
+    """What batches gave as one, in the order of the data set."""
+    import numpy as np
+
+    logits, labels, rows = (np.concatenate([part[key] for part in parts]) for key in ("logits", "labels", "rows"))
+    order = np.argsort(rows, kind="stable")
+    if kind == "values":
+        labels = labels.astype(np.float64)
+    classes = dict(config.id2label) if kind in ("classes", "labels") else {}
+    names = tuple(str(classes[index]) for index in sorted(classes))
+    return Predictions(logits[order], labels[order], rows[order], kind, names, _seconds(parts))
+
+
+def refuse_unreadable(parts: list[dict[str, Any]], dataset: Dataset, split: str) -> None:
+    """Say which images did not decode.
+
+    Raises:
+        [`DataError`]: if they are more than 1 %.
+    """
+    import datasets
+    import numpy as np
+
+    rows = np.sort(np.concatenate([part["asked"][~part["read"]] for part in parts]))
+    if not len(rows):
+        return
+    column = next((name for name, kind in dataset.features.items() if isinstance(kind, datasets.Image)), None)
+    named = []
+    for row in rows[:5].tolist():
+        image = column and dataset.cast_column(column, datasets.Image(decode=False))[row][column]
+        path = image and image["path"]
+        named.append(f"row {row} ({path})" if path else f"row {row}")
+    more = ", ..." if len(rows) > len(named) else ""
+    told = f"{len(rows)} of {len(dataset)} images of {split} do not decode: {', '.join(named)}{more}"
+    if len(rows) > UNREADABLE * len(dataset):  # and there the run has stopped
+        raise DataError(f"at least {told}. Repair or remove them.")
+    warnings.warn(f"{told}; they are left out.", stacklevel=4)
 
 
 def run_batch(
@@ -120,3 +204,10 @@ def precision(device: Any, dtype: str, own: torch.dtype) -> contextlib.AbstractC
     if dtype == "bfloat16" or fast:
         return torch.autocast(kind, dtype=torch.bfloat16)
     return contextlib.nullcontext()
+
+
+def _seconds(parts: list[dict[str, Any]]) -> float:
+    """What all batches take at the pace of those after the first, which warms up."""
+    timed = parts[1:] or parts
+    rows, timed_rows = (sum(len(part["asked"]) for part in some) for some in (parts, timed))
+    return sum(part["seconds"] for part in timed) * rows / timed_rows

@@ -187,7 +187,7 @@ def test_texts_without_tokens():
     found = hf_soup.Evaluator(lines, processing_class=bare, batch_size=2).predict(model)
     assert found.rows.tolist() == [1, 12, 12]
     empty = datasets.Dataset.from_dict({"text": ["good", ""], "label": [0, 1]})
-    with pytest.raises(hf_soup.DataError, match="row 1 of validation has no token at all"):
+    with pytest.raises(hf_soup.DataError, match="row 1 has no token at all"):
         hf_soup.Evaluator(empty, processing_class=bare).predict(testing.tiny_text_model(0))
 
 
