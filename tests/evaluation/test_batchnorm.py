@@ -206,6 +206,20 @@ def test_one_ingredient_keeps_its_statistics(runs):
         assert all(torch.equal(tensor, expected[name]) for name, tensor in soup.model.state_dict().items())
 
 
+def test_batches_are_shuffled_and_of_one_size(runs):
+    """Data in order of its classes would give batches of one class each, whose statistics are those of no data."""
+    processor = transformers.AutoImageProcessor.from_pretrained(runs[0], backend="pil")
+    net = transformers.ResNetForImageClassification.from_pretrained(runs[0])
+    evaluator = hf_soup.Evaluator(TRAIN, processing_class=processor, batch_size=32)
+    first, again = (list(evaluator.batches(net)) for _ in range(2))
+    assert [len(batch["pixel_values"]) for batch in first] == [24, 23, 23]
+    assert all(torch.equal(a["pixel_values"], b["pixel_values"]) for a, b in zip(first, again, strict=True))
+    images = torch.cat([batch["pixel_values"] for batch in first])
+    in_order = processor(list(TRAIN["image"]), return_tensors="pt")["pixel_values"]
+    assert not torch.equal(images[:24], in_order[:24])
+    assert torch.allclose(images.sum(dim=0), in_order.sum(dim=0), atol=1e-4)  # every image once
+
+
 def test_images_that_do_not_decode_leave_no_trace(runs):
     """What stands for them in a batch is not estimated on."""
     images = TRAIN.cast_column("image", datasets.Image(decode=False))

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import datasets
+import evaluate
 import numpy as np
 import pytest
 import torch
@@ -119,8 +120,6 @@ def test_several_metrics_and_one_that_selects(tokenizer):
 
 def test_metrics_of_others(tokenizer, tmp_path):
     """A function as Trainer takes it, an `evaluate.Metric`, several combined, and a script: all score the same."""
-    import evaluate
-
     from hf_soup.metrics import load_metric
 
     def share(said):
@@ -405,9 +404,39 @@ def test_words_are_scored_by_their_first_token():
     data = datasets.Dataset.from_dict({"tokens": [["goodx", "a-b", "film"]], "tags": [[2, 0, 1]]})
     found = run_task("token-classification", data)
     assert found.labels.tolist() == [2, 0, 1]
+    model, tokenizer = testing.model_for(lookup.load_module("task", "token-classification"))
+    inputs = tokenizer(data["tokens"][0], is_split_into_words=True, return_tensors="pt")
+    firsts = [inputs.word_ids(0).index(word) for word in range(3)]
+    assert len(inputs.word_ids(0)) > 3 + 2  # the second word is of several tokens
+    with torch.no_grad():
+        assert np.allclose(found.logits, model(**inputs).logits[0, firsts], atol=1e-5)
     long = datasets.Dataset.from_dict({"tokens": [["good"] * 20], "tags": [[0] * 19 + [2]]})
     with pytest.warns(UserWarning, match="6 words have no token among the 16"):
         assert len(run_task("token-classification", long).labels) == 14
+
+
+class Seen(evaluate.Metric):
+    """A metric of others, which remembers what it was given."""
+
+    def _info(self):
+        tags = datasets.Sequence(datasets.Value("string"))
+        features = datasets.Features({"predictions": tags, "references": tags})
+        return evaluate.MetricInfo(description="", citation="", inputs_description="", features=features)
+
+    def _compute(self, predictions, references):
+        self.seen = predictions, references
+        return {"seen": 1.0}
+
+
+def test_metrics_of_others_get_tags_row_by_row():
+    """As seqeval takes them: the names of the classes, a list for each row."""
+    metric = Seen(keep_in_memory=True)
+    task = lookup.load_module("task", "token-classification")
+    model, tokenizer = testing.model_for(task)
+    hf_soup.Evaluator(testing.example_of(task), metric=metric, processing_class=tokenizer)(model)
+    predictions, references = metric.seen
+    assert references == [["LABEL_0", "LABEL_1"], ["LABEL_2", "LABEL_0", "LABEL_1"], ["LABEL_1"]]
+    assert [len(row) for row in predictions] == [2, 3, 1]
 
 
 def test_a_language_model_is_scored_token_by_token():
@@ -482,8 +511,6 @@ def test_images_in_parquet(image_runs, tmp_path):
 
 def test_our_own_metrics_as_objects_are_themselves(tokenizer):
     """`load_metric` gives what its name gives, with its direction; what cannot be combined is refused."""
-    import evaluate
-
     from hf_soup.metrics import load_metric
 
     data, model = testing.tiny_texts(30), testing.tiny_text_model(1)
