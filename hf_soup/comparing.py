@@ -19,7 +19,6 @@ from .evaluation.trials import bind_evaluator, bind_training, cook_in_memory, es
 from .merging.plan import make_plan
 from .recipes import RECIPE_FILE, load_recipe
 from .soup import Soup
-from .tasks import task_of
 from .types import Ingredient, Recipe
 
 
@@ -108,7 +107,7 @@ def compare(
     return compare_models(
         entries,
         bound,
-        task=task_of(candidates[0].config, task) if any(isinstance(e, Evaluator) for e in bound.values()) else task,
+        task=task,
         ensembles=ensembles,
         selected_on={item.get(key) for item in seen for key in ("fingerprint", "inputs")} - {None},
         alone={name: score.rank_key for soup in named.values() for name, score in soup.scores.items()},

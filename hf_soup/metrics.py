@@ -271,7 +271,7 @@ def _foreign(metric: evaluate.EvaluationModule, identity: str | None = None) -> 
             raise RecipeError(f"{ours} cannot be combined, for it takes {takes}: give metric=[..., {ours!r}].")
 
     def compute(said: Predictions) -> dict[str, float]:
-        words = said.kind == "classes" and len(said.rows) != len(set(said.rows.tolist()))
+        words = said.kind == "classes" and len(said.rows) != said.examples
         takes = "texts" if said.texts else "tags" if words else "decisions"
         references, predictions = metric_inputs(said, takes)
         try:

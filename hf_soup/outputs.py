@@ -54,6 +54,11 @@ class Predictions(NamedTuple):
     texts: tuple[str, ...] = ()
     references: tuple[str, ...] = ()
 
+    @property
+    def examples(self) -> int:
+        """How many rows of the data set these items are of."""
+        return len(set(self.rows.tolist()))
+
     def take(self, rows: np.ndarray) -> Predictions:
         """The items of some rows, which may repeat: row `rows[i]` of these is row `i` of the result."""
         import numpy as np
@@ -95,6 +100,12 @@ def decisions(said: Predictions) -> np.ndarray:
     if said.kind == "classes":
         return said.logits.argmax(axis=-1)
     return (said.logits > 0).astype(said.labels.dtype) if said.kind == "labels" else said.logits
+
+
+def right(said: Predictions) -> np.ndarray:
+    """Which items are right, all labels of an example together; bool of shape `(items,)`."""
+    agree = decisions(said) == said.labels
+    return agree.all(axis=1) if said.kind == "labels" else agree
 
 
 def losses(said: Predictions) -> np.ndarray:

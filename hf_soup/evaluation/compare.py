@@ -18,7 +18,7 @@ from ..calibration import calibrate, fit_temperature, with_temperature
 from ..errors import EvaluationError, RecipeError
 from ..lookup import load_module
 from ..metrics import BUILT_IN, Metric
-from ..outputs import Predictions, decisions
+from ..outputs import Predictions, right
 from ..types import Score
 from .cache import cached_predictions
 from .comparison import (
@@ -317,10 +317,10 @@ def _rows(entries: Sequence[Entry], found: Mapping[str, Measured], kinds: Mappin
             Row(
                 name,
                 kinds.get(name, "ensemble"),
-                {part: one.scores[part] for part in one.scores},
+                one.scores,
                 len(run),
                 sum(member.parameters for member in run),
-                None if test is None else 1000 * test.seconds / max(len(set(test.rows.tolist())), 1),
+                None if test is None else 1000 * test.seconds / max(test.examples, 1),
                 {} if name == ENSEMBLES["vote"] else _calibrated(one.said),
                 one.weights,
             )
@@ -372,12 +372,11 @@ def _differences(
 
 def _test(a: Predictions | None, b: Predictions | None) -> float | None:
     """McNemar's p where each example is right or wrong as a whole."""
-    if a is None or b is None or a.kind not in ("classes", "labels") or len(a.rows) != len(set(a.rows.tolist())):
+    if a is None or b is None or a.kind not in ("classes", "labels") or len(a.rows) != a.examples:
         return None
-    right = [decisions(said) == said.labels for said in (a, b)]
-    return mcnemar(*(each.all(axis=1) if each.ndim == 2 else each for each in right))
+    return mcnemar(right(a), right(b))
 
 
 def _size(part: str, found: Mapping[str, Measured]) -> int:
     said = next(iter(found.values())).said.get(part)
-    return 0 if said is None else len(set(said.rows.tolist()))
+    return 0 if said is None else said.examples

@@ -151,7 +151,7 @@ class Evaluator:
             higher is not False,
             self.split,
             self.rows.fingerprint,
-            len(set(said.rows.tolist())),
+            said.examples,
             values,
         )
 

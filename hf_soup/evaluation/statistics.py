@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from ..calibration import BINS
 from ..metrics import Metric, metric_inputs
-from ..outputs import Predictions, decisions, losses, probabilities
+from ..outputs import Predictions, decisions, losses, probabilities, right
 from .comparison import Interval
 
 
@@ -71,9 +71,7 @@ def resampled(
         parts = np.split(totals, np.cumsum(width)[:-1], axis=1)
         with np.errstate(divide="ignore", invalid="ignore"):  # a resample without a class, say
             spread = np.stack([one.value(part) for one, part in zip(sums, parts, strict=True)])
-        if (
-            name == "ece"
-        ):  # more noise is more error: resamples are biased upwards, which tells nothing of the estimate
+        if name == "ece":  # noise looks like error, so resamples lie too high, which says nothing of the estimate
             values = np.array([[metric.compute(said)[name]] for said in members])
             spread = np.maximum(spread - spread.mean(axis=1, keepdims=True) + values, 0)
         return spread
@@ -155,12 +153,6 @@ def _per_row(said: Predictions, items: np.ndarray) -> np.ndarray:
     return np.add.reduceat(items.astype(np.float64), starts, axis=0)
 
 
-def _right(said: Predictions) -> np.ndarray:
-    """Which items are right, all labels of an example together."""
-    right = decisions(said) == said.labels
-    return right.all(axis=1) if said.kind == "labels" else right
-
-
 def _squares(said: Predictions) -> np.ndarray:
     """Brier score of each example."""
     import numpy as np
@@ -181,7 +173,7 @@ def _exp(means: np.ndarray) -> np.ndarray:
 
 
 _MEANS = {
-    "accuracy": (_right, _identity),
+    "accuracy": (right, _identity),
     "loss": (losses, _identity),
     "nll": (losses, _identity),
     "mse": (losses, _identity),
@@ -233,7 +225,7 @@ def _bins(said: Predictions) -> Sums:
     p = probabilities(said)
     confidence = p.max(axis=1)
     bins = np.clip(np.searchsorted(np.linspace(0, 1, BINS + 1), confidence, side="right") - 1, 0, BINS - 1)
-    gaps = np.eye(BINS)[bins] * (confidence - _right(said))[:, None]
+    gaps = np.eye(BINS)[bins] * (confidence - right(said))[:, None]
     columns = _per_row(said, np.concatenate([gaps, np.ones((len(gaps), 1))], axis=1))
     return Sums(columns, lambda sums: np.abs(sums[..., :-1]).sum(-1) / sums[..., -1])
 

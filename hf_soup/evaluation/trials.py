@@ -130,9 +130,7 @@ def bind_evaluator(
     """
     import datasets
 
-    if isinstance(evaluator, (str, os.PathLike)):
-        evaluator = Evaluator(os.fspath(evaluator), split=split)
-    elif isinstance(evaluator, datasets.Dataset):
+    if isinstance(evaluator, (str, os.PathLike, datasets.Dataset)):
         evaluator = Evaluator(evaluator, split=split)
     if isinstance(evaluator, Evaluator):
         asked = {"metric": metric, "higher_is_better": higher_is_better}
@@ -183,9 +181,7 @@ def as_score(value: Any, metric: str | None = None, higher_is_better: bool = Tru
             f"the evaluator returned {value!r}; it has to return a Score, a number, or a dict of numbers."
         )
     if metric is None and len(values) != 1:
-        raise EvaluationError(
-            f"the evaluator returned {', '.join(values) or 'nothing'}: say with metric= which selects."
-        )
+        raise EvaluationError(f"the evaluator returned {', '.join(values)}: say with metric= which selects.")
     name = metric if several and metric is not None else next(iter(values))
     if name not in values:
         raise EvaluationError(f"the evaluator returned no {name!r}, which is to select{did_you_mean(name, values)}")
