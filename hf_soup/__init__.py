@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .evaluation.evaluator import Evaluator
     from .outputs import Predictions
     from .recipes import load_recipe
+    from .selection import Selection
     from .soup import Soup
     from .training.sweep import Run, Sweep, load_sweep
     from .types import Ingredient, Recipe, Score
@@ -56,6 +57,7 @@ _HOME = {
     "Evaluator": "evaluation.evaluator",
     "Predictions": "outputs",
     "load_recipe": "recipes",
+    "Selection": "selection",
     "Soup": "soup",
     "Run": "training.sweep",
     "Sweep": "training.sweep",

@@ -12,13 +12,16 @@ from .checkpoints.checkpoint import Checkpoint
 from .checkpoints.modules import Module, list_modules, names_without
 from .checkpoints.pieces import check_device
 from .checkpoints.relation import relate
-from .checkpoints.source import open_all, open_base, open_checkpoint
+from .checkpoints.source import as_ingredient, open_all, open_base, open_checkpoint
 from .data import load_data
 from .errors import IngredientError, RecipeError, did_you_mean
+from .evaluation.binding import bind_evaluator, bind_training
 from .evaluation.evaluator import Evaluator
-from .evaluation.trials import ModelTrials, NoTrials, bind_evaluator, bind_training
+from .evaluation.trials import ModelTrials, NoTrials
 from .lookup import asks_for, choices, load_function, parameters
 from .merging.plan import bind_method
+from .parallel import check_executor
+from .selecting import select
 from .soup import Soup
 from .training.sweep import Sweep, run_sweep
 from .types import Recipe, plain
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PretrainedConfig
 
-    from .evaluation.trials import Evaluation
+    from .evaluation.binding import Evaluation
 
 
 def check(
@@ -109,6 +112,9 @@ def merge(
     evaluator: Evaluation | None = None,
     metric: Any = None,
     higher_is_better: bool | None = None,
+    folds: int | None = None,
+    holdout: float | None = None,
+    executor: str = "local",
     batchnorm_data: Evaluator | Dataset | str | None = None,
     base_model: Any = None,
     dtype: str = "auto",
@@ -131,7 +137,8 @@ def merge(
         method (`str`, *optional*, defaults to `"linear"`):
             How the tensors of one name combine.
         strategy (`str`, *optional*):
-            Who goes in: `"uniform"`, `"greedy"`. Excludes `weights`.
+            Who goes in, such as `"greedy"`; `hf-soup strategies` lists them. `"weighted"` takes `weights`, the others
+            find them.
         evaluator ([`Evaluator`], `datasets.Dataset`, `str` or `Callable`, *optional*):
             Scores models on validation data, for strategies that choose. A function of a model returns a number or a
             dict of them, so that any harness can steer.
@@ -139,15 +146,23 @@ def merge(
             What to choose by, as of [`Evaluator`]; where the evaluator is a function, which value of its dict.
         higher_is_better (`bool`, *optional*):
             Direction of what is chosen by; known of built-in metrics, `True` by default of others.
+        folds (`int`, *optional*):
+            Search as many times on all folds of validation but one, and tell what the choice scores on the fold left
+            out; the soup itself is chosen on all.
+        holdout (`float`, *optional*):
+            Which part of validation the search does not see; how much better the soup looks on the rest is told.
+        executor (`str`, *optional*, defaults to `"local"`):
+            Where trials run that do not depend on each other: `"local"`, one after the other, or `"ray"`.
         batchnorm_data ([`Evaluator`], `datasets.Dataset` or `str`, *optional*):
             Training data, of which the `train` split is taken: if the models have BatchNorm, the running statistics of
             every average are estimated again on it, as the recipe then says.
         base_model (*optional*):
-            What the ingredients were fine-tuned from, for methods that need it; a [`Sweep`] knows its own.
+            What the ingredients were fine-tuned from, for methods and strategies that need it; a [`Sweep`] knows its
+            own.
         dtype (`str`, *optional*, defaults to `"auto"`):
             Of the soup, such as `"bfloat16"`; `"auto"` is the widest among the ingredients.
         seed (`int`, *optional*, defaults to 0):
-            For methods that draw random numbers.
+            For methods and strategies that draw random numbers, and for folds.
         align_labels (`bool`, *optional*, defaults to `False`):
             Permute the heads of ingredients that have the same labels in another order; the recipe records it.
         device (`str`, *optional*, defaults to `"cpu"`):
@@ -169,18 +184,27 @@ def merge(
     """
     find_strategy, for_method, for_strategy = share_out(method, strategy, params)
     if weights is not None and strategy is not None:
-        raise RecipeError(f'give either weights or a strategy: strategy="{strategy}" finds the weights itself.')
+        if "weights" not in parameters(find_strategy):
+            raise RecipeError(f'give either weights or a strategy: strategy="{strategy}" finds the weights itself.')
+        for_strategy["weights"], weights = plain(weights), None
     if evaluator is not None and strategy is None:
         raise RecipeError('an evaluator is for a strategy that chooses by it: add strategy="greedy".')
+    if evaluator is None and (folds is not None or holdout is not None):
+        raise RecipeError("folds and holdout are of validation: add a strategy and evaluator=hf_soup.Evaluator(data).")
+    check_executor(executor)
     if evaluator is None and (metric is not None or higher_is_better is not None):
         raise RecipeError("a metric is what an evaluator scores by: add evaluator=hf_soup.Evaluator(data).")
     check_device(device)
     candidates = open_all(ingredients, config=config, allow_pickle=allow_pickle)
     alignments = label_orders(candidates) if align_labels else {}
-    if base_model is None and _needs_base(method):
+    needs_base = asks_for(find_strategy, "base")
+    if base_model is None and (_needs_base(method) or needs_base):
         base_model = getattr(ingredients, "base_model", None)  # a sweep knows what its runs started from
     base = open_base(base_model, candidates[0], allow_pickle=allow_pickle) if base_model is not None else None
-
+    if needs_base:
+        if base is None:
+            raise RecipeError(f'strategy="{strategy}" needs what the ingredients were fine-tuned from: base_model=...')
+        base = as_ingredient(base, candidates[0], [item.name for item in candidates])
     training = bind_training(batchnorm_data, candidates)
 
     def complete(recipe: Recipe) -> Recipe:
@@ -206,21 +230,26 @@ def merge(
     if strategy is None:
         return soup
     by_name = {item.name: item for item in candidates}
-    selection: dict[str, Any] = {"strategy": strategy, "params": for_strategy}
+    selection: dict[str, Any] = {"strategy": strategy, "params": dict(for_strategy)}
+    given = {"base": base.ingredient} if needs_base else {}
+    given |= {"seed": seed} if asks_for(find_strategy, "seed") else {}
     if evaluator is None:
-        recipe = complete(find_strategy(everything.ingredients, NoTrials(), **for_strategy))
+        recipe = complete(find_strategy(everything.ingredients, NoTrials(), **for_strategy, **given))
     else:
         bound = bind_evaluator(evaluator, candidates, metric=metric, higher_is_better=higher_is_better)
-        trials = ModelTrials(by_name, bound, complete, base, device=device, batchnorm=training)
+        where = {"device": device, "batchnorm": training, "executor": executor}
+        trials = ModelTrials(by_name, bound, complete, base, **where)
         try:
-            recipe = complete(find_strategy(everything.ingredients, trials, **for_strategy))
+            worth = {"folds": folds, "holdout": holdout, "seed": seed}
+            recipe = select(find_strategy, everything.ingredients, trials, {**for_strategy, **given}, **worth)
             final = trials.score(recipe)
         finally:
             trials.close()
+        recipe = complete(recipe)
         selection |= {"metric": final.metric, "higher_is_better": final.higher_is_better, "split": final.split}
-        selection |= {"score": final.value, "dataset": bound.described() if isinstance(bound, Evaluator) else {}}
+        selection |= {"dataset": bound.described() if isinstance(bound, Evaluator) else {}}
     recipe = replace(recipe, selection=selection | recipe.selection)
-    items = [by_name[name] for name in recipe.names]
+    items = [base if base and name == base.name else by_name[name] for name in recipe.names]
     return Soup(recipe, items, base=base, candidates=candidates, device=device, batchnorm=training)
 
 
@@ -242,10 +271,16 @@ def cook_recipe(recipe: Recipe, *, candidates: Sequence[Checkpoint] | None = Non
         [`IngredientError`]: if an ingredient is gone.
     """
     bind_method(recipe)
-    opened = open_all(recipe.ingredients, allow_pickle=allow_pickle)
+    name = recipe.base_inside
+    tuned = [item for item in recipe.ingredients if item.name != name] or recipe.ingredients
+    opened = open_all(tuned, allow_pickle=allow_pickle)
     base = None
-    if recipe.base_model and _needs_base(recipe.method):
+    if recipe.base_model and (_needs_base(recipe.method) or name):
         base = open_base(recipe.base_model, opened[0], allow_pickle=allow_pickle)
+    if name:  # a point on the way from it
+        found = {item.name: item for item in opened}
+        among = replace(as_ingredient(base, opened[0], ()), ingredient=base.ingredient)
+        opened = [among if item.name == name else found[item.name] for item in recipe.ingredients]
     return Soup(recipe, opened, base=base, candidates=candidates)
 
 
@@ -338,7 +373,7 @@ def share_out(
             raise RecipeError(f'{what} a parameter "{name}"{did_you_mean(name, {**known[0], **known[1]})}')
         for function, of_one in zip(functions, known, strict=True):
             allowed = choices(of_one[name], function) if name in of_one else ()
-            if allowed and value not in allowed:
+            if allowed and value not in (*allowed, of_one[name].default):
                 raise RecipeError(f'"{name}" is one of {", ".join(map(repr, allowed))}, not {value!r}.')
     for_method, for_strategy = ({k: plain(params[k]) for k in params if k in of_one} for of_one in known)
     return functions[1], for_method, for_strategy

@@ -32,6 +32,9 @@ class Group(click.Group):
             return super().invoke(ctx)
         except SoupError as error:
             raise click.ClickException(str(error)) from None
+        except KeyboardInterrupt:
+            click.echo("Interrupted. What is whole is kept: the same command goes on from there.", err=True)
+            sys.exit(130)
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 119})
@@ -88,20 +91,55 @@ def output_options(command: Callable) -> Callable:
 
 
 def plugin_options(command: Callable) -> Callable:
-    """One option for each parameter of each method and strategy; what is not given keeps its default."""
+    """One option for each parameter of methods and strategies, which several may share; what is not given keeps its
+    default.
+    """
+    found: dict[str, list[tuple[str, Callable]]] = {}
     for kind in ("strategy", "method"):
-        for name in reversed(names(kind)):
+        for name in names(kind):
             function = load_function(kind, name)
-            for parameter in reversed(parameters(function).values()):
-                if isinstance(parameter.default, bool):
-                    flag, option_type = f"--{parameter.name}/--no-{parameter.name}", bool
-                else:
-                    allowed = choices(parameter, function)
-                    option_type = click.Choice(allowed) if allowed else type(parameter.default)
-                    flag = f"--{parameter.name.replace('_', '-')}"
-                text = f"[{kind} {name}] {_help(function, parameter)}"
-                command = click.option(flag, parameter.name, type=option_type, default=None, help=text)(command)
+            for parameter in parameters(function):
+                found.setdefault(parameter, []).append((name, function))
+    for name, users in reversed(found.items()):
+        if name != "weights":  # the merge has these itself
+            command = _plugin_option(name, users)(command)
     return command
+
+
+def _plugin_option(name: str, users: list[tuple[str, Callable]]) -> Callable:
+    function = users[0][1]
+    parameter = parameters(function)[name]
+    text = f"[{', '.join(user for user, _ in users)}] {_help(function, parameter)}"
+    flag = f"--{name.replace('_', '-')}"
+    if isinstance(parameter.default, bool):
+        return click.option(f"{flag}/--no-{name.replace('_', '-')}", name, default=None, help=text)
+    allowed = list(dict.fromkeys(choice for _, f in users for choice in choices(parameters(f)[name], f)))
+    if allowed:
+        return click.option(flag, name, type=click.Choice(allowed), default=None, help=text)
+    hint = str(parameter.annotation)
+    if hint.startswith("Sequence["):
+        each = float if "float" in hint else str
+        return click.option(flag, name, type=_List(each), default=None, help=text)
+    option_type = next(kind for word, kind in (("int", int), ("float", float), ("str", str)) if word in hint)
+    return click.option(flag, name, type=option_type, default=None, help=text)
+
+
+class _List(click.ParamType):
+    """Values with commas between them."""
+
+    name = "LIST"
+
+    def __init__(self, each: type):
+        self._each = each
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> list[Any]:
+        """`0,0.5,1` -> a list."""
+        if not isinstance(value, str):
+            return value
+        try:
+            return [self._each(item.strip()) for item in value.split(",")]
+        except ValueError:
+            self.fail(f"{value!r}: write numbers with commas between them.", param, ctx)
 
 
 def example_options(command: Callable) -> Callable:
@@ -154,12 +192,16 @@ allow_pickle_option = click.option(
 @click.option("--data", help="Data to choose by: a folder with files named for their split, or a Hub data set.")
 @click.option("--split", default="validation", show_default=True, help="Which part of --data.")
 @click.option("--metric", help="What to choose by; the task's own by default.")
+@click.option("--folds", type=int, help="Search so many times on all folds but one: what is the choice worth?")
+@click.option("--holdout", type=float, help="Part of --data that the search does not see, to score the choice on.")
+@click.option("--executor", default="local", show_default=True, help="Where independent trials run: local or ray.")
 @example_options
 @click.option(
     "--batchnorm-data", help="Training data (its train split) to estimate BatchNorm again on, if there is any."
 )
 @click.option("--base-model", help="What the ingredients were fine-tuned from, for methods that need it.")
 @click.option("--dtype", default="auto", show_default=True, help="Of the soup: bfloat16, float16, float32 ...")
+@click.option("--seed", default=0, show_default=True, help="Of what methods and strategies draw at random.")
 @allow_pickle_option
 @click.option("--align-labels", is_flag=True, help="Permute heads whose labels are in another order.")
 @click.option("--device", default="cpu", show_default=True, help="Where to average: cpu, cuda ...")
@@ -185,6 +227,8 @@ def merge_command(
     hf-soup merge run1 run2 run3 -o soup
     hf-soup merge run1 run2 -w 2,1 -w classifier=1,0 -o soup
     hf-soup merge runs/run-* --strategy greedy --data my_data -o soup
+
+    `hf-soup strategies` and `hf-soup methods` list what there is. An option below names in brackets who takes it.
     """
     import hf_soup
     from hf_soup.checkpoints.writer import refuse_target
@@ -338,6 +382,27 @@ def cook_command(file: str, output: str | None, form: str, **options: Any) -> No
     _show(form, data["folder"], data, "\n\n".join(filter(None, parts)))
 
 
+def _list_command(kind: str, plural: str, title: str) -> None:
+    @main.command(plural, help=f"List the {plural}: {title}.")
+    @output_options
+    def command(form: str) -> None:
+        found = []
+        for name in names(kind):
+            function = load_function(kind, name)
+            help_line = (inspect.getdoc(function) or "").splitlines()[0]
+            found.append({kind: name, "does": help_line, "parameters": list(parameters(function))})
+        width = max(map(len, names(kind))) + 2
+        lines = []
+        for item in found:
+            lines.append(f"{item[kind]:<{width}}{item['does']}")
+            lines += [" " * width + "takes " + ", ".join(item["parameters"])] if item["parameters"] else []
+        _show(form, "\n".join(names(kind)), found, "\n".join(lines))
+
+
+_list_command("strategy", "strategies", "who goes into a soup, and with what weight")
+_list_command("method", "methods", "how the tensors of one name combine")
+
+
 @main.command("modules")
 @click.argument("ingredient")
 @allow_pickle_option
@@ -407,18 +472,16 @@ def _described(soup: Any) -> dict[str, Any]:
 
 
 def _trial_table(soup: Any) -> str:
-    """Who was tried, and why each was kept or not; without trials, who went in with what weight."""
-    trials = soup.recipe.selection.get("trials")
-    if not trials:
-        rows = soup.recipe.rows
-        head = ["ingredient", *[f"weight of {prefix or 'the rest'}" if len(rows) > 1 else "weight" for prefix in rows]]
-        return align(
-            [head, *[[n, *[f"{row[i]:g}" for row in rows.values()]] for i, n in enumerate(soup.recipe.names)]]
-        )
-    head = ["candidate", "alone", "soup with it", "kept", "why"]
-    lines = [
-        [t["candidate"], f"{t['alone']:.4f}", f"{t['soup']:.4f}", "yes" if t["kept"] else "no", t["reason"]]
-        for t in trials
-    ]
-    selection = soup.recipe.selection
-    return f"{selection['strategy']}, by {selection['metric']} on {selection['split']}\n\n" + align([head, *lines])
+    """What was tried, and why it was kept or not; and who went in with what weight, where these differ."""
+    rows, selection = soup.recipe.rows, soup.selection
+    named = [f"weight of {prefix or 'the rest'}" if len(rows) > 1 else "weight" for prefix in rows]
+    weights = align(
+        [
+            ["ingredient", *named],
+            *[[n, *[f"{row[i]:.4g}" for row in rows.values()]] for i, n in enumerate(soup.recipe.names)],
+        ]
+    )
+    if not selection or not selection.trials:
+        return weights
+    alike = len({weight for row in rows.values() for weight in row}) == 1
+    return selection.table() + ("" if alike else f"\n\n{weights}")

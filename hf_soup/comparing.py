@@ -12,10 +12,12 @@ from .checkpoints.checkpoint import Checkpoint
 from .checkpoints.hub import fetch
 from .checkpoints.source import open_all, open_checkpoint
 from .errors import RecipeError
+from .evaluation.binding import bind_evaluator, bind_training
 from .evaluation.compare import Entry, compare_models
 from .evaluation.comparison import TEST, VALIDATION, Comparison
 from .evaluation.evaluator import Evaluator
-from .evaluation.trials import bind_evaluator, bind_training, cook_in_memory, estimate_again, lasting_fingerprint
+from .evaluation.tasting import estimate_again, lasting_fingerprint
+from .merging.in_memory import cook_in_memory
 from .merging.plan import make_plan
 from .recipes import RECIPE_FILE, load_recipe
 from .soup import Soup
@@ -25,7 +27,7 @@ from .types import Ingredient, Recipe
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from .evaluation.trials import Evaluation
+    from .evaluation.binding import Evaluation
 
 UNIFORM = "uniform soup"
 

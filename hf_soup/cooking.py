@@ -23,7 +23,7 @@ from .data import hash_rows, load_data
 from .errors import DataError, RecipeError
 from .evaluation.comparison import TEST, VALIDATION, Comparison
 from .evaluation.evaluator import Evaluator
-from .lookup import load_module
+from .lookup import chooses, load_module
 from .merging.plan import check_dtype
 from .metrics import load_metrics
 from .recipes import RECIPE_FILE, CookFile, Data, is_recipe, load_cook_file, load_recipe, read_yaml
@@ -147,10 +147,10 @@ def _load_sets(plan: CookFile) -> dict[str, Dataset]:
     data = plan.data
     if data is None:
         return {}
-    chooses = plan.merge is not None and plan.merge.strategy not in (None, "uniform")
+    choosing = plan.merge is not None and chooses(plan.merge.strategy)
     splits = {PRETRAIN: plan.pretrain.data} if plan.pretrain else {}
     splits |= {TRAIN: data.train} if plan.sweep else {}
-    splits |= {VALIDATION: data.validation} if plan.sweep or plan.compare or chooses else {}
+    splits |= {VALIDATION: data.validation} if plan.sweep or plan.compare or choosing else {}
     splits |= {TEST: data.test} if plan.compare else {}
     sets = {name: load_data(data.path, name=data.name, split=split) for name, split in splits.items()}
     for name, part in data.shifted.items() if plan.compare else ():
@@ -189,7 +189,7 @@ def _with_training(
 def _merge(plan: CookFile, sets: Mapping[str, Dataset], ingredients: Any, allow_pickle: bool) -> Soup:
     options = dataclasses.asdict(plan.merge)
     metric, params = options.pop("metric"), options.pop("params")
-    if options["strategy"] not in (None, "uniform"):
+    if chooses(options["strategy"]):
         options["evaluator"] = _evaluator(plan, sets, VALIDATION, metric)
     base = None if plan.sweep else plan.base_model  # a sweep knows what its runs started from, head included
     training = _evaluator(plan, sets, TRAIN, None) if TRAIN in sets else None

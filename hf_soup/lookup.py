@@ -17,7 +17,8 @@ from .errors import RecipeError, did_you_mean
 
 
 FOLDERS = {"method": "methods", "strategy": "strategies", "task": "tasks"}
-GIVEN = ("base", "out", "rng")  # what a method asks for by name and is given, so no parameter of a recipe
+# what a method or strategy asks for by name and is given, so no parameter of a recipe
+GIVEN = ("base", "out", "rng", "seed")
 OTHER = {"method": "strategy", "strategy": "method"}
 
 
@@ -79,12 +80,22 @@ def asks_for(function: Callable[..., Any], name: str) -> bool:
     return name in inspect.signature(function).parameters
 
 
+def chooses(strategy: str | None) -> bool:
+    """Whether a strategy asks for scores, so that it needs an evaluator; one without a name is uniform.
+
+    Raises:
+        [`RecipeError`]: if there is none of that name.
+    """
+    return strategy is not None and getattr(load_function("strategy", strategy), "scores", True)
+
+
 def choices(parameter: inspect.Parameter, function: Callable[..., Any]) -> tuple[Any, ...]:
     """What a parameter may be where its type is a `Literal`, else nothing."""
     hint = parameter.annotation
     if isinstance(hint, str):  # the other annotations of a function may name what only type checkers import
         hint = eval(hint, function.__globals__) if hint.startswith("Literal") else None
-    return typing.get_args(hint) if typing.get_origin(hint) is Literal else ()
+    within = [hint, *typing.get_args(hint)]  # of `Literal[...] | None` the first part
+    return next((typing.get_args(item) for item in within if typing.get_origin(item) is Literal), ())
 
 
 def check_params(params: Mapping[str, Any], known: Mapping[str, Any], what: str) -> None:

@@ -150,6 +150,11 @@ class Metric:
     needs_texts: bool = False
     identity: str | None = None
 
+    @property
+    def counts(self) -> bool:
+        """Whether it is the share of items that are right, so that a part of them bounds it."""
+        return self.identity == "accuracy"
+
 
 def load_metric(name: str) -> evaluate.Metric:
     """One of our own metrics for other programs, as an `evaluate.Metric`.

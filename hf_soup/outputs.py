@@ -18,6 +18,7 @@ from .errors import EvaluationError
 if TYPE_CHECKING:
     import numpy as np
 
+ARRAYS = ("logits", "labels", "rows")
 KINDS = ("classes", "labels", "values", "tokens")
 
 
@@ -122,6 +123,32 @@ def losses(said: Predictions) -> np.ndarray:
     if said.kind == "labels":
         return -np.mean(special.log_expit(np.where(said.labels > 0, logits, -logits)), axis=-1)
     return np.square(logits - said.labels) if said.kind == "values" else -logits
+
+
+def disagreement(a: Predictions, b: Predictions) -> float:
+    """How differently two models decide: the share of items with another decision, of values the root mean square
+    difference, of tokens that of the log-probabilities.
+
+    Raises:
+        [`EvaluationError`]: if they did not see the same examples.
+    """
+    import numpy as np
+
+    same_examples([a, b])
+    if a.kind in ("values", "tokens"):
+        return float(np.sqrt(np.square(a.logits.astype(np.float64) - b.logits).mean()))
+    differ = decisions(a) != decisions(b)
+    return float((differ.any(axis=1) if a.kind == "labels" else differ).mean())
+
+
+def joined(parts: Sequence[Predictions]) -> Predictions:
+    """Predictions on different rows as one, in the order of the data set."""
+    import numpy as np
+
+    logits, labels, rows = (np.concatenate([getattr(part, key) for part in parts]) for key in ARRAYS)
+    order = np.argsort(rows, kind="stable")
+    seconds = sum(part.seconds for part in parts)
+    return parts[0]._replace(logits=logits[order], labels=labels[order], rows=rows[order], seconds=seconds)
 
 
 def same_examples(members: Sequence[Predictions]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import MissingExtraError
@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 COLORS = {"ingredient": "#999999", "chosen": "#E69F00", "uniform": "#56B4E9", "soup": "#009E73", "ensemble": "#CC79A7"}
 MARKERS = {"ingredient": "o", "chosen": "D", "uniform": "v", "soup": "sP*h", "ensemble": "^<>X"}  # of one kind in turn
+STATES = {  # of a trial: label, marker, colour
+    "alone": ("an ingredient alone", "o", "#999999"),
+    "kept": ("kept", "s", "#009E73"),
+    "rejected": ("rejected", "o", "#D55E00"),
+    "stopped": ("stopped early: at most this", "v", "#D55E00"),
+}
 NOMINAL = "#0072B2"  # lines that models are compared with
 
 
@@ -78,6 +84,75 @@ class Curve(NamedTuple):
     confidence: Sequence[float]
     accuracy: Sequence[float]
     count: Sequence[int]
+
+
+class Tried(NamedTuple):
+    """One trial of a search.
+
+    Args:
+        x (`float`):
+            Its place.
+        value (`float`):
+            Its score, or what it could be at most.
+        state (`str`):
+            A key of `STATES`.
+        low (`float`, *optional*), high (`float`, *optional*):
+            The interval of its difference from the soup before, around its score.
+    """
+
+    x: float
+    value: float
+    state: str
+    low: float | None = None
+    high: float | None = None
+
+
+def plot_search(tried: Sequence[Tried], *, metric: str, where: str, lines: Mapping[str, float], title: str) -> Figure:
+    """A search: the score of each trial, whether it was kept, and what it is to be compared with as lines.
+
+    Args:
+        tried (`Sequence[Tried]`):
+            At least one.
+        metric (`str`):
+            Label of the y axis.
+        where (`str`):
+            Label of the x axis.
+        lines (`Mapping[str, float]`):
+            Scores to compare with, by name.
+        title (`str`):
+            What the figure shows, best as a finding.
+
+    Returns:
+        `matplotlib.figure.Figure`
+
+    Raises:
+        [`MissingExtraError`]: if matplotlib is not installed.
+    """
+    figure, axes = _figure(7.2, 5.0, title)
+    for state, (label, marker, color) in STATES.items():
+        mine = [one for one in tried if one.state == state]
+        if not mine:
+            continue
+        axes.plot(
+            *zip(*[(one.x, one.value) for one in mine], strict=True),
+            linestyle="",
+            marker=marker,
+            color=color,
+            markerfacecolor="white" if state in ("rejected", "stopped") else color,
+            label=label,
+            zorder=3,
+        )
+        sure = [one for one in mine if one.low is not None and one.high is not None]
+        low, high = [one.low for one in sure], [one.high for one in sure]
+        axes.vlines([one.x for one in sure], low, high, color=color, linewidth=0.8)
+    styles = ("--", COLORS["chosen"]), ("-.", COLORS["uniform"]), (":", COLORS["ensemble"])
+    for (name, value), (style, color) in zip(lines.items(), itertools.cycle(styles)):
+        axes.axhline(value, linestyle=style, color=color, linewidth=1.2, label=f"{name} {value:.4f}")
+    axes.set_xlabel(where)
+    axes.set_ylabel(f"{metric}\n(bars: 95 % interval of the difference)")
+    axes.grid(axis="y", color="#eeeeee")
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    return figure
 
 
 def plot_scores(points: Sequence[Point], *, metric: str, title: str) -> Figure:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from .errors import RecipeError, did_you_mean
+from .lookup import chooses
 from .types import Ingredient, Recipe, plain
 
 
@@ -93,7 +94,11 @@ class MergeStage:
     weights: list[float] | dict[str, list[float]] | None = None
     metric: str | None = None
     dtype: str = "auto"
+    seed: int = 0
     align_labels: bool = False
+    folds: int | None = None
+    holdout: float | None = None
+    executor: str = "local"
     params: dict[str, Any] = field(default_factory=dict)
 
     __pydantic_config__ = _STRICT
@@ -147,9 +152,9 @@ class CookFile:
             raise RecipeError(
                 "a `sweep` needs either a `base_model` or a `pretrain` section that makes one, and not both."
             )
-        if self.merge and self.merge.weights is not None and self.merge.strategy is not None:
+        if self.merge and self.merge.weights is not None and self.merge.strategy not in (None, "weighted"):
             raise RecipeError("`merge` has either `weights` or a `strategy` that finds them, and not both.")
-        strategic = self.merge is not None and self.merge.strategy not in (None, "uniform")
+        strategic = self.merge is not None and chooses(self.merge.strategy)
         wanting = [name for name in ("sweep", "pretrain", "compare") if getattr(self, name) is not None]
         if (wanting or strategic) and self.data is None:
             raise RecipeError(f"`{(wanting or ['merge.strategy'])[0]}` needs a `data` section.")

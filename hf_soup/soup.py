@@ -21,12 +21,14 @@ from .checkpoints.relation import unrelated_heads
 from .checkpoints.writer import as_output_error, refuse_target, staged_folder, weight_files
 from .errors import IngredientError
 from .evaluation.comparison import PICTURES, Comparison
-from .evaluation.trials import cook_in_memory, estimate_again, output_config
+from .evaluation.tasting import estimate_again
 from .hub.card import render_card
 from .hub.push import push_folder
 from .merging.blend import BASE, blend, file_digests
+from .merging.in_memory import cook_in_memory, output_config
 from .merging.plan import Plan, make_plan
 from .recipes import RECIPE_FILE, dump_recipe
+from .selection import Selection
 from .types import Recipe, Score
 from .version import versions
 
@@ -133,15 +135,14 @@ class Soup:
         return found
 
     @property
+    def selection(self) -> Selection | None:
+        """How it was chosen: a row for each trial, `.table()`, `.plot()`; `None` where nobody chose."""
+        return Selection.of(self.recipe)
+
+    @property
     def scores(self) -> dict[str, Score]:
         """Validation score of each candidate alone, where a strategy has scored them."""
-        selection = self.recipe.selection
-        return {
-            trial["candidate"]: Score(
-                selection["metric"], trial["alone"], selection.get("higher_is_better", True), selection["split"]
-            )
-            for trial in selection.get("trials", [])
-        }
+        return self.selection.scores if self.selection else {}
 
     def save_pretrained(
         self, save_directory: str | os.PathLike, *, max_shard_size: int | str = "50GB", overwrite: bool = False

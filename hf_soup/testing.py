@@ -16,12 +16,13 @@ from .evaluation.evaluator import Evaluator
 from .lookup import asks_for, parameters
 from .metrics import BUILT_IN
 from .outputs import KINDS, Predictions, losses
-from .types import Ingredient, Recipe, Score
+from .types import Bar, Gradient, Ingredient, Recipe, Rejected, Score
 
 
 if TYPE_CHECKING:
     from types import ModuleType
 
+    import numpy as np
     from datasets import Dataset
     from transformers import PreTrainedModel
 
@@ -138,24 +139,109 @@ def tiny_images(rows: int = 60, classes: int = 3, seed: int = 0) -> Dataset:
 
 
 class FakeTrials:
-    """Trials without models: a function says what a recipe would score.
+    """Trials without models: a function says what a recipe would score, or on which examples it would be right.
 
     Args:
-        score (`Callable[[Recipe], float]`):
+        score (`Callable[[Recipe], float]`, *optional*):
             Of a recipe; only its ingredients and weights are there to see.
+        right (`Callable[[Recipe], np.ndarray]`, *optional*):
+            Instead: on which examples a recipe is right. Their share is the score, and with `beat` examples are asked
+            one after the other, those first that most ingredients get wrong.
         higher_is_better (`bool`, *optional*, defaults to `True`):
             Direction of the metric.
+        stop_early (`bool`, *optional*, defaults to `True`):
+            Whether a trial stops when it cannot reach its bar.
+        modules (`Sequence[str]`), heads (`Sequence[str]`), lacks (`Sequence[str]`):
+            The model's modules from the bottom up, its heads, and what a base model lacks.
+        examples (`int`, *optional*, defaults to 100):
+            How many there are, where `right` does not say it.
     """
 
-    def __init__(self, score: Callable[[Recipe], float], *, higher_is_better: bool = True):
-        self._score = score
-        self._higher = higher_is_better
+    def __init__(
+        self,
+        score: Callable[[Recipe], float] | None = None,
+        *,
+        right: Callable[[Recipe], np.ndarray] | None = None,
+        higher_is_better: bool = True,
+        stop_early: bool = True,
+        modules: Sequence[str] = ("embeddings", "encoder.layer.0", "encoder.layer.1", "classifier"),
+        heads: Sequence[str] = ("classifier",),
+        lacks: Sequence[str] = (),
+        examples: int = 100,
+    ):
+        self._score, self._right, self._higher, self._stop_early = score, right, higher_is_better, stop_early
+        self.modules, self.heads, self.lacks, self.examples = tuple(modules), tuple(heads), tuple(lacks), examples
+        self._wrong: Any = 0  # how many ingredients are wrong, example by example
         self.asked: list[Recipe] = []
+        self.passes = 0.0  # forward passes over all examples
 
-    def score(self, recipe: Recipe) -> Score:
+    def score(self, recipe: Recipe, beat: Bar | None = None) -> Score | Rejected:
         """What the function says, and remember that it was asked."""
         self.asked.append(recipe)
-        return Score("made_up", self._score(recipe), self._higher, split="validation")
+        if self._right is None:
+            self.passes += 1
+            return self._scored(self._score(recipe))
+        right = self._right(recipe)
+        if len(recipe.names) == 1:
+            self._wrong = self._wrong + ~right
+        elif beat is not None and self._stop_early:
+            order, needed = (-self._wrong).argsort(kind="stable"), beat.needed(len(right))
+            most = len(right) - (~right[order]).cumsum()  # after each example
+            if (most < needed).any():
+                after = int((most < needed).argmax()) + 1
+                self.passes += after / len(right)
+                return Rejected(int(most[after - 1]), len(right), after)
+        self.passes += 1
+        return self._scored(int(right.sum()) / len(right))
+
+    def map(self, recipes: Sequence[Recipe], beat: Bar | None = None) -> list[Score | Rejected]:
+        """One after the other."""
+        return [self.score(recipe, beat) for recipe in recipes]
+
+    def difference(self, recipe: Recipe, other: Recipe) -> None:
+        """Nothing is known of examples."""
+
+    def lacking(self, ingredient: Ingredient) -> tuple[str, ...]:
+        """What a base model lacks."""
+        return self.lacks
+
+    def logits(self, ingredient: Ingredient) -> Predictions:
+        """Random decisions between two classes, the same for a name."""
+        import numpy as np
+
+        rng = np.random.default_rng(list(ingredient.name.encode()))
+        rows = np.arange(self.examples)
+        return Predictions(rng.normal(size=(self.examples, 2)), rows % 2, rows)
+
+    def ensemble(self, recipe: Recipe) -> Score:
+        """As good as the soup."""
+        return self._scored(self._score(recipe) if self._right is None else float(self._right(recipe).mean()))
+
+    def gradient(self, recipe: Recipe, rows: np.ndarray, scale: float = 1.0) -> Gradient:
+        """By differences of the score, which counts as the loss (or as its negative)."""
+        sign, step = -1 if self._higher else 1, 1e-4
+        table = {module: recipe.rows.get(module, recipe.rows.get("")) for module in self.modules}
+        found = {}
+        for module, row in table.items():
+            found[module] = tuple(
+                sign
+                * (self._nudged(recipe, table, module, i, step) - self._nudged(recipe, table, module, i, -step))
+                / (2 * step)
+                for i in range(len(row))
+            )
+        return Gradient(sign * self._score(recipe), found, 0.0)
+
+    def part(self, rows: np.ndarray) -> FakeTrials:
+        """Every part is like the whole."""
+        return self
+
+    def _nudged(self, recipe: Recipe, table: dict[str, Any], module: str, index: int, step: float) -> float:
+        row = list(table[module])
+        row[index] += step
+        return self._score(Recipe(recipe.ingredients, {**table, module: tuple(row)}))
+
+    def _scored(self, value: float) -> Score:
+        return Score("made_up", value, self._higher, split="validation", n=self.examples)
 
 
 def check_method(function: Callable[..., Any]) -> None:
@@ -219,28 +305,57 @@ def _check_pieces(function: Callable[..., Any]) -> None:
 
 
 def check_strategy(function: Callable[..., Recipe]) -> None:
-    """The contract of a strategy: help, no ingredient of its own invention, the same recipe in any order of arguments.
+    """The contract of a strategy: help, finite weights with a positive sum, no ingredient of its own invention, the
+    same recipe in any order of arguments, and never worse than the best single ingredient where it promises that.
 
     Args:
         function (`Callable`):
             `f(ingredients, trials, *, ...) -> Recipe`.
     """
+    import math
+
     _check_documented(function)
+    name = function.__name__
     items = tuple(Ingredient(f"run-{index}", f"runs/run-{index}") for index in range(5))
+    base = Ingredient("start", "runs/start")
+    options: dict[str, Any] = {"base": base} if asks_for(function, "base") else {}
+    if "weights" in parameters(function):
+        options["weights"] = {item.name: index + 1 for index, item in enumerate(items)}
 
-    def score(recipe: Recipe) -> float:
-        return round(sum(int(name[-1]) % 3 for name in recipe.names) / len(recipe.names), 6)  # with ties
+    def score(recipe: Recipe) -> float:  # with ties among the ingredients, and a bonus for mixing
+        total = 0.0
+        for row in recipe.rows.values():
+            share = [weight / sum(row) for weight in row]
+            worth = [int(name[-1]) % 3 if name[-1].isdecimal() else 1 for name in recipe.names]
+            total += sum(s * w for s, w in zip(share, worth, strict=True)) + 0.3 * sum(s * (1 - s) for s in share)
+        return round(total / len(recipe.rows), 6)
 
-    def weights(order: Sequence[Ingredient]) -> dict[tuple[str, str], float]:
-        recipe = function(order, FakeTrials(score))
-        assert all(item in items for item in recipe.ingredients), f"{function.__name__} invented an ingredient"
-        return {
-            (prefix, name): w for prefix, row in recipe.rows.items() for name, w in zip(recipe.names, row, strict=True)
-        }
+    def find(order: Sequence[Ingredient], trials: FakeTrials) -> Recipe:
+        known = [item.name for item in order]
+        given = {key: value for key, value in options.items() if key != "weights"}
+        if "weights" in options:
+            given["weights"] = {key: value for key, value in options["weights"].items() if key in known}
+        return function(order, trials, **given)
 
-    assert weights(items) == weights(items[::-1]), f"{function.__name__} depends on the order of its ingredients"
-    alone = function(items[:1], FakeTrials(score))
-    assert alone.ingredients == items[:1], f"{function.__name__} of one ingredient"
+    def weights(recipe: Recipe) -> dict[tuple[str, str], float]:
+        assert all(item in (*items, base) for item in recipe.ingredients), f"{name} invented an ingredient"
+        for row in recipe.rows.values():
+            assert all(map(math.isfinite, row)), f"{name} gives a weight that is not finite"
+            assert sum(row) > 0, f"{name} gives weights whose sum is not positive"
+        rows = {prefix: zip(recipe.names, row, strict=True) for prefix, row in recipe.rows.items()}
+        return {(prefix, name): w for prefix, row in rows.items() for name, w in row if w}
+
+    for higher in (True, False):
+        found = find(items, FakeTrials(score, higher_is_better=higher))
+        for order in (items[::-1], items[2:] + items[:2]):
+            again = find(order, FakeTrials(score, higher_is_better=higher))
+            assert weights(found) == weights(again), f"{name} depends on the order of its ingredients"
+        if getattr(function, "never_worse", False):
+            best = (max if higher else min)(score(Recipe((item,), (1.0,))) for item in items)
+            gain = (score(found) - best) * (1 if higher else -1)
+            assert gain >= 0, f"{name} promises never to be worse than the best single ingredient"
+    alone = find(items[:1], FakeTrials(score))
+    assert all(item in (items[0], base) for item in alone.ingredients), f"{name} of one ingredient"
 
 
 def example_of(task: ModuleType) -> Dataset:

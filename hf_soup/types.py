@@ -7,12 +7,21 @@ from __future__ import annotations
 
 import json
 import math
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from .errors import EvaluationError, RecipeError
+
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from .outputs import Predictions
+
+ROUNDING = 1e-12  # of a tolerance: 0.912 is within 0.002 of 0.914
 
 
 @dataclass(frozen=True)
@@ -129,6 +138,13 @@ class Recipe:
         """The ingredients' names."""
         return tuple(item.name for item in self.ingredients)
 
+    @property
+    def base_inside(self) -> str | None:
+        """The name of the base model where it is one of the ingredients: the soup lies on the way from it."""
+        base = self.base_model
+        known = [(item.name, item.source, item.revision) for item in self.ingredients]
+        return base.name if base and (base.name, base.source, base.revision) in known else None
+
     def fingerprint(self) -> str:
         """A digest of what decides the bytes of the soup, so not of how the recipe was found nor of what came out."""
         import xxhash
@@ -207,23 +223,176 @@ class Score:
         """Sorts scores of one metric from worst to best."""
         return self.value if self.higher_is_better else -self.value
 
-    def beats(self, other: Score, *, ties: bool = False) -> bool:
-        """Whether this score is better than `other`; with `ties=True` also when it is as good.
+    def beats(self, other: Score, *, ties: bool = False, tolerance: float = 0.0) -> bool:
+        """Whether this score is better than `other`.
+
+        Args:
+            other ([`Score`]):
+                Of the same metric.
+            ties (`bool`, *optional*, defaults to `False`):
+                Whether to be as good is enough.
+            tolerance (`float`, *optional*, defaults to 0.0):
+                How much worse is still good enough, in the metric's unit.
 
         Raises:
             [`EvaluationError`]: if the two are scores of different metrics.
         """
         if (self.metric, self.higher_is_better) != (other.metric, other.higher_is_better):
             raise EvaluationError(f"scores of {self.metric!r} and {other.metric!r} cannot be compared.")
-        return self.rank_key >= other.rank_key if ties else self.rank_key > other.rank_key
+        bar = other.rank_key - (tolerance + ROUNDING if tolerance else 0)
+        return self.rank_key >= bar if ties else self.rank_key > bar
 
     def __str__(self) -> str:
         return f"{self.metric} {self.value:.4f}"
 
 
-class Trials(Protocol):
-    """All that a strategy sees of the world: numbers in, a recipe out."""
+@dataclass(frozen=True)
+class Bar:
+    """What a trial has to reach.
 
-    def score(self, recipe: Recipe) -> Score:
-        """Cook the recipe in memory and score it on validation; method, type and seed are those of the merge."""
+    Args:
+        score ([`Score`]):
+            Of what it is measured against.
+        ties (`bool`, *optional*, defaults to `True`):
+            Whether to be as good is enough.
+        tolerance (`float`, *optional*, defaults to 0.0):
+            How much worse is still good enough, in the metric's unit.
+    """
+
+    score: Score
+    ties: bool = True
+    tolerance: float = 0.0
+
+    def reached_by(self, score: Score | Rejected) -> bool:
+        """Whether a trial is good enough; one that was stopped is not."""
+        return isinstance(score, Score) and score.beats(self.score, ties=self.ties, tolerance=self.tolerance)
+
+    def needed(self, n: int) -> int:
+        """How many of `n` have to be right, for a metric that is their share; `n + 1` if all are not enough."""
+        return bisect_left(range(n + 1), True, key=lambda right: self.reached_by(replace(self.score, value=right / n)))
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """What is known of a trial that was stopped because it could no longer reach its bar. It is no score.
+
+    Args:
+        right (`int`):
+            How many can be right at most.
+        n (`int`):
+            Of how many.
+        after (`int`):
+            How many the model was run on.
+    """
+
+    right: int
+    n: int
+    after: int
+
+    def __str__(self) -> str:
+        return f"at most {self.right} of {self.n}, after {self.after}"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One thing that a strategy tried: a row of tables.
+
+    Args:
+        tried (`str`):
+            What, such as `"+ run-3"`.
+        kept (`bool`):
+            Whether it was taken.
+        why (`str`):
+            The reason, in words.
+        score (`float`, *optional*):
+            What it scored on validation; none where it was stopped early or ruled out.
+        difference (`float`, *optional*), low (`float`, *optional*), high (`float`, *optional*):
+            Score less that of the soup so far, and the 95 % interval of this difference over paired examples.
+        at_most (`float`, *optional*):
+            What it could score at most, where it was stopped early.
+        ingredient (`str`, *optional*):
+            Which, where one was scored alone.
+        alpha (`float`, *optional*):
+            How far along a path it lies.
+    """
+
+    tried: str
+    kept: bool
+    why: str
+    score: float | None = None
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+    at_most: float | None = None
+    ingredient: str | None = None
+    alpha: float | None = None
+
+
+class Gradient(NamedTuple):
+    """The derivative of a recipe's loss.
+
+    Args:
+        loss (`float`):
+            Mean over the items.
+        weights (`dict[str, tuple[float, ...]]`):
+            Module -> for each ingredient the derivative by its weight there, as the recipe's mean defines it.
+        scale (`float`):
+            The derivative by what logits are multiplied with.
+    """
+
+    loss: float
+    weights: dict[str, tuple[float, ...]]
+    scale: float
+
+
+class Trials(Protocol):
+    """All that a strategy sees of the world: numbers in, a recipe out. Recipes have ingredients and weights alone;
+    method, type and seed are those of the merge.
+    """
+
+    @property
+    def examples(self) -> int:
+        """How many examples validation has."""
+        ...
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """The named modules of the model, from the bottom up."""
+        ...
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """Those of them that lie outside of the body."""
+        ...
+
+    def lacking(self, ingredient: Ingredient) -> tuple[str, ...]:
+        """Modules of which an ingredient has not every tensor: a base model may have no head."""
+        ...
+
+    def score(self, recipe: Recipe, beat: Bar | None = None) -> Score | Rejected:
+        """Cook a recipe in memory and score it on validation; with `beat` stop when it can no longer be reached."""
+        ...
+
+    def map(self, recipes: Sequence[Recipe], beat: Bar | None = None) -> list[Score | Rejected]:
+        """Score recipes that do not depend on each other, at once where there are workers."""
+        ...
+
+    def difference(self, recipe: Recipe, other: Recipe) -> tuple[float, float] | None:
+        """The 95 % interval of the difference of two recipes that were scored, where their predictions are known."""
+        ...
+
+    def logits(self, ingredient: Ingredient) -> Predictions:
+        """What one ingredient says on validation."""
+        ...
+
+    def ensemble(self, recipe: Recipe) -> Score:
+        """The score of the ingredients' averaged outputs, without a forward pass of their soup."""
+        ...
+
+    def gradient(self, recipe: Recipe, rows: np.ndarray, scale: float = 1.0) -> Gradient:
+        """The derivative of the loss on some examples, with logits multiplied by `scale`."""
+        ...
+
+    def part(self, rows: np.ndarray) -> Trials:
+        """Trials on some of the examples."""
         ...

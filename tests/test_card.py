@@ -48,7 +48,7 @@ def test_scores_are_in_text_and_metadata_also_when_worse():
 
 def test_names_from_elsewhere_are_only_text():
     """A name with links, HTML and pipes renders as that text: no link, no image, no further cell."""
-    trials = [{"candidate": EVIL, "alone": 0.5, "soup": 0.5, "kept": True, "reason": EVIL}]
+    trials = [{"tried": EVIL, "score": 0.5, "kept": True, "why": EVIL, "ingredient": EVIL}]
     selection = {"strategy": "greedy", "metric": EVIL, "split": "validation", "dataset": {"rows": 1}, "trials": trials}
     recipe = Recipe((Ingredient(EVIL, "a"),), (1,), selection=selection, versions={"hf_soup": "0"})
     card = render_card(recipe, {"architectures": [EVIL]})
@@ -58,7 +58,7 @@ def test_names_from_elsewhere_are_only_text():
     assert "<img" not in html
     assert 'href="http://b"' not in html
     rows = [line for line in html.split("<tr>")[1:] if "onerror" in line]
-    assert {row.count("<td") for row in rows} == {3, 5}
+    assert {row.count("<td") for row in rows} == {0, 3, 6}
 
 
 def test_escape():

@@ -43,7 +43,7 @@ def test_greedy_merge_in_json(tmp_path, text_runs):
     answer = json.loads(done.stdout)
     assert answer["selection"]["strategy"] == "greedy"
     assert answer["selection"]["params"] == {"accept": ">"}
-    assert len(answer["selection"]["trials"]) == 3
+    assert len(answer["selection"]["trials"]) == 5
     assert Path(answer["folder"]).is_dir()
 
 
@@ -142,9 +142,9 @@ def test_help(command):
 def test_options_of_methods_and_strategies_are_in_the_help():
     """Parameters of methods and strategies are options, with their docstrings' words."""
     text = " ".join(run("merge", "--help").stdout.split())
-    assert "--normalize / --no-normalize [method linear] Divide by the sum of the weights" in text
-    assert "--accept [>=|>] [strategy greedy]" in text
-    assert "asks for a gain (the released code)." in text
+    assert "--normalize / --no-normalize [linear] Divide by the sum of the weights" in text
+    assert "--accept [>=|>] [diverse, greedy, greedy_best_first, layerwise, pruned]" in text
+    assert "asks for a gain" in text
 
 
 def test_compare_writes_a_report(tmp_path, text_runs):
@@ -196,7 +196,7 @@ def test_the_cache_is_shown_and_cleared(text_runs, tmp_path):
     testing.tiny_texts(20, seed=8).to_csv(tmp_path / "validation.csv")
     run("merge", *text_runs, "--strategy", "greedy", "--data", tmp_path, "-o", tmp_path / "soup")
     shown = json.loads(run("cache", "--json").stdout)
-    assert {item["kind"] for item in shown["kept"]} == {"score", "predictions"}
+    assert {"score", "predictions"} <= {item["kind"] for item in shown["kept"]}
     assert any(str(tmp_path) in item["about"] for item in shown["kept"])
     assert str(tmp_path) in run("cache").stdout
     assert "deleted from" in run("cache", "--clear").stdout

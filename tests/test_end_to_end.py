@@ -52,7 +52,7 @@ def test_a_cook_file_makes_a_soup(kitchen):
     assert "![Scores of ingredients, soups and ensembles](comparison.png)" in card
     recipe = hf_soup.load_recipe(cooked.folder)
     assert (cooked.folder / recipe.selection["dataset"]["path"]).resolve() == kitchen
-    assert len(recipe.selection["trials"]) == 3
+    assert len(recipe.selection["trials"]) == 5
 
 
 def test_cooking_again_repeats_nothing(kitchen):

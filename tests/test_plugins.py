@@ -104,7 +104,7 @@ def test_a_method_is_no_strategy():
 
 def test_unknown_names_are_told_with_the_nearest():
     """A misspelt name comes with the nearest one and the list."""
-    with pytest.raises(RecipeError, match=r'"gredy"; did you mean "greedy"\? Known: greedy, uniform'):
+    with pytest.raises(RecipeError, match=r'"gredy"; did you mean "greedy"\? Known: diverse, exhaustive, greedy, '):
         lookup.load_function("strategy", "gredy")
 
 
@@ -154,15 +154,15 @@ def test_greedy_keeps_what_does_not_lower_the_score():
 
 
 def test_greedy_says_why_for_each_candidate():
-    """Each candidate has its score alone, the soup's with it, and the reason."""
+    """Each candidate has its score alone, that of the soup with it, and the reason."""
     rows = greedy(SCORES, accept=">").selection["trials"]
-    assert [(row["candidate"], row["kept"]) for row in rows] == [("run-1", True), ("run-2", False), ("run-0", False)]
-    assert [row["reason"] for row in rows] == [
-        "best single ingredient",
-        "the soup stays at 0.9000",
-        "the soup would lose 0.0200 (0.9000 to 0.8800)",
+    assert [(row["tried"], row["kept"], row["score"], row["why"]) for row in rows] == [
+        ("run-1", True, 0.90, "best single ingredient"),
+        ("run-2", False, 0.85, "a candidate"),
+        ("run-0", False, 0.80, "a candidate"),
+        ("+ run-2", False, 0.90, "stays at 0.9000"),
+        ("+ run-0", False, 0.88, "would lose 0.0200 (0.9000 to 0.8800)"),
     ]
-    assert [row["alone"] for row in rows] == [0.90, 0.85, 0.80]
 
 
 def test_greedy_of_a_loss_goes_down():

@@ -96,7 +96,10 @@ class CheckReport:
 
 
 def check_checkpoints(
-    checkpoints: Sequence[Checkpoint], alignments: Mapping[str, Sequence[int]] | None = None
+    checkpoints: Sequence[Checkpoint],
+    alignments: Mapping[str, Sequence[int]] | None = None,
+    *,
+    base: str | None = None,
 ) -> CheckReport:
     """Compare configurations and headers; what most ingredients have is taken for right, so that the odd one is named.
 
@@ -105,16 +108,19 @@ def check_checkpoints(
             Opened ingredients.
         alignments (`Mapping[str, Sequence[int]]`, *optional*):
             Ingredient -> the order in which its classes will be taken.
+        base (`str`, *optional*):
+            Which of them is the base model, if any: it may lack tensors (a head).
 
     Returns:
         [`CheckReport`]: with every problem, not just the first.
     """
+    tuned = [item for item in checkpoints if item.name != base] or checkpoints
     labels = {
         item.name: _permuted(label_names(item.config), (alignments or {}).get(item.name)) for item in checkpoints
     }
-    usual_architecture = _usual(checkpoints, lambda item: item.architecture)
-    usual_labels = _usual(checkpoints, lambda item: labels[item.name])
-    keys = _usual(checkpoints, lambda item: tuple(item.specs))
+    usual_architecture = _usual(tuned, lambda item: item.architecture)
+    usual_labels = _usual(tuned, lambda item: labels[item.name])
+    keys = _usual(tuned, lambda item: tuple(item.specs))
     shapes = {
         key: _usual([c for c in checkpoints if key in c.specs], lambda c, k=key: c.specs[k].shape) for key in keys
     }
@@ -126,7 +132,7 @@ def check_checkpoints(
         if item.architecture != usual_architecture:
             problems.append(f"{item.name} is a {item.architecture}, the others are {usual_architecture}")
             continue  # its tensors differ of course
-        problems += _key_problems(item, keys)
+        problems += _key_problems(item, [key for key in keys if key in item.specs] if item.name == base else keys)
         problems += _shape_problems(item, shapes)
         problems += _kind_problems(item, kinds)
         problems += _label_problems(item.name, labels[item.name], usual_labels)

@@ -138,6 +138,28 @@ def architecture(config: Mapping[str, Any]) -> tuple[str, type[PreTrainedModel]]
     return name, cls
 
 
+def names_in_depth(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of a model's tensors on disk in the order in which its class makes them, mostly from the bottom up;
+    those last that transformers puts together from others.
+
+    Args:
+        config (`Mapping[str, Any]`):
+            What `config.json` holds. No weights are made.
+    """
+    import torch
+    from transformers import CONFIG_MAPPING
+    from transformers.core_model_loading import revert_weight_conversion
+    from transformers.modeling_utils import remove_tied_weights_from_state_dict
+
+    _, cls = architecture(config)
+    with quiet_transformers(), torch.device("meta"):
+        model = cls(CONFIG_MAPPING[config["model_type"]].from_dict(dict(config)))
+        state = remove_tied_weights_from_state_dict(model.state_dict(), model)
+        places = {id(tensor): place for place, tensor in enumerate(state.values())}
+        on_disk = revert_weight_conversion(model, state)
+    return tuple(sorted(on_disk, key=lambda name: places.get(id(on_disk[name]), len(places))))
+
+
 @contextlib.contextmanager
 def quiet_transformers() -> Iterator[None]:
     """Keep transformers' loading bars and notes out of the way of ours, and restore them."""

@@ -45,6 +45,24 @@ def list_modules(specs: Iterable[TensorSpec]) -> tuple[Module, ...]:
     )
 
 
+def by_depth(names: Iterable[str], order: Iterable[str]) -> tuple[str, ...]:
+    """The named modules of a model from the bottom up.
+
+    Args:
+        names (`Iterable[str]`):
+            Its tensors on disk.
+        order (`Iterable[str]`):
+            The same from the bottom up; of those that are not among them names alone tell.
+    """
+    names, places = list(names), {name: place for place, name in enumerate(order)}
+    prefix = own_prefix(names)
+    first: dict[str, int] = {}
+    for name in names:
+        module = group(name, prefix)
+        first[module] = min(first.get(module, len(places)), places.get(name, len(places)))
+    return tuple(sorted(first, key=lambda module: (first[module], _by_numbers(module))))
+
+
 def _by_numbers(name: str) -> list[tuple[bool, int, str]]:
     """Sorts numbers as numbers, and before words."""
     return [(not part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in name.split(".")]

@@ -28,6 +28,7 @@ from .folder import (
     refuse_pickle,
     without_ignored,
 )
+from .modules import head_names
 from .reader import CODES, SAFE_WEIGHTS, TensorSpec, widest
 
 
@@ -106,6 +107,31 @@ def open_base(source: Any, like: Checkpoint, *, allow_pickle: bool = False) -> C
     if not tensors:
         raise IngredientError(f"{base.name!r} is no base of {like.name!r}: they have no tensor in common.")
     return replace(base, specs=_specs(tensors, base.name), tensors=tensors)
+
+
+def as_ingredient(base: Checkpoint, like: Checkpoint, names: Sequence[str]) -> Checkpoint:
+    """A base model as one more ingredient, of the class of the others: what it lacks they have alone.
+
+    Args:
+        base (`Checkpoint`):
+            As [`open_base`] gives it.
+        like (`Checkpoint`):
+            An ingredient.
+        names (`Sequence[str]`):
+            Of all ingredients; it gets another.
+
+    Raises:
+        [`IngredientError`]: if less than half of the tensors of their bodies fit.
+    """
+    name = f"{base.name} (base)" if base.name in names else base.name
+    own = {key: spec for key, spec in base.specs.items() if key in like.specs and spec.shape == like.specs[key].shape}
+    body = set(like.specs) - set(head_names(like.specs))
+    fit = len(body & set(own))
+    if fit * 2 < len(body):
+        raise IngredientError(
+            f"{base.name!r} is no base of {like.name!r}: {fit} of {len(body)} tensors of the body fit."
+        )
+    return replace(base, ingredient=replace(base.ingredient, name=name), config=like.config, specs=own)
 
 
 def open_all(sources: Any, *, config: Any = None, allow_pickle: bool = False) -> tuple[Checkpoint, ...]:

@@ -5,6 +5,7 @@ It builds no tokenizer. Ingredients whose ids mean different words average to no
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -12,6 +13,14 @@ from typing import Any, NamedTuple
 from ..errors import IngredientError
 
 
+FILES = (
+    "added_tokens.json",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "vocab.txt",
+)
 SENTENCEPIECE = ("spiece.model", "sentencepiece.bpe.model", "tokenizer.model", "spm.model")
 
 
@@ -47,29 +56,35 @@ def read_vocabulary(files: Mapping[str, bytes], where: str) -> Vocabulary | None
     Raises:
         [`IngredientError`]: if a file is no JSON, or is laid out as no tokenizer's.
     """
-    import xxhash
-
     try:
-        if "tokenizer.json" in files:
-            data = json.loads(files["tokenizer.json"])
-            tokens = _of_model(data["model"].get("vocab", {}))
-            tokens |= {item["id"]: item["content"] for item in data.get("added_tokens") or ()}
-        elif "vocab.json" in files:
-            tokens = _of_model(json.loads(files["vocab.json"]))
-        elif "vocab.txt" in files:
-            tokens = dict(enumerate(files["vocab.txt"].decode("utf-8").split("\n")))
-        elif sentences := [name for name in SENTENCEPIECE if name in files]:  # not opened: equal or not
-            tokens = {0: f"{sentences[0]} {xxhash.xxh3_128_hexdigest(files[sentences[0]])}"}
-        else:
-            return None
-        if "tokenizer.json" not in files:
-            tokens |= {int(index): token for token, index in json.loads(files.get("added_tokens.json", b"{}")).items()}
-        config = json.loads(files.get("tokenizer_config.json", b"{}"))
-        config |= json.loads(files.get("special_tokens_map.json", b"{}"))
-        special = {key: _content(value) for key, value in config.items() if key.endswith("_token") and value}
-        digest = xxhash.xxh3_128_hexdigest(json.dumps(sorted(tokens.items())).encode())
+        return _parse(tuple(sorted((name, files[name]) for name in (*FILES, *SENTENCEPIECE) if name in files)))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise IngredientError(f"the tokenizer files of {where} cannot be read: {error!r}. Save them again.") from None
+
+
+@functools.lru_cache(maxsize=4)  # most ingredients have the same files: read once, and in memory once
+def _parse(content: tuple[tuple[str, bytes], ...]) -> Vocabulary | None:
+    import xxhash
+
+    files = dict(content)
+    if "tokenizer.json" in files:
+        data = json.loads(files["tokenizer.json"])
+        tokens = _of_model(data["model"].get("vocab", {}))
+        tokens |= {item["id"]: item["content"] for item in data.get("added_tokens") or ()}
+    elif "vocab.json" in files:
+        tokens = _of_model(json.loads(files["vocab.json"]))
+    elif "vocab.txt" in files:
+        tokens = dict(enumerate(files["vocab.txt"].decode("utf-8").split("\n")))
+    elif sentences := [name for name in SENTENCEPIECE if name in files]:  # not opened: equal or not
+        tokens = {0: f"{sentences[0]} {xxhash.xxh3_128_hexdigest(files[sentences[0]])}"}
+    else:
+        return None
+    if "tokenizer.json" not in files:
+        tokens |= {int(index): token for token, index in json.loads(files.get("added_tokens.json", b"{}")).items()}
+    config = json.loads(files.get("tokenizer_config.json", b"{}"))
+    config |= json.loads(files.get("special_tokens_map.json", b"{}"))
+    special = {key: _content(value) for key, value in config.items() if key.endswith("_token") and value}
+    digest = xxhash.xxh3_128_hexdigest(json.dumps(sorted(tokens.items())).encode())
     return Vocabulary(tokens, {key: value for key, value in special.items() if isinstance(value, str)}, digest)
 
 

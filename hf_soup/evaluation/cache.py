@@ -16,15 +16,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..outputs import Predictions
+from ..outputs import ARRAYS, Predictions
 from ..types import Score
-from .evaluator import Evaluator
+from .evaluator import Evaluator, Outputs
 
 
 if TYPE_CHECKING:
+    import numpy as np
     from transformers import PreTrainedModel
 
-ARRAYS = ("logits", "labels", "rows")
+LARGE = 2**23  # bytes of outputs of one trial that are not kept; its score is
 PATIENCE = 60  # seconds to wait for another process that writes
 
 
@@ -33,7 +34,7 @@ class Kept(NamedTuple):
 
     Args:
         kind (`str`):
-            `"score"` or `"predictions"`.
+            `"score"`, `"predictions"`, or `"part"` of the predictions of a trial that was stopped.
         about (`str`):
             Of what, in words.
         bytes (`int`):
@@ -77,47 +78,75 @@ def clear() -> int:
     return 0
 
 
-def cached_score(
-    evaluator: Evaluator, fingerprint: str | None, task: str, load: Callable[[], PreTrainedModel], *, single: bool
-) -> Score:
-    """The score of one model, from the cache or by running it.
+def kept_score(key: str | None) -> Score | None:
+    """A score that was kept.
+
+    Args:
+        key (`str`, *optional*):
+            As `Evaluator.key` gives it; nothing is kept without one.
+    """
+    found = key and _read(key)
+    return Score(**json.loads(found)) if found else None
+
+
+def keep_score(key: str | None, score: Score, about: str) -> None:
+    """Keep a score."""
+    if key:
+        _write(key, "score", f"{score} of {about}", json.dumps(asdict(score)).encode())
+
+
+def kept_outputs(key: str | None) -> Outputs | None:
+    """What a model said, whole or as far as it was run."""
+    for name, whole in ((key, True), (f"{key}:part", False)) if key else ():
+        found = _read(name)
+        if found:
+            said, asked = _unpack(found)
+            return Outputs(said, asked, whole)
+    return None
+
+
+def keep_outputs(key: str | None, outputs: Outputs, about: str, *, always: bool = False) -> None:
+    """Keep what a model said, unless it is large.
+
+    Args:
+        key (`str`, *optional*):
+            As `Evaluator.key` gives it; nothing is kept without one.
+        outputs ([`Outputs`]):
+            What it said; of part of the rows it is kept apart, and never taken for whole.
+        about (`str`):
+            In words.
+        always (`bool`, *optional*, defaults to `False`):
+            Whether it is kept when it is large, too.
+    """
+    if key and (always or outputs.said.logits.nbytes <= LARGE):
+        kind, name = ("predictions", key) if outputs.whole else ("part", f"{key}:part")
+        _write(name, kind, f"{len(outputs.asked)} rows of {about}", _pack(outputs.said, outputs.asked))
+        if outputs.whole:
+            _delete(f"{key}:part")
+
+
+def cached_predictions(
+    evaluator: Evaluator, fingerprint: str | None, task: str, load: Callable[[], PreTrainedModel]
+) -> Predictions:
+    """The predictions of one model, from the cache or by running it.
 
     Args:
         evaluator ([`Evaluator`]):
-            The examples and the metrics.
+            The examples.
         fingerprint (`str`, *optional*):
             Of the model's recipe; `None` where it may not be kept.
         task (`str`):
             What the model does.
         load (`Callable[[], PreTrainedModel]`):
             Gives the model, if it has to be run.
-        single (`bool`):
-            Whether it is an ingredient alone, whose predictions are kept as well.
     """
-    key = None if fingerprint is None else evaluator.key(fingerprint, task, scores=True)
-    found = key and _read(key)
-    if found:
-        return Score(**json.loads(found))
-    said = cached_predictions(evaluator, fingerprint, task, load) if single else evaluator.predict(load())
-    score = evaluator.score(said, task)
-    if key:
-        _write(key, "score", f"{score} on {evaluator.path or evaluator.split}", json.dumps(asdict(score)).encode())
-    return score
-
-
-def cached_predictions(
-    evaluator: Evaluator, fingerprint: str | None, task: str, load: Callable[[], PreTrainedModel]
-) -> Predictions:
-    """The predictions of one model, from the cache or by running it; arguments as of [`cached_score`]."""
     key = None if fingerprint is None else evaluator.key(fingerprint, task, scores=False)
-    found = key and _read(key)
-    if found:
-        return _unpack(found)
-    said = evaluator.predict(load())
-    if key:
-        about = f"{len(said.rows)} {said.kind} of {evaluator.path or evaluator.split}"
-        _write(key, "predictions", about, _pack(said))
-    return said
+    found = kept_outputs(key)
+    if found is not None and found.whole:
+        return found.said
+    outputs = evaluator.run(load())
+    keep_outputs(key, outputs, evaluator.path or evaluator.split, always=True)
+    return outputs.said
 
 
 def _read(key: str) -> bytes | None:
@@ -132,6 +161,13 @@ def _write(key: str, kind: str, about: str, value: bytes) -> None:
             database.execute(
                 "INSERT OR REPLACE INTO kept VALUES (?, ?, ?, ?, ?)", (key, kind, about, value, time.time())
             )
+            database.commit()
+
+
+def _delete(key: str) -> None:
+    with _database() as database:
+        if database is not None:
+            database.execute("DELETE FROM kept WHERE key = ?", (key,))
             database.commit()
 
 
@@ -182,19 +218,19 @@ def _open(path: Path) -> sqlite3.Connection:
     return database
 
 
-def _pack(said: Predictions) -> bytes:
+def _pack(said: Predictions, asked: np.ndarray) -> bytes:
     import numpy as np
 
     stream = io.BytesIO()
     rest: dict[str, Any] = {key: value for key, value in said._asdict().items() if key not in ARRAYS}
-    np.savez(stream, rest=np.array(json.dumps(rest)), **{key: getattr(said, key) for key in ARRAYS})
+    np.savez(stream, rest=np.array(json.dumps(rest)), asked=asked, **{key: getattr(said, key) for key in ARRAYS})
     return stream.getvalue()
 
 
-def _unpack(packed: bytes) -> Predictions:
+def _unpack(packed: bytes) -> tuple[Predictions, np.ndarray]:
     import numpy as np
 
     with np.load(io.BytesIO(packed), allow_pickle=False) as arrays:
         rest = json.loads(str(arrays["rest"]))
         rest = {key: tuple(value) if isinstance(value, list) else value for key, value in rest.items()}
-        return Predictions(**{key: arrays[key] for key in ARRAYS}, **rest)
+        return Predictions(**{key: arrays[key] for key in ARRAYS}, **rest), arrays["asked"]

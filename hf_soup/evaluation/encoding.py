@@ -67,6 +67,35 @@ def encode(
     return Encoded(rows, batches, task.collator(processing_class, config))
 
 
+def first_in_small_batches(encoded: Encoded, first: np.ndarray, size: int) -> Encoded:
+    """The same rows in other batches: these first, in their order and a few at a time, the others as they were.
+
+    Args:
+        encoded ([`Encoded`]):
+            Examples and batches.
+        first (`np.ndarray`):
+            Rows.
+        size (`int`):
+            Of a usual batch; small ones have a quarter.
+    """
+    import numpy as np
+
+    order = np.concatenate(encoded.batches)
+    first, rest = first[np.isin(first, order)], order[~np.isin(order, first)]
+    small = max(size // 4, 1)
+    parts = (first, small), (rest, size)
+    batches = tuple(part[start : start + n] for part, n in parts for start in range(0, len(part), n))
+    return encoded._replace(batches=batches)
+
+
+def without_rows(encoded: Encoded, done: np.ndarray) -> Encoded:
+    """The batches without rows that were run already."""
+    import numpy as np
+
+    left = [rows[~np.isin(rows, done)] for rows in encoded.batches]
+    return encoded._replace(batches=tuple(rows for rows in left if len(rows)))
+
+
 def _with_labels(dataset: Dataset, right: Any) -> Dataset:
     """What is encoded already, with labels as the model counts them."""
     import numpy as np

@@ -8,11 +8,11 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..data import UNSCORED, Rows, hash_rows, load_data
 from ..errors import DataError, EvaluationError, RecipeError, did_you_mean
@@ -22,11 +22,12 @@ from ..outputs import Predictions
 from ..tasks import task_of
 from ..types import Score
 from ..version import versions
-from .encoding import Encoded, encode, is_encoded
+from .encoding import Encoded, encode, first_in_small_batches, is_encoded, without_rows
 from .running import in_order, is_launched, refuse_unreadable, resolve_device, run_batches
 
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from datasets import Dataset
     from transformers import PretrainedConfig, PreTrainedModel
@@ -34,6 +35,23 @@ if TYPE_CHECKING:
     from ..metrics import Given
 
 DTYPES = ("auto", "bfloat16", "float32")
+
+
+class Outputs(NamedTuple):
+    """What a model said on the rows that it was run on.
+
+    Args:
+        said ([`Predictions`]):
+            In the order of the data set.
+        asked (`np.ndarray`):
+            The rows that it was run on.
+        whole (`bool`):
+            Whether these are all.
+    """
+
+    said: Predictions
+    asked: np.ndarray
+    whole: bool
 
 
 @dataclass(frozen=True)
@@ -178,22 +196,66 @@ class Evaluator:
                 decode.
             [`EvaluationError`]: if memory runs out at one example.
         """
+        return self.run(model).said
+
+    def run(
+        self,
+        model: PreTrainedModel,
+        *,
+        first: np.ndarray | None = None,
+        done: np.ndarray | None = None,
+        enough: Callable[[Predictions], bool] | None = None,
+    ) -> Outputs:
+        """Run a model over the data until that is enough.
+
+        Args:
+            model (`transformers.PreTrainedModel`):
+                With the task's head.
+            first (`np.ndarray`, *optional*):
+                Rows to begin with, in this order and in small batches; by default longest rows come first.
+            done (`np.ndarray`, *optional*):
+                Rows to leave out, of batches that were run before.
+            enough (`Callable[[Predictions], bool]`, *optional*):
+                Is told what each batch gave, and says whether to stop.
+
+        Returns:
+            [`Outputs`]
+        """
         import numpy as np
 
         name = task_of(model.config, self.task, type(model).__name__)
         if self._lacks_processing_class and getattr(model, "name_or_path", ""):
-            return self._bound_to(model.name_or_path, name).predict(model)
+            return self._bound_to(model.name_or_path, name).run(model, first=first, done=done, enough=enough)
         task = load_module("task", name)
         options = self._generation(task, name)
         encoded = self._encoded(task, model.config)
-        parts = run_batches(task, model, encoded, self.processing_class, options, device=self.device, dtype=self.dtype)
+        if first is not None:
+            encoded = first_in_small_batches(encoded, first, self.batch_size or task.BATCH_SIZE)
+        if done is not None:
+            encoded = without_rows(encoded, done)
+        parts = run_batches(
+            task,
+            model,
+            encoded,
+            self.processing_class,
+            options,
+            device=self.device,
+            dtype=self.dtype,
+            enough=enough and (lambda part: enough(in_order([part], task.KIND, model.config))),
+        )
         refuse_unreadable(parts, self.dataset, self.split)
         said = in_order(parts, task.KIND, model.config)
         if said.rows.size and not np.isfinite(said.logits).all():
             wrong = said.rows[~np.isfinite(said.logits.reshape(len(said.rows), -1)).all(axis=1)]
             raise EvaluationError(f"the model gives NaN or infinity on {self.split}, first on row {wrong.min()}.")
-        if options is None:
-            return said
+        asked = np.concatenate([part["asked"] for part in parts])
+        whole = len(asked) == sum(map(len, encoded.batches))
+        if options is not None:
+            said = self._with_texts(said, parts, task)
+        return Outputs(said, asked, whole)
+
+    def _with_texts(self, said: Predictions, parts: Sequence[Mapping[str, Any]], task: ModuleType) -> Predictions:
+        """With what the model wrote, and what it should have written."""
         written = {row: text for part in parts for row, text in zip(part["asked"], part["texts"], strict=True)}
         references = task.references(self.dataset, task.label_column(self.dataset, self.label_column))
         return said._replace(
@@ -310,6 +372,19 @@ class Evaluator:
             if "pixel_values" in batch:  # without those that do not decode
                 batch = {key: value[labels != UNSCORED] for key, value in batch.items()}
             yield batch
+
+    def batch(self, model: PreTrainedModel, rows: np.ndarray) -> dict[str, torch.Tensor]:
+        """Some examples as the model takes them, with labels.
+
+        Args:
+            model (`transformers.PreTrainedModel`):
+                Whose inputs they are.
+            rows (`np.ndarray`):
+                Which.
+        """
+        task = load_module("task", task_of(model.config, self.task, type(model).__name__))
+        encoded = self._encoded(task, model.config)
+        return encoded.collate(encoded.rows.__getitems__(rows.tolist()))
 
     @cached_property
     def _given_metrics(self) -> tuple[Metric, ...]:

@@ -7,7 +7,7 @@ import os
 import time
 import warnings
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -37,10 +37,12 @@ def run_batches(
     *,
     device: str,
     dtype: str,
+    enough: Callable[[dict[str, Any]], bool] | None = None,
 ) -> list[dict[str, Any]]:
     """Every batch through a model; under `accelerate launch` each process runs its share, and all get the whole.
 
-    It stops early where so many images do not decode that [`refuse_unreadable`] will not have it.
+    It stops early where so many images do not decode that [`refuse_unreadable`] will not have it, and when `enough`
+    says so of what a batch gave; not where processes share the work.
     """
     import torch
     from accelerate import PartialState
@@ -71,6 +73,8 @@ def run_batches(
             parts.append(part)
             unreadable += int((~part["read"]).sum())
             bar.update(len(rows))
+            if enough is not None and state is None and enough(part):
+                break
     return gather_object(parts) if state else parts
 
 

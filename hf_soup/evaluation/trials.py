@@ -1,40 +1,43 @@
-"""What a strategy sees of the world: recipes in, scores out. Each recipe is cooked once, in memory."""
+"""What a strategy sees of the world: recipes in, scores out. Nothing is run twice, and nothing longer than needed."""
 
 from __future__ import annotations
 
-import json
-import numbers
-import os
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
-from ..checkpoints.check import is_statistic, label_names
 from ..checkpoints.checkpoint import Checkpoint
-from ..checkpoints.memory import build_model
-from ..errors import EvaluationError, RecipeError, did_you_mean
-from ..merging.blend import blend
-from ..merging.plan import Plan, make_plan
-from ..tasks import task_of
-from ..types import Recipe, Score
-from .batchnorm import update_batchnorm
-from .cache import cached_score
-from .evaluator import Evaluator
-from .running import resolve_device
+from ..checkpoints.memory import names_in_depth
+from ..checkpoints.modules import by_depth, group, head_names, own_prefix
+from ..errors import EvaluationError, RecipeError
+from ..metrics import Metric
+from ..outputs import Predictions, losses, right
+from ..parallel import run_all
+from ..types import Bar, Gradient, Ingredient, Recipe, Rejected, Score
+from .binding import as_score
+from .cache import keep_outputs, keep_score, kept_outputs, kept_score
+from .ensemble import mean_logits, mean_probabilities
+from .evaluator import Evaluator, Outputs
+from .statistics import interval, metric_sums, resampled
+from .tasting import Job, Limit, Taster, lasting_fingerprint
 
 
 if TYPE_CHECKING:
-    import torch
-    from datasets import Dataset
+    import numpy as np
     from transformers import PreTrainedModel
 
-    Evaluation = Evaluator | Dataset | str | Callable[[PreTrainedModel], Score | float | Mapping[str, float]]
+RESAMPLES = 1000  # of the interval of each trial's difference
 
 
 class ModelTrials:
-    """Scores recipes by cooking them in memory and asking an evaluator.
+    """Scores recipes by cooking them in memory and asking an evaluator; a [`Trials`].
+
+    A metric that counts right examples lets a trial end as soon as it cannot reach its bar. To that end averages are
+    run on the rows first that most ingredients get wrong, in batches that stay the same for the whole search.
 
     Args:
         checkpoints (`Mapping[str, Checkpoint]`):
@@ -49,6 +52,10 @@ class ModelTrials:
             Where to average.
         batchnorm ([`Evaluator`], *optional*):
             Training data on which BatchNorm is estimated again where a recipe says so.
+        executor (`str`, *optional*, defaults to `"local"`):
+            Where recipes are scored that do not depend on each other, as of [`run_all`].
+        stop_early (`bool`, *optional*, defaults to `True`):
+            `False` runs every trial in full, with the same result.
     """
 
     def __init__(
@@ -60,54 +67,242 @@ class ModelTrials:
         *,
         device: str = "cpu",
         batchnorm: Evaluator | None = None,
+        executor: str = "local",
+        stop_early: bool = True,
     ):
-        self._batchnorm = batchnorm
-        self._checkpoints = checkpoints
-        self._device = device
-        self._evaluator = evaluator
-        self._complete = complete
-        self._base = base
-        self._scores: dict[str, Score] = {}
+        known = dict(checkpoints) if base is None else {**checkpoints, base.name: base}
+        self._taster = Taster(known, evaluator, base, device=device, batchnorm=batchnorm)
+        self._candidates = sorted(checkpoints)
+        self._first_config = next(iter(checkpoints.values())).config
+        self._evaluator, self._complete, self._executor = evaluator, complete, executor
+        self._stop_early = stop_early
+        self._rows: np.ndarray | None = None  # the part; None is all of validation
+        self._outputs: dict[tuple, Outputs] = {}
+        self._scores: dict[tuple, Score] = {}
+        self._found: dict[str, Any] = {}  # what all parts share once it is known
         self._bar = tqdm(desc="Scoring recipes", unit="recipe", leave=False)
-
-    def score(self, recipe: Recipe) -> Score:
-        """Cook and score one recipe; the same one again costs nothing, nor does one that an earlier process scored.
-
-        Raises:
-            [`EvaluationError`]: if the evaluator returns something else than a score or a number.
-        """
-        recipe = self._complete(recipe)
-        key = recipe.fingerprint()
-        if key not in self._scores:
-            checkpoints = [self._checkpoints[name] for name in recipe.names]
-            plan = make_plan(recipe, checkpoints, self._base)
-
-            def load() -> PreTrainedModel:
-                model = cook_in_memory(plan, checkpoints, device=self._device)
-                return estimate_again(model, recipe, self._batchnorm)
-
-            self._scores[key] = self._ask(recipe, checkpoints, load)
-            self._bar.set_postfix_str(f"{'+'.join(recipe.names)[:40]} {self._scores[key]}")
-            self._bar.update()
-        return self._scores[key]
-
-    def _ask(self, recipe: Recipe, checkpoints: Sequence[Checkpoint], load: Callable[[], PreTrainedModel]) -> Score:
-        if not isinstance(self._evaluator, Evaluator):
-            return as_score(self._evaluator(load()))
-        task = task_of(checkpoints[0].config, self._evaluator.task)
-        single = len(recipe.names) == 1
-        return cached_score(self._evaluator, lasting_fingerprint(recipe, checkpoints), task, load, single=single)
 
     def close(self) -> None:
         """End the progress bar."""
         self._bar.close()
 
+    @property
+    def examples(self) -> int:
+        """How many examples there are."""
+        return len(self._examined("this strategy").dataset) if self._rows is None else len(self._rows)
+
+    @cached_property
+    def modules(self) -> tuple[str, ...]:
+        """The named modules from the bottom up, as the model's class defines them."""
+        return by_depth(self._specs, names_in_depth(self._first_config))
+
+    @cached_property
+    def heads(self) -> tuple[str, ...]:
+        """The modules outside of the body."""
+        prefix = own_prefix(self._specs)
+        return tuple(dict.fromkeys(group(name, prefix) for name in head_names(self._specs)))
+
+    def lacking(self, ingredient: Ingredient) -> tuple[str, ...]:
+        """The modules of which an ingredient has not every tensor."""
+        has, prefix = self._taster.checkpoints[ingredient.name].specs, own_prefix(self._specs)
+        return tuple(dict.fromkeys(group(name, prefix) for name in self._specs if name not in has))
+
+    def score(self, recipe: Recipe, beat: Bar | None = None) -> Score | Rejected:
+        """Cook and score one recipe; the same one again costs nothing, nor does one that an earlier process scored.
+
+        Raises:
+            [`EvaluationError`]: if the evaluator returns something else than a score or a number.
+        """
+        return self.map([recipe], beat)[0]
+
+    def map(self, recipes: Sequence[Recipe], beat: Bar | None = None) -> list[Score | Rejected]:
+        """Score recipes that do not depend on each other."""
+        recipes = [self._complete(recipe) for recipe in recipes]
+        answers = [self._answer(recipe, beat) for recipe in recipes]
+        todo = [index for index, answer in enumerate(answers) if answer is None]
+        jobs = [self._job(recipes[index], beat) for index in todo]
+        results = run_all(self._taster, jobs, executor=self._executor)
+        for index, result in zip(todo, results, strict=True):
+            self._keep(recipes[index], result)
+            answers[index] = self._answer(recipes[index], beat)
+            self._bar.set_postfix_str(f"{'+'.join(recipes[index].names)[:40]} {answers[index]}")
+            self._bar.update()
+        return answers
+
+    def difference(self, recipe: Recipe, other: Recipe) -> tuple[float, float] | None:
+        """The 95 % interval of the difference of two scores, over the same resamples of the examples."""
+        if not isinstance(self._evaluator, Evaluator):
+            return None
+        metric = self._metric
+        both = [self._recall(self._complete(one)) for one in (recipe, other)]
+        if any(one is None or not one.whole for one in both) or metric.identity != metric.name:
+            return None
+        said = [self._in_part(one.said) for one in both]
+        if metric_sums(metric.name, said[0]) is None:
+            return None
+        a, b = resampled(metric, metric.name, said, resamples=RESAMPLES)
+        values = [metric.compute(one)[metric.name] for one in said]
+        found = interval(values[0] - values[1], a - b)
+        return None if found.low is None else (found.low, found.high)
+
+    def logits(self, ingredient: Ingredient) -> Predictions:
+        """What one ingredient says."""
+        self._examined("to know what ingredients say")
+        recipe = Recipe((ingredient,), (1.0,))
+        self.score(recipe)
+        found = self._recall(self._complete(recipe))
+        return self._in_part(found.said)
+
+    def ensemble(self, recipe: Recipe) -> Score:
+        """The score of the averaged outputs of the ingredients."""
+        evaluator = self._examined("an ensemble")
+        members = [self.logits(item) for item in recipe.ingredients]
+        mean = mean_probabilities if members[0].kind == "tokens" else mean_logits
+        weights = [sum(column) for column in zip(*recipe.rows.values(), strict=True)]
+        return evaluator.score(mean(members, weights), evaluator.task)
+
+    def gradient(self, recipe: Recipe, rows: np.ndarray, scale: float = 1.0) -> Gradient:
+        """The derivative of the loss on some examples."""
+        self._examined("to learn weights")
+        return self._taster.gradient(self._complete(recipe), rows if self._rows is None else self._rows[rows], scale)
+
+    def part(self, rows: np.ndarray) -> ModelTrials:
+        """Trials on some of the examples, which share with these what was run."""
+        import numpy as np
+
+        self._examined("to take a part of validation")
+        other = copy.copy(self)
+        other._rows = np.sort(rows if self._rows is None else self._rows[rows])
+        return other
+
+    @property
+    def _specs(self) -> Mapping[str, Any]:
+        return self._taster.checkpoints[self._candidates[0]].specs
+
+    @property
+    def _metric(self) -> Metric:
+        """What selects."""
+        return self._evaluator.metrics(self._evaluator.task)[0]
+
+    def _examined(self, what: str) -> Evaluator:
+        """The evaluator, of which there are examples.
+
+        Raises:
+            [`EvaluationError`]: if it is a function of a model.
+        """
+        if isinstance(self._evaluator, Evaluator):
+            return self._evaluator
+        raise EvaluationError(f"{what} needs examples, which a function of a model has not: give an Evaluator.")
+
+    def _answer(self, recipe: Recipe, beat: Bar | None) -> Score | Rejected | None:
+        """What is known already."""
+        key = self._key(recipe)
+        place = (key, None if self._rows is None else self._rows.tobytes())
+        if not isinstance(self._evaluator, Evaluator):
+            return self._scores.get(place)
+        limit = self._limit(beat)
+        single = len(recipe.names) == 1  # what one says is needed whole, to know which examples are hard
+        if not single and limit is None and key not in self._outputs and self._rows is None:
+            score = kept_score(self._on_disk(recipe, scores=True))
+            if score is not None:
+                self._scores[place] = score
+                return score
+        found = self._recall(recipe)
+        if found is None:
+            return self._scores.get(place)
+        # also of what was run in full for another reason: a search has the same rows every time
+        rejected = limit and limit.verdict(found)
+        if rejected or not found.whole:
+            return rejected
+        if place not in self._scores:
+            self._scores[place] = self._score(recipe, found.said)
+        return self._scores[place]
+
+    def _job(self, recipe: Recipe, beat: Bar | None) -> Job:
+        if not isinstance(self._evaluator, Evaluator):
+            return Job(recipe)
+        return Job(recipe, self._first(recipe), self._recall(recipe), self._limit(beat))
+
+    def _keep(self, recipe: Recipe, result: Any) -> None:
+        key = self._key(recipe)
+        if not isinstance(self._evaluator, Evaluator):
+            self._scores[key, None] = as_score(result)
+            return
+        self._outputs[key] = result
+        about = f"{' + '.join(recipe.names)[:60]} on {self._evaluator.path or self._evaluator.split}"
+        keep_outputs(self._on_disk(recipe), result, about, always=len(recipe.names) == 1)
+        if result.whole and self._rows is None:
+            keep_score(self._on_disk(recipe, scores=True), self._score(recipe, result.said), about)
+
+    def _recall(self, recipe: Recipe) -> Outputs | None:
+        """What a recipe's model said, as far as it was run, here or by an earlier process."""
+        key = self._key(recipe)
+        if key not in self._outputs and (found := kept_outputs(self._on_disk(recipe))):
+            self._outputs[key] = found
+        return self._outputs.get(key)
+
+    def _key(self, recipe: Recipe) -> tuple[str, str]:
+        """In memory: who, and on which rows first."""
+        first = self._first(recipe) if isinstance(self._evaluator, Evaluator) else None
+        return recipe.fingerprint(), "" if first is None else self._found["digest"]
+
+    def _on_disk(self, recipe: Recipe, *, scores: bool = False) -> str | None:
+        """Under what it is kept between processes, if it may be."""
+        items = [self._taster.checkpoints[name] for name in recipe.names]
+        fingerprint = lasting_fingerprint(recipe, items)
+        key = fingerprint and self._evaluator.key(fingerprint, self._evaluator.task, scores=scores)
+        return key and ":".join(filter(None, [key, self._key(recipe)[1]]))
+
+    def _score(self, recipe: Recipe, said: Predictions) -> Score:
+        try:
+            score = self._evaluator.score(self._in_part(said), self._evaluator.task)
+        except EvaluationError as error:
+            raise EvaluationError(f"{' + '.join(recipe.names)}: {error}") from error
+        return score if self._rows is None else replace(score, split=f"a part of {score.split}")
+
+    def _in_part(self, said: Predictions) -> Predictions:
+        return said if self._rows is None else said.take(self._rows)
+
+    def _limit(self, beat: Bar | None) -> Limit | None:
+        """When a trial may stop; never where the metric is no count, or nobody has said how many items there are."""
+        import numpy as np
+
+        if beat is None or not self._stop_early or not self._counts or not beat.score.higher_is_better:
+            return None
+        alone = next((found for name in self._candidates if (found := self._alone(name))), None)
+        if alone is None:
+            return None
+        n = len(alone.rows) if self._rows is None else int(np.isin(alone.rows, self._rows).sum())
+        return Limit(beat.needed(n), n, self._rows)
+
+    @property
+    def _counts(self) -> bool:
+        selects = self._evaluator.select_by in (None, self._metric.name)
+        return self._metric.counts and selects and not self._evaluator.generate
+
+    def _alone(self, name: str) -> Predictions | None:
+        """What an ingredient alone said, if it was asked here."""
+        recipe = self._complete(Recipe((self._taster.checkpoints[name].ingredient,), (1.0,)))
+        found = self._outputs.get((recipe.fingerprint(), ""))
+        return found.said if found and found.whole else None
+
+    def _first(self, recipe: Recipe) -> np.ndarray | None:
+        """The rows to run first: those that some ingredient gets wrong, hardest first; once all are known."""
+        if len(recipe.names) == 1 or not self._counts:
+            return None
+        if "hardest" not in self._found:
+            alone = [self._alone(name) for name in self._candidates]
+            if None in alone:
+                return None
+            self._found["hardest"], self._found["digest"] = _hardest_first(alone)
+        return self._found["hardest"]
+
 
 class NoTrials:
     """For strategies that ask for no score, where there is no evaluator."""
 
-    def score(self, recipe: Recipe) -> Score:
-        """There is nothing to score with.
+    def __getattr__(self, name: str) -> Any:
+        """There is nothing to ask.
 
         Raises:
             [`RecipeError`]: always.
@@ -115,158 +310,16 @@ class NoTrials:
         raise RecipeError("this strategy chooses by validation score: pass evaluator=hf_soup.Evaluator(data).")
 
 
-def bind_evaluator(
-    evaluator: Evaluation,
-    candidates: Sequence[Checkpoint],
-    *,
-    split: str = "validation",
-    metric: Any = None,
-    higher_is_better: bool | None = None,
-) -> Any:
-    """An evaluator with the ingredients' tokenizer or image processor, or a function of a model that gives a score.
-
-    Raises:
-        [`RecipeError`]: if it is neither an evaluator, nor data, nor a function.
-    """
-    import datasets
-
-    if isinstance(evaluator, (str, os.PathLike, datasets.Dataset)):
-        evaluator = Evaluator(evaluator, split=split)
-    if isinstance(evaluator, Evaluator):
-        asked = {"metric": metric, "higher_is_better": higher_is_better}
-        evaluator = replace(evaluator, **{key: value for key, value in asked.items() if value is not None})
-        folder = next((item.folder for item in candidates if item.companions and item.folder), None)
-        task = task_of(candidates[0].config, evaluator.task)
-        return evaluator.bound(folder and str(folder), task)
-    if not callable(evaluator):
-        raise RecipeError(f"an evaluator is an Evaluator, a data set, or a function of a model, not {evaluator!r}.")
-
-    def score(model: PreTrainedModel) -> Score:
-        return as_score(evaluator(model), metric, higher_is_better is not False)
-
-    return score
-
-
-def bind_training(data: Any, candidates: Sequence[Checkpoint]) -> Evaluator | None:
-    """The training data for BatchNorm, bound to the ingredients' processing; `None` if they have no BatchNorm."""
-    if data is None or not any(map(is_statistic, candidates[0].specs)):
-        return None
-    bound = bind_evaluator(data, candidates, split="train")
-    if not isinstance(bound, Evaluator):
-        raise RecipeError("BatchNorm is estimated on examples: give a data set as batchnorm_data.")
-    return bound
-
-
-def as_score(value: Any, metric: str | None = None, higher_is_better: bool = True) -> Score:
-    """What a function returned as a [`Score`].
-
-    Args:
-        value (`Score`, `float` or `Mapping[str, float]`):
-            A bare number is one of the metric `score`.
-        metric (`str`, *optional*):
-            Which value of a mapping selects; not needed where it has one.
-        higher_is_better (`bool`, *optional*, defaults to `True`):
-            Direction of numbers.
-
-    Raises:
-        [`EvaluationError`]: if it is something else, or has no such value.
-    """
-    if isinstance(value, Score):
-        return value
-    several = isinstance(value, Mapping)
-    given = {key: _plain_number(each) for key, each in (value if several else {"score": value}).items()}
-    values = {str(key): float(each) for key, each in given.items() if isinstance(each, numbers.Real)}
-    if not values:
-        raise EvaluationError(
-            f"the evaluator returned {value!r}; it has to return a Score, a number, or a dict of numbers."
-        )
-    if metric is None and len(values) != 1:
-        raise EvaluationError(f"the evaluator returned {', '.join(values)}: say with metric= which selects.")
-    name = metric if several and metric is not None else next(iter(values))
-    if name not in values:
-        raise EvaluationError(f"the evaluator returned no {name!r}, which is to select{did_you_mean(name, values)}")
-    return Score(name, values.pop(name), higher_is_better, split="validation", others=values)
-
-
-def _plain_number(value: Any) -> Any:
-    """Arrays and tensors of no dimension are numbers."""
-    return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
-
-
-def lasting_fingerprint(recipe: Recipe, checkpoints: Sequence[Checkpoint]) -> str | None:
-    """Under what the scores of a recipe are kept: with configurations, and files as they are now, not as they were.
-
-    Args:
-        recipe ([`Recipe`]):
-            Who goes in and how.
-        checkpoints (`Sequence[Checkpoint]`):
-            The opened ingredients.
-
-    Returns:
-        `str`, or `None` for a method of the user's own, whose code may change.
-    """
-    if ":" in recipe.method:
-        return None
+def _hardest_first(alone: Sequence[Predictions]) -> tuple[np.ndarray, str]:
+    """The rows that some ingredient gets wrong, those first that most do; of equals the highest mean loss."""
+    import numpy as np
     import xxhash
 
-    opened = [[item.config, item.generation, dict(item.opened_as)] for item in checkpoints]
-    return xxhash.xxh3_128_hexdigest(json.dumps([recipe.fingerprint(), opened], sort_keys=True, default=str).encode())
-
-
-def estimate_again(model: PreTrainedModel, recipe: Recipe, data: Evaluator | None) -> PreTrainedModel:
-    """Estimate BatchNorm again where a recipe says so and its data is at hand."""
-    if not recipe.batchnorm or data is None:
-        return model
-    device = model.device
-    return update_batchnorm(model.to(resolve_device(data.device)), data.batches(model)).to(device)
-
-
-def cook_in_memory(
-    plan: Plan,
-    checkpoints: Sequence[Checkpoint],
-    *,
-    device: str = "cpu",
-    statistics: Mapping[str, torch.Tensor] | None = None,
-) -> PreTrainedModel:
-    """The model that a plan makes, through the same stream and the same loading as a saved soup.
-
-    Args:
-        plan ([`Plan`]):
-            What to do.
-        checkpoints (`Sequence[Checkpoint]`):
-            The ingredients in recipe order.
-        device (`str`, *optional*, defaults to `"cpu"`):
-            Where to average; the model is on the CPU.
-        statistics (`Mapping[str, torch.Tensor]`, *optional*):
-            What the running statistics of BatchNorm are instead of averages.
-    """
-    import torch
-
-    tensors = {spec.name: torch.empty(spec.shape, dtype=getattr(torch, spec.dtype)) for spec in plan.specs}
-    flat = {name: tensor.reshape(-1) for name, tensor in tensors.items()}
-
-    def sink(name: str, start: int, elements: torch.Tensor) -> None:
-        flat[name][start : start + len(elements)] = elements
-
-    blend(plan, checkpoints, sink, device=device)
-    for name, tensor in (statistics or {}).items():
-        tensors[name].copy_(tensor)
-    return build_model(output_config(plan, checkpoints[0]), tensors)
-
-
-def output_config(plan: Plan, first: Checkpoint) -> dict[str, Any]:
-    """The configuration of a soup: that of its first ingredient, with the order of labels that most ingredients have
-    and the type that most of its numbers have.
-    """
-    sizes: dict[str, int] = {}
-    for spec in plan.specs:
-        if spec.is_floating:
-            sizes[spec.dtype] = sizes.get(spec.dtype, 0) + spec.numel
-    config = {key: value for key, value in first.config.items() if key not in ("_name_or_path", "torch_dtype")}
-    labels = plan.report.labels
-    if labels != label_names(config):
-        config |= {
-            "id2label": {str(index): label for index, label in enumerate(labels)},
-            "label2id": {label: index for index, label in enumerate(labels)},
-        }
-    return config | {"dtype": max(sizes, key=lambda name: sizes[name], default="float32")}
+    wrong = np.sum([~right(said) for said in alone], axis=0).astype(np.float64)
+    loss = np.mean([losses(said) for said in alone], axis=0)
+    rows = alone[0].rows
+    size = int(rows.max()) + 1
+    per_row = np.bincount(rows, wrong, size), np.bincount(rows, loss, size)
+    order = np.lexsort((-per_row[1], -per_row[0]))
+    hardest = order[per_row[0][order] > 0]
+    return hardest, xxhash.xxh3_64_hexdigest(hardest.astype(np.int64).tobytes())

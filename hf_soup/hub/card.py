@@ -12,6 +12,7 @@ from ..errors import DataError
 from ..evaluation.comparison import SHIFTS, VALIDATION, Comparison
 from ..lookup import load_module
 from ..recipes import dump_recipe
+from ..selection import Selection
 from ..tasks import task_of
 from ..types import Recipe
 
@@ -54,7 +55,7 @@ def render_card(
             architecture=architecture,
             comparison=comparison,
             pictures=pictures or {},
-            trials=recipe.selection.get("trials", []),
+            selection=Selection.of(recipe),
             pipeline=pipeline if pipeline not in NO_PIPELINE else None,
             auto_class=_auto_class(config),
             in_memory=[item.name for item in recipe.ingredients if item.source == MEMORY],

@@ -217,8 +217,8 @@ class _Kitchen:
         """A tensor that is added up at once: all come in one buffer, but the first, which is copied to `out`."""
         step = piece.steps[0]
         elements = self._elements(index, piece)
-        if index == step.inputs[0]:
-            return elements  # and widened there
+        if index == step.inputs[0] or (str(elements.dtype) == f"torch.{step.accumulator}" and self._device == "cpu"):
+            return elements  # the first is widened when it is copied
         return self._wide(piece.count, step.accumulator)[0].copy_(elements)
 
     def _own(self, index: int, piece: Piece) -> torch.Tensor:

@@ -141,7 +141,7 @@ def make_plan(recipe: Recipe, checkpoints: Sequence[Checkpoint], base: Checkpoin
     """
     how, plain = bind_method(recipe), _how(linear, {})
     check_dtype(recipe.dtype)
-    report = check_checkpoints(checkpoints, recipe.alignments)
+    report = check_checkpoints(checkpoints, recipe.alignments, base=recipe.base_inside)
     report.raise_for_problems()
     rows = assign_rows(checkpoints[0].specs, recipe.rows)
     if recipe.params.get("normalize", True):
@@ -207,10 +207,13 @@ def _refuse_cancelled(recipe: Recipe) -> None:
 def _step(
     name: str, row: Sequence[float], dtype: str, checkpoints: Sequence[Checkpoint], base: Checkpoint | None
 ) -> Step:
-    specs = [item.specs[name] for item in checkpoints]
+    specs = [item.specs.get(name) for item in checkpoints]  # a base model among them may lack some
     if not specs[0].is_floating:
-        return Step(specs[0]._replace(file="", start=0), tuple(range(len(specs))))
+        return Step(specs[0]._replace(file="", start=0), tuple(i for i, spec in enumerate(specs) if spec is not None))
     used = tuple(index for index, weight in enumerate(row) if weight != 0)
+    for index in used:
+        if specs[index] is None:
+            raise RecipeError(f"{checkpoints[index].name} lacks {name}: give it the weight 0 there.")
     dtypes = [specs[index].dtype for index in used]
     wide = any(name in ("float32", "float64") for name in dtypes)
     result = TensorSpec(name, specs[0].shape, widest(dtypes) if dtype == "auto" else dtype)

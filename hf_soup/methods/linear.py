@@ -39,14 +39,62 @@ def linear(
     """
     import torch
 
-    total, acc = 0.0, None
-    for tensor, weight in zip(tensors, weights, strict=True):
-        if acc is None:
-            acc = (torch.empty_like(tensor) if out is None else out).copy_(tensor)
-            if weight != 1:
-                acc *= weight
-        else:
-            acc += tensor if weight == 1 else tensor.to(acc.dtype) * weight
+    pairs = zip(tensors, weights, strict=True)
+    tensor, weight = next(pairs)
+    acc = (torch.empty_like(tensor) if out is None else out).copy_(tensor)
+    if weight != 1:
+        acc *= weight
+    return _add(acc, pairs, weight, normalize)
+
+
+def continued(
+    tensors: Iterable[torch.Tensor],
+    weights: Sequence[float],
+    *,
+    before: float,
+    out: torch.Tensor,
+    normalize: bool = True,
+) -> torch.Tensor:
+    """The same, where the first tensor is a sum already: bit for bit what [`linear`] gives from scratch.
+
+    Args:
+        tensors (`Iterable[torch.Tensor]` of one shape):
+            A sum in the type to sum in, and what is added to it.
+        weights (`Sequence[float]`):
+            The first is not used.
+        before (`float`):
+            The sum of the weights of what was summed already.
+        out (`torch.Tensor` of the same shape), normalize (`bool`, *optional*, defaults to `True`):
+            As of [`linear`].
+    """
+    pairs = zip(tensors, weights, strict=True)
+    acc = out.copy_(next(pairs)[0])
+    return _add(acc, pairs, before, normalize)
+
+
+def fused(
+    tensors: Iterable[torch.Tensor], weights: Sequence[float], *, normalize: bool = True, out: torch.Tensor
+) -> torch.Tensor:
+    """The same in one pass for each tensor: fast, and rounded otherwise, so for gradients and never for a soup.
+
+    Arguments are those of [`linear`].
+    """
+    total = sum(weights) if normalize else 1
+    pairs = zip(tensors, weights, strict=True)
+    tensor, weight = next(pairs)
+    acc = out.copy_(tensor).mul_(weight / total)
+    for tensor, weight in pairs:
+        acc.add_(tensor, alpha=weight / total)
+    return acc
+
+
+def _add(
+    acc: torch.Tensor, pairs: Iterable[tuple[torch.Tensor, float]], total: float, normalize: bool
+) -> torch.Tensor:
+    import torch
+
+    for tensor, weight in pairs:
+        acc += tensor if weight == 1 else tensor.to(acc.dtype) * weight
         total += weight
     # by a tensor: CUDA would multiply by the reciprocal of a plain number, which rounds twice
     return acc.div_(torch.tensor(total, dtype=acc.dtype, device=acc.device)) if normalize else acc

@@ -1,6 +1,13 @@
 """Strategies: WHO goes into the soup and with what WEIGHT. One function a file, called as the file is; numbers only.
 
 `f(ingredients, trials, *, ...) -> Recipe`: `trials` is all it sees of the world ([`hf_soup.types.Trials`]). The
-recipe that it returns has ingredients, weights and, as `selection["trials"]`, one row for each thing that it tried;
-method, type and seed are filled in by the caller.
+recipe that it returns has ingredients, weights and, as `selection["trials"]`, one row for each thing that it tried
+([`hf_soup.types.Trial`]); method, type and seed are filled in by the caller.
+
+It gets more when it asks by parameter name: `base`, the base model as an [`Ingredient`] (then the merge needs one),
+and `seed`, that of the merge, for what is drawn at random.
+
+Below the function two attributes say what it promises or needs:
+- `f.scores = False`: it asks for no score, so the merge needs no evaluator;
+- `f.never_worse = True`: with its defaults the soup is never worse on validation than the best single ingredient.
 """

@@ -1,14 +1,25 @@
-"""One pass in order of validation score; an ingredient stays if the soup does not get worse with it."""
+"""One pass; an ingredient stays if the soup does not get worse with it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Literal
 
-from ..types import Ingredient, Recipe, Score, Trials
+from ..types import Ingredient, Recipe, Trials
+from ._search import Search, check_most, shuffled, soup_of
 
 
-def greedy(ingredients: Sequence[Ingredient], trials: Trials, *, accept: Literal[">=", ">"] = ">=") -> Recipe:
+def greedy(
+    ingredients: Sequence[Ingredient],
+    trials: Trials,
+    *,
+    accept: Literal[">=", ">"] = ">=",
+    tolerance: float = 0.0,
+    max_ingredients: int | None = None,
+    order: Literal["score", "random", "given"] = "score",
+    prescreen: Literal["ensemble"] | None = None,
+    seed: int = 0,
+) -> Recipe:
     """Add ingredients one by one, best first, and keep each that does not lower the validation score.
 
     Args:
@@ -19,32 +30,35 @@ def greedy(ingredients: Sequence[Ingredient], trials: Trials, *, accept: Literal
         accept (`str`, *optional*, defaults to `">="`):
             `">="` keeps an ingredient that leaves the score as it is (the paper); `">"` asks for a gain (the released
             code).
+        tolerance (`float`, *optional*, defaults to 0.0):
+            How far below the best score so far is still good enough, in the metric's unit.
+        max_ingredients (`int`, *optional*):
+            Stop when the soup has as many.
+        order (`str`, *optional*, defaults to `"score"`):
+            Who is tried first: the best alone (the paper), at `"random"` by the seed of the merge, or as `"given"`.
+        prescreen (`str`, *optional*):
+            `"ensemble"` does not cook candidates with which the ensemble (averaged outputs) gets worse.
+        seed (`int`, *optional*, defaults to 0):
+            Of the random order; that of the merge.
 
     Returns:
-        [`Recipe`]: ingredients in the order of acceptance, weight 1 each; `selection["trials"]` has one row for each
-        candidate.
+        [`Recipe`]: ingredients in the order of acceptance, weight 1 each.
+
+    Raises:
+        [`RecipeError`]: if `tolerance` is negative or `max_ingredients` below 1.
 
     Source: Wortsman et al. 2022, [Model soups](https://arxiv.org/abs/2203.05482), Recipe 1.
     """
-    alone = {item.name: trials.score(Recipe((item,), (1.0,))) for item in ingredients}
-    order = sorted(ingredients, key=lambda item: (-alone[item.name].rank_key, item.name))  # ties: by name
-    kept, best = [order[0]], alone[order[0].name]
-    rows = [_row(order[0], best, best, True, "best single ingredient")]
-    for item in order[1:]:
-        score = trials.score(Recipe((*kept, item), (1.0,) * (len(kept) + 1)))
-        keep = score.beats(best, ties=accept == ">=")
-        rows.append(_row(item, alone[item.name], score, keep, _reason(score, best)))
-        if keep:
-            kept, best = [*kept, item], score
-    return Recipe(tuple(kept), (1.0,) * len(kept), selection={"trials": rows})
+    check_most(max_ingredients)
+    search = Search(ingredients, trials, ties=accept == ">=", tolerance=tolerance, prescreen=prescreen)
+    queue = {"score": search.ranked, "random": shuffled(ingredients, seed), "given": list(ingredients)}[order]
+    if queue[0] != search.ranked[0]:
+        search.start_with(queue[0])
+    for item in queue[1:]:
+        if len(search.recipe.ingredients) == max_ingredients:
+            break
+        search.attempt(soup_of([*search.recipe.ingredients, item]), f"+ {item.name}")
+    return search.result()
 
 
-def _row(item: Ingredient, alone: Score, soup: Score, kept: bool, reason: str) -> dict[str, object]:
-    return {"candidate": item.name, "alone": alone.value, "soup": soup.value, "kept": kept, "reason": reason}
-
-
-def _reason(score: Score, best: Score) -> str:
-    if score.value == best.value:
-        return f"the soup stays at {best.value:.4f}"
-    verb = "gains" if score.beats(best) else "would lose"
-    return f"the soup {verb} {abs(score.value - best.value):.4f} ({best.value:.4f} to {score.value:.4f})"
+greedy.never_worse = True

@@ -22,3 +22,6 @@ def uniform(ingredients: Sequence[Ingredient], trials: Trials | None) -> Recipe:
     Source: Wortsman et al. 2022, [Model soups](https://arxiv.org/abs/2203.05482), section 2.
     """
     return Recipe(tuple(ingredients), (1.0,) * len(ingredients))
+
+
+uniform.scores = False

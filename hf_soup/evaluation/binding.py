@@ -1,0 +1,101 @@
+"""What a user gives to score with -> an evaluator that knows its task, or a function of a model that gives a score."""
+
+from __future__ import annotations
+
+import numbers
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from ..checkpoints.check import is_statistic
+from ..checkpoints.checkpoint import Checkpoint
+from ..errors import EvaluationError, RecipeError, did_you_mean
+from ..tasks import task_of
+from ..types import Score
+from .evaluator import Evaluator
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedModel
+
+    Evaluation = Evaluator | Dataset | str | Callable[[PreTrainedModel], Score | float | Mapping[str, float]]
+
+
+def bind_evaluator(
+    evaluator: Evaluation,
+    candidates: Sequence[Checkpoint],
+    *,
+    split: str = "validation",
+    metric: Any = None,
+    higher_is_better: bool | None = None,
+) -> Any:
+    """An evaluator with the ingredients' tokenizer or image processor, or a function of a model that gives a score.
+
+    Raises:
+        [`RecipeError`]: if it is neither an evaluator, nor data, nor a function.
+    """
+    import datasets
+
+    if isinstance(evaluator, (str, os.PathLike, datasets.Dataset)):
+        evaluator = Evaluator(evaluator, split=split)
+    if isinstance(evaluator, Evaluator):
+        asked = {"metric": metric, "higher_is_better": higher_is_better}
+        evaluator = replace(evaluator, **{key: value for key, value in asked.items() if value is not None})
+        folder = next((item.folder for item in candidates if item.companions and item.folder), None)
+        task = task_of(candidates[0].config, evaluator.task)
+        return evaluator.bound(folder and str(folder), task)
+    if not callable(evaluator):
+        raise RecipeError(f"an evaluator is an Evaluator, a data set, or a function of a model, not {evaluator!r}.")
+
+    def score(model: PreTrainedModel) -> Score:
+        return as_score(evaluator(model), metric, higher_is_better is not False)
+
+    return score
+
+
+def bind_training(data: Any, candidates: Sequence[Checkpoint]) -> Evaluator | None:
+    """The training data for BatchNorm, bound to the ingredients' processing; `None` if they have no BatchNorm."""
+    if data is None or not any(map(is_statistic, candidates[0].specs)):
+        return None
+    bound = bind_evaluator(data, candidates, split="train")
+    if not isinstance(bound, Evaluator):
+        raise RecipeError("BatchNorm is estimated on examples: give a data set as batchnorm_data.")
+    return bound
+
+
+def as_score(value: Any, metric: str | None = None, higher_is_better: bool = True) -> Score:
+    """What a function returned as a [`Score`].
+
+    Args:
+        value (`Score`, `float` or `Mapping[str, float]`):
+            A bare number is one of the metric `score`.
+        metric (`str`, *optional*):
+            Which value of a mapping selects; not needed where it has one.
+        higher_is_better (`bool`, *optional*, defaults to `True`):
+            Direction of numbers.
+
+    Raises:
+        [`EvaluationError`]: if it is something else, or has no such value.
+    """
+    if isinstance(value, Score):
+        return value
+    several = isinstance(value, Mapping)
+    given = {key: _plain_number(each) for key, each in (value if several else {"score": value}).items()}
+    values = {str(key): float(each) for key, each in given.items() if isinstance(each, numbers.Real)}
+    if not values:
+        raise EvaluationError(
+            f"the evaluator returned {value!r}; it has to return a Score, a number, or a dict of numbers."
+        )
+    if metric is None and len(values) != 1:
+        raise EvaluationError(f"the evaluator returned {', '.join(values)}: say with metric= which selects.")
+    name = metric if several and metric is not None else next(iter(values))
+    if name not in values:
+        raise EvaluationError(f"the evaluator returned no {name!r}, which is to select{did_you_mean(name, values)}")
+    return Score(name, values.pop(name), higher_is_better, split="validation", others=values)
+
+
+def _plain_number(value: Any) -> Any:
+    """Arrays and tensors of no dimension are numbers."""
+    return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value

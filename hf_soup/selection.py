@@ -1,0 +1,156 @@
+"""How a soup was chosen: one row for each trial, what it is to be compared with, and the reason in one sentence.
+
+It chooses nothing; a recipe's `selection` is what it reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+from .plots import Tried, plot_search
+from .tables import align
+from .types import Recipe, Score, Trial
+
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SHOWN = 60  # rows of a table; a search over subsets has hundreds
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What is known of how a recipe was found.
+
+    Args:
+        strategy (`str`):
+            Which.
+        params (`Mapping`):
+            Its parameters.
+        metric (`str`), higher_is_better (`bool`), split (`str`):
+            What it chose by.
+        score (`float`, *optional*):
+            Of the soup there; none where nothing was scored.
+        rows (`int`, *optional*):
+            How many examples it chose on.
+        trials (`tuple[Trial, ...]`):
+            What was tried, in order.
+        reference (`Mapping[str, float]`):
+            Scores on the same examples of the best single ingredient, of the uniform soup and of the ensemble.
+        why (`str`):
+            The result in one sentence.
+        folds (`Mapping`), holdout (`Mapping`):
+            What selection is worth on examples that it has not seen, where that was asked.
+    """
+
+    strategy: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+    metric: str = "score"
+    higher_is_better: bool = True
+    split: str = "validation"
+    score: float | None = None
+    rows: int | None = None
+    trials: tuple[Trial, ...] = ()
+    reference: Mapping[str, float] = field(default_factory=dict)
+    why: str = ""
+    folds: Mapping[str, Any] = field(default_factory=dict)
+    holdout: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> Selection | None:
+        """That of a recipe, if it was chosen at all; what a later version wrote besides is left out."""
+        found = dict(recipe.selection)
+        if "strategy" not in found:
+            return None
+        columns = {item.name for item in fields(Trial)}
+        trials = [{key: row[key] for key in row if key in columns} for row in found.pop("trials", [])]
+        rows = (found.get("dataset") or {}).get("rows")
+        known = {item.name: found[item.name] for item in fields(cls) if item.name in found}
+        return cls(**known | {"rows": found.get("rows", rows), "trials": tuple(Trial(**row) for row in trials)})
+
+    @property
+    def scores(self) -> dict[str, Score]:
+        """Validation score of each ingredient that was scored alone."""
+        return {
+            trial.ingredient: Score(self.metric, trial.score, self.higher_is_better, self.split)
+            for trial in self.trials
+            if trial.ingredient is not None and trial.score is not None
+        }
+
+    def table(self) -> str:
+        """Every trial, with the result below; of very many those that were kept and the last ones."""
+        head = ["tried", self.metric, "difference", "95 % interval", "kept", "why"]
+        shown = [row for row in self.trials if row.kept or row.ingredient]
+        shown += [row for row in self.trials if row not in shown][-max(SHOWN - len(shown), 0) :]
+        lines = [_cells(row) for row in self.trials if len(self.trials) <= SHOWN or row in shown]
+        left_out = len(self.trials) - len(lines)
+        of = f" ({self.rows} examples)" if self.rows else ""
+        title = f"{self.strategy}, by {self.metric} on {self.split}{of}"
+        parts = [title, align([head, *lines])] if lines else [title]
+        if left_out:
+            parts.append(f"... and {left_out} more trials, all in the recipe.")
+        return "\n\n".join([*parts, *([self.summary] if self.summary else [])])
+
+    @property
+    def summary(self) -> str:
+        """The result and what it is worth, line by line."""
+        lines = []
+        if self.score is not None:
+            more = ", ".join(f"{name} {value:.4f}" for name, value in self.reference.items())
+            of = f", the choice of {len(self.trials)} trials" if self.trials else ""
+            lines.append(f"{self.metric} {self.score:.4f} on {self.split}{of}" + (f"; {more}." if more else "."))
+        lines += [self.why] if self.why else []
+        if self.folds:
+            lines.append(
+                f"Cross-validated: {self.folds['mean']:.4f} on average on the fold left out ({self.folds['k']} "
+                f"searches), so the score above flatters by {self.folds['optimism']:+.4f}."
+            )
+        if self.holdout:
+            lines.append(
+                f"Held back: {self.holdout['score']:.4f} on {self.holdout['rows']} examples that selection has not "
+                f"seen, so the score above flatters by {self.holdout['optimism']:+.4f}."
+            )
+        return "\n".join(lines)
+
+    def plot(self) -> Figure:
+        """The search as a picture: score against step, or against alpha where the trials lie on a path.
+
+        Returns:
+            `matplotlib.figure.Figure`
+
+        Raises:
+            [`MissingExtraError`]: if matplotlib is not installed.
+        """
+        path = [row for row in self.trials if row.alpha is not None]
+        tried = [
+            Tried(
+                row.alpha if path else step,
+                row.at_most if row.score is None else row.score,
+                "stopped" if row.score is None else "alone" if row.ingredient else "kept" if row.kept else "rejected",
+                (row.low is not None and row.score - row.difference + row.low) or None,
+                (row.high is not None and row.score - row.difference + row.high) or None,
+            )
+            for step, row in enumerate(path or self.trials, start=1)
+            if row.score is not None or row.at_most is not None
+        ]
+        where = "alpha (0: base model, 1: fine-tuned)" if path else "trial"
+        title = self.why or f"{self.strategy} by {self.metric}"
+        metric = f"{self.metric} on {self.split}"
+        return plot_search(tried, metric=metric, where=where, lines=self.reference, title=title)
+
+
+def _cells(row: Trial) -> list[str]:
+    def number(value: float | None, form: str = ".4f") -> str:
+        return "" if value is None else format(value, form)
+
+    interval = "" if row.low is None else f"[{row.low:+.4f}, {row.high:+.4f}]"
+    return [
+        row.tried,
+        number(row.score),
+        number(row.difference, "+.4f"),
+        interval,
+        "yes" if row.kept else "no",
+        row.why,
+    ]

@@ -1,0 +1,73 @@
+"""One pass like a greedy one, in an order that counts how differently ingredients decide."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from ..errors import RecipeError
+from ..outputs import disagreement
+from ..types import Ingredient, Recipe, Trials
+from ._search import Search, check_most, soup_of
+
+
+def diverse(
+    ingredients: Sequence[Ingredient],
+    trials: Trials,
+    *,
+    diversity: float = 0.5,
+    accept: Literal[">=", ">"] = ">=",
+    tolerance: float = 0.0,
+    max_ingredients: int | None = None,
+) -> Recipe:
+    """Add ingredients one by one, those first that are good and differ most from the soup so far.
+
+    Each next candidate is the one with the best mean of two ranks: by score, and by how often its predictions differ
+    from those of the ingredients that are in already.
+
+    Args:
+        ingredients (`Sequence[Ingredient]`):
+            The candidates, in any order.
+        trials ([`Trials`]):
+            Scores recipes on validation, and tells what ingredients say there.
+        diversity (`float`, *optional*, defaults to 0.5):
+            What the rank by difference counts, from 0 (a greedy soup) to 1 (by difference alone).
+        accept (`str`, *optional*, defaults to `">="`):
+            `">="` keeps an ingredient that leaves the score as it is; `">"` asks for a gain.
+        tolerance (`float`, *optional*, defaults to 0.0):
+            How far below the best score so far is still good enough, in the metric's unit.
+        max_ingredients (`int`, *optional*):
+            Stop when the soup has as many.
+
+    Returns:
+        [`Recipe`]: ingredients in the order of acceptance, weight 1 each.
+
+    Raises:
+        [`RecipeError`]: if `diversity` is not between 0 and 1, `tolerance` negative or `max_ingredients` below 1.
+
+    Source: Ramé et al. 2022, [Diverse weight averaging](https://arxiv.org/abs/2205.09739).
+    """
+    if not 0 <= diversity <= 1:
+        raise RecipeError(f"diversity is between 0 and 1, not {diversity}.")
+    check_most(max_ingredients)
+    search = Search(ingredients, trials, ties=accept == ">=", tolerance=tolerance)
+    said = {item.name: trials.logits(item) for item in search.ranked}
+    waiting = search.ranked[1:]
+    while waiting and len(search.recipe.ingredients) != max_ingredients:
+        kept = search.recipe.ingredients
+        differs = {
+            item.name: sum(disagreement(said[item.name], said[other.name]) for other in kept) / len(kept)
+            for item in waiting
+        }
+        by_difference = sorted(waiting, key=lambda item: -differs[item.name])  # stable: ties as they rank by score
+        item = min(
+            waiting,
+            key=lambda item: (1 - diversity) * waiting.index(item) + diversity * by_difference.index(item),
+        )
+        waiting = [other for other in waiting if other is not item]
+        tried = f"+ {item.name}, which differs in {differs[item.name]:.1%}"
+        search.attempt(soup_of([*kept, item]), tried)
+    return search.result()
+
+
+diverse.never_worse = True

@@ -1,0 +1,163 @@
+"""One model that is filled again and again has the bits of one that is made from scratch."""
+
+import pytest
+import torch
+import transformers
+
+from hf_soup import testing
+from hf_soup.checkpoints.memory import tensors_on_disk
+from hf_soup.checkpoints.source import open_all
+from hf_soup.merging.in_memory import Refill, cook_in_memory
+from hf_soup.merging.plan import make_plan
+from hf_soup.types import Recipe
+
+
+def bert(seed):
+    """Of 32 bits."""
+    return testing.tiny_text_model(seed)
+
+
+def half(seed):
+    """Of 16 bits, summed in 32."""
+    return testing.tiny_text_model(seed).to(torch.bfloat16)
+
+
+def mixed(seed):
+    """Of one type or the other, so that the type to sum in changes with who is in."""
+    return testing.tiny_text_model(seed).to(torch.bfloat16 if seed % 2 else torch.float32)
+
+
+def tied(seed):
+    """With one tensor under two names."""
+    transformers.set_seed(seed)
+    settings = transformers.AutoConfig.for_model("gpt2", **testing.TINY["gpt2"])
+    return transformers.GPT2LMHeadModel(settings).eval()
+
+
+def counting(seed):
+    """With BatchNorm, whose counter is a whole number."""
+    transformers.set_seed(seed)
+    settings = transformers.ResNetConfig(embedding_size=4, hidden_sizes=[4], depths=[1], num_labels=3)
+    return transformers.ResNetForImageClassification(settings).eval()
+
+
+def renamed(seed):
+    """A mixture of experts, which lies on disk otherwise than in memory."""
+    transformers.set_seed(seed)
+    settings = transformers.MixtralConfig(
+        vocab_size=20,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        num_local_experts=2,
+    )
+    return transformers.MixtralForCausalLM(settings).eval()
+
+
+# Who is in, with what weight; a greedy search, drops, other weights, modules, one alone, and the same again.
+SEARCH = [
+    {"0": 1},
+    {"1": 1},
+    {"0": 1, "1": 1},
+    {"0": 1, "1": 1, "2": 1},
+    {"0": 1, "1": 1, "3": 1},
+    {"0": 1, "1": 1, "3": 1, "2": 1},
+    {"0": 1, "1": 1, "3": 1, "2": 0.25},
+    {"0": 1, "3": 1, "2": 1},
+    {"0": 0.3, "3": 0.1, "2": 0.6},
+    {"0": 0.3, "3": 0.1, "1": 0.6},
+    {"0": 0.3, "3": 0.1, "1": 0.6, "2": -0.5},
+    {"2": 1},
+    {"0": 1, "1": 1, "2": 1, "3": 1},
+]
+
+
+def recipes(items, modules):
+    """The search above, then one with weights by module."""
+    by_name = {str(index): item for index, item in enumerate(items)}
+    for weights in SEARCH:
+        yield [by_name[name] for name in weights], tuple(weights.values())
+    one, two, three = items[:3]
+    for row in ((1, 0, 0), (1, 1, 0), (1, 1, 1), (1, 0, 1)):
+        yield [one, two, three], {"": (1, 1, 0), modules[0]: row}
+        yield [one, two, three], {"": (1, 1, 0), modules[0]: row, modules[1]: (1, 1, 1)}
+
+
+@pytest.mark.parametrize("make", [bert, half, mixed, tied, counting, renamed])
+@pytest.mark.parametrize("normalize", [True, False])
+def test_a_model_that_is_filled_again_is_the_one_made_from_scratch(make, normalize):
+    """After every step of a search each tensor has the bits that the plan gives from scratch."""
+    items = open_all([make(seed) for seed in range(4)])
+    modules = {"bert": ("classifier", "encoder.layer.1"), "gpt2": ("h.0", "wte"), "resnet": ("classifier", "embedder")}
+    modules = modules.get(items[0].config["model_type"], ("lm_head", "embed_tokens"))
+    refill = Refill()
+    for chosen, weights in recipes(items, modules):
+        ingredients = tuple(item.ingredient for item in chosen)
+        plan = make_plan(Recipe(ingredients, weights, params={} if normalize else {"normalize": False}), chosen)
+        filled, scratch = tensors_on_disk(refill.fill(plan, chosen)), tensors_on_disk(cook_in_memory(plan, chosen))
+        assert filled.keys() == scratch.keys()
+        for name in filled:
+            assert filled[name].dtype == scratch[name].dtype
+            assert torch.equal(filled[name], scratch[name]), (name, weights)
+
+
+def test_a_greedy_trial_reads_one_ingredient():
+    """A trial costs one read; one that follows an ingredient that was taken costs that one once more."""
+    items = open_all([testing.tiny_text_model(seed) for seed in range(8)])
+    tensors = len(items[0].specs)
+    refill, reads = Refill(), []
+
+    def read(names):
+        chosen = [items[name] for name in names]
+        before = refill.reads
+        refill.fill(make_plan(Recipe(tuple(item.ingredient for item in chosen), (1.0,) * len(chosen)), chosen), chosen)
+        reads.append((refill.reads - before) / tensors)
+
+    for names in ([7], [0], [0, 1], [0, 2], [0, 3], [0, 3, 4], [0, 3, 5], [0, 3, 5, 6], [0, 3, 5, 7], [0, 3, 5, 2]):
+        read(names)
+    assert reads == [1, 1, 2, 1, 1, 2, 1, 2, 1, 1]
+
+
+def test_only_what_differs_is_made():
+    """Where one module has other weights, no other one is read."""
+    items = open_all([testing.tiny_text_model(seed) for seed in range(2)])
+    ingredients = tuple(item.ingredient for item in items)
+    refill = Refill()
+    for rows in ({"": (1, 0), "classifier": (1, 0)}, {"": (1, 0), "classifier": (1, 1)}):
+        before = refill.reads
+        refill.fill(make_plan(Recipe(ingredients, rows), items), items)
+    assert refill.reads - before == 2 * 2  # weight and bias of two
+
+
+def test_an_interrupted_filling_is_never_taken_for_whole(monkeypatch):
+    """After Ctrl-C amid a fill, the next one makes every tensor that may have been touched."""
+    from hf_soup.merging import in_memory
+
+    items = open_all([testing.tiny_text_model(seed) for seed in range(4)])
+
+    def plan_of(names):
+        chosen = [items[name] for name in names]
+        return make_plan(Recipe(tuple(item.ingredient for item in chosen), (1.0,) * len(chosen)), chosen), chosen
+
+    refill, blend = Refill(), in_memory.blend
+    for names in ([0], [0, 1], [0, 2]):
+        refill.fill(*plan_of(names))
+
+    def stops(plan, checkpoints, sink, **options):
+        def some(name, start, elements):
+            if "classifier" in name:
+                raise KeyboardInterrupt
+            sink(name, start, elements * 7)
+
+        return blend(plan, checkpoints, some, **options)
+
+    for names in ([0, 2, 3], [0, 2, 1]):
+        monkeypatch.setattr(in_memory, "blend", stops)
+        with pytest.raises(KeyboardInterrupt):
+            refill.fill(*plan_of(names))
+        monkeypatch.setattr(in_memory, "blend", blend)
+        plan, chosen = plan_of([0, 2, 3])
+        filled, scratch = tensors_on_disk(refill.fill(plan, chosen)), tensors_on_disk(cook_in_memory(plan, chosen))
+        assert all(torch.equal(filled[name], scratch[name]) for name in scratch)
