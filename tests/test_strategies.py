@@ -773,6 +773,26 @@ def test_the_first_step_is_the_learning_rate():
     assert recipe.selection["temperature"] == pytest.approx(math.exp(0.1))
 
 
+class Counted(FakeTrials):
+    """Trials that count how often they are asked for a gradient."""
+
+    steps = 0
+
+    def gradient(self, recipe, rows, scale=1.0):
+        """As it is."""
+        self.steps += 1
+        return super().gradient(recipe, rows, scale)
+
+
+@pytest.mark.parametrize("patience", [1, 2, 4])
+def test_learning_stops_where_nothing_is_gained(patience):
+    """From equal weights that are the best it goes `patience` epochs further, and takes none of them."""
+    trials = Counted(misses(0.5))
+    recipe = run("learned", trials, 2, epochs=9, patience=patience, train_batch_size=30)
+    assert recipe.weights == (0.5, 0.5)
+    assert trials.steps == patience * math.ceil(80 / 30)
+
+
 def test_adamw_is_its_formula():
     """Ten steps with weight decay agree with algorithm 2 of the paper, written out number by number."""
     rng = np.random.default_rng(0)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .evaluator import Evaluator
 
 ENOUGH = 2**22  # numbers of gradients that wait to be used together
-SLICE = 2**16  # numbers of a tensor at a time, of so many ingredients: both in the cache of a core
+SLICE = 2**18  # numbers of a tensor at a time, of so many ingredients
 TOGETHER = 4
 
 
@@ -202,21 +202,28 @@ class _Dots:
         found = []
         for first in range(0, len(self._checkpoints), TOGETHER):
             some = self._checkpoints[first : first + TOGETHER]
-            rows = buffers.rows(len(some), count, gradient.dtype)
-            for index, (row, item) in enumerate(zip(rows, some, strict=True), start=first):
-                self._read(step, index, item, start, row, buffers)
+            rows, places = buffers.rows(len(some), count, gradient.dtype)
+            for index, item in enumerate(some, start=first):
+                self._read(step, index, item, start, rows[index - first], places[index - first], buffers)
             change = rows.to(gradient.device)
             found.append(((change.sub_(theta) if normalize else change) @ gradient).cpu())
         return torch.cat(found).double().numpy() / (sum(step.weights) if normalize else 1)
 
     def _read(
-        self, step: Step, index: int, item: Checkpoint, start: int, row: torch.Tensor, buffers: _Buffers
+        self,
+        step: Step,
+        index: int,
+        item: Checkpoint,
+        start: int,
+        row: torch.Tensor,
+        place: memoryview,
+        buffers: _Buffers,
     ) -> None:
         """What an ingredient has there, in the type to compute in."""
         spec = item.specs[step.spec.name]
         order = step.orders[step.inputs.index(index)] if step.orders else None
-        if spec.dtype == str(row.dtype).removeprefix("torch.") and not order:
-            item.read_into(self._files, spec.name, start, bytes_of(row))
+        if not order and spec.dtype == step.spec.dtype == step.accumulator:
+            item.read_into(self._files, spec.name, start, place)
             return
         elements = buffers.raw(len(row), spec.dtype)
         item.read_into(self._files, spec.name, start, bytes_of(elements))
@@ -231,10 +238,15 @@ class _Buffers:
 
         self._memory = torch.empty(TOGETHER * SLICE * 8, dtype=torch.uint8)
         self._raw = torch.empty(SLICE * 8, dtype=torch.uint8)
+        self._views = functools.cache(self._view)  # most pieces have the same size
 
-    def rows(self, n: int, count: int, dtype: torch.dtype) -> torch.Tensor:
-        """For a few ingredients side by side."""
-        return _take(self._memory, n * count, dtype).reshape(n, count)
+    def rows(self, n: int, count: int, dtype: torch.dtype) -> tuple[torch.Tensor, list[memoryview]]:
+        """For a few ingredients side by side: numbers, and the bytes of each."""
+        return (self._views if count <= SLICE else self._view)(n, count, dtype)
+
+    def _view(self, n: int, count: int, dtype: torch.dtype) -> tuple[torch.Tensor, list[memoryview]]:
+        rows = _take(self._memory, n * count, dtype).reshape(n, count)
+        return rows, [bytes_of(row) for row in rows]
 
     def raw(self, count: int, dtype: str) -> torch.Tensor:
         """For one as it is in its file."""
