@@ -61,7 +61,7 @@ def select(
     back: np.ndarray | None = None
     if holdout is not None:
         order = np.random.default_rng(seed).permutation(trials.examples)
-        n = round(holdout * len(order))
+        n = round(holdout * len(order)) if holdout == holdout else 0  # NaN
         if not 0 < n < len(order):
             raise RecipeError(f"holdout is {holdout}: of {len(order)} examples some are to select by, some to report.")
         trials, back = trials.part(order[n:]), trials.part(order[:n])
@@ -133,17 +133,17 @@ def _why(
     trials: Trials,
     rows: Sequence[Mapping[str, Any]],
 ) -> str:
-    if len(ingredients) == 1 and recipe.names == (ingredients[0].name,):
+    if len(ingredients) == 1 and recipe.names == (ingredients[0].name,) and "alpha" not in recipe.selection:
         return f"There was one ingredient: the soup is {ingredients[0].name}."
     columns = zip(recipe.names, zip(*recipe.rows.values(), strict=True), strict=True)
     inside = {name for name, weights in columns if any(weights)} & {item.name for item in ingredients}
     ranked = _ranked(rows, ingredients)
-    if len(inside) == 1 and len(recipe.names) == 1:
+    if len(inside) == 1 and len(recipe.names) == 1 and "alpha" not in recipe.selection:
         return _why_one(next(item for item in ranked if item.name in inside), ranked, trials)
     best = soup_of(ranked[:1])
     alone = trials.score(best)
     gain = (score.value - alone.value) * (1 if score.higher_is_better else -1)
-    who = f"{len(inside)} of {len(ingredients)} ingredients are in the soup"
+    who = f"{len(inside)} of {len(ingredients)} ingredients {'is' if len(inside) == 1 else 'are'} in the soup"
     if "alpha" in recipe.selection:
         who = f"The best point on the way from the base model is alpha {recipe.selection['alpha']:g}"
     than = f"the best single ingredient, {ranked[0].name} ({alone.value:.4f})"

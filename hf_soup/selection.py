@@ -80,11 +80,11 @@ class Selection:
         }
 
     def table(self) -> str:
-        """Every trial, with the result below; of very many those that were kept and the last ones."""
+        """Every trial, with the result below; of very many those that were kept, singles, and the last ones."""
         head = ["tried", self.metric, "difference", "95 % interval", "kept", "why"]
-        shown = [row for row in self.trials if row.kept or row.ingredient]
-        shown += [row for row in self.trials if row not in shown][-max(SHOWN - len(shown), 0) :]
-        lines = [_cells(row) for row in self.trials if len(self.trials) <= SHOWN or row in shown]
+        dull = [not (row.kept or row.ingredient) for row in self.trials]
+        order = sorted(range(len(dull)), key=lambda at: (dull[at], -at))
+        lines = [_cells(self.trials[at]) for at in sorted(order[: max(SHOWN, dull.count(False))])]
         left_out = len(self.trials) - len(lines)
         of = f" ({self.rows} examples)" if self.rows else ""
         title = f"{self.strategy}, by {self.metric} on {self.split}{of}"
@@ -129,8 +129,7 @@ class Selection:
                 row.alpha if path else step,
                 row.at_most if row.score is None else row.score,
                 "stopped" if row.score is None else "alone" if row.ingredient else "kept" if row.kept else "rejected",
-                (row.low is not None and row.score - row.difference + row.low) or None,
-                (row.high is not None and row.score - row.difference + row.high) or None,
+                *(None if limit is None else row.score - row.difference + limit for limit in (row.low, row.high)),
             )
             for step, row in enumerate(path or self.trials, start=1)
             if row.score is not None or row.at_most is not None

@@ -154,7 +154,7 @@ class FakeTrials:
         modules (`Sequence[str]`), heads (`Sequence[str]`), lacks (`Sequence[str]`):
             The model's modules from the bottom up, its heads, and what a base model lacks.
         examples (`int`, *optional*, defaults to 100):
-            How many there are, where `right` does not say it.
+            How many there are.
     """
 
     def __init__(

@@ -42,7 +42,7 @@ def interpolate(
 
     Source: Wortsman et al. 2021, [Robust fine-tuning of zero-shot models](https://arxiv.org/abs/2109.01903).
     """
-    if not alphas:
+    if not len(alphas):
         raise RecipeError("alphas are the points to score, such as [0, 0.5, 1]; none was given.")
     search = Search(ingredients, trials)
     items = {"uniform": search.ranked, "best": search.ranked[:1]}.get(end)

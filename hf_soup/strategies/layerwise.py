@@ -54,6 +54,7 @@ def layerwise(
     Source: Wortsman et al. 2022, [Model soups](https://arxiv.org/abs/2203.05482) (learned by layer).
     """
     asked = _expanded(modules, trials.modules)
+    told = _side(mode, trials) if mode in ("heads", "body") and not modules else asked
     search = Search(ingredients, trials, ties=accept == ">=", tolerance=tolerance)
     if len(search.ranked) == 1:
         return search.result()
@@ -64,7 +65,7 @@ def layerwise(
         rows = {module: set(first.names) for module in trials.modules}
         search.begin(first, trials.score(first), f"greedy soup of {', '.join(first.names)}")
     if mode in ("heads", "body"):
-        return _as_told(search, rows, asked if modules else _side(mode, trials))
+        return _as_told(search, rows, told)
     order = {"head_down": [m for m in reversed(trials.modules) if m in asked], "given": asked}.get(
         module_order, [m for m in trials.modules if m in asked]
     )

@@ -68,7 +68,7 @@ def learned(
 
     rng = np.random.default_rng(seed)
     order = rng.permutation(trials.examples)
-    kept = round(held_back * len(order))
+    kept = round(held_back * len(order)) if 0 < held_back < 1 else 0
     if not 0 < kept < len(order):
         raise RecipeError(f"held_back is {held_back}: of {len(order)} examples some are to learn, some to stop by.")
     if min(epochs, train_batch_size, patience) < 1 or not learning_rate > 0 or weight_decay < 0:

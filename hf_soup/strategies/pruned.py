@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from typing import Literal
 
@@ -18,7 +19,7 @@ def pruned(
 ) -> Recipe:
     """Begin with all ingredients and drop one after the other, worst first, while the validation score does not fall.
 
-    When everyone was asked and one has gone, those who stayed are asked again.
+    When one has gone, those who stayed are asked again.
 
     Args:
         ingredients (`Sequence[Ingredient]`):
@@ -41,11 +42,13 @@ def pruned(
         return search.result()
     everybody = soup_of(search.ranked)
     search.begin(everybody, trials.score(everybody), "all")
-    went = True
-    while went:
-        went = False
-        for item in reversed(search.recipe.ingredients):
-            rest = [other for other in search.recipe.ingredients if other != item]
-            if rest:
-                went |= search.attempt(soup_of(rest), f"- {item.name}")
+    queue, stayed = deque(reversed(search.ranked)), 0  # how many were asked since the last one went
+    while len(queue) > max(1, stayed):
+        item = queue.popleft()
+        rest = [other for other in search.recipe.ingredients if other != item]
+        if search.attempt(soup_of(rest), f"- {item.name}"):
+            stayed = 0
+        else:
+            queue.append(item)
+            stayed += 1
     return search.result()
