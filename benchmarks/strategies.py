@@ -39,8 +39,8 @@ ALL = {
     "layerwise body": ("layerwise", {"mode": "body"}, None),
     "interpolate to uniform": ("interpolate", {}, None),
     "interpolate to greedy": ("interpolate", {"end": "greedy"}, None),
-    "search by model": ("search", {}, None),
-    "search by module": ("search", {"by": "module"}, None),
+    "search by model": ("search", {"budget": 30}, None),
+    "search by module": ("search", {"budget": 30, "by": "module"}, None),
 }
 
 
@@ -60,8 +60,9 @@ class Counting(hf_soup.Evaluator):
 @click.argument("data", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("runs", type=click.Path(exists=True, file_okay=False))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Tables and pictures go here.")
+@click.option("--shifted", is_flag=True, help="Score the soups on the ood_* files as well.")
 @click.option("--only", multiple=True, help="A strategy of the table; repeat for several.")
-def main(data: Path, runs: str, output: Path, only: tuple[str, ...]) -> None:
+def main(data: Path, runs: str, output: Path, shifted: bool, only: tuple[str, ...]) -> None:
     warnings.simplefilter("ignore")
     sweep = hf_soup.load_sweep(runs)
     soups, costs = {}, {}
@@ -77,14 +78,14 @@ def main(data: Path, runs: str, output: Path, only: tuple[str, ...]) -> None:
         seconds = time.perf_counter() - started
         costs[name] = sum(Counting.counted) / len(evaluator.dataset), seconds
         click.echo(f"{name}: {costs[name][0]:.1f} passes, {seconds:.0f} s, {soups[name].recipe.names}", err=True)
-    shifted = {
+    others = {
         path.stem.removeprefix("ood_").removesuffix("_test"): hf_soup.Evaluator(path, split="test")
-        for path in sorted(data.glob("ood_*"))
+        for path in sorted(data.glob("ood_*") if shifted else [])
     }
     comparison = hf_soup.compare(
         soups,
         test=hf_soup.Evaluator(data, split="test"),
-        shifted=shifted,
+        shifted=others,
         validation=hf_soup.Evaluator(data),
         ingredients=sweep,
         ensembles=["logits"],

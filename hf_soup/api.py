@@ -18,8 +18,8 @@ from .errors import IngredientError, RecipeError, did_you_mean
 from .evaluation.binding import bind_evaluator, bind_training
 from .evaluation.evaluator import Evaluator
 from .evaluation.trials import ModelTrials, NoTrials
-from .lookup import asks_for, choices, load_function, parameters
-from .merging.plan import bind_method
+from .lookup import as_annotated, asks_for, choices, load_function, parameters
+from .merging.plan import bind_method, make_plan
 from .parallel import check_executor
 from .selecting import select
 from .soup import Soup
@@ -106,7 +106,7 @@ def modules(ingredient: Any, *, allow_pickle: bool = False) -> tuple[Module, ...
 def merge(
     ingredients: Sequence[Any],
     *,
-    weights: Sequence[float] | Mapping[str, Sequence[float]] | None = None,
+    weights: Sequence[float] | Mapping[str, Sequence[float] | float] | None = None,
     method: str = "linear",
     strategy: str | None = None,
     evaluator: Evaluation | None = None,
@@ -133,7 +133,7 @@ def merge(
             [`Sweep`] is such a sequence.
         weights (`Sequence[float]` or `Mapping[str, Sequence[float]]`, *optional*):
             One for each ingredient, relative to each other; or a row for each module prefix (`{"classifier": [1, 0],
-            "": [1, 1]}`). All equal by default.
+            "": [1, 1]}`); with `strategy="weighted"` also by name. All equal by default.
         method (`str`, *optional*, defaults to `"linear"`):
             How the tensors of one name combine.
         strategy (`str`, *optional*):
@@ -189,22 +189,25 @@ def merge(
         for_strategy["weights"], weights = plain(weights), None
     if evaluator is not None and strategy is None:
         raise RecipeError('an evaluator is for a strategy that chooses by it: add strategy="greedy".')
-    if evaluator is None and (folds is not None or holdout is not None):
-        raise RecipeError("folds and holdout are of validation: add a strategy and evaluator=hf_soup.Evaluator(data).")
+    if evaluator is None and (folds is not None or holdout is not None or executor != "local"):
+        raise RecipeError("folds, holdout and executor are of trials: add a strategy and evaluator=Evaluator(data).")
     check_executor(executor)
     if evaluator is None and (metric is not None or higher_is_better is not None):
         raise RecipeError("a metric is what an evaluator scores by: add evaluator=hf_soup.Evaluator(data).")
     check_device(device)
     candidates = open_all(ingredients, config=config, allow_pickle=allow_pickle)
     alignments = label_orders(candidates) if align_labels else {}
-    needs_base = asks_for(find_strategy, "base")
+    needs_base, way_from = asks_for(find_strategy, "base"), None
+    if getattr(find_strategy, "linear", False) and method != "linear":
+        raise RecipeError(f'strategy="{strategy}" goes with method="linear" alone, not with "{method}".')
     if base_model is None and (_needs_base(method) or needs_base):
         base_model = getattr(ingredients, "base_model", None)  # a sweep knows what its runs started from
     base = open_base(base_model, candidates[0], allow_pickle=allow_pickle) if base_model is not None else None
     if needs_base:
         if base is None:
             raise RecipeError(f'strategy="{strategy}" needs what the ingredients were fine-tuned from: base_model=...')
-        base = as_ingredient(base, candidates[0], [item.name for item in candidates])
+        like = next((item for item in candidates if item.name not in alignments), candidates[0])
+        way_from = base = as_ingredient(base, like, [item.name for item in candidates])
     training = bind_training(batchnorm_data, candidates)
 
     def complete(recipe: Recipe) -> Recipe:
@@ -227,17 +230,20 @@ def merge(
     )
     # what is wrong is said before anything is scored
     soup = Soup(everything, candidates, base=base, device=device, batchnorm=training)
+    if way_from:
+        row = (*[1.0] * len(candidates), 0.0)
+        make_plan(complete(Recipe((*everything.ingredients, way_from.ingredient), row)), [*candidates, way_from])
     if strategy is None:
         return soup
     by_name = {item.name: item for item in candidates}
     selection: dict[str, Any] = {"strategy": strategy, "params": dict(for_strategy)}
-    given = {"base": base.ingredient} if needs_base else {}
+    given = {"base": way_from.ingredient} if way_from else {}
     given |= {"seed": seed} if asks_for(find_strategy, "seed") else {}
     if evaluator is None:
         recipe = complete(find_strategy(everything.ingredients, NoTrials(), **for_strategy, **given))
     else:
         bound = bind_evaluator(evaluator, candidates, metric=metric, higher_is_better=higher_is_better)
-        where = {"device": device, "batchnorm": training, "executor": executor}
+        where = {"way_from": way_from, "device": device, "batchnorm": training, "executor": executor}
         trials = ModelTrials(by_name, bound, complete, base, **where)
         try:
             worth = {"folds": folds, "holdout": holdout, "seed": seed}
@@ -249,7 +255,8 @@ def merge(
         selection |= {"metric": final.metric, "higher_is_better": final.higher_is_better, "split": final.split}
         selection |= {"dataset": bound.described() if isinstance(bound, Evaluator) else {}}
     recipe = replace(recipe, selection=selection | recipe.selection)
-    items = [base if base and name == base.name else by_name[name] for name in recipe.names]
+    by_name |= {way_from.name: way_from} if way_from else {}
+    items = [by_name[name] for name in recipe.names]
     return Soup(recipe, items, base=base, candidates=candidates, device=device, batchnorm=training)
 
 
@@ -276,7 +283,8 @@ def cook_recipe(recipe: Recipe, *, candidates: Sequence[Checkpoint] | None = Non
     opened = open_all(tuned, allow_pickle=allow_pickle)
     base = None
     if recipe.base_model and (_needs_base(recipe.method) or name):
-        base = open_base(recipe.base_model, opened[0], allow_pickle=allow_pickle)
+        base = next((item for item in recipe.ingredients if item.name == name), recipe.base_model)
+        base = open_base(base, opened[0], allow_pickle=allow_pickle)
     if name:  # a point on the way from it
         found = {item.name: item for item in opened}
         among = replace(as_ingredient(base, opened[0], ()), ingredient=base.ingredient)
@@ -367,6 +375,7 @@ def share_out(
     """
     functions = (load_function("method", method), load_function("strategy", strategy or "uniform"))
     known = [parameters(function) for function in functions]
+    params = dict(params)
     for name, value in params.items():
         if not any(name in of_one for of_one in known):
             what = f'neither the method "{method}" nor the strategy "{strategy or "uniform"}" takes'
@@ -375,6 +384,8 @@ def share_out(
             allowed = choices(of_one[name], function) if name in of_one else ()
             if allowed and value not in (*allowed, of_one[name].default):
                 raise RecipeError(f'"{name}" is one of {", ".join(map(repr, allowed))}, not {value!r}.')
+            if name in of_one:
+                params[name] = as_annotated(of_one[name], function, value)
     for_method, for_strategy = ({k: plain(params[k]) for k in params if k in of_one} for of_one in known)
     return functions[1], for_method, for_strategy
 

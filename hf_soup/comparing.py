@@ -126,7 +126,8 @@ def _opened(soup: Any, name: str, allow_pickle: bool) -> tuple[Soup, tuple[Ingre
         fetch(checkpoint.ingredient.source, checkpoint.ingredient.revision, [RECIPE_FILE])
     if checkpoint.folder is not None and (checkpoint.folder / RECIPE_FILE).is_file():
         made_by = load_recipe(checkpoint.folder)
-        recipe, members = replace(recipe, selection=made_by.selection), made_by.ingredients
+        recipe = replace(recipe, selection=made_by.selection)
+        members = tuple(item for item in made_by.ingredients if item.name != made_by.base_inside)
     return Soup(recipe, [checkpoint]), members
 
 

@@ -26,6 +26,7 @@ from .evaluation.evaluator import Evaluator
 from .lookup import chooses, load_module
 from .merging.plan import check_dtype
 from .metrics import load_metrics
+from .parallel import check_executor
 from .recipes import RECIPE_FILE, CookFile, Data, is_recipe, load_cook_file, load_recipe, read_yaml
 from .soup import Soup
 from .training.run import write_json
@@ -135,6 +136,10 @@ def _check_settings(plan: CookFile) -> None:
     if plan.merge is not None:
         share_out(plan.merge.method, plan.merge.strategy, plan.merge.params)
         check_dtype(plan.merge.dtype)
+        check_executor(plan.merge.executor)
+        worth = plan.merge.folds is not None or plan.merge.holdout is not None
+        if worth and not chooses(plan.merge.strategy):
+            raise RecipeError("`merge.folds` and `merge.holdout` are of a strategy that chooses, such as greedy.")
     runs = expand_space(plan.sweep.space, n_runs=plan.sweep.n_runs, seed=plan.sweep.seed) if plan.sweep else ()
     n = len(runs or plan.ingredients)
     if plan.merge is not None and plan.merge.weights is not None:
@@ -277,7 +282,7 @@ def _key(plan: CookFile, sets: Mapping[str, Dataset], candidates: Sequence[Check
     """What the soup depends on: the stages after the sweep, the content of the data, and the ingredients."""
     import xxhash
 
-    stages = {name: dataclasses.asdict(plan)[name] for name in ("data", "task", "merge", "compare")}
+    stages = {name: dataclasses.asdict(plan)[name] for name in ("base_model", "data", "task", "merge", "compare")}
     content = {name: hash_rows(data).fingerprint for name, data in sets.items() if name not in (PRETRAIN, TRAIN)}
     pinned = [dataclasses.asdict(item.ingredient) for item in candidates]
     return xxhash.xxh3_128_hexdigest(json.dumps([stages, content, pinned], sort_keys=True).encode())

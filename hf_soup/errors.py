@@ -37,6 +37,9 @@ class IncompatibleError(SoupError):
         self.problems = tuple(problems)
         super().__init__("these ingredients cannot be averaged:\n" + "\n".join(f"- {line}" for line in self.problems))
 
+    def __reduce__(self):
+        return type(self), (self.problems,)
+
 
 class RecipeError(SoupError):
     """A recipe, a cook file or an argument is wrong."""

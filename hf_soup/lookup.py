@@ -98,6 +98,28 @@ def choices(parameter: inspect.Parameter, function: Callable[..., Any]) -> tuple
     return next((typing.get_args(item) for item in within if typing.get_origin(item) is Literal), ())
 
 
+def as_annotated(parameter: inspect.Parameter, function: Callable[..., Any], value: Any) -> Any:
+    """A value as the annotation of its parameter has it: 2 for 2.0 where a whole number goes, a list for an array.
+
+    Raises:
+        [`RecipeError`]: if it is of another type.
+    """
+    import pydantic
+
+    value = value.tolist() if hasattr(value, "tolist") else value
+    try:
+        hint = parameter.annotation
+        hint = eval(hint, function.__globals__) if isinstance(hint, str) else hint
+        known = pydantic.TypeAdapter(hint)
+    except (NameError, pydantic.PydanticSchemaGenerationError):  # of a function of the user's own
+        return value
+    try:
+        return value if hint is parameter.empty else known.validate_python(value)
+    except pydantic.ValidationError as error:
+        why = error.errors()[0]["msg"]
+        raise RecipeError(f'"{parameter.name}" is {parameter.annotation}, not {value!r}: {why}.') from None
+
+
 def check_params(params: Mapping[str, Any], known: Mapping[str, Any], what: str) -> None:
     """Refuse parameters that `known` does not list.
 

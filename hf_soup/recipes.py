@@ -91,7 +91,7 @@ class MergeStage:
 
     strategy: str | None = None
     method: str = "linear"
-    weights: list[float] | dict[str, list[float]] | None = None
+    weights: list[float] | dict[str, list[float] | float] | None = None
     metric: str | None = None
     dtype: str = "auto"
     seed: int = 0
@@ -154,6 +154,9 @@ class CookFile:
             )
         if self.merge and self.merge.weights is not None and self.merge.strategy not in (None, "weighted"):
             raise RecipeError("`merge` has either `weights` or a `strategy` that finds them, and not both.")
+        own = {item.name for item in dataclasses.fields(MergeStage)} | {"evaluator", "base_model"}
+        for name in sorted(own & set(self.merge.params if self.merge else ())):
+            raise RecipeError(f"`merge.params.{name}` is no parameter of a method or strategy: write `merge.{name}`.")
         strategic = self.merge is not None and chooses(self.merge.strategy)
         wanting = [name for name in ("sweep", "pretrain", "compare") if getattr(self, name) is not None]
         if (wanting or strategic) and self.data is None:

@@ -6,20 +6,20 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from statistics import fmean, median
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
 from .errors import EvaluationError, RecipeError
 from .strategies._search import soup_of
-from .types import Ingredient, Recipe, Score, Trials
+from .types import Bar, Ingredient, Recipe, Score, Trials
 
 
 if TYPE_CHECKING:
     import numpy as np
 
-ASKED = 5  # ingredients, the best ones, whose midpoints with the only one that was kept are looked at
+ASKED = 3  # ingredients, the best ones, whose midpoints with the only one that was kept are looked at
 
 
 def select(
@@ -73,7 +73,8 @@ def select(
     told: dict[str, Any] = {"score": score.value, "trials": [], **recipe.selection}
     if told["trials"]:
         told |= {"reference": _reference(told["trials"], ingredients, trials, score)}
-        told |= {"why": _why(recipe, score, ingredients, trials, told["trials"])}
+        with contextlib.suppress(EvaluationError):  # as of a midpoint that gives NaN
+            told |= {"why": _why(recipe, score, ingredients, trials, told["trials"])}
     if holdout is not None:
         value = back.score(recipe).value
         told["holdout"] = {"rows": back.examples, "score": value, "optimism": sign * (score.value - value)}
@@ -114,7 +115,8 @@ def _reference(
     found = {"best single ingredient": pick(alone)} if alone else {}
     if len(ingredients) > 1:
         everybody = _ranked(rows, ingredients)
-        found["uniform soup"] = trials.score(soup_of(everybody)).value
+        with contextlib.suppress(EvaluationError):  # nobody has searched there
+            found["uniform soup"] = trials.score(soup_of(everybody)).value
         with contextlib.suppress(EvaluationError):  # of a function of a model, or of texts
             found["ensemble"] = trials.ensemble(soup_of(everybody)).value
     return found
@@ -158,34 +160,40 @@ def _why(
 
 
 def _why_one(best: Ingredient, ranked: Sequence[Ingredient], trials: Trials) -> str:
-    """Why nobody else is in the soup: look halfway between the one that is and the next best."""
-    others = [item for item in ranked if item != best][:ASKED]
-    halfway = [soup_of([best, item]) for item in others]
-    mid = dict(zip([item.name for item in others], trials.map(halfway), strict=True))
-    alone = {item.name: trials.score(soup_of([item])) for item in (best, *others)}
-    mine, first = alone[best.name], others[0].name
-    sign = 1 if mine.higher_is_better else -1
-    half_widths, no_change, barriers = [], [], []
-    for item, recipe in zip(others, halfway, strict=True):
-        worse = min(best, item, key=lambda end: alone[end.name].rank_key)
-        limits, below = trials.difference(recipe, soup_of([best])), trials.difference(recipe, soup_of([worse]))
-        falls = mid[item.name].rank_key < alone[worse.name].rank_key
-        barriers.append(falls and (below is None or not below[0] <= 0 <= below[1]))
-        if limits is not None:
-            half_widths.append((limits[1] - limits[0]) / 2)
-            no_change.append(limits[0] <= 0 <= limits[1])
-    said = f"halfway to {first}, {mine.metric} is {mid[first].value:.4f} against {mine.value:.4f}"
-    if all(barriers):
-        return (
-            f"Only {best.name} was kept: the others lie across a barrier; {said} and {alone[first].value:.4f} at the "
-            "two ends."
-        )
-    spread = sign * (mine.value - min(alone.values(), key=lambda one: one.rank_key).value)
-    if half_widths and median(half_widths) >= spread:
-        return (
-            f"Only {best.name} was kept: validation is too small to tell; with {mine.n} examples differences below "
-            f"{median(half_widths):.4f} are noise, and the ingredients differ by {spread:.4f}."
-        )
-    if no_change and all(no_change):
-        return f"Only {best.name} was kept: the others add nothing that {mine.n} examples can show; {said}."
+    """Why nobody else is in the soup: look halfway between the one that is and the next best, at the first in full, at
+    two more until they are seen to be no worse than both ends.
+    """
+    first, *others = [item for item in ranked if item != best][:ASKED]
+    alone = {item.name: trials.score(soup_of([item])) for item in ranked}
+    halfway, mine, theirs = soup_of([best, first]), alone[best.name], alone[first.name]
+    mid, worse = trials.score(halfway), min(best, first, key=lambda end: alone[end.name].rank_key)
+    below, change = (trials.difference(halfway, soup_of([end])) for end in (worse, best))
+    said = f"halfway to {first.name}, {mine.metric} is {mid.value:.4f} against {mine.value:.4f}"
+    sure = below is None or not below[0] <= 0 <= below[1]
+    if (
+        mid.rank_key < alone[worse.name].rank_key
+        and sure
+        and all(_lower(best, item, alone, trials) for item in others)
+    ):
+        who = "the next best lies" if not others else f"the {len(others) + 1} next best lie"
+        return f"Only {best.name} was kept: {who} across a barrier; {said} and {theirs.value:.4f} at the two ends."
+    if mid.beats(mine):
+        return f"Only {best.name} was kept, where the search ended; {said}."
+    if change is not None:
+        noise = (change[1] - change[0]) / 2
+        spread = max(score.rank_key for score in alone.values()) - min(score.rank_key for score in alone.values())
+        if noise >= spread:
+            return (
+                f"Only {best.name} was kept: validation is too small to tell; with {mine.n} examples differences "
+                f"below {noise:.4f} are noise, and the ingredients differ by {spread:.4f}."
+            )
+        if change[0] <= 0 <= change[1]:
+            return f"Only {best.name} was kept: the others add nothing that {mine.n} examples can show; {said}."
     return f"Only {best.name} was kept: the others cost more than they bring; {said}."
+
+
+def _lower(best: Ingredient, item: Ingredient, alone: Mapping[str, Score], trials: Trials) -> bool:
+    """Whether the model halfway is worse than both ends; it is run no further than that takes."""
+    worse = min(best, item, key=lambda end: alone[end.name].rank_key)
+    bar = Bar(alone[worse.name])
+    return not bar.reached_by(trials.score(soup_of([best, item]), beat=bar))

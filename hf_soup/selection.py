@@ -5,6 +5,9 @@ It chooses nothing; a recipe's `selection` is what it reads.
 
 from __future__ import annotations
 
+import contextlib
+import math
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
@@ -55,20 +58,21 @@ class Selection:
     trials: tuple[Trial, ...] = ()
     reference: Mapping[str, float] = field(default_factory=dict)
     why: str = ""
-    folds: Mapping[str, Any] = field(default_factory=dict)
-    holdout: Mapping[str, Any] = field(default_factory=dict)
+    folds: Mapping[str, int | float | list[float]] = field(default_factory=dict)
+    holdout: Mapping[str, int | float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, recipe: Recipe) -> Selection | None:
-        """That of a recipe, if it was chosen at all; what a later version wrote besides is left out."""
+        """That of a recipe, if it was chosen at all; what is not as this version writes it is left out."""
         found = dict(recipe.selection)
-        if "strategy" not in found:
+        if not isinstance(found.get("strategy"), str):
             return None
-        columns = {item.name for item in fields(Trial)}
-        trials = [{key: row[key] for key in row if key in columns} for row in found.pop("trials", [])]
-        rows = (found.get("dataset") or {}).get("rows")
-        known = {item.name: found[item.name] for item in fields(cls) if item.name in found}
-        return cls(**known | {"rows": found.get("rows", rows), "trials": tuple(Trial(**row) for row in trials)})
+        data, trials = found.get("dataset"), found.get("trials")
+        if isinstance(data, Mapping):
+            found.setdefault("rows", data.get("rows"))
+        read = [_read(Trial, row) for row in (trials if isinstance(trials, (list, tuple)) else ())]
+        found["trials"] = tuple(row for row in read if row is not None)
+        return _read(cls, found)
 
     @property
     def scores(self) -> dict[str, Score]:
@@ -102,12 +106,12 @@ class Selection:
             of = f", the choice of {len(self.trials)} trials" if self.trials else ""
             lines.append(f"{self.metric} {self.score:.4f} on {self.split}{of}" + (f"; {more}." if more else "."))
         lines += [self.why] if self.why else []
-        if self.folds:
+        if {"k", "mean", "optimism"} <= set(self.folds):
             lines.append(
                 f"Cross-validated: {self.folds['mean']:.4f} on average on the fold left out ({self.folds['k']} "
                 f"searches), so the score above flatters by {self.folds['optimism']:+.4f}."
             )
-        if self.holdout:
+        if {"rows", "score", "optimism"} <= set(self.holdout):
             lines.append(
                 f"Held back: {self.holdout['score']:.4f} on {self.holdout['rows']} examples that selection has not "
                 f"seen, so the score above flatters by {self.holdout['optimism']:+.4f}."
@@ -140,11 +144,28 @@ class Selection:
         return plot_search(tried, metric=metric, where=where, lines=self.reference, title=title)
 
 
+def _read(cls: type, found: Any) -> Any:
+    """A value from a file: fields of another type are as if they were not there; `None` if it lacks one it needs."""
+    import pydantic
+
+    if not isinstance(found, Mapping):
+        return None
+    hints, known = typing.get_type_hints(cls), {}
+    for item in fields(cls):
+        with contextlib.suppress(KeyError, pydantic.ValidationError):
+            value = pydantic.TypeAdapter(hints[item.name]).validate_python(found[item.name], strict=True)
+            if not isinstance(value, float) or math.isfinite(value):
+                known[item.name] = value
+    with contextlib.suppress(TypeError):
+        return cls(**known)
+    return None
+
+
 def _cells(row: Trial) -> list[str]:
     def number(value: float | None, form: str = ".4f") -> str:
         return "" if value is None else format(value, form)
 
-    interval = "" if row.low is None else f"[{row.low:+.4f}, {row.high:+.4f}]"
+    interval = "" if row.low is None or row.high is None else f"[{row.low:+.4f}, {row.high:+.4f}]"
     return [
         row.tried,
         number(row.score),

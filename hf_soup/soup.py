@@ -166,7 +166,7 @@ class Soup:
             [`OutputError`]: if the folder exists, holds an ingredient, or cannot be written.
             [`IngredientError`]: if an ingredient holds NaN, or is not what the recipe was made from.
         """
-        inputs = [*self.candidates, *([self.plan.base] if self.plan.base else [])]
+        inputs = [*self.candidates, *self.checkpoints, *([self.plan.base] if self.plan.base else [])]
         sources = [item.folder for item in inputs if item.folder]
         target = refuse_target(save_directory, overwrite=overwrite, keep=sources)
         with staged_folder(target, overwrite=overwrite) as stage:

@@ -162,6 +162,8 @@ def plain(value: Any) -> Any:
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
+    if hasattr(value, "tolist"):  # numpy's and torch's
+        return plain(value.tolist())
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         return int(value)
     return value
@@ -213,6 +215,7 @@ class Score:
     def __post_init__(self):
         if not isinstance(self.value, (int, float)):
             raise EvaluationError(f"the metric {self.metric!r} gave {self.value!r}, which is no number.")
+        object.__setattr__(self, "value", float(self.value))
         if math.isnan(self.value):
             raise EvaluationError(
                 f"the metric {self.metric!r} gave NaN on {self.split or 'the data'}; it cannot rank models."

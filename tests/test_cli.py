@@ -139,6 +139,63 @@ def test_help(command):
     assert "Usage:" in done.stdout
 
 
+@pytest.mark.parametrize(("command", "kind"), [("strategies", "strategy"), ("methods", "method")])
+def test_what_there_is_is_listed(command, kind):
+    """Each name with its line of help and the parameters that it takes."""
+    from hf_soup import lookup
+
+    text = run(command).stdout
+    found = json.loads(run(command, "--json").stdout)
+    assert [item[kind] for item in found] == list(lookup.names(kind)) == run(command, "-q").stdout.split()
+    for item in found:
+        assert item["does"] in text
+        assert ", ".join(item["parameters"]) in text
+
+
+def test_strategies_by_command_line_are_those_of_python(tmp_path, text_runs):
+    """Lists, numbers and choices arrive as what they are; folds and a part held back are told."""
+    testing.tiny_texts(30).to_csv(tmp_path / "validation.csv")
+    done = run(
+        *(
+            "merge",
+            *text_runs,
+            "--strategy",
+            "layerwise",
+            "--modules",
+            "classifier,encoder",
+            "--module-order",
+            "given",
+        ),
+        *("--tolerance", "0.5", "--folds", "2", "--holdout", "0.2", "--seed", "3"),
+        *("--data", tmp_path, "-o", tmp_path / "soup"),
+    )
+    assert done.returncode == 0, done.stderr
+    recipe = hf_soup.load_recipe(tmp_path / "soup")
+    asked = {"modules": ["classifier", "encoder"], "module_order": "given", "tolerance": 0.5}
+    assert recipe.selection["params"] == asked
+    assert recipe.seed == 3
+    assert "Cross-validated:" in done.stdout
+    assert "Held back:" in done.stdout
+    by_name = run("merge", *text_runs, "--strategy", "weighted", "-w", "2,1,1", "-o", tmp_path / "other")
+    assert by_name.returncode == 0, by_name.stderr
+    assert hf_soup.load_recipe(tmp_path / "other").weights == (2, 1, 1)
+    wrong = run("merge", *text_runs, "--strategy", "interpolate", "--alphas", "0,half", "-o", tmp_path / "third")
+    assert wrong.returncode == 2
+
+
+def test_ctrl_c_says_that_it_goes_on_from_there(monkeypatch):
+    """One line and the code of an interrupted command, no traceback."""
+    from click.testing import CliRunner
+
+    def stop(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(hf_soup, "check", stop)
+    done = CliRunner().invoke(main, ["check", "run"])
+    assert done.exit_code == 130
+    assert "goes on from there" in done.output
+
+
 def test_options_of_methods_and_strategies_are_in_the_help():
     """Parameters of methods and strategies are options, with their docstrings' words."""
     text = " ".join(run("merge", "--help").stdout.split())

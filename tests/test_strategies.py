@@ -624,7 +624,12 @@ def test_layerwise_may_begin_with_a_greedy_soup():
     worth = {"0": 0.8, "1": 0.7, "2": 0.6, "01": 0.85, ("classifier", "012"): 0.9}
     recipe = run("layerwise", FakeTrials(by_module(worth)), start="greedy")
     assert inside(recipe) == ["01", "01", "01", "012"]
-    assert tried(recipe)[:2] == [("greedy soup of run-0, run-1", True), ("classifier of all", True)]
+    assert tried(recipe)[:4] == [
+        ("+ run-1", True),
+        ("+ run-2", False),
+        ("greedy soup of run-0, run-1", True),
+        ("classifier of all", True),
+    ]
 
 
 @pytest.mark.parametrize(

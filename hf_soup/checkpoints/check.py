@@ -136,7 +136,7 @@ def check_checkpoints(
         problems += _shape_problems(item, shapes)
         problems += _kind_problems(item, kinds)
         problems += _label_problems(item.name, labels[item.name], usual_labels)
-    problems += _vocabulary_problems(checkpoints)
+    problems += _vocabulary_problems(checkpoints, base)
     if not problems:
         problems += _buffer_problems(checkpoints)
     first = checkpoints[0]
@@ -252,7 +252,7 @@ def _label_problems(name: str, labels: tuple[str, ...], usual: tuple[str, ...]) 
     return [f"{name} has the labels {list(labels)[:6]}, the others {list(usual)[:6]}"]
 
 
-def _vocabulary_problems(checkpoints: Sequence[Checkpoint]) -> list[str]:
+def _vocabulary_problems(checkpoints: Sequence[Checkpoint], base: str | None) -> list[str]:
     """Tokenizers that read the same ids as other words; where there is no tokenizer there is nothing to compare."""
     known = [item for item in checkpoints if item.vocabulary]
     if not known:
@@ -263,6 +263,7 @@ def _vocabulary_problems(checkpoints: Sequence[Checkpoint]) -> list[str]:
         f"{item.name} has another tokenizer than {reference.name}: {found}. Its ids mean other words"
         for item in known
         if (found := difference(item.vocabulary, reference.vocabulary))
+        and (item.name != base or item.vocabulary.digest != usual)  # fine-tuning may add a role, such as padding
     ]
 
 
@@ -281,7 +282,7 @@ def _buffer_problems(checkpoints: Sequence[Checkpoint]) -> list[str]:
         if local
         and not spec.is_floating
         and not _is_counter(name)
-        and not equal_or_counter(name, [item.read(name) for item in local])
+        and not equal_or_counter(name, [item.read(name) for item in local if name in item.specs])
     ]
 
 

@@ -14,9 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import IngredientError, RecipeError
+from ..errors import IncompatibleError, IngredientError, RecipeError
 from ..types import Ingredient
 from . import hub
+from .check import label_names
 from .checkpoint import COMPANIONS, MEMORY, Checkpoint
 from .digest import combined_digest, tensor_digest
 from .folder import (
@@ -122,10 +123,17 @@ def as_ingredient(base: Checkpoint, like: Checkpoint, names: Sequence[str]) -> C
 
     Raises:
         [`IngredientError`]: if less than half of the tensors of their bodies fit.
+        [`IncompatibleError`]: if it has their labels in another order.
     """
+    theirs, ours, head = label_names(base.config), label_names(like.config), set(head_names(like.specs))
+    if theirs != ours and sorted(theirs) == sorted(ours) and head & set(base.specs):
+        found = f"{base.name} has the labels in another order than the ingredients"
+        raise IncompatibleError([f"{found}: {list(theirs)[:6]}, not {list(ours)[:6]}"])
+    apart = head if theirs != ours else set()  # a head for something else
     name = f"{base.name} (base)" if base.name in names else base.name
-    own = {key: spec for key, spec in base.specs.items() if key in like.specs and spec.shape == like.specs[key].shape}
-    body = set(like.specs) - set(head_names(like.specs))
+    fitting = {key: spec for key, spec in base.specs.items() if key in like.specs and key not in apart}
+    own = {key: spec for key, spec in fitting.items() if spec.shape == like.specs[key].shape}
+    body = set(like.specs) - head
     fit = len(body & set(own))
     if fit * 2 < len(body):
         raise IngredientError(

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..outputs import ARRAYS, Predictions
-from ..types import Score
+from ..types import Gradient, Score
 from .evaluator import Evaluator, Outputs
 
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
     from transformers import PreTrainedModel
 
-LARGE = 2**23  # bytes of outputs of one trial that are not kept; its score is
+LARGE = 2**25  # bytes of outputs of one trial that are not kept; its score is
 PATIENCE = 60  # seconds to wait for another process that writes
 
 
@@ -34,7 +34,7 @@ class Kept(NamedTuple):
 
     Args:
         kind (`str`):
-            `"score"`, `"predictions"`, or `"part"` of the predictions of a trial that was stopped.
+            `"score"`, `"predictions"`, `"part"` of the predictions of a trial that was stopped, or `"gradient"`.
         about (`str`):
             Of what, in words.
         bytes (`int`):
@@ -93,6 +93,21 @@ def keep_score(key: str | None, score: Score, about: str) -> None:
     """Keep a score."""
     if key:
         _write(key, "score", f"{score} of {about}", json.dumps(asdict(score)).encode())
+
+
+def kept_gradient(key: str | None) -> Gradient | None:
+    """The derivative of a recipe's loss that was kept."""
+    found = key and _read(key)
+    if not found:
+        return None
+    loss, weights, scale = json.loads(found)
+    return Gradient(loss, {module: tuple(row) for module, row in weights.items()}, scale)
+
+
+def keep_gradient(key: str | None, gradient: Gradient, about: str) -> None:
+    """Keep a derivative."""
+    if key:
+        _write(key, "gradient", about, json.dumps(gradient).encode())
 
 
 def kept_outputs(key: str | None) -> Outputs | None:

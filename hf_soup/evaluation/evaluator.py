@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ..metrics import Given
 
 DTYPES = ("auto", "bfloat16", "float32")
+LAYOUT = 2  # of what is kept; a change of it makes older files unread
 
 
 class Outputs(NamedTuple):
@@ -326,6 +327,7 @@ class Evaluator:
             self.text_columns,
         ]
         needs += [self.batch_size, resolve_device(self.device).split(":")[0], self.dtype, versions(), model]
+        needs.append(LAYOUT)
         generation = self.generate if isinstance(self.generate, bool) else dict(self.generate)
         needs += [generation, any(metric.needs_texts for metric in self.metrics(task))]
         return xxhash.xxh3_128_hexdigest(json.dumps([needs, asked if scores else None], default=str).encode())

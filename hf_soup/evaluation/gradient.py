@@ -94,6 +94,8 @@ def recipe_gradient(
     try:
         with torch.enable_grad(), dots:
             logits, labels, _ = task.forward(model, batch)
+            if not labels.numel():  # no example of these has anything to say
+                return Gradient(0.0, dots.by_module(), 0.0)
             loss = _loss(task.KIND, logits.float(), labels, factor)
             if not loss.isfinite():
                 raise EvaluationError(
@@ -161,10 +163,11 @@ class _Dots:
         import numpy as np
 
         prefix = own_prefix(spec.name for spec in self._plan.specs)
+        nothing = np.zeros(len(self._checkpoints))  # of what the loss does not depend on
         sums: dict[str, np.ndarray] = {}
-        for name in sorted(self._found):
+        for name in self._steps:
             module = group(name, prefix)
-            sums[module] = sums.get(module, np.zeros(len(self._checkpoints))) + self._found[name]
+            sums[module] = sums.get(module, nothing) + self._found.get(name, nothing)
         return {module: tuple(row.tolist()) for module, row in sums.items()}
 
     def _work_off(self) -> None:
@@ -221,8 +224,8 @@ class _Dots:
     ) -> None:
         """What an ingredient has there, in the type to compute in."""
         spec = item.specs[step.spec.name]
-        order = step.orders[step.inputs.index(index)] if step.orders else None
-        if not order and spec.dtype == step.spec.dtype == step.accumulator:
+        order = step.orders[step.inputs.index(index)] if step.orders and index in step.inputs else None
+        if not order and f"torch.{spec.dtype}" == str(row.dtype):
             item.read_into(self._files, spec.name, start, place)
             return
         elements = buffers.raw(len(row), spec.dtype)

@@ -57,7 +57,7 @@ def run_batches(
     model.eval()
     todo = deque(encoded.batches[state.process_index :: state.num_processes] if state else encoded.batches)
     parts: list[dict[str, Any]] = []
-    unreadable, most = 0, len(todo[0]) if todo else 0
+    unreadable, most = 0, max(map(len, todo), default=0)
     bar = tqdm(total=sum(map(len, todo)), desc="Predicting", unit="example", leave=False, delay=2)
     with bar, torch.inference_mode(), precision(place, dtype, model.dtype):
         while todo and unreadable <= UNREADABLE * len(encoded.rows):

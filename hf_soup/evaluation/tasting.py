@@ -66,12 +66,16 @@ class Limit(NamedTuple):
         counted = right(said)[self._counts(said)]
         return len(counted), int(counted.sum())
 
-    def verdict(self, outputs: Outputs) -> Rejected | None:
+    def verdict(self, outputs: Outputs | None) -> Rejected | None:
         """From which item on it is out of reach, in the order in which rows were asked, so that it does not matter how
         many more were run; `None` if it is not.
         """
         import numpy as np
 
+        if self.n < self.needed:  # nobody can reach it
+            return Rejected(self.n, self.n, 0)
+        if outputs is None:
+            return None
         said, place = outputs.said, np.empty(int(outputs.asked.max()) + 1, dtype=np.int64)
         place[outputs.asked] = np.arange(len(outputs.asked))
         counted = np.flatnonzero(self._counts(said))
@@ -128,12 +132,11 @@ class Taster:
             [`EvaluationError`]: naming the ingredients.
         """
         plan, items = self.plan(job.recipe)
-        if not isinstance(self.evaluator, Evaluator):  # which may do with the model what it likes
-            model = cook_in_memory(plan, items, device=self.device)
-            return self.evaluator(estimate_again(model, job.recipe, self.batchnorm))
-        model = self._cook(plan, items, job.recipe)
         try:
-            return self._run(model, job)
+            if isinstance(self.evaluator, Evaluator):
+                return self._run(self._cook(plan, items, job.recipe), job)
+            model = cook_in_memory(plan, items, device=self.device)  # with which a function may do what it likes
+            return self.evaluator(estimate_again(model, job.recipe, self.batchnorm))
         except EvaluationError as error:
             raise EvaluationError(f"{' + '.join(job.recipe.names)}: {error}") from error
 

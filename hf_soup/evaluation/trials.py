@@ -19,7 +19,7 @@ from ..outputs import Predictions, losses, right
 from ..parallel import run_all
 from ..types import Bar, Gradient, Ingredient, Recipe, Rejected, Score
 from .binding import as_score
-from .cache import keep_outputs, keep_score, kept_outputs, kept_score
+from .cache import LARGE, keep_gradient, keep_outputs, keep_score, kept_gradient, kept_outputs, kept_score
 from .ensemble import mean_logits, mean_probabilities
 from .evaluator import Evaluator, Outputs
 from .statistics import interval, metric_sums, resampled
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import numpy as np
     from transformers import PreTrainedModel
 
+FEW = 3
 RESAMPLES = 1000  # of the interval of each trial's difference
 
 
@@ -48,6 +49,8 @@ class ModelTrials:
             Fills in method, parameters, type and seed of the whole merge.
         base (`Checkpoint`, *optional*):
             The base model, for methods that need it.
+        way_from (`Checkpoint`, *optional*):
+            The base model as one more ingredient, for strategies that ask for it.
         device (`str`, *optional*, defaults to `"cpu"`):
             Where to average.
         batchnorm ([`Evaluator`], *optional*):
@@ -65,12 +68,14 @@ class ModelTrials:
         complete: Callable[[Recipe], Recipe],
         base: Checkpoint | None = None,
         *,
+        way_from: Checkpoint | None = None,
         device: str = "cpu",
         batchnorm: Evaluator | None = None,
         executor: str = "local",
         stop_early: bool = True,
     ):
-        known = dict(checkpoints) if base is None else {**checkpoints, base.name: base}
+        among = {} if way_from is None else {way_from.name: way_from}
+        known = {**checkpoints, **among}
         self._taster = Taster(known, evaluator, base, device=device, batchnorm=batchnorm)
         self._candidates = sorted(checkpoints)
         self._first_config = next(iter(checkpoints.values())).config
@@ -105,7 +110,8 @@ class ModelTrials:
     def lacking(self, ingredient: Ingredient) -> tuple[str, ...]:
         """The modules of which an ingredient has not every tensor."""
         has, prefix = self._taster.checkpoints[ingredient.name].specs, own_prefix(self._specs)
-        return tuple(dict.fromkeys(group(name, prefix) for name in self._specs if name not in has))
+        lacks = [name for name, spec in self._specs.items() if spec.is_floating and name not in has]
+        return tuple(dict.fromkeys(group(name, prefix) for name in lacks))
 
     def score(self, recipe: Recipe, beat: Bar | None = None) -> Score | Rejected:
         """Cook and score one recipe; the same one again costs nothing, nor does one that an earlier process scored.
@@ -134,6 +140,8 @@ class ModelTrials:
         if not isinstance(self._evaluator, Evaluator):
             return None
         metric = self._metric
+        if self._evaluator.select_by not in (None, metric.name):
+            return None
         both = [self._recall(self._complete(one)) for one in (recipe, other)]
         if any(one is None or not one.whole for one in both) or metric.identity != metric.name:
             return None
@@ -157,14 +165,23 @@ class ModelTrials:
         """The score of the averaged outputs of the ingredients."""
         evaluator = self._examined("an ensemble")
         members = [self.logits(item) for item in recipe.ingredients]
+        if members[0].texts:
+            raise EvaluationError("an ensemble writes no texts, which the metric is of.")
         mean = mean_probabilities if members[0].kind == "tokens" else mean_logits
         weights = [sum(column) for column in zip(*recipe.rows.values(), strict=True)]
         return evaluator.score(mean(members, weights), evaluator.task)
 
     def gradient(self, recipe: Recipe, rows: np.ndarray, scale: float = 1.0) -> Gradient:
-        """The derivative of the loss on some examples."""
+        """The derivative of the loss on some examples; the same again costs nothing."""
         self._examined("to learn weights")
-        return self._taster.gradient(self._complete(recipe), rows if self._rows is None else self._rows[rows], scale)
+        recipe, rows = self._complete(recipe), rows if self._rows is None else self._rows[rows]
+        key = self._on_disk(recipe)
+        key = key and f"{key}:{scale!r}:{_digest(rows)}"
+        found = kept_gradient(key)
+        if found is None:
+            found = self._taster.gradient(recipe, rows, scale)
+            keep_gradient(key, found, f"{len(rows)} rows of {' + '.join(recipe.names)[:60]}")
+        return found
 
     def part(self, rows: np.ndarray) -> ModelTrials:
         """Trials on some of the examples, which share with these what was run."""
@@ -208,12 +225,15 @@ class ModelTrials:
                 self._scores[place] = score
                 return score
         found = self._recall(recipe)
-        if found is None:
-            return self._scores.get(place)
         # also of what was run in full for another reason: a search has the same rows every time
         rejected = limit and limit.verdict(found)
-        if rejected or not found.whole:
+        if rejected:
             return rejected
+        if found is None:  # what is large is not kept; its score is
+            score = None if single or self._rows is not None else kept_score(self._on_disk(recipe, scores=True))
+            return score or self._scores.get(place)
+        if not found.whole:
+            return None
         if place not in self._scores:
             self._scores[place] = self._score(recipe, found.said)
         return self._scores[place]
@@ -229,6 +249,11 @@ class ModelTrials:
             self._scores[key, None] = as_score(result)
             return
         self._outputs[key] = result
+        if len(recipe.names) > 1 and result.said.logits.nbytes > LARGE:  # of these only the last few stay in memory
+            large = self._found.setdefault("large", [])
+            large.append(key)
+            if len(large) > FEW:
+                self._outputs.pop(large.pop(0), None)
         about = f"{' + '.join(recipe.names)[:60]} on {self._evaluator.path or self._evaluator.split}"
         keep_outputs(self._on_disk(recipe), result, about, always=len(recipe.names) == 1)
         if result.whole and self._rows is None:
@@ -255,6 +280,8 @@ class ModelTrials:
 
     def _score(self, recipe: Recipe, said: Predictions) -> Score:
         try:
+            if not len(self._in_part(said).rows):
+                raise EvaluationError("there is nothing to score among these examples.")
             score = self._evaluator.score(self._in_part(said), self._evaluator.task)
         except EvaluationError as error:
             raise EvaluationError(f"{' + '.join(recipe.names)}: {error}") from error
@@ -313,7 +340,6 @@ class NoTrials:
 def _hardest_first(alone: Sequence[Predictions]) -> tuple[np.ndarray, str]:
     """The rows that some ingredient gets wrong, those first that most do; of equals the highest mean loss."""
     import numpy as np
-    import xxhash
 
     wrong = np.sum([~right(said) for said in alone], axis=0).astype(np.float64)
     loss = np.mean([losses(said) for said in alone], axis=0)
@@ -322,4 +348,11 @@ def _hardest_first(alone: Sequence[Predictions]) -> tuple[np.ndarray, str]:
     per_row = np.bincount(rows, wrong, size), np.bincount(rows, loss, size)
     order = np.lexsort((-per_row[1], -per_row[0]))
     hardest = order[per_row[0][order] > 0]
-    return hardest, xxhash.xxh3_64_hexdigest(hardest.astype(np.int64).tobytes())
+    return hardest, _digest(hardest)
+
+
+def _digest(rows: np.ndarray) -> str:
+    import numpy as np
+    import xxhash
+
+    return xxhash.xxh3_64_hexdigest(rows.astype(np.int64).tobytes())

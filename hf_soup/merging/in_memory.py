@@ -95,6 +95,7 @@ class Refill:
     def __init__(self, device: str = "cpu"):
         self._device = device
         self._model: PreTrainedModel | None = None
+        self._config: dict[str, Any] = {}
         self._held: dict[str, tuple] = {}  # tensor -> how it was made
         self._asked: dict[str, tuple] = {}  # tensor -> the others of the last trial
         self._sums: dict[str, tuple[tuple, torch.Tensor]] = {}  # tensor -> whose sum, and the sum
@@ -104,9 +105,10 @@ class Refill:
         """The model of a plan; valid until the next call."""
         made = {step.spec.name: _how_made(step, checkpoints) for step in plan.steps}
         todo = [step for step in plan.steps if self._held.get(step.spec.name) != made[step.spec.name]]
-        tensors = self.tensors() if self._model is not None else None
+        config = {**output_config(plan, checkpoints[0]), "transformers_version": None}  # of whoever is the first
+        tensors = self.tensors() if self._model is not None and config == self._config else None
         if tensors is None or any(not _fits(tensors.get(step.spec.name), step.spec) for step in todo):
-            self._model = cook_in_memory(plan, checkpoints, device=self._device)
+            self._model, self._config = cook_in_memory(plan, checkpoints, device=self._device), config
             self.reads += sum(len(step.inputs) for step in plan.steps)
             tensors = self.tensors()
             self._held = made if tensors is not None else {}

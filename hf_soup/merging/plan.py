@@ -157,6 +157,11 @@ def make_plan(recipe: Recipe, checkpoints: Sequence[Checkpoint], base: Checkpoin
     steps = tuple(_step(name, rows[name], recipe.dtype, checkpoints, base) for name in sorted(rows))
     lacking = {step.spec.name: plain for step in steps if base is not None and step.weights and not step.base}
     steps = tuple(step._replace(how=lacking.get(step.spec.name, how)) if step.weights else step for step in steps)
+    lacks = {step.spec.name for step in steps for item in checkpoints if step.spec.name not in item.specs}
+    if lacks:
+        shown = ", ".join(sorted(lacks)[:4])
+        note = f"{len(lacks)} tensors that {recipe.base_inside} lacks are those of the others: {shown}"
+        report = replace(report, notes=(*report.notes, note))
     if recipe.alignments:
         steps = _aligned(steps, recipe, checkpoints)
     if lacking:

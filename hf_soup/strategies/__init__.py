@@ -7,7 +7,8 @@ recipe that it returns has ingredients, weights and, as `selection["trials"]`, o
 It gets more when it asks by parameter name: `base`, the base model as an [`Ingredient`] (then the merge needs one),
 and `seed`, that of the merge, for what is drawn at random.
 
-Below the function two attributes say what it promises or needs:
+Below the function attributes say what it promises or needs:
+- `f.linear = True`: it goes with the method `linear` alone;
 - `f.scores = False`: it asks for no score, so the merge needs no evaluator;
 - `f.never_worse = True`: with its defaults the soup is never worse on validation than the best single ingredient.
 """

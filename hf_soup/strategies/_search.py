@@ -94,6 +94,10 @@ class Search:
         why = _told(found, self.score, kept)
         self.rows.append(Trial(tried, kept, why, found.value, difference, low, high, alpha=alpha))
 
+    def add_rows(self, recipe: Recipe) -> None:
+        """Take over the trials of another search, without the ingredients alone."""
+        self.rows += [Trial(**row) for row in recipe.selection["trials"] if "ingredient" not in row]
+
     def ruled_out(self, recipe: Recipe, tried: str) -> bool:
         """Whether the ensemble of a recipe's ingredients is worse than that of the soup so far.
 

@@ -50,6 +50,7 @@ def diverse(
     if not 0 <= diversity <= 1:
         raise RecipeError(f"diversity is between 0 and 1, not {diversity}.")
     check_most(max_ingredients)
+    trials.logits(ingredients[0])  # where nobody knows what they say, that is told before everybody is scored
     search = Search(ingredients, trials, ties=accept == ">=", tolerance=tolerance)
     said = {item.name: trials.logits(item) for item in search.ranked}
     waiting = search.ranked[1:]

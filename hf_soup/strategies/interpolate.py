@@ -7,7 +7,7 @@ from typing import Literal
 
 from ..errors import RecipeError
 from ..types import Ingredient, Recipe, Trials
-from ._search import Search, soup_of
+from ._search import Search
 from .greedy import greedy
 
 
@@ -47,7 +47,9 @@ def interpolate(
     search = Search(ingredients, trials)
     items = {"uniform": search.ranked, "best": search.ranked[:1]}.get(end)
     if items is None:
-        items = greedy(ingredients, trials).ingredients
+        chosen = greedy(ingredients, trials)
+        items = chosen.ingredients
+        search.add_rows(chosen)
     lacking = trials.lacking(base)
     recipes = [_point(items, base, lacking, alpha) for alpha in alphas]
     scores = trials.map(recipes)
@@ -58,10 +60,13 @@ def interpolate(
     return search.result(alpha=float(alphas[best]))
 
 
+interpolate.linear = True
+
+
 def _point(items: Sequence[Ingredient], base: Ingredient, lacking: Sequence[str], alpha: float) -> Recipe:
     """`(1 - alpha) * base + alpha * mean of items`."""
     if alpha == 1:
-        return soup_of(items)
+        return Recipe(tuple(items), (alpha / len(items),) * len(items))
     row = (*[alpha / len(items)] * len(items), 1 - alpha)
     own = (*[1.0] * len(items), 0.0)
     return Recipe((*items, base), {"": row, **dict.fromkeys(lacking, own)} if lacking else row)

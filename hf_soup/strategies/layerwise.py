@@ -62,6 +62,7 @@ def layerwise(
     rows = {module: {everybody[0]} for module in trials.modules}
     if start == "greedy":
         first = greedy(ingredients, trials, accept=accept, tolerance=tolerance)
+        search.add_rows(first)
         rows = {module: set(first.names) for module in trials.modules}
         search.begin(first, trials.score(first), f"greedy soup of {', '.join(first.names)}")
     if mode in ("heads", "body"):
@@ -80,6 +81,9 @@ def layerwise(
             if changed != rows and search.attempt(_recipe(search, changed), f"{module} + {name}"):
                 rows = changed
     return search.result()
+
+
+layerwise.never_worse = True
 
 
 def _as_told(search: Search, rows: dict[str, set[str]], averaged: Sequence[str]) -> Recipe:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from tqdm.auto import tqdm
 
 from ..errors import RecipeError
-from ..types import Ingredient, Recipe, Trials
+from ..types import Ingredient, Recipe, Trial, Trials
 from ._search import Search
 
 
@@ -84,7 +84,7 @@ def learned(
     best, top, scale = recipe, judge.score(recipe), 1.0
     per_epoch = -(-len(rows) // train_batch_size)
     with tqdm(total=epochs * per_epoch, desc="Learning weights", unit="step", leave=False) as bar:
-        for _ in range(epochs):
+        for epoch in range(1, epochs + 1):
             for batch in np.array_split(rng.permutation(rows), per_epoch):
                 recipe = _recipe(search.ranked, modules, free)
                 found = trials.gradient(recipe, np.sort(batch), float(np.exp(free[-1, 0])))
@@ -93,14 +93,20 @@ def learned(
                 bar.update()
             recipe = _recipe(search.ranked, modules, free)
             score = judge.score(recipe)
-            if score.beats(top):
-                best, top, scale, stale = recipe, score, float(np.exp(free[-1, 0])), 0
-            elif (stale := stale + 1) == patience:
+            stale = 0 if score.beats(top) else stale + 1
+            kept = score.beats(top, ties=True)  # of equals the one with the lower loss
+            search.rows.append(Trial(f"epoch {epoch}", kept, f"{score} on the part held back, loss {found.loss:.4f}"))
+            if kept:
+                best, top, scale = recipe, score, float(np.exp(free[-1, 0]))
+            if stale == patience:
                 break
     score = trials.score(best)
     search.note(f"learned by {by}", best, score, True)
     search.take(best, score)
     return search.result(temperature=1 / scale)
+
+
+learned.linear = True
 
 
 class AdamW:

@@ -1,7 +1,9 @@
 """What strategies are told of models: the same with and without early rejection, kept, resumed, saved as scored."""
 
 import copy
+import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,10 +18,18 @@ import hf_soup
 from hf_soup import lookup, testing
 from hf_soup.checkpoints.memory import tensors_on_disk
 from hf_soup.checkpoints.source import open_all
-from hf_soup.errors import EvaluationError, IngredientError, MissingExtraError, RecipeError
+from hf_soup.errors import (
+    EvaluationError,
+    IncompatibleError,
+    IngredientError,
+    MissingExtraError,
+    OutputError,
+    RecipeError,
+)
 from hf_soup.evaluation import cache
 from hf_soup.evaluation.binding import bind_evaluator
 from hf_soup.evaluation.gradient import _loss
+from hf_soup.evaluation.tasting import Taster
 from hf_soup.evaluation.trials import ModelTrials
 from hf_soup.types import Bar, Recipe, Rejected, Score
 
@@ -93,11 +103,14 @@ def test_the_model_that_was_scored_is_the_model_that_is_saved(strategy, runs, st
         seen[len(seen)] = {name: tensor.clone() for name, tensor in tensors_on_disk(model).items()}
         return run(self, model, **options)
 
+    gradients, gradient = [], Taster.gradient
+    monkeypatch.setattr(Taster, "gradient", lambda *args: gradients.append(1) or gradient(*args))
     monkeypatch.setattr(hf_soup.Evaluator, "run", spy)
     soup = soup_by(strategy, runs, start)
-    n = len(seen)
+    n, steps = len(seen), len(gradients)
+    assert bool(steps) == (strategy == "learned")
     assert soup_by(strategy, runs, start).recipe == soup.recipe
-    assert len(seen) == n
+    assert (len(seen), len(gradients)) == (n, steps)
     saved = load_file(soup.save_pretrained(tmp_path / "soup") / "model.safetensors")
     assert any(all(torch.equal(one[name], saved[name]) for name in saved) for one in seen.values())
     hf_soup.cook(tmp_path / "soup", output_dir=tmp_path / "again")
@@ -120,6 +133,53 @@ def test_every_strategy_says_what_it_tried(strategy, runs, start):
         assert selection.score >= selection.reference["best single ingredient"]
     figure = selection.plot()
     assert len(figure.axes[0].lines) >= 4
+
+
+def test_a_base_model_called_like_an_ingredient_is_not_one(runs, start, tmp_path):
+    """Scored and saved is the ingredient, whatever the base model of the method is called."""
+    other = testing.save_text_model(moved(testing.tiny_text_model(0), 77, size=0.5), tmp_path / "run-0")
+    for strategy in ("greedy", "interpolate"):
+        options = {"method": "ties"} if strategy == "greedy" else {"alphas": [0.5, 1]}
+        named = hf_soup.merge(runs, strategy=strategy, evaluator=DATA, base_model=other, **options)
+        elsewhere = testing.save_text_model(transformers_model(other), tmp_path / "elsewhere")
+        plain = hf_soup.merge(runs, strategy=strategy, evaluator=DATA, base_model=elsewhere, **options)
+        assert [row.score for row in named.selection.trials] == [row.score for row in plain.selection.trials]
+        one, two = named.model.state_dict(), plain.model.state_dict()
+        assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_base_model_with_labels_in_another_order_is_refused(runs, start, tmp_path):
+    """Its head would be blended with that of other classes; where the odd one is an ingredient, it is aligned."""
+    model = transformers_model(start)
+    model.config.id2label = {0: "positive", 1: "negative"}
+    model.config.label2id = {"positive": 0, "negative": 1}
+    odd = testing.save_text_model(model, tmp_path / "odd")
+    with pytest.raises(IncompatibleError, match="odd has the labels in another order"):
+        hf_soup.merge(runs, strategy="interpolate", evaluator=DATA, base_model=odd)
+    options = {"strategy": "interpolate", "evaluator": DATA, "base_model": start, "align_labels": True}
+    assert hf_soup.merge([odd, *runs], alphas=[0.5], **options).recipe.alignments == {"odd": (1, 0)}
+
+
+def test_configurations_that_differ_are_each_their_own(runs, tmp_path):
+    """Scored is the model with the configuration that it is saved with, in whatever order they come."""
+    folder = shutil.copytree(runs[1], tmp_path / "other")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "hidden_act": "relu"}))
+    scores = []
+    for order in ([runs[0], folder], [folder, runs[0]]):
+        trials = trials_of(order, hf_soup.Evaluator(DATA, metric="loss", cache=False))
+        scores.append({item.name: trials.score(Recipe((item,), (1.0,))).value for item in ingredients(order)})
+        bound = hf_soup.Evaluator(DATA, metric="loss", cache=False).bound(str(runs[0]), "text-classification")
+        assert scores[-1]["other"] == bound(transformers_model(folder)).value
+    assert scores[0] == scores[1]
+
+
+def test_a_soup_on_the_way_does_not_replace_its_base_model(runs, start, tmp_path):
+    """The base model is an ingredient, which no soup may overwrite."""
+    base = shutil.copytree(start, tmp_path / "base")
+    options = {"strategy": "interpolate", "evaluator": DATA, "base_model": base, "alphas": [0.5]}
+    with pytest.raises(OutputError):
+        hf_soup.merge(runs, **options).save_pretrained(base, overwrite=True)
 
 
 @pytest.mark.parametrize("method", [{}, {"method": "median"}, {"method": "ties"}])
@@ -475,15 +535,20 @@ def test_the_point_halfway_is_the_mean(runs, start, tmp_path):
         (RecipeError, "pass evaluator=", {"strategy": "greedy_best_first"}),
         (RecipeError, "pass evaluator=", {"strategy": "learned"}),
         (RecipeError, "add a strategy and evaluator", {"strategy": "greedy", "folds": 3}),
+        (RecipeError, "add a strategy and evaluator", {"executor": "ray"}),
         (RecipeError, "no executor", {"strategy": "greedy", "evaluator": DATA, "executor": "slurm"}),
         (RecipeError, 'no module "encoder.layer.7"', {"strategy": "layerwise", "modules": ["encoder.layer.7"]}),
         (RecipeError, "folds is 1", {"strategy": "greedy", "evaluator": DATA, "folds": 1}),
         (RecipeError, "holdout is 1.0", {"strategy": "greedy", "evaluator": DATA, "holdout": 1.0}),
         (EvaluationError, "run-0: .*NaN", {"strategy": "greedy", "metric": lambda said: float("nan")}),
-        (EvaluationError, "NaN", {"strategy": "greedy", "evaluator": lambda model: float("nan")}),
+        (EvaluationError, "run-0: .*NaN", {"strategy": "greedy", "evaluator": lambda model: float("nan")}),
         (EvaluationError, "needs examples", {"strategy": "learned", "evaluator": lambda model: 0.5}),
         (EvaluationError, "needs examples", {"strategy": "diverse", "evaluator": lambda model: 0.5}),
-        (EvaluationError, "alone, not for", {"strategy": "learned", "evaluator": DATA, "method": "median"}),
+        (RecipeError, 'alone, not with "median"', {"strategy": "learned", "evaluator": DATA, "method": "median"}),
+        (RecipeError, 'alone, not with "ties"', {"strategy": "interpolate", "evaluator": DATA, "method": "ties"}),
+        (RecipeError, '"tolerance" is float', {"strategy": "greedy", "evaluator": DATA, "tolerance": "a"}),
+        (RecipeError, '"max_ingredients" is int', {"strategy": "greedy", "evaluator": DATA, "max_ingredients": 1.5}),
+        (RecipeError, '"alphas" is Sequence', {"strategy": "interpolate", "evaluator": DATA, "alphas": 0.5}),
         (RecipeError, "takes the weights that you give", {"strategy": "weighted"}),
         (RecipeError, "finds the weights itself", {"strategy": "greedy", "weights": [1, 1, 1, 1], "evaluator": DATA}),
     ],
@@ -523,10 +588,11 @@ def test_a_function_of_a_model_gets_a_model_of_its_own(runs):
 def test_large_outputs_are_not_kept_but_their_score_is(runs, monkeypatch):
     """The score of a soup is found again without its predictions; those of ingredients are kept in any case."""
     monkeypatch.setattr(cache, "LARGE", 10)
-    first = hf_soup.merge(runs, strategy="pruned", evaluator=DATA, metric="loss")
-    kinds = [row.kind for row in cache.kept() if " + " in row.about]
-    assert set(kinds) == {"score"}
-    assert hf_soup.merge(runs, strategy="pruned", evaluator=DATA, metric="loss").recipe.names == first.recipe.names
+    for metric in ("loss", "accuracy"):
+        first = hf_soup.merge(runs, strategy="pruned", evaluator=DATA, metric=metric)
+        kinds = [row.kind for row in cache.kept() if " + " in row.about]
+        assert set(kinds) == {"score"}
+        assert hf_soup.merge(runs, strategy="pruned", evaluator=DATA, metric=metric).recipe.names == first.recipe.names
 
 
 def test_on_ray_the_result_is_the_same(runs):

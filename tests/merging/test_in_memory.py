@@ -7,6 +7,7 @@ import transformers
 from hf_soup import testing
 from hf_soup.checkpoints.memory import tensors_on_disk
 from hf_soup.checkpoints.source import open_all
+from hf_soup.lookup import load_module
 from hf_soup.merging.in_memory import Refill, cook_in_memory
 from hf_soup.merging.plan import make_plan
 from hf_soup.types import Recipe
@@ -118,6 +119,26 @@ def test_a_greedy_trial_reads_one_ingredient():
     for names in ([7], [0], [0, 1], [0, 2], [0, 3], [0, 3, 4], [0, 3, 5], [0, 3, 5, 6], [0, 3, 5, 7], [0, 3, 5, 2]):
         read(names)
     assert reads == [1, 1, 2, 1, 1, 2, 1, 2, 1, 1]
+
+
+def test_batches_are_as_large_as_asked_for(monkeypatch):
+    """Small batches come first, and do not make the others small."""
+    import numpy as np
+
+    from hf_soup import Evaluator
+    from hf_soup.evaluation import running
+
+    sizes, plain = [], running.run_batch
+
+    def spy(task, model, encoded, rows, *rest):
+        sizes.append(len(rows))
+        return plain(task, model, encoded, rows, *rest)
+
+    monkeypatch.setattr(running, "run_batch", spy)
+    model, processing_class = testing.model_for(load_module("task", "text-classification"))
+    evaluator = Evaluator(testing.tiny_texts(60), batch_size=16, processing_class=processing_class)
+    evaluator.run(model, first=np.arange(6))
+    assert sizes == [4, 2, 16, 16, 16, 6]
 
 
 def test_only_what_differs_is_made():
