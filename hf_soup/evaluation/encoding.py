@@ -68,7 +68,9 @@ def encode(
 
 
 def first_in_small_batches(encoded: Encoded, first: np.ndarray, size: int) -> Encoded:
-    """The same rows in other batches: these first, in their order and a few at a time, the others as they were.
+    """The same rows in other batches: these first and a few at a time, the others as they were.
+
+    Of those that come first, as many as half a batch has are sorted by length, so that small batches pad little.
 
     Args:
         encoded ([`Encoded`]):
@@ -82,7 +84,11 @@ def first_in_small_batches(encoded: Encoded, first: np.ndarray, size: int) -> En
 
     order = np.concatenate(encoded.batches)
     first, rest = first[np.isin(first, order)], order[~np.isin(order, first)]
+    place = np.empty(int(order.max()) + 1, dtype=np.int64)
+    place[order] = np.arange(len(order))
     small = max(size // 4, 1)
+    windows = [first[start : start + 2 * small] for start in range(0, len(first), 2 * small)]
+    first = np.concatenate([window[np.argsort(place[window])] for window in windows] or [first])
     parts = (first, small), (rest, size)
     batches = tuple(part[start : start + n] for part, n in parts for start in range(0, len(part), n))
     return encoded._replace(batches=batches)

@@ -5,9 +5,14 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
 
 from ..errors import RecipeError
 from ..types import Bar, Ingredient, Recipe, Rejected, Score, Trial, Trials
+
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class Search:
@@ -125,6 +130,12 @@ class Search:
 def soup_of(ingredients: Sequence[Ingredient]) -> Recipe:
     """Equal parts, in this order."""
     return Recipe(tuple(ingredients), (1.0,) * len(ingredients))
+
+
+def mixed(ingredients: Sequence[Ingredient], modules: Sequence[str], rows: np.ndarray) -> Recipe:
+    """With a row of weights for each module, or one for all where `modules` is `("",)`."""
+    weights = [tuple(row) for row in rows.tolist()]
+    return Recipe(tuple(ingredients), dict(zip(modules, weights, strict=True)) if len(modules) > 1 else weights[0])
 
 
 def as_row(trial: Trial) -> dict[str, object]:

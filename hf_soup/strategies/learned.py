@@ -9,7 +9,7 @@ from tqdm.auto import tqdm
 
 from ..errors import RecipeError
 from ..types import Ingredient, Recipe, Trial, Trials
-from ._search import Search
+from ._search import Search, mixed
 
 
 if TYPE_CHECKING:
@@ -80,18 +80,18 @@ def learned(
     modules = trials.modules if by == "module" else ("",)
     free = np.zeros((len(modules) + 1, len(search.ranked)))  # the last row's first number: log of the scale of logits
     adam = AdamW(free.shape, learning_rate, weight_decay)
-    recipe, stale = _recipe(search.ranked, modules, free), 0
+    recipe, stale = mixed(search.ranked, modules, _softmax(free[:-1])), 0
     best, top, scale = recipe, judge.score(recipe), 1.0
     per_epoch = -(-len(rows) // train_batch_size)
     with tqdm(total=epochs * per_epoch, desc="Learning weights", unit="step", leave=False) as bar:
         for epoch in range(1, epochs + 1):
             for batch in np.array_split(rng.permutation(rows), per_epoch):
-                recipe = _recipe(search.ranked, modules, free)
+                recipe = mixed(search.ranked, modules, _softmax(free[:-1]))
                 found = trials.gradient(recipe, np.sort(batch), float(np.exp(free[-1, 0])))
                 adam.step(free, _by_free_numbers(found, modules, free))
                 bar.set_postfix_str(f"loss {found.loss:.4f}")
                 bar.update()
-            recipe = _recipe(search.ranked, modules, free)
+            recipe = mixed(search.ranked, modules, _softmax(free[:-1]))
             score = judge.score(recipe)
             stale = 0 if score.beats(top) else stale + 1
             kept = score.beats(top, ties=True)  # of equals the one with the lower loss
@@ -143,11 +143,6 @@ def _softmax(free: np.ndarray) -> np.ndarray:
     from scipy import special
 
     return special.softmax(free, axis=-1)
-
-
-def _recipe(ingredients: Sequence[Ingredient], modules: Sequence[str], free: np.ndarray) -> Recipe:
-    rows = _softmax(free[:-1])
-    return Recipe(tuple(ingredients), dict(zip(modules, rows, strict=True)) if len(modules) > 1 else tuple(rows[0]))
 
 
 def _by_free_numbers(found: object, modules: Sequence[str], free: np.ndarray) -> np.ndarray:

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from ..errors import MissingExtraError, RecipeError
 from ..types import Ingredient, Recipe, Trials
-from ._search import Search, soup_of
-
-
-if TYPE_CHECKING:
-    import numpy as np
+from ._search import Search, mixed, soup_of
 
 
 def search(
@@ -57,6 +53,7 @@ def search(
     except ImportError:
         raise MissingExtraError("this strategy needs cmaes: pip install 'hf-soup[search]'") from None
     import numpy as np
+    from scipy import special
 
     found = Search(ingredients, trials, ties=False)
     k = len(found.ranked)
@@ -68,7 +65,8 @@ def search(
     spent = 1
     while spent < budget:
         points = [optimizer.ask() for _ in range(optimizer.population_size)]
-        recipes = [_recipe(found.ranked, modules, point) for point in points][: budget - spent]
+        rows = [special.softmax(point.reshape(len(modules), -1), axis=1) for point in points]
+        recipes = [mixed(found.ranked, modules, each) for each in rows[: budget - spent]]
         tried = [f"{spent + place}: {_shown(recipe)}" for place, recipe in enumerate(recipes, start=1)]
         scores = _try(found, recipes, tried)
         spent += len(recipes)
@@ -87,13 +85,6 @@ def _try(found: Search, recipes: Sequence[Recipe], tried: Sequence[str]) -> list
     if better:
         found.take(recipes[best], scores[best])
     return [score.rank_key for score in scores]
-
-
-def _recipe(ingredients: Sequence[Ingredient], modules: Sequence[str], point: np.ndarray) -> Recipe:
-    from scipy import special
-
-    rows = special.softmax(point.reshape(len(modules), -1), axis=1)
-    return Recipe(tuple(ingredients), dict(zip(modules, rows, strict=True)) if len(modules) > 1 else tuple(rows[0]))
 
 
 def _shown(recipe: Recipe) -> str:
