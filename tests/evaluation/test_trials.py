@@ -1,6 +1,7 @@
 """What strategies are told of models: the same with and without early rejection, kept, resumed, saved as scored."""
 
 import copy
+import itertools
 import json
 import os
 import shutil
@@ -236,7 +237,7 @@ def test_hard_examples_come_first_whatever_the_order_of_ingredients(runs):
         asked = trials._recall(recipe).asked
         hard = asked[: (wrong > 0).sum()]
         windows = [wrong[hard[at : at + 4]] for at in range(0, len(hard), 4)]  # of half a batch, sorted by length
-        assert all(one.min() >= other.max() for one, other in zip(windows, windows[1:], strict=False))
+        assert all(one.min() >= other.max() for one, other in itertools.pairwise(windows))
         assert not wrong[asked[len(hard) :]].any()
         assert sorted(asked) == list(range(60))
         orders.append(asked.tolist())
