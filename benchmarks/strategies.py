@@ -1,6 +1,6 @@
 """Every strategy on the same fine-tunes: what it chooses, what that is worth on test and shifted sets, what it costs.
 
-python benchmarks/strategies.py DATA RUNS -o report       # half an hour on two cores for eight MiniLM
+python benchmarks/strategies.py DATA RUNS -o report       # a quarter of an hour on two cores for eight MiniLM
 
 DATA is a folder with train, validation and test files, and shifted test sets called ood_*; RUNS is the folder of a
 sweep. Each strategy is timed alone, with nothing kept from the one before; `exhaustive` takes the first six runs. All
