@@ -26,9 +26,9 @@ ROWS, RATES = 1000, (2e-5, 1e-4, 5e-4)
 ARGS = {"num_train_epochs": 3, "per_device_train_batch_size": 32, "warmup_steps": 0.1}
 
 
-def fine_tunes(base: Path, data: datasets.Dataset, out: Path, head_seed: int, seeds: list[int]) -> list[hf_soup.Run]:
+def fine_tunes(base: Path, data: datasets.Dataset, out: Path, init_seed: int, seeds: list[int]) -> list[hf_soup.Run]:
     space = {"learning_rate": list(RATES), "seed": seeds}
-    return list(hf_soup.sweep(base, data, space=space, output_dir=out, head_seed=head_seed, training_args=ARGS))
+    return list(hf_soup.sweep(base, data, space=space, output_dir=out, init_seed=init_seed, training_args=ARGS))
 
 
 def random_body(like: Path, folder: Path) -> Path:

@@ -10,7 +10,7 @@ from .version import __version__
 
 
 if TYPE_CHECKING:
-    from .api import check, merge, modules, sweep
+    from .api import check, merge, modules
     from .comparing import compare
     from .cooking import Cooked, cook
     from .errors import (
@@ -31,7 +31,10 @@ if TYPE_CHECKING:
     from .recipes import load_recipe
     from .selection import Selection
     from .soup import Soup
-    from .training.sweep import Run, Sweep, load_sweep
+    from .splits import load_training
+    from .sweeping import sweep
+    from .training.run import FailedRun, Run
+    from .training.sweep import Sweep, load_sweep
     from .types import Ingredient, Recipe, Score
 
 # public name -> the module that has it
@@ -40,7 +43,7 @@ _HOME = {
     "compare": "comparing",
     "merge": "api",
     "modules": "api",
-    "sweep": "api",
+    "sweep": "sweeping",
     "Cooked": "cooking",
     "cook": "cooking",
     "DataError": "errors",
@@ -59,7 +62,9 @@ _HOME = {
     "load_recipe": "recipes",
     "Selection": "selection",
     "Soup": "soup",
-    "Run": "training.sweep",
+    "load_training": "splits",
+    "FailedRun": "training.run",
+    "Run": "training.run",
     "Sweep": "training.sweep",
     "load_sweep": "training.sweep",
     "Ingredient": "types",

@@ -1,8 +1,7 @@
-"""The verbs: `merge`, `check`, `modules`, `sweep`. Each opens what it was given and calls rooms below."""
+"""The verbs: `merge`, `check`, `modules`. Each opens what it was given and calls rooms below."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,6 @@ from .checkpoints.modules import Module, list_modules, names_without
 from .checkpoints.pieces import check_device
 from .checkpoints.relation import relate
 from .checkpoints.source import as_ingredient, open_all, open_base, open_checkpoint
-from .data import load_data
 from .errors import IngredientError, RecipeError, did_you_mean
 from .evaluation.binding import bind_evaluator, bind_training
 from .evaluation.evaluator import Evaluator
@@ -23,7 +21,6 @@ from .merging.plan import bind_method, make_plan
 from .parallel import check_executor
 from .selecting import select
 from .soup import Soup
-from .training.sweep import Sweep, run_sweep
 from .types import Recipe, plain
 
 
@@ -290,79 +287,6 @@ def cook_recipe(recipe: Recipe, *, candidates: Sequence[Checkpoint] | None = Non
         among = replace(as_ingredient(base, opened[0], ()), ingredient=base.ingredient)
         opened = [among if item.name == name else found[item.name] for item in recipe.ingredients]
     return Soup(recipe, opened, base=base, candidates=candidates)
-
-
-def sweep(
-    base_model: str | os.PathLike,
-    dataset: Dataset | str,
-    *,
-    space: Mapping[str, Any] | Sequence[Mapping[str, Any]],
-    output_dir: str | os.PathLike,
-    task: str = "auto",
-    validation: Dataset | str | None = None,
-    metric: str | None = None,
-    n_runs: int | None = None,
-    seed: int = 0,
-    head_seed: int = 0,
-    training_args: Mapping[str, Any] | None = None,
-    label_column: str | None = None,
-    text_columns: Sequence[str] | None = None,
-) -> Sweep:
-    """Fine-tune one model several times, from one initial head, so that the runs can be averaged.
-
-    Every run is a `transformers.Trainer` run in a folder of its own; runs that are whole are not repeated.
-
-    Args:
-        base_model (`str` or `os.PathLike`):
-            A Hub id or folder with a tokenizer or image processor.
-        dataset (`datasets.Dataset` or `str`):
-            The training examples, or a folder or Hub id whose `train` split they are.
-        space (`Mapping[str, Sequence]` or `Sequence[Mapping]`):
-            A grid (`{"learning_rate": [1e-5, 3e-5], "seed": range(3)}`), a list of settings, or distributions with
-            `n_runs`. Any field of `TrainingArguments` may vary, and `augment` (image transforms).
-        output_dir (`str` or `os.PathLike`):
-            Where the runs go.
-        task (`str`, *optional*, defaults to `"auto"`):
-            Such as `"text-classification"`; by default by the columns of the data.
-        validation (`datasets.Dataset` or `str`, *optional*):
-            Examples that each run is scored on at its end.
-        metric (`str`, *optional*):
-            The task's own by default.
-        n_runs (`int`, *optional*):
-            Draw as many settings from the space; the whole grid by default.
-        seed (`int`, *optional*, defaults to 0):
-            Of the drawing.
-        head_seed (`int`, *optional*, defaults to 0):
-            Of the new head that all runs start from. A run's own `seed` is for data order and dropout.
-        training_args (`Mapping`, *optional*):
-            Fields of `TrainingArguments` that all runs share.
-        label_column (`str`, *optional*):
-            By default `label` or `labels`.
-        text_columns (`Sequence[str]`, *optional*):
-            By default every column of strings.
-
-    Returns:
-        [`Sweep`]: a sequence of runs that [`merge`] takes as it is.
-
-    Raises:
-        [`RecipeError`]: if the space is empty or names a parameter that does not exist.
-        [`TrainingError`]: if the folder holds runs of another base model, data or training arguments.
-    """
-    return run_sweep(
-        base_model,
-        load_data(dataset, split="train"),
-        space=space,
-        output_dir=output_dir,
-        task=task,
-        validation=None if validation is None else load_data(validation, split="validation"),
-        metric=metric,
-        n_runs=n_runs,
-        seed=seed,
-        head_seed=head_seed,
-        training_args=training_args or {},
-        label_column=label_column,
-        text_columns=text_columns,
-    )
 
 
 def share_out(

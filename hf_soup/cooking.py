@@ -12,12 +12,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .api import cook_recipe, merge, share_out, sweep
+from .api import cook_recipe, merge, share_out
 from .checkpoints.check import is_statistic
 from .checkpoints.checkpoint import Checkpoint
 from .checkpoints.memory import quiet_transformers
 from .checkpoints.source import open_all
-from .checkpoints.writer import staged_folder
+from .checkpoints.writer import staged_folder, write_json
 from .comparing import compare
 from .data import hash_rows, load_data
 from .errors import DataError, RecipeError
@@ -29,9 +29,11 @@ from .metrics import load_metrics
 from .parallel import check_executor
 from .recipes import RECIPE_FILE, CookFile, Data, is_recipe, load_cook_file, load_recipe, read_yaml
 from .soup import Soup
-from .training.run import write_json
+from .splits import load_training
+from .sweeping import sweep
+from .training.planning import check_examples, guess_task, plan_sweep
 from .training.space import expand_space
-from .training.sweep import Sweep, check_examples, guess_task
+from .training.sweep import Sweep, run_plan
 from .transforms import shifted_copy
 from .types import Ingredient, Recipe
 
@@ -157,7 +159,12 @@ def _load_sets(plan: CookFile) -> dict[str, Dataset]:
     splits |= {TRAIN: data.train} if plan.sweep else {}
     splits |= {VALIDATION: data.validation} if plan.sweep or plan.compare or choosing else {}
     splits |= {TEST: data.test} if plan.compare else {}
+    if plan.sweep:  # which needs validation data, and keeps some of the training data for it where there is none
+        given = {"train": splits.pop(TRAIN), "validation": splits.pop(VALIDATION)}
+        given |= {"label_column": data.label_column, "seed": plan.sweep.seed}
+        train, validation = load_training(data.path, name=data.name, **given)
     sets = {name: load_data(data.path, name=data.name, split=split) for name, split in splits.items()}
+    sets |= {TRAIN: train, VALIDATION: validation} if plan.sweep else {}
     for name, part in data.shifted.items() if plan.compare else ():
         config = part.name if part.path or part.name else data.name
         examples = load_data(part.path or data.path, name=config, split=part.split or data.test)
@@ -169,9 +176,11 @@ def _load_sets(plan: CookFile) -> dict[str, Dataset]:
 
 def _check_sets(plan: CookFile, sets: Mapping[str, Dataset]) -> None:
     """Columns and labels of all sets, by what the training data has, told before anything is trained."""
+    from transformers import PretrainedConfig
+
     task = load_module("task", plan.task if plan.task != "auto" else guess_task(sets[TRAIN]))
     label, texts = plan.data.label_column, plan.data.text_columns
-    head = task.head(sets[TRAIN], task.label_column(sets[TRAIN], label))
+    head = PretrainedConfig(**task.head(sets[TRAIN], task.label_column(sets[TRAIN], label)))
     for name, examples in sets.items():
         try:
             check_examples(task, examples, label, texts, head)
@@ -209,20 +218,9 @@ def _compare(plan: CookFile, sets: Mapping[str, Dataset], soup: Soup) -> Compari
 
 
 def _sweep(plan: CookFile, sets: Mapping[str, Dataset], base: str, folder: Path) -> Sweep:
-    stage = plan.sweep
-    return sweep(
-        base,
-        sets[TRAIN],
-        validation=sets[VALIDATION],
-        metric=plan.merge.metric if plan.merge else None,
-        space=stage.space,
-        n_runs=stage.n_runs,
-        seed=stage.seed,
-        head_seed=stage.head_seed,
-        output_dir=folder,
-        training_args=stage.training_args,
-        **_task(plan),
-    )
+    metric = plan.merge.metric if plan.merge else None
+    given = {"validation": sets[VALIDATION], "metric": metric, "output_dir": folder}
+    return sweep(base, sets[TRAIN], **given, **vars(plan.sweep), **_task(plan))
 
 
 def _pretrain(plan: CookFile, sets: Mapping[str, Dataset], folder: Path) -> Path:
@@ -236,14 +234,8 @@ def _pretrain(plan: CookFile, sets: Mapping[str, Dataset], folder: Path) -> Path
         raise RecipeError(
             f"{blank} was made from another `pretrain` section. Use another output_dir, or delete {folder}."
         )
-    runs = sweep(
-        blank,
-        sets[PRETRAIN],
-        space=[{"augment": stage.transform} if stage.transform else {}],
-        output_dir=folder / "runs",
-        training_args=stage.training_args,
-        **_task(plan),
-    )
+    one = {"space": [{"augment": stage.transform} if stage.transform else {}], "training_args": stage.training_args}
+    runs = run_plan(plan_sweep(blank, sets[PRETRAIN], output_dir=folder / "runs", **one, **_task(plan)))
     return runs[0].folder
 
 

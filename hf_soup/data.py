@@ -19,7 +19,7 @@ from .lookup import load_path
 
 if TYPE_CHECKING:
     import numpy as np
-    from datasets import Dataset
+    from datasets import Dataset, DatasetDict
     from sklearn.utils import Bunch
 
 BUILDERS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
@@ -47,11 +47,11 @@ class Rows(NamedTuple):
     ordered: str
 
 
-def load_data(path: str | Dataset, *, split: str, name: str | None = None) -> Dataset:
+def load_data(path: str | Dataset | DatasetDict, *, split: str, name: str | None = None) -> Dataset:
     """Load one split.
 
     Args:
-        path (`str` or `datasets.Dataset`):
+        path (`str`, `datasets.Dataset` or `datasets.DatasetDict`):
             A folder, a file, a Hub id, or `package.module:function`; a `Dataset` is taken as it is, and `split`
             slices it.
         split (`str`):
@@ -70,6 +70,8 @@ def load_data(path: str | Dataset, *, split: str, name: str | None = None) -> Da
     part = split.split("[")[0].strip()
     if isinstance(path, datasets.Dataset):
         found = path
+    elif isinstance(path, datasets.DatasetDict):
+        found = _of_dict(path, part, "the data")
     elif os.path.isdir(path):
         found = _from_folder(Path(path), part)
     elif os.path.isfile(path):
@@ -344,10 +346,14 @@ def _from_function(path: str, part: str) -> Dataset:
     except RecipeError as error:
         raise DataError(str(error)) from None
     if isinstance(found, datasets.DatasetDict):
-        if part not in found:
-            raise DataError(f'{path} has no split "{part}"{did_you_mean(part, found)}')
-        return found[part]
+        return _of_dict(found, part, path)
     return found if isinstance(found, datasets.Dataset) else _from_bunch(found, path)
+
+
+def _of_dict(found: DatasetDict, part: str, what: str) -> Dataset:
+    if part not in found:
+        raise DataError(f'{what} has no split "{part}"{did_you_mean(part, found)}')
+    return found[part]
 
 
 def _from_bunch(bunch: Bunch, path: str) -> Dataset:

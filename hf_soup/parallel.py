@@ -1,14 +1,23 @@
-"""Map a function over items that do not depend on each other: here, or on Ray. It does not know what they are."""
+"""Map a function over items that do not depend on each other: here, on several GPUs, or on Ray. It does not know what
+they are.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import contextlib
+import multiprocessing
+import os
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
-from .errors import MissingExtraError, RecipeError, did_you_mean
+from .errors import MissingExtraError, RecipeError, SoupError, did_you_mean
 
 
 EXECUTORS = ("local", "ray")
+DEVICES = "CUDA_VISIBLE_DEVICES"
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -18,16 +27,33 @@ def check_executor(executor: str) -> None:
 
     Raises:
         [`MissingExtraError`]: if Ray is asked for and not installed.
-        [`RecipeError`]: if there is none of that name.
+        [`RecipeError`]: if there is none of that name, or no cluster at the address in `RAY_ADDRESS`.
     """
     if executor not in EXECUTORS:
         raise RecipeError(f'there is no executor "{executor}"{did_you_mean(executor, EXECUTORS)}')
-    if executor == "ray":
-        _ray()
+    if executor == "ray" and not _ray().is_initialized():
+        _refuse_address(os.environ.get("RAY_ADDRESS", ""))
 
 
-def run_all(function: Callable[[T], R], items: Sequence[T], *, executor: str = "local") -> Iterator[R]:
-    """The result of each item, in their order, each as soon as it and those before it are there.
+def gpus() -> tuple[str, ...]:
+    """The GPUs that this process may use, as `CUDA_VISIBLE_DEVICES` calls them."""
+    import torch
+
+    count = torch.cuda.device_count()
+    named = os.environ.get(DEVICES)
+    return tuple(named.split(",")[:count]) if named else tuple(map(str, range(count)))
+
+
+def run_all(
+    function: Callable[[T], R],
+    items: Sequence[T],
+    *,
+    executor: str = "local",
+    devices: Sequence[str] = (),
+    resources: Mapping[str, float] | None = None,
+    lost: Callable[[T, str], R] | None = None,
+) -> Iterator[tuple[int, R]]:
+    """The place and the result of each item, as they finish.
 
     Args:
         function (`Callable`):
@@ -35,29 +61,92 @@ def run_all(function: Callable[[T], R], items: Sequence[T], *, executor: str = "
         items (`Sequence`):
             What to call it with.
         executor (`str`, *optional*, defaults to `"local"`):
-            `"local"` calls one after the other, here; `"ray"` on the workers of a Ray cluster, the one that runs
-            already or one that is started here. A worker has one CPU, and a GPU if there are any; what was lost with a
-            worker that died is done again.
+            `"local"` calls one after the other, here, or on each of several `devices` at once; `"ray"` on the workers
+            of a Ray cluster, the one that runs already (`RAY_ADDRESS` says where) or one that is started here. What
+            was lost with a worker that died is done again.
+        devices (`Sequence[str]`, *optional*):
+            GPUs; where there are two or more, each gets a process of its own that sees no other.
+        resources (`Mapping[str, float]`, *optional*):
+            What one item takes of a Ray cluster, as Ray calls it: `num_cpus` (1 by default, and as many threads),
+            `num_gpus` (1 by default where there are any), `memory`.
+        lost (`Callable`, *optional*):
+            The result of an item whose worker died every time, of the item and the reason; an error by default.
 
     Raises:
         [`Exception`]: what the function raises.
+        [`SoupError`]: if workers die.
     """
     check_executor(executor)
-    if executor == "local" or len(items) < 2:
-        yield from map(function, items)
-        return
+    if executor == "ray" and len(items):
+        yield from _on_ray(function, items, resources or {}, lost)
+    elif len(devices) > 1 and len(items) > 1:
+        yield from _on_devices(function, items, devices[: len(items)])
+    else:
+        yield from enumerate(map(function, items))
+
+
+def _on_devices(function: Callable[[T], R], items: Sequence[T], devices: Sequence[str]) -> Iterator[tuple[int, R]]:
+    context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
+    free = context.SimpleQueue()
+    for device in devices:
+        free.put(device)
+    with ProcessPoolExecutor(len(devices), context, _take_device, (free, function)) as pool:
+        places = {pool.submit(_call_mine, item): place for place, item in enumerate(items)}
+        try:
+            for future in as_completed(places):
+                yield places[future], future.result()
+        except BrokenProcessPool:
+            raise SoupError(
+                "a worker process died, perhaps for want of memory; the same call goes on from there."
+            ) from None
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+_mine: list[Callable[[Any], Any]] = []  # the function of a worker process
+
+
+def _take_device(free: Any, function: Callable[[T], R]) -> None:
+    os.environ[DEVICES] = free.get()
+    _mine[:] = [function]
+
+
+def _call_mine(item: T) -> R:
+    return _mine[0](item)
+
+
+def _on_ray(
+    function: Callable[[T], R],
+    items: Sequence[T],
+    resources: Mapping[str, float],
+    lost: Callable[[T, str], R] | None,
+) -> Iterator[tuple[int, R]]:
     ray = _ray()
     if not ray.is_initialized():
         ray.init(log_to_driver=False, logging_level="warning")
-    share: dict[str, Any] = {"num_cpus": 1, "num_gpus": 1 if ray.cluster_resources().get("GPU") else 0}
+    share = {"num_cpus": 1, "num_gpus": 1 if ray.cluster_resources().get("GPU") else 0, **resources}
+    for name, there in (("num_cpus", "CPU"), ("num_gpus", "GPU")):
+        if share[name] > ray.cluster_resources().get(there, 0):
+            raise RecipeError(
+                f"resources: {name}={share[name]}, and the cluster has no {there} to spare for one item."
+            )
     remote = ray.remote(**share, max_retries=3)(_call)
     sent = ray.put(function)
-    results = [remote.remote(sent, item) for item in items]
+    places = {remote.remote(sent, item): place for place, item in enumerate(items)}
+    waiting = list(places)
     try:
-        for result in results:
-            yield _unwrapped(ray, result)
+        while waiting:
+            (done, *_), waiting = ray.wait(waiting)
+            try:
+                result = _unwrapped(ray, done)
+            except ray.exceptions.RayError as error:  # its worker died, and those that tried again
+                why = f"its worker died every time: {str(error).strip().splitlines()[0]}"
+                if lost is None:
+                    raise SoupError(why) from None
+                result = lost(items[places[done]], why)
+            yield places[done], result
     finally:
-        for result in results:  # also on Ctrl-C
+        for result in waiting:  # also on Ctrl-C
             ray.cancel(result, force=False)
 
 
@@ -70,7 +159,22 @@ def _unwrapped(ray: Any, result: Any) -> Any:
     try:
         return ray.get(result)
     except ray.exceptions.RayTaskError as error:
-        raise error.cause if isinstance(error.cause, Exception) else error from None
+        raise error.cause if isinstance(error.cause, Exception) else SoupError(str(error)) from None
+
+
+def _refuse_address(address: str) -> None:
+    """Say at once that nobody answers: Ray tries for two minutes, and then ends the process."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():  # none, or `auto` and `local`, which Ray tells by itself
+        return
+    try:
+        with contextlib.closing(socket.create_connection((host.strip("[]"), int(port)), timeout=5)):
+            return
+    except OSError as error:
+        raise RecipeError(
+            f"no Ray cluster answers at {address} ({error.strerror or error}): start one there, correct RAY_ADDRESS, "
+            "or unset it and one is started here."
+        ) from None
 
 
 def _ray() -> Any:

@@ -302,13 +302,22 @@ def plot_reliability(curves: Sequence[Curve], *, title: str) -> Figure:
     return figure
 
 
-def _figure(width: float, height: float, title: str, rows: tuple[int, ...] = (1,)) -> tuple[Figure, Any]:
-    """An empty figure with one panel, or several below each other."""
+def figure_class() -> type[Figure]:
+    """matplotlib's figure, which needs no screen.
+
+    Raises:
+        [`MissingExtraError`]: if matplotlib is not installed.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError:
         raise MissingExtraError("pictures need matplotlib: pip install 'hf-soup[plot]'") from None
-    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    return Figure
+
+
+def _figure(width: float, height: float, title: str, rows: tuple[int, ...] = (1,)) -> tuple[Figure, Any]:
+    """An empty figure with one panel, or several below each other."""
+    figure = figure_class()(figsize=(width, height), dpi=150, layout="constrained")
     panels = figure.subplots(len(rows), height_ratios=rows, sharex=True, squeeze=False)[:, 0]
     panels[0].set_title("\n".join(textwrap.wrap(title, int(width * 11))), fontsize=10, loc="left")
     for panel in panels:

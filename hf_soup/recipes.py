@@ -79,8 +79,16 @@ class SweepStage:
     space: dict[str, Any] | list[dict[str, Any]]
     n_runs: int | None = None
     seed: int = 0
-    head_seed: int = 0
+    head: str = "auto"
+    init_seed: int = 0
+    probe_args: dict[str, Any] = field(default_factory=dict)
+    keep: str = "best"
     training_args: dict[str, Any] = field(default_factory=dict)
+    on_error: str = "continue"
+    executor: str = "local"
+    resources: dict[str, float] = field(default_factory=dict)
+    push_runs: bool | str = False
+    private: bool | None = None
 
     __pydantic_config__ = _STRICT
 
@@ -291,10 +299,22 @@ def _beside(recipe: Path, name: Any) -> Path:
     return recipe.parent.absolute() / name
 
 
-def _override(data: dict[str, Any], item: str) -> None:
-    """Set `a.b.c=value` in nested mappings; the value is read as YAML."""
+def read_value(text: str) -> Any:
+    """One value as YAML has it, with numbers as everybody writes them.
+
+    Raises:
+        [`RecipeError`]: if it is no YAML.
+    """
     import yaml
 
+    try:
+        return yaml.load(text, Loader=_loader())
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{text!r} is not valid YAML: {error}") from None
+
+
+def _override(data: dict[str, Any], item: str) -> None:
+    """Set `a.b.c=value` in nested mappings; the value is read as YAML."""
     keys, equals, value = item.partition("=")
     *parents, last = keys.split(".")
     if not equals or not all([*parents, last]):
@@ -304,10 +324,7 @@ def _override(data: dict[str, Any], item: str) -> None:
         if not isinstance(data[key], dict):
             raise RecipeError(f"{item!r}: `{key}` is a {type(data[key]).__name__} in the file; replace it as a whole.")
         data = data[key]
-    try:
-        data[last] = yaml.load(value, Loader=_loader())
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{item!r}: the value is not valid YAML: {error}") from None
+    data[last] = read_value(value)
 
 
 def _anchor(item: Ingredient, folder: Path) -> Ingredient:

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .data import UNSCORED
-from .errors import DataError, RecipeError
+from .errors import DataError, RecipeError, did_you_mean
 
 
 if TYPE_CHECKING:
@@ -52,14 +52,42 @@ def tokenize(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, columns: Sequ
     )
 
 
-def refuse_augment(augment: Mapping[str, Any]) -> None:
-    """Texts have no augmentation.
+def check_masking(augment: Mapping[str, Any], processing_class: PreTrainedTokenizerBase) -> None:
+    """Augmentation of texts is `{"mask": share}`.
 
     Raises:
-        [`RecipeError`]: if there is one.
+        [`RecipeError`]: for anything else, or if the tokenizer has no mask.
     """
-    if augment:
-        raise RecipeError("texts have no augmentation; leave `augment` out.")
+    for name, share in augment.items():
+        if name != "mask":
+            raise RecipeError(f'texts have no augmentation "{name}"{did_you_mean(name, ["mask"])}')
+        if not isinstance(share, (int, float)) or not 0 < share < 1:
+            raise RecipeError(f'the augmentation "mask" takes the share of tokens, between 0 and 1, not {share!r}.')
+        if processing_class.mask_token_id is None:
+            raise RecipeError(f"{type(processing_class).__name__} has no mask token; leave `augment: mask` out.")
+
+
+def masked(encoded: Dataset, augment: Mapping[str, Any], processing_class: PreTrainedTokenizerBase) -> Dataset:
+    """The same texts with a share of their tokens masked, others each time that they are asked for.
+
+    It draws from numpy's global generator, which Trainer seeds and stores in its checkpoints. Special tokens stay.
+    """
+    hide = {
+        "share": augment["mask"],
+        "mask": processing_class.mask_token_id,
+        "keep": sorted(processing_class.all_special_ids),
+    }
+    return encoded.with_transform(partial(_mask, **hide))
+
+
+def _mask(batch: dict[str, list], share: float, mask: int, keep: Sequence[int]) -> dict[str, list]:
+    import numpy as np
+
+    texts = []
+    for ids in map(np.asarray, batch["input_ids"]):
+        hidden = (np.random.random(len(ids)) < share) & ~np.isin(ids, keep)
+        texts.append(np.where(hidden, mask, ids).tolist())
+    return {**batch, "input_ids": texts}
 
 
 def pad_collator(

@@ -37,6 +37,25 @@ def scale(image: Image, strength: float, rng: np.random.Generator) -> Image:
     return _affine(image, (1 / factor, 0, x, 0, 1 / factor, y))
 
 
+def crop(image: Image, strength: float, rng: np.random.Generator) -> Image:
+    """Cut off up to `strength` of the width and of the height (less than 1), and enlarge the rest to the old size."""
+    from PIL import Image as Pil
+
+    box = [0.0] * 4
+    for axis, size in enumerate(image.size):
+        side = size * (1 - rng.uniform(0, min(strength, 0.99)))
+        box[axis] = rng.uniform(0, size - side)
+        box[axis + 2] = box[axis] + side
+    return image.resize(image.size, Pil.Resampling.BILINEAR, box=tuple(box))
+
+
+def flip(image: Image, strength: float, rng: np.random.Generator) -> Image:
+    """Swap left and right with probability `strength`."""
+    from PIL import ImageOps
+
+    return ImageOps.mirror(image) if rng.uniform() < strength else image
+
+
 def noise(image: Image, strength: float, rng: np.random.Generator) -> Image:
     """Add Gaussian noise of standard deviation up to `strength` (1 is the whole range from black to white)."""
     import numpy as np
@@ -57,7 +76,15 @@ def stroke(image: Image, strength: float, rng: np.random.Generator) -> Image:
     return Pil.blend(image, other, abs(amount))
 
 
-TRANSFORMS = {"rotate": rotate, "shift": shift, "scale": scale, "stroke": stroke, "noise": noise}
+TRANSFORMS = {
+    "crop": crop,
+    "flip": flip,
+    "rotate": rotate,
+    "shift": shift,
+    "scale": scale,
+    "stroke": stroke,
+    "noise": noise,
+}
 
 
 def check_transform(transform: Mapping[str, Any]) -> None:

@@ -76,7 +76,7 @@ def pin(source: str, revision: str | None) -> Pin:
 
     repo_id, subfolder = split_source(source)
     api = HfApi(library_name="hf_soup", library_version=__version__)
-    with _our_errors(source, revision):
+    with our_errors(source, revision):
         commit = api.resolve_revision(repo_id, revision=revision).resolved
         if constants.HF_HUB_OFFLINE:
             return _from_cache(source, commit)
@@ -95,6 +95,19 @@ def pin(source: str, revision: str | None) -> Pin:
         return Pin(commit, digests, dict(sorted(specs.items())))
 
 
+def resolve(repo_id: str, revision: str | None) -> str:
+    """The commit that a branch or tag of a repository is at.
+
+    Raises:
+        [`IngredientError`]: if there is no such repository or revision, or it is not open to you.
+    """
+    from huggingface_hub import HfApi
+
+    with our_errors(repo_id, revision):
+        api = HfApi(library_name="hf_soup", library_version=__version__)
+        return api.resolve_revision(repo_id, revision=revision).resolved
+
+
 def fetch(source: str, revision: str, files: list[str]) -> Path:
     """Bring files of one commit here, those that exist, and return the folder that holds them.
 
@@ -105,13 +118,13 @@ def fetch(source: str, revision: str, files: list[str]) -> Path:
 
     repo_id, subfolder = split_source(source)
     patterns = [f"{subfolder}/{name}".removeprefix("/") for name in files]
-    with _our_errors(source, revision):
+    with our_errors(source, revision):
         options = {"library_name": "hf_soup", "library_version": __version__}
         return Path(snapshot_download(repo_id, revision=revision, allow_patterns=patterns, **options)) / subfolder
 
 
 @contextlib.contextmanager
-def _our_errors(repo_id: str, revision: str | None) -> Iterator[None]:
+def our_errors(repo_id: str, revision: str | None) -> Iterator[None]:
     """Say what to do about each error of the client."""
     from huggingface_hub import errors
 

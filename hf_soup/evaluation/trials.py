@@ -127,8 +127,8 @@ class ModelTrials:
         answers = [self._answer(recipe, beat) for recipe in recipes]
         todo = [index for index, answer in enumerate(answers) if answer is None]
         jobs = [self._job(recipes[index], beat) for index in todo]
-        results = run_all(self._taster, jobs, executor=self._executor)
-        for index, result in zip(todo, results, strict=True):
+        for place, result in run_all(self._taster, jobs, executor=self._executor if len(jobs) > 1 else "local"):
+            index = todo[place]
             self._keep(recipes[index], result)
             answers[index] = self._answer(recipes[index], beat)
             self._bar.set_postfix_str(f"{'+'.join(recipes[index].names)[:40]} {answers[index]}")

@@ -9,9 +9,10 @@ A new task is one new file with
 - `label_column(dataset, given)`: the column with what is right, or `None` where the inputs say it themselves;
 - `columns(dataset, given, label)`: which columns are its inputs;
 - `head(dataset, label)`: fields of the configuration of a new model for such data;
-- `check_augment(augment)`: refuses what is no augmentation of its inputs;
+- `check_augment(augment, processing_class)`: refuses what is no augmentation of its inputs;
 - `labels(dataset, label, config)`: what is right, as the model counts it, one entry for each row;
-- `encode(dataset, processing_class, columns, labels, augment)`: a data set of model inputs and `labels`;
+- `encode(dataset, processing_class, columns, labels)`: a data set of model inputs and `labels`;
+- `augmented(encoded, augment, processing_class)`: the same, changed at random each time that a row is asked for;
 - `collator(processing_class, config)`: makes a batch of rows;
 - `lengths(encoded)`: what to sort by before batching, or `None`;
 - `forward(model, batch)`: logits and labels as `hf_soup.outputs.Predictions` has them, and the items of each row;

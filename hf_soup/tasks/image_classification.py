@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..data import UNSCORED, find_column, label_ids
@@ -72,7 +73,7 @@ def columns(dataset: Dataset, given: Sequence[str] | None, label: str) -> list[s
     return images
 
 
-def check_augment(augment: Mapping[str, Any]) -> None:
+def check_augment(augment: Mapping[str, Any], processing_class: BaseImageProcessor) -> None:
     """Augmentation is {transform: largest strength}.
 
     Raises:
@@ -87,39 +88,48 @@ def labels(dataset: Dataset, label: str, config: PretrainedConfig) -> np.ndarray
 
 
 def encode(
-    dataset: Dataset,
-    processing_class: BaseImageProcessor,
-    columns: Sequence[str],
-    labels: np.ndarray,
-    augment: Mapping[str, Any] | None = None,
+    dataset: Dataset, processing_class: BaseImageProcessor, columns: Sequence[str], labels: np.ndarray
 ) -> Dataset:
-    """Process images when they are asked for: memory does not grow with the data, and augmentation is drawn anew.
+    """Process images when they are asked for: memory does not grow with the data.
 
-    Augmentation draws from numpy's global generator, which Trainer seeds and stores in its checkpoints. An image that
-    does not decode is black and has the label -100, which is neither learned nor scored.
+    An image that does not decode is black and has the label -100, which is neither learned nor scored.
     """
+    import datasets
+
+    (column,) = columns
+    labelled = dataset.select_columns([column]).add_column("labels", labels.tolist())
+    return augmented(labelled.cast_column(column, datasets.Image(decode=False)), {}, processing_class)
+
+
+def augmented(encoded: Dataset, augment: Mapping[str, Any], processing_class: BaseImageProcessor) -> Dataset:
+    """The same images, changed at random, anew each time that they are asked for.
+
+    It draws from numpy's global generator, which Trainer seeds and stores in its checkpoints.
+    """
+    (column,) = (name for name in encoded.column_names if name != "labels")
+    return encoded.with_transform(
+        partial(_process, column=column, augment=dict(augment), processing_class=processing_class)
+    )
+
+
+def _process(
+    batch: dict[str, list], column: str, augment: Mapping[str, Any], processing_class: BaseImageProcessor
+) -> dict[str, Any]:
     import datasets
     import numpy as np
     from PIL import Image
 
-    (column,) = columns
-    labelled = dataset.select_columns([column]).add_column("labels", labels.tolist())
-    labelled = labelled.cast_column(column, datasets.Image(decode=False))
     decode = datasets.Image(mode="RGB").decode_example
-
-    def process(batch: dict[str, list]) -> dict[str, Any]:
-        images, classes = [], list(batch["labels"])
-        for place, encoded in enumerate(batch[column]):
-            try:
-                images.append(decode(encoded))
-            except (OSError, SyntaxError, ValueError, TypeError, Image.DecompressionBombError):  # as PIL fails
-                images.append(Image.new("RGB", (32, 32)))
-                classes[place] = UNSCORED
-        if augment:
-            images = [apply_transform(image, augment, np.random) for image in images]
-        return {"pixel_values": processing_class(images, return_tensors="pt")["pixel_values"], "labels": classes}
-
-    return labelled.with_transform(process)
+    images, classes = [], list(batch["labels"])
+    for place, encoded in enumerate(batch[column]):
+        try:
+            images.append(decode(encoded))
+        except (OSError, SyntaxError, ValueError, TypeError, Image.DecompressionBombError):  # as PIL fails
+            images.append(Image.new("RGB", (32, 32)))
+            classes[place] = UNSCORED
+    if augment:
+        images = [apply_transform(image, augment, np.random) for image in images]
+    return {"pixel_values": processing_class(images, return_tensors="pt")["pixel_values"], "labels": classes}
 
 
 def collator(processing_class: BaseImageProcessor, config: PretrainedConfig) -> Callable[[list[dict]], dict]:

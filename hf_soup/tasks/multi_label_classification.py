@@ -8,10 +8,11 @@ from ..data import find_column, is_list, label_ids, numbers, split_like
 from ..errors import DataError
 from ..heads import classes_head, ends_in, head_of_classes, output_kind
 from ..heads import whole_rows as forward
+from ..tokens import check_masking as check_augment
 from ..tokens import lengths
 from ..tokens import load_tokenizer as load_processing_class
+from ..tokens import masked as augmented
 from ..tokens import pad_collator as collator
-from ..tokens import refuse_augment as check_augment
 from .text_classification import columns, encode
 
 
@@ -20,7 +21,17 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PretrainedConfig
 
-__all__ = ["check_augment", "collator", "columns", "encode", "forward", "lengths", "load_processing_class"]  # shared
+# shared with other tasks
+__all__ = [
+    "augmented",
+    "check_augment",
+    "collator",
+    "columns",
+    "encode",
+    "forward",
+    "lengths",
+    "load_processing_class",
+]
 
 AUTO_CLASS = "AutoModelForSequenceClassification"
 PIPELINE = "text-classification"

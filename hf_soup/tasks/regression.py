@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 from ..data import find_column, numbers
 from ..errors import DataError
 from ..heads import ends_in, output_kind
+from ..tokens import check_masking as check_augment
 from ..tokens import lengths
 from ..tokens import load_tokenizer as load_processing_class
+from ..tokens import masked as augmented
 from ..tokens import pad_collator as collator
-from ..tokens import refuse_augment as check_augment
 from .text_classification import columns, encode
 
 
@@ -20,7 +21,16 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PretrainedConfig, PreTrainedModel
 
-__all__ = ["check_augment", "collator", "columns", "encode", "lengths", "load_processing_class"]  # shared with others
+# shared with other tasks
+__all__ = [
+    "augmented",
+    "check_augment",
+    "collator",
+    "columns",
+    "encode",
+    "lengths",
+    "load_processing_class",
+]
 
 AUTO_CLASS = "AutoModelForSequenceClassification"
 PIPELINE = "text-classification"

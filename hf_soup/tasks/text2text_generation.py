@@ -5,16 +5,17 @@ Scored by how likely the model finds each token of the right text, or, where it 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..data import choose_columns, find_column, is_list, is_text
 from ..errors import DataError
 from ..heads import ends_in
+from ..tokens import check_masking as check_augment
 from ..tokens import lengths, right_tokens, tokenize
 from ..tokens import load_tokenizer as load_processing_class
+from ..tokens import masked as augmented
 from ..tokens import pad_collator as collator
-from ..tokens import refuse_augment as check_augment
 from .text_generation import head
 
 
@@ -23,7 +24,15 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["check_augment", "collator", "head", "lengths", "load_processing_class"]  # shared with other tasks
+# shared with other tasks
+__all__ = [
+    "augmented",
+    "check_augment",
+    "collator",
+    "head",
+    "lengths",
+    "load_processing_class",
+]
 
 AUTO_CLASS = "AutoModelForSeq2SeqLM"
 PIPELINE = "text2text-generation"
@@ -82,7 +91,6 @@ def encode(
     processing_class: PreTrainedTokenizerBase,
     columns: Sequence[str],
     labels: list[Any],
-    augment: Mapping[str, Any] | None = None,
 ) -> Dataset:
     """Tokens of both texts."""
     targets = processing_class(text_target=[text or "" for text in labels], truncation=True)["input_ids"]

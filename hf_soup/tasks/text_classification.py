@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from ..data import choose_columns, find_column, label_ids
 from ..heads import ends_in, output_kind
 from ..heads import head_of_classes as head
 from ..heads import whole_rows as forward
+from ..tokens import check_masking as check_augment
 from ..tokens import lengths, tokenize
 from ..tokens import load_tokenizer as load_processing_class
+from ..tokens import masked as augmented
 from ..tokens import pad_collator as collator
-from ..tokens import refuse_augment as check_augment
 
 
 if TYPE_CHECKING:
@@ -20,7 +21,16 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-__all__ = ["check_augment", "collator", "forward", "head", "lengths", "load_processing_class"]  # shared with others
+# shared with other tasks
+__all__ = [
+    "augmented",
+    "check_augment",
+    "collator",
+    "forward",
+    "head",
+    "lengths",
+    "load_processing_class",
+]
 
 AUTO_CLASS = "AutoModelForSequenceClassification"
 PIPELINE = "text-classification"
@@ -56,7 +66,6 @@ def encode(
     processing_class: PreTrainedTokenizerBase,
     columns: Sequence[str],
     labels: np.ndarray,
-    augment: Mapping[str, Any] | None = None,
 ) -> Dataset:
     """Tokens and classes."""
     return tokenize(dataset, processing_class, columns).add_column("labels", labels.tolist())

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..data import choose_columns, find_column, is_list
 from ..errors import DataError
 from ..heads import ends_in
+from ..tokens import check_masking as check_augment
 from ..tokens import lengths, right_tokens, tokenize
 from ..tokens import load_tokenizer as load_processing_class
+from ..tokens import masked as augmented
 from ..tokens import pad_collator as collator
-from ..tokens import refuse_augment as check_augment
 
 
 if TYPE_CHECKING:
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["check_augment", "collator", "lengths", "load_processing_class"]  # shared with other tasks
+# shared with other tasks
+__all__ = ["augmented", "check_augment", "collator", "lengths", "load_processing_class"]
 
 AUTO_CLASS = "AutoModelForCausalLM"
 PIPELINE = "text-generation"
@@ -70,7 +72,6 @@ def encode(
     processing_class: PreTrainedTokenizerBase,
     columns: Sequence[str],
     labels: None = None,
-    augment: Mapping[str, Any] | None = None,
 ) -> Dataset:
     """Tokens, which are the labels too: models shift them."""
     encoded = tokenize(dataset, processing_class, columns)

@@ -6,17 +6,18 @@ A word is scored once, by its first token; words beyond what the model takes are
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from ..data import UNSCORED, choose_columns, find_column, is_list, label_ids, split_like
 from ..errors import DataError
 from ..heads import ends_in
 from ..heads import head_of_classes as head
+from ..tokens import check_masking as check_augment
 from ..tokens import lengths
 from ..tokens import load_tokenizer as load_processing_class
+from ..tokens import masked as augmented
 from ..tokens import pad_collator as collator
-from ..tokens import refuse_augment as check_augment
 
 
 if TYPE_CHECKING:
@@ -25,7 +26,15 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["check_augment", "collator", "head", "lengths", "load_processing_class"]  # shared with other tasks
+# shared with other tasks
+__all__ = [
+    "augmented",
+    "check_augment",
+    "collator",
+    "head",
+    "lengths",
+    "load_processing_class",
+]
 
 AUTO_CLASS = "AutoModelForTokenClassification"
 PIPELINE = "token-classification"
@@ -76,7 +85,6 @@ def encode(
     processing_class: PreTrainedTokenizerBase,
     columns: Sequence[str],
     labels: list[np.ndarray],
-    augment: Mapping[str, Any] | None = None,
 ) -> Dataset:
     """Tokens, and the class of each word at its first token."""
     if not processing_class.is_fast:

@@ -6,12 +6,15 @@ import itertools
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import RecipeError, did_you_mean
 
 
-DISTRIBUTIONS = ("loguniform", "uniform", "range")
+if TYPE_CHECKING:
+    import numpy as np
+
+DISTRIBUTIONS = ("choice", "integers", "loguniform", "range", "uniform")
 
 
 def expand_space(
@@ -21,8 +24,9 @@ def expand_space(
 
     Args:
         space (`Mapping[str, Any]` or `Sequence[Mapping[str, Any]]`):
-            A list of settings; or name -> values to choose from: a sequence, one value, `{"range": n}` (0 to n - 1),
-            `{"uniform": [low, high]}` or `{"loguniform": [low, high]}`.
+            A list of settings; or name -> values: a sequence, one value, `{"range": n}` (0 to n - 1), or a
+            distribution: `{"choice": [...]}`, `{"integers": [low, high]}` (both included), `{"uniform": [low, high]}`
+            or `{"loguniform": [low, high]}`.
         n_runs (`int`, *optional*):
             Draw so many; without it the whole grid, in the order in which it is written.
         seed (`int`, *optional*, defaults to 0):
@@ -43,12 +47,12 @@ def expand_space(
         return _some(settings if n_runs is None else settings[:n_runs])
     axes = {name: _axis(name, values) for name, values in space.items()}
     if n_runs is None:
-        drawn = [name for name, axis in axes.items() if isinstance(axis, tuple)]
+        drawn = [name for name, axis in axes.items() if isinstance(axis, _Distribution)]
         if drawn:
             raise RecipeError(f'space: "{drawn[0]}" is a distribution, and distributions need `n_runs`.')
         return _some(dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values()))
     rng = np.random.default_rng(seed)
-    discrete = math.prod(len(axis) if isinstance(axis, list) else n_runs for axis in axes.values())
+    discrete = math.prod(_size(axis, n_runs) for axis in axes.values())
     if n_runs > discrete:
         raise RecipeError(f"space: n_runs={n_runs}, but there are only {discrete} different settings.")
     found: dict[str, dict[str, Any]] = {}
@@ -58,39 +62,75 @@ def expand_space(
     return list(found.values())
 
 
-def _axis(name: str, values: Any) -> list[Any] | tuple[str, float, float]:
-    """The values of one parameter as a list, or as (distribution, low, high)."""
-    if isinstance(values, Mapping) and len(values) == 1 and next(iter(values)) in DISTRIBUTIONS:
-        ((kind, ends),) = values.items()
-        try:
-            if kind == "range":
-                return list(range(*ends) if isinstance(ends, (list, tuple)) else range(ends))
-            low, high = map(float, ends)
-        except (TypeError, ValueError):
-            form = "8 or [2, 8]" if kind == "range" else "[low, high]"
-            raise RecipeError(f'space: "{name}" has {{{kind}: {ends!r}}}; write {{{kind}: {form}}}.') from None
-        if not (0 < low < high if kind == "loguniform" else low < high):
-            raise RecipeError(
-                f'space: "{name}" goes from {low:g} to {high:g}; {kind} needs a lower end below the upper one.'
-            )
-        return (kind, low, high)
-    if isinstance(values, Mapping) and name != "augment":
+class _Distribution(NamedTuple):
+    """Where values are drawn from: a list (`choice`), or all between two ends."""
+
+    kind: str
+    values: Sequence[Any]
+
+
+def _axis(name: str, given: Any) -> list[Any] | _Distribution:
+    """The values of one parameter as a list, or as what they are drawn from."""
+    if isinstance(given, Mapping) and len(given) == 1 and next(iter(given)) in DISTRIBUTIONS:
+        ((kind, ends),) = given.items()
+        if kind == "range":
+            return _range(name, ends)
+        if kind == "choice":
+            return _Distribution(kind, _different(name, ends))
+        return _between(name, kind, ends)
+    if isinstance(given, Mapping) and name != "augment":
         raise RecipeError(
-            f'space: "{name}" has an unknown distribution{did_you_mean(next(iter(values), ""), DISTRIBUTIONS)}'
+            f'space: "{name}" has an unknown distribution{did_you_mean(next(iter(given), ""), DISTRIBUTIONS)}'
         )
+    if isinstance(given, (str, Mapping)) or not isinstance(given, Iterable):
+        return [given]
+    return _different(name, given)
+
+
+def _range(name: str, ends: Any) -> list[int]:
+    try:
+        return list(range(*ends) if isinstance(ends, (list, tuple)) else range(ends))
+    except TypeError:
+        raise RecipeError(f'space: "{name}" has {{range: {ends!r}}}; write {{range: 8 or [2, 8]}}.') from None
+
+
+def _between(name: str, kind: str, ends: Any) -> _Distribution:
+    number = int if kind == "integers" else float
+    try:
+        low, high = map(number, ends)
+    except (TypeError, ValueError):
+        raise RecipeError(f'space: "{name}" has {{{kind}: {ends!r}}}; write {{{kind}: [low, high]}}.') from None
+    if not (0 < low < high if kind == "loguniform" else low < high):
+        raise RecipeError(
+            f'space: "{name}" goes from {low:g} to {high:g}; {kind} needs a lower end below the upper one.'
+        )
+    return _Distribution(kind, (low, high))
+
+
+def _different(name: str, values: Any) -> list[Any]:
     if isinstance(values, (str, Mapping)) or not isinstance(values, Iterable):
-        return [values]
+        raise RecipeError(f'space: "{name}" has {{choice: {values!r}}}; write {{choice: [a, b]}}.')
     values = list(values)
     return [value for index, value in enumerate(values) if value not in values[:index]]
 
 
-def _draw(axis: list[Any] | tuple[str, float, float], rng: Any) -> Any:
-    if isinstance(axis, list):
-        return axis[rng.integers(len(axis))]
-    kind, low, high = axis
-    return float(
-        math.exp(rng.uniform(math.log(low), math.log(high))) if kind == "loguniform" else rng.uniform(low, high)
-    )
+def _size(axis: list[Any] | _Distribution, n_runs: int) -> int:
+    """How many different values there are, as far as it matters for `n_runs` draws."""
+    if isinstance(axis, list) or axis.kind == "choice":
+        return len(axis if isinstance(axis, list) else axis.values)
+    return axis.values[1] - axis.values[0] + 1 if axis.kind == "integers" else n_runs
+
+
+def _draw(axis: list[Any] | _Distribution, rng: np.random.Generator) -> Any:
+    if isinstance(axis, list) or axis.kind == "choice":
+        values = axis if isinstance(axis, list) else axis.values
+        return values[rng.integers(len(values))]
+    low, high = axis.values
+    if axis.kind == "integers":
+        return int(rng.integers(low, high + 1))
+    if axis.kind == "loguniform":
+        return math.exp(rng.uniform(math.log(low), math.log(high)))
+    return float(rng.uniform(low, high))
 
 
 def _some(settings: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
-from ..checkpoints.memory import quiet_transformers
-from ..checkpoints.writer import staged_folder
-from ..data import LABEL_COLUMNS, UNSCORED, hash_rows, is_list, is_text
+from ..checkpoints.reader import read_json
+from ..checkpoints.writer import write_json
 from ..errors import TrainingError
-from ..lookup import load_module
-from ..metrics import Metric, load_metrics
-from ..outputs import Predictions
-from .run import Bench, Run, check_settings, load_run, train_run, write_json
-from .space import expand_space
+from ..evaluation.running import is_launched
+from ..parallel import gpus, run_all
+from ..sweep_plot import Line, Setting, plot_sweep
+from ..tables import align
+from .planning import SWEEP_FILE, SweepPlan, read_manifest
+from .processes import hidden, is_main, only_one, wait
+from .publish import Publisher
+from .resume import STATE
+from .run import START, FailedRun, Run, load_failure, load_runs, record_failure, tidy, train_run
+from .start import make_start
 
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
-    from datasets import Dataset
-    from transformers import PreTrainedModel
-
-SWEEP_FILE = "sweep.json"
-START = "start"
+    import pandas as pd
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,18 @@ class Sweep(Sequence[Run]):
         base_model (`Path`):
             What all runs started from, head included.
         runs (`tuple[Run, ...]`):
-            In the order of the space.
+            Those that are whole, in the order of the space; with `keep="all"` the checkpoints on the way of each as
+            well, before it.
+        failed (`tuple[FailedRun, ...]`, *optional*):
+            Those that came to nothing, with the reason.
+        waiting (`tuple[str, ...]`, *optional*):
+            Names of those that are not whole yet.
     """
 
     base_model: Path
     runs: tuple[Run, ...]
+    failed: tuple[FailedRun, ...] = ()
+    waiting: tuple[str, ...] = ()
 
     def __getitem__(self, index: Any) -> Any:
         return self.runs[index]
@@ -55,9 +63,96 @@ class Sweep(Sequence[Run]):
     def __iter__(self) -> Iterator[Run]:
         return iter(self.runs)
 
+    def best(self) -> Run:
+        """The run with the best score on the validation data; of equals the first.
+
+        Raises:
+            [`TrainingError`]: if none has a score.
+        """
+        scored = [run for run in self.runs if run.score is not None]
+        if not scored:
+            raise TrainingError("no run has a score: give the sweep validation data.")
+        best = scored[0]
+        for run in scored[1:]:
+            best = run if run.score.beats(best.score) else best
+        return best
+
+    def table(self) -> str:
+        """A row for each run: what it has of its own, its score, best first; then those that failed."""
+        varied, shared = self._settings()
+        ranked = sorted(self.runs, key=lambda run: run.score.rank_key if run.score else float("-inf"), reverse=True)
+        metric = next((run.score.metric for run in self.runs if run.score), "score")
+        lines = [["run", *varied, metric, "loss", "step", "seconds"]]
+        for run in ranked:
+            own = [_cell(run.params.get(key)) for key in varied]
+            score = f"{run.score.value:.4f}" if run.score else "-"
+            timing = [f"{run.state['step']:,}", f"{run.state['seconds']:.0f}"]
+            lines.append([run.name, *own, score, f"{run.state['train_loss']:.4f}", *timing])
+        for failure in self.failed:
+            own = [_cell(failure.params.get(key)) for key in varied]
+            lines.append([failure.name, *own, failure.kind, "-", "-", "-"])
+        common = ", ".join(f"{key}={_cell(value)}" for key, value in shared.items())
+        notes = [f"{failure.name} failed: {failure.reason}" for failure in self.failed]
+        return "\n".join([align(lines), *([f"\nAll: {common}"] if common else []), *(["", *notes] if notes else [])])
+
+    def to_pandas(self) -> pd.DataFrame:
+        """A row for each run, its settings and metrics as columns; those that failed have a `reason`."""
+        import pandas as pd
+
+        rows = [
+            {
+                "run": run.name,
+                **run.params,
+                "seed": run.seed,
+                **run.state["metrics"],
+                "train_loss": run.state["train_loss"],
+                "step": run.state["step"],
+                "seconds": run.state["seconds"],
+                "folder": str(run.folder),
+            }
+            for run in self.runs
+        ]
+        return pd.DataFrame(rows + [{"run": item.name, **item.params, "reason": item.reason} for item in self.failed])
+
+    def plot(self) -> Figure:
+        """The validation score against each setting that varies, and the curves of training and validation.
+
+        Returns:
+            `matplotlib.figure.Figure`
+
+        Raises:
+            [`MissingExtraError`]: if matplotlib is not installed.
+            [`TrainingError`]: if no run has a score.
+        """
+        whole = [run for run in self.runs if run.folder.name == run.state["run"]]
+        best = replace(self, runs=tuple(whole)).best()
+        metric = best.score.metric
+        scored = [run for run in whole if run.score]
+        varied, _ = self._settings()
+        scores, place = [run.score.value for run in scored], scored.index(best)
+        settings = [Setting(key, [run.params.get(key) for run in scored], scores, place) for key in varied]
+        lines = []
+        for run in whole:
+            history = read_json(run.folder / STATE)["log_history"]
+            for key in ("loss", f"eval_{metric}"):
+                points = [(row["epoch"], row[key]) for row in history if key in row]
+                lines.append(
+                    Line(run.name, key, *(tuple(axis) for axis in zip(*points, strict=True)))
+                ) if points else None
+        title = f"{best.name} is the best of {len(whole)} runs: {metric} {best.score.value:.4f} on validation"
+        return plot_sweep(settings, lines, metric=metric, best=best.name, title=title)
+
+    def _settings(self) -> tuple[list[str], dict[str, Any]]:
+        """What the runs differ in, and what all have alike."""
+        every = [item.params for item in (*self.runs, *self.failed)]
+        keys = list(dict.fromkeys(key for params in every for key in params))
+        shared = {key: every[0][key] for key in keys if all(p.get(key, p) == every[0].get(key) for p in every)}
+        shared = {} if len(every) == 1 else shared
+        return [key for key in keys if key not in shared], shared
+
 
 def load_sweep(folder: str | os.PathLike) -> Sweep:
-    """The whole runs of a sweep's folder.
+    """The whole runs of a sweep's folder, and why others failed.
 
     Args:
         folder (`str` or `os.PathLike`):
@@ -70,208 +165,134 @@ def load_sweep(folder: str | os.PathLike) -> Sweep:
         [`TrainingError`]: if it is no folder of a sweep.
     """
     folder = Path(folder)
-    manifest = _read_manifest(folder)
-    if manifest is None:
-        raise TrainingError(f"{folder} is no folder of a sweep: it has no {SWEEP_FILE}.")
-    return Sweep(folder / START, tuple(filter(None, (load_run(folder / name) for name in manifest["runs"]))))
+    return _loaded(folder, list(read_manifest(folder)["runs"]))
 
 
-def run_sweep(
-    base_model: str | os.PathLike,
-    train: Dataset,
+def run_plan(
+    plan: SweepPlan,
     *,
-    space: Mapping[str, Any] | Sequence[Mapping[str, Any]],
-    output_dir: str | os.PathLike,
-    task: str = "auto",
-    validation: Dataset | None = None,
-    metric: str | None = None,
-    n_runs: int | None = None,
-    seed: int = 0,
-    head_seed: int = 0,
-    training_args: Mapping[str, Any],
-    label_column: str | None = None,
-    text_columns: Sequence[str] | None = None,
+    executor: str = "local",
+    resources: dict[str, float] | None = None,
+    on_error: str = "continue",
+    publisher: Publisher | None = None,
 ) -> Sweep:
-    """What [`hf_soup.sweep`] does, on data sets that are loaded; the arguments are described there."""
-    folder = Path(output_dir).resolve()
-    module = load_module("task", task if task != "auto" else guess_task(train))
-    settings = expand_space(space, n_runs=n_runs, seed=seed)
-    for setting in settings:
-        check_settings({**training_args, **setting}, module)
-    (chosen,) = load_metrics(metric or module.METRIC)
-    label = module.label_column(train, label_column)
-    head = module.head(train, label)
-    encoders = {
-        name: _encoder(module, data, label, text_columns, head)
-        for name, data in {"train": train, "validation": validation}.items()
-        if data is not None
-    }
-    start = folder / START
-    base_name, _, revision = (str(base_model), "", "") if os.path.isdir(base_model) else str(base_model).partition("@")
-    source = (str(start), None) if start.is_dir() else (base_name, revision or None)
-    processing_class = module.load_processing_class(*source)
-    fixed = {
-        "base_model": _base_identity(base_model),
-        "task": module.__name__.split(".")[-1].replace("_", "-"),
-        "train": hash_rows(train).fingerprint,
-        "validation": hash_rows(validation).fingerprint if validation is not None else None,
-        "label_column": label,
-        "classes": list(head["label2id"]) if "label2id" in head else None,
-        "text_columns": text_columns,
-        "head_seed": head_seed,
-        "training_args": dict(training_args),
-    }
-    manifest, run_names = _manifest(folder, fixed, settings)
-    model = None if start.is_dir() else _initialise(base_name, revision or None, module, head, head_seed)
-    if model is not None and head and getattr(model.config, "pad_token_id", 0) is None:  # batches need one
-        pad = getattr(processing_class, "pad_token_id", None)
-        model.config.pad_token_id = getattr(processing_class, "eos_token_id", None) if pad is None else pad
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / SWEEP_FILE, manifest)
-    if model is not None:
-        with quiet_transformers(), staged_folder(start) as stage:
-            model.save_pretrained(stage)
-            processing_class.save_pretrained(stage)
-    plain = encoders["train"](processing_class, {})
-    bench = Bench(
-        task=module,
-        start=start,
-        processing_class=processing_class,
-        encode=lambda augment: encoders["train"](processing_class, augment) if augment else plain,
-        validation=encoders["validation"](processing_class, {}) if validation is not None else None,
-        compute_metrics=_compute_metrics(chosen, module.KIND),
-        training_args=training_args,
-    )
-    runs: list[Run] = []
-    with tqdm(run_names.items(), desc="Sweep", unit="run", leave=False) as bar:
-        for name, setting in bar:
-            bar.set_postfix_str(f"{name}: {', '.join(f'{key}={value}' for key, value in setting.items())}"[:80])
-            run = load_run(folder / name)
-            runs.append(run if run and run.params == setting else train_run(bench, setting, folder / name))
-    return Sweep(start, tuple(runs))
+    """Train what a plan says; the arguments are those of [`hf_soup.sweep`].
 
-
-def _base_identity(base_model: str | os.PathLike) -> str:
-    """A Hub id as it is; a folder by the content of its weights, wherever it lies."""
-    import xxhash
-
-    if not os.path.isdir(base_model):
-        return str(base_model)
-    digest = xxhash.xxh3_128()
-    for path in sorted(Path(base_model).glob("*")):
-        if path.suffix in (".safetensors", ".bin"):
-            digest.update(path.name.encode() + path.read_bytes())
-    return "xxh3-128:" + digest.hexdigest()
-
-
-def _manifest(
-    folder: Path, fixed: Mapping[str, Any], settings: Sequence[Mapping[str, Any]]
-) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """What `sweep.json` will hold, and each run's name: the one that its setting has already, or the next number."""
-    fixed, settings = json.loads(json.dumps([fixed, settings], default=str))
-    manifest = _read_manifest(folder)
-    if manifest is None:
-        strangers = [path.name for path in (*folder.glob(START), *folder.glob("run-*"))]
-        if strangers:
-            raise TrainingError(
-                f"{folder} holds {strangers[0]} but no {SWEEP_FILE}: no sweep made it. Use another folder."
-            )
-        manifest = {"fixed": fixed, "runs": {}}
-    changed = [key for key in fixed if manifest["fixed"].get(key) != fixed[key]]
-    if changed:
-        raise TrainingError(
-            f"{folder} holds runs with another {', '.join(changed)} ({changed[0]} was "
-            f"{manifest['fixed'].get(changed[0])!r} and is {fixed[changed[0]]!r} now). Use another output_dir, or "
-            "delete that one."
-        )
-    known = {json.dumps(params, sort_keys=True): name for name, params in manifest["runs"].items()}
-    result = {}
-    for setting in settings:
-        name = known.setdefault(json.dumps(setting, sort_keys=True), f"run-{len(known)}")
-        manifest["runs"][name] = result[name] = setting
-    return manifest, result
-
-
-def _read_manifest(folder: Path) -> dict[str, Any] | None:
-    try:
-        return json.loads((folder / SWEEP_FILE).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise TrainingError(f"{folder / SWEEP_FILE} cannot be read: {error}.") from None
-
-
-def guess_task(train: Dataset) -> str:
-    """Images are classified, and so are texts; words have classes of their own, and numbers are regressed to."""
-    import datasets
-
-    if any(isinstance(feature, datasets.Image) for feature in train.features.values()):
-        return "image-classification"
-    if any(is_text(train, column, listed=True) for column in train.column_names if column not in LABEL_COLUMNS):
-        return "token-classification"
-    label = next((column for column in LABEL_COLUMNS if column in train.column_names), None)
-    if label is not None and is_list(train, label):
-        return "multi-label-classification"
-    floats = label is not None and str(getattr(train.features[label], "dtype", "")).startswith("float")
-    return "regression" if floats else "text-classification"
-
-
-def _encoder(
-    task: ModuleType, data: Dataset, label: str | None, text_columns: Sequence[str] | None, head: Mapping[str, Any]
-) -> Callable[[Any, Mapping[str, Any]], Dataset]:
-    """A function of processing class and augmentation; columns and labels are checked at once."""
-    columns, right = check_examples(task, data, label, text_columns, head)
-    return lambda processing_class, augment: task.encode(data, processing_class, columns, right, dict(augment))
-
-
-def check_examples(
-    task: ModuleType, data: Dataset, label: str | None, text_columns: Sequence[str] | None, head: Mapping[str, Any]
-) -> tuple[list[str], Any]:
-    """The columns of the inputs and what is right for each row, as a model with this head counts it.
+    Returns:
+        [`Sweep`]: of all runs of the plan that are whole.
 
     Raises:
-        [`DataError`]: if a column is missing, or a label is none that the head has.
+        [`TrainingError`]: if every run failed, or one did and `on_error="raise"`; or if another process trains there.
     """
-    from transformers import PretrainedConfig
-
-    label = task.label_column(data, label)
-    return task.columns(data, text_columns, label), task.labels(data, label, PretrainedConfig(**head))
-
-
-def _compute_metrics(metric: Metric, kind: str) -> Callable[[Any], dict[str, float]] | None:
-    """What Trainer calls after each evaluation; of language models it is told the loss alone."""
-    import numpy as np
-
-    if kind == "tokens":
-        return None
-
-    def compute(said: Any) -> dict[str, float]:
-        labels = said.label_ids
-        words = kind == "classes" and labels.ndim == 2
-        scored = labels != UNSCORED if words or labels.ndim == 1 else np.ones(len(labels), dtype=bool)
-        rows = np.nonzero(scored)[0]
-        logits = said.predictions[0] if isinstance(said.predictions, tuple) else said.predictions  # others follow
-        logits = logits[:, 0] if kind == "values" else logits
-        return metric.compute(Predictions(logits[scored], labels[scored], rows, kind))
-
-    return compute
+    bench, folder = plan.bench, plan.bench.folder
+    if bench.own_heads:
+        warnings.warn(
+            'head="independent": every run has a head of its own, and averages of such runs are rarely good.',
+            stacklevel=3,
+        )
+    wait()  # until every process has read what is there
+    with only_one(folder):
+        if is_main():
+            write_json(folder / SWEEP_FILE, plan.manifest)
+        if plan.origin is not None:
+            make_start(plan.origin, bench, **plan.init)
+        if publisher is not None:
+            publisher = publisher.with_start(folder / START)
+        _train_all(plan, executor, resources, on_error, publisher)
+    sweep = _loaded(folder, list(plan.runs))
+    if sweep.failed and not sweep.runs:
+        raise TrainingError(f"every run failed, such as {sweep.failed[0].name}: {sweep.failed[0].reason}")
+    for failure in sweep.failed:
+        warnings.warn(f"{failure.name} failed and is left out of soups: {failure.reason}", stacklevel=3)
+    return sweep
 
 
-def _initialise(
-    base_model: str, revision: str | None, task: ModuleType, head: Mapping[str, Any], head_seed: int
-) -> PreTrainedModel:
-    """Load the base model; its head is initialised, once for all runs, if it has none that fits."""
-    import transformers
-    from safetensors import SafetensorError
+def _train_all(
+    plan: SweepPlan, executor: str, resources: dict[str, float] | None, on_error: str, publisher: Publisher | None
+) -> None:
+    todo, devices = plan.todo, gpus() if executor == "local" and not is_launched() else ()
+    alone = executor == "local" and (len(devices) < 2 or len(todo) < 2)
+    work = Work(replace(plan.bench, bars=plan.bench.bars and alone and is_main()), publisher)
+    silent = not is_main() or bool(plan.bench.training_args.get("disable_tqdm"))
+    bar = tqdm(total=len(plan.runs), desc="Sweep", unit="run", leave=False, disable=True if silent else hidden())
+    jobs = [(name, plan.runs[name]) for name in todo]
+    best = _best_of([run for name in plan.done for run in load_runs(plan.bench.folder / name)])
+    with bar:
+        bar.update(len(plan.done))
+        _show_best(bar, best)
+        for name in plan.done:
+            _finish(plan.bench.folder / name, publisher)
+        results = run_all(
+            work,
+            jobs,
+            executor=executor,
+            devices=devices,
+            resources=resources,
+            lost=partial(record_failure, plan.bench.folder),
+        )
+        for index, outcome in results:
+            if isinstance(outcome, FailedRun):
+                if on_error == "raise":
+                    results.close()
+                    raise TrainingError(f"{outcome.name} failed: {outcome.reason}")
+                bar.write(f"{outcome.name} failed: {outcome.reason}", file=sys.stderr) if not bar.disable else None
+            else:
+                if publisher is not None:
+                    publisher.collect(plan.bench.folder / todo[index])
+                best = _best_of([*filter(None, [best]), *outcome])
+            bar.update()
+            _show_best(bar, best)
 
-    with quiet_transformers():
-        transformers.set_seed(head_seed)
-        try:
-            return getattr(transformers, task.AUTO_CLASS).from_pretrained(
-                base_model,
-                revision=revision or "main",
-                **head,
-                ignore_mismatched_sizes=True,
-            )
-        except (OSError, ValueError, SafetensorError) as error:
-            raise TrainingError(f"{base_model} does not load as {task.AUTO_CLASS}: {error}") from None
+
+@dataclass(frozen=True)
+class Work:
+    """What a worker does with one job: a run's name and its settings."""
+
+    bench: Any
+    publisher: Publisher | None
+
+    def __call__(self, job: tuple[str, dict[str, Any]]) -> tuple[Run, ...] | FailedRun:
+        """Train it, and put it on the Hub where the sweep does so."""
+        name, params = job
+        if self.publisher is not None:
+            self.publisher.fetch_start(self.bench.folder / START)
+        outcome = train_run(self.bench, name, params)
+        if self.publisher is not None and not isinstance(outcome, FailedRun):
+            self.publisher.publish(self.bench.folder / name)
+        return outcome
+
+
+def _finish(folder: Path, publisher: Publisher | None) -> None:
+    """What an interruption may have kept a whole run from: its checkpoints go, and it goes to the Hub."""
+    found = load_runs(folder)
+    if found and is_main():
+        tidy(folder, keep=found[-1].state["checkpoints"])
+    if found and publisher is not None:
+        publisher.publish(folder)
+
+
+def _loaded(folder: Path, names: list[str]) -> Sweep:
+    runs: list[Run] = []
+    failed, waiting = [], []
+    for name in names:
+        found, failure = load_runs(folder / name), load_failure(folder / name)
+        runs += found
+        if not found:
+            failed += [failure] if failure else []
+            waiting += [] if failure else [name]
+    return Sweep(folder / START, tuple(runs), tuple(failed), tuple(waiting))
+
+
+def _best_of(runs: list[Run]) -> Run | None:
+    return Sweep(Path(), tuple(runs)).best() if any(run.score for run in runs) else None
+
+
+def _show_best(bar: tqdm, best: Run | None) -> None:
+    if best is not None:
+        bar.set_postfix_str(f"best so far: {best.name}, {best.score.metric} {best.score.value:.4f}")
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

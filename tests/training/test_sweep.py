@@ -72,10 +72,10 @@ def test_runs_share_their_start_and_differ_in_the_end(sweep, base):
 
 
 def test_the_head_has_a_seed_of_its_own(base, data, tmp_path):
-    """`head_seed` decides the head that all runs share."""
+    """`init_seed` decides the head that all runs share."""
     heads = [
         load_file(
-            run_sweep(base, data, tmp_path / str(i), [{"max_steps": 1}], head_seed=seed).base_model
+            run_sweep(base, data, tmp_path / str(i), [{"max_steps": 1}], init_seed=seed).base_model
             / "model.safetensors"
         )["classifier.weight"]
         for i, seed in enumerate((0, 0, 1))

@@ -1,0 +1,57 @@
+"""The command line: argv -> the verbs of `hf_soup`. Results go to stdout, progress, notes and errors to stderr.
+
+Exit codes: 0 done, 1 an error in what was given, 2 a wrong call.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from typing import Any
+
+import click
+
+from ..errors import SoupError
+from ..version import __version__
+from . import scores, soups, training
+from .options import hide_bars
+
+
+class Group(click.Group):
+    """Turns the errors that users can put right into one line and exit code 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except SoupError as error:
+            raise click.ClickException(str(error)) from None
+        except KeyboardInterrupt:
+            click.echo("Interrupted. What is whole is kept: the same command goes on from there.", err=True)
+            sys.exit(130)
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 119})
+@click.version_option(__version__, prog_name="hf-soup")
+def main() -> None:
+    """Model soups: average fine-tuned models of the Hugging Face ecosystem, and see whether it helped."""
+    warnings.showwarning = lambda message, *_, **__: click.echo(f"Note: {message}", err=True)
+    if not sys.stderr.isatty() or os.environ.get("HF_HUB_DISABLE_PROGRESS_BARS"):  # bars are for people
+        hide_bars()
+
+
+for command in (
+    soups.merge_command,
+    scores.compare_command,
+    training.cook_command,
+    training.sweep_command,
+    training.runs_command,
+    soups.check_command,
+    soups.modules_command,
+    soups.plan_command,
+    soups.strategies_command,
+    soups.methods_command,
+    scores.cache_command,
+):
+    main.add_command(command)

@@ -1,0 +1,6 @@
+"""`python -m hf_soup.cli`, as `accelerate launch -m` calls it."""
+
+from . import main
+
+
+main()

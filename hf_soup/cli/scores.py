@@ -1,0 +1,91 @@
+"""`compare`, and `cache`: the scores that are kept."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import click
+
+from ..tables import align
+from .options import allow_pickle_option, example_options, named, output_options, read_examples, show
+
+
+@click.command("compare")
+@click.argument("ingredients", nargs=-1, metavar="[RUN]...")
+@click.option("--soup", "soups", multiple=True, metavar="[NAME=]SOUP", help="A saved soup; repeat for several.")
+@click.option("--test", required=True, metavar="DATA", help="What is reported; selection may not have seen it.")
+@click.option("--shifted", multiple=True, metavar="NAME=DATA", help="Another test set; repeat for several.")
+@click.option("--validation", metavar="DATA", help="What selected: says which single run is the one to beat.")
+@click.option("--metric", "metrics", multiple=True, help="The first one counts; the task's own by default.")
+@click.option("--ensemble", "ensembles", multiple=True, help="logits, probabilities, vote, mixture; all by default.")
+@example_options
+@click.option(
+    "--batchnorm-data", help="Training data (its train split), for the uniform soup of models with BatchNorm."
+)
+@click.option("-o", "--output", help="A folder for tables (Markdown, JSON) and pictures.")
+@allow_pickle_option
+@output_options
+def compare_command(
+    ingredients: tuple[str, ...],
+    soups: tuple[str, ...],
+    test: str,
+    shifted: tuple[str, ...],
+    validation: str | None,
+    metrics: tuple[str, ...],
+    ensembles: tuple[str, ...],
+    batchnorm_data: str | None,
+    allow_pickle: bool,
+    output: str | None,
+    form: str,
+    **options: Any,
+) -> None:
+    """Score each RUN (folder or Hub id), their uniform soup and ensembles, and saved soups, on data they did not see.
+
+    \b
+    hf-soup compare runs/run-* --soup soup --test my_data --validation my_data -o report/
+    hf-soup compare runs/run-* --soup greedy=soup --test my_data --shifted tweets=tweets.csv -o report/
+
+    Without RUN, those are taken that went into the soups. DATA is a file, a folder with files named for their split,
+    or a Hub data set (user/data, user/data/configuration); another split than the option's own follows a #:
+    "user/data#train[:500]".
+    """
+    import hf_soup
+
+    sets = named(shifted, "--shifted", "NAME=DATA")
+    comparison = hf_soup.compare(
+        named(soups, "--soup", None),
+        ingredients=list(ingredients) or None,
+        test=read_examples(test, "test", options, metrics),
+        shifted={name: read_examples(data, "test", options, metrics) for name, data in sets.items()},
+        validation=read_examples(validation, "validation", options, metrics),
+        batchnorm_data=read_examples(batchnorm_data, "train", options),
+        allow_pickle=allow_pickle,
+        ensembles=ensembles or None,
+    )
+    folder = comparison.save(output) if output else None
+    saved = f"\n\nSaved to {folder}" if folder else ""
+    show(form, folder or comparison.summary, comparison.to_dict(), comparison.table() + saved)
+
+
+@click.command("cache")
+@click.option("--clear", is_flag=True, help="Delete everything that is kept.")
+@output_options
+def cache_command(clear: bool, form: str) -> None:
+    """Show what scores and predictions are kept, so that nothing is run twice; or delete them."""
+    from hf_soup.evaluation import cache
+
+    path = cache.cache_file()
+    if clear:
+        n = cache.clear()
+        show(form, path, {"file": str(path), "deleted": n}, f"{n} scores and predictions deleted from {path}")
+        return
+    kept = cache.kept()
+    lines = [["kept", "of", "MB", "since"]]
+    for item in kept:
+        lines.append(
+            [item.kind, item.about, f"{item.bytes / 1e6:.2f}", f"{datetime.fromtimestamp(item.created):%F %R}"]
+        )
+    total = f"{len(kept)} scores and predictions, {sum(item.bytes for item in kept) / 1e6:.1f} MB, in {path}"
+    data = {"file": str(path), "kept": [item._asdict() for item in kept]}
+    show(form, path, data, "\n\n".join([*([align(lines)] if kept else []), total]))

@@ -1,0 +1,172 @@
+"""`merge`, and what there is to know before: `check`, `modules`, `plan`, `strategies`, `methods`."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from typing import Any
+
+import click
+
+from ..lookup import load_function, names, parameters
+from ..tables import align
+from .options import (
+    allow_pickle_option,
+    described,
+    example_options,
+    output_options,
+    plugin_options,
+    read_examples,
+    show,
+    trial_table,
+)
+
+
+@click.command("merge")
+@click.argument("ingredients", nargs=-1)
+@click.option("-o", "--output", required=True, help="The folder to make.")
+@click.option(
+    "-w",
+    "--weights",
+    multiple=True,
+    metavar="[MODULE=]W,W,...",
+    help="One weight for each ingredient; repeat for modules.",
+)
+@click.option(
+    "--method", default="linear", show_default=True, help=f"How tensors combine: {', '.join(names('method'))}."
+)
+@click.option("--strategy", help=f"Who goes in: {', '.join(names('strategy'))}.")
+@click.option("--data", help="Data to choose by: a folder with files named for their split, or a Hub data set.")
+@click.option("--split", default="validation", show_default=True, help="Which part of --data.")
+@click.option("--metric", help="What to choose by; the task's own by default.")
+@click.option("--folds", type=int, help="Search so many times on all folds but one: what is the choice worth?")
+@click.option("--holdout", type=float, help="Part of --data that the search does not see, to score the choice on.")
+@click.option("--executor", default="local", show_default=True, help="Where independent trials run: local or ray.")
+@example_options
+@click.option(
+    "--batchnorm-data", help="Training data (its train split) to estimate BatchNorm again on, if there is any."
+)
+@click.option("--base-model", help="What the ingredients were fine-tuned from, for methods that need it.")
+@click.option("--dtype", default="auto", show_default=True, help="Of the soup: bfloat16, float16, float32 ...")
+@click.option("--seed", default=0, show_default=True, help="Of what methods and strategies draw at random.")
+@allow_pickle_option
+@click.option("--align-labels", is_flag=True, help="Permute heads whose labels are in another order.")
+@click.option("--device", default="cpu", show_default=True, help="Where to average: cpu, cuda ...")
+@click.option("--max-shard-size", default="50GB", show_default=True, help="Of the weight files.")
+@click.option("--overwrite", is_flag=True, help="Replace the folder if it is there.")
+@plugin_options
+@output_options
+def merge_command(
+    ingredients: tuple[str, ...],
+    output: str,
+    weights: tuple[str, ...],
+    data: str | None,
+    split: str,
+    metric: str | None,
+    max_shard_size: str,
+    overwrite: bool,
+    form: str,
+    **options: Any,
+) -> None:
+    """Average INGREDIENTS (folders or Hub ids) into one model.
+
+    \b
+    hf-soup merge run1 run2 run3 -o soup
+    hf-soup merge run1 run2 -w 2,1 -w classifier=1,0 -o soup
+    hf-soup merge runs/run-* --strategy greedy --data my_data -o soup
+
+    `hf-soup strategies` and `hf-soup methods` list what there is. An option below names in brackets who takes it.
+    """
+    import hf_soup
+    from hf_soup.checkpoints.writer import refuse_target
+
+    refuse_target(output, overwrite=overwrite)  # before anything is scored
+    read = {name: options.pop(name) for name in ("task", "label_column", "text_columns", "batch_size", "no_cache")}
+    options["evaluator"] = read_examples(data, split, read, metric)
+    options["batchnorm_data"] = read_examples(options["batchnorm_data"], "train", read)
+    given = {parameter: value for parameter, value in options.items() if value is not None}
+    soup = hf_soup.merge(list(ingredients), weights=_weights(weights), **given)
+    folder = soup.save_pretrained(output, max_shard_size=max_shard_size, overwrite=overwrite)
+    for note in soup.plan.report.notes:
+        click.echo(f"Note: {note}.", err=True)
+    show(form, folder, {"folder": str(folder), **described(soup)}, trial_table(soup) + f"\nSaved to {folder}")
+
+
+@click.command("check")
+@click.argument("ingredients", nargs=-1)
+@click.option("--base-model", help="What they were fine-tuned from.")
+@click.option("--deep", is_flag=True, help="Read the weights too: do they look like fine-tunes of one model?")
+@allow_pickle_option
+@output_options
+def check_command(ingredients: tuple[str, ...], form: str, **options: Any) -> None:
+    """Tell whether INGREDIENTS can be averaged, from headers and configurations. Exit code 1 if not."""
+    import dataclasses
+
+    import hf_soup
+
+    report = hf_soup.check(list(ingredients), **options)
+    show(form, "ok" if report.ok else "not ok", {"ok": report.ok, **dataclasses.asdict(report)}, report.table())
+    if not report.ok:
+        sys.exit(1)
+
+
+@click.command("modules")
+@click.argument("ingredient")
+@allow_pickle_option
+@output_options
+def modules_command(ingredient: str, allow_pickle: bool, form: str) -> None:
+    """List the named modules of INGREDIENT (a folder or Hub id), which can have weights of their own."""
+    import hf_soup
+
+    found = hf_soup.modules(ingredient, allow_pickle=allow_pickle)
+    lines = [["module", "tensors", "parameters"], *([m.name, str(m.tensors), f"{m.parameters:,}"] for m in found)]
+    show(form, "\n".join(module.name for module in found), [module._asdict() for module in found], align(lines))
+
+
+@click.command("plan")
+@click.argument("recipe", type=click.Path(exists=True))
+@allow_pickle_option
+@output_options
+def plan_command(recipe: str, allow_pickle: bool, form: str) -> None:
+    """Show what cooking RECIPE (a soup_recipe.yaml or the folder of a soup) would do; only headers are read."""
+    from hf_soup.api import cook_recipe
+    from hf_soup.recipes import load_recipe
+
+    plan = cook_recipe(load_recipe(recipe), allow_pickle=allow_pickle).plan
+    steps = [{**step.spec._asdict(), "inputs": step.inputs, "weights": step.weights} for step in plan.steps]
+    show(form, "\n".join(spec.name for spec in plan.specs), steps, plan.table())
+
+
+def _list_command(kind: str, plural: str, title: str) -> click.Command:
+    @click.command(plural, help=f"List the {plural}: {title}.")
+    @output_options
+    def command(form: str) -> None:
+        found = []
+        for name in names(kind):
+            function = load_function(kind, name)
+            help_line = (inspect.getdoc(function) or "").splitlines()[0]
+            found.append({kind: name, "does": help_line, "parameters": list(parameters(function))})
+        width = max(map(len, names(kind))) + 2
+        lines = []
+        for item in found:
+            lines.append(f"{item[kind]:<{width}}{item['does']}")
+            lines += [" " * width + "takes " + ", ".join(item["parameters"])] if item["parameters"] else []
+        show(form, "\n".join(names(kind)), found, "\n".join(lines))
+
+    return command
+
+
+strategies_command = _list_command("strategy", "strategies", "who goes into a soup, and with what weight")
+methods_command = _list_command("method", "methods", "how the tensors of one name combine")
+
+
+def _weights(given: tuple[str, ...]) -> list[float] | dict[str, list[float]] | None:
+    """`2,1,1`, or several of `classifier=1,0,0`; a row without a module is that of the rest."""
+    rows = {}
+    for item in given:
+        module, _, numbers = item.rpartition("=")
+        try:
+            rows[module] = [float(number) for number in numbers.split(",")]
+        except ValueError:
+            raise click.BadParameter(f"{item!r}: write 2,1,1 or module=2,1,1.", param_hint="--weights") from None
+    return rows.get("") if set(rows) <= {""} else rows

@@ -1,0 +1,203 @@
+"""`sweep`, `runs`, and `cook`, which does everything."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .options import allow_pickle_option, described, output_options, show, trial_table
+
+
+# settings that have an option of their own -> what the field of `TrainingArguments` is called, or what is besides them
+SETTINGS = {
+    "learning_rate": "Learning rate.",
+    "seed": "Of data order and dropout, not of the head.",
+    "epochs": "Epochs.",
+    "batch_size": "Examples in a batch on each device.",
+    "weight_decay": "Weight decay.",
+    "warmup": "Warm-up: steps, or a fraction of them.",
+    "scheduler": "cosine, linear, constant ...",
+    "optimizer": "adamw, adam, sgd or adafactor.",
+    "momentum": "Of sgd.",
+    "label_smoothing": "Label smoothing.",
+    "layer_decay": "Factor of the learning rate from each layer to the one below it.",
+    "bagging_fraction": "Part of the training data that a run sees.",
+}
+
+
+def setting_options(command: Callable) -> Callable:
+    """One option for each usual setting: a value, or several with commas between them, each a run."""
+    for name, text in reversed(SETTINGS.items()):
+        command = click.option(f"--{name.replace('_', '-')}", name, metavar="V[,V...]", help=text)(command)
+    return command
+
+
+@click.command("sweep")
+@click.argument("base_model", metavar="BASE")
+@click.option("--data", required=True, metavar="DATA", help="Training data: its train split, and validation if there.")
+@click.option("-o", "--output", required=True, help="The folder of the runs.")
+@setting_options
+@click.option(
+    "--set",
+    "more",
+    multiple=True,
+    metavar="NAME=VALUES",
+    help="Any other setting, as YAML: augment={flip: 0.5}, learning_rate={loguniform: [1e-5, 1e-4]}, max_steps=[9].",
+)
+@click.option("--n-runs", type=int, help="Draw so many settings; all combinations by default.")
+@click.option("--draw-seed", default=0, show_default=True, help="Of the drawing, and of validation data kept apart.")
+@click.option(
+    "--validation", metavar="DATA", help="What runs are scored on; by default the validation split of --data."
+)
+@click.option("--metric", help="What tells the best; the task's own by default.")
+@click.option("--head", default="auto", show_default=True, help="auto, new, probe, checkpoint or independent.")
+@click.option("--init-seed", default=0, show_default=True, help="Of a new head, the same for all runs.")
+@click.option("--keep", default="best", show_default=True, help="Of each run: best, last or all checkpoints.")
+@click.option("--task", default="auto", show_default=True, help="Told by the data by default.")
+@click.option("--label-column", help="By default label, labels, or what else the task calls it.")
+@click.option("--text-column", "text_columns", multiple=True, help="By default every column of strings.")
+@click.option("--report-to", multiple=True, help="tensorboard, wandb, trackio ...; may be repeated.")
+@click.option("--on-error", default="continue", show_default=True, help="When a run fails: continue or raise.")
+@click.option("--executor", default="local", show_default=True, help="Where runs are trained: local or ray.")
+@click.option("--push-runs", is_flag=True, help="Put each run into a repository of its own on the Hub.")
+@click.option("--private", is_flag=True, default=None, help="Make these repositories private.")
+@click.option("--dry-run", is_flag=True, help="Show the runs, their steps and the disk they need; train nothing.")
+@output_options
+def sweep_command(
+    base_model: str,
+    data: str,
+    output: str,
+    more: tuple[str, ...],
+    draw_seed: int,
+    validation: str | None,
+    report_to: tuple[str, ...],
+    dry_run: bool,
+    form: str,
+    **options: Any,
+) -> None:
+    """Fine-tune BASE (folder or Hub id) several times from one head, so that the runs can be averaged.
+
+    \b
+    hf-soup sweep bert-base-uncased --data my_data --learning-rate 1e-5,3e-5 --seed 0,1,2 --epochs 3 -o runs/
+    hf-soup sweep BASE --data nyu-mll/glue/rte --set 'learning_rate={loguniform: [1e-5, 1e-4]}' --n-runs 8 -o runs/
+
+    Every combination of the values is a run. Called again, whole runs are skipped, half-done ones go on, and more
+    values add runs. `accelerate launch -m hf_soup.cli sweep ...` trains each run over several processes.
+    """
+    from hf_soup.data import load_data, split_data_source
+    from hf_soup.splits import load_training
+    from hf_soup.sweeping import plan_runs, train
+    from hf_soup.training.processes import is_main
+
+    space = _space({name: options.pop(name) for name in SETTINGS}, more)
+    path, name, part = split_data_source(data, "train")
+    if validation is None:
+        found = load_training(path, name=name, train=part, label_column=options["label_column"], seed=draw_seed)
+    else:
+        other, config, held = split_data_source(validation, "validation")
+        found = load_data(path, name=name, split=part), load_data(other, name=config, split=held)
+    given = {**options, "space": space, "seed": draw_seed, "validation": found[1], "output_dir": output}
+    given["text_columns"] = options["text_columns"] or None
+    given["training_args"] = {"report_to": list(report_to)} if report_to else None
+    where = {name: given.pop(name) for name in ("on_error", "executor", "push_runs", "private")}
+    plan = plan_runs(base_model, found[0], **given)
+    if not dry_run:
+        click.echo(plan.summary(), err=True) if form != "quiet" and is_main() else None
+        _show_runs(form, output, train(plan, **where))
+        return
+    runs = [
+        {"run": name, **own, "steps": plan.steps[name], "done": name in plan.done} for name, own in plan.runs.items()
+    ]
+    show(form, "\n".join(plan.todo), {"runs": runs, "disk": plan.disk}, plan.table())
+
+
+@click.command("runs")
+@click.argument("folder", type=click.Path(exists=True))
+@click.option("--plot", metavar="FILE", help="Draw scores against settings, and training curves, into a PNG or PDF.")
+@output_options
+def runs_command(folder: str, plot: str | None, form: str) -> None:
+    """Show the runs of a sweep's FOLDER: their settings and scores, best first, and why others failed."""
+    import hf_soup
+
+    runs = hf_soup.load_sweep(folder)
+    if plot:
+        runs.plot().savefig(plot)
+    _show_runs(form, folder, runs)
+
+
+def _show_runs(form: str, folder: str, runs: Any) -> None:
+    from hf_soup.training.processes import is_main
+
+    if not is_main():  # one of several processes that train each run
+        return
+    found = [
+        {"run": run.name, "folder": str(run.folder), **run.state, "params": dict(run.params), "seed": run.seed}
+        for run in runs
+    ]
+    failed = [{"run": item.name, "params": dict(item.params), "reason": item.reason} for item in runs.failed]
+    quiet = "\n".join(str(run.folder) for run in runs)
+    start = str(Path(folder) / "start")
+    waiting = [f"{name} is not whole yet" for name in runs.waiting]
+    text = "\n".join([runs.table(), *(["", *waiting] if waiting else []), "", f"{len(runs)} runs in {folder}"])
+    show(form, quiet, {"base_model": start, "runs": found, "failed": failed, "waiting": list(runs.waiting)}, text)
+
+
+def _space(options: dict[str, str | None], more: tuple[str, ...]) -> dict[str, Any]:
+    """`1e-5,3e-5` -> numbers, and `NAME=VALUES` as YAML."""
+    from hf_soup.recipes import read_value
+
+    space: dict[str, Any] = {}
+    for name, text in options.items():
+        if text is not None:
+            space[name] = [read_value(part.strip()) for part in text.split(",")]
+    for item in more:
+        name, equals, text = item.partition("=")
+        if not name or not equals:
+            raise click.BadParameter(f"{item!r}: write NAME=VALUES, such as max_steps=[100, 200].", param_hint="--set")
+        if name in space:
+            raise click.BadParameter(f"{name} is given twice.", param_hint="--set")
+        space[name] = read_value(text)
+    return space
+
+
+@click.command("cook")
+@click.argument("file", type=click.Path(exists=True))
+@click.option("-o", "--output", help="The soup's folder for a recipe; instead of output_dir for a cook file.")
+@click.option("--overwrite", is_flag=True, help="Let a recipe's soup replace a folder that is there.")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Instead of the cook file's: data.path=my_data."
+)
+@allow_pickle_option
+@output_options
+def cook_command(file: str, output: str | None, form: str, **options: Any) -> None:
+    """Do what a cook FILE says, from fine-tuning to a compared soup; or cook a soup_recipe.yaml again.
+
+    \b
+    hf-soup cook recipes/digits-vit.yaml
+    hf-soup cook recipes/text-classification.yaml --set data.path=my_data --set base_model=google-bert/bert-base-cased
+    hf-soup cook soup/soup_recipe.yaml -o soup_again
+
+    Stages that are whole are skipped, so an interrupted cook goes on where it was.
+    """
+    import hf_soup
+    from hf_soup.recipes import is_recipe, read_yaml
+
+    if not output and (os.path.isdir(file) or is_recipe(read_yaml(file))):
+        raise click.UsageError("a recipe needs -o FOLDER, where the soup goes.")
+    cooked = hf_soup.cook(file, output_dir=output, **options)
+    parts = [trial_table(cooked.soup)] if cooked.soup else [f"{len(cooked.sweep)} runs are whole."]
+    if cooked.comparison:
+        parts += [cooked.comparison.table()]
+    if cooked.folder:
+        parts += [f"Saved to {cooked.folder}"]
+    data = {
+        "folder": str(cooked.folder or cooked.sweep.base_model.parent),
+        "runs": [str(run.folder) for run in cooked.sweep or ()],
+        **(described(cooked.soup) if cooked.soup else {}),
+        "comparison": cooked.comparison.to_dict() if cooked.comparison else None,
+    }
+    show(form, data["folder"], data, "\n\n".join(filter(None, parts)))

@@ -1,0 +1,119 @@
+"""Which splits data has, and a validation split where it has none: part of the training data, kept apart."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .data import BUILDERS, is_list, load_data
+from .errors import DataError
+from .lookup import load_path
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
+
+CARVED = 0.1  # of the training data
+TRAIN, VALIDATION = "train", "validation"
+
+
+def split_names(path: Any, name: str | None = None) -> list[str]:
+    """The splits that data has; none where it is one set by itself.
+
+    Args:
+        path (`str`, `datasets.Dataset` or `datasets.DatasetDict`):
+            As of [`load_data`].
+        name (`str`, *optional*):
+            The configuration of a Hub data set.
+
+    Raises:
+        [`DataError`]: if the Hub does not tell.
+    """
+    import datasets
+
+    if isinstance(path, datasets.Dataset):
+        return []
+    if isinstance(path, datasets.DatasetDict):
+        return list(path)
+    if os.path.isdir(path):
+        return [item.stem for item in Path(path).iterdir() if item.is_dir() or item.suffix in BUILDERS]
+    if os.path.isfile(path):
+        return []
+    if ":" in path:
+        found = load_path(path)()
+        return list(found) if isinstance(found, datasets.DatasetDict) else []
+    try:
+        return datasets.get_dataset_split_names(path, name)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise DataError(f"{path} is no folder here, and the Hub does not tell its splits: {error}") from None
+
+
+def load_training(
+    path: str | Dataset | DatasetDict,
+    *,
+    name: str | None = None,
+    train: str = TRAIN,
+    validation: str = VALIDATION,
+    label_column: str | None = None,
+    seed: int = 0,
+) -> tuple[Dataset, Dataset]:
+    """Training and validation examples; where there is no validation split, a tenth of the others is kept for it.
+
+    Args:
+        path (`str`, `datasets.Dataset` or `datasets.DatasetDict`), name (`str`, *optional*):
+            As of [`load_data`].
+        train (`str`, *optional*, defaults to `"train"`), validation (`str`, *optional*, defaults to `"validation"`):
+            Splits, which may be slices.
+        label_column (`str`, *optional*):
+            By what to stratify; `label` or `labels` where there is one.
+        seed (`int`, *optional*, defaults to 0):
+            Of the choice.
+
+    Raises:
+        [`DataError`]: if there is no such data.
+    """
+    found = load_data(path, name=name, split=train)
+    part = validation.split("[")[0].strip()
+    if part in split_names(path, name) or part == train.split("[")[0].strip():
+        return found, load_data(path, name=name, split=validation)
+    return carve(found, label_column, seed=seed)
+
+
+def carve(train: Dataset, label_column: str | None = None, *, seed: int = 0) -> tuple[Dataset, Dataset]:
+    """Keep a tenth of the training data apart, of each class alike where there are classes, and say so.
+
+    Args:
+        train (`datasets.Dataset`):
+            At least two rows.
+        label_column (`str`, *optional*):
+            `label` or `labels` where there is one.
+        seed (`int`, *optional*, defaults to 0):
+            Of the choice.
+
+    Returns:
+        `tuple[datasets.Dataset, datasets.Dataset]`: what is left to train on, and the validation data, each in the
+        order in which it was.
+
+    Raises:
+        [`DataError`]: if there is nothing to divide.
+    """
+    from sklearn.model_selection import train_test_split
+
+    if len(train) < 2:
+        raise DataError("one example cannot be both trained and validated on: give more, or validation data.")
+    column = next((name for name in (label_column, "label", "labels") if name in train.column_names), None)
+    classes = None
+    if column and not is_list(train, column) and not str(train.features[column].dtype).startswith("float"):
+        classes = train[column][:]
+    size = max(round(len(train) * CARVED), len(set(classes or ()))) if len(train) > 20 else max(len(train) // 10, 1)
+    try:
+        kept, apart = train_test_split(range(len(train)), test_size=size, random_state=seed, stratify=classes)
+        how = f"stratified by {column}, " if classes else ""
+    except ValueError:  # a class with one example, or more classes than examples
+        kept, apart = train_test_split(range(len(train)), test_size=size, random_state=seed)
+        how = ""
+    kept_apart = f"{size} of {len(train)} training examples are kept for it ({how}seed {seed})"
+    warnings.warn(f"the data has no validation split: {kept_apart}.", stacklevel=3)
+    return train.select(sorted(kept)), train.select(sorted(apart))

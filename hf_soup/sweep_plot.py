@@ -1,0 +1,130 @@
+"""The picture of a sweep: scores against settings, and the curves of all runs. It computes nothing."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .plots import COLORS, figure_class
+
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MOST = 4  # panels of settings
+FEW = 6  # values that stand side by side
+
+
+class Setting(NamedTuple):
+    """Runs by one of their settings.
+
+    Args:
+        name (`str`):
+            Label of the x axis.
+        values (`Sequence[Any]`):
+            One for each run: numbers, or anything that prints.
+        scores (`Sequence[float]`):
+            One for each run.
+        best (`int`):
+            The place of the run that stands out.
+    """
+
+    name: str
+    values: Sequence[Any]
+    scores: Sequence[float]
+    best: int
+
+
+class Line(NamedTuple):
+    """One curve of one run.
+
+    Args:
+        run (`str`):
+            Its name.
+        what (`str`):
+            `"loss"` in training, or the name of what was evaluated.
+        epochs (`Sequence[float]`), values (`Sequence[float]`):
+            Its points.
+    """
+
+    run: str
+    what: str
+    epochs: Sequence[float]
+    values: Sequence[float]
+
+
+def plot_sweep(settings: Sequence[Setting], lines: Sequence[Line], *, metric: str, best: str, title: str) -> Figure:
+    """Above the validation score against each setting that varies, below the curves of training and validation.
+
+    Args:
+        settings (`Sequence[Setting]`):
+            Of several the first four; none leaves the upper row out.
+        lines (`Sequence[Line]`):
+            Curves of all runs.
+        metric (`str`):
+            Label of the scores.
+        best (`str`):
+            Name of the run that stands out.
+        title (`str`):
+            What the figure shows, best as a finding.
+
+    Returns:
+        `matplotlib.figure.Figure`
+
+    Raises:
+        [`MissingExtraError`]: if matplotlib is not installed.
+    """
+    settings = settings[:MOST]
+    figure = figure_class()(figsize=(max(7.6, 2.6 * len(settings)), 6.4 if settings else 3.6), dpi=150)
+    figure.set_layout_engine("constrained")
+    rows = figure.subfigures(1 + bool(settings), 1, squeeze=False)[:, 0]
+    if settings:
+        panels = rows[0].subplots(1, len(settings), sharey=True, squeeze=False)[0]
+        for panel, setting in zip(panels, settings, strict=True):
+            _scatter(panel, setting)
+        panels[0].set_ylabel(f"{metric} on validation")
+    what = {"loss": "loss in training", f"eval_{metric}": f"{metric} on validation"}
+    panels = rows[-1].subplots(1, len(what), squeeze=False)[0]
+    for panel, (key, label) in zip(panels, what.items(), strict=True):
+        _curves(panel, [line for line in lines if line.what == key], best)
+        panel.set_ylabel(label)
+    panels[-1].legend(frameon=False, fontsize=8)
+    figure.suptitle("\n".join(textwrap.wrap(title, 90)), fontsize=10, x=0.01, ha="left")
+    for panel in figure.get_axes():
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.grid(color="#e6e6e6", linewidth=0.6)
+        panel.set_axisbelow(True)
+    return figure
+
+
+def _scatter(panel: Any, setting: Setting) -> None:
+    """Points over numbers, on a logarithm where they span a decade; over few or over words side by side."""
+    values = setting.values
+    numeric = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
+    wide = numeric and min(values) > 0 and max(values) >= 10 * min(values)
+    named = [f"{value:g}" if numeric else str(value)[:14] for value in values]
+    different = list(dict.fromkeys(name for _, name in sorted(zip(values if numeric else named, named, strict=True))))
+    if wide or (len(different) > FEW and numeric):
+        places = list(values)
+        panel.set_xscale("log" if wide else "linear")
+    else:
+        places = [different.index(name) for name in named]
+        panel.set_xticks(range(len(different)), different)
+        panel.set_xlim(-0.5, len(different) - 0.5)
+    panel.plot(places, setting.scores, linestyle="", marker="o", color=COLORS["ingredient"])
+    panel.plot(places[setting.best], setting.scores[setting.best], linestyle="", marker="D", color=COLORS["soup"])
+    panel.set_xlabel(setting.name)
+
+
+def _curves(panel: Any, lines: Sequence[Line], best: str) -> None:
+    others = [line for line in lines if line.run != best]
+    for index, line in enumerate(others):
+        label = f"the {len(others)} others" if not index else None
+        panel.plot(line.epochs, line.values, color=COLORS["ingredient"], linewidth=0.9, marker=".", label=label)
+    for line in lines:
+        if line.run == best:
+            panel.plot(
+                line.epochs, line.values, color=COLORS["soup"], linewidth=2, marker="D", markersize=4, label=best
+            )
+    panel.set_xlabel("epoch")

@@ -1,0 +1,109 @@
+"""Optimizers that `TrainingArguments.optim` has no name for, and learning rates that fall from layer to layer."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any
+
+from ..checkpoints.modules import by_depth, group, own_prefix
+
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, Trainer
+
+# name -> what `TrainingArguments.optim` calls it; None: torch has it, and `optim` has no name for it or no momentum
+OPTIMIZERS = {"adafactor": "adafactor", "adam": None, "adamw": "adamw_torch", "sgd": None}
+
+
+def optimizer_of(
+    trainer: Trainer, *, name: str | None, momentum: float | None, layer_decay: float | None
+) -> tuple[type[torch.optim.Optimizer], dict[str, Any]] | None:
+    """What Trainer takes as `optimizer_cls_and_kwargs`; `None` where it has the optimizer itself.
+
+    Args:
+        trainer (`transformers.Trainer`):
+            With its arguments and model.
+        name (`str`, *optional*):
+            A key of `OPTIMIZERS`.
+        momentum (`float`, *optional*):
+            Of `sgd`.
+        layer_decay (`float`, *optional*):
+            As of [`layer_groups`].
+    """
+    import torch
+
+    args, model = trainer.args, trainer.model
+    if name == "sgd":
+        chosen = torch.optim.SGD, {"lr": args.learning_rate, "momentum": momentum or 0.0}
+    elif name == "adam":
+        betas = (args.adam_beta1, args.adam_beta2)
+        chosen = torch.optim.Adam, {"lr": args.learning_rate, "betas": betas, "eps": args.adam_epsilon}
+    elif layer_decay is None:
+        return None
+    else:
+        chosen = trainer.get_optimizer_cls_and_kwargs(args, model)
+    if layer_decay is not None:
+        decayed = trainer.get_decay_parameter_names(model)
+        rates = {"learning_rate": args.learning_rate, "weight_decay": args.weight_decay}
+        chosen[1]["params"] = layer_groups(model, decayed, layer_decay=layer_decay, **rates)
+    return chosen
+
+
+def layer_groups(
+    model: PreTrainedModel,
+    decayed: Collection[str],
+    *,
+    learning_rate: float,
+    weight_decay: float,
+    layer_decay: float,
+) -> list[dict[str, Any]]:
+    """Groups of parameters whose learning rate is multiplied by `layer_decay` from each layer to the one below it.
+
+    The head and what else comes after the last numbered layer has the whole rate, the last layer `layer_decay` of it,
+    the embeddings the least (Howard and Ruder 2018, arXiv 1801.06146, section 3.2; as in ELECTRA).
+
+    Args:
+        model (`transformers.PreTrainedModel`):
+            Whose parameters are taken, those that are trained.
+        decayed (`Collection[str]`):
+            Names of parameters that have weight decay.
+        learning_rate (`float`), weight_decay (`float`), layer_decay (`float`):
+            The rate of the head, and the two factors.
+
+    Returns:
+        `list[dict[str, Any]]`: as torch's optimizers take them.
+    """
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    heights = module_heights(trained)
+    prefix = own_prefix(trained)
+    groups: dict[tuple[int, bool], list[Any]] = {}
+    for name, parameter in trained.items():
+        groups.setdefault((heights[group(name, prefix)], name in decayed), []).append(parameter)
+    top = max(heights.values())
+    return [
+        {
+            "params": parameters,
+            "lr": learning_rate * layer_decay ** (top - height),
+            "weight_decay": weight_decay if decays else 0.0,
+        }
+        for (height, decays), parameters in groups.items()
+    ]
+
+
+def module_heights(names: Collection[str]) -> dict[str, int]:
+    """How high each named module lies: 0 below the first numbered layer, then one more for each of these, and one more
+    again for all that comes after the last.
+
+    Args:
+        names (`Collection[str]`):
+            Parameters from the bottom up.
+    """
+    modules = by_depth(names, names)
+    numbered = [module for module in modules if module.rsplit(".", 1)[-1].isdecimal()]
+    heights, height = {}, 0
+    for module in modules:
+        height += module in numbered
+        over = bool(numbered) and module not in numbered and height == len(numbered)
+        heights[module] = height + over
+    return heights

@@ -1,0 +1,377 @@
+"""What a sweep will do, decided and checked before anything is written: runs, steps, disk. It trains nothing."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..checkpoints import hub
+from ..data import LABEL_COLUMNS, hash_rows, is_list, is_text
+from ..errors import OutputError, RecipeError, TrainingError, did_you_mean
+from ..lookup import load_module
+from ..metrics import load_metrics
+from ..tables import align
+from .run import START, Bench, load_failure, load_runs
+from .settings import KEEP, canonical, check_settings, separate, training_arguments
+from .space import expand_space
+from .start import Origin, find_origin
+
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from datasets import Dataset
+    from transformers import PretrainedConfig
+
+SWEEP_FILE = "sweep.json"
+ON_ERROR = ("continue", "raise")
+OPTIMIZER_STATES = 2  # of the size of the weights, as AdamW has them
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """A sweep before it runs.
+
+    Args:
+        bench ([`Bench`]):
+            What all runs share.
+        origin ([`Origin`], *optional*):
+            Where the start comes from; `None` if it is there.
+        init (`Mapping[str, Any]`):
+            How the start is made: `init_seed` and `probe_args`.
+        runs (`Mapping[str, Mapping]`):
+            Name -> settings of its own, in the order of the space.
+        manifest (`Mapping[str, Any]`):
+            What `sweep.json` will hold.
+        steps (`Mapping[str, int]`):
+            Optimizer steps of each run.
+        done (`frozenset[str]`):
+            Runs that are whole, or failed in a way that trying again would not change.
+        disk (`int`):
+            Bytes that the rest will take, at most, while it runs.
+    """
+
+    bench: Bench
+    origin: Origin | None
+    init: Mapping[str, Any]
+    runs: Mapping[str, Mapping[str, Any]]
+    manifest: Mapping[str, Any]
+    steps: Mapping[str, int]
+    done: frozenset[str]
+    disk: int
+
+    @property
+    def todo(self) -> list[str]:
+        """The runs that are to be trained."""
+        return [name for name in self.runs if name not in self.done]
+
+    def summary(self) -> str:
+        """How much there is to do, in one line."""
+        steps = sum(self.steps[name] for name in self.todo)
+        there = f", {len(self.done)} are there" if self.done else ""
+        size = f"{self.disk / 1e9:.1f} GB" if self.disk >= 1e9 else f"{self.disk / 1e6:.0f} MB"
+        return f"{len(self.todo)} runs of {len(self.runs)} to train{there}: {steps:,} steps, at most {size} on disk"
+
+    def table(self) -> str:
+        """A row for each run: what it has of its own, its steps, and whether it is there; then the summary."""
+        keys = list(dict.fromkeys(key for setting in self.runs.values() for key in setting))
+        lines = [["run", *keys, "steps", ""]]
+        for name, setting in self.runs.items():
+            values = [_shown(setting.get(key)) for key in keys]
+            lines.append([name, *values, f"{self.steps[name]:,}", "there" if name in self.done else ""])
+        return f"{align(lines)}\n\n{self.summary()}"
+
+
+def plan_sweep(
+    base_model: str | os.PathLike,
+    train: Dataset,
+    *,
+    space: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+    output_dir: str | os.PathLike,
+    task: str = "auto",
+    validation: Dataset | None = None,
+    metric: str | None = None,
+    n_runs: int | None = None,
+    seed: int = 0,
+    head: str = "auto",
+    init_seed: int = 0,
+    probe_args: Mapping[str, Any] | None = None,
+    keep: str | None = None,
+    training_args: Mapping[str, Any] | None = None,
+    label_column: str | None = None,
+    text_columns: Sequence[str] | None = None,
+    workers: int = 1,
+) -> SweepPlan:
+    """Check everything that [`hf_soup.sweep`] is given, on loaded data sets; its arguments are described there.
+
+    Args:
+        workers (`int`, *optional*, defaults to 1):
+            How many runs are trained at once, for the disk that they need.
+
+    Raises:
+        [`SoupError`]: for what is wrong; nothing has been written then.
+    """
+    folder = Path(output_dir).resolve()
+    keep = keep or ("last" if validation is None else "best")
+    if keep not in KEEP:
+        raise RecipeError(f"keep is one of {', '.join(KEEP)}{did_you_mean(keep, KEEP)}")
+    if keep == "best" and validation is None:
+        raise RecipeError('keep="best" needs validation data; without it, write keep="last".')
+    module = load_module("task", task if task != "auto" else guess_task(train))
+    (chosen,) = load_metrics(metric or module.METRIC)
+    shared, probe_args = canonical(training_args or {}), canonical(probe_args or {})
+    settings = [canonical(setting) for setting in expand_space(space, n_runs=n_runs, seed=seed)]
+    label = module.label_column(train, label_column)
+    fields = module.head(train, label)
+    manifest = _read_manifest(folder)
+    source, revision = _pinned(base_model, manifest)
+    start = folder / START
+    if start.is_dir():
+        source, revision, origin, config = str(start), None, None, _config(start)
+    else:
+        origin = find_origin(source, revision, module, fields, head)
+        config = origin.config
+    processing_class = module.load_processing_class(source, revision)
+    for setting in settings:
+        check_settings({**shared, **setting}, module, processing_class)
+    check_settings({**shared, **probe_args}, module, processing_class)
+    encoded = {
+        name: _encode(module, data, label, text_columns, config, processing_class)
+        for name, data in {"train": train, "validation": validation}.items()
+        if data is not None
+    }
+    fixed = {
+        "base_model": _base_identity(base_model),
+        "task": module.__name__.split(".")[-1].replace("_", "-"),
+        "train": hash_rows(train).fingerprint,
+        "validation": hash_rows(validation).fingerprint if validation is not None else None,
+        "label_column": label,
+        "classes": list(fields["label2id"]) if "label2id" in fields else None,
+        "text_columns": text_columns,
+        "head": head,
+        "init_seed": init_seed,
+        "probe_args": probe_args,
+        "keep": keep,
+        "metric": chosen.name,
+        "training_args": shared,
+    }
+    commit = manifest["base_commit"] if manifest else revision
+    manifest, runs = _manifest(folder, fixed, settings, manifest)
+    about = {
+        "base_model": str(base_model),
+        "base_commit": commit,
+        "data": {
+            "train": {"fingerprint": fixed["train"], "rows": len(train)},
+            "validation": validation and {"fingerprint": fixed["validation"], "rows": len(validation)},
+        },
+    }
+    bench = Bench(
+        folder=folder,
+        task=fixed["task"],
+        processing_class=processing_class,
+        train=encoded["train"],
+        validation=encoded.get("validation"),
+        metric=metric or module.METRIC,
+        training_args=shared,
+        keep=keep,
+        own_heads=head == "independent",
+        about=about,
+    )
+    done = frozenset(name for name in runs if _is_done(folder / name))
+    steps, evaluations = _lengths(bench, runs)
+    todo = [name for name in runs if name not in done]
+    copies = sum(evaluations[name] if keep == "all" else 1 for name in todo) + (origin is not None)
+    under_way = 3 if keep == "best" else 2  # the best, the last, and the one that is being written
+    weights = _weights(module, config) if todo or origin else 0
+    more = min(workers, len(todo)) * under_way * (1 + OPTIMIZER_STATES)
+    plan = SweepPlan(
+        bench,
+        origin,
+        {"init_seed": init_seed, "probe_args": probe_args},
+        runs,
+        {**manifest, "base_commit": commit},
+        steps,
+        done,
+        weights * (copies + more),
+    )
+    _refuse_small_disk(plan)
+    return plan
+
+
+def guess_task(train: Dataset) -> str:
+    """Images are classified, and so are texts; words have classes of their own, and numbers are regressed to."""
+    import datasets
+
+    if any(isinstance(feature, datasets.Image) for feature in train.features.values()):
+        return "image-classification"
+    if any(is_text(train, column, listed=True) for column in train.column_names if column not in LABEL_COLUMNS):
+        return "token-classification"
+    label = next((column for column in LABEL_COLUMNS if column in train.column_names), None)
+    if label is not None and is_list(train, label):
+        return "multi-label-classification"
+    floats = label is not None and str(getattr(train.features[label], "dtype", "")).startswith("float")
+    return "regression" if floats else "text-classification"
+
+
+def check_examples(
+    task: ModuleType, data: Dataset, label: str | None, text_columns: Sequence[str] | None, config: PretrainedConfig
+) -> tuple[list[str], Any]:
+    """The columns of the inputs and what is right for each row, as a model of this configuration counts it.
+
+    Raises:
+        [`DataError`]: if a column is missing, or a label is none that the head has.
+    """
+    label = task.label_column(data, label)
+    return task.columns(data, text_columns, label), task.labels(data, label, config)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What `sweep.json` holds.
+
+    Raises:
+        [`TrainingError`]: if the folder is none of a sweep.
+    """
+    manifest = _read_manifest(folder)
+    if manifest is None:
+        raise TrainingError(f"{folder} is no folder of a sweep: it has no {SWEEP_FILE}.")
+    return manifest
+
+
+def _encode(
+    task: ModuleType,
+    data: Dataset,
+    label: str | None,
+    text_columns: Sequence[str] | None,
+    config: PretrainedConfig,
+    processing_class: Any,
+) -> Dataset:
+    columns, right = check_examples(task, data, label, text_columns, config)
+    return task.encode(data, processing_class, columns, right)
+
+
+def _pinned(base_model: str | os.PathLike, manifest: Mapping[str, Any] | None) -> tuple[str, str | None]:
+    """A folder as it is; a Hub id with its commit, which is the one that the sweep began with."""
+    if os.path.isdir(base_model):
+        return str(base_model), None
+    source, _, revision = str(base_model).partition("@")
+    if manifest and manifest.get("base_commit"):
+        return source, manifest["base_commit"]
+    if os.path.isabs(source) or hub.split_source(source) is None:
+        raise TrainingError(f"{source} does not exist, and it is no Hub id (owner/name, owner/name@revision) either.")
+    return source, hub.resolve(source, revision or None)
+
+
+def _config(folder: Path) -> PretrainedConfig:
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(folder)
+
+
+def _base_identity(base_model: str | os.PathLike) -> str:
+    """A Hub id as it is; a folder by the content of its weights, wherever it lies."""
+    import xxhash
+
+    if not os.path.isdir(base_model):
+        return str(base_model)
+    digest = xxhash.xxh3_128()
+    for path in sorted(Path(base_model).glob("*")):
+        if path.suffix in (".safetensors", ".bin"):
+            digest.update(path.name.encode())
+            with path.open("rb") as file:
+                while block := file.read(1 << 24):
+                    digest.update(block)
+    return "xxh3-128:" + digest.hexdigest()
+
+
+def _manifest(
+    folder: Path,
+    fixed: Mapping[str, Any],
+    settings: Sequence[Mapping[str, Any]],
+    manifest: Mapping[str, Any] | None,
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """What `sweep.json` will hold, and each run's name: the one that its setting has already, or the next number."""
+    fixed, settings = json.loads(json.dumps([fixed, settings], default=str))
+    if manifest is None:
+        strangers = [path.name for path in (*folder.glob(START), *folder.glob("run-*"))]
+        if strangers:
+            raise TrainingError(
+                f"{folder} holds {strangers[0]} but no {SWEEP_FILE}: no sweep made it. Use another folder."
+            )
+        manifest = {"fixed": fixed, "runs": {}}
+    changed = [key for key in fixed if manifest["fixed"].get(key) != fixed[key]]
+    if changed:
+        raise TrainingError(
+            f"{folder} holds runs with another {', '.join(changed)} ({changed[0]} was "
+            f"{manifest['fixed'].get(changed[0])!r} and is {fixed[changed[0]]!r} now). Use another output_dir, or "
+            "delete that one."
+        )
+    known = {json.dumps(params, sort_keys=True): name for name, params in manifest["runs"].items()}
+    result = {}
+    for setting in settings:
+        result[known.setdefault(json.dumps(setting, sort_keys=True), f"run-{len(known)}")] = setting
+    return {**manifest, "runs": {**manifest["runs"], **result}}, result
+
+
+def _read_manifest(folder: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads((folder / SWEEP_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise TrainingError(f"{folder / SWEEP_FILE} cannot be read: {error}.") from None
+
+
+def _is_done(folder: Path) -> bool:
+    """Whole, or diverged: the same would come out again."""
+    failure = load_failure(folder)
+    return bool(load_runs(folder)) or (failure is not None and failure.kind == "diverged")
+
+
+def _lengths(bench: Bench, runs: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, int], dict[str, int]]:
+    """Steps and evaluations of each run, as Trainer counts them."""
+    steps, evaluations = {}, {}
+    for name, setting in runs.items():
+        fields, extra = separate({**bench.training_args, **setting})
+        args = training_arguments(bench.folder / name, fields, evaluates=bench.validation is not None)
+        rows = max(round(len(bench.train) * extra.bagging_fraction), 1)
+        batches = -(-rows // (args.train_batch_size * args.world_size))
+        if args.dataloader_drop_last:
+            batches = max(rows // (args.train_batch_size * args.world_size), 1)
+        epoch = max(-(-batches // args.gradient_accumulation_steps), 1)
+        steps[name] = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * epoch)
+        every = args.save_steps if args.save_strategy == "steps" else epoch
+        every = every * steps[name] if 0 < every < 1 else every
+        evaluations[name] = math.ceil(steps[name] / every)
+    return steps, evaluations
+
+
+def _weights(task: ModuleType, config: PretrainedConfig) -> int:
+    """Bytes of the weights."""
+    import torch
+    import transformers
+
+    with torch.device("meta"):
+        model = getattr(transformers, task.AUTO_CLASS).from_config(config)
+    return sum(tensor.nbytes for tensor in model.state_dict().values())
+
+
+def _refuse_small_disk(plan: SweepPlan) -> None:
+    folder = plan.bench.folder
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    if plan.disk > free:
+        raise OutputError(
+            f"{folder}: {plan.summary()}, and {free / 1e9:.1f} GB are free. Make room, or train fewer runs at once."
+        )
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

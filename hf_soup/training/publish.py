@@ -1,0 +1,93 @@
+"""Runs on the Hub, a repository for each: for others to see, and for workers that share no storage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..checkpoints import hub
+from ..checkpoints.reader import read_json
+from ..checkpoints.writer import staged_folder, write_json
+from ..errors import OutputError
+from ..hub.push import push_folder
+from .processes import is_main, wait
+from .run import PUSHED_FILE, RUN_FILE
+
+
+@dataclass(frozen=True)
+class Publisher:
+    """Where the runs of a sweep go on the Hub.
+
+    Args:
+        prefix (`str`):
+            Of the repositories: `user/sweep` makes `user/sweep-start` and `user/sweep-run-0`.
+        private (`bool`, *optional*):
+            Whether they are private.
+        start (`tuple[str, str]`, *optional*):
+            Repository and commit of the start, once it is there.
+    """
+
+    prefix: str
+    private: bool | None = None
+    start: tuple[str, str] | None = None
+
+    def with_start(self, folder: Path) -> Publisher:
+        """Put the start on the Hub, where workers find it."""
+        return replace(self, start=self.publish(folder))
+
+    def fetch_start(self, folder: Path) -> None:
+        """Bring the start here, if it is not."""
+        if not folder.is_dir() and self.start is not None:
+            _fetch(*self.start, folder)
+
+    def publish(self, folder: Path) -> tuple[str, str]:
+        """Push the folder of a whole run, unless that was done.
+
+        Returns:
+            `tuple[str, str]`: repository and commit, which `pushed.json` holds as well.
+
+        Raises:
+            [`OutputError`]: if the Hub refuses.
+        """
+        if is_main() and not (folder / PUSHED_FILE).is_file():
+            repo_id = f"{self.prefix}-{folder.name}"
+            done = push_folder(folder, repo_id, commit_message=f"Run {folder.name}", private=self.private)
+            write_json(folder / PUSHED_FILE, {"repo_id": repo_id, "revision": done.oid})
+        wait()
+        found = read_json(folder / PUSHED_FILE)
+        return found["repo_id"], found["revision"]
+
+    def collect(self, folder: Path) -> None:
+        """Bring a run here that a worker elsewhere has put on the Hub."""
+        if is_main() and not (folder / RUN_FILE).is_file():
+            repo_id = f"{self.prefix}-{folder.name}"
+            revision = hub.resolve(repo_id, None)
+            _fetch(repo_id, revision, folder)
+            write_json(folder / PUSHED_FILE, {"repo_id": repo_id, "revision": revision})
+        wait()
+
+
+def publisher_for(push_runs: bool | str, folder: Path, *, private: bool | None = None) -> Publisher | None:
+    """Where the runs go: `True` names the repositories after you and the folder, a string is their prefix.
+
+    Raises:
+        [`OutputError`]: if you are not logged in.
+    """
+    if not push_runs:
+        return None
+    if isinstance(push_runs, str) and "/" in push_runs:
+        return Publisher(push_runs, private)
+    from huggingface_hub import HfApi, errors
+
+    try:
+        user = HfApi().whoami()["name"]
+    except (errors.HTTPError, errors.LocalTokenNotFoundError, OSError) as error:
+        raise OutputError(f"push_runs needs a login (`hf auth login`): {error}") from None
+    return Publisher(f"{user}/{push_runs if isinstance(push_runs, str) else folder.name}", private)
+
+
+def _fetch(repo_id: str, revision: str, folder: Path) -> None:
+    from huggingface_hub import snapshot_download
+
+    with hub.our_errors(repo_id, revision), staged_folder(folder) as stage:
+        snapshot_download(repo_id, revision=revision, local_dir=stage)

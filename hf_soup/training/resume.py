@@ -1,0 +1,104 @@
+"""Checkpoints of Trainer in the folder of a run: which of them can be gone on from. Trainer writes them in place."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..checkpoints.reader import read_headers
+from ..checkpoints.writer import write_json
+from ..errors import IngredientError
+
+
+STATE = "trainer_state.json"
+# What a checkpoint has for going on only: state of the optimizer and its like, and a pickle of the arguments.
+TRAINING_FILES = ("optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state*.pth", "training_args.bin")
+
+
+def newest_whole_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint of which every file can be read to its end; newer ones, which cannot, are deleted.
+
+    Args:
+        folder (`Path`):
+            Of a run, which may have been moved since.
+
+    Returns:
+        `Path` or `None`: a folder that Trainer can resume from.
+    """
+    for checkpoint in reversed(list(checkpoints_in(folder))):
+        state = _whole(checkpoint)
+        best = state and state.get("best_model_checkpoint")
+        if best:  # an absolute path; without it the best weights would be lost
+            state["best_model_checkpoint"] = str(folder / f"checkpoint-{state['best_global_step']}")
+            here = _readable(Path(state["best_model_checkpoint"]))
+            if here and state["best_model_checkpoint"] != best:
+                write_json(checkpoint / STATE, state)
+        if state and (not best or here):
+            return checkpoint
+        shutil.rmtree(checkpoint, ignore_errors=True)
+    return None
+
+
+def checkpoints_in(folder: Path) -> Iterator[Path]:
+    """The folders `checkpoint-N`, by N."""
+    named = {path: re.fullmatch(r"checkpoint-(\d+)", path.name) for path in folder.glob("checkpoint-*")}
+    yield from sorted((path for path, match in named.items() if match), key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The N of `checkpoint-N`."""
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def forget_training(checkpoint: Path) -> None:
+    """Delete what only serves for going on: a checkpoint becomes a model like any other."""
+    for pattern in TRAINING_FILES:
+        for path in checkpoint.glob(pattern):
+            path.unlink()
+
+
+def adopt(checkpoint: Path, folder: Path) -> None:
+    """Make a folder the model that a checkpoint in it is, without another copy on disk where the system can."""
+    skipped = [path for pattern in (STATE, *TRAINING_FILES) for path in checkpoint.glob(pattern)]
+    for path in checkpoint.iterdir():
+        if path not in skipped:
+            target = folder / path.name
+            target.unlink(missing_ok=True)
+            try:
+                os.link(path, target)
+            except OSError:  # no links on this file system
+                shutil.copy2(path, target)
+
+
+def _whole(checkpoint: Path) -> dict[str, Any] | None:
+    """The state of Trainer in a checkpoint that is whole."""
+    try:
+        state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    pickles = [checkpoint / "optimizer.pt", checkpoint / "scheduler.pt", *checkpoint.glob("rng_state*.pth")]
+    enough = len(pickles) > 2 and all(map(_sound, pickles)) and _readable(checkpoint)
+    return state if enough and state.get("global_step") == step_of(checkpoint) else None
+
+
+def _readable(checkpoint: Path) -> bool:
+    """Whether its weights are as long as their headers say."""
+    try:
+        return bool(read_headers(checkpoint))
+    except (IngredientError, OSError):
+        return False
+
+
+def _sound(path: Path) -> bool:
+    """Whether a file of `torch.save`, a zip archive, has its end and every byte with the right checksum."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (OSError, zipfile.BadZipFile):
+        return False

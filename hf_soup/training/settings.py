@@ -1,0 +1,195 @@
+"""What a run may be told: fields of `TrainingArguments`, shorter names for some of them, and what they lack."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..errors import RecipeError, did_you_mean
+from ..metrics import Metric
+from .optimizer import OPTIMIZERS
+
+
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
+
+SHORT = {
+    "batch_size": "per_device_train_batch_size",
+    "epochs": "num_train_epochs",
+    "label_smoothing": "label_smoothing_factor",
+    "scheduler": "lr_scheduler_type",
+    "warmup": "warmup_steps",
+}
+KEEP = ("best", "last", "all")
+DECIDED = {  # fields that a sweep sets itself -> what to write instead
+    "output_dir": "the sweep's own `output_dir` is for all runs",
+    "push_to_hub": "write push_runs",
+    "resume_from_checkpoint": "half-done runs are resumed by themselves",
+    "save_strategy": "checkpoints are saved at each evaluation: write keep, eval_strategy and eval_steps",
+    "save_steps": "checkpoints are saved at each evaluation: write eval_steps",
+    "save_total_limit": "write keep",
+    "save_only_model": "write keep",
+    "load_best_model_at_end": 'write keep="best"',
+    "metric_for_best_model": "write the sweep's metric",
+    "greater_is_better": "the metric knows",
+    "remove_unused_columns": "the task removes what is no input",
+}
+
+
+class Extra(NamedTuple):
+    """What a run has besides `TrainingArguments`.
+
+    Args:
+        augment (`Mapping[str, float]`):
+            Random changes of the inputs: name -> largest strength.
+        bagging_fraction (`float`):
+            Which part of the training data it sees, drawn without replacement by its seed.
+        layer_decay (`float`, *optional*):
+            Factor of the learning rate from each layer to the one below it.
+        momentum (`float`, *optional*):
+            Of `sgd`.
+        optimizer (`str`, *optional*):
+            A key of `OPTIMIZERS`; `TrainingArguments.optim` otherwise.
+    """
+
+    augment: Mapping[str, float] = {}
+    bagging_fraction: float = 1.0
+    layer_decay: float | None = None
+    momentum: float | None = None
+    optimizer: str | None = None
+
+
+def canonical(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings under the names that `TrainingArguments` has.
+
+    Raises:
+        [`RecipeError`]: if one is given twice, under both of its names.
+    """
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        name = SHORT.get(name, name)
+        if name in found:
+            raise RecipeError(f'"{name}" is given twice, by its name and by a shorter one; leave one out.')
+        found[name] = value
+    return found
+
+
+def separate(settings: Mapping[str, Any]) -> tuple[dict[str, Any], Extra]:
+    """Fields of `TrainingArguments`, and what is besides them."""
+    fields = {name: value for name, value in settings.items() if name not in Extra._fields}
+    extra = Extra(**{name: settings[name] for name in Extra._fields if settings.get(name) is not None})
+    if OPTIMIZERS.get(extra.optimizer):
+        fields["optim"] = OPTIMIZERS[extra.optimizer]
+    return fields, extra
+
+
+def check_settings(settings: Mapping[str, Any], task: ModuleType, processing_class: Any) -> None:
+    """Refuse what neither `TrainingArguments` nor the task knows or takes, before anything is trained.
+
+    Args:
+        settings (`Mapping[str, Any]`):
+            Of one run, those that all share included.
+        task (`ModuleType`):
+            A file of `hf_soup.tasks`.
+        processing_class:
+            The tokenizer or image processor.
+
+    Raises:
+        [`RecipeError`]: with the nearest known name.
+    """
+    from transformers import TrainingArguments
+
+    fields = {field.name: field for field in dataclasses.fields(TrainingArguments) if field.init}
+    known = {*fields, *Extra._fields, *SHORT} - set(DECIDED)
+    for name, value in settings.items():
+        if name in DECIDED:
+            raise RecipeError(f'"{name}" is set by the sweep itself: {DECIDED[name]}.')
+        if name not in known:
+            raise RecipeError(f'TrainingArguments has no field "{name}"{did_you_mean(name, known)}'[:600])
+        number = name in fields and type(fields[name].default) in (int, float)  # it checks types of values nowhere
+        if number and not isinstance(value, (int, float)):
+            raise RecipeError(f'"{name}" is a number, not {value!r}.')
+    _check_extra(settings)
+    plain, extra = separate(settings)
+    task.check_augment(extra.augment, processing_class)
+    training_arguments(Path("checked"), plain)  # which makes no folder
+
+
+def _check_extra(settings: Mapping[str, Any]) -> None:
+    bounds = {"bagging_fraction": "above 0, at most 1", "layer_decay": "above 0, at most 1", "momentum": "from 0 to 1"}
+    for name, range_ in bounds.items():
+        value = settings.get(name)
+        good = isinstance(value, (int, float)) and 0 <= value <= 1 and (value > 0 or name == "momentum")
+        if value is not None and not good:
+            raise RecipeError(f'"{name}" is a number {range_}, not {value!r}.')
+    optimizer = settings.get("optimizer")
+    if optimizer is not None and optimizer not in OPTIMIZERS:
+        raise RecipeError(
+            f'there is no optimizer "{optimizer}"{did_you_mean(optimizer, OPTIMIZERS)}; `optim` has those of Trainer.'
+        )
+    if optimizer is not None and "optim" in settings:
+        raise RecipeError('give either "optimizer" or "optim", and not both.')
+    if settings.get("momentum") is not None and optimizer != "sgd":
+        raise RecipeError('"momentum" goes with optimizer "sgd" alone.')
+    if not isinstance(settings.get("augment") or {}, Mapping):
+        raise RecipeError(f'"augment" is a mapping of names to strengths, not {settings["augment"]!r}.')
+
+
+def training_arguments(
+    folder: Path,
+    fields: Mapping[str, Any],
+    *,
+    keep: str = "last",
+    evaluates: bool = False,
+    metric: Metric | None = None,
+    saves: bool = True,
+) -> TrainingArguments:
+    """`TrainingArguments` for one run.
+
+    Args:
+        folder (`Path`):
+            Of the run.
+        fields (`Mapping[str, Any]`):
+            What the user says.
+        keep (`str`, *optional*, defaults to `"last"`):
+            One of `KEEP`.
+        evaluates (`bool`, *optional*, defaults to `False`):
+            Whether there is validation data.
+        metric ([`Metric`], *optional*):
+            What tells the best evaluation, by its name in Trainer's logs.
+        saves (`bool`, *optional*, defaults to `True`):
+            Whether checkpoints are written to resume from.
+
+    Raises:
+        [`RecipeError`]: if transformers refuses a value.
+    """
+    import torch
+    from transformers import TrainingArguments
+
+    defaults = {
+        "disable_tqdm": True,  # the bar is a callback of ours
+        "logging_strategy": "steps" if "logging_steps" in fields else "epoch",
+        "logging_nan_inf_filter": False,
+        "report_to": "none",
+        "eval_strategy": ("steps" if "eval_steps" in fields else "epoch") if evaluates else "no",
+        "dataloader_pin_memory": torch.cuda.is_available(),
+    }
+    given = {**defaults, **fields, "disable_tqdm": True, "remove_unused_columns": False}
+    if not evaluates:
+        given["eval_strategy"] = "no"
+    # a checkpoint comes with each evaluation, else at the end of each epoch
+    rhythm = "epoch" if given["eval_strategy"] == "no" else given["eval_strategy"]
+    given["save_strategy"] = rhythm if saves else "no"
+    if rhythm == "steps":
+        given["save_steps"] = given.get("eval_steps") or given.get("logging_steps", 500)
+    given["save_total_limit"] = None if keep == "all" else 1
+    if keep == "best":
+        # not load_best_model_at_end: it loads nothing where names on disk differ from those in memory (ViT, Mixtral)
+        given |= {"metric_for_best_model": metric.name, "greater_is_better": metric.higher_is_better is not False}
+    try:
+        return TrainingArguments(output_dir=str(folder), **given)
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"TrainingArguments refuses {dict(fields)}: {error}") from None

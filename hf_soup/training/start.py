@@ -1,0 +1,199 @@
+"""What all runs start from: the pre-trained body and one head, saved as `start/`. Averages need one start."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..checkpoints.memory import quiet_transformers
+from ..checkpoints.writer import staged_folder
+from ..errors import RecipeError, TrainingError, did_you_mean
+from ..lookup import load_module
+from .processes import is_main, wait
+from .run import START, Bench, fit
+from .settings import separate
+
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+HEADS = ("auto", "new", "probe", "checkpoint", "independent")
+PROBE = {"learning_rate": 1e-3, "num_train_epochs": 5}  # a linear layer takes a higher rate than a body
+
+
+class Origin(NamedTuple):
+    """Where the start comes from.
+
+    Args:
+        source (`str`):
+            Hub id or folder of the base model.
+        revision (`str`, *optional*):
+            Its commit.
+        head (`str`):
+            `"checkpoint"`, `"new"`, `"probe"` or `"independent"`.
+        fields (`Mapping[str, Any]`):
+            What the data says of the configuration of a head.
+        config (`transformers.PretrainedConfig`):
+            Of the start.
+    """
+
+    source: str
+    revision: str | None
+    head: str
+    fields: Mapping[str, Any]
+    config: PretrainedConfig
+
+
+def find_origin(source: str, revision: str | None, task: ModuleType, fields: Mapping[str, Any], head: str) -> Origin:
+    """Look at the configuration of a base model, and decide which head its start has.
+
+    Args:
+        source (`str`), revision (`str`, *optional*):
+            The base model.
+        task (`ModuleType`):
+            A file of `hf_soup.tasks`.
+        fields (`Mapping[str, Any]`):
+            What `task.head` says of the data.
+        head (`str`):
+            One of `HEADS`; `"auto"` is the checkpoint's where it is for the same labels, else a new one.
+
+    Raises:
+        [`RecipeError`]: if there is no such choice, or models of the task have no head of their own.
+        [`TrainingError`]: if the base model has no configuration, or no head where it is asked for.
+    """
+    from transformers import AutoConfig
+
+    if head not in HEADS:
+        raise RecipeError(f"head is one of {', '.join(HEADS)}{did_you_mean(head, HEADS)}")
+    place = {"revision": revision or "main", "trust_remote_code": False}
+    try:
+        config = AutoConfig.from_pretrained(source, **place)
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{source} has no configuration that loads: {error}") from None
+    if not fields:
+        if head not in ("auto", "checkpoint"):
+            raise RecipeError(f'{source} writes texts and has no head of its own for it: leave head="{head}" out.')
+        return Origin(source, revision, "checkpoint", {}, config)
+    has_one = task.fits(config)
+    if head == "checkpoint" and not has_one:
+        raise TrainingError(f'{source} has no head for this task: write head="new" or head="probe".')
+    own = _for_its_head(config, fields) if has_one else None
+    if head == "checkpoint" or (head == "auto" and own is not None):
+        return Origin(
+            source, revision, "checkpoint", own or {}, AutoConfig.from_pretrained(source, **place, **own or {})
+        )
+    config = AutoConfig.from_pretrained(source, **place, **fields)
+    return Origin(source, revision, "new" if head == "auto" else head, fields, config)
+
+
+def make_start(origin: Origin, bench: Bench, *, init_seed: int, probe_args: Mapping[str, Any]) -> None:
+    """Save what all runs start from, unless it is there.
+
+    Args:
+        origin ([`Origin`]):
+            Base model and head.
+        bench ([`Bench`]):
+            Of the sweep.
+        init_seed (`int`):
+            Of a new head.
+        probe_args (`Mapping[str, Any]`):
+            Settings of the linear probe, over those of `PROBE` and those that all runs share.
+
+    Raises:
+        [`TrainingError`]: if the base model does not load, or its weights lack the head.
+    """
+    target = bench.folder / START
+    if target.is_dir():
+        return
+    with quiet_transformers():
+        model = _load(origin, load_module("task", bench.task), init_seed)
+        if getattr(model.config, "pad_token_id", 0) is None and origin.fields:  # batches need one
+            pad = getattr(bench.processing_class, "pad_token_id", None)
+            model.config.pad_token_id = getattr(bench.processing_class, "eos_token_id", None) if pad is None else pad
+        if origin.head == "probe":
+            _probe(model, bench, init_seed, probe_args)
+        if is_main():
+            with staged_folder(target) as stage:
+                model.save_pretrained(stage)
+                bench.processing_class.save_pretrained(stage)
+    wait()
+
+
+def with_new_head(model: PreTrainedModel, seed: int) -> PreTrainedModel:
+    """The same body with a head that is initialised as transformers initialises it.
+
+    Args:
+        model (`transformers.PreTrainedModel`):
+            Not to be used any more.
+        seed (`int`):
+            Of the head.
+    """
+    import transformers
+
+    body = {name: value for name, value in model.state_dict().items() if not _is_head(model, name)}
+    transformers.set_seed(seed)
+    return type(model).from_pretrained(None, config=model.config, state_dict=body, dtype=model.dtype)
+
+
+def _load(origin: Origin, task: ModuleType, init_seed: int) -> PreTrainedModel:
+    import transformers
+    from safetensors import SafetensorError
+
+    transformers.set_seed(init_seed)  # of what else the checkpoint lacks, such as a pooler
+    try:
+        model, found = getattr(transformers, task.AUTO_CLASS).from_pretrained(
+            origin.source,
+            config=origin.config,
+            revision=origin.revision or "main",
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, SafetensorError) as error:
+        raise TrainingError(f"{origin.source} does not load as {task.AUTO_CLASS}: {error}") from None
+    if origin.head != "checkpoint":
+        return with_new_head(model, init_seed)
+    mismatched = (key[0] if isinstance(key, tuple) else key for key in found["mismatched_keys"])
+    lacking = [name for name in (*found["missing_keys"], *mismatched) if _is_head(model, name)]
+    if lacking:
+        raise TrainingError(f'the weights of {origin.source} lack a head that fits ({lacking[0]}): write head="new".')
+    return model
+
+
+def _probe(model: PreTrainedModel, bench: Bench, init_seed: int, probe_args: Mapping[str, Any]) -> None:
+    """Train the head alone, on what the frozen body says without dropout (LP-FT: Kumar et al. 2022, arXiv 2202.10054;
+    model soups start from such heads too, arXiv 2203.05482).
+    """
+    fields, extra = separate({**bench.training_args, **PROBE, "seed": init_seed, **probe_args})
+    trained = [(name, parameter) for name, parameter in model.named_parameters() if not _is_head(model, name)]
+    hook = model.base_model.register_forward_pre_hook(lambda body, _: body.eval() and None)  # BatchNorm stays too
+    for _, parameter in trained:
+        parameter.requires_grad_(False)
+    with tempfile.TemporaryDirectory() as folder:
+        fit(bench, model, fields, extra, Path(folder) / "probe", keep="last", saves=False)
+    for _, parameter in trained:
+        parameter.requires_grad_(True)
+    hook.remove()
+    model.cpu()
+
+
+def _is_head(model: PreTrainedModel, name: str) -> bool:
+    return not name.startswith(f"{model.base_model_prefix}.")
+
+
+def _for_its_head(config: PretrainedConfig, fields: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What to change in a configuration so that its head serves this data; `None` if it is for something else.
+
+    Names of classes count: another order is that of the checkpoint, and a head without names takes those of the data.
+    """
+    if "id2label" not in fields:
+        return dict(fields) if config.num_labels == fields["num_labels"] else None
+    theirs, ours = ([names[index] for index in sorted(names)] for names in (config.id2label, fields["id2label"]))
+    if len(theirs) != len(ours):
+        return None
+    nameless = [f"LABEL_{index}" for index in range(len(ours))]
+    if theirs == nameless:
+        return dict(fields)
+    return {} if ours == nameless or sorted(theirs) == sorted(ours) else None

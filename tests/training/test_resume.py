@@ -1,0 +1,184 @@
+"""Interrupted is not lost: a killed sweep goes on from its newest whole checkpoint, to the same bits."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import hf_soup
+from hf_soup import testing
+from hf_soup.training.resume import checkpoints_in, newest_whole_checkpoint
+
+
+ARGS = {"num_train_epochs": 12, "per_device_train_batch_size": 8, "learning_rate": 1e-3}
+CASES = {
+    "texts": {"keep": "best", "training_args": {**ARGS, "augment": {"mask": 0.2}}},
+    "in steps": {
+        "keep": "last",
+        "training_args": {**ARGS, "eval_steps": 7, "optimizer": "sgd", "momentum": 0.9, "layer_decay": 0.8},
+    },
+    # names of ViT's weights on disk are not those in memory, which transformers' own resuming does not see
+    "images": {"keep": "all", "training_args": {**ARGS, "augment": {"crop": 0.3, "flip": 0.5}}},
+}
+
+
+FILES = ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"]
+
+
+def sweep(folder, case):
+    """Two runs of a case, the second of which is slow to come."""
+    images = case == "images"
+    make = testing.tiny_images if images else testing.tiny_texts
+    base = folder.parent / ("images-base" if images else "texts-base")
+    if not base.exists():
+        save, model = (
+            (testing.save_image_model, testing.tiny_image_model)
+            if images
+            else (testing.save_text_model, testing.tiny_text_model)
+        )
+        save(model(5), base)
+    space = {"seed": [0, 1]}
+    return hf_soup.sweep(base, make(80), validation=make(40, seed=1), space=space, output_dir=folder, **CASES[case])
+
+
+def weights(folder):
+    """Of all models in a folder."""
+    return {path.relative_to(folder): load_file(path) for path in sorted(folder.rglob("model.safetensors"))}
+
+
+def killed_sweep(folder, case):
+    """A sweep in a process of its own that is killed once its second run has got somewhere."""
+    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
+    code += f"from pathlib import Path; from training.test_resume import sweep; sweep(Path({str(folder)!r}), {case!r})"
+    process = subprocess.Popen([sys.executable, "-c", code], env=os.environ, stderr=subprocess.DEVNULL)
+    try:
+        until = time.monotonic() + 120
+        while not reached(folder / "run-1", 20) and time.monotonic() < until:
+            assert process.poll() is None, "the sweep ended before it could be killed"
+            time.sleep(0.01)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    return folder
+
+
+def reached(run, step):
+    """Whether a run has a checkpoint of this step or a later one that has been begun to be written."""
+    return any(int(path.name.split("-")[1]) >= step for path in checkpoints_in(run)) if run.is_dir() else False
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_killed_sweep_goes_on_to_the_same_bits(tmp_path, case):
+    """After kill -9 the whole run is left alone, the half-done one goes on, and everything is as without the kill."""
+    whole = sweep(tmp_path / "whole", case)
+    folder = killed_sweep(tmp_path / "killed", case)
+    assert not (folder / "run-1" / "run.json").exists()
+    before = (folder / "run-0" / "run.json").stat().st_mtime_ns
+    again = sweep(folder, case)
+    assert (folder / "run-0" / "run.json").stat().st_mtime_ns == before
+    resumed = again[-1].state["resumed_from"]
+    assert resumed
+    assert resumed > 0
+    one, two = weights(tmp_path / "whole"), weights(folder)
+    assert list(one) == list(two)
+    assert all(torch.equal(one[path][name], two[path][name]) for path in one for name in one[path])
+    ours, theirs = whole[-1].state, again[-1].state
+    assert {key for key in ours if ours[key] != theirs[key]} <= {"seconds", "resumed_from"}
+    files = {path.name for path in (folder / "run-1").iterdir() if not path.name.startswith("checkpoint-")}
+    assert not {name for name in files if name.endswith((".pt", ".pth", ".bin"))}
+
+
+@pytest.fixture(scope="module")
+def half_done(tmp_path_factory):
+    """The folder of a run that was killed, with a second checkpoint that is newer."""
+    folder = killed_sweep(tmp_path_factory.mktemp("half") / "runs", "in steps") / "run-1"
+    old = newest_whole_checkpoint(folder)
+    step = int(old.name.split("-")[1])
+    newer = folder / f"checkpoint-{step + 7}"
+    shutil.copytree(old, newer)
+    state = json.loads((newer / "trainer_state.json").read_text())
+    (newer / "trainer_state.json").write_text(json.dumps(state | {"global_step": step + 7}))
+    return folder
+
+
+def test_the_newest_is_taken_if_it_is_whole(half_done, tmp_path):
+    """Of two whole checkpoints the later one."""
+    shutil.copytree(half_done, tmp_path / "run")
+    newest = list(checkpoints_in(tmp_path / "run"))[-1]
+    assert newest_whole_checkpoint(tmp_path / "run") == newest
+
+
+@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("fault", ["cut", "gone", "zeros"])
+def test_a_checkpoint_that_does_not_load_is_passed_over(half_done, tmp_path, file, fault):
+    """Whichever file of the newest is cut short, missing or full of zeros, the one before it is taken."""
+    shutil.copytree(half_done, tmp_path / "run")
+    older, newest = list(checkpoints_in(tmp_path / "run"))[-2:]
+    path = newest / file
+    data = path.read_bytes()
+    if fault == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(data[: len(data) // 2] if fault == "cut" else bytes(len(data)))
+    assert newest_whole_checkpoint(tmp_path / "run") == older
+    assert not newest.exists()
+
+
+def test_weights_that_are_lost_make_the_best_worthless(tmp_path):
+    """A checkpoint whose best one cannot be read is none to go on from; a moved folder finds its best again."""
+    folder = killed_sweep(tmp_path / "runs", "texts")
+    moved = folder.rename(tmp_path / "elsewhere") / "run-1"
+    found = newest_whole_checkpoint(moved)
+    state = json.loads((found / "trainer_state.json").read_text())
+    assert Path(state["best_model_checkpoint"]).parent == moved
+    best = Path(state["best_model_checkpoint"])
+    if best != found:
+        (best / "model.safetensors").unlink()
+        assert newest_whole_checkpoint(moved) != found
+
+
+def test_a_run_that_was_killed_while_it_ended(tmp_path):
+    """A process that dies before run.json: the run is finished from its last checkpoint without a step."""
+    whole = sweep(tmp_path / "whole", "images")
+    folder = tmp_path / "killed"
+    code = f"""
+import os, sys
+sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+from pathlib import Path
+from hf_soup.training import run
+from training.test_resume import sweep
+write = run.write_json
+run.write_json = lambda path, data: os._exit(9) if path.match("run-1/run.json") else write(path, data)
+sweep(Path({str(folder)!r}), "images")
+"""
+    assert subprocess.run([sys.executable, "-c", code], env=os.environ, stderr=subprocess.DEVNULL).returncode == 9
+    assert not hf_soup.load_sweep(folder).failed
+    assert hf_soup.load_sweep(folder).waiting == ("run-1",)
+    assert (folder / "run-1" / "model.safetensors").is_file()
+    again = sweep(folder, "images")
+    assert again[-1].state["resumed_from"] == again[-1].state["steps"] == whole[-1].state["steps"]
+    one, two = weights(tmp_path / "whole"), weights(folder)
+    assert list(one) == list(two)
+    assert all(torch.equal(one[path][name], two[path][name]) for path in one for name in one[path])
+
+
+def test_another_process_in_the_folder_is_refused(tmp_path):
+    """Two programs do not train in one folder; the second says so at once."""
+    import fcntl
+
+    sweep(tmp_path / "runs", "texts")
+    descriptor = os.open(tmp_path / "runs", os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        with pytest.raises(hf_soup.TrainingError, match="another process is training"):
+            sweep(tmp_path / "runs", "texts")
+    finally:
+        os.close(descriptor)
