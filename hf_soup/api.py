@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -192,6 +193,8 @@ def merge(
     if evaluator is None and (metric is not None or higher_is_better is not None):
         raise RecipeError("a metric is what an evaluator scores by: add evaluator=hf_soup.Evaluator(data).")
     check_device(device)
+    for failure in getattr(ingredients, "failed", ()):  # of a sweep
+        warnings.warn(f"{failure.name} is left out: {failure.reason}", stacklevel=2)
     candidates = open_all(ingredients, config=config, allow_pickle=allow_pickle)
     alignments = label_orders(candidates) if align_labels else {}
     needs_base, way_from = asks_for(find_strategy, "base"), None

@@ -123,12 +123,59 @@ def test_an_existing_target_is_told_before_the_work(tmp_path, text_runs):
     assert "exists and is not empty" in done.stderr
 
 
-def test_the_example_runs():
-    """The example in Python goes from fine-tunes to a table."""
-    example = Path(__file__).parent.parent / "examples" / "greedy_soup.py"
-    done = subprocess.run([sys.executable, example], capture_output=True, text=True, check=False)
+def test_sweep_and_runs(tmp_path):
+    """A dry run shows runs, steps and disk; the sweep trains them; called again with more values it adds runs."""
+    for seed, name in enumerate(("train", "validation")):
+        testing.tiny_texts(48, seed=seed).to_csv(tmp_path / f"{name}.csv")
+    base = testing.save_text_model(testing.tiny_text_model(5), tmp_path / "base")
+    command = ["sweep", base, "--data", tmp_path, "--learning-rate", "1e-3,3e-3", "--epochs", "2"]
+    command += ["-o", tmp_path / "runs"]
+    dry = run(*command, "--seed", "0,1", "--dry-run")
+    assert dry.returncode == 0, dry.stderr
+    assert dry.stdout.count("| run-") == 4
+    assert "4 runs of 4 to train: 48 steps, at most" in dry.stdout
+    assert not (tmp_path / "runs").exists()
+    done = run(*command, "--seed", "0,1", "--set", "augment={mask: 0.1}")
     assert done.returncode == 0, done.stderr
-    assert "| logit ensemble" in done.stdout
+    assert "4 runs of 4 to train: 48 steps" in done.stderr
+    assert "All: num_train_epochs=2, augment={'mask': 0.1}" in done.stdout
+    more = run(*command, "--seed", "0,1,2", "--set", "augment={mask: 0.1}", "--json")
+    answer = json.loads(more.stdout)
+    assert {item["run"] for item in answer["runs"]} == {f"run-{index}" for index in range(6)}
+    assert {item["params"]["seed"] for item in answer["runs"]} == {0, 1, 2}
+    (tmp_path / "runs" / "run-3" / "run.json").unlink()
+    shown = run("runs", tmp_path / "runs", "--plot", tmp_path / "runs.png")
+    assert shown.stdout.count("| run-") == 5
+    assert "run-3 is not whole yet" in shown.stdout
+    assert (tmp_path / "runs.png").is_file()
+    quiet = run("runs", tmp_path / "runs", "-q")
+    assert quiet.stdout.split() == [str(tmp_path / "runs" / f"run-{index}") for index in (0, 1, 4, 2, 5)]
+    merged = run("merge", *quiet.stdout.split(), "-o", tmp_path / "soup")
+    assert merged.returncode == 0, merged.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (["--set", "learning_rat=[1e-3]"], 1, 'did you mean "learning_rate"'),
+        (["--set", "learning_rate"], 2, "write NAME=VALUES"),
+        (["--seed", "0", "--set", "seed=[1]"], 2, "seed is given twice"),
+        (["--learning-rate", "fast"], 1, "\"learning_rate\" is a number, not 'fast'"),
+        (["--head", "prob"], 1, 'did you mean "probe"'),
+        (["--set", "seed={integrs: [1, 9]}", "--n-runs", "2"], 1, 'did you mean "integers"'),
+        (["--label-column", "lable"], 1, 'no label column "lable"; did you mean "label"'),
+    ],
+)
+def test_sweep_refuses(tmp_path, options, code, message):
+    """What is wrong is one line, and nothing is made."""
+    testing.tiny_texts(30).to_csv(tmp_path / "train.csv")
+    testing.tiny_texts(30, seed=1).to_csv(tmp_path / "validation.csv")
+    base = testing.save_text_model(testing.tiny_text_model(5), tmp_path / "base")
+    done = run("sweep", base, "--data", tmp_path, "-o", tmp_path / "runs", *options)
+    assert done.returncode == code
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize("command", [[], *([name] for name in main.commands)])

@@ -113,7 +113,7 @@ def test_transforms_change_the_image_and_nothing_else(name):
     """Each transform gives another image of the same size and mode, leaves its input alone, and is repeatable."""
     image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (8, 8, 3)).astype(np.uint8))
     before = np.asarray(image).copy()
-    strength = {name: 40 if name == "rotate" else 0.4}
+    strength = {name: {"rotate": 40, "flip": 1}.get(name, 0.4)}
     one, two = (apply_transform(image, strength, np.random.default_rng(1)) for _ in range(2))
     assert (one.size, one.mode) == (image.size, image.mode)
     assert not np.array_equal(one, before)

@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import RecipeError, did_you_mean
+from ..evaluation.running import is_launched
 from ..metrics import Metric
 from .optimizer import OPTIMIZERS
 
@@ -176,6 +177,7 @@ def training_arguments(
         "report_to": "none",
         "eval_strategy": ("steps" if "eval_steps" in fields else "epoch") if evaluates else "no",
         "dataloader_pin_memory": torch.cuda.is_available(),
+        "use_cpu": is_launched() and not torch.accelerator.is_available(),  # else each process would train by itself
     }
     given = {**defaults, **fields, "disable_tqdm": True, "remove_unused_columns": False}
     if not evaluates:

@@ -70,7 +70,8 @@ def find_origin(source: str, revision: str | None, task: ModuleType, fields: Map
         raise RecipeError(f"head is one of {', '.join(HEADS)}{did_you_mean(head, HEADS)}")
     place = {"revision": revision or "main", "trust_remote_code": False}
     try:
-        config = AutoConfig.from_pretrained(source, **place)
+        with quiet_transformers():
+            config = AutoConfig.from_pretrained(source, **place)
     except (OSError, ValueError) as error:
         raise TrainingError(f"{source} has no configuration that loads: {error}") from None
     if not fields:
@@ -85,7 +86,8 @@ def find_origin(source: str, revision: str | None, task: ModuleType, fields: Map
         return Origin(
             source, revision, "checkpoint", own or {}, AutoConfig.from_pretrained(source, **place, **own or {})
         )
-    config = AutoConfig.from_pretrained(source, **place, **fields)
+    with quiet_transformers():  # which says that the number of classes changes
+        config = AutoConfig.from_pretrained(source, **place, **fields)
     return Origin(source, revision, "new" if head == "auto" else head, fields, config)
 
 

@@ -478,7 +478,13 @@ def test_learning_lowers_the_loss(start, tmp_path):
     """A learned soup has a lower loss on validation than the uniform one, by model and by module."""
     args = {"per_device_train_batch_size": 8, "learning_rate": 5e-3}
     space = {"num_train_epochs": [1, 2, 8, 12]}
-    runs = hf_soup.sweep(start, testing.tiny_texts(120, seed=8), space=space, output_dir=tmp_path, training_args=args)
+    options = {
+        "validation": testing.tiny_texts(40, seed=7),
+        "keep": "last",
+        "output_dir": tmp_path,
+        "training_args": args,
+    }
+    runs = hf_soup.sweep(start, testing.tiny_texts(120, seed=8), space=space, **options)
     uniform = trials_of(runs, hf_soup.Evaluator(DATA, metric="loss", cache=False))
     before = uniform.score(Recipe(tuple(ingredients(runs)), (1.0,) * 4)).value
     losses = {}
@@ -642,7 +648,8 @@ def test_why_only_one_was_kept(runs, tmp_path):
     for seed in range(2):
         base = testing.save_text_model(testing.tiny_text_model(seed * 50), folder / f"base-{seed}")
         args = {"num_train_epochs": 12, "per_device_train_batch_size": 8, "learning_rate": 5e-3}
-        run = hf_soup.sweep(base, texts, space=[{}], output_dir=folder / str(seed), training_args=args)[0]
+        options = {"validation": texts, "keep": "last", "output_dir": folder / str(seed), "training_args": args}
+        run = hf_soup.sweep(base, texts, space=[{}], **options)[0]
         found.append(run.folder.rename(folder / f"unrelated-{seed}"))
     selection = hf_soup.merge(found, strategy="greedy", evaluator=testing.tiny_texts(200, seed=9)).selection
     assert "across a barrier" in selection.why or "cost more than they bring" in selection.why

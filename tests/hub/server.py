@@ -51,16 +51,25 @@ def _route(site: Site, request: Request, anonymous: bool) -> Reply:
         raise StoreError("Denied", "Invalid username or password.")
     if (method, request.path) in SITE_ROUTES:
         return SITE_ROUTES[method, request.path](site, request)
+    folder, path = _kind(request.path)
     for verb, pattern, route in MODEL_ROUTES:
-        if verb == method and (match := re.fullmatch(pattern, request.path)):
+        if verb == method and (match := re.fullmatch(pattern, path)):
             repo_id, *rest = map(unquote, match.groups(""))
-            repository = site.store.repositories.get(repo_id)
+            repository = site.store.repositories.get(f"{folder}{repo_id}")
             if repository is None or (anonymous and repository.private):
                 raise StoreError("RepoNotFound", "Repository not found")
             if anonymous and method != "GET":
                 raise StoreError("Denied", "Invalid username or password.")
             return route(site, request, repository, *rest)
     return json_reply({"error": f"The test hub has no {request.method} {request.path}"}, status=404)
+
+
+def _kind(path: str) -> tuple[str, str]:
+    """Data sets have the routes of models, under `datasets/`: where they are kept, and the route of a model."""
+    for start, of_models in (("/api/datasets/", "/api/models/"), ("/datasets/", "/")):
+        if path.startswith(start):
+            return "datasets/", of_models + path.removeprefix(start)
+    return "", path
 
 
 def _whoami(site: Site, request: Request) -> Reply:
@@ -70,9 +79,10 @@ def _whoami(site: Site, request: Request) -> Reply:
 
 def _create_repo(site: Site, request: Request) -> Reply:
     payload = request.json()
-    if payload.get("type", "model") != "model":
-        raise StoreError("Invalid", f"The test hub keeps models only, not a {payload['type']}")
-    repo_id = f"{payload.get('organization') or site.user}/{payload['name']}"
+    if payload.get("type", "model") not in ("model", "dataset"):
+        raise StoreError("Invalid", f"The test hub keeps models and data sets, not a {payload['type']}")
+    folder = "datasets/" if payload.get("type") == "dataset" else ""
+    repo_id = f"{folder}{payload.get('organization') or site.user}/{payload['name']}"
     url = {"url": _url(request, repo_id)}
     try:
         site.store.create(repo_id, private=payload.get("visibility") == "private")
@@ -94,7 +104,9 @@ def _model_info(site: Site, request: Request, repository: Repository, revision: 
     commit = repository.resolve(revision or "main")
     siblings = [{"rfilename": path} for path in sorted(commit.files)]
     state = {"private": repository.private, "gated": False, "disabled": False, "tags": [], "downloads": 0, "likes": 0}
-    return json_reply({"id": repository.id, "sha": commit.oid, "siblings": siblings, **state})
+    return json_reply(
+        {"id": repository.id.removeprefix("datasets/"), "sha": commit.oid, "siblings": siblings, **state}
+    )
 
 
 def _tree(site: Site, request: Request, repository: Repository, revision: str, folder: str) -> Reply:

@@ -119,7 +119,9 @@ def test_several_processes_train_each_run(base, tmp_path):
     """Under accelerate two processes share every run: half the steps, one set of files, nobody waits for ever."""
     testing.tiny_texts(96).to_csv(tmp_path / "train.csv")
     testing.tiny_texts(40, seed=1).to_csv(tmp_path / "validation.csv")
-    launch = "--cpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no --main_process_port 0"
+    # as on two GPUs; without --multi_gpu accelerate wants MPI for several processes on a CPU
+    launch = "--multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no"
+    launch += " --main_process_port 0"
     command = [sys.executable, "-m", "accelerate.commands.launch", *launch.split(), "-m", "hf_soup.cli"]
     command += ["sweep", base, "--data", tmp_path, "--learning-rate", "1e-3,1e30", "--seed", "0,1", "--epochs", "2"]
     command += ["--optimizer", "sgd", "--set", "max_grad_norm=0", "-o", tmp_path / "runs", "--json", "--head", "probe"]

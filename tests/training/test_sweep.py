@@ -195,11 +195,260 @@ def test_a_folder_that_is_no_sweep(tmp_path):
         hf_soup.load_sweep(tmp_path)
 
 
-def test_a_run_that_diverges_is_told(base, data, tmp_path):
-    """A loss that is no number is an error, and the folder does not count as a run."""
-    with pytest.raises(hf_soup.TrainingError, match="diverged"):
+def test_when_every_run_fails_it_is_told(base, data, tmp_path):
+    """A sweep without a whole run is an error with the first reason."""
+    with pytest.raises(hf_soup.TrainingError, match="every run failed, such as run-0: it diverged: its loss is nan"):
         run_sweep(base, data, tmp_path, [{"learning_rate": 1e38, "max_grad_norm": 0, "optim": "sgd"}])
     assert not (tmp_path / "run-0" / "run.json").exists()
+
+
+DIVERGES = {"learning_rate": 1e30, "optimizer": "sgd", "max_grad_norm": 0, "seed": 1}
+
+
+def test_a_run_that_diverges_is_recorded_and_left_out(base, data, tmp_path):
+    """The others go on, the reason is told, no soup takes it, and it is not trained again."""
+    space = [{"learning_rate": 1e-3, "seed": 0}, DIVERGES, {"learning_rate": 1e-3, "seed": 2}]
+    with pytest.warns(UserWarning, match="run-1 failed and is left out of soups: it diverged"):
+        runs = run_sweep(base, data, tmp_path, space)
+    assert [run.name for run in runs] == ["run-0", "run-2"]
+    (failed,) = runs.failed
+    assert (failed.name, failed.kind, failed.params) == ("run-1", "diverged", DIVERGES)
+    assert "run-1 failed: it diverged" in runs.table()
+    with pytest.warns(UserWarning, match="run-1 is left out: it diverged"):
+        soup = hf_soup.merge(runs)
+    assert soup.recipe.names == ("run-0", "run-2")
+    before = (tmp_path / "run-1" / "failed.json").stat().st_mtime_ns
+    with pytest.warns(UserWarning, match="run-1 failed"):
+        assert len(run_sweep(base, data, tmp_path, space)) == 2
+    assert (tmp_path / "run-1" / "failed.json").stat().st_mtime_ns == before
+    assert hf_soup.load_sweep(tmp_path).failed == runs.failed
+
+
+def test_an_exception_is_recorded_and_tried_again(base, data, tmp_path, monkeypatch):
+    """What goes wrong in one run is in its folder with its traceback; the next call trains that run alone."""
+    from hf_soup.training import run as module
+
+    fit = module.fit
+
+    def fails(bench, model, fields, *args, **kwargs):
+        if fields["seed"] == 1:
+            raise MemoryError("Unable to allocate 3 GiB")
+        return fit(bench, model, fields, *args, **kwargs)
+
+    monkeypatch.setattr(module, "fit", fails)
+    with pytest.warns(UserWarning, match=r"run-1 failed .* ran out of memory .* per_device_train_batch_size"):
+        runs = run_sweep(base, data, tmp_path, {"seed": [0, 1, 2]})
+    assert [run.name for run in runs] == ["run-0", "run-2"]
+    record = json.loads((tmp_path / "run-1" / "failed.json").read_text())
+    assert record["kind"] == "memory"
+    assert "Unable to allocate" in record["traceback"]
+    with pytest.raises(hf_soup.TrainingError, match="run-1 failed: it ran out of memory"):
+        run_sweep(base, data, tmp_path, {"seed": [0, 1, 2]}, on_error="raise")
+    monkeypatch.undo()
+    before = {run.name: (run.folder / "run.json").stat().st_mtime_ns for run in runs}
+    again = run_sweep(base, data, tmp_path, {"seed": [0, 1, 2]})
+    assert [run.name for run in again] == ["run-0", "run-1", "run-2"]
+    assert not again.failed
+    assert not (tmp_path / "run-1" / "failed.json").exists()
+    assert before.items() <= {run.name: (run.folder / "run.json").stat().st_mtime_ns for run in again}.items()
+
+
+@pytest.mark.parametrize("kind", ["texts", "images"])
+def test_the_best_checkpoint_is_kept(tmp_path, kind):
+    """What is in the folder scores what run.json says, which is the best of all evaluations; for ViT too, whose
+    weights have other names on disk.
+    """
+    images = kind == "images"
+    make = testing.tiny_images if images else testing.tiny_texts
+    save = testing.save_image_model if images else testing.save_text_model
+    base = save(testing.tiny_image_model(2) if images else testing.tiny_text_model(2), tmp_path / "base")
+    examples = make(60), make(60, seed=1)
+    args = {"epochs": 8, "batch_size": 8, "learning_rate": 5e-3, "seed": 3}
+    (best,), (last,) = (
+        run_sweep(base, examples, tmp_path / keep, [{}], training_args=args, keep=keep, metric="loss")
+        for keep in ("best", "last")
+    )
+    history = json.loads((best.folder / "trainer_state.json").read_text())["log_history"]
+    losses = {row["step"]: row["eval_loss"] for row in history if "eval_loss" in row}
+    assert len(losses) == 8
+    assert best.state["step"] == min(losses, key=losses.get) < last.state["step"] == max(losses)
+    assert best.score.value == min(losses.values()) < last.score.value
+    for run in (best, last):
+        comparison = hf_soup.merge([run], strategy="greedy", evaluator=hf_soup.Evaluator(examples[1], metric="loss"))
+        assert comparison.selection.trials[0].value == pytest.approx(run.score.value, abs=1e-5)
+    assert not list((tmp_path / "best").rglob("checkpoint-*"))
+    assert "/" not in json.loads((best.folder / "trainer_state.json").read_text())["best_model_checkpoint"]
+
+
+def test_all_checkpoints_are_ingredients(base, data, tmp_path):
+    """With `keep="all"` each evaluation leaves a model that loads, has its score, and goes into soups."""
+    runs = run_sweep(base, data, tmp_path, {"seed": [0, 1]}, keep="all", training_args={**ARGS, "num_train_epochs": 3})
+    names = [f"run-{seed}{way}" for seed in (0, 1) for way in ("-checkpoint-5", "-checkpoint-10", "")]
+    assert [run.name for run in runs] == names
+    assert [run.state["step"] for run in runs] == [5, 10, 15] * 2
+    assert all(run.score.n == 40 for run in runs)
+    soup = hf_soup.merge(runs, strategy="greedy", evaluator=data[1])
+    assert set(soup.recipe.names) <= set(names)
+    for run in runs:
+        transformers.AutoModelForSequenceClassification.from_pretrained(run.folder)
+        files = {path.name for path in run.folder.iterdir()}
+        assert "tokenizer.json" in files
+        assert not {name for name in files if name.endswith((".pt", ".pth", ".bin"))}
+    assert hf_soup.load_sweep(tmp_path).runs == runs.runs
+
+
+def test_what_a_run_says_of_itself(sweep, data):
+    """run.json has metrics, versions, the data's fingerprints, the base model and the time that it took."""
+    from hf_soup.data import hash_rows
+
+    state = json.loads((sweep[0].folder / "run.json").read_text())
+    assert state["data"]["train"] == {"fingerprint": hash_rows(data[0]).fingerprint, "rows": 80}
+    assert state["data"]["validation"]["rows"] == 40
+    assert state["versions"]["transformers"] == transformers.__version__
+    assert state["seconds"] > 0
+    assert state["steps"] == 5
+    assert state["resumed_from"] is None
+    assert "base_commit" in state
+
+
+def test_the_table_ranks_and_the_frame_has_it_all(sweep):
+    """Best first; what all share stands below; the frame has settings and metrics."""
+    best = sweep.best()
+    assert all(not run.score.beats(best.score) for run in sweep)
+    rows = [line.split("|")[1].strip() for line in sweep.table().splitlines() if line.startswith("| run-")]
+    assert rows[0] == best.name or sweep[int(rows[0][-1])].score == best.score
+    scores = [sweep[int(name.split("-")[1])].score.value for name in rows]
+    assert scores == sorted(scores, reverse=True)
+    frame = sweep.to_pandas()
+    assert list(frame["run"]) == [run.name for run in sweep]
+    assert list(frame["eval_accuracy"]) == [run.score.value for run in sweep]
+    assert list(frame["learning_rate"]) == [1e-3, 1e-3, 3e-3, 3e-3]
+
+
+def test_the_picture_shows_settings_and_curves(sweep, tmp_path):
+    """A panel for each setting that varies with a point a run, and a curve a run of loss and of score."""
+    figure = sweep.plot()
+    labels = [(panel.get_xlabel(), panel.get_ylabel()) for panel in figure.get_axes()]
+    assert [label for label, _ in labels] == ["learning_rate", "seed", "epoch", "epoch"]
+    scores, _, losses, curves = figure.get_axes()
+    assert sorted(scores.lines[0].get_ydata()) == sorted(run.score.value for run in sweep)
+    assert len(losses.lines) == len(curves.lines) == 4
+    assert figure.get_suptitle().startswith(f"{sweep.best().name} is the best of 4 runs")
+    figure.savefig(tmp_path / "sweep.png")
+    assert (tmp_path / "sweep.png").stat().st_size > 10_000
+
+
+def test_a_plan_tells_steps_and_disk_before_anything_is_written(base, data, tmp_path):
+    """Steps are those that Trainer takes, disk is at least what the runs leave, and what is there is not counted."""
+    from hf_soup.sweeping import plan_runs, train
+
+    space = {"num_train_epochs": [1, 2], "bagging_fraction": [1.0, 0.5], "gradient_accumulation_steps": [1, 3]}
+    given = {"validation": data[1], "space": space, "output_dir": tmp_path / "runs", "training_args": ARGS}
+    given["training_args"] = {"per_device_train_batch_size": 16}
+    plan = plan_runs(base, data[0], **given)
+    assert not (tmp_path / "runs").exists()
+    assert plan.summary().startswith("8 runs of 8 to train: ")
+    runs = train(plan)
+    assert {run.name: run.state["steps"] for run in runs} == dict(plan.steps)
+    size = sum(path.stat().st_size for path in (tmp_path / "runs").rglob("*.safetensors"))
+    assert size <= plan.disk < 4 * size
+    again = plan_runs(base, data[0], **given)
+    assert (again.todo, again.disk) == ([], 0)
+
+
+def test_a_disk_that_is_too_small_is_told_in_advance(data, tmp_path):
+    """A model of a trillion parameters needs more than there is: said from its configuration, before it is loaded."""
+    testing.save_text_model(testing.tiny_text_model(), tmp_path / "base")
+    config = json.loads((tmp_path / "base" / "config.json").read_text())
+    (tmp_path / "base" / "config.json").write_text(
+        json.dumps(config | {"hidden_size": 2**15, "intermediate_size": 2**17, "num_hidden_layers": 80})
+    )
+    with pytest.raises(hf_soup.OutputError, match=r"1 runs of 1 to train.*GB are free"):
+        run_sweep(tmp_path / "base", data, tmp_path / "runs", [{}])
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_disk_that_fills_up_ends_the_sweep(base, data, tmp_path):
+    """On a real small disk: an error that says so, no run is blamed, and with room the same call goes on."""
+    import shutil
+    import subprocess
+
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = shutil.which("mount") and subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", disk], capture_output=True, check=False
+    )
+    if not mounted or mounted.returncode:
+        pytest.skip("only root may mount a small disk")
+    try:
+        ballast = disk / "ballast"
+        plan_fits = run_sweep(base, data, disk / "runs", [{"seed": 0}])
+        assert len(plan_fits) == 1
+        free = shutil.disk_usage(disk).free
+        ballast.write_bytes(bytes(free - 450_000))  # the plan fits, the files beside the weights do not
+        with pytest.raises(hf_soup.OutputError, match=r"disk of .* is full"):
+            run_sweep(base, data, disk / "runs", [{"seed": 0}, {"seed": 1}])
+        assert not hf_soup.load_sweep(disk / "runs").failed
+        ballast.unlink()
+        assert len(run_sweep(base, data, disk / "runs", [{"seed": 0}, {"seed": 1}])) == 2
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_one_group_for_the_trackers(base, data, tmp_path, monkeypatch):
+    """`report_to` passes through: each run logs into a folder of its own below the sweep's; W&B gets one group."""
+    import os
+
+    from hf_soup.training.callbacks import one_group
+
+    args = {**ARGS, "report_to": "tensorboard"}
+    run_sweep(base, data, tmp_path / "mine", {"seed": [0, 1]}, training_args=args)
+    for run in ("run-0", "run-1"):
+        assert list((tmp_path / "mine" / "tensorboard" / run).glob("events.out.tfevents.*"))
+    monkeypatch.delenv("WANDB_RUN_GROUP", raising=False)
+    with one_group(tmp_path / "mine", "run-0"):
+        assert os.environ["WANDB_RUN_GROUP"] == "mine"
+    assert "WANDB_RUN_GROUP" not in os.environ
+    monkeypatch.setenv("WANDB_RUN_GROUP", "theirs")
+    with one_group(tmp_path / "mine", "run-0"):
+        assert os.environ["WANDB_RUN_GROUP"] == "theirs"
+
+
+def test_tokenising_happens_once(base, data, tmp_path, monkeypatch):
+    """However many runs there are, and with whatever augmentation, a text is tokenised once."""
+    import transformers
+
+    calls = []
+    tokenize = transformers.BertTokenizer.__call__
+    monkeypatch.setattr(
+        transformers.BertTokenizer,
+        "__call__",
+        lambda self, *a, **k: calls.append(len(a[0])) or tokenize(self, *a, **k),
+    )
+    run_sweep(base, data, tmp_path, [{"seed": 0}, {"seed": 1}, {"seed": 0, "augment": {"mask": 0.1}}])
+    assert sum(calls) == len(data[0]) + len(data[1])
+
+
+def test_names_of_tags_reach_the_metric(tmp_path):
+    """Entities are scored by the names of their tags, in training as by the evaluator."""
+    task = lookup.load_module("task", "token-classification")
+    import datasets
+
+    names = ["O", "B-PER", "I-PER"]
+    rows = testing.example_of(task)
+    rows = rows.cast_column("tags", datasets.List(datasets.ClassLabel(names=names)))
+    base, tokenizer = testing.model_for(task)
+    with quiet_transformers():
+        base.save_pretrained(tmp_path / "base")
+        tokenizer.save_pretrained(tmp_path / "base")
+    args = {"max_steps": 40, "learning_rate": 1e-2}
+    (run,) = run_sweep(
+        tmp_path / "base", (rows, rows), tmp_path / "runs", [{}], metric="seqeval_f1", training_args=args
+    )
+    score = hf_soup.Evaluator(rows, metric="seqeval_f1", processing_class=tokenizer)
+    model = transformers.AutoModelForTokenClassification.from_pretrained(run.folder)
+    assert run.score.value == pytest.approx(score(model).value)
+    assert run.score.value > 0
 
 
 @pytest.mark.parametrize("kind", ["bart", "gpt2"])
