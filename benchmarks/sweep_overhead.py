@@ -1,7 +1,7 @@
 """What a sweep costs over a bare loop of Trainer over the same runs: same arguments, evaluations and checkpoints.
 
-Both start from one saved start and score at each epoch; the loop tokenises once, as anybody would write it. In turn, A B B A,
-each into an empty folder; the ratio of the sums is printed, and whether the weights are the same.
+Both start from one saved start and score at each epoch; the loop tokenises once, as anybody would write it. In turn,
+A B B A, each into an empty folder; the ratio of the sums is printed, and whether the weights are the same.
 
 python benchmarks/sweep_overhead.py --model MODEL --data DATA [--rounds 2]
 """
@@ -72,16 +72,8 @@ def bare_loop(start: Path, train: datasets.Dataset, validation: datasets.Dataset
 
 
 def sweep(start: Path, train: datasets.Dataset, validation: datasets.Dataset, out: Path) -> None:
-    hf_soup.sweep(
-        start,
-        train,
-        validation=validation,
-        space=SPACE,
-        training_args=SHARED,
-        output_dir=out,
-        keep="last",
-        metric="accuracy",
-    )
+    given = {"space": SPACE, "training_args": SHARED, "keep": "last", "metric": "accuracy", "output_dir": out}
+    hf_soup.sweep(start, train, validation=validation, **given)
 
 
 def main() -> None:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from .soup import Soup
     from .splits import load_training
     from .sweeping import sweep
-    from .training.run import FailedRun, Run
+    from .training.records import FailedRun, Run
     from .training.sweep import Sweep, load_sweep
     from .types import Ingredient, Recipe, Score
 
@@ -63,8 +63,8 @@ _HOME = {
     "Selection": "selection",
     "Soup": "soup",
     "load_training": "splits",
-    "FailedRun": "training.run",
-    "Run": "training.run",
+    "FailedRun": "training.records",
+    "Run": "training.records",
     "Sweep": "training.sweep",
     "load_sweep": "training.sweep",
     "Ingredient": "types",

@@ -79,7 +79,7 @@ def run_all(
     check_executor(executor)
     if executor == "ray" and len(items):
         yield from _on_ray(function, items, resources or {}, lost)
-    elif len(devices) > 1 and len(items) > 1:
+    elif len(devices) > 1 and len(items):
         yield from _on_devices(function, items, devices[: len(items)])
     else:
         yield from enumerate(map(function, items))

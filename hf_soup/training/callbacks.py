@@ -14,8 +14,8 @@ from tqdm.auto import tqdm
 from transformers import ProgressCallback, TrainerCallback
 
 from .processes import hidden
+from .records import DivergedError
 from .resume import checkpoints_in, forget_training
-from .run import DivergedError
 
 
 class Bar(ProgressCallback):

@@ -15,9 +15,9 @@ from ..checkpoints import hub
 from ..data import LABEL_COLUMNS, hash_rows, is_list, is_text
 from ..errors import OutputError, RecipeError, TrainingError, did_you_mean
 from ..lookup import load_module
-from ..metrics import load_metrics
+from ..metrics import Metric, load_metrics
 from ..tables import align
-from .run import START, Bench, load_failure, load_runs
+from .records import START, Bench, load_failure, load_runs
 from .settings import KEEP, canonical, check_settings, separate, training_arguments
 from .space import expand_space
 from .start import Origin, find_origin
@@ -184,7 +184,7 @@ def plan_sweep(
         about=about,
     )
     done = frozenset(name for name in runs if _is_done(folder / name))
-    steps, evaluations = _lengths(bench, runs)
+    steps, evaluations = _lengths(bench, runs, chosen)
     todo = [name for name in runs if name not in done]
     copies = sum(evaluations[name] if keep == "all" else 1 for name in todo) + (origin is not None)
     under_way = 3 if keep == "best" else 2  # the best, the last, and the one that is being written
@@ -333,12 +333,15 @@ def _is_done(folder: Path) -> bool:
     return bool(load_runs(folder)) or (failure is not None and failure.kind == "diverged")
 
 
-def _lengths(bench: Bench, runs: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, int], dict[str, int]]:
+def _lengths(
+    bench: Bench, runs: Mapping[str, Mapping[str, Any]], metric: Metric
+) -> tuple[dict[str, int], dict[str, int]]:
     """Steps and evaluations of each run, as Trainer counts them."""
     steps, evaluations = {}, {}
     for name, setting in runs.items():
         fields, extra = separate({**bench.training_args, **setting})
-        args = training_arguments(bench.folder / name, fields, evaluates=bench.validation is not None)
+        rules = {"keep": bench.keep, "evaluates": bench.validation is not None, "metric": metric}
+        args = training_arguments(bench.folder / name, fields, **rules)
         rows = max(round(len(bench.train) * extra.bagging_fraction), 1)
         batches = -(-rows // (args.train_batch_size * args.world_size))
         if args.dataloader_drop_last:

@@ -11,7 +11,7 @@ from ..checkpoints.writer import staged_folder, write_json
 from ..errors import OutputError
 from ..hub.push import push_folder
 from .processes import is_main, wait
-from .run import PUSHED_FILE, RUN_FILE
+from .records import PUSHED_FILE, RUN_FILE
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""One fine-tune: settings -> a folder. This file alone calls `transformers.Trainer`; nobody subclasses it."""
+"""One run: settings -> a folder, from the start or from where it was interrupted; or why it failed."""
 
 from __future__ import annotations
 
@@ -6,160 +6,37 @@ import errno
 import math
 import shutil
 import time
-import traceback
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..checkpoints.memory import quiet_transformers
-from ..checkpoints.reader import read_json
 from ..checkpoints.writer import write_json
-from ..data import UNSCORED
-from ..errors import OutputError, SoupError, TrainingError
+from ..errors import OutputError, TrainingError
 from ..lookup import load_module
-from ..metrics import Metric, load_metrics
-from ..outputs import Predictions
-from ..types import Ingredient, Score
+from ..metrics import load_metrics
 from ..version import versions
-from .optimizer import optimizer_of
+from .head import with_new_head
 from .processes import give_up, is_main, wait
+from .records import (
+    FAILED_FILE,
+    RUN_FILE,
+    START,
+    Bench,
+    DivergedError,
+    FailedRun,
+    Run,
+    load_runs,
+    record_failure,
+    tidy,
+)
 from .resume import STATE, adopt, checkpoints_in, forget_training, newest_whole_checkpoint, step_of
-from .settings import separate, training_arguments
+from .settings import separate
+from .trainer import evaluation_at, fit, is_timing
 
 
 if TYPE_CHECKING:
-    from datasets import Dataset
-    from transformers import PretrainedConfig, PreTrainedModel, Trainer
-
-RUN_FILE = "run.json"  # written last: a folder without it is no whole run
-FAILED_FILE = "failed.json"
-PUSHED_FILE = "pushed.json"
-START = "start"
-
-
-class DivergedError(TrainingError):
-    """The loss or a weight is no number; training again would give the same."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """One fine-tune that is whole, or with `keep="all"` one checkpoint on its way.
-
-    Args:
-        params (`Mapping[str, Any]`):
-            What this run has of its own: learning rate, seed ...
-        seed (`int`):
-            Of data order and dropout.
-        folder (`Path`):
-            A checkpoint that loads with `from_pretrained`; that of a whole run has `run.json` and
-            `trainer_state.json` too.
-        state (`Mapping[str, Any]`):
-            What `run.json` holds: metrics, steps, seconds, versions, fingerprints of the data, commit of the base.
-    """
-
-    params: Mapping[str, Any]
-    seed: int
-    folder: Path
-    state: Mapping[str, Any]
-
-    @property
-    def name(self) -> str:
-        """Such as `run-3`, or `run-3-checkpoint-40`."""
-        return self.folder.name if self.folder.name == self.state["run"] else f"{self.state['run']}-{self.folder.name}"
-
-    @property
-    def score(self) -> Score | None:
-        """On the validation data, by the metric of the sweep; `None` if there is no such data."""
-        found = self.state.get("score")
-        return Score(**found) if found else None
-
-    def as_ingredient(self) -> Ingredient:
-        """The reference that a soup takes."""
-        return Ingredient(self.name, str(self.folder))
-
-
-@dataclass(frozen=True)
-class FailedRun:
-    """One fine-tune that came to nothing; no soup takes it.
-
-    Args:
-        name (`str`):
-            Of its folder.
-        params (`Mapping[str, Any]`):
-            What it had of its own.
-        reason (`str`):
-            Why, in one line.
-        kind (`str`):
-            `"diverged"`, which a later sweep does not try again, `"memory"` or `"error"`.
-    """
-
-    name: str
-    params: Mapping[str, Any]
-    reason: str
-    kind: str
-
-
-@dataclass(frozen=True)
-class Bench:
-    """What all runs of a sweep share; it can be sent to another process.
-
-    Args:
-        folder (`Path`):
-            Of the sweep; every run starts from `start/` in it.
-        task (`str`):
-            Name of a file of `hf_soup.tasks`.
-        processing_class:
-            The tokenizer or image processor.
-        train (`Dataset`), validation (`Dataset`, *optional*):
-            Encoded.
-        metric (`str`):
-            What tells the best evaluation.
-        training_args (`Mapping`):
-            Settings that all runs have.
-        keep (`str`):
-            `"best"`, `"last"` or `"all"`.
-        own_heads (`bool`):
-            Whether each run draws a head of its own.
-        about (`Mapping`):
-            For `run.json`: base model and data.
-        bars (`bool`, *optional*, defaults to `True`):
-            Whether Trainer's bar is shown.
-    """
-
-    folder: Path
-    task: str
-    processing_class: Any
-    train: Dataset
-    validation: Dataset | None
-    metric: str
-    training_args: Mapping[str, Any]
-    keep: str
-    own_heads: bool
-    about: Mapping[str, Any]
-    bars: bool = True
-
-
-def load_runs(folder: Path) -> tuple[Run, ...]:
-    """The run in a folder, the checkpoints on its way before it if they are kept; nothing if it is not whole."""
-    try:
-        state = read_json(folder / RUN_FILE)
-        if (folder / PUSHED_FILE).is_file():
-            state["hub"] = read_json(folder / PUSHED_FILE)
-        whole = Run(state["params"], state["seed"], folder, state)
-    except (OSError, ValueError, KeyError, SoupError):
-        return ()
-    way = [replace(whole, folder=folder / name, state={**state, **own}) for name, own in state["checkpoints"].items()]
-    return (*way, whole)
-
-
-def load_failure(folder: Path) -> FailedRun | None:
-    """Why the run in a folder failed, if it did."""
-    try:
-        found = read_json(folder / FAILED_FILE)
-        return FailedRun(folder.name, found["params"], found["reason"], found["kind"])
-    except (OSError, ValueError, KeyError, SoupError):
-        return None
+    from transformers import PreTrainedModel
 
 
 def train_run(bench: Bench, name: str, params: Mapping[str, Any]) -> tuple[Run, ...] | FailedRun:
@@ -197,26 +74,6 @@ def train_run(bench: Bench, name: str, params: Mapping[str, Any]) -> tuple[Run, 
     return load_runs(folder)
 
 
-def record_failure(sweep: Path, job: tuple[str, Mapping[str, Any]], reason: str, kind: str = "error") -> FailedRun:
-    """Write down in its folder why a run failed.
-
-    Args:
-        sweep (`Path`):
-            The folder of the sweep.
-        job (`tuple[str, Mapping[str, Any]]`):
-            Name and settings of the run.
-        reason (`str`), kind (`str`, *optional*, defaults to `"error"`):
-            As of [`FailedRun`].
-    """
-    name, params = job
-    failed = FailedRun(name, dict(params), reason, kind)
-    if is_main():
-        (sweep / name).mkdir(exist_ok=True)
-        record = {"params": failed.params, "reason": reason, "kind": kind, "traceback": traceback.format_exc()}
-        write_json(sweep / name / FAILED_FILE, record)
-    return failed
-
-
 def _train(bench: Bench, folder: Path, params: Mapping[str, Any]) -> None:
     import transformers
 
@@ -230,8 +87,6 @@ def _train(bench: Bench, folder: Path, params: Mapping[str, Any]) -> None:
         # Trainer itself would load weights by their names on disk, which may be others in memory, and skip those
         model = getattr(transformers, task.AUTO_CLASS).from_pretrained(resume or bench.folder / START)
         if bench.own_heads and resume is None:
-            from .start import with_new_head
-
             model = with_new_head(model, seed)
         trainer, result = fit(bench, model, fields, extra, folder, keep=bench.keep, resume=resume)
         _refuse_divergence(model)
@@ -269,113 +124,6 @@ def _train(bench: Bench, folder: Path, params: Mapping[str, Any]) -> None:
     wait()
 
 
-def fit(
-    bench: Bench,
-    model: PreTrainedModel,
-    fields: Mapping[str, Any],
-    extra: Any,
-    folder: Path,
-    *,
-    keep: str,
-    resume: Path | None = None,
-    saves: bool = True,
-) -> tuple[Trainer, Any]:
-    """Train a model with Trainer.
-
-    Args:
-        bench ([`Bench`]):
-            Data, task and metric.
-        model (`transformers.PreTrainedModel`):
-            Changed in place.
-        fields (`Mapping[str, Any]`), extra ([`Extra`]):
-            Settings, as [`separate`] gives them.
-        folder (`Path`):
-            For checkpoints.
-        keep (`str`):
-            `"best"`, `"last"` or `"all"`.
-        resume (`Path`, *optional*):
-            A checkpoint to go on from.
-        saves (`bool`, *optional*, defaults to `True`):
-            Whether to write checkpoints.
-
-    Returns:
-        `tuple[transformers.Trainer, transformers.trainer_utils.TrainOutput]`
-    """
-    import transformers
-    from transformers.trainer_callback import PrinterCallback
-
-    from .callbacks import Bar, EndTracking, KeepWeightsAlone, StopWhenDiverged, one_group
-
-    task = load_module("task", bench.task)
-    (metric,) = load_metrics(bench.metric)
-    metric = metric if task.KIND != "tokens" else Metric("loss", metric.compute, False)
-    rules = {"keep": keep, "evaluates": bench.validation is not None, "metric": metric, "saves": saves}
-    named = {"run_name": f"{bench.folder.name}/{folder.name}", "project": bench.folder.name, **fields}
-    args = training_arguments(folder, named, **rules)
-    shown = bench.bars and not fields.get("disable_tqdm")
-    callbacks = [StopWhenDiverged(), EndTracking()]
-    callbacks += [Bar(folder.name)] if shown else []
-    callbacks += [KeepWeightsAlone()] if keep == "all" else []
-    train = _part(bench.train, extra.bagging_fraction, args.seed)
-    if extra.augment:
-        train = task.augmented(train, extra.augment, bench.processing_class)
-    with one_group(bench.folder, folder.name):
-        trainer = transformers.Trainer(
-            model=model,
-            args=args,
-            train_dataset=train,
-            eval_dataset=bench.validation,
-            data_collator=task.collator(bench.processing_class, model.config),
-            processing_class=bench.processing_class,
-            compute_metrics=compute_metrics(metric, task.KIND, model.config),
-            callbacks=callbacks,
-        )
-        trainer.remove_callback(PrinterCallback)
-        choice = {"name": extra.optimizer, "momentum": extra.momentum, "layer_decay": extra.layer_decay}
-        trainer.optimizer_cls_and_kwargs = optimizer_of(trainer, **choice)
-        return trainer, trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-
-
-def compute_metrics(metric: Metric, kind: str, config: PretrainedConfig) -> Callable[[Any], dict[str, float]] | None:
-    """What Trainer calls after each evaluation; of language models it is told the loss alone."""
-    import numpy as np
-
-    names = tuple(config.id2label[index] for index in sorted(config.id2label)) if kind == "classes" else ()
-
-    if kind == "tokens":
-        return None
-
-    def compute(said: Any) -> dict[str, float]:
-        labels = said.label_ids
-        words = kind == "classes" and labels.ndim == 2
-        scored = labels != UNSCORED if words or labels.ndim == 1 else np.ones(len(labels), dtype=bool)
-        rows = np.nonzero(scored)[0]
-        logits = said.predictions[0] if isinstance(said.predictions, tuple) else said.predictions  # others follow
-        logits = logits[:, 0] if kind == "values" else logits
-        return metric.compute(Predictions(logits[scored], labels[scored], rows, kind, names))
-
-    return compute
-
-
-def evaluation_at(history: list[dict[str, Any]], step: int) -> dict[str, float]:
-    """The scores that Trainer logged at one step, without timings; empty if it did not evaluate there."""
-    for row in history:
-        if row.get("step") == step and "eval_loss" in row:
-            return {key: value for key, value in row.items() if key.startswith("eval_") and not _is_timing(key)}
-    return {}
-
-
-def tidy(folder: Path, keep: Mapping[str, Any]) -> None:
-    """Delete the checkpoints of a whole run, but those that are ingredients too."""
-    for checkpoint in list(checkpoints_in(folder)):
-        if checkpoint.name not in keep:
-            shutil.rmtree(checkpoint, ignore_errors=True)
-
-
-def _is_timing(key: str) -> bool:
-    return key.endswith(("runtime", "per_second"))
-
-
 def _prepared(folder: Path) -> Path | None:
     """The checkpoint to go on from; what else an interrupted run left is deleted."""
     if is_main():
@@ -384,15 +132,6 @@ def _prepared(folder: Path) -> Path | None:
         (folder / FAILED_FILE).unlink(missing_ok=True)
     wait()
     return next(reversed(list(checkpoints_in(folder))), None)
-
-
-def _part(train: Dataset, fraction: float, seed: int) -> Dataset:
-    import numpy as np
-
-    if fraction == 1:
-        return train
-    size = max(round(len(train) * fraction), 1)
-    return train.select(np.sort(np.random.default_rng(seed).permutation(len(train))[:size]))
 
 
 def _way(bench: Bench, folder: Path, history: list[dict[str, Any]], last: int) -> dict[str, Any]:
@@ -411,7 +150,7 @@ def _way(bench: Bench, folder: Path, history: list[dict[str, Any]], last: int) -
 def _scored(bench: Bench, metrics: Mapping[str, Any]) -> dict[str, Any]:
     """What an evaluation says, and the score that selects."""
     (metric,) = load_metrics(bench.metric)
-    metrics = {key: float(value) for key, value in metrics.items() if not _is_timing(key) and key != "epoch"}
+    metrics = {key: float(value) for key, value in metrics.items() if not is_timing(key) and key != "epoch"}
     tokens = load_module("task", bench.task).KIND == "tokens"
     name, higher = ("loss", False) if tokens else (metric.name, metric.higher_is_better is not False)
     value = metrics.get(f"eval_{name}")

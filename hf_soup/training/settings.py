@@ -182,6 +182,8 @@ def training_arguments(
     given = {**defaults, **fields, "disable_tqdm": True, "remove_unused_columns": False}
     if not evaluates:
         given["eval_strategy"] = "no"
+    if keep == "best" and given["eval_strategy"] == "no":
+        raise RecipeError('keep="best" needs evaluations: leave eval_strategy out, or write keep="last".')
     # a checkpoint comes with each evaluation, else at the end of each epoch
     rhythm = "epoch" if given["eval_strategy"] == "no" else given["eval_strategy"]
     given["save_strategy"] = rhythm if saves else "no"
@@ -192,6 +194,9 @@ def training_arguments(
         # not load_best_model_at_end: it loads nothing where names on disk differ from those in memory (ViT, Mixtral)
         given |= {"metric_for_best_model": metric.name, "greater_is_better": metric.higher_is_better is not False}
     try:
-        return TrainingArguments(output_dir=str(folder), **given)
+        args = TrainingArguments(output_dir=str(folder), **given)
     except (TypeError, ValueError) as error:
         raise RecipeError(f"TrainingArguments refuses {dict(fields)}: {error}") from None
+    if args.n_gpu > 1:  # a run has one GPU: Trainer would share each batch among all, and make it larger
+        args._n_gpu = 1
+    return args

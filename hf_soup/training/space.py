@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import RecipeError, did_you_mean
+from ..types import plain
 
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def expand_space(
         raise RecipeError(f"space: n_runs={n_runs}, but there are only {discrete} different settings.")
     found: dict[str, dict[str, Any]] = {}
     while len(found) < n_runs:
-        setting = {name: _draw(axis, rng) for name, axis in axes.items()}
+        setting = plain({name: _draw(axis, rng) for name, axis in axes.items()})
         found.setdefault(json.dumps(setting, sort_keys=True), setting)
     return list(found.values())
 
@@ -134,7 +135,7 @@ def _draw(axis: list[Any] | _Distribution, rng: np.random.Generator) -> Any:
 
 
 def _some(settings: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    settings = list(settings)
+    settings = [plain(setting) for setting in settings]
     if not settings:
         raise RecipeError("the space is empty: give at least one setting, such as {learning_rate: [1e-5, 3e-5]}.")
     seen = set()

@@ -12,9 +12,11 @@ from ..checkpoints.memory import quiet_transformers
 from ..checkpoints.writer import staged_folder
 from ..errors import RecipeError, TrainingError, did_you_mean
 from ..lookup import load_module
+from .head import is_head, with_new_head
 from .processes import is_main, wait
-from .run import START, Bench, fit
+from .records import START, Bench
 from .settings import separate
+from .trainer import fit
 
 
 if TYPE_CHECKING:
@@ -124,22 +126,6 @@ def make_start(origin: Origin, bench: Bench, *, init_seed: int, probe_args: Mapp
     wait()
 
 
-def with_new_head(model: PreTrainedModel, seed: int) -> PreTrainedModel:
-    """The same body with a head that is initialised as transformers initialises it.
-
-    Args:
-        model (`transformers.PreTrainedModel`):
-            Not to be used any more.
-        seed (`int`):
-            Of the head.
-    """
-    import transformers
-
-    body = {name: value for name, value in model.state_dict().items() if not _is_head(model, name)}
-    transformers.set_seed(seed)
-    return type(model).from_pretrained(None, config=model.config, state_dict=body, dtype=model.dtype)
-
-
 def _load(origin: Origin, task: ModuleType, init_seed: int) -> PreTrainedModel:
     import transformers
     from safetensors import SafetensorError
@@ -158,7 +144,7 @@ def _load(origin: Origin, task: ModuleType, init_seed: int) -> PreTrainedModel:
     if origin.head != "checkpoint":
         return with_new_head(model, init_seed)
     mismatched = (key[0] if isinstance(key, tuple) else key for key in found["mismatched_keys"])
-    lacking = [name for name in (*found["missing_keys"], *mismatched) if _is_head(model, name)]
+    lacking = [name for name in (*found["missing_keys"], *mismatched) if is_head(model, name)]
     if lacking:
         raise TrainingError(f'the weights of {origin.source} lack a head that fits ({lacking[0]}): write head="new".')
     return model
@@ -169,7 +155,7 @@ def _probe(model: PreTrainedModel, bench: Bench, init_seed: int, probe_args: Map
     model soups start from such heads too, arXiv 2203.05482).
     """
     fields, extra = separate({**bench.training_args, **PROBE, "seed": init_seed, **probe_args})
-    trained = [(name, parameter) for name, parameter in model.named_parameters() if not _is_head(model, name)]
+    trained = [(name, parameter) for name, parameter in model.named_parameters() if not is_head(model, name)]
     hook = model.base_model.register_forward_pre_hook(lambda body, _: body.eval() and None)  # BatchNorm stays too
     for _, parameter in trained:
         parameter.requires_grad_(False)
@@ -179,10 +165,6 @@ def _probe(model: PreTrainedModel, bench: Bench, init_seed: int, probe_args: Map
         parameter.requires_grad_(True)
     hook.remove()
     model.cpu()
-
-
-def _is_head(model: PreTrainedModel, name: str) -> bool:
-    return not name.startswith(f"{model.base_model_prefix}.")
 
 
 def _for_its_head(config: PretrainedConfig, fields: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -23,8 +23,9 @@ from ..tables import align
 from .planning import SWEEP_FILE, SweepPlan, read_manifest
 from .processes import hidden, is_main, only_one, wait
 from .publish import Publisher
+from .records import START, FailedRun, Run, load_failure, load_runs, record_failure, tidy
 from .resume import STATE
-from .run import START, FailedRun, Run, load_failure, load_runs, record_failure, tidy, train_run
+from .run import train_run
 from .start import make_start
 
 
@@ -211,7 +212,7 @@ def _train_all(
     plan: SweepPlan, executor: str, resources: dict[str, float] | None, on_error: str, publisher: Publisher | None
 ) -> None:
     todo, devices = plan.todo, gpus() if executor == "local" and not is_launched() else ()
-    alone = executor == "local" and (len(devices) < 2 or len(todo) < 2)
+    alone = executor == "local" and len(devices) < 2
     work = Work(replace(plan.bench, bars=plan.bench.bars and alone and is_main()), publisher)
     silent = not is_main() or bool(plan.bench.training_args.get("disable_tqdm"))
     bar = tqdm(total=len(plan.runs), desc="Sweep", unit="run", leave=False, disable=True if silent else hidden())

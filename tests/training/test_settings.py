@@ -144,7 +144,7 @@ def test_a_subset_is_the_seeds(base, tmp_path):
         training_args={"max_steps": -1, "num_train_epochs": 1},
     )
     assert [run.state["steps"] for run in runs] == [3, 3, 6]
-    from hf_soup.training.run import _part
+    from hf_soup.training.trainer import _part
 
     part = _part(TEXTS[0], 0.5, 0)
     assert len(part) == 24
@@ -202,6 +202,7 @@ def test_label_smoothing_and_schedulers_reach_trainer(base, tmp_path):
         ({"augment": {"mask": 2}}, "the share of tokens"),
         ({"augment": {"flip": 0.5}}, 'texts have no augmentation "flip"'),
         ({"augment": 3}, "a mapping of names to strengths"),
+        ({"eval_strategy": "no"}, 'keep="best" needs evaluations'),
         ({"layer_deca": 0.5}, 'no field "layer_deca"; did you mean "layer_decay"'),
     ],
 )

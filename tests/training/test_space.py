@@ -1,5 +1,8 @@
 """Spaces: grids, lists, and draws that are repeatable."""
 
+import json
+
+import numpy as np
 import pytest
 
 from hf_soup.errors import RecipeError
@@ -28,6 +31,25 @@ def test_draws_are_within_bounds_different_and_repeatable():
     assert len(expand_space({"seed": [0, 1, 2]}, n_runs=3)) == 3
 
 
+def test_distributions_and_numpy():
+    """`choice` and `integers` draw what they name, ends included; numbers of numpy become plain ones."""
+    space = {
+        "seed": {"integers": [3, 6]},
+        "optimizer": {"choice": ["sgd", "adam"]},
+        "weight_decay": np.array([0.0, 0.5]),
+    }
+    runs = expand_space(space, n_runs=16)
+    assert {run["seed"] for run in runs} == {3, 4, 5, 6}
+    assert {run["optimizer"] for run in runs} == {"sgd", "adam"}
+    assert json.loads(json.dumps(runs)) == runs
+    assert expand_space({"seed": np.arange(2), "learning_rate": np.float64(0.1)}) == [
+        {"seed": 0, "learning_rate": 0.1},
+        {"seed": 1, "learning_rate": 0.1},
+    ]
+    with pytest.raises(RecipeError, match="only 16 different settings"):
+        expand_space(space, n_runs=17)
+
+
 @pytest.mark.parametrize(
     ("space", "n_runs", "message"),
     [
@@ -42,6 +64,9 @@ def test_draws_are_within_bounds_different_and_repeatable():
         ({"seed": [0, 0, 1]}, 3, "only 2 different settings"),
         ({"seed": {"range": "8"}}, 3, "write {range: 8 or"),
         ({"weight_decay": {"uniform": 3}}, 3, "write {uniform: "),
+        ({"seed": {"integers": [4, 2]}}, 3, "lower end below"),
+        ({"seed": {"choice": 4}}, 3, "write {choice: "),
+        ({"seed": {"integers": [0, 4]}}, None, "need `n_runs`"),
         ({"weight_decay": {"loguniform": [1e-5]}}, 3, "write {loguniform: "),
     ],
 )

@@ -1,0 +1,30 @@
+"""The head of a model in memory: which parameters are it, and another one in its place."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def with_new_head(model: PreTrainedModel, seed: int) -> PreTrainedModel:
+    """The same body with a head that is initialised as transformers initialises it.
+
+    Args:
+        model (`transformers.PreTrainedModel`):
+            Not to be used any more.
+        seed (`int`):
+            Of the head.
+    """
+    import transformers
+
+    body = {name: value for name, value in model.state_dict().items() if not is_head(model, name)}
+    transformers.set_seed(seed)
+    return type(model).from_pretrained(None, config=model.config, state_dict=body, dtype=model.dtype)
+
+
+def is_head(model: PreTrainedModel, name: str) -> bool:
+    """Whether a parameter lies outside of the body."""
+    return not name.startswith(f"{model.base_model_prefix}.")

@@ -1,0 +1,177 @@
+"""Runs as values, and what lies in their folders: whole ones, failed ones, and what all of a sweep share."""
+
+from __future__ import annotations
+
+import shutil
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..checkpoints.reader import read_json
+from ..checkpoints.writer import write_json
+from ..errors import SoupError, TrainingError
+from ..types import Ingredient, Score
+from .processes import is_main
+from .resume import checkpoints_in
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+RUN_FILE = "run.json"  # written last: a folder without it is no whole run
+FAILED_FILE = "failed.json"
+PUSHED_FILE = "pushed.json"
+START = "start"
+
+
+class DivergedError(TrainingError):
+    """The loss or a weight is no number; training again would give the same."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One fine-tune that is whole, or with `keep="all"` one checkpoint on its way.
+
+    Args:
+        params (`Mapping[str, Any]`):
+            What this run has of its own: learning rate, seed ...
+        seed (`int`):
+            Of data order and dropout.
+        folder (`Path`):
+            A checkpoint that loads with `from_pretrained`; that of a whole run has `run.json` and
+            `trainer_state.json` too.
+        state (`Mapping[str, Any]`):
+            What `run.json` holds: metrics, steps, seconds, versions, fingerprints of the data, commit of the base.
+    """
+
+    params: Mapping[str, Any]
+    seed: int
+    folder: Path
+    state: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Such as `run-3`, or `run-3-checkpoint-40`."""
+        return self.folder.name if self.folder.name == self.state["run"] else f"{self.state['run']}-{self.folder.name}"
+
+    @property
+    def score(self) -> Score | None:
+        """On the validation data, by the metric of the sweep; `None` if there is no such data."""
+        found = self.state.get("score")
+        return Score(**found) if found else None
+
+    def as_ingredient(self) -> Ingredient:
+        """The reference that a soup takes."""
+        return Ingredient(self.name, str(self.folder))
+
+
+@dataclass(frozen=True)
+class FailedRun:
+    """One fine-tune that came to nothing; no soup takes it.
+
+    Args:
+        name (`str`):
+            Of its folder.
+        params (`Mapping[str, Any]`):
+            What it had of its own.
+        reason (`str`):
+            Why, in one line.
+        kind (`str`):
+            `"diverged"`, which a later sweep does not try again, `"memory"` or `"error"`.
+    """
+
+    name: str
+    params: Mapping[str, Any]
+    reason: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all runs of a sweep share; it can be sent to another process.
+
+    Args:
+        folder (`Path`):
+            Of the sweep; every run starts from `start/` in it.
+        task (`str`):
+            Name of a file of `hf_soup.tasks`.
+        processing_class:
+            The tokenizer or image processor.
+        train (`Dataset`), validation (`Dataset`, *optional*):
+            Encoded.
+        metric (`str`):
+            What tells the best evaluation.
+        training_args (`Mapping`):
+            Settings that all runs have.
+        keep (`str`):
+            `"best"`, `"last"` or `"all"`.
+        own_heads (`bool`):
+            Whether each run draws a head of its own.
+        about (`Mapping`):
+            For `run.json`: base model and data.
+        bars (`bool`, *optional*, defaults to `True`):
+            Whether Trainer's bar is shown.
+    """
+
+    folder: Path
+    task: str
+    processing_class: Any
+    train: Dataset
+    validation: Dataset | None
+    metric: str
+    training_args: Mapping[str, Any]
+    keep: str
+    own_heads: bool
+    about: Mapping[str, Any]
+    bars: bool = True
+
+
+def load_runs(folder: Path) -> tuple[Run, ...]:
+    """The run in a folder, the checkpoints on its way before it if they are kept; nothing if it is not whole."""
+    try:
+        state = read_json(folder / RUN_FILE)
+        if (folder / PUSHED_FILE).is_file():
+            state["hub"] = read_json(folder / PUSHED_FILE)
+        whole = Run(state["params"], state["seed"], folder, state)
+    except (OSError, ValueError, KeyError, SoupError):
+        return ()
+    way = [replace(whole, folder=folder / name, state={**state, **own}) for name, own in state["checkpoints"].items()]
+    return (*way, whole)
+
+
+def load_failure(folder: Path) -> FailedRun | None:
+    """Why the run in a folder failed, if it did."""
+    try:
+        found = read_json(folder / FAILED_FILE)
+        return FailedRun(folder.name, found["params"], found["reason"], found["kind"])
+    except (OSError, ValueError, KeyError, SoupError):
+        return None
+
+
+def record_failure(sweep: Path, job: tuple[str, Mapping[str, Any]], reason: str, kind: str = "error") -> FailedRun:
+    """Write down in its folder why a run failed.
+
+    Args:
+        sweep (`Path`):
+            The folder of the sweep.
+        job (`tuple[str, Mapping[str, Any]]`):
+            Name and settings of the run.
+        reason (`str`), kind (`str`, *optional*, defaults to `"error"`):
+            As of [`FailedRun`].
+    """
+    name, params = job
+    failed = FailedRun(name, dict(params), reason, kind)
+    if is_main():
+        (sweep / name).mkdir(exist_ok=True)
+        record = {"params": failed.params, "reason": reason, "kind": kind, "traceback": traceback.format_exc()}
+        write_json(sweep / name / FAILED_FILE, record)
+    return failed
+
+
+def tidy(folder: Path, keep: Mapping[str, Any]) -> None:
+    """Delete the checkpoints of a whole run, but those that are ingredients too."""
+    for checkpoint in list(checkpoints_in(folder)):
+        if checkpoint.name not in keep:
+            shutil.rmtree(checkpoint, ignore_errors=True)

@@ -1,0 +1,130 @@
+"""A model, settings and data -> `transformers.Trainer`, which this file alone calls; nobody subclasses it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..data import UNSCORED
+from ..lookup import load_module
+from ..metrics import Metric, load_metrics
+from ..outputs import Predictions
+from .optimizer import optimizer_of
+from .records import Bench
+from .settings import Extra, training_arguments
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PretrainedConfig, PreTrainedModel, Trainer
+
+
+def fit(
+    bench: Bench,
+    model: PreTrainedModel,
+    fields: Mapping[str, Any],
+    extra: Extra,
+    folder: Path,
+    *,
+    keep: str,
+    resume: Path | None = None,
+    saves: bool = True,
+) -> tuple[Trainer, Any]:
+    """Train a model with Trainer.
+
+    Args:
+        bench ([`Bench`]):
+            Data, task and metric.
+        model (`transformers.PreTrainedModel`):
+            Changed in place.
+        fields (`Mapping[str, Any]`), extra ([`Extra`]):
+            Settings, as [`separate`] gives them.
+        folder (`Path`):
+            For checkpoints.
+        keep (`str`):
+            `"best"`, `"last"` or `"all"`.
+        resume (`Path`, *optional*):
+            A checkpoint to go on from.
+        saves (`bool`, *optional*, defaults to `True`):
+            Whether to write checkpoints.
+
+    Returns:
+        `tuple[transformers.Trainer, transformers.trainer_utils.TrainOutput]`
+    """
+    import transformers
+    from transformers.trainer_callback import PrinterCallback
+
+    from .callbacks import Bar, EndTracking, KeepWeightsAlone, StopWhenDiverged, one_group
+
+    task = load_module("task", bench.task)
+    (metric,) = load_metrics(bench.metric)
+    metric = metric if task.KIND != "tokens" else Metric("loss", metric.compute, False)
+    rules = {"keep": keep, "evaluates": bench.validation is not None, "metric": metric, "saves": saves}
+    named = {"run_name": f"{bench.folder.name}/{folder.name}", "project": bench.folder.name, **fields}
+    args = training_arguments(folder, named, **rules)
+    shown = bench.bars and not fields.get("disable_tqdm")
+    callbacks = [StopWhenDiverged(), EndTracking()]
+    callbacks += [Bar(folder.name)] if shown else []
+    callbacks += [KeepWeightsAlone()] if keep == "all" else []
+    train = _part(bench.train, extra.bagging_fraction, args.seed)
+    if extra.augment:
+        train = task.augmented(train, extra.augment, bench.processing_class)
+    with one_group(bench.folder, folder.name):
+        trainer = transformers.Trainer(
+            model=model,
+            args=args,
+            train_dataset=train,
+            eval_dataset=bench.validation,
+            data_collator=task.collator(bench.processing_class, model.config),
+            processing_class=bench.processing_class,
+            compute_metrics=compute_metrics(metric, task.KIND, model.config),
+            callbacks=callbacks,
+        )
+        trainer.remove_callback(PrinterCallback)
+        choice = {"name": extra.optimizer, "momentum": extra.momentum, "layer_decay": extra.layer_decay}
+        trainer.optimizer_cls_and_kwargs = optimizer_of(trainer, **choice)
+        return trainer, trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+
+
+def compute_metrics(metric: Metric, kind: str, config: PretrainedConfig) -> Callable[[Any], dict[str, float]] | None:
+    """What Trainer calls after each evaluation; of language models it is told the loss alone."""
+    import numpy as np
+
+    names = tuple(config.id2label[index] for index in sorted(config.id2label)) if kind == "classes" else ()
+
+    if kind == "tokens":
+        return None
+
+    def compute(said: Any) -> dict[str, float]:
+        labels = said.label_ids
+        words = kind == "classes" and labels.ndim == 2
+        scored = labels != UNSCORED if words or labels.ndim == 1 else np.ones(len(labels), dtype=bool)
+        rows = np.nonzero(scored)[0]
+        logits = said.predictions[0] if isinstance(said.predictions, tuple) else said.predictions  # others follow
+        logits = logits[:, 0] if kind == "values" else logits
+        return metric.compute(Predictions(logits[scored], labels[scored], rows, kind, names))
+
+    return compute
+
+
+def evaluation_at(history: list[dict[str, Any]], step: int) -> dict[str, float]:
+    """The scores that Trainer logged at one step, without timings; empty if it did not evaluate there."""
+    for row in history:
+        if row.get("step") == step and "eval_loss" in row:
+            return {key: value for key, value in row.items() if key.startswith("eval_") and not is_timing(key)}
+    return {}
+
+
+def _part(train: Dataset, fraction: float, seed: int) -> Dataset:
+    import numpy as np
+
+    if fraction == 1:
+        return train
+    size = max(round(len(train) * fraction), 1)
+    return train.select(np.sort(np.random.default_rng(seed).permutation(len(train))[:size]))
+
+
+def is_timing(key: str) -> bool:
+    """Whether what Trainer logs of an evaluation is how long it took."""
+    return key.endswith(("runtime", "per_second"))
