@@ -149,7 +149,7 @@ def test_sweep_and_runs(tmp_path):
     assert "run-3 is not whole yet" in shown.stdout
     assert (tmp_path / "runs.png").is_file()
     quiet = run("runs", tmp_path / "runs", "-q")
-    assert quiet.stdout.split() == [str(tmp_path / "runs" / f"run-{index}") for index in (0, 1, 4, 2, 5)]
+    assert quiet.stdout.split() == [str(tmp_path / "runs" / f"run-{index}") for index in (0, 1, 2, 4, 5)]
     merged = run("merge", *quiet.stdout.split(), "-o", tmp_path / "soup")
     assert merged.returncode == 0, merged.stderr
 

@@ -58,6 +58,8 @@ def train_run(bench: Bench, name: str, params: Mapping[str, Any]) -> tuple[Run, 
         [`OutputError`]: if the disk is full: the runs to come would fail too.
         [`TrainingError`]: if a worker does not see the folder of the sweep.
     """
+    from accelerate.utils.memory import clear_device_cache
+
     folder = bench.folder / name
     if not (bench.folder / START).is_dir():
         raise TrainingError(
@@ -71,6 +73,8 @@ def train_run(bench: Bench, name: str, params: Mapping[str, Any]) -> tuple[Run, 
         if not isinstance(error, DivergedError):
             give_up(error)  # processes that share a run cannot go on when one of them fails
         return failed
+    finally:
+        clear_device_cache(garbage_collection=True)  # a Trainer refers to itself, and holds the model
     return load_runs(folder)
 
 

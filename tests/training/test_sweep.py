@@ -263,19 +263,20 @@ def test_the_best_checkpoint_is_kept(tmp_path, kind):
     save = testing.save_image_model if images else testing.save_text_model
     base = save(testing.tiny_image_model(2) if images else testing.tiny_text_model(2), tmp_path / "base")
     examples = make(60), make(60, seed=1)
-    args = {"epochs": 8, "batch_size": 8, "learning_rate": 5e-3, "seed": 3}
+    args = {"epochs": 6, "batch_size": 8, "learning_rate": 1e-3, "seed": 3}
     (best,), (last,) = (
-        run_sweep(base, examples, tmp_path / keep, [{}], training_args=args, keep=keep, metric="loss")
-        for keep in ("best", "last")
+        run_sweep(base, examples, tmp_path / keep, [{}], training_args=args, keep=keep) for keep in ("best", "last")
     )
     history = json.loads((best.folder / "trainer_state.json").read_text())["log_history"]
-    losses = {row["step"]: row["eval_loss"] for row in history if "eval_loss" in row}
-    assert len(losses) == 8
-    assert best.state["step"] == min(losses, key=losses.get) < last.state["step"] == max(losses)
-    assert best.score.value == min(losses.values()) < last.score.value
+    rows = {row["step"]: row for row in history if "eval_loss" in row}
+    scores = {step: row["eval_accuracy"] for step, row in rows.items()}
+    assert len(rows) == 6
+    assert best.state["step"] == max(scores, key=scores.get) < last.state["step"] == max(rows)  # of equals the first
+    assert best.score.value == max(scores.values())
     for run in (best, last):
-        comparison = hf_soup.merge([run], strategy="greedy", evaluator=hf_soup.Evaluator(examples[1], metric="loss"))
-        assert comparison.selection.trials[0].value == pytest.approx(run.score.value, abs=1e-5)
+        evaluator = hf_soup.Evaluator(examples[1], metric="loss")
+        found = hf_soup.merge([run], strategy="greedy", evaluator=evaluator).selection.trials[0].score
+        assert found == pytest.approx(rows[run.state["step"]]["eval_loss"], abs=1e-5)
     assert not list((tmp_path / "best").rglob("checkpoint-*"))
     assert "/" not in json.loads((best.folder / "trainer_state.json").read_text())["best_model_checkpoint"]
 
@@ -373,6 +374,8 @@ def test_a_disk_that_fills_up_ends_the_sweep(base, data, tmp_path):
     import shutil
     import subprocess
 
+    from hf_soup.sweeping import plan_runs, train
+
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = shutil.which("mount") and subprocess.run(
@@ -384,10 +387,11 @@ def test_a_disk_that_fills_up_ends_the_sweep(base, data, tmp_path):
         ballast = disk / "ballast"
         plan_fits = run_sweep(base, data, disk / "runs", [{"seed": 0}])
         assert len(plan_fits) == 1
-        free = shutil.disk_usage(disk).free
-        ballast.write_bytes(bytes(free - 450_000))  # the plan fits, the files beside the weights do not
+        given = {"validation": data[1], "training_args": ARGS, "output_dir": disk / "runs"}
+        plan = plan_runs(base, data[0], space=[{"seed": 0}, {"seed": 1}], **given)
+        ballast.write_bytes(bytes(shutil.disk_usage(disk).free - 200_000))  # somebody else fills it in the meantime
         with pytest.raises(hf_soup.OutputError, match=r"disk of .* is full"):
-            run_sweep(base, data, disk / "runs", [{"seed": 0}, {"seed": 1}])
+            train(plan)
         assert not hf_soup.load_sweep(disk / "runs").failed
         ballast.unlink()
         assert len(run_sweep(base, data, disk / "runs", [{"seed": 0}, {"seed": 1}])) == 2
