@@ -30,7 +30,7 @@ def bare_loop(start: Path, train: datasets.Dataset, validation: datasets.Dataset
     tokenizer = transformers.AutoTokenizer.from_pretrained(start)
 
     def encode(data: datasets.Dataset) -> datasets.Dataset:
-        texts = [name for name, feature in data.features.items() if getattr(feature, "dtype", "") == "string"]
+        texts = [name for name in data.column_names if name != "label"]
         made = data.map(
             lambda batch: tokenizer(*[batch[name] for name in texts], truncation=True),
             batched=True,
@@ -67,6 +67,7 @@ def bare_loop(start: Path, train: datasets.Dataset, validation: datasets.Dataset
                 "accuracy": float((said.predictions.argmax(axis=-1) == said.label_ids).mean())
             },
         )
+        trainer.remove_callback(transformers.PrinterCallback)
         trainer.train()
         trainer.save_model(str(out / f"run-{index}"))
 
