@@ -123,14 +123,20 @@ def _on_ray(
 ) -> Iterator[tuple[int, R]]:
     ray = _ray()
     if not ray.is_initialized():
-        ray.init(log_to_driver=False, logging_level="warning")
+        try:
+            ray.init(log_to_driver=False, logging_level="warning")
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise RecipeError(f"no Ray cluster at {os.environ.get('RAY_ADDRESS')!r}: {error}") from None
     share = {"num_cpus": 1, "num_gpus": 1 if ray.cluster_resources().get("GPU") else 0, **resources}
     for name, there in (("num_cpus", "CPU"), ("num_gpus", "GPU")):
         if share[name] > ray.cluster_resources().get(there, 0):
             raise RecipeError(
                 f"resources: {name}={share[name]}, and the cluster has no {there} to spare for one item."
             )
-    remote = ray.remote(**share, max_retries=3)(_call)
+    try:
+        remote = ray.remote(**share, max_retries=3)(_call)
+    except (ValueError, TypeError) as error:
+        raise RecipeError(f"resources={dict(resources)}: {error}") from None
     sent = ray.put(function)
     places = {remote.remote(sent, item): place for place, item in enumerate(items)}
     waiting = list(places)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,13 +108,12 @@ def carve(train: Dataset, label_column: str | None = None, *, seed: int = 0) -> 
     classes = None
     if column and not is_list(train, column) and not str(train.features[column].dtype).startswith("float"):
         classes = train[column][:]
-    size = max(round(len(train) * CARVED), len(set(classes or ()))) if len(train) > 20 else max(len(train) // 10, 1)
-    try:
-        kept, apart = train_test_split(range(len(train)), test_size=size, random_state=seed, stratify=classes)
-        how = f"stratified by {column}, " if classes else ""
-    except ValueError:  # a class with one example, or more classes than examples
-        kept, apart = train_test_split(range(len(train)), test_size=size, random_state=seed)
-        how = ""
+    counts = Counter(classes or ())
+    if len(counts) * 5 > len(train) or None in counts or min(counts.values(), default=0) < 2:
+        classes = None  # so many values, or so few of one, are no classes to divide alike
+    size = max(round(len(train) * CARVED), len(counts) if classes else 1)
+    kept, apart = train_test_split(range(len(train)), test_size=size, random_state=seed, stratify=classes)
+    how = f"stratified by {column}, " if classes else ""
     kept_apart = f"{size} of {len(train)} training examples are kept for it ({how}seed {seed})"
     warnings.warn(f"the data has no validation split: {kept_apart}.", stacklevel=3)
     return train.select(sorted(kept)), train.select(sorted(apart))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .data import load_data
 from .errors import RecipeError, did_you_mean
-from .parallel import check_executor
+from .parallel import check_executor, gpus
 from .splits import load_training
 from .training.planning import ON_ERROR, SweepPlan, plan_sweep
 from .training.publish import publisher_for
@@ -166,7 +166,8 @@ def plan_runs(
         train, validation = load_training(dataset, label_column=label_column, seed=seed)
     else:
         train, validation = load_data(dataset, split="train"), load_data(validation, split="validation")
-    return plan_sweep(base_model, train, validation=validation, label_column=label_column, seed=seed, **options)
+    given = {"validation": validation, "label_column": label_column, "seed": seed, "workers": max(len(gpus()), 1)}
+    return plan_sweep(base_model, train, **given, **options)
 
 
 def train(

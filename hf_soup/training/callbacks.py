@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
-from transformers import ProgressCallback, TrainerCallback
+from transformers import ProgressCallback, TrainerCallback, TrainingArguments
 
 from .processes import hidden
 from .records import DivergedError
@@ -75,11 +75,12 @@ class KeepWeightsAlone(TrainerCallback):
                 forget_training(checkpoint)
 
 
-class EndTracking(TrainerCallback):
-    """Ends the run of Weights & Biases, which Trainer leaves open, so that the next run has its own."""
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """After its own callback, which comes first."""
+@contextlib.contextmanager
+def ended_tracking(args: TrainingArguments) -> Iterator[None]:
+    """End the run of W&B, however training ends: Trainer leaves it open, and the next one would go on in it."""
+    try:
+        yield
+    finally:
         wandb = sys.modules.get("wandb")
         if wandb is not None and "wandb" in (args.report_to or ()) and wandb.run is not None:
             wandb.finish()

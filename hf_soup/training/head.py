@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..errors import TrainingError
+
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -20,9 +22,18 @@ def with_new_head(model: PreTrainedModel, seed: int) -> PreTrainedModel:
     """
     import transformers
 
+    if not has_plain_head(model):
+        raise TrainingError(
+            f'nobody can tell the head of {type(model).__name__} from its body: write head="checkpoint".'
+        )
     body = {name: value for name, value in model.state_dict().items() if not is_head(model, name)}
     transformers.set_seed(seed)
     return type(model).from_pretrained(None, config=model.config, state_dict=body, dtype=model.dtype)
+
+
+def has_plain_head(model: PreTrainedModel) -> bool:
+    """Whether some parameters are the body's, below its prefix, and some are not."""
+    return len({is_head(model, name) for name, _ in model.named_parameters()}) == 2
 
 
 def is_head(model: PreTrainedModel, name: str) -> bool:

@@ -19,7 +19,7 @@ from ..metrics import Metric, load_metrics
 from ..tables import align
 from .records import START, Bench, load_failure, load_runs
 from .settings import KEEP, canonical, check_settings, separate, training_arguments
-from .space import expand_space
+from .space import different, expand_space
 from .start import Origin, find_origin
 
 
@@ -68,8 +68,9 @@ class SweepPlan:
 
     @property
     def todo(self) -> list[str]:
-        """The runs that are to be trained."""
-        return [name for name in self.runs if name not in self.done]
+        """The runs that are to be trained, those last that have failed before."""
+        left = [name for name in self.runs if name not in self.done]
+        return sorted(left, key=lambda name: load_failure(self.bench.folder / name) is not None)
 
     def summary(self) -> str:
         """How much there is to do, in one line."""
@@ -126,7 +127,7 @@ def plan_sweep(
     module = load_module("task", task if task != "auto" else guess_task(train))
     (chosen,) = load_metrics(metric or module.METRIC)
     shared, probe_args = canonical(training_args or {}), canonical(probe_args or {})
-    settings = [canonical(setting) for setting in expand_space(space, n_runs=n_runs, seed=seed)]
+    settings = different([canonical(setting) for setting in expand_space(space, n_runs=n_runs, seed=seed)])
     label = module.label_column(train, label_column)
     fields = module.head(train, label)
     manifest = _read_manifest(folder)

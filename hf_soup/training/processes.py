@@ -56,12 +56,15 @@ def only_one(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        with contextlib.suppress(ImportError):
+        try:
             import fcntl
 
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the process, however that ends
+        except BlockingIOError:
+            why = f"another process is training in {folder}"
+            raise TrainingError(f"{why}. Wait for it, or use another folder.") from None
+        except (ImportError, OSError):  # no locks on this system, or on this file system
+            pass
         yield
-    except BlockingIOError:
-        raise TrainingError(f"another process is training in {folder}. Wait for it, or use another folder.") from None
     finally:
         os.close(descriptor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -87,7 +88,13 @@ def publisher_for(push_runs: bool | str, folder: Path, *, private: bool | None =
 
 
 def _fetch(repo_id: str, revision: str, folder: Path) -> None:
+    """Bring a repository here; what is there already is not whole, unless another worker has just brought it."""
     from huggingface_hub import snapshot_download
 
-    with hub.our_errors(repo_id, revision), staged_folder(folder) as stage:
-        snapshot_download(repo_id, revision=revision, local_dir=stage)
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        with hub.our_errors(repo_id, revision), staged_folder(folder) as stage:
+            snapshot_download(repo_id, revision=revision, local_dir=stage)
+    except OutputError:
+        if not (folder / "config.json").is_file():
+            raise

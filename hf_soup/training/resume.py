@@ -82,8 +82,11 @@ def _whole(checkpoint: Path) -> dict[str, Any] | None:
         state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    pickles = [checkpoint / "optimizer.pt", checkpoint / "scheduler.pt", *checkpoint.glob("rng_state*.pth")]
-    enough = len(pickles) > 2 and all(map(_sound, pickles)) and _readable(checkpoint)
+    n = int(os.environ.get("WORLD_SIZE", 1))  # of another number of processes it cannot be gone on from
+    states = {"rng_state.pth"} if n == 1 else {f"rng_state_{rank}.pth" for rank in range(n)}
+    pickles = [checkpoint / name for name in ("optimizer.pt", "scheduler.pt", *sorted(states))]
+    same = {path.name for path in checkpoint.glob("rng_state*.pth")} == states
+    enough = same and all(map(_sound, pickles)) and _readable(checkpoint)
     return state if enough and state.get("global_step") == step_of(checkpoint) else None
 
 

@@ -32,7 +32,7 @@ from .records import (
 )
 from .resume import STATE, adopt, checkpoints_in, forget_training, newest_whole_checkpoint, step_of
 from .settings import separate
-from .trainer import evaluation_at, fit, is_timing
+from .trainer import evaluation_at, fit, is_timing, without_trackers
 
 
 if TYPE_CHECKING:
@@ -65,6 +65,9 @@ def train_run(bench: Bench, name: str, params: Mapping[str, Any]) -> tuple[Run, 
         raise TrainingError(
             f"{bench.folder} is not there for every worker: put output_dir on storage that all of them share."
         )
+    found = load_runs(folder)
+    if found and dict(found[-1].params) == dict(params):  # of a worker that died before it could say so
+        return found
     try:
         _train(bench, folder, params)
     except Exception as error:  # whatever Trainer, a model or its data trip over ends this run alone
@@ -72,6 +75,8 @@ def train_run(bench: Bench, name: str, params: Mapping[str, Any]) -> tuple[Run, 
         failed = record_failure(bench.folder, (name, params), _reason(error), _kind(error))
         if not isinstance(error, DivergedError):
             give_up(error)  # processes that share a run cannot go on when one of them fails
+        elif is_main():
+            tidy(folder, keep={})
         return failed
     finally:
         clear_device_cache(garbage_collection=True)  # a Trainer refers to itself, and holds the model
@@ -98,6 +103,7 @@ def _train(bench: Bench, folder: Path, params: Mapping[str, Any]) -> None:
         kept = state.best_global_step if bench.keep == "best" and state.best_global_step else state.global_step
         metrics = evaluation_at(history, kept)
         if bench.validation is not None and not metrics:
+            without_trackers(trainer)  # they have ended
             metrics = trainer.evaluate()
     if is_main():
         adopt(folder / f"checkpoint-{kept}", folder)

@@ -44,14 +44,16 @@ def expand_space(
     if n_runs is not None and n_runs < 1:
         raise RecipeError(f"n_runs={n_runs}: a sweep has at least one run.")
     if not isinstance(space, Mapping):
+        if isinstance(space, str) or not isinstance(space, Iterable) or not all(isinstance(s, Mapping) for s in space):
+            raise RecipeError(f"space is a mapping of names to values, or a list of settings, not {space!r}.")
         settings = [dict(item) for item in space]
-        return _some(settings if n_runs is None else settings[:n_runs])
+        return different(settings if n_runs is None else settings[:n_runs])
     axes = {name: _axis(name, values) for name, values in space.items()}
     if n_runs is None:
         drawn = [name for name, axis in axes.items() if isinstance(axis, _Distribution)]
         if drawn:
             raise RecipeError(f'space: "{drawn[0]}" is a distribution, and distributions need `n_runs`.')
-        return _some(dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values()))
+        return different(dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values()))
     rng = np.random.default_rng(seed)
     discrete = math.prod(_size(axis, n_runs) for axis in axes.values())
     if n_runs > discrete:
@@ -134,7 +136,12 @@ def _draw(axis: list[Any] | _Distribution, rng: np.random.Generator) -> Any:
     return float(rng.uniform(low, high))
 
 
-def _some(settings: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+def different(settings: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Settings as a list.
+
+    Raises:
+        [`RecipeError`]: if there is none, or one stands twice.
+    """
     settings = [plain(setting) for setting in settings]
     if not settings:
         raise RecipeError("the space is empty: give at least one setting, such as {learning_rate: [1e-5, 3e-5]}.")

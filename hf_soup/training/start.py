@@ -12,7 +12,7 @@ from ..checkpoints.memory import quiet_transformers
 from ..checkpoints.writer import staged_folder
 from ..errors import RecipeError, TrainingError, did_you_mean
 from ..lookup import load_module
-from .head import is_head, with_new_head
+from .head import has_plain_head, is_head, with_new_head
 from .processes import is_main, wait
 from .records import START, Bench
 from .settings import separate
@@ -141,10 +141,13 @@ def _load(origin: Origin, task: ModuleType, init_seed: int) -> PreTrainedModel:
         )
     except (OSError, ValueError, SafetensorError) as error:
         raise TrainingError(f"{origin.source} does not load as {task.AUTO_CLASS}: {error}") from None
+    mismatched = (key[0] if isinstance(key, tuple) else key for key in found["mismatched_keys"])
+    made = [*found["missing_keys"], *mismatched]
+    if origin.head == "new" and made and not has_plain_head(model):  # what the checkpoint lacks is new already
+        return model
     if origin.head != "checkpoint":
         return with_new_head(model, init_seed)
-    mismatched = (key[0] if isinstance(key, tuple) else key for key in found["mismatched_keys"])
-    lacking = [name for name in (*found["missing_keys"], *mismatched) if is_head(model, name)]
+    lacking = [name for name in made if is_head(model, name)]
     if lacking:
         raise TrainingError(f'the weights of {origin.source} lack a head that fits ({lacking[0]}): write head="new".')
     return model
@@ -159,8 +162,11 @@ def _probe(model: PreTrainedModel, bench: Bench, init_seed: int, probe_args: Map
     hook = model.base_model.register_forward_pre_hook(lambda body, _: body.eval() and None)  # BatchNorm stays too
     for _, parameter in trained:
         parameter.requires_grad_(False)
-    with tempfile.TemporaryDirectory() as folder:
-        fit(bench, model, fields, extra, Path(folder) / "probe", keep="last", saves=False)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            fit(bench, model, fields, extra, Path(folder) / "probe", keep="last", saves=False)
+    except Exception as error:  # whatever Trainer trips over
+        raise TrainingError(f"the linear probe failed: {type(error).__name__}: {error}") from error
     for _, parameter in trained:
         parameter.requires_grad_(True)
     hook.remove()

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from ..checkpoints.reader import read_json
 from ..checkpoints.writer import write_json
-from ..errors import TrainingError
+from ..errors import OutputError, TrainingError
 from ..evaluation.running import is_launched
 from ..parallel import gpus, run_all
 from ..sweep_plot import Line, Setting, plot_sweep
@@ -194,6 +194,7 @@ def run_plan(
     wait()  # until every process has read what is there
     with only_one(folder):
         if is_main():
+            _refuse_changed(plan)
             write_json(folder / SWEEP_FILE, plan.manifest)
         if plan.origin is not None:
             make_start(plan.origin, bench, **plan.init)
@@ -206,6 +207,14 @@ def run_plan(
     for failure in sweep.failed:
         warnings.warn(f"{failure.name} failed and is left out of soups: {failure.reason}", stacklevel=3)
     return sweep
+
+
+def _refuse_changed(plan: SweepPlan) -> None:
+    """Another process may have begun, or added runs, since the plan was made."""
+    folder = plan.bench.folder
+    there = read_manifest(folder)["runs"] if (folder / SWEEP_FILE).is_file() else {}
+    if any(plan.manifest["runs"].get(name) != setting for name, setting in there.items()):
+        raise TrainingError(f"another process has added runs to {folder} in the meantime. Call it again.")
 
 
 def _train_all(
@@ -222,6 +231,8 @@ def _train_all(
         bar.update(len(plan.done))
         _show_best(bar, best)
         for name in plan.done:
+            if on_error == "raise" and (failure := load_failure(plan.bench.folder / name)):
+                raise TrainingError(f"{name} failed: {failure.reason}")
             _finish(plan.bench.folder / name, publisher)
         results = run_all(
             work,
@@ -233,6 +244,8 @@ def _train_all(
         )
         for index, outcome in results:
             if isinstance(outcome, FailedRun):
+                if is_main() and load_failure(plan.bench.folder / outcome.name) is None:  # of a worker elsewhere
+                    record_failure(plan.bench.folder, (outcome.name, outcome.params), outcome.reason, outcome.kind)
                 if on_error == "raise":
                     results.close()
                     raise TrainingError(f"{outcome.name} failed: {outcome.reason}")
@@ -259,7 +272,10 @@ class Work:
             self.publisher.fetch_start(self.bench.folder / START)
         outcome = train_run(self.bench, name, params)
         if self.publisher is not None and not isinstance(outcome, FailedRun):
-            self.publisher.publish(self.bench.folder / name)
+            try:
+                self.publisher.publish(self.bench.folder / name)
+            except OutputError as error:  # the run is whole: the next call pushes it
+                warnings.warn(f"{name} is not on the Hub yet: {error}", stacklevel=2)
         return outcome
 
 

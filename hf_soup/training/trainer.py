@@ -55,7 +55,7 @@ def fit(
     import transformers
     from transformers.trainer_callback import PrinterCallback
 
-    from .callbacks import Bar, EndTracking, KeepWeightsAlone, StopWhenDiverged, one_group
+    from .callbacks import Bar, KeepWeightsAlone, StopWhenDiverged, ended_tracking, one_group
 
     task = load_module("task", bench.task)
     (metric,) = load_metrics(bench.metric)
@@ -64,13 +64,13 @@ def fit(
     named = {"run_name": f"{bench.folder.name}/{folder.name}", "project": bench.folder.name, **fields}
     args = training_arguments(folder, named, **rules)
     shown = bench.bars and not fields.get("disable_tqdm")
-    callbacks = [StopWhenDiverged(), EndTracking()]
+    callbacks = [StopWhenDiverged()]
     callbacks += [Bar(folder.name)] if shown else []
     callbacks += [KeepWeightsAlone()] if keep == "all" else []
     train = _part(bench.train, extra.bagging_fraction, args.seed)
     if extra.augment:
         train = task.augmented(train, extra.augment, bench.processing_class)
-    with one_group(bench.folder, folder.name):
+    with one_group(bench.folder, folder.name), ended_tracking(args):
         trainer = transformers.Trainer(
             model=model,
             args=args,
@@ -85,6 +85,13 @@ def fit(
         choice = {"name": extra.optimizer, "momentum": extra.momentum, "layer_decay": extra.layer_decay}
         trainer.optimizer_cls_and_kwargs = optimizer_of(trainer, **choice)
         return trainer, trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+
+
+def without_trackers(trainer: Trainer) -> None:
+    """Take out the callbacks that report to trackers."""
+    for callback in list(trainer.callback_handler.callbacks):
+        if type(callback).__module__.endswith("integration_utils"):
+            trainer.remove_callback(callback)
 
 
 def compute_metrics(metric: Metric, kind: str, config: PretrainedConfig) -> Callable[[Any], dict[str, float]] | None:

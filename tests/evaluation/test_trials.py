@@ -476,7 +476,7 @@ def test_the_gradient_of_a_sum_and_of_permuted_labels(runs, tmp_path):
 
 def test_learning_lowers_the_loss(start, tmp_path):
     """A learned soup has a lower loss on validation than the uniform one, by model and by module."""
-    args = {"per_device_train_batch_size": 8, "learning_rate": 5e-3}
+    args = {"per_device_train_batch_size": 8, "learning_rate": 5e-3, "eval_strategy": "no"}
     space = {"num_train_epochs": [1, 2, 8, 12]}
     options = {
         "validation": testing.tiny_texts(40, seed=7),

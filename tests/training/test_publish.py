@@ -76,6 +76,18 @@ def test_a_worker_that_sees_nothing_says_so(base, tmp_path):
         Work(replace(plan.bench, folder=tmp_path / "elsewhere"), None)(("run-0", {}))
 
 
+def test_a_whole_run_is_not_trained_again(base, tmp_path):
+    """What a worker finished before it died is taken as it is by the one that tries again."""
+    from hf_soup.sweeping import plan_runs
+
+    runs = sweep(base, tmp_path / "runs", [0])
+    given = {"validation": testing.tiny_texts(20, seed=1), "training_args": {"max_steps": 2}}
+    plan = plan_runs(base, testing.tiny_texts(40), space={"seed": [0]}, output_dir=tmp_path / "runs", **given)
+    before = (tmp_path / "runs" / "run-0" / "run.json").stat().st_mtime_ns
+    assert Work(plan.bench, None)(("run-0", {"seed": 0})) == runs.runs
+    assert (tmp_path / "runs" / "run-0" / "run.json").stat().st_mtime_ns == before
+
+
 def test_prefixes(hub, tmp_path):
     """Repositories are called after you and the folder, or as you say; without a login it is told."""
     assert publisher_for(False, tmp_path) is None

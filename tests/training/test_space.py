@@ -54,6 +54,8 @@ def test_distributions_and_numpy():
     ("space", "n_runs", "message"),
     [
         ({"learning_rate": []}, None, "space is empty"),
+        (["a"], None, "space is a mapping of names to values"),
+        (None, None, "space is a mapping of names to values"),
         ([], None, "space is empty"),
         ([{"seed": 1}, {"seed": 1}], None, "stands twice"),
         ({"learning_rate": {"loguniform": [1e-5, 1e-3]}}, None, "need `n_runs`"),
