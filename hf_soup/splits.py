@@ -63,14 +63,21 @@ def load_training(
     """Training and validation examples; where there is no validation split, a tenth of the others is kept for it.
 
     Args:
-        path (`str`, `datasets.Dataset` or `datasets.DatasetDict`), name (`str`, *optional*):
-            As of [`load_data`].
-        train (`str`, *optional*, defaults to `"train"`), validation (`str`, *optional*, defaults to `"validation"`):
-            Splits, which may be slices.
+        path (`str`, `datasets.Dataset` or `datasets.DatasetDict`):
+            A folder, a file, a Hub id, `package.module:function`, or what is loaded already.
+        name (`str`, *optional*):
+            The configuration of a Hub data set.
+        train (`str`, *optional*, defaults to `"train"`):
+            A split, which may be a slice.
+        validation (`str`, *optional*, defaults to `"validation"`):
+            Likewise.
         label_column (`str`, *optional*):
             By what to stratify; `label` or `labels` where there is one.
         seed (`int`, *optional*, defaults to 0):
             Of the choice.
+
+    Returns:
+        `tuple[datasets.Dataset, datasets.Dataset]`: to train on, and to validate on.
 
     Raises:
         [`DataError`]: if there is no such data.

@@ -135,7 +135,7 @@ def _show_runs(form: str, folder: str, runs: Any) -> None:
     if not is_main():  # one of several processes that train each run
         return
     found = [
-        {"run": run.name, "folder": str(run.folder), **run.state, "params": dict(run.params), "seed": run.seed}
+        {**run.state, "run": run.name, "folder": str(run.folder), "params": dict(run.params), "seed": run.seed}
         for run in runs
     ]
     failed = [{"run": item.name, "params": dict(item.params), "reason": item.reason} for item in runs.failed]

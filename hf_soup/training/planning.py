@@ -188,7 +188,7 @@ def plan_sweep(
     steps, evaluations = _lengths(bench, runs, chosen)
     todo = [name for name in runs if name not in done]
     copies = sum(evaluations[name] if keep == "all" else 1 for name in todo) + (origin is not None)
-    under_way = 3 if keep == "best" else 2  # the best, the last, and the one that is being written
+    under_way = 3  # the best or the one before, the last, and the one that is being written
     weights = _weights(module, config) if todo or origin else 0
     more = min(workers, len(todo)) * under_way * (1 + OPTIMIZER_STATES)
     plan = SweepPlan(

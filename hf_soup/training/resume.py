@@ -69,6 +69,9 @@ def adopt(checkpoint: Path, folder: Path) -> None:
     for path in checkpoint.iterdir():
         if path not in skipped:
             target = folder / path.name
+            if path.is_dir():  # such as further chat templates
+                shutil.copytree(path, target, dirs_exist_ok=True)
+                continue
             target.unlink(missing_ok=True)
             try:
                 os.link(path, target)

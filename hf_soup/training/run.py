@@ -97,9 +97,10 @@ def _train(bench: Bench, folder: Path, params: Mapping[str, Any]) -> None:
         model = getattr(transformers, task.AUTO_CLASS).from_pretrained(resume or bench.folder / START)
         if bench.own_heads and resume is None:
             model = with_new_head(model, seed)
-        trainer, result = fit(bench, model, fields, extra, folder, keep=bench.keep, resume=resume)
+        trainer = fit(bench, model, fields, extra, folder, keep=bench.keep, resume=resume)
         _refuse_divergence(model)
         history, state = trainer.state.log_history, trainer.state
+        logged = [row[key] for key in ("train_loss", "loss") for row in history if key in row]  # the mean, if no other
         kept = state.best_global_step if bench.keep == "best" and state.best_global_step else state.global_step
         metrics = evaluation_at(history, kept)
         if bench.validation is not None and not metrics:
@@ -119,7 +120,7 @@ def _train(bench: Bench, folder: Path, params: Mapping[str, Any]) -> None:
                 "seed": seed,
                 "training_args": dict(bench.training_args),
                 **_scored(bench, metrics),
-                "train_loss": next((row["loss"] for row in reversed(history) if "loss" in row), result.training_loss),
+                "train_loss": logged[-1] if logged else math.nan,
                 "step": kept,
                 "steps": state.global_step,
                 "epochs": state.epoch,
@@ -182,7 +183,7 @@ def _refuse_full_disk(error: Exception, folder: Path) -> None:
     Raises:
         [`OutputError`]: if the disk is full.
     """
-    told = getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in str(error)
+    told = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error)
     if told or shutil.disk_usage(folder).free < 1_000_000:
         raise OutputError(
             f"the disk of {folder} is full. What is whole is kept: make room, and the same call goes on from there."

@@ -25,9 +25,13 @@ SHORT = {
     "warmup": "warmup_steps",
 }
 KEEP = ("best", "last", "all")
+AT_LEAST_ONE = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
 DECIDED = {  # fields that a sweep sets itself -> what to write instead
     "output_dir": "the sweep's own `output_dir` is for all runs",
     "push_to_hub": "write push_runs",
+    "hub_token": "log in with `hf auth login`; no token goes into files",
+    "hub_model_id": "write push_runs",
+    "hub_strategy": "write push_runs",
     "resume_from_checkpoint": "half-done runs are resumed by themselves",
     "save_strategy": "checkpoints are saved at each evaluation: write keep, eval_strategy and eval_steps",
     "save_steps": "checkpoints are saved at each evaluation: write eval_steps",
@@ -110,6 +114,10 @@ def check_settings(settings: Mapping[str, Any], task: ModuleType, processing_cla
             raise RecipeError(f'"{name}" is set by the sweep itself: {DECIDED[name]}.')
         if name not in known:
             raise RecipeError(f'TrainingArguments has no field "{name}"{did_you_mean(name, known)}'[:600])
+        if name in AT_LEAST_ONE and not (isinstance(value, int) and value >= 1):
+            raise RecipeError(f'"{name}" is a whole number from 1, not {value!r}.')
+        if name == "num_train_epochs" and isinstance(value, (int, float)) and value <= 0:
+            raise RecipeError(f'"{name}" is a number above 0, not {value!r}.')
         number = name in fields and type(fields[name].default) in (int, float)  # it checks types of values nowhere
         if number and not isinstance(value, (int, float)):
             raise RecipeError(f'"{name}" is a number, not {value!r}.')
@@ -189,7 +197,7 @@ def training_arguments(
     given["save_strategy"] = rhythm if saves else "no"
     if rhythm == "steps":
         given["save_steps"] = given.get("eval_steps") or given.get("logging_steps", 500)
-    given["save_total_limit"] = None if keep == "all" else 1
+    given["save_total_limit"] = None if keep == "all" else 2  # with 1 Trainer deletes all but the best at the end
     if keep == "best":
         # not load_best_model_at_end: it loads nothing where names on disk differ from those in memory (ViT, Mixtral)
         given |= {"metric_for_best_model": metric.name, "greater_is_better": metric.higher_is_better is not False}

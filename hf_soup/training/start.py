@@ -88,6 +88,8 @@ def find_origin(source: str, revision: str | None, task: ModuleType, fields: Map
         return Origin(
             source, revision, "checkpoint", own or {}, AutoConfig.from_pretrained(source, **place, **own or {})
         )
+    if head != "checkpoint":  # what the base was tuned for before would choose the loss
+        fields = {"problem_type": None, **fields}
     with quiet_transformers():  # which says that the number of classes changes
         config = AutoConfig.from_pretrained(source, **place, **fields)
     return Origin(source, revision, "new" if head == "auto" else head, fields, config)

@@ -12,6 +12,7 @@ from ..metrics import Metric, load_metrics
 from ..outputs import Predictions
 from .optimizer import optimizer_of
 from .records import Bench
+from .resume import STATE
 from .settings import Extra, training_arguments
 
 
@@ -30,7 +31,7 @@ def fit(
     keep: str,
     resume: Path | None = None,
     saves: bool = True,
-) -> tuple[Trainer, Any]:
+) -> Trainer:
     """Train a model with Trainer.
 
     Args:
@@ -50,10 +51,10 @@ def fit(
             Whether to write checkpoints.
 
     Returns:
-        `tuple[transformers.Trainer, transformers.trainer_utils.TrainOutput]`
+        `transformers.Trainer`: with its state at the end.
     """
     import transformers
-    from transformers.trainer_callback import PrinterCallback
+    from transformers.trainer_callback import PrinterCallback, TrainerState
 
     from .callbacks import Bar, KeepWeightsAlone, StopWhenDiverged, ended_tracking, one_group
 
@@ -80,11 +81,17 @@ def fit(
             processing_class=bench.processing_class,
             compute_metrics=compute_metrics(metric, task.KIND, model.config),
             callbacks=callbacks,
+            preprocess_logits_for_metrics=_first,
         )
         trainer.remove_callback(PrinterCallback)
         choice = {"name": extra.optimizer, "momentum": extra.momentum, "layer_decay": extra.layer_decay}
         trainer.optimizer_cls_and_kwargs = optimizer_of(trainer, **choice)
-        return trainer, trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        state = TrainerState.load_from_json(str(resume / STATE)) if resume else None
+        if state and state.global_step >= state.max_steps:  # interrupted after its last step: Trainer would add one
+            trainer.state = state
+            return trainer
+        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        return trainer
 
 
 def without_trackers(trainer: Trainer) -> None:
@@ -108,11 +115,15 @@ def compute_metrics(metric: Metric, kind: str, config: PretrainedConfig) -> Call
         words = kind == "classes" and labels.ndim == 2
         scored = labels != UNSCORED if words or labels.ndim == 1 else np.ones(len(labels), dtype=bool)
         rows = np.nonzero(scored)[0]
-        logits = said.predictions[0] if isinstance(said.predictions, tuple) else said.predictions  # others follow
-        logits = logits[:, 0] if kind == "values" else logits
+        logits = said.predictions[:, 0] if kind == "values" else said.predictions
         return metric.compute(Predictions(logits[scored], labels[scored], rows, kind, names))
 
     return compute
+
+
+def _first(logits: Any, labels: Any) -> Any:
+    """The logits alone: encoder-decoders give what their encoder said besides, for every token."""
+    return logits[0] if isinstance(logits, tuple) else logits
 
 
 def evaluation_at(history: list[dict[str, Any]], step: int) -> dict[str, float]:
