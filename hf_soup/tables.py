@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 
 def align(lines: Sequence[Sequence[str]]) -> str:
@@ -24,3 +25,10 @@ def align(lines: Sequence[Sequence[str]]) -> str:
     rule = "|" + "|".join("-" * (width + 1) + (":" if column else "-") for column, width in enumerate(widths)) + "|"
     head, *body = ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join([head, rule, *body])
+
+
+def cell(value: Any) -> str:
+    """One setting as a table shows it."""
+    if value is None:
+        return "-"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -16,7 +16,7 @@ from ..data import LABEL_COLUMNS, hash_rows, is_list, is_text
 from ..errors import OutputError, RecipeError, TrainingError, did_you_mean
 from ..lookup import load_module
 from ..metrics import Metric, load_metrics
-from ..tables import align
+from ..tables import align, cell
 from .records import START, Bench, load_failure, load_runs
 from .settings import KEEP, canonical, check_settings, separate, training_arguments
 from .space import different, expand_space
@@ -84,7 +84,7 @@ class SweepPlan:
         keys = list(dict.fromkeys(key for setting in self.runs.values() for key in setting))
         lines = [["run", *keys, "steps", ""]]
         for name, setting in self.runs.items():
-            values = [_shown(setting.get(key)) for key in keys]
+            values = [cell(setting.get(key)) for key in keys]
             lines.append([name, *values, f"{self.steps[name]:,}", "there" if name in self.done else ""])
         return f"{align(lines)}\n\n{self.summary()}"
 
@@ -373,9 +373,3 @@ def _refuse_small_disk(plan: SweepPlan) -> None:
         raise OutputError(
             f"{folder}: {plan.summary()}, and {free / 1e9:.1f} GB are free. Make room, or train fewer runs at once."
         )
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

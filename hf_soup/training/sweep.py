@@ -19,7 +19,7 @@ from ..errors import OutputError, TrainingError
 from ..evaluation.running import is_launched
 from ..parallel import gpus, run_all
 from ..sweep_plot import Line, Setting, plot_sweep
-from ..tables import align
+from ..tables import align, cell
 from .planning import SWEEP_FILE, SweepPlan, read_manifest
 from .processes import hidden, is_main, only_one, wait
 from .publish import Publisher
@@ -85,14 +85,14 @@ class Sweep(Sequence[Run]):
         metric = next((run.score.metric for run in self.runs if run.score), "score")
         lines = [["run", *varied, metric, "loss", "step", "seconds"]]
         for run in ranked:
-            own = [_cell(run.params.get(key)) for key in varied]
+            own = [cell(run.params.get(key)) for key in varied]
             score = f"{run.score.value:.4f}" if run.score else "-"
             timing = [f"{run.state['step']:,}", f"{run.state['seconds']:.0f}"]
             lines.append([run.name, *own, score, f"{run.state['train_loss']:.4f}", *timing])
         for failure in self.failed:
-            own = [_cell(failure.params.get(key)) for key in varied]
+            own = [cell(failure.params.get(key)) for key in varied]
             lines.append([failure.name, *own, failure.kind, "-", "-", "-"])
-        common = ", ".join(f"{key}={_cell(value)}" for key, value in shared.items())
+        common = ", ".join(f"{key}={cell(value)}" for key, value in shared.items())
         notes = [f"{failure.name} failed: {failure.reason}" for failure in self.failed]
         return "\n".join([align(lines), *([f"\nAll: {common}"] if common else []), *(["", *notes] if notes else [])])
 
@@ -307,9 +307,3 @@ def _best_of(runs: list[Run]) -> Run | None:
 def _show_best(bar: tqdm, best: Run | None) -> None:
     if best is not None:
         bar.set_postfix_str(f"best so far: {best.name}, {best.score.metric} {best.score.value:.4f}")
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
