@@ -19,6 +19,7 @@ from .checkpoints.memory import quiet_transformers
 from .checkpoints.source import open_all
 from .checkpoints.writer import staged_folder, write_json
 from .comparing import compare
+from .cook_file import CookFile, Data, load_cook_file
 from .data import hash_rows, load_data
 from .errors import DataError, RecipeError
 from .evaluation.comparison import TEST, VALIDATION, Comparison
@@ -27,7 +28,7 @@ from .lookup import chooses, load_module
 from .merging.plan import check_dtype
 from .metrics import load_metrics
 from .parallel import check_executor
-from .recipes import RECIPE_FILE, CookFile, Data, is_recipe, load_cook_file, load_recipe, read_yaml
+from .recipes import RECIPE_FILE, is_recipe, load_recipe
 from .soup import Soup
 from .splits import load_training
 from .sweeping import sweep
@@ -36,6 +37,7 @@ from .training.space import expand_space
 from .training.sweep import Sweep, run_plan
 from .transforms import shifted_copy
 from .types import Ingredient, Recipe
+from .yaml_files import read_yaml
 
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ from .hub.push import push_folder
 from .merging.blend import BASE, blend, file_digests
 from .merging.in_memory import cook_in_memory, output_config
 from .merging.plan import Plan, make_plan
-from .recipes import RECIPE_FILE, dump_recipe
+from .recipes import BATCHNORM_FILE, RECIPE_FILE, dump_recipe
 from .selection import Selection
 from .types import Recipe, Score
 from .version import versions
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from .evaluation.evaluator import Evaluator
-
-BATCHNORM_FILE = "soup_batchnorm.safetensors"
 
 
 class Soup:

@@ -27,6 +27,8 @@ LAYERS = {
     "data": 2,
     "calibration": 2,
     "recipes": 2,
+    "yaml_files": 1,
+    "cook_file": 2,
     "selection": 2,
     "merging": 3,
     "selecting": 3,

@@ -8,8 +8,9 @@ import pytest
 import yaml
 from hypothesis import strategies as st
 
+from hf_soup.cook_file import load_cook_file
 from hf_soup.errors import RecipeError
-from hf_soup.recipes import dump_recipe, load_cook_file, load_recipe
+from hf_soup.recipes import dump_recipe, load_recipe
 from hf_soup.types import Ingredient, Recipe
 
 

@@ -9,7 +9,7 @@ import yaml
 import hf_soup
 from hf_soup import lookup, testing
 from hf_soup.checkpoints.memory import quiet_transformers
-from hf_soup.recipes import load_cook_file
+from hf_soup.cook_file import load_cook_file
 
 
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import torch
 
 MEMORY = "memory"
+PRIVATE = "private"  # the source of an ingredient whose name was left out when its soup was published
+CARD = "README.md"
 GENERATION = "generation_config.json"
 # Files beside the weights that a soup takes over: what tokenizers, processors and generation need.
 COMPANIONS = (
@@ -116,6 +118,18 @@ class Checkpoint:
         return {name: path.read_bytes() for name, path in files.items()}
 
     @functools.cached_property
+    def card(self) -> dict[str, Any]:
+        """What its model card says of it: licence, languages, data sets; empty where nothing can be read."""
+        import yaml
+        from huggingface_hub.repocard import metadata_load
+
+        try:
+            found = metadata_load(self.folder / CARD) if self.folder else None
+        except (OSError, ValueError, yaml.YAMLError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    @functools.cached_property
     def vocabulary(self) -> Vocabulary | None:
         """What its tokenizer's files say, if it has any."""
         return read_vocabulary(self.companions, self.name)
@@ -169,25 +183,25 @@ class Checkpoint:
             self.read_into(files, name, 0, into[place : place + size])
             place += size
 
-    def make_ready(self) -> None:
-        """Fetch the weights of the Hub, and compare a folder with what it was when it was opened.
-
-        Raises:
-            [`IngredientError`]: if they cannot be fetched, or a weight file has been replaced since.
-        """
-        if self.in_memory:
-            return
-        if self.on_hub:
-            _ = self._on_disk
-            return
-        for file, digest in digests_of_headers(self.folder).items():
-            if self.opened_as.get(file) != digest:
-                raise IngredientError(f"{self.folder / file} has changed since {self.name!r} was opened; merge again.")
-
     @functools.cached_property
     def _on_disk(self) -> dict[str, TensorSpec]:
         """Where the tensors lie in local files; the weights of a Hub repository are fetched here."""
         if not self.on_hub:
             return self.specs
-        hub.fetch(self.ingredient.source, self.ingredient.revision, list(self.ingredient.files))
+        make_ready([self])
         return read_specs(self.folder)[0]
+
+
+def make_ready(items: Sequence[Checkpoint]) -> None:
+    """Fetch the weights of the Hub, all at once, and compare folders with what they were when they were opened.
+
+    Raises:
+        [`IngredientError`]: if they cannot be fetched, or a weight file has been replaced since.
+    """
+    items = [item for item in items if not item.in_memory]
+    pinned = [item.ingredient for item in items if item.on_hub]
+    hub.fetch_weights([(item.source, item.revision, item.files) for item in pinned])
+    for item in (item for item in items if not item.on_hub):
+        for file, digest in digests_of_headers(item.folder).items():
+            if item.opened_as.get(file) != digest:
+                raise IngredientError(f"{item.folder / file} has changed since {item.name!r} was opened; merge again.")

@@ -5,16 +5,20 @@ It talks through `huggingface_hub` alone and turns its errors into ours.
 
 from __future__ import annotations
 
-import contextlib
+import hashlib
 import os
 import re
-from collections.abc import Collection, Iterator
+import threading
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tqdm.auto import tqdm
 
 from ..errors import IngredientError
 from ..version import __version__
+from .hub_errors import client, our_errors, patiently
 from .reader import (
     PICKLED_WEIGHTS,
     SAFE_WEIGHTS,
@@ -72,15 +76,14 @@ def pin(source: str, revision: str | None) -> Pin:
         [`IngredientError`]: if there is no such repository, revision or folder, it is not open to you, or it holds no
             weights.
     """
-    from huggingface_hub import HfApi, constants
+    from huggingface_hub import constants
 
     repo_id, subfolder = split_source(source)
-    api = HfApi(library_name="hf_soup", library_version=__version__)
+    commit = resolve(source, revision)
     with our_errors(source, revision):
-        commit = api.resolve_revision(repo_id, revision=revision).resolved
         if constants.HF_HUB_OFFLINE:
             return _from_cache(source, commit)
-        tree = api.list_repo_tree(repo_id, subfolder or None, revision=commit)
+        tree = patiently(lambda: list(client().list_repo_tree(repo_id, subfolder or None, revision=commit)))
         inside = {os.path.basename(item.path): item for item in tree if hasattr(item, "blob_id")}  # no folders
         files = _weight_files(source, commit, inside)
         digests = {name: _digest(inside[name]) for name in files}
@@ -95,21 +98,19 @@ def pin(source: str, revision: str | None) -> Pin:
         return Pin(commit, digests, dict(sorted(specs.items())))
 
 
-def resolve(repo_id: str, revision: str | None) -> str:
+def resolve(source: str, revision: str | None) -> str:
     """The commit that a branch or tag of a repository is at.
 
     Raises:
         [`IngredientError`]: if there is no such repository or revision, or it is not open to you.
     """
-    from huggingface_hub import HfApi
-
-    with our_errors(repo_id, revision):
-        api = HfApi(library_name="hf_soup", library_version=__version__)
-        return api.resolve_revision(repo_id, revision=revision).resolved
+    repo_id, _ = split_source(source)
+    with our_errors(source, revision):
+        return patiently(lambda: client().resolve_revision(repo_id, revision=revision)).resolved
 
 
 def fetch(source: str, revision: str, files: list[str]) -> Path:
-    """Bring files of one commit here, those that exist, and return the folder that holds them.
+    """Bring small files of one commit here, those that exist, and return the folder that holds them.
 
     Raises:
         [`IngredientError`]: if the Hub does not give them.
@@ -117,40 +118,101 @@ def fetch(source: str, revision: str, files: list[str]) -> Path:
     from huggingface_hub import snapshot_download
 
     repo_id, subfolder = split_source(source)
-    patterns = [f"{subfolder}/{name}".removeprefix("/") for name in files]
+    options = {"library_name": "hf_soup", "library_version": __version__, "tqdm_class": _Silent}
+    options |= {"revision": revision, "allow_patterns": [_inside(subfolder, name) for name in files]}
     with our_errors(source, revision):
-        options = {"library_name": "hf_soup", "library_version": __version__}
-        return Path(snapshot_download(repo_id, revision=revision, allow_patterns=patterns, **options)) / subfolder
+        return Path(patiently(lambda: snapshot_download(repo_id, **options))) / subfolder
 
 
-@contextlib.contextmanager
-def our_errors(repo_id: str, revision: str | None) -> Iterator[None]:
-    """Say what to do about each error of the client."""
-    from huggingface_hub import errors
+def fetch_weights(wanted: Sequence[tuple[str, str, Mapping[str, str]]]) -> None:
+    """Bring weight files here that are not in the cache, side by side below one bar, each compared with its digest.
 
-    try:
-        yield
-    except errors.GatedRepoError:
+    Args:
+        wanted (`Sequence[tuple[str, str, Mapping[str, str]]]`):
+            Source, commit, and {file: digest as the Hub reports it}.
+
+    Raises:
+        [`IngredientError`]: if the Hub does not give one, or gives other bytes than it said.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    missing = []
+    for source, commit, files in wanted:
+        repo_id, subfolder = split_source(source)
+        names = {_inside(subfolder, name): digest for name, digest in files.items()}
+        missing += [
+            (repo_id, commit, name, digest)
+            for name, digest in names.items()
+            if not isinstance(try_to_load_from_cache(repo_id, name, revision=commit), str)
+        ]
+    if not missing:
+        return
+    bar = tqdm(desc="Fetching weights", total=0, unit="B", unit_scale=True, leave=False)
+    with bar, ThreadPoolExecutor(8) as pool:
+        part = _part_of(bar)
+        for _ in pool.map(lambda item: _download(*item, part), dict.fromkeys(missing)):
+            pass
+
+
+def _download(repo_id: str, commit: str, name: str, digest: str, part: type) -> None:
+    from huggingface_hub import hf_hub_download
+
+    options = {"library_name": "hf_soup", "library_version": __version__, "tqdm_class": part}
+    with our_errors(repo_id, commit):
+        path = Path(patiently(lambda: hf_hub_download(repo_id, name, revision=commit, **options)))
+    if _digest_of(path, digest) != digest:
+        path.resolve().unlink()  # or the next call would find it in the cache
+        path.unlink(missing_ok=True)
         raise IngredientError(
-            f"{repo_id} is gated: ask for access on its page, log in with `hf auth login`, then try again."
-        ) from None
-    except errors.RevisionNotFoundError:
-        raise IngredientError(f"{repo_id} has no revision {revision!r}: name a branch, a tag or a commit.") from None
-    except errors.RepositoryNotFoundError:
-        raise IngredientError(
-            f"{repo_id} is neither a folder here nor a model on the Hub that you may see. Check the spelling; for a "
-            "private one, log in with `hf auth login`."
-        ) from None
-    except errors.LocalEntryNotFoundError as error:
-        raise IngredientError(
-            f"{repo_id} is not in the cache, and the Hub was not asked or is away: {error}"
-        ) from None
-    except errors.EntryNotFoundError:
-        raise IngredientError(f"{repo_id} does not exist at {revision or 'main'}: no such folder there.") from None
-    except errors.HFValidationError as error:
-        raise IngredientError(f"{repo_id} is neither a folder here nor a Hub id: {error}") from None
-    except (OSError, errors.HTTPError, errors.SafetensorsParsingError, errors.RevisionResolutionError) as error:
-        raise IngredientError(f"{repo_id} is no folder here, and the Hub did not give it: {error}") from None
+            f"{repo_id}/{name} came with other bytes than the Hub says ({digest}). It was thrown away: try again."
+        )
+
+
+def _digest_of(path: Path, like: str) -> str:
+    """The digest of a file, of the kind that another one is: sha256, or the sha1 that git has of small files."""
+    kind = like.partition(":")[0]
+    with path.open("rb") as file:
+        if kind == "sha1":
+            begin = hashlib.sha1(b"blob %d\0" % path.stat().st_size)
+            return f"sha1:{hashlib.file_digest(file, lambda: begin).hexdigest()}"
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+
+
+class _Silent(tqdm):
+    """No bar, for files that are there at once."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **{**kwargs, "disable": True})
+
+
+def _part_of(bar: tqdm) -> type:
+    """What the client shows the progress of one file with: it only moves the bar of all."""
+    lock = threading.Lock()
+
+    class Part:
+        def __init__(self, *_: Any, total: float | None = None, initial: float = 0, **__: Any):
+            with lock:
+                bar.total += total or 0
+            self.update(initial)
+
+        def __enter__(self) -> Part:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def update(self, n: float | None = 1) -> None:
+            with lock:
+                bar.update(n)
+
+        def close(self) -> None:
+            pass
+
+    return Part
+
+
+def _inside(subfolder: str, name: str) -> str:
+    return f"{subfolder}/{name}".removeprefix("/")
 
 
 def _weight_files(source: str, commit: str, inside: Collection[str]) -> list[str]:
@@ -175,7 +237,7 @@ def _read_header(source: str, name: str, size: int, commit: str) -> dict[str, Te
     from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
     repo_id, subfolder = split_source(source)
-    url = hf_hub_url(repo_id, f"{subfolder}/{name}".removeprefix("/"), revision=commit)
+    url = hf_hub_url(repo_id, _inside(subfolder, name), revision=commit)
     headers = build_hf_headers(library_name="hf_soup", library_version=__version__)
 
     def part(start: int, stop: int) -> bytes:
@@ -183,10 +245,10 @@ def _read_header(source: str, name: str, size: int, commit: str) -> dict[str, Te
         hf_raise_for_status(response)
         return response.content[: stop - start]
 
-    begin = part(0, FIRST)
+    begin = patiently(lambda: part(0, FIRST))
     length = int.from_bytes(begin[:8], "little")
     check_length(length, size, f"{source}/{name}")
-    header = begin[8 : 8 + length] if 8 + length <= FIRST else begin[8:] + part(FIRST, 8 + length)
+    header = begin[8 : 8 + length] if 8 + length <= FIRST else begin[8:] + patiently(lambda: part(FIRST, 8 + length))
     return parse_header(header, size, name, f"{source}/{name}")
 
 
@@ -195,7 +257,7 @@ def _from_cache(source: str, commit: str) -> Pin:
     from huggingface_hub import snapshot_download
 
     repo_id, subfolder = split_source(source)
-    patterns = [f"{subfolder}/{name}*".removeprefix("/") for name in ("model", "pytorch_model")]
+    patterns = [_inside(subfolder, f"{name}*") for name in ("model", "pytorch_model")]
     options = {"allow_patterns": patterns, "local_files_only": True}
     folder = Path(snapshot_download(repo_id, revision=commit, **options)) / subfolder
     files = _weight_files(source, commit, [path.name for path in folder.iterdir()] if folder.is_dir() else [])

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from ..errors import IngredientError
 from ..tables import align
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, make_ready
 from .digest import bytes_of
 from .files import OpenFiles
 from .modules import class_tensors, group, head_names, own_prefix
@@ -161,8 +161,7 @@ def _add_inner_products(
     """Add the inner products of the items' weights to the matrix that each tensor belongs to."""
     import torch
 
-    for item in items:
-        item.make_ready()
+    make_ready(items)
     count = max(PIECE // len(items), 1)  # elements at once, so that memory stays as it is for many items
     lock = threading.Lock()
 

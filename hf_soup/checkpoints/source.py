@@ -10,7 +10,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +20,7 @@ from ..errors import IncompatibleError, IngredientError, RecipeError
 from ..types import Ingredient
 from . import hub
 from .check import label_names
-from .checkpoint import COMPANIONS, MEMORY, Checkpoint
+from .checkpoint import CARD, COMPANIONS, MEMORY, PRIVATE, Checkpoint
 from .digest import combined_digest, tensor_digest
 from .folder import (
     checkpoint_of_trainer,
@@ -36,6 +38,9 @@ from .reader import CODES, SAFE_WEIGHTS, TensorSpec, widest
 if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig, PreTrainedModel
+
+
+BESIDE = ["config.json", CARD, *COMPANIONS]  # what is fetched of a repository before its weights
 
 
 def open_checkpoint(
@@ -152,7 +157,9 @@ def open_all(sources: Any, *, config: Any = None, allow_pickle: bool = False) ->
     one = isinstance(sources, (str, os.PathLike, Mapping, Ingredient))
     if one or hasattr(sources, "state_dict") or hasattr(sources, "as_ingredient"):
         raise RecipeError(f"ingredients are a list; to take one alone, write [{str(sources)[:60]}].")
-    opened = [open_checkpoint(source, config=config, allow_pickle=allow_pickle) for source in sources]
+    one_by_one = allow_pickle or not all(isinstance(source, (str, os.PathLike, Ingredient)) for source in sources)
+    with ThreadPoolExecutor(1 if one_by_one else 8) as pool:  # repositories answer slowly, and side by side
+        opened = list(pool.map(partial(open_checkpoint, config=config, allow_pickle=allow_pickle), sources))
     if not opened:
         raise RecipeError("a soup needs at least one ingredient, none was given. Name folders, Hub ids or models.")
     names = distinct_names([item.ingredient for item in opened])
@@ -176,6 +183,10 @@ def _reopen(ingredient: Ingredient, allow_pickle: bool) -> Checkpoint:
     if ingredient.source == MEMORY:
         raise IngredientError(
             f"{ingredient.name!r} was a model in memory when the recipe was written: it cannot be fetched, only named."
+        )
+    if ingredient.source == PRIVATE:
+        raise IngredientError(
+            f"{ingredient.name!r} is private: whoever published the soup left its name out, so it cannot be fetched."
         )
     if ingredient.revision:
         if hub.split_source(ingredient.source) is None:
@@ -244,9 +255,10 @@ def _open_hub(source: str, revision: str | None, name: str | None, allow_pickle:
     if not pin.specs:
         if not allow_pickle:
             raise IngredientError(f"{source} holds {refuse_pickle(next(iter(pin.files)), source)}")
-        folder = hub.fetch(source, pin.commit, ["config.json", *COMPANIONS, *pin.files])
+        hub.fetch_weights([(source, pin.commit, pin.files)])
+        folder = hub.fetch(source, pin.commit, BESIDE)
         return replace(_open_pickles(folder, list(pin.files), ingredient.name), ingredient=ingredient)
-    folder = hub.fetch(source, pin.commit, ["config.json", *COMPANIONS])
+    folder = hub.fetch(source, pin.commit, BESIDE)
     return Checkpoint(ingredient, read_config(folder), without_ignored(pin.specs), folder)
 
 

@@ -148,7 +148,7 @@ def _show_runs(form: str, folder: str, runs: Any) -> None:
 
 def _space(options: dict[str, str | None], more: tuple[str, ...]) -> dict[str, Any]:
     """`1e-5,3e-5` -> numbers, and `NAME=VALUES` as YAML."""
-    from hf_soup.recipes import read_value
+    from hf_soup.yaml_files import read_value
 
     space: dict[str, Any] = {}
     for name, text in options.items():
@@ -184,7 +184,8 @@ def cook_command(file: str, output: str | None, form: str, **options: Any) -> No
     Stages that are whole are skipped, so an interrupted cook goes on where it was.
     """
     import hf_soup
-    from hf_soup.recipes import is_recipe, read_yaml
+    from hf_soup.recipes import is_recipe
+    from hf_soup.yaml_files import read_yaml
 
     if not output and (os.path.isdir(file) or is_recipe(read_yaml(file))):
         raise click.UsageError("a recipe needs -o FOLDER, where the soup goes.")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from tqdm.auto import tqdm
 
 from ..checkpoints.check import equal_or_counter
-from ..checkpoints.checkpoint import Checkpoint
+from ..checkpoints.checkpoint import Checkpoint, make_ready
 from ..checkpoints.digest import Digests, combined_digest
 from ..checkpoints.files import OpenFiles
 from ..checkpoints.pieces import PIECE, in_threads, piece_starts
@@ -92,8 +92,7 @@ def blend(
         [`RecipeError`]: if the result does not fit into the type that was asked for.
     """
     items = [*checkpoints, *([plan.base] if plan.base else [])]
-    for item in items:
-        item.make_ready()
+    make_ready(items)
     read = [Digests() for _ in range(len(checkpoints) + 1)] if digests else []
     for step in plan.steps if digests else ():
         for index in (*step.inputs, *([BASE] if step.base else [])):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..checkpoints import hub
+from ..checkpoints.hub_errors import our_errors
 from ..checkpoints.reader import read_json
 from ..checkpoints.writer import staged_folder, write_json
 from ..errors import OutputError
@@ -93,7 +94,7 @@ def _fetch(repo_id: str, revision: str, folder: Path) -> None:
 
     shutil.rmtree(folder, ignore_errors=True)
     try:
-        with hub.our_errors(repo_id, revision), staged_folder(folder) as stage:
+        with our_errors(repo_id, revision), staged_folder(folder) as stage:
             snapshot_download(repo_id, revision=revision, local_dir=stage)
     except OutputError:
         if not (folder / "config.json").is_file():

@@ -1,0 +1,135 @@
+"""What goes wrong on the way to the Hub: what is tried again, and what a user is told to do about the rest.
+
+It makes no request of its own but one: for names that are close to one that does not exist.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, TypeVar
+
+from ..errors import IngredientError, SoupError
+from ..version import __version__
+
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+T = TypeVar("T")
+WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds before the second, third ... attempt
+LONGEST = 300.0  # seconds that the Hub may ask to be left alone for
+BUSY = (408, 429, 500, 502, 503, 504)
+RACE = (409, 412)  # somebody else has committed in the meantime
+
+
+def client(token: str | bool | None = None) -> HfApi:
+    """The client of huggingface_hub, which says who is asking; by default with the token that a login stored."""
+    from huggingface_hub import HfApi
+
+    return HfApi(token=token, library_name="hf_soup", library_version=__version__)
+
+
+def patiently(call: Callable[[], T], *, again: tuple[int, ...] = BUSY) -> T:
+    """Call until the Hub is not busy, with longer and longer waits, or as long as it asks for (`Retry-After`).
+
+    A cut connection is tried again as well; where nobody listens at all it is not. The call may have taken effect
+    although its answer was lost: it has to be one that can be repeated.
+
+    Args:
+        call (`Callable`):
+            What to do.
+        again (`tuple[int, ...]`, *optional*):
+            Which answers are worth another attempt.
+    """
+    from huggingface_hub import errors
+
+    for wait in (*WAITS, None):
+        try:
+            return call()
+        except errors.HTTPError as error:
+            status = status_of(error)
+            lasting = status not in again if status else type(error).__name__ == "ConnectError"
+            if wait is None or lasting:
+                raise
+            time.sleep(max(wait, _asked_for(error)))
+    raise AssertionError("unreachable")
+
+
+def status_of(error: Exception) -> int | None:
+    """The status of the answer that an error is about; none where there was no answer."""
+    return getattr(getattr(error, "response", None), "status_code", None)
+
+
+def _asked_for(error: Exception) -> float:
+    """The seconds of a `Retry-After` header."""
+    headers = getattr(getattr(error, "response", None), "headers", {})
+    with contextlib.suppress(ValueError):
+        return min(float(headers.get("Retry-After", 0)), LONGEST)
+    return 0.0
+
+
+@contextlib.contextmanager
+def our_errors(repo_id: str, revision: str | None, kind: type[SoupError] = IngredientError) -> Iterator[None]:
+    """Say what to do about each error of the client.
+
+    Args:
+        repo_id (`str`), revision (`str`, *optional*):
+            What was asked for.
+        kind (`type[SoupError]`, *optional*, defaults to `IngredientError`):
+            Of the error that is raised instead.
+    """
+    from huggingface_hub import errors
+
+    try:
+        yield
+    except errors.GatedRepoError:
+        raise kind(
+            f"{repo_id} is gated: ask for access on its page, log in with `hf auth login`, then try again."
+        ) from None
+    except errors.RevisionNotFoundError:
+        raise kind(f"{repo_id} has no revision {revision!r}: name a branch, a tag or a commit.") from None
+    except errors.RepositoryNotFoundError:
+        raise kind(
+            f"{repo_id} is neither a folder here nor a model on the Hub that you may see{_closest(repo_id)} Check the "
+            "spelling; for a private one, log in with `hf auth login`."
+        ) from None
+    except errors.LocalEntryNotFoundError as error:
+        raise kind(f"{repo_id} is not in the cache, and the Hub was not asked or is away: {error}") from None
+    except errors.EntryNotFoundError:
+        raise kind(f"{repo_id} does not exist at {revision or 'main'}: no such folder there.") from None
+    except errors.HFValidationError as error:
+        raise kind(f"{repo_id} is neither a folder here nor a Hub id: {error}") from None
+    except (OSError, errors.HTTPError, errors.SafetensorsParsingError, errors.RevisionResolutionError) as error:
+        raise kind(
+            f"{repo_id} is no folder here, and the Hub did not give it: {error}{advice(status_of(error))}"
+        ) from None
+
+
+def advice(status: int | None) -> str:
+    """What to do about an answer of the Hub."""
+    if status == 401:
+        return " Log in with `hf auth login`: the Hub does not know your token, or there is none."
+    if status == 403:
+        return " Your token may not do this: log in (`hf auth login`) with one that may, or ask the owner for access."
+    if status in BUSY:
+        return " The Hub is busy; try again in some minutes, what is done is kept."
+    return ""
+
+
+def _closest(repo_id: str) -> str:
+    """The end of a sentence about a repository that is not there: names that are, and look like it."""
+    from huggingface_hub import errors
+
+    owner, _, name = repo_id.rpartition("/")
+    with contextlib.suppress(errors.HTTPError, OSError, ValueError):
+        theirs = [model.id for model in client().list_models(author=owner, limit=500)] if owner else []
+        near = difflib.get_close_matches(repo_id, theirs, n=3)
+        if not near:
+            alike = [model.id for model in client().list_models(search=name, limit=20)]
+            near = [found for found in alike if found.rpartition("/")[2].lower() == name.lower()][:3]
+        if near:
+            return f"; did you mean {' or '.join(near)}?"
+    return "."

@@ -1,0 +1,183 @@
+"""The cook file: what `hf-soup cook` does, stage by stage. It reads and checks the file; `cooking.py` does it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .errors import RecipeError
+from .lookup import chooses
+from .yaml_files import build, override, read_yaml
+
+
+_STRICT = {"extra": "forbid", "strict": True}
+
+
+@dataclass(frozen=True)
+class DataPart:
+    """One named set of examples; what is left out is taken from the `data` section."""
+
+    path: str | None = None
+    name: str | None = None
+    split: str | None = None
+    transform: dict[str, Any] = field(default_factory=dict)
+
+    __pydantic_config__ = _STRICT
+
+
+@dataclass(frozen=True)
+class Data:
+    """The `data` section: where the examples are and which split plays which part."""
+
+    path: str
+    name: str | None = None
+    train: str = "train"
+    validation: str = "validation"
+    test: str = "test"
+    shifted: dict[str, DataPart] = field(default_factory=dict)
+    label_column: str | None = None
+    text_columns: list[str] | None = None
+
+    __pydantic_config__ = _STRICT
+
+
+@dataclass(frozen=True)
+class PretrainStage:
+    """The `pretrain` section: a model built from a config and trained, where there is no checkpoint to start from."""
+
+    config: dict[str, Any]
+    data: str = "train"
+    processor: dict[str, Any] = field(default_factory=dict)
+    transform: dict[str, Any] = field(default_factory=dict)
+    training_args: dict[str, Any] = field(default_factory=dict)
+
+    __pydantic_config__ = _STRICT
+
+
+@dataclass(frozen=True)
+class SweepStage:
+    """The `sweep` section: fine-tunes of the base model."""
+
+    space: dict[str, Any] | list[dict[str, Any]]
+    n_runs: int | None = None
+    seed: int = 0
+    head: str = "auto"
+    init_seed: int = 0
+    probe_args: dict[str, Any] = field(default_factory=dict)
+    keep: str = "best"
+    training_args: dict[str, Any] = field(default_factory=dict)
+    on_error: str = "continue"
+    executor: str = "local"
+    resources: dict[str, float] = field(default_factory=dict)
+    push_runs: bool | str = False
+    private: bool | None = None
+
+    __pydantic_config__ = _STRICT
+
+
+@dataclass(frozen=True)
+class MergeStage:
+    """The `merge` section: who goes into the soup and how."""
+
+    strategy: str | None = None
+    method: str = "linear"
+    weights: list[float] | dict[str, list[float] | float] | None = None
+    metric: str | None = None
+    dtype: str = "auto"
+    seed: int = 0
+    align_labels: bool = False
+    folds: int | None = None
+    holdout: float | None = None
+    executor: str = "local"
+    params: dict[str, Any] = field(default_factory=dict)
+
+    __pydantic_config__ = _STRICT
+
+
+@dataclass(frozen=True)
+class CompareStage:
+    """The `compare` section: what the comparison on the test sets reports."""
+
+    metrics: list[str] = field(default_factory=list)
+    ensembles: list[str] | None = None
+
+    __pydantic_config__ = _STRICT
+
+
+@dataclass(frozen=True)
+class PushStage:
+    """The `push` section: where on the Hub the soup goes."""
+
+    repo_id: str
+    private: bool | None = None
+
+    __pydantic_config__ = _STRICT
+
+
+@dataclass(frozen=True)
+class CookFile:
+    """What `hf-soup cook` does, stage by stage; a stage that is left out is not run.
+
+    Raises:
+        [`RecipeError`]: if the stages do not fit together.
+    """
+
+    output_dir: str
+    base_model: str | None = None
+    task: str = "auto"
+    data: Data | None = None
+    pretrain: PretrainStage | None = None
+    sweep: SweepStage | None = None
+    ingredients: list[str] = field(default_factory=list)
+    merge: MergeStage | None = None
+    compare: CompareStage | None = None
+    push: PushStage | None = None
+
+    __pydantic_config__ = _STRICT
+
+    def __post_init__(self):
+        if bool(self.sweep) == bool(self.ingredients):
+            raise RecipeError("a cook file has either a `sweep` or a list of `ingredients`, and not both.")
+        if self.sweep and bool(self.base_model) == bool(self.pretrain):
+            raise RecipeError(
+                "a `sweep` needs either a `base_model` or a `pretrain` section that makes one, and not both."
+            )
+        if self.merge and self.merge.weights is not None and self.merge.strategy not in (None, "weighted"):
+            raise RecipeError("`merge` has either `weights` or a `strategy` that finds them, and not both.")
+        own = {item.name for item in dataclasses.fields(MergeStage)} | {"evaluator", "base_model"}
+        for name in sorted(own & set(self.merge.params if self.merge else ())):
+            raise RecipeError(f"`merge.params.{name}` is no parameter of a method or strategy: write `merge.{name}`.")
+        strategic = self.merge is not None and chooses(self.merge.strategy)
+        wanting = [name for name in ("sweep", "pretrain", "compare") if getattr(self, name) is not None]
+        if (wanting or strategic) and self.data is None:
+            raise RecipeError(f"`{(wanting or ['merge.strategy'])[0]}` needs a `data` section.")
+        if (self.compare or self.push) and self.merge is None:
+            raise RecipeError("`compare` and `push` need a `merge` section; `merge: {}` is a uniform soup.")
+        names = {"pretrain", "train", "validation", "test"} & set(self.data.shifted if self.data else ())
+        if names:
+            raise RecipeError(f"`data.shifted.{names.pop()}`: call it otherwise, that is a part of the data.")
+        if self.data and self.data.validation == self.data.test:
+            raise RecipeError(
+                f"`data.validation` and `data.test` are both {self.data.test!r}: what selects may not report. Use two."
+            )
+
+
+def load_cook_file(path: str | os.PathLike, overrides: Sequence[str] = ()) -> CookFile:
+    """Read and check a cook file.
+
+    Args:
+        path (`str` or `os.PathLike`):
+            A YAML file; what its keys mean is in `docs/cook_file.md`.
+        overrides (`Sequence[str]`, *optional*):
+            Such as `"data.path=my_data"` or `"sweep.n_runs=4"`: values to use instead of those in the file.
+
+    Raises:
+        [`RecipeError`]: with the path of the first wrong key or value, and the nearest known key.
+    """
+    data = read_yaml(path)
+    for item in overrides:
+        override(data, item)
+    return build(CookFile, data, str(path))
