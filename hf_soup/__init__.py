@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .evaluation.batchnorm import update_batchnorm
     from .evaluation.comparison import Comparison
     from .evaluation.evaluator import Evaluator
+    from .hub.tree import Node, tree
     from .outputs import Predictions
     from .recipes import load_recipe
     from .selection import Selection
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from .training.records import FailedRun, Run
     from .training.sweep import Sweep, load_sweep
     from .types import Ingredient, Recipe, Score
+    from .verifying import TensorDifference, Verification, verify
 
 # public name -> the module that has it
 _HOME = {
@@ -55,6 +57,11 @@ _HOME = {
     "RecipeError": "errors",
     "SoupError": "errors",
     "TrainingError": "errors",
+    "Node": "hub.tree",
+    "tree": "hub.tree",
+    "TensorDifference": "verifying",
+    "Verification": "verifying",
+    "verify": "verifying",
     "update_batchnorm": "evaluation.batchnorm",
     "Comparison": "evaluation.comparison",
     "Evaluator": "evaluation.evaluator",

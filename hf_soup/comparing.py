@@ -163,10 +163,7 @@ def _entry(
 
 
 def _soup_name(soup: Any) -> str:
-    if not isinstance(soup, Soup):
-        return "soup"
-    weights = {weight for row in soup.recipe.rows.values() for weight in row}
-    return f"{soup.recipe.selection.get('strategy') or ('uniform' if len(weights) == 1 else 'weighted')} soup"
+    return soup.recipe.title if isinstance(soup, Soup) else "soup"
 
 
 def _refuse_twice(what: str, names: Sequence[str]) -> None:

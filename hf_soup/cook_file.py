@@ -113,6 +113,12 @@ class PushStage:
 
     repo_id: str
     private: bool | None = None
+    revision: str | None = None
+    create_pr: bool = False
+    tags: list[str] = field(default_factory=list)
+    include_plots: bool = True
+    name_private: bool = False
+    benchmark: str | None = None
 
     __pydantic_config__ = _STRICT
 

@@ -31,12 +31,13 @@ from .parallel import check_executor
 from .recipes import RECIPE_FILE, is_recipe, load_recipe
 from .soup import Soup
 from .splits import load_training
-from .sweeping import sweep
+from .sweeping import plan_runs, train
 from .training.planning import check_examples, guess_task, plan_sweep
 from .training.space import expand_space
 from .training.sweep import Sweep, run_plan
 from .transforms import shifted_copy
 from .types import Ingredient, Recipe
+from .variations import cook_variation
 from .yaml_files import read_yaml
 
 
@@ -74,19 +75,26 @@ def cook(
     output_dir: str | os.PathLike | None = None,
     overwrite: bool = False,
     overrides: Sequence[str] = (),
+    add: Sequence[str] = (),
+    drop: Sequence[str] = (),
     allow_pickle: bool = False,
 ) -> Cooked:
-    """Do what a cook file says, or cook a recipe again.
+    """Do what a cook file says, or cook a recipe again, as it is or with changes.
 
     Args:
         path (`str` or `os.PathLike`):
-            A cook file, a `soup_recipe.yaml`, or the folder of a soup.
+            A cook file, a `soup_recipe.yaml`, the folder of a soup, or its Hub id.
         output_dir (`str` or `os.PathLike`, *optional*):
             For a recipe, the folder of the soup, which is not saved without it; for a cook file, instead of its own.
         overwrite (`bool`, *optional*, defaults to `False`):
             Whether a recipe's soup may replace a folder. A cook file owns its `output_dir` and needs none.
         overrides (`Sequence[str]`, *optional*):
-            Values to use instead of those in a cook file, such as `"data.path=my_data"`.
+            Values to use instead of those in a cook file, such as `"data.path=my_data"`; of a recipe, arguments of
+            [`merge`], such as `"strategy=uniform"`.
+        add (`Sequence[str]`, *optional*):
+            More ingredients for a recipe.
+        drop (`Sequence[str]`, *optional*):
+            Names or Hub ids of ingredients that a recipe is cooked without.
         allow_pickle (`bool`, *optional*, defaults to `False`):
             Read ingredients that are `pytorch_model.bin`, as [`merge`] does.
 
@@ -96,13 +104,23 @@ def cook(
     Raises:
         [`RecipeError`]: if the file is wrong.
     """
-    path = Path(path)
-    if path.is_dir() or is_recipe(read_yaml(path)):
-        if overrides:
-            raise RecipeError(f"{path} is a recipe, which says what was done; only a cook file takes other values.")
-        soup = cook_recipe(load_recipe(path), allow_pickle=allow_pickle)
+    if names_recipe(path):
+        recipe, changes = load_recipe(path), {"overrides": overrides, "add": add, "drop": drop}
+        if any(changes.values()):
+            soup = cook_variation(recipe, **changes, allow_pickle=allow_pickle)
+        else:
+            soup = cook_recipe(recipe, allow_pickle=allow_pickle)
         return Cooked(soup, soup.save_pretrained(output_dir, overwrite=overwrite) if output_dir else None)
+    if add or drop:
+        raise RecipeError(f"{path} is a cook file: change its list of `ingredients` instead of adding or dropping.")
     return _cook_stages(load_cook_file(path, overrides), Path(output_dir) if output_dir else None, allow_pickle)
+
+
+def names_recipe(path: str | os.PathLike) -> bool:
+    """Whether something to cook is a recipe: its file, the folder of a soup, or its Hub id."""
+    if os.path.isfile(path) or os.fspath(path).endswith((".yaml", ".yml")):
+        return is_recipe(read_yaml(path))
+    return True
 
 
 def _cook_stages(plan: CookFile, output_dir: Path | None, allow_pickle: bool) -> Cooked:
@@ -129,7 +147,7 @@ def _cook_stages(plan: CookFile, output_dir: Path | None, allow_pickle: bool) ->
         soup.save_pretrained(target, overwrite=True)
         write_json(marker, {"key": key})
     if plan.push:
-        soup.push_to_hub(plan.push.repo_id, private=plan.push.private)
+        soup.push_to_hub(**vars(plan.push))
     return Cooked(soup, target, comparison, runs)
 
 
@@ -221,8 +239,11 @@ def _compare(plan: CookFile, sets: Mapping[str, Dataset], soup: Soup) -> Compari
 
 def _sweep(plan: CookFile, sets: Mapping[str, Dataset], base: str, folder: Path) -> Sweep:
     metric = plan.merge.metric if plan.merge else None
-    given = {"validation": sets[VALIDATION], "metric": metric, "output_dir": folder}
-    return sweep(base, sets[TRAIN], **given, **vars(plan.sweep), **_task(plan))
+    given = {**vars(plan.sweep), **_task(plan), "path": plan.data.path, "metric": metric}
+    where = {name: given.pop(name) for name in ("on_error", "executor", "resources", "push_runs", "private")}
+    if where["push_runs"] is True:  # `runs` is what the folder is called in every cook
+        where["push_runs"] = folder.parent.name
+    return train(plan_runs(base, sets[TRAIN], validation=sets[VALIDATION], output_dir=folder, **given), **where)
 
 
 def _pretrain(plan: CookFile, sets: Mapping[str, Dataset], folder: Path) -> Path:

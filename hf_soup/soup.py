@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 import warnings
@@ -10,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .checkpoints.check import BATCHNORM_NOTE, is_statistic
 from .checkpoints.checkpoint import GENERATION, Checkpoint
@@ -20,10 +19,12 @@ from .checkpoints.modules import head_names
 from .checkpoints.relation import unrelated_heads
 from .checkpoints.writer import as_output_error, refuse_target, staged_folder, weight_files
 from .errors import IngredientError
-from .evaluation.comparison import PICTURES, Comparison
+from .evaluation.comparison import Comparison
 from .evaluation.tasting import estimate_again
-from .hub.card import render_card
-from .hub.push import push_folder
+from .hub.beside import write_beside
+from .hub.card import evaluation_results
+from .hub.origins import Veil, private_ones, with_repositories
+from .hub.push import open_target, push_folder
 from .merging.blend import BASE, blend, file_digests
 from .merging.in_memory import cook_in_memory, output_config
 from .merging.plan import Plan, make_plan
@@ -99,10 +100,10 @@ class Soup:
     def build_model(self) -> PreTrainedModel:
         """The averaged model, built anew and not kept: for those who need it once."""
         self._warn()
-        return cook_in_memory(self.plan, self.checkpoints, device=self.device, statistics=self._statistics)
+        return cook_in_memory(self.plan, self.checkpoints, device=self.device, statistics=self.statistics)
 
     @cached_property
-    def _statistics(self) -> dict[str, torch.Tensor]:
+    def statistics(self) -> dict[str, torch.Tensor]:
         """The running statistics of BatchNorm by their names on disk, where the recipe says that they are no averages.
 
         Raises:
@@ -169,7 +170,8 @@ class Soup:
         target = refuse_target(save_directory, overwrite=overwrite, keep=sources)
         with staged_folder(target, overwrite=overwrite) as stage:
             recipe = self._write_weights(stage, max_shard_size)
-            self._write_rest(stage, recipe, dump_recipe(recipe, target))
+            self._write_rest(stage, recipe)
+            (stage / RECIPE_FILE).write_text(dump_recipe(recipe, target), encoding="utf-8")
         return target
 
     def push_to_hub(
@@ -183,8 +185,15 @@ class Soup:
         commit_message: str | None = None,
         commit_description: str | None = None,
         max_shard_size: int | str = "50GB",
+        tags: Sequence[str] | str = (),
+        include_plots: bool = True,
+        name_private: bool = False,
+        benchmark: str | None = None,
     ) -> CommitInfo:
         """Put the soup on the Hub in one commit: what `save_pretrained` writes, without the paths of local folders.
+
+        Runs that a sweep has pushed (`push_runs`) are named by their repositories. Called again after an interruption,
+        it does not send what is there already.
 
         Args:
             repo_id (`str`):
@@ -194,7 +203,7 @@ class Soup:
             token (`str` or `bool`, *optional*):
                 By default the one that `hf auth login` stored.
             revision (`str`, *optional*):
-                The branch.
+                The branch; made where it is missing.
             create_pr (`bool`, *optional*, defaults to `False`):
                 Whether to open a pull request instead.
             commit_message (`str`, *optional*):
@@ -203,18 +212,51 @@ class Soup:
                 Of the commit.
             max_shard_size (`int` or `str`, *optional*, defaults to `"50GB"`):
                 As in transformers.
+            tags (`Sequence[str]` or `str`, *optional*):
+                More tags for the card.
+            include_plots (`bool`, *optional*, defaults to `True`):
+                Whether the card has pictures, where matplotlib is installed.
+            name_private (`bool`, *optional*, defaults to `False`):
+                Whether a public soup names ingredients that are private. Otherwise they are called `private-1` ...,
+                and only those who have them can cook it again.
+            benchmark (`str`, *optional*):
+                Data set and task of a benchmark that the test set is, such as `"nyu-mll/glue:sst2"`: the test score
+                goes to its leaderboard (`.eval_results/`).
 
         Returns:
             `huggingface_hub.CommitInfo`
+
+        Raises:
+            [`OutputError`]: if the Hub refuses; what is in the repository is as it was.
+            [`DataError`]: if a benchmark is named and there is no test score.
         """
+        extra = {}
+        if benchmark is not None:  # wrong names are told before anything is sent
+            name = f".eval_results/{benchmark.partition(':')[0].replace('/', '--')}.yaml"
+            extra[name] = evaluation_results(self.comparison, self.recipe, benchmark)
+        target = open_target(repo_id, private=private, token=token, revision=revision)
         with as_output_error(tempfile.gettempdir()), tempfile.TemporaryDirectory() as folder:
             stage = Path(folder)
-            recipe = self._write_weights(stage, max_shard_size)
-            self._write_rest(stage, recipe, dump_recipe(recipe))
+            recipe = with_repositories(self._write_weights(stage, max_shard_size))
+            named = [*recipe.ingredients, *filter(None, [recipe.base_model]), *(c.ingredient for c in self.candidates)]
+            hidden = [] if name_private or target.private else private_ones(named, token)
+            veil = Veil(hidden) if hidden else None
+            if veil:
+                warnings.warn(
+                    f"{target.repo_id} is public and {', '.join(veil.aliases)} private: what is private is not named, "
+                    "so only those who have it can cook the soup again. name_private=True names it.",
+                    stacklevel=2,
+                )
+                recipe = veil.recipe(recipe)
+            more = {"repo_id": target.repo_id, "tags": [tags] if isinstance(tags, str) else tags}
+            self._write_rest(stage, recipe, veil=veil, plots=include_plots, **more)
+            (stage / RECIPE_FILE).write_text(dump_recipe(recipe), encoding="utf-8")
+            for name, content in extra.items():
+                (stage / name).parent.mkdir(exist_ok=True)
+                (stage / name).write_text(content, encoding="utf-8")
             return push_folder(
                 stage,
-                repo_id,
-                private=private,
+                target.repo_id,
                 token=token,
                 revision=revision,
                 create_pr=create_pr,
@@ -237,7 +279,7 @@ class Soup:
 
     def _write_weights(self, folder: Path, max_shard_size: int | str) -> Recipe:
         """Pour, and return the recipe with the digests of what went in and what came out."""
-        statistics = self._statistics
+        statistics = self.statistics
 
         def sink(name: str, start: int, elements: torch.Tensor) -> None:
             if name not in statistics:
@@ -273,17 +315,9 @@ class Soup:
         made = {"ingredients": poured, "base_model": base, "batchnorm": batchnorm, "output": output}
         return replace(self.recipe, **made, versions=versions())
 
-    def _write_rest(self, folder: Path, recipe: Recipe, recipe_text: str) -> None:
+    def _write_rest(self, folder: Path, recipe: Recipe, **options: Any) -> None:
         config = output_config(self.plan, self.checkpoints[0])
-        (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        for name, content in self._companions().items():
-            (folder / name).write_bytes(content)
-        if self.comparison is not None:
-            self.comparison.save(folder)
-        pictures = {kind: name for kind, name in PICTURES.items() if (folder / name).exists()}
-        card = render_card(recipe, config, self.comparison, pictures=pictures)
-        (folder / "README.md").write_text(card, encoding="utf-8")
-        (folder / RECIPE_FILE).write_text(recipe_text, encoding="utf-8")
+        write_beside(folder, recipe, config, self._companions(), self.comparison, self.checkpoints, **options)
 
     def _companions(self) -> dict[str, bytes]:
         """Tokenizer or processor of the first ingredient that has one, and the first generation config."""

@@ -162,6 +162,7 @@ def plan_runs(
     Raises:
         [`SoupError`]: as [`sweep`].
     """
+    options.setdefault("path", dataset if isinstance(dataset, str) else None)
     if validation is None:
         train, validation = load_training(dataset, label_column=label_column, seed=seed)
     else:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 
-def align(lines: Sequence[Sequence[str]]) -> str:
+def align(lines: Sequence[Sequence[str]], escape: Callable[[str], str] | None = None) -> str:
     """Lay out a table; the first column is flush left, the others flush right.
 
     Args:
         lines (`Sequence[Sequence[str]]`):
             Its cells; the first line is the head.
+        escape (`Callable`, *optional*):
+            What makes plain text of a cell; by default only the bars of a table are escaped.
     """
-    lines = [[cell.replace("|", "\\|") for cell in line] for line in lines]
+    escape = escape or (lambda cell: cell.replace("|", "\\|"))
+    lines = [[escape(cell) for cell in line] for line in lines]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     rows = [
         [

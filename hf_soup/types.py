@@ -145,6 +145,12 @@ class Recipe:
         known = [(item.name, item.source, item.revision) for item in self.ingredients]
         return base.name if base and (base.name, base.source, base.revision) in known else None
 
+    @property
+    def title(self) -> str:
+        """What tables call its soup, such as `"greedy soup"`."""
+        alike = len({weight for row in self.rows.values() for weight in row}) == 1
+        return f"{self.selection.get('strategy') or ('uniform' if alike else 'weighted')} soup"
+
     def fingerprint(self) -> str:
         """A digest of what decides the bytes of the soup, so not of how the recipe was found nor of what came out."""
         import xxhash

@@ -44,10 +44,12 @@ LAYERS = {
     "api": 9,
     "comparing": 9,
     "sweeping": 9,
-    "cooking": 10,
-    "testing": 11,
-    "__init__": 11,
-    "cli": 12,
+    "verifying": 10,
+    "variations": 10,
+    "cooking": 11,
+    "testing": 12,
+    "__init__": 12,
+    "cli": 13,
 }
 ALSO = {("types", "errors")}
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -119,15 +119,8 @@ class Checkpoint:
 
     @functools.cached_property
     def card(self) -> dict[str, Any]:
-        """What its model card says of it: licence, languages, data sets; empty where nothing can be read."""
-        import yaml
-        from huggingface_hub.repocard import metadata_load
-
-        try:
-            found = metadata_load(self.folder / CARD) if self.folder else None
-        except (OSError, ValueError, yaml.YAMLError):
-            return {}
-        return found if isinstance(found, dict) else {}
+        """What its model card says of it: licence, languages, data sets."""
+        return read_card(self.folder) if self.folder else {}
 
     @functools.cached_property
     def vocabulary(self) -> Vocabulary | None:
@@ -190,6 +183,17 @@ class Checkpoint:
             return self.specs
         make_ready([self])
         return read_specs(self.folder)[0]
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """The metadata of the model card in a folder; empty where there is none, or it cannot be read."""
+    import yaml
+    from huggingface_hub.repocard import metadata_load
+
+    try:
+        return metadata_load(folder / CARD) or {}
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
 
 
 def make_ready(items: Sequence[Checkpoint]) -> None:

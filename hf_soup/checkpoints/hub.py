@@ -63,6 +63,11 @@ def split_source(source: str) -> tuple[str, str] | None:
     return match["repo_id"], match["subfolder"].removeprefix("/")
 
 
+def is_hub_id(name: str | None) -> bool:
+    """Whether what names data or a model is `owner/name` on the Hub, and not a file or folder here."""
+    return bool(name) and "/" in name and split_source(name) is not None and not os.path.exists(name)
+
+
 def pin(source: str, revision: str | None) -> Pin:
     """Resolve a branch, tag or commit once, and read the headers of its weights.
 
@@ -160,7 +165,7 @@ def _download(repo_id: str, commit: str, name: str, digest: str, part: type) -> 
     options = {"library_name": "hf_soup", "library_version": __version__, "tqdm_class": part}
     with our_errors(repo_id, commit):
         path = Path(patiently(lambda: hf_hub_download(repo_id, name, revision=commit, **options)))
-    if _digest_of(path, digest) != digest:
+    if digest_of(path, digest) != digest:
         path.resolve().unlink()  # or the next call would find it in the cache
         path.unlink(missing_ok=True)
         raise IngredientError(
@@ -168,7 +173,7 @@ def _download(repo_id: str, commit: str, name: str, digest: str, part: type) -> 
         )
 
 
-def _digest_of(path: Path, like: str) -> str:
+def digest_of(path: Path, like: str) -> str:
     """The digest of a file, of the kind that another one is: sha256, or the sha1 that git has of small files."""
     kind = like.partition(":")[0]
     with path.open("rb") as file:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
-from ..errors import IngredientError, SoupError
+from ..errors import IngredientError, OutputError
 from ..version import __version__
 
 
@@ -32,7 +32,7 @@ def client(token: str | bool | None = None) -> HfApi:
     return HfApi(token=token, library_name="hf_soup", library_version=__version__)
 
 
-def patiently(call: Callable[[], T], *, again: tuple[int, ...] = BUSY) -> T:
+def patiently(call: Callable[[], T], *, again: tuple[int, ...] = BUSY, if_lost: bool = True) -> T:
     """Call until the Hub is not busy, with longer and longer waits, or as long as it asks for (`Retry-After`).
 
     A cut connection is tried again as well; where nobody listens at all it is not. The call may have taken effect
@@ -43,6 +43,8 @@ def patiently(call: Callable[[], T], *, again: tuple[int, ...] = BUSY) -> T:
             What to do.
         again (`tuple[int, ...]`, *optional*):
             Which answers are worth another attempt.
+        if_lost (`bool`, *optional*, defaults to `True`):
+            Whether no answer is; not for what would be there twice then.
     """
     from huggingface_hub import errors
 
@@ -51,7 +53,7 @@ def patiently(call: Callable[[], T], *, again: tuple[int, ...] = BUSY) -> T:
             return call()
         except errors.HTTPError as error:
             status = status_of(error)
-            lasting = status not in again if status else type(error).__name__ == "ConnectError"
+            lasting = status not in again if status else not if_lost or type(error).__name__ == "ConnectError"
             if wait is None or lasting:
                 raise
             time.sleep(max(wait, _asked_for(error)))
@@ -72,48 +74,66 @@ def _asked_for(error: Exception) -> float:
 
 
 @contextlib.contextmanager
-def our_errors(repo_id: str, revision: str | None, kind: type[SoupError] = IngredientError) -> Iterator[None]:
-    """Say what to do about each error of the client.
+def refusals(repo_id: str) -> Iterator[None]:
+    """Say what to do about each error of the client when it writes.
 
-    Args:
-        repo_id (`str`), revision (`str`, *optional*):
-            What was asked for.
-        kind (`type[SoupError]`, *optional*, defaults to `IngredientError`):
-            Of the error that is raised instead.
+    Raises:
+        [`OutputError`]: instead of it.
+    """
+    from huggingface_hub import errors
+
+    try:
+        yield
+    except errors.OfflineModeIsEnabled:
+        raise OutputError(f"{repo_id} cannot be reached: HF_HUB_OFFLINE is set. Unset it, and try again.") from None
+    except (OSError, ValueError, errors.HTTPError, errors.HFValidationError) as error:
+        raise OutputError(f"the Hub did not take {repo_id}: {error}{_advice(status_of(error))}") from error
+
+
+@contextlib.contextmanager
+def our_errors(repo_id: str, revision: str | None) -> Iterator[None]:
+    """Say what to do about each error of the client when it reads.
+
+    Raises:
+        [`IngredientError`]: instead of it.
     """
     from huggingface_hub import errors
 
     try:
         yield
     except errors.GatedRepoError:
-        raise kind(
+        raise IngredientError(
             f"{repo_id} is gated: ask for access on its page, log in with `hf auth login`, then try again."
         ) from None
     except errors.RevisionNotFoundError:
-        raise kind(f"{repo_id} has no revision {revision!r}: name a branch, a tag or a commit.") from None
+        raise IngredientError(f"{repo_id} has no revision {revision!r}: name a branch, a tag or a commit.") from None
     except errors.RepositoryNotFoundError:
-        raise kind(
+        raise IngredientError(
             f"{repo_id} is neither a folder here nor a model on the Hub that you may see{_closest(repo_id)} Check the "
             "spelling; for a private one, log in with `hf auth login`."
         ) from None
     except errors.LocalEntryNotFoundError as error:
-        raise kind(f"{repo_id} is not in the cache, and the Hub was not asked or is away: {error}") from None
+        raise IngredientError(
+            f"{repo_id} is not in the cache, and the Hub was not asked or is away: {error}"
+        ) from None
     except errors.EntryNotFoundError:
-        raise kind(f"{repo_id} does not exist at {revision or 'main'}: no such folder there.") from None
+        raise IngredientError(f"{repo_id} does not exist at {revision or 'main'}: no such folder there.") from None
     except errors.HFValidationError as error:
-        raise kind(f"{repo_id} is neither a folder here nor a Hub id: {error}") from None
+        raise IngredientError(f"{repo_id} is neither a folder here nor a Hub id: {error}") from None
     except (OSError, errors.HTTPError, errors.SafetensorsParsingError, errors.RevisionResolutionError) as error:
-        raise kind(
-            f"{repo_id} is no folder here, and the Hub did not give it: {error}{advice(status_of(error))}"
+        raise IngredientError(
+            f"{repo_id} is no folder here, and the Hub did not give it: {error}{_advice(status_of(error))}"
         ) from None
 
 
-def advice(status: int | None) -> str:
+def _advice(status: int | None) -> str:
     """What to do about an answer of the Hub."""
     if status == 401:
         return " Log in with `hf auth login`: the Hub does not know your token, or there is none."
     if status == 403:
         return " Your token may not do this: log in (`hf auth login`) with one that may, or ask the owner for access."
+    if status == 404:
+        return " Check the name, and whether its owner lets you write there (`hf auth whoami` says who you are)."
     if status in BUSY:
         return " The Hub is busy; try again in some minutes, what is done is kept."
     return ""

@@ -14,7 +14,7 @@ import click
 
 from ..errors import SoupError
 from ..version import __version__
-from . import scores, soups, training
+from . import published, scores, soups, training
 from .options import hide_bars
 
 
@@ -47,11 +47,15 @@ for command in (
     training.cook_command,
     training.sweep_command,
     training.runs_command,
+    published.verify_command,
+    published.card_command,
+    published.tree_command,
     soups.check_command,
     soups.modules_command,
     soups.plan_command,
     soups.strategies_command,
     soups.methods_command,
     scores.cache_command,
+    published.install_extension_command,
 ):
     main.add_command(command)

@@ -124,11 +124,11 @@ def modules_command(ingredient: str, allow_pickle: bool, form: str) -> None:
 
 
 @click.command("plan")
-@click.argument("recipe", type=click.Path(exists=True))
+@click.argument("recipe")
 @allow_pickle_option
 @output_options
 def plan_command(recipe: str, allow_pickle: bool, form: str) -> None:
-    """Show what cooking RECIPE (a soup_recipe.yaml or the folder of a soup) would do; only headers are read."""
+    """Show what cooking RECIPE (its file, or the folder or Hub id of a soup) would do; only headers are read."""
     from hf_soup.api import cook_recipe
     from hf_soup.recipes import load_recipe
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -100,7 +99,7 @@ def sweep_command(
     else:
         other, config, held = split_data_source(validation, "validation")
         found = load_data(path, name=name, split=part), load_data(other, name=config, split=held)
-    given = {**options, "space": space, "seed": draw_seed, "validation": found[1], "output_dir": output}
+    given = {**options, "space": space, "seed": draw_seed, "validation": found[1], "output_dir": output, "path": path}
     given["text_columns"] = options["text_columns"] or None
     given["training_args"] = {"report_to": list(report_to)} if report_to else None
     where = {name: given.pop(name) for name in ("on_error", "executor", "push_runs", "private")}
@@ -165,29 +164,35 @@ def _space(options: dict[str, str | None], more: tuple[str, ...]) -> dict[str, A
 
 
 @click.command("cook")
-@click.argument("file", type=click.Path(exists=True))
+@click.argument("file", metavar="FILE_OR_SOUP")
 @click.option("-o", "--output", help="The soup's folder for a recipe; instead of output_dir for a cook file.")
 @click.option("--overwrite", is_flag=True, help="Let a recipe's soup replace a folder that is there.")
 @click.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Instead of the cook file's: data.path=my_data."
+    *("--set", "overrides"),
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Instead of the cook file's: data.path=my_data; or of the recipe's: strategy=uniform.",
 )
+@click.option("--add", multiple=True, metavar="RUN", help="Cook a recipe with one more ingredient; may be repeated.")
+@click.option("--drop", multiple=True, metavar="NAME", help="Cook a recipe without an ingredient; may be repeated.")
 @allow_pickle_option
 @output_options
 def cook_command(file: str, output: str | None, form: str, **options: Any) -> None:
-    """Do what a cook FILE says, from fine-tuning to a compared soup; or cook a soup_recipe.yaml again.
+    """Do what a cook file says, from fine-tuning to a compared soup; or cook a soup again from its recipe.
 
     \b
     hf-soup cook recipes/digits-vit.yaml
     hf-soup cook recipes/text-classification.yaml --set data.path=my_data --set base_model=google-bert/bert-base-cased
     hf-soup cook soup/soup_recipe.yaml -o soup_again
+    hf-soup cook user/soup -o again
+    hf-soup cook user/soup --set strategy=uniform --add user/run9 --drop user/run2 -o other
 
     Stages that are whole are skipped, so an interrupted cook goes on where it was.
     """
     import hf_soup
-    from hf_soup.recipes import is_recipe
-    from hf_soup.yaml_files import read_yaml
+    from hf_soup.cooking import names_recipe
 
-    if not output and (os.path.isdir(file) or is_recipe(read_yaml(file))):
+    if not output and names_recipe(file):
         raise click.UsageError("a recipe needs -o FOLDER, where the soup goes.")
     cooked = hf_soup.cook(file, output_dir=output, **options)
     parts = [trial_table(cooked.soup)] if cooked.soup else [f"{len(cooked.sweep)} runs are whole."]

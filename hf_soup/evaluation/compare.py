@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tqdm.auto import tqdm
 
 from ..calibration import calibrate, fit_temperature, with_temperature
+from ..checkpoints.hub import is_hub_id
 from ..errors import EvaluationError, RecipeError
 from ..lookup import load_module
 from ..metrics import BUILT_IN, Metric
@@ -178,6 +179,7 @@ def compare_models(
             for row in rows
             if row.name in shown and TEST in row.calibration
         },
+        {part: item.path for part, item in sets.items() if isinstance(item, Evaluator) and is_hub_id(item.path)},
     )
 
 

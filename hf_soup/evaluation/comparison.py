@@ -124,6 +124,8 @@ class Comparison:
             What follows: a line for each soup, and one on the shifted sets.
         curves (`dict[str, dict[str, list[float]]]`):
             Model -> `confidence`, `accuracy` and `count` of the bins of its reliability diagram on the test set.
+        sources (`dict[str, str]`):
+            Set -> the Hub id of its data, where it has one.
     """
 
     metrics: dict[str, bool | None]
@@ -132,6 +134,7 @@ class Comparison:
     differences: dict[str, dict[str, dict[str, Difference]]]
     summary: str
     curves: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)
 
     @property
     def metric(self) -> str:
@@ -140,21 +143,24 @@ class Comparison:
 
     def table(self) -> str:
         """Scores, differences, calibration, cost and summary in Markdown that also reads well in a terminal."""
-        parts = [self.score_table(metric) for metric in self.metrics]
-        parts += filter(None, [self.difference_table(), self.cost_table(), self._mixture()])
+        parts = [*map(align, self.tables()), *filter(None, [self.mixture])]
         return "\n\n".join([*parts, self.summary])
 
-    def score_table(self, metric: str | None = None) -> str:
-        """Scores by one metric, by default the first: models below each other, sets beside each other."""
-        metric = metric or self.metric
+    def tables(self) -> list[list[list[str]]]:
+        """The cells of each table: scores by each metric, differences, and what models cost."""
+        scores = [self._scores(metric) for metric in self.metrics]
+        return [*scores, *filter(None, [self._differences()]), self._costs()]
+
+    def _scores(self, metric: str) -> list[list[str]]:
+        """Scores by one metric: models below each other, sets beside each other."""
         unit = f"{metric}, %" if metric in SHARES else metric
         sets = list(self.sizes)
         lines = [[unit, *(f"{name} (n={n})" if n else name for name, n in self.sizes.items())]]
         for row in self.rows:
             lines.append([_called(row), *(_shown(metric, row.scores.get(part, {}).get(metric)) for part in sets)])
-        return align(lines)
+        return lines
 
-    def difference_table(self) -> str:
+    def _differences(self) -> list[list[str]]:
         """Each soup against the best single model and against the ensemble, with intervals; empty if there is none."""
         lines = [["soup", "against", "set", f"difference in {self.metric}", "95 % interval", "McNemar p"]]
         names = {"single": self._named("chosen"), "ensemble": self._named("ensemble")}
@@ -165,9 +171,9 @@ class Comparison:
                     p = "" if difference.p is None else f"{difference.p:.3f}"
                     value = signed(self.metric, difference.value)
                     lines.append([soup, names[other], part, value, f"[{low}, {high}]", p])
-        return align(lines) if len(lines) > 1 else ""
+        return lines if len(lines) > 1 else []
 
-    def cost_table(self) -> str:
+    def _costs(self) -> list[list[str]]:
         """Calibration on the test set, and what each model costs to run."""
         lines = [
             ["model", "ECE", "MCE", "Brier", "NLL", "temperature", "ECE then", "passes", "parameters", "ms/example"]
@@ -183,7 +189,7 @@ class Comparison:
             latency = "" if row.latency is None else f"{row.latency:.2f}"
             lines.append([_called(row), *numbers, str(row.passes), f"{row.parameters / 1e6:.1f} M", latency])
         keep = [at for at, _ in enumerate(lines[0]) if any(line[at] for line in lines[1:])]
-        return align([[line[at] for at in keep] for line in lines])
+        return [[line[at] for at in keep] for line in lines]
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain values."""
@@ -232,12 +238,14 @@ class Comparison:
         """Which pictures there is something to draw for."""
         return ("scores", *(["shifts"] if self._shifted() else []), *(["reliability"] if self.curves else []))
 
-    def save(self, folder: str | os.PathLike) -> Path:
+    def save(self, folder: str | os.PathLike, *, plots: bool = True) -> Path:
         """Write `comparison.md`, `comparison.json` and, where matplotlib is installed, the pictures.
 
         Args:
             folder (`str` or `os.PathLike`):
                 Made where it is missing.
+            plots (`bool`, *optional*, defaults to `True`):
+                Whether pictures are drawn.
 
         Returns:
             `Path`: the folder.
@@ -253,7 +261,7 @@ class Comparison:
             (folder / "comparison.md").write_text(self.table() + "\n", encoding="utf-8")
             (folder / "comparison.json").write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
             try:
-                for kind in self.pictures():
+                for kind in self.pictures() if plots else ():
                     self.plot(kind).savefig(folder / PICTURES[kind])
             except MissingExtraError as error:
                 warnings.warn(f"no picture was drawn: {error}", stacklevel=2)
@@ -307,7 +315,8 @@ class Comparison:
         ]
         return f"On {part}, against the best on validation: {'; '.join(found)}" if found else f"Test against {part}"
 
-    def _mixture(self) -> str:
+    @property
+    def mixture(self) -> str:
         """The weights of the learned mixture, where there is one."""
         mixed = next((row for row in self.rows if row.weights), None)
         shares = ", ".join(f"{weight:.2f} {name}" for name, weight in mixed.weights.items()) if mixed else ""

@@ -2,22 +2,40 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from ..checkpoints.checkpoint import MEMORY
-from ..checkpoints.hub import split_source
-from ..errors import DataError
-from ..evaluation.comparison import SHIFTS, VALIDATION, Comparison
+from ..checkpoints.check import label_names
+from ..checkpoints.checkpoint import CARD, MEMORY, PRIVATE
+from ..checkpoints.hub import fetch, resolve, split_source
+from ..errors import DataError, IngredientError
+from ..evaluation.comparison import SHARES, SHIFTS, TEST, VALIDATION, Comparison, Difference, Row
 from ..lookup import load_module
 from ..recipes import dump_recipe
 from ..selection import Selection
+from ..tables import align
 from ..tasks import task_of
-from ..types import Recipe
+from ..types import Ingredient, Recipe
+from .facts import Facts
 
 
+if TYPE_CHECKING:
+    from huggingface_hub import ModelCardData
+
+TAGS = ("merge", "model-soup", "hf_soup")
 NO_PIPELINE = ("text2text-generation",)  # which the Hub knows, and transformers 5 does not run
+HERE = "FOLDER_OR_HUB_ID"  # what code in a card says for a soup that is not on the Hub
+SHOWN = 12  # labels
+USE = """
+from transformers import {auto_class}
+
+model = {auto_class}.from_pretrained("{{model}}")
+"""
 
 
 def render_card(
@@ -26,6 +44,9 @@ def render_card(
     comparison: Comparison | None = None,
     *,
     pictures: Mapping[str, str] | None = None,
+    facts: Facts | None = None,
+    repo_id: str | None = None,
+    tags: Sequence[str] = (),
 ) -> str:
     """The README.md of a soup.
 
@@ -38,39 +59,128 @@ def render_card(
             Its scores; without them the card says that it was not evaluated.
         pictures (`Mapping[str, str]`, *optional*):
             What is drawn -> the file beside the card that shows it.
+        facts ([`Facts`], *optional*):
+            What the cards of its ingredients say.
+        repo_id (`str`, *optional*):
+            Where on the Hub it will be.
+        tags (`Sequence[str]`, *optional*):
+            More tags for its metadata.
 
     Returns:
         `str`: metadata and Markdown.
     """
     from huggingface_hub import ModelCard
 
-    architecture = (config.get("architectures") or ["a model"])[0]
-    pipeline = _pipeline(config)
+    facts = facts or Facts()
+    row = _own_row(recipe, comparison)
+    text = dump_recipe(replace(recipe, selection={**recipe.selection, "trials": []} if recipe.selection else {}))
     return str(
         ModelCard.from_template(
-            card_data=_metadata(recipe, config, comparison),
+            card_data=_metadata(recipe, config, comparison, row, facts, repo_id, tags),
             template_str=_template(),
             recipe=recipe,
-            recipe_yaml=dump_recipe(recipe),
-            architecture=architecture,
+            recipe_yaml=text,
+            fence=_fence(text),
+            architecture=(config.get("architectures") or ["a model"])[0],
+            labels=label_names(config),
+            shown=SHOWN,
             comparison=comparison,
+            row=row,
+            test=row and row.scores.get(TEST, {}).get(comparison.metric),
+            difference=comparison.differences.get(row.name, {}).get(TEST, {}).get("single") if row else None,
+            lines=comparison.summary.split("\n") if comparison else [],
             pictures=pictures or {},
             selection=Selection.of(recipe),
-            pipeline=pipeline if pipeline not in NO_PIPELINE else None,
-            auto_class=_auto_class(config),
+            use=_use(config).format(model=repo_id or HERE).strip(),
+            repo_id=repo_id,
+            here=HERE,
+            facts=facts,
+            tuned=[item for item in recipe.ingredients if item.name != recipe.base_inside],
+            local=[item.name for item in recipe.ingredients if not item.revision and item.source not in OUT_OF_REACH],
             in_memory=[item.name for item in recipe.ingredients if item.source == MEMORY],
+            hidden=[item.name for item in recipe.ingredients if item.source == PRIVATE],
+            link=_link,
+            share=lambda score: _score(comparison.metric, score),
+            points=_half_width,
+            table=partial(align, escape=escape),
             md=escape,
         )
     )
 
 
+OUT_OF_REACH = (MEMORY, PRIVATE)  # sources that nobody can fetch
+
+
+def load_card(soup: str | os.PathLike) -> str:
+    """The card of a saved or published soup.
+
+    Args:
+        soup (`str` or `os.PathLike`):
+            Its folder, or its Hub id (`user/soup`, `user/soup@v1`).
+
+    Raises:
+        [`IngredientError`]: if it is not there, or has no card.
+    """
+    folder, (repo_id, _, revision) = Path(soup), os.fspath(soup).partition("@")
+    if not folder.is_dir() and split_source(repo_id):
+        folder = fetch(repo_id, resolve(repo_id, revision or None), [CARD])
+    try:
+        return (folder / CARD).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise IngredientError(f"{soup} has no model card ({CARD}) that can be read.") from None
+
+
 def escape(text: object) -> str:
     """Text from elsewhere (names, labels) as plain text in Markdown: no link, no HTML, no table cell of its own."""
     escaped = re.sub(r"([\\`*_{}\[\]<>#|~])", r"\\\1", " ".join(str(text).split()))
-    return escaped.replace("://", ":\\//")
+    return re.sub(r"\bwww\.", r"www\\.", escaped.replace("://", ":\\//"), flags=re.IGNORECASE)
 
 
-def _metadata(recipe: Recipe, config: Mapping[str, Any], comparison: Comparison | None) -> Any:
+def evaluation_results(comparison: Comparison | None, recipe: Recipe, benchmark: str) -> str:
+    """The file in `.eval_results/` that puts the score on the test set onto a benchmark's leaderboard.
+
+    Args:
+        comparison ([`Comparison`], *optional*), recipe ([`Recipe`]):
+            Of the soup.
+        benchmark (`str`):
+            The benchmark's data set and the task in it, such as `"nyu-mll/glue:sst2"`.
+
+    Raises:
+        [`DataError`]: if nothing was scored on a test set, or the benchmark is written otherwise.
+    """
+    import yaml
+    from huggingface_hub import EvalResultEntry
+    from huggingface_hub import eval_result_entries_to_yaml as as_data
+
+    row = _own_row(recipe, comparison)
+    score = row and row.scores.get(TEST, {}).get(comparison.metric)
+    if score is None:
+        raise DataError(f"there is no test score for the benchmark {benchmark!r}: set soup.comparison before.")
+    dataset_id, colon, task_id = benchmark.partition(":")
+    if not colon or not task_id or split_source(dataset_id) is None:
+        raise DataError(f"the benchmark {benchmark!r} is no DATASET:TASK, such as nyu-mll/glue:sst2.")
+    note = f"{comparison.metric} on {comparison.sizes[TEST]} examples"
+    entry = EvalResultEntry(dataset_id, task_id, round(score.value, 6), notes=note)
+    return yaml.safe_dump(as_data([entry]), sort_keys=False)
+
+
+def _own_row(recipe: Recipe, comparison: Comparison | None) -> Row | None:
+    """The line of a comparison that is about this soup."""
+    rows = [row for row in comparison.rows if row.kind in ("soup", "uniform")] if comparison else []
+    called = [row for row in rows if row.name == recipe.title]
+    soups = [row for row in rows if row.kind == "soup"]
+    return next(iter(called or (soups if len(soups) == 1 else [])), None)
+
+
+def _metadata(
+    recipe: Recipe,
+    config: Mapping[str, Any],
+    comparison: Comparison | None,
+    row: Row | None,
+    facts: Facts,
+    repo_id: str | None,
+    tags: Sequence[str],
+) -> ModelCardData:
     from huggingface_hub import EvalResult, ModelCardData
 
     pipeline = _pipeline(config)
@@ -78,43 +188,85 @@ def _metadata(recipe: Recipe, config: Mapping[str, Any], comparison: Comparison 
     results = [
         EvalResult(
             task_type=pipeline or "other",
-            dataset_type=name,
+            dataset_type=comparison.sources.get(name, name),
             dataset_name=name,
             dataset_split=name,
             metric_type=metric,
-            metric_value=round(row.scores[name][metric].value, 6),
+            metric_value=round(score.value, 6),
         )
-        for row in (comparison.rows if comparison else ())
-        if row.kind == "soup"
-        for name in comparison.sizes
+        for name in (comparison.sizes if row else ())
         if name not in (VALIDATION, SHIFTS)
-        for metric in row.scores.get(name, {})
+        for metric, score in row.scores.get(name, {}).items()
     ]
-    relation = {"base_model_relation": "merge"} if hub_ids else {}
     return ModelCardData(
+        **facts.license,
+        language=list(facts.language) or None,
         library_name="transformers",
         pipeline_tag=pipeline,
-        tags=["merge", "model-soup", "hf_soup"],
+        tags=list(dict.fromkeys([*TAGS, *tags])),
         base_model=hub_ids or None,
-        metrics=list(comparison.metrics) if comparison else None,
-        model_name="soup" if results else None,
+        **({"base_model_relation": "merge"} if hub_ids else {}),
+        datasets=list(facts.datasets) or None,
+        metrics=list(comparison.metrics) if row else None,
+        model_name=(repo_id or "soup").rpartition("/")[2] if results else None,
         eval_results=results or None,
-        **relation,
     )
 
 
-def _auto_class(config: Mapping[str, Any]) -> str:
+def _use(config: Mapping[str, Any]) -> str:
+    """The code that runs such a model."""
     try:
-        return load_module("task", task_of(config)).AUTO_CLASS
+        return load_module("task", task_of(config)).USE
     except DataError:
-        return "AutoModel"
+        import transformers
+
+        name = (config.get("architectures") or ["AutoModel"])[0]
+        return USE.format(auto_class=name if hasattr(transformers, name) else "AutoModel")
 
 
 def _pipeline(config: Mapping[str, Any]) -> str | None:
+    """What the Hub calls what such a model does."""
     try:
         return load_module("task", task_of(config)).PIPELINE
     except DataError:
-        return None
+        from transformers.modelcard import TASK_MAPPING
+
+        name = (config.get("architectures") or [""])[0]
+        return next((task for task, models in TASK_MAPPING.items() if name in models.values()), None)
+
+
+def _link(item: Ingredient) -> str:
+    """An ingredient as a table shows it; one of the Hub with a link to the commit."""
+    if not item.revision:
+        return escape(item.name)
+    from huggingface_hub import constants
+
+    repo_id, subfolder = split_source(item.source)  # only letters, digits, dots, dashes and underscores
+    place = f"{constants.ENDPOINT}/{repo_id}/tree/{item.revision}/{subfolder}".rstrip("/")
+    return f"[{escape(item.source)}]({place})"
+
+
+def _score(metric: str, score: Any) -> str:
+    """A score with its interval, in percent where the metric is a share."""
+    shares = metric in SHARES
+    value, *ends = (
+        None if end is None else f"{end * 100:.1f}" if shares else f"{end:.4f}"
+        for end in (score.value, score.low, score.high)
+    )
+    unit = " %" if shares else ""
+    return f"{value}{unit}" + (f" [{', '.join(ends)}]" if None not in ends else "")
+
+
+def _half_width(metric: str, found: Difference) -> str:
+    """How large a difference has to be to be seen."""
+    half = (found.high - found.low) / 2
+    return f"{100 * half:.1f} points" if metric in SHARES else f"{half:.4f}"
+
+
+def _fence(text: str) -> str:
+    """A fence that nothing in a block of code can close."""
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    return "`" * max(3, longest + 1)
 
 
 def _template() -> str:

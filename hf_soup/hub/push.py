@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from ..errors import OutputError
-from ..version import __version__
+from ..checkpoints.checkpoint import COMPANIONS
+from ..checkpoints.hub_errors import BUSY, RACE, client, patiently, refusals
+from ..recipes import RECIPE_FILE
 
 
 if TYPE_CHECKING:
@@ -16,8 +17,42 @@ if TYPE_CHECKING:
 # Files of which a soup may have others, or fewer, than the soup before it.
 OURS = (
     r"(model(-\d{5}-of-\d{5})?|soup_batchnorm)\.safetensors|model\.safetensors\.index\.json|comparison\.(md|json)|"
-    r"(comparison|shifts|reliability)\.png"
+    r"(comparison|shifts|reliability|selection)\.png"
 )
+
+
+class Target(NamedTuple):
+    """A repository that is there and may be written to.
+
+    Args:
+        repo_id (`str`):
+            With its owner.
+        private (`bool`):
+            Whether only some may see it.
+    """
+
+    repo_id: str
+    private: bool
+
+
+def open_target(
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    token: str | bool | None = None,
+    revision: str | None = None,
+) -> Target:
+    """Make a repository, and its branch, where they are missing.
+
+    Raises:
+        [`OutputError`]: if the Hub refuses.
+    """
+    api = client(token)
+    with refusals(repo_id):
+        repo_id = patiently(lambda: api.create_repo(repo_id, private=private, exist_ok=True)).repo_id
+        if revision is not None and not revision.startswith("refs/"):
+            patiently(lambda: api.create_branch(repo_id, branch=revision, exist_ok=True))
+        return Target(repo_id, bool(patiently(lambda: api.model_info(repo_id)).private))
 
 
 def push_folder(
@@ -25,7 +60,6 @@ def push_folder(
     repo_id: str,
     *,
     commit_message: str,
-    private: bool | None = None,
     token: str | bool | None = None,
     revision: str | None = None,
     create_pr: bool = False,
@@ -33,30 +67,35 @@ def push_folder(
 ) -> CommitInfo:
     """Commit every file of a folder at once, and delete what an earlier soup left there under other names.
 
-    The repository is made where it is missing.
+    Files that the Hub has already, from an attempt that was cut short or from the soup before, are not sent again.
+    Where somebody else commits in the meantime it is done again on top of that.
 
     Raises:
         [`OutputError`]: if the Hub refuses; the files there are as they were.
     """
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, errors
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-    api = HfApi(token=token, library_name="hf_soup", library_version=__version__)
+    api = client(token)
     files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    try:
-        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-        there = api.list_repo_files(repo_id, revision=None if create_pr else revision)
-        old = [name for name in there if name not in files and re.fullmatch(OURS, name)]
+
+    def commit() -> CommitInfo:
+        head = api.model_info(repo_id, revision=None if create_pr else revision)
+        there = [sibling.rfilename for sibling in head.siblings]
+        ours = OURS if RECIPE_FILE not in there else f"{OURS}|{'|'.join(map(re.escape, COMPANIONS))}"
+        gone = [name for name in there if name not in files and re.fullmatch(ours, name)]
         return api.create_commit(
             repo_id,
             [
                 *(CommitOperationAdd(name, path) for name, path in files.items()),
-                *(CommitOperationDelete(name) for name in old),
+                *(CommitOperationDelete(name) for name in gone),
             ],
             commit_message=commit_message,
             commit_description=commit_description,
-            revision=revision,
+            revision=None if create_pr else revision,
             create_pr=create_pr,
+            parent_commit=head.sha,
         )
-    except (errors.HTTPError, errors.HFValidationError, OSError, ValueError) as error:
-        why = "Are you logged in (`hf auth login`) and allowed to?"
-        raise OutputError(f"the Hub did not take {repo_id}: {error}. {why}") from error
+
+    with refusals(repo_id):
+        # a pull request may be there although its answer was lost; a commit that is there is not made twice
+        return patiently(commit, again=(*BUSY, *RACE), if_lost=not create_pr)

@@ -3,7 +3,8 @@
 A new task is one new file with
 - `AUTO_CLASS` (its class in transformers), `PIPELINE` (what the Hub calls it), `METRIC` (the default), `KIND` (of its
   output, as `hf_soup.outputs` lists them), `BATCH_SIZE` (examples at a time, by default), `EXAMPLE` (columns of a few
-  rows, on which the contract is tested) and `EXAMPLE_MODEL` (the `model_type` of the tiny model for that);
+  rows, on which the contract is tested), `EXAMPLE_MODEL` (the `model_type` of the tiny model for that) and `USE` (what
+  the card of a soup says on how to run it, with `{model}` for its folder or Hub id);
 - `fits(config)`: whether a model with this configuration does the task;
 - `load_processing_class(source, revision)`: the tokenizer or image processor that belongs to a checkpoint;
 - `label_column(dataset, given)`: the column with what is right, or `None` where the inputs say it themselves;

@@ -28,6 +28,12 @@ KIND = "classes"
 BATCH_SIZE = 64
 EXAMPLE = {"image": ["#ff0000", "#00ff00", "#0000ff", "#ffff00"], "label": [0, 1, 2, 0]}  # images of one colour
 EXAMPLE_MODEL = "vit"
+USE = """
+from transformers import pipeline
+
+classify = pipeline("image-classification", model="{model}")
+print(classify("picture.png"))
+"""
 
 
 def fits(config: PretrainedConfig) -> bool:

@@ -40,6 +40,12 @@ KIND = "labels"
 BATCH_SIZE = 64
 EXAMPLE = {"text": ["good film", "the bad plot", "and warm", "a cast"], "labels": [[0], [1, 2], [0, 2], []]}
 EXAMPLE_MODEL = "bert"
+USE = """
+from transformers import pipeline
+
+classify = pipeline("text-classification", model="{model}", top_k=None)
+print(classify("A sentence to label."))  # a probability for each label
+"""
 
 
 def fits(config: PretrainedConfig) -> bool:

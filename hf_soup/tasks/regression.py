@@ -39,6 +39,12 @@ KIND = "values"
 BATCH_SIZE = 64
 EXAMPLE = {"a": ["good film", "bad", "warm plot"], "b": ["great film", "the cast", "a"], "label": [4.5, 0.0, 2.25]}
 EXAMPLE_MODEL = "bert"
+USE = """
+from transformers import pipeline
+
+score = pipeline("text-classification", model="{model}", function_to_apply="none")
+print(score("A sentence to score."))
+"""
 
 
 def fits(config: PretrainedConfig) -> bool:

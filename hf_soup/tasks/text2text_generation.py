@@ -41,6 +41,14 @@ KIND = "tokens"
 BATCH_SIZE = 8  # logits of a whole vocabulary for each token
 EXAMPLE = {"text": ["good film", "the bad plot was very dull", "warm"], "target": ["good", "bad and dull", "fine"]}
 EXAMPLE_MODEL = "bart"
+USE = """
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+model = AutoModelForSeq2SeqLM.from_pretrained("{model}")
+tokenizer = AutoTokenizer.from_pretrained("{model}")
+inputs = tokenizer("A text to rewrite.", return_tensors="pt")
+print(tokenizer.batch_decode(model.generate(**inputs, max_new_tokens=40), skip_special_tokens=True))
+"""
 
 
 def fits(config: PretrainedConfig) -> bool:

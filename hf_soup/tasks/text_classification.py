@@ -39,6 +39,12 @@ KIND = "classes"
 BATCH_SIZE = 64
 EXAMPLE = {"text": ["good film", "the bad plot", "a very lovely cast", "dull", "and weak"], "label": [1, 0, 1, 0, 0]}
 EXAMPLE_MODEL = "bert"
+USE = """
+from transformers import pipeline
+
+classify = pipeline("text-classification", model="{model}")
+print(classify("A sentence to classify."))
+"""
 
 
 def fits(config: PretrainedConfig) -> bool:

@@ -30,6 +30,12 @@ KIND = "tokens"
 BATCH_SIZE = 8  # logits of a whole vocabulary for each token
 EXAMPLE = {"text": ["good film", "the bad plot was very dull", "a very lovely cast"]}
 EXAMPLE_MODEL = "gpt2"
+USE = """
+from transformers import pipeline
+
+generate = pipeline("text-generation", model="{model}")
+print(generate("The beginning of a text", max_new_tokens=40))
+"""
 
 
 def fits(config: PretrainedConfig) -> bool:

@@ -43,6 +43,12 @@ KIND = "classes"
 BATCH_SIZE = 64
 EXAMPLE = {"tokens": [["good", "film"], ["the", "bad", "plot"], ["cast"]], "tags": [[0, 1], [2, 0, 1], [1]]}
 EXAMPLE_MODEL = "bert"
+USE = """
+from transformers import pipeline
+
+find = pipeline("token-classification", model="{model}", aggregation_strategy="simple")
+print(find("A sentence to find names in."))
+"""
 
 
 def fits(config: PretrainedConfig) -> bool:

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..checkpoints import hub
+from ..checkpoints.checkpoint import CARD, read_card
 from ..data import LABEL_COLUMNS, hash_rows, is_list, is_text
-from ..errors import OutputError, RecipeError, TrainingError, did_you_mean
+from ..errors import IngredientError, OutputError, RecipeError, TrainingError, did_you_mean
 from ..lookup import load_module
 from ..metrics import Metric, load_metrics
 from ..tables import align, cell
@@ -107,11 +108,14 @@ def plan_sweep(
     training_args: Mapping[str, Any] | None = None,
     label_column: str | None = None,
     text_columns: Sequence[str] | None = None,
+    path: str | None = None,
     workers: int = 1,
 ) -> SweepPlan:
     """Check everything that [`hf_soup.sweep`] is given, on loaded data sets; its arguments are described there.
 
     Args:
+        path (`str`, *optional*):
+            The Hub id of the data, for the cards of the runs.
         workers (`int`, *optional*, defaults to 1):
             How many runs are trained at once, for the disk that they need.
 
@@ -165,9 +169,10 @@ def plan_sweep(
     commit = manifest["base_commit"] if manifest else revision
     manifest, runs = _manifest(folder, fixed, settings, manifest)
     about = {
-        "base_model": str(base_model),
+        "base_model": str(base_model) if commit else Path(base_model).name,  # a path is nobody's business
         "base_commit": commit,
         "data": {
+            "path": path if hub.is_hub_id(path) else None,
             "train": {"fingerprint": fixed["train"], "rows": len(train)},
             "validation": validation and {"fingerprint": fixed["validation"], "rows": len(validation)},
         },
@@ -183,6 +188,7 @@ def plan_sweep(
         keep=keep,
         own_heads=head == "independent",
         about=about,
+        base_card=_card(source, commit),
     )
     done = frozenset(name for name in runs if _is_done(folder / name))
     steps, evaluations = _lengths(bench, runs, chosen)
@@ -266,6 +272,15 @@ def _pinned(base_model: str | os.PathLike, manifest: Mapping[str, Any] | None) -
     if os.path.isabs(source) or hub.split_source(source) is None:
         raise TrainingError(f"{source} does not exist, and it is no Hub id (owner/name, owner/name@revision) either.")
     return source, hub.resolve(source, revision or None)
+
+
+def _card(source: str, commit: str | None) -> dict[str, Any]:
+    """What the card of the base model says; nothing where it has none, or cannot be asked."""
+    try:
+        folder = hub.fetch(source, commit, [CARD]) if commit else Path(source)
+    except IngredientError:
+        return {}
+    return read_card(folder)
 
 
 def _config(folder: Path) -> PretrainedConfig:

@@ -10,10 +10,11 @@ from ..checkpoints import hub
 from ..checkpoints.hub_errors import our_errors
 from ..checkpoints.reader import read_json
 from ..checkpoints.writer import staged_folder, write_json
-from ..errors import OutputError
-from ..hub.push import push_folder
+from ..errors import IngredientError, OutputError
+from ..hub.origins import PUSHED_FILE
+from ..hub.push import open_target, push_folder
 from .processes import is_main, wait
-from .records import PUSHED_FILE, RUN_FILE
+from .records import RUN_FILE
 
 
 @dataclass(frozen=True)
@@ -49,24 +50,33 @@ class Publisher:
             `tuple[str, str]`: repository and commit, which `pushed.json` holds as well.
 
         Raises:
-            [`OutputError`]: if the Hub refuses.
+            [`OutputError`]: if the Hub refuses, or the repository has other weights already.
         """
-        if is_main() and not (folder / PUSHED_FILE).is_file():
-            repo_id = f"{self.prefix}-{folder.name}"
-            done = push_folder(folder, repo_id, commit_message=f"Run {folder.name}", private=self.private)
-            write_json(folder / PUSHED_FILE, {"repo_id": repo_id, "revision": done.oid})
-        wait()
+        try:
+            if is_main() and not (folder / PUSHED_FILE).is_file():
+                repo_id = open_target(f"{self.prefix}-{folder.name}", private=self.private).repo_id
+                _refuse_others(repo_id, folder)
+                done = push_folder(folder, repo_id, commit_message=f"Run {folder.name}")
+                write_json(folder / PUSHED_FILE, {"repo_id": repo_id, "revision": done.oid})
+        finally:
+            wait()
         found = read_json(folder / PUSHED_FILE)
         return found["repo_id"], found["revision"]
 
     def collect(self, folder: Path) -> None:
-        """Bring a run here that a worker elsewhere has put on the Hub."""
-        if is_main() and not (folder / RUN_FILE).is_file():
-            repo_id = f"{self.prefix}-{folder.name}"
-            revision = hub.resolve(repo_id, None)
-            _fetch(repo_id, revision, folder)
-            write_json(folder / PUSHED_FILE, {"repo_id": repo_id, "revision": revision})
-        wait()
+        """Bring a run here that a worker elsewhere has put on the Hub.
+
+        Raises:
+            [`IngredientError`]: if it is not there.
+        """
+        try:
+            if is_main() and not (folder / RUN_FILE).is_file():
+                repo_id = f"{self.prefix}-{folder.name}"
+                revision = hub.resolve(repo_id, None)
+                _fetch(repo_id, revision, folder)
+                write_json(folder / PUSHED_FILE, {"repo_id": repo_id, "revision": revision})
+        finally:
+            wait()
 
 
 def publisher_for(push_runs: bool | str, folder: Path, *, private: bool | None = None) -> Publisher | None:
@@ -86,6 +96,22 @@ def publisher_for(push_runs: bool | str, folder: Path, *, private: bool | None =
     except (errors.HTTPError, errors.LocalTokenNotFoundError, OSError) as error:
         raise OutputError(f"push_runs needs a login (`hf auth login`): {error}") from None
     return Publisher(f"{user}/{push_runs if isinstance(push_runs, str) else folder.name}", private)
+
+
+def _refuse_others(repo_id: str, folder: Path) -> None:
+    """A repository of that name may be of another sweep, or no run at all."""
+    try:
+        files = hub.pin(repo_id, None).files
+    except IngredientError:
+        return  # no weights there yet
+    if any(
+        not (folder / name).is_file() or hub.digest_of(folder / name, digest) != digest
+        for name, digest in files.items()
+    ):
+        raise OutputError(
+            f"{repo_id} has other weights than {folder}, so it is not overwritten. Give push_runs another prefix, or "
+            "delete the repository."
+        )
 
 
 def _fetch(repo_id: str, revision: str, folder: Path) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..checkpoints.reader import read_json
 from ..checkpoints.writer import write_json
 from ..errors import SoupError, TrainingError
+from ..hub.origins import PUSHED_FILE
 from ..types import Ingredient, Score
 from .processes import is_main
 from .resume import checkpoints_in
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 RUN_FILE = "run.json"  # written last: a folder without it is no whole run
 FAILED_FILE = "failed.json"
-PUSHED_FILE = "pushed.json"
 START = "start"
 
 
@@ -111,6 +111,8 @@ class Bench:
             Whether each run draws a head of its own.
         about (`Mapping`):
             For `run.json`: base model and data.
+        base_card (`Mapping`):
+            What the card of the base model says: licence, languages.
         bars (`bool`, *optional*, defaults to `True`):
             Whether Trainer's bar is shown.
     """
@@ -125,6 +127,7 @@ class Bench:
     keep: str
     own_heads: bool
     about: Mapping[str, Any]
+    base_card: Mapping[str, Any]
     bars: bool = True
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..checkpoints.memory import quiet_transformers
 from ..checkpoints.writer import write_json
 from ..errors import OutputError, TrainingError
+from ..hub.run_card import render_run_card, write_card
 from ..lookup import load_module
 from ..metrics import load_metrics
 from ..version import versions
@@ -112,25 +113,24 @@ def _train(bench: Bench, folder: Path, params: Mapping[str, Any]) -> None:
             state.best_model_checkpoint = f"checkpoint-{state.best_global_step}"
         state.save_to_json(str(folder / STATE))
         way = _way(bench, folder, history, kept)
-        write_json(
-            folder / RUN_FILE,
-            {
-                "run": folder.name,
-                "params": dict(params),
-                "seed": seed,
-                "training_args": dict(bench.training_args),
-                **_scored(bench, metrics),
-                "train_loss": logged[-1] if logged else math.nan,
-                "step": kept,
-                "steps": state.global_step,
-                "epochs": state.epoch,
-                "resumed_from": step_of(resume) if resume else None,
-                "seconds": round(time.perf_counter() - started, 2),
-                "checkpoints": way,
-                **bench.about,
-                "versions": versions(),
-            },
-        )
+        record = {
+            "run": folder.name,
+            "params": dict(params),
+            "seed": seed,
+            "training_args": dict(bench.training_args),
+            **_scored(bench, metrics),
+            "train_loss": logged[-1] if logged else math.nan,
+            "step": kept,
+            "steps": state.global_step,
+            "epochs": state.epoch,
+            "resumed_from": step_of(resume) if resume else None,
+            "seconds": round(time.perf_counter() - started, 2),
+            "checkpoints": way,
+            **bench.about,
+            "versions": versions(),
+        }
+        write_card(folder, render_run_card(record, history, sweep=bench.folder.name, task=task, base=bench.base_card))
+        write_json(folder / RUN_FILE, record)
         tidy(folder, keep=way)
     wait()
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..checkpoints.memory import quiet_transformers
 from ..checkpoints.writer import staged_folder
 from ..errors import RecipeError, TrainingError, did_you_mean
+from ..hub.run_card import render_start_card, write_card
 from ..lookup import load_module
 from .head import has_plain_head, is_head, with_new_head
 from .processes import is_main, wait
@@ -125,6 +126,9 @@ def make_start(origin: Origin, bench: Bench, *, init_seed: int, probe_args: Mapp
             with staged_folder(target) as stage:
                 model.save_pretrained(stage)
                 bench.processing_class.save_pretrained(stage)
+                base = bench.about["base_model"].partition("@")[0] if origin.revision else None
+                card = render_start_card(sweep=bench.folder.name, base_model=base, base=bench.base_card)
+                write_card(stage, card)
     wait()
 
 

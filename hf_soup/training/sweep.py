@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from ..checkpoints.reader import read_json
 from ..checkpoints.writer import write_json
-from ..errors import OutputError, TrainingError
+from ..errors import IngredientError, OutputError, TrainingError
 from ..evaluation.running import is_launched
 from ..parallel import gpus, run_all
 from ..sweep_plot import Line, Setting, plot_sweep
@@ -252,7 +252,7 @@ def _train_all(
                 bar.write(f"{outcome.name} failed: {outcome.reason}", file=sys.stderr) if not bar.disable else None
             else:
                 if publisher is not None:
-                    publisher.collect(plan.bench.folder / todo[index])
+                    _collect(publisher, plan.bench.folder / todo[index])
                 best = _best_of([*filter(None, [best]), *outcome])
             bar.update()
             _show_best(bar, best)
@@ -286,6 +286,13 @@ def _finish(folder: Path, publisher: Publisher | None) -> None:
         tidy(folder, keep=found[-1].state["checkpoints"])
     if found and publisher is not None:
         publisher.publish(folder)
+
+
+def _collect(publisher: Publisher, folder: Path) -> None:
+    try:
+        publisher.collect(folder)
+    except IngredientError as error:  # its push failed: the run is whole where it was trained, and nowhere else
+        warnings.warn(f"{folder.name} was trained elsewhere and is not on the Hub: {error}", stacklevel=2)
 
 
 def _loaded(folder: Path, names: list[str]) -> Sweep:

@@ -1,0 +1,97 @@
+"""Soups that are published: `verify`, `card`, `tree`; and `install-extension`, for `hf soup ...`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from ..errors import OutputError
+from ..version import __version__
+from .options import allow_pickle_option, output_options, show
+
+
+# Where the `hf` command looks for extensions.
+EXTENSION = Path("~/.local/share/hf/extensions/hf-soup/manifest.json")
+
+
+@click.command("verify")
+@click.argument("soup")
+@click.option("--device", default="cpu", show_default=True, help="Where to average: cpu, cuda ...")
+@allow_pickle_option
+@output_options
+def verify_command(soup: str, form: str, **options: object) -> None:
+    """Cook SOUP (a Hub id or folder) again from its ingredients and compare every tensor. Exit code 1 if any differs.
+
+    \b
+    hf-soup verify user/soup
+    hf-soup verify user/soup@v1.0
+    """
+    import hf_soup
+
+    found = hf_soup.verify(soup, **options)
+    show(
+        form, "verified" if found.ok else "not verified", {"ok": found.ok, **dataclasses.asdict(found)}, found.table()
+    )
+    if not found.ok:
+        sys.exit(1)
+
+
+@click.command("card")
+@click.argument("soup")
+def card_command(soup: str) -> None:
+    """Show the model card of SOUP (a folder or Hub id), as Markdown."""
+    from hf_soup.hub.card import load_card
+
+    click.echo(load_card(soup))
+
+
+@click.command("tree")
+@click.argument("soup")
+@output_options
+def tree_command(soup: str, form: str) -> None:
+    """Show what SOUP (a folder or Hub id) was made from: ingredients, base models, and soups within soups."""
+    import hf_soup
+
+    found = hf_soup.tree(soup)
+    show(form, "\n".join(child.name for child in found.children), found.to_dict(), found.table())
+
+
+@click.command("install-extension")
+@click.option("--remove", is_flag=True, help="Take it away again.")
+def install_extension_command(remove: bool) -> None:
+    """Make `hf soup ...` the same as `hf-soup ...`, by telling the `hf` command of it."""
+    manifest = EXTENSION.expanduser()
+    if remove:
+        there = manifest.is_file()
+        manifest.unlink(missing_ok=True)
+        if there and not any(manifest.parent.iterdir()):
+            manifest.parent.rmdir()
+        click.echo("Removed: `hf soup` is gone." if there else "There was nothing to remove.")
+        return
+    place = os.path.dirname(sys.executable)
+    executable = shutil.which("hf-soup", path=place)
+    if executable is None:
+        raise OutputError(f"there is no command hf-soup in {place} that `hf` could run: install the package.")
+    entry = {
+        "owner": "hf-soup",
+        "repo": "hf-soup",
+        "repo_id": "hf-soup/hf-soup",
+        "short_name": "soup",
+        "executable_path": executable,
+        "type": "python",
+        "installed_at": datetime.now(UTC).isoformat(),
+        "description": f"Model soups: average fine-tuned models (hf-soup {__version__})",
+        "commit_sha": None,
+    }
+    manifest.parent.mkdir(parents=True, exist_ok=True)
+    staged = manifest.with_suffix(".tmp")
+    staged.write_text(json.dumps(entry, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    staged.replace(manifest)
+    click.echo(f"`hf soup` now runs {executable}. `hf-soup install-extension --remove` takes it away.")

@@ -1,0 +1,78 @@
+"""What lies beside the weights of a soup: configuration, tokenizer, scores, pictures, and the card that shows them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..checkpoints.checkpoint import CARD, Checkpoint
+from ..errors import MissingExtraError
+from ..evaluation.comparison import PICTURES, Comparison
+from ..selection import Selection
+from ..types import Recipe
+from .card import render_card
+from .facts import gather_facts
+from .origins import Veil
+
+
+SELECTION = "selection"  # what the picture of the search is called
+
+
+def write_beside(
+    folder: Path,
+    recipe: Recipe,
+    config: Mapping[str, Any],
+    companions: Mapping[str, bytes],
+    comparison: Comparison | None,
+    checkpoints: Sequence[Checkpoint],
+    *,
+    veil: Veil | None = None,
+    plots: bool = True,
+    repo_id: str | None = None,
+    tags: Sequence[str] = (),
+) -> None:
+    """Write all files of a soup but its weights and its recipe.
+
+    Args:
+        folder (`Path`):
+            Where.
+        recipe ([`Recipe`]):
+            As it was poured.
+        config (`Mapping`):
+            Of the soup's model.
+        companions (`Mapping[str, bytes]`):
+            Tokenizer, processor and generation files.
+        comparison ([`Comparison`], *optional*):
+            Its scores.
+        checkpoints (`Sequence[Checkpoint]`):
+            The ingredients, whose cards are read.
+        veil ([`Veil`], *optional*):
+            Hides private ingredients; the recipe is behind it already.
+        plots (`bool`, *optional*, defaults to `True`):
+            Whether pictures are drawn, where matplotlib is installed.
+        repo_id (`str`, *optional*), tags (`Sequence[str]`, *optional*):
+            For the card.
+    """
+    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    for name, content in companions.items():
+        (folder / name).write_bytes(veil.file(name, content) if veil else content)
+    if comparison is not None:
+        comparison = veil.comparison(comparison) if veil else comparison
+        comparison.save(folder, plots=plots)
+    pictures = {kind: name for kind, name in PICTURES.items() if (folder / name).exists()}
+    selection = Selection.of(recipe)
+    if plots and selection and selection.trials:
+        with contextlib.suppress(MissingExtraError):
+            selection.plot().savefig(folder / f"{SELECTION}.png")
+            pictures[SELECTION] = f"{SELECTION}.png"
+    cards = {named.name: item.card for named, item in zip(recipe.ingredients, checkpoints, strict=True)}
+    facts = gather_facts(cards, hidden=veil is not None)
+    if facts.licenses:
+        found = "; ".join(f"{license} ({', '.join(names)})" for license, names in facts.licenses.items())
+        warnings.warn(f"the card sets no licence, since those of the ingredients are {found}.", stacklevel=4)
+    card = render_card(recipe, config, comparison, pictures=pictures, facts=facts, repo_id=repo_id, tags=tags)
+    (folder / CARD).write_text(card, encoding="utf-8")

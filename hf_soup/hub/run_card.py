@@ -1,0 +1,107 @@
+"""The model card of one run of a sweep: Trainer's own, and where the run belongs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ..checkpoints.checkpoint import CARD
+from .card import TAGS, escape
+from .facts import gather_facts
+
+
+SWEEP = """
+## A run of a sweep
+
+This is {run} of the sweep {sweep}: fine-tunes of one model that all started from the same weights, head included, so
+that their averages can be good. What it has of its own: {own}.
+
+```python
+import hf_soup
+
+soup = hf_soup.merge(["USER/RUN_0", "USER/RUN_1"])  # the repositories of this sweep that you want in a soup
+```
+"""
+
+
+def render_run_card(
+    state: Mapping[str, Any],
+    history: Sequence[Mapping[str, Any]],
+    *,
+    sweep: str,
+    task: ModuleType,
+    base: Mapping[str, Any],
+) -> str:
+    """The README.md of a run.
+
+    Args:
+        state (`Mapping[str, Any]`):
+            What its `run.json` holds.
+        history (`Sequence[Mapping[str, Any]]`):
+            What Trainer logged.
+        sweep (`str`):
+            Name of the sweep.
+        task (`ModuleType`):
+            Of `hf_soup.tasks`.
+        base (`Mapping[str, Any]`):
+            The metadata of the card of its base model.
+
+    Returns:
+        `str`: metadata and Markdown.
+    """
+    from transformers.modelcard import TrainingSummary, parse_log_history
+
+    _, lines, results = parse_log_history([dict(row) for row in history])
+    facts, data = gather_facts({"base": base}), state["data"].get("path")
+    summary = TrainingSummary(
+        model_name=f"{sweep}-{state['run']}",
+        language=list(facts.language) or None,
+        license=facts.license.get("license"),
+        tags=[*TAGS[1:], "generated_from_trainer"],
+        tasks=task.PIPELINE,
+        dataset=data,
+        dataset_tags=data,
+        eval_results=results,
+        eval_lines=lines,
+        hyperparameters={**state["training_args"], **state["params"]},
+    )
+    if state["base_commit"]:  # after the rest, or the Hub would be asked for its licence
+        summary.finetuned_from = state["base_model"].partition("@")[0]
+    own = ", ".join(f"{name} = {value}" for name, value in state["params"].items()) or "nothing"
+    return summary.to_model_card() + SWEEP.format(
+        run=escape(state["run"]), sweep=f"“{escape(sweep)}”", own=escape(own)
+    )
+
+
+def render_start_card(*, sweep: str, base_model: str | None, base: Mapping[str, Any]) -> str:
+    """The README.md of what all runs of a sweep start from.
+
+    Args:
+        sweep (`str`):
+            Name of the sweep.
+        base_model (`str`, *optional*):
+            The Hub id that it was made of.
+        base (`Mapping[str, Any]`):
+            The metadata of the card of its base model.
+    """
+    from huggingface_hub import ModelCardData
+
+    facts = gather_facts({"base": base})
+    data = ModelCardData(
+        **facts.license,
+        language=list(facts.language) or None,
+        library_name="transformers",
+        tags=list(TAGS[1:]),
+        base_model=base_model,
+    )
+    return (
+        f"---\n{data.to_yaml()}\n---\n\n# The start of the sweep “{escape(sweep)}”\n\nThe weights that all runs of "
+        "the sweep were fine-tuned from, head included. It is of use to whoever averages these runs.\n"
+    )
+
+
+def write_card(folder: Path, text: str) -> None:
+    """Put a card into a folder."""
+    (folder / CARD).write_text(text, encoding="utf-8")
