@@ -126,7 +126,11 @@ def fetch(source: str, revision: str, files: list[str]) -> Path:
     options = {"library_name": "hf_soup", "library_version": __version__, "tqdm_class": _Silent}
     options |= {"revision": revision, "allow_patterns": [_inside(subfolder, name) for name in files]}
     with our_errors(source, revision):
-        return Path(patiently(lambda: snapshot_download(repo_id, **options))) / subfolder
+        folder = Path(patiently(lambda: snapshot_download(repo_id, **options))) / subfolder
+    links = [path for path in (folder / name for name in files) if path.is_symlink()]
+    blobs = {path: path.resolve().name for path in links}  # which the cache calls by their digests
+    _refuse_damaged({path: f"sha{1 if len(blob) == 40 else 256}:{blob}" for path, blob in blobs.items()}, source)
+    return folder
 
 
 def fetch_weights(wanted: Sequence[tuple[str, str, Mapping[str, str]]]) -> None:
@@ -165,11 +169,18 @@ def _download(repo_id: str, commit: str, name: str, digest: str, part: type) -> 
     options = {"library_name": "hf_soup", "library_version": __version__, "tqdm_class": part}
     with our_errors(repo_id, commit):
         path = Path(patiently(lambda: hf_hub_download(repo_id, name, revision=commit, **options)))
-    if digest_of(path, digest) != digest:
+    _refuse_damaged({path: digest}, repo_id)
+
+
+def _refuse_damaged(digests: Mapping[Path, str], source: str) -> None:
+    damaged = [path for path, digest in digests.items() if digest_of(path, digest) != digest]
+    for path in damaged:
         path.resolve().unlink()  # or the next call would find it in the cache
         path.unlink(missing_ok=True)
+    if damaged:
+        names = ", ".join(path.name for path in damaged)
         raise IngredientError(
-            f"{repo_id}/{name} came with other bytes than the Hub says ({digest}). It was thrown away: try again."
+            f"{names} of {source} came with other bytes than the Hub says. It was thrown away: try again."
         )
 
 

@@ -48,24 +48,35 @@ def patiently(call: Callable[[], T], *, again: tuple[int, ...] = BUSY, if_lost: 
     """
     from huggingface_hub import errors
 
+    network = (errors.HTTPError, errors.LocalEntryNotFoundError, errors.RevisionResolutionError)
     for wait in (*WAITS, None):
         try:
             return call()
-        except errors.HTTPError as error:
-            status = status_of(error)
-            lasting = status not in again if status else not if_lost or type(error).__name__ == "ConnectError"
-            if wait is None or lasting:
+        except (*network, RuntimeError) as error:  # the last of an upload
+            cause = _cause(error)
+            status = status_of(cause)
+            lasting = status not in again if status else not if_lost or type(cause).__name__ == "ConnectError"
+            if wait is None or lasting or cause is None:
                 raise
-            time.sleep(max(wait, _asked_for(error)))
+            time.sleep(max(wait, _asked_for(cause)))
     raise AssertionError("unreachable")
 
 
-def status_of(error: Exception) -> int | None:
+def status_of(error: BaseException | None) -> int | None:
     """The status of the answer that an error is about; none where there was no answer."""
     return getattr(getattr(error, "response", None), "status_code", None)
 
 
-def _asked_for(error: Exception) -> float:
+def _cause(error: BaseException | None) -> BaseException | None:
+    """What happened to a request, behind an error that says that something is not in the cache."""
+    from huggingface_hub import errors
+
+    while error is not None and not isinstance(error, errors.HTTPError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _asked_for(error: BaseException) -> float:
     """The seconds of a `Retry-After` header."""
     headers = getattr(getattr(error, "response", None), "headers", {})
     with contextlib.suppress(ValueError):
@@ -86,8 +97,9 @@ def refusals(repo_id: str) -> Iterator[None]:
         yield
     except errors.OfflineModeIsEnabled:
         raise OutputError(f"{repo_id} cannot be reached: HF_HUB_OFFLINE is set. Unset it, and try again.") from None
-    except (OSError, ValueError, errors.HTTPError, errors.HFValidationError) as error:
-        raise OutputError(f"the Hub did not take {repo_id}: {error}{_advice(status_of(error))}") from error
+    except (OSError, ValueError, RuntimeError, errors.HTTPError, errors.HFValidationError) as error:
+        cause = _cause(error) or error  # an upload hides it
+        raise OutputError(f"the Hub did not take {repo_id}: {cause}{_advice(status_of(cause))}") from error
 
 
 @contextlib.contextmanager
@@ -113,8 +125,9 @@ def our_errors(repo_id: str, revision: str | None) -> Iterator[None]:
             "spelling; for a private one, log in with `hf auth login`."
         ) from None
     except errors.LocalEntryNotFoundError as error:
+        advice = _advice(status_of(_cause(error)))
         raise IngredientError(
-            f"{repo_id} is not in the cache, and the Hub was not asked or is away: {error}"
+            f"{repo_id} is not in the cache, and the Hub was not asked or is away: {error}{advice}"
         ) from None
     except errors.EntryNotFoundError:
         raise IngredientError(f"{repo_id} does not exist at {revision or 'main'}: no such folder there.") from None
@@ -122,7 +135,7 @@ def our_errors(repo_id: str, revision: str | None) -> Iterator[None]:
         raise IngredientError(f"{repo_id} is neither a folder here nor a Hub id: {error}") from None
     except (OSError, errors.HTTPError, errors.SafetensorsParsingError, errors.RevisionResolutionError) as error:
         raise IngredientError(
-            f"{repo_id} is no folder here, and the Hub did not give it: {error}{_advice(status_of(error))}"
+            f"{repo_id} is no folder here, and the Hub did not give it: {error}{_advice(status_of(_cause(error)))}"
         ) from None
 
 

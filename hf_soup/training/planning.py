@@ -136,6 +136,7 @@ def plan_sweep(
     fields = module.head(train, label)
     manifest = _read_manifest(folder)
     source, revision = _pinned(base_model, manifest)
+    base_card = _card(source, revision)
     start = folder / START
     if start.is_dir():
         source, revision, origin, config = str(start), None, None, _config(start)
@@ -188,7 +189,7 @@ def plan_sweep(
         keep=keep,
         own_heads=head == "independent",
         about=about,
-        base_card=_card(source, commit),
+        base_card=base_card,
     )
     done = frozenset(name for name in runs if _is_done(folder / name))
     steps, evaluations = _lengths(bench, runs, chosen)

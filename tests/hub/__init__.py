@@ -1,13 +1,28 @@
 """A Hugging Face Hub on loopback for tests: `with HubServer() as hub: hub.url, hub.token, hub.store, hub.log`.
 
-One user with one token, and models only: no gated repositories, pull requests, multipart uploads or Xet. One file per
-concern: `store` (repositories), `wire` (HTTP), `server` (the Hub's routes), `cdn` (LFS bytes), `environment`.
+One file per concern:
+
+    store        repositories and LFS objects in memory     errors       how the Hub says no
+    wire         HTTP on a port, and the log                faults       failures on demand
+    access       users and their rights                     paging       listings in pages
+    server       finds the route of a request               environment  for processes that use it
+    repos        routes: account; create, move, delete, settings
+    info         routes: one repository, lists of them      files        routes: tree and files
+    commits      routes: commits and pull requests          history      routes: commits, branches, tags
+    lfs          routes: LFS uploads, also in parts         cdn          sends LFS bytes
+    cards        metadata of model cards
+
+It has models and data sets only, and no Xet, spaces, discussions, merging of pull requests, requests for access,
+copies between repositories, `.gitignore`, rate limits of its own, statistics or search in texts.
 """
 
+from collections.abc import Iterable
 from functools import partial
 
 from . import cdn, server
+from .access import Accounts
 from .environment import environment
+from .faults import Faults
 from .store import Store
 from .wire import Exchange, Origin
 
@@ -18,21 +33,29 @@ __all__ = ["Exchange", "HubServer", "Store", "environment"]
 class HubServer:
     """A Hub and its CDN, each on a port of its own (`url`, `cdn_url`) from `start` to `stop` or within a `with`.
 
-    `store` is what they keep; `log` has every exchange of both, in the order of the answers.
+    `store` is what they keep; `log` has every exchange of both, in the order of the answers; `faults` makes them fail.
+    Listings come in pages of `page_size`; objects of more than `multipart_size` bytes are uploaded in parts of that
+    size (None: never).
     """
 
     def __init__(self, *, user: str = "tester", token: str = "hf_loopback") -> None:
         self.user, self.token = user, token
-        self.store = Store()
+        self.page_size = 1000
+        self.multipart_size: int | None = None
+        self.store, self.accounts, self.faults = Store(), Accounts(), Faults()
         self.log: list[Exchange] = []
         self.url = self.cdn_url = ""  # not known before `start`
         self._origins: tuple[Origin, ...] = ()
+        self.add_user(user, token)
+
+    def add_user(self, name: str, token: str, *, role: str = "write", orgs: Iterable[str] = ()) -> None:
+        """Another user, a member of `orgs`; with `role="read"` the token may only read. A token has its last user."""
+        self.accounts.add(name, token, role=role, orgs=orgs)
 
     def start(self) -> "HubServer":
         """Opens both ports; everything runs in daemon threads."""
-        objects = Origin("cdn", partial(cdn.answer, self.store), self.log)
-        site = server.Site(self.store, self.user, self.token, cdn_url=objects.url)
-        hub = Origin("hub", partial(server.answer, site), self.log)
+        objects = Origin("cdn", self.faults.wrap("cdn", partial(cdn.answer, self.store)), self.log)
+        hub = Origin("hub", self.faults.wrap("hub", partial(server.answer, self)), self.log)
         self._origins, self.url, self.cdn_url = (hub, objects), hub.url, objects.url
         return self
 

@@ -1,13 +1,15 @@
-"""Keeps models in memory: commits, branches, tags, and files as bytes.
+"""Keeps models in memory: commits, branches, tags, pull requests, and files as bytes.
 
-It knows no HTTP and no users, and it has no merges or dates: a commit is a whole picture of the files. Ids depend on
-content and history only, so the same calls give the same ids in any process.
+It knows no HTTP and no rights (it keeps who may, `access` decides), and it has no merges: a commit is a whole picture
+of the files. Ids depend on content and history only, so the same calls give the same ids in any process; dates do not
+go into them.
 """
 
 import hashlib
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cached_property
 
 
@@ -61,37 +63,85 @@ class Commit:
     oid: str
     title: str
     files: Mapping[str, Blob]
+    parent: str = ""
+    author: str = ""
+    message: str = ""
+    date: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+
+Edit = Callable[[dict[str, Blob]], None]  # changes files in place
 
 
 @dataclass
 class Repository:
     """The history of one model; its methods may be called from several threads."""
 
-    id: str
+    id: str  # data sets are kept as "datasets/{namespace}/{name}"
     private: bool = False
+    gated: bool | str = False  # or "auto", "manual"
+    granted: set[str] = field(default_factory=set)  # users who may read the files of a gated one
     commits: dict[str, Commit] = field(default_factory=dict)
     branches: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
+    pulls: dict[str, str] = field(default_factory=dict)  # pull requests: "refs/pr/1"
+    openers: dict[str, str] = field(default_factory=dict)  # who opened each of them
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
+    @property
+    def kind(self) -> str:
+        """What the Hub calls it: a model or a dataset."""
+        return "dataset" if self.id.startswith("datasets/") else "model"
+
+    @property
+    def full_name(self) -> str:
+        """What clients call it."""
+        return self.id.removeprefix("datasets/")
+
+    @property
+    def namespace(self) -> str:
+        """The user or organization that it belongs to; models of old times have none."""
+        return self.full_name.rpartition("/")[0]
+
     def resolve(self, revision: str) -> Commit:
-        """The commit that a branch, a tag or a full commit id stands for."""
-        oid = self.branches.get(revision) or self.tags.get(revision) or revision
+        """The commit that a branch, a tag, a pull request or a full commit id stands for."""
+        oid = next((refs[revision] for refs in (self.branches, self.tags, self.pulls) if revision in refs), revision)
         if oid not in self.commits:
             raise StoreError("RevisionNotFound", f"Invalid rev id: {revision}")
         return self.commits[oid]
 
-    def commit(self, branch: str, title: str, edit: Callable[[dict[str, Blob]], None], *, parent: str = "") -> Commit:
+    def history(self, revision: str) -> list[Commit]:
+        """The commit and all before it, the newest first."""
+        found = [self.resolve(revision)]
+        while found[-1].parent:
+            found.append(self.commits[found[-1].parent])
+        return found
+
+    def commit(
+        self, branch: str, title: str, edit: Edit, *, parent: str = "", author: str = "", message: str = ""
+    ) -> Commit:
         """Adds a commit with the head's files after `edit`; `parent` must be (the first digits of) the head's id."""
         with self.lock:
-            if branch not in self.branches:
+            refs = self.pulls if branch in self.pulls else self.branches
+            if branch not in refs:
                 raise StoreError("RevisionNotFound", f"Not a branch: {branch}")
-            head = self.commits[self.branches[branch]]
+            head = self.commits[refs[branch]]
             if not head.oid.startswith(parent):
                 raise StoreError("Stale", f"The branch {branch} is at {head.oid}, no longer at {parent}.")
-            files = dict(head.files)
-            edit(files)
-            return self._record(branch, title, files, after=head.oid)
+            made = self._record(title, _edited(head, edit), after=head.oid, author=author, message=message)
+            refs[branch] = made.oid
+            return made
+
+    def propose(
+        self, revision: str, title: str, edit: Edit, *, author: str = "", message: str = ""
+    ) -> tuple[int, Commit]:
+        """Adds a commit after `revision` in a pull request of its own: the number of that, and the commit."""
+        with self.lock:
+            start = self.resolve(revision)
+            made = self._record(title, _edited(start, edit), after=start.oid, author=author, message=message)
+            number = len(self.pulls) + 1
+            ref = f"refs/pr/{number}"
+            self.pulls[ref], self.openers[ref] = made.oid, author
+            return number, made
 
     def point(self, refs: dict[str, str], name: str, revision: str) -> None:
         """Adds a name for a commit to `refs`, which is `branches` or `tags`."""
@@ -100,12 +150,17 @@ class Repository:
                 raise StoreError("Exists", f"Reference already exists: {name}")
             refs[name] = self.resolve(revision).oid
 
-    def _record(self, branch: str, title: str, files: Mapping[str, Blob], *, after: str) -> Commit:
+    def _record(self, title: str, files: Mapping[str, Blob], *, after: str, author: str, message: str) -> Commit:
         listing = sorted((path, blob.etag) for path, blob in files.items())
         oid = hashlib.sha1(repr((self.id, after, title, listing)).encode()).hexdigest()
-        self.commits[oid] = Commit(oid, title, files)
-        self.branches[branch] = oid
-        return self.commits[oid]
+        # The same change proposed twice is one commit
+        return self.commits.setdefault(oid, Commit(oid, title, files, after, author, message))
+
+
+def _edited(commit: Commit, edit: Edit) -> dict[str, Blob]:
+    files = dict(commit.files)
+    edit(files)
+    return files
 
 
 class Store:
@@ -113,15 +168,39 @@ class Store:
 
     def __init__(self) -> None:
         self.repositories: dict[str, Repository] = {}
+        self.moved: dict[str, str] = {}  # old ids, which still lead to the new ones
         self.objects: dict[str, bytes] = {}
+        self.parts: dict[str, dict[int, bytes]] = {}  # of objects that are not complete yet, by sha256 and number
 
-    def create(self, repo_id: str, *, private: bool = False) -> Repository:
+    def create(self, repo_id: str, *, private: bool = False, author: str = "") -> Repository:
         """A new repository, with the `.gitattributes` that the Hub commits first."""
         repository = Repository(repo_id, private)
-        repository._record("main", "initial commit", {".gitattributes": Blob(GITATTRIBUTES)}, after="")
-        if self.repositories.setdefault(repo_id, repository) is not repository:
-            raise StoreError("Exists", "You already created this model repo")
+        first = {".gitattributes": Blob(GITATTRIBUTES)}
+        made = repository._record("initial commit", first, after="", author=author, message="")
+        repository.branches["main"] = made.oid
+        self._keep(repository)
         return repository
+
+    def delete(self, repo_id: str) -> None:
+        """Forgets a repository; LFS objects stay, which others may have too."""
+        if self.repositories.pop(repo_id, None) is None:
+            raise StoreError("RepoNotFound", "Repository not found")
+
+    def move(self, repository: Repository, repo_id: str) -> None:
+        """Gives a repository another id; the old one leads there."""
+        old, repository.id = repository.id, repo_id
+        try:
+            self._keep(repository)
+        except StoreError:
+            repository.id = old
+            raise
+        del self.repositories[old]
+        self.moved[old] = repo_id
+
+    def _keep(self, repository: Repository) -> None:
+        if self.repositories.setdefault(repository.id, repository) is not repository:
+            raise StoreError("Exists", f"You already created this {repository.kind} repo")
+        self.moved.pop(repository.id, None)
 
     def put_object(self, oid: str, content: bytes) -> None:
         """Keeps `content`, whose sha256 must be `oid`."""

@@ -34,13 +34,14 @@ class Request(NamedTuple):
 class Reply:
     """What goes out; the length is added, and for HEAD the body is left out."""
 
-    status: int = 200
+    status: int = 200  # 0 is no answer at all: the connection is closed
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
+    length: int | None = None  # what the header says; if it is more than the body has, the reply ends too early
 
 
 class Exchange(NamedTuple):
-    """A line of the log; `sent` is the length of the reply's body in bytes (0 for HEAD)."""
+    """A line of the log; `sent` counts bytes of the body (0 for HEAD), `status` is 0 where nothing was answered."""
 
     origin: str
     method: str
@@ -112,8 +113,12 @@ class _Handler(BaseHTTPRequestHandler):
         sent = b"" if self.command == "HEAD" else reply.body
         seen = self.headers.get("Range"), self.headers.get("Authorization")
         self.server.log.append(Exchange(self.server.name, self.command, url.path, *seen, reply.status, len(sent)))
+        if reply.status == 0:
+            self.close_connection = True
+            return
+        length = len(reply.body) if reply.length is None else reply.length
         self.send_response(reply.status)
-        for name, value in {**reply.headers, "Content-Length": str(len(reply.body)), "Connection": "close"}.items():
+        for name, value in {**reply.headers, "Content-Length": str(length), "Connection": "close"}.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(sent)
