@@ -114,6 +114,20 @@ def resolve(source: str, revision: str | None) -> str:
         return patiently(lambda: client().resolve_revision(repo_id, revision=revision)).resolved
 
 
+def confirm(source: str, revision: str) -> None:
+    """See that a commit is still there for whoever asks, and not in the cache alone; offline the cache has to do.
+
+    Raises:
+        [`IngredientError`]: if it is not.
+    """
+    from huggingface_hub import constants
+
+    repo_id, _ = split_source(source)
+    with our_errors(source, revision):
+        if not constants.HF_HUB_OFFLINE:
+            patiently(lambda: client().model_info(repo_id, revision=revision))
+
+
 def fetch(source: str, revision: str, files: list[str]) -> Path:
     """Bring small files of one commit here, those that exist, and return the folder that holds them.
 

@@ -129,6 +129,8 @@ def _try(
             revision = hub.resolve(source, None)
         if f"{source}@{revision}" in above or len(above) > DEPTH:
             return Node(name, kind, revision, weights, "is above already")
+        if revision is not None:
+            hub.confirm(source, revision)
         return _look(name, source, revision, kind, weights, above)
     except SoupError as error:
         return Node(name, kind, revision, weights, f"cannot be looked at: {_short(error)}")

@@ -1,0 +1,96 @@
+"""The family tree of a soup."""
+
+import pytest
+from huggingface_hub import HfApi
+
+import hf_soup
+from hf_soup import testing
+
+
+def put(repo_id, folder, card=None):
+    """A model on the Hub."""
+    HfApi().create_repo(repo_id)
+    HfApi().upload_folder(repo_id=repo_id, folder_path=folder)
+    if card:
+        HfApi().upload_file(repo_id=repo_id, path_or_fileobj=card.encode(), path_in_repo="README.md")
+
+
+@pytest.fixture
+def family(hub, text_runs, tmp_path):
+    """A base model, two runs of it, their soup, and a soup of that and a folder; the name of all."""
+    name = f"{hub.user}/{tmp_path.name}"
+    put(f"{name}-base", text_runs[2])
+    for index in range(2):
+        put(f"{name}-run-{index}", text_runs[index], f"---\nbase_model: {name}-base\n---\n")
+    hf_soup.merge([f"{name}-run-0", f"{name}-run-1"]).push_to_hub(f"{name}-inner")
+    hf_soup.merge([f"{name}-inner", text_runs[2]], weights=[3, 1]).push_to_hub(f"{name}-outer")
+    return name
+
+
+def test_a_soup_of_soups_is_followed_to_the_bases(family):
+    """Ingredients with their weights, the soup within with its own, and the base that their cards name; no weights."""
+    found = hf_soup.tree(f"{family}-outer")
+    inner, folder = found.children
+    assert (found.kind, found.note) == ("soup", "weighted soup, linear")
+    assert (inner.name, inner.kind, inner.weights) == (f"{family}-inner", "soup", (3.0,))
+    assert [child.name for child in inner.children] == [f"{family}-run-0", f"{family}-run-1"]
+    assert [[base.name for base in child.children] for child in inner.children] == [[f"{family}-base"]] * 2
+    assert inner.children[0].children[0].kind == "base model"
+    assert folder.name == "run-2"
+    assert folder.note.startswith("cannot be looked at")
+    lines = found.table().split("\n")
+    assert len(lines) == 7
+    assert lines[1].startswith(f"├── {family}-inner@")
+    assert lines[2].startswith(f"│   ├── {family}-run-0@")
+    assert lines[3].startswith(f"│   │   └── {family}-base@")
+    assert lines[6].startswith("└── run-2")
+
+
+def test_no_weights_are_fetched(hub, family):
+    """Recipes and cards are enough."""
+    before = len(hub.log)
+    hf_soup.tree(f"{family}-outer")
+    assert [line for line in hub.log[before:] if line.origin == "cdn"] == []
+
+
+def test_the_commit_of_the_recipe_counts(family, text_runs):
+    """An ingredient is looked at as it was when the soup was made, whatever its branch is now."""
+    HfApi().upload_file(
+        repo_id=f"{family}-run-0", path_or_fileobj=b"---\nbase_model: a/b\n---\n", path_in_repo="README.md"
+    )
+    inner = hf_soup.tree(f"{family}-inner")
+    assert inner.children[0].children[0].name == f"{family}-base"
+
+
+def test_what_is_gone_private_or_in_memory_is_said(family, hub, tmp_path):
+    """The tree goes on beside it."""
+    HfApi().delete_repo(f"{family}-run-0")
+    found = hf_soup.tree(f"{family}-inner")
+    assert found.children[0].note.startswith("cannot be looked at")
+    assert found.children[1].children[0].name == f"{family}-base"
+    soup = hf_soup.merge([testing.tiny_text_model(0), f"{family}-run-1"]).save_pretrained(tmp_path / "soup")
+    assert hf_soup.tree(soup).children[0].note == "a model in memory"
+
+
+def test_a_circle_ends(hub, tmp_path, text_runs):
+    """Cards that name each other as their base are told as such."""
+    name = f"{hub.user}/{tmp_path.name}"
+    put(f"{name}-a", text_runs[0], f"---\nbase_model: {name}-b\n---\n")
+    put(f"{name}-b", text_runs[0], f"---\nbase_model: {name}-a\n---\n")
+    found = hf_soup.tree(f"{name}-a")
+    assert found.children[0].children[0].note == "is above already"
+
+
+def test_a_model_that_is_no_soup_has_its_base(family):
+    """A tree of a single model is what its card says."""
+    found = hf_soup.tree(f"{family}-run-1")
+    assert found.kind == "ingredient"
+    assert [child.name for child in found.children] == [f"{family}-base"]
+
+
+def test_what_is_not_there_is_an_error(hub, tmp_path):
+    """Neither a folder nor a repository."""
+    with pytest.raises(hf_soup.IngredientError, match="neither a folder here nor a model on the Hub"):
+        hf_soup.tree(f"{hub.user}/{tmp_path.name}-nothing")
+    with pytest.raises(hf_soup.IngredientError, match="neither a folder here nor a Hub id"):
+        hf_soup.tree("../nothing")

@@ -1,0 +1,144 @@
+"""A published soup, cooked again with changes."""
+
+import pytest
+import torch
+from huggingface_hub import HfApi
+from safetensors.torch import load_file
+
+import hf_soup
+from hf_soup import testing
+
+
+@pytest.fixture
+def runs(hub, text_runs, tmp_path):
+    """Three runs on the Hub."""
+    ids = [f"{hub.user}/{tmp_path.name}-{index}" for index in range(3)]
+    for repo_id, run in zip(ids, text_runs, strict=True):
+        HfApi().create_repo(repo_id)
+        HfApi().upload_folder(repo_id=repo_id, folder_path=run)
+    return ids
+
+
+@pytest.fixture
+def soup(runs):
+    """The uniform soup of the first two, on the Hub."""
+    hf_soup.merge(runs[:2]).push_to_hub(f"{runs[0]}-soup")
+    return f"{runs[0]}-soup"
+
+
+def same(one, two):
+    """Whether two folders have the same weights."""
+    return (one / "model.safetensors").read_bytes() == (two / "model.safetensors").read_bytes()
+
+
+def test_a_soup_of_the_hub_is_cooked_again(tmp_path, soup, runs):
+    """The Hub id alone gives the same bytes."""
+    again = hf_soup.cook(soup, output_dir=tmp_path / "again").folder
+    reference = hf_soup.merge(runs[:2]).save_pretrained(tmp_path / "reference")
+    assert same(again, reference)
+
+
+@pytest.mark.parametrize(
+    ("changes", "members", "options"),
+    [
+        ({"add": [2]}, [0, 1, 2], {}),
+        ({"drop": [1]}, [0], {}),
+        ({"add": [2], "drop": [0]}, [1, 2], {}),
+        ({"overrides": ["method=median"], "add": [2]}, [0, 1, 2], {"method": "median"}),
+        ({"overrides": ["weights=[2, 1]"]}, [0, 1], {"weights": [2, 1]}),
+        ({"overrides": ["weights.classifier=[1, 0]", "weights.=[1, 1]"]}, [0, 1], None),
+        ({"overrides": ["dtype=bfloat16"]}, [0, 1], {"dtype": "bfloat16"}),
+        ({"overrides": ["params.normalize=false"]}, [0, 1], {"normalize": False}),
+        ({"overrides": ["strategy=uniform"], "add": [2]}, [0, 1, 2], {"strategy": "uniform"}),
+    ],
+)
+def test_changes(tmp_path, soup, runs, changes, members, options):
+    """Whatever is changed, the rest is as the recipe says; the result is that of a merge that is written out."""
+    named = {"add": [runs[i] for i in changes.get("add", ())], "drop": [runs[i] for i in changes.get("drop", ())]}
+    if options is None:
+        with pytest.raises(hf_soup.RecipeError, match="sets nothing"):
+            hf_soup.cook(soup, overrides=changes["overrides"])
+        return
+    cooked = hf_soup.cook(soup, output_dir=tmp_path / "other", overrides=changes.get("overrides", ()), **named)
+    reference = hf_soup.merge([runs[i] for i in members], **options).save_pretrained(tmp_path / "reference")
+    assert same(cooked.folder, reference)
+    assert hf_soup.load_recipe(cooked.folder).ingredients == hf_soup.load_recipe(reference).ingredients
+
+
+def test_what_stays_is_pinned(tmp_path, soup, runs):
+    """An ingredient whose branch has moved is taken as it was; one that is added, as it is now."""
+    old = hf_soup.load_recipe(soup).ingredients[0].revision
+    HfApi().upload_file(repo_id=runs[0], path_or_fileobj=b"new", path_in_repo="notes.txt")
+    cooked = hf_soup.cook(soup, add=[runs[2]])
+    assert cooked.soup.recipe.ingredients[0].revision == old
+
+
+def test_a_strategy_that_chooses_takes_data(tmp_path, soup, runs):
+    """`evaluator=` names validation data; the new recipe has its own selection."""
+    testing.tiny_texts(20).to_csv(tmp_path / "validation.csv")
+    changes = ["strategy=greedy", f"evaluator={tmp_path}", "metric=accuracy"]
+    recipe = hf_soup.cook(soup, overrides=changes, add=[runs[2]]).soup.recipe
+    assert recipe.selection["strategy"] == "greedy"
+    assert len(recipe.selection["trials"]) == 5
+
+
+def test_the_weights_of_an_added_one_have_to_be_known(tmp_path, runs):
+    """Where the weights differ nothing says that of a new ingredient; dropping needs no weight."""
+    hf_soup.merge(runs[:2], weights=[2, 1]).push_to_hub(f"{runs[0]}-soup")
+    with pytest.raises(hf_soup.RecipeError, match=r"have the weights 2, 1, so nothing says"):
+        hf_soup.cook(f"{runs[0]}-soup", add=[runs[2]])
+    assert hf_soup.cook(f"{runs[0]}-soup", add=[runs[2]], drop=[runs[0]]).soup.recipe.rows == {"": (1.0, 1.0)}
+    given = hf_soup.cook(f"{runs[0]}-soup", add=[runs[2]], overrides=["weights=[2, 1, 1]"])
+    assert given.soup.recipe.rows == {"": (2.0, 1.0, 1.0)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"drop": ["nobody"]}, "no ingredient is called 'nobody'"),
+        ({"overrides": ["strategi=uniform"]}, 'did you mean "strategy"'),
+        ({"overrides": ["strategy"]}, "write KEY=VALUE"),
+        ({"overrides": ["params=3"]}, "write params.NAME=VALUE"),
+        ({"overrides": ["params.nonsense=3"]}, 'takes a parameter "nonsense"'),
+        ({"overrides": ["strategy=greedy"]}, "evaluator"),
+        ({"drop": [0, 1]}, "at least one ingredient|nothing would go"),
+    ],
+)
+def test_wrong_changes_are_told(soup, runs, changes, message):
+    """Names that are nearly right get a hint."""
+    drop = [runs[item] if isinstance(item, int) else item for item in changes.get("drop", ())]
+    with pytest.raises(hf_soup.SoupError, match=message):
+        hf_soup.cook(soup, overrides=changes.get("overrides", ()), drop=drop)
+
+
+def test_a_point_on_the_way_from_a_base_needs_a_strategy(tmp_path, text_runs):
+    """Its place was found for other ingredients."""
+    soup = hf_soup.merge(
+        text_runs[:1], strategy="interpolate", base_model=text_runs[2], evaluator=testing.tiny_texts(12)
+    ).save_pretrained(tmp_path / "soup")
+    with pytest.raises(hf_soup.RecipeError, match="say how with strategy"):
+        hf_soup.cook(soup, add=[str(text_runs[1])])
+    uniform = hf_soup.cook(soup, add=[str(text_runs[1])], overrides=["strategy=uniform"]).soup
+    assert len(uniform.recipe.ingredients) == 2
+
+
+def test_a_cook_file_is_changed_by_its_keys(tmp_path):
+    """Adding and dropping is for recipes."""
+    (tmp_path / "cook.yaml").write_text("output_dir: out\ningredients: [a, b]\nmerge: {}\n")
+    with pytest.raises(hf_soup.RecipeError, match="is a cook file: change its list"):
+        hf_soup.cook(tmp_path / "cook.yaml", add=["c"])
+
+
+def test_aligned_labels_stay_aligned(tmp_path):
+    """A recipe that permutes a head is varied with permuted heads."""
+    folders = [
+        testing.save_text_model(
+            testing.tiny_text_model(seed, labels=labels),
+            tmp_path / f"run-{seed}",
+        )
+        for seed, labels in enumerate([("no", "yes"), ("yes", "no")])
+    ]
+    soup = hf_soup.merge(folders, align_labels=True).save_pretrained(tmp_path / "soup")
+    other = hf_soup.cook(soup, output_dir=tmp_path / "other", overrides=["weights=[1, 1]"]).folder
+    one, two = (load_file(folder / "model.safetensors") for folder in (soup, other))
+    assert all(torch.equal(one[name], two[name]) for name in one)

@@ -1,0 +1,173 @@
+"""`verify` tells a soup that is what its recipe says from one that is not."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from huggingface_hub import HfApi, hf_hub_download
+from safetensors.torch import load_file, save_file
+
+import hf_soup
+from hf_soup import testing
+
+
+@pytest.fixture
+def runs(hub, text_runs, tmp_path):
+    """Three runs on the Hub."""
+    ids = [f"{hub.user}/{tmp_path.name}-{index}" for index in range(3)]
+    for repo_id, run in zip(ids, text_runs, strict=True):
+        HfApi().create_repo(repo_id)
+        HfApi().upload_folder(repo_id=repo_id, folder_path=run)
+    return ids
+
+
+@pytest.fixture
+def soup(runs):
+    """Their soup on the Hub."""
+    hf_soup.merge(runs, weights=[3, 2, 1]).push_to_hub(f"{runs[0]}-soup")
+    return f"{runs[0]}-soup"
+
+
+def changed(soup, change):
+    """The soup with other weights, pushed over it."""
+    tensors = load_file(hf_hub_download(soup, "model.safetensors"))
+    change(tensors)
+    path = Path("changed.safetensors").absolute()
+    save_file(tensors, path, metadata={"format": "pt"})
+    HfApi().upload_file(repo_id=soup, path_or_fileobj=path, path_in_repo="model.safetensors")
+
+
+def test_a_soup_is_verified(soup):
+    """All tensors are identical, also after the runs' branches have moved on."""
+    found = hf_soup.verify(soup)
+    assert found.ok
+    assert found.table() == f"verified: {found.identical} tensors identical"
+    assert found.identical == hf_soup.load_recipe(soup).output["tensors"]
+
+
+@pytest.mark.parametrize("method", ["linear", "median", "ties"])
+def test_every_kind_of_soup_is_verified(tmp_path, text_runs, method):
+    """Folders as well as repositories, by modules, with a base model, in another type, in shards."""
+    options = {"base_model": text_runs[2]} if method == "ties" else {}
+    weights = {"": [2, 1], "classifier": [1, 0]} if method == "linear" else None
+    merged = hf_soup.merge(text_runs[:2], method=method, weights=weights, dtype="bfloat16", **options)
+    assert hf_soup.verify(merged.save_pretrained(tmp_path / "soup", max_shard_size="20KB")).ok
+
+
+@pytest.mark.parametrize("strategy", ["interpolate", "greedy"])
+def test_a_soup_that_was_chosen_is_verified(tmp_path, text_runs, strategy):
+    """No data is needed for that, nor for a point on the way from the base model."""
+    options = {"base_model": text_runs[2]} if strategy == "interpolate" else {}
+    merged = hf_soup.merge(text_runs[:2], strategy=strategy, evaluator=testing.tiny_texts(12), **options)
+    assert hf_soup.verify(merged.save_pretrained(tmp_path / "soup")).ok
+
+
+def test_one_bit_is_found(soup, monkeypatch, tmp_path):
+    """The last bit of one element of one tensor is told, with the tensor, the count and the size."""
+    monkeypatch.chdir(tmp_path)
+
+    def flip(tensors):
+        bits = tensors["classifier.bias"].view(torch.int32)
+        bits[1] ^= 1
+
+    before = load_file(hf_hub_download(soup, "model.safetensors"))["classifier.bias"]
+    changed(soup, flip)
+    after = load_file(hf_hub_download(soup, "model.safetensors"))["classifier.bias"]
+    found = hf_soup.verify(soup)
+    assert not found.ok
+    (difference,) = found.different
+    assert difference[:3] == ("classifier.bias", 1, len(after))
+    assert difference.largest == pytest.approx(float((before - after).abs().max()))
+    assert "1 of" in found.table()
+    assert "classifier.bias" in found.table()
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda tensors: tensors.pop("classifier.bias"), "the soup has no classifier.bias, which the recipe makes"),
+        (lambda tensors: tensors.update(more=torch.zeros(1)), "more is in the soup, and the recipe makes none"),
+        (lambda tensors: tensors.update({"classifier.bias": torch.zeros(7)}), r"classifier.bias is float32\[7\]"),
+    ],
+)
+def test_other_tensors_are_found(soup, monkeypatch, tmp_path, change, told):
+    """A tensor that lacks, is there too, or has another shape."""
+    import re
+
+    monkeypatch.chdir(tmp_path)
+    changed(soup, change)
+    found = hf_soup.verify(soup)
+    assert not found.ok
+    assert re.search(told, found.table())
+
+
+def test_no_number_is_a_difference(soup, monkeypatch, tmp_path):
+    """NaN in the soup is infinitely far from what the recipe makes."""
+    monkeypatch.chdir(tmp_path)
+    changed(soup, lambda tensors: tensors["classifier.bias"].fill_(float("nan")))
+    assert hf_soup.verify(soup).different[0].largest == float("inf")
+
+
+def test_an_ingredient_that_is_gone_is_named(hub, runs, soup):
+    """Deleted, made private by somebody else, or another repository of that name."""
+    HfApi().delete_repo(runs[0])
+    theirs = hub.store.repositories[runs[1]]
+    try:
+        del hub.store.repositories[runs[1]]
+        HfApi().create_repo(runs[1])
+        found = hf_soup.verify(soup)
+    finally:
+        hub.store.repositories[runs[1]] = theirs
+    assert not found.ok
+    first, second = found.problems
+    assert runs[0] in first
+    assert f"{runs[1]} has no revision" in second
+
+
+def test_a_folder_that_has_changed_is_named(tmp_path, text_runs):
+    """Local ingredients are compared with the digests of what was poured."""
+    copies = [shutil.copytree(run, tmp_path / f"copy-{index}") for index, run in enumerate(text_runs)]
+    folder = hf_soup.merge(copies).save_pretrained(tmp_path / "soup")
+    assert hf_soup.verify(folder).ok
+    tensors = load_file(copies[1] / "model.safetensors")
+    tensors["classifier.bias"] += 1
+    save_file(tensors, copies[1] / "model.safetensors", metadata={"format": "pt"})
+    found = hf_soup.verify(folder)
+    assert not found.ok
+    assert "copy-1" in found.table()
+
+
+def test_models_in_memory_cannot_be_verified(tmp_path):
+    """They can be named and not fetched."""
+    models = [testing.tiny_text_model(seed) for seed in range(2)]
+    folder = hf_soup.merge(models).save_pretrained(tmp_path / "soup")
+    assert "was a model in memory" in hf_soup.verify(folder).table()
+
+
+def test_what_is_no_soup_is_told(hub, runs, tmp_path):
+    """A model without a recipe, on the Hub or here, is an error and no verdict."""
+    with pytest.raises(hf_soup.RecipeError, match="it is a model, and no soup of hf_soup"):
+        hf_soup.verify(runs[0])
+    with pytest.raises(hf_soup.RecipeError, match="cannot read"):
+        hf_soup.verify(tmp_path)
+
+
+def test_recorded_statistics_are_said_to_be_recorded(tmp_path):
+    """BatchNorm that was estimated on data is compared with the file beside the recipe, and the result says so."""
+    transformers.set_seed(0)
+    options = {"embedding_size": 4, "hidden_sizes": [4, 8], "depths": [1, 1], "layer_type": "basic", "num_labels": 3}
+    folders = []
+    for seed in range(2):
+        transformers.set_seed(seed)
+        model = transformers.ResNetForImageClassification(transformers.ResNetConfig(**options))
+        folders.append(testing.save_image_model(model, tmp_path / f"run-{seed}"))
+    folder = hf_soup.merge(folders, batchnorm_data=testing.tiny_images(12)).save_pretrained(tmp_path / "soup")
+    found = hf_soup.verify(folder)
+    assert found.ok
+    assert found.recorded > 0
+    assert f"{found.recorded} of them BatchNorm statistics that are recorded" in found.table()
+    statistics = load_file(folder / "soup_batchnorm.safetensors")
+    save_file({name: tensor + 1 for name, tensor in statistics.items()}, folder / "soup_batchnorm.safetensors")
+    assert "does not hold the running statistics" in hf_soup.verify(folder).table()
