@@ -108,6 +108,8 @@ class Recipe:
         twice = [name for name, count in Counter(item.name for item in self.ingredients).items() if count > 1]
         if twice:
             raise RecipeError(f"two ingredients are called {', '.join(twice)}; names in a recipe are unique.")
+        if not self.rows:
+            raise RecipeError("the weights are empty: give one for each ingredient, or a row for each module prefix.")
         for prefix, row in self.rows.items():
             where = f"the weights of {prefix!r}" if prefix else "the weights"
             if len(row) != len(self.ingredients):

@@ -1,66 +1,191 @@
 """The card says what happened, and nothing from elsewhere breaks it."""
 
-import markdown_it
-import yaml
+import re
 
+import markdown_it
+import pytest
+import yaml
+from PIL import Image
+
+from hf_soup import testing
 from hf_soup.evaluation.comparison import Comparison, Difference, Interval, Row
-from hf_soup.hub.card import escape, render_card
+from hf_soup.hub.card import escape, evaluation_results, render_card
+from hf_soup.hub.facts import Facts
+from hf_soup.lookup import load_module, names
 from hf_soup.types import Ingredient, Recipe
 
 
-CONFIG = {"architectures": ["BertForSequenceClassification"]}
-EVIL = "](javascript:alert(1)) | <img src=x onerror=alert(1)> `x` [a](http://b)"
+CONFIG = {"architectures": ["BertForSequenceClassification"], "id2label": {"0": "bad", "1": "good"}}
+EVIL = "](javascript:alert(1)) | <img src=x onerror=alert(1)> `x` [a](http://b) www.b.com ``` x"
+TWO = (Ingredient("a", "/home/me/a"), Ingredient("b", "me/b", "c" * 40))
+VERSIONS = {"hf_soup": "0"}
+
+
+def compared(name="greedy soup", *, value=-0.02, low=-0.03, high=-0.01, kind="soup", single="a"):
+    """A comparison with one soup and one ingredient."""
+    sure = {"single": Difference(value, low, high, 0.04)}
+    found = {"validation": Interval(0.9, 0.8, 1.0), "test": Interval(0.75, 0.7, 0.8)}
+    scores = {part: {"accuracy": score} for part, score in found.items()}
+    rows = (Row(single, "chosen", scores, 1, 10), Row(name, kind, scores, 1, 10))
+    summary = f"The {name} is worse: -2.0 [-3.0, -1.0] points of accuracy against {single}."
+    sizes = {"validation": 10, "test": 20}
+    return Comparison({"accuracy": True}, sizes, rows, {name: {"test": sure}}, summary, sources={"test": "glue/sst2"})
+
+
+def parts(card):
+    """Metadata, and the text as HTML and as it stands."""
+    _, front, body = card.split("---\n", 2)
+    html = markdown_it.MarkdownIt("commonmark", {"html": True, "linkify": False}).enable("table").render(body)
+    return yaml.safe_load(front), html, body
 
 
 def test_metadata_is_yaml_and_text_is_the_recipe():
     """The front matter parses; the recipe in the body is the recipe, without the folder it came from."""
-    items = (Ingredient("a", "/home/me/a"), Ingredient("b", "me/b", "c" * 40))
-    recipe = Recipe(items, (1, 2), versions={"hf_soup": "0"})
-    card = render_card(recipe, CONFIG)
-    _, front, body = card.split("---\n", 2)
-    data = yaml.safe_load(front)
+    card = render_card(Recipe(TWO, (1, 2), versions=VERSIONS), CONFIG)
+    data, html, body = parts(card)
     assert data["base_model"] == ["me/b"]
+    assert data["base_model_relation"] == "merge"
     assert data["pipeline_tag"] == "text-classification"
+    assert data["library_name"] == "transformers"
+    assert data["tags"] == ["merge", "model-soup", "hf_soup"]
+    assert "license" not in data
     block = body.split("```yaml\n")[1].split("```")[0]
     assert yaml.safe_load(block)["weights"] == [1, 2]
     assert "/home/me" not in card
     assert "It was not evaluated." in body
+    assert "Nobody has measured" in body
+    assert f'/me/b/tree/{"c" * 40}">me/b</a></td>' in html
+    assert "Its classes are bad, good." in body
+
+
+def test_weights_of_each_module_have_a_column():
+    """Ingredients with commit and weight, per module if so."""
+    rows = {"": (1, 2), "classifier": (1, 0)}
+    _, html, _ = parts(render_card(Recipe(TWO, rows, versions=VERSIONS), CONFIG))
+    assert "<th>weight of the rest</th>" in re.sub(r' style="[^"]*"', "", html)
+    assert "<th>weight of classifier</th>" in re.sub(r' style="[^"]*"', "", html)
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", html)
+    assert cells[:4] == ["a", "1", "1", "local"]
+    assert cells[5:8] == ["2", "0", "ccccccc"]
 
 
 def test_scores_are_in_text_and_metadata_also_when_worse():
     """A soup that is worse says so; its test score is in the model index, its validation score is not."""
-    sure = {"single": Difference(-0.02, -0.03, -0.01, 0.04)}
-    found = {"validation": Interval(0.9, 0.8, 1.0), "test": Interval(0.75, 0.7, 0.8)}
-    scores = {name: {"accuracy": score} for name, score in found.items()}
-    rows = (Row("a", "chosen", scores, 1, 10), Row("greedy soup", "soup", scores, 1, 10))
-    summary = "The greedy soup is worse: -2.0 [-3.0, -1.0] points of accuracy against a."
-    differences = {"greedy soup": {"test": sure}}
-    comparison = Comparison({"accuracy": True}, {"validation": 10, "test": 20}, rows, differences, summary)
-    card = render_card(Recipe((Ingredient("a", "a"),), (1,), versions={"hf_soup": "0"}), CONFIG, comparison)
-    data = yaml.safe_load(card.split("---\n", 2)[1])
+    recipe = Recipe(TWO, (1, 1), selection={"strategy": "greedy"}, versions=VERSIONS)
+    data, html, _ = parts(render_card(recipe, CONFIG, compared(), repo_id="me/soup"))
     (result,) = data["model-index"][0]["results"]
-    assert result["dataset"]["name"] == "test"
-    assert result["metrics"][0]["value"] == 0.75
-    assert "is worse" in card
-    assert "| greedy soup |       a | test |                   -2.0 |  [-3.0, -1.0] |     0.040 |" in card
-    assert "not evaluated" not in card
+    assert data["model-index"][0]["name"] == "soup"
+    assert result["dataset"] == {"name": "test", "type": "glue/sst2", "split": "test"}
+    assert result["task"]["type"] == "text-classification"
+    assert result["metrics"] == [{"type": "accuracy", "value": 0.75}]
+    assert "On 20 test examples its accuracy is 75.0 % [70.0, 80.0]. The greedy soup is worse: -2.0" in html
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", html)
+    assert ["greedy soup", "a", "test", "-2.0", "[-3.0, -1.0]", "0.040"] in [
+        cells[i : i + 6] for i in range(len(cells))
+    ]
+    assert "not evaluated" not in html
+    assert "less than about 1.0 points of accuracy cannot be told from none" in html
+
+
+@pytest.mark.parametrize(
+    ("strategy", "comparison", "known"),
+    [
+        ("greedy", compared("greedy soup"), True),
+        (None, compared("uniform soup", kind="uniform"), True),
+        ("greedy", compared("mine"), True),
+        ("greedy", compared("uniform soup", kind="uniform"), False),
+    ],
+)
+def test_the_score_is_that_of_this_soup(strategy, comparison, known):
+    """A comparison has rows of others too; the one of another soup is not taken for it."""
+    selection = {"strategy": strategy} if strategy else {}
+    recipe = Recipe(TWO, (1, 1), selection=selection, versions=VERSIONS)
+    data, _, body = parts(render_card(recipe, CONFIG, comparison))
+    assert ("model-index" in data) == known
+    assert ("It was not evaluated" in body) != known
+
+
+def test_licences_and_languages_are_those_of_the_ingredients():
+    """What agrees is metadata; what differs is shown, and none is set."""
+    recipe = Recipe(TWO, (1, 1), versions=VERSIONS)
+    agreed = Facts({"license": "mit"}, {}, ("en",), ("glue",))
+    data, _, body = parts(render_card(recipe, CONFIG, facts=agreed))
+    assert (data["license"], data["language"], data["datasets"]) == ("mit", ["en"], ["glue"])
+    assert "licences" not in body
+    data, _, body = parts(render_card(recipe, CONFIG, facts=Facts({}, {"mit": ("a",), "gpl-3.0": ("b",)})))
+    assert "license" not in data
+    assert "mit (a); gpl-3.0 (b)" in body
 
 
 def test_names_from_elsewhere_are_only_text():
-    """A name with links, HTML and pipes renders as that text: no link, no image, no further cell."""
+    """A name with links, HTML, fences and pipes renders as that text: no link, no image, no further cell."""
     trials = [{"tried": EVIL, "score": 0.5, "kept": True, "why": EVIL, "ingredient": EVIL}]
-    selection = {"strategy": "greedy", "metric": EVIL, "split": "validation", "dataset": {"rows": 1}, "trials": trials}
-    recipe = Recipe((Ingredient(EVIL, "a"),), (1,), selection=selection, versions={"hf_soup": "0"})
-    card = render_card(recipe, {"architectures": [EVIL]})
-    body = card.split("---\n", 2)[2].split("```yaml")[0]
-    html = markdown_it.MarkdownIt("commonmark", {"html": True}).enable("table").render(body)
-    assert "javascript:" not in html.replace("](javascript:alert", "")
+    selection = {"strategy": "greedy", "metric": EVIL, "split": EVIL, "dataset": {"rows": 1}, "trials": trials}
+    base = Ingredient(f"{EVIL} base", "private")
+    items = (Ingredient(EVIL, "a"), Ingredient(EVIL * 2, "memory"))
+    recipe = Recipe(items, {"": (1, 1), EVIL: (1, 0)}, base_model=base, selection=selection, versions=VERSIONS)
+    config = {"architectures": [EVIL], "id2label": {"0": EVIL, "1": "b"}}
+    comparison = compared(EVIL, single=EVIL)
+    facts = Facts({}, {EVIL: (EVIL,)}, (EVIL,), (EVIL,))
+    card = render_card(recipe, config, comparison, facts=facts, tags=[EVIL])
+    data, html, body = parts(card)
+    assert data["language"] == [EVIL]
+    assert EVIL in data["tags"]
     assert "<img" not in html
-    assert 'href="http://b"' not in html
-    rows = [line for line in html.split("<tr>")[1:] if "onerror" in line]
-    assert {row.count("<td") for row in rows} == {0, 3, 6}
+    assert re.findall(r'<a href="(?!https://arxiv)[^"]*', html) == []
+    assert "<script" not in html
+    widths = {}
+    for table in html.split("<table>")[1:]:
+        rows = list(table.split("</table>")[0].split("<tr>")[1:])
+        widths = {row.count("<td") + row.count("<th") for row in rows}
+        assert len(widths) == 1
+    (block,) = re.findall(r"^(`{4,})yaml\n(.*?)^\1$", body, re.MULTILINE | re.DOTALL)
+    assert yaml.safe_load(block[1])["ingredients"][0]["name"] == EVIL
 
 
 def test_escape():
-    """Every character that Markdown reads is escaped; line breaks become spaces."""
+    """Every character that Markdown reads is escaped; line breaks become spaces; addresses are no links."""
     assert escape("a|b\nc`d") == "a\\|b c\\`d"
+    assert escape("http://x www.y WWW.z") == "http:\\//x www\\.y www\\.z"
+
+
+def test_what_cannot_be_cooked_again_is_said():
+    """Ingredients in memory, private ones, and folders of one machine."""
+    for source, told in (("memory", "came from memory"), ("private", "private and not named"), ("runs/x", "folder")):
+        recipe = Recipe((Ingredient("x", source), TWO[1]), (1, 1), versions=VERSIONS)
+        assert told in parts(render_card(recipe, CONFIG))[2]
+    assert "folder" not in parts(render_card(Recipe(TWO[1:], (1,), versions=VERSIONS), CONFIG))[2].split("bash")[1]
+
+
+def test_a_benchmark_needs_a_score():
+    """The file for a leaderboard has the score on the test set."""
+    recipe = Recipe(TWO, (1, 1), selection={"strategy": "greedy"}, versions=VERSIONS)
+    (entry,) = yaml.safe_load(evaluation_results(compared(), recipe, "nyu-mll/glue:sst2"))
+    assert entry["dataset"] == {"id": "nyu-mll/glue", "task_id": "sst2"}
+    assert entry["value"] == 0.75
+    assert entry["notes"] == "accuracy on 20 examples"
+
+
+@pytest.mark.parametrize("task", names("task"))
+def test_the_code_of_every_card_runs(tmp_path, monkeypatch, capsys, task):
+    """What the card says on how to use a model is run as it stands, beside the model."""
+    monkeypatch.chdir(tmp_path)
+    module = load_module("task", task)
+    model, processing_class = testing.model_for(module)
+    model.save_pretrained(tmp_path / "soup")
+    processing_class.save_pretrained(tmp_path / "soup")
+    Image.new("RGB", (16, 16)).save(tmp_path / "picture.png")
+    config = model.config.to_dict() | {"architectures": [type(model).__name__]}
+    body = parts(render_card(Recipe(TWO, (1, 1), versions=VERSIONS), config, repo_id="soup"))[2]
+    code = body.split("```python\n")[1].split("```")[0]
+    exec(compile(code, "card", "exec"), {})
+    assert capsys.readouterr().out.strip()
+
+
+def test_a_model_without_a_task_has_code_too():
+    """What no task fits is loaded by its class."""
+    body = parts(render_card(Recipe(TWO, (1, 1), versions=VERSIONS), {"architectures": ["BertForMaskedLM"]}))[2]
+    assert 'BertForMaskedLM.from_pretrained("FOLDER_OR_HUB_ID")' in body
+    data, _, body = parts(render_card(Recipe(TWO, (1, 1), versions=VERSIONS), {"architectures": ["Unheard"]}))
+    assert "AutoModel.from_pretrained" in body
+    assert "pipeline_tag" not in data

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -320,3 +321,42 @@ def test_card_metadata_names_the_ingredients(tmp_path, published):
     assert data["base_model_relation"] == "merge"
     assert set(data["tags"]) >= {"merge", "model-soup", "hf_soup"}
     assert json.dumps(data)
+
+
+def test_many_runs_are_asked_for_once_and_fetched_below_one_bar(hub, tmp_path, capfd):
+    """Each revision is resolved once, nothing is fetched twice nor without need, and one bar shows all weights."""
+    ids = []
+    for seed in range(6):
+        folder = testing.save_text_model(testing.tiny_text_model(300 + seed), tmp_path / f"run-{seed}")
+        torch.save({}, folder / "training_args.bin")
+        (folder / "notes.txt").write_text("not needed")
+        ids.append(f"{hub.user}/{tmp_path.name}-{seed}")
+        create_repo(ids[-1])
+        upload_folder(repo_id=ids[-1], folder_path=folder)
+    capfd.readouterr()
+    before = len(hub.log)
+    soup = hf_soup.merge(ids)
+    soup.save_pretrained(tmp_path / "soup")
+    log = hub.log[before:]
+    resolved = [line.path for line in log if re.fullmatch(r"/api/models/[^/]+/[^/]+(/revision/main)?", line.path)]
+    assert sorted(path.split("/")[4] for path in resolved) == [repo_id.split("/")[1] for repo_id in ids]
+    files = [line for line in log if "/resolve/" in line.path or line.origin == "cdn"]
+    fetched = [line.path for line in files if line.method == "GET" and line.range is None and line.status == 200]
+    assert len(fetched) > 20
+    assert len(fetched) == len(set(fetched))
+    assert not [path for path in fetched if "notes" in path or "training_args" in path]
+    assert len(whole_downloads(log)) == 6
+    shown = capfd.readouterr().err.replace("\r", "\n").split("\n")
+    assert {line.split(":")[0] for line in shown if ":" in line} <= {"Fetching weights", "Merging"}
+
+
+def test_a_repository_that_cannot_be_averaged_costs_no_weights(hub, tmp_path, text_runs, image_runs):
+    """The shallow check comes before any weights, whichever of many repositories is the wrong one."""
+    ids = [f"{hub.user}/{tmp_path.name}-{index}" for index in range(2)]
+    for repo_id, folder in zip(ids, (text_runs[0], image_runs[0]), strict=True):
+        create_repo(repo_id)
+        upload_folder(repo_id=repo_id, folder_path=folder)
+    before = len(hub.log)
+    with pytest.raises(hf_soup.IncompatibleError, match="ViTForImageClassification"):
+        hf_soup.merge(ids)
+    assert whole_downloads(hub.log[before:]) == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import shutil
@@ -36,9 +35,8 @@ def verify_command(soup: str, form: str, **options: object) -> None:
     import hf_soup
 
     found = hf_soup.verify(soup, **options)
-    show(
-        form, "verified" if found.ok else "not verified", {"ok": found.ok, **dataclasses.asdict(found)}, found.table()
-    )
+    data = {"ok": found.ok, **vars(found), "different": [item._asdict() for item in found.different]}
+    show(form, "verified" if found.ok else "not verified", data, found.table())
     if not found.ok:
         sys.exit(1)
 

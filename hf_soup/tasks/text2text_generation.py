@@ -47,7 +47,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 model = AutoModelForSeq2SeqLM.from_pretrained("{model}")
 tokenizer = AutoTokenizer.from_pretrained("{model}")
 inputs = tokenizer("A text to rewrite.", return_tensors="pt")
-print(tokenizer.batch_decode(model.generate(**inputs, max_new_tokens=40), skip_special_tokens=True))
+print(tokenizer.batch_decode(model.generate(**inputs, max_new_tokens=20), skip_special_tokens=True))
 """
 
 

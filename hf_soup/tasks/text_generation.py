@@ -34,7 +34,7 @@ USE = """
 from transformers import pipeline
 
 generate = pipeline("text-generation", model="{model}")
-print(generate("The beginning of a text", max_new_tokens=40))
+print(generate("The beginning of a text", max_new_tokens=20))
 """
 
 
