@@ -54,6 +54,9 @@ from .options import (
 @click.option("--device", default="cpu", show_default=True, help="Where to average: cpu, cuda ...")
 @click.option("--max-shard-size", default="50GB", show_default=True, help="Of the weight files.")
 @click.option("--overwrite", is_flag=True, help="Replace the folder if it is there.")
+@click.option("--push-to-hub", "repo_id", metavar="REPO_ID", help="Put it on the Hub too.")
+@click.option("--private", is_flag=True, default=None, help="Make a new repository there private.")
+@click.option("--name-private", is_flag=True, help="Name private ingredients in a public repository.")
 @plugin_options
 @output_options
 def merge_command(
@@ -65,6 +68,9 @@ def merge_command(
     metric: str | None,
     max_shard_size: str,
     overwrite: bool,
+    repo_id: str | None,
+    private: bool | None,
+    name_private: bool,
     form: str,
     **options: Any,
 ) -> None:
@@ -74,6 +80,7 @@ def merge_command(
     hf-soup merge run1 run2 run3 -o soup
     hf-soup merge run1 run2 -w 2,1 -w classifier=1,0 -o soup
     hf-soup merge runs/run-* --strategy greedy --data my_data -o soup
+    hf-soup merge user/run1 user/run2@v1.0 -o soup --push-to-hub user/soup
 
     `hf-soup strategies` and `hf-soup methods` list what there is. An option below names in brackets who takes it.
     """
@@ -87,9 +94,13 @@ def merge_command(
     given = {parameter: value for parameter, value in options.items() if value is not None}
     soup = hf_soup.merge(list(ingredients), weights=_weights(weights), **given)
     folder = soup.save_pretrained(output, max_shard_size=max_shard_size, overwrite=overwrite)
+    where = f"Saved to {folder}"
+    if repo_id:
+        done = soup.push_to_hub(repo_id, private=private, name_private=name_private, max_shard_size=max_shard_size)
+        where += f"\nPushed to {done.repo_url}"
     for note in soup.plan.report.notes:
         click.echo(f"Note: {note}.", err=True)
-    show(form, folder, {"folder": str(folder), **described(soup)}, trial_table(soup) + f"\nSaved to {folder}")
+    show(form, folder, {"folder": str(folder), **described(soup)}, f"{trial_table(soup)}\n{where}")
 
 
 @click.command("check")
