@@ -197,13 +197,13 @@ def merge(
         warnings.warn(f"{failure.name} is left out: {failure.reason}", stacklevel=2)
     candidates = open_all(ingredients, config=config, allow_pickle=allow_pickle)
     alignments = label_orders(candidates) if align_labels else {}
-    needs_base, way_from = asks_for(find_strategy, "base"), None
+    strategy_needs_base, way_from = asks_for(find_strategy, "base"), None
     if getattr(find_strategy, "linear", False) and method != "linear":
         raise RecipeError(f'strategy="{strategy}" goes with method="linear" alone, not with "{method}".')
-    if base_model is None and (_needs_base(method) or needs_base):
+    if base_model is None and (needs_base(method) or strategy_needs_base):
         base_model = getattr(ingredients, "base_model", None)  # a sweep knows what its runs started from
     base = open_base(base_model, candidates[0], allow_pickle=allow_pickle) if base_model is not None else None
-    if needs_base:
+    if strategy_needs_base:
         if base is None:
             raise RecipeError(f'strategy="{strategy}" needs what the ingredients were fine-tuned from: base_model=...')
         like = next((item for item in candidates if item.name not in alignments), candidates[0])
@@ -282,7 +282,7 @@ def cook_recipe(recipe: Recipe, *, candidates: Sequence[Checkpoint] | None = Non
     tuned = [item for item in recipe.ingredients if item.name != name] or recipe.ingredients
     opened = open_all(tuned, allow_pickle=allow_pickle)
     base = None
-    if recipe.base_model and (_needs_base(recipe.method) or name):
+    if recipe.base_model and (needs_base(recipe.method) or name):
         base = next((item for item in recipe.ingredients if item.name == name), recipe.base_model)
         base = open_base(base, opened[0], allow_pickle=allow_pickle)
     if name:  # a point on the way from it
@@ -317,5 +317,6 @@ def share_out(
     return functions[1], for_method, for_strategy
 
 
-def _needs_base(method: str) -> bool:
+def needs_base(method: str) -> bool:
+    """Whether a method asks for the base model."""
     return asks_for(load_function("method", method), "base")

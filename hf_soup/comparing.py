@@ -19,7 +19,7 @@ from .evaluation.evaluator import Evaluator
 from .evaluation.tasting import estimate_again, lasting_fingerprint
 from .merging.in_memory import cook_in_memory
 from .merging.plan import make_plan
-from .recipes import RECIPE_FILE, load_recipe
+from .recipes import RECIPE_FILE, load_hub_recipe, load_recipe
 from .soup import Soup
 from .types import Ingredient, Recipe
 
@@ -122,10 +122,11 @@ def _opened(soup: Any, name: str, allow_pickle: bool) -> tuple[Soup, tuple[Ingre
         return soup, soup.recipe.ingredients
     checkpoint = open_checkpoint(soup, name=name, allow_pickle=allow_pickle)
     recipe, members = Recipe((checkpoint.ingredient,), (1.0,)), (checkpoint.ingredient,)
-    if checkpoint.on_hub:
-        fetch(checkpoint.ingredient.source, checkpoint.ingredient.revision, [RECIPE_FILE])
+    source, commit = checkpoint.ingredient.source, checkpoint.ingredient.revision
+    if commit:
+        fetch(source, commit, [RECIPE_FILE])
     if checkpoint.folder is not None and (checkpoint.folder / RECIPE_FILE).is_file():
-        made_by = load_recipe(checkpoint.folder)
+        made_by = load_hub_recipe(source, commit) if commit else load_recipe(checkpoint.folder)
         recipe = replace(recipe, selection=made_by.selection)
         members = tuple(item for item in made_by.ingredients if item.name != made_by.base_inside)
     return Soup(recipe, [checkpoint]), members

@@ -118,6 +118,7 @@ class PushStage:
     tags: list[str] = field(default_factory=list)
     include_plots: bool = True
     name_private: bool = False
+    license: str | None = None
     benchmark: str | None = None
 
     __pydantic_config__ = _STRICT

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .api import cook_recipe, merge, share_out
 from .checkpoints.check import is_statistic
 from .checkpoints.checkpoint import Checkpoint
+from .checkpoints.hub import split_revision, split_source
 from .checkpoints.memory import quiet_transformers
 from .checkpoints.source import open_all
 from .checkpoints.writer import staged_folder, write_json
@@ -117,7 +118,13 @@ def cook(
 
 
 def names_recipe(path: str | os.PathLike) -> bool:
-    """Whether something to cook is a recipe: its file, the folder of a soup, or its Hub id."""
+    """Whether something to cook is a recipe: its file, the folder of a soup, or its Hub id.
+
+    Raises:
+        [`RecipeError`]: if there is nothing of that name.
+    """
+    if not os.path.exists(path) and split_source(split_revision(path)[0]) is None:
+        raise RecipeError(f"{path} does not exist, and it is no Hub id (owner/name, owner/name@revision) either.")
     if os.path.isfile(path) or os.fspath(path).endswith((".yaml", ".yml")):
         return is_recipe(read_yaml(path))
     return True

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from .checkpoints import hub
+from .checkpoints.checkpoint import ELSEWHERE, MEMORY, PRIVATE
 from .errors import RecipeError
+from .lookup import names
 from .types import Ingredient, Recipe, plain
 from .yaml_files import build, dumper, read_yaml
 
@@ -39,37 +42,61 @@ def load_recipe(source: str | os.PathLike) -> Recipe:
         [`RecipeError`]: if it cannot be read, has an unknown key or a value of the wrong type.
         [`IngredientError`]: if it is neither a file or folder here nor a repository that you may see.
     """
-    repo_id, _, revision = os.fspath(source).partition("@")
+    repo_id, revision = hub.split_revision(source)
     if not os.path.exists(source) and hub.split_source(repo_id) and not repo_id.endswith((".yaml", ".yml")):
-        return _from_hub(repo_id, hub.resolve(repo_id, revision or None))
+        return load_hub_recipe(repo_id, hub.resolve(repo_id, revision))
     path = Path(source)
     return _read(path / RECIPE_FILE if path.is_dir() else path)
 
 
-def _from_hub(repo_id: str, commit: str) -> Recipe:
-    """The recipe of a soup on the Hub; what a stranger writes into one names no file of this machine."""
+def load_hub_recipe(repo_id: str, commit: str) -> Recipe:
+    """The recipe of a soup on the Hub at one commit. It names no file of this machine and no code, whoever wrote it.
+
+    Args:
+        repo_id (`str`), commit (`str`):
+            Where.
+
+    Raises:
+        [`RecipeError`]: if there is none, it cannot be read, or has a method that is not hf_soup's own.
+    """
     path = hub.fetch(repo_id, commit, [RECIPE_FILE, BATCHNORM_FILE]) / RECIPE_FILE
     if not path.is_file():
         raise RecipeError(f"{repo_id} has no {RECIPE_FILE} at {commit[:7]}: it is a model, and no soup of hf_soup.")
-    recipe = _read(path)
-    for item in filter(None, [*recipe.ingredients, recipe.base_model]):
-        if os.path.isabs(item.source) or item.source.startswith((".", "~")):
-            raise RecipeError(f"{repo_id}: the source of {item.name!r} is the path {item.source!r}, not a Hub id.")
-    return recipe
+    recipe = _read(path, anchor=False)
+    if recipe.method not in names("method"):
+        raise RecipeError(
+            f"{repo_id} is made by {recipe.method!r}, which is code from elsewhere. If you trust it, install it, and "
+            f"cook a copy of {RECIPE_FILE} on your disk."
+        )
+    base = recipe.base_model and _not_here(recipe.base_model, repo_id)
+    return replace(recipe, ingredients=tuple(_not_here(item, repo_id) for item in recipe.ingredients), base_model=base)
 
 
-def _read(path: Path) -> Recipe:
-    data = read_yaml(path)
+def _not_here(item: Ingredient, repo_id: str) -> Ingredient:
+    """An ingredient of a published recipe: on the Hub at a commit, or somewhere that is not this machine."""
+    if item.source in (MEMORY, PRIVATE):
+        return item
+    if item.revision is None:
+        return replace(item, source=ELSEWHERE)
+    if not re.fullmatch("[0-9a-f]{40}", item.revision) or hub.split_source(item.source) is None:
+        raise RecipeError(f"{repo_id}: {item.name!r} is {item.source!r} at {item.revision!r}, which is no commit.")
+    return item
+
+
+def _read(path: Path, *, anchor: bool = True) -> Recipe:
+    data = read_yaml(path, aliases=False)
     if not is_recipe(data):
         raise RecipeError(
             f"{path} is no recipe: it lacks the key `hf_soup_recipe`. A cook file goes to `hf_soup.cook`."
         )
     version = data.pop("hf_soup_recipe")
-    if version not in range(1, FORMAT + 1):
+    if type(version) is not int or not 1 <= version <= FORMAT:
         raise RecipeError(f"{path} has recipe format {version}; this hf_soup reads up to {FORMAT}. Upgrade hf_soup.")
-    recipe = build(Recipe, data, str(path))
+    recipe = build(Recipe, {key: value for key, value in data.items() if value is not None}, str(path))
     if "file" in recipe.batchnorm:
         recipe = replace(recipe, batchnorm={**recipe.batchnorm, "file": str(_beside(path, recipe.batchnorm["file"]))})
+    if not anchor:
+        return recipe
     base = recipe.base_model and _anchor(recipe.base_model, path.parent)
     return replace(
         recipe, ingredients=tuple(_anchor(item, path.parent) for item in recipe.ingredients), base_model=base
@@ -92,8 +119,8 @@ def dump_recipe(recipe: Recipe, folder: str | os.PathLike | None = None) -> str:
     for item in filter(None, [*data["ingredients"], data["base_model"]]):
         item["source"] = _without_root(item["source"], folder)
     for part in ("selection", "batchnorm"):
-        dataset = data[part].get("dataset") or {}
-        if dataset.get("path"):
+        dataset = data[part].get("dataset")
+        if isinstance(dataset, Mapping) and isinstance(dataset.get("path"), str):
             dataset["path"] = _without_root(dataset["path"], folder)
     if "file" in data["batchnorm"]:
         data["batchnorm"]["file"] = os.path.basename(data["batchnorm"]["file"])

@@ -23,7 +23,7 @@ from .evaluation.comparison import Comparison
 from .evaluation.tasting import estimate_again
 from .hub.beside import write_beside
 from .hub.card import evaluation_results
-from .hub.origins import Veil, private_ones, with_repositories
+from .hub.origins import Veil, on_hub, private_ones, with_repositories
 from .hub.push import open_target, push_folder
 from .merging.blend import BASE, blend, file_digests
 from .merging.in_memory import cook_in_memory, output_config
@@ -188,6 +188,7 @@ class Soup:
         tags: Sequence[str] | str = (),
         include_plots: bool = True,
         name_private: bool = False,
+        license: str | None = None,
         benchmark: str | None = None,
     ) -> CommitInfo:
         """Put the soup on the Hub in one commit: what `save_pretrained` writes, without the paths of local folders.
@@ -219,6 +220,8 @@ class Soup:
             name_private (`bool`, *optional*, defaults to `False`):
                 Whether a public soup names ingredients that are private. Otherwise they are called `private-1` ...,
                 and only those who have them can cook it again.
+            license (`str`, *optional*):
+                Of the card, such as `"mit"`; by default that of the ingredients, where all of them state the same.
             benchmark (`str`, *optional*):
                 Data set and task of a benchmark that the test set is, such as `"nyu-mll/glue:sst2"`: the test score
                 goes to its leaderboard (`.eval_results/`).
@@ -232,23 +235,22 @@ class Soup:
         """
         extra = {}
         if benchmark is not None:  # wrong names are told before anything is sent
-            name = f".eval_results/{benchmark.partition(':')[0].replace('/', '--')}.yaml"
+            name = f".eval_results/hf_soup--{benchmark.partition(':')[0].replace('/', '--')}.yaml"
             extra[name] = evaluation_results(self.comparison, self.recipe, benchmark)
-        target = open_target(repo_id, private=private, token=token, revision=revision)
+        target = open_target(repo_id, private=private, token=token, revision=revision, create_pr=create_pr)
         with as_output_error(tempfile.gettempdir()), tempfile.TemporaryDirectory() as folder:
             stage = Path(folder)
-            recipe = with_repositories(self._write_weights(stage, max_shard_size))
-            named = [*recipe.ingredients, *filter(None, [recipe.base_model]), *(c.ingredient for c in self.candidates)]
-            hidden = [] if name_private or target.private else private_ones(named, token)
-            veil = Veil(hidden) if hidden else None
+            recipe = with_repositories(self._write_weights(stage, max_shard_size), token)
+            veil = None if name_private or target.private else self._veil(recipe, token)
             if veil:
+                names = ", ".join(name for name, _ in veil.aliases)
                 warnings.warn(
-                    f"{target.repo_id} is public and {', '.join(veil.aliases)} private: what is private is not named, "
-                    "so only those who have it can cook the soup again. name_private=True names it.",
+                    f"{target.repo_id} is public and {names} private: what is private is not named, so only those who "
+                    "have it can cook the soup again. name_private=True names it.",
                     stacklevel=2,
                 )
                 recipe = veil.recipe(recipe)
-            more = {"repo_id": target.repo_id, "tags": [tags] if isinstance(tags, str) else tags}
+            more = {"repo_id": target.repo_id, "tags": [tags] if isinstance(tags, str) else tags, "license": license}
             self._write_rest(stage, recipe, veil=veil, plots=include_plots, **more)
             (stage / RECIPE_FILE).write_text(dump_recipe(recipe), encoding="utf-8")
             for name, content in extra.items():
@@ -314,6 +316,14 @@ class Soup:
             batchnorm = {**batchnorm, "file": BATCHNORM_FILE, "digest": _digest(statistics)}
         made = {"ingredients": poured, "base_model": base, "batchnorm": batchnorm, "output": output}
         return replace(self.recipe, **made, versions=versions())
+
+    def _veil(self, recipe: Recipe, token: str | bool | None) -> Veil | None:
+        """What hides private ingredients, the base model, and candidates that were not taken, if there are any."""
+        known = {item.name for item in recipe.ingredients}
+        others = [on_hub(item.ingredient, token) for item in self.candidates if item.name not in known]
+        named = [*recipe.ingredients, *filter(None, [recipe.base_model]), *others]
+        private = private_ones(named, token)
+        return Veil(private, [item for item in named if item not in private]) if private else None
 
     def _write_rest(self, folder: Path, recipe: Recipe, **options: Any) -> None:
         config = output_config(self.plan, self.checkpoints[0])

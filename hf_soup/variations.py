@@ -64,8 +64,11 @@ def _read(overrides: Sequence[str]) -> dict[str, Any]:
     for name in given:
         if name not in known:
             raise RecipeError(f"{name!r} cannot be set for a recipe{did_you_mean(name, known)}")
-    if not isinstance(given.get("params", {}), dict):
+    params = given.get("params", {})
+    if not isinstance(params, dict):
         raise RecipeError("`params` holds parameters of the method and the strategy: write params.NAME=VALUE.")
+    for name in set(params) & set(inspect.signature(merge).parameters):
+        raise RecipeError(f"`params.{name}` is no parameter of a method or strategy: write {name}=VALUE.")
     return given
 
 
@@ -76,7 +79,10 @@ def _kept(recipe: Recipe, drop: Sequence[str]) -> list[Ingredient]:
         if not any(name in (item.name, item.source) for item in items):
             known = [item.source if item.revision else item.name for item in items]
             raise RecipeError(f"no ingredient is called {name!r}, so it cannot be dropped{did_you_mean(name, known)}")
-    return [item for item in items if not {item.name, item.source} & set(drop)]
+    kept = [item for item in items if not {item.name, item.source} & set(drop)]
+    if not kept:
+        raise RecipeError("every ingredient is dropped, and nothing is left of the soup: merge the others anew.")
+    return kept
 
 
 def _weights(recipe: Recipe, kept: Sequence[Ingredient], added: int) -> dict[str, list[float]]:

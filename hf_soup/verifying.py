@@ -8,19 +8,22 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from .api import cook_recipe
+from .api import cook_recipe, needs_base
 from .checkpoints.check import is_statistic
 from .checkpoints.checkpoint import Checkpoint, make_ready
 from .checkpoints.digest import bytes_of
 from .checkpoints.files import OpenFiles
+from .checkpoints.hub import files_at
 from .checkpoints.reader import TensorSpec
 from .checkpoints.source import open_checkpoint
 from .errors import SoupError
 from .merging.blend import blend, file_digests
-from .recipes import load_recipe
+from .merging.in_memory import output_config
+from .recipes import BATCHNORM_FILE, load_hub_recipe, load_recipe
 from .tables import align
 
 
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from .types import Ingredient
 
 SHOWN = 20  # tensors that differ
+WEIGHTS = (".safetensors", ".bin", ".h5", ".msgpack", ".pt", ".pth", ".ckpt")
 
 
 class TensorDifference(NamedTuple):
@@ -120,36 +124,60 @@ def verify(soup: str | os.PathLike, *, allow_pickle: bool = False, device: str =
         [`RecipeError`]: if it has no recipe that can be read.
         [`IngredientError`]: if the soup itself cannot be opened.
     """
-    source, recipe = os.fspath(soup), load_recipe(soup)
-    saved = open_checkpoint(source)
-    needed = [*recipe.ingredients, *([recipe.base_model] if recipe.base_model else [])]
-    problems = _unreachable(needed, allow_pickle)
+    saved = open_checkpoint(soup)  # at one commit, whose recipe is looked at
+    source, commit = saved.ingredient.source, saved.ingredient.revision
+    recipe = load_hub_recipe(source, commit) if commit else load_recipe(saved.folder)
+    base = recipe.base_model if needs_base(recipe.method) or recipe.base_inside else None
+    problems = _unreachable([*recipe.ingredients, *([base] if base else [])], allow_pickle)
     if problems:
-        return Verification(source, 0, problems=tuple(problems))
+        return Verification(os.fspath(soup), 0, problems=tuple(problems))
     try:
         cooked = cook_recipe(recipe, allow_pickle=allow_pickle)
         cooked.device = device
-        return _compared(source, cooked, saved)
+        return _compared(os.fspath(soup), cooked, saved)
     except SoupError as error:  # an ingredient has other weights than those that were poured, or does not fit
-        return Verification(source, 0, problems=(str(error),))
+        return Verification(os.fspath(soup), 0, problems=(str(error),))
 
 
 def _unreachable(ingredients: Sequence[Ingredient], allow_pickle: bool) -> list[str]:
     """Which ingredients are not there any more, as they were, for whoever asks."""
-    problems = []
-    for item in dict.fromkeys((item.name, item.source, item.revision) for item in ingredients):
-        ingredient = next(one for one in ingredients if (one.name, one.source, one.revision) == item)
+
+    def problem(ingredient: Ingredient) -> str | None:
         try:
             open_checkpoint(ingredient, allow_pickle=allow_pickle)
         except SoupError as error:
-            problems.append(str(error))
-    return problems
+            return str(error)
+        return None
+
+    with ThreadPoolExecutor(1 if allow_pickle else 8) as pool:
+        return [found for found in pool.map(problem, ingredients) if found]
+
+
+def _other_files(saved: Checkpoint) -> list[str]:
+    """Files that transformers may load instead of the weights, or on top of them."""
+    ours = {*saved.ingredient.files, BATCHNORM_FILE}
+    source, commit = saved.ingredient.source, saved.ingredient.revision
+    there = files_at(source, commit) if commit else [path.name for path in saved.folder.iterdir()]
+    weights = (name for name in there if name.endswith(WEIGHTS) or name == "adapter_config.json")
+    return [f"{name} is there too, and may be loaded instead" for name in sorted(weights) if name not in ours]
+
+
+def _other_settings(cooked: Soup, saved: Checkpoint) -> list[str]:
+    """What the configuration says otherwise than that which the recipe makes: labels, activations, sizes."""
+    made = output_config(cooked.plan, cooked.checkpoints[0])
+    keys = sorted({*made, *saved.config} - {"transformers_version"})
+    return [
+        f"config.json has {key} = {str(saved.config.get(key))[:60]}, and the recipe makes {str(made.get(key))[:60]}"
+        for key in keys
+        if saved.config.get(key) != made.get(key)
+    ]
 
 
 def _compared(source: str, cooked: Soup, saved: Checkpoint) -> Verification:
     make_ready([saved])
     plan, statistics = cooked.plan, cooked.statistics
     specs = {spec.name: spec for spec in plan.specs}
+    beside = _other_files(saved) + _other_settings(cooked, saved)
     problems = [f"{name} is in the soup, and the recipe makes none" for name in saved.specs if name not in specs]
     for name, spec in specs.items():
         there = saved.specs.get(name)
@@ -158,7 +186,7 @@ def _compared(source: str, cooked: Soup, saved: Checkpoint) -> Verification:
         elif (there.shape, there.dtype) != (spec.shape, spec.dtype):
             problems.append(f"{name} is {_kind(there)} in the soup, and the recipe makes {_kind(spec)}")
     if problems:
-        return Verification(source, 0, problems=tuple(problems))
+        return Verification(source, 0, problems=(*beside, *problems))
     found: dict[str, tuple[int, float]] = {}
     lock = threading.Lock()
 
@@ -186,7 +214,7 @@ def _compared(source: str, cooked: Soup, saved: Checkpoint) -> Verification:
         TensorDifference(name, count, specs[name].numel, largest) for name, (count, largest) in sorted(found.items())
     )
     recorded = sum(is_statistic(name) for name in statistics)
-    return Verification(source, len(specs) - len(different), recorded, different)
+    return Verification(source, len(specs) - len(different), recorded, different, tuple(beside))
 
 
 def _difference(made: torch.Tensor, there: bytearray) -> tuple[int, float]:

@@ -25,8 +25,14 @@ _NUMBER = (
 )
 
 
-def read_yaml(path: str | os.PathLike) -> dict[str, Any]:
+def read_yaml(path: str | os.PathLike, *, aliases: bool = True) -> dict[str, Any]:
     """Read one YAML file that holds a mapping.
+
+    Args:
+        path (`str` or `os.PathLike`):
+            The file.
+        aliases (`bool`, *optional*, defaults to `True`):
+            Whether `*name` may repeat what `&name` marks; not in a stranger's file, which could grow without limit.
 
     Raises:
         [`RecipeError`]: if it is absent, no YAML, no mapping, or a key stands twice.
@@ -38,9 +44,11 @@ def read_yaml(path: str | os.PathLike) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"cannot read {path}: {getattr(error, 'strerror', None) or 'not a text file'}.") from None
     try:
-        data = yaml.load(text, Loader=_loader())
+        data = yaml.load(text, Loader=_loader(aliases))
     except yaml.YAMLError as error:
         raise RecipeError(f"{path} is not valid YAML: {error}") from None
+    except RecursionError:
+        raise RecipeError(f"{path} is nested too deeply.") from None
     if not isinstance(data, dict):
         raise RecipeError(f"{path} holds {type(data).__name__}, not a mapping of keys to values.")
     return data
@@ -121,11 +129,18 @@ def _fields_at(cls: Any, keys: list[Any]) -> list[str]:
     return [item.name for item in dataclasses.fields(cls)] if dataclasses.is_dataclass(cls) else []
 
 
-def _loader() -> type:
+def _loader(aliases: bool = True) -> type:
     """PyYAML's safe loader with numbers as everybody writes them, no dates, and no key twice."""
     import yaml
 
     class Loader(yaml.SafeLoader):
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if not aliases and self.check_event(yaml.events.AliasEvent):
+                raise yaml.composer.ComposerError(
+                    None, None, "aliases (*name) are not allowed here", self.peek_event().start_mark
+                )
+            return super().compose_node(parent, index)
+
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
             seen = set()
             for key, _ in node.value:
@@ -152,7 +167,8 @@ def dumper() -> type:
     import yaml
 
     class Dumper(yaml.SafeDumper):
-        pass
+        def ignore_aliases(self, data: Any) -> bool:
+            return True
 
     Dumper.add_implicit_resolver(*_NUMBER)
     return Dumper

@@ -146,6 +146,7 @@ def test_names_from_elsewhere_are_only_text():
 def test_escape():
     """Every character that Markdown reads is escaped; line breaks become spaces; addresses are no links."""
     assert escape("a|b\nc`d") == "a\\|b c\\`d"
+    assert escape("&lt;b&gt; $$x$$") == "\\&lt;b\\&gt; \\$\\$x\\$\\$"
     assert escape("http://x www.y WWW.z") == "http:\\//x www\\.y www\\.z"
 
 
@@ -189,3 +190,21 @@ def test_a_model_without_a_task_has_code_too():
     data, _, body = parts(render_card(Recipe(TWO, (1, 1), versions=VERSIONS), {"architectures": ["Unheard"]}))
     assert "AutoModel.from_pretrained" in body
     assert "pipeline_tag" not in data
+
+
+def test_a_sentence_is_of_this_soup():
+    """Where a comparison has several soups, the one that is published is spoken of."""
+    scores = {"test": {"accuracy": Interval(0.75, 0.7, 0.8)}}
+    rows = (Row("greedy soup", "soup", scores, 1, 1), Row("uniform soup", "uniform", scores, 1, 1))
+    summary = "The greedy soup of 2 is better.\nThe uniform soup of 2 is worse."
+    comparison = Comparison({"accuracy": True}, {"test": 20}, rows, {}, summary)
+    body = parts(render_card(Recipe(TWO, (1, 1), versions=VERSIONS), CONFIG, comparison))[2]
+    assert "[70.0, 80.0]. The uniform soup of 2 is worse." in body
+
+
+def test_a_link_leads_to_a_commit_alone():
+    """A revision or a source that is neither commit nor id is text."""
+    base = Ingredient("base", "a/b", "x) [evil](javascript:alert(1)")
+    odd = Ingredient("odd", "no id at all", "y")
+    _, html, _ = parts(render_card(Recipe((*TWO, odd), (1, 1, 1), base_model=base, versions=VERSIONS), CONFIG))
+    assert "javascript" not in "".join(re.findall(r'href="[^"]*"', html))

@@ -84,7 +84,9 @@ def test_cook_a_recipe(tmp_path, text_runs):
         (["merge", "-o", "{out}"], 1, "at least one ingredient, none was given"),
         (["merge", "{run}", "-w", "one", "-o", "{out}"], 2, "write 2,1,1 or module=2,1,1"),
         (["cook", "{run}/config.json"], 1, "unknown key `architectures`"),
-        (["cook", "{out}"], 2, "does not exist"),
+        (["cook", "{out}"], 1, "does not exist"),
+        (["cook", "{out}.yaml"], 1, "does not exist"),
+        (["cook", "{run}"], 2, "needs -o FOLDER"),
         (["merge", "{run}", "--strategy", "greedy", "-o", "{out}"], 1, "pass evaluator="),
     ],
 )

@@ -1,7 +1,8 @@
 """What a pushed soup says of itself and of others: names, licences, branches, tags, benchmarks, runs of a sweep."""
 
+import json
 import re
-from dataclasses import replace
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from huggingface_hub import HfApi, ModelCard, hf_hub_download
 
 import hf_soup
 from hf_soup import testing
+from hf_soup.types import Ingredient
 
 
 pytestmark = pytest.mark.filterwarnings("ignore:the card sets no licence")
@@ -167,7 +169,7 @@ def test_a_benchmark_is_named_by_the_user_alone(hub, text_runs, tmp_path):
     soup.push_to_hub(repo_id)
     assert not [name for name in HfApi().list_repo_files(repo_id) if "eval_results" in name]
     soup.push_to_hub(repo_id, benchmark="nyu-mll/glue:sst2")
-    (entry,) = yaml.safe_load(Path(hf_hub_download(repo_id, ".eval_results/nyu-mll--glue.yaml")).read_text())
+    (entry,) = yaml.safe_load(Path(hf_hub_download(repo_id, ".eval_results/hf_soup--nyu-mll--glue.yaml")).read_text())
     row = next(row for row in soup.comparison.rows if row.name == "greedy soup")
     assert entry["dataset"] == {"id": "nyu-mll/glue", "task_id": "sst2"}
     assert entry["value"] == pytest.approx(row.scores["test"]["accuracy"].value, abs=1e-6)
@@ -195,7 +197,7 @@ def test_a_push_of_a_sweep_points_to_its_repositories(hub, tmp_path, text_runs):
     assert "start of the sweep" in ModelCard.load(f"{hub.user}/{tmp_path.name}-start").text
     pushed = (runs[1].folder / "pushed.json").read_text()
     (runs[1].folder / "pushed.json").write_text(pushed.replace("run-1", "run-0"))  # which has other weights
-    assert [item.source for item in _pushed(soup, f"{repo_id}-2").ingredients] == [ids[0], "run-1"]
+    assert [item.source for item in _pushed(soup, f"{repo_id}-2").ingredients] == [ids[0], "elsewhere"]
 
 
 def _pushed(soup, repo_id):
@@ -206,7 +208,7 @@ def _pushed(soup, repo_id):
 def test_a_repository_of_something_else_is_not_overwritten_by_a_run(hub, tmp_path, text_runs):
     """The name of a run's repository may be taken: it is told before anything is trained."""
     put(hub, f"{tmp_path.name}-start", text_runs[1])
-    with pytest.raises(hf_soup.OutputError, match=r"has other weights than .* push_runs another prefix"):
+    with pytest.raises(hf_soup.OutputError, match=r"has something else than .* push_runs another prefix"):
         hf_soup.sweep(
             text_runs[0],
             testing.tiny_texts(40),
@@ -230,14 +232,138 @@ def test_what_an_older_soup_left_is_gone(hub, text_runs, image_runs, tmp_path):
     assert {"notes.txt", "preprocessor_config.json"} <= set(files)
 
 
-def test_a_recipe_of_a_stranger_names_no_files_of_ours(hub, text_runs, tmp_path):
-    """A published recipe with a path as a source is refused, wherever the path leads."""
-    repo_id = f"{hub.user}/{tmp_path.name}"
-    hf_soup.merge(text_runs).push_to_hub(repo_id)
-    recipe = hf_soup.load_recipe(repo_id)
-    bad = replace(recipe, ingredients=tuple(replace(item, source="../../x") for item in recipe.ingredients))
-    from hf_soup.recipes import dump_recipe
+def _forge(soup, old, new):
+    """Put another recipe over the one of a soup on the Hub."""
+    text = Path(hf_hub_download(soup, "soup_recipe.yaml")).read_text()
+    assert old in text
+    forged = text.replace(old, new).encode()
+    HfApi().upload_file(repo_id=soup, path_or_fileobj=forged, path_in_repo="soup_recipe.yaml")
 
-    HfApi().upload_file(repo_id=repo_id, path_or_fileobj=dump_recipe(bad).encode(), path_in_repo="soup_recipe.yaml")
-    with pytest.raises(hf_soup.RecipeError, match=r"is the path .*/x., not a Hub id"):
-        hf_soup.load_recipe(repo_id)
+
+@pytest.mark.parametrize("source", ["../../x", "/etc", "~", "models/prod", "run-0"])
+def test_a_recipe_of_a_stranger_names_no_files_of_ours(hub, text_runs, tmp_path, monkeypatch, source):
+    """A published recipe with a path as a source reads nothing here, also where there is a folder of that name."""
+    repo_id = f"{hub.user}/{tmp_path.name}"[:90]
+    hf_soup.merge(text_runs).push_to_hub(repo_id)
+    _forge(repo_id, "source: run-0", f"source: '{source}'")
+    monkeypatch.chdir(tmp_path)
+    for name in ("models/prod", "run-0"):
+        shutil.copytree(text_runs[0], tmp_path / name)
+    assert hf_soup.load_recipe(repo_id).ingredients[0].source == "elsewhere"
+    with pytest.raises(hf_soup.IngredientError, match="'run-0' was a folder on the machine that published the soup"):
+        hf_soup.cook(repo_id)
+    assert hf_soup.tree(repo_id).children[0].note == "a folder elsewhere"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("method: linear", "method: 'antigravity:f'", "which is code from elsewhere"),
+        ("revision: ", "revision: 'x) [evil](javascript:alert(1)' #", "which is no commit"),
+        ("params: {}", "params: &a {}\nalignments: *a", "aliases"),
+        ("params: {}", "params: " + "[" * 3000 + "]" * 3000, "nested too deeply"),
+        ("hf_soup_recipe: 1", "hf_soup_recipe: true", "has recipe format True"),
+    ],
+)
+def test_a_recipe_of_a_stranger_runs_nothing(hub, text_runs, tmp_path, old, new, message):
+    """Code, links and bombs in a published recipe are refused where it is read."""
+    run = put(hub, f"{tmp_path.name}-run", text_runs[0])
+    hf_soup.merge([run]).push_to_hub(f"{run}-soup")
+    _forge(f"{run}-soup", old, new)
+    for act in (hf_soup.load_recipe, hf_soup.verify, hf_soup.cook):
+        with pytest.raises(hf_soup.RecipeError, match=message):
+            act(f"{run}-soup")
+
+
+def test_a_private_candidate_that_was_left_out_is_not_named(hub, text_runs, tmp_path):
+    """Also where it is a run of a sweep that was pushed, and has a folder here."""
+    folders = [shutil.copytree(run, tmp_path / f"mine-{index}") for index, run in enumerate(text_runs)]
+    ids = [put(hub, f"{tmp_path.name}-mine-{i}", f, private=i == 2) for i, f in enumerate(folders)]
+    for repo_id, folder in zip(ids, folders, strict=True):
+        pushed = {"repo_id": repo_id, "revision": HfApi().model_info(repo_id).sha}
+        (folder / "pushed.json").write_text(json.dumps(pushed))
+
+    def score(model):
+        return float(sum(p.detach().double().sum() for p in model.parameters()))
+
+    soup = hf_soup.merge(folders, strategy="greedy", max_ingredients=1, evaluator=score)
+    worst = next(item for item in soup.candidates if item.name == "mine-2")
+    assert worst.name not in soup.recipe.names or pytest.skip("the private one is the best")
+    with pytest.warns(UserWarning, match="mine-2 private"):
+        soup.push_to_hub(f"{ids[0]}-soup")
+    assert [name for name, text in texts(f"{ids[0]}-soup").items() if "mine-2" in text] == []
+
+
+def test_the_veil_hides_ids_wherever_they_are():
+    """In folders of a repository, behind an address or a class, in sentences; and it changes no key of a comparison."""
+    from hf_soup.evaluation.comparison import Comparison, Difference, Interval, Row
+    from hf_soup.hub.facts import gather_facts
+    from hf_soup.hub.origins import Veil
+
+    private = [Ingredient("single", "acme/secret-bert/checkpoint-9", "c" * 40), Ingredient("test", "acme/x", "d" * 40)]
+    open_ = [Ingredient("private-1", "me/open", "e" * 40)]
+    veil = Veil(private, open_)
+    assert sorted(veil.aliases.values()) == ["private-2", "private-3"]
+    content = b'{"a": "acme/secret-bert--tok.Tok", "b": "https://huggingface.co/acme/secret-bert/x", "c": "/d/acme/x"}'
+    assert b"acme" not in veil.file(content)
+    assert "acme" not in veil.text("see acme/secret-bert, acme/secret-bert/checkpoint-9, and acme/x.")
+    scores = {part: {"accuracy": Interval(0.5)} for part in ("validation", "test")}
+    rows = tuple(Row(name, kind, scores, 1, 1) for name, kind in (("single", "ingredient"), ("greedy soup", "soup")))
+    differences = {"greedy soup": {"test": {"single": Difference(0.1)}}}
+    comparison = Comparison({"accuracy": True}, {"test": 9}, rows, differences, "It beats single.", {"single": {}})
+    hidden = veil.comparison(comparison)
+    assert hidden.rows[0].name == "private-2"
+    assert hidden.summary == "It beats private-2."
+    assert hidden.differences == differences
+    assert hidden.sizes == {"test": 9}
+    assert "single" not in hidden.curves
+    link = {
+        "license": "other",
+        "license_name": "own",
+        "license_link": "https://huggingface.co/acme/secret-bert/LICENSE",
+    }
+    assert gather_facts({"a": link}, hidden=True).license == {"license": "other", "license_name": "own"}
+
+
+def test_a_licence_can_be_set(hub, text_runs, tmp_path):
+    """`license=` is that of the card, whatever the ingredients say; what the Hub would refuse of theirs is left out."""
+    odd = "---\nlicense: MIT\nlanguage: English\ndatasets: ['my data / x']\n---\n"
+    ids = [put(hub, f"{tmp_path.name}-{i}", text_runs[i]) for i in range(2)]
+    for repo_id in ids:
+        files = hub.store.repositories[repo_id].resolve("main").files
+        files["README.md"] = type(files["config.json"])(odd.encode())
+    hf_soup.merge(ids).push_to_hub(f"{ids[0]}-soup")
+    data = ModelCard.load(f"{ids[0]}-soup").data
+    assert (data.license, data.language, data.datasets) == ("mit", None, None)
+    hf_soup.merge(ids).push_to_hub(f"{ids[0]}-soup", license="apache-2.0")
+    assert ModelCard.load(f"{ids[0]}-soup").data.license == "apache-2.0"
+
+
+def test_a_score_of_an_older_soup_is_gone(hub, text_runs, tmp_path):
+    """The file for a leaderboard is of the weights beside it, or not there."""
+    repo_id, validation = f"{hub.user}/{tmp_path.name}", testing.tiny_texts(20)
+    soup = hf_soup.merge(text_runs, strategy="greedy", evaluator=validation)
+    soup.comparison = hf_soup.compare(soup, test=testing.tiny_texts(30, seed=1), validation=validation)
+    soup.push_to_hub(repo_id, benchmark="nyu-mll/glue:sst2")
+    hf_soup.merge(text_runs).push_to_hub(repo_id)
+    assert not [name for name in HfApi().list_repo_files(repo_id) if "eval_results" in name]
+
+
+def test_a_pull_request_is_against_main(hub, text_runs, tmp_path):
+    """With a branch as well it is refused before anything is made."""
+    with pytest.raises(hf_soup.OutputError, match="either create_pr=True or a revision"):
+        hf_soup.merge(text_runs).push_to_hub(f"{hub.user}/{tmp_path.name}", create_pr=True, revision="dev")
+    assert f"{hub.user}/{tmp_path.name}" not in hub.store.repositories
+
+
+def test_runs_of_a_private_base_are_private(hub, text_runs, tmp_path):
+    """Their cards name it, so they are private unless that is said."""
+    base = put(hub, f"{tmp_path.name}-base", text_runs[0], private=True)
+    given = {"space": {"seed": [0]}, "push_runs": True, "training_args": {"max_steps": 1}}
+    given["validation"] = testing.tiny_texts(20, seed=1)
+    with pytest.warns(UserWarning, match="is private, so the runs are private too"):
+        hf_soup.sweep(base, testing.tiny_texts(40), output_dir=tmp_path / f"{tmp_path.name}-a", **given)
+    assert HfApi().model_info(f"{hub.user}/{tmp_path.name}-a-run-0").private
+    with pytest.warns(UserWarning, match="which are public, name it"):
+        hf_soup.sweep(base, testing.tiny_texts(40), output_dir=tmp_path / f"{tmp_path.name}-b", private=False, **given)
+    assert not HfApi().model_info(f"{hub.user}/{tmp_path.name}-b-run-0").private

@@ -37,7 +37,7 @@ def test_a_soup_of_soups_is_followed_to_the_bases(family):
     assert [[base.name for base in child.children] for child in inner.children] == [[f"{family}-base"]] * 2
     assert inner.children[0].children[0].kind == "base model"
     assert folder.name == "run-2"
-    assert folder.note.startswith("cannot be looked at")
+    assert folder.note == "a folder elsewhere"
     lines = found.table().split("\n")
     assert len(lines) == 7
     assert lines[1].startswith(f"├── {family}-inner@")

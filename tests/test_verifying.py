@@ -146,11 +146,13 @@ def test_models_in_memory_cannot_be_verified(tmp_path):
     assert "was a model in memory" in hf_soup.verify(folder).table()
 
 
-def test_what_is_no_soup_is_told(hub, runs, tmp_path):
+def test_what_is_no_soup_is_told(hub, runs, text_runs, tmp_path):
     """A model without a recipe, on the Hub or here, is an error and no verdict."""
     with pytest.raises(hf_soup.RecipeError, match="it is a model, and no soup of hf_soup"):
         hf_soup.verify(runs[0])
     with pytest.raises(hf_soup.RecipeError, match="cannot read"):
+        hf_soup.verify(text_runs[0])
+    with pytest.raises(hf_soup.IngredientError, match="the folder is empty"):
         hf_soup.verify(tmp_path)
 
 
@@ -171,3 +173,34 @@ def test_recorded_statistics_are_said_to_be_recorded(tmp_path):
     statistics = load_file(folder / "soup_batchnorm.safetensors")
     save_file({name: tensor + 1 for name, tensor in statistics.items()}, folder / "soup_batchnorm.safetensors")
     assert "does not hold the running statistics" in hf_soup.verify(folder).table()
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "told"),
+    [
+        ("config.json", lambda text: text.replace('"gelu"', '"relu"'), "config.json has hidden_act = relu"),
+        ("adapter_config.json", lambda text: "{}", "adapter_config.json is there too"),
+        ("pytorch_model.bin", lambda text: "x", "pytorch_model.bin is there too"),
+        ("model2.safetensors", lambda text: "x", "model2.safetensors is there too"),
+    ],
+)
+def test_what_else_decides_the_model_is_looked_at(soup, name, change, told):
+    """Identical tensors are not enough: another configuration, or other weights beside them, are told."""
+    try:
+        before = Path(hf_hub_download(soup, name)).read_text()
+    except Exception:  # it is not there yet
+        before = ""
+    HfApi().upload_file(repo_id=soup, path_or_fileobj=change(before).encode(), path_in_repo=name)
+    found = hf_soup.verify(soup)
+    assert not found.ok
+    assert told in found.table()
+
+
+def test_a_base_that_is_not_needed_may_be_gone(hub, runs, text_runs):
+    """A recipe that only records its base is verified without it."""
+    base = f"{runs[0]}-base"
+    HfApi().create_repo(base)
+    HfApi().upload_folder(repo_id=base, folder_path=text_runs[2])
+    hf_soup.merge(runs, base_model=base).push_to_hub(f"{runs[0]}-soup")
+    HfApi().delete_repo(base)
+    assert hf_soup.verify(f"{runs[0]}-soup").ok

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 MEMORY = "memory"
 PRIVATE = "private"  # the source of an ingredient whose name was left out when its soup was published
+ELSEWHERE = "elsewhere"  # of one that was a folder on the machine that published it
 CARD = "README.md"
 GENERATION = "generation_config.json"
 # Files beside the weights that a soup takes over: what tokenizers, processors and generation need.

@@ -63,6 +63,12 @@ def split_source(source: str) -> tuple[str, str] | None:
     return match["repo_id"], match["subfolder"].removeprefix("/")
 
 
+def split_revision(name: str | os.PathLike) -> tuple[str, str | None]:
+    """`owner/name@v1` as a source and a revision, which is `None` where none is named."""
+    source, _, revision = os.fspath(name).partition("@")
+    return source, revision or None
+
+
 def is_hub_id(name: str | None) -> bool:
     """Whether what names data or a model is `owner/name` on the Hub, and not a file or folder here."""
     return bool(name) and "/" in name and split_source(name) is not None and not os.path.exists(name)
@@ -83,13 +89,11 @@ def pin(source: str, revision: str | None) -> Pin:
     """
     from huggingface_hub import constants
 
-    repo_id, subfolder = split_source(source)
     commit = resolve(source, revision)
     with our_errors(source, revision):
         if constants.HF_HUB_OFFLINE:
             return _from_cache(source, commit)
-        tree = patiently(lambda: list(client().list_repo_tree(repo_id, subfolder or None, revision=commit)))
-        inside = {os.path.basename(item.path): item for item in tree if hasattr(item, "blob_id")}  # no folders
+        inside = _listed(source, commit)
         files = _weight_files(source, commit, inside)
         digests = {name: _digest(inside[name]) for name in files}
         if not files[0].endswith(".safetensors"):
@@ -112,6 +116,28 @@ def resolve(source: str, revision: str | None) -> str:
     repo_id, _ = split_source(source)
     with our_errors(source, revision):
         return patiently(lambda: client().resolve_revision(repo_id, revision=revision)).resolved
+
+
+def files_at(source: str, revision: str | None, *, token: str | bool | None = None) -> dict[str, str]:
+    """The files of a repository, or of a folder in one (not below it), and their digests.
+
+    Args:
+        source (`str`), revision (`str`, *optional*):
+            As of [`pin`].
+        token (`str` or `bool`, *optional*):
+            By default the one that a login stored.
+
+    Raises:
+        [`IngredientError`]: as of [`pin`].
+    """
+    with our_errors(source, revision):
+        return {name: _digest(item) for name, item in _listed(source, revision, token).items()}
+
+
+def _listed(source: str, revision: str | None, token: str | bool | None = None) -> dict[str, RepoFile]:
+    repo_id, subfolder = split_source(source)
+    tree = patiently(lambda: list(client(token).list_repo_tree(repo_id, subfolder or None, revision=revision)))
+    return {os.path.basename(item.path): item for item in tree if hasattr(item, "blob_id")}  # no folders
 
 
 def confirm(source: str, revision: str) -> None:

@@ -156,7 +156,8 @@ def _closest(repo_id: str) -> str:
     """The end of a sentence about a repository that is not there: names that are, and look like it."""
     from huggingface_hub import errors
 
-    owner, _, name = repo_id.rpartition("/")
+    owner, name = repo_id.split("/")[:2] if "/" in repo_id else ("", repo_id)  # without a folder in it
+    repo_id = f"{owner}/{name}"
     with contextlib.suppress(errors.HTTPError, OSError, ValueError):
         theirs = [model.id for model in client().list_models(author=owner, limit=500)] if owner else []
         near = difflib.get_close_matches(repo_id, theirs, n=3)

@@ -20,7 +20,7 @@ from ..errors import IncompatibleError, IngredientError, RecipeError
 from ..types import Ingredient
 from . import hub
 from .check import label_names
-from .checkpoint import CARD, COMPANIONS, MEMORY, PRIVATE, Checkpoint
+from .checkpoint import CARD, COMPANIONS, ELSEWHERE, MEMORY, PRIVATE, Checkpoint
 from .digest import combined_digest, tensor_digest
 from .folder import (
     checkpoint_of_trainer,
@@ -184,6 +184,10 @@ def _reopen(ingredient: Ingredient, allow_pickle: bool) -> Checkpoint:
         raise IngredientError(
             f"{ingredient.name!r} was a model in memory when the recipe was written: it cannot be fetched, only named."
         )
+    if ingredient.source == ELSEWHERE:
+        raise IngredientError(
+            f"{ingredient.name!r} was a folder on the machine that published the soup: it can be named, not fetched."
+        )
     if ingredient.source == PRIVATE:
         raise IngredientError(
             f"{ingredient.name!r} is private: whoever published the soup left its name out, so it cannot be fetched."
@@ -221,9 +225,9 @@ def _open_path(source: str, name: str | None, allow_pickle: bool) -> Checkpoint:
         return _open_folder(folder, name, allow_pickle)
     if folder.exists():
         raise IngredientError(f"{source} is a file; an ingredient is a folder with {SAFE_WEIGHTS} and config.json.")
-    repo_id, _, revision = source.partition("@")
+    repo_id, revision = hub.split_revision(source)
     if hub.split_source(repo_id) is not None:
-        return _open_hub(repo_id, revision or None, name, allow_pickle)
+        return _open_hub(repo_id, revision, name, allow_pickle)
     raise IngredientError(f"{source} does not exist, and it is no Hub id (owner/name, owner/name@revision) either.")
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import sys
+import sysconfig
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -35,7 +37,11 @@ def verify_command(soup: str, form: str, **options: object) -> None:
     import hf_soup
 
     found = hf_soup.verify(soup, **options)
-    data = {"ok": found.ok, **vars(found), "different": [item._asdict() for item in found.different]}
+    different = [
+        {**item._asdict(), "largest": item.largest if math.isfinite(item.largest) else None}
+        for item in found.different
+    ]
+    data = {"ok": found.ok, **vars(found), "different": different}
     show(form, "verified" if found.ok else "not verified", data, found.table())
     if not found.ok:
         sys.exit(1)
@@ -73,10 +79,10 @@ def install_extension_command(remove: bool) -> None:
             manifest.parent.rmdir()
         click.echo("Removed: `hf soup` is gone." if there else "There was nothing to remove.")
         return
-    place = os.path.dirname(sys.executable)
-    executable = shutil.which("hf-soup", path=place)
+    places = [os.path.dirname(sys.executable), sysconfig.get_path("scripts"), os.environ.get("PATH", "")]
+    executable = shutil.which("hf-soup", path=os.pathsep.join(places))
     if executable is None:
-        raise OutputError(f"there is no command hf-soup in {place} that `hf` could run: install the package.")
+        raise OutputError("there is no command hf-soup that `hf` could run: install the package.")
     entry = {
         "owner": "hf-soup",
         "repo": "hf-soup",

@@ -34,6 +34,7 @@ def write_beside(
     plots: bool = True,
     repo_id: str | None = None,
     tags: Sequence[str] = (),
+    license: str | None = None,
 ) -> None:
     """Write all files of a soup but its weights and its recipe.
 
@@ -54,12 +55,12 @@ def write_beside(
             Hides private ingredients; the recipe is behind it already.
         plots (`bool`, *optional*, defaults to `True`):
             Whether pictures are drawn, where matplotlib is installed.
-        repo_id (`str`, *optional*), tags (`Sequence[str]`, *optional*):
+        repo_id (`str`, *optional*), tags (`Sequence[str]`, *optional*), license (`str`, *optional*):
             For the card.
     """
-    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    for name, content in companions.items():
-        (folder / name).write_bytes(veil.file(name, content) if veil else content)
+    files = {"config.json": (json.dumps(config, indent=2, sort_keys=True) + "\n").encode(), **companions}
+    for name, content in files.items():
+        (folder / name).write_bytes(veil.file(content) if veil else content)
     if comparison is not None:
         comparison = veil.comparison(comparison) if veil else comparison
         comparison.save(folder, plots=plots)
@@ -71,6 +72,8 @@ def write_beside(
             pictures[SELECTION] = f"{SELECTION}.png"
     cards = {named.name: item.card for named, item in zip(recipe.ingredients, checkpoints, strict=True)}
     facts = gather_facts(cards, hidden=veil is not None)
+    if license is not None:
+        facts = facts._replace(license={"license": license}, licenses={})
     if facts.licenses:
         found = "; ".join(f"{license} ({', '.join(names)})" for license, names in facts.licenses.items())
         warnings.warn(f"the card sets no licence, since those of the ingredients are {found}.", stacklevel=4)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..checkpoints.check import label_names
 from ..checkpoints.checkpoint import CARD, MEMORY, PRIVATE
-from ..checkpoints.hub import fetch, resolve, split_source
+from ..checkpoints.hub import fetch, resolve, split_revision, split_source
 from ..errors import DataError, IngredientError
 from ..evaluation.comparison import SHARES, SHIFTS, TEST, VALIDATION, Comparison, Difference, Row
 from ..lookup import load_module
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
 
 TAGS = ("merge", "model-soup", "hf_soup")
-NO_PIPELINE = ("text2text-generation",)  # which the Hub knows, and transformers 5 does not run
+OUT_OF_REACH = (MEMORY, PRIVATE)  # sources that nobody can fetch
 HERE = "FOLDER_OR_HUB_ID"  # what code in a card says for a soup that is not on the Hub
 SHOWN = 12  # labels
 USE = """
@@ -72,6 +72,8 @@ def render_card(
     from huggingface_hub import ModelCard
 
     facts = facts or Facts()
+    needed = [*recipe.ingredients, *([recipe.base_model] if recipe.base_model and not recipe.base_inside else [])]
+    data = recipe.batchnorm.get("dataset")
     row = _own_row(recipe, comparison)
     text = dump_recipe(replace(recipe, selection={**recipe.selection, "trials": []} if recipe.selection else {}))
     return str(
@@ -89,16 +91,18 @@ def render_card(
             test=row and row.scores.get(TEST, {}).get(comparison.metric),
             difference=comparison.differences.get(row.name, {}).get(TEST, {}).get("single") if row else None,
             lines=comparison.summary.split("\n") if comparison else [],
+            own_line=next((line for line in comparison.summary.split("\n") if row.name in line), "") if row else "",
             pictures=pictures or {},
             selection=Selection.of(recipe),
+            batchnorm_rows=data.get("rows") if isinstance(data, Mapping) else None,
             use=_use(config).format(model=repo_id or HERE).strip(),
             repo_id=repo_id,
             here=HERE,
             facts=facts,
             tuned=[item for item in recipe.ingredients if item.name != recipe.base_inside],
-            local=[item.name for item in recipe.ingredients if not item.revision and item.source not in OUT_OF_REACH],
-            in_memory=[item.name for item in recipe.ingredients if item.source == MEMORY],
-            hidden=[item.name for item in recipe.ingredients if item.source == PRIVATE],
+            local=[item.name for item in needed if not item.revision and item.source not in OUT_OF_REACH],
+            in_memory=[item.name for item in needed if item.source == MEMORY],
+            hidden=[item.name for item in needed if item.source == PRIVATE],
             link=_link,
             share=lambda score: _score(comparison.metric, score),
             points=_half_width,
@@ -121,9 +125,9 @@ def load_card(soup: str | os.PathLike) -> str:
     Raises:
         [`IngredientError`]: if it is not there, or has no card.
     """
-    folder, (repo_id, _, revision) = Path(soup), os.fspath(soup).partition("@")
+    folder, (repo_id, revision) = Path(soup), split_revision(soup)
     if not folder.is_dir() and split_source(repo_id):
-        folder = fetch(repo_id, resolve(repo_id, revision or None), [CARD])
+        folder = fetch(repo_id, resolve(repo_id, revision), [CARD])
     try:
         return (folder / CARD).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
@@ -132,7 +136,7 @@ def load_card(soup: str | os.PathLike) -> str:
 
 def escape(text: object) -> str:
     """Text from elsewhere (names, labels) as plain text in Markdown: no link, no HTML, no table cell of its own."""
-    escaped = re.sub(r"([\\`*_{}\[\]<>#|~])", r"\\\1", " ".join(str(text).split()))
+    escaped = re.sub(r"([\\`*_{}\[\]<>#|~&$])", r"\\\1", " ".join(str(text).split()))
     return re.sub(r"\bwww\.", r"www\\.", escaped.replace("://", ":\\//"), flags=re.IGNORECASE)
 
 
@@ -184,7 +188,8 @@ def _metadata(
     from huggingface_hub import EvalResult, ModelCardData
 
     pipeline = _pipeline(config)
-    hub_ids = list(dict.fromkeys(split_source(item.source)[0] for item in recipe.ingredients if item.revision))
+    found = [split_source(item.source) for item in recipe.ingredients if item.revision]
+    hub_ids = list(dict.fromkeys(repo_id for repo_id, _ in filter(None, found)))
     results = [
         EvalResult(
             task_type=pipeline or "other",
@@ -241,6 +246,8 @@ def _link(item: Ingredient) -> str:
         return escape(item.name)
     from huggingface_hub import constants
 
+    if not re.fullmatch("[0-9a-f]{40}", item.revision) or split_source(item.source) is None:
+        return escape(item.source)
     repo_id, subfolder = split_source(item.source)  # only letters, digits, dots, dashes and underscores
     place = f"{constants.ENDPOINT}/{repo_id}/tree/{item.revision}/{subfolder}".rstrip("/")
     return f"[{escape(item.source)}]({place})"

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 
 UNSTATED = "not stated"
+# What the Hub takes; anything else would make it refuse the soup.
+SLUG = r"[a-z0-9][a-z0-9.-]*"
+LANGUAGE = r"[a-z]{2,3}(-[A-Za-z0-9]+)?|code|multilingual"
+DATASET = r"[\w.-]+(/[\w.-]+)?"
 
 
 class Facts(NamedTuple):
@@ -44,22 +49,23 @@ def gather_facts(cards: Mapping[str, Mapping[str, Any]], hidden: bool = False) -
         found.setdefault(_license(card), []).append(name)
     licenses = {license: tuple(names) for license, names in found.items()}
     agreed: dict[str, str] = {}
-    if len(licenses) == 1 and UNSTATED not in licenses:
+    (license, *others) = licenses
+    if not others and re.fullmatch(SLUG, license.partition(":")[0]):
         first = next(iter(cards.values()))
-        agreed = {"license": licenses.popitem()[0].partition(":")[0]}
-        more = (
-            {key: first.get(key) for key in ("license_name", "license_link")} if agreed["license"] == "other" else {}
-        )
-        agreed |= {key: value for key, value in more.items() if isinstance(value, str)}
-    elif set(licenses) == {UNSTATED}:
+        agreed = {"license": license.partition(":")[0]}
+        if agreed["license"] == "other":  # a link would lead to the repository of a private one
+            keys = ("license_name", *(() if hidden else ("license_link",)))
+            agreed |= {key: first[key] for key in keys if isinstance(first.get(key), str)}
+    if agreed or (license == UNSTATED and not others):
         licenses = {}
-    datasets = () if hidden else _agreed(cards, "datasets")
-    return Facts(agreed, licenses, _agreed(cards, "language"), datasets)
+    language = [code for code in _agreed(cards, "language") if re.fullmatch(LANGUAGE, code)]
+    datasets = [] if hidden else [name for name in _agreed(cards, "datasets") if re.fullmatch(DATASET, name)]
+    return Facts(agreed, licenses, tuple(language), tuple(datasets))
 
 
 def _license(card: Mapping[str, Any]) -> str:
     """`mit`, or `other: its name`."""
-    (license, *more) = _strings(card.get("license")) or [UNSTATED]
+    (license, *more) = [text.lower() for text in _strings(card.get("license"))] or [UNSTATED]
     if more:
         return " and ".join(sorted([license, *more]))
     name = card.get("license_name")

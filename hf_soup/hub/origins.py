@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,44 @@ from ..checkpoints import hub
 from ..checkpoints.checkpoint import PRIVATE
 from ..checkpoints.hub_errors import client, patiently, refusals
 from ..errors import SoupError
+from ..evaluation.comparison import SINGLE, Comparison
 from ..types import Ingredient, Recipe, plain
 
 
 PUSHED_FILE = "pushed.json"  # beside a run that a sweep has put on the Hub: its repository and commit
 
 
-def with_repositories(recipe: Recipe) -> Recipe:
+def on_hub(item: Ingredient, token: str | bool | None = None) -> Ingredient:
+    """A run of a sweep that was pushed, and not changed since, by its repository instead of its folder; others as they
+    are.
+
+    Args:
+        item ([`Ingredient`]):
+            A reference.
+        token (`str` or `bool`, *optional*):
+            By default the one that a login stored.
+    """
+    folder = Path(item.source)
+    if item.revision or not folder.is_dir():
+        return item
+    for place, inside in ((folder, ""), (folder.parent, f"/{folder.name}")):
+        try:
+            found = json.loads((place / PUSHED_FILE).read_text(encoding="utf-8"))
+            source, commit = found["repo_id"] + inside, found["revision"]
+            there = hub.files_at(source, commit, token=token)
+            files = {name: there[name] for name in item.files}
+            if all(hub.digest_of(folder / name, digest) == digest for name, digest in files.items()):
+                return replace(item, source=source, revision=commit, files=files)
+        except (OSError, ValueError, KeyError, TypeError, SoupError):
+            continue
+    return item
+
+
+def with_repositories(recipe: Recipe, token: str | bool | None = None) -> Recipe:
     """The recipe with repositories instead of folders, where a sweep has pushed a run that is as it was."""
     base = recipe.base_model
-    return replace(
-        recipe, ingredients=tuple(map(_published, recipe.ingredients)), base_model=base and _published(base)
-    )
+    items = tuple(on_hub(item, token) for item in recipe.ingredients)
+    return replace(recipe, ingredients=items, base_model=base and on_hub(base, token))
 
 
 def private_ones(items: Iterable[Ingredient], token: str | bool | None = None) -> list[Ingredient]:
@@ -33,93 +60,121 @@ def private_ones(items: Iterable[Ingredient], token: str | bool | None = None) -
     Raises:
         [`OutputError`]: if the Hub does not tell.
     """
-    on_hub = [item for item in items if item.revision]
-    private = {source: _is_private(source, token) for source in dict.fromkeys(item.source for item in on_hub)}
-    return [item for item in on_hub if private[item.source]]
+    pinned = [item for item in items if item.revision]
+    private = {source: is_private(source, token=token) for source in dict.fromkeys(item.source for item in pinned)}
+    return [item for item in pinned if private[item.source]]
 
 
-def _is_private(source: str, token: str | bool | None) -> bool:
+def is_private(source: str, *, kind: str = "model", token: str | bool | None = None) -> bool:
+    """Whether not everybody sees a repository; one that is gone, or not for the eyes of whoever asks, is private.
+
+    Args:
+        source (`str`):
+            A Hub id, a folder behind it if need be.
+        kind (`str`, *optional*, defaults to `"model"`):
+            Or `"dataset"`.
+        token (`str` or `bool`, *optional*):
+            By default the one that a login stored.
+
+    Raises:
+        [`OutputError`]: if the Hub does not tell.
+    """
     from huggingface_hub import errors
 
     repo_id, _ = hub.split_source(source)
     with refusals(repo_id):
         try:
-            return bool(patiently(lambda: client(token).model_info(repo_id)).private)
-        except errors.RepositoryNotFoundError:  # gone, or not for the eyes of whoever publishes
+            return bool(patiently(lambda: client(token).repo_info(repo_id, repo_type=kind)).private)
+        except errors.RepositoryNotFoundError:
             return True
 
 
-def _published(item: Ingredient) -> Ingredient:
-    folder = Path(item.source)
-    if item.revision or not folder.is_dir():
-        return item
-    for place, inside in ((folder, ""), (folder.parent, f"/{folder.name}")):
-        try:
-            found = json.loads((place / PUSHED_FILE).read_text(encoding="utf-8"))
-            source, commit = found["repo_id"] + inside, found["revision"]
-            files = hub.pin(source, commit).files
-        except (OSError, ValueError, KeyError, TypeError, SoupError):
-            continue
-        if all(hub.digest_of(folder / file, digest) == digest for file, digest in files.items()):
-            return replace(item, source=source, revision=commit, files=files)
-    return item
-
-
 class Veil:
-    """Takes the names of private ingredients out of all that is published: names, sources, and sentences.
+    """Takes private ingredients out of all that is published: their names, their repositories, and sentences.
 
     Args:
-        items (`Iterable[Ingredient]`):
+        private (`Iterable[Ingredient]`):
             The private ones.
+        named (`Iterable[Ingredient]`):
+            The others, whose names are not taken for something else.
     """
 
-    def __init__(self, items: Iterable[Ingredient]):
-        items = list(items)
-        names = dict.fromkeys(item.name for item in items)
-        self.aliases = {name: f"private-{index}" for index, name in enumerate(names, start=1)}
-        self._words = self.aliases | {item.source: self.aliases[item.name] for item in items}
-        longest_first = sorted(map(re.escape, self._words), key=len, reverse=True)
+    def __init__(self, private: Iterable[Ingredient], named: Iterable[Ingredient] = ()):
+        taken = {item.name for item in named}
+        free = (alias for alias in (f"private-{n}" for n in itertools.count(1)) if alias not in taken)
+        keys = dict.fromkeys((item.name, item.source) for item in private)
+        self.aliases = dict(zip(keys, free))  # noqa: B905 - there are always more
+        self.repositories = sorted({hub.split_source(source)[0] for _, source in keys}, key=len, reverse=True)
+        words = {name: alias for (name, _), alias in self.aliases.items() if name not in taken}
+        words |= {source: alias for (_, source), alias in self.aliases.items()}
+        words |= {repo_id: PRIVATE for repo_id in self.repositories if repo_id not in words}
+        longest_first = sorted(map(re.escape, words), key=len, reverse=True)
+        self._words = words
         self._pattern = re.compile(rf"(?<![\w-])({'|'.join(longest_first)})(?![\w-])")
 
     def text(self, text: str) -> str:
         """A text without the names."""
         return self._pattern.sub(lambda match: self._words[match[0]], text)
 
-    def value(self, value: Any) -> Any:
-        """Plain values without the names, in keys too."""
-        if isinstance(value, str):
-            return self.text(value)
-        if isinstance(value, Mapping):
-            return {self.text(key): self.value(item) for key, item in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [self.value(item) for item in value]
-        return value
-
     def recipe(self, recipe: Recipe) -> Recipe:
         """The recipe, in which private ingredients have the digests of their weights alone."""
 
         def veiled(item: Ingredient) -> Ingredient:
-            alias = self.aliases.get(item.name) if item.source in self._words else None
+            alias = self.aliases.get((item.name, item.source))
             return Ingredient(alias, PRIVATE, files=item.files) if alias else item
 
+        names = {item.name: veiled(item).name for item in recipe.ingredients}
+        selection = plain(recipe.selection)
+        if isinstance(selection.get("trials"), list):
+            selection["trials"] = [self._trial(trial, names) for trial in selection["trials"]]
+        for key in ("why", "reference", "params"):
+            if key in selection:
+                selection[key] = self._value(selection[key])
         base = recipe.base_model
         return replace(
             recipe,
             ingredients=tuple(map(veiled, recipe.ingredients)),
             base_model=base and veiled(base),
-            alignments=self.value(plain(recipe.alignments)),
-            selection=self.value(plain(recipe.selection)),
+            alignments={names[name]: order for name, order in recipe.alignments.items()},
+            selection=selection,
         )
 
-    def file(self, name: str, content: bytes) -> bytes:
-        """A text file without the names of their repositories; what is no text is left as it is."""
-        if not name.endswith(".json"):
-            return content
-        text = content.decode("utf-8", errors="surrogateescape")
-        for word, alias in self._words.items():
-            text = text.replace(f'"{word}"', f'"{alias}"') if "/" in word else text
-        return text.encode("utf-8", errors="surrogateescape")
+    def comparison(self, comparison: Comparison) -> Comparison:
+        """The comparison, in which private models are called otherwise."""
+        names = {name: alias for (name, _), alias in self.aliases.items()}
 
-    def comparison(self, comparison: Any) -> Any:
-        """The comparison, in which private ingredients are called otherwise."""
-        return type(comparison).from_dict(self.value(plain(asdict(comparison))))
+        def renamed(found: Mapping[str, Any]) -> dict[str, Any]:
+            return {names.get(name, name): value for name, value in found.items()}
+
+        rows = tuple(
+            replace(
+                row,
+                name=names.get(row.name, row.name) if row.kind in SINGLE else row.name,
+                weights=renamed(row.weights),
+            )
+            for row in comparison.rows
+        )
+        summary = self.text(comparison.summary)
+        return replace(comparison, rows=rows, summary=summary, curves=renamed(comparison.curves))
+
+    def file(self, content: bytes) -> bytes:
+        """A file without the ids of private repositories; names alone may be words of a vocabulary."""
+        for repo_id in self.repositories:
+            content = content.replace(repo_id.encode(), PRIVATE.encode())
+        return content
+
+    def _trial(self, trial: Any, names: Mapping[str, str]) -> Any:
+        if not isinstance(trial, dict):
+            return trial
+        texts = {key: self.text(trial[key]) for key in ("tried", "why") if isinstance(trial.get(key), str)}
+        who = trial.get("ingredient")
+        aliases = {name: alias for (name, _), alias in self.aliases.items()} | dict(names)
+        return {**trial, **texts, **({"ingredient": aliases.get(who, who)} if who else {})}
+
+    def _value(self, value: Any) -> Any:
+        """Plain values without the names, in keys too."""
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, Mapping):
+            return {self.text(key): self._value(item) for key, item in value.items()}
+        return [self._value(item) for item in value] if isinstance(value, (list, tuple)) else value

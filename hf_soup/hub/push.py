@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..checkpoints.checkpoint import COMPANIONS
 from ..checkpoints.hub_errors import BUSY, RACE, client, patiently, refusals
+from ..errors import OutputError
 from ..recipes import RECIPE_FILE
 
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 # Files of which a soup may have others, or fewer, than the soup before it.
 OURS = (
     r"(model(-\d{5}-of-\d{5})?|soup_batchnorm)\.safetensors|model\.safetensors\.index\.json|comparison\.(md|json)|"
-    r"(comparison|shifts|reliability|selection)\.png"
+    r"(comparison|shifts|reliability|selection)\.png|\.eval_results/hf_soup--.*\.yaml"
 )
 
 
@@ -41,12 +42,15 @@ def open_target(
     private: bool | None = None,
     token: str | bool | None = None,
     revision: str | None = None,
+    create_pr: bool = False,
 ) -> Target:
     """Make a repository, and its branch, where they are missing.
 
     Raises:
-        [`OutputError`]: if the Hub refuses.
+        [`OutputError`]: if the Hub refuses, or a pull request is asked for on a branch.
     """
+    if create_pr and revision is not None:
+        raise OutputError("a pull request is against the main branch: give either create_pr=True or a revision.")
     api = client(token)
     with refusals(repo_id):
         repo_id = patiently(lambda: api.create_repo(repo_id, private=private, exist_ok=True)).repo_id
@@ -79,7 +83,7 @@ def push_folder(
     files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
 
     def commit() -> CommitInfo:
-        head = api.model_info(repo_id, revision=None if create_pr else revision)
+        head = api.model_info(repo_id, revision=revision)
         there = [sibling.rfilename for sibling in head.siblings]
         ours = OURS if RECIPE_FILE not in there else f"{OURS}|{'|'.join(map(re.escape, COMPANIONS))}"
         gone = [name for name in there if name not in files and re.fullmatch(ours, name)]
@@ -91,11 +95,12 @@ def push_folder(
             ],
             commit_message=commit_message,
             commit_description=commit_description,
-            revision=None if create_pr else revision,
+            revision=revision,
             create_pr=create_pr,
             parent_commit=head.sha,
         )
 
     with refusals(repo_id):
-        # a pull request may be there although its answer was lost; a commit that is there is not made twice
-        return patiently(commit, again=(*BUSY, *RACE), if_lost=not create_pr)
+        if create_pr:  # which may be there although its answer was lost, and would be there twice
+            return patiently(commit, again=(429, *RACE), if_lost=False)
+        return patiently(commit, again=(*BUSY, *RACE))

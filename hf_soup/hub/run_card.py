@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from ..checkpoints.checkpoint import CARD
+from ..checkpoints.hub import split_revision
 from .card import TAGS, escape
 from .facts import gather_facts
 
@@ -68,7 +69,7 @@ def render_run_card(
         hyperparameters={**state["training_args"], **state["params"]},
     )
     if state["base_commit"]:  # after the rest, or the Hub would be asked for its licence
-        summary.finetuned_from = state["base_model"].partition("@")[0]
+        summary.finetuned_from = split_revision(state["base_model"])[0]
     own = ", ".join(f"{name} = {value}" for name, value in state["params"].items()) or "nothing"
     return summary.to_model_card() + SWEEP.format(
         run=escape(state["run"]), sweep=f"“{escape(sweep)}”", own=escape(own)

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..checkpoints import hub
-from ..checkpoints.checkpoint import CARD, MEMORY, PRIVATE, read_card
+from ..checkpoints.checkpoint import CARD, ELSEWHERE, MEMORY, PRIVATE, read_card
 from ..errors import IngredientError, SoupError
-from ..recipes import RECIPE_FILE, load_recipe
+from ..recipes import RECIPE_FILE, load_hub_recipe, load_recipe
 from ..types import Ingredient, Recipe
 
 
@@ -78,63 +78,77 @@ def tree(soup: str | os.PathLike) -> Node:
         [`IngredientError`]: if it is neither a folder here nor a repository that you may see.
         [`RecipeError`]: if its recipe cannot be read.
     """
-    source = os.fspath(soup)
-    if os.path.isdir(source):
-        return _look(source, source, None, INGREDIENT, (), ())
-    repo_id, _, revision = source.partition("@")
-    if hub.split_source(repo_id) is None:
-        raise IngredientError(f"{source} is neither a folder here nor a Hub id.")
-    return _look(repo_id, repo_id, hub.resolve(repo_id, revision or None), INGREDIENT, (), ())
+    source, revision = os.fspath(soup), None
+    if not os.path.isdir(source):
+        source, revision = hub.split_revision(source)
+        if hub.split_source(source) is None:
+            raise IngredientError(f"{soup} is neither a folder here nor a Hub id.")
+        revision = hub.resolve(source, revision)
+    return _look(Node(source, INGREDIENT, revision), source, (), {})
 
 
-def _look(
-    name: str, source: str, revision: str | None, kind: str, weights: tuple[float, ...], above: tuple[str, ...]
-) -> Node:
-    """A model that is there, and what it says of where it comes from."""
-    folder = hub.fetch(source, revision, [RECIPE_FILE, CARD]) if revision else Path(source)
-    above = (*above, f"{source}@{revision}")
-    if (folder / RECIPE_FILE).is_file():
-        recipe = load_recipe(f"{source}@{revision}" if revision else folder)
-        return Node(name, SOUP, revision, weights, f"{recipe.title}, {recipe.method}", _members(recipe, above))
-    bases = read_card(folder).get("base_model")
-    bases = [base for base in (bases if isinstance(bases, list) else [bases]) if isinstance(base, str)]
-    children = tuple(_try(base, base, None, BASE, (), above) for base in bases if hub.split_source(base))
-    return Node(name, kind, revision, weights, "", children)
+def _look(node: Node, source: str, above: tuple[str, ...], known: dict[str, Node]) -> Node:
+    """A model that is there, and what it says of where it comes from.
+
+    Args:
+        node ([`Node`]):
+            What is known of it.
+        source (`str`):
+            A folder, or with a commit a Hub id.
+        above (`tuple[str, ...]`):
+            What was made from it.
+        known (`dict[str, Node]`):
+            What was looked at already.
+    """
+    place = f"{source}@{node.revision}"
+    if place not in known:
+        folder = hub.fetch(source, node.revision, [RECIPE_FILE, CARD]) if node.revision else Path(source)
+        above = (*above, place)
+        if (folder / RECIPE_FILE).is_file():
+            recipe = load_hub_recipe(source, node.revision) if node.revision else load_recipe(folder)
+            found = Node("", SOUP, note=f"{recipe.title}, {recipe.method}", children=_members(recipe, above, known))
+        else:
+            bases = read_card(folder).get("base_model")
+            bases = [base for base in (bases if isinstance(bases, list) else [bases]) if isinstance(base, str)]
+            on_hub = [Node(base, BASE) for base in bases if hub.split_source(base)]
+            found = Node("", node.kind, children=tuple(_try(base, base.name, above, known) for base in on_hub))
+        known[place] = found
+    found = known[place]
+    kind = SOUP if found.kind == SOUP else node.kind
+    return node._replace(kind=kind, note=found.note, children=found.children)
 
 
-def _members(recipe: Recipe, above: tuple[str, ...]) -> tuple[Node, ...]:
+def _members(recipe: Recipe, above: tuple[str, ...], known: dict[str, Node]) -> tuple[Node, ...]:
     rows = list(recipe.rows.values())
-    members = [
-        _member(item, BASE if item.name == recipe.base_inside else INGREDIENT, tuple(row[at] for row in rows), above)
-        for at, item in enumerate(recipe.ingredients)
-    ]
+    members = []
+    for at, item in enumerate(recipe.ingredients):
+        kind = BASE if item.name == recipe.base_inside else INGREDIENT
+        members.append(_member(item, kind, tuple(row[at] for row in rows), above, known))
     if recipe.base_model and not recipe.base_inside:
-        members.append(_member(recipe.base_model, BASE, (), above))
+        members.append(_member(recipe.base_model, BASE, (), above, known))
     return tuple(members)
 
 
-def _member(item: Ingredient, kind: str, weights: tuple[float, ...], above: tuple[str, ...]) -> Node:
-    if item.source in (MEMORY, PRIVATE):
-        note = "a model in memory" if item.source == MEMORY else "private, not named"
-        return Node(item.name, kind, None, weights, note)
-    return _try(item.source if item.revision else item.name, item.source, item.revision, kind, weights, above)
-
-
-def _try(
-    name: str, source: str, revision: str | None, kind: str, weights: tuple[float, ...], above: tuple[str, ...]
+def _member(
+    item: Ingredient, kind: str, weights: tuple[float, ...], above: tuple[str, ...], known: dict[str, Node]
 ) -> Node:
+    node = Node(item.source if item.revision else item.name, kind, item.revision, weights)
+    notes = {MEMORY: "a model in memory", PRIVATE: "private, not named", ELSEWHERE: "a folder elsewhere"}
+    if item.source in notes:
+        return node._replace(note=notes[item.source])
+    return _try(node, item.source, above, known)
+
+
+def _try(node: Node, source: str, above: tuple[str, ...], known: dict[str, Node]) -> Node:
     """The same of a model that may be gone, private, or on another machine."""
     try:
-        if revision is None and not os.path.isdir(source):
-            revision = hub.resolve(source, None)
-        if f"{source}@{revision}" in above or len(above) > DEPTH:
-            return Node(name, kind, revision, weights, "is above already")
-        if revision is not None:
-            hub.confirm(source, revision)
-        return _look(name, source, revision, kind, weights, above)
+        if not os.path.isabs(source):  # folders of a recipe that is here are absolute, the rest is on the Hub
+            node = node._replace(revision=node.revision or hub.resolve(source, None))
+            hub.confirm(source, node.revision)
+        elif not os.path.isdir(source):
+            return node._replace(note="cannot be looked at: the folder is gone")
+        if f"{source}@{node.revision}" in above or len(above) > DEPTH:
+            return node._replace(note="is above already")
+        return _look(node, source, above, known)
     except SoupError as error:
-        return Node(name, kind, revision, weights, f"cannot be looked at: {_short(error)}")
-
-
-def _short(error: Exception) -> str:
-    return str(error).split(":")[0].split(". ")[0]
+        return node._replace(note=f"cannot be looked at: {str(error).split(':')[0].split('. ')[0]}")

@@ -267,12 +267,12 @@ def _pinned(base_model: str | os.PathLike, manifest: Mapping[str, Any] | None) -
     """A folder as it is; a Hub id with its commit, which is the one that the sweep began with."""
     if os.path.isdir(base_model):
         return str(base_model), None
-    source, _, revision = str(base_model).partition("@")
+    source, revision = hub.split_revision(base_model)
     if manifest and manifest.get("base_commit"):
         return source, manifest["base_commit"]
     if os.path.isabs(source) or hub.split_source(source) is None:
         raise TrainingError(f"{source} does not exist, and it is no Hub id (owner/name, owner/name@revision) either.")
-    return source, hub.resolve(source, revision or None)
+    return source, hub.resolve(source, revision)
 
 
 def _card(source: str, commit: str | None) -> dict[str, Any]:

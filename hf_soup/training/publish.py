@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import shutil
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ..checkpoints import hub
+from ..checkpoints.hub import split_revision
 from ..checkpoints.hub_errors import our_errors
 from ..checkpoints.reader import read_json
 from ..checkpoints.writer import staged_folder, write_json
 from ..errors import IngredientError, OutputError
-from ..hub.origins import PUSHED_FILE
+from ..hub.origins import PUSHED_FILE, is_private
 from ..hub.push import open_target, push_folder
 from .processes import is_main, wait
 from .records import RUN_FILE
@@ -79,14 +83,30 @@ class Publisher:
             wait()
 
 
-def publisher_for(push_runs: bool | str, folder: Path, *, private: bool | None = None) -> Publisher | None:
+def publisher_for(
+    push_runs: bool | str, folder: Path, *, private: bool | None = None, about: Mapping[str, Any] | None = None
+) -> Publisher | None:
     """Where the runs go: `True` names the repositories after you and the folder, a string is their prefix.
+
+    Args:
+        push_runs (`bool` or `str`), private (`bool`, *optional*):
+            As of [`hf_soup.sweep`].
+        folder (`Path`):
+            Of the sweep.
+        about (`Mapping`, *optional*):
+            Base model and data of the sweep: runs of a private one are private unless you say otherwise.
 
     Raises:
         [`OutputError`]: if you are not logged in.
     """
     if not push_runs:
         return None
+    hidden = _private_origins(about) if about and not private else []
+    if hidden:
+        told = "so the runs are private too. private=False makes them public, and names it"
+        told = "and the cards of the runs, which are public, name it" if private is False else told
+        warnings.warn(f"{' and '.join(hidden)} is private, {told}.", stacklevel=4)
+        private = private is None
     if isinstance(push_runs, str) and "/" in push_runs:
         return Publisher(push_runs, private)
     from huggingface_hub import HfApi, errors
@@ -98,18 +118,24 @@ def publisher_for(push_runs: bool | str, folder: Path, *, private: bool | None =
     return Publisher(f"{user}/{push_runs if isinstance(push_runs, str) else folder.name}", private)
 
 
+def _private_origins(about: Mapping[str, Any]) -> list[str]:
+    """The base model and the data set of a sweep, where they are on the Hub and not everybody sees them."""
+    base, data = about["base_model"], about["data"].get("path")
+    found = [split_revision(base)[0]] if about["base_commit"] and is_private(split_revision(base)[0]) else []
+    return found + ([data] if data and is_private(data, kind="dataset") else [])
+
+
 def _refuse_others(repo_id: str, folder: Path) -> None:
     """A repository of that name may be of another sweep, or no run at all."""
     try:
-        files = hub.pin(repo_id, None).files
-    except IngredientError:
-        return  # no weights there yet
-    if any(
-        not (folder / name).is_file() or hub.digest_of(folder / name, digest) != digest
-        for name, digest in files.items()
-    ):
+        there = hub.files_at(repo_id, None)
+    except IngredientError as error:
+        raise OutputError(f"nobody can tell what {repo_id} has already: {error}") from None
+    there = {name: digest for name, digest in there.items() if name != ".gitattributes"}
+    ours = [name for name in there if (folder / name).is_file() and name.endswith(".safetensors")]
+    if there and (not ours or any(hub.digest_of(folder / name, there[name]) != there[name] for name in ours)):
         raise OutputError(
-            f"{repo_id} has other weights than {folder}, so it is not overwritten. Give push_runs another prefix, or "
+            f"{repo_id} has something else than {folder}, so it is not overwritten. Give push_runs another prefix, or "
             "delete the repository."
         )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..checkpoints.hub import split_revision
 from ..checkpoints.memory import quiet_transformers
 from ..checkpoints.writer import staged_folder
 from ..errors import RecipeError, TrainingError, did_you_mean
@@ -126,7 +127,7 @@ def make_start(origin: Origin, bench: Bench, *, init_seed: int, probe_args: Mapp
             with staged_folder(target) as stage:
                 model.save_pretrained(stage)
                 bench.processing_class.save_pretrained(stage)
-                base = bench.about["base_model"].partition("@")[0] if origin.revision else None
+                base = split_revision(bench.about["base_model"])[0] if origin.revision else None
                 card = render_start_card(sweep=bench.folder.name, base_model=base, base=bench.base_card)
                 write_card(stage, card)
     wait()
