@@ -10,6 +10,8 @@ from .version import __version__
 
 
 if TYPE_CHECKING:
+    from .analysis.advice import Advice
+    from .analyzing import Analysis, advise, analyze
     from .api import check, merge, modules
     from .comparing import compare
     from .cooking import Cooked, cook
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from .outputs import Predictions
     from .recipes import load_recipe
     from .selection import Selection
+    from .single_analyses import contribution, diversity, landscape, module_effects, plane, similarity
     from .soup import Soup
     from .splits import load_training
     from .sweeping import sweep
@@ -41,6 +44,16 @@ if TYPE_CHECKING:
 
 # public name -> the module that has it
 _HOME = {
+    "Advice": "analysis.advice",
+    "Analysis": "analyzing",
+    "advise": "analyzing",
+    "analyze": "analyzing",
+    "similarity": "single_analyses",
+    "diversity": "single_analyses",
+    "landscape": "single_analyses",
+    "plane": "single_analyses",
+    "contribution": "single_analyses",
+    "module_effects": "single_analyses",
     "check": "api",
     "compare": "comparing",
     "merge": "api",

@@ -128,7 +128,7 @@ def plot_search(tried: Sequence[Tried], *, metric: str, where: str, lines: Mappi
     Raises:
         [`MissingExtraError`]: if matplotlib is not installed.
     """
-    figure, axes = _figure(7.2, 5.0, title)
+    figure, axes = new_figure(7.2, 5.0, title)
     for state, (label, marker, color) in STATES.items():
         mine = [one for one in tried if one.state == state]
         if not mine:
@@ -174,7 +174,7 @@ def plot_scores(points: Sequence[Point], *, metric: str, title: str) -> Figure:
     """
     groups = list(dict.fromkeys(point.group for point in points))
     named = list(dict.fromkeys((point.name, point.kind) for point in points if point.kind != "ingredient"))
-    figure, axes = _figure(max(2.2 + 2.0 * len(groups), 6.4), 5.0, title)
+    figure, axes = new_figure(max(2.2 + 2.0 * len(groups), 6.4), 5.0, title)
     markers = _markers(named)
     single = [point for point in points if point.kind == "ingredient"]
     axes.plot(
@@ -236,7 +236,7 @@ def plot_shifts(dots: Sequence[Dot], *, metric: str, shifts: str, title: str) ->
     """
     import numpy as np
 
-    figure, axes = _figure(6.4, 5.6, title)
+    figure, axes = new_figure(6.4, 5.6, title)
     single = [dot for dot in dots if dot.kind in ("ingredient", "chosen")]
     x, y = np.array([[dot.x for dot in single], [dot.y for dot in single]])
     if len(single) > 2 and np.ptp(x) > 0:
@@ -281,7 +281,7 @@ def plot_reliability(curves: Sequence[Curve], *, title: str) -> Figure:
     Raises:
         [`MissingExtraError`]: if matplotlib is not installed.
     """
-    figure, axes = _figure(6.4, 6.4, title, rows=(3, 1))
+    figure, axes = new_figure(6.4, 6.4, title, rows=(3, 1))
     above, below = axes
     markers = _markers([(curve.name, curve.kind) for curve in curves])
     above.plot([0, 1], [0, 1], color=NOMINAL, linewidth=1, linestyle="--", label="as sure as right")
@@ -315,15 +315,35 @@ def figure_class() -> type[Figure]:
     return Figure
 
 
-def _figure(width: float, height: float, title: str, rows: tuple[int, ...] = (1,)) -> tuple[Figure, Any]:
-    """An empty figure with one panel, or several below each other."""
+def new_figure(
+    width: float, height: float, title: str, rows: tuple[int, ...] = (1,), columns: int = 1
+) -> tuple[Figure, Any]:
+    """An empty figure with one panel, or several below or beside each other.
+
+    Args:
+        width (`float`), height (`float`):
+            In inches.
+        title (`str`):
+            What it shows.
+        rows (`tuple[int, ...]`, *optional*):
+            The relative height of each panel.
+        columns (`int`, *optional*, defaults to 1):
+            Panels beside each other.
+
+    Raises:
+        [`MissingExtraError`]: if matplotlib is not installed.
+    """
     figure = figure_class()(figsize=(width, height), dpi=150, layout="constrained")
-    panels = figure.subplots(len(rows), height_ratios=rows, sharex=True, squeeze=False)[:, 0]
-    panels[0].set_title("\n".join(textwrap.wrap(title, int(width * 11))), fontsize=10, loc="left")
+    panels = figure.subplots(len(rows), columns, height_ratios=rows, sharex=True, squeeze=False).reshape(-1)
+    text = "\n".join(textwrap.wrap(title, int(width * 11)))
+    if columns == 1:
+        panels[0].set_title(text, fontsize=10, loc="left")
+    else:
+        figure.suptitle(text, fontsize=10, x=0.01, ha="left")
     for panel in panels:
         panel.set_axisbelow(True)
         panel.spines[["top", "right"]].set_visible(False)
-    return figure, panels if len(rows) > 1 else panels[0]
+    return figure, panels if len(panels) > 1 else panels[0]
 
 
 def _markers(named: Sequence[tuple[str, str]]) -> dict[str, str]:

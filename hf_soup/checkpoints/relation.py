@@ -6,21 +6,15 @@ once, piece by piece; what it keeps is a matrix of inner products for each modul
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from tqdm.auto import tqdm
-
 from ..errors import IngredientError
 from ..tables import align
-from .checkpoint import Checkpoint, make_ready
-from .digest import bytes_of
-from .files import OpenFiles
+from .checkpoint import Checkpoint
+from .gram import inner_products
 from .modules import class_tensors, group, head_names, own_prefix
-from .pieces import PIECE, in_threads
-from .reader import TensorSpec
 
 
 if TYPE_CHECKING:
@@ -112,7 +106,7 @@ def relate(checkpoints: Sequence[Checkpoint], base: Checkpoint | None = None) ->
     grams: dict[str, dict[str, np.ndarray]] = {"body": {}, "head": {}}
     for spec in matrices:
         grams["head" if spec.name in heads else "body"][group(spec.name, prefix)] = np.zeros((len(items),) * 2)
-    _add_inner_products(items, matrices, lambda name: grams["head" if name in heads else "body"][group(name, prefix)])
+    inner_products(items, matrices, lambda name: grams["head" if name in heads else "body"][group(name, prefix)])
     for item, length in zip(items, sum(gram for of in grams.values() for gram in of.values()).diagonal(), strict=True):
         if not np.isfinite(length):
             raise IngredientError(f"{item.name!r} holds NaN or infinity: that run diverged or was saved badly.")
@@ -153,44 +147,6 @@ def unrelated_heads(checkpoints: Sequence[Checkpoint], alignments: Mapping[str, 
         rows.append(torch.cat([(t[list(order)] if n in permuted else t).flatten() for n, t in read.items()]))
     matrix = torch.stack(rows)
     return tuple(_head_notes([item.name for item in checkpoints], _cosines((matrix @ matrix.T).numpy())))
-
-
-def _add_inner_products(
-    items: Sequence[Checkpoint], specs: Sequence[TensorSpec], gram_of: Callable[[str], np.ndarray]
-) -> None:
-    """Add the inner products of the items' weights to the matrix that each tensor belongs to."""
-    import torch
-
-    make_ready(items)
-    count = max(PIECE // len(items), 1)  # elements at once, so that memory stays as it is for many items
-    lock = threading.Lock()
-
-    def make_worker() -> Callable[[tuple[TensorSpec, int]], None]:
-        wide = torch.empty((len(items), count), dtype=torch.float64)
-        raw = torch.empty(count * 8, dtype=torch.uint8)
-
-        def work(piece: tuple[TensorSpec, int]) -> None:
-            spec, start = piece
-            length = min(count, spec.numel - start)
-            for row, item in zip(wide, items, strict=True):
-                own = item.specs.get(spec.name)
-                if own is None or own.shape != spec.shape:  # a base model without that head
-                    row[:length] = 0
-                    continue
-                elements = raw[: length * own.itemsize].view(getattr(torch, own.dtype))
-                item.read_into(files, spec.name, start, bytes_of(elements))
-                row[:length] = elements
-            product = (wide[:, :length] @ wide[:, :length].T).numpy()
-            with lock:
-                gram = gram_of(spec.name)
-                gram += product
-                bar.update(length * spec.itemsize * len(items))
-
-        return work
-
-    size = {"total": sum(spec.nbytes for spec in specs) * len(items), "unit": "B", "unit_scale": True}
-    with OpenFiles() as files, tqdm(desc="Comparing weights", leave=False, **size) as bar:
-        in_threads(((spec, start) for spec in specs for start in range(0, spec.numel, count)), make_worker)
 
 
 def _angles(name: str, part: str, gram: np.ndarray, count: int) -> ModuleAngles:

@@ -14,7 +14,7 @@ import click
 
 from ..errors import SoupError
 from ..version import __version__
-from . import published, scores, soups, training
+from . import analysis, published, scores, soups, training
 from .options import hide_bars
 
 
@@ -47,6 +47,8 @@ for command in (
     training.cook_command,
     training.sweep_command,
     training.runs_command,
+    analysis.analyze_command,
+    analysis.advise_command,
     published.verify_command,
     published.card_command,
     published.tree_command,

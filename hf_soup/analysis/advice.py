@@ -1,0 +1,362 @@
+"""Whether and how to make a soup of some models: each piece of advice has its evidence, a confidence, and a command.
+
+Everything is told from what was measured on these models and examples. The thresholds come from measurements that
+`docs/advice.md` shows.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple
+
+from ..checkpoints.check import BATCHNORM_NOTE, check_checkpoints, is_statistic
+from ..checkpoints.checkpoint import Checkpoint
+from ..checkpoints.relation import RELATED, relate
+from ..errors import DataError
+from ..evaluation.comparison import SHARES
+from ..outputs import Predictions, right
+from ..tables import align
+from ..tasks import task_of
+from .diversity import Diversity, measure_diversity
+from .points import Line, Scorer, shown
+from .similarity import Similarity
+
+
+Confidence = Literal["high", "medium", "low"]
+FEW = 4  # models; below that a search has hardly anything to choose from
+BARRIER = 0.1  # of the loss, in its unit; see docs/advice.md
+SAME = 0.98  # cosine of two fine-tunes' changes above which they are one model trained twice
+ALIKE = 0.02  # share of examples on which models disagree, below which neither ensemble nor soup can gain
+CEILING = 0.01  # share of examples that the best model gets wrong
+OUTLIER = 0.05  # how far below the best a model may score before it does more harm than good
+SURE = 1.96  # standard errors
+
+
+class Piece(NamedTuple):
+    """One piece of advice.
+
+    Args:
+        topic (`str`):
+            What it is about, such as `"heads"`.
+        advice (`str`):
+            What to do, in a sentence.
+        evidence (`str`):
+            What was measured, with its number.
+        confidence (`str`):
+            `"high"`, `"medium"` or `"low"`.
+        command (`str`):
+            What follows from it; empty where nothing does.
+        stops (`bool`):
+            Whether it speaks against an average of all these models.
+    """
+
+    topic: str
+    advice: str
+    evidence: str
+    confidence: Confidence
+    command: str = ""
+    stops: bool = False
+
+
+@dataclass(frozen=True)
+class Advice:
+    """Whether and how to make a soup.
+
+    Args:
+        names (`tuple[str, ...]`):
+            The models.
+        verdict (`str`):
+            The whole in a sentence.
+        command (`str`):
+            What to do next.
+        pieces (`tuple[Piece, ...]`):
+            What speaks for and against it, the weightiest first.
+        evaluations (`int`):
+            Models that were scored for it.
+    """
+
+    names: tuple[str, ...]
+    verdict: str
+    command: str
+    pieces: tuple[Piece, ...]
+    evaluations: int = 0
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing speaks against an average of all."""
+        return not any(piece.stops for piece in self.pieces)
+
+    def table(self) -> str:
+        """The verdict, then each piece with its evidence."""
+        lines = [["about", "advice", "evidence", "confidence"]]
+        lines += [[p.topic, p.advice, p.evidence, p.confidence] for p in self.pieces]
+        commands = list(dict.fromkeys(filter(None, [self.command, *(piece.command for piece in self.pieces)])))
+        parts = [self.verdict, align(lines), "\n".join(f"    {command}" for command in commands)]
+        return "\n\n".join(part for part in parts if part)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values."""
+        return {**asdict(self), "ok": self.ok, "pieces": [piece._asdict() for piece in self.pieces]}
+
+
+def give_advice(
+    checkpoints: Sequence[Checkpoint],
+    scorer: Scorer | None = None,
+    *,
+    similarity: Similarity | None = None,
+    budget: int | None = None,
+    sources: Sequence[str] = (),
+) -> Advice:
+    """Look at models, as far as there is data and budget, and say what to do with them.
+
+    Args:
+        checkpoints (`Sequence[Checkpoint]`):
+            The opened models.
+        scorer ([`Scorer`], *optional*):
+            The same, with validation examples.
+        similarity ([`Similarity`], *optional*):
+            Of the same; with a base model it tells whether they went different ways.
+        budget (`int`, *optional*):
+            Score so many models at most; all pairs by default.
+        sources (`Sequence[str]`, *optional*):
+            What commands call the models.
+
+    Returns:
+        [`Advice`]
+    """
+    names = tuple(item.name for item in checkpoints)
+    runs = " ".join(sources or names)
+    report = check_checkpoints(checkpoints)
+    if report.problems:
+        found = f"{len(report.problems)} problems, such as: {report.problems[0]}"
+        piece = Piece(
+            "compatibility", "They cannot be averaged as they are.", found, "high", f"hf-soup check {runs}", True
+        )
+        return Advice(names, "Do not average these models: they do not fit each other.", piece.command, (piece,))
+    pieces = [*_count(names, runs), *_start(checkpoints, similarity, runs), *_kind(checkpoints[0], runs)]
+    scored = 0
+    if scorer is not None and len(names) > 1 and (budget is None or budget > len(names)):
+        measured = measure_diversity(scorer)
+        said = {name: scorer.said({name: 1.0}) for name in names}
+        scored = len(names) + 1
+        pieces += _quality(measured, said, runs)
+        pairs = list(itertools.combinations(names, 2))[: None if budget is None else max(budget - scored, 0)]
+        lines = _middles(scorer, pairs)
+        scored += len(lines)
+        pieces += _between(lines, len(names), runs)
+        pieces += _worth(measured, said, scorer.examples, runs)
+    order = {"high": 0, "medium": 1, "low": 2}
+    pieces.sort(key=lambda piece: (not piece.stops, order[piece.confidence]))
+    return Advice(names, *_verdict(pieces, runs, scorer is not None), tuple(pieces), scored)
+
+
+def _count(names: Sequence[str], runs: str) -> list[Piece]:
+    n = len(names)
+    if n == 1:
+        more = "Fine-tune it again from the same start, or mix it with its base model (WiSE-FT)."
+        command = f"hf-soup merge {runs} --strategy interpolate --base-model BASE --data DATA -o soup"
+        return [Piece("number", more, "1 model", "high", command, True)]
+    if n < FEW:
+        few = "Take the uniform soup, or weights along the way between them; a search has nothing to choose from."
+        return [Piece("number", few, f"{n} models", "medium", f"hf-soup merge {runs} -o soup")]
+    return []
+
+
+def _start(checkpoints: Sequence[Checkpoint], similarity: Similarity | None, runs: str) -> list[Piece]:
+    """Whether bodies and heads look like fine-tunes of one start, and whether they are different models at all."""
+    if len(checkpoints) < 2:
+        return []
+    relation, pieces = relate(checkpoints), []
+    if relation.body is not None and relation.body < RELATED:
+        evidence = f"lowest cosine of two bodies {relation.body:.2f}; fine-tunes of one model stay above {RELATED}"
+        advice = "Do not average them: they do not come from the same pre-trained weights. An ensemble works."
+        pieces.append(Piece("start", advice, evidence, "high", f"hf-soup check {runs} --deep", True))
+    elif relation.head is not None and relation.head < RELATED:
+        evidence = f"lowest cosine of two heads {relation.head:.2f}, of two bodies {relation.body or 1.0:.2f}"
+        advice = "Their heads were drawn apart, so averages of all are poor: fine-tune again from one head."
+        command = "hf-soup sweep BASE --data DATA --head probe -o runs"
+        pieces.append(Piece("heads", advice, evidence, "high", command, True))
+    if similarity is not None and similarity.base is not None:
+        cosines = similarity.cosines("body")
+        pairs = [cosines[i, j] for i, j in itertools.combinations(range(len(cosines)), 2)]
+        mean = sum(pairs) / len(pairs)
+        if mean > SAME:
+            advice = "They are nearly one model: vary data order, learning rate or augmentation more."
+            evidence = f"mean cosine of their changes {mean:.3f}"
+            command = "hf-soup sweep BASE --data DATA --learning-rate 1e-5,3e-5,1e-4 --seed 0,1,2 -o runs"
+            pieces.append(Piece("diversity", advice, evidence, "medium", command))
+    return pieces
+
+
+def _kind(like: Checkpoint, runs: str) -> list[Piece]:
+    """What the kind of model asks for."""
+    pieces = []
+    if any(is_statistic(name) for name in like.specs):
+        count = sum(is_statistic(name) for name in like.specs)
+        evidence = f"{count} running statistics of BatchNorm"
+        command = f"hf-soup merge {runs} --batchnorm-data DATA -o soup"
+        pieces.append(Piece("BatchNorm", f"Give training data: {BATCHNORM_NOTE}.", evidence, "high", command))
+    try:
+        task = task_of(like.config)
+    except DataError:
+        return pieces
+    if task in ("text-generation", "text2text-generation"):
+        advice = (
+            "Choose by the texts that are wanted, not by the loss alone: a soup with a lower loss may write worse."
+        )
+        command = "hf_soup.Evaluator(data, metric=..., generate={'max_new_tokens': 64})"
+        pieces.append(Piece("generation", advice, f"the models do {task}", "medium", command))
+    return pieces
+
+
+def _quality(found: Diversity, said: dict[str, Predictions], runs: str) -> list[Piece]:
+    """Runs that are too good, or too bad, to be of use, and how differently they decide."""
+    pieces, metric = [], found.metric
+    first = next(iter(said.values()))
+    sign = 1 if found.higher_is_better else -1
+    best = max(found.scores, key=lambda name: sign * found.scores[name])
+    if first.kind == "classes":
+        wrong = 1 - float(right(said[best]).mean())
+        if wrong < CEILING:
+            evidence = f"{best} gets {wrong:.1%} of {found.examples} examples wrong"
+            pieces.append(
+                Piece("ceiling", "There is hardly anything left to gain: take the best model.", evidence, "high")
+            )
+        share = max(float((first.labels == label).mean()) for label in set(first.labels.tolist()))
+        poor = [name for name, of in said.items() if float(right(of).mean()) <= share]
+        if poor:
+            evidence = f"{', '.join(poor)}: no better than always the most frequent class ({share:.1%})"
+            advice = "Leave these out: they have learnt nothing."
+            pieces.append(Piece("quality", advice, evidence, "high", "", len(poor) == len(said)))
+    if metric in SHARES:
+        far = [name for name, score in found.scores.items() if sign * (found.scores[best] - score) > OUTLIER]
+        if far:
+            evidence = f"{', '.join(far)}: more than {100 * OUTLIER:.0f} points of {metric} below {best}"
+            advice = "Let a search decide who goes in: a uniform soup has to carry them."
+            pieces.append(Piece("quality", advice, evidence, "medium", _greedy(runs)))
+    if first.kind in ("classes", "labels") and found.disagreement < ALIKE:
+        evidence = f"two models disagree on {found.disagreement:.1%} of {found.examples} examples"
+        advice = "They decide alike, so neither a soup nor an ensemble can gain much."
+        pieces.append(Piece("diversity", advice, evidence, "medium"))
+    return pieces
+
+
+def _middles(scorer: Scorer, pairs: Sequence[tuple[str, str]]) -> list[Line]:
+    """Each pair with the point half-way."""
+    lines = []
+    with scorer.progress("Half-way between models", len(pairs)) as bar:
+        for one, other in pairs:
+            ends = [scorer.point({name: 1.0}) for name in (one, other)]
+            middle = scorer.point({one: 0.5, other: 0.5})
+            lines.append(Line(one, other, (0.0, 0.5, 1.0), (ends[0], middle, ends[1])))
+            bar.update()
+    return lines
+
+
+def _between(lines: Sequence[Line], n: int, runs: str) -> list[Piece]:
+    """Whether the loss rises between models."""
+    if not lines:
+        return []
+    barriers = [(line.barrier() or 0.0, line) for line in lines]
+    high = [(barrier, line) for barrier, line in barriers if barrier > BARRIER]
+    worst, line = max(barriers, key=lambda pair: pair[0])
+    evidence = f"the loss half-way between {line.one} and {line.other} is {worst:.3f} above the line between the ends"
+    if not high:
+        told = f"no barrier between {len(lines)} pairs: {evidence}"
+        return [Piece("barrier", "They lie in one basin: averages are safe.", told, "high")]
+    odd = _in_all([pair for _, pair in high], lines)
+    if len(high) < len(lines) and odd:
+        advice = f"Leave {', '.join(odd)} out, or let a search do so: a barrier separates it from the others."
+        return [Piece("barrier", advice, evidence, "high", _greedy(runs))]
+    advice = "Do not average them: a barrier of the loss lies between them. An ensemble works."
+    return [Piece("barrier", advice, f"{len(high)} of {len(lines)} pairs; {evidence}", "high", "", True)]
+
+
+def _worth(found: Diversity, said: dict[str, Predictions], n: int, runs: str) -> list[Piece]:
+    """What ensemble and soup gain, and whether the validation data can tell."""
+    pieces, sign = [], 1 if found.higher_is_better else -1
+    best = sign * found.best_score
+    half = half_width(said)
+    unit = "points" if found.metric in SHARES else found.metric
+    scale = 100 if found.metric in SHARES else 1
+    soup, ensemble = (sign * value - best for value in (found.soup, found.ensemble))
+    if half is not None and found.metric == "accuracy":
+        spread = max(found.scores.values()) - min(found.scores.values())
+        if half > max(spread, abs(ensemble), abs(soup)):
+            advice = (
+                "The validation data cannot tell these models from each other: take the uniform soup, or more data."
+            )
+            evidence = f"differences of less than {scale * half:.1f} {unit} cannot be seen on {n} examples"
+            pieces.append(Piece("validation", advice, evidence, "high", f"hf-soup merge {runs} -o soup"))
+    numbers = f"uniform soup {scale * soup:+.1f}, ensemble {scale * ensemble:+.1f} {unit} against the best model"
+    if found.metric not in SHARES:
+        numbers = f"uniform soup {shown(found.metric, found.soup)}, ensemble {shown(found.metric, found.ensemble)}"
+    if soup < 0 and ensemble > 0 and (half is None or ensemble - soup > half):
+        advice = "An ensemble is worth its cost here; the uniform soup is not as good as the best model."
+        pieces.append(Piece("ensemble", advice, numbers, "medium", f"hf-soup compare {runs} --soup soup --test TEST"))
+    elif ensemble - soup > (half or 0) and ensemble > 0:
+        advice = f"An ensemble gains more, at {len(said)} times the cost."
+        pieces.append(Piece("ensemble", advice, numbers, "medium"))
+    elif soup >= 0:
+        kept = "" if found.kept is None else f"; it keeps {found.kept:.0%} of the ensemble's gain over the mean"
+        pieces.append(
+            Piece("soup", "The uniform soup is as good as the best model or better.", numbers + kept, "medium")
+        )
+    else:
+        advice = "The uniform soup is not as good as the best model: let a search choose."
+        pieces.append(
+            Piece("soup", advice, numbers, "low" if half is not None and -soup < half else "medium", _greedy(runs))
+        )
+    return pieces
+
+
+def half_width(said: dict[str, Predictions]) -> float | None:
+    """How large a difference of accuracy between two of these models has to be to be seen: half a 95 % interval.
+
+    Of paired examples on which a share `d` is right in one model and wrong in the other, the difference of accuracy
+    has the standard error sqrt(d / n) where the two are about as good.
+    """
+    first = next(iter(said.values()))
+    if first.kind != "classes" or len(said) < 2:
+        return None
+    pairs = list(itertools.combinations(said.values(), 2))
+    share = sum(float((right(a) != right(b)).mean()) for a, b in pairs) / len(pairs)
+    return SURE * math.sqrt(share / len(first.rows))
+
+
+def _verdict(pieces: Sequence[Piece], runs: str, scored: bool) -> tuple[str, str]:
+    against = next((piece for piece in pieces if piece.stops), None)
+    if against is not None:
+        return f"Do not average all of them. {against.advice}", against.command
+    search = next((piece for piece in pieces if piece.command == _greedy(runs)), None)
+    if search is not None:
+        return f"Make a soup, and let a search choose. {search.advice}", search.command
+    gain = next((piece for piece in pieces if piece.topic in ("soup", "validation", "number")), None)
+    if gain is not None:
+        return f"Make a soup. {gain.advice}", gain.command or f"hf-soup merge {runs} -o soup"
+    if not scored:
+        return (
+            "Nothing in the weights speaks against a soup; validation data would tell whether it helps.",
+            f"hf-soup advise {runs} --data DATA",
+        )
+    return "Make a soup.", f"hf-soup merge {runs} -o soup"
+
+
+def _greedy(runs: str) -> str:
+    return f"hf-soup merge {runs} --strategy greedy --data DATA -o soup"
+
+
+def _in_all(high: Sequence[Line], lines: Sequence[Line]) -> list[str]:
+    """The models without which no barrier is left, where these are fewer than half."""
+    names = {name for line in lines for name in (line.one, line.other)}
+    counts = {name: sum(name in (line.one, line.other) for line in high) for name in names}
+    odd: list[str] = []
+    left = list(high)
+    while left:
+        name = max(sorted(names), key=lambda name: sum(name in (line.one, line.other) for line in left))
+        odd.append(name)
+        left = [line for line in left if name not in (line.one, line.other)]
+    return sorted(odd, key=lambda name: -counts[name]) if 2 * len(odd) < len(names) else []

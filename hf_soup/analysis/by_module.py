@@ -1,0 +1,129 @@
+"""Which modules profit from averaging."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..checkpoints.checkpoint import Checkpoint
+from ..checkpoints.memory import names_in_depth
+from ..checkpoints.modules import by_depth
+from ..tables import align
+from .points import Scorer, shown, signed, uniform
+
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+
+class ModuleEffect(NamedTuple):
+    """What averaging one module does, in the metric's unit; positive is better.
+
+    Args:
+        module (`str`):
+            The module.
+        only (`float`):
+            Score when it alone is averaged, the rest being the best ingredient's, less that of the best ingredient.
+        without (`float`):
+            Score when all but it is averaged, less that of the uniform soup.
+    """
+
+    module: str
+    only: float
+    without: float
+
+
+@dataclass(frozen=True)
+class ModuleEffects:
+    """Which modules profit from averaging.
+
+    Args:
+        metric (`str`), split (`str`), examples (`int`):
+            What scores, on what.
+        best (`str`):
+            The ingredient whose modules stand where nothing is averaged: the best alone.
+        alone (`float`), soup (`float`):
+            Scores of that ingredient and of the uniform soup.
+        effects (`tuple[ModuleEffect, ...]`):
+            From the bottom up.
+        complete (`bool`, *optional*, defaults to `True`):
+            Whether every module was scored.
+    """
+
+    metric: str
+    split: str
+    examples: int
+    best: str
+    alone: float
+    soup: float
+    effects: tuple[ModuleEffect, ...]
+    complete: bool = True
+
+    def table(self) -> str:
+        """A line for each module, from the bottom up."""
+        lines = [["module", "averaged alone", "left as it is"]]
+        lines += [[e.module, signed(self.metric, e.only), signed(self.metric, e.without)] for e in self.effects]
+        start = f"{self.best} alone has {self.metric} {shown(self.metric, self.alone)}"
+        return f"{align(lines)}\n\n{start}, the uniform soup {shown(self.metric, self.soup)} on {self.split}."
+
+    def to_pandas(self) -> pd.DataFrame:
+        """A data frame with a line for each module."""
+        import pandas as pd
+
+        return pd.DataFrame(self.effects, columns=ModuleEffect._fields)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values."""
+        return {**asdict(self), "effects": [effect._asdict() for effect in self.effects]}
+
+    def plot(self) -> Figure:
+        """Bars from the bottom up.
+
+        Raises:
+            [`MissingExtraError`]: if matplotlib is not installed.
+        """
+        from .pictures import plot_bars
+
+        best = max(self.effects, key=lambda effect: effect.only)
+        values = {
+            f"averaged alone, against {self.best}": [effect.only for effect in self.effects],
+            "left out of the average, against the soup": [effect.without for effect in self.effects],
+        }
+        title = f"Averaging {best.module} alone gains most: {signed(self.metric, best.only)}"
+        unit = f"change of {self.metric} on {self.split}"
+        return plot_bars([e.module for e in self.effects], values, unit=unit, title=title)
+
+
+def measure_modules(scorer: Scorer, like: Checkpoint) -> ModuleEffects:
+    """Average one module at a time, and all but one: two models for each module.
+
+    Ctrl-C ends it with what is known, which the same call finds again.
+
+    Args:
+        scorer ([`Scorer`]):
+            The ingredients and the examples.
+        like (`Checkpoint`):
+            One of the ingredients: says which modules there are.
+
+    Returns:
+        [`ModuleEffects`]
+    """
+    names, sign = scorer.names, 1.0 if scorer.higher_is_better else -1.0
+    alone = {name: scorer.point({name: 1.0}).score for name in names}
+    best = max(names, key=lambda name: sign * alone[name])
+    everybody, one = uniform(names), {best: 1.0}
+    soup = scorer.point(everybody).score
+    modules, effects, complete = by_depth(like.specs, names_in_depth(like.config)), [], True
+    try:
+        with scorer.progress("Module by module", 2 * len(modules)) as bar:
+            for module in modules:
+                only = scorer.point({"": one, module: everybody}).score
+                bar.update()
+                without = scorer.point({"": everybody, module: one}).score
+                bar.update()
+                effects.append(ModuleEffect(module, sign * (only - alone[best]), sign * (without - soup)))
+    except KeyboardInterrupt:
+        complete = False
+    about = (scorer.metric, scorer.evaluator.split, scorer.examples)
+    return ModuleEffects(*about, best, alone[best], soup, tuple(effects), complete)

@@ -1,0 +1,253 @@
+"""How differently models decide on the same examples, and what an ensemble or a soup of them makes of it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from ..errors import RecipeError, did_you_mean
+from ..evaluation.ensemble import mean_logits, mean_probabilities
+from ..outputs import Predictions, decisions, disagreement, probabilities, right
+from ..tables import align
+from .points import SOUP, Scorer, shown, uniform
+
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+
+class PairDiversity(NamedTuple):
+    """How differently two models decide.
+
+    Args:
+        one (`str`), other (`str`):
+            The models.
+        disagreement (`float`):
+            Share of items with another decision; of values the root mean square difference, of tokens that of the
+            log-probabilities.
+        normalised (`float`, *optional*):
+            The same, relative to the mean share of items that the two get wrong.
+        overlap (`float`, *optional*):
+            Items that both get wrong, of those that at least one does; 1 if neither gets any wrong.
+        kappa (`float`, *optional*):
+            Cohen's kappa of the decisions: agreement beyond chance.
+        ambiguity (`float`, *optional*):
+            Mean squared difference of each from the mean of the two, summed over classes: what their mean gains in
+            squared error over the mean of their squared errors.
+    """
+
+    one: str
+    other: str
+    disagreement: float
+    normalised: float | None
+    overlap: float | None
+    kappa: float | None
+    ambiguity: float | None
+
+
+@dataclass(frozen=True)
+class Diversity:
+    """How differently models decide, and what it is worth.
+
+    Args:
+        metric (`str`), higher_is_better (`bool`), split (`str`), examples (`int`):
+            What scores, on what.
+        scores (`dict[str, float]`):
+            Of each model alone.
+        pairs (`tuple[PairDiversity, ...]`):
+            All pairs.
+        soup (`float`), ensemble (`float`):
+            Scores of the uniform soup and of the ensemble.
+
+    Source: Fort et al. 2019, [Deep ensembles: a loss landscape perspective](https://arxiv.org/abs/1912.02757);
+        ambiguity: Krogh and Vedelsby 1994.
+    """
+
+    metric: str
+    higher_is_better: bool
+    split: str
+    examples: int
+    scores: dict[str, float]
+    pairs: tuple[PairDiversity, ...]
+    soup: float
+    ensemble: float
+
+    @property
+    def mean_score(self) -> float:
+        """Of the models alone."""
+        return sum(self.scores.values()) / len(self.scores)
+
+    @property
+    def best_score(self) -> float:
+        """Of the best model alone, on these examples."""
+        return (max if self.higher_is_better else min)(self.scores.values())
+
+    @property
+    def gain(self) -> float:
+        """What the ensemble gains over the mean of the models, in the metric's unit; positive is better."""
+        return self._better(self.ensemble, self.mean_score)
+
+    @property
+    def kept(self) -> float | None:
+        """How much of the ensemble's gain the soup keeps: 1 is all; `None` where the ensemble gains nothing."""
+        return self._better(self.soup, self.mean_score) / self.gain if self.gain > 0 else None
+
+    @property
+    def disagreement(self) -> float:
+        """Mean over all pairs."""
+        return sum(pair.disagreement for pair in self.pairs) / len(self.pairs) if self.pairs else 0.0
+
+    def matrix(self, of: str = "disagreement") -> np.ndarray:
+        """One number for each pair, as a symmetric matrix; NaN where there is none.
+
+        Args:
+            of (`str`, *optional*, defaults to `"disagreement"`):
+                A field of [`PairDiversity`].
+
+        Raises:
+            [`RecipeError`]: if there is no such field.
+        """
+        import numpy as np
+
+        if of not in PairDiversity._fields[2:]:
+            raise RecipeError(f"there is no {of!r} of a pair{did_you_mean(of, PairDiversity._fields[2:])}")
+        names = list(self.scores)
+        found = np.full((len(names),) * 2, np.nan)
+        for pair in self.pairs:
+            value = getattr(pair, of)
+            i, j = names.index(pair.one), names.index(pair.other)
+            found[i, j] = found[j, i] = np.nan if value is None else value
+        return found
+
+    def table(self) -> str:
+        """A line for each pair, and what ensemble and soup make of it."""
+        lines = [["one", "other", "disagree", "of errors", "errors shared", "kappa", "ambiguity"]]
+        for pair in self.pairs:
+            lines.append([pair.one, pair.other, *(_number(value) for value in pair[2:])])
+        kept = "" if self.kept is None else f"; the soup keeps {self.kept:.0%} of its gain over the mean"
+        scores = (f"{shown(self.metric, value)} {what}" for what, value in self._levels().items())
+        return f"{align(lines)}\n\n{self.metric} on {self.split}: {', '.join(scores)}{kept}."
+
+    def to_pandas(self) -> pd.DataFrame:
+        """A data frame with a line for each pair."""
+        import pandas as pd
+
+        return pd.DataFrame(self.pairs, columns=PairDiversity._fields)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values."""
+        return {**asdict(self), "pairs": [pair._asdict() for pair in self.pairs], "kept": self.kept}
+
+    def plot(self, kind: Literal["scores", "pairs"] = "scores") -> Figure:
+        """A picture: `"scores"` shows each model's score against how differently it decides; `"pairs"` a heat map of
+        the disagreement.
+
+        Raises:
+            [`MissingExtraError`]: if matplotlib is not installed.
+        """
+        import numpy as np
+
+        from .pictures import plot_diversity, plot_heat
+
+        if kind not in ("scores", "pairs"):
+            raise RecipeError(f'there is no picture "{kind}"{did_you_mean(kind, ("scores", "pairs"))}')
+        matrix = self.matrix()
+        if kind == "pairs":
+            title = f"Two models disagree on {self.disagreement:.1%} of {self.examples} examples on average"
+            return plot_heat(list(self.scores), matrix, label="disagreement", limits=None, title=title)
+        own = dict(zip(self.scores, np.nanmean(matrix, axis=1).tolist(), strict=True))
+        return plot_diversity(
+            own, self.scores, self._levels(), metric=f"{self.metric} on {self.split}", title=self._title()
+        )
+
+    def _title(self) -> str:
+        if self.kept is None:
+            return "The ensemble gains nothing over the mean of the models"
+        return f"The soup keeps {self.kept:.0%} of what the ensemble gains over the mean of the models"
+
+    def _levels(self) -> dict[str, float]:
+        return {"mean of the models": self.mean_score, SOUP: self.soup, "ensemble": self.ensemble}
+
+    def _better(self, score: float, than: float) -> float:
+        return score - than if self.higher_is_better else than - score
+
+
+def measure_diversity(scorer: Scorer) -> Diversity:
+    """Compare what models say of the same examples, two by two.
+
+    Args:
+        scorer ([`Scorer`]):
+            The models and the examples.
+
+    Returns:
+        [`Diversity`]
+
+    Raises:
+        [`RecipeError`]: if there is one model alone.
+    """
+    if len(scorer.names) < 2:
+        raise RecipeError("diversity is between models: give two or more.")
+    with scorer.progress("What models say", len(scorer.names) + 1) as bar:
+        said = {}
+        for name in scorer.names:
+            said[name] = scorer.said({name: 1.0})
+            bar.update()
+        soup = scorer.point(uniform(scorer.names)).score
+        bar.update()
+    scores = {name: scorer.score_of(found) for name, found in said.items()}
+    members = list(said.values())
+    together = (mean_probabilities if members[0].kind == "tokens" else mean_logits)(members)
+    first = next(iter(scores.values()))
+    return Diversity(
+        first.metric,
+        first.higher_is_better,
+        scorer.evaluator.split,
+        scorer.examples,
+        {name: score.value for name, score in scores.items()},
+        tuple(pair_diversity(one, other, said) for one, other in itertools.combinations(said, 2)),
+        soup,
+        scorer.score_of(together).value,
+    )
+
+
+def pair_diversity(one: str, other: str, said: Mapping[str, Predictions]) -> PairDiversity:
+    """Compare two models; the fields of [`PairDiversity`] that their kind of output has.
+
+    Args:
+        one (`str`), other (`str`):
+            Names of the two.
+        said (`Mapping[str, Predictions]`):
+            What each says of the same examples.
+    """
+    import numpy as np
+
+    a, b = said[one], said[other]
+    differ = disagreement(a, b)
+    if a.kind in ("values", "tokens"):
+        logits = [np.exp(x.logits.astype(np.float64)) if x.kind == "tokens" else x.logits for x in (a, b)]
+        return PairDiversity(one, other, differ, None, None, None, float(np.square(logits[0] - logits[1]).mean() / 4))
+    from sklearn.metrics import cohen_kappa_score
+
+    wrong = [~right(x) for x in (a, b)]
+    either = int((wrong[0] | wrong[1]).sum())
+    rate = float(np.mean(wrong))
+    flat = [decisions(x).reshape(-1) for x in (a, b)]
+    kappa = 1.0 if np.array_equal(*flat) else float(cohen_kappa_score(*flat))
+    apart = np.square(probabilities(a) - probabilities(b))
+    return PairDiversity(
+        one,
+        other,
+        differ,
+        differ / rate if rate else None,
+        float((wrong[0] & wrong[1]).sum() / either) if either else 1.0,
+        kappa,
+        float(apart.reshape(len(apart), -1).sum(1).mean() / 4),
+    )
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

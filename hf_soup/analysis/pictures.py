@@ -1,0 +1,273 @@
+"""Numbers of an analysis -> figures. It computes nothing; matplotlib and plotly are extras, imported at use."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..errors import MissingExtraError
+from ..plots import COLORS, NOMINAL, new_figure
+
+
+if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    from .points import Line, Mark, Point
+
+CYCLE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#999999")  # Okabe and Ito's
+NAMED = 24  # lines that have a legend entry, or cells that have a number
+
+
+def plot_heat(
+    names: Sequence[str], matrix: np.ndarray, *, label: str, limits: tuple[float, float] | None, title: str
+) -> Figure:
+    """A heat map of a number for each pair.
+
+    Args:
+        names (`Sequence[str]`):
+            Of rows and columns.
+        matrix (`np.ndarray` of shape `(models, models)`):
+            NaN where there is no number.
+        label (`str`):
+            Of the colours.
+        limits (`tuple[float, float]`, *optional*):
+            Of the colours, around 0; from 0 to the greatest by default.
+        title (`str`):
+            What it shows, best as a finding.
+
+    Returns:
+        `matplotlib.figure.Figure`
+    """
+    import numpy as np
+
+    side = min(max(4.2, 0.55 * len(names) + 2.2), 14)
+    figure, axes = new_figure(side + 1.2, side, title)
+    greatest = float(np.nanmax(matrix)) if np.isfinite(matrix).any() else 1.0
+    low, high = limits or (0.0, greatest or 1.0)
+    colours = "PuOr_r" if limits else "cividis"
+    image = axes.imshow(matrix, cmap=colours, vmin=low, vmax=high)
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(names)), names)
+    for i in range(len(names)) if len(names) <= NAMED else ():
+        for j in range(len(names)):
+            if i != j and np.isfinite(matrix[i, j]):
+                shade = image.cmap(image.norm(matrix[i, j]))
+                dark = 0.299 * shade[0] + 0.587 * shade[1] + 0.114 * shade[2] < 0.5
+                text = f"{matrix[i, j]:.2f}" if greatest >= 0.1 else f"{matrix[i, j]:.3f}"
+                axes.text(j, i, text, ha="center", va="center", fontsize=7, color="white" if dark else "black")
+    figure.colorbar(image, ax=axes, label=label, fraction=0.046, pad=0.04)
+    return figure
+
+
+def plot_depth(modules: Sequence[str], lines: Mapping[str, Sequence[tuple | None]], *, title: str) -> Figure:
+    """Cosines from the bottom up: mean of all pairs as a line, least to greatest as a band.
+
+    Args:
+        modules (`Sequence[str]`):
+            From the bottom up.
+        lines (`Mapping[str, Sequence[tuple[float, float, float]]]`):
+            What -> mean, least and greatest for each module; `None` where there is none.
+        title (`str`):
+            What it shows.
+    """
+    figure, axes = new_figure(max(6.4, 0.34 * len(modules) + 3), 4.4, title)
+    for (what, values), colour in zip(lines.items(), CYCLE, strict=False):
+        known = [(at, value) for at, value in enumerate(values) if value]
+        if not known:
+            continue
+        places = [at for at, _ in known]
+        axes.fill_between(places, [v[1] for _, v in known], [v[2] for _, v in known], color=colour, alpha=0.2, lw=0)
+        axes.plot(places, [v[0] for _, v in known], marker="o", ms=4, color=colour, label=f"{what} (mean, and range)")
+    axes.set_xticks(range(len(modules)), modules, rotation=45, ha="right", rotation_mode="anchor", fontsize=8)
+    axes.set_ylabel("cosine of two models")
+    axes.set_xlabel("module, from the bottom up")
+    axes.axhline(0, color="#666666", lw=0.8)
+    axes.legend(loc="best", fontsize=8)
+    return figure
+
+
+def plot_lines(lines: Sequence[Line], soup: Point | None, *, metric: str, title: str, examples: int) -> Figure:
+    """The loss and the score on the way between each pair.
+
+    Args:
+        lines (`Sequence[Line]`):
+            At least one with points.
+        soup (`Point`, *optional*):
+            The uniform soup of all.
+        metric (`str`):
+            What scores, on what.
+        title (`str`):
+            What it shows.
+        examples (`int`):
+            On how many.
+    """
+    figure, (left, right) = new_figure(10, 4.4, title, columns=2)
+    for axes, field, label in ((left, "loss", f"loss on {examples} examples"), (right, "score", metric)):
+        for at, line in enumerate(lines):
+            known = [(a, getattr(p, field)) for a, p in zip(line.alphas, line.points, strict=True) if p]
+            colour = CYCLE[at % len(CYCLE)] if len(lines) <= len(CYCLE) else "#0072B2"
+            alpha = 1.0 if len(lines) <= len(CYCLE) else 0.45
+            name = f"{line.one} to {line.other}" if len(lines) <= len(CYCLE) else None
+            axes.plot(*zip(*known, strict=True), color=colour, alpha=alpha, marker="o", ms=3, lw=1.2, label=name)
+        if soup is not None:
+            value = getattr(soup, field)
+            axes.axhline(value, color=COLORS["soup"], ls="--", lw=1.4, label="uniform soup of all")
+        axes.set_ylabel(label)
+        axes.set_xlabel("place on the way from one model (0) to the other (1)")
+    left.legend(loc="best", fontsize=7)
+    return figure
+
+
+def plot_plane(
+    x: Sequence[float], y: Sequence[float], loss: np.ndarray, marks: Sequence[Mark], *, examples: int, title: str
+) -> Figure:
+    """Lines of equal loss over the plane through three models, which are marked.
+
+    Args:
+        x (`Sequence[float]`), y (`Sequence[float]`):
+            Coordinates of the grid.
+        loss (`np.ndarray` of shape `(len(y), len(x))`):
+            NaN where it is not known.
+        marks (`Sequence[Mark]`):
+            The models; the first two corners lie on the x axis.
+        examples (`int`):
+            On how many.
+        title (`str`):
+            What it shows.
+    """
+    import numpy as np
+
+    figure, axes = new_figure(7, 5.6, title)
+    filled = np.ma.masked_invalid(loss)
+    image = axes.contourf(x, y, filled, levels=16, cmap="cividis")
+    axes.contour(x, y, filled, levels=16, colors="white", linewidths=0.4, alpha=0.6)
+    figure.colorbar(image, ax=axes, label=f"loss on {examples} examples")
+    path = [mark for mark in marks if mark.kind == "path"]
+    if path:
+        axes.plot([m.x for m in path], [m.y for m in path], color="white", marker=".", lw=1.2, label="greedy path")
+    kinds = {"corner": ("o", "#D55E00", "models"), "soup": ("*", "#009E73", "uniform soup")}
+    for kind, (marker, colour, label) in kinds.items():
+        mine = [mark for mark in marks if mark.kind == kind]
+        size = 180 if kind == "soup" else 60
+        places = [m.x for m in mine], [m.y for m in mine]
+        axes.scatter(*places, marker=marker, s=size, color=colour, edgecolor="white", zorder=3, label=label)
+    corners = [mark for mark in marks if mark.kind == "corner"]
+    for mark in corners:
+        offset = {"xytext": (6, 6), "textcoords": "offset points"}
+        text = axes.annotate(mark.name, (mark.x, mark.y), color="white", fontsize=8, fontweight="bold", **offset)
+        text.set_path_effects(_outline())
+    axes.set_xlabel(f"L2 distance of weights, along the way from {corners[0].name} to {corners[1].name}")
+    axes.set_ylabel("L2 distance of weights, across")
+    axes.set_aspect("equal", adjustable="box")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3, fontsize=8, facecolor="#dddddd")
+    return figure
+
+
+def surface(x: Sequence[float], y: Sequence[float], loss: np.ndarray, marks: Sequence[Mark], *, title: str) -> Any:
+    """The same as a surface that can be turned, with plotly; arguments as of [`plot_plane`]."""
+    try:
+        from plotly import graph_objects
+    except ImportError:
+        raise MissingExtraError("interactive pictures need plotly: pip install 'hf-soup[plot]'") from None
+    shape = graph_objects.Surface(x=x, y=y, z=loss, colorscale="Cividis", colorbar={"title": "loss"})
+
+    def height(mark: Mark) -> float:
+        row = min(range(len(y)), key=lambda at: abs(y[at] - mark.y))
+        column = min(range(len(x)), key=lambda at: abs(x[at] - mark.x))
+        return float(loss[row, column])
+
+    marks = [mark for mark in marks if mark.kind != "path"]
+    dots = graph_objects.Scatter3d(
+        x=[mark.x for mark in marks],
+        y=[mark.y for mark in marks],
+        z=[height(mark) for mark in marks],
+        text=[mark.name for mark in marks],
+        mode="markers+text",
+        marker={"size": 5, "color": "#D55E00"},
+    )
+    axes = {"xaxis": {"title": "along (L2)"}, "yaxis": {"title": "across (L2)"}, "zaxis": {"title": "loss"}}
+    return graph_objects.Figure([shape, dots], layout={"title": title, "scene": axes, "showlegend": False})
+
+
+def plot_diversity(
+    disagreement: Mapping[str, float],
+    scores: Mapping[str, float],
+    levels: Mapping[str, float],
+    *,
+    metric: str,
+    title: str,
+) -> Figure:
+    """Each model's score against how differently it decides, and the scores of soup and ensemble as lines.
+
+    Args:
+        disagreement (`Mapping[str, float]`):
+            Model -> mean disagreement with the others.
+        scores (`Mapping[str, float]`):
+            Model -> score.
+        levels (`Mapping[str, float]`):
+            What to compare with.
+        metric (`str`):
+            What scores, on what.
+        title (`str`):
+            What it shows.
+    """
+    figure, axes = new_figure(7, 4.6, title)
+    axes.scatter(list(disagreement.values()), [scores[name] for name in disagreement], color=CYCLE[0], s=36, zorder=3)
+    for name, x in disagreement.items():
+        offset = {"xytext": (4, 4), "textcoords": "offset points"}
+        axes.annotate(name, (x, scores[name]), fontsize=7, **offset)
+    styles = {"mean of the models": (NOMINAL, ":"), "uniform soup": (COLORS["soup"], "--")}
+    for what, value in levels.items():
+        colour, style = styles.get(what, ("#D55E00", "-"))
+        axes.axhline(value, color=colour, ls=style, lw=1.4, label=what)
+    axes.set_xlabel("mean disagreement with the other models (share of examples)")
+    axes.set_ylabel(metric)
+    axes.margins(x=0.15, y=0.1)
+    axes.legend(loc="best", fontsize=8)
+    return figure
+
+
+def plot_bars(
+    names: Sequence[str],
+    values: Mapping[str, Sequence[float]],
+    *,
+    unit: str,
+    title: str,
+    errors: Sequence[float] | None = None,
+) -> Figure:
+    """Bars, the first name at the bottom.
+
+    Args:
+        names (`Sequence[str]`):
+            One for each group of bars.
+        values (`Mapping[str, Sequence[float]]`):
+            What -> one for each name.
+        unit (`str`):
+            Label of the x axis.
+        title (`str`):
+            What it shows.
+        errors (`Sequence[float]`, *optional*):
+            Standard errors of the only values.
+    """
+    groups = len(values)
+    figure, axes = new_figure(7, max(3.2, 0.3 * len(names) * max(1, 0.7 * groups) + 1.6), title)
+    height = 0.8 / groups
+    for at, ((what, row), colour) in enumerate(zip(values.items(), CYCLE, strict=False)):
+        places = [place - 0.4 + height * (groups - at - 0.5) for place in range(len(names))]
+        shown = None if errors is None or not any(errors) else [0 if math.isnan(e) else e for e in errors]
+        axes.barh(places, row, height=height, color=colour, label=what, xerr=shown, error_kw={"lw": 1})
+    axes.set_yticks(range(len(names)), names, fontsize=8)
+    axes.axvline(0, color="#333333", lw=0.8)
+    axes.set_xlabel(unit)
+    axes.margins(y=0.02)
+    if groups > 1:
+        axes.legend(loc="upper center", bbox_to_anchor=(0.4, -0.12), fontsize=8)
+    return figure
+
+
+def _outline() -> list[Any]:
+    from matplotlib import patheffects
+
+    return [patheffects.withStroke(linewidth=2.5, foreground="#333333")]

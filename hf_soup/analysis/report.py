@@ -1,0 +1,137 @@
+"""An analysis as one file: HTML with its pictures inside, readable without network, and the same as Markdown."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..checkpoints.writer import as_output_error
+from ..errors import MissingExtraError
+
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+HTML_FILE, MARKDOWN_FILE, DATA_FILE = "index.html", "analysis.md", "analysis.json"
+
+
+class Section(NamedTuple):
+    """One part of a report.
+
+    Args:
+        name (`str`):
+            What files are called after, such as `"similarity"`.
+        heading (`str`):
+            What it found.
+        table (`str`):
+            Markdown: tables, and sentences between them.
+        figures (`tuple[tuple[str, Figure], ...]`):
+            Name of a picture, and the picture.
+        data (`Any`):
+            Its numbers as plain values.
+    """
+
+    name: str
+    heading: str
+    table: str
+    figures: tuple[tuple[str, Figure], ...]
+    data: Any
+
+
+def write_report(folder: str | os.PathLike, title: str, lead: str, sections: list[Section]) -> Path:
+    """Write `index.html`, `analysis.md` with its pictures, and `analysis.json`.
+
+    Args:
+        folder (`str` or `os.PathLike`):
+            Made where it is missing.
+        title (`str`):
+            What the report is of.
+        lead (`str`):
+            The whole in a sentence.
+        sections (`list[Section]`):
+            Its parts.
+
+    Returns:
+        `Path`: of the HTML file.
+
+    Raises:
+        [`OutputError`]: if it cannot be written.
+    """
+    folder = Path(folder)
+    with as_output_error(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        parts = [f"# {title}", lead]
+        for section in sections:
+            parts += [f"## {section.heading}", section.table]
+            for name, figure in section.figures:
+                figure.savefig(folder / f"{name}.png")
+                parts.append(f"![{section.name}]({name}.png)")
+        (folder / MARKDOWN_FILE).write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+        data = {section.name: section.data for section in sections}
+        (folder / DATA_FILE).write_text(json.dumps(data, indent=2, default=str) + "\n", encoding="utf-8")
+        (folder / HTML_FILE).write_text(render_html(title, lead, sections), encoding="utf-8")
+    return folder / HTML_FILE
+
+
+def render_html(title: str, lead: str, sections: list[Section]) -> str:
+    """The report as one HTML file: pictures inside it, tables that sort by a click on their head."""
+    from importlib.resources import files
+
+    import jinja2
+
+    template = (files("hf_soup.analysis") / "templates" / "report.html").read_text(encoding="utf-8")
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    shown = [
+        {
+            "name": part.name,
+            "heading": part.heading,
+            "blocks": blocks(part.table),
+            "pictures": list(map(_data_uri, part.figures)),
+        }
+        for part in sections
+    ]
+    return environment.from_string(template).render(title=title, lead=lead, sections=shown)
+
+
+def blocks(markdown: str) -> list[dict[str, Any]]:
+    """Our own tables and paragraphs, taken apart: `{"rows": ..., "right": ...}` or `{"text": ...}`."""
+    found = []
+    for block in markdown.strip().split("\n\n"):
+        lines = block.split("\n")
+        if len(lines) > 1 and lines[0].startswith("|") and set(lines[1]) <= set("|-: "):
+            cells = [_cells(line) for line in lines]
+            found.append({"rows": [cells[0], *cells[2:]], "right": [cell.endswith(":") for cell in cells[1]]})
+        else:
+            code = all(line.startswith("    ") for line in lines)
+            found.append({"text": "\n".join(line.strip() for line in lines), "code": code})
+    return found
+
+
+def figures_of(what: Any, *kinds: str, name: str) -> tuple[tuple[str, Figure], ...]:
+    """Pictures of a result, where matplotlib is installed."""
+    try:
+        if not kinds:
+            return ((name, what.plot()),)
+        return tuple((f"{name}-{kind}", what.plot(kind)) for kind in kinds)
+    except MissingExtraError:
+        return ()
+
+
+def _cells(line: str) -> list[str]:
+    """The cells of a row; a bar within one is escaped."""
+    inner = line.strip().removeprefix("|").removesuffix("|").replace("\\|", "\0")
+    return [cell.strip().replace("\0", "|") for cell in inner.split("|")]
+
+
+def _data_uri(named: tuple[str, Figure]) -> dict[str, str]:
+    name, figure = named
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png")
+    text = base64.b64encode(stream.getvalue()).decode()
+    panels = [panel.get_title(loc="left") for panel in figure.get_axes()]
+    heading = next((title for title in [*panels, figure.get_suptitle()] if title), name)
+    return {"name": name, "uri": f"data:image/png;base64,{text}", "alt": heading.replace("\n", " ")}

@@ -1,0 +1,178 @@
+"""Advice: told from what was measured, with its number, and for the right reason."""
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+import hf_soup
+from hf_soup import testing
+from hf_soup.analysis.advice import half_width
+from hf_soup.outputs import Predictions
+
+
+TEXTS = testing.tiny_texts(60)
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    """What good runs start from: a model that decides for each class about equally often."""
+    folder, model = tmp_path_factory.mktemp("start") / "start", testing.tiny_text_model(0)
+    testing.save_text_model(model, folder)
+    said = hf_soup.Evaluator(TEXTS).bound(str(folder), "text-classification").predict(model).logits
+    with torch.no_grad():
+        model.classifier.bias[1] -= float(np.median(said[:, 1] - said[:, 0]))
+    model.save_pretrained(folder)
+    return folder
+
+
+def runs(folder, n, start=None, *, apart=0.02, own_heads=False, seed=0):
+    """Models that went a short way from one start, each in its own direction; or with heads of their own."""
+    found = []
+    for index in range(n):
+        known = transformers.AutoModelForSequenceClassification
+        model = known.from_pretrained(start) if start else testing.tiny_text_model(seed)
+        other = dict(testing.tiny_text_model(100 + index).named_parameters())
+        generator = torch.Generator().manual_seed(index)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if own_heads and name.startswith("classifier"):
+                    parameter.copy_(other[name])
+                else:
+                    size = apart * parameter.std().nan_to_num(0.01)
+                    parameter.add_(torch.randn(parameter.shape, generator=generator) * size)
+        found.append(testing.save_text_model(model, folder / f"run-{index}"))
+    return found
+
+
+def examples(start, rows, noise=0.25):
+    """Texts whose labels are what the start says, but for some: good runs are better than chance, and not perfect."""
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(start)
+    said = hf_soup.Evaluator(TEXTS).bound(str(start), "text-classification").predict(model)
+    labels = said.logits.argmax(1)
+    labels = np.where(np.random.default_rng(0).random(len(labels)) < noise, 1 - labels, labels)
+    return TEXTS.remove_columns("label").add_column("label", labels.tolist()).select(range(rows))
+
+
+def topics(advice):
+    """What it is about."""
+    return [piece.topic for piece in advice.pieces]
+
+
+def test_good_runs_may_be_averaged(tmp_path, start):
+    """Nothing stops them; with examples it is said what the soup and the ensemble gain."""
+    found = hf_soup.advise(runs(tmp_path, 5, start), base_model=start)
+    assert found.ok
+    assert "Nothing in the weights speaks against a soup" in found.verdict
+    assert found.evaluations == 0
+    scored = hf_soup.advise(runs(tmp_path / "again", 5, start), examples(start, 30), base_model=start)
+    assert scored.ok
+    assert "barrier" in topics(scored)
+    assert scored.evaluations == 6 + 10
+    assert any(topic in topics(scored) for topic in ("soup", "ensemble"))
+    assert scored.command.startswith("hf-soup merge")
+
+
+def test_heads_of_their_own_are_the_reason(tmp_path, start):
+    """Models that differ in their heads alone are refused for their heads; unrelated ones for their start."""
+    heads = hf_soup.advise(runs(tmp_path / "heads", 4, start, own_heads=True))
+    assert not heads.ok
+    assert topics(heads)[0] == "heads"
+    assert "heads were drawn apart" in heads.verdict
+    assert "--head probe" in heads.command
+    strangers = [runs(tmp_path / f"s{i}", 1, seed=i)[0] for i in range(3)]
+    apart = hf_soup.advise(strangers)
+    assert not apart.ok
+    assert topics(apart)[0] == "start"
+    assert "do not come from the same pre-trained weights" in apart.verdict
+
+
+def test_evidence_has_its_number(tmp_path, start):
+    """Every piece says what was measured, how sure it is, and every command names the models."""
+    found = hf_soup.advise(runs(tmp_path, 4, start), examples(start, 30), base_model=start)
+    for piece in found.pieces:
+        assert any(letter.isdigit() for letter in piece.evidence), piece
+        assert piece.confidence in ("high", "medium", "low")
+        assert piece.advice.endswith(".")
+    assert "run-0" in found.table()
+    assert found.to_dict()["ok"] == found.ok
+
+
+def test_one_and_few_models(tmp_path, start):
+    """One model is told what to do instead; two have no search to make."""
+    found = hf_soup.advise(runs(tmp_path, 1, start))
+    assert not found.ok
+    assert "interpolate" in found.command
+    assert "number" in topics(hf_soup.advise(runs(tmp_path / "two", 2, start)))
+
+
+def test_models_that_do_not_fit(tmp_path, text_runs, image_runs):
+    """They are told apart before anything is read."""
+    found = hf_soup.advise([text_runs[0], image_runs[0]])
+    assert not found.ok
+    assert topics(found) == ["compatibility"]
+    assert found.command.startswith("hf-soup check")
+
+
+def test_nearly_one_model(tmp_path, start):
+    """Changes that all point the same way are no diversity."""
+    folders = []
+    for index, factor in enumerate((1.0, 1.01, 0.99, 1.02)):
+        model = testing.tiny_text_model(0)
+        generator = torch.Generator().manual_seed(7)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.002 * factor)
+        folders.append(testing.save_text_model(model, tmp_path / f"run-{index}"))
+    found = hf_soup.advise(folders, base_model=start)
+    assert any("nearly one model" in piece.advice for piece in found.pieces)
+
+
+def test_a_budget_is_kept_to(tmp_path, start):
+    """No more models are scored than asked for; too small a budget scores none."""
+    folders = runs(tmp_path, 5, start)
+    assert hf_soup.advise(folders, examples(start, 30), budget=8).evaluations == 8
+    assert hf_soup.advise(folders, examples(start, 30), budget=3).evaluations == 0
+
+
+def test_batchnorm_and_generation_ask_for_care(tmp_path):
+    """Running statistics need data; texts are not told by the loss."""
+    options = {"embedding_size": 4, "hidden_sizes": [4, 8], "depths": [1, 1], "layer_type": "basic", "num_labels": 3}
+    transformers.set_seed(0)
+    model = transformers.ResNetForImageClassification(transformers.ResNetConfig(**options))
+    folders = [testing.save_image_model(model, tmp_path / f"image-{index}") for index in range(2)]
+    assert "BatchNorm" in topics(hf_soup.advise(folders))
+    from hf_soup.lookup import load_module
+
+    causal, tokenizer = testing.model_for(load_module("task", "text-generation"))
+    folders = []
+    for index in range(2):
+        folders.append(tmp_path / f"text-{index}")
+        causal.save_pretrained(folders[-1])
+        tokenizer.save_pretrained(folders[-1])
+    assert "generation" in topics(hf_soup.advise(folders))
+
+
+def test_half_width_is_that_of_a_paired_interval():
+    """Half a 95 % interval of the difference of two accuracies, against the bootstrap."""
+    rng = np.random.default_rng(0)
+    n, labels = 800, np.zeros(800, dtype=np.int64)
+
+    def says(wrong):
+        logits = np.zeros((n, 2), dtype=np.float32)
+        logits[np.arange(n), wrong.astype(int)] = 1
+        return Predictions(logits, labels, np.arange(n))
+
+    a = rng.random(n) < 0.1
+    b = np.where(rng.random(n) < 0.1, ~a, a)
+    half = half_width({"a": says(a), "b": says(b)})
+    draws = rng.integers(0, n, (4000, n))
+    low, high = np.quantile((b[draws].astype(float) - a[draws]).mean(1), [0.025, 0.975])
+    assert half == pytest.approx((high - low) / 2, rel=0.1)
+
+
+def test_validation_that_is_too_small_is_told(tmp_path, start):
+    """With few examples no difference can be seen, and it says which size could."""
+    found = hf_soup.advise(runs(tmp_path, 4, start, apart=0.05), examples(start, 12), base_model=start)
+    (said,) = [piece for piece in found.pieces if piece.topic == "validation"]
+    assert "cannot be seen on 12 examples" in said.evidence

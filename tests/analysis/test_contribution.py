@@ -1,0 +1,141 @@
+"""Contributions: closed forms of games, and the soups of subsets that they are of."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+import hf_soup
+from hf_soup import testing
+from hf_soup.analysis.by_module import measure_modules
+from hf_soup.analysis.contribution import contribution_cost, exact_shapley, measure_contribution, sampled_shapley
+from hf_soup.analysis.points import Scorer
+from hf_soup.checkpoints.source import open_all
+
+
+NAMES = ("a", "b", "c", "d")
+
+
+def additive(members):
+    """Each is worth the same whoever else is there."""
+    return sum({"a": 1.0, "b": 2.0, "c": -1.0, "d": 0.0}[name] for name in members)
+
+
+def glove(members):
+    """A pair is worth 1: `a` is the only left glove, the others are right ones."""
+    return float("a" in members and len(members) > 1)
+
+
+def odd(members):
+    """Something without symmetry."""
+    return math.sin(sum(1 + 3 * NAMES.index(name) for name in members)) * len(members)
+
+
+def test_games_with_known_values():
+    """Additive: each its own; gloves: 3/4 for the left one, 1/12 for each right one."""
+    found = exact_shapley(NAMES, additive)
+    assert {name: value for name, (value, _) in found.items()} == pytest.approx({"a": 1, "b": 2, "c": -1, "d": 0})
+    found = exact_shapley(NAMES, glove)
+    assert found["a"][0] == pytest.approx(3 / 4)
+    assert found["c"][0] == pytest.approx(1 / 12)
+    assert all(error == 0 for _, error in found.values())
+
+
+@pytest.mark.parametrize("value", [additive, glove, odd])
+def test_values_are_means_over_all_orders_and_sum_to_the_whole(value):
+    """The definition by orders, and efficiency."""
+    found = exact_shapley(NAMES, value)
+    orders = list(itertools.permutations(NAMES))
+    for name in NAMES:
+        gains = [value(o[: o.index(name) + 1]) - value(o[: o.index(name)]) for o in orders]
+        assert found[name][0] == pytest.approx(np.mean(gains))
+    assert sum(v for v, _ in found.values()) == pytest.approx(value(NAMES) - value(()))
+
+
+def test_drawn_orders_come_near_with_an_honest_error():
+    """The truth lies within three standard errors, which shrink with more orders; every order sums to the whole."""
+    truth = exact_shapley(NAMES, odd)
+    few, many = (sampled_shapley(NAMES, odd, samples=n, seed=1) for n in (40, 1000))
+    for name in NAMES:
+        value, error = many[name]
+        assert abs(value - truth[name][0]) < 3 * error + 1e-9
+    assert sum(error for _, error in many.values()) < sum(error for _, error in few.values())
+    assert sum(v for v, _ in few.values()) == pytest.approx(odd(NAMES) - odd(()))
+    assert sampled_shapley(NAMES, odd, samples=40, seed=1) == few
+    assert math.isnan(sampled_shapley(NAMES, odd, samples=2, seed=1)["a"][1])
+
+
+def test_scores_are_those_of_soups(text_runs):
+    """Leaving out, adding and Shapley values are differences of scores of uniform soups; the cost is what was told."""
+    examples = testing.tiny_texts(24, seed=9)
+    scorer = Scorer(open_all(text_runs), hf_soup.Evaluator(examples, metric="accuracy"))
+    found = measure_contribution(scorer)
+    assert found.evaluations == contribution_cost(3) == 7
+    evaluator = hf_soup.Evaluator(examples).bound(str(text_runs[0]), "text-classification")
+    names = [f"run-{i}" for i in range(3)]
+
+    def value(members):
+        if not members:
+            return np.mean([value([name]) for name in names])
+        return evaluator(hf_soup.merge([text_runs[int(name[-1])] for name in sorted(members)]).model).value
+
+    truth = exact_shapley(names, value)
+    best = max(names, key=lambda name: value([name]))
+    for share in found.shares:
+        others = [name for name in names if name != share.name]
+        rival = max(others, key=lambda name: value([name]))
+        assert share.alone == pytest.approx(value([share.name]))
+        assert share.left_out == pytest.approx(value(names) - value(others))
+        assert share.added == pytest.approx(value([rival, share.name]) - value([rival]))
+        assert share.shapley == pytest.approx(truth[share.name][0])
+        assert share.error == 0
+    assert best in [share.name for share in found.shares]
+    assert "Shapley" in found.table()
+    assert found.plot().get_axes()[0].get_xlabel()
+
+
+@pytest.mark.parametrize(
+    ("n", "samples", "most"), [(3, None, 7), (8, None, 255), (9, None, 27), (9, 10, 97), (3, 0, 9)]
+)
+def test_cost(n, samples, most):
+    """All subsets up to 8; beyond that no Shapley values unless orders are drawn."""
+    assert contribution_cost(n, samples) == most
+
+
+def test_ctrl_c_keeps_what_is_known(text_runs, monkeypatch, tmp_path):
+    """Who was left out is known; Shapley values are not."""
+    fourth = testing.save_text_model(testing.tiny_text_model(3), tmp_path / "run-3")
+    scorer = Scorer(open_all([*text_runs, fourth]), testing.tiny_texts(10, seed=9))
+    point, calls = scorer.point, []
+
+    def interrupted(weights):
+        calls.append(weights)
+        if len(calls) > 10:
+            raise KeyboardInterrupt
+        return point(weights)
+
+    monkeypatch.setattr(scorer, "point", interrupted)
+    found = measure_contribution(scorer)
+    assert not found.complete
+    assert all(share.shapley is None for share in found.shares)
+    assert found.table()
+    assert found.plot()
+
+
+def test_modules_by_hand(text_runs):
+    """Averaging one module alone, and all but one, are the soups with such rows of weights."""
+    examples, opened = testing.tiny_texts(24, seed=9), open_all(text_runs)
+    found = measure_modules(Scorer(opened, examples), opened[0])
+    evaluator = hf_soup.Evaluator(examples).bound(str(text_runs[0]), "text-classification")
+    at = int(found.best[-1])
+    row = [float(i == at) for i in range(3)]
+    effects = {effect.module: effect for effect in found.effects}
+    assert set(effects) == {module.name for module in hf_soup.modules(text_runs[0])}
+    for module in ("classifier", "embeddings"):
+        only = evaluator(hf_soup.merge(text_runs, weights={"": row, module: [1, 1, 1]}).model).value
+        without = evaluator(hf_soup.merge(text_runs, weights={"": [1, 1, 1], module: row}).model).value
+        assert effects[module].only == pytest.approx(only - found.alone)
+        assert effects[module].without == pytest.approx(without - found.soup)
+    assert [effect.module for effect in found.effects][-1] == "classifier"
+    assert found.plot().get_axes()[0].get_yticklabels()

@@ -1,0 +1,134 @@
+"""The verb, the report and the command line of an analysis."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+from click.testing import CliRunner
+
+import hf_soup
+from hf_soup import testing
+from hf_soup.analysis.report import Section, blocks, render_html
+from hf_soup.analyzing import PARTS, analysis_cost
+from hf_soup.cli import main
+
+
+@pytest.fixture(scope="module")
+def analysis(text_runs):
+    """Everything, of three models."""
+    examples = testing.tiny_texts(20, seed=5)
+    return hf_soup.analyze(text_runs, evaluator=examples, base_model=text_runs[0], parts=PARTS, points=3)
+
+
+def test_parts(text_runs, analysis):
+    """Weights alone without examples; the usual parts with them; all when asked; wrong ones are told."""
+    assert hf_soup.analyze(text_runs).to_dict().keys() == {"similarity"}
+    assert set(analysis.to_dict()) == set(PARTS)
+    with pytest.raises(hf_soup.RecipeError, match='did you mean "plane"'):
+        hf_soup.analyze(text_runs, parts=["plain"])
+    with pytest.raises(hf_soup.RecipeError, match="looks at what models say"):
+        hf_soup.analyze(text_runs, parts=["diversity"])
+
+
+def test_the_report_is_one_file(analysis, tmp_path):
+    """HTML with every picture inside and nothing from elsewhere; Markdown with the same tables; numbers as JSON."""
+    page = analysis.save(tmp_path / "report")
+    text = page.read_text()
+    assert page.name == "index.html"
+    pictures = re.findall(r'<img src="(data:image/png;base64,)?', text)
+    assert len(pictures) == 9
+    assert all(pictures)
+    assert re.findall(r"""(?:src|href)=["'](?!data:|#)""", text) == []
+    assert "http" not in re.sub(r"data:image[^\"]*", "", text)
+    markdown = (tmp_path / "report" / "analysis.md").read_text()
+    shown = re.findall(r"!\[\w+\]\((.*?)\)", markdown)
+    assert len(shown) == 9
+    assert all((tmp_path / "report" / name).is_file() for name in shown)
+    assert set(json.loads((tmp_path / "report" / "analysis.json").read_text())) == set(PARTS)
+    headings = re.findall(r"^## (.*)", markdown, re.MULTILINE)
+    assert len(headings) == len(PARTS)
+    assert all(len(heading.split()) > 4 for heading in headings)  # a finding, not a word
+
+
+class Tables(HTMLParser):
+    """Counts tags that are open at the end, and cells."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.cells, self.tags = [], 0, set()
+
+    def handle_starttag(self, tag, attrs):
+        """One more."""
+        self.tags.add(tag)
+        self.cells += tag in ("td", "th")
+        if tag not in ("meta", "img", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        """One less."""
+        assert self.open.pop() == tag
+
+
+def test_names_are_only_text():
+    """A model called like a tag is shown as that."""
+    evil = "<img src=x onerror=alert(1)>|x"
+    table = f"| model | score |\n|---|--:|\n| {evil.replace('|', chr(92) + '|')} | 1.0 |\n\nA sentence of {evil}."
+    page = render_html(evil, evil, [Section("similarity", evil, table, (), {})])
+    reader = Tables()
+    reader.feed(page)
+    assert reader.open == []
+    assert "img" not in reader.tags
+    assert reader.cells == 4
+    assert "&lt;img src=x" in page
+
+
+def test_blocks():
+    """Our Markdown taken apart: alignment, escaped bars, paragraphs, commands."""
+    found = blocks("| a | b |\n|---|--:|\n| x\\|y | 2 |\n\nText.\n\n    hf-soup merge")
+    assert found[0] == {"rows": [["a", "b"], ["x|y", "2"]], "right": [False, True]}
+    assert found[1] == {"text": "Text.", "code": False}
+    assert found[2] == {"text": "hf-soup merge", "code": True}
+
+
+def test_cost_is_told_before():
+    """How many models each part scores at most."""
+    costs = analysis_cost(8, PARTS, points=11, modules=8)
+    assert costs == {
+        "similarity": 0,
+        "diversity": 9,
+        "landscape": 9 + 28 * 9,
+        "plane": 121,
+        "contribution": 255,
+        "modules": 9 + 16,
+        "advice": 9 + 28,
+    }
+
+
+def test_command_line(text_runs, tmp_path):
+    """analyze writes a report and prints tables; advise prints a verdict; --dry-run the cost; errors are one line."""
+    testing.tiny_texts(20, seed=5).to_csv(tmp_path / "validation.csv")
+    folders, data = [str(run) for run in text_runs], ["--data", str(tmp_path)]
+    call = CliRunner().invoke
+    done = call(main, ["analyze", *folders, *data, "--points", "3", "-o", str(tmp_path / "report")])
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "report" / "index.html").is_file()
+    assert "Saved to" in done.output
+    dry = call(main, ["analyze", *folders, *data, "--dry-run", "--json"])
+    assert json.loads(dry.output) == analysis_cost(3, ("similarity", "diversity", "landscape", "advice"))
+    told = call(main, ["advise", *folders, *data, "--json"])
+    assert told.exit_code == 0
+    assert json.loads(told.stdout)["ok"] is False  # these models are unrelated
+    assert call(main, ["advise", *folders, "-q"]).stdout.strip() == "no soup"
+    wrong = call(main, ["analyze", *folders, "--part", "plane"])
+    assert wrong.exit_code == 1
+    assert "looks at what models say" in wrong.output
+
+
+def test_a_sweep_knows_its_base(tmp_path, text_runs):
+    """Its start is the base that changes are measured from."""
+    given = {"validation": testing.tiny_texts(12, seed=1), "training_args": {"max_steps": 2}}
+    runs = hf_soup.sweep(
+        text_runs[0], testing.tiny_texts(24), space={"seed": [0, 1]}, output_dir=tmp_path / "runs", **given
+    )
+    assert hf_soup.analyze(runs).similarity.base == "start"

@@ -1,0 +1,166 @@
+"""Angles, lengths and distances of weights: against whole vectors in float64."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import hf_soup
+from hf_soup import testing
+from hf_soup.analysis.similarity import measure_similarity
+from hf_soup.checkpoints.source import open_all, open_base
+
+
+def vector(folder, prefix=""):
+    """All weights of a folder, or those of one module, as one float64 vector."""
+    tensors = load_file(folder / "model.safetensors")
+    return torch.cat([t.double().flatten() for name, t in sorted(tensors.items()) if prefix in name]).numpy()
+
+
+def cosine(a, b):
+    """Of two vectors."""
+    return a @ b / np.sqrt((a @ a) * (b @ b))
+
+
+def measured(folders, base=None):
+    """The similarity of folders."""
+    checkpoints = open_all(folders)
+    return measure_similarity(checkpoints, open_base(base, checkpoints[0]) if base else None)
+
+
+@pytest.fixture(scope="module")
+def start(text_runs, tmp_path_factory):
+    """A base model near the first run."""
+    folder = tmp_path_factory.mktemp("base") / "base"
+    model = testing.tiny_text_model(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.01)
+    return testing.save_text_model(model, folder)
+
+
+@pytest.mark.parametrize("where", [None, "classifier", "encoder.layer.1", "body"])
+def test_everything_is_that_of_whole_vectors(text_runs, start, where):
+    """Cosines of weights and of changes, distances, lengths, angles and signs, of the whole and of modules."""
+    found = measured(text_runs, start)
+    prefix = {None: "", "classifier": "classifier", "encoder.layer.1": "encoder.layer.1.", "body": "bert."}[where]
+    rows, base = [vector(run, prefix) for run in text_runs], vector(start, prefix)
+    deltas, mean = [row - base for row in rows], np.mean(rows, axis=0)
+    for i in range(3):
+        assert found.lengths(where)[i] == pytest.approx(np.sqrt(deltas[i] @ deltas[i]), rel=1e-12)
+        to_base = np.degrees(np.arccos(cosine(rows[i], base)))
+        assert found.angles_to_base(where)[i] == pytest.approx(to_base, rel=1e-6)
+        assert found.angles_to_mean(where)[i] == pytest.approx(np.degrees(np.arccos(cosine(rows[i], mean))), rel=1e-6)
+        for j in range(3):
+            if i == j:
+                continue
+            assert found.cosines(where)[i, j] == pytest.approx(cosine(deltas[i], deltas[j]), abs=1e-12)
+            assert found.cosines(where, of="weights")[i, j] == pytest.approx(cosine(rows[i], rows[j]), abs=1e-12)
+            assert found.distances(where)[i, j] == pytest.approx(np.linalg.norm(rows[i] - rows[j]), rel=1e-9)
+            assert found.angles(where)[i, j] == pytest.approx(np.degrees(np.arccos(cosine(deltas[i], deltas[j]))))
+            both = (deltas[i] != 0) & (deltas[j] != 0)
+            same = np.sign(deltas[i][both]) == np.sign(deltas[j][both])
+            assert found.signs(where)[i, j] == pytest.approx(same.mean(), abs=1e-12)
+
+
+def test_without_a_base_the_mean_stands_for_it(text_runs):
+    """Changes are differences from the mean of all."""
+    found = measured(text_runs)
+    rows = [vector(run) for run in text_runs]
+    apart = [row - np.mean(rows, axis=0) for row in rows]
+    assert found.cosines()[0, 1] == pytest.approx(cosine(apart[0], apart[1]), abs=1e-9)
+    assert found.distances()[0, 2] == pytest.approx(np.linalg.norm(rows[0] - rows[2]), rel=1e-9)
+    moved = np.ptp(rows, axis=0) > 0
+    same = np.sign(apart[0][moved]) == np.sign(apart[1][moved])
+    assert found.signs()[0, 1] == pytest.approx(same.mean(), abs=1e-3)
+    with pytest.raises(hf_soup.RecipeError, match="base_model"):
+        found.angles_to_base()
+
+
+def test_opposite_and_equal_changes(tmp_path, start):
+    """Changes that are opposite have the cosine -1 and no common sign, those that are equal 1, those at right angles
+    0."""
+    base = load_file(start / "model.safetensors")
+    ways = {name: torch.randn_like(tensor) * 1e-3 for name, tensor in base.items()}
+    folders = []
+    for index, factor in enumerate((1.0, -1.0, 2.0)):
+        folder = tmp_path / f"run-{index}"
+        testing.save_text_model(testing.tiny_text_model(0), folder)
+        moved = {name: (base[name].double() + factor * ways[name].double()).float() for name in base}
+        save_file(moved, folder / "model.safetensors", metadata={"format": "pt"})
+        folders.append(folder)
+    found = measured(folders, start)
+    assert found.cosines()[0, 1] == pytest.approx(-1, abs=1e-6)
+    assert found.cosines()[0, 2] == pytest.approx(1, abs=1e-6)
+    assert found.signs()[0, 1] == pytest.approx(0, abs=0.01)
+    assert found.lengths()[2] == pytest.approx(2 * found.lengths()[0], rel=1e-4)
+
+
+def test_modules_come_from_the_bottom_up(text_runs, start):
+    """Each has mean, least and greatest over pairs; a tensor's numbers are its own; files hold the same."""
+    found = measured(text_runs, start)
+    assert found.modules[0] == "embeddings"
+    assert found.modules[-1] == "classifier"
+    rows = {row.name: row for row in found.by_module()}
+    cosines = found.cosines("classifier")[np.triu_indices(3, 1)]
+    assert rows["classifier"].deltas == pytest.approx((cosines.mean(), cosines.min(), cosines.max()))
+    assert rows["classifier"].part == "head"
+    assert sum(row.elements for row in rows.values()) == len(vector(text_runs[0]))
+    tensors = {row.name: row for row in found.by_tensor()}
+    assert tensors["classifier.bias"].elements == 2
+    assert len(found.to_pandas("pair")) == 3
+    assert list(found.to_pandas()["name"]) == list(found.modules)
+    assert "classifier" in found.table()
+    with pytest.raises(hf_soup.RecipeError, match="did you mean"):
+        found.cosines("clasifier")
+
+
+def test_a_base_without_a_head_leaves_the_head_out(text_runs, tmp_path):
+    """What the base lacks has no changes; weights and distances are those of whole models."""
+    import transformers
+
+    body = transformers.AutoModel.from_pretrained(text_runs[0])
+    body.save_pretrained(tmp_path / "body")
+    found = measured(text_runs, tmp_path / "body")
+    head = next(row for row in found.by_module() if row.name == "classifier")
+    assert head.deltas is None
+    assert head.weights is not None
+    rows = [vector(run, "classifier") for run in text_runs]
+    assert found.distances("classifier")[0, 1] == pytest.approx(np.linalg.norm(rows[0] - rows[1]), rel=1e-9)
+
+
+def test_files_are_read_once(text_runs, start, monkeypatch):
+    """Every element of every model is read once, whatever the number of models."""
+    from hf_soup.checkpoints.checkpoint import Checkpoint
+
+    read, original = [], Checkpoint.read_into
+
+    def counted(self, files, name, start_, into):
+        read.append(len(into))
+        return original(self, files, name, start_, into)
+
+    monkeypatch.setattr(Checkpoint, "read_into", counted)
+    measured(text_runs, start)
+    assert sum(read) == 4 * 4 * len(vector(text_runs[0]))
+
+
+def test_a_model_that_diverged_is_named(text_runs, tmp_path):
+    """NaN is an error with the name of the model."""
+    folder = testing.save_text_model(testing.tiny_text_model(0), tmp_path / "broken")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["classifier.bias"][0] = float("nan")
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(hf_soup.IngredientError, match="'broken' holds NaN"):
+        measured([text_runs[0], folder])
+
+
+def test_pictures_have_every_model(text_runs, start):
+    """A heat map with a name for each row, and lines over the modules, with what they found as title."""
+    found = measured(text_runs, start)
+    axes = found.plot("runs").get_axes()[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == list(found.names)
+    axes = found.plot("depth").get_axes()[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == list(found.modules)
+    assert axes.get_title(loc="left")
+    with pytest.raises(hf_soup.RecipeError, match='no picture "run"'):
+        found.plot("run")
