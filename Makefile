@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check style clean
+.PHONY: help demo test docs check style clean
 
 help:  ## print this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,10 @@ demo: $(READY)  ## cook a first soup from handwritten digits: eight fine-tunes, 
 test: $(READY)  ## run the tests
 	$(BIN)/python -m pytest
 
+docs: $(READY)  ## write the generated pages and build the site into site/; warnings are errors
+	$(BIN)/python docs/generate.py --write
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 check: $(READY)  ## what CI runs: lint, formatting, tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -32,4 +36,4 @@ style: $(READY)  ## fix lint and formatting in place
 	$(BIN)/ruff format .
 
 clean:  ## delete the environment, caches and what the demo made
-	rm -rf $(VENV) soups .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) soups site .pytest_cache .ruff_cache .hypothesis

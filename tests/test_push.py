@@ -295,7 +295,7 @@ def test_a_private_candidate_that_was_left_out_is_not_named(hub, text_runs, tmp_
 
 
 def test_the_veil_hides_ids_wherever_they_are():
-    """In folders of a repository, behind an address or a class, in sentences; and it changes no key of a comparison."""
+    """In folders of a repository, behind an address or a class, in sentences; no key of a comparison changes."""
     from hf_soup.evaluation.comparison import Comparison, Difference, Interval, Row
     from hf_soup.hub.facts import gather_facts
     from hf_soup.hub.origins import Veil
@@ -326,7 +326,7 @@ def test_the_veil_hides_ids_wherever_they_are():
 
 
 def test_a_licence_can_be_set(hub, text_runs, tmp_path):
-    """`license=` is that of the card, whatever the ingredients say; what the Hub would refuse of theirs is left out."""
+    """`license=` is that of the card, whatever ingredients say; what the Hub would refuse of theirs is left out."""
     odd = "---\nlicense: MIT\nlanguage: English\ndatasets: ['my data / x']\n---\n"
     ids = [put(hub, f"{tmp_path.name}-{i}", text_runs[i]) for i in range(2)]
     for repo_id in ids:

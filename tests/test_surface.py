@@ -15,7 +15,7 @@ NAMES = [name for name in hf_soup.__all__ if name != "__version__"]
 
 def test_documented_names_are_the_public_ones():
     """`docs/reference.md` has a heading for every public name and for nothing else."""
-    documented = re.findall(r"^### `hf_soup\.(\w+)", DOCS.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    documented = re.findall(r"^### (?:class )?`hf_soup\.(\w+)`$", DOCS.read_text(encoding="utf-8"), flags=re.MULTILINE)
     assert sorted(documented) == sorted(NAMES)
 
 

@@ -21,18 +21,17 @@ from ..outputs import Predictions, right
 from ..tables import align
 from ..tasks import task_of
 from .diversity import Diversity, measure_diversity
-from .points import Line, Scorer, shown
+from .points import SURE, Line, Scorer, shown, uniform
 from .similarity import Similarity
 
 
 Confidence = Literal["high", "medium", "low"]
 FEW = 4  # models; below that a search has hardly anything to choose from
-BARRIER = 0.1  # of the loss, in its unit; see docs/advice.md
+RIDGE = 0.05  # of the models' own loss, by which that of an average may be above the line between them
 SAME = 0.98  # cosine of two fine-tunes' changes above which they are one model trained twice
 ALIKE = 0.02  # share of examples on which models disagree, below which neither ensemble nor soup can gain
 CEILING = 0.01  # share of examples that the best model gets wrong
 OUTLIER = 0.05  # how far below the best a model may score before it does more harm than good
-SURE = 1.96  # standard errors
 
 
 class Piece(NamedTuple):
@@ -136,18 +135,15 @@ def give_advice(
             "compatibility", "They cannot be averaged as they are.", found, "high", f"hf-soup check {runs}", True
         )
         return Advice(names, "Do not average these models: they do not fit each other.", piece.command, (piece,))
-    pieces = [*_count(names, runs), *_start(checkpoints, similarity, runs), *_kind(checkpoints[0], runs)]
-    scored = 0
+    pieces, scored, found = _count(names, runs), 0, None
     if scorer is not None and len(names) > 1 and (budget is None or budget > len(names)):
-        measured = measure_diversity(scorer)
+        found = _look(scorer, None if budget is None else budget - len(names) - 1)
+        scored = len(names) + 1 + len(found.lines)
+    pieces += [*_start(checkpoints, similarity, found, runs), *_kind(checkpoints[0], runs)]
+    if found is not None:
         said = {name: scorer.said({name: 1.0}) for name in names}
-        scored = len(names) + 1
-        pieces += _quality(measured, said, runs)
-        pairs = list(itertools.combinations(names, 2))[: None if budget is None else max(budget - scored, 0)]
-        lines = _middles(scorer, pairs)
-        scored += len(lines)
-        pieces += _between(lines, len(names), runs)
-        pieces += _worth(measured, said, scorer.examples, runs)
+        pieces += [*_quality(found.diversity, said, runs), *_between(found, runs)]
+        pieces += _worth(found.diversity, said, scorer.examples, runs)
     order = {"high": 0, "medium": 1, "low": 2}
     pieces.sort(key=lambda piece: (not piece.stops, order[piece.confidence]))
     return Advice(names, *_verdict(pieces, runs, scorer is not None), tuple(pieces), scored)
@@ -165,20 +161,68 @@ def _count(names: Sequence[str], runs: str) -> list[Piece]:
     return []
 
 
-def _start(checkpoints: Sequence[Checkpoint], similarity: Similarity | None, runs: str) -> list[Piece]:
+class Looked(NamedTuple):
+    """What the models said.
+
+    Args:
+        diversity ([`Diversity`]):
+            Of the models.
+        loss (`float`):
+            Mean over the models alone.
+        soup (`float`):
+            Loss of their uniform soup.
+        lines (`list[Line]`):
+            Pairs, with the point half-way.
+    """
+
+    diversity: Diversity
+    loss: float
+    soup: float
+    lines: list[Line]
+
+    @property
+    def rises(self) -> bool:
+        """Whether the soup's loss is clearly above that of its models."""
+        return self.soup - self.loss > RIDGE * self.loss
+
+
+def _look(scorer: Scorer, pairs: int | None) -> Looked:
+    """Score the models, their soup, and half-way between pairs."""
+    measured = measure_diversity(scorer)
+    singles = [scorer.point({name: 1.0}) for name in scorer.names]
+    chosen = list(itertools.combinations(scorer.names, 2))[: None if pairs is None else max(pairs, 0)]
+    lines = []
+    with scorer.progress("Half-way between models", len(chosen)) as bar:
+        for one, other in chosen:
+            ends = [scorer.point({name: 1.0}) for name in (one, other)]
+            middle = scorer.point({one: 0.5, other: 0.5})
+            lines.append(Line(one, other, (0.0, 0.5, 1.0), (ends[0], middle, ends[1])))
+            bar.update()
+    mean = sum(point.loss for point in singles) / len(singles)
+    return Looked(measured, mean, scorer.point(uniform(scorer.names)).loss, lines)
+
+
+def _start(
+    checkpoints: Sequence[Checkpoint], similarity: Similarity | None, found: Looked | None, runs: str
+) -> list[Piece]:
     """Whether bodies and heads look like fine-tunes of one start, and whether they are different models at all."""
     if len(checkpoints) < 2:
         return []
     relation, pieces = relate(checkpoints), []
+    losses = "" if found is None else f"; the soup's loss is {found.soup:.3f}, its models' {found.loss:.3f} on average"
     if relation.body is not None and relation.body < RELATED:
         evidence = f"lowest cosine of two bodies {relation.body:.2f}; fine-tunes of one model stay above {RELATED}"
         advice = "Do not average them: they do not come from the same pre-trained weights. An ensemble works."
-        pieces.append(Piece("start", advice, evidence, "high", f"hf-soup check {runs} --deep", True))
+        pieces.append(Piece("start", advice, evidence + losses, "high", f"hf-soup check {runs} --deep", True))
     elif relation.head is not None and relation.head < RELATED:
-        evidence = f"lowest cosine of two heads {relation.head:.2f}, of two bodies {relation.body or 1.0:.2f}"
-        advice = "Their heads were drawn apart, so averages of all are poor: fine-tune again from one head."
+        evidence = f"lowest cosine of two heads {relation.head:.2f}, of two bodies {relation.body or 1.0:.2f}{losses}"
         command = "hf-soup sweep BASE --data DATA --head probe -o runs"
-        pieces.append(Piece("heads", advice, evidence, "high", command, True))
+        if found is not None and not found.rises:
+            advice = "Their heads were drawn apart, and yet the soup's loss is not above theirs; one head is safer."
+            pieces.append(Piece("heads", advice, evidence, "medium", command))
+        else:
+            advice = "Their heads were drawn apart, and an average is less than each: fine-tune again from one head."
+            pieces.append(Piece("heads", advice, evidence, "high" if found else "medium", command, True))
     if similarity is not None and similarity.base is not None:
         cosines = similarity.cosines("body")
         pairs = [cosines[i, j] for i, j in itertools.combinations(range(len(cosines)), 2)]
@@ -244,35 +288,27 @@ def _quality(found: Diversity, said: dict[str, Predictions], runs: str) -> list[
     return pieces
 
 
-def _middles(scorer: Scorer, pairs: Sequence[tuple[str, str]]) -> list[Line]:
-    """Each pair with the point half-way."""
-    lines = []
-    with scorer.progress("Half-way between models", len(pairs)) as bar:
-        for one, other in pairs:
-            ends = [scorer.point({name: 1.0}) for name in (one, other)]
-            middle = scorer.point({one: 0.5, other: 0.5})
-            lines.append(Line(one, other, (0.0, 0.5, 1.0), (ends[0], middle, ends[1])))
-            bar.update()
-    return lines
-
-
-def _between(lines: Sequence[Line], n: int, runs: str) -> list[Piece]:
+def _between(found: Looked, runs: str) -> list[Piece]:
     """Whether the loss rises between models."""
-    if not lines:
+    if not found.lines:
         return []
-    barriers = [(line.barrier() or 0.0, line) for line in lines]
-    high = [(barrier, line) for barrier, line in barriers if barrier > BARRIER]
+    barriers = [(line.barrier() or 0.0, line) for line in found.lines]
+    high = [line for barrier, line in barriers if barrier > RIDGE * found.loss]
     worst, line = max(barriers, key=lambda pair: pair[0])
-    evidence = f"the loss half-way between {line.one} and {line.other} is {worst:.3f} above the line between the ends"
+    where = f"half-way between {line.one} and {line.other} the loss is {worst:.3f} above the line between the ends"
+    losses = f"the soup's loss is {found.soup:.3f}, its models' {found.loss:.3f} on average"
+    if not high and not found.rises:
+        evidence = f"no barrier between {len(found.lines)} pairs: {where}; {losses}"
+        return [Piece("barrier", "They lie in one basin: averages are safe.", evidence, "high")]
     if not high:
-        told = f"no barrier between {len(lines)} pairs: {evidence}"
-        return [Piece("barrier", "They lie in one basin: averages are safe.", told, "high")]
-    odd = _in_all([pair for _, pair in high], lines)
-    if len(high) < len(lines) and odd:
+        advice = "Pairs may be averaged, all of them not so well: let a search choose."
+        return [Piece("barrier", advice, f"{losses}; {where}", "medium", _greedy(runs))]
+    odd = _in_all(high, found.lines)
+    if len(high) < len(found.lines) and odd:
         advice = f"Leave {', '.join(odd)} out, or let a search do so: a barrier separates it from the others."
-        return [Piece("barrier", advice, evidence, "high", _greedy(runs))]
+        return [Piece("barrier", advice, where, "high", _greedy(runs))]
     advice = "Do not average them: a barrier of the loss lies between them. An ensemble works."
-    return [Piece("barrier", advice, f"{len(high)} of {len(lines)} pairs; {evidence}", "high", "", True)]
+    return [Piece("barrier", advice, f"{len(high)} of {len(found.lines)} pairs; {where}", "high", "", True)]
 
 
 def _worth(found: Diversity, said: dict[str, Predictions], n: int, runs: str) -> list[Piece]:
@@ -286,9 +322,7 @@ def _worth(found: Diversity, said: dict[str, Predictions], n: int, runs: str) ->
     if half is not None and found.metric == "accuracy":
         spread = max(found.scores.values()) - min(found.scores.values())
         if half > max(spread, abs(ensemble), abs(soup)):
-            advice = (
-                "The validation data cannot tell these models from each other: take the uniform soup, or more data."
-            )
+            advice = "Validation cannot tell these models from each other: take the uniform soup, or more data."
             evidence = f"differences of less than {scale * half:.1f} {unit} cannot be seen on {n} examples"
             pieces.append(Piece("validation", advice, evidence, "high", f"hf-soup merge {runs} -o soup"))
     numbers = f"uniform soup {scale * soup:+.1f}, ensemble {scale * ensemble:+.1f} {unit} against the best model"
@@ -302,9 +336,8 @@ def _worth(found: Diversity, said: dict[str, Predictions], n: int, runs: str) ->
         pieces.append(Piece("ensemble", advice, numbers, "medium"))
     elif soup >= 0:
         kept = "" if found.kept is None else f"; it keeps {found.kept:.0%} of the ensemble's gain over the mean"
-        pieces.append(
-            Piece("soup", "The uniform soup is as good as the best model or better.", numbers + kept, "medium")
-        )
+        advice = "The uniform soup is as good as the best model or better."
+        pieces.append(Piece("soup", advice, numbers + kept, "medium"))
     else:
         advice = "The uniform soup is not as good as the best model: let a search choose."
         pieces.append(

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ..errors import RecipeError, did_you_mean
+from ..evaluation.comparison import SHARES
 from ..evaluation.ensemble import mean_logits, mean_probabilities
 from ..outputs import Predictions, decisions, disagreement, probabilities, right
 from ..tables import align
-from .points import SOUP, Scorer, shown, uniform
+from .points import SOUP, SURE, Scorer, shown, signed, uniform
 
 
 if TYPE_CHECKING:
@@ -97,6 +99,15 @@ class Diversity:
         return self._better(self.soup, self.mean_score) / self.gain if self.gain > 0 else None
 
     @property
+    def noise(self) -> float | None:
+        """How large a difference of shares has to be to be seen on so many examples: half a 95 % interval of a paired
+        difference, with as many examples apart as two models disagree on; `None` of other metrics.
+        """
+        if self.metric not in SHARES:
+            return None
+        return SURE * math.sqrt(self.disagreement / self.examples)
+
+    @property
     def disagreement(self) -> float:
         """Mean over all pairs."""
         return sum(pair.disagreement for pair in self.pairs) / len(self.pairs) if self.pairs else 0.0
@@ -128,7 +139,8 @@ class Diversity:
         lines = [["one", "other", "disagree", "of errors", "errors shared", "kappa", "ambiguity"]]
         for pair in self.pairs:
             lines.append([pair.one, pair.other, *(_number(value) for value in pair[2:])])
-        kept = "" if self.kept is None else f"; the soup keeps {self.kept:.0%} of its gain over the mean"
+        seen = self.kept is not None and (self.noise is None or self.gain >= self.noise)
+        kept = f"; the soup keeps {self.kept:.0%} of its gain over the mean" if seen else ""
         scores = (f"{shown(self.metric, value)} {what}" for what, value in self._levels().items())
         return f"{align(lines)}\n\n{self.metric} on {self.split}: {', '.join(scores)}{kept}."
 
@@ -158,7 +170,7 @@ class Diversity:
         matrix = self.matrix()
         if kind == "pairs":
             title = f"Two models disagree on {self.disagreement:.1%} of {self.examples} examples on average"
-            return plot_heat(list(self.scores), matrix, label="disagreement", limits=None, title=title)
+            return plot_heat(list(self.scores), matrix, label="disagreement", title=title)
         own = dict(zip(self.scores, np.nanmean(matrix, axis=1).tolist(), strict=True))
         return plot_diversity(
             own, self.scores, self._levels(), metric=f"{self.metric} on {self.split}", title=self._title()
@@ -167,6 +179,9 @@ class Diversity:
     def _title(self) -> str:
         if self.kept is None:
             return "The ensemble gains nothing over the mean of the models"
+        if self.noise is not None and self.gain < self.noise:
+            gain = signed(self.metric, self.gain)
+            return f"The ensemble's gain over the mean of the models ({gain}) cannot be seen on these examples"
         return f"The soup keeps {self.kept:.0%} of what the ensemble gains over the mean of the models"
 
     def _levels(self) -> dict[str, float]:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+SMALL = 0.01  # a rise of the loss that is none
+
+
 @dataclass(frozen=True)
 class Landscape:
     """Losses and scores between models.
@@ -104,7 +107,7 @@ class Landscape:
             raise RecipeError(f'there is no picture "{kind}"{did_you_mean(kind, ("lines", "barriers"))}')
         title = self._title()
         if kind == "barriers":
-            return plot_heat(self.names, self.barriers(), label="barrier of the loss", limits=None, title=title)
+            return plot_heat(self.names, self.barriers(), label="barrier of the loss", title=title, least=SMALL)
         metric = f"{self.metric} on {self.split}"
         return plot_lines(self.lines, self.soup, metric=metric, title=title, examples=self.examples)
 
@@ -114,7 +117,7 @@ class Landscape:
         if not known:
             return "Loss between models"
         line, highest = max(known, key=lambda pair: pair[1])
-        if highest < 0.01:
+        if highest < SMALL:
             return (
                 f"No barrier between any pair: the loss rises by at most {highest:.3f} over the line between the ends"
             )

@@ -21,7 +21,13 @@ NAMED = 24  # lines that have a legend entry, or cells that have a number
 
 
 def plot_heat(
-    names: Sequence[str], matrix: np.ndarray, *, label: str, limits: tuple[float, float] | None, title: str
+    names: Sequence[str],
+    matrix: np.ndarray,
+    *,
+    label: str,
+    title: str,
+    limits: tuple[float, float] | None = None,
+    least: float = 0.0,
 ) -> Figure:
     """A heat map of a number for each pair.
 
@@ -32,10 +38,12 @@ def plot_heat(
             NaN where there is no number.
         label (`str`):
             Of the colours.
-        limits (`tuple[float, float]`, *optional*):
-            Of the colours, around 0; from 0 to the greatest by default.
         title (`str`):
             What it shows, best as a finding.
+        limits (`tuple[float, float]`, *optional*):
+            Of the colours, around 0; from 0 to the greatest by default.
+        least (`float`, *optional*, defaults to 0.0):
+            What the greatest is at least, so that hardly anything does not look like much.
 
     Returns:
         `matplotlib.figure.Figure`
@@ -45,7 +53,7 @@ def plot_heat(
     side = min(max(4.2, 0.55 * len(names) + 2.2), 14)
     figure, axes = new_figure(side + 1.2, side, title)
     greatest = float(np.nanmax(matrix)) if np.isfinite(matrix).any() else 1.0
-    low, high = limits or (0.0, greatest or 1.0)
+    low, high = limits or (0.0, max(greatest, least) or 1.0)
     colours = "PuOr_r" if limits else "cividis"
     image = axes.imshow(matrix, cmap=colours, vmin=low, vmax=high)
     axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")

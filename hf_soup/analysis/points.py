@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 KEPT = 64  # predictions in memory; the others are on disk
 SOUP = "uniform soup"
+SURE = 1.96  # standard errors: half a 95 % interval
 
 
 class Point(NamedTuple):

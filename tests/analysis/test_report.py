@@ -132,3 +132,15 @@ def test_a_sweep_knows_its_base(tmp_path, text_runs):
         text_runs[0], testing.tiny_texts(24), space={"seed": [0, 1]}, output_dir=tmp_path / "runs", **given
     )
     assert hf_soup.analyze(runs).similarity.base == "start"
+
+
+def test_each_part_by_itself(text_runs):
+    """Single functions give what `analyze` gives."""
+    examples = testing.tiny_texts(20, seed=5)
+    whole = hf_soup.analyze(text_runs, evaluator=examples, parts=PARTS, points=3)
+    assert hf_soup.similarity(text_runs).table() == whole.similarity.table()
+    assert hf_soup.diversity(text_runs, examples) == whole.diversity
+    assert hf_soup.landscape(text_runs, examples, points=3) == whole.landscape
+    assert hf_soup.plane(text_runs, examples, points=3).points == whole.plane.points
+    assert hf_soup.contribution(text_runs, examples) == whole.contribution
+    assert hf_soup.module_effects(text_runs, examples) == whole.modules

@@ -1,0 +1,183 @@
+"""The pages say what the code says: generated parts, the file tree, quoted errors, links, commands of benchmarks."""
+
+import ast
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PACKAGE = ROOT / "hf_soup"
+LINKED = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
+
+
+def test_generated_pages_are_what_the_code_says():
+    """An option, a default or a docstring that changes has to be written into the pages: `make docs`."""
+    done = subprocess.run(
+        [sys.executable, DOCS / "generate.py", "--check"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_command_has_a_table_or_nothing_to_say():
+    """A new command gets a section in `docs/command_line.md`, with its options where it has any of its own."""
+    from hf_soup.cli import main
+
+    text = (DOCS / "command_line.md").read_text(encoding="utf-8")
+    for name, command in main.commands.items():
+        assert re.search(rf"^## .*`hf-soup {name}[ `]", text, re.MULTILINE), f"no section for hf-soup {name}"
+        own = [item for item in command.params if item.param_type_name == "option" and item.name != "form"]
+        assert not own or f"<!-- options: {name} -->" in text, f"no table of options for hf-soup {name}"
+
+
+def tree_of_readme():
+    """Path in `hf_soup/` -> its clause. A line may name several files (`a: clause; b.py: clause`), or a folder."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    block = next(part for part in re.findall(r"```text\n(.*?)```", text, re.DOTALL) if part.startswith("hf_soup/"))
+    found, folders = {}, [(0, "")]
+    for line in block.splitlines()[1:]:
+        if not line.startswith(" "):
+            break
+        depth = len(line) - len(line.lstrip())
+        name, _, clause = line.strip().partition(" ")
+        while folders[-1][0] >= depth:
+            folders.pop()
+        path = folders[-1][1] + name
+        found[path] = clause.strip()
+        if name.endswith("/"):
+            folders.append((depth, path))
+    return found
+
+
+def test_the_file_tree_names_every_file():
+    """Every file of the package has a line with a clause in README's tree, and every line a file."""
+    tree = tree_of_readme()
+    files = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in PACKAGE.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts and path.name != "py.typed"
+    }
+    # `__init__.py` of a room is what its folder's line says
+    files = {name for name in files if not name.endswith("/__init__.py")}
+    folders = {f"{parent}/" for name in files for parent in map(str, Path(name).parents) if parent != "."}
+    missing = sorted((files | folders) - set(tree))
+    assert not missing, f"README's file tree lacks a line for: {', '.join(missing)}"
+    gone = sorted(set(tree) - files - folders)
+    assert not gone, f"README's file tree names what is not there: {', '.join(gone)}"
+    bare = sorted(name for name, clause in tree.items() if not clause)
+    assert not bare, f"README's file tree does not say what these are: {', '.join(bare)}"
+
+
+def literals():
+    """All texts in the package, those of f-strings and joined lines as one, with a hole for each value."""
+    hole = "\0"
+
+    def text_of(node):
+        if isinstance(node, ast.Constant):
+            return node.value if isinstance(node.value, str) else hole
+        if isinstance(node, ast.JoinedStr):
+            return "".join(map(text_of, node.values))
+        return hole
+
+    return [
+        text_of(node)
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str))
+    ]
+
+
+def quoted(page):
+    """The messages that a page explains: the first cell of each row of a table under `it says`."""
+    found, inside = [], False
+    for line in page.read_text(encoding="utf-8").splitlines():
+        inside = line.startswith("| it says") or (inside and line.startswith("|"))
+        message = re.match(r"\| `+ ?(.*?) ?`+ \|", line.replace("\\|", "¦"))
+        if inside and message:
+            found.append(message[1].replace("¦", "|"))
+    return found
+
+
+def test_quoted_messages_are_in_the_source():
+    """What a page says that a user reads is what the package says; `...` stands for names and numbers."""
+    page = "troubleshooting.md"
+    messages, source = quoted(DOCS / page), literals()
+    assert len(messages) > 80
+    for message in messages:
+        parts = [part.strip() for part in message.split("...")]
+        pattern = re.compile(".*".join(map(re.escape, parts)), re.DOTALL)
+        assert any(pattern.search(text) for text in source), f"{page} quotes what hf_soup does not say: {message}"
+
+
+def anchors(page):
+    """The headings of a page as links name them, both here and on code hosts."""
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    plain = (re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading) for heading in headings)
+    return {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in plain}
+
+
+@pytest.mark.parametrize("page", LINKED, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    """Relative links have a file, and an anchor there if they name one."""
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        other = (page.parent / path).resolve() if path else page
+        assert other.exists(), f"{page.name}: {target}"
+        assert not anchor or anchor in anchors(other), f"{page.name}: {target} has no such heading"
+
+
+def test_every_page_is_in_the_navigation():
+    """A page that is in no menu is not found; a menu that names no page does not build."""
+    text = re.sub(r"!!python\S*", "", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+
+    def files(entry):
+        if isinstance(entry, str):
+            return [entry]
+        return [name for item in (entry.values() if isinstance(entry, dict) else entry) for name in files(item)]
+
+    named = files(yaml.safe_load(text)["nav"])
+    there = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
+    assert there - set(named) == set(), "mkdocs.yml has no entry for these pages"
+    assert set(named) - there == set(), "mkdocs.yml names pages that are not there"
+
+
+def test_commands_of_the_benchmarks_are_there():
+    """Each number on the page of benchmarks has a command, and what it runs is in the repository."""
+    text = (DOCS / "benchmarks.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^(?:python|hf-soup cook) ((?:benchmarks|recipes|examples)/\S+)", text, re.MULTILINE)
+    assert {"benchmarks/merge_speed.py", "recipes/digits-vit.yaml"} <= set(commands)
+    for name in commands:
+        assert (ROOT / name).is_file(), name
+    unnamed = [path.name for path in (ROOT / "benchmarks").glob("*.py") if f"benchmarks/{path.name}" not in commands]
+    assert not unnamed, f"docs/benchmarks.md does not name {', '.join(unnamed)}"
+
+
+def test_the_site_builds_without_warnings(tmp_path):
+    """As `make docs` does; links, anchors and pages that no menu names are warnings, and warnings are errors."""
+    if importlib.util.find_spec("material") is None:
+        pytest.skip("needs the extra `docs`")
+    done = subprocess.run(  # not --quiet, with which warnings are not counted
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path / "site"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    pages = list((tmp_path / "site").rglob("*.html"))
+    assert len(pages) > len(list(DOCS.rglob("*.md")))  # and one for what is not found
+    for page in pages:
+        fetched = re.findall(
+            r'<(?:script|link|img)[^>]*(?:src|href)="(https?:[^"]*)"', page.read_text(encoding="utf-8")
+        )
+        assert not fetched, f"{page.name} takes {fetched[0]} from the network"
