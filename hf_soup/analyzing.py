@@ -87,8 +87,7 @@ class Analysis:
             kinds |= {"landscape": ("lines", "barriers"), "advice": None}
             drawn = kinds.get(name, ())
             figures = figures_of(part, *drawn, name=name) if pictures and drawn is not None else ()
-            table = part.table() if hasattr(part, "table") else ""
-            found.append(Section(name, _heading(name, part), table, figures, part.to_dict()))
+            found.append(Section(name, _heading(name, part), part.table(), figures, part.to_dict()))
         return found
 
 

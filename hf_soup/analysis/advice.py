@@ -143,7 +143,7 @@ def give_advice(
     if found is not None:
         said = {name: scorer.said({name: 1.0}) for name in names}
         pieces += [*_quality(found.diversity, said, runs), *_between(found, runs)]
-        pieces += _worth(found.diversity, said, scorer.examples, runs)
+        pieces += value_of_soups(found.diversity, said, scorer.examples, runs)
     order = {"high": 0, "medium": 1, "low": 2}
     pieces.sort(key=lambda piece: (not piece.stops, order[piece.confidence]))
     return Advice(names, *_verdict(pieces, runs, scorer is not None), tuple(pieces), scored)
@@ -307,12 +307,23 @@ def _between(found: Looked, runs: str) -> list[Piece]:
     if len(high) < len(found.lines) and odd:
         advice = f"Leave {', '.join(odd)} out, or let a search do so: a barrier separates it from the others."
         return [Piece("barrier", advice, where, "high", _greedy(runs))]
-    advice = "Do not average them: a barrier of the loss lies between them. An ensemble works."
+    advice = "Do not average them: a barrier of the loss lies between them."
     return [Piece("barrier", advice, f"{len(high)} of {len(found.lines)} pairs; {where}", "high", "", True)]
 
 
-def _worth(found: Diversity, said: dict[str, Predictions], n: int, runs: str) -> list[Piece]:
-    """What ensemble and soup gain, and whether the validation data can tell."""
+def value_of_soups(found: Diversity, said: dict[str, Predictions], n: int, runs: str) -> list[Piece]:
+    """What ensemble and soup gain, and whether the validation data can tell.
+
+    Args:
+        found ([`Diversity`]):
+            Scores of the models, their soup and their ensemble.
+        said (`dict[str, Predictions]`):
+            What each model says.
+        n (`int`):
+            Examples.
+        runs (`str`):
+            What commands call the models.
+    """
     pieces, sign = [], 1 if found.higher_is_better else -1
     best = sign * found.best_score
     half = half_width(said)

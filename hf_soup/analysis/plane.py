@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import RecipeError
+from ..tables import align
 from .points import SOUP, Mark, Point, Scorer, rough_first, uniform
 from .similarity import Similarity
 
@@ -55,6 +56,13 @@ class Plane:
         import numpy as np
 
         return np.array([[math.nan if point is None else point.loss for point in row] for row in self.points])
+
+    def table(self) -> str:
+        """Where the models lie, and how far soups are from the plane."""
+        lines = [["model", "along", "across", "distance from the plane"]]
+        lines += [[m.name, f"{m.x:.3f}", f"{m.y:.3f}", f"{m.off:.3f}"] for m in self.marks]
+        unfinished = [] if self.complete else ["Not every point was scored; the same call goes on."]
+        return "\n\n".join([align(lines), *unfinished])
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain values."""

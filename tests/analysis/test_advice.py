@@ -7,7 +7,8 @@ import transformers
 
 import hf_soup
 from hf_soup import testing
-from hf_soup.analysis.advice import half_width
+from hf_soup.analysis.advice import half_width, value_of_soups
+from hf_soup.analysis.diversity import Diversity, pair_diversity
 from hf_soup.outputs import Predictions
 
 
@@ -171,8 +172,18 @@ def test_half_width_is_that_of_a_paired_interval():
     assert half == pytest.approx((high - low) / 2, rel=0.1)
 
 
-def test_validation_that_is_too_small_is_told(tmp_path, start):
-    """With few examples no difference can be seen, and it says which size could."""
-    found = hf_soup.advise(runs(tmp_path, 4, start, apart=0.05), examples(start, 12), base_model=start)
-    (said,) = [piece for piece in found.pieces if piece.topic == "validation"]
-    assert "cannot be seen on 12 examples" in said.evidence
+def test_validation_that_is_too_small_is_told():
+    """Two models that differ on 8 of 40 examples, four in each direction: nothing below 14 points can be seen."""
+    labels, wrong = np.zeros(40, dtype=np.int64), {"a": range(4), "b": range(4, 8)}
+
+    def says(items):
+        logits = np.tile(np.array([1, 0], dtype=np.float32), (40, 1))
+        logits[list(items)] = [0, 1]
+        return Predictions(logits, labels, np.arange(40))
+
+    said = {name: says(items) for name, items in wrong.items()}
+    pair = pair_diversity("a", "b", said)
+    found = Diversity("accuracy", True, "validation", 40, {"a": 0.9, "b": 0.9}, (pair,), 0.9, 0.925)
+    pieces = value_of_soups(found, said, 40, "a b")
+    assert pieces[0].topic == "validation"
+    assert "less than 13.9 points cannot be seen on 40 examples" in pieces[0].evidence

@@ -162,6 +162,7 @@ def test_grid_points_of_the_plane_are_models(checkpoints, scorer, text_runs):
     """A grid point has the loss of the model at its coordinates; corners, soup and path are marked."""
     plane = scan_plane(scorer, measure_similarity(checkpoints), points=3, path=["run-1", "run-0"])
     assert plane.complete
+    assert "distance from the plane" in plane.table()
     assert plane.losses().shape == (3, 3)
     assert [mark.kind for mark in plane.marks] == ["corner"] * 3 + ["soup"] + ["path"] * 2
     a, b, c = (vector(text_runs[int(name[-1])]) for name in plane.corners)
