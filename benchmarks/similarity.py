@@ -4,8 +4,8 @@ python benchmarks/similarity.py              # ten models, three rounds: 4.4 GB 
 
 The floor reads every file once. The plain loop loads all models and computes the cosine of the changes of each pair,
 tensor by tensor, in float64, and nothing else. Ours has cosines of weights and changes, distances, angles and signs of
-every tensor. Each is a function call in one process, after a warm-up; the files are in the page cache. The target is
-twice the floor for the inner products; signs are told apart. Inputs are random numbers in the shapes of BERT-base.
+every tensor. Each is the second call in a process of its own; the files are in the page cache. The target is twice the
+floor. Inputs are random numbers in the shapes of BERT-base.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from __future__ import annotations
 import itertools
 import resource
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -85,29 +87,47 @@ def without_signs(folders: list[Path]) -> None:
     inner_products([*runs, base], specs, grams.__getitem__, deltas=True)
 
 
+TOOLS = {"floor": floor, "hf_soup, inner products": without_signs, "hf_soup, all": ours, "plain loop": plain_loop}
+
+
+def measure(name: str, folders: list[Path]) -> tuple[float, int]:
+    """Seconds of the second call in a process of its own, and its peak of memory in MB above the imports."""
+    done = subprocess.run(
+        [sys.executable, __file__, "--tool", name, *map(str, folders)], capture_output=True, text=True, check=True
+    )
+    seconds, peak = done.stdout.split()
+    return float(seconds), int(peak)
+
+
 @click.command(help=__doc__.split("\n")[0])
+@click.argument("folders", nargs=-1)
+@click.option("--tool", help="Run one tool on folders, and print seconds and MB.")
 @click.option("--models", default=10, show_default=True)
 @click.option("-r", "--rounds", default=3, show_default=True)
-def main(models: int, rounds: int) -> None:
-    tools = {"floor": floor, "hf_soup, inner products": without_signs, "hf_soup, all": ours, "plain loop": plain_loop}
+def main(folders: tuple[str, ...], tool: str | None, models: int, rounds: int) -> None:
+    if tool is not None:
+        import torch  # noqa: F401
+
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        paths = [Path(folder) for folder in folders]
+        TOOLS[tool](paths)
+        start = time.perf_counter()
+        TOOLS[tool](paths)
+        seconds = time.perf_counter() - start
+        click.echo(f"{seconds} {(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024}")
+        return
     with tempfile.TemporaryDirectory() as folder:
-        folders = make_models(Path(folder), models)
-        size = sum((path / "model.safetensors").stat().st_size for path in folders) / 1e9
+        made = make_models(Path(folder), models)
+        size = sum((path / "model.safetensors").stat().st_size for path in made) / 1e9
         click.echo(f"{models} fine-tunes and their base, {size:.1f} GB")
-        seconds: dict[str, list[float]] = {name: [] for name in tools}
-        memory: dict[str, int] = {}
-        for _ in range(rounds + 1):
-            for name, tool in tools.items():
-                before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-                start = time.perf_counter()
-                tool(folders)
-                seconds[name].append(time.perf_counter() - start)
-                memory.setdefault(name, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
-        reference = statistics.median(seconds["floor"][1:])
-        for name, times in seconds.items():
-            median = statistics.median(times[1:])
-            peak = f"{memory[name]:6,} MB more at the peak"
-            click.echo(f"{name:26}{median:7.2f} s  {median / reference:6.2f} x floor  {peak}")
+        found: dict[str, list[tuple[float, int]]] = {name: [] for name in TOOLS}
+        for _ in range(rounds):
+            for name in TOOLS:
+                found[name].append(measure(name, made))
+        reference = statistics.median(seconds for seconds, _ in found["floor"])
+        for name, runs in found.items():
+            median, peak = statistics.median(seconds for seconds, _ in runs), max(peak for _, peak in runs)
+            click.echo(f"{name:26}{median:7.2f} s  {median / reference:6.2f} x floor  {peak:7,} MB at the peak")
 
 
 if __name__ == "__main__":

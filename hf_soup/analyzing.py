@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +19,7 @@ from .analysis.plane import Plane, scan_plane
 from .analysis.points import Scorer
 from .analysis.report import Section, figures_of, write_report
 from .analysis.similarity import Similarity, measure_similarity
-from .checkpoints.checkpoint import Checkpoint
+from .checkpoints.checkpoint import MEMORY, Checkpoint
 from .checkpoints.source import as_ingredient, open_all, open_base
 from .errors import RecipeError, did_you_mean
 
@@ -136,7 +138,7 @@ def analyze(
         samples (`int`, *optional*):
             Orders that are drawn for Shapley values; by default they are exact for up to 8 models.
         budget (`int`, *optional*):
-            Score so many models at most in each part.
+            Score so many models at most in landscape, plane and advice, each.
         device (`str`, *optional*, defaults to `"cpu"`):
             Where to average.
         allow_pickle (`bool`, *optional*, defaults to `False`):
@@ -150,51 +152,68 @@ def analyze(
         [`IncompatibleError`]: if they do not have the same tensors.
         [`RecipeError`]: if there is no such part, or it needs examples.
     """
-    parts = _parts(parts, evaluator is not None)
+    parts = chosen_parts(parts, evaluator is not None)
+    if budget is not None and budget < 1:
+        raise RecipeError(f"a budget is 1 model or more, not {budget}.")
     checkpoints, base = _opened(ingredients, base_model, allow_pickle)
     scorer = _scorer(checkpoints, evaluator, batchnorm_data, device)
     found: dict[str, Any] = {}
     if {"similarity", "plane", "advice"} & set(parts):
         found["similarity"] = measure_similarity(checkpoints, base)
-    if "diversity" in parts:
-        found["diversity"] = measure_diversity(scorer)
-    if "landscape" in parts:
-        found["landscape"] = scan_lines(scorer, points=points, beyond=beyond, budget=budget)
-    if "plane" in parts:
-        options = {"corners": corners, "points": points, "path": path, "budget": budget}
-        found["plane"] = scan_plane(scorer, found["similarity"], **options)
-    if "contribution" in parts:
-        found["contribution"] = measure_contribution(scorer, samples=samples)
-    if "modules" in parts:
-        found["modules"] = measure_modules(scorer, checkpoints[0])
-    if "advice" in parts:
-        options = {"similarity": found["similarity"], "budget": budget, "sources": _sources(checkpoints)}
-        found["advice"] = give_advice(checkpoints, scorer, **options)
+    similarity, where = found.get("similarity"), {"budget": budget, "points": points}
+    make = {
+        "diversity": lambda: measure_diversity(scorer),
+        "landscape": lambda: scan_lines(scorer, beyond=beyond, **where),
+        "plane": lambda: scan_plane(scorer, similarity, corners=corners, path=path, **where),
+        "contribution": lambda: measure_contribution(scorer, samples=samples),
+        "modules": lambda: measure_modules(scorer, checkpoints[0]),
+        "advice": lambda: give_advice(
+            checkpoints, scorer, similarity=similarity, budget=budget, sources=_sources(checkpoints)
+        ),
+    }
+    try:
+        for part in (part for part in make if part in parts):
+            found[part] = make[part]()
+            if budget is None and not getattr(found[part], "complete", True):  # Ctrl-C
+                raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        if not found:
+            raise
+        warnings.warn(f"interrupted: {', '.join(found)} is there; the same call goes on.", stacklevel=2)
     return Analysis(tuple(item.name for item in checkpoints), **found)
 
 
 def analysis_cost(
-    n: int, parts: Sequence[str], *, points: int = 11, samples: int | None = None, modules: int = 0
+    n: int,
+    parts: Sequence[str],
+    *,
+    points: int = 11,
+    beyond: float = 0.0,
+    samples: int | None = None,
+    modules: int = 0,
+    budget: int | None = None,
 ) -> dict[str, int]:
     """How many models each part of an analysis scores at most, before any of it is kept.
 
     Args:
         n (`int`):
             Models.
-        parts (`Sequence[str]`), points (`int`), samples (`int`, *optional*):
+        parts (`Sequence[str]`), points (`int`), beyond (`float`), samples (`int`, *optional*), budget (`int`,
+            *optional*):
             As of [`analyze`].
         modules (`int`, *optional*):
             Named modules of the models.
     """
-    pairs = n * (n - 1) // 2
+    pairs, most = n * (n - 1) // 2, budget or sys.maxsize
+    each = points - 2 + 2 * int(round(beyond * (points - 1), 9))
     costs = {
         "similarity": 0,
         "diversity": n + 1,
-        "landscape": n + 1 + pairs * (points - 2),
-        "plane": points * points,
+        "landscape": min(n + 1 + pairs * each, most),
+        "plane": min(points * points, most),
         "contribution": contribution_cost(n, samples),
         "modules": n + 1 + 2 * modules,
-        "advice": n + 1 + pairs,
+        "advice": min(n + 1 + pairs, most),
     }
     return {part: costs[part] for part in parts}
 
@@ -241,8 +260,15 @@ def advise(
     return give_advice(checkpoints, scorer, similarity=measure_similarity(checkpoints, base), **options)
 
 
-def _parts(parts: Sequence[str] | None, scored: bool) -> tuple[str, ...]:
+def chosen_parts(parts: Sequence[str] | None, scored: bool) -> tuple[str, ...]:
+    """The parts that were asked for, or the usual ones.
+
+    Raises:
+        [`RecipeError`]: if there is no such part, none at all, or it needs examples.
+    """
     chosen = tuple(parts) if parts is not None else USUAL if scored else WEIGHTS_ALONE
+    if not chosen:
+        raise RecipeError(f"an analysis has a part at least: {', '.join(PARTS)}.")
     for part in chosen:
         if part not in PARTS:
             raise RecipeError(f"there is no part {part!r} of an analysis{did_you_mean(part, PARTS)}")
@@ -277,12 +303,14 @@ def _fit(checkpoints: Sequence[Checkpoint]) -> bool:
 
 
 def _sources(checkpoints: Sequence[Checkpoint]) -> list[str]:
-    """What a command calls them: folders as they are seen from here, Hub ids."""
+    """What a command calls them: folders as they are seen from here, Hub ids; nothing if one is in memory."""
     found = []
     for item in checkpoints:
-        source = item.ingredient.source
+        source, revision = item.ingredient.source, item.ingredient.revision
+        if source == MEMORY:
+            return []
         inside = os.path.isabs(source) and Path(source).is_relative_to(Path.cwd())
-        found.append(os.path.relpath(source) if inside else source)
+        found.append(os.path.relpath(source) if inside else f"{source}@{revision}" if revision else source)
     return found
 
 

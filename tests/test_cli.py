@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from command import run
 from safetensors.torch import load_file
 
 import hf_soup
@@ -14,15 +15,15 @@ from hf_soup import testing
 from hf_soup.cli import main
 
 
-def run(*args, cwd=None):
-    """Call hf-soup as a user does."""
+def process(*args):
+    """Call the installed command."""
     command = Path(sys.executable).with_name("hf-soup")
-    return subprocess.run([command, *map(str, args)], capture_output=True, text=True, cwd=cwd, check=False)
+    return subprocess.run([command, *map(str, args)], capture_output=True, text=True, check=False)
 
 
 def test_merge_saves_and_says_where(tmp_path, text_runs):
     """A weighted merge by command line is the merge by Python; a human reads who went in."""
-    done = run("merge", *text_runs, "--weights", "2,1,1", "-w", "classifier=1,0,0", "-o", tmp_path / "soup")
+    done = process("merge", *text_runs, "--weights", "2,1,1", "-w", "classifier=1,0,0", "-o", tmp_path / "soup")
     assert done.returncode == 0, done.stderr
     assert "| run-0" in done.stdout
     assert str(tmp_path / "soup") in done.stdout
@@ -120,7 +121,7 @@ def test_an_existing_target_is_told_before_the_work(tmp_path, text_runs):
     """A folder that is there is refused before ingredients are even looked at."""
     (tmp_path / "soup").mkdir()
     (tmp_path / "soup" / "mine").write_text("mine")
-    done = run("merge", "no-such-run", "-o", tmp_path / "soup")
+    done = process("merge", "no-such-run", "-o", tmp_path / "soup")
     assert done.returncode == 1
     assert "exists and is not empty" in done.stderr
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from command import run
 from hub import environment
 from huggingface_hub import HfApi
 
@@ -17,11 +18,11 @@ from hf_soup import testing
 BIN = Path(sys.executable).parent
 
 
-def run(*args, cwd=None, **variables):
-    """Call a command as a user does."""
+def process(*args, **variables):
+    """Call an installed command."""
     environ = {**os.environ, **variables}
     command = [BIN / args[0], *map(str, args[1:])]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False, env=environ)
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environ)
 
 
 @pytest.fixture(scope="module")
@@ -43,27 +44,27 @@ def soup(hub, runs):
 
 def test_verify_card_and_tree(hub, runs, soup, tmp_path):
     """A sound soup is 0 and a sentence; JSON is one object; a soup that was changed is 1."""
-    good = run("hf-soup", "verify", soup)
+    good = run("verify", soup)
     assert (good.returncode, good.stdout) == (0, "verified: 41 tensors identical\n"), good.stderr
-    card = run("hf-soup", "card", soup)
+    card = run("card", soup)
     assert card.returncode == 0, card.stderr
     assert "# Model soup of 3 BertForSequenceClassification models" in card.stdout
     assert "It was not evaluated." in card.stdout
     assert f"hf-soup verify {soup}" in card.stdout
-    tree = run("hf-soup", "tree", soup, "--json")
+    tree = run("tree", soup, "--json")
     assert [child["name"] for child in json.loads(tree.stdout)["children"]] == runs
     HfApi().create_repo(f"{soup}-bad")
     HfApi().upload_folder(repo_id=f"{soup}-bad", folder_path=_other(soup, tmp_path))
-    bad = run("hf-soup", "verify", f"{soup}-bad", "--json")
+    bad = run("verify", f"{soup}-bad", "--json")
     answer = json.loads(bad.stdout)
     assert bad.returncode == 1
     assert answer["ok"] is False
     assert {item["name"] for item in answer["different"]} >= {"classifier.weight"}
-    absent = run("hf-soup", "verify", f"{hub.user}/cli-soop")
+    absent = run("verify", f"{hub.user}/cli-soop")
     assert absent.returncode == 1
     assert f"did you mean {soup}" in absent.stderr
     assert "Traceback" not in absent.stderr
-    no_card = run("hf-soup", "card", runs[0])
+    no_card = run("card", runs[0])
     assert no_card.returncode == 1
     assert "has no model card" in no_card.stderr
 
@@ -79,31 +80,31 @@ def _other(soup, folder):
 def test_cook_with_changes(runs, soup, tmp_path):
     """`--set`, `--add` and `--drop` change what is cooked; without -o it is a wrong call."""
     done = run(
-        *("hf-soup", "cook", soup, "--set", "strategy=uniform", "--drop", runs[1], "--add", runs[1]),
+        *("cook", soup, "--set", "strategy=uniform", "--drop", runs[1], "--add", runs[1]),
         *("-o", tmp_path / "other", "-q"),
     )
     assert done.returncode == 0, done.stderr
     assert Path(done.stdout.strip()) == tmp_path / "other"
     assert [item.source for item in hf_soup.load_recipe(tmp_path / "other").ingredients] == [*runs[::2], runs[1]]
-    assert run("hf-soup", "cook", soup).returncode == 2
+    assert run("cook", soup).returncode == 2
 
 
 def test_hf_soup_is_a_command_of_hf(runs, tmp_path):
     """In a HOME of its own: `hf soup merge` works after install-extension, passes exit codes on, and is gone after."""
     home = {"HOME": str(tmp_path), "USERPROFILE": str(tmp_path)}
-    assert run("hf", "soup", "--version", **home).returncode != 0
-    done = run("hf-soup", "install-extension", **home)
+    assert process("hf", "soup", "--version", **home).returncode != 0
+    done = process("hf-soup", "install-extension", **home)
     assert done.returncode == 0, done.stderr
-    listed = run("hf", "extensions", "list", **home)
+    listed = process("hf", "extensions", "list", **home)
     assert "soup" in listed.stdout
-    merged = run("hf", "soup", "merge", *runs, "-o", tmp_path / "soup", "-q", **home)
+    merged = process("hf", "soup", "merge", *runs, "-o", tmp_path / "soup", "-q", **home)
     assert merged.returncode == 0, merged.stderr
     assert Path(merged.stdout.strip()) == tmp_path / "soup"
-    assert run("hf", "soup", "merge", "nobody/nothing", "-o", tmp_path / "x", **home).returncode == 1
-    assert run("hf", "soup", "merge", **home).returncode == 2
-    assert "is gone" in run("hf-soup", "install-extension", "--remove", **home).stdout
-    assert run("hf", "soup", "--version", **home).returncode != 0
-    assert "nothing to remove" in run("hf-soup", "install-extension", "--remove", **home).stdout
+    assert process("hf", "soup", "merge", "nobody/nothing", "-o", tmp_path / "x", **home).returncode == 1
+    assert process("hf", "soup", "merge", **home).returncode == 2
+    assert "is gone" in process("hf-soup", "install-extension", "--remove", **home).stdout
+    assert process("hf", "soup", "--version", **home).returncode != 0
+    assert "nothing to remove" in process("hf-soup", "install-extension", "--remove", **home).stdout
     assert not (tmp_path / ".local" / "share" / "hf" / "extensions" / "hf-soup").exists()
 
 

@@ -53,9 +53,10 @@ def save_base(task, folder):
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_it_is_cooked_in_a_tiny_form(recipe, tmp_path):
-    """Two steps a run, and every stage that it has: runs, soup, comparison, card."""
+    """Two steps a run, three runs where it draws them, and every stage that it has: soup, comparison, card."""
     plan = load_cook_file(recipe)
     overrides = ["sweep.training_args.max_steps=2"]
+    overrides += ["sweep.n_runs=3"] if plan.sweep.n_runs else []
     if plan.pretrain:
         overrides += ["pretrain.training_args.max_steps=2"]
     else:
@@ -71,7 +72,7 @@ def test_it_is_cooked_in_a_tiny_form(recipe, tmp_path):
     cooked = hf_soup.cook(recipe, output_dir=tmp_path / "out", overrides=overrides)
     sweep = yaml.safe_load(recipe.read_text())["sweep"]
     grid = sweep["space"] if isinstance(sweep["space"], list) else None
-    assert len(cooked.sweep) == (len(grid) if grid else sweep.get("n_runs") or len(cooked.sweep))
+    assert len(cooked.sweep) == (len(grid) if grid else 3 if plan.sweep.n_runs else len(cooked.sweep))
     assert not cooked.sweep.failed
     assert len(cooked.sweep) >= 3
     assert {"uniform soup", "logit ensemble"} <= {row.name for row in cooked.comparison.rows}

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import itertools
 import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
-from ..checkpoints.check import BATCHNORM_NOTE, check_checkpoints, is_statistic
+from ..checkpoints.check import check_checkpoints, is_statistic
 from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.relation import RELATED, relate
 from ..errors import DataError
@@ -27,11 +28,15 @@ from .similarity import Similarity
 
 Confidence = Literal["high", "medium", "low"]
 FEW = 4  # models; below that a search has hardly anything to choose from
-RIDGE = 0.05  # of the models' own loss, by which that of an average may be above the line between them
+RIDGE = 0.05  # of the models' own loss, by which that of an average may be above the line between them,
+SMALL = 0.01  # and this much in any case
 SAME = 0.98  # cosine of two fine-tunes' changes above which they are one model trained twice
 ALIKE = 0.02  # share of examples on which models disagree, below which neither ensemble nor soup can gain
 CEILING = 0.01  # share of examples that the best model gets wrong
 OUTLIER = 0.05  # how far below the best a model may score before it does more harm than good
+
+
+GAINS = ("soup", "ensemble", "validation")  # topics of what a soup gains
 
 
 class Piece(NamedTuple):
@@ -127,7 +132,9 @@ def give_advice(
         [`Advice`]
     """
     names = tuple(item.name for item in checkpoints)
-    runs = " ".join(sources or names)
+    runs = " ".join(shlex.quote(source) for source in sources) or "RUN..."
+    statistics = any(is_statistic(name) for name in checkpoints[0].specs)
+    merge = f"hf-soup merge {runs}" + (" --batchnorm-data DATA" if statistics else "")
     report = check_checkpoints(checkpoints)
     if report.problems:
         found = f"{len(report.problems)} problems, such as: {report.problems[0]}"
@@ -135,29 +142,29 @@ def give_advice(
             "compatibility", "They cannot be averaged as they are.", found, "high", f"hf-soup check {runs}", True
         )
         return Advice(names, "Do not average these models: they do not fit each other.", piece.command, (piece,))
-    pieces, scored, found = _count(names, runs), 0, None
+    pieces, scored, found = _count(names, merge), 0, None
     if scorer is not None and len(names) > 1 and (budget is None or budget > len(names)):
         found = _look(scorer, None if budget is None else budget - len(names) - 1)
         scored = len(names) + 1 + len(found.lines)
-    pieces += [*_start(checkpoints, similarity, found, runs), *_kind(checkpoints[0], runs)]
+    pieces += [*_start(checkpoints, similarity, found, runs), *_kind(checkpoints[0], merge)]
     if found is not None:
         said = {name: scorer.said({name: 1.0}) for name in names}
-        pieces += [*_quality(found.diversity, said, runs), *_between(found, runs)]
-        pieces += value_of_soups(found.diversity, said, scorer.examples, runs)
+        pieces += [*_quality(found.diversity, said, merge), *_between(found, merge)]
+        pieces += value_of_soups(found.diversity, said, scorer.examples, merge)
     order = {"high": 0, "medium": 1, "low": 2}
     pieces.sort(key=lambda piece: (not piece.stops, order[piece.confidence]))
-    return Advice(names, *_verdict(pieces, runs, scorer is not None), tuple(pieces), scored)
+    return Advice(names, *_verdict(pieces, runs, merge, found is not None), tuple(pieces), scored)
 
 
-def _count(names: Sequence[str], runs: str) -> list[Piece]:
+def _count(names: Sequence[str], merge: str) -> list[Piece]:
     n = len(names)
     if n == 1:
         more = "Fine-tune it again from the same start, or mix it with its base model (WiSE-FT)."
-        command = f"hf-soup merge {runs} --strategy interpolate --base-model BASE --data DATA -o soup"
+        command = f"{merge} --strategy interpolate --base-model BASE --data DATA -o soup"
         return [Piece("number", more, "1 model", "high", command, True)]
     if n < FEW:
         few = "Take the uniform soup, or weights along the way between them; a search has nothing to choose from."
-        return [Piece("number", few, f"{n} models", "medium", f"hf-soup merge {runs} -o soup")]
+        return [Piece("number", few, f"{n} models", "medium", f"{merge} -o soup")]
     return []
 
 
@@ -181,16 +188,23 @@ class Looked(NamedTuple):
     lines: list[Line]
 
     @property
+    def ridge(self) -> float:
+        """How far a loss has to be above another to be clearly above it."""
+        return max(RIDGE * self.loss, SMALL)
+
+    @property
     def rises(self) -> bool:
         """Whether the soup's loss is clearly above that of its models."""
-        return self.soup - self.loss > RIDGE * self.loss
+        return self.soup - self.loss > self.ridge
 
 
 def _look(scorer: Scorer, pairs: int | None) -> Looked:
     """Score the models, their soup, and half-way between pairs."""
     measured = measure_diversity(scorer)
     singles = [scorer.point({name: 1.0}) for name in scorer.names]
-    chosen = list(itertools.combinations(scorer.names, 2))[: None if pairs is None else max(pairs, 0)]
+    names = scorer.names
+    every = [(a, b) for step in range(1, len(names)) for a, b in zip(names, names[step:], strict=False)]
+    chosen = every[: None if pairs is None else max(pairs, 0)]  # neighbours first, so that each model is among them
     lines = []
     with scorer.progress("Half-way between models", len(chosen)) as bar:
         for one, other in chosen:
@@ -235,14 +249,15 @@ def _start(
     return pieces
 
 
-def _kind(like: Checkpoint, runs: str) -> list[Piece]:
+def _kind(like: Checkpoint, merge: str) -> list[Piece]:
     """What the kind of model asks for."""
     pieces = []
-    if any(is_statistic(name) for name in like.specs):
-        count = sum(is_statistic(name) for name in like.specs)
-        evidence = f"{count} running statistics of BatchNorm"
-        command = f"hf-soup merge {runs} --batchnorm-data DATA -o soup"
-        pieces.append(Piece("BatchNorm", f"Give training data: {BATCHNORM_NOTE}.", evidence, "high", command))
+    count = sum(is_statistic(name) for name in like.specs)
+    if count:
+        advice = "Give training data: averaged running statistics fit no average of weights."
+        pieces.append(
+            Piece("BatchNorm", advice, f"{count} running statistics of BatchNorm", "high", f"{merge} -o soup")
+        )
     try:
         task = task_of(like.config)
     except DataError:
@@ -256,7 +271,7 @@ def _kind(like: Checkpoint, runs: str) -> list[Piece]:
     return pieces
 
 
-def _quality(found: Diversity, said: dict[str, Predictions], runs: str) -> list[Piece]:
+def _quality(found: Diversity, said: dict[str, Predictions], merge: str) -> list[Piece]:
     """Runs that are too good, or too bad, to be of use, and how differently they decide."""
     pieces, metric = [], found.metric
     first = next(iter(said.values()))
@@ -271,7 +286,7 @@ def _quality(found: Diversity, said: dict[str, Predictions], runs: str) -> list[
             )
         share = max(float((first.labels == label).mean()) for label in set(first.labels.tolist()))
         poor = [name for name, of in said.items() if float(right(of).mean()) <= share]
-        if poor:
+        if poor and metric == "accuracy" and share < 1 - CEILING:
             evidence = f"{', '.join(poor)}: no better than always the most frequent class ({share:.1%})"
             advice = "Leave these out: they have learnt nothing."
             pieces.append(Piece("quality", advice, evidence, "high", "", len(poor) == len(said)))
@@ -280,7 +295,7 @@ def _quality(found: Diversity, said: dict[str, Predictions], runs: str) -> list[
         if far:
             evidence = f"{', '.join(far)}: more than {100 * OUTLIER:.0f} points of {metric} below {best}"
             advice = "Let a search decide who goes in: a uniform soup has to carry them."
-            pieces.append(Piece("quality", advice, evidence, "medium", _greedy(runs)))
+            pieces.append(Piece("quality", advice, evidence, "medium", _greedy(merge)))
     if first.kind in ("classes", "labels") and found.disagreement < ALIKE:
         evidence = f"two models disagree on {found.disagreement:.1%} of {found.examples} examples"
         advice = "They decide alike, so neither a soup nor an ensemble can gain much."
@@ -288,30 +303,35 @@ def _quality(found: Diversity, said: dict[str, Predictions], runs: str) -> list[
     return pieces
 
 
-def _between(found: Looked, runs: str) -> list[Piece]:
+def _between(found: Looked, merge: str) -> list[Piece]:
     """Whether the loss rises between models."""
-    if not found.lines:
-        return []
-    barriers = [(line.barrier() or 0.0, line) for line in found.lines]
-    high = [line for barrier, line in barriers if barrier > RIDGE * found.loss]
-    worst, line = max(barriers, key=lambda pair: pair[0])
-    where = f"half-way between {line.one} and {line.other} the loss is {worst:.3f} above the line between the ends"
+    n = len(found.diversity.scores)
     losses = f"the soup's loss is {found.soup:.3f}, its models' {found.loss:.3f} on average"
-    if not high and not found.rises:
-        evidence = f"no barrier between {len(found.lines)} pairs: {where}; {losses}"
-        return [Piece("barrier", "They lie in one basin: averages are safe.", evidence, "high")]
+    barriers = [(line.barrier() or 0.0, line) for line in found.lines]
+    high = [line for barrier, line in barriers if barrier > found.ridge]
+    where = ""
+    if barriers:
+        worst, line = max(barriers, key=lambda pair: pair[0])
+        where = (
+            f"; half-way between {line.one} and {line.other} the loss is {worst:.3f} above the line between the ends"
+        )
+    if not high and found.rises:
+        advice = "They went too far from each other for one average of all: let a search choose."
+        return [Piece("barrier", advice, losses + where, "medium", _greedy(merge))]
     if not high:
-        advice = "Pairs may be averaged, all of them not so well: let a search choose."
-        return [Piece("barrier", advice, f"{losses}; {where}", "medium", _greedy(runs))]
+        seen = len(found.lines) == n * (n - 1) // 2
+        evidence = f"no barrier between {len(found.lines)} pairs{where}; {losses}"
+        return [Piece("barrier", "They lie in one basin: averages are safe.", evidence, "high" if seen else "medium")]
     odd = _in_all(high, found.lines)
+    evidence = f"{len(high)} of {len(found.lines)} pairs{where}; {losses}"
     if len(high) < len(found.lines) and odd:
         advice = f"Leave {', '.join(odd)} out, or let a search do so: a barrier separates it from the others."
-        return [Piece("barrier", advice, where, "high", _greedy(runs))]
+        return [Piece("barrier", advice, evidence, "high", _greedy(merge))]
     advice = "Do not average them: a barrier of the loss lies between them."
-    return [Piece("barrier", advice, f"{len(high)} of {len(found.lines)} pairs; {where}", "high", "", True)]
+    return [Piece("barrier", advice, evidence, "high", "", True)]
 
 
-def value_of_soups(found: Diversity, said: dict[str, Predictions], n: int, runs: str) -> list[Piece]:
+def value_of_soups(found: Diversity, said: dict[str, Predictions], n: int, merge: str) -> list[Piece]:
     """What ensemble and soup gain, and whether the validation data can tell.
 
     Args:
@@ -321,38 +341,39 @@ def value_of_soups(found: Diversity, said: dict[str, Predictions], n: int, runs:
             What each model says.
         n (`int`):
             Examples.
-        runs (`str`):
-            What commands call the models.
+        merge (`str`):
+            The beginning of a command that merges them.
     """
     pieces, sign = [], 1 if found.higher_is_better else -1
     best = sign * found.best_score
-    half = half_width(said)
+    half = half_width(said) if found.metric == "accuracy" else None
     unit = "points" if found.metric in SHARES else found.metric
     scale = 100 if found.metric in SHARES else 1
     soup, ensemble = (sign * value - best for value in (found.soup, found.ensemble))
-    if half is not None and found.metric == "accuracy":
+    if half is not None:
         spread = max(found.scores.values()) - min(found.scores.values())
         if half > max(spread, abs(ensemble), abs(soup)):
             advice = "Validation cannot tell these models from each other: take the uniform soup, or more data."
             evidence = f"differences of less than {scale * half:.1f} {unit} cannot be seen on {n} examples"
-            pieces.append(Piece("validation", advice, evidence, "high", f"hf-soup merge {runs} -o soup"))
+            return [Piece("validation", advice, evidence, "high", f"{merge} -o soup")]
     numbers = f"uniform soup {scale * soup:+.1f}, ensemble {scale * ensemble:+.1f} {unit} against the best model"
     if found.metric not in SHARES:
         numbers = f"uniform soup {shown(found.metric, found.soup)}, ensemble {shown(found.metric, found.ensemble)}"
     if soup < 0 and ensemble > 0 and (half is None or ensemble - soup > half):
-        advice = "An ensemble is worth its cost here; the uniform soup is not as good as the best model."
-        pieces.append(Piece("ensemble", advice, numbers, "medium", f"hf-soup compare {runs} --soup soup --test TEST"))
+        advice = "An ensemble is worth its cost here; the uniform soup is below the best model: let a search try."
+        pieces.append(Piece("ensemble", advice, numbers, "medium", _greedy(merge)))
     elif ensemble - soup > (half or 0) and ensemble > 0:
         advice = f"An ensemble gains more, at {len(said)} times the cost."
         pieces.append(Piece("ensemble", advice, numbers, "medium"))
     elif soup >= 0:
-        kept = "" if found.kept is None else f"; it keeps {found.kept:.0%} of the ensemble's gain over the mean"
+        seen = found.kept is not None and found.gain >= (found.noise or 0)
+        kept = f"; it keeps {found.kept:.0%} of the ensemble's gain over the mean" if seen else ""
         advice = "The uniform soup is as good as the best model or better."
         pieces.append(Piece("soup", advice, numbers + kept, "medium"))
     else:
         advice = "The uniform soup is not as good as the best model: let a search choose."
         pieces.append(
-            Piece("soup", advice, numbers, "low" if half is not None and -soup < half else "medium", _greedy(runs))
+            Piece("soup", advice, numbers, "low" if half is not None and -soup < half else "medium", _greedy(merge))
         )
     return pieces
 
@@ -371,26 +392,29 @@ def half_width(said: dict[str, Predictions]) -> float | None:
     return SURE * math.sqrt(share / len(first.rows))
 
 
-def _verdict(pieces: Sequence[Piece], runs: str, scored: bool) -> tuple[str, str]:
+def _verdict(pieces: Sequence[Piece], runs: str, merge: str, scored: bool) -> tuple[str, str]:
+    """The whole in a sentence, and the command: told by the weightiest piece that decides."""
     against = next((piece for piece in pieces if piece.stops), None)
     if against is not None:
         return f"Do not average all of them. {against.advice}", against.command
-    search = next((piece for piece in pieces if piece.command == _greedy(runs)), None)
-    if search is not None:
-        return f"Make a soup, and let a search choose. {search.advice}", search.command
-    gain = next((piece for piece in pieces if piece.topic in ("soup", "validation", "number")), None)
-    if gain is not None:
-        return f"Make a soup. {gain.advice}", gain.command or f"hf-soup merge {runs} -o soup"
+    ceiling = next((piece for piece in pieces if piece.topic == "ceiling"), None)
+    if ceiling is not None:
+        return ceiling.advice, f"{merge} -o soup"
     if not scored:
         return (
             "Nothing in the weights speaks against a soup; validation data would tell whether it helps.",
             f"hf-soup advise {runs} --data DATA",
         )
-    return "Make a soup.", f"hf-soup merge {runs} -o soup"
+    deciding = [piece for piece in pieces if piece.command == _greedy(merge) or piece.topic in GAINS]
+    if deciding:
+        piece = deciding[0]  # they are sorted by confidence
+        search = ", and let a search choose" if piece.command == _greedy(merge) else ""
+        return f"Make a soup{search}. {piece.advice}", piece.command or f"{merge} -o soup"
+    return "Make a soup.", f"{merge} -o soup"
 
 
-def _greedy(runs: str) -> str:
-    return f"hf-soup merge {runs} --strategy greedy --data DATA -o soup"
+def _greedy(merge: str) -> str:
+    return f"{merge} --strategy greedy --data DATA -o soup"
 
 
 def _in_all(high: Sequence[Line], lines: Sequence[Line]) -> list[str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.memory import names_in_depth
 from ..checkpoints.modules import by_depth
+from ..errors import RecipeError
 from ..tables import align
 from .points import Scorer, shown, signed, uniform
 
@@ -82,9 +83,12 @@ class ModuleEffects:
 
         Raises:
             [`MissingExtraError`]: if matplotlib is not installed.
+            [`RecipeError`]: if no module was scored.
         """
         from .pictures import plot_bars
 
+        if not self.effects:
+            raise RecipeError("no module was scored, so there is nothing to draw.")
         best = max(self.effects, key=lambda effect: effect.only)
         values = {
             f"averaged alone, against {self.best}": [effect.only for effect in self.effects],

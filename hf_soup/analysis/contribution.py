@@ -105,11 +105,11 @@ class Contribution:
         """
         from .pictures import plot_bars
 
-        ranked = self.ranked()
+        ranked = self.ranked()[::-1]  # bars begin at the bottom
         by_value = ranked[0].shapley is not None
         values = {"Shapley value" if by_value else "left out": [s.shapley if by_value else s.left_out for s in ranked]}
         errors = [s.error or 0.0 for s in ranked] if by_value else None
-        title = f"{ranked[0].name} contributes most, {ranked[-1].name} least"
+        title = f"{ranked[-1].name} contributes most, {ranked[0].name} least"
         unit = f"contribution to {self.metric} on {self.split}"
         return plot_bars([s.name for s in ranked], values, errors=errors, unit=unit, title=title)
 
@@ -124,11 +124,11 @@ def contribution_cost(n: int, samples: int | None = None) -> int:
             Orders that are drawn for Shapley values; 0 leaves them out, by default up to 8 ingredients are exact and
             more leave them out.
     """
-    single = 2 * n + 1 + max(n - 1, 0)
-    samples = _samples(n, samples)
-    if samples == 0:
-        return single
-    return 2**n - 1 if samples is None else min(single + samples * max(n - 2, 0), 2**n - 1)
+    subsets, samples = 2**n - 1, _samples(n, samples)
+    if samples is None:
+        return subsets
+    orders = 2 * math.ceil(samples / 2)  # each with its reverse; single ones, all, and all but one are known
+    return min(2 * n + 1 + max(n - 1, 0) + orders * max(n - 3, 0), subsets)
 
 
 def measure_contribution(scorer: Scorer, *, samples: int | None = None, seed: int = 0) -> Contribution:
@@ -252,7 +252,13 @@ def sampled_shapley(names: Sequence[str], value: Any, *, samples: int, seed: int
 
 
 def _samples(n: int, samples: int | None) -> int | None:
-    """How many orders are drawn; `None` is all subsets."""
+    """How many orders are drawn; `None` is all subsets.
+
+    Raises:
+        [`RecipeError`]: if they are too few to tell an error.
+    """
+    if samples is not None and samples != 0 and samples < 4:
+        raise RecipeError(f"samples is 4 or more, so that an error can be told, or 0 for none: {samples}.")
     return (None if n <= EXACT else 0) if samples is None else samples
 
 

@@ -159,6 +159,8 @@ def scan_lines(
     """
     names = scorer.names
     pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]] if pairs is None else list(pairs)
+    if len(names) < 2:
+        raise RecipeError("lines are between models: give two or more.")
     if points < 2 or beyond < 0:
         raise RecipeError(f"a line has 2 or more points and goes on beyond its ends by 0 or more: {points}, {beyond}.")
     for name in {name for pair in pairs for name in pair} - set(names):

@@ -148,9 +148,13 @@ def plot_plane(
     import numpy as np
 
     figure, axes = new_figure(7, 5.6, title)
-    filled = np.ma.masked_invalid(loss)
-    image = axes.contourf(x, y, filled, levels=16, cmap="cividis")
-    axes.contour(x, y, filled, levels=16, colors="white", linewidths=0.4, alpha=0.6)
+    known = np.isfinite(loss)
+    if known.all():
+        image = axes.contourf(x, y, loss, levels=16, cmap="cividis")
+        axes.contour(x, y, loss, levels=16, colors="white", linewidths=0.4, alpha=0.6)
+    else:  # a rough picture of what was scored
+        columns, rows = np.meshgrid(x, y)
+        image = axes.scatter(columns[known], rows[known], c=loss[known], marker="s", s=160, cmap="cividis")
     figure.colorbar(image, ax=axes, label=f"loss on {examples} examples")
     path = [mark for mark in marks if mark.kind == "path"]
     if path:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..errors import RecipeError
+from ..errors import RecipeError, did_you_mean
 from ..tables import align
 from .points import SOUP, Mark, Point, Scorer, rough_first, uniform
 from .similarity import Similarity
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from matplotlib.figure import Figure
 
+FLAT = 1e-4  # of a triangle's sides: what weights in float32 round to is no plane
 MARGIN = 0.25  # of the plane beyond the outermost model, of its extent
 
 
@@ -135,7 +136,9 @@ def scan_plane(
     """
     names = similarity.names
     corners = tuple(corners) if corners is not None else _farthest(similarity)
-    if len(set(corners)) != 3 or not set(corners) <= set(names) or points < 2:
+    for name in set(path) - set(names):
+        raise RecipeError(f"there is no model {name!r} for the path{did_you_mean(name, names)}")
+    if len(corners) != 3 or len(set(corners)) != 3 or not set(corners) <= set(names) or points < 2:
         raise RecipeError(f"a plane goes through three models of {', '.join(names)}, not {', '.join(corners)}.")
     place = plane_coordinates(similarity, corners)
     marks = [Mark(name, "corner", *place(uniform([name]))) for name in corners]
@@ -195,7 +198,7 @@ def plane_coordinates(similarity: Similarity, corners: Sequence[str]) -> Any:
     length = math.sqrt(max(along @ inner @ along, 0))
     across = across - along * (across @ inner @ along) / length**2 if length else across
     height = math.sqrt(max(across @ inner @ across, 0))
-    if min(length, height) <= 1e-9 * max(length, height, 1e-30):
+    if min(length, height) <= FLAT * max(length, height, 1e-30):
         raise RecipeError(f"{', '.join(corners)} lie on one line: take three models that do not.")
 
     def place(weights: Mapping[str, float]) -> tuple[float, float, float]:

@@ -106,8 +106,6 @@ class Scorer:
             The opened ingredients.
         evaluator ([`Evaluator`], `datasets.Dataset` or `str`):
             The examples.
-        base (`Checkpoint`, *optional*):
-            The base model as one more ingredient.
         batchnorm_data ([`Evaluator`], `datasets.Dataset` or `str`, *optional*):
             Training data on which BatchNorm is estimated again at every point that is no ingredient.
         device (`str`, *optional*, defaults to `"cpu"`):
@@ -122,7 +120,6 @@ class Scorer:
         checkpoints: Sequence[Checkpoint],
         evaluator: Evaluation,
         *,
-        base: Checkpoint | None = None,
         batchnorm_data: Evaluation | None = None,
         device: str = "cpu",
     ):
@@ -130,12 +127,11 @@ class Scorer:
         if not isinstance(bound, Evaluator):
             raise EvaluationError("an analysis looks at what models say of examples: give a data set or an Evaluator.")
         self.evaluator, self.names = bound, tuple(item.name for item in checkpoints)
-        self._opened = {item.name: item for item in (*checkpoints, *([base] if base is not None else []))}
+        self._opened = {item.name: item for item in checkpoints}
         self._training = bind_training(batchnorm_data, checkpoints)
         self._taster = Taster(self._opened, bound, device=device, batchnorm=self._training)
         self._points: dict[str, Point] = {}
         self._said: dict[str, Predictions] = {}
-        self._bar: tqdm | None = None
 
     @property
     def examples(self) -> int:
@@ -161,7 +157,7 @@ class Scorer:
         """
         rows = weights if isinstance(next(iter(weights.values())), Mapping) else {"": weights}
         who = [name for name in self._opened if any(row.get(name) for row in rows.values())]
-        table = {prefix: tuple(row.get(name, 0.0) for name in who) for prefix, row in rows.items()}
+        table = {prefix: _plain([row.get(name, 0.0) for name in who]) for prefix, row in rows.items()}
         recipe = Recipe(tuple(self._opened[name].ingredient for name in who), table if len(table) > 1 else table[""])
         if self._training is not None and len(who) > 1:
             recipe = replace(recipe, batchnorm=self._training.described_batches())
@@ -206,6 +202,13 @@ class Scorer:
             about = f"{' + '.join(recipe.names)[:60]} on {self.evaluator.path or self.evaluator.split}"
             keep_outputs(key, found, about, always=len(recipe.names) == 1)
         return found
+
+
+def _plain(row: Sequence[float]) -> tuple[float, ...]:
+    """A row of weights; equal ones are 1, so that a mean of two is the same point wherever it is asked for."""
+    return (
+        tuple(float(bool(weight)) for weight in row) if len({weight for weight in row if weight}) == 1 else tuple(row)
+    )
 
 
 def uniform(names: Sequence[str]) -> dict[str, float]:

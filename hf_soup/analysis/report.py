@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 import os
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..checkpoints.writer import as_output_error
-from ..errors import MissingExtraError
+from ..errors import MissingExtraError, RecipeError
 
 
 if TYPE_CHECKING:
@@ -72,7 +74,8 @@ def write_report(folder: str | os.PathLike, title: str, lead: str, sections: lis
                 parts.append(f"![{section.name}]({name}.png)")
         (folder / MARKDOWN_FILE).write_text("\n\n".join(parts) + "\n", encoding="utf-8")
         data = {section.name: section.data for section in sections}
-        (folder / DATA_FILE).write_text(json.dumps(data, indent=2, default=str) + "\n", encoding="utf-8")
+        text = json.dumps(_finite(data), indent=2, default=str)
+        (folder / DATA_FILE).write_text(text + "\n", encoding="utf-8")
         (folder / HTML_FILE).write_text(render_html(title, lead, sections), encoding="utf-8")
     return folder / HTML_FILE
 
@@ -117,8 +120,20 @@ def figures_of(what: Any, *kinds: str, name: str) -> tuple[tuple[str, Figure], .
         if not kinds:
             return ((name, what.plot()),)
         return tuple((f"{name}-{kind}", what.plot(kind)) for kind in kinds)
-    except MissingExtraError:
+    except MissingExtraError as error:
+        warnings.warn(f"no picture was drawn: {error}", stacklevel=2)
         return ()
+    except RecipeError:  # there is nothing to draw
+        return ()
+
+
+def _finite(value: Any) -> Any:
+    """Plain values without numbers that JSON does not have."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _cells(line: str) -> list[str]:

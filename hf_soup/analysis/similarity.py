@@ -39,7 +39,8 @@ class TensorGram(NamedTuple):
         elements (`int`):
             How many numbers it holds.
         inner (`np.ndarray` of shape `(models, models)`):
-            Of the weights; with a base model of the deltas, and one more row and column for the base itself.
+            Of the differences from the base model, and one more row and column for the base itself; without a base
+            the first model stands for it, so that what is equal in all is exactly equal.
         signs ([`Signs`]):
             Of the deltas; without a base model of the differences from the mean.
         known (`bool`):
@@ -132,11 +133,11 @@ class Similarity:
 
         n = len(self.names)
         grams = [gram for gram in self._of(where) if of == "weights" or gram.known]
-        total = sum((gram.inner for gram in grams), np.zeros((n + (self.base is not None),) * 2))
-        if self.base is None:
-            return total if of == "weights" else _centred(total)
+        if not grams:
+            return np.full((n, n), np.nan)
+        total = sum(gram.inner for gram in grams)
         if of == "deltas":
-            return total[:n, :n]
+            return _centred(total[:n, :n]) if self.base is None else total[:n, :n]
         along = total[:n, n]  # (b + d_i)(b + d_j) = bb + b d_i + b d_j + d_i d_j
         return total[:n, :n] + along[:, None] + along[None, :] + total[n, n]
 
@@ -151,15 +152,14 @@ class Similarity:
         outer = np.outer(lengths, lengths)
         found = np.divide(inner, outer, out=np.zeros_like(inner), where=outer > 0).clip(-1, 1)
         np.fill_diagonal(found, 1.0)
-        return found
+        return np.where(np.isnan(inner), np.nan, found)
 
     def distances(self, where: str | None = None) -> np.ndarray:
         """L2 distances of all pairs."""
         import numpy as np
 
-        inner = self.inner(where, of="deltas") if self.base else self.inner(where, of="weights")
-        if self.base and any(not gram.known for gram in self._of(where)):
-            inner = self.inner(where, of="weights")
+        lacking = any(not gram.known for gram in self._of(where))  # whose deltas are not known, but their weights
+        inner = self.inner(where, of="weights" if lacking else "deltas")
         squares = np.diag(inner)[:, None] + np.diag(inner)[None, :] - 2 * inner
         return np.sqrt(np.maximum(squares, 0))
 
@@ -306,7 +306,7 @@ class Similarity:
         distance = _spread(distances)
         far = distance[0] if distance else 0.0
         signs = _spread(self.signs(name))
-        moved = known and self.lengths(name).any()
+        moved = bool(known) and self.lengths(name).any()
         return PartSimilarity(
             name,
             grams[0].part,
@@ -343,7 +343,7 @@ def measure_similarity(checkpoints: Sequence[Checkpoint], base: Checkpoint | Non
     specs = checkpoints[0].specs
     prefix, heads, names = own_prefix(specs), set(head_names(specs)), tuple(item.name for item in checkpoints)
     measured = [spec for spec in specs.values() if spec.is_floating and not is_statistic(spec.name) and spec.numel]
-    items = [*checkpoints, *([base] if base is not None else [])]
+    items = [*checkpoints, checkpoints[0] if base is None else base]
     shape = (len(names), len(names))
     grams = {
         spec.name: TensorGram(
@@ -361,10 +361,11 @@ def measure_similarity(checkpoints: Sequence[Checkpoint], base: Checkpoint | Non
         items,
         measured,
         lambda name: grams[name].inner,
-        deltas=base is not None,
+        deltas=True,
         signs_of=lambda name: grams[name].signs,
+        from_mean=base is None,
     )
-    for at, item in enumerate(items):
+    for at, item in reversed(list(enumerate(items))):  # the base first, which the others are measured from
         if not all(np.isfinite(gram.inner[at, at]) for gram in grams.values()):
             raise IngredientError(f"{item.name!r} holds NaN or infinity: that run diverged or was saved badly.")
     order = {name: at for at, name in enumerate(by_depth(specs, names_in_depth(checkpoints[0].config)))}

@@ -44,6 +44,7 @@ def inner_products(
     *,
     deltas: bool = False,
     signs_of: Callable[[str], Signs] | None = None,
+    from_mean: bool = False,
 ) -> None:
     """Add the inner products of the items' weights, in float64, to the matrix that each tensor belongs to.
 
@@ -57,7 +58,9 @@ def inner_products(
         deltas (`bool`, *optional*, defaults to `False`):
             Whether the last item is a base model that is taken from the others first, element by element.
         signs_of (`Callable[[str], Signs]`, *optional*):
-            Tensor -> counts of signs of the deltas, or of the differences from the mean where there is no base.
+            Tensor -> counts of signs of the deltas.
+        from_mean (`bool`, *optional*, defaults to `False`):
+            Whether signs are of the differences from the mean of all but the last instead.
     """
     import torch
 
@@ -84,7 +87,7 @@ def inner_products(
             if deltas:
                 rows[:-1] -= rows[-1]
             product = (rows @ rows.T).numpy()
-            signs = _signs(rows[:-1] if deltas else _from_mean(rows)) if signs_of else None
+            signs = _signs(_from_mean(rows[:-1]) if from_mean else rows[:-1]) if signs_of else None
             with lock:
                 gram = gram_of(spec.name)
                 gram += product

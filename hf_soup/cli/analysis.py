@@ -17,7 +17,9 @@ def data_options(command: Any) -> Any:
         click.option("--metric", help="What scores; the task's own by default."),
         click.option("--base-model", help="What they were fine-tuned from: changes say more than weights."),
         click.option("--batchnorm-data", help="Training data (its train split), for models with BatchNorm."),
-        click.option("--budget", type=int, help="Score so many models at most (analyze: in each part)."),
+        click.option(
+            "--budget", type=int, help="Score so many models at most (analyze: in landscape, plane, advice each)."
+        ),
         click.option("--device", default="cpu", show_default=True, help="Where to average: cpu, cuda ..."),
     ]
     for option in reversed(options):
@@ -26,7 +28,7 @@ def data_options(command: Any) -> Any:
 
 
 @click.command("analyze")
-@click.argument("ingredients", nargs=-1, metavar="RUN...")
+@click.argument("ingredients", nargs=-1, required=True, metavar="RUN...")
 @click.option("-o", "--output", help="A folder for the report: one HTML file, Markdown, JSON and pictures.")
 @click.option(
     "--part",
@@ -62,15 +64,15 @@ def analyze_command(
     What was scored is kept: the same command goes on where it was interrupted.
     """
     import hf_soup
-    from hf_soup.analyzing import USUAL, WEIGHTS_ALONE, analysis_cost
+    from hf_soup.analyzing import analysis_cost, chosen_parts
 
     given = _with_examples(options)
     if dry_run:
-        chosen = parts or (USUAL if given["evaluator"] is not None else WEIGHTS_ALONE)
+        chosen = chosen_parts(parts or None, given["evaluator"] is not None)
         count = (
             len(hf_soup.modules(ingredients[0], allow_pickle=options["allow_pickle"])) if "modules" in chosen else 0
         )
-        how = {"points": options["points"], "samples": options["samples"], "modules": count}
+        how = {name: options[name] for name in ("points", "beyond", "samples", "budget")} | {"modules": count}
         costs = analysis_cost(len(ingredients), chosen, **how)
         lines = [f"{part}: {cost} models at most" for part, cost in costs.items()]
         show(form, sum(costs.values()), costs, "\n".join([*lines, "Each is scored once, whatever needs it."]))
@@ -83,7 +85,7 @@ def analyze_command(
 
 
 @click.command("advise")
-@click.argument("ingredients", nargs=-1, metavar="RUN...")
+@click.argument("ingredients", nargs=-1, required=True, metavar="RUN...")
 @data_options
 @example_options
 @allow_pickle_option

@@ -142,7 +142,9 @@ def test_batchnorm_and_generation_ask_for_care(tmp_path):
     transformers.set_seed(0)
     model = transformers.ResNetForImageClassification(transformers.ResNetConfig(**options))
     folders = [testing.save_image_model(model, tmp_path / f"image-{index}") for index in range(2)]
-    assert "BatchNorm" in topics(hf_soup.advise(folders))
+    advice = hf_soup.advise(folders)
+    assert "BatchNorm" in topics(advice)
+    assert all("--batchnorm-data DATA" in p.command for p in advice.pieces if p.command.startswith("hf-soup merge"))
     from hf_soup.lookup import load_module
 
     causal, tokenizer = testing.model_for(load_module("task", "text-generation"))
@@ -184,6 +186,29 @@ def test_validation_that_is_too_small_is_told():
     said = {name: says(items) for name, items in wrong.items()}
     pair = pair_diversity("a", "b", said)
     found = Diversity("accuracy", True, "validation", 40, {"a": 0.9, "b": 0.9}, (pair,), 0.9, 0.925)
-    pieces = value_of_soups(found, said, 40, "a b")
+    pieces = value_of_soups(found, said, 40, "hf-soup merge a b")
     assert pieces[0].topic == "validation"
     assert "less than 13.9 points cannot be seen on 40 examples" in pieces[0].evidence
+
+
+@pytest.mark.parametrize(
+    ("scores", "soup", "ensemble", "verdict"),
+    [
+        ({"a": 0.85, "b": 0.70}, 0.60, 0.95, "let a search choose. An ensemble is worth its cost"),
+        ({"a": 0.85, "b": 0.70}, 0.90, 0.90, "Make a soup. The uniform soup is as good as the best"),
+        ({"a": 0.85, "b": 0.849}, 0.848, 0.85, "Make a soup. Validation cannot tell"),
+    ],
+)
+def test_the_verdict_follows_its_evidence(scores, soup, ensemble, verdict):
+    """An ensemble that is worth it, a soup that is, and data that cannot tell."""
+    from hf_soup.analysis.advice import _verdict
+
+    labels, rng = np.zeros(300, dtype=np.int64), np.random.default_rng(0)
+    said = {}
+    for name, score in scores.items():
+        wrong = rng.random(300) > score
+        said[name] = Predictions(np.eye(2, dtype=np.float32)[wrong.astype(int)], labels, np.arange(300))
+    pair = pair_diversity("a", "b", said)
+    found = Diversity("accuracy", True, "validation", 300, scores, (pair,), soup, ensemble)
+    pieces = value_of_soups(found, said, 300, "hf-soup merge a b")
+    assert verdict in _verdict(pieces, "a b", "hf-soup merge a b", True)[0]

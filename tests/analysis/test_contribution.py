@@ -96,7 +96,7 @@ def test_scores_are_those_of_soups(text_runs):
 
 
 @pytest.mark.parametrize(
-    ("n", "samples", "most"), [(3, None, 7), (8, None, 255), (9, None, 27), (9, 10, 97), (3, 0, 9)]
+    ("n", "samples", "most"), [(3, None, 7), (8, None, 255), (9, None, 27), (9, 10, 87), (9, 0, 27), (3, 0, 7)]
 )
 def test_cost(n, samples, most):
     """All subsets up to 8; beyond that no Shapley values unless orders are drawn."""
@@ -139,3 +139,12 @@ def test_modules_by_hand(text_runs):
         assert effects[module].without == pytest.approx(without - found.soup)
     assert [effect.module for effect in found.effects][-1] == "classifier"
     assert found.plot().get_axes()[0].get_yticklabels()
+
+
+def test_too_few_orders_are_refused(text_runs):
+    """One or two orders tell no error."""
+    scorer = Scorer(open_all(text_runs), testing.tiny_texts(10, seed=9))
+    with pytest.raises(hf_soup.RecipeError, match="4 or more"):
+        measure_contribution(scorer, samples=1)
+    with pytest.raises(hf_soup.RecipeError, match="4 or more"):
+        measure_contribution(scorer, samples=-5)

@@ -185,6 +185,10 @@ def test_a_plane_needs_three_models(checkpoints, scorer, text_runs):
         scan_plane(scorer, similarity, corners=["run-0", "run-1"])
     with pytest.raises(hf_soup.RecipeError, match="three models"):
         scan_plane(scorer, similarity, corners=["run-0", "run-1", "run-1"])
+    with pytest.raises(hf_soup.RecipeError, match="three models"):
+        scan_plane(scorer, similarity, corners=["run-0", "run-1", "run-2", "run-0"])
+    with pytest.raises(hf_soup.RecipeError, match="for the path"):
+        scan_plane(scorer, similarity, path=["run-x"])
     same = open_all([text_runs[0], text_runs[0], text_runs[1]])
     with pytest.raises(hf_soup.RecipeError, match="on one line"):
         plane_coordinates(measure_similarity(same), [item.name for item in same])
@@ -229,3 +233,18 @@ def test_batchnorm_is_estimated_again_between_models(tmp_path):
     assert again.point({"run-0": 1.0}) == Scorer(opened, examples).point({"run-0": 1.0})
     assert math.isfinite(loss)
     assert torch.isfinite(next(merged.parameters())).all()
+
+
+def test_a_rough_plane_is_no_empty_picture(checkpoints, scorer):
+    """What was scored within a budget is drawn, point by point."""
+    plane = scan_plane(scorer, measure_similarity(checkpoints), points=5, budget=6)
+    assert not plane.complete
+    drawn = plane.plot().get_axes()[0].collections[0].get_offsets()
+    assert len(drawn) == 6
+
+
+def test_half_way_is_one_point_wherever_it_is_asked_for(scorer):
+    """A mean of two has one fingerprint, so that nothing is run twice."""
+    whole, half = {"run-0": 1.0, "run-1": 1.0}, {"run-0": 0.5, "run-1": 0.5}
+    points = (whole, half, half | {"run-2": 0.0})
+    assert len({scorer.recipe(weights).fingerprint() for weights in points}) == 1

@@ -144,3 +144,40 @@ def test_each_part_by_itself(text_runs):
     assert hf_soup.plane(text_runs, examples, points=3).points == whole.plane.points
     assert hf_soup.contribution(text_runs, examples) == whole.contribution
     assert hf_soup.module_effects(text_runs, examples) == whole.modules
+
+
+def test_ctrl_c_leaves_what_is_there(text_runs, monkeypatch, tmp_path):
+    """An interruption in a later part keeps the earlier ones, and the report is written from them."""
+    from hf_soup import analyzing
+
+    def interrupted(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(analyzing, "give_advice", interrupted)
+    with pytest.warns(UserWarning, match="interrupted: similarity, diversity, landscape is there"):
+        found = hf_soup.analyze(text_runs, evaluator=testing.tiny_texts(20, seed=5), points=3)
+    assert found.landscape.complete
+    assert found.advice is None
+    assert found.save(tmp_path / "report").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"parts": []}, "a part at least"),
+        ({"budget": 0}, "1 model or more"),
+        ({"parts": ["landscape"]}, "two or more"),
+    ],
+)
+def test_wrong_calls(text_runs, options, message):
+    """Nothing to look at, or nothing to look at it with."""
+    runs = text_runs[:1] if options.get("parts") else text_runs
+    with pytest.raises(hf_soup.RecipeError, match=message):
+        hf_soup.analyze(runs, evaluator=testing.tiny_texts(10), **options)
+
+
+def test_data_is_json(text_runs, tmp_path):
+    """Numbers that JSON does not have are null."""
+    page = hf_soup.analyze([text_runs[0], text_runs[0]]).save(tmp_path / "report")
+    text = (page.parent / "analysis.json").read_text()
+    json.loads(text, parse_constant=lambda name: pytest.fail(name))

@@ -164,3 +164,28 @@ def test_pictures_have_every_model(text_runs, start):
     assert axes.get_title(loc="left")
     with pytest.raises(hf_soup.RecipeError, match='no picture "run"'):
         found.plot("run")
+
+
+def test_what_is_equal_in_all_says_nothing(tmp_path, text_runs):
+    """Frozen modules have no changes, whatever the number of runs and the rounding of their mean."""
+    for n in (3, 5, 7):
+        folders = []
+        for index in range(n):
+            folders.append(testing.save_text_model(testing.tiny_text_model(0), tmp_path / f"{n}-{index}"))
+            tensors = load_file(folders[-1] / "model.safetensors")
+            tensors["classifier.weight"] += 0.1 * index
+            save_file(tensors, folders[-1] / "model.safetensors", metadata={"format": "pt"})
+        rows = {row.name: row for row in measured(folders).by_module()}
+        assert rows["embeddings"].deltas is None
+        assert rows["embeddings"].distance == 0
+        assert rows["classifier"].deltas is not None
+
+
+def test_a_base_that_diverged_is_named(text_runs, tmp_path):
+    """Not the models that are measured from it."""
+    folder = testing.save_text_model(testing.tiny_text_model(0), tmp_path / "broken")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["classifier.bias"][0] = float("inf")
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(hf_soup.IngredientError, match="'broken' holds NaN"):
+        measured(text_runs, folder)
