@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     import torch
 
 
+TOGETHER = 4 * PIECE  # elements of all models at once: 8 MiB in float64
+
+
 class Signs(NamedTuple):
     """In how many elements two changes point the same way.
 
@@ -65,7 +68,7 @@ def inner_products(
     import torch
 
     make_ready(items)
-    count = max(PIECE // len(items), 1)  # elements at once, so that memory stays as it is for many items
+    count = max(TOGETHER // len(items), 1)  # elements at once, so that memory stays as it is for many items
     lock = threading.Lock()
 
     def make_worker() -> Callable[[tuple[TensorSpec, int]], None]:
@@ -115,4 +118,6 @@ def _signs(rows: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
 
     signs = torch.sign(rows).to(torch.float32)
     there = signs.abs()
-    return (signs @ signs.T).double().numpy(), (there @ there.T).double().numpy()
+    everywhere = bool(there.all())  # as nearly always, and then known without a product
+    both = torch.full((len(rows),) * 2, float(rows.shape[1])) if everywhere else there @ there.T
+    return (signs @ signs.T).double().numpy(), both.double().numpy()

@@ -128,7 +128,7 @@ def test_a_base_without_head_and_other_types(tmp_path, runs):
 
 def test_many_ingredients_in_small_pieces(tmp_path, monkeypatch):
     """With many ingredients fewer numbers are read at once, and the sums stay the same."""
-    monkeypatch.setattr(gram, "PIECE", 700)
+    monkeypatch.setattr(gram, "TOGETHER", 700)
     folders = [moved(tmp_path / f"run-{i}", 0, body=0.3, head=0.3, seed=i) for i in range(9)]
     body = vectors(folders, lambda name: not name.startswith("classifier"))
     lowest = min(cosine(body[i], body[j]) for i in range(9) for j in range(i))
