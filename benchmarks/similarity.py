@@ -2,11 +2,11 @@
 
 python benchmarks/similarity.py              # ten models, three rounds: 4.4 GB of disk, some minutes
 
-The floor reads every file once. The plain loop loads all models and computes the cosine of the changes of each pair,
-tensor by tensor, in float64, and nothing else. Ours has cosines of weights and changes, distances, angles and signs of
-every tensor. Each is the second call in a process of its own; the files are in the page cache. The target was twice the
-floor; the product of eleven rows in float64 alone takes more than that. Inputs are random numbers in the shapes of
-BERT-base.
+The floor reads every file once. The plain loop loads all models and computes the cosine of the changes of each
+pair, tensor by tensor, in float64, and nothing else. Ours has cosines of weights and changes, distances, angles and
+signs of every tensor. Each is the second call in a process of its own; the files are in the page cache. The target was
+twice the floor; the product of eleven rows in float64 alone takes more than that. Inputs are random numbers in the
+shapes of BERT-base.
 """
 
 from __future__ import annotations
