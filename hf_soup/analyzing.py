@@ -62,22 +62,29 @@ class Analysis:
         """Everything as plain values."""
         return {section.name: section.data for section in self._sections(pictures=False)}
 
-    def save(self, folder: str | os.PathLike) -> Path:
+    @property
+    def findings(self) -> list[str]:
+        """What each part found, in a sentence."""
+        return [section.heading for section in self._sections(pictures=False)]
+
+    def save(self, folder: str | os.PathLike, *, html: bool = True) -> Path:
         """Write a report: `index.html` (one file, readable without network), `analysis.md`, `analysis.json`, pictures.
 
         Args:
             folder (`str` or `os.PathLike`):
                 Made where it is missing.
+            html (`bool`, *optional*, defaults to `True`):
+                Whether `index.html` is written.
 
         Returns:
-            `Path`: of `index.html`.
+            `Path`: of `index.html`, or of `analysis.md` without it.
 
         Raises:
             [`OutputError`]: if it cannot be written.
         """
         sections = self._sections(pictures=True)
         lead = self.advice.verdict if self.advice else sections[0].heading + "."
-        return write_report(folder, f"Analysis of {len(self.names)} models", lead, sections)
+        return write_report(folder, f"Analysis of {len(self.names)} models", lead, sections, html=html)
 
     def _sections(self, *, pictures: bool) -> list[Section]:
         found = []

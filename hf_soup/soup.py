@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from huggingface_hub import CommitInfo
     from transformers import PreTrainedModel
 
+    from .analyzing import Analysis
     from .evaluation.evaluator import Evaluator
 
 
@@ -85,6 +86,7 @@ class Soup:
         self.checkpoints = tuple(checkpoints)
         self.candidates = tuple(candidates or checkpoints)
         self.comparison = comparison
+        self.analysis: Analysis | None = None
         self._warned = False
         self.plan: Plan = make_plan(recipe, self.checkpoints, base)
 
@@ -327,7 +329,8 @@ class Soup:
 
     def _write_rest(self, folder: Path, recipe: Recipe, **options: Any) -> None:
         config = output_config(self.plan, self.checkpoints[0])
-        write_beside(folder, recipe, config, self._companions(), self.comparison, self.checkpoints, **options)
+        known = {"analysis": self.analysis, **options}
+        write_beside(folder, recipe, config, self._companions(), self.comparison, self.checkpoints, **known)
 
     def _companions(self) -> dict[str, bytes]:
         """Tokenizer or processor of the first ingredient that has one, and the first generation config."""

@@ -367,3 +367,24 @@ def test_runs_of_a_private_base_are_private(hub, text_runs, tmp_path):
     with pytest.warns(UserWarning, match="which are public, name it"):
         hf_soup.sweep(base, testing.tiny_texts(40), output_dir=tmp_path / f"{tmp_path.name}-b", private=False, **given)
     assert not HfApi().model_info(f"{hub.user}/{tmp_path.name}-b-run-0").private
+
+
+def test_an_analysis_goes_with_the_card(hub, text_runs, tmp_path):
+    """`soup.analysis` is told in the card and beside it; the next soup leaves none; private models keep it out."""
+    repo_id = f"{hub.user}/{tmp_path.name}"
+    soup = hf_soup.merge(text_runs)
+    soup.analysis = hf_soup.analyze(text_runs)
+    soup.push_to_hub(repo_id)
+    files = set(HfApi().list_repo_files(repo_id))
+    assert {"analysis.md", "analysis.json", "similarity-runs.png"} <= files
+    assert "index.html" not in files
+    assert soup.analysis.findings[0].split(":")[0] in ModelCard.load(repo_id).text
+    hf_soup.merge(text_runs).push_to_hub(repo_id)
+    files = set(HfApi().list_repo_files(repo_id))
+    assert not [name for name in files if name.startswith(("analysis", "similarity"))]
+    hidden = put(hub, f"{tmp_path.name}-secret", text_runs[0], private=True)
+    secret = hf_soup.merge([hidden, text_runs[1]])
+    secret.analysis = hf_soup.analyze([hidden, text_runs[1]])
+    with pytest.warns(UserWarning, match="is not named"):
+        secret.push_to_hub(f"{repo_id}-2")
+    assert "analysis.md" not in HfApi().list_repo_files(f"{repo_id}-2")

@@ -44,7 +44,9 @@ class Section(NamedTuple):
     data: Any
 
 
-def write_report(folder: str | os.PathLike, title: str, lead: str, sections: list[Section]) -> Path:
+def write_report(
+    folder: str | os.PathLike, title: str, lead: str, sections: list[Section], *, html: bool = True
+) -> Path:
     """Write `index.html`, `analysis.md` with its pictures, and `analysis.json`.
 
     Args:
@@ -56,9 +58,11 @@ def write_report(folder: str | os.PathLike, title: str, lead: str, sections: lis
             The whole in a sentence.
         sections (`list[Section]`):
             Its parts.
+        html (`bool`, *optional*, defaults to `True`):
+            Whether `index.html` is written: beside a model card Markdown is enough.
 
     Returns:
-        `Path`: of the HTML file.
+        `Path`: of the HTML file, or of the Markdown where there is none.
 
     Raises:
         [`OutputError`]: if it cannot be written.
@@ -76,8 +80,9 @@ def write_report(folder: str | os.PathLike, title: str, lead: str, sections: lis
         data = {section.name: section.data for section in sections}
         text = json.dumps(_finite(data), indent=2, default=str)
         (folder / DATA_FILE).write_text(text + "\n", encoding="utf-8")
-        (folder / HTML_FILE).write_text(render_html(title, lead, sections), encoding="utf-8")
-    return folder / HTML_FILE
+        if html:
+            (folder / HTML_FILE).write_text(render_html(title, lead, sections), encoding="utf-8")
+    return folder / (HTML_FILE if html else MARKDOWN_FILE)
 
 
 def render_html(title: str, lead: str, sections: list[Section]) -> str:

@@ -31,6 +31,7 @@ def write_beside(
     checkpoints: Sequence[Checkpoint],
     *,
     veil: Veil | None = None,
+    analysis: Any = None,
     plots: bool = True,
     repo_id: str | None = None,
     tags: Sequence[str] = (),
@@ -53,6 +54,8 @@ def write_beside(
             The ingredients, whose cards are read.
         veil ([`Veil`], *optional*):
             Hides private ingredients; the recipe is behind it already.
+        analysis ([`Analysis`], *optional*):
+            Why it works; left out where private models would be named.
         plots (`bool`, *optional*, defaults to `True`):
             Whether pictures are drawn, where matplotlib is installed.
         repo_id (`str`, *optional*), tags (`Sequence[str]`, *optional*), license (`str`, *optional*):
@@ -70,6 +73,10 @@ def write_beside(
         with contextlib.suppress(MissingExtraError):
             selection.plot().savefig(folder / f"{SELECTION}.png")
             pictures[SELECTION] = f"{SELECTION}.png"
+    findings = []
+    if analysis is not None and veil is None:
+        findings = analysis.findings
+        analysis.save(folder, html=False)
     cards = {named.name: item.card for named, item in zip(recipe.ingredients, checkpoints, strict=True)}
     facts = gather_facts(cards, hidden=veil is not None)
     if license is not None:
@@ -77,5 +84,6 @@ def write_beside(
     if facts.licenses:
         found = "; ".join(f"{license} ({', '.join(names)})" for license, names in facts.licenses.items())
         warnings.warn(f"the card sets no licence, since those of the ingredients are {found}.", stacklevel=4)
-    card = render_card(recipe, config, comparison, pictures=pictures, facts=facts, repo_id=repo_id, tags=tags)
+    where = {"repo_id": repo_id, "tags": tags}
+    card = render_card(recipe, config, comparison, pictures=pictures, facts=facts, findings=findings, **where)
     (folder / CARD).write_text(card, encoding="utf-8")

@@ -45,6 +45,7 @@ def render_card(
     *,
     pictures: Mapping[str, str] | None = None,
     facts: Facts | None = None,
+    findings: Sequence[str] = (),
     repo_id: str | None = None,
     tags: Sequence[str] = (),
 ) -> str:
@@ -61,6 +62,8 @@ def render_card(
             What is drawn -> the file beside the card that shows it.
         facts ([`Facts`], *optional*):
             What the cards of its ingredients say.
+        findings (`Sequence[str]`, *optional*):
+            What an analysis found; `analysis.md` beside the card has the rest.
         repo_id (`str`, *optional*):
             Where on the Hub it will be.
         tags (`Sequence[str]`, *optional*):
@@ -99,6 +102,7 @@ def render_card(
             repo_id=repo_id,
             here=HERE,
             facts=facts,
+            findings=findings,
             tuned=[item for item in recipe.ingredients if item.name != recipe.base_inside],
             local=[item.name for item in needed if not item.revision and item.source not in OUT_OF_REACH],
             in_memory=[item.name for item in needed if item.source == MEMORY],

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 # Files of which a soup may have others, or fewer, than the soup before it.
 OURS = (
     r"(model(-\d{5}-of-\d{5})?|soup_batchnorm)\.safetensors|model\.safetensors\.index\.json|comparison\.(md|json)|"
-    r"(comparison|shifts|reliability|selection)\.png|\.eval_results/hf_soup--.*\.yaml"
+    r"(comparison|shifts|reliability|selection)\.png|\.eval_results/hf_soup--.*\.yaml|analysis\.(md|json)|"
+    r"(similarity|diversity|landscape|plane|contribution|modules)(-\w+)?\.png"
 )
 
 
