@@ -13,6 +13,9 @@ HOME = tempfile.TemporaryDirectory()
 os.environ.update(environment(HUB, Path(HOME.name)))
 os.environ.pop("HF_DATASETS_CACHE", None)
 
+import transformers  # noqa: E402
+from huggingface_hub import HfApi  # noqa: E402
+
 from hf_soup import testing  # noqa: E402
 
 
@@ -35,3 +38,26 @@ def image_runs(tmp_path_factory):
     """Three saved ViT classifiers that differ in all their weights."""
     folder = tmp_path_factory.mktemp("image")
     return [testing.save_image_model(testing.tiny_image_model(seed), folder / f"run-{seed}") for seed in range(3)]
+
+
+@pytest.fixture(scope="session")
+def resnet_runs(tmp_path_factory):
+    """Two saved ResNet classifiers, which have BatchNorm, that differ in all their weights."""
+    folder = tmp_path_factory.mktemp("resnet")
+    options = {"embedding_size": 4, "hidden_sizes": [4, 8], "depths": [1, 1], "layer_type": "basic", "num_labels": 3}
+    folders = []
+    for seed in range(2):
+        transformers.set_seed(seed)
+        model = transformers.ResNetForImageClassification(transformers.ResNetConfig(**options))
+        folders.append(testing.save_image_model(model, folder / f"run-{seed}"))
+    return folders
+
+
+@pytest.fixture
+def hub_runs(hub, text_runs, tmp_path):
+    """The three BERT classifiers on the Hub, in repositories of this test's own."""
+    ids = [f"{hub.user}/{tmp_path.name}-{index}" for index in range(3)]
+    for repo_id, run in zip(ids, text_runs, strict=True):
+        HfApi().create_repo(repo_id)
+        HfApi().upload_folder(repo_id=repo_id, folder_path=run)
+    return ids

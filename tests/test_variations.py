@@ -10,20 +10,10 @@ from hf_soup import testing
 
 
 @pytest.fixture
-def runs(hub, text_runs, tmp_path):
-    """Three runs on the Hub."""
-    ids = [f"{hub.user}/{tmp_path.name}-{index}" for index in range(3)]
-    for repo_id, run in zip(ids, text_runs, strict=True):
-        HfApi().create_repo(repo_id)
-        HfApi().upload_folder(repo_id=repo_id, folder_path=run)
-    return ids
-
-
-@pytest.fixture
-def soup(runs):
+def soup(hub_runs):
     """The uniform soup of the first two, on the Hub."""
-    hf_soup.merge(runs[:2]).push_to_hub(f"{runs[0]}-soup")
-    return f"{runs[0]}-soup"
+    hf_soup.merge(hub_runs[:2]).push_to_hub(f"{hub_runs[0]}-soup")
+    return f"{hub_runs[0]}-soup"
 
 
 def same(one, two):
@@ -31,10 +21,10 @@ def same(one, two):
     return (one / "model.safetensors").read_bytes() == (two / "model.safetensors").read_bytes()
 
 
-def test_a_soup_of_the_hub_is_cooked_again(tmp_path, soup, runs):
+def test_a_soup_of_the_hub_is_cooked_again(tmp_path, soup, hub_runs):
     """The Hub id alone gives the same bytes."""
     again = hf_soup.cook(soup, output_dir=tmp_path / "again").folder
-    reference = hf_soup.merge(runs[:2]).save_pretrained(tmp_path / "reference")
+    reference = hf_soup.merge(hub_runs[:2]).save_pretrained(tmp_path / "reference")
     assert same(again, reference)
 
 
@@ -51,39 +41,44 @@ def test_a_soup_of_the_hub_is_cooked_again(tmp_path, soup, runs):
         ({"overrides": ["strategy=uniform"], "add": [2]}, [0, 1, 2], {"strategy": "uniform"}),
     ],
 )
-def test_changes(tmp_path, soup, runs, changes, members, options):
+def test_changes(tmp_path, soup, hub_runs, changes, members, options):
     """Whatever is changed, the rest is as the recipe says; the result is that of a merge that is written out."""
-    named = {"add": [runs[i] for i in changes.get("add", ())], "drop": [runs[i] for i in changes.get("drop", ())]}
+    named = {
+        "add": [hub_runs[i] for i in changes.get("add", ())],
+        "drop": [hub_runs[i] for i in changes.get("drop", ())],
+    }
     cooked = hf_soup.cook(soup, output_dir=tmp_path / "other", overrides=changes.get("overrides", ()), **named)
-    reference = hf_soup.merge([runs[i] for i in members], **options).save_pretrained(tmp_path / "reference")
+    reference = hf_soup.merge([hub_runs[i] for i in members], **options).save_pretrained(tmp_path / "reference")
     assert same(cooked.folder, reference)
     assert hf_soup.load_recipe(cooked.folder).ingredients == hf_soup.load_recipe(reference).ingredients
 
 
-def test_what_stays_is_pinned(tmp_path, soup, runs):
+def test_what_stays_is_pinned(tmp_path, soup, hub_runs):
     """An ingredient whose branch has moved is taken as it was; one that is added, as it is now."""
     old = hf_soup.load_recipe(soup).ingredients[0].revision
-    HfApi().upload_file(repo_id=runs[0], path_or_fileobj=b"new", path_in_repo="notes.txt")
-    cooked = hf_soup.cook(soup, add=[runs[2]])
+    HfApi().upload_file(repo_id=hub_runs[0], path_or_fileobj=b"new", path_in_repo="notes.txt")
+    cooked = hf_soup.cook(soup, add=[hub_runs[2]])
     assert cooked.soup.recipe.ingredients[0].revision == old
 
 
-def test_a_strategy_that_chooses_takes_data(tmp_path, soup, runs):
+def test_a_strategy_that_chooses_takes_data(tmp_path, soup, hub_runs):
     """`evaluator=` names validation data; the new recipe has its own selection."""
     testing.tiny_texts(20).to_csv(tmp_path / "validation.csv")
     changes = ["strategy=greedy", f"evaluator={tmp_path}", "metric=accuracy"]
-    recipe = hf_soup.cook(soup, overrides=changes, add=[runs[2]]).soup.recipe
+    recipe = hf_soup.cook(soup, overrides=changes, add=[hub_runs[2]]).soup.recipe
     assert recipe.selection["strategy"] == "greedy"
     assert len(recipe.selection["trials"]) == 5
 
 
-def test_the_weights_of_an_added_one_have_to_be_known(tmp_path, runs):
+def test_the_weights_of_an_added_one_have_to_be_known(tmp_path, hub_runs):
     """Where the weights differ nothing says that of a new ingredient; dropping needs no weight."""
-    hf_soup.merge(runs[:2], weights=[2, 1]).push_to_hub(f"{runs[0]}-soup")
+    hf_soup.merge(hub_runs[:2], weights=[2, 1]).push_to_hub(f"{hub_runs[0]}-soup")
     with pytest.raises(hf_soup.RecipeError, match=r"have the weights 2, 1, so nothing says"):
-        hf_soup.cook(f"{runs[0]}-soup", add=[runs[2]])
-    assert hf_soup.cook(f"{runs[0]}-soup", add=[runs[2]], drop=[runs[0]]).soup.recipe.rows == {"": (1.0, 1.0)}
-    given = hf_soup.cook(f"{runs[0]}-soup", add=[runs[2]], overrides=["weights=[2, 1, 1]"])
+        hf_soup.cook(f"{hub_runs[0]}-soup", add=[hub_runs[2]])
+    assert hf_soup.cook(f"{hub_runs[0]}-soup", add=[hub_runs[2]], drop=[hub_runs[0]]).soup.recipe.rows == {
+        "": (1.0, 1.0)
+    }
+    given = hf_soup.cook(f"{hub_runs[0]}-soup", add=[hub_runs[2]], overrides=["weights=[2, 1, 1]"])
     assert given.soup.recipe.rows == {"": (2.0, 1.0, 1.0)}
 
 
@@ -101,9 +96,9 @@ def test_the_weights_of_an_added_one_have_to_be_known(tmp_path, runs):
         ({"drop": [0, 1]}, "every ingredient is dropped"),
     ],
 )
-def test_wrong_changes_are_told(soup, runs, changes, message):
+def test_wrong_changes_are_told(soup, hub_runs, changes, message):
     """Names that are nearly right get a hint."""
-    drop = [runs[item] if isinstance(item, int) else item for item in changes.get("drop", ())]
+    drop = [hub_runs[item] if isinstance(item, int) else item for item in changes.get("drop", ())]
     with pytest.raises(hf_soup.SoupError, match=message):
         hf_soup.cook(soup, overrides=changes.get("overrides", ()), drop=drop)
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-import transformers
 from huggingface_hub import HfApi, hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError
 from safetensors.torch import load_file, save_file
 
 import hf_soup
@@ -14,20 +14,10 @@ from hf_soup import testing
 
 
 @pytest.fixture
-def runs(hub, text_runs, tmp_path):
-    """Three runs on the Hub."""
-    ids = [f"{hub.user}/{tmp_path.name}-{index}" for index in range(3)]
-    for repo_id, run in zip(ids, text_runs, strict=True):
-        HfApi().create_repo(repo_id)
-        HfApi().upload_folder(repo_id=repo_id, folder_path=run)
-    return ids
-
-
-@pytest.fixture
-def soup(runs):
+def soup(hub_runs):
     """Their soup on the Hub."""
-    hf_soup.merge(runs, weights=[3, 2, 1]).push_to_hub(f"{runs[0]}-soup")
-    return f"{runs[0]}-soup"
+    hf_soup.merge(hub_runs, weights=[3, 2, 1]).push_to_hub(f"{hub_runs[0]}-soup")
+    return f"{hub_runs[0]}-soup"
 
 
 def changed(soup, change):
@@ -110,20 +100,20 @@ def test_no_number_is_a_difference(soup, monkeypatch, tmp_path):
     assert hf_soup.verify(soup).different[0].largest == float("inf")
 
 
-def test_an_ingredient_that_is_gone_is_named(hub, runs, soup):
+def test_an_ingredient_that_is_gone_is_named(hub, hub_runs, soup):
     """Deleted, made private by somebody else, or another repository of that name."""
-    HfApi().delete_repo(runs[0])
-    theirs = hub.store.repositories[runs[1]]
+    HfApi().delete_repo(hub_runs[0])
+    theirs = hub.store.repositories[hub_runs[1]]
     try:
-        del hub.store.repositories[runs[1]]
-        HfApi().create_repo(runs[1])
+        del hub.store.repositories[hub_runs[1]]
+        HfApi().create_repo(hub_runs[1])
         found = hf_soup.verify(soup)
     finally:
-        hub.store.repositories[runs[1]] = theirs
+        hub.store.repositories[hub_runs[1]] = theirs
     assert not found.ok
     first, second = found.problems
-    assert runs[0] in first
-    assert f"{runs[1]} has no revision" in second
+    assert hub_runs[0] in first
+    assert f"{hub_runs[1]} has no revision" in second
 
 
 def test_a_folder_that_has_changed_is_named(tmp_path, text_runs):
@@ -146,26 +136,19 @@ def test_models_in_memory_cannot_be_verified(tmp_path):
     assert "was a model in memory" in hf_soup.verify(folder).table()
 
 
-def test_what_is_no_soup_is_told(hub, runs, text_runs, tmp_path):
+def test_what_is_no_soup_is_told(hub, hub_runs, text_runs, tmp_path):
     """A model without a recipe, on the Hub or here, is an error and no verdict."""
     with pytest.raises(hf_soup.RecipeError, match="it is a model, and no soup of hf_soup"):
-        hf_soup.verify(runs[0])
+        hf_soup.verify(hub_runs[0])
     with pytest.raises(hf_soup.RecipeError, match="cannot read"):
         hf_soup.verify(text_runs[0])
     with pytest.raises(hf_soup.IngredientError, match="the folder is empty"):
         hf_soup.verify(tmp_path)
 
 
-def test_recorded_statistics_are_said_to_be_recorded(tmp_path):
+def test_recorded_statistics_are_said_to_be_recorded(tmp_path, resnet_runs):
     """BatchNorm that was estimated on data is compared with the file beside the recipe, and the result says so."""
-    transformers.set_seed(0)
-    options = {"embedding_size": 4, "hidden_sizes": [4, 8], "depths": [1, 1], "layer_type": "basic", "num_labels": 3}
-    folders = []
-    for seed in range(2):
-        transformers.set_seed(seed)
-        model = transformers.ResNetForImageClassification(transformers.ResNetConfig(**options))
-        folders.append(testing.save_image_model(model, tmp_path / f"run-{seed}"))
-    folder = hf_soup.merge(folders, batchnorm_data=testing.tiny_images(12)).save_pretrained(tmp_path / "soup")
+    folder = hf_soup.merge(resnet_runs, batchnorm_data=testing.tiny_images(12)).save_pretrained(tmp_path / "soup")
     found = hf_soup.verify(folder)
     assert found.ok
     assert found.recorded > 0
@@ -188,7 +171,7 @@ def test_what_else_decides_the_model_is_looked_at(soup, name, change, told):
     """Identical tensors are not enough: another configuration, or other weights beside them, are told."""
     try:
         before = Path(hf_hub_download(soup, name)).read_text()
-    except Exception:  # it is not there yet
+    except EntryNotFoundError:  # it is not there yet
         before = ""
     HfApi().upload_file(repo_id=soup, path_or_fileobj=change(before).encode(), path_in_repo=name)
     found = hf_soup.verify(soup)
@@ -196,11 +179,11 @@ def test_what_else_decides_the_model_is_looked_at(soup, name, change, told):
     assert told in found.table()
 
 
-def test_a_base_that_is_not_needed_may_be_gone(hub, runs, text_runs):
+def test_a_base_that_is_not_needed_may_be_gone(hub, hub_runs, text_runs):
     """A recipe that only records its base is verified without it."""
-    base = f"{runs[0]}-base"
+    base = f"{hub_runs[0]}-base"
     HfApi().create_repo(base)
     HfApi().upload_folder(repo_id=base, folder_path=text_runs[2])
-    hf_soup.merge(runs, base_model=base).push_to_hub(f"{runs[0]}-soup")
+    hf_soup.merge(hub_runs, base_model=base).push_to_hub(f"{hub_runs[0]}-soup")
     HfApi().delete_repo(base)
-    assert hf_soup.verify(f"{runs[0]}-soup").ok
+    assert hf_soup.verify(f"{hub_runs[0]}-soup").ok

@@ -201,19 +201,18 @@ class Looked(NamedTuple):
 def _look(scorer: Scorer, pairs: int | None) -> Looked:
     """Score the models, their soup, and half-way between pairs."""
     measured = measure_diversity(scorer)
-    singles = [scorer.point({name: 1.0}) for name in scorer.names]
     names = scorer.names
+    singles = {name: scorer.point({name: 1.0}) for name in names}
     every = [(a, b) for step in range(1, len(names)) for a, b in zip(names, names[step:], strict=False)]
     chosen = every[: None if pairs is None else max(pairs, 0)]  # neighbours first, so that each model is among them
     lines = []
     with scorer.progress("Half-way between models", len(chosen)) as bar:
         for one, other in chosen:
-            ends = [scorer.point({name: 1.0}) for name in (one, other)]
             middle = scorer.point({one: 0.5, other: 0.5})
-            lines.append(Line(one, other, (0.0, 0.5, 1.0), (ends[0], middle, ends[1])))
+            lines.append(Line(one, other, (0.0, 0.5, 1.0), (singles[one], middle, singles[other])))
             bar.update()
-    mean = sum(point.loss for point in singles) / len(singles)
-    return Looked(measured, mean, scorer.point(uniform(scorer.names)).loss, lines)
+    mean = sum(point.loss for point in singles.values()) / len(singles)
+    return Looked(measured, mean, scorer.point(uniform(names)).loss, lines)
 
 
 def _start(

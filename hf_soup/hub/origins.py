@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -13,6 +12,7 @@ from typing import Any
 from ..checkpoints import hub
 from ..checkpoints.checkpoint import PRIVATE
 from ..checkpoints.hub_errors import client, patiently, refusals
+from ..checkpoints.reader import read_json
 from ..errors import SoupError
 from ..evaluation.comparison import SINGLE, Comparison
 from ..types import Ingredient, Recipe, plain
@@ -36,7 +36,7 @@ def on_hub(item: Ingredient, token: str | bool | None = None) -> Ingredient:
         return item
     for place, inside in ((folder, ""), (folder.parent, f"/{folder.name}")):
         try:
-            found = json.loads((place / PUSHED_FILE).read_text(encoding="utf-8"))
+            found = read_json(place / PUSHED_FILE)
             source, commit = found["repo_id"] + inside, found["revision"]
             there = hub.files_at(source, commit, token=token)
             files = {name: there[name] for name in item.files}
@@ -105,7 +105,8 @@ class Veil:
         keys = dict.fromkeys((item.name, item.source) for item in private)
         self.aliases = dict(zip(keys, free))  # noqa: B905 - there are always more
         self.repositories = sorted({hub.split_source(source)[0] for _, source in keys}, key=len, reverse=True)
-        words = {name: alias for (name, _), alias in self.aliases.items() if name not in taken}
+        self._names = {name: alias for (name, _), alias in self.aliases.items()}
+        words = {name: alias for name, alias in self._names.items() if name not in taken}
         words |= {source: alias for (_, source), alias in self.aliases.items()}
         words |= {repo_id: PRIVATE for repo_id in self.repositories if repo_id not in words}
         longest_first = sorted(map(re.escape, words), key=len, reverse=True)
@@ -141,15 +142,14 @@ class Veil:
 
     def comparison(self, comparison: Comparison) -> Comparison:
         """The comparison, in which private models are called otherwise."""
-        names = {name: alias for (name, _), alias in self.aliases.items()}
 
         def renamed(found: Mapping[str, Any]) -> dict[str, Any]:
-            return {names.get(name, name): value for name, value in found.items()}
+            return {self._names.get(name, name): value for name, value in found.items()}
 
         rows = tuple(
             replace(
                 row,
-                name=names.get(row.name, row.name) if row.kind in SINGLE else row.name,
+                name=self._names.get(row.name, row.name) if row.kind in SINGLE else row.name,
                 weights=renamed(row.weights),
             )
             for row in comparison.rows
@@ -168,7 +168,7 @@ class Veil:
             return trial
         texts = {key: self.text(trial[key]) for key in ("tried", "why") if isinstance(trial.get(key), str)}
         who = trial.get("ingredient")
-        aliases = {name: alias for (name, _), alias in self.aliases.items()} | dict(names)
+        aliases = {**self._names, **names}
         return {**trial, **texts, **({"ingredient": aliases.get(who, who)} if who else {})}
 
     def _value(self, value: Any) -> Any:

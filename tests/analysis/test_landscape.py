@@ -212,21 +212,13 @@ def test_a_function_has_no_points(checkpoints):
         Scorer(checkpoints, lambda model: 1.0)
 
 
-def test_batchnorm_is_estimated_again_between_models(tmp_path):
+def test_batchnorm_is_estimated_again_between_models(resnet_runs):
     """With training data a point between models has its own statistics; the models keep theirs."""
-    import transformers
-
-    options = {"embedding_size": 4, "hidden_sizes": [4, 8], "depths": [1, 1], "layer_type": "basic", "num_labels": 3}
-    folders = []
-    for seed in range(2):
-        transformers.set_seed(seed)
-        model = transformers.ResNetForImageClassification(transformers.ResNetConfig(**options))
-        folders.append(testing.save_image_model(model, tmp_path / f"run-{seed}"))
-    examples, opened = testing.tiny_images(12), open_all(folders)
+    examples, opened = testing.tiny_images(12), open_all(resnet_runs)
     plain = Scorer(opened, examples).point({"run-0": 1.0, "run-1": 1.0})
     again = Scorer(opened, examples, batchnorm_data=testing.tiny_images(16, seed=1))
-    merged = hf_soup.merge(folders, batchnorm_data=testing.tiny_images(16, seed=1)).model
-    evaluator = hf_soup.Evaluator(examples).bound(str(folders[0]), "image-classification")
+    merged = hf_soup.merge(resnet_runs, batchnorm_data=testing.tiny_images(16, seed=1)).model
+    evaluator = hf_soup.Evaluator(examples).bound(str(resnet_runs[0]), "image-classification")
     loss = again.point({"run-0": 1.0, "run-1": 1.0}).loss
     assert loss == pytest.approx(float(losses(evaluator.predict(merged)).mean()), rel=1e-5)
     assert loss != pytest.approx(plain.loss, rel=1e-3)
