@@ -333,11 +333,15 @@ class Soup:
         write_beside(folder, recipe, config, self._companions(), self.comparison, self.checkpoints, **known)
 
     def _companions(self) -> dict[str, bytes]:
-        """Tokenizer or processor of the first ingredient that has one, and the first generation config."""
-        found = [item.companions for item in self.checkpoints]
-        generation = [{GENERATION: files[GENERATION]} for files in found if GENERATION in files]
-        others = [{name: files[name] for name in files if name != GENERATION} for files in found]
-        return next(filter(None, others), {}) | next(iter(generation), {})
+        """All that goes along of the first ingredient that has anything, and the first generation config."""
+        companions: dict[str, bytes] = {}
+        for item in self.checkpoints:
+            files = item.companions
+            if not set(companions) - {GENERATION}:
+                companions |= {name: files[name] for name in files if name != GENERATION}
+            if GENERATION in files:
+                companions.setdefault(GENERATION, files[GENERATION])
+        return companions
 
 
 def _digest(statistics: Mapping[str, torch.Tensor]) -> str:

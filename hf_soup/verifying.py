@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from .api import cook_recipe, needs_base
 from .checkpoints.check import is_statistic
 from .checkpoints.checkpoint import Checkpoint, make_ready
+from .checkpoints.companions import sizes_in
 from .checkpoints.digest import bytes_of
 from .checkpoints.files import OpenFiles
 from .checkpoints.hub import files_at
@@ -157,7 +158,7 @@ def _other_files(saved: Checkpoint) -> list[str]:
     """Files that transformers may load instead of the weights, or on top of them."""
     ours = {*saved.ingredient.files, BATCHNORM_FILE}
     source, commit = saved.ingredient.source, saved.ingredient.revision
-    there = files_at(source, commit) if commit else [path.name for path in saved.folder.iterdir()]
+    there = files_at(source, commit) if commit else sizes_in(saved.folder)
     weights = (name for name in there if name.endswith(WEIGHTS) or name == "adapter_config.json")
     return [f"{name} is there too, and may be loaded instead" for name in sorted(weights) if name not in ours]
 

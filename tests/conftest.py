@@ -53,6 +53,18 @@ def resnet_runs(tmp_path_factory):
     return folders
 
 
+@pytest.fixture(scope="session")
+def bros_runs(tmp_path_factory):
+    """Two saved BROS classifiers, whose files hold whole numbers too (`position_ids`)."""
+    folder = tmp_path_factory.mktemp("bros")
+    folders = []
+    for seed in range(2):
+        transformers.set_seed(seed)
+        model = transformers.BrosForTokenClassification(transformers.BrosConfig(**testing.TINY["bert"]))
+        folders.append(testing.save_text_model(model, folder / f"run-{seed}"))
+    return folders
+
+
 @pytest.fixture
 def hub_runs(hub, text_runs, tmp_path):
     """The three BERT classifiers on the Hub, in repositories of this test's own."""

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..checkpoints.checkpoint import Checkpoint
-from ..checkpoints.memory import names_in_depth
+from ..checkpoints.layout import names_in_depth
 from ..checkpoints.modules import by_depth
 from ..errors import RecipeError
 from ..tables import align

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from ..checkpoints.check import check_checkpoints, is_statistic
 from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.gram import Signs, inner_products
-from ..checkpoints.memory import names_in_depth
+from ..checkpoints.layout import names_in_depth
 from ..checkpoints.modules import by_depth, group, head_names, own_prefix
 from ..errors import IngredientError, RecipeError, did_you_mean
 from ..tables import align

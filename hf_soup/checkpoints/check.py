@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import IncompatibleError
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, torn_twin_problems
+from .digest import bytes_of
 from .reader import TensorSpec
 from .relation import Relation
+from .tensor_problems import tensor_problems
 from .vocabulary import difference
 
 
@@ -132,8 +134,7 @@ def check_checkpoints(
         if item.architecture != usual_architecture:
             problems.append(f"{item.name} is a {item.architecture}, the others are {usual_architecture}")
             continue  # its tensors differ of course
-        problems += _key_problems(item, [key for key in keys if key in item.specs] if item.name == base else keys)
-        problems += _shape_problems(item, shapes)
+        problems += tensor_problems(item, shapes, may_lack=item.name == base)
         problems += _kind_problems(item, kinds)
         problems += _label_problems(item.name, labels[item.name], usual_labels)
     problems += _vocabulary_problems(checkpoints, base)
@@ -189,9 +190,8 @@ def equal_or_counter(name: str, values: Sequence[Any]) -> bool:
         values (`Sequence[torch.Tensor]`):
             The tensor of each ingredient.
     """
-    import torch
-
-    return _is_counter(name) or all(torch.equal(values[0], other) for other in values[1:])
+    first, *others = values
+    return _is_counter(name) or all(bytes_of(first) == bytes_of(other) for other in others)
 
 
 def _is_counter(name: str) -> bool:
@@ -206,25 +206,6 @@ def _usual(checkpoints: Sequence[Checkpoint], value: Callable[[Checkpoint], Any]
 def _permuted(labels: Sequence[str], order: Sequence[int] | None) -> tuple[str, ...]:
     """Labels in the order of an alignment; as they are if it does not fit."""
     return tuple(labels[index] for index in order) if order and len(order) == len(labels) else tuple(labels)
-
-
-def _key_problems(item: Checkpoint, keys: Sequence[str]) -> list[str]:
-    found = []
-    for kind, names in (("lacks", set(keys) - set(item.specs)), ("has in addition", set(item.specs) - set(keys))):
-        if names:
-            shown = sorted(names)
-            more = f" and {len(shown) - 3} more" if len(shown) > 3 else ""
-            found.append(f"{item.name} {kind} {', '.join(shown[:3])}{more}")
-    return found
-
-
-def _shape_problems(item: Checkpoint, shapes: dict[str, tuple[int, ...]]) -> list[str]:
-    found = []
-    for key, shape in shapes.items():
-        spec: TensorSpec | None = item.specs.get(key)
-        if spec and spec.shape != shape:
-            found.append(f"{item.name}: {key} has the shape {list(spec.shape)}, the others {list(shape)}")
-    return found
 
 
 def _kind(spec: TensorSpec) -> str:
@@ -275,6 +256,9 @@ def is_statistic(name: str) -> bool:
 def _buffer_problems(checkpoints: Sequence[Checkpoint]) -> list[str]:
     """Integer and boolean buffers that differ; those of the Hub are compared when they have been fetched."""
     local = [item for item in checkpoints if not item.on_hub]
+    torn = [line for item in local for line in torn_twin_problems(item)]
+    if torn:
+        return torn
     who = ", ".join(item.name for item in local)
     return [
         f"{who}: the {spec.dtype} buffer {name} differs, and whole numbers are not averaged"
@@ -288,7 +272,7 @@ def _buffer_problems(checkpoints: Sequence[Checkpoint]) -> list[str]:
 
 def _notes(checkpoints: Sequence[Checkpoint]) -> list[str]:
     notes = [BATCHNORM_NOTE] if any(map(is_statistic, checkpoints[0].specs)) else []
-    notes += [item.note for item in checkpoints if item.note]
+    notes += [note for item in checkpoints for note in item.notes]
     bare = [item.name for item in checkpoints if not item.vocabulary]
     if 0 < len(bare) < len(checkpoints):
         notes.append(f"{', '.join(bare)} came without a tokenizer, whose words could not be compared")

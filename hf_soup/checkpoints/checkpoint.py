@@ -11,42 +11,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import IngredientError
+from ..errors import IncompatibleError, IngredientError
 from ..types import Ingredient
 from . import hub
+from .companions import CARD, Companions
 from .digest import bytes_of
 from .files import OpenFiles
 from .folder import digests_of_headers, read_specs
-from .reader import TensorSpec, lies_in, read_bytes, read_tensor
+from .pieces import PIECE, piece_starts
+from .reader import TensorSpec, read_bytes, read_tensor
 from .vocabulary import Vocabulary, read_vocabulary
 
 
 if TYPE_CHECKING:
     import torch
 
+    from .layout import Fitted
+
 MEMORY = "memory"
 PRIVATE = "private"  # the source of an ingredient whose name was left out when its soup was published
 ELSEWHERE = "elsewhere"  # of one that was a folder on the machine that published it
-CARD = "README.md"
 GENERATION = "generation_config.json"
-# Files beside the weights that a soup takes over: what tokenizers, processors and generation need.
-COMPANIONS = (
-    "added_tokens.json",
-    "chat_template.jinja",
-    GENERATION,
-    "merges.txt",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "sentencepiece.bpe.model",
-    "special_tokens_map.json",
-    "spiece.model",
-    "spm.model",
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "vocab.json",
-    "vocab.txt",
-)
 
 
 @dataclass(frozen=True)
@@ -68,8 +53,16 @@ class Checkpoint:
             What `generation_config.json` would hold, of a model in memory that can generate.
         opened_as (`Mapping[str, str]`, *optional*):
             What the files of a folder were when it was opened.
-        note (`str`, *optional*):
-            What was chosen where the source left a choice.
+        beside (`tuple[str, ...]`, *optional*):
+            Files in its folder that belong to the weights: tokenizer, processor, modules, licence ...
+        parts (`tuple[str, ...]`, *optional*):
+            Where its weights lie: `""`, the folder itself, and sub-folders that hold modules of the model.
+        fitted ([`Fitted`], *optional*):
+            How its tensors go with the class that its configuration names.
+        notes (`tuple[str, ...]`, *optional*):
+            What was chosen where the source left a choice, what was renamed, what stays behind.
+        problems (`tuple[str, ...]`, *optional*):
+            Why it is no ingredient as it is.
     """
 
     ingredient: Ingredient
@@ -79,7 +72,11 @@ class Checkpoint:
     tensors: Mapping[str, torch.Tensor] | None = field(default=None, compare=False)
     generation_config: str | None = None
     opened_as: Mapping[str, str] = field(default_factory=dict, compare=False)
-    note: str = ""
+    beside: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ("",)
+    fitted: Fitted | None = field(default=None, compare=False)
+    notes: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -89,6 +86,8 @@ class Checkpoint:
     @property
     def architecture(self) -> str:
         """The class that its configuration names, or the kind of model."""
+        if not self.config:
+            return "SentenceTransformer"
         return (self.config.get("architectures") or [self.config.get("model_type") or "unknown architecture"])[0]
 
     @property
@@ -107,16 +106,12 @@ class Checkpoint:
         path = self.folder and self.folder / GENERATION
         return path.read_text(encoding="utf-8") if path and path.is_file() else self.generation_config
 
-    @property
-    def companions(self) -> dict[str, bytes]:
-        """The tokenizer, processor and generation files that belong to the weights, by name."""
+    @functools.cached_property
+    def companions(self) -> Mapping[str, bytes]:
+        """The files that belong to the weights, by name: tokenizer, processor, generation config, modules ..."""
         if self.folder is None:
             return {GENERATION: self.generation_config.encode()} if self.generation_config else {}
-        files = {name: self.folder / name for name in COMPANIONS if (self.folder / name).is_file()}
-        for name, path in files.items():
-            if not lies_in(self.folder, path):  # or a soup would carry off what it points to
-                raise IngredientError(f"{path} is a link out of its folder; these are not followed. Copy {name}.")
-        return {name: path.read_bytes() for name, path in files.items()}
+        return Companions(self.folder, self.beside)
 
     @functools.cached_property
     def card(self) -> dict[str, Any]:
@@ -127,6 +122,27 @@ class Checkpoint:
     def vocabulary(self) -> Vocabulary | None:
         """What its tokenizer's files say, if it has any."""
         return read_vocabulary(self.companions, self.name)
+
+    @functools.cached_property
+    def torn_twins(self) -> tuple[tuple[str, str], ...]:
+        """Tied weights that the files hold twice, with different values: the two names of each. Reads them."""
+        if self.fitted is None:
+            return ()
+        return tuple((spec.key, name) for spec, name in self.fitted.twins if not self._same_bytes(spec, name))
+
+    def _same_bytes(self, spec: TensorSpec, name: str) -> bool:
+        own = self._on_disk[name]
+        if (spec.shape, spec.dtype) != (own.shape, own.dtype):
+            return False
+        with OpenFiles() as files:
+            for start in piece_starts(spec.numel):
+                size = min(PIECE, spec.numel - start) * spec.itemsize
+                one, other = bytearray(size), bytearray(size)
+                read_bytes(files, self.folder, spec, start, memoryview(one))
+                read_bytes(files, self.folder, own, start, memoryview(other))
+                if one != other:
+                    return False
+        return True
 
     def read(self, name: str) -> torch.Tensor:
         """One tensor, on the CPU. It may be shared with a loaded model: do not change it.
@@ -178,12 +194,21 @@ class Checkpoint:
             place += size
 
     @functools.cached_property
-    def _on_disk(self) -> dict[str, TensorSpec]:
+    def _on_disk(self) -> Mapping[str, TensorSpec]:
         """Where the tensors lie in local files; the weights of a Hub repository are fetched here."""
         if not self.on_hub:
             return self.specs
         make_ready([self])
-        return read_specs(self.folder)[0]
+        tensors, _ = read_specs(self.folder, [part for part in self.parts if part])
+        there = {(spec.file, spec.key): spec for of_part in tensors.values() for spec in of_part.values()}
+        for spec in self.specs.values():
+            found = there.get((spec.file, spec.key))
+            if found is None or found[1:5] != spec[1:5]:  # shape, type, file and place
+                raise IngredientError(
+                    f"{self.folder / spec.file} is not the file that the Hub described: {spec.key!r} is not in it as "
+                    "it was. Delete it, and it is fetched again."
+                )
+        return self.specs
 
 
 def read_card(folder: Path) -> dict[str, Any]:
@@ -207,6 +232,18 @@ def make_ready(items: Sequence[Checkpoint]) -> None:
     pinned = [item.ingredient for item in items if item.on_hub]
     hub.fetch_weights([(item.source, item.revision, item.files) for item in pinned])
     for item in (item for item in items if not item.on_hub):
-        for file, digest in digests_of_headers(item.folder).items():
+        for file, digest in digests_of_headers(item.folder, item.parts).items():
             if item.opened_as.get(file) != digest:
                 raise IngredientError(f"{item.folder / file} has changed since {item.name!r} was opened; merge again.")
+    torn = [line for item in items for line in torn_twin_problems(item)]
+    if torn:
+        raise IncompatibleError(torn)
+
+
+def torn_twin_problems(item: Checkpoint) -> list[str]:
+    """Tied weights that an ingredient holds twice with different values, which transformers would not tie."""
+    return [
+        f"{item.name} holds {key} and {name} with different values, and by its config.json they are one weight. "
+        'Write "tie_word_embeddings": false into config.json if they are two, or leave one of them out'
+        for key, name in item.torn_twins
+    ]

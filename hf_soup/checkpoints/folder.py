@@ -37,8 +37,11 @@ DAMAGED = (
 _CHECKPOINT = re.compile(r"checkpoint-([0-9]{1,18})")
 CODE = ("auto_map", "attn_implementation", "_attn_implementation")  # in a configuration: what to run
 QUANTISED = ("quantize_config.json", "quant_config.json")  # beside older GPTQ and AWQ checkpoints
-# Buffers of older files that transformers ignores on load and no longer writes: they make no two files different.
-IGNORED = re.compile(r"(^|\.)position_ids$|(^|\.)rotary_emb\.inv_freq$")
+ADAPTER = "adapter_config.json"
+# Pickles that are no weights of a model: nobody converts them.
+STATE = re.compile(
+    r"(optimizer|scheduler|scaler|rng_state|random_states|training_args|dataloader|sampler|custom_checkpoint).*"
+)
 
 
 def checkpoint_of_trainer(folder: Path) -> tuple[Path, str] | None:
@@ -64,26 +67,50 @@ def _holds(folder: Path, single: str) -> bool:
     return any((folder / f"{single}{end}").is_file() for end in ("", ".index.json"))
 
 
-def read_specs(folder: Path) -> tuple[dict[str, TensorSpec], dict[str, str]]:
-    """All tensors of a folder, and for each of its files what tells that it is still the same one."""
-    _refuse_other_formats(folder)
-    return read_headers(folder), digests_of_headers(folder)
+def read_specs(folder: Path, parts: Sequence[str] = ()) -> tuple[dict[str, dict[str, TensorSpec]], dict[str, str]]:
+    """The tensors of a folder as its files name them, and for each file what tells that it is still the same one.
+
+    Args:
+        folder (`Path`):
+            Of the checkpoint.
+        parts (`Sequence[str]`, *optional*):
+            Sub-folders that hold modules of the model.
+
+    Returns:
+        `tuple[dict[str, dict[str, TensorSpec]], dict[str, str]]`: part (`""` is the folder itself) -> its tensors, and
+        file -> digest of its header, size and time of change.
+
+    Raises:
+        [`IngredientError`]: if there are no safetensors weights, or a file is corrupt.
+    """
+    found: dict[str, dict[str, TensorSpec]] = {}
+    if not parts or _holds(folder, SAFE_WEIGHTS):
+        _refuse_other_formats(folder)
+        found[""] = read_headers(folder)
+    for part in parts:
+        _refuse_other_formats(folder / part)
+        tensors = read_headers(folder / part)
+        found[part] = {key: spec._replace(file=f"{part}/{spec.file}", part=part) for key, spec in tensors.items()}
+    return found, digests_of_headers(folder, list(found))
 
 
-def digests_of_headers(folder: Path) -> dict[str, str]:
-    """For each weight file a digest of its header, size and time of change."""
+def digests_of_headers(folder: Path, parts: Sequence[str]) -> dict[str, str]:
+    """For each weight file of a folder and its parts a digest of its header, size and time of change."""
     import xxhash
 
     digests = {}
-    for file in shard_files(folder):
-        header, state = read_raw_header(folder / file)
-        digests[file] = "stat:" + xxhash.xxh3_128_hexdigest(header + f"{state.st_size}:{state.st_mtime_ns}".encode())
+    for part in parts:
+        for file in shard_files(folder / part):
+            name = f"{part}/{file}".removeprefix("/")
+            header, state = read_raw_header(folder / name)
+            content = header + f"{state.st_size}:{state.st_mtime_ns}".encode()
+            digests[name] = "stat:" + xxhash.xxh3_128_hexdigest(content)
     return digests
 
 
-def without_ignored(specs: Mapping[str, TensorSpec]) -> dict[str, TensorSpec]:
-    """Without the buffers that transformers ignores on load."""
-    return {name: spec for name, spec in specs.items() if not IGNORED.search(name)}
+def has_weights(folder: Path) -> bool:
+    """Whether a folder holds safetensors weights."""
+    return _holds(folder, SAFE_WEIGHTS)
 
 
 def pickled_files(folder: Path) -> list[str]:
@@ -125,18 +152,72 @@ def _refuse_other_formats(folder: Path) -> None:
         names = sorted(path.name for path in folder.iterdir())
     except OSError as error:
         raise IngredientError(f"cannot read {folder}: {error.strerror}.") from None
+    found = _state_of_training(folder, names)
     pickles = [
-        name for name in names if name.endswith((".bin", ".pt", ".pth", ".ckpt")) and name != "training_args.bin"
+        name for name in names if name.endswith((".bin", ".pt", ".pth", ".ckpt", ".pkl")) and not STATE.fullmatch(name)
     ]
-    if "adapter_config.json" in names:
+    if ADAPTER in names:
         found = (
             "a PEFT adapter. Merge it into its base model first: `PeftModel.merge_and_unload().save_pretrained(...)`."
         )
-    elif pickles:
+    elif found is None and pickles:
         found = refuse_pickle(pickles[0], str(folder))
-    else:
-        found = ", ".join(names[:8]) or "nothing: the folder is empty"
+    elif found is None:
+        found = _other_frameworks(names) or ", ".join(names[:8]) or "nothing: the folder is empty"
     raise IngredientError(f"{folder} has no {SAFE_WEIGHTS} (nor an index of shards); it holds {found}")
+
+
+def _state_of_training(folder: Path, names: Sequence[str]) -> str | None:
+    """What large training left instead of weights, and the command that makes weights of it."""
+    fsdp = [name for name in names if name.startswith("pytorch_model_fsdp") and (folder / name).is_dir()]
+    if any(re.fullmatch(r"global_step\d+", name) for name in names) or "zero_to_fp32.py" in names:
+        return (
+            "the state of DeepSpeed, in pieces. Put them together: `python zero_to_fp32.py . OUTPUT "
+            "--safe_serialization` in that folder (`python -m deepspeed.utils.zero_to_fp32` where it has no such "
+            "file), and copy config.json and the tokenizer to OUTPUT."
+        )
+    if fsdp:
+        return (
+            f"shards of FSDP ({fsdp[0]}). Put them together: `accelerate merge-weights {folder / fsdp[0]} OUTPUT`, "
+            "and copy config.json and the tokenizer to OUTPUT."
+        )
+    if any(name.endswith(".distcp") for name in names):
+        return (
+            f"shards of a distributed checkpoint. Put them together: `accelerate merge-weights {folder} OUTPUT`, and "
+            "copy config.json and the tokenizer to OUTPUT."
+        )
+    if "pytorch_model_fsdp.bin" in names:
+        return (
+            "the whole state of FSDP in a pickle. Convert it once: `AutoModel.from_pretrained(None, config=..., "
+            'state_dict=torch.load("pytorch_model_fsdp.bin", weights_only=True)).save_pretrained(...)` with the class '
+            "of your task."
+        )
+    if any(name.startswith(("zero_pp_rank_", "mp_rank_")) for name in names):
+        return (
+            "pieces of DeepSpeed's state. Put them together from the folder above: `python -m "
+            f"deepspeed.utils.zero_to_fp32 {folder.parent} OUTPUT --safe_serialization`."
+        )
+    return None
+
+
+def _other_frameworks(names: Sequence[str]) -> str | None:
+    """Weights of other frameworks, and who can convert them."""
+    of_old = [name for name in names if name.endswith((".h5", ".msgpack"))]
+    if of_old:
+        return (
+            f"{of_old[0]}, weights of TensorFlow or Flax. transformers 4 converts them: `AutoModel.from_pretrained("
+            "..., from_tf=True)` (or `from_flax=True`), then `.save_pretrained(...)`, with the class of your task."
+        )
+    exported = [name for name in names if name.endswith((".gguf", ".onnx", ".tflite"))]
+    if exported:
+        return f"{exported[0]}, an exported model. Average the weights that it was made from."
+    state = [name for name in names if STATE.fullmatch(name)]
+    if state:
+        return (
+            f"{', '.join(state[:4])}, the state of training and no weights. Save the model itself: "
+            "`model.save_pretrained(...)` (with accelerate: `accelerator.unwrap_model(model).save_pretrained(...)`)."
+        )
+    return None
 
 
 def refuse_pickle(file: str, source: str) -> str:
@@ -148,8 +229,14 @@ def refuse_pickle(file: str, source: str) -> str:
     )
 
 
-def read_config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path, *, needed: bool = True) -> dict[str, Any]:
     """What `config.json` holds.
+
+    Args:
+        folder (`Path`):
+            That holds it.
+        needed (`bool`, *optional*, defaults to `True`):
+            Whether there has to be one; empty otherwise.
 
     Raises:
         [`IngredientError`]: if it is absent, cannot be read, is of a quantised model, or of one that needs code from a
@@ -159,7 +246,16 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         config = read_json(path)
     except FileNotFoundError:
-        raise IngredientError(f"{folder} has no config.json, so nobody can tell what its weights are.") from None
+        if not needed:
+            return {}
+        accelerate = [path.name for path in sorted(folder.glob("random_states_*.pkl"))]
+        advice = (
+            " It is a state that accelerate saved: add the configuration with "
+            "`accelerator.unwrap_model(model).config.save_pretrained(...)`."
+        )
+        raise IngredientError(
+            f"{folder} has no config.json, so nobody can tell what its weights are.{advice if accelerate else ''}"
+        ) from None
     if not isinstance(config, dict):
         raise IngredientError(f"{path} cannot be read: it is not a mapping.")
     _refuse_odd(config, path)

@@ -18,16 +18,10 @@ from tqdm.auto import tqdm
 
 from ..errors import IngredientError
 from ..version import __version__
+from .companions import CARD, CONFIG, Beside, sizes_in, sort_out
+from .folder import read_specs
 from .hub_errors import client, our_errors, patiently
-from .reader import (
-    PICKLED_WEIGHTS,
-    SAFE_WEIGHTS,
-    TensorSpec,
-    check_length,
-    parse_header,
-    read_headers,
-    shard_files,
-)
+from .reader import PICKLED_WEIGHTS, SAFE_WEIGHTS, TensorSpec, check_length, parse_header, shard_files
 
 
 if TYPE_CHECKING:
@@ -46,13 +40,19 @@ class Pin(NamedTuple):
             40 hexadecimal digits.
         files (`dict[str, str]`):
             Weight file -> its digest as the Hub reports it; pickles if there is nothing else.
-        specs (`dict[str, TensorSpec]`):
-            Its tensors. None of pickles.
+        specs (`dict[str, dict[str, TensorSpec]]`):
+            Part (`""` is the model itself, others are sub-folders) -> its tensors. None of pickles.
+        beside ([`Beside`]):
+            What else there is.
+        small (`tuple[str, ...]`):
+            Configuration and card, of those that are there.
     """
 
     commit: str
     files: dict[str, str]
-    specs: dict[str, TensorSpec]
+    specs: dict[str, dict[str, TensorSpec]]
+    beside: Beside
+    small: tuple[str, ...]
 
 
 def split_source(source: str) -> tuple[str, str] | None:
@@ -94,17 +94,43 @@ def pin(source: str, revision: str | None) -> Pin:
         if constants.HF_HUB_OFFLINE:
             return _from_cache(source, commit)
         inside = _listed(source, commit)
-        files = _weight_files(source, commit, inside)
+        sizes = {name: item.size for name, item in inside.items()}
+        beside, files = _weights_of(source, commit, sizes)
         digests = {name: _digest(inside[name]) for name in files}
-        if not files[0].endswith(".safetensors"):
-            return Pin(commit, digests, {})
-        specs: dict[str, TensorSpec] = {}
+        specs: dict[str, dict[str, TensorSpec]] = {}
+        readable = [name for name in files if name.endswith(".safetensors")]
         with ThreadPoolExecutor(8) as pool:
-            for found in pool.map(lambda name: _read_header(source, name, inside[name].size, commit), files):
-                specs |= found
-        if not specs:
+            headers = pool.map(lambda name: _read_header(source, name, inside[name].size, commit), readable)
+            for name, found in zip(readable, headers, strict=True):
+                part = os.path.dirname(name)
+                tensors = {key: spec._replace(file=name, part=part) for key, spec in found.items()}
+                specs.setdefault(part, {}).update(tensors)
+        if readable and not any(specs.values()):
             raise IngredientError(f"{source} holds no tensors.")
-        return Pin(commit, digests, dict(sorted(specs.items())))
+        specs = {part: dict(sorted(of_part.items())) for part, of_part in specs.items()}
+        return Pin(commit, digests, specs, beside, _small(sizes))
+
+
+def _small(names: Collection[str]) -> tuple[str, ...]:
+    """Configuration and card."""
+    return tuple(name for name in (CONFIG, CARD) if name in names)
+
+
+def _weights_of(source: str, commit: str, sizes: Mapping[str, int]) -> tuple[Beside, list[str]]:
+    """What lies beside the weights of a repository, and the files that hold the weights, those of parts included."""
+    beside = sort_out(sizes)
+    files = []
+    if not beside.parts or _formats(sizes):
+        files += _weight_files(source, commit, [name for name in sizes if "/" not in name])
+    for part in beside.parts:
+        within = [name.removeprefix(f"{part}/") for name in sizes if os.path.dirname(name) == part]
+        files += [f"{part}/{name}" for name in _weight_files(f"{source}/{part}", commit, within)]
+    return beside, files
+
+
+def _formats(names: Collection[str]) -> list[str]:
+    """Which formats of weights there are."""
+    return [single for single in (SAFE_WEIGHTS, PICKLED_WEIGHTS) if {single, f"{single}.index.json"} & set(names)]
 
 
 def resolve(source: str, revision: str | None) -> str:
@@ -119,7 +145,7 @@ def resolve(source: str, revision: str | None) -> str:
 
 
 def files_at(source: str, revision: str | None, *, token: str | bool | None = None) -> dict[str, str]:
-    """The files of a repository, or of a folder in one (not below it), and their digests.
+    """The files of a repository, or of a folder in one, relative to it, and their digests.
 
     Args:
         source (`str`), revision (`str`, *optional*):
@@ -136,8 +162,10 @@ def files_at(source: str, revision: str | None, *, token: str | bool | None = No
 
 def _listed(source: str, revision: str | None, token: str | bool | None = None) -> dict[str, RepoFile]:
     repo_id, subfolder = split_source(source)
-    tree = patiently(lambda: list(client(token).list_repo_tree(repo_id, subfolder or None, revision=revision)))
-    return {os.path.basename(item.path): item for item in tree if hasattr(item, "blob_id")}  # no folders
+    options = {"recursive": True, "revision": revision}
+    tree = patiently(lambda: list(client(token).list_repo_tree(repo_id, subfolder or None, **options)))
+    files = [item for item in tree if hasattr(item, "blob_id")]  # no folders
+    return {item.path.removeprefix(f"{subfolder}/"): item for item in files}
 
 
 def confirm(source: str, revision: str) -> None:
@@ -310,13 +338,17 @@ def _read_header(source: str, name: str, size: int, commit: str) -> dict[str, Te
 
 def _from_cache(source: str, commit: str) -> Pin:
     """The same without network, from the cache alone, where a blob is called by its digest."""
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
 
     repo_id, subfolder = split_source(source)
-    patterns = [_inside(subfolder, f"{name}*") for name in ("model", "pytorch_model")]
-    options = {"allow_patterns": patterns, "local_files_only": True}
-    folder = Path(snapshot_download(repo_id, revision=commit, **options)) / subfolder
-    files = _weight_files(source, commit, [path.name for path in folder.iterdir()] if folder.is_dir() else [])
+    cached = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=repo_id, repo_type="model"))
+    folder = cached / "snapshots" / commit / subfolder
+    sizes = sizes_in(folder) if folder.is_dir() else {}
+    beside, files = _weights_of(source, commit, sizes)
     blobs = {file: (folder / file).resolve().name for file in files}
     digests = {file: f"sha{256 if len(blob) == 64 else 1}:{blob}" for file, blob in blobs.items()}
-    return Pin(commit, digests, read_headers(folder) if files[0].endswith(".safetensors") else {})
+    specs = {}
+    if all(file.endswith((".safetensors", ".json")) for file in files):
+        specs, _ = read_specs(folder, beside.parts)
+    return Pin(commit, digests, specs, beside, _small(sizes))

@@ -10,12 +10,52 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..errors import IngredientError
+from ..errors import IngredientError, MissingExtraError
 
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
+
+
+def plain_model(source: Any) -> PreTrainedModel:
+    """The model itself, without what compiles it or spreads it over devices.
+
+    Args:
+        source (`torch.nn.Module`):
+            A model of transformers, or a wrapper of one: torch.compile, DataParallel, DDP, FSDP, accelerate.
+
+    Raises:
+        [`IngredientError`]: if it has an adapter, is sharded, or is no model of transformers.
+    """
+    from transformers import PreTrainedModel
+
+    model = source
+    while not isinstance(model, PreTrainedModel):
+        inside = getattr(model, "_modules", {})
+        inner = next(
+            (inside[name] for name in ("_orig_mod", "module", "_fsdp_wrapped_module") if name in inside), None
+        )
+        if inner is None:
+            break
+        model = inner
+    if type(model).__module__.startswith("peft."):
+        raise IngredientError(
+            f"{type(source).__name__} is an adapter on a base model. Merge it first: `model.merge_and_unload()` gives "
+            "the model to hand over."
+        )
+    if not isinstance(model, PreTrainedModel):
+        raise IngredientError(
+            f"{type(source).__name__} is no model of transformers (PreTrainedModel): give that, or a state dict with "
+            "`config=`, or the folder that it was saved to."
+        )
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise IngredientError(
+            f"{type(model).__name__} has adapters ({', '.join(model.peft_config)}), which a soup would lose. Merge "
+            "them into the weights first (`PeftModel.from_pretrained(...).merge_and_unload()` gives the model to hand "
+            "over), or remove them with `model.delete_adapter(...)`."
+        )
+    return model
 
 
 def tensors_on_disk(model: PreTrainedModel) -> dict[str, torch.Tensor]:
@@ -24,9 +64,6 @@ def tensors_on_disk(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     Raises:
         [`IngredientError`]: if some weights are not in memory (offloaded), or the model is quantised.
     """
-    from transformers.core_model_loading import revert_weight_conversion
-    from transformers.modeling_utils import remove_tied_weights_from_state_dict
-
     if getattr(model, "hf_quantizer", None) is not None:
         method = getattr(getattr(model.config, "quantization_config", None), "quant_method", "an unknown method")
         raise IngredientError(
@@ -38,7 +75,13 @@ def tensors_on_disk(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     offloaded = [name for name, tensor in state.items() if tensor.device.type == "meta"]
     if offloaded:
         raise IngredientError(f"{type(model).__name__} is offloaded: {offloaded[0]} is not in memory. Load it whole.")
-    return dict(sorted(revert_weight_conversion(model, remove_tied_weights_from_state_dict(state, model)).items()))
+    sharded = [name for name, tensor in state.items() if hasattr(tensor, "full_tensor")]
+    if sharded:
+        raise IngredientError(
+            f"{type(model).__name__} is spread over processes: of {sharded[0]} there is a part here. Save it with "
+            "Trainer or accelerate, and give the folder."
+        )
+    return dict(sorted(on_disk(model, state).items()))
 
 
 def build_model(config: Mapping[str, Any], tensors: dict[str, torch.Tensor]) -> PreTrainedModel:
@@ -54,12 +97,11 @@ def build_model(config: Mapping[str, Any], tensors: dict[str, torch.Tensor]) -> 
         `transformers.PreTrainedModel`: in evaluation mode.
 
     Raises:
-        [`IngredientError`]: if transformers has no such architecture, torch no models of that type, or tensors are
-            missing, left over or misshapen.
+        [`IngredientError`]: if transformers has no such architecture, or tensors are missing, left over or misshapen.
     """
     name, cls = architecture(config)
     if "float8" in str(config.get("dtype")):
-        raise IngredientError(f"torch builds no {name} in {config['dtype']}: save it, or choose another dtype.")
+        config = {**config, "dtype": "bfloat16"}  # torch computes nothing in float8
     model, info = _load(cls, config, tensors)
     wrong = [
         f"{kind} {', '.join(sorted(map(str, info[f'{kind}_keys']))[:5])}"
@@ -69,36 +111,6 @@ def build_model(config: Mapping[str, Any], tensors: dict[str, torch.Tensor]) -> 
     if wrong:
         raise IngredientError(f"these tensors do not make a {name}: {'; '.join(wrong)}.")
     return model.eval()
-
-
-def tensors_of_body(config: Mapping[str, Any], tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """What a base model gives to a model with another head, under the names that this model has on disk.
-
-    Args:
-        config (`Mapping[str, Any]`):
-            Of the model with the head.
-        tensors (`dict[str, torch.Tensor]`):
-            Of the base model, under its own names on disk.
-
-    Returns:
-        `dict[str, torch.Tensor]`: without those that the base model lacks.
-    """
-    import torch
-
-    bad = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
-    if bad:
-        raise IngredientError(f"the base model holds NaN or infinity in {bad[0]}.")
-    _, cls = architecture(config)
-    model, info = _load(cls, config, tensors, ignore_mismatched_sizes=True)
-    lacking = set(info["missing_keys"]) | {
-        key[0] if isinstance(key, tuple) else key for key in info["mismatched_keys"]
-    }
-    with torch.no_grad():
-        for name, tensor in model.state_dict().items():
-            if name in lacking and tensor.is_floating_point():
-                tensor.fill_(torch.nan)  # a mark that goes through the renaming
-    vars(model).pop("_weight_conversions", None)
-    return {name: tensor for name, tensor in tensors_on_disk(model).items() if not tensor.isnan().any()}
 
 
 def _load(
@@ -111,8 +123,14 @@ def _load(
         with quiet_transformers():
             return cls.from_pretrained(None, config=settings, state_dict=tensors, output_loading_info=True, **options)
     except Exception as error:  # whatever a configuration makes transformers trip over
-        why = (str(error) or type(error).__name__).splitlines()[0][:300]
-        raise IngredientError(f"transformers cannot build a {cls.__name__} from its configuration: {why}") from error
+        raise _cannot_build(cls, error) from error
+
+
+def _cannot_build(cls: type[PreTrainedModel], error: Exception) -> IngredientError | MissingExtraError:
+    why = (str(error) or type(error).__name__).strip().splitlines()[0][:300]
+    if isinstance(error, ImportError):
+        return MissingExtraError(why)
+    return IngredientError(f"transformers cannot build a {cls.__name__} from its configuration: {why}")
 
 
 def architecture(config: Mapping[str, Any]) -> tuple[str, type[PreTrainedModel]]:
@@ -138,26 +156,41 @@ def architecture(config: Mapping[str, Any]) -> tuple[str, type[PreTrainedModel]]
     return name, cls
 
 
-def names_in_depth(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """The names of a model's tensors on disk in the order in which its class makes them, mostly from the bottom up;
-    those last that transformers puts together from others.
+def empty_model(config: Mapping[str, Any]) -> PreTrainedModel:
+    """The model that a configuration describes, on the meta device: names and shapes, no weights.
 
     Args:
         config (`Mapping[str, Any]`):
-            What `config.json` holds. No weights are made.
+            What `config.json` holds.
+
+    Raises:
+        [`IngredientError`]: if transformers has no such architecture, or cannot build it from this configuration.
+        [`MissingExtraError`]: if the architecture needs a library that is not installed.
     """
     import torch
     from transformers import CONFIG_MAPPING
+
+    _, cls = architecture(config)
+    try:
+        with quiet_transformers(), torch.device("meta"):
+            return cls(CONFIG_MAPPING[config["model_type"]].from_dict(dict(config)))
+    except Exception as error:  # whatever a configuration makes transformers trip over
+        raise _cannot_build(cls, error) from error
+
+
+def on_disk(model: PreTrainedModel, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The state of a model under the names that its files have, tied weights once.
+
+    Args:
+        model (`PreTrainedModel`):
+            Whose state it is.
+        state (`dict[str, torch.Tensor]`):
+            By names in memory; changed.
+    """
     from transformers.core_model_loading import revert_weight_conversion
     from transformers.modeling_utils import remove_tied_weights_from_state_dict
 
-    _, cls = architecture(config)
-    with quiet_transformers(), torch.device("meta"):
-        model = cls(CONFIG_MAPPING[config["model_type"]].from_dict(dict(config)))
-        state = remove_tied_weights_from_state_dict(model.state_dict(), model)
-        places = {id(tensor): place for place, tensor in enumerate(state.values())}
-        on_disk = revert_weight_conversion(model, state)
-    return tuple(sorted(on_disk, key=lambda name: places.get(id(on_disk[name]), len(places))))
+    return revert_weight_conversion(model, remove_tied_weights_from_state_dict(state, model))
 
 
 @contextlib.contextmanager

@@ -32,15 +32,25 @@ DTYPES = {
     "I8": ("int8", 1),
     "F8_E5M2": ("float8_e5m2", 1),
     "F8_E4M3": ("float8_e4m3fn", 1),
+    "F8_E8M0": ("float8_e8m0fnu", 1),
+    "F8_E4M3FNUZ": ("float8_e4m3fnuz", 1),
+    "F8_E5M2FNUZ": ("float8_e5m2fnuz", 1),
     "I16": ("int16", 2),
+    "U16": ("uint16", 2),
     "F16": ("float16", 2),
     "BF16": ("bfloat16", 2),
     "I32": ("int32", 4),
+    "U32": ("uint32", 4),
     "F32": ("float32", 4),
+    "C64": ("complex64", 8),
     "F64": ("float64", 8),
     "I64": ("int64", 8),
+    "U64": ("uint64", 8),
 }
 CODES = {name: code for code, (name, _) in DTYPES.items()}
+PACKED = ("F4", "F6_E2M3", "F6_E3M2")  # types of the format in which several numbers share bytes
+# What is averaged; everything else is copied where it is equal. F8_E8M0 holds scales of quantised blocks.
+AVERAGED = tuple(name for name in CODES if "float" in name and name != "float8_e8m0fnu")
 
 
 class TensorSpec(NamedTuple):
@@ -57,6 +67,10 @@ class TensorSpec(NamedTuple):
             The file that holds it, relative to its checkpoint's folder; empty in memory.
         start (`int`):
             Where its bytes begin in that file.
+        part (`str`):
+            The sub-folder whose module it belongs to (`2_Dense` of a SentenceTransformer); empty for the model itself.
+        stored (`str`):
+            Its key in the file where that is another one than `name`.
     """
 
     name: str
@@ -64,6 +78,13 @@ class TensorSpec(NamedTuple):
     dtype: str
     file: str = ""
     start: int = 0
+    part: str = ""
+    stored: str = ""
+
+    @property
+    def key(self) -> str:
+        """Its key in the file that holds it."""
+        return self.stored or self.name
 
     @property
     def numel(self) -> int:
@@ -83,7 +104,7 @@ class TensorSpec(NamedTuple):
     @property
     def is_floating(self) -> bool:
         """Whether it holds numbers that can be averaged."""
-        return "float" in self.dtype
+        return self.dtype in AVERAGED
 
 
 def read_raw_header(path: Path) -> tuple[bytes, os.stat_result]:
@@ -157,6 +178,8 @@ def parse_header(header: bytes, size: int, file: str, where: str) -> dict[str, T
         entries = json.loads(header, object_pairs_hook=_no_key_twice)
         entries.pop("__metadata__", None)
         specs = {name: _spec(name, entry, file, end) for name, entry in entries.items()}
+    except _UnknownTypeError as error:
+        raise IngredientError(f"{where}: {error}") from None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise IngredientError(f"{where} has a corrupt safetensors header: {error}. Fetch or save it again.") from None
     for spec in sorted(specs.values(), key=lambda spec: (spec.start, spec.nbytes)):
@@ -281,7 +304,7 @@ def lies_in(folder: Path, path: Path) -> bool:
 
 
 def read_headers(folder: Path) -> dict[str, TensorSpec]:
-    """All tensors of a checkpoint folder by name, sorted.
+    """All tensors of a folder with safetensors files by name, sorted.
 
     Raises:
         [`IngredientError`]: if a file is corrupt, a tensor is in two shards or not where the index says, or there is
@@ -311,12 +334,24 @@ def _compare_index(folder: Path, indexed: Mapping[str, str], specs: Mapping[str,
         )
 
 
+class _UnknownTypeError(Exception):
+    """A header that is whole, with a tensor of a type that cannot be read."""
+
+
 def _spec(name: str, entry: dict, file: str, data_start: int) -> TensorSpec:
     name.encode()  # a lone half of a surrogate pair is no text
     begin, end = entry["data_offsets"]
     shape = tuple(entry["shape"])
+    if entry["dtype"] in PACKED:
+        raise _UnknownTypeError(
+            f"tensor {name!r} has the type {entry['dtype']}, numbers that share bytes, which torch cannot add up. "
+            "Average the weights that it was quantised from."
+        )
     if entry["dtype"] not in DTYPES:
-        raise ValueError(f"tensor {name!r} has the type {entry['dtype']!r}, which cannot be averaged")
+        raise _UnknownTypeError(
+            f"tensor {name!r} has the type {entry['dtype']!r}, which the safetensors format did not have when this "
+            "version of hf_soup was made. Upgrade hf_soup, or save it as one of the types of torch."
+        )
     if not all(isinstance(number, int) and 0 <= number < 2**63 for number in (begin, end, *shape)):
         raise ValueError(f"tensor {name!r} has a shape or offsets that are not whole numbers")
     spec = TensorSpec(name, shape, DTYPES[entry["dtype"]][0], file, data_start + begin)

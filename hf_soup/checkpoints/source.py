@@ -20,27 +20,30 @@ from ..errors import IncompatibleError, IngredientError, RecipeError
 from ..types import Ingredient
 from . import hub
 from .check import label_names
-from .checkpoint import CARD, COMPANIONS, ELSEWHERE, MEMORY, PRIVATE, Checkpoint
+from .checkpoint import ELSEWHERE, MEMORY, PRIVATE, Checkpoint
+from .companions import MODULES, Beside, refuse_links, sizes_in, sort_out
 from .digest import combined_digest, tensor_digest
 from .folder import (
+    ADAPTER,
     checkpoint_of_trainer,
+    has_weights,
     pickled_files,
     read_config,
     read_pickles,
     read_specs,
     refuse_pickle,
-    without_ignored,
 )
+from .layout import Fitted, fit
+from .memory import plain_model
 from .modules import head_names
-from .reader import CODES, SAFE_WEIGHTS, TensorSpec, widest
+from .reader import CODES, SAFE_WEIGHTS, TensorSpec, read_headers, read_tensor, widest
 
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PretrainedConfig, PreTrainedModel
+    from transformers import PretrainedConfig
 
-
-BESIDE = ["config.json", CARD, *COMPANIONS]  # what is fetched of a repository before its weights
+LEFT_SHOWN = 6  # files that stay behind and are named
 
 
 def open_checkpoint(
@@ -74,10 +77,10 @@ def open_checkpoint(
         return _reopen(source, allow_pickle)
     if isinstance(source, (str, os.PathLike)):
         return _open_path(os.fspath(source), name, allow_pickle)
-    if hasattr(source, "state_dict") and hasattr(source, "config"):
-        return _open_model(source, name or type(source).__name__)
     if isinstance(source, Mapping):
         return _open_state(source, name or "state_dict", config)
+    if hasattr(source, "state_dict"):
+        return _open_model(plain_model(source), name)
     raise IngredientError(
         f"cannot take {type(source).__name__} as an ingredient: give a folder, a Hub id, a model or a state dict."
     )
@@ -86,8 +89,8 @@ def open_checkpoint(
 def open_base(source: Any, like: Checkpoint, *, allow_pickle: bool = False) -> Checkpoint:
     """Open a base model under the names of the ingredients that were fine-tuned from it.
 
-    A base of another class (a bare body, or one with another head) goes through transformers' own loading; what it
-    lacks is left out.
+    Its names become those that transformers finds when it loads it as the class of the ingredients, whatever its own
+    class and version: a bare body, one with another head, old names. What the ingredients lack is left out.
 
     Args:
         source:
@@ -101,18 +104,34 @@ def open_base(source: Any, like: Checkpoint, *, allow_pickle: bool = False) -> C
         [`Checkpoint`]
 
     Raises:
-        [`IngredientError`]: if it cannot be opened, or has nothing that the ingredient has.
+        [`IngredientError`]: if it cannot be opened, or less than half of the tensors of their bodies fit.
     """
     base = open_checkpoint(source, allow_pickle=allow_pickle)
-    shared = {name for name in like.specs if name in base.specs and base.specs[name].shape == like.specs[name].shape}
-    if base.architecture == like.architecture or len(shared) == len(like.specs):
+    if base.problems:
+        raise IngredientError(f"{base.problems[0]}.")
+    if not like.config:
         return base
-    from .memory import tensors_of_body
+    raw = {spec.key: spec for spec in base.specs.values() if not spec.part}
+    fitted = _fitted(like.config, {"": raw}, None, base.name)
+    specs = {name: spec for name, spec in base.specs.items() if spec.part} | fitted.specs
+    specs = {name: spec for name, spec in specs.items() if name in like.specs}
+    tensors = base.tensors
+    if tensors is not None:
+        tensors = {name: tensors[spec.key] for name, spec in specs.items()}
+    base = replace(base, specs=specs, tensors=tensors)
+    _refuse_stranger(base, like)
+    return base
 
-    tensors = tensors_of_body(like.config, {name: base.read(name) for name in base.specs})
-    if not tensors:
-        raise IngredientError(f"{base.name!r} is no base of {like.name!r}: they have no tensor in common.")
-    return replace(base, specs=_specs(tensors, base.name), tensors=tensors)
+
+def _refuse_stranger(base: Checkpoint, like: Checkpoint) -> None:
+    """Refuse a base model that has less than half of the tensors of an ingredient's body."""
+    body = set(like.specs) - set(head_names(like.specs))
+    fit_there = [name for name in body if name in base.specs and base.specs[name].shape == like.specs[name].shape]
+    if len(fit_there) * 2 < len(body) or not fit_there:
+        raise IngredientError(
+            f"{base.name!r} is no base of {like.name!r}: {len(fit_there)} of {len(body)} tensors of the body fit. "
+            "Is it another architecture, or another size?"
+        )
 
 
 def as_ingredient(base: Checkpoint, like: Checkpoint, names: Sequence[str]) -> Checkpoint:
@@ -138,12 +157,7 @@ def as_ingredient(base: Checkpoint, like: Checkpoint, names: Sequence[str]) -> C
     name = f"{base.name} (base)" if base.name in names else base.name
     fitting = {key: spec for key, spec in base.specs.items() if key in like.specs and key not in apart}
     own = {key: spec for key, spec in fitting.items() if spec.shape == like.specs[key].shape}
-    body = set(like.specs) - head
-    fit = len(body & set(own))
-    if fit * 2 < len(body):
-        raise IngredientError(
-            f"{base.name!r} is no base of {like.name!r}: {fit} of {len(body)} tensors of the body fit."
-        )
+    _refuse_stranger(replace(base, specs=own), like)
     return replace(base, ingredient=replace(base.ingredient, name=name), config=like.config, specs=own)
 
 
@@ -233,45 +247,184 @@ def _open_path(source: str, name: str | None, allow_pickle: bool) -> Checkpoint:
 
 def _open_folder(folder: Path, name: str | None, allow_pickle: bool) -> Checkpoint:
     folder = folder.resolve()
-    name, note = name or folder.name, ""
+    name, notes = name or folder.name, []
     if chosen := checkpoint_of_trainer(folder):
         folder, why = chosen
-        note = f"{name} is {folder.name}, {why}"
-    if allow_pickle and (files := pickled_files(folder)):
-        opened = _open_pickles(folder, files, name)
+        notes.append(f"{name} is {folder.name}, {why}")
+    sizes = sizes_in(folder)
+    beside = sort_out(sizes)
+    notes += _left_notes(name, beside)
+    pickles = [
+        f"{part}/{file}".removeprefix("/") for part in ("", *beside.parts) for file in pickled_files(folder / part)
+    ]
+    if allow_pickle and pickles:
+        opened = _open_pickles(folder, name, beside, needs_config=MODULES not in sizes)
         digest = opened.ingredient.files[MEMORY]
-        return replace(opened, ingredient=Ingredient(name, str(folder), files={files[-1]: digest}), note=note)
-    specs, files = read_specs(folder)
+        ingredient = Ingredient(name, str(folder), files={pickles[-1]: digest})
+        return replace(opened, ingredient=ingredient, notes=(*notes, *opened.notes))
+    tensors, files = read_specs(folder, beside.parts)
     ingredient = Ingredient(name, str(folder), files=files)
-    return Checkpoint(ingredient, read_config(folder), without_ignored(specs), folder, opened_as=files, note=note)
-
-
-def _open_pickles(folder: Path, files: Sequence[str], name: str) -> Checkpoint:
-    """Weights that torch has pickled: loaded into memory whole, and named as transformers would name them now."""
-    opened = _open_state(read_pickles(folder, files), name, read_config(folder))
-    return replace(opened, folder=folder)
+    return replace(_opened(ingredient, tensors, folder, beside, notes), opened_as=files)
 
 
 def _open_hub(source: str, revision: str | None, name: str | None, allow_pickle: bool) -> Checkpoint:
     """Pin a repository: the commit, the digests of its weight files and their headers, without the weights."""
     pin = hub.pin(source, revision)
     ingredient = Ingredient(name or source.split("/")[-1], source, pin.commit, pin.files)
-    if not pin.specs:
-        if not allow_pickle:
-            raise IngredientError(f"{source} holds {refuse_pickle(next(iter(pin.files)), source)}")
+    notes = _left_notes(ingredient.name, pin.beside)
+    pickled = [file for file in pin.files if not file.endswith((".safetensors", ".json"))]
+    if pickled and not allow_pickle:
+        raise IngredientError(f"{source} holds {refuse_pickle(pickled[0], source)}")
+    folder = hub.fetch(source, pin.commit, [*pin.small, *pin.beside.taken])
+    if pickled:
         hub.fetch_weights([(source, pin.commit, pin.files)])
-        folder = hub.fetch(source, pin.commit, BESIDE)
-        return replace(_open_pickles(folder, list(pin.files), ingredient.name), ingredient=ingredient)
-    folder = hub.fetch(source, pin.commit, BESIDE)
-    return Checkpoint(ingredient, read_config(folder), without_ignored(pin.specs), folder)
+        opened = _open_pickles(folder, ingredient.name, pin.beside, needs_config=MODULES not in pin.beside.taken)
+        return replace(opened, ingredient=ingredient, notes=(*notes, *opened.notes))
+    return _opened(ingredient, pin.specs, folder, pin.beside, notes)
 
 
-def _open_model(model: PreTrainedModel, name: str) -> Checkpoint:
+def _opened(
+    ingredient: Ingredient,
+    tensors: Mapping[str, dict[str, TensorSpec]],
+    folder: Path,
+    beside: Beside,
+    notes: Sequence[str],
+) -> Checkpoint:
+    """A checkpoint whose weights lie in files, by the headers of these; part -> its tensors."""
+    refuse_links(folder, beside.taken)
+    config = read_config(folder, needed=MODULES not in beside.taken)
+    fitted = _fitted(config, tensors, folder, ingredient.name)
+    told = [f"{ingredient.name}: {note}" for note in fitted.notes]
+    return Checkpoint(
+        ingredient,
+        config,
+        fitted.specs,
+        folder,
+        beside=beside.taken,
+        parts=tuple(tensors),
+        fitted=fitted,
+        notes=(*notes, *told),
+        problems=_adapter_problems(ingredient.name, beside),
+    )
+
+
+def _adapter_problems(name: str, beside: Beside) -> tuple[str, ...]:
+    """An adapter beside whole weights: transformers puts it on top of them when it loads."""
+    if ADAPTER not in beside.left:
+        return ()
+    return (
+        f"{name} holds whole weights and a PEFT adapter ({ADAPTER}), which transformers puts on top of them when it "
+        "loads. Merge the adapter into the weights first (`PeftModel.from_pretrained(...).merge_and_unload()`), or "
+        "delete the adapter's files if the weights hold it already",
+    )
+
+
+def _fitted(
+    config: Mapping[str, Any], tensors: Mapping[str, dict[str, TensorSpec]], folder: Path | None, name: str
+) -> Fitted:
+    """All tensors of a checkpoint under the names of their classes; those of a part behind the part's own name."""
+    specs: dict[str, TensorSpec] = {}
+    expected: dict[str, tuple[int, ...]] = {}
+    twins, optional, known, notes, problems = [], set(), set(), [], []
+    for part, of_part in tensors.items():
+        settings = config if part == "" else read_config(folder / part, needed=False)
+        if part and "architectures" not in settings:
+            settings = {}
+        try:
+            found = fit(settings, of_part) if settings else Fitted(dict(of_part))
+        except IngredientError as error:
+            raise IngredientError(f"{name}: {error}") from None
+        prefix = f"{part.replace('/', '.')}." if part else ""
+        for key, spec in found.specs.items():
+            stored = "" if prefix + key == spec.key else spec.key
+            specs[prefix + key] = spec._replace(name=prefix + key, stored=stored)
+        if found.expected is not None:
+            known.add(part)
+            expected |= {prefix + key: shape for key, shape in found.expected.items()}
+        optional |= {prefix + key for key in found.optional}
+        twins += [(spec, prefix + key) for spec, key in found.twins]
+        notes += found.notes
+        problems += [found.problem] if found.problem else []
+    return Fitted(
+        dict(sorted(specs.items())),
+        expected if known else None,
+        frozenset(optional),
+        tuple(twins),
+        tuple(notes),
+        "; ".join(problems),
+        frozenset(known),
+    )
+
+
+def _left_notes(name: str, beside: Beside) -> list[str]:
+    """What lies in the folder of an ingredient and no soup takes over."""
+    if not beside.left:
+        return []
+    shown = ", ".join(beside.left[:LEFT_SHOWN])
+    more = len(beside.left) - LEFT_SHOWN
+    return [f"of the files of {name} a soup leaves behind {shown}{f' and {more} more' if more > 0 else ''}"]
+
+
+def _open_pickles(folder: Path, name: str, beside: Beside, *, needs_config: bool) -> Checkpoint:
+    """Weights that torch has pickled: loaded into memory whole, and named as transformers would name them now."""
+    config = read_config(folder, needed=needs_config)
+    tensors: dict[str, torch.Tensor] = {}
+    for part in ("", *beside.parts):
+        state = _read_whole(folder / part)
+        if state and part == "" and config:
+            state = dict(_open_state(state, name, config).tensors)
+        prefix = f"{part.replace('/', '.')}." if part else ""
+        tensors |= {prefix + key: tensor for key, tensor in state.items()}
+    opened = _open_tensors(tensors, name, config)
+    specs = dict(opened.specs)
+    for part in beside.parts:
+        prefix = f"{part.replace('/', '.')}."
+        specs |= {key: spec._replace(part=part) for key, spec in specs.items() if key.startswith(prefix)}
+    parts = tuple(dict.fromkeys(spec.part for spec in specs.values()))
+    problems = _adapter_problems(name, beside)
+    return replace(opened, folder=folder, specs=specs, beside=beside.taken, parts=parts, problems=problems)
+
+
+def _read_whole(folder: Path) -> dict[str, torch.Tensor]:
+    """The tensors of one folder, whichever way they are stored; nothing where it has none."""
+    files = pickled_files(folder)
+    if files:
+        return read_pickles(folder, files)
+    if not has_weights(folder):
+        return {}
+    return {name: read_tensor(folder, spec) for name, spec in read_headers(folder).items()}
+
+
+def _open_model(model: Any, name: str | None) -> Checkpoint:
     from .memory import tensors_on_disk
 
     config = model.config.to_dict() | {"architectures": [type(model).__name__]}
+    name = name or type(model).__name__
+    opened = _open_tensors(tensors_on_disk(model), name, config)
+    fitted = _fitted(config, {"": dict(opened.specs)}, None, name)
+    opened = _renamed(opened, fitted)
     generation = model.generation_config.to_json_string() if model.can_generate() else None
-    return replace(_open_tensors(tensors_on_disk(model), name, config), generation_config=generation)
+    return replace(opened, generation_config=generation)
+
+
+def _renamed(opened: Checkpoint, fitted: Fitted) -> Checkpoint:
+    """A checkpoint in memory under the names of its class."""
+    import torch
+
+    tensors = {name: opened.tensors[spec.key] for name, spec in fitted.specs.items()}
+    torn = [spec.key for spec, name in fitted.twins if not torch.equal(opened.tensors[spec.key], tensors[name])]
+    if torn:
+        raise IngredientError(
+            f"{opened.name} has {torn[0]} and the weight that its configuration ties it to with different values: set "
+            "config.tie_word_embeddings = False if they are two."
+        )
+    specs = {name: spec._replace(stored="") for name, spec in fitted.specs.items()}
+    digest = combined_digest({name: tensor_digest(tensor) for name, tensor in tensors.items()})
+    files = {MEMORY: digest}
+    ingredient = replace(opened.ingredient, files=files)
+    notes = tuple(f"{opened.name}: {note}" for note in fitted.notes)
+    fitted = fitted._replace(specs=specs, twins=())
+    return replace(opened, ingredient=ingredient, specs=specs, tensors=tensors, fitted=fitted, notes=notes)
 
 
 def _open_state(state: Mapping[str, torch.Tensor], name: str, config: Any) -> Checkpoint:
@@ -282,9 +435,14 @@ def _open_state(state: Mapping[str, torch.Tensor], name: str, config: Any) -> Ch
         raise IngredientError("a state dict does not say what it is the state of: give `config=` as well.")
     config = config if isinstance(config, Mapping) else config.to_dict()
     dtypes = {str(tensor.dtype).removeprefix("torch.") for tensor in state.values() if tensor.is_floating_point()}
-    model = build_model({**config, "dtype": widest(sorted(dtypes)) if dtypes else "float32"}, dict(state))
+    fitted = _fitted(config, {"": _specs(state, name)}, None, name)
+    twins = {spec.key: state[spec.key] for spec, _ in fitted.twins}
+    tensors = {key: state[spec.key] for key, spec in fitted.specs.items()} | twins
+    model = build_model({**config, "dtype": widest(sorted(dtypes)) if dtypes else "float32"}, tensors)
     vars(model).pop("_weight_conversions", None)  # how the names were found here; its file has transformers' own
-    return _open_model(model, name)
+    opened = _open_model(model, name)
+    notes = tuple(f"{name}: {note}" for note in fitted.notes)
+    return replace(opened, notes=(*notes, *opened.notes))
 
 
 def _open_tensors(tensors: dict[str, torch.Tensor], name: str, config: dict[str, Any]) -> Checkpoint:
@@ -297,6 +455,6 @@ def _specs(tensors: Mapping[str, torch.Tensor], name: str) -> dict[str, TensorSp
     for key, tensor in tensors.items():
         dtype = str(tensor.dtype).removeprefix("torch.")
         if dtype not in CODES:
-            raise IngredientError(f"{name}: tensor {key!r} has the type {dtype}, which cannot be averaged.")
+            raise IngredientError(f"{name}: tensor {key!r} has the type {dtype}, which torch cannot add up.")
         specs[key] = TensorSpec(key, tuple(tensor.shape), dtype)
     return specs

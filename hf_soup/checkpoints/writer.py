@@ -165,12 +165,39 @@ def weight_files(
         [`OutputError`]: if `max_shard_size` is no size.
         [`OSError`]: if a file cannot be written, which [`staged_folder`] turns into an `OutputError`.
     """
+    of_parts: dict[str, list[TensorSpec]] = {}
+    for spec in specs:
+        of_parts.setdefault(spec.part, []).append(spec)
+    placed: dict[str, TensorSpec] = {}
+    indexes: dict[Path, dict[str, Any]] = {}
+    for part, of_part in of_parts.items():
+        (folder / part).mkdir(parents=True, exist_ok=True)
+        found, index = _lay_out(folder, part, of_part, max_shard_size)
+        placed |= found
+        if index is not None:
+            indexes[folder / part / SAFE_INDEX] = index
+    with OpenFiles("r+b") as files:
+        sink = WeightFiles(folder, placed, files)
+        yield sink
+    sink.refuse_gaps()
+    for path, index in indexes.items():
+        path.write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _lay_out(
+    folder: Path, part: str, specs: Sequence[TensorSpec], max_shard_size: int | str
+) -> tuple[dict[str, TensorSpec], dict[str, Any] | None]:
+    """The files of one part of a model, with their headers: where each tensor goes, and the index if there are shards.
+
+    In a part's own files tensors are named without the part.
+    """
     from huggingface_hub import split_state_dict_into_shards_factory
 
-    by_name = {spec.name: spec for spec in specs}
+    prefix = f"{part.replace('/', '.')}." if part else ""
+    by_key = {spec.name.removeprefix(prefix): spec for spec in specs}
     try:
         split = split_state_dict_into_shards_factory(
-            by_name,
+            by_key,
             get_storage_size=lambda spec: spec.nbytes,
             filename_pattern="model{suffix}.safetensors",
             max_shard_size=max_shard_size,
@@ -179,18 +206,19 @@ def weight_files(
         raise OutputError(
             f"max_shard_size={max_shard_size!r}: {error}. Write a number and its unit, as in 5GB."
         ) from None
-    placed: dict[str, TensorSpec] = {}
-    for name, keys in split.filename_to_tensors.items():
-        starts = _write_header(folder / name, [by_name[key] for key in keys])
-        placed |= {key: by_name[key]._replace(file=name, start=start) for key, start in starts.items()}
-    with OpenFiles("r+b") as files:
-        sink = WeightFiles(folder, placed, files)
-        yield sink
-    sink.refuse_gaps()
-    if split.is_sharded:
-        total = sum(spec.numel for spec in specs)
-        index = {"metadata": {"total_parameters": total, **split.metadata}, "weight_map": split.tensor_to_filename}
-        (folder / SAFE_INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    placed = {}
+    for file, keys in split.filename_to_tensors.items():
+        path = f"{part}/{file}".removeprefix("/")
+        starts = _write_header(folder / path, [by_key[key]._replace(name=key) for key in keys])
+        for key, start in starts.items():
+            placed[prefix + key] = by_key[key]._replace(file=path, start=start)
+    if not split.is_sharded:
+        return placed, None
+    total = sum(spec.numel for spec in specs)
+    return placed, {
+        "metadata": {"total_parameters": total, **split.metadata},
+        "weight_map": split.tensor_to_filename,
+    }
 
 
 class WeightFiles:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm.auto import tqdm
 
 from ..checkpoints.checkpoint import Checkpoint
-from ..checkpoints.memory import names_in_depth
+from ..checkpoints.layout import names_in_depth
 from ..checkpoints.modules import by_depth, group, head_names, own_prefix
 from ..errors import EvaluationError, RecipeError
 from ..metrics import Metric

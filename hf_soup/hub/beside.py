@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints.checkpoint import CARD, Checkpoint
+from ..checkpoints.checkpoint import Checkpoint
+from ..checkpoints.companions import CARD, CONFIG
 from ..errors import MissingExtraError
 from ..evaluation.comparison import PICTURES, Comparison
 from ..selection import Selection
@@ -47,7 +48,7 @@ def write_beside(
         config (`Mapping`):
             Of the soup's model.
         companions (`Mapping[str, bytes]`):
-            Tokenizer, processor and generation files.
+            Tokenizer, processor, generation config and whatever else goes along.
         comparison ([`Comparison`], *optional*):
             Its scores.
         checkpoints (`Sequence[Checkpoint]`):
@@ -61,8 +62,11 @@ def write_beside(
         repo_id (`str`, *optional*), tags (`Sequence[str]`, *optional*), license (`str`, *optional*):
             For the card.
     """
-    files = {"config.json": (json.dumps(config, indent=2, sort_keys=True) + "\n").encode(), **companions}
+    files = {name: companions[name] for name in companions}
+    if config:
+        files[CONFIG] = (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()
     for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(veil.file(content) if veil else content)
     if comparison is not None:
         comparison = veil.comparison(comparison) if veil else comparison

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..checkpoints.check import label_names
-from ..checkpoints.checkpoint import CARD, MEMORY, PRIVATE
+from ..checkpoints.checkpoint import MEMORY, PRIVATE
+from ..checkpoints.companions import CARD
 from ..checkpoints.hub import fetch, resolve, split_revision, split_source
 from ..errors import DataError, IngredientError
 from ..evaluation.comparison import SHARES, SHIFTS, TEST, VALIDATION, Comparison, Difference, Row

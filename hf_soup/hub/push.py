@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..checkpoints.checkpoint import COMPANIONS
 from ..checkpoints.hub_errors import BUSY, RACE, client, patiently, refusals
 from ..errors import OutputError
-from ..recipes import RECIPE_FILE
+from .stale import stale_files
 
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo
-
-# Files of which a soup may have others, or fewer, than the soup before it.
-OURS = (
-    r"(model(-\d{5}-of-\d{5})?|soup_batchnorm)\.safetensors|model\.safetensors\.index\.json|comparison\.(md|json)|"
-    r"(comparison|shifts|reliability|selection)\.png|\.eval_results/hf_soup--.*\.yaml|analysis\.(md|json)|"
-    r"(similarity|diversity|landscape|plane|contribution|modules)(-\w+)?\.png"
-)
 
 
 class Target(NamedTuple):
@@ -70,7 +61,8 @@ def push_folder(
     create_pr: bool = False,
     commit_description: str | None = None,
 ) -> CommitInfo:
-    """Commit every file of a folder at once, and delete what an earlier soup left there under other names.
+    """Commit every file of a folder at once, and delete what would be loaded instead of it or on top of it: adapters,
+    weights of other formats, what an earlier soup left. The commit's description names what was deleted.
 
     Files that the Hub has already, from an attempt that was cut short or from the soup before, are not sent again.
     Where somebody else commits in the meantime it is done again on top of that.
@@ -85,9 +77,12 @@ def push_folder(
 
     def commit() -> CommitInfo:
         head = api.model_info(repo_id, revision=revision)
-        there = [sibling.rfilename for sibling in head.siblings]
-        ours = OURS if RECIPE_FILE not in there else f"{OURS}|{'|'.join(map(re.escape, COMPANIONS))}"
-        gone = [name for name in there if name not in files and re.fullmatch(ours, name)]
+        gone = stale_files([sibling.rfilename for sibling in head.siblings], files)
+        told = [commit_description] if commit_description else []
+        if gone:
+            told.append(
+                f"Deleted, since it would be loaded instead of these files or on top of them: {', '.join(gone)}"
+            )
         return api.create_commit(
             repo_id,
             [
@@ -95,7 +90,7 @@ def push_folder(
                 *(CommitOperationDelete(name) for name in gone),
             ],
             commit_message=commit_message,
-            commit_description=commit_description,
+            commit_description="\n\n".join(told) or None,
             revision=revision,
             create_pr=create_pr,
             parent_commit=head.sha,

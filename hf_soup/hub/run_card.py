@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ..checkpoints.checkpoint import CARD
+from ..checkpoints.companions import CARD
 from ..checkpoints.hub import split_revision
 from .card import TAGS, escape
 from .facts import gather_facts

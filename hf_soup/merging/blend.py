@@ -14,6 +14,7 @@ from ..checkpoints.checkpoint import Checkpoint, make_ready
 from ..checkpoints.digest import Digests, combined_digest
 from ..checkpoints.files import OpenFiles
 from ..checkpoints.pieces import PIECE, in_threads, piece_starts
+from ..checkpoints.reader import TensorSpec
 from ..errors import IncompatibleError, IngredientError, RecipeError
 from .plan import Plan, Step
 
@@ -121,7 +122,7 @@ def _pieces(plan: Plan, items: Sequence[Checkpoint]) -> Iterator[Piece]:
     """In the order of the first ingredient's files; of small tensors that are made alike as many as fit into one."""
     row: list[Step] = []
     count = 0
-    for step in sorted(plan.steps, key=lambda step: items[0].specs[step.spec.name][-2:]):  # file, start
+    for step in sorted(plan.steps, key=lambda step: _place(items[0].specs[step.spec.name])):
         numel = step.spec.numel
         if row and (count + numel > PIECE or _kind(step, items) != _kind(row[0], items)):
             yield Piece(tuple(row), 0, count)
@@ -137,6 +138,11 @@ def _pieces(plan: Plan, items: Sequence[Checkpoint]) -> Iterator[Piece]:
             yield Piece((step,), 0, numel)
     if row:
         yield Piece(tuple(row), 0, count)
+
+
+def _place(spec: TensorSpec) -> tuple[str, int]:
+    """Where a tensor lies, to read in the order of the files."""
+    return spec.file, spec.start
 
 
 def _kind(step: Step, items: Sequence[Checkpoint]) -> tuple:
@@ -265,7 +271,7 @@ def file_digests(checkpoint: Checkpoint, read: dict[str, str]) -> dict[str, str]
         names = [
             name for name in checkpoint.specs if checkpoint.in_memory or checkpoint.specs[name].file in (file, "")
         ]
-        inside = {name: read[name] for name in names if name in read}
+        inside = {checkpoint.specs[name].key: read[name] for name in names if name in read}
         if recorded.startswith("sha") or not inside:
             continue
         digest = combined_digest(inside, part=len(inside) < len(names))

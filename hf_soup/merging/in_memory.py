@@ -10,6 +10,7 @@ from ..checkpoints.check import label_names
 from ..checkpoints.checkpoint import MEMORY, Checkpoint
 from ..checkpoints.memory import build_model, tensors_on_disk
 from ..checkpoints.reader import TensorSpec
+from ..errors import IngredientError
 from ..methods.linear import continued, fused, linear
 from ..types import Ingredient
 from .blend import blend
@@ -42,17 +43,27 @@ def cook_in_memory(
     """
     import torch
 
+    config = output_config(plan, checkpoints[0])
+    if not config:
+        raise IngredientError(
+            f"{checkpoints[0].name} is a SentenceTransformer without a model of transformers in its folder: save the "
+            "soup, and load it with sentence_transformers.SentenceTransformer."
+        )
+    steps = tuple(step for step in plan.steps if not step.spec.part)  # parts are modules of a SentenceTransformer
+    plan = plan._replace(steps=steps)
     tensors = {spec.name: torch.empty(spec.shape, dtype=getattr(torch, spec.dtype)) for spec in plan.specs}
     blend(plan, checkpoints, _into(tensors), device=device)
     for name, tensor in (statistics or {}).items():
         tensors[name].copy_(tensor)
-    return build_model(output_config(plan, checkpoints[0]), tensors)
+    return build_model(config, tensors)
 
 
 def output_config(plan: Plan, first: Checkpoint) -> dict[str, Any]:
     """The configuration of a soup: that of its first ingredient, with the order of labels that most ingredients have
-    and the type that most of its numbers have.
+    and the type that most of its numbers have, or bfloat16 for float8, in which torch computes nothing.
     """
+    if not first.config:
+        return {}
     sizes: dict[str, int] = {}
     for spec in plan.specs:
         if spec.is_floating:
@@ -64,7 +75,8 @@ def output_config(plan: Plan, first: Checkpoint) -> dict[str, Any]:
             "id2label": {str(index): label for index, label in enumerate(labels)},
             "label2id": {label: index for index, label in enumerate(labels)},
         }
-    return config | {"dtype": max(sizes, key=lambda name: sizes[name], default="float32")}
+    dtype = max(sizes, key=lambda name: sizes[name], default="float32")
+    return config | {"dtype": "bfloat16" if "float8" in dtype else dtype}
 
 
 def rough(plan: Plan) -> Plan:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from ..checkpoints.check import CheckReport, check_checkpoints, label_names
 from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.modules import assign_rows, class_tensors, group, own_prefix
-from ..checkpoints.reader import CODES, TensorSpec, widest
+from ..checkpoints.reader import AVERAGED, TensorSpec, widest
 from ..errors import IncompatibleError, RecipeError, did_you_mean
 from ..lookup import GIVEN, asks_for, check_params, load_function, parameters
 from ..methods.linear import linear
@@ -177,7 +177,7 @@ def check_dtype(dtype: str) -> None:
     Raises:
         [`RecipeError`]: with the nearest known name.
     """
-    known = ["auto", *(name for name in CODES if "float" in name)]
+    known = ["auto", *AVERAGED]
     if dtype not in known:
         raise RecipeError(f'there is no floating-point type "{dtype}"{did_you_mean(dtype, known)}')
 
@@ -214,14 +214,15 @@ def _step(
 ) -> Step:
     specs = [item.specs.get(name) for item in checkpoints]  # a base model among them may lack some
     if not specs[0].is_floating:
-        return Step(specs[0]._replace(file="", start=0), tuple(i for i, spec in enumerate(specs) if spec is not None))
+        result = specs[0]._replace(file="", start=0, stored="")
+        return Step(result, tuple(index for index, spec in enumerate(specs) if spec is not None))
     used = tuple(index for index, weight in enumerate(row) if weight != 0)
     for index in used:
         if specs[index] is None:
             raise RecipeError(f"{checkpoints[index].name} lacks {name}: give it the weight 0 there.")
     dtypes = [specs[index].dtype for index in used]
     wide = any(name in ("float32", "float64") for name in dtypes)
-    result = TensorSpec(name, specs[0].shape, widest(dtypes) if dtype == "auto" else dtype)
+    result = TensorSpec(name, specs[0].shape, widest(dtypes) if dtype == "auto" else dtype, part=specs[0].part)
     in_base = base is not None and name in base.specs and base.specs[name].shape == result.shape
     weights, accumulator = tuple(row[index] for index in used), "float64" if wide else "float32"
     return Step(result, used, weights, accumulator=accumulator, base=in_base)

@@ -1,0 +1,192 @@
+"""Names of tensors: as transformers' own loading assigns them, whatever version or wrapper wrote the file."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file
+from test_architectures import MODELS, make
+
+import hf_soup
+from hf_soup import testing
+from hf_soup.checkpoints.layout import cache_folder, fit
+from hf_soup.checkpoints.memory import quiet_transformers
+from hf_soup.checkpoints.reader import TensorSpec
+
+
+PARAMETRISED = {"conv_dim": [8, 8], "conv_stride": [2, 2], "conv_kernel": [3, 3], "num_feat_extract_layers": 2}
+MORE = {
+    "Wav2Vec2ForSequenceClassification": (
+        "Wav2Vec2Config",
+        {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24, **PARAMETRISED}
+        | {"num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2, "classifier_proj_size": 8},
+    ),
+    "Qwen2MoeForCausalLM": (
+        "Qwen2MoeConfig",
+        {"vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
+        | {"num_experts": 2, "moe_intermediate_size": 8, "shared_expert_intermediate_size": 8, "num_key_value_heads": 1},
+    ),
+    "BartForSequenceClassification": (
+        "BartConfig",
+        {"vocab_size": 40, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, **testing.BART}
+        | {"decoder_attention_heads": 2, "encoder_ffn_dim": 24, "decoder_ffn_dim": 24, "max_position_embeddings": 16},
+    ),
+}
+
+
+def make_any(name, seed=0):
+    """A tiny model of one of the architectures."""
+    if name in MODELS:
+        return make(name, seed)
+    config_name, fields = MORE[name]
+    with quiet_transformers():
+        transformers.set_seed(seed)
+        return getattr(transformers, name)(getattr(transformers, config_name)(**fields)).eval()
+
+
+def without_prefix(model, state):
+    """Names as the bare body has them, where that is possible without a clash."""
+    prefix = f"{model.base_model_prefix}."
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+
+
+def old_names(model, state):
+    """Names of TensorFlow's time, and of weight normalisation before parametrisations."""
+    pairs = {
+        "LayerNorm.weight": "LayerNorm.gamma",
+        "LayerNorm.bias": "LayerNorm.beta",
+        "parametrizations.weight.original0": "weight_g",
+        "parametrizations.weight.original1": "weight_v",
+    }
+    renamed = {}
+    for name, tensor in state.items():
+        for new, old in pairs.items():
+            name = name.replace(new, old)
+        renamed[name] = tensor
+    return renamed
+
+
+VARIANTS = {
+    "as saved": lambda model, state: state,
+    "in memory": lambda model, state: dict(model.state_dict()),
+    "torch.compile": lambda model, state: {f"_orig_mod.{name}": tensor for name, tensor in state.items()},
+    "DDP": lambda model, state: {f"module.{name}": tensor for name, tensor in state.items()},
+    "both": lambda model, state: {f"module._orig_mod.{name}": tensor for name, tensor in state.items()},
+    "a module of theirs": lambda model, state: {f"net.{name}": tensor for name, tensor in state.items()},
+    "theirs, compiled": lambda model, state: {f"model._orig_mod.{name}": tensor for name, tensor in state.items()},
+    "old names": old_names,
+    "without prefix": without_prefix,
+}
+
+
+def fitted(model, state):
+    """What becomes of the names of a state."""
+    config = model.config.to_dict() | {"architectures": [type(model).__name__]}
+    specs = {
+        name: TensorSpec(name, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
+        for name, tensor in state.items()
+    }
+    return fit(config, specs)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("name", [*MODELS, *MORE])
+def test_names_are_those_of_todays_files(tmp_path, name, variant):
+    """Whatever a file calls its tensors, each gets the name that `save_pretrained` writes, and the right values; what
+    transformers would not find is not found here either.
+    """
+    model = make_any(name)
+    with quiet_transformers():
+        model.save_pretrained(tmp_path)
+    saved = load_file(tmp_path / "model.safetensors")
+    state = VARIANTS[variant](model, saved)
+    found = fitted(model, state)
+    absent = set(found.expected) - set(found.specs) - found.optional
+    extra = set(found.specs) - set(found.expected)
+    if variant in ("in memory", "old names", "without prefix"):  # no wrapper: transformers itself is asked
+        with quiet_transformers():
+            _, info = type(model).from_pretrained(
+                None, config=model.config, state_dict=dict(state), output_loading_info=True
+            )
+        assert bool(info["missing_keys"]) == bool(absent)
+        assert bool(info["unexpected_keys"]) == bool(extra)
+    else:
+        assert not absent
+        assert not extra
+    memory = model.state_dict()
+    for key, spec in found.specs.items():
+        right = saved[key] if key in saved else memory[key]
+        assert torch.equal(state[spec.key], right), key
+    if variant != "in memory":  # where files may also hold tensors as they are put together in memory
+        assert set(found.specs) == set(saved)
+
+
+@pytest.mark.parametrize("wrong", ["missing", "unexpected", "misshapen"])
+def test_what_would_not_load_is_not_saved(tmp_path, text_runs, wrong):
+    """A tensor that all ingredients lack, have in addition or have in another shape than config.json says: refused,
+    by the check, in memory and on disk alike, with its name.
+    """
+    runs = []
+    for index, run in enumerate(text_runs[:2]):
+        state = load_file(run / "model.safetensors")
+        if wrong == "missing":
+            del state["classifier.weight"]
+        elif wrong == "unexpected":
+            state["more.weight"] = torch.zeros(2)
+        else:
+            state["classifier.weight"] = torch.zeros(5, 32)
+        runs.append(testing.save_text_model(testing.tiny_text_model(index), tmp_path / f"run-{index}"))
+        from safetensors.torch import save_file
+
+        save_file(state, runs[-1] / "model.safetensors", metadata={"format": "pt"})
+    report = hf_soup.check(runs)
+    assert not report.ok
+    offender = "more.weight" if wrong == "unexpected" else "classifier.weight"
+    assert all(offender in problem for problem in report.problems)
+    assert len(report.problems) == 2
+    with pytest.raises(hf_soup.IncompatibleError, match=offender):
+        hf_soup.merge(runs)
+
+
+def test_another_process_remembers_names(tmp_path, text_runs):
+    """Once a model's names are known, another process reads them without importing transformers' models."""
+    hf_soup.check(text_runs)
+    assert list(cache_folder().glob("*.json"))
+    code = (
+        "import sys, hf_soup; hf_soup.merge(sys.argv[2:]).save_pretrained(sys.argv[1]); "
+        "assert 'transformers.modeling_utils' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code, tmp_path / "soup", *text_runs[:2]], check=True)
+
+
+def test_what_is_remembered_may_be_spoilt(text_runs):
+    """A file of the cache that cannot be read is as good as none."""
+    hf_soup.check(text_runs)
+    for path in cache_folder().glob("*.json"):
+        path.write_text("{")
+    from hf_soup.checkpoints import layout
+
+    layout._read.cache_clear()
+    assert hf_soup.check(text_runs).ok
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"architectures": ["NoSuchModel"]}, "has no NoSuchModel"),
+        ({"architectures": None}, "names no architecture"),
+        ({"num_attention_heads": 5}, "cannot build a BertForSequenceClassification"),
+    ],
+)
+def test_a_model_that_cannot_be_built_is_no_soup(tmp_path, config, message):
+    """Where transformers cannot build the model that config.json describes, the check says why, and nothing is saved."""
+    runs = [testing.save_text_model(testing.tiny_text_model(seed), tmp_path / f"run-{seed}") for seed in range(2)]
+    for run in runs:
+        path = run / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | config))
+    assert message in hf_soup.check(runs).problems[0]
+    with pytest.raises(hf_soup.IncompatibleError, match=message):
+        hf_soup.merge(runs)
