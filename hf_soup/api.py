@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from .checkpoints.check import CheckReport, check_checkpoints, label_orders
 from .checkpoints.checkpoint import Checkpoint
-from .checkpoints.modules import Module, list_modules, names_without
+from .checkpoints.modules import Module, list_modules
 from .checkpoints.pieces import check_device
 from .checkpoints.relation import relate
 from .checkpoints.source import as_ingredient, open_all, open_base, open_checkpoint
-from .errors import IngredientError, RecipeError, did_you_mean
+from .errors import RecipeError, did_you_mean, listed
 from .evaluation.binding import bind_evaluator, bind_training
 from .evaluation.evaluator import Evaluator
 from .evaluation.trials import ModelTrials, NoTrials
@@ -58,23 +58,18 @@ def check(
         [`CheckReport`]: every problem and what to look out for; `.table()` prints it.
 
     Raises:
-        [`IngredientError`]: if one cannot be opened at all, or the base model has no tensor in common with them.
+        [`IngredientError`]: if one cannot be opened at all, or the base model has less than half of the tensors of
+            their body.
     """
     checkpoints = open_all(ingredients, config=config, allow_pickle=allow_pickle)
     report = check_checkpoints(checkpoints)
     base = None
-    if base_model is not None:  # a deep check reads it, under the names that the ingredients have
-        if deep and report.ok:
-            base = open_base(base_model, checkpoints[0], allow_pickle=allow_pickle)
-        else:
-            base = open_checkpoint(base_model, allow_pickle=allow_pickle)
-        lacking = names_without(checkpoints[0].specs, base.specs)
-        if len(lacking) == len(checkpoints[0].specs):
-            raise IngredientError(
-                f"{base.name!r} is no base of {checkpoints[0].name!r}: they have no tensor in common."
-            )
-        note = f"{base.name} lacks {len(lacking)} of their tensors: {', '.join(lacking[:4])}"
-        report = replace(report, notes=report.notes + ((note,) if lacking else ()))
+    if base_model is not None:
+        base = open_base(base_model, checkpoints[0], allow_pickle=allow_pickle)
+        lacking = [name for name in checkpoints[0].specs if name not in base.specs]
+        if lacking:
+            note = f"{base.name} lacks {len(lacking)} of their tensors: {listed(lacking)}"
+            report = replace(report, notes=(*report.notes, note))
     if deep and report.ok:
         relation = relate(checkpoints, base)
         report = replace(report, relation=relation, notes=report.notes + relation.notes)

@@ -81,3 +81,18 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     near = difflib.get_close_matches(str(word), known, n=1)
     hint = f'; did you mean "{near[0]}"?' if near else "."
     return f"{hint} Known: {', '.join(known) or 'none'}"
+
+
+def listed(names: Iterable[str], most: int = 12) -> str:
+    """Names for a sentence, in their order: all of them, or the first and how many more there are.
+
+    Args:
+        names (`Iterable[str]`):
+            What to list.
+        most (`int`, *optional*, defaults to 12):
+            How many are named.
+    """
+    names = list(names)
+    more = len(names) - most
+    shown = ", ".join(names[:most])
+    return f"{shown} and {more} more" if more > 0 else shown

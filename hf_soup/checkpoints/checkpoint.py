@@ -131,7 +131,7 @@ class Checkpoint:
         return tuple((spec.key, name) for spec, name in self.fitted.twins if not self._same_bytes(spec, name))
 
     def _same_bytes(self, spec: TensorSpec, name: str) -> bool:
-        own = self._on_disk[name]
+        own = self.specs[name]
         if (spec.shape, spec.dtype) != (own.shape, own.dtype):
             return False
         with OpenFiles() as files:

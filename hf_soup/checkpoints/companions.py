@@ -75,10 +75,12 @@ def sort_out(sizes: Mapping[str, int]) -> Beside:
     is_sentence_transformer = MODULES in sizes
     parts, elsewhere = [], []
     for folder in sorted(folders - {""}):
-        stays = any(OTHER_FOLDERS.fullmatch(piece) for piece in folder.split("/"))
-        if folder in with_weights and is_sentence_transformer and not stays:
+        other = _other_folder(folder)
+        if other is not None:
+            elsewhere.append(other)
+        elif folder in with_weights and is_sentence_transformer:
             parts.append(folder)
-        elif stays or folder in with_weights:
+        elif folder in with_weights:
             elsewhere.append(folder)
     taken, left, total = [], [], 0
     for name in sorted(sizes, key=lambda name: (sizes[name], name)):
@@ -160,6 +162,15 @@ def refuse_links(folder: Path, names: Iterable[str]) -> None:
     for name in names:
         if not lies_in(folder, folder / name):
             raise IngredientError(f"{folder / name} is a link out of its folder; these are not followed. Copy {name}.")
+
+
+def _other_folder(folder: str) -> str | None:
+    """The outermost folder on the way to this one that holds no part of a model."""
+    pieces = folder.split("/")
+    for count in range(1, len(pieces) + 1):
+        if OTHER_FOLDERS.fullmatch(pieces[count - 1]):
+            return "/".join(pieces[:count])
+    return None
 
 
 def _is_hidden(name: str) -> bool:

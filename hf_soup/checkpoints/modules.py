@@ -92,14 +92,6 @@ def head_names(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(name for name in names if prefix and not _covers(prefix, name))
 
 
-def names_without(names: Iterable[str], others: Iterable[str]) -> tuple[str, ...]:
-    """The names that others lack, whatever prefix either puts before its body."""
-    names, others = list(names), list(others)
-    prefixes = [f"{prefix}." if (prefix := own_prefix(of)) else "" for of in (names, others)]
-    known = {name.removeprefix(prefixes[1]) for name in others}
-    return tuple(name for name in names if name.removeprefix(prefixes[0]) not in known)
-
-
 def class_tensors(specs: Mapping[str, TensorSpec], classes: int) -> tuple[str, ...]:
     """The tensors whose rows are the classes: in the head, of as many rows as there are classes.
 

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import IncompatibleError, IngredientError, RecipeError
+from ..errors import IncompatibleError, IngredientError, RecipeError, listed
 from ..types import Ingredient
 from . import hub
 from .check import label_names
@@ -118,7 +118,7 @@ def open_base(source: Any, like: Checkpoint, *, allow_pickle: bool = False) -> C
     tensors = base.tensors
     if tensors is not None:
         tensors = {name: tensors[spec.key] for name, spec in specs.items()}
-    base = replace(base, specs=specs, tensors=tensors)
+    base = replace(base, specs=specs, tensors=tensors, fitted=fitted)
     _refuse_stranger(base, like)
     return base
 
@@ -360,9 +360,7 @@ def _left_notes(name: str, beside: Beside) -> list[str]:
     """What lies in the folder of an ingredient and no soup takes over."""
     if not beside.left:
         return []
-    shown = ", ".join(beside.left[:LEFT_SHOWN])
-    more = len(beside.left) - LEFT_SHOWN
-    return [f"of the files of {name} a soup leaves behind {shown}{f' and {more} more' if more > 0 else ''}"]
+    return [f"of the files of {name} a soup leaves behind {listed(beside.left, LEFT_SHOWN)}"]
 
 
 def _open_pickles(folder: Path, name: str, beside: Beside, *, needs_config: bool) -> Checkpoint:

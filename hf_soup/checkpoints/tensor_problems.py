@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from ..errors import listed
 from .checkpoint import Checkpoint
 
 
@@ -67,9 +68,7 @@ def _needed(item: Checkpoint, usual: Mapping[str, tuple[int, ...]]) -> Mapping[s
 def _line(item: Checkpoint, what: str, names: Sequence[str], why: str) -> list[str]:
     if not names:
         return []
-    shown = sorted(names)
-    more = f" and {len(shown) - SHOWN} more" if len(shown) > SHOWN else ""
-    return [f"{item.name} {what} {', '.join(shown[:SHOWN])}{more}{why}"]
+    return [f"{item.name} {what} {listed(sorted(names), SHOWN)}{why}"]
 
 
 def _shape_problems(

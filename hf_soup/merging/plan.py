@@ -11,7 +11,7 @@ from ..checkpoints.check import CheckReport, check_checkpoints, label_names
 from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.modules import assign_rows, class_tensors, group, own_prefix
 from ..checkpoints.reader import AVERAGED, TensorSpec, widest
-from ..errors import IncompatibleError, RecipeError, did_you_mean
+from ..errors import IncompatibleError, RecipeError, did_you_mean, listed
 from ..lookup import GIVEN, asks_for, check_params, load_function, parameters
 from ..methods.linear import linear
 from ..tables import align
@@ -159,14 +159,12 @@ def make_plan(recipe: Recipe, checkpoints: Sequence[Checkpoint], base: Checkpoin
     steps = tuple(step._replace(how=lacking.get(step.spec.name, how)) if step.weights else step for step in steps)
     lacks = {step.spec.name for step in steps for item in checkpoints if step.spec.name not in item.specs}
     if lacks:
-        shown = ", ".join(sorted(lacks)[:4])
-        note = f"{len(lacks)} tensors that {recipe.base_inside} lacks are those of the others: {shown}"
+        note = f"{len(lacks)} tensors that {recipe.base_inside} lacks are those of the others: {listed(sorted(lacks))}"
         report = replace(report, notes=(*report.notes, note))
     if recipe.alignments:
         steps = _aligned(steps, recipe, checkpoints)
     if lacking:
-        shown = ", ".join(list(lacking)[:4])
-        note = f"{len(lacking)} tensors that the base model lacks are averaged plainly: {shown}"
+        note = f"{len(lacking)} tensors that the base model lacks are averaged plainly: {listed(lacking)}"
         report = replace(report, notes=(*report.notes, note))
     return Plan(steps, recipe.seed, report, base)
 

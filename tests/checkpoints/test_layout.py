@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 import transformers
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from test_architectures import MODELS, make
 
 import hf_soup
@@ -26,8 +26,19 @@ MORE = {
     ),
     "Qwen2MoeForCausalLM": (
         "Qwen2MoeConfig",
-        {"vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
-        | {"num_experts": 2, "moe_intermediate_size": 8, "shared_expert_intermediate_size": 8, "num_key_value_heads": 1},
+        {
+            "vocab_size": 40,
+            "hidden_size": 16,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "intermediate_size": 24,
+        }
+        | {
+            "num_experts": 2,
+            "moe_intermediate_size": 8,
+            "shared_expert_intermediate_size": 8,
+            "num_key_value_heads": 1,
+        },
     ),
     "BartForSequenceClassification": (
         "BartConfig",
@@ -139,8 +150,6 @@ def test_what_would_not_load_is_not_saved(tmp_path, text_runs, wrong):
         else:
             state["classifier.weight"] = torch.zeros(5, 32)
         runs.append(testing.save_text_model(testing.tiny_text_model(index), tmp_path / f"run-{index}"))
-        from safetensors.torch import save_file
-
         save_file(state, runs[-1] / "model.safetensors", metadata={"format": "pt"})
     report = hf_soup.check(runs)
     assert not report.ok
@@ -182,7 +191,7 @@ def test_what_is_remembered_may_be_spoilt(text_runs):
     ],
 )
 def test_a_model_that_cannot_be_built_is_no_soup(tmp_path, config, message):
-    """Where transformers cannot build the model that config.json describes, the check says why, and nothing is saved."""
+    """Where transformers cannot build the model that config.json describes, the check says why: nothing is saved."""
     runs = [testing.save_text_model(testing.tiny_text_model(seed), tmp_path / f"run-{seed}") for seed in range(2)]
     for run in runs:
         path = run / "config.json"

@@ -9,15 +9,16 @@ from hypothesis import strategies as st
 
 from hf_soup.checkpoints.checkpoint import Checkpoint
 from hf_soup.checkpoints.pieces import PIECE
-from hf_soup.checkpoints.reader import CODES, TensorSpec
+from hf_soup.checkpoints.reader import AVERAGED, TensorSpec
 from hf_soup.errors import IncompatibleError, IngredientError, RecipeError
 from hf_soup.merging.blend import blend, round_to
 from hf_soup.merging.plan import make_plan
 from hf_soup.types import Ingredient, Recipe
 
 
-FLOATS = [name for name in CODES if "float" in name]
+FLOATS = list(AVERAGED)
 MANTISSA = {"float64": 52, "float32": 23, "bfloat16": 7, "float16": 10, "float8_e4m3fn": 3, "float8_e5m2": 2}
+MANTISSA |= {"float8_e4m3fnuz": 3, "float8_e5m2fnuz": 2}
 SETTINGS = hypothesis.settings(max_examples=60, deadline=None)
 
 

@@ -1,0 +1,178 @@
+"""Checkpoints of other versions of transformers are one model, whatever their files call things; bases as well."""
+
+import json
+import shutil
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from test_architectures import make
+
+import hf_soup
+from hf_soup import testing
+from hf_soup.checkpoints.memory import quiet_transformers
+
+
+def rewrite(folder, change):
+    """Change the tensors of a saved model."""
+    tensors = change(load_file(folder / "model.safetensors"))
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def gamma(state):
+    """Names of TensorFlow's time."""
+    return {
+        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): tensor
+        for name, tensor in state.items()
+    }
+
+
+def test_old_and_new_names_are_one_model(tmp_path, text_runs):
+    """Ingredients whose files spell LayerNorm otherwise are averaged as if they did not; checks, bytes and digests of
+    a recipe that is cooked again are those of the files.
+    """
+    runs = [shutil.copytree(run, tmp_path / run.name) for run in text_runs]
+    rewrite(runs[1], gamma)
+    assert hf_soup.check(runs).ok
+    folder = hf_soup.merge(runs).save_pretrained(tmp_path / "mixed")
+    plain = hf_soup.merge(text_runs).save_pretrained(tmp_path / "plain")
+    assert (folder / "model.safetensors").read_bytes() == (plain / "model.safetensors").read_bytes()
+    again = hf_soup.cook(folder, output_dir=tmp_path / "again").folder
+    assert (again / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+    assert hf_soup.verify(folder).ok
+    rewrite(runs[1], lambda state: {**state, "classifier.bias": state["classifier.bias"] + 1})
+    with pytest.raises(hf_soup.SoupError, match="has changed"):
+        hf_soup.cook(folder, output_dir=tmp_path / "changed")
+
+
+def test_stored_twins_of_tied_weights(tmp_path):
+    """A file that holds a tied weight twice goes with one that holds it once; it stays one weight. With different
+    values, which transformers would not tie, it is refused with the way out.
+    """
+    name, twin = "transformer.wte.weight", "lm_head.weight"
+    runs = []
+    for seed in range(2):
+        runs.append(tmp_path / f"run-{seed}")
+        with quiet_transformers():
+            make("GPT2LMHeadModel", seed).save_pretrained(runs[-1])
+    plain = hf_soup.merge(runs).save_pretrained(tmp_path / "plain")
+    rewrite(runs[1], lambda state: {**state, twin: state[name].clone()})
+    folder = hf_soup.merge(runs).save_pretrained(tmp_path / "soup")
+    assert (folder / "model.safetensors").read_bytes() == (plain / "model.safetensors").read_bytes()
+    rewrite(runs[1], lambda state: {key: value for key, value in state.items() if key != name})
+    alone = hf_soup.merge(runs).save_pretrained(tmp_path / "alone")
+    assert (alone / "model.safetensors").read_bytes() == (plain / "model.safetensors").read_bytes()
+    rewrite(runs[1], lambda state: {**state, name: state[twin] + 1})
+    with pytest.raises(hf_soup.IncompatibleError, match=r"different values.*tie_word_embeddings"):
+        hf_soup.merge(runs)
+
+
+def test_twins_of_the_hub_are_compared_when_they_are_here(hub, tmp_path):
+    """Of a repository the check has headers only: different twins are refused where they are read."""
+    from huggingface_hub import HfApi
+
+    ids = []
+    for seed in range(2):
+        folder = tmp_path / f"run-{seed}"
+        with quiet_transformers():
+            make("GPT2LMHeadModel", seed).save_pretrained(folder)
+        rewrite(folder, lambda state: {**state, "lm_head.weight": state["transformer.wte.weight"] + 1})
+        ids.append(f"{hub.user}/{tmp_path.name}-{seed}")
+        HfApi().create_repo(ids[-1])
+        HfApi().upload_folder(repo_id=ids[-1], folder_path=folder)
+    soup = hf_soup.merge(ids)
+    with pytest.raises(hf_soup.IncompatibleError, match="different values"):
+        soup.save_pretrained(tmp_path / "soup")
+    assert not (tmp_path / "soup").exists()
+
+
+def test_two_tensors_for_one(tmp_path, text_runs):
+    """A file with both spellings of one tensor is refused, with both names."""
+    run = shutil.copytree(text_runs[0], tmp_path / "run")
+    rewrite(run, lambda state: {**state, "bert.embeddings.LayerNorm.gamma": torch.ones(32)})
+    with pytest.raises(hf_soup.IngredientError, match=r"run: .*LayerNorm\.gamma and .*LayerNorm\.weight"):
+        hf_soup.merge([run, text_runs[1]])
+
+
+BASES = {
+    "the same, old names": ("BertForMaskedLM", "BertForMaskedLM", gamma),
+    "body": ("BertForSequenceClassification", "BertModel", dict),
+    "body, old names": ("BertForSequenceClassification", "BertModel", gamma),
+    "another head": ("BertForSequenceClassification", "BertForMaskedLM", dict),
+    "without prefix": (
+        "GPT2LMHeadModel",
+        "GPT2LMHeadModel",
+        lambda state: {name.removeprefix("transformer."): tensor for name, tensor in state.items()},
+    ),
+    "experts": ("MixtralForCausalLM", "MixtralModel", dict),
+    "renamed in memory": ("ViTForImageClassification", "ViTModel", dict),
+    "compiled": (
+        "T5ForConditionalGeneration",
+        "T5ForConditionalGeneration",
+        lambda state: {f"_orig_mod.{n}": t for n, t in state.items()},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BASES)
+def test_a_base_under_any_names(tmp_path, kind):
+    """A base model of another class or version gives the soup that the same weights give under the ingredients' names,
+    and nothing of the body falls back to the mean.
+    """
+    tuned_class, base_class, rename = BASES[kind]
+    tuned = [make(tuned_class, seed) for seed in range(2)]
+    right = make(tuned_class, 7)
+    runs = [tmp_path / f"run-{seed}" for seed in range(2)]
+    with quiet_transformers():
+        for model, run in zip(tuned, runs, strict=True):
+            model.save_pretrained(run)
+        right.save_pretrained(tmp_path / "right")
+        body = getattr(transformers, base_class).from_pretrained(tmp_path / "right")
+        body.save_pretrained(tmp_path / "base")
+    rewrite(tmp_path / "base", rename)
+    expected = load_file(
+        hf_soup.merge(runs, method="ties", base_model=tmp_path / "right").save_pretrained(tmp_path / "a")
+        / "model.safetensors"
+    )
+    soup = hf_soup.merge(runs, method="ties", base_model=tmp_path / "base")
+    found = load_file(soup.save_pretrained(tmp_path / "b") / "model.safetensors")
+    shared = set(load_file(tmp_path / "right" / "model.safetensors"))
+    lacking = {name for name in shared if not torch.equal(found[name], expected[name])}
+    heads = ("classifier", "lm_head", "cls.", "vit.pooler", "bert.pooler")
+    assert all(name.startswith(heads) for name in lacking), lacking
+    if base_class == tuned_class:
+        assert not lacking
+
+
+def test_a_base_of_something_else(tmp_path, text_runs):
+    """Most of the body not found is an error, whether by names or by sizes, for methods and strategies alike."""
+    with quiet_transformers():
+        testing.tiny_text_model(0, hidden_size=16).save_pretrained(tmp_path / "narrow")
+        make("GPT2LMHeadModel", 0).save_pretrained(tmp_path / "gpt2")
+    for base in ("narrow", "gpt2"):
+        with pytest.raises(hf_soup.IngredientError, match="is no base of 'run-0'"):
+            hf_soup.merge(text_runs, method="ties", base_model=tmp_path / base)
+        with pytest.raises(hf_soup.IngredientError, match="is no base of 'run-0'"):
+            hf_soup.check(text_runs, base_model=tmp_path / base)
+        with pytest.raises(hf_soup.SoupError, match="is no base of 'run-0'"):
+            hf_soup.merge(text_runs, strategy="interpolate", evaluator=lambda model: 1.0, base_model=tmp_path / base)
+
+
+def test_single_tensors_that_a_base_lacks_are_named(tmp_path, text_runs):
+    """A base that lacks a few tensors of the body is taken; which are averaged plainly is said by name."""
+    base = shutil.copytree(text_runs[2], tmp_path / "base")
+    rewrite(base, lambda state: {name: tensor for name, tensor in state.items() if "pooler" not in name})
+    soup = hf_soup.merge(text_runs[:2], method="ties", base_model=base)
+    (note,) = [note for note in soup.plan.report.notes if "averaged plainly" in note]
+    assert "bert.pooler.dense.bias, bert.pooler.dense.weight" in note
+
+
+def test_a_config_of_its_own_names_its_class(tmp_path, text_runs):
+    """A classifier whose config.json names the bare body would lose its head on load: refused."""
+    runs = [shutil.copytree(run, tmp_path / run.name) for run in text_runs[:2]]
+    for run in runs:
+        path = run / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"architectures": ["BertModel"]}))
+    with pytest.raises(hf_soup.IncompatibleError, match=r"classifier\.bias.*which BertModel does not have"):
+        hf_soup.merge(runs)

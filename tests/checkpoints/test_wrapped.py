@@ -1,0 +1,137 @@
+"""Models in memory that something is wrapped around, and adapters, which a soup would lose."""
+
+import shutil
+
+import peft
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file
+
+import hf_soup
+from hf_soup import testing
+from hf_soup.checkpoints.memory import quiet_transformers
+
+
+LORA = {"task_type": "SEQ_CLS", "r": 2, "target_modules": ["query"]}
+
+
+@pytest.fixture(scope="module")
+def process_group(tmp_path_factory):
+    """One process that is a group of its own, as DDP and FSDP need."""
+    place = tmp_path_factory.mktemp("group") / "store"
+    torch.distributed.init_process_group("gloo", init_method=f"file://{place}", rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+def compiled_inside(model):
+    """The body alone is compiled, so that names in the middle change."""
+    model.bert.encoder = torch.compile(model.bert.encoder)
+    return model
+
+
+def checkpointed(model):
+    """Each layer is wrapped for activation checkpointing."""
+    from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+
+    for index, layer in enumerate(model.bert.encoder.layer):
+        model.bert.encoder.layer[index] = checkpoint_wrapper(layer)
+    return model
+
+
+def prepared(model):
+    """What accelerate gives back."""
+    from accelerate import Accelerator
+
+    return Accelerator(cpu=True).prepare(model)
+
+
+WRAPPERS = {
+    "torch.compile": torch.compile,
+    "compiled inside": compiled_inside,
+    "activation checkpointing": checkpointed,
+    "DataParallel": torch.nn.DataParallel,
+    "DDP": torch.nn.parallel.DistributedDataParallel,
+    "DDP, compiled": lambda model: torch.compile(torch.nn.parallel.DistributedDataParallel(model)),
+    "accelerate": prepared,
+}
+
+
+@pytest.mark.usefixtures("process_group")
+@pytest.mark.parametrize("kind", WRAPPERS)
+def test_a_wrapped_model_is_the_model(tmp_path, text_runs, kind):
+    """A model that is compiled, spread or prepared gives the bytes that its folder gives, under its own class."""
+    models = [WRAPPERS[kind](testing.tiny_text_model(seed)) for seed in range(2)]
+    folder = hf_soup.merge(models).save_pretrained(tmp_path / "soup")
+    plain = hf_soup.merge(text_runs[:2]).save_pretrained(tmp_path / "plain")
+    assert (folder / "model.safetensors").read_bytes() == (plain / "model.safetensors").read_bytes()
+    assert '"BertForSequenceClassification"' in (folder / "config.json").read_text()
+    with quiet_transformers():
+        _, info = transformers.AutoModelForSequenceClassification.from_pretrained(folder, output_loading_info=True)
+    assert not info["missing_keys"]
+
+
+def added(model):
+    """An adapter that transformers itself puts into a model."""
+    model.add_adapter(peft.LoraConfig(**LORA))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("wrap", "message"),
+    [
+        (
+            lambda model: peft.get_peft_model(model, peft.LoraConfig(**LORA)),
+            "is an adapter on a base model.*merge_and_unload",
+        ),
+        (
+            lambda model: torch.compile(peft.get_peft_model(model, peft.LoraConfig(**LORA))),
+            "is an adapter on a base model",
+        ),
+        (added, r"has adapters \(default\).*delete_adapter"),
+        (lambda model: peft.inject_adapter_in_model(peft.LoraConfig(**LORA), model), r"lacks .*query"),
+        (lambda model: torch.nn.Linear(2, 2), "Linear is no model of transformers"),
+    ],
+)
+def test_an_adapter_in_memory_is_refused(wrap, message):
+    """Adapters would be lost: refused before anything is written, with what to do."""
+    models = [wrap(testing.tiny_text_model(seed)) for seed in range(2)]
+    with pytest.raises(hf_soup.SoupError, match=message):
+        hf_soup.merge(models)
+
+
+def test_a_merged_adapter_is_an_ingredient(tmp_path):
+    """What the error says to do works: after `merge_and_unload` the weights hold the adapter."""
+    model = peft.get_peft_model(testing.tiny_text_model(0), peft.LoraConfig(**LORA))
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                weight.add_(0.1)
+    merged = model.merge_and_unload()
+    folder = hf_soup.merge([merged, merged]).save_pretrained(tmp_path / "soup")
+    name = "bert.encoder.layer.0.attention.self.query.weight"
+    assert torch.equal(load_file(folder / "model.safetensors")[name], merged.state_dict()[name])
+    assert not torch.equal(merged.state_dict()[name], testing.tiny_text_model(0).state_dict()[name])
+
+
+@pytest.mark.parametrize("role", ["ingredient", "base_model"])
+def test_an_adapter_beside_whole_weights_is_refused(tmp_path, text_runs, role):
+    """transformers puts such an adapter on top of the weights, which a soup of the weights would not have."""
+    run = shutil.copytree(text_runs[0], tmp_path / "run")
+    peft.get_peft_model(testing.tiny_text_model(0), peft.LoraConfig(**LORA)).save_pretrained(run)
+    others = {"method": "ties", "base_model": run} if role == "base_model" else {}
+    ingredients = text_runs if role == "base_model" else [run, text_runs[1]]
+    with pytest.raises(hf_soup.SoupError, match=r"run holds whole weights and a PEFT adapter.*merge_and_unload"):
+        hf_soup.merge(ingredients, **others)
+
+
+def test_a_state_dict_of_a_compiled_model(tmp_path, text_runs):
+    """The names of `torch.compile(model).state_dict()` are understood, and what was taken off is said."""
+    model = testing.tiny_text_model(0)
+    config = model.config.to_dict() | {"architectures": ["BertForSequenceClassification"]}
+    soup = hf_soup.merge([torch.compile(model).state_dict(), text_runs[1]], config=config)
+    plain = hf_soup.merge(text_runs[:2]).save_pretrained(tmp_path / "plain")
+    folder = soup.save_pretrained(tmp_path / "soup")
+    assert (folder / "model.safetensors").read_bytes() == (plain / "model.safetensors").read_bytes()
+    assert any("'_orig_mod.', which a wrapper left, was taken off" in note for note in soup.plan.report.notes)

@@ -1,0 +1,190 @@
+"""Folders of sentence-transformers: every module goes along, and weights in sub-folders are averaged as well."""
+
+import shutil
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.models import Dense, Pooling, Router, StaticEmbedding, Transformer
+
+import hf_soup
+from hf_soup import testing
+from hf_soup.checkpoints.memory import quiet_transformers
+
+
+TEXTS = ["good film", "the plot was very dull and cold"]
+
+
+def body(folder, seed):
+    """A saved BERT without a head, with its tokenizer."""
+    transformers.set_seed(seed)
+    return testing.save_text_model(transformers.BertModel(transformers.BertConfig(**testing.TINY["bert"])), folder)
+
+
+def with_dense(folder, seed):
+    """A transformer, its pooling and a projection."""
+    transformer = Transformer(str(body(folder.with_name(f"{folder.name}-body"), seed)))
+    torch.manual_seed(seed)
+    return SentenceTransformer(
+        modules=[transformer, Pooling(32, "mean"), Dense(32, 8)], prompts={"query": "query: "}, device="cpu"
+    )
+
+
+def with_routes(folder, seed):
+    """Queries go through static embeddings, documents through a transformer."""
+    transformer = Transformer(str(body(folder.with_name(f"{folder.name}-body"), seed)))
+    torch.manual_seed(seed)
+    tokenizer = transformer.tokenizer.backend_tokenizer
+    queries = [StaticEmbedding(tokenizer, embedding_dim=32)]
+    router = Router.for_query_document(query_modules=queries, document_modules=[transformer, Pooling(32, "mean")])
+    return SentenceTransformer(modules=[router, Dense(32, 8)], device="cpu")
+
+
+def static(folder, seed):
+    """A table of embeddings, and no model of transformers at all."""
+    transformer = Transformer(str(body(folder.with_name(f"{folder.name}-body"), seed)))
+    torch.manual_seed(seed)
+    return SentenceTransformer(
+        modules=[StaticEmbedding(transformer.tokenizer.backend_tokenizer, embedding_dim=8)], device="cpu"
+    )
+
+
+KINDS = {"dense": with_dense, "router": with_routes, "static": static}
+
+
+def saved(tmp_path, kind, count=2):
+    """Runs of one kind in folders."""
+    folders = [tmp_path / f"run-{seed}" for seed in range(count)]
+    with quiet_transformers():
+        for seed, folder in enumerate(folders):
+            KINDS[kind](folder, seed).save(str(folder))
+    return folders
+
+
+def embeddings(model, kind):
+    """What a model makes of queries and documents."""
+    task = {"task": "document"} if kind == "router" else {}
+    found = model.encode(TEXTS, convert_to_tensor=True, show_progress_bar=False, **task)
+    if kind == "router":
+        queries = model.encode(TEXTS, convert_to_tensor=True, show_progress_bar=False, task="query")
+        found = torch.cat([found, queries])
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_module_is_averaged(tmp_path, kind):
+    """The soup loads with its own class and gives the embeddings of the mean of all weights, those in sub-folders
+    included; no file of the first ingredient is lost, and cooking again and verifying see every tensor.
+    """
+    runs = saved(tmp_path, kind)
+    soup = hf_soup.merge(runs)
+    folder = soup.save_pretrained(tmp_path / "soup")
+    with quiet_transformers():
+        models = [SentenceTransformer(str(run), device="cpu") for run in runs]
+        loaded = SentenceTransformer(str(folder), device="cpu")
+    mean = {}
+    for name, tensor in models[0].state_dict().items():
+        other = models[1].state_dict()[name]
+        mean[name] = (
+            ((tensor.double() + other.double()) / 2).to(tensor.dtype) if tensor.is_floating_point() else tensor
+        )
+    assert all(torch.equal(tensor, mean[name]) for name, tensor in loaded.state_dict().items())
+    models[0].load_state_dict(mean)
+    assert torch.equal(embeddings(loaded, kind), embeddings(models[0], kind))
+    assert loaded.prompts == models[0].prompts
+    files = {path.relative_to(runs[0]).as_posix() for path in runs[0].rglob("*") if path.is_file()}
+    assert files <= {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    again = hf_soup.cook(folder, output_dir=tmp_path / "again").folder
+    for path in folder.rglob("*.safetensors"):
+        assert (again / path.relative_to(folder)).read_bytes() == path.read_bytes()
+    assert hf_soup.verify(folder).ok
+    assert hf_soup.verify(folder).identical == sum(len(load_file(path)) for path in folder.rglob("*.safetensors"))
+
+
+def test_through_the_hub(hub, tmp_path):
+    """Repositories give the bytes that folders give, and a pushed soup loads from the Hub, in shards too."""
+    from huggingface_hub import HfApi
+
+    runs = saved(tmp_path, "dense")
+    ids = []
+    for run in runs:
+        ids.append(f"{hub.user}/{tmp_path.name}-{run.name}")
+        HfApi().create_repo(ids[-1])
+        HfApi().upload_folder(repo_id=ids[-1], folder_path=run)
+    local = hf_soup.merge(runs).save_pretrained(tmp_path / "local")
+    soup = hf_soup.merge(ids)
+    folder = soup.save_pretrained(tmp_path / "soup")
+    for name in ("model.safetensors", "2_Dense/model.safetensors", "modules.json", "1_Pooling/config.json"):
+        assert (folder / name).read_bytes() == (local / name).read_bytes()
+    files = hf_soup.load_recipe(folder).ingredients[0].files
+    assert set(files) == {"model.safetensors", "2_Dense/model.safetensors"}
+    assert all(digest.startswith("sha256:") for digest in files.values())
+    soup.push_to_hub(f"{hub.user}/{tmp_path.name}-soup", max_shard_size="20KB")
+    with quiet_transformers():
+        loaded = SentenceTransformer(f"{hub.user}/{tmp_path.name}-soup", device="cpu")
+        right = SentenceTransformer(str(folder), device="cpu")
+    assert torch.equal(embeddings(loaded, "dense"), embeddings(right, "dense"))
+    assert hf_soup.verify(f"{hub.user}/{tmp_path.name}-soup").ok
+
+
+def test_weights_by_module_and_models_of_transformers(tmp_path):
+    """A module in a sub-folder has weights of its own; `.model` is the transformer, and where there is none that is
+    said.
+    """
+    runs = saved(tmp_path, "dense")
+    soup = hf_soup.merge(runs, weights={"": [1, 1], "2_Dense": [0, 1]})
+    folder = soup.save_pretrained(tmp_path / "soup")
+    dense, taken = (load_file(place / "2_Dense" / "model.safetensors") for place in (folder, runs[1]))
+    assert all(torch.equal(tensor, taken[name]) for name, tensor in dense.items())
+    assert torch.equal(
+        soup.model.state_dict()["embeddings.word_embeddings.weight"],
+        load_file(folder / "model.safetensors")["embeddings.word_embeddings.weight"],
+    )
+    tables = saved(tmp_path / "static", "static")
+    with pytest.raises(hf_soup.IngredientError, match=r"load it with sentence_transformers\.SentenceTransformer"):
+        hf_soup.merge(tables).model  # noqa: B018
+
+
+def test_a_module_that_one_lacks(tmp_path):
+    """A projection that only one of them has, or has in another size, is named."""
+    runs = saved(tmp_path, "dense", 3)
+    shutil.rmtree(runs[1] / "2_Dense")
+    with quiet_transformers():
+        Dense(32, 4).save(str(runs[2] / "2_Dense"))
+    with pytest.raises(hf_soup.IncompatibleError) as caught:
+        hf_soup.merge(runs)
+    problems = "\n".join(caught.value.problems)
+    assert "run-1 lacks 2_Dense.linear.bias, 2_Dense.linear.weight" in problems
+    assert "run-2: 2_Dense.linear.weight has the shape [4, 32], the others [8, 32]" in problems
+
+
+def test_a_pickled_module(tmp_path):
+    """Older folders have pickles in sub-folders: refused, and read with allow_pickle=True."""
+    runs = saved(tmp_path, "dense")
+    right = hf_soup.merge(runs).save_pretrained(tmp_path / "right")
+    for run in runs:
+        torch.save(load_file(run / "2_Dense" / "model.safetensors"), run / "2_Dense" / "pytorch_model.bin")
+        (run / "2_Dense" / "model.safetensors").unlink()
+    with pytest.raises(
+        hf_soup.IngredientError, match=r"2_Dense has no model\.safetensors.*pytorch_model\.bin, a pickle"
+    ):
+        hf_soup.merge(runs)
+    folder = hf_soup.merge(runs, allow_pickle=True).save_pretrained(tmp_path / "soup")
+    for name in ("model.safetensors", "2_Dense/model.safetensors"):
+        assert (folder / name).read_bytes() == (right / name).read_bytes()
+    assert not (folder / "2_Dense" / "pytorch_model.bin").exists()
+
+
+def test_a_soup_over_another_kind_of_model(hub, tmp_path, text_runs):
+    """A plain model that is pushed over a SentenceTransformer takes its modules away: they would be on top of it."""
+    from huggingface_hub import HfApi
+
+    repo_id = f"{hub.user}/{tmp_path.name}"
+    HfApi().create_repo(repo_id)
+    HfApi().upload_folder(repo_id=repo_id, folder_path=saved(tmp_path, "dense")[0])
+    hf_soup.merge(text_runs).push_to_hub(repo_id)
+    left = HfApi().list_repo_files(repo_id)
+    assert not [name for name in left if "modules.json" in name or "/" in name or "sentence" in name]
+    assert transformers.AutoConfig.from_pretrained(repo_id).architectures == ["BertForSequenceClassification"]
