@@ -17,6 +17,12 @@ import difflib
 from collections.abc import Iterable
 
 
+LISTED = 20  # as many names are read, such as all metrics; of more an error lists the nearest only
+NEAREST = 3
+ALIKE = 0.6  # from here on a name is what was meant
+PART = 0.8  # what a part of a name counts against the whole of it
+
+
 class SoupError(Exception):
     """Base class of every error that hf_soup raises for something that a user can put right."""
 
@@ -66,7 +72,8 @@ class MissingExtraError(SoupError, ImportError):
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """The end of an error about an unknown name: the nearest known one, then all of them.
+    """The end of an error about an unknown name: the nearest known one, then all of them, or where there are many the
+    nearest three.
 
     Args:
         word (`str`):
@@ -77,10 +84,16 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     Returns:
         `str`: such as `; did you mean "greedy"? Known: greedy, uniform`.
     """
-    known = sorted(map(str, choices))
-    near = difflib.get_close_matches(str(word), known, n=1)
+    word, known = str(word), sorted(set(map(str, choices)))
+    if len(known) <= LISTED:
+        near = difflib.get_close_matches(word, known, n=1, cutoff=ALIKE)
+        listing = f"Known: {', '.join(known) or 'none'}"
+    else:
+        ranked = sorted(known, key=lambda name: _likeness(word, name), reverse=True)  # of equals the first stays first
+        near = [name for name in ranked[:1] if _likeness(word, name)[0] >= ALIKE]
+        listing = f"The nearest of {len(known)} known names: {', '.join(ranked[:NEAREST])}"
     hint = f'; did you mean "{near[0]}"?' if near else "."
-    return f"{hint} Known: {', '.join(known) or 'none'}"
+    return f"{hint} {listing}"
 
 
 def listed(names: Iterable[str], most: int = 12) -> str:
@@ -96,3 +109,17 @@ def listed(names: Iterable[str], most: int = 12) -> str:
     more = len(names) - most
     shown = ", ".join(names[:most])
     return f"{shown} and {more} more" if more > 0 else shown
+
+
+def _likeness(word: str, name: str) -> tuple[float, float]:
+    """How near a name is, from 0 to 1: by the best of its parts between underscores, and as a whole.
+
+    So `patience` is near to `early_stopping_patience`, although most letters differ.
+    """
+    whole = difflib.SequenceMatcher(None, word, name).ratio()
+    best, parts = whole, name.split("_")
+    for first in range(len(parts)):
+        for last in range(first + 1, len(parts) + 1):
+            part = "_".join(parts[first:last])
+            best = max(best, PART * difflib.SequenceMatcher(None, word, part).ratio())
+    return best, whole

@@ -1,0 +1,32 @@
+"""The end of an error about an unknown name."""
+
+import pytest
+
+from hf_soup.errors import did_you_mean
+
+
+MANY = ("early_stopping_patience", "early_stopping_threshold", *(f"setting_{index}" for index in range(98)))
+
+
+def test_a_short_list_is_told_whole():
+    """Up to twenty names are all listed, with the nearest first if one is near."""
+    assert did_you_mean("gredy", ["uniform", "greedy"]) == '; did you mean "greedy"? Known: greedy, uniform'
+    assert did_you_mean("x", ["uniform", "greedy"]) == ". Known: greedy, uniform"
+    assert did_you_mean("x", []) == ". Known: none"
+    twenty = [f"name{index:02}" for index in range(20)]
+    assert did_you_mean("x", twenty).endswith(", ".join(twenty))
+
+
+def test_of_many_names_the_nearest_three_are_told():
+    """More than twenty are too many to read: three of them, and how many there are."""
+    many = [f"name{index:02}" for index in range(21)]
+    text = did_you_mean("name03", many)
+    assert text.startswith('; did you mean "name03"? The nearest of 21 known names: name03, ')
+    assert text.count("name") == 5
+    assert did_you_mean("qqq", MANY).startswith(". The nearest of 100 known names: ")
+
+
+@pytest.mark.parametrize("word", ["early_stopping_patince", "early_stopping", "patience", "stopping_patience"])
+def test_a_part_of_a_name_is_near_to_it(word):
+    """A name is found by its parts between underscores, although most of its letters are missing."""
+    assert did_you_mean(word, MANY).startswith('; did you mean "early_stopping_patience"?')
