@@ -42,6 +42,7 @@ def sweep(
     resources: Mapping[str, float] | None = None,
     push_runs: bool | str = False,
     private: bool | None = None,
+    callbacks: Sequence[Any] | None = None,
 ) -> Sweep:
     """Fine-tune one model several times, from one initial head, so that the runs can be averaged.
 
@@ -59,8 +60,10 @@ def sweep(
             `n_runs` (`{"learning_rate": {"loguniform": [1e-5, 1e-3]}}`, `choice`, `integers`, `uniform`). Any field of
             `TrainingArguments` may vary, and besides them `optimizer` (`"adamw"`, `"adam"`, `"sgd"` with `momentum`,
             `"adafactor"`), `layer_decay`, `bagging_fraction` and `augment` (`{"crop": 0.2, "flip": 0.5}` and others
-            for images, `{"mask": 0.15}` for texts). Shorter names: `epochs`, `batch_size`, `scheduler`, `warmup`,
-            `label_smoothing`.
+            for images, `{"mask": 0.15}` for texts), `early_stopping_patience` (number of evaluations without a better
+            score after which a run stops) with `early_stopping_threshold` (how much better it has to be), and
+            `class_weights` (`"balanced"`, a mapping of classes to weights, or a list in the order of the model's
+            classes). Shorter names: `epochs`, `batch_size`, `scheduler`, `warmup`, `label_smoothing`.
         output_dir (`str` or `os.PathLike`):
             Where the runs go.
         task (`str`, *optional*, defaults to `"auto"`):
@@ -87,7 +90,8 @@ def sweep(
             Which checkpoint of each run: `"best"` by the metric at each evaluation (each epoch, or `eval_steps`),
             `"last"`, or `"all"`, so that those on the way of a run are ingredients too.
         training_args (`Mapping`, *optional*):
-            Settings that all runs share, as in `space`.
+            Settings that all runs share, as in `space`; here alone `max_length`, the number of tokens that texts are
+            cut to. It is saved with the tokenizer, so that runs and soups are evaluated on texts that are cut alike.
         label_column (`str`, *optional*):
             By default `label` or `labels`.
         text_columns (`Sequence[str]`, *optional*):
@@ -105,12 +109,18 @@ def sweep(
             calls them `you/FOLDER-run-0`, a string is another prefix.
         private (`bool`, *optional*):
             Whether these repositories are private.
+        callbacks (`Sequence`, *optional*):
+            Callbacks for the Trainer of each run: instances or classes of `transformers.TrainerCallback`, or functions
+            without arguments that return one (each is called once before, to check what it returns). Every run has a
+            copy of its own, so what an instance collects is not in the one that you passed. Several GPUs need
+            callbacks that can be pickled.
 
     Returns:
         [`Sweep`]: a sequence of runs that [`merge`] takes as it is.
 
     Raises:
-        [`RecipeError`]: if the space is empty or names a parameter that does not exist.
+        [`RecipeError`]: if the space is empty or names a parameter that does not exist; if a setting does not fit the
+            task or the data; if a callback is none.
         [`TrainingError`]: if the folder holds runs of another base model, data or training arguments; if every run
             failed, or one did and `on_error="raise"`.
         [`OutputError`]: if the disk is too small, or full.
@@ -133,6 +143,7 @@ def sweep(
         training_args=training_args,
         label_column=label_column,
         text_columns=text_columns,
+        callbacks=callbacks,
     )
     return train(plan, on_error=on_error, executor=executor, resources=resources, push_runs=push_runs, private=private)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 
@@ -35,3 +35,16 @@ def cell(value: Any) -> str:
     if value is None:
         return "-"
     return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def shared_line(settings: Mapping[str, Any], varied: Collection[str]) -> list[str]:
+    """The line below a table of runs that says what all have alike; no line where there is nothing.
+
+    Args:
+        settings (`Mapping[str, Any]`):
+            What the runs share.
+        varied (`Collection[str]`):
+            Names of settings that have a column in the table.
+    """
+    common = ", ".join(f"{name}={cell(value)}" for name, value in settings.items() if name not in varied)
+    return [f"\nAll: {common}"] if common else []

@@ -39,6 +39,33 @@ def load_tokenizer(source: str, revision: str | None = None) -> PreTrainedTokeni
     return tokenizer
 
 
+def limit_length(tokenizer: Any, max_length: Any, config: PretrainedConfig) -> None:
+    """Have a tokenizer cut texts to a number of tokens; saved with a model, it cuts them later as well.
+
+    Args:
+        tokenizer (`transformers.PreTrainedTokenizerBase`):
+            Changed in place.
+        max_length (`int`):
+            Tokens, those that mark beginning and end included.
+        config (`transformers.PretrainedConfig`):
+            Of the model.
+
+    Raises:
+        [`RecipeError`]: if it is no such number, more than the model takes, or if there is no tokenizer.
+    """
+    if not hasattr(tokenizer, "model_max_length"):
+        raise RecipeError(f'"max_length" is for texts, and {type(tokenizer).__name__} is no tokenizer: leave it out.')
+    if not isinstance(max_length, int) or isinstance(max_length, bool):
+        raise RecipeError(f'"max_length" is a whole number of tokens, not {max_length!r}.')
+    marks = tokenizer.num_special_tokens_to_add(pair=True)
+    if max_length <= marks:
+        raise RecipeError(f'"max_length" is {max_length}, and {marks} tokens mark where texts begin and end.')
+    most = _positions(config)
+    if max_length > most:
+        raise RecipeError(f'"max_length" is {max_length}, and the model takes {most} tokens.')
+    tokenizer.model_max_length = max_length
+
+
 def tokenize(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, columns: Sequence[str], **options: Any) -> Dataset:
     """Tokenise once, without padding, cut to what the model takes; nothing but the model's inputs is left."""
 

@@ -1,18 +1,25 @@
-"""Callbacks of Trainer: a bar that prints nothing, an end to runs that diverge, less disk, one group for a sweep."""
+"""Callbacks of Trainer: those of the user, a fresh copy for each run; a bar that prints nothing, an end to runs that
+diverge, less disk, one group for a sweep.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 import os
+import pickle
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
-from transformers import ProgressCallback, TrainerCallback, TrainingArguments
+from transformers import EarlyStoppingCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import ExportableState
 
+from ..errors import RecipeError
 from .processes import hidden
 from .records import DivergedError
 from .resume import checkpoints_in, forget_training
@@ -73,6 +80,68 @@ class KeepWeightsAlone(TrainerCallback):
         if state.is_world_process_zero:
             for checkpoint in list(checkpoints_in(Path(args.output_dir)))[:-1]:
                 forget_training(checkpoint)
+
+
+def fresh_callbacks(given: Sequence[Any]) -> list[TrainerCallback]:
+    """The user's callbacks for one run: copies of instances, and new instances of classes and of what factories make.
+
+    Args:
+        given (`Sequence`):
+            As of [`hf_soup.sweep`].
+
+    Raises:
+        [`RecipeError`]: if one is none, cannot be copied, or cannot be made without arguments.
+    """
+    if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
+        raise RecipeError(f"callbacks is a list of transformers.TrainerCallback, not {given!r}.")
+    return [_fresh_callback(item) for item in given]
+
+
+def _fresh_callback(item: Any) -> TrainerCallback:
+    if isinstance(item, TrainerCallback):
+        make: Callable[[], Any] = partial(copy.deepcopy, item)
+    elif callable(item):
+        make = item
+    else:
+        raise RecipeError(f"callbacks: {item!r} is no transformers.TrainerCallback, and no class or factory of one.")
+    try:
+        callback = make()
+    except Exception as error:  # whatever the code of others raises
+        why = f"{type(error).__name__}: {error}"
+        raise RecipeError(f"callbacks: of {item!r} no callback can be made for each run ({why}).") from error
+    if not isinstance(callback, TrainerCallback):
+        raise RecipeError(f"callbacks: {item!r} makes {callback!r}, which is no transformers.TrainerCallback.")
+    return callback
+
+
+def check_picklable(given: Sequence[Any]) -> None:
+    """Refuse callbacks that cannot be sent to processes of their own.
+
+    Raises:
+        [`RecipeError`]: for the first of them.
+    """
+    for item in given:
+        try:
+            pickle.dumps(item)
+        except Exception as error:  # pickle raises what it likes
+            raise RecipeError(
+                f"callbacks: {item!r} cannot be sent to the processes that train on several GPUs ({error}). Write a "
+                "class or a function of a module."
+            ) from None
+
+
+def stop_early(callbacks: Iterable[TrainerCallback]) -> bool:
+    """Whether one of them ends a run whose score no longer improves, for which Trainer has to know the best one."""
+    return any(isinstance(callback, EarlyStoppingCallback) for callback in callbacks)
+
+
+def exportable_states(trainer: Trainer) -> dict[str, Any]:
+    """The states that the callbacks of a Trainer put into its checkpoints, by the name of their class."""
+    states = {}
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(callback, ExportableState):
+            states[type(callback).__name__] = callback.state()
+    return states
 
 
 @contextlib.contextmanager

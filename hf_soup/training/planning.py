@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shutil
@@ -18,7 +17,10 @@ from ..data import LABEL_COLUMNS, hash_rows, is_list, is_text
 from ..errors import IngredientError, OutputError, RecipeError, TrainingError, did_you_mean
 from ..lookup import load_module
 from ..metrics import Metric, load_metrics
-from ..tables import align, cell
+from ..tables import align, cell, shared_line
+from ..tokens import limit_length
+from .class_weights import check_class_weights
+from .manifest import SHARED, extend_manifest, find_manifest
 from .records import START, Bench, load_failure, load_runs
 from .settings import KEEP, canonical, check_settings, separate, training_arguments
 from .space import different, expand_space
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PretrainedConfig
 
-SWEEP_FILE = "sweep.json"
 ON_ERROR = ("continue", "raise")
 OPTIMIZER_STATES = 2  # of the size of the weights, as AdamW has them
 
@@ -82,13 +83,15 @@ class SweepPlan:
         return f"{len(self.todo)} runs of {len(self.runs)} to train{there}: {steps:,} steps, at most {size} on disk"
 
     def table(self) -> str:
-        """A row for each run: what it has of its own, its steps, and whether it is there; then the summary."""
+        """A row for each run: what it has of its own, its steps, and whether it is there; then what all share, and the
+        summary.
+        """
         keys = list(dict.fromkeys(key for setting in self.runs.values() for key in setting))
         lines = [["run", *keys, "steps", ""]]
         for name, setting in self.runs.items():
             values = [cell(setting.get(key)) for key in keys]
             lines.append([name, *values, f"{self.steps[name]:,}", "there" if name in self.done else ""])
-        return f"{align(lines)}\n\n{self.summary()}"
+        return "\n".join([align(lines), *shared_line(self.bench.training_args, keys), "", self.summary()])
 
 
 def plan_sweep(
@@ -109,6 +112,7 @@ def plan_sweep(
     training_args: Mapping[str, Any] | None = None,
     label_column: str | None = None,
     text_columns: Sequence[str] | None = None,
+    callbacks: Sequence[Any] | None = None,
     path: str | None = None,
     workers: int = 1,
 ) -> SweepPlan:
@@ -123,7 +127,11 @@ def plan_sweep(
     Raises:
         [`SoupError`]: for what is wrong; nothing has been written then.
     """
+    from .callbacks import fresh_callbacks, stop_early
+
     folder = Path(output_dir).resolve()
+    callbacks = () if callbacks is None else callbacks
+    stopped_by_callback = stop_early(fresh_callbacks(callbacks))
     keep = keep or ("last" if validation is None else "best")
     if keep not in KEEP:
         raise RecipeError(f"keep is one of {', '.join(KEEP)}{did_you_mean(keep, KEEP)}")
@@ -135,7 +143,7 @@ def plan_sweep(
     settings = different([canonical(setting) for setting in expand_space(space, n_runs=n_runs, seed=seed)])
     label = module.label_column(train, label_column)
     fields = module.head(train, label)
-    manifest = _read_manifest(folder)
+    manifest = find_manifest(folder)
     source, revision = _pinned(base_model, manifest)
     base_card = _card(source, revision)
     start = folder / START
@@ -145,14 +153,11 @@ def plan_sweep(
         origin = find_origin(source, revision, module, fields, head)
         config = origin.config
     processing_class = module.load_processing_class(source, revision)
-    for setting in settings:
-        check_settings({**shared, **setting}, module, processing_class)
-    check_settings({**shared, **probe_args}, module, processing_class)
-    encoded = {
-        name: _encode(module, data, label, text_columns, config, processing_class)
-        for name, data in {"train": train, "validation": validation}.items()
-        if data is not None
-    }
+    own = [*settings, probe_args]
+    _refuse_own_length(own)
+    rules = {"evaluates": validation is not None, "metric": chosen, "stops_early": stopped_by_callback}
+    for setting in own:
+        check_settings({**shared, **setting}, module, processing_class, **rules)
     fixed = {
         "base_model": _base_identity(base_model),
         "task": module.__name__.split(".")[-1].replace("_", "-"),
@@ -166,10 +171,20 @@ def plan_sweep(
         "probe_args": probe_args,
         "keep": keep,
         "metric": chosen.name,
-        "training_args": shared,
+        SHARED: shared,
     }
     commit = manifest["base_commit"] if manifest else revision
-    manifest, runs = _manifest(folder, fixed, settings, manifest)
+    manifest, runs = extend_manifest(manifest, folder, fixed, settings)
+    still_shared = {name: value for name, value in shared.items() if name in manifest["fixed"][SHARED]}
+    if shared.get("max_length") is not None:
+        limit_length(processing_class, shared["max_length"], config)
+    encoded = {
+        name: _encode(module, data, label, text_columns, config, processing_class)
+        for name, data in {"train": train, "validation": validation}.items()
+        if data is not None
+    }
+    for weights in _different_values("class_weights", shared, own):
+        check_class_weights(weights, module, config, encoded["train"], fields.get("id2label"))
     about = {
         "base_model": str(base_model) if commit else Path(base_model).name,  # a path is nobody's business
         "base_commit": commit,
@@ -186,11 +201,12 @@ def plan_sweep(
         train=encoded["train"],
         validation=encoded.get("validation"),
         metric=metric or module.METRIC,
-        training_args=shared,
+        training_args=still_shared,
         keep=keep,
         own_heads=head == "independent",
         about=about,
         base_card=base_card,
+        callbacks=tuple(callbacks),
     )
     done = frozenset(name for name in runs if _is_done(folder / name))
     steps, evaluations = _lengths(bench, runs, chosen)
@@ -211,6 +227,25 @@ def plan_sweep(
     )
     _refuse_small_disk(plan)
     return plan
+
+
+def _refuse_own_length(own: Sequence[Mapping[str, Any]]) -> None:
+    """Texts are cut once, before the first run."""
+    if any("max_length" in setting for setting in own):
+        raise RecipeError(
+            '"max_length" is the same for all runs, because the data is encoded once: give it one value, in '
+            "training_args."
+        )
+
+
+def _different_values(name: str, shared: Mapping[str, Any], own: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """The values that a setting has in some run, each once, where it has one."""
+    values: list[Any] = []
+    for setting in own:
+        value = {**shared, **setting}.get(name)
+        if value is not None and value not in values:
+            values.append(value)
+    return values
 
 
 def guess_task(train: Dataset) -> str:
@@ -238,18 +273,6 @@ def check_examples(
     """
     label = task.label_column(data, label)
     return task.columns(data, text_columns, label), task.labels(data, label, config)
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """What `sweep.json` holds.
-
-    Raises:
-        [`TrainingError`]: if the folder is none of a sweep.
-    """
-    manifest = _read_manifest(folder)
-    if manifest is None:
-        raise TrainingError(f"{folder} is no folder of a sweep: it has no {SWEEP_FILE}.")
-    return manifest
 
 
 def _encode(
@@ -305,44 +328,6 @@ def _base_identity(base_model: str | os.PathLike) -> str:
                 while block := file.read(1 << 24):
                     digest.update(block)
     return "xxh3-128:" + digest.hexdigest()
-
-
-def _manifest(
-    folder: Path,
-    fixed: Mapping[str, Any],
-    settings: Sequence[Mapping[str, Any]],
-    manifest: Mapping[str, Any] | None,
-) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """What `sweep.json` will hold, and each run's name: the one that its setting has already, or the next number."""
-    fixed, settings = json.loads(json.dumps([fixed, settings], default=str))
-    if manifest is None:
-        strangers = [path.name for path in (*folder.glob(START), *folder.glob("run-*"))]
-        if strangers:
-            raise TrainingError(
-                f"{folder} holds {strangers[0]} but no {SWEEP_FILE}: no sweep made it. Use another folder."
-            )
-        manifest = {"fixed": fixed, "runs": {}}
-    changed = [key for key in fixed if manifest["fixed"].get(key) != fixed[key]]
-    if changed:
-        raise TrainingError(
-            f"{folder} holds runs with another {', '.join(changed)} ({changed[0]} was "
-            f"{manifest['fixed'].get(changed[0])!r} and is {fixed[changed[0]]!r} now). Use another output_dir, or "
-            "delete that one."
-        )
-    known = {json.dumps(params, sort_keys=True): name for name, params in manifest["runs"].items()}
-    result = {}
-    for setting in settings:
-        result[known.setdefault(json.dumps(setting, sort_keys=True), f"run-{len(known)}")] = setting
-    return {**manifest, "runs": {**manifest["runs"], **result}}, result
-
-
-def _read_manifest(folder: Path) -> dict[str, Any] | None:
-    try:
-        return json.loads((folder / SWEEP_FILE).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise TrainingError(f"{folder / SWEEP_FILE} cannot be read: {error}.") from None
 
 
 def _is_done(folder: Path) -> bool:

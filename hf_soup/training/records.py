@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import traceback
 from collections.abc import Mapping
@@ -115,6 +116,8 @@ class Bench:
             What the card of the base model says: licence, languages.
         bars (`bool`, *optional*, defaults to `True`):
             Whether Trainer's bar is shown.
+        callbacks (`tuple`, *optional*):
+            The user's callbacks, of which each run has a copy.
     """
 
     folder: Path
@@ -129,6 +132,12 @@ class Bench:
     about: Mapping[str, Any]
     base_card: Mapping[str, Any]
     bars: bool = True
+    callbacks: tuple[Any, ...] = ()
+
+
+def plain_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as JSON has them, so that those of a file can be compared with those of a call."""
+    return json.loads(json.dumps(settings, default=str))
 
 
 def load_runs(folder: Path) -> tuple[Run, ...]:

@@ -7,14 +7,18 @@ import os
 import re
 import shutil
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..checkpoints.reader import read_headers
 from ..checkpoints.writer import write_json
 from ..errors import IngredientError
+from .processes import is_main
 
+
+if TYPE_CHECKING:
+    from transformers import TrainerState
 
 STATE = "trainer_state.json"
 # What a checkpoint has for going on only: state of the optimizer and its like, and a pickle of the arguments.
@@ -43,6 +47,30 @@ def newest_whole_checkpoint(folder: Path) -> Path | None:
             return checkpoint
         shutil.rmtree(checkpoint, ignore_errors=True)
     return None
+
+
+def has_ended(state: TrainerState) -> bool:
+    """Whether training was over when a checkpoint was written: its last step was done, or a callback stopped it."""
+    control = state.stateful_callbacks.get("TrainerControl", {}).get("args", {})
+    return state.global_step >= state.max_steps or control.get("should_training_stop", False)
+
+
+def add_callback_states(checkpoint: Path, states: Mapping[str, Any]) -> None:
+    """Put into a checkpoint the states of callbacks that were not there when it was written: Trainer, which saves them
+    again, takes it that they are all in it.
+
+    Args:
+        checkpoint (`Path`):
+            To go on from.
+        states (`Mapping[str, Any]`):
+            By the name of the callback's class.
+    """
+    if not is_main():
+        return
+    state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+    known = state["stateful_callbacks"]
+    if not states.keys() <= known.keys():
+        write_json(checkpoint / STATE, {**state, "stateful_callbacks": {**states, **known}})
 
 
 def checkpoints_in(folder: Path) -> Iterator[Path]:

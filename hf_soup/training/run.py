@@ -28,6 +28,7 @@ from .records import (
     FailedRun,
     Run,
     load_runs,
+    plain_settings,
     record_failure,
     tidy,
 )
@@ -67,8 +68,10 @@ def train_run(bench: Bench, name: str, params: Mapping[str, Any]) -> tuple[Run, 
             f"{bench.folder} is not there for every worker: put output_dir on storage that all of them share."
         )
     found = load_runs(folder)
-    if found and dict(found[-1].params) == dict(params):  # of a worker that died before it could say so
-        return found
+    if found:  # of a worker that died before it could say so
+        there = {**found[-1].state.get("training_args", {}), **found[-1].params}
+        if there == plain_settings({**bench.training_args, **params}):
+            return found
     try:
         _train(bench, folder, params)
     except Exception as error:  # whatever Trainer, a model or its data trip over ends this run alone
@@ -107,6 +110,8 @@ def _train(bench: Bench, folder: Path, params: Mapping[str, Any]) -> None:
         if bench.validation is not None and not metrics:
             without_trackers(trainer)  # they have ended
             metrics = trainer.evaluate()
+        if not (folder / f"checkpoint-{kept}").is_dir():  # a callback has stopped training between two checkpoints
+            trainer.save_model(str(folder / f"checkpoint-{kept}"))
     if is_main():
         adopt(folder / f"checkpoint-{kept}", folder)
         if state.best_model_checkpoint:  # it will be gone, and a path of this machine is nobody's business

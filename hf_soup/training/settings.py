@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -23,6 +24,15 @@ SHORT = {
     "label_smoothing": "label_smoothing_factor",
     "scheduler": "lr_scheduler_type",
     "warmup": "warmup_steps",
+}
+ELSEWHERE = {  # what some settings are called elsewhere, for errors about unknown names
+    "bs": "batch_size",
+    "early_stopping": "early_stopping_patience",
+    "lr": "learning_rate",
+    "max_seq_length": "max_length",
+    "patience": "early_stopping_patience",
+    "warmup_ratio": "warmup",
+    "wd": "weight_decay",
 }
 KEEP = ("best", "last", "all")
 AT_LEAST_ONE = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
@@ -52,8 +62,16 @@ class Extra(NamedTuple):
             Random changes of the inputs: name -> largest strength.
         bagging_fraction (`float`):
             Which part of the training data it sees, drawn without replacement by its seed.
+        class_weights (`str`, `Mapping[str, float]` or `Sequence[float]`, *optional*):
+            What the classes count in the loss, as [`resolve_class_weights`] takes it.
+        early_stopping_patience (`int`, *optional*):
+            Evaluations without a better score after which the run stops.
+        early_stopping_threshold (`float`, *optional*):
+            How much better a score has to be to count as better.
         layer_decay (`float`, *optional*):
             Factor of the learning rate from each layer to the one below it.
+        max_length (`int`, *optional*):
+            Number of tokens that texts are cut to; the data of a sweep is encoded once, so all runs share it.
         momentum (`float`, *optional*):
             Of `sgd`.
         optimizer (`str`, *optional*):
@@ -62,7 +80,11 @@ class Extra(NamedTuple):
 
     augment: Mapping[str, float] = {}
     bagging_fraction: float = 1.0
+    class_weights: str | Mapping[str, float] | Sequence[float] | None = None
+    early_stopping_patience: int | None = None
+    early_stopping_threshold: float | None = None
     layer_decay: float | None = None
+    max_length: int | None = None
     momentum: float | None = None
     optimizer: str | None = None
 
@@ -91,7 +113,15 @@ def separate(settings: Mapping[str, Any]) -> tuple[dict[str, Any], Extra]:
     return fields, extra
 
 
-def check_settings(settings: Mapping[str, Any], task: ModuleType, processing_class: Any) -> None:
+def check_settings(
+    settings: Mapping[str, Any],
+    task: ModuleType,
+    processing_class: Any,
+    *,
+    evaluates: bool,
+    metric: Metric,
+    stops_early: bool = False,
+) -> None:
     """Refuse what neither `TrainingArguments` nor the task knows or takes, before anything is trained.
 
     Args:
@@ -101,6 +131,12 @@ def check_settings(settings: Mapping[str, Any], task: ModuleType, processing_cla
             A file of `hf_soup.tasks`.
         processing_class:
             The tokenizer or image processor.
+        evaluates (`bool`):
+            Whether there is validation data.
+        metric ([`Metric`]):
+            What tells the best evaluation.
+        stops_early (`bool`, *optional*, defaults to `False`):
+            Whether a callback stops runs whose score no longer improves; `early_stopping_patience` says so as well.
 
     Raises:
         [`RecipeError`]: with the nearest known name.
@@ -113,7 +149,9 @@ def check_settings(settings: Mapping[str, Any], task: ModuleType, processing_cla
         if name in DECIDED:
             raise RecipeError(f'"{name}" is set by the sweep itself: {DECIDED[name]}.')
         if name not in known:
-            raise RecipeError(f'TrainingArguments has no field "{name}"{did_you_mean(name, known)}'[:600])
+            raise RecipeError(
+                f'TrainingArguments has no field "{name}"{did_you_mean(ELSEWHERE.get(name, name), known)}'
+            )
         if name in AT_LEAST_ONE and not (isinstance(value, int) and value >= 1):
             raise RecipeError(f'"{name}" is a whole number from 1, not {value!r}.')
         if name == "num_train_epochs" and isinstance(value, (int, float)) and value <= 0:
@@ -122,9 +160,12 @@ def check_settings(settings: Mapping[str, Any], task: ModuleType, processing_cla
         if number and not isinstance(value, (int, float)):
             raise RecipeError(f'"{name}" is a number, not {value!r}.')
     _check_extra(settings)
+    _check_early_stopping(settings, stops_early)
     plain, extra = separate(settings)
     task.check_augment(extra.augment, processing_class)
-    training_arguments(Path("checked"), plain)  # which makes no folder
+    stops_early = stops_early or extra.early_stopping_patience is not None
+    # which makes no folder
+    training_arguments(Path("checked"), plain, evaluates=evaluates, metric=metric, stops_early=stops_early)
 
 
 def _check_extra(settings: Mapping[str, Any]) -> None:
@@ -147,6 +188,23 @@ def _check_extra(settings: Mapping[str, Any]) -> None:
         raise RecipeError(f'"augment" is a mapping of names to strengths, not {settings["augment"]!r}.')
 
 
+def _check_early_stopping(settings: Mapping[str, Any], by_callback: bool) -> None:
+    patience, threshold = settings.get("early_stopping_patience"), settings.get("early_stopping_threshold")
+    if patience is not None and not (_is_number(patience, int) and patience >= 1):
+        raise RecipeError(f'"early_stopping_patience" is a whole number from 1, not {patience!r}.')
+    if threshold is not None and not (_is_number(threshold, int, float) and 0 <= threshold < math.inf):
+        raise RecipeError(f'"early_stopping_threshold" is a number from 0, not {threshold!r}.')
+    if threshold is not None and patience is None:
+        raise RecipeError('"early_stopping_threshold" goes with "early_stopping_patience" alone.')
+    if patience is not None and by_callback:
+        raise RecipeError('give either "early_stopping_patience" or an EarlyStoppingCallback, and not both.')
+
+
+def _is_number(value: Any, *types: type) -> bool:
+    """Whether a value is of these types; `True` is no number here, although Python counts with it."""
+    return isinstance(value, types) and not isinstance(value, bool)
+
+
 def training_arguments(
     folder: Path,
     fields: Mapping[str, Any],
@@ -155,6 +213,7 @@ def training_arguments(
     evaluates: bool = False,
     metric: Metric | None = None,
     saves: bool = True,
+    stops_early: bool = False,
 ) -> TrainingArguments:
     """`TrainingArguments` for one run.
 
@@ -171,9 +230,11 @@ def training_arguments(
             What tells the best evaluation, by its name in Trainer's logs.
         saves (`bool`, *optional*, defaults to `True`):
             Whether checkpoints are written to resume from.
+        stops_early (`bool`, *optional*, defaults to `False`):
+            Whether the run stops when its score no longer improves, so that Trainer has to know the best one.
 
     Raises:
-        [`RecipeError`]: if transformers refuses a value.
+        [`RecipeError`]: if transformers refuses a value, or what needs evaluations has none.
     """
     import torch
     from transformers import TrainingArguments
@@ -184,6 +245,7 @@ def training_arguments(
         "logging_nan_inf_filter": False,
         "report_to": "none",
         "eval_strategy": ("steps" if "eval_steps" in fields else "epoch") if evaluates else "no",
+        "restore_callback_states_from_checkpoint": True,  # how long early stopping has waited
         "dataloader_pin_memory": torch.cuda.is_available(),
         "use_cpu": is_launched() and not torch.accelerator.is_available(),  # else each process would train by itself
     }
@@ -192,13 +254,17 @@ def training_arguments(
         given["eval_strategy"] = "no"
     if keep == "best" and given["eval_strategy"] == "no":
         raise RecipeError('keep="best" needs evaluations: leave eval_strategy out, or write keep="last".')
+    if stops_early and not evaluates:
+        raise RecipeError("early stopping needs validation data: it goes by the score of each evaluation.")
+    if stops_early and given["eval_strategy"] == "no":
+        raise RecipeError("early stopping needs evaluations: leave eval_strategy out.")
     # a checkpoint comes with each evaluation, else at the end of each epoch
     rhythm = "epoch" if given["eval_strategy"] == "no" else given["eval_strategy"]
     given["save_strategy"] = rhythm if saves else "no"
     if rhythm == "steps":
         given["save_steps"] = given.get("eval_steps") or given.get("logging_steps", 500)
     given["save_total_limit"] = None if keep == "all" else 2  # with 1 Trainer deletes all but the best at the end
-    if keep == "best":
+    if keep == "best" or stops_early:
         # not load_best_model_at_end: it loads nothing where names on disk differ from those in memory (ViT, Mixtral)
         given |= {"metric_for_best_model": metric.name, "greater_is_better": metric.higher_is_better is not False}
     try:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 DISTRIBUTIONS = ("choice", "integers", "loguniform", "range", "uniform")
+MAPPINGS = ("augment", "class_weights")  # settings whose values are mappings
 
 
 def expand_space(
@@ -65,6 +66,26 @@ def expand_space(
     return list(found.values())
 
 
+def share_single_values(space: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Take the settings with one value out of a space: all runs share them.
+
+    Args:
+        space (`Mapping[str, Any]`):
+            As of [`expand_space`].
+
+    Returns:
+        `tuple[dict[str, Any], dict[str, Any]]`: the space without them, and name -> value.
+    """
+    varied, shared = {}, {}
+    for name, values in space.items():
+        axis = _axis(name, values)
+        if isinstance(axis, list) and len(axis) == 1:
+            shared[name] = axis[0]
+        else:
+            varied[name] = values
+    return varied, shared
+
+
 class _Distribution(NamedTuple):
     """Where values are drawn from: a list (`choice`), or all between two ends."""
 
@@ -81,7 +102,7 @@ def _axis(name: str, given: Any) -> list[Any] | _Distribution:
         if kind == "choice":
             return _Distribution(kind, _different(name, ends))
         return _between(name, kind, ends)
-    if isinstance(given, Mapping) and name != "augment":
+    if isinstance(given, Mapping) and name not in MAPPINGS:
         raise RecipeError(
             f'space: "{name}" has an unknown distribution{did_you_mean(next(iter(given), ""), DISTRIBUTIONS)}'
         )

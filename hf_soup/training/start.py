@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -171,7 +172,7 @@ def _probe(model: PreTrainedModel, bench: Bench, init_seed: int, probe_args: Map
         parameter.requires_grad_(False)
     try:
         with tempfile.TemporaryDirectory() as folder:
-            fit(bench, model, fields, extra, Path(folder) / "probe", keep="last", saves=False)
+            fit(replace(bench, callbacks=()), model, fields, extra, Path(folder) / "probe", keep="last", saves=False)
     except Exception as error:  # whatever Trainer trips over
         raise TrainingError(f"the linear probe failed: {type(error).__name__}: {error}") from error
     for _, parameter in trained:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +19,9 @@ from ..errors import IngredientError, OutputError, TrainingError
 from ..evaluation.running import is_launched
 from ..parallel import gpus, run_all
 from ..sweep_plot import Line, Setting, plot_sweep
-from ..tables import align, cell
-from .planning import SWEEP_FILE, SweepPlan, read_manifest
+from ..tables import align, cell, shared_line
+from .manifest import SHARED, SWEEP_FILE, find_manifest, read_manifest, whole_runs
+from .planning import SweepPlan
 from .processes import hidden, is_main, only_one, wait
 from .publish import Publisher
 from .records import START, FailedRun, Run, load_failure, load_runs, record_failure, tidy
@@ -48,12 +49,15 @@ class Sweep(Sequence[Run]):
             Those that came to nothing, with the reason.
         waiting (`tuple[str, ...]`, *optional*):
             Names of those that are not whole yet.
+        training_args (`Mapping[str, Any]`, *optional*):
+            Settings that all runs share.
     """
 
     base_model: Path
     runs: tuple[Run, ...]
     failed: tuple[FailedRun, ...] = ()
     waiting: tuple[str, ...] = ()
+    training_args: Mapping[str, Any] = field(default_factory=dict)
 
     def __getitem__(self, index: Any) -> Any:
         return self.runs[index]
@@ -79,7 +83,9 @@ class Sweep(Sequence[Run]):
         return best
 
     def table(self) -> str:
-        """A row for each run: what it has of its own, its score, best first; then those that failed."""
+        """A row for each run: what it has of its own, its score, best first; then those that failed, and what all runs
+        have alike.
+        """
         varied, shared = self._settings()
         ranked = sorted(self.runs, key=lambda run: run.score.rank_key if run.score else float("-inf"), reverse=True)
         metric = next((run.score.metric for run in self.runs if run.score), "score")
@@ -92,9 +98,9 @@ class Sweep(Sequence[Run]):
         for failure in self.failed:
             own = [cell(failure.params.get(key)) for key in varied]
             lines.append([failure.name, *own, failure.kind, "-", "-", "-"])
-        common = ", ".join(f"{key}={cell(value)}" for key, value in shared.items())
+        common = shared_line({**self.training_args, **shared}, varied)
         notes = [f"{failure.name} failed: {failure.reason}" for failure in self.failed]
-        return "\n".join([align(lines), *([f"\nAll: {common}"] if common else []), *(["", *notes] if notes else [])])
+        return "\n".join([align(lines), *common, *(["", *notes] if notes else [])])
 
     def to_pandas(self) -> pd.DataFrame:
         """A row for each run, its settings and metrics as columns; those that failed have a `reason`."""
@@ -166,7 +172,8 @@ def load_sweep(folder: str | os.PathLike) -> Sweep:
         [`TrainingError`]: if it is no folder of a sweep.
     """
     folder = Path(folder)
-    return _loaded(folder, list(read_manifest(folder)["runs"]))
+    manifest = read_manifest(folder)
+    return _loaded(folder, manifest["runs"], manifest["fixed"].get(SHARED, {}))
 
 
 def run_plan(
@@ -183,9 +190,15 @@ def run_plan(
         [`Sweep`]: of all runs of the plan that are whole.
 
     Raises:
+        [`RecipeError`]: if callbacks cannot be sent to the processes that train on several GPUs.
         [`TrainingError`]: if every run failed, or one did and `on_error="raise"`; or if another process trains there.
     """
     bench, folder = plan.bench, plan.bench.folder
+    devices = gpus() if executor == "local" and not is_launched() else ()
+    if bench.callbacks and len(devices) > 1:
+        from .callbacks import check_picklable
+
+        check_picklable(bench.callbacks)
     if bench.own_heads:
         warnings.warn(
             'head="independent": every run has a head of its own, and averages of such runs are rarely good.',
@@ -200,8 +213,8 @@ def run_plan(
             make_start(plan.origin, bench, **plan.init)
         if publisher is not None:
             publisher = publisher.with_start(folder / START)
-        _train_all(plan, executor, resources, on_error, publisher)
-    sweep = _loaded(folder, list(plan.runs))
+        _train_all(plan, executor, devices, resources, on_error, publisher)
+    sweep = _loaded(folder, plan.runs, bench.training_args)
     if sweep.failed and not sweep.runs:
         raise TrainingError(f"every run failed, such as {sweep.failed[0].name}: {sweep.failed[0].reason}")
     for failure in sweep.failed:
@@ -212,15 +225,21 @@ def run_plan(
 def _refuse_changed(plan: SweepPlan) -> None:
     """Another process may have begun, or added runs, since the plan was made."""
     folder = plan.bench.folder
-    there = read_manifest(folder)["runs"] if (folder / SWEEP_FILE).is_file() else {}
-    if any(plan.manifest["runs"].get(name) != setting for name, setting in there.items()):
+    there = find_manifest(folder)
+    planned = whole_runs(plan.manifest)
+    if there is not None and any(planned.get(name) != settings for name, settings in whole_runs(there).items()):
         raise TrainingError(f"another process has added runs to {folder} in the meantime. Call it again.")
 
 
 def _train_all(
-    plan: SweepPlan, executor: str, resources: dict[str, float] | None, on_error: str, publisher: Publisher | None
+    plan: SweepPlan,
+    executor: str,
+    devices: Sequence[str],
+    resources: dict[str, float] | None,
+    on_error: str,
+    publisher: Publisher | None,
 ) -> None:
-    todo, devices = plan.todo, gpus() if executor == "local" and not is_launched() else ()
+    todo = plan.todo
     alone = executor == "local" and len(devices) < 2
     work = Work(replace(plan.bench, bars=plan.bench.bars and alone and is_main()), publisher)
     silent = not is_main() or bool(plan.bench.training_args.get("disable_tqdm"))
@@ -295,16 +314,22 @@ def _collect(publisher: Publisher, folder: Path) -> None:
         warnings.warn(f"{folder.name} was trained elsewhere and is not on the Hub: {error}", stacklevel=2)
 
 
-def _loaded(folder: Path, names: list[str]) -> Sweep:
+def _loaded(folder: Path, settings: Mapping[str, Mapping[str, Any]], shared: Mapping[str, Any]) -> Sweep:
+    """What is there of some runs, with the settings that they have of their own now: a run that is whole may have been
+    trained when all runs shared one of them.
+    """
     runs: list[Run] = []
-    failed, waiting = [], []
-    for name in names:
+    failed: list[FailedRun] = []
+    waiting: list[str] = []
+    for name, own in settings.items():
         found, failure = load_runs(folder / name), load_failure(folder / name)
-        runs += found
-        if not found:
-            failed += [failure] if failure else []
-            waiting += [] if failure else [name]
-    return Sweep(folder / START, tuple(runs), tuple(failed), tuple(waiting))
+        if found:
+            runs += [replace(run, params=own) for run in found]
+        elif failure is not None:
+            failed.append(replace(failure, params=own))
+        else:
+            waiting.append(name)
+    return Sweep(folder / START, tuple(runs), tuple(failed), tuple(waiting), shared)
 
 
 def _best_of(runs: list[Run]) -> Run | None:

@@ -10,9 +10,10 @@ from ..data import UNSCORED
 from ..lookup import load_module
 from ..metrics import Metric, load_metrics
 from ..outputs import Predictions
+from .class_weights import WeightedLoss, class_names, resolve_class_weights, scored_labels
 from .optimizer import optimizer_of
 from .records import Bench
-from .resume import STATE
+from .resume import STATE, add_callback_states, has_ended
 from .settings import Extra, training_arguments
 
 
@@ -56,21 +57,38 @@ def fit(
     import transformers
     from transformers.trainer_callback import PrinterCallback, TrainerState
 
-    from .callbacks import Bar, KeepWeightsAlone, StopWhenDiverged, ended_tracking, one_group
+    from .callbacks import (
+        Bar,
+        KeepWeightsAlone,
+        StopWhenDiverged,
+        ended_tracking,
+        exportable_states,
+        fresh_callbacks,
+        one_group,
+        stop_early,
+    )
 
     task = load_module("task", bench.task)
     (metric,) = load_metrics(bench.metric)
     metric = metric if task.KIND != "tokens" else Metric("loss", metric.compute, False)
+    callbacks = fresh_callbacks(bench.callbacks)
+    if extra.early_stopping_patience is not None:
+        threshold = extra.early_stopping_threshold or 0.0
+        callbacks += [transformers.EarlyStoppingCallback(extra.early_stopping_patience, threshold)]
     rules = {"keep": keep, "evaluates": bench.validation is not None, "metric": metric, "saves": saves}
     named = {"run_name": f"{bench.folder.name}/{folder.name}", "project": bench.folder.name, **fields}
-    args = training_arguments(folder, named, **rules)
+    args = training_arguments(folder, named, **rules, stops_early=stop_early(callbacks))
     shown = bench.bars and not fields.get("disable_tqdm")
-    callbacks = [StopWhenDiverged()]
+    callbacks += [StopWhenDiverged()]
     callbacks += [Bar(folder.name)] if shown else []
     callbacks += [KeepWeightsAlone()] if keep == "all" else []
     train = _part(bench.train, extra.bagging_fraction, args.seed)
     if extra.augment:
         train = task.augmented(train, extra.augment, bench.processing_class)
+    loss = None
+    if extra.class_weights is not None:
+        weights = resolve_class_weights(extra.class_weights, class_names(model.config), scored_labels(bench.train))
+        loss = WeightedLoss(weights, args.label_smoothing_factor)
     with one_group(bench.folder, folder.name), ended_tracking(args):
         trainer = transformers.Trainer(
             model=model,
@@ -79,6 +97,7 @@ def fit(
             eval_dataset=bench.validation,
             data_collator=task.collator(bench.processing_class, model.config),
             processing_class=bench.processing_class,
+            compute_loss_func=loss,
             compute_metrics=compute_metrics(metric, task.KIND, model.config),
             callbacks=callbacks,
             preprocess_logits_for_metrics=_first,
@@ -86,11 +105,18 @@ def fit(
         trainer.remove_callback(PrinterCallback)
         choice = {"name": extra.optimizer, "momentum": extra.momentum, "layer_decay": extra.layer_decay}
         trainer.optimizer_cls_and_kwargs = optimizer_of(trainer, **choice)
-        state = TrainerState.load_from_json(str(resume / STATE)) if resume else None
-        if state and state.global_step >= state.max_steps:  # interrupted after its last step: Trainer would add one
+        if loss is not None:
+            loss.attach(trainer)
+        if resume is None:
+            trainer.train()
+            return trainer
+        state = TrainerState.load_from_json(str(resume / STATE))
+        if has_ended(state):  # interrupted after its last step: Trainer would add one
             trainer.state = state
             return trainer
-        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        args.eval_on_start = False  # it is no start, and early stopping would count the evaluation
+        add_callback_states(resume, exportable_states(trainer))
+        trainer.train(resume_from_checkpoint=str(resume))
         return trainer
 
 

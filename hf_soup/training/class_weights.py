@@ -1,0 +1,228 @@
+"""Weights of classes: from the setting to a number for each class, and the loss that Trainer computes with them.
+
+It reads no files and trains nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from ..data import UNSCORED
+from ..errors import RecipeError, did_you_mean
+
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from datasets import Dataset
+    from transformers import PretrainedConfig, Trainer
+
+BALANCED = "balanced"
+FORMS = f'"{BALANCED}", a mapping of classes to weights, or a list with the weight of each class'
+
+
+def check_class_weights(
+    given: Any,
+    task: ModuleType,
+    config: PretrainedConfig,
+    train: Dataset,
+    data_classes: Mapping[int, str] | None,
+) -> None:
+    """Refuse class weights that do not fit the task, the classes or the data.
+
+    Args:
+        given:
+            The setting `class_weights`.
+        task (`ModuleType`):
+            A file of `hf_soup.tasks`.
+        config (`transformers.PretrainedConfig`):
+            Of what the runs start from.
+        train (`Dataset`):
+            The training data, encoded.
+        data_classes (`Mapping[int, str]`, *optional*):
+            The classes as the data has them, whose order may differ from that of the model.
+
+    Raises:
+        [`RecipeError`]: with what is wrong.
+    """
+    if task.KIND != "classes":
+        name = task.__name__.rpartition(".")[2].replace("_", "-")
+        raise RecipeError(f'"class_weights" is for text, image and token classification, and this is {name}.')
+    classes = class_names(config)
+    resolve_class_weights(given, classes, scored_labels(train))
+    if not isinstance(given, (str, Mapping)) and data_classes is not None:
+        ordered = [data_classes[index] for index in sorted(data_classes)]
+        if ordered != classes and sorted(ordered) == sorted(classes):
+            raise RecipeError(
+                f'"class_weights" is a list, and the order of the classes is {", ".join(ordered)} in the data and '
+                f"{', '.join(classes)} in the model. Write a mapping of classes to weights."
+            )
+
+
+def class_names(config: PretrainedConfig) -> list[str]:
+    """The names of a model's classes, in its order."""
+    return [str(config.id2label[index]) for index in sorted(config.id2label)]
+
+
+def scored_labels(encoded: Dataset) -> np.ndarray:
+    """The class of each row, or of each word, that is scored."""
+    import numpy as np
+
+    rows = encoded.with_format(None).select_columns(["labels"])["labels"][:]
+    nested = bool(rows) and isinstance(rows[0], list)
+    ids = np.concatenate([np.asarray(row, dtype=np.int64) for row in rows]) if nested else np.asarray(rows)
+    return ids[ids != UNSCORED]
+
+
+def resolve_class_weights(given: Any, classes: Sequence[str], labels: np.ndarray) -> list[float]:
+    """A weight for each class.
+
+    Args:
+        given (`str`, `Mapping[str, float]` or `Sequence[float]`):
+            `"balanced"`: as scikit-learn's `compute_class_weight` has it, the number of labels divided by the number
+            of classes and by the number of labels of the class. A mapping of names of classes to weights, where a
+            class that is left out has the weight 1; classes that are numbers in the data may be named by them. Or a
+            list with the weight of each class.
+        classes (`Sequence[str]`):
+            Names, in the order of the model.
+        labels (`np.ndarray`):
+            Classes in the training data, as numbers.
+
+    Returns:
+        `list[float]`: in the order of `classes`.
+
+    Raises:
+        [`RecipeError`]: if it is something else, names no class, or if a class that is to be balanced has no label.
+    """
+    if given == BALANCED:
+        return _balanced(classes, labels)
+    if isinstance(given, Mapping):
+        named = _by_name(given, classes)
+        weights = [named.get(name, 1.0) for name in classes]
+    elif isinstance(given, (list, tuple)):
+        weights = list(given)
+        if len(weights) != len(classes):
+            raise RecipeError(
+                f'"class_weights" has {len(weights)} weights for {len(classes)} classes ({", ".join(classes)}).'
+            )
+    else:
+        raise RecipeError(f'"class_weights" is {FORMS}, not {given!r}; in a space, a list stands in another list.')
+    for name, weight in zip(classes, weights, strict=True):
+        is_number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
+        if not is_number or not 0 < weight < math.inf:
+            raise RecipeError(f'"class_weights": the weight of "{name}" is a number above 0, not {weight!r}.')
+    return [float(weight) for weight in weights]
+
+
+def _by_name(given: Mapping[Any, Any], classes: Sequence[str]) -> dict[str, Any]:
+    """Class -> weight. A class without a name, which transformers calls `LABEL_1`, may be called by its number."""
+    numbers = {str(index): f"LABEL_{index}" for index in range(len(classes))}
+    aliases = numbers if list(numbers.values()) == list(classes) else {}
+    named = {}
+    for key, weight in given.items():
+        name = aliases.get(str(key), str(key))
+        if name not in classes:
+            raise RecipeError(f'"class_weights": there is no class "{name}"{did_you_mean(name, classes)}')
+        named[name] = weight
+    return named
+
+
+def _balanced(classes: Sequence[str], labels: np.ndarray) -> list[float]:
+    import numpy as np
+    from sklearn.utils.class_weight import compute_class_weight
+
+    counts = np.bincount(labels, minlength=len(classes))
+    absent = [name for name, count in zip(classes, counts, strict=True) if count == 0]
+    if absent:
+        raise RecipeError(
+            f'class_weights="{BALANCED}" divides by the number of training examples of each class, and there are none '
+            f"of {', '.join(absent[:5])}. Write a mapping of classes to weights."
+        )
+    return compute_class_weight(BALANCED, classes=np.arange(len(classes)), y=labels).tolist()
+
+
+class WeightedLoss:
+    """Cross entropy with class weights, as Trainer takes it as `compute_loss_func`.
+
+    The sum over all labels of weight times loss, divided by the sum of their weights: for one batch that is
+    `torch.nn.functional.cross_entropy(logits, labels, weight=weights, label_smoothing=label_smoothing)`. A step that
+    accumulates several batches, or whose batch is shared by several processes, is divided by the weights of all its
+    labels, so that it is the step of one large batch.
+
+    Args:
+        weights (`Sequence[float]`):
+            Of each class, in the order of the model.
+        label_smoothing (`float`, *optional*, defaults to 0.0):
+            As of `cross_entropy`.
+    """
+
+    def __init__(self, weights: Sequence[float], label_smoothing: float = 0.0):
+        import torch
+
+        self.weights = torch.tensor(weights)
+        self.label_smoothing = label_smoothing
+        self._step_weight: torch.Tensor | None = None
+
+    def __call__(
+        self, outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        """The loss of one batch.
+
+        Args:
+            outputs (`transformers.utils.ModelOutput`):
+                With `logits` of shape `(batch, classes)` or `(batch, tokens, classes)`.
+            labels (`torch.Tensor`):
+                Of shape `(batch,)` or `(batch, tokens)`; -100 is left out.
+            num_items_in_batch (`torch.Tensor` or `int`, *optional*):
+                How many labels Trainer has counted, in all processes.
+        """
+        import torch
+
+        logits = outputs["logits"] if isinstance(outputs, Mapping) else outputs[0]
+        logits = logits.float().reshape(-1, logits.shape[-1])
+        labels = labels.reshape(-1)
+        summed = torch.nn.functional.cross_entropy(
+            logits,
+            labels,
+            weight=self.weights.to(logits.device),
+            ignore_index=UNSCORED,
+            label_smoothing=self.label_smoothing,
+            reduction="sum",
+        )
+        if logits.requires_grad and self._step_weight is not None:
+            total = self._step_weight.to(logits.device)
+        else:
+            total = self.weight_of(labels)
+            if num_items_in_batch is not None:  # an evaluation: of several processes, each has its share of the labels
+                total = total * num_items_in_batch / (labels != UNSCORED).sum().clamp_min(1)
+        return summed / total.clamp_min(torch.finfo(total.dtype).tiny)  # a batch without labels has the loss 0
+
+    def weight_of(self, labels: torch.Tensor) -> torch.Tensor:
+        """The sum of the weights of labels, without those that are not scored."""
+        return self.weights.to(labels.device)[labels[labels != UNSCORED]].sum()
+
+    def attach(self, trainer: Trainer) -> None:
+        """Learn from a Trainer what the labels of each step weigh: it tells how many they are, and no more.
+
+        Args:
+            trainer (`transformers.Trainer`):
+                Whose `compute_loss_func` this is.
+        """
+        import torch
+
+        draw = trainer.get_batch_samples
+
+        def get_batch_samples(epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list, Any]:
+            batches, number = draw(epoch_iterator, num_batches, device)
+            weight = torch.zeros((), device=device)
+            for batch in batches:
+                weight = weight + self.weight_of(batch["labels"]).to(device)
+            if trainer.args.average_tokens_across_devices and trainer.args.world_size > 1 and batches:
+                weight = trainer.accelerator.gather(weight).sum()
+            self._step_weight = weight
+            return batches, number
+
+        trainer.get_batch_samples = get_batch_samples

@@ -1,0 +1,147 @@
+"""`sweep.json`: what all runs of a folder share, and the settings that each has of its own. It trains nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ..errors import TrainingError
+from .records import START, plain_settings
+
+
+SWEEP_FILE = "sweep.json"
+SHARED = "training_args"  # the settings that all runs share
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What `sweep.json` holds.
+
+    Raises:
+        [`TrainingError`]: if the folder is none of a sweep.
+    """
+    manifest = find_manifest(folder)
+    if manifest is None:
+        raise TrainingError(f"{folder} is no folder of a sweep: it has no {SWEEP_FILE}.")
+    return manifest
+
+
+def find_manifest(folder: Path) -> dict[str, Any] | None:
+    """What `sweep.json` holds, or `None` where there is none.
+
+    Raises:
+        [`TrainingError`]: if it cannot be read.
+    """
+    try:
+        return json.loads((folder / SWEEP_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise TrainingError(f"{folder / SWEEP_FILE} cannot be read: {error}.") from None
+
+
+def whole_runs(manifest: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """All settings of each run: those that the runs share and its own, which win."""
+    shared = manifest["fixed"].get(SHARED, {})
+    return {name: {**shared, **own} for name, own in manifest["runs"].items()}
+
+
+def extend_manifest(
+    manifest: Mapping[str, Any] | None,
+    folder: Path,
+    fixed: Mapping[str, Any],
+    settings: Sequence[Mapping[str, Any]],
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """What `sweep.json` will hold, and each run's name: the one that its settings have already, or the next number.
+
+    Runs are the same if all their settings are the same, shared and own together. A setting may have moved between
+    the two since the last call; from then on it is each run's own.
+
+    Args:
+        manifest (`Mapping[str, Any]`, *optional*):
+            What it holds now.
+        folder (`Path`):
+            Of the sweep.
+        fixed (`Mapping[str, Any]`):
+            What all runs share: data, base model, head; `training_args` are the shared settings.
+        settings (`Sequence[Mapping[str, Any]]`):
+            Each run's own.
+
+    Returns:
+        `tuple[dict[str, Any], dict[str, dict[str, Any]]]`: the manifest, and name -> own settings of the runs that
+        were asked for, in their order.
+
+    Raises:
+        [`TrainingError`]: if the runs that are there share something else.
+    """
+    fixed, settings = plain_settings(fixed), [plain_settings(setting) for setting in settings]
+    if manifest is None:
+        strangers = [path.name for path in (*folder.glob(START), *folder.glob("run-*"))]
+        if strangers:
+            raise TrainingError(
+                f"{folder} holds {strangers[0]} but no {SWEEP_FILE}: no sweep made it. Use another folder."
+            )
+        manifest = {"fixed": fixed, "runs": {}}
+    there = manifest["fixed"]
+    changed = [key for key in fixed if key != SHARED and there.get(key) != fixed[key]]
+    if changed:
+        _refuse(folder, ", ".join(changed), changed[0], there, fixed)
+    before, now = there.get(SHARED, {}), fixed[SHARED]
+    moved = _moved(before, now, manifest["runs"], settings)
+    for name in {**before, **now}:
+        same = name in before and name in now and before[name] == now[name]
+        if not same and name not in moved:
+            _refuse(folder, SHARED, name, before, now)
+    shared = _without(now, moved)
+    runs = {name: {**_only(before, moved), **own} for name, own in manifest["runs"].items()}
+    asked = {}
+    for setting in settings:
+        own = {**_only(now, moved), **setting}
+        name = _name_of(own, shared, runs)
+        asked[name] = runs.setdefault(name, own)
+    return {**manifest, "fixed": {**fixed, SHARED: shared}, "runs": runs}, asked
+
+
+def _moved(
+    before: Mapping[str, Any],
+    now: Mapping[str, Any],
+    runs: Mapping[str, Mapping[str, Any]],
+    settings: Sequence[Mapping[str, Any]],
+) -> set[str]:
+    """The settings that all runs shared and that are of the space now, or the other way around.
+
+    A setting that was shared has to come in the space with the value that it had. One that was of the space may have
+    any value now: a space may always be given further ones.
+    """
+    moved = set()
+    for name in before:
+        if name not in now and any(name in own and own[name] == before[name] for own in settings):
+            moved.add(name)
+    for name in now:
+        if name not in before and any(name in own for own in runs.values()):
+            moved.add(name)
+    return moved
+
+
+def _name_of(own: Mapping[str, Any], shared: Mapping[str, Any], runs: Mapping[str, Mapping[str, Any]]) -> str:
+    """The run that has these settings, or the next number."""
+    for name, other in runs.items():
+        if {**shared, **other} == {**shared, **own}:
+            return name
+    return f"run-{len(runs)}"
+
+
+def _only(settings: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name in names}
+
+
+def _without(settings: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name not in names}
+
+
+def _refuse(folder: Path, what: str, name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> NoReturn:
+    raise TrainingError(
+        f"{folder} holds runs with another {what} ({name} was {before.get(name)!r} and is {now.get(name)!r} now). Use "
+        "another output_dir, or delete that one."
+    )
