@@ -157,9 +157,81 @@ def test_sweep_and_runs(tmp_path):
     assert merged.returncode == 0, merged.stderr
 
 
+@pytest.fixture
+def sweep_files(tmp_path):
+    """A base model, and a folder with training and validation texts."""
+    (tmp_path / "data").mkdir()
+    for seed, name in enumerate(("train", "validation")):
+        testing.tiny_texts(48, seed=seed).to_csv(tmp_path / "data" / f"{name}.csv")
+    return testing.save_text_model(testing.tiny_text_model(5), tmp_path / "base"), tmp_path / "data"
+
+
+def test_an_option_with_one_value_is_for_all_runs(tmp_path, sweep_files):
+    """The sweep is that of the Python call with such options as `training_args`: the same start, which a probe has
+    trained, runs and manifest.
+    """
+    base, data = sweep_files
+    command = ["sweep", base, "--data", data, "--head", "probe", "--epochs", "2", "--batch-size", "32"]
+    command += ["--max-length", "8", "--class-weights", "{1: 2.0}", "--early-stopping-patience", "1"]
+    command += ["--set", "weight_decay=[0.1]", "--learning-rate", "1e-3,3e-3", "-o", tmp_path / "runs"]
+    done = run(*command, "-q")
+    assert done.returncode == 0, done.stderr
+    hf_soup.sweep(
+        base,
+        str(data),
+        head="probe",
+        space={"learning_rate": [1e-3, 3e-3]},
+        training_args={
+            "epochs": 2,
+            "batch_size": 32,
+            "max_length": 8,
+            "class_weights": {1: 2.0},
+            "early_stopping_patience": 1,
+            "weight_decay": 0.1,
+        },
+        output_dir=tmp_path / "python",
+    )
+    one, two = (json.loads((tmp_path / name / "sweep.json").read_text()) for name in ("runs", "python"))
+    assert one == two
+    assert one["fixed"]["training_args"]["num_train_epochs"] == 2
+    for name in ("start", "run-0", "run-1"):
+        one, two = ((tmp_path / folder / name / "model.safetensors").read_bytes() for folder in ("runs", "python"))
+        assert one == two
+    alone = run("sweep", base, "--data", data, "--epochs", "1", "-o", tmp_path / "alone", "--dry-run", "--json")
+    answer = json.loads(alone.stdout)
+    assert (answer["training_args"], len(answer["runs"])) == ({"num_train_epochs": 1}, 1)
+
+
+@pytest.mark.parametrize(
+    ("option", "first", "more"), [("--seed", "0", "0,1"), ("--learning-rate", "1e-3", "1e-3,3e-3")]
+)
+def test_more_values_of_one_option_add_runs(tmp_path, sweep_files, option, first, more):
+    """An option that had one value may have several: the run that is there stays, others come."""
+    base, data = sweep_files
+    command = ["sweep", base, "--data", data, "--epochs", "1", "-o", tmp_path / "runs", "--json"]
+    assert run(*command, option, first).returncode == 0
+    before = (tmp_path / "runs" / "run-0" / "run.json").stat().st_mtime_ns
+    done = run(*command, option, more)
+    assert done.returncode == 0, done.stderr
+    name = option.strip("-").replace("-", "_")
+    found = {item["run"]: item["params"] for item in json.loads(done.stdout)["runs"]}
+    values = [json.loads(value) for value in more.split(",")]
+    assert found == {f"run-{index}": {name: value} for index, value in enumerate(values)}
+    assert (tmp_path / "runs" / "run-0" / "run.json").stat().st_mtime_ns == before
+    assert run(*command, option, "9").returncode == 0
+    assert len(list((tmp_path / "runs").glob("run-*/run.json"))) == 3
+    changed = run(*command, option, more, "--weight-decay", "0.5")
+    assert changed.returncode == 1
+    assert "another training_args (weight_decay was None and is 0.5 now)" in changed.stderr
+
+
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
+        (["--max-length", "6,8"], 1, '"max_length" is the same for all runs'),
+        (["--class-weights", "{positiv: 2}"], 1, 'there is no class "positiv"'),
+        (["--early-stopping-patience", "0"], 1, '"early_stopping_patience" is a whole number from 1'),
+        (["--set", "patience=2"], 1, 'did you mean "early_stopping_patience"'),
         (["--set", "learning_rat=[1e-3]"], 1, 'did you mean "learning_rate"'),
         (["--set", "learning_rate"], 2, "write NAME=VALUES"),
         (["--seed", "0", "--set", "seed=[1]"], 2, "seed is given twice"),

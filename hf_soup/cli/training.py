@@ -17,19 +17,23 @@ SETTINGS = {
     "seed": "Of data order and dropout, not of the head.",
     "epochs": "Epochs.",
     "batch_size": "Examples in a batch on each device.",
+    "max_length": "Number of tokens that texts are cut to: one value, for all runs.",
+    "early_stopping_patience": "Number of evaluations without a better score after which a run stops.",
+    "early_stopping_threshold": "How much better a score has to be to count as better.",
     "weight_decay": "Weight decay.",
     "warmup": "Warm-up: steps, or a fraction of them.",
     "scheduler": "cosine, linear, constant ...",
     "optimizer": "adamw, adam, sgd or adafactor.",
     "momentum": "Of sgd.",
     "label_smoothing": "Label smoothing.",
+    "class_weights": "Weights of classes in the loss: balanced, {class: weight, ...} or [weight, ...].",
     "layer_decay": "Factor of the learning rate from each layer to the one below it.",
     "bagging_fraction": "Part of the training data that a run sees.",
 }
 
 
 def setting_options(command: Callable) -> Callable:
-    """One option for each usual setting: a value, or several with commas between them, each a run."""
+    """One option for each usual setting: a value for all runs, or several with commas between them, each a run."""
     for name, text in reversed(SETTINGS.items()):
         command = click.option(f"--{name.replace('_', '-')}", name, metavar="V[,V...]", help=text)(command)
     return command
@@ -84,15 +88,17 @@ def sweep_command(
     hf-soup sweep bert-base-uncased --data my_data --learning-rate 1e-5,3e-5 --seed 0,1,2 --epochs 3 -o runs/
     hf-soup sweep BASE --data nyu-mll/glue/rte --set 'learning_rate={loguniform: [1e-5, 1e-4]}' --n-runs 8 -o runs/
 
-    Every combination of the values is a run. Called again, whole runs are skipped, half-done ones go on, and more
-    values add runs. `accelerate launch -m hf_soup.cli sweep ...` trains each run over several processes.
+    An option with one value is for all runs, and every combination of those with several is a run. Called again, whole
+    runs are skipped, half-done ones go on, and more values add runs. `accelerate launch -m hf_soup.cli sweep ...`
+    trains each run over several processes.
     """
     from hf_soup.data import load_data, split_data_source
     from hf_soup.splits import load_training
     from hf_soup.sweeping import plan_runs, train
     from hf_soup.training.processes import is_main
+    from hf_soup.training.space import share_single_values
 
-    space = _space({name: options.pop(name) for name in SETTINGS}, more)
+    space, shared = share_single_values(_settings({name: options.pop(name) for name in SETTINGS}, more))
     path, name, part = split_data_source(data, "train")
     if validation is None:
         found = load_training(path, name=name, train=part, label_column=options["label_column"], seed=draw_seed)
@@ -101,7 +107,7 @@ def sweep_command(
         found = load_data(path, name=name, split=part), load_data(other, name=config, split=held)
     given = {**options, "space": space, "seed": draw_seed, "validation": found[1], "output_dir": output, "path": path}
     given["text_columns"] = options["text_columns"] or None
-    given["training_args"] = {"report_to": list(report_to)} if report_to else None
+    given["training_args"] = {"report_to": list(report_to), **shared} if report_to else shared
     where = {name: given.pop(name) for name in ("on_error", "executor", "push_runs", "private")}
     plan = plan_runs(base_model, found[0], **given)
     if not dry_run:
@@ -111,7 +117,8 @@ def sweep_command(
     runs = [
         {"run": name, **own, "steps": plan.steps[name], "done": name in plan.done} for name, own in plan.runs.items()
     ]
-    show(form, "\n".join(plan.todo), {"runs": runs, "disk": plan.disk}, plan.table())
+    answer = {"training_args": dict(plan.bench.training_args), "runs": runs, "disk": plan.disk}
+    show(form, "\n".join(plan.todo), answer, plan.table())
 
 
 @click.command("runs")
@@ -145,22 +152,22 @@ def _show_runs(form: str, folder: str, runs: Any) -> None:
     show(form, quiet, {"base_model": start, "runs": found, "failed": failed, "waiting": list(runs.waiting)}, text)
 
 
-def _space(options: dict[str, str | None], more: tuple[str, ...]) -> dict[str, Any]:
-    """`1e-5,3e-5` -> numbers, and `NAME=VALUES` as YAML."""
+def _settings(options: dict[str, str | None], more: tuple[str, ...]) -> dict[str, Any]:
+    """`1e-5,3e-5` -> a list of numbers, and `NAME=VALUES` as YAML."""
     from hf_soup.yaml_files import read_value
 
-    space: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for name, text in options.items():
         if text is not None:
-            space[name] = [read_value(part.strip()) for part in text.split(",")]
+            settings[name] = read_value(f"[{text}]")
     for item in more:
         name, equals, text = item.partition("=")
         if not name or not equals:
             raise click.BadParameter(f"{item!r}: write NAME=VALUES, such as max_steps=[100, 200].", param_hint="--set")
-        if name in space:
+        if name in settings:
             raise click.BadParameter(f"{name} is given twice.", param_hint="--set")
-        space[name] = read_value(text)
-    return space
+        settings[name] = read_value(text)
+    return settings
 
 
 @click.command("cook")
