@@ -13,16 +13,20 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
-from transformers import EarlyStoppingCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import EarlyStoppingCallback, ProgressCallback, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
 from ..errors import RecipeError
 from .processes import hidden
 from .records import DivergedError
 from .resume import checkpoints_in, forget_training
+
+
+if TYPE_CHECKING:
+    from transformers import Trainer
 
 
 class Bar(ProgressCallback):

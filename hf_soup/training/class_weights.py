@@ -97,7 +97,7 @@ def resolve_class_weights(given: Any, classes: Sequence[str], labels: np.ndarray
     Raises:
         [`RecipeError`]: if it is something else, names no class, or if a class that is to be balanced has no label.
     """
-    if given == BALANCED:
+    if isinstance(given, str) and given == BALANCED:
         return _balanced(classes, labels)
     if isinstance(given, Mapping):
         named = _by_name(given, classes)

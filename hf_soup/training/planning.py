@@ -155,9 +155,15 @@ def plan_sweep(
     processing_class = module.load_processing_class(source, revision)
     own = [*settings, probe_args]
     _refuse_own_length(own)
-    rules = {"evaluates": validation is not None, "metric": chosen, "stops_early": stopped_by_callback}
     for setting in own:
-        check_settings({**shared, **setting}, module, processing_class, **rules)
+        check_settings(
+            {**shared, **setting},
+            module,
+            processing_class,
+            evaluates=validation is not None,
+            metric=chosen,
+            stops_early=stopped_by_callback,
+        )
     fixed = {
         "base_model": _base_identity(base_model),
         "task": module.__name__.split(".")[-1].replace("_", "-"),

@@ -75,9 +75,16 @@ def fit(
     if extra.early_stopping_patience is not None:
         threshold = extra.early_stopping_threshold or 0.0
         callbacks += [transformers.EarlyStoppingCallback(extra.early_stopping_patience, threshold)]
-    rules = {"keep": keep, "evaluates": bench.validation is not None, "metric": metric, "saves": saves}
     named = {"run_name": f"{bench.folder.name}/{folder.name}", "project": bench.folder.name, **fields}
-    args = training_arguments(folder, named, **rules, stops_early=stop_early(callbacks))
+    args = training_arguments(
+        folder,
+        named,
+        keep=keep,
+        evaluates=bench.validation is not None,
+        metric=metric,
+        saves=saves,
+        stops_early=stop_early(callbacks),
+    )
     shown = bench.bars and not fields.get("disable_tqdm")
     callbacks += [StopWhenDiverged()]
     callbacks += [Bar(folder.name)] if shown else []

@@ -87,6 +87,18 @@ def test_every_run_has_a_fresh_callback(base, tmp_path, make):
     assert len(sweep(base, tmp_path, {"seed": [0, 1]}, head="probe")) == 2
 
 
+def test_a_probe_is_no_run(base, tmp_path):
+    """A factory is called once before anything is written, and once for each run."""
+    made = []
+
+    def make():
+        made.append(Diary())
+        return made[-1]
+
+    sweep(base, tmp_path, {"seed": [0, 1]}, callbacks=[make], head="probe")
+    assert [callback.runs for callback in made] == [0, 1, 1]
+
+
 def test_processes_get_them_too(base, tmp_path, monkeypatch):
     """Workers with a GPU each get callbacks by pickle; what cannot be pickled is refused at once."""
     from hf_soup.training import sweep as module
