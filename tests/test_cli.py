@@ -197,9 +197,15 @@ def test_an_option_with_one_value_is_for_all_runs(tmp_path, sweep_files):
     for name in ("start", "run-0", "run-1"):
         one, two = ((tmp_path / folder / name / "model.safetensors").read_bytes() for folder in ("runs", "python"))
         assert one == two
-    alone = run("sweep", base, "--data", data, "--epochs", "1", "-o", tmp_path / "alone", "--dry-run", "--json")
-    answer = json.loads(alone.stdout)
-    assert (answer["training_args"], len(answer["runs"])) == ({"num_train_epochs": 1}, 1)
+    command = ["sweep", base, "--data", data, "--epochs", "2", "--batch-size", "32", "--head", "probe"]
+    dry = run(*command, "-o", tmp_path / "alone", "--dry-run", "--json")
+    shared = {"num_train_epochs": 2, "per_device_train_batch_size": 32}
+    assert (json.loads(dry.stdout)["training_args"], len(json.loads(dry.stdout)["runs"])) == (shared, 1)
+    assert run(*command, "-o", tmp_path / "alone").returncode == 0
+    options = {"head": "probe", "space": {}, "training_args": {"epochs": 2, "batch_size": 32}}
+    hf_soup.sweep(base, str(data), output_dir=tmp_path / "alone in python", **options)
+    for name in ("sweep.json", "start/model.safetensors", "run-0/model.safetensors"):
+        assert (tmp_path / "alone" / name).read_bytes() == (tmp_path / "alone in python" / name).read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -86,18 +86,33 @@ class KeepWeightsAlone(TrainerCallback):
                 forget_training(checkpoint)
 
 
+def listed_callbacks(given: Any) -> tuple[Any, ...]:
+    """The user's callbacks as a tuple; they are not looked at.
+
+    Args:
+        given (`Iterable`, *optional*):
+            As of [`hf_soup.sweep`].
+
+    Raises:
+        [`RecipeError`]: if it is no list.
+    """
+    if given is None:
+        return ()
+    if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
+        raise RecipeError(f"callbacks is a list of transformers.TrainerCallback, not {given!r}.")
+    return tuple(given)
+
+
 def fresh_callbacks(given: Sequence[Any]) -> list[TrainerCallback]:
     """The user's callbacks for one run: copies of instances, and new instances of classes and of what factories make.
 
     Args:
         given (`Sequence`):
-            As of [`hf_soup.sweep`].
+            As [`listed_callbacks`] gives them.
 
     Raises:
         [`RecipeError`]: if one is none, cannot be copied, or cannot be made without arguments.
     """
-    if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
-        raise RecipeError(f"callbacks is a list of transformers.TrainerCallback, not {given!r}.")
     return [_fresh_callback(item) for item in given]
 
 

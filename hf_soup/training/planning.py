@@ -127,10 +127,10 @@ def plan_sweep(
     Raises:
         [`SoupError`]: for what is wrong; nothing has been written then.
     """
-    from .callbacks import fresh_callbacks, stop_early
+    from .callbacks import fresh_callbacks, listed_callbacks, stop_early
 
     folder = Path(output_dir).resolve()
-    callbacks = () if callbacks is None else callbacks
+    callbacks = listed_callbacks(callbacks)
     stopped_by_callback = stop_early(fresh_callbacks(callbacks))
     keep = keep or ("last" if validation is None else "best")
     if keep not in KEEP:
@@ -212,7 +212,7 @@ def plan_sweep(
         own_heads=head == "independent",
         about=about,
         base_card=base_card,
-        callbacks=tuple(callbacks),
+        callbacks=callbacks,
     )
     done = frozenset(name for name in runs if _is_done(folder / name))
     steps, evaluations = _lengths(bench, runs, chosen)

@@ -95,7 +95,7 @@ def test_a_probe_is_no_run(base, tmp_path):
         made.append(Diary())
         return made[-1]
 
-    sweep(base, tmp_path, {"seed": [0, 1]}, callbacks=[make], head="probe")
+    sweep(base, tmp_path, {"seed": [0, 1]}, callbacks=(factory for factory in [make]), head="probe")
     assert [callback.runs for callback in made] == [0, 1, 1]
 
 
