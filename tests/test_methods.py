@@ -55,13 +55,119 @@ def test_ties_is_that_of_peft(k, density, dtype):
     assert torch.allclose(found, base + 0.7 * reference, atol=1e-6, rtol=0)
 
 
-def test_ties_of_weights_is_that_of_peft():
-    """Weights that average to one are PEFT's weights."""
+def reference_ties(base, tensors, weights, density, election):
+    """TIES in numpy and float64, one number at a time, as mergekit ("weighted") and PEFT ("unweighted") state it."""
+    base = base.double().numpy()
+    changes = []
+    for tensor in tensors:
+        change = (tensor.double().numpy() - base).ravel()
+        count = max(1, int(density * change.size)) if density else 0
+        kept = np.argsort(-abs(change), kind="stable")[:count]
+        trimmed = np.zeros_like(change)
+        trimmed[kept] = change[kept]
+        changes.append(trimmed)
+    merged = np.zeros(base.size)
+    for place in range(base.size):
+        column = [change[place] for change in changes]
+        if election == "weighted":
+            column = [weight * change for weight, change in zip(weights, column, strict=True)]
+        sign = 1 if sum(column) >= 0 else -1
+        agreeing = [index for index, change in enumerate(column) if np.sign(change) == sign]
+        if not agreeing:
+            continue
+        if election == "weighted":
+            merged[place] = sum(column[i] for i in agreeing) / sum(weights[i] for i in agreeing)
+        else:
+            mean = sum(weights) / len(weights)
+            merged[place] = sum(column[i] * weights[i] / mean for i in agreeing) / len(agreeing)
+    return base + merged.reshape(base.shape)
+
+
+@pytest.mark.parametrize("election", ["weighted", "unweighted"])
+@pytest.mark.parametrize("density", [0.0, 0.01, 0.3, 1.0])
+@pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0), (3.0, 1.0, 0.5), (0.1, 0.2, 5.0)])
+def test_ties_is_what_its_formula_says(weights, density, election):
+    """Against a reference of its own in float64, for equal and unequal weights, from no change to all of them."""
     base, *tensors = random_tensors(4)
-    reference = merge_utils.ties([tensor - base for tensor in tensors], torch.tensor([0.5, 2.0, 0.5]), 0.5)
-    assert torch.allclose(ties(iter(tensors), (1.0, 4.0, 1.0), base=base, density=0.5), base + reference, atol=1e-6)
+    found = ties(iter(tensors), weights, base=base, density=density, election=election)
+    assert np.allclose(found, reference_ties(base, tensors, weights, density, election), rtol=0, atol=1e-12)
+
+
+def test_the_weights_take_part_in_the_election():
+    """Where +1 weighs 1 and -0.6 weighs 3, a weighted election takes the negative sign and an unweighted one not."""
+    base = torch.zeros(1, dtype=torch.float64)
+    tensors = [torch.tensor([change], dtype=torch.float64) for change in (1.0, -0.6)]
+    options = {"base": base, "density": 1.0}
+    assert ties(iter(tensors), (1.0, 3.0), **options).item() == pytest.approx(-0.6)  # 3 * -0.6 / 3
+    assert ties(iter(tensors), (1.0, 3.0), **options, election="unweighted").item() == pytest.approx(0.5)  # 1 / 2 * 1
+
+
+@pytest.mark.parametrize("weights", [(0.5, 2.0, 0.5), (1.5, 1.0, 0.5), (1.0, 1.0, 1.0), (4.0, -2.0, 1.0)])
+def test_an_unweighted_election_is_that_of_peft(weights):
+    """Weights that average to one are PEFT's weights, also negative ones."""
+    base, *tensors = random_tensors(4)
+    reference = merge_utils.ties([tensor - base for tensor in tensors], torch.tensor(weights), 0.5)
+    doubled = tuple(2 * weight for weight in weights)
+    found = ties(iter(tensors), doubled, base=base, density=0.5, election="unweighted")
+    assert torch.allclose(found, base + reference, atol=1e-6)
+
+
+def test_with_equal_weights_the_elections_agree():
+    """Equal weights, whatever their size, decide nothing."""
+    base, *tensors = random_tensors(6)
+    found = [
+        ties(iter(tensors), (0.3,) * 5, base=base, density=0.4, election=election)
+        for election in ("weighted", "unweighted")
+    ]
+    assert torch.allclose(*found, rtol=0, atol=1e-12)
+
+
+def test_an_ingredient_of_weight_zero_has_no_vote():
+    """In a weighted election it is as if it were not there; where all have the weight 0, the base stays."""
+    base, *tensors = random_tensors(4)
+    found = ties(iter(tensors), (2.0, 0.0, 1.0), base=base, density=0.5)
+    assert torch.equal(found, ties(iter([tensors[0], tensors[2]]), (2.0, 1.0), base=base, density=0.5))
+    assert torch.equal(ties(iter(tensors), (0.0,) * 3, base=base, density=0.5), base)
+
+
+def test_ties_refuses_what_it_cannot_do():
+    """Densities beyond 0 to 1, elections that are not there, and negative weights where weights are divided by."""
+    base, *tensors = random_tensors(4)
     with pytest.raises(hf_soup.RecipeError, match="density is between 0 and 1"):
         ties(iter(tensors), (1.0,) * 3, base=base, density=1.5)
+    with pytest.raises(hf_soup.RecipeError, match='"weighted" and "unweighted", not \'total\''):
+        ties(iter(tensors), (1.0,) * 3, base=base, election="total")
+    with pytest.raises(hf_soup.RecipeError, match=r'none may be negative.*election="unweighted" takes'):
+        ties(iter(tensors), (2.0, -1.0, 1.0), base=base)
+
+
+@pytest.mark.parametrize("election", ["weighted", "unweighted"])
+def test_a_small_tensor_keeps_its_largest_change(election):
+    """Two numbers at a density of 0.2 keep one; an empty tensor stays empty, and density 0 gives the base."""
+    base = torch.zeros(2, dtype=torch.float64)
+    tensors = [torch.tensor([0.1, 1.0], dtype=torch.float64)] * 2
+    options = {"density": 0.2, "election": election}
+    assert ties(iter(tensors), (1.0, 1.0), base=base, **options).tolist() == [0.0, 1.0]
+    assert torch.equal(ties(iter(tensors), (1.0, 1.0), base=base, density=0.0, election=election), base)
+    empty = torch.empty(0, 3, dtype=torch.float64)
+    assert ties(iter([empty, empty]), (1.0, 1.0), base=empty, **options).shape == (0, 3)
+
+
+@pytest.mark.parametrize("election", ["weighted", "unweighted"])
+def test_a_ties_soup_of_unequal_weights(tmp_path, text_runs, election):
+    """The recipe names the election, an ingredient of weight 0 is left out, and the soup cooks again bit for bit."""
+    base = testing.save_text_model(testing.tiny_text_model(9), tmp_path / "base")
+    options = {"method": "ties", "base_model": base, "density": 0.4, "election": election}
+    soup = hf_soup.merge(text_runs, weights=[3, 0, 1], **options)
+    assert soup.recipe.params["election"] == election
+    folder = soup.save_pretrained(tmp_path / "soup")
+    start = load_file(base / "model.safetensors")
+    runs = [load_file(run / "model.safetensors") for run in (text_runs[0], text_runs[2])]
+    for name, tensor in load_file(folder / "model.safetensors").items():
+        reference = reference_ties(start[name], [run[name] for run in runs], (3.0, 1.0), 0.4, election)
+        assert np.allclose(tensor, reference, rtol=0, atol=1e-6), name
+    again = hf_soup.cook(folder, output_dir=tmp_path / "again").folder
+    assert (again / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
 
 
 def test_a_median_soup(tmp_path, text_runs):
