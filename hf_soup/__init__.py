@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         OutputError,
         RecipeError,
         SoupError,
+        SoupWarning,
         TrainingError,
     )
     from .evaluation.batchnorm import update_batchnorm
@@ -69,6 +70,7 @@ _HOME = {
     "OutputError": "errors",
     "RecipeError": "errors",
     "SoupError": "errors",
+    "SoupWarning": "errors",
     "TrainingError": "errors",
     "Node": "hub.tree",
     "tree": "hub.tree",

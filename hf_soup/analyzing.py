@@ -21,7 +21,7 @@ from .analysis.report import Section, figures_of, write_report
 from .analysis.similarity import Similarity, measure_similarity
 from .checkpoints.checkpoint import MEMORY, Checkpoint
 from .checkpoints.source import as_ingredient, open_all, open_base
-from .errors import RecipeError, did_you_mean
+from .errors import RecipeError, SoupWarning, did_you_mean
 
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ def analyze(
     except KeyboardInterrupt:
         if not found:
             raise
-        warnings.warn(f"interrupted: {', '.join(found)} is there; the same call goes on.", stacklevel=2)
+        warnings.warn(f"interrupted: {', '.join(found)} is there; the same call goes on.", SoupWarning, stacklevel=2)
     return Analysis(tuple(item.name for item in checkpoints), **found)
 
 

@@ -13,7 +13,7 @@ from .checkpoints.modules import Module, list_modules
 from .checkpoints.pieces import check_device
 from .checkpoints.relation import relate
 from .checkpoints.source import as_ingredient, open_all, open_base, open_checkpoint
-from .errors import RecipeError, did_you_mean, listed
+from .errors import RecipeError, SoupWarning, did_you_mean, listed
 from .evaluation.binding import bind_evaluator, bind_training
 from .evaluation.evaluator import Evaluator
 from .evaluation.trials import ModelTrials, NoTrials
@@ -189,7 +189,7 @@ def merge(
         raise RecipeError("a metric is what an evaluator scores by: add evaluator=hf_soup.Evaluator(data).")
     check_device(device)
     for failure in getattr(ingredients, "failed", ()):  # of a sweep
-        warnings.warn(f"{failure.name} is left out: {failure.reason}", stacklevel=2)
+        warnings.warn(f"{failure.name} is left out: {failure.reason}", SoupWarning, stacklevel=2)
     candidates = open_all(ingredients, config=config, allow_pickle=allow_pickle)
     alignments = label_orders(candidates) if align_labels else {}
     strategy_needs_base, way_from = asks_for(find_strategy, "base"), None

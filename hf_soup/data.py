@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 
 from .errors import DataError, RecipeError, did_you_mean
 from .lookup import load_path
+from .progress import library_bars
 
 
 if TYPE_CHECKING:
@@ -312,6 +313,7 @@ def _from_folder(folder: Path, part: str) -> Dataset:
     return _from_file(path)
 
 
+@library_bars("datasets")
 def _from_file(path: Path) -> Dataset:
     """One file, or a folder of images."""
     import datasets
@@ -327,6 +329,7 @@ def _from_file(path: Path) -> Dataset:
         raise DataError(f"{path} cannot be read: {error.__cause__ or error}") from None
 
 
+@library_bars("datasets", "huggingface_hub.utils")
 def _from_hub(path: str, name: str | None, part: str) -> Dataset:
     import datasets
 

@@ -27,6 +27,10 @@ class SoupError(Exception):
     """Base class of every error that hf_soup raises for something that a user can put right."""
 
 
+class SoupWarning(UserWarning):
+    """Category of every warning of hf_soup: something that the user should know, while the work goes on."""
+
+
 class IngredientError(SoupError):
     """A checkpoint cannot be read: it is absent, empty, corrupt, pickled or has changed since the recipe was made."""
 

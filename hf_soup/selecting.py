@@ -9,9 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from tqdm.auto import tqdm
-
 from .errors import EvaluationError, RecipeError
+from .progress import progress_bar
 from .strategies._search import soup_of
 from .types import Bar, Ingredient, Recipe, Score, Trials
 
@@ -99,7 +98,7 @@ def _cross_validated(
 
     parts = np.array_split(np.random.default_rng(seed).permutation(trials.examples), folds)
     values = []
-    for left_out in tqdm(range(folds), desc="Searching without each fold", unit="fold", leave=False):
+    for left_out in progress_bar(range(folds), desc="Searching without each fold", unit="fold"):
         others = np.concatenate([rows for place, rows in enumerate(parts) if place != left_out])
         found = find(ingredients, trials.part(others), **params)
         values.append(trials.part(parts[left_out]).score(found).value)

@@ -18,7 +18,7 @@ from .checkpoints.memory import tensors_on_disk
 from .checkpoints.modules import head_names
 from .checkpoints.relation import unrelated_heads
 from .checkpoints.writer import as_output_error, refuse_target, staged_folder, weight_files
-from .errors import IngredientError
+from .errors import IngredientError, SoupWarning
 from .evaluation.comparison import Comparison
 from .evaluation.tasting import estimate_again
 from .hub.beside import write_beside
@@ -249,6 +249,7 @@ class Soup:
                 warnings.warn(
                     f"{target.repo_id} is public and {names} private: what is private is not named, so only those who "
                     "have it can cook the soup again. name_private=True names it.",
+                    SoupWarning,
                     stacklevel=2,
                 )
                 recipe = veil.recipe(recipe)
@@ -275,11 +276,11 @@ class Soup:
         self._warned = True
         averaged = any(is_statistic(step.spec.name) and len(step.inputs) > 1 for step in self.plan.steps)
         if averaged and not self.recipe.batchnorm:
-            warnings.warn(f"{BATCHNORM_NOTE}.", stacklevel=4)
+            warnings.warn(f"{BATCHNORM_NOTE}.", SoupWarning, stacklevel=4)
         heads = head_names(step.spec.name for step in self.plan.steps)
         used = {index for step in self.plan.steps if step.spec.name in heads for index in step.inputs}
         for note in unrelated_heads([self.checkpoints[index] for index in sorted(used)], self.recipe.alignments):
-            warnings.warn(note, stacklevel=4)
+            warnings.warn(note, SoupWarning, stacklevel=4)
 
     def _write_weights(self, folder: Path, max_shard_size: int | str) -> Recipe:
         """Pour, and return the recipe with the digests of what went in and what came out."""
@@ -308,6 +309,7 @@ class Soup:
             warnings.warn(
                 f"the soup's digest is {output['digest']}, the recipe says {expected}: it was changed, or made with "
                 f"other versions ({self.recipe.versions}).",
+                SoupWarning,
                 stacklevel=3,
             )
         batchnorm = self.recipe.batchnorm

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .data import BUILDERS, is_list, load_data
-from .errors import DataError
+from .errors import DataError, SoupWarning
 from .lookup import load_path
 
 
@@ -122,5 +122,5 @@ def carve(train: Dataset, label_column: str | None = None, *, seed: int = 0) -> 
     kept, apart = train_test_split(range(len(train)), test_size=size, random_state=seed, stratify=classes)
     how = f"stratified by {column}, " if classes else ""
     kept_apart = f"{size} of {len(train)} training examples are kept for it ({how}seed {seed})"
-    warnings.warn(f"the data has no validation split: {kept_apart}.", stacklevel=3)
+    warnings.warn(f"the data has no validation split: {kept_apart}.", SoupWarning, stacklevel=3)
     return train.select(sorted(kept)), train.select(sorted(apart))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .data import UNSCORED
 from .errors import DataError, RecipeError, did_you_mean
+from .progress import library_bars
 
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def limit_length(tokenizer: Any, max_length: Any, config: PretrainedConfig) -> N
     tokenizer.model_max_length = max_length
 
 
+@library_bars("datasets")
 def tokenize(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, columns: Sequence[str], **options: Any) -> Dataset:
     """Tokenise once, without padding, cut to what the model takes; nothing but the model's inputs is left."""
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from .errors import RecipeError, did_you_mean
+from .progress import library_bars
 
 
 if TYPE_CHECKING:
@@ -117,6 +118,7 @@ def apply_transform(image: Image, transform: Mapping[str, float], rng: np.random
     return image
 
 
+@library_bars("datasets")
 def shifted_copy(dataset: Dataset, column: str, transform: Mapping[str, float]) -> Dataset:
     """A copy of a data set with every image changed; row i always in the same way.
 

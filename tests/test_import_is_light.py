@@ -7,6 +7,7 @@ import pytest
 
 
 HEAVY = {"torch", "transformers", "datasets", "evaluate", "sklearn", "scipy", "numpy", "matplotlib", "pydantic"}
+HEAVY |= {"huggingface_hub", "tqdm"}  # when imported, they read variables that a command sets
 
 
 @pytest.mark.parametrize("module", ["hf_soup", "hf_soup.cli"])

@@ -15,6 +15,7 @@ LAYERS = {
     "version": 0,
     "types": 0,
     "tables": 0,
+    "progress": 0,
     "lookup": 1,
     "plots": 1,
     "transforms": 1,

@@ -10,8 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from tqdm.auto import tqdm
-
 from ..checkpoints.checkpoint import Checkpoint
 from ..errors import EvaluationError
 from ..evaluation.binding import bind_evaluator, bind_training
@@ -21,10 +19,13 @@ from ..evaluation.comparison import signed as difference_shown
 from ..evaluation.evaluator import Evaluator, Outputs
 from ..evaluation.tasting import Job, Taster, lasting_fingerprint
 from ..outputs import Predictions, losses
+from ..progress import progress_bar
 from ..types import Recipe, Score
 
 
 if TYPE_CHECKING:
+    from tqdm import tqdm
+
     from ..evaluation.binding import Evaluation
 
 KEPT = 64  # predictions in memory; the others are on disk
@@ -189,7 +190,7 @@ class Scorer:
     @contextlib.contextmanager
     def progress(self, what: str, total: int) -> Iterator[tqdm]:
         """A bar over points."""
-        with tqdm(desc=what, total=total, unit="point", leave=False) as bar:
+        with progress_bar(desc=what, total=total, unit="point") as bar:
             yield bar
 
     def _outputs(self, recipe: Recipe) -> Outputs:

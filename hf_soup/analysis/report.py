@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..checkpoints.writer import as_output_error
-from ..errors import MissingExtraError, RecipeError
+from ..errors import MissingExtraError, RecipeError, SoupWarning
 
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def figures_of(what: Any, *kinds: str, name: str) -> tuple[tuple[str, Figure], .
             return ((name, what.plot()),)
         return tuple((f"{name}-{kind}", what.plot(kind)) for kind in kinds)
     except MissingExtraError as error:
-        warnings.warn(f"no picture was drawn: {error}", stacklevel=2)
+        warnings.warn(f"no picture was drawn: {error}", SoupWarning, stacklevel=2)
         return ()
     except RecipeError:  # there is nothing to draw
         return ()

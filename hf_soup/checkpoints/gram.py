@@ -9,8 +9,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from tqdm.auto import tqdm
-
+from ..progress import progress_bar
 from .checkpoint import Checkpoint, make_ready
 from .digest import bytes_of
 from .files import OpenFiles
@@ -100,8 +99,9 @@ def inner_products(
 
         return work
 
-    size = {"total": sum(spec.nbytes for spec in specs) * len(items), "unit": "B", "unit_scale": True}
-    with OpenFiles() as files, tqdm(desc="Comparing weights", leave=False, **size) as bar:
+    size = sum(spec.nbytes for spec in specs) * len(items)
+    bar = progress_bar(desc="Comparing weights", total=size, unit="B", unit_scale=True)
+    with OpenFiles() as files, bar:
         in_threads(((spec, start) for spec in specs for start in range(0, spec.numel, count)), make_worker)
 
 

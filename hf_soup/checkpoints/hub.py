@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tqdm.auto import tqdm
 
 from ..errors import IngredientError
+from ..progress import progress_bar
 from ..version import __version__
 from .companions import CARD, CONFIG, Beside, sizes_in, sort_out
 from .folder import read_specs
-from .hub_errors import client, our_errors, patiently
+from .hub_errors import client, our_errors, patiently, unsaid
 from .reader import PICKLED_WEIGHTS, SAFE_WEIGHTS, TensorSpec, check_length, parse_header, shard_files
 
 
@@ -193,7 +194,7 @@ def fetch(source: str, revision: str, files: list[str]) -> Path:
     repo_id, subfolder = split_source(source)
     options = {"library_name": "hf_soup", "library_version": __version__, "tqdm_class": _Silent}
     options |= {"revision": revision, "allow_patterns": [_inside(subfolder, name) for name in files]}
-    with our_errors(source, revision):
+    with our_errors(source, revision), unsaid("_snapshot_download", "No files matched"):
         folder = Path(patiently(lambda: snapshot_download(repo_id, **options))) / subfolder
     links = [path for path in (folder / name for name in files) if path.is_symlink()]
     blobs = {path: path.resolve().name for path in links}  # which the cache calls by their digests
@@ -224,7 +225,7 @@ def fetch_weights(wanted: Sequence[tuple[str, str, Mapping[str, str]]]) -> None:
         ]
     if not missing:
         return
-    bar = tqdm(desc="Fetching weights", total=0, unit="B", unit_scale=True, leave=False)
+    bar = progress_bar(desc="Fetching weights", total=0, unit="B", unit_scale=True)
     with bar, ThreadPoolExecutor(8) as pool:
         part = _part_of(bar)
         for _ in pool.map(lambda item: _download(*item, part), dict.fromkeys(missing)):

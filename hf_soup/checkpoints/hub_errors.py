@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import logging
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, TypeVar
@@ -167,3 +168,25 @@ def _closest(repo_id: str) -> str:
         if near:
             return f"; did you mean {' or '.join(near)}?"
     return "."
+
+
+@contextlib.contextmanager
+def unsaid(module: str, beginning: str) -> Iterator[None]:
+    """Keep a module of the client from logging what begins so, where it is no news to whoever asked.
+
+    Args:
+        module (`str`):
+            Of huggingface_hub, such as `"hf_api"`.
+        beginning (`str`):
+            Of the message.
+    """
+    logger = logging.getLogger(f"huggingface_hub.{module}")
+
+    def is_news(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith(beginning)
+
+    logger.addFilter(is_news)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_news)

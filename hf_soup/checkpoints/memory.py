@@ -7,7 +7,8 @@ here both are brought to what is on disk, so that like is compared with like. It
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..errors import IngredientError, MissingExtraError
@@ -196,14 +197,25 @@ def on_disk(model: PreTrainedModel, state: dict[str, torch.Tensor]) -> dict[str,
 @contextlib.contextmanager
 def quiet_transformers() -> Iterator[None]:
     """Keep transformers' loading bars and notes out of the way of ours, and restore them."""
+    from huggingface_hub import utils as hub
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    hub_bars = not hub.are_progress_bars_disabled()  # transformers turns them off and on with its own
     logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    _switch(logging.disable_progress_bar)
     try:
         yield
     finally:
         logging.set_verbosity(verbosity)
         if bars:
-            logging.enable_progress_bar()
+            _switch(logging.enable_progress_bar)
+        if not hub_bars:
+            _switch(hub.disable_progress_bars)
+
+
+def _switch(bars: Callable[[], object]) -> None:
+    """Without the warning that a variable of the environment decides on the bars of the Hub's client."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        bars()

@@ -5,9 +5,7 @@ Exit codes: 0 done, 1 an error in what was given, 2 a wrong call.
 
 from __future__ import annotations
 
-import os
 import sys
-import warnings
 from typing import Any
 
 import click
@@ -15,7 +13,7 @@ import click
 from ..errors import SoupError
 from ..version import __version__
 from . import analysis, published, scores, soups, training
-from .options import hide_bars
+from .stderr import only_ours
 
 
 class Group(click.Group):
@@ -34,11 +32,10 @@ class Group(click.Group):
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 119})
 @click.version_option(__version__, prog_name="hf-soup")
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """Model soups: average fine-tuned models of the Hugging Face ecosystem, and see whether it helped."""
-    warnings.showwarning = lambda message, *_, **__: click.echo(f"Note: {message}", err=True)
-    if not sys.stderr.isatty() or os.environ.get("HF_HUB_DISABLE_PROGRESS_BARS"):  # bars are for people
-        hide_bars()
+    context.with_resource(only_ours(context))
 
 
 for command in (

@@ -13,6 +13,7 @@ import click
 
 from ..lookup import choices, load_function, names, parameters
 from ..tables import align
+from .stderr import be_quiet
 
 
 def _help(function: Callable, parameter: inspect.Parameter) -> str:
@@ -25,33 +26,28 @@ def _help(function: Callable, parameter: inspect.Parameter) -> str:
     return " ".join(line.strip() for line in below)
 
 
-def hide_bars() -> None:
-    """Before anything that draws bars is imported."""
-    os.environ |= {"TQDM_DISABLE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-
-
-def _without_bars_if_quiet(_: click.Context, __: click.Parameter, form: str | None) -> str | None:
+def _heard(context: click.Context, _: click.Parameter, form: str | None) -> str | None:
     if form == "quiet":
-        hide_bars()
+        be_quiet(context)
     return form
 
 
 def output_options(command: Callable) -> Callable:
-    """`--format`, `--json` and `--quiet`, as in the `hf` command; quiet shows no bars either."""
+    """`--format`, `--json` and `--quiet`, as in the `hf` command; quiet shows neither notes nor bars."""
     options = [
         click.option(
             *("--format", "form"),
             type=click.Choice(["human", "json", "quiet"]),
             default="human",
             show_default=True,
-            callback=_without_bars_if_quiet,
+            callback=_heard,
             help="What goes to stdout.",
         ),
         click.option("--json", "form", flag_value="json", help="Same as --format json."),
         click.option(
             *("-q", "--quiet", "form"),
             flag_value="quiet",
-            callback=_without_bars_if_quiet,
+            callback=_heard,
             help="Same as --format quiet: the result's path only.",
         ),
     ]

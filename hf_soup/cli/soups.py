@@ -20,6 +20,7 @@ from .options import (
     show,
     trial_table,
 )
+from .stderr import note
 
 
 @click.command("merge")
@@ -98,8 +99,8 @@ def merge_command(
     if repo_id:
         done = soup.push_to_hub(repo_id, private=private, name_private=name_private, max_shard_size=max_shard_size)
         where += f"\nPushed to {done.repo_url}"
-    for note in soup.plan.report.notes:
-        click.echo(f"Note: {note}.", err=True)
+    for remark in soup.plan.report.notes:
+        note(f"{remark}.")
     show(form, folder, {"folder": str(folder), **described(soup)}, f"{trial_table(soup)}\n{where}")
 
 

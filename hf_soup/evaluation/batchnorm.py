@@ -6,9 +6,8 @@ from collections.abc import Iterable, Mapping
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from tqdm.auto import tqdm
-
 from ..errors import DataError
+from ..progress import progress_bar
 from .running import on_device
 
 
@@ -61,7 +60,7 @@ def update_batchnorm(model: PreTrainedModel, data: Iterable[Any]) -> PreTrainedM
             layer.momentum = None  # a plain average instead of a moving one
             layer.train()
         with torch.no_grad():
-            for batch in tqdm(chain([first], batches), desc="Estimating BatchNorm", unit="batch", leave=False):
+            for batch in progress_bar(chain([first], batches), desc="Estimating BatchNorm", unit="batch"):
                 _run(model, batch)
     finally:
         for layer, momentum in momenta.items():

@@ -16,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..errors import SoupWarning
 from ..outputs import ARRAYS, Predictions
 from ..types import Gradient, Score
 from .evaluator import Evaluator, Outputs
@@ -204,7 +205,9 @@ def _database() -> Iterator[sqlite3.Connection | None]:
             _warn(path, other)
             yield None
             return
-        warnings.warn(f"{path} was no database ({error}); it is called {path.stem}.broken now.", stacklevel=5)
+        warnings.warn(
+            f"{path} was no database ({error}); it is called {path.stem}.broken now.", SoupWarning, stacklevel=5
+        )
     except OSError as error:
         _warn(path, error)
         yield None
@@ -217,7 +220,7 @@ def _database() -> Iterator[sqlite3.Connection | None]:
 
 
 def _warn(path: Path, error: Exception) -> None:
-    warnings.warn(f"scores are not kept in {path}: {error}.", stacklevel=6)
+    warnings.warn(f"scores are not kept in {path}: {error}.", SoupWarning, stacklevel=6)
 
 
 def _open(path: Path) -> sqlite3.Connection:

@@ -12,14 +12,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tqdm.auto import tqdm
-
 from ..calibration import calibrate, fit_temperature, with_temperature
 from ..checkpoints.hub import is_hub_id
-from ..errors import EvaluationError, RecipeError
+from ..errors import EvaluationError, RecipeError, SoupWarning
 from ..lookup import load_module
 from ..metrics import BUILT_IN, Metric
 from ..outputs import Predictions, right
+from ..progress import progress_bar
 from ..types import Score
 from .cache import cached_predictions
 from .comparison import (
@@ -136,7 +135,7 @@ def compare_models(
         check_ensembles(ensembles, load_module("task", task).KIND, fitted=isinstance(sets.get(VALIDATION), Evaluator))
     refuse_seen_rows(sets, selected_on)
     found = {entry.name: Measured() for entry in entries}
-    for entry in tqdm(entries, desc="Comparing", unit="model", leave=False):
+    for entry in progress_bar(entries, desc="Comparing", unit="model"):
         _run_entry(entry, sets, task, found[entry.name])
     single = [entry.name for entry in entries if entry.kind == "ingredient"]
     for name, (said, weights) in make_ensembles({name: found[name].said for name in single}, ensembles).items():
@@ -197,6 +196,7 @@ def refuse_seen_rows(sets: Mapping[str, Any], selected_on: Iterable[str]) -> Non
         if shared > SHARED_ROWS * len(evaluator.inputs.rows):
             warnings.warn(
                 f"{shared} of the {len(evaluator.inputs.rows)} rows of {name!r} are also in the data that selects.",
+                SoupWarning,
                 stacklevel=4,
             )
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..errors import MissingExtraError, RecipeError, did_you_mean
+from ..errors import MissingExtraError, RecipeError, SoupWarning, did_you_mean
 from ..plots import Curve, Dot, Point, plot_reliability, plot_scores, plot_shifts
 from ..tables import align
 
@@ -264,7 +264,7 @@ class Comparison:
                 for kind in self.pictures() if plots else ():
                     self.plot(kind).savefig(folder / PICTURES[kind])
             except MissingExtraError as error:
-                warnings.warn(f"no picture was drawn: {error}", stacklevel=2)
+                warnings.warn(f"no picture was drawn: {error}", SoupWarning, stacklevel=2)
         return folder
 
     def _plot_scores(self) -> Figure:

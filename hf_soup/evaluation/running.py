@@ -11,10 +11,9 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from tqdm.auto import tqdm
-
-from ..errors import DataError, EvaluationError
+from ..errors import DataError, EvaluationError, SoupWarning
 from ..outputs import Predictions
+from ..progress import progress_bar
 
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ def run_batches(
     todo = deque(encoded.batches[state.process_index :: state.num_processes] if state else encoded.batches)
     parts: list[dict[str, Any]] = []
     unreadable, most = 0, max(map(len, todo), default=0)
-    bar = tqdm(total=sum(map(len, todo)), desc="Predicting", unit="example", leave=False, delay=2)
+    bar = progress_bar(total=sum(map(len, todo)), desc="Predicting", unit="example", delay=2)
     with bar, torch.inference_mode(), precision(place, dtype, model.dtype):
         while todo and unreadable <= UNREADABLE * len(encoded.rows):
             rows = todo.popleft()
@@ -113,7 +112,7 @@ def refuse_unreadable(parts: list[dict[str, Any]], dataset: Dataset, split: str)
     told = f"{len(rows)} of {len(dataset)} images of {split} do not decode: {', '.join(named)}{more}"
     if len(rows) > UNREADABLE * len(dataset):  # and there the run has stopped
         raise DataError(f"at least {told}. Repair or remove them.")
-    warnings.warn(f"{told}; they are left out.", stacklevel=4)
+    warnings.warn(f"{told}; they are left out.", SoupWarning, stacklevel=4)
 
 
 def run_batch(
@@ -178,7 +177,9 @@ def halved(rows: np.ndarray, model: PreTrainedModel) -> int:
         )
     clear_device_cache(garbage_collection=True)
     half = (len(rows) + 1) // 2
-    warnings.warn(f"memory ran out at {len(rows)} examples at a time: going on with {half}.", stacklevel=4)
+    warnings.warn(
+        f"memory ran out at {len(rows)} examples at a time: going on with {half}.", SoupWarning, stacklevel=4
+    )
     return half
 
 

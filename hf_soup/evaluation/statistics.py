@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from tqdm.auto import tqdm
-
 from ..calibration import BINS
 from ..metrics import Metric, metric_inputs
 from ..outputs import Predictions, decisions, losses, probabilities, right
+from ..progress import progress_bar
 from .comparison import Interval
 
 
@@ -78,7 +77,7 @@ def resampled(
     ids = np.unique(members[0].rows)
     rng = np.random.default_rng(seed)
     draws = [rng.choice(ids, len(ids)) for _ in range(min(resamples, SLOW_RESAMPLES))]
-    bar = tqdm(draws, desc=f"Resampling {name}", unit="resample", leave=False, delay=2)
+    bar = progress_bar(draws, desc=f"Resampling {name}", unit="resample", delay=2)
     return np.array([[_try(metric, name, said.take(rows)) for said in members] for rows in bar]).T
 
 

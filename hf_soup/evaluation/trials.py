@@ -8,8 +8,6 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from tqdm.auto import tqdm
-
 from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.layout import names_in_depth
 from ..checkpoints.modules import by_depth, group, head_names, own_prefix
@@ -17,6 +15,7 @@ from ..errors import EvaluationError, RecipeError
 from ..metrics import Metric
 from ..outputs import Predictions, losses, right
 from ..parallel import run_all
+from ..progress import progress_bar
 from ..types import Bar, Gradient, Ingredient, Recipe, Rejected, Score
 from .binding import as_score
 from .cache import LARGE, keep_gradient, keep_outputs, keep_score, kept_gradient, kept_outputs, kept_score
@@ -85,7 +84,7 @@ class ModelTrials:
         self._outputs: dict[tuple, Outputs] = {}
         self._scores: dict[tuple, Score] = {}
         self._found: dict[str, Any] = {}  # what all parts share once it is known
-        self._bar = tqdm(desc="Scoring recipes", unit="recipe", leave=False)
+        self._bar = progress_bar(desc="Scoring recipes", unit="recipe")
 
     def close(self) -> None:
         """End the progress bar."""

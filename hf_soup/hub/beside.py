@@ -11,7 +11,7 @@ from typing import Any
 
 from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.companions import CARD, CONFIG
-from ..errors import MissingExtraError
+from ..errors import MissingExtraError, SoupWarning
 from ..evaluation.comparison import PICTURES, Comparison
 from ..selection import Selection
 from ..types import Recipe
@@ -87,7 +87,9 @@ def write_beside(
         facts = facts._replace(license={"license": license}, licenses={})
     if facts.licenses:
         found = "; ".join(f"{license} ({', '.join(names)})" for license, names in facts.licenses.items())
-        warnings.warn(f"the card sets no licence, since those of the ingredients are {found}.", stacklevel=4)
+        warnings.warn(
+            f"the card sets no licence, since those of the ingredients are {found}.", SoupWarning, stacklevel=4
+        )
     where = {"repo_id": repo_id, "tags": tags}
     card = render_card(recipe, config, comparison, pictures=pictures, facts=facts, findings=findings, **where)
     (folder / CARD).write_text(card, encoding="utf-8")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..checkpoints.hub_errors import BUSY, RACE, client, patiently, refusals
+from ..checkpoints.hub_errors import BUSY, RACE, client, patiently, refusals, unsaid
 from ..errors import OutputError
+from ..progress import library_bars
 from .stale import stale_files
 
 
@@ -51,6 +52,7 @@ def open_target(
         return Target(repo_id, bool(patiently(lambda: api.model_info(repo_id)).private))
 
 
+@library_bars("huggingface_hub.utils")
 def push_folder(
     folder: Path,
     repo_id: str,
@@ -96,7 +98,7 @@ def push_folder(
             parent_commit=head.sha,
         )
 
-    with refusals(repo_id):
+    with refusals(repo_id), unsaid("hf_api", "No files have been modified"):
         if create_pr:  # which may be there although its answer was lost, and would be there twice
             return patiently(commit, again=(429, *RACE), if_lost=False)
         return patiently(commit, again=(*BUSY, *RACE))

@@ -7,8 +7,6 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from tqdm.auto import tqdm
-
 from ..checkpoints.check import equal_or_counter
 from ..checkpoints.checkpoint import Checkpoint, make_ready
 from ..checkpoints.digest import Digests, combined_digest
@@ -16,6 +14,7 @@ from ..checkpoints.files import OpenFiles
 from ..checkpoints.pieces import PIECE, in_threads, piece_starts
 from ..checkpoints.reader import TensorSpec
 from ..errors import IncompatibleError, IngredientError, RecipeError
+from ..progress import progress_bar
 from .plan import Plan, Step
 
 
@@ -112,8 +111,8 @@ def blend(
 
         return work
 
-    size = {"total": plan.nbytes, "unit": "B", "unit_scale": True}
-    with OpenFiles() as files, tqdm(desc="Merging", leave=False, delay=0.5, **size) as bar:
+    bar = progress_bar(desc="Merging", total=plan.nbytes, unit="B", unit_scale=True, delay=0.5)
+    with OpenFiles() as files, bar:
         in_threads(_pieces(plan, items), make_worker)
     return [found.result() for found in read]
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from tqdm.auto import tqdm
-
 from ..errors import RecipeError
+from ..progress import progress_bar
 from ..types import Ingredient, Recipe, Trial, Trials
 from ._search import Search, mixed
 
@@ -83,7 +82,7 @@ def learned(
     recipe, stale = mixed(search.ranked, modules, _softmax(free[:-1])), 0
     best, top, scale = recipe, judge.score(recipe), 1.0
     per_epoch = -(-len(rows) // train_batch_size)
-    with tqdm(total=epochs * per_epoch, desc="Learning weights", unit="step", leave=False) as bar:
+    with progress_bar(total=epochs * per_epoch, desc="Learning weights", unit="step") as bar:
         for epoch in range(1, epochs + 1):
             for batch in np.array_split(rng.permutation(rows), per_epoch):
                 recipe = mixed(search.ranked, modules, _softmax(free[:-1]))

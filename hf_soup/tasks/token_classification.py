@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..data import UNSCORED, choose_columns, find_column, is_list, label_ids, split_like
-from ..errors import DataError
+from ..errors import DataError, SoupWarning
 from ..heads import ends_in
 from ..heads import head_of_classes as head
+from ..progress import library_bars
 from ..tokens import check_masking as check_augment
 from ..tokens import lengths
 from ..tokens import load_tokenizer as load_processing_class
@@ -109,18 +110,20 @@ def encode(
             lost += len(labels[row]) - sum(firsts)
         return {**found, "labels": marked}
 
-    encoded = dataset.map(
-        tokenize,
-        batched=True,
-        with_indices=True,
-        remove_columns=dataset.column_names,
-        desc="Tokenizing",
-        keep_in_memory=True,
-    )
+    with library_bars("datasets"):
+        encoded = dataset.map(
+            tokenize,
+            batched=True,
+            with_indices=True,
+            remove_columns=dataset.column_names,
+            desc="Tokenizing",
+            keep_in_memory=True,
+        )
     if lost:
         warnings.warn(
             f"{lost} words have no token among the {processing_class.model_max_length} that the model takes; they are "
             "not scored.",
+            SoupWarning,
             stacklevel=2,
         )
     return encoded

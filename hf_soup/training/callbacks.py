@@ -15,12 +15,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tqdm.auto import tqdm
 from transformers import EarlyStoppingCallback, ProgressCallback, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
 from ..errors import RecipeError
-from .processes import hidden
+from ..progress import progress_bar
 from .records import DivergedError
 from .resume import checkpoints_in, forget_training
 
@@ -44,9 +43,7 @@ class Bar(ProgressCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Open it, where people look."""
         if state.is_world_process_zero:
-            self.training_bar = tqdm(
-                total=state.max_steps, desc=self._name, unit="step", leave=False, dynamic_ncols=True, disable=hidden()
-            )
+            self.training_bar = progress_bar(total=state.max_steps, desc=self._name, unit="step", dynamic_ncols=True)
         self.current_step = 0
 
     def on_prediction_step(self, args: Any, state: Any, control: Any, eval_dataloader: Any = None, **kw: Any) -> None:

@@ -38,11 +38,6 @@ def give_up(error: Exception) -> None:
         raise error
 
 
-def hidden() -> bool | None:
-    """What tqdm takes as `disable`: `None` shows a bar in terminals. The environment counts as it is now."""
-    return True if os.environ.get("TQDM_DISABLE") not in (None, "", "0") else None
-
-
 @contextlib.contextmanager
 def only_one(folder: Path) -> Iterator[None]:
     """Keep other programs from training in a folder, which is made; where the system locks no folders it is theirs.

@@ -14,9 +14,10 @@ from ..checkpoints.hub import split_revision
 from ..checkpoints.hub_errors import our_errors
 from ..checkpoints.reader import read_json
 from ..checkpoints.writer import staged_folder, write_json
-from ..errors import IngredientError, OutputError
+from ..errors import IngredientError, OutputError, SoupWarning
 from ..hub.origins import PUSHED_FILE, is_private
 from ..hub.push import open_target, push_folder
+from ..progress import library_bars
 from .processes import is_main, wait
 from .records import RUN_FILE
 
@@ -105,7 +106,7 @@ def publisher_for(
     if hidden:
         told = "so the runs are private too. private=False makes them public, and names it"
         told = "and the cards of the runs, which are public, name it" if private is False else told
-        warnings.warn(f"{' and '.join(hidden)} is private, {told}.", stacklevel=4)
+        warnings.warn(f"{' and '.join(hidden)} is private, {told}.", SoupWarning, stacklevel=4)
         private = private is None
     if isinstance(push_runs, str) and "/" in push_runs:
         return Publisher(push_runs, private)
@@ -140,6 +141,7 @@ def _refuse_others(repo_id: str, folder: Path) -> None:
         )
 
 
+@library_bars("huggingface_hub.utils")
 def _fetch(repo_id: str, revision: str, folder: Path) -> None:
     """Bring a repository here; what is there already is not whole, unless another worker has just brought it."""
     from huggingface_hub import snapshot_download

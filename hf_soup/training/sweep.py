@@ -11,18 +11,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tqdm.auto import tqdm
-
 from ..checkpoints.reader import read_json
 from ..checkpoints.writer import write_json
-from ..errors import IngredientError, OutputError, TrainingError
+from ..errors import IngredientError, OutputError, SoupWarning, TrainingError
 from ..evaluation.running import is_launched
 from ..parallel import gpus, run_all
+from ..progress import progress_bar
 from ..sweep_plot import Line, Setting, plot_sweep
 from ..tables import align, cell, shared_line
 from .manifest import SHARED, SWEEP_FILE, find_manifest, read_manifest, whole_runs
 from .planning import SweepPlan
-from .processes import hidden, is_main, only_one, wait
+from .processes import is_main, only_one, wait
 from .publish import Publisher
 from .records import START, FailedRun, Run, load_failure, load_runs, record_failure, tidy
 from .resume import STATE
@@ -33,6 +32,7 @@ from .start import make_start
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+    from tqdm import tqdm
 
 
 @dataclass(frozen=True)
@@ -202,6 +202,7 @@ def run_plan(
     if bench.own_heads:
         warnings.warn(
             'head="independent": every run has a head of its own, and averages of such runs are rarely good.',
+            SoupWarning,
             stacklevel=3,
         )
     wait()  # until every process has read what is there
@@ -218,7 +219,7 @@ def run_plan(
     if sweep.failed and not sweep.runs:
         raise TrainingError(f"every run failed, such as {sweep.failed[0].name}: {sweep.failed[0].reason}")
     for failure in sweep.failed:
-        warnings.warn(f"{failure.name} failed and is left out of soups: {failure.reason}", stacklevel=3)
+        warnings.warn(f"{failure.name} failed and is left out of soups: {failure.reason}", SoupWarning, stacklevel=3)
     return sweep
 
 
@@ -243,7 +244,7 @@ def _train_all(
     alone = executor == "local" and len(devices) < 2
     work = Work(replace(plan.bench, bars=plan.bench.bars and alone and is_main()), publisher)
     silent = not is_main() or bool(plan.bench.training_args.get("disable_tqdm"))
-    bar = tqdm(total=len(plan.runs), desc="Sweep", unit="run", leave=False, disable=True if silent else hidden())
+    bar = progress_bar(total=len(plan.runs), desc="Sweep", unit="run", hidden=silent)
     jobs = [(name, plan.runs[name]) for name in todo]
     best = _best_of([run for name in plan.done for run in load_runs(plan.bench.folder / name)])
     with bar:
@@ -294,7 +295,7 @@ class Work:
             try:
                 self.publisher.publish(self.bench.folder / name)
             except OutputError as error:  # the run is whole: the next call pushes it
-                warnings.warn(f"{name} is not on the Hub yet: {error}", stacklevel=2)
+                warnings.warn(f"{name} is not on the Hub yet: {error}", SoupWarning, stacklevel=2)
         return outcome
 
 
@@ -311,7 +312,7 @@ def _collect(publisher: Publisher, folder: Path) -> None:
     try:
         publisher.collect(folder)
     except IngredientError as error:  # its push failed: the run is whole where it was trained, and nowhere else
-        warnings.warn(f"{folder.name} was trained elsewhere and is not on the Hub: {error}", stacklevel=2)
+        warnings.warn(f"{folder.name} was trained elsewhere and is not on the Hub: {error}", SoupWarning, stacklevel=2)
 
 
 def _loaded(folder: Path, settings: Mapping[str, Mapping[str, Any]], shared: Mapping[str, Any]) -> Sweep:

@@ -1,0 +1,89 @@
+"""Progress bars: the one place that decides whether they are shown, ours and those that libraries draw for us.
+
+It does not know what they count.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import sys
+import warnings
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+# Variables that hide bars: that of the Hub's client, and that of tqdm itself.
+HIDDEN_BY = ("HF_HUB_DISABLE_PROGRESS_BARS", "TQDM_DISABLE")
+COLUMNS, ROWS = 80, 24  # of a terminal that does not say
+FALSE = ("", "0", "off", "no", "false")  # what leaves a variable unset
+
+
+def bars_are_shown() -> bool:
+    """Whether stderr is a terminal or a notebook, and no variable of the environment hides bars.
+
+    All of it counts as it is now, so it does not matter what was imported before a variable was set.
+    """
+    if any(os.environ.get(name, "").lower() not in FALSE for name in HIDDEN_BY):
+        return False
+    return in_notebook() or (sys.stderr is not None and sys.stderr.isatty())
+
+
+def in_notebook() -> bool:
+    """Whether this is a notebook's kernel, whose stderr is no terminal although somebody reads it."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return shell is not None and "IPKernelApp" in shell.config
+
+
+@contextlib.contextmanager
+def library_bars(*modules: str) -> Iterator[None]:
+    """Let bars that libraries draw over a call of ours be shown only where [`bars_are_shown`]; also as a decorator.
+
+    Args:
+        *modules (`str`):
+            Who draws them: `"datasets"`, `"huggingface_hub.utils"`.
+    """
+    switched = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a variable of the environment is stronger
+        for module in map(importlib.import_module, () if bars_are_shown() else modules):
+            if not module.are_progress_bars_disabled():
+                module.disable_progress_bars()
+                switched.append(module)
+    try:
+        yield
+    finally:
+        for module in switched:
+            module.enable_progress_bars()
+
+
+def progress_bar(iterable: Iterable[Any] | None = None, *, hidden: bool = False, **options: Any) -> tqdm:
+    """A bar of tqdm (a widget in notebooks), which is gone when it ends and shown only where [`bars_are_shown`].
+
+    Args:
+        iterable (`Iterable`, *optional*):
+            What to go through.
+        hidden (`bool`, *optional*, defaults to `False`):
+            Whether it stays hidden in any case, as in a process that shares a terminal with others.
+        **options:
+            Passed on to tqdm, such as `desc`, `total` and `unit`.
+    """
+    from tqdm.auto import tqdm
+
+    shown = bars_are_shown() and not hidden
+    if shown and not _has_size():
+        options |= {"ncols": COLUMNS, "nrows": ROWS, "dynamic_ncols": False}
+    return tqdm(iterable, leave=False, disable=not shown, **options)
+
+
+def _has_size() -> bool:
+    """Whether a terminal says how large it is: pseudo-terminals may say 0, and tqdm would draw a bar of no width."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    except (OSError, ValueError, AttributeError):  # no terminal; tqdm has a width for these
+        return True

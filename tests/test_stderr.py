@@ -1,0 +1,256 @@
+"""What reaches stderr: bars where somebody looks, notes of hf_soup, and nothing that libraries say of their work."""
+
+import ast
+import io
+import logging
+import os
+import pty
+import re
+import subprocess
+import sys
+import types
+import warnings
+from pathlib import Path
+
+import datasets
+import pytest
+from command import run
+from huggingface_hub import HfApi
+
+import hf_soup
+from hf_soup import testing
+from hf_soup.checkpoints import hub as hub_checkpoints
+from hf_soup.checkpoints.memory import quiet_transformers
+from hf_soup.progress import bars_are_shown, library_bars, progress_bar
+
+
+PACKAGE = Path(hf_soup.__file__).parent
+VARIABLES = ("HF_HUB_DISABLE_PROGRESS_BARS", "TQDM_DISABLE", "HF_DATASETS_DISABLE_PROGRESS_BARS")
+
+
+def surroundings(**variables):
+    """The environment of a user who has set nothing about bars."""
+    return {name: value for name, value in os.environ.items() if name not in VARIABLES} | variables
+
+
+def called(*args, **variables):
+    """The command as a process of its own, with pipes for stdout and stderr."""
+    command = [sys.executable, "-m", "hf_soup.cli", *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=surroundings(**variables))
+
+
+def seen_in_terminal(*args, **variables):
+    """What the command writes to stderr where that is a terminal."""
+    command = [sys.executable, "-m", "hf_soup.cli", *map(str, args)]
+    reading, writing = pty.openpty()
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=writing, env=surroundings(**variables)
+    ) as process:
+        os.close(writing)
+        seen = b""
+        while True:
+            try:
+                part = os.read(reading, 65536)
+            except OSError:  # the other end is closed
+                break
+            if not part:
+                break
+            seen += part
+    os.close(reading)
+    assert process.returncode == 0, seen
+    return seen.decode()
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is one."""
+
+    def isatty(self):
+        """It is."""
+        return True
+
+
+@pytest.fixture(autouse=True)
+def no_variables(monkeypatch):
+    """No variable says anything about bars."""
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_bars_are_for_terminals(monkeypatch):
+    """In a terminal a bar is drawn; where stderr is something else, or nothing, it is not."""
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    assert list(progress_bar(range(3), desc="Counting")) == [0, 1, 2]
+    assert "Counting" in terminal.getvalue()
+    for stream in (io.StringIO(), None):
+        monkeypatch.setattr(sys, "stderr", stream)
+        assert not bars_are_shown()
+        assert progress_bar(range(3)).disable
+
+
+@pytest.mark.parametrize(("value", "shown"), [("1", False), ("true", False), ("0", True), ("", True), ("no", True)])
+@pytest.mark.parametrize("name", ["HF_HUB_DISABLE_PROGRESS_BARS", "TQDM_DISABLE"])
+def test_a_variable_hides_bars_whenever_it_is_set(monkeypatch, name, value, shown):
+    """tqdm and the Hub's client are imported long before: the variable counts as it is when a bar begins."""
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setenv(name, value)
+    assert bars_are_shown() is shown
+    assert progress_bar(total=1).disable is not shown
+    assert progress_bar(total=1, hidden=True).disable
+
+
+def test_a_notebook_shows_bars(monkeypatch):
+    """Stderr of a kernel is no terminal, and people look at it; IPython in a pipe is none."""
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    shell = types.SimpleNamespace(config={"IPKernelApp": {}})
+    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: shell))
+    assert bars_are_shown()
+    monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    assert not bars_are_shown()
+    monkeypatch.delenv("HF_HUB_DISABLE_PROGRESS_BARS")
+    shell.config = {}
+    assert not bars_are_shown()
+    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: None))
+    assert not bars_are_shown()
+
+
+def test_bars_of_libraries_follow(monkeypatch):
+    """Over a call of ours datasets draws where we would, and elsewhere as before."""
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    datasets.enable_progress_bars()
+    with library_bars("datasets"):
+        assert not datasets.are_progress_bars_disabled()
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    with library_bars("datasets"):
+        assert datasets.are_progress_bars_disabled()
+    assert not datasets.are_progress_bars_disabled()
+    with library_bars("datasets"), library_bars("datasets"):
+        pass
+    assert not datasets.are_progress_bars_disabled()
+
+
+def calls_of(name):
+    """Every call of a function in the package, as (file, node)."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == name:
+                yield path.relative_to(PACKAGE).as_posix(), node
+
+
+def test_every_bar_is_decided_on_in_one_place():
+    """No module draws a bar of its own."""
+    assert [path for path, _ in calls_of("tqdm")] == ["progress.py"]
+
+
+def test_every_warning_is_known_as_ours():
+    """The command line shows warnings of this category alone, so a warning of another one would be lost."""
+    found = list(calls_of("warnings.warn"))
+    assert found
+    for path, node in found:
+        assert [ast.unparse(argument) for argument in node.args[1:]] == ["SoupWarning"], f"{path}:{node.lineno}"
+
+
+OURS = re.compile(r"Note: .+|\d+ runs? of \d+ to train: .+")
+
+
+def test_the_commands_write_only_their_own_lines(tmp_path, hub_runs):
+    """Against the Hub, without a terminal: notes and the size of a sweep, no bar, and nothing of any library."""
+    for seed, name in enumerate(("train", "validation", "test")):
+        testing.tiny_texts(40, seed=seed).to_csv(tmp_path / f"{name}.csv")
+    (tmp_path / "cook.yaml").write_text(
+        f"base_model: {hub_runs[0]}\ndata: {{path: {tmp_path}}}\noutput_dir: {tmp_path / 'cooked'}\n"
+        "sweep: {space: {seed: [0, 1]}, training_args: {max_steps: 2}}\nmerge: {strategy: greedy}\n"
+        f"compare: {{metrics: [accuracy]}}\npush: {{repo_id: {hub_runs[0]}-cooked}}\n"
+    )
+    commands = [
+        ["merge", *hub_runs, "-o", tmp_path / "soup"],
+        ["check", *hub_runs, "--deep"],
+        ["compare", *hub_runs, "--soup", tmp_path / "soup", "--test", tmp_path],
+        ["cook", tmp_path / "cook.yaml"],
+    ]
+    for command in commands:
+        done = called(*command)
+        assert done.returncode == 0, done.stderr
+        strange = [line for line in done.stderr.splitlines() if not OURS.fullmatch(line)]
+        assert not strange, (command[0], strange)
+    for command in (["merge", *hub_runs, "-o", tmp_path / "quiet"], commands[2]):
+        done = called(*command, "-q")
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""
+
+
+def test_a_terminal_shows_a_bar(text_runs):
+    """The weights are compared below a bar, unless -q or a variable says no."""
+    command = ["check", *text_runs, "--deep"]
+    assert "Comparing weights" in seen_in_terminal(*command)
+    assert seen_in_terminal(*command, "-q") == ""
+    assert seen_in_terminal(*command, HF_HUB_DISABLE_PROGRESS_BARS="1") == ""
+
+
+def chatting(tensors, weights):
+    """A method that says what libraries say, and what hf_soup says."""
+    logger = logging.getLogger("some_library")
+    handler = logging.StreamHandler(sys.stderr)
+    logger.addHandler(handler)
+    logger.error("a line of a log")
+    logger.removeHandler(handler)
+    warnings.warn("something is deprecated", UserWarning, stacklevel=1)
+    warnings.warn("the average is odd.", hf_soup.SoupWarning, stacklevel=1)
+    return next(iter(tensors)).clone()
+
+
+def test_libraries_are_not_heard(tmp_path, text_runs, monkeypatch):
+    """Logs and warnings of others stay away from a command, and are as they were when it is done."""
+    given = ("merge", *text_runs[:1] * 2, "--method", "test_stderr:chatting")
+    done = run(*given, "-o", tmp_path / "soup")
+    assert done.returncode == 0, done.stderr
+    lines = done.stderr.splitlines()
+    assert lines.count("Note: the average is odd.") == 1
+    assert all(line.startswith("Note: ") for line in lines)
+    assert "deprecated" not in done.stderr
+    assert run(*given, "-o", tmp_path / "quiet", "-q").stderr == ""
+    assert logging.root.manager.disable == logging.NOTSET
+    monkeypatch.setenv("TRANSFORMERS_VERBOSITY", "info")  # somebody wants to see logs
+    assert "a line of a log" in run(*given, "-o", tmp_path / "logs").stderr
+
+
+@pytest.fixture
+def said_by_the_client():
+    """What huggingface_hub logs."""
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    logger = logging.getLogger("huggingface_hub")
+    logger.addHandler(handler)
+    yield stream
+    logger.removeHandler(handler)
+
+
+def test_the_client_does_not_tell_what_is_no_news(tmp_path, hub_runs, said_by_the_client):
+    """Files that may be missing are missing, and a soup that is pushed twice is there already; other messages come."""
+    commit = hub_checkpoints.resolve(hub_runs[0], None)
+    hub_checkpoints.fetch(hub_runs[0], commit, ["README.md"])
+    soup = hf_soup.merge(hub_runs[:1] * 2)
+    for _ in range(2):
+        soup.push_to_hub(f"{hub_runs[0]}-soup")
+    assert said_by_the_client.getvalue() == ""
+    HfApi().create_commit(hub_runs[0], [], commit_message="nothing")
+    assert "No files have been modified" in said_by_the_client.getvalue()
+
+
+def test_models_are_loaded_without_a_word_about_bars(monkeypatch):
+    """Whoever has turned the bars of the Hub's client off finds them off, and a variable gives no warning."""
+    from huggingface_hub import utils
+    from transformers.utils import logging as transformers_logging
+
+    monkeypatch.setattr(sys.modules["huggingface_hub.utils.tqdm"], "HF_HUB_DISABLE_PROGRESS_BARS", None)
+    monkeypatch.setattr(transformers_logging, "_tqdm_active", True)
+    utils.disable_progress_bars()
+    with quiet_transformers():
+        pass
+    assert utils.are_progress_bars_disabled()
+    assert transformers_logging.is_progress_bar_enabled()
+    monkeypatch.setattr(sys.modules["huggingface_hub.utils.tqdm"], "HF_HUB_DISABLE_PROGRESS_BARS", False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with quiet_transformers():
+            pass
