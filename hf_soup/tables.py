@@ -11,10 +11,16 @@ def align(lines: Sequence[Sequence[str]], escape: Callable[[str], str] | None = 
 
     Args:
         lines (`Sequence[Sequence[str]]`):
-            Its cells; the first line is the head.
+            Its cells, as many in each line; the first line is the head.
         escape (`Callable`, *optional*):
             What makes plain text of a cell; by default only the bars of a table are escaped.
+
+    Raises:
+        [`ValueError`]: if a line has more or fewer cells than the head: they would stand below another column.
     """
+    for line in lines:
+        if len(line) != len(lines[0]):
+            raise ValueError(f"a table of {list(lines[0])} has a line of {len(line)} cells: {list(line)}")
     escape = escape or (lambda cell: cell.replace("|", "\\|"))
     lines = [[escape(cell) for cell in line] for line in lines]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]

@@ -38,7 +38,8 @@ class ModuleAngles(NamedTuple):
         mean (`float`):
             Mean cosine of all pairs.
         distance (`float`, *optional*):
-            Largest distance of an ingredient from the base model, relative to the length of the base model.
+            Largest distance of an ingredient from the base model, relative to the length of the base model; none where
+            the base model lacks the module or there is no base model.
     """
 
     name: str
@@ -73,12 +74,12 @@ class Relation:
     notes: tuple[str, ...]
 
     def table(self) -> str:
-        """Cosines by module."""
-        lines = [["module", "part", "lowest cosine", "mean cosine", *(["distance"] if self.distances else [])]]
+        """Cosines by module, and distances from the base model; `-` where it lacks the module."""
+        with_base = any(module.distance is not None for module in self.modules)
+        lines = [["module", "part", "lowest cosine", "mean cosine", *(["distance"] if with_base else [])]]
         for module in self.modules:
-            distance = [] if module.distance is None else [f"{module.distance:.4f}"]
-            cosines = ["-" if value is None else f"{value:.4f}" for value in (module.lowest, module.mean)]
-            lines.append([module.name, module.part, *cosines, *distance])
+            numbers = [module.lowest, module.mean, *([module.distance] if with_base else [])]
+            lines.append([module.name, module.part, *("-" if value is None else f"{value:.4f}" for value in numbers)])
         return align(lines)
 
 

@@ -6,6 +6,8 @@ import warnings
 import numpy as np
 import pytest
 import torch
+import transformers
+from command import run
 from safetensors.torch import load_file, save_file
 
 import hf_soup
@@ -62,6 +64,22 @@ def test_angles_and_distances_are_those_of_numpy(tmp_path, runs):
         assert (module.lowest, module.mean) == pytest.approx((min(cosines), np.mean(cosines)), abs=1e-12)
     assert relation.notes == ()
     assert "encoder.layer.1" in relation.table()
+
+
+def test_a_base_without_the_head_has_no_distance_there(tmp_path, runs):
+    """A body alone as base model: the head's cell says so in the table, and the command prints it."""
+    testing.save_text_model(testing.tiny_text_model(0), tmp_path / "whole")
+    transformers.AutoModel.from_pretrained(tmp_path / "whole").save_pretrained(tmp_path / "body")
+    relation = hf_soup.check(runs, tmp_path / "body", deep=True).relation
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in relation.table().splitlines()]
+    shown = {row[0]: row[-1] for row in cells[2:]}
+    assert cells[0][-1] == "distance"
+    assert shown.pop("classifier") == "-"
+    known = {module.name: module.distance for module in relation.modules if module.distance is not None}
+    assert shown == {name: f"{distance:.4f}" for name, distance in known.items()}
+    done = run("check", *runs, "--deep", "--base-model", tmp_path / "body")
+    assert done.returncode == 0, done.stderr
+    assert relation.table() in done.stdout
 
 
 def test_unrelated_models_are_noticed(text_runs):

@@ -388,3 +388,10 @@ def test_without_validation_the_recipe_says_who_was_best(text_runs, parts):
 def test_names_do_not_break_the_table():
     """A pipe in a name stays in its cell."""
     assert align([["a", "b"], ["x|y", "1"]]).splitlines()[2] == "| x\\|y | 1 |"
+
+
+def test_a_table_refuses_lines_of_other_lengths():
+    """A cell too few or too many is told with the line, not a column later."""
+    for line in (["x"], ["x", "1", "2"]):
+        with pytest.raises(ValueError, match=rf"a table of \['a', 'b'\] has a line of {len(line)} cells"):
+            align([["a", "b"], ["y", "1"], line])
