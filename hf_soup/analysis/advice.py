@@ -1,7 +1,7 @@
 """Whether and how to make a soup of some models: each piece of advice has its evidence, a confidence, and a command.
 
-Everything is told from what was measured on these models and examples. The thresholds come from measurements that
-`docs/advice.md` shows.
+Evidence is what was measured on these models and examples, with its number. What is known from elsewhere, and was not
+measured here, is told apart from it. The thresholds come from measurements that `docs/advice.md` shows.
 """
 
 from __future__ import annotations
@@ -46,15 +46,17 @@ class Piece(NamedTuple):
         topic (`str`):
             What it is about, such as `"heads"`.
         advice (`str`):
-            What to do, in a sentence.
+            What to do, in a sentence; what it gives as the reason is in the evidence.
         evidence (`str`):
-            What was measured, with its number.
+            What was measured on these models, with its number.
         confidence (`str`):
             `"high"`, `"medium"` or `"low"`.
         command (`str`):
             What follows from it; empty where nothing does.
         stops (`bool`):
             Whether it speaks against an average of all these models.
+        general (`str`):
+            What is known in general and was not measured here; empty where the evidence is enough.
     """
 
     topic: str
@@ -63,6 +65,7 @@ class Piece(NamedTuple):
     confidence: Confidence
     command: str = ""
     stops: bool = False
+    general: str = ""
 
 
 @dataclass(frozen=True)
@@ -94,11 +97,12 @@ class Advice:
         return not any(piece.stops for piece in self.pieces)
 
     def table(self) -> str:
-        """The verdict, then each piece with its evidence."""
-        lines = [["about", "advice", "evidence", "confidence"]]
+        """The verdict, then each piece with its evidence, and below them what is known in general."""
+        lines = [["about", "advice", "measured here", "confidence"]]
         lines += [[p.topic, p.advice, p.evidence, p.confidence] for p in self.pieces]
+        general = [f"In general, not measured here ({p.topic}): {p.general}" for p in self.pieces if p.general]
         commands = list(dict.fromkeys(filter(None, [self.command, *(piece.command for piece in self.pieces)])))
-        parts = [self.verdict, align(lines), "\n".join(f"    {command}" for command in commands)]
+        parts = [self.verdict, align(lines), *general, "\n".join(f"    {command}" for command in commands)]
         return "\n\n".join(part for part in parts if part)
 
     def to_dict(self) -> dict[str, Any]:
@@ -163,8 +167,8 @@ def _count(names: Sequence[str], merge: str) -> list[Piece]:
         command = f"{merge} --strategy interpolate --base-model BASE --data DATA -o soup"
         return [Piece("number", more, "1 model", "high", command, True)]
     if n < FEW:
-        few = "Take the uniform soup, or weights along the way between them; a search has nothing to choose from."
-        return [Piece("number", few, f"{n} models", "medium", f"{merge} -o soup")]
+        few = "Take the uniform soup, or weights along the way between them: a search has few subsets to choose from."
+        return [Piece("number", few, f"{n} models, {2**n - 1} subsets", "medium", f"{merge} -o soup")]
     return []
 
 
@@ -224,27 +228,44 @@ def _start(
     relation, pieces = relate(checkpoints), []
     losses = "" if found is None else f"; the soup's loss is {found.soup:.3f}, its models' {found.loss:.3f} on average"
     if relation.body is not None and relation.body < RELATED:
-        evidence = f"lowest cosine of two bodies {relation.body:.2f}; fine-tunes of one model stay above {RELATED}"
-        advice = "Do not average them: they do not come from the same pre-trained weights. An ensemble works."
-        pieces.append(Piece("start", advice, evidence + losses, "high", f"hf-soup check {runs} --deep", True))
+        evidence = f"lowest cosine of two bodies {relation.body:.2f}{losses}"
+        advice = "Their bodies do not look like fine-tunes of one model. Take the best one, or an ensemble."
+        general = (
+            f"bodies of fine-tunes of one model have cosines above {RELATED}; the average of models that started "
+            "apart is noise."
+        )
+        confidence: Confidence = "high" if found is None or found.rises else "medium"
+        pieces.append(Piece("start", advice, evidence, confidence, f"hf-soup check {runs} --deep", True, general))
     elif relation.head is not None and relation.head < RELATED:
         evidence = f"lowest cosine of two heads {relation.head:.2f}, of two bodies {relation.body or 1.0:.2f}{losses}"
         command = "hf-soup sweep BASE --data DATA --head probe -o runs"
-        if found is not None and not found.rises:
-            advice = "Their heads were drawn apart, and yet the soup's loss is not above theirs; one head is safer."
-            pieces.append(Piece("heads", advice, evidence, "medium", command))
+        general = (
+            f"heads of fine-tunes of one head have cosines above {RELATED}; averages of heads that started apart cost "
+            "between nothing and 19 points where hf_soup was measured."
+        )
+        unlike = "heads do not look like fine-tunes of one head"
+        if found is None:
+            advice = f"Their {unlike}. Fine-tune again from one head, or give data that tells what an average costs."
+            pieces.append(Piece("heads", advice, evidence, "medium", command, True, general))
+        elif found.rises:
+            advice = (
+                f"The soup's loss is {found.soup - found.loss:.3f} above its models', whose {unlike}. Fine-tune again "
+                "from one head."
+            )
+            pieces.append(Piece("heads", advice, evidence, "high", command, True, general))
         else:
-            advice = "Their heads were drawn apart, and an average is less than each: fine-tune again from one head."
-            pieces.append(Piece("heads", advice, evidence, "high" if found else "medium", command, True))
+            advice = f"Their {unlike}, and yet the soup's loss is not clearly above theirs. One head is safer."
+            pieces.append(Piece("heads", advice, evidence, "medium", command, False, general))
     if similarity is not None and similarity.base is not None:
         cosines = similarity.cosines("body")
         pairs = [cosines[i, j] for i, j in itertools.combinations(range(len(cosines)), 2)]
         mean = sum(pairs) / len(pairs)
         if mean > SAME:
-            advice = "They are nearly one model: vary data order, learning rate or augmentation more."
+            advice = "They changed in nearly the same way: vary data order, learning rate or augmentation more."
             evidence = f"mean cosine of their changes {mean:.3f}"
             command = "hf-soup sweep BASE --data DATA --learning-rate 1e-5,3e-5,1e-4 --seed 0,1,2 -o runs"
-            pieces.append(Piece("diversity", advice, evidence, "medium", command))
+            general = "an average of models that are nearly one is nearly that one."
+            pieces.append(Piece("diversity", advice, evidence, "medium", command, general=general))
     return pieces
 
 
@@ -253,20 +274,19 @@ def _kind(like: Checkpoint, merge: str) -> list[Piece]:
     pieces = []
     count = sum(is_statistic(name) for name in like.specs)
     if count:
-        advice = "Give training data: averaged running statistics fit no average of weights."
-        pieces.append(
-            Piece("BatchNorm", advice, f"{count} running statistics of BatchNorm", "high", f"{merge} -o soup")
-        )
+        advice = "Give training data, on which the running statistics of the soup are estimated again."
+        evidence = f"{count} running statistics of BatchNorm"
+        general = "averaged running statistics do not match averaged weights."
+        pieces.append(Piece("BatchNorm", advice, evidence, "high", f"{merge} -o soup", general=general))
     try:
         task = task_of(like.config)
     except DataError:
         return pieces
     if task in ("text-generation", "text2text-generation"):
-        advice = (
-            "Choose by the texts that are wanted, not by the loss alone: a soup with a lower loss may write worse."
-        )
+        advice = "Choose by the texts that are wanted, not by the loss alone."
         command = "hf_soup.Evaluator(data, metric=..., generate={'max_new_tokens': 64})"
-        pieces.append(Piece("generation", advice, f"the models do {task}", "medium", command))
+        general = "a soup with a lower loss may write worse texts."
+        pieces.append(Piece("generation", advice, f"the models do {task}", "medium", command, general=general))
     return pieces
 
 
@@ -280,25 +300,29 @@ def _quality(found: Diversity, said: dict[str, Predictions], merge: str) -> list
         wrong = 1 - float(right(said[best]).mean())
         if wrong < CEILING:
             evidence = f"{best} gets {wrong:.1%} of {found.examples} examples wrong"
-            pieces.append(
-                Piece("ceiling", "There is hardly anything left to gain: take the best model.", evidence, "high")
-            )
+            advice = f"Take the best model: {wrong:.1%} is all that is left to gain on these examples."
+            pieces.append(Piece("ceiling", advice, evidence, "high"))
         share = max(float((first.labels == label).mean()) for label in set(first.labels.tolist()))
         poor = [name for name, of in said.items() if float(right(of).mean()) <= share]
         if poor and metric == "accuracy" and share < 1 - CEILING:
-            evidence = f"{', '.join(poor)}: no better than always the most frequent class ({share:.1%})"
-            advice = "Leave these out: they have learnt nothing."
+            known = ", ".join(f"{name} {found.scores[name]:.1%}" for name in poor)
+            evidence = f"accuracy: {known}; always the most frequent class: {share:.1%}"
+            advice = f"Leave {', '.join(poor)} out: no better than always saying the most frequent class."
             pieces.append(Piece("quality", advice, evidence, "high", "", len(poor) == len(said)))
     if metric in SHARES:
         far = [name for name, score in found.scores.items() if sign * (found.scores[best] - score) > OUTLIER]
         if far:
-            evidence = f"{', '.join(far)}: more than {100 * OUTLIER:.0f} points of {metric} below {best}"
-            advice = "Let a search decide who goes in: a uniform soup has to carry them."
-            pieces.append(Piece("quality", advice, evidence, "medium", _greedy(merge)))
+            gaps = {name: 100 * sign * (found.scores[best] - found.scores[name]) for name in far}
+            below = ", ".join(f"{name} {gap:.1f}" for name, gap in gaps.items())
+            evidence = f"points of {metric} below {best}: {below}"
+            advice = f"Let a search decide which go in: some are more than {100 * OUTLIER:.0f} points below the best."
+            general = "a uniform soup gives a model far below the others the same weight as them."
+            pieces.append(Piece("quality", advice, evidence, "medium", _greedy(merge), general=general))
     if first.kind in ("classes", "labels") and found.disagreement < ALIKE:
         evidence = f"two models disagree on {found.disagreement:.1%} of {found.examples} examples"
-        advice = "They decide alike, so neither a soup nor an ensemble can gain much."
-        pieces.append(Piece("diversity", advice, evidence, "medium"))
+        advice = f"They decide alike: two models agree on {1 - found.disagreement:.1%} of the examples."
+        general = "an ensemble can gain only where models disagree, and a soup rarely gains more than an ensemble."
+        pieces.append(Piece("diversity", advice, evidence, "medium", general=general))
     return pieces
 
 
@@ -315,18 +339,25 @@ def _between(found: Looked, merge: str) -> list[Piece]:
             f"; half-way between {line.one} and {line.other} the loss is {worst:.3f} above the line between the ends"
         )
     if not high and found.rises:
-        advice = "They went too far from each other for one average of all: let a search choose."
+        above = found.soup - found.loss
+        advice = f"The loss of the average of all is {above:.3f} above that of its models: let a search choose."
         return [Piece("barrier", advice, losses + where, "medium", _greedy(merge))]
+    if not found.lines:
+        advice = "The average of all has no loss that speaks against it; no pair was looked at."
+        return [Piece("barrier", advice, losses, "low")]
     if not high:
         seen = len(found.lines) == n * (n - 1) // 2
-        evidence = f"no barrier between {len(found.lines)} pairs{where}; {losses}"
-        return [Piece("barrier", "They lie in one basin: averages are safe.", evidence, "high" if seen else "medium")]
+        evidence = f"no barrier, at {len(found.lines)} of {n * (n - 1) // 2} pairs{where}; {losses}"
+        advice = "No loss speaks against an average: not half-way between pairs, and not that of the average of all."
+        return [Piece("barrier", advice, evidence, "high" if seen else "medium")]
     odd = _in_all(high, found.lines)
     evidence = f"{len(high)} of {len(found.lines)} pairs{where}; {losses}"
     if len(high) < len(found.lines) and odd:
-        advice = f"Leave {', '.join(odd)} out, or let a search do so: a barrier separates it from the others."
+        advice = f"Leave {', '.join(odd)} out, or let a search do so: the loss rises on the way to others."
         return [Piece("barrier", advice, evidence, "high", _greedy(merge))]
-    advice = "Do not average them: a barrier of the loss lies between them."
+    advice = (
+        f"The loss rises half-way between {len(high)} of {len(found.lines)} pairs. Take the best one, or an ensemble."
+    )
     return [Piece("barrier", advice, evidence, "high", "", True)]
 
 
@@ -353,24 +384,28 @@ def value_of_soups(found: Diversity, said: dict[str, Predictions], n: int, merge
         spread = max(found.scores.values()) - min(found.scores.values())
         if half > max(spread, abs(ensemble), abs(soup)):
             advice = "Validation cannot tell these models from each other: take the uniform soup, or more data."
-            evidence = f"differences of less than {scale * half:.1f} {unit} cannot be seen on {n} examples"
+            evidence = (
+                f"differences of less than {scale * half:.1f} {unit} cannot be seen on {n} examples; the models "
+                f"differ by {scale * spread:.1f}, the uniform soup from the best by {scale * soup:+.1f}, the ensemble "
+                f"by {scale * ensemble:+.1f}"
+            )
             return [Piece("validation", advice, evidence, "high", f"{merge} -o soup")]
     numbers = f"uniform soup {scale * soup:+.1f}, ensemble {scale * ensemble:+.1f} {unit} against the best model"
     if found.metric not in SHARES:
         numbers = f"uniform soup {shown(found.metric, found.soup)}, ensemble {shown(found.metric, found.ensemble)}"
     if soup < 0 and ensemble > 0 and (half is None or ensemble - soup > half):
-        advice = "An ensemble is worth its cost here; the uniform soup is below the best model: let a search try."
+        advice = "The ensemble is above the best model and the uniform soup below it: let a search try."
         pieces.append(Piece("ensemble", advice, numbers, "medium", _greedy(merge)))
     elif ensemble - soup > (half or 0) and ensemble > 0:
-        advice = f"An ensemble gains more, at {len(said)} times the cost."
+        advice = f"The ensemble gains more than the uniform soup here, at {len(said)} times the cost."
         pieces.append(Piece("ensemble", advice, numbers, "medium"))
     elif soup >= 0:
         seen = found.kept is not None and found.gain >= (found.noise or 0)
         kept = f"; it keeps {found.kept:.0%} of the ensemble's gain over the mean" if seen else ""
-        advice = "The uniform soup is as good as the best model or better."
+        advice = "The uniform soup is as good as the best model here, or better."
         pieces.append(Piece("soup", advice, numbers + kept, "medium"))
     else:
-        advice = "The uniform soup is not as good as the best model: let a search choose."
+        advice = "The uniform soup is not as good as the best model here: let a search choose."
         pieces.append(
             Piece("soup", advice, numbers, "low" if half is not None and -soup < half else "medium", _greedy(merge))
         )

@@ -7,8 +7,9 @@ import transformers
 
 import hf_soup
 from hf_soup import testing
-from hf_soup.analysis.advice import half_width, value_of_soups
+from hf_soup.analysis.advice import Advice, Looked, _start, half_width, value_of_soups
 from hf_soup.analysis.diversity import Diversity, pair_diversity
+from hf_soup.checkpoints.source import open_all
 from hf_soup.outputs import Predictions
 
 
@@ -79,13 +80,13 @@ def test_heads_of_their_own_are_the_reason(tmp_path, start):
     heads = hf_soup.advise(runs(tmp_path / "heads", 4, start, own_heads=True))
     assert not heads.ok
     assert topics(heads)[0] == "heads"
-    assert "heads were drawn apart" in heads.verdict
+    assert "heads do not look like fine-tunes of one head" in heads.verdict
     assert "--head probe" in heads.command
     strangers = [runs(tmp_path / f"s{i}", 1, seed=i)[0] for i in range(3)]
     apart = hf_soup.advise(strangers)
     assert not apart.ok
     assert topics(apart)[0] == "start"
-    assert "do not come from the same pre-trained weights" in apart.verdict
+    assert "bodies do not look like fine-tunes of one model" in apart.verdict
 
 
 def test_evidence_has_its_number(tmp_path, start):
@@ -97,6 +98,59 @@ def test_evidence_has_its_number(tmp_path, start):
         assert piece.advice.endswith(".")
     assert "run-0" in found.table()
     assert found.to_dict()["ok"] == found.ok
+
+
+@pytest.mark.parametrize(("own_heads", "topic"), [(True, "heads"), (False, "start")])
+def test_a_rule_is_told_apart_from_what_was_measured(tmp_path, start, own_heads, topic):
+    """Without examples nothing is said of what an average costs, with them its number; the rule stands apart."""
+    strangers = [runs(tmp_path / f"s{index}", 1, seed=index)[0] for index in range(3)]
+    folders = runs(tmp_path, 3, start, own_heads=True) if own_heads else strangers
+    checkpoints = open_all(folders)
+    looked = {
+        "unseen": None,
+        "rises": Looked(None, loss=0.4, soup=0.9, lines=[]),
+        "flat": Looked(None, loss=0.4, soup=0.41, lines=[]),
+    }
+    found = {name: _start(checkpoints, None, losses, "RUN...")[0] for name, losses in looked.items()}
+    assert {piece.topic for piece in found.values()} == {topic}
+    assert "loss" not in found["unseen"].evidence
+    assert "the soup's loss is 0.900, its models' 0.400 on average" in found["rises"].evidence
+    assert "the soup's loss is 0.410, its models' 0.400 on average" in found["flat"].evidence
+    for piece in found.values():
+        assert "cosine" in piece.evidence
+        assert "above 0.5" in piece.general  # the rule, and only there
+        assert "0.5" not in piece.advice.replace("0.500", "") + piece.evidence
+        table = Advice(("a", "b"), "verdict", "", (piece,)).table()
+        assert f"In general, not measured here ({topic}): {piece.general}" in table.splitlines()
+    if topic == "heads":
+        assert "The soup's loss is 0.500 above its models'" in found["rises"].advice
+        assert "not clearly above" in found["flat"].advice
+        assert [found[name].stops for name in ("unseen", "rises", "flat")] == [True, True, False]
+    else:
+        assert [found[name].confidence for name in ("unseen", "rises", "flat")] == ["high", "high", "medium"]
+
+
+def test_no_pair_is_no_measurement(tmp_path, start):
+    """With a budget for the models and their soup alone, nothing is said of what lies between pairs."""
+    advice = hf_soup.advise(runs(tmp_path, 5, start), examples(start, 30), base_model=start, budget=6)
+    (piece,) = [piece for piece in advice.pieces if piece.topic == "barrier"]
+    assert "no pair was looked at" in piece.advice
+    assert piece.confidence == "low"
+    assert "pairs" not in piece.evidence
+
+
+def test_scores_are_in_the_evidence(tmp_path, start):
+    """A model that is far below the best, or no better than one class, is named with its number."""
+    folders = runs(tmp_path, 4, start)
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(folders[0])
+    with torch.no_grad():
+        model.classifier.bias[1] += 100.0
+    model.save_pretrained(folders[0])
+    texts = examples(start, 60, noise=0.1)
+    pieces = [piece for piece in hf_soup.advise(folders, texts).pieces if piece.topic == "quality"]
+    ones = np.mean(texts["label"])
+    assert any(f"run-0 {ones:.1%}" in piece.evidence for piece in pieces)
+    assert any("points of accuracy below run-" in piece.evidence for piece in pieces)
 
 
 def test_one_and_few_models(tmp_path, start):
@@ -126,7 +180,7 @@ def test_nearly_one_model(tmp_path, start):
                 parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.002 * factor)
         folders.append(testing.save_text_model(model, tmp_path / f"run-{index}"))
     found = hf_soup.advise(folders, base_model=start)
-    assert any("nearly one model" in piece.advice for piece in found.pieces)
+    assert any("changed in nearly the same way" in piece.advice for piece in found.pieces)
 
 
 def test_a_budget_is_kept_to(tmp_path, start):
@@ -189,12 +243,15 @@ def test_validation_that_is_too_small_is_told():
     pieces = value_of_soups(found, said, 40, "hf-soup merge a b")
     assert pieces[0].topic == "validation"
     assert "less than 13.9 points cannot be seen on 40 examples" in pieces[0].evidence
+    assert (
+        "the models differ by 0.0, the uniform soup from the best by +0.0, the ensemble by +2.5" in pieces[0].evidence
+    )
 
 
 @pytest.mark.parametrize(
     ("scores", "soup", "ensemble", "verdict"),
     [
-        ({"a": 0.85, "b": 0.70}, 0.60, 0.95, "let a search choose. An ensemble is worth its cost"),
+        ({"a": 0.85, "b": 0.70}, 0.60, 0.95, "let a search choose. The ensemble is above the best"),
         ({"a": 0.85, "b": 0.70}, 0.90, 0.90, "Make a soup. The uniform soup is as good as the best"),
         ({"a": 0.85, "b": 0.849}, 0.848, 0.85, "Make a soup. Validation cannot tell"),
     ],
