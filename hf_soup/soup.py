@@ -21,9 +21,10 @@ from .checkpoints.writer import as_output_error, refuse_target, staged_folder, w
 from .errors import IngredientError, SoupWarning
 from .evaluation.comparison import Comparison
 from .evaluation.tasting import estimate_again
+from .hub.bases import find_bases
 from .hub.beside import write_beside
 from .hub.card import evaluation_results
-from .hub.origins import Veil, on_hub, private_ones, with_repositories
+from .hub.origins import Veil, is_private, on_hub, private_ones, with_repositories
 from .hub.push import open_target, push_folder
 from .merging.blend import BASE, blend, file_digests
 from .merging.in_memory import cook_in_memory, output_config
@@ -172,7 +173,7 @@ class Soup:
         target = refuse_target(save_directory, overwrite=overwrite, keep=sources)
         with staged_folder(target, overwrite=overwrite) as stage:
             recipe = self._write_weights(stage, max_shard_size)
-            self._write_rest(stage, recipe)
+            self._write_rest(stage, recipe, bases=find_bases(recipe, self.checkpoints))
             (stage / RECIPE_FILE).write_text(dump_recipe(recipe, target), encoding="utf-8")
         return target
 
@@ -243,8 +244,9 @@ class Soup:
         with as_output_error(tempfile.gettempdir()), tempfile.TemporaryDirectory() as folder:
             stage = Path(folder)
             recipe = with_repositories(self._write_weights(stage, max_shard_size), token)
-            veil = None if name_private or target.private else self._veil(recipe, token)
-            if veil:
+            bases = find_bases(recipe, self.checkpoints)
+            veil = None if name_private or target.private else self._veil(recipe, bases, token)
+            if veil and veil.aliases:
                 names = ", ".join(name for name, _ in veil.aliases)
                 warnings.warn(
                     f"{target.repo_id} is public and {names} private: what is private is not named, so only those who "
@@ -252,8 +254,21 @@ class Soup:
                     SoupWarning,
                     stacklevel=2,
                 )
+            if veil and veil.bases:
+                warnings.warn(
+                    f"{target.repo_id} is public and {', '.join(veil.bases)}, which ingredients were fine-tuned from, "
+                    "private or gone: it is not named. name_private=True names it.",
+                    SoupWarning,
+                    stacklevel=2,
+                )
+            if veil:
                 recipe = veil.recipe(recipe)
-            more = {"repo_id": target.repo_id, "tags": [tags] if isinstance(tags, str) else tags, "license": license}
+            more = {
+                "bases": bases,
+                "repo_id": target.repo_id,
+                "tags": [tags] if isinstance(tags, str) else tags,
+                "license": license,
+            }
             self._write_rest(stage, recipe, veil=veil, plots=include_plots, **more)
             (stage / RECIPE_FILE).write_text(dump_recipe(recipe), encoding="utf-8")
             for name, content in extra.items():
@@ -321,13 +336,24 @@ class Soup:
         made = {"ingredients": poured, "base_model": base, "batchnorm": batchnorm, "output": output}
         return replace(self.recipe, **made, versions=versions())
 
-    def _veil(self, recipe: Recipe, token: str | bool | None) -> Veil | None:
-        """What hides private ingredients, the base model, and candidates that were not taken, if there are any."""
+    def _veil(self, recipe: Recipe, bases: Sequence[Sequence[str]], token: str | bool | None) -> Veil | None:
+        """What hides private ingredients, what they were fine-tuned from, and candidates that were not taken, if there
+        are any.
+        """
         known = {item.name for item in recipe.ingredients}
         others = [on_hub(item.ingredient, token) for item in self.candidates if item.name not in known]
         named = [*recipe.ingredients, *filter(None, [recipe.base_model]), *others]
         private = private_ones(named, token)
-        return Veil(private, [item for item in named if item not in private]) if private else None
+        told = [
+            base
+            for item, found in zip(recipe.ingredients, bases, strict=True)
+            if not item.revision or item in private
+            for base in found
+        ]
+        hidden = [base for base in dict.fromkeys(told) if is_private(base, token=token)]
+        if not private and not hidden:
+            return None
+        return Veil(private, [item for item in named if item not in private], bases=hidden)
 
     def _write_rest(self, folder: Path, recipe: Recipe, **options: Any) -> None:
         config = output_config(self.plan, self.checkpoints[0])

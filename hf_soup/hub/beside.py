@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints.checkpoint import Checkpoint
+from ..checkpoints.checkpoint import PRIVATE, Checkpoint
 from ..checkpoints.companions import CARD, CONFIG
 from ..errors import MissingExtraError, SoupWarning
 from ..evaluation.comparison import PICTURES, Comparison
@@ -31,6 +31,7 @@ def write_beside(
     comparison: Comparison | None,
     checkpoints: Sequence[Checkpoint],
     *,
+    bases: Sequence[Sequence[str]] = (),
     veil: Veil | None = None,
     analysis: Any = None,
     plots: bool = True,
@@ -53,6 +54,8 @@ def write_beside(
             Its scores.
         checkpoints (`Sequence[Checkpoint]`):
             The ingredients, whose cards are read.
+        bases (`Sequence[Sequence[str]]`, *optional*):
+            For each ingredient the repositories that it was fine-tuned from.
         veil ([`Veil`], *optional*):
             Hides private ingredients; the recipe is behind it already.
         analysis ([`Analysis`], *optional*):
@@ -82,7 +85,7 @@ def write_beside(
         findings = analysis.findings
         analysis.save(folder, html=False)
     cards = {named.name: item.card for named, item in zip(recipe.ingredients, checkpoints, strict=True)}
-    facts = gather_facts(cards, hidden=veil is not None)
+    facts = gather_facts(cards, hidden=veil is not None and bool(veil.aliases))
     if license is not None:
         facts = facts._replace(license={"license": license}, licenses={})
     if facts.licenses:
@@ -90,6 +93,8 @@ def write_beside(
         warnings.warn(
             f"the card sets no licence, since those of the ingredients are {found}.", SoupWarning, stacklevel=4
         )
-    where = {"repo_id": repo_id, "tags": tags}
-    card = render_card(recipe, config, comparison, pictures=pictures, facts=facts, findings=findings, **where)
+    if veil:
+        bases = [[PRIVATE if base in veil.bases else base for base in found] for found in bases]
+    shown = {"pictures": pictures, "facts": facts, "findings": findings, "bases": bases}
+    card = render_card(recipe, config, comparison, repo_id=repo_id, tags=tags, **shown)
     (folder / CARD).write_text(card, encoding="utf-8")

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..checkpoints.check import label_names
 from ..checkpoints.checkpoint import MEMORY, PRIVATE
@@ -47,6 +47,7 @@ def render_card(
     pictures: Mapping[str, str] | None = None,
     facts: Facts | None = None,
     findings: Sequence[str] = (),
+    bases: Sequence[Sequence[str]] = (),
     repo_id: str | None = None,
     tags: Sequence[str] = (),
 ) -> str:
@@ -65,6 +66,9 @@ def render_card(
             What the cards of its ingredients say.
         findings (`Sequence[str]`, *optional*):
             What an analysis found; `analysis.md` beside the card has the rest.
+        bases (`Sequence[Sequence[str]]`, *optional*):
+            For each ingredient the repositories that it was fine-tuned from, which stand for it where it is not on the
+            Hub itself; `"private"` for one that is not named.
         repo_id (`str`, *optional*):
             Where on the Hub it will be.
         tags (`Sequence[str]`, *optional*):
@@ -76,13 +80,14 @@ def render_card(
     from huggingface_hub import ModelCard
 
     facts = facts or Facts()
+    lineage = _lineage(recipe, bases)
     needed = [*recipe.ingredients, *([recipe.base_model] if recipe.base_model and not recipe.base_inside else [])]
     data = recipe.batchnorm.get("dataset")
     row = _own_row(recipe, comparison)
     text = dump_recipe(replace(recipe, selection={**recipe.selection, "trials": []} if recipe.selection else {}))
     return str(
         ModelCard.from_template(
-            card_data=_metadata(recipe, config, comparison, row, facts, repo_id, tags),
+            card_data=_metadata(recipe, config, comparison, row, facts, lineage, repo_id, tags),
             template_str=_template(),
             recipe=recipe,
             recipe_yaml=text,
@@ -103,12 +108,14 @@ def render_card(
             repo_id=repo_id,
             here=HERE,
             facts=facts,
+            lineage=lineage,
             findings=findings,
             tuned=[item for item in recipe.ingredients if item.name != recipe.base_inside],
             local=[item.name for item in needed if not item.revision and item.source not in OUT_OF_REACH],
             in_memory=[item.name for item in needed if item.source == MEMORY],
             hidden=[item.name for item in needed if item.source == PRIVATE],
             link=_link,
+            repository=_repository,
             share=lambda score: _score(comparison.metric, score),
             points=_half_width,
             table=partial(align, escape=escape),
@@ -117,7 +124,48 @@ def render_card(
     )
 
 
-OUT_OF_REACH = (MEMORY, PRIVATE)  # sources that nobody can fetch
+class Lineage(NamedTuple):
+    """Where a soup stands in the Hub's model tree.
+
+    Args:
+        parents (`tuple[str, ...]`):
+            Repositories that it comes from: ingredients, and what those were fine-tuned from that are not on the Hub.
+        bases (`tuple[str, ...]`):
+            The latter alone.
+        withheld (`tuple[str, ...]`):
+            Names of ingredients that were fine-tuned from something private.
+        unknown (`tuple[str, ...]`):
+            Names of ingredients that are not on the Hub, and of which nothing is known.
+    """
+
+    parents: tuple[str, ...]
+    bases: tuple[str, ...]
+    withheld: tuple[str, ...]
+    unknown: tuple[str, ...]
+
+
+def _lineage(recipe: Recipe, bases: Sequence[Sequence[str]]) -> Lineage:
+    parents: list[str] = []
+    followed: list[str] = []
+    withheld, unknown = [], []
+    for place, item in enumerate(recipe.ingredients):
+        found = bases[place] if bases else ()
+        source = split_source(item.source) if item.revision else None
+        if source is not None:
+            parents.append(source[0])
+            continue
+        named = [base for base in found if base != PRIVATE]
+        parents += named
+        followed += named
+        if len(named) < len(found):
+            withheld.append(item.name)
+        elif not found:
+            unknown.append(item.name)
+    return Lineage(_unique(parents), _unique(followed), tuple(withheld), tuple(unknown))
+
+
+def _unique(names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(names))
 
 
 def load_card(soup: str | os.PathLike) -> str:
@@ -187,14 +235,13 @@ def _metadata(
     comparison: Comparison | None,
     row: Row | None,
     facts: Facts,
+    lineage: Lineage,
     repo_id: str | None,
     tags: Sequence[str],
 ) -> ModelCardData:
     from huggingface_hub import EvalResult, ModelCardData
 
     pipeline = _pipeline(config)
-    found = [split_source(item.source) for item in recipe.ingredients if item.revision]
-    hub_ids = list(dict.fromkeys(repo_id for repo_id, _ in filter(None, found)))
     results = [
         EvalResult(
             task_type=pipeline or "other",
@@ -214,8 +261,8 @@ def _metadata(
         library_name="transformers",
         pipeline_tag=pipeline,
         tags=list(dict.fromkeys([*TAGS, *tags])),
-        base_model=hub_ids or None,
-        **({"base_model_relation": "merge"} if hub_ids else {}),
+        base_model=list(lineage.parents) or None,
+        **({"base_model_relation": "merge"} if lineage.parents else {}),
         datasets=list(facts.datasets) or None,
         metrics=list(comparison.metrics) if row else None,
         model_name=(repo_id or "soup").rpartition("/")[2] if results else None,
@@ -243,6 +290,13 @@ def _pipeline(config: Mapping[str, Any]) -> str | None:
 
         name = (config.get("architectures") or [""])[0]
         return next((task for task, models in TASK_MAPPING.items() if name in models.values()), None)
+
+
+def _repository(repo_id: str) -> str:
+    """A repository with a link to it."""
+    from huggingface_hub import constants
+
+    return f"[{escape(repo_id)}]({constants.ENDPOINT}/{repo_id})"
 
 
 def _link(item: Ingredient) -> str:

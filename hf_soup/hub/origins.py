@@ -97,14 +97,18 @@ class Veil:
             The private ones.
         named (`Iterable[Ingredient]`):
             The others, whose names are not taken for something else.
+        bases (`Iterable[str]`, *optional*):
+            Private repositories that ingredients were fine-tuned from.
     """
 
-    def __init__(self, private: Iterable[Ingredient], named: Iterable[Ingredient] = ()):
+    def __init__(self, private: Iterable[Ingredient], named: Iterable[Ingredient] = (), *, bases: Iterable[str] = ()):
         taken = {item.name for item in named}
         free = (alias for alias in (f"private-{n}" for n in itertools.count(1)) if alias not in taken)
         keys = dict.fromkeys((item.name, item.source) for item in private)
         self.aliases = dict(zip(keys, free))  # noqa: B905 - there are always more
-        self.repositories = sorted({hub.split_source(source)[0] for _, source in keys}, key=len, reverse=True)
+        self.bases = tuple(bases)
+        repositories = {*self.bases, *(hub.split_source(source)[0] for _, source in keys)}
+        self.repositories = sorted(repositories, key=len, reverse=True)
         self._names = {name: alias for (name, _), alias in self.aliases.items()}
         words = {name: alias for name, alias in self._names.items() if name not in taken}
         words |= {source: alias for (_, source), alias in self.aliases.items()}

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..checkpoints.companions import CARD
 from ..checkpoints.hub import split_revision
+from .bases import bases_in_card
 from .card import TAGS, escape
 from .facts import gather_facts
 
@@ -68,8 +69,12 @@ def render_run_card(
         eval_lines=lines,
         hyperparameters={**state["training_args"], **state["params"]},
     )
-    if state["base_commit"]:  # after the rest, or the Hub would be asked for its licence
+    # what it was fine-tuned from comes after the rest, or the Hub would be asked for its licence
+    bases = bases_in_card(base)  # of a folder, what that was fine-tuned from
+    if state["base_commit"]:
         summary.finetuned_from = split_revision(state["base_model"])[0]
+    elif len(bases) == 1:
+        (summary.finetuned_from,) = bases
     own = ", ".join(f"{name} = {value}" for name, value in state["params"].items()) or "nothing"
     return summary.to_model_card() + SWEEP.format(
         run=escape(state["run"]), sweep=f"“{escape(sweep)}”", own=escape(own)
@@ -83,7 +88,7 @@ def render_start_card(*, sweep: str, base_model: str | None, base: Mapping[str, 
         sweep (`str`):
             Name of the sweep.
         base_model (`str`, *optional*):
-            The Hub id that it was made of.
+            The Hub id that it was made of; of a folder, what the folder was fine-tuned from is named.
         base (`Mapping[str, Any]`):
             The metadata of the card of its base model.
     """
@@ -95,7 +100,7 @@ def render_start_card(*, sweep: str, base_model: str | None, base: Mapping[str, 
         language=list(facts.language) or None,
         library_name="transformers",
         tags=list(TAGS[1:]),
-        base_model=base_model,
+        base_model=base_model or list(bases_in_card(base)) or None,
     )
     return (
         f"---\n{data.to_yaml()}\n---\n\n# The start of the sweep “{escape(sweep)}”\n\nThe weights that all runs of "

@@ -15,13 +15,14 @@ from ..checkpoints.checkpoint import read_card
 from ..checkpoints.companions import CARD
 from ..data import LABEL_COLUMNS, hash_rows, is_list, is_text
 from ..errors import IngredientError, OutputError, RecipeError, TrainingError, did_you_mean
+from ..hub.bases import START
 from ..lookup import load_module
 from ..metrics import Metric, load_metrics
 from ..tables import align, cell, shared_line
 from ..tokens import limit_length
 from .class_weights import check_class_weights
 from .manifest import SHARED, extend_manifest, find_manifest
-from .records import START, Bench, load_failure, load_runs
+from .records import Bench, load_failure, load_runs
 from .settings import KEEP, canonical, check_settings, separate, training_arguments
 from .space import different, expand_space
 from .start import Origin, find_origin

@@ -15,11 +15,11 @@ from ..checkpoints.hub_errors import our_errors
 from ..checkpoints.reader import read_json
 from ..checkpoints.writer import staged_folder, write_json
 from ..errors import IngredientError, OutputError, SoupWarning
+from ..hub.bases import RUN_FILE, bases_in_card
 from ..hub.origins import PUSHED_FILE, is_private
 from ..hub.push import open_target, push_folder
 from ..progress import library_bars
 from .processes import is_main, wait
-from .records import RUN_FILE
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,12 @@ class Publisher:
 
 
 def publisher_for(
-    push_runs: bool | str, folder: Path, *, private: bool | None = None, about: Mapping[str, Any] | None = None
+    push_runs: bool | str,
+    folder: Path,
+    *,
+    private: bool | None = None,
+    about: Mapping[str, Any] | None = None,
+    base_card: Mapping[str, Any] | None = None,
 ) -> Publisher | None:
     """Where the runs go: `True` names the repositories after you and the folder, a string is their prefix.
 
@@ -96,13 +101,15 @@ def publisher_for(
             Of the sweep.
         about (`Mapping`, *optional*):
             Base model and data of the sweep: runs of a private one are private unless you say otherwise.
+        base_card (`Mapping`, *optional*):
+            The metadata of the card of the base model: of a folder the runs name what that was fine-tuned from.
 
     Raises:
         [`OutputError`]: if you are not logged in.
     """
     if not push_runs:
         return None
-    hidden = _private_origins(about) if about and not private else []
+    hidden = _private_origins(about, base_card or {}) if about and not private else []
     if hidden:
         told = "so the runs are private too. private=False makes them public, and names it"
         told = "and the cards of the runs, which are public, name it" if private is False else told
@@ -119,10 +126,11 @@ def publisher_for(
     return Publisher(f"{user}/{push_runs if isinstance(push_runs, str) else folder.name}", private)
 
 
-def _private_origins(about: Mapping[str, Any]) -> list[str]:
-    """The base model and the data set of a sweep, where they are on the Hub and not everybody sees them."""
-    base, data = about["base_model"], about["data"].get("path")
-    found = [split_revision(base)[0]] if about["base_commit"] and is_private(split_revision(base)[0]) else []
+def _private_origins(about: Mapping[str, Any], base_card: Mapping[str, Any]) -> list[str]:
+    """The base models and the data set that cards of runs name, where not everybody sees these on the Hub."""
+    on_hub, data = about["base_commit"], about["data"].get("path")
+    named = (split_revision(about["base_model"])[0],) if on_hub else bases_in_card(base_card)
+    found = [base for base in named if is_private(base)]
     return found + ([data] if data and is_private(data, kind="dataset") else [])
 
 

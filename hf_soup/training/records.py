@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..checkpoints.reader import read_json
 from ..checkpoints.writer import write_json
 from ..errors import SoupError, TrainingError
+from ..hub.bases import RUN_FILE
 from ..hub.origins import PUSHED_FILE
 from ..types import Ingredient, Score
 from .processes import is_main
@@ -22,9 +23,7 @@ from .resume import checkpoints_in
 if TYPE_CHECKING:
     from datasets import Dataset
 
-RUN_FILE = "run.json"  # written last: a folder without it is no whole run
 FAILED_FILE = "failed.json"
-START = "start"
 
 
 class DivergedError(TrainingError):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..checkpoints.memory import quiet_transformers
 from ..checkpoints.writer import write_json
 from ..errors import OutputError, TrainingError
+from ..hub.bases import START
 from ..hub.run_card import render_run_card, write_card
 from ..lookup import load_module
 from ..metrics import load_metrics
@@ -22,7 +23,6 @@ from .processes import give_up, is_main, wait
 from .records import (
     FAILED_FILE,
     RUN_FILE,
-    START,
     Bench,
     DivergedError,
     FailedRun,

@@ -13,11 +13,12 @@ from ..checkpoints.hub import split_revision
 from ..checkpoints.memory import quiet_transformers
 from ..checkpoints.writer import staged_folder
 from ..errors import RecipeError, TrainingError, did_you_mean
+from ..hub.bases import START
 from ..hub.run_card import render_start_card, write_card
 from ..lookup import load_module
 from .head import has_plain_head, is_head, with_new_head
 from .processes import is_main, wait
-from .records import START, Bench
+from .records import Bench
 from .settings import separate
 from .trainer import fit
 

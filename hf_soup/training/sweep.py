@@ -15,6 +15,7 @@ from ..checkpoints.reader import read_json
 from ..checkpoints.writer import write_json
 from ..errors import IngredientError, OutputError, SoupWarning, TrainingError
 from ..evaluation.running import is_launched
+from ..hub.bases import START
 from ..parallel import gpus, run_all
 from ..progress import progress_bar
 from ..sweep_plot import Line, Setting, plot_sweep
@@ -23,7 +24,7 @@ from .manifest import SHARED, SWEEP_FILE, find_manifest, read_manifest, whole_ru
 from .planning import SweepPlan
 from .processes import is_main, only_one, wait
 from .publish import Publisher
-from .records import START, FailedRun, Run, load_failure, load_runs, record_failure, tidy
+from .records import FailedRun, Run, load_failure, load_runs, record_failure, tidy
 from .resume import STATE
 from .run import train_run
 from .start import make_start

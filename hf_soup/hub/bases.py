@@ -1,0 +1,112 @@
+"""What the ingredients of a soup were fine-tuned from, as repositories of the Hub: its place in the model tree.
+
+It reads what lies beside the weights, and asks the Hub nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..checkpoints.checkpoint import Checkpoint, read_card
+from ..checkpoints.hub import split_revision, split_source
+from ..checkpoints.reader import read_json
+from ..errors import SoupError
+from ..types import Recipe
+
+
+RUN_FILE = "run.json"  # beside a whole run of a sweep, written last: its settings, and what it was fine-tuned from
+START = "start"  # beside the runs of a sweep: what all of them started from
+CHECKPOINT = r"checkpoint-\d+"  # a folder of Trainer, with what it belongs to one folder up
+
+
+def find_bases(recipe: Recipe, checkpoints: Sequence[Checkpoint]) -> list[tuple[str, ...]]:
+    """What each ingredient was fine-tuned from, as far as anything says so; nothing where nothing does.
+
+    Of each ingredient the first of these that names a repository counts: the `base_model` of its card; `run.json` of a
+    sweep; the card of that sweep's start; the recipe's own base model, or what that was fine-tuned from; and the
+    `_name_or_path` of its configuration.
+
+    Args:
+        recipe ([`Recipe`]):
+            Of the soup.
+        checkpoints (`Sequence[Checkpoint]`):
+            Its ingredients, opened, in recipe order.
+    """
+    own = _bases_of_recipe(recipe)
+    return [_bases_of_folder(item.folder) or own or _bases_of_config(item) for item in checkpoints]
+
+
+def bases_in_card(card: Mapping[str, Any], folder: Path | None = None) -> tuple[str, ...]:
+    """The repositories that the metadata of a card name under `base_model`; paths are none.
+
+    Args:
+        card (`Mapping[str, Any]`):
+            Its metadata.
+        folder (`Path`, *optional*):
+            Where it lies: a path may be relative to it, or to a folder above it.
+    """
+    named = card.get("base_model")
+    named = named if isinstance(named, list) else [named]
+    return tuple(dict.fromkeys(name for name in named if isinstance(name, str) and _is_repository(name, folder)))
+
+
+def _bases_of_folder(folder: Path | None) -> tuple[str, ...]:
+    if folder is None:
+        return ()
+    places = [folder, *([folder.parent] if re.fullmatch(CHECKPOINT, folder.name) else [])]
+    found = itertools.chain.from_iterable(_bases_told(place) for place in places)
+    return next(filter(None, found), ())
+
+
+def _bases_told(folder: Path) -> Iterator[tuple[str, ...]]:
+    """What a folder says in its card, in the record of its run, and in the card of its sweep's start."""
+    yield bases_in_card(read_card(folder), folder)
+    try:
+        run = read_json(folder / RUN_FILE)
+    except (OSError, ValueError, SoupError):
+        return
+    base = run.get("base_model") if isinstance(run, dict) else None
+    if isinstance(base, str) and run.get("base_commit"):  # without a commit it is the name of a folder
+        source = split_source(split_revision(base)[0])
+        yield (source[0],) if source and _is_valid(source[0]) else ()
+    yield bases_in_card(read_card(folder.parent / START), folder.parent / START)
+
+
+def _bases_of_recipe(recipe: Recipe) -> tuple[str, ...]:
+    base = recipe.base_model
+    if base is None:
+        return ()
+    source = split_source(base.source)
+    if base.revision:
+        return (source[0],) if source and _is_valid(source[0]) else ()
+    return _bases_of_folder(Path(base.source)) if os.path.isabs(base.source) else ()
+
+
+def _bases_of_config(item: Checkpoint) -> tuple[str, ...]:
+    name = item.config.get("_name_or_path")
+    return (name,) if isinstance(name, str) and _is_repository(name, item.folder) else ()
+
+
+def _is_repository(name: str, folder: Path | None) -> bool:
+    """Whether a text is `owner/name` as the Hub has it, and no path seen from here or from a folder."""
+    if name.count("/") != 1 or split_source(name) is None or not _is_valid(name):
+        return False
+    above = [] if folder is None else [folder, *folder.resolve().parents]
+    return not os.path.exists(name) and not any((place / name).exists() for place in above)
+
+
+def _is_valid(repo_id: str) -> bool:
+    """Whether the Hub takes it as the id of a repository."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError:
+        return False
+    return True
