@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ..errors import TrainingError
-from .records import START, plain_settings
+from ..hub.bases import START
+from .records import plain_settings
 
 
 SWEEP_FILE = "sweep.json"
