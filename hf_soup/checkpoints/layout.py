@@ -91,7 +91,8 @@ def fit(config: Mapping[str, Any], specs: Mapping[str, TensorSpec]) -> Fitted:
         except MissingExtraError as error:
             note = f"the names of its tensors were not compared with those of the model: {error}"
             return Fitted(_without_ignored(specs), notes=(note,))
-        _remember(config, layout.shapes)
+        if type(layout.model).__module__.startswith("transformers."):  # a class of the user's own may change
+            _remember(config, layout.shapes)
         if _same(layout.shapes, specs):
             return Fitted(dict(specs), layout.shapes)
         return _fit(layout, architecture(config)[0], specs)
@@ -405,13 +406,18 @@ def cache_folder() -> Path:
 def _file(config: Mapping[str, Any]) -> Path:
     import xxhash
 
-    content = _key(config) + json.dumps(versions(), sort_keys=True)
+    content = _key(config) + _versions()
     return cache_folder() / f"{xxhash.xxh3_128_hexdigest(content.encode())}.json"
 
 
 def _remembered(config: Mapping[str, Any]) -> Mapping[str, tuple[int, ...]] | None:
     """Names and shapes that another process has looked up: to import transformers' models takes a second."""
     return _read(_file(config))
+
+
+@functools.cache
+def _versions() -> str:
+    return json.dumps(versions(), sort_keys=True)
 
 
 @functools.lru_cache(maxsize=16)

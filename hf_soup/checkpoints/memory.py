@@ -147,14 +147,30 @@ def architecture(config: Mapping[str, Any]) -> tuple[str, type[PreTrainedModel]]
         raise IngredientError(
             'the config names no architecture: set config.architectures = ["BertForSequenceClassification"], say.'
         )
-    cls = getattr(transformers, name, None)
+    cls = getattr(transformers, name, None) or _registered(name)
     is_model = isinstance(cls, type) and issubclass(cls, transformers.PreTrainedModel)
     if not is_model or config.get("model_type") not in transformers.CONFIG_MAPPING:
         raise IngredientError(
             f"transformers {transformers.__version__} has no {name} of type {config.get('model_type')!r}, and code "
-            "from a repository is not run."
+            "from a repository is not run. A class of your own has to be registered: `AutoModel.register(MyConfig, "
+            "MyModel)`, with the Auto class of your task."
         )
     return name, cls
+
+
+def _registered(name: str) -> type | None:
+    """The class of this name that the user has registered with one of transformers' Auto classes."""
+    from transformers.models.auto import auto_factory, modeling_auto
+
+    for mapping in vars(modeling_auto).values():
+        if not isinstance(mapping, auto_factory._LazyAutoMapping):
+            continue
+        for found in mapping._extra_content.values():
+            classes = found if isinstance(found, tuple) else (found,)
+            for cls in classes:
+                if getattr(cls, "__name__", None) == name:
+                    return cls
+    return None
 
 
 def empty_model(config: Mapping[str, Any]) -> PreTrainedModel:

@@ -199,3 +199,28 @@ def test_a_model_that_cannot_be_built_is_no_soup(tmp_path, config, message):
     assert message in hf_soup.check(runs).problems[0]
     with pytest.raises(hf_soup.IncompatibleError, match=message):
         hf_soup.merge(runs)
+
+
+class OwnBert(transformers.BertForSequenceClassification):
+    """A class of a user's own."""
+
+
+def test_a_class_of_the_users_own(tmp_path):
+    """A class that transformers does not know is refused with how to register it; registered, it is a model like any
+    other, in memory and on disk.
+    """
+    models = [OwnBert(testing.tiny_text_model(seed).config) for seed in range(2)]
+    with pytest.raises(hf_soup.IncompatibleError, match=r"has no OwnBert .*AutoModel\.register"):
+        hf_soup.merge(models)
+    transformers.AutoModelForSequenceClassification.register(transformers.BertConfig, OwnBert, exist_ok=True)
+    try:
+        soup = hf_soup.merge(models)
+        folder = soup.save_pretrained(tmp_path / "soup")
+        assert type(soup.model) is OwnBert
+        with quiet_transformers():
+            loaded = OwnBert.from_pretrained(folder)
+        assert all(torch.equal(t, loaded.state_dict()[name]) for name, t in soup.model.state_dict().items())
+    finally:
+        from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING as MAPPING
+
+        MAPPING._extra_content.pop(transformers.BertConfig)
