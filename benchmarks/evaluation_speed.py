@@ -25,6 +25,7 @@ import transformers
 import hf_soup
 from hf_soup.data import load_data
 from hf_soup.lookup import load_module
+from hf_soup.model_inputs import inputs_of
 from hf_soup.tables import align
 
 
@@ -58,7 +59,7 @@ def race(name: str, model: Any, processing_class: Any, data: Any, rounds: int) -
 
     def prepared() -> Any:
         columns, right = task.columns(data, None, label), task.labels(data, label, model.config)
-        return task.encode(data.select(range(len(data))), processing_class, columns, right)
+        return task.encode(data.select(range(len(data))), processing_class, columns, right, inputs_of(model))
 
     for _ in range(rounds):
         evaluator = hf_soup.Evaluator(data, task=name, processing_class=processing_class, batch_size=BATCH_SIZE)

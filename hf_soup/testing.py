@@ -15,6 +15,7 @@ from .checkpoints.memory import quiet_transformers
 from .evaluation.evaluator import Evaluator
 from .lookup import asks_for, parameters
 from .metrics import BUILT_IN
+from .model_inputs import inputs_of
 from .outputs import KINDS, Predictions, losses
 from .types import Bar, Gradient, Ingredient, Recipe, Rejected, Score
 
@@ -423,8 +424,9 @@ def check_task(task: ModuleType) -> None:
     assert np.array_equal(whole.labels, back.labels), f"{name} gives labels to other rows"
     label = task.label_column(data, None)
     right = task.labels(data, label, model.config)
-    encoded = task.encode(data, processing_class, task.columns(data, None, label), right)
-    batch = task.collator(processing_class, model.config)(encoded.__getitems__(list(range(len(data)))))
+    inputs = inputs_of(model)
+    encoded = task.encode(data, processing_class, task.columns(data, None, label), right, inputs)
+    batch = task.collator(processing_class, inputs)(encoded.__getitems__(list(range(len(data)))))
     with torch.no_grad():
         theirs = float(model(**batch).loss)
     assert abs(losses(whole).mean() - theirs) < 1e-4, f"{name} has another loss than its model: {theirs}"

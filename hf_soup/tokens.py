@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .data import UNSCORED
 from .errors import DataError, RecipeError, did_you_mean
@@ -14,9 +14,12 @@ from .progress import library_bars
 if TYPE_CHECKING:
     import torch
     from datasets import Dataset
-    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
+
+    from .model_inputs import ModelInputs
 
 LONGEST = 1_000_000  # tokens; a tokenizer that says more does not know
+TEXTS = ("input_ids", "inputs_embeds", "inputs")  # a text as models take it, one entry for each token
 
 
 def load_tokenizer(source: str, revision: str | None = None) -> PreTrainedTokenizerBase:
@@ -25,7 +28,7 @@ def load_tokenizer(source: str, revision: str | None = None) -> PreTrainedTokeni
     Raises:
         [`DataError`]: if it has none.
     """
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision or "main", trust_remote_code=False)
@@ -34,13 +37,10 @@ def load_tokenizer(source: str, revision: str | None = None) -> PreTrainedTokeni
         raise DataError(f"{source} has no tokenizer that loads ({why}). Save one beside it.") from None
     if len(tokenizer) <= len(set(tokenizer.all_special_tokens)):  # what transformers makes when there are no files
         raise DataError(f"{source} has no tokenizer. Save one beside it.")
-    if tokenizer.model_max_length > LONGEST:  # its files do not say, and then nothing would be cut
-        config = AutoConfig.from_pretrained(source, revision=revision or "main", trust_remote_code=False)
-        tokenizer.model_max_length = _positions(config)
     return tokenizer
 
 
-def limit_length(tokenizer: Any, max_length: Any, config: PretrainedConfig) -> None:
+def limit_length(tokenizer: Any, max_length: Any, positions: int | None) -> None:
     """Have a tokenizer cut texts to a number of tokens; saved with a model, it cuts them later as well.
 
     Args:
@@ -48,8 +48,8 @@ def limit_length(tokenizer: Any, max_length: Any, config: PretrainedConfig) -> N
             Changed in place.
         max_length (`int`):
             Tokens, those that mark beginning and end included.
-        config (`transformers.PretrainedConfig`):
-            Of the model.
+        positions (`int`, *optional*):
+            How many tokens the model takes; `None` where nothing ends them.
 
     Raises:
         [`RecipeError`]: if it is no such number, more than the model takes, or if there is no tokenizer.
@@ -61,20 +61,40 @@ def limit_length(tokenizer: Any, max_length: Any, config: PretrainedConfig) -> N
     marks = tokenizer.num_special_tokens_to_add(pair=True)
     if max_length <= marks:
         raise RecipeError(f'"max_length" is {max_length}, and {marks} tokens mark where texts begin and end.')
-    most = _positions(config)
-    if max_length > most:
-        raise RecipeError(f'"max_length" is {max_length}, and the model takes {most} tokens.')
+    if positions is not None and max_length > positions:
+        raise RecipeError(f'"max_length" is {max_length}, and the model takes {positions} tokens.')
     tokenizer.model_max_length = max_length
 
 
+def most_tokens(tokenizer: PreTrainedTokenizerBase, *positions: int | None) -> int | None:
+    """How many tokens a text may have: the least of what the tokenizer says and what positions reach.
+
+    Args:
+        tokenizer (`transformers.PreTrainedTokenizerBase`):
+            Of the model.
+        positions (`int`, *optional*):
+            As [`ModelInputs`] has them; `None` where they do not end.
+
+    Returns:
+        `int`, or `None` where nothing ends a text.
+    """
+    own = tokenizer.model_max_length if tokenizer.model_max_length <= LONGEST else None
+    return min((limit for limit in (own, *positions) if limit is not None), default=None)
+
+
+def cut_to(limit: int | None) -> dict[str, Any]:
+    """Options of a tokenizer that cuts texts to so many tokens."""
+    return {"truncation": limit is not None, "max_length": limit}
+
+
 @library_bars("datasets")
-def tokenize(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, columns: Sequence[str], **options: Any) -> Dataset:
-    """Tokenise once, without padding, cut to what the model takes; nothing but the model's inputs is left."""
+def tokenize(
+    dataset: Dataset, tokenizer: PreTrainedTokenizerBase, columns: Sequence[str], limit: int | None
+) -> Dataset:
+    """Tokenise once, without padding, cut to a limit; nothing but what the tokenizer makes is left."""
 
     def encode(batch: dict[str, list]) -> dict[str, list]:
-        return dict(
-            tokenizer(*[[text or "" for text in batch[column]] for column in columns], truncation=True, **options)
-        )
+        return dict(tokenizer(*[[text or "" for text in batch[column]] for column in columns], **cut_to(limit)))
 
     return dataset.map(
         encode, batched=True, remove_columns=dataset.column_names, desc="Tokenizing", keep_in_memory=True
@@ -119,36 +139,88 @@ def _mask(batch: dict[str, list], share: float, mask: int, keep: Sequence[int]) 
     return {**batch, "input_ids": texts}
 
 
-def pad_collator(
-    processing_class: PreTrainedTokenizerBase | None, config: PretrainedConfig
-) -> Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]:
-    """What makes a batch of rows: tokens are padded on the right to the longest, labels with -100.
+class _Padding(NamedTuple):
+    """How rows of different lengths become a batch.
 
-    With the model's own padding token, which decides in some models where a text ends; so no tokenizer is needed.
+    Args:
+        names (`frozenset[str]`):
+            What the model takes; the rest of a row is left out.
+        values (`Mapping[str, int]`):
+            What to fill up with, by the last part of an input's name; all else is filled up with zeros.
+        left (`bool`):
+            Whether what goes with the tokens is filled up on the left.
+        labels_follow (`bool`):
+            Whether labels as many as tokens go with them.
+        first_position (`int`):
+            Position of a text's first token.
     """
-    pad = getattr(config, "pad_token_id", None)
-    pad = getattr(processing_class, "pad_token_id", None) if pad is None else pad
-    return partial(_pad, fill={"input_ids": pad or 0, "labels": UNSCORED})
+
+    names: frozenset[str]
+    values: Mapping[str, int]
+    left: bool
+    labels_follow: bool
+    first_position: int
 
 
-def _pad(rows: list[dict[str, Any]], fill: Mapping[str, int]) -> dict[str, torch.Tensor]:
+def pad_collator(
+    processing_class: PreTrainedTokenizerBase | None, inputs: ModelInputs, *, labels_follow: bool = True
+) -> Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]:
+    """What makes a batch of rows: what the model takes of them, filled up to the longest, and the labels with -100.
+
+    Tokens are filled up on the side that the tokenizer pads, without one on the right, with the model's own padding
+    token, which decides in some models where a text ends. Masks and boxes are filled up with zeros.
+
+    Args:
+        processing_class (`transformers.PreTrainedTokenizerBase`, *optional*):
+            The tokenizer; data that is encoded already needs none.
+        inputs ([`ModelInputs`]):
+            What the model takes.
+        labels_follow (`bool`, *optional*, defaults to `True`):
+            Whether labels as many as tokens belong to these; those of a decoder do not.
+    """
+    own = getattr(processing_class, "pad_token_id", None)
+    values = {
+        "input_ids": (inputs.pad_token_id if inputs.pad_token_id is not None else own) or 0,
+        "token_type_ids": getattr(processing_class, "pad_token_type_id", 0),
+        "position_ids": max(inputs.first_position - 1, 0),
+        "labels": UNSCORED,
+    }
+    left = getattr(processing_class, "padding_side", "right") == "left"
+    return partial(_collate, padding=_Padding(inputs.names, values, left, labels_follow, inputs.first_position))
+
+
+def _collate(rows: list[dict[str, Any]], padding: _Padding) -> dict[str, torch.Tensor]:
     import torch
 
-    if "attention_mask" not in rows[0]:
-        rows = [{**row, "attention_mask": [1] * len(row["input_ids"])} for row in rows]
-    batch = {}
-    for key in rows[0]:
-        values = [torch.as_tensor(row[key]) for row in rows]
-        if values[0].ndim == 0 or len({value.shape for value in values}) == 1:
-            batch[key] = torch.stack(values)
-        else:
-            batch[key] = torch.nn.utils.rnn.pad_sequence(values, batch_first=True, padding_value=fill.get(key, 0))
-    return batch
+    text = next((key for key in TEXTS if key in rows[0]), None)
+    lengths = [] if text is None else [len(row[text]) for row in rows]
+    made = {}
+    if "attention_mask" in padding.names and "attention_mask" not in rows[0]:
+        made["attention_mask"] = [torch.ones(length, dtype=torch.long) for length in lengths]
+    if padding.left and "position_ids" in padding.names and "position_ids" not in rows[0] and len(set(lengths)) > 1:
+        made["position_ids"] = [torch.arange(length) + padding.first_position for length in lengths]
+    given = [key for key in rows[0] if key in padding.names or key == "labels"]
+    columns = {key: [torch.as_tensor(row[key]) for row in rows] for key in given} | made
+    return {key: _stacked(key, values, lengths, padding) for key, values in columns.items()}
+
+
+def _stacked(key: str, values: list[torch.Tensor], lengths: Sequence[int], padding: _Padding) -> torch.Tensor:
+    """One input of all rows as one tensor, as long as the longest."""
+    import torch
+
+    if values[0].ndim == 0 or len({value.shape for value in values}) == 1:
+        return torch.stack(values)
+    filler = next((value for name, value in padding.values.items() if key.endswith(name)), 0)
+    follows = all(len(value) == length for value, length in zip(values, lengths, strict=True))
+    on_left = padding.left and follows and (key != "labels" or padding.labels_follow)
+    side = "left" if on_left else "right"
+    return torch.nn.utils.rnn.pad_sequence(values, batch_first=True, padding_value=filler, padding_side=side)
 
 
 def lengths(encoded: Dataset) -> list[int]:
     """Tokens in each row, to sort by."""
-    return [len(ids) for ids in encoded["input_ids"]]
+    text = next(key for key in TEXTS if key in encoded.column_names)
+    return [len(tokens) for tokens in encoded[text]]
 
 
 def right_tokens(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -169,10 +241,3 @@ def right_tokens(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tens
     keep = labels != UNSCORED
     said = torch.nn.functional.cross_entropy(logits[keep].float(), labels[keep], reduction="none")
     return -said, labels[keep], keep.sum(dim=1)
-
-
-def _positions(config: PretrainedConfig) -> int:
-    """How many tokens a model takes: its positions, less those that RoBERTa and its kin keep for padding."""
-    positions = getattr(config, "max_position_embeddings", LONGEST)
-    keeps = "roberta" in config.model_type or config.model_type == "camembert"
-    return positions - (config.pad_token_id + 1 if keeps else 0)

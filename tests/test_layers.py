@@ -17,6 +17,7 @@ LAYERS = {
     "tables": 0,
     "progress": 0,
     "lookup": 1,
+    "model_inputs": 1,
     "plots": 1,
     "transforms": 1,
     "checkpoints": 1,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..data import UNSCORED
 from ..errors import DataError
+from ..tokens import TEXTS
 
 
 if TYPE_CHECKING:
@@ -15,56 +17,91 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PretrainedConfig
 
-MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "pixel_values")  # of data that is encoded already
+    from ..model_inputs import ModelInputs
+
+MAIN_INPUTS = (*TEXTS, "pixel_values")  # a data set that has one of them is encoded already
+NUMBERS = ("int", "uint", "float", "bool")
 
 
 class Encoded(NamedTuple):
-    """Examples as model inputs, the batches that they are run in (rows of the data set), and what makes a batch."""
+    """Examples as model inputs, and how they are run.
+
+    Args:
+        rows (`datasets.Dataset`):
+            Model inputs and labels.
+        batches (`tuple[np.ndarray, ...]`):
+            Rows of each batch.
+        collate (`Callable`):
+            Makes a batch of rows.
+        lengths (`np.ndarray`):
+            Tokens of each row; all 0 where rows have one size.
+        decodes_images (`bool`):
+            Whether rows are image files, some of which may not decode.
+    """
 
     rows: Dataset
     batches: tuple[np.ndarray, ...]
     collate: Any
+    lengths: np.ndarray
+    decodes_images: bool
 
 
 def is_encoded(dataset: Dataset) -> bool:
     """Whether the data is what models take already."""
-    return any(name in dataset.column_names for name in ("input_ids", "pixel_values"))
+    return any(name in dataset.column_names and _holds_numbers(dataset, name) for name in MAIN_INPUTS)
 
 
 def encode(
     dataset: Dataset,
     task: ModuleType,
     config: PretrainedConfig,
+    inputs: ModelInputs,
     *,
     processing_class: Any,
     label_column: str | None,
     text_columns: Sequence[str] | None,
     batch_size: int | None,
 ) -> Encoded:
-    """Columns -> model inputs, longest first; the arguments are an [`Evaluator`]'s.
+    """Columns -> model inputs, longest first; the arguments after `inputs` are an [`Evaluator`]'s.
 
     Raises:
-        [`DataError`]: if columns are missing, labels are none of the model's, or a row has no token.
+        [`DataError`]: if columns are missing, labels are none of the model's, or a row has no token, or more than the
+            model takes.
     """
+    import datasets
     import numpy as np
 
     label = task.label_column(dataset, label_column)
     right = task.labels(dataset, label, config)
     if is_encoded(dataset):
-        rows = _with_labels(dataset, right)
+        rows = _with_labels(dataset, right, label, inputs)
     elif processing_class is None:
         raise DataError("there is no tokenizer or image processor: pass Evaluator(..., processing_class=...).")
     else:
-        rows = task.encode(dataset, processing_class, task.columns(dataset, text_columns, label), right)
-    lengths = task.lengths(rows)
-    order = np.arange(len(rows)) if lengths is None else np.argsort(-np.asarray(lengths), kind="stable")
-    if lengths is not None and min(lengths) == 0:
+        rows = task.encode(dataset, processing_class, task.columns(dataset, text_columns, label), right, inputs)
+    found = task.lengths(rows)
+    lengths = np.zeros(len(rows), dtype=np.int64) if found is None else np.asarray(found)
+    order = np.argsort(-lengths, kind="stable")
+    if found is not None:
+        _refuse_long_rows(rows, lengths, inputs)
+    if found is not None and lengths.min() == 0:
         if task.KIND != "tokens":
-            raise DataError(f"row {lengths.index(0)} has no token at all; leave it out.")
+            raise DataError(f"row {lengths.argmin()} has no token at all; leave it out.")
         order = order[: np.count_nonzero(lengths)]  # a text without tokens has none to score
     size = batch_size or task.BATCH_SIZE
     batches = tuple(order[start : start + size] for start in range(0, len(order), size))
-    return Encoded(rows, batches, task.collator(processing_class, config))
+    decodes_images = any(isinstance(feature, datasets.Image) for feature in rows.features.values())
+    return Encoded(rows, batches, task.collator(processing_class, inputs), lengths, decodes_images)
+
+
+def of_one_length(encoded: Encoded) -> Encoded:
+    """The same batches, split where the number of tokens changes, so that none needs padding."""
+    import numpy as np
+
+    batches: list[np.ndarray] = []
+    for rows in encoded.batches:
+        batches += np.split(rows, np.flatnonzero(np.diff(encoded.lengths[rows])) + 1)
+    return encoded._replace(batches=tuple(batches))
 
 
 def first_in_small_batches(encoded: Encoded, first: np.ndarray, size: int) -> Encoded:
@@ -102,14 +139,56 @@ def without_rows(encoded: Encoded, done: np.ndarray) -> Encoded:
     return encoded._replace(batches=tuple(rows for rows in left if len(rows)))
 
 
-def _with_labels(dataset: Dataset, right: Any) -> Dataset:
-    """What is encoded already, with labels as the model counts them."""
+def _with_labels(dataset: Dataset, right: Any, label: str | None, inputs: ModelInputs) -> Dataset:
+    """What is encoded already, with labels as the model counts them; columns that it does not take are named."""
     import numpy as np
 
-    inputs = [name for name in MODEL_INPUTS if name in dataset.column_names]
-    rows = dataset.select_columns(inputs)
+    taken = [name for name in dataset.column_names if name in inputs.names and _holds_numbers(dataset, name)]
+    unused = [name for name in dataset.column_names if name not in (*taken, label)]
+    if unused:
+        warnings.warn(
+            f"the encoded data has columns that {inputs.model} does not take, and they are not used: "
+            f"{', '.join(unused)}.",
+            stacklevel=6,
+        )
+    rows = dataset.select_columns(taken)
     if right is None:  # the text is its own label
+        if "input_ids" not in taken:
+            raise DataError('the tokens to score are the text itself, and the encoded data has no "input_ids".')
         right = rows["input_ids"][:]
-        if "attention_mask" in inputs:
+        if "attention_mask" in taken:
             right = [np.where(mask, ids, UNSCORED) for ids, mask in zip(right, rows["attention_mask"], strict=True)]
     return rows.add_column("labels", [item.tolist() if hasattr(item, "tolist") else item for item in right])
+
+
+def _holds_numbers(dataset: Dataset, column: str) -> bool:
+    """Whether a column holds numbers, or arrays or lists of them to any depth."""
+    feature = dataset.features[column]
+    while hasattr(feature, "feature"):
+        feature = feature.feature
+    return str(getattr(feature, "dtype", "")).startswith(NUMBERS)
+
+
+def _refuse_long_rows(rows: Dataset, lengths: np.ndarray, inputs: ModelInputs) -> None:
+    """Texts are cut when they are encoded; rows that came encoded are not.
+
+    Raises:
+        [`DataError`]: if one has more tokens than the positions of the model reach.
+    """
+    for row in _long_rows(rows, lengths, inputs):
+        raise DataError(
+            f"row {row} has {lengths[row]} tokens, and the positions of {inputs.model} reach {inputs.positions}: cut "
+            "the encoded data to that."
+        )
+
+
+def _long_rows(rows: Dataset, lengths: np.ndarray, inputs: ModelInputs) -> Iterator[int]:
+    """Rows with too many tokens; where padding has no position of its own, it does not count."""
+    if inputs.positions is None:
+        return
+    for row in (lengths > inputs.positions).nonzero()[0].tolist():
+        tokens = lengths[row]
+        if inputs.first_position and "attention_mask" in rows.column_names:
+            tokens = sum(rows[row]["attention_mask"])
+        if tokens > inputs.positions:
+            yield row

@@ -18,24 +18,27 @@ from ..data import UNSCORED, Rows, hash_rows, load_data
 from ..errors import DataError, EvaluationError, RecipeError, did_you_mean
 from ..lookup import load_module
 from ..metrics import Metric, load_metrics
+from ..model_inputs import inputs_of
 from ..outputs import Predictions
 from ..tasks import task_of
 from ..types import Score
 from ..version import versions
-from .encoding import Encoded, encode, first_in_small_batches, is_encoded, without_rows
-from .running import in_order, is_launched, refuse_unreadable, resolve_device, run_batches
+from .encoding import MAIN_INPUTS, Encoded, encode, first_in_small_batches, is_encoded, of_one_length, without_rows
+from .padding import check_padding, needs_padding
+from .running import in_order, is_launched, put_on_device, refuse_unreadable, resolve_device, run_batches
 
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
     from datasets import Dataset
-    from transformers import PretrainedConfig, PreTrainedModel
+    from transformers import PreTrainedModel
 
     from ..metrics import Given
 
 DTYPES = ("auto", "bfloat16", "float32")
-LAYOUT = 2  # of what is kept; a change of it makes older files unread
+SET_BY_HAND = ("model_max_length", "padding_side", "truncation_side", "pad_token_type_id")  # these may be in no file
+LAYOUT = 3  # of what is kept; a change of it makes older files unread
 
 
 class Outputs(NamedTuple):
@@ -229,11 +232,14 @@ class Evaluator:
             return self._bound_to(model.name_or_path, name).run(model, first=first, done=done, enough=enough)
         task = load_module("task", name)
         options = self._generation(task, name)
-        encoded = self._encoded(task, model.config)
+        encoded = self._encoded(task, model)
+        padding_matters = self._padding_matters(task, model, encoded)
         if first is not None:
             encoded = first_in_small_batches(encoded, first, self.batch_size or task.BATCH_SIZE)
         if done is not None:
             encoded = without_rows(encoded, done)
+        if padding_matters:
+            encoded = of_one_length(encoded)
         parts = run_batches(
             task,
             model,
@@ -275,7 +281,7 @@ class Evaluator:
         The same texts with labels written otherwise are the same examples. Needs the task.
         """
         if self.is_encoded:
-            columns = [name for name in ("input_ids", "pixel_values") if name in self.dataset.column_names]
+            columns = [name for name in MAIN_INPUTS if name in self.dataset.column_names]
         else:
             task = load_module("task", self.task)
             columns = task.columns(self.dataset, self.text_columns, task.label_column(self.dataset, self.label_column))
@@ -366,17 +372,17 @@ class Evaluator:
         import numpy as np
 
         task = load_module("task", task_of(model.config, self.task, type(model).__name__))
-        encoded = self._encoded(task, model.config)
+        encoded = self._encoded(task, model)
         order = np.random.default_rng(0).permutation(len(self.dataset))
         for rows in np.array_split(order, -(-len(order) // (self.batch_size or task.BATCH_SIZE))):
             batch = encoded.collate(encoded.rows.__getitems__(rows.tolist()))
             labels = batch.pop("labels")
-            if "pixel_values" in batch:  # without those that do not decode
+            if encoded.decodes_images:  # without those that do not decode
                 batch = {key: value[labels != UNSCORED] for key, value in batch.items()}
             yield batch
 
-    def batch(self, model: PreTrainedModel, rows: np.ndarray) -> dict[str, torch.Tensor]:
-        """Some examples as the model takes them, with labels.
+    def row_batches(self, model: PreTrainedModel, rows: np.ndarray) -> list[dict[str, torch.Tensor]]:
+        """Some examples as the model takes them, with labels: one batch, or several where padding would matter.
 
         Args:
             model (`transformers.PreTrainedModel`):
@@ -385,8 +391,12 @@ class Evaluator:
                 Which.
         """
         task = load_module("task", task_of(model.config, self.task, type(model).__name__))
-        encoded = self._encoded(task, model.config)
-        return encoded.collate(encoded.rows.__getitems__(rows.tolist()))
+        encoded = self._encoded(task, model)
+        chosen = encoded._replace(batches=(rows,))
+        if self._padding_matters(task, model, encoded):
+            sorted_rows = rows[(-encoded.lengths[rows]).argsort(kind="stable")]
+            chosen = of_one_length(encoded._replace(batches=(sorted_rows,)))
+        return [encoded.collate(encoded.rows.__getitems__(batch.tolist())) for batch in chosen.batches]
 
     @cached_property
     def _given_metrics(self) -> tuple[Metric, ...]:
@@ -411,8 +421,8 @@ class Evaluator:
             processing_class.save_pretrained(folder)
             files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
             content = b"".join(path.name.encode() + path.read_bytes() for path in files)
-        limit = getattr(self.processing_class, "model_max_length", None)  # set by hand, it is in no file
-        return xxhash.xxh3_128_hexdigest(content + str(limit).encode())
+        by_hand = [getattr(self.processing_class, name, None) for name in SET_BY_HAND]
+        return xxhash.xxh3_128_hexdigest(content + str(by_hand).encode())
 
     def _generation(self, task: ModuleType, name: str) -> dict[str, Any] | None:
         """Options of `model.generate`, or `None` where nothing is written."""
@@ -424,21 +434,34 @@ class Evaluator:
             raise DataError("what a model writes is read with its tokenizer: Evaluator(..., processing_class=...).")
         return {} if isinstance(self.generate, bool) else dict(self.generate)
 
-    def _encoded(self, task: ModuleType, config: PretrainedConfig) -> Encoded:
+    def _encoded(self, task: ModuleType, model: PreTrainedModel) -> Encoded:
         """The examples as model inputs and the batches to run them in; made once for each mapping of labels."""
+        config, inputs = model.config, inputs_of(model)
         cache = self.__dict__.setdefault("_cache", {})
-        key = (task.__name__, tuple(sorted(dict(config.id2label or {}).items())), config.num_labels)
+        key = (task.__name__, tuple(sorted(dict(config.id2label or {}).items())), config.num_labels, inputs)
         if key not in cache:
             cache[key] = encode(
                 self.dataset,
                 task,
                 config,
+                inputs,
                 processing_class=self.processing_class,
                 label_column=self.label_column,
                 text_columns=self.text_columns,
                 batch_size=self.batch_size,
             )
         return cache[key]
+
+    def _padding_matters(self, task: ModuleType, model: PreTrainedModel, encoded: Encoded) -> bool:
+        """Whether rows of different lengths have to be run apart; measured once for each architecture."""
+        cache = self.__dict__.setdefault("_padding", {})
+        key = (type(model), model.config.to_json_string())
+        if key in cache or not needs_padding(encoded):
+            return cache.get(key, False)
+        check = check_padding(task, model, encoded, put_on_device(model, self.device))
+        if check.tells:
+            cache[key] = check.matters
+        return check.matters
 
 
 def _check_kind(dataset: Any) -> None:

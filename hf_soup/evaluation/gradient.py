@@ -18,7 +18,7 @@ from ..lookup import load_module
 from ..merging.plan import Plan, Step
 from ..tasks import task_of
 from ..types import Gradient
-from .running import on_device, resolve_device
+from .running import on_device, own_attention, resolve_device
 
 
 if TYPE_CHECKING:
@@ -82,7 +82,10 @@ def recipe_gradient(
         raise EvaluationError(
             f"{type(model).__name__} has other tensors in memory than on disk, which are not learned."
         )
-    batch = {key: on_device(value, device, model.dtype) for key, value in evaluator.batch(model, rows).items()}
+    batches = [
+        {key: on_device(value, device, model.dtype) for key, value in batch.items()}
+        for batch in evaluator.row_batches(model, rows)
+    ]
     factor = torch.tensor(scale, device=device, requires_grad=True)
     own = {tensor.data_ptr(): name for name, tensor in tensors.items()}
     dots = _Dots(plan, checkpoints, tensors)
@@ -92,8 +95,9 @@ def recipe_gradient(
         if parameter.data_ptr() in own
     ]
     try:
-        with torch.enable_grad(), dots:
-            logits, labels, _ = task.forward(model, batch)
+        with torch.enable_grad(), dots, own_attention(model):
+            parts = [task.forward(model, batch) for batch in batches]
+            logits, labels = (torch.cat(tensors) for tensors in list(zip(*parts, strict=True))[:2])
             if not labels.numel():  # no example of these has anything to say
                 return Gradient(0.0, dots.by_module(), 0.0)
             loss = _loss(task.KIND, logits.float(), labels, factor)

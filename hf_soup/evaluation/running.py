@@ -7,10 +7,11 @@ import os
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from ..checkpoints.memory import quiet_transformers
 from ..errors import DataError, EvaluationError, SoupWarning
 from ..outputs import Predictions
 from ..progress import progress_bar
@@ -25,6 +26,14 @@ if TYPE_CHECKING:
     from .encoding import Encoded
 
 UNREADABLE = 0.01  # of the images may fail to decode
+MODEL_ERRORS = (
+    RuntimeError,
+    ValueError,
+    TypeError,
+    IndexError,
+    MemoryError,
+)  # what a model raises on what it is given
+NO_PADDING = "padding token"  # what transformers says of models that need one and have none
 
 
 def run_batches(
@@ -47,13 +56,8 @@ def run_batches(
     from accelerate import PartialState
     from accelerate.utils import gather_object
 
-    state = PartialState(cpu=resolve_device(device) == "cpu") if is_launched() else None
-    place = state.device if state and device == "auto" else resolve_device(device)
-    if hasattr(model, "hf_device_map"):  # it lies on several devices already
-        place = model.device
-    else:
-        model.to(place)
-    model.eval()
+    place = put_on_device(model, device)
+    state = PartialState() if is_launched() else None
     todo = deque(encoded.batches[state.process_index :: state.num_processes] if state else encoded.batches)
     parts: list[dict[str, Any]] = []
     unreadable, most = 0, max(map(len, todo), default=0)
@@ -75,6 +79,20 @@ def run_batches(
             if enough is not None and state is None and enough(part):
                 break
     return gather_object(parts) if state else parts
+
+
+def put_on_device(model: PreTrainedModel, device: str) -> Any:
+    """Move a model, in evaluation mode, to where an evaluator runs it, and say where that is."""
+    from accelerate import PartialState
+
+    state = PartialState(cpu=resolve_device(device) == "cpu") if is_launched() else None
+    place = state.device if state and device == "auto" else resolve_device(device)
+    if hasattr(model, "hf_device_map"):  # it lies on several devices already
+        place = model.device
+    else:
+        model.to(place)
+    model.eval()
+    return place
 
 
 def in_order(parts: list[dict[str, Any]], kind: str, config: PretrainedConfig) -> Predictions:
@@ -130,23 +148,24 @@ def run_batch(
     from accelerate.utils.memory import should_reduce_batch_size
 
     batch = encoded.collate(encoded.rows.__getitems__(rows.tolist()))
-    images = "pixel_values" in batch
     try:
         batch = {key: on_device(value, device, model.dtype) for key, value in batch.items()}
         texts = [] if options is None else task.generate(model, batch, processing_class, **options)
         started = time.perf_counter()
-        logits, labels, counts = (tensor.cpu() for tensor in task.forward(model, batch))
-    except ValueError as error:
-        if "padding token" not in str(error):
-            raise
-        raise DataError(
-            f"{type(model).__name__} has no padding token, without which rows of different length do not go together: "
-            "set config.pad_token_id and save it, or take batch_size=1."
-        ) from None
-    except (RuntimeError, MemoryError) as error:
+        with own_attention(model):
+            logits, labels, counts = (tensor.cpu() for tensor in task.forward(model, batch))
+    except MODEL_ERRORS as error:
         if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or should_reduce_batch_size(error):
             return None
-        raise
+        if NO_PADDING in str(error):
+            raise DataError(
+                f"{type(model).__name__} has no padding token, without which rows of different length do not go "
+                "together: set config.pad_token_id and save it, or take batch_size=1."
+            ) from None
+        raise EvaluationError(
+            f"{type(model).__name__} fails on {len(rows)} examples, of which row {rows[0]} is the first: "
+            f"{type(error).__name__}: {str(error).strip()}"
+        ) from error
     seconds = time.perf_counter() - started
     counts = counts.numpy()
     return {
@@ -154,7 +173,7 @@ def run_batch(
         "labels": labels.numpy(),
         "rows": np.repeat(rows, counts),
         "asked": rows,
-        "read": counts > 0 if images else np.ones(len(rows), dtype=bool),
+        "read": counts > 0 if encoded.decodes_images else np.ones(len(rows), dtype=bool),
         "texts": texts,
         "seconds": seconds,
     }
@@ -164,6 +183,19 @@ def on_device(value: torch.Tensor, device: Any, dtype: torch.dtype | None) -> to
     """A model's input where the model is; images in the model's own type, which not every model sees to itself."""
     image = value.is_floating_point() and value.ndim > 2
     return value.to(device, dtype if image else None)
+
+
+@contextlib.contextmanager
+def own_attention(model: PreTrainedModel) -> Iterator[None]:
+    """The kind of attention that the configuration says: BigBird and its kin change it for good after a short text."""
+    body = getattr(model, "base_model", model)
+    parts = [part for part in (body, getattr(body, "encoder", None)) if hasattr(part, "set_attention_type")]
+    if not parts or getattr(model.config, "add_cross_attention", False):  # these are never sparse
+        yield
+        return
+    parts[0].set_attention_type(model.config.attention_type)
+    with quiet_transformers():  # which says it for every short batch
+        yield
 
 
 def halved(rows: np.ndarray, model: PreTrainedModel) -> int:

@@ -12,9 +12,10 @@ A new task is one new file with
 - `head(dataset, label)`: fields of the configuration of a new model for such data;
 - `check_augment(augment, processing_class)`: refuses what is no augmentation of its inputs;
 - `labels(dataset, label, config)`: what is right, as the model counts it, one entry for each row;
-- `encode(dataset, processing_class, columns, labels)`: a data set of model inputs and `labels`;
+- `encode(dataset, processing_class, columns, labels, inputs)`: a data set of model inputs and `labels`; `inputs` is
+  what the model takes ([`hf_soup.model_inputs.ModelInputs`]), and texts are cut to it;
 - `augmented(encoded, augment, processing_class)`: the same, changed at random each time that a row is asked for;
-- `collator(processing_class, config)`: makes a batch of rows;
+- `collator(processing_class, inputs)`: makes a batch of rows, with what the model takes of them;
 - `lengths(encoded)`: what to sort by before batching, or `None`;
 - `forward(model, batch)`: logits and labels as `hf_soup.outputs.Predictions` has them, and the items of each row;
 - where the model writes texts, `generate(model, batch, processing_class, **options)` and `references(dataset, label)`.

@@ -16,8 +16,11 @@ from ..transforms import apply_transform, check_transform
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from datasets import Dataset
     from transformers import BaseImageProcessor, PretrainedConfig
+
+    from ..model_inputs import ModelInputs
 
 __all__ = ["forward", "head"]  # shared with other tasks
 
@@ -94,7 +97,11 @@ def labels(dataset: Dataset, label: str, config: PretrainedConfig) -> np.ndarray
 
 
 def encode(
-    dataset: Dataset, processing_class: BaseImageProcessor, columns: Sequence[str], labels: np.ndarray
+    dataset: Dataset,
+    processing_class: BaseImageProcessor,
+    columns: Sequence[str],
+    labels: np.ndarray,
+    inputs: ModelInputs,
 ) -> Dataset:
     """Process images when they are asked for: memory does not grow with the data.
 
@@ -135,14 +142,19 @@ def _process(
             classes[place] = UNSCORED
     if augment:
         images = [apply_transform(image, augment, np.random) for image in images]
-    return {"pixel_values": processing_class(images, return_tensors="pt")["pixel_values"], "labels": classes}
+    return {**processing_class(images, return_tensors="pt"), "labels": classes}
 
 
-def collator(processing_class: BaseImageProcessor, config: PretrainedConfig) -> Callable[[list[dict]], dict]:
-    """Stack."""
+def collator(processing_class: BaseImageProcessor | None, inputs: ModelInputs) -> Callable[[list[dict]], dict]:
+    """Stack what the model takes of rows."""
+    return partial(_stack, names=inputs.names)
+
+
+def _stack(rows: list[dict[str, Any]], names: frozenset[str]) -> dict[str, torch.Tensor]:
     from transformers import default_data_collator
 
-    return default_data_collator
+    taken = [key for key in rows[0] if key in names or key == "labels"]
+    return default_data_collator([{key: row[key] for key in taken} for row in rows])
 
 
 def lengths(encoded: Dataset) -> None:

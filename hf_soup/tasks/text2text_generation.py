@@ -5,17 +5,16 @@ Scored by how likely the model finds each token of the right text, or, where it 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..data import choose_columns, find_column, is_list, is_text
 from ..errors import DataError
 from ..heads import ends_in
 from ..tokens import check_masking as check_augment
-from ..tokens import lengths, right_tokens, tokenize
+from ..tokens import cut_to, lengths, most_tokens, pad_collator, right_tokens, tokenize
 from ..tokens import load_tokenizer as load_processing_class
 from ..tokens import masked as augmented
-from ..tokens import pad_collator as collator
 from .text_generation import head
 
 
@@ -24,11 +23,12 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+    from ..model_inputs import ModelInputs
+
 # shared with other tasks
 __all__ = [
     "augmented",
     "check_augment",
-    "collator",
     "head",
     "lengths",
     "load_processing_class",
@@ -99,10 +99,20 @@ def encode(
     processing_class: PreTrainedTokenizerBase,
     columns: Sequence[str],
     labels: list[Any],
+    inputs: ModelInputs,
 ) -> Dataset:
     """Tokens of both texts."""
-    targets = processing_class(text_target=[text or "" for text in labels], truncation=True)["input_ids"]
-    return tokenize(dataset, processing_class, columns).add_column("labels", targets)
+    limit = most_tokens(processing_class, inputs.positions)
+    target_limit = most_tokens(processing_class, inputs.target_positions)
+    targets = processing_class(text_target=[text or "" for text in labels], **cut_to(target_limit))["input_ids"]
+    return tokenize(dataset, processing_class, columns, limit).add_column("labels", targets)
+
+
+def collator(
+    processing_class: PreTrainedTokenizerBase | None, inputs: ModelInputs
+) -> Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]:
+    """Tokens filled up as the tokenizer does, right texts on the right: the decoder reads them from the left."""
+    return pad_collator(processing_class, inputs, labels_follow=False)
 
 
 def forward(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -10,7 +10,7 @@ from ..heads import ends_in, output_kind
 from ..heads import head_of_classes as head
 from ..heads import whole_rows as forward
 from ..tokens import check_masking as check_augment
-from ..tokens import lengths, tokenize
+from ..tokens import lengths, most_tokens, tokenize
 from ..tokens import load_tokenizer as load_processing_class
 from ..tokens import masked as augmented
 from ..tokens import pad_collator as collator
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import numpy as np
     from datasets import Dataset
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+    from ..model_inputs import ModelInputs
 
 # shared with other tasks
 __all__ = [
@@ -72,6 +74,8 @@ def encode(
     processing_class: PreTrainedTokenizerBase,
     columns: Sequence[str],
     labels: np.ndarray,
+    inputs: ModelInputs,
 ) -> Dataset:
     """Tokens and classes."""
-    return tokenize(dataset, processing_class, columns).add_column("labels", labels.tolist())
+    limit = most_tokens(processing_class, inputs.positions, inputs.target_positions)
+    return tokenize(dataset, processing_class, columns, limit).add_column("labels", labels.tolist())

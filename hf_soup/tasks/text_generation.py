@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..data import choose_columns, find_column, is_list
+from ..data import UNSCORED, choose_columns, find_column, is_list
 from ..errors import DataError
 from ..heads import ends_in
 from ..tokens import check_masking as check_augment
-from ..tokens import lengths, right_tokens, tokenize
+from ..tokens import lengths, most_tokens, right_tokens, tokenize
 from ..tokens import load_tokenizer as load_processing_class
 from ..tokens import masked as augmented
 from ..tokens import pad_collator as collator
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import torch
     from datasets import Dataset
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+    from ..model_inputs import ModelInputs
 
 # shared with other tasks
 __all__ = ["augmented", "check_augment", "collator", "lengths", "load_processing_class"]
@@ -77,14 +79,17 @@ def encode(
     dataset: Dataset,
     processing_class: PreTrainedTokenizerBase,
     columns: Sequence[str],
-    labels: None = None,
+    labels: None,
+    inputs: ModelInputs,
 ) -> Dataset:
-    """Tokens, which are the labels too: models shift them."""
-    encoded = tokenize(dataset, processing_class, columns)
-    return encoded.add_column("labels", encoded["input_ids"][:])
+    """Tokens, which are the labels too, but for the first, which nothing comes before: models shift them."""
+    encoded = tokenize(dataset, processing_class, columns, most_tokens(processing_class, inputs.positions))
+    return encoded.add_column("labels", [[UNSCORED, *ids[1:]] if ids else [] for ids in encoded["input_ids"]])
 
 
 def forward(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Log-probability of each token after the first."""
+    """Log-probability of each token after the first; what follows padding on the left is the first."""
     following = batch.pop("labels")[:, 1:]
+    if "attention_mask" in batch:
+        following = following.masked_fill(batch["attention_mask"][:, :-1] == 0, UNSCORED)
     return right_tokens(model(**batch).logits[:, :-1], following)

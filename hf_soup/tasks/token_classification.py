@@ -15,7 +15,7 @@ from ..heads import ends_in
 from ..heads import head_of_classes as head
 from ..progress import library_bars
 from ..tokens import check_masking as check_augment
-from ..tokens import lengths
+from ..tokens import cut_to, lengths, most_tokens
 from ..tokens import load_tokenizer as load_processing_class
 from ..tokens import masked as augmented
 from ..tokens import pad_collator as collator
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import torch
     from datasets import Dataset
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+    from ..model_inputs import ModelInputs
 
 # shared with other tasks
 __all__ = [
@@ -92,16 +94,18 @@ def encode(
     processing_class: PreTrainedTokenizerBase,
     columns: Sequence[str],
     labels: list[np.ndarray],
+    inputs: ModelInputs,
 ) -> Dataset:
     """Tokens, and the class of each word at its first token."""
     if not processing_class.is_fast:
         raise DataError(f"{type(processing_class).__name__} does not tell which word a token is of; take a fast one.")
     (column,) = columns
+    limit = most_tokens(processing_class, inputs.positions, inputs.target_positions)
     lost = 0
 
     def tokenize(batch: dict[str, list], indices: list[int]) -> dict[str, list]:
         nonlocal lost
-        found = processing_class(batch[column], truncation=True, is_split_into_words=True)
+        found = processing_class(batch[column], is_split_into_words=True, **cut_to(limit))
         marked = []
         for place, row in enumerate(indices):
             words = found.word_ids(place)
@@ -121,8 +125,7 @@ def encode(
         )
     if lost:
         warnings.warn(
-            f"{lost} words have no token among the {processing_class.model_max_length} that the model takes; they are "
-            "not scored.",
+            f"{lost} words have no token among the {limit} that the model takes; they are not scored.",
             SoupWarning,
             stacklevel=2,
         )

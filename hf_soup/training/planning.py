@@ -18,6 +18,7 @@ from ..errors import IngredientError, OutputError, RecipeError, TrainingError, d
 from ..hub.bases import START
 from ..lookup import load_module
 from ..metrics import Metric, load_metrics
+from ..model_inputs import empty_model, inputs_of
 from ..tables import align, cell, shared_line
 from ..tokens import limit_length
 from .class_weights import check_class_weights
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
     from datasets import Dataset
     from transformers import PretrainedConfig
+
+    from ..model_inputs import ModelInputs
 
 ON_ERROR = ("continue", "raise")
 OPTIMIZER_STATES = 2  # of the size of the weights, as AdamW has them
@@ -165,6 +168,9 @@ def plan_sweep(
             metric=chosen,
             stops_early=stopped_by_callback,
         )
+    inputs = inputs_of(empty_model(module.AUTO_CLASS, config))
+    if hasattr(processing_class, "model_max_length") and inputs.positions is not None:
+        processing_class.model_max_length = min(processing_class.model_max_length, inputs.positions)  # saved with runs
     fixed = {
         "base_model": _base_identity(base_model),
         "task": module.__name__.split(".")[-1].replace("_", "-"),
@@ -184,9 +190,9 @@ def plan_sweep(
     manifest, runs = extend_manifest(manifest, folder, fixed, settings)
     still_shared = {name: value for name, value in shared.items() if name in manifest["fixed"][SHARED]}
     if shared.get("max_length") is not None:
-        limit_length(processing_class, shared["max_length"], config)
+        limit_length(processing_class, shared["max_length"], inputs.positions)
     encoded = {
-        name: _encode(module, data, label, text_columns, config, processing_class)
+        name: _encode(module, data, label, text_columns, config, processing_class, inputs)
         for name, data in {"train": train, "validation": validation}.items()
         if data is not None
     }
@@ -289,9 +295,10 @@ def _encode(
     text_columns: Sequence[str] | None,
     config: PretrainedConfig,
     processing_class: Any,
+    inputs: ModelInputs,
 ) -> Dataset:
     columns, right = check_examples(task, data, label, text_columns, config)
-    return task.encode(data, processing_class, columns, right)
+    return task.encode(data, processing_class, columns, right, inputs)
 
 
 def _pinned(base_model: str | os.PathLike, manifest: Mapping[str, Any] | None) -> tuple[str, str | None]:
@@ -366,12 +373,7 @@ def _lengths(
 
 def _weights(task: ModuleType, config: PretrainedConfig) -> int:
     """Bytes of the weights."""
-    import torch
-    import transformers
-
-    with torch.device("meta"):
-        model = getattr(transformers, task.AUTO_CLASS).from_config(config)
-    return sum(tensor.nbytes for tensor in model.state_dict().values())
+    return sum(tensor.nbytes for tensor in empty_model(task.AUTO_CLASS, config).state_dict().values())
 
 
 def _refuse_small_disk(plan: SweepPlan) -> None:

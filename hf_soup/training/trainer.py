@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..data import UNSCORED
 from ..lookup import load_module
 from ..metrics import Metric, load_metrics
+from ..model_inputs import inputs_of
 from ..outputs import Predictions
 from .class_weights import WeightedLoss, class_names, resolve_class_weights, scored_labels
 from .optimizer import optimizer_of
@@ -102,7 +103,7 @@ def fit(
             args=args,
             train_dataset=train,
             eval_dataset=bench.validation,
-            data_collator=task.collator(bench.processing_class, model.config),
+            data_collator=task.collator(bench.processing_class, inputs_of(model)),
             processing_class=bench.processing_class,
             compute_loss_func=loss,
             compute_metrics=compute_metrics(metric, task.KIND, model.config),

@@ -277,7 +277,7 @@ def test_arguments_are_checked_before_anything_runs():
 def test_data_that_is_encoded_already(tokenizer):
     """Token ids need no tokenizer and give the same predictions."""
     model, data = testing.tiny_text_model(0), testing.tiny_texts(13)
-    encoded = data.map(lambda row: dict(tokenizer(row["text"])))
+    encoded = data.map(lambda row: dict(tokenizer(row["text"])), remove_columns="text")
     plain = hf_soup.Evaluator(data, processing_class=tokenizer).predict(model)
     without_mask = encoded.remove_columns(["attention_mask", "token_type_ids"])
     for rows in (encoded, without_mask):
@@ -325,7 +325,7 @@ def test_memory_that_runs_out_halves_the_batch(tokenizer):
         "memory ran out at 16 examples at a time: going on with 8.",
         "memory ran out at 8 examples at a time: going on with 4.",
     ]
-    assert model.sizes == [16, 8, *[4] * 10]
+    assert model.sizes[-12:] == [16, 8, *[4] * 10]  # before them, a few rows tell whether padding matters
     assert np.allclose(found.logits, evaluator.predict(model.inner).logits, atol=1e-5)
     with pytest.raises(hf_soup.EvaluationError, match=r"memory runs out at one example \(row"), pytest.warns():
         evaluator.predict(Greedy(testing.tiny_text_model(0), 0))
@@ -555,7 +555,7 @@ def test_several_processes_share_the_work(tmp_path):
     alone = hf_soup.Evaluator(data, processing_class=testing.model_for(TEXT)[1], batch_size=4).predict(model)
     for rank in (0, 1):
         found = np.load(tmp_path / f"{rank}.npz")
-        assert found["batches"] == 3
+        assert found["batches"] == 3 + 5  # a few rows tell whether padding matters, one by one and together
         assert np.allclose(found["logits"], alone.logits, atol=1e-5)
         assert np.array_equal(found["labels"], alone.labels)
 

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 import hf_soup
 from hf_soup import lookup, testing
+from hf_soup.model_inputs import inputs_of
 from hf_soup.training.optimizer import layer_groups, module_heights
 from hf_soup.training.settings import canonical, separate, training_arguments
 
@@ -155,8 +156,8 @@ def test_a_subset_is_the_seeds(base, tmp_path):
 def test_masks_are_drawn_anew_and_leave_special_tokens():
     """About the share of ordinary tokens is masked, others each time; labels and special tokens stay."""
     task = lookup.load_module("task", "text-classification")
-    _, tokenizer = testing.model_for(task)
-    plain = task.encode(TEXTS[0], tokenizer, ["text"], np.zeros(48, dtype=int))
+    model, tokenizer = testing.model_for(task)
+    plain = task.encode(TEXTS[0], tokenizer, ["text"], np.zeros(48, dtype=int), inputs_of(model))
     masked = task.augmented(plain, {"mask": 0.3}, tokenizer)
     np.random.seed(0)
     once, again = masked[:]["input_ids"], masked[:]["input_ids"]

@@ -1,0 +1,150 @@
+"""What a model takes: the arguments of its `forward`, the number of tokens its positions reach, its padding token.
+
+It reads classes, configurations and shapes of tensors, never values, so a model without memory (`meta`) will do. It
+runs no model and knows no tokenizer.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig, PreTrainedModel
+
+# names of position tables: position_embeddings, embed_positions, pos_emb, wpe ...; a bias is of distances
+POSITION_TABLE = re.compile(r"(?<![a-z])(pos|positions?|positional|wpe)(?![a-z])(?!.*bias)")
+ROTARY = "inv_freq"  # the buffer of rotary positions
+USUAL = frozenset({"input_ids", "attention_mask", "token_type_ids", "pixel_values"})
+
+
+class ModelInputs(NamedTuple):
+    """What one architecture takes.
+
+    Args:
+        model (`str`):
+            Name of the class.
+        names (`frozenset[str]`):
+            Arguments of its `forward`, without `labels`.
+        positions (`int`, *optional*):
+            Number of tokens that its positions reach, without the places that are kept for padding; `None` where
+            nothing ends them, as with relative positions.
+        target_positions (`int`, *optional*):
+            The same of the decoder of an encoder-decoder.
+        first_position (`int`):
+            Position of a text's first token: the places that are kept for padding come before it.
+        pad_token_id (`int`, *optional*):
+            Padding token of the configuration.
+    """
+
+    model: str
+    names: frozenset[str]
+    positions: int | None
+    target_positions: int | None
+    first_position: int
+    pad_token_id: int | None
+
+
+class _Table(NamedTuple):
+    """A position table: the number of tokens that it reaches, the places before them, and where it is."""
+
+    reach: int
+    kept: int
+    in_decoder: bool
+
+
+def inputs_of(model: PreTrainedModel) -> ModelInputs:
+    """What a model takes.
+
+    Args:
+        model (`transformers.PreTrainedModel`):
+            It may lie on the `meta` device.
+    """
+    tables = list(_position_tables(model))
+    return ModelInputs(
+        model=type(model).__name__,
+        names=_argument_names(type(model), type(model.config)),
+        positions=min((table.reach for table in tables if not table.in_decoder), default=None),
+        target_positions=min((table.reach for table in tables if table.in_decoder), default=None),
+        first_position=max((table.kept for table in tables if not table.in_decoder), default=0),
+        pad_token_id=_field(model.config, "pad_token_id"),
+    )
+
+
+def empty_model(auto_class: str, config: PretrainedConfig) -> PreTrainedModel:
+    """The model of a configuration on the `meta` device: names and shapes without memory.
+
+    Args:
+        auto_class (`str`):
+            Name of a class of transformers, such as `"AutoModelForSequenceClassification"`.
+        config (`transformers.PretrainedConfig`):
+            Of the model.
+    """
+    import torch
+    import transformers
+
+    with torch.device("meta"):
+        return getattr(transformers, auto_class).from_config(config)
+
+
+@lru_cache
+def _argument_names(model_class: type, config_class: type) -> frozenset[str]:
+    """Arguments of `forward`. A wrapper's `**kwargs` go on to the model inside, which its configuration names.
+
+    transformers' own classes have `**kwargs` as well, but name every input before.
+    """
+    parameters = inspect.signature(model_class.forward).parameters.values()
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    names = frozenset(parameter.name for parameter in parameters if parameter.kind in named) - {"self", "labels"}
+    passes_on = any(parameter.kind == inspect.Parameter.VAR_KEYWORD for parameter in parameters)
+    if passes_on and not model_class.__module__.startswith("transformers."):
+        names |= _base_names(config_class)
+    return names
+
+
+def _base_names(config_class: type) -> frozenset[str]:
+    from transformers import MODEL_MAPPING
+
+    if config_class not in MODEL_MAPPING:
+        return USUAL
+    base = MODEL_MAPPING[config_class]
+    return _argument_names(base[0] if isinstance(base, tuple) else base, config_class)
+
+
+def _position_tables(model: PreTrainedModel) -> Iterator[_Table]:
+    """The tables of a model's token positions.
+
+    RoBERTa and its kin (MPNet, ESM, Longformer ...) count positions from their padding index + 1, and the table says
+    so by its `padding_idx`; BART's says so by an `offset`. Tables of something else (patches of an image, coordinates,
+    distances) are shorter than what the configuration says of texts, or longer and then no limit.
+    """
+    longest = max(_field(model.config, "max_position_embeddings") or 0, 0)  # XLNet says -1: without end
+    has_decoder = bool(getattr(model.config, "is_encoder_decoder", False))
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        owner, _, last = name.rpartition(".")
+        in_decoder = has_decoder and "decoder" in owner.split(".")
+        if last.endswith(ROTARY) and longest:
+            yield _Table(longest, 0, in_decoder)
+        shortest = 2 if in_decoder else max(longest, 2)
+        if tensor.ndim == 2 and len(tensor) >= shortest and POSITION_TABLE.search(name):
+            kept = _kept_places(model.get_submodule(owner), last)
+            reach = len(tensor) - (kept or getattr(model.get_submodule(owner), "offset", 0))
+            yield _Table(min(reach, longest) if longest else reach, kept, in_decoder)
+
+
+def _kept_places(table: torch.nn.Module, tensor: str) -> int:
+    """How many places of a position table are kept for padding, before a text's first token."""
+    padding = getattr(table, "padding_idx", None)
+    return padding + 1 if padding is not None and tensor == "weight" else 0
+
+
+def _field(config: PretrainedConfig, name: str) -> Any:
+    """A field of a configuration, or of the one of its texts where it has several parts."""
+    value = getattr(config, name, None)
+    text = getattr(config, "text_config", None)
+    return getattr(text, name, None) if value is None else value

@@ -1,0 +1,300 @@
+"""What models take: arguments of `forward`, the number of tokens that positions reach, and padding."""
+
+import inspect
+import json
+
+import datasets
+import numpy as np
+import pytest
+import torch
+import transformers
+from test_batch_independence import BART, BODY, CLASSIFIERS, GPT2, SPECIAL, T5, WORDS, XLNET, make, tokenizer_for
+
+import hf_soup
+from hf_soup import lookup, testing
+from hf_soup.model_inputs import empty_model, inputs_of
+from hf_soup.tokens import pad_collator
+
+
+ROBERTA = {**BODY, "max_position_embeddings": 36}  # two places are kept for padding
+DEBERTA = CLASSIFIERS["DebertaV2ForSequenceClassification"][0]
+LED = {**BART, "max_encoder_position_embeddings": 32, "max_decoder_position_embeddings": 20, "attention_window": 4}
+LUKE = {**ROBERTA, "entity_vocab_size": 5, "entity_emb_size": 8}
+LILT = {**ROBERTA, "hidden_size": 24, "channel_shrink_ratio": 2}
+LLAMA = {**BODY, "num_key_value_heads": 1}
+# class -> its configuration; tokens that its positions reach, those of its decoder, and the first position
+REACH = {
+    "AlbertForSequenceClassification": ({**BODY, "embedding_size": 8}, (34, None, 0)),
+    "BartForConditionalGeneration": (BART, (34, 34, 0)),
+    "BertForSequenceClassification": (BODY, (34, None, 0)),
+    "CamembertForSequenceClassification": (ROBERTA, (34, None, 2)),
+    "CTRLForSequenceClassification": ({**GPT2, "dff": 24}, (34, None, 0)),
+    "Data2VecTextForSequenceClassification": (ROBERTA, (34, None, 2)),
+    "DebertaV2ForSequenceClassification": (DEBERTA, (None, None, 0)),
+    "EsmForSequenceClassification": ({**ROBERTA, "mask_token_id": 4}, (34, None, 2)),
+    "FunnelForSequenceClassification": (CLASSIFIERS["FunnelForSequenceClassification"][0], (None, None, 0)),
+    "GPT2ForSequenceClassification": (GPT2, (34, None, 0)),
+    "IBertForSequenceClassification": (ROBERTA, (34, None, 2)),
+    "LEDForConditionalGeneration": (LED, (32, 20, 0)),
+    "LayoutLMForSequenceClassification": ({**BODY, "max_2d_position_embeddings": 64}, (34, None, 0)),
+    "LiltForSequenceClassification": (LILT, (34, None, 2)),
+    "LlamaForSequenceClassification": (LLAMA, (34, None, 0)),
+    "LongformerForSequenceClassification": ({**ROBERTA, "attention_window": [4, 4]}, (34, None, 2)),
+    "LukeForSequenceClassification": (LUKE, (34, None, 2)),
+    "MPNetForSequenceClassification": (ROBERTA, (34, None, 2)),
+    "MarkupLMForSequenceClassification": (ROBERTA, (34, None, 2)),
+    "NystromformerForSequenceClassification": (
+        CLASSIFIERS["NystromformerForSequenceClassification"][0],
+        (34, None, 0),
+    ),
+    "OPTForCausalLM": ({**BODY, "ffn_dim": 24, "word_embed_proj_dim": 16}, (34, None, 0)),
+    "RobertaForSequenceClassification": (ROBERTA, (34, None, 2)),
+    "T5ForConditionalGeneration": ({**T5, "decoder_start_token_id": 1}, (None, None, 0)),
+    "XLMRobertaForSequenceClassification": (ROBERTA, (34, None, 2)),
+    "XLNetForSequenceClassification": (XLNET, (None, None, 0)),
+}
+LONG = " ".join(WORDS[5 + place % 8] for place in range(60))
+
+
+@pytest.mark.parametrize("name", REACH)
+def test_positions_reach_as_far_as_the_model_runs(name):
+    """Texts of that many tokens run, and with absolute positions no longer ones; a model on `meta` says the same."""
+    fields, (positions, target_positions, first_position) = REACH[name]
+    model = make(name, fields)
+    inputs = inputs_of(model)
+    assert inputs[2:5] == (positions, target_positions, first_position)
+    with torch.device("meta"):
+        assert inputs_of(type(model)(model.config)) == inputs
+    ids = torch.tensor([[5 + place % 8 for place in range(positions or 60)]])
+    more = {"decoder_input_ids": ids[:, :5]} if "Conditional" in name else {}
+    ids[:, -1] = 2  # where some classifiers read
+    with torch.no_grad():
+        assert model(input_ids=ids, **more).logits.isfinite().all()
+        if positions and "Llama" not in name:  # rotary positions go on, but were not trained
+            with pytest.raises((RuntimeError, IndexError)):
+                model(input_ids=torch.cat([ids, ids[:, -1:]], dim=1), **more)
+
+
+@pytest.mark.parametrize("name", [name for name in REACH if name.endswith("SequenceClassification")])
+def test_long_texts_are_cut_to_what_the_model_takes(name):
+    """A tokenizer that is passed in and does not know how much that is scores a long text as the same text cut, and is
+    left as it was.
+    """
+    fields, (positions, *_) = REACH[name]
+    model, tokenizer = make(name, fields, num_labels=3), tokenizer_for()
+    data = datasets.Dataset.from_dict({"text": [LONG, "good film"], "label": [0, 1]})
+    before = tokenizer.model_max_length, tokenizer.padding_side
+    found = hf_soup.Evaluator(data, processing_class=tokenizer).predict(model).logits
+    made = tokenizer(LONG, truncation=positions is not None, max_length=positions, return_tensors="pt")
+    assert made["input_ids"].shape == (1, positions or 62)
+    given = {key: made[key] for key in made if key in inspect.signature(model.forward).parameters}
+    with torch.no_grad():
+        by_hand = model(**given).logits[0].numpy()
+    assert np.abs(found[0] - by_hand).max() < 1e-5 * np.abs(by_hand).max()
+    assert (tokenizer.model_max_length, tokenizer.padding_side) == before
+
+
+def test_the_tokenizer_may_say_less_than_the_positions():
+    """The smaller of the two limits counts."""
+    model = make("RobertaForSequenceClassification", ROBERTA, num_labels=3)
+    data = datasets.Dataset.from_dict({"text": [LONG], "label": [0]})
+    for limit in (8, 100):
+        evaluator = hf_soup.Evaluator(data, processing_class=tokenizer_for(model_max_length=limit))
+        (batch,) = evaluator.row_batches(model, np.array([0]))
+        assert batch["input_ids"].shape == (1, min(limit, 34))
+
+
+def test_right_texts_are_cut_to_what_the_decoder_takes():
+    """The encoder's positions may reach further than the decoder's."""
+    model = make("LEDForConditionalGeneration", LED)
+    data = datasets.Dataset.from_dict({"text": [LONG], "target": [LONG]})
+    evaluator = hf_soup.Evaluator(data, processing_class=tokenizer_for())
+    (batch,) = evaluator.row_batches(model, np.array([0]))
+    assert (batch["input_ids"].shape, batch["labels"].shape) == ((1, 32), (1, 20))
+    assert evaluator(model).n == 20
+
+
+def test_words_beyond_the_positions_are_counted():
+    """In token classification the warning names the model's limit where it is the smaller one."""
+    model = make("RobertaForTokenClassification", ROBERTA, num_labels=3)
+    data = datasets.Dataset.from_dict({"tokens": [LONG.split()], "tags": [[0] * 60]})
+    with pytest.warns(UserWarning, match="28 words have no token among the 34"):
+        assert len(hf_soup.Evaluator(data, processing_class=tokenizer_for()).predict(model).labels) == 32
+
+
+def test_encoded_rows_that_are_too_long_are_told():
+    """Rows that come encoded are not cut; padding has no position of its own in RoBERTa, and does not count."""
+    model = make("RobertaForSequenceClassification", ROBERTA, num_labels=3)
+    columns = {"input_ids": [[5, 2], [5] * 35], "label": [0, 1]}
+    with pytest.raises(hf_soup.DataError, match=r"row 1 has 35 tokens, and the positions of Roberta.* reach 34"):
+        hf_soup.Evaluator(datasets.Dataset.from_dict(columns)).predict(model)
+    padded = {"input_ids": [[5] * 30 + [1] * 6] * 2, "attention_mask": [[1] * 30 + [0] * 6] * 2, "label": [0, 1]}
+    assert hf_soup.Evaluator(datasets.Dataset.from_dict(padded)).predict(model).examples == 2
+
+
+class Wrapper(torch.nn.Module):
+    """A model of one's own that passes on what it is given."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.inner, self.config, self.device, self.dtype = model, model.config, model.device, model.dtype
+
+    def forward(self, input_ids, extra=None, **inputs):
+        """As the model inside."""
+        return self.inner(input_ids=input_ids, **inputs)
+
+
+def test_arguments_are_those_of_forward():
+    """By its signature; a wrapper's `**kwargs` go to the model inside; no list of names is kept."""
+    bert, vit = testing.tiny_text_model(), testing.tiny_image_model()
+    assert inputs_of(bert).names == set(inspect.signature(type(bert).forward).parameters) - {
+        "self",
+        "labels",
+        "kwargs",
+    }
+    assert inputs_of(vit).names >= {"pixel_values", "interpolate_pos_encoding"}
+    assert {"bbox", "pixel_values"} <= inputs_of(make("LayoutLMv3ForSequenceClassification", LAYOUT_V3)).names
+    wrapped = inputs_of(Wrapper(bert))
+    assert {"input_ids", "extra", "token_type_ids", "attention_mask", "position_ids"} <= wrapped.names
+    assert wrapped.positions == 32
+    assert inputs_of(empty_model("AutoModelForSequenceClassification", bert.config)) == inputs_of(bert)
+
+
+LAYOUT_V3 = {
+    **BODY,
+    "coordinate_size": 2,
+    "shape_size": 4,
+    "max_2d_position_embeddings": 64,
+    "input_size": 8,
+    "patch_size": 4,
+}
+
+
+def test_columns_that_the_model_does_not_take_are_named_once():
+    """Encoded data may have more: what the model does not take is left out, with one warning for all models."""
+    data = datasets.Dataset.from_dict(
+        {
+            "input_ids": [[5, 6, 2], [7, 2]],
+            "token_type_ids": [[0, 0, 0], [0, 0]],
+            "position_ids": [[4, 3, 2], [3, 2]],
+            "special_tokens_mask": [[0, 0, 1], [0, 1]],
+            "text": ["good bad", "film"],
+            "label": [0, 1],
+        }
+    )
+    model = make("DistilBertForSequenceClassification", DISTILBERT, num_labels=3)
+    evaluator = hf_soup.Evaluator(data)
+    with pytest.warns(
+        UserWarning,
+        match="the encoded data has columns that DistilBertFor.* not used: token_type_ids, special_tokens_mask, text.",
+    ):
+        evaluator.predict(model)
+    evaluator.predict(
+        make("DistilBertForSequenceClassification", DISTILBERT, num_labels=3)
+    )  # warnings are errors here
+    given = evaluator.row_batches(model, np.array([0, 1]))[0]
+    assert given["position_ids"].tolist() == [[4, 3, 2], [3, 2, 0]]
+
+
+DISTILBERT = CLASSIFIERS["DistilBertForSequenceClassification"][0]
+
+
+def test_rows_are_filled_up_on_the_tokenizers_side():
+    """Each input with its own filler: the model's padding token, the tokenizer's type of padding, masks and boxes of
+    zeros, labels of -100; positions count from the first token.
+    """
+    rows = [
+        {"input_ids": [5, 6, 7], "token_type_ids": [0, 0, 2], "bbox": [[1, 2, 3, 4]] * 3, "labels": [1, 2, 0]},
+        {"input_ids": [8], "token_type_ids": [2], "bbox": [[5, 6, 7, 8]], "labels": [1]},
+    ]
+    names = frozenset({"input_ids", "attention_mask", "token_type_ids", "bbox", "position_ids"})
+    inputs = inputs_of(make("RobertaForSequenceClassification", ROBERTA))._replace(names=names)
+    batch = pad_collator(tokenizer_for("left"), inputs)(rows)
+    assert {key: value[1].tolist() for key, value in batch.items()} == {
+        "input_ids": [1, 1, 8],
+        "token_type_ids": [3, 3, 2],
+        "bbox": [[0] * 4, [0] * 4, [5, 6, 7, 8]],
+        "labels": [-100, -100, 1],
+        "attention_mask": [0, 0, 1],
+        "position_ids": [1, 1, 2],
+    }
+    batch = pad_collator(None, inputs)(rows)
+    assert {key: value[1].tolist() for key, value in batch.items()} == {
+        "input_ids": [8, 1, 1],
+        "token_type_ids": [2, 0, 0],
+        "bbox": [[5, 6, 7, 8], [0] * 4, [0] * 4],
+        "labels": [1, -100, -100],
+        "attention_mask": [1, 0, 0],
+    }
+    batch = pad_collator(tokenizer_for("left"), inputs, labels_follow=False)(rows)
+    assert batch["labels"].tolist() == [[1, 2, 0], [1, -100, -100]]
+    without_mask = inputs._replace(names=frozenset({"input_ids"}))
+    assert set(pad_collator(None, without_mask)(rows)) == {"input_ids", "labels"}
+
+
+@pytest.mark.parametrize("name", ["padding_side", "truncation_side", "model_max_length"])
+def test_what_decides_the_inputs_is_in_the_cache_key(name):
+    """The side of padding and of truncation, and the limit, as they are set on the tokenizer."""
+    data = testing.tiny_texts(5)
+    keys = set()
+    for value in ("right", "left") if name.endswith("side") else (7, 8):
+        tokenizer = tokenizer_for()
+        setattr(tokenizer, name, value)
+        keys.add(hf_soup.Evaluator(data, processing_class=tokenizer).key("model", "text-classification", scores=False))
+    assert len(keys) == 2
+
+
+def test_image_processors_may_make_more_than_the_model_takes(monkeypatch):
+    """A mask of pixels, which a ViT does not take, stays out of its inputs."""
+    model, processor = testing.model_for(lookup.load_module("task", "image-classification"))
+    data = testing.tiny_images(4)
+    plain = hf_soup.Evaluator(data, processing_class=processor).predict(model)
+    make_inputs = type(processor).__call__
+
+    def with_mask(self, images, **options):
+        found = make_inputs(self, images, **options)
+        found["pixel_mask"] = torch.ones(len(images), 8, 8)
+        return found
+
+    monkeypatch.setattr(type(processor), "__call__", with_mask)
+    assert np.array_equal(hf_soup.Evaluator(data, processing_class=processor).predict(model).logits, plain.logits)
+
+
+def test_encoded_images_without_a_label_are_no_broken_files():
+    """Rows of pixels that are marked -100 are left out, and nothing is said of decoding."""
+    pixels = np.random.default_rng(0).normal(size=(3, 3, 8, 8)).astype(np.float32)
+    data = datasets.Dataset.from_dict({"pixel_values": pixels, "label": [0, -100, 2]})
+    found = hf_soup.Evaluator(data, task="image-classification").predict(testing.tiny_image_model())
+    assert found.rows.tolist() == [0, 2]
+
+
+def test_a_model_that_fails_on_its_inputs_is_told():
+    """The error names the model, the first row, and what it raised."""
+    model = make("LiltForSequenceClassification", {**BODY, "channel_shrink_ratio": 4}, num_labels=3)  # 16 is no 6 * n
+    with pytest.raises(
+        hf_soup.EvaluationError, match=r"Lilt.* fails on 2 examples, of which row 0 is the first: Runt"
+    ):
+        hf_soup.Evaluator(
+            datasets.Dataset.from_dict({"text": ["good", "bad"], "label": [0, 1]}), processing_class=tokenizer_for()
+        ).predict(model)
+
+
+def test_a_sweep_cuts_long_texts_to_its_model(tmp_path):
+    """Runs are trained on texts longer than the positions, padded on the left; the limit is saved with each run."""
+    make("MPNetForSequenceClassification", ROBERTA, num_labels=2).save_pretrained(tmp_path / "base")
+    tokenizer_for("left").save_pretrained(tmp_path / "base")
+    data = datasets.Dataset.from_dict({"text": [LONG, "good film", "bad"] * 4, "label": [0, 1, 0] * 4})
+    sweep = hf_soup.sweep(
+        tmp_path / "base",
+        data,
+        space={"learning_rate": [1e-4]},
+        validation=data,
+        output_dir=tmp_path / "sweep",
+        training_args={"max_steps": 2, "use_cpu": True, "per_device_train_batch_size": 6},
+    )
+    assert len(sweep.runs) == 1
+    saved = json.loads((tmp_path / "sweep" / "run-0" / "tokenizer_config.json").read_text())
+    assert saved["model_max_length"] == 34
+    assert (
+        SPECIAL["pad_token_id"] == transformers.AutoConfig.from_pretrained(tmp_path / "sweep" / "run-0").pad_token_id
+    )
