@@ -454,10 +454,12 @@ class Evaluator:
 
     def _padding_matters(self, task: ModuleType, model: PreTrainedModel, encoded: Encoded) -> bool:
         """Whether rows of different lengths have to be run apart; measured once for each architecture."""
+        if not needs_padding(encoded):
+            return False
         cache = self.__dict__.setdefault("_padding", {})
-        key = (type(model), model.config.to_json_string())
-        if key in cache or not needs_padding(encoded):
-            return cache.get(key, False)
+        key = (type(model), model.config.to_json_string(use_diff=False))
+        if key in cache:
+            return cache[key]
         check = check_padding(task, model, encoded, put_on_device(model, self.device))
         if check.tells:
             cache[key] = check.matters
