@@ -219,9 +219,17 @@ def sizes_of_batches(name, data=TEXTS):
 
 
 def test_texts_share_a_batch_where_masks_hide_padding():
-    """A BERT runs all in one batch; an FNet, which has no mask, those of one length; either is measured once."""
-    first, again = sizes_of_batches("BertForSequenceClassification")
-    assert (first, again) == ([1, 1, 1, 1, 4, len(LENGTHS)], [len(LENGTHS)])
+    """A BERT runs all in one batch, and so do an XLNet and a GPT-2 that are padded on the left; an FNet, which has no
+    mask, runs those of one length. Each is measured once.
+    """
+    masked = (
+        "BertForSequenceClassification",
+        "XLNetForSequenceClassification",
+        "GPT2ForSequenceClassification on the left",
+    )
+    for name in masked:
+        first, again = sizes_of_batches(name)
+        assert (first, again) == ([1, 1, 1, 1, 4, len(LENGTHS)], [len(LENGTHS)])
     first, again = sizes_of_batches("FNetForSequenceClassification")
     apart = [LENGTHS.count(length) for length in sorted(set(LENGTHS), reverse=True)]
     assert (first, again) == ([1, 1, 1, 1, 4, *apart], apart)

@@ -236,6 +236,13 @@ def test_rows_are_filled_up_on_the_tokenizers_side():
     assert set(pad_collator(None, without_mask)(rows)) == {"input_ids", "labels"}
 
 
+def test_the_first_token_after_padding_is_not_scored():
+    """Encoded texts of a language model may be padded on the left: nothing comes before their first token."""
+    rows = {"input_ids": [[1, 1, 5, 6, 7], [1, 8, 9, 5, 6]], "attention_mask": [[0, 0, 1, 1, 1], [0, 1, 1, 1, 1]]}
+    found = hf_soup.Evaluator(datasets.Dataset.from_dict(rows)).predict(make("GPT2LMHeadModel", GPT2))
+    assert found.labels.tolist() == [6, 7, 9, 5, 6]
+
+
 @pytest.mark.parametrize("name", ["padding_side", "truncation_side", "model_max_length"])
 def test_what_decides_the_inputs_is_in_the_cache_key(name):
     """The side of padding and of truncation, and the limit, as they are set on the tokenizer."""
@@ -261,7 +268,9 @@ def test_image_processors_may_make_more_than_the_model_takes(monkeypatch):
         return found
 
     monkeypatch.setattr(type(processor), "__call__", with_mask)
-    assert np.array_equal(hf_soup.Evaluator(data, processing_class=processor).predict(model).logits, plain.logits)
+    evaluator = hf_soup.Evaluator(data, processing_class=processor)
+    assert np.array_equal(evaluator.predict(model).logits, plain.logits)
+    assert set(evaluator.row_batches(model, np.array([0]))[0]) == {"pixel_values", "labels"}
 
 
 def test_encoded_images_without_a_label_are_no_broken_files():
