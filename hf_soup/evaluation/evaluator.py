@@ -381,6 +381,19 @@ class Evaluator:
                 batch = {key: value[labels != UNSCORED] for key, value in batch.items()}
             yield batch
 
+    def batch(self, model: PreTrainedModel, rows: np.ndarray) -> dict[str, torch.Tensor]:
+        """Some examples as the model takes them, with labels, padded to one length.
+
+        Args:
+            model (`transformers.PreTrainedModel`):
+                Whose inputs they are.
+            rows (`np.ndarray`):
+                Which.
+        """
+        task = load_module("task", task_of(model.config, self.task, type(model).__name__))
+        encoded = self._encoded(task, model)
+        return encoded.collate(encoded.rows.__getitems__(rows.tolist()))
+
     def row_batches(self, model: PreTrainedModel, rows: np.ndarray) -> list[dict[str, torch.Tensor]]:
         """Some examples as the model takes them, with labels: one batch, or several where padding would matter.
 
