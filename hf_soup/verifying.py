@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from .api import cook_recipe, needs_base
 from .checkpoints.check import is_statistic
 from .checkpoints.checkpoint import Checkpoint, make_ready
-from .checkpoints.companions import sizes_in
 from .checkpoints.digest import bytes_of
 from .checkpoints.files import OpenFiles
+from .checkpoints.files_beside import sizes_in
 from .checkpoints.hub import files_at
 from .checkpoints.reader import TensorSpec
 from .checkpoints.source import open_checkpoint

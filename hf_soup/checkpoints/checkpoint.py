@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from ..errors import IncompatibleError, IngredientError
 from ..types import Ingredient
 from . import hub
-from .companions import CARD, Companions
 from .digest import bytes_of
 from .files import OpenFiles
+from .files_beside import CARD, FilesBeside
 from .folder import digests_of_headers, read_specs
 from .pieces import PIECE, piece_starts
 from .reader import TensorSpec, read_bytes, read_tensor
@@ -111,7 +111,7 @@ class Checkpoint:
         """The files that belong to the weights, by name: tokenizer, processor, generation config, modules ..."""
         if self.folder is None:
             return {GENERATION: self.generation_config.encode()} if self.generation_config else {}
-        return Companions(self.folder, self.beside)
+        return FilesBeside(self.folder, self.beside)
 
     @functools.cached_property
     def card(self) -> dict[str, Any]:

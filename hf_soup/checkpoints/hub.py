@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from ..errors import IngredientError
 from ..progress import progress_bar
 from ..version import __version__
-from .companions import CARD, CONFIG, Beside, sizes_in, sort_out
+from .files_beside import CARD, CONFIG, Beside, sizes_in, sort_out
 from .folder import read_specs
 from .hub_errors import client, our_errors, patiently, unsaid
 from .reader import PICKLED_WEIGHTS, SAFE_WEIGHTS, TensorSpec, check_length, parse_header, shard_files

@@ -21,8 +21,8 @@ from ..types import Ingredient
 from . import hub
 from .check import label_names
 from .checkpoint import ELSEWHERE, MEMORY, PRIVATE, Checkpoint
-from .companions import MODULES, Beside, refuse_links, sizes_in, sort_out
 from .digest import combined_digest, tensor_digest
+from .files_beside import MODULES, Beside, refuse_links, sizes_in, sort_out
 from .folder import (
     ADAPTER,
     checkpoint_of_trainer,

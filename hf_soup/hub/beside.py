@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoints.checkpoint import PRIVATE, Checkpoint
-from ..checkpoints.companions import CARD, CONFIG
+from ..checkpoints.files_beside import CARD, CONFIG
 from ..errors import MissingExtraError, SoupWarning
 from ..evaluation.comparison import PICTURES, Comparison
 from ..selection import Selection

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..checkpoints.check import label_names
 from ..checkpoints.checkpoint import MEMORY, PRIVATE
-from ..checkpoints.companions import CARD
+from ..checkpoints.files_beside import CARD
 from ..checkpoints.hub import fetch, resolve, split_revision, split_source
 from ..errors import DataError, IngredientError
 from ..evaluation.comparison import SHARES, SHIFTS, TEST, VALIDATION, Comparison, Difference, Row

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ..checkpoints.companions import CARD
+from ..checkpoints.files_beside import CARD
 from ..checkpoints.hub import split_revision
 from .bases import bases_in_card
 from .card import TAGS, escape

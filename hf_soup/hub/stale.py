@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection
 
 from ..checkpoints.checkpoint import GENERATION
-from ..checkpoints.companions import MODULES, OF_A_SOUP
+from ..checkpoints.files_beside import MODULES, OF_A_SOUP
 from ..recipes import RECIPE_FILE
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..checkpoints import hub
 from ..checkpoints.checkpoint import read_card
-from ..checkpoints.companions import CARD
+from ..checkpoints.files_beside import CARD
 from ..data import LABEL_COLUMNS, hash_rows, is_list, is_text
 from ..errors import IngredientError, OutputError, RecipeError, TrainingError, did_you_mean
 from ..hub.bases import START

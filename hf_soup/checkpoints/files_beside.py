@@ -124,7 +124,7 @@ def sizes_in(folder: Path) -> dict[str, int]:
     return sizes
 
 
-class Companions(Mapping[str, bytes]):
+class FilesBeside(Mapping[str, bytes]):
     """Files beside the weights of a checkpoint, by name; each is read when it is asked for.
 
     Args:

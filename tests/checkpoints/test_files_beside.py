@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 
 import hf_soup
 from hf_soup import testing
-from hf_soup.checkpoints import companions
-from hf_soup.checkpoints.companions import sort_out
+from hf_soup.checkpoints import files_beside
+from hf_soup.checkpoints.files_beside import sort_out
 
 
 TAKEN = {
@@ -119,10 +119,10 @@ def test_what_stays_behind_is_told_by_name():
 
 def test_sizes_have_a_limit(monkeypatch):
     """A file above the documented size stays behind, and of many the largest."""
-    sizes = {"small.json": 5, "large.bin.txt": companions.LARGEST + 1}
+    sizes = {"small.json": 5, "large.bin.txt": files_beside.LARGEST + 1}
     assert sort_out(sizes).taken == ("small.json",)
     assert sort_out(sizes).left == ("large.bin.txt",)
-    many = {f"{index:02}.txt": companions.MOST // 10 + index for index in range(12)}
+    many = {f"{index:02}.txt": files_beside.MOST // 10 + index for index in range(12)}
     beside = sort_out(many)
     assert len(beside.taken) == 9
     assert beside.left == ("09.txt", "10.txt", "11.txt")
