@@ -114,6 +114,13 @@ class Checkpoint:
         return FilesBeside(self.folder, self.beside)
 
     @functools.cached_property
+    def companion_digests(self) -> dict[str, str]:
+        """File name -> digest of each of its companions, which are read once for it."""
+        import xxhash
+
+        return {name: xxhash.xxh3_128_hexdigest(content) for name, content in self.companions.items()}
+
+    @functools.cached_property
     def card(self) -> dict[str, Any]:
         """What its model card says of it: licence, languages, data sets."""
         return read_card(self.folder) if self.folder else {}

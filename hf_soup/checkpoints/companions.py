@@ -1,0 +1,105 @@
+"""The files beside the weights of ingredients: told apart by digests, and read only where they differ."""
+
+from __future__ import annotations
+
+import json
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .checkpoint import GENERATION, Checkpoint
+
+
+@dataclass(frozen=True)
+class Companions:
+    """Some files of one ingredient; equal to those of another with the same contents.
+
+    Args:
+        digests (`tuple[tuple[str, str], ...]`):
+            File name and digest of each, sorted.
+        kind (`str`, *optional*):
+            The ingredient's `model_type`, which decides how some files are read.
+        owner (`weakref.ref`):
+            The ingredient, while it is there.
+    """
+
+    digests: tuple[tuple[str, str], ...]
+    kind: str | None
+    owner: weakref.ref[Checkpoint] = field(compare=False, repr=False)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The files' names."""
+        return tuple(name for name, _ in self.digests)
+
+    def contents(self) -> dict[str, bytes]:
+        """File name -> content, read anew at each call."""
+        owner = self.owner()
+        everything = owner.companions if owner else {}
+        return {name: everything[name] for name in self.names}
+
+
+def json_of(contents: Mapping[str, bytes], name: str) -> Any:
+    """What a JSON file among these holds; an empty mapping where there is none, or it is no JSON."""
+    try:
+        return json.loads(contents.get(name, b"{}"))
+    except (ValueError, RecursionError):
+        return {}
+
+
+def mapping_of(contents: Mapping[str, bytes], name: str) -> Mapping[str, Any]:
+    """The same, and empty where it holds something else than a mapping."""
+    found = json_of(contents, name)
+    return found if isinstance(found, Mapping) else {}
+
+
+def companions_of(item: Checkpoint, wanted: Callable[[str], bool]) -> Companions:
+    """The files of an ingredient that belong to one matter.
+
+    Args:
+        item (`Checkpoint`):
+            The ingredient.
+        wanted (`Callable[[str], bool]`):
+            Whether a file of this name does.
+    """
+    digests = tuple(sorted((name, digest) for name, digest in item.companion_digests.items() if wanted(name)))
+    return Companions(digests, item.config.get("model_type"), weakref.ref(item))
+
+
+def have_equal_files(checkpoints: Sequence[Checkpoint]) -> bool:
+    """Whether all have the same files beside their weights, as the runs of a sweep do."""
+    return all(item.companion_digests == checkpoints[0].companion_digests for item in checkpoints)
+
+
+def giver_of_files(checkpoints: Sequence[Checkpoint]) -> Checkpoint | None:
+    """The ingredient that gives a soup its tokenizer, processor and the like: the first that has any of them."""
+    return next((item for item in checkpoints if set(item.companion_digests) - {GENERATION}), None)
+
+
+def giver_of_generation(checkpoints: Sequence[Checkpoint]) -> Checkpoint | None:
+    """The ingredient that gives a soup its generation configuration: the first that has one."""
+    return next((item for item in checkpoints if GENERATION in item.companion_digests), None)
+
+
+def taken_files(checkpoints: Sequence[Checkpoint]) -> dict[str, bytes]:
+    """The files that a soup takes over.
+
+    Args:
+        checkpoints (`Sequence[Checkpoint]`):
+            Its ingredients, the one that gives its settings first.
+    """
+    files, generation = giver_of_files(checkpoints), giver_of_generation(checkpoints)
+    found = dict(files.companions) if files else {}
+    found.pop(GENERATION, None)
+    if generation:
+        found[GENERATION] = generation.companions[GENERATION]
+    return found
+
+
+def in_order(checkpoints: Iterable[Checkpoint], settings: Checkpoint | None) -> list[Checkpoint]:
+    """Ingredients in their order, but for the one that gives the settings: where there is one, it comes first."""
+    items = list(checkpoints)
+    if settings is None:
+        return items
+    return [settings, *(item for item in items if item.name != settings.name)]
