@@ -7,18 +7,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from .checkpoints.check import CheckReport, check_checkpoints, label_orders
+from .checkpoints.check import CheckReport, check_checkpoints
 from .checkpoints.checkpoint import Checkpoint
+from .checkpoints.companions import in_order
+from .checkpoints.labels import is_identity, label_orders
 from .checkpoints.modules import Module, list_modules
 from .checkpoints.pieces import check_device
 from .checkpoints.relation import relate
+from .checkpoints.settings import base_notes, choose
 from .checkpoints.source import as_ingredient, open_all, open_base, open_checkpoint
-from .errors import RecipeError, SoupWarning, did_you_mean, listed
+from .errors import IncompatibleError, RecipeError, SoupWarning, did_you_mean, listed
 from .evaluation.binding import bind_evaluator, bind_training
 from .evaluation.evaluator import Evaluator
 from .evaluation.trials import ModelTrials, NoTrials
 from .lookup import as_annotated, asks_for, choices, load_function, parameters
-from .merging.plan import bind_method, make_plan
+from .merging.plan import alignment_problems, bind_method, find_settings, make_plan
 from .parallel import check_executor
 from .selecting import select
 from .soup import Soup
@@ -37,6 +40,8 @@ def check(
     base_model: Any = None,
     *,
     deep: bool = False,
+    align_labels: bool = False,
+    take_from: str | None = None,
     allow_pickle: bool = False,
     config: PretrainedConfig | Mapping[str, Any] | None = None,
 ) -> CheckReport:
@@ -49,6 +54,10 @@ def check(
             What they were fine-tuned from: it has to fit them, and a deep check measures how far they went from it.
         deep (`bool`, *optional*, defaults to `False`):
             Read the weights as well, and tell whether they look like fine-tunes of one model.
+        align_labels (`bool`, *optional*, defaults to `False`):
+            As for [`merge`]: the report says what would be permuted.
+        take_from (`str`, *optional*):
+            As for [`merge`].
         allow_pickle (`bool`, *optional*, defaults to `False`):
             As for [`merge`].
         config (`transformers.PretrainedConfig` or `Mapping`, *optional*):
@@ -60,19 +69,27 @@ def check(
     Raises:
         [`IngredientError`]: if one cannot be opened at all, or the base model has less than half of the tensors of
             their body.
+        [`RecipeError`]: if settings are to be taken from an ingredient that is not there.
     """
     checkpoints = open_all(ingredients, config=config, allow_pickle=allow_pickle)
-    report = check_checkpoints(checkpoints)
+    settings = find_settings(take_from, checkpoints) if take_from is not None else None
+    alignments = label_orders(checkpoints, settings) if align_labels else {}
+    report = check_checkpoints(checkpoints, alignments, settings=settings)
+    if report.ok:
+        report = replace(report, problems=alignment_problems(checkpoints[0], alignments))
     base = None
     if base_model is not None:
         base = open_base(base_model, checkpoints[0], allow_pickle=allow_pickle)
         lacking = [name for name in checkpoints[0].specs if name not in base.specs]
+        notes = base_notes(base, checkpoints[0])
         if lacking:
-            note = f"{base.name} lacks {len(lacking)} of their tensors: {listed(lacking)}"
-            report = replace(report, notes=(*report.notes, note))
+            notes.append(f"{base.name} lacks {len(lacking)} of their tensors: {listed(lacking)}")
+        report = replace(report, notes=(*report.notes, *notes))
     if deep and report.ok:
         relation = relate(checkpoints, base)
-        report = replace(report, relation=relation, notes=report.notes + relation.notes)
+        moved = [name for name, order in alignments.items() if not is_identity(order)]
+        notes = [f"the heads of {', '.join(moved)} are compared as they are, not permuted"] if moved else []
+        report = replace(report, relation=relation, notes=(*report.notes, *relation.notes, *notes))
     elif deep:
         report = replace(report, notes=(*report.notes, "the weights were not read: there are problems without them"))
     return report
@@ -113,6 +130,7 @@ def merge(
     dtype: str = "auto",
     seed: int = 0,
     align_labels: bool = False,
+    take_from: str | None = None,
     device: str = "cpu",
     allow_pickle: bool = False,
     config: PretrainedConfig | Mapping[str, Any] | None = None,
@@ -157,7 +175,12 @@ def merge(
         seed (`int`, *optional*, defaults to 0):
             For methods and strategies that draw random numbers, and for folds.
         align_labels (`bool`, *optional*, defaults to `False`):
-            Permute the heads of ingredients that have the same labels in another order; the recipe records it.
+            Permute the heads of ingredients that have the same labels in another order, and take labels for the same
+            that differ in letter case alone; the recipe records it.
+        take_from (`str`, *optional*):
+            Name of the ingredient whose configuration, names of classes, tokenizer, processor, generation settings and
+            chat templates the soup takes, by default the first. Where ingredients differ in one that changes what the
+            model computes or gets, they are averaged only if this says whose to take.
         device (`str`, *optional*, defaults to `"cpu"`):
             Where to average, such as `"cuda"`.
         allow_pickle (`bool`, *optional*, defaults to `False`):
@@ -191,7 +214,8 @@ def merge(
     for failure in getattr(ingredients, "failed", ()):  # of a sweep
         warnings.warn(f"{failure.name} is left out: {failure.reason}", SoupWarning, stacklevel=2)
     candidates = open_all(ingredients, config=config, allow_pickle=allow_pickle)
-    alignments = label_orders(candidates) if align_labels else {}
+    settings = find_settings(take_from, candidates) if take_from is not None else None
+    alignments = label_orders(candidates, settings) if align_labels else {}
     strategy_needs_base, way_from = asks_for(find_strategy, "base"), None
     if getattr(find_strategy, "linear", False) and method != "linear":
         raise RecipeError(f'strategy="{strategy}" goes with method="linear" alone, not with "{method}".')
@@ -201,9 +225,12 @@ def merge(
     if strategy_needs_base:
         if base is None:
             raise RecipeError(f'strategy="{strategy}" needs what the ingredients were fine-tuned from: base_model=...')
-        like = next((item for item in candidates if item.name not in alignments), candidates[0])
+        like = next((item for item in in_order(candidates, settings) if item.name not in alignments), candidates[0])
+        apart = base_notes(base, like)
+        if apart and settings is None:  # the soup would lie between models that compute otherwise
+            raise IncompatibleError([f"{note}. {choose(like.name)}" for note in apart])
         way_from = base = as_ingredient(base, like, [item.name for item in candidates])
-    training = bind_training(batchnorm_data, candidates)
+    training = bind_training(batchnorm_data, in_order(candidates, settings))
 
     def complete(recipe: Recipe) -> Recipe:
         several = sum(map(any, zip(*recipe.rows.values(), strict=True))) > 1
@@ -215,6 +242,7 @@ def merge(
             dtype=dtype,
             seed=seed,
             alignments={name: order for name, order in alignments.items() if name in recipe.names},
+            take_from=take_from,
             batchnorm=training.described_batches() if training and several else {},
         )
 
@@ -227,7 +255,8 @@ def merge(
     soup = Soup(everything, candidates, base=base, device=device, batchnorm=training)
     if way_from:
         row = (*[1.0] * len(candidates), 0.0)
-        make_plan(complete(Recipe((*everything.ingredients, way_from.ingredient), row)), [*candidates, way_from])
+        on_the_way = complete(Recipe((*everything.ingredients, way_from.ingredient), row))
+        make_plan(on_the_way, [*candidates, way_from])
     if strategy is None:
         return soup
     by_name = {item.name: item for item in candidates}
@@ -237,7 +266,8 @@ def merge(
     if evaluator is None:
         recipe = complete(find_strategy(everything.ingredients, NoTrials(), **for_strategy, **given))
     else:
-        bound = bind_evaluator(evaluator, candidates, metric=metric, higher_is_better=higher_is_better)
+        like_soup = in_order(candidates, settings)
+        bound = bind_evaluator(evaluator, like_soup, metric=metric, higher_is_better=higher_is_better)
         where = {"way_from": way_from, "device": device, "batchnorm": training, "executor": executor}
         trials = ModelTrials(by_name, bound, complete, base, **where)
         try:
@@ -249,10 +279,19 @@ def merge(
         recipe = complete(recipe)
         selection |= {"metric": final.metric, "higher_is_better": final.higher_is_better, "split": final.split}
         selection |= {"dataset": bound.described() if isinstance(bound, Evaluator) else {}}
-    recipe = replace(recipe, selection=selection | recipe.selection)
+    recipe = _with_settings(replace(recipe, selection=selection | recipe.selection), settings)
     by_name |= {way_from.name: way_from} if way_from else {}
     items = [by_name[name] for name in recipe.names]
     return Soup(recipe, items, base=base, candidates=candidates, device=device, batchnorm=training)
+
+
+def _with_settings(recipe: Recipe, settings: Checkpoint | None) -> Recipe:
+    """The recipe with the ingredient whose settings it takes, at the weight 0 if a strategy left it out."""
+    if settings is None or settings.name in recipe.names:
+        return recipe
+    rows = {prefix: (*row, 0.0) for prefix, row in recipe.rows.items()}
+    weights = rows if isinstance(recipe.weights, dict) else rows[""]
+    return replace(recipe, ingredients=(*recipe.ingredients, settings.ingredient), weights=weights)
 
 
 def cook_recipe(recipe: Recipe, *, candidates: Sequence[Checkpoint] | None = None, allow_pickle: bool = False) -> Soup:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .checkpoints.check import label_orders
 from .checkpoints.checkpoint import Checkpoint
+from .checkpoints.companions import in_order
 from .checkpoints.hub import fetch
+from .checkpoints.labels import label_orders
 from .checkpoints.source import open_all, open_checkpoint
 from .errors import RecipeError
 from .evaluation.binding import bind_evaluator, bind_training
@@ -80,8 +81,8 @@ def compare(
     if not named:
         raise RecipeError("there is nothing to compare: give at least one soup.")
     opened = {name: _opened(soup, name, allow_pickle) for name, soup in named.items()}
-    named = {name: soup for name, (soup, _) in opened.items()}
-    sizes = {name: len(members) for name, (_, members) in opened.items()}
+    named = {name: found.soup for name, found in opened.items()}
+    sizes = {name: len(found.members) for name, found in opened.items()}
     if ingredients is None:
         candidates = _candidates(opened.values(), allow_pickle)
     else:
@@ -92,13 +93,16 @@ def compare(
     sets |= {TEST: test, **(shifted or {})}
     direction = {"metric": metric, "higher_is_better": higher_is_better}
     splits = {name: TEST if isinstance(item, str) and name != VALIDATION else name for name, item in sets.items()}
-    bound = {name: bind_evaluator(item, candidates, split=splits[name], **direction) for name, item in sets.items()}
-    alignments = label_orders(candidates)
-    training = bind_training(batchnorm_data, candidates)
+    settings = _settings(opened.values(), candidates)
+    like_soup = in_order(candidates, settings)
+    bound = {name: bind_evaluator(item, like_soup, split=splits[name], **direction) for name, item in sets.items()}
+    alignments = label_orders(candidates, settings)
+    training = bind_training(batchnorm_data, like_soup)
     training = training or next((soup.batchnorm for soup in named.values() if soup.batchnorm), None)
     entries = [_entry(item.name, "ingredient", [item], alignments, None) for item in candidates]
     if UNIFORM not in named and len(candidates) > 1:  # not kept in memory
-        entries.append(_entry(UNIFORM, "uniform", candidates, alignments, training))
+        take_from = settings.name if settings else None
+        entries.append(_entry(UNIFORM, "uniform", candidates, alignments, training, take_from=take_from))
     for name, soup in named.items():
         kind = "uniform" if name == UNIFORM else "soup"
         parameters = sum(spec.numel for spec in soup.plan.specs if spec.is_floating)
@@ -116,12 +120,29 @@ def compare(
     )
 
 
-def _opened(soup: Any, name: str, allow_pickle: bool) -> tuple[Soup, tuple[Ingredient, ...]]:
-    """A soup, of saved ones as one model with what its recipe says of how it was chosen; and what went into it."""
+class _Opened(NamedTuple):
+    """A soup, of saved ones as one model with what its recipe says of how it was chosen; and what went into it.
+
+    Args:
+        soup ([`Soup`]):
+            The soup.
+        members (`tuple[Ingredient, ...]`):
+            Its ingredients.
+        take_from (`str`, *optional*):
+            The ingredient that gives it its settings, if its recipe names one.
+    """
+
+    soup: Soup
+    members: tuple[Ingredient, ...]
+    take_from: str | None
+
+
+def _opened(soup: Any, name: str, allow_pickle: bool) -> _Opened:
     if isinstance(soup, Soup):
-        return soup, soup.recipe.ingredients
+        return _Opened(soup, soup.recipe.ingredients, soup.recipe.take_from)
     checkpoint = open_checkpoint(soup, name=name, allow_pickle=allow_pickle)
     recipe, members = Recipe((checkpoint.ingredient,), (1.0,)), (checkpoint.ingredient,)
+    take_from = None
     source, commit = checkpoint.ingredient.source, checkpoint.ingredient.revision
     if commit:
         fetch(source, commit, [RECIPE_FILE])
@@ -129,17 +150,24 @@ def _opened(soup: Any, name: str, allow_pickle: bool) -> tuple[Soup, tuple[Ingre
         made_by = load_hub_recipe(source, commit) if commit else load_recipe(checkpoint.folder)
         recipe = replace(recipe, selection=made_by.selection)
         members = tuple(item for item in made_by.ingredients if item.name != made_by.base_inside)
-    return Soup(recipe, [checkpoint]), members
+        take_from = made_by.take_from
+    return _Opened(Soup(recipe, [checkpoint]), members, take_from)
 
 
-def _candidates(opened: Iterable[tuple[Soup, tuple[Ingredient, ...]]], allow_pickle: bool) -> list[Checkpoint]:
+def _candidates(opened: Iterable[_Opened], allow_pickle: bool) -> list[Checkpoint]:
     """What the soups were chosen from, each once; of saved soups what went into them."""
     found: list[Checkpoint] = []
-    for soup, members in opened:
+    for soup, members, _ in opened:
         made_here = soup.recipe.ingredients == members
         items = soup.candidates if made_here else open_all(members, allow_pickle=allow_pickle)
         found += [item for item in items if item.ingredient not in [known.ingredient for known in found]]
     return found
+
+
+def _settings(opened: Iterable[_Opened], candidates: Sequence[Checkpoint]) -> Checkpoint | None:
+    """The candidate that gives the soups their settings, if a recipe names one."""
+    named = {found.take_from for found in opened}
+    return next((item for item in candidates if item.name in named), None)
 
 
 def _entry(
@@ -148,10 +176,13 @@ def _entry(
     items: Sequence[Checkpoint],
     alignments: Mapping[str, Sequence[int]],
     training: Evaluator | None,
+    *,
+    take_from: str | None = None,
 ) -> Entry:
     """The uniform soup of some ingredients, or one alone, with the labels in one order for all."""
     orders = {item.name: alignments[item.name] for item in items if item.name in alignments}
     recipe = Recipe(tuple(item.ingredient for item in items), (1.0,) * len(items), alignments=orders)
+    recipe = replace(recipe, take_from=take_from)
     if training and len(items) > 1:
         recipe = replace(recipe, batchnorm=training.described_batches())
     plan = make_plan(recipe, items)

@@ -89,6 +89,7 @@ class MergeStage:
     dtype: str = "auto"
     seed: int = 0
     align_labels: bool = False
+    take_from: str | None = None
     folds: int | None = None
     holdout: float | None = None
     executor: str = "local"

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .checkpoints.check import BATCHNORM_NOTE, is_statistic
-from .checkpoints.checkpoint import GENERATION, Checkpoint
+from .checkpoints.checkpoint import Checkpoint
+from .checkpoints.companions import in_order, taken_files
 from .checkpoints.digest import combined_digest, tensor_digest
 from .checkpoints.memory import tensors_on_disk
 from .checkpoints.modules import head_names
@@ -356,20 +357,13 @@ class Soup:
         return Veil(private, [item for item in named if item not in private], bases=hidden)
 
     def _write_rest(self, folder: Path, recipe: Recipe, **options: Any) -> None:
-        config = output_config(self.plan, self.checkpoints[0])
+        config = output_config(self.plan)
         known = {"analysis": self.analysis, **options}
         write_beside(folder, recipe, config, self._companions(), self.comparison, self.checkpoints, **known)
 
     def _companions(self) -> dict[str, bytes]:
-        """All that goes along of the first ingredient that has anything, and the first generation config."""
-        companions: dict[str, bytes] = {}
-        for item in self.checkpoints:
-            files = item.companions
-            if not set(companions) - {GENERATION}:
-                companions |= {name: files[name] for name in files if name != GENERATION}
-            if GENERATION in files:
-                companions.setdefault(GENERATION, files[GENERATION])
-        return companions
+        """All that goes along of the ingredient whose settings are taken, else of the first."""
+        return taken_files(in_order(self.checkpoints, self.plan.settings))
 
 
 def _digest(statistics: Mapping[str, torch.Tensor]) -> str:

@@ -70,6 +70,9 @@ class Recipe:
             For methods that draw random numbers.
         alignments (`Mapping[str, Sequence[int]]`, *optional*):
             For ingredients whose labels are in another order: which of their classes is the soup's class 0, 1, ...
+        take_from (`str`, *optional*):
+            Name of the ingredient that gives the soup its configuration, tokenizer, processor and generation settings;
+            its weight may be 0. By default the first ingredient does.
         batchnorm (`Mapping`, *optional*):
             Where the running statistics of BatchNorm were estimated again, because those of an average fit nobody: the
             data, and the file beside the recipe that holds them, since weights alone do not say them.
@@ -93,6 +96,7 @@ class Recipe:
     dtype: str = "auto"
     seed: int = 0
     alignments: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    take_from: str | None = None
     batchnorm: dict[str, Any] = field(default_factory=dict)
     selection: dict[str, Any] = field(default_factory=dict)
     output: dict[str, Any] = field(default_factory=dict)
@@ -161,6 +165,8 @@ class Recipe:
         for key in ("selection", "output", "versions"):
             del decisive[key]
         decisive["batchnorm"].pop("file", None)  # wherever it lies
+        if self.take_from is None:  # as in recipes from before there was a choice
+            del decisive["take_from"]
         return xxhash.xxh3_128_hexdigest(json.dumps(plain(decisive), sort_keys=True).encode())
 
 

@@ -48,6 +48,8 @@ def cook_variation(
     kept = _kept(recipe, drop)
     settings: dict[str, Any] = {"method": recipe.method, "dtype": recipe.dtype, "seed": recipe.seed}
     settings |= {"base_model": recipe.base_model, "align_labels": bool(recipe.alignments)}
+    if recipe.take_from in [item.name for item in kept]:
+        settings["take_from"] = recipe.take_from
     params = dict(recipe.params) if given.get("method", recipe.method) == recipe.method else {}
     if "weights" not in given and "strategy" not in given:
         settings["weights"] = _weights(recipe, kept, len(add))

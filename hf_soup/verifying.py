@@ -165,7 +165,7 @@ def _other_files(saved: Checkpoint) -> list[str]:
 
 def _other_settings(cooked: Soup, saved: Checkpoint) -> list[str]:
     """What the configuration says otherwise than that which the recipe makes: labels, activations, sizes."""
-    made = output_config(cooked.plan, cooked.checkpoints[0])
+    made = output_config(cooked.plan)
     keys = sorted({*made, *saved.config} - {"transformers_version"})
     return [
         f"config.json has {key} = {str(saved.config.get(key))[:60]}, and the recipe makes {str(made.get(key))[:60]}"

@@ -2,16 +2,20 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
 import transformers
+from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
 import hf_soup
 from hf_soup import testing
+from hf_soup.checkpoints.labels import class_names, label_names, label_orders
 from hf_soup.checkpoints.modules import class_tensors
 from hf_soup.checkpoints.reader import TensorSpec
+from hf_soup.cli import main
 
 
 LABELS = ("no", "maybe", "yes", "never")
@@ -133,5 +137,190 @@ def test_without_a_head_that_can_be_told(runs):
 def test_a_base_with_its_labels_in_another_order(tmp_path, runs):
     """A base model with such a head would be subtracted crosswise."""
     base = permute(shutil.copytree(runs[2], tmp_path / "base"), (1, 0, 2, 3))
+    with pytest.raises(hf_soup.IncompatibleError, match="base has the labels in another order"):
+        hf_soup.merge(runs[:2], method="ties", base_model=base)
+
+
+MADE_UP = ("LABEL_0", "LABEL_1")
+
+
+@pytest.mark.parametrize(
+    ("config", "names"),
+    [
+        ({"id2label": {"0": "no", "1": "yes"}}, ("no", "yes")),
+        ({"id2label": {1: "yes", 0: "no"}}, ("no", "yes")),
+        ({"id2label": {str(i): f"c{i}" for i in range(11)}}, tuple(f"c{i}" for i in range(11))),
+        ({"id2label": {"0": 3, "1": 4}}, ("3", "4")),
+        ({"id2label": {"0": "a", "2": "c"}}, ("a", "LABEL_1", "c")),
+        ({"id2label": {"0": "a", "99999999999": "c"}}, ("a", "c")),
+        ({"label2id": {"no": 0, "yes": 1}}, MADE_UP),
+        ({"num_labels": 3}, ("LABEL_0", "LABEL_1", "LABEL_2")),
+        ({}, MADE_UP),
+        ({"id2label": None}, MADE_UP),
+        ({"model_type": "timm_wrapper", "label_names": ["cat", "dog"]}, ("cat", "dog")),
+        ({"model_type": "timm_wrapper", "pretrained_cfg": {"label_names": ["cat", "dog"]}}, ("cat", "dog")),
+        ({"model_type": "timm_wrapper", "label_names": ["a"], "id2label": {"0": "b"}}, ("a",)),
+        ({"model_type": "timm_wrapper", "num_classes": 3}, ("LABEL_0", "LABEL_1", "LABEL_2")),
+        ({"text_config": {"id2label": {"0": "no", "1": "yes"}}}, ("no", "yes")),
+        ({"id2label": {"0": "LABEL_0", "1": "LABEL_1"}, "x": {"id2label": {"0": "no", "1": "yes"}}}, ("no", "yes")),
+        ({"id2label": {"0": "a", "1": "b"}, "x": {"id2label": {"0": "no", "1": "yes"}}}, ("a", "b")),
+    ],
+    ids=str,
+)
+def test_labels_are_read_as_transformers_reads_them(config, names):
+    """With strings or numbers as keys, in order of the numbers, from timm's list, or made up."""
+    assert class_names(config) == names
+    assert label_names(config) == (() if names[0].startswith("LABEL_") else names)
+
+
+@pytest.mark.parametrize("config", [{}, {"num_labels": 3}, {"label2id": {"a": 0, "b": 1, "c": 2}}])
+def test_transformers_agrees_about_made_up_names(config):
+    """What is said of a configuration without names is what its class says."""
+    read = transformers.BertConfig.from_dict(dict(config))
+    assert class_names(config) == tuple(read.id2label[index] for index in range(read.num_labels))
+
+
+def two(tmp_path, one, other):
+    """Two classifiers of these labels; `None` leaves names out of the configuration."""
+    folders = []
+    for name, labels in (("one", one), ("other", other)):
+        model = testing.tiny_text_model(len(folders), labels=labels)
+        folders.append(testing.save_text_model(model, tmp_path / name))
+    return folders
+
+
+@pytest.mark.parametrize(
+    ("other", "found", "way_out"),
+    [
+        (("yes", "no"), "in another order: class 0 is 'yes', where the others have 'no'", "Pass align_labels=True"),
+        (
+            ("NO", "Yes"),
+            "['NO', 'Yes'], the others have ['no', 'yes']: only upper and lower case",
+            "align_labels=True",
+        ),
+        (("YES", "No"), "in another order and in other letter case: class 0 is 'YES'", "align_labels=True"),
+        (MADE_UP, "has the made-up labels ['LABEL_0', 'LABEL_1'], one ['no', 'yes']", 'take_from="one"'),
+        (("ham", "spam"), "['ham', 'spam'], the others have ['no', 'yes']", "copy id2label and label2id"),
+        (("no", "never"), "['no', 'never'], the others have ['no', 'yes']", "Fine-tune on the same labels"),
+        (("no", "yes", "maybe"), "3 classes and 2", "Fine-tune on the same labels"),
+    ],
+    ids=str,
+)
+def test_each_kind_of_difference_has_its_own_message(tmp_path, other, found, way_out):
+    """What the difference is, in the names of both, and what to do about this one."""
+    problems = hf_soup.check(two(tmp_path, ("no", "yes"), other)).problems
+    (problem,) = [problem for problem in problems if "labels" in problem]
+    assert found in problem
+    assert way_out in problem
+    assert "[]" not in problem
+
+
+def test_letter_case_is_matched_when_asked(tmp_path):
+    """With `align_labels` the same words are the same classes, moved or not, and the soup has the usual names."""
+    runs = two(tmp_path, ("no", "yes"), ("YES", "No"))
+    runs.append(testing.save_text_model(testing.tiny_text_model(2, labels=("NO", "YES")), tmp_path / "third"))
+    soup = hf_soup.merge(runs, align_labels=True)
+    assert soup.recipe.alignments == {"other": (1, 0), "third": (0, 1)}
+    folder = soup.save_pretrained(tmp_path / "soup")
+    heads = [load_file(run / "model.safetensors")["classifier.bias"].double() for run in runs]
+    expected = (heads[0] + heads[1].flip(0) + heads[2]) / 3
+    assert torch.allclose(load_file(folder / "model.safetensors")["classifier.bias"].double(), expected, atol=1e-7)
+    assert json.loads((folder / "config.json").read_text())["id2label"] == {"0": "no", "1": "yes"}
+    assert hf_soup.verify(folder).ok
+
+
+def test_names_that_differ_in_case_alone_are_not_guessed():
+    """Where two classes of one ingredient have one name but for the case, only equal letters are matched."""
+    one = SimpleNamespace(name="one", config={"id2label": {"0": "a", "1": "A"}})
+    moved = SimpleNamespace(name="moved", config={"id2label": {"0": "A", "1": "a"}})
+    other = SimpleNamespace(name="other", config={"id2label": {"0": "A", "1": "A"}})
+    assert label_orders([one, moved], one) == {"moved": (1, 0)}
+    assert label_orders([one, other], one) == {}
+    assert label_orders([one, other], other) == {}
+
+
+@pytest.mark.parametrize("name", ["one", "other"])
+def test_names_can_be_taken_from_one(tmp_path, name):
+    """Made-up names against real ones, and other letter case: the named ingredient gives the names, with a note."""
+    for kind, other in (("made", MADE_UP), ("case", ("NO", "YES"))):
+        runs = two(tmp_path / kind, ("no", "yes"), other)
+        soup = hf_soup.merge(runs, take_from=name)
+        assert any(f"the soup has the names of {name}" in note for note in soup.plan.report.notes)
+        names = {"one": ("no", "yes"), "other": other}[name]
+        assert tuple(soup.model.config.id2label.values()) == names
+
+
+def test_an_order_is_no_matter_of_choice(tmp_path):
+    """The ingredient that gives the settings decides the order, and the others have to be permuted to it."""
+    runs = two(tmp_path, ("no", "yes"), ("yes", "no"))
+    with pytest.raises(hf_soup.IncompatibleError, match="class 0 is 'no', where other has 'yes'"):
+        hf_soup.merge(runs, take_from="other")
+    soup = hf_soup.merge(runs, take_from="other", align_labels=True)
+    assert soup.recipe.alignments == {"one": (1, 0)}
+    assert soup.model.config.id2label == {0: "yes", 1: "no"}
+
+
+def test_a_check_says_what_would_be_permuted(tmp_path, runs, mixed):
+    """With `align_labels` a check passes if only the order differs, and says what becomes what, or why it cannot."""
+    assert not hf_soup.check(mixed).ok
+    report = hf_soup.check(mixed, align_labels=True)
+    assert report.ok
+    assert "the classes of moved are permuted: the soup's classes 0, 1, ... are its 1, 3, 0, 2" in report.notes
+    done = CliRunner().invoke(main, ["check", *map(str, mixed), "--align-labels"])
+    assert done.exit_code == 0, done.output
+    square = [
+        testing.save_text_model(
+            testing.tiny_text_model(0, labels=order, hidden_size=4, num_attention_heads=2), tmp_path / f"square-{i}"
+        )
+        for i, order in enumerate((LABELS, LABELS[::-1]))
+    ]
+    assert "classifier.weight is square" in hf_soup.check(square, align_labels=True).problems[0]
+
+
+def save_timm(folder, names, **config):
+    """A folder as transformers' wrapper of timm's models writes it."""
+    folder.mkdir(parents=True)
+    fields = {"architecture": "resnet10t", "model_type": "timm_wrapper", "label_names": names, **config}
+    architectures = ["TimmWrapperForImageClassification"]
+    (folder / "config.json").write_text(json.dumps({**fields, "architectures": architectures, "num_classes": 2}))
+    rows = torch.tensor([[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]])
+    rows = rows if names[0].lower() == "cat" else rows.flip(0)
+    module = config.get("pretrained_cfg", {}).get("classifier", "fc")
+    state = {"timm_model.conv1.weight": torch.ones(2, 3), f"timm_model.{module}.weight": rows}
+    save_file({**state, f"timm_model.{module}.bias": rows[:, 0].contiguous()}, folder / "model.safetensors")
+    return folder
+
+
+@pytest.mark.parametrize("other", [["dog", "cat"], ["Dog", "CAT"]])
+@pytest.mark.parametrize("config", [{}, {"pretrained_cfg": {"classifier": "last"}}])
+def test_classes_of_timm_are_compared_and_permuted(tmp_path, other, config):
+    """`label_names` counts as `id2label` does: the head alone is permuted, and the soup keeps timm's layout."""
+    runs = [save_timm(tmp_path / "one", ["cat", "dog"], **config), save_timm(tmp_path / "two", other, **config)]
+    assert any("order" in problem for problem in hf_soup.check(runs).problems)
+    folder = hf_soup.merge(runs, align_labels=True).save_pretrained(tmp_path / "soup")
+    assert (folder / "model.safetensors").exists()
+    soup, one = (load_file(path / "model.safetensors") for path in (folder, runs[0]))
+    assert all(torch.equal(soup[name], one[name]) for name in one)
+    written = json.loads((folder / "config.json").read_text())
+    assert written["label_names"] == ["cat", "dog"]
+    assert "id2label" not in written
+
+
+def test_models_without_classes_have_no_labels_to_differ(tmp_path):
+    """Classes in the configuration of a language model are noted, and stop nothing."""
+    for name, labels in (("one", {0: "a", 1: "b"}), ("other", {0: "b", 1: "a"})):
+        transformers.set_seed(0)
+        config = transformers.BertConfig(**testing.TINY["bert"], id2label=labels)
+        transformers.BertForMaskedLM(config).save_pretrained(tmp_path / name)
+    report = hf_soup.check([tmp_path / "one", tmp_path / "other"])
+    assert report.ok
+    assert any("a BertForMaskedLM uses none; the soup has those of one" in note for note in report.notes)
+
+
+def test_a_base_with_its_labels_in_another_order_and_case(tmp_path, runs):
+    """Whatever the case: such a base would be subtracted crosswise."""
+    base = permute(shutil.copytree(runs[2], tmp_path / "base"), (1, 0, 2, 3))
+    path = base / "config.json"
+    path.write_text(path.read_text().replace('"no"', '"NO"'))
     with pytest.raises(hf_soup.IncompatibleError, match="base has the labels in another order"):
         hf_soup.merge(runs[:2], method="ties", base_model=base)

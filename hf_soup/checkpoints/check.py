@@ -5,6 +5,7 @@ It changes nothing and fetches no weights. Floating-point weights are not looked
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,15 +14,19 @@ from typing import Any
 from ..errors import IncompatibleError
 from .checkpoint import Checkpoint, torn_twin_problems
 from .digest import bytes_of
+from .labels import alignment_notes, class_names, compare_labels, label_names, permuted, usual_names, without_made_up
 from .reader import TensorSpec
 from .relation import Relation
+from .settings import compare_settings
 from .tensor_problems import tensor_problems
-from .vocabulary import difference
+from .tokenization import read_vocabularies
+from .vocabulary import Vocabulary, difference
 
 
 # Buffers that count and may differ between runs; every other integer buffer has to be equal.
 COUNTERS = ("num_batches_tracked",)
 STATISTICS = ("running_mean", "running_var", *COUNTERS)  # what BatchNorm keeps of the data that it saw
+NO_CLASSES = re.compile("(CausalLM|ConditionalGeneration|LMHeadModel|MaskedLM|Model)$")  # heads that have none
 BATCHNORM_NOTE = (
     "the model has BatchNorm: averaged running statistics do not fit averaged weights. Give training data to estimate "
     "them again (`batchnorm_data`), or call `hf_soup.update_batchnorm` on the model"
@@ -102,6 +107,7 @@ def check_checkpoints(
     alignments: Mapping[str, Sequence[int]] | None = None,
     *,
     base: str | None = None,
+    settings: Checkpoint | None = None,
 ) -> CheckReport:
     """Compare configurations and headers; what most ingredients have is taken for right, so that the odd one is named.
 
@@ -112,16 +118,15 @@ def check_checkpoints(
             Ingredient -> the order in which its classes will be taken.
         base (`str`, *optional*):
             Which of them is the base model, if any: it may lack tensors (a head).
+        settings (`Checkpoint`, *optional*):
+            The ingredient that gives the soup its settings, if the user named one: differences are then notes.
 
     Returns:
         [`CheckReport`]: with every problem, not just the first.
     """
     tuned = [item for item in checkpoints if item.name != base] or checkpoints
-    labels = {
-        item.name: _permuted(label_names(item.config), (alignments or {}).get(item.name)) for item in checkpoints
-    }
     usual_architecture = _usual(tuned, lambda item: item.architecture)
-    usual_labels = _usual(tuned, lambda item: labels[item.name])
+    alike = [item for item in checkpoints if item.architecture == usual_architecture]
     keys = _usual(tuned, lambda item: tuple(item.specs))
     shapes = {
         key: _usual([c for c in checkpoints if key in c.specs], lambda c, k=key: c.specs[k].shape) for key in keys
@@ -136,8 +141,14 @@ def check_checkpoints(
             continue  # its tensors differ of course
         problems += tensor_problems(item, shapes, may_lack=item.name == base)
         problems += _kind_problems(item, kinds)
-        problems += _label_problems(item.name, labels[item.name], usual_labels)
-    problems += _vocabulary_problems(checkpoints, base)
+    sizes_told = bool(problems)
+    labels, label_problems, notes = _compare_labels(alike, alignments or {}, settings)
+    problems += label_problems
+    vocabularies = read_vocabularies(checkpoints)
+    problems += _vocabulary_problems(vocabularies)
+    with_settings = [item for item in alike if item.name != base]
+    found = compare_settings(with_settings, settings=settings, sizes=not sizes_told)
+    problems += found.problems
     if not problems:
         problems += _buffer_problems(checkpoints)
     first = checkpoints[0]
@@ -149,36 +160,10 @@ def check_checkpoints(
         parameters=sum(spec.numel for spec in floating),
         nbytes=sum(spec.nbytes for item in checkpoints for spec in item.specs.values()),
         dtypes=tuple(sorted({spec.dtype for item in checkpoints for spec in item.specs.values() if spec.is_floating})),
-        labels=usual_labels,
+        labels=labels,
         problems=tuple(problems),
-        notes=tuple(_notes(checkpoints)),
+        notes=(*_notes(checkpoints, vocabularies), *notes, *found.notes),
     )
-
-
-def label_orders(checkpoints: Sequence[Checkpoint]) -> dict[str, tuple[int, ...]]:
-    """For ingredients that have the usual labels in another order: which of their classes is the usual 0, 1, ...
-
-    Args:
-        checkpoints (`Sequence[Checkpoint]`):
-            Opened ingredients; the order that most have is the usual one.
-
-    Returns:
-        `dict[str, tuple[int, ...]]`: ingredient -> order; without those that have it already or have other labels.
-    """
-    usual = _usual(checkpoints, lambda item: label_names(item.config))
-    found = {item.name: label_names(item.config) for item in checkpoints}
-    return {
-        name: tuple(labels.index(label) for label in usual)
-        for name, labels in found.items()
-        if labels != usual and sorted(labels) == sorted(usual) and len(set(usual)) == len(usual)
-    }
-
-
-def label_names(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """The names of the classes in order; none where they are the ones that transformers makes up."""
-    labels = config.get("id2label") or {}
-    names = tuple(str(labels[key]) for key in sorted(labels, key=int))
-    return () if names == tuple(f"LABEL_{index}" for index in range(len(names))) else names
 
 
 def equal_or_counter(name: str, values: Sequence[Any]) -> bool:
@@ -203,11 +188,6 @@ def _usual(checkpoints: Sequence[Checkpoint], value: Callable[[Checkpoint], Any]
     return Counter(map(value, checkpoints)).most_common(1)[0][0]
 
 
-def _permuted(labels: Sequence[str], order: Sequence[int] | None) -> tuple[str, ...]:
-    """Labels in the order of an alignment; as they are if it does not fit."""
-    return tuple(labels[index] for index in order) if order and len(order) == len(labels) else tuple(labels)
-
-
 def _kind(spec: TensorSpec) -> str:
     """Floating-point types can be mixed; a whole number goes with its like alone."""
     return "floating-point" if spec.is_floating else spec.dtype
@@ -221,31 +201,39 @@ def _kind_problems(item: Checkpoint, kinds: Mapping[str, str]) -> list[str]:
     ]
 
 
-def _label_problems(name: str, labels: tuple[str, ...], usual: tuple[str, ...]) -> list[str]:
-    if labels == usual:
-        return []
-    if sorted(labels) == sorted(usual):
-        index = next(i for i, (a, b) in enumerate(zip(labels, usual, strict=True)) if a != b)
-        return [
-            f"{name} has the labels in another order: class {index} is {labels[index]!r}, where the others have "
-            f"{usual[index]!r}. Pass align_labels=True (--align-labels), or fine-tune with one label2id for all"
-        ]
-    return [f"{name} has the labels {list(labels)[:6]}, the others {list(usual)[:6]}"]
+def _compare_labels(
+    checkpoints: Sequence[Checkpoint], alignments: Mapping[str, Sequence[int]], settings: Checkpoint | None
+) -> tuple[tuple[str, ...], list[str], list[str]]:
+    """The soup's labels, without made-up ones; problems; and notes."""
+    own = {item.name: class_names(item.config) for item in checkpoints}
+    architecture = checkpoints[0].architecture
+    if NO_CLASSES.search(architecture):
+        giver = settings or checkpoints[0]
+        unused = (
+            f"labels in config.json are not the same in all, and a {architecture} uses none; the soup has those of "
+        )
+        notes = [unused + giver.name] if len(set(own.values())) > 1 else []
+        return label_names(giver.config), [], notes
+    labels = {name: permuted(found, alignments.get(name)) for name, found in own.items()}
+    usual = usual_names(list(labels.values()), settings)
+    holder = settings.name if settings else next((name for name, found in labels.items() if found == usual), None)
+    problems, notes = compare_labels(labels, usual, aligned=tuple(alignments), settings=settings, holder=holder)
+    notes += alignment_notes(own, alignments, usual)
+    return without_made_up(usual), problems, notes
 
 
-def _vocabulary_problems(checkpoints: Sequence[Checkpoint], base: str | None) -> list[str]:
+def _vocabulary_problems(vocabularies: Mapping[str, Vocabulary]) -> list[str]:
     """Tokenizers that read the same ids as other words; where there is no tokenizer there is nothing to compare."""
-    known = [item for item in checkpoints if item.vocabulary]
-    if not known:
+    if not vocabularies:
         return []
-    usual = _usual(known, lambda item: item.vocabulary.digest)
-    reference = next(item for item in known if item.vocabulary.digest == usual)
-    return [
-        f"{item.name} has another tokenizer than {reference.name}: {found}. Its ids mean other words"
-        for item in known
-        if (found := difference(item.vocabulary, reference.vocabulary))
-        and (item.name != base or item.vocabulary.digest != usual)  # fine-tuning may add a role, such as padding
-    ]
+    usual = Counter(found.digest for found in vocabularies.values()).most_common(1)[0][0]
+    reference = next(name for name, found in vocabularies.items() if found.digest == usual)
+    problems = []
+    for name, found in vocabularies.items():
+        told = difference(found, vocabularies[reference])
+        if told:
+            problems.append(f"{name} has another tokenizer than {reference}: {told}. Its ids mean other words")
+    return problems
 
 
 def is_statistic(name: str) -> bool:
@@ -270,10 +258,10 @@ def _buffer_problems(checkpoints: Sequence[Checkpoint]) -> list[str]:
     ]
 
 
-def _notes(checkpoints: Sequence[Checkpoint]) -> list[str]:
+def _notes(checkpoints: Sequence[Checkpoint], vocabularies: Mapping[str, Vocabulary]) -> list[str]:
     notes = [BATCHNORM_NOTE] if any(map(is_statistic, checkpoints[0].specs)) else []
     notes += [note for item in checkpoints for note in item.notes]
-    bare = [item.name for item in checkpoints if not item.vocabulary]
+    bare = [item.name for item in checkpoints if item.name not in vocabularies]
     if 0 < len(bare) < len(checkpoints):
         notes.append(f"{', '.join(bare)} came without a tokenizer, whose words could not be compared")
     digests = Counter(tuple(sorted(item.ingredient.files.values())) for item in checkpoints)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ..errors import RecipeError, did_you_mean
@@ -92,7 +92,7 @@ def head_names(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(name for name in names if prefix and not _covers(prefix, name))
 
 
-def class_tensors(specs: Mapping[str, TensorSpec], classes: int) -> tuple[str, ...]:
+def class_tensors(specs: Mapping[str, TensorSpec], classes: int, classifiers: Sequence[str] = ()) -> tuple[str, ...]:
     """The tensors whose rows are the classes: in the head, of as many rows as there are classes.
 
     Args:
@@ -100,11 +100,14 @@ def class_tensors(specs: Mapping[str, TensorSpec], classes: int) -> tuple[str, .
             All tensors by name.
         classes (`int`):
             How many classes there are.
+        classifiers (`Sequence[str]`, *optional*):
+            The modules that are the head, where names alone do not tell.
 
     Raises:
         [`RecipeError`]: if there is none, or rows and columns of one are as many, so that nobody can tell.
     """
-    heads = [specs[name] for name in head_names(specs)]
+    named = [name for name in specs if any(_covers(module, name) for module in classifiers)]
+    heads = [specs[name] for name in named or head_names(specs)]
     found = tuple(spec.name for spec in heads if spec.is_floating and spec.shape[:1] == (classes,))
     square = [name for name in found if specs[name].shape[1:2] == (classes,)]
     if square or not found:

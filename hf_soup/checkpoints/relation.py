@@ -14,6 +14,7 @@ from ..errors import IngredientError
 from ..tables import align
 from .checkpoint import Checkpoint
 from .gram import inner_products
+from .labels import is_identity
 from .modules import class_tensors, group, head_names, own_prefix
 
 
@@ -143,7 +144,8 @@ def unrelated_heads(checkpoints: Sequence[Checkpoint], alignments: Mapping[str, 
     rows = []
     for item in checkpoints:
         order = alignments.get(item.name)
-        permuted = class_tensors(specs, len(order)) if order else ()
+        moved = order is not None and not is_identity(order)
+        permuted = class_tensors(specs, len(order)) if moved else ()
         read = {name: item.read(name).double() for name in names}
         rows.append(torch.cat([(t[list(order)] if n in permuted else t).flatten() for n, t in read.items()]))
     matrix = torch.stack(rows)

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 from ..errors import IncompatibleError, IngredientError, RecipeError, listed
 from ..types import Ingredient
 from . import hub
-from .check import label_names
 from .checkpoint import ELSEWHERE, MEMORY, PRIVATE, Checkpoint
 from .digest import combined_digest, tensor_digest
 from .files_beside import MODULES, Beside, refuse_links, sizes_in, sort_out
@@ -33,6 +32,7 @@ from .folder import (
     read_specs,
     refuse_pickle,
 )
+from .labels import label_names
 from .layout import Fitted, fit
 from .memory import plain_model
 from .modules import head_names

@@ -64,8 +64,6 @@ def read_vocabulary(files: Mapping[str, bytes], where: str) -> Vocabulary | None
 
 @functools.lru_cache(maxsize=4)  # most ingredients have the same files: read once, and in memory once
 def _parse(content: tuple[tuple[str, bytes], ...]) -> Vocabulary | None:
-    import xxhash
-
     files = dict(content)
     if "tokenizer.json" in files:
         data = json.loads(files["tokenizer.json"])
@@ -74,32 +72,38 @@ def _parse(content: tuple[tuple[str, bytes], ...]) -> Vocabulary | None:
     elif "vocab.json" in files:
         tokens = _of_model(json.loads(files["vocab.json"]))
     elif "vocab.txt" in files:
-        tokens = dict(enumerate(files["vocab.txt"].decode("utf-8").split("\n")))
+        lines = files["vocab.txt"].decode("utf-8").replace("\r\n", "\n").removesuffix("\n").split("\n")
+        tokens = dict(enumerate(lines))
     elif sentences := [name for name in SENTENCEPIECE if name in files]:  # not opened: equal or not
+        import xxhash
+
         tokens = {0: f"{sentences[0]} {xxhash.xxh3_128_hexdigest(files[sentences[0]])}"}
     else:
         return None
+    config = json.loads(files.get("tokenizer_config.json", b"{}"))
     if "tokenizer.json" not in files:
         tokens |= {int(index): token for token, index in json.loads(files.get("added_tokens.json", b"{}")).items()}
-    config = json.loads(files.get("tokenizer_config.json", b"{}"))
+        tokens |= {int(index): _content(token) for index, token in (config.get("added_tokens_decoder") or {}).items()}
     config |= json.loads(files.get("special_tokens_map.json", b"{}"))
     special = {key: _content(value) for key, value in config.items() if key.endswith("_token") and value}
-    digest = xxhash.xxh3_128_hexdigest(json.dumps(sorted(tokens.items())).encode())
-    return Vocabulary(tokens, {key: value for key, value in special.items() if isinstance(value, str)}, digest)
+    return vocabulary_of(tokens, {key: value for key, value in special.items() if isinstance(value, str)})
+
+
+def vocabulary_of(tokens: dict[int, str], special: dict[str, str]) -> Vocabulary:
+    """A vocabulary with its digest."""
+    import xxhash
+
+    return Vocabulary(tokens, special, xxhash.xxh3_128_hexdigest(json.dumps(sorted(tokens.items())).encode()))
 
 
 def difference(one: Vocabulary, other: Vocabulary) -> str | None:
-    """The first differences of two vocabularies in words, or `None` if there is none."""
-    if one.digest != other.digest:
-        keys = one.tokens.keys() | other.tokens.keys()
-        ids = sorted(key for key in keys if one.tokens.get(key) != other.tokens.get(key))
-        shown = ", ".join(f"{key} is {one.tokens.get(key)!r} against {other.tokens.get(key)!r}" for key in ids[:3])
-        return f"{len(ids)} tokens differ: {shown}"
-    keys = one.special.keys() | other.special.keys()
-    roles = sorted(key for key in keys if one.special.get(key) != other.special.get(key))
-    if roles:
-        return f"the {roles[0]} is {one.special.get(roles[0])!r} against {other.special.get(roles[0])!r}"
-    return None
+    """The first ids that are other tokens in two vocabularies, in words, or `None` if there is none."""
+    if one.digest == other.digest:
+        return None
+    keys = one.tokens.keys() | other.tokens.keys()
+    ids = sorted(key for key in keys if one.tokens.get(key) != other.tokens.get(key))
+    shown = ", ".join(f"{key} is {one.tokens.get(key)!r} against {other.tokens.get(key)!r}" for key in ids[:3])
+    return f"{len(ids)} tokens differ: {shown}"
 
 
 def _of_model(vocab: Any) -> dict[int, str]:

@@ -141,6 +141,14 @@ allow_pickle_option = click.option(
 )
 
 
+align_labels_option = click.option(
+    "--align-labels", is_flag=True, help="Permute heads whose labels are in another order; ignore letter case."
+)
+take_from_option = click.option(
+    "--take-from", metavar="NAME", help="The ingredient whose config, tokenizer and processor the soup takes."
+)
+
+
 def show(form: str, path: Any, data: Any, text: str) -> None:
     """Print a result in the form that was asked for: a path, data, or text for people."""
     click.echo({"human": text.strip(), "json": json.dumps(data, indent=2, default=str), "quiet": str(path)}[form])

@@ -11,6 +11,7 @@ import click
 from ..lookup import load_function, names, parameters
 from ..tables import align
 from .options import (
+    align_labels_option,
     allow_pickle_option,
     described,
     example_options,
@@ -18,6 +19,7 @@ from .options import (
     plugin_options,
     read_examples,
     show,
+    take_from_option,
     trial_table,
 )
 from .stderr import note
@@ -51,7 +53,8 @@ from .stderr import note
 @click.option("--dtype", default="auto", show_default=True, help="Of the soup: bfloat16, float16, float32 ...")
 @click.option("--seed", default=0, show_default=True, help="Of what methods and strategies draw at random.")
 @allow_pickle_option
-@click.option("--align-labels", is_flag=True, help="Permute heads whose labels are in another order.")
+@align_labels_option
+@take_from_option
 @click.option("--device", default="cpu", show_default=True, help="Where to average: cpu, cuda ...")
 @click.option("--max-shard-size", default="50GB", show_default=True, help="Of the weight files.")
 @click.option("--overwrite", is_flag=True, help="Replace the folder if it is there.")
@@ -108,6 +111,8 @@ def merge_command(
 @click.argument("ingredients", nargs=-1)
 @click.option("--base-model", help="What they were fine-tuned from.")
 @click.option("--deep", is_flag=True, help="Read the weights too: do they look like fine-tunes of one model?")
+@align_labels_option
+@take_from_option
 @allow_pickle_option
 @output_options
 def check_command(ingredients: tuple[str, ...], form: str, **options: Any) -> None:

@@ -10,10 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..checkpoints.check import label_names
 from ..checkpoints.checkpoint import MEMORY, PRIVATE
 from ..checkpoints.files_beside import CARD
 from ..checkpoints.hub import fetch, resolve, split_revision, split_source
+from ..checkpoints.labels import label_names
 from ..errors import DataError, IngredientError
 from ..evaluation.comparison import SHARES, SHIFTS, TEST, VALIDATION, Comparison, Difference, Row
 from ..lookup import load_module

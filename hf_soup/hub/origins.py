@@ -141,6 +141,7 @@ class Veil:
             ingredients=tuple(map(veiled, recipe.ingredients)),
             base_model=base and veiled(base),
             alignments={names[name]: order for name, order in recipe.alignments.items()},
+            take_from=recipe.take_from and names[recipe.take_from],
             selection=selection,
         )
 

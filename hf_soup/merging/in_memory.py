@@ -6,8 +6,8 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..checkpoints.check import label_names
 from ..checkpoints.checkpoint import MEMORY, Checkpoint
+from ..checkpoints.labels import label_names, with_class_names
 from ..checkpoints.memory import build_model, tensors_on_disk
 from ..checkpoints.reader import TensorSpec
 from ..errors import IngredientError
@@ -43,7 +43,7 @@ def cook_in_memory(
     """
     import torch
 
-    config = output_config(plan, checkpoints[0])
+    config = output_config(plan)
     if not config:
         raise IngredientError(
             f"{checkpoints[0].name} is a SentenceTransformer without a model of transformers in its folder: save the "
@@ -58,23 +58,20 @@ def cook_in_memory(
     return build_model(config, tensors)
 
 
-def output_config(plan: Plan, first: Checkpoint) -> dict[str, Any]:
-    """The configuration of a soup: that of its first ingredient, with the order of labels that most ingredients have
-    and the type that most of its numbers have, or bfloat16 for float8, in which torch computes nothing.
+def output_config(plan: Plan) -> dict[str, Any]:
+    """The configuration of a soup: that of the ingredient whose settings it takes, with the soup's labels and the type
+    that most of its numbers have, or bfloat16 for float8, in which torch computes nothing.
     """
-    if not first.config:
+    if not plan.settings.config:
         return {}
     sizes: dict[str, int] = {}
     for spec in plan.specs:
         if spec.is_floating:
             sizes[spec.dtype] = sizes.get(spec.dtype, 0) + spec.numel
-    config = {key: value for key, value in first.config.items() if key not in ("_name_or_path", "torch_dtype")}
+    config = {key: value for key, value in plan.settings.config.items() if key not in ("_name_or_path", "torch_dtype")}
     labels = plan.report.labels
-    if labels != label_names(config):
-        config |= {
-            "id2label": {str(index): label for index, label in enumerate(labels)},
-            "label2id": {label: index for index, label in enumerate(labels)},
-        }
+    if labels and labels != label_names(config):
+        config = with_class_names(config, labels)
     dtype = max(sizes, key=lambda name: sizes[name], default="float32")
     return config | {"dtype": "bfloat16" if "float8" in dtype else dtype}
 
@@ -117,7 +114,7 @@ class Refill:
         """The model of a plan; valid until the next call."""
         made = {step.spec.name: _how_made(step, checkpoints) for step in plan.steps}
         todo = [step for step in plan.steps if self._held.get(step.spec.name) != made[step.spec.name]]
-        config = {**output_config(plan, checkpoints[0]), "transformers_version": None}  # of whoever is the first
+        config = {**output_config(plan), "transformers_version": None}  # of whoever is the first
         tensors = self.tensors() if self._model is not None and config == self._config else None
         if tensors is None or any(not _fits(tensors.get(step.spec.name), step.spec) for step in todo):
             self._model, self._config = cook_in_memory(plan, checkpoints, device=self._device), config

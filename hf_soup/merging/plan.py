@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from ..checkpoints.check import CheckReport, check_checkpoints, label_names
+from ..checkpoints.check import CheckReport, check_checkpoints
 from ..checkpoints.checkpoint import Checkpoint
+from ..checkpoints.labels import classifier_modules, in_another_order, is_identity, label_names
 from ..checkpoints.modules import assign_rows, class_tensors, group, own_prefix
 from ..checkpoints.reader import AVERAGED, TensorSpec, widest
+from ..checkpoints.settings import base_notes
 from ..errors import IncompatibleError, RecipeError, did_you_mean, listed
 from ..lookup import GIVEN, asks_for, check_params, load_function, parameters
 from ..methods.linear import linear
@@ -89,12 +91,16 @@ class Plan(NamedTuple):
             What the check of the ingredients found.
         base (`Checkpoint`, *optional*):
             The base model, where the method needs one. Tensors that it lacks are averaged plainly.
+        settings (`Checkpoint`):
+            The ingredient that gives the result its configuration and files: the one that the recipe names, or the
+            first.
     """
 
     steps: tuple[Step, ...]
     seed: int
     report: CheckReport
-    base: Checkpoint | None = None
+    base: Checkpoint | None
+    settings: Checkpoint
 
     @property
     def specs(self) -> list[TensorSpec]:
@@ -121,7 +127,13 @@ class Plan(NamedTuple):
         return f"{align(lines)}\n\n{self.report.nbytes / 1e6:,.1f} MB in, {self.nbytes / 1e6:,.1f} MB out"
 
 
-def make_plan(recipe: Recipe, checkpoints: Sequence[Checkpoint], base: Checkpoint | None = None) -> Plan:
+def make_plan(
+    recipe: Recipe,
+    checkpoints: Sequence[Checkpoint],
+    base: Checkpoint | None = None,
+    *,
+    settings: Checkpoint | None = None,
+) -> Plan:
     """Plan a merge.
 
     Args:
@@ -131,17 +143,23 @@ def make_plan(recipe: Recipe, checkpoints: Sequence[Checkpoint], base: Checkpoin
             Its ingredients, opened, in recipe order.
         base (`Checkpoint`, *optional*):
             The base model, opened, for methods that need it.
+        settings (`Checkpoint`, *optional*):
+            The checkpoint that gives the settings, if the recipe names one that is none of its ingredients.
 
     Returns:
         [`Plan`]
 
     Raises:
         [`IncompatibleError`]: if the ingredients cannot be averaged, with every offender.
-        [`RecipeError`]: if the method, its parameters, the type or the weights are wrong.
+        [`RecipeError`]: if the method, its parameters, the type, the weights or the name to take settings from are
+            wrong.
     """
     how, plain = bind_method(recipe), _how(linear, {})
     check_dtype(recipe.dtype)
-    report = check_checkpoints(checkpoints, recipe.alignments, base=recipe.base_inside)
+    chosen = None
+    if recipe.take_from is not None:
+        chosen = find_settings(recipe.take_from, [*checkpoints, *([settings] if settings else [])])
+    report = check_checkpoints(checkpoints, recipe.alignments, base=recipe.base_inside, settings=chosen)
     report.raise_for_problems()
     rows = assign_rows(checkpoints[0].specs, recipe.rows)
     if recipe.params.get("normalize", True):
@@ -154,6 +172,7 @@ def make_plan(recipe: Recipe, checkpoints: Sequence[Checkpoint], base: Checkpoin
         )
     if base is not None:
         _refuse_base_labels(base, report.labels)
+        report = replace(report, notes=(*report.notes, *base_notes(base, checkpoints[0])))
     steps = tuple(_step(name, rows[name], recipe.dtype, checkpoints, base) for name in sorted(rows))
     lacking = {step.spec.name: plain for step in steps if base is not None and step.weights and not step.base}
     steps = tuple(step._replace(how=lacking.get(step.spec.name, how)) if step.weights else step for step in steps)
@@ -166,7 +185,36 @@ def make_plan(recipe: Recipe, checkpoints: Sequence[Checkpoint], base: Checkpoin
     if lacking:
         note = f"{len(lacking)} tensors that the base model lacks are averaged plainly: {listed(lacking)}"
         report = replace(report, notes=(*report.notes, note))
-    return Plan(steps, recipe.seed, report, base)
+    return Plan(steps, recipe.seed, report, base, chosen or checkpoints[0])
+
+
+def find_settings(name: str, checkpoints: Sequence[Checkpoint]) -> Checkpoint:
+    """The ingredient that settings are taken from.
+
+    Raises:
+        [`RecipeError`]: if none is called so, with the nearest known name.
+    """
+    for item in checkpoints:
+        if item.name == name:
+            return item
+    known = [item.name for item in checkpoints]
+    raise RecipeError(f'take_from="{name}": no ingredient is called so{did_you_mean(name, known)}')
+
+
+def alignment_problems(first: Checkpoint, alignments: Mapping[str, Sequence[int]]) -> tuple[str, ...]:
+    """Why heads cannot be permuted as alignments say, if they cannot; for a report, which raises nothing.
+
+    Args:
+        first (`Checkpoint`):
+            One of the ingredients, which have the same tensors.
+        alignments (`Mapping[str, Sequence[int]]`):
+            Ingredient -> the order in which its classes are taken.
+    """
+    try:
+        _tensors_to_permute(first, alignments)
+    except RecipeError as error:
+        return (str(error),)
+    return ()
 
 
 def check_dtype(dtype: str) -> None:
@@ -229,19 +277,26 @@ def _step(
 def _refuse_base_labels(base: Checkpoint, labels: Sequence[str]) -> None:
     """A base model with the labels in another order would be subtracted from other classes."""
     theirs = label_names(base.config)
-    if theirs != tuple(labels) and sorted(theirs) == sorted(labels):
+    if in_another_order(theirs, labels):
         found = f"{base.name} has the labels in another order than the ingredients"
         raise IncompatibleError([f"{found}: {list(theirs)[:6]}, not {list(labels)[:6]}"])
 
 
 def _aligned(steps: Sequence[Step], recipe: Recipe, checkpoints: Sequence[Checkpoint]) -> tuple[Step, ...]:
     """Take the rows of the tensors that are classes in the orders of the recipe."""
-    counts = {len(order) for order in recipe.alignments.values()}
-    if len(counts) > 1:
-        raise RecipeError(f"the alignments are of {sorted(counts)} classes; ingredients of one soup have as many.")
-    names = class_tensors(checkpoints[0].specs, counts.pop())
+    names = _tensors_to_permute(checkpoints[0], recipe.alignments)
     orders = [recipe.alignments.get(item.name) for item in checkpoints]
     return tuple(
         step._replace(orders=tuple(orders[index] for index in step.inputs)) if step.spec.name in names else step
         for step in steps
     )
+
+
+def _tensors_to_permute(first: Checkpoint, alignments: Mapping[str, Sequence[int]]) -> tuple[str, ...]:
+    """The tensors whose rows are the classes; none where names alone are matched."""
+    counts = {len(order) for order in alignments.values() if not is_identity(order)}
+    if not counts:
+        return ()
+    if len(counts) > 1:
+        raise RecipeError(f"the alignments are of {sorted(counts)} classes; ingredients of one soup have as many.")
+    return class_tensors(first.specs, counts.pop(), classifier_modules(first.config))

@@ -1,0 +1,298 @@
+"""The names of the classes, as transformers reads them from a configuration, and where those of ingredients differ.
+
+Which tensors are classes is told in `modules.py`; nothing is permuted here.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .differences import has
+
+
+if TYPE_CHECKING:
+    from .checkpoint import Checkpoint
+
+DEFAULT_CLASSES = 2  # what transformers takes where a configuration says nothing
+SHOWN = 6
+MANY = 100_000  # classes; with a higher id, gaps between ids are not filled
+# What timm calls the last layer of its models, where `pretrained_cfg` does not say.
+TIMM_CLASSIFIERS = ("classif", "classifier", "fc", "head", "head_dist", "last_linear")
+FOLLOWS_NAMES = "Pass align_labels=True (--align-labels)"
+
+
+def class_names(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The name of every class in order, made-up ones included.
+
+    They are read as transformers reads them: `label_names` of a timm model, else `id2label` with strings or numbers
+    as keys, else as many made-up names as `num_labels` says. `label2id` alone names nothing. Where only a
+    configuration within this one names classes, they are its classes.
+
+    Args:
+        config (`Mapping[str, Any]`):
+            What `config.json` holds.
+    """
+    names = _own_names(config)
+    if names is None or _are_made_up(names):
+        inner = (value for value in config.values() if isinstance(value, Mapping) and value.get("id2label"))
+        found = next((theirs for value in inner if not _are_made_up(theirs := _own_names(value) or ())), None)
+        names = found or names
+    return names if names is not None else _made_up(DEFAULT_CLASSES)
+
+
+def label_names(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of the classes in order; none where they are the ones that transformers makes up."""
+    return without_made_up(class_names(config))
+
+
+def without_made_up(names: Sequence[str]) -> tuple[str, ...]:
+    """The names, or none where transformers makes them up."""
+    return () if _are_made_up(names) else tuple(names)
+
+
+def with_class_names(config: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:
+    """The configuration with other names of its classes, kept where it keeps them."""
+    if _timm_names(config) is not None:
+        return {**config, "label_names": list(labels)}
+    names = {
+        "id2label": {str(index): label for index, label in enumerate(labels)},
+        "label2id": {label: index for index, label in enumerate(labels)},
+    }
+    if _are_made_up(_own_names(config) or ()):
+        for key, value in config.items():
+            if isinstance(value, Mapping) and not _are_made_up(_own_names(value) or ()):
+                return {**config, key: {**value, **names}}
+    return {**config, **names}
+
+
+def classifier_modules(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The modules that a configuration names as the classifier: of timm's models, which lie below one prefix whole."""
+    if config.get("model_type") != "timm_wrapper":
+        return ()
+    pretrained = config.get("pretrained_cfg")
+    named = pretrained.get("classifier") if isinstance(pretrained, Mapping) else None
+    names = (named,) if isinstance(named, str) else tuple(named or TIMM_CLASSIFIERS)
+    return tuple(f"timm_model.{name}" for name in names)
+
+
+def label_orders(checkpoints: Sequence[Checkpoint], settings: Checkpoint | None = None) -> dict[str, tuple[int, ...]]:
+    """For ingredients that have the usual labels in another order or other letter case: which of their classes is the
+    usual 0, 1, ...
+
+    Args:
+        checkpoints (`Sequence[Checkpoint]`):
+            Opened ingredients.
+        settings (`Checkpoint`, *optional*):
+            The ingredient whose labels are the usual ones; by default the most frequent labels are.
+
+    Returns:
+        `dict[str, tuple[int, ...]]`: ingredient -> order; without those that have them already or have other labels.
+    """
+    usual = usual_names([class_names(item.config) for item in checkpoints], settings)
+    orders = {}
+    for item in checkpoints:
+        names = class_names(item.config)
+        order = None if names == usual else _order(names, usual)
+        if order is not None:
+            orders[item.name] = order
+    return orders
+
+
+def usual_names(names: Sequence[tuple[str, ...]], settings: Checkpoint | None = None) -> tuple[str, ...]:
+    """The labels of a soup: those of the ingredient that gives its settings, or else the most frequent ones.
+
+    Names that were given go before names that transformers made up, however frequent.
+
+    Args:
+        names (`Sequence[tuple[str, ...]]`):
+            Of each ingredient, as [`class_names`] reads them.
+        settings (`Checkpoint`, *optional*):
+            The ingredient that gives the soup its settings, if the user named one.
+    """
+    if settings is not None:
+        return class_names(settings.config)
+    real = [found for found in names if not _are_made_up(found)]
+    return Counter(real or names).most_common(1)[0][0]
+
+
+def permuted(labels: Sequence[str], order: Sequence[int] | None) -> tuple[str, ...]:
+    """Labels in the order of an alignment; as they are if it does not fit."""
+    if order and len(order) == len(labels):
+        return tuple(labels[index] for index in order)
+    return tuple(labels)
+
+
+def compare_labels(
+    labels: Mapping[str, tuple[str, ...]],
+    usual: tuple[str, ...],
+    *,
+    aligned: Sequence[str] = (),
+    settings: Checkpoint | None = None,
+    holder: str | None = None,
+) -> tuple[list[str], list[str]]:
+    """What differs in the names of classes, each kind with its own way out.
+
+    Args:
+        labels (`Mapping[str, tuple[str, ...]]`):
+            Ingredient -> its class names, in the order of its alignment where it has one.
+        usual (`tuple[str, ...]`):
+            What they are compared with.
+        aligned (`Sequence[str]`, *optional*):
+            Ingredients whose classes are matched by name, whatever the letter case.
+        settings (`Checkpoint`, *optional*):
+            The ingredient that gives the soup its settings, if the user named one: its names are then the soup's.
+        holder (`str`, *optional*):
+            An ingredient that has the usual labels.
+
+    Returns:
+        `tuple[list[str], list[str]]`: problems and notes.
+    """
+    problems: list[str] = []
+    notes: list[str] = []
+    others = f"{settings.name} has" if settings else "the others have"
+    for name, found in labels.items():
+        if found == usual or (name in aligned and _folded(found) == _folded(usual)):
+            continue
+        both_made_up = _are_made_up(found) and _are_made_up(usual)
+        if both_made_up:  # their number is that of rows in the head, where there is one
+            continue
+        renamed = _are_made_up(found) or _are_made_up(usual) or _folded(found) == _folded(usual)
+        if settings and renamed and len(found) == len(usual):
+            notes.append(f"{name} calls its classes {_listed(found)}; the soup has the names of {settings.name}")
+        else:
+            problems.append(_problem(name, found, usual, others, holder))
+    return problems, notes
+
+
+def alignment_notes(
+    labels: Mapping[str, tuple[str, ...]], alignments: Mapping[str, Sequence[int]], usual: Sequence[str]
+) -> list[str]:
+    """What an alignment does, as sentences for a report.
+
+    Args:
+        labels (`Mapping[str, tuple[str, ...]]`):
+            Ingredient -> its class names as they are.
+        alignments (`Mapping[str, Sequence[int]]`):
+            Ingredient -> the order in which its classes are taken.
+        usual (`Sequence[str]`):
+            The soup's labels.
+    """
+    notes = []
+    for name, order in alignments.items():
+        if name not in labels:
+            continue
+        if is_identity(order):
+            notes.append(f"{name} calls its classes {_listed(labels[name])}; they are taken for {_listed(usual)}")
+        else:
+            places = ", ".join(map(str, order[:SHOWN])) + (" ..." if len(order) > SHOWN else "")
+            notes.append(f"the classes of {name} are permuted: the soup's classes 0, 1, ... are its {places}")
+    return notes
+
+
+def is_identity(order: Sequence[int]) -> bool:
+    """Whether an order leaves everything where it is."""
+    return list(order) == sorted(order)
+
+
+def in_another_order(theirs: Sequence[str], ours: Sequence[str]) -> bool:
+    """Whether two lists of labels have the same names, whatever their letter case, in different places."""
+    return _folded(theirs) != _folded(ours) and sorted(_folded(theirs)) == sorted(_folded(ours))
+
+
+def _problem(name: str, found: tuple[str, ...], usual: tuple[str, ...], others: str, holder: str | None) -> str:
+    example = holder or "the others"
+    if len(found) != len(usual):
+        return (
+            f"{name} has the labels {_listed(found)}, {others} {_listed(usual)}: {len(found)} classes and "
+            f"{len(usual)}. Fine-tune on the same labels"
+        )
+    if sorted(found) == sorted(usual):
+        index = _first_apart(found, usual)
+        return (
+            f"{name} has the labels in another order: class {index} is {found[index]!r}, where {others} "
+            f"{usual[index]!r}. {FOLLOWS_NAMES}, or fine-tune with one label2id for all"
+        )
+    if _folded(found) == _folded(usual):
+        return (
+            f"{name} has the labels {_listed(found)}, {others} {_listed(usual)}: only upper and lower case differ. "
+            f"{FOLLOWS_NAMES} to take them for the same"
+        )
+    if in_another_order(found, usual):
+        index = _first_apart(_folded(found), _folded(usual))
+        return (
+            f"{name} has the labels in another order and in other letter case: class {index} is {found[index]!r}, "
+            f"where {others} {usual[index]!r}. {FOLLOWS_NAMES} to match them by name"
+        )
+    if _are_made_up(found) or _are_made_up(usual):
+        nameless = name if _are_made_up(found) else example
+        named = example if _are_made_up(found) else name
+        made_up, real = (found, usual) if _are_made_up(found) else (usual, found)
+        return (
+            f"{nameless} {has([nameless])} the made-up labels {_listed(made_up)}, {named} {_listed(real)}: nothing "
+            f"says that they are in the same order. If they are, copy id2label and label2id of {named} into the "
+            f'config.json of {nameless}, or pass take_from="{named}" (--take-from {named})'
+        )
+    return (
+        f"{name} has the labels {_listed(found)}, {others} {_listed(usual)}. Fine-tune on the same labels; if these "
+        "are other names of the same classes in the same order, copy id2label and label2id into one config.json from "
+        "the other"
+    )
+
+
+def _own_names(config: Mapping[str, Any]) -> tuple[str, ...] | None:
+    listed = _timm_names(config)
+    if listed is not None:
+        return listed
+    named = config.get("id2label")
+    if isinstance(named, Mapping) and named and all(str(key).isdecimal() for key in named):
+        by_id = {int(key): str(label) for key, label in named.items()}
+        highest = max(by_id)
+        if highest < len(by_id) or highest >= MANY:
+            return tuple(by_id[index] for index in sorted(by_id))
+        return tuple(by_id.get(index, f"LABEL_{index}") for index in range(highest + 1))
+    number = config.get("num_labels", config.get("num_classes"))
+    if isinstance(number, int) and 0 < number < MANY:
+        return _made_up(number)
+    return None
+
+
+def _timm_names(config: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """The list of names that configurations of timm's models hold, in themselves or in `pretrained_cfg`."""
+    pretrained = config.get("pretrained_cfg")
+    for holder in (config, pretrained if isinstance(pretrained, Mapping) else {}):
+        names = holder.get("label_names")
+        if isinstance(names, (list, tuple)) and names:
+            return tuple(map(str, names))
+    return None
+
+
+def _made_up(number: int) -> tuple[str, ...]:
+    return tuple(f"LABEL_{index}" for index in range(number))
+
+
+def _are_made_up(names: Sequence[str]) -> bool:
+    return tuple(names) == _made_up(len(names))
+
+
+def _folded(names: Sequence[str]) -> list[str]:
+    return [name.casefold() for name in names]
+
+
+def _order(names: tuple[str, ...], usual: tuple[str, ...]) -> tuple[int, ...] | None:
+    """Where each usual name stands: by the same letters if they fit, else whatever the case; never by guessing."""
+    for theirs, ours in ((list(names), list(usual)), (_folded(names), _folded(usual))):
+        if sorted(theirs) == sorted(ours) and len(set(ours)) == len(ours):
+            places = {label: index for index, label in enumerate(theirs)}
+            return tuple(places[label] for label in ours)
+    return None
+
+
+def _first_apart(one: Sequence[str], other: Sequence[str]) -> int:
+    return next(index for index, (a, b) in enumerate(zip(one, other, strict=True)) if a != b)
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"{list(names[:SHOWN])}{more}"

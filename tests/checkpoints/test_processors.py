@@ -1,0 +1,211 @@
+"""Processors, feature extractors, pooling, templates, generation: compared as values, wherever they are kept."""
+
+import json
+import shutil
+from types import SimpleNamespace
+
+import pytest
+
+import hf_soup
+from hf_soup.checkpoints.settings import compare_settings
+
+
+@pytest.fixture
+def pair(tmp_path, image_runs):
+    """Copies of two image classifiers, the second to be changed."""
+    return [shutil.copytree(run, tmp_path / run.name) for run in image_runs[:2]]
+
+
+def edit(folder, **fields):
+    """Other values in the image processor's file; `None` takes one away."""
+    path = folder / "preprocessor_config.json"
+    data = {**json.loads(path.read_text()), **fields}
+    path.write_text(json.dumps({key: value for key, value in data.items() if value is not None}))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"image_mean": [0.4, 0.4, 0.4]},
+        {"image_std": [0.1, 0.2, 0.3]},
+        {"size": {"height": 16, "width": 16}},
+        {"size": 16},
+        {"resample": 3},
+        {"do_normalize": False},
+        {"do_resize": False},
+        {"rescale_factor": 1.0},
+        {"crop_size": {"height": 4, "width": 4}},
+        {"do_center_crop": True},
+        {"image_processor_type": "CLIPImageProcessor"},
+    ],
+    ids=str,
+)
+def test_what_changes_images(pair, fields):
+    """A problem that names the setting and the way out, and a note once `take_from` is given."""
+    edit(pair[1], **fields)
+    problems = hf_soup.check(pair).problems
+    assert problems
+    name = "class" if "image_processor_type" in fields else next(iter(fields))
+    assert all(problem.startswith(f"image_processor.{name}") for problem in problems)
+    assert all(problem.endswith('Choose with take_from="run-0" (--take-from run-0)') for problem in problems)
+    report = hf_soup.check(pair, take_from="run-1")
+    assert report.ok
+    assert any(note.endswith("the soup takes that of run-1") for note in report.notes)
+
+
+def as_feature_extractor(folder):
+    """As the first versions wrote it: another name of the class, a number for the size, defaults left out."""
+    old = {"image_processor_type": None, "feature_extractor_type": "ViTFeatureExtractor", "size": 8}
+    edit(folder, **old, do_rescale=None, rescale_factor=None)
+
+
+def as_part_of_a_processor(folder):
+    """As a processor keeps it among its other parts."""
+    path = folder / "preprocessor_config.json"
+    (folder / "processor_config.json").write_text(json.dumps({"image_processor": json.loads(path.read_text())}))
+    path.unlink()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        as_feature_extractor,
+        as_part_of_a_processor,
+        lambda run: edit(run, image_processor_type="ViTImageProcessorFast", data_format="channels_first"),
+        lambda run: edit(run, image_processor_type="ViTImageProcessorPil", processor_class="ViTProcessor"),
+        lambda run: edit(run, _valid_processor_keys=["images"]),
+    ],
+)
+def test_one_processor_in_other_words(pair, change):
+    """Names of classes and files, and defaults that are left out, are no difference."""
+    change(pair[1])
+    report = hf_soup.check(pair)
+    assert (report.problems, report.notes) == ((), ())
+
+
+def test_what_is_unknown_or_missing_is_noted(pair):
+    """An unknown field, and an ingredient without a processor."""
+    edit(pair[1], my_own="x")
+    assert hf_soup.check(pair).notes == (
+        "processor: image_processor.my_own: run-0 has none, run-1 has 'x'; the soup takes that of run-0",
+    )
+    (pair[1] / "preprocessor_config.json").unlink()
+    assert hf_soup.check(pair).notes == ("run-1 came without a processor; the soup takes that of run-0",)
+
+
+def compared(one, other, **options):
+    """Problems and notes of two ingredients with these files beside their weights."""
+    items = []
+    for name, files in (("a", one), ("b", other)):
+        contents = {}
+        for file, content in files.items():
+            contents[file] = (content if isinstance(content, str) else json.dumps(content)).encode()
+        items.append(Ingredient(name, contents))
+    return compare_settings(items, **options)
+
+
+class Ingredient(SimpleNamespace):
+    """What a comparison sees of an opened ingredient."""
+
+    def __init__(self, name, companions):
+        digests = {file: str(hash(content)) for file, content in companions.items()}
+        super().__init__(name=name, config={}, companions=companions, companion_digests=digests)
+
+
+SPEECH = {"feature_extractor_type": "Wav2Vec2FeatureExtractor", "sampling_rate": 16000, "do_normalize": True}
+
+
+@pytest.mark.parametrize("fields", [{"sampling_rate": 8000}, {"do_normalize": False}, {"return_attention_mask": True}])
+def test_feature_extractors(fields):
+    """Sampling rate, normalisation and masks change what a speech model gets."""
+    file = "preprocessor_config.json"
+    found = compared({file: SPEECH}, {file: {**SPEECH, **fields}})
+    assert [problem.partition(":")[0] for problem in found.problems] == [f"feature_extractor.{next(iter(fields))}"]
+    assert compared({file: SPEECH}, {file: {**SPEECH, "padding_side": "right", "feature_size": 1}}) == ([], [])
+
+
+OLD_POOLING = {"word_embedding_dimension": 32, "pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}
+MODULES = [
+    {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+    {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+]
+SENTENCE = {"modules.json": MODULES, "1_Pooling/config.json": OLD_POOLING}
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "name"),
+    [
+        ("1_Pooling/config.json", {**OLD_POOLING, "pooling_mode_mean_tokens": False}, "1_Pooling.pooling_mode_mean"),
+        ("1_Pooling/config.json", {"embedding_dimension": 32, "pooling_mode": "cls"}, "1_Pooling.pooling_mode_cls"),
+        ("modules.json", MODULES[:1], "module 1"),
+        ("sentence_bert_config.json", {"do_lower_case": True}, "sentence_bert_config.do_lower_case"),
+    ],
+)
+def test_pooling_of_sentences(file, content, name):
+    """Another way to make one vector of many is a problem."""
+    found = compared(SENTENCE, {**SENTENCE, file: content})
+    assert any(problem.startswith(f"sentence-transformers: {name}") for problem in found.problems)
+
+
+def test_pooling_in_old_and_new_words():
+    """Flags that are off may be left out, and the way may have a name."""
+    new = {"1_Pooling/config.json": {"embedding_dimension": 32, "pooling_mode": "mean", "include_prompt": True}}
+    types = [{**module, "type": module["type"].replace("models", "base.modules")} for module in MODULES]
+    assert compared(SENTENCE, {**SENTENCE, **new, "modules.json": types}) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        (
+            {"generation_config.json": {"max_length": 3, "transformers_version": "4"}},
+            {"generation_config.json": {"max_length": 5, "transformers_version": "5"}},
+            "generation config: max_length: a has 3, b has 5; the soup takes that of a",
+        ),
+        (
+            {"config_sentence_transformers.json": {"prompts": {"query": "q: "}}},
+            {"config_sentence_transformers.json": {"prompts": {"query": ""}}},
+            "sentence-transformers: config_sentence_transformers.prompts.query: a has 'q: ', b has ''",
+        ),
+        (
+            {"chat_template.jinja": "{{ one }}"},
+            {"chat_template.jinja": "{{ other }}"},
+            "chat template: default: a has '{{ one }}', b has '{{ other }}'; the soup takes that of a",
+        ),
+        (
+            {"tokenizer_config.json": {"chat_template": [{"name": "rag", "template": "x"}]}},
+            {"additional_chat_templates/rag.jinja": "y"},
+            "chat template: rag: a has 'x', b has 'y'; the soup takes that of a",
+        ),
+        ({"words.csv": "a"}, {"words.csv": "b"}, "words.csv is not the same in all; the soup takes that of a"),
+        ({"words.csv": "a"}, {"other.csv": "b"}, "other.csv is not the same in all; the soup has none"),
+    ],
+)
+def test_what_is_noted(one, other, expected):
+    """Generation, templates and unknown files: a note that says from which ingredient the soup takes them."""
+    found = compared(one, other)
+    assert found.problems == []
+    assert any(note.startswith(expected) for note in found.notes), found.notes
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"chat_template.jinja": "x\n"}, {"tokenizer_config.json": {"chat_template": "x"}}),
+        ({"chat_template.json": {"chat_template": "x"}}, {"processor_config.json": {"chat_template": "x"}}),
+        (
+            {"generation_config.json": {"max_length": 3, "transformers_version": "4"}},
+            {"generation_config.json": {"max_length": 3, "_from_model_config": True}},
+        ),
+        ({"README.md": "x"}, {"README.md": "y"}),
+    ],
+)
+def test_what_is_the_same_elsewhere(one, other):
+    """A template is one wherever it is kept; who wrote a generation configuration decides nothing."""
+    assert compared(one, other) == ([], [])
+
+
+def test_a_file_that_is_no_json_is_only_noted():
+    """A processor file that cannot be parsed does not stop a merge."""
+    found = compared({"preprocessor_config.json": "{"}, {"preprocessor_config.json": {"size": 8}})
+    assert found.problems == []
