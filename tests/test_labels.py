@@ -215,6 +215,15 @@ def test_each_kind_of_difference_has_its_own_message(tmp_path, other, found, way
     assert "[]" not in problem
 
 
+def test_given_names_go_before_made_up_ones(tmp_path):
+    """Of two nameless classifiers and one with names, the nameless ones are told to take the names."""
+    runs = [*two(tmp_path, MADE_UP, ("no", "yes")), *two(tmp_path / "more", MADE_UP, MADE_UP)[:1]]
+    report = hf_soup.check([runs[0], runs[1], runs[2].rename(tmp_path / "third")])
+    assert report.labels == ("no", "yes")
+    assert [problem.partition(" has the made-up")[0] for problem in report.problems] == ["one", "third"]
+    assert all('pass take_from="other"' in problem for problem in report.problems)
+
+
 def test_letter_case_is_matched_when_asked(tmp_path):
     """With `align_labels` the same words are the same classes, moved or not, and the soup has the usual names."""
     runs = two(tmp_path, ("no", "yes"), ("YES", "No"))

@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+import transformers
 
 import hf_soup
 
@@ -171,6 +172,16 @@ def test_tokens_that_were_added(pair):
     edit(pair[1], "tokenizer_config.json", lambda data: data.update(added_tokens_decoder=added))
     problems = hf_soup.check(pair).problems
     assert any("25 is '<new>' against None" in problem for problem in problems)
+
+
+def test_tokens_that_a_class_adds(pair):
+    """A special token that only the settings name gets its id when the tokenizer is built, as in the other layout."""
+    as_slow(pair[1])
+    edit(pair[1], "special_tokens_map.json", lambda data: data.update(additional_special_tokens=["<new>"]))
+    transformers.AutoTokenizer.from_pretrained(pair[1]).save_pretrained(pair[0])
+    assert "<new>" in (pair[0] / "tokenizer.json").read_text()
+    report = hf_soup.check(pair)
+    assert report.ok, report.problems
 
 
 def test_a_tokenizer_that_cannot_be_built(generic):
