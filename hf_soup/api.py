@@ -226,10 +226,11 @@ def merge(
         if base is None:
             raise RecipeError(f'strategy="{strategy}" needs what the ingredients were fine-tuned from: base_model=...')
         like = next((item for item in in_order(candidates, settings) if item.name not in alignments), candidates[0])
+        way_from = as_ingredient(base, like, [item.name for item in candidates])
         apart = base_notes(base, like)
         if apart and settings is None:  # the soup would lie between models that compute otherwise
             raise IncompatibleError([f"{note}. {choose(like.name)}" for note in apart])
-        way_from = base = as_ingredient(base, like, [item.name for item in candidates])
+        way_from = base = replace(way_from, note="; ".join([*filter(None, [way_from.note]), *apart]))
     training = bind_training(batchnorm_data, in_order(candidates, settings))
 
     def complete(recipe: Recipe) -> Recipe:

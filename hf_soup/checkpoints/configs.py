@@ -128,7 +128,9 @@ def compare_configs(
 
 
 def base_differences(base: Mapping[str, Any], tuned: Mapping[str, Any], names: Sequence[str]) -> list[Difference]:
-    """What a base model computes otherwise than a model that was fine-tuned from it; heads are not compared.
+    """What a base model computes otherwise than a model that was fine-tuned from it.
+
+    Heads are not compared, nor are sizes: tensors that do not fit are told where the base is opened.
 
     Args:
         base (`Mapping`), tuned (`Mapping`):
@@ -140,7 +142,7 @@ def base_differences(base: Mapping[str, Any], tuned: Mapping[str, Any], names: S
     same_class = {"model_type": tuned.get("model_type"), "architectures": tuned.get("architectures")}
     if base.get("model_type") not in (None, tuned.get("model_type")):
         return [Difference("model_type", dict(zip(names, (base["model_type"], tuned.get("model_type")), strict=True)))]
-    matters, _ = compare_configs({names[0]: {**base, **same_class}, names[1]: tuned})
+    matters, _ = compare_configs({names[0]: {**base, **same_class}, names[1]: tuned}, sizes=False)
     return [difference for difference in matters if not own_heads.search(difference.name)]
 
 

@@ -155,11 +155,8 @@ class Taster:
     def plan(self, recipe: Recipe) -> tuple[Plan, list[Checkpoint]]:
         """What the recipe makes, and of whom."""
         items = [self.checkpoints[name] for name in recipe.names]
-        return make_plan(recipe, items, self.base, settings=self.settings_of(recipe)), items
-
-    def settings_of(self, recipe: Recipe) -> Checkpoint | None:
-        """The ingredient whose settings a recipe takes, which need not be one of its own."""
-        return self.checkpoints.get(recipe.take_from) if recipe.take_from else None
+        settings = self.checkpoints.get(recipe.take_from or "")  # which need not be one of its ingredients
+        return make_plan(recipe, items, self.base, settings=settings), items
 
     def _cook(self, plan: Plan, items: Sequence[Checkpoint], recipe: Recipe) -> PreTrainedModel:
         self.refill = self.refill or Refill(self.device)

@@ -273,7 +273,7 @@ class ModelTrials:
     def _on_disk(self, recipe: Recipe, *, scores: bool = False) -> str | None:
         """Under what it is kept between processes, if it may be."""
         items = [self._taster.checkpoints[name] for name in recipe.names]
-        settings = self._taster.settings_of(recipe)
+        settings = self._taster.checkpoints.get(recipe.take_from or "")
         items += [settings] if settings else []
         fingerprint = lasting_fingerprint(recipe, items)
         key = fingerprint and self._evaluator.key(fingerprint, self._evaluator.task, scores=scores)

@@ -182,12 +182,15 @@ def test_a_base_that_computes_otherwise_is_told(tmp_path, text_runs):
     on_the_way = {"strategy": "interpolate", "base_model": base, "evaluator": lambda model: 1.0}
     with pytest.raises(hf_soup.IncompatibleError, match="the base model computes otherwise"):
         hf_soup.merge(text_runs[:2], **on_the_way)
-    assert hf_soup.merge(text_runs[:2], take_from="run-0", **on_the_way)
+    soup = hf_soup.merge(text_runs[:2], take_from="run-0", alphas=[0.5], **on_the_way)
+    assert "base" in soup.recipe.names
+    assert expected in soup.plan.report.notes
     assert hf_soup.check(text_runs[:2], text_runs[2]).notes == ()
 
 
-def test_heads_of_a_base_are_its_own():
-    """A base is pre-trained for something else; its kind of problem is no difference."""
+def test_heads_and_sizes_of_a_base_are_its_own():
+    """A base is pre-trained for something else, perhaps with fewer tokens; that is no difference of this kind."""
+    assert base_differences({**BERT, "vocab_size": 30522}, {**BERT, "vocab_size": 30523}, ("base", "run")) == []
     assert base_differences({**BERT, "pad_token_id": 1}, {**BERT, "problem_type": "regression"}, ("base", "run")) == []
     assert [found.name for found in base_differences(GPT2, BERT, ("base", "run"))] == ["model_type"]
 
