@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .checkpoint import GENERATION, Checkpoint
+from .files_beside import PROCESSOR, TOKENIZER
 
 
 @dataclass(frozen=True)
@@ -74,24 +75,41 @@ def have_equal_files(checkpoints: Sequence[Checkpoint]) -> bool:
 
 def giver_of_files(checkpoints: Sequence[Checkpoint]) -> Checkpoint | None:
     """The ingredient that gives a soup its tokenizer, processor and the like: the first that has any of them."""
-    return next((item for item in checkpoints if set(item.companion_digests) - {GENERATION}), None)
+    for item in checkpoints:
+        if _processing_files(item):
+            return item
+    return _first_with_files(checkpoints)
+
+
+def _processing_files(item: Checkpoint) -> list[str]:
+    """The files of an ingredient that belong to its tokenizer or processor."""
+    names = item.companions
+    return [name for name in names if TOKENIZER.fullmatch(name) or PROCESSOR.fullmatch(name)]
+
+
+def _first_with_files(checkpoints: Sequence[Checkpoint]) -> Checkpoint | None:
+    return next((item for item in checkpoints if set(item.companions) - {GENERATION}), None)
 
 
 def giver_of_generation(checkpoints: Sequence[Checkpoint]) -> Checkpoint | None:
     """The ingredient that gives a soup its generation configuration: the first that has one."""
-    return next((item for item in checkpoints if GENERATION in item.companion_digests), None)
+    return next((item for item in checkpoints if GENERATION in item.companions), None)
 
 
 def taken_files(checkpoints: Sequence[Checkpoint]) -> dict[str, bytes]:
-    """The files that a soup takes over.
+    """The files that a soup takes over: all of the first ingredient that has any; a tokenizer and a processor, where
+    that has none, of the first that does.
 
     Args:
         checkpoints (`Sequence[Checkpoint]`):
             Its ingredients, the one that gives its settings first.
     """
-    files, generation = giver_of_files(checkpoints), giver_of_generation(checkpoints)
-    found = dict(files.companions) if files else {}
+    first, processing = _first_with_files(checkpoints), giver_of_files(checkpoints)
+    generation = giver_of_generation(checkpoints)
+    found = dict(first.companions) if first else {}
     found.pop(GENERATION, None)
+    if processing and first and not _processing_files(first):
+        found |= {name: processing.companions[name] for name in _processing_files(processing)}
     if generation:
         found[GENERATION] = generation.companions[GENERATION]
     return found

@@ -41,6 +41,13 @@ OTHER_FOLDERS = re.compile(
     r"checkpoint-\d+|runs|logs|wandb|mlruns|tensorboard|onnx|openvino|coreml|global_step\d+|pytorch_model_fsdp(_\d+)?|"
     r"optimizer(_\d+)?|__pycache__"
 )
+# What turns texts, images and sounds into what a model takes.
+TOKENIZER = re.compile(
+    r"tokenizer\.(json|model)|tokenizer_config\.json|vocab\.(json|txt)|merges\.txt|added_tokens\.json|"
+    r"special_tokens_map\.json|(spiece|spm|sentencepiece\.bpe)\.model|.*\.tiktoken|chat_template\.(jinja|json)|"
+    r"additional_chat_templates/.*"
+)
+PROCESSOR = re.compile(r"(video_)?preprocessor_config\.json|processor_config\.json")
 
 
 class Beside(NamedTuple):

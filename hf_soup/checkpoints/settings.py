@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from .checkpoint import CARD, Checkpoint
+from .checkpoint import Checkpoint
 from .companions import giver_of_files, giver_of_generation, have_equal_files, in_order
 from .configs import base_differences, compare_configs
 from .differences import Difference, several, usual_holder
@@ -19,7 +19,7 @@ from .tokenization import FILES, compare_tokenizers
 OTHER_RULES = "The same weights compute something else with each"
 OTHER_INPUTS = "The same inputs are prepared otherwise with each"
 OTHER_IDS = "The same texts become other ids"
-NOT_COMPARED = (CARD, "config.json", ".gitattributes", "LICENSE")
+NOT_COMPARED = ("LICENSE",)
 
 
 class Findings(NamedTuple):

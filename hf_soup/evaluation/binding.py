@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..checkpoints.check import is_statistic
 from ..checkpoints.checkpoint import Checkpoint
+from ..checkpoints.companions import giver_of_files
 from ..errors import EvaluationError, RecipeError, did_you_mean
 from ..tasks import task_of
 from ..types import Score
@@ -43,7 +44,8 @@ def bind_evaluator(
     if isinstance(evaluator, Evaluator):
         asked = {"metric": metric, "higher_is_better": higher_is_better}
         evaluator = replace(evaluator, **{key: value for key, value in asked.items() if value is not None})
-        folder = next((item.folder for item in candidates if item.companions and item.folder), None)
+        giver = giver_of_files(candidates)
+        folder = giver.folder if giver is not None else None
         task = task_of(candidates[0].config, evaluator.task)
         return evaluator.bound(folder and str(folder), task)
     if not callable(evaluator):

@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection
 
 from ..checkpoints.checkpoint import GENERATION
-from ..checkpoints.files_beside import MODULES, OF_A_SOUP
+from ..checkpoints.files_beside import MODULES, OF_A_SOUP, PROCESSOR, TOKENIZER
 from ..recipes import RECIPE_FILE
 
 
@@ -17,12 +17,6 @@ WEIGHTS = re.compile(
     r"tf_model.*\.h5(\.index\.json)?|flax_model.*\.msgpack(\.index\.json)?|model\.ckpt\..*|rust_model\.ot|"
     r".*\.onnx(_data)?|openvino_model.*|(onnx|openvino|coreml)/.*"
 )
-TOKENIZER = re.compile(
-    r"tokenizer\.(json|model)|tokenizer_config\.json|vocab\.(json|txt)|merges\.txt|added_tokens\.json|"
-    r"special_tokens_map\.json|(spiece|spm|sentencepiece\.bpe)\.model|.*\.tiktoken|chat_template\.(jinja|json)|"
-    r"additional_chat_templates/.*"
-)
-PROCESSOR = re.compile(r"(video_)?preprocessor_config\.json|processor_config\.json")
 SENTENCE_TRANSFORMER = re.compile(
     r"modules\.json|router_config\.json|config_sentence_transformers\.json|sentence_[a-z]+_config\.json|\d+_[A-Z]\w*/.*"
 )
