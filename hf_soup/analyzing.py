@@ -19,8 +19,9 @@ from .analysis.plane import Plane, scan_plane
 from .analysis.points import Scorer
 from .analysis.report import Section, figures_of, write_report
 from .analysis.similarity import Similarity, measure_similarity
+from .checkpoints.base_model import as_ingredient, open_base
 from .checkpoints.checkpoint import MEMORY, Checkpoint
-from .checkpoints.source import as_ingredient, open_all, open_base
+from .checkpoints.source import open_all
 from .errors import RecipeError, SoupWarning, did_you_mean
 
 

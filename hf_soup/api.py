@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from .checkpoints.base_model import as_ingredient, open_base
 from .checkpoints.check import CheckReport, check_checkpoints
 from .checkpoints.checkpoint import Checkpoint
 from .checkpoints.companions import in_order
@@ -15,7 +16,7 @@ from .checkpoints.modules import Module, list_modules
 from .checkpoints.pieces import check_device
 from .checkpoints.relation import relate
 from .checkpoints.settings import base_notes, choose
-from .checkpoints.source import as_ingredient, open_all, open_base, open_checkpoint
+from .checkpoints.source import open_all, open_checkpoint
 from .errors import IncompatibleError, RecipeError, SoupWarning, did_you_mean, listed
 from .evaluation.binding import bind_evaluator, bind_training
 from .evaluation.evaluator import Evaluator
@@ -230,7 +231,7 @@ def merge(
         apart = base_notes(base, like)
         if apart and settings is None:  # the soup would lie between models that compute otherwise
             raise IncompatibleError([f"{note}. {choose(like.name)}" for note in apart])
-        way_from = base = replace(way_from, note="; ".join([*filter(None, [way_from.note]), *apart]))
+        way_from = base = replace(way_from, notes=(*way_from.notes, *apart))
     training = bind_training(batchnorm_data, in_order(candidates, settings))
 
     def complete(recipe: Recipe) -> Recipe:

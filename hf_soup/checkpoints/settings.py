@@ -12,6 +12,7 @@ from .checkpoint import Checkpoint
 from .companions import giver_of_files, giver_of_generation, have_equal_files, in_order
 from .configs import base_differences, compare_configs
 from .differences import Difference, several, usual_holder
+from .files_beside import CARD, CONFIG
 from .processors import compare_processors, is_compared
 from .tokenization import FILES, compare_tokenizers
 
@@ -19,7 +20,7 @@ from .tokenization import FILES, compare_tokenizers
 OTHER_RULES = "The same weights compute something else with each"
 OTHER_INPUTS = "The same inputs are prepared otherwise with each"
 OTHER_IDS = "The same texts become other ids"
-NOT_COMPARED = ("LICENSE",)
+NOT_COMPARED = (CARD, CONFIG, ".gitattributes", "LICENSE")
 
 
 class Findings(NamedTuple):

@@ -2,7 +2,7 @@
 
 A source is a folder, a Hub id (`user/run1`, `user/run1@v1.0`, `user/runs/checkpoint-9`), a loaded model, a state dict
 with its config, an `Ingredient`, or anything with `.as_ingredient()`. Of files only headers are read here, but for
-pickles and for a base model of another class; weights of the Hub are fetched at the first read.
+pickles; weights of the Hub are fetched at the first read.
 """
 
 from __future__ import annotations
@@ -16,11 +16,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import IncompatibleError, IngredientError, RecipeError, listed
+from ..errors import IngredientError, RecipeError, listed
 from ..types import Ingredient
 from . import hub
 from .checkpoint import ELSEWHERE, MEMORY, PRIVATE, Checkpoint
-from .digest import combined_digest, tensor_digest
 from .files_beside import MODULES, Beside, refuse_links, sizes_in, sort_out
 from .folder import (
     ADAPTER,
@@ -32,11 +31,10 @@ from .folder import (
     read_specs,
     refuse_pickle,
 )
-from .labels import label_names
-from .layout import Fitted, fit
 from .memory import plain_model
-from .modules import head_names
-from .reader import CODES, SAFE_WEIGHTS, TensorSpec, read_headers, read_tensor, widest
+from .opened_tensors import open_model, open_state, open_tensors
+from .parts import fit_parts, part_prefix
+from .reader import SAFE_WEIGHTS, TensorSpec, read_headers, read_tensor
 
 
 if TYPE_CHECKING:
@@ -78,87 +76,12 @@ def open_checkpoint(
     if isinstance(source, (str, os.PathLike)):
         return _open_path(os.fspath(source), name, allow_pickle)
     if isinstance(source, Mapping):
-        return _open_state(source, name or "state_dict", config)
+        return open_state(source, name or "state_dict", config)
     if hasattr(source, "state_dict"):
-        return _open_model(plain_model(source), name)
+        return open_model(plain_model(source), name)
     raise IngredientError(
         f"cannot take {type(source).__name__} as an ingredient: give a folder, a Hub id, a model or a state dict."
     )
-
-
-def open_base(source: Any, like: Checkpoint, *, allow_pickle: bool = False) -> Checkpoint:
-    """Open a base model under the names of the ingredients that were fine-tuned from it.
-
-    Its names become those that transformers finds when it loads it as the class of the ingredients, whatever its own
-    class and version: a bare body, one with another head, old names. What the ingredients lack is left out.
-
-    Args:
-        source:
-            As for [`open_checkpoint`].
-        like (`Checkpoint`):
-            An ingredient.
-        allow_pickle (`bool`, *optional*, defaults to `False`):
-            As for [`open_checkpoint`].
-
-    Returns:
-        [`Checkpoint`]
-
-    Raises:
-        [`IngredientError`]: if it cannot be opened, or less than half of the tensors of their bodies fit.
-    """
-    base = open_checkpoint(source, allow_pickle=allow_pickle)
-    if base.problems:
-        raise IngredientError(f"{base.problems[0]}.")
-    if not like.config:
-        return base
-    raw = {spec.key: spec for spec in base.specs.values() if not spec.part}
-    fitted = _fitted(like.config, {"": raw}, None, base.name)
-    specs = {name: spec for name, spec in base.specs.items() if spec.part} | fitted.specs
-    specs = {name: spec for name, spec in specs.items() if name in like.specs}
-    tensors = base.tensors
-    if tensors is not None:
-        tensors = {name: tensors[spec.key] for name, spec in specs.items()}
-    base = replace(base, specs=specs, tensors=tensors, fitted=fitted)
-    _refuse_stranger(base, like)
-    return base
-
-
-def _refuse_stranger(base: Checkpoint, like: Checkpoint) -> None:
-    """Refuse a base model that has less than half of the tensors of an ingredient's body."""
-    body = set(like.specs) - set(head_names(like.specs))
-    fit_there = [name for name in body if name in base.specs and base.specs[name].shape == like.specs[name].shape]
-    if len(fit_there) * 2 < len(body) or not fit_there:
-        raise IngredientError(
-            f"{base.name!r} is no base of {like.name!r}: {len(fit_there)} of {len(body)} tensors of the body fit. "
-            "Is it another architecture, or another size?"
-        )
-
-
-def as_ingredient(base: Checkpoint, like: Checkpoint, names: Sequence[str]) -> Checkpoint:
-    """A base model as one more ingredient, of the class of the others: what it lacks they have alone.
-
-    Args:
-        base (`Checkpoint`):
-            As [`open_base`] gives it.
-        like (`Checkpoint`):
-            An ingredient.
-        names (`Sequence[str]`):
-            Of all ingredients; it gets another.
-
-    Raises:
-        [`IngredientError`]: if less than half of the tensors of their bodies fit.
-        [`IncompatibleError`]: if it has their labels in another order.
-    """
-    theirs, ours, head = label_names(base.config), label_names(like.config), set(head_names(like.specs))
-    if theirs != ours and sorted(theirs) == sorted(ours) and head & set(base.specs):
-        found = f"{base.name} has the labels in another order than the ingredients"
-        raise IncompatibleError([f"{found}: {list(theirs)[:6]}, not {list(ours)[:6]}"])
-    apart = head if theirs != ours else set()  # a head for something else
-    name = f"{base.name} (base)" if base.name in names else base.name
-    fitting = {key: spec for key, spec in base.specs.items() if key in like.specs and key not in apart}
-    own = {key: spec for key, spec in fitting.items() if spec.shape == like.specs[key].shape}
-    _refuse_stranger(replace(base, specs=own), like)
-    return replace(base, ingredient=replace(base.ingredient, name=name), config=like.config, specs=own)
 
 
 def open_all(sources: Any, *, config: Any = None, allow_pickle: bool = False) -> tuple[Checkpoint, ...]:
@@ -293,7 +216,7 @@ def _opened(
     """A checkpoint whose weights lie in files, by the headers of these; part -> its tensors."""
     refuse_links(folder, beside.taken)
     config = read_config(folder, needed=MODULES not in beside.taken)
-    fitted = _fitted(config, tensors, folder, ingredient.name)
+    fitted = fit_parts(config, tensors, folder, ingredient.name)
     told = [f"{ingredient.name}: {note}" for note in fitted.notes]
     return Checkpoint(
         ingredient,
@@ -319,43 +242,6 @@ def _adapter_problems(name: str, beside: Beside) -> tuple[str, ...]:
     )
 
 
-def _fitted(
-    config: Mapping[str, Any], tensors: Mapping[str, dict[str, TensorSpec]], folder: Path | None, name: str
-) -> Fitted:
-    """All tensors of a checkpoint under the names of their classes; those of a part behind the part's own name."""
-    specs: dict[str, TensorSpec] = {}
-    expected: dict[str, tuple[int, ...]] = {}
-    twins, optional, known, notes, problems = [], set(), set(), [], []
-    for part, of_part in tensors.items():
-        settings = config if part == "" else read_config(folder / part, needed=False)
-        if part and "architectures" not in settings:
-            settings = {}
-        try:
-            found = fit(settings, of_part) if settings else Fitted(dict(of_part))
-        except IngredientError as error:
-            raise IngredientError(f"{name}: {error}") from None
-        prefix = f"{part.replace('/', '.')}." if part else ""
-        for key, spec in found.specs.items():
-            stored = "" if prefix + key == spec.key else spec.key
-            specs[prefix + key] = spec._replace(name=prefix + key, stored=stored)
-        if found.expected is not None:
-            known.add(part)
-            expected |= {prefix + key: shape for key, shape in found.expected.items()}
-        optional |= {prefix + key for key in found.optional}
-        twins += [(spec, prefix + key) for spec, key in found.twins]
-        notes += found.notes
-        problems += [found.problem] if found.problem else []
-    return Fitted(
-        dict(sorted(specs.items())),
-        expected if known else None,
-        frozenset(optional),
-        tuple(twins),
-        tuple(notes),
-        "; ".join(problems),
-        frozenset(known),
-    )
-
-
 def _left_notes(name: str, beside: Beside) -> list[str]:
     """What lies in the folder of an ingredient and no soup takes over."""
     if not beside.left:
@@ -370,13 +256,13 @@ def _open_pickles(folder: Path, name: str, beside: Beside, *, needs_config: bool
     for part in ("", *beside.parts):
         state = _read_whole(folder / part)
         if state and part == "" and config:
-            state = dict(_open_state(state, name, config).tensors)
-        prefix = f"{part.replace('/', '.')}." if part else ""
+            state = dict(open_state(state, name, config).tensors)
+        prefix = part_prefix(part)
         tensors |= {prefix + key: tensor for key, tensor in state.items()}
-    opened = _open_tensors(tensors, name, config)
+    opened = open_tensors(tensors, name, config)
     specs = dict(opened.specs)
     for part in beside.parts:
-        prefix = f"{part.replace('/', '.')}."
+        prefix = part_prefix(part)
         specs |= {key: spec._replace(part=part) for key, spec in specs.items() if key.startswith(prefix)}
     parts = tuple(dict.fromkeys(spec.part for spec in specs.values()))
     problems = _adapter_problems(name, beside)
@@ -391,68 +277,3 @@ def _read_whole(folder: Path) -> dict[str, torch.Tensor]:
     if not has_weights(folder):
         return {}
     return {name: read_tensor(folder, spec) for name, spec in read_headers(folder).items()}
-
-
-def _open_model(model: Any, name: str | None) -> Checkpoint:
-    from .memory import tensors_on_disk
-
-    config = model.config.to_dict() | {"architectures": [type(model).__name__]}
-    name = name or type(model).__name__
-    opened = _open_tensors(tensors_on_disk(model), name, config)
-    fitted = _fitted(config, {"": dict(opened.specs)}, None, name)
-    opened = _renamed(opened, fitted)
-    generation = model.generation_config.to_json_string() if model.can_generate() else None
-    return replace(opened, generation_config=generation)
-
-
-def _renamed(opened: Checkpoint, fitted: Fitted) -> Checkpoint:
-    """A checkpoint in memory under the names of its class."""
-    import torch
-
-    tensors = {name: opened.tensors[spec.key] for name, spec in fitted.specs.items()}
-    torn = [spec.key for spec, name in fitted.twins if not torch.equal(opened.tensors[spec.key], tensors[name])]
-    if torn:
-        raise IngredientError(
-            f"{opened.name} has {torn[0]} and the weight that its configuration ties it to with different values: set "
-            "config.tie_word_embeddings = False if they are two."
-        )
-    specs = {name: spec._replace(stored="") for name, spec in fitted.specs.items()}
-    digest = combined_digest({name: tensor_digest(tensor) for name, tensor in tensors.items()})
-    files = {MEMORY: digest}
-    ingredient = replace(opened.ingredient, files=files)
-    notes = tuple(f"{opened.name}: {note}" for note in fitted.notes)
-    fitted = fitted._replace(specs=specs, twins=())
-    return replace(opened, ingredient=ingredient, specs=specs, tensors=tensors, fitted=fitted, notes=notes)
-
-
-def _open_state(state: Mapping[str, torch.Tensor], name: str, config: Any) -> Checkpoint:
-    """A state dict goes through transformers' own loading, which knows both the names in memory and those on disk."""
-    from .memory import build_model
-
-    if config is None or not state:
-        raise IngredientError("a state dict does not say what it is the state of: give `config=` as well.")
-    config = config if isinstance(config, Mapping) else config.to_dict()
-    dtypes = {str(tensor.dtype).removeprefix("torch.") for tensor in state.values() if tensor.is_floating_point()}
-    fitted = _fitted(config, {"": _specs(state, name)}, None, name)
-    twins = {spec.key: state[spec.key] for spec, _ in fitted.twins}
-    tensors = {key: state[spec.key] for key, spec in fitted.specs.items()} | twins
-    model = build_model({**config, "dtype": widest(sorted(dtypes)) if dtypes else "float32"}, tensors)
-    vars(model).pop("_weight_conversions", None)  # how the names were found here; its file has transformers' own
-    opened = _open_model(model, name)
-    notes = tuple(f"{name}: {note}" for note in fitted.notes)
-    return replace(opened, notes=(*notes, *opened.notes))
-
-
-def _open_tensors(tensors: dict[str, torch.Tensor], name: str, config: dict[str, Any]) -> Checkpoint:
-    digest = combined_digest({key: tensor_digest(tensor) for key, tensor in tensors.items()})
-    return Checkpoint(Ingredient(name, MEMORY, files={MEMORY: digest}), config, _specs(tensors, name), None, tensors)
-
-
-def _specs(tensors: Mapping[str, torch.Tensor], name: str) -> dict[str, TensorSpec]:
-    specs = {}
-    for key, tensor in tensors.items():
-        dtype = str(tensor.dtype).removeprefix("torch.")
-        if dtype not in CODES:
-            raise IngredientError(f"{name}: tensor {key!r} has the type {dtype}, which torch cannot add up.")
-        specs[key] = TensorSpec(key, tuple(tensor.shape), dtype)
-    return specs

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from ..errors import listed
 from .checkpoint import Checkpoint
+from .parts import part_prefix
 
 
 SHOWN = 3  # names in one line
@@ -60,7 +61,7 @@ def _needed(item: Checkpoint, usual: Mapping[str, tuple[int, ...]]) -> Mapping[s
     if item.fitted is None or item.fitted.expected is None:
         return usual
     elsewhere = {name for name, spec in item.specs.items() if spec.part not in item.fitted.parts}
-    prefixes = tuple(f"{part.replace('/', '.')}." for part in item.parts if part not in item.fitted.parts)
+    prefixes = tuple(part_prefix(part) for part in item.parts if part not in item.fitted.parts)
     more = {name: shape for name, shape in usual.items() if name in elsewhere or name.startswith(prefixes)}
     return {**item.fitted.expected, **more}
 

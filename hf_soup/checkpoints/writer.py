@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from ..errors import OutputError
 from .digest import Digests, bytes_of
 from .files import OpenFiles
+from .parts import part_prefix
 from .reader import CODES, DTYPES, SAFE_INDEX, TensorSpec
 
 
@@ -193,7 +194,7 @@ def _lay_out(
     """
     from huggingface_hub import split_state_dict_into_shards_factory
 
-    prefix = f"{part.replace('/', '.')}." if part else ""
+    prefix = part_prefix(part)
     by_key = {spec.name.removeprefix(prefix): spec for spec in specs}
     try:
         split = split_state_dict_into_shards_factory(

@@ -8,7 +8,8 @@ from safetensors.torch import load_file, save_file
 import hf_soup
 from hf_soup import testing
 from hf_soup.analysis.similarity import measure_similarity
-from hf_soup.checkpoints.source import open_all, open_base
+from hf_soup.checkpoints.base_model import open_base
+from hf_soup.checkpoints.source import open_all
 
 
 def vector(folder, prefix=""):

@@ -12,7 +12,9 @@ from test_architectures import MODELS, make
 
 import hf_soup
 from hf_soup import testing
-from hf_soup.checkpoints.layout import cache_folder, fit
+from hf_soup.checkpoints import layout_cache
+from hf_soup.checkpoints.layout import fit
+from hf_soup.checkpoints.layout_cache import cache_folder
 from hf_soup.checkpoints.memory import quiet_transformers
 from hf_soup.checkpoints.reader import TensorSpec
 
@@ -176,9 +178,8 @@ def test_what_is_remembered_may_be_spoilt(text_runs):
     hf_soup.check(text_runs)
     for path in cache_folder().glob("*.json"):
         path.write_text("{")
-    from hf_soup.checkpoints import layout
 
-    layout._read.cache_clear()
+    layout_cache._read.cache_clear()
     assert hf_soup.check(text_runs).ok
 
 

@@ -1,0 +1,59 @@
+"""Names and shapes of models' tensors, kept between processes: to import transformers' models takes a second."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..version import versions
+from .loading_rules import layout_key
+
+
+def cache_folder() -> Path:
+    """Where layouts are kept between processes: below `HF_HOME`."""
+    from huggingface_hub.constants import HF_HOME
+
+    return Path(HF_HOME) / "hf_soup" / "layouts"
+
+
+def _file(config: Mapping[str, Any]) -> Path:
+    import xxhash
+
+    content = layout_key(config) + _versions()
+    return cache_folder() / f"{xxhash.xxh3_128_hexdigest(content.encode())}.json"
+
+
+def remembered(config: Mapping[str, Any]) -> Mapping[str, tuple[int, ...]] | None:
+    """Names and shapes that another process has looked up: to import transformers' models takes a second."""
+    return _read(_file(config))
+
+
+@functools.cache
+def _versions() -> str:
+    return json.dumps(versions(), sort_keys=True)
+
+
+@functools.lru_cache(maxsize=16)
+def _read(path: Path) -> Mapping[str, tuple[int, ...]] | None:
+    try:
+        found = json.loads(path.read_bytes())
+        return {name: tuple(shape) for name, shape in found.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return None
+
+
+def remember(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Keep names and shapes for other processes; without a folder that can be written nothing is kept."""
+    path = _file(config)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside.write_text(json.dumps(shapes), encoding="utf-8")
+        os.replace(aside, path)
+    except OSError:
+        return
+    _read.cache_clear()

@@ -1,0 +1,169 @@
+"""How transformers names the tensors that it finds when it loads a model, and those that it writes when it saves one.
+
+It builds the model on the meta device and asks transformers' own rules; it reads no files.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .memory import empty_model, on_disk
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+# Buffers of older files that transformers ignores on load and no longer writes: they make no two files different.
+IGNORED = re.compile(r"(^|\.)position_ids$|(^|\.)rotary_emb\.inv_freq$")
+# Fields of a configuration that do not change which tensors a model has.
+WITHOUT_EFFECT = ("_name_or_path", "dtype", "torch_dtype", "transformers_version", "id2label", "label2id")
+
+
+class Family(NamedTuple):
+    """Tensors that belong together when transformers loads: on disk each may be one, or several that it puts together.
+
+    Args:
+        disk (`tuple[str, ...]`):
+            Their names in files.
+        memory (`tuple[str, ...]`):
+            Their names in a loaded model; a file may have the tensors in this form as well.
+    """
+
+    disk: tuple[str, ...]
+    memory: tuple[str, ...]
+
+
+class Layout(NamedTuple):
+    """What transformers knows of a model's tensors.
+
+    Args:
+        model (`PreTrainedModel`):
+            On the meta device.
+        shapes (`dict[str, tuple[int, ...]]`):
+            Name on disk -> shape, from the bottom up.
+        families (`dict[str, Family]`):
+            Each name on disk and in memory -> those that it belongs with.
+        tied (`dict[str, str]`):
+            Name in memory of a weight that is another one -> that one.
+        unsaved (`frozenset[str]`):
+            Names in memory that `save_pretrained` leaves out.
+        computed (`frozenset[str]`):
+            Buffers that the model computes and that older versions saved, without the prefix of the body.
+        ignored (`re.Pattern`), optional (`re.Pattern`, *optional*):
+            What transformers ignores in a file, and what it does not miss.
+    """
+
+    model: PreTrainedModel
+    shapes: dict[str, tuple[int, ...]]
+    families: dict[str, Family]
+    tied: dict[str, str]
+    unsaved: frozenset[str]
+    computed: frozenset[str]
+    ignored: re.Pattern
+    optional: re.Pattern | None
+
+    def loader(self) -> Loader:
+        """How transformers names what it finds in one file; some of its rules remember what they have seen."""
+        return Loader(self.model)
+
+
+class Loader:
+    """The names that transformers gives to the tensors of a file when it loads them.
+
+    Args:
+        model (`PreTrainedModel`):
+            On the meta device.
+    """
+
+    def __init__(self, model: PreTrainedModel):
+        from transformers.conversion_mapping import get_model_conversion_mapping
+        from transformers.core_model_loading import WeightConverter, WeightRenaming
+
+        mapping = get_model_conversion_mapping(model)
+        self._renamings = [rule for rule in mapping if isinstance(rule, WeightRenaming)]
+        self._converters = [rule for rule in mapping if isinstance(rule, WeightConverter)]
+        self._state = model.state_dict()
+        self._prefix = model.base_model_prefix
+
+    def in_memory(self, name: str) -> str | None:
+        """The name in memory of a tensor of a file (of the first, where it becomes several); `None` if it has none."""
+        from transformers.core_model_loading import rename_source_key
+
+        found, _ = rename_source_key(name, self._renamings, self._converters, self._prefix, self._state)
+        if found not in self._state and name in self._state:  # it should not have been renamed
+            found, _ = rename_source_key(name, [], [], self._prefix, self._state)
+        return found if found in self._state else None
+
+    def spelt(self, name: str) -> str:
+        """A name with today's spelling, without the prefix of the body."""
+        for rule in self._renamings:
+            name, _ = rule.rename_source_key(name)
+        while self._prefix and name.startswith(f"{self._prefix}."):
+            name = name.removeprefix(f"{self._prefix}.")
+        return name
+
+
+def layout_key(config: Mapping[str, Any]) -> str:
+    """All of a configuration that decides which tensors its model has, as JSON."""
+    kept = {key: value for key, value in config.items() if key not in WITHOUT_EFFECT}
+    if config.get("id2label"):
+        kept["num_labels"] = len(config["id2label"])
+    return json.dumps(kept, sort_keys=True, default=str)
+
+
+@functools.lru_cache(maxsize=16)
+def layout_of(key: str) -> Layout:
+    """What transformers knows of the tensors of a model, from its configuration as JSON."""
+    model = empty_model(json.loads(key))
+    unsaved = frozenset(model._keys_to_ignore_on_save or ())
+    state = {name: tensor for name, tensor in model.state_dict().items() if name not in unsaved}
+    on_file = on_disk(model, dict(state))
+    places = {id(tensor): place for place, tensor in enumerate(state.values())}
+    names = sorted(on_file, key=lambda name: places.get(id(on_file[name]), len(places)))
+    shapes = {name: tuple(on_file[name].shape) for name in names}
+    tied = dict(getattr(model, "all_tied_weights_keys", {}))
+    families = _families(model, [name for name in state if name not in tied], names)
+    ignored = _pattern([*(model._keys_to_ignore_on_load_unexpected or ()), IGNORED.pattern])
+    optional = model._keys_to_ignore_on_load_missing
+    prefix = f"{model.base_model_prefix}."
+    computed = frozenset(name.removeprefix(prefix) for name, _ in model.named_non_persistent_buffers())
+    pattern = _pattern(optional) if optional else None
+    return Layout(model, shapes, families, tied, unsaved, computed, ignored, pattern)
+
+
+def _families(model: PreTrainedModel, memory: Sequence[str], disk: Sequence[str]) -> dict[str, Family]:
+    """Each name of a model's tensors, in memory and on disk -> those that it belongs with."""
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import WeightConverter
+
+    loader = Loader(model)
+    on_load = {name: loader.in_memory(name) for name in disk}
+    rules = reversed(get_model_conversion_mapping(model, add_legacy=False))
+    backwards = [rule.reverse_transform() for rule in rules if isinstance(rule, WeightConverter)]
+    together: dict[str, tuple[list[str], list[str]]] = {}
+    for name in memory:
+        group = name
+        for rule in backwards:
+            renamed, pattern = rule.rename_source_key(name)
+            if pattern is not None:  # one rule at most
+                group = renamed
+                break
+        together.setdefault(group, ([], []))[1].append(name)
+    group_of = {name: group for group, (_, names) in together.items() for name in names}
+    for name, found in on_load.items():
+        group = group_of.get(found, f"{name} alone")
+        together.setdefault(group, ([], []))[0].append(name)
+    families = {}
+    for names, in_memory in together.values():
+        family = Family(tuple(names), tuple(in_memory))
+        for name in (*in_memory, *names):
+            families[name] = family
+    return families
+
+
+def _pattern(patterns: Iterable[str]) -> re.Pattern:
+    return re.compile("|".join(f"({pattern})" for pattern in patterns))
