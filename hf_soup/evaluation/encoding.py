@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..data import UNSCORED
-from ..errors import DataError
+from ..errors import DataError, SoupWarning
 from ..tokens import TEXTS
 
 
@@ -149,6 +149,7 @@ def _with_labels(dataset: Dataset, right: Any, label: str | None, inputs: ModelI
         warnings.warn(
             f"the encoded data has columns that {inputs.model} does not take, and they are not used: "
             f"{', '.join(unused)}.",
+            SoupWarning,
             stacklevel=6,
         )
     rows = dataset.select_columns(taken)
