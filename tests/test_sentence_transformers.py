@@ -5,7 +5,7 @@ import shutil
 import pytest
 import torch
 import transformers
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.models import Dense, Pooling, Router, StaticEmbedding, Transformer
 
@@ -188,3 +188,38 @@ def test_a_soup_over_another_kind_of_model(hub, tmp_path, text_runs):
     left = HfApi().list_repo_files(repo_id)
     assert not [name for name in left if "modules.json" in name or "/" in name or "sentence" in name]
     assert transformers.AutoConfig.from_pretrained(repo_id).architectures == ["BertForSequenceClassification"]
+
+
+def test_a_base_of_a_folder_with_parts(tmp_path):
+    """A base model stands for the transformer in a part; of something else it is refused, never averaged plainly."""
+    runs = saved(tmp_path, "router")
+    base = body(tmp_path / "base", 7)
+    soup = hf_soup.merge(runs, method="ties", base_model=base)
+    found = [step for step in soup.plan.steps if step.base]
+    assert len(found) > 30
+    assert all("Transformer." in step.spec.name for step in found)
+    tables = saved(tmp_path / "tables", "static")
+    with pytest.raises(hf_soup.IngredientError, match="is no base of"):
+        hf_soup.merge(tables, method="ties", base_model=base)
+
+
+def test_an_adapter_inside_of_a_part(tmp_path):
+    """transformers would put it on top of that part's weights: refused."""
+    runs = saved(tmp_path, "router")
+    (part,) = [path.parent for path in runs[0].rglob("config.json") if "Transformer" in path.parent.name]
+    (part / "adapter_config.json").write_text("{}")
+    with pytest.raises(hf_soup.IncompatibleError, match=f"PEFT adapter .{part.name}/adapter_config.json"):
+        hf_soup.merge(runs)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod."])
+def test_a_wrapped_module(tmp_path, prefix):
+    """What wrappers leave in the names of a projection is taken off too."""
+    runs = saved(tmp_path, "dense")
+    plain = hf_soup.merge(runs).save_pretrained(tmp_path / "plain")
+    for run in runs:
+        path = run / "2_Dense" / "model.safetensors"
+        save_file({prefix + name: tensor for name, tensor in load_file(path).items()}, path)
+    folder = hf_soup.merge(runs).save_pretrained(tmp_path / "soup")
+    name = "2_Dense/model.safetensors"
+    assert (folder / name).read_bytes() == (plain / name).read_bytes()

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from ..errors import IncompatibleError, IngredientError
 from .checkpoint import Checkpoint
+from .folder import read_config
 from .labels import label_names
 from .modules import head_names
-from .parts import fit_parts
+from .parts import fit_parts, part_prefix
 from .source import open_checkpoint
 
 
@@ -18,7 +19,7 @@ def open_base(source: Any, like: Checkpoint, *, allow_pickle: bool = False) -> C
     """Open a base model under the names of the ingredients that were fine-tuned from it.
 
     Its names become those that transformers finds when it loads it as the class of the ingredients, whatever its own
-    class and version: a bare body, one with another head, old names. What the ingredients lack is left out.
+    class and version: a bare body, one with another head, old names.
 
     Args:
         source:
@@ -37,28 +38,69 @@ def open_base(source: Any, like: Checkpoint, *, allow_pickle: bool = False) -> C
     base = open_checkpoint(source, allow_pickle=allow_pickle)
     if base.problems:
         raise IngredientError(f"{base.problems[0]}.")
-    if not like.config:
-        return base
-    raw = {spec.key: spec for spec in base.specs.values() if not spec.part}
-    fitted = fit_parts(like.config, {"": raw}, None, base.name)
-    specs = {name: spec for name, spec in base.specs.items() if spec.part} | fitted.specs
-    specs = {name: spec for name, spec in specs.items() if name in like.specs}
-    tensors = base.tensors
-    if tensors is not None:
-        tensors = {name: tensors[spec.key] for name, spec in specs.items()}
-    base = replace(base, specs=specs, tensors=tensors, fitted=fitted)
+    part, config = _model_of(like)
+    if config and (part == "" or part not in base.parts):
+        base = _renamed(base, part, config)
     _refuse_stranger(base, like)
     return base
 
 
+def _model_of(item: Checkpoint) -> tuple[str, Mapping[str, Any]]:
+    """The part of a checkpoint that is a model of transformers, and its configuration; empty where it has none."""
+    if item.config:
+        return "", item.config
+    for part in item.parts:
+        config = read_config(item.folder / part, needed=False) if part else {}
+        if "architectures" in config:
+            return part, config
+    return "", {}
+
+
+def _renamed(base: Checkpoint, part: str, config: Mapping[str, Any]) -> Checkpoint:
+    """A base model under the names that transformers finds when it loads it with another configuration.
+
+    Args:
+        base (`Checkpoint`):
+            As it was opened.
+        part (`str`):
+            Which part of the ingredients it stands for.
+        config (`Mapping[str, Any]`):
+            Of that part.
+    """
+    raw = {spec.key: spec for spec in base.specs.values() if not spec.part}
+    fitted = fit_parts(config, {"": raw})
+    prefix = part_prefix(part)
+    specs = {name: spec for name, spec in base.specs.items() if spec.part}
+    for name, spec in fitted.specs.items():
+        specs[prefix + name] = spec._replace(name=prefix + name, stored=spec.key if base.tensors is None else "")
+    tensors = base.tensors
+    if tensors is not None:
+        moved = {prefix + name: tensors[spec.key] for name, spec in fitted.specs.items()}
+        tensors = {name: tensor for name, tensor in tensors.items() if name in specs} | moved
+    twins = tuple((spec, prefix + name) for spec, name in fitted.twins) if base.tensors is None else ()
+    notes = tuple(f"{base.name}: {note}" for note in fitted.notes)
+    return replace(base, specs=specs, tensors=tensors, fitted=fitted._replace(twins=twins), notes=base.notes + notes)
+
+
 def _refuse_stranger(base: Checkpoint, like: Checkpoint) -> None:
-    """Refuse a base model that has less than half of the tensors of an ingredient's body."""
+    """Refuse a base model that has less than half of an ingredient's body, by tensors or by numbers.
+
+    A table with more or fewer rows, such as that of a vocabulary that was extended, counts as there.
+    """
     body = set(like.specs) - set(head_names(like.specs))
-    fit_there = [name for name in body if name in base.specs and base.specs[name].shape == like.specs[name].shape]
-    if len(fit_there) * 2 < len(body) or not fit_there:
+    shapes = {name: spec.shape for name, spec in base.specs.items()}
+    fit_there, there = [], 0
+    for name in body & set(shapes):
+        spec = like.specs[name]
+        if shapes[name] == spec.shape:
+            fit_there.append(name)
+        if shapes[name][1:] == spec.shape[1:]:  # or it has more or fewer rows
+            there += spec.numel
+    numbers = sum(like.specs[name].numel for name in body)
+    if not fit_there or len(fit_there) * 2 < len(body) or there * 2 < numbers:
         raise IngredientError(
             f"{base.name!r} is no base of {like.name!r}: {len(fit_there)} of {len(body)} tensors of the body fit. "
-            "Is it another architecture, or another size?"
+            "Is it another architecture, another size, or saved in another layout?"
         )
 
 
@@ -85,5 +127,5 @@ def as_ingredient(base: Checkpoint, like: Checkpoint, names: Sequence[str]) -> C
     name = f"{base.name} (base)" if base.name in names else base.name
     fitting = {key: spec for key, spec in base.specs.items() if key in like.specs and key not in apart}
     own = {key: spec for key, spec in fitting.items() if spec.shape == like.specs[key].shape}
-    _refuse_stranger(replace(base, specs=own), like)
+    _refuse_stranger(replace(base, specs=fitting), like)
     return replace(base, ingredient=replace(base.ingredient, name=name), config=like.config, specs=own)

@@ -248,9 +248,9 @@ def make_ready(items: Sequence[Checkpoint]) -> None:
 
 
 def torn_twin_problems(item: Checkpoint) -> list[str]:
-    """Tied weights that an ingredient holds twice with different values, which transformers would not tie."""
+    """Weights that an ingredient holds twice with different values, although they are one in the model."""
     return [
         f"{item.name} holds {key} and {name} with different values, and by its config.json they are one weight. "
-        'Write "tie_word_embeddings": false into config.json if they are two, or leave one of them out'
+        'Write "tie_word_embeddings": false into config.json if they are tied there and are two, or leave one out'
         for key, name in item.torn_twins
     ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import posixpath
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,9 +43,9 @@ OTHER_FOLDERS = re.compile(
 )
 # What turns texts, images and sounds into what a model takes.
 TOKENIZER = re.compile(
-    r"tokenizer\.(json|model)|tokenizer_config\.json|vocab\.(json|txt)|merges\.txt|added_tokens\.json|"
-    r"special_tokens_map\.json|(spiece|spm|sentencepiece\.bpe)\.model|.*\.tiktoken|chat_template\.(jinja|json)|"
-    r"additional_chat_templates/.*"
+    r"tokenizer\.json|tokenizer_config\.json|special_tokens_map\.json|added_tokens\.json|tekken\.json|"
+    r"vocab[^/]*\.(json|txt)|merges[^/]*\.txt|[^/]*\.(spm|tiktoken|bpe|model|codes)|dict\.txt|emoji\.json|"
+    r"normalizer\.json|chat_template\.(jinja|json)|additional_chat_templates/.*"
 )
 PROCESSOR = re.compile(r"(video_)?preprocessor_config\.json|processor_config\.json")
 
@@ -160,15 +160,18 @@ class FilesBeside(Mapping[str, bytes]):
         return len(self._names)
 
 
-def refuse_links(folder: Path, names: Iterable[str]) -> None:
-    """Refuse files that are links to somewhere else: a soup would carry off what they point to.
+def without_links(folder: Path, beside: Beside) -> Beside:
+    """The same without files that are links to somewhere else: a soup would carry off what they point to.
 
     Raises:
-        [`IngredientError`]: for the first of them.
+        [`IngredientError`]: if a tokenizer or processor needs one of them.
     """
-    for name in names:
-        if not lies_in(folder, folder / name):
+    links = [name for name in beside.taken if not lies_in(folder, folder / name)]
+    for name in links:
+        if any(kind.fullmatch(name) for kind in (TOKENIZER, PROCESSOR)):
             raise IngredientError(f"{folder / name} is a link out of its folder; these are not followed. Copy {name}.")
+    taken = tuple(name for name in beside.taken if name not in links)
+    return beside._replace(taken=taken, left=(*beside.left, *links))
 
 
 def _other_folder(folder: str) -> str | None:

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import IngredientError
+from .files_beside import sizes_in
+from .other_contents import has_no_weights
 from .reader import (
     PICKLED_WEIGHTS,
     SAFE_WEIGHTS,
@@ -37,11 +39,6 @@ DAMAGED = (
 _CHECKPOINT = re.compile(r"checkpoint-([0-9]{1,18})")
 CODE = ("auto_map", "attn_implementation", "_attn_implementation")  # in a configuration: what to run
 QUANTISED = ("quantize_config.json", "quant_config.json")  # beside older GPTQ and AWQ checkpoints
-ADAPTER = "adapter_config.json"
-# Pickles that are no weights of a model: nobody converts them.
-STATE = re.compile(
-    r"(optimizer|scheduler|scaler|rng_state|random_states|training_args|dataloader|sampler|custom_checkpoint).*"
-)
 
 
 def checkpoint_of_trainer(folder: Path) -> tuple[Path, str] | None:
@@ -146,87 +143,8 @@ def read_pickles(folder: Path, files: Sequence[str]) -> dict[str, torch.Tensor]:
 
 def _refuse_other_formats(folder: Path) -> None:
     """A folder without safetensors weights: say what is there instead and what to do."""
-    if _holds(folder, SAFE_WEIGHTS):
-        return
-    try:
-        names = sorted(path.name for path in folder.iterdir())
-    except OSError as error:
-        raise IngredientError(f"cannot read {folder}: {error.strerror}.") from None
-    found = _state_of_training(folder, names)
-    pickles = [
-        name for name in names if name.endswith((".bin", ".pt", ".pth", ".ckpt", ".pkl")) and not STATE.fullmatch(name)
-    ]
-    if ADAPTER in names:
-        found = (
-            "a PEFT adapter. Merge it into its base model first: `PeftModel.merge_and_unload().save_pretrained(...)`."
-        )
-    elif found is None and pickles:
-        found = refuse_pickle(pickles[0], str(folder))
-    elif found is None:
-        found = _other_frameworks(names) or ", ".join(names[:8]) or "nothing: the folder is empty"
-    raise IngredientError(f"{folder} has no {SAFE_WEIGHTS} (nor an index of shards); it holds {found}")
-
-
-def _state_of_training(folder: Path, names: Sequence[str]) -> str | None:
-    """What large training left instead of weights, and the command that makes weights of it."""
-    fsdp = [name for name in names if name.startswith("pytorch_model_fsdp") and (folder / name).is_dir()]
-    if any(re.fullmatch(r"global_step\d+", name) for name in names) or "zero_to_fp32.py" in names:
-        return (
-            "the state of DeepSpeed, in pieces. Put them together: `python zero_to_fp32.py . OUTPUT "
-            "--safe_serialization` in that folder (`python -m deepspeed.utils.zero_to_fp32` where it has no such "
-            "file), and copy config.json and the tokenizer to OUTPUT."
-        )
-    if fsdp:
-        return (
-            f"shards of FSDP ({fsdp[0]}). Put them together: `accelerate merge-weights {folder / fsdp[0]} OUTPUT`, "
-            "and copy config.json and the tokenizer to OUTPUT."
-        )
-    if any(name.endswith(".distcp") for name in names):
-        return (
-            f"shards of a distributed checkpoint. Put them together: `accelerate merge-weights {folder} OUTPUT`, and "
-            "copy config.json and the tokenizer to OUTPUT."
-        )
-    if "pytorch_model_fsdp.bin" in names:
-        return (
-            "the whole state of FSDP in a pickle. Convert it once: `AutoModel.from_pretrained(None, config=..., "
-            'state_dict=torch.load("pytorch_model_fsdp.bin", weights_only=True)).save_pretrained(...)` with the class '
-            "of your task."
-        )
-    if any(name.startswith(("zero_pp_rank_", "mp_rank_")) for name in names):
-        return (
-            "pieces of DeepSpeed's state. Put them together from the folder above: `python -m "
-            f"deepspeed.utils.zero_to_fp32 {folder.parent} OUTPUT --safe_serialization`."
-        )
-    return None
-
-
-def _other_frameworks(names: Sequence[str]) -> str | None:
-    """Weights of other frameworks, and who can convert them."""
-    of_old = [name for name in names if name.endswith((".h5", ".msgpack"))]
-    if of_old:
-        return (
-            f"{of_old[0]}, weights of TensorFlow or Flax. transformers 4 converts them: `AutoModel.from_pretrained("
-            "..., from_tf=True)` (or `from_flax=True`), then `.save_pretrained(...)`, with the class of your task."
-        )
-    exported = [name for name in names if name.endswith((".gguf", ".onnx", ".tflite"))]
-    if exported:
-        return f"{exported[0]}, an exported model. Average the weights that it was made from."
-    state = [name for name in names if STATE.fullmatch(name)]
-    if state:
-        return (
-            f"{', '.join(state[:4])}, the state of training and no weights. Save the model itself: "
-            "`model.save_pretrained(...)` (with accelerate: `accelerator.unwrap_model(model).save_pretrained(...)`)."
-        )
-    return None
-
-
-def refuse_pickle(file: str, source: str) -> str:
-    """Why a pickle is not read, and what to do."""
-    return (
-        f"{file}, a pickle, which can run code when it is read. Convert it once: "
-        f'`AutoModel.from_pretrained("{source}").save_pretrained(...)` with the class of your task; or pass '
-        "allow_pickle=True (--allow-pickle), which reads tensors and nothing else."
-    )
+    if not _holds(folder, SAFE_WEIGHTS):
+        raise IngredientError(has_no_weights(sizes_in(folder), str(folder)))
 
 
 def read_config(folder: Path, *, needed: bool = True) -> dict[str, Any]:
@@ -254,7 +172,7 @@ def read_config(folder: Path, *, needed: bool = True) -> dict[str, Any]:
             "`accelerator.unwrap_model(model).config.save_pretrained(...)`."
         )
         raise IngredientError(
-            f"{folder} has no config.json, so nobody can tell what its weights are.{advice if accelerate else ''}"
+            f"{folder} has no config.json, which says what its weights are.{advice if accelerate else ''}"
         ) from None
     if not isinstance(config, dict):
         raise IngredientError(f"{path} cannot be read: it is not a mapping.")
@@ -263,6 +181,8 @@ def read_config(folder: Path, *, needed: bool = True) -> dict[str, Any]:
         from .memory import architecture
 
         architecture(config)  # refuses what only the repository's own code could build
+    if config.get("quantization_config") in ({}, None):  # says nothing, and keeps transformers from loading
+        config.pop("quantization_config", None)
     quantised = config.get("quantization_config") or next(
         (read_json(folder / name) for name in QUANTISED if (folder / name).is_file()), None
     )
@@ -270,7 +190,11 @@ def read_config(folder: Path, *, needed: bool = True) -> dict[str, Any]:
         raise IngredientError(
             f"{folder} is quantised ({_quantiser(quantised)}); average the weights that it was made from."
         )
-    # code to run is chosen by whoever loads the soup, not by an ingredient
+    return without_code(config)
+
+
+def without_code(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration without what names code to run: that is chosen when a soup is loaded, not by an ingredient."""
     return {key: value for key, value in config.items() if key not in CODE}
 
 

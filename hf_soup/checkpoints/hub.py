@@ -22,6 +22,7 @@ from ..version import __version__
 from .files_beside import CARD, CONFIG, Beside, sizes_in, sort_out
 from .folder import read_specs
 from .hub_errors import client, our_errors, patiently, unsaid
+from .other_contents import has_no_weights
 from .reader import PICKLED_WEIGHTS, SAFE_WEIGHTS, TensorSpec, check_length, parse_header, shard_files
 
 
@@ -121,7 +122,9 @@ def _weights_of(source: str, commit: str, sizes: Mapping[str, int]) -> tuple[Bes
     """What lies beside the weights of a repository, and the files that hold the weights, those of parts included."""
     beside = sort_out(sizes)
     files = []
-    if not beside.parts or _formats(sizes):
+    if not beside.parts and not _formats(sizes):
+        raise IngredientError(has_no_weights(sizes, source))
+    if _formats(sizes):
         files += _weight_files(source, commit, [name for name in sizes if "/" not in name])
     for part in beside.parts:
         within = [name.removeprefix(f"{part}/") for name in sizes if os.path.dirname(name) == part]
@@ -309,7 +312,7 @@ def _weight_files(source: str, commit: str, inside: Collection[str]) -> list[str
         if index in inside:
             files = shard_files(fetch(source, commit, [index]), single, inside)
             return files if single == SAFE_WEIGHTS else [*files, index]
-    raise IngredientError(f"{source} has no weights: neither {SAFE_WEIGHTS} nor an index of shards.")
+    raise IngredientError(has_no_weights(inside, source))
 
 
 def _digest(item: RepoFile) -> str:

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 from ..errors import IngredientError, MissingExtraError
 from .layout_cache import remember, remembered
 from .loading_rules import IGNORED, Layout, Loader, layout_key, layout_of
-from .memory import architecture
 from .reader import TensorSpec
 from .wrapped_names import foreign_prefix, prefix_notes, recognised
 
@@ -33,7 +32,8 @@ class Fitted(NamedTuple):
         optional (`frozenset[str]`):
             Those of them that may be absent from a file.
         twins (`tuple[tuple[TensorSpec, str], ...]`):
-            Stored duplicates of tied weights, which are not among `specs`, each with the name of its twin there.
+            Tensors that are stored twice, tied or under an old and a new name: what is not among `specs`, each with
+            the name of its twin there.
         notes (`tuple[str, ...]`):
             What was taken off or left out.
         problem (`str`):
@@ -62,9 +62,6 @@ def fit(config: Mapping[str, Any], specs: Mapping[str, TensorSpec]) -> Fitted:
 
     Returns:
         [`Fitted`]
-
-    Raises:
-        [`IngredientError`]: if two tensors of the file are the same tensor of the model.
     """
     known = remembered(config)
     if known is not None and _same(known, specs):
@@ -81,7 +78,7 @@ def fit(config: Mapping[str, Any], specs: Mapping[str, TensorSpec]) -> Fitted:
             remember(config, layout.shapes)
         if _same(layout.shapes, specs):
             return Fitted(dict(specs), layout.shapes)
-        return _fit(layout, architecture(config)[0], specs)
+        return _fit(layout, specs)
 
 
 def names_in_depth(config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -102,7 +99,7 @@ def names_in_depth(config: Mapping[str, Any]) -> tuple[str, ...]:
         return tuple(layout_of(layout_key(config)).shapes)
 
 
-def _fit(layout: Layout, cls: str, specs: Mapping[str, TensorSpec]) -> Fitted:
+def _fit(layout: Layout, specs: Mapping[str, TensorSpec]) -> Fitted:
     from transformers.core_model_loading import dot_natural_key
 
     loader = layout.loader()
@@ -119,19 +116,11 @@ def _fit(layout: Layout, cls: str, specs: Mapping[str, TensorSpec]) -> Fitted:
             continue
         canonical = name if in_memory is None else _on_disk(layout, loader, name, in_memory)
         spec = specs[key] if canonical == key else specs[key]._replace(name=canonical, stored=key)
-        if (
-            in_memory in layout.tied
-            and canonical in layout.shapes
-            and _holds(specs, loader, prefix, layout, in_memory)
-        ):
-            twins.append((spec, canonical))
-            continue
-        if canonical in found:
-            raise IngredientError(
-                f"its files hold {found[canonical].key} and {key}, which are one tensor of {cls} ({canonical}). Save "
-                "the model again."
-            )
-        found[canonical] = spec
+        is_tied = in_memory in layout.tied and canonical in layout.shapes
+        if canonical in found or (is_tied and _holds(specs, loader, prefix, layout, in_memory)):
+            twins.append((spec, canonical))  # a tensor under two names: equal, or refused where they are compared
+        else:
+            found[canonical] = spec
     expected = _expected(layout, found)
     optional = frozenset(name for name in expected if layout.optional is not None and layout.optional.search(name))
     notes = prefix_notes(stripped)

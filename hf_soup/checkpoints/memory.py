@@ -50,13 +50,17 @@ def plain_model(source: Any) -> PreTrainedModel:
             f"{type(source).__name__} is no model of transformers (PreTrainedModel): give that, or a state dict with "
             "`config=`, or the folder that it was saved to."
         )
-    if getattr(model, "_hf_peft_config_loaded", False):
+    if any(_is_adapter(module) for module in model.modules()):
         raise IngredientError(
-            f"{type(model).__name__} has adapters ({', '.join(model.peft_config)}), which a soup would lose. Merge "
-            "them into the weights first (`PeftModel.from_pretrained(...).merge_and_unload()` gives the model to hand "
-            "over), or remove them with `model.delete_adapter(...)`."
+            f"{type(model).__name__} has layers of an adapter, which a soup would lose. Merge them into the weights "
+            "first: `merge_and_unload()` of its `PeftModel` gives the model to hand over."
         )
     return model
+
+
+def _is_adapter(module: torch.nn.Module) -> bool:
+    """Whether a module is one of those that PEFT puts into a model; PEFT itself may not be installed."""
+    return any(cls.__module__.startswith("peft.") for cls in type(module).__mro__)
 
 
 def tensors_on_disk(model: PreTrainedModel) -> dict[str, torch.Tensor]:
@@ -70,6 +74,14 @@ def tensors_on_disk(model: PreTrainedModel) -> dict[str, torch.Tensor]:
         raise IngredientError(
             f"{type(model).__name__} is quantised ({getattr(method, 'value', method)}); average the weights that it "
             "was made from."
+        )
+    import torch
+
+    odd = [name for name, value in model.state_dict().items() if not isinstance(value, torch.Tensor)]
+    if odd:
+        raise IngredientError(
+            f"{type(model).__name__} is quantised by torch: {odd[0]} is no tensor. Average the weights that it was "
+            "made from."
         )
     ignored = set(model._keys_to_ignore_on_save or ())
     state = {name: tensor.detach() for name, tensor in model.state_dict().items() if name not in ignored}

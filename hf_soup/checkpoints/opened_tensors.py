@@ -10,9 +10,11 @@ from ..errors import IngredientError
 from ..types import Ingredient
 from .checkpoint import MEMORY, Checkpoint
 from .digest import combined_digest, tensor_digest
+from .folder import without_code
 from .layout import Fitted
 from .parts import fit_parts
 from .reader import CODES, TensorSpec, widest
+from .tensor_problems import shape_problems
 
 
 if TYPE_CHECKING:
@@ -34,10 +36,10 @@ def open_model(model: PreTrainedModel, name: str | None) -> Checkpoint:
     """
     from .memory import tensors_on_disk
 
-    config = model.config.to_dict() | {"architectures": [type(model).__name__]}
+    config = without_code(model.config.to_dict()) | {"architectures": [type(model).__name__]}
     name = name or type(model).__name__
     opened = open_tensors(tensors_on_disk(model), name, config)
-    fitted = fit_parts(config, {"": dict(opened.specs)}, None, name)
+    fitted = fit_parts(config, {"": dict(opened.specs)})
     opened = _renamed(opened, fitted)
     generation = model.generation_config.to_json_string() if model.can_generate() else None
     return replace(opened, generation_config=generation)
@@ -51,8 +53,8 @@ def _renamed(opened: Checkpoint, fitted: Fitted) -> Checkpoint:
     torn = [spec.key for spec, name in fitted.twins if not torch.equal(opened.tensors[spec.key], tensors[name])]
     if torn:
         raise IngredientError(
-            f"{opened.name} has {torn[0]} and the weight that its configuration ties it to with different values: set "
-            "config.tie_word_embeddings = False if they are two."
+            f"{opened.name} has {torn[0]} and the weight that it is one with in its class with different values. Set "
+            "config.tie_word_embeddings = False if they are tied there and are two."
         )
     specs = {name: spec._replace(stored="") for name, spec in fitted.specs.items()}
     digest = combined_digest({name: tensor_digest(tensor) for name, tensor in tensors.items()})
@@ -64,14 +66,31 @@ def _renamed(opened: Checkpoint, fitted: Fitted) -> Checkpoint:
 
 
 def open_state(state: Mapping[str, torch.Tensor], name: str, config: Any) -> Checkpoint:
-    """A state dict goes through transformers' own loading, which knows both the names in memory and those on disk."""
+    """Open a state dict. It goes through transformers' own loading, which knows names in memory and on disk.
+
+    Args:
+        state (`Mapping[str, torch.Tensor]`):
+            Tensors by name.
+        name (`str`):
+            What to call it.
+        config (`transformers.PretrainedConfig` or `Mapping`):
+            Of the model.
+
+    Raises:
+        [`IngredientError`]: if there is no configuration, something else than tensors by name, or tensors that do not
+            make the model.
+    """
     from .memory import build_model
 
     if config is None or not state:
         raise IngredientError("a state dict does not say what it is the state of: give `config=` as well.")
-    config = config if isinstance(config, Mapping) else config.to_dict()
+    if not isinstance(config, Mapping) and not hasattr(config, "to_dict"):
+        raise IngredientError(f"`config=` is a configuration of transformers or a mapping, not {config!r}.")
+    _refuse_other_values(state)
+    config = without_code(config if isinstance(config, Mapping) else config.to_dict())
     dtypes = {str(tensor.dtype).removeprefix("torch.") for tensor in state.values() if tensor.is_floating_point()}
-    fitted = fit_parts(config, {"": _specs(state, name)}, None, name)
+    fitted = fit_parts(config, {"": _specs(state, name)})
+    _refuse_shapes(Checkpoint(Ingredient(name, MEMORY), config, fitted.specs, fitted=fitted))
     twins = {spec.key: state[spec.key] for spec, _ in fitted.twins}
     tensors = {key: state[spec.key] for key, spec in fitted.specs.items()} | twins
     model = build_model({**config, "dtype": widest(sorted(dtypes)) if dtypes else "float32"}, tensors)
@@ -79,6 +98,36 @@ def open_state(state: Mapping[str, torch.Tensor], name: str, config: Any) -> Che
     opened = open_model(model, name)
     notes = tuple(f"{name}: {note}" for note in fitted.notes)
     return replace(opened, notes=(*notes, *opened.notes))
+
+
+def open_pickled_state(state: Mapping[str, torch.Tensor], name: str, config: Mapping[str, Any]) -> Checkpoint:
+    """The same of a pickle, which may be of another class than its configuration says: what is wrong with its names is
+    left to the check, and a base model may lack a head or have another.
+    """
+    try:
+        return open_state(state, name, config)
+    except IngredientError:
+        opened = open_tensors(dict(state), name, dict(config))
+        return _renamed(opened, fit_parts(config, {"": dict(opened.specs)}))
+
+
+def _refuse_other_values(state: Mapping[str, torch.Tensor]) -> None:
+    """Refuse what holds more than tensors by name, such as a whole checkpoint of a training loop."""
+    import torch
+
+    for key, value in state.items():
+        if isinstance(key, str) and isinstance(value, torch.Tensor):
+            continue
+        inside = f" Give what {key!r} holds." if isinstance(value, Mapping) else ""
+        raise IngredientError(f"a state dict has tensors by name, and {key!r} is {type(value).__name__}.{inside}")
+
+
+def _refuse_shapes(item: Checkpoint) -> None:
+    """Refuse tensors that have another shape than their configuration makes them."""
+    expected = item.fitted.expected
+    problems = shape_problems(item, expected, {}) if expected is not None else []
+    if problems:
+        raise IngredientError(f"{'; '.join(problems[:3])}.")
 
 
 def open_tensors(tensors: dict[str, torch.Tensor], name: str, config: dict[str, Any]) -> Checkpoint:

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import IngredientError
 from .folder import read_config
 from .layout import Fitted, fit
 from .reader import TensorSpec
+from .wrapped_names import prefix_notes, without_plain_wrappers
 
 
 def part_prefix(part: str) -> str:
@@ -21,7 +21,7 @@ def part_prefix(part: str) -> str:
 
 
 def fit_parts(
-    config: Mapping[str, Any], tensors: Mapping[str, dict[str, TensorSpec]], folder: Path | None, name: str
+    config: Mapping[str, Any], tensors: Mapping[str, dict[str, TensorSpec]], folder: Path | None = None
 ) -> Fitted:
     """Bring the tensors of a checkpoint to the names that their classes have for them.
 
@@ -32,14 +32,12 @@ def fit_parts(
             Part -> its tensors by their names in its files.
         folder (`Path`, *optional*):
             Of the checkpoint, where parts have configurations of their own.
-        name (`str`):
-            What errors call it.
 
     Returns:
         [`Fitted`]: of all parts together.
 
     Raises:
-        [`IngredientError`]: if two tensors of a file are one tensor of the model.
+        [`IngredientError`]: if the configuration of a part cannot be read.
     """
     specs: dict[str, TensorSpec] = {}
     expected: dict[str, tuple[int, ...]] = {}
@@ -48,10 +46,7 @@ def fit_parts(
         settings = config if part == "" else read_config(folder / part, needed=False)
         if part and "architectures" not in settings:
             settings = {}
-        try:
-            found = fit(settings, of_part) if settings else Fitted(dict(of_part))
-        except IngredientError as error:
-            raise IngredientError(f"{name}: {error}") from None
+        found = fit(settings, of_part) if settings else _unwrapped(of_part)
         prefix = part_prefix(part)
         for key, spec in found.specs.items():
             stored = "" if prefix + key == spec.key else spec.key
@@ -72,3 +67,14 @@ def fit_parts(
         "; ".join(problems),
         frozenset(known),
     )
+
+
+def _unwrapped(tensors: Mapping[str, TensorSpec]) -> Fitted:
+    """The tensors of a module whose class is not looked at, without what wrappers left in their names."""
+    plain = without_plain_wrappers(tensors)
+    specs = {}
+    for key, spec in tensors.items():
+        name = plain[key]
+        specs[name] = spec if name == key else spec._replace(name=name, stored=key)
+    stripped = {key: name for key, name in plain.items() if key != name}
+    return Fitted(specs, notes=prefix_notes(stripped))

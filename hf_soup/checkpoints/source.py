@@ -20,19 +20,18 @@ from ..errors import IngredientError, RecipeError, listed
 from ..types import Ingredient
 from . import hub
 from .checkpoint import ELSEWHERE, MEMORY, PRIVATE, Checkpoint
-from .files_beside import MODULES, Beside, refuse_links, sizes_in, sort_out
+from .files_beside import MODULES, Beside, sizes_in, sort_out, without_links
 from .folder import (
-    ADAPTER,
     checkpoint_of_trainer,
     has_weights,
     pickled_files,
     read_config,
     read_pickles,
     read_specs,
-    refuse_pickle,
 )
 from .memory import plain_model
-from .opened_tensors import open_model, open_state, open_tensors
+from .opened_tensors import open_model, open_pickled_state, open_state, open_tensors
+from .other_contents import ADAPTER, refuse_pickle
 from .parts import fit_parts, part_prefix
 from .reader import SAFE_WEIGHTS, TensorSpec, read_headers, read_tensor
 
@@ -175,12 +174,12 @@ def _open_folder(folder: Path, name: str | None, allow_pickle: bool) -> Checkpoi
         folder, why = chosen
         notes.append(f"{name} is {folder.name}, {why}")
     sizes = sizes_in(folder)
-    beside = sort_out(sizes)
-    notes += _left_notes(name, beside)
+    beside = without_links(folder, sort_out(sizes))
     pickles = [
         f"{part}/{file}".removeprefix("/") for part in ("", *beside.parts) for file in pickled_files(folder / part)
     ]
     if allow_pickle and pickles:
+        beside = beside._replace(left=tuple(file for file in beside.left if file not in pickles))
         opened = _open_pickles(folder, name, beside, needs_config=MODULES not in sizes)
         digest = opened.ingredient.files[MEMORY]
         ingredient = Ingredient(name, str(folder), files={pickles[-1]: digest})
@@ -194,16 +193,16 @@ def _open_hub(source: str, revision: str | None, name: str | None, allow_pickle:
     """Pin a repository: the commit, the digests of its weight files and their headers, without the weights."""
     pin = hub.pin(source, revision)
     ingredient = Ingredient(name or source.split("/")[-1], source, pin.commit, pin.files)
-    notes = _left_notes(ingredient.name, pin.beside)
     pickled = [file for file in pin.files if not file.endswith((".safetensors", ".json"))]
     if pickled and not allow_pickle:
         raise IngredientError(f"{source} holds {refuse_pickle(pickled[0], source)}")
     folder = hub.fetch(source, pin.commit, [*pin.small, *pin.beside.taken])
     if pickled:
         hub.fetch_weights([(source, pin.commit, pin.files)])
-        opened = _open_pickles(folder, ingredient.name, pin.beside, needs_config=MODULES not in pin.beside.taken)
-        return replace(opened, ingredient=ingredient, notes=(*notes, *opened.notes))
-    return _opened(ingredient, pin.specs, folder, pin.beside, notes)
+        beside = pin.beside._replace(left=tuple(file for file in pin.beside.left if file not in pin.files))
+        opened = _open_pickles(folder, ingredient.name, beside, needs_config=MODULES not in beside.taken)
+        return replace(opened, ingredient=ingredient)
+    return _opened(ingredient, pin.specs, folder, pin.beside, ())
 
 
 def _opened(
@@ -214,9 +213,8 @@ def _opened(
     notes: Sequence[str],
 ) -> Checkpoint:
     """A checkpoint whose weights lie in files, by the headers of these; part -> its tensors."""
-    refuse_links(folder, beside.taken)
     config = read_config(folder, needed=MODULES not in beside.taken)
-    fitted = fit_parts(config, tensors, folder, ingredient.name)
+    fitted = fit_parts(config, tensors, folder)
     told = [f"{ingredient.name}: {note}" for note in fitted.notes]
     return Checkpoint(
         ingredient,
@@ -226,18 +224,20 @@ def _opened(
         beside=beside.taken,
         parts=tuple(tensors),
         fitted=fitted,
-        notes=(*notes, *told),
+        notes=(*notes, *_left_notes(ingredient.name, beside), *told),
         problems=_adapter_problems(ingredient.name, beside),
     )
 
 
 def _adapter_problems(name: str, beside: Beside) -> tuple[str, ...]:
     """An adapter beside whole weights: transformers puts it on top of them when it loads."""
-    if ADAPTER not in beside.left:
+    places = [f"{part}/{ADAPTER}".removeprefix("/") for part in ("", *beside.parts)]
+    adapters = [place for place in places if place in beside.left]
+    if not adapters:
         return ()
     return (
-        f"{name} holds whole weights and a PEFT adapter ({ADAPTER}), which transformers puts on top of them when it "
-        "loads. Merge the adapter into the weights first (`PeftModel.from_pretrained(...).merge_and_unload()`), or "
+        f"{name} holds whole weights and a PEFT adapter ({adapters[0]}), which transformers puts on top of them when "
+        "it loads. Merge the adapter into the weights first (`PeftModel.from_pretrained(...).merge_and_unload()`), or "
         "delete the adapter's files if the weights hold it already",
     )
 
@@ -253,13 +253,15 @@ def _open_pickles(folder: Path, name: str, beside: Beside, *, needs_config: bool
     """Weights that torch has pickled: loaded into memory whole, and named as transformers would name them now."""
     config = read_config(folder, needed=needs_config)
     tensors: dict[str, torch.Tensor] = {}
+    fitted, notes = None, tuple(_left_notes(name, beside))
     for part in ("", *beside.parts):
         state = _read_whole(folder / part)
         if state and part == "" and config:
-            state = dict(open_state(state, name, config).tensors)
+            model = open_pickled_state(state, name, config)
+            state, fitted, notes = dict(model.tensors), model.fitted, (*notes, *model.notes)
         prefix = part_prefix(part)
         tensors |= {prefix + key: tensor for key, tensor in state.items()}
-    opened = open_tensors(tensors, name, config)
+    opened = replace(open_tensors(tensors, name, config), fitted=fitted, notes=notes)
     specs = dict(opened.specs)
     for part in beside.parts:
         prefix = part_prefix(part)

@@ -51,9 +51,10 @@ def tensor_problems(item: Checkpoint, usual: Mapping[str, tuple[int, ...]], *, m
         f", which {item.architecture} does not have",
     )
     if not problems and not may_lack:  # the model would load it, and still the others have other tensors
-        problems += _line(item, "lacks", [name for name in usual if name not in item.specs], "")
-        problems += _line(item, "has in addition", [name for name in item.specs if name not in usual], "")
-    return problems + _shape_problems(item, needed, usual)
+        way_out = ": transformers loads both layouts; load one of them and save it again with `save_pretrained`"
+        problems += _line(item, "lacks", [name for name in usual if name not in item.specs], way_out)
+        problems += _line(item, "has in addition", [name for name in item.specs if name not in usual], way_out)
+    return problems + shape_problems(item, needed, usual)
 
 
 def _needed(item: Checkpoint, usual: Mapping[str, tuple[int, ...]]) -> Mapping[str, tuple[int, ...]]:
@@ -72,9 +73,19 @@ def _line(item: Checkpoint, what: str, names: Sequence[str], why: str) -> list[s
     return [f"{item.name} {what} {listed(sorted(names), SHOWN)}{why}"]
 
 
-def _shape_problems(
+def shape_problems(
     item: Checkpoint, needed: Mapping[str, tuple[int, ...]], usual: Mapping[str, tuple[int, ...]]
 ) -> list[str]:
+    """Tensors of another shape than they should have.
+
+    Args:
+        item (`Checkpoint`):
+            An opened ingredient.
+        needed (`Mapping[str, tuple[int, ...]]`):
+            Names and shapes that its model reads.
+        usual (`Mapping[str, tuple[int, ...]]`):
+            Those that most ingredients have.
+    """
     found = []
     for name, shape in needed.items():
         spec = item.specs.get(name)
@@ -85,7 +96,7 @@ def _shape_problems(
                 f"{item.name}: {name} is empty. DeepSpeed (ZeRO 3) leaves such files; its zero_to_fp32.py makes whole "
                 "weights of its state"
             )
-        elif spec.shape != usual.get(name, shape):
+        elif name in usual and spec.shape != usual[name]:
             found.append(f"{item.name}: {name} has the shape {list(spec.shape)}, the others {list(usual[name])}")
         elif spec.shape != shape:
             found.append(

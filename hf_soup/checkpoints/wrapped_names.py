@@ -5,6 +5,7 @@ It decides by names alone, and takes off only what makes a name one of the model
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from .loading_rules import Loader
@@ -39,22 +40,32 @@ def _without_wrappers(key: str, prefix: str) -> Iterable[str]:
         yield ".".join(parts[places[-1] + 1 :])
     if prefix:
         yield key.removeprefix(prefix)
+    yield ".".join(part for part in inner if part != PARALLEL)
 
 
 def foreign_prefix(names: Iterable[str], loader: Loader) -> str:
-    """What stands in front of all names and is none of the model's own, such as `net.`."""
+    """What stands in front of most names and is none of the model's own, such as `net.`."""
     names = list(names)
     if any(loader.in_memory(name) for name in names):
         return ""
     for count in range(1, DEEPEST + 1):
-        fronts = {".".join(name.split(".")[:count]) + "." for name in names}
-        if len(fronts) > 1:
-            return ""
-        (prefix,) = fronts
+        fronts = Counter(".".join(name.split(".")[:count]) + "." for name in names)
+        prefix, _ = fronts.most_common(1)[0]
         known = [name for name in names if loader.in_memory(name.removeprefix(prefix))]
         if len(known) * 2 > len(names):
             return prefix
     return ""
+
+
+def without_plain_wrappers(names: Iterable[str]) -> dict[str, str]:
+    """Names of a module whose class is not looked at, without what wrappers put there: name -> what it was before."""
+    names = list(names)
+    all_parallel = all(name.startswith(f"{PARALLEL}.") for name in names)
+    found = {}
+    for name in names:
+        parts = [part for part in name.split(".") if part not in WRAPPERS]
+        found[name] = ".".join(parts[1:] if all_parallel else parts)
+    return found
 
 
 def prefix_notes(stripped: Mapping[str, str]) -> tuple[str, ...]:

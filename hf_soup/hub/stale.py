@@ -13,7 +13,8 @@ from ..recipes import RECIPE_FILE
 
 # Weights that transformers, a pipeline or a runtime looks for, of any kind and format.
 WEIGHTS = re.compile(
-    r"adapter_config\.json|adapter_model\..*|model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json|pytorch_model.*\.bin(\.index\.json)?|"
+    r"adapter_config\.json|adapter_model\..*|pytorch_model.*\.bin(\.index.*\.json)?|"
+    r"model(\.[\w-]+)?(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index(\.[\w-]+)?\.json|quant(ize)?_config\.json|"
     r"tf_model.*\.h5(\.index\.json)?|flax_model.*\.msgpack(\.index\.json)?|model\.ckpt\..*|rust_model\.ot|"
     r".*\.onnx(_data)?|openvino_model.*|(onnx|openvino|coreml)/.*"
 )

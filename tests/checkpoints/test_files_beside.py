@@ -117,6 +117,15 @@ def test_what_stays_behind_is_told_by_name():
     assert set(beside.taken) == set(TAKEN)
 
 
+def test_a_link_that_nobody_needs_stays_behind(tmp_path, text_runs):
+    """A link to somewhere else does not travel; unless a tokenizer needs it, the rest goes on without it."""
+    run = shutil.copytree(text_runs[1], tmp_path / "run")
+    (run / "latest_log.txt").symlink_to("/etc/hostname")
+    soup = hf_soup.merge([run, text_runs[0]])
+    assert any("latest_log.txt" in note for note in soup.plan.report.notes)
+    assert not (soup.save_pretrained(tmp_path / "soup") / "latest_log.txt").exists()
+
+
 def test_sizes_have_a_limit(monkeypatch):
     """A file above the documented size stays behind, and of many the largest."""
     sizes = {"small.json": 5, "large.bin.txt": files_beside.LARGEST + 1}
@@ -144,6 +153,15 @@ STATES = {
         ["optimizer.bin", "scheduler.bin", "random_states_0.pkl"],
         "state of training and no weights.*unwrap_model",
     ),
+    "accelerate with DeepSpeed": (
+        ["pytorch_model/mp_rank_00_model_states.pt", "latest"],
+        "deepspeed.utils.zero_to_fp32",
+    ),
+    "other names of states": (["lr_scheduler.pt", "grad_scaler.pt", "pytorch_optimizer.bin"], "state of training"),
+    "a pickle of its own name": (["epoch=1.ckpt", "optimizer.pt"], "epoch=1.ckpt, a pickle under a name of its own"),
+    "the pickle that is read": (["ema.pt", "pytorch_model.bin"], r"pytorch_model\.bin, a pickle, which can run code"),
+    "checkpoints": (["checkpoint-5/optimizer.pt"], "optimizer|checkpoint"),
+    "adapter": (["adapter_config.json", "adapter_model.safetensors"], "a PEFT adapter"),
     "optimizer alone": (
         ["optimizer.pt", "scheduler.pt", "rng_state.pth", "scaler.pt"],
         "state of training and no weights",
@@ -154,8 +172,9 @@ STATES = {
 }
 
 
+@pytest.mark.parametrize("place", ["folder", "hub"])
 @pytest.mark.parametrize("kind", STATES)
-def test_states_of_training_are_recognised(tmp_path, text_runs, kind):
+def test_states_of_training_are_recognised(hub, tmp_path, text_runs, kind, place):
     """Folders of large training are answered with the command that makes weights of them; optimizers, schedulers,
     scalers and random states are never offered for conversion.
     """
@@ -165,9 +184,14 @@ def test_states_of_training_are_recognised(tmp_path, text_runs, kind):
     for name in files:
         (run / name).parent.mkdir(parents=True, exist_ok=True)
         (run / name).write_bytes(b"state")
+    if place == "hub":
+        repo_id = f"{hub.user}/{tmp_path.name}"
+        HfApi().create_repo(repo_id)
+        HfApi().upload_folder(repo_id=repo_id, folder_path=run)
+        run = repo_id
     with pytest.raises(hf_soup.IngredientError, match=message) as caught:
         hf_soup.merge([run, text_runs[1]])
-    offered = str(caught.value).split("it holds")[1].split(", a pickle")[0]
+    offered = str(caught.value).split("holds ")[1].split(", a pickle")[0]
     if "a pickle" in str(caught.value):
         assert not any(word in offered for word in ("optimizer", "rng_state", "scheduler", "scaler"))
 
@@ -204,6 +228,10 @@ STALE = [
     "model.safetensors.index.json",
     "special_tokens_map.json",
     "generation_config.json",
+    "model.fp16.safetensors",
+    "model.safetensors.index.fp16.json",
+    "quantize_config.json",
+    "dict.txt",
 ]
 KEPT = ["notes.md", "training_args.bin", "images/plot.png", "eval/results.txt"]
 

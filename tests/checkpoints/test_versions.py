@@ -88,11 +88,51 @@ def test_twins_of_the_hub_are_compared_when_they_are_here(hub, tmp_path):
 
 
 def test_two_tensors_for_one(tmp_path, text_runs):
-    """A file with both spellings of one tensor is refused, with both names."""
+    """A file with a tensor under its old and its new name is taken where both are equal, else refused with both."""
     run = shutil.copytree(text_runs[0], tmp_path / "run")
-    rewrite(run, lambda state: {**state, "bert.embeddings.LayerNorm.gamma": torch.ones(32)})
-    with pytest.raises(hf_soup.IngredientError, match=r"run: .*LayerNorm\.gamma and .*LayerNorm\.weight"):
+    name = "bert.embeddings.LayerNorm"
+    rewrite(run, lambda state: {**state, f"{name}.gamma": state[f"{name}.weight"].clone()})
+    folder = hf_soup.merge([run, text_runs[1]]).save_pretrained(tmp_path / "soup")
+    plain = hf_soup.merge(text_runs[:2]).save_pretrained(tmp_path / "plain")
+    assert (folder / "model.safetensors").read_bytes() == (plain / "model.safetensors").read_bytes()
+    rewrite(run, lambda state: {**state, f"{name}.gamma": state[f"{name}.weight"] + 1})
+    with pytest.raises(hf_soup.IncompatibleError, match=r"LayerNorm\.(gamma|weight) and .* with different values"):
         hf_soup.merge([run, text_runs[1]])
+
+
+def test_buffers_of_every_layer_that_are_one_now(tmp_path):
+    """ESM of transformers 4 stored one table for each layer, of which today's class has one."""
+    fields = {"vocab_size": 20, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    fields |= {"intermediate_size": 24, "mask_token_id": 3, "pad_token_id": 1, "position_embedding_type": "rotary"}
+    runs = [tmp_path / f"run-{seed}" for seed in range(2)]
+    for seed, run in enumerate(runs):
+        transformers.set_seed(seed)
+        with quiet_transformers():
+            transformers.EsmForSequenceClassification(transformers.EsmConfig(**fields)).save_pretrained(run)
+    plain = hf_soup.merge(runs).save_pretrained(tmp_path / "plain")
+
+    def old(state):
+        (key,) = [key for key in state if "inv_freq" in key]
+        table = state.pop(key)
+        places = [f"esm.encoder.layer.{index}.attention.self.rotary_embeddings.inv_freq" for index in range(2)]
+        return state | {place: table.clone() for place in places}
+
+    rewrite(runs[1], old)
+    folder = hf_soup.merge(runs).save_pretrained(tmp_path / "soup")
+    assert (folder / "model.safetensors").read_bytes() == (plain / "model.safetensors").read_bytes()
+
+
+def test_a_pickled_base_of_another_head(tmp_path, text_runs):
+    """A pickled base whose config.json names a class that its weights do not make is read as the ingredients' body."""
+    base = shutil.copytree(text_runs[2], tmp_path / "base")
+    state = load_file(base / "model.safetensors")
+    more = {**state, "cls.seq_relationship.weight": torch.zeros(2, 32)}
+    right = hf_soup.merge(text_runs[:2], method="ties", base_model=text_runs[2]).save_pretrained(tmp_path / "right")
+    torch.save(more, base / "pytorch_model.bin")
+    (base / "model.safetensors").unlink()
+    soup = hf_soup.merge(text_runs[:2], method="ties", base_model=base, allow_pickle=True)
+    folder = soup.save_pretrained(tmp_path / "soup")
+    assert (folder / "model.safetensors").read_bytes() == (right / "model.safetensors").read_bytes()
 
 
 BASES = {

@@ -78,6 +78,8 @@ def added(model):
     return model
 
 
+@pytest.mark.filterwarnings("ignore:torch.quantize")
+@pytest.mark.filterwarnings("ignore:.*quantized tensor creation")
 @pytest.mark.parametrize(
     ("wrap", "message"),
     [
@@ -89,8 +91,16 @@ def added(model):
             lambda model: torch.compile(peft.get_peft_model(model, peft.LoraConfig(**LORA))),
             "is an adapter on a base model",
         ),
-        (added, r"has adapters \(default\).*delete_adapter"),
-        (lambda model: peft.inject_adapter_in_model(peft.LoraConfig(**LORA), model), r"lacks .*query"),
+        (added, "has layers of an adapter.*merge_and_unload"),
+        (
+            lambda model: peft.get_peft_model(model, peft.LoraConfig(**LORA)).get_base_model(),
+            "has layers of an adapter",
+        ),
+        (lambda model: peft.inject_adapter_in_model(peft.LoraConfig(**LORA), model), "has layers of an adapter"),
+        (
+            lambda model: torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8),
+            "is quantised by torch",
+        ),
         (lambda model: torch.nn.Linear(2, 2), "Linear is no model of transformers"),
     ],
 )
@@ -135,3 +145,33 @@ def test_a_state_dict_of_a_compiled_model(tmp_path, text_runs):
     folder = soup.save_pretrained(tmp_path / "soup")
     assert (folder / "model.safetensors").read_bytes() == (plain / "model.safetensors").read_bytes()
     assert any("'_orig_mod.', which a wrapper left, was taken off" in note for note in soup.plan.report.notes)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: {"state_dict": state, "epoch": 1}, "'state_dict' is OrderedDict.*Give what 'state_dict' holds"),
+        (lambda state: {**state, "classifier.bias": None}, "'classifier.bias' is NoneType"),
+        (lambda state: {**state, "classifier.bias": state["classifier.bias"].numpy()}, "is ndarray"),
+        (lambda state: {**state, 3: state["classifier.bias"]}, "3 is Tensor"),
+        (lambda state: {**state, "classifier.weight": torch.zeros(3, 32)}, r"has the shape \[3, 32\], and its config"),
+        (lambda state: {**state, "classifier.weight": torch.empty(0)}, "is empty. DeepSpeed"),
+    ],
+)
+def test_a_state_dict_of_other_things(change, message):
+    """What is no state dict, or one of other shapes, is told with the name of the entry, and never raw."""
+    model = testing.tiny_text_model(0)
+    config = model.config.to_dict() | {"architectures": ["BertForSequenceClassification"]}
+    with pytest.raises(hf_soup.IngredientError, match=message):
+        hf_soup.merge([change(model.state_dict())], config=config)
+
+
+def test_a_configuration_in_memory_names_no_code(tmp_path):
+    """What chooses code to run does not travel into the soup from memory either."""
+    models = [testing.tiny_text_model(seed) for seed in range(2)]
+    for model in models:
+        model.config.auto_map = {"AutoModel": "somewhere--code.Model"}
+    folder = hf_soup.merge(models).save_pretrained(tmp_path / "soup")
+    assert "auto_map" not in (folder / "config.json").read_text()
+    with pytest.raises(hf_soup.IngredientError, match="`config=` is a configuration"):
+        hf_soup.merge([models[0].state_dict()], config="bert-base-uncased")
