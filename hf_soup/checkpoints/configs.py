@@ -17,6 +17,7 @@ from typing import Any, Literal, NamedTuple
 
 from ..types import plain
 from .differences import Difference, find_differences, flatten
+from .model_code import SHARED, names_read
 
 
 Kind = Literal["matters", "harmless", "unknown"]
@@ -52,7 +53,7 @@ GENERATION = re.compile(
     """,
     re.VERBOSE,
 )
-# Names that mean computation wherever they stand, also in configurations that transformers does not know.
+# Names that mean computation where no code of a model can be read.
 MATTERS = re.compile(
     r"""
     rope | rotary | heads?(_|$) | (^|_)act(_|$|ivation) | norm | eps(ilon)?$ | position | window | problem_type | pool
@@ -72,6 +73,7 @@ ACTIVATIONS = {  # transformers' own names for one function
     "gelu_python": "gelu",
     **dict.fromkeys(("gelu_new", "gelu_fast", "gelu_accurate", "gelu_python_tanh"), "gelu_pytorch_tanh"),
 }
+INNER_SIZES = ("n_inner", "intermediate_size")  # four times the width where they are null
 # Values that older versions wrote for settings that are gone.
 FORMER_DEFAULTS = {"position_embedding_type": "absolute"}
 
@@ -83,11 +85,14 @@ class _Read(NamedTuple):
         settings (`dict[str, Any]`):
             Dotted name -> value.
         declared (`frozenset[str]`):
-            The names that its class defines, and therefore uses; empty where transformers knows no such class.
+            The names that its class defines; empty where transformers knows no such class.
+        used (`frozenset[str]`):
+            The names that its model computes with, by its code or else by what they are called.
     """
 
     settings: dict[str, Any]
     declared: frozenset[str]
+    used: frozenset[str]
 
 
 def compare_configs(
@@ -116,10 +121,11 @@ def compare_configs(
     if any(found is None for found in read.values()):
         read = {name: _as_written(text) for name, text in raw.items()}
     declared = frozenset.union(*(found.declared for found in read.values()))
+    used = frozenset.union(*(found.used for found in read.values()))
     architecture = next((config["architectures"][0] for config in configs.values() if config.get("architectures")), "")
     matters, unknown = [], []
     for difference in find_differences({name: found.settings for name, found in read.items()}):
-        found = _classify(difference, declared, read, architecture)
+        found = _classify(difference, declared, used, read, architecture)
         if found == "matters" and (sizes or not SIZES.search(difference.name)):
             matters.append(difference)
         elif found == "unknown":
@@ -147,10 +153,10 @@ def base_differences(base: Mapping[str, Any], tuned: Mapping[str, Any], names: S
 
 
 def _comparable(config: Mapping[str, Any]) -> str:
-    """What has to be compared of a configuration, as text."""
+    """What has to be compared of a configuration, as text; null is a value, where a field left out has its default."""
     kept = {}
     for key, value in config.items():
-        if value is not None and not _is_harmless(key) and not LABELS.search(key):
+        if not _is_harmless(key) and not LABELS.search(key):
             kept[key] = value
     return json.dumps(kept, sort_keys=True, default=str)
 
@@ -171,41 +177,52 @@ def _as_transformers(text: str, kind: str | None) -> _Read | None:
 
         with quiet_transformers():
             read = CONFIG_MAPPING[config["model_type"]].from_dict(copy.deepcopy(config))
-            settings, declared = _fields(read)
+            found = _fields(read)
     except Exception:  # whatever a configuration makes transformers trip over
         return None
-    return _Read(_in_one_spelling(settings, _has_one_class(config)), frozenset(declared))
+    return found._replace(settings=_in_one_spelling(found.settings, _has_one_class(config)))
 
 
 @functools.lru_cache(maxsize=128)
 def _as_written(text: str) -> _Read:
     config = json.loads(text)
-    return _Read(_in_one_spelling(flatten(config), _has_one_class(config)), frozenset())
+    settings = _in_one_spelling(flatten(config), _has_one_class(config))
+    return _Read(settings, frozenset(), frozenset(filter(_sounds_like_computation, settings)))
+
+
+def _sounds_like_computation(name: str) -> bool:
+    return bool(MATTERS.search(name.rpartition(".")[2]))
 
 
 def _has_one_class(config: Mapping[str, Any]) -> bool:
     return len(config.get("id2label") or ()) == 1 or config.get("num_labels") == 1
 
 
-def _fields(config: Any, prefix: str = "") -> tuple[dict[str, Any], set[str]]:
-    """The settings of a configuration and of those within it, and which of them their classes define."""
+def _fields(config: Any, prefix: str = "", outer: frozenset[str] = frozenset()) -> _Read:
+    """The settings of a configuration and of those within it; `outer` are names that the code around it reads."""
     cls = type(config)
     if dataclasses.is_dataclass(cls):
         own = {field.name for field in dataclasses.fields(cls)}
     else:
         own = set(inspect.signature(cls.__init__).parameters)
+    in_code = names_read(config)
     settings: dict[str, Any] = {}
     declared: set[str] = set()
+    used: set[str] = set()
     for key, value in config.to_dict().items():
         inner = getattr(config, key, None)
         if hasattr(inner, "to_dict") and hasattr(inner, "model_type"):
-            found, theirs = _fields(inner, f"{prefix}{key}.")
-            settings, declared = settings | found, declared | theirs
+            theirs = _fields(inner, f"{prefix}{key}.", in_code | outer)
+            settings, declared, used = settings | theirs.settings, declared | theirs.declared, used | theirs.used
             continue
         found = flatten({key: value}, prefix)
         settings |= found
         declared |= set(found) if key in own else set()
-    return settings, declared
+        if in_code:
+            used |= set(found) if key in in_code | outer or SHARED.search(key) else set()
+        else:
+            used |= set(found) if key in own else set(filter(_sounds_like_computation, found))
+    return _Read(settings, frozenset(declared), frozenset(used))
 
 
 def _in_one_spelling(settings: Mapping[str, Any], one_class: bool) -> dict[str, Any]:
@@ -221,13 +238,29 @@ def _in_one_spelling(settings: Mapping[str, Any], one_class: bool) -> dict[str, 
             value = None
         if isinstance(value, str) and re.search("act", leaf):
             value = ACTIVATIONS.get(value, value)
-        if isinstance(value, list) and len(value) == 2 and value[0] == value[1] and re.search("size|stride", leaf):
-            value = value[0]
+        if isinstance(value, list) and value and (leaf == "attention_window" or _is_pair(leaf, value)):
+            value = value[0] if all(item == value[0] for item in value) else value
+        if leaf == "pos_att_type" and isinstance(value, (str, list)):
+            value = sorted(value.split("|") if isinstance(value, str) else value)
+        if leaf in INNER_SIZES and value is None:
+            start = f"{path}." if path else ""
+            widths = [settings.get(f"{start}{width}") for width in ("n_embd", "hidden_size")]
+            value = next((4 * width for width in widths if isinstance(width, int)), None)
         found[name] = plain(value)
     return found
 
 
-def _classify(difference: Difference, declared: frozenset[str], read: Mapping[str, _Read], architecture: str) -> Kind:
+def _is_pair(leaf: str, value: list[Any]) -> bool:
+    return len(value) == 2 and bool(re.search("size|stride", leaf))
+
+
+def _classify(
+    difference: Difference,
+    declared: frozenset[str],
+    used: frozenset[str],
+    read: Mapping[str, _Read],
+    architecture: str,
+) -> Kind:
     parts = difference.name.split(".")
     leaf = parts[-1]
     if any(_is_harmless(part) or LABELS.search(part) for part in parts):
@@ -241,7 +274,7 @@ def _classify(difference: Difference, declared: frozenset[str], read: Mapping[st
         return _classify_token(leaf, read, architecture)
     if leaf in ("max_position_embeddings", "n_positions") and _has_plain_rope(difference, read):
         return "unknown"
-    return "matters" if known or MATTERS.search(leaf) else "unknown"
+    return "matters" if difference.name in used else "unknown"
 
 
 def _classify_token(leaf: str, read: Mapping[str, _Read], architecture: str) -> Kind:

@@ -22,6 +22,12 @@ TIMM = {"model_type": "timm_wrapper", "architectures": ["TimmWrapperForImageClas
 SPEECH = {"model_type": "wav2vec2", "architectures": ["Wav2Vec2ForCTC"]}
 MIXTRAL = {"model_type": "mixtral", "architectures": ["MixtralForCausalLM"]}
 ESM = {"model_type": "esm", "architectures": ["EsmForSequenceClassification"], "vocab_size": 8, "pad_token_id": 1}
+QWEN = {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"], "hidden_size": 64, "num_attention_heads": 4}
+JAMBA = {"model_type": "jamba", "architectures": ["JambaForCausalLM"]}
+MISTRAL = {"model_type": "mistral", "architectures": ["MistralForCausalLM"]}
+LONG = {"model_type": "longformer", "architectures": ["LongformerForSequenceClassification"]}
+DEBERTA = {"model_type": "deberta-v2", "architectures": ["DebertaV2ForSequenceClassification"]}
+RELATIVE = {**DEBERTA, "relative_attention": True}
 OWN = {"model_type": "not_in_transformers", "architectures": ["OwnModel"], "width": 3}
 ROPE = {"rope_type": "linear", "factor": 2.0}
 
@@ -64,6 +70,15 @@ def compared(config, changes):
         (SPEECH, {"do_stable_layer_norm": True}, "do_stable_layer_norm"),
         (MIXTRAL, {"num_experts_per_tok": 4}, "num_experts_per_tok"),
         (ESM, {"token_dropout": True}, "token_dropout"),
+        (QWEN, {"use_sliding_window": True, "max_window_layers": 2}, "layer_types"),
+        (JAMBA, {"attn_layer_offset": 2}, "attn_layer_offset"),
+        (LONG, {"attention_window": 256}, "attention_window"),
+        (RELATIVE, {"position_buckets": 256}, "position_buckets"),
+        (RELATIVE, {"norm_rel_ebd": "layer_norm"}, "norm_rel_ebd"),
+        (RELATIVE, {"pos_att_type": ["p2c"]}, "pos_att_type"),
+        (MISTRAL, {"sliding_window": None}, "sliding_window"),
+        ({"model_type": "gemma2"}, {"attn_logit_softcapping": None}, "attn_logit_softcapping"),
+        ({"model_type": "t5"}, {"feed_forward_proj": "gated-gelu"}, "is_gated_act"),
         (OWN, {"num_heads": 4}, "num_heads"),
         (OWN, {"rope_theta": 5.0}, "rope_theta"),
     ],
@@ -111,6 +126,10 @@ def test_what_changes_nothing(config, changes):
         (LLAMA, {**LLAMA, "num_key_value_heads": 4, "head_dim": 16}),
         ({**VIT, "image_size": 224}, {**VIT, "image_size": [224, 224]}),
         ({**BERT, "torch_dtype": "float16"}, {**BERT, "dtype": "float16"}),
+        (LONG, {**LONG, "attention_window": [512] * 12}),
+        ({**GPT2, "n_inner": None}, {**GPT2, "n_inner": 256}),
+        ({**RELATIVE, "pos_att_type": "p2c|c2p"}, {**RELATIVE, "pos_att_type": ["c2p", "p2c"]}),
+        ({**BERT, "problem_type": None}, BERT),
         (BERT, {key: value for key, value in BERT.items() if key != "model_type"}),
     ],
 )
@@ -127,7 +146,29 @@ def test_other_spellings_are_one(old, new):
         (LLAMA, {"pad_token_id": 2}, "pad_token_id"),
         (LLAMA, {"max_position_embeddings": 4096}, "max_position_embeddings"),
         (BERT, {"bos_token_id": 2}, "bos_token_id"),
+        (QWEN, {"max_window_layers": 21}, "max_window_layers"),
+        (BERT, {"directionality": "bidi"}, "directionality"),
+        (BERT, {"pooler_fc_size": 768}, "pooler_fc_size"),
+        (BERT, {"summary_type": "first"}, "summary_type"),
+        ({"model_type": "t5"}, {"n_positions": 512}, "n_positions"),
+        (GPT2, {"n_ctx": 1024}, "n_ctx"),
+        ({"model_type": "swin"}, {"path_norm": True}, "path_norm"),
+        ({"model_type": "distilbert"}, {"tie_weights_": True}, "tie_weights_"),
+        (BART, {"normalize_embedding": True}, "normalize_embedding"),
+        (BART, {"prefix": " "}, "prefix"),
+        ({"model_type": "bloom"}, {"attention_softmax_in_fp32": True}, "attention_softmax_in_fp32"),
+        ({"model_type": "bloom"}, {"offset_alibi": 100}, "offset_alibi"),
+        ({"model_type": "bloom"}, {"skip_bias_add": True}, "skip_bias_add"),
+        ({"model_type": "gemma"}, {"hidden_activation": "gelu_pytorch_tanh"}, "hidden_activation"),
+        ({"model_type": "modernbert"}, {"layer_norm_eps": 1e-5}, "layer_norm_eps"),
+        ({"model_type": "modernbert"}, {"global_attn_every_n_layers": 3}, "global_attn_every_n_layers"),
+        ({"model_type": "gemma3_text"}, {"sliding_window_pattern": 6}, "sliding_window_pattern"),
+        ({"model_type": "albert"}, {"down_scale_factor": 1}, "down_scale_factor"),
+        (LONG, {"attention_mode": "longformer"}, "attention_mode"),
+        ({"model_type": "stablelm"}, {"rope_pct": 0.25}, "rope_pct"),
+        (CLIP, {"vision_config": {"summary_type": "first"}}, "vision_config.summary_type"),
     ],
+    ids=lambda value: value if isinstance(value, str) else None,
 )
 def test_what_may_matter_is_noted(config, changes, name):
     """Unknown fields, and fields that this kind of model does not compute with."""

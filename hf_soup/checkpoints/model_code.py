@@ -1,0 +1,82 @@
+"""Which settings a model of transformers computes with, found in the text of its code.
+
+No model class is imported: a setting counts where its name stands in the files of models, or in a method by which a
+configuration answers them. What is read by code that models share is in `SHARED`.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+
+SHARED = re.compile(
+    r"""
+    ^( rope_(parameters|theta|scaling) | partial_rotary_factor | layer_types | sliding_window | attention_chunk_size
+    | head_dim | hidden_size | num_(attention_heads|key_value_heads|hidden_layers) | max_position_embeddings
+    | tie_word_embeddings | tie_encoder_decoder | problem_type | is_(decoder|encoder_decoder|causal)
+    | add_cross_attention | use_bidirectional_attention | pruned_heads | per_layer_config | model_type
+    | backbone(_\w+)? | use_timm_backbone | use_pretrained_backbone | out_(features|indices) | quantization_config
+    | position_embedding_type )$  # earlier versions of transformers read the last
+    """,
+    re.VERBOSE,
+)
+COMMENT = re.compile(r"(?m)^\s*#.*$")
+NAME = re.compile(r"\.([A-Za-z_]\w*)\b|[\"']([A-Za-z_]\w*)[\"']")
+OTHER_MODEL = re.compile(r"from \.\.(\w+)\.modeling_\w+ import")
+# Methods that fill up a configuration or refuse it: what they derive are settings of their own.
+FILLS_UP = re.compile(r"^(__init__|__post_init__|validate\w*|convert_\w+|to_\w+|from_\w+)$")
+
+
+def names_read(config: Any) -> frozenset[str]:
+    """The names of settings that the code of a configuration's model reads; none where it cannot be read.
+
+    Args:
+        config (`transformers.PretrainedConfig`):
+            A configuration. A wrapper of timm's models passes on what it has, so that its code says nothing.
+    """
+    if str(config.model_type).startswith("timm"):
+        return frozenset()
+    try:
+        folder = Path(inspect.getfile(type(config))).parent
+    except (TypeError, OSError):
+        return frozenset()
+    found = _names_in_models(folder)
+    if not found:
+        return frozenset()
+    for cls in type(config).__mro__:
+        if "transformers.models." in cls.__module__:
+            found |= _names_in_configuration(Path(inspect.getfile(cls)))
+    return found | {setting for alias, setting in config.attribute_map.items() if alias in found}
+
+
+@functools.lru_cache(maxsize=128)
+def _names_in_models(folder: Path) -> frozenset[str]:
+    """Attributes and quoted names in the modeling files of a folder, and of folders whose models these import."""
+    found: set[str] = set()
+    waiting, seen = [folder], {folder}
+    while waiting:
+        place = waiting.pop()
+        for path in sorted(place.glob("modeling_*.py")):
+            text = COMMENT.sub("", path.read_text(encoding="utf-8"))
+            found |= {attribute or quoted for attribute, quoted in NAME.findall(text)}
+            others = {folder.parent / name for name in OTHER_MODEL.findall(text)} - seen
+            seen |= others
+            waiting += sorted(others)
+    return frozenset(found)
+
+
+@functools.lru_cache(maxsize=128)
+def _names_in_configuration(path: Path) -> frozenset[str]:
+    """The settings that properties and methods of configurations read, but for those that fill them up."""
+    found = set()
+    for method in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(method, ast.FunctionDef) and not FILLS_UP.search(method.name):
+            for node in ast.walk(method):
+                if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self":
+                    found.add(node.attr)
+    return frozenset(found)
