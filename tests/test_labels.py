@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 import hf_soup
 from hf_soup import testing
+from hf_soup.checkpoints.check import NO_CLASSES
 from hf_soup.checkpoints.labels import class_names, label_names, label_orders
 from hf_soup.checkpoints.modules import class_tensors
 from hf_soup.checkpoints.reader import TensorSpec
@@ -313,6 +314,51 @@ def test_classes_of_timm_are_compared_and_permuted(tmp_path, other, config):
     written = json.loads((folder / "config.json").read_text())
     assert written["label_names"] == ["cat", "dog"]
     assert "id2label" not in written
+
+
+@pytest.mark.parametrize(
+    ("head", "has_classes"),
+    [
+        ("ForQuestionAnswering", False),
+        ("ForMultipleChoice", False),
+        ("ForNextSentencePrediction", False),
+        ("ForPreTraining", False),
+        ("LMHeadModel", False),
+        ("ForTokenClassification", True),
+    ],
+)
+def test_heads_without_classes(tmp_path, head, has_classes):
+    """Other names of classes are a problem where a head has classes, and a note where it has none."""
+    for name, labels in (("one", MADE_UP), ("other", ("b", "a"))):
+        transformers.set_seed(0)
+        config = transformers.BertConfig(**testing.TINY["bert"], id2label=dict(enumerate(labels)))
+        getattr(transformers, f"Bert{head}")(config).save_pretrained(tmp_path / name)
+    report = hf_soup.check([tmp_path / "one", tmp_path / "other"])
+    assert report.ok is not has_classes
+    assert any("uses none" in note for note in report.notes) is not has_classes
+
+
+@pytest.mark.parametrize(
+    ("architecture", "has_classes"),
+    [
+        ("Wav2Vec2ForCTC", False),
+        ("SpeechSeq2Seq", False),
+        ("ElectraForPreTraining", False),
+        ("ViltForQuestionAnswering", True),
+        ("VisualBertForQuestionAnswering", True),
+        ("ViTForImageClassification", True),
+        ("Wav2Vec2ForXVector", True),
+    ],
+)
+def test_which_heads_have_classes(architecture, has_classes):
+    """Speech to text and spans have none; answers to questions on images are classes."""
+    assert bool(NO_CLASSES.search(architecture)) is not has_classes
+
+
+def test_one_class_has_one_order(tmp_path):
+    """The name of the only output of a regression decides nothing."""
+    report = hf_soup.check(two(tmp_path, ("LABEL_0",), ("score",)))
+    assert (report.problems, report.notes) == ((), ())
 
 
 def test_models_without_classes_have_no_labels_to_differ(tmp_path):

@@ -26,7 +26,15 @@ from .vocabulary import Vocabulary, difference
 # Buffers that count and may differ between runs; every other integer buffer has to be equal.
 COUNTERS = ("num_batches_tracked",)
 STATISTICS = ("running_mean", "running_var", *COUNTERS)  # what BatchNorm keeps of the data that it saw
-NO_CLASSES = re.compile("(CausalLM|ConditionalGeneration|LMHeadModel|MaskedLM|Model)$")  # heads that have none
+# Models whose heads have no classes; those that answer questions on images choose among answers, which are classes.
+NO_CLASSES = re.compile(
+    r"""
+    ( CausalLM | ConditionalGeneration | LMHead(Model)? | MaskedLM | MultipleChoice | PreTraining | NextSentencePrediction
+    | CTC | Seq2Seq | Seq2SeqLM | SpeechToText | TextToSpeech | MaskedImageModeling | DepthEstimation | Model
+    | (?<!^ViltFor)(?<!^VisualBertFor)(?<!Visual)QuestionAnswering )$
+    """,
+    re.VERBOSE,
+)
 BATCHNORM_NOTE = (
     "the model has BatchNorm: averaged running statistics do not fit averaged weights. Give training data to estimate "
     "them again (`batchnorm_data`), or call `hf_soup.update_batchnorm` on the model"

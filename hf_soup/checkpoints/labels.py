@@ -158,6 +158,8 @@ def compare_labels(
         both_made_up = _are_made_up(found) and _are_made_up(usual)
         if both_made_up:  # their number is that of rows in the head, where there is one
             continue
+        if len(found) == len(usual) == 1:  # one class has one order, whatever it is called
+            continue
         renamed = _are_made_up(found) or _are_made_up(usual) or _folded(found) == _folded(usual)
         if settings and renamed and len(found) == len(usual):
             notes.append(f"{name} calls its classes {_listed(found)}; the soup has the names of {settings.name}")

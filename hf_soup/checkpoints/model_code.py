@@ -21,7 +21,8 @@ SHARED = re.compile(
     | tie_word_embeddings | tie_encoder_decoder | problem_type | is_(decoder|encoder_decoder|causal)
     | add_cross_attention | use_bidirectional_attention | pruned_heads | per_layer_config | model_type
     | backbone(_\w+)? | use_timm_backbone | use_pretrained_backbone | out_(features|indices) | quantization_config
-    | position_embedding_type )$  # earlier versions of transformers read the last
+    | vision_feature_(layer|select_strategy)  # defaults of arguments
+    | t2u_\w+ | position_embedding_type )$  # taken by their beginning; read by earlier versions of transformers
     """,
     re.VERBOSE,
 )
