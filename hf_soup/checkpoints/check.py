@@ -29,8 +29,8 @@ STATISTICS = ("running_mean", "running_var", *COUNTERS)  # what BatchNorm keeps 
 # Models whose heads have no classes; those that answer questions on images choose among answers, which are classes.
 NO_CLASSES = re.compile(
     r"""
-    ( CausalLM | ConditionalGeneration | LMHead(Model)? | MaskedLM | MultipleChoice | PreTraining | NextSentencePrediction
-    | CTC | Seq2Seq | Seq2SeqLM | SpeechToText | TextToSpeech | MaskedImageModeling | DepthEstimation | Model
+    ( CausalLM | ConditionalGeneration | LMHead(Model)? | MaskedLM | MultipleChoice | PreTraining
+    | NextSentencePrediction | CTC | Seq2Seq | Seq2SeqLM | SpeechToText | TextToSpeech | MaskedImageModeling | DepthEstimation | Model
     | (?<!^ViltFor)(?<!^VisualBertFor)(?<!Visual)QuestionAnswering )$
     """,
     re.VERBOSE,

@@ -44,6 +44,8 @@ IGNORED = re.compile(
 ROLE = re.compile(r"^[a-z]+_token$|^(additional|extra)_special_tokens")
 NOTED = re.compile(r"^(model_max_length|padding_side|truncation_side|model_input_names|decoder)(\.|$)")
 PIPELINE = re.compile(r"^(normalizer|pre_tokenizer|post_processor)(\.|$)")
+CAUSAL = ("CausalLM", "LMHeadModel")  # architectures that need no padding to write
+POST_PROCESSOR = "post_processor"
 ADDED = "added token "
 SHOWN = 3
 
@@ -93,17 +95,30 @@ def compare_tokenizers(checkpoints: Sequence[Checkpoint]) -> tuple[list[str], li
     if all(built.values()):
         acting = {name: found[0] for name, found in built.items()}
     differences = find_differences(acting)
-    noted = [difference for difference in differences if NOTED.search(difference.name)]
-    decisive = [difference for difference in differences if not NOTED.search(difference.name)]
+    writes = all(name.endswith(CAUSAL) for item in checkpoints for name in item.config.get("architectures") or ("",))
+    noted = [difference for difference in differences if _is_noted(difference, writes)]
+    decisive = [difference for difference in differences if difference not in noted]
     only_written: list[str] = []
     if not decisive and acting is not written:
         with_file = {name: found for name, found in written.items() if "tokenizer.json" in files[name].names}
         apart = [found for found in find_differences(with_file) if PIPELINE.search(found.name)]
         only_written = [
-            f"tokenizer.json: {found}, from which transformers builds the same tokenizer, and other programs may not"
+            f"tokenizer.json: {_in_short(found)}, from which transformers builds the same tokenizer, and other "
+            "programs may not"
             for found in apart[:1]
         ]
     return _sentences(decisive, list(files)), noted, only_written
+
+
+def _is_noted(difference: Difference, writes: bool) -> bool:
+    """Whether short texts stay as they are: also with a token for padding where models write, or others have none."""
+    if difference.name == "pad_token":
+        return writes or None in difference.values.values()
+    return bool(NOTED.search(difference.name))
+
+
+def _in_short(difference: Difference) -> str:
+    return "the post-processor differs" if difference.name == POST_PROCESSOR else str(difference)
 
 
 def _sentences(differences: Sequence[Difference], names: Sequence[str]) -> list[str]:
@@ -120,17 +135,50 @@ def _sentences(differences: Sequence[Difference], names: Sequence[str]) -> list[
     del groups[usual]
     sentences = []
     for group in groups.values():
-        parts = []
+        own = _added(differences, group[0])
+        parts: list[str] = []
         for difference in differences:
             values = [difference.values[group[0]], difference.values[reference]]
             if values[0] != values[1]:
-                one, other = shown_apart(values)
-                article = "the " if ROLE.search(difference.name) else ""
-                parts.append(f"{article}{difference.name} is {one} against {other}")
+                part = _part(difference.name, values, own, f"{'it' if len(group) == 1 else 'they'} {has(group)}")
+                parts += [part] if part not in parts else []
         more = f", and {len(parts) - SHOWN} more" if len(parts) > SHOWN else ""
         what = ", ".join(parts[:SHOWN]) + more
         sentences.append(f"{', '.join(group)} {has(group)} another tokenizer than {reference}: {what}")
     return sentences
+
+
+def _added(differences: Sequence[Difference], name: str) -> frozenset[str]:
+    """The added tokens that an ingredient has, of those that differ."""
+    added = [found for found in differences if found.name.startswith(ADDED) and found.values[name] is not None]
+    return frozenset(found.name.rpartition(": ")[0] for found in added)
+
+
+def _part(name: str, values: Sequence[Any], own: frozenset[str], it_has: str) -> str:
+    """One difference between a tokenizer and the usual one, in words."""
+    token = name.rpartition(": ")[0]
+    if name.startswith(ADDED) and None in values:
+        return f"{it_has} {'the' if token in own else 'no'} {token}"
+    if name == POST_PROCESSOR:
+        one, other = map(_tokens_of, values)
+        how = "in another way" if one == other else f"against {other}"
+        return f"the post-processor differs: it adds {one} {how}"
+    one, other = shown_apart(values)
+    article = "the " if ROLE.search(name) else ""
+    return f"{article}{name} is {one} against {other}"
+
+
+def _tokens_of(post_processor: Any) -> str:
+    """The special tokens that a post-processor adds, as a list in words."""
+    waiting, found = [post_processor], []
+    while waiting:
+        part = waiting.pop(0)
+        if not isinstance(part, Mapping):
+            continue
+        found += list(part.get("special_tokens") or ())
+        found += [part[role][0] for role in ("cls", "sep") if isinstance(part.get(role), list) and part[role]]
+        waiting += part.get("processors") or ()
+    return ", ".join(map(repr, dict.fromkeys(found))) or "no token"
 
 
 def _foremost_first(differences: Sequence[Difference]) -> list[Difference]:
@@ -209,8 +257,9 @@ def _pipeline(data: Mapping[str, Any]) -> dict[str, Any]:
     model = dict(data.get("model") or {})
     model.pop("vocab", None)
     merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model.pop("merges", None) or ()]
-    parts = {key: data.get(key) for key in ("normalizer", "pre_tokenizer", "post_processor", "decoder")}
+    parts = {key: data.get(key) for key in ("normalizer", "pre_tokenizer", "decoder")}
     found = flatten({**parts, "model": model, "merges": merges or None})
+    found[POST_PROCESSOR] = data.get("post_processor")
     for token in data.get("added_tokens") or ():
         flags = {key: value for key, value in token.items() if key not in ("id", "content")}
         found |= flatten(flags, f"{ADDED}{token.get('content')!r}: ")

@@ -1,5 +1,6 @@
 """Tokenizers: how they act is compared, not how their files are laid out."""
 
+import dataclasses
 import json
 import shutil
 
@@ -7,6 +8,8 @@ import pytest
 import transformers
 
 import hf_soup
+from hf_soup.checkpoints.source import open_checkpoint
+from hf_soup.checkpoints.tokenization import compare_tokenizers
 
 
 @pytest.fixture
@@ -82,6 +85,7 @@ def test_one_tokenizer_in_other_files(pair, change):
     assert not any("tokenizer" in note for note in report.notes)
 
 
+NEW = {"id": 18, "content": "film", "special": False, "lstrip": False, "rstrip": False, "normalized": False}
 TRUNCATION = {"direction": "Right", "max_length": 8, "strategy": "LongestFirst", "stride": 0}
 
 
@@ -92,7 +96,15 @@ TRUNCATION = {"direction": "Right", "max_length": 8, "strategy": "LongestFirst",
         (lambda data: data["normalizer"].update(strip_accents=True), "normalizer.strip_accents is True against none"),
         (lambda data: data.update(normalizer=None), "normalizer.type is none against 'BertNormalizer'"),
         (lambda data: data.update(pre_tokenizer={"type": "Whitespace"}), "pre_tokenizer.type is 'Whitespace'"),
-        (lambda data: data.update(post_processor=None), "post_processor.pair is "),
+        (
+            lambda data: data.update(post_processor=None),
+            "the post-processor differs: it adds no token against '[CLS]', '[SEP]'",
+        ),
+        (
+            lambda data: data["post_processor"]["single"].pop(0),
+            "the post-processor differs: it adds '[CLS]', '[SEP]' in another way",
+        ),
+        (lambda data: data["added_tokens"].append(NEW), "run-0: it has the added token 'film'"),
         (lambda data: data["model"].update(continuing_subword_prefix="@@"), "continuing_subword_prefix is '@@'"),
         (lambda data: data["model"].update(unk_token="[PAD]"), "model.unk_token is '[PAD]' against '[UNK]'"),
         (
@@ -190,6 +202,32 @@ def test_a_tokenizer_that_cannot_be_built(generic):
         edit(run, "tokenizer.json", lambda data: data["model"].update(type="SomethingNew"))
     edit(generic[1], "tokenizer.json", lambda data: data["normalizer"].update(lowercase=False))
     assert "normalizer.lowercase is False against True" in hf_soup.check(generic).problems[0]
+
+
+@pytest.mark.parametrize(
+    ("architecture", "first", "decisive"),
+    [
+        ("BertForSequenceClassification", None, False),
+        ("BertForSequenceClassification", "[MASK]", True),
+        ("GPT2LMHeadModel", "[MASK]", False),
+        ("LlamaForCausalLM", None, False),
+    ],
+)
+def test_a_token_for_padding(generic, architecture, first, decisive):
+    """A model that writes has no use for it, and a tokenizer without one could not pad: a note."""
+    edit(generic[0], "tokenizer_config.json", lambda data: data.update(pad_token=first))
+    edit(generic[1], "tokenizer_config.json", lambda data: data.update(pad_token="[SEP]"))
+    items = [dataclasses.replace(open_checkpoint(run), config={"architectures": [architecture]}) for run in generic]
+    problems, noted, _ = compare_tokenizers(items)
+    assert bool(problems) is decisive
+    assert [found.name for found in noted] == ([] if decisive else ["pad_token"])
+
+
+def test_an_added_token_of_the_others(generic):
+    """A token that all but one have added is told as missing from that one."""
+    edit(generic[1], "tokenizer.json", lambda data: data["added_tokens"].pop(4))
+    edit(generic[1], "tokenizer_config.json", lambda data: data.pop("mask_token", None))
+    assert "it has no added token '[MASK]'" in hf_soup.check(generic).problems[0]
 
 
 def test_those_who_share_a_tokenizer_stand_together(tmp_path, text_runs):
