@@ -30,7 +30,8 @@ STATISTICS = ("running_mean", "running_var", *COUNTERS)  # what BatchNorm keeps 
 NO_CLASSES = re.compile(
     r"""
     ( CausalLM | ConditionalGeneration | LMHead(Model)? | MaskedLM | MultipleChoice | PreTraining
-    | NextSentencePrediction | CTC | Seq2Seq | Seq2SeqLM | SpeechToText | TextToSpeech | MaskedImageModeling | DepthEstimation | Model
+    | NextSentencePrediction | CTC | Seq2Seq | Seq2SeqLM | SpeechToText | TextToSpeech | MaskedImageModeling
+    | DepthEstimation | Model
     | (?<!^ViltFor)(?<!^VisualBertFor)(?<!Visual)QuestionAnswering )$
     """,
     re.VERBOSE,

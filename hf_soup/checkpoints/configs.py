@@ -44,7 +44,7 @@ HARMLESS = re.compile(
 )
 NOT_HARMLESS = re.compile(r"^token_dropout$")  # by which ESM scales its embeddings at inference too
 # Fields of generation in older configurations; `generation_config.json` is compared with the processors.
-GENERATION = re.compile(
+IS_GENERATION = re.compile(
     r"""
     ^( do_sample | num_beams | num_beam_groups | top_[kp] | temperature | typical_p | epsilon_cutoff | eta_cutoff
     | repetition_penalty | length_penalty | diversity_penalty | (encoder_)?no_repeat_ngram_size | early_stopping
@@ -266,7 +266,7 @@ def _classify(
     if any(_is_harmless(part) or LABELS.search(part) for part in parts):
         return "harmless"
     known = difference.name in declared
-    if (GENERATION.search(leaf) and not (known and leaf == "temperature")) or (leaf.startswith("_") and not known):
+    if (IS_GENERATION.search(leaf) and not (known and leaf == "temperature")) or (leaf.startswith("_") and not known):
         return "harmless"
     if declared and not known and not any(difference.values.values()):  # left out, or off
         return "harmless"

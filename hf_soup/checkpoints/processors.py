@@ -25,6 +25,7 @@ SENTENCES = re.compile(r"^(modules|config_sentence_transformers|sentence_\w+_con
 # The end of a class name that says with which library it computes.
 BACKEND = re.compile(r"(Fast|Pil)$")
 CLASS = re.compile(r"^(image_processor|feature_extractor|video_processor)_type$")
+RESAMPLING = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "box": 4, "hamming": 5}  # as PIL numbers them
 # Fields that say which class reads a file, or in which form results are returned.
 UNUSED = re.compile(
     r"""
@@ -146,9 +147,27 @@ def _read_processors(files: Companions) -> dict[str, Any]:
                 if part == "image_processor":
                     value = value.replace("FeatureExtractor", "ImageProcessor")
                 name = "class"
+            if name.endswith("resample"):
+                value = RESAMPLING.get(value, value)
             if not UNUSED.search(name):
                 found[f"{part}.{name}"] = value
+        if settings and f"{part}.class" not in found:
+            found |= {f"{part}.class": name for name in _usual_class(part, files.kind)}
     return found
+
+
+def _usual_class(part: str, kind: str | None) -> list[str]:
+    """The class that transformers takes for this kind of model where a file names none; empty where it knows none."""
+    if part == "image_processor":
+        from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
+
+        backends = IMAGE_PROCESSOR_MAPPING_NAMES.get(kind) or {}
+        return [BACKEND.sub("", name) for name in backends.values() if name][:1]
+    if part == "feature_extractor":
+        from transformers.models.auto.feature_extraction_auto import FEATURE_EXTRACTOR_MAPPING_NAMES
+
+        return [name for name in (FEATURE_EXTRACTOR_MAPPING_NAMES.get(kind),) if name]
+    return []
 
 
 def _with_defaults(settings: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from .checkpoint import Checkpoint
+from .checkpoint import GENERATION, Checkpoint
 from .companions import giver_of_files, giver_of_generation, have_equal_files, in_order
-from .configs import base_differences, compare_configs
-from .differences import Difference, several, usual_holder
+from .configs import IS_GENERATION, WRITES, base_differences, compare_configs
+from .differences import Difference, find_differences, several, usual_holder
 from .files_beside import CARD, CONFIG
 from .processors import compare_processors, is_compared
 from .tokenization import FILES, compare_tokenizers
@@ -59,6 +59,7 @@ def compare_settings(
     order = in_order(checkpoints, settings)
     decided = settings is not None
     matters, unknown = compare_configs({item.name: item.config for item in checkpoints}, sizes=sizes)
+    unknown += _generation_in_configs(checkpoints)
     _add(found, "config.json", matters, unknown, order[0].name, decided, OTHER_RULES)
     if have_equal_files(checkpoints):
         return found
@@ -122,6 +123,16 @@ def _add(
         found.problems.extend(f"{where}{difference}. {why}. {choose(usual)}" for difference in decisive)
     if noted:
         found.notes.append(f"{topic}: {several(noted)}; the soup takes that of {giver}")
+
+
+def _generation_in_configs(checkpoints: Sequence[Checkpoint]) -> list[Difference]:
+    """Settings of generation in `config.json`, which count where no generation configuration lies beside it."""
+    settings = {}
+    for item in checkpoints:
+        writes = any(name.endswith(WRITES) for name in item.config.get("architectures") or ())
+        if writes and GENERATION not in item.companion_digests:
+            settings[item.name] = {key: value for key, value in item.config.items() if IS_GENERATION.search(key)}
+    return find_differences(settings)
 
 
 def _other_files(checkpoints: Sequence[Checkpoint], giver: Checkpoint | None) -> list[str]:

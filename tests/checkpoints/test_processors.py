@@ -74,6 +74,8 @@ def as_part_of_a_processor(folder):
         lambda run: edit(run, image_processor_type="ViTImageProcessorFast", data_format="channels_first"),
         lambda run: edit(run, image_processor_type="ViTImageProcessorPil", processor_class="ViTProcessor"),
         lambda run: edit(run, _valid_processor_keys=["images"]),
+        lambda run: edit(run, image_processor_type=None),
+        lambda run: edit(run, resample="bilinear"),
     ],
 )
 def test_one_processor_in_other_words(pair, change):
@@ -93,23 +95,23 @@ def test_what_is_unknown_or_missing_is_noted(pair):
     assert hf_soup.check(pair).notes == ("run-1 came without a processor; the soup takes that of run-0",)
 
 
-def compared(one, other, **options):
+def compared(one, other, *, config=None, other_config=None, **options):
     """Problems and notes of two ingredients with these files beside their weights."""
     items = []
-    for name, files in (("a", one), ("b", other)):
+    for name, files, own in (("a", one, config or {}), ("b", other, other_config or config or {})):
         contents = {}
         for file, content in files.items():
             contents[file] = (content if isinstance(content, str) else json.dumps(content)).encode()
-        items.append(Ingredient(name, contents))
+        items.append(Ingredient(name, contents, own))
     return compare_settings(items, **options)
 
 
 class Ingredient(SimpleNamespace):
     """What a comparison sees of an opened ingredient."""
 
-    def __init__(self, name, companions):
+    def __init__(self, name, companions, config):
         digests = {file: str(hash(content)) for file, content in companions.items()}
-        super().__init__(name=name, config={}, companions=companions, companion_digests=digests)
+        super().__init__(name=name, config=config, companions=companions, companion_digests=digests)
 
 
 SPEECH = {"feature_extractor_type": "Wav2Vec2FeatureExtractor", "sampling_rate": 16000, "do_normalize": True}
@@ -122,6 +124,28 @@ def test_feature_extractors(fields):
     found = compared({file: SPEECH}, {file: {**SPEECH, **fields}})
     assert [problem.partition(":")[0] for problem in found.problems] == [f"feature_extractor.{next(iter(fields))}"]
     assert compared({file: SPEECH}, {file: {**SPEECH, "padding_side": "right", "feature_size": 1}}) == ([], [])
+
+
+def test_a_feature_extractor_without_its_class():
+    """The kind of model says which class reads a file that names none."""
+    file, kind = "preprocessor_config.json", {"model_type": "wav2vec2"}
+    old = {key: value for key, value in SPEECH.items() if key != "feature_extractor_type"}
+    assert compared({file: SPEECH}, {file: old}, config=kind) == ([], [])
+    other = {**SPEECH, "feature_extractor_type": "WhisperFeatureExtractor"}
+    assert "feature_extractor.class" in compared({file: other}, {file: old}, config=kind).problems[0]
+
+
+@pytest.mark.parametrize("fields", [{"num_beams": 6}, {"forced_bos_token_id": 2}])
+def test_generation_in_a_configuration(fields):
+    """Where no generation configuration lies beside `config.json`, what that says of generation is noted."""
+    one = {"model_type": "bart", "architectures": ["BartForConditionalGeneration"], "num_beams": 5}
+    found = compared({}, {}, config=one, other_config={**one, **fields})
+    name, value = next(iter(fields.items()))
+    first = one.get(name, "none")
+    expected = f"config.json: {name}: a has {first}, b has {value}; the soup takes that of a"
+    assert found == ([], [expected])
+    beside = {"generation_config.json": {}}
+    assert compared(beside, beside, config=one, other_config={**one, **fields}) == ([], [])
 
 
 OLD_POOLING = {"word_embedding_dimension": 32, "pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}
