@@ -11,11 +11,11 @@ from .checkpoints.base_model import as_ingredient, open_base
 from .checkpoints.check import CheckReport, check_checkpoints
 from .checkpoints.checkpoint import Checkpoint
 from .checkpoints.companions import in_order
-from .checkpoints.labels import is_identity, label_orders
+from .checkpoints.labels import base_order_problem, is_identity, label_orders
 from .checkpoints.modules import Module, list_modules
 from .checkpoints.pieces import check_device
 from .checkpoints.relation import relate
-from .checkpoints.settings import base_notes, choose
+from .checkpoints.settings import base_computation_notes, base_notes, choose
 from .checkpoints.source import open_all, open_checkpoint
 from .errors import IncompatibleError, RecipeError, SoupWarning, did_you_mean, listed
 from .evaluation.binding import bind_evaluator, bind_training
@@ -83,6 +83,7 @@ def check(
         base = open_base(base_model, checkpoints[0], allow_pickle=allow_pickle)
         lacking = [name for name in checkpoints[0].specs if name not in base.specs]
         notes = base_notes(base, checkpoints[0])
+        notes += filter(None, [base_order_problem(base, report.labels)])
         if lacking:
             notes.append(f"{base.name} lacks {len(lacking)} of their tensors: {listed(lacking)}")
         report = replace(report, notes=(*report.notes, *notes))
@@ -228,7 +229,7 @@ def merge(
             raise RecipeError(f'strategy="{strategy}" needs what the ingredients were fine-tuned from: base_model=...')
         like = next((item for item in in_order(candidates, settings) if item.name not in alignments), candidates[0])
         way_from = as_ingredient(base, like, [item.name for item in candidates])
-        apart = base_notes(base, like)
+        apart = base_computation_notes(base, like)
         if apart and settings is None:  # the soup would lie between models that compute otherwise
             raise IncompatibleError([f"{note}. {choose(like.name)}" for note in apart])
         way_from = base = replace(way_from, notes=(*way_from.notes, *apart))

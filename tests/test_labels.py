@@ -377,5 +377,10 @@ def test_a_base_with_its_labels_in_another_order_and_case(tmp_path, runs):
     base = permute(shutil.copytree(runs[2], tmp_path / "base"), (1, 0, 2, 3))
     path = base / "config.json"
     path.write_text(path.read_text().replace('"no"', '"NO"'))
-    with pytest.raises(hf_soup.IncompatibleError, match="base has the labels in another order"):
+    expected = r"base has the labels in another order.*Give the base model whose label2id"
+    with pytest.raises(hf_soup.IncompatibleError, match=expected):
         hf_soup.merge(runs[:2], method="ties", base_model=base)
+    report = hf_soup.check(runs[:2], base)
+    assert report.ok
+    (note,) = report.notes
+    assert note.startswith("base has the labels in another order than the ingredients: ['maybe', 'NO', ")

@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import IncompatibleError, IngredientError
 from .checkpoint import Checkpoint
 from .folder import read_config
-from .labels import label_names
+from .labels import base_order_problem, label_names
 from .modules import head_names
 from .parts import fit_parts, part_prefix
 from .source import open_checkpoint
@@ -120,9 +120,9 @@ def as_ingredient(base: Checkpoint, like: Checkpoint, names: Sequence[str]) -> C
         [`IncompatibleError`]: if it has their labels in another order.
     """
     theirs, ours, head = label_names(base.config), label_names(like.config), set(head_names(like.specs))
-    if theirs != ours and sorted(theirs) == sorted(ours) and head & set(base.specs):
-        found = f"{base.name} has the labels in another order than the ingredients"
-        raise IncompatibleError([f"{found}: {list(theirs)[:6]}, not {list(ours)[:6]}"])
+    problem = base_order_problem(base, ours)
+    if problem and sorted(theirs) == sorted(ours) and head & set(base.specs):
+        raise IncompatibleError([problem])
     apart = head if theirs != ours else set()  # a head for something else
     name = f"{base.name} (base)" if base.name in names else base.name
     fitting = {key: spec for key, spec in base.specs.items() if key in like.specs and key not in apart}

@@ -203,6 +203,25 @@ def in_another_order(theirs: Sequence[str], ours: Sequence[str]) -> bool:
     return _folded(theirs) != _folded(ours) and sorted(_folded(theirs)) == sorted(_folded(ours))
 
 
+def base_order_problem(base: Checkpoint, labels: Sequence[str]) -> str | None:
+    """Why a base model cannot be subtracted: it has the labels of the ingredients in another order.
+
+    Args:
+        base (`Checkpoint`):
+            The base model.
+        labels (`Sequence[str]`):
+            Of the ingredients.
+    """
+    theirs = label_names(base.config)
+    if not in_another_order(theirs, labels):
+        return None
+    return (
+        f"{base.name} has the labels in another order than the ingredients: {_listed(theirs)}, not {_listed(labels)}. "
+        "Give the base model whose label2id is in the order of the ingredients, or fine-tune with the label2id of "
+        f"{base.name}"
+    )
+
+
 def _problem(name: str, found: tuple[str, ...], usual: tuple[str, ...], others: str, holder: str | None) -> str:
     example = holder or "the others"
     if len(found) != len(usual):

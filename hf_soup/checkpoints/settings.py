@@ -6,15 +6,18 @@ The comparisons themselves are in `configs.py`, `tokenization.py` and `processor
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
+from ..errors import IngredientError
 from .checkpoint import GENERATION, Checkpoint
 from .companions import giver_of_files, giver_of_generation, have_equal_files, in_order
 from .configs import IS_GENERATION, WRITES, base_differences, compare_configs
 from .differences import Difference, find_differences, several, usual_holder
 from .files_beside import CARD, CONFIG
 from .processors import compare_processors, is_compared
-from .tokenization import FILES, compare_tokenizers
+from .tokenization import FILES, compare_tokenizers, read_vocabularies
+from .vocabulary import difference, in_both
 
 
 OTHER_RULES = "The same weights compute something else with each"
@@ -85,13 +88,38 @@ def compare_settings(
 
 
 def base_notes(base: Checkpoint, like: Checkpoint) -> list[str]:
-    """What the configuration of a base model says otherwise than that of a model fine-tuned from it.
+    """What a base model computes and reads otherwise than a model fine-tuned from it.
 
     Args:
         base (`Checkpoint`):
             The base model.
         like (`Checkpoint`):
             One of the ingredients.
+    """
+    return [*base_computation_notes(base, like), *_base_vocabulary_notes(base, like)]
+
+
+def _base_vocabulary_notes(base: Checkpoint, like: Checkpoint) -> list[str]:
+    """Ids that are other words for the base model; tokens that only one of the two has are none."""
+    renamed = replace(base, ingredient=replace(base.ingredient, name=f"{base.name} (base)"))
+    try:
+        found = read_vocabularies([renamed, like])
+    except IngredientError:  # the tokenizer of a base model is not used
+        return []
+    if len(found) < 2:
+        return []
+    theirs, ours = (found[item.name] for item in (renamed, like))
+    told = difference(in_both(theirs, ours), in_both(ours, theirs))
+    advice = "Name the base model that they were fine-tuned from"
+    return [f"the base model {base.name} has another tokenizer than {like.name}: {told}. {advice}"] if told else []
+
+
+def base_computation_notes(base: Checkpoint, like: Checkpoint) -> list[str]:
+    """What the configuration of a base model says otherwise than that of a model fine-tuned from it.
+
+    Args:
+        base (`Checkpoint`), like (`Checkpoint`):
+            As for [`base_notes`].
     """
     called = base.name if base.name != like.name else f"{base.name} (base)"
     differences = base_differences(base.config, like.config, (called, like.name))

@@ -96,6 +96,11 @@ def vocabulary_of(tokens: dict[int, str], special: dict[str, str]) -> Vocabulary
     return Vocabulary(tokens, special, xxhash.xxh3_128_hexdigest(json.dumps(sorted(tokens.items())).encode()))
 
 
+def in_both(one: Vocabulary, other: Vocabulary) -> Vocabulary:
+    """A vocabulary with the ids alone that another has as well."""
+    return vocabulary_of({index: token for index, token in one.tokens.items() if index in other.tokens}, one.special)
+
+
 def difference(one: Vocabulary, other: Vocabulary) -> str | None:
     """The first ids that are other tokens in two vocabularies, in words, or `None` if there is none."""
     if one.digest == other.digest:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from ..checkpoints.check import CheckReport, check_checkpoints
 from ..checkpoints.checkpoint import Checkpoint
-from ..checkpoints.labels import classifier_modules, in_another_order, is_identity, label_names
+from ..checkpoints.labels import base_order_problem, classifier_modules, is_identity
 from ..checkpoints.modules import assign_rows, class_tensors, group, own_prefix
 from ..checkpoints.reader import AVERAGED, TensorSpec, widest
 from ..checkpoints.settings import base_notes
@@ -276,10 +276,9 @@ def _step(
 
 def _refuse_base_labels(base: Checkpoint, labels: Sequence[str]) -> None:
     """A base model with the labels in another order would be subtracted from other classes."""
-    theirs = label_names(base.config)
-    if in_another_order(theirs, labels):
-        found = f"{base.name} has the labels in another order than the ingredients"
-        raise IncompatibleError([f"{found}: {list(theirs)[:6]}, not {list(labels)[:6]}"])
+    problem = base_order_problem(base, labels)
+    if problem:
+        raise IncompatibleError([problem])
 
 
 def _aligned(steps: Sequence[Step], recipe: Recipe, checkpoints: Sequence[Checkpoint]) -> tuple[Step, ...]:

@@ -229,6 +229,26 @@ def test_a_base_that_computes_otherwise_is_told(tmp_path, text_runs):
     assert hf_soup.check(text_runs[:2], text_runs[2]).notes == ()
 
 
+def test_a_base_that_reads_other_words_is_told(tmp_path, text_runs):
+    """A note for a check and for methods; tokens that only one of the two has are none."""
+    base = shutil.copytree(text_runs[2], tmp_path / "base")
+    path = base / "tokenizer.json"
+    text = path.read_text()
+    path.write_text(text.replace('"good"', '"goodly"'))
+    told = "the base model base has another tokenizer than run-0: 1 tokens differ: 5 is 'goodly' against 'good'"
+    for notes in (
+        hf_soup.check(text_runs[:2], base).notes,
+        hf_soup.merge(text_runs[:2], method="ties", base_model=base).plan.report.notes,
+    ):
+        assert [note.partition(". ")[0] for note in notes] == [told]
+    fewer = json.loads(text)
+    fewer["model"]["vocab"].pop("cast")
+    path.write_text(json.dumps(fewer))
+    assert hf_soup.check(text_runs[:2], base).notes == ()
+    path.write_text("{")
+    assert hf_soup.check(text_runs[:2], base).notes == ()
+
+
 def test_heads_and_sizes_of_a_base_are_its_own():
     """A base is pre-trained for something else, perhaps with fewer tokens; that is no difference of this kind."""
     assert base_differences({**BERT, "vocab_size": 30522}, {**BERT, "vocab_size": 30523}, ("base", "run")) == []
