@@ -194,14 +194,27 @@ def _collate(rows: list[dict[str, Any]], padding: _Padding) -> dict[str, torch.T
 
     text = next((key for key in TEXTS if key in rows[0]), None)
     lengths = [] if text is None else [len(row[text]) for row in rows]
-    made = {}
-    if "attention_mask" in padding.names and "attention_mask" not in rows[0]:
-        made["attention_mask"] = [torch.ones(length, dtype=torch.long) for length in lengths]
-    if padding.left and "position_ids" in padding.names and "position_ids" not in rows[0] and len(set(lengths)) > 1:
-        made["position_ids"] = [torch.arange(length) + padding.first_position for length in lengths]
     given = [key for key in rows[0] if key in padding.names or key == "labels"]
-    columns = {key: [torch.as_tensor(row[key]) for row in rows] for key in given} | made
-    return {key: _stacked(key, values, lengths, padding) for key, values in columns.items()}
+    columns = {key: [torch.as_tensor(row[key]) for row in rows] for key in given}
+    masks = columns.get("attention_mask") or [torch.ones(length, dtype=torch.long) for length in lengths]
+    if "attention_mask" in padding.names:
+        columns["attention_mask"] = masks
+    batch = {key: _stacked(key, values, lengths, padding) for key, values in columns.items()}
+    if text is not None and "position_ids" in padding.names and "position_ids" not in batch:
+        mask = _stacked("attention_mask", masks, lengths, padding)
+        if mask.ndim == 2 and (mask[:, 0] == 0).any():
+            batch["position_ids"] = _positions(mask, padding)
+    return batch
+
+
+def _positions(mask: torch.Tensor, padding: _Padding) -> torch.Tensor:
+    """Positions of tokens, counted from the first of each row that is no padding, whoever put the padding there."""
+    import torch
+
+    tokens = mask != 0
+    before = tokens.long().argmax(dim=1, keepdim=True)  # (rows, 1): padding on the left
+    positions = torch.arange(mask.shape[1]) - before + padding.first_position
+    return positions.where(tokens, padding.values["position_ids"])
 
 
 def _stacked(key: str, values: list[torch.Tensor], lengths: Sequence[int], padding: _Padding) -> torch.Tensor:

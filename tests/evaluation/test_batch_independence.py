@@ -160,6 +160,46 @@ def test_data_that_is_encoded_already_is_scored_the_same(name):
         assert np.abs(alone - logits).max() < 1e-5 * np.abs(alone).max()
 
 
+LAST_TOKEN = ("GPT2ForSequenceClassification on the left", "LlamaForSequenceClassification on the left")
+
+
+@pytest.mark.parametrize("name", [*LAST_TOKEN, "GPT2LMHeadModel on the left", "LlamaForCausalLM"])
+@pytest.mark.parametrize("padded_to", ["longest", "max_length"])
+def test_rows_that_are_padded_on_the_left_already_are_scored_the_same(name, padded_to):
+    """A text keeps its positions: logits are those of the texts one by one, with their masks and labels."""
+    classifies = name in CLASSIFIERS
+    fields, side = (CLASSIFIERS if classifies else OTHERS)[name]
+    model = make(name, fields, **({"num_labels": 3} if classifies else {}))
+    tokenizer = tokenizer_for(side)
+    tokenizer._pad_token_type_id = 0
+    padded = tokenizer(TEXTS["text"][:], padding=padded_to, max_length=30)
+    columns = {key: padded[key] for key in padded if key in inputs_of(model).names}
+    texts = TEXTS if classifies else TEXTS.select_columns("text")
+    data = datasets.Dataset.from_dict(columns | ({"label": TEXTS["label"][:]} if classifies else {}))
+    alone, _ = alone_and_together(texts, model, processing_class=tokenizer)
+    for logits in alone_and_together(data, model):
+        assert np.abs(alone - logits).max() < 1e-5 * np.abs(alone).max()
+
+
+@pytest.mark.parametrize(
+    "name", ["BertForTokenClassification", "MPNetForTokenClassification", "RobertaForTokenClassification"]
+)
+@pytest.mark.parametrize("pad_token_id", [1, 0])
+def test_words_that_are_padded_on_the_left_already_are_scored_the_same(name, pad_token_id):
+    """Whatever the first position of the model and the token that stands for padding, the mask says where it is."""
+    model = make(name, BODY, num_labels=3)
+    rows = {"input_ids": [], "attention_mask": [], "labels": []}
+    padded = {column: [] for column in rows}
+    for row, n in enumerate(LENGTHS):
+        ids = [5 + (row + place) % 8 for place in range(n)]
+        for column, values, filler in zip(rows, (ids, [1] * n, WORD_TAGS[row]), (pad_token_id, 0, -100), strict=True):
+            rows[column].append(values)
+            padded[column].append([filler] * (30 - n) + values)
+    alone, _ = alone_and_together(datasets.Dataset.from_dict(rows), model)
+    for logits in alone_and_together(datasets.Dataset.from_dict(padded), model):
+        assert np.abs(alone - logits).max() < 1e-5 * np.abs(alone).max()
+
+
 @pytest.mark.parametrize("name", OTHERS)
 def test_words_and_tokens_are_scored_alone_as_together(name):
     """Logits of words, and log-probabilities of tokens, are the same in batches of one text and of all."""
