@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .data import UNSCORED
+from .data import UNSCORED, is_text
 from .errors import DataError, RecipeError, did_you_mean
 from .progress import library_bars
 
@@ -14,11 +15,12 @@ from .progress import library_bars
 if TYPE_CHECKING:
     import torch
     from datasets import Dataset
-    from transformers import PreTrainedTokenizerBase
+    from transformers import BatchEncoding, PreTrainedTokenizerBase
 
     from .model_inputs import ModelInputs
 
 LONGEST = 1_000_000  # tokens; a tokenizer that says more does not know
+BOX_COLUMNS = ("bbox", "bboxes", "boxes")  # where the words of a page are: a box for each word
 TEXTS = ("input_ids", "inputs_embeds", "inputs")  # a text as models take it, one entry for each token
 
 
@@ -89,15 +91,74 @@ def cut_to(limit: int | None) -> dict[str, Any]:
 
 @library_bars("datasets")
 def tokenize(
-    dataset: Dataset, tokenizer: PreTrainedTokenizerBase, columns: Sequence[str], limit: int | None
+    dataset: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    columns: Sequence[str],
+    limit: int | None,
+    boxes: str | None = None,
 ) -> Dataset:
-    """Tokenise once, without padding, cut to a limit; nothing but what the tokenizer makes is left."""
+    """Tokenise once, without padding, cut to a limit; nothing but what the tokenizer makes is left.
+
+    With a column of boxes, the one column has lists of words.
+    """
 
     def encode(batch: dict[str, list]) -> dict[str, list]:
-        return dict(tokenizer(*[[text or "" for text in batch[column]] for column in columns], **cut_to(limit)))
+        if boxes is not None:
+            return dict(call_tokenizer(tokenizer, batch[columns[0]], boxes=batch[boxes], **cut_to(limit)))
+        texts = [[text or "" for text in batch[column]] for column in columns]
+        return dict(call_tokenizer(tokenizer, *texts, **cut_to(limit)))
 
     return dataset.map(
         encode, batched=True, remove_columns=dataset.column_names, desc="Tokenizing", keep_in_memory=True
+    )
+
+
+def call_tokenizer(tokenizer: PreTrainedTokenizerBase, *texts: list, **options: Any) -> BatchEncoding:
+    """What a tokenizer makes of texts.
+
+    Raises:
+        [`DataError`]: if it does not take them.
+    """
+    try:
+        return tokenizer(*texts, **options)
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{type(tokenizer).__name__} does not take the texts: {error}") from None
+
+
+def box_column(
+    dataset: Dataset, tokenizer: PreTrainedTokenizerBase, columns: Sequence[str], inputs: ModelInputs
+) -> str | None:
+    """The column with the boxes of words that goes through the tokenizer, or `None` where there are no boxes.
+
+    Args:
+        dataset (`datasets.Dataset`):
+            The examples.
+        tokenizer (`transformers.PreTrainedTokenizerBase`):
+            Of the model.
+        columns (`Sequence[str]`):
+            The texts, or lists of words.
+        inputs ([`ModelInputs`]):
+            What the model takes.
+
+    Raises:
+        [`DataError`]: if the model takes boxes, the data or the tokenizer knows of some, and they do not go together.
+    """
+    found = next((column for column in BOX_COLUMNS if column in dataset.column_names), None)
+    takes_boxes = "boxes" in inspect.signature(type(tokenizer).__call__).parameters
+    has_words = len(columns) == 1 and is_text(dataset, columns[0], listed=True)
+    if found is not None and takes_boxes and has_words:
+        return found
+    if "bbox" not in inputs.names or (found is None and not takes_boxes):
+        return None
+    if found is None:
+        why = f"the data has no column of them ({', '.join(BOX_COLUMNS)})"
+    elif not takes_boxes:
+        why = f'{type(tokenizer).__name__} does not take those in "{found}"'
+    else:
+        why = f"{' and '.join(columns)} has texts instead of lists of words: name the words in `text_columns`"
+    raise DataError(
+        f"{inputs.model} takes a box for each word, and {why}. Encode the data first: columns input_ids, "
+        "attention_mask, bbox (a box for each token) and the labels are taken as they are."
     )
 
 

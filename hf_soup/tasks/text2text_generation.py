@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from ..data import choose_columns, find_column, is_list, is_text
 from ..errors import DataError
 from ..heads import ends_in
+from ..tokens import box_column, call_tokenizer, cut_to, lengths, most_tokens, pad_collator, right_tokens, tokenize
 from ..tokens import check_masking as check_augment
-from ..tokens import cut_to, lengths, most_tokens, pad_collator, right_tokens, tokenize
 from ..tokens import load_tokenizer as load_processing_class
 from ..tokens import masked as augmented
 from .text_generation import head
@@ -104,8 +104,10 @@ def encode(
     """Tokens of both texts."""
     limit = most_tokens(processing_class, inputs.positions)
     target_limit = most_tokens(processing_class, inputs.target_positions)
-    targets = processing_class(text_target=[text or "" for text in labels], **cut_to(target_limit))["input_ids"]
-    return tokenize(dataset, processing_class, columns, limit).add_column("labels", targets)
+    boxes = box_column(dataset, processing_class, columns, inputs)
+    texts = [text or "" for text in labels]
+    targets = call_tokenizer(processing_class, text_target=texts, **cut_to(target_limit))["input_ids"]
+    return tokenize(dataset, processing_class, columns, limit, boxes).add_column("labels", targets)
 
 
 def collator(

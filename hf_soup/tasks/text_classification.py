@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..data import choose_columns, find_column, label_ids
+from ..data import choose_columns, find_column, is_text, label_ids
+from ..errors import DataError
 from ..heads import ends_in, output_kind
 from ..heads import head_of_classes as head
 from ..heads import whole_rows as forward
+from ..tokens import BOX_COLUMNS, box_column, lengths, most_tokens, tokenize
 from ..tokens import check_masking as check_augment
-from ..tokens import lengths, most_tokens, tokenize
 from ..tokens import load_tokenizer as load_processing_class
 from ..tokens import masked as augmented
 from ..tokens import pad_collator as collator
@@ -60,7 +61,11 @@ def label_column(dataset: Dataset, given: str | None) -> str:
 
 
 def columns(dataset: Dataset, given: Sequence[str] | None, label: str) -> list[str]:
-    """One or two text columns."""
+    """One or two text columns, or of a page with boxes one of lists of words."""
+    candidates = [column for column in given or dataset.column_names if column in dataset.column_names]
+    has_boxes = any(column in dataset.column_names for column in BOX_COLUMNS)
+    if has_boxes and not any(is_text(dataset, column) for column in candidates if column != label):
+        return choose_columns(dataset, given, label, most=1, listed=True)
     return choose_columns(dataset, given, label)
 
 
@@ -76,6 +81,14 @@ def encode(
     labels: np.ndarray,
     inputs: ModelInputs,
 ) -> Dataset:
-    """Tokens and classes."""
+    """Tokens and classes.
+
+    Raises:
+        [`DataError`]: if the columns hold what the tokenizer or the model does not take.
+    """
     limit = most_tokens(processing_class, inputs.positions, inputs.target_positions)
-    return tokenize(dataset, processing_class, columns, limit).add_column("labels", labels.tolist())
+    boxes = box_column(dataset, processing_class, columns, inputs)
+    if boxes is None and not is_text(dataset, columns[0]):
+        raise DataError(f'the column "{columns[0]}" holds lists of words, and {inputs.model} takes no boxes for them.')
+    encoded = tokenize(dataset, processing_class, columns, limit, boxes)
+    return encoded.add_column("labels", labels.tolist())

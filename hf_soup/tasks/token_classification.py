@@ -14,8 +14,8 @@ from ..errors import DataError, SoupWarning
 from ..heads import ends_in
 from ..heads import head_of_classes as head
 from ..progress import library_bars
+from ..tokens import box_column, call_tokenizer, cut_to, lengths, most_tokens
 from ..tokens import check_masking as check_augment
-from ..tokens import cut_to, lengths, most_tokens
 from ..tokens import load_tokenizer as load_processing_class
 from ..tokens import masked as augmented
 from ..tokens import pad_collator as collator
@@ -96,16 +96,22 @@ def encode(
     labels: list[np.ndarray],
     inputs: ModelInputs,
 ) -> Dataset:
-    """Tokens, and the class of each word at its first token."""
+    """Tokens, and the class of each word at its first token.
+
+    Raises:
+        [`DataError`]: if the tokenizer does not tell which word a token is of, or does not take the words.
+    """
     if not processing_class.is_fast:
         raise DataError(f"{type(processing_class).__name__} does not tell which word a token is of; take a fast one.")
     (column,) = columns
     limit = most_tokens(processing_class, inputs.positions, inputs.target_positions)
+    boxes = box_column(dataset, processing_class, columns, inputs)
     lost = 0
 
     def tokenize(batch: dict[str, list], indices: list[int]) -> dict[str, list]:
         nonlocal lost
-        found = processing_class(batch[column], is_split_into_words=True, **cut_to(limit))
+        options = {"is_split_into_words": True} if boxes is None else {"boxes": batch[boxes]}
+        found = call_tokenizer(processing_class, batch[column], **options, **cut_to(limit))
         marked = []
         for place, row in enumerate(indices):
             words = found.word_ids(place)

@@ -311,3 +311,67 @@ def test_a_sweep_cuts_long_texts_to_its_model(tmp_path):
     assert (
         SPECIAL["pad_token_id"] == transformers.AutoConfig.from_pretrained(tmp_path / "sweep" / "run-0").pad_token_id
     )
+
+
+PAGES = {
+    "tokens": [["good", "film"], ["bad", "plot", "film"]],
+    "bboxes": [[[1, 2, 3, 4], [5, 6, 7, 8]], [[9] * 4] * 3],
+}
+
+
+def page_tokenizer():
+    """LayoutLMv3's own, which takes a box for each word, over single letters."""
+    letters = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "\u0120", *"abdfgilmopt"]
+    return transformers.LayoutLMv3Tokenizer(vocab={letter: index for index, letter in enumerate(letters)}, merges=[])
+
+
+def page_model(task):
+    """A tiny LayoutLMv3 that reads no image."""
+    fields = {**LAYOUT_V3, "vocab_size": 17, "visual_embed": False}
+    return make(f"LayoutLMv3For{task}", fields, num_labels=3)
+
+
+@pytest.mark.parametrize(
+    ("task", "labels"),
+    [("TokenClassification", {"ner_tags": [[0, 1], [2, 1, 0]]}), ("SequenceClassification", {"label": [0, 2]})],
+)
+@pytest.mark.parametrize("name", ["bbox", "bboxes", "boxes"])
+def test_boxes_of_words_go_through_a_tokenizer_that_takes_them(task, labels, name):
+    """Logits are those of the tokenizer and the model by hand, and boxes elsewhere give others."""
+    model, tokenizer = page_model(task), page_tokenizer()
+    words, boxes = PAGES["tokens"], PAGES["bboxes"]
+    data = datasets.Dataset.from_dict({"tokens": words, name: boxes, **labels})
+    found = hf_soup.Evaluator(data, processing_class=tokenizer).predict(model).logits
+    by_hand = []
+    for row in range(2):
+        made = tokenizer(words[row], boxes=boxes[row], return_tensors="pt")
+        with torch.no_grad():
+            logits = model(**made).logits[0].numpy()
+        ids = made.word_ids(0)
+        firsts = [ids.index(word) for word in range(len(words[row]))]
+        by_hand.append(logits[firsts] if "Token" in task else logits[None])
+    assert np.abs(found - np.concatenate(by_hand)).max() < 1e-5
+    elsewhere = data.map(lambda row: {name: [[value + 20 for value in box] for box in row[name]]})
+    other = hf_soup.Evaluator(elsewhere, processing_class=tokenizer).predict(model).logits
+    assert np.abs(found - other).max() > 1e-3
+
+
+@pytest.mark.parametrize("task", ["TokenClassification", "SequenceClassification"])
+def test_boxes_that_cannot_be_passed_are_told(task):
+    """A model of pages is not run without the boxes that its data or its tokenizer is for."""
+    labels = {"ner_tags": [[0, 1], [2, 1, 0]]} if "Token" in task else {"label": [0, 2]}
+    data = datasets.Dataset.from_dict({**PAGES, **labels})
+    plain = make(f"LayoutLMFor{task}", {**BODY, "max_2d_position_embeddings": 64}, num_labels=3)
+    with pytest.raises(hf_soup.DataError, match=r'does not take those in "bboxes". Encode .* bbox \(a box for'):
+        hf_soup.Evaluator(data, processing_class=tokenizer_for()).predict(plain)
+    few = data.map(lambda row: {"bboxes": row["bboxes"][:1]})
+    with pytest.raises(hf_soup.DataError, match=r"does not take the texts: .* as many words as there are bounding"):
+        hf_soup.Evaluator(few, processing_class=page_tokenizer()).predict(page_model(task))
+    without = data.remove_columns("bboxes")
+    if "Sequence" in task:
+        without = without.add_column("text", ["good film", "bad plot"]).remove_columns("tokens")
+    with pytest.raises(hf_soup.DataError, match=r"no column of them \(bbox, bboxes, boxes\). Encode"):
+        hf_soup.Evaluator(without, processing_class=page_tokenizer()).predict(page_model(task))
+    bert = make(f"BertFor{task}", BODY, num_labels=3)
+    with pytest.raises(hf_soup.DataError, match="LayoutLMv3Tokenizer does not take the texts: "):
+        hf_soup.Evaluator(without, processing_class=page_tokenizer()).predict(bert)
