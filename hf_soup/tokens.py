@@ -68,6 +68,20 @@ def limit_length(tokenizer: Any, max_length: Any, positions: int | None) -> None
     tokenizer.model_max_length = max_length
 
 
+def check_tokenizer(processing_class: Any) -> None:
+    """Texts are read by a tokenizer.
+
+    Raises:
+        [`DataError`]: if it is something else, such as an image processor.
+    """
+    if hasattr(processing_class, "model_max_length") and callable(processing_class):
+        return
+    inner = getattr(processing_class, "tokenizer", None)
+    what = "its .tokenizer" if inner is not None else "the tokenizer of the model"
+    name = type(processing_class).__name__
+    raise DataError(f"the data holds texts, and {name} is no tokenizer: pass {what} as processing_class.")
+
+
 def most_tokens(tokenizer: PreTrainedTokenizerBase, *positions: int | None) -> int | None:
     """How many tokens a text may have: the least of what the tokenizer says and what positions reach.
 
@@ -79,7 +93,11 @@ def most_tokens(tokenizer: PreTrainedTokenizerBase, *positions: int | None) -> i
 
     Returns:
         `int`, or `None` where nothing ends a text.
+
+    Raises:
+        [`DataError`]: if it is no tokenizer.
     """
+    check_tokenizer(tokenizer)
     own = tokenizer.model_max_length if tokenizer.model_max_length <= LONGEST else None
     return min((limit for limit in (own, *positions) if limit is not None), default=None)
 

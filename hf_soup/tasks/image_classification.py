@@ -106,9 +106,17 @@ def encode(
     """Process images when they are asked for: memory does not grow with the data.
 
     An image that does not decode is black and has the label -100, which is neither learned nor scored.
+
+    Raises:
+        [`DataError`]: if a tokenizer was passed for the image processor.
     """
     import datasets
 
+    if hasattr(processing_class, "model_max_length") or not callable(processing_class):
+        raise DataError(
+            f"the data holds images, and {type(processing_class).__name__} is no image processor: pass the image "
+            "processor of the model as processing_class."
+        )
     (column,) = columns
     labelled = dataset.select_columns([column]).add_column("labels", labels.tolist())
     return augmented(labelled.cast_column(column, datasets.Image(decode=False)), {}, processing_class)

@@ -14,7 +14,7 @@ from ..errors import DataError, SoupWarning
 from ..heads import ends_in
 from ..heads import head_of_classes as head
 from ..progress import library_bars
-from ..tokens import box_column, call_tokenizer, cut_to, lengths, most_tokens
+from ..tokens import box_column, call_tokenizer, check_tokenizer, cut_to, lengths, most_tokens
 from ..tokens import check_masking as check_augment
 from ..tokens import load_tokenizer as load_processing_class
 from ..tokens import masked as augmented
@@ -101,6 +101,7 @@ def encode(
     Raises:
         [`DataError`]: if the tokenizer does not tell which word a token is of, or does not take the words.
     """
+    check_tokenizer(processing_class)
     if not processing_class.is_fast:
         raise DataError(f"{type(processing_class).__name__} does not tell which word a token is of; take a fast one.")
     (column,) = columns

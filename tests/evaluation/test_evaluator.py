@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import types
 
 import datasets
 import evaluate
@@ -14,6 +15,7 @@ from sklearn import metrics as sk
 
 import hf_soup
 from hf_soup import lookup, testing
+from hf_soup.model_inputs import ModelInputs
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +93,38 @@ def test_what_an_evaluator_refuses(tokenizer):
         hf_soup.Evaluator(data)(model)
     with pytest.raises(hf_soup.DataError, match='no label column "label"'):
         hf_soup.Evaluator(data.remove_columns("label"), processing_class=tokenizer)(model)
+
+
+@pytest.mark.parametrize(
+    "task", ["text_classification", "token_classification", "text_generation", "text2text_generation"]
+)
+def test_an_image_processor_reads_no_texts(task, image_runs):
+    """Whatever the task of texts, it is told what it was given and what it takes."""
+    module = lookup.load_module("task", task)
+    data = datasets.Dataset.from_dict(module.EXAMPLE)
+    processor = transformers.AutoImageProcessor.from_pretrained(image_runs[0], backend="pil")
+    inputs = ModelInputs("Model", frozenset({"input_ids"}), None, None, 0, None)
+    label = module.label_column(data, None)
+    columns = module.columns(data, None, label)
+    right = data[label][:] if label else None
+    with pytest.raises(
+        hf_soup.DataError, match=f"texts, and {type(processor).__name__} is no tokenizer: pass the tok"
+    ):
+        module.encode(data, processor, columns, right, inputs)
+
+
+def test_a_processor_of_both_has_the_tokenizer(tokenizer):
+    """Processors of several kinds of data are told which part of them to pass."""
+    both = types.SimpleNamespace(tokenizer=tokenizer)
+    with pytest.raises(hf_soup.DataError, match=r"SimpleNamespace is no tokenizer: pass its \.tokenizer"):
+        hf_soup.Evaluator(testing.tiny_texts(4), processing_class=both).predict(testing.tiny_text_model(0))
+
+
+def test_a_tokenizer_reads_no_images(tokenizer):
+    """It is told what it was given and what it takes."""
+    evaluator = hf_soup.Evaluator(testing.tiny_images(4), processing_class=tokenizer)
+    with pytest.raises(hf_soup.DataError, match=r"images, and \w+ is no image processor: pass the image processor"):
+        evaluator.predict(testing.tiny_image_model(0))
 
 
 def test_scores_compare_themselves():
