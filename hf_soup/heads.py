@@ -20,10 +20,20 @@ def ends_in(config: PretrainedConfig, *ends: str) -> bool:
 
 
 def output_kind(config: PretrainedConfig) -> str:
-    """What a classification head gives, as transformers' own losses take it: by `problem_type` or number of labels."""
+    """What a classification head gives, as transformers' own losses take it: by `problem_type` or number of labels.
+
+    Raises:
+        [`DataError`]: if the configuration names a problem that transformers does not know.
+    """
     named = {"regression": "values", "multi_label_classification": "labels", "single_label_classification": "classes"}
     problem = getattr(config, "problem_type", None)
-    return named[problem] if problem else "values" if config.num_labels == 1 else "classes"
+    if not problem:
+        return "values" if config.num_labels == 1 else "classes"
+    if problem not in named:
+        raise DataError(
+            f"the configuration's problem_type is {problem!r}, and it is one of {', '.join(named)}, or null."
+        )
+    return named[problem]
 
 
 def classes_head(names: list[str]) -> dict[str, Any]:

@@ -120,6 +120,16 @@ def test_a_processor_of_both_has_the_tokenizer(tokenizer):
         hf_soup.Evaluator(testing.tiny_texts(4), processing_class=both).predict(testing.tiny_text_model(0))
 
 
+def test_an_unknown_problem_type_is_told(tokenizer):
+    """The error names those that transformers knows."""
+    model = testing.tiny_text_model(0)
+    model.config.problem_type = "multilabel"
+    with pytest.raises(
+        hf_soup.DataError, match=r"problem_type is 'multilabel', .* multi_label_classification, single_l"
+    ):
+        hf_soup.Evaluator(testing.tiny_texts(4), processing_class=tokenizer)(model)
+
+
 def test_a_tokenizer_reads_no_images(tokenizer):
     """It is told what it was given and what it takes."""
     evaluator = hf_soup.Evaluator(testing.tiny_images(4), processing_class=tokenizer)
