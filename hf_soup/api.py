@@ -11,7 +11,7 @@ from .checkpoints.base_model import as_ingredient, open_base
 from .checkpoints.check import CheckReport, check_checkpoints
 from .checkpoints.checkpoint import Checkpoint
 from .checkpoints.companions import in_order
-from .checkpoints.labels import base_order_problem, is_identity, label_orders
+from .checkpoints.labels import base_order_problem, class_names, is_identity, label_orders, usual_names
 from .checkpoints.modules import Module, list_modules
 from .checkpoints.pieces import check_device
 from .checkpoints.relation import relate
@@ -74,7 +74,8 @@ def check(
     """
     checkpoints = open_all(ingredients, config=config, allow_pickle=allow_pickle)
     settings = find_settings(take_from, checkpoints) if take_from is not None else None
-    alignments = label_orders(checkpoints, settings) if align_labels else {}
+    usual = usual_names([class_names(item.config) for item in checkpoints], settings)
+    alignments = label_orders(checkpoints, usual) if align_labels else {}
     report = check_checkpoints(checkpoints, alignments, settings=settings)
     if report.ok:
         report = replace(report, problems=alignment_problems(checkpoints[0], alignments))
@@ -217,7 +218,8 @@ def merge(
         warnings.warn(f"{failure.name} is left out: {failure.reason}", SoupWarning, stacklevel=2)
     candidates = open_all(ingredients, config=config, allow_pickle=allow_pickle)
     settings = find_settings(take_from, candidates) if take_from is not None else None
-    alignments = label_orders(candidates, settings) if align_labels else {}
+    labels = usual_names([class_names(item.config) for item in candidates], settings)
+    alignments = label_orders(candidates, labels) if align_labels else {}
     strategy_needs_base, way_from = asks_for(find_strategy, "base"), None
     if getattr(find_strategy, "linear", False) and method != "linear":
         raise RecipeError(f'strategy="{strategy}" goes with method="linear" alone, not with "{method}".')
@@ -236,6 +238,7 @@ def merge(
     training = bind_training(batchnorm_data, in_order(candidates, settings))
 
     def complete(recipe: Recipe) -> Recipe:
+        orders = {name: order for name, order in alignments.items() if name in recipe.names}
         several = sum(map(any, zip(*recipe.rows.values(), strict=True))) > 1
         return replace(
             recipe,
@@ -244,7 +247,8 @@ def merge(
             base_model=base and base.ingredient,
             dtype=dtype,
             seed=seed,
-            alignments={name: order for name, order in alignments.items() if name in recipe.names},
+            alignments=orders,
+            labels=labels if orders else (),
             take_from=take_from,
             batchnorm=training.described_batches() if training and several else {},
         )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .checkpoints.checkpoint import Checkpoint
 from .checkpoints.companions import in_order
 from .checkpoints.hub import fetch
-from .checkpoints.labels import label_orders
+from .checkpoints.labels import class_names, label_orders, usual_names
 from .checkpoints.source import open_all, open_checkpoint
 from .errors import RecipeError
 from .evaluation.binding import bind_evaluator, bind_training
@@ -96,13 +96,14 @@ def compare(
     settings = _settings(opened.values(), candidates)
     like_soup = in_order(candidates, settings)
     bound = {name: bind_evaluator(item, like_soup, split=splits[name], **direction) for name, item in sets.items()}
-    alignments = label_orders(candidates, settings)
+    labels = _labels(opened.values(), candidates, settings)
+    alignments = label_orders(candidates, labels)
     training = bind_training(batchnorm_data, like_soup)
     training = training or next((soup.batchnorm for soup in named.values() if soup.batchnorm), None)
-    entries = [_entry(item.name, "ingredient", [item], alignments, None) for item in candidates]
+    entries = [_entry(item.name, "ingredient", [item], alignments, labels, None) for item in candidates]
     if UNIFORM not in named and len(candidates) > 1:  # not kept in memory
         take_from = settings.name if settings else None
-        entries.append(_entry(UNIFORM, "uniform", candidates, alignments, training, take_from=take_from))
+        entries.append(_entry(UNIFORM, "uniform", candidates, alignments, labels, training, take_from=take_from))
     for name, soup in named.items():
         kind = "uniform" if name == UNIFORM else "soup"
         parameters = sum(spec.numel for spec in soup.plan.specs if spec.is_floating)
@@ -130,19 +131,22 @@ class _Opened(NamedTuple):
             Its ingredients.
         take_from (`str`, *optional*):
             The ingredient that gives it its settings, if its recipe names one.
+        labels (`tuple[str, ...]`, *optional*):
+            The names of its classes, if its recipe says them.
     """
 
     soup: Soup
     members: tuple[Ingredient, ...]
     take_from: str | None
+    labels: tuple[str, ...] = ()
 
 
 def _opened(soup: Any, name: str, allow_pickle: bool) -> _Opened:
     if isinstance(soup, Soup):
-        return _Opened(soup, soup.recipe.ingredients, soup.recipe.take_from)
+        return _Opened(soup, soup.recipe.ingredients, soup.recipe.take_from, soup.recipe.labels)
     checkpoint = open_checkpoint(soup, name=name, allow_pickle=allow_pickle)
     recipe, members = Recipe((checkpoint.ingredient,), (1.0,)), (checkpoint.ingredient,)
-    take_from = None
+    take_from, labels = None, ()
     source, commit = checkpoint.ingredient.source, checkpoint.ingredient.revision
     if commit:
         fetch(source, commit, [RECIPE_FILE])
@@ -150,14 +154,14 @@ def _opened(soup: Any, name: str, allow_pickle: bool) -> _Opened:
         made_by = load_hub_recipe(source, commit) if commit else load_recipe(checkpoint.folder)
         recipe = replace(recipe, selection=made_by.selection)
         members = tuple(item for item in made_by.ingredients if item.name != made_by.base_inside)
-        take_from = made_by.take_from
-    return _Opened(Soup(recipe, [checkpoint]), members, take_from)
+        take_from, labels = made_by.take_from, made_by.labels
+    return _Opened(Soup(recipe, [checkpoint]), members, take_from, labels)
 
 
 def _candidates(opened: Iterable[_Opened], allow_pickle: bool) -> list[Checkpoint]:
     """What the soups were chosen from, each once; of saved soups what went into them."""
     found: list[Checkpoint] = []
-    for soup, members, _ in opened:
+    for soup, members, *_ in opened:
         made_here = soup.recipe.ingredients == members
         items = soup.candidates if made_here else open_all(members, allow_pickle=allow_pickle)
         found += [item for item in items if item.ingredient not in [known.ingredient for known in found]]
@@ -170,11 +174,23 @@ def _settings(opened: Iterable[_Opened], candidates: Sequence[Checkpoint]) -> Ch
     return next((item for item in candidates if item.name in named), None)
 
 
+def _labels(
+    opened: Iterable[_Opened], candidates: Sequence[Checkpoint], settings: Checkpoint | None
+) -> tuple[str, ...]:
+    """The names of the classes that ingredients are aligned to: those of the first soup whose recipe has any."""
+    if settings is None:
+        for found in opened:
+            if found.labels:
+                return found.labels
+    return usual_names([class_names(item.config) for item in candidates], settings)
+
+
 def _entry(
     name: str,
     kind: str,
     items: Sequence[Checkpoint],
     alignments: Mapping[str, Sequence[int]],
+    labels: tuple[str, ...],
     training: Evaluator | None,
     *,
     take_from: str | None = None,
@@ -182,7 +198,7 @@ def _entry(
     """The uniform soup of some ingredients, or one alone, with the labels in one order for all."""
     orders = {item.name: alignments[item.name] for item in items if item.name in alignments}
     recipe = Recipe(tuple(item.ingredient for item in items), (1.0,) * len(items), alignments=orders)
-    recipe = replace(recipe, take_from=take_from)
+    recipe = replace(recipe, labels=labels if orders else (), take_from=take_from)
     if training and len(items) > 1:
         recipe = replace(recipe, batchnorm=training.described_batches())
     plan = make_plan(recipe, items)

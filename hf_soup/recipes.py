@@ -116,6 +116,8 @@ def dump_recipe(recipe: Recipe, folder: str | os.PathLike | None = None) -> str:
     import yaml
 
     data = asdict(recipe)
+    if not recipe.labels:  # only of aligned ingredients: other recipes are as before there were any
+        del data["labels"]
     for item in filter(None, [*data["ingredients"], data["base_model"]]):
         item["source"] = _without_root(item["source"], folder)
     for part in ("selection", "batchnorm"):

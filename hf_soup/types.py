@@ -70,6 +70,9 @@ class Recipe:
             For methods that draw random numbers.
         alignments (`Mapping[str, Sequence[int]]`, *optional*):
             For ingredients whose labels are in another order: which of their classes is the soup's class 0, 1, ...
+        labels (`Sequence[str]`, *optional*):
+            Names of the soup's classes where ingredients are aligned: those of all candidates, whose spelling the
+            ingredients that were chosen need not have. `take_from` goes before them.
         take_from (`str`, *optional*):
             Name of the ingredient that gives the soup its configuration, tokenizer, processor and generation settings;
             its weight may be 0. By default the first ingredient does.
@@ -96,6 +99,7 @@ class Recipe:
     dtype: str = "auto"
     seed: int = 0
     alignments: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    labels: tuple[str, ...] = ()
     take_from: str | None = None
     batchnorm: dict[str, Any] = field(default_factory=dict)
     selection: dict[str, Any] = field(default_factory=dict)
@@ -107,6 +111,7 @@ class Recipe:
     def __post_init__(self):
         object.__setattr__(self, "ingredients", tuple(self.ingredients))
         object.__setattr__(self, "weights", _rows(self.weights))
+        object.__setattr__(self, "labels", tuple(self.labels))
         if not self.ingredients:
             raise RecipeError("a soup needs at least one ingredient, none was given. Name folders, Hub ids or models.")
         twice = [name for name, count in Counter(item.name for item in self.ingredients).items() if count > 1]
@@ -167,6 +172,8 @@ class Recipe:
         decisive["batchnorm"].pop("file", None)  # wherever it lies
         if self.take_from is None:  # as in recipes from before there was a choice
             del decisive["take_from"]
+        if not self.labels:
+            del decisive["labels"]
         return xxhash.xxh3_128_hexdigest(json.dumps(plain(decisive), sort_keys=True).encode())
 
 

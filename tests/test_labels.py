@@ -4,6 +4,7 @@ import json
 import shutil
 from types import SimpleNamespace
 
+import datasets
 import pytest
 import torch
 import transformers
@@ -239,14 +240,83 @@ def test_letter_case_is_matched_when_asked(tmp_path):
     assert hf_soup.verify(folder).ok
 
 
+def in_other_case(tmp_path):
+    """Three classifiers: the first has the labels of the others in the other order, and in capitals."""
+    runs = [testing.save_text_model(testing.tiny_text_model(seed), tmp_path / f"run-{seed}") for seed in range(3)]
+    for run, labels in zip(runs, (("POSITIVE", "NEGATIVE"), *[("negative", "positive")] * 2), strict=True):
+        config = json.loads((run / "config.json").read_text())
+        config |= {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
+        (run / "config.json").write_text(json.dumps(config))
+    return runs
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    ["greedy", "performance", "layerwise", "pruned", "diverse", "exhaustive", "greedy_best_first", "learned"],
+)
+def test_trials_of_ingredients_in_other_case(tmp_path, strategy):
+    """A trial has the labels of all candidates, whichever ingredients it is of."""
+    runs, data = in_other_case(tmp_path), testing.tiny_texts(20)
+    soup = hf_soup.merge(runs, align_labels=True, strategy=strategy, evaluator=data)
+    assert soup.plan.report.labels == ("negative", "positive")
+
+
+def test_a_function_scores_ingredients_in_other_case(tmp_path):
+    """The model that a function gets has the labels of all candidates; no trial is refused."""
+    seen = []
+    hf_soup.merge(
+        in_other_case(tmp_path),
+        align_labels=True,
+        strategy="exhaustive",
+        evaluator=lambda model: seen.append(tuple(model.config.id2label.values())) or 0.5,
+    )
+    assert set(seen) == {("negative", "positive")}
+
+
+def test_one_ingredient_in_other_case_has_the_labels_of_all(tmp_path):
+    """The recipe says the labels where the chosen ingredients do not: cooked again, the soup has the same bytes."""
+    runs = in_other_case(tmp_path)
+
+    def prefers_first(model):
+        return -(model.classifier.weight - rows).abs().sum().item()
+
+    rows = load_file(runs[0] / "model.safetensors")["classifier.weight"].flip(0)
+    soup = hf_soup.merge(runs, align_labels=True, strategy="greedy", evaluator=prefers_first)
+    assert soup.recipe.names == ("run-0",)
+    folder = soup.save_pretrained(tmp_path / "soup")
+    assert hf_soup.load_recipe(folder).labels == ("negative", "positive")
+    assert hf_soup.verify(folder).ok
+    again = tmp_path / "again"
+    hf_soup.cook(folder, output_dir=again)
+    for name in ("config.json", "model.safetensors"):
+        assert (again / name).read_bytes() == (folder / name).read_bytes()
+    test = testing.tiny_texts(20, seed=1)
+    for given in (soup, folder):
+        assert "run-0" in hf_soup.compare(given, test=test).table()
+
+
+@pytest.mark.parametrize("name", [None, "run-0", "run-1"])
+def test_ingredients_in_other_case_are_compared(tmp_path, name):
+    """Single ingredients have the labels of the soup: the usual ones, or those of the one that gives its settings."""
+    soup = hf_soup.merge(in_other_case(tmp_path), align_labels=True, take_from=name)
+    capitals = name == "run-0"
+    test = testing.tiny_texts(20, seed=1)
+    if capitals:
+        names = test.features["label"].names
+        test = test.cast_column("label", datasets.ClassLabel(names=[label.upper() for label in names]))
+    folder = soup.save_pretrained(tmp_path / "soup")
+    tables = [hf_soup.compare({"uniform soup": given}, test=test).to_pandas() for given in (soup, folder)]
+    assert tables[0]["value"].tolist() == tables[1]["value"].tolist()
+
+
 def test_names_that_differ_in_case_alone_are_not_guessed():
     """Where two classes of one ingredient have one name but for the case, only equal letters are matched."""
     one = SimpleNamespace(name="one", config={"id2label": {"0": "a", "1": "A"}})
     moved = SimpleNamespace(name="moved", config={"id2label": {"0": "A", "1": "a"}})
     other = SimpleNamespace(name="other", config={"id2label": {"0": "A", "1": "A"}})
-    assert label_orders([one, moved], one) == {"moved": (1, 0)}
-    assert label_orders([one, other], one) == {}
-    assert label_orders([one, other], other) == {}
+    assert label_orders([one, moved], class_names(one.config)) == {"moved": (1, 0)}
+    assert label_orders([one, other], class_names(one.config)) == {}
+    assert label_orders([one, other], class_names(other.config)) == {}
 
 
 @pytest.mark.parametrize("name", ["one", "other"])

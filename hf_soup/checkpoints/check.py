@@ -115,6 +115,7 @@ def check_checkpoints(
     checkpoints: Sequence[Checkpoint],
     alignments: Mapping[str, Sequence[int]] | None = None,
     *,
+    labels: Sequence[str] = (),
     base: str | None = None,
     settings: Checkpoint | None = None,
 ) -> CheckReport:
@@ -125,6 +126,8 @@ def check_checkpoints(
             Opened ingredients.
         alignments (`Mapping[str, Sequence[int]]`, *optional*):
             Ingredient -> the order in which its classes will be taken.
+        labels (`Sequence[str]`, *optional*):
+            Names of the soup's classes, where they were found over more ingredients than these.
         base (`str`, *optional*):
             Which of them is the base model, if any: it may lack tensors (a head).
         settings (`Checkpoint`, *optional*):
@@ -151,7 +154,7 @@ def check_checkpoints(
         problems += tensor_problems(item, shapes, may_lack=item.name == base)
         problems += _kind_problems(item, kinds)
     sizes_told = bool(problems)
-    labels, label_problems, notes = _compare_labels(alike, alignments or {}, settings)
+    found_labels, label_problems, notes = _compare_labels(alike, alignments or {}, settings, tuple(labels))
     problems += label_problems
     vocabularies = read_vocabularies(checkpoints)
     problems += _vocabulary_problems(vocabularies)
@@ -169,7 +172,7 @@ def check_checkpoints(
         parameters=sum(spec.numel for spec in floating),
         nbytes=sum(spec.nbytes for item in checkpoints for spec in item.specs.values()),
         dtypes=tuple(sorted({spec.dtype for item in checkpoints for spec in item.specs.values() if spec.is_floating})),
-        labels=labels,
+        labels=found_labels,
         problems=tuple(problems),
         notes=(*_notes(checkpoints, vocabularies), *notes, *found.notes),
     )
@@ -211,7 +214,10 @@ def _kind_problems(item: Checkpoint, kinds: Mapping[str, str]) -> list[str]:
 
 
 def _compare_labels(
-    checkpoints: Sequence[Checkpoint], alignments: Mapping[str, Sequence[int]], settings: Checkpoint | None
+    checkpoints: Sequence[Checkpoint],
+    alignments: Mapping[str, Sequence[int]],
+    settings: Checkpoint | None,
+    known: tuple[str, ...],
 ) -> tuple[tuple[str, ...], list[str], list[str]]:
     """The soup's labels, without made-up ones; problems; and notes."""
     own = {item.name: class_names(item.config) for item in checkpoints}
@@ -224,7 +230,7 @@ def _compare_labels(
         notes = [unused + giver.name] if len(set(own.values())) > 1 else []
         return label_names(giver.config), [], notes
     labels = {name: permuted(found, alignments.get(name)) for name, found in own.items()}
-    usual = usual_names(list(labels.values()), settings)
+    usual = known if known and settings is None else usual_names(list(labels.values()), settings)
     holder = settings.name if settings else next((name for name, found in labels.items() if found == usual), None)
     problems, notes = compare_labels(labels, usual, aligned=tuple(alignments), settings=settings, holder=holder)
     notes += alignment_notes(own, alignments, usual)

@@ -77,20 +77,19 @@ def classifier_modules(config: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(f"timm_model.{name}" for name in names)
 
 
-def label_orders(checkpoints: Sequence[Checkpoint], settings: Checkpoint | None = None) -> dict[str, tuple[int, ...]]:
+def label_orders(checkpoints: Sequence[Checkpoint], usual: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
     """For ingredients that have the usual labels in another order or other letter case: which of their classes is the
     usual 0, 1, ...
 
     Args:
         checkpoints (`Sequence[Checkpoint]`):
             Opened ingredients.
-        settings (`Checkpoint`, *optional*):
-            The ingredient whose labels are the usual ones; by default the most frequent labels are.
+        usual (`tuple[str, ...]`):
+            The usual labels, as [`usual_names`] finds them.
 
     Returns:
         `dict[str, tuple[int, ...]]`: ingredient -> order; without those that have them already or have other labels.
     """
-    usual = usual_names([class_names(item.config) for item in checkpoints], settings)
     orders = {}
     for item in checkpoints:
         names = class_names(item.config)

@@ -159,7 +159,9 @@ def make_plan(
     chosen = None
     if recipe.take_from is not None:
         chosen = find_settings(recipe.take_from, [*checkpoints, *([settings] if settings else [])])
-    report = check_checkpoints(checkpoints, recipe.alignments, base=recipe.base_inside, settings=chosen)
+    report = check_checkpoints(
+        checkpoints, recipe.alignments, labels=recipe.labels, base=recipe.base_inside, settings=chosen
+    )
     report.raise_for_problems()
     rows = assign_rows(checkpoints[0].specs, recipe.rows)
     if recipe.params.get("normalize", True):
