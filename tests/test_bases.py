@@ -57,7 +57,11 @@ def found(*folders, base_model=None):
     [
         ("google-bert/bert-base-uncased", ("google-bert/bert-base-uncased",)),
         (["a/b", "c/d", "a/b"], ("a/b", "c/d")),
-        (["/home/me/bert", "./bert", "../bert", "models/a/bert", "a/b@main", "bert", "a/b.git", 7, None], ()),
+        ("distilbert-base-uncased", ("distilbert-base-uncased",)),
+        (["gpt2", "gpt2@main", "a/b@main", "a/b"], ("gpt2", "a/b")),
+        (["https://huggingface.co/a/b", "https://huggingface.co/gpt2/"], ("a/b", "gpt2")),
+        (["/home/me/bert", "./bert", "../bert", "models/a/bert", "checkpoint-7", "a/b.git", "/a", 7, None], ()),
+        (["https://example.com/a/b", "https://huggingface.co/a/b/tree/main", "https://huggingface.co"], ()),
         ({"a": "b"}, ()),
         (None, ()),
     ],
@@ -77,6 +81,33 @@ def test_a_path_that_looks_like_an_id_is_none(run, monkeypatch, tmp_path):
         monkeypatch.chdir(tmp_path / "elsewhere" if "elsewhere" in place.parts else tmp_path)
         assert found(run) == [()]
         shutil.rmtree(place)
+
+
+def test_a_folder_of_the_name_of_a_model_is_none(run, monkeypatch, tmp_path):
+    """A name without an owner is that of a folder where there is one beside the run or above it."""
+    say(run, "gpt2")
+    assert found(run) == [("gpt2",)]
+    (run.parent / "gpt2").mkdir()
+    assert found(run) == [()]
+
+
+@pytest.mark.parametrize(
+    ("name", "bases"),
+    [
+        ("bert-base-uncased", ("bert-base-uncased",)),
+        ("gpt2", ("gpt2",)),
+        ("t5-small", ("t5-small",)),
+        ("a/b@v1", ("a/b",)),
+        ("run-1", ()),
+        ("my-bert", ()),
+        ("output", ()),
+    ],
+)
+def test_a_configuration_says_it(run, name, bases):
+    """A name without an owner is taken from a configuration if it is of a family that the Hub has so."""
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps({**config, "_name_or_path": name}))
+    assert found(run) == [bases]
 
 
 @pytest.mark.parametrize(

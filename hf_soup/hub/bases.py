@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoints.checkpoint import Checkpoint, read_card
+from ..checkpoints.files_beside import CONFIG
 from ..checkpoints.hub import split_revision, split_source
 from ..checkpoints.reader import read_json
 from ..errors import SoupError
@@ -22,6 +23,13 @@ from ..types import Recipe
 RUN_FILE = "run.json"  # beside a whole run of a sweep, written last: its settings, and what it was fine-tuned from
 START = "start"  # beside the runs of a sweep: what all of them started from
 CHECKPOINT = r"checkpoint-\d+"  # a folder of Trainer, with what it belongs to one folder up
+HUB_URL = r"https?://(www\.)?(huggingface\.co|hf\.co)/"
+# Models that the Hub has without an owner. A configuration holds what was loaded, which may as well be a folder that
+# is not here any more, so that other names without an owner are not taken from it.
+CANONICAL = (
+    "(bert|distilbert|roberta|distilroberta|xlm-roberta|albert|camembert|xlnet)-(base|large|xlarge|xxlarge)(-.*)?"
+    "|(distil)?gpt2(-medium|-large|-xl)?|openai-gpt|t5-(small|base|large|3b|11b)"
+)
 
 
 def find_bases(recipe: Recipe, checkpoints: Sequence[Checkpoint]) -> list[tuple[str, ...]]:
@@ -29,7 +37,8 @@ def find_bases(recipe: Recipe, checkpoints: Sequence[Checkpoint]) -> list[tuple[
 
     Of each ingredient the first of these that names a repository counts: the `base_model` of its card; `run.json` of a
     sweep; the card of that sweep's start; the recipe's own base model, or what that was fine-tuned from; and the
-    `_name_or_path` of its configuration.
+    `_name_or_path` of its configuration. A name without an owner (`distilbert-base-uncased`) is a repository too; in a
+    configuration only if it is one of a family of models that the Hub has so.
 
     Args:
         recipe ([`Recipe`]):
@@ -38,7 +47,7 @@ def find_bases(recipe: Recipe, checkpoints: Sequence[Checkpoint]) -> list[tuple[
             Its ingredients, opened, in recipe order.
     """
     own = _bases_of_recipe(recipe)
-    return [_bases_of_folder(item.folder) or own or _bases_of_config(item) for item in checkpoints]
+    return [_bases_of_folder(item.folder) or own or _bases_of_config(item.config, item.folder) for item in checkpoints]
 
 
 def bases_in_card(card: Mapping[str, Any], folder: Path | None = None) -> tuple[str, ...]:
@@ -52,7 +61,22 @@ def bases_in_card(card: Mapping[str, Any], folder: Path | None = None) -> tuple[
     """
     named = card.get("base_model")
     named = named if isinstance(named, list) else [named]
-    return tuple(dict.fromkeys(name for name in named if isinstance(name, str) and _is_repository(name, folder)))
+    found = [_repository(name, folder) for name in named if isinstance(name, str)]
+    return tuple(dict.fromkeys(filter(None, found)))
+
+
+def bases_of_folder(folder: Path) -> tuple[str, ...]:
+    """What a model in a folder was fine-tuned from, as its card, its record or its configuration says.
+
+    Args:
+        folder (`Path`):
+            That holds `config.json`.
+    """
+    try:
+        config = read_json(folder / CONFIG)
+    except (OSError, SoupError):
+        config = None
+    return _bases_of_folder(folder) or _bases_of_config(config if isinstance(config, dict) else {}, folder)
 
 
 def _bases_of_folder(folder: Path | None) -> tuple[str, ...]:
@@ -87,17 +111,24 @@ def _bases_of_recipe(recipe: Recipe) -> tuple[str, ...]:
     return _bases_of_folder(Path(base.source)) if os.path.isabs(base.source) else ()
 
 
-def _bases_of_config(item: Checkpoint) -> tuple[str, ...]:
-    name = item.config.get("_name_or_path")
-    return (name,) if isinstance(name, str) and _is_repository(name, item.folder) else ()
+def _bases_of_config(config: Mapping[str, Any], folder: Path | None) -> tuple[str, ...]:
+    name = config.get("_name_or_path")
+    found = _repository(name, folder) if isinstance(name, str) else None
+    if found is None or ("/" not in found and not re.fullmatch(CANONICAL, found)):
+        return ()
+    return (found,)
 
 
-def _is_repository(name: str, folder: Path | None) -> bool:
-    """Whether a text is `owner/name` as the Hub has it, and no path seen from here or from a folder."""
-    if name.count("/") != 1 or split_source(name) is None or not _is_valid(name):
-        return False
+def _repository(text: str, folder: Path | None) -> str | None:
+    """The `owner/name` or `name` that a text names on the Hub, without the revision and the address of the Hub; `None`
+    if it is a path seen from here or from a folder, or cannot be a repository.
+    """
+    name = split_revision(re.sub(HUB_URL, "", text).removesuffix("/"))[0]
+    if name.count("/") > 1 or split_source(name) is None or not _is_valid(name) or re.fullmatch(CHECKPOINT, name):
+        return None
     above = [] if folder is None else [folder, *folder.resolve().parents]
-    return not os.path.exists(name) and not any((place / name).exists() for place in above)
+    there = any(os.path.exists(path) for path in (text, name, *(place / name for place in above)))
+    return None if there else name
 
 
 def _is_valid(repo_id: str) -> bool:
