@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 import hf_soup
 from hf_soup import testing
 from hf_soup.checkpoints.digest import combined_digest, tensor_digest
+from hf_soup.merging.in_memory import Refill
 
 
 def mean_by_hand(runs, weights=None):
@@ -173,9 +174,29 @@ def test_image_processor_and_generation_config_travel(tmp_path, image_runs):
         model.save_pretrained(tmp_path / f"gpt-{index}")
     sources = {"disk": [tmp_path / "gpt-0", tmp_path / "gpt-1"], "memory": models}
     for name, ingredients in sources.items():
-        folder = hf_soup.merge(ingredients).save_pretrained(tmp_path / name)
+        soup = hf_soup.merge(ingredients)
+        folder = soup.save_pretrained(tmp_path / name)
         assert transformers.GenerationConfig.from_pretrained(folder).max_length == 7
+        assert soup.model.generation_config.max_length == 7
         assert "lm_head.weight" not in load_file(folder / "model.safetensors")  # tied: once
+
+
+@pytest.mark.parametrize("giver", [None, "run-1"])
+def test_the_generation_config_is_that_of_the_saved_soup(tmp_path, giver):
+    """In memory too, that of the ingredient that gives the settings; a trial has its own after any other."""
+    config = transformers.GPT2Config(n_embd=16, n_layer=1, n_head=2, vocab_size=20, n_positions=8)
+    folders = [tmp_path / "run-0", tmp_path / "run-1"]
+    for folder, beams in zip(folders, (4, 3), strict=True):
+        model = transformers.GPT2LMHeadModel(config)
+        model.generation_config.num_beams = beams
+        model.save_pretrained(folder)
+    soup = hf_soup.merge(folders, take_from=giver)
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(soup.save_pretrained(tmp_path / "soup"))
+    assert soup.model.generation_config.num_beams == loaded.generation_config.num_beams == (3 if giver else 4)
+    refill = Refill()
+    for folder, beams in zip(folders, (4, 3), strict=True):
+        one = hf_soup.merge([folder])
+        assert refill.fill(one.plan, one.checkpoints).generation_config.num_beams == beams
 
 
 def test_cooked_again_gives_the_same_bytes(tmp_path, text_runs):

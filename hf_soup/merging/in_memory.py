@@ -6,7 +6,8 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..checkpoints.checkpoint import MEMORY, Checkpoint
+from ..checkpoints.checkpoint import GENERATION, MEMORY, Checkpoint
+from ..checkpoints.companions import giver_of_generation, in_order, mapping_of
 from ..checkpoints.labels import label_names, with_class_names
 from ..checkpoints.memory import build_model, tensors_on_disk
 from ..checkpoints.reader import TensorSpec
@@ -55,7 +56,22 @@ def cook_in_memory(
     blend(plan, checkpoints, _into(tensors), device=device)
     for name, tensor in (statistics or {}).items():
         tensors[name].copy_(tensor)
-    return build_model(config, tensors)
+    model = build_model(config, tensors)
+    _set_generation(model, plan, checkpoints)
+    return model
+
+
+def _set_generation(model: PreTrainedModel, plan: Plan, checkpoints: Sequence[Checkpoint]) -> None:
+    """Give a model that generates the generation configuration that the saved soup has."""
+    if not model.can_generate():
+        return
+    from transformers import GenerationConfig
+
+    giver = giver_of_generation(in_order(checkpoints, plan.settings))
+    if giver is None:  # configurations from before there was such a file say it themselves
+        model.generation_config = GenerationConfig.from_model_config(output_config(plan))
+    else:
+        model.generation_config = GenerationConfig.from_dict(dict(mapping_of(giver.companions, GENERATION)))
 
 
 def output_config(plan: Plan) -> dict[str, Any]:
@@ -125,6 +141,7 @@ class Refill:
             self.forget(step.spec.name for step in todo)  # until they are whole again
             self._pour(plan, todo, checkpoints, tensors)
             self._held |= {step.spec.name: made[step.spec.name] for step in todo}
+            _set_generation(self._model, plan, checkpoints)
         self._asked = {step.spec.name: _others(step, checkpoints) for step in plan.steps}
         return self._model
 
