@@ -23,6 +23,7 @@ from .checkpoints.base_model import as_ingredient, open_base
 from .checkpoints.checkpoint import MEMORY, Checkpoint
 from .checkpoints.source import open_all
 from .errors import RecipeError, SoupWarning, did_you_mean
+from .merging.agreement import Agreement, agree
 
 
 if TYPE_CHECKING:
@@ -114,6 +115,8 @@ def analyze(
     path: Sequence[str] = (),
     samples: int | None = None,
     budget: int | None = None,
+    align_labels: bool = False,
+    take_from: str | None = None,
     device: str = "cpu",
     allow_pickle: bool = False,
 ) -> Analysis:
@@ -147,6 +150,10 @@ def analyze(
             Orders that are drawn for Shapley values; by default they are exact for up to 8 models.
         budget (`int`, *optional*):
             Score so many models at most in landscape, plane and advice, each.
+        align_labels (`bool`, *optional*, defaults to `False`):
+            As for [`merge`].
+        take_from (`str`, *optional*):
+            As for [`merge`]: whose settings all models have where they are scored.
         device (`str`, *optional*, defaults to `"cpu"`):
             Where to average.
         allow_pickle (`bool`, *optional*, defaults to `False`):
@@ -164,10 +171,11 @@ def analyze(
     if budget is not None and budget < 1:
         raise RecipeError(f"a budget is 1 model or more, not {budget}.")
     checkpoints, base = _opened(ingredients, base_model, allow_pickle)
-    scorer = _scorer(checkpoints, evaluator, batchnorm_data, device)
+    agreement = agree(checkpoints, take_from=take_from, align_labels=align_labels)
+    scorer = _scorer(checkpoints, evaluator, batchnorm_data, device, agreement)
     found: dict[str, Any] = {}
     if {"similarity", "plane", "advice"} & set(parts):
-        found["similarity"] = measure_similarity(checkpoints, base)
+        found["similarity"] = measure_similarity(checkpoints, base, agreement=agreement)
     similarity, where = found.get("similarity"), {"budget": budget, "points": points}
     make = {
         "diversity": lambda: measure_diversity(scorer),
@@ -176,7 +184,12 @@ def analyze(
         "contribution": lambda: measure_contribution(scorer, samples=samples),
         "modules": lambda: measure_modules(scorer, checkpoints[0]),
         "advice": lambda: give_advice(
-            checkpoints, scorer, similarity=similarity, budget=budget, sources=_sources(checkpoints)
+            checkpoints,
+            scorer,
+            similarity=similarity,
+            budget=budget,
+            sources=_sources(checkpoints),
+            agreement=agreement,
         ),
     }
     try:
@@ -233,6 +246,8 @@ def advise(
     *,
     base_model: Any = None,
     batchnorm_data: Any = None,
+    align_labels: bool = False,
+    take_from: str | None = None,
     device: str = "cpu",
     allow_pickle: bool = False,
 ) -> Advice:
@@ -249,6 +264,10 @@ def advise(
             What they were fine-tuned from; a [`Sweep`] knows its own.
         batchnorm_data ([`Evaluator`], `datasets.Dataset` or `str`, *optional*):
             Training data on which BatchNorm is estimated again.
+        align_labels (`bool`, *optional*, defaults to `False`):
+            As for [`merge`].
+        take_from (`str`, *optional*):
+            As for [`merge`]: whose settings all models have where they are scored.
         device (`str`, *optional*, defaults to `"cpu"`):
             Where to average.
         allow_pickle (`bool`, *optional*, defaults to `False`):
@@ -261,11 +280,13 @@ def advise(
         [`IngredientError`]: if one cannot be opened.
     """
     checkpoints, base = _opened(ingredients, base_model, allow_pickle)
-    options = {"budget": budget, "sources": _sources(checkpoints)}
-    if len(checkpoints) < 2 or not _fit(checkpoints):
+    agreement = agree(checkpoints, take_from=take_from, align_labels=align_labels)
+    options = {"budget": budget, "sources": _sources(checkpoints), "agreement": agreement}
+    if len(checkpoints) < 2 or not agreement.check(checkpoints).ok:
         return give_advice(checkpoints, **options)
-    scorer = _scorer(checkpoints, evaluator, batchnorm_data, device)
-    return give_advice(checkpoints, scorer, similarity=measure_similarity(checkpoints, base), **options)
+    scorer = _scorer(checkpoints, evaluator, batchnorm_data, device, agreement)
+    similarity = measure_similarity(checkpoints, base, agreement=agreement)
+    return give_advice(checkpoints, scorer, similarity=similarity, **options)
 
 
 def chosen_parts(parts: Sequence[str] | None, scored: bool) -> tuple[str, ...]:
@@ -297,17 +318,15 @@ def _opened(
 
 
 def _scorer(
-    checkpoints: Sequence[Checkpoint], evaluator: Evaluation | None, batchnorm_data: Any, device: str
+    checkpoints: Sequence[Checkpoint],
+    evaluator: Evaluation | None,
+    batchnorm_data: Any,
+    device: str,
+    agreement: Agreement,
 ) -> Scorer | None:
     if evaluator is None:
         return None
-    return Scorer(checkpoints, evaluator, batchnorm_data=batchnorm_data, device=device)
-
-
-def _fit(checkpoints: Sequence[Checkpoint]) -> bool:
-    from .checkpoints.check import check_checkpoints
-
-    return check_checkpoints(checkpoints).ok
+    return Scorer(checkpoints, evaluator, batchnorm_data=batchnorm_data, device=device, agreement=agreement)
 
 
 def _sources(checkpoints: Sequence[Checkpoint]) -> list[str]:

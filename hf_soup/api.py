@@ -8,10 +8,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from .checkpoints.base_model import as_ingredient, open_base
-from .checkpoints.check import CheckReport, check_checkpoints
+from .checkpoints.check import CheckReport
 from .checkpoints.checkpoint import Checkpoint
 from .checkpoints.companions import in_order
-from .checkpoints.labels import base_order_problem, class_names, is_identity, label_orders, usual_names
+from .checkpoints.labels import base_order_problem, is_identity
 from .checkpoints.modules import Module, list_modules
 from .checkpoints.pieces import check_device
 from .checkpoints.relation import relate
@@ -22,7 +22,8 @@ from .evaluation.binding import bind_evaluator, bind_training
 from .evaluation.evaluator import Evaluator
 from .evaluation.trials import ModelTrials, NoTrials
 from .lookup import as_annotated, asks_for, choices, load_function, parameters
-from .merging.plan import alignment_problems, bind_method, find_settings, make_plan
+from .merging.agreement import agree
+from .merging.plan import alignment_problems, bind_method, make_plan
 from .parallel import check_executor
 from .selecting import select
 from .soup import Soup
@@ -73,10 +74,8 @@ def check(
         [`RecipeError`]: if settings are to be taken from an ingredient that is not there.
     """
     checkpoints = open_all(ingredients, config=config, allow_pickle=allow_pickle)
-    settings = find_settings(take_from, checkpoints) if take_from is not None else None
-    usual = usual_names([class_names(item.config) for item in checkpoints], settings)
-    alignments = label_orders(checkpoints, usual) if align_labels else {}
-    report = check_checkpoints(checkpoints, alignments, settings=settings)
+    agreement = agree(checkpoints, take_from=take_from, align_labels=align_labels)
+    alignments, report = agreement.alignments, agreement.check(checkpoints)
     if report.ok:
         report = replace(report, problems=alignment_problems(checkpoints[0], alignments))
     base = None
@@ -217,9 +216,8 @@ def merge(
     for failure in getattr(ingredients, "failed", ()):  # of a sweep
         warnings.warn(f"{failure.name} is left out: {failure.reason}", SoupWarning, stacklevel=2)
     candidates = open_all(ingredients, config=config, allow_pickle=allow_pickle)
-    settings = find_settings(take_from, candidates) if take_from is not None else None
-    labels = usual_names([class_names(item.config) for item in candidates], settings)
-    alignments = label_orders(candidates, labels) if align_labels else {}
+    agreement = agree(candidates, take_from=take_from, align_labels=align_labels)
+    settings = agreement.settings
     strategy_needs_base, way_from = asks_for(find_strategy, "base"), None
     if getattr(find_strategy, "linear", False) and method != "linear":
         raise RecipeError(f'strategy="{strategy}" goes with method="linear" alone, not with "{method}".')
@@ -229,7 +227,9 @@ def merge(
     if strategy_needs_base:
         if base is None:
             raise RecipeError(f'strategy="{strategy}" needs what the ingredients were fine-tuned from: base_model=...')
-        like = next((item for item in in_order(candidates, settings) if item.name not in alignments), candidates[0])
+        like = next(
+            (item for item in in_order(candidates, settings) if item.name not in agreement.alignments), candidates[0]
+        )
         way_from = as_ingredient(base, like, [item.name for item in candidates])
         apart = base_computation_notes(base, like)
         if apart and settings is None:  # the soup would lie between models that compute otherwise
@@ -238,7 +238,7 @@ def merge(
     training = bind_training(batchnorm_data, in_order(candidates, settings))
 
     def complete(recipe: Recipe) -> Recipe:
-        orders = {name: order for name, order in alignments.items() if name in recipe.names}
+        orders = agreement.of(recipe.names)
         several = sum(map(any, zip(*recipe.rows.values(), strict=True))) > 1
         return replace(
             recipe,
@@ -248,7 +248,7 @@ def merge(
             dtype=dtype,
             seed=seed,
             alignments=orders,
-            labels=labels if orders else (),
+            labels=agreement.labels if orders else (),
             take_from=take_from,
             batchnorm=training.described_batches() if training and several else {},
         )

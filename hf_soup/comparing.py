@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .checkpoints.checkpoint import Checkpoint
 from .checkpoints.companions import in_order
 from .checkpoints.hub import fetch
-from .checkpoints.labels import class_names, label_orders, usual_names
 from .checkpoints.source import open_all, open_checkpoint
 from .errors import RecipeError
 from .evaluation.binding import bind_evaluator, bind_training
@@ -18,6 +17,7 @@ from .evaluation.compare import Entry, compare_models
 from .evaluation.comparison import TEST, VALIDATION, Comparison
 from .evaluation.evaluator import Evaluator
 from .evaluation.tasting import estimate_again, lasting_fingerprint
+from .merging.agreement import Agreement, agree
 from .merging.in_memory import cook_in_memory
 from .merging.plan import make_plan
 from .recipes import RECIPE_FILE, load_hub_recipe, load_recipe
@@ -41,6 +41,7 @@ def compare(
     validation: Evaluation | None = None,
     ingredients: Sequence[Any] | None = None,
     batchnorm_data: Any = None,
+    take_from: str | None = None,
     allow_pickle: bool = False,
     metric: Any = None,
     higher_is_better: bool | None = None,
@@ -60,6 +61,8 @@ def compare(
         ingredients (`Sequence`, *optional*):
             As for [`merge`]; by default what the soups were chosen from, of saved ones what went into them.
         batchnorm_data ([`Evaluator`], `datasets.Dataset` or `str`, *optional*):
+            As for [`merge`], for the uniform soup that is added; by default that of the given soups.
+        take_from (`str`, *optional*):
             As for [`merge`], for the uniform soup that is added; by default that of the given soups.
         allow_pickle (`bool`, *optional*, defaults to `False`):
             As for [`merge`].
@@ -93,17 +96,16 @@ def compare(
     sets |= {TEST: test, **(shifted or {})}
     direction = {"metric": metric, "higher_is_better": higher_is_better}
     splits = {name: TEST if isinstance(item, str) and name != VALIDATION else name for name, item in sets.items()}
-    settings = _settings(opened.values(), candidates)
-    like_soup = in_order(candidates, settings)
+    take_from = _take_from(opened.values(), candidates) if take_from is None else take_from
+    labels = next((found.labels for found in opened.values() if found.labels), ())
+    agreement = agree(candidates, take_from=take_from, align_labels=True, labels=labels)
+    like_soup = in_order(candidates, agreement.settings)
     bound = {name: bind_evaluator(item, like_soup, split=splits[name], **direction) for name, item in sets.items()}
-    labels = _labels(opened.values(), candidates, settings)
-    alignments = label_orders(candidates, labels)
     training = bind_training(batchnorm_data, like_soup)
     training = training or next((soup.batchnorm for soup in named.values() if soup.batchnorm), None)
-    entries = [_entry(item.name, "ingredient", [item], alignments, labels, None) for item in candidates]
+    entries = [_entry(item.name, "ingredient", [item], agreement, None) for item in candidates]
     if UNIFORM not in named and len(candidates) > 1:  # not kept in memory
-        take_from = settings.name if settings else None
-        entries.append(_entry(UNIFORM, "uniform", candidates, alignments, labels, training, take_from=take_from))
+        entries.append(_entry(UNIFORM, "uniform", candidates, agreement, training, take_from=take_from))
     for name, soup in named.items():
         kind = "uniform" if name == UNIFORM else "soup"
         parameters = sum(spec.numel for spec in soup.plan.specs if spec.is_floating)
@@ -168,37 +170,25 @@ def _candidates(opened: Iterable[_Opened], allow_pickle: bool) -> list[Checkpoin
     return found
 
 
-def _settings(opened: Iterable[_Opened], candidates: Sequence[Checkpoint]) -> Checkpoint | None:
+def _take_from(opened: Iterable[_Opened], candidates: Sequence[Checkpoint]) -> str | None:
     """The candidate that gives the soups their settings, if a recipe names one."""
     named = {found.take_from for found in opened}
-    return next((item for item in candidates if item.name in named), None)
-
-
-def _labels(
-    opened: Iterable[_Opened], candidates: Sequence[Checkpoint], settings: Checkpoint | None
-) -> tuple[str, ...]:
-    """The names of the classes that ingredients are aligned to: those of the first soup whose recipe has any."""
-    if settings is None:
-        for found in opened:
-            if found.labels:
-                return found.labels
-    return usual_names([class_names(item.config) for item in candidates], settings)
+    return next((item.name for item in candidates if item.name in named), None)
 
 
 def _entry(
     name: str,
     kind: str,
     items: Sequence[Checkpoint],
-    alignments: Mapping[str, Sequence[int]],
-    labels: tuple[str, ...],
+    agreement: Agreement,
     training: Evaluator | None,
     *,
     take_from: str | None = None,
 ) -> Entry:
     """The uniform soup of some ingredients, or one alone, with the labels in one order for all."""
-    orders = {item.name: alignments[item.name] for item in items if item.name in alignments}
+    orders = agreement.of([item.name for item in items])
     recipe = Recipe(tuple(item.ingredient for item in items), (1.0,) * len(items), alignments=orders)
-    recipe = replace(recipe, labels=labels if orders else (), take_from=take_from)
+    recipe = replace(recipe, labels=agreement.labels if orders else (), take_from=take_from)
     if training and len(items) > 1:
         recipe = replace(recipe, batchnorm=training.described_batches())
     plan = make_plan(recipe, items)

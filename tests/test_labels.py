@@ -110,6 +110,20 @@ def test_greedy_and_the_comparison_see_one_order(tmp_path):
     assert tables[0] == tables[1]
 
 
+def test_aligned_heads_are_analysed_as_equal_ones(runs, mixed):
+    """Weights and scores of a permuted ingredient are compared in the order of the others."""
+    data = testing.tiny_texts(20)
+    data = data.cast_column("label", datasets.ClassLabel(names=list(LABELS[:2])))
+    parts = ["similarity", "diversity", "landscape", "plane", "advice"]
+    straight = hf_soup.analyze(runs, evaluator=data, parts=parts, points=3)
+    aligned = hf_soup.analyze(mixed, evaluator=data, parts=parts, points=3, align_labels=True)
+    for part in ("similarity", "diversity", "landscape", "plane"):
+        assert getattr(aligned, part).table() == getattr(straight, part).table().replace("run-1", "moved")
+    pieces = [[piece.evidence for piece in found.advice.pieces] for found in (straight, aligned)]
+    assert pieces[1] == [evidence.replace("run-1", "moved") for evidence in pieces[0]]
+    assert "--align-labels" in hf_soup.advise(mixed, align_labels=True).command
+
+
 def test_what_cannot_be_aligned(tmp_path, runs, mixed):
     """Other labels stay an error; so do heads of which nobody can tell which rows are the classes."""
     other = testing.save_text_model(testing.tiny_text_model(0, labels=("a", "b", "c", "d")), tmp_path / "other")

@@ -44,6 +44,21 @@ def test_what_changes_the_meaning_has_to_be_decided(runs):
     assert "run-0, run-2 came without a generation config; the soup takes that of run-1" in notes
 
 
+def test_every_verb_takes_the_decision(runs):
+    """What `merge` takes with the option can be analysed, advised on and compared, here and in a terminal."""
+    data = testing.tiny_texts(20)
+    for verb in (hf_soup.analyze, hf_soup.advise):
+        assert verb(runs, evaluator=data, take_from="run-1").to_dict()
+    advice = hf_soup.advise(runs, take_from="run-1")
+    assert "do not fit" not in advice.verdict
+    assert "--take-from run-1" in advice.command
+    soup = hf_soup.merge(runs[:1])
+    assert "uniform soup" in hf_soup.compare(soup, ingredients=runs[1:], test=data, take_from="run-1").table()
+    for command in (["analyze"], ["advise"]):
+        done = CliRunner().invoke(main, [*command, *map(str, runs), "--take-from", "run-1"])
+        assert done.exit_code == 0, done.output
+
+
 @pytest.mark.parametrize("name", ["run-0", "run-1"])
 def test_the_soup_has_the_settings_of_the_named_ingredient(tmp_path, runs, name):
     """Configuration, tokenizer and generation settings are those of one ingredient, in memory and in the folder."""

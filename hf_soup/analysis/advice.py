@@ -9,15 +9,16 @@ from __future__ import annotations
 import itertools
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
-from ..checkpoints.check import check_checkpoints, is_statistic
+from ..checkpoints.check import is_statistic
 from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.relation import RELATED, relate
 from ..errors import DataError
 from ..evaluation.comparison import SHARES
+from ..merging.agreement import Agreement
 from ..outputs import Predictions, right
 from ..tables import align
 from ..tasks import task_of
@@ -117,6 +118,7 @@ def give_advice(
     similarity: Similarity | None = None,
     budget: int | None = None,
     sources: Sequence[str] = (),
+    agreement: Agreement | None = None,
 ) -> Advice:
     """Look at models, as far as there is data and budget, and say what to do with them.
 
@@ -131,6 +133,8 @@ def give_advice(
             Score so many models at most; all pairs by default.
         sources (`Sequence[str]`, *optional*):
             What commands call the models.
+        agreement ([`Agreement`], *optional*):
+            How models that differ are taken for like ones.
 
     Returns:
         [`Advice`]
@@ -138,8 +142,12 @@ def give_advice(
     names = tuple(item.name for item in checkpoints)
     runs = " ".join(shlex.quote(source) for source in sources) or "RUN..."
     statistics = any(is_statistic(name) for name in checkpoints[0].specs)
+    agreement = agreement or Agreement()
+    taken = f" --take-from {shlex.quote(agreement.take_from)}" if agreement.take_from else ""
+    taken += " --align-labels" if agreement.alignments else ""
+    runs += taken
     merge = f"hf-soup merge {runs}" + (" --batchnorm-data DATA" if statistics else "")
-    report = check_checkpoints(checkpoints)
+    report = agreement.check(checkpoints)
     if report.problems:
         found = f"{len(report.problems)} problems, such as: {report.problems[0]}"
         piece = Piece(
@@ -150,7 +158,10 @@ def give_advice(
     if scorer is not None and len(names) > 1 and (budget is None or budget > len(names)):
         found = _look(scorer, None if budget is None else budget - len(names) - 1)
         scored = len(names) + 1 + len(found.lines)
-    pieces += [*_start(checkpoints, similarity, found, runs), *_kind(checkpoints[0], merge)]
+    pieces += [
+        *_start(checkpoints, similarity, found, runs, agreement.moved(checkpoints[0])),
+        *_kind(checkpoints[0], merge),
+    ]
     if found is not None:
         said = {name: scorer.said({name: 1.0}) for name in names}
         pieces += [*_quality(found.diversity, said, merge), *_between(found, merge)]
@@ -220,12 +231,16 @@ def _look(scorer: Scorer, pairs: int | None) -> Looked:
 
 
 def _start(
-    checkpoints: Sequence[Checkpoint], similarity: Similarity | None, found: Looked | None, runs: str
+    checkpoints: Sequence[Checkpoint],
+    similarity: Similarity | None,
+    found: Looked | None,
+    runs: str,
+    moved: Mapping[tuple[str, str], Sequence[int]] | None = None,
 ) -> list[Piece]:
     """Whether bodies and heads look like fine-tunes of one start, and whether they are different models at all."""
     if len(checkpoints) < 2:
         return []
-    relation, pieces = relate(checkpoints), []
+    relation, pieces = relate(checkpoints, moved=moved), []
     losses = "" if found is None else f"; the soup's loss is {found.soup:.3f}, its models' {found.loss:.3f} on average"
     if relation.body is not None and relation.body < RELATED:
         evidence = f"lowest cosine of two bodies {relation.body:.2f}{losses}"

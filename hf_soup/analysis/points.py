@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from ..checkpoints.checkpoint import Checkpoint
+from ..checkpoints.companions import in_order
 from ..errors import EvaluationError
 from ..evaluation.binding import bind_evaluator, bind_training
 from ..evaluation.cache import keep_outputs, kept_outputs
@@ -18,6 +19,7 @@ from ..evaluation.comparison import SHARES
 from ..evaluation.comparison import signed as difference_shown
 from ..evaluation.evaluator import Evaluator, Outputs
 from ..evaluation.tasting import Job, Taster, lasting_fingerprint
+from ..merging.agreement import Agreement
 from ..outputs import Predictions, losses
 from ..progress import progress_bar
 from ..types import Recipe, Score
@@ -111,6 +113,8 @@ class Scorer:
             Training data on which BatchNorm is estimated again at every point that is no ingredient.
         device (`str`, *optional*, defaults to `"cpu"`):
             Where to average.
+        agreement ([`Agreement`], *optional*):
+            How ingredients that differ are taken for like ones.
 
     Raises:
         [`EvaluationError`]: if the evaluator is a function of a model: points need examples.
@@ -123,13 +127,16 @@ class Scorer:
         *,
         batchnorm_data: Evaluation | None = None,
         device: str = "cpu",
+        agreement: Agreement | None = None,
     ):
-        bound = bind_evaluator(evaluator, checkpoints)
+        self._agreement = agreement or Agreement()
+        like_soup = in_order(checkpoints, self._agreement.settings)
+        bound = bind_evaluator(evaluator, like_soup)
         if not isinstance(bound, Evaluator):
             raise EvaluationError("an analysis looks at what models say of examples: give a data set or an Evaluator.")
         self.evaluator, self.names = bound, tuple(item.name for item in checkpoints)
         self._opened = {item.name: item for item in checkpoints}
-        self._training = bind_training(batchnorm_data, checkpoints)
+        self._training = bind_training(batchnorm_data, like_soup)
         self._taster = Taster(self._opened, bound, device=device, batchnorm=self._training)
         self._points: dict[str, Point] = {}
         self._said: dict[str, Predictions] = {}
@@ -160,6 +167,10 @@ class Scorer:
         who = [name for name in self._opened if any(row.get(name) for row in rows.values())]
         table = {prefix: _plain([row.get(name, 0.0) for name in who]) for prefix, row in rows.items()}
         recipe = Recipe(tuple(self._opened[name].ingredient for name in who), table if len(table) > 1 else table[""])
+        orders, labels = self._agreement.of(who), self._agreement.labels
+        recipe = replace(
+            recipe, alignments=orders, labels=labels if orders else (), take_from=self._agreement.take_from
+        )
         if self._training is not None and len(who) > 1:
             recipe = replace(recipe, batchnorm=self._training.described_batches())
         return recipe
@@ -195,6 +206,7 @@ class Scorer:
 
     def _outputs(self, recipe: Recipe) -> Outputs:
         items = [self._opened[name] for name in recipe.names]
+        items += [self._agreement.settings] if self._agreement.settings else []
         fingerprint = lasting_fingerprint(recipe, items)
         key = fingerprint and self.evaluator.key(fingerprint, self.evaluator.task, scores=False)
         found = kept_outputs(key)

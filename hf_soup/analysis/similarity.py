@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from ..checkpoints.check import check_checkpoints, is_statistic
+from ..checkpoints.check import is_statistic
 from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.gram import Signs, inner_products
 from ..checkpoints.layout import names_in_depth
 from ..checkpoints.modules import by_depth, group, head_names, own_prefix
 from ..errors import IngredientError, RecipeError, did_you_mean
+from ..merging.agreement import Agreement
 from ..tables import align
 
 
@@ -321,7 +322,9 @@ class Similarity:
         )
 
 
-def measure_similarity(checkpoints: Sequence[Checkpoint], base: Checkpoint | None = None) -> Similarity:
+def measure_similarity(
+    checkpoints: Sequence[Checkpoint], base: Checkpoint | None = None, *, agreement: Agreement | None = None
+) -> Similarity:
     """Read all weights once and compare them.
 
     Args:
@@ -329,6 +332,8 @@ def measure_similarity(checkpoints: Sequence[Checkpoint], base: Checkpoint | Non
             Opened models that can be averaged.
         base (`Checkpoint`, *optional*):
             What they were fine-tuned from.
+        agreement ([`Agreement`], *optional*):
+            How models that differ are taken for like ones.
 
     Returns:
         [`Similarity`]
@@ -339,7 +344,8 @@ def measure_similarity(checkpoints: Sequence[Checkpoint], base: Checkpoint | Non
     """
     import numpy as np
 
-    check_checkpoints(checkpoints).raise_for_problems()
+    agreement = agreement or Agreement()
+    agreement.check(checkpoints).raise_for_problems()
     specs = checkpoints[0].specs
     prefix, heads, names = own_prefix(specs), set(head_names(specs)), tuple(item.name for item in checkpoints)
     measured = [spec for spec in specs.values() if spec.is_floating and not is_statistic(spec.name) and spec.numel]
@@ -364,6 +370,7 @@ def measure_similarity(checkpoints: Sequence[Checkpoint], base: Checkpoint | Non
         deltas=True,
         signs_of=lambda name: grams[name].signs,
         from_mean=base is None,
+        moved=agreement.moved(checkpoints[0]),
     )
     for at, item in reversed(list(enumerate(items))):  # the base first, which the others are measured from
         if not all(np.isfinite(gram.inner[at, at]) for gram in grams.values()):

@@ -6,7 +6,7 @@ What is kept is a small matrix for each tensor; the weights go by piece by piece
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..progress import progress_bar
@@ -47,6 +47,7 @@ def inner_products(
     deltas: bool = False,
     signs_of: Callable[[str], Signs] | None = None,
     from_mean: bool = False,
+    moved: Mapping[tuple[str, str], Sequence[int]] | None = None,
 ) -> None:
     """Add the inner products of the items' weights, in float64, to the matrix that each tensor belongs to.
 
@@ -63,10 +64,17 @@ def inner_products(
             Tensor -> counts of signs of the deltas.
         from_mean (`bool`, *optional*, defaults to `False`):
             Whether signs are of the differences from the mean of all but the last instead.
+        moved (`Mapping[tuple[str, str], Sequence[int]]`, *optional*):
+            Item and tensor -> the order in which its rows are taken; of small tensors, which are read whole.
     """
     import torch
 
     make_ready(items)
+    by_name = {item.name: item for item in items}
+    permuted = {
+        (name, tensor): by_name[name].read(tensor)[list(order)].flatten()
+        for (name, tensor), order in (moved or {}).items()
+    }
     count = max(TOGETHER // len(items), 1)  # elements at once, so that memory stays as it is for many items
     lock = threading.Lock()
 
@@ -81,6 +89,9 @@ def inner_products(
                 own = item.specs.get(spec.name)
                 if own is None or own.shape != spec.shape:  # a base model without that head
                     row[:length] = 0
+                    continue
+                if (item.name, spec.name) in permuted:
+                    row[:length] = permuted[item.name, spec.name][start : start + length]
                     continue
                 elements = raw[: length * own.itemsize].view(getattr(torch, own.dtype))
                 item.read_into(files, spec.name, start, bytes_of(elements))

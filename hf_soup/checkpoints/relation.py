@@ -84,7 +84,12 @@ class Relation:
         return align(lines)
 
 
-def relate(checkpoints: Sequence[Checkpoint], base: Checkpoint | None = None) -> Relation:
+def relate(
+    checkpoints: Sequence[Checkpoint],
+    base: Checkpoint | None = None,
+    *,
+    moved: Mapping[tuple[str, str], Sequence[int]] | None = None,
+) -> Relation:
     """Read all weights and compare them, two by two.
 
     Args:
@@ -92,6 +97,8 @@ def relate(checkpoints: Sequence[Checkpoint], base: Checkpoint | None = None) ->
             Opened ingredients with the same tensors.
         base (`Checkpoint`, *optional*):
             What they were fine-tuned from.
+        moved (`Mapping[tuple[str, str], Sequence[int]]`, *optional*):
+            Ingredient and tensor -> the order in which its rows are taken.
 
     Returns:
         [`Relation`]
@@ -108,7 +115,13 @@ def relate(checkpoints: Sequence[Checkpoint], base: Checkpoint | None = None) ->
     grams: dict[str, dict[str, np.ndarray]] = {"body": {}, "head": {}}
     for spec in matrices:
         grams["head" if spec.name in heads else "body"][group(spec.name, prefix)] = np.zeros((len(items),) * 2)
-    inner_products(items, matrices, lambda name: grams["head" if name in heads else "body"][group(name, prefix)])
+    wanted = {key: order for key, order in (moved or {}).items() if key[1] in {spec.name for spec in matrices}}
+    inner_products(
+        items,
+        matrices,
+        lambda name: grams["head" if name in heads else "body"][group(name, prefix)],
+        moved=wanted,
+    )
     for item, length in zip(items, sum(gram for of in grams.values() for gram in of.values()).diagonal(), strict=True):
         if not np.isfinite(length):
             raise IngredientError(f"{item.name!r} holds NaN or infinity: that run diverged or was saved badly.")

@@ -6,7 +6,15 @@ from typing import Any
 
 import click
 
-from .options import allow_pickle_option, example_options, output_options, read_examples, show
+from .options import (
+    align_labels_option,
+    allow_pickle_option,
+    example_options,
+    output_options,
+    read_examples,
+    show,
+    take_from_option,
+)
 
 
 def data_options(command: Any) -> Any:
@@ -20,6 +28,8 @@ def data_options(command: Any) -> Any:
         click.option(
             "--budget", type=int, help="Score so many models at most (analyze: in landscape, plane, advice each)."
         ),
+        align_labels_option,
+        take_from_option,
         click.option("--device", default="cpu", show_default=True, help="Where to average: cpu, cuda ..."),
     ]
     for option in reversed(options):

@@ -8,7 +8,15 @@ from typing import Any
 import click
 
 from ..tables import align
-from .options import allow_pickle_option, example_options, named, output_options, read_examples, show
+from .options import (
+    allow_pickle_option,
+    example_options,
+    named,
+    output_options,
+    read_examples,
+    show,
+    take_from_option,
+)
 
 
 @click.command("compare")
@@ -23,6 +31,7 @@ from .options import allow_pickle_option, example_options, named, output_options
 @click.option(
     "--batchnorm-data", help="Training data (its train split), for the uniform soup of models with BatchNorm."
 )
+@take_from_option
 @click.option("-o", "--output", help="A folder for tables (Markdown, JSON) and pictures.")
 @allow_pickle_option
 @output_options
@@ -35,6 +44,7 @@ def compare_command(
     metrics: tuple[str, ...],
     ensembles: tuple[str, ...],
     batchnorm_data: str | None,
+    take_from: str | None,
     allow_pickle: bool,
     output: str | None,
     form: str,
@@ -60,6 +70,7 @@ def compare_command(
         shifted={name: read_examples(data, "test", options, metrics) for name, data in sets.items()},
         validation=read_examples(validation, "validation", options, metrics),
         batchnorm_data=read_examples(batchnorm_data, "train", options),
+        take_from=take_from,
         allow_pickle=allow_pickle,
         ensembles=ensembles or None,
     )

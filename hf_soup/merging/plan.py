@@ -213,7 +213,7 @@ def alignment_problems(first: Checkpoint, alignments: Mapping[str, Sequence[int]
             Ingredient -> the order in which its classes are taken.
     """
     try:
-        _tensors_to_permute(first, alignments)
+        tensors_to_permute(first, alignments)
     except RecipeError as error:
         return (str(error),)
     return ()
@@ -285,7 +285,7 @@ def _refuse_base_labels(base: Checkpoint, labels: Sequence[str]) -> None:
 
 def _aligned(steps: Sequence[Step], recipe: Recipe, checkpoints: Sequence[Checkpoint]) -> tuple[Step, ...]:
     """Take the rows of the tensors that are classes in the orders of the recipe."""
-    names = _tensors_to_permute(checkpoints[0], recipe.alignments)
+    names = tensors_to_permute(checkpoints[0], recipe.alignments)
     orders = [recipe.alignments.get(item.name) for item in checkpoints]
     return tuple(
         step._replace(orders=tuple(orders[index] for index in step.inputs)) if step.spec.name in names else step
@@ -293,7 +293,7 @@ def _aligned(steps: Sequence[Step], recipe: Recipe, checkpoints: Sequence[Checkp
     )
 
 
-def _tensors_to_permute(first: Checkpoint, alignments: Mapping[str, Sequence[int]]) -> tuple[str, ...]:
+def tensors_to_permute(first: Checkpoint, alignments: Mapping[str, Sequence[int]]) -> tuple[str, ...]:
     """The tensors whose rows are the classes; none where names alone are matched."""
     counts = {len(order) for order in alignments.values() if not is_identity(order)}
     if not counts:

@@ -1,0 +1,89 @@
+"""What ingredients that differ are brought to: one order and spelling of classes, and one ingredient's settings.
+
+It decides; `plan.py` and the analyses apply it. It reads no weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from ..checkpoints.check import CheckReport, check_checkpoints
+from ..checkpoints.checkpoint import Checkpoint
+from ..checkpoints.labels import class_names, is_identity, label_orders, usual_names
+from .plan import find_settings, tensors_to_permute
+
+
+class Agreement(NamedTuple):
+    """How ingredients are taken for like ones.
+
+    Args:
+        settings (`Checkpoint`, *optional*):
+            The ingredient that gives the settings, if the user named one.
+        labels (`tuple[str, ...]`, *optional*):
+            Names of the classes of all.
+        alignments (`Mapping[str, Sequence[int]]`, *optional*):
+            Ingredient -> the order in which its classes are taken.
+    """
+
+    settings: Checkpoint | None = None
+    labels: tuple[str, ...] = ()
+    alignments: Mapping[str, Sequence[int]] = {}
+
+    @property
+    def take_from(self) -> str | None:
+        """Name of the ingredient that gives the settings, if the user named one."""
+        return self.settings.name if self.settings else None
+
+    def of(self, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
+        """The alignments of some ingredients."""
+        return {name: tuple(order) for name, order in self.alignments.items() if name in names}
+
+    def check(self, checkpoints: Sequence[Checkpoint]) -> CheckReport:
+        """Whether ingredients can be averaged so."""
+        return check_checkpoints(checkpoints, self.alignments, labels=self.labels, settings=self.settings)
+
+    def moved(self, first: Checkpoint) -> dict[tuple[str, str], tuple[int, ...]]:
+        """Ingredient and tensor -> the order in which its rows are taken, where it is not the ingredient's own.
+
+        Args:
+            first (`Checkpoint`):
+                One of the ingredients, which have the same tensors.
+
+        Raises:
+            [`RecipeError`]: if it cannot be told which rows are the classes.
+        """
+        tensors = tensors_to_permute(first, self.alignments)
+        orders = {name: tuple(order) for name, order in self.alignments.items() if not is_identity(order)}
+        return {(name, tensor): order for name, order in orders.items() for tensor in tensors}
+
+
+def agree(
+    checkpoints: Sequence[Checkpoint],
+    *,
+    take_from: str | None,
+    align_labels: bool,
+    labels: tuple[str, ...] = (),
+) -> Agreement:
+    """Find the settings and the classes that ingredients are brought to.
+
+    Args:
+        checkpoints (`Sequence[Checkpoint]`):
+            All ingredients, opened.
+        take_from (`str`, *optional*):
+            Name of the one that gives the settings, and the names of the classes.
+        align_labels (`bool`):
+            Whether classes are matched by name.
+        labels (`tuple[str, ...]`, *optional*):
+            Their names where they are known and nothing else gives them; by default the most frequent ones.
+
+    Raises:
+        [`RecipeError`]: if no ingredient is called so.
+    """
+    settings = find_settings(take_from, checkpoints) if take_from is not None else None
+    if not align_labels:
+        return Agreement(settings)
+    if settings is not None or not labels:
+        labels = usual_names([class_names(item.config) for item in checkpoints], settings)
+    alignments = label_orders(checkpoints, labels)
+    return Agreement(settings, labels if alignments else (), alignments)
