@@ -139,13 +139,14 @@ def test_a_kill_leaves_the_target_absent_or_whole(tmp_path):
 KILLED = """
 import os, random, signal, sys, time, warnings
 from pathlib import Path
-import hf_soup, hf_soup.api, huggingface_hub.repocard, jinja2
+import hf_soup, hf_soup.api, hf_soup.tasks, huggingface_hub.repocard, jinja2
 from safetensors.torch import load_file
 from hf_soup.checkpoints.digest import combined_digest, tensor_digest
 
 warnings.simplefilter("ignore")
 out, runs = Path(sys.argv[1]), sys.argv[2:]
 hf_soup.check(runs)  # imports most
+hf_soup.tasks.task_of({"architectures": ["BertForSequenceClassification"], "model_type": "bert"})  # and what a card needs
 found = []
 for seed in range(20):
     child = os.fork()  # which has everything imported already
