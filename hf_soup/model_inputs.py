@@ -32,8 +32,8 @@ class ModelInputs(NamedTuple):
         names (`frozenset[str]`):
             Arguments of its `forward`, without `labels`.
         positions (`int`, *optional*):
-            Number of tokens that its positions reach, without the places that are kept for padding; `None` where
-            nothing ends them, as with relative positions.
+            Number of tokens that its positions or biases reach, without the places that are kept for padding; `None`
+            where nothing ends them, as with relative positions.
         target_positions (`int`, *optional*):
             The same of the decoder of an encoder-decoder.
         first_position (`int`):
@@ -69,7 +69,7 @@ def inputs_of(model: PreTrainedModel) -> ModelInputs:
     return ModelInputs(
         model=type(model).__name__,
         names=_argument_names(type(model), type(model.config)),
-        positions=min((table.reach for table in tables if not table.in_decoder), default=None),
+        positions=min((table.reach for table in tables if not table.in_decoder), default=_length_of_biases(model)),
         target_positions=min((table.reach for table in tables if table.in_decoder), default=None),
         first_position=max((table.kept for table in tables if not table.in_decoder), default=0),
         pad_token_id=_field(model.config, "pad_token_id"),
@@ -121,8 +121,10 @@ def _position_tables(model: PreTrainedModel) -> Iterator[_Table]:
 
     RoBERTa and its kin (MPNet, ESM, Longformer ...) count positions from their padding index + 1, and the table says
     so by its `padding_idx`; BART's says so by an `offset`. Tables of something else (patches of an image, coordinates,
-    distances) are shorter than what the configuration says of texts, or longer and then no limit.
+    distances) are shorter than what the configuration says of texts, or longer and then no limit. A decoder that
+    predicts n-grams (ProphetNet) looks up the position after the last token as well.
     """
+    predicts_ahead = getattr(model.config, "ngram", None) is not None
     longest = max(_field(model.config, "max_position_embeddings") or 0, 0)  # XLNet says -1: without end
     has_decoder = bool(getattr(model.config, "is_encoder_decoder", False))
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
@@ -134,7 +136,18 @@ def _position_tables(model: PreTrainedModel) -> Iterator[_Table]:
         if tensor.ndim == 2 and len(tensor) >= shortest and POSITION_TABLE.search(name):
             kept = _kept_places(model.get_submodule(owner), last)
             reach = len(tensor) - (kept or getattr(model.get_submodule(owner), "offset", 0))
+            if predicts_ahead and "decoder" in owner.split("."):
+                reach -= 1
             yield _Table(min(reach, longest) if longest else reach, kept, in_decoder)
+
+
+def _length_of_biases(model: PreTrainedModel) -> int | None:
+    """How many tokens the biases of a model without position tables are made for, where its configuration says so.
+
+    MPT makes its ALiBi biases for `max_seq_len` tokens at every call; BLOOM and Falcon make them as long as the text.
+    A field of that name that a class does not know, but some file has, says nothing.
+    """
+    return model.config.max_seq_len if hasattr(type(model.config), "max_seq_len") else None
 
 
 def _kept_places(table: torch.nn.Module, tensor: str) -> int:

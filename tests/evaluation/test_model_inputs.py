@@ -25,6 +25,20 @@ LED = {key: value for key, value in BART.items() if key != "max_position_embeddi
 }
 LUKE = {**ROBERTA, "entity_vocab_size": 5, "entity_emb_size": 8}
 LILT = {**ROBERTA, "hidden_size": 24, "channel_shrink_ratio": 2}
+MPT = {"vocab_size": len(WORDS), "d_model": 16, "n_layers": 1, "n_heads": 2, "max_seq_len": 34, **SPECIAL}
+PROPHETNET = {
+    "vocab_size": len(WORDS),
+    "hidden_size": 16,
+    "num_encoder_layers": 1,
+    "num_decoder_layers": 1,
+    "num_encoder_attention_heads": 2,
+    "num_decoder_attention_heads": 2,
+    "encoder_ffn_dim": 24,
+    "decoder_ffn_dim": 24,
+    "max_position_embeddings": 34,
+    "decoder_start_token_id": 0,
+    **SPECIAL,
+}
 LLAMA = {**BODY, "num_key_value_heads": 1}
 # class -> its configuration; tokens that its positions reach, those of its decoder, and the first position
 REACH = {
@@ -47,6 +61,7 @@ REACH = {
     "LukeForSequenceClassification": (LUKE, (34, None, 2)),
     "MPNetForSequenceClassification": (ROBERTA, (34, None, 2)),
     "MarkupLMForSequenceClassification": (ROBERTA, (34, None, 2)),
+    "MptForSequenceClassification": (MPT, (34, None, 0)),
     "NystromformerForSequenceClassification": (
         CLASSIFIERS["NystromformerForSequenceClassification"][0],
         (34, None, 0),
@@ -116,6 +131,20 @@ def test_right_texts_are_cut_to_what_the_decoder_takes():
     (batch,) = evaluator.row_batches(model, np.array([0]))
     assert (batch["input_ids"].shape, batch["labels"].shape) == ((1, 32), (1, 20))
     assert len(evaluator.predict(model).logits) == 20
+
+
+@pytest.mark.parametrize("ngram", [1, 2])
+def test_a_decoder_that_predicts_ahead_takes_a_token_less(ngram):
+    """ProphetNet's decoder looks up the position after each token: long texts are cut to what it runs."""
+    model = make("ProphetNetForConditionalGeneration", {**PROPHETNET, "ngram": ngram})
+    data = datasets.Dataset.from_dict({"text": [LONG], "target": [LONG]})
+    evaluator = hf_soup.Evaluator(data, processing_class=tokenizer_for())
+    (batch,) = evaluator.row_batches(model, np.array([0]))
+    assert (batch["input_ids"].shape, batch["labels"].shape) == ((1, 32), (1, 31))
+    assert np.isfinite(evaluator.predict(model).logits).all()
+    alone = make("ProphetNetForCausalLM", {**PROPHETNET, "ngram": ngram})
+    text = hf_soup.Evaluator(data.remove_columns("target"), processing_class=tokenizer_for())
+    assert len(text.predict(alone).logits) == 30
 
 
 def test_words_beyond_the_positions_are_counted():
