@@ -96,7 +96,7 @@ def test_what_an_evaluator_refuses(tokenizer):
 
 
 @pytest.mark.parametrize(
-    "task", ["text_classification", "token_classification", "text_generation", "text2text_generation"]
+    "task", ["text-classification", "token-classification", "text-generation", "text2text-generation"]
 )
 def test_an_image_processor_reads_no_texts(task, image_runs):
     """Whatever the task of texts, it is told what it was given and what it takes."""
