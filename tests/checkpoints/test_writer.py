@@ -146,7 +146,7 @@ from hf_soup.checkpoints.digest import combined_digest, tensor_digest
 warnings.simplefilter("ignore")
 out, runs = Path(sys.argv[1]), sys.argv[2:]
 hf_soup.check(runs)  # imports most
-hf_soup.tasks.task_of({"architectures": ["BertForSequenceClassification"], "model_type": "bert"})  # and what a card needs
+hf_soup.tasks.task_of({"architectures": ["BertForSequenceClassification"], "model_type": "bert"})  # and the rest
 found = []
 for seed in range(20):
     child = os.fork()  # which has everything imported already
