@@ -445,6 +445,16 @@ def test_one_class_has_one_order(tmp_path):
     assert (report.problems, report.notes) == ((), ())
 
 
+@pytest.mark.parametrize("names", [["cat", "fox"], list(MADE_UP)])
+def test_where_timm_keeps_names(tmp_path, names):
+    """The advice names the field in which the names are."""
+    runs = [save_timm(tmp_path / "one", ["cat", "dog"]), save_timm(tmp_path / "two", names)]
+    problems = [problem for problem in hf_soup.check(runs).problems if "labels" in problem]
+    assert len(problems) == 1
+    assert "copy label_names " in problems[0]
+    assert "id2label" not in problems[0]
+
+
 def test_models_without_classes_have_no_labels_to_differ(tmp_path):
     """Classes in the configuration of a language model are noted, and stop nothing."""
     for name, labels in (("one", {0: "a", 1: "b"}), ("other", {0: "b", 1: "a"})):

@@ -14,7 +14,17 @@ from typing import Any
 from ..errors import IncompatibleError
 from .checkpoint import Checkpoint, torn_twin_problems
 from .digest import bytes_of
-from .labels import alignment_notes, class_names, compare_labels, label_names, permuted, usual_names, without_made_up
+from .labels import (
+    FIELDS,
+    alignment_notes,
+    class_names,
+    compare_labels,
+    fields_of_names,
+    label_names,
+    permuted,
+    usual_names,
+    without_made_up,
+)
 from .reader import TensorSpec
 from .relation import Relation
 from .settings import compare_settings
@@ -232,7 +242,10 @@ def _compare_labels(
     labels = {name: permuted(found, alignments.get(name)) for name, found in own.items()}
     usual = known if known and settings is None else usual_names(list(labels.values()), settings)
     holder = settings.name if settings else next((name for name, found in labels.items() if found == usual), None)
-    problems, notes = compare_labels(labels, usual, aligned=tuple(alignments), settings=settings, holder=holder)
+    fields = next((fields_of_names(item.config) for item in checkpoints if item.name == holder), FIELDS)
+    problems, notes = compare_labels(
+        labels, usual, aligned=tuple(alignments), settings=settings, holder=holder, fields=fields
+    )
     notes += alignment_notes(own, alignments, usual)
     return without_made_up(usual), problems, notes
 

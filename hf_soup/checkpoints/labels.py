@@ -20,6 +20,7 @@ SHOWN = 6
 MANY = 100_000  # classes; with a higher id, gaps between ids are not filled
 # What timm calls the last layer of its models, where `pretrained_cfg` does not say.
 TIMM_CLASSIFIERS = ("classif", "classifier", "fc", "head", "head_dist", "last_linear")
+FIELDS = "id2label and label2id"
 FOLLOWS_NAMES = "Pass align_labels=True (--align-labels)"
 
 
@@ -50,6 +51,11 @@ def label_names(config: Mapping[str, Any]) -> tuple[str, ...]:
 def without_made_up(names: Sequence[str]) -> tuple[str, ...]:
     """The names, or none where transformers makes them up."""
     return () if _are_made_up(names) else tuple(names)
+
+
+def fields_of_names(config: Mapping[str, Any]) -> str:
+    """The fields in which a configuration keeps the names of its classes, in words."""
+    return FIELDS if _timm_names(config) is None else "label_names"
 
 
 def with_class_names(config: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:
@@ -130,6 +136,7 @@ def compare_labels(
     aligned: Sequence[str] = (),
     settings: Checkpoint | None = None,
     holder: str | None = None,
+    fields: str = FIELDS,
 ) -> tuple[list[str], list[str]]:
     """What differs in the names of classes, each kind with its own way out.
 
@@ -144,6 +151,8 @@ def compare_labels(
             The ingredient that gives the soup its settings, if the user named one: its names are then the soup's.
         holder (`str`, *optional*):
             An ingredient that has the usual labels.
+        fields (`str`, *optional*):
+            What `config.json` keeps the names in, as [`fields_of_names`] gives it.
 
     Returns:
         `tuple[list[str], list[str]]`: problems and notes.
@@ -163,7 +172,7 @@ def compare_labels(
         if settings and renamed and len(found) == len(usual):
             notes.append(f"{name} calls its classes {_listed(found)}; the soup has the names of {settings.name}")
         else:
-            problems.append(_problem(name, found, usual, others, holder))
+            problems.append(_problem(name, found, usual, others, holder, fields))
     return problems, notes
 
 
@@ -221,7 +230,9 @@ def base_order_problem(base: Checkpoint, labels: Sequence[str]) -> str | None:
     )
 
 
-def _problem(name: str, found: tuple[str, ...], usual: tuple[str, ...], others: str, holder: str | None) -> str:
+def _problem(
+    name: str, found: tuple[str, ...], usual: tuple[str, ...], others: str, holder: str | None, fields: str
+) -> str:
     example = holder or "the others"
     if len(found) != len(usual):
         return (
@@ -251,13 +262,12 @@ def _problem(name: str, found: tuple[str, ...], usual: tuple[str, ...], others: 
         made_up, real = (found, usual) if _are_made_up(found) else (usual, found)
         return (
             f"{nameless} {has([nameless])} the made-up labels {_listed(made_up)}, {named} {_listed(real)}: nothing "
-            f"says that they are in the same order. If they are, copy id2label and label2id of {named} into the "
+            f"says that they are in the same order. If they are, copy {fields} of {named} into the "
             f'config.json of {nameless}, or pass take_from="{named}" (--take-from {named})'
         )
     return (
         f"{name} has the labels {_listed(found)}, {others} {_listed(usual)}. Fine-tune on the same labels; if these "
-        "are other names of the same classes in the same order, copy id2label and label2id into one config.json from "
-        "the other"
+        f"are other names of the same classes in the same order, copy {fields} into one config.json from the other"
     )
 
 

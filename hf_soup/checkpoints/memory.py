@@ -140,10 +140,21 @@ def _load(
 
 
 def _cannot_build(cls: type[PreTrainedModel], error: Exception) -> IngredientError | MissingExtraError:
-    why = (str(error) or type(error).__name__).strip().splitlines()[0][:300]
+    why = _first_sentence(error)
     if isinstance(error, ImportError):
         return MissingExtraError(why)
     return IngredientError(f"transformers cannot build a {cls.__name__} from its configuration: {why}")
+
+
+def _first_sentence(error: Exception) -> str:
+    """The first line of a message, and the lines after it as long as each ends with a colon."""
+    first, *others = (str(error) or type(error).__name__).strip().splitlines()
+    told = first.strip()
+    for line in filter(None, map(str.strip, others)):
+        if not told.endswith(":"):
+            break
+        told = f"{told} {line}"
+    return told[:300]
 
 
 def architecture(config: Mapping[str, Any]) -> tuple[str, type[PreTrainedModel]]:

@@ -15,7 +15,7 @@ from hf_soup import testing
 from hf_soup.checkpoints import layout_cache
 from hf_soup.checkpoints.layout import fit
 from hf_soup.checkpoints.layout_cache import cache_folder
-from hf_soup.checkpoints.memory import quiet_transformers
+from hf_soup.checkpoints.memory import build_model, quiet_transformers
 from hf_soup.checkpoints.reader import TensorSpec
 
 
@@ -189,6 +189,7 @@ def test_what_is_remembered_may_be_spoilt(text_runs):
         ({"architectures": ["NoSuchModel"]}, "has no NoSuchModel"),
         ({"architectures": None}, "names no architecture"),
         ({"num_attention_heads": 5}, "cannot build a BertForSequenceClassification"),
+        ({"hidden_act": 5}, "field 'hidden_act': TypeError: Field 'hidden_act' expected"),
     ],
 )
 def test_a_model_that_cannot_be_built_is_no_soup(tmp_path, config, message):
@@ -200,6 +201,24 @@ def test_a_model_that_cannot_be_built_is_no_soup(tmp_path, config, message):
     assert message in hf_soup.check(runs).problems[0]
     with pytest.raises(hf_soup.IncompatibleError, match=message):
         hf_soup.merge(runs)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("\nX needs timm. You can install it with pip:\n`pip install timm`.\n", "pip: `pip install timm`[.]$"),
+        ("It is wrong.\nMore of it:\nmore", "It is wrong[.]$"),
+    ],
+)
+def test_messages_of_transformers_are_whole_sentences(monkeypatch, text, expected):
+    """A line that ends with a colon goes on with the next one."""
+
+    def fail(*_args, **_options):
+        raise ImportError(text)
+
+    monkeypatch.setattr(transformers.BertModel, "from_pretrained", fail)
+    with pytest.raises(hf_soup.MissingExtraError, match=expected):
+        build_model({"model_type": "bert", "architectures": ["BertModel"]}, {})
 
 
 class OwnBert(transformers.BertForSequenceClassification):
