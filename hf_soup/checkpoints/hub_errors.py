@@ -172,7 +172,7 @@ def _closest(repo_id: str) -> str:
 
 @contextlib.contextmanager
 def unsaid(module: str, beginning: str) -> Iterator[None]:
-    """Keep a module of the client from logging what begins so, where it is no news to whoever asked.
+    """Keep a module of the client from logging what begins so, where it tells the caller nothing new.
 
     Args:
         module (`str`):
