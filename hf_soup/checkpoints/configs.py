@@ -210,7 +210,7 @@ def _fields(config: Any, prefix: str = "", outer: frozenset[str] = frozenset()) 
     declared: set[str] = set()
     used: set[str] = set()
     for key, value in config.to_dict().items():
-        inner = getattr(config, key, None)
+        inner = vars(config).get(key)
         if hasattr(inner, "to_dict") and hasattr(inner, "model_type"):
             theirs = _fields(inner, f"{prefix}{key}.", in_code | outer)
             settings, declared, used = settings | theirs.settings, declared | theirs.declared, used | theirs.used

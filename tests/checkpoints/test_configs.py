@@ -128,6 +128,7 @@ def test_what_changes_nothing(config, changes):
         ({**BERT, "torch_dtype": "float16"}, {**BERT, "dtype": "float16"}),
         (LONG, {**LONG, "attention_window": [512] * 12}),
         ({**GPT2, "n_inner": None}, {**GPT2, "n_inner": 256}),
+        ({"model_type": "gemma4_text"}, {"model_type": "gemma4_text", "rms_norm_eps": 1e-6}),
         ({**RELATIVE, "pos_att_type": "p2c|c2p"}, {**RELATIVE, "pos_att_type": ["c2p", "p2c"]}),
         ({**BERT, "problem_type": None}, BERT),
         (BERT, {key: value for key, value in BERT.items() if key != "model_type"}),
