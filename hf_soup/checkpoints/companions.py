@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .checkpoint import GENERATION, Checkpoint
-from .files_beside import PROCESSOR, TOKENIZER
+from .files_beside import PROCESSOR, TEMPLATES, TOKENIZER
 
 
 @dataclass(frozen=True)
@@ -78,16 +78,18 @@ def giver_of_files(checkpoints: Sequence[Checkpoint]) -> Checkpoint | None:
     for item in checkpoints:
         if _processing_files(item):
             return item
-    return _first_with_files(checkpoints)
+    return first_with_files(checkpoints)
 
 
 def _processing_files(item: Checkpoint) -> list[str]:
     """The files of an ingredient that belong to its tokenizer or processor."""
     names = item.companions
-    return [name for name in names if TOKENIZER.fullmatch(name) or PROCESSOR.fullmatch(name)]
+    kinds = (TOKENIZER, TEMPLATES, PROCESSOR)
+    return [name for name in names if any(kind.fullmatch(name) for kind in kinds)]
 
 
-def _first_with_files(checkpoints: Sequence[Checkpoint]) -> Checkpoint | None:
+def first_with_files(checkpoints: Sequence[Checkpoint]) -> Checkpoint | None:
+    """The ingredient that gives a soup all of its files: the first that has any."""
     return next((item for item in checkpoints if set(item.companions) - {GENERATION}), None)
 
 
@@ -104,7 +106,7 @@ def taken_files(checkpoints: Sequence[Checkpoint]) -> dict[str, bytes]:
         checkpoints (`Sequence[Checkpoint]`):
             Its ingredients, the one that gives its settings first.
     """
-    first, processing = _first_with_files(checkpoints), giver_of_files(checkpoints)
+    first, processing = first_with_files(checkpoints), giver_of_files(checkpoints)
     generation = giver_of_generation(checkpoints)
     found = dict(first.companions) if first else {}
     found.pop(GENERATION, None)

@@ -45,8 +45,9 @@ OTHER_FOLDERS = re.compile(
 TOKENIZER = re.compile(
     r"tokenizer\.json|tokenizer_config\.json|special_tokens_map\.json|added_tokens\.json|tekken\.json|"
     r"vocab[^/]*\.(json|txt)|merges[^/]*\.txt|[^/]*\.(spm|tiktoken|bpe|model|codes)|dict\.txt|emoji\.json|"
-    r"normalizer\.json|chat_template\.(jinja|json)|additional_chat_templates/.*"
+    r"normalizer\.json"
 )
+TEMPLATES = re.compile(r"chat_template\.(jinja|json)|additional_chat_templates/.*")
 PROCESSOR = re.compile(r"(video_)?preprocessor_config\.json|processor_config\.json")
 
 
@@ -168,7 +169,7 @@ def without_links(folder: Path, beside: Beside) -> Beside:
     """
     links = [name for name in beside.taken if not lies_in(folder, folder / name)]
     for name in links:
-        if any(kind.fullmatch(name) for kind in (TOKENIZER, PROCESSOR)):
+        if any(kind.fullmatch(name) for kind in (TOKENIZER, TEMPLATES, PROCESSOR)):
             raise IngredientError(f"{folder / name} is a link out of its folder; these are not followed. Copy {name}.")
     taken = tuple(name for name in beside.taken if name not in links)
     return beside._replace(taken=taken, left=(*beside.left, *links))

@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 from ..errors import IngredientError
 from .checkpoint import GENERATION, Checkpoint
-from .companions import giver_of_files, giver_of_generation, have_equal_files, in_order
+from .companions import first_with_files, giver_of_files, giver_of_generation, have_equal_files, in_order
 from .configs import IS_GENERATION, WRITES, base_differences, compare_configs
 from .differences import Difference, find_differences, several, usual_holder
-from .files_beside import CARD, CONFIG
+from .files_beside import CARD, CONFIG, TOKENIZER
 from .processors import compare_processors, is_compared
-from .tokenization import FILES, compare_tokenizers, read_vocabularies
+from .tokenization import compare_tokenizers, read_vocabularies
 from .vocabulary import difference, in_both
 
 
@@ -83,7 +83,7 @@ def compare_settings(
         if finding.without:
             taken = "the soup has none" if own_giver in finding.without else f"the soup takes that of {own_giver}"
             found.notes.append(f"{', '.join(finding.without)} came without a {finding.topic}; {taken}")
-    found.notes.extend(_other_files(checkpoints, files))
+    found.notes.extend(_other_files(checkpoints, first_with_files(order)))
     return found
 
 
@@ -168,7 +168,7 @@ def _other_files(checkpoints: Sequence[Checkpoint], giver: Checkpoint | None) ->
     digests: dict[str, dict[str, str]] = {}
     for item in checkpoints:
         for name, digest in item.companion_digests.items():
-            if name not in NOT_COMPARED and not FILES.search(name) and not is_compared(name):
+            if name not in NOT_COMPARED and not TOKENIZER.fullmatch(name) and not is_compared(name):
                 digests.setdefault(name, {})[item.name] = digest
     notes = []
     for name, by_holder in sorted(digests.items()):

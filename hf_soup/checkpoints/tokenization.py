@@ -17,20 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from .companions import Companions, companions_of, have_equal_files, mapping_of
 from .differences import Difference, find_differences, flatten, has, shown_apart
+from .files_beside import TOKENIZER
 from .vocabulary import Vocabulary, vocabulary_of
 
 
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint
 
-FILES = re.compile(
-    r"""
-    ^( tokenizer\.json | tokenizer_config\.json | special_tokens_map\.json | added_tokens\.json | tekken\.json
-    | vocab[^/]*\.(json|txt) | merges[^/]*\.txt | [^/]*\.(spm|tiktoken|bpe|model|codes) | dict\.txt | emoji\.json
-    | normalizer\.json )$
-    """,
-    re.VERBOSE,
-)
 # Fields that say where a tokenizer was, how it was last called, or how ids become text again.
 IGNORED = re.compile(
     r"""
@@ -60,7 +53,7 @@ def read_vocabularies(checkpoints: Sequence[Checkpoint]) -> dict[str, Vocabulary
         vocabulary = checkpoints[0].vocabulary
         return {} if vocabulary is None else {item.name: vocabulary for item in checkpoints}
     by_files: dict[Companions, Vocabulary | None] = {}
-    files = {item.name: companions_of(item, lambda name: bool(FILES.search(name))) for item in checkpoints}
+    files = {item.name: companions_of(item, lambda name: bool(TOKENIZER.fullmatch(name))) for item in checkpoints}
     for item in checkpoints:
         if files[item.name] not in by_files:
             by_files[files[item.name]] = item.vocabulary
@@ -84,7 +77,7 @@ def compare_tokenizers(checkpoints: Sequence[Checkpoint]) -> tuple[list[str], li
             otherwise; what differs and leaves short texts as they are; and sentences about files that other programs
             may read otherwise.
     """
-    files = {item.name: companions_of(item, lambda name: bool(FILES.search(name))) for item in checkpoints}
+    files = {item.name: companions_of(item, lambda name: bool(TOKENIZER.fullmatch(name))) for item in checkpoints}
     files = {name: found for name, found in files.items() if found.digests}
     if len(set(files.values())) < 2:
         return [], [], []

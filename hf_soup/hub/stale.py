@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection
 
 from ..checkpoints.checkpoint import GENERATION
-from ..checkpoints.files_beside import MODULES, OF_A_SOUP, PROCESSOR, TOKENIZER
+from ..checkpoints.files_beside import MODULES, OF_A_SOUP, PROCESSOR, TEMPLATES, TOKENIZER
 from ..recipes import RECIPE_FILE
 
 
@@ -40,6 +40,8 @@ def stale_files(there: Collection[str], new: Collection[str]) -> list[str]:
     for kind in (TOKENIZER, PROCESSOR):
         if was_a_soup or any(kind.fullmatch(name) for name in new):
             kinds.append(kind)
+    if TOKENIZER in kinds:
+        kinds.append(TEMPLATES)
     if MODULES not in new:
         kinds.append(SENTENCE_TRANSFORMER)
     parts = {posixpath.dirname(name) for name in new} - {""}

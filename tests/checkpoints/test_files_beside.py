@@ -293,3 +293,24 @@ def test_a_type_that_torch_cannot_add_up_is_not_corrupt(tmp_path, text_runs, cod
     with pytest.raises(hf_soup.IngredientError, match=rf"tensor 'x' has the type '?{code}") as caught:
         hf_soup.merge([run, text_runs[1]])
     assert "corrupt" not in str(caught.value)
+
+
+def test_a_tokenizer_comes_whole_and_notes_say_whose_files_there_are(tmp_path, text_runs):
+    """Where the first ingredient has no tokenizer, all files of another's come; of the rest the soup has the first's,
+    and the notes say so.
+    """
+    first, second = (shutil.copytree(run, tmp_path / run.name) for run in text_runs[:2])
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (first / name).unlink()
+    (first / "train.csv").write_text("a,b")
+    (second / "prompts.json").write_text("{}")
+    (second / "dict.txt").write_text("good 1")
+    soup = hf_soup.merge([first, second])
+    folder = soup.save_pretrained(tmp_path / "soup")
+    assert {"train.csv", "tokenizer.json", "tokenizer_config.json", "dict.txt"} <= {
+        path.name for path in folder.iterdir()
+    }
+    assert not (folder / "prompts.json").exists()
+    notes = soup.plan.report.notes
+    assert "train.csv is not the same in all; the soup takes that of run-0" in notes
+    assert "prompts.json is not the same in all; the soup has none" in notes
