@@ -159,6 +159,18 @@ def test_where_nothing_is_known_the_card_says_so(tmp_path, run):
     assert re.search(r"What run-0, \S+ were fine-tuned from is not known\.", body)
 
 
+def test_a_sweep_of_a_folder_says_what_that_was_fine_tuned_from(tmp_path, run):
+    """transformers keeps `_name_or_path` neither in the start nor in the runs, so the cards say it."""
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps({**config, "_name_or_path": "google/bert-y"}))
+    options = {"space": {"seed": [0, 1]}, "training_args": {"max_steps": 1}, "validation": testing.tiny_texts(10)}
+    runs = hf_soup.sweep(run, testing.tiny_texts(20), output_dir=tmp_path / "sweep", **options)
+    assert card_of(runs.base_model)[0]["base_model"] == ["google/bert-y"]
+    assert found(*[item.folder for item in runs]) == [("google/bert-y",)] * 2
+    data, _ = card_of(hf_soup.merge(runs).save_pretrained(tmp_path / "soup"))
+    assert data["base_model"] == ["google/bert-y"]
+
+
 @pytest.fixture
 def swept(hub, tmp_path, text_runs):
     """A base model on the Hub, and a local sweep of it."""

@@ -15,7 +15,7 @@ from ..checkpoints.checkpoint import read_card
 from ..checkpoints.files_beside import CARD
 from ..data import LABEL_COLUMNS, hash_rows, is_list, is_text
 from ..errors import IngredientError, OutputError, RecipeError, TrainingError, did_you_mean
-from ..hub.bases import START
+from ..hub.bases import START, bases_of_folder
 from ..lookup import load_module
 from ..metrics import Metric, load_metrics
 from ..model_inputs import empty_model, inputs_of
@@ -314,12 +314,16 @@ def _pinned(base_model: str | os.PathLike, manifest: Mapping[str, Any] | None) -
 
 
 def _card(source: str, commit: str | None) -> dict[str, Any]:
-    """What the card of the base model says; nothing where it has none, or cannot be asked."""
+    """What the card of the base model says; nothing where it has none, or cannot be asked. Of a folder, what else says
+    what it was fine-tuned from counts as its `base_model`.
+    """
+    if not commit:
+        bases = bases_of_folder(Path(source).resolve())
+        return {**read_card(Path(source)), "base_model": list(bases)}
     try:
-        folder = hub.fetch(source, commit, [CARD]) if commit else Path(source)
+        return read_card(hub.fetch(source, commit, [CARD]))
     except IngredientError:
         return {}
-    return read_card(folder)
 
 
 def _config(folder: Path) -> PretrainedConfig:
