@@ -322,7 +322,10 @@ def _quality(found: Diversity, said: dict[str, Predictions], merge: str) -> list
         if poor and metric == "accuracy" and share < 1 - CEILING:
             known = ", ".join(f"{name} {found.scores[name]:.1%}" for name in poor)
             evidence = f"accuracy: {known}; always the most frequent class: {share:.1%}"
-            advice = f"Leave {', '.join(poor)} out: no better than always saying the most frequent class."
+            worse = "no better than always saying the most frequent class"
+            advice = f"Leave {', '.join(poor)} out: {worse}."
+            if len(poor) == len(said):
+                advice = f"Fine-tune again: each of these models is {worse}."
             pieces.append(Piece("quality", advice, evidence, "high", "", len(poor) == len(said)))
     if metric in SHARES:
         far = [name for name, score in found.scores.items() if sign * (found.scores[best] - score) > OUTLIER]

@@ -100,7 +100,7 @@ def canonical(settings: Mapping[str, Any]) -> dict[str, Any]:
         name = SHORT.get(name, name)
         if name in found:
             raise RecipeError(f'"{name}" is given twice, by its name and by a shorter one; leave one out.')
-        found[name] = value
+        found[name] = value.tolist() if hasattr(value, "tolist") else value  # numpy's, such as weights of classes
     return found
 
 

@@ -134,7 +134,7 @@ def _between(name: str, kind: str, ends: Any) -> _Distribution:
 def _different(name: str, values: Any) -> list[Any]:
     if isinstance(values, (str, Mapping)) or not isinstance(values, Iterable):
         raise RecipeError(f'space: "{name}" has {{choice: {values!r}}}; write {{choice: [a, b]}}.')
-    values = list(values)
+    values = [plain(value) for value in values]
     return [value for index, value in enumerate(values) if value not in values[:index]]
 
 

@@ -153,6 +153,22 @@ def test_scores_are_in_the_evidence(tmp_path, start):
     assert any("points of accuracy below run-" in piece.evidence for piece in pieces)
 
 
+def test_models_of_which_none_is_of_use_are_not_left_out(tmp_path, start):
+    """Where every model is no better than one class, the advice is not to leave all of them out."""
+    folders = runs(tmp_path, 3, start)
+    for folder in folders:
+        model = transformers.AutoModelForSequenceClassification.from_pretrained(folder)
+        with torch.no_grad():
+            model.classifier.bias[1] += 100.0
+        model.save_pretrained(folder)
+    advice = hf_soup.advise(folders, examples(start, 60, noise=0.1))
+    found = [piece.advice for piece in advice.pieces if piece.topic == "quality"]
+    assert any(
+        "each of these models is no better than always saying the most frequent class" in text for text in found
+    )
+    assert not any(text.startswith("Leave") for text in found)
+
+
 def test_one_and_few_models(tmp_path, start):
     """One model is told what to do instead; two have no search to make."""
     found = hf_soup.advise(runs(tmp_path, 1, start))

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 import hf_soup
 from hf_soup import lookup, testing
 from hf_soup.training.class_weights import WeightedLoss, resolve_class_weights, scored_labels
+from hf_soup.training.space import expand_space
 
 
 CLASSES = ["negative", "positive"]
@@ -237,6 +238,29 @@ def test_bad_weights(base, tmp_path, given, message, place):
     with pytest.raises(hf_soup.RecipeError, match=message):
         sweep(base, tmp_path / "runs", setting, **options)
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("place", ["space", "list", "training_args"])
+def test_weights_as_an_array(base, tmp_path, place):
+    """What scikit-learn's `compute_class_weight` returns is a list of weights like any other."""
+    weights = np.array([1.0, 5.0])
+    if place == "training_args":
+        (run,) = sweep(base, tmp_path / "runs", {}, training_args={"max_steps": 1, "class_weights": weights})
+        (same,) = sweep(base, tmp_path / "same", {}, training_args={"max_steps": 1, "class_weights": [1.0, 5.0]})
+    else:
+        found = []
+        for name, value in (("runs", weights), ("same", [1.0, 5.0])):
+            space = {"class_weights": [value]} if place == "space" else [{"class_weights": value}]
+            options = {"validation": DATA[1], "training_args": {"max_steps": 1}}
+            found += hf_soup.sweep(base, DATA[0], space=space, output_dir=tmp_path / name, **options)
+        run, same = found
+    one, two = (load_file(item.folder / "model.safetensors") for item in (run, same))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_two_arrays_in_a_space():
+    """Arrays are compared as lists are."""
+    assert len(expand_space({"class_weights": [np.array([1.0, 5.0]), np.array([1.0, 2.0])]})) == 2
 
 
 def test_a_class_without_examples(base, tmp_path):
