@@ -34,7 +34,7 @@ def bars_are_shown() -> bool:
 
 
 def in_notebook() -> bool:
-    """Whether this is a notebook's kernel, whose stderr is no terminal although somebody reads it."""
+    """Whether this is a notebook's kernel, whose stderr is shown although it is no terminal."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     return shell is not None and "IPKernelApp" in shell.config

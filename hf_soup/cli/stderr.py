@@ -21,7 +21,7 @@ from ..progress import bars_are_shown
 QUIET = "hf_soup.quiet"  # in the context of a command: notes are not wanted
 # Libraries read these when they are imported, which no command does before it knows its options.
 NO_BARS = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "TQDM_DISABLE": "1"}
-# How much each library logs, here and in the processes that a command starts; somebody who sets one wants to see logs.
+# How much each library logs, here and in the processes that a command starts; a value that is set wins.
 VERBOSITY = {
     "TRANSFORMERS_VERBOSITY": "error",
     "HF_HUB_VERBOSITY": "error",
@@ -34,7 +34,7 @@ ASKED = (*VERBOSITY, "HF_DEBUG")
 
 @contextlib.contextmanager
 def only_ours(context: click.Context) -> Iterator[None]:
-    """Show warnings of hf_soup as notes and no others, keep libraries from logging, and hide bars that nobody sees.
+    """Show warnings of hf_soup as notes and no others, keep libraries from logging, and hide bars outside a terminal.
 
     Args:
         context (`click.Context`):

@@ -14,6 +14,7 @@ from ..tokens import TEXTS
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from datasets import Dataset
     from transformers import PretrainedConfig
 
@@ -44,6 +45,10 @@ class Encoded(NamedTuple):
     collate: Any
     lengths: np.ndarray
     decodes_images: bool
+
+    def batch_of(self, rows: np.ndarray) -> dict[str, torch.Tensor]:
+        """Some rows as one batch."""
+        return self.collate(self.rows.__getitems__(rows.tolist()))
 
 
 def is_encoded(dataset: Dataset) -> bool:

@@ -371,11 +371,10 @@ class Evaluator:
         """
         import numpy as np
 
-        task = load_module("task", task_of(model.config, self.task, type(model).__name__))
-        encoded = self._encoded(task, model)
+        task, encoded = self._task_and_encoded(model)
         order = np.random.default_rng(0).permutation(len(self.dataset))
         for rows in np.array_split(order, -(-len(order) // (self.batch_size or task.BATCH_SIZE))):
-            batch = encoded.collate(encoded.rows.__getitems__(rows.tolist()))
+            batch = encoded.batch_of(rows)
             labels = batch.pop("labels")
             if encoded.decodes_images:  # without those that do not decode
                 batch = {key: value[labels != UNSCORED] for key, value in batch.items()}
@@ -390,9 +389,7 @@ class Evaluator:
             rows (`np.ndarray`):
                 Which.
         """
-        task = load_module("task", task_of(model.config, self.task, type(model).__name__))
-        encoded = self._encoded(task, model)
-        return encoded.collate(encoded.rows.__getitems__(rows.tolist()))
+        return self._task_and_encoded(model)[1].batch_of(rows)
 
     def row_batches(self, model: PreTrainedModel, rows: np.ndarray) -> list[dict[str, torch.Tensor]]:
         """Some examples as the model takes them, with labels: one batch, or several where padding would matter.
@@ -403,13 +400,12 @@ class Evaluator:
             rows (`np.ndarray`):
                 Which.
         """
-        task = load_module("task", task_of(model.config, self.task, type(model).__name__))
-        encoded = self._encoded(task, model)
+        task, encoded = self._task_and_encoded(model)
         chosen = encoded._replace(batches=(rows,))
         if self._padding_matters(task, model, encoded):
             sorted_rows = rows[(-encoded.lengths[rows]).argsort(kind="stable")]
             chosen = of_one_length(encoded._replace(batches=(sorted_rows,)))
-        return [encoded.collate(encoded.rows.__getitems__(batch.tolist())) for batch in chosen.batches]
+        return [encoded.batch_of(batch) for batch in chosen.batches]
 
     @cached_property
     def _given_metrics(self) -> tuple[Metric, ...]:
@@ -446,6 +442,10 @@ class Evaluator:
         if self.processing_class is None:
             raise DataError("what a model writes is read with its tokenizer: Evaluator(..., processing_class=...).")
         return {} if isinstance(self.generate, bool) else dict(self.generate)
+
+    def _task_and_encoded(self, model: PreTrainedModel) -> tuple[ModuleType, Encoded]:
+        task = load_module("task", task_of(model.config, self.task, type(model).__name__))
+        return task, self._encoded(task, model)
 
     def _encoded(self, task: ModuleType, model: PreTrainedModel) -> Encoded:
         """The examples as model inputs and the batches to run them in; made once for each mapping of labels."""

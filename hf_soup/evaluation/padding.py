@@ -92,7 +92,7 @@ def check_padding(task: ModuleType, model: PreTrainedModel, encoded: Encoded, de
 
 def _logits(task: ModuleType, model: PreTrainedModel, encoded: Encoded, rows: np.ndarray, device: Any) -> torch.Tensor:
     """What the model says of some rows in one batch."""
-    batch: Mapping[str, torch.Tensor] = encoded.collate(encoded.rows.__getitems__(rows.tolist()))
+    batch: Mapping[str, torch.Tensor] = encoded.batch_of(rows)
     batch = {key: on_device(value, device, model.dtype) for key, value in batch.items()}
     with own_attention(model):
         logits, _, _ = task.forward(model, batch)

@@ -147,7 +147,7 @@ def run_batch(
     import torch
     from accelerate.utils.memory import should_reduce_batch_size
 
-    batch = encoded.collate(encoded.rows.__getitems__(rows.tolist()))
+    batch = encoded.batch_of(rows)
     try:
         batch = {key: on_device(value, device, model.dtype) for key, value in batch.items()}
         texts = [] if options is None else task.generate(model, batch, processing_class, **options)

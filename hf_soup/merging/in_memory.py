@@ -130,7 +130,7 @@ class Refill:
         """The model of a plan; valid until the next call."""
         made = {step.spec.name: _how_made(step, checkpoints) for step in plan.steps}
         todo = [step for step in plan.steps if self._held.get(step.spec.name) != made[step.spec.name]]
-        config = {**output_config(plan), "transformers_version": None}  # of whoever is the first
+        config = {**output_config(plan), "transformers_version": None}  # that of the first ingredient
         tensors = self.tensors() if self._model is not None and config == self._config else None
         if tensors is None or any(not _fits(tensors.get(step.spec.name), step.spec) for step in todo):
             self._model, self._config = cook_in_memory(plan, checkpoints, device=self._device), config

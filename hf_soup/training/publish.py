@@ -127,7 +127,7 @@ def publisher_for(
 
 
 def _private_origins(about: Mapping[str, Any], base_card: Mapping[str, Any]) -> list[str]:
-    """The base models and the data set that cards of runs name, where not everybody sees these on the Hub."""
+    """The base models and the data set that cards of runs name, where these are private on the Hub."""
     on_hub, data = about["base_commit"], about["data"].get("path")
     named = (split_revision(about["base_model"])[0],) if on_hub else bases_in_card(base_card)
     found = [base for base in named if is_private(base)]
