@@ -4,7 +4,8 @@ python benchmarks/merge_speed.py                      # all cases: half an hour 
 python benchmarks/merge_speed.py bert small -r 3      # some of them
 
 The floor reads all inputs once and writes one output. A process is timed as a whole (start, imports, one merge), and
-a merge alone is the third one in a process. Resident memory is what the system calls the peak; private memory is the
+a merge alone is the median of the third to the fifth in a process: a full collection of garbage, a tenth of a second,
+falls on one of them. Resident memory is what the system calls the peak; private memory is the
 peak of what no other process shares (the pages of files that are read are shared) above `import torch`. mergekit gets
 an environment of its own, made here. Inputs are random numbers in the shapes of real models.
 """
@@ -53,6 +54,7 @@ CASES = {
 }
 SIZES = {"vocab_size": 30522, "num_attention_heads": 12, "intermediate_size": 3072}
 TOOLS = ("floor", "hf_soup", "plain loop", "mergekit")
+MERGES, WARM = 5, 2  # in a process whose merges are timed alone, and those of them that are not counted
 
 
 def make_models(folder: Path, case: str) -> list[Path]:
@@ -177,7 +179,7 @@ def memory(process: int) -> tuple[int, int]:
 
 
 def measure(python: str, tool: str, merges: int, work: Path, folders: list[Path]) -> dict[str, float]:
-    """Run one process; its time, the time of its last merge, and its peaks of memory in bytes."""
+    """Run one process; its time, the time of a merge once it is warm, and its peaks of memory in bytes."""
     with tempfile.TemporaryDirectory(dir=work) as out:
         command = [python, __file__, "--inside", tool, str(merges), f"{out}/soup", *map(str, folders)]
         start, peaks = time.perf_counter(), (0, 0)
@@ -191,7 +193,9 @@ def measure(python: str, tool: str, merges: int, work: Path, folders: list[Path]
             text = process.stdout.read()
         if process.returncode:
             raise SystemExit(f"{tool} failed:\n{errors.read_text()[-2000:]}")
-    return {"wall": wall, "merge": (json.loads(text) or [0])[-1], "peak": peaks[0], "private": peaks[1]}
+    times = json.loads(text)
+    merge = statistics.median(times[WARM:] or times or [0])
+    return {"wall": wall, "merge": merge, "peak": peaks[0], "private": peaks[1]}
 
 
 def environment(folder: Path) -> str:
@@ -234,8 +238,8 @@ def main(cases: tuple[str, ...], rounds: int, work: Path, mergekit: bool) -> Non
         rows: dict[str, list[dict[str, float]]] = {tool: [] for tool in pythons}
         for _ in range(rounds):
             for tool, python in pythons.items():
-                whole, third = (measure(python, tool, merges, work, folders) for merges in (1, 3))
-                rows[tool].append(whole | {"merge": third["merge"]})
+                whole, several = (measure(python, tool, merges, work, folders) for merges in (1, MERGES))
+                rows[tool].append(whole | {"merge": several["merge"]})
         medians = {
             tool: {key: statistics.median(row[key] for row in of) for key in of[0]} for tool, of in rows.items()
         }
