@@ -18,7 +18,7 @@ STATE = re.compile(
     r"custom_checkpoint"
 )
 DEEPSPEED = re.compile(r"(bf16_)?zero_pp_rank_.*|mp_rank_.*")
-CHECKPOINT = re.compile(r"checkpoint-\d+")
+CHECKPOINT = re.compile(r"checkpoint-\d+")  # a folder of Trainer
 READ_PICKLES = re.compile(r"pytorch_model(-\d{5}-of-\d{5})?\.bin")
 
 

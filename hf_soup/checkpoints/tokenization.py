@@ -53,7 +53,7 @@ def read_vocabularies(checkpoints: Sequence[Checkpoint]) -> dict[str, Vocabulary
         vocabulary = checkpoints[0].vocabulary
         return {} if vocabulary is None else {item.name: vocabulary for item in checkpoints}
     by_files: dict[Companions, Vocabulary | None] = {}
-    files = {item.name: companions_of(item, lambda name: bool(TOKENIZER.fullmatch(name))) for item in checkpoints}
+    files = _tokenizer_files(checkpoints)
     for item in checkpoints:
         if files[item.name] not in by_files:
             by_files[files[item.name]] = item.vocabulary
@@ -77,7 +77,7 @@ def compare_tokenizers(checkpoints: Sequence[Checkpoint]) -> tuple[list[str], li
             otherwise; what differs and leaves short texts as they are; and sentences about files that other programs
             may read otherwise.
     """
-    files = {item.name: companions_of(item, lambda name: bool(TOKENIZER.fullmatch(name))) for item in checkpoints}
+    files = _tokenizer_files(checkpoints)
     files = {name: found for name, found in files.items() if found.digests}
     if len(set(files.values())) < 2:
         return [], [], []
@@ -101,6 +101,11 @@ def compare_tokenizers(checkpoints: Sequence[Checkpoint]) -> tuple[list[str], li
             for found in apart[:1]
         ]
     return _sentences(decisive, list(files)), noted, only_written
+
+
+def _tokenizer_files(checkpoints: Sequence[Checkpoint]) -> dict[str, Companions]:
+    """Ingredient -> the files of its tokenizer, of which some may have none."""
+    return {item.name: companions_of(item, lambda name: bool(TOKENIZER.fullmatch(name))) for item in checkpoints}
 
 
 def _is_noted(difference: Difference, writes: bool) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 from ..checkpoints.checkpoint import Checkpoint, read_card
 from ..checkpoints.files_beside import CONFIG
 from ..checkpoints.hub import split_revision, split_source
+from ..checkpoints.other_contents import CHECKPOINT
 from ..checkpoints.reader import read_json
 from ..errors import SoupError
 from ..types import Recipe
@@ -22,7 +23,6 @@ from ..types import Recipe
 
 RUN_FILE = "run.json"  # beside a whole run of a sweep, written last: its settings, and what it was fine-tuned from
 START = "start"  # beside the runs of a sweep: what all of them started from
-CHECKPOINT = r"checkpoint-\d+"  # a folder of Trainer, with what it belongs to one folder up
 HUB_URL = r"https?://(www\.)?(huggingface\.co|hf\.co)/"
 # Models that the Hub has without an owner. A configuration holds what was loaded, which may as well be a folder that
 # is not here any more, so that other names without an owner are not taken from it.
@@ -82,7 +82,9 @@ def bases_of_folder(folder: Path) -> tuple[str, ...]:
 def _bases_of_folder(folder: Path | None) -> tuple[str, ...]:
     if folder is None:
         return ()
-    places = [folder, *([folder.parent] if re.fullmatch(CHECKPOINT, folder.name) else [])]
+    places = [folder]
+    if CHECKPOINT.fullmatch(folder.name):  # what it belongs to is one folder up
+        places.append(folder.parent)
     found = itertools.chain.from_iterable(_bases_told(place) for place in places)
     return next(filter(None, found), ())
 
@@ -124,7 +126,7 @@ def _repository(text: str, folder: Path | None) -> str | None:
     if it is a path seen from here or from a folder, or cannot be a repository.
     """
     name = split_revision(re.sub(HUB_URL, "", text).removesuffix("/"))[0]
-    if name.count("/") > 1 or split_source(name) is None or not _is_valid(name) or re.fullmatch(CHECKPOINT, name):
+    if name.count("/") > 1 or split_source(name) is None or not _is_valid(name) or CHECKPOINT.fullmatch(name):
         return None
     above = [] if folder is None else [folder, *folder.resolve().parents]
     there = any(os.path.exists(path) for path in (text, name, *(place / name for place in above)))

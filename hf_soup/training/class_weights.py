@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..data import UNSCORED
 from ..errors import RecipeError, did_you_mean
+from .settings import is_number
 
 
 if TYPE_CHECKING:
@@ -111,8 +112,7 @@ def resolve_class_weights(given: Any, classes: Sequence[str], labels: np.ndarray
     else:
         raise RecipeError(f'"class_weights" is {FORMS}, not {given!r}; in a space, a list stands in another list.')
     for name, weight in zip(classes, weights, strict=True):
-        is_number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
-        if not is_number or not 0 < weight < math.inf:
+        if not is_number(weight, int, float) or not 0 < weight < math.inf:
             raise RecipeError(f'"class_weights": the weight of "{name}" is a number above 0, not {weight!r}.')
     return [float(weight) for weight in weights]
 

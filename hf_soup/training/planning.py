@@ -168,7 +168,8 @@ def plan_sweep(
             metric=chosen,
             stops_early=stopped_by_callback,
         )
-    inputs = inputs_of(empty_model(module.AUTO_CLASS, config))
+    model = empty_model(module.AUTO_CLASS, config)
+    inputs = inputs_of(model)
     if hasattr(processing_class, "model_max_length") and inputs.positions is not None:
         processing_class.model_max_length = min(processing_class.model_max_length, inputs.positions)  # saved with runs
     fixed = {
@@ -226,7 +227,7 @@ def plan_sweep(
     todo = [name for name in runs if name not in done]
     copies = sum(evaluations[name] if keep == "all" else 1 for name in todo) + (origin is not None)
     under_way = 3  # the best or the one before, the last, and the one that is being written
-    weights = _weights(module, config) if todo or origin else 0
+    nbytes = sum(tensor.nbytes for tensor in model.state_dict().values()) if todo or origin else 0
     more = min(workers, len(todo)) * under_way * (1 + OPTIMIZER_STATES)
     plan = SweepPlan(
         bench,
@@ -236,7 +237,7 @@ def plan_sweep(
         {**manifest, "base_commit": commit},
         steps,
         done,
-        weights * (copies + more),
+        nbytes * (copies + more),
     )
     _refuse_small_disk(plan)
     return plan
@@ -373,11 +374,6 @@ def _lengths(
         every = every * steps[name] if 0 < every < 1 else every
         evaluations[name] = math.ceil(steps[name] / every)
     return steps, evaluations
-
-
-def _weights(task: ModuleType, config: PretrainedConfig) -> int:
-    """Bytes of the weights."""
-    return sum(tensor.nbytes for tensor in empty_model(task.AUTO_CLASS, config).state_dict().values())
 
 
 def _refuse_small_disk(plan: SweepPlan) -> None:

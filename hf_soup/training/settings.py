@@ -190,9 +190,9 @@ def _check_extra(settings: Mapping[str, Any]) -> None:
 
 def _check_early_stopping(settings: Mapping[str, Any], by_callback: bool) -> None:
     patience, threshold = settings.get("early_stopping_patience"), settings.get("early_stopping_threshold")
-    if patience is not None and not (_is_number(patience, int) and patience >= 1):
+    if patience is not None and not (is_number(patience, int) and patience >= 1):
         raise RecipeError(f'"early_stopping_patience" is a whole number from 1, not {patience!r}.')
-    if threshold is not None and not (_is_number(threshold, int, float) and 0 <= threshold < math.inf):
+    if threshold is not None and not (is_number(threshold, int, float) and 0 <= threshold < math.inf):
         raise RecipeError(f'"early_stopping_threshold" is a number from 0, not {threshold!r}.')
     if threshold is not None and patience is None:
         raise RecipeError('"early_stopping_threshold" goes with "early_stopping_patience" alone.')
@@ -200,7 +200,7 @@ def _check_early_stopping(settings: Mapping[str, Any], by_callback: bool) -> Non
         raise RecipeError('give either "early_stopping_patience" or an EarlyStoppingCallback, and not both.')
 
 
-def _is_number(value: Any, *types: type) -> bool:
+def is_number(value: Any, *types: type) -> bool:
     """Whether a value is of these types; `True` is no number here, although Python counts with it."""
     return isinstance(value, types) and not isinstance(value, bool)
 

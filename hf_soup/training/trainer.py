@@ -139,7 +139,7 @@ def compute_metrics(metric: Metric, kind: str, config: PretrainedConfig) -> Call
     """What Trainer calls after each evaluation; of language models it is told the loss alone."""
     import numpy as np
 
-    names = tuple(config.id2label[index] for index in sorted(config.id2label)) if kind == "classes" else ()
+    names = tuple(class_names(config)) if kind == "classes" else ()
 
     if kind == "tokens":
         return None
