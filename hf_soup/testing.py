@@ -386,6 +386,14 @@ def model_for(task: ModuleType, seed: int = 0) -> tuple[PreTrainedModel, Any]:
     return model, transformers.BertTokenizer(vocab=_vocabulary(), model_max_length=16, model_input_names=inputs)
 
 
+def save_model_for(task: ModuleType, folder: str | Path, seed: int = 0) -> Path:
+    """Save what [`model_for`] makes: a tiny model for a task with its tokenizer or image processor."""
+    with quiet_transformers():
+        for part in model_for(task, seed):
+            part.save_pretrained(folder)
+    return Path(folder)
+
+
 def check_task(task: ModuleType) -> None:
     """The contract of a task: its example is scored whole, in any batches and order, with the loss of the model.
 

@@ -8,7 +8,6 @@ import yaml
 
 import hf_soup
 from hf_soup import lookup, testing
-from hf_soup.checkpoints.memory import quiet_transformers
 from hf_soup.cook_file import load_cook_file
 
 
@@ -44,11 +43,7 @@ def save_base(task, folder):
     """A tiny base model for a task, with a head for something else."""
     if task == "image-classification":
         return testing.save_image_model(testing.tiny_image_model(0, classes=5), folder)
-    model, tokenizer = testing.model_for(lookup.load_module("task", "text-classification"))
-    with quiet_transformers():
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-    return folder
+    return testing.save_model_for(lookup.load_module("task", "text-classification"), folder)
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)

@@ -168,14 +168,17 @@ LAST_TOKEN = ("GPT2ForSequenceClassification on the left", "LlamaForSequenceClas
 def test_rows_that_are_padded_on_the_left_already_are_scored_the_same(name, padded_to):
     """A text keeps its positions: logits are those of the texts one by one, with their masks and labels."""
     classifies = name in CLASSIFIERS
-    fields, side = (CLASSIFIERS if classifies else OTHERS)[name]
-    model = make(name, fields, **({"num_labels": 3} if classifies else {}))
+    fields, side = {**CLASSIFIERS, **OTHERS}[name]
+    head = {"num_labels": 3} if classifies else {}
+    model = make(name, fields, **head)
     tokenizer = tokenizer_for(side)
     tokenizer._pad_token_type_id = 0
     padded = tokenizer(TEXTS["text"][:], padding=padded_to, max_length=30)
     columns = {key: padded[key] for key in padded if key in inputs_of(model).names}
-    texts = TEXTS if classifies else TEXTS.select_columns("text")
-    data = datasets.Dataset.from_dict(columns | ({"label": TEXTS["label"][:]} if classifies else {}))
+    texts = TEXTS.select_columns("text")
+    if classifies:
+        texts, columns = TEXTS, {**columns, "label": TEXTS["label"][:]}
+    data = datasets.Dataset.from_dict(columns)
     alone, _ = alone_and_together(texts, model, processing_class=tokenizer)
     for logits in alone_and_together(data, model):
         assert np.abs(alone - logits).max() < 1e-5 * np.abs(alone).max()
@@ -204,9 +207,12 @@ def test_words_that_are_padded_on_the_left_already_are_scored_the_same(name, pad
 def test_words_and_tokens_are_scored_alone_as_together(name):
     """Logits of words, and log-probabilities of tokens, are the same in batches of one text and of all."""
     fields, side = OTHERS[name]
-    words, pairs = "TokenClassification" in name, "Conditional" in name
-    model = make(name, fields, **({"num_labels": 3} if words else {}))
-    data = TAGS if words else PAIRS if pairs else TEXTS.select_columns("text")
+    data, head = TEXTS.select_columns("text"), {}
+    if "TokenClassification" in name:
+        data, head = TAGS, {"num_labels": 3}
+    elif "Conditional" in name:
+        data = PAIRS
+    model = make(name, fields, **head)
     alone, together = alone_and_together(data, model, processing_class=tokenizer_for(side))
     assert np.ptp(alone, axis=0).min() > 1e-3
     assert np.abs(alone - together).max() < 1e-5 * np.abs(alone).max()

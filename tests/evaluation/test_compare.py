@@ -335,12 +335,7 @@ def test_the_vote_alone_is_drawn_and_saved(text_runs, parts, tmp_path):
 def test_texts_that_models_write_are_compared(tmp_path):
     """By a metric of texts every model has a score, and no ensemble, of which nobody knows what it would write."""
     task = lookup.load_module("task", "text2text-generation")
-    folders = []
-    for seed in range(2):
-        model, tokenizer = testing.model_for(task, seed)
-        model.save_pretrained(tmp_path / f"run-{seed}")
-        tokenizer.save_pretrained(tmp_path / f"run-{seed}")
-        folders.append(tmp_path / f"run-{seed}")
+    folders = [testing.save_model_for(task, tmp_path / f"run-{seed}", seed) for seed in range(2)]
     options = {"max_new_tokens": 3, "num_beams": 1}
     test = hf_soup.Evaluator(
         testing.example_of(task),

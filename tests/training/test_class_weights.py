@@ -181,13 +181,10 @@ def test_balanced_in_a_sweep(base, tmp_path):
 def test_each_task_with_classes(tmp_path, name):
     """Images, texts and words; labels are counted as they are scored."""
     task = lookup.load_module("task", name)
-    model, processing_class = testing.model_for(task)
-    model.save_pretrained(tmp_path / "base")
-    processing_class.save_pretrained(tmp_path / "base")
+    base = testing.save_model_for(task, tmp_path / "base")
     rows = testing.example_of(task)
-    plain, weighted = sweep(
-        tmp_path / "base", tmp_path / "runs", {}, {"class_weights": "balanced"}, data=(rows, rows), task=name
-    )
+    space = [{}, {"class_weights": "balanced"}]
+    plain, weighted = sweep(base, tmp_path / "runs", *space, data=(rows, rows), task=name)
     one, two = weights(plain.folder), weights(weighted.folder)
     assert not torch.equal(one["classifier.weight"], two["classifier.weight"])
 
@@ -206,12 +203,10 @@ def test_words_are_counted_once():
 def test_other_tasks_refuse_them(tmp_path, name):
     """Where there is no class for each row or word, the task is named."""
     task = lookup.load_module("task", name)
-    model, processing_class = testing.model_for(task)
-    model.save_pretrained(tmp_path / "base")
-    processing_class.save_pretrained(tmp_path / "base")
+    base = testing.save_model_for(task, tmp_path / "base")
     rows = testing.example_of(task)
     with pytest.raises(hf_soup.RecipeError, match=f"text, image and token classification, and this is {name}"):
-        sweep(tmp_path / "base", tmp_path / "runs", {"class_weights": "balanced"}, data=(rows, rows), task=name)
+        sweep(base, tmp_path / "runs", {"class_weights": "balanced"}, data=(rows, rows), task=name)
     assert not (tmp_path / "runs").exists()
 
 

@@ -48,13 +48,11 @@ def test_a_run_stops_when_its_score_no_longer_improves(base, tmp_path, keep, ste
 def test_every_task_stops(tmp_path, name):
     """Language models by their loss, the others by their metric."""
     task = lookup.load_module("task", name)
-    model, processing_class = testing.model_for(task)
-    model.save_pretrained(tmp_path / "base")
-    processing_class.save_pretrained(tmp_path / "base")
+    base = testing.save_model_for(task, tmp_path / "base")
     data = testing.example_of(task)
     shared = {**STILL, "early_stopping_patience": 1, "optimizer": "sgd"}
     given = {"training_args": shared, "validation": data, "task": name, "on_error": "raise"}
-    (run,) = hf_soup.sweep(tmp_path / "base", data, space=[{}], output_dir=tmp_path / "runs", **given)
+    (run,) = hf_soup.sweep(base, data, space=[{}], output_dir=tmp_path / "runs", **given)
     assert run.state["epochs"] == 2
 
 

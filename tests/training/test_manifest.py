@@ -56,8 +56,9 @@ def test_a_setting_may_move(tmp_path, first, second, names):
     assert list(runs)[: len(before)] == list(before)
     for name, own in before.items():
         assert {**shared, **runs[name]} == {**first[0], **own}
-    for name, own in zip(names, second[1], strict=False):
-        assert {**shared, **asked[name]} == {**second[0], **own}
+    wanted = [{**second[0], **own} for own in second[1]]
+    found = [{**shared, **asked[name]} for name in names]
+    assert found == [settings for place, settings in enumerate(wanted) if settings not in wanted[:place]]
     again, asked = extended(after, *first, tmp_path)
     assert list(asked) == list(before)
     assert {**again["fixed"]["training_args"], **again["runs"]["run-0"]} == {**first[0], **first[1][0]}

@@ -83,11 +83,9 @@ def test_another_length_is_another_sweep(base, tmp_path):
 def test_each_task_of_texts(tmp_path, name):
     """Words, texts and their right answers are cut."""
     task = lookup.load_module("task", name)
-    model, processing_class = testing.model_for(task)
-    model.save_pretrained(tmp_path / "base")
-    processing_class.save_pretrained(tmp_path / "base")
+    base = testing.save_model_for(task, tmp_path / "base")
     given = {"space": [{}], "training_args": {"max_length": 4}, "output_dir": tmp_path / "runs", "task": name}
-    plan = plan_sweep(tmp_path / "base", testing.example_of(task), **given)
+    plan = plan_sweep(base, testing.example_of(task), **given)
     assert longest(plan.bench.train) == 4
     assert max(len(row) for row in plan.bench.train["labels"]) == 4
 

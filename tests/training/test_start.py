@@ -161,13 +161,10 @@ def test_more_labels_than_the_head(classifier, tmp_path):
 def test_a_language_model_has_no_head_of_its_own(tmp_path):
     """A probe of one is refused."""
     task = lookup.load_module("task", "text-generation")
-    model, tokenizer = testing.model_for(task)
-    with quiet_transformers():
-        model.save_pretrained(tmp_path / "base")
-        tokenizer.save_pretrained(tmp_path / "base")
+    base = testing.save_model_for(task, tmp_path / "base")
     data = testing.example_of(task)
     with pytest.raises(hf_soup.RecipeError, match="has no head of its own"):
-        sweep(tmp_path / "base", tmp_path / "runs", data=(data, data), task="text-generation", head="probe")
+        sweep(base, tmp_path / "runs", data=(data, data), task="text-generation", head="probe")
 
 
 @pytest.fixture(scope="module")
