@@ -16,7 +16,7 @@ from pathlib import Path
 import click
 
 import hf_soup
-from hf_soup.data import load_data
+from hf_soup.data.load import load_data
 
 
 TEXTS = {"learning_rate": [5e-5, 1e-4, 2e-4], "seed": [0, 1]}

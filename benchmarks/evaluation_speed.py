@@ -23,7 +23,7 @@ import numpy as np
 import transformers
 
 import hf_soup
-from hf_soup.data import load_data
+from hf_soup.data.load import load_data
 from hf_soup.lookup import load_module
 from hf_soup.model_inputs import inputs_of
 from hf_soup.tables import align

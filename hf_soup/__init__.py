@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .api import check, merge, modules
     from .comparing import compare
     from .cooking import Cooked, cook
+    from .data.splits import load_training
     from .errors import (
         DataError,
         EvaluationError,
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from .selection import Selection
     from .single_analyses import contribution, diversity, landscape, module_effects, plane, similarity
     from .soup import Soup
-    from .splits import load_training
     from .sweeping import sweep
     from .training.records import FailedRun, Run
     from .training.sweep import Sweep, load_sweep
@@ -84,7 +84,7 @@ _HOME = {
     "load_recipe": "recipes",
     "Selection": "selection",
     "Soup": "soup",
-    "load_training": "splits",
+    "load_training": "data.splits",
     "FailedRun": "training.records",
     "Run": "training.records",
     "Sweep": "training.sweep",

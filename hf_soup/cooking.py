@@ -21,7 +21,9 @@ from .checkpoints.source import open_all
 from .checkpoints.writer import staged_folder, write_json
 from .comparing import compare
 from .cook_file import CookFile, Data, load_cook_file
-from .data import hash_rows, load_data
+from .data.content import hash_rows
+from .data.load import load_data
+from .data.splits import load_training
 from .errors import DataError, RecipeError
 from .evaluation.comparison import TEST, VALIDATION, Comparison
 from .evaluation.evaluator import Evaluator
@@ -31,7 +33,6 @@ from .metrics import load_metrics
 from .parallel import check_executor
 from .recipes import RECIPE_FILE, is_recipe, load_recipe
 from .soup import Soup
-from .splits import load_training
 from .sweeping import plan_runs, train
 from .training.planning import check_examples, guess_task, plan_sweep
 from .training.space import expand_space

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .data import UNSCORED, label_names
+from .data.columns import UNSCORED, label_names
 from .errors import DataError
 
 

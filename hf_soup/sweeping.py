@@ -6,10 +6,10 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .data import load_data
+from .data.load import load_data
+from .data.splits import load_training
 from .errors import RecipeError, did_you_mean
 from .parallel import check_executor, gpus
-from .splits import load_training
 from .training.planning import ON_ERROR, SweepPlan, plan_sweep
 from .training.publish import publisher_for
 from .training.sweep import Sweep, run_plan

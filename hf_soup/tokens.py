@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .data import UNSCORED, is_text
+from .data.columns import UNSCORED, is_text
 from .errors import DataError, RecipeError, did_you_mean
 from .progress import library_bars
 

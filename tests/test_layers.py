@@ -34,7 +34,6 @@ LAYERS = {
     "selection": 2,
     "merging": 3,
     "selecting": 3,
-    "splits": 3,
     "metrics": 3,
     "tokens": 3,
     "heads": 3,

@@ -125,7 +125,7 @@ def example_options(command: Callable) -> Callable:
 def read_examples(source: str | None, split: str, options: dict[str, Any], metric: Any = None) -> Any:
     """An evaluator of what the command line calls data, with the values of `example_options`."""
     import hf_soup
-    from hf_soup.data import load_data, split_data_source
+    from hf_soup.data.load import load_data, split_data_source
 
     if source is None:
         return None

@@ -92,8 +92,8 @@ def sweep_command(
     runs are skipped, half-done ones go on, and more values add runs. `accelerate launch -m hf_soup.cli sweep ...`
     trains each run over several processes.
     """
-    from hf_soup.data import load_data, split_data_source
-    from hf_soup.splits import load_training
+    from hf_soup.data.load import load_data, split_data_source
+    from hf_soup.data.splits import load_training
     from hf_soup.sweeping import plan_runs, train
     from hf_soup.training.processes import is_main
     from hf_soup.training.space import share_single_values

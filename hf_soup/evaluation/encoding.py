@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..data import UNSCORED
+from ..data.columns import UNSCORED
 from ..errors import DataError, SoupWarning
 from ..tokens import TEXTS
 

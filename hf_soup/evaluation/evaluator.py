@@ -14,7 +14,9 @@ from functools import cached_property
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..data import UNSCORED, Rows, hash_rows, load_data
+from ..data.columns import UNSCORED
+from ..data.content import Rows, hash_rows
+from ..data.load import load_data
 from ..errors import DataError, EvaluationError, RecipeError, did_you_mean
 from ..lookup import load_module
 from ..metrics import Metric, load_metrics

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..data import UNSCORED, find_column, label_ids
+from ..data.columns import UNSCORED, find_column, label_ids
 from ..errors import DataError
 from ..heads import ends_in
 from ..heads import head_of_classes as head

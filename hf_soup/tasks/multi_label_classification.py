@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..data import find_column, is_list, label_ids, numbers, split_like
+from ..data.columns import find_column, is_list, label_ids, numbers, split_like
 from ..errors import DataError
 from ..heads import classes_head, ends_in, head_of_classes, output_kind
 from ..heads import whole_rows as forward

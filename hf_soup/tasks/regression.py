@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..data import find_column, numbers
+from ..data.columns import find_column, numbers
 from ..errors import DataError
 from ..heads import ends_in, output_kind
 from ..tokens import check_masking as check_augment

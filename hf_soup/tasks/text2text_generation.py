@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..data import choose_columns, find_column, is_list, is_text
+from ..data.columns import choose_columns, find_column, is_list, is_text
 from ..errors import DataError
 from ..heads import ends_in
 from ..tokens import box_column, call_tokenizer, cut_to, lengths, most_tokens, pad_collator, right_tokens, tokenize

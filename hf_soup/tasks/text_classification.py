@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..data import choose_columns, find_column, is_text, label_ids
+from ..data.columns import choose_columns, find_column, is_text, label_ids
 from ..errors import DataError
 from ..heads import ends_in, output_kind
 from ..heads import head_of_classes as head

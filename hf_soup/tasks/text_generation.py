@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..data import UNSCORED, choose_columns, find_column, is_list
+from ..data.columns import UNSCORED, choose_columns, find_column, is_list
 from ..errors import DataError
 from ..heads import ends_in
 from ..tokens import check_masking as check_augment

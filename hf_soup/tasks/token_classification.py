@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..data import UNSCORED, choose_columns, find_column, is_list, label_ids, split_like
+from ..data.columns import UNSCORED, choose_columns, find_column, is_list, label_ids, split_like
 from ..errors import DataError, SoupWarning
 from ..heads import ends_in
 from ..heads import head_of_classes as head

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from ..data import UNSCORED
+from ..data.columns import UNSCORED
 from ..errors import RecipeError, did_you_mean
 from .settings import is_number
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from ..checkpoints import hub
 from ..checkpoints.checkpoint import read_card
 from ..checkpoints.files_beside import CARD
-from ..data import LABEL_COLUMNS, hash_rows, is_list, is_text
+from ..data.columns import LABEL_COLUMNS, is_list, is_text
+from ..data.content import hash_rows
 from ..errors import IngredientError, OutputError, RecipeError, TrainingError, did_you_mean
 from ..hub.bases import START, bases_of_folder
 from ..lookup import load_module

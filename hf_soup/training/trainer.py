@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..data import UNSCORED
+from ..data.columns import UNSCORED
 from ..lookup import load_module
 from ..metrics import Metric, load_metrics
 from ..model_inputs import inputs_of

@@ -11,7 +11,7 @@ from torch.optim.swa_utils import update_bn
 
 import hf_soup
 from hf_soup import testing
-from hf_soup.data import hash_rows
+from hf_soup.data.content import hash_rows
 from hf_soup.errors import DataError
 
 

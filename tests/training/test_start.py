@@ -170,7 +170,7 @@ def test_a_language_model_has_no_head_of_its_own(tmp_path):
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
     """A small ViT that has learnt half of the digits, and other digits to learn."""
-    from hf_soup.data import load_data
+    from hf_soup.data.load import load_data
 
     folder = tmp_path_factory.mktemp("digits")
     train, new, test = (

@@ -300,7 +300,7 @@ def test_all_checkpoints_are_ingredients(base, data, tmp_path):
 
 def test_what_a_run_says_of_itself(sweep, data):
     """run.json has metrics, versions, the data's fingerprints, the base model and the time that it took."""
-    from hf_soup.data import hash_rows
+    from hf_soup.data.content import hash_rows
 
     state = json.loads((sweep[0].folder / "run.json").read_text())
     assert state["data"]["train"] == {"fingerprint": hash_rows(data[0]).fingerprint, "rows": 80}

@@ -8,9 +8,10 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .data import BUILDERS, is_list, load_data
-from .errors import DataError, SoupWarning
-from .lookup import load_path
+from ..errors import DataError, SoupWarning
+from ..lookup import load_path
+from .columns import is_list
+from .load import BUILDERS, load_data
 
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ import pytest
 
 import hf_soup
 from hf_soup import testing
-from hf_soup.data import load_data
-from hf_soup.splits import carve, load_training, split_names
+from hf_soup.data.load import load_data
+from hf_soup.data.splits import carve, load_training, split_names
 
 
 TEXTS = testing.tiny_texts(200)

@@ -1,0 +1,1 @@
+"""From what a user calls data to examples: loading it, its columns and labels, its splits, the hash of its rows."""
