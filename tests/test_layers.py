@@ -16,6 +16,7 @@ LAYERS = {
     "types": 0,
     "tables": 0,
     "progress": 0,
+    "untrusted": 0,
     "lookup": 1,
     "model_inputs": 1,
     "plots": 1,
@@ -55,7 +56,7 @@ LAYERS = {
     "__init__": 12,
     "cli": 13,
 }
-ALSO = {("types", "errors")}
+ALSO = {("types", "errors"), ("untrusted", "errors")}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import IngredientError
+from ..untrusted import read_json
 from .files_beside import sizes_in
 from .other_contents import has_no_weights
 from .reader import (
@@ -21,7 +22,6 @@ from .reader import (
     SAFE_WEIGHTS,
     TensorSpec,
     read_headers,
-    read_json,
     read_raw_header,
     shard_files,
 )

@@ -11,9 +11,10 @@ import math
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import IngredientError
+from ..untrusted import SMALL_FILE, read_json
 from .files import OpenFiles
 
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 SAFE_WEIGHTS = "model.safetensors"
 SAFE_INDEX = "model.safetensors.index.json"
 PICKLED_WEIGHTS = "pytorch_model.bin"
-MAX_HEADER = 25_000_000  # bytes, the limit of huggingface_hub too; JSON takes many times as much memory
 
 # The format's name of a type -> torch's name and bytes for each element, in the format's own order of types.
 DTYPES = {
@@ -151,9 +151,9 @@ def check_length(length: int, size: int, where: str) -> None:
             f"{where} is no whole safetensors file: its header should be {length} bytes, the file has {size}. Fetch "
             "or save it again."
         )
-    if length > MAX_HEADER:
+    if length > SMALL_FILE:
         raise IngredientError(
-            f"{where} has a header of {length:,} bytes, which no model needs; at most {MAX_HEADER:,} are read."
+            f"{where} has a header of {length:,} bytes, which no model needs; at most {SMALL_FILE:,} are read."
         )
 
 
@@ -189,23 +189,6 @@ def parse_header(header: bytes, size: int, file: str, where: str) -> dict[str, T
     if end != size:
         raise IngredientError(f"{where} should have {end} bytes by its header and has {size}. Fetch or save it again.")
     return specs
-
-
-def read_json(path: Path) -> Any:
-    """What a small JSON file holds.
-
-    Raises:
-        [`FileNotFoundError`]: if it is not there.
-        [`IngredientError`]: if it cannot be read, is no JSON, or is enormous.
-    """
-    try:
-        if path.stat().st_size > MAX_HEADER:
-            raise IngredientError(f"{path} has {path.stat().st_size:,} bytes; at most {MAX_HEADER:,} are read.")
-        return json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError, RecursionError) as error:
-        raise IngredientError(f"{path} cannot be read: {error}.") from None
 
 
 def widest(dtypes: Sequence[str]) -> str:

@@ -16,9 +16,9 @@ from ..checkpoints.checkpoint import Checkpoint, read_card
 from ..checkpoints.files_beside import CONFIG
 from ..checkpoints.hub import split_revision, split_source
 from ..checkpoints.other_contents import CHECKPOINT
-from ..checkpoints.reader import read_json
 from ..errors import SoupError
 from ..types import Recipe
+from ..untrusted import read_json
 
 
 RUN_FILE = "run.json"  # beside a whole run of a sweep, written last: its settings, and what it was fine-tuned from

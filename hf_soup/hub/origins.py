@@ -12,10 +12,10 @@ from typing import Any
 from ..checkpoints import hub
 from ..checkpoints.checkpoint import PRIVATE
 from ..checkpoints.hub_errors import client, patiently, refusals
-from ..checkpoints.reader import read_json
 from ..errors import SoupError
 from ..evaluation.comparison import SINGLE, Comparison
 from ..types import Ingredient, Recipe, plain
+from ..untrusted import read_json
 
 
 PUSHED_FILE = "pushed.json"  # beside a run that a sweep has put on the Hub: its repository and commit

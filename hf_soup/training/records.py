@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..checkpoints.reader import read_json
 from ..checkpoints.writer import write_json
 from ..errors import SoupError, TrainingError
 from ..hub.bases import RUN_FILE
 from ..hub.origins import PUSHED_FILE
 from ..types import Ingredient, Score
+from ..untrusted import read_json
 from .processes import is_main
 from .resume import checkpoints_in
 

@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..checkpoints.reader import read_json
 from ..checkpoints.writer import write_json
 from ..errors import IngredientError, OutputError, SoupWarning, TrainingError
 from ..evaluation.running import is_launched
@@ -20,6 +19,7 @@ from ..parallel import gpus, run_all
 from ..progress import progress_bar
 from ..sweep_plot import Line, Setting, plot_sweep
 from ..tables import align, cell, shared_line
+from ..untrusted import read_json
 from .manifest import SHARED, SWEEP_FILE, find_manifest, read_manifest, whole_runs
 from .planning import SweepPlan
 from .processes import is_main, only_one, wait

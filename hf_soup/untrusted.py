@@ -1,0 +1,119 @@
+"""Files and messages that somebody else wrote: read within bounds, parsed, and whatever goes wrong is one clear error.
+
+Every boundary of the package (a file, a parser, a library that builds a model or loads data) goes through this
+module. It knows no format of hf_soup. `docs/security.md` says what is trusted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import stat
+from collections.abc import Iterator
+from typing import Any
+
+from .errors import IngredientError, SoupError
+
+
+SMALL_FILE = 25_000_000  # bytes: a configuration, an index or a header; parsed JSON takes many times as much memory
+MESSAGE = 300  # characters of somebody else's message that an error repeats
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]+")
+
+
+def one_line(text: object, most: int = MESSAGE) -> str:
+    """Somebody else's text as part of a message: one line without control characters, cut to a length.
+
+    Args:
+        text (`object`):
+            An error, a value of a file, or an answer of a server; `str()` of it is shown.
+        most (`int`, *optional*, defaults to 300):
+            Number of characters after which it is cut.
+    """
+    line = " ".join(_UNPRINTABLE.sub(" ", str(text)).split())
+    return line if len(line) <= most else f"{line[:most]}..."
+
+
+@contextlib.contextmanager
+def as_error(kind: type[SoupError], what: str) -> Iterator[None]:
+    """Turn whatever a library raises in the block into one error of ours.
+
+    Args:
+        kind (`type[SoupError]`):
+            The class of the error.
+        what (`str`):
+            What could not be done and with which file or name; the library's own reason follows it.
+
+    Raises:
+        [`SoupError`]: of that class. Errors of hf_soup, interrupts and exits pass through unchanged.
+    """
+    try:
+        yield
+    except (SoupError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:  # libraries in Rust panic with errors that are no `Exception`
+        raise kind(f"{what}: {_reason(error)}") from error
+
+
+def read_file(path: str | os.PathLike, *, at_most: int = SMALL_FILE, kind: type[SoupError] = IngredientError) -> bytes:
+    """The bytes of a regular file.
+
+    Args:
+        path (`str` or `os.PathLike`):
+            The file. Pipes, devices and folders are refused without waiting for them.
+        at_most (`int`, *optional*, defaults to 25,000,000):
+            Number of bytes above which the file is refused.
+        kind (`type[SoupError]`, *optional*, defaults to [`IngredientError`]):
+            The class of the error.
+
+    Raises:
+        [`FileNotFoundError`]: if there is no such file.
+        [`SoupError`]: of class `kind`, if it cannot be read or is larger.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        state = os.fstat(descriptor)
+        if not stat.S_ISREG(state.st_mode):
+            os.close(descriptor)
+            raise kind(f"{one_line(path)} is no regular file.")
+        with open(descriptor, "rb") as file:
+            content = file.read(at_most + 1) if state.st_size <= at_most else b""
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:  # a NUL or a lone surrogate in the path is a ValueError
+        raise kind(f"{one_line(path)} cannot be read: {_reason(error)}") from None
+    if state.st_size > at_most or len(content) > at_most:
+        raise kind(f"{one_line(path)} has {state.st_size:,} bytes; at most {at_most:,} are read.")
+    return content
+
+
+def parse_json(text: bytes | str, where: str, *, kind: type[SoupError] = IngredientError) -> Any:
+    """What a JSON text holds.
+
+    Args:
+        text (`bytes` or `str`):
+            The text.
+        where (`str`):
+            What errors call it, such as the path of its file.
+        kind (`type[SoupError]`, *optional*, defaults to [`IngredientError`]):
+            The class of the error.
+
+    Raises:
+        [`SoupError`]: of class `kind`, if it is not JSON, or nested too deeply.
+    """
+    with as_error(kind, f"{one_line(where)} cannot be read as JSON"):
+        return json.loads(text)
+
+
+def read_json(path: str | os.PathLike, *, kind: type[SoupError] = IngredientError) -> Any:
+    """What a small JSON file holds; errors as of [`read_file`] and [`parse_json`]."""
+    return parse_json(read_file(path, kind=kind), os.fspath(path), kind=kind)
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply."
+    if isinstance(error, OSError) and error.strerror:
+        return f"{one_line(error.strerror)}."
+    return one_line(str(error) or type(error).__name__)

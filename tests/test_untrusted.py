@@ -1,0 +1,63 @@
+"""Files and messages of strangers."""
+
+import os
+
+import pytest
+
+from hf_soup.errors import DataError, IngredientError, RecipeError
+from hf_soup.untrusted import as_error, one_line, parse_json, read_file, read_json
+
+
+@pytest.mark.parametrize("name", ["a\0b", "x" * 5000, "\ud800"])
+def test_impossible_path_is_one_error(tmp_path, name):
+    """A path that no file system takes is an error of ours."""
+    with pytest.raises(IngredientError, match="cannot be read"):
+        read_file(f"{tmp_path}/{name}")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes on this system")
+def test_pipes_devices_and_folders_are_refused_at_once(tmp_path):
+    """Reading never waits for a writer, and never ends in a folder."""
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/zero", tmp_path):
+        with pytest.raises(IngredientError, match="no regular file"):
+            read_file(path)
+
+
+def test_large_file_is_refused_without_reading(tmp_path):
+    """A sparse file of gigabytes costs nothing."""
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(RecipeError, match="at most 10 are read"):
+        read_file(tmp_path / "large", at_most=10, kind=RecipeError)
+
+
+@pytest.mark.parametrize("text", [b"[" * 100_000, b"\xff", b'{"a": ', b"9" * 5000, b""])
+def test_broken_json_names_its_file(text):
+    """Nesting, bytes that are no text and numbers of thousands of digits are one error each."""
+    with pytest.raises(DataError, match=r"a\.json cannot be read as JSON"):
+        parse_json(text, "a.json", kind=DataError)
+
+
+def test_absent_file_is_told_apart(tmp_path):
+    """Callers decide what an absent file means."""
+    with pytest.raises(FileNotFoundError):
+        read_json(tmp_path / "none.json")
+
+
+def test_interrupts_pass_and_panics_do_not():
+    """Ctrl-C stays Ctrl-C; what a library in Rust raises becomes an error of ours."""
+
+    class Panic(BaseException):
+        pass
+
+    with pytest.raises(KeyboardInterrupt), as_error(DataError, "x"):
+        raise KeyboardInterrupt
+    with pytest.raises(DataError, match="x: deep inside"), as_error(DataError, "x"):
+        raise Panic("deep\x1b inside")
+
+
+def test_message_is_one_printable_line():
+    """Neither colours, nor line breaks, nor half characters of others reach a terminal; long text is cut."""
+    assert one_line("a\x1b[31m\nb\u2028c\ud800") == "a [31m b c"
+    assert len(one_line("x" * 10_000)) < 310
