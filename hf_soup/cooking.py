@@ -209,11 +209,18 @@ def _check_sets(plan: CookFile, sets: Mapping[str, Dataset]) -> None:
     task = load_module("task", plan.task if plan.task != "auto" else guess_task(sets[TRAIN]))
     label, texts = plan.data.label_column, plan.data.text_columns
     head = PretrainedConfig(**task.head(sets[TRAIN], task.label_column(sets[TRAIN], label)))
-    for name, examples in sets.items():
+    read: list[str] = []
+    for name in (TRAIN, *(name for name in sets if name != TRAIN)):
         try:
-            check_examples(task, examples, label, texts, head)
+            columns, _ = check_examples(task, sets[name], label, texts, head)
         except DataError as error:
             raise DataError(f"{name}, for a model of the training data: {error}") from None
+        read = read or columns
+        if columns != read and set(read) <= set(sets[name].column_names):
+            raise DataError(
+                f"the texts of {name} would be {', '.join(columns)}, and those of {TRAIN} {', '.join(read)}: name the "
+                "columns in `data.text_columns`."
+            )
 
 
 def _with_training(

@@ -95,7 +95,8 @@ def sweep(
         label_column (`str`, *optional*):
             By default `label` or `labels`.
         text_columns (`Sequence[str]`, *optional*):
-            By default every column of strings.
+            By default those with well-known names (`text`; `premise` and `hypothesis`; ...), else the only column of
+            strings that is neither an id nor tells the label.
         on_error (`str`, *optional*, defaults to `"continue"`):
             A run that fails (an exception, a loss that is no number, no memory) is recorded, and the others go on;
             `"raise"` stops at the first.

@@ -113,7 +113,7 @@ def example_options(command: Callable) -> Callable:
     options = [
         click.option("--task", default="auto", show_default=True, help="Read off the model by default."),
         click.option("--label-column", help="By default label, labels, or what else the task calls it."),
-        click.option("--text-column", "text_columns", multiple=True, help="By default every column of strings."),
+        click.option("--text-column", "text_columns", multiple=True, help="By default by well-known names."),
         click.option("--batch-size", type=int, help="Examples at a time."),
         click.option("--no-cache", is_flag=True, help="Run every model again, and keep nothing."),
     ]

@@ -62,7 +62,7 @@ def setting_options(command: Callable) -> Callable:
 @click.option("--keep", default="best", show_default=True, help="Of each run: best, last or all checkpoints.")
 @click.option("--task", default="auto", show_default=True, help="Told by the data by default.")
 @click.option("--label-column", help="By default label, labels, or what else the task calls it.")
-@click.option("--text-column", "text_columns", multiple=True, help="By default every column of strings.")
+@click.option("--text-column", "text_columns", multiple=True, help="By default by well-known names.")
 @click.option("--report-to", multiple=True, help="tensorboard, wandb, trackio ...; may be repeated.")
 @click.option("--on-error", default="continue", show_default=True, help="When a run fails: continue or raise.")
 @click.option("--executor", default="local", show_default=True, help="Where runs are trained: local or ray.")

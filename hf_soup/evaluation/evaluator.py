@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 DTYPES = ("auto", "bfloat16", "float32")
 SET_BY_HAND = ("model_max_length", "padding_side", "truncation_side", "pad_token_type_id")  # these may be in no file
-LAYOUT = 3  # of what is kept; a change of it makes older files unread
+LAYOUT = 4  # of what is kept; a change of it makes older files unread
 
 
 class Outputs(NamedTuple):
@@ -95,7 +95,8 @@ class Evaluator:
         label_column (`str`, *optional*):
             By default `label`, `labels`, or what else the task usually calls it.
         text_columns (`Sequence[str]`, *optional*):
-            By default every column of strings.
+            By default those with well-known names (`text`; `premise` and `hypothesis`; ...), else the only column of
+            strings that is neither an id nor tells the label.
         generate (`Mapping[str, Any]` or `bool`, *optional*, defaults to `False`):
             For sequence-to-sequence models: let them write, and give the texts to the metrics; a mapping has options
             of `model.generate`, such as `{"max_new_tokens": 60}`.

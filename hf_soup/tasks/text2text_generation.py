@@ -39,6 +39,8 @@ PIPELINE = "text2text-generation"
 METRIC = "loss"
 KIND = "tokens"
 BATCH_SIZE = 8  # logits of a whole vocabulary for each token
+TARGETS = ("target", "targets", "labels", "label", "summary", "highlights", "output", "answer", "response")
+SOURCES = ("input", "inputs", "source", "src", "question", "prompt", "instruction", "context")
 EXAMPLE = {"text": ["good film", "the bad plot was very dull", "warm"], "target": ["good", "bad and dull", "fine"]}
 EXAMPLE_MODEL = "bart"
 USE = """
@@ -67,7 +69,9 @@ def label_column(dataset: Dataset, given: str | None) -> str:
     """
     if given is None and {"input_ids", "labels"} <= set(dataset.column_names) and is_list(dataset, "labels"):
         return "labels"  # tokens already
-    column = find_column(dataset, given, ("target", "targets", "labels", "label", "summary"))
+    usual = [name for name in TARGETS if name in dataset.column_names]
+    texts = [name for name in usual if is_text(dataset, name) or is_list(dataset, name)]  # not scores or classes
+    column = find_column(dataset, given, texts or TARGETS)
     if not is_text(dataset, column) and not is_list(dataset, column):  # lists: tokens already
         raise DataError(f'the column "{column}" holds {dataset.features[column]}, and the right texts are needed.')
     return column
@@ -75,7 +79,7 @@ def label_column(dataset: Dataset, given: str | None) -> str:
 
 def columns(dataset: Dataset, given: Sequence[str] | None, label: str) -> list[str]:
     """One text column."""
-    return choose_columns(dataset, given, label, most=1)
+    return choose_columns(dataset, given, label, most=1, classes=False, usual=SOURCES)
 
 
 def labels(dataset: Dataset, label: str, config: PretrainedConfig) -> list[Any]:

@@ -62,9 +62,10 @@ def label_column(dataset: Dataset, given: str | None) -> str:
 
 def columns(dataset: Dataset, given: Sequence[str] | None, label: str) -> list[str]:
     """One or two text columns, or of a page with boxes one of lists of words."""
-    candidates = [column for column in given or dataset.column_names if column in dataset.column_names]
+    named = [given] if isinstance(given, str) else given or dataset.column_names
+    candidates = [column for column in named if column in dataset.column_names and column != label]
     has_boxes = any(column in dataset.column_names for column in BOX_COLUMNS)
-    if has_boxes and not any(is_text(dataset, column) for column in candidates if column != label):
+    if has_boxes and any(is_text(dataset, column, listed=True) for column in candidates):
         return choose_columns(dataset, given, label, most=1, listed=True)
     return choose_columns(dataset, given, label)
 

@@ -85,7 +85,9 @@ def extend_manifest(
             )
         manifest = {"fixed": fixed, "runs": {}}
     there = manifest["fixed"]
-    changed = [key for key in fixed if key != SHARED and there.get(key) != fixed[key]]
+    added = {"columns"}  # which older files lack
+    known = [key for key in fixed if key != SHARED and (key in there or key not in added)]
+    changed = [key for key in known if there.get(key) != fixed[key]]
     if changed:
         _refuse(folder, ", ".join(changed), changed[0], there, fixed)
     before, now = there.get(SHARED, {}), fixed[SHARED]

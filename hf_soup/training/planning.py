@@ -147,6 +147,7 @@ def plan_sweep(
     shared, probe_args = canonical(training_args or {}), canonical(probe_args or {})
     settings = different([canonical(setting) for setting in expand_space(space, n_runs=n_runs, seed=seed)])
     label = module.label_column(train, label_column)
+    columns = module.columns(train, text_columns, label)
     fields = module.head(train, label)
     manifest = find_manifest(folder)
     source, revision = _pinned(base_model, manifest)
@@ -181,6 +182,7 @@ def plan_sweep(
         "label_column": label,
         "classes": list(fields["label2id"]) if "label2id" in fields else None,
         "text_columns": text_columns,
+        "columns": columns,
         "head": head,
         "init_seed": init_seed,
         "probe_args": probe_args,
@@ -193,11 +195,11 @@ def plan_sweep(
     still_shared = {name: value for name, value in shared.items() if name in manifest["fixed"][SHARED]}
     if shared.get("max_length") is not None:
         limit_length(processing_class, shared["max_length"], inputs.positions)
-    encoded = {
-        name: _encode(module, data, label, text_columns, config, processing_class, inputs)
-        for name, data in {"train": train, "validation": validation}.items()
-        if data is not None
-    }
+    encoded = {}
+    for part, data in {"train": train, "validation": validation}.items():
+        if data is not None:  # validation data is read from the columns of the training data, where it has them
+            read = columns if set(columns) <= set(data.column_names) else text_columns
+            encoded[part] = _encode(module, data, label, read, config, processing_class, inputs)
     for weights in _different_values("class_weights", shared, own):
         check_class_weights(weights, module, config, encoded["train"], fields.get("id2label"))
     about = {

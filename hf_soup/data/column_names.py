@@ -1,0 +1,108 @@
+"""What names of columns say: which are those of texts, of pairs of them, of labels, of ids. It sees no data.
+
+Names are compared without case, blanks, `_` and `-`: `sentence_A` is `sentencea`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+
+PAIRS = (
+    ("premise", "hypothesis"),
+    ("sentence1", "sentence2"),
+    ("sentencea", "sentenceb"),
+    ("sent1", "sent2"),
+    ("question1", "question2"),
+    ("text1", "text2"),
+    ("texta", "textb"),
+    ("text", "textpair"),
+    ("question", "sentence"),
+    ("question", "answer"),
+    ("question", "passage"),
+    ("question", "context"),
+    ("query", "passage"),
+    ("query", "document"),
+    ("query", "answer"),
+    ("claim", "evidence"),
+    ("prompt", "response"),
+    ("context", "response"),
+    ("document", "summary"),
+)
+FIRST = ("text", "texts", "tokens", "words")  # goes before every other single column
+SINGLES = (
+    "sentence",
+    "content",
+    "review",
+    "reviewtext",
+    "reviewbody",
+    "tweet",
+    "tweettext",
+    "comment",
+    "commenttext",
+    "message",
+    "document",
+    "article",
+    "post",
+    "body",
+    "utterance",
+    "abstract",
+    "dialogue",
+)
+TELLS_LABEL, IS_ID = "it tells the label", "an id"
+_LABEL = re.compile(r"(^|_)(labels?|class|class_?(name|text)|target_?name|tags)(_|\d|$)")
+_ID = re.compile(r"(^|_)(id|ids|idx|index|uid|uuid|guid)$|^unnamed(:|$)|^__index_level")
+_ABOUT = re.compile(
+    "reason|explanation|rationale|source|origin|split|subset|partition|dataset|language|lang|locale|url|uri|link|date|"
+    "time|datetime|timestamp|createdat|author|user|username|annotator|worker|file|filename|path|license|domain|"
+    "version|hash|checksum"
+)
+_ALIKE = ("12", "01", "ab", "xy")  # the last letters of two names that are a pair
+
+
+def compared(name: str) -> str:
+    """A name as it is compared with known ones."""
+    return re.sub(r"[\s_\-]+", "", name).lower()
+
+
+def why_no_input(name: str) -> str | None:
+    """Why a column of this name is no input: it is called like a label or like an id; otherwise `None`."""
+    parted = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name.strip())
+    words = re.sub(r"[\s\-.]+", "_", parted).lower()
+    if _LABEL.search(words):
+        return TELLS_LABEL
+    return IS_ID if _ID.search(words) else None
+
+
+def known_groups(names: Sequence[str], *, pairs: bool, usual: Sequence[str] = ()) -> list[tuple[str, ...]]:
+    """The columns, or pairs of them, whose names are those of texts; more than one group is not plain.
+
+    Args:
+        names (`Sequence[str]`):
+            Of the columns that may be texts.
+        pairs (`bool`):
+            Whether two columns may be read together.
+        usual (`Sequence[str]`, *optional*):
+            Further names of single texts, as they are compared.
+    """
+    by_name: dict[str, str] = {}
+    for name in sorted(names, key=lambda name: name != compared(name)):  # `text` goes before `Text`
+        by_name.setdefault(compared(name), name)
+    together = [pair for pair in PAIRS if pairs and set(pair) <= set(by_name)]
+    in_pairs = {name for pair in together for name in pair}
+    first = [name for name in FIRST if name in by_name and name not in in_pairs]
+    alone = [name for name in (*usual, *SINGLES) if name in by_name and name not in in_pairs]
+    groups = [*together, *((name,) for name in first[:1] or alone)]
+    return [tuple(by_name[name] for name in group) for group in groups]
+
+
+def is_about_texts(name: str) -> bool:
+    """Whether a name is one of what is often told about a text in a column beside it."""
+    return _ABOUT.fullmatch(compared(name)) is not None
+
+
+def is_pair(one: str, other: str) -> bool:
+    """Whether two names differ in their last letter alone, which is 1 and 2, or a and b."""
+    first, second = compared(one), compared(other)
+    return first[:-1] == second[:-1] and first[-1:] + second[-1:] in _ALIKE
