@@ -1,21 +1,30 @@
-"""A search space -> a list of settings. Pure; nothing is trained here."""
+"""A search space -> a list of settings. Pure; nothing is trained here.
+
+A grid is never built where settings are drawn of it: its size is a product of numbers.
+"""
 
 from __future__ import annotations
 
 import itertools
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import numbers
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import RecipeError, did_you_mean
+from ..seeds import check_seed
 from ..types import plain
 
 
 if TYPE_CHECKING:
     import numpy as np
 
+MOST_RUNS = 10_000  # of one sweep; each is trained and has a folder
+MOST_VALUES = 1_000_000  # of one parameter, unless they are a range
+REPEATS = 100  # draws in a row for each run that may give nothing new, before there is nothing new
 DISTRIBUTIONS = ("choice", "integers", "loguniform", "range", "uniform")
+LOWEST, HIGHEST = -(2**63), 2**63 - 1  # of the whole numbers that numpy draws
 MAPPINGS = ("augment", "class_weights")  # settings whose values are mappings
 
 
@@ -38,32 +47,65 @@ def expand_space(
         `list[dict[str, Any]]`: one setting for each run, all different.
 
     Raises:
-        [`RecipeError`]: if the space is empty, or holds a distribution and `n_runs` is not given.
+        [`RecipeError`]: if the space is empty or has more than 10,000 runs, or holds a distribution and `n_runs` is
+            not given.
     """
     import numpy as np
 
-    if n_runs is not None and n_runs < 1:
-        raise RecipeError(f"n_runs={n_runs}: a sweep has at least one run.")
+    seed = check_seed(seed)
+    _check_number(n_runs)
     if not isinstance(space, Mapping):
-        if isinstance(space, str) or not isinstance(space, Iterable) or not all(isinstance(s, Mapping) for s in space):
-            raise RecipeError(f"space is a mapping of names to values, or a list of settings, not {space!r}.")
-        settings = [dict(item) for item in space]
-        return different(settings if n_runs is None else settings[:n_runs])
+        return _listed_settings(space, n_runs)
     axes = {name: _axis(name, values) for name, values in space.items()}
     if n_runs is None:
         drawn = [name for name, axis in axes.items() if isinstance(axis, _Distribution)]
         if drawn:
             raise RecipeError(f'space: "{drawn[0]}" is a distribution, and distributions need `n_runs`.')
+        _refuse_many(math.prod(map(len, axes.values())))
         return different(dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values()))
     rng = np.random.default_rng(seed)
     discrete = math.prod(_size(axis, n_runs) for axis in axes.values())
     if n_runs > discrete:
         raise RecipeError(f"space: n_runs={n_runs}, but there are only {discrete} different settings.")
     found: dict[str, dict[str, Any]] = {}
+    repeats = 0
     while len(found) < n_runs:
         setting = plain({name: _draw(axis, rng) for name, axis in axes.items()})
-        found.setdefault(json.dumps(setting, sort_keys=True), setting)
+        key = _key(setting)
+        repeats = repeats + 1 if key in found else 0
+        if repeats > REPEATS * n_runs:  # as between two numbers with none in between
+            raise RecipeError(f"space: n_runs={n_runs}, but only {len(found)} different settings could be drawn.")
+        found.setdefault(key, setting)
     return list(found.values())
+
+
+def _check_number(n_runs: Any) -> None:
+    if n_runs is None:
+        return
+    if isinstance(n_runs, bool) or not isinstance(n_runs, numbers.Integral):
+        raise RecipeError(f"n_runs is a whole number, not {n_runs!r}.")
+    if n_runs < 1:
+        raise RecipeError(f"n_runs={n_runs}: a sweep has at least one run.")
+    _refuse_many(int(n_runs))
+
+
+def _refuse_many(runs: int) -> None:
+    if runs > MOST_RUNS:
+        count = f"{runs:,}" if runs < 10**15 else "more than 10^15"
+        raise RecipeError(f"the space has {count} runs, and a sweep at most {MOST_RUNS:,}: draw some, with `n_runs`.")
+
+
+def _listed_settings(space: Any, n_runs: int | None) -> list[dict[str, Any]]:
+    """The first settings of a list; one without end is not read to its end."""
+    if isinstance(space, str) or not isinstance(space, Iterable):
+        raise RecipeError(f"space is a mapping of names to values, or a list of settings, not {space!r}.")
+    settings = list(itertools.islice(space, n_runs or MOST_RUNS + 1))
+    for setting in settings:
+        if not isinstance(setting, Mapping):
+            raise RecipeError(f"space is a mapping of names to values, or a list of settings, not of {setting!r}.")
+    if len(settings) > MOST_RUNS:
+        raise RecipeError(f"the space has more than {MOST_RUNS:,} runs: draw some, with `n_runs`.")
+    return different(dict(setting) for setting in settings)
 
 
 def share_single_values(space: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -79,7 +121,7 @@ def share_single_values(space: Mapping[str, Any]) -> tuple[dict[str, Any], dict[
     varied, shared = {}, {}
     for name, values in space.items():
         axis = _axis(name, values)
-        if isinstance(axis, list) and len(axis) == 1:
+        if not isinstance(axis, _Distribution) and len(axis) == 1:
             shared[name] = axis[0]
         else:
             varied[name] = values
@@ -93,8 +135,8 @@ class _Distribution(NamedTuple):
     values: Sequence[Any]
 
 
-def _axis(name: str, given: Any) -> list[Any] | _Distribution:
-    """The values of one parameter as a list, or as what they are drawn from."""
+def _axis(name: str, given: Any) -> Sequence[Any] | _Distribution:
+    """The values of one parameter, or what they are drawn from; ranges stay ranges, however long."""
     if isinstance(given, Mapping) and len(given) == 1 and next(iter(given)) in DISTRIBUTIONS:
         ((kind, ends),) = given.items()
         if kind == "range":
@@ -111,44 +153,70 @@ def _axis(name: str, given: Any) -> list[Any] | _Distribution:
     return _different(name, given)
 
 
-def _range(name: str, ends: Any) -> list[int]:
+def _range(name: str, ends: Any) -> range:
     try:
-        return list(range(*ends) if isinstance(ends, (list, tuple)) else range(ends))
-    except TypeError:
+        found = range(*ends) if isinstance(ends, (list, tuple)) else range(ends)
+    except (TypeError, ValueError):
         raise RecipeError(f'space: "{name}" has {{range: {ends!r}}}; write {{range: 8 or [2, 8]}}.') from None
+    return _short_range(name, found)
+
+
+def _short_range(name: str, found: range) -> range:
+    try:
+        len(found)
+    except OverflowError:
+        raise RecipeError(f'space: the range of "{name}" has more than 2^63 values.') from None
+    return found
 
 
 def _between(name: str, kind: str, ends: Any) -> _Distribution:
     number = int if kind == "integers" else float
     try:
         low, high = map(number, ends)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise RecipeError(f'space: "{name}" has {{{kind}: {ends!r}}}; write {{{kind}: [low, high]}}.') from None
     if not (0 < low < high if kind == "loguniform" else low < high):
         raise RecipeError(
             f'space: "{name}" goes from {low:g} to {high:g}; {kind} needs a lower end below the upper one.'
         )
+    if not math.isfinite(high - low) or (kind == "integers" and not (low >= LOWEST and high < HIGHEST)):
+        raise RecipeError(f'space: "{name}" goes from {low:g} to {high:g}, which is too far to draw numbers between.')
     return _Distribution(kind, (low, high))
 
 
-def _different(name: str, values: Any) -> list[Any]:
+def _different(name: str, values: Any) -> Sequence[Any]:
     if isinstance(values, (str, Mapping)) or not isinstance(values, Iterable):
         raise RecipeError(f'space: "{name}" has {{choice: {values!r}}}; write {{choice: [a, b]}}.')
-    values = [plain(value) for value in values]
-    return [value for index, value in enumerate(values) if value not in values[:index]]
+    if isinstance(values, range):
+        return _short_range(name, values)
+    first = [plain(value) for value in itertools.islice(values, MOST_VALUES + 1)]
+    if len(first) > MOST_VALUES:
+        raise RecipeError(f'space: "{name}" has more than {MOST_VALUES:,} values; write {{range: [first, last]}}.')
+    seen: set[Any] = set()
+    found: list[Any] = []
+    for value in first:
+        if value in (seen if isinstance(value, Hashable) else found):
+            continue
+        found.append(value)
+        if isinstance(value, Hashable):
+            seen.add(value)
+    return found
 
 
-def _size(axis: list[Any] | _Distribution, n_runs: int) -> int:
+def _size(axis: Sequence[Any] | _Distribution, n_runs: int) -> int:
     """How many different values there are, as far as it matters for `n_runs` draws."""
-    if isinstance(axis, list) or axis.kind == "choice":
-        return len(axis if isinstance(axis, list) else axis.values)
+    if not isinstance(axis, _Distribution):
+        return len(axis)
+    if axis.kind == "choice":
+        return len(axis.values)
     return axis.values[1] - axis.values[0] + 1 if axis.kind == "integers" else n_runs
 
 
-def _draw(axis: list[Any] | _Distribution, rng: np.random.Generator) -> Any:
-    if isinstance(axis, list) or axis.kind == "choice":
-        values = axis if isinstance(axis, list) else axis.values
-        return values[rng.integers(len(values))]
+def _draw(axis: Sequence[Any] | _Distribution, rng: np.random.Generator) -> Any:
+    if not isinstance(axis, _Distribution):
+        return axis[rng.integers(len(axis))]
+    if axis.kind == "choice":
+        return axis.values[rng.integers(len(axis.values))]
     low, high = axis.values
     if axis.kind == "integers":
         return int(rng.integers(low, high + 1))
@@ -168,8 +236,12 @@ def different(settings: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
         raise RecipeError("the space is empty: give at least one setting, such as {learning_rate: [1e-5, 3e-5]}.")
     seen = set()
     for setting in settings:
-        key = json.dumps(setting, sort_keys=True, default=str)
+        key = _key(setting)
         if key in seen:
             raise RecipeError(f"space: the setting {setting} stands twice.")
         seen.add(key)
     return settings
+
+
+def _key(setting: Mapping[str, Any]) -> str:
+    return json.dumps(setting, sort_keys=True, default=str)

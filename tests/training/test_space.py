@@ -1,12 +1,14 @@
 """Spaces: grids, lists, and draws that are repeatable."""
 
+import itertools
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
 
 from hf_soup.errors import RecipeError
-from hf_soup.training.space import expand_space
+from hf_soup.training.space import MOST_RUNS, expand_space, share_single_values
 
 
 def test_a_grid_is_every_combination():
@@ -76,3 +78,52 @@ def test_spaces_that_make_no_sense(space, n_runs, message):
     """Empty spaces, settings that stand twice and wrong distributions are told."""
     with pytest.raises(RecipeError, match=message):
         expand_space(space, n_runs=n_runs)
+
+
+def test_a_grid_is_not_built_to_draw_of_it():
+    """A grid of 100^5 settings, and a range of 10^12 seeds, take no memory; draws are those of a list."""
+    values = list(range(1, 101))
+    space = dict.fromkeys("abcde", values)
+    tracemalloc.start()
+    try:
+        runs = expand_space(space, n_runs=8)
+        seeds = expand_space({"seed": {"range": 10**12}}, n_runs=3) + expand_space({"seed": range(10**12)}, n_runs=3)
+        assert tracemalloc.get_traced_memory()[1] < 5e6
+    finally:
+        tracemalloc.stop()
+    assert list(runs[0].values()) == [86, 64, 52, 27, 31]  # as ever: a sweep finds its runs again
+    assert list(runs[7].values()) == [55, 9, 30, 49, 43]
+    assert seeds[:3] == seeds[3:]
+    assert expand_space({"seed": range(50)}, n_runs=9) == expand_space({"seed": list(range(50))}, n_runs=9)
+    assert share_single_values({"seed": {"range": 1}, "a": [1, 2]}) == ({"a": [1, 2]}, {"seed": 0})
+
+
+@pytest.mark.parametrize(
+    ("space", "n_runs", "message"),
+    [
+        ({name: range(100) for name in "abcde"}, None, "10,000,000,000 runs, .* draw some, with `n_runs`"),
+        ({"learning_rate": {"uniform": [0, 1]}}, 10**9, "1,000,000,000 runs"),
+        (({"seed": seed} for seed in itertools.count()), None, "more than 10,000 runs"),
+        ({"seed": itertools.count()}, 3, "more than 1,000,000 values"),
+        ({"seed": {"range": 10**30}}, 3, "more than 2.63 values"),
+        ({"seed": range(10**30)}, 3, "more than 2.63 values"),
+        ({"seed": {"range": [0, 5, 0]}}, 3, "write {range: 8 or"),
+        ({"seed": {"integers": [0, 2**70]}}, 3, "too far to draw"),
+        ({"seed": {"integers": [0, float("inf")]}}, 3, "write {integers: "),
+        ({"weight_decay": {"uniform": [0, float("inf")]}}, 3, "too far to draw"),
+        ({"weight_decay": {"uniform": [1, 1 + 3e-16]}}, 9, "only 2 different settings could be drawn"),
+        ({"seed": [0, 1, 2]}, 2.0, "n_runs is a whole number, not 2.0"),
+        ({"seed": [0, 1, 2]}, True, "n_runs is a whole number, not True"),
+        ([{"seed": 0}, 3], None, "not of 3"),
+    ],
+)
+def test_spaces_without_end(space, n_runs, message):
+    """Too many runs or values, numbers too far apart and too near are told at once."""
+    with pytest.raises(RecipeError, match=message):
+        expand_space(space, n_runs=n_runs)
+
+
+def test_lists_may_be_generators():
+    """The first settings of one without end, and all of one that ends."""
+    assert expand_space(({"seed": seed} for seed in itertools.count()), n_runs=2) == [{"seed": 0}, {"seed": 1}]
+    assert len(expand_space({"seed": seed} for seed in range(MOST_RUNS))) == MOST_RUNS

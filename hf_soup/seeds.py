@@ -1,0 +1,34 @@
+"""Seeds: one rule for all of them, which numpy, torch, scikit-learn and Trainer take. It draws nothing."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+from .errors import RecipeError
+
+
+LARGEST = 2**32 - 1  # numpy's old generator, which Trainer and scikit-learn seed, takes 32 bits
+SHOWN = 64  # bits of a number that an error repeats
+
+
+def check_seed(seed: Any, what: str = "seed") -> int:
+    """A seed as a plain number.
+
+    Args:
+        seed (`int`):
+            From 0 to 2^32 - 1; numpy's integers will do.
+        what (`str`, *optional*, defaults to `"seed"`):
+            What errors call it.
+
+    Raises:
+        [`RecipeError`]: if it is something else.
+    """
+    try:
+        number = operator.index(seed)
+    except TypeError:
+        number = -1
+    if isinstance(seed, bool) or not 0 <= number <= LARGEST:
+        found = "one of more digits" if number.bit_length() > SHOWN else repr(seed)
+        raise RecipeError(f"{what} is a whole number from 0 to {LARGEST:,}, not {found}.")
+    return number
