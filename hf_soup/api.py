@@ -25,6 +25,7 @@ from .lookup import as_annotated, asks_for, choices, load_function, parameters
 from .merging.agreement import agree
 from .merging.plan import alignment_problems, bind_method, make_plan
 from .parallel import check_executor
+from .seeds import check_seed
 from .selecting import select
 from .soup import Soup
 from .types import Recipe, plain
@@ -213,6 +214,7 @@ def merge(
     if evaluator is None and (metric is not None or higher_is_better is not None):
         raise RecipeError("a metric is what an evaluator scores by: add evaluator=hf_soup.Evaluator(data).")
     check_device(device)
+    seed = check_seed(seed)
     for failure in getattr(ingredients, "failed", ()):  # of a sweep
         warnings.warn(f"{failure.name} is left out: {failure.reason}", SoupWarning, stacklevel=2)
     candidates = open_all(ingredients, config=config, allow_pickle=allow_pickle)

@@ -32,6 +32,7 @@ from .merging.plan import check_dtype
 from .metrics import load_metrics
 from .parallel import check_executor
 from .recipes import RECIPE_FILE, is_recipe, load_recipe
+from .seeds import check_seed
 from .soup import Soup
 from .sweeping import plan_runs, train
 from .training.planning import check_examples, guess_task, plan_sweep
@@ -163,7 +164,10 @@ def _check_settings(plan: CookFile) -> None:
     """Names, types and parameters of all stages, told before anything is loaded or trained."""
     for metric in filter(None, [plan.merge and plan.merge.metric, *(plan.compare.metrics if plan.compare else ())]):
         load_metrics(metric)
+    if plan.sweep is not None:
+        check_seed(plan.sweep.init_seed, "`sweep.init_seed`")
     if plan.merge is not None:
+        check_seed(plan.merge.seed, "`merge.seed`")
         share_out(plan.merge.method, plan.merge.strategy, plan.merge.params)
         check_dtype(plan.merge.dtype)
         check_executor(plan.merge.executor)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import EvaluationError, RecipeError
 from .progress import progress_bar
+from .seeds import check_seed
 from .strategies._search import soup_of
 from .types import Bar, Ingredient, Recipe, Score, Trials
 
@@ -57,6 +58,7 @@ def select(
     """
     import numpy as np
 
+    seed = check_seed(seed)
     back: np.ndarray | None = None
     if holdout is not None:
         order = np.random.default_rng(seed).permutation(trials.examples)

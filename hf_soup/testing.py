@@ -17,6 +17,7 @@ from .lookup import asks_for, parameters
 from .metrics import BUILT_IN
 from .model_inputs import inputs_of
 from .outputs import KINDS, Predictions, losses
+from .seeds import check_seed
 from .types import Bar, Gradient, Ingredient, Recipe, Rejected, Score
 
 
@@ -68,7 +69,7 @@ def tiny_text_model(
     """
     import transformers
 
-    transformers.set_seed(seed)
+    transformers.set_seed(check_seed(seed))
     settings = transformers.BertConfig(
         **{**TINY["bert"], **config},
         id2label=dict(enumerate(labels)),
@@ -81,7 +82,7 @@ def tiny_image_model(seed: int = 0, *, classes: int = 3, **config: Any) -> PreTr
     """A ViT classifier of 8 x 8 images with about 20,000 random weights; arguments as of [`tiny_text_model`]."""
     import transformers
 
-    transformers.set_seed(seed)
+    transformers.set_seed(check_seed(seed))
     settings = transformers.ViTConfig(**{**TINY["vit"], **config}, num_labels=classes)
     return transformers.ViTForImageClassification(settings).eval()
 
@@ -111,7 +112,7 @@ def tiny_texts(rows: int = 60, seed: int = 0) -> Dataset:
     import datasets
     import numpy as np
 
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(check_seed(seed))
     labels = rng.integers(2, size=rows).tolist()
     texts = []
     for label in labels:
@@ -128,7 +129,7 @@ def tiny_images(rows: int = 60, classes: int = 3, seed: int = 0) -> Dataset:
     import numpy as np
     from PIL import Image
 
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(check_seed(seed))
     labels = rng.integers(classes, size=rows)
     images = []
     for label in labels:
@@ -377,7 +378,7 @@ def model_for(task: ModuleType, seed: int = 0) -> tuple[PreTrainedModel, Any]:
 
     data = example_of(task)
     head = task.head(data, task.label_column(data, None))
-    transformers.set_seed(seed)
+    transformers.set_seed(check_seed(seed))
     config = transformers.AutoConfig.for_model(task.EXAMPLE_MODEL, **TINY[task.EXAMPLE_MODEL], **head)
     model = getattr(transformers, task.AUTO_CLASS).from_config(config).eval()
     if model.main_input_name == "pixel_values":

@@ -18,6 +18,7 @@ LAYERS = {
     "progress": 0,
     "untrusted": 0,
     "lookup": 1,
+    "seeds": 1,
     "model_inputs": 1,
     "plots": 1,
     "transforms": 1,

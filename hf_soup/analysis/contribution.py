@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import RecipeError
+from ..seeds import check_seed
 from ..tables import align
 from .points import Scorer, shown, signed, uniform
 
@@ -157,7 +158,7 @@ def measure_contribution(scorer: Scorer, *, samples: int | None = None, seed: in
     names = scorer.names
     if len(names) < 2:
         raise RecipeError("contributions to a soup need two ingredients or more.")
-    samples = _samples(len(names), samples)
+    samples, seed = _samples(len(names), samples), check_seed(seed)
     sign = 1.0 if scorer.higher_is_better else -1.0
     known: dict[frozenset[str], float] = {}
     complete = True

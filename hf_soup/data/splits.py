@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError, SoupWarning
 from ..lookup import load_path
+from ..seeds import check_seed
 from .columns import is_list
 from .load import BUILDERS, load_data
 
@@ -83,6 +84,7 @@ def load_training(
     Raises:
         [`DataError`]: if there is no such data.
     """
+    seed = check_seed(seed)
     found = load_data(path, name=name, split=train)
     part = validation.split("[")[0].strip()
     if part in split_names(path, name) or part == train.split("[")[0].strip():
@@ -110,6 +112,7 @@ def carve(train: Dataset, label_column: str | None = None, *, seed: int = 0) -> 
     """
     from sklearn.model_selection import train_test_split
 
+    seed = check_seed(seed)
     if len(train) < 2:
         raise DataError("one example cannot be both trained and validated on: give more, or validation data.")
     column = next((name for name in (label_column, "label", "labels") if name in train.column_names), None)

@@ -13,6 +13,7 @@ from ..calibration import BINS
 from ..metrics import Metric, metric_inputs
 from ..outputs import Predictions, decisions, losses, probabilities, right
 from ..progress import progress_bar
+from ..seeds import check_seed
 from .comparison import Interval
 
 
@@ -63,6 +64,7 @@ def resampled(
     """
     import numpy as np
 
+    seed = check_seed(seed)
     sums = [metric_sums(metric.name, said) if metric.identity == metric.name else None for said in members]
     if None not in sums:
         width = [one.columns.shape[1] for one in sums]

@@ -20,6 +20,7 @@ from ..hub.bases import START, bases_of_folder
 from ..lookup import load_module
 from ..metrics import Metric, load_metrics
 from ..model_inputs import empty_model, inputs_of
+from ..seeds import check_seed
 from ..tables import align, cell, shared_line
 from ..tokens import limit_length
 from .class_weights import check_class_weights
@@ -134,7 +135,7 @@ def plan_sweep(
     """
     from .callbacks import fresh_callbacks, listed_callbacks, stop_early
 
-    folder = Path(output_dir).resolve()
+    folder, init_seed = Path(output_dir).resolve(), check_seed(init_seed, "init_seed")
     callbacks = listed_callbacks(callbacks)
     stopped_by_callback = stop_early(fresh_callbacks(callbacks))
     keep = keep or ("last" if validation is None else "best")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..errors import RecipeError, did_you_mean
 from ..evaluation.running import is_launched
 from ..metrics import Metric
+from ..seeds import check_seed
 from .optimizer import OPTIMIZERS
 
 
@@ -152,6 +153,8 @@ def check_settings(
             raise RecipeError(
                 f'TrainingArguments has no field "{name}"{did_you_mean(ELSEWHERE.get(name, name), known)}'
             )
+        if name == "seed" or (name == "data_seed" and value is not None):
+            check_seed(value, f'"{name}"')
         if name in AT_LEAST_ONE and not (isinstance(value, int) and value >= 1):
             raise RecipeError(f'"{name}" is a whole number from 1, not {value!r}.')
         if name == "num_train_epochs" and isinstance(value, (int, float)) and value <= 0:
