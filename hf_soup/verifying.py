@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,7 +18,7 @@ from .checkpoints.files import OpenFiles
 from .checkpoints.files_beside import sizes_in
 from .checkpoints.hub import files_at
 from .checkpoints.reader import TensorSpec
-from .checkpoints.source import open_checkpoint
+from .checkpoints.source import open_checkpoint, problems_of
 from .errors import SoupError
 from .merging.blend import blend, file_digests
 from .merging.in_memory import output_config
@@ -32,7 +30,6 @@ if TYPE_CHECKING:
     import torch
 
     from .soup import Soup
-    from .types import Ingredient
 
 SHOWN = 20  # tensors that differ
 WEIGHTS = (".safetensors", ".bin", ".h5", ".msgpack", ".pt", ".pth", ".ckpt")
@@ -129,7 +126,7 @@ def verify(soup: str | os.PathLike, *, allow_pickle: bool = False, device: str =
     source, commit = saved.ingredient.source, saved.ingredient.revision
     recipe = load_hub_recipe(source, commit) if commit else load_recipe(saved.folder)
     base = recipe.base_model if needs_base(recipe.method) or recipe.base_inside else None
-    problems = _unreachable([*recipe.ingredients, *([base] if base else [])], allow_pickle)
+    problems = problems_of([*recipe.ingredients, *([base] if base else [])], allow_pickle=allow_pickle)
     if problems:
         return Verification(os.fspath(soup), 0, problems=tuple(problems))
     try:
@@ -138,20 +135,6 @@ def verify(soup: str | os.PathLike, *, allow_pickle: bool = False, device: str =
         return _compared(os.fspath(soup), cooked, saved)
     except SoupError as error:  # an ingredient has other weights than those that were poured, or does not fit
         return Verification(os.fspath(soup), 0, problems=(str(error),))
-
-
-def _unreachable(ingredients: Sequence[Ingredient], allow_pickle: bool) -> list[str]:
-    """Which ingredients are not there any more, as they were, for whoever asks."""
-
-    def problem(ingredient: Ingredient) -> str | None:
-        try:
-            open_checkpoint(ingredient, allow_pickle=allow_pickle)
-        except SoupError as error:
-            return str(error)
-        return None
-
-    with ThreadPoolExecutor(1 if allow_pickle else 8) as pool:
-        return [found for found in pool.map(problem, ingredients) if found]
 
 
 def _other_files(saved: Checkpoint) -> list[str]:

@@ -15,6 +15,7 @@ LAYERS = {
     "version": 0,
     "types": 0,
     "tables": 0,
+    "threads": 0,
     "progress": 0,
     "untrusted": 0,
     "lookup": 1,

@@ -8,9 +8,11 @@ from __future__ import annotations
 import functools
 import io
 import os
+import stat
 
 
-HANDLES = 100  # open at once; some systems allow 256 in all
+HANDLES = 100  # open at once, where the system allows it
+SHARE = 4  # one part in so many of what a process may have open: others read and write at the same time
 
 
 class OpenFiles:
@@ -22,7 +24,7 @@ class OpenFiles:
     """
 
     def __init__(self, mode: str = "rb"):
-        self._open = functools.lru_cache(maxsize=HANDLES)(functools.partial(_Handle, mode=mode))
+        self._open = functools.lru_cache(maxsize=_handles())(functools.partial(_Handle, mode=mode))
 
     def __enter__(self) -> OpenFiles:
         return self
@@ -56,8 +58,29 @@ class OpenFiles:
 
 
 class _Handle(io.FileIO):
+    def __init__(self, path: str, mode: str):
+        super().__init__(path, mode, opener=_open_at_once)
+        if not stat.S_ISREG(os.fstat(self.fileno()).st_mode):
+            self.close()
+            raise OSError(None, "it is no regular file")
+
     def __del__(self):
         self.close()
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Without waiting for a writer, where a pipe has taken the place of a file."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0))
+
+
+def _handles() -> int:
+    """How many files to keep open, of those that the system lets a process have."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return HANDLES
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return HANDLES if allowed == resource.RLIM_INFINITY else max(1, min(HANDLES, allowed // SHARE))
 
 
 def _read_at(handle: io.FileIO, start: int, into: memoryview) -> int:

@@ -10,7 +10,6 @@ import os
 import re
 import threading
 from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,6 +17,7 @@ from tqdm.auto import tqdm
 
 from ..errors import IngredientError
 from ..progress import progress_bar
+from ..threads import side_by_side
 from ..version import __version__
 from .files_beside import CARD, CONFIG, Beside, sizes_in, sort_out
 from .folder import read_specs
@@ -101,12 +101,11 @@ def pin(source: str, revision: str | None) -> Pin:
         digests = {name: _digest(inside[name]) for name in files}
         specs: dict[str, dict[str, TensorSpec]] = {}
         readable = [name for name in files if name.endswith(".safetensors")]
-        with ThreadPoolExecutor(8) as pool:
-            headers = pool.map(lambda name: _read_header(source, name, inside[name].size, commit), readable)
-            for name, found in zip(readable, headers, strict=True):
-                part = os.path.dirname(name)
-                tensors = {key: spec._replace(file=name, part=part) for key, spec in found.items()}
-                specs.setdefault(part, {}).update(tensors)
+        headers = side_by_side(lambda name: _read_header(source, name, inside[name].size, commit), readable)
+        for name, found in zip(readable, headers, strict=True):
+            part = os.path.dirname(name)
+            tensors = {key: spec._replace(file=name, part=part) for key, spec in found.items()}
+            specs.setdefault(part, {}).update(tensors)
         if readable and not any(specs.values()):
             raise IngredientError(f"{source} holds no tensors.")
         specs = {part: dict(sorted(of_part.items())) for part, of_part in specs.items()}
@@ -229,10 +228,9 @@ def fetch_weights(wanted: Sequence[tuple[str, str, Mapping[str, str]]]) -> None:
     if not missing:
         return
     bar = progress_bar(desc="Fetching weights", total=0, unit="B", unit_scale=True)
-    with bar, ThreadPoolExecutor(8) as pool:
+    with bar:
         part = _part_of(bar)
-        for _ in pool.map(lambda item: _download(*item, part), dict.fromkeys(missing)):
-            pass
+        side_by_side(lambda item: _download(*item, part), dict.fromkeys(missing))
 
 
 def _download(repo_id: str, commit: str, name: str, digest: str, part: type) -> None:

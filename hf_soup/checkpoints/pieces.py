@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import TypeVar
 
 from ..errors import RecipeError
+from ..threads import submit
 
 
 PIECE = 2**18  # elements: the buffers of a thread stay in cache, and calls are few
@@ -69,8 +70,11 @@ def in_threads(items: Iterable[T], make_worker: Callable[[], Callable[[T], None]
 
     with _torch_at_rest() as threads, ThreadPoolExecutor(threads) as pool:
         try:
-            for future in as_completed([pool.submit(run) for _ in range(threads)]):
+            begun = [future for future in (submit(pool, run) for _ in range(threads)) if future is not None]
+            for future in as_completed(begun):
                 future.result()
+            if not begun:
+                run()
         finally:
             stop.set()  # also on Ctrl-C
 

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import IngredientError, RecipeError, listed
+from ..errors import IngredientError, RecipeError, SoupError, listed
+from ..threads import side_by_side
 from ..types import Ingredient
+from ..untrusted import as_error, one_line
 from . import hub
 from .checkpoint import ELSEWHERE, MEMORY, PRIVATE, Checkpoint
 from .files_beside import MODULES, Beside, sizes_in, sort_out, without_links
@@ -68,16 +69,24 @@ def open_checkpoint(
     Raises:
         [`IngredientError`]: if it does not exist, is empty, corrupt or pickled, or cannot be fetched.
     """
+    return _find(source, name, config, allow_pickle)()
+
+
+def _find(source: Any, name: str | None, config: Any, allow_pickle: bool) -> Callable[[], Checkpoint]:
+    """Fetch and read what waits for a disk or a server; what is returned opens it, with the libraries that it takes.
+
+    The first part may run in several threads at once, the second may not: it imports transformers.
+    """
     if hasattr(source, "as_ingredient"):
         source = source.as_ingredient()
     if isinstance(source, Ingredient):
-        return _reopen(source, allow_pickle)
+        return partial(_as_recorded, source, _find_again(source, allow_pickle))
     if isinstance(source, (str, os.PathLike)):
-        return _open_path(os.fspath(source), name, allow_pickle)
+        return _find_path(source, name, allow_pickle)
     if isinstance(source, Mapping):
-        return open_state(source, name or "state_dict", config)
+        return partial(open_state, source, name or "state_dict", config)
     if hasattr(source, "state_dict"):
-        return open_model(plain_model(source), name)
+        return lambda: open_model(plain_model(source), name)
     raise IngredientError(
         f"cannot take {type(source).__name__} as an ingredient: give a folder, a Hub id, a model or a state dict."
     )
@@ -93,15 +102,34 @@ def open_all(sources: Any, *, config: Any = None, allow_pickle: bool = False) ->
     one = isinstance(sources, (str, os.PathLike, Mapping, Ingredient))
     if one or hasattr(sources, "state_dict") or hasattr(sources, "as_ingredient"):
         raise RecipeError(f"ingredients are a list; to take one alone, write [{str(sources)[:60]}].")
-    one_by_one = allow_pickle or not all(isinstance(source, (str, os.PathLike, Ingredient)) for source in sources)
-    with ThreadPoolExecutor(1 if one_by_one else 8) as pool:  # repositories answer slowly, and side by side
-        opened = list(pool.map(partial(open_checkpoint, config=config, allow_pickle=allow_pickle), sources))
+    find = partial(_find, name=None, config=config, allow_pickle=allow_pickle)
+    opened = [finish() for finish in side_by_side(find, sources)]  # repositories answer slowly
     if not opened:
         raise RecipeError("a soup needs at least one ingredient, none was given. Name folders, Hub ids or models.")
     names = distinct_names([item.ingredient for item in opened])
     return tuple(
         replace(item, ingredient=replace(item.ingredient, name=name)) for item, name in zip(opened, names, strict=True)
     )
+
+
+def problems_of(ingredients: Sequence[Ingredient], *, allow_pickle: bool = False) -> list[str]:
+    """Why ingredients of a recipe cannot be opened as they were, for each one that cannot."""
+
+    def find(ingredient: Ingredient) -> Callable[[], Checkpoint] | SoupError:
+        try:
+            return _find(ingredient, None, None, allow_pickle)
+        except SoupError as error:
+            return error
+
+    problems = []
+    for found in side_by_side(find, ingredients):
+        try:
+            if isinstance(found, SoupError):
+                raise found
+            found()
+        except SoupError as error:
+            problems.append(str(error))
+    return problems
 
 
 def distinct_names(ingredients: Sequence[Ingredient]) -> list[str]:
@@ -114,8 +142,8 @@ def distinct_names(ingredients: Sequence[Ingredient]) -> list[str]:
     return [f"{name}-{names[:i].count(name) + 1}" if names.count(name) > 1 else name for i, name in enumerate(names)]
 
 
-def _reopen(ingredient: Ingredient, allow_pickle: bool) -> Checkpoint:
-    """Open what a recipe refers to; digests of contents are compared where the tensors are read."""
+def _find_again(ingredient: Ingredient, allow_pickle: bool) -> Callable[[], Checkpoint]:
+    """What a recipe refers to."""
     if ingredient.source == MEMORY:
         raise IngredientError(
             f"{ingredient.name!r} was a model in memory when the recipe was written: it cannot be fetched, only named."
@@ -128,12 +156,16 @@ def _reopen(ingredient: Ingredient, allow_pickle: bool) -> Checkpoint:
         raise IngredientError(
             f"{ingredient.name!r} is private: whoever published the soup left its name out, so it cannot be fetched."
         )
-    if ingredient.revision:
-        if hub.split_source(ingredient.source) is None:
-            raise IngredientError(f"{ingredient.name!r} has a revision, but {ingredient.source!r} is no Hub id.")
-        opened = _open_hub(ingredient.source, ingredient.revision, ingredient.name, allow_pickle)
-    else:
-        opened = _open_path(ingredient.source, ingredient.name, allow_pickle)
+    if not ingredient.revision:
+        return _find_path(ingredient.source, ingredient.name, allow_pickle)
+    if hub.split_source(ingredient.source) is None:
+        raise IngredientError(f"{ingredient.name!r} has a revision, but {ingredient.source!r} is no Hub id.")
+    return _find_on_hub(ingredient.source, ingredient.revision, ingredient.name, allow_pickle)
+
+
+def _as_recorded(ingredient: Ingredient, finish: Callable[[], Checkpoint]) -> Checkpoint:
+    """Open what a recipe refers to; digests of contents are compared where the tensors are read."""
+    opened = finish()
     recorded = {file: digest for file, digest in ingredient.files.items() if not digest.startswith("stat:")}
     missing = sorted(set(recorded) - set(opened.ingredient.files))
     if missing:
@@ -151,24 +183,26 @@ def _reopen(ingredient: Ingredient, allow_pickle: bool) -> Checkpoint:
     return replace(opened, ingredient=replace(opened.ingredient, name=ingredient.name, files=files))
 
 
-def _open_path(source: str, name: str | None, allow_pickle: bool) -> Checkpoint:
-    try:
+def _find_path(path: str | os.PathLike, name: str | None, allow_pickle: bool) -> Callable[[], Checkpoint]:
+    with as_error(IngredientError, f"{one_line(path)} is no path"):  # ~nobody, a NUL, a name that is too long
+        source = os.fspath(path)
+        if not isinstance(source, str):
+            source = os.fsdecode(source)
+        source.encode()  # a name that is no UTF-8 could stand in no recipe
         folder = Path(source).expanduser()
-        is_folder = folder.is_dir()
-    except (RuntimeError, ValueError, OSError) as error:  # ~nobody, a NUL, a name that is too long
-        raise IngredientError(f"{source!r} is no path: {error}.") from None
+        folder = folder.resolve() if folder.is_dir() else folder  # also of a current folder that is gone
+        is_folder, exists = folder.is_dir(), folder.exists()
     if is_folder:
-        return _open_folder(folder, name, allow_pickle)
-    if folder.exists():
+        return _find_in_folder(folder, name, allow_pickle)
+    if exists:
         raise IngredientError(f"{source} is a file; an ingredient is a folder with {SAFE_WEIGHTS} and config.json.")
     repo_id, revision = hub.split_revision(source)
     if hub.split_source(repo_id) is not None:
-        return _open_hub(repo_id, revision, name, allow_pickle)
+        return _find_on_hub(repo_id, revision, name, allow_pickle)
     raise IngredientError(f"{source} does not exist, and it is no Hub id (owner/name, owner/name@revision) either.")
 
 
-def _open_folder(folder: Path, name: str | None, allow_pickle: bool) -> Checkpoint:
-    folder = folder.resolve()
+def _find_in_folder(folder: Path, name: str | None, allow_pickle: bool) -> Callable[[], Checkpoint]:
     name, notes = name or folder.name, []
     if chosen := checkpoint_of_trainer(folder):
         folder, why = chosen
@@ -180,16 +214,13 @@ def _open_folder(folder: Path, name: str | None, allow_pickle: bool) -> Checkpoi
     ]
     if allow_pickle and pickles:
         beside = beside._replace(left=tuple(file for file in beside.left if file not in pickles))
-        opened = _open_pickles(folder, name, beside, needs_config=MODULES not in sizes)
-        digest = opened.ingredient.files[MEMORY]
-        ingredient = Ingredient(name, str(folder), files={pickles[-1]: digest})
-        return replace(opened, ingredient=ingredient, notes=(*notes, *opened.notes))
+        return partial(_open_pickles, Ingredient(name, str(folder)), folder, beside, notes, pickles[-1])
     tensors, files = read_specs(folder, beside.parts)
     ingredient = Ingredient(name, str(folder), files=files)
-    return replace(_opened(ingredient, tensors, folder, beside, notes), opened_as=files)
+    return partial(_open_safetensors, ingredient, tensors, folder, beside, notes, opened_as=files)
 
 
-def _open_hub(source: str, revision: str | None, name: str | None, allow_pickle: bool) -> Checkpoint:
+def _find_on_hub(source: str, revision: str | None, name: str | None, allow_pickle: bool) -> Callable[[], Checkpoint]:
     """Pin a repository: the commit, the digests of its weight files and their headers, without the weights."""
     pin = hub.pin(source, revision)
     ingredient = Ingredient(name or source.split("/")[-1], source, pin.commit, pin.files)
@@ -200,17 +231,17 @@ def _open_hub(source: str, revision: str | None, name: str | None, allow_pickle:
     if pickled:
         hub.fetch_weights([(source, pin.commit, pin.files)])
         beside = pin.beside._replace(left=tuple(file for file in pin.beside.left if file not in pin.files))
-        opened = _open_pickles(folder, ingredient.name, beside, needs_config=MODULES not in beside.taken)
-        return replace(opened, ingredient=ingredient)
-    return _opened(ingredient, pin.specs, folder, pin.beside, ())
+        return partial(_open_pickles, ingredient, folder, beside)
+    return partial(_open_safetensors, ingredient, pin.specs, folder, pin.beside)
 
 
-def _opened(
+def _open_safetensors(
     ingredient: Ingredient,
     tensors: Mapping[str, dict[str, TensorSpec]],
     folder: Path,
     beside: Beside,
-    notes: Sequence[str],
+    notes: Sequence[str] = (),
+    opened_as: Mapping[str, str] | None = None,
 ) -> Checkpoint:
     """A checkpoint whose weights lie in files, by the headers of these; part -> its tensors."""
     config = read_config(folder, needed=MODULES not in beside.taken)
@@ -221,6 +252,7 @@ def _opened(
         config,
         fitted.specs,
         folder,
+        opened_as=opened_as or {},
         beside=beside.taken,
         parts=tuple(tensors),
         fitted=fitted,
@@ -249,11 +281,19 @@ def _left_notes(name: str, beside: Beside) -> list[str]:
     return [f"of the files of {name} a soup leaves behind {listed(beside.left, LEFT_SHOWN)}"]
 
 
-def _open_pickles(folder: Path, name: str, beside: Beside, *, needs_config: bool) -> Checkpoint:
-    """Weights that torch has pickled: loaded into memory whole, and named as transformers would name them now."""
-    config = read_config(folder, needed=needs_config)
+def _open_pickles(
+    ingredient: Ingredient, folder: Path, beside: Beside, told: Sequence[str] = (), file: str | None = None
+) -> Checkpoint:
+    """Weights that torch has pickled: loaded into memory whole, and named as transformers would name them now.
+
+    Args:
+        file (`str`, *optional*):
+            The file under which the digest of a folder's weights is kept; the Hub's own digests stay as they are.
+    """
+    name = ingredient.name
+    config = read_config(folder, needed=MODULES not in beside.taken)
     tensors: dict[str, torch.Tensor] = {}
-    fitted, notes = None, tuple(_left_notes(name, beside))
+    fitted, notes = None, (*told, *_left_notes(name, beside))
     for part in ("", *beside.parts):
         state = _read_whole(folder / part)
         if state and part == "" and config:
@@ -268,7 +308,10 @@ def _open_pickles(folder: Path, name: str, beside: Beside, *, needs_config: bool
         specs |= {key: spec._replace(part=part) for key, spec in specs.items() if key.startswith(prefix)}
     parts = tuple(dict.fromkeys(spec.part for spec in specs.values()))
     problems = _adapter_problems(name, beside)
-    return replace(opened, folder=folder, specs=specs, beside=beside.taken, parts=parts, problems=problems)
+    if file is not None:
+        ingredient = replace(ingredient, files={file: opened.ingredient.files[MEMORY]})
+    opened = replace(opened, ingredient=ingredient, folder=folder, specs=specs, beside=beside.taken)
+    return replace(opened, parts=parts, problems=problems)
 
 
 def _read_whole(folder: Path) -> dict[str, torch.Tensor]:

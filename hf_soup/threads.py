@@ -1,0 +1,55 @@
+"""Calls that wait for a disk or a server, made side by side. It does not know what is called.
+
+A function that is called here must not be the first to import a large library: two threads that import one at once may
+get a half of it (transformers replaces its own module while it is imported).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+
+MOST = 8  # at once
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def side_by_side(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
+    """The results of a function for each item, in their order, on 8 threads at most.
+
+    Where the system starts no more threads, those that there are do the work, or else this one.
+
+    Args:
+        function (`Callable`):
+            What to call.
+        items (`Iterable`):
+            What to call it with; one alone is done here.
+
+    Raises:
+        [`Exception`]: the first that the function raises, in the order of the items.
+    """
+    items = list(items)
+    if len(items) < 2:
+        return [function(item) for item in items]
+    with ThreadPoolExecutor(min(MOST, len(items))) as pool:
+        futures: list[Future[R]] = []
+        for item in items:
+            future = submit(pool, function, item)
+            if future is None:
+                break
+            futures.append(future)
+        try:
+            done = [future.result() for future in futures]
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # what was not begun when one failed
+    return [*done, *map(function, items[len(done) :])]
+
+
+def submit(pool: ThreadPoolExecutor, function: Callable[..., R], *arguments: object) -> Future[R] | None:
+    """The same as the pool's own, or `None` where it needs a thread for it and the system starts no more."""
+    try:
+        return pool.submit(function, *arguments)
+    except RuntimeError:  # "can't start new thread"
+        return None
