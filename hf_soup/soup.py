@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from .checkpoints.check import BATCHNORM_NOTE, is_statistic
 from .checkpoints.checkpoint import Checkpoint
-from .checkpoints.companions import in_order, taken_files
+from .checkpoints.companions import TakenFiles, in_order, taken_files
 from .checkpoints.digest import combined_digest, tensor_digest
 from .checkpoints.memory import tensors_on_disk
 from .checkpoints.modules import head_names
@@ -361,7 +361,7 @@ class Soup:
         known = {"analysis": self.analysis, **options}
         write_beside(folder, recipe, config, self._companions(), self.comparison, self.checkpoints, **known)
 
-    def _companions(self) -> dict[str, bytes]:
+    def _companions(self) -> TakenFiles:
         """All that goes along of the ingredient whose settings are taken, else of the first."""
         return taken_files(in_order(self.checkpoints, self.plan.settings))
 

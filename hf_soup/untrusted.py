@@ -7,6 +7,7 @@ module. It knows no format of hf_soup. `docs/security.md` says what is trusted.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import re
@@ -71,21 +72,42 @@ def read_file(path: str | os.PathLike, *, at_most: int = SMALL_FILE, kind: type[
         [`FileNotFoundError`]: if there is no such file.
         [`SoupError`]: of class `kind`, if it cannot be read or is larger.
     """
+    with open_file(path, kind=kind) as file:
+        size = os.fstat(file.fileno()).st_size
+        try:
+            content = file.read(size + 1) if size <= at_most else b""  # as much memory as it takes
+            if len(content) > size:  # it grows
+                content += file.read(at_most)
+        except OSError as error:
+            raise kind(f"{one_line(path)} cannot be read: {_reason(error)}") from None
+    if size > at_most or len(content) > at_most:
+        raise kind(f"{one_line(path)} has {size:,} bytes; at most {at_most:,} are read.")
+    return content
+
+
+def open_file(path: str | os.PathLike, *, kind: type[SoupError] = IngredientError) -> io.BufferedReader:
+    """A regular file, open to be read as bytes, for what is read piece by piece.
+
+    Args:
+        path (`str` or `os.PathLike`):
+            The file. Pipes, devices and folders are refused without waiting for them.
+        kind (`type[SoupError]`, *optional*, defaults to [`IngredientError`]):
+            The class of the error.
+
+    Raises:
+        [`FileNotFoundError`]: if there is no such file.
+        [`SoupError`]: of class `kind`, if it cannot be opened.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-        state = os.fstat(descriptor)
-        if not stat.S_ISREG(state.st_mode):
-            os.close(descriptor)
-            raise kind(f"{one_line(path)} is no regular file.")
-        with open(descriptor, "rb") as file:
-            content = file.read(at_most + 1) if state.st_size <= at_most else b""
     except FileNotFoundError:
         raise
     except (OSError, ValueError) as error:  # a NUL or a lone surrogate in the path is a ValueError
         raise kind(f"{one_line(path)} cannot be read: {_reason(error)}") from None
-    if state.st_size > at_most or len(content) > at_most:
-        raise kind(f"{one_line(path)} has {state.st_size:,} bytes; at most {at_most:,} are read.")
-    return content
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise kind(f"{one_line(path)} is no regular file.")
+    return open(descriptor, "rb")
 
 
 def parse_json(text: bytes | str, where: str, *, kind: type[SoupError] = IngredientError) -> Any:

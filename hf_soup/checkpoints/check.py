@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import IncompatibleError
+from ..errors import IncompatibleError, IngredientError, listed
+from ..untrusted import as_error
 from .checkpoint import Checkpoint, torn_twin_problems
 from .digest import bytes_of
 from .labels import (
@@ -164,13 +165,14 @@ def check_checkpoints(
         problems += tensor_problems(item, shapes, may_lack=item.name == base)
         problems += _kind_problems(item, kinds)
     sizes_told = bool(problems)
-    found_labels, label_problems, notes = _compare_labels(alike, alignments or {}, settings, tuple(labels))
-    problems += label_problems
-    vocabularies = read_vocabularies(checkpoints)
-    problems += _vocabulary_problems(vocabularies)
-    with_settings = [item for item in alike if item.name != base]
-    found = compare_settings(with_settings, settings=settings, sizes=not sizes_told)
-    problems += found.problems
+    with as_error(IngredientError, f"{listed(item.name for item in checkpoints)} cannot be compared"):
+        found_labels, label_problems, notes = _compare_labels(alike, alignments or {}, settings, tuple(labels))
+        problems += label_problems
+        vocabularies = read_vocabularies(checkpoints)
+        problems += _vocabulary_problems(vocabularies)
+        with_settings = [item for item in alike if item.name != base]
+        found = compare_settings(with_settings, settings=settings, sizes=not sizes_told)
+        problems += found.problems
     if not problems:
         problems += _buffer_problems(checkpoints)
     first = checkpoints[0]

@@ -6,6 +6,7 @@ It does not know what a user called it; `source.py` makes it.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import IncompatibleError, IngredientError
 from ..types import Ingredient
+from ..untrusted import as_error
 from . import hub
 from .digest import bytes_of
 from .files import OpenFiles
-from .files_beside import CARD, FilesBeside
+from .files_beside import CARD, FilesBeside, pieces_of
 from .folder import digests_of_headers, read_specs
+from .inside import is_there, read_inside
 from .pieces import PIECE, piece_starts
 from .reader import TensorSpec, read_bytes, read_tensor
 from .vocabulary import Vocabulary, read_vocabulary
@@ -32,6 +35,8 @@ MEMORY = "memory"
 PRIVATE = "private"  # the source of an ingredient whose name was left out when its soup was published
 ELSEWHERE = "elsewhere"  # of one that was a folder on the machine that published it
 GENERATION = "generation_config.json"
+METADATA = re.compile(rb"\s*---[^\S\r\n]*[\r\n]+(.*?)[\r\n]+---\s*([\r\n]|$)", re.DOTALL)
+LARGEST_CARD = 2_000_000  # bytes; the scores of a thousand benchmarks take half of it
 
 
 @dataclass(frozen=True)
@@ -103,8 +108,9 @@ class Checkpoint:
     @property
     def generation(self) -> str | None:
         """What its `generation_config.json` holds, if it has one."""
-        path = self.folder and self.folder / GENERATION
-        return path.read_text(encoding="utf-8") if path and path.is_file() else self.generation_config
+        if self.folder is not None and is_there(self.folder, GENERATION):
+            return read_inside(self.folder, GENERATION).decode("utf-8", errors="replace")
+        return self.generation_config
 
     @functools.cached_property
     def companions(self) -> Mapping[str, bytes]:
@@ -118,7 +124,13 @@ class Checkpoint:
         """File name -> digest of each of its companions, which are read once for it."""
         import xxhash
 
-        return {name: xxhash.xxh3_128_hexdigest(content) for name, content in self.companions.items()}
+        digests = {}
+        for name in self.companions:
+            digest = xxhash.xxh3_128()
+            for piece in pieces_of(self.companions, name):
+                digest.update(piece)
+            digests[name] = digest.hexdigest()
+        return digests
 
     @functools.cached_property
     def card(self) -> dict[str, Any]:
@@ -220,13 +232,26 @@ class Checkpoint:
 
 def read_card(folder: Path) -> dict[str, Any]:
     """The metadata of the model card in a folder; empty where there is none, or it cannot be read."""
-    import yaml
-    from huggingface_hub.repocard import metadata_load
-
     try:
-        return metadata_load(folder / CARD) or {}
-    except (OSError, ValueError, yaml.YAMLError):
+        content = read_inside(folder, CARD, at_most=LARGEST_CARD)
+        found = METADATA.match(content)
+        with as_error(IngredientError, CARD):
+            metadata = _plain_yaml(found[1].decode()) if found else {}
+    except (FileNotFoundError, IngredientError):
         return {}
+    return metadata if isinstance(metadata, dict) else {}
+
+
+def _plain_yaml(text: str) -> Any:
+    """What YAML holds, by the fast reader where there is one; aliases, which could repeat a value without end, are
+    errors.
+    """
+    import yaml
+
+    reader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=reader)):
+        raise ValueError("it has aliases")
+    return yaml.load(text, Loader=reader)
 
 
 def make_ready(items: Sequence[Checkpoint]) -> None:

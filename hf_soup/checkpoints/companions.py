@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from ..errors import IngredientError
+from ..untrusted import as_error
 from .checkpoint import GENERATION, Checkpoint
-from .files_beside import PROCESSOR, TEMPLATES, TOKENIZER
+from .files_beside import PROCESSOR, TEMPLATES, TOKENIZER, pieces_of
+from .inside import VALUES_OF_WORDS, parse_bounded
+from .named_code import file_without_code, is_searched
 
 
 @dataclass(frozen=True)
@@ -40,12 +45,18 @@ class Companions:
         everything = owner.companions if owner else {}
         return {name: everything[name] for name in self.names}
 
+    def reading(self) -> contextlib.AbstractContextManager[None]:
+        """One error that names the ingredient for whatever these files make a reader trip over."""
+        owner = self.owner()
+        whose = f" of {owner.name}" if owner else ""
+        return as_error(IngredientError, f"{', '.join(self.names)}{whose} cannot be read")
+
 
 def json_of(contents: Mapping[str, bytes], name: str) -> Any:
     """What a JSON file among these holds; an empty mapping where there is none, or it is no JSON."""
     try:
-        return json.loads(contents.get(name, b"{}"))
-    except (ValueError, RecursionError):
+        return parse_bounded(contents.get(name, b"{}"), name, most=VALUES_OF_WORDS)
+    except IngredientError:
         return {}
 
 
@@ -98,7 +109,36 @@ def giver_of_generation(checkpoints: Sequence[Checkpoint]) -> Checkpoint | None:
     return next((item for item in checkpoints if GENERATION in item.companions), None)
 
 
-def taken_files(checkpoints: Sequence[Checkpoint]) -> dict[str, bytes]:
+class TakenFiles(Mapping[str, bytes]):
+    """Files that a soup takes over, without the code that they name; each is read when it is asked for.
+
+    Args:
+        givers (`Mapping[str, Checkpoint]`):
+            File -> the ingredient that it comes from.
+    """
+
+    def __init__(self, givers: Mapping[str, Checkpoint]):
+        self._givers = givers
+
+    def __getitem__(self, name: str) -> bytes:
+        giver = self._givers[name]
+        content = giver.companions[name]
+        return file_without_code(name, content, giver.name) if is_searched(name) else content
+
+    def copy(self, name: str, path: Path) -> None:
+        """Write one of them, piece by piece where nothing in it is looked for."""
+        pieces = [self[name]] if is_searched(name) else pieces_of(self._givers[name].companions, name)
+        with path.open("wb") as file:
+            file.writelines(pieces)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._givers)
+
+    def __len__(self) -> int:
+        return len(self._givers)
+
+
+def taken_files(checkpoints: Sequence[Checkpoint]) -> TakenFiles:
     """The files that a soup takes over: all of the first ingredient that has any; a tokenizer and a processor, where
     that has none, of the first that does.
 
@@ -108,13 +148,13 @@ def taken_files(checkpoints: Sequence[Checkpoint]) -> dict[str, bytes]:
     """
     first, processing = first_with_files(checkpoints), giver_of_files(checkpoints)
     generation = giver_of_generation(checkpoints)
-    found = dict(first.companions) if first else {}
-    found.pop(GENERATION, None)
+    givers = dict.fromkeys(first.companions, first) if first else {}
+    givers.pop(GENERATION, None)
     if processing and first and not _processing_files(first):
-        found |= {name: processing.companions[name] for name in _processing_files(processing)}
+        givers |= dict.fromkeys(_processing_files(processing), processing)
     if generation:
-        found[GENERATION] = generation.companions[GENERATION]
-    return found
+        givers[GENERATION] = generation
+    return TakenFiles(givers)
 
 
 def in_order(checkpoints: Iterable[Checkpoint], settings: Checkpoint | None) -> list[Checkpoint]:

@@ -1,19 +1,22 @@
-"""Which files of a checkpoint a soup takes over beside its weights: all but weights, traces of training and the card.
+"""Which files of a checkpoint a soup takes over beside its weights: all but weights, traces of training, programs and
+the card.
 
 It looks at names and sizes alone. What is left behind has a reason, and is told.
 """
 
 from __future__ import annotations
 
-import os
 import posixpath
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import IngredientError
-from .reader import SAFE_INDEX, SAFE_WEIGHTS, lies_in
+from ..untrusted import one_line
+from .inside import blocks_of, json_inside, lies_in, linked_folders, names_below, place_of, read_inside
+from .named_code import is_searched
+from .reader import SAFE_INDEX, SAFE_WEIGHTS
 
 
 LARGEST = 100 * 2**20  # bytes of one file; vocabularies are smaller
@@ -31,6 +34,8 @@ TRAINING = re.compile(
     r"(all|train|eval|test|predict)_results\.json"
 )
 LOGS = re.compile(r"events\.out\.tfevents\..*|.*\.(log|out)|trainer_log\.jsonl")
+# What runs: a soup is averaged numbers and settings, and needs none of it.
+PROGRAMS = re.compile(r"(?i).*\.(py|pyc|pyo|pyd|pyx|so|dll|dylib|exe|sh|bash|bat|cmd|ps1|ipynb)")
 # What a soup wrote beside its weights, and the next one writes anew.
 OF_A_SOUP = re.compile(
     r"soup_recipe\.yaml|soup_batchnorm\.safetensors|comparison\.(md|json)|analysis\.(md|json)|"
@@ -48,6 +53,7 @@ TOKENIZER = re.compile(
     r"normalizer\.json"
 )
 TEMPLATES = re.compile(r"chat_template\.(jinja|json)|additional_chat_templates/.*")
+SETTINGS = re.compile(r"(.*/)?(\w+_)?config\.json|modules\.json|sentence_\w+_config\.json")
 PROCESSOR = re.compile(r"(video_)?preprocessor_config\.json|processor_config\.json")
 
 
@@ -96,12 +102,15 @@ def sort_out(sizes: Mapping[str, int]) -> Beside:
         outer = next((other for other in elsewhere if f"{folder}/".startswith(f"{other}/")), None)
         if _is_hidden(name) or name in (CONFIG, CARD) or OF_A_SOUP.fullmatch(name) or _is_read(name, parts):
             continue
-        if outer is not None:
+        if not _is_printable(name):
+            left.append(one_line(name))
+        elif outer is not None:
             left.append(f"{outer}/")
         elif (
             TRAINING.fullmatch(file)
             or LOGS.fullmatch(file)
             or WEIGHTS.fullmatch(file)
+            or PROGRAMS.fullmatch(file)
             or sizes[name] > LARGEST
             or total + sizes[name] > MOST
         ):
@@ -118,18 +127,7 @@ def sizes_in(folder: Path) -> dict[str, int]:
     Raises:
         [`IngredientError`]: if the folder cannot be read.
     """
-
-    def refuse(error: OSError) -> None:
-        raise IngredientError(f"cannot read {error.filename}: {error.strerror}.")
-
-    sizes = {}
-    for place, folders, files in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for file in files:
-            path = Path(place, file)
-            if path.is_file():  # no broken link, no socket
-                sizes[path.relative_to(folder).as_posix()] = path.stat().st_size
-    return sizes
+    return {name: state.st_size for name, state in names_below(folder)}
 
 
 class FilesBeside(Mapping[str, bytes]):
@@ -146,13 +144,23 @@ class FilesBeside(Mapping[str, bytes]):
         self._folder, self._names = folder, names
 
     def __getitem__(self, name: str) -> bytes:
+        self._refuse_other(name)
+        try:
+            return read_inside(self._folder, name, at_most=LARGEST)
+        except FileNotFoundError:
+            raise IngredientError(f"{one_line(self._folder / name)} is not there any more.") from None
+
+    def blocks(self, name: str) -> Iterator[bytes]:
+        """The content of one piece by piece; memory holds one of them."""
+        self._refuse_other(name)
+        try:
+            yield from blocks_of(self._folder, name, at_most=LARGEST)
+        except FileNotFoundError:
+            raise IngredientError(f"{one_line(self._folder / name)} is not there any more.") from None
+
+    def _refuse_other(self, name: str) -> None:
         if name not in self._names:
             raise KeyError(name)
-        path = self._folder / name
-        try:
-            return path.read_bytes()
-        except OSError as error:
-            raise IngredientError(f"cannot read {path}: {error.strerror}.") from None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
@@ -161,18 +169,51 @@ class FilesBeside(Mapping[str, bytes]):
         return len(self._names)
 
 
-def without_links(folder: Path, beside: Beside) -> Beside:
-    """The same without files that are links to somewhere else: a soup would carry off what they point to.
+def pieces_of(files: Mapping[str, bytes], name: str) -> Iterable[bytes]:
+    """The content of one of several files beside the weights; of those in a folder piece by piece."""
+    return files.blocks(name) if isinstance(files, FilesBeside) else [files[name]]
+
+
+def without_unreadable(folder: Path, beside: Beside) -> Beside:
+    """The same without files that are called JSON and are none.
 
     Raises:
-        [`IngredientError`]: if a tokenizer or processor needs one of them.
+        [`IngredientError`]: if a tokenizer, a processor or a model needs one of them.
     """
+    odd = []
+    for name in filter(is_searched, beside.taken):
+        try:
+            json_inside(folder, name)
+        except (IngredientError, FileNotFoundError):
+            if _is_needed(name):
+                raise
+            odd.append(name)
+    return beside._replace(taken=tuple(name for name in beside.taken if name not in odd), left=(*beside.left, *odd))
+
+
+def _is_needed(name: str) -> bool:
+    """Whether a model cannot be used without a file."""
+    return any(kind.fullmatch(name) for kind in (TOKENIZER, TEMPLATES, PROCESSOR, SETTINGS))
+
+
+def without_links(folder: Path, beside: Beside) -> Beside:
+    """The same without files and folders that are links to somewhere else: a soup would carry off what they point to.
+
+    Raises:
+        [`IngredientError`]: if the model, its tokenizer or processor, or its card is or needs one of them.
+    """
+    for name in (CONFIG, CARD):
+        place_of(folder, name)
     links = [name for name in beside.taken if not lies_in(folder, folder / name)]
     for name in links:
-        if any(kind.fullmatch(name) for kind in (TOKENIZER, TEMPLATES, PROCESSOR)):
-            raise IngredientError(f"{folder / name} is a link out of its folder; these are not followed. Copy {name}.")
+        if _is_needed(name):
+            place_of(folder, name)  # which says that it is one
+    folders = [name for name in linked_folders(folder) if _other_folder(name) is None]
+    if MODULES in beside.taken:
+        for name in folders:
+            place_of(folder, name)
     taken = tuple(name for name in beside.taken if name not in links)
-    return beside._replace(taken=taken, left=(*beside.left, *links))
+    return beside._replace(taken=taken, left=(*beside.left, *links, *(f"{name}/" for name in folders)))
 
 
 def _other_folder(folder: str) -> str | None:
@@ -182,6 +223,12 @@ def _other_folder(folder: str) -> str | None:
         if OTHER_FOLDERS.fullmatch(pieces[count - 1]):
             return "/".join(pieces[:count])
     return None
+
+
+def _is_printable(name: str) -> bool:
+    """Whether a name is text without control characters, which could stand in a message and in any folder."""
+    without_spaces = name.replace(" ", "_")
+    return one_line(without_spaces, len(name)) == without_spaces
 
 
 def _is_hidden(name: str) -> bool:

@@ -6,16 +6,17 @@ It reads headers and small files, and weights only of pickles that the user allo
 from __future__ import annotations
 
 import os
-import pickle
 import re
-import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import IngredientError
-from ..untrusted import read_json
+from ..untrusted import as_error, one_line
+from .bounds import refuse_unbounded
 from .files_beside import sizes_in
+from .inside import is_there, json_inside, place_of
+from .named_code import without_code
 from .other_contents import has_no_weights
 from .reader import (
     PICKLED_WEIGHTS,
@@ -31,13 +32,7 @@ if TYPE_CHECKING:
     import torch
 
 
-# What torch raises for a pickle that is damaged, or holds more than tensors.
-DAMAGED = (
-    *(pickle.UnpicklingError, struct.error, RuntimeError, OSError, EOFError, ValueError, LookupError, AttributeError),
-    *(TypeError, AssertionError, MemoryError),
-)
 _CHECKPOINT = re.compile(r"checkpoint-([0-9]{1,18})")
-CODE = ("auto_map", "attn_implementation", "_attn_implementation")  # in a configuration: what to run
 QUANTISED = ("quantize_config.json", "quant_config.json")  # beside older GPTQ and AWQ checkpoints
 
 
@@ -48,20 +43,21 @@ def checkpoint_of_trainer(folder: Path) -> tuple[Path, str] | None:
     numbered = {int(match[1]): path for path in folder.iterdir() if (match := _CHECKPOINT.fullmatch(path.name))}
     if not numbered:
         return None
-    last = numbered[max(numbered)]
+    last = place_of(folder, numbered[max(numbered)].name)
     try:
-        state = dict(read_json(last / "trainer_state.json"))
-    except (OSError, TypeError, ValueError, IngredientError):
+        state = json_inside(last, "trainer_state.json")
+    except (FileNotFoundError, IngredientError):
         state = {}
-    best = os.path.basename(str(state.get("best_model_checkpoint")))
+    best = state.get("best_model_checkpoint") if isinstance(state, dict) else None
+    best = os.path.basename(best) if isinstance(best, str) else ""
     if _CHECKPOINT.fullmatch(best) and (folder / best).is_dir():
-        return folder / best, f"the best one (metric {state.get('best_metric')})"
+        return place_of(folder, best), f"the best one (metric {one_line(state.get('best_metric'), 40)})"
     return last, "the last one"
 
 
 def _holds(folder: Path, single: str) -> bool:
     """Whether a folder holds weights of one format: the single file, or an index of shards."""
-    return any((folder / f"{single}{end}").is_file() for end in ("", ".index.json"))
+    return any(is_there(folder, f"{single}{end}") for end in ("", ".index.json"))
 
 
 def read_specs(folder: Path, parts: Sequence[str] = ()) -> tuple[dict[str, dict[str, TensorSpec]], dict[str, str]]:
@@ -99,7 +95,7 @@ def digests_of_headers(folder: Path, parts: Sequence[str]) -> dict[str, str]:
     for part in parts:
         for file in shard_files(folder / part):
             name = f"{part}/{file}".removeprefix("/")
-            header, state = read_raw_header(folder / name)
+            header, state = read_raw_header(place_of(folder, name))
             content = header + f"{state.st_size}:{state.st_mtime_ns}".encode()
             digests[name] = "stat:" + xxhash.xxh3_128_hexdigest(content)
     return digests
@@ -128,11 +124,8 @@ def read_pickles(folder: Path, files: Sequence[str]) -> dict[str, torch.Tensor]:
 
     state: dict[str, torch.Tensor] = {}
     for file in (name for name in files if not name.endswith(".json")):
-        try:
-            found = torch.load(folder / file, map_location="cpu", weights_only=True)
-        except DAMAGED as error:
-            reason = (str(error) or type(error).__name__).splitlines()[0][:200]
-            raise IngredientError(f"{folder / file} cannot be read as tensors alone: {reason}") from None
+        with as_error(IngredientError, f"{folder / file} cannot be read as tensors alone"):
+            found = torch.load(place_of(folder, file), map_location="cpu", weights_only=True)
         if not isinstance(found, Mapping) or not all(
             isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in found.items()
         ):
@@ -162,7 +155,7 @@ def read_config(folder: Path, *, needed: bool = True) -> dict[str, Any]:
     """
     path = folder / "config.json"
     try:
-        config = read_json(path)
+        config = json_inside(folder, path.name)
     except FileNotFoundError:
         if not needed:
             return {}
@@ -176,6 +169,7 @@ def read_config(folder: Path, *, needed: bool = True) -> dict[str, Any]:
         ) from None
     if not isinstance(config, dict):
         raise IngredientError(f"{path} cannot be read: it is not a mapping.")
+    refuse_unbounded(config, str(path))
     _refuse_odd(config, path)
     if "auto_map" in config:
         from .memory import architecture
@@ -184,18 +178,13 @@ def read_config(folder: Path, *, needed: bool = True) -> dict[str, Any]:
     if config.get("quantization_config") in ({}, None):  # says nothing, and keeps transformers from loading
         config.pop("quantization_config", None)
     quantised = config.get("quantization_config") or next(
-        (read_json(folder / name) for name in QUANTISED if (folder / name).is_file()), None
+        (json_inside(folder, name) for name in QUANTISED if is_there(folder, name)), None
     )
     if quantised is not None:
         raise IngredientError(
             f"{folder} is quantised ({_quantiser(quantised)}); average the weights that it was made from."
         )
     return without_code(config)
-
-
-def without_code(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration without what names code to run: that is chosen when a soup is loaded, not by an ingredient."""
-    return {key: value for key, value in config.items() if key not in CODE}
 
 
 def _refuse_odd(config: Mapping[str, Any], path: Path) -> None:
@@ -205,11 +194,16 @@ def _refuse_odd(config: Mapping[str, Any], path: Path) -> None:
         "architectures": architectures is None
         or (isinstance(architectures, list) and all(isinstance(name, str) for name in architectures)),
         "model_type": isinstance(config.get("model_type", ""), str),
-        "id2label": labels is None or (isinstance(labels, dict) and all(str(key).isdecimal() for key in labels)),
+        "id2label": labels is None or (isinstance(labels, dict) and all(map(_is_class_id, labels))),
+        "num_labels": config.get("num_labels") is None or type(config["num_labels"]) is int,
     }
     odd = [key for key, fine in good.items() if not fine]
     if odd:
-        raise IngredientError(f"{path} cannot be right: {odd[0]} is {str(config[odd[0]])[:80]!r}.")
+        raise IngredientError(f"{path} cannot be right: {odd[0]} is {one_line(config[odd[0]], 80)!r}.")
+
+
+def _is_class_id(key: str) -> bool:
+    return key.isdecimal() and len(key) <= 9
 
 
 def _quantiser(settings: Any) -> str:
@@ -217,4 +211,4 @@ def _quantiser(settings: Any) -> str:
     found = settings if isinstance(settings, dict) else {}
     if any(key.startswith(("load_in_", "_load_in_", "bnb_")) for key in found):
         return "bitsandbytes"
-    return str(found.get("quant_method") or found.get("quantizer") or "by an unknown method")
+    return one_line(found.get("quant_method") or found.get("quantizer") or "by an unknown method", 40)

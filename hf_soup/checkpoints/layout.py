@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ..errors import IngredientError, MissingExtraError
+from .bounds import modules_for, refuse_unbounded
 from .layout_cache import remember, remembered
 from .loading_rules import IGNORED, Layout, Loader, layout_key, layout_of
 from .reader import TensorSpec
@@ -63,12 +64,13 @@ def fit(config: Mapping[str, Any], specs: Mapping[str, TensorSpec]) -> Fitted:
     Returns:
         [`Fitted`]
     """
+    refuse_unbounded(config, "config.json", specs)
     known = remembered(config)
     if known is not None and _same(known, specs):
         return Fitted(dict(specs), known)
     with _LOCK:
         try:
-            layout = layout_of(layout_key(config))
+            layout = layout_of(layout_key(config), modules_for(len(specs)))
         except IngredientError as error:
             return Fitted(_without_ignored(specs), problem=str(error))
         except MissingExtraError as error:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .bounds import MOST_BUILT
 from .memory import empty_model, on_disk
 
 
@@ -116,9 +117,16 @@ def layout_key(config: Mapping[str, Any]) -> str:
 
 
 @functools.lru_cache(maxsize=16)
-def layout_of(key: str) -> Layout:
-    """What transformers knows of the tensors of a model, from its configuration as JSON."""
-    model = empty_model(json.loads(key))
+def layout_of(key: str, modules: int = MOST_BUILT) -> Layout:
+    """What transformers knows of the tensors of a model.
+
+    Args:
+        key (`str`):
+            Its configuration, as [`layout_key`] writes it.
+        modules (`int`, *optional*, defaults to 1,048,576):
+            How many modules it may have.
+    """
+    model = empty_model(json.loads(key), modules)
     unsaved = frozenset(model._keys_to_ignore_on_save or ())
     state = {name: tensor for name, tensor in model.state_dict().items() if name not in unsaved}
     on_file = on_disk(model, dict(state))

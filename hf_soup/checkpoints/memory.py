@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..errors import IngredientError, MissingExtraError
+from ..untrusted import one_line
+from .bounds import MOST_BUILT, at_most_modules
 
 
 if TYPE_CHECKING:
@@ -148,13 +150,13 @@ def _cannot_build(cls: type[PreTrainedModel], error: Exception) -> IngredientErr
 
 def _first_sentence(error: Exception) -> str:
     """The first line of a message, and the lines after it as long as each ends with a colon."""
-    first, *others = (str(error) or type(error).__name__).strip().splitlines()
+    first, *others = (str(error).strip() or type(error).__name__).splitlines()
     told = first.strip()
     for line in filter(None, map(str.strip, others)):
         if not told.endswith(":"):
             break
         told = f"{told} {line}"
-    return told[:300]
+    return one_line(told)
 
 
 def architecture(config: Mapping[str, Any]) -> tuple[str, type[PreTrainedModel]]:
@@ -174,8 +176,9 @@ def architecture(config: Mapping[str, Any]) -> tuple[str, type[PreTrainedModel]]
     is_model = isinstance(cls, type) and issubclass(cls, transformers.PreTrainedModel)
     if not is_model or config.get("model_type") not in transformers.CONFIG_MAPPING:
         raise IngredientError(
-            f"transformers {transformers.__version__} has no {name} of type {config.get('model_type')!r}, and code "
-            "from a repository is not run. A class of your own has to be registered: `AutoModel.register(MyConfig, "
+            f"transformers {transformers.__version__} has no {one_line(name, 80)} of type "
+            f"{one_line(config.get('model_type'), 80)!r}, and code from a repository is not run. A class of your own "
+            "has to be registered: `AutoModel.register(MyConfig, "
             "MyModel)`, with the Auto class of your task."
         )
     return name, cls
@@ -196,12 +199,14 @@ def _registered(name: str) -> type | None:
     return None
 
 
-def empty_model(config: Mapping[str, Any]) -> PreTrainedModel:
+def empty_model(config: Mapping[str, Any], modules: int = MOST_BUILT) -> PreTrainedModel:
     """The model that a configuration describes, on the meta device: names and shapes, no weights.
 
     Args:
         config (`Mapping[str, Any]`):
             What `config.json` holds.
+        modules (`int`, *optional*, defaults to 1,048,576):
+            How many modules it may have.
 
     Raises:
         [`IngredientError`]: if transformers has no such architecture, or cannot build it from this configuration.
@@ -212,7 +217,7 @@ def empty_model(config: Mapping[str, Any]) -> PreTrainedModel:
 
     _, cls = architecture(config)
     try:
-        with quiet_transformers(), torch.device("meta"):
+        with quiet_transformers(), torch.device("meta"), at_most_modules(modules):
             return cls(CONFIG_MAPPING[config["model_type"]].from_dict(dict(config)))
     except Exception as error:  # whatever a configuration makes transformers trip over
         raise _cannot_build(cls, error) from error

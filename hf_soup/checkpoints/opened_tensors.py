@@ -10,8 +10,8 @@ from ..errors import IngredientError
 from ..types import Ingredient
 from .checkpoint import MEMORY, Checkpoint
 from .digest import combined_digest, tensor_digest
-from .folder import without_code
 from .layout import Fitted
+from .named_code import without_code
 from .parts import fit_parts
 from .reader import CODES, TensorSpec, widest
 from .tensor_problems import shape_problems

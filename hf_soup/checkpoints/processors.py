@@ -106,7 +106,10 @@ def compare_processors(checkpoints: Sequence[Checkpoint]) -> list[Finding]:
         files = {item.name: companions_of(item, topic.wanted) for item in checkpoints}
         if len(set(files.values())) < 2:
             continue
-        read = {name: topic.read(found) for name, found in files.items()}
+        read = {}
+        for name, found in files.items():
+            with found.reading():
+                read[name] = topic.read(found)
         without = [name for name, settings in read.items() if not settings]
         held = {name: settings for name, settings in read.items() if settings}
         differences = find_differences(held)

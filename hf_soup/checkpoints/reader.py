@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import IngredientError
-from ..untrusted import SMALL_FILE, read_json
+from ..untrusted import SMALL_FILE, as_error, one_line, open_file
 from .files import OpenFiles
+from .inside import is_there, json_inside, place_of
 
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 SAFE_WEIGHTS = "model.safetensors"
 SAFE_INDEX = "model.safetensors.index.json"
 PICKLED_WEIGHTS = "pytorch_model.bin"
+
+MOST_SIZES = 64  # of a tensor; torch has no more
+METADATA = 10_000  # brackets in a header that belong to no tensor: what metadata quotes
 
 # The format's name of a type -> torch's name and bytes for each element, in the format's own order of types.
 DTYPES = {
@@ -113,14 +117,11 @@ def read_raw_header(path: Path) -> tuple[bytes, os.stat_result]:
     Raises:
         [`IngredientError`]: if the file cannot be read, or is shorter than its header.
     """
-    try:
-        with path.open("rb") as file:
-            state = os.fstat(file.fileno())
-            length = int.from_bytes(file.read(8), "little")
-            check_length(length, state.st_size, str(path))
-            return file.read(length), state
-    except OSError as error:
-        raise IngredientError(f"cannot read {path}: {error.strerror}.") from None
+    with as_error(IngredientError, f"cannot read {one_line(path)}"), open_file(path) as file:
+        state = os.fstat(file.fileno())
+        length = int.from_bytes(file.read(8), "little")
+        check_length(length, state.st_size, str(path))
+        return file.read(length), state
 
 
 def read_header(path: Path) -> dict[str, TensorSpec]:
@@ -175,16 +176,18 @@ def parse_header(header: bytes, size: int, file: str, where: str) -> dict[str, T
     """
     end = 8 + len(header)
     try:
-        entries = json.loads(header, object_pairs_hook=_no_key_twice)
-        entries.pop("__metadata__", None)
-        specs = {name: _spec(name, entry, file, end) for name, entry in entries.items()}
+        with as_error(IngredientError, f"{where} has a corrupt safetensors header. Fetch or save it again"):
+            _refuse_other_nesting(header)
+            entries = json.loads(header, object_pairs_hook=_no_key_twice)
+            entries.pop("__metadata__", None)
+            specs = {name: _spec(name, entry, file, end) for name, entry in entries.items()}
     except _UnknownTypeError as error:
         raise IngredientError(f"{where}: {error}") from None
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise IngredientError(f"{where} has a corrupt safetensors header: {error}. Fetch or save it again.") from None
     for spec in sorted(specs.values(), key=lambda spec: (spec.start, spec.nbytes)):
         if spec.start != end:
-            raise IngredientError(f"{where}: tensor {spec.name!r} does not begin where the one before it ends.")
+            raise IngredientError(
+                f"{where}: tensor {one_line(spec.name)!r} does not begin where the one before it ends."
+            )
         end += spec.nbytes
     if end != size:
         raise IngredientError(f"{where} should have {end} bytes by its header and has {size}. Fetch or save it again.")
@@ -226,7 +229,7 @@ def read_bytes(files: OpenFiles, folder: Path, spec: TensorSpec, start: int, int
     except OSError as error:
         raise IngredientError(f"cannot read {path}: {error.strerror}.") from None
     if not whole:
-        raise IngredientError(f"{path} ended in the middle of tensor {spec.name!r}.")
+        raise IngredientError(f"{path} ended in the middle of tensor {one_line(spec.name)!r}.")
 
 
 def read_tensor(folder: Path, spec: TensorSpec) -> torch.Tensor:
@@ -253,37 +256,29 @@ def shard_files(folder: Path, single: str = SAFE_WEIGHTS, inside: Collection[str
     Raises:
         [`IngredientError`]: if the index is no index, or names a file outside the folder or one that is not there.
     """
-    return [single] if (folder / single).is_file() else sorted(set(_weight_map(folder, single, inside).values()))
+    if is_there(folder, single):
+        return [single]
+    return sorted(set(_weight_map(folder, single, inside).values()))
 
 
 def _weight_map(folder: Path, single: str, inside: Collection[str] | None) -> dict[str, str]:
     """Which file holds which tensor, as the index of shards says; nothing in it is believed."""
     index, suffix = folder / f"{single}.index.json", Path(single).suffix
-    try:
-        weight_map = dict(read_json(index)["weight_map"])
+    with as_error(IngredientError, f"{one_line(index)} is no index of shards"):
+        weight_map = dict(json_inside(folder, index.name)["weight_map"])
         files = set(weight_map.values())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise IngredientError(f"{index} is no index of shards: {error}.") from None
     if not files:
         raise IngredientError(f"{index} names no shards.")
     for name in files:
         if not isinstance(name, str) or os.path.basename(name) != name or not name.endswith(suffix):
             raise IngredientError(
-                f"{index} names {name!r}; shards lie in the index's own folder and are {suffix} files."
+                f"{index} names {one_line(name)!r}; shards lie in the index's own folder and are {suffix} files."
             )
-        if not ((folder / name).is_file() if inside is None else name in inside):
-            raise IngredientError(f"{folder} lacks the shard {name} that its index names. Fetch or save it again.")
-        if inside is None and not lies_in(folder, folder / name):
+        if not (is_there(folder, name) if inside is None else name in inside):
             raise IngredientError(
-                f"{folder / name} is a link out of its folder, which is not followed. Copy the file."
+                f"{folder} lacks the shard {one_line(name)} that its index names. Fetch or save it again."
             )
     return weight_map
-
-
-def lies_in(folder: Path, path: Path) -> bool:
-    """Whether a file is where its folder says; in the Hub's cache files are links to blobs of the same repository."""
-    blobs = [parent.parent / "blobs" for parent in folder.absolute().parents if parent.name == "snapshots"]
-    return any(path.resolve().is_relative_to(root.resolve()) for root in (folder, *blobs))
 
 
 def read_headers(folder: Path) -> dict[str, TensorSpec]:
@@ -293,10 +288,11 @@ def read_headers(folder: Path) -> dict[str, TensorSpec]:
         [`IngredientError`]: if a file is corrupt, a tensor is in two shards or not where the index says, or there is
             none.
     """
-    indexed = None if (folder / SAFE_WEIGHTS).is_file() else _weight_map(folder, SAFE_WEIGHTS, None)
+    indexed = None if is_there(folder, SAFE_WEIGHTS) else _weight_map(folder, SAFE_WEIGHTS, None)
     specs: dict[str, TensorSpec] = {}
     for file in [SAFE_WEIGHTS] if indexed is None else sorted(set(indexed.values())):
-        tensors = read_header(folder / file)
+        header, state = read_raw_header(place_of(folder, file))
+        tensors = parse_header(header, state.st_size, file, str(folder / file))
         twice = sorted(specs.keys() & tensors.keys())
         if twice:
             raise IngredientError(f"{folder} has the tensor {twice[0]!r} in two shards. Save it again.")
@@ -317,30 +313,42 @@ def _compare_index(folder: Path, indexed: Mapping[str, str], specs: Mapping[str,
         )
 
 
-class _UnknownTypeError(Exception):
+class _UnknownTypeError(IngredientError):
     """A header that is whole, with a tensor of a type that cannot be read."""
 
 
 def _spec(name: str, entry: dict, file: str, data_start: int) -> TensorSpec:
     name.encode()  # a lone half of a surrogate pair is no text
     begin, end = entry["data_offsets"]
+    if not isinstance(entry["shape"], list) or len(entry["shape"]) > MOST_SIZES:
+        raise ValueError(f"tensor {one_line(name)!r} has a shape that is no list of at most {MOST_SIZES} sizes")
     shape = tuple(entry["shape"])
+    told = f"tensor {one_line(name)!r} has the type {one_line(entry['dtype'], 40)}"
     if entry["dtype"] in PACKED:
         raise _UnknownTypeError(
-            f"tensor {name!r} has the type {entry['dtype']}, numbers that share bytes, which torch cannot add up. "
-            "Average the weights that it was quantised from."
+            f"{told}, numbers that share bytes, which torch cannot add up. Average the weights that it was quantised "
+            "from."
         )
     if entry["dtype"] not in DTYPES:
         raise _UnknownTypeError(
-            f"tensor {name!r} has the type {entry['dtype']!r}, which the safetensors format did not have when this "
-            "version of hf_soup was made. Upgrade hf_soup, or save it as one of the types of torch."
+            f"{told}, which the safetensors format did not have when this version of hf_soup was made. Upgrade "
+            "hf_soup, or save it as one of the types of torch."
         )
-    if not all(isinstance(number, int) and 0 <= number < 2**63 for number in (begin, end, *shape)):
-        raise ValueError(f"tensor {name!r} has a shape or offsets that are not whole numbers")
+    if not all(type(number) is int and 0 <= number < 2**63 for number in (begin, end, *shape)):
+        raise ValueError(f"tensor {one_line(name)!r} has a shape or offsets that are not whole numbers")
     spec = TensorSpec(name, shape, DTYPES[entry["dtype"]][0], file, data_start + begin)
     if end - begin != spec.nbytes:
-        raise ValueError(f"tensor {name!r} of shape {list(shape)} and type {entry['dtype']} has {end - begin} bytes")
+        raise ValueError(
+            f"tensor {one_line(name)!r} of shape {list(shape)} and type {entry['dtype']} has {end - begin} bytes"
+        )
     return spec
+
+
+def _refuse_other_nesting(header: bytes) -> None:
+    """Refuse a header that is mostly something else than tensors before it takes many times its size in memory."""
+    tensors = header.count(b'"data_offsets"')
+    if header.count(b"[") + header.count(b"{") > 3 * tensors + METADATA:
+        raise ValueError("it holds more than tensors")
 
 
 def _no_key_twice(pairs: list) -> dict:

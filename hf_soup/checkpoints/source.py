@@ -21,7 +21,7 @@ from ..types import Ingredient
 from ..untrusted import as_error, one_line
 from . import hub
 from .checkpoint import ELSEWHERE, MEMORY, PRIVATE, Checkpoint
-from .files_beside import MODULES, Beside, sizes_in, sort_out, without_links
+from .files_beside import MODULES, Beside, sizes_in, sort_out, without_links, without_unreadable
 from .folder import (
     checkpoint_of_trainer,
     has_weights,
@@ -203,15 +203,15 @@ def _find_path(path: str | os.PathLike, name: str | None, allow_pickle: bool) ->
 
 
 def _find_in_folder(folder: Path, name: str | None, allow_pickle: bool) -> Callable[[], Checkpoint]:
-    name, notes = name or folder.name, []
-    if chosen := checkpoint_of_trainer(folder):
-        folder, why = chosen
-        notes.append(f"{name} is {folder.name}, {why}")
-    sizes = sizes_in(folder)
-    beside = without_links(folder, sort_out(sizes))
-    pickles = [
-        f"{part}/{file}".removeprefix("/") for part in ("", *beside.parts) for file in pickled_files(folder / part)
-    ]
+    with as_error(IngredientError, f"{one_line(folder)} cannot be read"):
+        name, notes = name or one_line(folder.name), []
+        if chosen := checkpoint_of_trainer(folder):
+            folder, why = chosen
+            notes.append(f"{name} is {folder.name}, {why}")
+        beside = without_unreadable(folder, without_links(folder, sort_out(sizes_in(folder))))
+        pickles = [
+            f"{part}/{file}".removeprefix("/") for part in ("", *beside.parts) for file in pickled_files(folder / part)
+        ]
     if allow_pickle and pickles:
         beside = beside._replace(left=tuple(file for file in beside.left if file not in pickles))
         return partial(_open_pickles, Ingredient(name, str(folder)), folder, beside, notes, pickles[-1])
@@ -228,11 +228,12 @@ def _find_on_hub(source: str, revision: str | None, name: str | None, allow_pick
     if pickled and not allow_pickle:
         raise IngredientError(f"{source} holds {refuse_pickle(pickled[0], source)}")
     folder = hub.fetch(source, pin.commit, [*pin.small, *pin.beside.taken])
+    beside = without_unreadable(folder, pin.beside)
     if pickled:
         hub.fetch_weights([(source, pin.commit, pin.files)])
-        beside = pin.beside._replace(left=tuple(file for file in pin.beside.left if file not in pin.files))
+        beside = beside._replace(left=tuple(file for file in beside.left if file not in pin.files))
         return partial(_open_pickles, ingredient, folder, beside)
-    return partial(_open_safetensors, ingredient, pin.specs, folder, pin.beside)
+    return partial(_open_safetensors, ingredient, pin.specs, folder, beside)
 
 
 def _open_safetensors(
@@ -244,8 +245,9 @@ def _open_safetensors(
     opened_as: Mapping[str, str] | None = None,
 ) -> Checkpoint:
     """A checkpoint whose weights lie in files, by the headers of these; part -> its tensors."""
-    config = read_config(folder, needed=MODULES not in beside.taken)
-    fitted = fit_parts(config, tensors, folder)
+    with as_error(IngredientError, f"{ingredient.name} cannot be opened"):
+        config = read_config(folder, needed=MODULES not in beside.taken)
+        fitted = fit_parts(config, tensors, folder)
     told = [f"{ingredient.name}: {note}" for note in fitted.notes]
     return Checkpoint(
         ingredient,

@@ -81,7 +81,10 @@ def compare_tokenizers(checkpoints: Sequence[Checkpoint]) -> tuple[list[str], li
     files = {name: found for name, found in files.items() if found.digests}
     if len(set(files.values())) < 2:
         return [], [], []
-    written = {name: _written(found) for name, found in files.items()}
+    written = {}
+    for name, found in files.items():
+        with found.reading():
+            written[name] = _written(found)
     if not find_differences(written):
         return [], [], []
     acting, built = written, {name: _build(found) for name, found in files.items()}

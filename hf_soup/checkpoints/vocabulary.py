@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ..errors import IngredientError
+from ..untrusted import as_error
+from .inside import VALUES_OF_WORDS, parse_bounded
 
 
 FILES = (
@@ -56,22 +58,22 @@ def read_vocabulary(files: Mapping[str, bytes], where: str) -> Vocabulary | None
     Raises:
         [`IngredientError`]: if a file is no JSON, or is laid out as no tokenizer's.
     """
-    try:
+    with as_error(IngredientError, f"the tokenizer files of {where} cannot be read. Save them again"):
         return _parse(tuple(sorted((name, files[name]) for name in (*FILES, *SENTENCEPIECE) if name in files)))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise IngredientError(f"the tokenizer files of {where} cannot be read: {error!r}. Save them again.") from None
 
 
 @functools.lru_cache(maxsize=4)  # most ingredients have the same files: read once, and in memory once
 def _parse(content: tuple[tuple[str, bytes], ...]) -> Vocabulary | None:
     files = dict(content)
     if "tokenizer.json" in files:
-        data = json.loads(files["tokenizer.json"])
+        data = _json(files, "tokenizer.json")
         tokens = _of_model(data["model"].get("vocab", {}))
         tokens |= {item["id"]: item["content"] for item in data.get("added_tokens") or ()}
     elif "vocab.json" in files:
-        tokens = _of_model(json.loads(files["vocab.json"]))
+        tokens = _of_model(_json(files, "vocab.json"))
     elif "vocab.txt" in files:
+        if files["vocab.txt"].count(b"\n") > VALUES_OF_WORDS:
+            raise IngredientError(f"vocab.txt has more than {VALUES_OF_WORDS:,} lines, which no model has words for.")
         lines = files["vocab.txt"].decode("utf-8").replace("\r\n", "\n").removesuffix("\n").split("\n")
         tokens = dict(enumerate(lines))
     elif sentences := [name for name in SENTENCEPIECE if name in files]:  # not opened: equal or not
@@ -80,13 +82,17 @@ def _parse(content: tuple[tuple[str, bytes], ...]) -> Vocabulary | None:
         tokens = {0: f"{sentences[0]} {xxhash.xxh3_128_hexdigest(files[sentences[0]])}"}
     else:
         return None
-    config = json.loads(files.get("tokenizer_config.json", b"{}"))
+    config = _json(files, "tokenizer_config.json")
     if "tokenizer.json" not in files:
-        tokens |= {int(index): token for token, index in json.loads(files.get("added_tokens.json", b"{}")).items()}
+        tokens |= {int(index): token for token, index in _json(files, "added_tokens.json").items()}
         tokens |= {int(index): _content(token) for index, token in (config.get("added_tokens_decoder") or {}).items()}
-    config |= json.loads(files.get("special_tokens_map.json", b"{}"))
+    config |= _json(files, "special_tokens_map.json")
     special = {key: _content(value) for key, value in config.items() if key.endswith("_token") and value}
     return vocabulary_of(tokens, {key: value for key, value in special.items() if isinstance(value, str)})
+
+
+def _json(files: Mapping[str, bytes], name: str) -> Any:
+    return parse_bounded(files.get(name, b"{}"), name, most=VALUES_OF_WORDS)
 
 
 def vocabulary_of(tokens: dict[int, str], special: dict[str, str]) -> Vocabulary:

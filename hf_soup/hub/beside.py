@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoints.checkpoint import PRIVATE, Checkpoint
+from ..checkpoints.companions import TakenFiles
 from ..checkpoints.files_beside import CARD, CONFIG
 from ..errors import MissingExtraError, SoupWarning
 from ..evaluation.comparison import PICTURES, Comparison
@@ -27,7 +28,7 @@ def write_beside(
     folder: Path,
     recipe: Recipe,
     config: Mapping[str, Any],
-    companions: Mapping[str, bytes],
+    companions: TakenFiles,
     comparison: Comparison | None,
     checkpoints: Sequence[Checkpoint],
     *,
@@ -48,7 +49,7 @@ def write_beside(
             As it was poured.
         config (`Mapping`):
             Of the soup's model.
-        companions (`Mapping[str, bytes]`):
+        companions ([`TakenFiles`]):
             Tokenizer, processor, generation config and whatever else goes along.
         comparison ([`Comparison`], *optional*):
             Its scores.
@@ -65,12 +66,16 @@ def write_beside(
         repo_id (`str`, *optional*), tags (`Sequence[str]`, *optional*), license (`str`, *optional*):
             For the card.
     """
-    files = {name: companions[name] for name in companions}
+    for name in companions:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if veil:
+            path.write_bytes(veil.file(companions[name]))
+        else:
+            companions.copy(name, path)
     if config:
-        files[CONFIG] = (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()
-    for name, content in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(veil.file(content) if veil else content)
+        content = (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()
+        (folder / CONFIG).write_bytes(veil.file(content) if veil else content)
     if comparison is not None:
         comparison = veil.comparison(comparison) if veil else comparison
         comparison.save(folder, plots=plots)

@@ -10,10 +10,12 @@ from ..checkpoints.checkpoint import GENERATION, MEMORY, Checkpoint
 from ..checkpoints.companions import giver_of_generation, in_order, mapping_of
 from ..checkpoints.labels import label_names, with_class_names
 from ..checkpoints.memory import build_model, tensors_on_disk
+from ..checkpoints.named_code import without_code
 from ..checkpoints.reader import TensorSpec
 from ..errors import IngredientError
 from ..methods.linear import continued, fused, linear
 from ..types import Ingredient
+from ..untrusted import as_error
 from .blend import blend
 from .plan import How, Plan, Step
 
@@ -69,9 +71,12 @@ def _set_generation(model: PreTrainedModel, plan: Plan, checkpoints: Sequence[Ch
 
     giver = giver_of_generation(in_order(checkpoints, plan.settings))
     if giver is None:  # configurations from before there was such a file say it themselves
-        model.generation_config = GenerationConfig.from_model_config(output_config(plan))
+        with as_error(IngredientError, "transformers cannot read how the model generates from its config.json"):
+            model.generation_config = GenerationConfig.from_model_config(output_config(plan))
     else:
-        model.generation_config = GenerationConfig.from_dict(dict(mapping_of(giver.companions, GENERATION)))
+        with as_error(IngredientError, f"transformers cannot read {GENERATION} of {giver.name}"):
+            settings = without_code(mapping_of(giver.companions, GENERATION))
+            model.generation_config = GenerationConfig.from_dict(settings)
 
 
 def output_config(plan: Plan) -> dict[str, Any]:

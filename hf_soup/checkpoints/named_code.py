@@ -1,0 +1,60 @@
+"""Code that settings name: a repository's own classes, kernels of others. No soup carries such names.
+
+What is run is chosen by whoever loads a soup, never by an ingredient. It reads no files.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ..untrusted import one_line
+from .inside import parse_bounded
+
+
+# Classes and pipelines of a repository, attention and experts by kernels, a way of its own to generate.
+CODE = frozenset(
+    (
+        *("auto_map", "custom_pipelines", "custom_generate", "kernel_config", "use_kernels", "trust_remote_code"),
+        *("attn_implementation", "_attn_implementation", "_attn_implementation_internal"),
+        *("experts_implementation", "_experts_implementation", "_experts_implementation_internal"),
+    )
+)
+# Files of JSON whose keys are the words of a vocabulary, and not settings.
+WORDS = ("tokenizer.json", "vocab.json", "added_tokens.json", "tekken.json", "emoji.json")
+
+
+def without_code(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings without what names code to run, in those within them too."""
+    return {key: _without_code(value) for key, value in settings.items() if key not in CODE}
+
+
+def _without_code(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return without_code(value)
+    return [_without_code(item) for item in value] if isinstance(value, list) else value
+
+
+def is_searched(name: str) -> bool:
+    """Whether a file may hold settings, so that it has to be read before it goes along."""
+    return name.endswith(".json") and name.rpartition("/")[2] not in WORDS
+
+
+def file_without_code(name: str, content: bytes, where: str) -> bytes:
+    """A file of settings without what names code; byte for byte as it is where it names none.
+
+    Args:
+        name (`str`):
+            Of the file.
+        content (`bytes`):
+            What it holds.
+        where (`str`):
+            What errors call its checkpoint.
+
+    Raises:
+        [`IngredientError`]: if it is no JSON.
+    """
+    found = parse_bounded(content, f"{one_line(name)} of {where}")
+    kept = _without_code(found)
+    return content if kept == found else (json.dumps(kept, indent=2) + "\n").encode()
