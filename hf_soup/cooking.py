@@ -18,7 +18,8 @@ from .checkpoints.checkpoint import Checkpoint
 from .checkpoints.hub import split_revision, split_source
 from .checkpoints.memory import quiet_transformers
 from .checkpoints.source import open_all
-from .checkpoints.writer import staged_folder, write_json
+from .checkpoints.staging import staged_folder, write_json
+from .checkpoints.targets import as_output_error, refuse_folder, refuse_target
 from .comparing import compare
 from .cook_file import CookFile, Data, load_cook_file
 from .data.content import hash_rows
@@ -106,8 +107,11 @@ def cook(
 
     Raises:
         [`RecipeError`]: if the file is wrong.
+        [`OutputError`]: if `output_dir` cannot be written.
     """
     if names_recipe(path):
+        if output_dir:
+            refuse_target(output_dir, overwrite=overwrite)  # before an ingredient is read
         recipe, changes = load_recipe(path), {"overrides": overrides, "add": add, "drop": drop}
         if any(changes.values()):
             soup = cook_variation(recipe, **changes, allow_pickle=allow_pickle)
@@ -133,7 +137,13 @@ def names_recipe(path: str | os.PathLike) -> bool:
 
 
 def _cook_stages(plan: CookFile, output_dir: Path | None, allow_pickle: bool) -> Cooked:
-    folder = (output_dir or Path(plan.output_dir)).resolve()
+    folder = refuse_folder(output_dir or plan.output_dir).resolve()
+    if plan.sweep:
+        refuse_folder(folder / "runs")  # before anything is trained
+    if plan.pretrain:
+        refuse_folder(folder / "pretrained")
+    if plan.merge:
+        refuse_target(folder / "soup", overwrite=True)
     _check_settings(plan)
     sets = _load_sets(plan)
     base = str(_pretrain(plan, sets, folder / "pretrained")) if plan.pretrain else plan.base_model
@@ -152,7 +162,8 @@ def _cook_stages(plan: CookFile, output_dir: Path | None, allow_pickle: bool) ->
     else:
         soup = _merge(plan, _with_training(plan, sets, candidates), ingredients, allow_pickle)
         soup.comparison = comparison = _compare(plan, sets, soup) if plan.compare else None
-        marker.unlink(missing_ok=True)  # it may not vouch for the soup that comes
+        with as_output_error(marker):
+            marker.unlink(missing_ok=True)  # it may not vouch for the soup that comes
         soup.save_pretrained(target, overwrite=True)
         write_json(marker, {"key": key})
     if plan.push:

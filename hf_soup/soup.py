@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -18,7 +17,9 @@ from .checkpoints.digest import combined_digest, tensor_digest
 from .checkpoints.memory import tensors_on_disk
 from .checkpoints.modules import head_names
 from .checkpoints.relation import unrelated_heads
-from .checkpoints.writer import as_output_error, refuse_target, staged_folder, weight_files
+from .checkpoints.staging import staged_folder, temporary_folder
+from .checkpoints.targets import as_output_error, refuse_target
+from .checkpoints.writer import weight_files
 from .errors import IngredientError, SoupWarning
 from .evaluation.comparison import Comparison
 from .evaluation.tasting import estimate_again
@@ -198,7 +199,7 @@ class Soup:
         """Put the soup on the Hub in one commit: what `save_pretrained` writes, without the paths of local folders.
 
         Runs that a sweep has pushed (`push_runs`) are named by their repositories. Called again after an interruption,
-        it does not send what is there already.
+        it does not send what is there already, and clears what the interrupted call left on the disk.
 
         Args:
             repo_id (`str`):
@@ -242,8 +243,7 @@ class Soup:
             name = f".eval_results/hf_soup--{benchmark.partition(':')[0].replace('/', '--')}.yaml"
             extra[name] = evaluation_results(self.comparison, self.recipe, benchmark)
         target = open_target(repo_id, private=private, token=token, revision=revision, create_pr=create_pr)
-        with as_output_error(tempfile.gettempdir()), tempfile.TemporaryDirectory() as folder:
-            stage = Path(folder)
+        with temporary_folder() as stage, as_output_error(stage):
             recipe = with_repositories(self._write_weights(stage, max_shard_size), token)
             bases = find_bases(recipe, self.checkpoints)
             veil = None if name_private or target.private else self._veil(recipe, bases, token)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from .checkpoints.targets import refuse_folder
 from .data.load import load_data
 from .data.splits import load_training
 from .errors import RecipeError, did_you_mean
@@ -124,7 +125,7 @@ def sweep(
             task or the data; if a callback is none.
         [`TrainingError`]: if the folder holds runs of another base model, data or training arguments; if every run
             failed, or one did and `on_error="raise"`.
-        [`OutputError`]: if the disk is too small, or full.
+        [`OutputError`]: if `output_dir` cannot be written, or the disk is too small or full.
     """
     check_executor(executor)
     plan = plan_runs(
@@ -153,6 +154,7 @@ def plan_runs(
     base_model: str | os.PathLike,
     dataset: Dataset | DatasetDict | str,
     *,
+    output_dir: str | os.PathLike,
     validation: Dataset | str | None = None,
     label_column: str | None = None,
     seed: int = 0,
@@ -162,6 +164,8 @@ def plan_runs(
 
     Args:
         base_model (`str` or `os.PathLike`), dataset (`datasets.Dataset` or `str`):
+            As of [`sweep`].
+        output_dir (`str` or `os.PathLike`):
             As of [`sweep`].
         validation (`datasets.Dataset` or `str`, *optional*), label_column (`str`, *optional*), seed (`int`):
             As of [`sweep`].
@@ -174,13 +178,14 @@ def plan_runs(
     Raises:
         [`SoupError`]: as [`sweep`].
     """
+    refuse_folder(output_dir)  # before data is loaded
     options.setdefault("path", dataset if isinstance(dataset, str) else None)
     if validation is None:
         train, validation = load_training(dataset, label_column=label_column, seed=seed)
     else:
         train, validation = load_data(dataset, split="train"), load_data(validation, split="validation")
     given = {"validation": validation, "label_column": label_column, "seed": seed, "workers": max(len(gpus()), 1)}
-    return plan_sweep(base_model, train, **given, **options)
+    return plan_sweep(base_model, train, output_dir=output_dir, **given, **options)
 
 
 def train(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -40,6 +41,27 @@ def load_tokenizer(source: str, revision: str | None = None) -> PreTrainedTokeni
     if len(tokenizer) <= len(set(tokenizer.all_special_tokens)):  # what transformers makes when there are no files
         raise DataError(f"{source} has no tokenizer. Save one beside it.")
     return tokenizer
+
+
+@contextlib.contextmanager
+def unchanged_state(tokenizer: Any) -> Iterator[None]:
+    """Undo in the end what a tokenizer keeps of how it was used last: it is saved with a model, and read as a setting.
+
+    Args:
+        tokenizer (`transformers.PreTrainedTokenizerBase`):
+            One without such a state, or an image processor, is left alone.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    truncation, padding = getattr(backend, "truncation", None), getattr(backend, "padding", None)
+    yield
+    if backend is None:
+        return
+    backend.no_truncation()
+    backend.no_padding()
+    if truncation is not None:
+        backend.enable_truncation(**truncation)
+    if padding is not None:
+        backend.enable_padding(**padding)
 
 
 def limit_length(tokenizer: Any, max_length: Any, positions: int | None) -> None:

@@ -11,7 +11,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..checkpoints.writer import as_output_error
+from ..checkpoints.staging import staged_files
 from ..errors import MissingExtraError, RecipeError, SoupWarning
 
 
@@ -49,6 +49,8 @@ def write_report(
 ) -> Path:
     """Write `index.html`, `analysis.md` with its pictures, and `analysis.json`.
 
+    Files appear whole, and together where the folder is new.
+
     Args:
         folder (`str` or `os.PathLike`):
             Made where it is missing.
@@ -67,22 +69,20 @@ def write_report(
     Raises:
         [`OutputError`]: if it cannot be written.
     """
-    folder = Path(folder)
-    with as_output_error(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    with staged_files(folder) as stage:
         parts = [f"# {title}", lead]
         for section in sections:
             parts += [f"## {section.heading}", section.table]
             for name, figure in section.figures:
-                figure.savefig(folder / f"{name}.png")
+                figure.savefig(stage / f"{name}.png")
                 parts.append(f"![{section.name}]({name}.png)")
-        (folder / MARKDOWN_FILE).write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+        (stage / MARKDOWN_FILE).write_text("\n\n".join(parts) + "\n", encoding="utf-8")
         data = {section.name: section.data for section in sections}
         text = json.dumps(_finite(data), indent=2, default=str)
-        (folder / DATA_FILE).write_text(text + "\n", encoding="utf-8")
+        (stage / DATA_FILE).write_text(text + "\n", encoding="utf-8")
         if html:
-            (folder / HTML_FILE).write_text(render_html(title, lead, sections), encoding="utf-8")
-    return folder / (HTML_FILE if html else MARKDOWN_FILE)
+            (stage / HTML_FILE).write_text(render_html(title, lead, sections), encoding="utf-8")
+    return Path(folder) / (HTML_FILE if html else MARKDOWN_FILE)
 
 
 def render_html(title: str, lead: str, sections: list[Section]) -> str:

@@ -9,15 +9,14 @@ from __future__ import annotations
 import functools
 import json
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .companions import Companions, companions_of, have_equal_files, mapping_of
 from .differences import Difference, find_differences, flatten, has, shown_apart
 from .files_beside import TOKENIZER
+from .staging import temporary_folder
 from .vocabulary import Vocabulary, vocabulary_of
 
 
@@ -234,8 +233,7 @@ def _build(files: Companions) -> tuple[dict[str, Any], Vocabulary] | None:
     try:
         from transformers import AutoTokenizer
 
-        with quiet_transformers(), tempfile.TemporaryDirectory() as place:
-            folder = Path(place)
+        with quiet_transformers(), temporary_folder() as folder:
             for name, content in files.contents().items():
                 (folder / name).write_bytes(content)
             (folder / "config.json").write_text(json.dumps({"model_type": files.kind} if files.kind else {}))

@@ -1,4 +1,4 @@
-"""The sink on disk: safetensors files, sharded where asked, in a folder that takes its name only when it is whole.
+"""The sink on disk: safetensors files, sharded where asked, written in parts as they come.
 
 It does not know where the tensors come from. Files are byte for byte what `safetensors` itself would write.
 """
@@ -9,11 +9,8 @@ import contextlib
 import errno
 import json
 import os
-import re
-import shutil
-import tempfile
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -27,125 +24,7 @@ from .reader import CODES, DTYPES, SAFE_INDEX, TensorSpec
 if TYPE_CHECKING:
     import torch
 
-PARTIAL, OLD = ".partial", ".old"  # folders beside a target: the new one being made, the old one being replaced
 _RANK = {code: rank for rank, code in enumerate(DTYPES)}  # safetensors puts the highest first
-
-
-@contextlib.contextmanager
-def staged_folder(target: str | os.PathLike, *, overwrite: bool = False) -> Iterator[Path]:
-    """A temporary folder beside `target` that takes its name when the block ends well, and is deleted otherwise.
-
-    Args:
-        target (`str` or `os.PathLike`):
-            The folder to make.
-        overwrite (`bool`, *optional*, defaults to `False`):
-            Whether a folder that is there is replaced; it stays as it was until the new one is whole.
-
-    Raises:
-        [`OutputError`]: if `target` exists, or something cannot be written.
-    """
-    target = refuse_target(target, overwrite=overwrite)
-    with as_output_error(target), contextlib.ExitStack() as stack:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _clear_litter(target)
-        stage = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=PARTIAL, dir=target.parent))
-        stack.callback(shutil.rmtree, stage, ignore_errors=True)
-        stack.enter_context(_locked(stage))
-        yield stage
-        stage.chmod(0o777 & ~_umask())
-        _take_name(stage, target, overwrite=overwrite)
-
-
-def _take_name(stage: Path, target: Path, *, overwrite: bool) -> None:
-    """Rename the whole new folder; without `overwrite`, one that another process has made meanwhile is left alone."""
-    old = stage.with_suffix(OLD)
-    if overwrite and target.exists():
-        target.rename(old)
-    try:
-        stage.rename(target)
-    except BaseException:  # also Ctrl-C: the old folder comes back
-        if old.exists() and not target.exists():
-            old.rename(target)
-        raise
-    old.unlink() if old.is_symlink() else shutil.rmtree(old, ignore_errors=True)
-
-
-def _clear_litter(target: Path) -> None:
-    """Remove what a process that was killed has left beside the target; what it had moved away comes back."""
-    ours = re.compile(re.escape(f".{target.name}.") + r"[a-z0-9_]{8}(\.partial|\.old)")
-    for path in [path for path in target.parent.iterdir() if ours.fullmatch(path.name)]:
-        with _locked(path) as dead:
-            if dead and path.suffix == OLD and not target.exists():
-                path.rename(target)
-            elif dead:
-                shutil.rmtree(path, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[bool]:
-    """Hold a lock on a folder, which ends with the process; gives whether nobody else holds it."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: nothing is locked, so nothing is taken for dead
-        yield False
-        return
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:  # somebody else has just removed it, or owns it
-        yield False
-        return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        free = True
-    except OSError:
-        free = False
-    try:
-        yield free
-    finally:
-        os.close(descriptor)
-
-
-def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Write a small file so that it is there whole or not at all."""
-    aside = path.with_name(f".{path.name}.partial")
-    aside.write_text(json.dumps(data, indent=2, default=str) + "\n", encoding="utf-8")
-    os.replace(aside, path)
-
-
-def refuse_target(target: str | os.PathLike, *, overwrite: bool = False, keep: Iterable[Path] = ()) -> Path:
-    """The absolute path of a folder that may be made, or replaced with `overwrite=True`.
-
-    Args:
-        target (`str` or `os.PathLike`):
-            The folder.
-        overwrite (`bool`, *optional*, defaults to `False`):
-            Whether one that is there may be replaced.
-        keep (`Iterable[Path]`, *optional*):
-            Folders that it may neither be nor hold.
-
-    Raises:
-        [`OutputError`]: if it may not be made.
-    """
-    target = Path(os.path.abspath(Path(target).expanduser()))
-    if target.exists() and not target.is_dir():
-        raise OutputError(f"{target} is a file; name a folder.")
-    if target.is_dir() and any(target.iterdir()) and not overwrite:
-        raise OutputError(
-            f"{target} exists and is not empty. Name another folder, or pass overwrite=True (--overwrite)."
-        )
-    for folder in (Path.cwd(), *keep):
-        if target.resolve() in (folder.resolve(), *folder.resolve().parents):
-            raise OutputError(f"{target} holds {folder}, which would be lost. Name another folder.")
-    return target
-
-
-@contextlib.contextmanager
-def as_output_error(target: str | os.PathLike) -> Iterator[None]:
-    """Turn what the system says of a file that cannot be written into an [`OutputError`]."""
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(f"cannot write {target}: {error.strerror or error}.") from None
 
 
 @contextlib.contextmanager
@@ -164,7 +43,7 @@ def weight_files(
 
     Raises:
         [`OutputError`]: if `max_shard_size` is no size.
-        [`OSError`]: if a file cannot be written, which [`staged_folder`] turns into an `OutputError`.
+        [`OSError`]: if a file cannot be written, which `staged_folder` turns into an `OutputError`.
     """
     of_parts: dict[str, list[TensorSpec]] = {}
     for spec in specs:
@@ -289,9 +168,3 @@ def _reserve(file: BinaryIO, size: int) -> None:
         if getattr(error, "errno", errno.EOPNOTSUPP) not in (errno.EOPNOTSUPP, errno.EINVAL):
             raise
         file.truncate(size)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -75,7 +75,10 @@ def analyze_command(
     """
     import hf_soup
     from hf_soup.analyzing import analysis_cost, chosen_parts
+    from hf_soup.checkpoints.targets import refuse_folder
 
+    if output:
+        refuse_folder(output)  # before anything is scored
     given = _with_examples(options)
     if dry_run:
         chosen = chosen_parts(parts or None, given["evaluator"] is not None)

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import click
 
+from ..checkpoints.staging import staged_file
+from ..checkpoints.targets import as_output_error
 from ..errors import OutputError
 from ..version import __version__
 from .options import allow_pickle_option, output_options, show
@@ -74,9 +76,10 @@ def install_extension_command(remove: bool) -> None:
     manifest = EXTENSION.expanduser()
     if remove:
         there = manifest.is_file()
-        manifest.unlink(missing_ok=True)
-        if there and not any(manifest.parent.iterdir()):
-            manifest.parent.rmdir()
+        with as_output_error(manifest):
+            manifest.unlink(missing_ok=True)
+            if there and not any(manifest.parent.iterdir()):
+                manifest.parent.rmdir()
         click.echo("Removed: `hf soup` is gone." if there else "There was nothing to remove.")
         return
     places = [os.path.dirname(sys.executable), sysconfig.get_path("scripts"), os.environ.get("PATH", "")]
@@ -94,8 +97,6 @@ def install_extension_command(remove: bool) -> None:
         "description": f"Model soups: average fine-tuned models (hf-soup {__version__})",
         "commit_sha": None,
     }
-    manifest.parent.mkdir(parents=True, exist_ok=True)
-    staged = manifest.with_suffix(".tmp")
-    staged.write_text(json.dumps(entry, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    staged.replace(manifest)
+    with as_output_error(manifest), staged_file(manifest) as aside:
+        aside.write_text(json.dumps(entry, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     click.echo(f"`hf soup` now runs {executable}. `hf-soup install-extension --remove` takes it away.")

@@ -61,7 +61,10 @@ def compare_command(
     "user/data#train[:500]".
     """
     import hf_soup
+    from hf_soup.checkpoints.targets import refuse_folder
 
+    if output:
+        refuse_folder(output)  # before anything is scored
     sets = named(shifted, "--shifted", "NAME=DATA")
     comparison = hf_soup.compare(
         named(soups, "--soup", None),

@@ -89,7 +89,7 @@ def merge_command(
     `hf-soup strategies` and `hf-soup methods` list what there is. An option below names in brackets who takes it.
     """
     import hf_soup
-    from hf_soup.checkpoints.writer import refuse_target
+    from hf_soup.checkpoints.targets import refuse_target
 
     refuse_target(output, overwrite=overwrite)  # before anything is scored
     read = {name: options.pop(name) for name in ("task", "label_column", "text_columns", "batch_size", "no_cache")}

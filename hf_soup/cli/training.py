@@ -92,12 +92,14 @@ def sweep_command(
     runs are skipped, half-done ones go on, and more values add runs. `accelerate launch -m hf_soup.cli sweep ...`
     trains each run over several processes.
     """
+    from hf_soup.checkpoints.targets import refuse_folder
     from hf_soup.data.load import load_data, split_data_source
     from hf_soup.data.splits import load_training
     from hf_soup.sweeping import plan_runs, train
     from hf_soup.training.processes import is_main
     from hf_soup.training.space import share_single_values
 
+    refuse_folder(output)  # before data is loaded
     space, shared = share_single_values(_settings({name: options.pop(name) for name in SETTINGS}, more))
     path, name, part = split_data_source(data, "train")
     if validation is None:
@@ -128,10 +130,13 @@ def sweep_command(
 def runs_command(folder: str, plot: str | None, form: str) -> None:
     """Show the runs of a sweep's FOLDER: their settings and scores, best first, and why others failed."""
     import hf_soup
+    from hf_soup.checkpoints.staging import save_figure
+    from hf_soup.checkpoints.targets import refuse_file
 
+    target = refuse_file(plot) if plot else None
     runs = hf_soup.load_sweep(folder)
-    if plot:
-        runs.plot().savefig(plot)
+    if target is not None:
+        save_figure(runs.plot(), target)
     _show_runs(form, folder, runs)
 
 

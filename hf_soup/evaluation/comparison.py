@@ -241,6 +241,8 @@ class Comparison:
     def save(self, folder: str | os.PathLike, *, plots: bool = True) -> Path:
         """Write `comparison.md`, `comparison.json` and, where matplotlib is installed, the pictures.
 
+        Files appear whole, and together where the folder is new.
+
         Args:
             folder (`str` or `os.PathLike`):
                 Made where it is missing.
@@ -253,19 +255,17 @@ class Comparison:
         Raises:
             [`OutputError`]: if it cannot be written.
         """
-        from ..checkpoints.writer import as_output_error
+        from ..checkpoints.staging import staged_files
 
-        folder = Path(folder)
-        with as_output_error(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "comparison.md").write_text(self.table() + "\n", encoding="utf-8")
-            (folder / "comparison.json").write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+        with staged_files(folder) as stage:
+            (stage / "comparison.md").write_text(self.table() + "\n", encoding="utf-8")
+            (stage / "comparison.json").write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
             try:
                 for kind in self.pictures() if plots else ():
-                    self.plot(kind).savefig(folder / PICTURES[kind])
+                    self.plot(kind).savefig(stage / PICTURES[kind])
             except MissingExtraError as error:
                 warnings.warn(f"no picture was drawn: {error}", SoupWarning, stacklevel=2)
-        return folder
+        return Path(folder)
 
     def _plot_scores(self) -> Figure:
         points = []

@@ -14,6 +14,7 @@ from functools import cached_property
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..checkpoints.staging import temporary_folder
 from ..data.columns import UNSCORED
 from ..data.content import Rows, hash_rows
 from ..data.load import load_data
@@ -417,9 +418,6 @@ class Evaluator:
     @cached_property
     def _preprocessing(self) -> str:
         """A digest of the files that a tokenizer or image processor would save."""
-        import tempfile
-        from pathlib import Path
-
         import xxhash
 
         if self.processing_class is None:
@@ -429,9 +427,9 @@ class Evaluator:
         if backend is not None:  # how it was used last is saved as well
             backend.no_truncation()
             backend.no_padding()
-        with tempfile.TemporaryDirectory() as folder:
+        with temporary_folder() as folder:
             processing_class.save_pretrained(folder)
-            files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+            files = sorted(path for path in folder.rglob("*") if path.is_file())
             content = b"".join(path.name.encode() + path.read_bytes() for path in files)
         by_hand = [getattr(self.processing_class, name, None) for name in SET_BY_HAND]
         return xxhash.xxh3_128_hexdigest(content + str(by_hand).encode())

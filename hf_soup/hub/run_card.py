@@ -55,7 +55,8 @@ def render_run_card(
     """
     from transformers.modelcard import TrainingSummary, parse_log_history
 
-    _, lines, results = parse_log_history([dict(row) for row in history])
+    end = {"train_runtime": 0.0}  # after the last line of the card's table
+    _, lines, results = parse_log_history([*({**row} for row in history), end])
     facts, data = gather_facts({"base": base}), state["data"].get("path")
     summary = TrainingSummary(
         model_name=f"{sweep}-{state['run']}",

@@ -20,6 +20,7 @@ from transformers.trainer_callback import ExportableState
 
 from ..errors import RecipeError
 from ..progress import progress_bar
+from .history import is_timing
 from .records import DivergedError
 from .resume import checkpoints_in, forget_training
 
@@ -53,8 +54,7 @@ class Bar(ProgressCallback):
         """Show the newest loss and scores."""
         if self.training_bar is not None:
             shown = {key: value for key, value in (logs or {}).items() if key == "loss" or key.startswith("eval_")}
-            timings = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second")
-            numbers = {key: f"{value:.4g}" for key, value in shown.items() if key not in timings}
+            numbers = {key: f"{value:.4g}" for key, value in shown.items() if not is_timing(key)}
             if numbers:
                 self.training_bar.set_postfix(numbers)
 
@@ -71,6 +71,18 @@ class StopWhenDiverged(TrainerCallback):
         loss = (logs or {}).get("loss")
         if loss is not None and not math.isfinite(loss):
             raise DivergedError(f"its loss is {loss} at step {state.global_step}")
+
+
+class LogBeforeSaving(TrainerCallback):
+    """Logs the loss at each checkpoint: Trainer that goes on from there does not know the losses before it."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """At a checkpoint after so many steps."""
+        control.should_log |= control.should_save
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """At a checkpoint after an epoch."""
+        control.should_log |= control.should_save
 
 
 class KeepWeightsAlone(TrainerCallback):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..checkpoints import hub
 from ..checkpoints.checkpoint import read_card
 from ..checkpoints.files_beside import CARD
+from ..checkpoints.targets import refuse_folder
 from ..data.columns import LABEL_COLUMNS, is_list, is_text
 from ..data.content import hash_rows
 from ..errors import IngredientError, OutputError, RecipeError, TrainingError, did_you_mean
@@ -22,7 +23,7 @@ from ..metrics import Metric, load_metrics
 from ..model_inputs import empty_model, inputs_of
 from ..seeds import check_seed
 from ..tables import align, cell, shared_line
-from ..tokens import limit_length
+from ..tokens import limit_length, unchanged_state
 from .class_weights import check_class_weights
 from .manifest import SHARED, extend_manifest, find_manifest
 from .records import Bench, load_failure, load_runs
@@ -135,7 +136,7 @@ def plan_sweep(
     """
     from .callbacks import fresh_callbacks, listed_callbacks, stop_early
 
-    folder, init_seed = Path(output_dir).resolve(), check_seed(init_seed, "init_seed")
+    folder, init_seed = refuse_folder(output_dir).resolve(), check_seed(init_seed, "init_seed")
     callbacks = listed_callbacks(callbacks)
     stopped_by_callback = stop_early(fresh_callbacks(callbacks))
     keep = keep or ("last" if validation is None else "best")
@@ -303,7 +304,8 @@ def _encode(
     inputs: ModelInputs,
 ) -> Dataset:
     columns, right = check_examples(task, data, label, text_columns, config)
-    return task.encode(data, processing_class, columns, right, inputs)
+    with unchanged_state(processing_class):
+        return task.encode(data, processing_class, columns, right, inputs)
 
 
 def _pinned(base_model: str | os.PathLike, manifest: Mapping[str, Any] | None) -> tuple[str, str | None]:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..checkpoints.targets import as_output_error
 from ..errors import TrainingError
 from ..evaluation.running import is_launched
 
@@ -48,8 +49,9 @@ def only_one(folder: Path) -> Iterator[None]:
     if not is_main():
         yield
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
+    with as_output_error(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY)
     try:
         try:
             import fcntl

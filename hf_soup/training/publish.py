@@ -12,7 +12,7 @@ from typing import Any
 from ..checkpoints import hub
 from ..checkpoints.hub import split_revision
 from ..checkpoints.hub_errors import our_errors
-from ..checkpoints.writer import staged_folder, write_json
+from ..checkpoints.staging import staged_folder, write_json
 from ..errors import IngredientError, OutputError, SoupWarning
 from ..hub.bases import RUN_FILE, bases_in_card
 from ..hub.origins import PUSHED_FILE, is_private

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..checkpoints.writer import write_json
+from ..checkpoints.staging import write_json
+from ..checkpoints.targets import as_output_error
 from ..errors import SoupError, TrainingError
 from ..hub.bases import RUN_FILE
 from ..hub.origins import PUSHED_FILE
@@ -175,7 +176,8 @@ def record_failure(sweep: Path, job: tuple[str, Mapping[str, Any]], reason: str,
     name, params = job
     failed = FailedRun(name, dict(params), reason, kind)
     if is_main():
-        (sweep / name).mkdir(exist_ok=True)
+        with as_output_error(sweep / name):
+            (sweep / name).mkdir(exist_ok=True)
         record = {"params": failed.params, "reason": reason, "kind": kind, "traceback": traceback.format_exc()}
         write_json(sweep / name / FAILED_FILE, record)
     return failed

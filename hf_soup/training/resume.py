@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..checkpoints.reader import read_headers
-from ..checkpoints.writer import write_json
+from ..checkpoints.staging import write_json
 from ..errors import IngredientError
+from ..untrusted import read_json
+from .history import without_timings
 from .processes import is_main
 
 
@@ -85,10 +87,18 @@ def step_of(checkpoint: Path) -> int:
 
 
 def forget_training(checkpoint: Path) -> None:
-    """Delete what only serves for going on: a checkpoint becomes a model like any other."""
+    """Delete what only serves for going on: a checkpoint becomes a model like any other, the same whether training was
+    interrupted or not.
+    """
     for pattern in TRAINING_FILES:
         for path in checkpoint.glob(pattern):
             path.unlink()
+    state = read_json(checkpoint / STATE)
+    best = state["best_model_checkpoint"]
+    lasting = {"log_history": without_timings(state["log_history"])}
+    lasting["best_model_checkpoint"] = best and Path(best).name  # a path of this machine is nobody's business
+    if {**state, **lasting} != state:
+        write_json(checkpoint / STATE, {**state, **lasting})
 
 
 def adopt(checkpoint: Path, folder: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..checkpoints.memory import quiet_transformers
-from ..checkpoints.writer import write_json
+from ..checkpoints.staging import flush_folder, write_json
 from ..errors import OutputError, TrainingError
 from ..hub.bases import START
 from ..hub.run_card import render_run_card, write_card
@@ -19,6 +19,7 @@ from ..lookup import load_module
 from ..metrics import load_metrics
 from ..version import versions
 from .head import with_new_head
+from .history import evaluation_at, is_timing, last_loss, lasting_history
 from .processes import give_up, is_main, wait
 from .records import (
     FAILED_FILE,
@@ -34,7 +35,7 @@ from .records import (
 )
 from .resume import STATE, adopt, checkpoints_in, forget_training, newest_whole_checkpoint, step_of
 from .settings import separate
-from .trainer import evaluation_at, fit, is_timing, without_trackers
+from .trainer import fit, without_trackers
 
 
 if TYPE_CHECKING:
@@ -104,7 +105,6 @@ def _train(bench: Bench, folder: Path, params: Mapping[str, Any]) -> None:
         trainer = fit(bench, model, fields, extra, folder, keep=bench.keep, resume=resume)
         _refuse_divergence(model)
         history, state = trainer.state.log_history, trainer.state
-        logged = [row[key] for key in ("train_loss", "loss") for row in history if key in row]  # the mean, if no other
         kept = state.best_global_step if bench.keep == "best" and state.best_global_step else state.global_step
         metrics = evaluation_at(history, kept)
         if bench.validation is not None and not metrics:
@@ -116,6 +116,8 @@ def _train(bench: Bench, folder: Path, params: Mapping[str, Any]) -> None:
         adopt(folder / f"checkpoint-{kept}", folder)
         if state.best_model_checkpoint:  # it will be gone, and a path of this machine is nobody's business
             state.best_model_checkpoint = f"checkpoint-{state.best_global_step}"
+        totals = {"epoch": state.epoch, "step": state.global_step, "total_flos": state.total_flos}
+        history = state.log_history = lasting_history(history, **totals)
         state.save_to_json(str(folder / STATE))
         way = _way(bench, folder, history, kept)
         record = {
@@ -124,7 +126,7 @@ def _train(bench: Bench, folder: Path, params: Mapping[str, Any]) -> None:
             "seed": seed,
             "training_args": dict(bench.training_args),
             **_scored(bench, metrics),
-            "train_loss": logged[-1] if logged else math.nan,
+            "train_loss": last_loss(history),
             "step": kept,
             "steps": state.global_step,
             "epochs": state.epoch,
@@ -135,6 +137,7 @@ def _train(bench: Bench, folder: Path, params: Mapping[str, Any]) -> None:
             "versions": versions(),
         }
         write_card(folder, render_run_card(record, history, sweep=bench.folder.name, task=task, base=bench.base_card))
+        flush_folder(folder)  # whose files the record vouches for
         write_json(folder / RUN_FILE, record)
         tidy(folder, keep=way)
     wait()

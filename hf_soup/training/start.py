@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..checkpoints.hub import split_revision
 from ..checkpoints.memory import quiet_transformers
-from ..checkpoints.writer import staged_folder
+from ..checkpoints.staging import staged_folder, temporary_folder
 from ..errors import RecipeError, TrainingError, did_you_mean
 from ..hub.bases import START
 from ..hub.run_card import render_start_card, write_card
@@ -172,8 +170,8 @@ def _probe(model: PreTrainedModel, bench: Bench, init_seed: int, probe_args: Map
     for _, parameter in trained:
         parameter.requires_grad_(False)
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            fit(replace(bench, callbacks=()), model, fields, extra, Path(folder) / "probe", keep="last", saves=False)
+        with temporary_folder() as folder:
+            fit(replace(bench, callbacks=()), model, fields, extra, folder / "probe", keep="last", saves=False)
     except Exception as error:  # whatever Trainer trips over
         raise TrainingError(f"the linear probe failed: {type(error).__name__}: {error}") from error
     for _, parameter in trained:

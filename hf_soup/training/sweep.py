@@ -11,10 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..checkpoints.writer import write_json
+from ..checkpoints.staging import write_json
 from ..errors import IngredientError, OutputError, SoupWarning, TrainingError
 from ..evaluation.running import is_launched
 from ..hub.bases import START
+from ..lookup import load_module
 from ..parallel import gpus, run_all
 from ..progress import progress_bar
 from ..sweep_plot import Line, Setting, plot_sweep
@@ -213,6 +214,9 @@ def run_plan(
             write_json(folder / SWEEP_FILE, plan.manifest)
         if plan.origin is not None:
             make_start(plan.origin, bench, **plan.init)
+            # as a later call reads it, so that runs that it adds or finishes have the same files
+            processing_class = load_module("task", bench.task).load_processing_class(str(folder / START), None)
+            plan = replace(plan, bench=replace(bench, processing_class=processing_class))
         if publisher is not None:
             publisher = publisher.with_start(folder / START)
         _train_all(plan, executor, devices, resources, on_error, publisher)

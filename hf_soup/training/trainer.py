@@ -61,6 +61,7 @@ def fit(
     from .callbacks import (
         Bar,
         KeepWeightsAlone,
+        LogBeforeSaving,
         StopWhenDiverged,
         ended_tracking,
         exportable_states,
@@ -87,7 +88,7 @@ def fit(
         stops_early=stop_early(callbacks),
     )
     shown = bench.bars and not fields.get("disable_tqdm")
-    callbacks += [StopWhenDiverged()]
+    callbacks += [StopWhenDiverged(), LogBeforeSaving()]
     callbacks += [Bar(folder.name)] if shown else []
     callbacks += [KeepWeightsAlone()] if keep == "all" else []
     train = _part(bench.train, extra.bagging_fraction, args.seed)
@@ -160,14 +161,6 @@ def _first(logits: Any, labels: Any) -> Any:
     return logits[0] if isinstance(logits, tuple) else logits
 
 
-def evaluation_at(history: list[dict[str, Any]], step: int) -> dict[str, float]:
-    """The scores that Trainer logged at one step, without timings; empty if it did not evaluate there."""
-    for row in history:
-        if row.get("step") == step and "eval_loss" in row:
-            return {key: value for key, value in row.items() if key.startswith("eval_") and not is_timing(key)}
-    return {}
-
-
 def _part(train: Dataset, fraction: float, seed: int) -> Dataset:
     import numpy as np
 
@@ -175,8 +168,3 @@ def _part(train: Dataset, fraction: float, seed: int) -> Dataset:
         return train
     size = max(round(len(train) * fraction), 1)
     return train.select(np.sort(np.random.default_rng(seed).permutation(len(train))[:size]))
-
-
-def is_timing(key: str) -> bool:
-    """Whether what Trainer logs of an evaluation is how long it took."""
-    return key.endswith(("runtime", "per_second"))

@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hf_soup.checkpoints.reader import TensorSpec
-from hf_soup.checkpoints.writer import staged_folder, weight_files
+from hf_soup.checkpoints.staging import staged_folder
+from hf_soup.checkpoints.writer import weight_files
 from hf_soup.errors import OutputError
 
 
@@ -107,7 +108,7 @@ def test_a_folder_that_is_there_is_kept_unless_told(tmp_path):
 
 ENDLESS = """
 import sys
-from hf_soup.checkpoints.writer import staged_folder
+from hf_soup.checkpoints.staging import staged_folder
 number = 0
 while True:
     number += 1
@@ -205,7 +206,7 @@ def test_litter_of_other_targets_is_left_alone(tmp_path):
 
 
 def test_overwriting_a_link_to_a_folder(tmp_path):
-    """The link gives way to the folder; what it pointed to stays, and nothing else is left."""
+    """The link stays, and the folder that it points to is replaced on its own disk; nothing else is left."""
     (tmp_path / "real").mkdir()
     (tmp_path / "real" / "old").write_text("old")
     (tmp_path / "out").symlink_to(tmp_path / "real")
@@ -213,7 +214,7 @@ def test_overwriting_a_link_to_a_folder(tmp_path):
         (stage / "new").write_text("new")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "real"]
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["new"]
-    assert (tmp_path / "real" / "old").exists()
+    assert (tmp_path / "out").readlink() == tmp_path / "real"
 
 
 def test_of_two_at_once_one_wins(tmp_path):

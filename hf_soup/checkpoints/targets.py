@@ -1,0 +1,160 @@
+"""Whether a target can be written: asked before any work, with one answer for every verb. It leaves nothing there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from ..errors import OutputError
+from ..untrusted import one_line
+
+
+PARTIAL = ".partial"  # how the names of folders end that are still being made, beside what they will be
+MOUNTS = Path("/proc/self/mountinfo")
+
+
+@contextlib.contextmanager
+def as_output_error(target: str | os.PathLike) -> Iterator[None]:
+    """Turn what the system says of a file that cannot be written into an [`OutputError`]."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"cannot write {one_line(target)}: {error.strerror or error}.") from None
+
+
+def refuse_target(target: str | os.PathLike, *, overwrite: bool = False, keep: Iterable[Path] = ()) -> Path:
+    """The absolute path of a folder that may be made, or replaced with `overwrite=True`.
+
+    Of a link to a folder, what it points to is made or replaced, and the link stays.
+
+    Args:
+        target (`str` or `os.PathLike`):
+            The folder.
+        overwrite (`bool`, *optional*, defaults to `False`):
+            Whether one that is there may be replaced.
+        keep (`Iterable[Path]`, *optional*):
+            Folders that it may neither be nor hold.
+
+    Raises:
+        [`OutputError`]: if it may not be made, or cannot: it is a file, below a file or a mount point, or its place
+            is not writable.
+    """
+    target = absolute(target)
+    place = _folder_of(target)
+    if place.is_dir():
+        with as_output_error(target):
+            full = any(place.iterdir())
+        if full and not overwrite:
+            raise OutputError(
+                f"{target} exists and is not empty. Name another folder, or pass overwrite=True (--overwrite)."
+            )
+    for folder in (*_current_folder(), *keep):
+        if place in (folder.resolve(), *folder.resolve().parents):
+            raise OutputError(f"{target} holds {folder}, which would be lost. Name another folder.")
+    if is_mount(place):
+        raise OutputError(f"{target} is a mount point, which no other folder can take the name of; name one in it.")
+    if place.is_dir() and not os.access(place, os.W_OK | os.X_OK):
+        raise OutputError(f"cannot write {target}: it is read-only.")
+    _try_to_write(place.parent, place.name, target)
+    return target
+
+
+def refuse_folder(target: str | os.PathLike) -> Path:
+    """The absolute path of a folder that files may be added to; it is made where it is missing.
+
+    Raises:
+        [`OutputError`]: if it is a file, below a file, or not writable.
+    """
+    target = absolute(target)
+    place = _folder_of(target)
+    _try_to_write(place, place.name, target)
+    return target
+
+
+def refuse_file(target: str | os.PathLike) -> Path:
+    """The absolute path of a file that may be written, or replaced.
+
+    Raises:
+        [`OutputError`]: if it is a folder, below a file, or not writable.
+    """
+    target = absolute(target)
+    if os.path.isdir(target):
+        raise OutputError(f"{target} is a folder; name a file.")
+    place = _place_of(target)
+    _try_to_write(place.parent, place.name, target)
+    return target
+
+
+def absolute(target: str | os.PathLike) -> Path:
+    """The absolute path of a target; links in it are not followed.
+
+    Raises:
+        [`OutputError`]: if it is no path, or relative to a current folder that is gone.
+    """
+    try:
+        os.fsencode(target)
+        if "\0" in os.fsdecode(target):
+            raise ValueError("embedded null byte")
+        return Path(os.path.abspath(Path(target).expanduser()))
+    except FileNotFoundError:
+        raise OutputError(f"{one_line(target)} is relative to the current folder, which is gone.") from None
+    except (RuntimeError, ValueError) as error:  # `~nobody`, NUL, half of a surrogate
+        raise OutputError(f"{one_line(target)} is no path of a folder: {one_line(error)}.") from None
+
+
+def is_mount(folder: Path) -> bool:
+    """Whether another disk, or another folder of the same one, is mounted there."""
+    if os.path.ismount(folder):
+        return True
+    try:
+        lines = MOUNTS.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:  # no Linux
+        return False
+    mounted = (line.split(" ")[4] for line in lines)
+    return str(folder) in (re.sub(r"\\(\d{3})", lambda code: chr(int(code[1], 8)), path) for path in mounted)
+
+
+def _place_of(target: Path) -> Path:
+    """Where a target is once links are followed; what is above it are folders, or nothing yet."""
+    place = Path(os.path.realpath(target))
+    if os.path.islink(place):
+        raise OutputError(f"{target} is a link that leads to itself.")
+    above = _nearest(place.parent)
+    if not above.is_dir():
+        raise OutputError(f"{target} is below {above}, which is a file; name another place.")
+    return place
+
+
+def _folder_of(target: Path) -> Path:
+    """Where a folder is, or will be, once links are followed."""
+    place = _place_of(target)
+    if os.path.lexists(place) and not place.is_dir():
+        raise OutputError(f"{target} is a file; name a folder.")
+    return place
+
+
+def _nearest(place: Path) -> Path:
+    """The path itself, or the nearest one above it that exists."""
+    return next((path for path in (place, *place.parents) if os.path.lexists(path)), place)
+
+
+def _try_to_write(folder: Path, name: str, target: Path) -> None:
+    """Make what will be made first, and remove it: permissions alone do not tell of `/proc`, quotas or long names."""
+    there = _nearest(folder)
+    missing = folder.relative_to(there).parts
+    longest = max((name, *missing), key=lambda part: len(os.fsencode(part)))
+    with as_output_error(target):
+        made = tempfile.mkdtemp(prefix=f".{longest}.", suffix=PARTIAL, dir=there)
+        with contextlib.suppress(FileNotFoundError):  # another process has just cleared it
+            os.rmdir(made)
+
+
+def _current_folder() -> list[Path]:
+    try:
+        return [Path.cwd()]
+    except FileNotFoundError:  # it is gone, and cannot be lost
+        return []

@@ -1,0 +1,63 @@
+"""What Trainer logged: scores of an evaluation, and a form of the whole that tells nothing of interruptions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+LOSSES = ("loss", "eval_loss")
+
+
+def is_timing(key: str) -> bool:
+    """Whether what Trainer logs is how long something took."""
+    return key.endswith(("runtime", "per_second"))
+
+
+def evaluation_at(history: Sequence[Mapping[str, Any]], step: int) -> dict[str, float]:
+    """The scores that Trainer logged at one step, without timings; empty if it did not evaluate there."""
+    for row in history:
+        if row.get("step") == step and "eval_loss" in row:
+            return {key: value for key, value in row.items() if key.startswith("eval_") and not is_timing(key)}
+    return {}
+
+
+def without_timings(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of a history without how long things took; the loss comes first in each, then the rest by name."""
+    kept = ({key: value for key, value in row.items() if not is_timing(key)} for row in history)
+    return [dict(sorted(row.items(), key=lambda item: (item[0] not in LOSSES, item[0]))) for row in kept]
+
+
+def lasting_history(history: Sequence[Mapping[str, Any]], **totals: float) -> list[dict[str, Any]]:
+    """A history as it is kept: the same whether a run was interrupted or not.
+
+    Trainer ends with a row for the whole run, whose times and mean loss are those since the last interruption; one
+    with the mean loss of all steps takes its place.
+
+    Args:
+        history (`Sequence[Mapping[str, Any]]`):
+            The rows.
+        totals (`float`):
+            What else the last row says, such as the number of steps.
+    """
+    rows = [row for row in history if "train_runtime" not in row]
+    return [*without_timings(rows), {**totals, "train_loss": _mean_loss(history)}]
+
+
+def last_loss(history: Sequence[Mapping[str, Any]]) -> float:
+    """The training loss that was logged last; of the whole run where nothing else was logged."""
+    logged = [row["loss"] for row in history if "loss" in row]
+    return logged[-1] if logged else _mean_loss(history)
+
+
+def _mean_loss(history: Sequence[Mapping[str, Any]]) -> float:
+    """Of all steps; each row holds the mean of those since the one before."""
+    total, before = 0.0, 0
+    for row in history:
+        if "loss" in row:
+            total += row["loss"] * (row["step"] - before)
+            before = row["step"]
+    if before:
+        return total / before
+    return next((row["train_loss"] for row in history if "train_loss" in row), math.nan)

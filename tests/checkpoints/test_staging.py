@@ -1,0 +1,173 @@
+"""What is written appears whole, replaces what is there at once, is on the disk by then, and leaves nothing aside."""
+
+import contextlib
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+import hf_soup
+from hf_soup import testing
+from hf_soup.checkpoints import staging
+from hf_soup.checkpoints.staging import staged_files, staged_folder, temporary_folder
+from hf_soup.errors import OutputError
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """An empty place for temporary files."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    return tmp_path / "temporary"
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """What is flushed, renamed and exchanged, in order, by the last part of its name."""
+    found = []
+
+    def flush(descriptor):
+        found.append(f"flush {Path(os.readlink(f'/proc/self/fd/{descriptor}')).name.rpartition('.')[2]}")
+
+    def exchange(one, other):
+        found.append("exchange")
+        return real(one, other)
+
+    real = staging.exchange
+    monkeypatch.setattr(os, "fsync", flush)
+    monkeypatch.setattr(staging, "exchange", exchange)
+    return found
+
+
+def names(folder):
+    """What a folder holds."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+def old_folder(path):
+    """A folder that is there already."""
+    path.mkdir(parents=True)
+    (path / "old").write_text("old")
+    return path
+
+
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
+
+
+@linux
+def test_files_are_on_the_disk_before_the_name_is_taken(tmp_path, steps):
+    """Each file, then their folder, then the exchange, then the folder that holds the name."""
+    out = old_folder(tmp_path / "place" / "out")
+    with staged_folder(out, overwrite=True) as stage:
+        (stage / "one").write_text("1")
+        (stage / "deep").mkdir()
+        (stage / "deep" / "two").write_text("2")
+    assert steps == ["flush two", "flush deep", "flush one", "flush partial", "exchange", "flush place"]
+
+
+@linux
+def test_the_name_is_never_empty_while_it_is_overwritten(tmp_path, monkeypatch):
+    """No rename leaves the name without a folder: the old one and the new one exchange theirs."""
+
+    def refuse(*_):
+        raise AssertionError("renamed")
+
+    out = old_folder(tmp_path / "out")
+    monkeypatch.setattr(os, "rename", refuse)
+    monkeypatch.setattr(os, "replace", refuse)
+    with staged_folder(out, overwrite=True) as stage:
+        (stage / "new").write_text("new")
+    assert names(out) == ["new"]
+    assert names(tmp_path) == ["out"]
+
+
+def test_two_renames_where_names_cannot_be_exchanged(tmp_path, monkeypatch):
+    """The folder is replaced all the same; where the second rename fails, the old one comes back."""
+    monkeypatch.setattr(staging, "exchange", lambda *_: False)
+    out = old_folder(tmp_path / "out")
+    with staged_folder(out, overwrite=True) as stage:
+        (stage / "new").write_text("new")
+    assert names(out) == ["new"]
+    with contextlib.ExitStack() as stack:
+        stage = stack.enter_context(staged_folder(out, overwrite=True))
+        monkeypatch.setattr(Path, "rename", failing_rename(stage))
+        with pytest.raises(OutputError, match="Input/output error"):
+            stack.close()
+    assert names(out) == ["new"]
+    assert names(tmp_path) == ["out"]
+
+
+def failing_rename(stage):
+    """`Path.rename`, which fails for one folder."""
+    real = Path.rename
+
+    def rename(path, target):
+        if path == stage:
+            raise OSError(5, "Input/output error")
+        return real(path, target)
+
+    return rename
+
+
+def test_a_link_to_nothing_is_made_where_it_leads(tmp_path):
+    """The folder appears at the link's destination; a link to itself is refused."""
+    (tmp_path / "out").symlink_to(tmp_path / "disk" / "real")
+    with staged_folder(tmp_path / "out") as stage:
+        (stage / "new").write_text("new")
+    assert (tmp_path / "out").is_symlink()
+    assert names(tmp_path / "disk" / "real") == ["new"]
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(OutputError, match="leads to itself"), staged_folder(tmp_path / "loop", overwrite=True):
+        pass
+
+
+def test_the_next_temporary_folder_clears_what_a_killed_process_left(place):
+    """Its folder goes, those of processes at work and of others stay, and the own one is gone in the end."""
+    (place / ".hf_soup.abc12345.partial" / "deep").mkdir(parents=True)
+    (place / ".other.abc12345.partial").mkdir()
+    with temporary_folder() as first, temporary_folder() as second:
+        assert names(place) == sorted([".other.abc12345.partial", first.name, second.name])
+    assert names(place) == [".other.abc12345.partial"]
+
+
+def test_a_push_clears_what_a_killed_push_left(hub, text_runs, tmp_path, place):
+    """Gigabytes that an interrupted push left in the place for temporary files are gone after the next one."""
+    left = place / ".hf_soup.abc12345.partial"
+    left.mkdir()
+    (left / "model.safetensors").write_bytes(bytes(1000))
+    hf_soup.merge(text_runs[:2]).push_to_hub(f"{hub.user}/{tmp_path.name}")
+    assert names(place) == []
+
+
+def test_reports_appear_whole(tmp_path):
+    """A new folder comes with all files; one that is there keeps its own, and its old report if the new one fails."""
+    with staged_files(tmp_path / "report") as stage:
+        (stage / "one").write_text("1")
+        assert not (tmp_path / "report").exists()
+    (tmp_path / "report" / "notes").write_text("mine")
+    with pytest.raises(OutputError, match="No such file"), staged_files(tmp_path / "report") as stage:
+        (stage / "one").rename(stage / "two")
+    assert (tmp_path / "report" / "one").read_text() == "1"
+    with staged_files(tmp_path / "report") as stage:
+        (stage / "one").write_text("2")
+        assert (tmp_path / "report" / "one").read_text() == "1"
+    assert (tmp_path / "report" / "one").read_text() == "2"
+    assert names(tmp_path / "report") == ["notes", "one"]
+
+
+def test_half_a_comparison_or_analysis_is_never_seen(tmp_path, text_runs, monkeypatch):
+    """Where the last file cannot be made, the folder of a report does not appear."""
+    from matplotlib.figure import Figure
+
+    def fail(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    comparison = hf_soup.compare(hf_soup.merge(text_runs[:2]), test=testing.tiny_texts(8))
+    analysis = hf_soup.analyze(text_runs[:2])
+    monkeypatch.setattr(Figure, "savefig", fail)
+    for number, result in enumerate((comparison, analysis)):
+        with pytest.raises(OutputError, match="No space left"):
+            result.save(tmp_path / str(number))
+    assert names(tmp_path) == []
