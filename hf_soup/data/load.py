@@ -1,26 +1,34 @@
 """From what a user calls data to a `datasets.Dataset`: loading, and slices of splits.
 
-It knows nothing of models. Data is a Hub id, a file, a folder with files named for their split, a
-`package.module:function` that returns a data set (or a scikit-learn Bunch), or a `Dataset` that is there already.
+It knows nothing of models, and nothing of formats. Data is a Hub id, a file, a folder in one of the layouts of
+[`hf_soup.data.layouts`], a `package.module:function` that returns a data set (or a scikit-learn Bunch), or a `Dataset`
+that is there already.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError, RecipeError, did_you_mean
 from ..lookup import load_path
 from ..progress import library_bars
+from ..untrusted import one_line
+from .arrow_files import read_saved
+from .hub_data import load_from_hub
+from .image_folders import images_of, read_image_folder
+from .layouts import TABLES, configuration, entries, find_split, is_saved, is_table, refuse_leaving, source_of
+from .places import place_of, refuse_missing_path
+from .tables import READERS, read_tables
 
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
     from sklearn.utils import Bunch
 
-BUILDERS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
-_LOADING_ERRORS = (OSError, ValueError, RuntimeError)  # of datasets, whose own errors inherit these or wrap them
+ON_HUB = "hf://datasets/"  # before a Hub id, where a folder here has nearly its name
 
 
 def load_data(path: str | Dataset | DatasetDict, *, split: str, name: str | None = None) -> Dataset:
@@ -28,12 +36,12 @@ def load_data(path: str | Dataset | DatasetDict, *, split: str, name: str | None
 
     Args:
         path (`str`, `datasets.Dataset` or `datasets.DatasetDict`):
-            A folder, a file, a Hub id, or `package.module:function`; a `Dataset` is taken as it is, and `split`
-            slices it.
+            A folder, a file, a Hub id (also `hf://datasets/OWNER/NAME`), or `package.module:function`; a `Dataset` is
+            taken as it is, and `split` slices it.
         split (`str`):
             Such as `"train"`, `"train[:1000]"`, `"train[:80%]"`.
         name (`str`, *optional*):
-            The configuration of a Hub data set.
+            The configuration of a Hub data set, or of a folder the one within it.
 
     Returns:
         `datasets.Dataset`
@@ -48,19 +56,26 @@ def load_data(path: str | Dataset | DatasetDict, *, split: str, name: str | None
         found = path
     elif isinstance(path, datasets.DatasetDict):
         found = _of_dict(path, part, "the data")
-    elif os.path.isdir(path):
-        found = _from_folder(Path(path), part)
-    elif os.path.isfile(path):
-        found = _from_file(Path(path))
-    elif ":" in path:
-        found = _from_function(path, part)
     else:
-        found = _from_hub(path, name, part)
+        found = _from_place(place_of(path), name, part)
     if "[" in split:
         found = _slice(found, split)
     if not len(found):
         raise DataError(f"the split {split!r} of {path} is empty.")
     return found
+
+
+def _from_place(path: str, name: str | None, part: str) -> Dataset:
+    if os.path.isdir(path):
+        return _from_folder(Path(path), name, part)
+    if os.path.isfile(path):
+        return _from_file(Path(path))
+    if path.startswith(ON_HUB):
+        return load_from_hub(path.removeprefix(ON_HUB), name, part)
+    if ":" in path:
+        return _from_function(path, part)
+    refuse_missing_path(path)
+    return load_from_hub(path, name, part)
 
 
 def split_data_source(source: str, split: str) -> tuple[str, str | None, str]:
@@ -76,47 +91,43 @@ def split_data_source(source: str, split: str) -> tuple[str, str | None, str]:
         `tuple[str, str | None, str]`: path, configuration and split.
     """
     path, _, part = source.partition("#")
+    path = place_of(path)
     owner, *rest = path.split("/")
     on_hub = not os.path.exists(path) and ":" not in path and len(rest) == 2
     return (f"{owner}/{rest[0]}", rest[1], part or split) if on_hub else (path, None, part or split)
 
 
-def _from_folder(folder: Path, part: str) -> Dataset:
+def _from_folder(folder: Path, name: str | None, part: str) -> Dataset:
     """`train.csv` is the split `train`; files of other names (`other_test.csv`) do not flow into it."""
-    files = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix in BUILDERS}
-    path = folder / part if (folder / part).is_dir() else files.get(part)
-    if path is None:
-        kinds = ", ".join(sorted(BUILDERS))
-        raise DataError(f'{folder} has no file ({kinds}) or folder for the split "{part}"{did_you_mean(part, files)}')
-    return _from_file(path)
+    folder = configuration(folder, name)
+    if is_saved(folder):  # one data set by itself
+        return read_saved(folder)
+    paths = source_of(folder, part)
+    return _from_split_folder(paths[0]) if paths[0].is_dir() else _from_tables(paths)
+
+
+def _from_split_folder(folder: Path) -> Dataset:
+    """The folder of one split: a saved data set, images, or tables, which are read in the order of their names."""
+    if is_saved(folder):
+        return read_saved(folder)
+    images = images_of(folder)
+    tables = [path for path in entries(folder) if is_table(path)]
+    if images or not tables:
+        return read_image_folder(folder, images)
+    for path in tables:
+        refuse_leaving(path, folder)
+    return _from_tables(tables)
+
+
+def _from_file(path: Path) -> Dataset:
+    if path.suffix.lower() not in READERS:
+        raise DataError(f"{one_line(path)} is no file of examples that can be read: {', '.join(sorted(TABLES))}.")
+    return _from_tables([path])
 
 
 @library_bars("datasets")
-def _from_file(path: Path) -> Dataset:
-    """One file, or a folder of images."""
-    import datasets
-
-    if path.is_file() and path.suffix not in BUILDERS:
-        raise DataError(f"{path} is no file of examples that can be read: {', '.join(sorted(BUILDERS))}.")
-    try:
-        if path.is_dir():
-            return datasets.load_dataset("imagefolder", data_dir=str(path), split="train")
-        extra = {"sep": "\t"} if path.suffix == ".tsv" else {}
-        return datasets.load_dataset(BUILDERS[path.suffix], data_files=str(path), split="train", **extra)
-    except _LOADING_ERRORS as error:
-        raise DataError(f"{path} cannot be read: {error.__cause__ or error}") from None
-
-
-@library_bars("datasets", "huggingface_hub.utils")
-def _from_hub(path: str, name: str | None, part: str) -> Dataset:
-    import datasets
-
-    try:
-        return datasets.load_dataset(path, name, split=part)
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{path} is no folder here, and as a data set of the Hub it could not be loaded: {error}"
-        ) from None
+def _from_tables(paths: Sequence[Path]) -> Dataset:
+    return read_tables(paths)
 
 
 def _from_function(path: str, part: str) -> Dataset:
@@ -132,9 +143,10 @@ def _from_function(path: str, part: str) -> Dataset:
 
 
 def _of_dict(found: DatasetDict, part: str, what: str) -> Dataset:
-    if part not in found:
+    name = find_split(found, part)
+    if name is None:
         raise DataError(f'{what} has no split "{part}"{did_you_mean(part, found)}')
-    return found[part]
+    return found[name]
 
 
 def _from_bunch(bunch: Bunch, path: str) -> Dataset:

@@ -12,7 +12,10 @@ from ..errors import DataError, SoupWarning
 from ..lookup import load_path
 from ..seeds import check_seed
 from .columns import is_list
-from .load import BUILDERS, load_data
+from .hub_data import splits_on_hub
+from .layouts import configuration, find_split, is_saved, splits_of
+from .load import ON_HUB, load_data
+from .places import place_of, refuse_missing_path
 
 
 if TYPE_CHECKING:
@@ -29,7 +32,7 @@ def split_names(path: Any, name: str | None = None) -> list[str]:
         path (`str`, `datasets.Dataset` or `datasets.DatasetDict`):
             As of [`load_data`].
         name (`str`, *optional*):
-            The configuration of a Hub data set.
+            The configuration of a Hub data set, or of a folder the one within it.
 
     Raises:
         [`DataError`]: if the Hub does not tell.
@@ -40,17 +43,19 @@ def split_names(path: Any, name: str | None = None) -> list[str]:
         return []
     if isinstance(path, datasets.DatasetDict):
         return list(path)
+    path = place_of(path)
     if os.path.isdir(path):
-        return [item.stem for item in Path(path).iterdir() if item.is_dir() or item.suffix in BUILDERS]
+        folder = configuration(Path(path), name)
+        return [] if is_saved(folder) else list(splits_of(folder))
     if os.path.isfile(path):
         return []
+    if path.startswith(ON_HUB):
+        return splits_on_hub(path.removeprefix(ON_HUB), name)
     if ":" in path:
         found = load_path(path)()
         return list(found) if isinstance(found, datasets.DatasetDict) else []
-    try:
-        return datasets.get_dataset_split_names(path, name)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise DataError(f"{path} is no folder here, and the Hub does not tell its splits: {error}") from None
+    refuse_missing_path(path)
+    return splits_on_hub(path, name)
 
 
 def load_training(
@@ -68,7 +73,7 @@ def load_training(
         path (`str`, `datasets.Dataset` or `datasets.DatasetDict`):
             A folder, a file, a Hub id, `package.module:function`, or what is loaded already.
         name (`str`, *optional*):
-            The configuration of a Hub data set.
+            The configuration of a Hub data set, or of a folder the one within it.
         train (`str`, *optional*, defaults to `"train"`):
             A split, which may be a slice.
         validation (`str`, *optional*, defaults to `"validation"`):
@@ -87,7 +92,7 @@ def load_training(
     seed = check_seed(seed)
     found = load_data(path, name=name, split=train)
     part = validation.split("[")[0].strip()
-    if part in split_names(path, name) or part == train.split("[")[0].strip():
+    if part == train.split("[")[0].strip() or find_split(split_names(path, name), part) is not None:
         return found, load_data(path, name=name, split=validation)
     return carve(found, label_column, seed=seed)
 

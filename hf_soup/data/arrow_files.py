@@ -1,0 +1,108 @@
+"""Parquet files, and folders that `save_to_disk` of datasets wrote, as data sets.
+
+Their bytes are a stranger's: what they hold is checked before it is looked at, and nothing beside them is opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import DataError
+from ..progress import library_bars
+from ..untrusted import as_error, one_line, open_file, read_json
+
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from datasets import Dataset
+
+LARGE = 2_000_000_000  # bytes of files that are not held in memory; datasets keeps them on the disk instead
+SAVED, SAVED_INFO, SAVED_SPLITS = "state.json", "dataset_info.json", "dataset_dict.json"
+
+
+def read_parquet(path: Path) -> pa.Table:
+    """A Parquet file as a table.
+
+    Raises:
+        [`DataError`]: if it is none, is damaged, or holds two columns of one name.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with open_file(path, kind=DataError) as file, as_error(DataError, f"{one_line(path)} cannot be read as Parquet"):
+        table = pq.ParquetFile(file).read()
+        table.validate(full=True)
+    names = table.column_names
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DataError(f'{one_line(path)} has several columns with the name "{one_line(twice[0])}".')
+    for place, field in enumerate(table.schema):
+        if pa.types.is_dictionary(field.type):  # what pandas calls categories
+            words = pa.field(field.name, field.type.value_type, metadata=field.metadata)
+            table = table.set_column(place, words, table.column(place).cast(field.type.value_type))
+    return table
+
+
+@library_bars("datasets")
+def read_large_parquet(paths: Sequence[Path]) -> Dataset:
+    """Parquet files that memory should not hold, through datasets' cache, under a name that their content decides."""
+    import datasets
+
+    digest = f"content-{digest_of(paths)}"
+    with as_error(DataError, f"{one_line(paths[0])} cannot be read"):
+        return datasets.load_dataset("parquet", digest, data_files=[str(path) for path in paths], split="train")
+
+
+def read_saved(folder: Path) -> Dataset:
+    """What `Dataset.save_to_disk` wrote into a folder.
+
+    Its files stay where they are and are read when rows are. Formats and caches that lie beside them are not used.
+
+    Raises:
+        [`DataError`]: if it is damaged, or names files that are not in it.
+    """
+    import datasets
+    import pyarrow as pa
+    from datasets.table import InMemoryTable
+
+    what = f"{one_line(folder)} cannot be read as a data set that was saved to the disk"
+    state, info = read_json(folder / SAVED, kind=DataError), read_json(folder / SAVED_INFO, kind=DataError)
+    with as_error(DataError, what):
+        names = [str(entry["filename"]) for entry in state["_data_files"]]
+        features = datasets.Features.from_dict(info["features"]) if info.get("features") else None
+    paths = [_beside(folder, name) for name in names]
+    with as_error(DataError, what):
+        tables = [_mapped(path) for path in paths]
+        table = pa.concat_tables(tables)
+        table.validate(full=True)
+        found = datasets.Dataset(InMemoryTable(table), fingerprint=digest_of(paths))
+        return found.cast(features) if features is not None and features != found.features else found
+
+
+def digest_of(paths: Sequence[Path]) -> str:
+    """A digest of the content of files, 16 characters long."""
+    import xxhash
+
+    state = xxhash.xxh3_64()
+    for path in paths:
+        with open_file(path, kind=DataError) as file:
+            while piece := file.read(2**24):
+                state.update(piece)
+    return state.hexdigest()
+
+
+def _beside(folder: Path, name: str) -> Path:
+    path = folder / name
+    if Path(name).name != name or not path.is_file() or path.resolve().parent != folder.resolve():
+        raise DataError(f'{one_line(folder / SAVED)} names "{one_line(name)}", which is no file of its folder.')
+    return path
+
+
+def _mapped(path: Path) -> Any:
+    import pyarrow as pa
+
+    open_file(path, kind=DataError).close()  # no pipe and no device
+    with pa.ipc.open_stream(pa.memory_map(str(path))) as stream:
+        return stream.read_all()

@@ -1,0 +1,67 @@
+"""Data sets of the Hub, through datasets. Their files are on the Hub: what a card names elsewhere is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from ..errors import DataError
+from ..progress import library_bars
+from ..untrusted import as_error, one_line
+from .image_paths import refuse_images_elsewhere
+from .layouts import find_split
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_FILES = "hf://datasets/"  # the start of the address of a file, after those of archives that it is in
+
+
+@library_bars("datasets", "huggingface_hub.utils")
+def load_from_hub(path: str, name: str | None, split: str) -> Dataset:
+    """One split of a data set of the Hub.
+
+    Args:
+        path (`str`):
+            Its id.
+        name (`str`, *optional*):
+            Its configuration.
+        split (`str`):
+            Where it is called by another usual name, that is taken.
+
+    Raises:
+        [`DataError`]: if it cannot be loaded, or names files that are not on the Hub.
+    """
+    import datasets
+    from huggingface_hub import constants
+
+    what = f"{one_line(path)} is no folder here, and as a data set of the Hub it could not be loaded"
+    with as_error(DataError, what):
+        builder = datasets.load_dataset_builder(path, name)
+        _refuse_files_elsewhere(builder.config.data_files, path)
+        builder.download_and_prepare()
+        found = builder.as_dataset(split=find_split(builder.info.splits or (), split) or split)
+        return refuse_images_elsewhere(found, path, (datasets.config.HF_CACHE_HOME, constants.HF_HUB_CACHE))
+
+
+def splits_on_hub(path: str, name: str | None) -> list[str]:
+    """The splits of a data set of the Hub.
+
+    Raises:
+        [`DataError`]: if the Hub does not tell.
+    """
+    import datasets
+
+    with as_error(DataError, f"{one_line(path)} is no folder here, and the Hub does not tell its splits"):
+        builder = datasets.load_dataset_builder(path, name)
+        _refuse_files_elsewhere(builder.config.data_files, path)
+        return datasets.get_dataset_split_names(path, name)
+
+
+def _refuse_files_elsewhere(data_files: Mapping[str, Sequence[str]] | None, path: str) -> None:
+    """A card may name files of this machine, or of any server."""
+    for files in (data_files or {}).values():
+        for file in files:
+            if not file.split("::")[-1].startswith(_FILES):
+                raise DataError(f"the card of {one_line(path)} names {one_line(file)}, which is not on the Hub.")

@@ -1,0 +1,121 @@
+"""Folders of images as data sets: a folder for each class, or a `metadata` file with a row for each image.
+
+Images are named here, not opened.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from ..errors import DataError, SoupWarning, listed
+from ..untrusted import as_error, one_line
+from .layouts import is_table, refuse_leaving
+from .tables import read_tables
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+METADATA, FILE_NAME = "metadata", "file_name"
+
+
+def images_of(folder: Path) -> list[Path]:
+    """The image files below a folder, in the order of their paths; hidden ones are left out.
+
+    Raises:
+        [`DataError`]: if a link leads out of the folder.
+    """
+    from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
+
+    endings = {ending.lower() for ending in ImageFolder.EXTENSIONS}
+    return sorted((path for path in _files(folder) if path.suffix.lower() in endings), key=str)
+
+
+def read_image_folder(folder: Path, images: list[Path] | None = None) -> Dataset:
+    """The images of a folder in the column `image`, with `label`, the folder of each, where these are its classes.
+
+    Args:
+        folder (`Path`):
+            Of one split.
+        images (`list[Path]`, *optional*):
+            What [`images_of`] says, where it was asked already.
+
+    Raises:
+        [`DataError`]: if there are none, or a metadata file names one that is not there.
+    """
+    import datasets
+
+    folder = Path(os.path.abspath(folder))
+    images = images_of(folder) if images is None else [Path(os.path.abspath(path)) for path in images]
+    tables = [path for path in _files(folder) if is_table(path) and path.stem == METADATA]
+    if not images:
+        raise DataError(f"{one_line(folder)} holds neither tables of examples nor images.")
+    if tables:
+        return _with_metadata(folder, images, tables)
+    columns: dict[str, Any] = {"image": [str(path) for path in images]}
+    features: dict[str, Any] = {"image": datasets.Image()}
+    classes = sorted({path.parent.name for path in images})
+    if len(classes) > 1 and len({len(path.parts) for path in images}) == 1:
+        numbers = {name: number for number, name in enumerate(classes)}
+        columns["label"] = [numbers[path.parent.name] for path in images]
+        features["label"] = datasets.ClassLabel(names=classes)
+    return datasets.Dataset.from_dict(columns, datasets.Features(features))
+
+
+def _with_metadata(folder: Path, images: list[Path], tables: list[Path]) -> Dataset:
+    """Rows as the metadata files have them, the image in place of its file's name."""
+    import datasets
+
+    parts, named = [], set()
+    for table in sorted(tables, key=str):
+        rows = read_tables([table])
+        if FILE_NAME not in rows.column_names:
+            raise DataError(f'{one_line(table)} has no column "{FILE_NAME}" with the name of each image.')
+        paths = [_named(table, row, name) for row, name in enumerate(rows[FILE_NAME])]
+        named.update(paths)
+        columns = {"image" if name == FILE_NAME else name: rows[name][:] for name in rows.column_names}
+        columns["image"] = [str(path) for path in paths]
+        kinds = {"image" if name == FILE_NAME else name: kind for name, kind in rows.features.items()}
+        parts.append(datasets.Dataset.from_dict(columns, datasets.Features(kinds | {"image": datasets.Image()})))
+    unnamed = [str(path.relative_to(folder)) for path in images if path not in named]
+    if unnamed:
+        warnings.warn(
+            f"{len(unnamed)} of {len(images)} images of {one_line(folder)} are in no {METADATA} file and left out: "
+            f"{one_line(listed(unnamed, 5))}.",
+            SoupWarning,
+            stacklevel=4,
+        )
+    with as_error(DataError, f"the {METADATA} files of {one_line(folder)} cannot be joined"):
+        return datasets.concatenate_datasets(parts)
+
+
+def _named(table: Path, row: int, name: Any) -> Path:
+    """The image that a row of a metadata file names, which is beside it or below."""
+    pure = PurePosixPath(str(name).replace(os.sep, "/"))
+    if not name or pure.is_absolute() or ".." in pure.parts or "://" in str(name):
+        raise DataError(f'{one_line(table)}, row {row}: "{one_line(name)}" is no path below its folder.')
+    path = table.parent / pure
+    if not path.is_file():
+        raise DataError(f'{one_line(table)}, row {row}: there is no file "{one_line(name)}" beside it.')
+    return path
+
+
+def _files(folder: Path) -> Iterable[Path]:
+    """Regular files below a folder, without hidden ones. A link has to stay within; one to a folder adds nothing."""
+    pending = [folder]
+    while pending:
+        with as_error(DataError, f"{one_line(folder)} cannot be read"):
+            inside = list(os.scandir(pending.pop()))
+        for entry in inside:
+            if entry.name.startswith((".", "__")):
+                continue
+            if entry.is_symlink():
+                refuse_leaving(Path(entry.path), folder)
+            if entry.is_dir(follow_symlinks=False):
+                pending.append(Path(entry.path))
+            elif entry.is_file():
+                yield Path(entry.path)

@@ -1,0 +1,46 @@
+"""Images of a data set that are not in it but named by a path, which its author chose."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ..errors import DataError
+from ..untrusted import one_line
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+def refuse_images_elsewhere(dataset: Dataset, what: str, folders: Sequence[str | os.PathLike] = ()) -> Dataset:
+    """The same data set, whose images are in it, or in one of these folders.
+
+    Args:
+        dataset (`datasets.Dataset`):
+            Images or not.
+        what (`str`):
+            What errors call it.
+        folders (`Sequence[str]`, *optional*):
+            Where image files may be.
+
+    Raises:
+        [`DataError`]: if one is another file, or an address.
+    """
+    import datasets
+    import pyarrow.compute as pc
+
+    roots = [os.path.realpath(folder) + os.sep for folder in folders]
+    for column, feature in dataset.features.items():
+        if not isinstance(feature, datasets.Image):
+            continue
+        images = dataset.data.column(column)
+        outside = pc.and_(pc.is_null(pc.struct_field(images, "bytes")), pc.is_valid(pc.struct_field(images, "path")))
+        for path in pc.struct_field(images, "path").filter(outside).to_pylist():
+            if not any(os.path.realpath(path).startswith(root) for root in roots):
+                raise DataError(
+                    f'{one_line(what)} does not hold the images of its column "{one_line(column)}", but names files '
+                    f"or addresses, such as {one_line(path)}: save it with the images in it."
+                )
+    return dataset

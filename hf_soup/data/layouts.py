@@ -1,0 +1,206 @@
+"""How data lies in a folder: which files are which split, in every layout that is understood. It reads no rows.
+
+- `train.csv` (or `.tsv`, `.json`, `.jsonl`, `.parquet`), several `train-00000-of-00002.parquet`, or a folder `train/`
+  with such files or with images; the same in a folder `data/`, as on the Hub;
+- what `save_to_disk` wrote, of one data set or of several splits;
+- a folder for each configuration, which `name` chooses.
+
+`README.md` and scripts of the folder are not read. Files are those of the folder: links that leave it are refused.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from ..errors import DataError, did_you_mean, listed
+from ..untrusted import one_line, read_json
+from .arrow_files import SAVED, SAVED_SPLITS
+
+
+TABLES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
+PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
+ABOUT = ("dataset_info", "dataset_infos", "dataset_dict", "state", "config", "metadata")  # files that hold no split
+ALIASES = {"train": ("training",), "validation": ("valid", "val", "dev"), "test": ("testing",)}
+_SHARD = re.compile(r"(?P<split>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(-[0-9a-f]+)?")
+
+Sources = dict[str, list[tuple[Path, ...]]]  # split -> each way in which it is there: files, or one folder
+
+
+def is_saved(folder: Path) -> bool:
+    """Whether `save_to_disk` wrote one data set into a folder."""
+    return (folder / SAVED).is_file()
+
+
+def splits_of(folder: Path) -> Sources:
+    """The splits of a folder, each with the files or the folder that hold it.
+
+    Raises:
+        [`DataError`]: if the folder cannot be read.
+    """
+    if (folder / SAVED_SPLITS).is_file():
+        return _saved_splits(folder)
+    found, data = _listed_splits(folder), folder / "data"
+    if data.is_dir():
+        refuse_leaving(data, folder)
+        for split, sources in _listed_splits(data).items():
+            found.setdefault(split, sources)
+    return found
+
+
+def find_split(names: Iterable[str], split: str) -> str | None:
+    """Which of the names of splits stands for one: itself, else the one that is a usual name for the same.
+
+    Args:
+        names (`Iterable[str]`):
+            The splits that are there.
+        split (`str`):
+            What is looked for; `dev`, `val` and `valid` stand for `validation`.
+
+    Returns:
+        `str`, or `None` where there is none.
+
+    Raises:
+        [`DataError`]: if several are.
+    """
+    names = list(names)
+    if split in names:
+        return split
+    found = [alias for alias in ALIASES.get(split, ()) if alias in names]
+    if len(found) > 1:
+        raise DataError(f'the data has no split "{split}", but {listed(found)}: say which one is meant.')
+    return found[0] if found else None
+
+
+def source_of(folder: Path, split: str) -> tuple[Path, ...]:
+    """The files of a split, or its folder.
+
+    Raises:
+        [`DataError`]: if it is not there, not whole, or there twice.
+    """
+    splits = splits_of(folder)
+    name = find_split(splits, split)
+    if name is None:
+        raise DataError(
+            f"{one_line(folder)} has no file ({', '.join(TABLES)}) or folder for the split "
+            f'"{one_line(split)}"{did_you_mean(split, splits)}{_hint(folder, splits)}'
+        )
+    ways = splits[name]
+    if len(ways) > 1:
+        names = [str(way[0].relative_to(folder)) for way in ways]
+        raise DataError(f'{one_line(folder)} has several sources for the split "{name}": {listed(names)}. Keep one.')
+    _refuse_missing_shards(ways[0])
+    for path in ways[0]:
+        refuse_leaving(path, folder)
+    return ways[0]
+
+
+def configuration(folder: Path, name: str | None) -> Path:
+    """The folder of a configuration; the folder itself where none is named.
+
+    Raises:
+        [`DataError`]: if there is no such folder.
+    """
+    if name is None:
+        return folder
+    inside = [path.name for path in entries(folder) if path.is_dir()]
+    if name not in inside:
+        raise DataError(
+            f'{one_line(folder)} has no folder for the configuration "{one_line(name)}"{did_you_mean(name, inside)}'
+        )
+    refuse_leaving(folder / name, folder)
+    return folder / name
+
+
+def entries(folder: Path) -> list[Path]:
+    """What is in a folder, without hidden files, in the order of names.
+
+    Raises:
+        [`DataError`]: if it cannot be read.
+    """
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith((".", "__")))
+    except OSError as error:
+        raise DataError(f"{one_line(folder)} cannot be read: {error.strerror}.") from None
+
+
+def is_table(path: Path) -> bool:
+    """Whether the ending of a name is that of a file of rows."""
+    return path.suffix.lower() in TABLES
+
+
+def refuse_leaving(path: Path, folder: Path) -> None:
+    """Refuse a link that leads out of a folder; those of the Hub's cache, into its own files, are as they should be.
+
+    Raises:
+        [`DataError`]: if it does.
+    """
+    target, root = Path(os.path.realpath(path)), Path(os.path.realpath(folder))
+    if target.is_relative_to(root) or target.is_relative_to(_blobs(root)):
+        return
+    raise DataError(
+        f"{one_line(path)} is a link out of {one_line(folder)}, and data of a folder is read from that folder alone: "
+        "copy it there."
+    )
+
+
+def _blobs(root: Path) -> Path:
+    """Where files of a snapshot in the Hub's cache are; the folder itself where it is none."""
+    from huggingface_hub import constants
+
+    cache = Path(os.path.realpath(constants.HF_HUB_CACHE))
+    if not root.is_relative_to(cache) or root == cache:
+        return root
+    return cache / root.relative_to(cache).parts[0] / "blobs"
+
+
+def _listed_splits(folder: Path) -> Sources:
+    found: Sources = {}
+    shards: dict[tuple[str, ...], list[Path]] = {}
+    for path in entries(folder):
+        if path.is_dir():
+            found.setdefault(path.name, []).append((path,))
+        elif is_table(path) and path.stem not in ABOUT:
+            shard = _SHARD.fullmatch(path.stem)
+            if shard is None:
+                found.setdefault(path.stem, []).append((path,))
+            else:
+                shards.setdefault((shard["split"], path.suffix.lower(), shard["count"]), []).append(path)
+    for (split, *_), paths in shards.items():
+        found.setdefault(split, []).append(tuple(paths))
+    return found
+
+
+def _refuse_missing_shards(paths: tuple[Path, ...]) -> None:
+    shard = _SHARD.fullmatch(paths[0].stem)
+    if shard is not None and len(paths) != int(shard["count"]):
+        raise DataError(
+            f'{one_line(paths[0].parent)} has {len(paths)} of the {int(shard["count"])} files of "{shard["split"]}", '
+            f"such as {one_line(paths[0].name)}."
+        )
+
+
+def _saved_splits(folder: Path) -> Sources:
+    told = read_json(folder / SAVED_SPLITS, kind=DataError)
+    names = told.get("splits") if isinstance(told, dict) else None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise DataError(f"{one_line(folder / SAVED_SPLITS)} has no list of splits.")
+    for name in names:
+        if Path(name).name != name or not is_saved(folder / name):
+            raise DataError(
+                f'{one_line(folder / SAVED_SPLITS)} names the split "{one_line(name)}", which the folder lacks.'
+            )
+    return {name: [(folder / name,)] for name in names}
+
+
+def _hint(folder: Path, splits: Mapping[str, object]) -> str:
+    """What else a folder without the split holds that a user may have meant."""
+    packed = [path.name for path in entries(folder) if path.suffix.lower() in PACKED]
+    if packed:
+        return f". {listed(packed, 3)}: compressed files are not read; unpack them"
+    inside = [name for name in splits if (folder / name).is_dir() and any(map(is_table, entries(folder / name)))]
+    if inside and not any(is_table(path) for path in entries(folder)):
+        return f". Where these are configurations, give one as name, or as the folder {folder / inside[0]}"
+    return ""

@@ -1,0 +1,82 @@
+"""Whether what a user calls data is a place on this machine, and which one was meant where there is none."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+from typing import Any
+
+from ..errors import ALIKE, DataError, did_you_mean
+from ..untrusted import one_line
+from .layouts import PACKED, is_table
+
+
+NEAR = 0.8  # likeness of a bare name to a folder here from which on it is a slip, not a data set of the Hub
+
+
+def place_of(path: Any) -> str:
+    """A path or a name as text, with `~` as the home folder.
+
+    Raises:
+        [`DataError`]: if it is neither.
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        raise DataError(
+            f"data is a path, a name on the Hub, package.module:function, or a data set, not {type(path).__name__}."
+        )
+    return os.path.expanduser(os.fspath(path))
+
+
+def refuse_missing_path(path: str) -> None:
+    """Refuse at once what is a path of this machine and leads nowhere, or is nearly the name of something here.
+
+    Args:
+        path (`str`):
+            Neither a file nor a folder.
+
+    Raises:
+        [`DataError`]: with the nearest name that is there.
+    """
+    if os.path.lexists(path):
+        raise DataError(f"{one_line(path)} is neither a file nor a folder.")
+    parent, word = _where_it_ends(path)
+    names = _names(parent)
+    above = "" if parent == Path() else f" in {one_line(parent)}"
+    if _is_written_as_path(path):
+        raise DataError(f'there is no "{one_line(word)}"{above} ({one_line(path)}){did_you_mean(word, names)}')
+    is_bare = "/" not in path
+    near = difflib.get_close_matches(word, names, n=1, cutoff=NEAR if is_bare else ALIKE)
+    if near and (is_bare or parent != Path()):
+        raise DataError(
+            f'there is no "{one_line(word)}"{above}, and as a name on the Hub {one_line(path)} is not looked for, '
+            f'since "{near[0]}" is here; did you mean "{parent / near[0]}"? Data sets of the Hub are '
+            f"hf://datasets/OWNER/NAME as well."
+        )
+
+
+def _is_written_as_path(path: str) -> bool:
+    """Whether a name cannot be one of the Hub, which are `OWNER/NAME`, or `NAME` of old ones."""
+    pure = Path(path)
+    if path.startswith((".", "~", os.sep)) or path.endswith(os.sep) or pure.is_absolute() or "\\" in path:
+        return True
+    return path.count("/") > 1 or is_table(pure) or pure.suffix.lower() in (*PACKED, ".txt", ".arrow", ".xlsx")
+
+
+def _where_it_ends(path: str) -> tuple[Path, str]:
+    """The folder up to which a path exists, and the first part of it that does not."""
+    found, parts = Path(), Path(path).parts
+    for part in parts[:-1]:
+        if not (found / part).is_dir():
+            return found, part
+        found = found / part
+    return found, parts[-1] if parts else path
+
+
+def _names(folder: Path) -> list[str]:
+    """What in a folder may hold data: folders, and files of rows."""
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError:
+        return []
+    return [path.name for path in entries if not path.name.startswith(".") and (path.is_dir() or is_table(path))]

@@ -1,0 +1,59 @@
+"""Files of examples as one data set: CSV, TSV, JSON and Parquet.
+
+Nothing is kept between calls, so what comes out is what the files hold now. Each file is read by a module of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import DataError
+from ..untrusted import as_error, one_line
+from .arrow_files import LARGE, read_large_parquet, read_parquet
+from .csv_files import as_numbers, read_words
+from .image_paths import refuse_images_elsewhere
+from .json_files import read_json_rows
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+READERS = {
+    ".csv": read_words,
+    ".tsv": read_words,
+    ".json": read_json_rows,
+    ".jsonl": read_json_rows,
+    ".parquet": read_parquet,
+}
+
+
+def read_tables(paths: Sequence[Path]) -> Dataset:
+    """The rows of files, one file after the other.
+
+    Args:
+        paths (`Sequence[Path]`):
+            Files of one kind, as their endings say.
+
+    Raises:
+        [`DataError`]: if one cannot be read, or they have different columns.
+    """
+    import datasets
+    import pyarrow as pa
+
+    ending = paths[0].suffix.lower()
+    if len({path.suffix.lower() for path in paths}) > 1:
+        raise DataError(f"{one_line(paths[0].parent)} holds files of several kinds; keep those of one.")
+    with as_error(DataError, f"{one_line(paths[0])} cannot be read"):
+        if ending == ".parquet" and sum(path.stat().st_size for path in paths) > LARGE:
+            return refuse_images_elsewhere(read_large_parquet(paths), str(paths[0]))
+        tables = [READERS[ending](path) for path in paths]
+        for path, table in zip(paths, tables, strict=True):
+            if set(table.column_names) != set(tables[0].column_names):
+                raise DataError(f"{one_line(path)} has other columns than {one_line(paths[0])}.")
+        table = tables[0] if len(tables) == 1 else pa.concat_tables(tables, promote_options="permissive")
+        if READERS[ending] is read_words:
+            table = as_numbers(table)
+        found = datasets.Dataset(datasets.table.InMemoryTable(table))
+        return refuse_images_elsewhere(found, str(paths[0]))
