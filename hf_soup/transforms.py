@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from .errors import RecipeError, did_you_mean
+from .errors import DataError, RecipeError, did_you_mean
+from .images import decode_image
 from .progress import library_bars
 
 
@@ -130,16 +131,24 @@ def shifted_copy(dataset: Dataset, column: str, transform: Mapping[str, float]) 
         transform (`Mapping[str, float]`):
             Name -> largest strength.
     """
+    import datasets
     import numpy as np
 
     check_transform(transform)
 
     def change(row: dict[str, Any], index: int) -> dict[str, Any]:
-        return {column: apply_transform(row[column], transform, np.random.default_rng(index))}
+        try:
+            image = decode_image(row[column])
+        except DataError:  # as it is: it will be told as an image that does not decode
+            return {}
+        changed = apply_transform(image, transform, np.random.default_rng(index))
+        return {} if changed is image else {column: changed}
 
-    return dataset.map(
+    encoded = dataset.cast_column(column, datasets.Image(decode=False))
+    copy = encoded.map(
         change, with_indices=True, desc="Shifting images", load_from_cache_file=False, keep_in_memory=True
     )
+    return copy.cast_column(column, datasets.Image())
 
 
 def _affine(image: Image, matrix: tuple[float, ...]) -> Image:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
+
+from ..errors import DataError
+from ..untrusted import open_file
 
 
 if TYPE_CHECKING:
@@ -63,9 +65,10 @@ def hash_rows(dataset: Dataset) -> Rows:
 
 def _bytes_of(path: str | None) -> bytes:
     try:
-        return Path(path or "").read_bytes()
-    except OSError:  # it will be told as an image that does not decode
-        return (path or "").encode()
+        with open_file(path or "", kind=DataError) as file:
+            return file.read()
+    except (OSError, DataError):  # it will be told as an image that does not decode
+        return (path or "").encode("utf-8", "surrogateescape")
 
 
 def _printable(value: Any) -> str:

@@ -11,6 +11,7 @@ from ..errors import DataError
 from ..heads import ends_in
 from ..heads import head_of_classes as head
 from ..heads import whole_rows as forward
+from ..images import decode_image
 from ..transforms import apply_transform, check_transform
 
 
@@ -136,16 +137,14 @@ def augmented(encoded: Dataset, augment: Mapping[str, Any], processing_class: Ba
 def _process(
     batch: dict[str, list], column: str, augment: Mapping[str, Any], processing_class: BaseImageProcessor
 ) -> dict[str, Any]:
-    import datasets
     import numpy as np
     from PIL import Image
 
-    decode = datasets.Image(mode="RGB").decode_example
     images, classes = [], list(batch["labels"])
     for place, encoded in enumerate(batch[column]):
         try:
-            images.append(decode(encoded))
-        except (OSError, SyntaxError, ValueError, TypeError, Image.DecompressionBombError):  # as PIL fails
+            images.append(decode_image(encoded).convert("RGB"))
+        except DataError:
             images.append(Image.new("RGB", (32, 32)))
             classes[place] = UNSCORED
     if augment:
