@@ -6,12 +6,14 @@ get a half of it (transformers replaces its own module while it is imported).
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 
 MOST = 8  # at once
+INTERRUPTED = threading.Event()  # Ctrl-C, which the main thread alone gets; the others look here while they wait
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -33,17 +35,22 @@ def side_by_side(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
     items = list(items)
     if len(items) < 2:
         return [function(item) for item in items]
-    with ThreadPoolExecutor(min(MOST, len(items))) as pool:
+    pool = ThreadPoolExecutor(min(MOST, len(items)))
+    interrupted = False
+    try:
         futures: list[Future[R]] = []
         for item in items:
             future = submit(pool, function, item)
             if future is None:
                 break
             futures.append(future)
-        try:
-            done = [future.result() for future in futures]
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)  # what was not begun when one failed
+        done = [future.result() for future in futures]
+    except (KeyboardInterrupt, SystemExit):
+        interrupted = True
+        INTERRUPTED.set()
+        raise
+    finally:
+        pool.shutdown(wait=not interrupted, cancel_futures=True)  # what was not begun when one failed
     return [*done, *map(function, items[len(done) :])]
 
 

@@ -5,7 +5,7 @@ It talks through `huggingface_hub` alone and turns its errors into ours.
 
 from __future__ import annotations
 
-import hashlib
+import glob
 import os
 import re
 import threading
@@ -18,9 +18,12 @@ from tqdm.auto import tqdm
 from ..errors import IngredientError
 from ..progress import progress_bar
 from ..threads import side_by_side
+from ..untrusted import one_line
 from ..version import __version__
 from .files_beside import CARD, CONFIG, Beside, sizes_in, sort_out
 from .folder import read_specs
+from .hub_answers import BadAnswerError, is_commit, is_revision
+from .hub_cache import blob_of, cache_of, digest_of, refuse_damaged
 from .hub_errors import client, our_errors, patiently, unsaid
 from .other_contents import has_no_weights
 from .reader import PICKLED_WEIGHTS, SAFE_WEIGHTS, TensorSpec, check_length, parse_header, shard_files
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoFile
 
 
+SIZES: dict[tuple[str, str], dict[str, int]] = {}  # repository and commit -> file -> bytes, of those that were listed
 FIRST = 100_000  # bytes that are asked for at once: nearly all headers are shorter
 _SOURCE = re.compile(r"(?P<repo_id>[\w.-]+(/[\w.-]+)?)(?P<subfolder>(/[\w.-]+)*)")
 
@@ -143,8 +147,13 @@ def resolve(source: str, revision: str | None) -> str:
         [`IngredientError`]: if there is no such repository or revision, or it is not open to you.
     """
     repo_id, _ = split_source(source)
+    if revision is not None and not is_revision(revision):
+        raise IngredientError(f"{one_line(revision, 80)!r} of {source} cannot be a branch, a tag or a commit.")
     with our_errors(source, revision):
-        return patiently(lambda: client().resolve_revision(repo_id, revision=revision)).resolved
+        commit = patiently(lambda: client().resolve_revision(repo_id, revision=revision)).resolved
+        if not is_commit(commit):  # it may come from the cache
+            raise BadAnswerError(f"{revision or 'main'} is said to be at {one_line(commit, 80)!r}, which is no commit")
+        return commit
 
 
 def files_at(source: str, revision: str | None, *, token: str | bool | None = None) -> dict[str, str]:
@@ -168,7 +177,35 @@ def _listed(source: str, revision: str | None, token: str | bool | None = None) 
     options = {"recursive": True, "revision": revision}
     tree = patiently(lambda: list(client(token).list_repo_tree(repo_id, subfolder or None, **options)))
     files = [item for item in tree if hasattr(item, "blob_id")]  # no folders
+    if subfolder and any(not item.path.startswith(f"{subfolder}/") for item in files):
+        raise BadAnswerError(f"the listing of {subfolder} has files that are not in it")
+    if is_commit(revision):
+        SIZES[repo_id, revision] = SIZES.get((repo_id, revision), {}) | {item.path: item.size for item in files}
     return {item.path.removeprefix(f"{subfolder}/"): item for item in files}
+
+
+def sizes_at(repo_id: str, commit: str, names: Collection[str] | None = None) -> dict[str, int]:
+    """How large files of one commit are, as its listing says, by their addresses.
+
+    Args:
+        repo_id (`str`), commit (`str`):
+            The repository.
+        names (`Collection[str]`, *optional*):
+            Of which files; by default of all.
+
+    Raises:
+        [`IngredientError`]: if there is no such file, or as of [`pin`].
+    """
+    from huggingface_hub import hf_hub_url
+
+    with our_errors(repo_id, commit):
+        if names is None or not set(names) <= set(SIZES.get((repo_id, commit), {})):
+            _listed(repo_id, commit)
+    sizes = SIZES.get((repo_id, commit), {})
+    absent = [name for name in names or () if name not in sizes]
+    if absent:
+        raise IngredientError(f"{repo_id} has no {', '.join(absent)} at {commit}.")
+    return {hf_hub_url(repo_id, name, revision=commit): sizes[name] for name in names or sizes}
 
 
 def confirm(source: str, revision: str) -> None:
@@ -191,16 +228,19 @@ def fetch(source: str, revision: str, files: list[str]) -> Path:
     Raises:
         [`IngredientError`]: if the Hub does not give them.
     """
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import hf_hub_url, snapshot_download
 
     repo_id, subfolder = split_source(source)
     options = {"library_name": "hf_soup", "library_version": __version__, "tqdm_class": _Silent}
-    options |= {"revision": revision, "allow_patterns": [_inside(subfolder, name) for name in files]}
-    with our_errors(source, revision), unsaid("_snapshot_download", "No files matched"):
+    patterns = [glob.escape(_inside(subfolder, name)) for name in files]
+    options |= {"revision": revision, "allow_patterns": patterns}
+    if not is_commit(revision):
+        raise IngredientError(f"{one_line(revision, 80)!r} of {source} is no commit.")
+    small = hf_hub_url(repo_id, "", revision=revision)
+    with our_errors(source, revision, small=small), unsaid("_snapshot_download", "No files matched"):
         folder = Path(patiently(lambda: snapshot_download(repo_id, **options))) / subfolder
-    links = [path for path in (folder / name for name in files) if path.is_symlink()]
-    blobs = {path: path.resolve().name for path in links}  # which the cache calls by their digests
-    _refuse_damaged({path: f"sha{1 if len(blob) == 40 else 256}:{blob}" for path, blob in blobs.items()}, source)
+        blobs = {folder / name: blob_of(folder / name, repo_id) for name in files}
+    refuse_damaged({path: blob for path, blob in blobs.items() if blob is not None}, repo_id)
     return folder
 
 
@@ -237,31 +277,9 @@ def _download(repo_id: str, commit: str, name: str, digest: str, part: type) -> 
     from huggingface_hub import hf_hub_download
 
     options = {"library_name": "hf_soup", "library_version": __version__, "tqdm_class": part}
-    with our_errors(repo_id, commit):
+    with our_errors(repo_id, commit, sizes=sizes_at(repo_id, commit, [name])):
         path = Path(patiently(lambda: hf_hub_download(repo_id, name, revision=commit, **options)))
-    _refuse_damaged({path: digest}, repo_id)
-
-
-def _refuse_damaged(digests: Mapping[Path, str], source: str) -> None:
-    damaged = [path for path, digest in digests.items() if digest_of(path, digest) != digest]
-    for path in damaged:
-        path.resolve().unlink()  # or the next call would find it in the cache
-        path.unlink(missing_ok=True)
-    if damaged:
-        names = ", ".join(path.name for path in damaged)
-        raise IngredientError(
-            f"{names} of {source} came with other bytes than the Hub says. It was thrown away: try again."
-        )
-
-
-def digest_of(path: Path, like: str) -> str:
-    """The digest of a file, of the kind that another one is: sha256, or the sha1 that git has of small files."""
-    kind = like.partition(":")[0]
-    with path.open("rb") as file:
-        if kind == "sha1":
-            begin = hashlib.sha1(b"blob %d\0" % path.stat().st_size)
-            return f"sha1:{hashlib.file_digest(file, lambda: begin).hexdigest()}"
-        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+    refuse_damaged({path: digest}, repo_id)
 
 
 class _Silent(tqdm):
@@ -324,12 +342,19 @@ def _read_header(source: str, name: str, size: int, commit: str) -> dict[str, Te
 
     repo_id, subfolder = split_source(source)
     url = hf_hub_url(repo_id, _inside(subfolder, name), revision=commit)
-    headers = build_hf_headers(library_name="hf_soup", library_version=__version__)
+    headers = build_hf_headers(library_name="hf_soup", library_version=__version__) | {"Accept-Encoding": "identity"}
 
     def part(start: int, stop: int) -> bytes:
-        response = get_session().get(url, headers={**headers, "range": f"bytes={start}-{stop - 1}"}, timeout=30)
-        hf_raise_for_status(response)
-        return response.content[: stop - start]
+        asked = {**headers, "range": f"bytes={start}-{stop - 1}"}
+        with get_session().stream("GET", url, headers=asked, timeout=30) as response:
+            hf_raise_for_status(response)
+            skipped = 0 if response.status_code == 206 else start  # all of it came
+            content = b""
+            for chunk in response.iter_bytes(FIRST):
+                content += chunk
+                if len(content) >= skipped + stop - start:
+                    break
+        return content[skipped : skipped + stop - start]
 
     begin = patiently(lambda: part(0, FIRST))
     length = int.from_bytes(begin[:8], "little")
@@ -340,16 +365,12 @@ def _read_header(source: str, name: str, size: int, commit: str) -> dict[str, Te
 
 def _from_cache(source: str, commit: str) -> Pin:
     """The same without network, from the cache alone, where a blob is called by its digest."""
-    from huggingface_hub import constants
-    from huggingface_hub.file_download import repo_folder_name
-
     repo_id, subfolder = split_source(source)
-    cached = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=repo_id, repo_type="model"))
-    folder = cached / "snapshots" / commit / subfolder
+    folder = cache_of(repo_id) / "snapshots" / commit / subfolder
     sizes = sizes_in(folder) if folder.is_dir() else {}
     beside, files = _weights_of(source, commit, sizes)
-    blobs = {file: (folder / file).resolve().name for file in files}
-    digests = {file: f"sha{256 if len(blob) == 64 else 1}:{blob}" for file, blob in blobs.items()}
+    blobs = {file: blob_of(folder / file, repo_id) for file in files}
+    digests = {file: blob or digest_of(folder / file, "sha256") for file, blob in blobs.items()}
     specs = {}
     if all(file.endswith((".safetensors", ".json")) for file in files):
         specs, _ = read_specs(folder, beside.parts)

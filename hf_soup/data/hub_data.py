@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from ..checkpoints.hub_errors import patiently, read_errors
 from ..errors import DataError
 from ..progress import library_bars
-from ..untrusted import as_error, one_line
+from ..untrusted import one_line
 from .image_paths import refuse_images_elsewhere
 from .layouts import find_split
 
@@ -37,10 +38,10 @@ def load_from_hub(path: str, name: str | None, split: str) -> Dataset:
     from huggingface_hub import constants
 
     what = f"{one_line(path)} is no folder here, and as a data set of the Hub it could not be loaded"
-    with as_error(DataError, what):
-        builder = datasets.load_dataset_builder(path, name)
+    with read_errors(DataError, what):
+        builder = patiently(lambda: datasets.load_dataset_builder(path, name))
         _refuse_files_elsewhere(builder.config.data_files, path)
-        builder.download_and_prepare()
+        patiently(builder.download_and_prepare)
         found = builder.as_dataset(split=find_split(builder.info.splits or (), split) or split)
         return refuse_images_elsewhere(found, path, (datasets.config.HF_CACHE_HOME, constants.HF_HUB_CACHE))
 
@@ -53,8 +54,8 @@ def splits_on_hub(path: str, name: str | None) -> list[str]:
     """
     import datasets
 
-    with as_error(DataError, f"{one_line(path)} is no folder here, and the Hub does not tell its splits"):
-        builder = datasets.load_dataset_builder(path, name)
+    with read_errors(DataError, f"{one_line(path)} is no folder here, and the Hub does not tell its splits"):
+        builder = patiently(lambda: datasets.load_dataset_builder(path, name))
         _refuse_files_elsewhere(builder.config.data_files, path)
         return datasets.get_dataset_split_names(path, name)
 

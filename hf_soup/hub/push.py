@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..checkpoints.hub_errors import BUSY, RACE, client, patiently, refusals, unsaid
 from ..errors import OutputError
 from ..progress import library_bars
+from ..untrusted import one_line
 from .stale import stale_files
 
 
@@ -46,7 +47,9 @@ def open_target(
         raise OutputError("a pull request is against the main branch: give either create_pr=True or a revision.")
     api = client(token)
     with refusals(repo_id):
-        repo_id = patiently(lambda: api.create_repo(repo_id, private=private, exist_ok=True)).repo_id
+        asked, repo_id = repo_id, patiently(lambda: api.create_repo(repo_id, private=private, exist_ok=True)).repo_id
+        if repo_id != asked and repo_id.rpartition("/")[2] != asked:  # without an owner it is in your name
+            raise OutputError(f"the Hub was asked for {asked}, and made {one_line(repo_id, 80)}.")
         if revision is not None and not revision.startswith("refs/"):
             patiently(lambda: api.create_branch(repo_id, branch=revision, exist_ok=True))
         return Target(repo_id, bool(patiently(lambda: api.model_info(repo_id)).private))

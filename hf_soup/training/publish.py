@@ -11,7 +11,7 @@ from typing import Any
 
 from ..checkpoints import hub
 from ..checkpoints.hub import split_revision
-from ..checkpoints.hub_errors import our_errors
+from ..checkpoints.hub_errors import client, our_errors, patiently, read_errors
 from ..checkpoints.staging import staged_folder, write_json
 from ..errors import IngredientError, OutputError, SoupWarning
 from ..hub.bases import RUN_FILE, bases_in_card
@@ -19,6 +19,7 @@ from ..hub.origins import PUSHED_FILE, is_private
 from ..hub.push import open_target, push_folder
 from ..progress import library_bars
 from ..untrusted import read_json
+from ..version import __version__
 from .processes import is_main, wait
 
 
@@ -117,12 +118,8 @@ def publisher_for(
         private = private is None
     if isinstance(push_runs, str) and "/" in push_runs:
         return Publisher(push_runs, private)
-    from huggingface_hub import HfApi, errors
-
-    try:
-        user = HfApi().whoami()["name"]
-    except (errors.HTTPError, errors.LocalTokenNotFoundError, OSError) as error:
-        raise OutputError(f"push_runs needs a login (`hf auth login`): {error}") from None
+    with read_errors(OutputError, "push_runs needs a login (`hf auth login`)"):
+        user = patiently(lambda: client().whoami()["name"])
     return Publisher(f"{user}/{push_runs if isinstance(push_runs, str) else folder.name}", private)
 
 
@@ -154,10 +151,12 @@ def _fetch(repo_id: str, revision: str, folder: Path) -> None:
     """Bring a repository here; what is there already is not whole, unless another worker has just brought it."""
     from huggingface_hub import snapshot_download
 
+    options = {"library_name": "hf_soup", "library_version": __version__}  # by which our requests are known
     shutil.rmtree(folder, ignore_errors=True)
+    sizes = hub.sizes_at(repo_id, revision)
     try:
-        with our_errors(repo_id, revision), staged_folder(folder) as stage:
-            snapshot_download(repo_id, revision=revision, local_dir=stage)
+        with our_errors(repo_id, revision, sizes=sizes), staged_folder(folder) as stage:
+            patiently(lambda: snapshot_download(repo_id, revision=revision, local_dir=stage, **options))
     except OutputError:
         if not (folder / "config.json").is_file():
             raise

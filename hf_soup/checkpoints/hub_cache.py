@@ -1,0 +1,90 @@
+"""Files of repositories in the cache of `huggingface_hub`, where each is a link to its content, called by its digest.
+
+Links that lead elsewhere are refused, and nothing outside of the contents of a repository is ever deleted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..errors import IngredientError
+from ..untrusted import one_line
+from .hub_answers import is_digest
+
+
+def refuse_damaged(digests: Mapping[Path, str], repo_id: str) -> None:
+    """Throw away files whose bytes are others than the Hub said.
+
+    Args:
+        digests (`Mapping[Path, str]`):
+            File in the cache -> its digest.
+        repo_id (`str`):
+            Of its repository.
+
+    Raises:
+        [`IngredientError`]: if there are such files.
+    """
+    damaged = [path for path, digest in digests.items() if digest_of(path, digest) != digest]
+    for path in damaged:  # or the next call would find it in the cache
+        blob = _content_of(path, repo_id)
+        if blob is not None:
+            blob.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+    if damaged:
+        names = ", ".join(one_line(path.name) for path in damaged)
+        raise IngredientError(
+            f"{names} of {repo_id} came with other bytes than the Hub says. It was thrown away: try again."
+        )
+
+
+def cache_of(repo_id: str) -> Path:
+    """The folder that a repository has in the cache of the client."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    return Path(constants.HF_HUB_CACHE).expanduser().resolve() / repo_folder_name(repo_id=repo_id, repo_type="model")
+
+
+def blob_of(path: Path, repo_id: str) -> str | None:
+    """The digest by which the cache calls the content of a file; `None` where it is no link, as on some systems.
+
+    Args:
+        path (`Path`):
+            The file in the cache; need not exist.
+        repo_id (`str`):
+            Of its repository.
+
+    Raises:
+        [`IngredientError`]: if the link leads anywhere but to a content of that repository.
+    """
+    if not path.is_symlink():
+        return None
+    blob = _content_of(path, repo_id)
+    if blob is None:
+        raise IngredientError(
+            f"{one_line(path)}, in the cache of the Hub, is a link to {one_line(path.readlink())}, which is nothing "
+            "that the Hub sent. Delete that link, and try again."
+        )
+    return f"sha{1 if len(blob.name) == 40 else 256}:{blob.name}"
+
+
+def digest_of(path: Path, like: str) -> str:
+    """The digest of a file, of the kind that another one is: sha256, or the sha1 that git has of small files."""
+    kind = like.partition(":")[0]
+    with path.open("rb") as file:
+        if kind == "sha1":
+            begin = hashlib.sha1(b"blob %d\0" % path.stat().st_size)
+            return f"sha1:{hashlib.file_digest(file, lambda: begin).hexdigest()}"
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+
+
+def _content_of(path: Path, repo_id: str) -> Path | None:
+    """Where a link of the cache leads in one step; the content itself may be a link to a store that caches share."""
+    if not path.is_symlink():
+        return None
+    blob = Path(os.path.normpath(path.parent / path.readlink()))
+    is_inside = blob.parent.resolve() == cache_of(repo_id) / "blobs"
+    return blob if is_inside and is_digest(blob.name) else None
