@@ -20,6 +20,7 @@ from collections.abc import Iterable
 LISTED = 20  # as many names are read, such as all metrics; of more an error lists the nearest only
 NEAREST = 3
 ALIKE = 0.6  # from here on a name is what was meant
+LONGEST = 100  # characters of a name that are compared
 PART = 0.8  # what a part of a name counts against the whole of it
 
 
@@ -88,7 +89,7 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     Returns:
         `str`: such as `; did you mean "greedy"? Known: greedy, uniform`.
     """
-    word, known = str(word), sorted(set(map(str, choices)))
+    word, known = str(word)[:LONGEST], sorted(set(map(str, choices)))
     if len(known) <= LISTED:
         near = difflib.get_close_matches(word, known, n=1, cutoff=ALIKE)
         listing = f"Known: {', '.join(known) or 'none'}"

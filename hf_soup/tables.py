@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
+
+from .untrusted import encodable, one_line
+
+
+LONGEST = 1000  # characters of a cell
+# What makes links, HTML, formulas and cells.
+MARKUP = re.compile(
+    r"[\\`<>&|$*#~{}]|\]\s*[(:\[]|://|\bwww\.", re.IGNORECASE
+)  # what makes links, HTML, formulas, cells
 
 
 def align(lines: Sequence[Sequence[str]], escape: Callable[[str], str] | None = None) -> str:
@@ -22,7 +32,7 @@ def align(lines: Sequence[Sequence[str]], escape: Callable[[str], str] | None = 
         if len(line) != len(lines[0]):
             raise ValueError(f"a table of {list(lines[0])} has a line of {len(line)} cells: {list(line)}")
     escape = escape or (lambda cell: cell.replace("|", "\\|"))
-    lines = [[escape(cell) for cell in line] for line in lines]
+    lines = [[escape(one_line(cell, LONGEST)) for cell in line] for line in lines]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     rows = [
         [
@@ -34,6 +44,18 @@ def align(lines: Sequence[Sequence[str]], escape: Callable[[str], str] | None = 
     rule = "|" + "|".join("-" * (width + 1) + (":" if column else "-") for column, width in enumerate(widths)) + "|"
     head, *body = ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join([head, rule, *body])
+
+
+def escape(text: object) -> str:
+    """Text from elsewhere (names, labels) as plain text in Markdown: no link, no HTML, no table cell of its own."""
+    escaped = re.sub(r"([\\`*_{}\[\]<>#|~&$])", r"\\\1", one_line(encodable(str(text)), LONGEST))
+    return re.sub(r"\bwww\.", r"www\\.", escaped.replace("://", ":\\//"), flags=re.IGNORECASE)
+
+
+def escape_markup(text: object) -> str:
+    """The same where there is anything to escape; numbers, intervals and ordinary names stay as they are."""
+    plain = one_line(encodable(str(text)), LONGEST)
+    return escape(text) if MARKUP.search(plain) else plain
 
 
 def cell(value: Any) -> str:

@@ -20,7 +20,8 @@ from .errors import IngredientError, SoupError
 
 SMALL_FILE = 25_000_000  # bytes: a configuration, an index or a header; parsed JSON takes many times as much memory
 MESSAGE = 300  # characters of somebody else's message that an error repeats
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]+")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]+")
+_UNPRINTABLE = re.compile(rf"({_CONTROL.pattern}|[\u2028\u2029])+")
 
 
 def one_line(text: object, most: int = MESSAGE) -> str:
@@ -34,6 +35,30 @@ def one_line(text: object, most: int = MESSAGE) -> str:
     """
     line = " ".join(_UNPRINTABLE.sub(" ", str(text)).split())
     return line if len(line) <= most else f"{line[:most]}..."
+
+
+def printable(text: str) -> str:
+    """Text for a terminal or a report: control characters other than line breaks and tabs are spaces.
+
+    Args:
+        text (`str`):
+            Of several lines, with names that others gave.
+    """
+    return "\n".join("\t".join(map(_in_one, line.split("\t"))) for line in text.split("\n"))
+
+
+def is_printable(text: str) -> bool:
+    """Whether a name holds no control characters and no lone surrogates."""
+    return _CONTROL.search(text) is None
+
+
+def encodable(text: str) -> str:
+    """Text that a file in UTF-8 can hold: U+FFFD stands for lone surrogates."""
+    return re.sub(r"[\ud800-\udfff]", "\ufffd", text)
+
+
+def _in_one(text: str) -> str:
+    return _UNPRINTABLE.sub(" ", text)
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ LAYERS = {
     "progress": 0,
     "untrusted": 0,
     "images": 1,
+    "yaml_text": 0,
     "lookup": 1,
     "seeds": 1,
     "model_inputs": 1,
@@ -34,7 +35,7 @@ LAYERS = {
     "calibration": 2,
     "recipes": 2,
     "yaml_files": 1,
-    "cook_file": 2,
+    "cook_file": 4,
     "selection": 2,
     "merging": 3,
     "selecting": 3,
@@ -59,7 +60,14 @@ LAYERS = {
     "__init__": 12,
     "cli": 13,
 }
-ALSO = {("types", "errors"), ("untrusted", "errors")}
+ALSO = {
+    ("types", "errors"),
+    ("types", "untrusted"),
+    ("tables", "untrusted"),
+    ("untrusted", "errors"),
+    ("yaml_text", "errors"),
+    ("yaml_text", "untrusted"),
+}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

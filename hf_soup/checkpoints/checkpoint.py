@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import IncompatibleError, IngredientError
+from ..errors import IncompatibleError, IngredientError, SoupError
 from ..types import Ingredient
-from ..untrusted import as_error
+from ..yaml_text import parse_yaml
 from . import hub
 from .digest import bytes_of
 from .files import OpenFiles
@@ -35,7 +35,7 @@ MEMORY = "memory"
 PRIVATE = "private"  # the source of an ingredient whose name was left out when its soup was published
 ELSEWHERE = "elsewhere"  # of one that was a folder on the machine that published it
 GENERATION = "generation_config.json"
-METADATA = re.compile(rb"\s*---[^\S\r\n]*[\r\n]+(.*?)[\r\n]+---\s*([\r\n]|$)", re.DOTALL)
+FRONT_MATTER = re.compile(r"\s*---[^\S\r\n]*[\r\n]+(.*?)[\r\n]+---\s*([\r\n]|$)", re.DOTALL)  # of a card
 LARGEST_CARD = 2_000_000  # bytes; the scores of a thousand benchmarks take half of it
 
 
@@ -233,25 +233,12 @@ class Checkpoint:
 def read_card(folder: Path) -> dict[str, Any]:
     """The metadata of the model card in a folder; empty where there is none, or it cannot be read."""
     try:
-        content = read_inside(folder, CARD, at_most=LARGEST_CARD)
-        found = METADATA.match(content)
-        with as_error(IngredientError, CARD):
-            metadata = _plain_yaml(found[1].decode()) if found else {}
-    except (FileNotFoundError, IngredientError):
+        text = read_inside(folder, CARD, at_most=LARGEST_CARD).decode("utf-8-sig")
+        block = FRONT_MATTER.match(text)
+        found = parse_yaml(block[1], CARD, strict=False) if block else {}
+    except (FileNotFoundError, UnicodeDecodeError, SoupError):
         return {}
-    return metadata if isinstance(metadata, dict) else {}
-
-
-def _plain_yaml(text: str) -> Any:
-    """What YAML holds, by the fast reader where there is one; aliases, which could repeat a value without end, are
-    errors.
-    """
-    import yaml
-
-    reader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=reader)):
-        raise ValueError("it has aliases")
-    return yaml.load(text, Loader=reader)
+    return found if isinstance(found, dict) else {}
 
 
 def make_ready(items: Sequence[Checkpoint]) -> None:
