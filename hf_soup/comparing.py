@@ -153,7 +153,9 @@ def _opened(soup: Any, name: str, allow_pickle: bool) -> _Opened:
     if commit:
         fetch(source, commit, [RECIPE_FILE])
     if checkpoint.folder is not None and (checkpoint.folder / RECIPE_FILE).is_file():
-        made_by = load_hub_recipe(source, commit) if commit else load_recipe(checkpoint.folder)
+        # its method is not called: the soup is scored as it was saved
+        folder = checkpoint.folder
+        made_by = load_hub_recipe(source, commit, allow_code=True) if commit else load_recipe(folder, allow_code=True)
         recipe = replace(recipe, selection=made_by.selection)
         members = tuple(item for item in made_by.ingredients if item.name != made_by.base_inside)
         take_from, labels = made_by.take_from, made_by.labels

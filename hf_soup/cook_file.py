@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from .data.functions import BUNDLED, is_function
 from .errors import RecipeError
-from .lookup import chooses
+from .lookup import chooses, is_code, refuse_code
+from .metrics import BUILT_IN
+from .untrusted import one_line
 from .yaml_files import build, override, read_yaml
 
 
 _STRICT = {"extra": "forbid", "strict": True}
+# What transformers and timm would fetch code by, in a config or a processor: never run, whoever asks.
+REMOTE_CODE = ("auto_map", "custom_pipelines", "trust_remote_code")
 
 
 @dataclass(frozen=True)
@@ -158,10 +163,9 @@ class CookFile:
         own = {item.name for item in dataclasses.fields(MergeStage)} | {"evaluator", "base_model"}
         for name in sorted(own & set(self.merge.params if self.merge else ())):
             raise RecipeError(f"`merge.params.{name}` is no parameter of a method or strategy: write `merge.{name}`.")
-        strategic = self.merge is not None and chooses(self.merge.strategy)
         wanting = [name for name in ("sweep", "pretrain", "compare") if getattr(self, name) is not None]
-        if (wanting or strategic) and self.data is None:
-            raise RecipeError(f"`{(wanting or ['merge.strategy'])[0]}` needs a `data` section.")
+        if wanting and self.data is None:
+            raise RecipeError(f"`{wanting[0]}` needs a `data` section.")
         if (self.compare or self.push) and self.merge is None:
             raise RecipeError("`compare` and `push` need a `merge` section; `merge: {}` is a uniform soup.")
         names = {"pretrain", "train", "validation", "test"} & set(self.data.shifted if self.data else ())
@@ -173,7 +177,7 @@ class CookFile:
             )
 
 
-def load_cook_file(path: str | os.PathLike, overrides: Sequence[str] = ()) -> CookFile:
+def load_cook_file(path: str | os.PathLike, overrides: Sequence[str] = (), *, allow_code: bool = False) -> CookFile:
     """Read and check a cook file.
 
     Args:
@@ -181,11 +185,54 @@ def load_cook_file(path: str | os.PathLike, overrides: Sequence[str] = ()) -> Co
             A YAML file; what its keys mean is in `docs/cook_file.md`.
         overrides (`Sequence[str]`, *optional*):
             Such as `"data.path=my_data"` or `"sweep.n_runs=4"`: values to use instead of those in the file.
+        allow_code (`bool`, *optional*, defaults to `False`):
+            Take methods, strategies, data functions and metrics that are code from outside of this package, in the
+            file or the overrides.
 
     Raises:
-        [`RecipeError`]: with the path of the first wrong key or value, and the nearest known key.
+        [`RecipeError`]: with the path of the first wrong key or value, and the nearest known key; or if it names code
+            from elsewhere that is not allowed.
     """
     data = read_yaml(path)
     for item in overrides:
         override(data, item)
-    return build(CookFile, data, str(path))
+    plan = build(CookFile, data, str(path))
+    if not allow_code:
+        refuse_code(_code(plan), str(path))
+    for name, section in (("config", "pretrain.config"), ("processor", "pretrain.processor")):
+        _refuse_remote(getattr(plan.pretrain, name, {}), f"{one_line(path)}: `{section}")
+    if plan.data is None and plan.merge is not None and chooses(plan.merge.strategy):
+        raise RecipeError(f"{one_line(path)}: `merge.strategy` needs a `data` section.")
+    return plan
+
+
+def _code(plan: CookFile) -> Iterator[tuple[str, str]]:
+    """Every key of a cook file that names code from outside of this package, and what it names."""
+    merge = plan.merge or MergeStage()
+    for key, value in (("merge.method", merge.method), ("merge.strategy", merge.strategy)):
+        if value is not None and is_code(value):
+            yield key, value
+    compared = plan.compare.metrics if plan.compare else []
+    for key, values in (("merge.metric", [merge.metric]), ("compare.metrics", compared)):
+        for value in values:
+            if value is not None and value not in BUILT_IN:  # a script, here or on the Hub
+                yield key, value
+    paths = {"data.path": plan.data.path} if plan.data else {}
+    for name, part in (plan.data.shifted if plan.data else {}).items():
+        paths[f"data.shifted.{name}.path"] = part.path or ""
+    for key, value in paths.items():
+        if is_function(value) and value not in BUNDLED:
+            yield key, value
+
+
+def _refuse_remote(section: Any, where: str) -> None:
+    """Refuse what would fetch code for a model that is built from a config."""
+    if isinstance(section, Mapping):
+        for key, value in section.items():
+            kernels = "attn_implementation" in key and not (isinstance(value, str) and value.isidentifier())
+            if key in REMOTE_CODE or kernels:
+                raise RecipeError(f"{where}.{one_line(key)}` asks for code of a repository, which hf_soup never runs.")
+            _refuse_remote(value, f"{where}.{one_line(key)}")
+    elif isinstance(section, list):
+        for item in section:
+            _refuse_remote(item, where)

@@ -28,7 +28,7 @@ from .data.splits import load_training
 from .errors import DataError, RecipeError
 from .evaluation.comparison import TEST, VALIDATION, Comparison
 from .evaluation.evaluator import Evaluator
-from .lookup import chooses, load_module
+from .lookup import chooses, is_code, load_module
 from .merging.plan import check_dtype
 from .metrics import load_metrics
 from .parallel import check_executor
@@ -82,6 +82,7 @@ def cook(
     add: Sequence[str] = (),
     drop: Sequence[str] = (),
     allow_pickle: bool = False,
+    allow_code: bool = False,
 ) -> Cooked:
     """Do what a cook file says, or cook a recipe again, as it is or with changes.
 
@@ -101,26 +102,31 @@ def cook(
             Names or Hub ids of ingredients that a recipe is cooked without.
         allow_pickle (`bool`, *optional*, defaults to `False`):
             Read ingredients that are `pytorch_model.bin`, as [`merge`] does.
+        allow_code (`bool`, *optional*, defaults to `False`):
+            Import and call what the file or the overrides name that is not of this package: methods, strategies and
+            data functions (`package.module:function`), metrics of `evaluate`. Only for files that you trust.
 
     Returns:
         [`Cooked`]
 
     Raises:
-        [`RecipeError`]: if the file is wrong.
+        [`RecipeError`]: if the file is wrong, or names code that is not allowed.
         [`OutputError`]: if `output_dir` cannot be written.
     """
     if names_recipe(path):
         if output_dir:
             refuse_target(output_dir, overwrite=overwrite)  # before an ingredient is read
-        recipe, changes = load_recipe(path), {"overrides": overrides, "add": add, "drop": drop}
+        recipe = load_recipe(path, allow_code=allow_code)
+        changes = {"overrides": overrides, "add": add, "drop": drop}
         if any(changes.values()):
-            soup = cook_variation(recipe, **changes, allow_pickle=allow_pickle)
+            soup = cook_variation(recipe, **changes, allow_pickle=allow_pickle, allow_code=allow_code)
         else:
             soup = cook_recipe(recipe, allow_pickle=allow_pickle)
         return Cooked(soup, soup.save_pretrained(output_dir, overwrite=overwrite) if output_dir else None)
     if add or drop:
         raise RecipeError(f"{path} is a cook file: change its list of `ingredients` instead of adding or dropping.")
-    return _cook_stages(load_cook_file(path, overrides), Path(output_dir) if output_dir else None, allow_pickle)
+    plan = load_cook_file(path, overrides, allow_code=allow_code)
+    return _cook_stages(plan, Path(output_dir) if output_dir else None, allow_pickle)
 
 
 def names_recipe(path: str | os.PathLike) -> bool:
@@ -157,7 +163,8 @@ def _cook_stages(plan: CookFile, output_dir: Path | None, allow_pickle: bool) ->
     comparison = _read_comparison(target) if plan.compare else None
     whole = _read_json(marker).get("key") == key and (target / RECIPE_FILE).is_file()
     if whole and (comparison or not plan.compare):
-        soup = cook_recipe(load_recipe(target), candidates=candidates, allow_pickle=allow_pickle)
+        recipe = load_recipe(target, allow_code=is_code(plan.merge.method))  # as the cook file was allowed
+        soup = cook_recipe(recipe, candidates=candidates, allow_pickle=allow_pickle)
         soup.comparison = comparison
     else:
         soup = _merge(plan, _with_training(plan, sets, candidates), ingredients, allow_pickle)

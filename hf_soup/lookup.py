@@ -1,6 +1,7 @@
 """Methods, strategies and tasks by name: one file each, found by listing its folder and imported on demand.
 
-Nothing is registered. A dotted path (`my_pkg.soups:median`) works wherever the name of a method or strategy does.
+Nothing is registered. A dotted path (`my_pkg.soups:median`) works wherever the name of a method or strategy does; in a
+file it has to be allowed.
 """
 
 from __future__ import annotations
@@ -8,12 +9,13 @@ from __future__ import annotations
 import importlib
 import inspect
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
 from .errors import RecipeError, did_you_mean
+from .untrusted import as_error, one_line
 
 
 FOLDERS = {"method": "methods", "strategy": "strategies", "task": "tasks"}
@@ -39,7 +41,7 @@ def load_module(kind: str, name: str) -> ModuleType:
     other = OTHER.get(kind)
     if other and name in names(other):
         raise RecipeError(f'"{name}" is a {other}, not a {kind}: write {other}="{name}".')
-    raise RecipeError(f'there is no {kind} called "{name}"{did_you_mean(name, names(kind))}')
+    raise RecipeError(f'there is no {kind} called "{one_line(name)}"{did_you_mean(name, names(kind))}')
 
 
 def load_function(kind: str, name: str) -> Callable[..., Any]:
@@ -48,22 +50,52 @@ def load_function(kind: str, name: str) -> Callable[..., Any]:
     Raises:
         [`RecipeError`]: if it cannot be found.
     """
-    if ":" in name:
-        return load_path(name)
-    return getattr(load_module(kind, name), name)
+    if not is_code(name):
+        return getattr(load_module(kind, name), name)
+    function = load_path(name)
+    with as_error(RecipeError, f'"{one_line(name)}" is no {kind}'):
+        inspect.signature(function)  # which refuses what cannot be called
+    return function
 
 
-def load_path(path: str) -> Callable[..., Any]:
+def is_code(name: str) -> bool:
+    """Whether a method or strategy is called by a dotted path, so that it is not of this package."""
+    return ":" in name
+
+
+def refuse_code(named: Iterable[tuple[str, str]], where: str) -> None:
+    """Refuse a file that names code from outside of this package, before any of it is imported.
+
+    Args:
+        named (`Iterable[tuple[str, str]]`):
+            The keys of the file that name such code, and what they name.
+        where (`str`):
+            The file.
+
+    Raises:
+        [`RecipeError`]: for the first one, with what to do if the user trusts it.
+    """
+    for key, value in named:
+        raise RecipeError(
+            f"{one_line(where)}: `{one_line(key)}` is {one_line(value)!r}, which is code from elsewhere: a file runs "
+            "nothing but what hf_soup contains. If you trust it, say so with allow_code=True (--allow-code)."
+        )
+
+
+def load_path(path: str) -> Any:
     """The object at `package.module:name`.
 
     Raises:
-        [`RecipeError`]: if the module does not import or has no such name.
+        [`RecipeError`]: if the module does not import, whatever it does meanwhile, or has no such name.
     """
     module, _, attribute = path.partition(":")
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise RecipeError(f'"{path}" cannot be imported: {error}. Write package.module:function.') from error
+    with as_error(RecipeError, f'"{one_line(path)}" cannot be imported (write package.module:function)'):
+        try:
+            return getattr(importlib.import_module(module), attribute)
+        except SystemExit as error:
+            raise RecipeError(
+                f'"{one_line(path)}" ends the process (exit code {error.code}) when imported.'
+            ) from error
 
 
 def parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
@@ -93,9 +125,22 @@ def choices(parameter: inspect.Parameter, function: Callable[..., Any]) -> tuple
     """What a parameter may be where its type is a `Literal`, else nothing."""
     hint = parameter.annotation
     if isinstance(hint, str):  # the other annotations of a function may name what only type checkers import
-        hint = eval(hint, function.__globals__) if hint.startswith("Literal") else None
+        hint = _evaluated(hint, function) if hint.startswith("Literal") else None
     within = [hint, *typing.get_args(hint)]  # of `Literal[...] | None` the first part
     return next((typing.get_args(item) for item in within if typing.get_origin(item) is Literal), ())
+
+
+def checked(parameter: inspect.Parameter, function: Callable[..., Any], value: Any) -> Any:
+    """A value for a parameter, as its annotation has it.
+
+    Raises:
+        [`RecipeError`]: if it is of another type, or none of what may be chosen.
+    """
+    allowed = choices(parameter, function)
+    if allowed and value not in (*allowed, parameter.default):
+        listing = ", ".join(map(repr, allowed))
+        raise RecipeError(f'"{parameter.name}" is one of {listing}, not {one_line(repr(value))}.')
+    return as_annotated(parameter, function, value)
 
 
 def as_annotated(parameter: inspect.Parameter, function: Callable[..., Any], value: Any) -> Any:
@@ -107,17 +152,29 @@ def as_annotated(parameter: inspect.Parameter, function: Callable[..., Any], val
     import pydantic
 
     value = value.tolist() if hasattr(value, "tolist") else value
-    try:
-        hint = parameter.annotation
-        hint = eval(hint, function.__globals__) if isinstance(hint, str) else hint
-        known = pydantic.TypeAdapter(hint)
-    except (NameError, pydantic.PydanticSchemaGenerationError):  # of a function of the user's own
+    hint = parameter.annotation
+    hint = _evaluated(hint, function) if isinstance(hint, str) else hint
+    if hint is None or hint is parameter.empty:
         return value
     try:
-        return value if hint is parameter.empty else known.validate_python(value)
+        known = pydantic.TypeAdapter(hint)
+    except Exception:  # of a function of the user's own, whose annotation may be anything
+        return value
+    try:
+        return known.validate_python(value)
     except pydantic.ValidationError as error:
         why = error.errors()[0]["msg"]
-        raise RecipeError(f'"{parameter.name}" is {parameter.annotation}, not {value!r}: {why}.') from None
+        raise RecipeError(
+            f'"{parameter.name}" is {parameter.annotation}, not {one_line(repr(value))}: {one_line(why)}.'
+        ) from None
+
+
+def _evaluated(hint: str, function: Callable[..., Any]) -> Any:
+    """An annotation that is text, in the module of its function, which is imported; `None` if it is no type there."""
+    try:
+        return eval(hint, getattr(function, "__globals__", {}))
+    except Exception:
+        return None
 
 
 def check_params(params: Mapping[str, Any], known: Mapping[str, Any], what: str) -> None:
@@ -128,4 +185,4 @@ def check_params(params: Mapping[str, Any], known: Mapping[str, Any], what: str)
     """
     for name in params:
         if name not in known:
-            raise RecipeError(f'{what} takes no parameter "{name}"{did_you_mean(name, known)}')
+            raise RecipeError(f'{one_line(what)} takes no parameter "{one_line(name)}"{did_you_mean(name, known)}')

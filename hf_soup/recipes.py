@@ -12,8 +12,9 @@ from typing import Any
 from .checkpoints import hub
 from .checkpoints.checkpoint import ELSEWHERE, MEMORY, PRIVATE
 from .errors import RecipeError
-from .lookup import names
+from .lookup import is_code, refuse_code
 from .types import Ingredient, Recipe, plain
+from .untrusted import encodable, is_printable, one_line
 from .yaml_files import build, dumper, read_yaml
 
 
@@ -27,47 +28,48 @@ def is_recipe(data: Mapping[str, Any]) -> bool:
     return "hf_soup_recipe" in data
 
 
-def load_recipe(source: str | os.PathLike) -> Recipe:
-    """Read a recipe.
+def load_recipe(source: str | os.PathLike, *, allow_code: bool = False) -> Recipe:
+    """Read a recipe. Nothing that it names is imported or opened.
 
     Args:
         source (`str` or `os.PathLike`):
             A `soup_recipe.yaml`, the folder of a soup that holds one, or the Hub id of a soup (`user/soup`,
             `user/soup@v1`). Relative sources of ingredients are taken from its folder.
+        allow_code (`bool`, *optional*, defaults to `False`):
+            Take a method that is code from outside of this package (`package.module:function`), which is imported and
+            called when the soup is cooked. Without it such a recipe is refused, whoever wrote it.
 
     Returns:
         [`Recipe`]
 
     Raises:
-        [`RecipeError`]: if it cannot be read, has an unknown key or a value of the wrong type.
+        [`RecipeError`]: if it cannot be read, has an unknown key, a value of the wrong type, or a method that is code
+            from elsewhere.
         [`IngredientError`]: if it is neither a file or folder here nor a repository that you may see.
     """
     repo_id, revision = hub.split_revision(source)
     if not os.path.exists(source) and hub.split_source(repo_id) and not repo_id.endswith((".yaml", ".yml")):
-        return load_hub_recipe(repo_id, hub.resolve(repo_id, revision))
+        return load_hub_recipe(repo_id, hub.resolve(repo_id, revision), allow_code=allow_code)
     path = Path(source)
-    return _read(path / RECIPE_FILE if path.is_dir() else path)
+    return _read(path / RECIPE_FILE if path.is_dir() else path, allow_code=allow_code)
 
 
-def load_hub_recipe(repo_id: str, commit: str) -> Recipe:
-    """The recipe of a soup on the Hub at one commit. It names no file of this machine and no code, whoever wrote it.
+def load_hub_recipe(repo_id: str, commit: str, *, allow_code: bool = False) -> Recipe:
+    """The recipe of a soup on the Hub at one commit. It names no file of this machine, whoever wrote it.
 
     Args:
         repo_id (`str`), commit (`str`):
             Where.
+        allow_code (`bool`, *optional*, defaults to `False`):
+            As of [`load_recipe`].
 
     Raises:
-        [`RecipeError`]: if there is none, it cannot be read, or has a method that is not hf_soup's own.
+        [`RecipeError`]: if there is none, it cannot be read, or has a method that is code from elsewhere.
     """
     path = hub.fetch(repo_id, commit, [RECIPE_FILE, BATCHNORM_FILE]) / RECIPE_FILE
     if not path.is_file():
         raise RecipeError(f"{repo_id} has no {RECIPE_FILE} at {commit[:7]}: it is a model, and no soup of hf_soup.")
-    recipe = _read(path, anchor=False)
-    if recipe.method not in names("method"):
-        raise RecipeError(
-            f"{repo_id} is made by {recipe.method!r}, which is code from elsewhere. If you trust it, install it, and "
-            f"cook a copy of {RECIPE_FILE} on your disk."
-        )
+    recipe = _read(path, anchor=False, allow_code=allow_code)
     base = recipe.base_model and _not_here(recipe.base_model, repo_id)
     return replace(recipe, ingredients=tuple(_not_here(item, repo_id) for item in recipe.ingredients), base_model=base)
 
@@ -79,11 +81,12 @@ def _not_here(item: Ingredient, repo_id: str) -> Ingredient:
     if item.revision is None:
         return replace(item, source=ELSEWHERE)
     if not re.fullmatch("[0-9a-f]{40}", item.revision) or hub.split_source(item.source) is None:
-        raise RecipeError(f"{repo_id}: {item.name!r} is {item.source!r} at {item.revision!r}, which is no commit.")
+        where = f"{one_line(repr(item.source))} at {one_line(repr(item.revision))}"
+        raise RecipeError(f"{repo_id}: {item.name!r} is {where}, which is no commit.")
     return item
 
 
-def _read(path: Path, *, anchor: bool = True) -> Recipe:
+def _read(path: Path, *, anchor: bool = True, allow_code: bool = False) -> Recipe:
     data = read_yaml(path, aliases=False)
     if not is_recipe(data):
         raise RecipeError(
@@ -91,8 +94,13 @@ def _read(path: Path, *, anchor: bool = True) -> Recipe:
         )
     version = data.pop("hf_soup_recipe")
     if type(version) is not int or not 1 <= version <= FORMAT:
-        raise RecipeError(f"{path} has recipe format {version}; this hf_soup reads up to {FORMAT}. Upgrade hf_soup.")
+        raise RecipeError(
+            f"{path} has recipe format {one_line(version)}; this hf_soup reads up to {FORMAT}. Upgrade hf_soup."
+        )
     recipe = build(Recipe, {key: value for key, value in data.items() if value is not None}, str(path))
+    if is_code(recipe.method) and not allow_code:
+        refuse_code([("method", recipe.method)], str(path))
+    _check_parts(recipe, path)
     if "file" in recipe.batchnorm:
         recipe = replace(recipe, batchnorm={**recipe.batchnorm, "file": str(_beside(path, recipe.batchnorm["file"]))})
     if not anchor:
@@ -127,7 +135,16 @@ def dump_recipe(recipe: Recipe, folder: str | os.PathLike | None = None) -> str:
     if "file" in data["batchnorm"]:
         data["batchnorm"]["file"] = os.path.basename(data["batchnorm"]["file"])
     layout = {"sort_keys": False, "allow_unicode": True, "width": 119, "default_flow_style": None}
-    return yaml.dump(plain({"hf_soup_recipe": FORMAT, **data}), Dumper=dumper(), **layout)
+    return yaml.dump(_encodable(plain({"hf_soup_recipe": FORMAT, **data})), Dumper=dumper(), **layout)
+
+
+def _encodable(value: Any) -> Any:
+    """The same values without lone surrogates, which no file in UTF-8 can hold."""
+    if isinstance(value, str):
+        return encodable(value)
+    if isinstance(value, dict):
+        return {encodable(key): _encodable(item) for key, item in value.items()}
+    return [_encodable(item) for item in value] if isinstance(value, list) else value
 
 
 def _without_root(path: str, folder: str | os.PathLike | None) -> str:
@@ -141,10 +158,33 @@ def _without_root(path: str, folder: str | os.PathLike | None) -> str:
     return path if path.startswith(".") else os.path.join(".", path)  # `runs/run-0` could be a Hub id
 
 
+def _check_parts(recipe: Recipe, path: Path) -> None:
+    """Refuse what the types of a [`Recipe`] leave open and other code relies on: file names, digests, data sets."""
+    for item in filter(None, [*recipe.ingredients, recipe.base_model]):
+        for name, digest in item.files.items():
+            if not _is_inside(name) or not is_printable(digest):
+                raise RecipeError(
+                    f"{one_line(path)}: `files` of {item.name!r} has {one_line(name)!r}: {one_line(digest)!r}; it "
+                    "maps files of the ingredient to digests."
+                )
+    for part, found in (("selection", recipe.selection), ("batchnorm", recipe.batchnorm)):
+        dataset = found.get("dataset") or {}
+        texts = ("path", "fingerprint", "inputs")
+        if not isinstance(dataset, Mapping) or not all(isinstance(dataset.get(key) or "", str) for key in texts):
+            raise RecipeError(f"{one_line(path)}: `{part}.dataset` does not describe a data set by its fingerprint.")
+
+
+def _is_inside(name: str) -> bool:
+    """Whether a name is that of a file in a folder or below it."""
+    return not name.startswith("/") and not {"", ".", ".."} & set(name.split("/")) and is_printable(name)
+
+
 def _beside(recipe: Path, name: Any) -> Path:
     """A file in the recipe's own folder; a recipe of a stranger may name no other."""
     if not isinstance(name, str) or os.path.basename(name) != name or not name.endswith(".safetensors"):
-        raise RecipeError(f"{recipe}: `batchnorm.file` is a safetensors file beside the recipe, not {name!r}.")
+        raise RecipeError(
+            f"{recipe}: `batchnorm.file` is a safetensors file beside the recipe, not {one_line(repr(name))}."
+        )
     return recipe.parent.absolute() / name
 
 

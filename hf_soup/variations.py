@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from .api import merge
+from .data.functions import BUNDLED, is_function
 from .errors import RecipeError, did_you_mean
+from .lookup import is_code, refuse_code
+from .metrics import BUILT_IN
 from .soup import Soup
 from .types import Ingredient, Recipe
+from .untrusted import one_line
 from .yaml_files import override
 
 
@@ -23,6 +27,7 @@ def cook_variation(
     add: Sequence[str] = (),
     drop: Sequence[str] = (),
     allow_pickle: bool = False,
+    allow_code: bool = False,
 ) -> Soup:
     """Make the soup of a recipe that is changed.
 
@@ -37,6 +42,8 @@ def cook_variation(
             Names or Hub ids of ingredients to leave out.
         allow_pickle (`bool`, *optional*, defaults to `False`):
             As for [`merge`].
+        allow_code (`bool`, *optional*, defaults to `False`):
+            Whether what is set may name code from outside of this package.
 
     Returns:
         [`Soup`]: without the selection of the recipe, which was of another soup.
@@ -45,6 +52,8 @@ def cook_variation(
         [`RecipeError`]: if there is no such argument or ingredient, or nothing says the weight of what is added.
     """
     given = _read(overrides)
+    if not allow_code:
+        refuse_code(_code(given), "what is set for the recipe")
     kept = _kept(recipe, drop)
     settings: dict[str, Any] = {"method": recipe.method, "dtype": recipe.dtype, "seed": recipe.seed}
     settings |= {"base_model": recipe.base_model, "align_labels": bool(recipe.alignments)}
@@ -65,13 +74,25 @@ def _read(overrides: Sequence[str]) -> dict[str, Any]:
     known = [name for name in inspect.signature(merge).parameters if name not in NOT_SET] + ["params"]
     for name in given:
         if name not in known:
-            raise RecipeError(f"{name!r} cannot be set for a recipe{did_you_mean(name, known)}")
+            raise RecipeError(f"{one_line(name)!r} cannot be set for a recipe{did_you_mean(name, known)}")
     params = given.get("params", {})
     if not isinstance(params, dict):
         raise RecipeError("`params` holds parameters of the method and the strategy: write params.NAME=VALUE.")
     for name in set(params) & set(inspect.signature(merge).parameters):
         raise RecipeError(f"`params.{name}` is no parameter of a method or strategy: write {name}=VALUE.")
     return given
+
+
+def _code(given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Which arguments name code from outside of this package, and what they name."""
+    said = [(key, item) for key, value in given.items() for item in (value if isinstance(value, list) else [value])]
+    for key, value in said:
+        if not isinstance(value, str):
+            continue
+        plugin = key in ("method", "strategy") and is_code(value)
+        examples = key in ("evaluator", "batchnorm_data") and is_function(value) and value not in BUNDLED
+        if plugin or examples or (key == "metric" and value not in BUILT_IN):
+            yield key, value
 
 
 def _kept(recipe: Recipe, drop: Sequence[str]) -> list[Ingredient]:

@@ -104,7 +104,9 @@ class Verification:
         return "\n".join(lines)
 
 
-def verify(soup: str | os.PathLike, *, allow_pickle: bool = False, device: str = "cpu") -> Verification:
+def verify(
+    soup: str | os.PathLike, *, allow_pickle: bool = False, allow_code: bool = False, device: str = "cpu"
+) -> Verification:
     """Fetch a soup's recipe and its ingredients at their commits, cook it again and compare every tensor.
 
     Args:
@@ -112,6 +114,8 @@ def verify(soup: str | os.PathLike, *, allow_pickle: bool = False, device: str =
             The Hub id of a soup (`user/soup`, `user/soup@v1`), or the folder of one.
         allow_pickle (`bool`, *optional*, defaults to `False`):
             As for [`merge`].
+        allow_code (`bool`, *optional*, defaults to `False`):
+            As for [`cook`]: import and call a method that is not of this package.
         device (`str`, *optional*, defaults to `"cpu"`):
             Where to average.
 
@@ -119,12 +123,15 @@ def verify(soup: str | os.PathLike, *, allow_pickle: bool = False, device: str =
         [`Verification`]: `.ok`, and what differs by how much; `.table()` says it.
 
     Raises:
-        [`RecipeError`]: if it has no recipe that can be read.
+        [`RecipeError`]: if it has no recipe that can be read, or one with a method that is not allowed.
         [`IngredientError`]: if the soup itself cannot be opened.
     """
     saved = open_checkpoint(soup)  # at one commit, whose recipe is looked at
     source, commit = saved.ingredient.source, saved.ingredient.revision
-    recipe = load_hub_recipe(source, commit) if commit else load_recipe(saved.folder)
+    if commit:
+        recipe = load_hub_recipe(source, commit, allow_code=allow_code)
+    else:
+        recipe = load_recipe(saved.folder, allow_code=allow_code)
     base = recipe.base_model if needs_base(recipe.method) or recipe.base_inside else None
     problems = problems_of([*recipe.ingredients, *([base] if base else [])], allow_pickle=allow_pickle)
     if problems:

@@ -13,6 +13,7 @@ import click
 
 from ..lookup import choices, load_function, names, parameters
 from ..tables import align
+from ..untrusted import printable
 from .stderr import be_quiet
 
 
@@ -140,6 +141,12 @@ allow_pickle_option = click.option(
     "--allow-pickle", is_flag=True, help="Read pytorch_model.bin too; only tensors are taken from it."
 )
 
+allow_code_option = click.option(
+    "--allow-code",
+    is_flag=True,
+    help="Import and call code that is not hf_soup's, where the file names some. Only for files that you trust.",
+)
+
 
 align_labels_option = click.option(
     "--align-labels", is_flag=True, help="Permute heads whose labels are in another order; ignore letter case."
@@ -151,7 +158,8 @@ take_from_option = click.option(
 
 def show(form: str, path: Any, data: Any, text: str) -> None:
     """Print a result in the form that was asked for: a path, data, or text for people."""
-    click.echo({"human": text.strip(), "json": json.dumps(data, indent=2, default=str), "quiet": str(path)}[form])
+    shown = {"human": text.strip(), "json": json.dumps(data, indent=2, default=str), "quiet": str(path)}[form]
+    click.echo(printable(shown))  # names come from files of others
 
 
 def named(given: tuple[str, ...], option: str, form: str | None) -> dict[str, str]:

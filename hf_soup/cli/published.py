@@ -16,8 +16,9 @@ import click
 from ..checkpoints.staging import staged_file
 from ..checkpoints.targets import as_output_error
 from ..errors import OutputError
+from ..untrusted import printable
 from ..version import __version__
-from .options import allow_pickle_option, output_options, show
+from .options import allow_code_option, allow_pickle_option, output_options, show
 
 
 # Where the `hf` command looks for extensions.
@@ -28,6 +29,7 @@ EXTENSION = Path("~/.local/share/hf/extensions/hf-soup/manifest.json")
 @click.argument("soup")
 @click.option("--device", default="cpu", show_default=True, help="Where to average: cpu, cuda ...")
 @allow_pickle_option
+@allow_code_option
 @output_options
 def verify_command(soup: str, form: str, **options: object) -> None:
     """Cook SOUP (a Hub id or folder) again from its ingredients and compare every tensor. Exit code 1 if any differs.
@@ -55,7 +57,7 @@ def card_command(soup: str) -> None:
     """Show the model card of SOUP (a folder or Hub id), as Markdown."""
     from hf_soup.hub.card import load_card
 
-    click.echo(load_card(soup))
+    click.echo(printable(load_card(soup)))
 
 
 @click.command("tree")

@@ -12,6 +12,7 @@ from ..lookup import load_function, names, parameters
 from ..tables import align
 from .options import (
     align_labels_option,
+    allow_code_option,
     allow_pickle_option,
     described,
     example_options,
@@ -89,9 +90,11 @@ def merge_command(
     `hf-soup strategies` and `hf-soup methods` list what there is. An option below names in brackets who takes it.
     """
     import hf_soup
+    from hf_soup.checkpoints.shard_size import shard_size
     from hf_soup.checkpoints.targets import refuse_target
 
     refuse_target(output, overwrite=overwrite)  # before anything is scored
+    shard_size(max_shard_size)
     read = {name: options.pop(name) for name in ("task", "label_column", "text_columns", "batch_size", "no_cache")}
     options["evaluator"] = read_examples(data, split, read, metric)
     options["batchnorm_data"] = read_examples(options["batchnorm_data"], "train", read)
@@ -143,13 +146,14 @@ def modules_command(ingredient: str, allow_pickle: bool, form: str) -> None:
 @click.command("plan")
 @click.argument("recipe")
 @allow_pickle_option
+@allow_code_option
 @output_options
-def plan_command(recipe: str, allow_pickle: bool, form: str) -> None:
+def plan_command(recipe: str, allow_pickle: bool, allow_code: bool, form: str) -> None:
     """Show what cooking RECIPE (its file, or the folder or Hub id of a soup) would do; only headers are read."""
     from hf_soup.api import cook_recipe
     from hf_soup.recipes import load_recipe
 
-    plan = cook_recipe(load_recipe(recipe), allow_pickle=allow_pickle).plan
+    plan = cook_recipe(load_recipe(recipe, allow_code=allow_code), allow_pickle=allow_pickle).plan
     steps = [{**step.spec._asdict(), "inputs": step.inputs, "weights": step.weights} for step in plan.steps]
     show(form, "\n".join(spec.name for spec in plan.specs), steps, plan.table())
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from .options import allow_pickle_option, described, output_options, show, trial_table
+from .options import allow_code_option, allow_pickle_option, described, output_options, show, trial_table
 
 
 # settings that have an option of their own -> what the field of `TrainingArguments` is called, or what is besides them
@@ -188,6 +188,7 @@ def _settings(options: dict[str, str | None], more: tuple[str, ...]) -> dict[str
 @click.option("--add", multiple=True, metavar="RUN", help="Cook a recipe with one more ingredient; may be repeated.")
 @click.option("--drop", multiple=True, metavar="NAME", help="Cook a recipe without an ingredient; may be repeated.")
 @allow_pickle_option
+@allow_code_option
 @output_options
 def cook_command(file: str, output: str | None, form: str, **options: Any) -> None:
     """Do what a cook file says, from fine-tuning to a compared soup; or cook a soup again from its recipe.

@@ -10,23 +10,22 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ..errors import DataError, RecipeError, did_you_mean
-from ..lookup import load_path
+from ..errors import DataError
 from ..progress import library_bars
 from ..untrusted import one_line
 from .arrow_files import read_saved
+from .functions import from_function, is_function, split_of
 from .hub_data import load_from_hub
 from .image_folders import images_of, read_image_folder
-from .layouts import TABLES, configuration, entries, find_split, is_saved, is_table, refuse_leaving, source_of
+from .layouts import TABLES, configuration, entries, is_saved, is_table, refuse_leaving, source_of
 from .places import place_of, refuse_missing_path
 from .tables import READERS, read_tables
 
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
-    from sklearn.utils import Bunch
 
 ON_HUB = "hf://datasets/"  # before a Hub id, where a folder here has nearly its name
 
@@ -55,7 +54,7 @@ def load_data(path: str | Dataset | DatasetDict, *, split: str, name: str | None
     if isinstance(path, datasets.Dataset):
         found = path
     elif isinstance(path, datasets.DatasetDict):
-        found = _of_dict(path, part, "the data")
+        found = split_of(path, part, "the data")
     else:
         found = _from_place(place_of(path), name, part)
     if "[" in split:
@@ -72,8 +71,8 @@ def _from_place(path: str, name: str | None, part: str) -> Dataset:
         return _from_file(Path(path))
     if path.startswith(ON_HUB):
         return load_from_hub(path.removeprefix(ON_HUB), name, part)
-    if ":" in path:
-        return _from_function(path, part)
+    if is_function(path):
+        return from_function(path, part)
     refuse_missing_path(path)
     return load_from_hub(path, name, part)
 
@@ -128,46 +127,6 @@ def _from_file(path: Path) -> Dataset:
 @library_bars("datasets")
 def _from_tables(paths: Sequence[Path]) -> Dataset:
     return read_tables(paths)
-
-
-def _from_function(path: str, part: str) -> Dataset:
-    import datasets
-
-    try:
-        found = load_path(path)()
-    except RecipeError as error:
-        raise DataError(str(error)) from None
-    if isinstance(found, datasets.DatasetDict):
-        return _of_dict(found, part, path)
-    return found if isinstance(found, datasets.Dataset) else _from_bunch(found, path)
-
-
-def _of_dict(found: DatasetDict, part: str, what: str) -> Dataset:
-    name = find_split(found, part)
-    if name is None:
-        raise DataError(f'{what} has no split "{part}"{did_you_mean(part, found)}')
-    return found[name]
-
-
-def _from_bunch(bunch: Bunch, path: str) -> Dataset:
-    """scikit-learn's data sets: images (n, height, width), or a list of texts, with targets and their names."""
-    import datasets
-    import numpy as np
-    from PIL import Image
-
-    if "target" not in bunch or not ("images" in bunch or isinstance(bunch.get("data"), list)):
-        raise DataError(f"{path} returned {type(bunch).__name__} without images or texts and a target.")
-    names = [str(name) for name in bunch.get("target_names", sorted(set(bunch["target"])))]
-    labels = datasets.ClassLabel(names=names)
-    if "images" not in bunch:
-        columns: dict[str, Any] = {"text": bunch["data"]}
-        features = {"text": datasets.Value("string")}
-    else:
-        grey = np.asarray(bunch["images"], dtype=float) / np.max(bunch["images"]) * 255
-        columns = {"image": [Image.fromarray(image.round().astype(np.uint8)).convert("RGB") for image in grey]}
-        features = {"image": datasets.Image()}
-    targets = np.asarray(bunch["target"]).tolist()
-    return datasets.Dataset.from_dict(columns | {"label": targets}, datasets.Features(features | {"label": labels}))
 
 
 def _slice(dataset: Dataset, split: str) -> Dataset:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError, SoupWarning
-from ..lookup import load_path
 from ..seeds import check_seed
 from .columns import is_list
+from .functions import call_function, is_function
 from .hub_data import splits_on_hub
 from .layouts import configuration, find_split, is_saved, splits_of
 from .load import ON_HUB, load_data
@@ -51,8 +51,8 @@ def split_names(path: Any, name: str | None = None) -> list[str]:
         return []
     if path.startswith(ON_HUB):
         return splits_on_hub(path.removeprefix(ON_HUB), name)
-    if ":" in path:
-        found = load_path(path)()
+    if is_function(path):
+        found = call_function(path)
         return list(found) if isinstance(found, datasets.DatasetDict) else []
     refuse_missing_path(path)
     return splits_on_hub(path, name)

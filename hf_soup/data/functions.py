@@ -1,0 +1,113 @@
+"""Data that a function returns: `package.module:function` -> a `datasets.Dataset`. It reads no files.
+
+Whatever such a function does, even ending the process, is one [`DataError`].
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..errors import DataError, RecipeError, did_you_mean
+from ..lookup import load_path
+from ..untrusted import as_error
+from .layouts import find_split
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
+
+FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
+# What scikit-learn brings along and returns without a download: a file may name these without being allowed code.
+BUNDLED = frozenset(
+    f"sklearn.datasets:load_{name}" for name in ("breast_cancer", "diabetes", "digits", "iris", "linnerud", "wine")
+)
+
+
+def is_function(path: str) -> bool:
+    """Whether data is called `package.module:function`; a file or folder of that name goes before."""
+    return FUNCTION.fullmatch(path) is not None
+
+
+def call_function(path: str) -> Any:
+    """What a data function returns.
+
+    Args:
+        path (`str`):
+            `package.module:function`, which is imported and called without arguments.
+
+    Raises:
+        [`DataError`]: if it cannot be imported, is no function, or fails.
+    """
+    try:
+        function = load_path(path)
+    except RecipeError as error:
+        raise DataError(str(error)) from None
+    if not callable(function):
+        raise DataError(f"{path} is a {type(function).__name__}, not a function that returns examples.")
+    with as_error(DataError, f"{path} failed instead of returning examples"):
+        try:
+            return function()
+        except SystemExit as error:
+            raise DataError(
+                f"{path} ends the process (exit code {error.code}) instead of returning examples."
+            ) from error
+
+
+def from_function(path: str, part: str) -> Dataset:
+    """One split of what a data function returns.
+
+    Args:
+        path (`str`):
+            `package.module:function`.
+        part (`str`):
+            Which split of a `DatasetDict`; a single set is taken as it is.
+
+    Raises:
+        [`DataError`]: if there is no such function or split, or it returns something else.
+    """
+    import datasets
+
+    found = call_function(path)
+    if isinstance(found, datasets.DatasetDict):
+        return split_of(found, part, path)
+    if isinstance(found, datasets.Dataset):
+        return found
+    if not isinstance(found, Mapping):
+        raise DataError(f"{path} returned {type(found).__name__}, and no Dataset, DatasetDict or scikit-learn Bunch.")
+    with as_error(DataError, f"{path} returned examples that cannot be read"):
+        return _from_bunch(found, path)
+
+
+def split_of(found: DatasetDict, part: str, what: str) -> Dataset:
+    """One split of several.
+
+    Raises:
+        [`DataError`]: if there is none of that name.
+    """
+    name = find_split(found, part)
+    if name is None:
+        raise DataError(f'{what} has no split "{part}"{did_you_mean(part, found)}')
+    return found[name]
+
+
+def _from_bunch(bunch: Mapping[str, Any], path: str) -> Dataset:
+    """scikit-learn's data sets: images (n, height, width), or a list of texts, with targets and their names."""
+    import datasets
+    import numpy as np
+    from PIL import Image
+
+    if "target" not in bunch or not ("images" in bunch or isinstance(bunch.get("data"), list)):
+        raise DataError(f"{path} returned {type(bunch).__name__} without images or texts and a target.")
+    names = [str(name) for name in bunch.get("target_names", sorted(set(bunch["target"])))]
+    labels = datasets.ClassLabel(names=names)
+    if "images" not in bunch:
+        columns: dict[str, Any] = {"text": bunch["data"]}
+        features = {"text": datasets.Value("string")}
+    else:
+        grey = np.asarray(bunch["images"], dtype=float) / (np.max(bunch["images"]) or 1) * 255
+        columns = {"image": [Image.fromarray(image.round().astype(np.uint8)).convert("RGB") for image in grey]}
+        features = {"image": datasets.Image()}
+    targets = np.asarray(bunch["target"]).tolist()
+    return datasets.Dataset.from_dict(columns | {"label": targets}, datasets.Features(features | {"label": labels}))
