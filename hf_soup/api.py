@@ -21,7 +21,7 @@ from .errors import IncompatibleError, RecipeError, SoupWarning, did_you_mean, l
 from .evaluation.binding import bind_evaluator, bind_training
 from .evaluation.evaluator import Evaluator
 from .evaluation.trials import ModelTrials, NoTrials
-from .lookup import as_annotated, asks_for, choices, load_function, parameters
+from .lookup import asks_for, checked, load_function, parameters
 from .merging.agreement import agree
 from .merging.plan import alignment_problems, bind_method, make_plan
 from .parallel import check_executor
@@ -351,11 +351,8 @@ def share_out(
             what = f'neither the method "{method}" nor the strategy "{strategy or "uniform"}" takes'
             raise RecipeError(f'{what} a parameter "{name}"{did_you_mean(name, {**known[0], **known[1]})}')
         for function, of_one in zip(functions, known, strict=True):
-            allowed = choices(of_one[name], function) if name in of_one else ()
-            if allowed and value not in (*allowed, of_one[name].default):
-                raise RecipeError(f'"{name}" is one of {", ".join(map(repr, allowed))}, not {value!r}.')
             if name in of_one:
-                params[name] = as_annotated(of_one[name], function, value)
+                params[name] = checked(of_one[name], function, value)
     for_method, for_strategy = ({k: plain(params[k]) for k in params if k in of_one} for of_one in known)
     return functions[1], for_method, for_strategy
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .calibration import brier_score, expected_calibration_error
 from .errors import EvaluationError, MissingExtraError, RecipeError, did_you_mean
 from .outputs import Predictions, decisions, losses, probabilities
+from .untrusted import one_line
 
 
 if TYPE_CHECKING:
@@ -282,7 +283,7 @@ def _foreign(metric: evaluate.EvaluationModule, identity: str | None = None) -> 
         try:
             found = metric.compute(predictions=predictions, references=references)
         except Exception as error:  # whatever a metric of others trips over
-            raise EvaluationError(f"the metric {name!r} failed: {str(error).splitlines()[0][:300]}") from error
+            raise EvaluationError(f"the metric {name!r} failed: {one_line(error)}") from error
         return _numbers(found, name)
 
     return Metric(name, compute, identity=identity)
@@ -328,7 +329,9 @@ def _numbers(found: Any, name: str) -> dict[str, float]:
             return values
     elif isinstance(found, numbers.Real) or getattr(found, "ndim", None) == 0:
         return {name: float(found)}
-    raise EvaluationError(f"the metric {name!r} returned {found!r}; it has to return a number or a dict of numbers.")
+    raise EvaluationError(
+        f"the metric {name!r} returned {one_line(repr(found))}; it has to return a number or a dict of numbers."
+    )
 
 
 def _from_evaluate(name: str) -> evaluate.EvaluationModule:
@@ -338,10 +341,10 @@ def _from_evaluate(name: str) -> evaluate.EvaluationModule:
         return evaluate.load(name, keep_in_memory=True)
     except Exception as error:  # evaluate lets through whatever its network and the script's imports raise
         if os.path.exists(name):
-            raise RecipeError(f"{name} does not load as a metric of evaluate: {error}") from None
-        why = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+            raise RecipeError(f"{name} does not load as a metric of evaluate: {one_line(error)}") from None
+        why = one_line(str(error) or type(error).__name__, 200)
         known = did_you_mean(name, BUILT_IN)
-        raise RecipeError(f'there is no metric "{name}"{known}; {WAYS}. evaluate.load: {why}') from None
+        raise RecipeError(f'there is no metric "{one_line(name)}"{known}; {WAYS}. evaluate.load: {why}') from None
 
 
 def _content(name: str) -> str:

@@ -14,6 +14,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
 from .errors import MissingExtraError, RecipeError, SoupError, did_you_mean
+from .untrusted import one_line
 
 
 EXECUTORS = ("local", "ray")
@@ -30,7 +31,7 @@ def check_executor(executor: str) -> None:
         [`RecipeError`]: if there is none of that name, or no cluster at the address in `RAY_ADDRESS`.
     """
     if executor not in EXECUTORS:
-        raise RecipeError(f'there is no executor "{executor}"{did_you_mean(executor, EXECUTORS)}')
+        raise RecipeError(f'there is no executor "{one_line(executor)}"{did_you_mean(executor, EXECUTORS)}')
     if executor == "ray" and not _ray().is_initialized():
         _refuse_address(os.environ.get("RAY_ADDRESS", ""))
 

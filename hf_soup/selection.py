@@ -106,15 +106,16 @@ class Selection:
             of = f", the choice of {len(self.trials)} trials" if self.trials else ""
             lines.append(f"{self.metric} {self.score:.4f} on {self.split}{of}" + (f"; {more}." if more else "."))
         lines += [self.why] if self.why else []
-        if {"k", "mean", "optimism"} <= set(self.folds):
+        folds, holdout = _numbers(self.folds), _numbers(self.holdout)
+        if {"k", "mean", "optimism"} <= set(folds):
             lines.append(
-                f"Cross-validated: {self.folds['mean']:.4f} on average on the fold left out ({self.folds['k']} "
-                f"searches), so the score above flatters by {self.folds['optimism']:+.4f}."
+                f"Cross-validated: {folds['mean']:.4f} on average on the fold left out ({folds['k']} searches), so "
+                f"the score above flatters by {folds['optimism']:+.4f}."
             )
-        if {"rows", "score", "optimism"} <= set(self.holdout):
+        if {"rows", "score", "optimism"} <= set(holdout):
             lines.append(
-                f"Held back: {self.holdout['score']:.4f} on {self.holdout['rows']} examples that selection has not "
-                f"seen, so the score above flatters by {self.holdout['optimism']:+.4f}."
+                f"Held back: {holdout['score']:.4f} on {holdout['rows']} examples that selection has not seen, so the "
+                f"score above flatters by {holdout['optimism']:+.4f}."
             )
         return "\n".join(lines)
 
@@ -142,6 +143,11 @@ class Selection:
         title = self.why or f"{self.strategy} by {self.metric}"
         metric = f"{self.metric} on {self.split}"
         return plot_search(tried, metric=metric, where=where, lines=self.reference, title=title)
+
+
+def _numbers(found: Mapping[str, int | float | list[float]]) -> dict[str, int | float]:
+    """What is one number, in a file that may say anything."""
+    return {name: value for name, value in found.items() if isinstance(value, (int, float))}
 
 
 def _read(cls: type, found: Any) -> Any:

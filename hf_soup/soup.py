@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -34,6 +35,7 @@ from .merging.plan import Plan, make_plan
 from .recipes import BATCHNORM_FILE, RECIPE_FILE, dump_recipe
 from .selection import Selection
 from .types import Recipe, Score
+from .untrusted import as_error, one_line
 from .version import versions
 
 
@@ -123,16 +125,13 @@ class Soup:
             state = tensors_on_disk(estimate_again(model, self.recipe, self.batchnorm))
             specs = [spec for spec in self.plan.specs if is_statistic(spec.name)]
             return {spec.name: state[spec.name].to("cpu", getattr(torch, spec.dtype)) for spec in specs}
-        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        path = self.recipe.batchnorm.get("file", BATCHNORM_FILE)
-        try:
+        path = self.recipe.batchnorm.get("file")
+        with as_error(IngredientError, f"the recipe estimates BatchNorm on data, and its file cannot be read: {path}"):
+            if path is None or not os.path.isfile(path):  # a pipe would be waited for
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
             found = load_file(path)
-        except (OSError, SafetensorError) as error:
-            raise IngredientError(
-                f"the recipe estimates BatchNorm on data, and its file cannot be read: {path}: {error}."
-            ) from None
         names = {spec.name for spec in self.plan.specs if is_statistic(spec.name)}
         if set(found) != names or _digest(found) != self.recipe.batchnorm.get("digest"):
             raise IngredientError(f"{path} does not hold the running statistics that the recipe was made with.")
@@ -324,7 +323,7 @@ class Soup:
         if expected and expected != output["digest"]:
             warnings.warn(
                 f"the soup's digest is {output['digest']}, the recipe says {expected}: it was changed, or made with "
-                f"other versions ({self.recipe.versions}).",
+                f"other versions ({one_line(self.recipe.versions)}).",
                 SoupWarning,
                 stacklevel=3,
             )

@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from .errors import EvaluationError, RecipeError
+from .errors import EvaluationError, RecipeError, listed
+from .untrusted import is_printable, one_line
 
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from .outputs import Predictions
 
 ROUNDING = 1e-12  # of a tolerance: 0.912 is within 0.002 of 0.914
+LONGEST_NAME, LONGEST_SOURCE = 300, 4096  # characters
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,10 @@ class Ingredient:
         files (`Mapping[str, str]`, *optional*):
             Weight file -> digest: `sha256:` as the Hub reports it, `xxh3-128:` of the tensors that were read, or
             `stat:` (header, size and time of change) for a local file that has not been read yet.
+
+    Raises:
+        [`RecipeError`]: if its name or source is empty, longer than any name, or holds control characters or what is
+            no Unicode.
     """
 
     name: str
@@ -46,6 +52,14 @@ class Ingredient:
     files: Mapping[str, str] = field(default_factory=dict)
 
     __pydantic_config__ = {"extra": "forbid", "strict": True}  # noqa: RUF012
+
+    def __post_init__(self):
+        for what, text, most in (("name", self.name, LONGEST_NAME), ("source", self.source, LONGEST_SOURCE)):
+            if not isinstance(text, str) or len(text) > most or not is_printable(text):
+                raise RecipeError(
+                    f"{one_line(repr(text), 100)} is no {what} of an ingredient: it is longer than {most} characters, "
+                    "or holds control characters or bytes that are no Unicode. Rename it."
+                )
 
 
 @dataclass(frozen=True)
@@ -116,18 +130,18 @@ class Recipe:
             raise RecipeError("a soup needs at least one ingredient, none was given. Name folders, Hub ids or models.")
         twice = [name for name, count in Counter(item.name for item in self.ingredients).items() if count > 1]
         if twice:
-            raise RecipeError(f"two ingredients are called {', '.join(twice)}; names in a recipe are unique.")
+            raise RecipeError(f"two ingredients are called {listed(twice)}; names in a recipe are unique.")
         if not self.rows:
             raise RecipeError("the weights are empty: give one for each ingredient, or a row for each module prefix.")
         for prefix, row in self.rows.items():
-            where = f"the weights of {prefix!r}" if prefix else "the weights"
+            where = f"the weights of {one_line(prefix)!r}" if prefix else "the weights"
             if len(row) != len(self.ingredients):
                 raise RecipeError(
-                    f"{where} are {len(row)} ({', '.join(f'{w:g}' for w in row)}) for {len(self.ingredients)} "
-                    f"ingredients ({', '.join(item.name for item in self.ingredients)}); give one for each."
+                    f"{where} are {len(row)} ({listed([f'{w:g}' for w in row])}) for {len(self.ingredients)} "
+                    f"ingredients ({listed(self.names)}); give one for each."
                 )
             if not all(map(math.isfinite, row)):
-                raise RecipeError(f"{where} hold a number that is not finite: {list(row)}.")
+                raise RecipeError(f"{where} hold a number that is not finite: {listed(map(str, row))}.")
             if not any(row):
                 raise RecipeError(
                     f"{where} are all zero: nothing would go into the soup. Give at least one that is not."
@@ -136,7 +150,8 @@ class Recipe:
         for name, order in self.alignments.items():
             if name not in self.names or sorted(order) != list(range(len(order))):
                 raise RecipeError(
-                    f"the alignment of {name!r} is {list(order)}; it permutes the classes of an ingredient."
+                    f"the alignment of {one_line(name)!r} is {listed(map(str, order))}; it permutes the classes of an "
+                    "ingredient."
                 )
 
     @property
@@ -160,7 +175,7 @@ class Recipe:
     def title(self) -> str:
         """What tables call its soup, such as `"greedy soup"`."""
         alike = len({weight for row in self.rows.values() for weight in row}) == 1
-        return f"{self.selection.get('strategy') or ('uniform' if alike else 'weighted')} soup"
+        return f"{one_line(self.selection.get('strategy') or ('uniform' if alike else 'weighted'), 60)} soup"
 
     def fingerprint(self) -> str:
         """A digest of what decides the bytes of the soup, so not of how the recipe was found nor of what came out."""
@@ -193,12 +208,25 @@ def plain(value: Any) -> Any:
 def _rows(weights: Any) -> tuple[float, ...] | dict[str, tuple[float, ...]]:
     try:
         if isinstance(weights, Mapping):
-            return {prefix: tuple(map(float, row)) for prefix, row in weights.items()}
-        return tuple(map(float, weights))
-    except (TypeError, ValueError):
+            return {_prefix(prefix): _row(row) for prefix, row in weights.items()}
+        return _row(weights)
+    except (TypeError, ValueError, OverflowError):
         raise RecipeError(
-            f"weights are a sequence of numbers, or a mapping {{module prefix: sequence of numbers}}, not {weights!r}."
+            "weights are a sequence of numbers, or a mapping {module prefix: sequence of numbers}, not "
+            f"{one_line(repr(weights))}."
         ) from None
+
+
+def _row(row: Any) -> tuple[float, ...]:
+    if isinstance(row, (str, bytes)):  # whose characters may be digits
+        raise TypeError
+    return tuple(map(float, row))
+
+
+def _prefix(prefix: Any) -> str:
+    if not isinstance(prefix, str):
+        raise TypeError
+    return prefix
 
 
 @dataclass(frozen=True)
@@ -235,7 +263,7 @@ class Score:
 
     def __post_init__(self):
         if not isinstance(self.value, (int, float)):
-            raise EvaluationError(f"the metric {self.metric!r} gave {self.value!r}, which is no number.")
+            raise EvaluationError(f"the metric {self.metric!r} gave {one_line(repr(self.value))}, which is no number.")
         object.__setattr__(self, "value", float(self.value))
         if math.isnan(self.value):
             raise EvaluationError(

@@ -19,6 +19,7 @@ from .digest import Digests, bytes_of
 from .files import OpenFiles
 from .parts import part_prefix
 from .reader import CODES, DTYPES, SAFE_INDEX, TensorSpec
+from .shard_size import shard_size
 
 
 if TYPE_CHECKING:
@@ -75,17 +76,12 @@ def _lay_out(
 
     prefix = part_prefix(part)
     by_key = {spec.name.removeprefix(prefix): spec for spec in specs}
-    try:
-        split = split_state_dict_into_shards_factory(
-            by_key,
-            get_storage_size=lambda spec: spec.nbytes,
-            filename_pattern="model{suffix}.safetensors",
-            max_shard_size=max_shard_size,
-        )
-    except ValueError as error:
-        raise OutputError(
-            f"max_shard_size={max_shard_size!r}: {error}. Write a number and its unit, as in 5GB."
-        ) from None
+    split = split_state_dict_into_shards_factory(
+        by_key,
+        get_storage_size=lambda spec: spec.nbytes,
+        filename_pattern="model{suffix}.safetensors",
+        max_shard_size=shard_size(max_shard_size),
+    )
     placed = {}
     for file, keys in split.filename_to_tensors.items():
         path = f"{part}/{file}".removeprefix("/")

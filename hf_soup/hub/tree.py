@@ -13,9 +13,11 @@ from ..checkpoints.files_beside import CARD
 from ..errors import IngredientError, SoupError
 from ..recipes import RECIPE_FILE, load_hub_recipe, load_recipe
 from ..types import Ingredient, Recipe
+from ..untrusted import one_line, printable
 
 
-DEPTH = 20  # more is a circle, or nobody's business
+DEPTH = 20  # of soups within soups; more is a circle, or nobody's business
+MOST = 1000  # models that are looked at, each of which is a request to the Hub or a file to read
 SOUP, INGREDIENT, BASE = "soup", "ingredient", "base model"
 
 
@@ -46,7 +48,7 @@ class Node(NamedTuple):
 
     def table(self) -> str:
         """The tree, a line for each model."""
-        return "\n".join(self._lines("", ""))
+        return printable("\n".join(self._lines("", "")))
 
     def to_dict(self) -> dict[str, Any]:
         """The tree as plain values."""
@@ -66,7 +68,8 @@ class Node(NamedTuple):
 def tree(soup: str | os.PathLike) -> Node:
     """Find out what a soup was made from, down to the base models, soups of soups included.
 
-    Recipes say it of soups, model cards (`base_model`) of other models.
+    Recipes say it of soups, model cards (`base_model`) of other models. What a model was made from is told once, where
+    it comes first. Nothing that a recipe names is run.
 
     Args:
         soup (`str` or `os.PathLike`):
@@ -83,7 +86,7 @@ def tree(soup: str | os.PathLike) -> Node:
     if not os.path.isdir(source):
         source, revision = hub.split_revision(source)
         if hub.split_source(source) is None:
-            raise IngredientError(f"{soup} is neither a folder here nor a Hub id.")
+            raise IngredientError(f"{one_line(soup)} is neither a folder here nor a Hub id.")
         revision = hub.resolve(source, revision)
     return _look(Node(source, INGREDIENT, revision), source, (), {})
 
@@ -101,22 +104,27 @@ def _look(node: Node, source: str, above: tuple[str, ...], known: dict[str, Node
         known (`dict[str, Node]`):
             What was looked at already.
     """
-    place = f"{source}@{node.revision}"
-    if place not in known:
-        folder = hub.fetch(source, node.revision, [RECIPE_FILE, CARD]) if node.revision else Path(source)
-        above = (*above, place)
-        if (folder / RECIPE_FILE).is_file():
-            recipe = load_hub_recipe(source, node.revision) if node.revision else load_recipe(folder)
-            found = Node("", SOUP, note=f"{recipe.title}, {recipe.method}", children=_members(recipe, above, known))
+    place = _place(source, node.revision)
+    folder = hub.fetch(source, node.revision, [RECIPE_FILE, CARD]) if node.revision else Path(source)
+    above = (*above, place)
+    if (folder / RECIPE_FILE).is_file():
+        if node.revision:
+            recipe = load_hub_recipe(source, node.revision, allow_code=True)  # nothing of it is called here
         else:
-            bases = read_card(folder).get("base_model")
-            bases = [base for base in (bases if isinstance(bases, list) else [bases]) if isinstance(base, str)]
-            on_hub = [Node(base, BASE) for base in bases if hub.split_source(base)]
-            found = Node("", node.kind, children=tuple(_try(base, base.name, above, known) for base in on_hub))
-        known[place] = found
-    found = known[place]
-    kind = SOUP if found.kind == SOUP else node.kind
-    return node._replace(kind=kind, note=found.note, children=found.children)
+            recipe = load_recipe(folder, allow_code=True)
+        note = f"{recipe.title}, {recipe.method}"
+        found = node._replace(kind=SOUP, note=note, children=_members(recipe, above, known))
+    else:
+        bases = read_card(folder).get("base_model")
+        bases = [base for base in (bases if isinstance(bases, list) else [bases]) if isinstance(base, str)]
+        on_hub = [Node(base, BASE) for base in bases if hub.split_source(base)]
+        found = node._replace(children=tuple(_try(base, base.name, above, known) for base in on_hub))
+    known[place] = found
+    return found
+
+
+def _place(source: str, revision: str | None) -> str:
+    return os.path.realpath(source) if os.path.isabs(source) else f"{source}@{revision}"
 
 
 def _members(recipe: Recipe, above: tuple[str, ...], known: dict[str, Node]) -> tuple[Node, ...]:
@@ -142,14 +150,30 @@ def _member(
 
 def _try(node: Node, source: str, above: tuple[str, ...], known: dict[str, Node]) -> Node:
     """The same of a model that may be gone, private, or on another machine."""
+    asked = _place(source, node.revision)
+    if asked in known:
+        return _again(node, known[asked])
+    if len(known) >= MOST:
+        return node._replace(note=f"is not looked at: {MOST:,} models are")
     try:
         if not os.path.isabs(source):  # folders of a recipe that is here are absolute, the rest is on the Hub
             node = node._replace(revision=node.revision or hub.resolve(source, None))
             hub.confirm(source, node.revision)
         elif not os.path.isdir(source):
             return node._replace(note="cannot be looked at: the folder is gone")
-        if f"{source}@{node.revision}" in above or len(above) > DEPTH:
+        place = _place(source, node.revision)
+        if place in above:
             return node._replace(note="is above already")
-        return _look(node, source, above, known)
+        if len(above) > DEPTH:
+            return node._replace(note=f"is not looked at: {DEPTH} models are above it")
+        found = _again(node, known[place]) if place in known else _look(node, source, above, known)
     except SoupError as error:
-        return node._replace(note=f"cannot be looked at: {str(error).split(':')[0].split('. ')[0]}")
+        found = node._replace(note=f"cannot be looked at: {one_line(str(error).split(':')[0].split('. ')[0])}")
+    known[asked] = found
+    return found
+
+
+def _again(node: Node, found: Node) -> Node:
+    """A model that was looked at already: what it was made from is told there."""
+    note = "see above" if found.children else found.note
+    return node._replace(kind=SOUP if found.kind == SOUP else node.kind, revision=found.revision, note=note)

@@ -14,14 +14,17 @@ from ..checkpoints.modules import assign_rows, class_tensors, group, own_prefix
 from ..checkpoints.reader import AVERAGED, TensorSpec, widest
 from ..checkpoints.settings import base_notes
 from ..errors import IncompatibleError, RecipeError, did_you_mean, listed
-from ..lookup import GIVEN, asks_for, check_params, load_function, parameters
+from ..lookup import GIVEN, asks_for, check_params, checked, load_function, parameters
 from ..methods.linear import linear
 from ..tables import align
 from ..types import Recipe
+from ..untrusted import one_line
 
 
 # Sums that cancel to less than this part of what went in are zero but for rounding.
 CANCELLED = 1e-12
+# The largest weight of a row: beyond, sums in float32 overflow or lose everything, and weights are relative anyway.
+LEAST_WEIGHT, MOST_WEIGHT = 1e-20, 1e20
 
 
 class How(NamedTuple):
@@ -164,6 +167,7 @@ def make_plan(
     )
     report.raise_for_problems()
     rows = assign_rows(checkpoints[0].specs, recipe.rows)
+    _refuse_extreme(recipe)
     if recipe.params.get("normalize", True):
         _refuse_cancelled(recipe)
     if "base" not in how.asks:
@@ -200,7 +204,7 @@ def find_settings(name: str, checkpoints: Sequence[Checkpoint]) -> Checkpoint:
         if item.name == name:
             return item
     known = [item.name for item in checkpoints]
-    raise RecipeError(f'take_from="{name}": no ingredient is called so{did_you_mean(name, known)}')
+    raise RecipeError(f'take_from="{one_line(name)}": no ingredient is called so{did_you_mean(name, known)}')
 
 
 def alignment_problems(first: Checkpoint, alignments: Mapping[str, Sequence[int]]) -> tuple[str, ...]:
@@ -227,7 +231,7 @@ def check_dtype(dtype: str) -> None:
     """
     known = ["auto", *AVERAGED]
     if dtype not in known:
-        raise RecipeError(f'there is no floating-point type "{dtype}"{did_you_mean(dtype, known)}')
+        raise RecipeError(f'there is no floating-point type "{one_line(dtype)}"{did_you_mean(dtype, known)}')
 
 
 def bind_method(recipe: Recipe) -> How:
@@ -237,8 +241,9 @@ def bind_method(recipe: Recipe) -> How:
         [`RecipeError`]: if there is no such method or it takes no such parameter.
     """
     function = load_function("method", recipe.method)
-    check_params(recipe.params, parameters(function), f'the method "{recipe.method}"')
-    return _how(function, recipe.params)
+    known = parameters(function)
+    check_params(recipe.params, known, f'the method "{recipe.method}"')
+    return _how(function, {name: checked(known[name], function, value) for name, value in recipe.params.items()})
 
 
 def _how(function: Callable[..., Any], params: Mapping[str, Any]) -> How:
@@ -248,13 +253,28 @@ def _how(function: Callable[..., Any], params: Mapping[str, Any]) -> How:
     return How(functools.partial(function, **params), additive and elementwise, elementwise, asks)
 
 
+def _refuse_extreme(recipe: Recipe) -> None:
+    for prefix, row in recipe.rows.items():
+        largest = max(map(abs, row))
+        if not LEAST_WEIGHT <= largest <= MOST_WEIGHT:
+            raise RecipeError(
+                f"the weights {_shown(prefix, row)} are too {'small' if largest < 1 else 'large'} to be summed: the "
+                f"largest may lie between {LEAST_WEIGHT:g} and {MOST_WEIGHT:g}. Weights are relative to each other, "
+                f"so divide all of them by {largest:g}."
+            )
+
+
 def _refuse_cancelled(recipe: Recipe) -> None:
     for prefix, row in recipe.rows.items():
         if abs(sum(row)) <= CANCELLED * sum(map(abs, row)):
             raise RecipeError(
-                f"the weights {list(row)}{f' of {prefix!r}' if prefix else ''} sum to zero, and a mean divides by "
-                "their sum. Use other weights, or normalize=False to take them as they are."
+                f"the weights {_shown(prefix, row)} sum to zero, and a mean divides by their sum. Use other weights, "
+                "or normalize=False to take them as they are."
             )
+
+
+def _shown(prefix: str, row: Sequence[float]) -> str:
+    return f"[{listed(map(str, row))}]" + (f" of {one_line(prefix)!r}" if prefix else "")
 
 
 def _step(

@@ -1,0 +1,38 @@
+"""The largest size of a weight file, as users write it. It writes nothing."""
+
+from __future__ import annotations
+
+import math
+import numbers
+import re
+
+from ..errors import OutputError
+from ..untrusted import one_line
+
+
+UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+SIZE = re.compile(r"\s*(\d+\.?\d*|\.\d+)\s*([KMGT]?B)\s*", re.ASCII | re.IGNORECASE)
+
+
+def shard_size(size: int | str) -> int:
+    """A number of bytes.
+
+    Args:
+        size (`int` or `str`):
+            A whole number of bytes, or a number with its unit: `"5GB"`.
+
+    Raises:
+        [`OutputError`]: if it is no size, or not at least one byte.
+    """
+    found = -1
+    if isinstance(size, str) and len(size) < 100 and (match := SIZE.fullmatch(size)):
+        number = float(match[1]) * UNITS[match[2].upper()]
+        found = int(number) if math.isfinite(number) else -1
+    elif isinstance(size, numbers.Integral) and not isinstance(size, bool):
+        found = int(size)
+    if found < 1:
+        raise OutputError(
+            f"max_shard_size={one_line(repr(size), 60)} is no size of a file. Write a number above 0 and its unit, as "
+            "in 5GB."
+        )
+    return found
