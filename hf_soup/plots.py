@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import MissingExtraError
+from .untrusted import one_line
 
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ STATES = {  # of a trial: label, marker, colour
     "stopped": ("stopped early: at most this", "v", "#D55E00"),
 }
 NOMINAL = "#0072B2"  # lines that models are compared with
+LONGEST = 60  # characters of a name in a picture
 
 
 class Point(NamedTuple):
@@ -147,9 +149,9 @@ def plot_search(tried: Sequence[Tried], *, metric: str, where: str, lines: Mappi
         axes.vlines([one.x for one in sure], low, high, color=color, linewidth=0.8)
     styles = ("--", COLORS["chosen"]), ("-.", COLORS["uniform"]), (":", COLORS["ensemble"])
     for (name, value), (style, color) in zip(lines.items(), itertools.cycle(styles)):
-        axes.axhline(value, linestyle=style, color=color, linewidth=1.2, label=f"{name} {value:.4f}")
-    axes.set_xlabel(where)
-    axes.set_ylabel(f"{metric}\n(bars: 95 % interval of the difference)")
+        axes.axhline(value, linestyle=style, color=color, linewidth=1.2, label=f"{shown(name)} {value:.4f}")
+    axes.set_xlabel(shown(where, 2 * LONGEST))
+    axes.set_ylabel(f"{shown(metric)}\n(bars: 95 % interval of the difference)")
     axes.grid(axis="y", color="#eeeeee")
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     return figure
@@ -200,13 +202,13 @@ def plot_scores(points: Sequence[Point], *, metric: str, title: str) -> Figure:
             marker=markers[name],
             color=COLORS[kind],
             capsize=2,
-            label=name,
+            label=shown(name),
         )
-    axes.set_xticks(range(len(groups)), groups)
+    axes.set_xticks(range(len(groups)), list(map(shown, groups)))
     axes.set_xlim(-0.6, len(groups) - 0.4)
     for edge in range(1, len(groups)):
         axes.axvline(edge - 0.5, color="#dddddd", linewidth=0.8)
-    axes.set_ylabel(f"{metric} (bars: 95 % interval)")
+    axes.set_ylabel(f"{shown(metric)} (bars: 95 % interval)")
     axes.grid(axis="y", color="#eeeeee")
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     return figure
@@ -256,11 +258,10 @@ def plot_shifts(dots: Sequence[Dot], *, metric: str, shifts: str, title: str) ->
     named = [dot for dot in dots if dot.kind != "ingredient"]
     markers = _markers([(dot.name, dot.kind) for dot in named])
     for dot in named:
-        axes.plot(
-            dot.x, dot.y, linestyle="", marker=markers[dot.name], markersize=9, color=COLORS[dot.kind], label=dot.name
-        )
-    axes.set_xlabel(f"{metric} on the test set")
-    axes.set_ylabel(f"{metric} on {shifts}")
+        style = {"marker": markers[dot.name], "markersize": 9, "color": COLORS[dot.kind]}
+        axes.plot(dot.x, dot.y, linestyle="", label=shown(dot.name), **style)
+    axes.set_xlabel(f"{shown(metric)} on the test set")
+    axes.set_ylabel(f"{shown(metric)} on {shown(shifts)}")
     axes.grid(color="#eeeeee")
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     return figure
@@ -288,7 +289,7 @@ def plot_reliability(curves: Sequence[Curve], *, title: str) -> Figure:
     low = min((min(curve.confidence) for curve in curves), default=0)
     for curve in curves:
         style = {"color": COLORS[curve.kind], "marker": markers[curve.name], "markersize": 5}
-        above.plot(curve.confidence, curve.accuracy, label=curve.name, **style)
+        above.plot(curve.confidence, curve.accuracy, label=shown(curve.name), **style)
         total = sum(curve.count)
         below.plot(curve.confidence, [count / total for count in curve.count], linewidth=1, **style)
     for panel in axes:
@@ -300,6 +301,16 @@ def plot_reliability(curves: Sequence[Curve], *, title: str) -> Figure:
     below.set_xlabel("confidence (means of 15 bins of equal width)")
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     return figure
+
+
+def shown(name: str, most: int = LONGEST) -> str:
+    """A name as a picture shows it: short, and as it stands, since dollar signs would make it a formula."""
+    return one_line(name, most).replace("$", r"\$")
+
+
+def wrapped(title: str, width: int) -> str:
+    """A title in lines of so many characters, as it stands."""
+    return "\n".join(textwrap.wrap(one_line(title), width)).replace("$", r"\$")
 
 
 def figure_class() -> type[Figure]:
@@ -335,7 +346,7 @@ def new_figure(
     """
     figure = figure_class()(figsize=(width, height), dpi=150, layout="constrained")
     panels = figure.subplots(len(rows), columns, height_ratios=rows, sharex=True, squeeze=False).reshape(-1)
-    text = "\n".join(textwrap.wrap(title, int(width * 11)))
+    text = wrapped(title, int(width * 11))
     if columns == 1:
         panels[0].set_title(text, fontsize=10, loc="left")
     else:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .plots import COLORS, figure_class
+from .plots import COLORS, figure_class, shown, wrapped
 
 
 if TYPE_CHECKING:
@@ -83,14 +82,14 @@ def plot_sweep(settings: Sequence[Setting], lines: Sequence[Line], *, metric: st
         panels = rows[0].subplots(1, len(settings), sharey=True, squeeze=False)[0]
         for panel, setting in zip(panels, settings, strict=True):
             _scatter(panel, setting)
-        panels[0].set_ylabel(f"{metric} on validation")
-    what = {"loss": "loss in training", f"eval_{metric}": f"{metric} on validation"}
+        panels[0].set_ylabel(f"{shown(metric)} on validation")
+    what = {"loss": "loss in training", f"eval_{metric}": f"{shown(metric)} on validation"}
     panels = rows[-1].subplots(1, len(what), squeeze=False)[0]
     for panel, (key, label) in zip(panels, what.items(), strict=True):
         _curves(panel, [line for line in lines if line.what == key], best)
         panel.set_ylabel(label)
     panels[-1].legend(frameon=False, fontsize=8)
-    figure.suptitle("\n".join(textwrap.wrap(title, 90)), fontsize=10, x=0.01, ha="left")
+    figure.suptitle(wrapped(title, 90), fontsize=10, x=0.01, ha="left")
     for panel in figure.get_axes():
         panel.spines[["top", "right"]].set_visible(False)
         panel.grid(color="#e6e6e6", linewidth=0.6)
@@ -103,7 +102,7 @@ def _scatter(panel: Any, setting: Setting) -> None:
     values = setting.values
     numeric = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
     wide = numeric and min(values) > 0 and max(values) >= 10 * min(values)
-    named = [f"{value:g}" if numeric else str(value)[:14] for value in values]
+    named = [f"{value:g}" if numeric else shown(str(value)[:14]) for value in values]
     different = list(dict.fromkeys(name for _, name in sorted(zip(values if numeric else named, named, strict=True))))
     if wide or (len(different) > FEW and numeric):
         places = list(values)
@@ -114,7 +113,7 @@ def _scatter(panel: Any, setting: Setting) -> None:
         panel.set_xlim(-0.5, len(different) - 0.5)
     panel.plot(places, setting.scores, linestyle="", marker="o", color=COLORS["ingredient"])
     panel.plot(places[setting.best], setting.scores[setting.best], linestyle="", marker="D", color=COLORS["soup"])
-    panel.set_xlabel(setting.name)
+    panel.set_xlabel(shown(setting.name))
 
 
 def _curves(panel: Any, lines: Sequence[Line], best: str) -> None:
@@ -125,6 +124,12 @@ def _curves(panel: Any, lines: Sequence[Line], best: str) -> None:
     for line in lines:
         if line.run == best:
             panel.plot(
-                line.epochs, line.values, color=COLORS["soup"], linewidth=2, marker="D", markersize=4, label=best
+                line.epochs,
+                line.values,
+                color=COLORS["soup"],
+                linewidth=2,
+                marker="D",
+                markersize=4,
+                label=shown(best),
             )
     panel.set_xlabel("epoch")

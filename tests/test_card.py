@@ -143,6 +143,30 @@ def test_names_from_elsewhere_are_only_text():
     assert yaml.safe_load(block[1])["ingredients"][0]["name"] == EVIL
 
 
+def test_other_values_from_elsewhere_are_only_text():
+    """Numbers that are none, commits that are none, and methods with markup; lone surrogates can be written."""
+    html_of = "<img src=x onerror=alert(1)>"
+    items = (Ingredient("a", "me/a", html_of), Ingredient("b", html_of, "c" * 40), Ingredient("c", "a/b", "HEAD"))
+    batchnorm = {"dataset": {"rows": html_of}, "file": "x.safetensors"}
+    selection = {"strategy": f"`{html_of}`\n\n{html_of}", "score": 0.5}
+    recipe = Recipe(
+        items, (1, 1, 1), f"a:`{html_of}", batchnorm=batchnorm, selection=selection, versions={"\ud800": "x"}
+    )
+    config = {"architectures": "\ud800", "id2label": {"0": "\ud800", "1": html_of}}
+    bases = [["a/b) [x](http://y"], [], []]
+    card = render_card(recipe, config, compared("\ud800", single="$$\ud800"), tags=["\ud800"], bases=bases)
+    assert "\ufffd" in card.encode().decode()
+    _, html, _ = parts(card)
+    assert "<img" not in html
+    assert re.findall(r'<a href="([^"]*)', html) == []
+
+
+@pytest.mark.parametrize("config", [{"architectures": {}}, {"architectures": [[1]]}, {"architectures": [None]}, {}])
+def test_a_config_of_other_types_has_a_card(config):
+    """The class that it does not name is a model."""
+    assert "# Model soup of 2 a model models" in render_card(Recipe(TWO, (1, 1), versions=VERSIONS), config)
+
+
 def test_escape():
     """Every character that Markdown reads is escaped; line breaks become spaces; addresses are no links."""
     assert escape("a|b\nc`d") == "a\\|b c\\`d"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import MissingExtraError
-from ..plots import COLORS, NOMINAL, new_figure
+from ..plots import COLORS, LONGEST, NOMINAL, new_figure, shown
+from ..untrusted import one_line
 
 
 if TYPE_CHECKING:
@@ -56,8 +58,9 @@ def plot_heat(
     low, high = limits or (0.0, max(greatest, least) or 1.0)
     colours = "PuOr_r" if limits else "cividis"
     image = axes.imshow(matrix, cmap=colours, vmin=low, vmax=high)
-    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(names)), names)
+    labels = list(map(shown, names))
+    axes.set_xticks(range(len(names)), labels, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(names)), labels)
     for i in range(len(names)) if len(names) <= NAMED else ():
         for j in range(len(names)):
             if i != j and np.isfinite(matrix[i, j]):
@@ -65,7 +68,7 @@ def plot_heat(
                 dark = 0.299 * shade[0] + 0.587 * shade[1] + 0.114 * shade[2] < 0.5
                 text = f"{matrix[i, j]:.2f}" if greatest >= 0.1 else f"{matrix[i, j]:.3f}"
                 axes.text(j, i, text, ha="center", va="center", fontsize=7, color="white" if dark else "black")
-    figure.colorbar(image, ax=axes, label=label, fraction=0.046, pad=0.04)
+    figure.colorbar(image, ax=axes, label=shown(label, 2 * LONGEST), fraction=0.046, pad=0.04)
     return figure
 
 
@@ -87,8 +90,12 @@ def plot_depth(modules: Sequence[str], lines: Mapping[str, Sequence[tuple | None
             continue
         places = [at for at, _ in known]
         axes.fill_between(places, [v[1] for _, v in known], [v[2] for _, v in known], color=colour, alpha=0.2, lw=0)
-        axes.plot(places, [v[0] for _, v in known], marker="o", ms=4, color=colour, label=f"{what} (mean, and range)")
-    axes.set_xticks(range(len(modules)), modules, rotation=45, ha="right", rotation_mode="anchor", fontsize=8)
+        axes.plot(
+            places, [v[0] for _, v in known], marker="o", ms=4, color=colour, label=f"{shown(what)} (mean, and range)"
+        )
+    axes.set_xticks(
+        range(len(modules)), list(map(shown, modules)), rotation=45, ha="right", rotation_mode="anchor", fontsize=8
+    )
     axes.set_ylabel("cosine of two models")
     axes.set_xlabel("module, from the bottom up")
     axes.axhline(0, color="#666666", lw=0.8)
@@ -112,12 +119,12 @@ def plot_lines(lines: Sequence[Line], soup: Point | None, *, metric: str, title:
             On how many.
     """
     figure, (left, right) = new_figure(10, 4.4, title, columns=2)
-    for axes, field, label in ((left, "loss", f"loss on {examples} examples"), (right, "score", metric)):
+    for axes, field, label in ((left, "loss", f"loss on {examples} examples"), (right, "score", shown(metric))):
         for at, line in enumerate(lines):
             known = [(a, getattr(p, field)) for a, p in zip(line.alphas, line.points, strict=True) if p]
             colour = CYCLE[at % len(CYCLE)] if len(lines) <= len(CYCLE) else "#0072B2"
             alpha = 1.0 if len(lines) <= len(CYCLE) else 0.45
-            name = f"{line.one} to {line.other}" if len(lines) <= len(CYCLE) else None
+            name = f"{shown(line.one)} to {shown(line.other)}" if len(lines) <= len(CYCLE) else None
             axes.plot(*zip(*known, strict=True), color=colour, alpha=alpha, marker="o", ms=3, lw=1.2, label=name)
         if soup is not None:
             value = getattr(soup, field)
@@ -168,9 +175,12 @@ def plot_plane(
     corners = [mark for mark in marks if mark.kind == "corner"]
     for mark in corners:
         offset = {"xytext": (6, 6), "textcoords": "offset points"}
-        text = axes.annotate(mark.name, (mark.x, mark.y), color="white", fontsize=8, fontweight="bold", **offset)
+        text = axes.annotate(
+            shown(mark.name), (mark.x, mark.y), color="white", fontsize=8, fontweight="bold", **offset
+        )
         text.set_path_effects(_outline())
-    axes.set_xlabel(f"L2 distance of weights, along the way from {corners[0].name} to {corners[1].name}")
+    first, second = (shown(mark.name) for mark in corners[:2])
+    axes.set_xlabel(f"L2 distance of weights, along the way from {first} to {second}")
     axes.set_ylabel("L2 distance of weights, across")
     axes.set_aspect("equal", adjustable="box")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3, fontsize=8, facecolor="#dddddd")
@@ -195,12 +205,14 @@ def surface(x: Sequence[float], y: Sequence[float], loss: np.ndarray, marks: Seq
         x=[mark.x for mark in marks],
         y=[mark.y for mark in marks],
         z=[height(mark) for mark in marks],
-        text=[mark.name for mark in marks],
+        text=[html.escape(one_line(mark.name)) for mark in marks],
         mode="markers+text",
         marker={"size": 5, "color": "#D55E00"},
     )
     axes = {"xaxis": {"title": "along (L2)"}, "yaxis": {"title": "across (L2)"}, "zaxis": {"title": "loss"}}
-    return graph_objects.Figure([shape, dots], layout={"title": title, "scene": axes, "showlegend": False})
+    return graph_objects.Figure(
+        [shape, dots], layout={"title": html.escape(title), "scene": axes, "showlegend": False}
+    )
 
 
 def plot_diversity(
@@ -229,13 +241,13 @@ def plot_diversity(
     axes.scatter(list(disagreement.values()), [scores[name] for name in disagreement], color=CYCLE[0], s=36, zorder=3)
     for name, x in disagreement.items():
         offset = {"xytext": (4, 4), "textcoords": "offset points"}
-        axes.annotate(name, (x, scores[name]), fontsize=7, **offset)
+        axes.annotate(shown(name), (x, scores[name]), fontsize=7, **offset)
     styles = {"mean of the models": (NOMINAL, ":"), "uniform soup": (COLORS["soup"], "--")}
     for what, value in levels.items():
         colour, style = styles.get(what, ("#D55E00", "-"))
-        axes.axhline(value, color=colour, ls=style, lw=1.4, label=what)
+        axes.axhline(value, color=colour, ls=style, lw=1.4, label=shown(what))
     axes.set_xlabel("mean disagreement with the other models (share of examples)")
-    axes.set_ylabel(metric)
+    axes.set_ylabel(shown(metric))
     axes.margins(x=0.15, y=0.1)
     axes.legend(loc="best", fontsize=8)
     return figure
@@ -268,11 +280,11 @@ def plot_bars(
     height = 0.8 / groups
     for at, ((what, row), colour) in enumerate(zip(values.items(), CYCLE, strict=False)):
         places = [place - 0.4 + height * (groups - at - 0.5) for place in range(len(names))]
-        shown = None if errors is None or not any(errors) else [0 if math.isnan(e) else e for e in errors]
-        axes.barh(places, row, height=height, color=colour, label=what, xerr=shown, error_kw={"lw": 1})
-    axes.set_yticks(range(len(names)), names, fontsize=8)
+        bars = None if errors is None or not any(errors) else [0 if math.isnan(e) else e for e in errors]
+        axes.barh(places, row, height=height, color=colour, label=shown(what), xerr=bars, error_kw={"lw": 1})
+    axes.set_yticks(range(len(names)), list(map(shown, names)), fontsize=8)
     axes.axvline(0, color="#333333", lw=0.8)
-    axes.set_xlabel(unit)
+    axes.set_xlabel(shown(unit, 2 * LONGEST))
     axes.margins(y=0.02)
     if groups > 1:
         axes.legend(loc="upper center", bbox_to_anchor=(0.4, -0.12), fontsize=8)

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..checkpoints.staging import staged_files
 from ..errors import MissingExtraError, RecipeError, SoupWarning
+from ..tables import align, escape_markup
+from ..untrusted import encodable
 
 
 if TYPE_CHECKING:
@@ -70,9 +72,9 @@ def write_report(
         [`OutputError`]: if it cannot be written.
     """
     with staged_files(folder) as stage:
-        parts = [f"# {title}", lead]
+        parts = [f"# {escape_markup(title)}", escape_markup(lead)]
         for section in sections:
-            parts += [f"## {section.heading}", section.table]
+            parts += [f"## {escape_markup(section.heading)}", as_markdown(section.table)]
             for name, figure in section.figures:
                 figure.savefig(stage / f"{name}.png")
                 parts.append(f"![{section.name}]({name}.png)")
@@ -81,7 +83,7 @@ def write_report(
         text = json.dumps(_finite(data), indent=2, default=str)
         (stage / DATA_FILE).write_text(text + "\n", encoding="utf-8")
         if html:
-            (stage / HTML_FILE).write_text(render_html(title, lead, sections), encoding="utf-8")
+            (stage / HTML_FILE).write_text(encodable(render_html(title, lead, sections)), encoding="utf-8")
     return Path(folder) / (HTML_FILE if html else MARKDOWN_FILE)
 
 
@@ -119,6 +121,19 @@ def blocks(markdown: str) -> list[dict[str, Any]]:
     return found
 
 
+def as_markdown(table: str) -> str:
+    """What a terminal shows as a Markdown file has it: cells and sentences hold names that others gave."""
+    parts = []
+    for block in blocks(table):
+        if "rows" in block:
+            parts.append(align(block["rows"], escape=escape_markup))
+        elif block["code"]:
+            parts.append("\n".join(f"    {line}" for line in block["text"].split("\n")))
+        else:
+            parts.append("\n".join(map(escape_markup, block["text"].split("\n"))))
+    return "\n\n".join(parts)
+
+
 def figures_of(what: Any, *kinds: str, name: str) -> tuple[tuple[str, Figure], ...]:
     """Pictures of a result, where matplotlib is installed."""
     try:
@@ -154,4 +169,8 @@ def _data_uri(named: tuple[str, Figure]) -> dict[str, str]:
     text = base64.b64encode(stream.getvalue()).decode()
     panels = [panel.get_title(loc="left") for panel in figure.get_axes()]
     heading = next((title for title in [*panels, figure.get_suptitle()] if title), name)
-    return {"name": name, "uri": f"data:image/png;base64,{text}", "alt": heading.replace("\n", " ")}
+    return {
+        "name": name,
+        "uri": f"data:image/png;base64,{text}",
+        "alt": heading.replace("\n", " ").replace("\\$", "$"),
+    }

@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from ..errors import OutputError
 from .digest import Digests, bytes_of
 from .files import OpenFiles
 from .parts import part_prefix

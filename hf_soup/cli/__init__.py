@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from ..errors import SoupError
+from ..untrusted import printable
 from ..version import __version__
 from . import analysis, published, scores, soups, training
 from .stderr import only_ours
@@ -24,7 +25,7 @@ class Group(click.Group):
         try:
             return super().invoke(ctx)
         except SoupError as error:
-            raise click.ClickException(str(error)) from None
+            raise click.ClickException(printable(str(error))) from None
         except KeyboardInterrupt:
             click.echo("Interrupted. What is whole is kept: the same command goes on from there.", err=True)
             sys.exit(130)

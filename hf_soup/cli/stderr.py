@@ -16,6 +16,7 @@ import click
 
 from ..errors import SoupWarning
 from ..progress import bars_are_shown
+from ..untrusted import printable
 
 
 QUIET = "hf_soup.quiet"  # in the context of a command: notes are not wanted
@@ -50,7 +51,7 @@ def only_ours(context: click.Context) -> Iterator[None]:
 
     def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
         if issubclass(category, SoupWarning) and not context.meta.get(QUIET):
-            click.echo(f"Note: {message}", err=True)
+            click.echo(printable(f"Note: {message}"), err=True)
 
     shown, warnings.showwarning = warnings.showwarning, show
     try:
@@ -76,4 +77,4 @@ def be_quiet(context: click.Context) -> None:
 def note(text: str) -> None:
     """Tell something beside the result, unless the command is quiet."""
     if not click.get_current_context().meta.get(QUIET):
-        click.echo(f"Note: {text}", err=True)
+        click.echo(printable(f"Note: {text}"), err=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import MissingExtraError, RecipeError, SoupWarning, did_you_mean
 from ..plots import Curve, Dot, Point, plot_reliability, plot_scores, plot_shifts
-from ..tables import align
+from ..tables import align, escape_markup
 
 
 if TYPE_CHECKING:
@@ -146,6 +146,13 @@ class Comparison:
         parts = [*map(align, self.tables()), *filter(None, [self.mixture])]
         return "\n\n".join([*parts, self.summary])
 
+    def _markdown(self) -> str:
+        """The same for a file that is shown as Markdown: names are text, and no markup."""
+        sentences = [*filter(None, [self.mixture]), *self.summary.split("\n")]
+        return "\n\n".join(
+            [*(align(cells, escape_markup) for cells in self.tables()), "\n".join(map(escape_markup, sentences))]
+        )
+
     def tables(self) -> list[list[list[str]]]:
         """The cells of each table: scores by each metric, differences, and what models cost."""
         scores = [self._scores(metric) for metric in self.metrics]
@@ -258,7 +265,7 @@ class Comparison:
         from ..checkpoints.staging import staged_files
 
         with staged_files(folder) as stage:
-            (stage / "comparison.md").write_text(self.table() + "\n", encoding="utf-8")
+            (stage / "comparison.md").write_text(self._markdown() + "\n", encoding="utf-8")
             (stage / "comparison.json").write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
             try:
                 for kind in self.pictures() if plots else ():

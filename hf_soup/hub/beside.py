@@ -16,6 +16,7 @@ from ..errors import MissingExtraError, SoupWarning
 from ..evaluation.comparison import PICTURES, Comparison
 from ..selection import Selection
 from ..types import Recipe
+from ..untrusted import one_line
 from .card import render_card
 from .facts import gather_facts
 from .origins import Veil
@@ -96,7 +97,9 @@ def write_beside(
     if facts.licenses:
         found = "; ".join(f"{license} ({', '.join(names)})" for license, names in facts.licenses.items())
         warnings.warn(
-            f"the card sets no licence, since those of the ingredients are {found}.", SoupWarning, stacklevel=4
+            f"the card sets no licence, since those of the ingredients are {one_line(found)}.",
+            SoupWarning,
+            stacklevel=4,
         )
     if veil:
         bases = [[PRIVATE if base in veil.bases else base for base in found] for found in bases]

@@ -19,9 +19,10 @@ from ..evaluation.comparison import SHARES, SHIFTS, TEST, VALIDATION, Comparison
 from ..lookup import load_module
 from ..recipes import dump_recipe
 from ..selection import Selection
-from ..tables import align
+from ..tables import align, escape
 from ..tasks import task_of
 from ..types import Ingredient, Recipe
+from ..untrusted import as_error, encodable, one_line, printable, read_file
 from .facts import Facts
 
 
@@ -80,19 +81,21 @@ def render_card(
     from huggingface_hub import ModelCard
 
     facts = facts or Facts()
+    if _architecture(config) is None:  # or no list of names at all
+        config = {key: value for key, value in config.items() if key != "architectures"}
     lineage = _lineage(recipe, bases)
     needed = [*recipe.ingredients, *([recipe.base_model] if recipe.base_model and not recipe.base_inside else [])]
     data = recipe.batchnorm.get("dataset")
     row = _own_row(recipe, comparison)
     text = dump_recipe(replace(recipe, selection={**recipe.selection, "trials": []} if recipe.selection else {}))
-    return str(
+    card = str(
         ModelCard.from_template(
             card_data=_metadata(recipe, config, comparison, row, facts, lineage, repo_id, tags),
             template_str=_template(),
             recipe=recipe,
             recipe_yaml=text,
             fence=_fence(text),
-            architecture=(config.get("architectures") or ["a model"])[0],
+            architecture=_architecture(config) or "a model",
             labels=label_names(config),
             shown=SHOWN,
             comparison=comparison,
@@ -104,6 +107,7 @@ def render_card(
             pictures=pictures or {},
             selection=Selection.of(recipe),
             batchnorm_rows=data.get("rows") if isinstance(data, Mapping) else None,
+            code=_code,
             use=_use(config).format(model=repo_id or HERE).strip(),
             repo_id=repo_id,
             here=HERE,
@@ -115,6 +119,7 @@ def render_card(
             in_memory=[item.name for item in needed if item.source == MEMORY],
             hidden=[item.name for item in needed if item.source == PRIVATE],
             link=_link,
+            commit=_commit,
             repository=_repository,
             share=lambda score: _score(comparison.metric, score),
             points=_half_width,
@@ -122,6 +127,7 @@ def render_card(
             md=escape,
         )
     )
+    return encodable(card)
 
 
 class Lineage(NamedTuple):
@@ -181,16 +187,9 @@ def load_card(soup: str | os.PathLike) -> str:
     folder, (repo_id, revision) = Path(soup), split_revision(soup)
     if not folder.is_dir() and split_source(repo_id):
         folder = fetch(repo_id, resolve(repo_id, revision), [CARD])
-    try:
-        return (folder / CARD).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        raise IngredientError(f"{soup} has no model card ({CARD}) that can be read.") from None
-
-
-def escape(text: object) -> str:
-    """Text from elsewhere (names, labels) as plain text in Markdown: no link, no HTML, no table cell of its own."""
-    escaped = re.sub(r"([\\`*_{}\[\]<>#|~&$])", r"\\\1", " ".join(str(text).split()))
-    return re.sub(r"\bwww\.", r"www\\.", escaped.replace("://", ":\\//"), flags=re.IGNORECASE)
+    problem = f"{one_line(soup)} has no model card ({CARD}) that can be read"
+    with as_error(IngredientError, problem):
+        return read_file(folder / CARD).decode("utf-8")
 
 
 def evaluation_results(comparison: Comparison | None, recipe: Recipe, benchmark: str) -> str:
@@ -270,6 +269,12 @@ def _metadata(
     )
 
 
+def _architecture(config: Mapping[str, Any]) -> str | None:
+    """The class that a config names first."""
+    named = config.get("architectures")
+    return named[0] if isinstance(named, list) and named and isinstance(named[0], str) else None
+
+
 def _use(config: Mapping[str, Any]) -> str:
     """The code that runs such a model."""
     try:
@@ -277,7 +282,7 @@ def _use(config: Mapping[str, Any]) -> str:
     except DataError:
         import transformers
 
-        name = (config.get("architectures") or ["AutoModel"])[0]
+        name = _architecture(config) or "AutoModel"
         return USE.format(auto_class=name if hasattr(transformers, name) else "AutoModel")
 
 
@@ -288,7 +293,7 @@ def _pipeline(config: Mapping[str, Any]) -> str | None:
     except DataError:
         from transformers.modelcard import TASK_MAPPING
 
-        name = (config.get("architectures") or [""])[0]
+        name = _architecture(config)
         return next((task for task, models in TASK_MAPPING.items() if name in models.values()), None)
 
 
@@ -296,6 +301,8 @@ def _repository(repo_id: str) -> str:
     """A repository with a link to it."""
     from huggingface_hub import constants
 
+    if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", repo_id, re.ASCII) is None:
+        return escape(repo_id)
     return f"[{escape(repo_id)}]({constants.ENDPOINT}/{repo_id})"
 
 
@@ -305,11 +312,22 @@ def _link(item: Ingredient) -> str:
         return escape(item.name)
     from huggingface_hub import constants
 
-    if not re.fullmatch("[0-9a-f]{40}", item.revision) or split_source(item.source) is None:
+    if not _is_commit(item.revision) or split_source(item.source) is None:
         return escape(item.source)
     repo_id, subfolder = split_source(item.source)  # only letters, digits, dots, dashes and underscores
     place = f"{constants.ENDPOINT}/{repo_id}/tree/{item.revision}/{subfolder}".rstrip("/")
     return f"[{escape(item.source)}]({place})"
+
+
+def _is_commit(revision: str) -> bool:
+    return re.fullmatch("[0-9a-f]{40}", revision) is not None
+
+
+def _commit(item: Ingredient) -> str:
+    """What the column of commits says of an ingredient."""
+    if item.revision:
+        return item.revision[:7] if _is_commit(item.revision) else escape(item.revision)
+    return {PRIVATE: "private", MEMORY: "in memory"}.get(item.source, "local")
 
 
 def _score(metric: str, score: Any) -> str:
@@ -327,6 +345,11 @@ def _half_width(metric: str, found: Difference) -> str:
     """How large a difference has to be to be seen."""
     half = (found.high - found.low) / 2
     return f"{100 * half:.1f} points" if metric in SHARES else f"{half:.4f}"
+
+
+def _code(text: object) -> str:
+    """Text from elsewhere between backticks, which it cannot leave."""
+    return "`" + re.sub(r"[`|<>\s]+", " ", printable(str(text))).strip() + "`"
 
 
 def _fence(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -9,8 +10,10 @@ from typing import Any
 
 from ..checkpoints.files_beside import CARD
 from ..checkpoints.hub import split_revision
+from ..tables import escape
+from ..untrusted import encodable
 from .bases import bases_in_card
-from .card import TAGS, escape
+from .card import TAGS
 from .facts import gather_facts
 
 
@@ -57,18 +60,19 @@ def render_run_card(
 
     end = {"train_runtime": 0.0}  # after the last line of the card's table
     _, lines, results = parse_log_history([*({**row} for row in history), end])
+    hyperparameters = {**state["training_args"], **state["params"]}
     facts, data = gather_facts({"base": base}), state["data"].get("path")
     summary = TrainingSummary(
-        model_name=f"{sweep}-{state['run']}",
+        model_name=_plain(f"{sweep}-{state['run']}"),
         language=list(facts.language) or None,
         license=facts.license.get("license"),
         tags=[*TAGS[1:], "generated_from_trainer"],
         tasks=task.PIPELINE,
-        dataset=data,
+        dataset=data and _plain(data),
         dataset_tags=data,
         eval_results=results,
         eval_lines=lines,
-        hyperparameters={**state["training_args"], **state["params"]},
+        hyperparameters={name: _plain(value) for name, value in hyperparameters.items()},
     )
     # what it was fine-tuned from comes after the rest, or the Hub would be asked for its licence
     bases = bases_in_card(base)  # of a folder, what that was fine-tuned from
@@ -80,6 +84,12 @@ def render_run_card(
     return summary.to_model_card() + SWEEP.format(
         run=escape(state["run"]), sweep=f"“{escape(sweep)}”", own=escape(own)
     )
+
+
+def _plain(value: Any) -> Any:
+    """A value that Trainer's card shows as it stands: escaped where Markdown or HTML would read something in it."""
+    text = str(value)
+    return value if re.fullmatch(r"[\w./:@ +-]*", text) else escape(text)
 
 
 def render_start_card(*, sweep: str, base_model: str | None, base: Mapping[str, Any]) -> str:
@@ -111,4 +121,4 @@ def render_start_card(*, sweep: str, base_model: str | None, base: Mapping[str, 
 
 def write_card(folder: Path, text: str) -> None:
     """Put a card into a folder."""
-    (folder / CARD).write_text(text, encoding="utf-8")
+    (folder / CARD).write_text(encodable(text), encoding="utf-8")
