@@ -12,7 +12,7 @@ from .data.functions import BUNDLED, is_function
 from .errors import RecipeError
 from .lookup import chooses, is_code, refuse_code
 from .metrics import BUILT_IN
-from .untrusted import one_line
+from .untrusted import is_printable, one_line
 from .yaml_files import build, override, read_yaml
 
 
@@ -196,6 +196,7 @@ def load_cook_file(path: str | os.PathLike, overrides: Sequence[str] = (), *, al
     data = read_yaml(path)
     for item in overrides:
         override(data, item)
+    _refuse_control(data, one_line(path))
     plan = build(CookFile, data, str(path))
     if not allow_code:
         refuse_code(_code(plan), str(path))
@@ -204,6 +205,16 @@ def load_cook_file(path: str | os.PathLike, overrides: Sequence[str] = (), *, al
     if plan.data is None and plan.merge is not None and chooses(plan.merge.strategy):
         raise RecipeError(f"{one_line(path)}: `merge.strategy` needs a `data` section.")
     return plan
+
+
+def _refuse_control(value: Any, where: str) -> None:
+    """Refuse control characters, which no path, name or setting holds and no system takes in a path."""
+    if isinstance(value, str) and not is_printable(value.replace("\n", " ").replace("\t", " ")):
+        raise RecipeError(f"{where} holds control characters in {one_line(repr(value), 60)}.")
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    for item in value if isinstance(value, list) else ():
+        _refuse_control(item, where)
 
 
 def _code(plan: CookFile) -> Iterator[tuple[str, str]]:

@@ -41,6 +41,7 @@ from .training.space import expand_space
 from .training.sweep import Sweep, run_plan
 from .transforms import shifted_copy
 from .types import Ingredient, Recipe
+from .untrusted import as_error, one_line
 from .variations import cook_variation
 from .yaml_files import read_yaml
 
@@ -305,14 +306,16 @@ def _make_blank(plan: CookFile, data: Dataset, made_from: Mapping[str, Any], fol
 
     config = dict(made_from["config"])
     kind = config.pop("model_type", None)
-    if kind not in transformers.CONFIG_MAPPING:
-        raise RecipeError(f"`pretrain.config.model_type` is {kind!r}; transformers knows no such model.")
+    if not isinstance(kind, str) or kind not in transformers.CONFIG_MAPPING:
+        raise RecipeError(f"`pretrain.config.model_type` is {one_line(repr(kind))}; transformers knows no such model.")
     task = load_module("task", plan.task if plan.task != "auto" else "image-classification")
     head = task.head(data, task.label_column(data, plan.data.label_column))
     with quiet_transformers(), staged_folder(folder) as stage_folder:
         transformers.set_seed(0)
-        config = transformers.AutoConfig.for_model(kind, **config, **head)
-        getattr(transformers, task.AUTO_CLASS).from_config(config).save_pretrained(stage_folder)
+        with as_error(RecipeError, "`pretrain.config` makes no model"):
+            config = transformers.AutoConfig.for_model(kind, **{**config, **head})
+            model = getattr(transformers, task.AUTO_CLASS).from_config(config)
+        model.save_pretrained(stage_folder)
         write_json(stage_folder / "preprocessor_config.json", made_from["processor"])
         write_json(stage_folder / BLANK_FILE, made_from)
 

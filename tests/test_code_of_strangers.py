@@ -220,6 +220,14 @@ def test_a_model_from_a_config_has_no_code_of_repositories(evil, section):
         load_cook_file(path, allow_code=True)
 
 
+@pytest.mark.parametrize("text", ['"a\\0b"', '"\\e[31m"', '["\\x9b"]', '{"\\a": 1}'])
+def test_a_cook_file_holds_no_control_characters(evil, text):
+    """No path or setting has any."""
+    (evil / "cook.yaml").write_text(f"output_dir: {text}\ningredients: [a]\n")
+    with pytest.raises(hf_soup.RecipeError, match="holds control characters"):
+        load_cook_file(evil / "cook.yaml")
+
+
 def test_what_the_user_names_is_called(evil, text_runs):
     """An argument in Python is the user's own word."""
     assert hf_soup.merge(text_runs[:2], method="evil_of_a_stranger:median").model

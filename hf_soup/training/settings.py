@@ -13,6 +13,7 @@ from ..errors import RecipeError, did_you_mean
 from ..evaluation.running import is_launched
 from ..metrics import Metric
 from ..seeds import check_seed
+from ..untrusted import as_error, one_line
 from .optimizer import OPTIMIZERS
 
 
@@ -270,10 +271,8 @@ def training_arguments(
     if keep == "best" or stops_early:
         # not load_best_model_at_end: it loads nothing where names on disk differ from those in memory (ViT, Mixtral)
         given |= {"metric_for_best_model": metric.name, "greater_is_better": metric.higher_is_better is not False}
-    try:
+    with as_error(RecipeError, f"TrainingArguments refuses {one_line(dict(fields))}"):
         args = TrainingArguments(output_dir=str(folder), **given)
-    except (TypeError, ValueError) as error:
-        raise RecipeError(f"TrainingArguments refuses {dict(fields)}: {error}") from None
     if args.n_gpu > 1:  # a run has one GPU: Trainer would share each batch among all, and make it larger
         args._n_gpu = 1
     return args
