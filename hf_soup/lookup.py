@@ -92,10 +92,9 @@ def load_path(path: str) -> Any:
     with as_error(RecipeError, f'"{one_line(path)}" cannot be imported (write package.module:function)'):
         try:
             return getattr(importlib.import_module(module), attribute)
-        except SystemExit as error:
-            raise RecipeError(
-                f'"{one_line(path)}" ends the process (exit code {error.code}) when imported.'
-            ) from error
+        except (SystemExit, GeneratorExit) as error:
+            why = one_line(repr(error))
+            raise RecipeError(f'"{one_line(path)}" ends the process ({why}) when it is imported.') from error
 
 
 def parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:

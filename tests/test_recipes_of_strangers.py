@@ -157,6 +157,13 @@ def test_a_tree_tells_each_model_once(tmp_path):
 
 def test_a_tree_ends(tmp_path, monkeypatch):
     """Soups that name themselves, chains that are too long, and more models than anybody has."""
+    chain(tmp_path, "odd", ["../<img src=x>", "x" * 300])
+    assert {child.note for child in hf_soup.tree(tmp_path / "odd").children} == {
+        "cannot be looked at: the folder is gone"
+    }
+    path = tmp_path / "odd" / "soup_recipe.yaml"
+    path.write_text(path.read_text().replace("source:", "revision: x\n  source:"))
+    assert "no Hub id" in hf_soup.tree(tmp_path / "odd").table()
     chain(tmp_path, "circle", ["circle", "circle"])
     assert [child.note for child in hf_soup.tree(tmp_path / "circle").children] == ["is above already"] * 2
     for place in range(30):

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ..errors import RecipeError, did_you_mean
+from ..untrusted import one_line
 from .reader import TensorSpec
 
 
@@ -152,7 +153,7 @@ def assign_rows(names: Iterable[str], rows: Mapping[str, tuple[float, ...]]) -> 
         name = row if any(_covers(row, name) for name in names) else f"{prefix}.{row}"
         if not any(_covers(name, tensor) for tensor in names):
             groups = {group(name, prefix) for name in names}
-            raise RecipeError(f'weights: no tensor lies below the module "{row}"{did_you_mean(row, groups)}')
+            raise RecipeError(f'weights: no tensor lies below the module "{one_line(row)}"{did_you_mean(row, groups)}')
         if name in whole:
             raise RecipeError(f'weights: "{whole[name]}" and "{row}" are the same module; give it one row.')
         whole[name] = row

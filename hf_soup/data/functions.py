@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError, RecipeError, did_you_mean
 from ..lookup import load_path
-from ..untrusted import as_error
+from ..untrusted import as_error, one_line
 from .layouts import find_split
 
 
@@ -49,10 +49,9 @@ def call_function(path: str) -> Any:
     with as_error(DataError, f"{path} failed instead of returning examples"):
         try:
             return function()
-        except SystemExit as error:
-            raise DataError(
-                f"{path} ends the process (exit code {error.code}) instead of returning examples."
-            ) from error
+        except (SystemExit, GeneratorExit) as error:
+            why = one_line(repr(error))
+            raise DataError(f"{path} ends the process ({why}) instead of returning examples.") from error
 
 
 def from_function(path: str, part: str) -> Dataset:

@@ -157,6 +157,8 @@ def _try(node: Node, source: str, above: tuple[str, ...], known: dict[str, Node]
         return node._replace(note=f"is not looked at: {MOST:,} models are")
     try:
         if not os.path.isabs(source):  # folders of a recipe that is here are absolute, the rest is on the Hub
+            if hub.split_source(source) is None:
+                return node._replace(note="cannot be looked at: it is no folder here and no Hub id")
             node = node._replace(revision=node.revision or hub.resolve(source, None))
             hub.confirm(source, node.revision)
         elif not os.path.isdir(source):
