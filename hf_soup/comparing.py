@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .checkpoints.checkpoint import Checkpoint
@@ -109,7 +110,8 @@ def compare(
     for name, soup in named.items():
         kind = "uniform" if name == UNIFORM else "soup"
         parameters = sum(spec.numel for spec in soup.plan.specs if spec.is_floating)
-        kept = lasting_fingerprint(soup.recipe, soup.checkpoints)
+        decisive = [*soup.checkpoints, soup.plan.settings, soup.plan.base]
+        kept = partial(lasting_fingerprint, soup.recipe, decisive)
         entries.append(Entry(name, kind, soup.build_model, parameters, kept, sizes[name]))
     seen = [part.get("dataset") or {} for s in named.values() for part in (s.recipe.selection, s.recipe.batchnorm)]
     task = next((item.task for item in bound.values() if isinstance(item, Evaluator)), "auto")
@@ -199,7 +201,8 @@ def _entry(
     def load() -> PreTrainedModel:
         return estimate_again(cook_in_memory(plan, items), recipe, training)
 
-    return Entry(name, kind, load, parameters, lasting_fingerprint(recipe, items), len(items))
+    kept = partial(lasting_fingerprint, recipe, [*items, plan.settings])
+    return Entry(name, kind, load, parameters, kept, len(items))
 
 
 def _soup_name(soup: Any) -> str:

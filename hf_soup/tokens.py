@@ -148,9 +148,8 @@ def tokenize(
         texts = [[text or "" for text in batch[column]] for column in columns]
         return dict(call_tokenizer(tokenizer, *texts, **cut_to(limit)))
 
-    return dataset.map(
-        encode, batched=True, remove_columns=dataset.column_names, desc="Tokenizing", keep_in_memory=True
-    )
+    options = {"batched": True, "remove_columns": dataset.column_names, "desc": "Tokenizing"}
+    return dataset.map(encode, **options, keep_in_memory=True, load_from_cache_file=False)
 
 
 def call_tokenizer(tokenizer: PreTrainedTokenizerBase, *texts: list, **options: Any) -> BatchEncoding:

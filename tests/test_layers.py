@@ -20,6 +20,7 @@ LAYERS = {
     "untrusted": 0,
     "images": 1,
     "yaml_text": 0,
+    "value_store": 0,
     "lookup": 1,
     "seeds": 1,
     "model_inputs": 1,
@@ -68,6 +69,7 @@ ALSO = {
     ("yaml_text", "errors"),
     ("yaml_text", "untrusted"),
 }
+ALSO = {("types", "errors"), ("untrusted", "errors"), ("value_store", "errors")}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

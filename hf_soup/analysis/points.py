@@ -205,16 +205,22 @@ class Scorer:
             yield bar
 
     def _outputs(self, recipe: Recipe) -> Outputs:
-        items = [self._opened[name] for name in recipe.names]
-        items += [self._agreement.settings] if self._agreement.settings else []
-        fingerprint = lasting_fingerprint(recipe, items)
-        key = fingerprint and self.evaluator.key(fingerprint, self.evaluator.task, scores=False)
+        key = self._on_disk(recipe)
         found = kept_outputs(key)
         if found is None or not found.whole:
             found = self._taster(Job(recipe))
             about = f"{' + '.join(recipe.names)[:60]} on {self.evaluator.path or self.evaluator.split}"
-            keep_outputs(key, found, about, always=len(recipe.names) == 1)
+            if self._on_disk(recipe) == key:  # neither weights nor data have changed while it was run
+                keep_outputs(key, found, about, always=len(recipe.names) == 1)
         return found
+
+    def _on_disk(self, recipe: Recipe) -> str | None:
+        """Under what it is kept between processes, if it may be."""
+        if not self.evaluator.keeps:
+            return None
+        items = [self._opened[name] for name in recipe.names]
+        fingerprint = lasting_fingerprint(recipe, [*items, self._agreement.settings])
+        return fingerprint and self.evaluator.key(fingerprint, self.evaluator.task, scores=False)
 
 
 def _plain(row: Sequence[float]) -> tuple[float, ...]:

@@ -5,6 +5,7 @@ It does not know what a user called it; `source.py` makes it.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 from collections.abc import Mapping, Sequence
@@ -16,10 +17,11 @@ from ..errors import IncompatibleError, IngredientError, SoupError
 from ..types import Ingredient
 from ..yaml_text import parse_yaml
 from . import hub
-from .digest import bytes_of
+from .content import content_digests, file_state
+from .digest import bytes_of, combined_digest, tensor_digest
 from .files import OpenFiles
 from .files_beside import CARD, FilesBeside, pieces_of
-from .folder import digests_of_headers, read_specs
+from .folder import read_specs
 from .inside import is_there, read_inside
 from .pieces import PIECE, piece_starts
 from .reader import TensorSpec, read_bytes, read_tensor
@@ -57,7 +59,7 @@ class Checkpoint:
         generation_config (`str`, *optional*):
             What `generation_config.json` would hold, of a model in memory that can generate.
         opened_as (`Mapping[str, str]`, *optional*):
-            What the files of a folder were when it was opened.
+            Size and times of each weight file of a folder when it was opened.
         beside (`tuple[str, ...]`, *optional*):
             Files in its folder that belong to the weights: tokenizer, processor, modules, licence ...
         parts (`tuple[str, ...]`, *optional*):
@@ -111,6 +113,24 @@ class Checkpoint:
         if self.folder is not None and is_there(self.folder, GENERATION):
             return read_inside(self.folder, GENERATION).decode("utf-8", errors="replace")
         return self.generation_config
+
+    def changed_files(self) -> list[str]:
+        """The weight files of its folder that have been written, replaced or touched since it was opened."""
+        return [file for file, state in self.opened_as.items() if file_state(self.folder / file) != state]
+
+    def tensors_digest(self) -> str:
+        """One digest of the tensors in memory as they are now; made again only when one of them was changed."""
+        memory = self.__dict__.setdefault("_digested", {})
+        with contextlib.suppress(RuntimeError):  # tensors of inference mode do not count their changes
+            now = tuple((tensor.data_ptr(), tensor._version) for tensor in self.tensors.values())
+            if now not in memory:
+                memory.clear()
+                memory[now] = self._tensors_digest()
+            return memory[now]
+        return self._tensors_digest()
+
+    def _tensors_digest(self) -> str:
+        return combined_digest({name: tensor_digest(tensor) for name, tensor in self.tensors.items()})
 
     @functools.cached_property
     def companions(self) -> Mapping[str, bytes]:
@@ -230,6 +250,26 @@ class Checkpoint:
         return self.specs
 
 
+def contents_of(items: Sequence[Checkpoint]) -> list[dict[str, str]]:
+    """What the weights of each ingredient are now: file -> digest of its content, as the Hub reports it or as it is
+    read here, on several threads for all at once; of weights in memory, one digest of the tensors.
+
+    Raises:
+        [`IngredientError`]: if a file cannot be read, or is being changed.
+    """
+    local = [item for item in items if not item.in_memory and not item.on_hub]
+    digests = content_digests(item.folder / file for item in local for file in item.opened_as)
+    found = []
+    for item in items:
+        if item.in_memory:
+            found.append({MEMORY: item.tensors_digest()})
+        elif item.on_hub:
+            found.append(dict(item.ingredient.files))
+        else:
+            found.append({file: digests[str(item.folder / file)] for file in item.opened_as})
+    return found
+
+
 def read_card(folder: Path) -> dict[str, Any]:
     """The metadata of the model card in a folder; empty where there is none, or it cannot be read."""
     try:
@@ -251,9 +291,8 @@ def make_ready(items: Sequence[Checkpoint]) -> None:
     pinned = [item.ingredient for item in items if item.on_hub]
     hub.fetch_weights([(item.source, item.revision, item.files) for item in pinned])
     for item in (item for item in items if not item.on_hub):
-        for file, digest in digests_of_headers(item.folder, item.parts).items():
-            if item.opened_as.get(file) != digest:
-                raise IngredientError(f"{item.folder / file} has changed since {item.name!r} was opened; merge again.")
+        for file in item.changed_files():
+            raise IngredientError(f"{item.folder / file} has changed since {item.name!r} was opened; merge again.")
     torn = [line for item in items for line in torn_twin_problems(item)]
     if torn:
         raise IncompatibleError(torn)

@@ -21,6 +21,7 @@ from ..types import Ingredient
 from ..untrusted import as_error, one_line
 from . import hub
 from .checkpoint import ELSEWHERE, MEMORY, PRIVATE, Checkpoint
+from .content import file_state
 from .files_beside import MODULES, Beside, sizes_in, sort_out, without_links, without_unreadable
 from .folder import (
     checkpoint_of_trainer,
@@ -217,7 +218,8 @@ def _find_in_folder(folder: Path, name: str | None, allow_pickle: bool) -> Calla
         return partial(_open_pickles, Ingredient(name, str(folder)), folder, beside, notes, pickles[-1])
     tensors, files = read_specs(folder, beside.parts)
     ingredient = Ingredient(name, str(folder), files=files)
-    return partial(_open_safetensors, ingredient, tensors, folder, beside, notes, opened_as=files)
+    states = {file: file_state(folder / file) for file in files}
+    return partial(_open_safetensors, ingredient, tensors, folder, beside, notes, opened_as=states)
 
 
 def _find_on_hub(source: str, revision: str | None, name: str | None, allow_pickle: bool) -> Callable[[], Checkpoint]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -13,7 +16,7 @@ from ..untrusted import open_file
 if TYPE_CHECKING:
     from datasets import Dataset
 
-_HASHED: WeakKeyDictionary[Dataset, Rows] = WeakKeyDictionary()  # data sets do not change
+SETTLED = 2.0  # seconds without change, before which a file could change once more and have the same times
 
 
 class Rows(NamedTuple):
@@ -33,42 +36,75 @@ class Rows(NamedTuple):
     ordered: str
 
 
+class _Hashed(NamedTuple):
+    """What was hashed: the result, and the image files outside of the data set with their states."""
+
+    rows: Rows
+    files: tuple[str, ...]
+    states: tuple[tuple[int, ...], ...]
+
+
+_HASHED: WeakKeyDictionary[Dataset, _Hashed] = WeakKeyDictionary()  # data sets do not change; image files may
+
+
 def hash_rows(dataset: Dataset) -> Rows:
     """Hash the content, row by row: images by their encoded bytes, everything else as JSON.
 
     Args:
         dataset (`datasets.Dataset`):
-            Any; transforms that are set on it are not applied.
+            Any; transforms that are set on it are not applied. Of image files that it only names, it is what they are
+            now.
     """
     import datasets
     import xxhash
 
-    if dataset in _HASHED:
-        return _HASHED[dataset]
+    known = _HASHED.get(dataset)
+    if known is not None and tuple(map(_state, known.files)) == known.states:
+        return known.rows
+    begun = time.time()
     plain = dataset.with_format(None)
     for column, feature in plain.features.items():
         if isinstance(feature, datasets.Image):
             plain = plain.cast_column(column, datasets.Image(decode=False))
     images = [column for column, feature in plain.features.items() if isinstance(feature, datasets.Image)]
+    files: list[str] = []
+    states: list[tuple[int, ...]] = []
+
+    def encoded(image: Mapping[str, Any] | None) -> bytes | None:
+        if not image or image["bytes"]:
+            return image and image["bytes"]
+        path = image["path"] or ""
+        files.append(path)
+        states.append(_state(path))  # before it is read
+        return _bytes_of(path)
 
     def content(row: dict[str, Any]) -> bytes:
-        encoded = {
-            column: row[column] and (row[column]["bytes"] or _bytes_of(row[column]["path"])) for column in images
-        }
-        return json.dumps(row | encoded, sort_keys=True, default=_printable).encode()
+        read = {column: encoded(row[column]) for column in images}
+        return json.dumps(row | read, sort_keys=True, default=_printable).encode()
 
     hashes = [xxhash.xxh3_128_hexdigest(content(row)) for row in plain]
     sorted_digest, digest = (xxhash.xxh3_128_hexdigest("\n".join(rows).encode()) for rows in (sorted(hashes), hashes))
-    _HASHED[dataset] = Rows(sorted_digest, frozenset(hashes), digest)
-    return _HASHED[dataset]
+    rows = Rows(sorted_digest, frozenset(hashes), digest)
+    if all(state[-1] < (begun - SETTLED) * 1e9 for state in states if state):
+        _HASHED[dataset] = _Hashed(rows, tuple(files), tuple(states))
+    return rows
 
 
-def _bytes_of(path: str | None) -> bytes:
+def _state(path: str) -> tuple[int, ...]:
+    """What tells that a file was changed; nothing where there is none."""
     try:
-        with open_file(path or "", kind=DataError) as file:
+        state = os.stat(path)
+    except (OSError, ValueError):
+        return ()
+    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns
+
+
+def _bytes_of(path: str) -> bytes:
+    try:
+        with open_file(path, kind=DataError) as file:
             return file.read()
     except (OSError, DataError):  # it will be told as an image that does not decode
-        return (path or "").encode("utf-8", "surrogateescape")
+        return path.encode("utf-8", "surrogatepass")
 
 
 def _printable(value: Any) -> str:

@@ -1,24 +1,21 @@
-"""Scores and predictions that are kept between runs, in one sqlite3 file that survives a crash.
+"""Scores and predictions that are kept between runs, in one file that survives a crash.
 
-What stands for a score is in `Evaluator.key`. Without a file that can be written nothing is kept, and nothing fails.
+What stands for a score is in `Evaluator.key`. Without a file that can be used nothing is kept, and nothing fails.
 """
 
 from __future__ import annotations
 
 import io
 import json
-import sqlite3
-import time
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from ..errors import SoupWarning
-from ..outputs import ARRAYS, Predictions
+from ..checkpoints import content
+from ..outputs import ARRAYS, KINDS, Predictions
 from ..types import Gradient, Score
+from ..value_store import ValueStore
 from .evaluator import Evaluator, Outputs
 
 
@@ -27,7 +24,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 LARGE = 2**25  # bytes of outputs of one trial that are not kept; its score is
-PATIENCE = 60  # seconds to wait for another process that writes
+T = TypeVar("T")
 
 
 class Kept(NamedTuple):
@@ -59,24 +56,13 @@ def cache_file() -> Path:
 
 def kept() -> list[Kept]:
     """Everything that is kept, oldest first."""
-    with _database() as database:
-        found = database and database.execute(
-            "SELECT kind, about, length(value), created FROM kept ORDER BY created, key"
-        )
-        return [Kept(*row) for row in found or ()]
-    return []
+    return [Kept(row.kind, row.about, row.bytes, row.created) for row in _store().rows()]
 
 
 def clear() -> int:
-    """Delete everything that is kept, and say how much it was."""
-    with _database() as database:
-        if database is None:
-            return 0
-        n = database.execute("DELETE FROM kept").rowcount
-        database.commit()
-        database.execute("VACUUM")
-        return n
-    return 0
+    """Delete everything that is kept, and say how many scores, predictions and gradients it was."""
+    content.store().clear()
+    return _store().clear()
 
 
 def kept_score(key: str | None) -> Score | None:
@@ -87,7 +73,7 @@ def kept_score(key: str | None) -> Score | None:
             As `Evaluator.key` gives it; nothing is kept without one.
     """
     found = key and _read(key)
-    return Score(**json.loads(found)) if found else None
+    return _understood(_to_score, found) if found else None
 
 
 def keep_score(key: str | None, score: Score, about: str) -> None:
@@ -99,10 +85,7 @@ def keep_score(key: str | None, score: Score, about: str) -> None:
 def kept_gradient(key: str | None) -> Gradient | None:
     """The derivative of a recipe's loss that was kept."""
     found = key and _read(key)
-    if not found:
-        return None
-    loss, weights, scale = json.loads(found)
-    return Gradient(loss, {module: tuple(row) for module, row in weights.items()}, scale)
+    return _understood(_to_gradient, found) if found else None
 
 
 def keep_gradient(key: str | None, gradient: Gradient, about: str) -> None:
@@ -113,11 +96,13 @@ def keep_gradient(key: str | None, gradient: Gradient, about: str) -> None:
 
 def kept_outputs(key: str | None) -> Outputs | None:
     """What a model said, whole or as far as it was run."""
-    for name, whole in ((key, True), (f"{key}:part", False)) if key else ():
-        found = _read(name)
-        if found:
-            said, asked = _unpack(found)
-            return Outputs(said, asked, whole)
+    if not key:
+        return None
+    found = _store().read([key, _part(key)])  # at one moment: another process may put the whole for the part
+    for name, whole in ((key, True), (_part(key), False)):
+        unpacked = _understood(_unpack, found[name]) if name in found else None
+        if unpacked is not None:
+            return Outputs(*unpacked, whole)
     return None
 
 
@@ -135,105 +120,80 @@ def keep_outputs(key: str | None, outputs: Outputs, about: str, *, always: bool 
             Whether it is kept when it is large, too.
     """
     if key and (always or outputs.said.logits.nbytes <= LARGE):
-        kind, name = ("predictions", key) if outputs.whole else ("part", f"{key}:part")
-        _write(name, kind, f"{len(outputs.asked)} rows of {about}", _pack(outputs.said, outputs.asked))
-        if outputs.whole:
-            _delete(f"{key}:part")
+        kind, name = ("predictions", key) if outputs.whole else ("part", _part(key))
+        packed = _pack(outputs.said, outputs.asked)
+        part = _part(key) if outputs.whole else None
+        _store().write(name, kind, f"{len(outputs.asked)} rows of {about}", packed, instead_of=part)
 
 
 def cached_predictions(
-    evaluator: Evaluator, fingerprint: str | None, task: str, load: Callable[[], PreTrainedModel]
+    evaluator: Evaluator, fingerprint: Callable[[], str | None], task: str, load: Callable[[], PreTrainedModel]
 ) -> Predictions:
     """The predictions of one model, from the cache or by running it.
 
     Args:
         evaluator ([`Evaluator`]):
             The examples.
-        fingerprint (`str`, *optional*):
-            Of the model's recipe; `None` where it may not be kept.
+        fingerprint (`Callable[[], str | None]`):
+            Gives that of the model's recipe, with the content of the weights as it is now; `None` where it may not be
+            kept.
         task (`str`):
             What the model does.
         load (`Callable[[], PreTrainedModel]`):
             Gives the model, if it has to be run.
     """
-    key = None if fingerprint is None else evaluator.key(fingerprint, task, scores=False)
-    found = kept_outputs(key)
+
+    def key() -> str | None:
+        known = fingerprint() if evaluator.keeps else None
+        return None if known is None else evaluator.key(known, task, scores=False)
+
+    before = key()
+    found = kept_outputs(before)
     if found is not None and found.whole:
         return found.said
     outputs = evaluator.run(load())
-    keep_outputs(key, outputs, evaluator.path or evaluator.split, always=True)
+    if key() == before:  # neither weights nor data have changed while it was run
+        keep_outputs(before, outputs, evaluator.path or evaluator.split, always=True)
     return outputs.said
 
 
+def _store() -> ValueStore:
+    return ValueStore(cache_file(), "scores")
+
+
+def _part(key: str) -> str:
+    return f"{key}:part"
+
+
 def _read(key: str) -> bytes | None:
-    with _database() as database:
-        row = database and database.execute("SELECT value FROM kept WHERE key = ?", (key,)).fetchone()
-        return row[0] if row else None
+    return _store().read([key]).get(key)
 
 
 def _write(key: str, kind: str, about: str, value: bytes) -> None:
-    with _database() as database:
-        if database is not None:
-            database.execute(
-                "INSERT OR REPLACE INTO kept VALUES (?, ?, ?, ?, ?)", (key, kind, about, value, time.time())
-            )
-            database.commit()
+    _store().write(key, kind, about, value)
 
 
-def _delete(key: str) -> None:
-    with _database() as database:
-        if database is not None:
-            database.execute("DELETE FROM kept WHERE key = ?", (key,))
-            database.commit()
-
-
-@contextmanager
-def _database() -> Iterator[sqlite3.Connection | None]:
-    """The open file, or `None` where there can be none; a file that is no database is set aside."""
-    path = cache_file()
+def _understood(read: Callable[[bytes], T], value: bytes) -> T | None:
+    """What a value says, or `None` where it is not what is written now."""
     try:
-        database = _open(path)
-    except sqlite3.DatabaseError as error:
-        if isinstance(error, sqlite3.OperationalError):  # no room, no permission, locked for long
-            _warn(path, error)
-            yield None
-            return
-        try:
-            path.replace(path.with_suffix(".broken"))
-            database = _open(path)
-        except (OSError, sqlite3.Error) as other:
-            _warn(path, other)
-            yield None
-            return
-        warnings.warn(
-            f"{path} was no database ({error}); it is called {path.stem}.broken now.", SoupWarning, stacklevel=5
-        )
-    except OSError as error:
-        _warn(path, error)
-        yield None
-        return
-    with closing(database):
-        try:
-            yield database
-        except sqlite3.DatabaseError as error:
-            _warn(path, error)
+        return read(value)
+    except Exception:  # whatever numpy, zip files, JSON or our own types make of it
+        return None
 
 
-def _warn(path: Path, error: Exception) -> None:
-    warnings.warn(f"scores are not kept in {path}: {error}.", SoupWarning, stacklevel=6)
+def _to_score(value: bytes) -> Score:
+    score = Score(**json.loads(value))
+    texts = all(isinstance(text, (str, type(None))) for text in (score.split, score.dataset))
+    numbers = all(isinstance(number, (int, float)) for number in (score.n or 0, *score.others.values()))
+    if not isinstance(score.metric, str) or not texts or not numbers or not isinstance(score.higher_is_better, bool):
+        raise ValueError("these are no values of a score")
+    return score
 
 
-def _open(path: Path) -> sqlite3.Connection:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    database = sqlite3.connect(path, timeout=PATIENCE)
-    try:
-        database.execute(
-            "CREATE TABLE IF NOT EXISTS kept (key TEXT PRIMARY KEY, kind TEXT, about TEXT, value BLOB, created REAL)"
-        )
-    except sqlite3.Error:
-        database.close()
-        raise
-    return database
+def _to_gradient(value: bytes) -> Gradient:
+    loss, weights, scale = json.loads(value)
+    rows = {module: tuple(map(float, row)) for module, row in weights.items()}
+    return Gradient(float(loss), rows, float(scale))
 
 
 def _pack(said: Predictions, asked: np.ndarray) -> bytes:
@@ -246,9 +206,20 @@ def _pack(said: Predictions, asked: np.ndarray) -> bytes:
 
 
 def _unpack(packed: bytes) -> tuple[Predictions, np.ndarray]:
+    """What [`_pack`] has packed.
+
+    Raises:
+        [`ValueError`]: if the arrays do not go together; other errors if they are none.
+    """
     import numpy as np
 
     with np.load(io.BytesIO(packed), allow_pickle=False) as arrays:
         rest = json.loads(str(arrays["rest"]))
         rest = {key: tuple(value) if isinstance(value, list) else value for key, value in rest.items()}
-        return Predictions(**{key: arrays[key] for key in ARRAYS}, **rest), arrays["asked"]
+        said, asked = Predictions(**{key: arrays[key] for key in ARRAYS}, **rest), arrays["asked"]
+    whole_numbers = said.rows.dtype.kind == asked.dtype.kind == "i" and said.rows.ndim == asked.ndim == 1
+    in_line = len(said.logits) == len(said.labels) == len(said.rows)
+    numbers = said.logits.dtype.kind == "f" and said.labels.dtype.kind in "iufb"
+    if not (whole_numbers and in_line and numbers and said.kind in KINDS):
+        raise ValueError("these arrays do not go together")
+    return said, asked

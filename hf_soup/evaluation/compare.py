@@ -45,6 +45,10 @@ SHARED_ROWS = 0.01  # of the test rows may be known from selection before it is 
 MEAN, ORACLE = "mean of ingredients", "best of each set (oracle)"
 
 
+def _never_kept() -> None:
+    return None
+
+
 class Entry(NamedTuple):
     """One model to compare.
 
@@ -57,8 +61,8 @@ class Entry(NamedTuple):
             Gives the model, when its turn comes.
         parameters (`int`):
             How many it has.
-        fingerprint (`str`, *optional*):
-            Of its recipe, under which its predictions are kept; `None` where they may not be.
+        fingerprint (`Callable[[], str | None]`, *optional*):
+            Gives that of its recipe as it is now, under which its predictions are kept; `None` where they may not be.
         size (`int`, *optional*, defaults to 1):
             How many went into it.
     """
@@ -67,7 +71,7 @@ class Entry(NamedTuple):
     kind: str
     load: Callable[[], PreTrainedModel]
     parameters: int
-    fingerprint: str | None = None
+    fingerprint: Callable[[], str | None] = _never_kept
     size: int = 1
 
 

@@ -273,9 +273,9 @@ class Evaluator:
             texts=tuple(written.get(row, "") for row in range(len(references))), references=references
         )
 
-    @cached_property
+    @property
     def rows(self) -> Rows:
-        """Hashes of the content of the data."""
+        """Hashes of the content of the data as it is now; kept by [`hash_rows`] as long as it does not change."""
         return hash_rows(self.dataset)
 
     @cached_property
@@ -305,6 +305,13 @@ class Evaluator:
         batches = xxhash.xxh3_128_hexdigest(json.dumps(decisive, default=str).encode())
         return {"dataset": self.described(), "batches": f"xxh3-128:{batches}"}
 
+    @property
+    def keeps(self) -> bool:
+        """Whether anything is kept: processes that share work have to run, or not run, together, and what a function
+        does to the rows (`set_transform`) may change.
+        """
+        return self.cache and not is_launched() and self.dataset.format["type"] != "custom"
+
     def key(self, model: str, task: str, *, scores: bool) -> str | None:
         """What stands for the score (or with `scores=False` the predictions) of one model in the cache.
 
@@ -317,12 +324,12 @@ class Evaluator:
                 Whether the metrics count as well.
 
         Returns:
-            `str`, or `None` where nothing may be kept: a metric is a function, several processes share the work, or
-            `cache=False`.
+            `str`, or `None` where nothing may be kept: a metric is a function, the data has a transform, several
+            processes share the work, or `cache=False`.
         """
         import xxhash
 
-        if not self.cache or is_launched():  # processes that share work have to run, or not run, together
+        if not self.keeps:
             return None
         asked = [metric.identity for metric in self.metrics(task)] + [self.select_by, self.higher_is_better]
         if scores and None in asked[:-2]:
@@ -330,6 +337,7 @@ class Evaluator:
         needs = [
             self.rows.ordered,
             repr(self.dataset.features),
+            self.dataset.format["columns"],
             self.split,
             task,
             self._preprocessing,

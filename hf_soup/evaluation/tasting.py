@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..checkpoints.check import is_statistic
-from ..checkpoints.checkpoint import Checkpoint
+from ..checkpoints.checkpoint import Checkpoint, contents_of
 from ..errors import EvaluationError
 from ..merging.in_memory import Refill, cook_in_memory, rough
 from ..merging.plan import Plan, make_plan
 from ..methods.linear import linear
 from ..outputs import Predictions, joined, right
-from ..types import Gradient, Recipe, Rejected
+from ..types import Gradient, Ingredient, Recipe, Rejected
 from .batchnorm import update_batchnorm
 from .evaluator import Evaluator, Outputs
 from .gradient import recipe_gradient
@@ -131,6 +132,8 @@ class Taster:
         Raises:
             [`EvaluationError`]: naming the ingredients.
         """
+        if job.known is not None and job.known.whole:  # there is no example left to run
+            return job.known
         plan, items = self.plan(job.recipe)
         try:
             if isinstance(self.evaluator, Evaluator):
@@ -193,24 +196,44 @@ def _together(before: Outputs | None, after: Outputs) -> Outputs:
     return Outputs(joined([before.said, after.said]), np.concatenate([before.asked, after.asked]), after.whole)
 
 
-def lasting_fingerprint(recipe: Recipe, checkpoints: Sequence[Checkpoint]) -> str | None:
-    """Under what the scores of a recipe are kept: with configurations, and files as they are now, not as they were.
+def lasting_fingerprint(recipe: Recipe, checkpoints: Iterable[Checkpoint | None]) -> str | None:
+    """Under what the scores of a recipe are kept: with configurations, and the content of the weights as it is now,
+    wherever they lie.
 
     Args:
         recipe ([`Recipe`]):
             Who goes in and how.
-        checkpoints (`Sequence[Checkpoint]`):
-            The opened ingredients.
+        checkpoints (`Iterable[Checkpoint]`):
+            The opened ingredients in their order, then whatever else decides what comes out, such as the base model;
+            `None` stands for nothing.
 
     Returns:
-        `str`, or `None` for a method of the user's own, whose code may change.
+        `str`, or `None` where nothing may be kept: for a method of the user's own, whose code may change, and for
+        weights that have changed since they were opened.
+
+    Raises:
+        [`IngredientError`]: if weights cannot be read.
     """
-    if ":" in recipe.method:
+    items: list[Checkpoint] = []
+    for item in checkpoints:
+        known = [other.ingredient for other in items] if len(items) >= len(recipe.ingredients) else []
+        if item is not None and item.ingredient not in known:
+            items.append(item)
+    if ":" in recipe.method or any(item.changed_files() for item in items):
         return None
     import xxhash
 
-    opened = [[item.config, item.generation, dict(item.opened_as)] for item in checkpoints]
-    return xxhash.xxh3_128_hexdigest(json.dumps([recipe.fingerprint(), opened], sort_keys=True, default=str).encode())
+    named = tuple(_without_place(item) for item in recipe.ingredients)
+    base = recipe.base_model and _without_place(recipe.base_model)
+    bare = replace(recipe, ingredients=named, base_model=base)
+    opened = [[item.config, item.generation, content] for item, content in zip(items, contents_of(items), strict=True)]
+    content = json.dumps([bare.fingerprint(), opened], sort_keys=True, default=str)
+    return xxhash.xxh3_128_hexdigest(content.encode("utf-8", "surrogatepass"))
+
+
+def _without_place(ingredient: Ingredient) -> Ingredient:
+    """A reference without what its content says better."""
+    return Ingredient(ingredient.name, "")
 
 
 def estimate_again(model: PreTrainedModel, recipe: Recipe, data: Evaluator | None) -> PreTrainedModel:

@@ -126,9 +126,10 @@ class ModelTrials:
         answers = [self._answer(recipe, beat) for recipe in recipes]
         todo = [index for index, answer in enumerate(answers) if answer is None]
         jobs = [self._job(recipes[index], beat) for index in todo]
+        before = [self._content(recipes[index]) for index in todo]
         for place, result in run_all(self._taster, jobs, executor=self._executor if len(jobs) > 1 else "local"):
             index = todo[place]
-            self._keep(recipes[index], result)
+            self._keep(recipes[index], result, before[place])
             answers[index] = self._answer(recipes[index], beat)
             self._bar.set_postfix_str(f"{'+'.join(recipes[index].names)[:40]} {answers[index]}")
             self._bar.update()
@@ -174,12 +175,13 @@ class ModelTrials:
         """The derivative of the loss on some examples; the same again costs nothing."""
         self._examined("to learn weights")
         recipe, rows = self._complete(recipe), rows if self._rows is None else self._rows[rows]
-        key = self._on_disk(recipe)
+        before, key = self._content(recipe), self._on_disk(recipe)
         key = key and f"{key}:{scale!r}:{_digest(rows)}"
         found = kept_gradient(key)
         if found is None:
             found = self._taster.gradient(recipe, rows, scale)
-            keep_gradient(key, found, f"{len(rows)} rows of {' + '.join(recipe.names)[:60]}")
+            if self._content(recipe) == before:
+                keep_gradient(key, found, f"{len(rows)} rows of {' + '.join(recipe.names)[:60]}")
         return found
 
     def part(self, rows: np.ndarray) -> ModelTrials:
@@ -240,9 +242,11 @@ class ModelTrials:
     def _job(self, recipe: Recipe, beat: Bar | None) -> Job:
         if not isinstance(self._evaluator, Evaluator):
             return Job(recipe)
-        return Job(recipe, self._first(recipe), self._recall(recipe), self._limit(beat))
+        known = self._outputs.get(self._key(recipe))  # what was found when it was looked for; it may be gone by now
+        return Job(recipe, self._first(recipe), known, self._limit(beat))
 
-    def _keep(self, recipe: Recipe, result: Any) -> None:
+    def _keep(self, recipe: Recipe, result: Any, before: str | None) -> None:
+        """Keep a result, on disk only if weights and data are what they were before it was run."""
         key = self._key(recipe)
         if not isinstance(self._evaluator, Evaluator):
             self._scores[key, None] = as_score(result)
@@ -253,6 +257,8 @@ class ModelTrials:
             large.append(key)
             if len(large) > FEW:
                 self._outputs.pop(large.pop(0), None)
+        if before is None or self._content(recipe) != before:
+            return
         about = f"{' + '.join(recipe.names)[:60]} on {self._evaluator.path or self._evaluator.split}"
         keep_outputs(self._on_disk(recipe), result, about, always=len(recipe.names) == 1)
         if result.whole and self._rows is None:
@@ -272,12 +278,18 @@ class ModelTrials:
 
     def _on_disk(self, recipe: Recipe, *, scores: bool = False) -> str | None:
         """Under what it is kept between processes, if it may be."""
-        items = [self._taster.checkpoints[name] for name in recipe.names]
-        settings = self._taster.checkpoints.get(recipe.take_from or "")
-        items += [settings] if settings else []
-        fingerprint = lasting_fingerprint(recipe, items)
-        key = fingerprint and self._evaluator.key(fingerprint, self._evaluator.task, scores=scores)
+        key = self._content(recipe, scores=scores)
         return key and ":".join(filter(None, [key, self._key(recipe)[1]]))
+
+    def _content(self, recipe: Recipe, *, scores: bool = False) -> str | None:
+        """What stands for the content of weights, data and settings as they are now, if it may be kept."""
+        if not isinstance(self._evaluator, Evaluator) or not self._evaluator.keeps:
+            return None
+        opened = self._taster.checkpoints
+        items = [opened[name] for name in recipe.names]
+        others = opened.get(recipe.take_from or ""), self._taster.base if recipe.base_model else None
+        fingerprint = lasting_fingerprint(recipe, [*items, *others])
+        return fingerprint and self._evaluator.key(fingerprint, self._evaluator.task, scores=scores)
 
     def _score(self, recipe: Recipe, said: Predictions) -> Score:
         try:

@@ -129,6 +129,7 @@ def encode(
             remove_columns=dataset.column_names,
             desc="Tokenizing",
             keep_in_memory=True,
+            load_from_cache_file=False,
         )
     if lost:
         warnings.warn(

@@ -1,0 +1,227 @@
+"""Values come back as they were written or not at all, whatever happens to their file; each trouble is one line."""
+
+import os
+import random
+import resource
+import shutil
+import sqlite3
+import threading
+import warnings
+
+import pytest
+
+from hf_soup import value_store
+from hf_soup.errors import SoupWarning
+from hf_soup.value_store import ValueStore
+
+
+KEYS = {f"key-{at}": random.Random(at).randbytes(200 + 900 * at) for at in range(8)}
+
+
+@pytest.fixture(autouse=True)
+def _fresh(monkeypatch):
+    """No file rests, and of none anything was said."""
+    monkeypatch.setattr(value_store, "_told", set())
+    monkeypatch.setattr(value_store, "_resting", {})
+
+
+@pytest.fixture
+def store(tmp_path):
+    """With a few values of one page and of several."""
+    made = ValueStore(tmp_path / "kept" / "values.sqlite", "values")
+    for key, value in KEYS.items():
+        made.write(key, "kind", "about", value)
+    return made
+
+
+def told(work):
+    """What comes out, and the lines that were said meanwhile."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        result = work()
+    assert all(issubclass(line.category, SoupWarning) for line in caught)
+    return result, [str(line.message) for line in caught]
+
+
+def use(store):
+    """Every way to use a file: what is read is right, and what is written is there afterwards."""
+    for key, value in KEYS.items():
+        assert store.read([key]) in ({}, {key: value})
+    rows = store.rows()
+    assert all(row.bytes == len(KEYS[row.key]) and row.kind == "kind" for row in rows)
+    store.write("key-0", "kind", "about", KEYS["key-0"])
+    return store.read(KEYS)
+
+
+def test_values_come_back(store):
+    """All of several keys at once; a value takes the place of another in the same step."""
+    assert store.read([*KEYS, "other"]) == KEYS
+    store.write("whole", "kind", "about", b"new", instead_of="key-3")
+    assert store.read(["key-3", "whole"]) == {"whole": b"new"}
+    assert [row.key for row in store.rows()] == [*(key for key in KEYS if key != "key-3"), "whole"]
+    assert store.clear() == 8
+    assert store.rows() == []
+
+
+def test_nothing_is_made_by_looking(tmp_path):
+    """A file that is not there is not made to find that nothing is in it."""
+    store = ValueStore(tmp_path / "kept" / "values.sqlite", "values")
+    assert (store.read(["key"]), store.rows(), store.clear()) == ({}, [], 0)
+    assert not store.path.parent.exists()
+
+
+def test_flipped_bytes_give_no_error_and_no_other_value(store):
+    """Any byte of the file; at most one line for it, and the file works again."""
+    whole = store.path.read_bytes()
+    places = random.Random(0).sample(range(len(whole)), 160)
+    places += [*range(0, 100, 7), len(whole) - 1]
+    for place in places:
+        damaged = bytearray(whole)
+        damaged[place] ^= 0xFF
+        store.path.write_bytes(damaged)
+        _fresh_state()
+        found, lines = told(lambda: use(store))
+        assert "key-0" in found, place
+        assert len(lines) <= 1, (place, lines)
+
+
+def _fresh_state():
+    value_store._told.clear()
+    value_store._resting.clear()
+
+
+def test_a_changed_value_is_dropped_and_the_others_stay(store):
+    """Its checksum, or that of what is told of it, does not fit any more."""
+    changes = {
+        "key-1": "value = CAST('changed' AS BLOB)",
+        "key-2": "value = 5",
+        "key-3": "about = 7",
+        "key-4": "created = 1e300",
+        "key-5": "digest = NULL",
+    }
+    with sqlite3.connect(store.path) as database:
+        for key, change in changes.items():
+            database.execute(f"UPDATE kept SET {change} WHERE key = ?", (key,))
+    database.close()
+    found, lines = told(lambda: store.read(KEYS))
+    assert found == {key: value for key, value in KEYS.items() if key not in changes}
+    assert len(lines) == 1
+    assert "made anew" in lines[0]
+    assert {row.key for row in store.rows()} == set(found)
+
+
+@pytest.mark.parametrize("content", [b"no database at all" * 100, b"SQLite format 3\0" + b"\xff" * 5000])
+def test_what_is_no_database_is_set_aside(store, content):
+    """With one line, and a new file works."""
+    store.path.write_bytes(content)
+    found, lines = told(lambda: use(store))
+    assert list(found) == ["key-0"]
+    assert len(lines) == 1
+    assert store.path.with_suffix(".broken").read_bytes() == content
+    store.clear()
+    assert not store.path.with_suffix(".broken").exists()
+
+
+def test_a_file_of_a_newer_version_is_set_aside_whole(store):
+    """With one line; what it holds is not touched."""
+    with sqlite3.connect(store.path) as database:
+        database.execute(f"PRAGMA user_version = {value_store.VERSION + 1}")
+        database.execute("ALTER TABLE kept ADD COLUMN more")
+    database.close()
+    found, lines = told(lambda: use(store))
+    assert list(found) == ["key-0"]
+    assert len(lines) == 1
+    assert "newer version of hf_soup" in lines[0]
+    with sqlite3.connect(store.path.with_suffix(".newer")) as database:
+        assert database.execute("SELECT count(more), count(*) FROM kept").fetchone() == (0, len(KEYS))
+    database.close()
+
+
+def test_an_older_table_is_made_anew_without_a_word(store):
+    """Its values have no checksums and other keys."""
+    store.path.unlink()
+    with sqlite3.connect(store.path) as database:
+        database.execute("CREATE TABLE kept (key TEXT PRIMARY KEY, kind TEXT, about TEXT, value BLOB, created REAL)")
+        database.execute("INSERT INTO kept VALUES ('key-1', 'score', 'x', x'00', 1.0)")
+    database.close()
+    assert told(lambda: use(store)) == ({"key-0": KEYS["key-0"]}, [])
+
+
+def _folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+def _file_above(path):
+    shutil.rmtree(path.parent)
+    path.parent.write_text("")
+
+
+def _pipe(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize("spoil", [_folder, _file_above, _pipe])
+def test_something_else_in_its_place_is_left_alone(store, spoil):
+    """A folder, a pipe, a file where its folder should be: one line, and nothing is kept."""
+    spoil(store.path)
+    found, lines = told(lambda: use(store))
+    assert found == {}
+    assert len(lines) == 1 + 1  # `rows` is asked for by the user, and always says why
+    assert all("values are not kept in" in line for line in lines)
+
+
+def test_a_full_disk_keeps_what_was_there(store):
+    """Values that do not fit are not kept; one line, and those before can be read."""
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (store.path.stat().st_size, limit[1]))
+    try:
+        large = lambda: [store.write(f"large-{at}", "kind", "about", bytes(100_000)) for at in range(3)]  # noqa: E731
+        _, lines = told(large)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert len(lines) == 1
+    assert store.read(KEYS) == KEYS
+
+
+def test_a_file_that_may_only_be_read_is_read(store, monkeypatch):
+    """Its values are there; that nothing more is kept is said once."""
+    connect = sqlite3.connect
+
+    def read_only(path, **options):
+        return connect(f"file:{path}?mode=ro", uri=True, **options)
+
+    monkeypatch.setattr(sqlite3, "connect", read_only)
+    found, lines = told(lambda: [use(store), use(store)])
+    assert found == [KEYS, KEYS]
+    assert len(lines) == 1
+    assert "readonly" in lines[0]
+
+
+def test_a_file_that_stays_locked_is_waited_for_once(store, monkeypatch):
+    """As on a file system whose locks do not work: one line, and no wait at every value."""
+    monkeypatch.setattr(value_store, "PATIENCE", 0.01)
+    other = sqlite3.connect(store.path, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    try:
+        found, lines = told(lambda: [store.read(KEYS) for _ in range(3)])
+    finally:
+        other.close()
+    assert found == [{}] * 3
+    assert len(lines) == 1
+    assert "locked" in lines[0]
+
+
+def test_several_at_once_find_the_same_damage(store):
+    """Each ends well, and values are kept again."""
+    store.path.write_bytes(b"no database at all" * 1000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        threads = [threading.Thread(target=use, args=(store,)) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    store.write("key-0", "kind", "about", KEYS["key-0"])
+    assert store.read(["key-0"]) == {"key-0": KEYS["key-0"]}
