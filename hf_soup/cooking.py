@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .api import cook_recipe, merge, share_out
 from .checkpoints.check import is_statistic
-from .checkpoints.checkpoint import Checkpoint
+from .checkpoints.checkpoint import Checkpoint, contents_of
+from .checkpoints.content import content_digests
 from .checkpoints.hub import split_revision, split_source
 from .checkpoints.memory import quiet_transformers
 from .checkpoints.source import open_all
@@ -25,7 +26,7 @@ from .cook_file import CookFile, Data, load_cook_file
 from .data.content import hash_rows
 from .data.load import load_data
 from .data.splits import load_training
-from .errors import DataError, RecipeError
+from .errors import DataError, RecipeError, SoupError
 from .evaluation.comparison import TEST, VALIDATION, Comparison
 from .evaluation.evaluator import Evaluator
 from .lookup import chooses, is_code, load_module
@@ -41,7 +42,7 @@ from .training.space import expand_space
 from .training.sweep import Sweep, run_plan
 from .transforms import shifted_copy
 from .types import Ingredient, Recipe
-from .untrusted import as_error, one_line
+from .untrusted import as_error, one_line, read_json
 from .variations import cook_variation
 from .yaml_files import read_yaml
 
@@ -162,7 +163,8 @@ def _cook_stages(plan: CookFile, output_dir: Path | None, allow_pickle: bool) ->
     candidates = open_all(ingredients, allow_pickle=allow_pickle)
     key = _key(plan, sets, candidates)
     comparison = _read_comparison(target) if plan.compare else None
-    whole = _read_json(marker).get("key") == key and (target / RECIPE_FILE).is_file()
+    made = _read_json(marker)
+    whole = made.get("key") == key and made.get("files") == _soup_files(target)
     if whole and (comparison or not plan.compare):
         recipe = load_recipe(target, allow_code=is_code(plan.merge.method))  # as the cook file was allowed
         soup = cook_recipe(recipe, candidates=candidates, allow_pickle=allow_pickle)
@@ -173,7 +175,7 @@ def _cook_stages(plan: CookFile, output_dir: Path | None, allow_pickle: bool) ->
         with as_output_error(marker):
             marker.unlink(missing_ok=True)  # it may not vouch for the soup that comes
         soup.save_pretrained(target, overwrite=True)
-        write_json(marker, {"key": key})
+        write_json(marker, {"key": key, "files": _soup_files(target)})
     if plan.push:
         soup.push_to_hub(**vars(plan.push))
     return Cooked(soup, target, comparison, runs)
@@ -339,17 +341,33 @@ def _key(plan: CookFile, sets: Mapping[str, Dataset], candidates: Sequence[Check
 
     stages = {name: dataclasses.asdict(plan)[name] for name in ("base_model", "data", "task", "merge", "compare")}
     content = {name: hash_rows(data).fingerprint for name, data in sets.items() if name not in (PRETRAIN, TRAIN)}
-    pinned = [dataclasses.asdict(item.ingredient) for item in candidates]
+    contents = contents_of(candidates)
+    pinned = [
+        dataclasses.asdict(dataclasses.replace(item.ingredient, files=content))
+        for item, content in zip(candidates, contents, strict=True)
+    ]
     return xxhash.xxh3_128_hexdigest(json.dumps([stages, content, pinned], sort_keys=True).encode())
 
 
+def _soup_files(folder: Path) -> dict[str, str]:
+    """The recipe and the weight files of a saved soup, each with the digest of its content."""
+    files = [folder / RECIPE_FILE, *sorted(folder.glob("*.safetensors")), *sorted(folder.glob("*.safetensors.*"))]
+    there = [path for path in files if path.is_file()]
+    return {Path(path).name: digest for path, digest in content_digests(there).items()}
+
+
 def _read_comparison(folder: Path) -> Comparison | None:
-    data = _read_json(folder / "comparison.json")
-    return Comparison.from_dict(data) if data else None
+    """What was saved of it; nothing where it is missing or damaged, and it is made again."""
+    try:
+        return Comparison.from_dict(_read_json(folder / "comparison.json"))
+    except ValueError:  # pydantic's, of a form that is not written
+        return None
 
 
 def _read_json(path: Path) -> dict[str, Any]:
+    """A mapping that an earlier call has written; an empty one where it is missing or damaged."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = read_json(path)
+    except (OSError, SoupError):
         return {}
+    return found if isinstance(found, dict) else {}

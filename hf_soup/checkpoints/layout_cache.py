@@ -1,7 +1,11 @@
-"""Names and shapes of models' tensors, kept between processes: to import transformers' models takes a second."""
+"""Names and shapes of models' tensors, kept between processes: to import transformers' models takes a second.
+
+A file holds a digest of what it says, so that one that is damaged, cut off or of another version is as good as none.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -9,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..errors import SoupError
+from ..untrusted import read_json
 from ..version import versions
 from .loading_rules import layout_key
 
@@ -24,7 +30,7 @@ def _file(config: Mapping[str, Any]) -> Path:
     import xxhash
 
     content = layout_key(config) + _versions()
-    return cache_folder() / f"{xxhash.xxh3_128_hexdigest(content.encode())}.json"
+    return cache_folder() / f"{xxhash.xxh3_128_hexdigest(content.encode('utf-8', 'surrogatepass'))}.json"
 
 
 def remembered(config: Mapping[str, Any]) -> Mapping[str, tuple[int, ...]] | None:
@@ -40,10 +46,19 @@ def _versions() -> str:
 @functools.lru_cache(maxsize=16)
 def _read(path: Path) -> Mapping[str, tuple[int, ...]] | None:
     try:
-        found = json.loads(path.read_bytes())
-        return {name: tuple(shape) for name, shape in found.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
+        found = read_json(path)
+        shapes = {name: tuple(shape) for name, shape in found["shapes"].items()}
+        return shapes if found["digest"] == _digest(path, shapes) else None
+    except (OSError, SoupError, TypeError, KeyError, AttributeError):
         return None
+
+
+def _digest(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """Of the shapes in their order, and of what they are the shapes of."""
+    import xxhash
+
+    content = json.dumps([path.name, list(shapes.items())])
+    return xxhash.xxh3_128_hexdigest(content.encode())
 
 
 def remember(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -52,8 +67,10 @@ def remember(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_text(json.dumps(shapes), encoding="utf-8")
+        aside.write_text(json.dumps({"digest": _digest(path, shapes), "shapes": shapes}), encoding="utf-8")
         os.replace(aside, path)
     except OSError:
+        with contextlib.suppress(OSError):
+            aside.unlink()
         return
     _read.cache_clear()

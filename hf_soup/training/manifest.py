@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from ..checkpoints.content import content_digests
 from ..errors import TrainingError
 from ..hub.bases import START
+from ..untrusted import read_json
 from .records import plain_settings
 
 
@@ -34,12 +36,51 @@ def find_manifest(folder: Path) -> dict[str, Any] | None:
     Raises:
         [`TrainingError`]: if it cannot be read.
     """
+    path = folder / SWEEP_FILE
     try:
-        return json.loads((folder / SWEEP_FILE).read_text(encoding="utf-8"))
+        manifest = read_json(path, kind=TrainingError)
     except FileNotFoundError:
         return None
-    except ValueError as error:
-        raise TrainingError(f"{folder / SWEEP_FILE} cannot be read: {error}.") from None
+    if not _is_manifest(manifest):
+        raise TrainingError(
+            f"{path} is not what a sweep writes: it may be damaged. Put back a copy of it, or use another output_dir."
+        )
+    return manifest
+
+
+def _is_manifest(found: Any) -> bool:
+    """Whether it is of the form that is written, with names of runs that are folders beside it."""
+    if not isinstance(found, dict) or not isinstance(found.get("base_commit"), (str, type(None))):
+        return False
+    fixed, runs = found.get("fixed"), found.get("runs")
+    if not isinstance(fixed, dict) or not isinstance(fixed.get(SHARED, {}), dict) or not isinstance(runs, dict):
+        return False
+    return all(re.fullmatch(r"run-[0-9]+", name) and isinstance(own, dict) for name, own in runs.items())
+
+
+def start_digests(start: Path) -> dict[str, str]:
+    """The weight files of what all runs start from, each with the digest of its content."""
+    files = sorted(start.glob("*.safetensors"))
+    return {path.name: digest for path, digest in zip(files, content_digests(files).values(), strict=True)}
+
+
+def check_start(manifest: Mapping[str, Any], start: Path) -> None:
+    """Refuse a start whose weights are others than when the first runs began with it.
+
+    Args:
+        manifest (`Mapping[str, Any]`):
+            What `sweep.json` holds; one from before it had `start` is believed.
+        start (`Path`):
+            The folder.
+
+    Raises:
+        [`TrainingError`]: if they are.
+    """
+    if manifest.get("start", {}) not in ({}, start_digests(start)):
+        raise TrainingError(
+            f"the weights in {start} have changed since the first runs began with them, and averages need one start. "
+            "Put them back, or use another output_dir."
+        )
 
 
 def whole_runs(manifest: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -25,7 +25,7 @@ from ..seeds import check_seed
 from ..tables import align, cell, shared_line
 from ..tokens import limit_length, unchanged_state
 from .class_weights import check_class_weights
-from .manifest import SHARED, extend_manifest, find_manifest
+from .manifest import SHARED, check_start, extend_manifest, find_manifest
 from .records import Bench, load_failure, load_runs
 from .settings import KEEP, canonical, check_settings, separate, training_arguments
 from .space import different, expand_space
@@ -192,7 +192,9 @@ def plan_sweep(
         "metric": chosen.name,
         SHARED: shared,
     }
-    commit = manifest["base_commit"] if manifest else revision
+    if manifest and start.is_dir():
+        check_start(manifest, start)
+    commit = manifest.get("base_commit") if manifest else revision
     manifest, runs = extend_manifest(manifest, folder, fixed, settings)
     still_shared = {name: value for name, value in shared.items() if name in manifest["fixed"][SHARED]}
     if shared.get("max_length") is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import traceback
 from collections.abc import Mapping
@@ -144,22 +145,48 @@ def load_runs(folder: Path) -> tuple[Run, ...]:
     """The run in a folder, the checkpoints on its way before it if they are kept; nothing if it is not whole."""
     try:
         state = read_json(folder / RUN_FILE)
+        if not _is_record(state):
+            return ()
         if (folder / PUSHED_FILE).is_file():
             state["hub"] = read_json(folder / PUSHED_FILE)
         whole = Run(state["params"], state["seed"], folder, state)
-    except (OSError, ValueError, KeyError, SoupError):
+    except (OSError, SoupError):
         return ()
     way = [replace(whole, folder=folder / name, state={**state, **own}) for name, own in state["checkpoints"].items()]
     return (*way, whole)
+
+
+def _is_record(state: Any) -> bool:
+    """Whether `run.json` says all that a run is asked for, in the form that is written."""
+    numbers = (int, float)
+    kinds = {"run": str, "params": dict, "seed": int, "metrics": dict, "checkpoints": dict, "step": int}
+    if not _has(state, kinds | {"train_loss": numbers, "seconds": numbers}):
+        return False
+    way = state["checkpoints"]
+    if not all(re.fullmatch(r"checkpoint-[0-9]+", name) and isinstance(own, dict) for name, own in way.items()):
+        return False
+    return all(_is_score(scored.get("score")) for scored in (state, *way.values()))
+
+
+def _has(found: Any, kinds: Mapping[str, Any]) -> bool:
+    return isinstance(found, dict) and all(isinstance(found.get(key), kind) for key, kind in kinds.items())
+
+
+def _is_score(found: Any) -> bool:
+    try:
+        return found is None or bool(Score(**found))
+    except (TypeError, SoupError):
+        return False
 
 
 def load_failure(folder: Path) -> FailedRun | None:
     """Why the run in a folder failed, if it did."""
     try:
         found = read_json(folder / FAILED_FILE)
-        return FailedRun(folder.name, found["params"], found["reason"], found["kind"])
-    except (OSError, ValueError, KeyError, SoupError):
+    except (OSError, SoupError):
         return None
+    kinds = {"params": dict, "reason": str, "kind": str}
+    return FailedRun(folder.name, **{key: found[key] for key in kinds}) if _has(found, kinds) else None
 
 
 def record_failure(sweep: Path, job: tuple[str, Mapping[str, Any]], reason: str, kind: str = "error") -> FailedRun:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..checkpoints.reader import read_headers
 from ..checkpoints.staging import write_json
-from ..errors import IngredientError
+from ..errors import IngredientError, SoupError
 from ..untrusted import read_json
 from .history import without_timings
 from .processes import is_main
@@ -120,8 +120,10 @@ def adopt(checkpoint: Path, folder: Path) -> None:
 def _whole(checkpoint: Path) -> dict[str, Any] | None:
     """The state of Trainer in a checkpoint that is whole."""
     try:
-        state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        state = read_json(checkpoint / STATE)
+    except (OSError, SoupError):
+        return None
+    if not isinstance(state, dict) or ("best_global_step" not in state and state.get("best_model_checkpoint")):
         return None
     n = int(os.environ.get("WORLD_SIZE", 1))  # of another number of processes it cannot be gone on from
     states = {"rng_state.pth"} if n == 1 else {f"rng_state_{rank}.pth" for rank in range(n)}

@@ -20,8 +20,16 @@ from ..parallel import gpus, run_all
 from ..progress import progress_bar
 from ..sweep_plot import Line, Setting, plot_sweep
 from ..tables import align, cell, shared_line
-from ..untrusted import read_json
-from .manifest import SHARED, SWEEP_FILE, find_manifest, read_manifest, whole_runs
+from ..untrusted import as_error, read_json
+from .manifest import (
+    SHARED,
+    SWEEP_FILE,
+    check_start,
+    find_manifest,
+    read_manifest,
+    start_digests,
+    whole_runs,
+)
 from .planning import SweepPlan
 from .processes import is_main, only_one, wait
 from .publish import Publisher
@@ -142,9 +150,10 @@ class Sweep(Sequence[Run]):
         settings = [Setting(key, [run.params.get(key) for run in scored], scores, place) for key in varied]
         lines = []
         for run in whole:
-            history = read_json(run.folder / STATE)["log_history"]
+            with as_error(TrainingError, f"the history of {run.name} cannot be read from {run.folder / STATE}"):
+                history = [dict(row) for row in read_json(run.folder / STATE)["log_history"]]
             for key in ("loss", f"eval_{metric}"):
-                points = [(row["epoch"], row[key]) for row in history if key in row]
+                points = [(row["epoch"], row[key]) for row in history if key in row and "epoch" in row]
                 lines.append(
                     Line(run.name, key, *(tuple(axis) for axis in zip(*points, strict=True)))
                 ) if points else None
@@ -217,6 +226,9 @@ def run_plan(
             # as a later call reads it, so that runs that it adds or finishes have the same files
             processing_class = load_module("task", bench.task).load_processing_class(str(folder / START), None)
             plan = replace(plan, bench=replace(bench, processing_class=processing_class))
+        if is_main():
+            check_start(plan.manifest, folder / START)
+            write_json(folder / SWEEP_FILE, {**plan.manifest, "start": start_digests(folder / START)})
         if publisher is not None:
             publisher = publisher.with_start(folder / START)
         _train_all(plan, executor, devices, resources, on_error, publisher)
