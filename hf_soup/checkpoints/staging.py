@@ -56,6 +56,8 @@ def staged_folder(target: str | os.PathLike, *, overwrite: bool = False) -> Iter
     place = Path(os.path.realpath(target))
     with as_output_error(target):
         place.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(OSError):  # a system without a place for temporary files
+            _clear_litter(Path(tempfile.gettempdir()), TEMPORARY)
         with _folder_aside(place.parent, place.name) as stage:
             yield stage
             stage.chmod(0o777 & ~_umask())
@@ -136,7 +138,7 @@ def save_figure(figure: Figure, path: Path) -> None:
 @contextlib.contextmanager
 def temporary_folder() -> Iterator[Path]:
     """A folder in the system's place for temporary files, deleted when the block ends; if the process is killed
-    before, by the next call.
+    before, by the next call of this function or of [`staged_folder`].
 
     Raises:
         [`OutputError`]: if there is no such place that can be written.

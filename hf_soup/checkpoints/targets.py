@@ -45,7 +45,7 @@ def refuse_target(target: str | os.PathLike, *, overwrite: bool = False, keep: I
     """
     target = absolute(target)
     place = _folder_of(target)
-    if place.is_dir():
+    if os.path.isdir(place):
         with as_output_error(target):
             full = any(place.iterdir())
         if full and not overwrite:
@@ -57,7 +57,7 @@ def refuse_target(target: str | os.PathLike, *, overwrite: bool = False, keep: I
             raise OutputError(f"{target} holds {folder}, which would be lost. Name another folder.")
     if is_mount(place):
         raise OutputError(f"{target} is a mount point, which no other folder can take the name of; name one in it.")
-    if place.is_dir() and not os.access(place, os.W_OK | os.X_OK):
+    if os.path.isdir(place) and not os.access(place, os.W_OK | os.X_OK):
         raise OutputError(f"cannot write {target}: it is read-only.")
     _try_to_write(place.parent, place.name, target)
     return target
@@ -124,7 +124,7 @@ def _place_of(target: Path) -> Path:
     if os.path.islink(place):
         raise OutputError(f"{target} is a link that leads to itself.")
     above = _nearest(place.parent)
-    if not above.is_dir():
+    if not os.path.isdir(above):
         raise OutputError(f"{target} is below {above}, which is a file; name another place.")
     return place
 
@@ -132,7 +132,7 @@ def _place_of(target: Path) -> Path:
 def _folder_of(target: Path) -> Path:
     """Where a folder is, or will be, once links are followed."""
     place = _place_of(target)
-    if os.path.lexists(place) and not place.is_dir():
+    if os.path.lexists(place) and not os.path.isdir(place):
         raise OutputError(f"{target} is a file; name a folder.")
     return place
 

@@ -132,6 +132,13 @@ def test_the_next_temporary_folder_clears_what_a_killed_process_left(place):
     assert names(place) == [".other.abc12345.partial"]
 
 
+def test_a_merge_clears_what_a_killed_push_left(tmp_path, place):
+    """Whatever is saved next makes room for itself."""
+    (place / ".hf_soup.abc12345.partial").mkdir()
+    with temporary_folder() as at_work, staged_folder(tmp_path / "out"):
+        assert names(place) == [at_work.name]
+
+
 def test_a_push_clears_what_a_killed_push_left(hub, text_runs, tmp_path, place):
     """Gigabytes that an interrupted push left in the place for temporary files are gone after the next one."""
     left = place / ".hf_soup.abc12345.partial"

@@ -119,8 +119,10 @@ while True:
 """
 
 
-def test_a_kill_leaves_the_target_absent_or_whole(tmp_path):
-    """Killed at twenty random moments, the target is absent or of one round; the next run leaves no litter."""
+def test_a_kill_leaves_the_target_whole(tmp_path):
+    """Killed at twenty random moments, the target is of one round, and absent at most where two names cannot be
+    exchanged; the next run leaves no litter.
+    """
     out = tmp_path / "out"
     for seed in range(20):
         process = subprocess.Popen([sys.executable, "-c", ENDLESS, str(out)], stdout=subprocess.PIPE)
@@ -129,6 +131,7 @@ def test_a_kill_leaves_the_target_absent_or_whole(tmp_path):
         process.kill()
         process.wait()
         process.stdout.close()
+        assert out.exists() or not sys.platform.startswith(("linux", "darwin"))
         if out.exists():
             assert len(list(out.iterdir())) == 8
             assert len({path.read_text() for path in out.iterdir()}) == 1
