@@ -14,6 +14,7 @@ from ..untrusted import one_line
 
 
 PARTIAL = ".partial"  # how the names of folders end that are still being made, beside what they will be
+ROOM = "x" * 100 + os.sep + "x" * 100  # what a path has to have room for
 MOUNTS = Path("/proc/self/mountinfo")
 
 
@@ -121,6 +122,8 @@ def is_mount(folder: Path) -> bool:
 def _place_of(target: Path) -> Path:
     """Where a target is once links are followed; what is above it are folders, or nothing yet."""
     place = Path(os.path.realpath(target))
+    with as_output_error(target), contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        os.lstat(place / ROOM)
     if os.path.islink(place):
         raise OutputError(f"{target} is a link that leads to itself.")
     above = _nearest(place.parent)
