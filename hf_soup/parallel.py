@@ -7,18 +7,21 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import pickle
+import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
+from .child_processes import DEVICES, begin_worker, call_in_worker, end_workers, without_ctrl_c
 from .errors import MissingExtraError, RecipeError, SoupError, did_you_mean
 from .untrusted import one_line
 
 
 EXECUTORS = ("local", "ray")
-DEVICES = "CUDA_VISIBLE_DEVICES"
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -91,29 +94,22 @@ def _on_devices(function: Callable[[T], R], items: Sequence[T], devices: Sequenc
     free = context.SimpleQueue()
     for device in devices:
         free.put(device)
-    with ProcessPoolExecutor(len(devices), context, _take_device, (free, function)) as pool:
-        places = {pool.submit(_call_mine, item): place for place, item in enumerate(items)}
+    work = pickle.dumps(function)  # a worker opens it when it watches this process: that may import for seconds
+    with ProcessPoolExecutor(len(devices), context, begin_worker, (free, work)) as pool:
+        whole = False
         try:
+            with without_ctrl_c():
+                places = {pool.submit(call_in_worker, item): place for place, item in enumerate(items)}
             for future in as_completed(places):
                 yield places[future], future.result()
+            whole = True
         except BrokenProcessPool:
             raise SoupError(
                 "a worker process died, perhaps for want of memory; the same call goes on from there."
             ) from None
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-_mine: list[Callable[[Any], Any]] = []  # the function of a worker process
-
-
-def _take_device(free: Any, function: Callable[[T], R]) -> None:
-    os.environ[DEVICES] = free.get()
-    _mine[:] = [function]
-
-
-def _call_mine(item: T) -> R:
-    return _mine[0](item)
+            if not whole:  # an error, Ctrl-C, or nobody wants the rest
+                end_workers(pool)
 
 
 def _on_ray(
@@ -125,7 +121,8 @@ def _on_ray(
     ray = _ray()
     if not ray.is_initialized():
         try:
-            ray.init(log_to_driver=False, logging_level="warning")
+            with _same_handlers():
+                ray.init(log_to_driver=False, logging_level="warning")
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise RecipeError(f"no Ray cluster at {os.environ.get('RAY_ADDRESS')!r}: {error}") from None
     share = {"num_cpus": 1, "num_gpus": 1 if ray.cluster_resources().get("GPU") else 0, **resources}
@@ -182,6 +179,17 @@ def _refuse_address(address: str) -> None:
             f"no Ray cluster answers at {address} ({error.strerror or error}): start one there, correct RAY_ADDRESS, "
             "or unset it and one is started here."
         ) from None
+
+
+@contextlib.contextmanager
+def _same_handlers() -> Iterator[None]:
+    """Ray takes SIGTERM over where it starts: whoever had it keeps it."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread() and before is not None:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _ray() -> Any:

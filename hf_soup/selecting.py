@@ -62,7 +62,7 @@ def select(
     back: np.ndarray | None = None
     if holdout is not None:
         order = np.random.default_rng(seed).permutation(trials.examples)
-        n = round(holdout * len(order)) if holdout == holdout else 0  # NaN
+        n = round(holdout * len(order)) if 0 < holdout < 1 else 0
         if not 0 < n < len(order):
             raise RecipeError(f"holdout is {holdout}: of {len(order)} examples some are to select by, some to report.")
         trials, back = trials.part(order[n:]), trials.part(order[:n])

@@ -311,19 +311,6 @@ def test_strategies_by_command_line_are_those_of_python(tmp_path, text_runs):
     assert wrong.returncode == 2
 
 
-def test_ctrl_c_says_that_it_goes_on_from_there(monkeypatch):
-    """One line and the code of an interrupted command, no traceback."""
-    from click.testing import CliRunner
-
-    def stop(*args, **options):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(hf_soup, "check", stop)
-    done = CliRunner().invoke(main, ["check", "run"])
-    assert done.exit_code == 130
-    assert "goes on from there" in done.output
-
-
 def test_options_of_methods_and_strategies_are_in_the_help():
     """Parameters of methods and strategies are options, with their docstrings' words."""
     text = " ".join(run("merge", "--help").stdout.split())

@@ -21,6 +21,7 @@ LAYERS = {
     "images": 1,
     "yaml_text": 0,
     "value_store": 0,
+    "child_processes": 0,
     "lookup": 1,
     "seeds": 1,
     "model_inputs": 1,

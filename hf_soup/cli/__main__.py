@@ -1,6 +1,7 @@
 """`python -m hf_soup.cli`, as `accelerate launch -m` calls it."""
 
-from . import main
+from .start import main
 
 
-main()
+if __name__ == "__main__":
+    main()

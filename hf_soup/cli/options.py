@@ -13,7 +13,7 @@ import click
 
 from ..lookup import choices, load_function, names, parameters
 from ..tables import align
-from ..untrusted import printable
+from .output import result
 from .stderr import be_quiet
 
 
@@ -158,8 +158,7 @@ take_from_option = click.option(
 
 def show(form: str, path: Any, data: Any, text: str) -> None:
     """Print a result in the form that was asked for: a path, data, or text for people."""
-    shown = {"human": text.strip(), "json": json.dumps(data, indent=2, default=str), "quiet": str(path)}[form]
-    click.echo(printable(shown))  # names come from files of others
+    result({"human": text.strip(), "json": json.dumps(data, indent=2, default=str), "quiet": str(path)}[form])
 
 
 def named(given: tuple[str, ...], option: str, form: str | None) -> dict[str, str]:

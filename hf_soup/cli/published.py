@@ -16,9 +16,9 @@ import click
 from ..checkpoints.staging import staged_file
 from ..checkpoints.targets import as_output_error
 from ..errors import OutputError
-from ..untrusted import printable
 from ..version import __version__
 from .options import allow_code_option, allow_pickle_option, output_options, show
+from .output import result
 
 
 # Where the `hf` command looks for extensions.
@@ -57,7 +57,7 @@ def card_command(soup: str) -> None:
     """Show the model card of SOUP (a folder or Hub id), as Markdown."""
     from hf_soup.hub.card import load_card
 
-    click.echo(printable(load_card(soup)))
+    result(load_card(soup))
 
 
 @click.command("tree")
@@ -82,7 +82,7 @@ def install_extension_command(remove: bool) -> None:
             manifest.unlink(missing_ok=True)
             if there and not any(manifest.parent.iterdir()):
                 manifest.parent.rmdir()
-        click.echo("Removed: `hf soup` is gone." if there else "There was nothing to remove.")
+        result("Removed: `hf soup` is gone." if there else "There was nothing to remove.")
         return
     places = [os.path.dirname(sys.executable), sysconfig.get_path("scripts"), os.environ.get("PATH", "")]
     executable = shutil.which("hf-soup", path=os.pathsep.join(places))
@@ -101,4 +101,4 @@ def install_extension_command(remove: bool) -> None:
     }
     with as_output_error(manifest), staged_file(manifest) as aside:
         aside.write_text(json.dumps(entry, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    click.echo(f"`hf soup` now runs {executable}. `hf-soup install-extension --remove` takes it away.")
+    result(f"`hf soup` now runs {executable}. `hf-soup install-extension --remove` takes it away.")

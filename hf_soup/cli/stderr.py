@@ -16,7 +16,7 @@ import click
 
 from ..errors import SoupWarning
 from ..progress import bars_are_shown
-from ..untrusted import printable
+from .output import remark
 
 
 QUIET = "hf_soup.quiet"  # in the context of a command: notes are not wanted
@@ -51,7 +51,7 @@ def only_ours(context: click.Context) -> Iterator[None]:
 
     def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
         if issubclass(category, SoupWarning) and not context.meta.get(QUIET):
-            click.echo(printable(f"Note: {message}"), err=True)
+            remark(f"Note: {message}")
 
     shown, warnings.showwarning = warnings.showwarning, show
     try:
@@ -77,4 +77,4 @@ def be_quiet(context: click.Context) -> None:
 def note(text: str) -> None:
     """Tell something beside the result, unless the command is quiet."""
     if not click.get_current_context().meta.get(QUIET):
-        click.echo(printable(f"Note: {text}"), err=True)
+        remark(f"Note: {text}")

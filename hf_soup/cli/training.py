@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from .options import allow_code_option, allow_pickle_option, described, output_options, show, trial_table
+from .output import remark
 
 
 # settings that have an option of their own -> what the field of `TrainingArguments` is called, or what is besides them
@@ -113,7 +114,8 @@ def sweep_command(
     where = {name: given.pop(name) for name in ("on_error", "executor", "push_runs", "private")}
     plan = plan_runs(base_model, found[0], **given)
     if not dry_run:
-        click.echo(plan.summary(), err=True) if form != "quiet" and is_main() else None
+        if form != "quiet" and is_main():
+            remark(plan.summary())
         _show_runs(form, output, train(plan, **where))
         return
     runs = [

@@ -1,0 +1,100 @@
+"""All commands in one group, and what surrounds each: quiet libraries, a folder to work in, errors in one line.
+
+Exit codes: 0 done, 1 an error in what was given, 2 a wrong call; `start.py` has those of signals.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Any
+
+import click
+
+from ..errors import OutputError, SoupError
+from ..untrusted import printable
+from ..version import __version__
+from . import analysis, published, scores, soups, training
+from .stderr import only_ours
+
+
+# How many threads libraries start when they are imported; the process ends where these cannot start.
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "RAYON_NUM_THREADS")
+MESSAGE = 1000  # characters of a message about a wrong call
+
+
+class Group(click.Group):
+    """Turns the errors that users can put right into one line and exit code 1."""
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        """As a script calls it: with all that belongs to a process of its own."""
+        from .start import main as start
+
+        start()
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except SoupError as error:
+            raise click.ClickException(printable(str(error))) from None
+        except click.ClickException as error:  # a value that is wrong, as long as it may be
+            error.message = printable(error.message)[:MESSAGE]
+            raise
+        except KeyboardInterrupt:
+            raise click.Abort from None  # click would begin a new line, for a prompt that it thinks was interrupted
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 119})
+@click.version_option(__version__, prog_name="hf-soup")
+@click.pass_context
+def main(context: click.Context) -> None:
+    """Model soups: average fine-tuned models of the Hugging Face ecosystem, and see whether it helped."""
+    context.with_resource(only_ours(context))
+    try:
+        os.getcwd()
+    except OSError as error:
+        why = f"the current folder cannot be read ({error.strerror})"
+        raise OutputError(f"{why}: change to one that exists.") from None
+    if not _threads_start(os.cpu_count() or 1):
+        os.environ.update(dict.fromkeys(THREADS, "1"))
+
+
+def _threads_start(count: int) -> bool:
+    """Whether the system lets this process start so many threads."""
+    enough = threading.Event()
+    started: list[threading.Thread] = []
+    try:
+        for _ in range(count):
+            started.append(threading.Thread(target=enough.wait, daemon=True))
+            started[-1].start()
+    except RuntimeError:
+        started.pop()
+        return False
+    finally:
+        enough.set()
+        for thread in started:
+            thread.join()
+    return True
+
+
+for command in (
+    soups.merge_command,
+    scores.compare_command,
+    training.cook_command,
+    training.sweep_command,
+    training.runs_command,
+    analysis.analyze_command,
+    analysis.advise_command,
+    published.verify_command,
+    published.card_command,
+    published.tree_command,
+    soups.check_command,
+    soups.modules_command,
+    soups.plan_command,
+    soups.strategies_command,
+    soups.methods_command,
+    scores.cache_command,
+    published.install_extension_command,
+):
+    main.add_command(command)

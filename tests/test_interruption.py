@@ -1,0 +1,197 @@
+"""Signals: whenever they come, a command ends with one line and the exit code of the signal, and leaves no process."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from hf_soup.cli.interruption import Interruption
+
+
+# A command that gets a signal when a module is imported, or from its destructor.
+COMMAND = """
+import os, signal, sys
+module, number = sys.argv[1], int(sys.argv[2])
+
+class SignalAt:
+    def find_spec(self, name, *_):
+        if name == module:
+            sys.meta_path.remove(self)
+            {what}
+
+sys.meta_path.insert(0, SignalAt())
+from hf_soup.cli.start import main
+sys.argv[1:] = sys.argv[3:]
+main()
+"""
+SEND = "os.kill(os.getpid(), number)"
+SWALLOW = f"""
+            try:
+                {SEND}
+            except BaseException:
+                raise ImportError("it is not installed") from None
+"""
+DESTROY = """
+            class Mortal:
+                def __del__(self):
+                    os.kill(os.getpid(), number)
+            Mortal()
+"""
+
+
+def interrupted(module, number, *args, what=SEND):
+    """Exit code and stderr of a command that gets a signal where it imports a module."""
+    command = [sys.executable, "-c", COMMAND.format(what=what), module, str(int(number)), *args]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    return done.returncode, done.stderr.splitlines()
+
+
+@pytest.mark.parametrize("module", ["click", "hf_soup.cli.soups", "torch"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_something_is_imported(module, number, text_runs, tmp_path):
+    """The first moments of a command are imports: one line tells of the signal, and no traceback."""
+    command = ["merge", *text_runs, "-o", tmp_path / "soup"] if module == "torch" else ["methods"]
+    code, lines = interrupted(module, number, *command)
+    assert code == 128 + number, lines
+    assert len(lines) == 1
+    assert lines[0].endswith("finished work is kept; rerun the command to resume.")
+
+
+@pytest.mark.parametrize("what", [SWALLOW, DESTROY], ids=["except BaseException", "destructor"])
+def test_an_interrupt_that_a_library_swallows_comes_again(what):
+    """Optional imports and destructors take every exception for their own: the command ends all the same."""
+    code, lines = interrupted("hf_soup.cli.soups", signal.SIGTERM, "methods", what=what)
+    assert code == 143
+    assert lines == ["Terminated (SIGTERM): finished work is kept; rerun the command to resume."]
+
+
+def test_what_is_ignored_stays_ignored():
+    """Below `nohup` a command goes on when its terminal is gone."""
+    command = ["nohup", sys.executable, "-c", COMMAND.format(what=SEND), "click", str(int(signal.SIGHUP)), "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0
+    assert "hf-soup" in done.stdout
+
+
+@pytest.fixture
+def handlers():
+    """The handlers of this process come back."""
+    names = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
+    before = {number: signal.getsignal(number) for number in names}
+    hook = sys.unraisablehook
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    sys.unraisablehook = hook
+
+
+def test_cleaning_up_is_not_interrupted_by_the_same_signal(handlers):
+    """Terminals and launchers both send a signal: the second one of a moment is no second Ctrl-C."""
+    interruption = Interruption()
+    interruption.listen()
+    cleaned = False
+    with contextlib.suppress(KeyboardInterrupt):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+            cleaned = True
+    assert cleaned
+    assert interruption.number == signal.SIGTERM
+
+
+def test_a_second_ctrl_c_interrupts_what_cleans_up(handlers, monkeypatch):
+    """Whoever does not want to wait says so again; the third time ends the process."""
+    monkeypatch.setattr("hf_soup.cli.interruption.SAME", 0)
+    codes = []
+    monkeypatch.setattr(os, "_exit", codes.append)
+    interruption = Interruption()
+    interruption.listen()
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    with contextlib.suppress(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+    assert codes == [130]
+
+
+def test_a_forked_child_ends_as_it_would_without_us(handlers):
+    """Workers of a DataLoader are forked, and are ended by SIGTERM: none of them tells a traceback."""
+    Interruption().listen()
+    child = os.fork()
+    if not child:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os._exit(0)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGTERM
+
+
+def wait_for_ever(folder):
+    """The work of a worker: to write down its process, and what it does when it is ended."""
+    mine = Path(folder) / str(os.getpid())
+    mine.touch()
+    try:
+        time.sleep(60)
+    finally:
+        mine.rename(mine.with_suffix(".cleaned"))
+
+
+SWEEP = """
+import sys
+sys.path.insert(0, sys.argv[2])
+from test_interruption import wait_for_ever
+from hf_soup.parallel import run_all
+if __name__ == "__main__":
+    print(list(run_all(wait_for_ever, [sys.argv[1]] * 4, devices=("0", "1"))))
+"""
+
+
+def is_alive(pid):
+    """Whether a process is there and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes as Linux shows them")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_no_worker_outlives_its_parent(tmp_path, number):
+    """Workers of several devices clean up and end, when their parent is killed and when Ctrl-C goes to all of them."""
+    script = tmp_path / "sweep.py"
+    script.write_text(SWEEP)
+    work = tmp_path / "work"
+    work.mkdir()
+    parent = subprocess.Popen(
+        [sys.executable, script, work, Path(__file__).parent],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 60
+    while len(list(work.iterdir())) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    pids = [path.name for path in work.iterdir()]
+    assert len(pids) == 2
+    if number == signal.SIGKILL:
+        parent.kill()
+    else:
+        os.killpg(parent.pid, number)
+    _, stderr = parent.communicate(timeout=30)
+    while any(map(is_alive, pids)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not any(map(is_alive, pids))
+    assert {path.name for path in work.iterdir()} == {f"{pid}.cleaned" for pid in pids}
+    assert stderr.count("Traceback") == (number == signal.SIGINT)  # the parent's own, as of any program of Python
+
+
+def test_python_has_its_own_handlers():
+    """A program that uses the package gets no handler of ours."""
+    code = "import signal, hf_soup.cli, hf_soup.parallel; print(signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
