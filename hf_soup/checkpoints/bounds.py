@@ -26,48 +26,49 @@ POSITIONS = re.compile(r"position|^n_ctx$|max_(seq|sequence)_len|context_length|
 SIZES = re.compile(
     r"size|dim|width|channel|hidden|inner|embd|window|vocab|kernel|stride|patch|frame|^(d|n)_[a-z_]+$|^num_\w+$"
 )
-NO_COUNTS = re.compile(r"_(id|index|token|eps|idx|factor|scale|param|parameter)s?$|theta|^eos|^bos|seed")
+WIDTHS = re.compile(r"size|dim|width|channel|ffn|vocab|length")  # of what is there once
+HIDDEN = re.compile(r"hidden_size|d_model|n_embd|(\w+_)?embed(ding)?_dim|dim")  # how wide a table of positions is
+NO_COUNTS = re.compile(r"_(id|index|token|eps|idx|factor|scale|param|parameter|temperature)s?$|theta|^eos|^bos|seed")
 ROTARY = re.compile(r"rope|rotary|alibi")  # positions that are computed when they are needed
-FEWEST_MODULES = 1000  # of a kind, however few tensors there are: layers may share one
+FEWEST_MODULES = 100_000  # of a kind, however few tensors there are; how many are built is counted
 FEWEST_BUILT = 10_000  # modules of a model with hardly a tensor
 MODULES_PER_TENSOR = 20  # most models have one or two
 MOST_BUILT = 2**20  # where the tensors are not known
-FEWEST_CLASSES = 100_000
-FEWEST_POSITIONS = 300_000
-LARGEST_SIZE = 2**24
-TABLE = 2**24  # numbers in a table of positions that no file holds
+FEWEST_CLASSES, MOST_CLASSES = 100_000, 2_000_000  # where the tensors are known, and where they are not
+LARGEST_SIZE = 2**28
+TABLE, MOST_IN_TABLE = 2**26, 2**40  # numbers in a table of positions that no file holds
 
 
 class Limits(NamedTuple):
     """How much a model may ask for.
 
     Args:
-        modules (`int`), classes (`int`), positions (`int`), size (`int`):
-            The largest number of a field that counts layers and the like, classes, places in a text, or anything else.
+        modules (`int`), classes (`int`), size (`int`):
+            The largest number of a field that counts layers and the like, classes, or anything else.
         table (`int`):
             Numbers in a table of all positions.
     """
 
     modules: int
     classes: int
-    positions: int
     size: int
     table: int
 
 
-def limits_of(specs: Mapping[str, TensorSpec]) -> Limits:
+def limits_of(specs: Mapping[str, TensorSpec] | None) -> Limits:
     """What a model of these tensors can have: no more layers than tensors, no more classes than rows.
 
     Args:
-        specs (`Mapping[str, TensorSpec]`):
-            The tensors of its files; none where they are not known.
+        specs (`Mapping[str, TensorSpec]`, *optional*):
+            The tensors of its files; where they are not known yet, only what no model has is refused.
     """
-    longest = max((max(spec.shape, default=0) for spec in specs.values()), default=0)
+    if not specs:
+        return Limits(FEWEST_MODULES, MOST_CLASSES, LARGEST_SIZE, MOST_IN_TABLE)
+    longest = max(max(spec.shape, default=0) for spec in specs.values())
     numbers = sum(spec.numel for spec in specs.values())
     return Limits(
         modules=max(FEWEST_MODULES, len(specs)),
         classes=max(FEWEST_CLASSES, longest),
-        positions=max(FEWEST_POSITIONS, longest),
         size=max(LARGEST_SIZE, longest),
         table=max(TABLE, 64 * numbers),
     )
@@ -87,7 +88,7 @@ def refuse_unbounded(config: Mapping[str, Any], where: str, specs: Mapping[str, 
     Raises:
         [`IngredientError`]: with the field and its value.
     """
-    limits = limits_of(specs or {})
+    limits = limits_of(specs)
     waiting: list[tuple[str, Any, int]] = [("", config, 0)]
     rotary, positions, widest = False, ("", 0), 1
     while waiting:
@@ -106,7 +107,7 @@ def refuse_unbounded(config: Mapping[str, Any], where: str, specs: Mapping[str, 
             _refuse_number(path, value, limits, where)
             if POSITIONS.search(name):
                 positions = max(positions, (path, value), key=lambda found: found[1])
-            elif SIZES.search(name) and not CLASSES.search(name) and "vocab" not in name:
+            elif HIDDEN.fullmatch(name):
                 widest = max(widest, value)
     if not rotary:
         _refuse_table(positions, widest, limits, where)
@@ -119,7 +120,7 @@ def _refuse_number(path: str, number: int, limits: Limits, where: str, what: str
         pass
     elif CLASSES.search(name):
         most = limits.classes
-    elif MODULES.search(name):
+    elif _makes_modules(name):
         most = limits.modules
     elif POSITIONS.search(name) or SIZES.search(name):
         most = limits.size
@@ -134,13 +135,17 @@ def _refuse_number(path: str, number: int, limits: Limits, where: str, what: str
 
 def _counts_entries(name: str) -> bool:
     """Whether each entry of a list of this name makes something; ids of tokens and names of classes do not."""
-    return bool(MODULES.search(name)) and not NO_COUNTS.search(name) and not CLASSES.search(name)
+    return _makes_modules(name) and not NO_COUNTS.search(name) and not CLASSES.search(name)
+
+
+def _makes_modules(name: str) -> bool:
+    return MODULES.search(name) is not None and WIDTHS.search(name) is None
 
 
 def _refuse_table(positions: tuple[str, int], widest: int, limits: Limits, where: str) -> None:
     """Refuse positions that are computed as a table when a model is built, and no file holds."""
     path, number = positions
-    if number > limits.positions or number * widest > limits.table:
+    if number * widest > limits.table:
         raise IngredientError(
             f"{one_line(where)} cannot be right: {one_line(path.removeprefix('.'), 80)} is {number:,}, with sizes of "
             f"up to {widest:,}, which is more than its weights are for."
