@@ -237,7 +237,7 @@ def _check_sets(plan: CookFile, sets: Mapping[str, Dataset]) -> None:
     read: list[str] = []
     for name in (TRAIN, *(name for name in sets if name != TRAIN)):
         try:
-            columns, _ = check_examples(task, sets[name], label, texts, head)
+            columns, _ = check_examples(task, sets[name], label, texts, head, name)
         except DataError as error:
             raise DataError(f"{name}, for a model of the training data: {error}") from None
         read = read or columns

@@ -9,9 +9,9 @@ from __future__ import annotations
 import itertools
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ..checkpoints.check import is_statistic
 from ..checkpoints.checkpoint import Checkpoint
@@ -26,6 +26,9 @@ from .diversity import Diversity, measure_diversity
 from .points import SURE, Line, Scorer, shown, uniform
 from .similarity import Similarity
 
+
+if TYPE_CHECKING:
+    from ..data.classes import MissingClasses
 
 Confidence = Literal["high", "medium", "low"]
 FEW = 4  # models; below that a search has hardly anything to choose from
@@ -158,17 +161,30 @@ def give_advice(
     if scorer is not None and len(names) > 1 and (budget is None or budget > len(names)):
         found = _look(scorer, None if budget is None else budget - len(names) - 1)
         scored = len(names) + 1 + len(found.lines)
+    missing = scorer.missing_classes() if scorer is not None and found is not None else {}
+    trusted = found if not missing else None
     pieces += [
-        *_start(checkpoints, similarity, found, runs, agreement.moved(checkpoints[0])),
+        *_missing(missing),
+        *_start(checkpoints, similarity, trusted, runs, agreement.moved(checkpoints[0])),
         *_kind(checkpoints[0], merge),
     ]
     if found is not None:
         said = {name: scorer.said({name: 1.0}) for name in names}
-        pieces += [*_quality(found.diversity, said, merge), *_between(found, merge)]
-        pieces += value_of_soups(found.diversity, said, scorer.examples, merge)
+        measured = [*_quality(found.diversity, said, merge), *_between(found, merge)]
+        measured += value_of_soups(found.diversity, said, scorer.examples, merge)
+        pieces += [piece._replace(confidence="low", stops=False) for piece in measured] if missing else measured
     order = {"high": 0, "medium": 1, "low": 2}
     pieces.sort(key=lambda piece: (not piece.stops, order[piece.confidence]))
-    return Advice(names, *_verdict(pieces, runs, merge, found is not None), tuple(pieces), scored)
+    return Advice(names, *_verdict(pieces, runs, merge, found is not None, missing), tuple(pieces), scored)
+
+
+def _missing(missing: Mapping[str, MissingClasses]) -> list[Piece]:
+    """Sets of examples without some classes: nothing that is measured on them is sure."""
+    general = "statistics of BatchNorm and scores from some classes alone say nothing about the others."
+    return [
+        Piece("classes", f"Give other examples: {lack.told(what)}", lack.numbers(), "high", general=general)
+        for what, lack in missing.items()
+    ]
 
 
 def _count(names: Sequence[str], merge: str) -> list[Piece]:
@@ -444,11 +460,16 @@ def half_width(said: dict[str, Predictions]) -> float | None:
     return SURE * math.sqrt(share / len(first.rows))
 
 
-def _verdict(pieces: Sequence[Piece], runs: str, merge: str, scored: bool) -> tuple[str, str]:
+def _verdict(
+    pieces: Sequence[Piece], runs: str, merge: str, scored: bool, missing: Collection[str] = ()
+) -> tuple[str, str]:
     """The whole in a sentence, and the command: told by the weightiest piece that decides."""
     against = next((piece for piece in pieces if piece.stops), None)
     if against is not None:
         return f"Do not average all of them. {against.advice}", against.command
+    if missing:
+        lacking = f"These examples cannot tell whether to average: classes are missing in {' and '.join(missing)}."
+        return lacking, f"hf-soup advise {runs} --data DATA"
     ceiling = next((piece for piece in pieces if piece.topic == "ceiling"), None)
     if ceiling is not None:
         return ceiling.advice, f"{merge} -o soup"

@@ -17,8 +17,10 @@ from ..evaluation.binding import bind_evaluator, bind_training
 from ..evaluation.cache import keep_outputs, kept_outputs
 from ..evaluation.comparison import SHARES
 from ..evaluation.comparison import signed as difference_shown
+from ..evaluation.encoding import classes_missing
 from ..evaluation.evaluator import Evaluator, Outputs
 from ..evaluation.tasting import Job, Taster, lasting_fingerprint
+from ..lookup import load_module
 from ..merging.agreement import Agreement
 from ..outputs import Predictions, losses
 from ..progress import progress_bar
@@ -28,6 +30,7 @@ from ..types import Recipe, Score
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+    from ..data.classes import MissingClasses
     from ..evaluation.binding import Evaluation
 
 KEPT = 64  # predictions in memory; the others are on disk
@@ -135,6 +138,7 @@ class Scorer:
         if not isinstance(bound, Evaluator):
             raise EvaluationError("an analysis looks at what models say of examples: give a data set or an Evaluator.")
         self.evaluator, self.names = bound, tuple(item.name for item in checkpoints)
+        self._config = like_soup[0].config
         self._opened = {item.name: item for item in checkpoints}
         self._training = bind_training(batchnorm_data, like_soup)
         self._taster = Taster(self._opened, bound, device=device, batchnorm=self._training)
@@ -155,6 +159,17 @@ class Scorer:
     def higher_is_better(self) -> bool:
         """Direction of the metric."""
         return self.score_of(self.said({self.names[0]: 1.0})).higher_is_better
+
+    def missing_classes(self) -> dict[str, MissingClasses]:
+        """What the examples lack, and those for BatchNorm: name of the set -> classes that it has no example of."""
+        from transformers import PretrainedConfig
+
+        config = PretrainedConfig.from_dict(dict(self._config))
+        task = load_module("task", self.evaluator.task)
+        sets = {self.evaluator.split: self.evaluator}
+        sets |= {"the data for BatchNorm": self._training} if self._training is not None else {}
+        found = {what: classes_missing(part.dataset, task, part.label_column, config) for what, part in sets.items()}
+        return {what: missing for what, missing in found.items() if missing is not None}
 
     def recipe(self, weights: Mapping[str, float] | Mapping[str, Mapping[str, float]]) -> Recipe:
         """The recipe of a point.

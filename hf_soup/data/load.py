@@ -16,6 +16,7 @@ from ..errors import DataError
 from ..progress import library_bars
 from ..untrusted import one_line
 from .arrow_files import read_saved
+from .classes import part_of
 from .functions import from_function, is_function, split_of
 from .hub_data import load_from_hub
 from .image_folders import images_of, read_image_folder
@@ -140,4 +141,4 @@ def _slice(dataset: Dataset, split: str) -> Dataset:
         raise DataError(f"{split!r} is no slice of {len(dataset)} rows: {error}") from None
     stop = len(dataset) if part.to is None else part.to
     rows = range(part.from_ or 0, stop)
-    return dataset.select(rows if rows else [])
+    return part_of(dataset.select(rows if rows else []), dataset)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError, SoupWarning
 from ..seeds import check_seed
+from .classes import part_of
 from .columns import is_list
 from .functions import call_function, is_function
 from .hub_data import splits_on_hub
@@ -132,4 +133,4 @@ def carve(train: Dataset, label_column: str | None = None, *, seed: int = 0) -> 
     how = f"stratified by {column}, " if classes else ""
     kept_apart = f"{size} of {len(train)} training examples are kept for it ({how}seed {seed})"
     warnings.warn(f"the data has no validation split: {kept_apart}.", SoupWarning, stacklevel=3)
-    return train.select(sorted(kept)), train.select(sorted(apart))
+    return part_of(train.select(sorted(kept)), train), part_of(train.select(sorted(apart)), train)

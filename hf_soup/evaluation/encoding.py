@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..data.classes import MissingClasses, missing_classes, warn_of_missing_classes
 from ..data.columns import UNSCORED
 from ..errors import DataError, SoupWarning
 from ..tokens import TEXTS
@@ -66,6 +67,7 @@ def encode(
     label_column: str | None,
     text_columns: Sequence[str] | None,
     batch_size: int | None,
+    split: str,
 ) -> Encoded:
     """Columns -> model inputs, longest first; the arguments after `inputs` are an [`Evaluator`]'s.
 
@@ -78,6 +80,8 @@ def encode(
 
     label = task.label_column(dataset, label_column)
     right = task.labels(dataset, label, config)
+    if task.KIND == "classes":
+        warn_of_missing_classes(dataset, label, config.id2label, split)
     if is_encoded(dataset):
         rows = _with_labels(dataset, right, label, inputs)
     elif processing_class is None:
@@ -97,6 +101,26 @@ def encode(
     batches = tuple(order[start : start + size] for start in range(0, len(order), size))
     decodes_images = any(isinstance(feature, datasets.Image) for feature in rows.features.values())
     return Encoded(rows, batches, task.collator(processing_class, inputs), lengths, decodes_images)
+
+
+def classes_missing(
+    dataset: Dataset, task: ModuleType, label_column: str | None, config: PretrainedConfig
+) -> MissingClasses | None:
+    """The classes of a model that a set of examples has none of, where that is no accident.
+
+    Args:
+        dataset (`datasets.Dataset`):
+            The examples.
+        task (`ModuleType`):
+            A file of `hf_soup.tasks`.
+        label_column (`str`, *optional*):
+            What the user named.
+        config (`transformers.PretrainedConfig`):
+            Of the model.
+    """
+    if task.KIND != "classes":
+        return None
+    return missing_classes(dataset, task.label_column(dataset, label_column), config.id2label)
 
 
 def of_one_length(encoded: Encoded) -> Encoded:

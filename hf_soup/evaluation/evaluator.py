@@ -471,6 +471,7 @@ class Evaluator:
                 label_column=self.label_column,
                 text_columns=self.text_columns,
                 batch_size=self.batch_size,
+                split=self.split,
             )
         return cache[key]
 

@@ -14,6 +14,7 @@ from ..checkpoints import hub
 from ..checkpoints.checkpoint import read_card
 from ..checkpoints.files_beside import CARD
 from ..checkpoints.targets import refuse_folder
+from ..data.classes import warn_of_missing_classes
 from ..data.columns import LABEL_COLUMNS, is_list, is_text
 from ..data.content import hash_rows
 from ..errors import IngredientError, OutputError, RecipeError, TrainingError, did_you_mean
@@ -203,7 +204,7 @@ def plan_sweep(
     for part, data in {"train": train, "validation": validation}.items():
         if data is not None:  # validation data is read from the columns of the training data, where it has them
             read = columns if set(columns) <= set(data.column_names) else text_columns
-            encoded[part] = _encode(module, data, label, read, config, processing_class, inputs)
+            encoded[part] = _encode(module, data, label, read, config, processing_class, inputs, part)
     for weights in _different_values("class_weights", shared, own):
         check_class_weights(weights, module, config, encoded["train"], fields.get("id2label"))
     about = {
@@ -285,7 +286,12 @@ def guess_task(train: Dataset) -> str:
 
 
 def check_examples(
-    task: ModuleType, data: Dataset, label: str | None, text_columns: Sequence[str] | None, config: PretrainedConfig
+    task: ModuleType,
+    data: Dataset,
+    label: str | None,
+    text_columns: Sequence[str] | None,
+    config: PretrainedConfig,
+    what: str,
 ) -> tuple[list[str], Any]:
     """The columns of the inputs and what is right for each row, as a model of this configuration counts it.
 
@@ -293,7 +299,10 @@ def check_examples(
         [`DataError`]: if a column is missing, or a label is none that the head has.
     """
     label = task.label_column(data, label)
-    return task.columns(data, text_columns, label), task.labels(data, label, config)
+    columns, right = task.columns(data, text_columns, label), task.labels(data, label, config)
+    if task.KIND == "classes":
+        warn_of_missing_classes(data, label, config.id2label, what)
+    return columns, right
 
 
 def _encode(
@@ -304,8 +313,9 @@ def _encode(
     config: PretrainedConfig,
     processing_class: Any,
     inputs: ModelInputs,
+    what: str,
 ) -> Dataset:
-    columns, right = check_examples(task, data, label, text_columns, config)
+    columns, right = check_examples(task, data, label, text_columns, config, what)
     with unchanged_state(processing_class):
         return task.encode(data, processing_class, columns, right, inputs)
 

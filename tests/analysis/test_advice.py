@@ -285,3 +285,38 @@ def test_the_verdict_follows_its_evidence(scores, soup, ensemble, verdict):
     found = Diversity("accuracy", True, "validation", 300, scores, (pair,), soup, ensemble)
     pieces = value_of_soups(found, said, 300, "hf-soup merge a b")
     assert verdict in _verdict(pieces, "a b", "hf-soup merge a b", True)[0]
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Two fine-tunes with BatchNorm, and images of seven classes, sorted by class."""
+    folder = tmp_path_factory.mktemp("pictures")
+    small = {"embedding_size": 4, "hidden_sizes": [4], "depths": [1], "layer_type": "basic", "num_labels": 7}
+    transformers.set_seed(0)
+    model = transformers.ResNetForImageClassification(transformers.ResNetConfig(**small))
+    for name in ("run-0", "run-1"):
+        testing.save_image_model(model, folder / name)
+        with torch.no_grad():
+            model.classifier[1].weight.mul_(1.1)
+    data = testing.tiny_images(140, classes=7)
+    return [folder / "run-0", folder / "run-1"], data.sort("label")
+
+
+@pytest.mark.filterwarnings("ignore:.*classes and none of")
+@pytest.mark.parametrize("part", ["validation", "the data for BatchNorm"])
+def test_a_slice_without_some_classes_decides_nothing(pictures, part):
+    """Whether it scores or estimates BatchNorm: the verdict says so, and what was measured is not sure."""
+    models, data = pictures
+    whole, cut = data.shuffle(seed=0), data.select(range(60))
+    sets = (cut, whole) if part == "validation" else (whole, cut)
+    found = hf_soup.advise(models, sets[0], batchnorm_data=sets[1])
+    assert found.verdict == f"These examples cannot tell whether to average: classes are missing in {part}."
+    (piece,) = [piece for piece in found.pieces if piece.topic == "classes"]
+    assert "classes have none of 60 examples" in piece.evidence
+    assert "shuffle(seed=0)" in piece.advice
+    assert found.ok
+    sure = {piece.topic for piece in found.pieces if piece.confidence != "low"}
+    assert sure <= {"classes", "BatchNorm", "number"}
+    good = hf_soup.advise(models, whole, batchnorm_data=whole)
+    assert "classes" not in topics(good)
+    assert "cannot tell whether" not in good.verdict
