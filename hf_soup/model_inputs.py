@@ -1,4 +1,4 @@
-"""What a model takes: the arguments of its `forward`, the number of tokens its positions reach, its padding token.
+"""What a model takes: arguments of its `forward`, how many tokens its positions reach, padding token, vocabulary.
 
 It reads classes, configurations and shapes of tensors, never values, so a model without memory (`meta`) will do. It
 runs no model and knows no tokenizer.
@@ -40,6 +40,8 @@ class ModelInputs(NamedTuple):
             Position of a text's first token: the places that are kept for padding come before it.
         pad_token_id (`int`, *optional*):
             Padding token of the configuration.
+        vocabulary (`int`, *optional*):
+            Number of its token embeddings; `None` where it embeds something else, such as patches of images.
     """
 
     model: str
@@ -48,6 +50,7 @@ class ModelInputs(NamedTuple):
     target_positions: int | None
     first_position: int
     pad_token_id: int | None
+    vocabulary: int | None = None
 
 
 class _Table(NamedTuple):
@@ -73,6 +76,7 @@ def inputs_of(model: PreTrainedModel) -> ModelInputs:
         target_positions=min((table.reach for table in tables if table.in_decoder), default=None),
         first_position=max((table.kept for table in tables if not table.in_decoder), default=0),
         pad_token_id=_field(model.config, "pad_token_id"),
+        vocabulary=_embeddings(model),
     )
 
 
@@ -139,6 +143,17 @@ def _position_tables(model: PreTrainedModel) -> Iterator[_Table]:
             if predicts_ahead and "decoder" in owner.split("."):
                 reach -= 1
             yield _Table(min(reach, longest) if longest else reach, kept, in_decoder)
+
+
+def _embeddings(model: PreTrainedModel) -> int | None:
+    """Rows of the table that a model looks its tokens up in."""
+    import torch
+
+    try:
+        table = model.get_input_embeddings()
+    except (NotImplementedError, AttributeError):  # of models that have none
+        return None
+    return table.num_embeddings if isinstance(table, torch.nn.Embedding) else None
 
 
 def _length_of_biases(model: PreTrainedModel) -> int | None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .data.columns import UNSCORED, is_text
 from .errors import DataError, RecipeError, did_you_mean
 from .progress import library_bars
+from .untrusted import one_line
 
 
 if TYPE_CHECKING:
@@ -334,6 +335,63 @@ def lengths(encoded: Dataset) -> list[int]:
     """Tokens in each row, to sort by."""
     text = next(key for key in TEXTS if key in encoded.column_names)
     return [len(tokens) for tokens in encoded[text]]
+
+
+def check_vocabulary(rows: Dataset, processing_class: PreTrainedTokenizerBase | None, inputs: ModelInputs) -> None:
+    """Refuse tokens that a model has no embedding for, which it would fail on in the middle of the work.
+
+    Args:
+        rows (`datasets.Dataset`):
+            Encoded texts; what holds none is left alone.
+        processing_class (`transformers.PreTrainedTokenizerBase`, *optional*):
+            The tokenizer, whose padding is looked at too where rows differ in length.
+        inputs ([`ModelInputs`]):
+            What the model takes.
+
+    Raises:
+        [`DataError`]: with the token, its id and the number of embeddings.
+    """
+    if inputs.vocabulary is None or "input_ids" not in rows.column_names:
+        return
+    lengths = set()
+    for row, ids in enumerate(rows.select_columns(["input_ids"]).with_format(None)["input_ids"]):
+        lengths.add(len(ids))
+        for token in (min(ids, default=0), max(ids, default=0)):
+            check_token(token, f"row {row} has", processing_class, inputs)
+    padding = inputs.pad_token_id
+    if padding is None:
+        padding = getattr(processing_class, "pad_token_id", None)
+    if padding is not None and len(lengths) > 1:
+        check_token(padding, "texts are filled up with", processing_class, inputs)
+
+
+def check_token(token: int, what: str, processing_class: PreTrainedTokenizerBase | None, inputs: ModelInputs) -> None:
+    """Refuse a token that a model has no embedding for.
+
+    Args:
+        token (`int`):
+            Its id.
+        what (`str`):
+            The beginning of the error, such as `"row 3 has"`.
+        processing_class (`transformers.PreTrainedTokenizerBase`, *optional*):
+            The tokenizer, which knows the word for it.
+        inputs ([`ModelInputs`]):
+            What the model takes.
+
+    Raises:
+        [`DataError`]: with the token, its id and the number of embeddings.
+    """
+    if inputs.vocabulary is None or 0 <= token < inputs.vocabulary:
+        return
+    word, whose = "a token", ""
+    if processing_class is not None:
+        word = f"the token {one_line(processing_class.convert_ids_to_tokens(token))!r}" if token >= 0 else word
+        whose = f" {type(processing_class).__name__} has {len(processing_class):,} tokens."
+    raise DataError(
+        f"{what} {word} with the id {token:,}, and {inputs.model} has {inputs.vocabulary:,} token embeddings.{whose} "
+        "Take the tokenizer that the model was trained with, or call "
+        "model.resize_token_embeddings(len(tokenizer)) and train it."
+    )
 
 
 def right_tokens(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

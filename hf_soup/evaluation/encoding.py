@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..data.classes import MissingClasses, missing_classes, warn_of_missing_classes
 from ..data.columns import UNSCORED
 from ..errors import DataError, SoupWarning
-from ..tokens import TEXTS
+from ..tokens import TEXTS, check_vocabulary
 
 
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ def encode(
         raise DataError("there is no tokenizer or image processor: pass Evaluator(..., processing_class=...).")
     else:
         rows = task.encode(dataset, processing_class, task.columns(dataset, text_columns, label), right, inputs)
+    check_vocabulary(rows, processing_class, inputs)
     found = task.lengths(rows)
     lengths = np.zeros(len(rows), dtype=np.int64) if found is None else np.asarray(found)
     order = np.argsort(-lengths, kind="stable")

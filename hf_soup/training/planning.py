@@ -24,7 +24,7 @@ from ..metrics import Metric, load_metrics
 from ..model_inputs import empty_model, inputs_of
 from ..seeds import check_seed
 from ..tables import align, cell, shared_line
-from ..tokens import limit_length, unchanged_state
+from ..tokens import check_token, check_vocabulary, limit_length, unchanged_state
 from .class_weights import check_class_weights
 from .manifest import SHARED, check_start, extend_manifest, find_manifest
 from .records import Bench, load_failure, load_runs
@@ -164,6 +164,7 @@ def plan_sweep(
     processing_class = module.load_processing_class(source, revision)
     own = [*settings, probe_args]
     _refuse_own_length(own)
+    augments = _different_values("augment", shared, own)
     for setting in own:
         check_settings(
             {**shared, **setting},
@@ -175,6 +176,8 @@ def plan_sweep(
         )
     model = empty_model(module.AUTO_CLASS, config)
     inputs = inputs_of(model)
+    if any("mask" in augment for augment in augments):
+        check_token(processing_class.mask_token_id, "texts are masked with", processing_class, inputs)
     if hasattr(processing_class, "model_max_length") and inputs.positions is not None:
         processing_class.model_max_length = min(processing_class.model_max_length, inputs.positions)  # saved with runs
     fixed = {
@@ -317,7 +320,9 @@ def _encode(
 ) -> Dataset:
     columns, right = check_examples(task, data, label, text_columns, config, what)
     with unchanged_state(processing_class):
-        return task.encode(data, processing_class, columns, right, inputs)
+        rows = task.encode(data, processing_class, columns, right, inputs)
+    check_vocabulary(rows, processing_class, inputs)
+    return rows
 
 
 def _pinned(base_model: str | os.PathLike, manifest: Mapping[str, Any] | None) -> tuple[str, str | None]:
