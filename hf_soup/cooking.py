@@ -37,7 +37,8 @@ from .recipes import RECIPE_FILE, is_recipe, load_recipe
 from .seeds import check_seed
 from .soup import Soup
 from .sweeping import plan_runs, train
-from .training.planning import check_examples, guess_task, plan_sweep
+from .training.examples import check_examples, guess_task
+from .training.planning import plan_sweep
 from .training.space import expand_space
 from .training.sweep import Sweep, run_plan
 from .transforms import shifted_copy

@@ -14,8 +14,6 @@ from ..checkpoints import hub
 from ..checkpoints.checkpoint import read_card
 from ..checkpoints.files_beside import CARD
 from ..checkpoints.targets import refuse_folder
-from ..data.classes import warn_of_missing_classes
-from ..data.columns import LABEL_COLUMNS, is_list, is_text
 from ..data.content import hash_rows
 from ..errors import IngredientError, OutputError, RecipeError, TrainingError, did_you_mean
 from ..hub.bases import START, bases_of_folder
@@ -24,8 +22,9 @@ from ..metrics import Metric, load_metrics
 from ..model_inputs import empty_model, inputs_of
 from ..seeds import check_seed
 from ..tables import align, cell, shared_line
-from ..tokens import check_token, check_vocabulary, limit_length, unchanged_state
+from ..tokens import check_token, limit_length
 from .class_weights import check_class_weights
+from .examples import encode_examples, guess_task
 from .manifest import SHARED, check_start, extend_manifest, find_manifest
 from .records import Bench, load_failure, load_runs
 from .settings import KEEP, canonical, check_settings, separate, training_arguments
@@ -34,12 +33,9 @@ from .start import Origin, find_origin
 
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
     from datasets import Dataset
     from transformers import PretrainedConfig
 
-    from ..model_inputs import ModelInputs
 
 ON_ERROR = ("continue", "raise")
 OPTIMIZER_STATES = 2  # of the size of the weights, as AdamW has them
@@ -207,7 +203,7 @@ def plan_sweep(
     for part, data in {"train": train, "validation": validation}.items():
         if data is not None:  # validation data is read from the columns of the training data, where it has them
             read = columns if set(columns) <= set(data.column_names) else text_columns
-            encoded[part] = _encode(module, data, label, read, config, processing_class, inputs, part)
+            encoded[part] = encode_examples(module, data, label, read, config, processing_class, inputs, part)
     for weights in _different_values("class_weights", shared, own):
         check_class_weights(weights, module, config, encoded["train"], fields.get("id2label"))
     about = {
@@ -271,58 +267,6 @@ def _different_values(name: str, shared: Mapping[str, Any], own: Sequence[Mappin
         if value is not None and value not in values:
             values.append(value)
     return values
-
-
-def guess_task(train: Dataset) -> str:
-    """Images are classified, and so are texts; words have classes of their own, and numbers are regressed to."""
-    import datasets
-
-    if any(isinstance(feature, datasets.Image) for feature in train.features.values()):
-        return "image-classification"
-    if any(is_text(train, column, listed=True) for column in train.column_names if column not in LABEL_COLUMNS):
-        return "token-classification"
-    label = next((column for column in LABEL_COLUMNS if column in train.column_names), None)
-    if label is not None and is_list(train, label):
-        return "multi-label-classification"
-    floats = label is not None and str(getattr(train.features[label], "dtype", "")).startswith("float")
-    return "regression" if floats else "text-classification"
-
-
-def check_examples(
-    task: ModuleType,
-    data: Dataset,
-    label: str | None,
-    text_columns: Sequence[str] | None,
-    config: PretrainedConfig,
-    what: str,
-) -> tuple[list[str], Any]:
-    """The columns of the inputs and what is right for each row, as a model of this configuration counts it.
-
-    Raises:
-        [`DataError`]: if a column is missing, or a label is none that the head has.
-    """
-    label = task.label_column(data, label)
-    columns, right = task.columns(data, text_columns, label), task.labels(data, label, config)
-    if task.KIND == "classes":
-        warn_of_missing_classes(data, label, config.id2label, what)
-    return columns, right
-
-
-def _encode(
-    task: ModuleType,
-    data: Dataset,
-    label: str | None,
-    text_columns: Sequence[str] | None,
-    config: PretrainedConfig,
-    processing_class: Any,
-    inputs: ModelInputs,
-    what: str,
-) -> Dataset:
-    columns, right = check_examples(task, data, label, text_columns, config, what)
-    with unchanged_state(processing_class):
-        rows = task.encode(data, processing_class, columns, right, inputs)
-    check_vocabulary(rows, processing_class, inputs)
-    return rows
 
 
 def _pinned(base_model: str | os.PathLike, manifest: Mapping[str, Any] | None) -> tuple[str, str | None]:

@@ -10,6 +10,7 @@ from hf_soup.data.columns import choose_columns, tells_label
 from hf_soup.errors import DataError, SoupWarning
 from hf_soup.lookup import load_module
 from hf_soup.sweeping import plan_runs
+from hf_soup.training.examples import guess_task
 
 
 N = 40
@@ -166,6 +167,14 @@ def test_words_have_well_known_names():
     rows = {"ner_tags": [["O", "B"]], "lemmas": [["a", "b"]], "tokens": [["A", "b"]], "pos_tags": [["X", "Y"]]}
     data = datasets.Dataset.from_dict(rows)
     assert load_module("task", "token-classification").columns(data, None, "ner_tags") == ["tokens"]
+
+
+def test_keywords_beside_a_text_are_no_words_to_tag():
+    """With one label a row a list of strings does not make it token classification."""
+    keywords = [["good", "film"]] * N
+    assert guess_task(table("text", keywords=keywords)) == "text-classification"
+    tags = datasets.Dataset.from_dict({"tokens": keywords, "labels": [[0, 1]] * N})
+    assert guess_task(tags) == "token-classification"
 
 
 def test_everything_reads_the_same_columns(tmp_path):
