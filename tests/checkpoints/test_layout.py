@@ -13,7 +13,7 @@ from test_architectures import MODELS, make
 import hf_soup
 from hf_soup import testing
 from hf_soup.checkpoints import layout_cache
-from hf_soup.checkpoints.layout import fit
+from hf_soup.checkpoints.layout import fit, names_in_depth
 from hf_soup.checkpoints.layout_cache import cache_folder
 from hf_soup.checkpoints.memory import build_model, quiet_transformers
 from hf_soup.checkpoints.reader import TensorSpec
@@ -244,3 +244,19 @@ def test_a_class_of_the_users_own(tmp_path):
         from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING as MAPPING
 
         MAPPING._extra_content.pop(transformers.BertConfig)
+
+
+def test_a_changed_byte_of_what_is_remembered_is_no_other_layout(text_runs):
+    """No shape and no name is believed that was not written so; it is looked up again."""
+    config = json.loads((text_runs[0] / "config.json").read_text())
+    names = names_in_depth(config)
+    path = layout_cache._file(config)
+    whole = path.read_bytes()
+    for place in range(0, len(whole), max(len(whole) // 160, 1)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        layout_cache._read.cache_clear()
+        found = layout_cache.remembered(config)
+        assert found is None or tuple(found) == names
+    path.write_bytes(whole)
+    layout_cache._read.cache_clear()
+    assert tuple(layout_cache.remembered(config)) == names
