@@ -122,10 +122,10 @@ def is_mount(folder: Path) -> bool:
 def _place_of(target: Path) -> Path:
     """Where a target is once links are followed; what is above it are folders, or nothing yet."""
     place = Path(os.path.realpath(target))
-    with as_output_error(target), contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        os.lstat(place / ROOM)
     if os.path.islink(place):
         raise OutputError(f"{target} is a link that leads to itself.")
+    with as_output_error(target), contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        os.lstat(place / ROOM)
     above = _nearest(place.parent)
     if not os.path.isdir(above):
         raise OutputError(f"{target} is below {above}, which is a file; name another place.")
