@@ -19,6 +19,7 @@ from collections.abc import Iterable
 
 LISTED = 20  # as many names are read, such as all metrics; of more an error lists the nearest only
 NEAREST = 3
+LINE = 1000  # characters of a line about one offender, whose names and values are others'
 ALIKE = 0.6  # from here on a name is what was meant
 LONGEST = 100  # characters of a name that are compared
 PART = 0.8  # what a part of a name counts against the whole of it
@@ -45,7 +46,7 @@ class IncompatibleError(SoupError):
     """
 
     def __init__(self, problems: Iterable[str]):
-        self.problems = tuple(problems)
+        self.problems = tuple(line if len(line) <= LINE else f"{line[:LINE]}..." for line in problems)
         super().__init__("these ingredients cannot be averaged:\n" + "\n".join(f"- {line}" for line in self.problems))
 
     def __reduce__(self):
