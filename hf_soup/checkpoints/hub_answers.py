@@ -17,6 +17,8 @@ from ..untrusted import MESSAGE, one_line
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")  # git's sha1 of small files, the sha256 of large ones
+# Of terminals, of lines and of the direction of writing, and halves of surrogates.
+CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 DRIVE = re.compile(r"[A-Za-z]:")
 LONGEST_NAME = 1_000  # characters of a path in a repository
 LONGEST_PIECE = 255  # bytes between two slashes, which is what file systems take
@@ -50,7 +52,7 @@ def is_inside(name: object) -> bool:
     """Whether the name of a file is relative, stays in its folder, and is one on every system."""
     if not isinstance(name, str) or not 0 < len(name) <= LONGEST_NAME or "\\" in name or DRIVE.match(name):
         return False
-    if one_line(name, LONGEST_NAME) != " ".join(name.split()):  # control codes, halves of surrogates
+    if CONTROLS.search(name):
         return False
     pieces = name.split("/")
     return all(piece not in ("", ".", "..") and len(piece.encode()) <= LONGEST_PIECE for piece in pieces)
@@ -209,9 +211,10 @@ def _rows(value: Any) -> None:
 def _refs(value: Any) -> None:
     """Branches and tags."""
     found = _mapping(value, "the answer")
-    for kind in ("branches", "converts", "tags"):
-        for ref in _list(found.get(kind) or [], kind):
-            _require(is_commit, _mapping(ref, "a branch or tag").get("targetCommit"), "the commit of a branch or tag")
+    for kind in ("branches", "tags"):
+        for ref in _list(found.get(kind), kind):
+            _require(_is_text, _mapping(ref, "a branch or tag").get("name"), "the name of a branch or tag")
+            _require(is_commit, ref.get("targetCommit"), f"the commit of {ref['name']}")
 
 
 def _account(value: Any) -> None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 BUSY = (408, 429, 500, 502, 503, 504)
 QUIET = 20.0  # seconds without a byte after which an answer has stalled
+COMMITTING = 120.0  # the same while the Hub writes
 SILENT = 60.0  # seconds of attempts without any answer after which there is none
 LARGEST_REFUSAL = 1_000_000  # bytes of an error or a redirect
 SMALL = 100 * 2**20  # bytes of what lies beside weights
@@ -135,7 +136,7 @@ class Watch:
         if request.headers.get("Accept-Encoding", "") != "identity":
             request.headers["Accept-Encoding"] = "gzip"
         waits = request.extensions.get("timeout", {})
-        longest = QUIET if request.method in ("GET", "HEAD") else 15 * QUIET  # a commit takes its time
+        longest = QUIET if request.method in ("GET", "HEAD") else COMMITTING
         if waits.get("read") is None:
             request.extensions["timeout"] = {**waits, "read": longest, "connect": waits.get("connect") or QUIET}
         key = (threading.get_ident(), request.method, str(request.url))

@@ -16,7 +16,8 @@ It has models and data sets only, and no Xet, spaces, discussions, merging of pu
 copies between repositories, `.gitignore`, rate limits of its own, statistics or search in texts.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 from . import cdn, server
@@ -24,10 +25,11 @@ from .access import Accounts
 from .environment import environment
 from .faults import Faults
 from .store import Store
-from .wire import Exchange, Origin
+from .wire import Exchange, Origin, Reply, Request
 
 
-__all__ = ["Exchange", "HubServer", "Store", "environment"]
+__all__ = ["Exchange", "HubServer", "Lie", "Reply", "Request", "Store", "environment"]
+Lie = Callable[[Request, Reply], Reply]
 
 
 class HubServer:
@@ -46,6 +48,7 @@ class HubServer:
         self.log: list[Exchange] = []
         self.url = self.cdn_url = ""  # not known before `start`
         self._origins: tuple[Origin, ...] = ()
+        self._lie: Lie | None = None
         self.add_user(user, token)
 
     def add_user(self, name: str, token: str, *, role: str = "write", orgs: Iterable[str] = ()) -> None:
@@ -55,9 +58,22 @@ class HubServer:
     def start(self) -> "HubServer":
         """Opens both ports; everything runs in daemon threads."""
         objects = Origin("cdn", self.faults.wrap("cdn", partial(cdn.answer, self.store)), self.log)
-        hub = Origin("hub", self.faults.wrap("hub", partial(server.answer, self)), self.log)
+        hub = Origin("hub", self.faults.wrap("hub", self._answer), self.log)
         self._origins, self.url, self.cdn_url = (hub, objects), hub.url, objects.url
         return self
+
+    @contextmanager
+    def lying(self, lie: Lie) -> Iterator[None]:
+        """In the block the Hub (not its CDN) answers what `lie(request, reply)` makes of each reply."""
+        self._lie = lie
+        try:
+            yield
+        finally:
+            self._lie = None
+
+    def _answer(self, request: Request) -> Reply:
+        reply, lie = server.answer(self, request), self._lie
+        return lie(request, reply) if lie else reply
 
     def stop(self) -> None:
         """Closes both ports; the store and the log stay."""
