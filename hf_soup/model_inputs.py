@@ -93,7 +93,7 @@ def empty_model(auto_class: str, config: PretrainedConfig) -> PreTrainedModel:
     import transformers
 
     with torch.device("meta"):
-        return getattr(transformers, auto_class).from_config(config)
+        return getattr(transformers, auto_class).from_config(config, trust_remote_code=False)
 
 
 @lru_cache

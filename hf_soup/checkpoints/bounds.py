@@ -29,6 +29,7 @@ SIZES = re.compile(
 WIDTHS = re.compile(r"size|dim|width|channel|ffn|vocab|length")  # of what is there once
 HIDDEN = re.compile(r"hidden_size|d_model|n_embd|(\w+_)?embed(ding)?_dim|dim")  # how wide a table of positions is
 NO_COUNTS = re.compile(r"_(id|index|token|eps|idx|factor|scale|param|parameter|temperature)s?$|theta|^eos|^bos|seed")
+NAMES = re.compile(r"id2label|label2id|label_descriptions")  # whose keys are no fields
 ROTARY = re.compile(r"rope|rotary|alibi")  # positions that are computed when they are needed
 FEWEST_MODULES = 100_000  # of a kind, however few tensors there are; how many are built is counted
 FEWEST_BUILT = 10_000  # modules of a model with hardly a tensor
@@ -98,11 +99,14 @@ def refuse_unbounded(config: Mapping[str, Any], where: str, specs: Mapping[str, 
         name = path.rpartition(".")[2]
         rotary = rotary or bool(ROTARY.search(name))
         if isinstance(value, Mapping):
-            names = re.fullmatch(r"(id2label|label2id|label_descriptions)", name)
-            waiting += [(f"{path}.{key}" if not names else path, item, depth + 1) for key, item in value.items()]
+            names = NAMES.fullmatch(name)
+            waiting += [(path, key, depth + 1) for key in value]
+            waiting += [(path if names else f"{path}.{key}", item, depth + 1) for key, item in value.items()]
         elif isinstance(value, list):
             _refuse_number(path, len(value) if _counts_entries(name) else 0, limits, where, what="entries")
-            waiting += [(path, item, depth + 1) for item in value if isinstance(item, (Mapping, list, int))]
+            waiting += [(path, item, depth + 1) for item in value]
+        elif isinstance(value, str):
+            _refuse_half_characters(path, value, where)
         elif isinstance(value, int) and not isinstance(value, bool):
             _refuse_number(path, value, limits, where)
             if POSITIONS.search(name):
@@ -133,6 +137,15 @@ def _refuse_number(path: str, number: int, limits: Limits, where: str, what: str
         )
 
 
+def _refuse_half_characters(path: str, text: str, where: str) -> None:
+    """Refuse lone halves of characters, which no file in UTF-8 can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        field = one_line(path.removeprefix("."), 80) or "a key"
+        raise IngredientError(f"{one_line(where)} cannot be right: {field} holds half a character.") from None
+
+
 def _counts_entries(name: str) -> bool:
     """Whether each entry of a list of this name makes something; ids of tokens and names of classes do not."""
     return _makes_modules(name) and not NO_COUNTS.search(name) and not CLASSES.search(name)
@@ -158,7 +171,7 @@ def modules_for(tensors: int) -> int:
 
 
 @contextlib.contextmanager
-def at_most_modules(most: int) -> Iterator[None]:
+def at_most_modules(most: int = MOST_BUILT) -> Iterator[None]:
     """Let a model that is built in the block have so many modules, counted as they are put together.
 
     Raises:

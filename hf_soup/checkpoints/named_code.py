@@ -36,6 +36,29 @@ def _without_code(value: Any) -> Any:
     return [_without_code(item) for item in value] if isinstance(value, list) else value
 
 
+def forget_code(loaded: Any) -> None:
+    """Take what names code out of a configuration, tokenizer or processor that transformers has loaded, and out of
+    those within it, so that it is neither run nor saved.
+
+    Args:
+        loaded (`Any`):
+            What has `save_pretrained`; it is changed.
+    """
+    waiting = [loaded]
+    while waiting:
+        fields = vars(waiting.pop())
+        for name in CODE & fields.keys():
+            if name.endswith("_internal"):
+                fields[name] = None  # which transformers looks up, and chooses itself
+            else:
+                del fields[name]
+        for name, value in fields.items():
+            if isinstance(value, (dict, list)):
+                fields[name] = _without_code(value)
+            elif hasattr(value, "save_pretrained") and hasattr(value, "__dict__"):
+                waiting.append(value)
+
+
 def is_searched(name: str) -> bool:
     """Whether a file may hold settings, so that it has to be read before it goes along."""
     return name.endswith(".json") and name.rpartition("/")[2] not in WORDS

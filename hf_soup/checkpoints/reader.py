@@ -26,6 +26,8 @@ SAFE_WEIGHTS = "model.safetensors"
 SAFE_INDEX = "model.safetensors.index.json"
 PICKLED_WEIGHTS = "pytorch_model.bin"
 
+MOST_TENSORS = 100_000  # in one file; models of more have shards
+LONGEST_NAME = 1000  # of a tensor
 MOST_SIZES = 64  # of a tensor; torch has no more
 METADATA = 10_000  # brackets in a header that belong to no tensor: what metadata quotes
 
@@ -318,7 +320,8 @@ class _UnknownTypeError(IngredientError):
 
 
 def _spec(name: str, entry: dict, file: str, data_start: int) -> TensorSpec:
-    name.encode()  # a lone half of a surrogate pair is no text
+    if len(name) > LONGEST_NAME or one_line(name, LONGEST_NAME) != name:  # half characters, line breaks
+        raise ValueError(f"{one_line(name, 40)!r} is no name of a tensor")
     begin, end = entry["data_offsets"]
     if not isinstance(entry["shape"], list) or len(entry["shape"]) > MOST_SIZES:
         raise ValueError(f"tensor {one_line(name)!r} has a shape that is no list of at most {MOST_SIZES} sizes")
@@ -347,6 +350,8 @@ def _spec(name: str, entry: dict, file: str, data_start: int) -> TensorSpec:
 def _refuse_other_nesting(header: bytes) -> None:
     """Refuse a header that is mostly something else than tensors before it takes many times its size in memory."""
     tensors = header.count(b'"data_offsets"')
+    if tensors > MOST_TENSORS:
+        raise ValueError(f"it names more than {MOST_TENSORS:,} tensors")
     if header.count(b"[") + header.count(b"{") > 3 * tensors + METADATA:
         raise ValueError("it holds more than tensors")
 

@@ -196,11 +196,15 @@ def _find_path(path: str | os.PathLike, name: str | None, allow_pickle: bool) ->
     if is_folder:
         return _find_in_folder(folder, name, allow_pickle)
     if exists:
-        raise IngredientError(f"{source} is a file; an ingredient is a folder with {SAFE_WEIGHTS} and config.json.")
+        raise IngredientError(
+            f"{one_line(source)} is a file; an ingredient is a folder with {SAFE_WEIGHTS} and config.json."
+        )
     repo_id, revision = hub.split_revision(source)
     if hub.split_source(repo_id) is not None:
         return _find_on_hub(repo_id, revision, name, allow_pickle)
-    raise IngredientError(f"{source} does not exist, and it is no Hub id (owner/name, owner/name@revision) either.")
+    raise IngredientError(
+        f"{one_line(source)} does not exist, and it is no Hub id (owner/name, owner/name@revision) either."
+    )
 
 
 def _find_in_folder(folder: Path, name: str | None, allow_pickle: bool) -> Callable[[], Checkpoint]:

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..checkpoints import hub
+from ..checkpoints.bounds import at_most_modules
 from ..checkpoints.checkpoint import read_card
 from ..checkpoints.files_beside import CARD
+from ..checkpoints.named_code import forget_code
 from ..checkpoints.targets import refuse_folder
 from ..data.content import hash_rows
 from ..errors import IngredientError, OutputError, RecipeError, TrainingError, did_you_mean
@@ -23,6 +25,7 @@ from ..model_inputs import empty_model, inputs_of
 from ..seeds import check_seed
 from ..tables import align, cell, shared_line
 from ..tokens import check_token, limit_length
+from ..untrusted import as_error
 from .class_weights import check_class_weights
 from .examples import encode_examples, guess_task
 from .manifest import SHARED, check_start, extend_manifest, find_manifest
@@ -158,6 +161,7 @@ def plan_sweep(
         origin = find_origin(source, revision, module, fields, head)
         config = origin.config
     processing_class = module.load_processing_class(source, revision)
+    forget_code(processing_class)
     own = [*settings, probe_args]
     _refuse_own_length(own)
     augments = _different_values("augment", shared, own)
@@ -170,7 +174,8 @@ def plan_sweep(
             metric=chosen,
             stops_early=stopped_by_callback,
         )
-    model = empty_model(module.AUTO_CLASS, config)
+    with as_error(TrainingError, f"no model can be built from the configuration of {base_model}"), at_most_modules():
+        model = empty_model(module.AUTO_CLASS, config)
     inputs = inputs_of(model)
     if any("mask" in augment for augment in augments):
         check_token(processing_class.mask_token_id, "texts are masked with", processing_class, inputs)
@@ -297,7 +302,7 @@ def _card(source: str, commit: str | None) -> dict[str, Any]:
 def _config(folder: Path) -> PretrainedConfig:
     from transformers import AutoConfig
 
-    return AutoConfig.from_pretrained(folder)
+    return AutoConfig.from_pretrained(folder, trust_remote_code=False)
 
 
 def _base_identity(base_model: str | os.PathLike) -> str:

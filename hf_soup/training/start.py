@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..checkpoints.hub import split_revision
+from ..checkpoints import hub
+from ..checkpoints.bounds import refuse_unbounded
+from ..checkpoints.files_beside import CONFIG
+from ..checkpoints.inside import json_inside
 from ..checkpoints.memory import quiet_transformers
+from ..checkpoints.named_code import forget_code
 from ..checkpoints.staging import staged_folder, temporary_folder
+from ..checkpoints.writer import staged_folder
 from ..errors import RecipeError, TrainingError, did_you_mean
 from ..hub.bases import START
 from ..hub.run_card import render_start_card, write_card
 from ..lookup import load_module
+from ..untrusted import as_error, one_line
 from .head import has_plain_head, is_head, with_new_head
 from .processes import is_main, wait
 from .records import Bench
@@ -68,16 +76,9 @@ def find_origin(source: str, revision: str | None, task: ModuleType, fields: Map
         [`RecipeError`]: if there is no such choice, or models of the task have no head of their own.
         [`TrainingError`]: if the base model has no configuration, or no head where it is asked for.
     """
-    from transformers import AutoConfig
-
     if head not in HEADS:
         raise RecipeError(f"head is one of {', '.join(HEADS)}{did_you_mean(head, HEADS)}")
-    place = {"revision": revision or "main", "trust_remote_code": False}
-    try:
-        with quiet_transformers():
-            config = AutoConfig.from_pretrained(source, **place)
-    except (OSError, ValueError) as error:
-        raise TrainingError(f"{source} has no configuration that loads: {error}") from None
+    config = _read_config(source, revision)
     if not fields:
         if head not in ("auto", "checkpoint"):
             raise RecipeError(f'{source} writes texts and has no head of its own for it: leave head="{head}" out.')
@@ -87,14 +88,27 @@ def find_origin(source: str, revision: str | None, task: ModuleType, fields: Map
         raise TrainingError(f'{source} has no head for this task: write head="new" or head="probe".')
     own = _for_its_head(config, fields) if has_one else None
     if head == "checkpoint" or (head == "auto" and own is not None):
-        return Origin(
-            source, revision, "checkpoint", own or {}, AutoConfig.from_pretrained(source, **place, **own or {})
-        )
+        return Origin(source, revision, "checkpoint", own or {}, _read_config(source, revision, **own or {}))
     if head != "checkpoint":  # what the base was tuned for before would choose the loss
         fields = {"problem_type": None, **fields}
-    with quiet_transformers():  # which says that the number of classes changes
-        config = AutoConfig.from_pretrained(source, **place, **fields)
+    config = _read_config(source, revision, **fields)
     return Origin(source, revision, "new" if head == "auto" else head, fields, config)
+
+
+def _read_config(source: str, revision: str | None, **fields: Any) -> PretrainedConfig:
+    """The configuration of a base model with other fields, without code that it names."""
+    from transformers import AutoConfig
+
+    with as_error(TrainingError, f"{one_line(source)} has no configuration that loads"), quiet_transformers():
+        with contextlib.suppress(FileNotFoundError):  # transformers says what is there instead
+            folder = Path(source) if os.path.isdir(source) else hub.fetch(source, revision, [CONFIG])
+            written = json_inside(folder, CONFIG)
+            if isinstance(written, dict):
+                refuse_unbounded(written, f"{CONFIG} of {source}")
+        place = {"revision": revision or "main", "trust_remote_code": False}
+        config = AutoConfig.from_pretrained(source, **place, **fields)
+        forget_code(config)
+    return config
 
 
 def make_start(origin: Origin, bench: Bench, *, init_seed: int, probe_args: Mapping[str, Any]) -> None:
@@ -127,7 +141,7 @@ def make_start(origin: Origin, bench: Bench, *, init_seed: int, probe_args: Mapp
             with staged_folder(target) as stage:
                 model.save_pretrained(stage)
                 bench.processing_class.save_pretrained(stage)
-                base = split_revision(bench.about["base_model"])[0] if origin.revision else None
+                base = hub.split_revision(bench.about["base_model"])[0] if origin.revision else None
                 card = render_start_card(sweep=bench.folder.name, base_model=base, base=bench.base_card)
                 write_card(stage, card)
     wait()
@@ -135,19 +149,17 @@ def make_start(origin: Origin, bench: Bench, *, init_seed: int, probe_args: Mapp
 
 def _load(origin: Origin, task: ModuleType, init_seed: int) -> PreTrainedModel:
     import transformers
-    from safetensors import SafetensorError
 
     transformers.set_seed(init_seed)  # of what else the checkpoint lacks, such as a pooler
-    try:
+    with as_error(TrainingError, f"{origin.source} does not load as {task.AUTO_CLASS}"):
         model, found = getattr(transformers, task.AUTO_CLASS).from_pretrained(
             origin.source,
             config=origin.config,
             revision=origin.revision or "main",
             ignore_mismatched_sizes=True,
             output_loading_info=True,
+            trust_remote_code=False,
         )
-    except (OSError, ValueError, SafetensorError) as error:
-        raise TrainingError(f"{origin.source} does not load as {task.AUTO_CLASS}: {error}") from None
     mismatched = (key[0] if isinstance(key, tuple) else key for key in found["mismatched_keys"])
     made = [*found["missing_keys"], *mismatched]
     if origin.head == "new" and made and not has_plain_head(model):  # what the checkpoint lacks is new already
