@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .data.functions import BUNDLED, is_function
-from .errors import RecipeError
+from .errors import RecipeError, did_you_mean
 from .lookup import chooses, is_code, refuse_code
 from .metrics import BUILT_IN
 from .untrusted import is_printable, one_line
@@ -200,6 +200,7 @@ def load_cook_file(path: str | os.PathLike, overrides: Sequence[str] = (), *, al
     plan = build(CookFile, data, str(path))
     if not allow_code:
         refuse_code(_code(plan), str(path))
+        _refuse_scripts(plan, one_line(path))
     for name, section in (("config", "pretrain.config"), ("processor", "pretrain.processor")):
         _refuse_remote(getattr(plan.pretrain, name, {}), f"{one_line(path)}: `{section}")
     if plan.data is None and plan.merge is not None and chooses(plan.merge.strategy):
@@ -223,17 +224,28 @@ def _code(plan: CookFile) -> Iterator[tuple[str, str]]:
     for key, value in (("merge.method", merge.method), ("merge.strategy", merge.strategy)):
         if value is not None and is_code(value):
             yield key, value
-    compared = plan.compare.metrics if plan.compare else []
-    for key, values in (("merge.metric", [merge.metric]), ("compare.metrics", compared)):
-        for value in values:
-            if value is not None and value not in BUILT_IN:  # a script, here or on the Hub
-                yield key, value
     paths = {"data.path": plan.data.path} if plan.data else {}
     for name, part in (plan.data.shifted if plan.data else {}).items():
         paths[f"data.shifted.{name}.path"] = part.path or ""
     for key, value in paths.items():
         if is_function(value) and value not in BUNDLED:
             yield key, value
+
+
+def _refuse_scripts(plan: CookFile, where: str) -> None:
+    """Refuse metrics of evaluate: each is a script, here or on the Hub."""
+    named: list[tuple[str, str]] = []
+    if plan.merge and plan.merge.metric:
+        named.append(("merge.metric", plan.merge.metric))
+    if plan.compare:
+        named += [("compare.metrics", name) for name in plan.compare.metrics]
+    for key, name in named:
+        if name not in BUILT_IN:
+            raise RecipeError(
+                f'{where}: `{key}`: there is no metric "{one_line(name)}"{did_you_mean(name, BUILT_IN)}. Others are '
+                "scripts of evaluate, code from elsewhere: if you trust it, say so with allow_code=True "
+                "(--allow-code)."
+            )
 
 
 def _refuse_remote(section: Any, where: str) -> None:

@@ -110,6 +110,7 @@ def test_greedy_and_the_comparison_see_one_order(tmp_path):
     assert tables[0] == tables[1]
 
 
+@pytest.mark.filterwarnings("ignore:.*lacks classes")
 def test_aligned_heads_are_analysed_as_equal_ones(runs, mixed):
     """Weights and scores of a permuted ingredient are compared in the order of the others."""
     data = testing.tiny_texts(20)

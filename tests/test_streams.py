@@ -118,8 +118,8 @@ def test_a_traceback_is_for_those_who_ask():
 
 
 def test_text_of_strangers_does_not_steer_the_terminal(tmp_path):
-    """Control characters of a name are escapes in results and errors."""
-    assert printable("a\x1b]0;owned\x07\tb\n\x9b1m\u202e") == "a\\x1b]0;owned\\x07\tb\n\\x9b1m\\u202e"
+    """Control characters of a name are spaces in results and errors."""
+    assert printable("a\x1b]0;owned\x07\tb\n\x9b1m\u202e") == "a ]0;owned \tb\n 1m "
     done = run("check", tmp_path / "\x1b[31mred", cwd=tmp_path)
     assert done.returncode == 1
     assert "\x1b" not in done.stdout + done.stderr

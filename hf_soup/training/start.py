@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,7 +17,6 @@ from ..checkpoints.inside import json_inside
 from ..checkpoints.memory import quiet_transformers
 from ..checkpoints.named_code import forget_code
 from ..checkpoints.staging import staged_folder, temporary_folder
-from ..checkpoints.writer import staged_folder
 from ..errors import RecipeError, TrainingError, did_you_mean
 from ..hub.bases import START
 from ..hub.run_card import render_start_card, write_card
