@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .data.columns import UNSCORED, is_text
+from .data.missing import tell_missing_texts
 from .errors import DataError, RecipeError, did_you_mean
 from .progress import library_bars
 from .untrusted import one_line
@@ -142,6 +143,9 @@ def tokenize(
 
     With a column of boxes, the one column has lists of words.
     """
+
+    if boxes is None:
+        tell_missing_texts(dataset, columns)
 
     def encode(batch: dict[str, list]) -> dict[str, list]:
         if boxes is not None:

@@ -58,7 +58,8 @@ def label_names(dataset: Dataset, column: str) -> list[str] | None:
     import datasets
 
     feature, values = _inner(dataset.features[column]), _flat(dataset, column)
-    hidden = (None, -1) if isinstance(feature, datasets.ClassLabel) else (None,)  # -1: how the Hub hides test labels
+    numbered = isinstance(feature, datasets.ClassLabel)
+    hidden = (None, -1) if numbered else (None, "")  # -1: how the Hub hides test labels
     missing = sum(value in hidden for value in values)
     if missing:
         raise DataError(f'{missing} of {len(values)} rows have no label in the column "{column}".')

@@ -92,7 +92,7 @@ def test_labels_are_matched_by_name():
     with pytest.raises(DataError, match="go from 2 to 2, the model has 2 classes"):
         label_ids(numbers, "label", {0: "LABEL_0", 1: "LABEL_1"})
     hidden = data.map(lambda row: {"label": -1})
-    for missing in (hidden, datasets.Dataset.from_dict({"label": ["a", None]}), numbers.add_item({"label": None})):
+    for missing in (hidden, datasets.Dataset.from_dict({"label": ["a", ""]}), numbers.add_item({"label": None})):
         with pytest.raises(DataError, match="rows have no label"):
             label_ids(missing, "label", {0: "negative", 1: "positive"})
     with pytest.raises(DataError, match="classes are whole numbers or names"):

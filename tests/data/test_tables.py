@@ -7,11 +7,13 @@ import warnings
 
 import datasets
 import pyarrow as pa
+import pyarrow.parquet
 import pytest
 
 from hf_soup.data import json_files, tables
 from hf_soup.data.content import hash_rows
 from hf_soup.data.load import load_data
+from hf_soup.data.missing import tell_missing_texts
 from hf_soup.errors import DataError, SoupWarning
 
 
@@ -211,3 +213,13 @@ def test_pipes_are_not_waited_for(tmp_path):
     for path in (tmp_path, tmp_path / "train.csv"):
         with pytest.raises(DataError, match=r"train.csv is (no regular file|neither a file nor a folder)"):
             load_data(str(path), split="train")
+
+
+@pytest.mark.parametrize("missing", [None, "", " "])
+def test_missing_texts_are_counted(missing):
+    """Some are told once and read as empty; a column without any text is an error."""
+    data = datasets.Dataset.from_dict({"text": ["a", missing, "b", missing]})
+    with pytest.warns(SoupWarning, match=r'2 of 4 rows have no text in the column "text", first row 1'):
+        tell_missing_texts(data, ["text"])
+    with pytest.raises(DataError, match='none of the 2 rows has a text in the column "text"'):
+        tell_missing_texts(data.select([1, 3]), ["text"])

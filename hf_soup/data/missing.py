@@ -1,0 +1,39 @@
+"""Texts that are not there: counted and told before a model reads them as empty ones."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ..errors import DataError, SoupWarning
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+def tell_missing_texts(dataset: Dataset, columns: Sequence[str]) -> None:
+    """Warn of rows whose text is missing, empty or blank; a model sees nothing of them.
+
+    Args:
+        dataset (`datasets.Dataset`):
+            The examples.
+        columns (`Sequence[str]`):
+            Its text columns.
+
+    Raises:
+        [`DataError`]: if a column has no text at all.
+    """
+    for column in columns:
+        missing = [row for row, text in enumerate(dataset[column]) if text is None or not text.strip()]
+        if not missing:
+            continue
+        if len(missing) == len(dataset):
+            raise DataError(f'none of the {len(dataset)} rows has a text in the column "{column}".')
+        warnings.warn(
+            f'{len(missing)} of {len(dataset)} rows have no text in the column "{column}", first row {missing[0]}; '
+            "they are read as empty texts.",
+            SoupWarning,
+            stacklevel=4,
+        )
