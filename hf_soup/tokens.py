@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .checkpoints.hub_errors import read_errors
 from .data.columns import UNSCORED, is_text
 from .data.missing import tell_missing_texts
 from .errors import DataError, RecipeError, did_you_mean
@@ -27,6 +28,7 @@ BOX_COLUMNS = ("bbox", "bboxes", "boxes")  # where the words of a page are: a bo
 TEXTS = ("input_ids", "inputs_embeds", "inputs")  # a text as models take it, one entry for each token
 
 
+@read_errors(DataError, "the tokenizer cannot be read")
 def load_tokenizer(source: str, revision: str | None = None) -> PreTrainedTokenizerBase:
     """The tokenizer of a checkpoint.
 

@@ -16,6 +16,7 @@ import hf_soup
 from hf_soup.checkpoints import hub as hub_files
 from hf_soup.checkpoints import hub_errors, hub_watch
 from hf_soup.data.load import load_data
+from hf_soup.tokens import load_tokenizer
 from hf_soup.training.publish import publisher_for
 
 
@@ -111,6 +112,17 @@ def test_the_same_holds_of_data(hub, data, precious, tmp_path, header):
     assert header in str(error.value)
     assert sorted(tmp_path.rglob("*")) == before
     assert load_data(data, split="train")["text"][:] == ["a", "b"]
+
+
+def test_the_same_holds_of_tokenizers(hub, run, tmp_path):
+    """`transformers` shares the client too, for the base model of a sweep."""
+    before = sorted(tmp_path.rglob("*"))
+    commit = hub_files.resolve(run, None)
+    lie = about("HEAD", "token", headers={"ETag": f'"{tmp_path}/new"'})
+    with hub.lying(lie), pytest.raises(hf_soup.DataError, match="ETag"):
+        load_tokenizer(run, commit)
+    assert sorted(tmp_path.rglob("*")) == before
+    assert len(load_tokenizer(run, commit)) > 5
 
 
 def test_a_link_of_the_cache_that_leads_elsewhere_is_refused(run, precious):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from ..checkpoints.hub_errors import read_errors
 from ..data.columns import UNSCORED, find_column, label_ids
 from ..errors import DataError
 from ..heads import ends_in
@@ -45,6 +46,7 @@ def fits(config: PretrainedConfig) -> bool:
     return ends_in(config, "ForImageClassification")
 
 
+@read_errors(DataError, "the image processor cannot be read")
 def load_processing_class(source: str, revision: str | None = None) -> BaseImageProcessor:
     """The image processor of a checkpoint.
 

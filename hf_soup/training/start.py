@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..checkpoints import hub
 from ..checkpoints.bounds import refuse_unbounded
 from ..checkpoints.files_beside import CONFIG
+from ..checkpoints.hub_errors import read_errors
 from ..checkpoints.inside import json_inside
 from ..checkpoints.memory import quiet_transformers
 from ..checkpoints.named_code import forget_code
@@ -59,6 +60,7 @@ class Origin(NamedTuple):
     config: PretrainedConfig
 
 
+@read_errors(TrainingError, "the configuration of the base model cannot be read")
 def find_origin(source: str, revision: str | None, task: ModuleType, fields: Mapping[str, Any], head: str) -> Origin:
     """Look at the configuration of a base model, and decide which head its start has.
 
@@ -147,6 +149,7 @@ def make_start(origin: Origin, bench: Bench, *, init_seed: int, probe_args: Mapp
     wait()
 
 
+@read_errors(TrainingError, "the base model cannot be read")
 def _load(origin: Origin, task: ModuleType, init_seed: int) -> PreTrainedModel:
     import transformers
 
