@@ -222,7 +222,7 @@ class ValueStore:
             Path(f"{self.path}-journal").unlink(missing_ok=True)  # it would be taken for that of the new file
         except OSError as error:
             return OSError(f"it {why} and cannot be moved: {error.strerror}")
-        self._tell(why, f"{self.path} {why}; it is called {aside.name} now, and a new one is begun.")
+        self._tell("damaged", f"{self.path} {why}; it is called {aside.name} now, and a new one is begun.")
         return None
 
     def _tell(self, trouble: str, line: str, *, always: bool = False) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 FAILED_FILE = "failed.json"
+LARGEST = 2**63  # of the whole numbers of a record; much larger ones are no floating-point numbers
 
 
 class DivergedError(TrainingError):
@@ -162,6 +163,9 @@ def _is_record(state: Any) -> bool:
     kinds = {"run": str, "params": dict, "seed": int, "metrics": dict, "checkpoints": dict, "step": int}
     if not _has(state, kinds | {"train_loss": numbers, "seconds": numbers}):
         return False
+    counts = [state[key] for key in ("step", "seed", "train_loss", "seconds") if isinstance(state[key], int)]
+    if any(abs(count) > LARGEST for count in counts):
+        return False
     way = state["checkpoints"]
     if not all(re.fullmatch(r"checkpoint-[0-9]+", name) and isinstance(own, dict) for name, own in way.items()):
         return False
@@ -175,7 +179,7 @@ def _has(found: Any, kinds: Mapping[str, Any]) -> bool:
 def _is_score(found: Any) -> bool:
     try:
         return found is None or bool(Score(**found))
-    except (TypeError, SoupError):
+    except (TypeError, OverflowError, SoupError):
         return False
 
 

@@ -30,7 +30,7 @@ MANIFEST = {
     "base_commit": None,
 }
 FAILED = {"params": {"learning_rate": 1}, "reason": "it diverged", "kind": "diverged"}
-VALUES = (None, 5, "x", [], {}, [1], {"a": [1]}, "../../etc")
+VALUES = (None, 5, "x", [], {}, [1], {"a": [1]}, "../../etc", 10**400)
 
 
 @pytest.fixture
