@@ -14,7 +14,7 @@ from .analysis.advice import Advice, give_advice
 from .analysis.by_module import ModuleEffects, measure_modules
 from .analysis.contribution import Contribution, contribution_cost, measure_contribution
 from .analysis.diversity import Diversity, measure_diversity
-from .analysis.landscape import Landscape, scan_lines
+from .analysis.landscape import Landscape, check_line, scan_lines
 from .analysis.plane import Plane, scan_plane
 from .analysis.points import Scorer
 from .analysis.report import Section, figures_of, write_report
@@ -170,6 +170,7 @@ def analyze(
     parts = chosen_parts(parts, evaluator is not None)
     if budget is not None and budget < 1:
         raise RecipeError(f"a budget is 1 model or more, not {budget}.")
+    check_line(points, beyond)
     checkpoints, base = _opened(ingredients, base_model, allow_pickle)
     agreement = agree(checkpoints, take_from=take_from, align_labels=align_labels)
     scorer = _scorer(checkpoints, evaluator, batchnorm_data, device, agreement)
@@ -225,6 +226,7 @@ def analysis_cost(
         modules (`int`, *optional*):
             Named modules of the models.
     """
+    check_line(points, beyond)
     pairs, most = n * (n - 1) // 2, budget or sys.maxsize
     each = points - 2 + 2 * int(round(beyond * (points - 1), 9))
     costs = {

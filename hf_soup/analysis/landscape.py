@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 
 SMALL = 0.01  # a rise of the loss that is none
+MOST_POINTS, MOST_BEYOND = 1001, 10  # of a line, or a side of a plane; and in lengths of the line
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,18 @@ class Landscape:
         return line.barrier("score", higher_is_better=self.higher_is_better)
 
 
+def check_line(points: int, beyond: float) -> None:
+    """Refuse numbers of points that nobody could score, before they are counted out.
+
+    Raises:
+        [`RecipeError`]: if there are fewer than 2 or very many points.
+    """
+    if not 2 <= points <= MOST_POINTS:
+        raise RecipeError(f"a line has 2 to {MOST_POINTS:,} points, not {points}.")
+    if not 0 <= beyond <= MOST_BEYOND:
+        raise RecipeError(f"a line goes on beyond its ends by 0 to {MOST_BEYOND} of its length, not {beyond}.")
+
+
 def scan_lines(
     scorer: Scorer,
     *,
@@ -161,8 +174,7 @@ def scan_lines(
     pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]] if pairs is None else list(pairs)
     if len(names) < 2:
         raise RecipeError("lines are between models: give two or more.")
-    if points < 2 or beyond < 0:
-        raise RecipeError(f"a line has 2 or more points and goes on beyond its ends by 0 or more: {points}, {beyond}.")
+    check_line(points, beyond)
     for name in {name for pair in pairs for name in pair} - set(names):
         raise RecipeError(f"there is no model {name!r}{did_you_mean(name, names)}")
     step = 1 / (points - 1)

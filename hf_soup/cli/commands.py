@@ -18,8 +18,11 @@ from . import analysis, published, scores, soups, training
 from .stderr import only_ours
 
 
-# How many threads libraries start when they are imported; the process ends where these cannot start.
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "RAYON_NUM_THREADS")
+# Libraries start threads when they are imported; where these cannot start, some end the process and others complain.
+FEW_THREADS = {
+    **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"), "1"),
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",
+}
 MESSAGE = 1000  # characters of a message about a wrong call
 
 
@@ -56,8 +59,8 @@ def main(context: click.Context) -> None:
     except OSError as error:
         why = f"the current folder cannot be read ({error.strerror})"
         raise OutputError(f"{why}: change to one that exists.") from None
-    if not _threads_start(os.cpu_count() or 1):
-        os.environ.update(dict.fromkeys(THREADS, "1"))
+    if not _threads_start(8 + (os.cpu_count() or 1)):
+        os.environ.update(FEW_THREADS)
 
 
 def _threads_start(count: int) -> bool:
