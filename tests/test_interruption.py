@@ -44,6 +44,16 @@ DESTROY = """
 """
 
 
+@pytest.fixture(autouse=True)
+def heard():
+    """Signals are heard as in a terminal, also where the tests run in the background and ignore them."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 def interrupted(module, number, *args, what=SEND):
     """Exit code and stderr of a command that gets a signal where it imports a module."""
     command = [sys.executable, "-c", COMMAND.format(what=what), module, str(int(number)), *args]

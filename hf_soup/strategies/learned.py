@@ -70,10 +70,10 @@ def learned(
     kept = round(held_back * len(order)) if 0 < held_back < 1 else 0
     if not 0 < kept < len(order):
         raise RecipeError(f"held_back is {held_back}: of {len(order)} examples some are to learn, some to stop by.")
-    if min(epochs, train_batch_size, patience) < 1 or not 0 < learning_rate <= 100 or not 0 <= weight_decay <= 100:
+    if min(epochs, train_batch_size, patience) < 1 or not 0 < learning_rate <= 1e6 or not 0 <= weight_decay <= 1e6:
         raise RecipeError(
             "epochs, train_batch_size and patience are 1 or more, learning_rate is more than 0 and weight_decay 0 or "
-            "more, both up to 100."
+            "more, both up to 1e6."
         )
     search = Search(ingredients, trials)
     if len(search.ranked) == 1:
