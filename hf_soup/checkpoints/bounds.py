@@ -103,7 +103,9 @@ def refuse_unbounded(config: Mapping[str, Any], where: str, specs: Mapping[str, 
             waiting += [(path, key, depth + 1) for key in value]
             waiting += [(path if names else f"{path}.{key}", item, depth + 1) for key, item in value.items()]
         elif isinstance(value, list):
-            _refuse_number(path, len(value) if _counts_entries(name) else 0, limits, where, what="entries")
+            most = limits.modules if _counts_entries(name) else limits.classes
+            if len(value) > most:
+                raise _cannot_be(path, f"a list of {len(value):,}", most, where)
             waiting += [(path, item, depth + 1) for item in value]
         elif isinstance(value, str):
             _refuse_half_characters(path, value, where)
@@ -117,7 +119,7 @@ def refuse_unbounded(config: Mapping[str, Any], where: str, specs: Mapping[str, 
         _refuse_table(positions, widest, limits, where)
 
 
-def _refuse_number(path: str, number: int, limits: Limits, where: str, what: str = "") -> None:
+def _refuse_number(path: str, number: int, limits: Limits, where: str) -> None:
     name = path.rpartition(".")[2]
     most = 10**DIGITS
     if NO_COUNTS.search(name):
@@ -129,12 +131,15 @@ def _refuse_number(path: str, number: int, limits: Limits, where: str, what: str
     elif POSITIONS.search(name) or SIZES.search(name):
         most = limits.size
     if not -most <= number <= most:
-        text = f"a number of {number.bit_length() // 4} hexadecimal digits" if abs(number) > 10**DIGITS else number
-        field = one_line(path.removeprefix("."), 80)
-        found = f"{text} {what}".strip()
-        raise IngredientError(
-            f"{one_line(where)} cannot be right: {field} is {found}, and its weights are for {most:,} at most."
-        )
+        long = abs(number) > 10**DIGITS
+        raise _cannot_be(path, f"a number of {number.bit_length()} bits" if long else str(number), most, where)
+
+
+def _cannot_be(path: str, found: str, most: int, where: str) -> IngredientError:
+    field = one_line(path.removeprefix("."), 80)
+    return IngredientError(
+        f"{one_line(where)} cannot be right: {field} is {found}, and its weights are for {most:,} at most."
+    )
 
 
 def _refuse_half_characters(path: str, text: str, where: str) -> None:

@@ -205,7 +205,7 @@ def _is_quoted(path: Path) -> bool:
             yield line
 
     reader = csv.reader(kept(), **_Form("\t", quoted=True).options())
-    found = False
+    found, width = False, 0
     try:
         while True:
             lines.clear()
@@ -215,11 +215,14 @@ def _is_quoted(path: Path) -> bool:
             record = "".join(lines).rstrip("\r\n")
             if reader.line_num == len(lines) and all(_encloses(name) for name in record.split("\t")):
                 return True
+            width = width or len(row)
             if '"' not in record:
                 continue
+            if len(lines) > 1 and all(line.count("\t") == width - 1 for line in lines):
+                return False  # several rows, of which one begins and another ends with a quote
             written = io.StringIO()
-            csv.writer(written, delimiter="\t", lineterminator="").writerow(row)
-            if written.getvalue() != record:
+            csv.writer(written, delimiter="\t", lineterminator="\r\n").writerow(row)
+            if written.getvalue().removesuffix("\r\n") != record:
                 return False
             found = True
     except csv.Error:

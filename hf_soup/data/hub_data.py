@@ -14,7 +14,7 @@ from .layouts import find_split
 
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from datasets import Dataset, DatasetBuilder
 
 _FILES = "hf://datasets/"  # the start of the address of a file, after those of archives that it is in
 
@@ -39,8 +39,7 @@ def load_from_hub(path: str, name: str | None, split: str) -> Dataset:
 
     what = f"{one_line(path)} is no folder here, and as a data set of the Hub it could not be loaded"
     with read_errors(DataError, what):
-        builder = patiently(lambda: datasets.load_dataset_builder(path, name))
-        _refuse_files_elsewhere(builder.config.data_files, path)
+        builder = patiently(lambda: _builder(path, name))
         patiently(builder.download_and_prepare)
         found = builder.as_dataset(split=find_split(builder.info.splits or (), split) or split)
         return refuse_images_elsewhere(found, path, (datasets.config.HF_CACHE_HOME, constants.HF_HUB_CACHE))
@@ -55,9 +54,20 @@ def splits_on_hub(path: str, name: str | None) -> list[str]:
     import datasets
 
     with read_errors(DataError, f"{one_line(path)} is no folder here, and the Hub does not tell its splits"):
-        builder = patiently(lambda: datasets.load_dataset_builder(path, name))
-        _refuse_files_elsewhere(builder.config.data_files, path)
+        patiently(lambda: _builder(path, name))
         return datasets.get_dataset_split_names(path, name)
+
+
+def _builder(path: str, name: str | None) -> DatasetBuilder:
+    """What reads a data set of the Hub; words of its CSV files such as `NA` stay words."""
+    import datasets
+    from datasets.packaged_modules.csv.csv import CsvConfig
+
+    builder = datasets.load_dataset_builder(path, name)
+    _refuse_files_elsewhere(builder.config.data_files, path)
+    if isinstance(builder.config, CsvConfig) and builder.config.keep_default_na:
+        return datasets.load_dataset_builder(path, name, keep_default_na=False)
+    return builder
 
 
 def _refuse_files_elsewhere(data_files: Mapping[str, Sequence[str]] | None, path: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from ..untrusted import one_line
 from .layouts import PACKED, is_table
 
 
+MOST = 10_000  # entries of a folder that are looked at
 NEAR = 0.8  # likeness of a bare name to a folder here from which on it is a slip, not a data set of the Hub
 
 
@@ -46,11 +48,13 @@ def refuse_missing_path(path: str) -> None:
     if _is_written_as_path(path):
         raise DataError(f'there is no "{one_line(word)}"{above} ({one_line(path)}){did_you_mean(word, names)}')
     is_bare = "/" not in path
-    near = difflib.get_close_matches(word, names, n=1, cutoff=NEAR if is_bare else ALIKE)
+    lower = {name.lower(): name for name in names}
+    near = difflib.get_close_matches(word.lower(), lower, n=1, cutoff=NEAR if is_bare else ALIKE)
     if near and (is_bare or parent != Path()):
+        nearest = lower[near[0]]
         raise DataError(
             f'there is no "{one_line(word)}"{above}, and as a name on the Hub {one_line(path)} is not looked for, '
-            f'since "{near[0]}" is here; did you mean "{parent / near[0]}"? Data sets of the Hub are '
+            f'since "{nearest}" is here; did you mean "{parent / nearest}"? Data sets of the Hub are '
             f"hf://datasets/OWNER/NAME as well."
         )
 
@@ -76,7 +80,8 @@ def _where_it_ends(path: str) -> tuple[Path, str]:
 def _names(folder: Path) -> list[str]:
     """What in a folder may hold data: folders, and files of rows."""
     try:
-        entries = sorted(folder.iterdir())
+        with os.scandir(folder) as found:
+            names = [entry.name for entry in islice(found, MOST) if entry.is_dir() or is_table(Path(entry.name))]
     except OSError:
         return []
-    return [path.name for path in entries if not path.name.startswith(".") and (path.is_dir() or is_table(path))]
+    return sorted(name for name in names if not name.startswith("."))

@@ -39,6 +39,7 @@ FIELDS = {
     "digits": {"intermediate_size": 10**400},
     "negative": {"num_hidden_layers": -(2**40)},
     "list of layers": {"layer_types": ["full_attention"] * 200_000},
+    "list of anything": {"transformers_version": [1] * 200_000},
     "nested": {"text_config": {"num_hidden_layers": 2**31}},
     "id of a class": {"id2label": {"1" * 400: "a", "0": "b"}},
     "half a character": {"id2label": {"0": "\ud800", "1": "b"}},

@@ -9,6 +9,7 @@ import tracemalloc
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 
 import hf_soup
@@ -317,3 +318,52 @@ def test_whole_numbers_and_others_do_not_mix(run, text_runs):
             hf_soup.IncompatibleError, match=r"run: classifier\.bias is int64, of the others it is float"
         ):
             hf_soup.merge(order)
+
+
+ODD_FILES = {
+    "tokenizer_config.json": [
+        '{"chat_template": [5]}',
+        '{"added_tokens_decoder": {"x": 5}}',
+        "[1]",
+        "\udcff",
+        "1e400",
+    ],
+    "tokenizer.json": [
+        '{"model": {"vocab": {"a": [1]}}}',
+        '{"model": {"vocab": {}}, "post_processor": {"cls": [[]]}}',
+    ],
+    "special_tokens_map.json": ['{"pad_token": {"content": null}}', "9" * 5000],
+    "preprocessor_config.json": ['{"image_processor_type": {}}', '{"a.b": 5, "a": {"b": {"c.d": 1}}}', "null"],
+    "modules.json": ["5", '[{"path": "../../etc", "idx": [1]}]', '[{"path": "\\u0000"}]'],
+    "chat_template.json": ['{"chat_template": [{"name": {"a": 1}, "template": "b"}]}', '"x"'],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [(name, content) for name, contents in ODD_FILES.items() for content in contents]
+)
+def test_odd_files_beside_the_weights(tmp_path, run, text_runs, name, content):
+    """Whatever stands in a file of a tokenizer, processor or module: it is taken as it is, or one error of ours."""
+    (run / name).write_bytes(content.encode("utf-8", "surrogateescape"))
+    try:
+        hf_soup.merge([run, text_runs[1]], take_from="run").save_pretrained(tmp_path / "soup")
+    except hf_soup.SoupError as error:
+        assert len(str(error)) < 2000
+        assert "\n" not in str(error) or isinstance(error, hf_soup.IncompatibleError)
+
+
+@pytest.mark.parametrize(
+    "settings", ['{"max_length": "x"}', '{"eos_token_id": {}}', '{"watermarking_config": 5}', "[1]"]
+)
+def test_odd_generation_settings(tmp_path, settings):
+    """What transformers trips over in a generation configuration is one error when the model is built."""
+    runs = []
+    for seed in range(2):
+        model = transformers.GPT2LMHeadModel(transformers.GPT2Config(n_layer=1, n_head=1, n_embd=4, vocab_size=8))
+        model.save_pretrained(tmp_path / f"run-{seed}")
+        runs.append(tmp_path / f"run-{seed}")
+        (runs[-1] / "generation_config.json").write_text(settings)
+    try:
+        assert hf_soup.merge(runs).model
+    except hf_soup.SoupError as error:
+        assert len(str(error)) < 1000

@@ -227,6 +227,7 @@ def test_images_that_a_file_names_are_not_opened(tmp_path):
     ("name", "message"),
     [
         ("my_dat", 'no "my_dat".*did you mean "my_data"'),
+        ("MY_DATA", 'did you mean "my_data"'),
         ("mydata", 'did you mean "my_data"'),
         ("./my_dat", 'no "my_dat".*did you mean "my_data"'),
         ("my_data/trian", 'no "trian" in my_data.*did you mean "my_data/train"'),

@@ -130,6 +130,8 @@ def test_blank_lines_are_told(tmp_path):
         ('text\tlabel\n"Great film\t1\nsays "no"\t0\n', ['"Great film', 'says "no"']),
         ('text\tlabel\n"All of it"\t1\n', ['"All of it"']),
         ('"text"\t"label"\n"All of it"\t"1"\n', ["All of it"]),
+        ('text\tlabel\n"begins\t1\nends"\t0\n', ['"begins', 'ends"']),
+        ('text\tlabel\r\n"two\nlines"\t1\r\n', ["two\nlines"]),
         ('text\tlabel\n"a ""word"" of\ttwo\nlines"\t1\nplain\t0\n', ['a "word" of\ttwo\nlines', "plain"]),
     ],
 )

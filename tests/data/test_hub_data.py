@@ -1,0 +1,55 @@
+"""Data sets of the Hub: read from there, and from nowhere else."""
+
+import pytest
+from huggingface_hub import HfApi
+
+from hf_soup import testing
+from hf_soup.data.load import load_data
+from hf_soup.data.splits import load_training, split_names
+from hf_soup.errors import DataError
+
+
+@pytest.fixture
+def upload(hub, tmp_path, monkeypatch):
+    """Makes a data set of files, given by their names, and returns its id."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+
+    def make(files):
+        name = f"{hub.user}/{tmp_path.name}"
+        for path, content in files.items():
+            (tmp_path / "files" / path).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "files" / path).write_bytes(content if isinstance(content, bytes) else content.encode())
+        HfApi().create_repo(name, repo_type="dataset")
+        HfApi().upload_folder(repo_id=name, folder_path=tmp_path / "files", repo_type="dataset")
+        return name
+
+    return make
+
+
+def test_words_of_the_hub_stay_words(upload):
+    """Words of CSV files are words, a split `dev` is for validation, and the id may have a scheme."""
+    rows = "text,label\nnull,None\nNA,x\n"
+    name = upload({"data/train.csv": rows, "data/dev.csv": rows})
+    train, validation = load_training(f"hf://datasets/{name}")
+    assert train["text"][:] == validation["text"][:] == ["null", "NA"]
+    assert train["label"][:] == ["None", "x"]
+    with pytest.raises(DataError, match="could not be loaded"):
+        load_data(name, split="nothing")
+
+
+def test_parquet_of_the_hub(upload, tmp_path):
+    """Rows and class names are those of the files."""
+    testing.tiny_texts(9).to_parquet(tmp_path / "files" / "data" / "train-00000-of-00001.parquet")
+    found = load_data(upload({"README.md": "# Data"}), split="train")
+    assert found["text"][:] == testing.tiny_texts(9)["text"][:]
+    assert found.features["label"].names == ["negative", "positive"]
+
+
+@pytest.mark.parametrize("file", ["/etc/hostname", "file:///etc/hostname", "../../../../../../etc/hostname"])
+def test_files_that_a_card_names_elsewhere(upload, file):
+    """A card whose data files are on this machine is refused."""
+    card = f"---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: {file}\n---\n"
+    name = upload({"README.md": card, "train.csv": "text,label\na,0\n"})
+    for ask in (lambda: load_data(name, split="train"), lambda: split_names(name)):
+        with pytest.raises(DataError):
+            ask()
