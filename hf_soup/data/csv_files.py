@@ -218,7 +218,8 @@ def _is_quoted(path: Path) -> bool:
             width = width or len(row)
             if '"' not in record:
                 continue
-            if len(lines) > 1 and all(line.count("\t") == width - 1 for line in lines):
+            whole = '""' not in record and all(line.count("\t") == width - 1 for line in lines)
+            if len(lines) > 1 and whole:
                 return False  # several rows, of which one begins and another ends with a quote
             written = io.StringIO()
             csv.writer(written, delimiter="\t", lineterminator="\r\n").writerow(row)
