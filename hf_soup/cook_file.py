@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,7 @@ from .untrusted import is_printable, one_line
 from .yaml_files import build, override, read_yaml
 
 
+SENDING = re.compile(r"(hub|trackio)_\w+|use_liger_kernel|liger_kernel_config|torch_compile_backend")
 _STRICT = {"extra": "forbid", "strict": True}
 # What transformers and timm would fetch code by, in a config or a processor: never run, whoever asks.
 REMOTE_CODE = ("auto_map", "custom_pipelines", "trust_remote_code")
@@ -201,6 +203,7 @@ def load_cook_file(path: str | os.PathLike, overrides: Sequence[str] = (), *, al
     if not allow_code:
         refuse_code(_code(plan), str(path))
         _refuse_scripts(plan, one_line(path))
+        _refuse_sending(plan, one_line(path))
     for name, section in (("config", "pretrain.config"), ("processor", "pretrain.processor")):
         _refuse_remote(getattr(plan.pretrain, name, {}), f"{one_line(path)}: `{section}")
     if plan.data is None and plan.merge is not None and chooses(plan.merge.strategy):
@@ -246,6 +249,25 @@ def _refuse_scripts(plan: CookFile, where: str) -> None:
                 "scripts of evaluate, code from elsewhere: if you trust it, say so with allow_code=True "
                 "(--allow-code)."
             )
+
+
+def _refuse_sending(plan: CookFile, where: str) -> None:
+    """Refuse settings of Trainer that send a run somewhere else, or fetch code for it."""
+    if plan.sweep is None:
+        return
+    sections = {"sweep.training_args": plan.sweep.training_args, "sweep.probe_args": plan.sweep.probe_args}
+    space = plan.sweep.space
+    for settings in space if isinstance(space, list) else [space]:
+        sections["sweep.space"] = {**sections.get("sweep.space", {}), **settings}
+    if plan.pretrain:
+        sections["pretrain.training_args"] = plan.pretrain.training_args
+    for section, settings in sections.items():
+        for name in settings:
+            if SENDING.fullmatch(name):
+                raise RecipeError(
+                    f"{where}: `{section}.{one_line(name)}` sends a run elsewhere or fetches code for it. If you "
+                    "trust the file, say so with allow_code=True (--allow-code)."
+                )
 
 
 def _refuse_remote(section: Any, where: str) -> None:

@@ -60,6 +60,10 @@ def load_function(kind: str, name: str) -> Callable[..., Any]:
 
 def is_code(name: str) -> bool:
     """Whether a method or strategy is called by a dotted path, so that it is not of this package."""
+    if not isinstance(name, str):
+        raise RecipeError(
+            f"a method or strategy is named, as in package.module:function, not {one_line(repr(name), 80)}."
+        )
     return ":" in name
 
 

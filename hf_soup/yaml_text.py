@@ -15,7 +15,7 @@ from .untrusted import as_error, one_line
 
 
 MOST_BYTES = 10_000_000  # of a recipe, a cook file or the metadata of a card
-MOST_VALUES = 200_000  # with what aliases repeat: 72 ingredients whose 1,000 classes are in another order have 72,000
+MOST_VALUES = 100_000  # with what aliases repeat: 72 ingredients whose 1,000 classes are in another order have 72,000
 MOST_CHARACTERS = 10_000_000  # of all strings, likewise
 DEEPEST = 100  # lists and mappings within each other
 NUMBER = (

@@ -236,3 +236,12 @@ def test_what_the_user_names_is_called(evil, text_runs):
     """An argument in Python is the user's own word."""
     assert hf_soup.merge(text_runs[:2], method="evil_of_a_stranger:median").model
     assert traces(evil) == ["called", "ran"]
+
+
+@pytest.mark.parametrize("name", ["trackio_space_id", "hub_revision", "use_liger_kernel"])
+def test_settings_that_send_a_run_elsewhere_need_the_same_word(evil, name):
+    """A cook file says neither where reports of a run go, nor whose kernels it takes."""
+    sweep = {"space": {"learning_rate": [1e-5]}, "training_args": {name: "stranger/place"}}
+    path = cook_file(evil, data={"path": "data"}, sweep=sweep, base_model="base")
+    with pytest.raises(hf_soup.RecipeError, match=f"training_args.{name}` sends a run elsewhere"):
+        load_cook_file(path)

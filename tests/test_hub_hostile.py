@@ -8,13 +8,14 @@ import json
 import time
 from dataclasses import replace
 
+import httpcore2
 import pytest
 from hub import HubServer, Reply
 from huggingface_hub import HfApi, constants
 
 import hf_soup
 from hf_soup.checkpoints import hub as hub_files
-from hf_soup.checkpoints import hub_errors, hub_watch
+from hf_soup.checkpoints import hub_errors, hub_streams, hub_watch
 from hf_soup.data.load import load_data
 from hf_soup.tokens import load_tokenizer
 from hf_soup.training.publish import publisher_for
@@ -246,7 +247,7 @@ def test_an_upload_is_not_verified_elsewhere(hub, tmp_path, text_runs):
         def lie(request, reply):
             return replace(reply, body=reply.body.replace(f"{hub.url}/".encode(), f"{other.url}/".encode()))
 
-        soup = hf_soup.merge(text_runs)
+        soup = hf_soup.merge(text_runs, weights=[7, 3, 1.9])  # no other test pushes these weights
         with hub.lying(lie), pytest.raises(hf_soup.OutputError):
             soup.push_to_hub(f"{hub.user}/{tmp_path.name}")
         assert [line for line in other.log if line.authorization] == []
@@ -325,3 +326,21 @@ def test_a_cache_without_network_is_checked_too(hub, run, precious, monkeypatch,
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(hf_soup.IngredientError, match="nothing that the Hub sent"):
         hf_soup.check([run, run])
+
+
+def test_a_head_that_trickles_has_a_deadline():
+    """Each byte in time makes no answer in time; once the head is there, the body has limits of its own."""
+
+    class Trickle(httpcore2.MockStream):
+        def read(self, max_bytes, timeout=None):
+            time.sleep(0.02)
+            return b"a"
+
+    stream = hub_streams.Stream(Trickle([]), lambda: True)
+    stream.write(b"GET / HTTP/1.1\r\n\r\n")
+    begin = time.monotonic()
+    with pytest.raises(httpcore2.ReadTimeout, match="no whole head"):
+        list(iter(lambda: stream.read(1, timeout=0.2), b""))
+    assert time.monotonic() - begin < 10
+    stream.answered()
+    assert stream.read(1, timeout=0.2) == b"a"

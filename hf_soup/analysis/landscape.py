@@ -135,7 +135,7 @@ def check_line(points: int, beyond: float) -> None:
         [`RecipeError`]: if there are fewer than 2 or very many points.
     """
     if not 2 <= points <= MOST_POINTS:
-        raise RecipeError(f"a line has 2 to {MOST_POINTS:,} points, not {points}.")
+        raise RecipeError(f"a line has 2 or more points, up to {MOST_POINTS:,}, not {points}.")
     if not 0 <= beyond <= MOST_BEYOND:
         raise RecipeError(f"a line goes on beyond its ends by 0 to {MOST_BEYOND} of its length, not {beyond}.")
 

@@ -31,8 +31,9 @@ HIDDEN = re.compile(r"hidden_size|d_model|n_embd|(\w+_)?embed(ding)?_dim|dim")  
 NO_COUNTS = re.compile(r"_(id|index|token|eps|idx|factor|scale|param|parameter|temperature)s?$|theta|^eos|^bos|seed")
 NAMES = re.compile(r"id2label|label2id|label_descriptions")  # whose keys are no fields
 ROTARY = re.compile(r"rope|rotary|alibi")  # positions that are computed when they are needed
-FEWEST_MODULES = 100_000  # of a kind, however few tensors there are; how many are built is counted
-FEWEST_BUILT = 10_000  # modules of a model with hardly a tensor
+FEWEST_MODULES, MOST_MODULES = 1_000, 100_000  # of a kind, with few tensors, and where they are not known
+EXPERTS = re.compile(r"expert|codebook")  # of which one tensor may hold all
+FEWEST_BUILT = 2_000  # modules of a model with hardly a tensor
 MODULES_PER_TENSOR = 20  # most models have one or two
 MOST_BUILT = 2**20  # where the tensors are not known
 FEWEST_CLASSES, MOST_CLASSES = 100_000, 2_000_000  # where the tensors are known, and where they are not
@@ -64,7 +65,7 @@ def limits_of(specs: Mapping[str, TensorSpec] | None) -> Limits:
             The tensors of its files; where they are not known yet, only what no model has is refused.
     """
     if not specs:
-        return Limits(FEWEST_MODULES, MOST_CLASSES, LARGEST_SIZE, MOST_IN_TABLE)
+        return Limits(MOST_MODULES, MOST_CLASSES, LARGEST_SIZE, MOST_IN_TABLE)
     longest = max(max(spec.shape, default=0) for spec in specs.values())
     numbers = sum(spec.numel for spec in specs.values())
     return Limits(
@@ -127,7 +128,7 @@ def _refuse_number(path: str, number: int, limits: Limits, where: str) -> None:
     elif CLASSES.search(name):
         most = limits.classes
     elif _makes_modules(name):
-        most = limits.modules
+        most = MOST_MODULES if EXPERTS.search(name) else limits.modules
     elif POSITIONS.search(name) or SIZES.search(name):
         most = limits.size
     if not -most <= number <= most:

@@ -10,11 +10,20 @@ import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..errors import IngredientError
 from ..untrusted import one_line
-from .inside import blocks_of, json_inside, lies_in, linked_folders, names_below, place_of, read_inside
+from .inside import (
+    blocks_of,
+    json_inside,
+    lies_in,
+    linked_folders,
+    names_below,
+    place_of,
+    read_inside,
+    special_files,
+)
 from .named_code import is_searched
 from .reader import SAFE_INDEX, SAFE_WEIGHTS
 
@@ -183,12 +192,28 @@ def without_unreadable(folder: Path, beside: Beside) -> Beside:
     odd = []
     for name in filter(is_searched, beside.taken):
         try:
-            json_inside(folder, name)
+            content = json_inside(folder, name)
+            if name == MODULES:
+                _refuse_foreign_modules(content, one_line(folder / name))
         except (IngredientError, FileNotFoundError):
             if _is_needed(name):
                 raise
             odd.append(name)
     return beside._replace(taken=tuple(name for name in beside.taken if name not in odd), left=(*beside.left, *odd))
+
+
+def _refuse_foreign_modules(modules: Any, where: str) -> None:
+    """Refuse modules of a SentenceTransformer that lie outside of its folder, or are classes of somebody else."""
+    if not isinstance(modules, list) or not all(isinstance(module, Mapping) for module in modules):
+        raise IngredientError(f"{where} is no list of modules.")
+    for module in modules:
+        path, kind = str(module.get("path", "")), str(module.get("type", ""))
+        if posixpath.isabs(path) or ".." in path.split("/"):
+            raise IngredientError(f"{where} names {one_line(path, 80)!r}, which is no folder below it.")
+        if not kind.startswith("sentence_transformers."):
+            raise IngredientError(
+                f"{where} needs {one_line(kind, 80)!r}, a class of its own; code from a repository is not run."
+            )
 
 
 def _is_needed(name: str) -> bool:
@@ -208,12 +233,17 @@ def without_links(folder: Path, beside: Beside) -> Beside:
     for name in links:
         if _is_needed(name):
             place_of(folder, name)  # which says that it is one
-    folders = [name for name in linked_folders(folder) if _other_folder(name) is None]
+    folders = linked_folders(folder)
     if MODULES in beside.taken:
         for name in folders:
-            place_of(folder, name)
+            if _other_folder(name) is None:
+                place_of(folder, name)
+    special = special_files(folder)
+    for name in special:
+        if name in (CONFIG, CARD, SAFE_WEIGHTS) or _is_needed(name):
+            raise IngredientError(f"{one_line(folder / name)} is no regular file.")
     taken = tuple(name for name in beside.taken if name not in links)
-    return beside._replace(taken=taken, left=(*beside.left, *links, *(f"{name}/" for name in folders)))
+    return beside._replace(taken=taken, left=(*beside.left, *links, *special, *(f"{name}/" for name in folders)))
 
 
 def _other_folder(folder: str) -> str | None:

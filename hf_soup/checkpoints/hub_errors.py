@@ -31,6 +31,7 @@ WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds before the second, third ... attempt
 LONGEST = 300.0  # seconds that the Hub may ask to be left alone for
 MOST = 2 * LONGEST  # seconds of waiting for one call in all
 ENOUGH = 60.0  # seconds after which a Hub that does not answer is not asked again
+FINAL = ("ConnectError", "TooManyRedirects", "UnsupportedProtocol", "InvalidURL")  # another attempt gives the same
 WORTH_TELLING = 10.0  # seconds of waiting
 TOLD = 600  # characters of the client's reason
 _told_until = 0.0  # the time of which it was said last that the Hub is waited for
@@ -68,7 +69,7 @@ def patiently(call: Callable[[], T], *, again: tuple[int, ...] = BUSY, if_lost: 
         except (*network, OSError, RuntimeError) as error:  # the last of an upload, the other of datasets
             cause = _cause(error)
             status = status_of(cause)
-            lasting = status not in again if status else not if_lost or type(cause).__name__ == "ConnectError"
+            lasting = status not in again if status else not if_lost or type(cause).__name__ in FINAL
             stalled = "Timeout" in type(cause).__name__ and time.monotonic() - begin > ENOUGH
             if wait is None or lasting or stalled or cause is None or waited >= MOST:
                 raise

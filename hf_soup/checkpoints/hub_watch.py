@@ -122,6 +122,9 @@ class Watch:
         return client
 
     def _add_to(self, client: httpx2.Client) -> None:
+        from .hub_streams import add_deadlines
+
+        add_deadlines(client, lambda: self._calls > 0)
         hooks = client.event_hooks
         if self._after not in hooks["response"]:
             hooks["request"].append(self._before)
@@ -148,6 +151,9 @@ class Watch:
 
     def _after(self, response: httpx2.Response) -> None:
         """An answer, of which the headers are there and the body is not."""
+        from .hub_streams import answered
+
+        answered(response)
         request = response.request
         if not _is_ours(request):
             return

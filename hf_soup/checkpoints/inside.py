@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,18 @@ def names_below(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
                     yield path.relative_to(folder).as_posix(), path.stat()
             except OSError as error:
                 refuse(error)
+
+
+def special_files(folder: Path) -> list[str]:
+    """Pipes, sockets and devices in a folder or in folders in it, by their names relative to it."""
+    found = []
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for path in (Path(place, file) for file in files):
+            mode = path.lstat().st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
+                found.append(path.relative_to(folder).as_posix())
+    return found
 
 
 def linked_folders(folder: Path) -> list[str]:

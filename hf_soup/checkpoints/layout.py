@@ -19,6 +19,7 @@ from .reader import TensorSpec
 from .wrapped_names import foreign_prefix, prefix_notes, recognised
 
 
+FEW, MANY = 2_000, 20  # tensors beyond those of the model, and times their number, that are sorted out
 _LOCK = threading.Lock()  # ingredients are opened side by side, and transformers builds one model at a time
 
 
@@ -80,6 +81,9 @@ def fit(config: Mapping[str, Any], specs: Mapping[str, TensorSpec]) -> Fitted:
             remember(config, layout.shapes)
         if _same(layout.shapes, specs):
             return Fitted(dict(specs), layout.shapes)
+        if len(specs) > FEW + MANY * len(layout.shapes):
+            told = f"it holds {len(specs):,} tensors, and the model that config.json names has {len(layout.shapes):,}"
+            return Fitted(_without_ignored(specs), problem=f"{told}: one of the two belongs to another model.")
         return _fit(layout, specs)
 
 

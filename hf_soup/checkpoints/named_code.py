@@ -6,6 +6,7 @@ What is run is chosen by whoever loads a soup, never by an ingredient. It reads 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,7 +23,7 @@ CODE = frozenset(
     )
 )
 # Files of JSON whose keys are the words of a vocabulary, and not settings.
-WORDS = ("tokenizer.json", "vocab.json", "added_tokens.json", "tekken.json", "emoji.json")
+WORDS = re.compile(r"tokenizer\.json|(\w+[-_])?vocab[^/]*\.json|added_tokens\.json|tekken\.json|emoji\.json")
 
 
 def without_code(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -61,7 +62,7 @@ def forget_code(loaded: Any) -> None:
 
 def is_searched(name: str) -> bool:
     """Whether a file may hold settings, so that it has to be read before it goes along."""
-    return name.endswith(".json") and name.rpartition("/")[2] not in WORDS
+    return name.endswith(".json") and not WORDS.fullmatch(name.rpartition("/")[2])
 
 
 def file_without_code(name: str, content: bytes, where: str) -> bytes:

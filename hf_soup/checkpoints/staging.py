@@ -15,6 +15,8 @@ import re
 import shutil
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +35,7 @@ OURS, THEIRS, UNKNOWN = "ours", "theirs", "unknown"  # who holds a lock; unknown
 # What systems answer that cannot flush a folder.
 NOT_FLUSHED = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.EACCES, errno.EISDIR)
 _EXCHANGE = 2  # RENAME_EXCHANGE of Linux, RENAME_SWAP of macOS
+LONG_AGO = 3600.0  # seconds after which a file that lies aside belongs to nobody
 
 
 @contextlib.contextmanager
@@ -103,13 +106,24 @@ def staged_file(path: Path) -> Iterator[Path]:
     """
     path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.stem}{PARTIAL}{path.suffix}")
+    mine = f"{os.getpid()}-{threading.get_ident()}"  # several may write it at once
+    aside = path.with_name(f".{path.stem}.{mine}{PARTIAL}{path.suffix}")
     try:
         yield aside
         _flush(aside)
         os.replace(aside, path)
+        _clear_old_files(path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def _clear_old_files(path: Path) -> None:
+    """Delete what processes that were killed have left beside a file some time ago."""
+    ours = re.compile(re.escape(f".{path.stem}.") + r"\d+-\d+" + re.escape(f"{PARTIAL}{path.suffix}"))
+    for other in path.parent.iterdir():
+        with contextlib.suppress(OSError):
+            if ours.fullmatch(other.name) and time.time() - other.stat().st_mtime > LONG_AGO:
+                other.unlink()
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:

@@ -18,6 +18,10 @@ PAIRS = (
     ("text1", "text2"),
     ("texta", "textb"),
     ("text", "textpair"),
+    ("text", "hypothesis"),
+    ("text", "question"),
+    ("text", "aspect"),
+    ("comment", "parentcomment"),
     ("question", "sentence"),
     ("question", "answer"),
     ("question", "passage"),
@@ -50,6 +54,7 @@ SINGLES = (
     "abstract",
     "dialogue",
 )
+SECOND = ("2", "b", "pair")  # the end of the second name where the first has none: text, text2
 TELLS_LABEL, IS_ID = "it tells the label", "an id"
 _LABEL = re.compile(r"(^|_)(labels?|class|class_?(name|text)|target_?name|tags)(_|\d|$)")
 _ID = re.compile(r"(^|_)(id|ids|idx|index|uid|uuid|guid)$|^unnamed(:|$)|^__index_level")
@@ -89,7 +94,8 @@ def known_groups(names: Sequence[str], *, pairs: bool, usual: Sequence[str] = ()
     by_name: dict[str, str] = {}
     for name in sorted(names, key=lambda name: name != compared(name)):  # `text` goes before `Text`
         by_name.setdefault(compared(name), name)
-    together = [pair for pair in PAIRS if pairs and set(pair) <= set(by_name)]
+    numbered = [(name, f"{name}{end}") for name in (*FIRST, *SINGLES) for end in SECOND]
+    together = [pair for pair in dict.fromkeys([*PAIRS, *numbered]) if pairs and set(pair) <= set(by_name)]
     in_pairs = {name for pair in together for name in pair}
     first = [name for name in FIRST if name in by_name and name not in in_pairs]
     alone = [name for name in (*usual, *SINGLES) if name in by_name and name not in in_pairs]

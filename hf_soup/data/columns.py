@@ -67,7 +67,9 @@ def label_names(dataset: Dataset, column: str) -> list[str] | None:
         return list(feature.names)
     if getattr(feature, "dtype", "") in _STRINGS:
         return sorted(set(values))
-    if not str(getattr(feature, "dtype", "")).startswith(("int", "uint", "bool")):
+    kind = str(getattr(feature, "dtype", ""))
+    is_whole = kind.startswith("float") and all(float(value).is_integer() for value in values)  # as pandas writes them
+    if not is_whole and not kind.startswith(("int", "uint", "bool")):
         raise DataError(f'the label column "{column}" holds {feature}, and classes are whole numbers or names.')
     return None
 
@@ -98,6 +100,13 @@ def label_ids(dataset: Dataset, column: str, id2label: Mapping[int, str]) -> np.
         raise DataError(
             f'the column "{column}" has names such as "{values[0]}", and the model has none for its classes.'
         )
+    if ours is None and named:
+        values = _numbers_by_name(values, theirs, column)
+    if ours is not None and not named and len(ours) != len(theirs):
+        raise DataError(
+            f'the column "{column}" has {len(ours)} classes, and the model has {len(theirs)} without names, so that '
+            "nobody can tell which is which: set id2label in the model's configuration."
+        )
     if ours is not None and named:
         unknown = sorted(set(ours) - set(theirs))
         if unknown:
@@ -113,6 +122,26 @@ def label_ids(dataset: Dataset, column: str, id2label: Mapping[int, str]) -> np.
             "classes from 0. Is it a model for this data?"
         )
     return ids
+
+
+def _numbers_by_name(values: list[Any], theirs: Sequence[str], column: str) -> list[Any]:
+    """Numbers as classes of a model that calls its classes by numbers, such as stars from 1 to 5.
+
+    Raises:
+        [`DataError`]: if they may be names of classes as well as their places.
+    """
+    if not all(re.fullmatch(r"-?\d+", name) for name in theirs):
+        return values
+    place = {int(name): position for position, name in enumerate(theirs)}
+    found = set(values) - {UNSCORED}
+    if not found <= set(place):
+        return values
+    if set(place) != set(range(len(theirs))) and found <= set(range(len(theirs))):
+        raise DataError(
+            f'the labels in "{column}" may be names of classes ({theirs[0]} to {theirs[-1]}) or their places (0 to '
+            f"{len(theirs) - 1}): write them as text to mean names, or cast the column to a ClassLabel."
+        )
+    return [value if value == UNSCORED else place[value] for value in values]
 
 
 def numbers(dataset: Dataset, column: str) -> np.ndarray:

@@ -96,6 +96,9 @@ def _entries(path: Path, whole: Any) -> Iterator[_Row]:
     if isinstance(whole, dict):
         lists = [value for value in whole.values() if isinstance(value, list)]
         nested = [value for value in whole.values() if isinstance(value, dict)]
+        columns = _columns_of(whole)
+        if columns is not None and path.suffix.lower() != ".jsonl":
+            return iter(columns)
         is_row = path.suffix.lower() == ".jsonl" or len(lists) != 1 or nested or not lists[0]
         if is_row or not all(isinstance(entry, dict) for entry in lists[0]):
             return iter([_Row(1, whole)])
@@ -103,6 +106,25 @@ def _entries(path: Path, whole: Any) -> Iterator[_Row]:
     if not isinstance(whole, list):
         raise wrong(path, 1, f"{_kind(whole)}. Rows are objects, one a line or in one list")
     return (_row(path, f"entry {number} of its list", entry) for number, entry in enumerate(whole, 1))
+
+
+def _columns_of(whole: dict[str, Any]) -> list[_Row] | None:
+    """The rows of an object that has a list, or an object of numbered values, for each column, as pandas writes it."""
+    values = list(whole.values())
+    if len(values) < 2:
+        return None
+    if all(isinstance(value, dict) for value in values):
+        keys = list(values[0])
+        if not keys or any(list(value) != keys for value in values) or not all(key.isdecimal() for key in keys):
+            return None
+        values = [list(value.values()) for value in values]
+    if not all(isinstance(value, list) for value in values) or len({len(value) for value in values}) != 1:
+        return None
+    if any(isinstance(entry, dict) for value in values for entry in value):
+        return None
+    return [
+        _Row(number, dict(zip(whole, row, strict=True))) for number, row in enumerate(zip(*values, strict=True), 1)
+    ]
 
 
 def _row(path: Path, place: int | str, value: Any) -> _Row:

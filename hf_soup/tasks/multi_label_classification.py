@@ -62,6 +62,9 @@ def label_column(dataset: Dataset, given: str | None) -> str:
     column = find_column(dataset, given, ("labels", "label"))
     if not is_list(dataset, column):
         raise DataError(f'the column "{column}" holds one label a row; for several each row has a list of them.')
+    missing = sum(row is None for row in dataset[column])
+    if missing:
+        raise DataError(f'{missing} of {len(dataset)} rows have no labels in the column "{column}".')
     return column
 
 

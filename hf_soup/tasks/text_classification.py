@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..data.columns import choose_columns, find_column, is_text, label_ids
+from ..data.columns import choose_columns, find_column, is_list, is_text, label_ids
 from ..errors import DataError
 from ..heads import ends_in, output_kind
 from ..heads import head_of_classes as head
@@ -56,8 +56,15 @@ def fits(config: PretrainedConfig) -> bool:
 
 
 def label_column(dataset: Dataset, given: str | None) -> str:
-    """The column with the classes."""
-    return find_column(dataset, given)
+    """The column with the classes.
+
+    Raises:
+        [`DataError`]: if it holds lists.
+    """
+    column = find_column(dataset, given)
+    if is_list(dataset, column):
+        raise DataError(f'the column "{column}" holds lists: the task is multi-label-classification or another one.')
+    return column
 
 
 def columns(dataset: Dataset, given: Sequence[str] | None, label: str) -> list[str]:

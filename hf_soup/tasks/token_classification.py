@@ -79,6 +79,8 @@ def columns(dataset: Dataset, given: Sequence[str] | None, label: str) -> list[s
     """
     (column,) = choose_columns(dataset, given, label, most=1, listed=True)
     for row, (words, classes) in enumerate(zip(dataset[column], dataset[label], strict=True)):
+        if words is None or classes is None or None in words:
+            raise DataError(f'row {row} lacks words in "{column}" or labels in "{label}"; leave it out.')
         if len(words) != len(classes):
             raise DataError(f'row {row} has {len(words)} words in "{column}" and {len(classes)} labels in "{label}".')
     return [column]

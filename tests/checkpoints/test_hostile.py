@@ -373,3 +373,21 @@ def test_odd_generation_settings(tmp_path, settings):
     except hf_soup.SoupError as error:
         message = str(error)
     assert len(message) < 1000
+
+
+@pytest.mark.parametrize(
+    "modules",
+    ['[{"path": "", "type": "evil.Evil"}]', '[{"path": "../x", "type": "sentence_transformers.models.Dense"}]'],
+)
+def test_modules_of_others_do_not_go_along(run, text_runs, modules):
+    """A soup names no class of a repository, and no folder outside of itself."""
+    (run / "modules.json").write_text(modules)
+    with pytest.raises(hf_soup.IngredientError, match=r"a class of its own|no folder below it"):
+        hf_soup.merge([run, text_runs[1]])
+
+
+def test_many_more_tensors_than_the_model_has(run):
+    """Names are not searched for in a file that holds another model."""
+    save_file({f"x.{index}": torch.zeros(1) for index in range(4000)}, run / "model.safetensors", {"format": "pt"})
+    with pytest.raises(hf_soup.IncompatibleError, match=r"it holds 4,000 tensors"):
+        hf_soup.merge([run, run])

@@ -116,14 +116,14 @@ def test_blob_that_leads_elsewhere_is_refused(tmp_path, run, linked):
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes on this system")
 @pytest.mark.parametrize("name", [*READ, "generation_config.json", "trainer_state.json", "modules.json"])
 def test_pipes_are_never_waited_for(tmp_path, run, text_runs, name):
-    """A pipe in the place of a file is an error or is not there, at once."""
+    """A pipe in the place of a file that a model needs is an error at once; others are left behind."""
     (run / name).unlink(missing_ok=True)
     os.mkfifo(run / name)
-    if name in ("config.json", "model.safetensors"):
-        with pytest.raises(hf_soup.IngredientError, match=r"no regular file|has no model\.safetensors"):
-            hf_soup.merge([run, text_runs[1]])
-    else:
+    if name == "trainer_state.json":
         assert hf_soup.merge([run, text_runs[1]]).save_pretrained(tmp_path / "soup")
+        return
+    with pytest.raises(hf_soup.IngredientError, match="no regular file"):
+        hf_soup.merge([run, text_runs[1]])
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes on this system")

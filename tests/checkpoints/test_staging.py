@@ -1,9 +1,11 @@
 """What is written appears whole, replaces what is there at once, is on the disk by then, and leaves nothing aside."""
 
 import contextlib
+import json
 import os
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ import pytest
 import hf_soup
 from hf_soup import testing
 from hf_soup.checkpoints import staging
-from hf_soup.checkpoints.staging import staged_files, staged_folder, temporary_folder
+from hf_soup.checkpoints.staging import staged_files, staged_folder, temporary_folder, write_json
 from hf_soup.errors import OutputError
 
 
@@ -178,3 +180,11 @@ def test_half_a_comparison_or_analysis_is_never_seen(tmp_path, text_runs, monkey
         with pytest.raises(OutputError, match="No space left"):
             result.save(tmp_path / str(number))
     assert names(tmp_path) == []
+
+
+def test_several_threads_write_one_file(tmp_path):
+    """Each has a name aside of its own, and the file is whole."""
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda number: write_json(tmp_path / "a.json", {"number": number}), range(60)))
+    assert "number" in json.loads((tmp_path / "a.json").read_text())
+    assert names(tmp_path) == ["a.json"]

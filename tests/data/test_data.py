@@ -146,3 +146,32 @@ def test_a_shifted_copy_is_always_the_same():
         shifted_copy(data, "image", {"rotat": 3})
     with pytest.raises(RecipeError, match="a positive number"):
         shifted_copy(data, "image", {"rotate": "much"})
+
+
+def test_classes_that_are_called_by_numbers():
+    """Numbers are names where the model calls its classes so; where they may be places as well, that is an error."""
+    stars = {index: str(index + 1) for index in range(5)}
+    labels = [datasets.Dataset.from_dict({"label": values}) for values in ([5, 1], [0, 4], [1, 2])]
+    assert label_ids(labels[0], "label", stars).tolist() == [4, 0]
+    assert label_ids(labels[1], "label", stars).tolist() == [0, 4]
+    with pytest.raises(DataError, match="may be names of classes"):
+        label_ids(labels[2], "label", stars)
+    as_words = dict(enumerate(sorted(map(str, range(12)))))
+    found = label_ids(datasets.Dataset.from_dict({"label": [2, 1, 10]}), "label", as_words)
+    assert [as_words[index] for index in found.tolist()] == ["2", "1", "10"]
+
+
+def test_fewer_class_names_than_a_model_has_classes():
+    """Classes are not counted off where the data lacks some and the model has no names."""
+    features = datasets.Features({"label": datasets.ClassLabel(names=["a", "c"])})
+    data = datasets.Dataset.from_dict({"label": [0, 1]}, features=features)
+    with pytest.raises(DataError, match="2 classes, and the model has 3 without names"):
+        label_ids(data, "label", {index: f"LABEL_{index}" for index in range(3)})
+
+
+def test_whole_numbers_that_pandas_wrote_as_floats():
+    """1.0 is class 1; a half is none."""
+    names = {0: "LABEL_0", 1: "LABEL_1"}
+    assert label_ids(datasets.Dataset.from_dict({"label": [1.0, 0.0]}), "label", names).tolist() == [1, 0]
+    with pytest.raises(DataError, match="whole numbers"):
+        label_ids(datasets.Dataset.from_dict({"label": [0.5, 0.0]}), "label", names)

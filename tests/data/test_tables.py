@@ -225,3 +225,11 @@ def test_missing_texts_are_counted(missing):
         tell_missing_texts(data, ["text"])
     with pytest.raises(DataError, match='none of the 2 rows has a text in the column "text"'):
         tell_missing_texts(data.select([1, 3]), ["text"])
+
+
+@pytest.mark.parametrize(
+    "content", ['{"text": ["a", "b"], "label": [1, 0]}', '{"text": {"0": "a", "1": "b"}, "label": {"0": 1, "1": 0}}']
+)
+def test_json_with_a_list_for_each_column(tmp_path, content):
+    """What pandas writes by default, and `to_dict`, are rows as well."""
+    assert read(tmp_path, "a.json", content).to_list() == [{"text": "a", "label": 1}, {"text": "b", "label": 0}]

@@ -199,3 +199,10 @@ def test_everything_reads_the_same_columns(tmp_path):
         base, data, validation=few, space={"seed": [0]}, output_dir=tmp_path / "runs", text_columns=["question"]
     )
     assert plan.bench.validation["input_ids"][:] == alone.bench.validation["input_ids"][:]
+
+
+@pytest.mark.parametrize("names", [("text", "text2"), ("sentence", "sentence2"), ("text", "hypothesis")])
+def test_second_texts_whose_first_has_no_number(names):
+    """`text` and `text2` are a pair; neither is dropped."""
+    data = datasets.Dataset.from_dict({names[1]: ["a b", "c d"], names[0]: ["e f", "g h"], "label": [0, 1]})
+    assert choose_columns(data, None, "label") == list(names)

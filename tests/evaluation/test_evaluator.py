@@ -220,6 +220,7 @@ def test_functions_get_what_trainer_gives():
     assert np.array_equal(seen[1].label_ids, words.labels)
 
 
+@pytest.mark.filterwarnings("ignore:.*rows have no text")
 def test_texts_without_tokens():
     """A language model has nothing to score in them; a classifier's are an error that names the row."""
     model, tokenizer = testing.model_for(lookup.load_module("task", "text-generation"))

@@ -1,0 +1,103 @@
+"""Connections to a Hub on which the head of an answer has a deadline: one byte a second is no answer.
+
+A client waits anew for each byte. Bodies are bounded in `hub_bodies`, where they are read.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from httpcore2 import NetworkBackend, NetworkStream, ReadTimeout
+
+
+if TYPE_CHECKING:
+    import httpx2
+
+
+class Stream(NetworkStream):
+    """A connection that gives up when a head does not come within the time that a read may take.
+
+    Args:
+        inner (`httpcore2.NetworkStream`):
+            The connection itself.
+        is_watched (`Callable`):
+            Whether a call of ours runs; others wait as they like.
+    """
+
+    def __init__(self, inner: NetworkStream, is_watched: Callable[[], bool]):
+        self._inner, self._is_watched = inner, is_watched
+        self._asked: float | None = None  # when the request was sent whose answer has not begun
+
+    def answered(self) -> None:
+        """The head is there; the body has limits of its own."""
+        self._asked = None
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """Some bytes, as they come."""
+        if self._asked is None or timeout is None or not self._is_watched():
+            return self._inner.read(max_bytes, timeout)
+        left = timeout - (time.monotonic() - self._asked)
+        if left <= 0:
+            raise ReadTimeout(f"no whole head of an answer in {timeout:.0f} seconds")
+        return self._inner.read(max_bytes, left)
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        """Part of a request."""
+        self._inner.write(buffer, timeout)
+        self._asked = time.monotonic()
+
+    def close(self) -> None:
+        """End the connection."""
+        self._inner.close()
+
+    def start_tls(self, *args: Any, **options: Any) -> NetworkStream:
+        """The same connection, encrypted."""
+        return Stream(self._inner.start_tls(*args, **options), self._is_watched)
+
+    def get_extra_info(self, info: str) -> Any:
+        """What the connection knows of itself."""
+        return self._inner.get_extra_info(info)
+
+
+class Backend(NetworkBackend):
+    """Opens such connections.
+
+    Args:
+        inner (`httpcore2.NetworkBackend`):
+            Opens the connections themselves.
+        is_watched (`Callable`):
+            As of [`Stream`].
+    """
+
+    def __init__(self, inner: NetworkBackend, is_watched: Callable[[], bool]):
+        self._inner, self._is_watched = inner, is_watched
+
+    def connect_tcp(self, *args: Any, **options: Any) -> NetworkStream:
+        """A connection to a host."""
+        return Stream(self._inner.connect_tcp(*args, **options), self._is_watched)
+
+    def connect_unix_socket(self, *args: Any, **options: Any) -> NetworkStream:
+        """A connection to a socket of this machine."""
+        return Stream(self._inner.connect_unix_socket(*args, **options), self._is_watched)
+
+    def sleep(self, seconds: float) -> None:
+        """Wait between attempts to connect."""
+        self._inner.sleep(seconds)
+
+
+def add_deadlines(client: httpx2.Client, is_watched: Callable[[], bool]) -> None:
+    """Give the connections that a client opens from now on a deadline for each head."""
+    for transport in (client._transport, *client._mounts.values()):
+        pool = getattr(transport, "_pool", None)
+        backend = getattr(pool, "_network_backend", None)
+        if isinstance(backend, NetworkBackend) and not isinstance(backend, Backend):
+            pool._network_backend = Backend(backend, is_watched)
+
+
+def answered(response: httpx2.Response) -> None:
+    """The head of an answer is there."""
+    stream = response.extensions.get("network_stream")
+    if isinstance(stream, Stream):
+        stream.answered()
