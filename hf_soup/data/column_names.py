@@ -32,6 +32,7 @@ PAIRS = (
     ("claim", "evidence"),
     ("prompt", "response"),
     ("context", "response"),
+    ("source", "target"),
     ("document", "summary"),
 )
 FIRST = ("text", "texts", "tokens", "words")  # goes before every other single column
@@ -59,7 +60,7 @@ TELLS_LABEL, IS_ID = "it tells the label", "an id"
 _LABEL = re.compile(r"(^|_)(labels?|class|class_?(name|text)|target_?name|tags)(_|\d|$)")
 _ID = re.compile(r"(^|_)(id|ids|idx|index|uid|uuid|guid)$|^unnamed(:|$)|^__index_level")
 _ABOUT = re.compile(
-    "reason|explanation|rationale|source|origin|split|subset|partition|dataset|language|lang|locale|url|uri|link|date|"
+    r"reason|explanation|rationale|source|origin|split|subset|partition|dataset|language|lang|locale|\w*(url|uri|link)|date|"
     "time|datetime|timestamp|createdat|author|user|username|annotator|worker|file|filename|path|license|domain|"
     "version|hash|checksum"
 )
