@@ -126,6 +126,13 @@ def _clear_old_files(path: Path) -> None:
                 other.unlink()
 
 
+def clear_files_aside(folder: Path) -> None:
+    """Delete files that a killed process has left aside in a folder, or in those within it, where nobody writes."""
+    for path in folder.rglob(f".*{PARTIAL}.*"):
+        if path.is_file():
+            path.unlink(missing_ok=True)
+
+
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """Write a small file so that it is there whole or not at all.
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..checkpoints.reader import read_headers
-from ..checkpoints.staging import write_json
+from ..checkpoints.staging import clear_files_aside, write_json
 from ..errors import IngredientError, SoupError
 from ..untrusted import read_json
 from .history import without_timings
@@ -37,6 +37,7 @@ def newest_whole_checkpoint(folder: Path) -> Path | None:
     Returns:
         `Path` or `None`: a folder that Trainer can resume from.
     """
+    clear_files_aside(folder)
     for checkpoint in reversed(list(checkpoints_in(folder))):
         state = _whole(checkpoint)
         best = state and state.get("best_model_checkpoint")
