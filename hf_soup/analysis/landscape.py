@@ -129,7 +129,7 @@ class Landscape:
 
 
 def check_line(points: int, beyond: float) -> None:
-    """Refuse numbers of points that nobody could score, before they are counted out.
+    """Refuse more points than can be scored, before any list of them is made.
 
     Raises:
         [`RecipeError`]: if there are fewer than 2 or very many points.

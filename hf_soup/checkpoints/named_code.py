@@ -1,6 +1,6 @@
 """Code that settings name: a repository's own classes, kernels of others. No soup carries such names.
 
-What is run is chosen by whoever loads a soup, never by an ingredient. It reads no files.
+The person who loads a soup chooses what runs, never an ingredient. It reads no files.
 """
 
 from __future__ import annotations

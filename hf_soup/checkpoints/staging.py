@@ -127,7 +127,7 @@ def _clear_old_files(path: Path) -> None:
 
 
 def clear_files_aside(folder: Path) -> None:
-    """Delete files that a killed process has left aside in a folder, or in those within it, where nobody writes."""
+    """Delete files that a killed process has left aside in a folder or below it, while no other process writes."""
     for path in folder.rglob(f".*{PARTIAL}.*"):
         if path.is_file():
             path.unlink(missing_ok=True)

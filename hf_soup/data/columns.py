@@ -105,7 +105,7 @@ def label_ids(dataset: Dataset, column: str, id2label: Mapping[int, str]) -> np.
     if ours is not None and not named and len(ours) != len(theirs):
         raise DataError(
             f'the column "{column}" has {len(ours)} classes, and the model has {len(theirs)} without names, so that '
-            "nobody can tell which is which: set id2label in the model's configuration."
+            "it is not known which is which: set id2label in the model's configuration."
         )
     if ours is not None and named:
         unknown = sorted(set(ours) - set(theirs))
@@ -113,7 +113,8 @@ def label_ids(dataset: Dataset, column: str, id2label: Mapping[int, str]) -> np.
             raise DataError(
                 f'the model has no class "{unknown[0]}" that the data has{did_you_mean(unknown[0], theirs)}'
             )
-        values = [v if v == UNSCORED else theirs.index(v if isinstance(v, str) else ours[v]) for v in values]
+        names = [ours[value] if not isinstance(value, str) and value != UNSCORED else value for value in values]
+        values = [UNSCORED if name == UNSCORED else theirs.index(name) for name in names]
     ids = np.asarray(values, dtype=np.int64)
     wrong = (ids != UNSCORED) & ((ids < 0) | (ids >= len(theirs)))
     if wrong.any():
