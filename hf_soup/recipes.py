@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import re
+import typing
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from .checkpoints import hub
 from .checkpoints.checkpoint import ELSEWHERE, MEMORY, PRIVATE
 from .errors import RecipeError
 from .lookup import is_code, refuse_code
-from .types import Ingredient, Recipe, plain
+from .types import DataDescription, Folds, Holdout, Ingredient, Recipe, Selection, Trial, plain
 from .untrusted import encodable, is_printable, one_line
 from .yaml_files import build, dumper, read_yaml
 
@@ -21,6 +24,9 @@ from .yaml_files import build, dumper, read_yaml
 RECIPE_FILE = "soup_recipe.yaml"
 BATCHNORM_FILE = "soup_batchnorm.safetensors"
 FORMAT = 1  # of the recipe file
+# Keys of `selection` that are there if anything was scored, whatever their values.
+WHERE_SCORED = ("metric", "higher_is_better", "split", "dataset", "score", "trials")
+T = TypeVar("T")
 
 
 def is_recipe(data: Mapping[str, Any]) -> bool:
@@ -97,10 +103,18 @@ def _read(path: Path, *, anchor: bool = True, allow_code: bool = False) -> Recip
         raise RecipeError(
             f"{path} has recipe format {one_line(version)}; this hf_soup reads up to {FORMAT}. Upgrade hf_soup."
         )
-    recipe = build(Recipe, {key: value for key, value in data.items() if value is not None}, str(path))
+    content = {key: value for key, value in data.items() if value is not None}
+    selection = content.pop("selection", {})
+    if not isinstance(selection, Mapping):
+        found = one_line(repr(selection))
+        raise RecipeError(f"{one_line(path)}: `selection`: input should be an object, found {found}")
+    _check_dataset("selection", selection, path)
+    recipe = build(Recipe, content, str(path))
+    recipe = replace(recipe, selection=read_selection(selection))
     if is_code(recipe.method) and not allow_code:
         refuse_code([("method", recipe.method)], str(path))
-    _check_parts(recipe, path)
+    _check_files(recipe, path)
+    _check_dataset("batchnorm", recipe.batchnorm, path)
     if "file" in recipe.batchnorm:
         recipe = replace(recipe, batchnorm={**recipe.batchnorm, "file": str(_beside(path, recipe.batchnorm["file"]))})
     if not anchor:
@@ -124,12 +138,13 @@ def dump_recipe(recipe: Recipe, folder: str | os.PathLike | None = None) -> str:
     import yaml
 
     data = asdict(recipe)
+    data["selection"] = selection_as_dict(recipe.selection)
     if not recipe.labels:  # only of aligned ingredients: other recipes are as before there were any
         del data["labels"]
     for item in filter(None, [*data["ingredients"], data["base_model"]]):
         item["source"] = _without_root(item["source"], folder)
-    for part in ("selection", "batchnorm"):
-        dataset = data[part].get("dataset")
+    for key in ("selection", "batchnorm"):
+        dataset = data[key].get("dataset")
         if isinstance(dataset, Mapping) and isinstance(dataset.get("path"), str):
             dataset["path"] = _without_root(dataset["path"], folder)
     if "file" in data["batchnorm"]:
@@ -158,8 +173,80 @@ def _without_root(path: str, folder: str | os.PathLike | None) -> str:
     return path if path.startswith(".") else os.path.join(".", path)  # `runs/run-0` could be a Hub id
 
 
-def _check_parts(recipe: Recipe, path: Path) -> None:
-    """Refuse what the types of a [`Recipe`] leave open and other code relies on: file names, digests, data sets."""
+def selection_as_dict(selection: Selection | None) -> dict[str, Any]:
+    """How a recipe was found, as its file holds it: without what is not known.
+
+    Args:
+        selection ([`Selection`], *optional*):
+            Of the recipe; of none the result is empty.
+    """
+    if selection is None:
+        return {}
+    content = asdict(selection)
+    content["trials"] = [_known_fields(trial) for trial in content["trials"]]
+    content["dataset"] = _known_fields(content["dataset"] or {})
+    if selection.score is None and not selection.trials:
+        for key in WHERE_SCORED:
+            del content[key]
+    for key, value in content.items():
+        if isinstance(value, tuple):
+            content[key] = list(value)
+    return {key: value for key, value in content.items() if key in WHERE_SCORED or _is_known(key, value)}
+
+
+def _is_known(key: str, value: Any) -> bool:
+    """Whether a file has a field: `params` always, others unless they are empty."""
+    return key == "params" or value not in (None, "", {})
+
+
+def _known_fields(content: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in content.items() if value is not None}
+
+
+def read_selection(content: Mapping[str, Any]) -> Selection | None:
+    """How a recipe was found, from its file; what is not as this version writes it is left out.
+
+    A selection decides nothing when a recipe is cooked again, so a file of another version, or of a stranger, may say
+    anything here without being refused.
+
+    Args:
+        content (`Mapping`):
+            What the file holds under `selection`.
+    """
+    if not isinstance(content.get("strategy"), str):
+        return None
+    rows = content.get("trials")
+    trials = [_read_leniently(Trial, row) for row in rows] if isinstance(rows, list) else []
+    flat = {key: value for key, value in content.items() if key not in ("dataset", "trials", "folds", "holdout")}
+    selection = _read_leniently(Selection, flat)
+    return selection and replace(
+        selection,
+        dataset=_read_leniently(DataDescription, content.get("dataset") or None),
+        trials=tuple(trial for trial in trials if trial is not None),
+        folds=_read_leniently(Folds, content.get("folds")),
+        holdout=_read_leniently(Holdout, content.get("holdout")),
+    )
+
+
+def _read_leniently(cls: type[T], content: Any) -> T | None:
+    """A value from a file: fields of another type are as if they were not there; `None` if it lacks one it needs."""
+    import pydantic
+
+    if not isinstance(content, Mapping):
+        return None
+    readable = {}
+    for name, hint in typing.get_type_hints(cls).items():
+        # by way of JSON, where strict types still take a list for a tuple and 1 for 1.0
+        with contextlib.suppress(KeyError, TypeError, ValueError, pydantic.ValidationError):
+            value = pydantic.TypeAdapter(hint).validate_json(json.dumps(content[name], allow_nan=False), strict=True)
+            readable[name] = value
+    with contextlib.suppress(TypeError):  # a field without a default is missing
+        return cls(**readable)
+    return None
+
+
+def _check_files(recipe: Recipe, path: Path) -> None:
+    """Refuse file names and digests that the type of an [`Ingredient`] leaves open and other code relies on."""
     for item in filter(None, [*recipe.ingredients, recipe.base_model]):
         for name, digest in item.files.items():
             if not _is_inside(name) or not is_printable(digest):
@@ -167,11 +254,14 @@ def _check_parts(recipe: Recipe, path: Path) -> None:
                     f"{one_line(path)}: `files` of {item.name!r} has {one_line(name)!r}: {one_line(digest)!r}; it "
                     "maps files of the ingredient to digests."
                 )
-    for part, found in (("selection", recipe.selection), ("batchnorm", recipe.batchnorm)):
-        dataset = found.get("dataset") or {}
-        texts = ("path", "fingerprint", "inputs")
-        if not isinstance(dataset, Mapping) or not all(isinstance(dataset.get(key) or "", str) for key in texts):
-            raise RecipeError(f"{one_line(path)}: `{part}.dataset` does not describe a data set by its fingerprint.")
+
+
+def _check_dataset(key: str, content: Mapping[str, Any], path: Path) -> None:
+    """Refuse a description of data whose texts are none: a comparison relies on its fingerprints."""
+    dataset = content.get("dataset") or {}
+    texts = ("path", "fingerprint", "inputs")
+    if not isinstance(dataset, Mapping) or not all(isinstance(dataset.get(text) or "", str) for text in texts):
+        raise RecipeError(f"{one_line(path)}: `{key}.dataset` does not describe a data set by its fingerprint.")
 
 
 def _is_inside(name: str) -> bool:

@@ -1,14 +1,14 @@
-"""What strategies share: a search keeps the soup so far, and a row for each thing that it tried. It scores nothing."""
+"""What strategies share: a search keeps the soup so far, and a trial for each thing that it tried. It scores nothing."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..errors import RecipeError
-from ..types import Bar, Ingredient, Recipe, Rejected, Score, Trial, Trials
+from ..types import Choice, Ingredient, Mixture, Rejected, Score, Threshold, Trial, Trials
 
 
 if TYPE_CHECKING:
@@ -22,11 +22,13 @@ class Search:
         ingredients (`Sequence[Ingredient]`):
             The candidates.
         trials ([`Trials`]):
-            Scores recipes on validation.
-        bar ([`Bar`], *optional*):
-            What a trial has to reach, whose score is filled in: by default as good as the soup so far.
+            Scores mixtures on validation.
+        ties (`bool`, *optional*, defaults to `True`):
+            Whether a trial that is as good as the best so far is good enough.
+        tolerance (`float`, *optional*, defaults to 0.0):
+            How much worse is still good enough, in the metric's unit.
         prescreen (`str`, *optional*):
-            `"ensemble"`: candidates whose averaged outputs are not good enough are not cooked at all.
+            `"ensemble"`: candidates whose averaged outputs are not good enough are not scored at all.
     """
 
     def __init__(
@@ -40,107 +42,127 @@ class Search:
     ):
         if not tolerance >= 0:
             raise RecipeError(f"tolerance is how much worse is still good enough: 0 or more, not {tolerance}.")
-        self.trials, self.prescreen, self.rows = trials, prescreen, []
+        self.trials, self.prescreen = trials, prescreen
+        self.tried: list[Trial] = []
         self._ties, self._tolerance = ties, tolerance
-        scores = trials.map([soup_of([item]) for item in ingredients])
-        self.alone: dict[str, Score] = {item.name: score for item, score in zip(ingredients, scores, strict=True)}
+        scores = trials.map([Mixture.equal([item]) for item in ingredients])
+        self.single_scores = {item.name: score for item, score in zip(ingredients, scores, strict=True)}
         # best first; ties in score are broken by name, so the order of arguments does not matter
-        self.ranked = sorted(ingredients, key=lambda item: (-self.alone[item.name].rank_key, item.name))
+        self.ranked = sorted(ingredients, key=lambda item: (-self.single_scores[item.name].rank_key, item.name))
         for place, item in enumerate(self.ranked):
             why = "best single ingredient" if place == 0 else "a candidate"
-            self.rows.append(Trial(item.name, False, why, self.alone[item.name].value, ingredient=item.name))
-        self.begin(soup_of(self.ranked[:1]), self.alone[self.ranked[0].name])
+            self.tried.append(Trial(item.name, False, why, self.single_scores[item.name].value, ingredient=item.name))
+        self.begin(Mixture.equal(self.ranked[:1]), self.single_scores[self.ranked[0].name])
 
-    def begin(self, recipe: Recipe, score: Score, tried: str | None = None) -> None:
-        """Take a recipe for the soup so far; with `tried` as a row of its own."""
-        self.recipe, self.score, self.top = recipe, score, score
+    def begin(self, mixture: Mixture, score: Score, tried: str | None = None) -> None:
+        """Take a mixture for the soup so far; with `tried` as a trial of its own."""
+        self.mixture, self.score, self.best_score = mixture, score, score
         if tried is not None:
-            self.rows.append(Trial(tried, True, "where the search begins", score.value))
+            self.tried.append(Trial(tried, True, "where the search begins", score.value))
 
     def start_with(self, item: Ingredient) -> None:
         """Begin with another ingredient than the best one."""
-        self.begin(soup_of([item]), self.alone[item.name])
-        self.rows = [
-            replace(row, why="where the search begins") if row.ingredient == item.name else row for row in self.rows
-        ]
+        self.begin(Mixture.equal([item]), self.single_scores[item.name])
+        for place, trial in enumerate(self.tried):
+            if trial.ingredient == item.name:
+                self.tried[place] = replace(trial, why="where the search begins")
 
     @property
-    def bar(self) -> Bar:
+    def threshold(self) -> Threshold:
         """What a trial has to reach: the best score so far, less the tolerance."""
-        return Bar(self.top, self._ties, self._tolerance)
+        return Threshold(self.best_score, self._ties, self._tolerance)
 
-    def attempt(self, recipe: Recipe, tried: str) -> bool:
-        """Try a recipe, and take it if it is good enough."""
-        if self.ruled_out(recipe, tried):
+    def attempt(self, mixture: Mixture, tried: str) -> bool:
+        """Try a mixture, and take it if it is good enough."""
+        if self.ruled_out(mixture, tried):
             return False
-        bar = self.bar
-        found = self.trials.score(recipe, beat=bar)
-        kept = bar.reached_by(found)
-        self.note(tried, recipe, found, kept)
-        if kept:
-            self.take(recipe, found)
+        threshold = self.threshold
+        score = self.trials.score(mixture, beat=threshold)
+        kept = threshold.reached_by(score)
+        self.note(tried, mixture, score, kept)
+        if kept and isinstance(score, Score):
+            self.take(mixture, score)
         return kept
 
-    def take(self, recipe: Recipe, score: Score) -> None:
-        """Make a recipe the soup so far."""
-        self.recipe, self.score = recipe, score
-        if score.beats(self.top):
-            self.top = score
+    def attempt_best(self, mixtures: Sequence[Mixture], tried: Sequence[str], *, stop_early: bool = True) -> int | None:
+        """Try mixtures that do not depend on each other, and take the best if it is good enough.
+
+        Args:
+            mixtures (`Sequence[Mixture]`):
+                What to try; of equals the first is taken.
+            tried (`Sequence[str]`):
+                What each is called.
+            stop_early (`bool`, *optional*, defaults to `True`):
+                Whether a trial may end when it cannot reach the threshold.
+
+        Returns:
+            `int`: the place of the one that was taken; `None` if none was good enough.
+        """
+        threshold = self.threshold
+        scores: Sequence[Score | Rejected]
+        scores = self.trials.map(mixtures, beat=threshold) if stop_early else self.trials.map(mixtures)
+        best: int | None = None
+        best_score = self.best_score
+        for place, score in enumerate(scores):
+            if isinstance(score, Score) and threshold.reached_by(score) and (best is None or score.beats(best_score)):
+                best, best_score = place, score
+        for place, mixture in enumerate(mixtures):
+            self.note(tried[place], mixture, scores[place], place == best)
+        if best is not None:
+            self.take(mixtures[best], best_score)
+        return best
+
+    def take(self, mixture: Mixture, score: Score) -> None:
+        """Make a mixture the soup so far."""
+        self.mixture, self.score = mixture, score
+        if score.beats(self.best_score):
+            self.best_score = score
 
     def note(
-        self, tried: str, recipe: Recipe, found: Score | Rejected, kept: bool, alpha: float | None = None
+        self, tried: str, mixture: Mixture, score: Score | Rejected, kept: bool, alpha: float | None = None
     ) -> None:
-        """Write a row about a trial, measured against the soup so far."""
-        if isinstance(found, Rejected):
-            self.rows.append(Trial(tried, False, str(found), at_most=found.right / found.n, alpha=alpha))
+        """Write down a trial, measured against the soup so far."""
+        if isinstance(score, Rejected):
+            self.tried.append(Trial(tried, False, str(score), at_most=score.right / score.n, alpha=alpha))
             return
-        low, high = self.trials.difference(recipe, self.recipe) or (None, None)
-        difference = found.value - self.score.value
-        why = _told(found, self.score, kept)
-        self.rows.append(Trial(tried, kept, why, found.value, difference, low, high, alpha=alpha))
+        low, high = self.trials.difference(mixture, self.mixture) or (None, None)
+        difference = score.value - self.score.value
+        why = _told(score, self.score, kept)
+        self.tried.append(Trial(tried, kept, why, score.value, difference, low, high, alpha=alpha))
 
-    def add_rows(self, recipe: Recipe) -> None:
-        """Take over the trials of another search, without the ingredients alone."""
-        self.rows += [Trial(**row) for row in recipe.selection["trials"] if "ingredient" not in row]
+    def add_trials(self, choice: Choice) -> None:
+        """Take over the trials of another search, without those of single ingredients."""
+        self.tried += [trial for trial in choice.trials if trial.ingredient is None]
 
-    def ruled_out(self, recipe: Recipe, tried: str) -> bool:
-        """Whether the ensemble of a recipe's ingredients is worse than that of the soup so far.
+    def ruled_out(self, mixture: Mixture, tried: str) -> bool:
+        """Whether the ensemble of a mixture's ingredients is worse than that of the soup so far.
 
         Source: Menes and Risser-Maroix 2024, [RADIN: Souping on a Budget](https://arxiv.org/abs/2401.17790).
         """
         if self.prescreen is None:
             return False
-        before, after = self.trials.ensemble(self.recipe), self.trials.ensemble(recipe)
+        before, after = self.trials.ensemble(self.mixture), self.trials.ensemble(mixture)
         if after.beats(before, ties=self._ties, tolerance=self._tolerance):
             return False
         why = f"ruled out: the ensemble goes from {before.value:.4f} to {after.value:.4f}"
-        self.rows.append(Trial(tried, False, why))
+        self.tried.append(Trial(tried, False, why))
         return True
 
-    def result(self, **more: object) -> Recipe:
-        """The soup so far, with all rows; `more` goes into the selection as well. Of ingredients alone those are kept
-        that are in it.
-        """
-        columns = zip(self.recipe.names, zip(*self.recipe.rows.values(), strict=True), strict=True)
-        inside = {name for name, weights in columns if any(weights)}
-        rows = [replace(row, kept=row.ingredient in inside) if row.ingredient else row for row in self.rows]
-        return replace(self.recipe, selection={"trials": [as_row(row) for row in rows], **more})
+    def result(self, *, alpha: float | None = None, temperature: float | None = None) -> Choice:
+        """The soup so far, with all trials; of single ingredients those count as kept that are in it."""
+        used = self.mixture.used
+        trials = [
+            replace(trial, kept=trial.ingredient in used) if trial.ingredient else trial for trial in self.tried
+        ]
+        return Choice(self.mixture, tuple(trials), alpha=alpha, temperature=temperature)
 
 
-def soup_of(ingredients: Sequence[Ingredient]) -> Recipe:
-    """Equal parts, in this order."""
-    return Recipe(tuple(ingredients), (1.0,) * len(ingredients))
-
-
-def mixed(ingredients: Sequence[Ingredient], modules: Sequence[str], rows: np.ndarray) -> Recipe:
+def mixture_by_module(ingredients: Sequence[Ingredient], modules: Sequence[str], rows: np.ndarray) -> Mixture:
     """With a row of weights for each module, or one for all where `modules` is `("",)`."""
     weights = [tuple(row) for row in rows.tolist()]
-    return Recipe(tuple(ingredients), dict(zip(modules, weights, strict=True)) if len(modules) > 1 else weights[0])
-
-
-def as_row(trial: Trial) -> dict[str, object]:
-    """A row as a recipe keeps it: without what is not known."""
-    return {key: value for key, value in asdict(trial).items() if value is not None}
+    if len(modules) == 1:
+        return Mixture(tuple(ingredients), weights[0])
+    return Mixture(tuple(ingredients), dict(zip(modules, weights, strict=True)))
 
 
 def shuffled(ingredients: Sequence[Ingredient], seed: int) -> list[Ingredient]:
@@ -159,5 +181,7 @@ def check_most(most: int | None, name: str = "max_ingredients") -> None:
 def _told(score: Score, before: Score, kept: bool) -> str:
     if score.value == before.value:
         return f"stays at {before.value:.4f}"
-    verb = "gains" if score.beats(before) else "loses" if kept else "would lose"
-    return f"{verb} {abs(score.value - before.value):.4f} ({before.value:.4f} to {score.value:.4f})"
+    change = f"{abs(score.value - before.value):.4f} ({before.value:.4f} to {score.value:.4f})"
+    if score.beats(before):
+        return f"gains {change}"
+    return f"loses {change}" if kept else f"would lose {change}"

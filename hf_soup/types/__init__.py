@@ -1,0 +1,30 @@
+"""The values that everything passes around: frozen, without tensors, equal when their fields are.
+
+They do no work and touch no file; `hf_soup.recipes` reads and writes them.
+"""
+
+from .recipe import Ingredient, Mixture, Recipe, Weights, plain
+from .scores import Rejected, Score, Threshold, gain
+from .selection import DataDescription, Folds, Holdout, Selection, Trial
+from .trials import Choice, Gradient, Trials
+
+
+__all__ = [
+    "Choice",
+    "DataDescription",
+    "Folds",
+    "Gradient",
+    "Holdout",
+    "Ingredient",
+    "Mixture",
+    "Recipe",
+    "Rejected",
+    "Score",
+    "Selection",
+    "Threshold",
+    "Trial",
+    "Trials",
+    "Weights",
+    "gain",
+    "plain",
+]

@@ -1,0 +1,297 @@
+"""What a soup is made of: references to checkpoints, mixtures of them, and recipes. Values without tensors."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from ..errors import RecipeError, listed
+from ..untrusted import is_printable, one_line
+from .selection import Selection
+
+
+LONGEST_NAME, LONGEST_SOURCE = 300, 4096  # characters
+
+# One weight for each ingredient, or a row of them for each module prefix.
+Weights = tuple[float, ...] | dict[str, tuple[float, ...]]
+
+
+@dataclass(frozen=True)
+class Ingredient:
+    """A reference to one checkpoint.
+
+    Args:
+        name (`str`):
+            What tables and recipes call it; unique in a recipe.
+        source (`str`):
+            A folder, a Hub id, or `"memory"` for a model or state dict that was handed over in memory.
+        revision (`str`, *optional*):
+            The resolved commit of a Hub id.
+        files (`Mapping[str, str]`, *optional*):
+            Weight file -> digest: `sha256:` as the Hub reports it, `xxh3-128:` of the tensors that were read, or
+            `stat:` (header, size and time of change) for a local file that has not been read yet.
+
+    Raises:
+        [`RecipeError`]: if its name or source is empty, longer than any name, or holds control characters or what is
+            no Unicode.
+    """
+
+    name: str
+    source: str
+    revision: str | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
+
+    __pydantic_config__ = {"extra": "forbid", "strict": True}  # noqa: RUF012
+
+    def __post_init__(self) -> None:
+        limits = (("name", self.name, LONGEST_NAME), ("source", self.source, LONGEST_SOURCE))
+        for field_name, text, longest in limits:
+            if not isinstance(text, str) or len(text) > longest or not is_printable(text):
+                raise RecipeError(
+                    f"{one_line(repr(text), 100)} is no {field_name} of an ingredient: it is longer than {longest} "
+                    "characters, or holds control characters or bytes that are no Unicode. Rename it."
+                )
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Which ingredients are averaged, and with what weights: what a strategy finds and trials score.
+
+    A [`Recipe`] is a mixture with everything else that decides the bytes of a soup: method, parameters, type, seed.
+
+    Args:
+        ingredients (`Sequence[Ingredient]`):
+            In the order in which they are summed.
+        weights (`Sequence[float]` or `Mapping[str, Sequence[float]]`):
+            One weight for each ingredient, or a row of them for each module prefix; see [`Recipe`].
+
+    Raises:
+        [`RecipeError`]: if there is no ingredient, two share a name, or a row of weights has the wrong length, a number
+            that is not finite, or nothing but zeros.
+    """
+
+    ingredients: tuple[Ingredient, ...]
+    weights: Weights
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ingredients", tuple(self.ingredients))
+        object.__setattr__(self, "weights", as_weights(self.weights))
+        _check_mixture(self.ingredients, self.rows)
+
+    @classmethod
+    def equal(cls, ingredients: Sequence[Ingredient]) -> Mixture:
+        """All of them with the weight 1, in this order."""
+        return cls(tuple(ingredients), (1.0,) * len(ingredients))
+
+    @property
+    def rows(self) -> dict[str, tuple[float, ...]]:
+        """The weights as {module prefix: one weight for each ingredient}; a single row is that of `""`."""
+        return _rows_of(self.weights)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The ingredients' names."""
+        return tuple(item.name for item in self.ingredients)
+
+    @property
+    def totals(self) -> tuple[float, ...]:
+        """The sum of each ingredient's weights over the rows."""
+        return tuple(sum(weights) for weights in zip(*self.rows.values(), strict=True))
+
+    @property
+    def used(self) -> tuple[str, ...]:
+        """The names of the ingredients that have a weight other than 0 in any row."""
+        columns = zip(self.names, zip(*self.rows.values(), strict=True), strict=True)
+        return tuple(name for name, weights in columns if any(weights))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that is needed to make a soup again, bit for bit.
+
+    Args:
+        ingredients (`Sequence[Ingredient]`):
+            In the order in which they are summed.
+        weights (`Sequence[float]` or `Mapping[str, Sequence[float]]`):
+            One weight for each ingredient, or a row of them for each module prefix: whole dotted components, with or
+            without the model's own prefix, the longest prefix wins and `""` is the rest.
+        method (`str`, *optional*, defaults to `"linear"`):
+            How the tensors of one name combine.
+        params (`Mapping`, *optional*):
+            The method's parameters.
+        base_model (`Ingredient`, *optional*):
+            What the ingredients were fine-tuned from, where the method needs it.
+        dtype (`str`, *optional*, defaults to `"auto"`):
+            Of the floating-point tensors of the soup; `"auto"` is the widest among the ingredients, tensor by tensor.
+        seed (`int`, *optional*, defaults to 0):
+            For methods that draw random numbers.
+        alignments (`Mapping[str, Sequence[int]]`, *optional*):
+            For ingredients whose labels are in another order: which of their classes is the soup's class 0, 1, ...
+        labels (`Sequence[str]`, *optional*):
+            Names of the soup's classes where ingredients are aligned: those of all candidates, whose spelling the
+            ingredients that were chosen need not have. `take_from` goes before them.
+        take_from (`str`, *optional*):
+            Name of the ingredient that gives the soup its configuration, tokenizer, processor and generation settings;
+            its weight may be 0. By default the first ingredient does.
+        batchnorm (`Mapping`, *optional*):
+            Where the running statistics of BatchNorm were estimated again, because those of an average fit nobody: the
+            data, and the file beside the recipe that holds them, since weights alone do not say them.
+        selection ([`Selection`], *optional*):
+            How the mixture was found: strategy, parameters, metric, split, data set, and every trial.
+        output (`Mapping`, *optional*):
+            What came out: number of tensors and their digest.
+        versions (`Mapping`, *optional*):
+            Of the libraries that made it.
+
+    Raises:
+        [`RecipeError`]: if there is no ingredient, two share a name, a row of weights has the wrong length, a number
+            that is not finite, or nothing but zeros, or an alignment is no permutation or of nobody.
+    """
+
+    ingredients: tuple[Ingredient, ...]
+    weights: tuple[float, ...] | dict[str, tuple[float, ...]]
+    method: str = "linear"
+    params: dict[str, Any] = field(default_factory=dict)
+    base_model: Ingredient | None = None
+    dtype: str = "auto"
+    seed: int = 0
+    alignments: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    labels: tuple[str, ...] = ()
+    take_from: str | None = None
+    batchnorm: dict[str, Any] = field(default_factory=dict)
+    selection: Selection | None = None
+    output: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+
+    __pydantic_config__ = {"extra": "forbid", "strict": True}  # noqa: RUF012
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ingredients", tuple(self.ingredients))
+        object.__setattr__(self, "weights", as_weights(self.weights))
+        object.__setattr__(self, "labels", tuple(self.labels))
+        _check_mixture(self.ingredients, self.rows)
+        for name, order in self.alignments.items():
+            if name not in self.names or sorted(order) != list(range(len(order))):
+                raise RecipeError(
+                    f"the alignment of {one_line(name)!r} is {listed(map(str, order))}; it permutes the classes of an "
+                    "ingredient."
+                )
+
+    @property
+    def mixture(self) -> Mixture:
+        """Ingredients and weights alone."""
+        return Mixture(self.ingredients, self.weights)
+
+    @property
+    def rows(self) -> dict[str, tuple[float, ...]]:
+        """The weights as {module prefix: one weight for each ingredient}; a single row is that of `""`."""
+        return _rows_of(self.weights)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The ingredients' names."""
+        return tuple(item.name for item in self.ingredients)
+
+    @property
+    def base_inside(self) -> str | None:
+        """The name of the base model where it is one of the ingredients: the soup lies on the way from it."""
+        base = self.base_model
+        if base is None:
+            return None
+        references = [(item.name, item.source, item.revision) for item in self.ingredients]
+        return base.name if (base.name, base.source, base.revision) in references else None
+
+    @property
+    def title(self) -> str:
+        """What tables call its soup, such as `"greedy soup"`."""
+        if self.selection is not None and self.selection.strategy:
+            return f"{one_line(self.selection.strategy, 60)} soup"
+        different_weights = {weight for row in self.rows.values() for weight in row}
+        return "uniform soup" if len(different_weights) == 1 else "weighted soup"
+
+    def fingerprint(self) -> str:
+        """A digest of what decides the bytes of the soup, so not of how the recipe was found nor of what came out."""
+        import xxhash
+
+        decisive = asdict(replace(self, selection=None))
+        for key in ("selection", "output", "versions"):
+            del decisive[key]
+        decisive["batchnorm"].pop("file", None)  # wherever it lies
+        if self.take_from is None:  # as in recipes from before there was a choice
+            del decisive["take_from"]
+        if not self.labels:
+            del decisive["labels"]
+        return xxhash.xxh3_128_hexdigest(json.dumps(plain(decisive), sort_keys=True).encode())
+
+
+def plain(value: Any) -> Any:
+    """A value as files hold it: lists for tuples, string keys, and whole numbers without a point (1, not 1.0)."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if hasattr(value, "tolist"):  # numpy's and torch's
+        return plain(value.tolist())
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return int(value)
+    return value
+
+
+def as_weights(weights: object) -> Weights:
+    """Weights as values hold them: a tuple of numbers, or such a tuple for each module prefix.
+
+    Raises:
+        [`RecipeError`]: if they are something else.
+    """
+    try:
+        if isinstance(weights, Mapping):
+            return {_prefix(prefix): _row(row) for prefix, row in weights.items()}
+        return _row(weights)
+    except (TypeError, ValueError, OverflowError):
+        raise RecipeError(
+            "weights are a sequence of numbers, or a mapping {module prefix: sequence of numbers}, not "
+            f"{one_line(repr(weights))}."
+        ) from None
+
+
+def _row(row: Any) -> tuple[float, ...]:
+    if isinstance(row, (str, bytes)):  # whose characters may be digits
+        raise TypeError
+    return tuple(map(float, row))
+
+
+def _prefix(prefix: object) -> str:
+    if not isinstance(prefix, str):
+        raise TypeError
+    return prefix
+
+
+def _rows_of(weights: Weights) -> dict[str, tuple[float, ...]]:
+    return weights if isinstance(weights, dict) else {"": weights}
+
+
+def _check_mixture(ingredients: Sequence[Ingredient], rows: Mapping[str, Sequence[float]]) -> None:
+    """Refuse ingredients without a name of their own, and weights that make no mean of them."""
+    if not ingredients:
+        raise RecipeError("a soup needs at least one ingredient, none was given. Name folders, Hub ids or models.")
+    names = [item.name for item in ingredients]
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise RecipeError(f"two ingredients are called {listed(repeated)}; names in a recipe are unique.")
+    if not rows:
+        raise RecipeError("the weights are empty: give one for each ingredient, or a row for each module prefix.")
+    for prefix, row in rows.items():
+        where = f"the weights of {one_line(prefix)!r}" if prefix else "the weights"
+        if len(row) != len(ingredients):
+            raise RecipeError(
+                f"{where} are {len(row)} ({listed([f'{weight:g}' for weight in row])}) for {len(ingredients)} "
+                f"ingredients ({listed(names)}); give one for each."
+            )
+        if not all(map(math.isfinite, row)):
+            raise RecipeError(f"{where} hold a number that is not finite: {listed(map(str, row))}.")
+        if not any(row):
+            raise RecipeError(f"{where} are all zero: nothing would go into the soup. Give at least one that is not.")
