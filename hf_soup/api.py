@@ -21,7 +21,7 @@ from .errors import IncompatibleError, RecipeError, SoupWarning, did_you_mean, l
 from .evaluation.binding import bind_evaluator, bind_training
 from .evaluation.evaluator import Evaluator
 from .evaluation.trials import ModelTrials, NoTrials
-from .lookup import asks_for, checked, load_function, parameters
+from .lookup import asks_for, checked, load_function, parameters, strategy_traits
 from .merging.agreement import agree
 from .merging.plan import alignment_problems, bind_method, make_plan
 from .parallel import check_executor
@@ -221,7 +221,7 @@ def merge(
     agreement = agree(candidates, take_from=take_from, align_labels=align_labels)
     settings = agreement.settings
     strategy_needs_base, way_from = asks_for(find_strategy, "base"), None
-    if getattr(find_strategy, "linear", False) and method != "linear":
+    if strategy_traits(find_strategy).linear_only and method != "linear":
         raise RecipeError(f'strategy="{strategy}" goes with method="linear" alone, not with "{method}".')
     if base_model is None and (needs_base(method) or strategy_needs_base):
         base_model = getattr(ingredients, "base_model", None)  # a sweep knows what its runs started from

@@ -10,18 +10,94 @@ import importlib
 import inspect
 import typing
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from .errors import RecipeError, did_you_mean
 from .untrusted import as_error, one_line
 
 
 FOLDERS = {"method": "methods", "strategy": "strategies", "task": "tasks"}
-# what a method or strategy asks for by name and is given, so no parameter of a recipe
-GIVEN = ("base", "out", "rng", "seed")
 OTHER = {"method": "strategy", "strategy": "method"}
+
+# Parameters that a method or strategy asks for by name and that the caller fills in. They are no `params` of a recipe
+# and no options of a command.
+PROVIDED = (
+    "base",  # the base model: its tensor of this name for a method, the `Ingredient` for a strategy
+    "out",  # a method alone: memory for the result, in the accumulator's type
+    "rng",  # a method alone: a `torch.Generator` seeded by the recipe's seed and the tensor's name
+    "seed",  # a strategy alone: the seed of the merge
+)
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+# where the decorators below leave what a function declares
+_TRAITS = "hf_soup_traits"
+
+
+@dataclass(frozen=True)
+class MethodTraits:
+    """What a method declares about itself with [`method`]; the defaults are those of an undecorated function.
+
+    Args:
+        elementwise (`bool`, *optional*, defaults to `False`):
+            Each number of the result depends on the numbers at its own place alone, so that the method may be given
+            flat pieces of tensors instead of whole ones. A method that asks for `out` is elementwise anyway.
+    """
+
+    elementwise: bool = False
+
+
+@dataclass(frozen=True)
+class StrategyTraits:
+    """What a strategy declares about itself with [`strategy`]; the defaults are those of an undecorated function.
+
+    Args:
+        scores (`bool`, *optional*, defaults to `True`):
+            It asks `trials` for scores, so that the merge needs an evaluator.
+        linear_only (`bool`, *optional*, defaults to `False`):
+            Its weights are those of a mean: it goes with the method `linear` alone.
+        never_worse (`bool`, *optional*, defaults to `False`):
+            With its default parameters the soup is never worse on validation than the best single ingredient. The
+            contract tests hold it to that.
+    """
+
+    scores: bool = True
+    linear_only: bool = False
+    never_worse: bool = False
+
+
+def method(*, elementwise: bool = False) -> Callable[[Function], Function]:
+    """Decorate a method with what it declares; arguments are those of [`MethodTraits`]."""
+    return _declare(MethodTraits(elementwise))
+
+
+def strategy(
+    *, scores: bool = True, linear_only: bool = False, never_worse: bool = False
+) -> Callable[[Function], Function]:
+    """Decorate a strategy with what it declares; arguments are those of [`StrategyTraits`]."""
+    return _declare(StrategyTraits(scores, linear_only, never_worse))
+
+
+def method_traits(function: Callable[..., Any]) -> MethodTraits:
+    """What a method declares, whether it is of this package or of a user."""
+    traits = getattr(function, _TRAITS, None)
+    return traits if isinstance(traits, MethodTraits) else MethodTraits()
+
+
+def strategy_traits(function: Callable[..., Any]) -> StrategyTraits:
+    """What a strategy declares, whether it is of this package or of a user."""
+    traits = getattr(function, _TRAITS, None)
+    return traits if isinstance(traits, StrategyTraits) else StrategyTraits()
+
+
+def _declare(traits: MethodTraits | StrategyTraits) -> Callable[[Function], Function]:
+    def decorate(function: Function) -> Function:
+        setattr(function, _TRAITS, traits)
+        return function
+
+    return decorate
 
 
 def names(kind: str) -> tuple[str, ...]:
@@ -106,7 +182,7 @@ def parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     return {
         name: parameter
         for name, parameter in inspect.signature(function).parameters.items()
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name not in GIVEN
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name not in PROVIDED
     }
 
 
@@ -115,13 +191,13 @@ def asks_for(function: Callable[..., Any], name: str) -> bool:
     return name in inspect.signature(function).parameters
 
 
-def chooses(strategy: str | None) -> bool:
-    """Whether a strategy asks for scores, so that it needs an evaluator; one without a name is uniform.
+def chooses(name: str | None) -> bool:
+    """Whether the strategy of a name asks for scores, so that it needs an evaluator; without a name it is uniform.
 
     Raises:
         [`RecipeError`]: if there is none of that name.
     """
-    return strategy is not None and getattr(load_function("strategy", strategy), "scores", True)
+    return name is not None and strategy_traits(load_function("strategy", name)).scores
 
 
 def choices(parameter: inspect.Parameter, function: Callable[..., Any]) -> tuple[Any, ...]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from .checkpoints.memory import quiet_transformers
 from .evaluation.evaluator import Evaluator
-from .lookup import asks_for, parameters
+from .lookup import asks_for, method_traits, parameters, strategy_traits
 from .metrics import BUILT_IN
 from .model_inputs import inputs_of
 from .outputs import KINDS, Predictions, losses
@@ -278,12 +278,12 @@ def check_method(function: Callable[..., Any]) -> None:
             given = {"base": copies[0]} if with_base else {}
             same = function(iter(copies), (1.0, 1.0, 1.0), **given)
             assert torch.equal(same, copies[0]), f"{function.__name__} of copies"
-    if asks_for(function, "out") or getattr(function, "elementwise", False):
+    if asks_for(function, "out") or method_traits(function).elementwise:
         _check_pieces(function)
 
 
 def _check_pieces(function: Callable[..., Any]) -> None:
-    """What a method promises that asks for `out` or calls itself elementwise."""
+    """What a method promises that asks for `out` or declares itself elementwise."""
     import torch
 
     generator = torch.Generator().manual_seed(0)
@@ -352,7 +352,7 @@ def check_strategy(function: Callable[..., Recipe]) -> None:
         for order in (items[::-1], items[2:] + items[:2]):
             again = find(order, FakeTrials(score, higher_is_better=higher))
             assert weights(found) == weights(again), f"{name} depends on the order of its ingredients"
-        if getattr(function, "never_worse", False):
+        if strategy_traits(function).never_worse:
             best = (max if higher else min)(score(Recipe((item,), (1.0,))) for item in items)
             gain = (score(found) - best) * (1 if higher else -1)
             assert gain >= 0, f"{name} promises never to be worse than the best single ingredient"

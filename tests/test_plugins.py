@@ -191,3 +191,25 @@ def test_a_parameter_of_few_values_has_one_of_them():
     assert lookup.choices(lookup.parameters(function)["accept"], function) == (">=", ">")
     function = lookup.load_function("method", "linear")
     assert lookup.choices(lookup.parameters(function)["normalize"], function) == ()
+
+
+def test_functions_declare_their_traits():
+    """What a decorator declares is read from the function, which stays itself; others have the defaults."""
+    uniform = lookup.load_function("strategy", "uniform")
+    assert lookup.strategy_traits(uniform) == lookup.StrategyTraits(scores=False)
+    assert lookup.strategy_traits(first) == lookup.StrategyTraits(scores=True, linear_only=False, never_worse=False)
+    assert lookup.method_traits(lookup.load_function("method", "median")) == lookup.MethodTraits(elementwise=True)
+    assert lookup.method_traits(uniform) == lookup.MethodTraits(elementwise=False)
+
+    def best(ingredients, trials):
+        """Take the best."""
+
+    assert lookup.strategy(never_worse=True)(best) is best
+    assert lookup.strategy_traits(best).never_worse
+    with pytest.raises(AssertionError, match="promises never to be worse"):
+        testing.check_strategy(lookup.strategy(never_worse=True)(first_by_name))
+
+
+def first_by_name(ingredients, trials):
+    """Take the one that is called first, whatever it scores."""
+    return Recipe((min(ingredients, key=lambda item: item.name),), (1.0,))

@@ -21,7 +21,11 @@ from hf_soup.types import Bar, Gradient, Ingredient, Recipe, Rejected, Score
 RUNS = tuple(Ingredient(f"run-{index}", f"runs/{index}") for index in range(5))
 BASE = Ingredient("start", "runs/start")
 MODULES = ("embeddings", "encoder.layer.0", "encoder.layer.1", "classifier")  # as FakeTrials has them
-NEVER_WORSE = [n for n in lookup.names("strategy") if getattr(lookup.load_function("strategy", n), "never_worse", 0)]
+NEVER_WORSE = [
+    name
+    for name in lookup.names("strategy")
+    if lookup.strategy_traits(lookup.load_function("strategy", name)).never_worse
+]
 
 often = hypothesis.settings(max_examples=80, deadline=None)
 seeds = st.integers(0, 2**32 - 1)

@@ -14,7 +14,7 @@ from ..checkpoints.modules import assign_rows, class_tensors, group, own_prefix
 from ..checkpoints.reader import AVERAGED, TensorSpec, widest
 from ..checkpoints.settings import base_notes
 from ..errors import IncompatibleError, RecipeError, did_you_mean, listed
-from ..lookup import GIVEN, asks_for, check_params, checked, load_function, parameters
+from ..lookup import PROVIDED, asks_for, check_params, checked, load_function, method_traits, parameters
 from ..methods.linear import linear
 from ..tables import align
 from ..types import Recipe
@@ -247,9 +247,9 @@ def bind_method(recipe: Recipe) -> How:
 
 
 def _how(function: Callable[..., Any], params: Mapping[str, Any]) -> How:
-    asks = frozenset(name for name in GIVEN if asks_for(function, name))
+    asks = frozenset(name for name in PROVIDED if asks_for(function, name))
     additive = "out" in asks
-    elementwise = (additive or getattr(function, "elementwise", False)) and "rng" not in asks
+    elementwise = (additive or method_traits(function).elementwise) and "rng" not in asks
     return How(functools.partial(function, **params), additive and elementwise, elementwise, asks)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import RecipeError
+from ..lookup import method
 
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 ROUNDING = 1e-12  # sums of weights that differ by less fall evenly: 0.1 + 0.2 is 0.3
 
 
+@method(elementwise=True)
 def median(tensors: Iterable[torch.Tensor], weights: Sequence[float]) -> torch.Tensor:
     """Weighted median, number by number; between the two middle ones where the weights fall evenly on either side.
 
@@ -42,6 +44,3 @@ def median(tensors: Iterable[torch.Tensor], weights: Sequence[float]) -> torch.T
     upper = (reached <= total * (1 + ROUNDING)).sum(dim=0, keepdim=True).clamp(max=len(weights) - 1)
     low, high = values.gather(0, lower)[0], values.gather(0, upper)[0]
     return low + (high - low) / 2
-
-
-median.elementwise = True

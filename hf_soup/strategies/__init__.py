@@ -4,11 +4,12 @@
 recipe that it returns has ingredients, weights and, as `selection["trials"]`, one row for each thing that it tried
 ([`hf_soup.types.Trial`]); method, type and seed are filled in by the caller.
 
-It gets more when it asks by parameter name: `base`, the base model as an [`Ingredient`] (then the merge needs one),
-and `seed`, that of the merge, for what is drawn at random.
+The caller provides more when it asks by parameter name: `base`, the base model as an [`Ingredient`] (then the merge
+needs one), and `seed`, that of the merge, for what is drawn at random.
 
-Below the function attributes say what it promises or needs:
-- `f.linear = True`: it goes with the method `linear` alone;
-- `f.scores = False`: it asks for no score, so the merge needs no evaluator;
-- `f.never_worse = True`: with its defaults the soup is never worse on validation than the best single ingredient.
+The decorator [`hf_soup.lookup.strategy`] declares what it promises or needs ([`hf_soup.lookup.StrategyTraits`]):
+- `@strategy(scores=False)`: it asks for no score, so the merge needs no evaluator;
+- `@strategy(linear_only=True)`: it goes with the method `linear` alone;
+- `@strategy(never_worse=True)`: with its defaults the soup is never worse on validation than the best single
+  ingredient.
 """

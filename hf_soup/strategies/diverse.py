@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from typing import Literal
 
 from ..errors import RecipeError
+from ..lookup import strategy
 from ..outputs import disagreement
 from ..types import Ingredient, Recipe, Trials
 from ._search import Search, check_most, soup_of
 
 
+@strategy(never_worse=True)
 def diverse(
     ingredients: Sequence[Ingredient],
     trials: Trials,
@@ -69,6 +71,3 @@ def diverse(
         tried = f"+ {item.name}, which differs in {differs[item.name]:.1%}"
         search.attempt(soup_of([*kept, item]), tried)
     return search.result()
-
-
-diverse.never_worse = True

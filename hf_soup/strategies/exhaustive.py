@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from itertools import combinations
 
 from ..errors import RecipeError
+from ..lookup import strategy
 from ..types import Bar, Ingredient, Recipe, Trials
 from ._search import Search, soup_of
 
 
+@strategy(never_worse=True)
 def exhaustive(ingredients: Sequence[Ingredient], trials: Trials, *, max_candidates: int = 10) -> Recipe:
     """Try every subset of the ingredients and keep the best; of equals the smallest, then the best alone.
 
@@ -44,6 +46,3 @@ def exhaustive(ingredients: Sequence[Ingredient], trials: Trials, *, max_candida
         if best is not None:
             search.take(soups[best], found[best])
     return search.result()
-
-
-exhaustive.never_worse = True

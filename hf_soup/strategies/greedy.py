@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+from ..lookup import strategy
 from ..types import Ingredient, Recipe, Trials
 from ._search import Search, check_most, shuffled, soup_of
 
 
+@strategy(never_worse=True)
 def greedy(
     ingredients: Sequence[Ingredient],
     trials: Trials,
@@ -59,6 +61,3 @@ def greedy(
             break
         search.attempt(soup_of([*search.recipe.ingredients, item]), f"+ {item.name}")
     return search.result()
-
-
-greedy.never_worse = True

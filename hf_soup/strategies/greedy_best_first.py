@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+from ..lookup import strategy
 from ..types import Ingredient, Recipe, Trials
 from ._search import Search, check_most, soup_of
 
 
+@strategy(never_worse=True)
 def greedy_best_first(
     ingredients: Sequence[Ingredient],
     trials: Trials,
@@ -59,6 +61,3 @@ def greedy_best_first(
         search.take(soups[best], found[best])
         remaining = [item for item in remaining if item.name != best]
     return search.result()
-
-
-greedy_best_first.never_worse = True

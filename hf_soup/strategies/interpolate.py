@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from typing import Literal
 
 from ..errors import RecipeError
+from ..lookup import strategy
 from ..types import Ingredient, Recipe, Trials
 from ._search import Search
 from .greedy import greedy
 
 
+@strategy(linear_only=True)
 def interpolate(
     ingredients: Sequence[Ingredient],
     trials: Trials,
@@ -58,9 +60,6 @@ def interpolate(
         search.note(f"alpha {alphas[index]:g}", recipe, score, index == best, alpha=float(alphas[index]))
     search.take(recipes[best], scores[best])
     return search.result(alpha=float(alphas[best]))
-
-
-interpolate.linear = True
 
 
 def _point(items: Sequence[Ingredient], base: Ingredient, lacking: Sequence[str], alpha: float) -> Recipe:

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from typing import Literal
 
 from ..errors import RecipeError, did_you_mean
+from ..lookup import strategy
 from ..types import Ingredient, Recipe, Trials
 from ._search import Search, soup_of
 from .greedy import greedy
 
 
+@strategy(never_worse=True)
 def layerwise(
     ingredients: Sequence[Ingredient],
     trials: Trials,
@@ -81,9 +83,6 @@ def layerwise(
             if changed != rows and search.attempt(_recipe(search, changed), f"{module} + {name}"):
                 rows = changed
     return search.result()
-
-
-layerwise.never_worse = True
 
 
 def _as_told(search: Search, rows: dict[str, set[str]], averaged: Sequence[str]) -> Recipe:

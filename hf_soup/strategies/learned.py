@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from ..errors import RecipeError
+from ..lookup import strategy
 from ..progress import progress_bar
 from ..types import Ingredient, Recipe, Trial, Trials
 from ._search import Search, mixed
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 
+@strategy(linear_only=True)
 def learned(
     ingredients: Sequence[Ingredient],
     trials: Trials,
@@ -106,9 +108,6 @@ def learned(
     search.note(f"learned by {by}", best, score, True)
     search.take(best, score)
     return search.result(temperature=1 / scale)
-
-
-learned.linear = True
 
 
 class AdamW:

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from typing import Literal
 
 from ..errors import MissingExtraError, RecipeError
+from ..lookup import strategy
 from ..types import Ingredient, Recipe, Trials
 from ._search import Search, mixed, soup_of
 
 
+@strategy(never_worse=True)
 def search(
     ingredients: Sequence[Ingredient],
     trials: Trials,
@@ -91,6 +93,3 @@ def _shown(recipe: Recipe) -> str:
     if len(recipe.rows) > 1:
         return f"weights of {len(recipe.rows)} modules"
     return " ".join(f"{weight:.2f}" for weight in recipe.weights)
-
-
-search.never_worse = True

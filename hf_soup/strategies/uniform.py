@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..lookup import strategy
 from ..types import Ingredient, Recipe, Trials
 
 
+@strategy(scores=False)
 def uniform(ingredients: Sequence[Ingredient], trials: Trials | None) -> Recipe:
     """All ingredients with the same weight.
 
@@ -22,6 +24,3 @@ def uniform(ingredients: Sequence[Ingredient], trials: Trials | None) -> Recipe:
     Source: Wortsman et al. 2022, [Model soups](https://arxiv.org/abs/2203.05482), section 2.
     """
     return Recipe(tuple(ingredients), (1.0,) * len(ingredients))
-
-
-uniform.scores = False

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ..errors import RecipeError, did_you_mean
+from ..lookup import strategy
 from ..types import Ingredient, Recipe, Trials
 
 
+@strategy(scores=False)
 def weighted(
     ingredients: Sequence[Ingredient],
     trials: Trials | None,
@@ -41,6 +43,3 @@ def weighted(
         if name not in names:
             raise RecipeError(f'weights: there is no ingredient "{name}"{did_you_mean(name, names)}')
     return Recipe(tuple(ingredients), tuple(float(weights.get(name, 0)) for name in names))
-
-
-weighted.scores = False

@@ -130,7 +130,7 @@ def test_every_strategy_says_what_it_tried(strategy, runs, start):
     assert set(selection.reference) == {"best single ingredient", "uniform soup", "ensemble"}
     assert f"the choice of {len(selection.trials)} trials" in selection.table()
     assert selection.score is not None
-    if getattr(lookup.load_function("strategy", strategy), "never_worse", False):
+    if lookup.strategy_traits(lookup.load_function("strategy", strategy)).never_worse:
         assert selection.score >= selection.reference["best single ingredient"]
     figure = selection.plot()
     assert len(figure.axes[0].lines) >= 4
