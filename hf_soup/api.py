@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from .checkpoints.base_model import as_ingredient, open_base
+from .checkpoints.base_model import as_ingredient, open_base, resolve_base
 from .checkpoints.check import CheckReport
 from .checkpoints.checkpoint import Checkpoint
 from .checkpoints.companions import in_order
@@ -22,13 +22,14 @@ from .evaluation.binding import bind_evaluator, bind_training
 from .evaluation.evaluator import Evaluator
 from .evaluation.trials import ModelTrials, NoTrials
 from .lookup import asks_for, checked, load_function, parameters, strategy_traits
-from .merging.agreement import agree
-from .merging.plan import alignment_problems, bind_method, make_plan
+from .merging.agreement import Agreement, agree
+from .merging.plan import alignment_problems, bind_method, find_settings
+from .merging.setup import MergeSetup, set_up
 from .parallel import check_executor
 from .seeds import check_seed
-from .selecting import select
+from .selecting import Strategy, select
 from .soup import Soup
-from .types import Recipe, plain
+from .types import Choice, Mixture, Recipe, Selection, Weights, as_weights, plain
 
 
 if TYPE_CHECKING:
@@ -76,26 +77,35 @@ def check(
     """
     checkpoints = open_all(ingredients, config=config, allow_pickle=allow_pickle)
     agreement = agree(checkpoints, take_from=take_from, align_labels=align_labels)
-    alignments, report = agreement.alignments, agreement.check(checkpoints)
+    report = agreement.check(checkpoints)
     if report.ok:
-        report = replace(report, problems=alignment_problems(checkpoints[0], alignments))
-    base = None
-    if base_model is not None:
-        base = open_base(base_model, checkpoints[0], allow_pickle=allow_pickle)
-        lacking = [name for name in checkpoints[0].specs if name not in base.specs]
-        notes = base_notes(base, checkpoints[0])
-        notes += filter(None, [base_order_problem(base, report.labels)])
-        if lacking:
-            notes.append(f"{base.name} lacks {len(lacking)} of their tensors: {listed(lacking)}")
-        report = replace(report, notes=(*report.notes, *notes))
+        report = replace(report, problems=alignment_problems(checkpoints[0], agreement.alignments))
+    base = resolve_base(base_model, ingredients, checkpoints[0], needed=False, allow_pickle=allow_pickle)
+    notes = list(report.notes)
+    if base is not None:
+        notes += _notes_of_base(base, checkpoints[0], report.labels)
+    relation = None
     if deep and report.ok:
         relation = relate(checkpoints, base)
-        moved = [name for name, order in alignments.items() if not is_identity(order)]
-        notes = [f"the heads of {', '.join(moved)} are compared as they are, not permuted"] if moved else []
-        report = replace(report, relation=relation, notes=(*report.notes, *relation.notes, *notes))
+        notes += relation.notes
+        moved = [name for name, order in agreement.alignments.items() if not is_identity(order)]
+        if moved:
+            notes.append(f"the heads of {', '.join(moved)} are compared as they are, not permuted")
     elif deep:
-        report = replace(report, notes=(*report.notes, "the weights were not read: there are problems without them"))
-    return report
+        notes.append("the weights were not read: there are problems without them")
+    return replace(report, relation=relation, notes=tuple(notes))
+
+
+def _notes_of_base(base: Checkpoint, like: Checkpoint, labels: Sequence[str]) -> list[str]:
+    """What to look out for in a base model: other settings, another order of classes, tensors that it lacks."""
+    notes = base_notes(base, like)
+    problem = base_order_problem(base, labels)
+    if problem:
+        notes.append(problem)
+    lacking = [name for name in like.specs if name not in base.specs]
+    if lacking:
+        notes.append(f"{base.name} lacks {len(lacking)} of their tensors: {listed(lacking)}")
+    return notes
 
 
 def modules(ingredient: Any, *, allow_pickle: bool = False) -> tuple[Module, ...]:
@@ -201,109 +211,211 @@ def merge(
         [`IncompatibleError`]: if they cannot be averaged, with every offender.
         [`RecipeError`]: if weights, method, strategy or parameters are wrong.
     """
-    find_strategy, for_method, for_strategy = share_out(method, strategy, params)
-    if weights is not None and strategy is not None:
-        if "weights" not in parameters(find_strategy):
-            raise RecipeError(f'give either weights or a strategy: strategy="{strategy}" finds the weights itself.')
-        for_strategy["weights"], weights = plain(weights), None
-    if evaluator is not None and strategy is None:
-        raise RecipeError('an evaluator is for a strategy that chooses by it: add strategy="greedy".')
-    if evaluator is None and (folds is not None or holdout is not None or executor != "local"):
-        raise RecipeError("folds, holdout and executor are of trials: add a strategy and evaluator=Evaluator(data).")
+    request = _parse(
+        method,
+        strategy,
+        params,
+        weights=weights,
+        scored=evaluator is not None,
+        worth_asked=folds is not None or holdout is not None or executor != "local",
+        metric_given=metric is not None or higher_is_better is not None,
+    )
     check_executor(executor)
-    if evaluator is None and (metric is not None or higher_is_better is not None):
-        raise RecipeError("a metric is what an evaluator scores by: add evaluator=hf_soup.Evaluator(data).")
     check_device(device)
     seed = check_seed(seed)
     for failure in getattr(ingredients, "failed", ()):  # of a sweep
         warnings.warn(f"{failure.name} is left out: {failure.reason}", SoupWarning, stacklevel=2)
     candidates = open_all(ingredients, config=config, allow_pickle=allow_pickle)
     agreement = agree(candidates, take_from=take_from, align_labels=align_labels)
-    settings = agreement.settings
-    strategy_needs_base, way_from = asks_for(find_strategy, "base"), None
-    if strategy_traits(find_strategy).linear_only and method != "linear":
-        raise RecipeError(f'strategy="{strategy}" goes with method="linear" alone, not with "{method}".')
-    if base_model is None and (needs_base(method) or strategy_needs_base):
-        base_model = getattr(ingredients, "base_model", None)  # a sweep knows what its runs started from
-    base = open_base(base_model, candidates[0], allow_pickle=allow_pickle) if base_model is not None else None
-    if strategy_needs_base:
-        if base is None:
-            raise RecipeError(f'strategy="{strategy}" needs what the ingredients were fine-tuned from: base_model=...')
-        like = next(
-            (item for item in in_order(candidates, settings) if item.name not in agreement.alignments), candidates[0]
-        )
-        way_from = as_ingredient(base, like, [item.name for item in candidates])
-        apart = base_computation_notes(base, like)
-        if apart and settings is None:  # the soup would lie between models that compute otherwise
-            raise IncompatibleError([f"{note}. {choose(like.name)}" for note in apart])
-        way_from = base = replace(way_from, notes=(*way_from.notes, *apart))
-    training = bind_training(batchnorm_data, in_order(candidates, settings))
-
-    def complete(recipe: Recipe) -> Recipe:
-        orders = agreement.of(recipe.names)
-        several = sum(map(any, zip(*recipe.rows.values(), strict=True))) > 1
-        return replace(
-            recipe,
-            method=method,
-            params=for_method,
-            base_model=base and base.ingredient,
-            dtype=dtype,
-            seed=seed,
-            alignments=orders,
-            labels=agreement.labels if orders else (),
-            take_from=take_from,
-            batchnorm=training.described_batches() if training and several else {},
-        )
-
-    everything = complete(
-        Recipe(
-            tuple(item.ingredient for item in candidates), weights if weights is not None else (1.0,) * len(candidates)
-        )
+    needed = request.strategy_needs_base or needs_base(method)
+    base = resolve_base(base_model, ingredients, candidates[0], needed=needed, allow_pickle=allow_pickle)
+    base_candidate = None
+    if request.strategy_needs_base:
+        base = base_candidate = _base_as_candidate(base, request, candidates, agreement)
+    training = bind_training(batchnorm_data, in_order(candidates, agreement.settings))
+    setup = set_up(
+        candidates,
+        agreement,
+        method=method,
+        params=request.method_params,
+        base=base,
+        base_candidate=base_candidate,
+        dtype=dtype,
+        seed=seed,
+        batchnorm=training.described_batches() if training else None,
     )
-    # what is wrong is said before anything is scored
-    soup = Soup(everything, candidates, base=base, device=device, batchnorm=training)
-    if way_from:
-        row = (*[1.0] * len(candidates), 0.0)
-        on_the_way = complete(Recipe((*everything.ingredients, way_from.ingredient), row))
-        make_plan(on_the_way, [*candidates, way_from])
-    if strategy is None:
-        return soup
-    by_name = {item.name: item for item in candidates}
-    selection: dict[str, Any] = {"strategy": strategy, "params": dict(for_strategy)}
-    given = {"base": way_from.ingredient} if way_from else {}
-    given |= {"seed": seed} if asks_for(find_strategy, "seed") else {}
+    everything = Mixture.equal([item.ingredient for item in candidates])
+    if request.weights is not None:
+        everything = Mixture(everything.ingredients, request.weights)
+    plan = setup.plan(everything)  # what is wrong is told before anything is scored
+    if request.strategy is None:
+        recipe = setup.recipe(everything)
+        return Soup(recipe, candidates, plan, device=device, batchnorm=training)
+    mixture, selection = _choose(
+        request.strategy_for(seed, base_candidate),
+        setup,
+        evaluator,
+        training,
+        metric=metric,
+        higher_is_better=higher_is_better,
+        folds=folds,
+        holdout=holdout,
+        executor=executor,
+        device=device,
+    )
+    mixture = _with_settings(mixture, agreement.settings)
+    return Soup(
+        setup.recipe(mixture, selection),
+        setup.checkpoints_of(mixture),
+        setup.plan(mixture),
+        candidates=candidates,
+        device=device,
+        batchnorm=training,
+    )
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What a merge was asked for by name: the method and the strategy with their parameters.
+
+    Args:
+        method_params (`dict[str, Any]`):
+            Of the method.
+        weights (`Weights`, *optional*):
+            As the user gave them, where no strategy takes them.
+        strategy (`str`, *optional*):
+            Its name, if the user named one.
+        function (`Callable`):
+            The strategy; the uniform one if the user named none.
+        strategy_params (`dict[str, Any]`):
+            Of the strategy.
+    """
+
+    method_params: dict[str, Any]
+    weights: Weights | None
+    strategy: str | None
+    function: Callable[..., Mixture | Choice]
+    strategy_params: dict[str, Any]
+
+    @property
+    def strategy_needs_base(self) -> bool:
+        """Whether the strategy mixes the base model in."""
+        return asks_for(self.function, "base")
+
+    def strategy_for(self, seed: int, base: Checkpoint | None) -> Strategy:
+        """The strategy with what the merge provides."""
+        provided: dict[str, Any] = {}
+        if base is not None:
+            provided["base"] = base.ingredient
+        if asks_for(self.function, "seed"):
+            provided["seed"] = seed
+        return Strategy(self.strategy or "uniform", self.function, self.strategy_params, provided)
+
+
+def _parse(
+    method: str,
+    strategy: str | None,
+    params: Mapping[str, Any],
+    *,
+    weights: Sequence[float] | Mapping[str, Sequence[float] | float] | None,
+    scored: bool,
+    worth_asked: bool,
+    metric_given: bool,
+) -> _Request:
+    """Find method and strategy, and refuse arguments that do not go together.
+
+    Raises:
+        [`RecipeError`]: with what to do.
+    """
+    function, method_params, strategy_params = share_out(method, strategy, params)
+    given_weights = None
+    if weights is not None and strategy is not None:
+        if "weights" not in parameters(function):
+            raise RecipeError(f'give either weights or a strategy: strategy="{strategy}" finds the weights itself.')
+        strategy_params["weights"] = plain(weights)
+    elif weights is not None:
+        given_weights = as_weights(weights)
+    if scored and strategy is None:
+        raise RecipeError('an evaluator is for a strategy that chooses by it: add strategy="greedy".')
+    if worth_asked and not scored:
+        raise RecipeError("folds, holdout and executor are of trials: add a strategy and evaluator=Evaluator(data).")
+    if metric_given and not scored:
+        raise RecipeError("a metric is what an evaluator scores by: add evaluator=hf_soup.Evaluator(data).")
+    if strategy_traits(function).linear_only and method != "linear":
+        raise RecipeError(f'strategy="{strategy}" goes with method="linear" alone, not with "{method}".')
+    return _Request(method_params, given_weights, strategy, function, strategy_params)
+
+
+def _base_as_candidate(
+    base: Checkpoint | None, request: _Request, candidates: Sequence[Checkpoint], agreement: Agreement
+) -> Checkpoint:
+    """The base model as one more ingredient, for a strategy that mixes it in.
+
+    Raises:
+        [`IncompatibleError`]: if it computes otherwise than the ingredients, and the user has not said whose settings
+            the soup takes.
+        [`RecipeError`]: if there is none.
+    """
+    if base is None:
+        raise RecipeError(
+            f'strategy="{request.strategy}" needs what the ingredients were fine-tuned from: base_model=...'
+        )
+    like = candidates[0]
+    for item in in_order(candidates, agreement.settings):
+        if item.name not in agreement.alignments:
+            like = item
+            break
+    candidate = as_ingredient(base, like, [item.name for item in candidates])
+    differences = base_computation_notes(base, like)
+    if differences and agreement.settings is None:  # the soup would lie between models that compute otherwise
+        raise IncompatibleError([f"{note}. {choose(like.name)}" for note in differences])
+    return replace(candidate, notes=(*candidate.notes, *differences))
+
+
+def _choose(
+    strategy: Strategy,
+    setup: MergeSetup,
+    evaluator: Evaluation | None,
+    training: Evaluator | None,
+    *,
+    metric: Any,
+    higher_is_better: bool | None,
+    folds: int | None,
+    holdout: float | None,
+    executor: str,
+    device: str,
+) -> tuple[Mixture, Selection]:
+    """Run the strategy, on validation if there is an evaluator."""
+    ingredients = tuple(item.ingredient for item in setup.candidates)
     if evaluator is None:
-        recipe = complete(find_strategy(everything.ingredients, NoTrials(), **for_strategy, **given))
-    else:
-        like_soup = in_order(candidates, settings)
-        bound = bind_evaluator(evaluator, like_soup, metric=metric, higher_is_better=higher_is_better)
-        where = {"way_from": way_from, "device": device, "batchnorm": training, "executor": executor}
-        trials = ModelTrials(by_name, bound, complete, base, **where)
-        try:
-            worth = {"folds": folds, "holdout": holdout, "seed": seed}
-            recipe = select(find_strategy, everything.ingredients, trials, {**for_strategy, **given}, **worth)
-            final = trials.score(recipe)
-        finally:
-            trials.close()
-        recipe = complete(recipe)
-        selection |= {"metric": final.metric, "higher_is_better": final.higher_is_better, "split": final.split}
-        selection |= {"dataset": bound.described() if isinstance(bound, Evaluator) else {}}
-    recipe = _with_settings(replace(recipe, selection=selection | recipe.selection), settings)
-    by_name |= {way_from.name: way_from} if way_from else {}
-    items = [by_name[name] for name in recipe.names]
-    return Soup(recipe, items, base=base, candidates=candidates, device=device, batchnorm=training)
+        choice = strategy.choose(ingredients, NoTrials())
+        return choice.mixture, Selection(strategy.name, plain(strategy.params), trials=choice.trials)
+    bound = bind_evaluator(evaluator, setup.settings_first, metric=metric, higher_is_better=higher_is_better)
+    with ModelTrials(setup, bound, training=training, device=device, executor=executor) as trials:
+        seed = setup.averaging.seed
+        mixture, selection = select(strategy, ingredients, trials, folds=folds, holdout=holdout, seed=seed)
+    if isinstance(bound, Evaluator):
+        selection = replace(selection, dataset=bound.described())
+    return mixture, selection
 
 
-def _with_settings(recipe: Recipe, settings: Checkpoint | None) -> Recipe:
-    """The recipe with the ingredient whose settings it takes, at the weight 0 if a strategy left it out."""
-    if settings is None or settings.name in recipe.names:
-        return recipe
-    rows = {prefix: (*row, 0.0) for prefix, row in recipe.rows.items()}
-    weights = rows if isinstance(recipe.weights, dict) else rows[""]
-    return replace(recipe, ingredients=(*recipe.ingredients, settings.ingredient), weights=weights)
+def _with_settings(mixture: Mixture, settings: Checkpoint | None) -> Mixture:
+    """With the ingredient whose settings the soup takes, at the weight 0 if a strategy left it out."""
+    if settings is None or settings.name in mixture.names:
+        return mixture
+    ingredients = (*mixture.ingredients, settings.ingredient)
+    if isinstance(mixture.weights, dict):
+        return Mixture(ingredients, {prefix: (*row, 0.0) for prefix, row in mixture.rows.items()})
+    return Mixture(ingredients, (*mixture.weights, 0.0))
 
 
-def cook_recipe(recipe: Recipe, *, candidates: Sequence[Checkpoint] | None = None, allow_pickle: bool = False) -> Soup:
+def cook_recipe(
+    recipe: Recipe,
+    *,
+    candidates: Sequence[Checkpoint] | None = None,
+    device: str = "cpu",
+    allow_pickle: bool = False,
+) -> Soup:
     """The soup of a recipe that was read from a file.
 
     Args:
@@ -311,6 +423,8 @@ def cook_recipe(recipe: Recipe, *, candidates: Sequence[Checkpoint] | None = Non
             With sources that are there.
         candidates (`Sequence[Checkpoint]`, *optional*):
             All that were chosen from, for a comparison; the ingredients by default.
+        device (`str`, *optional*, defaults to `"cpu"`):
+            Where to average.
         allow_pickle (`bool`, *optional*, defaults to `False`):
             As for [`merge`].
 
@@ -320,41 +434,75 @@ def cook_recipe(recipe: Recipe, *, candidates: Sequence[Checkpoint] | None = Non
     Raises:
         [`IngredientError`]: if an ingredient is gone.
     """
-    bind_method(recipe)
-    name = recipe.base_inside
-    tuned = [item for item in recipe.ingredients if item.name != name] or recipe.ingredients
+    bind_method(recipe.method, recipe.params)
+    base_inside = recipe.base_inside
+    tuned = [item for item in recipe.ingredients if item.name != base_inside] or recipe.ingredients
     opened = open_all(tuned, allow_pickle=allow_pickle)
-    base = None
-    if recipe.base_model and (needs_base(recipe.method) or name):
-        base = next((item for item in recipe.ingredients if item.name == name), recipe.base_model)
-        base = open_base(base, opened[0], allow_pickle=allow_pickle)
-    if name:  # a point on the way from it
-        found = {item.name: item for item in opened}
-        among = replace(as_ingredient(base, opened[0], ()), ingredient=base.ingredient)
-        opened = [among if item.name == name else found[item.name] for item in recipe.ingredients]
-    return Soup(recipe, opened, base=base, candidates=candidates)
+    base = base_candidate = None
+    if recipe.base_model and (needs_base(recipe.method) or base_inside):
+        # where it is one of the ingredients it is opened as the recipe has it there, files included
+        references = [item for item in recipe.ingredients if item.name == base_inside]
+        base = open_base([*references, recipe.base_model][0], opened[0], allow_pickle=allow_pickle)
+    if base is not None and base_inside:
+        among = as_ingredient(base, opened[0], ())
+        base_candidate = replace(among, ingredient=base.ingredient)
+    return _bind_recipe(recipe, opened, base, base_candidate, candidates=candidates, device=device)
+
+
+def _bind_recipe(
+    recipe: Recipe,
+    opened: Sequence[Checkpoint],
+    base: Checkpoint | None,
+    base_candidate: Checkpoint | None,
+    *,
+    candidates: Sequence[Checkpoint] | None,
+    device: str,
+) -> Soup:
+    """The soup of a recipe whose ingredients are opened."""
+    mixable = [item for item in opened if base_candidate is None or item.name != base_candidate.name]
+    if not mixable and base_candidate is not None:  # nothing goes in but the base model
+        mixable, base_candidate = [base_candidate], None
+    settings = None
+    if recipe.take_from is not None:
+        settings = find_settings(recipe.take_from, opened)
+    setup = set_up(
+        mixable,
+        Agreement(settings, recipe.labels, recipe.alignments),
+        method=recipe.method,
+        params=recipe.params,
+        base=base,
+        base_candidate=base_candidate,
+        dtype=recipe.dtype,
+        seed=recipe.seed,
+    )
+    mixture = recipe.mixture
+    return Soup(recipe, setup.checkpoints_of(mixture), setup.plan(mixture), candidates=candidates, device=device)
 
 
 def share_out(
     method: str, strategy: str | None, params: Mapping[str, Any]
-) -> tuple[Callable[..., Recipe], dict[str, Any], dict[str, Any]]:
+) -> tuple[Callable[..., Mixture | Choice], dict[str, Any], dict[str, Any]]:
     """The strategy's function, and which parameters are the method's and which the strategy's.
 
     Raises:
         [`RecipeError`]: if there is no such method or strategy, or neither takes one of the parameters or its value.
     """
-    functions = (load_function("method", method), load_function("strategy", strategy or "uniform"))
-    known = [parameters(function) for function in functions]
-    params = dict(params)
+    strategy = strategy or "uniform"
+    method_function, strategy_function = load_function("method", method), load_function("strategy", strategy)
+    of_method, of_strategy = parameters(method_function), parameters(strategy_function)
+    method_params: dict[str, Any] = {}
+    strategy_params: dict[str, Any] = {}
     for name, value in params.items():
-        if not any(name in of_one for of_one in known):
-            what = f'neither the method "{method}" nor the strategy "{strategy or "uniform"}" takes'
-            raise RecipeError(f'{what} a parameter "{name}"{did_you_mean(name, {**known[0], **known[1]})}')
-        for function, of_one in zip(functions, known, strict=True):
-            if name in of_one:
-                params[name] = checked(of_one[name], function, value)
-    for_method, for_strategy = ({k: plain(params[k]) for k in params if k in of_one} for of_one in known)
-    return functions[1], for_method, for_strategy
+        if name not in of_method and name not in of_strategy:
+            neither = f'neither the method "{method}" nor the strategy "{strategy}" takes'
+            hint = did_you_mean(name, {**of_method, **of_strategy})
+            raise RecipeError(f'{neither} a parameter "{name}"{hint}')
+        if name in of_method:
+            value = checked(of_method[name], method_function, value)
+            method_params[name] = plain(value)
+        if name in of_strategy:  # one that both have is for both
+            strategy_params[name] = plain(checked(of_strategy[name], strategy_function, value))
+    return strategy_function, method_params, strategy_params
 
 
 def needs_base(method: str) -> bool:

@@ -6,195 +6,275 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from .errors import EvaluationError, RecipeError
 from .progress import progress_bar
 from .seeds import check_seed
-from .strategies._search import soup_of
-from .types import Bar, Ingredient, Recipe, Score, Trials
+from .types import (
+    Choice,
+    Folds,
+    Holdout,
+    Ingredient,
+    Mixture,
+    Score,
+    Selection,
+    Threshold,
+    Trial,
+    Trials,
+    gain,
+    plain,
+)
 
 
 if TYPE_CHECKING:
     import numpy as np
 
-ASKED = 3  # ingredients, the best ones, whose midpoints with the only one that was kept are looked at
+NEIGHBOURS = 3  # ingredients, the best ones, whose midpoints with the only one that was kept are scored
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """A strategy with its parameters.
+
+    Args:
+        name (`str`):
+            What recipes call it.
+        function (`Callable`):
+            The strategy.
+        params (`Mapping`, *optional*):
+            Its parameters, which the recipe records.
+        provided (`Mapping`, *optional*):
+            What the merge gives it besides: `base`, `seed`.
+    """
+
+    name: str
+    function: Callable[..., Mixture | Choice]
+    params: Mapping[str, Any]
+    provided: Mapping[str, Any]
+
+    def choose(self, ingredients: Sequence[Ingredient], trials: Trials) -> Choice:
+        """Run it.
+
+        Raises:
+            [`RecipeError`]: if it returns something else than a mixture or a choice.
+        """
+        result = self.function(ingredients, trials, **self.params, **self.provided)
+        if isinstance(result, Mixture):
+            return Choice(result)
+        if not isinstance(result, Choice):
+            raise RecipeError(
+                f"the strategy {self.name!r} returned a {type(result).__name__}; it returns a hf_soup.Mixture of "
+                "ingredients and weights."
+            )
+        return result
 
 
 def select(
-    find: Callable[..., Recipe],
+    strategy: Strategy,
     ingredients: Sequence[Ingredient],
     trials: Trials,
-    params: Mapping[str, Any],
     *,
     folds: int | None = None,
     holdout: float | None = None,
     seed: int = 0,
-) -> Recipe:
-    """Find a recipe, and tell what the choice is worth.
+) -> tuple[Mixture, Selection]:
+    """Find a mixture, and tell what the choice is worth.
 
     Args:
-        find (`Callable`):
-            The strategy.
+        strategy ([`Strategy`]):
+            What chooses.
         ingredients (`Sequence[Ingredient]`):
             The candidates.
         trials ([`Trials`]):
-            Scores recipes on validation.
-        params (`Mapping`):
-            Of the strategy.
+            Scores mixtures on validation.
         folds (`int`, *optional*):
-            Search as many times on all folds but one, and score the result on that one.
+            Number of cross-validation folds: the search is repeated without each, and its result is scored on that one.
         holdout (`float`, *optional*):
-            Which part of validation the search does not see, on which its result is scored.
+            Share of validation that the search does not see, on which its result is scored.
         seed (`int`, *optional*, defaults to 0):
             Of the folds and of the part that is held back.
 
     Returns:
-        [`Recipe`]: with rows, reference scores, `why`, `folds` and `holdout` in its selection.
+        `tuple[Mixture, Selection]`: what was chosen, and how.
 
     Raises:
         [`RecipeError`]: if there are not enough examples for the folds, or for the part that is held back.
     """
-    import numpy as np
-
     seed = check_seed(seed)
-    back: np.ndarray | None = None
+    searched, held_back = trials, None
     if holdout is not None:
-        order = np.random.default_rng(seed).permutation(trials.examples)
-        n = round(holdout * len(order)) if 0 < holdout < 1 else 0
-        if not 0 < n < len(order):
-            raise RecipeError(f"holdout is {holdout}: of {len(order)} examples some are to select by, some to report.")
-        trials, back = trials.part(order[n:]), trials.part(order[:n])
-    if folds is not None and not 2 <= folds <= trials.examples:
-        raise RecipeError(f"folds is {folds}: there are 2 to {trials.examples} of them, the number of examples.")
-    recipe = find(ingredients, trials, **params)
-    score = trials.score(recipe)
-    sign = 1 if score.higher_is_better else -1
-    told: dict[str, Any] = {"score": score.value, "trials": [], **recipe.selection}
-    if told["trials"]:
-        told |= {"reference": _reference(told["trials"], ingredients, trials, score)}
+        searched, held_back = _split(trials, holdout, seed)
+    if folds is not None and not 2 <= folds <= searched.examples:
+        raise RecipeError(f"folds is {folds}: there are 2 to {searched.examples} of them, the number of examples.")
+    choice = strategy.choose(ingredients, searched)
+    mixture = choice.mixture
+    score = searched.score(mixture)
+    reference: dict[str, float] = {}
+    why = ""
+    if choice.trials:
+        reference = _reference(choice.trials, ingredients, searched, score)
         with contextlib.suppress(EvaluationError):  # as of a midpoint that gives NaN
-            told |= {"why": _why(recipe, score, ingredients, trials, told["trials"])}
-    if holdout is not None:
-        value = back.score(recipe).value
-        told["holdout"] = {"rows": back.examples, "score": value, "optimism": sign * (score.value - value)}
-        told["rows"] = trials.examples
-    if folds is not None:
-        values = _cross_validated(find, ingredients, trials, params, folds, seed)
-        mean = fmean(values)
-        told["folds"] = {"k": folds, "scores": values, "mean": mean, "optimism": sign * (score.value - mean)}
-    return Recipe(recipe.ingredients, recipe.weights, selection=told)
+            why = _why(choice, score, ingredients, searched)
+    by_holdout = None if held_back is None else _score_held_back(mixture, score, held_back)
+    by_folds = None if folds is None else _cross_validate(strategy, ingredients, searched, folds, seed, score)
+    return mixture, Selection(
+        strategy=strategy.name,
+        params=plain(strategy.params),
+        metric=score.metric,
+        higher_is_better=score.higher_is_better,
+        split=trials.score(mixture).split or "",
+        score=score.value,
+        trials=choice.trials,
+        alpha=choice.alpha,
+        temperature=choice.temperature,
+        reference=reference,
+        why=why,
+        holdout=by_holdout,
+        rows=None if held_back is None else searched.examples,
+        folds=by_folds,
+    )
 
 
-def _cross_validated(
-    find: Callable[..., Recipe],
-    ingredients: Sequence[Ingredient],
-    trials: Trials,
-    params: Mapping[str, Any],
-    folds: int,
-    seed: int,
-) -> list[float]:
-    """Scores on each fold of what was found on the others."""
+def _split(trials: Trials, holdout: float, seed: int) -> tuple[Trials, Trials]:
+    """The examples to search on, and those that are held back."""
     import numpy as np
 
-    parts = np.array_split(np.random.default_rng(seed).permutation(trials.examples), folds)
-    values = []
+    order = np.random.default_rng(seed).permutation(trials.examples)
+    count = round(holdout * len(order)) if 0 < holdout < 1 else 0
+    if not 0 < count < len(order):
+        raise RecipeError(f"holdout is {holdout}: of {len(order)} examples some are to select by, some to report.")
+    return trials.subset(order[count:]), trials.subset(order[:count])
+
+
+def _score_held_back(mixture: Mixture, score: Score, held_back: Trials) -> Holdout:
+    unseen = held_back.score(mixture)
+    return Holdout(rows=held_back.examples, score=unseen.value, optimism=score.gain_over(unseen))
+
+
+def _cross_validate(
+    strategy: Strategy, ingredients: Sequence[Ingredient], trials: Trials, folds: int, seed: int, score: Score
+) -> Folds:
+    """Search without each fold, and score the result on it."""
+    import numpy as np
+
+    parts: list[np.ndarray] = np.array_split(np.random.default_rng(seed).permutation(trials.examples), folds)
+    scores = []
     for left_out in progress_bar(range(folds), desc="Searching without each fold", unit="fold"):
-        others = np.concatenate([rows for place, rows in enumerate(parts) if place != left_out])
-        found = find(ingredients, trials.part(others), **params)
-        values.append(trials.part(parts[left_out]).score(found).value)
-    return values
+        others = np.concatenate([examples for fold, examples in enumerate(parts) if fold != left_out])
+        choice = strategy.choose(ingredients, trials.subset(others))
+        scores.append(trials.subset(parts[left_out]).score(choice.mixture).value)
+    mean = fmean(scores)
+    return Folds(folds, tuple(scores), mean, gain(score.value, mean, score.higher_is_better))
 
 
 def _reference(
-    rows: Sequence[Mapping[str, Any]], ingredients: Sequence[Ingredient], trials: Trials, score: Score
+    tried: Sequence[Trial], ingredients: Sequence[Ingredient], trials: Trials, score: Score
 ) -> dict[str, float]:
-    """What the soup has to be compared with: the best alone, all averaged, and all run."""
-    pick = max if score.higher_is_better else min
-    alone = [row["score"] for row in rows if "ingredient" in row]
-    found = {"best single ingredient": pick(alone)} if alone else {}
+    """What the soup has to be compared with: the best single ingredient, all averaged, and all run."""
+    reference = {}
+    single_scores = [trial.score for trial in tried if trial.ingredient is not None and trial.score is not None]
+    if single_scores:
+        best = max(single_scores) if score.higher_is_better else min(single_scores)
+        reference["best single ingredient"] = best
     if len(ingredients) > 1:
-        everybody = _ranked(rows, ingredients)
-        with contextlib.suppress(EvaluationError):  # nobody has searched there
-            found["uniform soup"] = trials.score(soup_of(everybody)).value
+        everything = Mixture.equal(_ranked(tried, ingredients))
+        with contextlib.suppress(EvaluationError):  # no strategy need have searched there
+            reference["uniform soup"] = trials.score(everything).value
         with contextlib.suppress(EvaluationError):  # of a function of a model, or of texts
-            found["ensemble"] = trials.ensemble(soup_of(everybody)).value
-    return found
+            reference["ensemble"] = trials.ensemble(everything).value
+    return reference
 
 
-def _ranked(rows: Sequence[Mapping[str, Any]], ingredients: Sequence[Ingredient]) -> list[Ingredient]:
-    """Best alone first, as the rows have them."""
-    order = [row["ingredient"] for row in rows if "ingredient" in row]
-    return sorted(ingredients, key=lambda item: order.index(item.name) if item.name in order else len(order))
+def _ranked(tried: Sequence[Trial], ingredients: Sequence[Ingredient]) -> list[Ingredient]:
+    """Best single score first, as the trials have them; those that were not scored last."""
+    order = {trial.ingredient: place for place, trial in enumerate(tried) if trial.ingredient is not None}
+    return sorted(ingredients, key=lambda item: order.get(item.name, len(tried)))
 
 
-def _why(
-    recipe: Recipe,
-    score: Score,
-    ingredients: Sequence[Ingredient],
-    trials: Trials,
-    rows: Sequence[Mapping[str, Any]],
-) -> str:
-    if len(ingredients) == 1 and recipe.names == (ingredients[0].name,) and "alpha" not in recipe.selection:
+def _why(choice: Choice, score: Score, ingredients: Sequence[Ingredient], trials: Trials) -> str:
+    """The result in a sentence."""
+    mixture = choice.mixture
+    on_the_way_from_base = choice.alpha is not None
+    if len(ingredients) == 1 and mixture.names == (ingredients[0].name,) and not on_the_way_from_base:
         return f"There was one ingredient: the soup is {ingredients[0].name}."
-    columns = zip(recipe.names, zip(*recipe.rows.values(), strict=True), strict=True)
-    inside = {name for name, weights in columns if any(weights)} & {item.name for item in ingredients}
-    ranked = _ranked(rows, ingredients)
-    if len(inside) == 1 and len(recipe.names) == 1 and "alpha" not in recipe.selection:
-        return _why_one(next(item for item in ranked if item.name in inside), ranked, trials)
-    best = soup_of(ranked[:1])
-    alone = trials.score(best)
-    gain = (score.value - alone.value) * (1 if score.higher_is_better else -1)
-    who = f"{len(inside)} of {len(ingredients)} ingredients {'is' if len(inside) == 1 else 'are'} in the soup"
-    if "alpha" in recipe.selection:
-        who = f"The best point on the way from the base model is alpha {recipe.selection['alpha']:g}"
-    than = f"the best single ingredient, {ranked[0].name} ({alone.value:.4f})"
-    told = f"{who}; it is {'better' if gain > 0 else 'worse'} than {than} by {abs(gain):.4f}"
-    if gain == 0:
-        told = f"{who}; it is as good as {than}"
-    limits = trials.difference(recipe, best)
-    if limits is None or gain == 0:
-        return f"{told}."
-    tell = "cannot tell from nothing" if limits[0] <= 0 <= limits[1] else "can tell from chance"
-    return f"{told}, which {score.n} examples {tell} (95 % interval {limits[0]:+.4f} to {limits[1]:+.4f})."
+    candidates = {item.name for item in ingredients}
+    taken = [name for name in mixture.used if name in candidates]
+    ranked = _ranked(choice.trials, ingredients)
+    if len(taken) == 1 and len(mixture.names) == 1 and not on_the_way_from_base:
+        return _why_one(next(item for item in ranked if item.name == taken[0]), ranked, trials)
+    if on_the_way_from_base:
+        subject = f"The best point on the way from the base model is alpha {choice.alpha:g}"
+    else:
+        verb = "is" if len(taken) == 1 else "are"
+        subject = f"{len(taken)} of {len(ingredients)} ingredients {verb} in the soup"
+    best = Mixture.equal(ranked[:1])
+    best_score = trials.score(best)
+    rival = f"the best single ingredient, {ranked[0].name} ({best_score.value:.4f})"
+    gained = score.gain_over(best_score)
+    if gained == 0:
+        return f"{subject}; it is as good as {rival}."
+    result = f"{subject}; it is {'better' if gained > 0 else 'worse'} than {rival} by {abs(gained):.4f}"
+    interval = trials.difference(mixture, best)
+    if interval is None:
+        return f"{result}."
+    low, high = interval
+    certainty = "cannot tell from nothing" if low <= 0 <= high else "can tell from chance"
+    return f"{result}, which {score.n} examples {certainty} (95 % interval {low:+.4f} to {high:+.4f})."
 
 
 def _why_one(best: Ingredient, ranked: Sequence[Ingredient], trials: Trials) -> str:
-    """Why nobody else is in the soup: look halfway between the one that is and the next best, at the first in full, at
-    two more until they are seen to be no worse than both ends.
+    """Why a single ingredient was kept: score the midpoint between it and the next best in full, and two more until
+    they are seen to be no worse than both ends.
     """
-    first, *others = [item for item in ranked if item != best][:ASKED]
-    alone = {item.name: trials.score(soup_of([item])) for item in ranked}
-    halfway, mine, theirs = soup_of([best, first]), alone[best.name], alone[first.name]
-    mid, worse = trials.score(halfway), min(best, first, key=lambda end: alone[end.name].rank_key)
-    below, change = (trials.difference(halfway, soup_of([end])) for end in (worse, best))
-    said = f"halfway to {first.name}, {mine.metric} is {mid.value:.4f} against {mine.value:.4f}"
-    sure = below is None or not below[0] <= 0 <= below[1]
-    if (
-        mid.rank_key < alone[worse.name].rank_key
-        and sure
-        and all(_lower(best, item, alone, trials) for item in others)
+    next_best, *others = [item for item in ranked if item != best][:NEIGHBOURS]
+    scores = {item.name: trials.score(Mixture.equal([item])) for item in ranked}
+    midpoint = Mixture.equal([best, next_best])
+    best_score, next_score, mid_score = scores[best.name], scores[next_best.name], trials.score(midpoint)
+    worse_end = min(best, next_best, key=lambda end: scores[end.name].rank_key)
+    evidence = (
+        f"halfway to {next_best.name}, {best_score.metric} is {mid_score.value:.4f} against {best_score.value:.4f}"
+    )
+    if _is_barrier(midpoint, mid_score, worse_end, scores[worse_end.name], trials) and all(
+        _is_lower_halfway(best, item, scores, trials) for item in others
     ):
-        who = "the next best lies" if not others else f"the {len(others) + 1} next best lie"
-        return f"Only {best.name} was kept: {who} across a barrier; {said} and {theirs.value:.4f} at the two ends."
-    if mid.beats(mine):
-        return f"Only {best.name} was kept, where the search ended; {said}."
+        neighbours = f"the {len(others) + 1} next best lie" if others else "the next best lies"
+        ends = f"{evidence} and {next_score.value:.4f} at the two ends"
+        return f"Only {best.name} was kept: {neighbours} across a barrier; {ends}."
+    if mid_score.beats(best_score):
+        return f"Only {best.name} was kept, where the search ended; {evidence}."
+    change = trials.difference(midpoint, Mixture.equal([best]))
     if change is not None:
-        noise = (change[1] - change[0]) / 2
-        spread = max(score.rank_key for score in alone.values()) - min(score.rank_key for score in alone.values())
+        low, high = change
+        noise = (high - low) / 2
+        rank_keys = [score.rank_key for score in scores.values()]
+        spread = max(rank_keys) - min(rank_keys)
         if noise >= spread:
             return (
-                f"Only {best.name} was kept: validation is too small to tell; with {mine.n} examples differences "
-                f"below {noise:.4f} are noise, and the ingredients differ by {spread:.4f}."
+                f"Only {best.name} was kept: validation is too small to tell; with {best_score.n} examples "
+                f"differences below {noise:.4f} are noise, and the ingredients differ by {spread:.4f}."
             )
-        if change[0] <= 0 <= change[1]:
-            return f"Only {best.name} was kept: the others add nothing that {mine.n} examples can show; {said}."
-    return f"Only {best.name} was kept: the others cost more than they bring; {said}."
+        if low <= 0 <= high:
+            return (
+                f"Only {best.name} was kept: the others add nothing that {best_score.n} examples can show; {evidence}."
+            )
+    return f"Only {best.name} was kept: the others cost more than they bring; {evidence}."
 
 
-def _lower(best: Ingredient, item: Ingredient, alone: Mapping[str, Score], trials: Trials) -> bool:
-    """Whether the model halfway is worse than both ends; it is run no further than that takes."""
-    worse = min(best, item, key=lambda end: alone[end.name].rank_key)
-    bar = Bar(alone[worse.name])
-    return not bar.reached_by(trials.score(soup_of([best, item]), beat=bar))
+def _is_barrier(
+    midpoint: Mixture, mid_score: Score, worse_end: Ingredient, worse_score: Score, trials: Trials
+) -> bool:
+    """Whether the midpoint is worse than both ends, by more than chance where that is known."""
+    if not worse_score.beats(mid_score):
+        return False
+    interval = trials.difference(midpoint, Mixture.equal([worse_end]))
+    return interval is None or not interval[0] <= 0 <= interval[1]
+
+
+def _is_lower_halfway(best: Ingredient, item: Ingredient, scores: Mapping[str, Score], trials: Trials) -> bool:
+    """Whether the midpoint is worse than both ends; it is run no further than that takes."""
+    worse_end = min(best, item, key=lambda end: scores[end.name].rank_key)
+    threshold = Threshold(scores[worse_end.name])
+    return not threshold.reached_by(trials.score(Mixture.equal([best, item]), beat=threshold))

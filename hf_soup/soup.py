@@ -31,10 +31,9 @@ from .hub.origins import Veil, is_private, on_hub, private_ones, with_repositori
 from .hub.push import open_target, push_folder
 from .merging.blend import BASE, blend, file_digests
 from .merging.in_memory import cook_in_memory, output_config
-from .merging.plan import Plan, make_plan
+from .merging.plan import Plan
 from .recipes import BATCHNORM_FILE, RECIPE_FILE, dump_recipe
-from .selection import Selection
-from .types import Recipe, Score
+from .types import Recipe, Score, Selection
 from .untrusted import as_error, one_line
 from .version import versions
 
@@ -58,8 +57,8 @@ class Soup:
             Who goes in and how.
         checkpoints (`Sequence[Checkpoint]`):
             Its ingredients, opened, in recipe order.
-        base (`Checkpoint`, *optional*):
-            The base model, opened, for methods that need it.
+        plan ([`Plan`]):
+            What the average is made of, tensor by tensor.
         candidates (`Sequence[Checkpoint]`, *optional*):
             All that a strategy chose from; the ingredients by default.
         comparison ([`Comparison`], *optional*):
@@ -78,8 +77,8 @@ class Soup:
         self,
         recipe: Recipe,
         checkpoints: Sequence[Checkpoint],
+        plan: Plan,
         *,
-        base: Checkpoint | None = None,
         candidates: Sequence[Checkpoint] | None = None,
         comparison: Comparison | None = None,
         device: str = "cpu",
@@ -93,7 +92,7 @@ class Soup:
         self.comparison = comparison
         self.analysis: Analysis | None = None
         self._warned = False
-        self.plan: Plan = make_plan(recipe, self.checkpoints, base)
+        self.plan = plan
 
     def __repr__(self) -> str:
         parts = ", ".join(self.recipe.names)
@@ -140,7 +139,7 @@ class Soup:
     @property
     def selection(self) -> Selection | None:
         """How it was chosen: a row for each trial, `.table()`, `.plot()`; `None` where nobody chose."""
-        return Selection.of(self.recipe)
+        return self.recipe.selection
 
     @property
     def scores(self) -> dict[str, Score]:

@@ -137,8 +137,7 @@ def verify(
     if problems:
         return Verification(os.fspath(soup), 0, problems=tuple(problems))
     try:
-        cooked = cook_recipe(recipe, allow_pickle=allow_pickle)
-        cooked.device = device
+        cooked = cook_recipe(recipe, device=device, allow_pickle=allow_pickle)
         return _compared(os.fspath(soup), cooked, saved)
     except SoupError as error:  # an ingredient has other weights than those that were poured, or does not fit
         return Verification(os.fspath(soup), 0, problems=(str(error),))

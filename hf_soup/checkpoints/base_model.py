@@ -45,6 +45,36 @@ def open_base(source: Any, like: Checkpoint, *, allow_pickle: bool = False) -> C
     return base
 
 
+def resolve_base(
+    base_model: Any, ingredients: Any, like: Checkpoint, *, needed: bool, allow_pickle: bool = False
+) -> Checkpoint | None:
+    """Open the base model that was given, or else, where one is needed, that of a sweep.
+
+    Args:
+        base_model (*optional*):
+            What the user gave.
+        ingredients:
+            What the user gave as ingredients: a sweep knows what its runs started from.
+        like (`Checkpoint`):
+            An ingredient.
+        needed (`bool`):
+            Whether a sweep's base model is opened though the user named none.
+        allow_pickle (`bool`, *optional*, defaults to `False`):
+            As for [`open_checkpoint`].
+
+    Returns:
+        [`Checkpoint`], or `None` where there is none.
+
+    Raises:
+        [`IngredientError`]: as of [`open_base`].
+    """
+    if base_model is None and needed:
+        base_model = getattr(ingredients, "base_model", None)
+    if base_model is None:
+        return None
+    return open_base(base_model, like, allow_pickle=allow_pickle)
+
+
 def _model_of(item: Checkpoint) -> tuple[str, Mapping[str, Any]]:
     """The part of a checkpoint that is a model of transformers, and its configuration; empty where it has none."""
     if item.config:

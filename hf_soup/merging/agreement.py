@@ -28,7 +28,7 @@ class Agreement(NamedTuple):
 
     settings: Checkpoint | None = None
     labels: tuple[str, ...] = ()
-    alignments: Mapping[str, Sequence[int]] = {}
+    alignments: Mapping[str, tuple[int, ...]] = {}
 
     @property
     def take_from(self) -> str | None:
@@ -39,9 +39,23 @@ class Agreement(NamedTuple):
         """The alignments of some ingredients."""
         return {name: tuple(order) for name, order in self.alignments.items() if name in names}
 
-    def check(self, checkpoints: Sequence[Checkpoint]) -> CheckReport:
-        """Whether ingredients can be averaged so."""
-        return check_checkpoints(checkpoints, self.alignments, labels=self.labels, settings=self.settings)
+    def check(self, checkpoints: Sequence[Checkpoint], base: Checkpoint | None = None) -> CheckReport:
+        """Whether ingredients can be averaged so.
+
+        Args:
+            checkpoints (`Sequence[Checkpoint]`):
+                The ingredients, opened.
+            base (`Checkpoint`, *optional*):
+                The base model as one more ingredient, which may lack tensors.
+        """
+        items = list(checkpoints) if base is None else [*checkpoints, base]
+        return check_checkpoints(
+            items,
+            self.of([item.name for item in items]),
+            labels=self.labels,
+            base=None if base is None else base.name,
+            settings=self.settings,
+        )
 
     def moved(self, first: Checkpoint) -> dict[tuple[str, str], tuple[int, ...]]:
         """Ingredient and tensor -> the order in which its rows are taken, where it is not the ingredient's own.

@@ -90,7 +90,7 @@ def output_config(plan: Plan) -> dict[str, Any]:
         if spec.is_floating:
             sizes[spec.dtype] = sizes.get(spec.dtype, 0) + spec.numel
     config = {key: value for key, value in plan.settings.config.items() if key not in ("_name_or_path", "torch_dtype")}
-    labels = plan.report.labels
+    labels = plan.labels
     if labels and labels != label_names(config):
         config = with_class_names(config, labels)
     dtype = max(sizes, key=lambda name: sizes[name], default="float32")

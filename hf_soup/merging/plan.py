@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from ..checkpoints.check import CheckReport, check_checkpoints
+from ..checkpoints.check import NO_CLASSES, CheckReport
 from ..checkpoints.checkpoint import Checkpoint
-from ..checkpoints.labels import base_order_problem, classifier_modules, is_identity
+from ..checkpoints.labels import classifier_modules, is_identity
 from ..checkpoints.modules import assign_rows, class_tensors, group, own_prefix
 from ..checkpoints.reader import AVERAGED, TensorSpec, widest
-from ..checkpoints.settings import base_notes
-from ..errors import IncompatibleError, RecipeError, did_you_mean, listed
+from ..errors import RecipeError, did_you_mean, listed
 from ..lookup import PROVIDED, asks_for, check_params, checked, load_function, method_traits, parameters
 from ..methods.linear import linear
 from ..tables import align
-from ..types import Recipe
+from ..types import Mixture
 from ..untrusted import one_line
 
 
@@ -88,22 +87,31 @@ class Plan(NamedTuple):
     Args:
         steps (`tuple[Step, ...]`):
             Sorted by name.
+        names (`tuple[str, ...]`):
+            The ingredients, in recipe order.
         seed (`int`):
             For methods that draw random numbers.
-        report ([`CheckReport`]):
-            What the check of the ingredients found.
         base (`Checkpoint`, *optional*):
             The base model, where the method needs one. Tensors that it lacks are averaged plainly.
         settings (`Checkpoint`):
             The ingredient that gives the result its configuration and files: the one that the recipe names, or the
             first.
+        labels (`tuple[str, ...]`):
+            Names of the soup's classes; empty for models without classes.
+        bytes_read (`int`):
+            How many bytes the ingredients hold.
+        report ([`CheckReport`]):
+            What the check of the candidates found, with what there is to say of this plan among its notes.
     """
 
     steps: tuple[Step, ...]
+    names: tuple[str, ...]
     seed: int
-    report: CheckReport
     base: Checkpoint | None
     settings: Checkpoint
+    labels: tuple[str, ...]
+    bytes_read: int
+    report: CheckReport
 
     @property
     def specs(self) -> list[TensorSpec]:
@@ -115,83 +123,110 @@ class Plan(NamedTuple):
         """How many bytes come out."""
         return sum(spec.nbytes for spec in self.specs)
 
+    @property
+    def parameters(self) -> int:
+        """How many floating-point numbers come out."""
+        return sum(spec.numel for spec in self.specs if spec.is_floating)
+
     def table(self) -> str:
         """What happens to each named module: the weight of each ingredient, 0 for one that is not read."""
-        names = self.report.names
         prefix = own_prefix(spec.name for spec in self.specs)
         groups: dict[tuple[str, ...], list[TensorSpec]] = {}
         for step in self.steps:
-            given = dict(zip(step.inputs, step.weights, strict=True)) if step.weights else {}
-            weights = [f"{given.get(index, 0):g}" for index in range(len(names))] if given else ["copied"] * len(names)
-            groups.setdefault((group(step.spec.name, prefix), step.spec.dtype, *weights), []).append(step.spec)
-        lines = [["module", "type", *names, "tensors", "parameters"]]
-        for (module, dtype, *weights), specs in groups.items():
-            lines.append([module, dtype, *weights, str(len(specs)), f"{sum(spec.numel for spec in specs):,}"])
-        return f"{align(lines)}\n\n{self.report.nbytes / 1e6:,.1f} MB in, {self.nbytes / 1e6:,.1f} MB out"
+            cells = ["copied"] * len(self.names)
+            if step.weights:
+                given = dict(zip(step.inputs, step.weights, strict=True))
+                cells = [f"{given.get(index, 0):g}" for index in range(len(self.names))]
+            groups.setdefault((group(step.spec.name, prefix), step.spec.dtype, *cells), []).append(step.spec)
+        lines = [["module", "type", *self.names, "tensors", "parameters"]]
+        for (module, dtype, *cells), specs in groups.items():
+            lines.append([module, dtype, *cells, str(len(specs)), f"{sum(spec.numel for spec in specs):,}"])
+        return f"{align(lines)}\n\n{self.bytes_read / 1e6:,.1f} MB in, {self.nbytes / 1e6:,.1f} MB out"
+
+
+@dataclass(frozen=True)
+class Averaging:
+    """How the tensors of one name become one, whatever the weights.
+
+    Args:
+        how ([`How`]):
+            The method with its parameters.
+        normalize (`bool`):
+            Whether it divides by the sum of the weights.
+        dtype (`str`):
+            Of the floating-point tensors of the soup; `"auto"` is the widest among the ingredients, tensor by tensor.
+        seed (`int`):
+            For methods that draw random numbers.
+        alignments (`Mapping[str, Sequence[int]]`):
+            Ingredient -> the order in which its classes are taken.
+        base (`Checkpoint`, *optional*):
+            The base model, opened; none unless the method asks for it.
+        settings (`Checkpoint`, *optional*):
+            The checkpoint that gives the settings, if the user named one.
+    """
+
+    how: How
+    normalize: bool
+    dtype: str
+    seed: int
+    alignments: Mapping[str, Sequence[int]]
+    base: Checkpoint | None
+    settings: Checkpoint | None
 
 
 def make_plan(
-    recipe: Recipe,
+    mixture: Mixture,
     checkpoints: Sequence[Checkpoint],
-    base: Checkpoint | None = None,
+    averaging: Averaging,
+    report: CheckReport,
     *,
-    settings: Checkpoint | None = None,
+    base_inside: str | None = None,
 ) -> Plan:
-    """Plan a merge.
+    """Plan the average of a mixture of ingredients that were checked.
 
     Args:
-        recipe ([`Recipe`]):
-            What to make.
+        mixture ([`Mixture`]):
+            What to average.
         checkpoints (`Sequence[Checkpoint]`):
-            Its ingredients, opened, in recipe order.
-        base (`Checkpoint`, *optional*):
-            The base model, opened, for methods that need it.
-        settings (`Checkpoint`, *optional*):
-            The checkpoint that gives the settings, if the recipe names one that is none of its ingredients.
+            Its ingredients, opened, in its order.
+        averaging ([`Averaging`]):
+            How.
+        report ([`CheckReport`]):
+            What the check of these ingredients, or of more, has found.
+        base_inside (`str`, *optional*):
+            Name of the base model where it is one of the ingredients: it may lack tensors.
 
     Returns:
         [`Plan`]
 
     Raises:
-        [`IncompatibleError`]: if the ingredients cannot be averaged, with every offender.
-        [`RecipeError`]: if the method, its parameters, the type, the weights or the name to take settings from are
-            wrong.
+        [`RecipeError`]: if the weights make no mean, or are of a module that is not there.
     """
-    how, plain = bind_method(recipe), _how(linear, {})
-    check_dtype(recipe.dtype)
-    chosen = None
-    if recipe.take_from is not None:
-        chosen = find_settings(recipe.take_from, [*checkpoints, *([settings] if settings else [])])
-    report = check_checkpoints(
-        checkpoints, recipe.alignments, labels=recipe.labels, base=recipe.base_inside, settings=chosen
-    )
-    report.raise_for_problems()
-    rows = assign_rows(checkpoints[0].specs, recipe.rows)
-    _refuse_extreme(recipe)
-    if recipe.params.get("normalize", True):
-        _refuse_cancelled(recipe)
-    if "base" not in how.asks:
-        base = None
-    elif base is None:
-        raise RecipeError(
-            f'the method "{recipe.method}" needs what the ingredients were fine-tuned from: base_model=...'
-        )
-    if base is not None:
-        _refuse_base_labels(base, report.labels)
-        report = replace(report, notes=(*report.notes, *base_notes(base, checkpoints[0])))
-    steps = tuple(_step(name, rows[name], recipe.dtype, checkpoints, base) for name in sorted(rows))
-    lacking = {step.spec.name: plain for step in steps if base is not None and step.weights and not step.base}
-    steps = tuple(step._replace(how=lacking.get(step.spec.name, how)) if step.weights else step for step in steps)
-    lacks = {step.spec.name for step in steps for item in checkpoints if step.spec.name not in item.specs}
-    if lacks:
-        note = f"{len(lacks)} tensors that {recipe.base_inside} lacks are those of the others: {listed(sorted(lacks))}"
-        report = replace(report, notes=(*report.notes, note))
-    if recipe.alignments:
-        steps = _aligned(steps, recipe, checkpoints)
+    rows = assign_rows(checkpoints[0].specs, mixture.rows)
+    _refuse_extreme(mixture)
+    if averaging.normalize:
+        _refuse_cancelled(mixture)
+    steps = [_step(name, rows[name], averaging, checkpoints) for name in sorted(rows)]
+    notes = list(report.notes)
+    lacking = {step.spec.name for step in steps for item in checkpoints if step.spec.name not in item.specs}
     if lacking:
-        note = f"{len(lacking)} tensors that the base model lacks are averaged plainly: {listed(lacking)}"
-        report = replace(report, notes=(*report.notes, note))
-    return Plan(steps, recipe.seed, report, base, chosen or checkpoints[0])
+        what = f"{len(lacking)} tensors that {base_inside} lacks are those of the others"
+        notes.append(f"{what}: {listed(sorted(lacking))}")
+    if averaging.base is not None:
+        plainly = [step.spec.name for step in steps if step.weights and not step.base]
+        if plainly:
+            notes.append(f"{len(plainly)} tensors that the base model lacks are averaged plainly: {listed(plainly)}")
+    has_classes = not NO_CLASSES.search(report.architecture)
+    return Plan(
+        steps=_aligned(steps, averaging.alignments, checkpoints),
+        names=mixture.names,
+        seed=averaging.seed,
+        base=averaging.base,
+        settings=averaging.settings or checkpoints[0],
+        labels=report.labels if has_classes else (),
+        bytes_read=sum(spec.nbytes for item in checkpoints for spec in item.specs.values()),
+        report=replace(report, notes=tuple(notes)),
+    )
 
 
 def find_settings(name: str, checkpoints: Sequence[Checkpoint]) -> Checkpoint:
@@ -234,16 +269,61 @@ def check_dtype(dtype: str) -> None:
         raise RecipeError(f'there is no floating-point type "{one_line(dtype)}"{did_you_mean(dtype, known)}')
 
 
-def bind_method(recipe: Recipe) -> How:
-    """The recipe's method with its parameters.
+def bind_averaging(
+    method: str,
+    params: Mapping[str, Any],
+    *,
+    dtype: str = "auto",
+    seed: int = 0,
+    alignments: Mapping[str, Sequence[int]] | None = None,
+    base: Checkpoint | None = None,
+    settings: Checkpoint | None = None,
+) -> Averaging:
+    """Bind a method to its parameters and to what else decides how tensors are averaged.
+
+    Args:
+        method (`str`), params (`Mapping`):
+            The method by name, and its parameters.
+        dtype (`str`, *optional*), seed (`int`, *optional*), alignments (`Mapping`, *optional*), settings (`Checkpoint`,
+            *optional*):
+            As of [`Averaging`].
+        base (`Checkpoint`, *optional*):
+            The base model, opened; it is left out if the method does not ask for it.
+
+    Raises:
+        [`RecipeError`]: if there is no such method or type, it takes no such parameter, or needs a base model.
+    """
+    how = bind_method(method, params)
+    check_dtype(dtype)
+    needed = "base" in how.asks
+    if needed and base is None:
+        raise RecipeError(f'the method "{method}" needs what the ingredients were fine-tuned from: base_model=...')
+    return Averaging(
+        how=how,
+        normalize=bool(params.get("normalize", True)),
+        dtype=dtype,
+        seed=seed,
+        alignments=alignments or {},
+        base=base if needed else None,
+        settings=settings,
+    )
+
+
+def bind_method(method: str, params: Mapping[str, Any]) -> How:
+    """A method with its parameters.
 
     Raises:
         [`RecipeError`]: if there is no such method or it takes no such parameter.
     """
-    function = load_function("method", recipe.method)
+    function = load_function("method", method)
     known = parameters(function)
-    check_params(recipe.params, known, f'the method "{recipe.method}"')
-    return _how(function, {name: checked(known[name], function, value) for name, value in recipe.params.items()})
+    check_params(params, known, f'the method "{method}"')
+    return _how(function, {name: checked(known[name], function, value) for name, value in params.items()})
+
+
+@functools.cache
+def _plain_mean() -> How:
+    return _how(linear, {})
 
 
 def _how(function: Callable[..., Any], params: Mapping[str, Any]) -> How:
@@ -253,8 +333,8 @@ def _how(function: Callable[..., Any], params: Mapping[str, Any]) -> How:
     return How(functools.partial(function, **params), additive and elementwise, elementwise, asks)
 
 
-def _refuse_extreme(recipe: Recipe) -> None:
-    for prefix, row in recipe.rows.items():
+def _refuse_extreme(mixture: Mixture) -> None:
+    for prefix, row in mixture.rows.items():
         largest = max(map(abs, row))
         if not LEAST_WEIGHT <= largest <= MOST_WEIGHT:
             raise RecipeError(
@@ -264,8 +344,8 @@ def _refuse_extreme(recipe: Recipe) -> None:
             )
 
 
-def _refuse_cancelled(recipe: Recipe) -> None:
-    for prefix, row in recipe.rows.items():
+def _refuse_cancelled(mixture: Mixture) -> None:
+    for prefix, row in mixture.rows.items():
         if abs(sum(row)) <= CANCELLED * sum(map(abs, row)):
             raise RecipeError(
                 f"the weights {_shown(prefix, row)} sum to zero, and a mean divides by their sum. Use other weights, "
@@ -277,40 +357,44 @@ def _shown(prefix: str, row: Sequence[float]) -> str:
     return f"[{listed(map(str, row))}]" + (f" of {one_line(prefix)!r}" if prefix else "")
 
 
-def _step(
-    name: str, row: Sequence[float], dtype: str, checkpoints: Sequence[Checkpoint], base: Checkpoint | None
-) -> Step:
-    specs = [item.specs.get(name) for item in checkpoints]  # a base model among them may lack some
-    if not specs[0].is_floating:
-        result = specs[0]._replace(file="", start=0, stored="")
-        return Step(result, tuple(index for index, spec in enumerate(specs) if spec is not None))
+def _step(name: str, row: Sequence[float], averaging: Averaging, checkpoints: Sequence[Checkpoint]) -> Step:
+    first = checkpoints[0].specs[name]
+    if not first.is_floating:  # copied from the first; all that have it are compared
+        result = first._replace(file="", start=0, stored="")
+        return Step(result, tuple(index for index, item in enumerate(checkpoints) if name in item.specs))
     used = tuple(index for index, weight in enumerate(row) if weight != 0)
     for index in used:
-        if specs[index] is None:
+        if name not in checkpoints[index].specs:  # a base model among them may lack some
             raise RecipeError(f"{checkpoints[index].name} lacks {name}: give it the weight 0 there.")
-    dtypes = [specs[index].dtype for index in used]
-    wide = any(name in ("float32", "float64") for name in dtypes)
-    result = TensorSpec(name, specs[0].shape, widest(dtypes) if dtype == "auto" else dtype, part=specs[0].part)
-    in_base = base is not None and name in base.specs and base.specs[name].shape == result.shape
-    weights, accumulator = tuple(row[index] for index in used), "float64" if wide else "float32"
-    return Step(result, used, weights, accumulator=accumulator, base=in_base)
-
-
-def _refuse_base_labels(base: Checkpoint, labels: Sequence[str]) -> None:
-    """A base model with the labels in another order would be subtracted from other classes."""
-    problem = base_order_problem(base, labels)
-    if problem:
-        raise IncompatibleError([problem])
-
-
-def _aligned(steps: Sequence[Step], recipe: Recipe, checkpoints: Sequence[Checkpoint]) -> tuple[Step, ...]:
-    """Take the rows of the tensors that are classes in the orders of the recipe."""
-    names = tensors_to_permute(checkpoints[0], recipe.alignments)
-    orders = [recipe.alignments.get(item.name) for item in checkpoints]
-    return tuple(
-        step._replace(orders=tuple(orders[index] for index in step.inputs)) if step.spec.name in names else step
-        for step in steps
+    dtypes = [checkpoints[index].specs[name].dtype for index in used]
+    dtype = widest(dtypes) if averaging.dtype == "auto" else averaging.dtype
+    is_wide = "float32" in dtypes or "float64" in dtypes
+    base = averaging.base
+    in_base = base is not None and name in base.specs and base.specs[name].shape == first.shape
+    return Step(
+        TensorSpec(name, first.shape, dtype, part=first.part),
+        used,
+        tuple(row[index] for index in used),
+        # a method of changes from the base model has nothing to work on where the base lacks the tensor
+        how=averaging.how if base is None or in_base else _plain_mean(),
+        accumulator="float64" if is_wide else "float32",
+        base=in_base,
     )
+
+
+def _aligned(
+    steps: Sequence[Step], alignments: Mapping[str, Sequence[int]], checkpoints: Sequence[Checkpoint]
+) -> tuple[Step, ...]:
+    """Take the rows of the tensors that are classes in the orders of the alignments."""
+    used = {item.name: alignments[item.name] for item in checkpoints if item.name in alignments}
+    names = tensors_to_permute(checkpoints[0], used)
+    orders = [used.get(item.name) for item in checkpoints]
+    aligned = []
+    for step in steps:
+        if step.spec.name in names:
+            step = step._replace(orders=tuple(orders[index] for index in step.inputs))
+        aligned.append(step)
+    return tuple(aligned)
 
 
 def tensors_to_permute(first: Checkpoint, alignments: Mapping[str, Sequence[int]]) -> tuple[str, ...]:

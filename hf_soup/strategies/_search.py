@@ -84,7 +84,7 @@ class Search:
             self.take(mixture, score)
         return kept
 
-    def attempt_best(self, mixtures: Sequence[Mixture], tried: Sequence[str], *, stop_early: bool = True) -> int | None:
+    def attempt_best(self, mixtures: Sequence[Mixture], tried: Sequence[str]) -> int | None:
         """Try mixtures that do not depend on each other, and take the best if it is good enough.
 
         Args:
@@ -92,15 +92,17 @@ class Search:
                 What to try; of equals the first is taken.
             tried (`Sequence[str]`):
                 What each is called.
-            stop_early (`bool`, *optional*, defaults to `True`):
-                Whether a trial may end when it cannot reach the threshold.
 
         Returns:
             `int`: the place of the one that was taken; `None` if none was good enough.
         """
+        return self.take_best(mixtures, self.trials.map(mixtures, beat=self.threshold), tried)
+
+    def take_best(
+        self, mixtures: Sequence[Mixture], scores: Sequence[Score | Rejected], tried: Sequence[str]
+    ) -> int | None:
+        """As [`Search.attempt_best`], of mixtures that have their scores."""
         threshold = self.threshold
-        scores: Sequence[Score | Rejected]
-        scores = self.trials.map(mixtures, beat=threshold) if stop_early else self.trials.map(mixtures)
         best: int | None = None
         best_score = self.best_score
         for place, score in enumerate(scores):
@@ -151,9 +153,7 @@ class Search:
     def result(self, *, alpha: float | None = None, temperature: float | None = None) -> Choice:
         """The soup so far, with all trials; of single ingredients those count as kept that are in it."""
         used = self.mixture.used
-        trials = [
-            replace(trial, kept=trial.ingredient in used) if trial.ingredient else trial for trial in self.tried
-        ]
+        trials = [replace(trial, kept=trial.ingredient in used) if trial.ingredient else trial for trial in self.tried]
         return Choice(self.mixture, tuple(trials), alpha=alpha, temperature=temperature)
 
 

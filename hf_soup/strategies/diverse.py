@@ -8,8 +8,8 @@ from typing import Literal
 from ..errors import RecipeError
 from ..lookup import strategy
 from ..outputs import disagreement
-from ..types import Ingredient, Recipe, Trials
-from ._search import Search, check_most, soup_of
+from ..types import Choice, Ingredient, Mixture, Trials
+from ._search import Search, check_most
 
 
 @strategy(never_worse=True)
@@ -21,7 +21,7 @@ def diverse(
     accept: Literal[">=", ">"] = ">=",
     tolerance: float = 0.0,
     max_ingredients: int | None = None,
-) -> Recipe:
+) -> Choice:
     """Add ingredients one by one, those first that are good and differ most from the soup so far.
 
     Each next candidate is the one with the best mean of two ranks: by score, and by how often its predictions differ
@@ -31,7 +31,7 @@ def diverse(
         ingredients (`Sequence[Ingredient]`):
             The candidates, in any order.
         trials ([`Trials`]):
-            Scores recipes on validation, and tells what ingredients say there.
+            Scores mixtures on validation, and tells what ingredients say there.
         diversity (`float`, *optional*, defaults to 0.5):
             What the rank by difference counts, from 0 (a greedy soup) to 1 (by difference alone).
         accept (`str`, *optional*, defaults to `">="`):
@@ -42,7 +42,7 @@ def diverse(
             Stop when the soup has as many.
 
     Returns:
-        [`Recipe`]: ingredients in the order of acceptance, weight 1 each.
+        [`Choice`]: ingredients in the order of acceptance, weight 1 each.
 
     Raises:
         [`RecipeError`]: if `diversity` is not between 0 and 1, `tolerance` negative or `max_ingredients` below 1.
@@ -52,22 +52,24 @@ def diverse(
     if not 0 <= diversity <= 1:
         raise RecipeError(f"diversity is between 0 and 1, not {diversity}.")
     check_most(max_ingredients)
-    trials.logits(ingredients[0])  # where nobody knows what they say, that is told before everybody is scored
+    trials.logits(ingredients[0])  # where predictions are not known, that is told before anything is scored
     search = Search(ingredients, trials, ties=accept == ">=", tolerance=tolerance)
-    said = {item.name: trials.logits(item) for item in search.ranked}
+    predictions = {item.name: trials.logits(item) for item in search.ranked}
+
+    def mean_disagreement(item: Ingredient, others: Sequence[Ingredient]) -> float:
+        return sum(disagreement(predictions[item.name], predictions[other.name]) for other in others) / len(others)
+
     waiting = search.ranked[1:]
-    while waiting and len(search.recipe.ingredients) != max_ingredients:
-        kept = search.recipe.ingredients
-        differs = {
-            item.name: sum(disagreement(said[item.name], said[other.name]) for other in kept) / len(kept)
-            for item in waiting
+    while waiting and len(search.mixture.ingredients) != max_ingredients:
+        taken = search.mixture.ingredients
+        differences = {item.name: mean_disagreement(item, taken) for item in waiting}
+        by_difference = sorted(waiting, key=lambda item: -differences[item.name])  # stable: ties as they rank by score
+        mean_ranks = {
+            item.name: (1 - diversity) * rank_by_score + diversity * by_difference.index(item)
+            for rank_by_score, item in enumerate(waiting)
         }
-        by_difference = sorted(waiting, key=lambda item: -differs[item.name])  # stable: ties as they rank by score
-        item = min(
-            waiting,
-            key=lambda item: (1 - diversity) * waiting.index(item) + diversity * by_difference.index(item),
-        )
-        waiting = [other for other in waiting if other is not item]
-        tried = f"+ {item.name}, which differs in {differs[item.name]:.1%}"
-        search.attempt(soup_of([*kept, item]), tried)
+        candidate = min(waiting, key=lambda item: mean_ranks[item.name])
+        waiting = [item for item in waiting if item is not candidate]
+        tried = f"+ {candidate.name}, which differs in {differences[candidate.name]:.1%}"
+        search.attempt(Mixture.equal([*taken, candidate]), tried)
     return search.result()

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 from ..lookup import strategy
-from ..types import Ingredient, Recipe, Trials
-from ._search import Search, check_most, shuffled, soup_of
+from ..types import Choice, Ingredient, Mixture, Trials
+from ._search import Search, check_most, shuffled
 
 
 @strategy(never_worse=True)
@@ -21,14 +21,14 @@ def greedy(
     order: Literal["score", "random", "given"] = "score",
     prescreen: Literal["ensemble"] | None = None,
     seed: int = 0,
-) -> Recipe:
+) -> Choice:
     """Add ingredients one by one, best first, and keep each that does not lower the validation score.
 
     Args:
         ingredients (`Sequence[Ingredient]`):
             The candidates, in any order.
         trials ([`Trials`]):
-            Scores recipes on validation.
+            Scores mixtures on validation.
         accept (`str`, *optional*, defaults to `">="`):
             `">="` keeps an ingredient that leaves the score as it is (the paper); `">"` asks for a gain (the released
             code).
@@ -44,7 +44,7 @@ def greedy(
             Of the random order; that of the merge.
 
     Returns:
-        [`Recipe`]: ingredients in the order of acceptance, weight 1 each.
+        [`Choice`]: ingredients in the order of acceptance, weight 1 each.
 
     Raises:
         [`RecipeError`]: if `tolerance` is negative or `max_ingredients` below 1.
@@ -57,7 +57,7 @@ def greedy(
     if queue[0] != search.ranked[0]:
         search.start_with(queue[0])
     for item in queue[1:]:
-        if len(search.recipe.ingredients) == max_ingredients:
+        if len(search.mixture.ingredients) == max_ingredients:
             break
-        search.attempt(soup_of([*search.recipe.ingredients, item]), f"+ {item.name}")
+        search.attempt(Mixture.equal([*search.mixture.ingredients, item]), f"+ {item.name}")
     return search.result()

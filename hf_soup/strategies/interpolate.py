@@ -7,7 +7,7 @@ from typing import Literal
 
 from ..errors import RecipeError
 from ..lookup import strategy
-from ..types import Ingredient, Recipe, Trials
+from ..types import Choice, Ingredient, Mixture, Trials
 from ._search import Search
 from .greedy import greedy
 
@@ -20,14 +20,14 @@ def interpolate(
     base: Ingredient,
     alphas: Sequence[float] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
     end: Literal["uniform", "greedy", "best"] = "uniform",
-) -> Recipe:
+) -> Choice:
     """Score points between the base model and the ingredient, or a soup of them, and keep the best one.
 
     Args:
         ingredients (`Sequence[Ingredient]`):
             One, or several whose soup is the end of the way.
         trials ([`Trials`]):
-            Scores recipes on validation.
+            Scores mixtures on validation.
         base ([`Ingredient`]):
             What they were fine-tuned from; modules that it lacks (a head) are those of the end at every point.
         alphas (`Sequence[float]`, *optional*, defaults to 0, 0.1, ... 1):
@@ -37,7 +37,7 @@ def interpolate(
             Of several ingredients: all, those of a `"greedy"` soup, or the `"best"` one.
 
     Returns:
-        [`Recipe`]: the base model last; `selection["trials"]` has `alpha` and score of every point.
+        [`Choice`]: the base model last; its trials have `alpha` and score of every point.
 
     Raises:
         [`RecipeError`]: if there is no alpha.
@@ -47,25 +47,28 @@ def interpolate(
     if not len(alphas):
         raise RecipeError("alphas are the points to score, such as [0, 0.5, 1]; none was given.")
     search = Search(ingredients, trials)
-    items = {"uniform": search.ranked, "best": search.ranked[:1]}.get(end)
-    if items is None:
-        chosen = greedy(ingredients, trials)
-        items = chosen.ingredients
-        search.add_rows(chosen)
+    if end == "greedy":
+        choice = greedy(ingredients, trials)
+        end_of_way = list(choice.mixture.ingredients)
+        search.add_trials(choice)
+    else:
+        end_of_way = search.ranked[:1] if end == "best" else search.ranked
     lacking = trials.lacking(base)
-    recipes = [_point(items, base, lacking, alpha) for alpha in alphas]
-    scores = trials.map(recipes)
-    best = max(range(len(recipes)), key=lambda index: scores[index].rank_key)
-    for index, (recipe, score) in enumerate(zip(recipes, scores, strict=True)):
-        search.note(f"alpha {alphas[index]:g}", recipe, score, index == best, alpha=float(alphas[index]))
-    search.take(recipes[best], scores[best])
+    mixtures = [_point(end_of_way, base, lacking, alpha) for alpha in alphas]
+    scores = trials.map(mixtures)
+    best = max(range(len(mixtures)), key=lambda place: scores[place].rank_key)
+    for place, alpha in enumerate(alphas):
+        search.note(f"alpha {alpha:g}", mixtures[place], scores[place], place == best, alpha=float(alpha))
+    search.take(mixtures[best], scores[best])
     return search.result(alpha=float(alphas[best]))
 
 
-def _point(items: Sequence[Ingredient], base: Ingredient, lacking: Sequence[str], alpha: float) -> Recipe:
-    """`(1 - alpha) * base + alpha * mean of items`."""
+def _point(items: Sequence[Ingredient], base: Ingredient, lacking: Sequence[str], alpha: float) -> Mixture:
+    """`(1 - alpha) * base + alpha * mean of items`; modules that the base model lacks are the mean of the items."""
     if alpha == 1:
-        return Recipe(tuple(items), (alpha / len(items),) * len(items))
+        return Mixture(tuple(items), (alpha / len(items),) * len(items))
     row = (*[alpha / len(items)] * len(items), 1 - alpha)
-    own = (*[1.0] * len(items), 0.0)
-    return Recipe((*items, base), {"": row, **dict.fromkeys(lacking, own)} if lacking else row)
+    if not lacking:
+        return Mixture((*items, base), row)
+    without_base = (*[1.0] * len(items), 0.0)
+    return Mixture((*items, base), {"": row, **dict.fromkeys(lacking, without_base)})

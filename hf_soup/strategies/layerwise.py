@@ -7,8 +7,8 @@ from typing import Literal
 
 from ..errors import RecipeError, did_you_mean
 from ..lookup import strategy
-from ..types import Ingredient, Recipe, Trials
-from ._search import Search, soup_of
+from ..types import Choice, Ingredient, Mixture, Trials
+from ._search import Search
 from .greedy import greedy
 
 
@@ -23,14 +23,14 @@ def layerwise(
     module_order: Literal["head_down", "bottom_up", "given"] = "head_down",
     accept: Literal[">=", ">"] = ">=",
     tolerance: float = 0.0,
-) -> Recipe:
+) -> Choice:
     """Decide for each named module whether it is averaged.
 
     Args:
         ingredients (`Sequence[Ingredient]`):
             The candidates, in any order.
         trials ([`Trials`]):
-            Scores recipes on validation, and names the modules.
+            Scores mixtures on validation, and names the modules.
         mode (`str`, *optional*, defaults to `"selective"`):
             `"selective"` averages one module after the other over all ingredients and keeps it so if the score does
             not fall; `"greedy"` chooses for each module, one by one, which ingredients go into it; `"heads"` averages
@@ -48,81 +48,95 @@ def layerwise(
             How far below the best score so far is still good enough, in the metric's unit.
 
     Returns:
-        [`Recipe`]: with a row of weights for each module, unless they are all alike.
+        [`Choice`]: with a row of weights for each module, unless they are all alike.
 
     Raises:
         [`RecipeError`]: if there is no such module, or the model has no head apart from its body.
 
     Source: Wortsman et al. 2022, [Model soups](https://arxiv.org/abs/2203.05482) (learned by layer).
     """
-    asked = _expanded(modules, trials.modules)
-    told = _side(mode, trials) if mode in ("heads", "body") and not modules else asked
+    decided = _expanded(modules, trials.modules)
+    if mode in ("heads", "body") and not modules:
+        decided = _modules_of(mode, trials)
     search = Search(ingredients, trials, ties=accept == ">=", tolerance=tolerance)
     if len(search.ranked) == 1:
         return search.result()
-    everybody = [item.name for item in search.ranked]
-    rows = {module: {everybody[0]} for module in trials.modules}
+    all_names = [item.name for item in search.ranked]
+    members = {module: {all_names[0]} for module in trials.modules}
     if start == "greedy":
-        first = greedy(ingredients, trials, accept=accept, tolerance=tolerance)
-        search.add_rows(first)
-        rows = {module: set(first.names) for module in trials.modules}
-        search.begin(first, trials.score(first), f"greedy soup of {', '.join(first.names)}")
+        choice = greedy(ingredients, trials, accept=accept, tolerance=tolerance)
+        search.add_trials(choice)
+        names = choice.mixture.names
+        members = {module: set(names) for module in trials.modules}
+        search.begin(choice.mixture, trials.score(choice.mixture), f"greedy soup of {', '.join(names)}")
     if mode in ("heads", "body"):
-        return _as_told(search, rows, told)
-    order = {"head_down": [m for m in reversed(trials.modules) if m in asked], "given": asked}.get(
-        module_order, [m for m in trials.modules if m in asked]
-    )
-    for module in order:
+        return _average_all(search, members, decided)
+
+    def attempt(module: str, names: set[str], tried: str) -> None:
+        nonlocal members
+        changed = {**members, module: names}
+        if changed != members and search.attempt(_mixture(search, changed), tried):
+            members = changed
+
+    for module in _in_order(decided, module_order, trials.modules):
         if mode == "selective":
-            changed = {**rows, module: set(everybody)}
-            if changed != rows and search.attempt(_recipe(search, changed), f"{module} of all"):
-                rows = changed
-            continue
-        for name in everybody:
-            changed = {**rows, module: rows[module] | {name}}
-            if changed != rows and search.attempt(_recipe(search, changed), f"{module} + {name}"):
-                rows = changed
+            attempt(module, set(all_names), f"{module} of all")
+        else:
+            for name in all_names:
+                attempt(module, members[module] | {name}, f"{module} + {name}")
     return search.result()
 
 
-def _as_told(search: Search, rows: dict[str, set[str]], averaged: Sequence[str]) -> Recipe:
-    """Average these modules over all ingredients; the score is told, and decides nothing."""
-    everybody = {item.name for item in search.ranked}
-    recipe = _recipe(search, {**rows, **dict.fromkeys(averaged, everybody)})
-    score = search.trials.score(recipe)
-    search.note(f"{', '.join(averaged)} of all", recipe, score, True)
-    search.take(recipe, score)
+def _in_order(decided: list[str], module_order: str, modules: Sequence[str]) -> list[str]:
+    """The modules to decide on, in the order that was asked for."""
+    if module_order == "given":
+        return decided
+    bottom_up = [module for module in modules if module in decided]
+    return bottom_up[::-1] if module_order == "head_down" else bottom_up
+
+
+def _average_all(search: Search, members: dict[str, set[str]], averaged: Sequence[str]) -> Choice:
+    """Average these modules over all ingredients; the score is recorded, and decides nothing."""
+    all_names = {item.name for item in search.ranked}
+    mixture = _mixture(search, {**members, **dict.fromkeys(averaged, all_names)})
+    score = search.trials.score(mixture)
+    search.note(f"{', '.join(averaged)} of all", mixture, score, True)
+    search.take(mixture, score)
     return search.result()
 
 
-def _recipe(search: Search, rows: dict[str, set[str]]) -> Recipe:
-    """Modules -> who is in them, as rows of weights over those who are in any."""
-    if len({frozenset(names) for names in rows.values()}) == 1:
-        inside = next(iter(rows.values()))
-        return soup_of([item for item in search.ranked if item.name in inside])
-    items = [item for item in search.ranked if any(item.name in names for names in rows.values())]
-    weights = {module: tuple(float(item.name in names) for item in items) for module, names in rows.items()}
-    return Recipe(tuple(items), weights)
+def _mixture(search: Search, members: dict[str, set[str]]) -> Mixture:
+    """Module -> names of the ingredients that it is averaged over, as rows of weights 0 and 1."""
+    different = {frozenset(names) for names in members.values()}
+    used = frozenset().union(*different)
+    items = [item for item in search.ranked if item.name in used]
+    if len(different) == 1:
+        return Mixture.equal(items)
+    weights = {module: tuple(float(item.name in names) for item in items) for module, names in members.items()}
+    return Mixture(tuple(items), weights)
 
 
 def _expanded(given: Sequence[str] | None, known: Sequence[str]) -> list[str]:
-    """The modules that were asked for, one by one; those below a prefix from the bottom up."""
+    """The modules that were named, one by one; those below a prefix from the bottom up."""
     if given is None:
         return list(known)
     if isinstance(given, str):
         raise RecipeError(f"modules is a list of names: write [{given!r}].")
-    found: list[str] = []
+    modules: list[str] = []
     for name in given:
         below = [module for module in known if module == name or module.startswith(f"{name}.")]
         if not below:
             raise RecipeError(f'modules: the model has no module "{name}"{did_you_mean(name, known)}')
-        found += [module for module in below if module not in found]
-    if not found:
+        modules += [module for module in below if module not in modules]
+    if not modules:
         raise RecipeError("modules is an empty list; leave it out to decide on all of them.")
-    return found
+    return modules
 
 
-def _side(mode: str, trials: Trials) -> list[str]:
+def _modules_of(mode: str, trials: Trials) -> list[str]:
+    """The modules of the heads, or those of the body."""
     if not trials.heads:
         raise RecipeError("this model has no head apart from its body; name modules=[...] instead.")
-    return [module for module in trials.modules if (module in trials.heads) == (mode == "heads")]
+    if mode == "heads":
+        return [module for module in trials.modules if module in trials.heads]
+    return [module for module in trials.modules if module not in trials.heads]

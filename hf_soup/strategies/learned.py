@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Literal
 from ..errors import RecipeError
 from ..lookup import strategy
 from ..progress import progress_bar
-from ..types import Ingredient, Recipe, Trial, Trials
-from ._search import Search, mixed
+from ..types import Choice, Gradient, Ingredient, Mixture, Trial, Trials
+from ._search import Search, mixture_by_module
 
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def learned(
     held_back: float = 0.2,
     patience: int = 2,
     seed: int = 0,
-) -> Recipe:
+) -> Choice:
     """Learn the weights: a softmax of free numbers, and a temperature, by AdamW on most of validation.
 
     One model and its gradient are in memory, however many ingredients there are: the derivative by an ingredient's
@@ -39,7 +39,7 @@ def learned(
         ingredients (`Sequence[Ingredient]`):
             The ingredients, in any order.
         trials ([`Trials`]):
-            Gives the gradient, and scores recipes on the part that is held back.
+            Gives the gradient, and scores mixtures on the part that is held back.
         by (`str`, *optional*, defaults to `"model"`):
             One weight for each ingredient, or for each named `"module"` of each.
         learning_rate (`float`, *optional*, defaults to 0.1):
@@ -58,7 +58,7 @@ def learned(
             Of the split and the order of the examples; that of the merge.
 
     Returns:
-        [`Recipe`]: best alone first; `selection` has the learned temperature, which the soup's weights do not hold.
+        [`Choice`]: best alone first, with the learned temperature, which the soup's weights do not hold.
 
     Raises:
         [`RecipeError`]: if a number is out of its range, or no example is left to learn or to stop by.
@@ -69,8 +69,8 @@ def learned(
 
     rng = np.random.default_rng(seed)
     order = rng.permutation(trials.examples)
-    kept = round(held_back * len(order)) if 0 < held_back < 1 else 0
-    if not 0 < kept < len(order):
+    judging = round(held_back * len(order)) if 0 < held_back < 1 else 0
+    if not 0 < judging < len(order):
         raise RecipeError(f"held_back is {held_back}: of {len(order)} examples some are to learn, some to stop by.")
     if min(epochs, train_batch_size, patience) < 1 or not 0 < learning_rate <= 1e6 or not 0 <= weight_decay <= 1e6:
         raise RecipeError(
@@ -80,34 +80,39 @@ def learned(
     search = Search(ingredients, trials)
     if len(search.ranked) == 1:
         return search.result()
-    judge, rows = trials.part(np.sort(order[:kept])), order[kept:]
+    judge, examples = trials.subset(np.sort(order[:judging])), order[judging:]
     modules = trials.modules if by == "module" else ("",)
-    free = np.zeros((len(modules) + 1, len(search.ranked)))  # the last row's first number: log of the scale of logits
-    adam = AdamW(free.shape, learning_rate, weight_decay)
-    recipe, stale = mixed(search.ranked, modules, _softmax(free[:-1])), 0
-    best, top, scale = recipe, judge.score(recipe), 1.0
-    per_epoch = -(-len(rows) // train_batch_size)
-    with progress_bar(total=epochs * per_epoch, desc="Learning weights", unit="step") as bar:
+    # a row for each module; the first number of one more row is the log of what logits are multiplied with
+    free = np.zeros((len(modules) + 1, len(search.ranked)))
+    optimizer = AdamW(free.shape, learning_rate, weight_decay)
+
+    def mixture_now() -> Mixture:
+        return mixture_by_module(search.ranked, modules, _softmax(free[:-1]))
+
+    best, best_scale, epochs_without_gain = mixture_now(), 1.0, 0
+    best_score = judge.score(best)
+    steps_per_epoch = -(-len(examples) // train_batch_size)
+    with progress_bar(total=epochs * steps_per_epoch, desc="Learning weights", unit="step") as bar:
         for epoch in range(1, epochs + 1):
-            for batch in np.array_split(rng.permutation(rows), per_epoch):
-                recipe = mixed(search.ranked, modules, _softmax(free[:-1]))
-                found = trials.gradient(recipe, np.sort(batch), float(np.exp(free[-1, 0])))
-                adam.step(free, _by_free_numbers(found, modules, free))
-                bar.set_postfix_str(f"loss {found.loss:.4f}")
+            for batch in np.array_split(rng.permutation(examples), steps_per_epoch):
+                gradient = trials.gradient(mixture_now(), np.sort(batch), float(np.exp(free[-1, 0])))
+                optimizer.step(free, _by_free_numbers(gradient, modules, free))
+                bar.set_postfix_str(f"loss {gradient.loss:.4f}")
                 bar.update()
-            recipe = mixed(search.ranked, modules, _softmax(free[:-1]))
-            score = judge.score(recipe)
-            stale = 0 if score.beats(top) else stale + 1
-            kept = score.beats(top, ties=True)  # of equals the one with the lower loss
-            search.rows.append(Trial(f"epoch {epoch}", kept, f"{score} on the part held back, loss {found.loss:.4f}"))
+            mixture = mixture_now()
+            score = judge.score(mixture)
+            epochs_without_gain = 0 if score.beats(best_score) else epochs_without_gain + 1
+            kept = score.beats(best_score, ties=True)  # of equals the one with the lower loss
+            why = f"{score} on the part held back, loss {gradient.loss:.4f}"
+            search.tried.append(Trial(f"epoch {epoch}", kept, why))
             if kept:
-                best, top, scale = recipe, score, float(np.exp(free[-1, 0]))
-            if stale == patience:
+                best, best_score, best_scale = mixture, score, float(np.exp(free[-1, 0]))
+            if epochs_without_gain == patience:
                 break
     score = trials.score(best)
     search.note(f"learned by {by}", best, score, True)
     search.take(best, score)
-    return search.result(temperature=1 / scale)
+    return search.result(temperature=1 / best_scale)
 
 
 class AdamW:
@@ -146,14 +151,16 @@ def _softmax(free: np.ndarray) -> np.ndarray:
     return special.softmax(free, axis=-1)
 
 
-def _by_free_numbers(found: object, modules: Sequence[str], free: np.ndarray) -> np.ndarray:
+def _by_free_numbers(gradient: Gradient, modules: Sequence[str], free: np.ndarray) -> np.ndarray:
     """The derivative by the free numbers, through the softmax of each row."""
     import numpy as np
 
     weights = _softmax(free[:-1])
-    whole = np.sum(list(found.weights.values()), axis=0)
-    by_weight = np.stack([whole if module == "" else np.asarray(found.weights[module]) for module in modules])
+    if modules == ("",):  # one weight for the whole model: its derivative is the sum over the modules
+        by_weight = np.sum(list(gradient.weights.values()), axis=0)[np.newaxis]
+    else:
+        by_weight = np.stack([np.asarray(gradient.weights[module]) for module in modules])
     result = np.zeros_like(free)
     result[:-1] = weights * (by_weight - (weights * by_weight).sum(axis=1, keepdims=True))
-    result[-1, 0] = found.scale * np.exp(free[-1, 0])
+    result[-1, 0] = gradient.scale * np.exp(free[-1, 0])
     return result

@@ -1,4 +1,4 @@
-"""Everybody, the better the more."""
+"""All ingredients, with more weight for those that score better."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from ..errors import RecipeError
-from ..types import Ingredient, Recipe, Score, Trials
+from ..types import Choice, Ingredient, Mixture, Score, Trials
 from ._search import Search
 
 
@@ -16,7 +16,7 @@ def performance(
     *,
     scheme: Literal["proportional", "softmax", "rank"] = "softmax",
     temperature: float = 0.01,
-) -> Recipe:
+) -> Choice:
     """Weigh each ingredient by its validation score.
 
     Args:
@@ -31,7 +31,7 @@ def performance(
             Of the softmax, in the metric's unit: a difference of this much is a factor of e.
 
     Returns:
-        [`Recipe`]: best first.
+        [`Choice`]: best first.
 
     Raises:
         [`RecipeError`]: if the temperature is not positive, or the scores cannot be weights.
@@ -39,12 +39,12 @@ def performance(
     if not temperature > 0:
         raise RecipeError(f"temperature is more than 0, not {temperature}.")
     search = Search(ingredients, trials)
-    weights = _SCHEMES[scheme]([search.alone[item.name] for item in search.ranked], temperature)
-    recipe = Recipe(tuple(search.ranked), tuple(weights))
+    weights = _SCHEMES[scheme]([search.single_scores[item.name] for item in search.ranked], temperature)
     if len(search.ranked) > 1:
-        score = trials.score(recipe)
-        search.note(f"all, by {scheme}", recipe, score, True)
-        search.take(recipe, score)
+        mixture = Mixture(tuple(search.ranked), tuple(weights))
+        score = trials.score(mixture)
+        search.note(f"all, by {scheme}", mixture, score, True)
+        search.take(mixture, score)
     return search.result()
 
 

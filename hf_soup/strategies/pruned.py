@@ -1,4 +1,4 @@
-"""Everybody, and then those go who are not missed."""
+"""All ingredients, less those without which the soup is as good."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Literal
 
-from ..types import Ingredient, Recipe, Trials
-from ._search import Search, soup_of
+from ..types import Choice, Ingredient, Mixture, Trials
+from ._search import Search
 
 
 def pruned(
@@ -16,23 +16,23 @@ def pruned(
     *,
     accept: Literal[">=", ">"] = ">=",
     tolerance: float = 0.0,
-) -> Recipe:
+) -> Choice:
     """Begin with all ingredients and drop one after the other, worst first, while the validation score does not fall.
 
-    When one has gone, those who stayed are asked again.
+    When one has been dropped, those that stayed are tried again.
 
     Args:
         ingredients (`Sequence[Ingredient]`):
             The candidates, in any order.
         trials ([`Trials`]):
-            Scores recipes on validation.
+            Scores mixtures on validation.
         accept (`str`, *optional*, defaults to `">="`):
             `">="` drops an ingredient without which the score is as good; `">"` only for a gain.
         tolerance (`float`, *optional*, defaults to 0.0):
             How far below the best score so far is still good enough, in the metric's unit.
 
     Returns:
-        [`Recipe`]: those who stayed, best alone first, weight 1 each.
+        [`Choice`]: those that stayed, best alone first, weight 1 each.
 
     Raises:
         [`RecipeError`]: if `tolerance` is negative.
@@ -40,15 +40,16 @@ def pruned(
     search = Search(ingredients, trials, ties=accept == ">=", tolerance=tolerance)
     if len(search.ranked) == 1:
         return search.result()
-    everybody = soup_of(search.ranked)
-    search.begin(everybody, trials.score(everybody), "all")
-    queue, stayed = deque(reversed(search.ranked)), 0  # how many were asked since the last one went
-    while len(queue) > max(1, stayed):
+    everything = Mixture.equal(search.ranked)
+    search.begin(everything, trials.score(everything), "all")
+    queue = deque(reversed(search.ranked))
+    kept_in_a_row = 0  # how many were tried since the last one was dropped; after all of them the search ends
+    while len(queue) > max(1, kept_in_a_row):
         item = queue.popleft()
-        rest = [other for other in search.recipe.ingredients if other != item]
-        if search.attempt(soup_of(rest), f"- {item.name}"):
-            stayed = 0
+        rest = [other for other in search.mixture.ingredients if other != item]
+        if search.attempt(Mixture.equal(rest), f"- {item.name}"):
+            kept_in_a_row = 0
         else:
             queue.append(item)
-            stayed += 1
+            kept_in_a_row += 1
     return search.result()

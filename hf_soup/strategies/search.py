@@ -7,8 +7,8 @@ from typing import Literal
 
 from ..errors import MissingExtraError, RecipeError
 from ..lookup import strategy
-from ..types import Ingredient, Recipe, Trials
-from ._search import Search, mixed, soup_of
+from ..types import Choice, Ingredient, Mixture, Trials
+from ._search import Search, mixture_by_module
 
 
 @strategy(never_worse=True)
@@ -20,8 +20,8 @@ def search(
     budget: int = 60,
     sigma: float = 1.0,
     seed: int = 0,
-) -> Recipe:
-    """Search mixing weights with CMA-ES and keep the best recipe that was scored, single ingredients included.
+) -> Choice:
+    """Search mixing weights with CMA-ES and keep the best mixture that was scored, single ingredients included.
 
     The weights are a softmax of free numbers that start equal. The metric need not be smooth; a score costs one pass.
 
@@ -29,7 +29,7 @@ def search(
         ingredients (`Sequence[Ingredient]`):
             The ingredients, in any order.
         trials ([`Trials`]):
-            Scores recipes on validation.
+            Scores mixtures on validation.
         by (`str`, *optional*, defaults to `"model"`):
             One weight for each ingredient, or for each named `"module"` of each.
         budget (`int`, *optional*, defaults to 60):
@@ -40,7 +40,7 @@ def search(
             Of the search; that of the merge.
 
     Returns:
-        [`Recipe`]: best alone first.
+        [`Choice`]: best alone first.
 
     Raises:
         [`MissingExtraError`]: if `cmaes` is not installed.
@@ -58,38 +58,33 @@ def search(
     from scipy import special
 
     found = Search(ingredients, trials, ties=False)
-    k = len(found.ranked)
-    if k == 1:
+    count = len(found.ranked)
+    if count == 1:
         return found.result()
     modules = trials.modules if by == "module" else ("",)
-    _try(found, [soup_of(found.ranked)], ["uniform"])
-    optimizer = CMA(mean=np.zeros(len(modules) * k), sigma=sigma, seed=seed)
+    _try(found, [Mixture.equal(found.ranked)], ["uniform"])
+    optimizer = CMA(mean=np.zeros(len(modules) * count), sigma=sigma, seed=seed)
     spent = 1
     while spent < budget:
         points = [optimizer.ask() for _ in range(optimizer.population_size)]
         rows = [special.softmax(point.reshape(len(modules), -1), axis=1) for point in points]
-        recipes = [mixed(found.ranked, modules, each) for each in rows[: budget - spent]]
-        tried = [f"{spent + place}: {_shown(recipe)}" for place, recipe in enumerate(recipes, start=1)]
-        scores = _try(found, recipes, tried)
-        spent += len(recipes)
-        if len(scores) == len(points):
-            optimizer.tell([(point, -score) for point, score in zip(points, scores, strict=True)])
+        mixtures = [mixture_by_module(found.ranked, modules, weights) for weights in rows[: budget - spent]]
+        tried = [f"{spent + place}: {_shown(mixture)}" for place, mixture in enumerate(mixtures, start=1)]
+        rank_keys = _try(found, mixtures, tried)
+        spent += len(mixtures)
+        if len(mixtures) == len(points):  # CMA-ES learns from whole generations alone
+            optimizer.tell([(point, -key) for point, key in zip(points, rank_keys, strict=True)])
     return found.result()
 
 
-def _try(found: Search, recipes: Sequence[Recipe], tried: Sequence[str]) -> list[float]:
-    """Score recipes, take the best if it is better than all before, and give their rank keys."""
-    scores = found.trials.map(recipes)
-    best = max(range(len(recipes)), key=lambda index: scores[index].rank_key)
-    better = found.bar.reached_by(scores[best])
-    for index, (recipe, score) in enumerate(zip(recipes, scores, strict=True)):
-        found.note(tried[index], recipe, score, better and index == best)
-    if better:
-        found.take(recipes[best], scores[best])
+def _try(found: Search, mixtures: Sequence[Mixture], tried: Sequence[str]) -> list[float]:
+    """Score mixtures in full, take the best if it is better than all before, and give their rank keys."""
+    scores = found.trials.map(mixtures)
+    found.take_best(mixtures, scores, tried)
     return [score.rank_key for score in scores]
 
 
-def _shown(recipe: Recipe) -> str:
-    if len(recipe.rows) > 1:
-        return f"weights of {len(recipe.rows)} modules"
-    return " ".join(f"{weight:.2f}" for weight in recipe.weights)
+def _shown(mixture: Mixture) -> str:
+    if isinstance(mixture.weights, dict):
+        return f"weights of {len(mixture.rows)} modules"
+    return " ".join(f"{weight:.2f}" for weight in mixture.weights)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..lookup import strategy
-from ..types import Ingredient, Recipe, Trials
+from ..types import Ingredient, Mixture, Trials
 
 
 @strategy(scores=False)
-def uniform(ingredients: Sequence[Ingredient], trials: Trials | None) -> Recipe:
+def uniform(ingredients: Sequence[Ingredient], trials: Trials | None) -> Mixture:
     """All ingredients with the same weight.
 
     Args:
@@ -19,8 +19,8 @@ def uniform(ingredients: Sequence[Ingredient], trials: Trials | None) -> Recipe:
             Not used: nothing is scored.
 
     Returns:
-        [`Recipe`]
+        [`Mixture`]
 
     Source: Wortsman et al. 2022, [Model soups](https://arxiv.org/abs/2203.05482), section 2.
     """
-    return Recipe(tuple(ingredients), (1.0,) * len(ingredients))
+    return Mixture.equal(ingredients)

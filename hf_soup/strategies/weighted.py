@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from ..errors import RecipeError, did_you_mean
 from ..lookup import strategy
-from ..types import Ingredient, Recipe, Trials
+from ..types import Ingredient, Mixture, Trials, as_weights
 
 
 @strategy(scores=False)
@@ -15,7 +15,7 @@ def weighted(
     trials: Trials | None,
     *,
     weights: Sequence[float] | Mapping[str, Sequence[float]] | Mapping[str, float] | None = None,
-) -> Recipe:
+) -> Mixture:
     """All ingredients with given weights; a mean divides by their sum, unless `normalize=False` goes to the method.
 
     Args:
@@ -27,7 +27,7 @@ def weighted(
             One for each ingredient; by name (those that are not named are left out); or a row for each module prefix.
 
     Returns:
-        [`Recipe`]
+        [`Mixture`]
 
     Raises:
         [`RecipeError`]: if there are none, or as many as do not fit, or one is of nobody.
@@ -37,9 +37,9 @@ def weighted(
     if weights is None:
         raise RecipeError('the strategy "weighted" takes the weights that you give: weights=[2, 1, 1].')
     if not isinstance(weights, Mapping) or not all(isinstance(value, (int, float)) for value in weights.values()):
-        return Recipe(tuple(ingredients), weights)
+        return Mixture(tuple(ingredients), as_weights(weights))
     names = [item.name for item in ingredients]
     for name in weights:
         if name not in names:
             raise RecipeError(f'weights: there is no ingredient "{name}"{did_you_mean(name, names)}')
-    return Recipe(tuple(ingredients), tuple(float(weights.get(name, 0)) for name in names))
+    return Mixture(tuple(ingredients), tuple(float(weights.get(name, 0)) for name in names))

@@ -3,7 +3,7 @@
 They do no work and touch no file; `hf_soup.recipes` reads and writes them.
 """
 
-from .recipe import Ingredient, Mixture, Recipe, Weights, plain
+from .recipe import Ingredient, Mixture, Recipe, Weights, as_weights, plain
 from .scores import Rejected, Score, Threshold, gain
 from .selection import DataDescription, Folds, Holdout, Selection, Trial
 from .trials import Choice, Gradient, Trials
@@ -25,6 +25,7 @@ __all__ = [
     "Trial",
     "Trials",
     "Weights",
+    "as_weights",
     "gain",
     "plain",
 ]

@@ -89,9 +89,7 @@ class Trials(Protocol):
     def map(self, mixtures: Sequence[Mixture]) -> list[Score]: ...
     @overload
     def map(self, mixtures: Sequence[Mixture], beat: Threshold) -> list[Score | Rejected]: ...
-    def map(
-        self, mixtures: Sequence[Mixture], beat: Threshold | None = None
-    ) -> list[Score] | list[Score | Rejected]:
+    def map(self, mixtures: Sequence[Mixture], beat: Threshold | None = None) -> list[Score] | list[Score | Rejected]:
         """Score mixtures that do not depend on each other, at once where there are workers."""
         ...
 

@@ -1,0 +1,164 @@
+"""Opened ingredients, checked once, with all that a merge settles before any weights are chosen.
+
+From here a mixture becomes a recipe or a plan without another look at headers or configurations: a search makes
+hundreds of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from ..checkpoints.check import CheckReport
+from ..checkpoints.checkpoint import Checkpoint
+from ..checkpoints.companions import in_order
+from ..checkpoints.labels import base_order_problem
+from ..checkpoints.settings import base_notes
+from ..errors import IncompatibleError
+from ..types import Ingredient, Mixture, Recipe, Selection
+from .agreement import Agreement
+from .plan import Averaging, Plan, bind_averaging, make_plan
+
+
+@dataclass(frozen=True)
+class MergeSetup:
+    """All of a merge but the mixture.
+
+    Args:
+        candidates (`tuple[Checkpoint, ...]`):
+            The ingredients that may be mixed, opened.
+        agreement ([`Agreement`]):
+            How ingredients that differ are brought to one order of classes and one ingredient's settings.
+        report ([`CheckReport`]):
+            What the check of all of them has found: no problem.
+        averaging ([`Averaging`]):
+            How the tensors of one name become one.
+        method (`str`), params (`Mapping`):
+            The method as recipes name it.
+        base ([`Ingredient`], *optional*):
+            The base model, as recipes name it.
+        base_candidate (`Checkpoint`, *optional*):
+            The base model as one more ingredient, for a strategy that mixes it in.
+        batchnorm (`Mapping`, *optional*):
+            What recipes record of the data on which the running statistics of BatchNorm are estimated again.
+    """
+
+    candidates: tuple[Checkpoint, ...]
+    agreement: Agreement
+    report: CheckReport
+    averaging: Averaging
+    method: str
+    params: Mapping[str, Any]
+    base: Ingredient | None = None
+    base_candidate: Checkpoint | None = None
+    batchnorm: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def by_name(self) -> dict[str, Checkpoint]:
+        """Every checkpoint that a mixture may name."""
+        checkpoints = {item.name: item for item in self.candidates}
+        if self.base_candidate is not None:
+            checkpoints[self.base_candidate.name] = self.base_candidate
+        return checkpoints
+
+    @property
+    def settings_first(self) -> list[Checkpoint]:
+        """The candidates, that which gives the soup its settings first."""
+        return in_order(self.candidates, self.agreement.settings)
+
+    def checkpoints_of(self, mixture: Mixture) -> list[Checkpoint]:
+        """The opened ingredients of a mixture, in its order."""
+        return [self.by_name[name] for name in mixture.names]
+
+    def recipe(self, mixture: Mixture, selection: Selection | None = None) -> Recipe:
+        """The recipe of a mixture."""
+        alignments = self.agreement.of(mixture.names)
+        return Recipe(
+            mixture.ingredients,
+            mixture.weights,
+            method=self.method,
+            params=dict(self.params),
+            base_model=self.base,
+            dtype=self.averaging.dtype,
+            seed=self.averaging.seed,
+            alignments=alignments,
+            labels=self.agreement.labels if alignments else (),
+            take_from=self.agreement.take_from,
+            # the statistics of a single ingredient fit its weights
+            batchnorm=dict(self.batchnorm) if len(mixture.used) > 1 else {},
+            selection=selection,
+        )
+
+    def plan(self, mixture: Mixture) -> Plan:
+        """What the average of a mixture is made of, tensor by tensor.
+
+        Raises:
+            [`RecipeError`]: if its weights make no mean, or are of a module that is not there.
+        """
+        base_inside = None if self.base_candidate is None else self.base_candidate.name
+        return make_plan(
+            mixture, self.checkpoints_of(mixture), self.averaging, self.report, base_inside=base_inside
+        )
+
+
+def set_up(
+    candidates: Sequence[Checkpoint],
+    agreement: Agreement,
+    *,
+    method: str = "linear",
+    params: Mapping[str, Any] | None = None,
+    base: Checkpoint | None = None,
+    base_candidate: Checkpoint | None = None,
+    dtype: str = "auto",
+    seed: int = 0,
+    batchnorm: Mapping[str, Any] | None = None,
+) -> MergeSetup:
+    """Check ingredients, once, and bind what a merge was asked for.
+
+    Args:
+        candidates (`Sequence[Checkpoint]`):
+            The ingredients that may be mixed, opened.
+        agreement ([`Agreement`]):
+            How ingredients that differ are taken for like ones.
+        method (`str`, *optional*), params (`Mapping`, *optional*), dtype (`str`, *optional*), seed (`int`, *optional*):
+            As of [`Recipe`].
+        base (`Checkpoint`, *optional*):
+            The base model, opened, for methods that need it.
+        base_candidate (`Checkpoint`, *optional*):
+            The base model as one more ingredient.
+        batchnorm (`Mapping`, *optional*):
+            As of [`MergeSetup`].
+
+    Raises:
+        [`IncompatibleError`]: if the ingredients cannot be averaged, with every offender.
+        [`RecipeError`]: if the method, its parameters or the type are wrong.
+    """
+    averaging = bind_averaging(
+        method,
+        params or {},
+        dtype=dtype,
+        seed=seed,
+        alignments=agreement.alignments,
+        base=base,
+        settings=agreement.settings,
+    )
+    report = agreement.check(candidates, base_candidate)
+    report.raise_for_problems()
+    if averaging.base is not None:
+        problem = base_order_problem(averaging.base, report.labels)
+        if problem:  # it would be subtracted from other classes
+            raise IncompatibleError([problem])
+        report = replace(report, notes=(*report.notes, *base_notes(averaging.base, candidates[0])))
+    return MergeSetup(
+        candidates=tuple(candidates),
+        agreement=agreement,
+        report=report,
+        averaging=averaging,
+        method=method,
+        params=params or {},
+        base=None if base is None else base.ingredient,
+        base_candidate=base_candidate,
+        batchnorm=batchnorm or {},
+    )
