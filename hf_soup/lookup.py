@@ -13,14 +13,19 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
 from .errors import RecipeError, did_you_mean
 from .untrusted import as_error, one_line
 
 
-FOLDERS = {"method": "methods", "strategy": "strategies", "task": "tasks"}
-OTHER = {"method": "strategy", "strategy": "method"}
+if TYPE_CHECKING:
+    from .tasks import Task
+
+FunctionKind = Literal["method", "strategy"]
+Kind = FunctionKind | Literal["task"]
+FOLDERS: dict[Kind, str] = {"method": "methods", "strategy": "strategies", "task": "tasks"}
+OTHER: dict[Kind, Kind] = {"method": "strategy", "strategy": "method"}
 
 # Parameters that a method or strategy asks for by name and that the caller fills in. They are no `params` of a recipe
 # and no options of a command.
@@ -100,27 +105,42 @@ def _declare(traits: MethodTraits | StrategyTraits) -> Callable[[Function], Func
     return decorate
 
 
-def names(kind: str) -> tuple[str, ...]:
+def names(kind: Kind) -> tuple[str, ...]:
     """The names of one kind (`"method"`, `"strategy"` or `"task"`): the files of its folder, sorted."""
     folder = Path(__file__).parent / FOLDERS[kind]
-    return tuple(sorted(path.stem.replace("_", "-" if kind == "task" else "_") for path in folder.glob("[a-z]*.py")))
+    stems = sorted(path.stem for path in folder.glob("[a-z]*.py"))
+    if kind == "task":  # called as the Hub calls them
+        return tuple(sorted(stem.replace("_", "-") for stem in stems))
+    return tuple(stems)
 
 
-def load_module(kind: str, name: str) -> ModuleType:
+@overload
+def load_module(kind: Literal["task"], name: str) -> Task: ...
+
+
+@overload
+def load_module(kind: FunctionKind, name: str) -> ModuleType: ...
+
+
+def load_module(kind: Kind, name: str) -> ModuleType | Task:
     """Import the file of one name.
+
+    Returns:
+        `ModuleType`: of a task one that fulfils [`hf_soup.tasks.Task`], as the contract tests say.
 
     Raises:
         [`RecipeError`]: if there is none; a strategy's name given as a method (or the reverse) is told so.
     """
     if name in names(kind):
-        return importlib.import_module(f"hf_soup.{FOLDERS[kind]}.{name.replace('-', '_')}")
+        module = importlib.import_module(f"hf_soup.{FOLDERS[kind]}.{name.replace('-', '_')}")
+        return cast("Task", module) if kind == "task" else module
     other = OTHER.get(kind)
-    if other and name in names(other):
+    if other is not None and name in names(other):
         raise RecipeError(f'"{name}" is a {other}, not a {kind}: write {other}="{name}".')
     raise RecipeError(f'there is no {kind} called "{one_line(name)}"{did_you_mean(name, names(kind))}')
 
 
-def load_function(kind: str, name: str) -> Callable[..., Any]:
+def load_function(kind: FunctionKind, name: str) -> Callable[..., Any]:
     """The function of a method or strategy, by name or by dotted path `package.module:function`.
 
     Raises:

@@ -22,11 +22,11 @@ from .types import Bar, Gradient, Ingredient, Recipe, Rejected, Score
 
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
     import numpy as np
     from datasets import Dataset
     from transformers import PreTrainedModel
+
+    from .tasks import Task
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 37}
 
@@ -360,7 +360,7 @@ def check_strategy(function: Callable[..., Recipe]) -> None:
     assert all(item in (items[0], base) for item in alone.ingredients), f"{name} of one ingredient"
 
 
-def example_of(task: ModuleType) -> Dataset:
+def example_of(task: Task) -> Dataset:
     """The few rows that a task shows itself on; a colour stands for an image of it."""
     import datasets
     from PIL import Image
@@ -371,7 +371,7 @@ def example_of(task: ModuleType) -> Dataset:
     return datasets.Dataset.from_dict(columns)
 
 
-def model_for(task: ModuleType, seed: int = 0) -> tuple[PreTrainedModel, Any]:
+def model_for(task: Task, seed: int = 0) -> tuple[PreTrainedModel, Any]:
     """A tiny model with the head that a task's example needs, and its tokenizer or image processor."""
     import transformers
     from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
@@ -387,7 +387,7 @@ def model_for(task: ModuleType, seed: int = 0) -> tuple[PreTrainedModel, Any]:
     return model, transformers.BertTokenizer(vocab=_vocabulary(), model_max_length=16, model_input_names=inputs)
 
 
-def save_model_for(task: ModuleType, folder: str | Path, seed: int = 0) -> Path:
+def save_model_for(task: Task, folder: str | Path, seed: int = 0) -> Path:
     """Save what [`model_for`] makes: a tiny model for a task with its tokenizer or image processor."""
     with quiet_transformers():
         for part in model_for(task, seed):
@@ -395,7 +395,7 @@ def save_model_for(task: ModuleType, folder: str | Path, seed: int = 0) -> Path:
     return Path(folder)
 
 
-def check_task(task: ModuleType) -> None:
+def check_task(task: Task) -> None:
     """The contract of a task: its example is scored whole, in any batches and order, with the loss of the model.
 
     Args:

@@ -1,12 +1,15 @@
 """Methods, strategies and tasks: found by their files, and all of them keep their contracts."""
 
+import inspect
+import typing
+
 import numpy as np
 import pytest
 import torch
 
 from hf_soup import lookup, testing
 from hf_soup.errors import RecipeError
-from hf_soup.tasks import task_of
+from hf_soup.tasks import Task, WritingTask, task_of
 from hf_soup.types import Ingredient, Recipe
 
 
@@ -213,3 +216,29 @@ def test_functions_declare_their_traits():
 def first_by_name(ingredients, trials):
     """Take the one that is called first, whatever it scores."""
     return Recipe((min(ingredients, key=lambda item: item.name),), (1.0,))
+
+
+def functions_of(protocol):
+    """The functions that a protocol asks for, without those of its bases."""
+    return {name: value for name, value in vars(protocol).items() if inspect.isfunction(value) and name[0] != "_"}
+
+
+@pytest.mark.parametrize("name", lookup.names("task"))
+def test_a_task_has_what_the_protocol_says(name):
+    """Each constant has the type of `Task`, and each function the parameters, by name and in order."""
+    task = lookup.load_module("task", name)
+    for constant, kind in typing.get_type_hints(Task).items():
+        assert isinstance(getattr(task, constant), typing.get_origin(kind) or kind), constant
+    asked = functions_of(Task)
+    if hasattr(task, "generate") or hasattr(task, "references"):
+        assert isinstance(task, WritingTask)
+        asked |= functions_of(WritingTask)
+    assert {"forward", "encode"} <= set(asked)
+    for function, declared in asked.items():
+        own = inspect.signature(getattr(task, function)).parameters.values()
+        wanted = [parameter for key, parameter in inspect.signature(declared).parameters.items() if key != "self"]
+        required = [parameter for parameter in own if parameter.default is inspect.Parameter.empty]
+        assert [parameter.name for parameter in own][: len(wanted)] == [parameter.name for parameter in wanted], (
+            function
+        )
+        assert len(required) <= len(wanted), f"{function} needs more than callers give"

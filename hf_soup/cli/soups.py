@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ..lookup import load_function, names, parameters
+from ..lookup import FunctionKind, load_function, names, parameters
 from ..tables import align
 from .options import (
     align_labels_option,
@@ -158,7 +158,7 @@ def plan_command(recipe: str, allow_pickle: bool, allow_code: bool, form: str) -
     show(form, "\n".join(spec.name for spec in plan.specs), steps, plan.table())
 
 
-def _list_command(kind: str, plural: str, title: str) -> click.Command:
+def _list_command(kind: FunctionKind, plural: str, title: str) -> click.Command:
     @click.command(plural, help=f"List the {plural}: {title}.")
     @output_options
     def command(form: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..data.classes import MissingClasses, missing_classes, warn_of_missing_classes
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
     from ..model_inputs import ModelInputs
+    from ..tasks import Task
 
 MAIN_INPUTS = (*TEXTS, "pixel_values")  # a data set that has one of them is encoded already
 NUMBERS = ("int", "uint", "float", "bool")
@@ -59,7 +59,7 @@ def is_encoded(dataset: Dataset) -> bool:
 
 def encode(
     dataset: Dataset,
-    task: ModuleType,
+    task: Task,
     config: PretrainedConfig,
     inputs: ModelInputs,
     *,
@@ -80,7 +80,7 @@ def encode(
 
     label = task.label_column(dataset, label_column)
     right = task.labels(dataset, label, config)
-    if task.KIND == "classes":
+    if task.KIND == "classes" and label is not None:
         warn_of_missing_classes(dataset, label, config.id2label, split)
     if is_encoded(dataset):
         rows = _with_labels(dataset, right, label, inputs)
@@ -105,14 +105,14 @@ def encode(
 
 
 def classes_missing(
-    dataset: Dataset, task: ModuleType, label_column: str | None, config: PretrainedConfig
+    dataset: Dataset, task: Task, label_column: str | None, config: PretrainedConfig
 ) -> MissingClasses | None:
     """The classes of a model that a set of examples has none of, where that is no accident.
 
     Args:
         dataset (`datasets.Dataset`):
             The examples.
-        task (`ModuleType`):
+        task ([`Task`]):
             A file of `hf_soup.tasks`.
         label_column (`str`, *optional*):
             What the user named.

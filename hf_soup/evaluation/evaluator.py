@@ -11,7 +11,6 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..checkpoints.staging import temporary_folder
@@ -23,7 +22,7 @@ from ..lookup import load_module
 from ..metrics import Metric, load_metrics
 from ..model_inputs import inputs_of
 from ..outputs import Predictions
-from ..tasks import task_of
+from ..tasks import Task, WritingTask, task_of
 from ..types import Score
 from ..version import versions
 from .encoding import MAIN_INPUTS, Encoded, encode, first_in_small_batches, is_encoded, of_one_length, without_rows
@@ -261,11 +260,11 @@ class Evaluator:
             raise EvaluationError(f"the model gives NaN or infinity on {self.split}, first on row {wrong.min()}.")
         asked = np.concatenate([part["asked"] for part in parts])
         whole = len(asked) == sum(map(len, encoded.batches))
-        if options is not None:
+        if options is not None and isinstance(task, WritingTask):
             said = self._with_texts(said, parts, task)
         return Outputs(said, asked, whole)
 
-    def _with_texts(self, said: Predictions, parts: Sequence[Mapping[str, Any]], task: ModuleType) -> Predictions:
+    def _with_texts(self, said: Predictions, parts: Sequence[Mapping[str, Any]], task: WritingTask) -> Predictions:
         """With what the model wrote, and what it should have written."""
         written = {row: text for part in parts for row, text in zip(part["asked"], part["texts"], strict=True)}
         references = task.references(self.dataset, task.label_column(self.dataset, self.label_column))
@@ -442,21 +441,21 @@ class Evaluator:
         by_hand = [getattr(self.processing_class, name, None) for name in SET_BY_HAND]
         return xxhash.xxh3_128_hexdigest(content + str(by_hand).encode())
 
-    def _generation(self, task: ModuleType, name: str) -> dict[str, Any] | None:
+    def _generation(self, task: Task, name: str) -> dict[str, Any] | None:
         """Options of `model.generate`, or `None` where nothing is written."""
         if not self.generate and not any(metric.needs_texts for metric in self.metrics(name)):
             return None
-        if not hasattr(task, "generate"):
+        if not isinstance(task, WritingTask):
             raise EvaluationError(f"models for {name} are not asked to write texts; leave `generate` out.")
         if self.processing_class is None:
             raise DataError("what a model writes is read with its tokenizer: Evaluator(..., processing_class=...).")
         return {} if isinstance(self.generate, bool) else dict(self.generate)
 
-    def _task_and_encoded(self, model: PreTrainedModel) -> tuple[ModuleType, Encoded]:
+    def _task_and_encoded(self, model: PreTrainedModel) -> tuple[Task, Encoded]:
         task = load_module("task", task_of(model.config, self.task, type(model).__name__))
         return task, self._encoded(task, model)
 
-    def _encoded(self, task: ModuleType, model: PreTrainedModel) -> Encoded:
+    def _encoded(self, task: Task, model: PreTrainedModel) -> Encoded:
         """The examples as model inputs and the batches to run them in; made once for each mapping of labels."""
         config, inputs = model.config, inputs_of(model)
         cache = self.__dict__.setdefault("_cache", {})
@@ -475,7 +474,7 @@ class Evaluator:
             )
         return cache[key]
 
-    def _padding_matters(self, task: ModuleType, model: PreTrainedModel, encoded: Encoded) -> bool:
+    def _padding_matters(self, task: Task, model: PreTrainedModel, encoded: Encoded) -> bool:
         """Whether rows of different lengths have to be run apart; measured once for each architecture."""
         if not needs_padding(encoded):
             return False

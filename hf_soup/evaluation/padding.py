@@ -7,7 +7,6 @@ Masks hide padding in most models. They do not where tokens are mixed without a 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .running import MODEL_ERRORS, NO_PADDING, on_device, own_attention
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+    from ..tasks import Task
     from .encoding import Encoded
 
 RELATIVE = 1e-4  # of the differences between texts: a difference that padding may make
@@ -44,14 +44,14 @@ class PaddingCheck(NamedTuple):
     tells: bool
 
 
-def check_padding(task: ModuleType, model: PreTrainedModel, encoded: Encoded, device: Any) -> PaddingCheck:
+def check_padding(task: Task, model: PreTrainedModel, encoded: Encoded, device: Any) -> PaddingCheck:
     """Run a few rows of different lengths one by one and together.
 
     They have the two least lengths, which are one odd and one even where any two are, one between, and the greatest.
     What fails one by one fails as well when the data is run, and is told there.
 
     Args:
-        task (`ModuleType`):
+        task ([`Task`]):
             How the model is run.
         model (`transformers.PreTrainedModel`):
             On the device, in evaluation mode.
@@ -90,7 +90,7 @@ def check_padding(task: ModuleType, model: PreTrainedModel, encoded: Encoded, de
     return PaddingCheck(matters=not bool(((alone - together).abs() <= allowed).all()), tells=spread > 0)
 
 
-def _logits(task: ModuleType, model: PreTrainedModel, encoded: Encoded, rows: np.ndarray, device: Any) -> torch.Tensor:
+def _logits(task: Task, model: PreTrainedModel, encoded: Encoded, rows: np.ndarray, device: Any) -> torch.Tensor:
     """What the model says of some rows in one batch."""
     batch: Mapping[str, torch.Tensor] = encoded.batch_of(rows)
     batch = {key: on_device(value, device, model.dtype) for key, value in batch.items()}

@@ -8,13 +8,13 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ..checkpoints.memory import quiet_transformers
 from ..errors import DataError, EvaluationError, SoupWarning
 from ..outputs import Predictions
 from ..progress import progress_bar
+from ..tasks import WritingTask
 
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PretrainedConfig, PreTrainedModel
 
+    from ..tasks import Task
     from .encoding import Encoded
 
 UNREADABLE = 0.01  # of the images may fail to decode
@@ -37,7 +38,7 @@ NO_PADDING = "padding token"  # what transformers says of models that need one a
 
 
 def run_batches(
-    task: ModuleType,
+    task: Task,
     model: PreTrainedModel,
     encoded: Encoded,
     processing_class: Any,
@@ -134,7 +135,7 @@ def refuse_unreadable(parts: list[dict[str, Any]], dataset: Dataset, split: str)
 
 
 def run_batch(
-    task: ModuleType,
+    task: Task,
     model: PreTrainedModel,
     encoded: Encoded,
     rows: np.ndarray,
@@ -150,7 +151,9 @@ def run_batch(
     batch = encoded.batch_of(rows)
     try:
         batch = {key: on_device(value, device, model.dtype) for key, value in batch.items()}
-        texts = [] if options is None else task.generate(model, batch, processing_class, **options)
+        texts: list[str] = []
+        if options is not None and isinstance(task, WritingTask):
+            texts = task.generate(model, batch, processing_class, **options)
         started = time.perf_counter()
         with own_attention(model):
             logits, labels, counts = (tensor.cpu() for tensor in task.forward(model, batch))

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..checkpoints.files_beside import CARD
 from ..checkpoints.hub import split_revision
@@ -16,6 +15,9 @@ from .bases import bases_in_card
 from .card import TAGS
 from .facts import gather_facts
 
+
+if TYPE_CHECKING:
+    from ..tasks import Task
 
 SWEEP = """
 ## A run of a sweep
@@ -36,7 +38,7 @@ def render_run_card(
     history: Sequence[Mapping[str, Any]],
     *,
     sweep: str,
-    task: ModuleType,
+    task: Task,
     base: Mapping[str, Any],
 ) -> str:
     """The README.md of a run.
@@ -48,7 +50,7 @@ def render_run_card(
             What Trainer logged.
         sweep (`str`):
             Name of the sweep.
-        task (`ModuleType`):
+        task ([`Task`]):
             Of `hf_soup.tasks`.
         base (`Mapping[str, Any]`):
             The metadata of the card of its base model.

@@ -6,12 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from .. import heads
 from ..checkpoints.hub_errors import read_errors
 from ..data.columns import UNSCORED, find_column, label_ids
 from ..errors import DataError
 from ..heads import ends_in
-from ..heads import head_of_classes as head
-from ..heads import whole_rows as forward
 from ..images import decode_image
 from ..transforms import apply_transform, check_transform
 
@@ -24,14 +23,15 @@ if TYPE_CHECKING:
 
     from ..model_inputs import ModelInputs
 
-__all__ = ["forward", "head"]  # shared with other tasks
-
 AUTO_CLASS = "AutoModelForImageClassification"
 PIPELINE = "image-classification"
 METRIC = "accuracy"
 KIND = "classes"
 BATCH_SIZE = 64
-EXAMPLE = {"image": ["#ff0000", "#00ff00", "#0000ff", "#ffff00"], "label": [0, 1, 2, 0]}  # images of one colour
+EXAMPLE: dict[str, list[Any]] = {
+    "image": ["#ff0000", "#00ff00", "#0000ff", "#ffff00"],
+    "label": [0, 1, 2, 0],
+}  # images of one colour
 EXAMPLE_MODEL = "vit"
 USE = """
 from transformers import pipeline
@@ -39,6 +39,10 @@ from transformers import pipeline
 classify = pipeline("image-classification", model="{model}")
 print(classify("picture.png"))
 """
+
+# The parts that it shares with other tasks.
+head = heads.head_of_classes
+forward = heads.whole_rows
 
 
 def fits(config: PretrainedConfig) -> bool:

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .. import heads, tokens
 from ..data.columns import find_column, is_list, label_ids, numbers, split_like
 from ..errors import DataError
 from ..heads import classes_head, ends_in, head_of_classes, output_kind
-from ..heads import whole_rows as forward
-from ..tokens import check_masking as check_augment
-from ..tokens import lengths
-from ..tokens import load_tokenizer as load_processing_class
-from ..tokens import masked as augmented
-from ..tokens import pad_collator as collator
-from .text_classification import columns, encode
+from . import text_classification
 
 
 if TYPE_CHECKING:
@@ -21,24 +16,15 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PretrainedConfig
 
-# shared with other tasks
-__all__ = [
-    "augmented",
-    "check_augment",
-    "collator",
-    "columns",
-    "encode",
-    "forward",
-    "lengths",
-    "load_processing_class",
-]
-
 AUTO_CLASS = "AutoModelForSequenceClassification"
 PIPELINE = "text-classification"
 METRIC = "f1_micro"
 KIND = "labels"
 BATCH_SIZE = 64
-EXAMPLE = {"text": ["good film", "the bad plot", "and warm", "a cast"], "labels": [[0], [1, 2], [0, 2], []]}
+EXAMPLE: dict[str, list[Any]] = {
+    "text": ["good film", "the bad plot", "and warm", "a cast"],
+    "labels": [[0], [1, 2], [0, 2], []],
+}
 EXAMPLE_MODEL = "bert"
 USE = """
 from transformers import pipeline
@@ -46,6 +32,16 @@ from transformers import pipeline
 classify = pipeline("text-classification", model="{model}", top_k=None)
 print(classify("A sentence to label."))  # a probability for each label
 """
+
+# The parts that it shares with other tasks.
+load_processing_class = tokens.load_tokenizer
+columns = text_classification.columns
+check_augment = tokens.check_masking
+encode = text_classification.encode
+augmented = tokens.masked
+collator = tokens.pad_collator
+lengths = tokens.lengths
+forward = heads.whole_rows
 
 
 def fits(config: PretrainedConfig) -> bool:

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .. import tokens
 from ..data.columns import find_column, numbers
 from ..errors import DataError
 from ..heads import ends_in, output_kind
-from ..tokens import check_masking as check_augment
-from ..tokens import lengths
-from ..tokens import load_tokenizer as load_processing_class
-from ..tokens import masked as augmented
-from ..tokens import pad_collator as collator
-from .text_classification import columns, encode
+from . import text_classification
 
 
 if TYPE_CHECKING:
@@ -21,23 +17,16 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PretrainedConfig, PreTrainedModel
 
-# shared with other tasks
-__all__ = [
-    "augmented",
-    "check_augment",
-    "collator",
-    "columns",
-    "encode",
-    "lengths",
-    "load_processing_class",
-]
-
 AUTO_CLASS = "AutoModelForSequenceClassification"
 PIPELINE = "text-classification"
 METRIC = "pearsonr"
 KIND = "values"
 BATCH_SIZE = 64
-EXAMPLE = {"a": ["good film", "bad", "warm plot"], "b": ["great film", "the cast", "a"], "label": [4.5, 0.0, 2.25]}
+EXAMPLE: dict[str, list[Any]] = {
+    "a": ["good film", "bad", "warm plot"],
+    "b": ["great film", "the cast", "a"],
+    "label": [4.5, 0.0, 2.25],
+}
 EXAMPLE_MODEL = "bert"
 USE = """
 from transformers import pipeline
@@ -45,6 +34,15 @@ from transformers import pipeline
 score = pipeline("text-classification", model="{model}", function_to_apply="none")
 print(score("A sentence to score."))
 """
+
+# The parts that it shares with other tasks.
+load_processing_class = tokens.load_tokenizer
+columns = text_classification.columns
+check_augment = tokens.check_masking
+encode = text_classification.encode
+augmented = tokens.masked
+collator = tokens.pad_collator
+lengths = tokens.lengths
 
 
 def fits(config: PretrainedConfig) -> bool:

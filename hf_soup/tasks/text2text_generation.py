@@ -8,14 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from .. import tokens
 from ..data.columns import choose_columns, find_column, is_list, is_text
 from ..errors import DataError
 from ..heads import ends_in
-from ..tokens import box_column, call_tokenizer, cut_to, lengths, most_tokens, pad_collator, right_tokens, tokenize
-from ..tokens import check_masking as check_augment
-from ..tokens import load_tokenizer as load_processing_class
-from ..tokens import masked as augmented
-from .text_generation import head
+from ..tokens import box_column, call_tokenizer, cut_to, most_tokens, pad_collator, right_tokens, tokenize
+from . import text_generation
 
 
 if TYPE_CHECKING:
@@ -25,15 +23,6 @@ if TYPE_CHECKING:
 
     from ..model_inputs import ModelInputs
 
-# shared with other tasks
-__all__ = [
-    "augmented",
-    "check_augment",
-    "head",
-    "lengths",
-    "load_processing_class",
-]
-
 AUTO_CLASS = "AutoModelForSeq2SeqLM"
 PIPELINE = "text2text-generation"
 METRIC = "loss"
@@ -41,7 +30,10 @@ KIND = "tokens"
 BATCH_SIZE = 8  # logits of a whole vocabulary for each token
 TARGETS = ("target", "targets", "labels", "label", "summary", "highlights", "output", "answer", "response")
 SOURCES = ("input", "inputs", "source", "src", "question", "prompt", "instruction", "context")
-EXAMPLE = {"text": ["good film", "the bad plot was very dull", "warm"], "target": ["good", "bad and dull", "fine"]}
+EXAMPLE: dict[str, list[Any]] = {
+    "text": ["good film", "the bad plot was very dull", "warm"],
+    "target": ["good", "bad and dull", "fine"],
+}
 EXAMPLE_MODEL = "bart"
 USE = """
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
@@ -51,6 +43,13 @@ tokenizer = AutoTokenizer.from_pretrained("{model}")
 inputs = tokenizer("A text to rewrite.", return_tensors="pt")
 print(tokenizer.batch_decode(model.generate(**inputs, max_new_tokens=20), skip_special_tokens=True))
 """
+
+# The parts that it shares with other tasks.
+load_processing_class = tokens.load_tokenizer
+head = text_generation.head
+check_augment = tokens.check_masking
+augmented = tokens.masked
+lengths = tokens.lengths
 
 
 def fits(config: PretrainedConfig) -> bool:

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from .. import heads, tokens
 from ..data.columns import choose_columns, find_column, is_list, is_text, label_ids
 from ..errors import DataError
 from ..heads import ends_in, output_kind
-from ..heads import head_of_classes as head
-from ..heads import whole_rows as forward
-from ..tokens import BOX_COLUMNS, box_column, lengths, most_tokens, tokenize
-from ..tokens import check_masking as check_augment
-from ..tokens import load_tokenizer as load_processing_class
-from ..tokens import masked as augmented
-from ..tokens import pad_collator as collator
+from ..tokens import BOX_COLUMNS, box_column, most_tokens, tokenize
 
 
 if TYPE_CHECKING:
@@ -24,23 +19,15 @@ if TYPE_CHECKING:
 
     from ..model_inputs import ModelInputs
 
-# shared with other tasks
-__all__ = [
-    "augmented",
-    "check_augment",
-    "collator",
-    "forward",
-    "head",
-    "lengths",
-    "load_processing_class",
-]
-
 AUTO_CLASS = "AutoModelForSequenceClassification"
 PIPELINE = "text-classification"
 METRIC = "accuracy"
 KIND = "classes"
 BATCH_SIZE = 64
-EXAMPLE = {"text": ["good film", "the bad plot", "a very lovely cast", "dull", "and weak"], "label": [1, 0, 1, 0, 0]}
+EXAMPLE: dict[str, list[Any]] = {
+    "text": ["good film", "the bad plot", "a very lovely cast", "dull", "and weak"],
+    "label": [1, 0, 1, 0, 0],
+}
 EXAMPLE_MODEL = "bert"
 USE = """
 from transformers import pipeline
@@ -48,6 +35,15 @@ from transformers import pipeline
 classify = pipeline("text-classification", model="{model}")
 print(classify("A sentence to classify."))
 """
+
+# The parts that it shares with other tasks.
+load_processing_class = tokens.load_tokenizer
+head = heads.head_of_classes
+check_augment = tokens.check_masking
+augmented = tokens.masked
+collator = tokens.pad_collator
+lengths = tokens.lengths
+forward = heads.whole_rows
 
 
 def fits(config: PretrainedConfig) -> bool:

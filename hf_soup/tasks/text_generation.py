@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from .. import tokens
 from ..data.columns import UNSCORED, choose_columns, find_column, is_list
 from ..errors import DataError
 from ..heads import ends_in
-from ..tokens import check_masking as check_augment
-from ..tokens import lengths, most_tokens, right_tokens, tokenize
-from ..tokens import load_tokenizer as load_processing_class
-from ..tokens import masked as augmented
-from ..tokens import pad_collator as collator
+from ..tokens import most_tokens, right_tokens, tokenize
 
 
 if TYPE_CHECKING:
@@ -22,15 +19,12 @@ if TYPE_CHECKING:
 
     from ..model_inputs import ModelInputs
 
-# shared with other tasks
-__all__ = ["augmented", "check_augment", "collator", "lengths", "load_processing_class"]
-
 AUTO_CLASS = "AutoModelForCausalLM"
 PIPELINE = "text-generation"
 METRIC = "loss"
 KIND = "tokens"
 BATCH_SIZE = 8  # logits of a whole vocabulary for each token
-EXAMPLE = {"text": ["good film", "the bad plot was very dull", "a very lovely cast"]}
+EXAMPLE: dict[str, list[Any]] = {"text": ["good film", "the bad plot was very dull", "a very lovely cast"]}
 EXAMPLE_MODEL = "gpt2"
 USE = """
 from transformers import pipeline
@@ -38,6 +32,13 @@ from transformers import pipeline
 generate = pipeline("text-generation", model="{model}")
 print(generate("The beginning of a text", max_new_tokens=20))
 """
+
+# The parts that it shares with other tasks.
+load_processing_class = tokens.load_tokenizer
+check_augment = tokens.check_masking
+augmented = tokens.masked
+collator = tokens.pad_collator
+lengths = tokens.lengths
 
 
 def fits(config: PretrainedConfig) -> bool:

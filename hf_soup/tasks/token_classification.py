@@ -7,18 +7,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from .. import heads, tokens
 from ..data.columns import UNSCORED, choose_columns, find_column, is_list, label_ids, split_like
 from ..errors import DataError, SoupWarning
 from ..heads import ends_in
-from ..heads import head_of_classes as head
 from ..progress import library_bars
-from ..tokens import box_column, call_tokenizer, check_tokenizer, cut_to, lengths, most_tokens
-from ..tokens import check_masking as check_augment
-from ..tokens import load_tokenizer as load_processing_class
-from ..tokens import masked as augmented
-from ..tokens import pad_collator as collator
+from ..tokens import box_column, call_tokenizer, check_tokenizer, cut_to, most_tokens
 
 
 if TYPE_CHECKING:
@@ -29,22 +25,15 @@ if TYPE_CHECKING:
 
     from ..model_inputs import ModelInputs
 
-# shared with other tasks
-__all__ = [
-    "augmented",
-    "check_augment",
-    "collator",
-    "head",
-    "lengths",
-    "load_processing_class",
-]
-
 AUTO_CLASS = "AutoModelForTokenClassification"
 PIPELINE = "token-classification"
 METRIC = "f1_macro"
 KIND = "classes"
 BATCH_SIZE = 64
-EXAMPLE = {"tokens": [["good", "film"], ["the", "bad", "plot"], ["cast"]], "tags": [[0, 1], [2, 0, 1], [1]]}
+EXAMPLE: dict[str, list[Any]] = {
+    "tokens": [["good", "film"], ["the", "bad", "plot"], ["cast"]],
+    "tags": [[0, 1], [2, 0, 1], [1]],
+}
 EXAMPLE_MODEL = "bert"
 USE = """
 from transformers import pipeline
@@ -52,6 +41,14 @@ from transformers import pipeline
 find = pipeline("token-classification", model="{model}", aggregation_strategy="simple")
 print(find("A sentence to find names in."))
 """
+
+# The parts that it shares with other tasks.
+load_processing_class = tokens.load_tokenizer
+head = heads.head_of_classes
+check_augment = tokens.check_masking
+augmented = tokens.masked
+collator = tokens.pad_collator
+lengths = tokens.lengths
 
 
 def fits(config: PretrainedConfig) -> bool:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ..data.columns import UNSCORED
@@ -21,13 +20,15 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PretrainedConfig, Trainer
 
+    from ..tasks import Task
+
 BALANCED = "balanced"
 FORMS = f'"{BALANCED}", a mapping of classes to weights, or a list with the weight of each class'
 
 
 def check_class_weights(
     given: Any,
-    task: ModuleType,
+    task: Task,
     config: PretrainedConfig,
     train: Dataset,
     data_classes: Mapping[int, str] | None,
@@ -37,7 +38,7 @@ def check_class_weights(
     Args:
         given:
             The setting `class_weights`.
-        task (`ModuleType`):
+        task ([`Task`]):
             A file of `hf_soup.tasks`.
         config (`transformers.PretrainedConfig`):
             Of what the runs start from.

@@ -14,12 +14,11 @@ from ..tokens import check_vocabulary, unchanged_state
 
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
     from datasets import Dataset
     from transformers import PretrainedConfig
 
     from ..model_inputs import ModelInputs
+    from ..tasks import Task
 
 
 def guess_task(train: Dataset) -> str:
@@ -40,7 +39,7 @@ def guess_task(train: Dataset) -> str:
 
 
 def check_examples(
-    task: ModuleType,
+    task: Task,
     data: Dataset,
     label: str | None,
     text_columns: Sequence[str] | None,
@@ -54,13 +53,13 @@ def check_examples(
     """
     label = task.label_column(data, label)
     columns, right = task.columns(data, text_columns, label), task.labels(data, label, config)
-    if task.KIND == "classes":
+    if task.KIND == "classes" and label is not None:
         warn_of_missing_classes(data, label, config.id2label, what)
     return columns, right
 
 
 def encode_examples(
-    task: ModuleType,
+    task: Task,
     data: Dataset,
     label: str | None,
     text_columns: Sequence[str] | None,

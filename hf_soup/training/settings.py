@@ -6,7 +6,6 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import RecipeError, did_you_mean
@@ -19,6 +18,8 @@ from .optimizer import OPTIMIZERS
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
+
+    from ..tasks import Task
 
 SHORT = {
     "batch_size": "per_device_train_batch_size",
@@ -117,7 +118,7 @@ def separate(settings: Mapping[str, Any]) -> tuple[dict[str, Any], Extra]:
 
 def check_settings(
     settings: Mapping[str, Any],
-    task: ModuleType,
+    task: Task,
     processing_class: Any,
     *,
     evaluates: bool,
@@ -129,7 +130,7 @@ def check_settings(
     Args:
         settings (`Mapping[str, Any]`):
             Of one run, those that all share included.
-        task (`ModuleType`):
+        task ([`Task`]):
             A file of `hf_soup.tasks`.
         processing_class:
             The tokenizer or image processor.
