@@ -19,6 +19,7 @@ from .checkpoints.source import open_all, open_checkpoint
 from .errors import IncompatibleError, RecipeError, did_you_mean, listed, warn
 from .evaluation.binding import bind_evaluator, bind_training
 from .evaluation.evaluator import Evaluator
+from .evaluation.function_trials import FunctionTrials
 from .evaluation.trials import ModelTrials, NoTrials
 from .lookup import asks_for, checked, load_function, parameters, strategy_traits
 from .merging.agreement import Agreement, agree
@@ -390,12 +391,13 @@ def _choose(
         choice = strategy.choose(ingredients, NoTrials())
         return choice.mixture, Selection(strategy.name, plain(strategy.params), trials=choice.trials)
     bound = bind_evaluator(evaluator, setup.settings_first, metric=metric, higher_is_better=higher_is_better)
+    seed = setup.averaging.seed
+    if not isinstance(bound, Evaluator):
+        with FunctionTrials(setup, bound, training=training, device=device, executor=executor) as function_trials:
+            return select(strategy, ingredients, function_trials, folds=folds, holdout=holdout, seed=seed)
     with ModelTrials(setup, bound, training=training, device=device, executor=executor) as trials:
-        seed = setup.averaging.seed
         mixture, selection = select(strategy, ingredients, trials, folds=folds, holdout=holdout, seed=seed)
-    if isinstance(bound, Evaluator):
-        selection = replace(selection, dataset=bound.described())
-    return mixture, selection
+    return mixture, replace(selection, dataset=bound.described())
 
 
 def _with_settings(mixture: Mixture, settings: Checkpoint | None) -> Mixture:

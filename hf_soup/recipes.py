@@ -184,7 +184,7 @@ def selection_as_dict(selection: Selection | None) -> dict[str, Any]:
         return {}
     content = asdict(selection)
     content["trials"] = [_known_fields(trial) for trial in content["trials"]]
-    content["dataset"] = _known_fields(content["dataset"] or {})
+    content["dataset"] = {} if selection.dataset is None else selection.dataset.as_dict()
     if selection.score is None and not selection.trials:
         for key in WHERE_SCORED:
             del content[key]

@@ -31,7 +31,7 @@ def bind_evaluator(
     split: str = "validation",
     metric: Any = None,
     higher_is_better: bool | None = None,
-) -> Any:
+) -> Evaluator | Callable[[PreTrainedModel], Score]:
     """An evaluator with the ingredients' tokenizer or image processor, or a function of a model that gives a score.
 
     Raises:
@@ -42,12 +42,15 @@ def bind_evaluator(
     if isinstance(evaluator, (str, os.PathLike, datasets.Dataset)):
         evaluator = Evaluator(evaluator, split=split)
     if isinstance(evaluator, Evaluator):
-        asked = {"metric": metric, "higher_is_better": higher_is_better}
-        evaluator = replace(evaluator, **{key: value for key, value in asked.items() if value is not None})
+        if metric is not None:
+            evaluator = replace(evaluator, metric=metric)
+        if higher_is_better is not None:
+            evaluator = replace(evaluator, higher_is_better=higher_is_better)
         giver = giver_of_files(candidates)
-        folder = giver.folder if giver is not None else None
-        task = task_of(candidates[0].config, evaluator.task)
-        return evaluator.bound(folder and str(folder), task)
+        source = None
+        if giver is not None and giver.folder is not None:
+            source = str(giver.folder)
+        return evaluator.bound(source, task_of(candidates[0].config, evaluator.task))
     if not callable(evaluator):
         raise RecipeError(f"an evaluator is an Evaluator, a data set, or a function of a model, not {evaluator!r}.")
 

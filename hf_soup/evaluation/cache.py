@@ -16,12 +16,11 @@ from ..checkpoints import content
 from ..outputs import ARRAYS, KINDS, Predictions
 from ..types import Gradient, Score
 from ..value_store import ValueStore
-from .evaluator import Evaluator, Outputs
+from .evaluator import Outputs
 
 
 if TYPE_CHECKING:
     import numpy as np
-    from transformers import PreTrainedModel
 
 LARGE = 2**25  # bytes of outputs of one trial that are not kept; its score is
 T = TypeVar("T")
@@ -72,8 +71,8 @@ def kept_score(key: str | None) -> Score | None:
         key (`str`, *optional*):
             As `Evaluator.key` gives it; nothing is kept without one.
     """
-    found = key and _read(key)
-    return _understood(_to_score, found) if found else None
+    value = _read(key) if key else None
+    return _understood(_to_score, value) if value else None
 
 
 def keep_score(key: str | None, score: Score, about: str) -> None:
@@ -84,8 +83,8 @@ def keep_score(key: str | None, score: Score, about: str) -> None:
 
 def kept_gradient(key: str | None) -> Gradient | None:
     """The derivative of a recipe's loss that was kept."""
-    found = key and _read(key)
-    return _understood(_to_gradient, found) if found else None
+    value = _read(key) if key else None
+    return _understood(_to_gradient, value) if value else None
 
 
 def keep_gradient(key: str | None, gradient: Gradient, about: str) -> None:
@@ -95,66 +94,36 @@ def keep_gradient(key: str | None, gradient: Gradient, about: str) -> None:
 
 
 def kept_outputs(key: str | None) -> Outputs | None:
-    """What a model said, whole or as far as it was run."""
+    """The predictions of a model, whole or as far as it was run."""
     if not key:
         return None
-    found = _store().read([key, _part(key)])  # at one moment: another process may put the whole for the part
+    values = _store().read([key, _part(key)])  # at one moment: another process may put the whole for the part
     for name, whole in ((key, True), (_part(key), False)):
-        unpacked = _understood(_unpack, found[name]) if name in found else None
+        unpacked = _understood(_unpack, values[name]) if name in values else None
         if unpacked is not None:
-            return Outputs(*unpacked, whole)
+            predictions, rows = unpacked
+            return Outputs(predictions, rows, whole)
     return None
 
 
 def keep_outputs(key: str | None, outputs: Outputs, about: str, *, always: bool = False) -> None:
-    """Keep what a model said, unless it is large.
+    """Keep the predictions of a model, unless they are large.
 
     Args:
         key (`str`, *optional*):
             As `Evaluator.key` gives it; nothing is kept without one.
         outputs ([`Outputs`]):
-            What it said; of part of the rows it is kept apart, and never taken for whole.
+            What it predicts; of part of the rows that is kept apart, and never taken for whole.
         about (`str`):
             In words.
         always (`bool`, *optional*, defaults to `False`):
             Whether it is kept when it is large, too.
     """
-    if key and (always or outputs.said.logits.nbytes <= LARGE):
+    if key and (always or outputs.predictions.logits.nbytes <= LARGE):
         kind, name = ("predictions", key) if outputs.whole else ("part", _part(key))
-        packed = _pack(outputs.said, outputs.asked)
+        packed = _pack(outputs.predictions, outputs.rows)
         part = _part(key) if outputs.whole else None
-        _store().write(name, kind, f"{len(outputs.asked)} rows of {about}", packed, instead_of=part)
-
-
-def cached_predictions(
-    evaluator: Evaluator, fingerprint: Callable[[], str | None], task: str, load: Callable[[], PreTrainedModel]
-) -> Predictions:
-    """The predictions of one model, from the cache or by running it.
-
-    Args:
-        evaluator ([`Evaluator`]):
-            The examples.
-        fingerprint (`Callable[[], str | None]`):
-            Gives that of the model's recipe, with the content of the weights as it is now; `None` where it may not be
-            kept.
-        task (`str`):
-            What the model does.
-        load (`Callable[[], PreTrainedModel]`):
-            Gives the model, if it has to be run.
-    """
-
-    def key() -> str | None:
-        known = fingerprint() if evaluator.keeps else None
-        return None if known is None else evaluator.key(known, task, scores=False)
-
-    before = key()
-    found = kept_outputs(before)
-    if found is not None and found.whole:
-        return found.said
-    outputs = evaluator.run(load())
-    if key() == before:  # neither weights nor data have changed while it was run
-        keep_outputs(before, outputs, evaluator.path or evaluator.split, always=True)
-    return outputs.said
+        _store().write(name, kind, f"{len(outputs.rows)} rows of {about}", packed, instead_of=part)
 
 
 def _store() -> ValueStore:
@@ -196,12 +165,13 @@ def _to_gradient(value: bytes) -> Gradient:
     return Gradient(float(loss), rows, float(scale))
 
 
-def _pack(said: Predictions, asked: np.ndarray) -> bytes:
+def _pack(predictions: Predictions, rows: np.ndarray) -> bytes:
     import numpy as np
 
     stream = io.BytesIO()
-    rest: dict[str, Any] = {key: value for key, value in said._asdict().items() if key not in ARRAYS}
-    np.savez(stream, rest=np.array(json.dumps(rest)), asked=asked, **{key: getattr(said, key) for key in ARRAYS})
+    arrays = {key: getattr(predictions, key) for key in ARRAYS}
+    others = {key: value for key, value in predictions._asdict().items() if key not in ARRAYS}
+    np.savez(stream, rest=np.array(json.dumps(others)), asked=rows, **arrays)
     return stream.getvalue()
 
 
@@ -214,12 +184,15 @@ def _unpack(packed: bytes) -> tuple[Predictions, np.ndarray]:
     import numpy as np
 
     with np.load(io.BytesIO(packed), allow_pickle=False) as arrays:
-        rest = json.loads(str(arrays["rest"]))
-        rest = {key: tuple(value) if isinstance(value, list) else value for key, value in rest.items()}
-        said, asked = Predictions(**{key: arrays[key] for key in ARRAYS}, **rest), arrays["asked"]
-    whole_numbers = said.rows.dtype.kind == asked.dtype.kind == "i" and said.rows.ndim == asked.ndim == 1
-    in_line = len(said.logits) == len(said.labels) == len(said.rows)
-    numbers = said.logits.dtype.kind == "f" and said.labels.dtype.kind in "iufb"
-    if not (whole_numbers and in_line and numbers and said.kind in KINDS):
+        others = json.loads(str(arrays["rest"]))
+        for key, value in others.items():
+            if isinstance(value, list):
+                others[key] = tuple(value)
+        predictions = Predictions(**{key: arrays[key] for key in ARRAYS}, **others)
+        rows = arrays["asked"]
+    whole_numbers = predictions.rows.dtype.kind == rows.dtype.kind == "i" and predictions.rows.ndim == rows.ndim == 1
+    alike_lengths = len(predictions.logits) == len(predictions.labels) == len(predictions.rows)
+    numbers = predictions.logits.dtype.kind == "f" and predictions.labels.dtype.kind in "iufb"
+    if not (whole_numbers and alike_lengths and numbers and predictions.kind in KINDS):
         raise ValueError("these arrays do not go together")
-    return said, asked
+    return predictions, rows

@@ -5,15 +5,12 @@ What is particular to a task is in `hf_soup.tasks`; here is what all have in com
 
 from __future__ import annotations
 
-import copy
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..checkpoints.staging import temporary_folder
 from ..data.columns import UNSCORED
 from ..data.content import Rows, hash_rows
 from ..data.load import load_data
@@ -23,11 +20,11 @@ from ..metrics import Metric, load_metrics
 from ..model_inputs import inputs_of
 from ..outputs import Predictions
 from ..tasks import Task, WritingTask, task_of
-from ..types import Score
-from ..version import versions
+from ..types import DataDescription, Score
+from .cache_key import cache_key, digest_of_batches, digest_of_processing
 from .encoding import MAIN_INPUTS, Encoded, encode, first_in_small_batches, is_encoded, of_one_length, without_rows
 from .padding import check_padding, needs_padding
-from .running import in_order, is_launched, put_on_device, refuse_unreadable, resolve_device, run_batches
+from .running import in_order, is_launched, put_on_device, refuse_unreadable, run_batches
 
 
 if TYPE_CHECKING:
@@ -39,24 +36,22 @@ if TYPE_CHECKING:
     from ..metrics import Given
 
 DTYPES = ("auto", "bfloat16", "float32")
-SET_BY_HAND = ("model_max_length", "padding_side", "truncation_side", "pad_token_type_id")  # these may be in no file
-LAYOUT = 4  # of what is kept; a change of it makes older files unread
 
 
 class Outputs(NamedTuple):
-    """What a model said on the rows that it was run on.
+    """The predictions of a model on the rows that it was run on.
 
     Args:
-        said ([`Predictions`]):
+        predictions ([`Predictions`]):
             In the order of the data set.
-        asked (`np.ndarray`):
-            The rows that it was run on.
+        rows (`np.ndarray`):
+            The rows that it was run on, in the order of the run.
         whole (`bool`):
             Whether these are all.
     """
 
-    said: Predictions
-    asked: np.ndarray
+    predictions: Predictions
+    rows: np.ndarray
     whole: bool
 
 
@@ -141,9 +136,9 @@ class Evaluator:
         if self.dtype not in DTYPES:
             raise RecipeError(f"dtype is one of {', '.join(DTYPES)}, not {self.dtype!r}.")
         if self.task != "auto":
-            load_module("task", self.task)
+            _ = self.task_module
         if self.metric is not None:
-            _ = self._given_metrics
+            _ = self.metrics
 
     def __call__(self, model: PreTrainedModel) -> Score:
         """Score a model.
@@ -159,34 +154,71 @@ class Evaluator:
             [`DataError`]: if the data does not fit the model.
             [`EvaluationError`]: if the metric gives no number, or memory runs out at one example.
         """
-        return self.score(self.predict(model), task_of(model.config, self.task, type(model).__name__))
+        bound = self.for_model(model)
+        return bound.score(bound.predict(model))
 
-    def score(self, said: Predictions, task: str) -> Score:
-        """The score of predictions that were made already."""
-        metrics = self.metrics(task)
-        found = [metric.compute(said) for metric in metrics]
-        name = self.select_by or _only_name(metrics[0], found[0])
-        values = {key: value for one in reversed(found) for key, value in one.items()}  # the first says what a name is
+    def score(self, predictions: Predictions) -> Score:
+        """The score of predictions that were made already; of an evaluator whose task is known.
+
+        Raises:
+            [`EvaluationError`]: if a metric gives no number, or none of the name that selects.
+        """
+        values: dict[str, float] = {}
+        name = self.select_by
+        for metric in self.metrics:
+            values_of_metric = metric.compute(predictions)
+            if name is None:  # the first metric selects
+                name = _only_name(metric, values_of_metric)
+            for key, value in values_of_metric.items():
+                values.setdefault(key, value)  # where two metrics give a value of one name, the first counts
         if name not in values:
             raise EvaluationError(f"no metric gives {name!r}, which is to select{did_you_mean(name, values)}")
-        higher = self.direction(name, task) if self.higher_is_better is None else self.higher_is_better
+        higher_is_better = self.higher_is_better
+        if higher_is_better is None:
+            higher_is_better = self.direction(name)
         return Score(
             name,
             values.pop(name),
-            higher is not False,
+            higher_is_better is not False,
             self.split,
             self.rows.fingerprint,
-            said.examples,
+            predictions.examples,
             values,
         )
 
-    def direction(self, name: str, task: str) -> bool | None:
+    def direction(self, name: str) -> bool | None:
         """Whether a value is better when it is higher, where its metric says so."""
-        return next((metric.higher_is_better for metric in self.metrics(task) if metric.name == name), None)
+        for metric in self.metrics:
+            if metric.name == name:
+                return metric.higher_is_better
+        return None
 
-    def metrics(self, task: str) -> tuple[Metric, ...]:
-        """The metrics that were given, or the task's own."""
-        return self._given_metrics if self.metric is not None else load_metrics(load_module("task", task).METRIC)
+    @cached_property
+    def task_module(self) -> Task:
+        """The task's file; of an evaluator whose task is known.
+
+        Raises:
+            [`RecipeError`]: if there is no such task.
+        """
+        return load_module("task", self.task)
+
+    @cached_property
+    def metrics(self) -> tuple[Metric, ...]:
+        """The metrics that were given, or else the task's own; loaded once."""
+        if self.metric is not None:
+            return load_metrics(self.metric)
+        return load_metrics(self.task_module.METRIC)
+
+    def for_model(self, model: PreTrainedModel) -> Evaluator:
+        """The same evaluator for what a model does, with the processing class that lies where it was loaded from."""
+        task = task_of(model.config, self.task, type(model).__name__)
+        source = getattr(model, "name_or_path", "") if self._lacks_processing_class else ""
+        if task == self.task and not source:
+            return self
+        bound_by_source = self.__dict__.setdefault("_bound_by_source", {})
+        if (source, task) not in bound_by_source:
+            bound_by_source[source, task] = self.bound(source or None, task)
+        return bound_by_source[source, task]
 
     def predict(self, model: PreTrainedModel) -> Predictions:
         """Run a model over the data, longest examples first so that a batch pads little.
@@ -203,7 +235,7 @@ class Evaluator:
                 decode.
             [`EvaluationError`]: if memory runs out at one example.
         """
-        return self.run(model).said
+        return self.run(model).predictions
 
     def run(
         self,
@@ -230,13 +262,13 @@ class Evaluator:
         """
         import numpy as np
 
-        name = task_of(model.config, self.task, type(model).__name__)
-        if self._lacks_processing_class and getattr(model, "name_or_path", ""):
-            return self._bound_to(model.name_or_path, name).run(model, first=first, done=done, enough=enough)
-        task = load_module("task", name)
-        options = self._generation(task, name)
-        encoded = self._encoded(task, model)
-        padding_matters = self._padding_matters(task, model, encoded)
+        bound = self.for_model(model)
+        if bound is not self:
+            return bound.run(model, first=first, done=done, enough=enough)
+        task = self.task_module
+        options = self._generation_options()
+        encoded = self._encoded(model)
+        padding_matters = self._padding_matters(model, encoded)
         if first is not None:
             encoded = first_in_small_batches(encoded, first, self.batch_size or task.BATCH_SIZE)
         if done is not None:
@@ -254,23 +286,26 @@ class Evaluator:
             enough=enough and (lambda part: enough(in_order([part], task.KIND, model.config))),
         )
         refuse_unreadable(parts, self.dataset, self.split)
-        said = in_order(parts, task.KIND, model.config)
-        if said.rows.size and not np.isfinite(said.logits).all():
-            wrong = said.rows[~np.isfinite(said.logits.reshape(len(said.rows), -1)).all(axis=1)]
-            raise EvaluationError(f"the model gives NaN or infinity on {self.split}, first on row {wrong.min()}.")
-        asked = np.concatenate([part["asked"] for part in parts])
-        whole = len(asked) == sum(map(len, encoded.batches))
+        predictions = in_order(parts, task.KIND, model.config)
+        if predictions.rows.size and not np.isfinite(predictions.logits).all():
+            finite = np.isfinite(predictions.logits.reshape(len(predictions.rows), -1)).all(axis=1)
+            first_wrong = predictions.rows[~finite].min()
+            raise EvaluationError(f"the model gives NaN or infinity on {self.split}, first on row {first_wrong}.")
+        rows = np.concatenate([part["asked"] for part in parts])
         if options is not None and isinstance(task, WritingTask):
-            said = self._with_texts(said, parts, task)
-        return Outputs(said, asked, whole)
+            predictions = self._with_texts(predictions, parts, task)
+        return Outputs(predictions, rows, len(rows) == sum(map(len, encoded.batches)))
 
-    def _with_texts(self, said: Predictions, parts: Sequence[Mapping[str, Any]], task: WritingTask) -> Predictions:
-        """With what the model wrote, and what it should have written."""
-        written = {row: text for part in parts for row, text in zip(part["asked"], part["texts"], strict=True)}
+    def _with_texts(
+        self, predictions: Predictions, parts: Sequence[Mapping[str, Any]], task: WritingTask
+    ) -> Predictions:
+        """With the texts that the model wrote, and those that it should have written."""
+        written: dict[int, str] = {}
+        for part in parts:
+            written.update(zip(part["asked"], part["texts"], strict=True))
         references = task.references(self.dataset, task.label_column(self.dataset, self.label_column))
-        return said._replace(
-            texts=tuple(written.get(row, "") for row in range(len(references))), references=references
-        )
+        texts = tuple(written.get(row, "") for row in range(len(references)))
+        return predictions._replace(texts=texts, references=references)
 
     @property
     def rows(self) -> Rows:
@@ -286,23 +321,19 @@ class Evaluator:
         if self.is_encoded:
             columns = [name for name in MAIN_INPUTS if name in self.dataset.column_names]
         else:
-            task = load_module("task", self.task)
-            columns = task.columns(self.dataset, self.text_columns, task.label_column(self.dataset, self.label_column))
-        numbered = {column: str(at) for at, column in enumerate(columns)}
+            label = self.task_module.label_column(self.dataset, self.label_column)
+            columns = self.task_module.columns(self.dataset, self.text_columns, label)
+        numbered = {column: str(place) for place, column in enumerate(columns)}
         return hash_rows(self.dataset.select_columns(columns).rename_columns(numbered))
 
-    def described(self) -> dict[str, Any]:
-        """What a recipe records of the data; `inputs` is the fingerprint without labels and names of columns."""
-        found = {"path": self.path, "fingerprint": self.rows.fingerprint, "rows": len(self.dataset)}
-        return found if self.task == "auto" else found | {"inputs": self.inputs.fingerprint}
+    def described(self) -> DataDescription:
+        """What a recipe records of the data."""
+        inputs = None if self.task == "auto" else self.inputs.fingerprint
+        return DataDescription(self.path, self.rows.fingerprint, len(self.dataset), inputs)
 
     def described_batches(self) -> dict[str, Any]:
         """What a recipe records of data for BatchNorm: `batches` covers all that decides the result."""
-        import xxhash
-
-        decisive = [self.rows.ordered, self._preprocessing, self.text_columns, self.batch_size, self.task]
-        batches = xxhash.xxh3_128_hexdigest(json.dumps(decisive, default=str).encode())
-        return {"dataset": self.described(), "batches": f"xxh3-128:{batches}"}
+        return {"dataset": self.described().as_dict(), "batches": digest_of_batches(self)}
 
     @property
     def keeps(self) -> bool:
@@ -311,14 +342,12 @@ class Evaluator:
         """
         return self.cache and not is_launched() and self.dataset.format["type"] != "custom"
 
-    def key(self, model: str, task: str, *, scores: bool) -> str | None:
+    def key(self, model: str, *, scores: bool) -> str | None:
         """What stands for the score (or with `scores=False` the predictions) of one model in the cache.
 
         Args:
             model (`str`):
                 Its recipe's fingerprint.
-            task (`str`):
-                The task.
             scores (`bool`):
                 Whether the metrics count as well.
 
@@ -326,45 +355,18 @@ class Evaluator:
             `str`, or `None` where nothing may be kept: a metric is a function, the data has a transform, several
             processes share the work, or `cache=False`.
         """
-        import xxhash
-
-        if not self.keeps:
-            return None
-        asked = [metric.identity for metric in self.metrics(task)] + [self.select_by, self.higher_is_better]
-        if scores and None in asked[:-2]:
-            return None
-        needs = [
-            self.rows.ordered,
-            repr(self.dataset.features),
-            self.dataset.format["columns"],
-            self.split,
-            task,
-            self._preprocessing,
-            self.label_column,
-            self.text_columns,
-        ]
-        needs += [self.batch_size, resolve_device(self.device).split(":")[0], self.dtype, versions(), model]
-        needs.append(LAYOUT)
-        generation = self.generate if isinstance(self.generate, bool) else dict(self.generate)
-        needs += [generation, any(metric.needs_texts for metric in self.metrics(task))]
-        return xxhash.xxh3_128_hexdigest(json.dumps([needs, asked if scores else None], default=str).encode())
+        return cache_key(self, model, scores=scores) if self.keeps else None
 
     def bound(self, source: str | None, task: str) -> Evaluator:
         """The same evaluator for a task, with the tokenizer or image processor of a checkpoint if it has none."""
-        if self.processing_class is not None or source is None or (self.is_encoded and not self.generate):
-            return replace(self, task=task)
-        return replace(self, task=task, processing_class=load_module("task", task).load_processing_class(source))
+        bound = self if task == self.task else replace(self, task=task)
+        if source is None or not self._lacks_processing_class:
+            return bound
+        return replace(bound, processing_class=bound.task_module.load_processing_class(source))
 
     @property
     def _lacks_processing_class(self) -> bool:
         return self.processing_class is None and (not self.is_encoded or bool(self.generate))
-
-    def _bound_to(self, source: str, task: str) -> Evaluator:
-        """The same evaluator with the tokenizer or image processor of `source`, made once."""
-        cache = self.__dict__.setdefault("_bound", {})
-        if (source, task) not in cache:
-            cache[source, task] = self.bound(source, task)
-        return cache[source, task]
 
     @property
     def is_encoded(self) -> bool:
@@ -382,9 +384,10 @@ class Evaluator:
         """
         import numpy as np
 
-        task, encoded = self._task_and_encoded(model)
+        encoded = self._encoded(model)
         order = np.random.default_rng(0).permutation(len(self.dataset))
-        for rows in np.array_split(order, -(-len(order) // (self.batch_size or task.BATCH_SIZE))):
+        batch_size = self.batch_size or self.for_model(model).task_module.BATCH_SIZE
+        for rows in np.array_split(order, -(-len(order) // batch_size)):
             batch = encoded.batch_of(rows)
             labels = batch.pop("labels")
             if encoded.decodes_images:  # without those that do not decode
@@ -400,7 +403,7 @@ class Evaluator:
             rows (`np.ndarray`):
                 Which.
         """
-        return self._task_and_encoded(model)[1].batch_of(rows)
+        return self._encoded(model).batch_of(rows)
 
     def row_batches(self, model: PreTrainedModel, rows: np.ndarray) -> list[dict[str, torch.Tensor]]:
         """Some examples as the model takes them, with labels: one batch, or several where padding would matter.
@@ -411,70 +414,49 @@ class Evaluator:
             rows (`np.ndarray`):
                 Which.
         """
-        task, encoded = self._task_and_encoded(model)
+        encoded = self._encoded(model)
         chosen = encoded._replace(batches=(rows,))
-        if self._padding_matters(task, model, encoded):
+        if self._padding_matters(model, encoded):
             sorted_rows = rows[(-encoded.lengths[rows]).argsort(kind="stable")]
             chosen = of_one_length(encoded._replace(batches=(sorted_rows,)))
         return [encoded.batch_of(batch) for batch in chosen.batches]
 
     @cached_property
-    def _given_metrics(self) -> tuple[Metric, ...]:
-        return load_metrics(self.metric)
+    def preprocessing(self) -> str:
+        """A digest of the files that the tokenizer or image processor would save."""
+        return digest_of_processing(self.processing_class)
 
-    @cached_property
-    def _preprocessing(self) -> str:
-        """A digest of the files that a tokenizer or image processor would save."""
-        import xxhash
-
-        if self.processing_class is None:
-            return ""
-        processing_class = copy.deepcopy(self.processing_class)
-        backend = getattr(processing_class, "backend_tokenizer", None)
-        if backend is not None:  # how it was used last is saved as well
-            backend.no_truncation()
-            backend.no_padding()
-        with temporary_folder() as folder:
-            processing_class.save_pretrained(folder)
-            files = sorted(path for path in folder.rglob("*") if path.is_file())
-            content = b"".join(path.name.encode() + path.read_bytes() for path in files)
-        by_hand = [getattr(self.processing_class, name, None) for name in SET_BY_HAND]
-        return xxhash.xxh3_128_hexdigest(content + str(by_hand).encode())
-
-    def _generation(self, task: Task, name: str) -> dict[str, Any] | None:
-        """Options of `model.generate`, or `None` where nothing is written."""
-        if not self.generate and not any(metric.needs_texts for metric in self.metrics(name)):
+    def _generation_options(self) -> dict[str, Any] | None:
+        """Options of `model.generate`, or `None` where no texts are written."""
+        if not self.generate and not any(metric.needs_texts for metric in self.metrics):
             return None
-        if not isinstance(task, WritingTask):
-            raise EvaluationError(f"models for {name} are not asked to write texts; leave `generate` out.")
+        if not isinstance(self.task_module, WritingTask):
+            raise EvaluationError(f"models for {self.task} are not asked to write texts; leave `generate` out.")
         if self.processing_class is None:
             raise DataError("what a model writes is read with its tokenizer: Evaluator(..., processing_class=...).")
         return {} if isinstance(self.generate, bool) else dict(self.generate)
 
-    def _task_and_encoded(self, model: PreTrainedModel) -> tuple[Task, Encoded]:
-        task = load_module("task", task_of(model.config, self.task, type(model).__name__))
-        return task, self._encoded(task, model)
-
-    def _encoded(self, task: Task, model: PreTrainedModel) -> Encoded:
+    def _encoded(self, model: PreTrainedModel) -> Encoded:
         """The examples as model inputs and the batches to run them in; made once for each mapping of labels."""
+        bound = self.for_model(model)
         config, inputs = model.config, inputs_of(model)
-        cache = self.__dict__.setdefault("_cache", {})
-        key = (task.__name__, tuple(sorted(dict(config.id2label or {}).items())), config.num_labels, inputs)
+        cache = bound.__dict__.setdefault("_encoded_by_labels", {})
+        key = (tuple(sorted(dict(config.id2label or {}).items())), config.num_labels, inputs)
         if key not in cache:
             cache[key] = encode(
-                self.dataset,
-                task,
+                bound.dataset,
+                bound.task_module,
                 config,
                 inputs,
-                processing_class=self.processing_class,
-                label_column=self.label_column,
-                text_columns=self.text_columns,
-                batch_size=self.batch_size,
-                split=self.split,
+                processing_class=bound.processing_class,
+                label_column=bound.label_column,
+                text_columns=bound.text_columns,
+                batch_size=bound.batch_size,
+                split=bound.split,
             )
         return cache[key]
 
-    def _padding_matters(self, task: Task, model: PreTrainedModel, encoded: Encoded) -> bool:
+    def _padding_matters(self, model: PreTrainedModel, encoded: Encoded) -> bool:
         """Whether rows of different lengths have to be run apart; measured once for each architecture."""
         if not needs_padding(encoded):
             return False
@@ -482,6 +464,7 @@ class Evaluator:
         key = (type(model), model.config.to_json_string(use_diff=False))
         if key in cache:
             return cache[key]
+        task = self.for_model(model).task_module
         check = check_padding(task, model, encoded, put_on_device(model, self.device))
         if check.tells:
             cache[key] = check.matters

@@ -98,9 +98,7 @@ class MergeSetup:
             [`RecipeError`]: if its weights make no mean, or are of a module that is not there.
         """
         base_inside = None if self.base_candidate is None else self.base_candidate.name
-        return make_plan(
-            mixture, self.checkpoints_of(mixture), self.averaging, self.report, base_inside=base_inside
-        )
+        return make_plan(mixture, self.checkpoints_of(mixture), self.averaging, self.report, base_inside=base_inside)
 
 
 def set_up(

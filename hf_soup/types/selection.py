@@ -40,6 +40,11 @@ class DataDescription:
     rows: int | None = None
     inputs: str | None = None
 
+    def as_dict(self) -> dict[str, Any]:
+        """As recipes hold it: the hash of the inputs only where the task, and with it the input columns, is known."""
+        content: dict[str, Any] = {"path": self.path, "fingerprint": self.fingerprint, "rows": self.rows}
+        return content if self.inputs is None else content | {"inputs": self.inputs}
+
 
 @dataclass(frozen=True)
 class Trial:

@@ -1,0 +1,65 @@
+"""When a trial may stop: as soon as too few examples can still be right."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..outputs import Predictions, right
+from ..types import Rejected
+
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from .evaluator import Outputs
+
+
+class Limit(NamedTuple):
+    """How many items have to be right, of those that count.
+
+    Args:
+        needed (`int`):
+            Fewer are too few.
+        n (`int`):
+            Of how many.
+        rows (`np.ndarray`, *optional*):
+            Which rows of the data set count; all by default.
+    """
+
+    needed: int
+    n: int
+    rows: np.ndarray | None = None
+
+    def count(self, predictions: Predictions) -> tuple[int, int]:
+        """How many of these items count, and how many of them are right."""
+        counted = right(predictions)[self._counts(predictions)]
+        return len(counted), int(counted.sum())
+
+    def verdict(self, outputs: Outputs | None) -> Rejected | None:
+        """From which item on it is out of reach, in the order in which rows were run, so that it does not matter how
+        many more were run; `None` if it is not.
+        """
+        import numpy as np
+
+        if self.n < self.needed:  # not even all items are enough
+            return Rejected(self.n, self.n, 0)
+        if outputs is None:
+            return None
+        predictions = outputs.predictions
+        place_in_run = np.empty(int(outputs.rows.max()) + 1, dtype=np.int64)
+        place_in_run[outputs.rows] = np.arange(len(outputs.rows))
+        counted = np.flatnonzero(self._counts(predictions))
+        in_turn = counted[np.argsort(place_in_run[predictions.rows[counted]], kind="stable")]
+        most = self.n - np.cumsum(~right(predictions)[in_turn])
+        out_of_reach = np.flatnonzero(most < self.needed)
+        if not len(out_of_reach):
+            return None
+        first = int(out_of_reach[0])
+        return Rejected(int(most[first]), self.n, first + 1)
+
+    def _counts(self, predictions: Predictions) -> np.ndarray:
+        import numpy as np
+
+        if self.rows is None:
+            return np.ones(len(predictions.rows), dtype=bool)
+        return np.isin(predictions.rows, self.rows)

@@ -1,0 +1,96 @@
+"""From a mixture to a model in memory: one model that becomes one mixture after the other. It scores nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..checkpoints.check import is_statistic
+from ..merging.in_memory import Refill, cook_in_memory
+from ..merging.plan import Plan
+from ..merging.setup import MergeSetup
+from ..types import Mixture
+from .batchnorm import update_batchnorm
+from .evaluator import Evaluator
+from .running import resolve_device
+
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+
+class ModelMaker:
+    """Averages mixtures of checked ingredients in memory. It can be sent to other processes, where it begins anew.
+
+    Args:
+        setup ([`MergeSetup`]):
+            The ingredients, and how they are averaged.
+        device (`str`, *optional*, defaults to `"cpu"`):
+            Where to average.
+        training ([`Evaluator`], *optional*):
+            Training data on which the running statistics of BatchNorm are estimated again.
+        statistics (`Mapping[str, torch.Tensor]`, *optional*):
+            These statistics by their names on disk, where a recipe has recorded them.
+    """
+
+    def __init__(
+        self,
+        setup: MergeSetup,
+        *,
+        device: str = "cpu",
+        training: Evaluator | None = None,
+        statistics: Mapping[str, torch.Tensor] | None = None,
+    ):
+        self.setup, self.device, self.training = setup, device, training
+        self._statistics = statistics
+        self._refill: Refill | None = None
+        self._made: tuple[Mixture, PreTrainedModel] | None = None  # what the model in memory is
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_refill": None, "_made": None}
+
+    @property
+    def refill(self) -> Refill:
+        """The model in memory, with the sums that the next mixture may start from."""
+        if self._refill is None:
+            self._refill = Refill(self.device)
+        return self._refill
+
+    def model(self, mixture: Mixture) -> PreTrainedModel:
+        """The averaged model in evaluation mode; valid until the next call, and not to be changed."""
+        if self._statistics:
+            return self.new_model(mixture)
+        if self._made is None or self._made[0] != mixture:
+            self._made = mixture, self.fill(mixture, self.setup.plan(mixture))
+        return self._made[1]
+
+    def fill(self, mixture: Mixture, plan: Plan) -> PreTrainedModel:
+        """The model of a mixture by a plan that need not have the bits of its recipe, such as a rough one."""
+        self._made = None
+        model = self.refill.fill(plan, self.setup.checkpoints_of(mixture))
+        if self._has_averaged_statistics(mixture):
+            self.refill.forget([spec.name for spec in plan.specs if is_statistic(spec.name) or not spec.is_floating])
+            model = self._estimated(model, mixture)
+        return model
+
+    def new_model(self, mixture: Mixture) -> PreTrainedModel:
+        """The averaged model, built for the caller alone."""
+        checkpoints, plan = self.setup.checkpoints_of(mixture), self.setup.plan(mixture)
+        model = cook_in_memory(plan, checkpoints, device=self.device, statistics=self._statistics)
+        return model if self._statistics else self._estimated(model, mixture)
+
+    def _has_averaged_statistics(self, mixture: Mixture) -> bool:
+        return self.training is not None and len(mixture.used) > 1
+
+    def _estimated(self, model: PreTrainedModel, mixture: Mixture) -> PreTrainedModel:
+        """With BatchNorm estimated again, where the mixture averages it and data is at hand."""
+        if self.training is None or not self._has_averaged_statistics(mixture):
+            return model
+        return estimate_again(model, self.training)
+
+
+def estimate_again(model: PreTrainedModel, training: Evaluator) -> PreTrainedModel:
+    """Estimate the running statistics of BatchNorm on training data, on the device of that data's evaluator."""
+    device = model.device
+    return update_batchnorm(model.to(resolve_device(training.device)), training.batches(model)).to(device)

@@ -1,0 +1,325 @@
+"""From a mixture to predictions: averaged once, run once, and kept. What a worker elsewhere gets to do so.
+
+Searches, analyses and comparisons all score through it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..checkpoints.checkpoint import Checkpoint, contents_of
+from ..errors import EvaluationError
+from ..lookup import is_code
+from ..merging.in_memory import rough
+from ..merging.setup import MergeSetup
+from ..methods.linear import linear
+from ..outputs import Predictions, joined
+from ..parallel import run_all
+from ..types import Gradient, Ingredient, Mixture, Recipe, Score
+from .cache import keep_gradient, keep_outputs, keep_score, kept_gradient, kept_outputs, kept_score
+from .evaluator import Evaluator, Outputs
+from .gradient import recipe_gradient
+from .limits import Limit
+from .model_maker import ModelMaker
+
+
+if TYPE_CHECKING:
+    import numpy as np
+    from transformers import PreTrainedModel
+
+IN_MEMORY = 2**28  # bytes of predictions of mixtures that stay in memory; those of single ingredients all do
+
+
+class RunOrder(NamedTuple):
+    """Which rows of a data set are run first.
+
+    Args:
+        rows (`np.ndarray`):
+            In the order in which they are run; the others come after them.
+        digest (`str`):
+            Of these.
+    """
+
+    rows: np.ndarray
+    digest: str
+
+    @classmethod
+    def of(cls, rows: np.ndarray) -> RunOrder:
+        """The order that rows are given in."""
+        return cls(rows, rows_digest(rows))
+
+
+class Job(NamedTuple):
+    """What is asked of one mixture.
+
+    Args:
+        mixture ([`Mixture`]):
+            What to average.
+        order ([`RunOrder`], *optional*):
+            Which rows to run first.
+        limit ([`Limit`], *optional*):
+            When to stop.
+        known ([`Outputs`], *optional*):
+            What is known of it from before it was stopped.
+    """
+
+    mixture: Mixture
+    order: RunOrder | None = None
+    limit: Limit | None = None
+    known: Outputs | None = None
+
+
+class RecipeWorker:
+    """Averages mixtures and runs them over one set of examples. It can be sent to other machines.
+
+    Args:
+        maker ([`ModelMaker`]):
+            Averages mixtures.
+        evaluator ([`Evaluator`]):
+            The examples.
+    """
+
+    def __init__(self, maker: ModelMaker, evaluator: Evaluator):
+        self.maker, self.evaluator = maker, evaluator
+
+    def __call__(self, job: Job) -> Outputs:
+        """Run the model of a mixture over the examples until its limit is out of reach, or all of them.
+
+        Raises:
+            [`EvaluationError`]: naming the ingredients.
+        """
+        if job.known is not None and job.known.whole:  # there is no example left to run
+            return job.known
+        try:
+            return self._run(self.maker.model(job.mixture), job)
+        except EvaluationError as error:
+            raise EvaluationError(f"{' + '.join(job.mixture.names)}: {error}") from error
+
+    def gradient(self, mixture: Mixture, rows: np.ndarray, scale: float) -> Gradient:
+        """The derivative of the loss on some examples; see [`recipe_gradient`].
+
+        Raises:
+            [`EvaluationError`]: if the method is another than the linear one.
+        """
+        plan = self.maker.setup.plan(mixture)
+        if any(step.how is not None and step.how.function.func is not linear for step in plan.steps):
+            method = self.maker.setup.method
+            raise EvaluationError(f'weights are learned for method="linear" alone, not for "{method}".')
+        model = self.maker.fill(mixture, rough(plan))
+        checkpoints = self.maker.setup.checkpoints_of(mixture)
+        return recipe_gradient(self.evaluator, model, self.maker.refill.tensors, plan, checkpoints, rows, scale)
+
+    def _run(self, model: PreTrainedModel, job: Job) -> Outputs:
+        known, limit = job.known, job.limit
+        enough: Callable[[Predictions], bool] | None = None
+        if limit is not None:
+            seen, correct = limit.count(known.predictions) if known else (0, 0)
+
+            def enough(predictions: Predictions) -> bool:
+                nonlocal seen, correct
+                more_seen, more_correct = limit.count(predictions)
+                seen, correct = seen + more_seen, correct + more_correct
+                return correct + limit.n - seen < limit.needed
+
+        outputs = self.evaluator.run(
+            model,
+            first=job.order.rows if job.order else None,
+            done=known.rows if known else None,
+            enough=enough,
+        )
+        return outputs if known is None else _together(known, outputs)
+
+
+class RecipeRunner:
+    """What mixtures predict on one set of examples, and how they score there. Nothing is run twice.
+
+    Predictions are kept in memory, and on disk between processes where content decides them.
+
+    Args:
+        maker ([`ModelMaker`]):
+            Averages mixtures.
+        evaluator ([`Evaluator`]):
+            The examples, bound to the ingredients' processing.
+        executor (`str`, *optional*, defaults to `"local"`):
+            Where mixtures run that do not depend on each other, as of [`run_all`].
+    """
+
+    def __init__(self, maker: ModelMaker, evaluator: Evaluator, *, executor: str = "local"):
+        self.maker, self.evaluator = maker, evaluator
+        self._worker, self._executor = RecipeWorker(maker, evaluator), executor
+        self._outputs: dict[tuple[str, str], Outputs] = {}
+        self._always: set[tuple[str, str]] = set()  # keys of outputs that stay in memory
+
+    @property
+    def setup(self) -> MergeSetup:
+        """The ingredients, and how they are averaged."""
+        return self.maker.setup
+
+    def predictions(self, mixture: Mixture) -> Predictions:
+        """The predictions of a mixture on all examples."""
+        outputs = self.recall(mixture)
+        if outputs is None or not outputs.whole:
+            ((_, outputs),) = self.run([Job(mixture, known=outputs)])
+        return outputs.predictions
+
+    def recall(self, mixture: Mixture, order: RunOrder | None = None) -> Outputs | None:
+        """What a mixture predicts, as far as it was run in this order, here or by an earlier process."""
+        recipe = self.setup.recipe(mixture)
+        key = _memory_key(recipe, order)
+        if key not in self._outputs:
+            outputs = kept_outputs(self._disk_key(recipe, order))
+            if outputs is not None:
+                self._keep_in_memory(key, outputs, always=len(mixture.names) == 1)
+        return self._outputs.get(key)
+
+    def recall_in_memory(self, mixture: Mixture) -> Outputs | None:
+        """What a mixture predicts, if it was asked for here."""
+        return self._outputs.get(_memory_key(self.setup.recipe(mixture), None))
+
+    def score(self, mixture: Mixture, predictions: Predictions) -> Score:
+        """The score of predictions, all of them or those on a part of the examples.
+
+        Raises:
+            [`EvaluationError`]: naming the ingredients.
+        """
+        try:
+            return self.evaluator.score(predictions)
+        except EvaluationError as error:
+            raise EvaluationError(f"{' + '.join(mixture.names)}: {error}") from error
+
+    def run(self, jobs: Sequence[Job], *, keep_scores: bool = False) -> Iterator[tuple[int, Outputs]]:
+        """Run mixtures that do not depend on each other, and keep what they predict.
+
+        Args:
+            jobs (`Sequence[Job]`):
+                What to run.
+            keep_scores (`bool`, *optional*, defaults to `False`):
+                Whether scores are kept on disk as well: they are small where predictions may be too large.
+
+        Returns:
+            `Iterator[tuple[int, Outputs]]`: place among the jobs and result of each, as they finish.
+        """
+        recipes = [self.setup.recipe(job.mixture) for job in jobs]
+        # what lies on disk has to be of the weights and data that were run, so their content is looked at before and
+        # after
+        before = [self._disk_key(recipe, job.order) for recipe, job in zip(recipes, jobs, strict=True)]
+        executor = self._executor if len(jobs) > 1 else "local"
+        for place, outputs in run_all(self._worker, jobs, executor=executor):
+            mixture, order, key = jobs[place].mixture, jobs[place].order, before[place]
+            is_single = len(mixture.names) == 1
+            self._keep_in_memory(_memory_key(recipes[place], order), outputs, always=is_single)
+            if key is not None and key == self._disk_key(recipes[place], order):
+                keep_outputs(key, outputs, self._described(mixture), always=is_single)
+                if outputs.whole and keep_scores:
+                    score_key = self._disk_key(recipes[place], order, scores=True)
+                    keep_score(score_key, self.score(mixture, outputs.predictions), self._described(mixture))
+            yield place, outputs
+
+    def kept_score(self, mixture: Mixture, order: RunOrder | None = None) -> Score | None:
+        """The score of a mixture from an earlier process, also where its predictions were too large to keep."""
+        return kept_score(self._disk_key(self.setup.recipe(mixture), order, scores=True))
+
+    def gradient(self, mixture: Mixture, rows: np.ndarray, scale: float) -> Gradient:
+        """The derivative of the loss on some examples; the same again costs nothing.
+
+        Raises:
+            [`EvaluationError`]: if the method is another than the linear one.
+        """
+        recipe = self.setup.recipe(mixture)
+        content = self._disk_key(recipe, None)
+        key = None if content is None else f"{content}:{scale!r}:{rows_digest(rows)}"
+        gradient = kept_gradient(key)
+        if gradient is None:
+            gradient = self._worker.gradient(mixture, rows, scale)
+            if self._disk_key(recipe, None) == content:
+                keep_gradient(key, gradient, f"{len(rows)} rows of {' + '.join(mixture.names)[:60]}")
+        return gradient
+
+    def _keep_in_memory(self, key: tuple[str, str], outputs: Outputs, *, always: bool) -> None:
+        self._outputs.pop(key, None)
+        self._outputs[key] = outputs
+        if always:
+            self._always.add(key)
+        evictable = [name for name in self._outputs if name not in self._always]
+        size = sum(self._outputs[name].predictions.logits.nbytes for name in evictable)
+        for oldest in evictable[:-1]:
+            if size <= IN_MEMORY:
+                break
+            size -= self._outputs.pop(oldest).predictions.logits.nbytes
+
+    def _described(self, mixture: Mixture) -> str:
+        return f"{' + '.join(mixture.names)[:60]} on {self.evaluator.path or self.evaluator.split}"
+
+    def _disk_key(self, recipe: Recipe, order: RunOrder | None, *, scores: bool = False) -> str | None:
+        """What stands on disk for the content of weights, data and settings as they are now; `None` where nothing may
+        be kept.
+        """
+        if not self.evaluator.keeps:
+            return None
+        fingerprint = content_fingerprint(recipe, self.setup)
+        key = None if fingerprint is None else self.evaluator.key(fingerprint, scores=scores)
+        if key is None or order is None:
+            return key
+        return f"{key}:{order.digest}"
+
+
+def content_fingerprint(recipe: Recipe, setup: MergeSetup) -> str | None:
+    """Under what the predictions of a recipe are kept: its configuration, and the content of the weights as it is now,
+    wherever they lie.
+
+    Args:
+        recipe ([`Recipe`]):
+            Of a mixture of the setup's ingredients.
+        setup ([`MergeSetup`]):
+            The opened ingredients, and whatever else decides the bits.
+
+    Returns:
+        `str`, or `None` where nothing may be kept: for a method of the user's own, whose code may change, and for
+        weights that have changed since they were opened.
+
+    Raises:
+        [`IngredientError`]: if weights cannot be read.
+    """
+    import xxhash
+
+    if is_code(recipe.method):
+        return None
+    opened: list[Checkpoint] = [setup.by_name[name] for name in recipe.names]
+    for other in (setup.agreement.settings, setup.averaging.base):
+        if other is not None and all(other.ingredient != item.ingredient for item in opened):
+            opened.append(other)
+    if any(item.changed_files() for item in opened):
+        return None
+    base = recipe.base_model and _without_place(recipe.base_model)
+    bare = replace(recipe, ingredients=tuple(map(_without_place, recipe.ingredients)), base_model=base)
+    contents = contents_of(opened)
+    decisive = [[item.config, item.generation, content] for item, content in zip(opened, contents, strict=True)]
+    text = json.dumps([bare.fingerprint(), decisive], sort_keys=True, default=str)
+    return xxhash.xxh3_128_hexdigest(text.encode("utf-8", "surrogatepass"))
+
+
+def rows_digest(rows: np.ndarray) -> str:
+    """A digest of row numbers in their order."""
+    import numpy as np
+    import xxhash
+
+    return xxhash.xxh3_64_hexdigest(rows.astype(np.int64).tobytes())
+
+
+def _memory_key(recipe: Recipe, order: RunOrder | None) -> tuple[str, str]:
+    return recipe.fingerprint(), "" if order is None else order.digest
+
+
+def _without_place(ingredient: Ingredient) -> Ingredient:
+    """A reference without what its content says better."""
+    return Ingredient(ingredient.name, "")
+
+
+def _together(before: Outputs, after: Outputs) -> Outputs:
+    import numpy as np
+
+    predictions = joined([before.predictions, after.predictions])
+    return Outputs(predictions, np.concatenate([before.rows, after.rows]), after.whole)
