@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from .checkpoints.checkpoint import Checkpoint
 from .checkpoints.companions import in_order
@@ -20,7 +20,7 @@ from .evaluation.evaluator import Evaluator
 from .evaluation.tasting import estimate_again, lasting_fingerprint
 from .merging.agreement import Agreement, agree
 from .merging.in_memory import cook_in_memory
-from .merging.plan import make_plan
+from .merging.plan import Plan, make_plan
 from .recipes import RECIPE_FILE, load_hub_recipe, load_recipe
 from .soup import Soup
 from .types import Ingredient, Recipe
@@ -84,49 +84,49 @@ def compare(
     named = dict(soups) if isinstance(soups, Mapping) else {_soup_name(soups): soups}
     if not named:
         raise RecipeError("there is nothing to compare: give at least one soup.")
-    opened = {name: _opened(soup, name, allow_pickle) for name, soup in named.items()}
-    named = {name: found.soup for name, found in opened.items()}
-    sizes = {name: len(found.members) for name, found in opened.items()}
+    opened = {name: _open_soup(soup, name, allow_pickle) for name, soup in named.items()}
     if ingredients is None:
         candidates = _candidates(opened.values(), allow_pickle)
     else:
         candidates = open_all(ingredients, allow_pickle=allow_pickle)
     _refuse_twice("sets", [VALIDATION, TEST, *(shifted or {})])
-    _refuse_twice("models", [*(item.name for item in candidates), *named])
-    sets = {VALIDATION: validation} if validation is not None else {}
-    sets |= {TEST: test, **(shifted or {})}
-    direction = {"metric": metric, "higher_is_better": higher_is_better}
-    splits = {name: TEST if isinstance(item, str) and name != VALIDATION else name for name, item in sets.items()}
-    take_from = _take_from(opened.values(), candidates) if take_from is None else take_from
-    labels = next((found.labels for found in opened.values() if found.labels), ())
+    _refuse_twice("models", [*(candidate.name for candidate in candidates), *opened])
+
+    if take_from is None:
+        take_from = _take_from(opened.values(), candidates)
+    labels = next((soup.labels for soup in opened.values() if soup.labels), ())
     agreement = agree(candidates, take_from=take_from, align_labels=True, labels=labels)
     like_soup = in_order(candidates, agreement.settings)
-    bound = {name: bind_evaluator(item, like_soup, split=splits[name], **direction) for name, item in sets.items()}
+    sets = {TEST: test, **(shifted or {})}
+    if validation is not None:
+        sets = {VALIDATION: validation, **sets}
+    bound = {}
+    for name, given in sets.items():
+        split = _split_of(name, given)
+        bound[name] = bind_evaluator(given, like_soup, split=split, metric=metric, higher_is_better=higher_is_better)
     training = bind_training(batchnorm_data, like_soup)
-    training = training or next((soup.batchnorm for soup in named.values() if soup.batchnorm), None)
-    entries = [_entry(item.name, "ingredient", [item], agreement, None) for item in candidates]
-    if UNIFORM not in named and len(candidates) > 1:  # not kept in memory
+    if training is None:
+        training = next((item.soup.batchnorm for item in opened.values() if item.soup.batchnorm), None)
+
+    entries = [_entry(candidate.name, "ingredient", [candidate], agreement, None) for candidate in candidates]
+    if UNIFORM not in opened and len(candidates) > 1:
         entries.append(_entry(UNIFORM, "uniform", candidates, agreement, training, take_from=take_from))
-    for name, soup in named.items():
-        kind = "uniform" if name == UNIFORM else "soup"
-        parameters = sum(spec.numel for spec in soup.plan.specs if spec.is_floating)
-        decisive = [*soup.checkpoints, soup.plan.settings, soup.plan.base]
-        kept = partial(lasting_fingerprint, soup.recipe, decisive)
-        entries.append(Entry(name, kind, soup.build_model, parameters, kept, sizes[name]))
-    seen = [part.get("dataset") or {} for s in named.values() for part in (s.recipe.selection, s.recipe.batchnorm)]
-    task = next((item.task for item in bound.values() if isinstance(item, Evaluator)), "auto")
+    entries += [_soup_entry(name, item) for name, item in opened.items()]
+    single_scores = {}
+    for item in opened.values():
+        single_scores.update(item.soup.scores)
     return compare_models(
         entries,
         bound,
-        task=task,
+        task=next((item.task for item in bound.values() if isinstance(item, Evaluator)), "auto"),
         ensembles=ensembles,
-        selected_on={item.get(key) for item in seen for key in ("fingerprint", "inputs")} - {None},
-        alone={name: score.rank_key for soup in named.values() for name, score in soup.scores.items()},
+        selected_on=_fingerprints_seen(item.soup.recipe for item in opened.values()),
+        single_scores=single_scores,
     )
 
 
-class _Opened(NamedTuple):
-    """A soup, of saved ones as one model with what its recipe says of how it was chosen; and what went into it.
+class OpenedSoup(NamedTuple):
+    """A soup; a saved one is a single model with what its recipe says of how it was chosen and made.
 
     Args:
         soup ([`Soup`]):
@@ -141,68 +141,109 @@ class _Opened(NamedTuple):
 
     soup: Soup
     members: tuple[Ingredient, ...]
-    take_from: str | None
+    take_from: str | None = None
     labels: tuple[str, ...] = ()
 
 
-def _opened(soup: Any, name: str, allow_pickle: bool) -> _Opened:
+def _open_soup(soup: Any, name: str, allow_pickle: bool) -> OpenedSoup:
     if isinstance(soup, Soup):
-        return _Opened(soup, soup.recipe.ingredients, soup.recipe.take_from, soup.recipe.labels)
+        return OpenedSoup(soup, soup.recipe.ingredients, soup.recipe.take_from, soup.recipe.labels)
     checkpoint = open_checkpoint(soup, name=name, allow_pickle=allow_pickle)
-    recipe, members = Recipe((checkpoint.ingredient,), (1.0,)), (checkpoint.ingredient,)
-    take_from, labels = None, ()
+    own_recipe = Recipe((checkpoint.ingredient,), (1.0,))
+    made_by = _saved_recipe(checkpoint)
+    if made_by is None:
+        return OpenedSoup(Soup(own_recipe, [checkpoint]), (checkpoint.ingredient,))
+    soup = Soup(replace(own_recipe, selection=made_by.selection), [checkpoint])
+    # A base model that is an ingredient is where the soup starts from, and no fine-tune to compare it with.
+    members = tuple(item for item in made_by.ingredients if item.name != made_by.base_inside)
+    return OpenedSoup(soup, members, made_by.take_from, made_by.labels)
+
+
+def _saved_recipe(checkpoint: Checkpoint) -> Recipe | None:
+    """The recipe that a saved soup was made by, if one lies in its folder or repository."""
     source, commit = checkpoint.ingredient.source, checkpoint.ingredient.revision
     if commit:
         fetch(source, commit, [RECIPE_FILE])
-    if checkpoint.folder is not None and (checkpoint.folder / RECIPE_FILE).is_file():
-        # its method is not called: the soup is scored as it was saved
-        folder = checkpoint.folder
-        made_by = load_hub_recipe(source, commit, allow_code=True) if commit else load_recipe(folder, allow_code=True)
-        recipe = replace(recipe, selection=made_by.selection)
-        members = tuple(item for item in made_by.ingredients if item.name != made_by.base_inside)
-        take_from, labels = made_by.take_from, made_by.labels
-    return _Opened(Soup(recipe, [checkpoint]), members, take_from, labels)
+    if checkpoint.folder is None or not (checkpoint.folder / RECIPE_FILE).is_file():
+        return None
+    # `allow_code` is safe here: the soup is scored as it was saved, and its method is never called.
+    if commit:
+        return load_hub_recipe(source, commit, allow_code=True)
+    return load_recipe(checkpoint.folder, allow_code=True)
 
 
-def _candidates(opened: Iterable[_Opened], allow_pickle: bool) -> list[Checkpoint]:
-    """What the soups were chosen from, each once; of saved soups what went into them."""
-    found: list[Checkpoint] = []
-    for soup, members, *_ in opened:
-        made_here = soup.recipe.ingredients == members
-        items = soup.candidates if made_here else open_all(members, allow_pickle=allow_pickle)
-        found += [item for item in items if item.ingredient not in [known.ingredient for known in found]]
-    return found
+def _candidates(opened: Iterable[OpenedSoup], allow_pickle: bool) -> tuple[Checkpoint, ...]:
+    """What the soups were chosen from, each once; of saved soups their ingredients."""
+    candidates: list[Checkpoint] = []
+    for item in opened:
+        made_here = item.soup.recipe.ingredients == item.members
+        checkpoints = item.soup.candidates if made_here else open_all(item.members, allow_pickle=allow_pickle)
+        there = [candidate.ingredient for candidate in candidates]
+        candidates += [checkpoint for checkpoint in checkpoints if checkpoint.ingredient not in there]
+    return tuple(candidates)
 
 
-def _take_from(opened: Iterable[_Opened], candidates: Sequence[Checkpoint]) -> str | None:
+def _take_from(opened: Iterable[OpenedSoup], candidates: Sequence[Checkpoint]) -> str | None:
     """The candidate that gives the soups their settings, if a recipe names one."""
-    named = {found.take_from for found in opened}
-    return next((item.name for item in candidates if item.name in named), None)
+    names = {item.take_from for item in opened}
+    return next((candidate.name for candidate in candidates if candidate.name in names), None)
+
+
+def _split_of(name: str, given: Evaluation) -> str:
+    """The split of a set: a path or Hub id of a shifted set has no split of that name, and its test split is meant."""
+    return TEST if isinstance(given, str) and name != VALIDATION else name
+
+
+def _fingerprints_seen(recipes: Iterable[Recipe]) -> set[str]:
+    """Fingerprints of the data that selected the soups, or on which their BatchNorm was estimated."""
+    fingerprints: set[str] = set()
+    for recipe in recipes:
+        for record in (recipe.selection, recipe.batchnorm):
+            dataset = record.get("dataset") or {}
+            fingerprints |= {dataset[key] for key in ("fingerprint", "inputs") if dataset.get(key) is not None}
+    return fingerprints
 
 
 def _entry(
     name: str,
-    kind: str,
+    kind: Literal["ingredient", "uniform"],
     items: Sequence[Checkpoint],
     agreement: Agreement,
     training: Evaluator | None,
     *,
     take_from: str | None = None,
 ) -> Entry:
-    """The uniform soup of some ingredients, or one alone, with the labels in one order for all."""
-    orders = agreement.of([item.name for item in items])
-    recipe = Recipe(tuple(item.ingredient for item in items), (1.0,) * len(items), alignments=orders)
-    recipe = replace(recipe, labels=agreement.labels if orders else (), take_from=take_from)
-    if training and len(items) > 1:
+    """The uniform soup of some ingredients, or a single one, with the labels in one order for all."""
+    alignments = agreement.of([item.name for item in items])
+    recipe = Recipe(
+        tuple(item.ingredient for item in items),
+        (1.0,) * len(items),
+        alignments=alignments,
+        labels=agreement.labels if alignments else (),
+        take_from=take_from,
+    )
+    if training is not None and len(items) > 1:
         recipe = replace(recipe, batchnorm=training.described_batches())
     plan = make_plan(recipe, items)
-    parameters = sum(spec.numel for spec in plan.specs if spec.is_floating)
 
     def load() -> PreTrainedModel:
         return estimate_again(cook_in_memory(plan, items), recipe, training)
 
-    kept = partial(lasting_fingerprint, recipe, [*items, plan.settings])
-    return Entry(name, kind, load, parameters, kept, len(items))
+    fingerprint = partial(lasting_fingerprint, recipe, [*items, plan.settings])
+    return Entry(name, kind, load, _parameters(plan), fingerprint, len(items))
+
+
+def _soup_entry(name: str, opened: OpenedSoup) -> Entry:
+    soup = opened.soup
+    # Whatever decides what comes out; `lasting_fingerprint` counts each checkpoint once.
+    decisive = [*soup.checkpoints, soup.plan.settings, soup.plan.base]
+    fingerprint = partial(lasting_fingerprint, soup.recipe, decisive)
+    kind: Literal["uniform", "soup"] = "uniform" if name == UNIFORM else "soup"
+    return Entry(name, kind, soup.build_model, _parameters(soup.plan), fingerprint, len(opened.members))
+
+
+def _parameters(plan: Plan) -> int:
+    return sum(spec.numel for spec in plan.specs if spec.is_floating)
 
 
 def _soup_name(soup: Any) -> str:

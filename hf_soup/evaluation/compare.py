@@ -6,39 +6,36 @@ and opened checkpoints, not soups.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from ..calibration import calibrate, fit_temperature, with_temperature
 from ..checkpoints.hub import is_hub_id
 from ..errors import EvaluationError, RecipeError, warn
 from ..lookup import load_module
-from ..metrics import BUILT_IN, Metric
 from ..outputs import Predictions, right
 from ..progress import progress_bar
 from ..types import Score
 from .cache import cached_predictions
-from .comparison import (
-    SHIFTS,
-    TEST,
-    VALIDATION,
-    Calibrated,
-    Comparison,
-    Difference,
-    Interval,
-    Row,
-)
+from .comparison import SHIFTS, TEST, VALIDATION, Comparison, Difference, Kind, Rival, Row, best_of
 from .ensemble import ENSEMBLES, check_ensembles, make_ensembles
 from .evaluator import Evaluator
-from .statistics import interval, mcnemar, resampled
+from .measured import (
+    Measured,
+    best_of_each_set,
+    calibrations,
+    estimate_scores,
+    mean_of_models,
+    reliability_curve,
+    with_mean_of_shifts,
+)
+from .statistics import interval, mcnemar
 from .verdict import summarise
 
 
 if TYPE_CHECKING:
-    import numpy as np
     from transformers import PreTrainedModel
+
+    from .measured import ScoredSet
 
 SHARED_ROWS = 0.01  # of the test rows may be known from selection before it is worth a warning
 MEAN, ORACLE = "mean of ingredients", "best of each set (oracle)"
@@ -67,47 +64,28 @@ class Entry(NamedTuple):
     """
 
     name: str
-    kind: str
+    kind: Literal["ingredient", "uniform", "soup"]
     load: Callable[[], PreTrainedModel]
     parameters: int
     fingerprint: Callable[[], str | None] = _never_kept
     size: int = 1
 
-
-@dataclass
-class Measured:
-    """What is known of one model.
-
-    Args:
-        scores (`dict[str, dict[str, Interval]]`):
-            Set -> metric -> score.
-        spread (`dict[str, dict[str, np.ndarray]]`):
-            Set -> metric -> its values on resamples that all models share.
-        said (`dict[str, Predictions]`):
-            Set -> predictions.
-        weights (`dict[str, float]`, *optional*):
-            Of the ingredients, in a learned mixture.
-        told (`dict[str, Score]`, *optional*):
-            Set -> what a function said, where one scores.
-    """
-
-    scores: dict[str, dict[str, Interval]] = field(default_factory=dict)
-    spread: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
-    said: dict[str, Predictions] = field(default_factory=dict)
-    weights: dict[str, float] = field(default_factory=dict)
-    told: dict[str, Score] = field(default_factory=dict)
+    @property
+    def title(self) -> str:
+        """What a sentence calls it, such as `"greedy soup of 4"`."""
+        return f"{self.name} of {self.size}" if self.size > 1 else self.name
 
 
 def compare_models(
     entries: Sequence[Entry],
-    sets: Mapping[str, Evaluator | Callable[[PreTrainedModel], Score]],
+    sets: Mapping[str, ScoredSet],
     *,
     task: str,
     ensembles: Sequence[str] | None = None,
     selected_on: Iterable[str] = (),
-    alone: Mapping[str, float] | None = None,
+    single_scores: Mapping[str, Score] | None = None,
 ) -> Comparison:
-    """Run every entry over every set, one model in memory at a time, and put ensembles together from what they said.
+    """Run every entry over every set, one model in memory at a time, and combine their predictions to ensembles.
 
     Args:
         entries (`Sequence[Entry]`):
@@ -121,8 +99,8 @@ def compare_models(
             Of `"logits"`, `"probabilities"`, `"vote"`, `"mixture"`; by default all that the models' output allows.
         selected_on (`Iterable[str]`, *optional*):
             Fingerprints of the data that selection, or BatchNorm, has seen.
-        alone (`Mapping[str, float]`, *optional*):
-            How good each ingredient was for selection, higher is better: decides who is best where there is no
+        single_scores (`Mapping[str, Score]`, *optional*):
+            The score of each ingredient that selection has recorded: decides which one is best where there is no
             validation set.
 
     Returns:
@@ -137,71 +115,74 @@ def compare_models(
     if ensembles is not None:
         check_ensembles(ensembles, load_module("task", task).KIND, fitted=isinstance(sets.get(VALIDATION), Evaluator))
     refuse_seen_rows(sets, selected_on)
-    found = {entry.name: Measured() for entry in entries}
+    measured = {}
     for entry in progress_bar(entries, desc="Comparing", unit="model"):
-        _run_entry(entry, sets, task, found[entry.name])
-    single = [entry.name for entry in entries if entry.kind == "ingredient"]
-    for name, (said, weights) in make_ensembles({name: found[name].said for name in single}, ensembles).items():
-        found[name] = Measured(said=said, weights=weights)
-    directions = _directions(sets, task, found)
-    for at, (part, evaluator) in enumerate(sets.items()):
-        if isinstance(evaluator, Evaluator):
-            _measure(part, evaluator.metrics(task), found, seed=at)
-    shifted = [part for part in sets if part not in (VALIDATION, TEST)]
-    if len(shifted) > 1:
-        _mean_of_shifts(found, shifted)
-    lead = next(iter(directions))
-    found = _with_summaries(found, single, directions)
-    chosen = _chosen(found, single, lead, directions[lead], alone)
-    kinds = {entry.name: "chosen" if entry.name == chosen else entry.kind for entry in entries}
-    kinds |= {MEAN: "mean", ORACLE: "oracle"}
-    rows = _rows(entries, found, kinds)
-    rival = next((row.name for row in rows if row.kind == "ensemble" and lead in row.scores.get(TEST, {})), None)
-    soups = [name for kind in ("soup", "uniform") for name in kinds if kinds[name] == kind]
+        measured[entry.name] = _run_entry(entry, sets, task)
+    members = [entry.name for entry in entries if entry.kind == "ingredient"]
+    predictions = {name: measured[name].predictions for name in members}
+    for name, (combined, weights) in make_ensembles(predictions, ensembles).items():
+        measured[name] = Measured(combined, weights=weights)
+
+    lead = _lead_score(sets[TEST], next(iter(measured.values())), task)
+    directions = _directions(sets[TEST], lead, task)
+    measured = estimate_scores(measured, sets, task)
+    shifted_sets = [name for name in sets if name not in (VALIDATION, TEST)]
+    if len(shifted_sets) > 1:
+        measured = {name: with_mean_of_shifts(model, shifted_sets) for name, model in measured.items()}
+    if len(members) > 1:
+        measured = _with_summaries(measured, members, directions)
+
+    chosen = _best_on_validation({name: measured[name] for name in members}, lead, single_scores or {})
+    rows = _rows(entries, measured, chosen)
+    ensemble = _first_ensemble(rows, lead.metric)
+    soups = [entry.name for kind in ("soup", "uniform") for entry in entries if entry.kind == kind]
     differences = {
-        soup: {
-            part: _differences(found, soup, chosen, rival, part, lead)
-            for part in found[soup].scores
-            if part != VALIDATION
-        }
-        for soup in soups
+        soup: _differences(measured[soup], _rivals(measured, chosen, ensemble), lead.metric) for soup in soups
     }
-    sizes = {part: _size(part, found) for part in [*sets, *([SHIFTS] if len(shifted) > 1 else [])]}
-    called = {entry.name: f"{entry.name} of {entry.size}" if entry.size > 1 else entry.name for entry in entries}
-    votes = ENSEMBLES["vote"]
-    shown = [name for name in (chosen, *soups, rival) if name and name in found and name != votes]
-    return Comparison(
-        directions,
-        sizes,
-        rows,
+    sizes = {name: _size(name, measured) for name in sets}
+    if len(shifted_sets) > 1:
+        sizes[SHIFTS] = 0
+    summary = summarise(
         differences,
-        summarise(differences, called, sizes, directions, chosen, rival, len(single)),
-        {
-            row.name: _curve(found[row.name].said[TEST])
-            for row in rows
-            if row.name in shown and TEST in row.calibration
-        },
-        {part: item.path for part, item in sets.items() if isinstance(item, Evaluator) and is_hub_id(item.path)},
+        titles={entry.name: entry.title for entry in entries},
+        sizes=sizes,
+        metric=lead.metric,
+        higher_is_better=lead.higher_is_better,
+        single=chosen,
+        ensemble=ensemble,
+        members=len(members),
+    )
+    return Comparison(
+        metrics=directions,
+        sizes=sizes,
+        rows=rows,
+        differences=differences,
+        summary=summary,
+        curves=_curves(rows, measured, [chosen, *soups, ensemble]),
+        sources=_hub_sources(sets),
     )
 
 
-def refuse_seen_rows(sets: Mapping[str, Any], selected_on: Iterable[str]) -> None:
+def refuse_seen_rows(sets: Mapping[str, ScoredSet], selected_on: Iterable[str]) -> None:
     """What selects may not report: the same rows are an error, more than 1 % of shared rows a warning."""
-    known = {name: evaluator for name, evaluator in sets.items() if isinstance(evaluator, Evaluator)}
-    validation = known.pop(VALIDATION).inputs if VALIDATION in known else None
-    seen = {*selected_on, *([validation.fingerprint] if validation else [])}
-    for name, evaluator in known.items():
+    reporting = {name: item for name, item in sets.items() if isinstance(item, Evaluator) and name != VALIDATION}
+    selecting = sets.get(VALIDATION)
+    validation = selecting.inputs if isinstance(selecting, Evaluator) else None
+    seen = set(selected_on)
+    if validation is not None:
+        seen.add(validation.fingerprint)
+    for name, evaluator in reporting.items():
         if seen & {evaluator.rows.fingerprint, evaluator.inputs.fingerprint}:
             raise EvaluationError(
                 f"the set {name!r} has the very rows that selection has seen and would flatter the soup. Take another."
             )
-        shared = len(evaluator.inputs.rows & validation.rows) if validation else 0
+        shared = len(evaluator.inputs.rows & validation.rows) if validation is not None else 0
         if shared > SHARED_ROWS * len(evaluator.inputs.rows):
             warn(f"{shared} of the {len(evaluator.inputs.rows)} rows of {name!r} are also in the data that selects.")
 
 
-def _run_entry(entry: Entry, sets: Mapping[str, Any], task: str, found: Measured) -> None:
-    """Every set for one model, which is loaded once and only if something is not kept from before."""
+def _run_entry(entry: Entry, sets: Mapping[str, ScoredSet], task: str) -> Measured:
+    """Run one model over every set; it is loaded once, and only if something is not kept from before."""
     loaded: list[PreTrainedModel] = []
 
     def load() -> PreTrainedModel:
@@ -209,175 +190,152 @@ def _run_entry(entry: Entry, sets: Mapping[str, Any], task: str, found: Measured
             loaded.append(entry.load())
         return loaded[0]
 
-    for part, evaluator in sets.items():
-        if isinstance(evaluator, Evaluator):
-            found.said[part] = cached_predictions(evaluator, entry.fingerprint, task, load)
+    predictions, function_scores = {}, {}
+    for name, scored_set in sets.items():
+        if isinstance(scored_set, Evaluator):
+            predictions[name] = cached_predictions(scored_set, entry.fingerprint, task, load)
         else:
-            score = found.told[part] = evaluator(load())
-            values = {score.metric: score.value, **score.others}
-            found.scores[part] = {name: Interval(value) for name, value in values.items()}
+            function_scores[name] = scored_set(load())
+    return Measured(predictions, function_scores)
 
 
-def _directions(sets: Mapping[str, Any], task: str, found: Mapping[str, Measured]) -> dict[str, bool | None]:
-    """Every value that is measured, first that which selects on test, and whether higher is better, if known."""
-    test = sets[TEST]
-    first = next(iter(found.values()))
-    if not isinstance(test, Evaluator):
-        told = first.told[TEST]
-        return {told.metric: told.higher_is_better, **dict.fromkeys(told.others)}
-    score = test.score(first.said[TEST], task)
-    return {score.metric: score.higher_is_better} | {name: test.direction(name, task) for name in score.others}
+def _lead_score(test: ScoredSet, first: Measured, task: str) -> Score:
+    """The test score of one model: its metric is the one that counts."""
+    return test.score(first.predictions[TEST], task) if isinstance(test, Evaluator) else first.function_scores[TEST]
 
 
-def _measure(part: str, metrics: Sequence[Metric], found: Mapping[str, Measured], *, seed: int) -> None:
-    """Scores of all models on one set, with intervals from resamples that they share."""
-    for metric in metrics:
-        read = metric.needs_texts or (
-            metric.identity not in BUILT_IN and any(one.said[part].texts for one in found.values())
-        )
-        able = {name: one for name, one in found.items() if one.said[part].texts or not read}
-        if metric.identity in BUILT_IN and BUILT_IN[metric.identity].takes in ("probabilities", "losses"):
-            able.pop(ENSEMBLES["vote"], None)  # shares of votes are no probabilities
-        values = {name: metric.compute(one.said[part]) for name, one in able.items()}
-        for value in next(iter(values.values()), {}):
-            spread = resampled(metric, value, [one.said[part] for one in able.values()], seed=seed)
-            for (name, one), its in zip(able.items(), spread, strict=True):
-                one.scores.setdefault(part, {})[value] = interval(values[name][value], its)
-                one.spread.setdefault(part, {})[value] = its
+def _directions(test: ScoredSet, lead: Score, task: str) -> dict[str, bool | None]:
+    """Every value that is measured, first that which counts, and whether higher is better, if that is known."""
+    directions: dict[str, bool | None] = {lead.metric: lead.higher_is_better}
+    for name in lead.others:
+        directions[name] = test.direction(name, task) if isinstance(test, Evaluator) else None
+    return directions
 
 
 def _with_summaries(
-    found: Mapping[str, Measured], single: Sequence[str], directions: Mapping[str, bool | None]
+    measured: Mapping[str, Measured], members: Sequence[str], directions: Mapping[str, bool | None]
 ) -> dict[str, Measured]:
-    """With the mean of the ingredients, and on each set the best of them, which nobody could have known."""
-    import numpy as np
-
-    if len(single) < 2:
-        return dict(found)
-    mean, best = Measured(), Measured()
-    for part in found[single[0]].scores:
-        for name in found[single[0]].scores[part]:
-            each = [found[member].scores[part][name] for member in single]
-            known = [found[member].spread.get(part, {}) for member in single]
-            spread = [of[name] for of in known if name in of]
-            value = math.fsum(score.value for score in each) / len(each)
-            found_mean = interval(value, np.mean(spread, axis=0)) if spread else Interval(value)
-            mean.scores.setdefault(part, {})[name] = found_mean
-            if directions.get(name) is not None:
-                pick = max if directions[name] else min
-                best.scores.setdefault(part, {})[name] = pick(each, key=lambda score: score.value)
-    summaries = {MEAN: mean, ORACLE: best}
-    return {name: found[name] for name in single} | summaries | {k: v for k, v in found.items() if k not in single}
+    """The same models with two that sum up the ingredients, in the order of the table: below the ingredients."""
+    singles = {name: measured[name] for name in members}
+    others = {name: model for name, model in measured.items() if name not in singles}
+    ingredients = list(singles.values())
+    summaries = {MEAN: mean_of_models(ingredients), ORACLE: best_of_each_set(ingredients, directions)}
+    return singles | summaries | others
 
 
-def _mean_of_shifts(found: Mapping[str, Measured], shifted: Sequence[str]) -> None:
-    """The plain mean over the shifted sets as a set of its own."""
-    import numpy as np
-
-    for one in found.values():
-        if any(part not in one.scores for part in shifted):
-            continue
-        shared = [name for name in one.scores[shifted[0]] if all(name in one.scores[part] for part in shifted)]
-        one.scores[SHIFTS], one.spread[SHIFTS] = {}, {}
-        for name in shared:
-            value = math.fsum(one.scores[part][name].value for part in shifted) / len(shifted)
-            one.scores[SHIFTS][name] = Interval(value)
-            if all(name in one.spread.get(part, {}) for part in shifted):
-                its = np.mean([one.spread[part][name] for part in shifted], axis=0)
-                one.spread[SHIFTS][name] = its
-                one.scores[SHIFTS][name] = interval(value, its)
-
-
-def _chosen(
-    found: Mapping[str, Measured],
-    single: Sequence[str],
-    metric: str,
-    higher: bool,
-    alone: Mapping[str, float] | None,
+def _best_on_validation(
+    members: Mapping[str, Measured], lead: Score, single_scores: Mapping[str, Score]
 ) -> str | None:
-    """The ingredient that is best on validation: on the set that is here, else by what selection has recorded."""
-    sign = 1 if higher else -1
-    keys = {
-        name: sign * found[name].scores[VALIDATION][metric].value
-        for name in single
-        if metric in found[name].scores.get(VALIDATION, {})
-    }
-    keys = keys or {name: alone[name] for name in single if name in (alone or {})}
-    return max(single, key=keys.__getitem__) if single and len(keys) == len(single) else None
+    """The ingredient that is best on the validation set, else by what selection has recorded of all ingredients."""
+    estimates = {name: model.estimate(VALIDATION, lead.metric) for name, model in members.items()}
+    values = {name: estimate.score.value for name, estimate in estimates.items() if estimate is not None}
+    if values:
+        return best_of(values, lead.higher_is_better) if len(values) == len(members) else None
+    if not members or any(name not in single_scores for name in members):
+        return None
+    return max(members, key=lambda name: single_scores[name].rank_key)
 
 
-def _rows(entries: Sequence[Entry], found: Mapping[str, Measured], kinds: Mapping[str, str]) -> tuple[Row, ...]:
-    known = {entry.name: entry for entry in entries}
+def _rows(entries: Sequence[Entry], measured: Mapping[str, Measured], chosen: str | None) -> tuple[Row, ...]:
+    by_name = {entry.name: entry for entry in entries}
     members = [entry for entry in entries if entry.kind == "ingredient"]
     rows = []
-    for name, one in found.items():
-        entry = known.get(name)
-        run = [entry] if entry else members[:1] if name in (MEAN, ORACLE) else members
-        test = one.said.get(TEST)
-        rows.append(
-            Row(
-                name,
-                kinds.get(name, "ensemble"),
-                one.scores,
-                len(run),
-                sum(member.parameters for member in run),
-                None if test is None else 1000 * test.seconds / max(test.examples, 1),
-                {} if name == ENSEMBLES["vote"] else _calibrated(one.said),
-                one.weights,
-            )
-        )
+    for name, model in measured.items():
+        if name in by_name:
+            entry = by_name[name]
+            rows.append(_row(name, "chosen" if name == chosen else entry.kind, model, [entry]))
+        elif name in (MEAN, ORACLE):  # one of the ingredients is run, whichever it is
+            rows.append(_row(name, "mean" if name == MEAN else "oracle", model, members[:1]))
+        else:
+            rows.append(_row(name, "ensemble", model, members))
     return tuple(rows)
 
 
-def _calibrated(said: Mapping[str, Predictions]) -> dict[str, Calibrated]:
-    """Calibration on each set; the temperature is fitted on validation where that is known."""
-    if not all(map(_is_classifier, said.values())):
-        return {}
-    temperature = fit_temperature(said[VALIDATION]) if VALIDATION in said else None
-    result = {}
-    for part, one in said.items():
-        before = calibrate(one)
-        after = None if temperature is None else calibrate(with_temperature(one, temperature))
-        scaled = (temperature, after.ece, after.nll) if after else ()
-        result[part] = Calibrated(*before[:5], *scaled)
-    return result
+def _row(name: str, kind: Kind, model: Measured, run: Sequence[Entry]) -> Row:
+    """One line of the table; `run` are the models that are run for each example."""
+    test = model.predictions.get(TEST)
+    is_vote = name == ENSEMBLES["vote"]  # whose shares are no probabilities
+    return Row(
+        name,
+        kind,
+        model.scores,
+        passes=len(run),
+        parameters=sum(entry.parameters for entry in run),
+        latency=None if test is None else 1000 * test.seconds / max(test.examples, 1),
+        calibration={} if is_vote else calibrations(model.predictions),
+        weights=dict(model.weights),
+    )
 
 
-def _is_classifier(said: Predictions | None) -> bool:
-    """Whether calibration is defined: one class for each item."""
-    return said is not None and said.kind == "classes"
+def _first_ensemble(rows: Sequence[Row], metric: str) -> str | None:
+    """The ensemble that soups are compared with."""
+    scored = (row.name for row in rows if row.kind == "ensemble" and metric in row.scores.get(TEST, {}))
+    return next(scored, None)
 
 
-def _curve(said: Predictions) -> dict[str, list[float]]:
-    bins = calibrate(said).bins
-    full = bins.count > 0
-    return {name: getattr(bins, name)[full].tolist() for name in ("confidence", "accuracy", "count")}
+def _rivals(measured: Mapping[str, Measured], chosen: str | None, ensemble: str | None) -> dict[Rival, Measured]:
+    """The models that each soup is compared with."""
+    rivals: dict[Rival, Measured] = {}
+    if chosen is not None:
+        rivals["single"] = measured[chosen]
+    if ensemble is not None:
+        rivals["ensemble"] = measured[ensemble]
+    return rivals
 
 
-def _differences(
-    found: Mapping[str, Measured], soup: str, chosen: str | None, rival: str | None, part: str, metric: str
-) -> dict[str, Difference]:
-    """One soup against the best single model and against the ensemble on one set."""
-    result = {}
-    for key, other in (("single", chosen), ("ensemble", rival)):
-        if other is None or any(metric not in found[name].scores.get(part, {}) for name in (soup, other)):
+def _differences(soup: Measured, rivals: Mapping[Rival, Measured], metric: str) -> dict[str, dict[Rival, Difference]]:
+    """One soup against its rivals on every set that reports."""
+    differences: dict[str, dict[Rival, Difference]] = {}
+    for set_name in soup.estimates:
+        if set_name == VALIDATION:
             continue
-        value = found[soup].scores[part][metric].value - found[other].scores[part][metric].value
-        ends = ()
-        if all(metric in found[name].spread.get(part, {}) for name in (soup, other)):
-            its = interval(value, found[soup].spread[part][metric] - found[other].spread[part][metric])
-            ends = (its.low, its.high)
-        result[key] = Difference(value, *ends, p=_test(found[soup].said.get(part), found[other].said.get(part)))
-    return result
+        differences[set_name] = {}
+        for rival, model in rivals.items():
+            difference = _difference(soup, model, set_name, metric)
+            if difference is not None:
+                differences[set_name][rival] = difference
+    return differences
 
 
-def _test(a: Predictions | None, b: Predictions | None) -> float | None:
-    """McNemar's p where each example is right or wrong as a whole."""
-    if a is None or b is None or a.kind not in ("classes", "labels") or len(a.rows) != a.examples:
+def _difference(soup: Measured, rival: Measured, set_name: str, metric: str) -> Difference | None:
+    """How much higher one soup scores than one rival on one set, if both are scored there."""
+    own, other = soup.estimate(set_name, metric), rival.estimate(set_name, metric)
+    if own is None or other is None:
         return None
-    return mcnemar(right(a), right(b))
+    value = own.score.value - other.score.value
+    p = _mcnemar_p(soup.predictions.get(set_name), rival.predictions.get(set_name))
+    if own.resampled is None or other.resampled is None:
+        return Difference(value, p=p)
+    ends = interval(value, own.resampled - other.resampled)
+    return Difference(value, ends.low, ends.high, p)
 
 
-def _size(part: str, found: Mapping[str, Measured]) -> int:
-    said = next(iter(found.values())).said.get(part)
-    return 0 if said is None else said.examples
+def _mcnemar_p(own: Predictions | None, other: Predictions | None) -> float | None:
+    """McNemar's p where each example is right or wrong as a whole."""
+    if own is None or other is None or own.kind not in ("classes", "labels") or len(own.rows) != own.examples:
+        return None
+    return mcnemar(right(own), right(other))
+
+
+def _size(set_name: str, measured: Mapping[str, Measured]) -> int:
+    """Number of examples of a set; 0 where a function scored, which does not say."""
+    predictions = next(iter(measured.values())).predictions.get(set_name)
+    return 0 if predictions is None else predictions.examples
+
+
+def _curves(
+    rows: Sequence[Row], measured: Mapping[str, Measured], shown: Sequence[str | None]
+) -> dict[str, dict[str, list[float]]]:
+    """The reliability diagrams of the models to show, in the order of the table, where they are calibrated."""
+    drawn = [row.name for row in rows if row.name in shown and TEST in row.calibration]
+    return {name: reliability_curve(measured[name].predictions[TEST]) for name in drawn}
+
+
+def _hub_sources(sets: Mapping[str, ScoredSet]) -> dict[str, str]:
+    """Set -> the Hub id of its data, where it has one."""
+    sources = {}
+    for name, scored_set in sets.items():
+        path = scored_set.path if isinstance(scored_set, Evaluator) else None
+        if path is not None and is_hub_id(path):
+            sources[name] = path
+    return sources

@@ -8,10 +8,9 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ..errors import MissingExtraError, RecipeError, did_you_mean, warn
-from ..plots import Curve, Dot, Point, plot_reliability, plot_scores, plot_shifts
 from ..tables import align, escape_markup
 
 
@@ -19,9 +18,19 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+Kind = Literal["ingredient", "chosen", "mean", "oracle", "uniform", "soup", "ensemble"]
+Rival = Literal["single", "ensemble"]
+Picture = Literal["scores", "shifts", "reliability"]
+T = TypeVar("T")
+
 VALIDATION, TEST, SHIFTS = "validation", "test", "mean of shifts"
-SINGLE, SUMMARIES = ("ingredient", "chosen"), ("mean", "oracle")
-PICTURES = {"scores": "comparison.png", "shifts": "shifts.png", "reliability": "reliability.png"}
+SINGLE: tuple[Kind, ...] = ("ingredient", "chosen")
+SUMMARIES: tuple[Kind, ...] = ("mean", "oracle")
+PICTURES: dict[Picture, str] = {
+    "scores": "comparison.png",
+    "shifts": "shifts.png",
+    "reliability": "reliability.png",
+}
 SHARES = ("accuracy", "f1", "f1_macro", "f1_micro", "seqeval_f1", "exact_match", "ece")  # shown in percent
 
 
@@ -96,13 +105,22 @@ class Row:
     """
 
     name: str
-    kind: str
+    kind: Kind
     scores: dict[str, dict[str, Interval]]
     passes: int
     parameters: int
     latency: float | None = None
     calibration: dict[str, Calibrated] = field(default_factory=dict)
     weights: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """What tables and pictures call the model."""
+        return f"{self.name} (best on validation)" if self.kind == "chosen" else self.name
+
+    def score(self, set_name: str, metric: str) -> Interval | None:
+        """The score by one metric on one set, where it is known."""
+        return self.scores.get(set_name, {}).get(metric)
 
 
 @dataclass(frozen=True)
@@ -130,7 +148,7 @@ class Comparison:
     metrics: dict[str, bool | None]
     sizes: dict[str, int]
     rows: tuple[Row, ...]
-    differences: dict[str, dict[str, dict[str, Difference]]]
+    differences: dict[str, dict[str, dict[Rival, Difference]]]
     summary: str
     curves: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
@@ -140,62 +158,84 @@ class Comparison:
         """The metric that counts."""
         return next(iter(self.metrics))
 
+    @property
+    def shifted_sets(self) -> list[str]:
+        """Names of the shifted sets, without their mean."""
+        return [name for name in self.sizes if name not in (VALIDATION, TEST, SHIFTS)]
+
+    @property
+    def mixture(self) -> str:
+        """A sentence with the weights of the learned mixture; empty where there is none."""
+        for row in self.rows:
+            if row.weights:
+                shares = ", ".join(f"{weight:.2f} {name}" for name, weight in row.weights.items())
+                return f"The {row.name} is of {shares}."
+        return ""
+
     def table(self) -> str:
         """Scores, differences, calibration, cost and summary in Markdown that also reads well in a terminal."""
-        parts = [*map(align, self.tables()), *filter(None, [self.mixture])]
-        return "\n\n".join([*parts, self.summary])
+        paragraphs = [align(cells) for cells in self.tables()]
+        if self.mixture:
+            paragraphs.append(self.mixture)
+        return "\n\n".join([*paragraphs, self.summary])
 
     def _markdown(self) -> str:
         """The same for a file that is shown as Markdown: names are text, and no markup."""
-        sentences = [*filter(None, [self.mixture]), *self.summary.split("\n")]
-        return "\n\n".join(
-            [*(align(cells, escape_markup) for cells in self.tables()), "\n".join(map(escape_markup, sentences))]
-        )
+        tables = [align(cells, escape_markup) for cells in self.tables()]
+        sentences = self.summary.split("\n")
+        if self.mixture:
+            sentences.insert(0, self.mixture)
+        return "\n\n".join([*tables, "\n".join(map(escape_markup, sentences))])
 
     def tables(self) -> list[list[list[str]]]:
         """The cells of each table: scores by each metric, differences, and what models cost."""
-        scores = [self._scores(metric) for metric in self.metrics]
-        return [*scores, *filter(None, [self._differences()]), self._costs()]
+        tables = [self._scores(metric) for metric in self.metrics]
+        differences = self._differences()
+        if differences:
+            tables.append(differences)
+        return [*tables, self._costs()]
 
     def _scores(self, metric: str) -> list[list[str]]:
         """Scores by one metric: models below each other, sets beside each other."""
         unit = f"{metric}, %" if metric in SHARES else metric
-        sets = list(self.sizes)
-        lines = [[unit, *(f"{name} (n={n})" if n else name for name, n in self.sizes.items())]]
+        lines = [[unit, *(f"{name} (n={size})" if size else name for name, size in self.sizes.items())]]
         for row in self.rows:
-            lines.append([_called(row), *(_shown(metric, row.scores.get(part, {}).get(metric)) for part in sets)])
+            scores = [row.score(set_name, metric) for set_name in self.sizes]
+            lines.append([row.title, *(_shown(metric, score) for score in scores)])
         return lines
 
     def _differences(self) -> list[list[str]]:
         """Each soup against the best single model and against the ensemble, with intervals; empty if there is none."""
-        lines = [["soup", "against", "set", f"difference in {self.metric}", "95 % interval", "McNemar p"]]
-        names = {"single": self._named("chosen"), "ensemble": self._named("ensemble")}
-        for soup, sets in self.differences.items():
-            for part, found in sets.items():
-                for other, difference in found.items():
-                    low, high = (signed(self.metric, end) for end in (difference.low, difference.high))
-                    p = "" if difference.p is None else f"{difference.p:.3f}"
-                    value = signed(self.metric, difference.value)
-                    lines.append([soup, names[other], part, value, f"[{low}, {high}]", p])
-        return lines if len(lines) > 1 else []
+        head = ["soup", "against", "set", f"difference in {self.metric}", "95 % interval", "McNemar p"]
+        rivals: dict[Rival, str] = {"single": self._first_of("chosen"), "ensemble": self._first_of("ensemble")}
+        lines = []
+        for soup, by_set in self.differences.items():
+            for set_name, by_rival in by_set.items():
+                for rival, difference in by_rival.items():
+                    lines.append([soup, rivals[rival], set_name, *self._difference_cells(difference)])
+        return [head, *lines] if lines else []
+
+    def _difference_cells(self, difference: Difference) -> list[str]:
+        low, high = signed(self.metric, difference.low), signed(self.metric, difference.high)
+        p = "" if difference.p is None else f"{difference.p:.3f}"
+        return [signed(self.metric, difference.value), f"[{low}, {high}]", p]
 
     def _costs(self) -> list[list[str]]:
-        """Calibration on the test set, and what each model costs to run."""
-        lines = [
-            ["model", "ECE", "MCE", "Brier", "NLL", "temperature", "ECE then", "passes", "parameters", "ms/example"]
-        ]
-        for row in (row for row in self.rows if row.kind not in SUMMARIES):
-            found = row.calibration.get(TEST)
-            numbers = ["", "", "", "", "", ""]
-            if found:
-                ece, mce, brier, nll = found.ece, found.mce, found.brier, found.nll
-                numbers = [f"{100 * ece:.1f}", f"{100 * mce:.1f}", f"{brier:.3f}", f"{nll:.3f}"]
-                scaled = found.temperature is not None
-                numbers += [f"{found.temperature:.2f}", f"{100 * found.ece_scaled:.1f}"] if scaled else ["", ""]
+        """Calibration on the test set, and what each model costs to run; without columns that are empty."""
+        head = ["model", "ECE", "MCE", "Brier", "NLL", "temperature", "ECE then", "passes", "parameters", "ms/example"]
+        lines = []
+        for row in self.rows:
+            if row.kind in SUMMARIES:
+                continue
             latency = "" if row.latency is None else f"{row.latency:.2f}"
-            lines.append([_called(row), *numbers, str(row.passes), f"{row.parameters / 1e6:.1f} M", latency])
-        keep = [at for at, _ in enumerate(lines[0]) if any(line[at] for line in lines[1:])]
-        return [[line[at] for at in keep] for line in lines]
+            costs = [str(row.passes), f"{row.parameters / 1e6:.1f} M", latency]
+            lines.append([row.title, *_calibration_cells(row.calibration.get(TEST)), *costs])
+        filled = [column for column, _ in enumerate(head) if any(line[column] for line in lines)]
+        return [[line[column] for column in filled] for line in [head, *lines]]
+
+    def _first_of(self, kind: Kind) -> str:
+        """Name of the first model of a kind; empty where there is none."""
+        return next((row.name for row in self.rows if row.kind == kind), "")
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain values."""
@@ -220,7 +260,7 @@ class Comparison:
         ]
         return pd.DataFrame(lines, columns=["model", "kind", "set", "metric", "value", "low", "high"])
 
-    def plot(self, kind: Literal["scores", "shifts", "reliability"] = "scores") -> Figure:
+    def plot(self, kind: Picture = "scores") -> Figure:
         """A picture of the comparison.
 
         Args:
@@ -236,15 +276,21 @@ class Comparison:
             raise RecipeError(f'there is no picture "{kind}"{did_you_mean(kind, PICTURES)}')
         if kind not in self.pictures():
             raise RecipeError(f'the comparison has nothing for a picture of "{kind}".')
-        return {"scores": self._plot_scores, "shifts": self._plot_shifts, "reliability": self._plot_reliability}[
-            kind
-        ]()
+        from .comparison_pictures import draw_reliability, draw_scores, draw_shifts
 
-    def pictures(self) -> tuple[str, ...]:
+        draw = {"scores": draw_scores, "shifts": draw_shifts, "reliability": draw_reliability}
+        return draw[kind](self)
+
+    def pictures(self) -> tuple[Picture, ...]:
         """Which pictures there is something to draw for."""
-        return ("scores", *(["shifts"] if self._shifted() else []), *(["reliability"] if self.curves else []))
+        pictures: list[Picture] = ["scores"]
+        if self.shifted_sets:
+            pictures.append("shifts")
+        if self.curves:
+            pictures.append("reliability")
+        return tuple(pictures)
 
-    def save(self, folder: str | os.PathLike, *, plots: bool = True) -> Path:
+    def save(self, folder: str | os.PathLike[str], *, plots: bool = True) -> Path:
         """Write `comparison.md`, `comparison.json` and, where matplotlib is installed, the pictures.
 
         Files appear whole, and together where the folder is new.
@@ -273,63 +319,18 @@ class Comparison:
                 warn(f"no picture was drawn: {error}")
         return Path(folder)
 
-    def _plot_scores(self) -> Figure:
-        points = []
-        for row in (row for row in self.rows if row.kind not in SUMMARIES):
-            for part in (part for part in self.sizes if part != VALIDATION):
-                score = row.scores.get(part, {}).get(self.metric)
-                if score is None:
-                    continue
-                ends = (score.value if end is None else end for end in (score.low, score.high))
-                if row.kind in SINGLE:
-                    points.append(Point(part, row.name, "ingredient", score.value, score.value, score.value))
-                if row.kind != "ingredient":
-                    points.append(Point(part, _called(row), row.kind, score.value, *ends))
-        return plot_scores(points, metric=self.metric, title=self.summary.split("\n")[0])
 
-    def _plot_shifts(self) -> Figure:
-        part = self._shifted()
-        dots = [
-            Dot(_called(row), row.kind, row.scores[TEST][self.metric].value, row.scores[part][self.metric].value)
-            for row in self.rows
-            if row.kind not in SUMMARIES
-            and self.metric in row.scores.get(TEST, {})
-            and self.metric in row.scores.get(part, {})
-        ]
-        sets = [name for name in self.sizes if name not in (VALIDATION, TEST, SHIFTS)]
-        shifts = f"{len(sets)} shifted sets (mean)" if part == SHIFTS else part
-        return plot_shifts(dots, metric=self.metric, shifts=shifts, title=self._shift_title(part))
+def best_of(values: Mapping[T, float], higher_is_better: bool) -> T:
+    """The key of the best value of one metric; of equal ones the first.
 
-    def _plot_reliability(self) -> Figure:
-        curves = []
-        for row in self.rows:
-            if row.name in self.curves:
-                ece = row.calibration[TEST].ece
-                curves.append(Curve(f"{_called(row)} (ECE {100 * ece:.1f} %)", row.kind, **self.curves[row.name]))
-        return plot_reliability(curves, title=f"Accuracy by confidence on {self.sizes[TEST]} test examples")
-
-    def _shifted(self) -> str | None:
-        """The set that stands for the shifts."""
-        shifted = [name for name in self.sizes if name not in (VALIDATION, TEST)]
-        return SHIFTS if SHIFTS in shifted else shifted[0] if shifted else None
-
-    def _shift_title(self, part: str) -> str:
-        found = [
-            f"{soup} {signed(self.metric, sets[part]['single'].value)}"
-            for soup, sets in self.differences.items()
-            if "single" in sets.get(part, {})
-        ]
-        return f"On {part}, against the best on validation: {'; '.join(found)}" if found else f"Test against {part}"
-
-    @property
-    def mixture(self) -> str:
-        """The weights of the learned mixture, where there is one."""
-        mixed = next((row for row in self.rows if row.weights), None)
-        shares = ", ".join(f"{weight:.2f} {name}" for name, weight in mixed.weights.items()) if mixed else ""
-        return shares and f"The {mixed.name} is of {shares}."
-
-    def _named(self, kind: str) -> str:
-        return next((row.name for row in self.rows if row.kind == kind), "")
+    Args:
+        values (`Mapping[T, float]`):
+            At least one value.
+        higher_is_better (`bool`):
+            Direction of the metric.
+    """
+    best = max if higher_is_better else min
+    return best(values, key=values.__getitem__)
 
 
 def signed(metric: str, difference: float | None) -> str:
@@ -339,16 +340,23 @@ def signed(metric: str, difference: float | None) -> str:
     return f"{difference * 100:+.1f}" if metric in SHARES else f"{difference:+.4f}"
 
 
-def _called(row: Row) -> str:
-    return row.name + (" (best on validation)" if row.kind == "chosen" else "")
-
-
 def _shown(metric: str, score: Interval | None) -> str:
+    """A score and its interval as a cell."""
     if score is None:
         return ""
-    digits = 1 if metric in SHARES else 4
-    value, low, high = (
-        None if end is None else f"{end * (100 if metric in SHARES else 1):.{digits}f}"
-        for end in (score.value, score.low, score.high)
-    )
-    return value if low is None else f"{value} [{low}, {high}]"
+    scale, digits = (100, 1) if metric in SHARES else (1, 4)
+    value = f"{score.value * scale:.{digits}f}"
+    if score.low is None or score.high is None:
+        return value
+    return f"{value} [{score.low * scale:.{digits}f}, {score.high * scale:.{digits}f}]"
+
+
+def _calibration_cells(calibration: Calibrated | None) -> list[str]:
+    """ECE, MCE, Brier score, NLL, temperature, and ECE with that temperature."""
+    if calibration is None:
+        return [""] * 6
+    cells = [f"{100 * calibration.ece:.1f}", f"{100 * calibration.mce:.1f}"]
+    cells += [f"{calibration.brier:.3f}", f"{calibration.nll:.3f}"]
+    if calibration.temperature is None or calibration.ece_scaled is None:
+        return [*cells, "", ""]
+    return [*cells, f"{calibration.temperature:.2f}", f"{100 * calibration.ece_scaled:.1f}"]
