@@ -218,6 +218,12 @@ def aligned(place):
     return saved_recipe(soup, place)
 
 
+def of_bfloat16(place):
+    """Of 16-bit ingredients, summed in float32 and saved so: the only sums that show in which order they were made."""
+    runs = [save_run(place / "half" / name, SEEDS[name], dtype="bfloat16") for name in RUNS]
+    return saved_recipe(hf_soup.merge(runs, weights=[0.3, 0.2, 0.7], dtype="float32"), place)
+
+
 def with_batchnorm(place):
     """Running statistics estimated again; BLAS has touched them, and so the digest of the output."""
     images = [place / "images" / f"run-{seed}" for seed in range(2)]
@@ -256,6 +262,8 @@ def compared_card(place, evaluator):
     return (soup.save_pretrained(place / "soups" / "compared") / "README.md").read_text()
 
 
+SAVING = (aligned, of_bfloat16, with_batchnorm, sharded, folder_of_a_soup)
+CARDS = (card, compared_card)
 INGREDIENTS = [f"runs/{name}" for name in RUNS]
 SCORED = ["--data", "data", "--no-cache", "--base-model", "start"]
 COMMANDS = {
@@ -326,13 +334,13 @@ def test_recipes_of_strategies(place, evaluator, strategy, title):
     compare_or_write(strategy, title, text, place, tolerance=5e-4 if strategy in FITTED else 1e-5)
 
 
-@pytest.mark.parametrize("make", [aligned, with_batchnorm, sharded, folder_of_a_soup], ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", SAVING, ids=lambda make: make.__name__)
 def test_what_is_saved(place, make):
     """Aligned labels, BatchNorm, shards and the configuration are saved as they were."""
     compare_or_write("saving", make.__name__, make(place), place)
 
 
-@pytest.mark.parametrize("make", [card, compared_card], ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", CARDS, ids=lambda make: make.__name__)
 def test_cards(place, evaluator, make):
     """The model card says the same, of a soup that was scored and of one that was not."""
     compare_or_write("cards", make.__name__, without_times(make(place, evaluator)), place)
@@ -349,7 +357,7 @@ def test_every_golden_text_has_a_case():
     cases = {}
     for strategy, title in RECIPES:
         cases.setdefault(strategy, set()).add(title)
-    cases["saving"] = {make.__name__ for make in (aligned, with_batchnorm, sharded, folder_of_a_soup)}
-    cases["cards"] = {make.__name__ for make in (card, compared_card)}
+    cases["saving"] = {make.__name__ for make in SAVING}
+    cases["cards"] = {make.__name__ for make in CARDS}
     cases["commands"] = set(COMMANDS)
     assert {path.stem: set(golden_texts(path.stem)) for path in GOLDEN.glob("*.txt")} == cases

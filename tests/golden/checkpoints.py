@@ -44,7 +44,7 @@ def save_base(folder: Path) -> Path:
     return testing.save_text_model(model, folder)
 
 
-def save_run(folder: Path, seed: int, labels: Sequence[str] = LABELS) -> Path:
+def save_run(folder: Path, seed: int, labels: Sequence[str] = LABELS, dtype: str = "float32") -> Path:
     """A fine-tune: the base model with noise of its own, and a head that reads the sentiment.
 
     Args:
@@ -54,6 +54,8 @@ def save_run(folder: Path, seed: int, labels: Sequence[str] = LABELS) -> Path:
             Of the noise.
         labels (`Sequence[str]`, *optional*):
             Names of the classes; reversed ones come with the rows of the head reversed.
+        dtype (`str`, *optional*):
+            Of the weights.
     """
     model = testing.tiny_text_model(0, labels=labels, **CONFIG)
     state, noise = _base_state(model), drawn_state(model, seed, NOISE)
@@ -65,7 +67,7 @@ def save_run(folder: Path, seed: int, labels: Sequence[str] = LABELS) -> Path:
         for name in ("classifier.weight", "classifier.bias"):
             state[name] = state[name].flip(0)
     model.load_state_dict(state)
-    return testing.save_text_model(model, folder)
+    return testing.save_text_model(model.to(getattr(torch, dtype)), folder)
 
 
 def save_image_run(folder: Path, seed: int) -> Path:
