@@ -247,10 +247,9 @@ def merge(
     everything = Mixture.equal([item.ingredient for item in candidates])
     if request.weights is not None:
         everything = Mixture(everything.ingredients, request.weights)
-    plan = setup.plan(everything)  # what is wrong is told before anything is scored
+    setup.plan(everything)  # what is wrong with the weights is told before anything is scored
     if request.strategy is None:
-        recipe = setup.recipe(everything)
-        return Soup(recipe, candidates, plan, device=device, batchnorm=training)
+        return Soup(setup.recipe(everything), setup, device=device, batchnorm=training)
     mixture, selection = _choose(
         request.strategy_for(seed, base_candidate),
         setup,
@@ -264,14 +263,7 @@ def merge(
         device=device,
     )
     mixture = _with_settings(mixture, agreement.settings)
-    return Soup(
-        setup.recipe(mixture, selection),
-        setup.checkpoints_of(mixture),
-        setup.plan(mixture),
-        candidates=candidates,
-        device=device,
-        batchnorm=training,
-    )
+    return Soup(setup.recipe(mixture, selection), setup, device=device, batchnorm=training)
 
 
 @dataclass(frozen=True)
@@ -475,9 +467,9 @@ def _bind_recipe(
         base_candidate=base_candidate,
         dtype=recipe.dtype,
         seed=recipe.seed,
+        batchnorm=recipe.batchnorm,
     )
-    mixture = recipe.mixture
-    return Soup(recipe, setup.checkpoints_of(mixture), setup.plan(mixture), candidates=candidates, device=device)
+    return Soup(recipe, setup, candidates=candidates, device=device)
 
 
 def share_out(

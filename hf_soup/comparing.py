@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from .checkpoints.checkpoint import Checkpoint
@@ -17,18 +16,15 @@ from .evaluation.binding import bind_evaluator, bind_training
 from .evaluation.compare import Entry, compare_models
 from .evaluation.comparison import TEST, VALIDATION, Comparison
 from .evaluation.evaluator import Evaluator
-from .evaluation.tasting import estimate_again, lasting_fingerprint
+from .evaluation.model_maker import ModelMaker
 from .merging.agreement import Agreement, agree
-from .merging.in_memory import cook_in_memory
-from .merging.plan import Plan, make_plan
+from .merging.setup import MergeSetup, set_up
 from .recipes import RECIPE_FILE, load_hub_recipe, load_recipe
 from .soup import Soup
-from .types import Ingredient, Recipe
+from .types import Ingredient, Mixture, Recipe
 
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
     from .evaluation.binding import Evaluation
 
 UNIFORM = "uniform soup"
@@ -108,10 +104,9 @@ def compare(
     if training is None:
         training = next((item.soup.batchnorm for item in opened.values() if item.soup.batchnorm), None)
 
-    entries = [_entry(candidate.name, "ingredient", [candidate], agreement, None) for candidate in candidates]
-    if UNIFORM not in opened and len(candidates) > 1:
-        entries.append(_entry(UNIFORM, "uniform", candidates, agreement, training, take_from=take_from))
-    entries += [_soup_entry(name, item) for name, item in opened.items()]
+    setup = set_up(candidates, agreement, batchnorm=training.described_batches() if training else None)
+    entries = _entries_of_candidates(setup, training, uniform=UNIFORM not in opened and len(candidates) > 1)
+    entries += [_entry_of_soup(name, item) for name, item in opened.items()]
     single_scores = {}
     for item in opened.values():
         single_scores.update(item.soup.scores)
@@ -149,11 +144,12 @@ def _open_soup(soup: Any, name: str, allow_pickle: bool) -> OpenedSoup:
     if isinstance(soup, Soup):
         return OpenedSoup(soup, soup.recipe.ingredients, soup.recipe.take_from, soup.recipe.labels)
     checkpoint = open_checkpoint(soup, name=name, allow_pickle=allow_pickle)
-    own_recipe = Recipe((checkpoint.ingredient,), (1.0,))
+    setup = set_up([checkpoint], Agreement())
+    own_recipe = setup.recipe(Mixture.equal([checkpoint.ingredient]))
     made_by = _saved_recipe(checkpoint)
     if made_by is None:
-        return OpenedSoup(Soup(own_recipe, [checkpoint]), (checkpoint.ingredient,))
-    soup = Soup(replace(own_recipe, selection=made_by.selection), [checkpoint])
+        return OpenedSoup(Soup(own_recipe, setup), (checkpoint.ingredient,))
+    soup = Soup(replace(own_recipe, selection=made_by.selection), setup)
     # A base model that is an ingredient is where the soup starts from, and no fine-tune to compare it with.
     members = tuple(item for item in made_by.ingredients if item.name != made_by.base_inside)
     return OpenedSoup(soup, members, made_by.take_from, made_by.labels)
@@ -198,52 +194,33 @@ def _fingerprints_seen(recipes: Iterable[Recipe]) -> set[str]:
     """Fingerprints of the data that selected the soups, or on which their BatchNorm was estimated."""
     fingerprints: set[str] = set()
     for recipe in recipes:
-        for record in (recipe.selection, recipe.batchnorm):
-            dataset = record.get("dataset") or {}
-            fingerprints |= {dataset[key] for key in ("fingerprint", "inputs") if dataset.get(key) is not None}
+        if recipe.selection is not None and recipe.selection.dataset is not None:
+            dataset = recipe.selection.dataset
+            fingerprints |= {text for text in (dataset.fingerprint, dataset.inputs) if text is not None}
+        for_batchnorm = recipe.batchnorm.get("dataset") or {}
+        fingerprints |= {for_batchnorm[key] for key in ("fingerprint", "inputs") if for_batchnorm.get(key)}
     return fingerprints
 
 
-def _entry(
-    name: str,
-    kind: Literal["ingredient", "uniform"],
-    items: Sequence[Checkpoint],
-    agreement: Agreement,
-    training: Evaluator | None,
-    *,
-    take_from: str | None = None,
-) -> Entry:
-    """The uniform soup of some ingredients, or a single one, with the labels in one order for all."""
-    alignments = agreement.of([item.name for item in items])
-    recipe = Recipe(
-        tuple(item.ingredient for item in items),
-        (1.0,) * len(items),
-        alignments=alignments,
-        labels=agreement.labels if alignments else (),
-        take_from=take_from,
-    )
-    if training is not None and len(items) > 1:
-        recipe = replace(recipe, batchnorm=training.described_batches())
-    plan = make_plan(recipe, items)
-
-    def load() -> PreTrainedModel:
-        return estimate_again(cook_in_memory(plan, items), recipe, training)
-
-    fingerprint = partial(lasting_fingerprint, recipe, [*items, plan.settings])
-    return Entry(name, kind, load, _parameters(plan), fingerprint, len(items))
+def _entries_of_candidates(setup: MergeSetup, training: Evaluator | None, *, uniform: bool) -> list[Entry]:
+    """Every candidate with its own settings, and their uniform soup, with the labels in one order for all."""
+    own_settings = setup.without_settings()
+    singles = ModelMaker(own_settings)
+    entries = [Entry(item.name, "ingredient", singles, Mixture.equal([item.ingredient])) for item in setup.candidates]
+    if uniform:
+        everything = Mixture.equal([item.ingredient for item in setup.candidates])
+        entries.append(Entry(UNIFORM, "uniform", ModelMaker(setup, training=training), everything, len(entries)))
+    return entries
 
 
-def _soup_entry(name: str, opened: OpenedSoup) -> Entry:
+def _entry_of_soup(name: str, opened: OpenedSoup) -> Entry:
     soup = opened.soup
-    # Whatever decides what comes out; `lasting_fingerprint` counts each checkpoint once.
-    decisive = [*soup.checkpoints, soup.plan.settings, soup.plan.base]
-    fingerprint = partial(lasting_fingerprint, soup.recipe, decisive)
+    statistics = None
+    if soup.recipe.batchnorm and soup.batchnorm is None:  # recorded beside the recipe
+        statistics = soup.read_statistics
+    maker = ModelMaker(soup.setup, device=soup.device, training=soup.batchnorm, statistics=statistics)
     kind: Literal["uniform", "soup"] = "uniform" if name == UNIFORM else "soup"
-    return Entry(name, kind, soup.build_model, _parameters(soup.plan), fingerprint, len(opened.members))
-
-
-def _parameters(plan: Plan) -> int:
-    return sum(spec.numel for spec in plan.specs if spec.is_floating)
+    return Entry(name, kind, maker, soup.recipe.mixture, len(opened.members))
 
 
 def _soup_name(soup: Any) -> str:

@@ -22,7 +22,7 @@ from .checkpoints.targets import as_output_error, refuse_target
 from .checkpoints.writer import weight_files
 from .errors import IngredientError, warn
 from .evaluation.comparison import Comparison
-from .evaluation.tasting import estimate_again
+from .evaluation.model_maker import estimate_again
 from .hub.bases import find_bases
 from .hub.beside import write_beside
 from .hub.card import evaluation_results
@@ -31,6 +31,7 @@ from .hub.push import open_target, push_folder
 from .merging.blend import BASE, blend, file_digests
 from .merging.in_memory import cook_in_memory, output_config
 from .merging.plan import Plan
+from .merging.setup import MergeSetup
 from .recipes import BATCHNORM_FILE, RECIPE_FILE, dump_recipe
 from .types import Recipe, Score, Selection
 from .untrusted import as_error, one_line
@@ -54,12 +55,10 @@ class Soup:
     Args:
         recipe ([`Recipe`]):
             Who goes in and how.
-        checkpoints (`Sequence[Checkpoint]`):
-            Its ingredients, opened, in recipe order.
-        plan ([`Plan`]):
-            What the average is made of, tensor by tensor.
+        setup ([`MergeSetup`]):
+            The ingredients, opened and checked, and how they are averaged.
         candidates (`Sequence[Checkpoint]`, *optional*):
-            All that a strategy chose from; the ingredients by default.
+            All that a strategy chose from; those of the setup by default.
         comparison ([`Comparison`], *optional*):
             What is known of its scores; the card shows it.
         device (`str`, *optional*, defaults to `"cpu"`):
@@ -75,8 +74,7 @@ class Soup:
     def __init__(
         self,
         recipe: Recipe,
-        checkpoints: Sequence[Checkpoint],
-        plan: Plan,
+        setup: MergeSetup,
         *,
         candidates: Sequence[Checkpoint] | None = None,
         comparison: Comparison | None = None,
@@ -86,12 +84,13 @@ class Soup:
         self.device = device
         self.batchnorm = batchnorm
         self.recipe = recipe
-        self.checkpoints = tuple(checkpoints)
-        self.candidates = tuple(candidates or checkpoints)
+        self.setup = setup
+        self.checkpoints = tuple(setup.checkpoints_of(recipe.mixture))
+        self.candidates = tuple(candidates or setup.candidates)
         self.comparison = comparison
         self.analysis: Analysis | None = None
         self._warned = False
-        self.plan = plan
+        self.plan: Plan = setup.plan(recipe.mixture)
 
     def __repr__(self) -> str:
         parts = ", ".join(self.recipe.names)
@@ -120,9 +119,13 @@ class Soup:
             return {}
         if self.batchnorm is not None:
             model = cook_in_memory(self.plan, self.checkpoints, device=self.device)
-            state = tensors_on_disk(estimate_again(model, self.recipe, self.batchnorm))
+            state = tensors_on_disk(estimate_again(model, self.batchnorm))
             specs = [spec for spec in self.plan.specs if is_statistic(spec.name)]
             return {spec.name: state[spec.name].to("cpu", getattr(torch, spec.dtype)) for spec in specs}
+        return self.read_statistics()
+
+    def read_statistics(self) -> dict[str, torch.Tensor]:
+        """The running statistics that the recipe has recorded."""
         from safetensors.torch import load_file
 
         path = self.recipe.batchnorm.get("file")

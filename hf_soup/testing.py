@@ -7,9 +7,10 @@ Every checkpoint is built from a config with random weights; nothing is download
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from .checkpoints.memory import quiet_transformers
 from .evaluation.evaluator import Evaluator
@@ -18,7 +19,7 @@ from .metrics import BUILT_IN
 from .model_inputs import inputs_of
 from .outputs import KINDS, Predictions, losses
 from .seeds import check_seed
-from .types import Bar, Gradient, Ingredient, Recipe, Rejected, Score
+from .types import Choice, Gradient, Ingredient, Mixture, Rejected, Score, Threshold, gain
 
 
 if TYPE_CHECKING:
@@ -141,18 +142,18 @@ def tiny_images(rows: int = 60, classes: int = 3, seed: int = 0) -> Dataset:
 
 
 class FakeTrials:
-    """Trials without models: a function says what a recipe would score, or on which examples it would be right.
+    """Trials without models: a function says what a mixture would score, or on which examples it would be right.
 
     Args:
-        score (`Callable[[Recipe], float]`, *optional*):
-            Of a recipe; only its ingredients and weights are there to see.
-        right (`Callable[[Recipe], np.ndarray]`, *optional*):
-            Instead: on which examples a recipe is right. Their share is the score, and with `beat` examples are asked
+        score (`Callable[[Mixture], float]`, *optional*):
+            Of a mixture.
+        right (`Callable[[Mixture], np.ndarray]`, *optional*):
+            Instead: on which examples a mixture is right. Their share is the score, and with `beat` examples are run
             one after the other, those first that most ingredients get wrong.
         higher_is_better (`bool`, *optional*, defaults to `True`):
             Direction of the metric.
         stop_early (`bool`, *optional*, defaults to `True`):
-            Whether a trial stops when it cannot reach its bar.
+            Whether a trial stops when it cannot reach its threshold.
         modules (`Sequence[str]`), heads (`Sequence[str]`), lacks (`Sequence[str]`):
             The model's modules from the bottom up, its heads, and what a base model lacks.
         examples (`int`, *optional*, defaults to 100):
@@ -161,9 +162,9 @@ class FakeTrials:
 
     def __init__(
         self,
-        score: Callable[[Recipe], float] | None = None,
+        score: Callable[[Mixture], float] | None = None,
         *,
-        right: Callable[[Recipe], np.ndarray] | None = None,
+        right: Callable[[Mixture], np.ndarray] | None = None,
         higher_is_better: bool = True,
         stop_early: bool = True,
         modules: Sequence[str] = ("embeddings", "encoder.layer.0", "encoder.layer.1", "classifier"),
@@ -171,37 +172,57 @@ class FakeTrials:
         lacks: Sequence[str] = (),
         examples: int = 100,
     ):
-        self._score, self._right, self._higher, self._stop_early = score, right, higher_is_better, stop_early
+        self._value_of, self._right, self._higher, self._stop_early = score, right, higher_is_better, stop_early
         self.modules, self.heads, self.lacks, self.examples = tuple(modules), tuple(heads), tuple(lacks), examples
-        self._wrong: Any = 0  # how many ingredients are wrong, example by example
-        self.asked: list[Recipe] = []
+        self._times_wrong: np.ndarray | None = None  # example by example, over the single ingredients
+        self.asked: list[Mixture] = []
         self.passes = 0.0  # forward passes over all examples
 
-    def score(self, recipe: Recipe, beat: Bar | None = None) -> Score | Rejected:
+    @overload
+    def score(self, mixture: Mixture) -> Score: ...
+    @overload
+    def score(self, mixture: Mixture, beat: Threshold) -> Score | Rejected: ...
+    def score(self, mixture: Mixture, beat: Threshold | None = None) -> Score | Rejected:
         """What the function says, and remember that it was asked."""
-        self.asked.append(recipe)
+        self.asked.append(mixture)
         if self._right is None:
             self.passes += 1
-            return self._scored(self._score(recipe))
-        right = self._right(recipe)
-        if len(recipe.names) == 1:
-            self._wrong = self._wrong + ~right
+            return self._scored(self._value(mixture))
+        right = self._right(mixture)
+        if len(mixture.names) == 1:
+            self._times_wrong = ~right if self._times_wrong is None else self._times_wrong + ~right
         elif beat is not None and self._stop_early:
-            order, needed = (-self._wrong).argsort(kind="stable"), beat.needed(len(right))
-            most = len(right) - (~right[order]).cumsum()  # after each example
-            if (most < needed).any():
-                after = int((most < needed).argmax()) + 1
-                self.passes += after / len(right)
-                return Rejected(int(most[after - 1]), len(right), after)
+            rejected = self._stopped(right, beat)
+            if rejected is not None:
+                self.passes += rejected.after / len(right)
+                return rejected
         self.passes += 1
         return self._scored(int(right.sum()) / len(right))
 
-    def map(self, recipes: Sequence[Recipe], beat: Bar | None = None) -> list[Score | Rejected]:
-        """One after the other."""
-        return [self.score(recipe, beat) for recipe in recipes]
+    def _stopped(self, right: np.ndarray, threshold: Threshold) -> Rejected | None:
+        """Run example by example, the hardest first, until too few can still be right."""
+        needed = threshold.needed(len(right))
+        order = range(len(right)) if self._times_wrong is None else (-self._times_wrong).argsort(kind="stable")
+        most = len(right)
+        for count, example in enumerate(order, start=1):
+            most -= not right[example]
+            if most < needed:
+                return Rejected(int(most), len(right), count)
+        return None
 
-    def difference(self, recipe: Recipe, other: Recipe) -> None:
+    @overload
+    def map(self, mixtures: Sequence[Mixture]) -> list[Score]: ...
+    @overload
+    def map(self, mixtures: Sequence[Mixture], beat: Threshold) -> list[Score | Rejected]: ...
+    def map(self, mixtures: Sequence[Mixture], beat: Threshold | None = None) -> list[Score] | list[Score | Rejected]:
+        """One after the other."""
+        if beat is None:
+            return [self.score(mixture) for mixture in mixtures]
+        return [self.score(mixture, beat) for mixture in mixtures]
+
+    def difference(self, mixture: Mixture, other: Mixture) -> tuple[float, float] | None:
         """Nothing is known of examples."""
+        return None
 
     def lacking(self, ingredient: Ingredient) -> tuple[str, ...]:
         """What a base model lacks."""
@@ -215,32 +236,38 @@ class FakeTrials:
         rows = np.arange(self.examples)
         return Predictions(rng.normal(size=(self.examples, 2)), rows % 2, rows)
 
-    def ensemble(self, recipe: Recipe) -> Score:
+    def ensemble(self, mixture: Mixture) -> Score:
         """As good as the soup."""
-        return self._scored(self._score(recipe) if self._right is None else float(self._right(recipe).mean()))
+        return self._scored(float(self._right(mixture).mean()) if self._right else self._value(mixture))
 
-    def gradient(self, recipe: Recipe, rows: np.ndarray, scale: float = 1.0) -> Gradient:
+    def gradient(self, mixture: Mixture, examples: np.ndarray, scale: float = 1.0) -> Gradient:
         """By differences of the score, which counts as the loss (or as its negative)."""
         sign, step = -1 if self._higher else 1, 1e-4
-        table = {module: recipe.rows.get(module, recipe.rows.get("")) for module in self.modules}
-        found = {}
-        for module, row in table.items():
-            found[module] = tuple(
-                sign
-                * (self._nudged(recipe, table, module, i, step) - self._nudged(recipe, table, module, i, -step))
-                / (2 * step)
-                for i in range(len(row))
-            )
-        return Gradient(sign * self._score(recipe), found, 0.0)
+        rows = {module: mixture.rows.get(module) or mixture.rows[""] for module in self.modules}
+        gradient = {}
+        for module, row in rows.items():
+            slopes = []
+            for index in range(len(row)):
+                above, below = (self._nudged(mixture, rows, module, index, change) for change in (step, -step))
+                slopes.append(sign * (above - below) / (2 * step))
+            gradient[module] = tuple(slopes)
+        return Gradient(sign * self._value(mixture), gradient, 0.0)
 
-    def part(self, rows: np.ndarray) -> FakeTrials:
+    def subset(self, examples: np.ndarray) -> FakeTrials:
         """Every part is like the whole."""
         return self
 
-    def _nudged(self, recipe: Recipe, table: dict[str, Any], module: str, index: int, step: float) -> float:
-        row = list(table[module])
+    def _nudged(
+        self, mixture: Mixture, rows: dict[str, tuple[float, ...]], module: str, index: int, step: float
+    ) -> float:
+        row = list(rows[module])
         row[index] += step
-        return self._score(Recipe(recipe.ingredients, {**table, module: tuple(row)}))
+        return self._value(Mixture(mixture.ingredients, {**rows, module: tuple(row)}))
+
+    def _value(self, mixture: Mixture) -> float:
+        if self._value_of is None:
+            raise TypeError("FakeTrials(right=...) has no function that gives a score.")
+        return self._value_of(mixture)
 
     def _scored(self, value: float) -> Score:
         return Score("made_up", value, self._higher, split="validation", n=self.examples)
@@ -306,58 +333,66 @@ def _check_pieces(function: Callable[..., Any]) -> None:
         assert function(iter(spoiled), weights).isnan().all(), f"{function.__name__} hides NaN"
 
 
-def check_strategy(function: Callable[..., Recipe]) -> None:
+def check_strategy(function: Callable[..., Mixture | Choice]) -> None:
     """The contract of a strategy: help, finite weights with a positive sum, no ingredient of its own invention, the
-    same recipe in any order of arguments, and never worse than the best single ingredient where it promises that.
+    same mixture in any order of arguments, and never worse than the best single ingredient where it promises that.
 
     Args:
         function (`Callable`):
-            `f(ingredients, trials, *, ...) -> Recipe`.
+            `f(ingredients, trials, *, ...) -> Mixture | Choice`.
     """
-    import math
-
     _check_documented(function)
     name = function.__name__
     items = tuple(Ingredient(f"run-{index}", f"runs/run-{index}") for index in range(5))
     base = Ingredient("start", "runs/start")
-    options: dict[str, Any] = {"base": base} if asks_for(function, "base") else {}
-    if "weights" in parameters(function):
-        options["weights"] = {item.name: index + 1 for index, item in enumerate(items)}
 
-    def score(recipe: Recipe) -> float:  # with ties among the ingredients, and a bonus for mixing
-        total = 0.0
-        for row in recipe.rows.values():
-            share = [weight / sum(row) for weight in row]
-            worth = [int(name[-1]) % 3 if name[-1].isdecimal() else 1 for name in recipe.names]
-            total += sum(s * w for s, w in zip(share, worth, strict=True)) + 0.3 * sum(s * (1 - s) for s in share)
-        return round(total / len(recipe.rows), 6)
-
-    def find(order: Sequence[Ingredient], trials: FakeTrials) -> Recipe:
-        known = [item.name for item in order]
-        given = {key: value for key, value in options.items() if key != "weights"}
-        if "weights" in options:
-            given["weights"] = {key: value for key, value in options["weights"].items() if key in known}
-        return function(order, trials, **given)
-
-    def weights(recipe: Recipe) -> dict[tuple[str, str], float]:
-        assert all(item in (*items, base) for item in recipe.ingredients), f"{name} invented an ingredient"
-        for row in recipe.rows.values():
-            assert all(map(math.isfinite, row)), f"{name} gives a weight that is not finite"
-            assert sum(row) > 0, f"{name} gives weights whose sum is not positive"
-        rows = {prefix: zip(recipe.names, row, strict=True) for prefix, row in recipe.rows.items()}
-        return {(prefix, name): w for prefix, row in rows.items() for name, w in row if w}
+    def choose(order: Sequence[Ingredient], *, higher_is_better: bool = True) -> Mixture:
+        options: dict[str, Any] = {}
+        if asks_for(function, "base"):
+            options["base"] = base
+        if "weights" in parameters(function):
+            options["weights"] = {item.name: items.index(item) + 1 for item in order}
+        result = function(order, FakeTrials(_made_up_score, higher_is_better=higher_is_better), **options)
+        mixture = result.mixture if isinstance(result, Choice) else result
+        assert isinstance(mixture, Mixture), f"{name} returns neither a mixture nor a choice"
+        assert all(item in (*items, base) for item in mixture.ingredients), f"{name} invented an ingredient"
+        return mixture
 
     for higher in (True, False):
-        found = find(items, FakeTrials(score, higher_is_better=higher))
+        mixture = choose(items, higher_is_better=higher)
+        weights = _weights_by_place(mixture, name)
         for order in (items[::-1], items[2:] + items[:2]):
-            again = find(order, FakeTrials(score, higher_is_better=higher))
-            assert weights(found) == weights(again), f"{name} depends on the order of its ingredients"
+            again = _weights_by_place(choose(order, higher_is_better=higher), name)
+            assert weights == again, f"{name} depends on the order of its ingredients"
         if strategy_traits(function).never_worse:
-            best = (max if higher else min)(score(Recipe((item,), (1.0,))) for item in items)
-            gain = (score(found) - best) * (1 if higher else -1)
-            assert gain >= 0, f"{name} promises never to be worse than the best single ingredient"
-    alone = find(items[:1], FakeTrials(score))
-    assert all(item in (items[0], base) for item in alone.ingredients), f"{name} of one ingredient"
+            for item in items:
+                change = gain(_made_up_score(mixture), _made_up_score(Mixture.equal([item])), higher)
+                assert change >= 0, f"{name} promises never to be worse than the best single ingredient"
+    single = choose(items[:1])
+    assert all(item in (items[0], base) for item in single.ingredients), f"{name} of one ingredient"
+
+
+def _made_up_score(mixture: Mixture) -> float:
+    """A score with ties among the ingredients, and a bonus for mixing."""
+    values = [int(name[-1]) % 3 if name[-1].isdecimal() else 1 for name in mixture.names]
+    total = 0.0
+    for row in mixture.rows.values():
+        shares = [weight / sum(row) for weight in row]
+        total += sum(share * value for share, value in zip(shares, values, strict=True))
+        total += 0.3 * sum(share * (1 - share) for share in shares)
+    return round(total / len(mixture.rows), 6)
+
+
+def _weights_by_place(mixture: Mixture, name: str) -> dict[tuple[str, str], float]:
+    """(Module prefix, ingredient) -> weight, of those that have one."""
+    weights = {}
+    for prefix, row in mixture.rows.items():
+        assert all(map(math.isfinite, row)), f"{name} gives a weight that is not finite"
+        assert sum(row) > 0, f"{name} gives weights whose sum is not positive"
+        for ingredient, weight in zip(mixture.names, row, strict=True):
+            if weight:
+                weights[prefix, ingredient] = weight
+    return weights
 
 
 def example_of(task: Task) -> Dataset:

@@ -7,24 +7,23 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.companions import in_order
 from ..errors import EvaluationError
 from ..evaluation.binding import bind_evaluator, bind_training
-from ..evaluation.cache import keep_outputs, kept_outputs
 from ..evaluation.comparison import SHARES
 from ..evaluation.comparison import signed as difference_shown
 from ..evaluation.encoding import classes_missing
-from ..evaluation.evaluator import Evaluator, Outputs
-from ..evaluation.tasting import Job, Taster, lasting_fingerprint
-from ..lookup import load_module
+from ..evaluation.evaluator import Evaluator
+from ..evaluation.model_maker import ModelMaker
+from ..evaluation.recipe_runner import RecipeRunner
 from ..merging.agreement import Agreement
+from ..merging.setup import set_up
 from ..outputs import Predictions, losses
 from ..progress import progress_bar
-from ..types import Recipe, Score
+from ..types import Mixture, Recipe, Score
 
 
 if TYPE_CHECKING:
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
     from ..data.classes import MissingClasses
     from ..evaluation.binding import Evaluation
 
-KEPT = 64  # predictions in memory; the others are on disk
 SOUP = "uniform soup"
 SURE = 1.96  # standard errors: half a 95 % interval
 
@@ -132,18 +130,19 @@ class Scorer:
         device: str = "cpu",
         agreement: Agreement | None = None,
     ):
-        self._agreement = agreement or Agreement()
-        like_soup = in_order(checkpoints, self._agreement.settings)
+        agreement = agreement or Agreement()
+        like_soup = in_order(checkpoints, agreement.settings)
         bound = bind_evaluator(evaluator, like_soup)
         if not isinstance(bound, Evaluator):
             raise EvaluationError("an analysis looks at what models say of examples: give a data set or an Evaluator.")
+        self._training = bind_training(batchnorm_data, like_soup)
+        batchnorm = self._training.described_batches() if self._training is not None else None
+        setup = set_up(checkpoints, agreement, batchnorm=batchnorm)
         self.evaluator, self.names = bound, tuple(item.name for item in checkpoints)
         self._config = like_soup[0].config
-        self._opened = {item.name: item for item in checkpoints}
-        self._training = bind_training(batchnorm_data, like_soup)
-        self._taster = Taster(self._opened, bound, device=device, batchnorm=self._training)
+        self._setup = setup
+        self._runner = RecipeRunner(ModelMaker(setup, device=device, training=self._training), bound)
         self._points: dict[str, Point] = {}
-        self._said: dict[str, Predictions] = {}
 
     @property
     def examples(self) -> int:
@@ -165,41 +164,32 @@ class Scorer:
         from transformers import PretrainedConfig
 
         config = PretrainedConfig.from_dict(dict(self._config))
-        task = load_module("task", self.evaluator.task)
+        task = self.evaluator.task_module
         sets = {self.evaluator.split: self.evaluator}
         sets |= {"the data for BatchNorm": self._training} if self._training is not None else {}
         found = {what: classes_missing(part.dataset, task, part.label_column, config) for what, part in sets.items()}
         return {what: missing for what, missing in found.items() if missing is not None}
 
-    def recipe(self, weights: Mapping[str, float] | Mapping[str, Mapping[str, float]]) -> Recipe:
-        """The recipe of a point.
+    def mixture(self, weights: Mapping[str, float] | Mapping[str, Mapping[str, float]]) -> Mixture:
+        """The mixture of a point.
 
         Args:
             weights (`Mapping[str, float]`):
                 Ingredient -> weight, which sum to 1 or are relative to each other; or module prefix -> such a mapping.
         """
         rows = weights if isinstance(next(iter(weights.values())), Mapping) else {"": weights}
-        who = [name for name in self._opened if any(row.get(name) for row in rows.values())]
+        who = [name for name in self.names if any(row.get(name) for row in rows.values())]
         table = {prefix: _plain([row.get(name, 0.0) for name in who]) for prefix, row in rows.items()}
-        recipe = Recipe(tuple(self._opened[name].ingredient for name in who), table if len(table) > 1 else table[""])
-        orders, labels = self._agreement.of(who), self._agreement.labels
-        recipe = replace(
-            recipe, alignments=orders, labels=labels if orders else (), take_from=self._agreement.take_from
-        )
-        if self._training is not None and len(who) > 1:
-            recipe = replace(recipe, batchnorm=self._training.described_batches())
-        return recipe
+        ingredients = tuple(self._setup.by_name[name].ingredient for name in who)
+        return Mixture(ingredients, table if len(table) > 1 else table[""])
+
+    def recipe(self, weights: Mapping[str, float] | Mapping[str, Mapping[str, float]]) -> Recipe:
+        """The recipe of a point; weights as of [`Scorer.mixture`]."""
+        return self._setup.recipe(self.mixture(weights))
 
     def said(self, weights: Mapping) -> Predictions:
         """What the model at a point says."""
-        recipe = self.recipe(weights)
-        fingerprint = recipe.fingerprint()
-        if fingerprint not in self._said:
-            found = self._outputs(recipe).said
-            while len(self._said) >= KEPT:
-                del self._said[next(iter(self._said))]
-            self._said[fingerprint] = found
-        return self._said[fingerprint]
+        return self._runner.predictions(self.mixture(weights))
 
     def point(self, weights: Mapping) -> Point:
         """Loss and score of the model at a point."""
@@ -211,31 +201,13 @@ class Scorer:
 
     def score_of(self, said: Predictions) -> Score:
         """The score of predictions."""
-        return self.evaluator.score(said, self.evaluator.task)
+        return self.evaluator.score(said)
 
     @contextlib.contextmanager
     def progress(self, what: str, total: int) -> Iterator[tqdm]:
         """A bar over points."""
         with progress_bar(desc=what, total=total, unit="point") as bar:
             yield bar
-
-    def _outputs(self, recipe: Recipe) -> Outputs:
-        key = self._on_disk(recipe)
-        found = kept_outputs(key)
-        if found is None or not found.whole:
-            found = self._taster(Job(recipe))
-            about = f"{' + '.join(recipe.names)[:60]} on {self.evaluator.path or self.evaluator.split}"
-            if self._on_disk(recipe) == key:  # neither weights nor data have changed while it was run
-                keep_outputs(key, found, about, always=len(recipe.names) == 1)
-        return found
-
-    def _on_disk(self, recipe: Recipe) -> str | None:
-        """Under what it is kept between processes, if it may be."""
-        if not self.evaluator.keeps:
-            return None
-        items = [self._opened[name] for name in recipe.names]
-        fingerprint = lasting_fingerprint(recipe, [*items, self._agreement.settings])
-        return fingerprint and self.evaluator.key(fingerprint, self.evaluator.task, scores=False)
 
 
 def _plain(row: Sequence[float]) -> tuple[float, ...]:

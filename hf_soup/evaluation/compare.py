@@ -6,7 +6,7 @@ and opened checkpoints, not soups.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from ..checkpoints.hub import is_hub_id
@@ -14,8 +14,7 @@ from ..errors import EvaluationError, RecipeError, warn
 from ..lookup import load_module
 from ..outputs import Predictions, right
 from ..progress import progress_bar
-from ..types import Score
-from .cache import cached_predictions
+from ..types import Mixture, Score
 from .comparison import SHIFTS, TEST, VALIDATION, Comparison, Difference, Kind, Rival, Row, best_of
 from .ensemble import ENSEMBLES, check_ensembles, make_ensembles
 from .evaluator import Evaluator
@@ -28,21 +27,17 @@ from .measured import (
     reliability_curve,
     with_mean_of_shifts,
 )
+from .model_maker import ModelMaker
+from .recipe_runner import RecipeRunner
 from .statistics import interval, mcnemar
 from .verdict import summarise
 
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
     from .measured import ScoredSet
 
 SHARED_ROWS = 0.01  # of the test rows may be known from selection before it is worth a warning
 MEAN, ORACLE = "mean of ingredients", "best of each set (oracle)"
-
-
-def _never_kept() -> None:
-    return None
 
 
 class Entry(NamedTuple):
@@ -53,22 +48,24 @@ class Entry(NamedTuple):
             What the table calls it.
         kind (`str`):
             `"ingredient"`, `"uniform"`, `"soup"`.
-        load (`Callable[[], PreTrainedModel]`):
-            Gives the model, when its turn comes.
-        parameters (`int`):
-            How many it has.
-        fingerprint (`Callable[[], str | None]`, *optional*):
-            Gives that of its recipe as it is now, under which its predictions are kept; `None` where they may not be.
+        maker ([`ModelMaker`]):
+            Averages it, when its turn comes.
+        mixture ([`Mixture`]):
+            What is averaged.
         size (`int`, *optional*, defaults to 1):
-            How many went into it.
+            How many fine-tuned models it is made of.
     """
 
     name: str
     kind: Literal["ingredient", "uniform", "soup"]
-    load: Callable[[], PreTrainedModel]
-    parameters: int
-    fingerprint: Callable[[], str | None] = _never_kept
+    maker: ModelMaker
+    mixture: Mixture
     size: int = 1
+
+    @property
+    def parameters(self) -> int:
+        """How many parameters it has."""
+        return self.maker.setup.plan(self.mixture).parameters
 
     @property
     def title(self) -> str:
@@ -115,17 +112,21 @@ def compare_models(
     if ensembles is not None:
         check_ensembles(ensembles, load_module("task", task).KIND, fitted=isinstance(sets.get(VALIDATION), Evaluator))
     refuse_seen_rows(sets, selected_on)
-    measured = {}
+    measured: dict[str, Measured] = {}
+    previous: ModelMaker | None = None
     for entry in progress_bar(entries, desc="Comparing", unit="model"):
-        measured[entry.name] = _run_entry(entry, sets, task)
+        if previous is not None and previous is not entry.maker:
+            previous.release()  # one model in memory at a time
+        measured[entry.name] = _run_entry(entry, sets)
+        previous = entry.maker
     members = [entry.name for entry in entries if entry.kind == "ingredient"]
     predictions = {name: measured[name].predictions for name in members}
     for name, (combined, weights) in make_ensembles(predictions, ensembles).items():
         measured[name] = Measured(combined, weights=weights)
 
-    lead = _lead_score(sets[TEST], next(iter(measured.values())), task)
-    directions = _directions(sets[TEST], lead, task)
-    measured = estimate_scores(measured, sets, task)
+    lead = _lead_score(sets[TEST], next(iter(measured.values())))
+    directions = _directions(sets[TEST], lead)
+    measured = estimate_scores(measured, sets)
     shifted_sets = [name for name in sets if name not in (VALIDATION, TEST)]
     if len(shifted_sets) > 1:
         measured = {name: with_mean_of_shifts(model, shifted_sets) for name, model in measured.items()}
@@ -181,34 +182,27 @@ def refuse_seen_rows(sets: Mapping[str, ScoredSet], selected_on: Iterable[str]) 
             warn(f"{shared} of the {len(evaluator.inputs.rows)} rows of {name!r} are also in the data that selects.")
 
 
-def _run_entry(entry: Entry, sets: Mapping[str, ScoredSet], task: str) -> Measured:
-    """Run one model over every set; it is loaded once, and only if something is not kept from before."""
-    loaded: list[PreTrainedModel] = []
-
-    def load() -> PreTrainedModel:
-        if not loaded:
-            loaded.append(entry.load())
-        return loaded[0]
-
+def _run_entry(entry: Entry, sets: Mapping[str, ScoredSet]) -> Measured:
+    """Run one model over every set; it is averaged once, and only if something is not kept from before."""
     predictions, function_scores = {}, {}
     for name, scored_set in sets.items():
         if isinstance(scored_set, Evaluator):
-            predictions[name] = cached_predictions(scored_set, entry.fingerprint, task, load)
+            predictions[name] = RecipeRunner(entry.maker, scored_set).predictions(entry.mixture)
         else:
-            function_scores[name] = scored_set(load())
+            function_scores[name] = scored_set(entry.maker.new_model(entry.mixture))
     return Measured(predictions, function_scores)
 
 
-def _lead_score(test: ScoredSet, first: Measured, task: str) -> Score:
+def _lead_score(test: ScoredSet, first: Measured) -> Score:
     """The test score of one model: its metric is the one that counts."""
-    return test.score(first.predictions[TEST], task) if isinstance(test, Evaluator) else first.function_scores[TEST]
+    return test.score(first.predictions[TEST]) if isinstance(test, Evaluator) else first.function_scores[TEST]
 
 
-def _directions(test: ScoredSet, lead: Score, task: str) -> dict[str, bool | None]:
+def _directions(test: ScoredSet, lead: Score) -> dict[str, bool | None]:
     """Every value that is measured, first that which counts, and whether higher is better, if that is known."""
     directions: dict[str, bool | None] = {lead.metric: lead.higher_is_better}
     for name in lead.others:
-        directions[name] = test.direction(name, task) if isinstance(test, Evaluator) else None
+        directions[name] = test.direction(name) if isinstance(test, Evaluator) else None
     return directions
 
 

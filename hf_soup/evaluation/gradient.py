@@ -14,9 +14,7 @@ from ..checkpoints.files import OpenFiles
 from ..checkpoints.modules import group, own_prefix
 from ..checkpoints.pieces import in_threads
 from ..errors import EvaluationError
-from ..lookup import load_module
 from ..merging.plan import Plan, Step
-from ..tasks import task_of
 from ..types import Gradient
 from .running import on_device, own_attention, resolve_device
 
@@ -73,8 +71,7 @@ def recipe_gradient(
     """
     import torch
 
-    name = task_of(model.config, evaluator.task, type(model).__name__)
-    task = load_module("task", name)
+    task = evaluator.task_module
     device = model.device if hasattr(model, "hf_device_map") else resolve_device(evaluator.device)
     model.to(device).eval().zero_grad(set_to_none=True)
     tensors = own()

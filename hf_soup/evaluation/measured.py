@@ -76,7 +76,7 @@ class Measured:
         }
 
 
-def estimate_scores(measured: Mapping[str, Measured], sets: Mapping[str, ScoredSet], task: str) -> dict[str, Measured]:
+def estimate_scores(measured: Mapping[str, Measured], sets: Mapping[str, ScoredSet]) -> dict[str, Measured]:
     """The same models with estimates of their scores on every set.
 
     Args:
@@ -84,8 +84,6 @@ def estimate_scores(measured: Mapping[str, Measured], sets: Mapping[str, ScoredS
             Model -> its predictions and function scores.
         sets (`Mapping[str, Evaluator | Callable]`):
             The sets that they are of.
-        task (`str`):
-            What the models do.
     """
     estimates: dict[str, dict[str, dict[str, Estimate]]] = {}
     for name, model in measured.items():
@@ -94,7 +92,7 @@ def estimate_scores(measured: Mapping[str, Measured], sets: Mapping[str, ScoredS
         if not isinstance(scored_set, Evaluator):
             continue
         predictions = {name: model.predictions[set_name] for name, model in measured.items()}
-        for metric in scored_set.metrics(task):
+        for metric in scored_set.metrics:
             for name, by_value in _by_metric(metric, predictions, seed).items():
                 estimates[name].setdefault(set_name, {}).update(by_value)
     return {name: replace(model, estimates=estimates[name]) for name, model in measured.items()}

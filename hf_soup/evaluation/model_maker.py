@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..checkpoints.check import is_statistic
@@ -30,8 +30,8 @@ class ModelMaker:
             Where to average.
         training ([`Evaluator`], *optional*):
             Training data on which the running statistics of BatchNorm are estimated again.
-        statistics (`Mapping[str, torch.Tensor]`, *optional*):
-            These statistics by their names on disk, where a recipe has recorded them.
+        statistics (`Callable[[], Mapping[str, torch.Tensor]]`, *optional*):
+            Reads these statistics by their names on disk, where a recipe has recorded them.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class ModelMaker:
         *,
         device: str = "cpu",
         training: Evaluator | None = None,
-        statistics: Mapping[str, torch.Tensor] | None = None,
+        statistics: Callable[[], Mapping[str, torch.Tensor]] | None = None,
     ):
         self.setup, self.device, self.training = setup, device, training
         self._statistics = statistics
@@ -59,10 +59,12 @@ class ModelMaker:
 
     def model(self, mixture: Mixture) -> PreTrainedModel:
         """The averaged model in evaluation mode; valid until the next call, and not to be changed."""
-        if self._statistics:
-            return self.new_model(mixture)
         if self._made is None or self._made[0] != mixture:
-            self._made = mixture, self.fill(mixture, self.setup.plan(mixture))
+            if self._statistics is None:
+                model = self.fill(mixture, self.setup.plan(mixture))
+            else:
+                model = self.new_model(mixture)
+            self._made = mixture, model
         return self._made[1]
 
     def fill(self, mixture: Mixture, plan: Plan) -> PreTrainedModel:
@@ -77,8 +79,13 @@ class ModelMaker:
     def new_model(self, mixture: Mixture) -> PreTrainedModel:
         """The averaged model, built for the caller alone."""
         checkpoints, plan = self.setup.checkpoints_of(mixture), self.setup.plan(mixture)
-        model = cook_in_memory(plan, checkpoints, device=self.device, statistics=self._statistics)
-        return model if self._statistics else self._estimated(model, mixture)
+        if self._statistics is not None:
+            return cook_in_memory(plan, checkpoints, device=self.device, statistics=self._statistics())
+        return self._estimated(cook_in_memory(plan, checkpoints, device=self.device), mixture)
+
+    def release(self) -> None:
+        """Free the model in memory; the next one is built anew."""
+        self._refill = self._made = None
 
     def _has_averaged_statistics(self, mixture: Mixture) -> bool:
         return self.training is not None and len(mixture.used) > 1

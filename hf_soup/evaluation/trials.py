@@ -14,7 +14,7 @@ from ..outputs import Predictions, losses, right
 from ..progress import progress_bar
 from ..types import Gradient, Ingredient, Mixture, Rejected, Score, Threshold
 from .ensemble import mean_logits, mean_probabilities
-from .evaluator import Evaluator, Outputs
+from .evaluator import Evaluator
 from .limits import Limit
 from .model_maker import ModelMaker
 from .recipe_runner import Job, RecipeRunner, RunOrder

@@ -68,6 +68,11 @@ class MergeSetup:
         """The candidates, that which gives the soup its settings first."""
         return in_order(self.candidates, self.agreement.settings)
 
+    def without_settings(self) -> MergeSetup:
+        """The same ingredients, each with its own settings where it is alone."""
+        agreement = self.agreement._replace(settings=None)
+        return replace(self, agreement=agreement, averaging=replace(self.averaging, settings=None))
+
     def checkpoints_of(self, mixture: Mixture) -> list[Checkpoint]:
         """The opened ingredients of a mixture, in its order."""
         return [self.by_name[name] for name in mixture.names]
