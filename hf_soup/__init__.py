@@ -34,13 +34,12 @@ if TYPE_CHECKING:
     from .hub.tree import Node, tree
     from .outputs import Predictions
     from .recipes import load_recipe
-    from .selection import Selection
     from .single_analyses import contribution, diversity, landscape, module_effects, plane, similarity
     from .soup import Soup
     from .sweeping import sweep
     from .training.records import FailedRun, Run
     from .training.sweep import Sweep, load_sweep
-    from .types import Ingredient, Recipe, Score
+    from .types import Choice, Ingredient, Mixture, Recipe, Score, Selection
     from .verifying import TensorDifference, Verification, verify
 
 # public name -> the module that has it
@@ -82,14 +81,16 @@ _HOME = {
     "Evaluator": "evaluation.evaluator",
     "Predictions": "outputs",
     "load_recipe": "recipes",
-    "Selection": "selection",
+    "Selection": "types",
     "Soup": "soup",
     "load_training": "data.splits",
     "FailedRun": "training.records",
     "Run": "training.records",
     "Sweep": "training.sweep",
     "load_sweep": "training.sweep",
+    "Choice": "types",
     "Ingredient": "types",
+    "Mixture": "types",
     "Recipe": "types",
     "Score": "types",
 }

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from ..lookup import choices, load_function, names, parameters
+from ..recipes import selection_as_dict
 from ..tables import align
 from .output import result
 from .stderr import be_quiet
@@ -183,7 +184,7 @@ def described(soup: Any) -> dict[str, Any]:
         "ingredients": recipe.names,
         "weights": recipe.weights,
         "method": recipe.method,
-        "selection": recipe.selection,
+        "selection": selection_as_dict(recipe.selection),
     }
 
 

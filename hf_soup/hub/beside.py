@@ -13,7 +13,6 @@ from ..checkpoints.companions import TakenFiles
 from ..checkpoints.files_beside import CARD, CONFIG
 from ..errors import MissingExtraError, warn
 from ..evaluation.comparison import PICTURES, Comparison
-from ..selection import Selection
 from ..types import Recipe
 from ..untrusted import one_line
 from .card import render_card
@@ -80,7 +79,7 @@ def write_beside(
         comparison = veil.comparison(comparison) if veil else comparison
         comparison.save(folder, plots=plots)
     pictures = {kind: name for kind, name in PICTURES.items() if (folder / name).exists()}
-    selection = Selection.of(recipe)
+    selection = recipe.selection
     if plots and selection and selection.trials:
         with contextlib.suppress(MissingExtraError):
             selection.plot().savefig(folder / f"{SELECTION}.png")

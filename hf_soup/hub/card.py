@@ -18,7 +18,6 @@ from ..errors import DataError, IngredientError
 from ..evaluation.comparison import SHARES, SHIFTS, TEST, VALIDATION, Comparison, Difference, Row
 from ..lookup import load_module
 from ..recipes import dump_recipe
-from ..selection import Selection
 from ..tables import align, escape
 from ..tasks import task_of
 from ..types import Ingredient, Recipe
@@ -87,7 +86,10 @@ def render_card(
     needed = [*recipe.ingredients, *([recipe.base_model] if recipe.base_model and not recipe.base_inside else [])]
     data = recipe.batchnorm.get("dataset")
     row = _own_row(recipe, comparison)
-    text = dump_recipe(replace(recipe, selection={**recipe.selection, "trials": []} if recipe.selection else {}))
+    selection = recipe.selection
+    if selection is not None:  # the trials have a table of their own
+        selection = replace(selection, trials=())
+    text = dump_recipe(replace(recipe, selection=selection))
     card = str(
         ModelCard.from_template(
             card_data=_metadata(recipe, config, comparison, row, facts, lineage, repo_id, tags),
@@ -105,7 +107,7 @@ def render_card(
             lines=comparison.summary.split("\n") if comparison else [],
             own_line=next((line for line in comparison.summary.split("\n") if row.name in line), "") if row else "",
             pictures=pictures or {},
-            selection=Selection.of(recipe),
+            selection=recipe.selection,
             batchnorm_rows=data.get("rows") if isinstance(data, Mapping) else None,
             code=_code,
             use=_use(config).format(model=repo_id or HERE).strip(),

@@ -14,7 +14,7 @@ from ..checkpoints.checkpoint import PRIVATE
 from ..checkpoints.hub_errors import client, patiently, refusals
 from ..errors import SoupError
 from ..evaluation.comparison import SINGLE, Comparison
-from ..types import Ingredient, Recipe, plain
+from ..types import Ingredient, Recipe, Trial
 from ..untrusted import read_json
 
 
@@ -129,12 +129,15 @@ class Veil:
             return Ingredient(alias, PRIVATE, files=item.files) if alias else item
 
         names = {item.name: veiled(item).name for item in recipe.ingredients}
-        selection = plain(recipe.selection)
-        if isinstance(selection.get("trials"), list):
-            selection["trials"] = [self._trial(trial, names) for trial in selection["trials"]]
-        for key in ("why", "reference", "params"):
-            if key in selection:
-                selection[key] = self._value(selection[key])
+        selection = recipe.selection
+        if selection is not None:
+            selection = replace(
+                selection,
+                params=self._value(selection.params),
+                trials=tuple(self._trial(trial, names) for trial in selection.trials),
+                reference=self._value(selection.reference),
+                why=self.text(selection.why),
+            )
         base = recipe.base_model
         return replace(
             recipe,
@@ -168,13 +171,11 @@ class Veil:
             content = content.replace(repo_id.encode(), PRIVATE.encode())
         return content
 
-    def _trial(self, trial: Any, names: Mapping[str, str]) -> Any:
-        if not isinstance(trial, dict):
-            return trial
-        texts = {key: self.text(trial[key]) for key in ("tried", "why") if isinstance(trial.get(key), str)}
-        who = trial.get("ingredient")
-        aliases = {**self._names, **names}
-        return {**trial, **texts, **({"ingredient": aliases.get(who, who)} if who else {})}
+    def _trial(self, trial: Trial, names: Mapping[str, str]) -> Trial:
+        ingredient = trial.ingredient
+        if ingredient is not None:
+            ingredient = names.get(ingredient) or self._names.get(ingredient, ingredient)
+        return replace(trial, tried=self.text(trial.tried), why=self.text(trial.why), ingredient=ingredient)
 
     def _value(self, value: Any) -> Any:
         """Plain values without the names, in keys too."""
