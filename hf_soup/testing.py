@@ -190,7 +190,8 @@ class FakeTrials:
             return self._scored(self._value(mixture))
         right = self._right(mixture)
         if len(mixture.names) == 1:
-            self._times_wrong = ~right if self._times_wrong is None else self._times_wrong + ~right
+            wrong = (~right).astype(int)
+            self._times_wrong = wrong if self._times_wrong is None else self._times_wrong + wrong
         elif beat is not None and self._stop_early:
             rejected = self._stopped(right, beat)
             if rejected is not None:

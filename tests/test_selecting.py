@@ -5,10 +5,10 @@ import pytest
 
 from hf_soup import lookup
 from hf_soup.errors import EvaluationError, RecipeError
-from hf_soup.selecting import select
-from hf_soup.selection import Selection
+from hf_soup.recipes import read_selection
+from hf_soup.selecting import Strategy, select
 from hf_soup.testing import FakeTrials
-from hf_soup.types import Ingredient, Recipe, Score, Trial
+from hf_soup.types import Choice, Ingredient, Mixture, Score, Selection, Trial
 
 
 RUNS = tuple(Ingredient(f"run-{index}", f"runs/{index}") for index in range(8))
@@ -26,13 +26,18 @@ class Paired(FakeTrials):
         """The difference of the scores, more or less."""
         if self.half is None:
             return None
-        between = self._score(recipe) - self._score(other)
+        between = self._value(recipe) - self._value(other)
         return between - self.half, between + self.half
 
 
 def chosen(name, trials, count=3, **params):
     """The selection of a strategy over the first runs."""
-    return select(lookup.load_function("strategy", name), RUNS[:count], trials, params).selection
+    return select(strategy(name, **params), RUNS[:count], trials)[1]
+
+
+def strategy(name, **params):
+    """A strategy by name."""
+    return Strategy(name, lookup.load_function("strategy", name), params, {})
 
 
 def mirrored(table, sign):
@@ -47,7 +52,7 @@ KEPT = {"0": 0.9, "1": 0.8, "2": 0.7, "0+1": 0.92, "0+1+2": 0.85, "0+2": 0.8}
 
 def test_why_of_one_ingredient():
     """Where there was no choice, the sentence says so."""
-    assert chosen("greedy", Paired({"0": 0.5}), 1)["why"] == "There was one ingredient: the soup is run-0."
+    assert chosen("greedy", Paired({"0": 0.5}), 1).why == "There was one ingredient: the soup is run-0."
 
 
 @pytest.mark.parametrize(
@@ -62,7 +67,7 @@ def test_why_of_one_ingredient():
 )
 def test_why_of_a_better_soup(sign, half, end):
     """How many are inside, by how much the soup is better than the best alone, and whether that can be told."""
-    why = chosen("greedy", Paired(mirrored(KEPT, sign), half, higher_is_better=sign == 1))["why"]
+    why = chosen("greedy", Paired(mirrored(KEPT, sign), half, higher_is_better=sign == 1)).why
     who = "2 of 3 ingredients are in the soup; it is better than the best single ingredient, run-0"
     assert why == f"{who} ({sign * 0.9:.4f}) by 0.0200{end}"
 
@@ -71,21 +76,21 @@ def test_why_of_a_better_soup(sign, half, end):
 def test_why_of_a_worse_soup(sign):
     """A soup that nobody checked may be worse, and the sentence says so, whichever way the metric goes."""
     trials = Paired(mirrored(KEPT, sign), higher_is_better=sign == 1)
-    why = chosen("performance", trials, scheme="rank")["why"]
+    why = chosen("performance", trials, scheme="rank").why
     who = "3 of 3 ingredients are in the soup; it is worse than the best single ingredient, run-0"
     assert why == f"{who} ({sign * 0.9:.4f}) by 0.0500."
 
 
 def test_why_of_a_soup_that_is_as_good():
     """A tie is told as such, without an interval."""
-    why = chosen("greedy", Paired({"0": 0.9, "1": 0.8, "0+1": 0.9}, half=0.01), 2)["why"]
+    why = chosen("greedy", Paired({"0": 0.9, "1": 0.8, "0+1": 0.9}, half=0.01), 2).why
     assert why == "2 of 2 ingredients are in the soup; it is as good as the best single ingredient, run-0 (0.9000)."
 
 
 def test_why_of_a_point_on_the_way():
     """Of a way from a base model the sentence says which point is best."""
     table = {"0": 0.9, "1": 0.8, "0+1+start": 0.95, "0+1": 0.85}
-    why = chosen("interpolate", Paired(table), 2, base=BASE, alphas=[0.25, 1])["why"]
+    why = chosen("interpolate", Paired(table), 2, base=BASE, alphas=[0.25, 1]).why
     who = "The best point on the way from the base model is alpha 0.25; it is better than the best single ingredient"
     assert why == f"{who}, run-0 (0.9000) by 0.0500."
 
@@ -106,7 +111,7 @@ def test_why_of_a_point_on_the_way():
 def test_why_only_one_was_kept(halfway, half, reason, sign):
     """Barrier, noise, nothing added or a cost: what halfway to the next best says, and the interval around it."""
     table = mirrored({"0": 0.9, "1": 0.8, "0+1": halfway}, sign)
-    why = chosen("greedy", Paired(table, half, higher_is_better=sign == 1), 2)["why"]
+    why = chosen("greedy", Paired(table, half, higher_is_better=sign == 1), 2).why
     said = f"halfway to run-1, made_up is {sign * halfway:.4f} against {sign * 0.9:.4f}"
     if "barrier" in reason:
         reason += f"{said} and {sign * 0.8:.4f} at the two ends"
@@ -133,7 +138,7 @@ def test_why_only_one_was_kept(halfway, half, reason, sign):
 )
 def test_a_selection_that_others_wrote_breaks_nothing(selection):
     """What cannot be read is left out."""
-    found = Selection.of(Recipe((Ingredient("a", "a"),), (1.0,), selection=selection))
+    found = read_selection(selection)
     assert found.strategy == "greedy"
     assert found.table().startswith("greedy, by score on validation")
     assert found.scores == {}
@@ -142,8 +147,8 @@ def test_a_selection_that_others_wrote_breaks_nothing(selection):
 def test_a_barrier_is_one_to_all():
     """If somebody lies on this side of it, a barrier is not the reason."""
     table = {"0": 0.9, "1": 0.8, "2": 0.7, "0+1": 0.3, "0+2": 0.75, "0+1+2": 0.1}
-    assert "cost more than they bring" in chosen("greedy", Paired(table))["why"]
-    assert "the 2 next best lie across a barrier" in chosen("greedy", Paired(table | {"0+2": 0.2}))["why"]
+    assert "cost more than they bring" in chosen("greedy", Paired(table)).why
+    assert "the 2 next best lie across a barrier" in chosen("greedy", Paired(table | {"0+2": 0.2})).why
 
 
 def test_the_reason_costs_few_soups():
@@ -295,7 +300,7 @@ def test_a_holdout_leaves_both_sides_something(holdout):
 def selection_of(trials, **more):
     """A selection as a recipe has it."""
     told = {"strategy": "greedy", "metric": "accuracy", "score": 0.92, "trials": trials, **more}
-    return Selection.of(Recipe(RUNS[:1], (1.0,), selection=told))
+    return read_selection(told)
 
 
 def many(count, ingredients=1):
@@ -329,7 +334,7 @@ def test_a_table_has_every_trial_and_the_result():
     assert selection.summary.splitlines() == [
         "made_up 0.9200 on validation, the choice of 5 trials; best single ingredient 0.9000, uniform soup 0.8500, "
         "ensemble 0.8500.",
-        recipe.selection["why"],
+        recipe.selection.why,
         "Cross-validated: 0.9200 on average on the fold left out (3 searches), "
         "so the score above flatters by +0.0000.",
         "Held back: 0.9200 on 100 examples that selection has not seen, so the score above flatters by +0.0000.",

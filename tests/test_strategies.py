@@ -15,7 +15,7 @@ from hf_soup.errors import MissingExtraError, RecipeError
 from hf_soup.outputs import Predictions
 from hf_soup.strategies.learned import AdamW
 from hf_soup.testing import FakeTrials
-from hf_soup.types import Bar, Gradient, Ingredient, Recipe, Rejected, Score
+from hf_soup.types import Choice, Gradient, Ingredient, Mixture, Rejected, Score, Threshold
 
 
 RUNS = tuple(Ingredient(f"run-{index}", f"runs/{index}") for index in range(5))
@@ -31,15 +31,21 @@ often = hypothesis.settings(max_examples=80, deadline=None)
 seeds = st.integers(0, 2**32 - 1)
 
 
-def run(name, trials, count=3, *, items=None, **params):
-    """A strategy over the first runs, with what it asks for besides."""
+def choose(name, trials, count=3, *, items=None, **params):
+    """The choice of a strategy over the first runs, with what it asks for besides."""
     function = lookup.load_function("strategy", name)
     items = RUNS[:count] if items is None else items
     if lookup.asks_for(function, "base"):
         params = {"base": BASE, **params}
     if name == "weighted":
         params = {"weights": [1] * len(items), **params}
-    return function(items, trials, **params)
+    result = function(items, trials, **params)
+    return result if isinstance(result, Choice) else Choice(result)
+
+
+def run(*args, **params):
+    """The mixture that a strategy chooses over the first runs."""
+    return choose(*args, **params).mixture
 
 
 def trials_of(table, **settings):
@@ -76,9 +82,9 @@ def in_module(recipe, module):
     return frozenset(name for name, weight in zip(recipe.names, row, strict=True) if weight)
 
 
-def tried(recipe):
-    """What was tried beside the ingredients alone, and whether it was kept."""
-    return [(row["tried"], row["kept"]) for row in recipe.selection["trials"] if "ingredient" not in row]
+def tried(choice):
+    """What was tried beside the single ingredients, and whether it was kept."""
+    return [(trial.tried, trial.kept) for trial in choice.trials if trial.ingredient is None]
 
 
 # --- all of them
@@ -98,12 +104,12 @@ def test_one_ingredient_is_the_soup(name):
 @hypothesis.given(seed=seeds)
 def test_a_loss_is_a_score_turned_round(name, seed):
     """Where lower is better, the negative of the score gives the same soup, and the same trials are kept."""
-    worth = dict(zip([item.name for item in (*RUNS, BASE)], drawn(Recipe(RUNS, [1] * 5), seed).random(6), strict=True))
+    worth = dict(zip([item.name for item in (*RUNS, BASE)], drawn(Mixture.equal(RUNS), seed).random(6), strict=True))
     params = {"learned": {"epochs": 2}, "search": {"budget": 9}}.get(name, {})
-    up = run(name, FakeTrials(mixed(worth)), **params)
-    down = run(name, FakeTrials(lambda recipe: -mixed(worth)(recipe), higher_is_better=False), **params)
-    assert (down.ingredients, down.weights) == (up.ingredients, up.weights)
-    if "trials" in up.selection:
+    up = choose(name, FakeTrials(mixed(worth)), **params)
+    down = choose(name, FakeTrials(lambda recipe: -mixed(worth)(recipe), higher_is_better=False), **params)
+    assert down.mixture == up.mixture
+    if up.trials:
         assert tried(down) == tried(up)
 
 
@@ -115,7 +121,7 @@ def test_never_worse_than_the_best_alone(name, seed, n, count):
     params = {"budget": 9} if name == "search" else {}
     right = at_random(seed, n)
     recipe = run(name, FakeTrials(right=right), count, **params)
-    assert right(recipe).mean() >= max(right(Recipe((item,), (1.0,))).mean() for item in RUNS[:count])
+    assert right(recipe).mean() >= max(right(Mixture.equal([item])).mean() for item in RUNS[:count])
 
 
 @often
@@ -123,7 +129,7 @@ def test_never_worse_than_the_best_alone(name, seed, n, count):
 def test_ties_are_broken_by_name(seed, order, params):
     """With many ties any order of arguments gives the same selection, weights and rows."""
     settings = {"right": at_random(seed, 3)}
-    assert run("greedy", FakeTrials(**settings), items=order, **params) == run(
+    assert choose("greedy", FakeTrials(**settings), items=order, **params) == choose(
         "greedy", FakeTrials(**settings), 5, **params
     )
 
@@ -186,14 +192,14 @@ def test_a_stopped_trial_is_no_score(name, data, seed, n):
     right = at_random(seed, n)
     trials = Watched(right=right)
     found = run(name, trials, 4, **(data.draw(EARLY[name]) | ({"start": "best"} if name == "layerwise" else {})))
-    rows = [row for row in found.selection["trials"] if "at_most" in row]
+    rows = [row for row in found.trials if row.at_most is not None]
     assert len(rows) == len(trials.stopped)
     for row, (recipe, bar, stopped) in zip(rows, trials.stopped, strict=True):
         assert right(recipe).sum() <= stopped.right < bar.needed(n)
         assert 0 < stopped.after <= stopped.n == n
-        assert row["why"] == f"at most {stopped.right} of {n}, after {stopped.after}"
-        assert row["at_most"] == stopped.right / n
-        assert not row["kept"]
+        assert row.why == f"at most {stopped.right} of {n}, after {stopped.after}"
+        assert row.at_most == stopped.right / n
+        assert not row.kept
         assert "score" not in row
         assert "difference" not in row
 
@@ -212,7 +218,7 @@ def test_what_is_needed_to_reach_a_bar(n, data, ties):
     """Within a tolerance of j of n examples top - j have to be right, without one top, or top + 1 if ties lose."""
     top = data.draw(st.integers(0, n))
     within = data.draw(st.integers(0, n))
-    bar = Bar(Score("accuracy", top / n), ties, within / n)
+    bar = Threshold(Score("accuracy", top / n), ties, within / n)
     needed = bar.needed(n)
     assert needed == (max(top - within, 0) if ties or within else top + 1)
     enough = [right for right in range(n + 1) if bar.reached_by(Score("accuracy", right / n))]
@@ -223,14 +229,14 @@ def test_what_is_needed_to_reach_a_bar(n, data, ties):
 @hypothesis.given(value=st.floats(-0.2, 1.2), n=st.integers(1, 60), ties=st.booleans(), tolerance=st.floats(0, 0.5))
 def test_what_is_needed_is_what_brute_force_finds(value, n, ties, tolerance):
     """For any score the number needed is the least whose share reaches the bar, n + 1 if none does."""
-    bar = Bar(Score("accuracy", value), ties, tolerance)
+    bar = Threshold(Score("accuracy", value), ties, tolerance)
     reached = [right for right in range(n + 1) if bar.reached_by(Score("accuracy", right / n))]
     assert bar.needed(n) == min(reached, default=n + 1)
 
 
 def test_a_stopped_trial_reaches_no_bar():
     """What was stopped is never good enough, however low the bar lies."""
-    assert not Bar(Score("accuracy", 0.0), tolerance=1.0).reached_by(Rejected(9, 10, 5))
+    assert not Threshold(Score("accuracy", 0.0), tolerance=1.0).reached_by(Rejected(9, 10, 5))
 
 
 # --- greedy
@@ -243,16 +249,17 @@ def test_greedy_is_recipe_1(metric):
     """Best first, each is added to those who stayed and stays if the score does not fall, also of a loss."""
     table = {"0": 0.7, "1": 0.9, "2": 0.8, "3": 0.85, "1+3": 0.89, "1+2": 0.92, "1+2+0": 0.92}
     trials = trials_of({key: metric * value for key, value in table.items()}, higher_is_better=metric == 1)
-    recipe = run("greedy", trials, 4)
+    choice = choose("greedy", trials, 4)
+    recipe = choice.mixture
     assert recipe.names == ("run-1", "run-2", "run-0")
     assert recipe.weights == (1, 1, 1)
-    assert tried(recipe) == [("+ run-3", False), ("+ run-2", True), ("+ run-0", True)]
+    assert tried(choice) == [("+ run-3", False), ("+ run-2", True), ("+ run-0", True)]
 
 
 def test_greedy_marks_who_is_inside():
     """Of the rows about ingredients alone those are kept that are in the soup."""
-    rows = run("greedy", trials_of(FALLING), tolerance=0.005).selection["trials"]
-    assert [(row["ingredient"], row["kept"]) for row in rows[:3]] == [("run-0", True), ("run-1", True), ("run-2", 0)]
+    rows = choose("greedy", trials_of(FALLING), tolerance=0.005).trials
+    assert [(row.ingredient, row.kept) for row in rows[:3]] == [("run-0", True), ("run-1", True), ("run-2", 0)]
 
 
 def test_a_tolerance_does_not_drift():
@@ -282,10 +289,11 @@ def test_max_ingredients_is_a_limit(name):
     """A soup that could grow ends at the limit, and what is left is not tried; a limit below one is refused."""
     params = {"accept": ">="}
     for most in (1, 2, 3):
-        recipe = run(name, FakeTrials(lambda recipe: 0.5), 5, max_ingredients=most, **params)
+        choice = choose(name, FakeTrials(lambda recipe: 0.5), 5, max_ingredients=most, **params)
+        recipe = choice.mixture
         assert recipe.names == ("run-0", "run-1", "run-2")[:most] or name == "diverse"
         assert len(recipe.names) == most
-        assert sum(kept for _, kept in tried(recipe)) == most - 1
+        assert sum(kept for _, kept in tried(choice)) == most - 1
     with pytest.raises(RecipeError, match="max_ingredients is 0"):
         run(name, FakeTrials(lambda recipe: 0.5), max_ingredients=0)
 
@@ -306,7 +314,7 @@ def test_greedy_as_given_begins_with_the_first():
     assert run("greedy", trials, items=items).names == ("run-0",)
     given = run("greedy", trials, items=items, order="given")
     assert given.names == ("run-1", "run-0", "run-2")
-    whys = {row["ingredient"]: row["why"] for row in given.selection["trials"] if "ingredient" in row}
+    whys = {row.ingredient: row.why for row in given.trials if row.ingredient is not None}
     assert whys == {"run-0": "best single ingredient", "run-1": "where the search begins", "run-2": "a candidate"}
 
 
@@ -332,11 +340,12 @@ def test_what_the_ensemble_rules_out_is_not_cooked(name, sign):
         {key: sign * value for key, value in ensembles.items()},
         higher_is_better=sign == 1,
     )
-    recipe = run(name, trials, prescreen="ensemble")
+    choice = choose(name, trials, prescreen="ensemble")
+    recipe = choice.mixture
     assert recipe.names == ("run-0", "run-2")
     assert {asked.names for asked in trials.asked} == {("run-0",), ("run-1",), ("run-2",), ("run-0", "run-2")}
-    row = next(row for row in recipe.selection["trials"] if row["tried"].endswith("+ run-1"))
-    assert row["why"] == f"ruled out: the ensemble goes from {sign * 0.9:.4f} to {sign * 0.85:.4f}"
+    row = next(row for row in choice.trials if row.tried.endswith("+ run-1"))
+    assert row.why == f"ruled out: the ensemble goes from {sign * 0.9:.4f} to {sign * 0.85:.4f}"
     assert "score" not in row
     assert len(run(name, trials).names) == 3
 
@@ -348,9 +357,10 @@ def test_best_first_takes_the_best_of_each_round():
     """Every round tries all who remain and takes the best; it stops when none brings a gain (`>=`: all lose)."""
     table = {"0": 0.9, "1": 0.8, "2": 0.7, "3": 0.6, "0+1": 0.91, "0+2": 0.93, "0+3": 0.92, "0+2+1": 0.93}
     table |= {"0+2+3": 0.92, "0+2+1+3": 0.90}
-    recipe = run("greedy_best_first", trials_of(table), 4)
+    choice = choose("greedy_best_first", trials_of(table), 4)
+    recipe = choice.mixture
     assert recipe.names == ("run-0", "run-2")
-    assert tried(recipe) == [
+    assert tried(choice) == [
         ("1: + run-1", False),
         ("1: + run-2", True),
         ("1: + run-3", False),
@@ -365,9 +375,9 @@ def test_best_first_takes_the_best_of_each_round():
 def test_exhaustive_is_brute_force(seed, n, count):
     """Of all subsets it finds the best score, of equals the smallest, of these that of the best ones alone."""
     right = at_random(seed, n)
-    ranked = sorted(RUNS[:count], key=lambda item: (-right(Recipe((item,), (1.0,))).sum(), item.name))
+    ranked = sorted(RUNS[:count], key=lambda item: (-right(Mixture.equal([item])).sum(), item.name))
     groups = [group for size in range(1, count + 1) for group in itertools.combinations(ranked, size)]
-    best = max(groups, key=lambda group: right(Recipe(group, (1.0,) * len(group))).sum())  # the first of equals
+    best = max(groups, key=lambda group: right(Mixture.equal(group)).sum())  # the first of equals
     trials = FakeTrials(right=right)
     found = run("exhaustive", trials, count)
     assert found.ingredients == best
@@ -390,18 +400,20 @@ def test_exhaustive_refuses_too_many():
 def test_pruned_drops_the_harmful_ones():
     """Those without whom the score rises go, worst alone first, and the rest stay, best alone first."""
     worth = {"run-0": 0.9, "run-1": 0.8, "run-2": 0.85, "run-3": 0.1, "run-4": 0.2}
-    recipe = run("pruned", FakeTrials(mixed(worth)), 5)
+    choice = choose("pruned", FakeTrials(mixed(worth)), 5)
+    recipe = choice.mixture
     assert recipe.names == ("run-0", "run-2", "run-1")
     assert recipe.weights == (1, 1, 1)
-    assert tried(recipe)[:4] == [("all", True), ("- run-3", True), ("- run-4", True), ("- run-1", False)]
+    assert tried(choice)[:4] == [("all", True), ("- run-3", True), ("- run-4", True), ("- run-1", False)]
 
 
 def test_pruned_asks_again():
     """Who stayed is asked again after another has gone, and may then go."""
     table = {"0": 0.7, "1": 0.3, "2": 0.2, "0+1+2": 0.5, "0+1": 0.4, "0+2": 0.6}
-    recipe = run("pruned", trials_of(table))
+    choice = choose("pruned", trials_of(table))
+    recipe = choice.mixture
     assert recipe.names == ("run-0",)
-    assert tried(recipe) == [("all", 1), ("- run-2", 0), ("- run-1", 1), ("- run-0", 0), ("- run-2", 1)]
+    assert tried(choice) == [("all", 1), ("- run-2", 0), ("- run-1", 1), ("- run-0", 0), ("- run-2", 1)]
 
 
 def test_pruned_keeps_somebody():
@@ -468,10 +480,11 @@ def test_weights_by_performance(scores, higher, params, expected):
 def test_performance_scores_what_it_gives():
     """The soup itself is scored once, and its row says by which scheme."""
     trials = FakeTrials(mixed({"run-0": 0.5, "run-1": 0.7, "run-2": 0.6}))
-    recipe = run("performance", trials, scheme="rank")
+    choice = choose("performance", trials, scheme="rank")
+    recipe = choice.mixture
     assert recipe.names == ("run-1", "run-2", "run-0")
     assert [asked.weights for asked in trials.asked[3:]] == [(3, 2, 1)]
-    assert tried(recipe) == [("all, by rank", True)]
+    assert tried(choice) == [("all, by rank", True)]
 
 
 @pytest.mark.parametrize(
@@ -528,8 +541,8 @@ WORTH = {"run-0": 0.9, "run-1": 0.8, "run-2": 0.7, "run-3": 0.6, "run-4": 0.5}
 def test_diverse_goes_by_score_and_difference(diversity, expected):
     """Next comes the best mean of the two ranks; the difference is the mean share of other decisions than theirs."""
     trials = Deciding(lambda recipe: WORTH[recipe.names[0]], SAID)
-    recipe = run("diverse", trials, 5, diversity=diversity)
-    assert tried(recipe) == [(f"+ run-{what}", True) for what in [*expected, "4, which differs in 50.0%"]]
+    choice = choose("diverse", trials, 5, diversity=diversity)
+    assert tried(choice) == [(f"+ run-{what}", True) for what in [*expected, "4, which differs in 50.0%"]]
 
 
 @often
@@ -586,9 +599,10 @@ def inside(recipe):
 def test_layerwise_asks_module_by_module(mode, params, expected):
     """Modules are decided on from the head down, from the bottom up or as given; a prefix is all below it, once."""
     trials = FakeTrials(lambda recipe: float(len(recipe.names) == 1))
-    recipe = run("layerwise", trials, 2, mode=mode, **params)
+    choice = choose("layerwise", trials, 2, mode=mode, **params)
+    recipe = choice.mixture
     what = "of all" if mode == "selective" else "+ run-1"
-    assert tried(recipe) == [(f"{module} {what}", False) for module in expected]
+    assert tried(choice) == [(f"{module} {what}", False) for module in expected]
     rows = [{module: (1, float(module == which)) for module in MODULES} for which in expected]
     assert [asked.weights for asked in trials.asked[2:]] == rows
     assert (recipe.names, recipe.weights) == (("run-0",), (1,))
@@ -613,9 +627,10 @@ def test_layerwise_greedy_has_a_soup_in_each_module():
     """Each module takes those, one by one, with whom the score does not fall."""
     worth = {"0": 0.8, "1": 0.7, "2": 0.6, ("classifier", "01"): 0.9, ("embeddings", "02"): 0.8}
     worth |= {("encoder.layer.1", "01"): 0.85, ("encoder.layer.1", "012"): 0.86}
-    recipe = run("layerwise", FakeTrials(by_module(worth)), mode="greedy")
+    choice = choose("layerwise", FakeTrials(by_module(worth)), mode="greedy")
+    recipe = choice.mixture
     assert inside(recipe) == ["02", "0", "012", "01"]
-    assert [what for what, kept in tried(recipe) if kept] == [
+    assert [what for what, kept in tried(choice) if kept] == [
         "classifier + run-1",
         "encoder.layer.1 + run-1",
         "encoder.layer.1 + run-2",
@@ -626,9 +641,10 @@ def test_layerwise_greedy_has_a_soup_in_each_module():
 def test_layerwise_may_begin_with_a_greedy_soup():
     """With `start="greedy"` modules are at first the greedy soup, which has a row of its own."""
     worth = {"0": 0.8, "1": 0.7, "2": 0.6, "01": 0.85, ("classifier", "012"): 0.9}
-    recipe = run("layerwise", FakeTrials(by_module(worth)), start="greedy")
+    choice = choose("layerwise", FakeTrials(by_module(worth)), start="greedy")
+    recipe = choice.mixture
     assert inside(recipe) == ["01", "01", "01", "012"]
-    assert tried(recipe)[:4] == [
+    assert tried(choice)[:4] == [
         ("+ run-1", True),
         ("+ run-2", False),
         ("greedy soup of run-0, run-1", True),
@@ -647,10 +663,11 @@ def test_layerwise_may_begin_with_a_greedy_soup():
 )
 def test_layerwise_as_told(params, averaged):
     """Heads, body or the named modules are averaged over all, the rest is the best one's, whatever it scores."""
-    recipe = run("layerwise", FakeTrials(mixed({"run-0": 0.1, "run-1": 0.9, "run-2": 0.5}, bonus=-1)), **params)
+    choice = choose("layerwise", FakeTrials(mixed({"run-0": 0.1, "run-1": 0.9, "run-2": 0.5}, bonus=-1)), **params)
+    recipe = choice.mixture
     assert recipe.names == ("run-1", "run-2", "run-0")
     assert recipe.weights == {m: (1, 1, 1) if m in averaged else (1, 0, 0) for m in MODULES}
-    assert tried(recipe) == [(f"{', '.join(averaged)} of all", True)]
+    assert tried(choice) == [(f"{', '.join(averaged)} of all", True)]
 
 
 @pytest.mark.parametrize(
@@ -688,20 +705,22 @@ def test_interpolate_takes_the_best_point(sign):
     """Every alpha has a row with its score, and the best one is the soup: (1 - alpha) of the base, the rest equal."""
     table = {0.0: 0.3, 0.25: 0.6, 0.75: 0.8, 1.5: 0.1}
     trials = FakeTrials(lambda recipe: sign * by_alpha(table)(recipe), higher_is_better=sign == 1)
-    recipe = run("interpolate", trials, 3, alphas=[0, 0.25, 0.75, 1, 1.5])
+    choice = choose("interpolate", trials, 3, alphas=[0, 0.25, 0.75, 1, 1.5])
+    recipe = choice.mixture
     assert recipe.names == ("run-0", "run-1", "run-2", "start")
     assert recipe.weights == (0.25, 0.25, 0.25, 0.25)
-    rows = [row for row in recipe.selection["trials"] if "alpha" in row]
-    assert {row["alpha"]: row["score"] * sign for row in rows} == {**table, 1: 0.5}
-    assert [row["alpha"] for row in rows if row["kept"]] == [recipe.selection["alpha"]] == [0.75]
+    rows = [row for row in choice.trials if row.alpha is not None]
+    assert {row.alpha: row.score * sign for row in rows} == {**table, 1: 0.5}
+    assert [row.alpha for row in rows if row.kept] == [choice.alpha] == [0.75]
     assert trials.asked[-1].weights == (0.5, 0.5, 0.5, -0.5)
 
 
 @pytest.mark.parametrize("alphas", [(0.5, 0, 1), (0, 1), (1, 0.5), (2.0,)])
 def test_interpolate_keeps_the_first_of_equals(alphas):
     """Of equal points the first one given is kept; at 1 the base model is not in the recipe."""
-    recipe = run("interpolate", FakeTrials(lambda recipe: 0.5), 2, alphas=alphas)
-    assert recipe.selection["alpha"] == alphas[0]
+    choice = choose("interpolate", FakeTrials(lambda recipe: 0.5), 2, alphas=alphas)
+    recipe = choice.mixture
+    assert choice.alpha == alphas[0]
     assert recipe.names == (("run-0", "run-1") if alphas[0] == 1 else ("run-0", "run-1", "start"))
 
 
@@ -777,9 +796,10 @@ class Tempered(FakeTrials):
 
 def test_the_first_step_is_the_learning_rate():
     """One step of AdamW moves each free number by the learning rate: weights e^-0.1 and e^0.1, temperature e^0.1."""
-    recipe = run("learned", Tempered(misses(1.0)), 2, epochs=1, train_batch_size=100)
+    choice = choose("learned", Tempered(misses(1.0)), 2, epochs=1, train_batch_size=100)
+    recipe = choice.mixture
     assert shares(recipe) == pytest.approx({"run-1": 1 / (1 + math.exp(-0.2)), "run-0": 1 / (1 + math.exp(0.2))})
-    assert recipe.selection["temperature"] == pytest.approx(math.exp(0.1))
+    assert choice.temperature == pytest.approx(math.exp(0.1))
 
 
 class Counted(FakeTrials):
@@ -843,11 +863,12 @@ def test_search_is_never_worse_and_keeps_its_budget(by):
     """It scores as many soups as the budget says, and gives the best thing that was scored, the same for a seed."""
     for budget in (1, 2, 13, 40):
         trials = FakeTrials(misses(0.3))
-        recipe = run("search", trials, by=by, budget=budget, seed=1)
+        choice = choose("search", trials, by=by, budget=budget, seed=1)
+        recipe = choice.mixture
         assert len(trials.asked) == 3 + budget
-        assert len(tried(recipe)) == budget
+        assert len(tried(choice)) == budget
         scores = [misses(0.3)(asked) for asked in trials.asked]
-        assert misses(0.3)(recipe) == max(scores) == max(row["score"] for row in recipe.selection["trials"])
+        assert misses(0.3)(recipe) == max(scores) == max(row.score for row in choice.trials)
         assert run("search", FakeTrials(misses(0.3)), by=by, budget=budget, seed=1) == recipe
     assert run("search", FakeTrials(misses(0.3)), by=by, budget=40, seed=2) != recipe
 
