@@ -1,0 +1,136 @@
+"""Work that is done once: checks, opened checkpoints, headers, weights, and what an evaluator loads.
+
+`counting.py` names the functions that are counted. A test that fails today says so with today's number.
+"""
+
+import counting
+import pytest
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Three fine-tunes, a base model and a soup of the three."""
+    return counting.prepare(tmp_path_factory.mktemp("counts"))
+
+
+@pytest.fixture(scope="module")
+def counts_of(place):
+    """The counts of a flow, which is run once for all tests of it."""
+    done = {}
+
+    def counts(flow):
+        if flow not in done:
+            done[flow] = counting.count(flow, place)
+        return done[flow]
+
+    return counts
+
+
+def once(*names):
+    """Each of some names, once."""
+    return dict.fromkeys(names, 1)
+
+
+RUNS = ("run-0", "run-1", "run-2")
+
+
+def weights_of(*names):
+    """The weight files of checkpoints."""
+    return [f"{name}/model.safetensors" for name in names]
+
+
+def test_calls_are_counted_and_the_functions_put_back(place):
+    """Two checks count as two, wherever the function was imported; after the block nothing is counted."""
+    import hf_soup
+
+    with counting.counted() as counts:
+        hf_soup.check(place.runs)
+        hf_soup.check(place.runs)
+    hf_soup.check(place.runs)
+    assert counts["checks"] == 2
+    assert counts.opens_by_folder == dict.fromkeys(RUNS, 2)
+
+
+@pytest.mark.parametrize("flow", [counting.merge, counting.verify], ids=lambda flow: flow.__name__)
+def test_a_merge_checks_once(counts_of, flow):
+    """A merge, and one that is made again, checks its ingredients once and plans once."""
+    assert (counts_of(flow)["checks"], counts_of(flow)["plans"]) == (1, 1)
+
+
+@pytest.mark.xfail(strict=True, reason="nine checks of three ingredients: one at the start, one with each plan")
+def test_a_search_checks_once(counts_of):
+    """The ingredients are checked before the search, not again with each trial."""
+    assert counts_of(counting.greedy)["checks"] == 1
+
+
+@pytest.mark.parametrize("flow", [counting.merge, counting.greedy], ids=lambda flow: flow.__name__)
+def test_a_merge_opens_each_ingredient_once(counts_of, flow):
+    """Each ingredient is opened once, also for a search."""
+    assert counts_of(flow).opens_by_folder == once(*RUNS)
+
+
+@pytest.mark.xfail(strict=True, reason="each ingredient is opened twice: to see whether it is there, and to cook")
+def test_verify_opens_each_ingredient_once(counts_of):
+    """The soup and each of its ingredients are opened once."""
+    assert counts_of(counting.verify).opens_by_folder == once("soup", *RUNS)
+
+
+@pytest.mark.xfail(strict=True, reason="each header is read twice: for its tensors and for the digest that pins it")
+@pytest.mark.parametrize("flow", [counting.merge, counting.greedy, counting.analyze], ids=lambda flow: flow.__name__)
+def test_each_header_is_read_once(counts_of, flow):
+    """The header of each weight file is read once."""
+    inputs = [*RUNS, "base"] if flow is counting.analyze else RUNS
+    assert counts_of(flow).headers_by_file == once(*weights_of(*inputs))
+
+
+@pytest.mark.xfail(strict=True, reason="the headers of ingredients are read four times, that of the soup twice")
+def test_verify_reads_each_header_once(counts_of):
+    """The header of each weight file is read once."""
+    assert counts_of(counting.verify).headers_by_file == once(*weights_of("soup", *RUNS))
+
+
+@pytest.mark.parametrize(
+    "flow",
+    [
+        counting.verify,
+        counting.analyze,
+        pytest.param(
+            counting.advise,
+            marks=pytest.mark.xfail(strict=True, reason="read twice: for the similarity and for the relation"),
+        ),
+    ],
+    ids=lambda flow: flow.__name__,
+)
+def test_each_weight_is_read_once(place, counts_of, flow):
+    """No tensor of an ingredient is read from its file twice."""
+    read = counts_of(flow).bytes_by_file
+    for run, file in zip(place.runs, weights_of(*RUNS), strict=True):
+        assert read[file] == counting.weight_bytes(run)
+
+
+@pytest.mark.parametrize(
+    "flow",
+    [
+        counting.analyze,
+        *(
+            pytest.param(flow, marks=pytest.mark.xfail(strict=True, reason="two passes: similarity and relation"))
+            for flow in (counting.analyze_scored, counting.advise, counting.advise_scored)
+        ),
+    ],
+    ids=lambda flow: flow.__name__,
+)
+def test_angles_take_one_pass(counts_of, flow):
+    """Similarity and advice have their inner products from one pass over the weights."""
+    assert counts_of(flow)["angles"] == 1
+
+
+@pytest.mark.xfail(strict=True, reason="loaded 111 times in a search of three runs")
+def test_a_search_loads_its_task_once(counts_of):
+    """It is loaded to see whether it fits the models, and once by the evaluator, not again with each trial."""
+    assert 1 <= counts_of(counting.greedy).loads("task")["text-classification"] <= 2
+
+
+@pytest.mark.xfail(strict=True, reason="loaded 93 times in a search of three runs")
+def test_a_search_loads_its_metrics_once(counts_of):
+    """The evaluator loads its metrics once, not again with each trial."""
+    assert counts_of(counting.greedy)["metrics"] == 1
