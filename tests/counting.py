@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 SEAMS: dict[str, tuple[str, ...]] = {
     "checks": ("hf_soup.checkpoints.check:check_checkpoints",),
     "plans": ("hf_soup.merging.plan:make_plan",),
-    "opens": ("hf_soup.checkpoints.source:_find",),
+    "opens": ("hf_soup.checkpoints.source:_find", "hf_soup.checkpoints.source:open_checkpoint"),
     "headers": ("hf_soup.checkpoints.reader:read_raw_header",),
     "angles": ("hf_soup.checkpoints.gram:inner_products", "hf_soup.analysis.gram:inner_products"),
     "reads": ("hf_soup.checkpoints.files:OpenFiles.read",),
