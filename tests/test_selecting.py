@@ -8,7 +8,7 @@ from hf_soup.errors import EvaluationError, RecipeError
 from hf_soup.recipes import read_selection
 from hf_soup.selecting import Strategy, select
 from hf_soup.testing import FakeTrials
-from hf_soup.types import Choice, Ingredient, Mixture, Score, Selection, Trial
+from hf_soup.types import Folds, Holdout, Ingredient, Mixture, Score, Selection, Trial
 
 
 RUNS = tuple(Ingredient(f"run-{index}", f"runs/{index}") for index in range(8))
@@ -157,7 +157,7 @@ def test_the_reason_costs_few_soups():
     find = lookup.load_function("strategy", "greedy")
     find(RUNS, trials)
     before = {recipe.names for recipe in trials.asked}
-    select(lambda ingredients, trials: find(ingredients[:1], trials), RUNS, trials, {})
+    select(Strategy("first", lambda ingredients, trials: find(ingredients[:1], trials), {}, {}), RUNS, trials)
     after = [recipe.names for recipe in trials.asked[len(before) :] if len(recipe.names) == 2]
     assert after == [("run-0", f"run-{index}") for index in range(1, 4)]
 
@@ -171,9 +171,9 @@ def test_references_are_what_a_soup_is_compared_with(sign):
     table = {"1": 0.9, "0": 0.8, "2": 0.7, "1+0": 0.92, "1+0+2": 0.85}
     trials = Paired(mirrored(table, sign), higher_is_better=sign == 1)
     trials.ensemble = lambda recipe: Score("made_up", sign * (0.97 if recipe.names[0] == "run-1" else 0.0))
-    told = chosen("greedy", trials)
-    assert told["score"] == sign * 0.92
-    assert told["reference"] == {
+    selection = chosen("greedy", trials)
+    assert selection.score == sign * 0.92
+    assert selection.reference == {
         "best single ingredient": sign * 0.9,
         "uniform soup": sign * 0.85,
         "ensemble": sign * 0.97,
@@ -188,13 +188,14 @@ def test_references_that_there_are():
 
     trials = Paired(KEPT)
     trials.ensemble = no_examples
-    assert set(chosen("greedy", trials)["reference"]) == {"best single ingredient", "uniform soup"}
-    assert set(chosen("greedy", Paired(KEPT), 1)["reference"]) == {"best single ingredient"}
+    assert set(chosen("greedy", trials).reference) == {"best single ingredient", "uniform soup"}
+    assert set(chosen("greedy", Paired(KEPT), 1).reference) == {"best single ingredient"}
 
 
 def test_what_chose_nothing_has_no_reason():
     """A strategy that scores nothing has a score, and neither reference nor reason."""
-    assert chosen("weighted", Paired(KEPT), weights=[2, 1, 1]) == {"score": 0.85, "trials": []}
+    selection = chosen("weighted", Paired(KEPT), weights=[2, 1, 1])
+    assert (selection.score, selection.trials, selection.reference, selection.why) == (0.85, (), {}, "")
 
 
 # --- examples that selection has not seen
@@ -214,41 +215,44 @@ class OfExamples(FakeTrials):
         digits = np.array([int(digit) for digit in self.table[recipe.names[0]]])[self.rows]
         return float((digits == (self.sign == 1)).mean())
 
-    def part(self, rows):
+    def subset(self, examples):
         """Those rows of these."""
-        self.parts.append(self.rows[rows])
-        return OfExamples(self.table, self.rows[rows], self.parts, sign=self.sign)
+        self.parts.append(self.rows[examples])
+        return OfExamples(self.table, self.rows[examples], self.parts, sign=self.sign)
 
 
 def best(ingredients, trials):
     """The best alone, the first of equals."""
-    scores = [trials.score(Recipe((item,), (1.0,))).rank_key for item in ingredients]
-    return Recipe((ingredients[scores.index(max(scores))],), (1.0,))
+    scores = [trials.score(Mixture.equal([item])).rank_key for item in ingredients]
+    return Mixture.equal([ingredients[scores.index(max(scores))]])
+
+
+BEST = Strategy("best", best, {}, {})
 
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_folds_show_how_much_a_choice_flatters(sign):
     """Three that are right once each: the choice scores 1/3 on what it saw and nothing on what was left out."""
     trials = OfExamples({"run-0": "100", "run-1": "010", "run-2": "001"}, sign=sign)
-    told = select(best, RUNS[:3], trials, {}, folds=3).selection
+    _, selection = select(BEST, RUNS[:3], trials, folds=3)
     unseen = 0.0 if sign == 1 else 1.0
-    assert told["folds"] == {"k": 3, "scores": [unseen] * 3, "mean": unseen, "optimism": pytest.approx(1 / 3)}
-    assert told["score"] == pytest.approx(1 / 3 if sign == 1 else 2 / 3)
+    assert selection.folds == Folds(3, (unseen,) * 3, unseen, pytest.approx(1 / 3))
+    assert selection.score == pytest.approx(1 / 3 if sign == 1 else 2 / 3)
 
 
 @pytest.mark.parametrize(("n", "folds"), [(10, 2), (10, 3), (7, 7)])
 def test_folds_part_the_examples(n, folds):
     """Each of K searches sees all folds but one, and is scored on that one; the folds are even and hold everyone."""
     trials = OfExamples({"run-0": "1" * n, "run-1": "0" * n})
-    told = select(best, RUNS[:2], trials, {}, folds=folds, seed=5).selection
+    _, selection = select(BEST, RUNS[:2], trials, folds=folds, seed=5)
     searched, judged = trials.parts[::2], trials.parts[1::2]
-    assert len(searched) == len(judged) == folds == len(told["folds"]["scores"])
+    assert len(searched) == len(judged) == folds == len(selection.folds.scores)
     for seen, unseen in zip(searched, judged, strict=True):
         assert sorted([*seen, *unseen]) == list(range(n))
     assert sorted(np.concatenate(judged)) == list(range(n))
     assert max(map(len, judged)) - min(map(len, judged)) <= 1
     again = OfExamples(trials.table)
-    select(best, RUNS[:2], again, {}, folds=folds, seed=5)
+    select(BEST, RUNS[:2], again, folds=folds, seed=5)
     assert all(map(np.array_equal, again.parts, trials.parts))
 
 
@@ -257,22 +261,22 @@ def test_a_holdout_is_not_searched(sign):
     """What is held back is scored once by the result, and everything else is told of the rest."""
     table = {"run-0": "1101000110", "run-1": "1111111110"}
     trials = OfExamples(table, sign=sign)
-    told = select(best, RUNS[:2], trials, {}, holdout=0.3, seed=2).selection
+    _, selection = select(BEST, RUNS[:2], trials, holdout=0.3, seed=2)
     seen, back = trials.parts
-    assert (len(back), len(seen), told["rows"]) == (3, 7, 7)
+    assert (len(back), len(seen), selection.rows) == (3, 7, 7)
     assert sorted([*seen, *back]) == list(range(10))
     right = np.array([digit == "1" for digit in table["run-1"]])
     values = [float((right if sign == 1 else ~right)[rows].mean()) for rows in (seen, back)]
-    assert told["score"] == pytest.approx(values[0])
+    assert selection.score == pytest.approx(values[0])
     optimism = pytest.approx(sign * (values[0] - values[1]))
-    assert told["holdout"] == {"rows": 3, "score": pytest.approx(values[1]), "optimism": optimism}
+    assert selection.holdout == Holdout(3, pytest.approx(values[1]), optimism)
     assert not any(len(asked.names) > 1 for asked in trials.asked)
 
 
 def test_folds_are_of_what_is_not_held_back():
     """With both, no fold has an example of the part that is held back."""
     trials = OfExamples({"run-0": "1" * 10, "run-1": "0" * 10})
-    select(best, RUNS[:2], trials, {}, holdout=0.3, folds=7)
+    select(BEST, RUNS[:2], trials, holdout=0.3, folds=7)
     back = set(trials.parts[1])
     assert len(trials.parts) == 2 + 2 * 7
     assert all(back.isdisjoint(rows) for rows in (trials.parts[0], *trials.parts[2:]))
@@ -283,7 +287,7 @@ def test_folds_have_examples(asked):
     """One fold, and more folds than there are examples, are refused before anything is scored."""
     trials = OfExamples({"run-0": "1" * 10})
     with pytest.raises(RecipeError, match=f"folds is {asked['folds']}: there are 2 to (10|7) of them"):
-        select(best, RUNS[:1], trials, {}, **asked)
+        select(BEST, RUNS[:1], trials, **asked)
     assert not trials.asked
 
 
@@ -291,7 +295,7 @@ def test_folds_have_examples(asked):
 def test_a_holdout_leaves_both_sides_something(holdout):
     """A part that is nothing, or everything, is refused."""
     with pytest.raises(RecipeError, match=r"holdout is .*: of 10 examples some are to select by"):
-        select(best, RUNS[:1], OfExamples({"run-0": "1" * 10}), {}, holdout=holdout)
+        select(BEST, RUNS[:1], OfExamples({"run-0": "1" * 10}), holdout=holdout)
 
 
 # --- shown
@@ -321,9 +325,7 @@ def lines_of(table):
 
 def test_a_table_has_every_trial_and_the_result():
     """Every row of a search is there with what is known of it, and below it scores, reason, folds and holdout."""
-    recipe = select(lookup.load_function("strategy", "greedy"), RUNS[:3], Paired(KEPT, 0.01), {}, folds=3, holdout=0.2)
-    told = {"strategy": "greedy", "metric": "made_up", **recipe.selection}
-    selection = Selection.of(Recipe(recipe.ingredients, recipe.weights, selection=told))
+    _, selection = select(strategy("greedy"), RUNS[:3], Paired(KEPT, 0.01), folds=3, holdout=0.2)
     table = selection.table()
     assert table.startswith("greedy, by made_up on validation (100 examples)\n\n| tried ")
     assert lines_of(table) == ["run-0", "run-1", "run-2", "+ run-1", "+ run-2"]
@@ -334,7 +336,7 @@ def test_a_table_has_every_trial_and_the_result():
     assert selection.summary.splitlines() == [
         "made_up 0.9200 on validation, the choice of 5 trials; best single ingredient 0.9000, uniform soup 0.8500, "
         "ensemble 0.8500.",
-        recipe.selection.why,
+        selection.why,
         "Cross-validated: 0.9200 on average on the fold left out (3 searches), "
         "so the score above flatters by +0.0000.",
         "Held back: 0.9200 on 100 examples that selection has not seen, so the score above flatters by +0.0000.",
@@ -365,9 +367,9 @@ def test_a_selection_reads_what_it_knows():
     row = {"tried": "run-0", "kept": True, "why": "best", "score": 0.9, "ingredient": "run-0", "colour": "red"}
     selection = selection_of([row], invented=1, dataset={"rows": 40, "fingerprint": "x"})
     assert selection.trials == (Trial("run-0", True, "best", 0.9, ingredient="run-0"),)
-    assert selection.rows == 40
-    assert selection_of([row], rows=30, dataset={"rows": 40}).rows == 30
-    assert Selection.of(Recipe(RUNS[:1], (1.0,))) is None
+    assert selection.examples == 40
+    assert selection_of([row], rows=30, dataset={"rows": 40}).examples == 30
+    assert read_selection({}) is None
 
 
 def test_scores_are_those_of_ingredients_alone():

@@ -177,8 +177,8 @@ def test_stopping_early_changes_nothing_but_the_work(name, data, seed, n, count)
     """A search that stops hopeless trials finds the recipe of the full search, and runs no more examples."""
     params, right = data.draw(EARLY[name]), at_random(seed, n, data.draw(st.sampled_from([0.5, 0.8])))
     early, full = FakeTrials(right=right), FakeTrials(right=right, stop_early=False)
-    found, expected = (run(name, trials, count, **params) for trials in (early, full))
-    assert (found.ingredients, found.weights) == (expected.ingredients, expected.weights)
+    found, expected = (choose(name, trials, count, **params) for trials in (early, full))
+    assert found.mixture == expected.mixture
     assert tried(found) == tried(expected)
     assert [(a.names, a.weights) for a in early.asked] == [(a.names, a.weights) for a in full.asked]
     assert early.passes <= full.passes == len(full.asked)
@@ -191,16 +191,16 @@ def test_a_stopped_trial_is_no_score(name, data, seed, n):
     """Its row has a bound that no full count exceeds and that is too low, says so in words, and has no score."""
     right = at_random(seed, n)
     trials = Watched(right=right)
-    found = run(name, trials, 4, **(data.draw(EARLY[name]) | ({"start": "best"} if name == "layerwise" else {})))
+    found = choose(name, trials, 4, **(data.draw(EARLY[name]) | ({"start": "best"} if name == "layerwise" else {})))
     rows = [row for row in found.trials if row.at_most is not None]
     assert len(rows) == len(trials.stopped)
-    for row, (recipe, bar, stopped) in zip(rows, trials.stopped, strict=True):
-        assert right(recipe).sum() <= stopped.right < bar.needed(n)
+    for row, (recipe, threshold, stopped) in zip(rows, trials.stopped, strict=True):
+        assert right(recipe).sum() <= stopped.right < threshold.needed(n)
         assert 0 < stopped.after <= stopped.n == n
         assert row.why == f"at most {stopped.right} of {n}, after {stopped.after}"
         assert row.at_most == stopped.right / n
         assert not row.kept
-        assert "score" not in row
+        assert row.score is None
         assert "difference" not in row
 
 
@@ -219,7 +219,7 @@ def test_what_is_needed_to_reach_a_bar(n, data, ties):
     top = data.draw(st.integers(0, n))
     within = data.draw(st.integers(0, n))
     bar = Threshold(Score("accuracy", top / n), ties, within / n)
-    needed = bar.needed(n)
+    needed = threshold.needed(n)
     assert needed == (max(top - within, 0) if ties or within else top + 1)
     enough = [right for right in range(n + 1) if bar.reached_by(Score("accuracy", right / n))]
     assert enough == list(range(needed, n + 1))
@@ -231,7 +231,7 @@ def test_what_is_needed_is_what_brute_force_finds(value, n, ties, tolerance):
     """For any score the number needed is the least whose share reaches the bar, n + 1 if none does."""
     bar = Threshold(Score("accuracy", value), ties, tolerance)
     reached = [right for right in range(n + 1) if bar.reached_by(Score("accuracy", right / n))]
-    assert bar.needed(n) == min(reached, default=n + 1)
+    assert threshold.needed(n) == min(reached, default=n + 1)
 
 
 def test_a_stopped_trial_reaches_no_bar():
