@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from .analysis.similarity import Similarity, measure_similarity
 from .checkpoints.base_model import as_ingredient, open_base
 from .checkpoints.checkpoint import MEMORY, Checkpoint
 from .checkpoints.source import open_all
-from .errors import RecipeError, SoupWarning, did_you_mean
+from .errors import RecipeError, did_you_mean, warn
 from .merging.agreement import Agreement, agree
 
 
@@ -201,7 +200,7 @@ def analyze(
     except KeyboardInterrupt:
         if not found:
             raise
-        warnings.warn(f"interrupted: {', '.join(found)} is there; the same call goes on.", SoupWarning, stacklevel=2)
+        warn(f"interrupted: {', '.join(found)} is there; the same call goes on.")
     return Analysis(tuple(item.name for item in checkpoints), **found)
 
 

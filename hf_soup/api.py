@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ from .checkpoints.pieces import check_device
 from .checkpoints.relation import relate
 from .checkpoints.settings import base_computation_notes, base_notes, choose
 from .checkpoints.source import open_all, open_checkpoint
-from .errors import IncompatibleError, RecipeError, SoupWarning, did_you_mean, listed
+from .errors import IncompatibleError, RecipeError, did_you_mean, listed, warn
 from .evaluation.binding import bind_evaluator, bind_training
 from .evaluation.evaluator import Evaluator
 from .evaluation.trials import ModelTrials, NoTrials
@@ -216,7 +215,7 @@ def merge(
     check_device(device)
     seed = check_seed(seed)
     for failure in getattr(ingredients, "failed", ()):  # of a sweep
-        warnings.warn(f"{failure.name} is left out: {failure.reason}", SoupWarning, stacklevel=2)
+        warn(f"{failure.name} is left out: {failure.reason}")
     candidates = open_all(ingredients, config=config, allow_pickle=allow_pickle)
     agreement = agree(candidates, take_from=take_from, align_labels=align_labels)
     settings = agreement.settings

@@ -13,9 +13,18 @@ SoupError
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import functools
+import os
+import sys
+import warnings
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
+
+if TYPE_CHECKING:
+    from types import FrameType
 
 LISTED = 20  # as many names are read, such as all metrics; of more an error lists the nearest only
 NEAREST = 3
@@ -23,6 +32,9 @@ LINE = 1000  # characters of a line about one offender, whose names and values a
 ALIKE = 0.6  # from here on a name is what was meant
 LONGEST = 100  # characters of a name that are compared
 PART = 0.8  # what a part of a name counts against the whole of it
+# Files whose frames are not the caller's: this package, and the wrappers of the standard library that lie between its
+# functions (`functools.cached_property`, functions that are decorated with a context manager).
+_OWN_FILES = (os.path.join(os.path.dirname(__file__), ""), functools.__file__, contextlib.__file__)
 
 
 class SoupError(Exception):
@@ -75,6 +87,23 @@ class OutputError(SoupError):
 
 class MissingExtraError(SoupError, ImportError):
     """A library that only some users need is not installed; the message holds the line for pip."""
+
+
+def warn(message: str) -> None:
+    """Warn with a [`SoupWarning`] that points to the line outside of this package which led here.
+
+    From Python 3.12 on, `warnings.warn` does this itself (`skip_file_prefixes`).
+
+    Args:
+        message (`str`):
+            What the user should know.
+    """
+    frame: FrameType | None = sys._getframe()
+    level = 1
+    while frame is not None and frame.f_code.co_filename.startswith(_OWN_FILES):
+        frame = frame.f_back
+        level += 1
+    warnings.warn(message, SoupWarning, stacklevel=level)
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -21,7 +20,7 @@ from .checkpoints.relation import unrelated_heads
 from .checkpoints.staging import staged_folder, temporary_folder
 from .checkpoints.targets import as_output_error, refuse_target
 from .checkpoints.writer import weight_files
-from .errors import IngredientError, SoupWarning
+from .errors import IngredientError, warn
 from .evaluation.comparison import Comparison
 from .evaluation.tasting import estimate_again
 from .hub.bases import find_bases
@@ -248,18 +247,14 @@ class Soup:
             veil = None if name_private or target.private else self._veil(recipe, bases, token)
             if veil and veil.aliases:
                 names = ", ".join(name for name, _ in veil.aliases)
-                warnings.warn(
+                warn(
                     f"{target.repo_id} is public and {names} private: what is private is not named, so only those who "
-                    "have it can cook the soup again. name_private=True names it.",
-                    SoupWarning,
-                    stacklevel=2,
+                    "have it can cook the soup again. name_private=True names it."
                 )
             if veil and veil.bases:
-                warnings.warn(
+                warn(
                     f"{target.repo_id} is public and {', '.join(veil.bases)}, which ingredients were fine-tuned from, "
-                    "private or gone: it is not named. name_private=True names it.",
-                    SoupWarning,
-                    stacklevel=2,
+                    "private or gone: it is not named. name_private=True names it."
                 )
             if veil:
                 recipe = veil.recipe(recipe)
@@ -291,11 +286,11 @@ class Soup:
         self._warned = True
         averaged = any(is_statistic(step.spec.name) and len(step.inputs) > 1 for step in self.plan.steps)
         if averaged and not self.recipe.batchnorm:
-            warnings.warn(f"{BATCHNORM_NOTE}.", SoupWarning, stacklevel=4)
+            warn(f"{BATCHNORM_NOTE}.")
         heads = head_names(step.spec.name for step in self.plan.steps)
         used = {index for step in self.plan.steps if step.spec.name in heads for index in step.inputs}
         for note in unrelated_heads([self.checkpoints[index] for index in sorted(used)], self.recipe.alignments):
-            warnings.warn(note, SoupWarning, stacklevel=4)
+            warn(note)
 
     def _write_weights(self, folder: Path, max_shard_size: int | str) -> Recipe:
         """Pour, and return the recipe with the digests of what went in and what came out."""
@@ -321,11 +316,9 @@ class Soup:
         output = {"tensors": len(written), "digest": combined_digest(written)}
         expected = self.recipe.output.get("digest")
         if expected and expected != output["digest"]:
-            warnings.warn(
+            warn(
                 f"the soup's digest is {output['digest']}, the recipe says {expected}: it was changed, or made with "
-                f"other versions ({one_line(self.recipe.versions)}).",
-                SoupWarning,
-                stacklevel=3,
+                f"other versions ({one_line(self.recipe.versions)})."
             )
         batchnorm = self.recipe.batchnorm
         if statistics:

@@ -11,13 +11,12 @@ import math
 import os
 import sqlite3
 import time
-import warnings
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from .errors import SoupWarning
+from .errors import warn
 
 
 VERSION = 1  # of the table below, kept in the file as `user_version`; one with a higher number is set aside
@@ -229,7 +228,7 @@ class ValueStore:
         place = str(self.path), trouble
         if always or place not in _told:
             _told.add(place)
-            warnings.warn(line, SoupWarning, stacklevel=6)
+            warn(line)
 
 
 class _NewerError(Exception):

@@ -7,12 +7,11 @@ import io
 import json
 import math
 import os
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..checkpoints.staging import staged_files
-from ..errors import MissingExtraError, RecipeError, SoupWarning
+from ..errors import MissingExtraError, RecipeError, warn
 from ..tables import align, escape_markup
 from ..untrusted import encodable
 
@@ -141,7 +140,7 @@ def figures_of(what: Any, *kinds: str, name: str) -> tuple[tuple[str, Figure], .
             return ((name, what.plot()),)
         return tuple((f"{name}-{kind}", what.plot(kind)) for kind in kinds)
     except MissingExtraError as error:
-        warnings.warn(f"no picture was drawn: {error}", SoupWarning, stacklevel=2)
+        warn(f"no picture was drawn: {error}")
         return ()
     except RecipeError:  # there is nothing to draw
         return ()

@@ -11,11 +11,10 @@ import difflib
 import logging
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
-from ..errors import IngredientError, OutputError, SoupError, SoupWarning
+from ..errors import IngredientError, OutputError, SoupError, SoupWarning, warn
 from ..untrusted import one_line
 from ..version import __version__
 from .hub_answers import BadAnswerError, asked_to_wait
@@ -87,7 +86,7 @@ def _wait(seconds: float, attempt: int) -> None:
         _told_until = until
         clock = time.strftime("%H:%M:%S", time.localtime(until))
         told = f"the Hub is busy: waiting {seconds:.0f} s, until {clock} (attempt {attempt} of {len(WAITS) + 1})."
-        warnings.warn(told, SoupWarning, stacklevel=4)
+        warn(told)
     in_worker = threading.current_thread() is not threading.main_thread()
     while in_worker and seconds > WORTH_TELLING:  # a thread gets no Ctrl-C
         time.sleep(1)

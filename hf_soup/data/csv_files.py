@@ -10,13 +10,12 @@ import contextlib
 import csv
 import io
 import re
-import warnings
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..errors import DataError, SoupWarning, listed
+from ..errors import DataError, listed, warn
 from ..untrusted import one_line
 from .text_files import text_lines, wrong
 
@@ -132,11 +131,7 @@ def _rows(path: Path, form: _Form) -> Iterator[tuple[int, list[str]]]:
         yield start, row
     if told:
         lines = listed(map(str, told), 5)
-        warnings.warn(
-            f"{one_line(path)} has {len(told)} blank lines between its rows, which are no rows: line {lines}.",
-            SoupWarning,
-            stacklevel=2,
-        )
+        warn(f"{one_line(path)} has {len(told)} blank lines between its rows, which are no rows: line {lines}.")
 
 
 @contextlib.contextmanager

@@ -6,12 +6,11 @@ Images are named here, not opened.
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from ..errors import DataError, SoupWarning, listed
+from ..errors import DataError, listed, warn
 from ..untrusted import as_error, one_line
 from .layouts import is_table, refuse_leaving
 from .tables import read_tables
@@ -83,11 +82,9 @@ def _with_metadata(folder: Path, images: list[Path], tables: list[Path]) -> Data
         parts.append(datasets.Dataset.from_dict(columns, datasets.Features(kinds | {"image": datasets.Image()})))
     unnamed = [str(path.relative_to(folder)) for path in images if path not in named]
     if unnamed:
-        warnings.warn(
+        warn(
             f"{len(unnamed)} of {len(images)} images of {one_line(folder)} are in no {METADATA} file and left out: "
-            f"{one_line(listed(unnamed, 5))}.",
-            SoupWarning,
-            stacklevel=4,
+            f"{one_line(listed(unnamed, 5))}."
         )
     with as_error(DataError, f"the {METADATA} files of {one_line(folder)} cannot be joined"):
         return datasets.concatenate_datasets(parts)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..errors import DataError, SoupWarning
+from ..errors import DataError, warn
 
 
 if TYPE_CHECKING:
@@ -31,9 +30,7 @@ def tell_missing_texts(dataset: Dataset, columns: Sequence[str]) -> None:
             continue
         if len(missing) == len(dataset):
             raise DataError(f'none of the {len(dataset)} rows has a text in the column "{column}".')
-        warnings.warn(
+        warn(
             f'{len(missing)} of {len(dataset)} rows have no text in the column "{column}", first row {missing[0]}; '
-            "they are read as empty texts.",
-            SoupWarning,
-            stacklevel=4,
+            "they are read as empty texts."
         )

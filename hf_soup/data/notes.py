@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from ..errors import SoupWarning
+from ..errors import warn
 
 
 if TYPE_CHECKING:
@@ -28,4 +27,4 @@ def note_once(dataset: Dataset, message: str) -> None:
     if message in said:
         return
     said.add(message)
-    warnings.warn(message, SoupWarning, stacklevel=3)
+    warn(message)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import DataError, SoupWarning
+from ..errors import DataError, warn
 from ..seeds import check_seed
 from .classes import part_of
 from .columns import is_list
@@ -132,5 +131,5 @@ def carve(train: Dataset, label_column: str | None = None, *, seed: int = 0) -> 
     kept, apart = train_test_split(range(len(train)), test_size=size, random_state=seed, stratify=classes)
     how = f"stratified by {column}, " if classes else ""
     kept_apart = f"{size} of {len(train)} training examples are kept for it ({how}seed {seed})"
-    warnings.warn(f"the data has no validation split: {kept_apart}.", SoupWarning, stacklevel=3)
+    warn(f"the data has no validation split: {kept_apart}.")
     return part_of(train.select(sorted(kept)), train), part_of(train.select(sorted(apart)), train)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from ..data.classes import lacking
-from ..errors import DataError, EvaluationError, SoupWarning
+from ..errors import DataError, EvaluationError, warn
 from ..progress import progress_bar
 from ..untrusted import as_error
 from .running import on_device
@@ -100,4 +99,4 @@ def _warn_of_missing_classes(model: PreTrainedModel, labels: list[int]) -> None:
     present = set(labels) & set(names)
     missing = lacking(tuple(str(names[index]) for index in names if index not in present), len(names), len(labels))
     if present and missing is not None:
-        warnings.warn(missing.told("the data for BatchNorm"), SoupWarning, stacklevel=3)
+        warn(missing.told("the data for BatchNorm"))

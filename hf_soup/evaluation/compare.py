@@ -7,14 +7,13 @@ and opened checkpoints, not soups.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..calibration import calibrate, fit_temperature, with_temperature
 from ..checkpoints.hub import is_hub_id
-from ..errors import EvaluationError, RecipeError, SoupWarning
+from ..errors import EvaluationError, RecipeError, warn
 from ..lookup import load_module
 from ..metrics import BUILT_IN, Metric
 from ..outputs import Predictions, right
@@ -198,11 +197,7 @@ def refuse_seen_rows(sets: Mapping[str, Any], selected_on: Iterable[str]) -> Non
             )
         shared = len(evaluator.inputs.rows & validation.rows) if validation else 0
         if shared > SHARED_ROWS * len(evaluator.inputs.rows):
-            warnings.warn(
-                f"{shared} of the {len(evaluator.inputs.rows)} rows of {name!r} are also in the data that selects.",
-                SoupWarning,
-                stacklevel=4,
-            )
+            warn(f"{shared} of the {len(evaluator.inputs.rows)} rows of {name!r} are also in the data that selects.")
 
 
 def _run_entry(entry: Entry, sets: Mapping[str, Any], task: str, found: Measured) -> None:

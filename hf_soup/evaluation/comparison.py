@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..errors import MissingExtraError, RecipeError, SoupWarning, did_you_mean
+from ..errors import MissingExtraError, RecipeError, did_you_mean, warn
 from ..plots import Curve, Dot, Point, plot_reliability, plot_scores, plot_shifts
 from ..tables import align, escape_markup
 
@@ -271,7 +270,7 @@ class Comparison:
                 for kind in self.pictures() if plots else ():
                     self.plot(kind).savefig(stage / PICTURES[kind])
             except MissingExtraError as error:
-                warnings.warn(f"no picture was drawn: {error}", SoupWarning, stacklevel=2)
+                warn(f"no picture was drawn: {error}")
         return Path(folder)
 
     def _plot_scores(self) -> Figure:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..data.classes import MissingClasses, missing_classes, warn_of_missing_classes
 from ..data.columns import UNSCORED
-from ..errors import DataError, SoupWarning
+from ..errors import DataError, warn
 from ..tokens import TEXTS, check_vocabulary
 
 
@@ -176,11 +175,9 @@ def _with_labels(dataset: Dataset, right: Any, label: str | None, inputs: ModelI
     taken = [name for name in dataset.column_names if name in inputs.names and _holds_numbers(dataset, name)]
     unused = [name for name in dataset.column_names if name not in (*taken, label)]
     if unused:
-        warnings.warn(
+        warn(
             f"the encoded data has columns that {inputs.model} does not take, and they are not used: "
-            f"{', '.join(unused)}.",
-            SoupWarning,
-            stacklevel=6,
+            f"{', '.join(unused)}."
         )
     rows = dataset.select_columns(taken)
     if right is None:  # the text is its own label

@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ..checkpoints.memory import quiet_transformers
-from ..errors import DataError, EvaluationError, SoupWarning
+from ..errors import DataError, EvaluationError, warn
 from ..outputs import Predictions
 from ..progress import progress_bar
 
@@ -130,7 +129,7 @@ def refuse_unreadable(parts: list[dict[str, Any]], dataset: Dataset, split: str)
     told = f"{len(rows)} of {len(dataset)} images of {split} do not decode: {', '.join(named)}{more}"
     if len(rows) > UNREADABLE * len(dataset):  # and there the run has stopped
         raise DataError(f"at least {told}. Repair or remove them.")
-    warnings.warn(f"{told}; they are left out.", SoupWarning, stacklevel=4)
+    warn(f"{told}; they are left out.")
 
 
 def run_batch(
@@ -209,9 +208,7 @@ def halved(rows: np.ndarray, model: PreTrainedModel) -> int:
         )
     clear_device_cache(garbage_collection=True)
     half = (len(rows) + 1) // 2
-    warnings.warn(
-        f"memory ran out at {len(rows)} examples at a time: going on with {half}.", SoupWarning, stacklevel=4
-    )
+    warn(f"memory ran out at {len(rows)} examples at a time: going on with {half}.")
     return half
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 from ..checkpoints.checkpoint import PRIVATE, Checkpoint
 from ..checkpoints.companions import TakenFiles
 from ..checkpoints.files_beside import CARD, CONFIG
-from ..errors import MissingExtraError, SoupWarning
+from ..errors import MissingExtraError, warn
 from ..evaluation.comparison import PICTURES, Comparison
 from ..selection import Selection
 from ..types import Recipe
@@ -96,11 +95,7 @@ def write_beside(
         facts = facts._replace(license={"license": license}, licenses={})
     if facts.licenses:
         found = "; ".join(f"{license} ({', '.join(names)})" for license, names in facts.licenses.items())
-        warnings.warn(
-            f"the card sets no licence, since those of the ingredients are {one_line(found)}.",
-            SoupWarning,
-            stacklevel=4,
-        )
+        warn(f"the card sets no licence, since those of the ingredients are {one_line(found)}.")
     if veil:
         bases = [[PRIVATE if base in veil.bases else base for base in found] for found in bases]
     shown = {"pictures": pictures, "facts": facts, "findings": findings, "bases": bases}

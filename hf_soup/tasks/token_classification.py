@@ -5,12 +5,11 @@ A word is scored once, by its first token; words beyond what the model takes are
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..data.columns import UNSCORED, choose_columns, find_column, is_list, label_ids, split_like
-from ..errors import DataError, SoupWarning
+from ..errors import DataError, warn
 from ..heads import ends_in
 from ..heads import head_of_classes as head
 from ..progress import library_bars
@@ -134,11 +133,7 @@ def encode(
             load_from_cache_file=False,
         )
     if lost:
-        warnings.warn(
-            f"{lost} words have no token among the {limit} that the model takes; they are not scored.",
-            SoupWarning,
-            stacklevel=2,
-        )
+        warn(f"{lost} words have no token among the {limit} that the model takes; they are not scored.")
     return encoded
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from ..checkpoints import hub
 from ..checkpoints.hub import split_revision
 from ..checkpoints.hub_errors import client, our_errors, patiently, read_errors
 from ..checkpoints.staging import staged_folder, write_json
-from ..errors import IngredientError, OutputError, SoupWarning
+from ..errors import IngredientError, OutputError, warn
 from ..hub.bases import RUN_FILE, bases_in_card
 from ..hub.origins import PUSHED_FILE, is_private
 from ..hub.push import open_target, push_folder
@@ -114,7 +113,7 @@ def publisher_for(
     if hidden:
         told = "so the runs are private too. private=False makes them public, and names it"
         told = "and the cards of the runs, which are public, name it" if private is False else told
-        warnings.warn(f"{' and '.join(hidden)} is private, {told}.", SoupWarning, stacklevel=4)
+        warn(f"{' and '.join(hidden)} is private, {told}.")
         private = private is None
     if isinstance(push_runs, str) and "/" in push_runs:
         return Publisher(push_runs, private)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..checkpoints.staging import write_json
-from ..errors import IngredientError, OutputError, SoupWarning, TrainingError
+from ..errors import IngredientError, OutputError, TrainingError, warn
 from ..evaluation.running import is_launched
 from ..hub.bases import START
 from ..lookup import load_module
@@ -211,11 +210,7 @@ def run_plan(
 
         check_picklable(bench.callbacks)
     if bench.own_heads:
-        warnings.warn(
-            'head="independent": every run has a head of its own, and averages of such runs are rarely good.',
-            SoupWarning,
-            stacklevel=3,
-        )
+        warn('head="independent": every run has a head of its own, and averages of such runs are rarely good.')
     wait()  # until every process has read what is there
     with only_one(folder):
         if is_main():
@@ -236,7 +231,7 @@ def run_plan(
     if sweep.failed and not sweep.runs:
         raise TrainingError(f"every run failed, such as {sweep.failed[0].name}: {sweep.failed[0].reason}")
     for failure in sweep.failed:
-        warnings.warn(f"{failure.name} failed and is left out of soups: {failure.reason}", SoupWarning, stacklevel=3)
+        warn(f"{failure.name} failed and is left out of soups: {failure.reason}")
     return sweep
 
 
@@ -312,7 +307,7 @@ class Work:
             try:
                 self.publisher.publish(self.bench.folder / name)
             except OutputError as error:  # the run is whole: the next call pushes it
-                warnings.warn(f"{name} is not on the Hub yet: {error}", SoupWarning, stacklevel=2)
+                warn(f"{name} is not on the Hub yet: {error}")
         return outcome
 
 
@@ -329,7 +324,7 @@ def _collect(publisher: Publisher, folder: Path) -> None:
     try:
         publisher.collect(folder)
     except IngredientError as error:  # its push failed: the run is whole where it was trained, and nowhere else
-        warnings.warn(f"{folder.name} was trained elsewhere and is not on the Hub: {error}", SoupWarning, stacklevel=2)
+        warn(f"{folder.name} was trained elsewhere and is not on the Hub: {error}")
 
 
 def _loaded(folder: Path, settings: Mapping[str, Mapping[str, Any]], shared: Mapping[str, Any]) -> Sweep:
