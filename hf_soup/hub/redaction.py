@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -39,12 +39,12 @@ class Redaction:
         self, private: Iterable[Ingredient] = (), named: Iterable[Ingredient] = (), *, bases: Iterable[str] = ()
     ):
         names_in_use = {item.name for item in named}
-        free_aliases = (alias for alias in map("private-{}".format, itertools.count(1)) if alias not in names_in_use)
+        numbers = itertools.count(1)
         self.aliases: dict[tuple[str, str], str] = {}  # name and source of an ingredient -> what it is called
         for item in private:
             key = (item.name, item.source)
             if key not in self.aliases:
-                self.aliases[key] = next(free_aliases)
+                self.aliases[key] = _next_alias(numbers, names_in_use)
         self.bases = tuple(bases)
         repositories = {*self.bases, *(repository_of(source) for _, source in self.aliases)}
         # The longest first: `a/bert-large` would otherwise lose its beginning to `a/bert`.
@@ -150,6 +150,13 @@ class Redaction:
         if isinstance(value, (list, tuple)):
             return [self._value(item) for item in value]
         return value
+
+
+def _next_alias(numbers: Iterator[int], names_in_use: set[str]) -> str:
+    while True:
+        alias = f"private-{next(numbers)}"
+        if alias not in names_in_use:
+            return alias
 
 
 def find_private(
