@@ -115,7 +115,7 @@ class Soup:
 
     @property
     def selection(self) -> Selection | None:
-        """How it was chosen: a row for each trial, `.table()`, `.plot()`; `None` where nobody chose."""
+        """How it was chosen: a row for each trial, `.table()`, `.plot()`; `None` where no strategy chose."""
         return Selection.of(self.recipe)
 
     @property

@@ -128,7 +128,7 @@ def test_licences_and_languages_are_those_of_the_ingredients():
     data, _, body = parts(render_card(recipe, CONFIG, facts=agreed))
     assert (data["license"], data["language"], data["datasets"]) == ("mit", ["en"], ["glue"])
     assert "licences" not in body
-    data, _, body = parts(render_card(recipe, CONFIG, facts=Facts(None, {"mit": ("a",), "gpl-3.0": ("b",)})))
+    data, _, body = parts(render_card(recipe, CONFIG, facts=Facts(License(), {"mit": ("a",), "gpl-3.0": ("b",)})))
     assert "license" not in data
     assert "mit (a); gpl-3.0 (b)" in body
 
@@ -142,7 +142,7 @@ def test_names_from_elsewhere_are_only_text():
     recipe = Recipe(items, {"": (1, 1), EVIL: (1, 0)}, base_model=base, selection=selection, versions=VERSIONS)
     config = {"architectures": [EVIL], "id2label": {"0": EVIL, "1": "b"}}
     comparison = compared(EVIL, single=EVIL)
-    facts = Facts(None, {EVIL: (EVIL,)}, (EVIL,), (EVIL,))
+    facts = Facts(License(), {EVIL: (EVIL,)}, (EVIL,), (EVIL,))
     card = render_card(recipe, config, comparison, facts=facts, tags=[EVIL])
     data, html, body = parts(card)
     assert data["language"] == [EVIL]

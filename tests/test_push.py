@@ -325,6 +325,23 @@ def test_redaction_hides_ids_wherever_they_are():
     assert gather_facts({"a": link}, hidden=True).license == License("other", "own")
 
 
+def test_an_empty_redaction_changes_nothing(text_runs):
+    """A recipe, a comparison, a file and a sentence are what they were."""
+    from hf_soup.evaluation.comparison import Comparison, Interval, Row
+    from hf_soup.hub.redaction import Redaction
+
+    redaction = Redaction()
+    recipe = hf_soup.merge(text_runs, strategy="greedy", evaluator=testing.tiny_texts(20)).recipe
+    rows = (Row("run-0", "ingredient", {"test": {"accuracy": Interval(0.5)}}, 1, 1),)
+    comparison = Comparison({"accuracy": True}, {"test": 9}, rows, {}, "It is run-0.", {"run-0": {}})
+    assert redaction.is_empty
+    assert redaction.recipe(recipe) == recipe
+    assert redaction.comparison(comparison) == comparison
+    assert redaction.file(b"a/b") == b"a/b"
+    assert redaction.text("a/b, and more") == "a/b, and more"
+    assert redaction.base("a/b") == "a/b"
+
+
 def test_a_licence_can_be_set(hub, text_runs, tmp_path):
     """`license=` is that of the card, whatever ingredients say; what the Hub would refuse of theirs is left out."""
     odd = "---\nlicense: MIT\nlanguage: English\ndatasets: ['my data / x']\n---\n"

@@ -236,9 +236,9 @@ def _metadata(content: CardContent, tags: Sequence[str]) -> ModelCardData:
         metrics = list(result.comparison.metrics)
         eval_results = model_index(result, pipeline or "other") or None
     return ModelCardData(
-        license=facts.license.id if facts.license else None,
-        license_name=facts.license.name if facts.license else None,
-        license_link=facts.license.link if facts.license else None,
+        license=facts.license.id,
+        license_name=facts.license.name,
+        license_link=facts.license.link,
         language=list(facts.language) or None,
         library_name="transformers",
         pipeline_tag=pipeline,

@@ -15,16 +15,16 @@ DATASET = r"[\w.-]+(/[\w.-]+)?"
 
 
 class License(NamedTuple):
-    """A licence as the metadata of a card has it.
+    """A licence as the metadata of a card has it; none of its fields where there is none.
 
     Args:
-        id (`str`):
+        id (`str`, *optional*):
             Such as `"mit"`; `"other"` for one that the Hub has no id for.
         name (`str`, *optional*), link (`str`, *optional*):
             Of a licence that the Hub has no id for.
     """
 
-    id: str
+    id: str | None = None
     name: str | None = None
     link: str | None = None
 
@@ -41,7 +41,7 @@ class Facts(NamedTuple):
             What all ingredients name.
     """
 
-    license: License | None = None
+    license: License = License()
     licenses: Mapping[str, tuple[str, ...]] = {}
     language: tuple[str, ...] = ()
     datasets: tuple[str, ...] = ()
@@ -63,18 +63,18 @@ def gather_facts(cards: Mapping[str, Mapping[str, Any]], hidden: bool = False) -
     for name, card in cards.items():
         names_by_license.setdefault(_license_text(card), []).append(name)
     licenses = {text: tuple(names) for text, names in names_by_license.items()}
-    agreed = None
+    agreed = License()
     if len(licenses) == 1:
         agreed = _license(next(iter(licenses)), next(iter(cards.values())), hidden=hidden)
-        if agreed is not None or UNSTATED in licenses:  # nothing differs, so there is nothing to list
+        if agreed.id is not None or UNSTATED in licenses:  # nothing differs, so there is nothing to list
             licenses = {}
     languages = [code for code in _agreed(cards, "language") if re.fullmatch(LANGUAGE, code)]
     datasets = [name for name in _agreed(cards, "datasets") if re.fullmatch(DATASET, name)]
     return Facts(agreed, licenses, tuple(languages), () if hidden else tuple(datasets))
 
 
-def _license(text: str, card: Mapping[str, Any], *, hidden: bool) -> License | None:
-    """The licence that all ingredients have, if the Hub would take it.
+def _license(text: str, card: Mapping[str, Any], *, hidden: bool) -> License:
+    """The licence that all ingredients have; none if the Hub would not take it.
 
     Args:
         text (`str`):
@@ -86,7 +86,7 @@ def _license(text: str, card: Mapping[str, Any], *, hidden: bool) -> License | N
     """
     license_id = text.partition(":")[0]
     if not re.fullmatch(SLUG, license_id):
-        return None
+        return License()
     if license_id != "other":
         return License(license_id)
     name, link = card.get("license_name"), card.get("license_link")

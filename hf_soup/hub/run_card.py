@@ -67,7 +67,7 @@ def render_run_card(
     summary = TrainingSummary(
         model_name=_plain(f"{sweep}-{state['run']}"),
         language=list(facts.language) or None,
-        license=facts.license.id if facts.license else None,
+        license=facts.license.id,
         tags=[*TAGS[1:], "generated_from_trainer"],
         tasks=task.PIPELINE,
         dataset=_plain(data) if data else data,
@@ -109,9 +109,9 @@ def render_start_card(*, sweep: str, base_model: str | None, base: Mapping[str, 
 
     facts = gather_facts({"base": base})
     data = ModelCardData(
-        license=facts.license.id if facts.license else None,
-        license_name=facts.license.name if facts.license else None,
-        license_link=facts.license.link if facts.license else None,
+        license=facts.license.id,
+        license_name=facts.license.name,
+        license_link=facts.license.link,
         language=list(facts.language) or None,
         library_name="transformers",
         tags=list(TAGS[1:]),

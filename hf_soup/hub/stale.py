@@ -36,23 +36,27 @@ def stale_files(there: Collection[str], new: Collection[str]) -> list[str]:
     Returns:
         `list[str]`: sorted; of files that are replaced nothing needs to be said.
     """
-    patterns = [WEIGHTS, OF_A_SOUP, LEADERBOARD, re.compile(re.escape(GENERATION))]
-    was_a_soup = RECIPE_FILE in there  # whose tokenizer and processor came with it
-    if was_a_soup or _matches_any(new, TOKENIZER):
-        patterns += [TOKENIZER, TEMPLATES]
-    if was_a_soup or _matches_any(new, PROCESSOR):
-        patterns.append(PROCESSOR)
-    if MODULES not in new:
-        patterns.append(SENTENCE_TRANSFORMER)
+    patterns = _patterns(there, new)
     folders = {posixpath.dirname(name) for name in new} - {""}  # those of a SentenceTransformer hold weights too
     stale = []
     for name in there:
+        if name in new:
+            continue
         folder, file = posixpath.split(name)
         is_other_weight = folder in folders and WEIGHTS.fullmatch(file) is not None
-        if name not in new and (is_other_weight or any(pattern.fullmatch(name) for pattern in patterns)):
+        if is_other_weight or any(pattern.fullmatch(name) for pattern in patterns):
             stale.append(name)
     return sorted(stale)
 
 
-def _matches_any(names: Collection[str], pattern: re.Pattern[str]) -> bool:
-    return any(pattern.fullmatch(name) for name in names)
+def _patterns(there: Collection[str], new: Collection[str]) -> list[re.Pattern[str]]:
+    """Names of files that may be loaded with weights that they do not belong to."""
+    patterns = [WEIGHTS, OF_A_SOUP, LEADERBOARD, re.compile(re.escape(GENERATION))]
+    was_a_soup = RECIPE_FILE in there  # whose tokenizer and processor came with it
+    if was_a_soup or any(map(TOKENIZER.fullmatch, new)):
+        patterns += [TOKENIZER, TEMPLATES]
+    if was_a_soup or any(map(PROCESSOR.fullmatch, new)):
+        patterns.append(PROCESSOR)
+    if MODULES not in new:
+        patterns.append(SENTENCE_TRANSFORMER)
+    return patterns
