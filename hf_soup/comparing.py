@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from .checkpoints.checkpoint import Checkpoint
@@ -17,6 +18,7 @@ from .evaluation.compare import Entry, compare_models
 from .evaluation.comparison import TEST, VALIDATION, Comparison
 from .evaluation.evaluator import Evaluator
 from .evaluation.model_maker import ModelMaker
+from .evaluation.running_statistics import read_statistics
 from .merging.agreement import Agreement, agree
 from .merging.setup import MergeSetup, set_up
 from .recipes import RECIPE_FILE, load_hub_recipe, load_recipe
@@ -217,7 +219,7 @@ def _entry_of_soup(name: str, opened: OpenedSoup) -> Entry:
     soup = opened.soup
     statistics = None
     if soup.recipe.batchnorm and soup.batchnorm is None:  # recorded beside the recipe
-        statistics = soup.read_statistics
+        statistics = partial(read_statistics, soup.recipe, soup.plan)
     maker = ModelMaker(soup.setup, device=soup.device, training=soup.batchnorm, statistics=statistics)
     kind: Literal["uniform", "soup"] = "uniform" if name == UNIFORM else "soup"
     return Entry(name, kind, maker, soup.recipe.mixture, len(opened.members))

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
 
 from .untrusted import encodable, one_line
 
 
 LONGEST = 1000  # characters of a cell
 # What makes links, HTML, formulas and cells.
-MARKUP = re.compile(
-    r"[\\`<>&|$*#~{}]|\]\s*[(:\[]|://|\bwww\.", re.IGNORECASE
-)  # what makes links, HTML, formulas, cells
+MARKUP = re.compile(r"[\\`<>&|$*#~{}]|\]\s*[(:\[]|://|\bwww\.", re.IGNORECASE)
 
 
 def align(lines: Sequence[Sequence[str]], escape: Callable[[str], str] | None = None) -> str:
@@ -31,19 +28,24 @@ def align(lines: Sequence[Sequence[str]], escape: Callable[[str], str] | None = 
     for line in lines:
         if len(line) != len(lines[0]):
             raise ValueError(f"a table of {list(lines[0])} has a line of {len(line)} cells: {list(line)}")
-    escape = escape or (lambda cell: cell.replace("|", "\\|"))
-    lines = [[escape(one_line(cell, LONGEST)) for cell in line] for line in lines]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    rows = [
-        [
-            cell.rjust(width) if column else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ]
-        for line in lines
-    ]
-    rule = "|" + "|".join("-" * (width + 1) + (":" if column else "-") for column, width in enumerate(widths)) + "|"
-    head, *body = ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join([head, rule, *body])
+    plain_text = escape or _escape_bars
+    cells = [[plain_text(one_line(cell, LONGEST)) for cell in line] for line in lines]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    head, *body = [_padded(line, widths) for line in cells]
+    first, *others = widths
+    rule = "|".join(["-" * (first + 2), *("-" * (width + 1) + ":" for width in others)])
+    return "\n".join([head, f"|{rule}|", *body])
+
+
+def _escape_bars(cell: str) -> str:
+    return cell.replace("|", "\\|")
+
+
+def _padded(cells: Sequence[str], widths: Sequence[int]) -> str:
+    """One line of a table: its first cell flush left, the others flush right."""
+    first = cells[0].ljust(widths[0])
+    others = [cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)]
+    return f"| {' | '.join([first, *others])} |"
 
 
 def escape(text: object) -> str:
@@ -58,14 +60,14 @@ def escape_markup(text: object) -> str:
     return escape(text) if MARKUP.search(plain) else plain
 
 
-def cell(value: Any) -> str:
+def cell(value: object) -> str:
     """One setting as a table shows it."""
     if value is None:
         return "-"
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def shared_line(settings: Mapping[str, Any], varied: Collection[str]) -> list[str]:
+def shared_line(settings: Mapping[str, object], varied: Collection[str]) -> list[str]:
     """The line below a table of runs that says what all have alike; no line where there is nothing.
 
     Args:

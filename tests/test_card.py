@@ -1,7 +1,9 @@
 """The card says what happened, and nothing from elsewhere breaks it."""
 
 import re
+from importlib.resources import files
 
+import jinja2.meta
 import markdown_it
 import pytest
 import yaml
@@ -9,9 +11,12 @@ from PIL import Image
 
 from hf_soup import testing
 from hf_soup.evaluation.comparison import Comparison, Difference, Interval, Row
-from hf_soup.hub.card import escape, evaluation_results, render_card
-from hf_soup.hub.facts import Facts
+from hf_soup.hub.bases import Lineage
+from hf_soup.hub.card import CardContent, render_card
+from hf_soup.hub.facts import Facts, License
+from hf_soup.hub.results import evaluation_results
 from hf_soup.lookup import load_module, names
+from hf_soup.tables import escape
 from hf_soup.types import Ingredient, Recipe
 
 
@@ -37,6 +42,17 @@ def parts(card):
     _, front, body = card.split("---\n", 2)
     html = markdown_it.MarkdownIt("commonmark", {"html": True, "linkify": False}).enable("table").render(body)
     return yaml.safe_load(front), html, body
+
+
+def test_the_template_shows_only_what_there_is():
+    """Jinja shows nothing for a name that it does not know, so a wrong one would be a gap in every card."""
+    text = (files("hf_soup.hub") / "templates" / "card.md").read_text(encoding="utf-8")
+    tree = jinja2.Environment().parse(text)
+    named = {node.attr for node in tree.find_all(jinja2.nodes.Getattr) if getattr(node.node, "name", "") == "card"}
+    content = CardContent(Recipe(TWO, (1, 2)), CONFIG, Lineage((), (), (), ()))
+    assert {name for name in named if not hasattr(content, name)} == set()
+    functions = {"md", "code", "fence", "link", "commit", "repository", "table"}
+    assert jinja2.meta.find_undeclared_variables(tree) == {"card", "card_data", "shown", *functions}
 
 
 def test_metadata_is_yaml_and_text_is_the_recipe():
@@ -108,11 +124,11 @@ def test_the_score_is_that_of_this_soup(strategy, comparison, known):
 def test_licences_and_languages_are_those_of_the_ingredients():
     """What agrees is metadata; what differs is shown, and none is set."""
     recipe = Recipe(TWO, (1, 1), versions=VERSIONS)
-    agreed = Facts({"license": "mit"}, {}, ("en",), ("glue",))
+    agreed = Facts(License("mit"), {}, ("en",), ("glue",))
     data, _, body = parts(render_card(recipe, CONFIG, facts=agreed))
     assert (data["license"], data["language"], data["datasets"]) == ("mit", ["en"], ["glue"])
     assert "licences" not in body
-    data, _, body = parts(render_card(recipe, CONFIG, facts=Facts({}, {"mit": ("a",), "gpl-3.0": ("b",)})))
+    data, _, body = parts(render_card(recipe, CONFIG, facts=Facts(License(), {"mit": ("a",), "gpl-3.0": ("b",)})))
     assert "license" not in data
     assert "mit (a); gpl-3.0 (b)" in body
 
@@ -126,7 +142,7 @@ def test_names_from_elsewhere_are_only_text():
     recipe = Recipe(items, {"": (1, 1), EVIL: (1, 0)}, base_model=base, selection=selection, versions=VERSIONS)
     config = {"architectures": [EVIL], "id2label": {"0": EVIL, "1": "b"}}
     comparison = compared(EVIL, single=EVIL)
-    facts = Facts({}, {EVIL: (EVIL,)}, (EVIL,), (EVIL,))
+    facts = Facts(License(), {EVIL: (EVIL,)}, (EVIL,), (EVIL,))
     card = render_card(recipe, config, comparison, facts=facts, tags=[EVIL])
     data, html, body = parts(card)
     assert data["language"] == [EVIL]

@@ -294,24 +294,24 @@ def test_a_private_candidate_that_was_left_out_is_not_named(hub, text_runs, tmp_
     assert [name for name, text in texts(f"{ids[0]}-soup").items() if "mine-2" in text] == []
 
 
-def test_the_veil_hides_ids_wherever_they_are():
+def test_redaction_hides_ids_wherever_they_are():
     """In folders of a repository, behind an address or a class, in sentences; no key of a comparison changes."""
     from hf_soup.evaluation.comparison import Comparison, Difference, Interval, Row
-    from hf_soup.hub.facts import gather_facts
-    from hf_soup.hub.origins import Veil
+    from hf_soup.hub.facts import License, gather_facts
+    from hf_soup.hub.redaction import Redaction
 
     private = [Ingredient("single", "acme/secret-bert/checkpoint-9", "c" * 40), Ingredient("test", "acme/x", "d" * 40)]
     open_ = [Ingredient("private-1", "me/open", "e" * 40)]
-    veil = Veil(private, open_)
-    assert sorted(veil.aliases.values()) == ["private-2", "private-3"]
+    redaction = Redaction(private, open_)
+    assert sorted(redaction.aliases.values()) == ["private-2", "private-3"]
     content = b'{"a": "acme/secret-bert--tok.Tok", "b": "https://huggingface.co/acme/secret-bert/x", "c": "/d/acme/x"}'
-    assert b"acme" not in veil.file(content)
-    assert "acme" not in veil.text("see acme/secret-bert, acme/secret-bert/checkpoint-9, and acme/x.")
+    assert b"acme" not in redaction.file(content)
+    assert "acme" not in redaction.text("see acme/secret-bert, acme/secret-bert/checkpoint-9, and acme/x.")
     scores = {part: {"accuracy": Interval(0.5)} for part in ("validation", "test")}
     rows = tuple(Row(name, kind, scores, 1, 1) for name, kind in (("single", "ingredient"), ("greedy soup", "soup")))
     differences = {"greedy soup": {"test": {"single": Difference(0.1)}}}
     comparison = Comparison({"accuracy": True}, {"test": 9}, rows, differences, "It beats single.", {"single": {}})
-    hidden = veil.comparison(comparison)
+    hidden = redaction.comparison(comparison)
     assert hidden.rows[0].name == "private-2"
     assert hidden.summary == "It beats private-2."
     assert hidden.differences == differences
@@ -322,7 +322,24 @@ def test_the_veil_hides_ids_wherever_they_are():
         "license_name": "own",
         "license_link": "https://huggingface.co/acme/secret-bert/LICENSE",
     }
-    assert gather_facts({"a": link}, hidden=True).license == {"license": "other", "license_name": "own"}
+    assert gather_facts({"a": link}, hidden=True).license == License("other", "own")
+
+
+def test_an_empty_redaction_changes_nothing(text_runs):
+    """A recipe, a comparison, a file and a sentence are what they were."""
+    from hf_soup.evaluation.comparison import Comparison, Interval, Row
+    from hf_soup.hub.redaction import Redaction
+
+    redaction = Redaction()
+    recipe = hf_soup.merge(text_runs, strategy="greedy", evaluator=testing.tiny_texts(20)).recipe
+    rows = (Row("run-0", "ingredient", {"test": {"accuracy": Interval(0.5)}}, 1, 1),)
+    comparison = Comparison({"accuracy": True}, {"test": 9}, rows, {}, "It is run-0.", {"run-0": {}})
+    assert redaction.is_empty
+    assert redaction.recipe(recipe) == recipe
+    assert redaction.comparison(comparison) == comparison
+    assert redaction.file(b"a/b") == b"a/b"
+    assert redaction.text("a/b, and more") == "a/b, and more"
+    assert redaction.base("a/b") == "a/b"
 
 
 def test_a_licence_can_be_set(hub, text_runs, tmp_path):

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import MissingExtraError
-from ..plots import COLORS, LONGEST, NOMINAL, new_figure, shown
+from ..plots import COLORS, LONGEST, NOMINAL, new_figure, new_panels, shown
 from ..untrusted import one_line
 
 
@@ -118,7 +118,7 @@ def plot_lines(lines: Sequence[Line], soup: Point | None, *, metric: str, title:
         examples (`int`):
             On how many.
     """
-    figure, (left, right) = new_figure(10, 4.4, title, columns=2)
+    figure, (left, right) = new_panels(10, 4.4, title, columns=2)
     for axes, field, label in ((left, "loss", f"loss on {examples} examples"), (right, "score", shown(metric))):
         for at, line in enumerate(lines):
             known = [(a, getattr(p, field)) for a, p in zip(line.alphas, line.points, strict=True) if p]

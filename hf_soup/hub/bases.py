@@ -1,18 +1,17 @@
 """What the ingredients of a soup were fine-tuned from, as repositories of the Hub: its place in the model tree.
 
-It reads what lies beside the weights, and asks the Hub nothing.
+It reads what lies beside the weights, and asks the Hub nothing. `tree.py` follows models of the Hub to their bases.
 """
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from ..checkpoints.checkpoint import Checkpoint, read_card
+from ..checkpoints.checkpoint import PRIVATE, Checkpoint, read_card
 from ..checkpoints.files_beside import CONFIG
 from ..checkpoints.hub import split_revision, split_source
 from ..checkpoints.other_contents import CHECKPOINT
@@ -46,8 +45,15 @@ def find_bases(recipe: Recipe, checkpoints: Sequence[Checkpoint]) -> list[tuple[
         checkpoints (`Sequence[Checkpoint]`):
             Its ingredients, opened, in recipe order.
     """
-    own = _bases_of_recipe(recipe)
-    return [_bases_of_folder(item.folder) or own or _bases_of_config(item.config, item.folder) for item in checkpoints]
+    bases_in_recipe = _bases_in_recipe(recipe)
+    bases = []
+    for checkpoint in checkpoints:
+        bases.append(
+            _bases_beside(checkpoint.folder)
+            or bases_in_recipe
+            or _bases_in_config(checkpoint.config, checkpoint.folder)
+        )
+    return bases
 
 
 def bases_in_card(card: Mapping[str, Any], folder: Path | None = None) -> tuple[str, ...]:
@@ -59,10 +65,19 @@ def bases_in_card(card: Mapping[str, Any], folder: Path | None = None) -> tuple[
         folder (`Path`, *optional*):
             Where it lies: a path may be relative to it, or to a folder above it.
     """
-    named = card.get("base_model")
-    named = named if isinstance(named, list) else [named]
-    found = [_repository(name, folder) for name in named if isinstance(name, str)]
-    return tuple(dict.fromkeys(filter(None, found)))
+    repositories = []
+    for name in names_in_card(card):
+        repo_id = _repository(name, folder)
+        if repo_id is not None:
+            repositories.append(repo_id)
+    return tuple(dict.fromkeys(repositories))
+
+
+def names_in_card(card: Mapping[str, Any]) -> list[str]:
+    """What the metadata of a card has under `base_model`, repositories or not: one name or several."""
+    value = card.get("base_model")
+    names = value if isinstance(value, list) else [value]
+    return [name for name in names if isinstance(name, str)]
 
 
 def bases_of_folder(folder: Path) -> tuple[str, ...]:
@@ -76,20 +91,24 @@ def bases_of_folder(folder: Path) -> tuple[str, ...]:
         config = read_json(folder / CONFIG)
     except (OSError, SoupError):
         config = None
-    return _bases_of_folder(folder) or _bases_of_config(config if isinstance(config, dict) else {}, folder)
+    return _bases_beside(folder) or _bases_in_config(config if isinstance(config, dict) else {}, folder)
 
 
-def _bases_of_folder(folder: Path | None) -> tuple[str, ...]:
+def _bases_beside(folder: Path | None) -> tuple[str, ...]:
+    """What the files beside the weights say first."""
     if folder is None:
         return ()
     places = [folder]
-    if CHECKPOINT.fullmatch(folder.name):  # what it belongs to is one folder up
+    if CHECKPOINT.fullmatch(folder.name):  # the run that such a checkpoint belongs to is one folder up
         places.append(folder.parent)
-    found = itertools.chain.from_iterable(_bases_told(place) for place in places)
-    return next(filter(None, found), ())
+    for place in places:
+        for bases in _statements_of_bases(place):
+            if bases:
+                return bases
+    return ()
 
 
-def _bases_told(folder: Path) -> Iterator[tuple[str, ...]]:
+def _statements_of_bases(folder: Path) -> Iterator[tuple[str, ...]]:
     """What a folder says in its card, in the record of its run, and in the card of its sweep's start."""
     yield bases_in_card(read_card(folder), folder)
     try:
@@ -98,27 +117,33 @@ def _bases_told(folder: Path) -> Iterator[tuple[str, ...]]:
         return
     base = run.get("base_model") if isinstance(run, dict) else None
     if isinstance(base, str) and run.get("base_commit"):  # without a commit it is the name of a folder
-        source = split_source(split_revision(base)[0])
-        yield (source[0],) if source and _is_valid(source[0]) else ()
+        yield _valid_repository(split_revision(base)[0])
     yield bases_in_card(read_card(folder.parent / START), folder.parent / START)
 
 
-def _bases_of_recipe(recipe: Recipe) -> tuple[str, ...]:
+def _bases_in_recipe(recipe: Recipe) -> tuple[str, ...]:
     base = recipe.base_model
     if base is None:
         return ()
-    source = split_source(base.source)
     if base.revision:
-        return (source[0],) if source and _is_valid(source[0]) else ()
-    return _bases_of_folder(Path(base.source)) if os.path.isabs(base.source) else ()
+        return _valid_repository(base.source)
+    return _bases_beside(Path(base.source)) if os.path.isabs(base.source) else ()
 
 
-def _bases_of_config(config: Mapping[str, Any], folder: Path | None) -> tuple[str, ...]:
+def _valid_repository(source: str) -> tuple[str, ...]:
+    """The repository of a source, if it is one; none otherwise."""
+    parts = split_source(source)
+    return (parts[0],) if parts is not None and _is_valid(parts[0]) else ()
+
+
+def _bases_in_config(config: Mapping[str, Any], folder: Path | None) -> tuple[str, ...]:
     name = config.get("_name_or_path")
-    found = _repository(name, folder) if isinstance(name, str) else None
-    if found is None or ("/" not in found and not re.fullmatch(CANONICAL, found)):
+    if not isinstance(name, str):
         return ()
-    return (found,)
+    repo_id = _repository(name, folder)
+    if repo_id is None or ("/" not in repo_id and not re.fullmatch(CANONICAL, repo_id)):
+        return ()
+    return (repo_id,)
 
 
 def _repository(text: str, folder: Path | None) -> str | None:
@@ -128,18 +153,71 @@ def _repository(text: str, folder: Path | None) -> str | None:
     name = split_revision(re.sub(HUB_URL, "", text).removesuffix("/"))[0]
     if name.count("/") > 1 or split_source(name) is None or not _is_valid(name) or CHECKPOINT.fullmatch(name):
         return None
-    above = [] if folder is None else [folder, *folder.resolve().parents]
-    there = any(os.path.exists(path) for path in (text, name, *(place / name for place in above)))
-    return None if there else name
+    folders_above = [] if folder is None else [folder, *folder.resolve().parents]
+    paths: list[str | Path] = [text, name, *(place / name for place in folders_above)]
+    return None if any(map(os.path.exists, paths)) else name
 
 
 def _is_valid(repo_id: str) -> bool:
     """Whether the Hub takes it as the id of a repository."""
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined] # documented, not in its __all__
 
     try:
         validate_repo_id(repo_id)
     except HFValidationError:
         return False
     return True
+
+
+class Lineage(NamedTuple):
+    """Where a soup stands in the Hub's model tree.
+
+    Args:
+        parents (`tuple[str, ...]`):
+            Repositories that it comes from: ingredients, and what those were fine-tuned from that are not on the Hub.
+        bases (`tuple[str, ...]`):
+            The latter alone.
+        withheld (`tuple[str, ...]`):
+            Names of ingredients that were fine-tuned from something private.
+        unknown (`tuple[str, ...]`):
+            Names of ingredients that are not on the Hub, and of which nothing is known.
+    """
+
+    parents: tuple[str, ...]
+    bases: tuple[str, ...]
+    withheld: tuple[str, ...]
+    unknown: tuple[str, ...]
+
+
+def lineage_of(recipe: Recipe, bases: Sequence[Sequence[str]]) -> Lineage:
+    """What a card says of where a soup comes from.
+
+    Args:
+        recipe ([`Recipe`]):
+            Of the soup.
+        bases (`Sequence[Sequence[str]]`):
+            For each ingredient the repositories that it was fine-tuned from, `"private"` for one that is not named;
+            empty if nothing is known of any.
+    """
+    parents: list[str] = []
+    followed: list[str] = []
+    withheld, unknown = [], []
+    bases = bases or [()] * len(recipe.ingredients)
+    for item, repositories in zip(recipe.ingredients, bases, strict=True):
+        source = split_source(item.source) if item.revision else None
+        if source is not None:
+            parents.append(source[0])
+            continue
+        named = [base for base in repositories if base != PRIVATE]
+        parents += named
+        followed += named
+        if len(named) < len(repositories):
+            withheld.append(item.name)
+        elif not repositories:
+            unknown.append(item.name)
+    return Lineage(_unique(parents), _unique(followed), tuple(withheld), tuple(unknown))
+
+
+def _unique(names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(names))

@@ -14,19 +14,34 @@ LANGUAGE = r"[a-z]{2,3}(-[A-Za-z0-9]+)?|code|multilingual"
 DATASET = r"[\w.-]+(/[\w.-]+)?"
 
 
+class License(NamedTuple):
+    """A licence as the metadata of a card has it; none of its fields where there is none.
+
+    Args:
+        id (`str`, *optional*):
+            Such as `"mit"`; `"other"` for one that the Hub has no id for.
+        name (`str`, *optional*), link (`str`, *optional*):
+            Of a licence that the Hub has no id for.
+    """
+
+    id: str | None = None
+    name: str | None = None
+    link: str | None = None
+
+
 class Facts(NamedTuple):
     """What a soup may say of itself because its ingredients do.
 
     Args:
-        license (`dict[str, str]`, *optional*):
-            The licence as metadata has it, where all ingredients have the same one.
+        license ([`License`], *optional*):
+            Where all ingredients have the same one.
         licenses (`dict[str, tuple[str, ...]]`, *optional*):
             Licence -> names of the ingredients that have it, where they differ.
         language (`tuple[str, ...]`, *optional*), datasets (`tuple[str, ...]`, *optional*):
             What all ingredients name.
     """
 
-    license: Mapping[str, str] = {}
+    license: License = License()
     licenses: Mapping[str, tuple[str, ...]] = {}
     language: tuple[str, ...] = ()
     datasets: tuple[str, ...] = ()
@@ -37,45 +52,64 @@ def gather_facts(cards: Mapping[str, Mapping[str, Any]], hidden: bool = False) -
 
     Args:
         cards (`Mapping[str, Mapping[str, Any]]`):
-            Name of an ingredient -> the metadata of its card.
+            Name of an ingredient -> the metadata of its card; at least one.
         hidden (`bool`, *optional*, defaults to `False`):
             Whether some are private: what they were trained on is not told then.
 
     Returns:
         [`Facts`]
     """
-    found: dict[str, list[str]] = {}
+    names_by_license: dict[str, list[str]] = {}
     for name, card in cards.items():
-        found.setdefault(_license(card), []).append(name)
-    licenses = {license: tuple(names) for license, names in found.items()}
-    agreed: dict[str, str] = {}
-    (license, *others) = licenses
-    if not others and re.fullmatch(SLUG, license.partition(":")[0]):
-        first = next(iter(cards.values()))
-        agreed = {"license": license.partition(":")[0]}
-        if agreed["license"] == "other":  # a link would lead to the repository of a private one
-            keys = ("license_name", *(() if hidden else ("license_link",)))
-            agreed |= {key: first[key] for key in keys if isinstance(first.get(key), str)}
-    if agreed or (license == UNSTATED and not others):
-        licenses = {}
-    language = [code for code in _agreed(cards, "language") if re.fullmatch(LANGUAGE, code)]
-    datasets = [] if hidden else [name for name in _agreed(cards, "datasets") if re.fullmatch(DATASET, name)]
-    return Facts(agreed, licenses, tuple(language), tuple(datasets))
+        names_by_license.setdefault(_license_text(card), []).append(name)
+    licenses = {text: tuple(names) for text, names in names_by_license.items()}
+    agreed = License()
+    if len(licenses) == 1:
+        agreed = _license(next(iter(licenses)), next(iter(cards.values())), hidden=hidden)
+        if agreed.id is not None or UNSTATED in licenses:  # nothing differs, so there is nothing to list
+            licenses = {}
+    languages = [code for code in _agreed(cards, "language") if re.fullmatch(LANGUAGE, code)]
+    datasets = [name for name in _agreed(cards, "datasets") if re.fullmatch(DATASET, name)]
+    return Facts(agreed, licenses, tuple(languages), () if hidden else tuple(datasets))
 
 
-def _license(card: Mapping[str, Any]) -> str:
-    """`mit`, or `other: its name`."""
-    (license, *more) = [text.lower() for text in _strings(card.get("license"))] or [UNSTATED]
-    if more:
-        return " and ".join(sorted([license, *more]))
+def _license(text: str, card: Mapping[str, Any], *, hidden: bool) -> License:
+    """The licence that all ingredients have; none if the Hub would not take it.
+
+    Args:
+        text (`str`):
+            What [`_license_text`] says of it.
+        card (`Mapping[str, Any]`):
+            The metadata of the first card that states it.
+        hidden (`bool`):
+            Whether an ingredient is private.
+    """
+    license_id = text.partition(":")[0]
+    if not re.fullmatch(SLUG, license_id):
+        return License()
+    if license_id != "other":
+        return License(license_id)
+    name, link = card.get("license_name"), card.get("license_link")
+    return License(
+        license_id,
+        name if isinstance(name, str) else None,
+        link if isinstance(link, str) and not hidden else None,  # it may lead to the repository of a private one
+    )
+
+
+def _license_text(card: Mapping[str, Any]) -> str:
+    """The licence of one card, as it is compared with that of others and shown: `mit`, or `other: its name`."""
+    licenses = [text.lower() for text in _strings(card.get("license"))] or [UNSTATED]
+    if len(licenses) > 1:
+        return " and ".join(sorted(licenses))
     name = card.get("license_name")
-    return f"other: {name}" if license == "other" and isinstance(name, str) else license
+    return f"other: {name}" if licenses == ["other"] and isinstance(name, str) else licenses[0]
 
 
 def _agreed(cards: Mapping[str, Mapping[str, Any]], key: str) -> tuple[str, ...]:
     """What every card lists under a key, in the order of the first."""
-    first, *rest = (_strings(card.get(key)) for card in cards.values())
-    return tuple(item for item in first if all(item in other for other in rest))
+    first, *others = (_strings(card.get(key)) for card in cards.values())
+    return tuple(item for item in first if all(item in other for other in others))
 
 
 def _strings(value: Any) -> list[str]:

@@ -1,20 +1,16 @@
-"""Where ingredients are on the Hub, and whether a stranger may know: before a soup is published."""
+"""Where ingredients are on the Hub, and whether others may see them there: before a soup is published."""
 
 from __future__ import annotations
 
-import itertools
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ..checkpoints import hub
-from ..checkpoints.checkpoint import PRIVATE
+from ..checkpoints.hub_cache import digest_of
 from ..checkpoints.hub_errors import client, patiently, refusals
 from ..errors import SoupError
-from ..evaluation.comparison import SINGLE, Comparison
-from ..types import Ingredient, Recipe, Trial
+from ..types import Ingredient, Recipe
 from ..untrusted import read_json
 
 
@@ -34,39 +30,47 @@ def on_hub(item: Ingredient, token: str | bool | None = None) -> Ingredient:
     folder = Path(item.source)
     if item.revision or not folder.is_dir():
         return item
-    for place, inside in ((folder, ""), (folder.parent, f"/{folder.name}")):
+    # An ingredient is a run itself, or a checkpoint in the folder of one, which is a subfolder of its repository.
+    for run, subfolder in ((folder, ""), (folder.parent, f"/{folder.name}")):
         try:
-            found = read_json(place / PUSHED_FILE)
-            source, commit = found["repo_id"] + inside, found["revision"]
-            there = hub.files_at(source, commit, token=token)
-            files = {name: there[name] for name in item.files}
-            if all(hub.digest_of(folder / name, digest) == digest for name, digest in files.items()):
+            pushed = read_json(run / PUSHED_FILE)
+            source, commit = pushed["repo_id"] + subfolder, pushed["revision"]
+            digests_there = hub.files_at(source, commit, token=token)
+            files = {name: digests_there[name] for name in item.files}
+            if all(digest_of(folder / name, digest) == digest for name, digest in files.items()):
                 return replace(item, source=source, revision=commit, files=files)
-        except (OSError, ValueError, KeyError, TypeError, SoupError):
+        except (OSError, ValueError, KeyError, TypeError, SoupError):  # not pushed, or changed on either side
             continue
     return item
 
 
 def with_repositories(recipe: Recipe, token: str | bool | None = None) -> Recipe:
     """The recipe with repositories instead of folders, where a sweep has pushed a run that is as it was."""
-    base = recipe.base_model
-    items = tuple(on_hub(item, token) for item in recipe.ingredients)
-    return replace(recipe, ingredients=items, base_model=base and on_hub(base, token))
+    ingredients = tuple(on_hub(item, token) for item in recipe.ingredients)
+    base = None if recipe.base_model is None else on_hub(recipe.base_model, token)
+    return replace(recipe, ingredients=ingredients, base_model=base)
 
 
 def private_ones(items: Iterable[Ingredient], token: str | bool | None = None) -> list[Ingredient]:
-    """Those whose repositories not everybody sees.
+    """Those whose repositories are not public; folders and models in memory are not among them.
 
     Raises:
         [`OutputError`]: if the Hub does not tell.
     """
-    pinned = [item for item in items if item.revision]
-    private = {source: is_private(source, token=token) for source in dict.fromkeys(item.source for item in pinned)}
-    return [item for item in pinned if private[item.source]]
+    visibility: dict[str, bool] = {}
+    private = []
+    for item in items:
+        if not item.revision:
+            continue
+        if item.source not in visibility:
+            visibility[item.source] = is_private(item.source, token=token)
+        if visibility[item.source]:
+            private.append(item)
+    return private
 
 
 def is_private(source: str, *, kind: str = "model", token: str | bool | None = None) -> bool:
-    """Whether not everybody sees a repository; one that is gone, or not for the eyes of whoever asks, is private.
+    """Whether a repository is not public; one that is gone, or that the user may not see, counts as private.
 
     Args:
         source (`str`):
@@ -81,7 +85,7 @@ def is_private(source: str, *, kind: str = "model", token: str | bool | None = N
     """
     from huggingface_hub import errors
 
-    repo_id, _ = hub.split_source(source)
+    repo_id = repository_of(source)
     with refusals(repo_id):
         try:
             return bool(patiently(lambda: client(token).repo_info(repo_id, repo_type=kind)).private)
@@ -89,98 +93,9 @@ def is_private(source: str, *, kind: str = "model", token: str | bool | None = N
             return True
 
 
-class Veil:
-    """Takes private ingredients out of all that is published: their names, their repositories, and sentences.
-
-    Args:
-        private (`Iterable[Ingredient]`):
-            The private ones.
-        named (`Iterable[Ingredient]`):
-            The others, whose names are not taken for something else.
-        bases (`Iterable[str]`, *optional*):
-            Private repositories that ingredients were fine-tuned from.
-    """
-
-    def __init__(self, private: Iterable[Ingredient], named: Iterable[Ingredient] = (), *, bases: Iterable[str] = ()):
-        taken = {item.name for item in named}
-        free = (alias for alias in (f"private-{n}" for n in itertools.count(1)) if alias not in taken)
-        keys = dict.fromkeys((item.name, item.source) for item in private)
-        self.aliases = dict(zip(keys, free))  # noqa: B905 - there are always more
-        self.bases = tuple(bases)
-        repositories = {*self.bases, *(hub.split_source(source)[0] for _, source in keys)}
-        self.repositories = sorted(repositories, key=len, reverse=True)
-        self._names = {name: alias for (name, _), alias in self.aliases.items()}
-        words = {name: alias for name, alias in self._names.items() if name not in taken}
-        words |= {source: alias for (_, source), alias in self.aliases.items()}
-        words |= {repo_id: PRIVATE for repo_id in self.repositories if repo_id not in words}
-        longest_first = sorted(map(re.escape, words), key=len, reverse=True)
-        self._words = words
-        self._pattern = re.compile(rf"(?<![\w-])({'|'.join(longest_first)})(?![\w-])")
-
-    def text(self, text: str) -> str:
-        """A text without the names."""
-        return self._pattern.sub(lambda match: self._words[match[0]], text)
-
-    def recipe(self, recipe: Recipe) -> Recipe:
-        """The recipe, in which private ingredients have the digests of their weights alone."""
-
-        def veiled(item: Ingredient) -> Ingredient:
-            alias = self.aliases.get((item.name, item.source))
-            return Ingredient(alias, PRIVATE, files=item.files) if alias else item
-
-        names = {item.name: veiled(item).name for item in recipe.ingredients}
-        selection = recipe.selection
-        if selection is not None:
-            selection = replace(
-                selection,
-                params=self._value(selection.params),
-                trials=tuple(self._trial(trial, names) for trial in selection.trials),
-                reference=self._value(selection.reference),
-                why=self.text(selection.why),
-            )
-        base = recipe.base_model
-        return replace(
-            recipe,
-            ingredients=tuple(map(veiled, recipe.ingredients)),
-            base_model=base and veiled(base),
-            alignments={names[name]: order for name, order in recipe.alignments.items()},
-            take_from=recipe.take_from and names[recipe.take_from],
-            selection=selection,
-        )
-
-    def comparison(self, comparison: Comparison) -> Comparison:
-        """The comparison, in which private models are called otherwise."""
-
-        def renamed(found: Mapping[str, Any]) -> dict[str, Any]:
-            return {self._names.get(name, name): value for name, value in found.items()}
-
-        rows = tuple(
-            replace(
-                row,
-                name=self._names.get(row.name, row.name) if row.kind in SINGLE else row.name,
-                weights=renamed(row.weights),
-            )
-            for row in comparison.rows
-        )
-        summary = self.text(comparison.summary)
-        return replace(comparison, rows=rows, summary=summary, curves=renamed(comparison.curves))
-
-    def file(self, content: bytes) -> bytes:
-        """A file without the ids of private repositories; names alone may be words of a vocabulary."""
-        for repo_id in self.repositories:
-            content = content.replace(repo_id.encode(), PRIVATE.encode())
-        return content
-
-    def _trial(self, trial: Trial, names: Mapping[str, str]) -> Trial:
-        ingredient = trial.ingredient
-        if ingredient is not None:
-            ingredient = names.get(ingredient) or self._names.get(ingredient, ingredient)
-        return replace(trial, tried=self.text(trial.tried), why=self.text(trial.why), ingredient=ingredient)
-
-    def _value(self, value: Any) -> Any:
-        """Plain values without the names, in keys too."""
-        if isinstance(value, str):
-            return self.text(value)
-        if isinstance(value, Mapping):
-            return {self.text(key): self._value(item) for key, item in value.items()}
-        return [self._value(item) for item in value] if isinstance(value, (list, tuple)) else value
+def repository_of(source: str) -> str:
+    """The repository of a source that is known to be on the Hub, without the folder behind it."""
+    parts = hub.split_source(source)
+    if parts is None:
+        raise ValueError(f"{source!r} is no Hub id")
+    return parts[0]

@@ -60,31 +60,33 @@ def render_run_card(
     """
     from transformers.modelcard import TrainingSummary, parse_log_history
 
-    end = {"train_runtime": 0.0}  # after the last line of the card's table
-    _, lines, results = parse_log_history([*({**row} for row in history), end])
+    # The parser makes the table of the records before the first that has `train_runtime`, here of all.
+    records = [dict(record) for record in history]
+    _, lines, results = parse_log_history([*records, {"train_runtime": 0.0}])
     hyperparameters = {**state["training_args"], **state["params"]}
-    facts, data = gather_facts({"base": base}), state["data"].get("path")
+    facts = gather_facts({"base": base})
+    data = state["data"].get("path")
     summary = TrainingSummary(
         model_name=_plain(f"{sweep}-{state['run']}"),
         language=list(facts.language) or None,
-        license=facts.license.get("license"),
+        license=facts.license.id,
         tags=[*TAGS[1:], "generated_from_trainer"],
         tasks=task.PIPELINE,
-        dataset=data and _plain(data),
+        dataset=_plain(data) if data else data,
         dataset_tags=data,
         eval_results=results,
         eval_lines=lines,
         hyperparameters={name: _plain(value) for name, value in hyperparameters.items()},
     )
-    # what it was fine-tuned from comes after the rest, or the Hub would be asked for its licence
-    bases = bases_in_card(base)  # of a folder, what that was fine-tuned from
+    # Set after the rest: when it is given to the constructor without a licence, that asks the Hub for one.
+    bases = bases_in_card(base)  # of a base model that is a folder, what that was fine-tuned from
     if state["base_commit"]:
         summary.finetuned_from = split_revision(state["base_model"])[0]
     elif len(bases) == 1:
-        (summary.finetuned_from,) = bases
-    own = ", ".join(f"{name} = {value}" for name, value in state["params"].items()) or "nothing"
+        summary.finetuned_from = bases[0]
+    own_settings = ", ".join(f"{name} = {value}" for name, value in state["params"].items()) or "nothing"
     return summary.to_model_card() + SWEEP.format(
-        run=escape(state["run"]), sweep=f"“{escape(sweep)}”", own=escape(own)
+        run=escape(state["run"]), sweep=f"“{escape(sweep)}”", own=escape(own_settings)
     )
 
 
@@ -109,7 +111,9 @@ def render_start_card(*, sweep: str, base_model: str | None, base: Mapping[str, 
 
     facts = gather_facts({"base": base})
     data = ModelCardData(
-        **facts.license,
+        license=facts.license.id,
+        license_name=facts.license.name,
+        license_link=facts.license.link,
         language=list(facts.language) or None,
         library_name="transformers",
         tags=list(TAGS[1:]),

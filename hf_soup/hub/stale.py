@@ -21,6 +21,7 @@ WEIGHTS = re.compile(
 SENTENCE_TRANSFORMER = re.compile(
     r"modules\.json|router_config\.json|config_sentence_transformers\.json|sentence_[a-z]+_config\.json|\d+_[A-Z]\w*/.*"
 )
+LEADERBOARD = re.compile(r"\.eval_results/hf_soup--.*\.yaml")
 
 
 def stale_files(there: Collection[str], new: Collection[str]) -> list[str]:
@@ -35,20 +36,27 @@ def stale_files(there: Collection[str], new: Collection[str]) -> list[str]:
     Returns:
         `list[str]`: sorted; of files that are replaced nothing needs to be said.
     """
-    kinds = [WEIGHTS, OF_A_SOUP, re.compile(r"\.eval_results/hf_soup--.*\.yaml"), re.compile(re.escape(GENERATION))]
-    was_a_soup = RECIPE_FILE in there  # whose tokenizer came with it
-    for kind in (TOKENIZER, PROCESSOR):
-        if was_a_soup or any(kind.fullmatch(name) for name in new):
-            kinds.append(kind)
-    if TOKENIZER in kinds:
-        kinds.append(TEMPLATES)
-    if MODULES not in new:
-        kinds.append(SENTENCE_TRANSFORMER)
-    parts = {posixpath.dirname(name) for name in new} - {""}
-    gone = []
+    patterns = _patterns(there, new)
+    folders = {posixpath.dirname(name) for name in new} - {""}  # those of a SentenceTransformer hold weights too
+    stale = []
     for name in there:
+        if name in new:
+            continue
         folder, file = posixpath.split(name)
-        in_part = folder in parts and WEIGHTS.fullmatch(file)
-        if name not in new and (in_part or any(kind.fullmatch(name) for kind in kinds)):
-            gone.append(name)
-    return sorted(gone)
+        is_other_weight = folder in folders and WEIGHTS.fullmatch(file) is not None
+        if is_other_weight or any(pattern.fullmatch(name) for pattern in patterns):
+            stale.append(name)
+    return sorted(stale)
+
+
+def _patterns(there: Collection[str], new: Collection[str]) -> list[re.Pattern[str]]:
+    """Names of files that may be loaded with weights that they do not belong to."""
+    patterns = [WEIGHTS, OF_A_SOUP, LEADERBOARD, re.compile(re.escape(GENERATION))]
+    was_a_soup = RECIPE_FILE in there  # whose tokenizer and processor came with it
+    if was_a_soup or any(map(TOKENIZER.fullmatch, new)):
+        patterns += [TOKENIZER, TEMPLATES]
+    if was_a_soup or any(map(PROCESSOR.fullmatch, new)):
+        patterns.append(PROCESSOR)
+    if MODULES not in new:
+        patterns.append(SENTENCE_TRANSFORMER)
+    return patterns

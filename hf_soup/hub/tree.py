@@ -14,9 +14,10 @@ from ..errors import IngredientError, SoupError
 from ..recipes import RECIPE_FILE, load_hub_recipe, load_recipe
 from ..types import Ingredient, Recipe
 from ..untrusted import one_line, printable
+from .bases import names_in_card
 
 
-DEPTH = 20  # of soups within soups; more is a circle, or nobody's business
+DEPTH = 20  # of soups within soups; what is deeper is a circle, or was built to keep readers busy
 MOST = 1000  # models that are looked at, each of which is a request to the Hub or a file to read
 SOUP, INGREDIENT, BASE = "soup", "ingredient", "base model"
 
@@ -55,17 +56,28 @@ class Node(NamedTuple):
         return {**self._asdict(), "children": [child.to_dict() for child in self.children]}
 
     def _lines(self, first: str, rest: str) -> Iterator[str]:
-        parts = [self.name + (f"@{self.revision[:7]}" if self.revision else "")]
-        parts += [f"weight {', '.join(f'{weight:.4g}' for weight in self.weights)}"] if self.weights else []
-        parts += [self.kind] if self.kind != INGREDIENT else []
-        parts += [self.note] if self.note else []
-        yield first + "  ".join(parts)
-        for at, child in enumerate(self.children, start=1):
-            last = at == len(self.children)
-            yield from child._lines(rest + ("└── " if last else "├── "), rest + ("    " if last else "│   "))
+        """The line of a model and those of what it was made from.
+
+        Args:
+            first (`str`), rest (`str`):
+                What stands before its own line, and before the lines below.
+        """
+        name = f"{self.name}@{self.revision[:7]}" if self.revision else self.name
+        cells = [name]
+        if self.weights:
+            cells.append(f"weight {', '.join(f'{weight:.4g}' for weight in self.weights)}")
+        if self.kind != INGREDIENT:
+            cells.append(self.kind)
+        if self.note:
+            cells.append(self.note)
+        yield first + "  ".join(cells)
+        for child in self.children[:-1]:
+            yield from child._lines(f"{rest}├── ", f"{rest}│   ")
+        for child in self.children[-1:]:
+            yield from child._lines(f"{rest}└── ", f"{rest}    ")
 
 
-def tree(soup: str | os.PathLike) -> Node:
+def tree(soup: str | os.PathLike[str]) -> Node:
     """Find out what a soup was made from, down to the base models, soups of soups included.
 
     Recipes say it of soups, model cards (`base_model`) of other models. What a model was made from is told once, where
@@ -88,11 +100,11 @@ def tree(soup: str | os.PathLike) -> Node:
         if hub.split_source(source) is None:
             raise IngredientError(f"{one_line(soup)} is neither a folder here nor a Hub id.")
         revision = hub.resolve(source, revision)
-    return _look(Node(source, INGREDIENT, revision), source, (), {})
+    return _read_origin(Node(source, INGREDIENT, revision), source, (), {})
 
 
-def _look(node: Node, source: str, above: tuple[str, ...], known: dict[str, Node]) -> Node:
-    """A model that is there, and what it says of where it comes from.
+def _read_origin(node: Node, source: str, above: tuple[str, ...], visited: dict[str, Node]) -> Node:
+    """A model that is there, and what its recipe or its card says of where it comes from.
 
     Args:
         node ([`Node`]):
@@ -100,9 +112,9 @@ def _look(node: Node, source: str, above: tuple[str, ...], known: dict[str, Node
         source (`str`):
             A folder, or with a commit a Hub id.
         above (`tuple[str, ...]`):
-            What was made from it.
-        known (`dict[str, Node]`):
-            What was looked at already.
+            Places of what was made from it.
+        visited (`dict[str, Node]`):
+            Place -> what was found there already; this model is added.
     """
     place = _place(source, node.revision)
     folder = hub.fetch(source, node.revision, [RECIPE_FILE, CARD]) if node.revision else Path(source)
@@ -112,55 +124,62 @@ def _look(node: Node, source: str, above: tuple[str, ...], known: dict[str, Node
             recipe = load_hub_recipe(source, node.revision, allow_code=True)  # nothing of it is called here
         else:
             recipe = load_recipe(folder, allow_code=True)
-        note = f"{recipe.title}, {recipe.method}"
-        found = node._replace(kind=SOUP, note=note, children=_members(recipe, above, known))
+        members = _members(recipe, above, visited)
+        node = node._replace(kind=SOUP, note=f"{recipe.title}, {recipe.method}", children=members)
     else:
-        bases = read_card(folder).get("base_model")
-        bases = [base for base in (bases if isinstance(bases, list) else [bases]) if isinstance(base, str)]
-        on_hub = [Node(base, BASE) for base in bases if hub.split_source(base)]
-        found = node._replace(children=tuple(_try(base, base.name, above, known) for base in on_hub))
-    known[place] = found
-    return found
+        bases = []
+        for name in names_in_card(read_card(folder)):
+            if hub.split_source(name):
+                bases.append(_visit(Node(name, BASE), name, above, visited))
+        node = node._replace(children=tuple(bases))
+    visited[place] = node
+    return node
 
 
 def _place(source: str, revision: str | None) -> str:
+    """What a model is known by: one folder may have several paths."""
     return os.path.realpath(source) if os.path.isabs(source) else f"{source}@{revision}"
 
 
-def _members(recipe: Recipe, above: tuple[str, ...], known: dict[str, Node]) -> tuple[Node, ...]:
-    rows = list(recipe.rows.values())
+def _members(recipe: Recipe, above: tuple[str, ...], visited: dict[str, Node]) -> tuple[Node, ...]:
+    """The ingredients of a soup, and its base model where that is not one of them."""
     members = []
-    for at, item in enumerate(recipe.ingredients):
+    for index, item in enumerate(recipe.ingredients):
         kind = BASE if item.name == recipe.base_inside else INGREDIENT
-        members.append(_member(item, kind, tuple(row[at] for row in rows), above, known))
+        weights = tuple(row[index] for row in recipe.rows.values())
+        members.append(_member(item, kind, weights, above, visited))
     if recipe.base_model and not recipe.base_inside:
-        members.append(_member(recipe.base_model, BASE, (), above, known))
+        members.append(_member(recipe.base_model, BASE, (), above, visited))
     return tuple(members)
 
 
 def _member(
-    item: Ingredient, kind: str, weights: tuple[float, ...], above: tuple[str, ...], known: dict[str, Node]
+    item: Ingredient, kind: str, weights: tuple[float, ...], above: tuple[str, ...], visited: dict[str, Node]
 ) -> Node:
     node = Node(item.source if item.revision else item.name, kind, item.revision, weights)
     notes = {MEMORY: "a model in memory", PRIVATE: "private, not named", ELSEWHERE: "a folder elsewhere"}
     if item.source in notes:
         return node._replace(note=notes[item.source])
-    return _try(node, item.source, above, known)
+    return _visit(node, item.source, above, visited)
 
 
-def _try(node: Node, source: str, above: tuple[str, ...], known: dict[str, Node]) -> Node:
-    """The same of a model that may be gone, private, or on another machine."""
-    asked = _place(source, node.revision)
-    if asked in known:
-        return _again(node, known[asked])
-    if len(known) >= MOST:
+def _visit(node: Node, source: str, above: tuple[str, ...], visited: dict[str, Node]) -> Node:
+    """A model that may be gone, private, or on another machine: a note says so, and the tree goes on beside it.
+
+    Arguments are those of [`_read_origin`].
+    """
+    asked_for = _place(source, node.revision)  # of a repository without a commit, another place than the one it has
+    if asked_for in visited:
+        return _seen_before(node, visited[asked_for])
+    if len(visited) >= MOST:
         return node._replace(note=f"is not looked at: {MOST:,} models are")
     try:
         if not os.path.isabs(source):  # folders of a recipe that is here are absolute, the rest is on the Hub
             if hub.split_source(source) is None:
                 return node._replace(note="cannot be looked at: it is no folder here and no Hub id")
-            node = node._replace(revision=node.revision or hub.resolve(source, None))
-            hub.confirm(source, node.revision)
+            revision = node.revision or hub.resolve(source, None)
+            node = node._replace(revision=revision)
+            hub.confirm(source, revision)
         elif not os.path.isdir(source):
             return node._replace(note="cannot be looked at: the folder is gone")
         place = _place(source, node.revision)
@@ -168,14 +187,15 @@ def _try(node: Node, source: str, above: tuple[str, ...], known: dict[str, Node]
             return node._replace(note="is above already")
         if len(above) > DEPTH:
             return node._replace(note=f"is not looked at: {DEPTH} models are above it")
-        found = _again(node, known[place]) if place in known else _look(node, source, above, known)
+        node = _seen_before(node, visited[place]) if place in visited else _read_origin(node, source, above, visited)
     except SoupError as error:
-        found = node._replace(note=f"cannot be looked at: {one_line(str(error).split(':')[0].split('. ')[0])}")
-    known[asked] = found
-    return found
+        reason = str(error).split(":")[0].split(". ")[0]
+        node = node._replace(note=f"cannot be looked at: {one_line(reason)}")
+    visited[asked_for] = node
+    return node
 
 
-def _again(node: Node, found: Node) -> Node:
+def _seen_before(node: Node, earlier: Node) -> Node:
     """A model that was looked at already: what it was made from is told there."""
-    note = "see above" if found.children else found.note
-    return node._replace(kind=SOUP if found.kind == SOUP else node.kind, revision=found.revision, note=note)
+    note = "see above" if earlier.children else earlier.note
+    return node._replace(kind=SOUP if earlier.kind == SOUP else node.kind, revision=earlier.revision, note=note)

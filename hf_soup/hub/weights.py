@@ -1,0 +1,103 @@
+"""The weights of a soup in a folder, and the recipe that vouches for them: digests of what was read and written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..checkpoints.checkpoint import Checkpoint
+from ..checkpoints.digest import combined_digest
+from ..checkpoints.writer import weight_files
+from ..errors import warn
+from ..evaluation.running_statistics import write_statistics
+from ..merging.blend import BASE, blend, file_digests
+from ..merging.plan import Plan
+from ..types import Recipe
+from ..untrusted import one_line
+from ..version import versions
+
+
+if TYPE_CHECKING:
+    import torch
+
+
+def write_weights(
+    folder: Path,
+    recipe: Recipe,
+    plan: Plan,
+    checkpoints: Sequence[Checkpoint],
+    *,
+    statistics: Mapping[str, torch.Tensor],
+    max_shard_size: int | str = "50GB",
+    device: str = "cpu",
+) -> Recipe:
+    """Average the ingredients into weight files, tensor by tensor, and write estimated BatchNorm statistics as well.
+
+    Args:
+        folder (`Path`):
+            An existing folder.
+        recipe ([`Recipe`]):
+            Of the soup.
+        plan ([`Plan`]):
+            What the recipe does, tensor by tensor.
+        checkpoints (`Sequence[Checkpoint]`):
+            The ingredients in recipe order.
+        statistics (`Mapping[str, torch.Tensor]`):
+            Tensors that stand in the place of averages, as [`running_statistics`] gives them.
+        max_shard_size (`int` or `str`, *optional*, defaults to `"50GB"`):
+            As in transformers.
+        device (`str`, *optional*, defaults to `"cpu"`):
+            Where to average.
+
+    Returns:
+        [`Recipe`]: with the digests of the ingredients' weights and of the soup's, and the versions in use.
+
+    Raises:
+        [`IngredientError`]: if an ingredient holds NaN, or is not what the recipe was made from.
+    """
+
+    def sink(name: str, start: int, elements: torch.Tensor) -> None:
+        if name not in statistics:
+            files.write(name, start, elements)
+
+    with weight_files(folder, plan.specs, max_shard_size=max_shard_size) as files:
+        digests_read = blend(plan, checkpoints, sink, digests=True, device=device)
+        for name, tensor in statistics.items():
+            files.write(name, 0, tensor.reshape(-1))
+    digests_written = files.digests()
+    ingredients = []
+    for checkpoint, digests in zip(checkpoints, digests_read[:BASE], strict=True):
+        ingredients.append(replace(checkpoint.ingredient, files=file_digests(checkpoint, digests)))
+    base = recipe.base_model
+    if base is not None and plan.base is not None:
+        base = replace(base, files=file_digests(plan.base, digests_read[BASE]))
+    batchnorm = recipe.batchnorm
+    if statistics:
+        batchnorm = {**batchnorm, **write_statistics(folder, statistics)}
+    return replace(
+        recipe,
+        ingredients=tuple(ingredients),
+        base_model=base,
+        batchnorm=batchnorm,
+        output={"tensors": len(digests_written), "digest": combined_digest(digests_written)},
+        versions=versions(),
+    )
+
+
+def warn_of_another_digest(recipe: Recipe, written: Recipe) -> None:
+    """Warn if a recipe that was cooked again has made other weights than it records.
+
+    Args:
+        recipe ([`Recipe`]):
+            As it was read.
+        written ([`Recipe`]):
+            The same recipe, with the digest of the weights that were written.
+    """
+    expected, digest = recipe.output.get("digest"), written.output["digest"]
+    if expected and expected != digest:
+        warn(
+            f"the soup's digest is {digest}, the recipe says {expected}: it was changed, or made with other versions "
+            f"({one_line(recipe.versions)})."
+        )
