@@ -247,7 +247,6 @@ def merge(
     everything = Mixture.equal([item.ingredient for item in candidates])
     if request.weights is not None:
         everything = Mixture(everything.ingredients, request.weights)
-    setup.plan(everything)  # what is wrong with the weights is told before anything is scored
     if request.strategy is None:
         return Soup(setup.recipe(everything), setup, device=device, batchnorm=training)
     mixture, selection = _choose(

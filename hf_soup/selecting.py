@@ -91,7 +91,7 @@ def select(
         trials ([`Trials`]):
             Scores mixtures on validation.
         folds (`int`, *optional*):
-            Number of cross-validation folds: the search is repeated without each, and its result is scored on that one.
+            Number of cross-validation folds: the search is repeated without each, and its result is scored on it.
         holdout (`float`, *optional*):
             Share of validation that the search does not see, on which its result is scored.
         seed (`int`, *optional*, defaults to 0):

@@ -218,10 +218,10 @@ def test_what_is_needed_to_reach_a_bar(n, data, ties):
     """Within a tolerance of j of n examples top - j have to be right, without one top, or top + 1 if ties lose."""
     top = data.draw(st.integers(0, n))
     within = data.draw(st.integers(0, n))
-    bar = Threshold(Score("accuracy", top / n), ties, within / n)
+    threshold = Threshold(Score("accuracy", top / n), ties, within / n)
     needed = threshold.needed(n)
     assert needed == (max(top - within, 0) if ties or within else top + 1)
-    enough = [right for right in range(n + 1) if bar.reached_by(Score("accuracy", right / n))]
+    enough = [right for right in range(n + 1) if threshold.reached_by(Score("accuracy", right / n))]
     assert enough == list(range(needed, n + 1))
 
 
@@ -229,8 +229,8 @@ def test_what_is_needed_to_reach_a_bar(n, data, ties):
 @hypothesis.given(value=st.floats(-0.2, 1.2), n=st.integers(1, 60), ties=st.booleans(), tolerance=st.floats(0, 0.5))
 def test_what_is_needed_is_what_brute_force_finds(value, n, ties, tolerance):
     """For any score the number needed is the least whose share reaches the bar, n + 1 if none does."""
-    bar = Threshold(Score("accuracy", value), ties, tolerance)
-    reached = [right for right in range(n + 1) if bar.reached_by(Score("accuracy", right / n))]
+    threshold = Threshold(Score("accuracy", value), ties, tolerance)
+    reached = [right for right in range(n + 1) if threshold.reached_by(Score("accuracy", right / n))]
     assert threshold.needed(n) == min(reached, default=n + 1)
 
 

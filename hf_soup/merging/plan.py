@@ -284,8 +284,8 @@ def bind_averaging(
     Args:
         method (`str`), params (`Mapping`):
             The method by name, and its parameters.
-        dtype (`str`, *optional*), seed (`int`, *optional*), alignments (`Mapping`, *optional*), settings (`Checkpoint`,
-            *optional*):
+        dtype (`str`, *optional*), seed (`int`, *optional*), alignments (`Mapping`, *optional*), settings
+            (`Checkpoint`, *optional*):
             As of [`Averaging`].
         base (`Checkpoint`, *optional*):
             The base model, opened; it is left out if the method does not ask for it.

@@ -125,7 +125,8 @@ def set_up(
             The ingredients that may be mixed, opened.
         agreement ([`Agreement`]):
             How ingredients that differ are taken for like ones.
-        method (`str`, *optional*), params (`Mapping`, *optional*), dtype (`str`, *optional*), seed (`int`, *optional*):
+        method (`str`, *optional*), params (`Mapping`, *optional*), dtype (`str`, *optional*), seed (`int`,
+            *optional*):
             As of [`Recipe`].
         base (`Checkpoint`, *optional*):
             The base model, opened, for methods that need it.

@@ -1,4 +1,4 @@
-"""What strategies share: a search keeps the soup so far, and a trial for each thing that it tried. It scores nothing."""
+"""What strategies share: a search keeps the soup so far and what it tried. It scores nothing itself."""
 
 from __future__ import annotations
 

@@ -70,8 +70,8 @@ class Mixture:
             One weight for each ingredient, or a row of them for each module prefix; see [`Recipe`].
 
     Raises:
-        [`RecipeError`]: if there is no ingredient, two share a name, or a row of weights has the wrong length, a number
-            that is not finite, or nothing but zeros.
+        [`RecipeError`]: if there is no ingredient, two share a name, or a row of weights has the wrong length, a
+            number that is not finite, or nothing but zeros.
     """
 
     ingredients: tuple[Ingredient, ...]

@@ -50,7 +50,7 @@ class Score:
     n: int | None = None
     others: Mapping[str, float] = field(default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not isinstance(self.value, (int, float)):
             raise EvaluationError(f"the metric {self.metric!r} gave {one_line(repr(self.value))}, which is no number.")
         object.__setattr__(self, "value", float(self.value))

@@ -56,7 +56,10 @@ class Gradient(NamedTuple):
 
 
 class Trials(Protocol):
-    """All that a strategy sees of the world: mixtures in, numbers out. Method, type and seed are those of the merge."""
+    """All that a strategy sees of the world: mixtures in, numbers out.
+
+    Method, type and seed are those of the merge.
+    """
 
     @property
     def examples(self) -> int:
