@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from .checkpoints.base_model import as_ingredient, open_base, resolve_base
+from .checkpoints.base_model import as_ingredient, fit_base, resolve_base
 from .checkpoints.check import CheckReport
 from .checkpoints.checkpoint import Checkpoint
 from .checkpoints.companions import in_order
@@ -15,8 +15,8 @@ from .checkpoints.modules import Module, list_modules
 from .checkpoints.pieces import check_device
 from .checkpoints.relation import relate
 from .checkpoints.settings import base_computation_notes, base_notes, choose
-from .checkpoints.source import open_all, open_checkpoint
-from .errors import IncompatibleError, RecipeError, did_you_mean, listed, warn
+from .checkpoints.source import open_all, open_checkpoint, try_to_open
+from .errors import IncompatibleError, RecipeError, SoupError, did_you_mean, listed, warn
 from .evaluation.binding import bind_evaluator, bind_training
 from .evaluation.evaluator import Evaluator
 from .evaluation.function_trials import FunctionTrials
@@ -401,6 +401,54 @@ def _with_settings(mixture: Mixture, settings: Checkpoint | None) -> Mixture:
     return Mixture(ingredients, (*mixture.weights, 0.0))
 
 
+@dataclass(frozen=True)
+class OpenedRecipe:
+    """The ingredients of a recipe that was read from a file, opened.
+
+    Args:
+        recipe ([`Recipe`]):
+            The recipe.
+        ingredients (`tuple[Checkpoint, ...]`):
+            Its ingredients that could be opened, without a base model that is one of them.
+        base (`Checkpoint`, *optional*):
+            The base model, where the method needs it or it is an ingredient.
+        errors (`tuple[SoupError, ...]`):
+            Why the others could not.
+    """
+
+    recipe: Recipe
+    ingredients: tuple[Checkpoint, ...]
+    base: Checkpoint | None
+    errors: tuple[SoupError, ...]
+
+
+def open_recipe(recipe: Recipe, *, allow_pickle: bool = False) -> OpenedRecipe:
+    """Open what a recipe was made of, each once.
+
+    Args:
+        recipe ([`Recipe`]):
+            With sources that should be there.
+        allow_pickle (`bool`, *optional*, defaults to `False`):
+            As for [`merge`].
+
+    Raises:
+        [`RecipeError`]: if there is no such method, or it takes no such parameter.
+    """
+    bind_method(recipe.method, recipe.params)
+    base_inside = recipe.base_inside
+    fine_tuned = [item for item in recipe.ingredients if item.name != base_inside]
+    references = list(fine_tuned)
+    if base_inside is not None:  # as the recipe has it among the ingredients, with the digests of its files
+        references += [item for item in recipe.ingredients if item.name == base_inside]
+    elif recipe.base_model is not None and needs_base(recipe.method):
+        references.append(recipe.base_model)
+    opened = try_to_open(references, allow_pickle=allow_pickle)
+    checkpoints = [item for item in opened[: len(fine_tuned)] if isinstance(item, Checkpoint)]
+    bases = [item for item in opened[len(fine_tuned) :] if isinstance(item, Checkpoint)]
+    errors = tuple(item for item in opened if isinstance(item, SoupError))
+    return OpenedRecipe(recipe, tuple(checkpoints), bases[0] if bases else None, errors)
+
+
 def cook_recipe(
     recipe: Recipe,
     *,
@@ -426,37 +474,30 @@ def cook_recipe(
     Raises:
         [`IngredientError`]: if an ingredient is gone.
     """
-    bind_method(recipe.method, recipe.params)
-    base_inside = recipe.base_inside
-    tuned = [item for item in recipe.ingredients if item.name != base_inside] or recipe.ingredients
-    opened = open_all(tuned, allow_pickle=allow_pickle)
-    base = base_candidate = None
-    if recipe.base_model and (needs_base(recipe.method) or base_inside):
-        # where it is one of the ingredients it is opened as the recipe has it there, files included
-        references = [item for item in recipe.ingredients if item.name == base_inside]
-        base = open_base([*references, recipe.base_model][0], opened[0], allow_pickle=allow_pickle)
-    if base is not None and base_inside:
-        among = as_ingredient(base, opened[0], ())
-        base_candidate = replace(among, ingredient=base.ingredient)
-    return _bind_recipe(recipe, opened, base, base_candidate, candidates=candidates, device=device)
+    return bind_recipe(open_recipe(recipe, allow_pickle=allow_pickle), candidates=candidates, device=device)
 
 
-def _bind_recipe(
-    recipe: Recipe,
-    opened: Sequence[Checkpoint],
-    base: Checkpoint | None,
-    base_candidate: Checkpoint | None,
-    *,
-    candidates: Sequence[Checkpoint] | None,
-    device: str,
-) -> Soup:
-    """The soup of a recipe whose ingredients are opened."""
-    mixable = [item for item in opened if base_candidate is None or item.name != base_candidate.name]
-    if not mixable and base_candidate is not None:  # nothing goes in but the base model
-        mixable, base_candidate = [base_candidate], None
+def bind_recipe(opened: OpenedRecipe, *, candidates: Sequence[Checkpoint] | None = None, device: str = "cpu") -> Soup:
+    """The soup of a recipe whose ingredients are opened; arguments as of [`cook_recipe`].
+
+    Raises:
+        [`SoupError`]: the first of the errors, if there are any.
+        [`IncompatibleError`]: if the ingredients cannot be averaged.
+    """
+    if opened.errors:
+        raise opened.errors[0]
+    recipe, ingredients, base = opened.recipe, opened.ingredients, opened.base
+    base_candidate = None
+    if base is not None and ingredients:
+        base = fit_base(base, ingredients[0])
+    if base is not None and recipe.base_inside is not None:
+        base_candidate = replace(as_ingredient(base, (ingredients or (base,))[0], ()), ingredient=base.ingredient)
+    mixable = ingredients
+    if not ingredients and base_candidate is not None:  # nothing goes in but the base model
+        mixable, base_candidate = (base_candidate,), None
     settings = None
     if recipe.take_from is not None:
-        settings = find_settings(recipe.take_from, opened)
+        settings = find_settings(recipe.take_from, [*ingredients, *([base_candidate] if base_candidate else [])])
     setup = set_up(
         mixable,
         Agreement(settings, recipe.labels, recipe.alignments),

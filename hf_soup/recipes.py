@@ -34,7 +34,7 @@ def is_recipe(data: Mapping[str, Any]) -> bool:
     return "hf_soup_recipe" in data
 
 
-def load_recipe(source: str | os.PathLike, *, allow_code: bool = False) -> Recipe:
+def load_recipe(source: str | os.PathLike[str], *, allow_code: bool = False) -> Recipe:
     """Read a recipe. Nothing that it names is imported or opened.
 
     Args:
@@ -125,7 +125,7 @@ def _read(path: Path, *, anchor: bool = True, allow_code: bool = False) -> Recip
     )
 
 
-def dump_recipe(recipe: Recipe, folder: str | os.PathLike | None = None) -> str:
+def dump_recipe(recipe: Recipe, folder: str | os.PathLike[str] | None = None) -> str:
     """The text of a recipe file.
 
     Args:
@@ -137,7 +137,7 @@ def dump_recipe(recipe: Recipe, folder: str | os.PathLike | None = None) -> str:
     """
     import yaml
 
-    data = asdict(recipe)
+    data: dict[str, Any] = asdict(recipe)
     data["selection"] = selection_as_dict(recipe.selection)
     if not recipe.labels:  # only of aligned ingredients: other recipes are as before there were any
         del data["labels"]
@@ -145,12 +145,15 @@ def dump_recipe(recipe: Recipe, folder: str | os.PathLike | None = None) -> str:
         item["source"] = _without_root(item["source"], folder)
     for key in ("selection", "batchnorm"):
         dataset = data[key].get("dataset")
-        if isinstance(dataset, Mapping) and isinstance(dataset.get("path"), str):
+        if isinstance(dataset, dict) and isinstance(dataset.get("path"), str):
             dataset["path"] = _without_root(dataset["path"], folder)
     if "file" in data["batchnorm"]:
         data["batchnorm"]["file"] = os.path.basename(data["batchnorm"]["file"])
-    layout = {"sort_keys": False, "allow_unicode": True, "width": 119, "default_flow_style": None}
-    return yaml.dump(_encodable(plain({"hf_soup_recipe": FORMAT, **data})), Dumper=dumper(), **layout)
+    content = _encodable(plain({"hf_soup_recipe": FORMAT, **data}))
+    text: str = yaml.dump(
+        content, Dumper=dumper(), sort_keys=False, allow_unicode=True, width=119, default_flow_style=None
+    )
+    return text
 
 
 def _encodable(value: Any) -> Any:
@@ -162,7 +165,7 @@ def _encodable(value: Any) -> Any:
     return [_encodable(item) for item in value] if isinstance(value, list) else value
 
 
-def _without_root(path: str, folder: str | os.PathLike | None) -> str:
+def _without_root(path: str, folder: str | os.PathLike[str] | None) -> str:
     """A local path relative to `folder`, or its last part alone; Hub ids and the like stay as they are."""
     if not os.path.isabs(path) and not os.path.exists(path):
         return path

@@ -84,7 +84,7 @@ def tiny_image_model(seed: int = 0, *, classes: int = 3, **config: Any) -> PreTr
     import transformers
 
     transformers.set_seed(check_seed(seed))
-    settings = transformers.ViTConfig(**{**TINY["vit"], **config}, num_labels=classes)
+    settings = transformers.ViTConfig(**{**TINY["vit"], **config, "num_labels": classes})
     return transformers.ViTForImageClassification(settings).eval()
 
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from .api import cook_recipe, needs_base
+from .api import bind_recipe, open_recipe
 from .checkpoints.check import is_statistic
 from .checkpoints.checkpoint import Checkpoint, make_ready
 from .checkpoints.digest import bytes_of
@@ -18,10 +19,11 @@ from .checkpoints.files import OpenFiles
 from .checkpoints.files_beside import sizes_in
 from .checkpoints.hub import files_at
 from .checkpoints.reader import TensorSpec
-from .checkpoints.source import open_checkpoint, problems_of
+from .checkpoints.source import open_checkpoint
 from .errors import SoupError
 from .merging.blend import blend, file_digests
 from .merging.in_memory import output_config
+from .merging.plan import Plan
 from .recipes import BATCHNORM_FILE, load_hub_recipe, load_recipe
 from .tables import align
 
@@ -105,7 +107,7 @@ class Verification:
 
 
 def verify(
-    soup: str | os.PathLike, *, allow_pickle: bool = False, allow_code: bool = False, device: str = "cpu"
+    soup: str | os.PathLike[str], *, allow_pickle: bool = False, allow_code: bool = False, device: str = "cpu"
 ) -> Verification:
     """Fetch a soup's recipe and its ingredients at their commits, cook it again and compare every tensor.
 
@@ -131,93 +133,116 @@ def verify(
     if commit:
         recipe = load_hub_recipe(source, commit, allow_code=allow_code)
     else:
-        recipe = load_recipe(saved.folder, allow_code=allow_code)
-    base = recipe.base_model if needs_base(recipe.method) or recipe.base_inside else None
-    problems = problems_of([*recipe.ingredients, *([base] if base else [])], allow_pickle=allow_pickle)
-    if problems:
-        return Verification(os.fspath(soup), 0, problems=tuple(problems))
+        recipe = load_recipe(saved.folder or source, allow_code=allow_code)
     try:
-        cooked = cook_recipe(recipe, device=device, allow_pickle=allow_pickle)
-        return _compared(os.fspath(soup), cooked, saved)
-    except SoupError as error:  # an ingredient has other weights than those that were poured, or does not fit
+        opened = open_recipe(recipe, allow_pickle=allow_pickle)
+        if opened.errors:
+            return Verification(os.fspath(soup), 0, problems=tuple(map(str, opened.errors)))
+        return _compare(os.fspath(soup), bind_recipe(opened, device=device), saved)
+    except SoupError as error:  # an ingredient has other weights than those that were averaged, or does not fit
         return Verification(os.fspath(soup), 0, problems=(str(error),))
+
+
+def _compare(source: str, cooked: Soup, saved: Checkpoint) -> Verification:
+    make_ready([saved])
+    notes = [*_other_files(saved), *_other_settings(cooked, saved)]
+    problems = _other_tensors(cooked.plan, saved)
+    if problems:
+        return Verification(source, 0, problems=(*notes, *problems))
+    statistics = cooked.statistics
+    differences = _differing_tensors(cooked, saved, statistics)
+    return Verification(
+        source,
+        identical=len(cooked.plan.steps) - len(differences),
+        recorded=sum(is_statistic(name) for name in statistics),
+        different=tuple(differences),
+        problems=tuple(notes),
+    )
 
 
 def _other_files(saved: Checkpoint) -> list[str]:
     """Files that transformers may load instead of the weights, or on top of them."""
-    ours = {*saved.ingredient.files, BATCHNORM_FILE}
     source, commit = saved.ingredient.source, saved.ingredient.revision
-    there = files_at(source, commit) if commit else sizes_in(saved.folder)
-    weights = (name for name in there if name.endswith(WEIGHTS) or name == "adapter_config.json")
-    return [f"{name} is there too, and may be loaded instead" for name in sorted(weights) if name not in ours]
+    if commit:
+        names = set(files_at(source, commit))
+    else:
+        names = set(sizes_in(saved.folder)) if saved.folder is not None else set()
+    ours = {*saved.ingredient.files, BATCHNORM_FILE}
+    others = sorted(name for name in names - ours if name.endswith(WEIGHTS) or name == "adapter_config.json")
+    return [f"{name} is there too, and may be loaded instead" for name in others]
 
 
 def _other_settings(cooked: Soup, saved: Checkpoint) -> list[str]:
     """What the configuration says otherwise than that which the recipe makes: labels, activations, sizes."""
     made = output_config(cooked.plan)
-    keys = sorted({*made, *saved.config} - {"transformers_version"})
-    return [
-        f"config.json has {key} = {str(saved.config.get(key))[:60]}, and the recipe makes {str(made.get(key))[:60]}"
-        for key in keys
-        if saved.config.get(key) != made.get(key)
-    ]
+    problems = []
+    for key in sorted({*made, *saved.config} - {"transformers_version"}):
+        value, made_value = saved.config.get(key), made.get(key)
+        if value != made_value:
+            shown, made_shown = str(value)[:60], str(made_value)[:60]
+            problems.append(f"config.json has {key} = {shown}, and the recipe makes {made_shown}")
+    return problems
 
 
-def _compared(source: str, cooked: Soup, saved: Checkpoint) -> Verification:
-    make_ready([saved])
-    plan, statistics = cooked.plan, cooked.statistics
+def _other_tensors(plan: Plan, saved: Checkpoint) -> list[str]:
+    """Tensors that one of the two lacks, or that have another shape or type."""
     specs = {spec.name: spec for spec in plan.specs}
-    beside = _other_files(saved) + _other_settings(cooked, saved)
     problems = [f"{name} is in the soup, and the recipe makes none" for name in saved.specs if name not in specs]
     for name, spec in specs.items():
-        there = saved.specs.get(name)
-        if there is None:
+        published = saved.specs.get(name)
+        if published is None:
             problems.append(f"the soup has no {name}, which the recipe makes")
-        elif (there.shape, there.dtype) != (spec.shape, spec.dtype):
-            problems.append(f"{name} is {_kind(there)} in the soup, and the recipe makes {_kind(spec)}")
-    if problems:
-        return Verification(source, 0, problems=(*beside, *problems))
-    found: dict[str, tuple[int, float]] = {}
+        elif (published.shape, published.dtype) != (spec.shape, spec.dtype):
+            problems.append(f"{name} is {_kind(published)} in the soup, and the recipe makes {_kind(spec)}")
+    return problems
+
+
+def _differing_tensors(
+    cooked: Soup, saved: Checkpoint, statistics: Mapping[str, torch.Tensor]
+) -> list[TensorDifference]:
+    """Average again, and compare with what was published piece by piece.
+
+    Raises:
+        [`IngredientError`]: if an ingredient has other weights than those that the recipe names.
+    """
+    plan = cooked.plan
+    differences: dict[str, tuple[int, float]] = {}  # tensor -> how many elements differ, and by how much at most
     lock = threading.Lock()
+
+    def compare(name: str, start: int, elements: torch.Tensor) -> None:
+        made = bytes_of(elements)
+        published = bytearray(len(made))
+        saved.read_into(files, name, start, memoryview(published))
+        if made != published:
+            count, largest = _difference(elements, published)
+            with lock:
+                count_before, largest_before = differences.get(name, (0, 0.0))
+                differences[name] = count_before + count, max(largest_before, largest)
 
     def sink(name: str, start: int, elements: torch.Tensor) -> None:
         if name not in statistics:
             compare(name, start, elements)
 
-    def compare(name: str, start: int, elements: torch.Tensor) -> None:
-        made = bytes_of(elements)
-        there = bytearray(len(made))
-        saved.read_into(files, name, start, memoryview(there))
-        if made != there:
-            count, largest = _difference(elements, there)
-            with lock:
-                before = found.get(name, (0, 0.0))
-                found[name] = before[0] + count, max(before[1], largest)
-
     with OpenFiles() as files:
-        read = blend(plan, cooked.checkpoints, sink, digests=True, device=cooked.device)
-        for item, digests in zip(cooked.checkpoints, read, strict=False):  # folders may have changed since
-            file_digests(item, digests)
+        digests = blend(plan, cooked.checkpoints, sink, digests=True, device=cooked.device)
+        for item, of_item in zip(cooked.checkpoints, digests, strict=False):  # the base model's come last
+            file_digests(item, of_item)  # which refuses what has changed
         for name, tensor in statistics.items():
             compare(name, 0, tensor.reshape(-1))
-    different = tuple(
-        TensorDifference(name, count, specs[name].numel, largest) for name, (count, largest) in sorted(found.items())
-    )
-    recorded = sum(is_statistic(name) for name in statistics)
-    return Verification(source, len(specs) - len(different), recorded, different, tuple(beside))
+    sizes = {spec.name: spec.numel for spec in plan.specs}
+    return [TensorDifference(name, count, sizes[name], top) for name, (count, top) in sorted(differences.items())]
 
 
-def _difference(made: torch.Tensor, there: bytearray) -> tuple[int, float]:
+def _difference(made: torch.Tensor, published: bytearray) -> tuple[int, float]:
     """How many elements differ in their bits, and by how much at most."""
     import torch
 
     made = made.detach().cpu()
-    other = torch.frombuffer(there, dtype=made.dtype)
-    size = made.dtype.itemsize
-    bits = made.contiguous().view(torch.uint8) != other.view(torch.uint8)
-    apart = (made.double() - other.double()).abs()
-    largest = float(apart.nan_to_num(nan=float("inf")).max())
-    return int(bits.view(-1, size).any(1).sum()), largest
+    other = torch.frombuffer(published, dtype=made.dtype)
+    different_bytes = made.contiguous().view(torch.uint8) != other.view(torch.uint8)
+    distance = (made.double() - other.double()).abs()
+    largest = float(distance.nan_to_num(nan=float("inf")).max())
+    return int(different_bytes.view(-1, made.dtype.itemsize).any(1).sum()), largest
 
 
 def _kind(spec: TensorSpec) -> str:

@@ -35,7 +35,18 @@ def open_base(source: Any, like: Checkpoint, *, allow_pickle: bool = False) -> C
     Raises:
         [`IngredientError`]: if it cannot be opened, or less than half of the tensors of their bodies fit.
     """
-    base = open_checkpoint(source, allow_pickle=allow_pickle)
+    return fit_base(open_checkpoint(source, allow_pickle=allow_pickle), like)
+
+
+def fit_base(base: Checkpoint, like: Checkpoint) -> Checkpoint:
+    """An opened base model under the names of the ingredients that were fine-tuned from it; see [`open_base`].
+
+    Args:
+        base (`Checkpoint`):
+            As it was opened.
+        like (`Checkpoint`):
+            An ingredient.
+    """
     if base.problems:
         raise IngredientError(f"{base.problems[0]}.")
     part, config = _model_of(like)
@@ -80,7 +91,9 @@ def _model_of(item: Checkpoint) -> tuple[str, Mapping[str, Any]]:
     if item.config:
         return "", item.config
     for part in item.parts:
-        config = read_config(item.folder / part, needed=False) if part else {}
+        if not part or item.folder is None:
+            continue
+        config = read_config(item.folder / part, needed=False)
         if "architectures" in config:
             return part, config
     return "", {}

@@ -113,24 +113,25 @@ def open_all(sources: Any, *, config: Any = None, allow_pickle: bool = False) ->
     )
 
 
-def problems_of(ingredients: Sequence[Ingredient], *, allow_pickle: bool = False) -> list[str]:
-    """Why ingredients of a recipe cannot be opened as they were, for each one that cannot."""
+def try_to_open(references: Sequence[Ingredient], *, allow_pickle: bool = False) -> list[Checkpoint | SoupError]:
+    """Open ingredients of a recipe: for each the checkpoint, or the error that says why it is not what it was."""
 
-    def find(ingredient: Ingredient) -> Callable[[], Checkpoint] | SoupError:
+    def find(reference: Ingredient) -> Callable[[], Checkpoint] | SoupError:
         try:
-            return _find(ingredient, None, None, allow_pickle)
+            return _find(reference, None, None, allow_pickle)
         except SoupError as error:
             return error
 
-    problems = []
-    for found in side_by_side(find, ingredients):
+    results: list[Checkpoint | SoupError] = []
+    for finish in side_by_side(find, references):
+        if isinstance(finish, SoupError):
+            results.append(finish)
+            continue
         try:
-            if isinstance(found, SoupError):
-                raise found
-            found()
+            results.append(finish())
         except SoupError as error:
-            problems.append(str(error))
-    return problems
+            results.append(error)
+    return results
 
 
 def distinct_names(ingredients: Sequence[Ingredient]) -> list[str]:

@@ -6,7 +6,7 @@ import numbers
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..checkpoints.check import is_statistic
 from ..checkpoints.checkpoint import Checkpoint
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel
 
-    Evaluation = Evaluator | Dataset | str | Callable[[PreTrainedModel], Score | float | Mapping[str, float]]
+    # What a user may give to score with.
+    Evaluation: TypeAlias = (
+        Evaluator | Dataset | str | os.PathLike[str] | Callable[[PreTrainedModel], Score | float | Mapping[str, float]]
+    )
 
 
 def bind_evaluator(

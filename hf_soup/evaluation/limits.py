@@ -30,7 +30,7 @@ class Limit(NamedTuple):
     n: int
     rows: np.ndarray | None = None
 
-    def count(self, predictions: Predictions) -> tuple[int, int]:
+    def tally(self, predictions: Predictions) -> tuple[int, int]:
         """How many of these items count, and how many of them are right."""
         counted = right(predictions)[self._counts(predictions)]
         return len(counted), int(counted.sum())

@@ -116,11 +116,11 @@ class RecipeWorker:
         known, limit = job.known, job.limit
         enough: Callable[[Predictions], bool] | None = None
         if limit is not None:
-            seen, correct = limit.count(known.predictions) if known else (0, 0)
+            seen, correct = limit.tally(known.predictions) if known else (0, 0)
 
             def enough(predictions: Predictions) -> bool:
                 nonlocal seen, correct
-                more_seen, more_correct = limit.count(predictions)
+                more_seen, more_correct = limit.tally(predictions)
                 seen, correct = seen + more_seen, correct + more_correct
                 return correct + limit.n - seen < limit.needed
 

@@ -93,7 +93,7 @@ def write_companions(
     if comparison is not None:
         comparison = redaction.comparison(comparison)
         comparison.save(folder, plots=plots)
-    pictures = {picture: name for picture, name in PICTURES.items() if (folder / name).exists()}
+    pictures: dict[str, str] = {picture: name for picture, name in PICTURES.items() if (folder / name).exists()}
     if plots:
         pictures |= _draw_search(folder, recipe)
     findings: Sequence[str] = ()

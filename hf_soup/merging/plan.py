@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..checkpoints.check import NO_CLASSES, CheckReport
 from ..checkpoints.checkpoint import Checkpoint
@@ -19,6 +19,9 @@ from ..tables import align
 from ..types import Mixture
 from ..untrusted import one_line
 
+
+if TYPE_CHECKING:
+    import torch
 
 # Sums that cancel to less than this part of what went in are zero but for rounding.
 CANCELLED = 1e-12
@@ -40,7 +43,7 @@ class How(NamedTuple):
             What it wants to be given besides: `"base"`, `"rng"`.
     """
 
-    function: functools.partial
+    function: functools.partial[torch.Tensor]
     additive: bool
     elementwise: bool
     asks: frozenset[str]
@@ -169,7 +172,7 @@ class Averaging:
     normalize: bool
     dtype: str
     seed: int
-    alignments: Mapping[str, Sequence[int]]
+    alignments: Mapping[str, tuple[int, ...]]
     base: Checkpoint | None
     settings: Checkpoint | None
 
@@ -275,7 +278,7 @@ def bind_averaging(
     *,
     dtype: str = "auto",
     seed: int = 0,
-    alignments: Mapping[str, Sequence[int]] | None = None,
+    alignments: Mapping[str, tuple[int, ...]] | None = None,
     base: Checkpoint | None = None,
     settings: Checkpoint | None = None,
 ) -> Averaging:
@@ -383,7 +386,7 @@ def _step(name: str, row: Sequence[float], averaging: Averaging, checkpoints: Se
 
 
 def _aligned(
-    steps: Sequence[Step], alignments: Mapping[str, Sequence[int]], checkpoints: Sequence[Checkpoint]
+    steps: Sequence[Step], alignments: Mapping[str, tuple[int, ...]], checkpoints: Sequence[Checkpoint]
 ) -> tuple[Step, ...]:
     """Take the rows of the tensors that are classes in the orders of the alignments."""
     used = {item.name: alignments[item.name] for item in checkpoints if item.name in alignments}

@@ -2,8 +2,8 @@
 
 `f(ingredients, trials, *, ...) -> Mixture | Choice`: `trials` is all it sees of the world ([`hf_soup.types.Trials`]).
 It returns ingredients and weights as a [`hf_soup.types.Mixture`]; one that tries things returns a
-[`hf_soup.types.Choice`], which has its trials as well ([`hf_soup.types.Trial`]). Method, type and seed are those of the
-merge.
+[`hf_soup.types.Choice`], which has its trials as well ([`hf_soup.types.Trial`]). Method, type and seed are those of
+the merge.
 
 The caller provides more when it asks by parameter name: `base`, the base model as an [`Ingredient`] (then the merge
 needs one), and `seed`, that of the merge, for what is drawn at random.

@@ -42,4 +42,4 @@ def weighted(
     for name in weights:
         if name not in names:
             raise RecipeError(f'weights: there is no ingredient "{name}"{did_you_mean(name, names)}')
-    return Mixture(tuple(ingredients), tuple(float(weights.get(name, 0)) for name in names))
+    return Mixture(tuple(ingredients), as_weights([weights.get(name, 0) for name in names]))
