@@ -206,12 +206,15 @@ def _fingerprints_seen(recipes: Iterable[Recipe]) -> set[str]:
 
 def _entries_of_candidates(setup: MergeSetup, training: Evaluator | None, *, uniform: bool) -> list[Entry]:
     """Every candidate with its own settings, and their uniform soup, with the labels in one order for all."""
-    own_settings = setup.without_settings()
-    singles = ModelMaker(own_settings)
-    entries = [Entry(item.name, "ingredient", singles, Mixture.equal([item.ingredient])) for item in setup.candidates]
+    singles = ModelMaker(setup.without_settings())
+    entries = []
+    for item in setup.candidates:
+        mixture = Mixture.equal([item.ingredient])
+        entries.append(Entry(item.name, "ingredient", singles, mixture, setup.plan(mixture).parameters))
     if uniform:
         everything = Mixture.equal([item.ingredient for item in setup.candidates])
-        entries.append(Entry(UNIFORM, "uniform", ModelMaker(setup, training=training), everything, len(entries)))
+        maker, parameters = ModelMaker(setup, training=training), setup.plan(everything).parameters
+        entries.append(Entry(UNIFORM, "uniform", maker, everything, parameters, len(entries)))
     return entries
 
 
@@ -222,7 +225,7 @@ def _entry_of_soup(name: str, opened: OpenedSoup) -> Entry:
         statistics = partial(read_statistics, soup.recipe, soup.plan)
     maker = ModelMaker(soup.setup, device=soup.device, training=soup.batchnorm, statistics=statistics)
     kind: Literal["uniform", "soup"] = "uniform" if name == UNIFORM else "soup"
-    return Entry(name, kind, maker, soup.recipe.mixture, len(opened.members))
+    return Entry(name, kind, maker, soup.recipe.mixture, soup.plan.parameters, len(opened.members))
 
 
 def _soup_name(soup: Any) -> str:

@@ -52,6 +52,8 @@ class Entry(NamedTuple):
             Averages it, when its turn comes.
         mixture ([`Mixture`]):
             What is averaged.
+        parameters (`int`):
+            How many it has.
         size (`int`, *optional*, defaults to 1):
             How many fine-tuned models it is made of.
     """
@@ -60,12 +62,8 @@ class Entry(NamedTuple):
     kind: Literal["ingredient", "uniform", "soup"]
     maker: ModelMaker
     mixture: Mixture
+    parameters: int
     size: int = 1
-
-    @property
-    def parameters(self) -> int:
-        """How many parameters it has."""
-        return self.maker.setup.plan(self.mixture).parameters
 
     @property
     def title(self) -> str:

@@ -211,7 +211,9 @@ class Evaluator:
 
     def for_model(self, model: PreTrainedModel) -> Evaluator:
         """The same evaluator for what a model does, with the processing class that lies where it was loaded from."""
-        task = task_of(model.config, self.task, type(model).__name__)
+        task = self.task
+        if task == "auto":
+            task = task_of(model.config, task, type(model).__name__)
         source = getattr(model, "name_or_path", "") if self._lacks_processing_class else ""
         if task == self.task and not source:
             return self
