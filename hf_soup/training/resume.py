@@ -37,7 +37,7 @@ def newest_whole_checkpoint(folder: Path) -> Path | None:
     Returns:
         `Path` or `None`: a folder that Trainer can resume from.
     """
-    clear_files_aside(folder)
+    clear_files_aside(folder.rglob("*"))
     for checkpoint in reversed(list(checkpoints_in(folder))):
         state = _whole(checkpoint)
         best = state and state.get("best_model_checkpoint")
