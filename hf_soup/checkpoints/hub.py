@@ -26,7 +26,8 @@ from .hub_answers import BadAnswerError, is_commit, is_revision
 from .hub_cache import blob_of, cache_of, digest_of, refuse_damaged
 from .hub_errors import client, our_errors, patiently, unsaid
 from .other_contents import has_no_weights
-from .reader import PICKLED_WEIGHTS, SAFE_WEIGHTS, TensorSpec, check_length, parse_header, shard_files
+from .reader import PICKLED_WEIGHTS, SAFE_WEIGHTS, TensorSpec, check_length, parse_header
+from .shards import shard_files
 
 
 if TYPE_CHECKING:

@@ -36,7 +36,8 @@ from .memory import plain_model
 from .opened_tensors import open_model, open_pickled_state, open_state, open_tensors
 from .other_contents import ADAPTER, refuse_pickle
 from .parts import fit_parts, part_prefix
-from .reader import SAFE_WEIGHTS, TensorSpec, read_headers, read_tensor
+from .reader import SAFE_WEIGHTS, TensorSpec, read_tensor
+from .shards import read_headers
 
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..checkpoints.reader import read_headers
+from ..checkpoints.shards import read_headers
 from ..checkpoints.staging import clear_files_aside, write_json
 from ..errors import IngredientError, SoupError
 from ..untrusted import read_json
