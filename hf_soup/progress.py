@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 
 if TYPE_CHECKING:
-    from tqdm import tqdm
+    from tqdm.auto import tqdm
 
 # Variables that hide bars: that of the Hub's client, and that of tqdm itself.
 HIDDEN_BY = ("HF_HUB_DISABLE_PROGRESS_BARS", "TQDM_DISABLE")

@@ -31,6 +31,7 @@ from .folder import (
     read_pickles,
     read_specs,
 )
+from .hub_pins import pin_repository
 from .inside import contents_of
 from .memory import plain_model
 from .opened_tensors import open_model, open_pickled_state, open_state, open_tensors
@@ -232,7 +233,7 @@ def _find_in_folder(folder: Path, name: str | None, allow_pickle: bool) -> Calla
 
 def _find_on_hub(source: str, revision: str | None, name: str | None, allow_pickle: bool) -> Callable[[], Checkpoint]:
     """Pin a repository: the commit, the digests of its weight files and their headers, without the weights."""
-    pin = hub.pin(source, revision)
+    pin = pin_repository(source, revision)
     ingredient = Ingredient(name or source.split("/")[-1], source, pin.commit, pin.files)
     pickled = [file for file in pin.files if not file.endswith((".safetensors", ".json"))]
     if pickled and not allow_pickle:

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..checkpoints import hub
 from ..checkpoints.checkpoint import PRIVATE
+from ..checkpoints.hub_cache import digest_of
 from ..checkpoints.hub_errors import client, patiently, refusals
 from ..errors import SoupError
 from ..evaluation.comparison import SINGLE, Comparison
@@ -40,7 +41,7 @@ def on_hub(item: Ingredient, token: str | bool | None = None) -> Ingredient:
             source, commit = found["repo_id"] + inside, found["revision"]
             there = hub.files_at(source, commit, token=token)
             files = {name: there[name] for name in item.files}
-            if all(hub.digest_of(folder / name, digest) == digest for name, digest in files.items()):
+            if all(digest_of(folder / name, digest) == digest for name, digest in files.items()):
                 return replace(item, source=source, revision=commit, files=files)
         except (OSError, ValueError, KeyError, TypeError, SoupError):
             continue
