@@ -1,4 +1,4 @@
-"""Files and messages that somebody else wrote: read within bounds, parsed, and whatever goes wrong is one clear error.
+"""Files and messages that others wrote: read within bounds, parsed, and whatever goes wrong is one clear error.
 
 Every boundary of the package (a file, a parser, a library that builds a model or loads data) goes through this
 module. It knows no format of hf_soup. `docs/security.md` says what is trusted.
@@ -19,7 +19,7 @@ from .errors import IngredientError, SoupError, SoupWarning
 
 
 SMALL_FILE = 25_000_000  # bytes: a configuration, an index or a header; parsed JSON takes many times as much memory
-MESSAGE = 300  # characters of somebody else's message that an error repeats
+MESSAGE = 300  # characters of another program's message that an error repeats
 # What every boundary lets through as it is: errors that already say what to do, warnings that a filter made errors,
 # Ctrl-C, exits, and the end of a generator.
 PASSED_ON = (SoupError, SoupWarning, KeyboardInterrupt, SystemExit, GeneratorExit)
@@ -29,7 +29,7 @@ _UNPRINTABLE = re.compile(rf"({_CONTROL.pattern}|[\u2028\u2029])+")
 
 
 def one_line(text: object, most: int = MESSAGE) -> str:
-    """Somebody else's text as part of a message: one line without control characters, cut to a length.
+    """Text of others as part of a message: one line without control characters, cut to a length.
 
     Args:
         text (`object`):

@@ -122,7 +122,7 @@ class ValueStore:
             return database.execute(f"SELECT {DESCRIPTION} FROM kept").fetchall()
 
         rows = []
-        for line in self._run(list_all, NO_LINES, writes=False, asked=True):
+        for line in self._run(list_all, NO_LINES, writes=False, on_request=True):
             row = _checked(line)
             if row is not None:
                 rows.append(row)
@@ -140,9 +140,9 @@ class ValueStore:
         def shrink(database: sqlite3.Connection) -> None:
             database.execute("VACUUM")
 
-        count = self._run(delete, 0, writes=True, asked=True)
+        count = self._run(delete, 0, writes=True, on_request=True)
         if count:
-            self._run(shrink, None, writes=True, asked=True, transaction=False)  # sqlite has no VACUUM within one
+            self._run(shrink, None, writes=True, on_request=True, transaction=False)  # sqlite has no VACUUM within one
         return count
 
     def _forget(self, keys: Sequence[object]) -> None:
@@ -161,7 +161,7 @@ class ValueStore:
         *,
         writes: bool,
         makes: bool = False,
-        asked: bool = False,
+        on_request: bool = False,
         transaction: bool = True,
     ) -> T:
         """Do something in one transaction; `nothing` where the file cannot be used, which is said once.
@@ -175,13 +175,13 @@ class ValueStore:
                 Whether it changes the file.
             makes (`bool`, *optional*, defaults to `False`):
                 Whether a file that is missing is made.
-            asked (`bool`, *optional*, defaults to `False`):
+            on_request (`bool`, *optional*, defaults to `False`):
                 Whether the user has asked for it, and is told each time why it cannot be done.
             transaction (`bool`, *optional*, defaults to `True`):
                 Whether it runs in one.
         """
         use = str(self.path), writes
-        if _resting.get(use, -math.inf) > time.monotonic() and not asked:
+        if _resting.get(use, -math.inf) > time.monotonic() and not on_request:
             return nothing
         for _ in range(ATTEMPTS):  # where a damaged file was set aside, the next attempt makes a new one
             inode = None
@@ -194,7 +194,7 @@ class ValueStore:
                 trouble = self._repair(error, inode)
             if trouble is not None:
                 _resting[use] = time.monotonic() + REST
-                self._tell("unavailable", f"{self._what} are not kept in {self.path}: {trouble}.", always=asked)
+                self._tell("unavailable", f"{self._what} are not kept in {self.path}: {trouble}.", always=on_request)
                 return nothing
         return nothing
 

@@ -1,4 +1,4 @@
-"""The text of a YAML document -> plain values, within bounds of size, depth and repetition, whoever wrote it.
+"""The text of a YAML document -> plain values, within bounds of size, depth and repetition.
 
 Values are made from the events of PyYAML's parser, so that nothing is built before it is counted. There are no tags
 and no dates, and only one document.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
+
 from ..version import __version__
 from .hub_errors import LIBRARY, patiently
 from .reader import LENGTH, TensorSpec, check_length, parse_header
@@ -9,7 +11,6 @@ from .reader import LENGTH, TensorSpec, check_length, parse_header
 
 FIRST = 100_000  # bytes of the first request: nearly all headers are shorter
 SECONDS = 30  # of waiting for a connection or for bytes
-PARTIAL_CONTENT = 206  # the status of an answer to a range request
 
 
 def read_header(repo_id: str, path: str, commit: str, *, file: str, size: int, where: str) -> dict[str, TensorSpec]:
@@ -55,7 +56,7 @@ def _read_range(address: str, start: int, stop: int) -> bytes:
     with get_session().stream("GET", address, headers=headers, timeout=SECONDS) as response:
         hf_raise_for_status(response)
         # A server that knows no ranges sends all of the file from its beginning, of which no more is read than needed.
-        skipped = 0 if response.status_code == PARTIAL_CONTENT else start
+        skipped = 0 if response.status_code == HTTPStatus.PARTIAL_CONTENT else start
         content = b""
         for chunk in response.iter_bytes(FIRST):
             content += chunk

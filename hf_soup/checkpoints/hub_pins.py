@@ -68,7 +68,8 @@ def pin_repository(source: str, revision: str | None) -> Pin:
         sizes = {name: file.size for name, file in files.items()}
         beside, weight_files = _weights_of(source, commit, sizes)
         digests = {name: digest_at_hub(files[name]) for name in weight_files}
-        specs = _read_headers(source, commit, sizes, [name for name in weight_files if name.endswith(".safetensors")])
+        readable = [name for name in weight_files if name.endswith(".safetensors")]
+        specs = _read_headers(source, commit, sizes, readable)
         return Pin(commit, digests, specs, beside, _small_files(sizes))
 
 
@@ -101,7 +102,7 @@ def _small_files(names: Collection[str]) -> tuple[str, ...]:
 def _weights_of(source: str, commit: str, sizes: Mapping[str, int]) -> tuple[Beside, list[str]]:
     """What lies beside the weights of a repository, and the files that hold the weights, those of parts included."""
     beside = sort_out(sizes)
-    has_own_weights = bool(_formats(sizes))
+    has_own_weights = _has_weights(sizes)
     if not has_own_weights and not beside.parts:
         raise IngredientError(has_no_weights(sizes, source))
     weight_files = []
@@ -113,9 +114,9 @@ def _weights_of(source: str, commit: str, sizes: Mapping[str, int]) -> tuple[Bes
     return beside, weight_files
 
 
-def _formats(names: Collection[str]) -> list[str]:
-    """Which formats of weights there are."""
-    return [single for single in (SAFE_WEIGHTS, PICKLED_WEIGHTS) if single in names or f"{single}.index.json" in names]
+def _has_weights(names: Collection[str]) -> bool:
+    """Whether there are weights of the model itself, in one file or in shards."""
+    return any(single in names or f"{single}.index.json" in names for single in (SAFE_WEIGHTS, PICKLED_WEIGHTS))
 
 
 def _weight_files(source: str, commit: str, names: Collection[str]) -> list[str]:
@@ -131,7 +132,7 @@ def _weight_files(source: str, commit: str, names: Collection[str]) -> list[str]
 
 
 def _pin_from_cache(source: str, commit: str) -> Pin:
-    """The same without network, from the cache alone, where a blob is called by its digest."""
+    """A repository without network, from the cache alone, where the name of a blob is its digest."""
     repo_id, subfolder = hub_path(source)
     folder = cache_of(repo_id) / "snapshots" / commit / subfolder
     sizes = sizes_in(folder) if folder.is_dir() else {}

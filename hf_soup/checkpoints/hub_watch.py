@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urljoin
 
@@ -152,7 +153,7 @@ class Watch:
         if "Authorization" in request.headers and not _is_hub(request.url):
             raise BadAnswerError(f"the Hub sends us on to {request.url.host}, which is not to have your token")
         if request.headers.get("Accept-Encoding", "") != "identity":
-            request.headers["Accept-Encoding"] = "gzip"  # `hub_bodies` unpacks no other
+            request.headers["Accept-Encoding"] = "gzip"  # which `hub_bodies` can unpack
         timeouts = request.extensions.get("timeout", {})
         longest = QUIET if request.method in ("GET", "HEAD") else COMMITTING
         if timeouts.get("read") is None:  # the client would wait for ever
@@ -221,7 +222,7 @@ class Watch:
         if is_api or response.request.method not in ("GET", "HEAD"):
             return SMALL_FILE
         byte_range = re.fullmatch(r"bytes=(\d{1,15})-(\d{1,15})", response.request.headers.get("Range", ""))
-        if response.status_code == 206 and byte_range:
+        if response.status_code == HTTPStatus.PARTIAL_CONTENT and byte_range:
             return int(byte_range[2]) - int(byte_range[1]) + 1
         address = _address_of(response.request)
         if address in self._listed:

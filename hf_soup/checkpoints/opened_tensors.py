@@ -90,7 +90,8 @@ def open_state(state: Mapping[str, torch.Tensor], name: str, config: Any) -> Che
     tensors = {key: state[spec.key] for key, spec in fitted.specs.items()}
     tensors |= {spec.key: state[spec.key] for spec, _ in fitted.twins}
     model = build_model({**settings, "dtype": _floating_dtype(state)}, tensors)
-    # How transformers renamed these tensors when it loaded them: `open_model` would rename them back.
+    # How transformers renamed these tensors when it loaded them. `open_model` would undo that, and find the names that
+    # were handed over here instead of those that `save_pretrained` of the class writes.
     vars(model).pop("_weight_conversions", None)
     opened = open_model(model, name)
     notes = tuple(f"{name}: {note}" for note in fitted.notes)
