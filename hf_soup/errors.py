@@ -49,7 +49,7 @@ class IncompatibleError(SoupError):
         self.problems = tuple(line if len(line) <= LINE else f"{line[:LINE]}..." for line in problems)
         super().__init__("these ingredients cannot be averaged:\n" + "\n".join(f"- {line}" for line in self.problems))
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[type[IncompatibleError], tuple[tuple[str, ...]]]:
         return type(self), (self.problems,)
 
 

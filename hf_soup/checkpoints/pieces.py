@@ -37,12 +37,8 @@ def check_device(device: str) -> None:
 
     try:
         torch.zeros(1, device=device, dtype=torch.float64).item()  # sums of float32 are in float64
-    except (
-        RuntimeError,
-        AssertionError,
-        TypeError,
-        NotImplementedError,
-    ) as error:  # each device has errors of its own
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        # each kind of device raises errors of its own where it is missing
         raise RecipeError(f"cannot compute on device={device!r}: {str(error).splitlines()[0]}") from None
 
 
@@ -65,7 +61,7 @@ def in_threads(items: Iterable[T], make_worker: Callable[[], Callable[[T], None]
     shared_items, stop = _SharedIterator(items), threading.Event()
 
     def run() -> None:
-        torch.set_num_threads(1)  # counts for this thread alone, and for those that are started later
+        torch.set_num_threads(1)  # the threads of the pool are as many as torch would use for one piece
         work = make_worker()
         with torch.no_grad():
             for item in shared_items:
