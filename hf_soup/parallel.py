@@ -22,6 +22,8 @@ from .untrusted import one_line
 
 
 EXECUTORS = ("local", "ray")
+RAY_RETRIES = 3  # attempts after the first at an item whose worker died
+RAY_ANSWERS_WITHIN = 5  # seconds
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -44,8 +46,10 @@ def gpus() -> tuple[str, ...]:
     import torch
 
     count = torch.cuda.device_count()
-    named = os.environ.get(DEVICES)
-    return tuple(named.split(",")[:count]) if named else tuple(map(str, range(count)))
+    visible = os.environ.get(DEVICES)
+    if visible:
+        return tuple(visible.split(",")[:count])  # CUDA ignores what follows an entry that it does not know
+    return tuple(str(index) for index in range(count))
 
 
 def run_all(
@@ -91,24 +95,26 @@ def run_all(
 
 def _on_devices(function: Callable[[T], R], items: Sequence[T], devices: Sequence[str]) -> Iterator[tuple[int, R]]:
     context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
-    free = context.SimpleQueue()
+    free_devices = context.SimpleQueue()
     for device in devices:
-        free.put(device)
-    work = pickle.dumps(function)  # a worker opens it when it watches this process: that may import for seconds
-    with ProcessPoolExecutor(len(devices), context, begin_worker, (free, work)) as pool:
-        whole = False
+        free_devices.put(device)
+    # Pickled here and not by the pool: a worker unpickles it, which may import for seconds, only once it watches
+    # whether this process still lives.
+    pickled_function = pickle.dumps(function)
+    with ProcessPoolExecutor(len(devices), context, begin_worker, (free_devices, pickled_function)) as pool:
+        finished = False
         try:
             with without_ctrl_c():
                 places = {pool.submit(call_in_worker, item): place for place, item in enumerate(items)}
             for future in as_completed(places):
                 yield places[future], future.result()
-            whole = True
+            finished = True
         except BrokenProcessPool:
             raise SoupError(
                 "a worker process died, perhaps for want of memory; the same call goes on from there."
             ) from None
         finally:
-            if not whole:  # an error, Ctrl-C, or nobody wants the rest
+            if not finished:  # an error, Ctrl-C, or a caller that does not want the rest
                 end_workers(pool)
 
 
@@ -119,60 +125,81 @@ def _on_ray(
     lost: Callable[[T, str], R] | None,
 ) -> Iterator[tuple[int, R]]:
     ray = _ray()
-    if not ray.is_initialized():
-        try:
-            with _same_handlers():
-                ray.init(log_to_driver=False, logging_level="warning")
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise RecipeError(f"no Ray cluster at {os.environ.get('RAY_ADDRESS')!r}: {error}") from None
-    share = {"num_cpus": 1, "num_gpus": 1 if ray.cluster_resources().get("GPU") else 0, **resources}
-    for name, there in (("num_cpus", "CPU"), ("num_gpus", "GPU")):
-        if share[name] > ray.cluster_resources().get(there, 0):
-            raise RecipeError(
-                f"resources: {name}={share[name]}, and the cluster has no {there} to spare for one item."
-            )
+    _connect(ray)
+    item_resources = _item_resources(ray, resources)
     try:
-        remote = ray.remote(**share, max_retries=3)(_call)
+        remote_call = ray.remote(**item_resources, max_retries=RAY_RETRIES)(_call)
     except (ValueError, TypeError) as error:
         raise RecipeError(f"resources={dict(resources)}: {error}") from None
-    sent = ray.put(function)
-    places = {remote.remote(sent, item): place for place, item in enumerate(items)}
+    shared_function = ray.put(function)  # sent once, not with each item
+    places = {remote_call.remote(shared_function, item): place for place, item in enumerate(items)}
     waiting = list(places)
     try:
         while waiting:
             (done, *_), waiting = ray.wait(waiting)
+            place = places[done]
             try:
                 result = _unwrapped(ray, done)
-            except ray.exceptions.RayError as error:  # its worker died, and those that tried again
-                why = f"its worker died every time: {str(error).strip().splitlines()[0]}"
+            except ray.exceptions.RayError as error:  # its worker died, as did those of all other attempts
+                reason = f"its worker died every time: {str(error).strip().splitlines()[0]}"
                 if lost is None:
-                    raise SoupError(why) from None
-                result = lost(items[places[done]], why)
-            yield places[done], result
+                    raise SoupError(reason) from None
+                result = lost(items[place], reason)
+            yield place, result
     finally:
-        for result in waiting:  # also on Ctrl-C
-            ray.cancel(result, force=False)
+        for pending in waiting:  # also on Ctrl-C
+            ray.cancel(pending, force=False)
+
+
+def _connect(ray: Any) -> None:
+    """Connect to the cluster that runs, or start one here."""
+    if ray.is_initialized():
+        return
+    try:
+        with _same_handlers():
+            ray.init(log_to_driver=False, logging_level="warning")
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise RecipeError(f"no Ray cluster at {os.environ.get('RAY_ADDRESS')!r}: {error}") from None
+
+
+def _item_resources(ray: Any, resources: Mapping[str, float]) -> dict[str, float]:
+    """What one item takes of the cluster, with defaults; an error where the cluster has less.
+
+    Ray itself would wait for a larger cluster without an end.
+    """
+    cluster: Mapping[str, float] = ray.cluster_resources()
+    gpus_for_item = 1 if cluster.get("GPU") else 0
+    item_resources = {"num_cpus": 1, "num_gpus": gpus_for_item, **resources}
+    for name, cluster_name in (("num_cpus", "CPU"), ("num_gpus", "GPU")):
+        if item_resources[name] > cluster.get(cluster_name, 0):
+            raise RecipeError(
+                f"resources: {name}={item_resources[name]}, and the cluster has no {cluster_name} to spare for one "
+                "item."
+            )
+    return item_resources
 
 
 def _call(function: Callable[[T], R], item: T) -> R:
     return function(item)
 
 
-def _unwrapped(ray: Any, result: Any) -> Any:
-    """The result, or what the function raised, as it would be raised here."""
+def _unwrapped(ray: Any, reference: Any) -> Any:
+    """The result that a reference of Ray stands for, or what the function raised, as it would be raised here."""
     try:
-        return ray.get(result)
+        return ray.get(reference)
     except ray.exceptions.RayTaskError as error:
-        raise error.cause if isinstance(error.cause, Exception) else SoupError(str(error)) from None
+        if isinstance(error.cause, Exception):
+            raise error.cause from None
+        raise SoupError(str(error)) from None
 
 
 def _refuse_address(address: str) -> None:
-    """Say at once that nobody answers: Ray tries for two minutes, and then ends the process."""
+    """Refuse at once an address where no cluster answers: Ray tries for two minutes, and then ends the process."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdecimal():  # none, or `auto` and `local`, which Ray tells by itself
+    if not host or not port.isdecimal():  # no address, or `auto` and `local`, whose errors Ray reports by itself
         return
     try:
-        with contextlib.closing(socket.create_connection((host.strip("[]"), int(port)), timeout=5)):
+        with contextlib.closing(socket.create_connection((host.strip("[]"), int(port)), timeout=RAY_ANSWERS_WITHIN)):
             return
     except OSError as error:
         raise RecipeError(
@@ -183,7 +210,7 @@ def _refuse_address(address: str) -> None:
 
 @contextlib.contextmanager
 def _same_handlers() -> Iterator[None]:
-    """Ray takes SIGTERM over where it starts: whoever had it keeps it."""
+    """Restore the handler of SIGTERM after the block, since Ray replaces it where it starts."""
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 
 if TYPE_CHECKING:
-    from tqdm import tqdm
+    from tqdm.auto import tqdm
 
 # Variables that hide bars: that of the Hub's client, and that of tqdm itself.
 HIDDEN_BY = ("HF_HUB_DISABLE_PROGRESS_BARS", "TQDM_DISABLE")
@@ -46,23 +46,25 @@ def library_bars(*modules: str) -> Iterator[None]:
 
     Args:
         *modules (`str`):
-            Who draws them: `"datasets"`, `"huggingface_hub.utils"`.
+            The modules that draw them: `"datasets"`, `"huggingface_hub.utils"`.
     """
-    switched = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that a variable of the environment is stronger
-        for module in map(importlib.import_module, () if bars_are_shown() else modules):
-            if not module.are_progress_bars_disabled():
-                module.disable_progress_bars()
-                switched.append(module)
+    switched_off = []
+    if not bars_are_shown():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the library warns where a variable of the environment overrules us
+            for name in modules:
+                module = importlib.import_module(name)
+                if not module.are_progress_bars_disabled():
+                    module.disable_progress_bars()
+                    switched_off.append(module)
     try:
         yield
     finally:
-        for module in switched:
+        for module in switched_off:
             module.enable_progress_bars()
 
 
-def progress_bar(iterable: Iterable[Any] | None = None, *, hidden: bool = False, **options: Any) -> tqdm:
+def progress_bar(iterable: Iterable[Any] | None = None, *, hidden: bool = False, **options: Any) -> tqdm[Any]:
     """A bar of tqdm (a widget in notebooks), which is gone when it ends and shown only where [`bars_are_shown`].
 
     Args:

@@ -27,8 +27,8 @@ def check_seed(seed: Any, what: str = "seed") -> int:
     try:
         number = operator.index(seed)
     except TypeError:
-        number = -1
+        number = -1  # refused below
     if isinstance(seed, bool) or not 0 <= number <= LARGEST:
-        found = "one of more digits" if number.bit_length() > SHOWN else repr(seed)
-        raise RecipeError(f"{what} is a whole number from 0 to {LARGEST:,}, not {found}.")
+        shown = "one of more digits" if number.bit_length() > SHOWN else repr(seed)
+        raise RecipeError(f"{what} is a whole number from 0 to {LARGEST:,}, not {shown}.")
     return number

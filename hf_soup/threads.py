@@ -12,8 +12,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 
-MOST = 8  # at once
-INTERRUPTED = threading.Event()  # Ctrl-C, which the main thread alone gets; the others look here while they wait
+MOST = 8  # threads at once
+# Set after Ctrl-C: Python raises it in the main thread alone, so the other threads look here while they wait.
+INTERRUPTED = threading.Event()
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -44,18 +45,21 @@ def side_by_side(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
             if future is None:
                 break
             futures.append(future)
-        done = [future.result() for future in futures]
+        results = [future.result() for future in futures]
     except (KeyboardInterrupt, SystemExit):
         interrupted = True
         INTERRUPTED.set()
         raise
     finally:
-        pool.shutdown(wait=not interrupted, cancel_futures=True)  # what was not begun when one failed
-    return [*done, *map(function, items[len(done) :])]
+        # Where one item has failed, those that were not begun are left. After Ctrl-C nothing is waited for: a
+        # request to a server may take minutes.
+        pool.shutdown(wait=not interrupted, cancel_futures=True)
+    without_thread = [function(item) for item in items[len(results) :]]
+    return results + without_thread
 
 
 def submit(pool: ThreadPoolExecutor, function: Callable[..., R], *arguments: object) -> Future[R] | None:
-    """The same as the pool's own, or `None` where it needs a thread for it and the system starts no more."""
+    """Submit a call to a pool; `None` where the pool needs another thread for it and the system starts no more."""
     try:
         return pool.submit(function, *arguments)
     except RuntimeError:  # "can't start new thread"

@@ -1,4 +1,4 @@
-"""Files and messages that somebody else wrote: read within bounds, parsed, and whatever goes wrong is one clear error.
+"""Files and messages that others wrote: read within bounds, parsed, and whatever goes wrong is one clear error.
 
 Every boundary of the package (a file, a parser, a library that builds a model or loads data) goes through this
 module. It knows no format of hf_soup. `docs/security.md` says what is trusted.
@@ -15,17 +15,21 @@ import stat
 from collections.abc import Iterator
 from typing import Any
 
-from .errors import IngredientError, SoupError
+from .errors import IngredientError, SoupError, SoupWarning
 
 
 SMALL_FILE = 25_000_000  # bytes: a configuration, an index or a header; parsed JSON takes many times as much memory
-MESSAGE = 300  # characters of somebody else's message that an error repeats
+MESSAGE = 300  # characters of another program's message that an error repeats
+# What every boundary lets through as it is: errors that already say what to do, warnings that a filter made errors,
+# Ctrl-C, exits, and the end of a generator.
+PASSED_ON = (SoupError, SoupWarning, KeyboardInterrupt, SystemExit, GeneratorExit)
+# Control characters, marks that change the direction of writing, and halves of surrogate pairs.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]+")
 _UNPRINTABLE = re.compile(rf"({_CONTROL.pattern}|[\u2028\u2029])+")
 
 
 def one_line(text: object, most: int = MESSAGE) -> str:
-    """Somebody else's text as part of a message: one line without control characters, cut to a length.
+    """Text of others as part of a message: one line without control characters, cut to a length.
 
     Args:
         text (`object`):
@@ -44,7 +48,8 @@ def printable(text: str) -> str:
         text (`str`):
             Of several lines, with names that others gave.
     """
-    return "\n".join("\t".join(map(_in_one, line.split("\t"))) for line in text.split("\n"))
+    pieces = re.split(r"([\n\t])", text)  # a line break or a tab between each two
+    return "".join(piece if piece in ("\n", "\t") else _UNPRINTABLE.sub(" ", piece) for piece in pieces)
 
 
 def is_printable(text: str) -> bool:
@@ -55,10 +60,6 @@ def is_printable(text: str) -> bool:
 def encodable(text: str) -> str:
     """Text that a file in UTF-8 can hold: U+FFFD stands for lone surrogates."""
     return re.sub(r"[\ud800-\udfff]", "\ufffd", text)
-
-
-def _in_one(text: str) -> str:
-    return _UNPRINTABLE.sub(" ", text)
 
 
 @contextlib.contextmanager
@@ -72,17 +73,19 @@ def as_error(kind: type[SoupError], what: str) -> Iterator[None]:
             What could not be done and with which file or name; the library's own reason follows it.
 
     Raises:
-        [`SoupError`]: of that class. Errors of hf_soup, interrupts and exits pass through unchanged.
+        [`SoupError`]: of that class. Errors and warnings of hf_soup, interrupts and exits pass through unchanged.
     """
     try:
         yield
-    except (SoupError, KeyboardInterrupt, SystemExit, GeneratorExit):
+    except PASSED_ON:
         raise
     except BaseException as error:  # libraries in Rust panic with errors that are no `Exception`
         raise kind(f"{what}: {_reason(error)}") from error
 
 
-def read_file(path: str | os.PathLike, *, at_most: int = SMALL_FILE, kind: type[SoupError] = IngredientError) -> bytes:
+def read_file(
+    path: str | os.PathLike[str], *, at_most: int = SMALL_FILE, kind: type[SoupError] = IngredientError
+) -> bytes:
     """The bytes of a regular file.
 
     Args:
@@ -99,9 +102,11 @@ def read_file(path: str | os.PathLike, *, at_most: int = SMALL_FILE, kind: type[
     """
     with open_file(path, kind=kind) as file:
         size = os.fstat(file.fileno()).st_size
+        content = b""
         try:
-            content = file.read(size + 1) if size <= at_most else b""  # as much memory as it takes
-            if len(content) > size:  # it grows
+            if size <= at_most:
+                content = file.read(size + 1)  # `read(at_most)` would reserve that much memory for a short file
+            if len(content) > size:  # another process is appending to it
                 content += file.read(at_most)
         except OSError as error:
             raise kind(f"{one_line(path)} cannot be read: {_reason(error)}") from None
@@ -110,7 +115,7 @@ def read_file(path: str | os.PathLike, *, at_most: int = SMALL_FILE, kind: type[
     return content
 
 
-def open_file(path: str | os.PathLike, *, kind: type[SoupError] = IngredientError) -> io.BufferedReader:
+def open_file(path: str | os.PathLike[str], *, kind: type[SoupError] = IngredientError) -> io.BufferedReader:
     """A regular file, open to be read as bytes, for what is read piece by piece.
 
     Args:
@@ -123,8 +128,10 @@ def open_file(path: str | os.PathLike, *, kind: type[SoupError] = IngredientErro
         [`FileNotFoundError`]: if there is no such file.
         [`SoupError`]: of class `kind`, if it cannot be opened.
     """
+    # Without O_NONBLOCK, opening a pipe would wait for a writer; Windows has O_BINARY alone.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        descriptor = os.open(path, flags)
     except FileNotFoundError:
         raise
     except (OSError, ValueError) as error:  # a NUL or a lone surrogate in the path is a ValueError
@@ -153,7 +160,7 @@ def parse_json(text: bytes | str, where: str, *, kind: type[SoupError] = Ingredi
         return json.loads(text)
 
 
-def read_json(path: str | os.PathLike, *, kind: type[SoupError] = IngredientError) -> Any:
+def read_json(path: str | os.PathLike[str], *, kind: type[SoupError] = IngredientError) -> Any:
     """What a small JSON file holds; errors as of [`read_file`] and [`parse_json`]."""
     return parse_json(read_file(path, kind=kind), os.fspath(path), kind=kind)
 

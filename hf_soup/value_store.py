@@ -11,7 +11,7 @@ import math
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -33,7 +33,10 @@ UNAVAILABLE = {
     for name in ("PERM", "BUSY", "LOCKED", "NOMEM", "READONLY", "INTERRUPT", "IOERR", "FULL", "CANTOPEN", "PROTOCOL")
 } | {sqlite3.SQLITE_NOLFS, sqlite3.SQLITE_AUTH}
 ASIDE = BROKEN, NEWER = ".broken", ".newer"  # what files are called that were set aside
+ATTEMPTS = 3
 T = TypeVar("T")
+Line = tuple[Any, ...]  # of the table, as sqlite gives it
+NO_LINES: list[Line] = []
 
 _told: set[tuple[str, str]] = set()  # file and trouble, of which this process has said something
 _resting: dict[tuple[str, bool], float] = {}  # file, and whether for writing -> until when it is left alone
@@ -76,58 +79,73 @@ class ValueStore:
     def read(self, keys: Iterable[str]) -> dict[str, bytes]:
         """The values of those keys that are there, all as they were at one moment."""
         keys = list(dict.fromkeys(keys))
-        marks = ", ".join("?" * len(keys))
+        placeholders = ", ".join("?" * len(keys))
+        query = f"SELECT {DESCRIPTION}, value FROM kept WHERE key IN ({placeholders})"
 
-        def look(database: sqlite3.Connection) -> list[tuple[Any, ...]]:
-            return database.execute(f"SELECT {DESCRIPTION}, value FROM kept WHERE key IN ({marks})", keys).fetchall()
+        def look_up(database: sqlite3.Connection) -> list[Line]:
+            return database.execute(query, keys).fetchall()
 
-        found, damaged = {}, []
-        for *description, value in self._run(look, [], writes=False):
+        values: dict[str, bytes] = {}
+        damaged_keys = []
+        for line in self._run(look_up, NO_LINES, writes=False):
+            description, value = line[:-1], line[-1]
+            key, digest = description[0], description[4]
             row = _checked(description)
-            if row is None or not isinstance(value, bytes) or _digest(value) != description[4]:
-                damaged.append(description[0])
-            elif row.key in keys:
-                found[row.key] = value
-        if damaged:
-            self._forget(damaged)
-        return found
+            if row is None or not isinstance(value, bytes) or _digest(value) != digest:
+                damaged_keys.append(key)
+            elif row.key in keys:  # a damaged index can lead to the row of another key
+                values[row.key] = value
+        if damaged_keys:
+            self._forget(damaged_keys)
+        return values
 
     def write(self, key: str, kind: str, about: str, value: bytes, *, instead_of: str | None = None) -> None:
-        """Keep a value under a key, whatever was there; the value of the key `instead_of` goes at the same time."""
+        """Keep a value under a key, whatever was there, and delete that of the key `instead_of` at the same time."""
         if len(value) > LARGEST:
             return
-        about = about.encode("utf-8", "replace").decode()  # such as a path that is no text
+        about = about.encode("utf-8", "replace").decode()  # a path may hold halves of surrogate pairs
         row = Row(key, kind, about, time.time(), len(value))
         digest = _digest(value)
 
         def put(database: sqlite3.Connection) -> None:
-            line = (row.key, row.kind, row.about, row.created, digest, _seal(row, digest), value)
+            line: Line = (row.key, row.kind, row.about, row.created, digest, _seal(row, digest), value)
             database.execute("INSERT OR REPLACE INTO kept VALUES (?, ?, ?, ?, ?, ?, ?)", line)
             database.execute("DELETE FROM kept WHERE key = ?", (instead_of,))
 
         self._run(put, None, writes=True, makes=True)
 
     def rows(self) -> list[Row]:
-        """What there is, oldest first."""
+        """Descriptions of all values, oldest first; those that are damaged are left out."""
 
-        def look(database: sqlite3.Connection) -> list[tuple[Any, ...]]:
+        def list_all(database: sqlite3.Connection) -> list[Line]:
             return database.execute(f"SELECT {DESCRIPTION} FROM kept").fetchall()
 
-        found = [row for line in self._run(look, [], writes=False, asked=True) if (row := _checked(line))]
-        return sorted(found, key=lambda row: (row.created, row.key))
+        rows = []
+        for line in self._run(list_all, NO_LINES, writes=False, on_request=True):
+            row = _checked(line)
+            if row is not None:
+                rows.append(row)
+        return sorted(rows, key=lambda row: (row.created, row.key))
 
     def clear(self) -> int:
-        """Delete everything, files that were set aside too, and say how much it was."""
+        """Delete all values, and files that were set aside; returns how many values there were."""
         for suffix in ASIDE:
             with contextlib.suppress(OSError):
                 self.path.with_suffix(suffix).unlink()
-        n = self._run(lambda database: database.execute("DELETE FROM kept").rowcount, 0, writes=True, asked=True)
-        if n:
-            self._run(lambda database: database.execute("VACUUM"), None, writes=True, asked=True, transaction=False)
-        return n
 
-    def _forget(self, keys: list[Any]) -> None:
-        """Delete rows that are not what was written."""
+        def delete(database: sqlite3.Connection) -> int:
+            return database.execute("DELETE FROM kept").rowcount
+
+        def shrink(database: sqlite3.Connection) -> None:
+            database.execute("VACUUM")
+
+        count = self._run(delete, 0, writes=True, on_request=True)
+        if count:
+            self._run(shrink, None, writes=True, on_request=True, transaction=False)  # sqlite has no VACUUM within one
+        return count
+
+    def _forget(self, keys: Sequence[object]) -> None:
+        """Delete rows that are not what was written; a damaged key can be of any type."""
 
         def delete(database: sqlite3.Connection) -> None:
             database.executemany("DELETE FROM kept WHERE key = ?", [(key,) for key in keys])
@@ -142,7 +160,7 @@ class ValueStore:
         *,
         writes: bool,
         makes: bool = False,
-        asked: bool = False,
+        on_request: bool = False,
         transaction: bool = True,
     ) -> T:
         """Do something in one transaction; `nothing` where the file cannot be used, which is said once.
@@ -151,55 +169,77 @@ class ValueStore:
             work (`Callable`):
                 What to do.
             nothing:
-                What comes out where it cannot be done.
+                What to return where it cannot be done.
             writes (`bool`):
                 Whether it changes the file.
             makes (`bool`, *optional*, defaults to `False`):
                 Whether a file that is missing is made.
-            asked (`bool`, *optional*, defaults to `False`):
-                Whether the user has asked for it, and hears each time why it cannot be done.
+            on_request (`bool`, *optional*, defaults to `False`):
+                Whether the user has asked for it, and is told each time why it cannot be done.
             transaction (`bool`, *optional*, defaults to `True`):
                 Whether it runs in one.
         """
-        place = str(self.path), writes
-        if _resting.get(place, -math.inf) > time.monotonic() and not asked:
+        use = str(self.path), writes
+        if _resting.get(use, -math.inf) > time.monotonic() and not on_request:
             return nothing
-        for _ in range(3):  # a file that was set aside is looked for again
-            before: tuple[int, int] | None = None
+        for _ in range(ATTEMPTS):  # where a damaged file was set aside, the next attempt makes a new one
+            inode = None
             try:
-                before = _inode(self.path)
-                if before is None and not makes:
+                inode = _inode(self.path)
+                if inode is None and not makes:
                     return nothing
-                with closing(self._open(transaction)) as database:
-                    if not transaction:
-                        return work(database)
-                    database.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
-                    result = work(database)
-                    database.execute("COMMIT")
-                    return result
-            except _NewerError as error:
-                trouble: Exception | None = self._set_aside(before, NEWER, str(error))
-            except Exception as error:  # whatever sqlite makes of a damaged file
-                trouble = error
-                is_damage = isinstance(error, (sqlite3.Error, UnicodeDecodeError))  # the latter of a name in a schema
-                if is_damage and _primary(error) not in UNAVAILABLE:
-                    kind = "no database" if _primary(error) == sqlite3.SQLITE_NOTADB else "damaged"
-                    trouble = self._set_aside(before, BROKEN, f"was {kind} ({error})")
+                return self._attempt(work, writes=writes, transaction=transaction)
+            except Exception as error:  # damaged files make sqlite3 raise more than its own errors
+                trouble = self._repair(error, inode)
             if trouble is not None:
-                _resting[place] = time.monotonic() + REST
-                self._tell("unavailable", f"{self._what} are not kept in {self.path}: {trouble}.", always=asked)
+                _resting[use] = time.monotonic() + REST
+                self._tell("unavailable", f"{self._what} are not kept in {self.path}: {trouble}.", always=on_request)
                 return nothing
         return nothing
 
-    def _open(self, make: bool) -> sqlite3.Connection:
+    def _attempt(self, work: Callable[[sqlite3.Connection], T], *, writes: bool, transaction: bool) -> T:
+        with closing(self._open(transaction)) as database:
+            if not transaction:
+                return work(database)
+            # A plain BEGIN takes no lock. With IMMEDIATE two writers wait for each other; without it, the one that
+            # reads first and writes later would be refused at once.
+            database.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
+            result = work(database)
+            database.execute("COMMIT")
+            return result
+
+    def _repair(self, error: Exception, inode: tuple[int, int] | None) -> Exception | None:
+        """Set a file aside that is damaged or newer, so that another attempt can make one.
+
+        Args:
+            error (`Exception`):
+                Why it could not be used.
+            inode (`tuple[int, int]`, *optional*):
+                Which file that was.
+
+        Returns:
+            `Exception` or `None`: why the file cannot be used now, where another attempt would not help.
+        """
+        if isinstance(error, _NewerError):
+            return self._set_aside(inode, NEWER, str(error))
+        from_file = isinstance(
+            error, (sqlite3.Error, UnicodeDecodeError)
+        )  # the latter of a damaged name in the schema
+        if not from_file or _primary(error) in UNAVAILABLE:
+            return error
+        damage = "no database" if _primary(error) == sqlite3.SQLITE_NOTADB else "damaged"
+        return self._set_aside(inode, BROKEN, f"was {damage} ({error})")
+
+    def _open(self, make_table: bool) -> sqlite3.Connection:
         if os.path.lexists(self.path) and not self.path.is_file():
             raise OSError("it is no regular file")
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        # Without an isolation level, the transactions are those that `_attempt` begins.
         database = sqlite3.connect(self.path, timeout=PATIENCE, isolation_level=None)
-        database.text_factory = lambda text: text.decode("utf-8", "replace")
+        database.text_factory = lambda text: text.decode("utf-8", "replace")  # so that a damaged text can be read
         try:
-            database.execute("PRAGMA cell_size_check = ON")
-            if make and _version(database) < VERSION:
+            database.execute("PRAGMA cell_size_check = ON")  # finds some damage before it is read as data
+            if make_table and _version(database) < VERSION:
                 database.execute("BEGIN IMMEDIATE")
                 if _version(database) < VERSION:  # another process may have made it meanwhile
                     database.execute("DROP TABLE IF EXISTS kept")
@@ -211,11 +251,11 @@ class ValueStore:
             raise
         return database
 
-    def _set_aside(self, seen: tuple[int, int] | None, suffix: str, why: str) -> Exception | None:
-        """Give the file another name, unless another process has done so; what kept it from that, if something did."""
+    def _set_aside(self, inode: tuple[int, int] | None, suffix: str, why: str) -> Exception | None:
+        """Rename the file, unless another process has done so; returns what prevented it, if something did."""
         aside = self.path.with_suffix(suffix)
         try:
-            if seen is None or _inode(self.path) != seen:
+            if inode is None or _inode(self.path) != inode:
                 return None
             os.replace(self.path, aside)
             Path(f"{self.path}-journal").unlink(missing_ok=True)  # it would be taken for that of the new file
@@ -255,13 +295,13 @@ def _inode(path: Path) -> tuple[int, int] | None:
     return state.st_dev, state.st_ino
 
 
-def _checked(line: Any) -> Row | None:
-    """A row that is as it was written, by its seal."""
+def _checked(line: Line) -> Row | None:
+    """The description of a value, if it is as it was written by its seal; sqlite keeps any type in any column."""
     key, kind, about, created, digest, seal, size = line
-    row = Row(key, kind, about, created, size)
-    texts = all(isinstance(text, str) for text in (key, kind, about))
-    if not texts or not isinstance(created, float) or not isinstance(digest, bytes) or not isinstance(size, int):
+    has_texts = isinstance(key, str) and isinstance(kind, str) and isinstance(about, str)
+    if not has_texts or not isinstance(created, float) or not isinstance(digest, bytes) or not isinstance(size, int):
         return None
+    row = Row(key, kind, about, created, size)
     return row if _seal(row, digest) == seal else None
 
 

@@ -1,4 +1,4 @@
-"""The text of a YAML document -> plain values, within bounds of size, depth and repetition, whoever wrote it.
+"""The text of a YAML document -> plain values, within bounds of size, depth and repetition.
 
 Values are made from the events of PyYAML's parser, so that nothing is built before it is counted. There are no tags
 and no dates, and only one document.
@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import copy
 import re
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from .errors import RecipeError
 from .untrusted import as_error, one_line
+
+
+if TYPE_CHECKING:
+    import yaml
 
 
 MOST_BYTES = 10_000_000  # of a recipe, a cook file or the metadata of a card
@@ -23,13 +28,21 @@ NUMBER = (
     re.compile(r"^[-+]?(\d+\.\d*|\.\d+|\d+)[eE][-+]?\d+$"),  # 1e-5, which plain YAML takes for a word
     list("-+0123456789."),
 )
+_TAG = "tag:yaml.org,2002:"  # the beginning of the names of YAML's own types
 _KINDS = ("bool", "float", "int", "merge", "null")  # of plain scalars; dates and `=` are words
-_MERGE = "tag:yaml.org,2002:merge"
+_MERGE = f"{_TAG}merge"
+_TEXT = f"{_TAG}str"
 
 
 class _Size(NamedTuple):
     values: int
     characters: int
+
+
+class _Mark(Protocol):
+    """A place in the text: PyYAML has one class for its parser in Python and another for the one in C."""
+
+    line: int
 
 
 def parse_yaml(text: str, where: str, *, aliases: bool = True, strict: bool = True) -> Any:
@@ -58,11 +71,12 @@ def parse_yaml(text: str, where: str, *, aliases: bool = True, strict: bool = Tr
         with as_error(RecipeError, invalid):
             return _Document(text, where, aliases=aliases, strict=strict).read()
     except RecipeError as error:
-        if not isinstance(error.__cause__, yaml.MarkedYAMLError):
+        cause = error.__cause__
+        if not isinstance(cause, yaml.MarkedYAMLError):
             raise
-        problem, mark = error.__cause__.problem or error.__cause__.context, error.__cause__.problem_mark
-        line = f" (line {mark.line + 1})" if mark else ""
-        raise RecipeError(f"{invalid}: {one_line(problem)}{line}") from None
+        # PyYAML's own message spans several lines and quotes the text
+        problem = one_line(cause.problem or cause.context)
+        raise RecipeError(f"{invalid}: {problem}{_line_of(cause.problem_mark)}") from None
 
 
 class _Document:
@@ -70,9 +84,9 @@ class _Document:
         import yaml
 
         self.where, self.aliases, self.strict = where, aliases, strict
-        self.events = yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        self.events: Iterator[yaml.Event] = yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
         self.scalars = _scalars()("")
-        self.marked: dict[str, tuple[Any, _Size]] = {}
+        self.anchors: dict[str, tuple[Any, _Size]] = {}  # the value that each marks, and how large it is
         self.values = self.characters = 0
 
     def read(self) -> Any:
@@ -82,75 +96,86 @@ class _Document:
         next(self.events)  # the start of the stream
         if isinstance(next(self.events), yaml.StreamEndEvent):
             return None
-        found = self._value(next(self.events), 0)
+        value = self._value(next(self.events), 0)
         next(self.events)  # the end of the document
         if not isinstance(next(self.events), yaml.StreamEndEvent):
             raise RecipeError(f"{self.where} holds several documents (---), and one is read.")
-        return found
+        return value
 
-    def _value(self, event: Any, depth: int) -> Any:
+    def _value(self, event: yaml.Event, depth: int) -> Any:
+        """The value that an event begins: a scalar, a list, a mapping, or what an alias repeats."""
         import yaml
 
         if depth > DEEPEST:
             raise RecipeError(f"{self.where} is nested too deeply: {DEEPEST} levels are read.")
         if isinstance(event, yaml.AliasEvent):
             return self._repeated(event)
+        if not isinstance(event, (yaml.ScalarEvent, yaml.SequenceStartEvent, yaml.MappingStartEvent)):
+            raise TypeError(f"the parser of PyYAML gave {event} where a value begins")
         if self.strict and event.tag is not None:
-            raise self._error(f"the tag {one_line(event.tag.replace('tag:yaml.org,2002:', '!!'), 60)}", event)
+            raise self._error(f"the tag {one_line(event.tag.replace(_TAG, '!!'), 60)}", event)
         before = _Size(self.values, self.characters)
-        self._count(1, len(event.value) if isinstance(event, yaml.ScalarEvent) else 0)
+        value: Any
         if isinstance(event, yaml.ScalarEvent):
-            found = self._scalar(event)
+            self._count(1, len(event.value))
+            value = self._scalar(event)
         elif isinstance(event, yaml.SequenceStartEvent):
-            found = []
-            while not isinstance(item := next(self.events), yaml.SequenceEndEvent):
-                found.append(self._value(item, depth + 1))
+            self._count(1, 0)
+            value = self._sequence(depth)
         else:
-            found = self._mapping(depth)
+            self._count(1, 0)
+            value = self._mapping(depth)
         if event.anchor is not None:
             size = _Size(self.values - before.values, self.characters - before.characters)
-            self.marked[event.anchor] = found, size
-        return found
+            self.anchors[event.anchor] = value, size
+        return value
+
+    def _sequence(self, depth: int) -> list[Any]:
+        import yaml
+
+        items = []
+        while not isinstance(event := next(self.events), yaml.SequenceEndEvent):
+            items.append(self._value(event, depth + 1))
+        return items
 
     def _mapping(self, depth: int) -> dict[Any, Any]:
         import yaml
 
-        found: dict[Any, Any] = {}
-        merged: dict[Any, Any] = {}
+        mapping: dict[Any, Any] = {}
+        merged: dict[Any, Any] = {}  # what `<<` brings along, which the mapping's own keys override
         while not isinstance(event := next(self.events), yaml.MappingEndEvent):
             if not isinstance(event, yaml.ScalarEvent):
-                line = event.start_mark.line + 1
-                raise RecipeError(f"{self.where} is not valid YAML: a key is a word, not a list (line {line})")
-            merges = self._kind(event) == _MERGE
-            key, value = self._value(event, depth), self._value(next(self.events), depth + 1)
-            if merges:
+                raise self._invalid("a key is a word, not a list", event)
+            is_merge = self._kind(event) == _MERGE
+            key = self._value(event, depth)
+            value = self._value(next(self.events), depth + 1)
+            if is_merge:
                 merged = self._merged(value, event)
-            elif key in found and self.strict:
-                line = event.start_mark.line + 1
-                name = one_line(key)
-                raise RecipeError(f"{self.where} is not valid YAML: the key {name!r} stands twice (line {line})")
+            elif key in mapping and self.strict:
+                raise self._invalid(f"the key {one_line(key)!r} stands twice", event)
             else:
-                found[key] = value
-        return {**merged, **found}
+                mapping[key] = value
+        return {**merged, **mapping}
 
-    def _merged(self, value: Any, event: Any) -> dict[Any, Any]:
+    def _merged(self, value: Any, event: yaml.Event) -> dict[Any, Any]:
         """What `<<: *name` or `<<: [*one, *other]` brings along; of two values of a key the first counts."""
-        found: dict[Any, Any] = {}
-        for part in reversed(value if isinstance(value, list) else [value]):
-            if not isinstance(part, dict):
+        merged: dict[Any, Any] = {}
+        mappings = value if isinstance(value, list) else [value]
+        for mapping in reversed(mappings):
+            if not isinstance(mapping, dict):
                 raise self._error("<< of what is no mapping", event)
-            found |= part
-        return found
+            merged |= mapping
+        return merged
 
-    def _repeated(self, event: Any) -> Any:
+    def _repeated(self, event: yaml.AliasEvent) -> Any:
+        """The value that an alias repeats, counted once more: nested aliases can make gigabytes of a few lines."""
         if not self.aliases:
-            line = event.start_mark.line + 1
-            raise RecipeError(f"{self.where}: aliases (*name) are not allowed here (line {line}).")
-        if event.anchor not in self.marked:
+            raise RecipeError(f"{self.where}: aliases (*name) are not allowed here{_line_of(event.start_mark)}.")
+        if event.anchor not in self.anchors:
             raise self._error(f"*{one_line(event.anchor, 60)}, which nothing before it marks", event)
-        found, size = self.marked[event.anchor]
-        self._count(*size)
-        return copy.deepcopy(found)
+        value, size = self.anchors[event.anchor]
+        self._count(size.values, size.characters)
+        return copy.deepcopy(value)
 
     def _count(self, values: int, characters: int) -> None:
         self.values += values
@@ -161,45 +186,55 @@ class _Document:
                 "aliases (*name) repeat; so many are not read."
             )
 
-    def _kind(self, event: Any) -> str:
-        """The tag of a scalar by the look of it."""
+    def _kind(self, event: yaml.ScalarEvent) -> str:
+        """The tag of a scalar, which the form of its text decides."""
         import yaml
 
         if event.tag is not None and not self.strict:
-            return "tag:yaml.org,2002:str"
+            return _TEXT
         kind = self.scalars.resolve(yaml.ScalarNode, event.value, (event.implicit[0], False))
-        number = kind.endswith((":int", ":float"))
-        return "tag:yaml.org,2002:str" if number and ":" in event.value else kind  # 1:30 is no 90
+        is_number = kind in (f"{_TAG}int", f"{_TAG}float")
+        if is_number and ":" in event.value:  # YAML 1.1 reads 1:30 as 90, in base 60
+            return _TEXT
+        return kind
 
-    def _scalar(self, event: Any) -> Any:
+    def _scalar(self, event: yaml.ScalarEvent) -> Any:
         import yaml
 
         kind = self._kind(event)
-        if kind in (_MERGE, "tag:yaml.org,2002:str"):
+        if kind in (_MERGE, _TEXT):
             return event.value
         try:
             return self.scalars.construct_object(yaml.ScalarNode(kind, event.value))
         except ValueError as error:
-            line = event.start_mark.line + 1
-            raise RecipeError(f"{self.where} is not valid YAML: {one_line(error)} (line {line})") from None
+            raise self._invalid(one_line(error), event) from None
 
-    def _error(self, what: str, event: Any) -> RecipeError:
-        line = event.start_mark.line + 1
+    def _invalid(self, problem: str, event: yaml.Event) -> RecipeError:
+        return RecipeError(f"{self.where} is not valid YAML: {problem}{_line_of(event.start_mark)}")
+
+    def _error(self, what: str, event: yaml.Event) -> RecipeError:
+        line = _line_of(event.start_mark)
         return RecipeError(
-            f"{self.where} holds something else than numbers, strings, lists and mappings: {what} (line {line})."
+            f"{self.where} holds something else than numbers, strings, lists and mappings: {what}{line}."
         )
 
 
-def _scalars() -> type:
-    """PyYAML's safe loader of scalars, with numbers as everybody writes them, and no dates."""
+def _line_of(mark: _Mark | None) -> str:
+    """Where a problem is, for the end of a message."""
+    return f" (line {mark.line + 1})" if mark is not None else ""
+
+
+def _scalars() -> type[yaml.SafeLoader]:
+    """PyYAML's safe loader of scalars, with numbers in exponential notation and without dates."""
     import yaml
 
     class Scalars(yaml.SafeLoader):
         pass
 
-    Scalars.yaml_implicit_resolvers = {
-        first: [(tag, pattern) for tag, pattern in rules if tag.rpartition(":")[2] in _KINDS]
-        for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
+    # by the first character of a scalar: the tags that it may have, and the pattern of each
+    rules_by_first: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items():
+        rules_by_first[first] = [(tag, pattern) for tag, pattern in rules if tag.removeprefix(_TAG) in _KINDS]
+    Scalars.yaml_implicit_resolvers = rules_by_first
     Scalars.add_implicit_resolver(*NUMBER)
     return Scalars

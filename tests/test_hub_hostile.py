@@ -16,6 +16,7 @@ from huggingface_hub import HfApi, constants
 import hf_soup
 from hf_soup.checkpoints import hub as hub_files
 from hf_soup.checkpoints import hub_errors, hub_streams, hub_watch
+from hf_soup.checkpoints.hub_cache import cache_of
 from hf_soup.data.load import load_data
 from hf_soup.tokens import load_tokenizer
 from hf_soup.training.publish import publisher_for
@@ -129,7 +130,7 @@ def test_the_same_holds_of_tokenizers(hub, run, tmp_path):
 def test_a_link_of_the_cache_that_leads_elsewhere_is_refused(run, precious):
     """What an older client has left in the cache is not deleted, and not read, where it is no content of the cache."""
     hf_soup.check([run, run])
-    folder = hub_files.cache_of(run) / "snapshots"
+    folder = cache_of(run) / "snapshots"
     (config,) = folder.glob("*/config.json")
     config.unlink()
     config.symlink_to(precious)
@@ -320,7 +321,7 @@ def test_odd_waits_are_ours(hub, run, monkeypatch, asked):
 def test_a_cache_without_network_is_checked_too(hub, run, precious, monkeypatch, tmp_path):
     """Offline a link of the cache to anything but a content is refused, for weights as well."""
     hf_soup.merge([run, run]).save_pretrained(tmp_path / "soup")
-    (weights,) = (hub_files.cache_of(run) / "snapshots").glob("*/model.safetensors")
+    (weights,) = (cache_of(run) / "snapshots").glob("*/model.safetensors")
     weights.unlink()
     weights.symlink_to(precious)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)

@@ -22,14 +22,22 @@ from .files import OpenFiles
 BLOCK = 2**24  # bytes that have a digest of their own, so that several threads work on one file
 CHUNK = 2**20  # bytes read at a time, which stay in the cache of a core
 MAX_THREADS = 8  # more would wait for memory
-# Seconds. A file that changes twice within one tick of the system's clock has the same times: only what has not
-# changed for longer is known again.
+# Seconds. A file that changes twice within one tick of the system's clock keeps its times, so the digest of a file is
+# kept only if it has not changed for longer than this.
 SETTLED = 2.0
 ATTEMPTS = 3  # at a file that changes while it is read
-# File systems that do not keep the time of change of an inode: what lies there is read anew by each process.
+# File systems that do not keep the time of change of an inode: each process reads the files there anew.
 WITHOUT_CHANGE_TIME = ("fuse", "vfat", "msdos", "exfat", "cifs", "smb")
 
-_known: dict[str, str] = {}  # device and inode -> the other marks and the digest, as in the file
+_known: dict[str, str] = {}  # device and inode -> the other marks and the digest, in the form of the store's values
+
+
+class _Block(NamedTuple):
+    """A part of a file that has a digest of its own."""
+
+    path: str
+    start: int
+    size: int
 
 
 class FileState(NamedTuple):
@@ -68,7 +76,7 @@ def store() -> ValueStore:
     return ValueStore(Path(HF_HOME) / "hf_soup" / "digests.sqlite", "digests of weight files")
 
 
-def file_state(path: str | os.PathLike) -> str:
+def file_state(path: str | os.PathLike[str]) -> str:
     """Size and times of a file, which tell whether it has been changed since.
 
     Raises:
@@ -77,7 +85,7 @@ def file_state(path: str | os.PathLike) -> str:
     return _state(path).marks
 
 
-def content_digests(paths: Iterable[str | os.PathLike]) -> dict[str, str]:
+def content_digests(paths: Iterable[str | os.PathLike[str]]) -> dict[str, str]:
     """The digest of the content of each file as it is now; only what is not known yet is read, on several threads.
 
     Args:
@@ -91,33 +99,47 @@ def content_digests(paths: Iterable[str | os.PathLike]) -> dict[str, str]:
         [`IngredientError`]: if a file cannot be read, or is being changed.
     """
     states = {os.fspath(path): _state(path) for path in paths}
-    unknown = {state.key for state in states.values()} - _known.keys()
-    if unknown:
-        kept = store().read(sorted(unknown))
-        _known.update({key: value.decode("ascii", "replace") for key, value in kept.items()})
-    found = {}
-    todo = []
+    _recall(states.values())
+    digests: dict[str, str] = {}
+    unread = []
     for path, state in states.items():
         marks, _, digest = _known.get(state.key, "").partition(" ")
         if marks == state.marks:
-            found[path] = digest
+            digests[path] = digest
         else:
-            todo.append(path)
+            unread.append(path)
+    digests |= _read_unchanged(unread)
+    return {path: digests[path] for path in states}
+
+
+def _recall(states: Iterable[FileState]) -> None:
+    """Fetch the digests of files that this process does not know from the store."""
+    unknown_keys = {state.key for state in states} - _known.keys()
+    if unknown_keys:
+        stored = store().read(sorted(unknown_keys))
+        _known.update({key: value.decode("ascii", "replace") for key, value in stored.items()})
+
+
+def _read_unchanged(paths: Sequence[str]) -> dict[str, str]:
+    """The digests of files, each read until it did not change meanwhile."""
+    digests: dict[str, str] = {}
+    unread = list(paths)
     for _ in range(ATTEMPTS):
-        if not todo:
+        if not unread:
             break
         begun = time.time()
-        before = {path: _state(path) for path in todo}
-        digests = _read(before)
-        still = [path for path in todo if _state(path) != before[path]]
-        for path in todo:
-            if path not in still:
-                found[path] = digests[path]
-                _remember(path, before[path], digests[path], begun)
-        todo = still
-    if todo:
-        raise IngredientError(f"{todo[0]} changes while it is read: wait until it is written.")
-    return {path: found[path] for path in states}
+        states = {path: _state(path) for path in unread}
+        new_digests = _read(states)
+        unread = []
+        for path, state in states.items():
+            if _state(path) != state:
+                unread.append(path)
+                continue
+            digests[path] = new_digests[path]
+            _remember(path, state, new_digests[path], begun)
+    if unread:
+        raise IngredientError(f"{unread[0]} changes while it is read: wait until it is written.")
+    return digests
 
 
 def _remember(path: str, state: FileState, digest: str, begun: float) -> None:
@@ -134,34 +156,33 @@ def _read(states: dict[str, FileState]) -> dict[str, str]:
     """The digests of files: each that of the digests of its blocks, joined in order."""
     import xxhash
 
-    blocks = [
-        (path, start, min(BLOCK, state.size - start))
-        for path, state in states.items()
-        for start in range(0, max(state.size, 1), BLOCK)
-    ]
+    blocks: list[_Block] = []
+    for path, state in states.items():
+        for start in range(0, max(state.size, 1), BLOCK):  # an empty file has one block, which is empty
+            blocks.append(_Block(path, start, min(BLOCK, state.size - start)))
     with OpenFiles() as files:
 
-        def digest(block: tuple[str, int, int]) -> bytes:
-            path, start, size = block
-            hashed, chunk = xxhash.xxh3_128(), memoryview(bytearray(min(CHUNK, size)))
-            for place in range(0, size, CHUNK):
-                part = chunk[: min(CHUNK, size - place)]
-                if not files.read(path, start + place, part):
-                    break  # it has become shorter, which its state tells
-                hashed.update(part)
-            return hashed.digest()
+        def digest(block: _Block) -> bytes:
+            block_hash = xxhash.xxh3_128()
+            buffer = memoryview(bytearray(min(CHUNK, block.size)))
+            for start in range(0, block.size, CHUNK):
+                chunk = buffer[: min(CHUNK, block.size - start)]
+                if not files.read(block.path, block.start + start, chunk):
+                    break  # the file has become shorter, which its state will show
+                block_hash.update(chunk)
+            return block_hash.digest()
 
         try:
-            digests = _in_threads(digest, blocks)
+            block_digests = _in_threads(digest, blocks)
         except OSError as error:
             raise IngredientError(f"cannot read {error.filename or 'a weight file'}: {error.strerror}.") from None
     joined: dict[str, bytes] = dict.fromkeys(states, b"")
-    for (path, *_), own in zip(blocks, digests, strict=True):
-        joined[path] += own
+    for block, block_digest in zip(blocks, block_digests, strict=True):
+        joined[block.path] += block_digest
     return {path: f"content:{xxhash.xxh3_128_hexdigest(parts)}" for path, parts in joined.items()}
 
 
-def _in_threads(function: Callable[[tuple], bytes], blocks: Sequence[tuple]) -> list[bytes]:
+def _in_threads(function: Callable[[_Block], bytes], blocks: Sequence[_Block]) -> list[bytes]:
     threads = min(len(blocks), MAX_THREADS, os.cpu_count() or 1)
     if threads < 2:
         return [function(block) for block in blocks]
@@ -173,30 +194,31 @@ def _in_threads(function: Callable[[tuple], bytes], blocks: Sequence[tuple]) -> 
             return [function(block) for block in blocks]
 
 
-def _state(path: str | os.PathLike) -> FileState:
+def _state(path: str | os.PathLike[str]) -> FileState:
     try:
         state = os.stat(path)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError) as error:  # a NUL in the path is a ValueError
         raise IngredientError(f"cannot read {path}: {getattr(error, 'strerror', error)}.") from None
     return FileState(state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
 
 
 def _keeps_change_time(device: int) -> bool:
-    if os.name == "nt":  # where it is the time of creation
+    if os.name == "nt":  # Windows reports the time of creation in its place
         return False
     return not _file_systems().get(device, "").startswith(WITHOUT_CHANGE_TIME)
 
 
 @functools.cache
 def _file_systems() -> dict[int, str]:
-    """Device -> kind of its file system, where the system has such a list."""
+    """Device -> type of its file system, where the system has such a list."""
     try:
         lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return {}
-    found = {}
+    systems: dict[int, str] = {}
     for line in lines:
+        # "36 35 98:0 /root /mount/point options - ext3 /dev/root options", see proc(5)
         mount, _, system = line.partition(" - ")
         major, minor = mount.split()[2].split(":")
-        found[os.makedev(int(major), int(minor))] = system.split()[0]
-    return found
+        systems[os.makedev(int(major), int(minor))] = system.split()[0]
+    return systems

@@ -46,7 +46,7 @@ def bytes_of(tensor: torch.Tensor) -> memoryview:
     """The bytes of a tensor in row-major order; without a copy if they lie so on the CPU."""
     import torch
 
-    return memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def tensor_digest(tensor: torch.Tensor) -> str:
@@ -61,13 +61,13 @@ def combined_digest(digests: Mapping[str, str], *, part: bool = False) -> str:
         digests (`Mapping[str, str]`):
             Of each tensor.
         part (`bool`, *optional*, defaults to `False`):
-            Whether these are not all tensors; their number is told then, as in `xxh3-128/57:`.
+            Whether these are not all tensors; the digest begins with their number then, as in `xxh3-128/57:`.
     """
     import xxhash
 
     lines = "".join(f"{name}:{digest}\n" for name, digest in sorted(digests.items()))
-    kind = f"xxh3-128/{len(digests)}" if part else "xxh3-128"
-    return f"{kind}:{xxhash.xxh3_128_hexdigest(lines.encode())}"
+    algorithm = f"xxh3-128/{len(digests)}" if part else "xxh3-128"
+    return f"{algorithm}:{xxhash.xxh3_128_hexdigest(lines.encode())}"
 
 
 def _of_pieces(data: memoryview, itemsize: int) -> bytes:

@@ -12,7 +12,7 @@ import stat
 
 
 HANDLES = 100  # open at once, where the system allows it
-SHARE = 4  # one part in so many of what a process may have open: others read and write at the same time
+SHARE = 4  # a quarter of the handles that a process may have: other parts of it open files at the same time
 
 
 class OpenFiles:
@@ -64,12 +64,12 @@ class _Handle(io.FileIO):
             self.close()
             raise OSError(None, "it is no regular file")
 
-    def __del__(self):
-        self.close()
+    def __del__(self) -> None:
+        self.close()  # without the ResourceWarning of `FileIO`
 
 
 def _open_at_once(path: str, flags: int) -> int:
-    """Without waiting for a writer, where a pipe has taken the place of a file."""
+    """Open without waiting for a writer, where a pipe has taken the place of a file."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0))
 
 
@@ -80,7 +80,9 @@ def _handles() -> int:
     except ImportError:  # Windows
         return HANDLES
     allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return HANDLES if allowed == resource.RLIM_INFINITY else max(1, min(HANDLES, allowed // SHARE))
+    if allowed == resource.RLIM_INFINITY:
+        return HANDLES
+    return max(1, min(HANDLES, allowed // SHARE))
 
 
 def _read_at(handle: io.FileIO, start: int, into: memoryview) -> int:

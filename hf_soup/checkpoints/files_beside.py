@@ -15,14 +15,13 @@ from typing import Any, NamedTuple
 from ..errors import IngredientError
 from ..untrusted import one_line
 from .inside import (
+    FolderContents,
     blocks_of,
+    contents_of,
     json_inside,
     lies_in,
-    linked_folders,
-    names_below,
     place_of,
     read_inside,
-    special_files,
 )
 from .named_code import is_searched
 from .reader import SAFE_INDEX, SAFE_WEIGHTS
@@ -136,7 +135,7 @@ def sizes_in(folder: Path) -> dict[str, int]:
     Raises:
         [`IngredientError`]: if the folder cannot be read.
     """
-    return {name: state.st_size for name, state in names_below(folder)}
+    return contents_of(folder).sizes
 
 
 class FilesBeside(Mapping[str, bytes]):
@@ -221,7 +220,7 @@ def _is_needed(name: str) -> bool:
     return any(kind.fullmatch(name) for kind in (TOKENIZER, TEMPLATES, PROCESSOR, SETTINGS))
 
 
-def without_links(folder: Path, beside: Beside) -> Beside:
+def without_links(folder: Path, beside: Beside, contents: FolderContents) -> Beside:
     """The same without files and folders that are links to somewhere else: a soup would carry off what they point to.
 
     Raises:
@@ -233,17 +232,16 @@ def without_links(folder: Path, beside: Beside) -> Beside:
     for name in links:
         if _is_needed(name):
             place_of(folder, name)  # which says that it is one
-    folders = linked_folders(folder)
     if MODULES in beside.taken:
-        for name in folders:
+        for name in contents.linked_folders:
             if _other_folder(name) is None:
                 place_of(folder, name)
-    special = special_files(folder)
-    for name in special:
+    for name in contents.special_files:
         if name in (CONFIG, CARD, SAFE_WEIGHTS) or _is_needed(name):
             raise IngredientError(f"{one_line(folder / name)} is no regular file.")
     taken = tuple(name for name in beside.taken if name not in links)
-    return beside._replace(taken=taken, left=(*beside.left, *links, *special, *(f"{name}/" for name in folders)))
+    linked_folders = [f"{name}/" for name in contents.linked_folders]
+    return beside._replace(taken=taken, left=(*beside.left, *links, *contents.special_files, *linked_folders))
 
 
 def _other_folder(folder: str) -> str | None:

@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import IngredientError
 from ..untrusted import as_error, one_line
@@ -22,10 +22,9 @@ from .reader import (
     PICKLED_WEIGHTS,
     SAFE_WEIGHTS,
     TensorSpec,
-    read_headers,
     read_raw_header,
-    shard_files,
 )
+from .shards import read_headers, shard_files
 
 
 if TYPE_CHECKING:
@@ -36,23 +35,35 @@ _CHECKPOINT = re.compile(r"checkpoint-([0-9]{1,18})")
 QUANTISED = ("quantize_config.json", "quant_config.json")  # beside older GPTQ and AWQ checkpoints
 
 
-def checkpoint_of_trainer(folder: Path) -> tuple[Path, str] | None:
-    """Of a Trainer's folder without weights of its own: the checkpoint that it called best, else the last, and why."""
-    if any(_holds(folder, single) for single in (SAFE_WEIGHTS, PICKLED_WEIGHTS)):
+class TrainerCheckpoint(NamedTuple):
+    """A checkpoint in the folder of a Trainer, and why it was chosen of those there."""
+
+    folder: Path
+    reason: str
+
+
+def checkpoint_of_trainer(folder: Path) -> TrainerCheckpoint | None:
+    """Of a Trainer's folder without weights of its own: the checkpoint that it called best, else the last."""
+    if _holds(folder, SAFE_WEIGHTS) or _holds(folder, PICKLED_WEIGHTS):
         return None
-    numbered = {int(match[1]): path for path in folder.iterdir() if (match := _CHECKPOINT.fullmatch(path.name))}
-    if not numbered:
+    names_by_step = {}
+    for path in folder.iterdir():
+        match = _CHECKPOINT.fullmatch(path.name)
+        if match:
+            names_by_step[int(match[1])] = path.name
+    if not names_by_step:
         return None
-    last = place_of(folder, numbered[max(numbered)].name)
+    last = place_of(folder, names_by_step[max(names_by_step)])
     try:
         state = json_inside(last, "trainer_state.json")
     except (FileNotFoundError, IngredientError):
-        state = {}
-    best = state.get("best_model_checkpoint") if isinstance(state, dict) else None
-    best = os.path.basename(best) if isinstance(best, str) else ""
-    if _CHECKPOINT.fullmatch(best) and (folder / best).is_dir():
-        return place_of(folder, best), f"the best one (metric {one_line(state.get('best_metric'), 40)})"
-    return last, "the last one"
+        state = None
+    if isinstance(state, dict) and isinstance(state.get("best_model_checkpoint"), str):
+        best_name = os.path.basename(state["best_model_checkpoint"])  # the folder may have been moved since
+        if _CHECKPOINT.fullmatch(best_name) and (folder / best_name).is_dir():
+            metric = one_line(state.get("best_metric"), 40)
+            return TrainerCheckpoint(place_of(folder, best_name), f"the best one (metric {metric})")
+    return TrainerCheckpoint(last, "the last one")
 
 
 def _holds(folder: Path, single: str) -> bool:
@@ -60,8 +71,22 @@ def _holds(folder: Path, single: str) -> bool:
     return any(is_there(folder, f"{single}{end}") for end in ("", ".index.json"))
 
 
-def read_specs(folder: Path, parts: Sequence[str] = ()) -> tuple[dict[str, dict[str, TensorSpec]], dict[str, str]]:
-    """The tensors of a folder as its files name them, and for each file what tells that it is still the same one.
+class Headers(NamedTuple):
+    """What the headers of a checkpoint's weight files say.
+
+    Args:
+        specs (`dict[str, dict[str, TensorSpec]]`):
+            Part (`""` is the folder itself) -> its tensors as the files name them.
+        digests (`dict[str, str]`):
+            File -> a digest of its header, size and time of change, which tells whether it is still the same.
+    """
+
+    specs: dict[str, dict[str, TensorSpec]]
+    digests: dict[str, str]
+
+
+def read_specs(folder: Path, parts: Sequence[str] = ()) -> Headers:
+    """The tensors of a folder as its files name them.
 
     Args:
         folder (`Path`):
@@ -69,22 +94,18 @@ def read_specs(folder: Path, parts: Sequence[str] = ()) -> tuple[dict[str, dict[
         parts (`Sequence[str]`, *optional*):
             Sub-folders that hold modules of the model.
 
-    Returns:
-        `tuple[dict[str, dict[str, TensorSpec]], dict[str, str]]`: part (`""` is the folder itself) -> its tensors, and
-        file -> digest of its header, size and time of change.
-
     Raises:
         [`IngredientError`]: if there are no safetensors weights, or a file is corrupt.
     """
-    found: dict[str, dict[str, TensorSpec]] = {}
+    specs: dict[str, dict[str, TensorSpec]] = {}
     if not parts or _holds(folder, SAFE_WEIGHTS):
         _refuse_other_formats(folder)
-        found[""] = read_headers(folder)
+        specs[""] = read_headers(folder)
     for part in parts:
         _refuse_other_formats(folder / part)
-        tensors = read_headers(folder / part)
-        found[part] = {key: spec._replace(file=f"{part}/{spec.file}", part=part) for key, spec in tensors.items()}
-    return found, digests_of_headers(folder, list(found))
+        part_specs = read_headers(folder / part)
+        specs[part] = {key: spec._replace(file=f"{part}/{spec.file}", part=part) for key, spec in part_specs.items()}
+    return Headers(specs, digests_of_headers(folder, list(specs)))
 
 
 def digests_of_headers(folder: Path, parts: Sequence[str]) -> dict[str, str]:
@@ -95,9 +116,9 @@ def digests_of_headers(folder: Path, parts: Sequence[str]) -> dict[str, str]:
     for part in parts:
         for file in shard_files(folder / part):
             name = f"{part}/{file}".removeprefix("/")
-            header, state = read_raw_header(place_of(folder, name))
-            content = header + f"{state.st_size}:{state.st_mtime_ns}".encode()
-            digests[name] = "stat:" + xxhash.xxh3_128_hexdigest(content)
+            header = read_raw_header(place_of(folder, name))
+            marks = f"{header.size}:{header.changed}".encode()
+            digests[name] = "stat:" + xxhash.xxh3_128_hexdigest(header.content + marks)
     return digests
 
 
@@ -123,15 +144,24 @@ def read_pickles(folder: Path, files: Sequence[str]) -> dict[str, torch.Tensor]:
     import torch
 
     state: dict[str, torch.Tensor] = {}
-    for file in (name for name in files if not name.endswith(".json")):
+    for file in files:
+        if file.endswith(".json"):  # the index of shards
+            continue
         with as_error(IngredientError, f"{folder / file} cannot be read as tensors alone"):
-            found = torch.load(place_of(folder, file), map_location="cpu", weights_only=True)
-        if not isinstance(found, Mapping) or not all(
-            isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in found.items()
-        ):
+            content = torch.load(place_of(folder, file), map_location="cpu", weights_only=True)
+        if not _is_state(content):
             raise IngredientError(f"{folder / file} holds something else than tensors by name.")
-        state |= found
+        state |= content
     return state
+
+
+def _is_state(content: object) -> bool:
+    """Whether a pickle holds tensors by name, and nothing else."""
+    import torch
+
+    if not isinstance(content, Mapping):
+        return False
+    return all(isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in content.items())
 
 
 def _refuse_other_formats(folder: Path) -> None:
@@ -159,56 +189,75 @@ def read_config(folder: Path, *, needed: bool = True) -> dict[str, Any]:
     except FileNotFoundError:
         if not needed:
             return {}
-        accelerate = [path.name for path in sorted(folder.glob("random_states_*.pkl"))]
-        advice = (
-            " It is a state that accelerate saved: add the configuration with "
-            "`accelerator.unwrap_model(model).config.save_pretrained(...)`."
-        )
         raise IngredientError(
-            f"{folder} has no config.json, which says what its weights are.{advice if accelerate else ''}"
+            f"{folder} has no config.json, which says what its weights are.{_advice_without_config(folder)}"
         ) from None
     if not isinstance(config, dict):
         raise IngredientError(f"{path} cannot be read: it is not a mapping.")
     refuse_unbounded(config, str(path))
-    _refuse_odd(config, path)
+    _refuse_wrong_types(config, path)
     if "auto_map" in config:
         from .memory import architecture
 
         architecture(config)  # refuses what only the repository's own code could build
     if config.get("quantization_config") in ({}, None):  # says nothing, and keeps transformers from loading
         config.pop("quantization_config", None)
-    quantised = config.get("quantization_config") or next(
-        (json_inside(folder, name) for name in QUANTISED if is_there(folder, name)), None
-    )
-    if quantised is not None:
-        raise IngredientError(
-            f"{folder} is quantised ({_quantiser(quantised)}); average the weights that it was made from."
-        )
+    _refuse_quantised(config, folder)
     return without_code(config)
 
 
-def _refuse_odd(config: Mapping[str, Any], path: Path) -> None:
-    """What a configuration says of the model has to be of the kinds that every program takes it for."""
-    architectures, labels = config.get("architectures"), config.get("id2label")
-    good = {
-        "architectures": architectures is None
-        or (isinstance(architectures, list) and all(isinstance(name, str) for name in architectures)),
+def _advice_without_config(folder: Path) -> str:
+    if not any(folder.glob("random_states_*.pkl")):
+        return ""
+    return (
+        " It is a state that accelerate saved: add the configuration with "
+        "`accelerator.unwrap_model(model).config.save_pretrained(...)`."
+    )
+
+
+def _refuse_wrong_types(config: Mapping[str, Any], path: Path) -> None:
+    """Refuse a configuration whose main settings are of other types than every program expects there."""
+    is_right = {
+        "architectures": _is_list_of_names(config.get("architectures", [])),
         "model_type": isinstance(config.get("model_type", ""), str),
-        "id2label": labels is None or (isinstance(labels, dict) and all(map(_is_class_id, labels))),
-        "num_labels": config.get("num_labels") is None or type(config["num_labels"]) is int,
+        "id2label": _is_mapping_of_classes(config.get("id2label", {})),
+        "num_labels": config.get("num_labels") is None or type(config["num_labels"]) is int,  # `True` is an int, too
     }
-    odd = [key for key, fine in good.items() if not fine]
-    if odd:
-        raise IngredientError(f"{path} cannot be right: {odd[0]} is {one_line(config[odd[0]], 80)!r}.")
+    for key, right in is_right.items():
+        if not right:
+            raise IngredientError(f"{path} cannot be right: {key} is {one_line(config[key], 80)!r}.")
 
 
-def _is_class_id(key: str) -> bool:
-    return key.isdecimal() and len(key) <= 9
+def _is_list_of_names(value: object) -> bool:
+    if value is None:
+        return True
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
 
-def _quantiser(settings: Any) -> str:
-    """The name of what made a checkpoint smaller."""
-    found = settings if isinstance(settings, dict) else {}
-    if any(key.startswith(("load_in_", "_load_in_", "bnb_")) for key in found):
+def _is_mapping_of_classes(value: object) -> bool:
+    """Whether it maps numbers of classes; JSON has them as strings."""
+    if value is None:
+        return True
+    return isinstance(value, dict) and all(key.isdecimal() and len(key) <= 9 for key in value)
+
+
+def _refuse_quantised(config: Mapping[str, Any], folder: Path) -> None:
+    settings = config.get("quantization_config")
+    if not settings:
+        files = [name for name in QUANTISED if is_there(folder, name)]
+        if not files:
+            return
+        settings = json_inside(folder, files[0])
+    if settings is not None:
+        raise IngredientError(
+            f"{folder} is quantised ({_quantiser(settings)}); average the weights that it was made from."
+        )
+
+
+def _quantiser(settings: object) -> str:
+    """The name of the method or library that quantised a checkpoint."""
+    if not isinstance(settings, dict):
+        settings = {}
+    if any(key.startswith(("load_in_", "_load_in_", "bnb_")) for key in settings):
         return "bitsandbytes"
-    return one_line(found.get("quant_method") or found.get("quantizer") or "by an unknown method", 40)
+    return one_line(settings.get("quant_method") or settings.get("quantizer") or "by an unknown method", 40)

@@ -1,6 +1,6 @@
-"""Repositories of the Hub: pinned to a commit, their headers read by range requests, their files fetched when needed.
+"""Repositories of the Hub: how they are named, what they hold at a commit, and how their files come here.
 
-It talks through `huggingface_hub` alone and turns its errors into ours.
+It talks through `huggingface_hub` alone and turns its errors into ours. `hub_pins.py` makes ingredients of these.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 import threading
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from tqdm.auto import tqdm
 
@@ -20,56 +20,50 @@ from ..progress import progress_bar
 from ..threads import side_by_side
 from ..untrusted import one_line
 from ..version import __version__
-from .files_beside import CARD, CONFIG, Beside, sizes_in, sort_out
-from .folder import read_specs
 from .hub_answers import BadAnswerError, is_commit, is_revision
-from .hub_cache import blob_of, cache_of, digest_of, refuse_damaged
-from .hub_errors import client, our_errors, patiently, unsaid
-from .other_contents import has_no_weights
-from .reader import PICKLED_WEIGHTS, SAFE_WEIGHTS, TensorSpec, check_length, parse_header, shard_files
+from .hub_cache import blob_of, refuse_damaged
+from .hub_errors import LIBRARY, client, our_errors, patiently, unsaid
 
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoFile
 
-
 SIZES: dict[tuple[str, str], dict[str, int]] = {}  # repository and commit -> file -> bytes, of those that were listed
-FIRST = 100_000  # bytes that are asked for at once: nearly all headers are shorter
 _SOURCE = re.compile(r"(?P<repo_id>[\w.-]+(/[\w.-]+)?)(?P<subfolder>(/[\w.-]+)*)")
 
 
-class Pin(NamedTuple):
-    """What a repository, or a subfolder of one, has at one commit.
+class HubPath(NamedTuple):
+    """A repository of the Hub, and a folder in it; the latter is empty for all of the repository."""
 
-    Args:
-        commit (`str`):
-            40 hexadecimal digits.
-        files (`dict[str, str]`):
-            Weight file -> its digest as the Hub reports it; pickles if there is nothing else.
-        specs (`dict[str, dict[str, TensorSpec]]`):
-            Part (`""` is the model itself, others are sub-folders) -> its tensors. None of pickles.
-        beside ([`Beside`]):
-            What else there is.
-        small (`tuple[str, ...]`):
-            Configuration and card, of those that are there.
-    """
+    repo_id: str
+    subfolder: str
 
-    commit: str
-    files: dict[str, str]
-    specs: dict[str, dict[str, TensorSpec]]
-    beside: Beside
-    small: tuple[str, ...]
+    def file(self, name: str) -> str:
+        """The path in the repository of a file in the folder."""
+        return f"{self.subfolder}/{name}".removeprefix("/")
 
 
-def split_source(source: str) -> tuple[str, str] | None:
-    """`owner/name/sub/folder` as the id of a repository and the folder in it; `None` if it cannot be one."""
+def split_source(source: str) -> HubPath | None:
+    """`owner/name/sub/folder` as a repository and the folder in it; `None` if it cannot be one."""
     match = _SOURCE.fullmatch(source)
     if match is None or source.startswith(".") or ".." in source.split("/"):
         return None
-    return match["repo_id"], match["subfolder"].removeprefix("/")
+    return HubPath(match["repo_id"], match["subfolder"].removeprefix("/"))
 
 
-def split_revision(name: str | os.PathLike) -> tuple[str, str | None]:
+def hub_path(source: str) -> HubPath:
+    """The same for a source that has to be one.
+
+    Raises:
+        [`IngredientError`]: if it cannot be one.
+    """
+    path = split_source(source)
+    if path is None:
+        raise IngredientError(f"{one_line(source)} is no Hub id.")
+    return path
+
+
+def split_revision(name: str | os.PathLike[str]) -> tuple[str, str | None]:
     """`owner/name@v1` as a source and a revision, which is `None` where none is named."""
     source, _, revision = os.fspath(name).partition("@")
     return source, revision or None
@@ -77,67 +71,9 @@ def split_revision(name: str | os.PathLike) -> tuple[str, str | None]:
 
 def is_hub_id(name: str | None) -> bool:
     """Whether what names data or a model is `owner/name` on the Hub, and not a file or folder here."""
-    return bool(name) and "/" in name and split_source(name) is not None and not os.path.exists(name)
-
-
-def pin(source: str, revision: str | None) -> Pin:
-    """Resolve a branch, tag or commit once, and read the headers of its weights.
-
-    Args:
-        source (`str`):
-            Id of a repository, a subfolder behind it if need be.
-        revision (`str`, *optional*):
-            The branch, tag or commit.
-
-    Raises:
-        [`IngredientError`]: if there is no such repository, revision or folder, it is not open to you, or it holds no
-            weights.
-    """
-    from huggingface_hub import constants
-
-    commit = resolve(source, revision)
-    with our_errors(source, revision):
-        if constants.HF_HUB_OFFLINE:
-            return _from_cache(source, commit)
-        inside = _listed(source, commit)
-        sizes = {name: item.size for name, item in inside.items()}
-        beside, files = _weights_of(source, commit, sizes)
-        digests = {name: _digest(inside[name]) for name in files}
-        specs: dict[str, dict[str, TensorSpec]] = {}
-        readable = [name for name in files if name.endswith(".safetensors")]
-        headers = side_by_side(lambda name: _read_header(source, name, inside[name].size, commit), readable)
-        for name, found in zip(readable, headers, strict=True):
-            part = os.path.dirname(name)
-            tensors = {key: spec._replace(file=name, part=part) for key, spec in found.items()}
-            specs.setdefault(part, {}).update(tensors)
-        if readable and not any(specs.values()):
-            raise IngredientError(f"{source} holds no tensors.")
-        specs = {part: dict(sorted(of_part.items())) for part, of_part in specs.items()}
-        return Pin(commit, digests, specs, beside, _small(sizes))
-
-
-def _small(names: Collection[str]) -> tuple[str, ...]:
-    """Configuration and card."""
-    return tuple(name for name in (CONFIG, CARD) if name in names)
-
-
-def _weights_of(source: str, commit: str, sizes: Mapping[str, int]) -> tuple[Beside, list[str]]:
-    """What lies beside the weights of a repository, and the files that hold the weights, those of parts included."""
-    beside = sort_out(sizes)
-    files = []
-    if not beside.parts and not _formats(sizes):
-        raise IngredientError(has_no_weights(sizes, source))
-    if _formats(sizes):
-        files += _weight_files(source, commit, [name for name in sizes if "/" not in name])
-    for part in beside.parts:
-        within = [name.removeprefix(f"{part}/") for name in sizes if os.path.dirname(name) == part]
-        files += [f"{part}/{name}" for name in _weight_files(f"{source}/{part}", commit, within)]
-    return beside, files
-
-
-def _formats(names: Collection[str]) -> list[str]:
-    """Which formats of weights there are."""
-    return [single for single in (SAFE_WEIGHTS, PICKLED_WEIGHTS) if {single, f"{single}.index.json"} & set(names)]
+    if not name or "/" not in name or os.path.exists(name):
+        return False
+    return split_source(name) is not None
 
 
 def resolve(source: str, revision: str | None) -> str:
@@ -146,12 +82,12 @@ def resolve(source: str, revision: str | None) -> str:
     Raises:
         [`IngredientError`]: if there is no such repository or revision, or it is not open to you.
     """
-    repo_id, _ = split_source(source)
+    repo_id = hub_path(source).repo_id
     if revision is not None and not is_revision(revision):
         raise IngredientError(f"{one_line(revision, 80)!r} of {source} cannot be a branch, a tag or a commit.")
     with our_errors(source, revision):
         commit = patiently(lambda: client().resolve_revision(repo_id, revision=revision)).resolved
-        if not is_commit(commit):  # it may come from the cache
+        if not is_commit(commit):  # it may come from the cache, whose answers the hooks do not see
             raise BadAnswerError(f"{revision or 'main'} is said to be at {one_line(commit, 80)!r}, which is no commit")
         return commit
 
@@ -160,28 +96,39 @@ def files_at(source: str, revision: str | None, *, token: str | bool | None = No
     """The files of a repository, or of a folder in one, relative to it, and their digests.
 
     Args:
-        source (`str`), revision (`str`, *optional*):
-            As of [`pin`].
+        source (`str`):
+            Id of a repository, a subfolder behind it if need be.
+        revision (`str`, *optional*):
+            The branch, tag or commit.
         token (`str` or `bool`, *optional*):
             By default the one that a login stored.
 
     Raises:
-        [`IngredientError`]: as of [`pin`].
+        [`IngredientError`]: if there is no such repository, revision or folder, or it is not open to you.
     """
     with our_errors(source, revision):
-        return {name: _digest(item) for name, item in _listed(source, revision, token).items()}
+        return {name: digest_at_hub(file) for name, file in list_files(source, revision, token).items()}
 
 
-def _listed(source: str, revision: str | None, token: str | bool | None = None) -> dict[str, RepoFile]:
-    repo_id, subfolder = split_source(source)
-    options = {"recursive": True, "revision": revision}
-    tree = patiently(lambda: list(client(token).list_repo_tree(repo_id, subfolder or None, **options)))
-    files = [item for item in tree if hasattr(item, "blob_id")]  # no folders
-    if subfolder and any(not item.path.startswith(f"{subfolder}/") for item in files):
+def list_files(source: str, revision: str | None, token: str | bool | None = None) -> dict[str, RepoFile]:
+    """The files of a repository, or of a folder in one, by their names relative to it.
+
+    Raises:
+        [`Exception`]: of the client; callers turn it into one of ours with [`our_errors`].
+    """
+    from huggingface_hub.hf_api import RepoFile
+
+    repo_id, subfolder = hub_path(source)
+    entries = patiently(
+        lambda: list(client(token).list_repo_tree(repo_id, subfolder or None, recursive=True, revision=revision))
+    )
+    files = [entry for entry in entries if isinstance(entry, RepoFile)]  # the others are folders
+    if subfolder and any(not file.path.startswith(f"{subfolder}/") for file in files):
         raise BadAnswerError(f"the listing of {subfolder} has files that are not in it")
-    if is_commit(revision):
-        SIZES[repo_id, revision] = SIZES.get((repo_id, revision), {}) | {item.path: item.size for item in files}
-    return {item.path.removeprefix(f"{subfolder}/"): item for item in files}
+    if revision is not None and is_commit(revision):
+        sizes = SIZES.setdefault((repo_id, revision), {})
+        sizes |= {file.path: file.size for file in files}
+    return {file.path.removeprefix(f"{subfolder}/"): file for file in files}
 
 
 def sizes_at(repo_id: str, commit: str, names: Collection[str] | None = None) -> dict[str, int]:
@@ -194,29 +141,30 @@ def sizes_at(repo_id: str, commit: str, names: Collection[str] | None = None) ->
             Of which files; by default of all.
 
     Raises:
-        [`IngredientError`]: if there is no such file, or as of [`pin`].
+        [`IngredientError`]: if there is no such file or commit, or it is not open to you.
     """
     from huggingface_hub import hf_hub_url
 
     with our_errors(repo_id, commit):
-        if names is None or not set(names) <= set(SIZES.get((repo_id, commit), {})):
-            _listed(repo_id, commit)
+        if names is None or not set(names) <= SIZES.get((repo_id, commit), {}).keys():
+            list_files(repo_id, commit)
     sizes = SIZES.get((repo_id, commit), {})
-    absent = [name for name in names or () if name not in sizes]
+    names = sizes if names is None else names
+    absent = [name for name in names if name not in sizes]
     if absent:
         raise IngredientError(f"{repo_id} has no {', '.join(absent)} at {commit}.")
-    return {hf_hub_url(repo_id, name, revision=commit): sizes[name] for name in names or sizes}
+    return {hf_hub_url(repo_id, name, revision=commit): sizes[name] for name in names}
 
 
 def confirm(source: str, revision: str) -> None:
-    """See that a commit is still there for whoever asks, and not in the cache alone; offline the cache has to do.
+    """See that the Hub still gives a commit to this user, and not the cache alone; offline the cache has to do.
 
     Raises:
-        [`IngredientError`]: if it is not.
+        [`IngredientError`]: if it does not.
     """
     from huggingface_hub import constants
 
-    repo_id, _ = split_source(source)
+    repo_id = hub_path(source).repo_id
     with our_errors(source, revision):
         if not constants.HF_HUB_OFFLINE:
             patiently(lambda: client().model_info(repo_id, revision=revision))
@@ -230,18 +178,37 @@ def fetch(source: str, revision: str, files: list[str]) -> Path:
     """
     from huggingface_hub import hf_hub_url, snapshot_download
 
-    repo_id, subfolder = split_source(source)
-    options = {"library_name": "hf_soup", "library_version": __version__, "tqdm_class": _Silent}
-    patterns = [glob.escape(_inside(subfolder, name)) for name in files]
-    options |= {"revision": revision, "allow_patterns": patterns}
+    path = hub_path(source)
+    repo_id = path.repo_id
     if not is_commit(revision):
         raise IngredientError(f"{one_line(revision, 80)!r} of {source} is no commit.")
-    small = hf_hub_url(repo_id, "", revision=revision)
-    with our_errors(source, revision, small=small), unsaid("_snapshot_download", "No files matched"):
-        folder = Path(patiently(lambda: snapshot_download(repo_id, **options))) / subfolder
+    patterns = [glob.escape(path.file(name)) for name in files]
+
+    def download() -> str:
+        return snapshot_download(
+            repo_id,
+            revision=revision,
+            allow_patterns=patterns,
+            library_name=LIBRARY,
+            library_version=__version__,
+            tqdm_class=_NoBar,
+        )
+
+    base_address = hf_hub_url(repo_id, "", revision=revision)
+    with our_errors(source, revision, small=base_address), unsaid("_snapshot_download", "No files matched"):
+        folder = Path(patiently(download)) / path.subfolder
         blobs = {folder / name: blob_of(folder / name, repo_id) for name in files}
-    refuse_damaged({path: blob for path, blob in blobs.items() if blob is not None}, repo_id)
+    refuse_damaged({file: digest for file, digest in blobs.items() if digest is not None}, repo_id)
     return folder
+
+
+class _WeightFile(NamedTuple):
+    """A weight file of a commit, and its digest as the Hub reports it."""
+
+    repo_id: str
+    commit: str
+    name: str
+    digest: str
 
 
 def fetch_weights(wanted: Sequence[tuple[str, str, Mapping[str, str]]]) -> None:
@@ -256,50 +223,57 @@ def fetch_weights(wanted: Sequence[tuple[str, str, Mapping[str, str]]]) -> None:
     """
     from huggingface_hub import try_to_load_from_cache
 
-    missing = []
+    missing: dict[_WeightFile, None] = {}  # in order, each once
     for source, commit, files in wanted:
-        repo_id, subfolder = split_source(source)
-        names = {_inside(subfolder, name): digest for name, digest in files.items()}
-        missing += [
-            (repo_id, commit, name, digest)
-            for name, digest in names.items()
-            if not isinstance(try_to_load_from_cache(repo_id, name, revision=commit), str)
-        ]
+        path = hub_path(source)
+        for name, digest in files.items():
+            file = _WeightFile(path.repo_id, commit, path.file(name), digest)
+            cached = try_to_load_from_cache(file.repo_id, file.name, revision=commit)
+            if not isinstance(cached, str):
+                missing[file] = None
     if not missing:
         return
-    bar = progress_bar(desc="Fetching weights", total=0, unit="B", unit_scale=True)
-    with bar:
-        part = _part_of(bar)
-        side_by_side(lambda item: _download(*item, part), dict.fromkeys(missing))
+    with progress_bar(desc="Fetching weights", total=0, unit="B", unit_scale=True) as bar:
+        file_progress = _progress_of_files(bar)
+        side_by_side(lambda file: _download(file, file_progress), missing)
 
 
-def _download(repo_id: str, commit: str, name: str, digest: str, part: type) -> None:
+def _download(file: _WeightFile, file_progress: type[tqdm[Any]]) -> None:
     from huggingface_hub import hf_hub_download
 
-    options = {"library_name": "hf_soup", "library_version": __version__, "tqdm_class": part}
-    with our_errors(repo_id, commit, sizes=sizes_at(repo_id, commit, [name])):
-        path = Path(patiently(lambda: hf_hub_download(repo_id, name, revision=commit, **options)))
-    refuse_damaged({path: digest}, repo_id)
+    def download() -> str:
+        return hf_hub_download(
+            file.repo_id,
+            file.name,
+            revision=file.commit,
+            library_name=LIBRARY,
+            library_version=__version__,
+            tqdm_class=file_progress,
+        )
+
+    with our_errors(file.repo_id, file.commit, sizes=sizes_at(file.repo_id, file.commit, [file.name])):
+        path = Path(patiently(download))
+    refuse_damaged({path: file.digest}, file.repo_id)
 
 
-class _Silent(tqdm):
-    """No bar, for files that are there at once."""
+class _NoBar(tqdm):  # type: ignore[type-arg]  # tqdm is generic for type checkers alone
+    """A bar that is never shown, for files that are there at once."""
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **{**kwargs, "disable": True})
 
 
-def _part_of(bar: tqdm) -> type:
+def _progress_of_files(bar: tqdm[Any]) -> type[tqdm[Any]]:
     """What the client shows the progress of one file with: it only moves the bar of all."""
     lock = threading.Lock()
 
-    class Part:
+    class FileProgress:
         def __init__(self, *_: Any, total: float | None = None, initial: float = 0, **__: Any):
             with lock:
-                bar.total += total or 0
+                bar.total = (bar.total or 0) + (total or 0)
             self.update(initial)
 
-        def __enter__(self) -> Part:
+        def __enter__(self) -> FileProgress:
             return self
 
         def __exit__(self, *_: object) -> None:
@@ -312,66 +286,9 @@ def _part_of(bar: tqdm) -> type:
         def close(self) -> None:
             pass
 
-    return Part
+    return cast("type[tqdm[Any]]", FileProgress)  # the client uses these methods alone
 
 
-def _inside(subfolder: str, name: str) -> str:
-    return f"{subfolder}/{name}".removeprefix("/")
-
-
-def _weight_files(source: str, commit: str, inside: Collection[str]) -> list[str]:
-    """The files that hold the weights: safetensors, single or those that an index names, else pickles."""
-    for single in (SAFE_WEIGHTS, PICKLED_WEIGHTS):
-        if single in inside:
-            return [single]
-        index = f"{single}.index.json"
-        if index in inside:
-            files = shard_files(fetch(source, commit, [index]), single, inside)
-            return files if single == SAFE_WEIGHTS else [*files, index]
-    raise IngredientError(has_no_weights(inside, source))
-
-
-def _digest(item: RepoFile) -> str:
-    return f"sha256:{item.lfs.sha256}" if item.lfs else f"sha1:{item.blob_id}"
-
-
-def _read_header(source: str, name: str, size: int, commit: str) -> dict[str, TensorSpec]:
-    """The tensors of one safetensors file, by range requests; its header is checked as that of a local file is."""
-    from huggingface_hub import hf_hub_url
-    from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
-
-    repo_id, subfolder = split_source(source)
-    url = hf_hub_url(repo_id, _inside(subfolder, name), revision=commit)
-    headers = build_hf_headers(library_name="hf_soup", library_version=__version__) | {"Accept-Encoding": "identity"}
-
-    def part(start: int, stop: int) -> bytes:
-        asked = {**headers, "range": f"bytes={start}-{stop - 1}"}
-        with get_session().stream("GET", url, headers=asked, timeout=30) as response:
-            hf_raise_for_status(response)
-            skipped = 0 if response.status_code == 206 else start  # all of it came
-            content = b""
-            for chunk in response.iter_bytes(FIRST):
-                content += chunk
-                if len(content) >= skipped + stop - start:
-                    break
-        return content[skipped : skipped + stop - start]
-
-    begin = patiently(lambda: part(0, FIRST))
-    length = int.from_bytes(begin[:8], "little")
-    check_length(length, size, f"{source}/{name}")
-    header = begin[8 : 8 + length] if 8 + length <= FIRST else begin[8:] + patiently(lambda: part(FIRST, 8 + length))
-    return parse_header(header, size, name, f"{source}/{name}")
-
-
-def _from_cache(source: str, commit: str) -> Pin:
-    """The same without network, from the cache alone, where a blob is called by its digest."""
-    repo_id, subfolder = split_source(source)
-    folder = cache_of(repo_id) / "snapshots" / commit / subfolder
-    sizes = sizes_in(folder) if folder.is_dir() else {}
-    beside, files = _weights_of(source, commit, sizes)
-    blobs = {file: blob_of(folder / file, repo_id) for file in files}
-    digests = {file: blob or digest_of(folder / file, "sha256") for file, blob in blobs.items()}
-    specs = {}
-    if all(file.endswith((".safetensors", ".json")) for file in files):
-        specs, _ = read_specs(folder, beside.parts)
-    return Pin(commit, digests, specs, beside, _small(sizes))
+def digest_at_hub(file: RepoFile) -> str:
+    """The digest of a file as the Hub reports it: git's own of small ones."""
+    return f"sha256:{file.lfs.sha256}" if file.lfs else f"sha1:{file.blob_id}"

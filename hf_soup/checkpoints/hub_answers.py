@@ -17,12 +17,14 @@ from ..untrusted import MESSAGE, one_line
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")  # git's sha1 of small files, the sha256 of large ones
-# Of terminals, of lines and of the direction of writing, and halves of surrogates.
+SHA256_DIGITS = 64
+# Control characters of terminals, of lines and of the direction of writing, and halves of surrogates.
 CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 DRIVE = re.compile(r"[A-Za-z]:")
 LONGEST_NAME = 1_000  # characters of a path in a repository
 LONGEST_PIECE = 255  # bytes between two slashes, which is what file systems take
 LARGEST_FILE = 10**15  # bytes
+SIZE_DIGITS = 15  # of the size of a file
 FILE = re.compile(r".*/resolve(-cache/[^/]+)?/.+")  # the address of a file, or where the Hub keeps it
 REVISION = re.compile(r"(?!/)[^\\\x00-\x20\x7f~^:?*\[]{1,255}(?<!/)")  # what git takes as the name of a branch or tag
 
@@ -50,9 +52,9 @@ def is_revision(value: object) -> bool:
 
 def is_inside(name: object) -> bool:
     """Whether the name of a file is relative, stays in its folder, and is one on every system."""
-    if not isinstance(name, str) or not 0 < len(name) <= LONGEST_NAME or "\\" in name or DRIVE.match(name):
+    if not isinstance(name, str) or not 0 < len(name) <= LONGEST_NAME:
         return False
-    if CONTROLS.search(name):
+    if "\\" in name or DRIVE.match(name) or CONTROLS.search(name):  # the first two mean other places on Windows
         return False
     pieces = name.split("/")
     return all(piece not in ("", ".", "..") and len(piece.encode()) <= LONGEST_PIECE for piece in pieces)
@@ -83,14 +85,24 @@ def check_headers(method: str, path: str, headers: Mapping[str, str]) -> None:
     commit = headers.get("X-Repo-Commit")
     if commit is not None and not is_commit(commit):
         raise BadAnswerError(f"the header X-Repo-Commit is no id of a commit: {_shown(commit)}")
-    name = "X-Linked-ETag" if headers.get("X-Linked-ETag") else "ETag"  # as the client chooses
-    is_used = method == "HEAD" and FILE.fullmatch(path) and commit is not None and name in headers
-    if is_used and not is_digest(normal_etag(headers[name])):
-        raise BadAnswerError(f"the header {name} is no digest: {_shown(headers[name])}")
+    if method == "HEAD" and commit is not None and FILE.fullmatch(path):
+        _check_etag(headers)
     for name in ("X-Linked-Size", "Content-Length"):
         size = headers.get(name)
-        if size is not None and not (size.isascii() and size.isdigit() and len(size) <= 15):
+        if size is not None and not _is_number_of_bytes(size):
             raise BadAnswerError(f"the header {name} is no number of bytes: {_shown(size)}")
+
+
+def _check_etag(headers: Mapping[str, str]) -> None:
+    """Refuse an ETag of which the client would make the name of a file in its cache."""
+    name = "X-Linked-ETag" if headers.get("X-Linked-ETag") else "ETag"  # as the client chooses
+    if name in headers and not is_digest(normal_etag(headers[name])):
+        raise BadAnswerError(f"the header {name} is no digest: {_shown(headers[name])}")
+
+
+def _is_number_of_bytes(text: str) -> bool:
+    """Whether it is a number; `int` takes more, such as `+1`, `1_0` and digits of other scripts."""
+    return text.isascii() and text.isdigit() and len(text) <= SIZE_DIGITS
 
 
 def asked_to_wait(headers: Mapping[str, str]) -> float:
@@ -103,8 +115,7 @@ def asked_to_wait(headers: Mapping[str, str]) -> float:
     Returns:
         `float`: 0 where it does not ask, or what it says cannot be understood; may be infinite.
     """
-    window = re.search(r";\s*r\s*=\s*0\s*;\s*t\s*=\s*(\d{1,9})\b", headers.get("ratelimit") or "", re.ASCII)
-    text = (headers.get("Retry-After") or "").strip() or (window[1] if window else "")
+    text = (headers.get("Retry-After") or "").strip() or _end_of_window(headers)
     try:
         seconds = float(text)
     except ValueError:
@@ -113,6 +124,12 @@ def asked_to_wait(headers: Mapping[str, str]) -> float:
         except (ValueError, TypeError, OverflowError, IndexError):
             return 0.0
     return seconds if seconds > 0 else 0.0  # neither negative nor NaN
+
+
+def _end_of_window(headers: Mapping[str, str]) -> str:
+    """The seconds until a limit of requests that is used up (`r=0`) is lifted (`t=...`); empty where there is none."""
+    match = re.search(r";\s*r\s*=\s*0\s*;\s*t\s*=\s*(\d{1,9})\b", headers.get("ratelimit") or "", re.ASCII)
+    return match[1] if match else ""
 
 
 def checker_of(path: str) -> Callable[[Any], None] | None:
@@ -125,7 +142,10 @@ def checker_of(path: str) -> Callable[[Any], None] | None:
     Returns:
         `Callable`: takes the parsed body and raises [`BadAnswerError`], naming the first field that is wrong.
     """
-    return next((check for address, check in _ADDRESSES.items() if re.fullmatch(address, path)), None)
+    for address, check in _ADDRESSES.items():
+        if re.fullmatch(address, path):
+            return check
+    return None
 
 
 def without_controls(value: Any) -> Any:
@@ -155,8 +175,10 @@ def _list(value: Any, what: str) -> list[Any]:
     return value
 
 
-def _require(is_right: Callable[[object], bool], value: Any, what: str, *, optional: bool = False) -> None:
-    if not (optional and value is None) and not is_right(value):
+def _require(is_right: Callable[[object], bool], value: object, what: str, *, optional: bool = False) -> None:
+    if optional and value is None:
+        return
+    if not is_right(value):
         raise BadAnswerError(f"{what} is wrong: {_shown(value)}")
 
 
@@ -172,13 +194,21 @@ def _is_flag(value: object) -> bool:
     return isinstance(value, bool)
 
 
+def _is_sha256(value: object) -> bool:
+    return isinstance(value, str) and is_digest(value) and len(value) == SHA256_DIGITS
+
+
+def _is_account_name(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[\w.-]{1,96}", value) is not None
+
+
 def _info(value: Any) -> None:
     """One repository."""
-    found = _mapping(value, "the answer")
-    _require(_is_text, found.get("id"), "id")
-    _require(is_commit, found.get("sha"), "sha", optional=True)
-    _require(_is_flag, found.get("private"), "private", optional=True)
-    for sibling in _list(found.get("siblings") or [], "siblings"):
+    info = _mapping(value, "the answer")
+    _require(_is_text, info.get("id"), "id")
+    _require(is_commit, info.get("sha"), "sha", optional=True)
+    _require(_is_flag, info.get("private"), "private", optional=True)
+    for sibling in _list(info.get("siblings") or [], "siblings"):
         _require(is_inside, _mapping(sibling, "a file").get("rfilename"), "the name of a file")
 
 
@@ -188,38 +218,42 @@ def _infos(value: Any) -> None:
         _require(_is_text, _mapping(item, "a repository").get("id"), "id")
 
 
-def _rows(value: Any) -> None:
+def _tree(value: Any) -> None:
     """Files and folders."""
-    for row in _list(value, "the answer"):
-        _mapping(row, "a file")
-        _require(is_inside, row.get("path"), "the name of a file")
-        name = row["path"]
-        if row.get("type") == "directory":
-            _require(is_commit, row.get("oid"), f"the id of {name}")
+    for entry in _list(value, "the answer"):
+        _mapping(entry, "a file")
+        _require(is_inside, entry.get("path"), "the name of a file")
+        name = entry["path"]
+        if entry.get("type") == "directory":
+            _require(is_commit, entry.get("oid"), f"the id of {name}")
             continue
-        _require(lambda kind: kind == "file", row.get("type"), f"the kind of {name}")
-        _require(is_digest, row.get("oid"), f"the digest of {name}")
-        _require(is_size, row.get("size"), f"the size of {name}")
-        if row.get("lfs") is not None:
-            lfs = _mapping(row["lfs"], f"lfs of {name}")
-            _require(lambda digest: is_digest(digest) and len(digest) == 64, lfs.get("oid"), f"the sha256 of {name}")
-            if lfs.get("size") != row["size"]:
-                raise BadAnswerError(f"{name} has two sizes: {row['size']} and {_shown(lfs.get('size'))}")
-            _require(is_size, lfs.get("pointerSize"), f"the size of the pointer of {name}")
+        _require(lambda kind: kind == "file", entry.get("type"), f"the kind of {name}")
+        _require(is_digest, entry.get("oid"), f"the digest of {name}")
+        _require(is_size, entry.get("size"), f"the size of {name}")
+        if entry.get("lfs") is not None:
+            _large_file(_mapping(entry["lfs"], f"lfs of {name}"), name, entry["size"])
+
+
+def _large_file(lfs: Mapping[str, Any], name: str, size: int) -> None:
+    """What a listing says of a file that git keeps a pointer to."""
+    _require(_is_sha256, lfs.get("oid"), f"the sha256 of {name}")
+    if lfs.get("size") != size:
+        raise BadAnswerError(f"{name} has two sizes: {size} and {_shown(lfs.get('size'))}")
+    _require(is_size, lfs.get("pointerSize"), f"the size of the pointer of {name}")
 
 
 def _refs(value: Any) -> None:
     """Branches and tags."""
-    found = _mapping(value, "the answer")
+    refs = _mapping(value, "the answer")
     for kind in ("branches", "tags"):
-        for ref in _list(found.get(kind), kind):
+        for ref in _list(refs.get(kind), kind):
             _require(_is_text, _mapping(ref, "a branch or tag").get("name"), "the name of a branch or tag")
             _require(is_commit, ref.get("targetCommit"), f"the commit of {ref['name']}")
 
 
 def _account(value: Any) -> None:
     name = _mapping(value, "the answer").get("name")
-    _require(lambda text: isinstance(text, str) and re.fullmatch(r"[\w.-]{1,96}", text), name, "the name of the user")
+    _require(_is_account_name, name, "the name of the user")
 
 
 def _created(value: Any) -> None:
@@ -247,27 +281,27 @@ def _transfers(value: Any) -> None:
 
 
 def _committed(value: Any) -> None:
-    found = _mapping(value, "the answer")
-    _require(is_commit, found.get("commitOid"), "commitOid")
-    _require(_is_address, found.get("commitUrl"), "commitUrl")
-    _require(_is_address, found.get("pullRequestUrl"), "pullRequestUrl", optional=True)
+    commit = _mapping(value, "the answer")
+    _require(is_commit, commit.get("commitOid"), "commitOid")
+    _require(_is_address, commit.get("commitUrl"), "commitUrl")
+    _require(_is_address, commit.get("pullRequestUrl"), "pullRequestUrl", optional=True)
 
 
 def _validated(value: Any) -> None:
-    found = _mapping(value, "the answer")
+    problems = _mapping(value, "the answer")
     for kind in ("errors", "warnings"):
-        for item in _list(found.get(kind) or [], kind):
+        for item in _list(problems.get(kind) or [], kind):
             _mapping(item, kind)
 
 
 _KINDS = "/api/(models|datasets)"
 _ID = "/[^/]+(/[^/]+)?"
-_ADDRESSES: dict[str, Callable[[Any], None]] = {  # the first that fits
+_ADDRESSES: dict[str, Callable[[Any], None]] = {  # the first that matches
     "/api/whoami-v2": _account,
     "/api/repos/create": _created,
     "/api/validate-yaml": _validated,
     _KINDS: _infos,
-    rf"{_KINDS}{_ID}/(tree|paths-info)/.+": _rows,
+    rf"{_KINDS}{_ID}/(tree|paths-info)/.+": _tree,
     rf"{_KINDS}{_ID}/refs": _refs,
     rf"{_KINDS}{_ID}/preupload/.+": _modes,
     rf"{_KINDS}{_ID}/commit/.+": _committed,

@@ -6,7 +6,7 @@ import json
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ..threads import INTERRUPTED
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 PATIENCE = 20.0  # seconds that an answer may take before its speed counts
 SLOWEST = 2_000  # bytes a second
 LONGEST = 120.0  # seconds for an answer that is read into memory
+LONGEST_TEXT = 1000  # bytes of an error that is no JSON
+PIECE = 2**20  # bytes that are unpacked at once
+ANY_HEADER = 32  # zlib's flag for both formats, gzip and deflate
 WEB_PAGE = "answered with a web page instead of JSON or a file: is a proxy or a login page in between?"
 
 
@@ -48,64 +51,95 @@ def bound(response: httpx2.Response, most: int, *, at_once: bool) -> None:
     Raises:
         [`BadAnswerError`]: if it is packed as was not asked for, and from the body, for the rest.
     """
-    from httpx2 import ReadTimeout, SyncByteStream
+    from httpx2 import SyncByteStream
 
     encoding = response.headers.get("Content-Encoding", "identity").strip().lower() or "identity"
     if response.request.method == "HEAD":
         return
     if encoding not in ("identity", "gzip", "deflate"):
         raise BadAnswerError(f"the answer is packed as {one_line(encoding, 40)}, which was not asked for")
-    body, host = response.stream, response.request.url.host
+    body, host = body_of(response), response.request.url.host
 
-    class Bounded(SyncByteStream):
+    class BoundedBody(SyncByteStream):
         def __iter__(self) -> Iterator[bytes]:
-            waited, came, size = 0.0, 0, 0  # the time that whoever reads takes does not count
-            chunks, unpack = iter(body), _unpacker(encoding)
-            while True:
-                begin = time.monotonic()
-                try:
-                    chunk = next(chunks, None)
-                except ReadTimeout:
-                    if at_once:
-                        raise BadAnswerError(f"{host} stopped in the middle of an answer") from None
-                    raise
-                if chunk is None:
-                    return
-                refuse_after_interrupt()
-                waited += time.monotonic() - begin
-                came += len(chunk)
-                if came < (waited - PATIENCE) * SLOWEST or (at_once and waited > LONGEST):
-                    raise BadAnswerError(f"{host} is too slow: {came:,} bytes came in {waited:.0f} seconds")
-                for piece in unpack(chunk):
-                    size += len(piece)
-                    if size > most:
-                        raise BadAnswerError(f"{host} sends more than the {most:,} bytes that are expected")
-                    yield piece
+            chunks = _in_time(body, host, at_once=at_once)
+            return _within(most, _unpacked(chunks, encoding), host)
 
         def close(self) -> None:
             body.close()
 
-    response.stream = Bounded()
-    if encoding != "identity":
+    response.stream = BoundedBody()
+    if encoding != "identity":  # the client would unpack it once more
         del response.headers["Content-Encoding"]
         response.headers.pop("Content-Length", None)
 
 
-def _unpacker(encoding: str) -> Callable[[bytes], Iterator[bytes]]:
-    """What unpacks one chunk in pieces, so that a small chunk cannot fill the memory."""
-    if encoding == "identity":
-        return lambda chunk: iter((chunk,))
-    packed = zlib.decompressobj(zlib.MAX_WBITS | 32)
+def body_of(response: httpx2.Response) -> httpx2.SyncByteStream:
+    """The body of an answer to a client that is not asynchronous, as that of huggingface_hub is."""
+    from httpx2 import SyncByteStream
 
-    def unpack(chunk: bytes) -> Iterator[bytes]:
+    if not isinstance(response.stream, SyncByteStream):
+        raise TypeError(f"the body of an answer is {type(response.stream).__name__}")
+    return response.stream
+
+
+def read_body(response: httpx2.Response) -> bytes:
+    """All of a body, which has to be replaced afterwards."""
+    body = body_of(response)
+    content = b"".join(body)
+    body.close()
+    return content
+
+
+def _in_time(body: Iterable[bytes], host: str, *, at_once: bool) -> Iterator[bytes]:
+    """The chunks of a body as they come; an error where they come too slowly."""
+    from httpx2 import ReadTimeout
+
+    waited, received = 0.0, 0  # without the time between two chunks, which the reader takes
+    chunks = iter(body)
+    while True:
+        begin = time.monotonic()
         try:
-            while chunk:
-                yield packed.decompress(chunk, 2**20)
-                chunk = packed.unconsumed_tail
-        except zlib.error as error:
-            raise BadAnswerError(f"the answer cannot be unpacked: {one_line(error)}") from None
+            chunk = next(chunks, None)
+        except ReadTimeout:
+            if at_once:
+                raise BadAnswerError(f"{host} stopped in the middle of an answer") from None
+            raise  # the client resumes a download
+        if chunk is None:
+            return
+        refuse_after_interrupt()
+        waited += time.monotonic() - begin
+        received += len(chunk)
+        is_too_slow = received < (waited - PATIENCE) * SLOWEST
+        if is_too_slow or (at_once and waited > LONGEST):
+            raise BadAnswerError(f"{host} is too slow: {received:,} bytes came in {waited:.0f} seconds")
+        yield chunk
 
-    return unpack
+
+def _within(most: int, chunks: Iterable[bytes], host: str) -> Iterator[bytes]:
+    """The same chunks; an error where they are more than so many bytes."""
+    size = 0
+    for chunk in chunks:
+        size += len(chunk)
+        if size > most:
+            raise BadAnswerError(f"{host} sends more than the {most:,} bytes that are expected")
+        yield chunk
+
+
+def _unpacked(chunks: Iterable[bytes], encoding: str) -> Iterator[bytes]:
+    """Chunks without their compression, in pieces, so that a small chunk cannot fill the memory."""
+    if encoding == "identity":
+        yield from chunks
+        return
+    decompressor = zlib.decompressobj(zlib.MAX_WBITS | ANY_HEADER)
+    try:
+        for chunk in chunks:
+            packed = chunk
+            while packed:
+                yield decompressor.decompress(packed, PIECE)
+                packed = decompressor.unconsumed_tail
+    except zlib.error as error:
+        raise BadAnswerError(f"the answer cannot be unpacked: {one_line(error)}") from None
 
 
 def refuse_web_page(response: httpx2.Response, is_file: bool) -> None:
@@ -128,26 +162,26 @@ def clean_refusal(response: httpx2.Response) -> None:
             response.headers[name] = one_line(response.headers[name]).encode("ascii", "replace").decode()
     if response.request.method == "HEAD":
         return
-    content = b"".join(response.stream)
-    response.stream.close()
+    content = read_body(response)
     try:
         value = json.loads(content)
     except (ValueError, RecursionError):
         is_page = content.lstrip()[:1] == b"<"
-        value = {} if is_page else content[:1000].decode(errors="replace")
+        value = {} if is_page else content[:LONGEST_TEXT].decode(errors="replace")
     response.stream = ByteStream(json.dumps(_messages(value)).encode())
 
 
 def _messages(value: Any) -> dict[str, Any]:
+    """The messages in the JSON of an error, in the fields that the client looks at."""
     if not isinstance(value, dict):
         return {"error": one_line(value)} if value else {}
-    kept: dict[str, Any] = {
-        key: one_line(value[key])
-        for key in ("error", "error_description", "url")  # the last of what is there already
-        if isinstance(value.get(key), (str, list))
-    }
+    messages: dict[str, Any] = {}
+    for key in ("error", "error_description", "url"):  # the last says what is there already
+        if isinstance(value.get(key), (str, list)):
+            messages[key] = one_line(value[key])
     for key in ("errors", "warnings"):
         items = value.get(key)
-        texts = [item.get("message") for item in items if isinstance(item, dict)] if isinstance(items, list) else []
-        kept[key] = [{"message": one_line(text)} for text in texts]
-    return kept
+        if not isinstance(items, list):
+            items = []
+        messages[key] = [{"message": one_line(item.get("message"))} for item in items if isinstance(item, dict)]
+    return messages

@@ -15,8 +15,11 @@ from ..untrusted import one_line
 from .hub_answers import is_digest
 
 
+SHA1_DIGITS = 40
+
+
 def refuse_damaged(digests: Mapping[Path, str], repo_id: str) -> None:
-    """Throw away files whose bytes are others than the Hub said.
+    """Delete files whose bytes are others than the Hub said, and refuse them.
 
     Args:
         digests (`Mapping[Path, str]`):
@@ -28,7 +31,7 @@ def refuse_damaged(digests: Mapping[Path, str], repo_id: str) -> None:
         [`IngredientError`]: if there are such files.
     """
     damaged = [path for path, digest in digests.items() if digest_of(path, digest) != digest]
-    for path in damaged:  # or the next call would find it in the cache
+    for path in damaged:  # otherwise the next call would take them from the cache
         blob = _content_of(path, repo_id)
         if blob is not None:
             blob.unlink(missing_ok=True)
@@ -68,16 +71,17 @@ def blob_of(path: Path, repo_id: str) -> str | None:
             f"{one_line(path)}, in the cache of the Hub, is a link to {one_line(path.readlink())}, which is nothing "
             "that the Hub sent. Delete that link, and try again."
         )
-    return f"sha{1 if len(blob.name) == 40 else 256}:{blob.name}"
+    algorithm = "sha1" if len(blob.name) == SHA1_DIGITS else "sha256"
+    return f"{algorithm}:{blob.name}"
 
 
 def digest_of(path: Path, like: str) -> str:
     """The digest of a file, of the kind that another one is: sha256, or the sha1 that git has of small files."""
-    kind = like.partition(":")[0]
+    algorithm = like.partition(":")[0]
     with path.open("rb") as file:
-        if kind == "sha1":
-            begin = hashlib.sha1(b"blob %d\0" % path.stat().st_size)
-            return f"sha1:{hashlib.file_digest(file, lambda: begin).hexdigest()}"
+        if algorithm == "sha1":
+            git_blob = hashlib.sha1(b"blob %d\0" % path.stat().st_size)  # git hashes a header, and then the content
+            return f"sha1:{hashlib.file_digest(file, lambda: git_blob).hexdigest()}"
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 

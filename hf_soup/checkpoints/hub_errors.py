@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
-from ..errors import IngredientError, OutputError, SoupError, SoupWarning, warn
-from ..untrusted import one_line
+from ..errors import IngredientError, OutputError, SoupError, warn
+from ..untrusted import PASSED_ON, one_line
 from ..version import __version__
 from .hub_answers import BadAnswerError, asked_to_wait
 from .hub_bodies import refuse_after_interrupt
@@ -25,70 +25,82 @@ from .hub_watch import BUSY, watched
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
+LIBRARY = "hf_soup"  # as which the client introduces itself
 T = TypeVar("T")
+E = TypeVar("E", bound=BaseException)
 WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds before the second, third ... attempt
 LONGEST = 300.0  # seconds that the Hub may ask to be left alone for
 MOST = 2 * LONGEST  # seconds of waiting for one call in all
 ENOUGH = 60.0  # seconds after which a Hub that does not answer is not asked again
 FINAL = ("ConnectError", "TooManyRedirects", "UnsupportedProtocol", "InvalidURL")  # another attempt gives the same
 WORTH_TELLING = 10.0  # seconds of waiting
-TOLD = 600  # characters of the client's reason
-_told_until = 0.0  # the time of which it was said last that the Hub is waited for
-RACE = (409, 412)  # somebody else has committed in the meantime
+LONGEST_REASON = 600  # characters of what the client says
+RACE = (409, 412)  # statuses of an answer: another commit came first
+ALIKE = 3  # names that an error suggests
+_told_until = 0.0  # the end of the last wait that the user was told of, in seconds since 1970
 
 
 def client(token: str | bool | None = None) -> HfApi:
     """The client of huggingface_hub, which says who is asking; by default with the token that a login stored."""
     from huggingface_hub import HfApi
 
-    return HfApi(token=token, library_name="hf_soup", library_version=__version__)
+    return HfApi(token=token, library_name=LIBRARY, library_version=__version__)
 
 
 def patiently(call: Callable[[], T], *, again: tuple[int, ...] = BUSY, if_lost: bool = True) -> T:
     """Call until the Hub is not busy, with longer and longer waits, or as long as it asks for (`Retry-After`).
 
-    A cut connection is tried again as well; where nobody listens at all it is not. The call may have taken effect
-    although its answer was lost: it has to be one that can be repeated.
+    After a cut connection there is another attempt as well, but not where no server listens. The call may have taken
+    effect although its answer was lost: it has to be one that can be repeated.
 
     Args:
         call (`Callable`):
             What to do.
         again (`tuple[int, ...]`, *optional*):
-            Which answers are worth another attempt.
+            Statuses of answers that are worth another attempt.
         if_lost (`bool`, *optional*, defaults to `True`):
-            Whether no answer is; not for what would be there twice then.
+            Whether an answer that was lost is; not for calls that would then have taken effect twice.
     """
     from huggingface_hub import errors
 
-    network = (errors.HTTPError, errors.LocalEntryNotFoundError, errors.RevisionResolutionError)
+    # An upload raises RuntimeErrors of its own, and `datasets` raises OSErrors.
+    network_errors = (_http_error(), errors.LocalEntryNotFoundError, errors.RevisionResolutionError)
     begin, waited = time.monotonic(), 0.0
-    for attempt, wait in enumerate((*WAITS, None), start=1):
+    for attempt, wait in enumerate(WAITS, start=1):
         try:
             return call()
-        except (*network, OSError, RuntimeError) as error:  # the last of an upload, the other of datasets
+        except (*network_errors, OSError, RuntimeError) as error:
             cause = _cause(error)
-            status = status_of(cause)
-            lasting = status not in again if status else not if_lost or type(cause).__name__ in FINAL
-            stalled = "Timeout" in type(cause).__name__ and time.monotonic() - begin > ENOUGH
-            if wait is None or lasting or stalled or cause is None or waited >= MOST:
+            seconds = time.monotonic() - begin
+            if cause is None or waited >= MOST or not _may_pass(cause, again, if_lost=if_lost, seconds=seconds):
                 raise
-            wait = min(max(wait, _asked_for(cause)), MOST - waited)
-            _wait(wait, attempt)
-            waited += wait
-    raise AssertionError("unreachable")
+            wait = min(max(wait, _wait_asked_for(cause)), MOST - waited)
+        _wait(wait, attempt)
+        waited += wait
+    return call()
+
+
+def _may_pass(cause: BaseException, again: tuple[int, ...], *, if_lost: bool, seconds: float) -> bool:
+    """Whether another attempt can succeed after an error, which came `seconds` after the first one began."""
+    status = status_of(cause)
+    if status:
+        return status in again
+    name = type(cause).__name__
+    is_stalled = "Timeout" in name and seconds > ENOUGH
+    return if_lost and name not in FINAL and not is_stalled
 
 
 def _wait(seconds: float, attempt: int) -> None:
-    """Wait, and say that it is the Hub that takes long, and until when; threads that wait side by side say it once."""
+    """Wait, and say that the Hub is busy, and until when; threads that wait side by side say it once."""
     global _told_until
     until = time.time() + seconds
     if seconds >= WORTH_TELLING and until > _told_until + WORTH_TELLING:
         _told_until = until
         clock = time.strftime("%H:%M:%S", time.localtime(until))
-        told = f"the Hub is busy: waiting {seconds:.0f} s, until {clock} (attempt {attempt} of {len(WAITS) + 1})."
-        warn(told)
+        message = f"the Hub is busy: waiting {seconds:.0f} s, until {clock} (attempt {attempt} of {len(WAITS) + 1})."
+        warn(message)
     in_worker = threading.current_thread() is not threading.main_thread()
-    while in_worker and seconds > WORTH_TELLING:  # a thread gets no Ctrl-C
+    while in_worker and seconds > WORTH_TELLING:  # Ctrl-C does not end the sleep of such a thread
         time.sleep(1)
         seconds -= 1
         refuse_after_interrupt()
@@ -96,20 +108,32 @@ def _wait(seconds: float, attempt: int) -> None:
 
 
 def status_of(error: BaseException | None) -> int | None:
-    """The status of the answer that an error is about; none where there was no answer."""
+    """The status of the answer that an error is about; `None` where there was no answer."""
     return getattr(getattr(error, "response", None), "status_code", None)
+
+
+def _http_error() -> type[Exception]:
+    """The class of all errors of the client's HTTP library, which is imported only when it is needed."""
+    from httpx2 import HTTPError
+
+    return HTTPError
 
 
 def _cause(error: BaseException | None) -> BaseException | None:
     """What happened to a request, behind an error that says that something is not in the cache."""
-    from huggingface_hub import errors
+    return _behind(error, _http_error())
 
-    while error is not None and not isinstance(error, errors.HTTPError):
+
+def _behind(error: BaseException | None, kind: type[E]) -> E | None:
+    """The first error of a class among an error, what caused it, and so on."""
+    while error is not None:
+        if isinstance(error, kind):
+            return error
         error = error.__cause__ or error.__context__
-    return error
+    return None
 
 
-def _asked_for(error: BaseException) -> float:
+def _wait_asked_for(error: BaseException) -> float:
     """The seconds that a busy Hub asks for, within bounds."""
     headers = getattr(getattr(error, "response", None), "headers", {})
     return min(asked_to_wait(headers), LONGEST)
@@ -117,7 +141,7 @@ def _asked_for(error: BaseException) -> float:
 
 @contextlib.contextmanager
 def refusals(repo_id: str) -> Iterator[None]:
-    """Say what to do about each error of the client when it writes, and believe no answer without a check.
+    """Say what to do about each error of the client when it writes, and check each answer before it is used.
 
     Raises:
         [`OutputError`]: instead of it.
@@ -127,21 +151,22 @@ def refusals(repo_id: str) -> Iterator[None]:
     try:
         with watched():
             yield
-    except (SoupError, SoupWarning, KeyboardInterrupt, SystemExit, GeneratorExit):
+    except PASSED_ON:
         raise
     except errors.OfflineModeIsEnabled:
         raise OutputError(f"{repo_id} cannot be reached: HF_HUB_OFFLINE is set. Unset it, and try again.") from None
     except BaseException as error:
-        cause = _bad_answer(error) or _cause(error) or error  # an upload hides it
-        told = f"the Hub did not take {repo_id}: {_reason(cause)}{_advice(status_of(cause))}"
-        raise OutputError(told) from error
+        # An upload hides the answer, or what happened to its request, behind errors of its own.
+        cause = _behind(error, BadAnswerError) or _cause(error) or error
+        advice = _advice(status_of(cause))
+        raise OutputError(f"the Hub did not take {repo_id}: {_reason(cause)}{advice}") from error
 
 
 @contextlib.contextmanager
 def our_errors(
     repo_id: str, revision: str | None, *, sizes: Mapping[str, int] | None = None, small: str | None = None
 ) -> Iterator[None]:
-    """Say what to do about each error of the client when it reads, and believe no answer without a check.
+    """Say what to do about each error of the client when it reads, and check each answer before it is used.
 
     Args:
         repo_id (`str`), revision (`str`, *optional*):
@@ -157,7 +182,7 @@ def our_errors(
     try:
         with watched(sizes, small):
             yield
-    except (SoupError, SoupWarning, KeyboardInterrupt, SystemExit, GeneratorExit):
+    except PASSED_ON:
         raise
     except errors.GatedRepoError:
         raise IngredientError(
@@ -180,14 +205,16 @@ def our_errors(
     except errors.HFValidationError as error:
         raise IngredientError(f"{repo_id} is neither a folder here nor a Hub id: {error}") from None
     except BaseException as error:  # of the client, or of an answer that it does not understand
-        cause = _bad_answer(error) or error
-        told = f"the Hub did not give it: {_reason(cause)}{_advice(status_of(_cause(cause)))}"
-        raise IngredientError(f"{repo_id} is no folder here, and {told}") from None
+        cause = _behind(error, BadAnswerError) or error
+        advice = _advice(status_of(_cause(cause)))
+        raise IngredientError(
+            f"{repo_id} is no folder here, and the Hub did not give it: {_reason(cause)}{advice}"
+        ) from None
 
 
 @contextlib.contextmanager
 def read_errors(kind: type[SoupError], what: str) -> Iterator[None]:
-    """Turn whatever a library raises that reads from the Hub, and believe no answer without a check.
+    """Turn whatever a library raises that reads from the Hub into one error, and check each answer before it is used.
 
     Args:
         kind (`type[SoupError]`):
@@ -201,28 +228,23 @@ def read_errors(kind: type[SoupError], what: str) -> Iterator[None]:
     try:
         with watched():
             yield
-    except (SoupError, SoupWarning, KeyboardInterrupt, SystemExit, GeneratorExit):
+    except PASSED_ON:
         raise
     except BaseException as error:
-        cause = _bad_answer(error) or error
+        cause = _behind(error, BadAnswerError) or error
         advice = _advice(status_of(_cause(cause)))
         raise kind(f"{what}: {_reason(cause)}{advice}") from None
-
-
-def _bad_answer(error: BaseException | None) -> BadAnswerError | None:
-    """An answer that was not believed, behind what the client made of it."""
-    while error is not None and not isinstance(error, BadAnswerError):
-        error = error.__cause__ or error.__context__
-    return error
 
 
 def _reason(error: BaseException) -> str:
     """What an error says, on one line."""
     if isinstance(error, BadAnswerError):
-        return f"{one_line(error, TOLD)}. What it answers is not used."
-    if isinstance(error, (KeyError, TypeError, AttributeError, AssertionError, IndexError)) or not str(error):
+        return f"{one_line(error, LONGEST_REASON)}. What it answers is not used."
+    # Such errors come of code of the client that expected another answer; what they say is of no use to a user.
+    is_misunderstood = isinstance(error, (KeyError, TypeError, AttributeError, AssertionError, IndexError))
+    if is_misunderstood or not str(error):
         return f"the answer is not understood ({type(error).__name__}: {one_line(error)})."
-    return one_line(error, TOLD)
+    return one_line(error, LONGEST_REASON)
 
 
 def _advice(status: int | None) -> str:
@@ -241,21 +263,21 @@ def _advice(status: int | None) -> str:
 def _closest(repo_id: str) -> str:
     """The end of a sentence about a repository that is not there: names that are, and look like it."""
     owner, name = repo_id.split("/")[:2] if "/" in repo_id else ("", repo_id)  # without a folder in it
-    repo_id = f"{owner}/{name}"
-    with contextlib.suppress(Exception), watched():
-        theirs = [model.id for model in client().list_models(author=owner, limit=500)] if owner else []
-        near = difflib.get_close_matches(repo_id, theirs, n=3)
-        if not near:
-            alike = [model.id for model in client().list_models(search=name, limit=20)]
-            near = [found for found in alike if found.rpartition("/")[2].lower() == name.lower()][:3]
-        if near:
-            return f"; did you mean {' or '.join(near)}?"
-    return "."
+    suggestions: list[str] = []
+    with contextlib.suppress(Exception), watched():  # a suggestion is not worth an error of its own
+        if owner:
+            ids = [model.id for model in client().list_models(author=owner, limit=500)]
+            suggestions = difflib.get_close_matches(f"{owner}/{name}", ids, n=ALIKE)
+        if not suggestions:
+            ids = [model.id for model in client().list_models(search=name, limit=20)]
+            same_name = [model_id for model_id in ids if model_id.rpartition("/")[2].lower() == name.lower()]
+            suggestions = same_name[:ALIKE]
+    return f"; did you mean {' or '.join(suggestions)}?" if suggestions else "."
 
 
 @contextlib.contextmanager
 def unsaid(module: str, beginning: str) -> Iterator[None]:
-    """Keep a module of the client from logging what begins so, where it tells the caller nothing new.
+    """Keep a module of the client from logging a message that tells the caller nothing new.
 
     Args:
         module (`str`):

@@ -23,22 +23,22 @@ class Stream(NetworkStream):
         inner (`httpcore2.NetworkStream`):
             The connection itself.
         is_watched (`Callable`):
-            Whether a call of ours runs; others wait as they like.
+            Whether a call of hf_soup runs; the requests of others have no deadline.
     """
 
     def __init__(self, inner: NetworkStream, is_watched: Callable[[], bool]):
         self._inner, self._is_watched = inner, is_watched
-        self._asked: float | None = None  # when the request was sent whose answer has not begun
+        self._request_sent: float | None = None  # the time of a request whose answer has not begun
 
     def answered(self) -> None:
         """The head is there; the body has limits of its own."""
-        self._asked = None
+        self._request_sent = None
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """Some bytes, as they come."""
-        if self._asked is None or timeout is None or not self._is_watched():
+        if self._request_sent is None or timeout is None or not self._is_watched():
             return self._inner.read(max_bytes, timeout)
-        left = timeout - (time.monotonic() - self._asked)
+        left = timeout - (time.monotonic() - self._request_sent)
         if left <= 0:
             raise ReadTimeout(f"no whole head of an answer in {timeout:.0f} seconds")
         return self._inner.read(max_bytes, left)
@@ -46,7 +46,7 @@ class Stream(NetworkStream):
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """Part of a request."""
         self._inner.write(buffer, timeout)
-        self._asked = time.monotonic()
+        self._request_sent = time.monotonic()
 
     def close(self) -> None:
         """End the connection."""
@@ -89,15 +89,16 @@ class Backend(NetworkBackend):
 
 def add_deadlines(client: httpx2.Client, is_watched: Callable[[], bool]) -> None:
     """Give the connections that a client opens from now on a deadline for each head."""
+    # No public setting of httpx2 gives the connections of a client that exists already another backend.
     for transport in (client._transport, *client._mounts.values()):
-        pool = getattr(transport, "_pool", None)
+        pool: Any = getattr(transport, "_pool", None)  # transports of users may have none
         backend = getattr(pool, "_network_backend", None)
         if isinstance(backend, NetworkBackend) and not isinstance(backend, Backend):
             pool._network_backend = Backend(backend, is_watched)
 
 
 def answered(response: httpx2.Response) -> None:
-    """The head of an answer is there."""
+    """End the deadline for the head of an answer, which is there."""
     stream = response.extensions.get("network_stream")
     if isinstance(stream, Stream):
         stream.answered()

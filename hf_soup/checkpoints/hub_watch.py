@@ -16,45 +16,60 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urljoin
 
 from ..threads import INTERRUPTED
 from ..untrusted import SMALL_FILE, one_line
 from .hub_answers import FILE, BadAnswerError, asked_to_wait, check_headers, checker_of, without_controls
-from .hub_bodies import WEB_PAGE, bound, clean_refusal, refuse_web_page
+from .hub_bodies import WEB_PAGE, bound, clean_refusal, read_body, refuse_web_page
 
 
 if TYPE_CHECKING:
     import httpx2
 
-BUSY = (408, 429, 500, 502, 503, 504)
+API, LFS = "/api/", ".git/info/lfs/objects/batch"  # how the paths of the API begin, and that of large files ends
+VALIDATE = "/api/validate-yaml"
+BUSY = (408, 429, 500, 502, 503, 504)  # statuses of answers that may be others a moment later
 QUIET = 20.0  # seconds without a byte after which an answer has stalled
 COMMITTING = 120.0  # the same while the Hub writes
 SILENT = 60.0  # seconds of attempts without any answer after which there is none
 LARGEST_REFUSAL = 1_000_000  # bytes of an error or a redirect
-SMALL = 100 * 2**20  # bytes of what lies beside weights
-UNKNOWN = 5 * 10**9  # bytes of a file whose size nothing says
-LONGEST_NAP = 8.0  # seconds that the client itself may wait; more is for `patiently`, which says it
-OURS = ("hf_soup/", "datasets/", "transformers/", "python-httpx")  # who asks; uploads say only the last
+SMALL = 100 * 2**20  # bytes of a file beside weights
+UNKNOWN = 5 * 10**9  # bytes of a file whose size no listing has
+LONGEST_NAP = 8.0  # seconds that the client itself may wait; longer waits are for `patiently`, which tells the user
+# Beginnings of the names by which our requests and those of libraries introduce themselves; uploads have the last.
+USER_AGENTS = ("hf_soup/", "datasets/", "transformers/", "python-httpx")
 MOST_PAGES, MOST_ROWS, LONGEST_LISTING = 1_000, 250_000, 600.0  # of a listing; the last in seconds
 
 
-class Watch:
-    """What is known of the requests of a call: one for the process, as the client is one, and downloads are threads.
+class _Listing(NamedTuple):
+    """How much of a listing in pages has come, and when it began."""
 
-    It is switched on by the first call and off after the last.
+    begin: float
+    pages: int
+    rows: int
+
+
+class Watch:
+    """Checks of all requests and answers while calls of hf_soup run.
+
+    There is one for the process, since huggingface_hub has one client, and its downloads run in threads that know
+    nothing of the call. The first call switches it on, the last one off.
     """
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._calls = 0
-        self._factory: Callable[[], httpx2.Client] | None = None  # of the user or the client, while ours replaces it
+        # what made clients before, of huggingface_hub or the user, while ours replaces it
+        self._factory: Callable[[], httpx2.Client] | None = None
         self._listed: dict[str, int] = {}  # address -> bytes, as a listing said
         self._sizes: dict[str, int] = {}  # address -> bytes, as the last answer said, or that before a redirect
-        self._small: Counter[str] = Counter()  # beginning of addresses of small files
-        self._asked: dict[tuple[int, str, str], float] = {}  # what was asked and when, until an answer comes
-        self._listings: dict[int, tuple[float, int, int]] = {}  # thread -> begin, pages and rows of its listing
+        self._small: Counter[str] = Counter()  # beginning of addresses of small files -> calls that fetch such
+        # thread, method and address of a request -> when it was first sent, until an answer comes
+        self._pending: dict[tuple[int, str, str], float] = {}
+        self._listings: dict[int, _Listing] = {}  # thread -> the listing that it reads
 
     @contextlib.contextmanager
     def over(self, sizes: Mapping[str, int] | None = None, small: str | None = None) -> Iterator[None]:
@@ -66,21 +81,21 @@ class Watch:
             small (`str`, *optional*):
                 Beginning of addresses of which small files are fetched, and of others none but those of `sizes`.
         """
-        below = [] if small is None else [_plain_address(small)]
+        small_addresses = [] if small is None else [_plain_address(small)]
         with self._lock:
             if not self._calls:
                 INTERRUPTED.clear()
             self._calls += 1
             self._listed.update({_plain_address(address): size for address, size in (sizes or {}).items()})
-            self._small.update(below)
+            self._small.update(small_addresses)
             self._hook()
         try:
             yield
         finally:
             with self._lock:
                 self._calls -= 1
-                self._small.subtract(below)
-                self._small += Counter()  # without those that are 0
+                self._small.subtract(small_addresses)
+                self._small += Counter()  # which drops those that are 0
                 self._listings.pop(threading.get_ident(), None)
                 if not self._calls:
                     self._unhook()
@@ -102,21 +117,22 @@ class Watch:
         from huggingface_hub.utils import _http
 
         with _http._CLIENT_LOCK:
-            if self._new_client == _http._GLOBAL_CLIENT_FACTORY:
+            # a user may have set another factory meanwhile, which stays
+            if self._factory is not None and self._new_client == _http._GLOBAL_CLIENT_FACTORY:
                 _http._GLOBAL_CLIENT_FACTORY = self._factory
             client = _http._GLOBAL_CLIENT
         if client is not None:
-            for kind, hook in (("request", self._before), ("response", self._after)):
-                hooks = client.event_hooks[kind]
-                if hook in hooks:
-                    hooks.remove(hook)
+            _remove(self._before, client.event_hooks["request"])
+            _remove(self._after, client.event_hooks["response"])
         self._factory = None
         self._listed.clear()
         self._sizes.clear()
-        self._asked.clear()
+        self._pending.clear()
         self._listings.clear()
 
     def _new_client(self) -> httpx2.Client:
+        if self._factory is None:
+            raise RuntimeError("no call of hf_soup runs")
         client = self._factory()
         self._add_to(client)
         return client
@@ -131,44 +147,50 @@ class Watch:
             hooks["response"].insert(0, self._after)
 
     def _before(self, request: httpx2.Request) -> None:
-        """A request: to whom it may say who asks, for how long it waits, and what it can decode."""
+        """The hook before a request: which server gets the token, how long it is waited for, what can be decoded."""
         if not _is_ours(request):
             return
         if "Authorization" in request.headers and not _is_hub(request.url):
             raise BadAnswerError(f"the Hub sends us on to {request.url.host}, which is not to have your token")
         if request.headers.get("Accept-Encoding", "") != "identity":
-            request.headers["Accept-Encoding"] = "gzip"
-        waits = request.extensions.get("timeout", {})
+            request.headers["Accept-Encoding"] = "gzip"  # which `hub_bodies` can unpack
+        timeouts = request.extensions.get("timeout", {})
         longest = QUIET if request.method in ("GET", "HEAD") else COMMITTING
-        if waits.get("read") is None:
-            request.extensions["timeout"] = {**waits, "read": longest, "connect": waits.get("connect") or QUIET}
-        key = (threading.get_ident(), request.method, str(request.url))
+        if timeouts.get("read") is None:  # the client would wait for ever
+            connect = timeouts.get("connect") or QUIET
+            request.extensions["timeout"] = {**timeouts, "read": longest, "connect": connect}
+        self._refuse_silence(request, max(SILENT, longest))
+
+    def _refuse_silence(self, request: httpx2.Request, longest: float) -> None:
+        """End the client's attempts at a request that has had no answer for too long: it would make many more."""
+        key = _key_of(request)
         now = time.monotonic()
-        since = self._asked.setdefault(key, now)
-        if now - since > max(SILENT, longest):
-            del self._asked[key]
+        since = self._pending.setdefault(key, now)
+        if now - since > longest:
+            del self._pending[key]
             raise BadAnswerError(f"{request.url.host} has not answered for {now - since:.0f} seconds")
 
     def _after(self, response: httpx2.Response) -> None:
-        """An answer, of which the headers are there and the body is not."""
+        """The hook after the head of an answer has come, and before its body."""
         from .hub_streams import answered
 
         answered(response)
         request = response.request
         if not _is_ours(request):
             return
-        self._asked.pop((threading.get_ident(), request.method, str(request.url)), None)
+        self._pending.pop(_key_of(request), None)
         path = _path(request.url)
         is_file = FILE.fullmatch(path) is not None
-        is_api = not is_file and (path.startswith("/api/") or path.endswith(".git/info/lfs/objects/batch"))
+        is_api = not is_file and (path.startswith(API) or path.endswith(LFS))
         check_headers(request.method, path, response.headers)
         if is_file:
             self._note_sizes(response)
-        is_known = "X-Repo-Commit" in response.headers or _plain_address(str(request.url)) in self._sizes
         if "X-HF-Warning" in response.headers:  # which the client prints
             response.headers["X-HF-Warning"] = one_line(response.headers["X-HF-Warning"])
         bound(response, self._most(response, is_api), at_once=is_api)
-        refuse_web_page(response, is_known)
+        # A repository may hold files of HTML, which are no answer of a proxy.
+        is_known_file = "X-Repo-Commit" in response.headers or _address_of(request) in self._sizes
+        refuse_web_page(response, is_known_file)
         if response.status_code >= 400:
             clean_refusal(response)
             _keep_short(response)
@@ -176,14 +198,15 @@ class Watch:
             self._check_json(response, path)
 
     def _note_sizes(self, response: httpx2.Response) -> None:
-        """A file is as large as the listing said; where it is redirected to, it is as large as it was said to be."""
-        address = _plain_address(str(response.request.url))
-        told = response.headers.get("X-Linked-Size")
-        if told is None and response.request.method == "HEAD" and not response.is_redirect:
-            told = response.headers.get("Content-Length")
-        if response.status_code >= 400 or told is None:
+        """Note the size of a file that an answer announces, and refuse another one than the listing said.
+
+        Where the file is redirected to, it has the same size.
+        """
+        size = _announced_size(response)
+        if size is None:
             return
-        listed, size = self._listed.get(address), int(told)
+        address = _address_of(response.request)
+        listed = self._listed.get(address)
         if listed is not None and listed != size:
             raise BadAnswerError(f"a file of {listed:,} bytes is announced with {size:,}")
         if listed is None and size > SMALL and address.startswith(tuple(self._small)):
@@ -198,21 +221,24 @@ class Watch:
             return LARGEST_REFUSAL
         if is_api or response.request.method not in ("GET", "HEAD"):
             return SMALL_FILE
-        asked = re.fullmatch(r"bytes=(\d{1,15})-(\d{1,15})", response.request.headers.get("Range", ""))
-        if response.status_code == 206 and asked:
-            return int(asked[2]) - int(asked[1]) + 1
-        address = _plain_address(str(response.request.url))
-        unknown = SMALL if address.startswith(tuple(self._small)) else UNKNOWN
-        return self._listed.get(address, self._sizes.get(address, unknown))
+        byte_range = re.fullmatch(r"bytes=(\d{1,15})-(\d{1,15})", response.request.headers.get("Range", ""))
+        if response.status_code == HTTPStatus.PARTIAL_CONTENT and byte_range:
+            return int(byte_range[2]) - int(byte_range[1]) + 1
+        address = _address_of(response.request)
+        if address in self._listed:
+            return self._listed[address]
+        if address in self._sizes:
+            return self._sizes[address]
+        return SMALL if address.startswith(tuple(self._small)) else UNKNOWN
 
     def _check_json(self, response: httpx2.Response, path: str) -> None:
+        """Read an answer of the API, refuse what is not what its address answers, and put the body back."""
         from httpx2 import ByteStream
 
         check = checker_of(path)
         if check is None:
             return
-        content = b"".join(response.stream)
-        response.stream.close()
+        content = read_body(response)
         if content.lstrip()[:1] == b"<":
             raise BadAnswerError(f"{response.request.url.host} {WEB_PAGE}")
         try:
@@ -221,26 +247,26 @@ class Watch:
             shown = one_line(content[:40].decode(errors="replace"))
             raise BadAnswerError(f"the answer is no JSON: {shown or 'it is empty'}") from None
         check(value)
-        is_printed = path == "/api/validate-yaml"
-        response.stream = ByteStream(json.dumps(without_controls(value)).encode() if is_printed else content)
+        if path == VALIDATE:  # the client prints what this answers
+            content = json.dumps(without_controls(value)).encode()
+        response.stream = ByteStream(content)
         following = response.links.get("next", {}).get("url")
         if following is not None:
-            here = response.request.url
-            if not _is_same_origin(here, here.join(following)):
-                raise BadAnswerError(f"the listing goes on at {one_line(following, 80)}, which is another host")
-            if here.join(following) == here:
-                raise BadAnswerError("the listing goes round in circles")
-        self._count_pages(value, following is not None)
+            _refuse_other_listing(response.request.url, following)
+        self._count_page(value, goes_on=following is not None)
 
-    def _count_pages(self, value: Any, goes_on: bool) -> None:
+    def _count_page(self, value: Any, *, goes_on: bool) -> None:
+        """Count a page of a listing, and refuse one that does not end."""
         thread = threading.get_ident()
-        begin, pages, rows = self._listings.get(thread, (time.monotonic(), 0, 0))
-        pages, rows = pages + 1, rows + (len(value) if isinstance(value, list) else 0)
+        begin, pages, rows = self._listings.get(thread, _Listing(time.monotonic(), 0, 0))
+        pages += 1
+        rows += len(value) if isinstance(value, list) else 0
         if pages > MOST_PAGES or rows > MOST_ROWS or time.monotonic() - begin > LONGEST_LISTING:
             raise BadAnswerError(f"the listing does not end: {pages:,} pages with {rows:,} rows so far")
-        self._listings[thread] = (begin, pages, rows)
-        if not goes_on:
-            del self._listings[thread]
+        if goes_on:
+            self._listings[thread] = _Listing(begin, pages, rows)
+        else:
+            self._listings.pop(thread, None)
 
 
 WATCH = Watch()
@@ -257,20 +283,50 @@ def watched(sizes: Mapping[str, int] | None = None, small: str | None = None) ->
 
 def _is_ours(request: httpx2.Request) -> bool:
     """Whether it is checked: all that goes to the Hub, and what we or a library for us ask elsewhere."""
-    return _is_hub(request.url) or request.headers.get("User-Agent", "").startswith(OURS)
+    return _is_hub(request.url) or request.headers.get("User-Agent", "").startswith(USER_AGENTS)
+
+
+def _remove(hook: Callable[..., Any], hooks: list[Callable[..., Any]]) -> None:
+    if hook in hooks:
+        hooks.remove(hook)
+
+
+def _key_of(request: httpx2.Request) -> tuple[int, str, str]:
+    """Which attempts of the client are about the same request."""
+    return threading.get_ident(), request.method, str(request.url)
+
+
+def _announced_size(response: httpx2.Response) -> int | None:
+    """The size of a file that the head of an answer tells; `None` where it does not, or is about an error."""
+    size = response.headers.get("X-Linked-Size")
+    if size is None and response.request.method == "HEAD" and not response.is_redirect:
+        size = response.headers.get("Content-Length")
+    if response.status_code >= 400 or size is None:
+        return None
+    return int(size)
+
+
+def _refuse_other_listing(here: httpx2.URL, following: str) -> None:
+    """Refuse a page of a listing that names another host's page, or itself, as the next one."""
+    there = here.join(following)
+    if not _is_same_origin(here, there):
+        raise BadAnswerError(f"the listing goes on at {one_line(following, 80)}, which is another host")
+    if there == here:
+        raise BadAnswerError("the listing goes round in circles")
 
 
 def _keep_short(response: httpx2.Response) -> None:
-    """A busy Hub: short waits are left to the client; where it asks for a long one, that is an error at once."""
-    from huggingface_hub.utils import hf_raise_for_status
+    """Leave short waits for a busy Hub to the client; where it asks for a long one, that is an error at once."""
+    # ignored: huggingface_hub re-exports this without saying so to type checkers
+    from huggingface_hub.utils import hf_raise_for_status  # type: ignore[attr-defined]
 
-    asked = asked_to_wait(response.headers)
-    if response.status_code in BUSY and asked > LONGEST_NAP:
+    seconds = asked_to_wait(response.headers)
+    if response.status_code in BUSY and seconds > LONGEST_NAP:
         hf_raise_for_status(response)
     for name in ("Retry-After", "ratelimit"):
         response.headers.pop(name, None)
-    if asked:
-        response.headers["Retry-After"] = str(math.ceil(asked))
+    if seconds:
+        response.headers["Retry-After"] = str(math.ceil(seconds))
 
 
 def _path(url: httpx2.URL) -> str:
@@ -278,7 +334,12 @@ def _path(url: httpx2.URL) -> str:
     from huggingface_hub import constants
 
     path = url.raw_path.decode("ascii", "replace").partition("?")[0]
-    return path.removeprefix(re.sub(r"^\w+://[^/]+", "", constants.ENDPOINT).rstrip("/"))
+    endpoint_path = re.sub(r"^\w+://[^/]+", "", constants.ENDPOINT).rstrip("/")
+    return path.removeprefix(endpoint_path)
+
+
+def _address_of(request: httpx2.Request) -> str:
+    return _plain_address(str(request.url))
 
 
 def _plain_address(address: str) -> str:
@@ -297,15 +358,16 @@ def _is_hub(url: httpx2.URL) -> bool:
     from huggingface_hub import constants
 
     for hub in (URL(constants.ENDPOINT), URL("https://huggingface.co"), URL("https://hf.co")):
-        below = url.host.endswith(f".{hub.host}") and url.scheme == hub.scheme and _port(url) == _port(hub)
-        if _is_same_origin(hub, url) or below:
+        is_below = url.host.endswith(f".{hub.host}") and url.scheme == hub.scheme and _port(url) == _port(hub)
+        if is_below or _is_same_origin(hub, url):
             return True
     return False
 
 
-def _is_same_origin(one: httpx2.URL, other: httpx2.URL) -> bool:
-    return (one.scheme, one.host, _port(one)) == (other.scheme, other.host, _port(other))
+def _is_same_origin(url: httpx2.URL, other: httpx2.URL) -> bool:
+    return (url.scheme, url.host, _port(url)) == (other.scheme, other.host, _port(other))
 
 
 def _port(url: httpx2.URL) -> int | None:
+    """The port of an address, also where it is the usual one of its scheme, which addresses leave out."""
     return url.port or {"http": 80, "https": 443}.get(url.scheme)

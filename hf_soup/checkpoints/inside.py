@@ -11,7 +11,7 @@ import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import IngredientError
 from ..untrusted import SMALL_FILE, as_error, one_line, open_file, parse_json, read_file
@@ -37,6 +37,7 @@ def lies_in(folder: Path, path: Path) -> bool:
     folder, place = folder.resolve(), path.resolve()
     if place.is_relative_to(folder):
         return True
+    # The cache of the Hub keeps contents apart from the snapshots, each of which links to them.
     blobs = _blobs_of(folder)
     return blobs is not None and place.parent == blobs and bool(_BLOB.fullmatch(place.name))
 
@@ -44,7 +45,7 @@ def lies_in(folder: Path, path: Path) -> bool:
 def _blobs_of(folder: Path) -> Path | None:
     """Of a snapshot in a cache of the Hub, or a folder in one: where the contents of its repository lie."""
     for snapshot in (folder, *folder.parents):
-        repository = snapshot.parent.parent
+        repository = snapshot.parent.parent  # <repository>/snapshots/<commit>
         if (
             snapshot.parent.name == "snapshots"
             and _COMMIT.fullmatch(snapshot.name)
@@ -112,13 +113,14 @@ def parse_bounded(content: bytes, where: str, *, most: int = VALUES) -> Any:
     Raises:
         [`IngredientError`]: if it has more, or is no JSON.
     """
-    if sum(map(content.count, (b",", b":", b"[", b"{"))) > most:
+    separators = sum(content.count(mark) for mark in (b",", b":", b"[", b"{"))  # about as many as there are values
+    if separators > most:
         raise IngredientError(f"{one_line(where)} holds more than {most:,} values, which no such file needs.")
     return parse_json(content, where)
 
 
 def blocks_of(folder: Path, name: str, *, at_most: int) -> Iterator[bytes]:
-    """The same piece by piece, for files that may be large."""
+    """The bytes of a file of a folder piece by piece, for files that may be large; errors as of [`read_inside`]."""
     left = at_most
     where = one_line(folder / name)
     with open_file(place_of(folder, name)) as file, as_error(IngredientError, f"{where} cannot be read"):
@@ -129,45 +131,58 @@ def blocks_of(folder: Path, name: str, *, at_most: int) -> Iterator[bytes]:
             yield block
 
 
-def names_below(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """The regular files of a folder and of folders in it, by their names relative to it with `/`, and their states;
-    links to folders are not followed, and hidden folders are left out.
+class FolderContents(NamedTuple):
+    """What lies in a folder and in the folders in it, by names relative to it with `/`; hidden folders are left out.
+
+    Args:
+        sizes (`dict[str, int]`):
+            Its regular files, and links to such, with their bytes.
+        linked_folders (`tuple[str, ...]`):
+            Links to folders elsewhere, which are not followed.
+        special_files (`tuple[str, ...]`):
+            Pipes, sockets and devices.
+    """
+
+    sizes: dict[str, int]
+    linked_folders: tuple[str, ...]
+    special_files: tuple[str, ...]
+
+
+def contents_of(folder: Path) -> FolderContents:
+    """What lies in a folder, in one walk.
 
     Raises:
-        [`IngredientError`]: if a folder cannot be read.
+        [`IngredientError`]: if the folder, or one in it, cannot be read.
     """
 
     def refuse(error: OSError) -> None:
         raise IngredientError(f"cannot read {one_line(error.filename)}: {one_line(error.strerror)}.")
 
-    for place, folders, files in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for file in files:
-            path = Path(place, file)
+    sizes: dict[str, int] = {}
+    linked_folders: list[str] = []
+    special_files: list[str] = []
+    for place, folder_names, file_names in os.walk(folder, onerror=refuse):
+        folder_names[:] = [name for name in folder_names if not name.startswith(".")]  # `os.walk` skips the others
+        for name in folder_names:
+            path = Path(place, name)
+            if path.is_symlink() and not lies_in(folder, path):
+                linked_folders.append(path.relative_to(folder).as_posix())
+        for name in file_names:
+            path = Path(place, name)
             try:
-                if path.is_file():  # no broken link, no socket
-                    yield path.relative_to(folder).as_posix(), path.stat()
+                if path.is_file():
+                    sizes[path.relative_to(folder).as_posix()] = path.stat().st_size
+                elif _is_special(path):
+                    special_files.append(path.relative_to(folder).as_posix())
             except OSError as error:
                 refuse(error)
+    return FolderContents(sizes, tuple(linked_folders), tuple(special_files))
 
 
-def special_files(folder: Path) -> list[str]:
-    """Pipes, sockets and devices in a folder or in folders in it, by their names relative to it."""
-    found = []
-    for place, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for path in (Path(place, file) for file in files):
-            mode = path.lstat().st_mode
-            if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
-                found.append(path.relative_to(folder).as_posix())
-    return found
-
-
-def linked_folders(folder: Path) -> list[str]:
-    """The links to folders elsewhere that lie in a folder, or in folders in it, by their names relative to it."""
-    found = []
-    for place, folders, _ in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        links = [Path(place, name) for name in folders if os.path.islink(os.path.join(place, name))]
-        found += [path.relative_to(folder).as_posix() for path in links if not lies_in(folder, path)]
-    return found
+def _is_special(path: Path) -> bool:
+    """Whether a name stands for something else than a file, a folder or a link; links may lead nowhere."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:  # deleted during the walk
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISLNK(mode))

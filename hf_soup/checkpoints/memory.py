@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import IngredientError, MissingExtraError
 from ..untrusted import one_line
@@ -19,6 +19,10 @@ from .bounds import MOST_BUILT, at_most_modules
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
+
+
+KEYS_SHOWN = 5  # of each kind, in an error
+WRAPPED_AS = ("_orig_mod", "module", "_fsdp_wrapped_module")  # what wrappers call the model that they hold
 
 
 def plain_model(source: Any) -> PreTrainedModel:
@@ -35,13 +39,11 @@ def plain_model(source: Any) -> PreTrainedModel:
 
     model = source
     while not isinstance(model, PreTrainedModel):
-        inside = getattr(model, "_modules", {})
-        inner = next(
-            (inside[name] for name in ("_orig_mod", "module", "_fsdp_wrapped_module") if name in inside), None
-        )
-        if inner is None:
+        children = getattr(model, "_modules", {})
+        inner_names = [name for name in WRAPPED_AS if name in children]
+        if not inner_names:
             break
-        model = inner
+        model = children[inner_names[0]]
     if type(model).__module__.startswith("peft."):
         raise IngredientError(
             f"{type(source).__name__} is an adapter on a base model. Merge it first: `model.merge_and_unload()` gives "
@@ -71,32 +73,45 @@ def tensors_on_disk(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     Raises:
         [`IngredientError`]: if some weights are not in memory (offloaded), or the model is quantised.
     """
-    if getattr(model, "hf_quantizer", None) is not None:
-        method = getattr(getattr(model.config, "quantization_config", None), "quant_method", "an unknown method")
-        raise IngredientError(
-            f"{type(model).__name__} is quantised ({getattr(method, 'value', method)}); average the weights that it "
-            "was made from."
-        )
     import torch
 
-    odd = [name for name, value in model.state_dict().items() if not isinstance(value, torch.Tensor)]
-    if odd:
-        raise IngredientError(
-            f"{type(model).__name__} is quantised by torch: {odd[0]} is no tensor. Average the weights that it was "
-            "made from."
-        )
+    _refuse_quantiser(model)
+    state: dict[str, torch.Tensor] = {}
     ignored = set(model._keys_to_ignore_on_save or ())
-    state = {name: tensor.detach() for name, tensor in model.state_dict().items() if name not in ignored}
+    for name, value in model.state_dict().items():
+        if not isinstance(value, torch.Tensor):  # torch keeps packed parameters of a quantised layer in the state
+            raise IngredientError(
+                f"{type(model).__name__} is quantised by torch: {name} is no tensor. Average the weights that it was "
+                "made from."
+            )
+        if name not in ignored:
+            state[name] = value.detach()
+    _refuse_absent_weights(model, state)
+    return dict(sorted(on_disk(model, state).items()))
+
+
+def _refuse_quantiser(model: PreTrainedModel) -> None:
+    if getattr(model, "hf_quantizer", None) is None:
+        return
+    settings = getattr(model.config, "quantization_config", None)
+    method = getattr(settings, "quant_method", "an unknown method")
+    method_name = getattr(method, "value", method)  # a member of an enumeration, or a string
+    raise IngredientError(
+        f"{type(model).__name__} is quantised ({method_name}); average the weights that it was made from."
+    )
+
+
+def _refuse_absent_weights(model: PreTrainedModel, state: Mapping[str, torch.Tensor]) -> None:
+    """Refuse a model of which some weights are not in this process's memory."""
     offloaded = [name for name, tensor in state.items() if tensor.device.type == "meta"]
     if offloaded:
         raise IngredientError(f"{type(model).__name__} is offloaded: {offloaded[0]} is not in memory. Load it whole.")
-    sharded = [name for name, tensor in state.items() if hasattr(tensor, "full_tensor")]
+    sharded = [name for name, tensor in state.items() if hasattr(tensor, "full_tensor")]  # a DTensor
     if sharded:
         raise IngredientError(
             f"{type(model).__name__} is spread over processes: of {sharded[0]} there is a part here. Save it with "
             "Trainer or accelerate, and give the folder."
         )
-    return dict(sorted(on_disk(model, state).items()))
 
 
 def build_model(config: Mapping[str, Any], tensors: dict[str, torch.Tensor]) -> PreTrainedModel:
@@ -118,45 +133,50 @@ def build_model(config: Mapping[str, Any], tensors: dict[str, torch.Tensor]) -> 
     if "float8" in str(config.get("dtype")):
         config = {**config, "dtype": "bfloat16"}  # torch computes nothing in float8
     model, info = _load(cls, config, tensors)
-    wrong = [
-        f"{kind} {', '.join(sorted(map(str, info[f'{kind}_keys']))[:5])}"
-        for kind in ("missing", "unexpected", "mismatched")
-        if info[f"{kind}_keys"]
-    ]
-    if wrong:
-        raise IngredientError(f"these tensors do not make a {name}: {'; '.join(wrong)}.")
+    problems = []
+    for problem in ("missing", "unexpected", "mismatched"):
+        keys = sorted(str(key) for key in info[f"{problem}_keys"])
+        if keys:
+            problems.append(f"{problem} {', '.join(keys[:KEYS_SHOWN])}")
+    if problems:
+        raise IngredientError(f"these tensors do not make a {name}: {'; '.join(problems)}.")
     return model.eval()
 
 
 def _load(
-    cls: type[PreTrainedModel], config: Mapping[str, Any], tensors: dict[str, torch.Tensor], **options: Any
+    cls: type[PreTrainedModel], config: Mapping[str, Any], tensors: dict[str, torch.Tensor]
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """A model, and what transformers says of the names of the tensors."""
     from transformers import CONFIG_MAPPING
 
     try:
         settings = CONFIG_MAPPING[config["model_type"]].from_dict(dict(config))
         with quiet_transformers():
-            return cls.from_pretrained(None, config=settings, state_dict=tensors, output_loading_info=True, **options)
+            loaded = cls.from_pretrained(None, config=settings, state_dict=tensors, output_loading_info=True)
     except Exception as error:  # whatever a configuration makes transformers trip over
         raise _cannot_build(cls, error) from error
+    # transformers declares that it returns a model, whatever is asked for
+    return cast("tuple[PreTrainedModel, dict[str, Any]]", loaded)
 
 
 def _cannot_build(cls: type[PreTrainedModel], error: Exception) -> IngredientError | MissingExtraError:
-    why = _first_sentence(error)
+    reason = _first_sentence(error)
     if isinstance(error, ImportError):
-        return MissingExtraError(why)
-    return IngredientError(f"transformers cannot build a {cls.__name__} from its configuration: {why}")
+        return MissingExtraError(reason)
+    return IngredientError(f"transformers cannot build a {cls.__name__} from its configuration: {reason}")
 
 
 def _first_sentence(error: Exception) -> str:
     """The first line of a message, and the lines after it as long as each ends with a colon."""
-    first, *others = (str(error).strip() or type(error).__name__).splitlines()
-    told = first.strip()
-    for line in filter(None, map(str.strip, others)):
-        if not told.endswith(":"):
+    text = str(error).strip() or type(error).__name__
+    lines = [line.strip() for line in text.splitlines()]
+    sentence = lines[0]
+    for line in lines[1:]:
+        if not sentence.endswith(":"):
             break
-        told = f"{told} {line}"
-    return one_line(told)
+        if line:
+            sentence = f"{sentence} {line}"
+    return one_line(sentence)
 
 
 def architecture(config: Mapping[str, Any]) -> tuple[str, type[PreTrainedModel]]:
@@ -167,21 +187,22 @@ def architecture(config: Mapping[str, Any]) -> tuple[str, type[PreTrainedModel]]
     """
     import transformers
 
-    name = (config.get("architectures") or [None])[0]
+    names = config.get("architectures") or [None]
+    name = names[0]
     if name is None:
         raise IngredientError(
             'the config names no architecture: set config.architectures = ["BertForSequenceClassification"], say.'
         )
     cls = getattr(transformers, name, None) or _registered(name)
+    # Other names of transformers' own module are functions, and classes of what is no model.
     is_model = isinstance(cls, type) and issubclass(cls, transformers.PreTrainedModel)
     if not is_model or config.get("model_type") not in transformers.CONFIG_MAPPING:
         raise IngredientError(
             f"transformers {transformers.__version__} has no {one_line(name, 80)} of type "
             f"{one_line(config.get('model_type'), 80)!r}, and code from a repository is not run. A class of your own "
-            "has to be registered: `AutoModel.register(MyConfig, "
-            "MyModel)`, with the Auto class of your task."
+            "has to be registered: `AutoModel.register(MyConfig, MyModel)`, with the Auto class of your task."
         )
-    return name, cls
+    return name, cast("type[PreTrainedModel]", cls)
 
 
 def _registered(name: str) -> type | None:
@@ -191,8 +212,8 @@ def _registered(name: str) -> type | None:
     for mapping in vars(modeling_auto).values():
         if not isinstance(mapping, auto_factory._LazyAutoMapping):
             continue
-        for found in mapping._extra_content.values():
-            classes = found if isinstance(found, tuple) else (found,)
+        for registered in mapping._extra_content.values():
+            classes = registered if isinstance(registered, tuple) else (registered,)
             for cls in classes:
                 if getattr(cls, "__name__", None) == name:
                     return cls
@@ -240,26 +261,28 @@ def on_disk(model: PreTrainedModel, state: dict[str, torch.Tensor]) -> dict[str,
 
 @contextlib.contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Keep transformers' loading bars and notes out of the way of ours, and restore them."""
-    from huggingface_hub import utils as hub
+    """Hide transformers' loading bars and notes in the block, and restore them."""
+    # ignored: huggingface_hub re-exports these without saying so to type checkers
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars  # type: ignore[attr-defined]
     from transformers.utils import logging
 
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    hub_bars = not hub.are_progress_bars_disabled()  # transformers turns them off and on with its own
+    verbosity = logging.get_verbosity()
+    had_bars = logging.is_progress_bar_enabled()
+    hub_had_bars = not are_progress_bars_disabled()  # transformers turns them off and on with its own
     logging.set_verbosity_error()
-    _switch(logging.disable_progress_bar)
+    _without_warnings(logging.disable_progress_bar)
     try:
         yield
     finally:
         logging.set_verbosity(verbosity)
-        if bars:
-            _switch(logging.enable_progress_bar)
-        if not hub_bars:
-            _switch(hub.disable_progress_bars)
+        if had_bars:
+            _without_warnings(logging.enable_progress_bar)
+        if not hub_had_bars:
+            _without_warnings(disable_progress_bars)
 
 
-def _switch(bars: Callable[[], object]) -> None:
-    """Without the warning that a variable of the environment decides on the bars of the Hub's client."""
+def _without_warnings(switch_bars: Callable[[], object]) -> None:
+    """Switch bars without the warning that a variable of the environment decides on those of the Hub's client."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        bars()
+        switch_bars()

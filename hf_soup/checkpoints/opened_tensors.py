@@ -10,7 +10,6 @@ from ..errors import IngredientError
 from ..types import Ingredient
 from .checkpoint import MEMORY, Checkpoint
 from .digest import combined_digest, tensor_digest
-from .layout import Fitted
 from .named_code import without_code
 from .parts import fit_parts
 from .reader import CODES, TensorSpec, widest
@@ -38,31 +37,28 @@ def open_model(model: PreTrainedModel, name: str | None) -> Checkpoint:
 
     config = without_code(model.config.to_dict()) | {"architectures": [type(model).__name__]}
     name = name or type(model).__name__
-    opened = open_tensors(tensors_on_disk(model), name, config)
-    fitted = fit_parts(config, {"": dict(opened.specs)})
-    opened = _renamed(opened, fitted)
-    generation = model.generation_config.to_json_string() if model.can_generate() else None
-    return replace(opened, generation_config=generation)
+    opened = _open_fitted(tensors_on_disk(model), name, config)
+    generation_config = model.generation_config.to_json_string() if model.can_generate() else None
+    return replace(opened, generation_config=generation_config)
 
 
-def _renamed(opened: Checkpoint, fitted: Fitted) -> Checkpoint:
-    """A checkpoint in memory under the names of its class."""
+def _open_fitted(stored: dict[str, torch.Tensor], name: str, config: dict[str, Any]) -> Checkpoint:
+    """Open tensors under the names that their class has for them."""
     import torch
 
-    tensors = {name: opened.tensors[spec.key] for name, spec in fitted.specs.items()}
-    torn = [spec.key for spec, name in fitted.twins if not torch.equal(opened.tensors[spec.key], tensors[name])]
-    if torn:
-        raise IngredientError(
-            f"{opened.name} has {torn[0]} and the weight that it is one with in its class with different values. Set "
-            "config.tie_word_embeddings = False if they are tied there and are two."
-        )
-    specs = {name: spec._replace(stored="") for name, spec in fitted.specs.items()}
-    digest = combined_digest({name: tensor_digest(tensor) for name, tensor in tensors.items()})
-    files = {MEMORY: digest}
-    ingredient = replace(opened.ingredient, files=files)
-    notes = tuple(f"{opened.name}: {note}" for note in fitted.notes)
+    fitted = fit_parts(config, {"": _specs(stored, name)})
+    tensors = {new_name: stored[spec.key] for new_name, spec in fitted.specs.items()}
+    for spec, twin in fitted.twins:
+        if not torch.equal(stored[spec.key], tensors[twin]):
+            raise IngredientError(
+                f"{name} has {spec.key} and the weight that it is one with in its class with different values. Set "
+                "config.tie_word_embeddings = False if they are tied there and are two."
+            )
+    specs = {new_name: spec._replace(stored="") for new_name, spec in fitted.specs.items()}
+    ingredient = Ingredient(name, MEMORY, files={MEMORY: _digest_of(tensors)})
+    notes = tuple(f"{name}: {note}" for note in fitted.notes)
     fitted = fitted._replace(specs=specs, twins=())
-    return replace(opened, ingredient=ingredient, specs=specs, tensors=tensors, fitted=fitted, notes=notes)
+    return Checkpoint(ingredient, config, specs, tensors=tensors, fitted=fitted, notes=notes)
 
 
 def open_state(state: Mapping[str, torch.Tensor], name: str, config: Any) -> Checkpoint:
@@ -87,28 +83,30 @@ def open_state(state: Mapping[str, torch.Tensor], name: str, config: Any) -> Che
     if not isinstance(config, Mapping) and not hasattr(config, "to_dict"):
         raise IngredientError(f"`config=` is a configuration of transformers or a mapping, not {config!r}.")
     _refuse_other_values(state)
-    config = without_code(config if isinstance(config, Mapping) else config.to_dict())
-    dtypes = {str(tensor.dtype).removeprefix("torch.") for tensor in state.values() if tensor.is_floating_point()}
-    fitted = fit_parts(config, {"": _specs(state, name)})
-    _refuse_shapes(Checkpoint(Ingredient(name, MEMORY), config, fitted.specs, fitted=fitted))
-    twins = {spec.key: state[spec.key] for spec, _ in fitted.twins}
-    tensors = {key: state[spec.key] for key, spec in fitted.specs.items()} | twins
-    model = build_model({**config, "dtype": widest(sorted(dtypes)) if dtypes else "float32"}, tensors)
-    vars(model).pop("_weight_conversions", None)  # how the names were found here; its file has transformers' own
+    settings = without_code(config if isinstance(config, Mapping) else config.to_dict())
+    fitted = fit_parts(settings, {"": _specs(state, name)})
+    if fitted.expected is not None:
+        _refuse_shapes(Checkpoint(Ingredient(name, MEMORY), settings, fitted.specs), fitted.expected)
+    tensors = {key: state[spec.key] for key, spec in fitted.specs.items()}
+    tensors |= {spec.key: state[spec.key] for spec, _ in fitted.twins}
+    model = build_model({**settings, "dtype": _floating_dtype(state)}, tensors)
+    # How transformers renamed these tensors when it loaded them. `open_model` would undo that, and find the names that
+    # were handed over here instead of those that `save_pretrained` of the class writes.
+    vars(model).pop("_weight_conversions", None)
     opened = open_model(model, name)
     notes = tuple(f"{name}: {note}" for note in fitted.notes)
     return replace(opened, notes=(*notes, *opened.notes))
 
 
 def open_pickled_state(state: Mapping[str, torch.Tensor], name: str, config: Mapping[str, Any]) -> Checkpoint:
-    """The same of a pickle, which may be of another class than its configuration says: what is wrong with its names is
-    left to the check, and a base model may lack a head or have another.
+    """Open the state dict of a pickle, which may be of another class than its configuration says.
+
+    What is wrong with its names is left to the check; a base model may lack a head or have another.
     """
     try:
         return open_state(state, name, config)
     except IngredientError:
-        opened = open_tensors(dict(state), name, dict(config))
-        return _renamed(opened, fit_parts(config, {"": dict(opened.specs)}))
+        return _open_fitted(dict(state), name, dict(config))
 
 
 def _refuse_other_values(state: Mapping[str, torch.Tensor]) -> None:
@@ -122,25 +120,39 @@ def _refuse_other_values(state: Mapping[str, torch.Tensor]) -> None:
         raise IngredientError(f"a state dict has tensors by name, and {key!r} is {type(value).__name__}.{inside}")
 
 
-def _refuse_shapes(item: Checkpoint) -> None:
+def _refuse_shapes(item: Checkpoint, expected: Mapping[str, tuple[int, ...]]) -> None:
     """Refuse tensors that have another shape than their configuration makes them."""
-    expected = item.fitted.expected
-    problems = shape_problems(item, expected, {}) if expected is not None else []
+    problems = shape_problems(item, expected, {})
     if problems:
         raise IngredientError(f"{'; '.join(problems[:3])}.")
 
 
 def open_tensors(tensors: dict[str, torch.Tensor], name: str, config: dict[str, Any]) -> Checkpoint:
     """Open tensors as they are, under the names that they have."""
-    digest = combined_digest({key: tensor_digest(tensor) for key, tensor in tensors.items()})
-    return Checkpoint(Ingredient(name, MEMORY, files={MEMORY: digest}), config, _specs(tensors, name), None, tensors)
+    ingredient = Ingredient(name, MEMORY, files={MEMORY: _digest_of(tensors)})
+    return Checkpoint(ingredient, config, _specs(tensors, name), tensors=tensors)
+
+
+def _digest_of(tensors: Mapping[str, torch.Tensor]) -> str:
+    """One digest of all tensors, which stands where files have those of their contents."""
+    return combined_digest({name: tensor_digest(tensor) for name, tensor in tensors.items()})
+
+
+def _floating_dtype(state: Mapping[str, torch.Tensor]) -> str:
+    """The smallest type that holds all weights of a state dict, which may be of several types."""
+    dtypes = {_dtype_name(tensor) for tensor in state.values() if tensor.is_floating_point()}
+    return widest(sorted(dtypes)) if dtypes else "float32"
 
 
 def _specs(tensors: Mapping[str, torch.Tensor], name: str) -> dict[str, TensorSpec]:
     specs = {}
     for key, tensor in tensors.items():
-        dtype = str(tensor.dtype).removeprefix("torch.")
+        dtype = _dtype_name(tensor)
         if dtype not in CODES:
             raise IngredientError(f"{name}: tensor {key!r} has the type {dtype}, which torch cannot add up.")
         specs[key] = TensorSpec(key, tuple(tensor.shape), dtype)
     return specs
+
+
+def _dtype_name(tensor: torch.Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")

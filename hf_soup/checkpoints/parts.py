@@ -39,42 +39,74 @@ def fit_parts(
     Raises:
         [`IngredientError`]: if the configuration of a part cannot be read.
     """
-    specs: dict[str, TensorSpec] = {}
+    fits = {part: _in_checkpoint(_fit(config, part, specs, folder), part) for part, specs in tensors.items()}
+    all_specs: dict[str, TensorSpec] = {}
     expected: dict[str, tuple[int, ...]] = {}
-    twins, optional, known, notes, problems = [], set(), set(), [], []
-    for part, of_part in tensors.items():
-        settings = config if part == "" else read_config(folder / part, needed=False)
-        if part and "architectures" not in settings:
-            settings = {}
-        found = fit(settings, of_part) if settings else _unwrapped(of_part)
-        prefix = part_prefix(part)
-        for key, spec in found.specs.items():
-            stored = "" if prefix + key == spec.key else spec.key
-            specs[prefix + key] = spec._replace(name=prefix + key, stored=stored)
-        if found.expected is not None:
-            known.add(part)
-            expected |= {prefix + key: shape for key, shape in found.expected.items()}
-        optional |= {prefix + key for key in found.optional}
-        twins += [(spec, prefix + key) for spec, key in found.twins]
-        notes += found.notes
-        problems += [found.problem] if found.problem else []
+    optional: set[str] = set()
+    twins: list[tuple[TensorSpec, str]] = []
+    notes: list[str] = []
+    parts_with_class = set()
+    for part, fitted in fits.items():
+        all_specs |= fitted.specs
+        if fitted.expected is not None:
+            parts_with_class.add(part)
+            expected |= fitted.expected
+        optional |= fitted.optional
+        twins += fitted.twins
+        notes += fitted.notes
+    problems = [fitted.problem for fitted in fits.values() if fitted.problem]
     return Fitted(
-        dict(sorted(specs.items())),
-        expected if known else None,
-        frozenset(optional),
-        tuple(twins),
-        tuple(notes),
-        "; ".join(problems),
-        frozenset(known),
+        specs=dict(sorted(all_specs.items())),
+        expected=expected if parts_with_class else None,
+        optional=frozenset(optional),
+        twins=tuple(twins),
+        notes=tuple(notes),
+        problem="; ".join(problems),
+        parts=frozenset(parts_with_class),
+    )
+
+
+def _fit(config: Mapping[str, Any], part: str, specs: Mapping[str, TensorSpec], folder: Path | None) -> Fitted:
+    """The tensors of one part under the names that its class has for them, where its class is known."""
+    if part == "":
+        settings = config
+    elif folder is not None:
+        settings = read_config(folder / part, needed=False)
+        if "architectures" not in settings:  # settings of a module of sentence-transformers, such as a pooling
+            settings = {}
+    else:
+        settings = {}
+    return fit(settings, specs) if settings else _unwrapped(specs)
+
+
+def _in_checkpoint(fitted: Fitted, part: str) -> Fitted:
+    """The tensors of a part under the names that they have among all of the checkpoint."""
+    prefix = part_prefix(part)
+    specs = {}
+    for name, spec in fitted.specs.items():
+        full_name = prefix + name
+        stored = "" if full_name == spec.key else spec.key
+        specs[full_name] = spec._replace(name=full_name, stored=stored)
+    expected = None
+    if fitted.expected is not None:
+        expected = {prefix + name: shape for name, shape in fitted.expected.items()}
+    return fitted._replace(
+        specs=specs,
+        expected=expected,
+        optional=frozenset(prefix + name for name in fitted.optional),
+        twins=tuple((spec, prefix + name) for spec, name in fitted.twins),
     )
 
 
 def _unwrapped(tensors: Mapping[str, TensorSpec]) -> Fitted:
     """The tensors of a module whose class is not looked at, without what wrappers left in their names."""
-    plain = without_plain_wrappers(tensors)
+    plain_names = without_plain_wrappers(tensors)
     specs = {}
+    stripped = {}
     for key, spec in tensors.items():
-        name = plain[key]
-        specs[name] = spec if name == key else spec._replace(name=name, stored=key)
-    stripped = {key: name for key, name in plain.items() if key != name}
+        name = plain_names[key]
+        if name != key:
+            stripped[key] = name
+            spec = spec._replace(name=name, stored=key)
+        specs[name] = spec
     return Fitted(specs, notes=prefix_notes(stripped))

@@ -38,6 +38,7 @@ def check_device(device: str) -> None:
     try:
         torch.zeros(1, device=device, dtype=torch.float64).item()  # sums of float32 are in float64
     except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        # each kind of device raises errors of its own where it is missing
         raise RecipeError(f"cannot compute on device={device!r}: {str(error).splitlines()[0]}") from None
 
 
@@ -57,39 +58,44 @@ def in_threads(items: Iterable[T], make_worker: Callable[[], Callable[[T], None]
     """
     import torch
 
-    todo, stop = _shared(items), threading.Event()
+    shared_items, stop = _SharedIterator(items), threading.Event()
 
     def run() -> None:
-        torch.set_num_threads(1)
+        torch.set_num_threads(1)  # the threads of the pool are as many as torch would use for one piece
         work = make_worker()
         with torch.no_grad():
-            for item in todo:
+            for item in shared_items:
                 if stop.is_set():
                     return
                 work(item)
 
     with _torch_at_rest() as threads, ThreadPoolExecutor(threads) as pool:
         try:
-            begun = [future for future in (submit(pool, run) for _ in range(threads)) if future is not None]
-            for future in as_completed(begun):
+            submitted = [submit(pool, run) for _ in range(threads)]
+            running = [future for future in submitted if future is not None]
+            for future in as_completed(running):
                 future.result()
-            if not begun:
+            if not running:
                 run()
         finally:
             stop.set()  # also on Ctrl-C
 
 
-_LOCK, _threads_before = threading.Lock(), []
+_LOCK = threading.Lock()
+_threads_before: list[int] = []  # for each call that runs, torch's own number of threads before the first of them
 
 
 @contextlib.contextmanager
 def _torch_at_rest() -> Iterator[int]:
-    """How many threads to use; torch's own number, which they lower, is restored when the last of all calls ends."""
+    """How many threads to use; torch's own number, which they lower, is restored when the last of all calls ends.
+
+    Calls can overlap, so a later one would take the lowered number for torch's own.
+    """
     import torch
 
     with _LOCK:
-        _threads_before.append(_threads_before[0] if _threads_before else torch.get_num_threads())
-        threads = _threads_before[0]
+        threads = _threads_before[0] if _threads_before else torch.get_num_threads()
+        _threads_before.append(threads)
     try:
         yield min(threads, MAX_THREADS)
     finally:
@@ -99,7 +105,7 @@ def _torch_at_rest() -> Iterator[int]:
                 torch.set_num_threads(threads)
 
 
-class _shared(Iterator[T]):  # noqa: N801
+class _SharedIterator(Iterator[T]):
     """One iterator that several threads draw from."""
 
     def __init__(self, items: Iterable[T]):

@@ -1,6 +1,7 @@
-"""Safetensors files: their headers, checked before anything else, and their tensors, or parts of them.
+"""One safetensors file: its header, checked before anything else, and its tensors, or parts of them.
 
 It does not know what a model is. The format: 8 bytes with the length of a JSON header, the header, then the data.
+`shards.py` reads the several files of one model.
 """
 
 from __future__ import annotations
@@ -9,14 +10,13 @@ import functools
 import json
 import math
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import IngredientError
 from ..untrusted import SMALL_FILE, as_error, one_line, open_file
 from .files import OpenFiles
-from .inside import is_there, json_inside, place_of
 
 
 if TYPE_CHECKING:
@@ -26,9 +26,10 @@ SAFE_WEIGHTS = "model.safetensors"
 SAFE_INDEX = "model.safetensors.index.json"
 PICKLED_WEIGHTS = "pytorch_model.bin"
 
+LENGTH = 8  # bytes before the header, which hold its length as a little-endian number
 MOST_TENSORS = 100_000  # in one file; models of more have shards
-LONGEST_NAME = 1000  # of a tensor
-MOST_SIZES = 64  # of a tensor; torch has no more
+LONGEST_NAME = 1000  # characters of the name of a tensor
+MOST_SIZES = 64  # dimensions of a tensor; torch has no more
 METADATA = 10_000  # brackets in a header that belong to no tensor: what metadata quotes
 
 # The format's name of a type -> torch's name and bytes for each element, in the format's own order of types.
@@ -113,17 +114,34 @@ class TensorSpec(NamedTuple):
         return self.dtype in AVERAGED
 
 
-def read_raw_header(path: Path) -> tuple[bytes, os.stat_result]:
-    """The header of one safetensors file as it stands, and the state of the file.
+class RawHeader(NamedTuple):
+    """The header of a safetensors file as it stands, and the state of the file when it was read.
+
+    Args:
+        content (`bytes`):
+            Its JSON.
+        size (`int`):
+            Of the whole file in bytes.
+        changed (`int`):
+            When the file was changed, in nanoseconds.
+    """
+
+    content: bytes
+    size: int
+    changed: int
+
+
+def read_raw_header(path: Path) -> RawHeader:
+    """The header of one safetensors file, not parsed.
 
     Raises:
         [`IngredientError`]: if the file cannot be read, or is shorter than its header.
     """
     with as_error(IngredientError, f"cannot read {one_line(path)}"), open_file(path) as file:
         state = os.fstat(file.fileno())
-        length = int.from_bytes(file.read(8), "little")
+        length = int.from_bytes(file.read(LENGTH), "little")
         check_length(length, state.st_size, str(path))
-        return file.read(length), state
+        return RawHeader(file.read(length), state.st_size, state.st_mtime_ns)
 
 
 def read_header(path: Path) -> dict[str, TensorSpec]:
@@ -139,8 +157,8 @@ def read_header(path: Path) -> dict[str, TensorSpec]:
     Raises:
         [`IngredientError`]: if the header is cut off, no JSON, or its tensors do not fill the file exactly.
     """
-    header, state = read_raw_header(path)
-    return parse_header(header, state.st_size, path.name, str(path))
+    header = read_raw_header(path)
+    return parse_header(header.content, header.size, path.name, str(path))
 
 
 def check_length(length: int, size: int, where: str) -> None:
@@ -149,7 +167,7 @@ def check_length(length: int, size: int, where: str) -> None:
     Raises:
         [`IngredientError`]: with the numbers.
     """
-    if size < 8 or length > size - 8:
+    if size < LENGTH or length > size - LENGTH:
         raise IngredientError(
             f"{where} is no whole safetensors file: its header should be {length} bytes, the file has {size}. Fetch "
             "or save it again."
@@ -176,16 +194,23 @@ def parse_header(header: bytes, size: int, file: str, where: str) -> dict[str, T
     Raises:
         [`IngredientError`]: if it is no JSON, or says anything that cannot be.
     """
-    end = 8 + len(header)
+    data_start = LENGTH + len(header)
     try:
         with as_error(IngredientError, f"{where} has a corrupt safetensors header. Fetch or save it again"):
             _refuse_other_nesting(header)
             entries = json.loads(header, object_pairs_hook=_no_key_twice)
             entries.pop("__metadata__", None)
-            specs = {name: _spec(name, entry, file, end) for name, entry in entries.items()}
+            specs = {name: _spec(name, entry, file, data_start) for name, entry in entries.items()}
     except _UnknownTypeError as error:
         raise IngredientError(f"{where}: {error}") from None
-    for spec in sorted(specs.values(), key=lambda spec: (spec.start, spec.nbytes)):
+    _refuse_gaps(specs, data_start, size, where)
+    return specs
+
+
+def _refuse_gaps(specs: Mapping[str, TensorSpec], data_start: int, size: int, where: str) -> None:
+    """Refuse tensors that overlap, or do not fill their file exactly: the format allows no other bytes."""
+    end = data_start
+    for spec in sorted(specs.values(), key=lambda spec: (spec.start, spec.nbytes)):  # empty ones come first
         if spec.start != end:
             raise IngredientError(
                 f"{where}: tensor {one_line(spec.name)!r} does not begin where the one before it ends."
@@ -193,7 +218,6 @@ def parse_header(header: bytes, size: int, file: str, where: str) -> dict[str, T
         end += spec.nbytes
     if end != size:
         raise IngredientError(f"{where} should have {end} bytes by its header and has {size}. Fetch or save it again.")
-    return specs
 
 
 def widest(dtypes: Sequence[str]) -> str:
@@ -202,9 +226,11 @@ def widest(dtypes: Sequence[str]) -> str:
         return dtypes[0]
     import torch
 
-    # every larger type holds both kinds of float8
+    # torch does not promote float8; every larger type holds the values of all of its kinds
     larger = [getattr(torch, name) for name in dtypes if "float8" not in name]
-    return str(functools.reduce(torch.promote_types, larger)).removeprefix("torch.") if larger else "float16"
+    if not larger:
+        return "float16"
+    return str(functools.reduce(torch.promote_types, larger)).removeprefix("torch.")
 
 
 def read_bytes(files: OpenFiles, folder: Path, spec: TensorSpec, start: int, into: memoryview) -> None:
@@ -227,10 +253,10 @@ def read_bytes(files: OpenFiles, folder: Path, spec: TensorSpec, start: int, int
     """
     path = f"{folder}{os.sep}{spec.file}"
     try:
-        whole = files.read(path, spec.start + start * spec.itemsize, into)
+        is_whole = files.read(path, spec.start + start * spec.itemsize, into)
     except OSError as error:
         raise IngredientError(f"cannot read {path}: {error.strerror}.") from None
-    if not whole:
+    if not is_whole:
         raise IngredientError(f"{path} ended in the middle of tensor {one_line(spec.name)!r}.")
 
 
@@ -240,111 +266,48 @@ def read_tensor(folder: Path, spec: TensorSpec) -> torch.Tensor:
 
     buffer = torch.empty(spec.nbytes, dtype=torch.uint8)
     with OpenFiles() as files:
-        read_bytes(files, folder, spec, 0, memoryview(buffer.numpy()))
+        read_bytes(files, folder, spec, 0, buffer.numpy().data)
     return buffer.view(getattr(torch, spec.dtype)).reshape(spec.shape)
-
-
-def shard_files(folder: Path, single: str = SAFE_WEIGHTS, inside: Collection[str] | None = None) -> list[str]:
-    """The weight files of a checkpoint folder: the single one, or those that its index names.
-
-    Args:
-        folder (`Path`):
-            That holds the index, or the single file.
-        single (`str`, *optional*, defaults to `"model.safetensors"`):
-            What the single file is called; the index is called after it.
-        inside (`Collection[str]`, *optional*):
-            The files that there are; by default those in the folder.
-
-    Raises:
-        [`IngredientError`]: if the index is no index, or names a file outside the folder or one that is not there.
-    """
-    if is_there(folder, single):
-        return [single]
-    return sorted(set(_weight_map(folder, single, inside).values()))
-
-
-def _weight_map(folder: Path, single: str, inside: Collection[str] | None) -> dict[str, str]:
-    """Which file holds which tensor, as the index of shards says; nothing in it is believed."""
-    index, suffix = folder / f"{single}.index.json", Path(single).suffix
-    with as_error(IngredientError, f"{one_line(index)} is no index of shards"):
-        weight_map = dict(json_inside(folder, index.name)["weight_map"])
-        files = set(weight_map.values())
-    if not files:
-        raise IngredientError(f"{index} names no shards.")
-    for name in files:
-        if not isinstance(name, str) or os.path.basename(name) != name or not name.endswith(suffix):
-            raise IngredientError(
-                f"{index} names {one_line(name)!r}; shards lie in the index's own folder and are {suffix} files."
-            )
-        if not (is_there(folder, name) if inside is None else name in inside):
-            raise IngredientError(
-                f"{folder} lacks the shard {one_line(name)} that its index names. Fetch or save it again."
-            )
-    return weight_map
-
-
-def read_headers(folder: Path) -> dict[str, TensorSpec]:
-    """All tensors of a folder with safetensors files by name, sorted.
-
-    Raises:
-        [`IngredientError`]: if a file is corrupt, a tensor is in two shards or not where the index says, or there is
-            none.
-    """
-    indexed = None if is_there(folder, SAFE_WEIGHTS) else _weight_map(folder, SAFE_WEIGHTS, None)
-    specs: dict[str, TensorSpec] = {}
-    for file in [SAFE_WEIGHTS] if indexed is None else sorted(set(indexed.values())):
-        header, state = read_raw_header(place_of(folder, file))
-        tensors = parse_header(header, state.st_size, file, str(folder / file))
-        twice = sorted(specs.keys() & tensors.keys())
-        if twice:
-            raise IngredientError(f"{folder} has the tensor {twice[0]!r} in two shards. Save it again.")
-        specs |= tensors
-    if not specs:
-        raise IngredientError(f"{folder} holds no tensors.")
-    if indexed is not None:
-        _compare_index(folder, indexed, specs)
-    return dict(sorted(specs.items()))
-
-
-def _compare_index(folder: Path, indexed: Mapping[str, str], specs: Mapping[str, TensorSpec]) -> None:
-    wrong = sorted(indexed.items() ^ {(name, spec.file) for name, spec in specs.items()})
-    if wrong:
-        raise IngredientError(
-            f"{folder}: its index and its shards disagree about {len({name for name, _ in wrong})} tensors, such as "
-            f"{wrong[0][0]!r} in {wrong[0][1]}. Fetch or save it again."
-        )
 
 
 class _UnknownTypeError(IngredientError):
     """A header that is whole, with a tensor of a type that cannot be read."""
 
 
-def _spec(name: str, entry: dict, file: str, data_start: int) -> TensorSpec:
+def _spec(name: str, entry: dict[str, Any], file: str, data_start: int) -> TensorSpec:
+    """A tensor by its entry in a header, of which nothing is believed."""
     if len(name) > LONGEST_NAME or one_line(name, LONGEST_NAME) != name:  # half characters, line breaks
         raise ValueError(f"{one_line(name, 40)!r} is no name of a tensor")
     begin, end = entry["data_offsets"]
     if not isinstance(entry["shape"], list) or len(entry["shape"]) > MOST_SIZES:
         raise ValueError(f"tensor {one_line(name)!r} has a shape that is no list of at most {MOST_SIZES} sizes")
     shape = tuple(entry["shape"])
-    told = f"tensor {one_line(name)!r} has the type {one_line(entry['dtype'], 40)}"
-    if entry["dtype"] in PACKED:
-        raise _UnknownTypeError(
-            f"{told}, numbers that share bytes, which torch cannot add up. Average the weights that it was quantised "
-            "from."
-        )
-    if entry["dtype"] not in DTYPES:
-        raise _UnknownTypeError(
-            f"{told}, which the safetensors format did not have when this version of hf_soup was made. Upgrade "
-            "hf_soup, or save it as one of the types of torch."
-        )
+    dtype = _dtype(name, entry["dtype"])
+    # `True` is an int, too; larger numbers would overflow in torch and in calls of the system
     if not all(type(number) is int and 0 <= number < 2**63 for number in (begin, end, *shape)):
         raise ValueError(f"tensor {one_line(name)!r} has a shape or offsets that are not whole numbers")
-    spec = TensorSpec(name, shape, DTYPES[entry["dtype"]][0], file, data_start + begin)
+    spec = TensorSpec(name, shape, dtype, file, data_start + begin)
     if end - begin != spec.nbytes:
         raise ValueError(
             f"tensor {one_line(name)!r} of shape {list(shape)} and type {entry['dtype']} has {end - begin} bytes"
         )
     return spec
+
+
+def _dtype(name: str, code: str) -> str:
+    """torch's name of the type that a header gives to a tensor."""
+    tensor = f"tensor {one_line(name)!r} has the type {one_line(code, 40)}"
+    if code in PACKED:
+        raise _UnknownTypeError(
+            f"{tensor}, numbers that share bytes, which torch cannot add up. Average the weights that it was "
+            "quantised from."
+        )
+    if code not in DTYPES:
+        raise _UnknownTypeError(
+            f"{tensor}, which the safetensors format did not have when this version of hf_soup was made. Upgrade "
+            "hf_soup, or save it as one of the types of torch."
+        )
+    return DTYPES[code][0]
 
 
 def _refuse_other_nesting(header: bytes) -> None:
@@ -356,8 +319,9 @@ def _refuse_other_nesting(header: bytes) -> None:
         raise ValueError("it holds more than tensors")
 
 
-def _no_key_twice(pairs: list) -> dict:
-    result = dict(pairs)
-    if len(result) != len(pairs):
+def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; `json` itself would keep the last of two values of a key, other readers the first."""
+    entries = dict(pairs)
+    if len(entries) != len(pairs):
         raise ValueError("a key stands twice")
-    return result
+    return entries

@@ -11,6 +11,7 @@ from ..untrusted import one_line
 
 
 UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+LONGEST = 100  # characters of a size
 SIZE = re.compile(r"\s*(\d+\.?\d*|\.\d+)\s*([KMGT]?B)\s*", re.ASCII | re.IGNORECASE)
 
 
@@ -24,15 +25,21 @@ def shard_size(size: int | str) -> int:
     Raises:
         [`OutputError`]: if it is no size, or not at least one byte.
     """
-    found = -1
-    if isinstance(size, str) and len(size) < 100 and (match := SIZE.fullmatch(size)):
-        number = float(match[1]) * UNITS[match[2].upper()]
-        found = int(number) if math.isfinite(number) else -1
-    elif isinstance(size, numbers.Integral) and not isinstance(size, bool):
-        found = int(size)
-    if found < 1:
+    count = _bytes_of(size)
+    if count < 1:
         raise OutputError(
             f"max_shard_size={one_line(repr(size), 60)} is no size of a file. Write a number above 0 and its unit, as "
             "in 5GB."
         )
-    return found
+    return count
+
+
+def _bytes_of(size: object) -> int:
+    """How many bytes that are; 0 if it is no size."""
+    if isinstance(size, str) and len(size) < LONGEST:
+        match = SIZE.fullmatch(size)
+        count = float(match[1]) * UNITS[match[2].upper()] if match else 0.0
+        return int(count) if math.isfinite(count) else 0
+    if isinstance(size, numbers.Integral) and not isinstance(size, bool):  # also numpy's integers
+        return int(size)
+    return 0

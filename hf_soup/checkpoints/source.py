@@ -22,7 +22,7 @@ from ..untrusted import as_error, one_line
 from . import hub
 from .checkpoint import ELSEWHERE, MEMORY, PRIVATE, Checkpoint
 from .content import file_state
-from .files_beside import MODULES, Beside, sizes_in, sort_out, without_links, without_unreadable
+from .files_beside import MODULES, Beside, sort_out, without_links, without_unreadable
 from .folder import (
     checkpoint_of_trainer,
     has_weights,
@@ -31,11 +31,14 @@ from .folder import (
     read_pickles,
     read_specs,
 )
+from .hub_pins import pin_repository
+from .inside import contents_of
 from .memory import plain_model
 from .opened_tensors import open_model, open_pickled_state, open_state, open_tensors
 from .other_contents import ADAPTER, refuse_pickle
 from .parts import fit_parts, part_prefix
-from .reader import SAFE_WEIGHTS, TensorSpec, read_headers, read_tensor
+from .reader import SAFE_WEIGHTS, TensorSpec, read_tensor
+from .shards import read_headers
 
 
 if TYPE_CHECKING:
@@ -214,7 +217,9 @@ def _find_in_folder(folder: Path, name: str | None, allow_pickle: bool) -> Calla
         if chosen := checkpoint_of_trainer(folder):
             folder, why = chosen
             notes.append(f"{name} is {folder.name}, {why}")
-        beside = without_unreadable(folder, without_links(folder, sort_out(sizes_in(folder))))
+        contents = contents_of(folder)
+        beside = without_links(folder, sort_out(contents.sizes), contents)
+        beside = without_unreadable(folder, beside)
         pickles = [
             f"{part}/{file}".removeprefix("/") for part in ("", *beside.parts) for file in pickled_files(folder / part)
         ]
@@ -229,7 +234,7 @@ def _find_in_folder(folder: Path, name: str | None, allow_pickle: bool) -> Calla
 
 def _find_on_hub(source: str, revision: str | None, name: str | None, allow_pickle: bool) -> Callable[[], Checkpoint]:
     """Pin a repository: the commit, the digests of its weight files and their headers, without the weights."""
-    pin = hub.pin(source, revision)
+    pin = pin_repository(source, revision)
     ingredient = Ingredient(name or source.split("/")[-1], source, pin.commit, pin.files)
     pickled = [file for file in pin.files if not file.endswith((".safetensors", ".json"))]
     if pickled and not allow_pickle:

@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import errno
 import json
+import math
 import os
 import re
 import shutil
@@ -17,7 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,15 +32,18 @@ if TYPE_CHECKING:
 
 OLD = ".old"  # how the name of a folder ends that is being replaced, where two names cannot be exchanged
 TEMPORARY = "hf_soup"  # what temporary folders are called
-OURS, THEIRS, UNKNOWN = "ours", "theirs", "unknown"  # who holds a lock; unknown where nothing can be locked
-# What systems answer that cannot flush a folder.
+OURS, THEIRS, UNKNOWN = "ours", "theirs", "unknown"  # which process holds a lock; unknown where nothing can be locked
+# Errors of file systems that cannot flush a folder.
 NOT_FLUSHED = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.EACCES, errno.EISDIR)
 _EXCHANGE = 2  # RENAME_EXCHANGE of Linux, RENAME_SWAP of macOS
-LONG_AGO = 3600.0  # seconds after which a file that lies aside belongs to nobody
+_AT_FDCWD = -100  # of Linux: relative paths are those of the current folder
+LONG_AGO = 3600.0  # seconds after which no process still writes a file that lies aside
+# The name of a file aside: a dot, the stem of the file, the process and the thread that write it, and the suffix.
+_FILE_ASIDE = re.compile(r"\..*\.\d+-\d+" + re.escape(PARTIAL) + r"(\.[^.]*)?", re.DOTALL)
 
 
 @contextlib.contextmanager
-def staged_folder(target: str | os.PathLike, *, overwrite: bool = False) -> Iterator[Path]:
+def staged_folder(target: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[Path]:
     """A temporary folder beside `target` that takes its name when the block ends well, and is deleted otherwise.
 
     Its files are on the disk before it takes the name. Where the system can, it and the folder that it replaces
@@ -70,7 +74,7 @@ def staged_folder(target: str | os.PathLike, *, overwrite: bool = False) -> Iter
 
 
 @contextlib.contextmanager
-def staged_files(folder: str | os.PathLike) -> Iterator[Path]:
+def staged_files(folder: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary folder whose files move into `folder` when the block ends well; each replaces one of its name.
 
     Where there is no such folder yet, it appears with all of its files at once.
@@ -90,7 +94,9 @@ def staged_files(folder: str | os.PathLike) -> Iterator[Path]:
     with as_output_error(target), _folder_aside(target, target.name) as stage:
         yield stage
         flush_folder(stage)
-        for path in sorted(path for path in stage.rglob("*") if path.is_file()):
+        for path in sorted(stage.rglob("*")):
+            if not path.is_file():
+                continue
             new = target / path.relative_to(stage)
             new.parent.mkdir(parents=True, exist_ok=True)
             os.replace(path, new)
@@ -106,31 +112,32 @@ def staged_file(path: Path) -> Iterator[Path]:
     """
     path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    mine = f"{os.getpid()}-{threading.get_ident()}"  # several may write it at once
-    aside = path.with_name(f".{path.stem}.{mine}{PARTIAL}{path.suffix}")
+    writer = f"{os.getpid()}-{threading.get_ident()}"  # several may write it at once
+    aside = path.with_name(f".{path.stem}.{writer}{PARTIAL}{path.suffix}")
     try:
         yield aside
         _flush(aside)
         os.replace(aside, path)
-        _clear_old_files(path)
+        clear_files_aside(path.parent.iterdir(), older_than=LONG_AGO)
     finally:
         aside.unlink(missing_ok=True)
 
 
-def _clear_old_files(path: Path) -> None:
-    """Delete what processes that were killed have left beside a file some time ago."""
-    ours = re.compile(re.escape(f".{path.stem}.") + r"\d+-\d+" + re.escape(f"{PARTIAL}{path.suffix}"))
-    for other in path.parent.iterdir():
-        with contextlib.suppress(OSError):
-            if ours.fullmatch(other.name) and time.time() - other.stat().st_mtime > LONG_AGO:
-                other.unlink()
+def clear_files_aside(paths: Iterable[Path], *, older_than: float = -math.inf) -> None:
+    """Delete those of some paths that are files aside which a killed process has left.
 
-
-def clear_files_aside(folder: Path) -> None:
-    """Delete files that a killed process has left aside in a folder or below it, while no other process writes."""
-    for path in folder.rglob(f".*{PARTIAL}.*"):
-        if path.is_file():
-            path.unlink(missing_ok=True)
+    Args:
+        paths (`Iterable[Path]`):
+            Paths in folders that hf_soup writes into.
+        older_than (`float`, *optional*):
+            Age in seconds from which on they are deleted; all of them by default, which is right where no other
+            process writes.
+    """
+    now = time.time()
+    for path in paths:
+        with contextlib.suppress(OSError):  # another process deletes it too
+            if _FILE_ASIDE.fullmatch(path.name) and path.is_file() and now - path.stat().st_mtime > older_than:
+                path.unlink()
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
@@ -179,26 +186,27 @@ def flush_folder(folder: Path) -> None:
         [`OSError`]: if the disk fails or is full after all.
     """
     for place, _, names in os.walk(folder, topdown=False):
-        for path in (os.path.join(place, name) for name in names):
+        for name in names:
+            path = os.path.join(place, name)
             if os.path.isfile(path):
                 _flush(path)
         _flush(place)
 
 
-def exchange(one: Path, other: Path) -> bool:
+def exchange(first: Path, second: Path) -> bool:
     """Let two folders exchange their names at once; `False` where the system cannot.
 
     Args:
-        one (`Path`), other (`Path`):
+        first (`Path`), second (`Path`):
             Both exist, on one disk.
     """
-    names = ctypes.c_char_p(os.fsencode(one)), ctypes.c_char_p(os.fsencode(other))
-    try:
+    name, other_name = ctypes.c_char_p(os.fsencode(first)), ctypes.c_char_p(os.fsencode(second))
+    flags, here = ctypes.c_uint(_EXCHANGE), ctypes.c_int(_AT_FDCWD)
+    try:  # Python itself has no call for this
         if sys.platform == "darwin":
-            return ctypes.CDLL(None).renamex_np(*names, ctypes.c_uint(_EXCHANGE)) == 0
+            return ctypes.CDLL(None).renamex_np(name, other_name, flags) == 0
         if sys.platform.startswith("linux"):
-            here = ctypes.c_int(-100)  # AT_FDCWD: paths as they are
-            return ctypes.CDLL(None).renameat2(here, names[0], here, names[1], ctypes.c_uint(_EXCHANGE)) == 0
+            return ctypes.CDLL(None).renameat2(here, name, here, other_name, flags) == 0
     except (AttributeError, OSError):  # a C library that lacks it
         pass
     return False
@@ -238,15 +246,18 @@ def _take_name(stage: Path, target: Path, *, overwrite: bool) -> None:
 
 
 def _clear_litter(parent: Path, name: str) -> None:
-    """Remove what a process that was killed has left; what it had moved away comes back."""
-    ours = re.compile(re.escape(f".{name}.") + r"[a-z0-9_]{8}(\.partial|\.old)")
+    """Remove the folders aside that a killed process has left; a folder that it had moved away comes back."""
+    aside = re.compile(re.escape(f".{name}.") + r"[a-z0-9_]{8}(\.partial|\.old)")  # as `tempfile` makes names
     try:
-        found = [parent / entry for entry in os.listdir(parent) if ours.fullmatch(entry)]
+        entries = os.listdir(parent)
     except OSError:  # a folder that may be written but not listed
         return
-    for path in found:
+    for entry in entries:
+        if not aside.fullmatch(entry):
+            continue
+        path = parent / entry
         with _locked(path) as holder:
-            if holder != OURS:
+            if holder != OURS:  # its process still runs
                 continue
             if path.suffix == OLD and not (parent / name).exists():
                 path.rename(parent / name)
@@ -256,7 +267,7 @@ def _clear_litter(parent: Path, name: str) -> None:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[str]:
-    """Hold a lock on a folder of this user's, which ends with the process; gives who holds it."""
+    """Hold a lock on a folder of this user's, which ends with the process; yields which process holds it."""
     try:
         import fcntl
     except ImportError:  # Windows: nothing is locked, so nothing is taken for dead
@@ -264,7 +275,7 @@ def _locked(folder: Path) -> Iterator[str]:
         return
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except FileNotFoundError:  # somebody else has just removed it
+    except FileNotFoundError:  # another process has just removed it
         yield THEIRS
         return
     except OSError:
@@ -276,24 +287,28 @@ def _locked(folder: Path) -> Iterator[str]:
         os.close(descriptor)
 
 
-def _holder(descriptor: int, folder: Path, flock: Any, how: int) -> str:
+def _holder(descriptor: int, folder: Path, flock: Callable[[int, int], None], how: int) -> str:
+    """Which process holds the lock of a folder, after an attempt to take it."""
     if os.fstat(descriptor).st_uid != os.geteuid():
         return UNKNOWN
     try:
         flock(descriptor, how)
-        return OURS if os.path.samestat(os.fstat(descriptor), os.stat(folder)) else THEIRS
+        # Between opening and locking, another process may have replaced the folder by one of its own.
+        is_same = os.path.samestat(os.fstat(descriptor), os.stat(folder))
+        return OURS if is_same else THEIRS
     except (BlockingIOError, FileNotFoundError):
         return THEIRS
     except OSError:  # no locks on this disk
         return UNKNOWN
 
 
-def _flush(path: str | os.PathLike) -> None:
+def _flush(path: str | os.PathLike[str]) -> None:
     """Wait until one file, or the names in one folder, are on the disk."""
     windows = os.name == "nt"
-    if windows and os.path.isdir(path):
+    if windows and os.path.isdir(path):  # which cannot be opened there
         return
-    descriptor = os.open(path, os.O_RDWR if windows else os.O_RDONLY)
+    mode = os.O_RDWR if windows else os.O_RDONLY  # Windows flushes only what may be written
+    descriptor = os.open(path, mode)
     try:
         os.fsync(descriptor)
     except OSError as error:
@@ -304,6 +319,7 @@ def _flush(path: str | os.PathLike) -> None:
 
 
 def _umask() -> int:
+    """The process's mask of permissions, which can be read only by setting it."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

@@ -14,12 +14,13 @@ from ..untrusted import one_line
 
 
 PARTIAL = ".partial"  # how the names of folders end that are still being made, beside what they will be
-ROOM = "x" * 100 + os.sep + "x" * 100  # what a path has to have room for
-MOUNTS = Path("/proc/self/mountinfo")
+ROOM = "x" * 100 + os.sep + "x" * 100  # the longest path that will be made in a folder, with some to spare
+MOUNTS = Path("/proc/self/mountinfo")  # of Linux
+MOUNT_POINT = 4  # the field of its lines that holds a path
 
 
 @contextlib.contextmanager
-def as_output_error(target: str | os.PathLike) -> Iterator[None]:
+def as_output_error(target: str | os.PathLike[str]) -> Iterator[None]:
     """Turn what the system says of a file that cannot be written into an [`OutputError`]."""
     try:
         yield
@@ -27,7 +28,7 @@ def as_output_error(target: str | os.PathLike) -> Iterator[None]:
         raise OutputError(f"cannot write {one_line(target)}: {error.strerror or error}.") from None
 
 
-def refuse_target(target: str | os.PathLike, *, overwrite: bool = False, keep: Iterable[Path] = ()) -> Path:
+def refuse_target(target: str | os.PathLike[str], *, overwrite: bool = False, keep: Iterable[Path] = ()) -> Path:
     """The absolute path of a folder that may be made, or replaced with `overwrite=True`.
 
     Of a link to a folder, what it points to is made or replaced, and the link stays.
@@ -46,25 +47,30 @@ def refuse_target(target: str | os.PathLike, *, overwrite: bool = False, keep: I
     """
     target = absolute(target)
     place = _folder_of(target)
-    if os.path.isdir(place):
-        with as_output_error(target):
-            full = any(place.iterdir())
-        if full and not overwrite:
-            raise OutputError(
-                f"{target} exists and is not empty. Name another folder, or pass overwrite=True (--overwrite)."
-            )
+    exists = os.path.isdir(place)
+    if exists:
+        _refuse_full(place, target, overwrite=overwrite)
     for folder in (*_current_folder(), *keep):
-        if place in (folder.resolve(), *folder.resolve().parents):
+        if folder.resolve().is_relative_to(place):
             raise OutputError(f"{target} holds {folder}, which would be lost. Name another folder.")
     if is_mount(place):
         raise OutputError(f"{target} is a mount point, which no other folder can take the name of; name one in it.")
-    if os.path.isdir(place) and not os.access(place, os.W_OK | os.X_OK):
+    if exists and not os.access(place, os.W_OK | os.X_OK):
         raise OutputError(f"cannot write {target}: it is read-only.")
     _try_to_write(place.parent, place.name, target)
     return target
 
 
-def refuse_folder(target: str | os.PathLike) -> Path:
+def _refuse_full(place: Path, target: Path, *, overwrite: bool) -> None:
+    with as_output_error(target):  # what is replaced has to be a folder that can be read, too
+        is_full = any(place.iterdir())
+    if is_full and not overwrite:
+        raise OutputError(
+            f"{target} exists and is not empty. Name another folder, or pass overwrite=True (--overwrite)."
+        )
+
+
+def refuse_folder(target: str | os.PathLike[str]) -> Path:
     """The absolute path of a folder that files may be added to; it is made where it is missing.
 
     Raises:
@@ -76,7 +82,7 @@ def refuse_folder(target: str | os.PathLike) -> Path:
     return target
 
 
-def refuse_file(target: str | os.PathLike) -> Path:
+def refuse_file(target: str | os.PathLike[str]) -> Path:
     """The absolute path of a file that may be written, or replaced.
 
     Raises:
@@ -90,7 +96,7 @@ def refuse_file(target: str | os.PathLike) -> Path:
     return target
 
 
-def absolute(target: str | os.PathLike) -> Path:
+def absolute(target: str | os.PathLike[str]) -> Path:
     """The absolute path of a target; links in it are not followed.
 
     Raises:
@@ -115,8 +121,12 @@ def is_mount(folder: Path) -> bool:
         lines = MOUNTS.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:  # no Linux
         return False
-    mounted = (line.split(" ")[4] for line in lines)
-    return str(folder) in (re.sub(r"\\(\d{3})", lambda code: chr(int(code[1], 8)), path) for path in mounted)
+    return any(_unescaped(line.split(" ")[MOUNT_POINT]) == str(folder) for line in lines)
+
+
+def _unescaped(path: str) -> str:
+    """A path of the list of mounts, which has spaces, line breaks and backslashes as octal numbers."""
+    return re.sub(r"\\(\d{3})", lambda code: chr(int(code[1], 8)), path)
 
 
 def _place_of(target: Path) -> Path:
@@ -125,7 +135,7 @@ def _place_of(target: Path) -> Path:
     if os.path.islink(place):
         raise OutputError(f"{target} is a link that leads to itself.")
     with as_output_error(target), contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        os.lstat(place / ROOM)
+        os.lstat(place / ROOM)  # the system says at once if the path is too long
     above = _nearest(place.parent)
     if not os.path.isdir(above):
         raise OutputError(f"{target} is below {above}, which is a file; name another place.")
@@ -147,13 +157,13 @@ def _nearest(place: Path) -> Path:
 
 def _try_to_write(folder: Path, name: str, target: Path) -> None:
     """Make what will be made first, and remove it: permissions alone do not tell of `/proc`, quotas or long names."""
-    there = _nearest(folder)
-    missing = folder.relative_to(there).parts
-    longest = max((name, *missing), key=lambda part: len(os.fsencode(part)))
+    existing = _nearest(folder)
+    missing_names = folder.relative_to(existing).parts
+    longest_name = max((name, *missing_names), key=lambda missing: len(os.fsencode(missing)))
     with as_output_error(target):
-        made = tempfile.mkdtemp(prefix=f".{longest}.", suffix=PARTIAL, dir=there)
-        with contextlib.suppress(FileNotFoundError):  # another process has just cleared it
-            os.rmdir(made)
+        trial = tempfile.mkdtemp(prefix=f".{longest_name}.", suffix=PARTIAL, dir=existing)
+        with contextlib.suppress(FileNotFoundError):  # another process has just taken it for litter and deleted it
+            os.rmdir(trial)
 
 
 def _current_folder() -> list[Path]:

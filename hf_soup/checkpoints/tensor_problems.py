@@ -12,9 +12,10 @@ from .parts import part_prefix
 
 
 SHOWN = 3  # names in one line
+Shapes = Mapping[str, tuple[int, ...]]  # of tensors by name
 
 
-def tensor_problems(item: Checkpoint, usual: Mapping[str, tuple[int, ...]], *, may_lack: bool = False) -> list[str]:
+def tensor_problems(item: Checkpoint, usual: Shapes, *, may_lack: bool = False) -> list[str]:
     """What is wrong with the tensors of one ingredient, by name and shape.
 
     Args:
@@ -31,51 +32,68 @@ def tensor_problems(item: Checkpoint, usual: Mapping[str, tuple[int, ...]], *, m
     if item.fitted is not None and item.fitted.problem:
         return [*item.problems, f"{item.name}: {item.fitted.problem}"]
     needed = _needed(item, usual)
-    optional = item.fitted.optional if item.fitted is not None else frozenset()
-    absent = [name for name in needed if name not in item.specs and name not in optional]
-    extra = [name for name in item.specs if name not in needed]
     problems = [*item.problems]
     if not may_lack:
-        problems += _line(item, "lacks", [name for name in absent if name in usual], "")
-        problems += _line(
-            item,
-            "lacks",
-            [name for name in absent if name not in usual],
-            f", which {item.architecture} would draw anew",
-        )
-    problems += _line(item, "has in addition", [name for name in extra if name not in usual], "")
-    problems += _line(
-        item,
-        "has in addition",
-        [name for name in extra if name in usual],
-        f", which {item.architecture} does not have",
-    )
-    if not problems and not may_lack:  # the model would load it, and still the others have other tensors
-        way_out = ": transformers loads both layouts; load one of them and save it again with `save_pretrained`"
-        problems += _line(item, "lacks", [name for name in usual if name not in item.specs], way_out)
-        problems += _line(item, "has in addition", [name for name in item.specs if name not in usual], way_out)
+        problems += _absent(item, needed, usual)
+    problems += _additional(item, needed, usual)
+    if not problems and not may_lack:
+        problems += _other_layout(item, usual)
     return problems + shape_problems(item, needed, usual)
 
 
-def _needed(item: Checkpoint, usual: Mapping[str, tuple[int, ...]]) -> Mapping[str, tuple[int, ...]]:
+def _absent(item: Checkpoint, needed: Shapes, usual: Shapes) -> list[str]:
+    """Tensors that an ingredient's model reads and its files lack."""
+    optional = item.fitted.optional if item.fitted is not None else frozenset()
+    absent = [name for name in needed if name not in item.specs and name not in optional]
+    in_others = [name for name in absent if name in usual]
+    in_none = [name for name in absent if name not in usual]
+    return [
+        *_line(item, "lacks", in_others),
+        *_line(item, "lacks", in_none, f", which {item.architecture} would draw anew"),
+    ]
+
+
+def _additional(item: Checkpoint, needed: Shapes, usual: Shapes) -> list[str]:
+    """Tensors that an ingredient's files have and its model does not read."""
+    additional = [name for name in item.specs if name not in needed]
+    in_none = [name for name in additional if name not in usual]
+    in_others = [name for name in additional if name in usual]
+    return [
+        *_line(item, "has in addition", in_none),
+        *_line(item, "has in addition", in_others, f", which {item.architecture} does not have"),
+    ]
+
+
+def _other_layout(item: Checkpoint, usual: Shapes) -> list[str]:
+    """Differences from the other ingredients, where each model by itself would load."""
+    advice = ": transformers loads both layouts; load one of them and save it again with `save_pretrained`"
+    absent = [name for name in usual if name not in item.specs]
+    additional = [name for name in item.specs if name not in usual]
+    return [*_line(item, "lacks", absent, advice), *_line(item, "has in addition", additional, advice)]
+
+
+def _needed(item: Checkpoint, usual: Shapes) -> Shapes:
     """Names and shapes that an ingredient should have: its model's, and of parts without a model the usual ones."""
-    if item.fitted is None or item.fitted.expected is None:
+    fitted = item.fitted
+    if fitted is None or fitted.expected is None:
         return usual
-    elsewhere = {name for name, spec in item.specs.items() if spec.part not in item.fitted.parts}
-    prefixes = tuple(part_prefix(part) for part in item.parts if part not in item.fitted.parts)
-    more = {name: shape for name, shape in usual.items() if name in elsewhere or name.startswith(prefixes)}
-    return {**item.fitted.expected, **more}
+    other_names = {name for name, spec in item.specs.items() if spec.part not in fitted.parts}
+    other_prefixes = tuple(part_prefix(part) for part in item.parts if part not in fitted.parts)
+    needed = dict(fitted.expected)
+    for name, shape in usual.items():
+        if name in other_names or name.startswith(other_prefixes):
+            needed[name] = shape
+    return needed
 
 
-def _line(item: Checkpoint, what: str, names: Sequence[str], why: str) -> list[str]:
+def _line(item: Checkpoint, verb: str, names: Sequence[str], advice: str = "") -> list[str]:
+    """A line about some tensors; none where there are none."""
     if not names:
         return []
-    return [f"{item.name} {what} {listed(sorted(names), SHOWN)}{why}"]
+    return [f"{item.name} {verb} {listed(sorted(names), SHOWN)}{advice}"]
 
 
-def shape_problems(
-    item: Checkpoint, needed: Mapping[str, tuple[int, ...]], usual: Mapping[str, tuple[int, ...]]
-) -> list[str]:
+def shape_problems(item: Checkpoint, needed: Shapes, usual: Shapes) -> list[str]:
     """Tensors of another shape than they should have.
 
     Args:
@@ -86,20 +104,20 @@ def shape_problems(
         usual (`Mapping[str, tuple[int, ...]]`):
             Those that most ingredients have.
     """
-    found = []
+    problems = []
     for name, shape in needed.items():
         spec = item.specs.get(name)
         if spec is None or spec.shape == shape == usual.get(name, shape):
             continue
         if 0 in spec.shape and 0 not in shape:
-            found.append(
+            problems.append(
                 f"{item.name}: {name} is empty. DeepSpeed (ZeRO 3) leaves such files; its zero_to_fp32.py makes whole "
                 "weights of its state"
             )
         elif name in usual and spec.shape != usual[name]:
-            found.append(f"{item.name}: {name} has the shape {list(spec.shape)}, the others {list(usual[name])}")
+            problems.append(f"{item.name}: {name} has the shape {list(spec.shape)}, the others {list(usual[name])}")
         elif spec.shape != shape:
-            found.append(
+            problems.append(
                 f"{item.name}: {name} has the shape {list(spec.shape)}, and its config.json makes it {list(shape)}"
             )
-    return found
+    return problems

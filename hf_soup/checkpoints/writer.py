@@ -12,18 +12,19 @@ import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from .digest import Digests, bytes_of
 from .files import OpenFiles
 from .parts import part_prefix
-from .reader import CODES, DTYPES, SAFE_INDEX, TensorSpec
+from .reader import CODES, DTYPES, LENGTH, SAFE_INDEX, TensorSpec
 from .shard_size import shard_size
 
 
 if TYPE_CHECKING:
     import torch
 
+ALIGNMENT = 8  # bytes: safetensors lets the data begin at a multiple of it
 _RANK = {code: rank for rank, code in enumerate(DTYPES)}  # safetensors puts the highest first
 
 
@@ -45,28 +46,34 @@ def weight_files(
         [`OutputError`]: if `max_shard_size` is no size.
         [`OSError`]: if a file cannot be written, which `staged_folder` turns into an `OutputError`.
     """
-    of_parts: dict[str, list[TensorSpec]] = {}
+    specs_by_part: dict[str, list[TensorSpec]] = {}
     for spec in specs:
-        of_parts.setdefault(spec.part, []).append(spec)
+        specs_by_part.setdefault(spec.part, []).append(spec)
     placed: dict[str, TensorSpec] = {}
     indexes: dict[Path, dict[str, Any]] = {}
-    for part, of_part in of_parts.items():
+    for part, part_specs in specs_by_part.items():
         (folder / part).mkdir(parents=True, exist_ok=True)
-        found, index = _lay_out(folder, part, of_part, max_shard_size)
-        placed |= found
-        if index is not None:
-            indexes[folder / part / SAFE_INDEX] = index
+        layout = _lay_out(folder, part, part_specs, max_shard_size)
+        placed |= layout.placed
+        if layout.shard_index is not None:
+            indexes[folder / part / SAFE_INDEX] = layout.shard_index
     with OpenFiles("r+b") as files:
         sink = WeightFiles(folder, placed, files)
         yield sink
     sink.refuse_gaps()
+    # Readers take a folder with an index for a whole one, so indexes come last.
     for path, index in indexes.items():
         path.write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _lay_out(
-    folder: Path, part: str, specs: Sequence[TensorSpec], max_shard_size: int | str
-) -> tuple[dict[str, TensorSpec], dict[str, Any] | None]:
+class _PartLayout(NamedTuple):
+    """Where the tensors of one part of a model go: each with its file and its start there; and the index of shards."""
+
+    placed: dict[str, TensorSpec]
+    shard_index: dict[str, Any] | None
+
+
+def _lay_out(folder: Path, part: str, specs: Sequence[TensorSpec], max_shard_size: int | str) -> _PartLayout:
     """The files of one part of a model, with their headers: where each tensor goes, and the index if there are shards.
 
     In a part's own files tensors are named without the part.
@@ -88,12 +95,10 @@ def _lay_out(
         for key, start in starts.items():
             placed[prefix + key] = by_key[key]._replace(file=path, start=start)
     if not split.is_sharded:
-        return placed, None
+        return _PartLayout(placed, None)
     total = sum(spec.numel for spec in specs)
-    return placed, {
-        "metadata": {"total_parameters": total, **split.metadata},
-        "weight_map": split.tensor_to_filename,
-    }
+    index = {"metadata": {"total_parameters": total, **split.metadata}, "weight_map": split.tensor_to_filename}
+    return _PartLayout(placed, index)
 
 
 class WeightFiles:
@@ -130,36 +135,42 @@ class WeightFiles:
 
     def refuse_gaps(self) -> None:
         """See that every planned byte has come, once."""
-        wrong = [name for name, count in self._to_come.items() if count]
-        if wrong:
-            raise RuntimeError(f"{len(wrong)} planned tensors did not come whole, such as {wrong[0]}")
+        incomplete = [name for name, count in self._to_come.items() if count]
+        if incomplete:
+            raise RuntimeError(f"{len(incomplete)} planned tensors did not come whole, such as {incomplete[0]}")
 
 
 def _write_header(path: Path, specs: Sequence[TensorSpec]) -> dict[str, int]:
     """Lay the tensors out as safetensors does (widest type first, then by name) and say where each begins."""
-    header: dict[str, dict] = {"__metadata__": {"format": "pt"}}
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    offsets: dict[str, int] = {}
     end = 0
     for spec in sorted(specs, key=lambda spec: (-_RANK[CODES[spec.dtype]], spec.name)):
+        offsets[spec.name] = end
+        end += spec.nbytes
         header[spec.name] = {
             "dtype": CODES[spec.dtype],
             "shape": list(spec.shape),
-            "data_offsets": [end, end + spec.nbytes],
+            "data_offsets": [offsets[spec.name], end],
         }
-        end += spec.nbytes
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
+    text += b" " * (-len(text) % ALIGNMENT)
+    data_start = LENGTH + len(text)
     with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        _reserve(file, 8 + len(text) + end)
-    return {name: 8 + len(text) + entry["data_offsets"][0] for name, entry in header.items() if "dtype" in entry}
+        file.write(len(text).to_bytes(LENGTH, "little") + text)
+        _reserve(file, data_start + end)
+    return {name: data_start + offset for name, offset in offsets.items()}
 
 
 def _reserve(file: BinaryIO, size: int) -> None:
-    """Take the room on the disk: so a full one shows before any work, and several threads write at full speed."""
+    """Take the room on the disk, so that a full one shows before any work and several threads write at full speed."""
     file.flush()
+    if not hasattr(os, "posix_fallocate"):  # macOS and Windows
+        file.truncate(size)
+        return
     try:
         os.posix_fallocate(file.fileno(), 0, size)
-    except (AttributeError, OSError) as error:  # not on this system, or not by this file system
-        if getattr(error, "errno", errno.EOPNOTSUPP) not in (errno.EOPNOTSUPP, errno.EINVAL):
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # those come of file systems that cannot reserve
             raise
         file.truncate(size)

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..checkpoints import hub
 from ..checkpoints.hub import split_revision
+from ..checkpoints.hub_cache import digest_of
 from ..checkpoints.hub_errors import client, our_errors, patiently, read_errors
 from ..checkpoints.staging import staged_folder, write_json
 from ..errors import IngredientError, OutputError, warn
@@ -138,7 +139,7 @@ def _refuse_others(repo_id: str, folder: Path) -> None:
         raise OutputError(f"nobody can tell what {repo_id} has already: {error}") from None
     there = {name: digest for name, digest in there.items() if name != ".gitattributes"}
     ours = [name for name in there if (folder / name).is_file() and name.endswith(".safetensors")]
-    if there and (not ours or any(hub.digest_of(folder / name, there[name]) != there[name] for name in ours)):
+    if there and (not ours or any(digest_of(folder / name, there[name]) != there[name] for name in ours)):
         raise OutputError(
             f"{repo_id} has something else than {folder}, so it is not overwritten. Give push_runs another prefix, or "
             "delete the repository."

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..checkpoints.reader import read_headers
+from ..checkpoints.shards import read_headers
 from ..checkpoints.staging import clear_files_aside, write_json
 from ..errors import IngredientError, SoupError
 from ..untrusted import read_json
@@ -37,7 +37,7 @@ def newest_whole_checkpoint(folder: Path) -> Path | None:
     Returns:
         `Path` or `None`: a folder that Trainer can resume from.
     """
-    clear_files_aside(folder)
+    clear_files_aside(folder.rglob("*"))
     for checkpoint in reversed(list(checkpoints_in(folder))):
         state = _whole(checkpoint)
         best = state and state.get("best_model_checkpoint")

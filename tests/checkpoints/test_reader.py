@@ -8,7 +8,8 @@ import torch
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from hf_soup.checkpoints.reader import read_header, read_tensor, shard_files
+from hf_soup.checkpoints.reader import read_header, read_tensor
+from hf_soup.checkpoints.shards import shard_files
 from hf_soup.errors import IngredientError
 
 

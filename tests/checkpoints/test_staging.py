@@ -13,7 +13,7 @@ import pytest
 import hf_soup
 from hf_soup import testing
 from hf_soup.checkpoints import staging
-from hf_soup.checkpoints.staging import staged_files, staged_folder, temporary_folder, write_json
+from hf_soup.checkpoints.staging import clear_files_aside, staged_files, staged_folder, temporary_folder, write_json
 from hf_soup.errors import OutputError
 
 
@@ -132,6 +132,20 @@ def test_the_next_temporary_folder_clears_what_a_killed_process_left(place):
     with temporary_folder() as first, temporary_folder() as second:
         assert names(place) == sorted([".other.abc12345.partial", first.name, second.name])
     assert names(place) == [".other.abc12345.partial"]
+
+
+def test_files_that_a_killed_process_left_aside_are_cleared(tmp_path):
+    """A write deletes old ones in its folder, whatever file they were for; young ones and other files stay."""
+    old, young = tmp_path / ".one.1-1.partial.json", tmp_path / ".two.1-2.partial.json"
+    others = tmp_path / ".notes.partial.json"
+    for path in (old, young, others):
+        path.touch()
+    for path in (old, others):
+        os.utime(path, (0, 0))
+    write_json(tmp_path / "new.json", {})
+    assert names(tmp_path) == sorted([others.name, young.name, "new.json"])
+    clear_files_aside(tmp_path.rglob("*"))
+    assert names(tmp_path) == sorted([others.name, "new.json"])
 
 
 def test_a_merge_clears_what_a_killed_push_left(tmp_path, place):

@@ -1,0 +1,147 @@
+"""A repository of the Hub as an ingredient: pinned to a commit, with the digests and headers of its weight files.
+
+Weights themselves stay on the Hub until `hub.fetch_weights` is called.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
+
+from ..errors import IngredientError
+from ..threads import side_by_side
+from .files_beside import CARD, CONFIG, Beside, sizes_in, sort_out
+from .folder import read_specs
+from .hub import digest_at_hub, fetch, hub_path, list_files, resolve
+from .hub_cache import blob_of, cache_of, digest_of
+from .hub_errors import our_errors
+from .hub_headers import read_header
+from .other_contents import has_no_weights
+from .reader import PICKLED_WEIGHTS, SAFE_WEIGHTS, TensorSpec
+from .shards import shard_files
+
+
+class Pin(NamedTuple):
+    """What a repository, or a subfolder of one, has at one commit.
+
+    Args:
+        commit (`str`):
+            40 hexadecimal digits.
+        files (`dict[str, str]`):
+            Weight file -> its digest as the Hub reports it; pickles if there is nothing else.
+        specs (`dict[str, dict[str, TensorSpec]]`):
+            Part (`""` is the model itself, others are sub-folders) -> its tensors. None of pickles.
+        beside ([`Beside`]):
+            What else there is.
+        small (`tuple[str, ...]`):
+            Configuration and card, of those that are there.
+    """
+
+    commit: str
+    files: dict[str, str]
+    specs: dict[str, dict[str, TensorSpec]]
+    beside: Beside
+    small: tuple[str, ...]
+
+
+def pin_repository(source: str, revision: str | None) -> Pin:
+    """Resolve a branch, tag or commit once, and read the headers of its weights.
+
+    Args:
+        source (`str`):
+            Id of a repository, a subfolder behind it if need be.
+        revision (`str`, *optional*):
+            The branch, tag or commit.
+
+    Raises:
+        [`IngredientError`]: if there is no such repository, revision or folder, it is not open to you, or it holds no
+            weights.
+    """
+    from huggingface_hub import constants
+
+    commit = resolve(source, revision)
+    with our_errors(source, revision):
+        if constants.HF_HUB_OFFLINE:
+            return _pin_from_cache(source, commit)
+        files = list_files(source, commit)
+        sizes = {name: file.size for name, file in files.items()}
+        beside, weight_files = _weights_of(source, commit, sizes)
+        digests = {name: digest_at_hub(files[name]) for name in weight_files}
+        readable = [name for name in weight_files if name.endswith(".safetensors")]
+        specs = _read_headers(source, commit, sizes, readable)
+        return Pin(commit, digests, specs, beside, _small_files(sizes))
+
+
+def _read_headers(
+    source: str, commit: str, sizes: Mapping[str, int], names: Sequence[str]
+) -> dict[str, dict[str, TensorSpec]]:
+    """Part -> its tensors, by the headers of safetensors files, which are read side by side."""
+    path = hub_path(source)
+
+    def read(name: str) -> dict[str, TensorSpec]:
+        return read_header(
+            path.repo_id, path.file(name), commit, file=name, size=sizes[name], where=f"{source}/{name}"
+        )
+
+    specs: dict[str, dict[str, TensorSpec]] = {}
+    for name, file_specs in zip(names, side_by_side(read, names), strict=True):
+        part = os.path.dirname(name)
+        part_specs = specs.setdefault(part, {})
+        part_specs |= {key: spec._replace(file=name, part=part) for key, spec in file_specs.items()}
+    if names and not any(specs.values()):
+        raise IngredientError(f"{source} holds no tensors.")
+    return {part: dict(sorted(part_specs.items())) for part, part_specs in specs.items()}
+
+
+def _small_files(names: Collection[str]) -> tuple[str, ...]:
+    """Configuration and card."""
+    return tuple(name for name in (CONFIG, CARD) if name in names)
+
+
+def _weights_of(source: str, commit: str, sizes: Mapping[str, int]) -> tuple[Beside, list[str]]:
+    """What lies beside the weights of a repository, and the files that hold the weights, those of parts included."""
+    beside = sort_out(sizes)
+    has_own_weights = _has_weights(sizes)
+    if not has_own_weights and not beside.parts:
+        raise IngredientError(has_no_weights(sizes, source))
+    weight_files = []
+    if has_own_weights:
+        weight_files += _weight_files(source, commit, [name for name in sizes if "/" not in name])
+    for part in beside.parts:
+        part_files = [os.path.basename(name) for name in sizes if os.path.dirname(name) == part]
+        weight_files += [f"{part}/{name}" for name in _weight_files(f"{source}/{part}", commit, part_files)]
+    return beside, weight_files
+
+
+def _has_weights(names: Collection[str]) -> bool:
+    """Whether there are weights of the model itself, in one file or in shards."""
+    return any(single in names or f"{single}.index.json" in names for single in (SAFE_WEIGHTS, PICKLED_WEIGHTS))
+
+
+def _weight_files(source: str, commit: str, names: Collection[str]) -> list[str]:
+    """The files that hold the weights: safetensors, single or those that an index names, else pickles."""
+    for single in (SAFE_WEIGHTS, PICKLED_WEIGHTS):
+        if single in names:
+            return [single]
+        index = f"{single}.index.json"
+        if index in names:
+            files = shard_files(fetch(source, commit, [index]), single, names)
+            return files if single == SAFE_WEIGHTS else [*files, index]
+    raise IngredientError(has_no_weights(names, source))
+
+
+def _pin_from_cache(source: str, commit: str) -> Pin:
+    """A repository without network, from the cache alone, where the name of a blob is its digest."""
+    repo_id, subfolder = hub_path(source)
+    folder = cache_of(repo_id) / "snapshots" / commit / subfolder
+    sizes = sizes_in(folder) if folder.is_dir() else {}
+    beside, weight_files = _weights_of(source, commit, sizes)
+    digests = {}
+    for name in weight_files:
+        blob = blob_of(folder / name, repo_id)
+        digests[name] = digest_of(folder / name, "sha256") if blob is None else blob
+    specs: dict[str, dict[str, TensorSpec]] = {}
+    if all(name.endswith((".safetensors", ".json")) for name in weight_files):
+        specs = read_specs(folder, beside.parts).specs
+    return Pin(commit, digests, specs, beside, _small_files(sizes))
