@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import IncompatibleError, IngredientError, listed
 from ..untrusted import as_error
@@ -27,12 +27,14 @@ from .labels import (
     without_made_up,
 )
 from .reader import TensorSpec
-from .relation import Relation
 from .settings import compare_settings
 from .tensor_problems import tensor_problems
 from .tokenization import read_vocabularies
 from .vocabulary import Vocabulary, difference
 
+
+if TYPE_CHECKING:
+    from .relation import Relation
 
 # Buffers that count and may differ between runs; every other integer buffer has to be equal.
 COUNTERS = ("num_batches_tracked",)
