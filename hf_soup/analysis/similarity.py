@@ -130,7 +130,7 @@ class Similarity:
         import numpy as np
 
         inner = self.inner(where, of="weights")
-        return _degrees(inner.mean(1), np.sqrt(np.diag(inner) * inner.mean()))
+        return _degrees(inner.mean(1), np.diag(inner) * inner.mean())
 
     def angles_to_base(self, where: str | None = None) -> np.ndarray:
         """The angle between each model and the base model, in degrees.
@@ -147,7 +147,7 @@ class Similarity:
             return np.zeros(len(self.names))
         total = inner_with_reference(known)
         deltas, along, base = total[:-1, :-1], total[:-1, -1], total[-1, -1]
-        return _degrees(base + along, np.sqrt(base * (base + 2 * along + np.diag(deltas))))
+        return _degrees(base + along, base * (base + 2 * along + np.diag(deltas)))
 
     def signs(self, where: str | None = None) -> np.ndarray:
         """The share of elements in which the deltas of two models have the same sign, of those that both changed."""
@@ -307,10 +307,11 @@ def _centred(inner: np.ndarray) -> np.ndarray:
     return inner - inner.mean(0)[None, :] - inner.mean(1)[:, None] + inner.mean()
 
 
-def _degrees(inner: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Angles from inner products and the products of lengths; 0 where a length is zero."""
+def _degrees(inner: np.ndarray, squares: np.ndarray) -> np.ndarray:
+    """Angles from inner products and the products of squared lengths; 0 where one of the two has no length."""
     import numpy as np
 
+    lengths = np.sqrt(np.maximum(squares, 0))  # sums that cancel may end below zero
     cosines = np.divide(inner, lengths, out=np.ones_like(inner), where=lengths > 0)
     return np.degrees(np.arccos(cosines.clip(-1, 1)))
 

@@ -208,6 +208,25 @@ def test_what_is_equal_in_all_says_nothing(tmp_path, text_runs):
         assert rows["classifier"].deltas is not None
 
 
+def test_weights_that_are_all_zero_give_no_nan(tmp_path, text_runs):
+    """What rounding leaves of their length may be less than zero, and has no root."""
+    generator = torch.Generator().manual_seed(0)
+    folders = []
+    for name in ("base", "one", "two", "three"):
+        folders.append(testing.save_text_model(testing.tiny_text_model(0), tmp_path / name))
+        tensors = load_file(folders[-1] / "model.safetensors")
+        for tensor in tensors.values():
+            tensor += 0.02 * torch.randn(tensor.shape, generator=generator)
+        save_file(tensors, folders[-1] / "model.safetensors", metadata={"format": "pt"})
+    base, *others = folders
+    similarity = measured([*others, text_runs[0]], base)
+    zero = [name for name, tensor in load_file(text_runs[0] / "model.safetensors").items() if not tensor.any()]
+    assert zero
+    for name in zero:
+        assert np.isfinite(similarity.angles_to_base(name)).all()
+        assert np.isfinite(similarity.angles_to_mean(name)).all()
+
+
 def test_a_base_that_diverged_is_named(text_runs, tmp_path):
     """Not the models that are measured from it."""
     folder = testing.save_text_model(testing.tiny_text_model(0), tmp_path / "broken")
