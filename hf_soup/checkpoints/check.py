@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import IncompatibleError, IngredientError, listed
 from ..untrusted import as_error
-from .checkpoint import Checkpoint, torn_twin_problems
+from .checkpoint import Checkpoint, unequal_twin_problems
 from .differences import most_frequent
 from .digest import bytes_of
 from .labels import (
@@ -310,11 +310,10 @@ def is_statistic(name: str) -> bool:
 def _buffer_problems(checkpoints: Sequence[Checkpoint]) -> list[str]:
     """Integer and boolean buffers that differ; those of the Hub are compared when they have been fetched."""
     local = [item for item in checkpoints if not item.on_hub]
-    torn = [problem for item in local for problem in torn_twin_problems(item)]
-    if torn or not local:
-        return torn
+    problems = [problem for item in local for problem in unequal_twin_problems(item)]
+    if problems or not local:
+        return problems
     holders = ", ".join(item.name for item in local)
-    problems = []
     for name, spec in checkpoints[0].specs.items():
         if spec.is_floating or _is_counter(name):
             continue
