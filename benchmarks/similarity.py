@@ -77,15 +77,11 @@ def ours(folders: list[Path]) -> None:
 
 def without_signs(folders: list[Path]) -> None:
     """The inner products alone: cosines, distances, angles, lengths."""
-    import numpy as np
-
-    from hf_soup.checkpoints.gram import inner_products
+    from hf_soup.checkpoints.gram import measure_grams
     from hf_soup.checkpoints.source import open_all
 
     base, *runs = open_all(folders)
-    specs = [spec for spec in base.specs.values() if spec.is_floating]
-    grams = {spec.name: np.zeros((len(folders),) * 2) for spec in specs}
-    inner_products([*runs, base], specs, grams.__getitem__, deltas=True)
+    measure_grams(runs, base, [spec for spec in base.specs.values() if spec.is_floating])
 
 
 TOOLS = {"floor": floor, "hf_soup, inner products": without_signs, "hf_soup, all": ours, "plain loop": plain_loop}

@@ -51,6 +51,8 @@ def decode_image(encoded: Mapping[str, Any] | Image | None) -> Image:
     with as_error(DataError, "the image does not decode"):
         if isinstance(encoded, Image.Image):
             return _as_seen(_upright(encoded))
+        if encoded is None:
+            raise DataError("the image does not decode: there is none.")
         content, path = encoded["bytes"], encoded["path"]
         with BytesIO(content) if content is not None else open_file(path, kind=DataError) as file:
             return _as_seen(_upright(Image.open(file, formats=formats)))
@@ -96,12 +98,13 @@ def _grey(values: np.ndarray, *, deep: bool) -> np.ndarray:
     fractions = values.dtype.kind == "f"
     values = np.where(np.isfinite(values), values, 0).astype(np.float64)
     smallest, largest = values.min(), values.max()
-    if deep:
-        black, white = 0.0, DEEP
-    elif smallest < 0 or largest > DEEP:
-        black, white = smallest, largest
-    elif fractions and largest <= 1:
-        black, white = 0.0, 1.0
-    else:
-        black, white = 0.0, SHOWN if largest <= SHOWN else DEEP
-    return ((values - black) / (white - black or 1.0) * SHOWN).round().astype(np.uint8)
+    black, white = 0.0, float(DEEP)
+    if not deep:
+        if smallest < 0 or largest > DEEP:
+            black, white = smallest, largest
+        elif fractions and largest <= 1:
+            white = 1.0
+        elif largest <= SHOWN:
+            white = float(SHOWN)
+    whole_range = (white - black) or 1.0  # an image of one value is black
+    return ((values - black) / whole_range * SHOWN).round().astype(np.uint8)

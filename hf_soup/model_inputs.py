@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 
@@ -69,12 +68,14 @@ def inputs_of(model: PreTrainedModel) -> ModelInputs:
             It may lie on the `meta` device.
     """
     tables = list(_position_tables(model))
+    inputs = [table for table in tables if not table.in_decoder]
+    targets = [table for table in tables if table.in_decoder]
     return ModelInputs(
         model=type(model).__name__,
         names=_argument_names(type(model), type(model.config)),
-        positions=min((table.reach for table in tables if not table.in_decoder), default=_length_of_biases(model)),
-        target_positions=min((table.reach for table in tables if table.in_decoder), default=None),
-        first_position=max((table.kept for table in tables if not table.in_decoder), default=0),
+        positions=min((table.reach for table in inputs), default=_length_of_biases(model)),
+        target_positions=min((table.reach for table in targets), default=None),
+        first_position=max((table.kept for table in inputs), default=0),
         pad_token_id=_field(model.config, "pad_token_id"),
         vocabulary=_embeddings(model),
     )
@@ -96,28 +97,29 @@ def empty_model(auto_class: str, config: PretrainedConfig) -> PreTrainedModel:
         return getattr(transformers, auto_class).from_config(config, trust_remote_code=False)
 
 
-@lru_cache
-def _argument_names(model_class: type, config_class: type) -> frozenset[str]:
+def _argument_names(model_class: type[Any], config_class: type[Any]) -> frozenset[str]:
     """Arguments of `forward`. A wrapper's `**kwargs` go on to the model inside, which its configuration names.
 
     transformers' own classes have `**kwargs` as well, but name every input before.
     """
     parameters = inspect.signature(model_class.forward).parameters.values()
-    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    names = frozenset(parameter.name for parameter in parameters if parameter.kind in named) - {"self", "labels"}
+    by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    names = frozenset(parameter.name for parameter in parameters if parameter.kind in by_name) - {"self", "labels"}
     passes_on = any(parameter.kind == inspect.Parameter.VAR_KEYWORD for parameter in parameters)
     if passes_on and not model_class.__module__.startswith("transformers."):
         names |= _base_names(config_class)
     return names
 
 
-def _base_names(config_class: type) -> frozenset[str]:
+def _base_names(config_class: type[Any]) -> frozenset[str]:
+    """Arguments of the model that a configuration stands for without a head; the usual ones where there is none."""
     from transformers import MODEL_MAPPING
 
     if config_class not in MODEL_MAPPING:
         return USUAL
     base = MODEL_MAPPING[config_class]
-    return _argument_names(base[0] if isinstance(base, tuple) else base, config_class)
+    base_class = base[0] if isinstance(base, tuple) else base
+    return USUAL if base_class is None else _argument_names(base_class, config_class)
 
 
 def _position_tables(model: PreTrainedModel) -> Iterator[_Table]:
@@ -128,7 +130,6 @@ def _position_tables(model: PreTrainedModel) -> Iterator[_Table]:
     distances) are shorter than what the configuration says of texts, or longer and then no limit. A decoder that
     predicts n-grams (ProphetNet) looks up the position after the last token as well.
     """
-    predicts_ahead = getattr(model.config, "ngram", None) is not None
     longest = max(_field(model.config, "max_position_embeddings") or 0, 0)  # XLNet says -1: without end
     has_decoder = bool(getattr(model.config, "is_encoder_decoder", False))
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
@@ -139,10 +140,17 @@ def _position_tables(model: PreTrainedModel) -> Iterator[_Table]:
         shortest = 2 if in_decoder else max(longest, 2)
         if tensor.ndim == 2 and len(tensor) >= shortest and POSITION_TABLE.search(name):
             kept = _kept_places(model.get_submodule(owner), last)
-            reach = len(tensor) - (kept or getattr(model.get_submodule(owner), "offset", 0))
-            if predicts_ahead and "decoder" in owner.split("."):
-                reach -= 1
+            reach = len(tensor) - _places_before(model, owner, kept)
             yield _Table(min(reach, longest) if longest else reach, kept, in_decoder)
+
+
+def _places_before(model: PreTrainedModel, owner: str, kept: int) -> int:
+    """How many places of a position table no token of a text takes."""
+    places = kept or int(getattr(model.get_submodule(owner), "offset", 0))
+    predicts_ahead = getattr(model.config, "ngram", None) is not None
+    if predicts_ahead and "decoder" in owner.split("."):
+        places += 1
+    return places
 
 
 def _embeddings(model: PreTrainedModel) -> int | None:
@@ -168,11 +176,14 @@ def _length_of_biases(model: PreTrainedModel) -> int | None:
 def _kept_places(table: torch.nn.Module, tensor: str) -> int:
     """How many places of a position table are kept for padding, before a text's first token."""
     padding = getattr(table, "padding_idx", None)
-    return padding + 1 if padding is not None and tensor == "weight" else 0
+    if padding is None or tensor != "weight":
+        return 0
+    return int(padding) + 1
 
 
 def _field(config: PretrainedConfig, name: str) -> Any:
     """A field of a configuration, or of the one of its texts where it has several parts."""
     value = getattr(config, name, None)
-    text = getattr(config, "text_config", None)
-    return getattr(text, name, None) if value is None else value
+    if value is not None:
+        return value
+    return getattr(getattr(config, "text_config", None), name, None)

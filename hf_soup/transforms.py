@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
+MOST_CUT = 0.99  # of the width and of the height: something has to be left to be enlarged
+
+
 def rotate(image: Image, strength: float, rng: np.random.Generator) -> Image:
     """Turn by up to `strength` degrees either way."""
     from PIL import Image as Pil
@@ -43,12 +46,16 @@ def crop(image: Image, strength: float, rng: np.random.Generator) -> Image:
     """Cut off up to `strength` of the width and of the height (less than 1), and enlarge the rest to the old size."""
     from PIL import Image as Pil
 
-    box = [0.0] * 4
-    for axis, size in enumerate(image.size):
-        side = size * (1 - rng.uniform(0, min(strength, 0.99)))
-        box[axis] = rng.uniform(0, size - side)
-        box[axis + 2] = box[axis] + side
-    return image.resize(image.size, Pil.Resampling.BILINEAR, box=tuple(box))
+    left, right = _part_of(image.width, strength, rng)
+    upper, lower = _part_of(image.height, strength, rng)
+    return image.resize(image.size, Pil.Resampling.BILINEAR, box=(left, upper, right, lower))
+
+
+def _part_of(size: int, strength: float, rng: np.random.Generator) -> tuple[float, float]:
+    """Beginning and end of a random part of a length, from which up to `strength` is cut off."""
+    length = size * (1 - rng.uniform(0, min(strength, MOST_CUT)))
+    begin = rng.uniform(0, size - length)
+    return begin, begin + length
 
 
 def flip(image: Image, strength: float, rng: np.random.Generator) -> Image:
@@ -64,8 +71,8 @@ def noise(image: Image, strength: float, rng: np.random.Generator) -> Image:
     from PIL import Image as Pil
 
     pixels = np.asarray(image, dtype=np.float32)
-    pixels = pixels + rng.normal(0, rng.uniform(0, strength) * 255, pixels.shape)
-    return Pil.fromarray(pixels.clip(0, 255).astype(np.uint8))
+    noisy = pixels + rng.normal(0, rng.uniform(0, strength) * 255, pixels.shape)
+    return Pil.fromarray(noisy.clip(0, 255).astype(np.uint8))
 
 
 def stroke(image: Image, strength: float, rng: np.random.Generator) -> Image:
@@ -139,7 +146,7 @@ def shifted_copy(dataset: Dataset, column: str, transform: Mapping[str, float]) 
     def change(row: dict[str, Any], index: int) -> dict[str, Any]:
         try:
             image = decode_image(row[column])
-        except DataError:  # as it is: it will be told as an image that does not decode
+        except DataError:  # left as it is, and reported where the column is read
             return {}
         changed = apply_transform(image, transform, np.random.default_rng(index))
         return {} if changed is image else {column: changed}

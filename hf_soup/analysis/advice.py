@@ -256,7 +256,9 @@ def _start(
     """Whether bodies and heads look like fine-tunes of one start, and whether they are different models at all."""
     if len(checkpoints) < 2:
         return []
-    relation, pieces = relate(checkpoints, moved=moved), []
+    # The similarity knows the same angles: weights are not read again.
+    relation = relate(checkpoints, moved=moved) if similarity is None else similarity.relation()
+    pieces = []
     losses = "" if found is None else f"; the soup's loss is {found.soup:.3f}, its models' {found.loss:.3f} on average"
     if relation.body is not None and relation.body < RELATED:
         evidence = f"lowest cosine of two bodies {relation.body:.2f}{losses}"

@@ -91,56 +91,125 @@ def refuse_unbounded(config: Mapping[str, Any], where: str, specs: Mapping[str, 
         [`IngredientError`]: with the field and its value.
     """
     limits = limits_of(specs)
-    waiting: list[tuple[str, Any, int]] = [("", config, 0)]
-    rotary, positions, widest = False, ("", 0), 1
+    positions = _Positions()
+    waiting = [_Field("", config, 0)]
     while waiting:
-        path, value, depth = waiting.pop()
-        if depth > DEEPEST:
+        field = waiting.pop()
+        if field.depth > DEEPEST:
             raise IngredientError(f"{one_line(where)} is nested too deeply.")
-        name = path.rpartition(".")[2]
-        rotary = rotary or bool(ROTARY.search(name))
+        positions.see(field)
+        value = field.value
         if isinstance(value, Mapping):
-            names = NAMES.fullmatch(name)
-            waiting += [(path, key, depth + 1) for key in value]
-            waiting += [(path if names else f"{path}.{key}", item, depth + 1) for key, item in value.items()]
+            waiting += field.inner()
         elif isinstance(value, list):
-            most = limits.modules if _counts_entries(name) else limits.classes
+            most = limits.modules if _counts_entries(field.name) else limits.classes
             if len(value) > most:
-                raise _cannot_be(path, f"a list of {len(value):,}", most, where)
-            waiting += [(path, item, depth + 1) for item in value]
+                raise _cannot_be(field.path, f"a list of {len(value):,}", most, where)
+            waiting += field.inner()
         elif isinstance(value, str):
-            _refuse_half_characters(path, value, where)
-        elif isinstance(value, int) and not isinstance(value, bool):
-            _refuse_number(path, value, limits, where)
-            if POSITIONS.search(name):
-                positions = max(positions, (path, value), key=lambda found: found[1])
-            elif HIDDEN.fullmatch(name):
-                widest = max(widest, value)
-    if not rotary:
-        _refuse_table(positions, widest, limits, where)
+            _refuse_half_characters(field.path, value, where)
+        elif _is_number(value):
+            _refuse_number(field, limits, where)
+    positions.refuse_table(limits, where)
 
 
-def _refuse_number(path: str, number: int, limits: Limits, where: str) -> None:
-    name = path.rpartition(".")[2]
-    most = 10**DIGITS
-    if NO_COUNTS.search(name):
-        pass
-    elif CLASSES.search(name):
-        most = limits.classes
-    elif _makes_modules(name):
-        most = MOST_MODULES if EXPERTS.search(name) else limits.modules
-    elif POSITIONS.search(name) or SIZES.search(name):
-        most = limits.size
+class _Field(NamedTuple):
+    """A value of a configuration.
+
+    Args:
+        path (`str`):
+            The names on the way to it, each behind a dot.
+        value (`Any`):
+            What it holds.
+        depth (`int`):
+            How many mappings and lists it lies in.
+    """
+
+    path: str
+    value: Any
+    depth: int
+
+    @property
+    def name(self) -> str:
+        """The last name of its path."""
+        return self.path.rpartition(".")[2]
+
+    def inner(self) -> list[_Field]:
+        """The entries of a list; the values and the keys of a mapping, since keys are texts as well."""
+        depth = self.depth + 1
+        if not isinstance(self.value, Mapping):
+            return [_Field(self.path, item, depth) for item in self.value]
+        fields = [_Field(self.path, key, depth) for key in self.value]
+        has_names = NAMES.fullmatch(self.name) is not None
+        for key, item in self.value.items():
+            path = self.path if has_names else f"{self.path}.{key}"
+            fields.append(_Field(path, item, depth))
+        return fields
+
+
+class _Positions:
+    """What a configuration says of its table of positions, collected field by field."""
+
+    def __init__(self) -> None:
+        self._are_rotary = False
+        self._path = ""
+        self._count = 0
+        self._width = 1
+
+    def see(self, field: _Field) -> None:
+        """Take note of a field that decides on the size of the table."""
+        if ROTARY.search(field.name):
+            self._are_rotary = True
+        if not _is_number(field.value):
+            return
+        if POSITIONS.search(field.name):
+            if field.value > self._count:
+                self._path, self._count = field.path, field.value
+        elif HIDDEN.fullmatch(field.name):
+            self._width = max(self._width, field.value)
+
+    def refuse_table(self, limits: Limits, where: str) -> None:
+        """Refuse positions that are computed as a table when a model is built, and no file holds."""
+        if not self._are_rotary and self._count * self._width > limits.table:
+            raise IngredientError(
+                f"{one_line(where)} cannot be right: {_shown(self._path)} is {self._count:,}, with sizes of up to "
+                f"{self._width:,}, which is more than its weights are for."
+            )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _refuse_number(field: _Field, limits: Limits, where: str) -> None:
+    number, most = field.value, _most(field.name, limits)
     if not -most <= number <= most:
-        long = abs(number) > 10**DIGITS
-        raise _cannot_be(path, f"a number of {number.bit_length()} bits" if long else str(number), most, where)
+        has_many_digits = abs(number) > 10**DIGITS
+        shown = f"a number of {number.bit_length()} bits" if has_many_digits else str(number)
+        raise _cannot_be(field.path, shown, most, where)
 
 
-def _cannot_be(path: str, found: str, most: int, where: str) -> IngredientError:
-    field = one_line(path.removeprefix("."), 80)
+def _most(name: str, limits: Limits) -> int:
+    """The largest number that a field of this name may hold."""
+    if NO_COUNTS.search(name):
+        return 10**DIGITS
+    if CLASSES.search(name):
+        return limits.classes
+    if _makes_modules(name):
+        return MOST_MODULES if EXPERTS.search(name) else limits.modules
+    if POSITIONS.search(name) or SIZES.search(name):
+        return limits.size
+    return 10**DIGITS
+
+
+def _cannot_be(path: str, value: str, most: int, where: str) -> IngredientError:
     return IngredientError(
-        f"{one_line(where)} cannot be right: {field} is {found}, and its weights are for {most:,} at most."
+        f"{one_line(where)} cannot be right: {_shown(path)} is {value}, and its weights are for {most:,} at most."
     )
+
+
+def _shown(path: str) -> str:
+    return one_line(path.removeprefix("."), 80)
 
 
 def _refuse_half_characters(path: str, text: str, where: str) -> None:
@@ -148,7 +217,7 @@ def _refuse_half_characters(path: str, text: str, where: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        field = one_line(path.removeprefix("."), 80) or "a key"
+        field = _shown(path) or "a key"
         raise IngredientError(f"{one_line(where)} cannot be right: {field} holds half a character.") from None
 
 
@@ -159,16 +228,6 @@ def _counts_entries(name: str) -> bool:
 
 def _makes_modules(name: str) -> bool:
     return MODULES.search(name) is not None and WIDTHS.search(name) is None
-
-
-def _refuse_table(positions: tuple[str, int], widest: int, limits: Limits, where: str) -> None:
-    """Refuse positions that are computed as a table when a model is built, and no file holds."""
-    path, number = positions
-    if number * widest > limits.table:
-        raise IngredientError(
-            f"{one_line(where)} cannot be right: {one_line(path.removeprefix('.'), 80)} is {number:,}, with sizes of "
-            f"up to {widest:,}, which is more than its weights are for."
-        )
 
 
 def modules_for(tensors: int) -> int:
@@ -189,7 +248,8 @@ def at_most_modules(most: int = MOST_BUILT) -> Iterator[None]:
 
     def look(*_: object) -> None:
         nonlocal count
-        count += threading.get_ident() == builder
+        if threading.get_ident() == builder:  # the hook is called for models of other threads as well
+            count += 1
         if count > most:
             raise IngredientError(f"its configuration asks for more than {most:,} modules, far more than its weights.")
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import IncompatibleError, IngredientError, listed
 from ..untrusted import as_error
-from .checkpoint import Checkpoint, torn_twin_problems
+from .checkpoint import Checkpoint, unequal_twin_problems
+from .differences import most_frequent
 from .digest import bytes_of
 from .labels import (
     FIELDS,
@@ -27,12 +28,16 @@ from .labels import (
     without_made_up,
 )
 from .reader import TensorSpec
-from .relation import Relation
 from .settings import compare_settings
 from .tensor_problems import tensor_problems
 from .tokenization import read_vocabularies
 from .vocabulary import Vocabulary, difference
 
+
+if TYPE_CHECKING:
+    import torch
+
+    from .relation import Relation
 
 # Buffers that count and may differ between runs; every other integer buffer has to be equal.
 COUNTERS = ("num_batches_tracked",)
@@ -47,6 +52,7 @@ NO_CLASSES = re.compile(
     """,
     re.VERBOSE,
 )
+SHOWN_LABELS = 8  # classes that the table names
 BATCHNORM_NOTE = (
     "the model has BatchNorm: averaged running statistics do not fit averaged weights. Give training data to estimate "
     "them again (`batchnorm_data`), or call `hf_soup.update_batchnorm` on the model"
@@ -103,8 +109,10 @@ class CheckReport:
 
     def table(self) -> str:
         """The report as lines of text."""
-        labels = ", ".join(self.labels[:8]) + (f" ... ({len(self.labels)})" if len(self.labels) > 8 else "")
-        rows = {
+        labels = ", ".join(self.labels[:SHOWN_LABELS])
+        if len(self.labels) > SHOWN_LABELS:
+            labels += f" ... ({len(self.labels)})"
+        facts = {
             "ingredients": f"{len(self.names)}: {', '.join(self.names)}",
             "architecture": self.architecture,
             "tensors": f"{self.tensors:,}",
@@ -113,13 +121,13 @@ class CheckReport:
             "labels": labels or "none",
             "a merge reads": f"{self.nbytes / 1e6:,.1f} MB",
         }
-        lines = [f"{key:<14} {value}" for key, value in rows.items()]
-        lines += [f"{'note':<14} {line}" for line in self.notes] + [
-            f"{'problem':<14} {line}" for line in self.problems
-        ]
+        lines = [f"{name:<14} {value}" for name, value in facts.items()]
+        lines += [f"{'note':<14} {note}" for note in self.notes]
+        lines += [f"{'problem':<14} {problem}" for problem in self.problems]
         if self.relation is not None:
             lines += ["", self.relation.table(), ""]
-        return "\n".join([*lines, "They can be averaged." if self.ok else "They cannot be averaged."])
+        lines.append("They can be averaged." if self.ok else "They cannot be averaged.")
+        return "\n".join(lines)
 
 
 def check_checkpoints(
@@ -148,49 +156,42 @@ def check_checkpoints(
         [`CheckReport`]: with every problem, not just the first.
     """
     tuned = [item for item in checkpoints if item.name != base] or checkpoints
-    usual_architecture = _usual(tuned, lambda item: item.architecture)
-    alike = [item for item in checkpoints if item.architecture == usual_architecture]
-    keys = _usual(tuned, lambda item: tuple(item.specs))
-    shapes = {
-        key: _usual([c for c in checkpoints if key in c.specs], lambda c, k=key: c.specs[k].shape) for key in keys
-    }
-    kinds = {
-        key: _usual([c for c in checkpoints if key in c.specs], lambda c, k=key: _kind(c.specs[k])) for key in keys
-    }
-    problems = []
+    architecture = most_frequent(item.architecture for item in tuned)
+    usual = _usual_tensors(checkpoints, tuned)
+    problems: list[str] = []
     for item in checkpoints:
-        if item.architecture != usual_architecture:
-            problems.append(f"{item.name} is a {item.architecture}, the others are {usual_architecture}")
-            continue  # its tensors differ of course
-        problems += tensor_problems(item, shapes, may_lack=item.name == base)
-        problems += _kind_problems(item, kinds)
-    sizes_told = bool(problems)
+        if item.architecture == architecture:
+            problems += tensor_problems(item, usual.shapes, may_lack=item.name == base)
+            problems += _type_problems(item, usual.types)
+        else:  # its tensors differ of course
+            problems.append(f"{item.name} is a {item.architecture}, the others are {architecture}")
+    sizes_are_reported = bool(problems)
+    alike = [item for item in checkpoints if item.architecture == architecture]
     with as_error(IngredientError, f"{listed(item.name for item in checkpoints)} cannot be compared"):
-        found_labels, label_problems, notes = _compare_labels(alike, alignments or {}, settings, tuple(labels))
-        problems += label_problems
+        classes = _compare_classes(alike, alignments or {}, settings, tuple(labels))
         vocabularies = read_vocabularies(checkpoints)
-        problems += _vocabulary_problems(vocabularies)
-        with_settings = [item for item in alike if item.name != base]
-        found = compare_settings(with_settings, settings=settings, sizes=not sizes_told)
-        problems += found.problems
-    if not problems:
+        differences = compare_settings(
+            [item for item in alike if item.name != base], settings=settings, sizes=not sizes_are_reported
+        )
+        problems += [*classes.problems, *_vocabulary_problems(vocabularies), *differences.problems]
+    if not problems:  # buffers are read, and only tensors that go together can be compared
         problems += _buffer_problems(checkpoints)
     first = checkpoints[0]
-    floating = [spec for spec in first.specs.values() if spec.is_floating]
+    floating = [spec for item in checkpoints for spec in item.specs.values() if spec.is_floating]
     return CheckReport(
         names=tuple(item.name for item in checkpoints),
-        architecture=usual_architecture,
+        architecture=architecture,
         tensors=len(first.specs),
-        parameters=sum(spec.numel for spec in floating),
+        parameters=sum(spec.numel for spec in first.specs.values() if spec.is_floating),
         nbytes=sum(spec.nbytes for item in checkpoints for spec in item.specs.values()),
-        dtypes=tuple(sorted({spec.dtype for item in checkpoints for spec in item.specs.values() if spec.is_floating})),
-        labels=found_labels,
+        dtypes=tuple(sorted({spec.dtype for spec in floating})),
+        labels=classes.labels,
         problems=tuple(problems),
-        notes=(*_notes(checkpoints, vocabularies), *notes, *found.notes),
+        notes=(*_notes(checkpoints, vocabularies), *classes.notes, *differences.notes),
     )
 
 
-def equal_or_counter(name: str, values: Sequence[Any]) -> bool:
+def equal_or_counter(name: str, values: Sequence[torch.Tensor]) -> bool:
     """Rule for tensors that are not averaged: all equal, or known to be a counter.
 
     Args:
@@ -207,62 +208,97 @@ def _is_counter(name: str) -> bool:
     return name.split(".")[-1] in COUNTERS
 
 
-def _usual(checkpoints: Sequence[Checkpoint], value: Callable[[Checkpoint], Any]) -> Any:
-    """What most have; the first of them where as many have something else."""
-    return Counter(map(value, checkpoints)).most_common(1)[0][0]
+class _UsualTensors(NamedTuple):
+    """The tensors that most ingredients have.
+
+    Args:
+        shapes (`dict[str, tuple[int, ...]]`):
+            Name -> the most frequent shape.
+        types (`dict[str, str]`):
+            Name -> the most frequent type, `"floating-point"` for all that can be mixed.
+    """
+
+    shapes: dict[str, tuple[int, ...]]
+    types: dict[str, str]
 
 
-def _kind(spec: TensorSpec) -> str:
+def _usual_tensors(checkpoints: Sequence[Checkpoint], tuned: Sequence[Checkpoint]) -> _UsualTensors:
+    """The names are those of fine-tuned ingredients: a base model among them may lack a head."""
+    shapes, types = {}, {}
+    for name in most_frequent(tuple(item.specs) for item in tuned):
+        specs = [item.specs[name] for item in checkpoints if name in item.specs]
+        shapes[name] = most_frequent(spec.shape for spec in specs)
+        types[name] = most_frequent(_type_of(spec) for spec in specs)
+    return _UsualTensors(shapes, types)
+
+
+def _type_of(spec: TensorSpec) -> str:
     """Floating-point types can be mixed; a whole number goes with its like alone."""
     return "floating-point" if spec.is_floating else spec.dtype
 
 
-def _kind_problems(item: Checkpoint, kinds: Mapping[str, str]) -> list[str]:
-    return [
-        f"{item.name}: {key} is {item.specs[key].dtype}, of the others it is {kind}"
-        for key, kind in kinds.items()
-        if key in item.specs and _kind(item.specs[key]) != kind
-    ]
+def _type_problems(item: Checkpoint, types: Mapping[str, str]) -> list[str]:
+    problems = []
+    for name, usual in types.items():
+        spec = item.specs.get(name)
+        if spec is not None and _type_of(spec) != usual:
+            problems.append(f"{item.name}: {name} is {spec.dtype}, of the others it is {usual}")
+    return problems
 
 
-def _compare_labels(
+class _Classes(NamedTuple):
+    """What a comparison of classes gives: the soup's labels without made-up ones, problems, and notes."""
+
+    labels: tuple[str, ...]
+    problems: list[str]
+    notes: list[str]
+
+
+def _compare_classes(
     checkpoints: Sequence[Checkpoint],
     alignments: Mapping[str, Sequence[int]],
     settings: Checkpoint | None,
     known: tuple[str, ...],
-) -> tuple[tuple[str, ...], list[str], list[str]]:
-    """The soup's labels, without made-up ones; problems; and notes."""
+) -> _Classes:
+    """Compare the names of classes; `known` are those of the soup, where they are known already."""
     own = {item.name: class_names(item.config) for item in checkpoints}
     architecture = checkpoints[0].architecture
     if NO_CLASSES.search(architecture):
         giver = settings or checkpoints[0]
-        unused = (
-            f"labels in config.json are not the same in all, and a {architecture} uses none; the soup has those of "
-        )
-        notes = [unused + giver.name] if len(set(own.values())) > 1 else []
-        return label_names(giver.config), [], notes
-    labels = {name: permuted(found, alignments.get(name)) for name, found in own.items()}
+        notes = []
+        if len(set(own.values())) > 1:
+            notes.append(
+                f"labels in config.json are not the same in all, and a {architecture} uses none; the soup has those "
+                f"of {giver.name}"
+            )
+        return _Classes(label_names(giver.config), [], notes)
+    labels = {name: permuted(names, alignments.get(name)) for name, names in own.items()}
     usual = known if known and settings is None else usual_names(list(labels.values()), settings)
-    holder = settings.name if settings else next((name for name, found in labels.items() if found == usual), None)
-    fields = next((fields_of_names(item.config) for item in checkpoints if item.name == holder), FIELDS)
+    holder = settings
+    if holder is None:
+        holder = next((item for item in checkpoints if labels[item.name] == usual), None)
     problems, notes = compare_labels(
-        labels, usual, aligned=tuple(alignments), settings=settings, holder=holder, fields=fields
+        labels,
+        usual,
+        aligned=tuple(alignments),
+        settings=settings,
+        holder=None if holder is None else holder.name,
+        fields=FIELDS if holder is None else fields_of_names(holder.config),
     )
-    notes += alignment_notes(own, alignments, usual)
-    return without_made_up(usual), problems, notes
+    return _Classes(without_made_up(usual), problems, [*notes, *alignment_notes(own, alignments, usual)])
 
 
 def _vocabulary_problems(vocabularies: Mapping[str, Vocabulary]) -> list[str]:
     """Tokenizers that read the same ids as other words; where there is no tokenizer there is nothing to compare."""
     if not vocabularies:
         return []
-    usual = Counter(found.digest for found in vocabularies.values()).most_common(1)[0][0]
-    reference = next(name for name, found in vocabularies.items() if found.digest == usual)
+    usual = most_frequent(vocabulary.digest for vocabulary in vocabularies.values())
+    reference = next(name for name, vocabulary in vocabularies.items() if vocabulary.digest == usual)
     problems = []
-    for name, found in vocabularies.items():
-        told = difference(found, vocabularies[reference])
-        if told:
-            problems.append(f"{name} has another tokenizer than {reference}: {told}. Its ids mean other words")
+    for name, vocabulary in vocabularies.items():
+        apart = difference(vocabulary, vocabularies[reference])
+        if apart:
+            problems.append(f"{name} has another tokenizer than {reference}: {apart}. Its ids mean other words")
     return problems
 
 
@@ -274,27 +310,29 @@ def is_statistic(name: str) -> bool:
 def _buffer_problems(checkpoints: Sequence[Checkpoint]) -> list[str]:
     """Integer and boolean buffers that differ; those of the Hub are compared when they have been fetched."""
     local = [item for item in checkpoints if not item.on_hub]
-    torn = [line for item in local for line in torn_twin_problems(item)]
-    if torn:
-        return torn
-    who = ", ".join(item.name for item in local)
-    return [
-        f"{who}: the {spec.dtype} buffer {name} differs, and whole numbers are not averaged"
-        for name, spec in checkpoints[0].specs.items()
-        if local
-        and not spec.is_floating
-        and not _is_counter(name)
-        and not equal_or_counter(name, [item.read(name) for item in local if name in item.specs])
-    ]
+    problems = [problem for item in local for problem in unequal_twin_problems(item)]
+    if problems or not local:
+        return problems
+    holders = ", ".join(item.name for item in local)
+    for name, spec in checkpoints[0].specs.items():
+        if spec.is_floating or _is_counter(name):
+            continue
+        values = [item.read(name) for item in local if name in item.specs]
+        if not equal_or_counter(name, values):
+            problems.append(f"{holders}: the {spec.dtype} buffer {name} differs, and whole numbers are not averaged")
+    return problems
 
 
 def _notes(checkpoints: Sequence[Checkpoint], vocabularies: Mapping[str, Vocabulary]) -> list[str]:
-    notes = [BATCHNORM_NOTE] if any(map(is_statistic, checkpoints[0].specs)) else []
+    notes = []
+    if any(is_statistic(name) for name in checkpoints[0].specs):
+        notes.append(BATCHNORM_NOTE)
     notes += [note for item in checkpoints for note in item.notes]
-    bare = [item.name for item in checkpoints if item.name not in vocabularies]
-    if 0 < len(bare) < len(checkpoints):
-        notes.append(f"{', '.join(bare)} came without a tokenizer, whose words could not be compared")
-    digests = Counter(tuple(sorted(item.ingredient.files.values())) for item in checkpoints)
-    if any(count > 1 for count in digests.values()):
+    without_tokenizer = [item.name for item in checkpoints if item.name not in vocabularies]
+    if 0 < len(without_tokenizer) < len(checkpoints):
+        names = ", ".join(without_tokenizer)
+        notes.append(f"{names} came without a tokenizer, whose words could not be compared")
+    contents = Counter(tuple(sorted(item.ingredient.files.values())) for item in checkpoints)
+    if max(contents.values()) > 1:
         notes.append("an ingredient is given more than once and counts as often")
     return notes

@@ -5,7 +5,6 @@ It does not know what a user called it; `source.py` makes it.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import re
 from collections.abc import Mapping, Sequence
@@ -95,7 +94,10 @@ class Checkpoint:
         """The class that its configuration names, or the kind of model."""
         if not self.config:
             return "SentenceTransformer"
-        return (self.config.get("architectures") or [self.config.get("model_type") or "unknown architecture"])[0]
+        architectures = self.config.get("architectures")
+        if architectures:
+            return architectures[0]
+        return self.config.get("model_type") or "unknown architecture"
 
     @property
     def in_memory(self) -> bool:
@@ -108,6 +110,17 @@ class Checkpoint:
         return self.ingredient.revision is not None
 
     @property
+    def weights_folder(self) -> Path:
+        """Where the files of its weights lie.
+
+        Raises:
+            [`IngredientError`]: if the weights are in memory alone.
+        """
+        if self.folder is None:
+            raise IngredientError(f"the weights of {self.name!r} are in memory, and not in a folder.")
+        return self.folder
+
+    @property
     def generation(self) -> str | None:
         """What its `generation_config.json` holds, if it has one."""
         if self.folder is not None and is_there(self.folder, GENERATION):
@@ -116,28 +129,34 @@ class Checkpoint:
 
     def changed_files(self) -> list[str]:
         """The weight files of its folder that have been written, replaced or touched since it was opened."""
-        return [file for file, state in self.opened_as.items() if file_state(self.folder / file) != state]
+        return [file for file, state in self.opened_as.items() if file_state(self.weights_folder / file) != state]
 
     def tensors_digest(self) -> str:
         """One digest of the tensors in memory as they are now; made again only when one of them was changed."""
-        memory = self.__dict__.setdefault("_digested", {})
-        with contextlib.suppress(RuntimeError):  # tensors of inference mode do not count their changes
-            now = tuple((tensor.data_ptr(), tensor._version) for tensor in self.tensors.values())
-            if now not in memory:
-                memory.clear()
-                memory[now] = self._tensors_digest()
-            return memory[now]
-        return self._tensors_digest()
+        tensors = self.tensors or {}
+        try:
+            # torch counts in `_version` how often a tensor was changed in place.
+            state = tuple((tensor.data_ptr(), tensor._version) for tensor in tensors.values())
+        except RuntimeError:  # tensors of inference mode do not count their changes
+            return _digest_of(tensors)
+        if state not in self._digests:
+            self._digests.clear()
+            self._digests[state] = _digest_of(tensors)
+        return self._digests[state]
 
-    def _tensors_digest(self) -> str:
-        return combined_digest({name: tensor_digest(tensor) for name, tensor in self.tensors.items()})
+    @functools.cached_property
+    def _digests(self) -> dict[tuple[tuple[int, int], ...], str]:
+        """The digest of the tensors in memory by their addresses and versions: one entry, or none yet."""
+        return {}
 
     @functools.cached_property
     def companions(self) -> Mapping[str, bytes]:
         """The files that belong to the weights, by name: tokenizer, processor, generation config, modules ..."""
-        if self.folder is None:
-            return {GENERATION: self.generation_config.encode()} if self.generation_config else {}
-        return FilesBeside(self.folder, self.beside)
+        if self.folder is not None:
+            return FilesBeside(self.folder, self.beside)
+        if self.generation_config:
+            return {GENERATION: self.generation_config.encode()}
+        return {}
 
     @functools.cached_property
     def companion_digests(self) -> dict[str, str]:
@@ -163,23 +182,24 @@ class Checkpoint:
         return read_vocabulary(self.companions, self.name)
 
     @functools.cached_property
-    def torn_twins(self) -> tuple[tuple[str, str], ...]:
+    def unequal_twins(self) -> tuple[tuple[str, str], ...]:
         """Tied weights that the files hold twice, with different values: the two names of each. Reads them."""
         if self.fitted is None:
             return ()
         return tuple((spec.key, name) for spec, name in self.fitted.twins if not self._same_bytes(spec, name))
 
     def _same_bytes(self, spec: TensorSpec, name: str) -> bool:
-        own = self.specs[name]
-        if (spec.shape, spec.dtype) != (own.shape, own.dtype):
+        """Whether a tensor that is left out has the bytes of one that is kept; memory holds a piece of each."""
+        kept = self.specs[name]
+        if (spec.shape, spec.dtype) != (kept.shape, kept.dtype):
             return False
         with OpenFiles() as files:
             for start in piece_starts(spec.numel):
                 size = min(PIECE, spec.numel - start) * spec.itemsize
-                one, other = bytearray(size), bytearray(size)
-                read_bytes(files, self.folder, spec, start, memoryview(one))
-                read_bytes(files, self.folder, own, start, memoryview(other))
-                if one != other:
+                left_out_bytes, kept_bytes = bytearray(size), bytearray(size)
+                read_bytes(files, self.weights_folder, spec, start, memoryview(left_out_bytes))
+                read_bytes(files, self.weights_folder, kept, start, memoryview(kept_bytes))
+                if left_out_bytes != kept_bytes:
                     return False
         return True
 
@@ -191,7 +211,7 @@ class Checkpoint:
         """
         if self.tensors is not None:
             return self.tensors[name].cpu()
-        return read_tensor(self.folder, self._on_disk[name])
+        return read_tensor(self.weights_folder, self._on_disk[name])
 
     def read_into(self, files: OpenFiles, name: str, start: int, into: memoryview) -> None:
         """Copy the bytes of consecutive elements of one tensor; several threads may read at once.
@@ -210,27 +230,32 @@ class Checkpoint:
             [`IngredientError`]: if the file is not what its header said, or cannot be fetched.
         """
         if self.tensors is None:
-            read_bytes(files, self.folder, self._on_disk[name], start, into)
+            read_bytes(files, self.weights_folder, self._on_disk[name], start, into)
         else:
             stop = start + len(into) // self.specs[name].itemsize
             into[:] = bytes_of(self.tensors[name].reshape(-1)[start:stop])
 
     def read_row(self, files: OpenFiles, names: Sequence[str], into: memoryview) -> None:
         """The same for whole tensors, one behind the other; at once if they lie so in the file."""
-        if self.tensors is None:
-            first = self._on_disk[names[0]]
-            end, row = first.start, True
-            for spec in map(self._on_disk.__getitem__, names):
-                row = row and spec.file == first.file and spec.start == end
-                end += spec.nbytes
-            if row:
-                read_bytes(files, self.folder, first, 0, into)
-                return
+        if self.tensors is None and self._are_adjacent(names):
+            read_bytes(files, self.weights_folder, self._on_disk[names[0]], 0, into)
+            return
         place = 0
         for name in names:
             size = self.specs[name].nbytes
             self.read_into(files, name, 0, into[place : place + size])
             place += size
+
+    def _are_adjacent(self, names: Sequence[str]) -> bool:
+        """Whether tensors lie in one file, one behind the other."""
+        first = self._on_disk[names[0]]
+        end = first.start
+        for name in names:
+            spec = self._on_disk[name]
+            if spec.file != first.file or spec.start != end:
+                return False
+            end += spec.nbytes
+        return True
 
     @functools.cached_property
     def _on_disk(self) -> Mapping[str, TensorSpec]:
@@ -238,16 +263,20 @@ class Checkpoint:
         if not self.on_hub:
             return self.specs
         make_ready([self])
-        tensors, _ = read_specs(self.folder, [part for part in self.parts if part])
-        there = {(spec.file, spec.key): spec for of_part in tensors.values() for spec in of_part.values()}
+        tensors, _ = read_specs(self.weights_folder, [part for part in self.parts if part])
+        fetched = {(spec.file, spec.key): spec for of_part in tensors.values() for spec in of_part.values()}
         for spec in self.specs.values():
-            found = there.get((spec.file, spec.key))
-            if found is None or found[1:5] != spec[1:5]:  # shape, type, file and place
+            same = fetched.get((spec.file, spec.key))
+            if same is None or (same.shape, same.dtype, same.start) != (spec.shape, spec.dtype, spec.start):
                 raise IngredientError(
-                    f"{self.folder / spec.file} is not the file that the Hub described: {spec.key!r} is not in it as "
-                    "it was. Delete it, and it is fetched again."
+                    f"{self.weights_folder / spec.file} is not the file that the Hub described: {spec.key!r} is not "
+                    "in it as it was. Delete it, and it is fetched again."
                 )
         return self.specs
+
+
+def _digest_of(tensors: Mapping[str, torch.Tensor]) -> str:
+    return combined_digest({name: tensor_digest(tensor) for name, tensor in tensors.items()})
 
 
 def contents_of(items: Sequence[Checkpoint]) -> list[dict[str, str]]:
@@ -258,16 +287,16 @@ def contents_of(items: Sequence[Checkpoint]) -> list[dict[str, str]]:
         [`IngredientError`]: if a file cannot be read, or is being changed.
     """
     local = [item for item in items if not item.in_memory and not item.on_hub]
-    digests = content_digests(item.folder / file for item in local for file in item.opened_as)
-    found = []
+    digests = content_digests(item.weights_folder / file for item in local for file in item.opened_as)
+    contents = []
     for item in items:
         if item.in_memory:
-            found.append({MEMORY: item.tensors_digest()})
+            contents.append({MEMORY: item.tensors_digest()})
         elif item.on_hub:
-            found.append(dict(item.ingredient.files))
+            contents.append(dict(item.ingredient.files))
         else:
-            found.append({file: digests[str(item.folder / file)] for file in item.opened_as})
-    return found
+            contents.append({file: digests[str(item.weights_folder / file)] for file in item.opened_as})
+    return contents
 
 
 def read_card(folder: Path) -> dict[str, Any]:
@@ -275,10 +304,10 @@ def read_card(folder: Path) -> dict[str, Any]:
     try:
         text = read_inside(folder, CARD, at_most=LARGEST_CARD).decode("utf-8-sig")
         block = FRONT_MATTER.match(text)
-        found = parse_yaml(block[1], CARD, strict=False) if block else {}
+        metadata = parse_yaml(block[1], CARD, strict=False) if block else {}
     except (FileNotFoundError, UnicodeDecodeError, SoupError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return metadata if isinstance(metadata, dict) else {}
 
 
 def make_ready(items: Sequence[Checkpoint]) -> None:
@@ -287,21 +316,27 @@ def make_ready(items: Sequence[Checkpoint]) -> None:
     Raises:
         [`IngredientError`]: if they cannot be fetched, or a weight file has been replaced since.
     """
-    items = [item for item in items if not item.in_memory]
-    pinned = [item.ingredient for item in items if item.on_hub]
-    hub.fetch_weights([(item.source, item.revision, item.files) for item in pinned])
-    for item in (item for item in items if not item.on_hub):
-        for file in item.changed_files():
-            raise IngredientError(f"{item.folder / file} has changed since {item.name!r} was opened; merge again.")
-    torn = [line for item in items for line in torn_twin_problems(item)]
-    if torn:
-        raise IncompatibleError(torn)
+    with_files = [item for item in items if not item.in_memory]
+    pinned = []
+    for item in with_files:
+        source, revision, files = item.ingredient.source, item.ingredient.revision, item.ingredient.files
+        if revision is not None:
+            pinned.append((source, revision, files))
+    hub.fetch_weights(pinned)
+    for item in with_files:
+        changed = [] if item.on_hub else item.changed_files()
+        if changed:
+            path = item.weights_folder / changed[0]
+            raise IngredientError(f"{path} has changed since {item.name!r} was opened; merge again.")
+    problems = [problem for item in with_files for problem in unequal_twin_problems(item)]
+    if problems:
+        raise IncompatibleError(problems)
 
 
-def torn_twin_problems(item: Checkpoint) -> list[str]:
+def unequal_twin_problems(item: Checkpoint) -> list[str]:
     """Weights that an ingredient holds twice with different values, although they are one in the model."""
     return [
         f"{item.name} holds {key} and {name} with different values, and by its config.json they are one weight. "
         'Write "tie_word_embeddings": false into config.json if they are tied there and are two, or leave one out'
-        for key, name in item.torn_twins
+        for key, name in item.unequal_twins
     ]

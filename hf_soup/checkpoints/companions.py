@@ -1,4 +1,4 @@
-"""The files beside the weights of ingredients: told apart by digests, and read only where they differ."""
+"""Companion files of ingredients: told apart by digests, and read only where they differ; and which a soup takes."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def json_of(contents: Mapping[str, bytes], name: str) -> Any:
 
 def mapping_of(contents: Mapping[str, bytes], name: str) -> Mapping[str, Any]:
     """The same, and empty where it holds something else than a mapping."""
-    found = json_of(contents, name)
-    return found if isinstance(found, Mapping) else {}
+    content = json_of(contents, name)
+    return content if isinstance(content, Mapping) else {}
 
 
 def companions_of(item: Checkpoint, wanted: Callable[[str], bool]) -> Companions:
@@ -75,12 +75,12 @@ def companions_of(item: Checkpoint, wanted: Callable[[str], bool]) -> Companions
         wanted (`Callable[[str], bool]`):
             Whether a file of this name does.
     """
-    digests = tuple(sorted((name, digest) for name, digest in item.companion_digests.items() if wanted(name)))
-    return Companions(digests, item.config.get("model_type"), weakref.ref(item))
+    digests = sorted((name, digest) for name, digest in item.companion_digests.items() if wanted(name))
+    return Companions(tuple(digests), item.config.get("model_type"), weakref.ref(item))
 
 
 def have_equal_files(checkpoints: Sequence[Checkpoint]) -> bool:
-    """Whether all have the same files beside their weights, as the runs of a sweep do."""
+    """Whether all have the same companion files, as the runs of a sweep do."""
     return all(item.companion_digests == checkpoints[0].companion_digests for item in checkpoints)
 
 
@@ -94,9 +94,8 @@ def giver_of_files(checkpoints: Sequence[Checkpoint]) -> Checkpoint | None:
 
 def _processing_files(item: Checkpoint) -> list[str]:
     """The files of an ingredient that belong to its tokenizer or processor."""
-    names = item.companions
-    kinds = (TOKENIZER, TEMPLATES, PROCESSOR)
-    return [name for name in names if any(kind.fullmatch(name) for kind in kinds)]
+    patterns = (TOKENIZER, TEMPLATES, PROCESSOR)
+    return [name for name in item.companions if any(pattern.fullmatch(name) for pattern in patterns)]
 
 
 def first_with_files(checkpoints: Sequence[Checkpoint]) -> Checkpoint | None:
@@ -148,11 +147,13 @@ def taken_files(checkpoints: Sequence[Checkpoint]) -> TakenFiles:
     """
     first, processing = first_with_files(checkpoints), giver_of_files(checkpoints)
     generation = giver_of_generation(checkpoints)
-    givers = dict.fromkeys(first.companions, first) if first else {}
-    givers.pop(GENERATION, None)
-    if processing and first and not _processing_files(first):
-        givers |= dict.fromkeys(_processing_files(processing), processing)
-    if generation:
+    givers: dict[str, Checkpoint] = {}
+    if first is not None:
+        givers |= dict.fromkeys(first.companions, first)
+        givers.pop(GENERATION, None)
+        if processing is not None and not _processing_files(first):
+            givers |= dict.fromkeys(_processing_files(processing), processing)
+    if generation is not None:
         givers[GENERATION] = generation
     return TakenFiles(givers)
 

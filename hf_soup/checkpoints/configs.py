@@ -12,7 +12,7 @@ import functools
 import inspect
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
 from ..types import plain
@@ -63,10 +63,13 @@ MATTERS = re.compile(
     """,
     re.VERBOSE,
 )
+# Settings of a head, which a base model has no use for.
+OF_A_HEAD = re.compile(r"^(problem_type|classifier_\w+|summary_\w+|pad_token_id|use_weighted_layer_sum)$")
 SIZES = re.compile(r"(^|_)(size|dim|channels?|layers|depths?|sizes|dims|inner|embd|model|positions|embeddings)$")
 TOKEN_IDS = re.compile(r"_token_id$|_token_index$")
 ENDS_OF_TEXTS = re.compile(r"^(decoder_start|forced_bos|forced_eos|bos|eos|cls|sep|mask|unk)_token_id$")
 WRITES = ("CausalLM", "ConditionalGeneration", "LMHeadModel")  # architectures that do not pool by padding
+LONGEST_POSITIONS = ("max_position_embeddings", "n_positions")
 PLAIN_ROPE = ("default", "linear")  # under which no frequency depends on the longest position
 ACTIVATIONS = {  # transformers' own names for one function
     "swish": "silu",
@@ -95,9 +98,21 @@ class _Read(NamedTuple):
     used: frozenset[str]
 
 
-def compare_configs(
-    configs: Mapping[str, Mapping[str, Any]], *, sizes: bool = True
-) -> tuple[list[Difference], list[Difference]]:
+class ConfigDifferences(NamedTuple):
+    """What differs in the configurations of models.
+
+    Args:
+        decisive (`list[Difference]`):
+            What changes the computation.
+        noted (`list[Difference]`):
+            What may change it.
+    """
+
+    decisive: list[Difference]
+    noted: list[Difference]
+
+
+def compare_configs(configs: Mapping[str, Mapping[str, Any]], *, sizes: bool = True) -> ConfigDifferences:
     """Compare the configurations of models of one class.
 
     Args:
@@ -107,33 +122,48 @@ def compare_configs(
             Whether sizes are compared; `False` where shapes of tensors have told already.
 
     Returns:
-        `tuple[list[Difference], list[Difference]]`: what changes the computation, and what may.
+        [`ConfigDifferences`]
     """
     distinct: list[Mapping[str, Any]] = []
     for config in configs.values():
         if config not in distinct:
             distinct.append(config)
     if len({_comparable(config) for config in distinct}) < 2:  # nearly always, and without transformers
-        return [], []
-    raw = {name: json.dumps(config, sort_keys=True, default=str) for name, config in configs.items()}
-    kind = next(filter(None, (config.get("model_type") for config in configs.values())), None)
-    read = {name: _as_transformers(text, kind) for name, text in raw.items()}
-    if any(found is None for found in read.values()):
-        read = {name: _as_written(text) for name, text in raw.items()}
-    declared = frozenset.union(*(found.declared for found in read.values()))
-    used = frozenset.union(*(found.used for found in read.values()))
-    architecture = next((config["architectures"][0] for config in configs.values() if config.get("architectures")), "")
-    matters, unknown = [], []
-    for difference in find_differences({name: found.settings for name, found in read.items()}):
-        found = _classify(difference, declared, used, read, architecture)
-        if found == "matters" and (sizes or not SIZES.search(difference.name)):
-            matters.append(difference)
-        elif found == "unknown":
-            unknown.append(difference)
-    return matters, unknown
+        return ConfigDifferences([], [])
+    models = _read_all(configs)
+    declared = frozenset[str]().union(*(model.declared for model in models.values()))
+    used = frozenset[str]().union(*(model.used for model in models.values()))
+    architecture = _first(config["architectures"][0] for config in configs.values() if config.get("architectures"))
+    decisive, noted = [], []
+    for difference in find_differences({name: model.settings for name, model in models.items()}):
+        kind = _classify(difference, declared, used, models, architecture or "")
+        is_size = SIZES.search(difference.name) is not None
+        if kind == "matters" and (sizes or not is_size):
+            decisive.append(difference)
+        elif kind == "unknown":
+            noted.append(difference)
+    return ConfigDifferences(decisive, noted)
 
 
-def base_differences(base: Mapping[str, Any], tuned: Mapping[str, Any], names: Sequence[str]) -> list[Difference]:
+def _read_all(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, _Read]:
+    """All configurations as transformers reads them; as they are written where it cannot read one of them."""
+    texts = {name: json.dumps(config, sort_keys=True, default=str) for name, config in configs.items()}
+    model_type = _first(config.get("model_type") for config in configs.values())
+    models = {}
+    for name, text in texts.items():
+        model = _as_transformers(text, model_type)
+        if model is None:
+            return {name: _as_written(text) for name, text in texts.items()}
+        models[name] = model
+    return models
+
+
+def _first(values: Iterable[str | None]) -> str | None:
+    """The first of some values that is given."""
+    return next(filter(None, values), None)
+
+
+def base_differences(base: Mapping[str, Any], tuned: Mapping[str, Any], names: tuple[str, str]) -> list[Difference]:
     """What a base model computes otherwise than a model that was fine-tuned from it.
 
     Heads are not compared, nor are sizes: tensors that do not fit are told where the base is opened.
@@ -141,15 +171,16 @@ def base_differences(base: Mapping[str, Any], tuned: Mapping[str, Any], names: S
     Args:
         base (`Mapping`), tuned (`Mapping`):
             Their configurations.
-        names (`Sequence[str]`):
+        names (`tuple[str, str]`):
             What to call the two.
     """
-    own_heads = re.compile(r"^(problem_type|classifier_\w+|summary_\w+|pad_token_id|use_weighted_layer_sum)$")
-    same_class = {"model_type": tuned.get("model_type"), "architectures": tuned.get("architectures")}
-    if base.get("model_type") not in (None, tuned.get("model_type")):
-        return [Difference("model_type", dict(zip(names, (base["model_type"], tuned.get("model_type")), strict=True)))]
-    matters, _ = compare_configs({names[0]: {**base, **same_class}, names[1]: tuned}, sizes=False)
-    return [difference for difference in matters if not own_heads.search(difference.name)]
+    base_name, tuned_name = names
+    model_type = tuned.get("model_type")
+    if base.get("model_type") not in (None, model_type):
+        return [Difference("model_type", {base_name: base["model_type"], tuned_name: model_type})]
+    with_same_head = {**base, "model_type": model_type, "architectures": tuned.get("architectures")}
+    differences = compare_configs({base_name: with_same_head, tuned_name: tuned}, sizes=False)
+    return [difference for difference in differences.decisive if not OF_A_HEAD.search(difference.name)]
 
 
 def _comparable(config: Mapping[str, Any]) -> str:
@@ -167,20 +198,19 @@ def _is_harmless(name: str) -> bool:
 
 
 @functools.lru_cache(maxsize=128)
-def _as_transformers(text: str, kind: str | None) -> _Read | None:
+def _as_transformers(text: str, model_type: str | None) -> _Read | None:
     """A configuration as its class reads it; `None` where transformers has no such class or it refuses."""
     from .memory import quiet_transformers
 
-    config = {"model_type": kind, **json.loads(text)}
+    config = {"model_type": model_type, **json.loads(text)}
     try:
         from transformers import CONFIG_MAPPING
 
         with quiet_transformers():
-            read = CONFIG_MAPPING[config["model_type"]].from_dict(copy.deepcopy(config))
-            found = _fields(read)
+            model = _fields(CONFIG_MAPPING[config["model_type"]].from_dict(copy.deepcopy(config)))
     except Exception:  # whatever a configuration makes transformers trip over
         return None
-    return found._replace(settings=_in_one_spelling(found.settings, _has_one_class(config)))
+    return model._replace(settings=_in_one_spelling(model.settings, _has_one_class(config)))
 
 
 @functools.lru_cache(maxsize=128)
@@ -199,55 +229,88 @@ def _has_one_class(config: Mapping[str, Any]) -> bool:
 
 
 def _fields(config: Any, prefix: str = "", outer: frozenset[str] = frozenset()) -> _Read:
-    """The settings of a configuration and of those within it; `outer` are names that the code around it reads."""
-    cls = type(config)
-    if dataclasses.is_dataclass(cls):
-        own = {field.name for field in dataclasses.fields(cls)}
-    else:
-        own = set(inspect.signature(cls.__init__).parameters)
+    """The settings of a configuration and of those within it.
+
+    Args:
+        config (`transformers.PretrainedConfig`):
+            The configuration.
+        prefix (`str`, *optional*):
+            What its names begin with, if it lies within another one.
+        outer (`frozenset[str]`, *optional*):
+            Names that the code of the models around it reads.
+    """
+    parameters = _parameters_of(type(config))
     in_code = names_read(config)
     settings: dict[str, Any] = {}
     declared: set[str] = set()
     used: set[str] = set()
-    for key, value in config.to_dict().items():
-        inner = vars(config).get(key)
+    for name, value in config.to_dict().items():
+        inner = vars(config).get(name)
         if hasattr(inner, "to_dict") and hasattr(inner, "model_type"):
-            theirs = _fields(inner, f"{prefix}{key}.", in_code | outer)
-            settings, declared, used = settings | theirs.settings, declared | theirs.declared, used | theirs.used
+            within = _fields(inner, f"{prefix}{name}.", in_code | outer)
+            settings |= within.settings
+            declared |= within.declared
+            used |= within.used
             continue
-        found = flatten({key: value}, prefix)
-        settings |= found
-        declared |= set(found) if key in own else set()
+        flat = flatten({name: value}, prefix)
+        settings |= flat
+        if name in parameters:
+            declared |= set(flat)
         if in_code:
-            used |= set(found) if key in in_code | outer or SHARED.search(key) else set()
-        else:
-            used |= set(found) if key in own else set(filter(_sounds_like_computation, found))
+            is_used = name in in_code or name in outer or SHARED.search(name) is not None
+        else:  # no code can be read: what its class asks for, or sounds like computation
+            is_used = name in parameters
+            used |= set(filter(_sounds_like_computation, flat))
+        if is_used:
+            used |= set(flat)
     return _Read(settings, frozenset(declared), frozenset(used))
+
+
+def _parameters_of(config_class: type) -> set[str]:
+    """The settings that a class of configurations defines."""
+    if dataclasses.is_dataclass(config_class):
+        return {field.name for field in dataclasses.fields(config_class)}
+    return set(inspect.signature(config_class).parameters)
 
 
 def _in_one_spelling(settings: Mapping[str, Any], one_class: bool) -> dict[str, Any]:
     """The same settings with one name for each function, and a number for a pair of equal ones."""
-    found = {}
+    spelt = {}
     for name, value in settings.items():
         path, _, leaf = name.rpartition(".")
-        if LABELS.search(leaf) or (leaf == "type" and f"{path}.rope_type" in settings):
+        is_old_name = leaf == "type" and f"{path}.rope_type" in settings
+        if LABELS.search(leaf) or is_old_name:
             continue
+        if leaf in INNER_SIZES and value is None:
+            value = _inner_size(settings, path)
         if leaf == "problem_type" and value is None:  # what transformers takes it for, and notes when it trains
             value = "regression" if one_class else "single_label_classification"
-        if value == FORMER_DEFAULTS.get(leaf):
-            value = None
-        if isinstance(value, str) and re.search("act", leaf):
-            value = ACTIVATIONS.get(value, value)
-        if isinstance(value, list) and value and (leaf == "attention_window" or _is_pair(leaf, value)):
-            value = value[0] if all(item == value[0] for item in value) else value
-        if leaf == "pos_att_type" and isinstance(value, (str, list)):
-            value = sorted(value.split("|") if isinstance(value, str) else value)
-        if leaf in INNER_SIZES and value is None:
-            start = f"{path}." if path else ""
-            widths = [settings.get(f"{start}{width}") for width in ("n_embd", "hidden_size")]
-            value = next((4 * width for width in widths if isinstance(width, int)), None)
-        found[name] = plain(value)
-    return found
+        spelt[name] = plain(_spelt(leaf, value))
+    return spelt
+
+
+def _spelt(leaf: str, value: Any) -> Any:
+    """One value in the spelling of today; `leaf` is the last part of the setting's name."""
+    if value == FORMER_DEFAULTS.get(leaf):
+        return None
+    if isinstance(value, str) and "act" in leaf:
+        return ACTIVATIONS.get(value, value)
+    if leaf == "pos_att_type" and isinstance(value, (str, list)):  # DeBERTa: "c2p|p2c" or a list
+        return sorted(value.split("|") if isinstance(value, str) else value)
+    if isinstance(value, list) and value and (leaf == "attention_window" or _is_pair(leaf, value)):
+        all_equal = all(item == value[0] for item in value)
+        return value[0] if all_equal else value
+    return value
+
+
+def _inner_size(settings: Mapping[str, Any], path: str) -> int | None:
+    """The width of feed-forward layers where a configuration says null."""
+    start = f"{path}." if path else ""
+    for width in ("n_embd", "hidden_size"):
+        size = settings.get(f"{start}{width}")
+        if isinstance(size, int):
+            return 4 * size
+    return None
 
 
 def _is_pair(leaf: str, value: list[Any]) -> bool:
@@ -258,42 +321,62 @@ def _classify(
     difference: Difference,
     declared: frozenset[str],
     used: frozenset[str],
-    read: Mapping[str, _Read],
+    models: Mapping[str, _Read],
     architecture: str,
 ) -> Kind:
-    parts = difference.name.split(".")
-    leaf = parts[-1]
-    if any(_is_harmless(part) or LABELS.search(part) for part in parts):
+    """Whether a difference changes the computation.
+
+    Args:
+        difference ([`Difference`]):
+            The setting and its values.
+        declared (`frozenset[str]`), used (`frozenset[str]`):
+            The names that some class of configurations defines, and that some model computes with.
+        models (`Mapping[str, _Read]`):
+            Ingredient -> its configuration.
+        architecture (`str`):
+            The class of the models.
+    """
+    names = difference.name.split(".")
+    leaf = names[-1]
+    is_declared = difference.name in declared
+    if any(_is_harmless(name) or LABELS.search(name) for name in names):
         return "harmless"
-    known = difference.name in declared
-    if (IS_GENERATION.search(leaf) and not (known and leaf == "temperature")) or (leaf.startswith("_") and not known):
+    if _is_of_generation(leaf, is_declared) or (leaf.startswith("_") and not is_declared):
         return "harmless"
-    if declared and not known and not any(difference.values.values()):  # left out, or off
+    left_out_or_off = not any(difference.values.values())
+    if declared and not is_declared and left_out_or_off:
         return "harmless"
     if TOKEN_IDS.search(leaf):
-        return _classify_token(leaf, read, architecture)
-    if leaf in ("max_position_embeddings", "n_positions") and _has_plain_rope(difference, read):
+        return _classify_token(leaf, models, architecture)
+    if leaf in LONGEST_POSITIONS and _has_plain_rope(difference, models):
         return "unknown"
     return "matters" if difference.name in used else "unknown"
 
 
-def _classify_token(leaf: str, read: Mapping[str, _Read], architecture: str) -> Kind:
+def _is_of_generation(leaf: str, is_declared: bool) -> bool:
+    """A `temperature` that a class of configurations defines is one of its model (CLIP, VITS ...)."""
+    if is_declared and leaf == "temperature":
+        return False
+    return bool(IS_GENERATION.search(leaf))
+
+
+def _classify_token(leaf: str, models: Mapping[str, _Read], architecture: str) -> Kind:
     """Ids of padding decide positions and where decoders pool, that of the end where encoder-decoders pool."""
     pools = not architecture.endswith(WRITES)
     if leaf == "pad_token_id":
         return "matters" if pools else "unknown"
-    two_parts = any(found.settings.get("is_encoder_decoder") for found in read.values())
+    has_decoder = any(model.settings.get("is_encoder_decoder") for model in models.values())
     if leaf == "eos_token_id":
-        return "matters" if pools and two_parts else "unknown"
+        return "matters" if pools and has_decoder else "unknown"
     return "unknown" if ENDS_OF_TEXTS.search(leaf) else "matters"
 
 
-def _has_plain_rope(difference: Difference, read: Mapping[str, _Read]) -> bool:
+def _has_plain_rope(difference: Difference, models: Mapping[str, _Read]) -> bool:
     """Whether positions are rotations that do not depend on the longest one."""
-    prefix = difference.name.rpartition(".")[0]
-    start = f"{prefix}.rope_parameters." if prefix else "rope_parameters."
-    for found in read.values():
-        kinds = [value for name, value in found.settings.items() if name.startswith(start) and name.endswith("_type")]
-        if not kinds or any(kind not in PLAIN_ROPE for kind in kinds):
+    path = difference.name.rpartition(".")[0]
+    start = f"{path}.rope_parameters." if path else "rope_parameters."
+    for model in models.values():
+        ropes = [value for name, value in model.settings.items() if name.startswith(start) and name.endswith("_type")]
+        if not ropes or any(rope not in PLAIN_ROPE for rope in ropes):
             return False
     return True

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 from ..types import plain
 
 
 LONGEST = 60  # characters of a value that are shown
 SHOWN = 3  # differences that one sentence lists
+BEFORE = 8  # characters of a long text that are shown before the first that differs
+T = TypeVar("T", bound=Hashable)
 
 
 class Difference(NamedTuple):
@@ -30,10 +33,11 @@ class Difference(NamedTuple):
         holders: dict[str, list[str]] = {}
         for ingredient, value in self.values.items():
             holders.setdefault(_key(value), []).append(ingredient)
-        first = {key: self.values[names[0]] for key, names in holders.items()}
-        texts = dict(zip(first, shown_apart(list(first.values())), strict=True))
-        parts = [f"{', '.join(names)} {has(names)} {texts[key]}" for key, names in holders.items()]
-        return f"{self.name}: {', '.join(parts)}"
+        distinct = [self.values[names[0]] for names in holders.values()]
+        clauses = []
+        for names, text in zip(holders.values(), shown_apart(distinct), strict=True):
+            clauses.append(f"{', '.join(names)} {has(names)} {text}")
+        return f"{self.name}: {', '.join(clauses)}"
 
 
 def find_differences(settings: Mapping[str, Mapping[str, Any]]) -> list[Difference]:
@@ -46,10 +50,10 @@ def find_differences(settings: Mapping[str, Mapping[str, Any]]) -> list[Differen
     Returns:
         `list[Difference]`: sorted by name.
     """
-    names = {name for found in settings.values() for name in found}
+    names: set[str] = set().union(*settings.values())
     differences = []
     for name in sorted(names):
-        values = {ingredient: found.get(name) for ingredient, found in settings.items()}
+        values = {ingredient: own.get(name) for ingredient, own in settings.items()}
         if len({_key(value) for value in values.values()}) > 1:
             differences.append(Difference(name, values))
     return differences
@@ -57,13 +61,13 @@ def find_differences(settings: Mapping[str, Mapping[str, Any]]) -> list[Differen
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings under dotted names; lists stay whole, and whole numbers lose their point."""
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for key, value in settings.items():
         if isinstance(value, Mapping):
-            found |= flatten(value, f"{prefix}{key}.")
+            flat |= flatten(value, f"{prefix}{key}.")
         else:
-            found[f"{prefix}{key}"] = plain(value)
-    return found
+            flat[f"{prefix}{key}"] = plain(value)
+    return flat
 
 
 def several(differences: Sequence[Difference]) -> str:
@@ -87,11 +91,12 @@ def shown_apart(values: Sequence[Any]) -> list[str]:
         place = _first_apart(values)
         return [f"{_shown(value[place : place + 1])} at {place} of {len(value)}" for value in values]
     whole = [str(value) for value in values]
-    place = max(0, _first_apart(whole) - 8)
+    place = max(0, _first_apart(whole) - BEFORE)
     return [repr(f"... {text[place : place + LONGEST]}") for text in whole]
 
 
 def _first_apart(values: Sequence[Sequence[Any]]) -> int:
+    """The first place where lists or texts differ; the end of the shortest where it is the beginning of the others."""
     shortest = min(map(len, values))
     for place in range(shortest):
         if len({_key(value[place]) for value in values}) > 1:
@@ -111,10 +116,13 @@ def _key(value: Any) -> str:
     return json.dumps(plain(value), sort_keys=True, default=str)
 
 
-def usual_holder(differences: Iterable[Difference]) -> str | None:
-    """An ingredient that has, at the first difference, what most have."""
-    for difference in differences:
-        keys = {ingredient: _key(value) for ingredient, value in difference.values.items()}
-        counts = list(keys.values())
-        return max(keys, key=lambda ingredient: counts.count(keys[ingredient]))
-    return None
+def most_frequent(values: Iterable[T]) -> T:
+    """The most frequent of some values; of several that are, the first."""
+    return Counter(values).most_common(1)[0][0]
+
+
+def usual_holder(difference: Difference) -> str:
+    """An ingredient whose value most ingredients have."""
+    keys = {ingredient: _key(value) for ingredient, value in difference.values.items()}
+    usual = most_frequent(keys.values())
+    return next(ingredient for ingredient, key in keys.items() if key == usual)

@@ -36,6 +36,7 @@ WEIGHTS = re.compile(
     r".*\.(safetensors|bin|pt|pth|ckpt|h5|msgpack|onnx|onnx_data|gguf|ggml|tflite|ot|npz|pkl|pickle|joblib|mlmodel|"
     r"pdparams|distcp)|.*\.(safetensors|bin|h5|msgpack)\.index\.json|adapter_config\.json"
 )
+SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 TRAINING = re.compile(
     r"(optimizer|scheduler|scaler|rng_state|random_states|training_args|zero_pp_rank|mp_rank|bf16_zero).*|"
     r"trainer_state\.json|zero_to_fp32\.py|latest|(run|failed|pushed|sweep)\.json|"
@@ -92,9 +93,33 @@ def sort_out(sizes: Mapping[str, int]) -> Beside:
     Returns:
         [`Beside`]
     """
-    folders = {posixpath.dirname(name) for name in sizes}
-    with_weights = {posixpath.dirname(name) for name in sizes if WEIGHTS.fullmatch(posixpath.basename(name))}
-    is_sentence_transformer = MODULES in sizes
+    parts, elsewhere = _sort_folders(sizes)
+    taken: list[str] = []
+    left: list[str] = []
+    total = 0
+    for name in sorted(sizes, key=lambda name: (sizes[name], name)):  # the largest are those left behind
+        size = sizes[name]
+        if _is_written_anew(name) or _is_read(name, parts):
+            continue
+        outer = next((folder for folder in elsewhere if name.startswith(f"{folder}/")), None)
+        if not _is_printable(name):
+            left.append(one_line(name))
+        elif outer is not None:
+            left.append(f"{outer}/")
+        elif _stays_behind(posixpath.basename(name)) or size > LARGEST or total + size > MOST:
+            left.append(name)
+        else:
+            taken.append(name)
+            total += size
+    return Beside(tuple(sorted(taken)), tuple(sorted(set(left))), tuple(parts))
+
+
+def _sort_folders(names: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Sub-folders whose weights belong to the model, and the outermost folders that hold no part of it."""
+    names = list(names)
+    folders = {posixpath.dirname(name) for name in names}
+    with_weights = {posixpath.dirname(name) for name in names if WEIGHTS.fullmatch(posixpath.basename(name))}
+    is_sentence_transformer = MODULES in names
     parts, elsewhere = [], []
     for folder in sorted(folders - {""}):
         other = _other_folder(folder)
@@ -104,29 +129,17 @@ def sort_out(sizes: Mapping[str, int]) -> Beside:
             parts.append(folder)
         elif folder in with_weights:
             elsewhere.append(folder)
-    taken, left, total = [], [], 0
-    for name in sorted(sizes, key=lambda name: (sizes[name], name)):
-        folder, file = posixpath.split(name)
-        outer = next((other for other in elsewhere if f"{folder}/".startswith(f"{other}/")), None)
-        if _is_hidden(name) or name in (CONFIG, CARD) or OF_A_SOUP.fullmatch(name) or _is_read(name, parts):
-            continue
-        if not _is_printable(name):
-            left.append(one_line(name))
-        elif outer is not None:
-            left.append(f"{outer}/")
-        elif (
-            TRAINING.fullmatch(file)
-            or LOGS.fullmatch(file)
-            or WEIGHTS.fullmatch(file)
-            or PROGRAMS.fullmatch(file)
-            or sizes[name] > LARGEST
-            or total + sizes[name] > MOST
-        ):
-            left.append(name)
-        else:
-            taken.append(name)
-            total += sizes[name]
-    return Beside(tuple(sorted(taken)), tuple(sorted(set(left))), tuple(parts))
+    return parts, elsewhere
+
+
+def _is_written_anew(name: str) -> bool:
+    """Whether a soup has a file of its own of this name, or the file is none of the model's."""
+    return _is_hidden(name) or name in (CONFIG, CARD) or OF_A_SOUP.fullmatch(name) is not None
+
+
+def _stays_behind(file: str) -> bool:
+    """Whether a file of this name, without its folder, is of no use to a soup."""
+    return any(pattern.fullmatch(file) for pattern in (TRAINING, LOGS, WEIGHTS, PROGRAMS))
 
 
 def sizes_in(folder: Path) -> dict[str, int]:
@@ -188,7 +201,7 @@ def without_unreadable(folder: Path, beside: Beside) -> Beside:
     Raises:
         [`IngredientError`]: if a tokenizer, a processor or a model needs one of them.
     """
-    odd = []
+    unreadable = []
     for name in filter(is_searched, beside.taken):
         try:
             content = json_inside(folder, name)
@@ -197,8 +210,9 @@ def without_unreadable(folder: Path, beside: Beside) -> Beside:
         except (IngredientError, FileNotFoundError):
             if _is_needed(name):
                 raise
-            odd.append(name)
-    return beside._replace(taken=tuple(name for name in beside.taken if name not in odd), left=(*beside.left, *odd))
+            unreadable.append(name)
+    taken = tuple(name for name in beside.taken if name not in unreadable)
+    return beside._replace(taken=taken, left=(*beside.left, *unreadable))
 
 
 def _refuse_foreign_modules(modules: Any, where: str) -> None:
@@ -217,7 +231,7 @@ def _refuse_foreign_modules(modules: Any, where: str) -> None:
 
 def _is_needed(name: str) -> bool:
     """Whether a model cannot be used without a file."""
-    return any(kind.fullmatch(name) for kind in (TOKENIZER, TEMPLATES, PROCESSOR, SETTINGS))
+    return any(pattern.fullmatch(name) for pattern in (TOKENIZER, TEMPLATES, PROCESSOR, SETTINGS))
 
 
 def without_links(folder: Path, beside: Beside, contents: FolderContents) -> Beside:
@@ -246,10 +260,10 @@ def without_links(folder: Path, beside: Beside, contents: FolderContents) -> Bes
 
 def _other_folder(folder: str) -> str | None:
     """The outermost folder on the way to this one that holds no part of a model."""
-    pieces = folder.split("/")
-    for count in range(1, len(pieces) + 1):
-        if OTHER_FOLDERS.fullmatch(pieces[count - 1]):
-            return "/".join(pieces[:count])
+    names = folder.split("/")
+    for index, name in enumerate(names):
+        if OTHER_FOLDERS.fullmatch(name):
+            return "/".join(names[: index + 1])
     return None
 
 
@@ -266,5 +280,6 @@ def _is_hidden(name: str) -> bool:
 def _is_read(name: str, parts: list[str]) -> bool:
     """Whether a file holds weights that are averaged: of the model itself, or of a module in a sub-folder."""
     folder, file = posixpath.split(name)
-    is_weights = file in (SAFE_WEIGHTS, SAFE_INDEX) or re.fullmatch(r"model-\d{5}-of-\d{5}\.safetensors", file)
-    return (folder == "" or folder in parts) and bool(is_weights)
+    if folder != "" and folder not in parts:
+        return False
+    return file in (SAFE_WEIGHTS, SAFE_INDEX) or SHARD.fullmatch(file) is not None

@@ -5,11 +5,10 @@ Which tensors are classes is told in `modules.py`; nothing is permuted here.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .differences import has
+from .differences import has, most_frequent
 
 
 if TYPE_CHECKING:
@@ -37,9 +36,10 @@ def class_names(config: Mapping[str, Any]) -> tuple[str, ...]:
     """
     names = _own_names(config)
     if names is None or _are_made_up(names):
-        inner = (value for value in config.values() if isinstance(value, Mapping) and value.get("id2label"))
-        found = next((theirs for value in inner if not _are_made_up(theirs := _own_names(value) or ())), None)
-        names = found or names
+        for _, inner in _inner_configs(config):
+            inner_names = _own_names(inner) if inner.get("id2label") else None
+            if inner_names and not _are_made_up(inner_names):
+                return inner_names
     return names if names is not None else _made_up(DEFAULT_CLASSES)
 
 
@@ -67,9 +67,9 @@ def with_class_names(config: Mapping[str, Any], labels: Sequence[str]) -> dict[s
         "label2id": {label: index for index, label in enumerate(labels)},
     }
     if _are_made_up(_own_names(config) or ()):
-        for key, value in config.items():
-            if isinstance(value, Mapping) and not _are_made_up(_own_names(value) or ()):
-                return {**config, key: {**value, **names}}
+        for field, inner in _inner_configs(config):
+            if not _are_made_up(_own_names(inner) or ()):
+                return {**config, field: {**inner, **names}}
     return {**config, **names}
 
 
@@ -77,9 +77,8 @@ def classifier_modules(config: Mapping[str, Any]) -> tuple[str, ...]:
     """The modules that a configuration names as the classifier: of timm's models, which lie below one prefix whole."""
     if config.get("model_type") != "timm_wrapper":
         return ()
-    pretrained = config.get("pretrained_cfg")
-    named = pretrained.get("classifier") if isinstance(pretrained, Mapping) else None
-    names = (named,) if isinstance(named, str) else tuple(named or TIMM_CLASSIFIERS)
+    named = _timm_settings(config).get("classifier") or TIMM_CLASSIFIERS
+    names = [named] if isinstance(named, str) else named
     return tuple(f"timm_model.{name}" for name in names)
 
 
@@ -118,8 +117,8 @@ def usual_names(names: Sequence[tuple[str, ...]], settings: Checkpoint | None = 
     """
     if settings is not None:
         return class_names(settings.config)
-    real = [found for found in names if not _are_made_up(found)]
-    return Counter(real or names).most_common(1)[0][0]
+    given = [own for own in names if not _are_made_up(own)]
+    return most_frequent(given or names)
 
 
 def permuted(labels: Sequence[str], order: Sequence[int] | None) -> tuple[str, ...]:
@@ -159,21 +158,26 @@ def compare_labels(
     """
     problems: list[str] = []
     notes: list[str] = []
-    others = f"{settings.name} has" if settings else "the others have"
-    for name, found in labels.items():
-        if found == usual or (name in aligned and _folded(found) == _folded(usual)):
+    for name, own in labels.items():
+        folded_alike = _folded(own) == _folded(usual)
+        if _go_together(own, usual) or (name in aligned and folded_alike):
             continue
-        both_made_up = _are_made_up(found) and _are_made_up(usual)
-        if both_made_up:  # their number is that of rows in the head, where there is one
-            continue
-        if len(found) == len(usual) == 1:  # one class has one order, whatever it is called
-            continue
-        renamed = _are_made_up(found) or _are_made_up(usual) or _folded(found) == _folded(usual)
-        if settings and renamed and len(found) == len(usual):
-            notes.append(f"{name} calls its classes {_listed(found)}; the soup has the names of {settings.name}")
+        names_only = folded_alike or _are_made_up(own) or _are_made_up(usual)
+        if settings is not None and names_only and len(own) == len(usual):
+            notes.append(f"{name} calls its classes {_listed(own)}; the soup has the names of {settings.name}")
         else:
-            problems.append(_problem(name, found, usual, others, holder, fields))
+            others = f"{settings.name} has" if settings is not None else "the others have"
+            problems.append(_problem(name, own, usual, others, holder, fields))
     return problems, notes
+
+
+def _go_together(own: tuple[str, ...], usual: tuple[str, ...]) -> bool:
+    """Whether nothing has to be said of the names of classes of two ingredients."""
+    if own == usual:
+        return True
+    if _are_made_up(own) and _are_made_up(usual):  # their number is that of rows in the head, where there is one
+        return True
+    return len(own) == len(usual) == 1  # one class has one order, whatever it is called
 
 
 def alignment_notes(
@@ -196,8 +200,9 @@ def alignment_notes(
         if is_identity(order):
             notes.append(f"{name} calls its classes {_listed(labels[name])}; they are taken for {_listed(usual)}")
         else:
-            places = ", ".join(map(str, order[:SHOWN])) + (" ..." if len(order) > SHOWN else "")
-            notes.append(f"the classes of {name} are permuted: the soup's classes 0, 1, ... are its {places}")
+            places = ", ".join(map(str, order[:SHOWN]))
+            more = " ..." if len(order) > SHOWN else ""
+            notes.append(f"the classes of {name} are permuted: the soup's classes 0, 1, ... are its {places}{more}")
     return notes
 
 
@@ -206,9 +211,10 @@ def is_identity(order: Sequence[int]) -> bool:
     return list(order) == sorted(order)
 
 
-def in_another_order(theirs: Sequence[str], ours: Sequence[str]) -> bool:
+def in_another_order(labels: Sequence[str], others: Sequence[str]) -> bool:
     """Whether two lists of labels have the same names, whatever their letter case, in different places."""
-    return _folded(theirs) != _folded(ours) and sorted(_folded(theirs)) == sorted(_folded(ours))
+    folded, others_folded = _folded(labels), _folded(others)
+    return folded != others_folded and sorted(folded) == sorted(others_folded)
 
 
 def base_order_problem(base: Checkpoint, labels: Sequence[str]) -> str | None:
@@ -220,82 +226,116 @@ def base_order_problem(base: Checkpoint, labels: Sequence[str]) -> str | None:
         labels (`Sequence[str]`):
             Of the ingredients.
     """
-    theirs = label_names(base.config)
-    if not in_another_order(theirs, labels):
+    own = label_names(base.config)
+    if not in_another_order(own, labels):
         return None
     return (
-        f"{base.name} has the labels in another order than the ingredients: {_listed(theirs)}, not {_listed(labels)}. "
+        f"{base.name} has the labels in another order than the ingredients: {_listed(own)}, not {_listed(labels)}. "
         "Give the base model whose label2id is in the order of the ingredients, or fine-tune with the label2id of "
         f"{base.name}"
     )
 
 
 def _problem(
-    name: str, found: tuple[str, ...], usual: tuple[str, ...], others: str, holder: str | None, fields: str
+    name: str, own: tuple[str, ...], usual: tuple[str, ...], others: str, holder: str | None, fields: str
 ) -> str:
-    example = holder or "the others"
-    if len(found) != len(usual):
+    """Why classes of other names cannot be averaged, and the way out.
+
+    Args:
+        name (`str`), own (`tuple[str, ...]`):
+            An ingredient and the names of its classes.
+        usual (`tuple[str, ...]`):
+            What they are compared with.
+        others (`str`):
+            Who has the usual names, with the verb.
+        holder (`str`, *optional*):
+            An ingredient that has them.
+        fields (`str`):
+            What `config.json` keeps the names in.
+    """
+    if len(own) != len(usual):
         return (
-            f"{name} has the labels {_listed(found)}, {others} {_listed(usual)}: {len(found)} classes and "
+            f"{name} has the labels {_listed(own)}, {others} {_listed(usual)}: {len(own)} classes and "
             f"{len(usual)}. Fine-tune on the same labels"
         )
-    if sorted(found) == sorted(usual):
-        index = _first_apart(found, usual)
+    if sorted(own) == sorted(usual):
+        index = _first_apart(own, usual)
         return (
-            f"{name} has the labels in another order: class {index} is {found[index]!r}, where {others} "
+            f"{name} has the labels in another order: class {index} is {own[index]!r}, where {others} "
             f"{usual[index]!r}. {FOLLOWS_NAMES}, or fine-tune with one label2id for all"
         )
-    if _folded(found) == _folded(usual):
+    if _folded(own) == _folded(usual):
         return (
-            f"{name} has the labels {_listed(found)}, {others} {_listed(usual)}: only upper and lower case differ. "
+            f"{name} has the labels {_listed(own)}, {others} {_listed(usual)}: only upper and lower case differ. "
             f"{FOLLOWS_NAMES} to take them for the same"
         )
-    if in_another_order(found, usual):
-        index = _first_apart(_folded(found), _folded(usual))
+    if in_another_order(own, usual):
+        index = _first_apart(_folded(own), _folded(usual))
         return (
-            f"{name} has the labels in another order and in other letter case: class {index} is {found[index]!r}, "
+            f"{name} has the labels in another order and in other letter case: class {index} is {own[index]!r}, "
             f"where {others} {usual[index]!r}. {FOLLOWS_NAMES} to match them by name"
         )
-    if _are_made_up(found) or _are_made_up(usual):
-        nameless = name if _are_made_up(found) else example
-        named = example if _are_made_up(found) else name
-        made_up, real = (found, usual) if _are_made_up(found) else (usual, found)
-        return (
-            f"{nameless} {has([nameless])} the made-up labels {_listed(made_up)}, {named} {_listed(real)}: nothing "
-            f"says that they are in the same order. If they are, copy {fields} of {named} into the "
-            f'config.json of {nameless}, or pass take_from="{named}" (--take-from {named})'
-        )
+    if _are_made_up(own):
+        return _made_up_problem(name, own, holder or "the others", usual, fields)
+    if _are_made_up(usual):
+        return _made_up_problem(holder or "the others", usual, name, own, fields)
     return (
-        f"{name} has the labels {_listed(found)}, {others} {_listed(usual)}. Fine-tune on the same labels; if these "
+        f"{name} has the labels {_listed(own)}, {others} {_listed(usual)}. Fine-tune on the same labels; if these "
         f"are other names of the same classes in the same order, copy {fields} into one config.json from the other"
     )
 
 
+def _made_up_problem(nameless: str, made_up: Sequence[str], named: str, given: Sequence[str], fields: str) -> str:
+    """Why the classes of an ingredient without names do not go with those of one that has names."""
+    return (
+        f"{nameless} {has([nameless])} the made-up labels {_listed(made_up)}, {named} {_listed(given)}: nothing "
+        f"says that they are in the same order. If they are, copy {fields} of {named} into the "
+        f'config.json of {nameless}, or pass take_from="{named}" (--take-from {named})'
+    )
+
+
+def _inner_configs(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The configurations within one, such as that of the text part, each with the field that holds it."""
+    for field, value in config.items():
+        if isinstance(value, Mapping):
+            yield field, value
+
+
 def _own_names(config: Mapping[str, Any]) -> tuple[str, ...] | None:
-    listed = _timm_names(config)
-    if listed is not None:
-        return listed
+    """The names that a configuration itself gives or counts; made-up ones where it only counts them."""
+    timm_names = _timm_names(config)
+    if timm_names is not None:
+        return timm_names
     named = config.get("id2label")
     if isinstance(named, Mapping) and named and all(str(key).isdecimal() for key in named):
-        by_id = {int(key): str(label) for key, label in named.items()}
-        highest = max(by_id)
-        if highest < len(by_id) or highest >= MANY:
-            return tuple(by_id[index] for index in sorted(by_id))
-        return tuple(by_id.get(index, f"LABEL_{index}") for index in range(highest + 1))
+        return _names_by_id({int(key): str(label) for key, label in named.items()})
     number = config.get("num_labels", config.get("num_classes"))
     if isinstance(number, int) and 0 < number < MANY:
         return _made_up(number)
     return None
 
 
+def _names_by_id(by_id: Mapping[int, str]) -> tuple[str, ...]:
+    """Names in the order of their ids; ids that are left out have made-up names, where they are few."""
+    highest = max(by_id)
+    if highest < len(by_id) or highest >= MANY:
+        return tuple(by_id[index] for index in sorted(by_id))
+    return tuple(by_id.get(index, f"LABEL_{index}") for index in range(highest + 1))
+
+
 def _timm_names(config: Mapping[str, Any]) -> tuple[str, ...] | None:
     """The list of names that configurations of timm's models hold, in themselves or in `pretrained_cfg`."""
-    pretrained = config.get("pretrained_cfg")
-    for holder in (config, pretrained if isinstance(pretrained, Mapping) else {}):
+    for holder in (config, _timm_settings(config)):
         names = holder.get("label_names")
         if isinstance(names, (list, tuple)) and names:
             return tuple(map(str, names))
     return None
+
+
+def _timm_settings(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the configuration of a timm model keeps of timm's own one; empty where there is none."""
+    settings = config.get("pretrained_cfg")
+    return settings if isinstance(settings, Mapping) else {}
 
 
 def _made_up(number: int) -> tuple[str, ...]:
@@ -312,15 +352,16 @@ def _folded(names: Sequence[str]) -> list[str]:
 
 def _order(names: tuple[str, ...], usual: tuple[str, ...]) -> tuple[int, ...] | None:
     """Where each usual name stands: by the same letters if they fit, else whatever the case; never by guessing."""
-    for theirs, ours in ((list(names), list(usual)), (_folded(names), _folded(usual))):
-        if sorted(theirs) == sorted(ours) and len(set(ours)) == len(ours):
-            places = {label: index for index, label in enumerate(theirs)}
-            return tuple(places[label] for label in ours)
+    for own, wanted in ((list(names), list(usual)), (_folded(names), _folded(usual))):
+        are_distinct = len(set(wanted)) == len(wanted)
+        if are_distinct and sorted(own) == sorted(wanted):
+            places = {label: index for index, label in enumerate(own)}
+            return tuple(places[label] for label in wanted)
     return None
 
 
 def _first_apart(one: Sequence[str], other: Sequence[str]) -> int:
-    return next(index for index, (a, b) in enumerate(zip(one, other, strict=True)) if a != b)
+    return next(index for index in range(len(one)) if one[index] != other[index])
 
 
 def _listed(names: Sequence[str]) -> str:

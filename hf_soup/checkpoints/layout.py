@@ -16,7 +16,7 @@ from .bounds import modules_for, refuse_unbounded
 from .layout_cache import remember, remembered
 from .loading_rules import IGNORED, Layout, Loader, layout_key, layout_of
 from .reader import TensorSpec
-from .wrapped_names import foreign_prefix, prefix_notes, recognised
+from .wrapped_names import foreign_prefix, prefix_notes, recognise
 
 
 FEW, MANY = 2_000, 20  # tensors beyond those of the model, and times their number, that are sorted out
@@ -66,9 +66,9 @@ def fit(config: Mapping[str, Any], specs: Mapping[str, TensorSpec]) -> Fitted:
         [`Fitted`]
     """
     refuse_unbounded(config, "config.json", specs)
-    known = remembered(config)
-    if known is not None and _same(known, specs):
-        return Fitted(dict(specs), known)
+    shapes = remembered(config)
+    if shapes is not None and _same(shapes, specs):
+        return Fitted(dict(specs), shapes)
     with _LOCK:
         try:
             layout = layout_of(layout_key(config), modules_for(len(specs)))
@@ -82,8 +82,11 @@ def fit(config: Mapping[str, Any], specs: Mapping[str, TensorSpec]) -> Fitted:
         if _same(layout.shapes, specs):
             return Fitted(dict(specs), layout.shapes)
         if len(specs) > FEW + MANY * len(layout.shapes):
-            told = f"it holds {len(specs):,} tensors, and the model that config.json names has {len(layout.shapes):,}"
-            return Fitted(_without_ignored(specs), problem=f"{told}: one of the two belongs to another model.")
+            problem = (
+                f"it holds {len(specs):,} tensors, and the model that config.json names has {len(layout.shapes):,}: "
+                "one of the two belongs to another model."
+            )
+            return Fitted(_without_ignored(specs), problem=problem)
         return _fit(layout, specs)
 
 
@@ -98,9 +101,9 @@ def names_in_depth(config: Mapping[str, Any]) -> tuple[str, ...]:
     Raises:
         [`IngredientError`]: if transformers cannot build the model.
     """
-    known = remembered(config)
-    if known is not None:
-        return tuple(known)
+    shapes = remembered(config)
+    if shapes is not None:
+        return tuple(shapes)
     with _LOCK:
         return tuple(layout_of(layout_key(config)).shapes)
 
@@ -110,27 +113,35 @@ def _fit(layout: Layout, specs: Mapping[str, TensorSpec]) -> Fitted:
 
     loader = layout.loader()
     prefix = foreign_prefix(specs, loader)
-    found: dict[str, TensorSpec] = {}
-    twins, stripped = [], {}
-    for key in sorted(specs, key=dot_natural_key):
-        name, in_memory = recognised(key, prefix, loader)
+    recognised = {key: recognise(key, prefix, loader) for key in sorted(specs, key=dot_natural_key)}
+    in_memory_names = {tensor.in_memory for tensor in recognised.values()}
+    kept: dict[str, TensorSpec] = {}
+    twins: list[tuple[TensorSpec, str]] = []
+    stripped: dict[str, str] = {}
+    for key, (name, in_memory) in recognised.items():
         if name != key:
             stripped[key] = name
-        if in_memory is None and (layout.ignored.search(name) or loader.spelt(name) in layout.computed):
-            continue
-        if in_memory in layout.unsaved:
+        if _is_left_out(layout, loader, name, in_memory):
             continue
         canonical = name if in_memory is None else _on_disk(layout, loader, name, in_memory)
         spec = specs[key] if canonical == key else specs[key]._replace(name=canonical, stored=key)
-        is_tied = in_memory in layout.tied and canonical in layout.shapes
-        if canonical in found or (is_tied and _holds(specs, loader, prefix, layout, in_memory)):
+        # A tied weight is stored twice where the file holds the weight that it is tied to as well.
+        tied_to = None if in_memory is None else layout.tied.get(in_memory)
+        is_stored_twice = tied_to is not None and tied_to in in_memory_names and canonical in layout.shapes
+        if canonical in kept or is_stored_twice:
             twins.append((spec, canonical))  # a tensor under two names: equal, or refused where they are compared
         else:
-            found[canonical] = spec
-    expected = _expected(layout, found)
+            kept[canonical] = spec
+    expected = _expected(layout, kept)
     optional = frozenset(name for name in expected if layout.optional is not None and layout.optional.search(name))
-    notes = prefix_notes(stripped)
-    return Fitted(dict(sorted(found.items())), expected, optional, tuple(twins), notes)
+    return Fitted(dict(sorted(kept.items())), expected, optional, tuple(twins), prefix_notes(stripped))
+
+
+def _is_left_out(layout: Layout, loader: Loader, name: str, in_memory: str | None) -> bool:
+    """Whether transformers ignores a tensor of a file, or no longer writes it."""
+    if in_memory is None:
+        return bool(layout.ignored.search(name)) or loader.spelt(name) in layout.computed
+    return in_memory in layout.unsaved
 
 
 def _on_disk(layout: Layout, loader: Loader, name: str, in_memory: str) -> str:
@@ -146,21 +157,18 @@ def _on_disk(layout: Layout, loader: Loader, name: str, in_memory: str) -> str:
     return alike[0] if alike else in_memory
 
 
-def _holds(specs: Mapping[str, TensorSpec], loader: Loader, prefix: str, layout: Layout, in_memory: str) -> bool:
-    """Whether a file has the weight itself that a tied one is, so that the tied one is stored twice."""
-    own = layout.tied[in_memory]
-    return any(recognised(key, prefix, loader)[1] == own for key in specs)
-
-
-def _expected(layout: Layout, found: Mapping[str, TensorSpec]) -> dict[str, tuple[int, ...]]:
+def _expected(layout: Layout, kept: Mapping[str, TensorSpec]) -> dict[str, tuple[int, ...]]:
     """Names and shapes of all that a model reads from such a file: of tensors that it puts together the names that the
     file has, on disk or as in memory.
     """
     expected = dict(layout.shapes)
     state = layout.model.state_dict()
-    for family in {id(family): family for family in layout.families.values()}.values():
-        as_in_memory = any(name in found for name in family.memory if name not in family.disk)
-        if as_in_memory and not any(name in found for name in family.disk if name not in family.memory):
+    families = {id(family): family for family in layout.families.values()}
+    for family in families.values():
+        only_in_memory = [name for name in family.memory if name not in family.disk]
+        only_on_disk = [name for name in family.disk if name not in family.memory]
+        is_as_in_memory = any(name in kept for name in only_in_memory)
+        if is_as_in_memory and not any(name in kept for name in only_on_disk):
             for name in family.disk:
                 expected.pop(name, None)
             for name in family.memory:

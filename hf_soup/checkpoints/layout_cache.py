@@ -46,11 +46,11 @@ def _versions() -> str:
 @functools.lru_cache(maxsize=16)
 def _read(path: Path) -> Mapping[str, tuple[int, ...]] | None:
     try:
-        found = read_json(path)
-        shapes = {name: tuple(shape) for name, shape in found["shapes"].items()}
-        return shapes if found["digest"] == _digest(path, shapes) else None
+        content = read_json(path)
+        shapes = {name: tuple(shape) for name, shape in content["shapes"].items()}
+        return shapes if content["digest"] == _digest(path, shapes) else None
     except (OSError, SoupError, TypeError, KeyError, AttributeError):
-        return None
+        return None  # not there, damaged, or laid out otherwise: looked up anew
 
 
 def _digest(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> str:

@@ -64,8 +64,8 @@ class Layout(NamedTuple):
     tied: dict[str, str]
     unsaved: frozenset[str]
     computed: frozenset[str]
-    ignored: re.Pattern
-    optional: re.Pattern | None
+    ignored: re.Pattern[str]
+    optional: re.Pattern[str] | None
 
     def loader(self) -> Loader:
         """How transformers names what it finds in one file; some of its rules remember what they have seen."""
@@ -94,10 +94,10 @@ class Loader:
         """The name in memory of a tensor of a file (of the first, where it becomes several); `None` if it has none."""
         from transformers.core_model_loading import rename_source_key
 
-        found, _ = rename_source_key(name, self._renamings, self._converters, self._prefix, self._state)
-        if found not in self._state and name in self._state:  # it should not have been renamed
-            found, _ = rename_source_key(name, [], [], self._prefix, self._state)
-        return found if found in self._state else None
+        renamed, _ = rename_source_key(name, self._renamings, self._converters, self._prefix, self._state)
+        if renamed not in self._state and name in self._state:  # it should not have been renamed
+            renamed, _ = rename_source_key(name, [], [], self._prefix, self._state)
+        return renamed if renamed in self._state else None
 
     def spelt(self, name: str) -> str:
         """A name with today's spelling, without the prefix of the body."""
@@ -130,48 +130,63 @@ def layout_of(key: str, modules: int = MOST_BUILT) -> Layout:
     unsaved = frozenset(model._keys_to_ignore_on_save or ())
     state = {name: tensor for name, tensor in model.state_dict().items() if name not in unsaved}
     on_file = on_disk(model, dict(state))
+    # Tensors that are on disk as in memory keep their order; those that transformers converts come last.
     places = {id(tensor): place for place, tensor in enumerate(state.values())}
     names = sorted(on_file, key=lambda name: places.get(id(on_file[name]), len(places)))
-    shapes = {name: tuple(on_file[name].shape) for name in names}
     tied = dict(getattr(model, "all_tied_weights_keys", {}))
-    families = _families(model, [name for name in state if name not in tied], names)
-    ignored = _pattern([*(model._keys_to_ignore_on_load_unexpected or ()), IGNORED.pattern])
     optional = model._keys_to_ignore_on_load_missing
     prefix = f"{model.base_model_prefix}."
-    computed = frozenset(name.removeprefix(prefix) for name, _ in model.named_non_persistent_buffers())
-    pattern = _pattern(optional) if optional else None
-    return Layout(model, shapes, families, tied, unsaved, computed, ignored, pattern)
+    return Layout(
+        model=model,
+        shapes={name: tuple(on_file[name].shape) for name in names},
+        families=_families(model, [name for name in state if name not in tied], names),
+        tied=tied,
+        unsaved=unsaved,
+        computed=frozenset(name.removeprefix(prefix) for name, _ in model.named_non_persistent_buffers()),
+        ignored=_pattern([*(model._keys_to_ignore_on_load_unexpected or ()), IGNORED.pattern]),
+        optional=_pattern(optional) if optional else None,
+    )
 
 
 def _families(model: PreTrainedModel, memory: Sequence[str], disk: Sequence[str]) -> dict[str, Family]:
     """Each name of a model's tensors, in memory and on disk -> those that it belongs with."""
-    from transformers.conversion_mapping import get_model_conversion_mapping
-    from transformers.core_model_loading import WeightConverter
-
     loader = Loader(model)
-    on_load = {name: loader.in_memory(name) for name in disk}
-    rules = reversed(get_model_conversion_mapping(model, add_legacy=False))
-    backwards = [rule.reverse_transform() for rule in rules if isinstance(rule, WeightConverter)]
-    together: dict[str, tuple[list[str], list[str]]] = {}
+    # What transformers writes a tensor in memory as -> the names in memory that become it together.
+    rules = _backward_rules(model)
+    in_memory: dict[str, list[str]] = {}
     for name in memory:
-        group = name
-        for rule in backwards:
-            renamed, pattern = rule.rename_source_key(name)
-            if pattern is not None:  # one rule at most
-                group = renamed
-                break
-        together.setdefault(group, ([], []))[1].append(name)
-    group_of = {name: group for group, (_, names) in together.items() for name in names}
-    for name, found in on_load.items():
-        group = group_of.get(found, f"{name} alone")
-        together.setdefault(group, ([], []))[0].append(name)
+        in_memory.setdefault(_converted_name(name, rules), []).append(name)
+    written_as = {name: target for target, names in in_memory.items() for name in names}
+    on_disk_names: dict[str, list[str]] = {}
+    for name in disk:
+        loaded_as = loader.in_memory(name)
+        target = written_as.get(loaded_as, f"{name} alone") if loaded_as is not None else f"{name} alone"
+        on_disk_names.setdefault(target, []).append(name)
     families = {}
-    for names, in_memory in together.values():
-        family = Family(tuple(names), tuple(in_memory))
-        for name in (*in_memory, *names):
+    for target in dict.fromkeys([*in_memory, *on_disk_names]):
+        family = Family(tuple(on_disk_names.get(target, ())), tuple(in_memory.get(target, ())))
+        for name in (*family.memory, *family.disk):
             families[name] = family
     return families
 
 
-def _pattern(patterns: Iterable[str]) -> re.Pattern:
+def _backward_rules(model: PreTrainedModel) -> list[Any]:
+    """The conversions by which transformers makes tensors on disk of those in memory."""
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import WeightConverter
+
+    rules = reversed(get_model_conversion_mapping(model, add_legacy=False))
+    return [rule.reverse_transform() for rule in rules if isinstance(rule, WeightConverter)]
+
+
+def _converted_name(name: str, rules: Iterable[Any]) -> str:
+    """What the first rule that applies to a name makes of it; the name itself where none does."""
+    for rule in rules:
+        renamed, pattern = rule.rename_source_key(name)
+        if pattern is not None:
+            return renamed
+    return name
+
+
+def _pattern(patterns: Iterable[str]) -> re.Pattern[str]:
     return re.compile("|".join(f"({pattern})" for pattern in patterns))

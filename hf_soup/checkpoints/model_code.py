@@ -46,38 +46,44 @@ def names_read(config: Any) -> frozenset[str]:
         folder = Path(inspect.getfile(type(config))).parent
     except (TypeError, OSError):
         return frozenset()
-    found = _names_in_models(folder)
-    if not found:
+    names = _names_in_models(folder)
+    if not names:
         return frozenset()
     for cls in type(config).__mro__:
         if "transformers.models." in cls.__module__:
-            found |= _names_in_configuration(Path(inspect.getfile(cls)))
-    return found | {setting for alias, setting in config.attribute_map.items() if alias in found}
+            names |= _names_in_configuration(Path(inspect.getfile(cls)))
+    return names | {setting for alias, setting in config.attribute_map.items() if alias in names}
 
 
 @functools.lru_cache(maxsize=128)
 def _names_in_models(folder: Path) -> frozenset[str]:
     """Attributes and quoted names in the modeling files of a folder, and of folders whose models these import."""
-    found: set[str] = set()
+    names: set[str] = set()
     waiting, seen = [folder], {folder}
     while waiting:
         place = waiting.pop()
         for path in sorted(place.glob("modeling_*.py")):
             text = COMMENT.sub("", path.read_text(encoding="utf-8"))
-            found |= {attribute or quoted for attribute, quoted in NAME.findall(text)}
-            others = {folder.parent / name for name in OTHER_MODEL.findall(text)} - seen
+            names |= {attribute or quoted for attribute, quoted in NAME.findall(text)}
+            others = {folder.parent / model for model in OTHER_MODEL.findall(text)} - seen
             seen |= others
             waiting += sorted(others)
-    return frozenset(found)
+    return frozenset(names)
 
 
 @functools.lru_cache(maxsize=128)
 def _names_in_configuration(path: Path) -> frozenset[str]:
     """The settings that properties and methods of configurations read, but for those that fill them up."""
-    found = set()
-    for method in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(method, ast.FunctionDef) and not FILLS_UP.search(method.name):
-            for node in ast.walk(method):
-                if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self":
-                    found.add(node.attr)
-    return frozenset(found)
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef) and not FILLS_UP.search(node.name):
+            names |= _attributes_of_self(node)
+    return frozenset(names)
+
+
+def _attributes_of_self(method: ast.FunctionDef) -> set[str]:
+    names = set()
+    for node in ast.walk(method):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self":
+            names.add(node.attr)
+    return names

@@ -11,6 +11,9 @@ from ..untrusted import one_line
 from .reader import TensorSpec
 
 
+SMALL_PART = 10  # a part with fewer tensors than one in so many is a head, although it has numbers
+
+
 class Module(NamedTuple):
     """A named part of a model that can have weights of its own in a soup.
 
@@ -55,18 +58,24 @@ def by_depth(names: Iterable[str], order: Iterable[str]) -> tuple[str, ...]:
         order (`Iterable[str]`):
             The same from the bottom up; of those that are not among them names alone tell.
     """
-    names, places = list(names), {name: place for place, name in enumerate(order)}
+    names = list(names)
     prefix = own_prefix(names)
-    first: dict[str, int] = {}
+    places = {name: place for place, name in enumerate(order)}
+    last = len(places)
+    lowest: dict[str, int] = {}  # module -> the place of its first tensor
     for name in names:
         module = group(name, prefix)
-        first[module] = min(first.get(module, len(places)), places.get(name, len(places)))
-    return tuple(sorted(first, key=lambda module: (first[module], _by_numbers(module))))
+        lowest[module] = min(lowest.get(module, last), places.get(name, last))
+    return tuple(sorted(lowest, key=lambda module: (lowest[module], _by_numbers(module))))
 
 
 def _by_numbers(name: str) -> list[tuple[bool, int, str]]:
     """Sorts numbers as numbers, and before words."""
-    return [(not part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in name.split(".")]
+    key = []
+    for component in name.split("."):
+        is_number = component.isdecimal()
+        key.append((not is_number, int(component) if is_number else 0, component))
+    return key
 
 
 def own_prefix(names: Iterable[str]) -> str:
@@ -75,22 +84,25 @@ def own_prefix(names: Iterable[str]) -> str:
     It is the one first component below which every numbered layer lies, if there is more below it than those layers:
     an encoder-decoder has two, a bare body none. A head may have numbers too (`classifier.1`); it is small.
     """
-    names = list(names)
-    sizes = Counter(name.split(".")[0] for name in names)
-    firsts = {name.split(".")[0] for name in names if any(part.isdecimal() for part in name.split("."))}
-    firsts = {first for first in firsts if sizes[first] * 10 > len(names)}
-    if len(firsts) != 1:
+    paths = [name.split(".") for name in names]
+    sizes = Counter(path[0] for path in paths)
+    with_layers = {path[0] for path in paths if any(component.isdecimal() for component in path)}
+    large = [first for first in with_layers if sizes[first] * SMALL_PART > len(paths)]
+    if len(large) != 1:
         return ""
-    first = firsts.pop()
-    children = {name.split(".")[1] for name in names if name.startswith(first + ".")}
-    return first if len(children) > 1 and not any(child.isdecimal() for child in children) else ""
+    prefix = large[0]
+    children = {path[1] for path in paths if path[0] == prefix and len(path) > 1}
+    has_more_than_layers = len(children) > 1 and not any(child.isdecimal() for child in children)
+    return prefix if has_more_than_layers else ""
 
 
 def head_names(names: Iterable[str]) -> tuple[str, ...]:
     """The tensors of the head: those that lie outside of the body's prefix; none where there is no such prefix."""
     names = list(names)
     prefix = own_prefix(names)
-    return tuple(name for name in names if prefix and not _covers(prefix, name))
+    if not prefix:
+        return ()
+    return tuple(name for name in names if not _covers(prefix, name))
 
 
 def class_tensors(specs: Mapping[str, TensorSpec], classes: int, classifiers: Sequence[str] = ()) -> tuple[str, ...]:
@@ -109,12 +121,12 @@ def class_tensors(specs: Mapping[str, TensorSpec], classes: int, classifiers: Se
     """
     named = [name for name in specs if any(_covers(module, name) for module in classifiers)]
     heads = [specs[name] for name in named or head_names(specs)]
-    found = tuple(spec.name for spec in heads if spec.is_floating and spec.shape[:1] == (classes,))
-    square = [name for name in found if specs[name].shape[1:2] == (classes,)]
-    if square or not found:
+    tensors = tuple(spec.name for spec in heads if spec.is_floating and spec.shape[:1] == (classes,))
+    square = [name for name in tensors if specs[name].shape[1:2] == (classes,)]
+    if square or not tensors:
         why = f"{square[0]} is square" if square else f"no tensor of the head has {classes} rows"
         raise RecipeError(f"the heads cannot be permuted: {why}. Fine-tune with one label2id for all.")
-    return found
+    return tensors
 
 
 def group(name: str, prefix: str = "") -> str:
@@ -126,9 +138,11 @@ def group(name: str, prefix: str = "") -> str:
         prefix (`str`, *optional*):
             The model's own prefix, which is left out.
     """
-    parts = name.removeprefix(f"{prefix}.").split(".")
-    number = next((index for index, part in enumerate(parts) if part.isdecimal()), None)
-    return ".".join(parts[: number + 1]) if number is not None else parts[0]
+    components = name.removeprefix(f"{prefix}.").split(".")
+    for index, component in enumerate(components):
+        if component.isdecimal():
+            return ".".join(components[: index + 1])
+    return components[0]
 
 
 def assign_rows(names: Iterable[str], rows: Mapping[str, tuple[float, ...]]) -> dict[str, tuple[float, ...]]:
@@ -147,16 +161,7 @@ def assign_rows(names: Iterable[str], rows: Mapping[str, tuple[float, ...]]) -> 
         [`RecipeError`]: if a prefix matches no tensor, two are the same module, or a tensor has no row.
     """
     names = list(names)
-    prefix = own_prefix(names)
-    whole: dict[str, str] = {}  # the module's whole name -> what the row calls it
-    for row in rows:
-        name = row if any(_covers(row, name) for name in names) else f"{prefix}.{row}"
-        if not any(_covers(name, tensor) for tensor in names):
-            groups = {group(name, prefix) for name in names}
-            raise RecipeError(f'weights: no tensor lies below the module "{one_line(row)}"{did_you_mean(row, groups)}')
-        if name in whole:
-            raise RecipeError(f'weights: "{whole[name]}" and "{row}" are the same module; give it one row.')
-        whole[name] = row
+    whole = _whole_names(names, rows)
     matched: dict[str, str] = {}
     for module in sorted(whole, key=len):  # of two that cover a tensor the longer comes later
         matched |= dict.fromkeys((name for name in names if _covers(module, name)), whole[module])
@@ -166,6 +171,23 @@ def assign_rows(names: Iterable[str], rows: Mapping[str, tuple[float, ...]]) -> 
             f'weights: {len(bare)} tensors such as "{bare[0]}" have none; give a row for "" as well, the rest.'
         )
     return {name: rows[matched[name]] for name in names}
+
+
+def _whole_names(names: Sequence[str], modules: Iterable[str]) -> dict[str, str]:
+    """The whole name of each module, with the model's own prefix -> what a row of weights calls it."""
+    prefix = own_prefix(names)
+    whole: dict[str, str] = {}
+    for module in modules:
+        is_whole = any(_covers(module, name) for name in names)
+        name = module if is_whole else f"{prefix}.{module}"
+        if not any(_covers(name, tensor) for tensor in names):
+            groups = {group(tensor, prefix) for tensor in names}
+            hint = did_you_mean(module, groups)
+            raise RecipeError(f'weights: no tensor lies below the module "{one_line(module)}"{hint}')
+        if name in whole:
+            raise RecipeError(f'weights: "{whole[name]}" and "{module}" are the same module; give it one row.')
+        whole[name] = module
+    return whole
 
 
 def _covers(prefix: str, name: str) -> bool:

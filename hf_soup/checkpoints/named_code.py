@@ -34,7 +34,9 @@ def without_code(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _without_code(value: Any) -> Any:
     if isinstance(value, Mapping):
         return without_code(value)
-    return [_without_code(item) for item in value] if isinstance(value, list) else value
+    if isinstance(value, list):
+        return [_without_code(item) for item in value]
+    return value
 
 
 def forget_code(loaded: Any) -> None:
@@ -79,6 +81,8 @@ def file_without_code(name: str, content: bytes, where: str) -> bytes:
     Raises:
         [`IngredientError`]: if it is no JSON.
     """
-    found = parse_bounded(content, f"{one_line(name)} of {where}")
-    kept = _without_code(found)
-    return content if kept == found else (json.dumps(kept, indent=2) + "\n").encode()
+    settings = parse_bounded(content, f"{one_line(name)} of {where}")
+    kept = _without_code(settings)
+    if kept == settings:
+        return content
+    return (json.dumps(kept, indent=2) + "\n").encode()

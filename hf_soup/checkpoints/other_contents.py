@@ -18,6 +18,8 @@ STATE = re.compile(
     r"custom_checkpoint"
 )
 DEEPSPEED = re.compile(r"(bf16_)?zero_pp_rank_.*|mp_rank_.*")
+SHARDS = re.compile(r"global_step\d+")  # a folder of DeepSpeed
+SHOWN = 8  # files that are named where nothing else is known of them
 CHECKPOINT = re.compile(r"checkpoint-\d+")  # a folder of Trainer
 READ_PICKLES = re.compile(r"pytorch_model(-\d{5}-of-\d{5})?\.bin")
 
@@ -38,14 +40,13 @@ def describe_contents(names: Collection[str], source: str) -> str:
         return (
             "a PEFT adapter. Merge it into its base model first: `PeftModel.merge_and_unload().save_pretrained(...)`."
         )
-    found = _state_of_training(names, source)
-    if found is None and pickles:
-        found = refuse_pickle(pickles[0], source)
+    pickle = refuse_pickle(pickles[0], source) if pickles else None
     return (
-        found
+        _state_of_training(names, source)
+        or pickle
         or _other_frameworks(top)
         or _checkpoints(top, source)
-        or listed(top, 8)
+        or listed(top, SHOWN)
         or "nothing: the folder is empty"
     )
 
@@ -75,21 +76,18 @@ def _readable_first(name: str) -> tuple[bool, str]:
 
 def _state_of_training(names: Collection[str], source: str) -> str | None:
     """What large training left instead of weights, and the command that makes weights of it."""
-    files = {posixpath.basename(name) for name in names}
     folders = sorted({name.split("/")[0] for name in names if "/" in name})
     fsdp = [name for name in folders if name.startswith("pytorch_model_fsdp")]
-    pieces = [name for name in files if DEEPSPEED.fullmatch(name)]
+    deepspeed = _deepspeed_folder(names, folders, source)
     if "zero_to_fp32.py" in names:
         return (
             "the state of DeepSpeed, in pieces. Put them together: `python zero_to_fp32.py . OUTPUT "
             f"--safe_serialization` in that folder, {COPY}"
         )
-    if pieces or any(re.fullmatch(r"global_step\d+", name) for name in folders):
-        place = source if pieces and not any(name in names for name in pieces) else f"{source}/.."
-        place = source if any(re.fullmatch(r"global_step\d+", name) for name in folders) else place
+    if deepspeed is not None:
         return (
             "the state of DeepSpeed, in pieces. Put them together: `python -m deepspeed.utils.zero_to_fp32 "
-            f"{place} OUTPUT --safe_serialization`, {COPY}"
+            f"{deepspeed} OUTPUT --safe_serialization`, {COPY}"
         )
     if fsdp:
         return (
@@ -108,12 +106,23 @@ def _state_of_training(names: Collection[str], source: str) -> str | None:
     return None
 
 
+def _deepspeed_folder(names: Collection[str], folders: Collection[str], source: str) -> str | None:
+    """The folder that DeepSpeed's own program takes, if there are pieces of its state: the one above the pieces."""
+    if any(SHARDS.fullmatch(folder) for folder in folders):
+        return source
+    pieces = [name for name in names if DEEPSPEED.fullmatch(posixpath.basename(name))]
+    if not pieces:
+        return None
+    are_in_folders = all("/" in name for name in pieces)
+    return source if are_in_folders else f"{source}/.."
+
+
 def _other_frameworks(names: Collection[str]) -> str | None:
     """Weights of other frameworks, and what converts them."""
-    of_old = [name for name in names if name.endswith((".h5", ".msgpack"))]
-    if of_old:
+    former = [name for name in names if name.endswith((".h5", ".msgpack"))]
+    if former:
         return (
-            f"{of_old[0]}, weights of TensorFlow or Flax. transformers 4 converts them: `AutoModel.from_pretrained("
+            f"{former[0]}, weights of TensorFlow or Flax. transformers 4 converts them: `AutoModel.from_pretrained("
             "..., from_tf=True)` (or `from_flax=True`), then `.save_pretrained(...)`, with the class of your task."
         )
     exported = [name for name in names if name.endswith((".gguf", ".onnx", ".tflite"))]
@@ -130,5 +139,7 @@ def _other_frameworks(names: Collection[str]) -> str | None:
 
 def _checkpoints(names: Collection[str], source: str) -> str | None:
     """Checkpoints of a Trainer in folders below."""
-    found = [name for name in names if CHECKPOINT.fullmatch(name)]
-    return f"checkpoints of a Trainer: name one of them, such as {source}/{found[-1]}." if found else None
+    checkpoints = [name for name in names if CHECKPOINT.fullmatch(name)]
+    if not checkpoints:
+        return None
+    return f"checkpoints of a Trainer: name one of them, such as {source}/{checkpoints[-1]}."

@@ -1,6 +1,6 @@
-"""What lies beside the weights and prepares inputs or directs outputs, compared by what it says.
+"""Companion files that prepare inputs or direct outputs, compared by what they say.
 
-That is image processors, feature extractors, pooling of sentence models, chat templates and generation configurations.
+These are image processors, feature extractors, pooling of sentence models, chat templates and generation settings.
 Tokenizers are in `tokenization.py`.
 """
 
@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .checkpoint import GENERATION
 from .companions import Companions, companions_of, json_of, mapping_of
 from .differences import Difference, find_differences, flatten
+from .files_beside import MODULES
 
 
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint
 
 PROCESSORS = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
+PROCESSOR_TOPIC, GENERATION_TOPIC = "processor", "generation config"
+FILLED_UP = ("image_processor", "feature_extractor")  # processors whose classes know defaults
 CHAT = re.compile(r"^(chat_template\.(jinja|json)|tokenizer_config\.json|processor_config\.json)$|\.jinja$")
 SENTENCES = re.compile(r"^(modules|config_sentence_transformers|sentence_\w+_config)\.json$|^\d+_\w+/config\.json$")
 # The end of a class name that says with which library it computes.
@@ -45,11 +48,12 @@ INPUTS = re.compile(
     """,
     re.VERBOSE,
 )
+POOLING_FLAGS = {"cls": "cls_token", "mean": "mean_tokens", "max": "max_tokens"}  # way to pool -> end of its flag
 POOLING_DEFAULTS = {"include_prompt": True}  # every other flag of a pooling is off where it is left out
 
 
 class Topic(NamedTuple):
-    """One matter that files beside the weights decide.
+    """One matter that companion files decide.
 
     Args:
         name (`str`):
@@ -106,20 +110,31 @@ def compare_processors(checkpoints: Sequence[Checkpoint]) -> list[Finding]:
         files = {item.name: companions_of(item, topic.wanted) for item in checkpoints}
         if len(set(files.values())) < 2:
             continue
-        read = {}
-        for name, found in files.items():
-            with found.reading():
-                read[name] = topic.read(found)
-        without = [name for name, settings in read.items() if not settings]
-        held = {name: settings for name, settings in read.items() if settings}
-        differences = find_differences(held)
-        if topic.name == "processor" and any(None in found.values.values() for found in differences):
-            differences = find_differences(_with_defaults(held))
-        decisive = [found for found in differences if topic.decisive(found.name)]
-        noted = [found for found in differences if not topic.decisive(found.name)]
-        if decisive or noted or (held and without):
-            findings.append(Finding(topic.name, decisive, noted, without if held else [], topic.name in GENERATES))
+        settings = {}
+        for name, own_files in files.items():
+            with own_files.reading():
+                settings[name] = topic.read(own_files)
+        finding = _compare(topic, settings)
+        if finding.decisive or finding.noted or finding.without:
+            findings.append(finding)
     return findings
+
+
+def _compare(topic: Topic, settings: Mapping[str, dict[str, Any]]) -> Finding:
+    """What differs in one matter; ingredient -> its settings, which may be empty."""
+    held = {name: own for name, own in settings.items() if own}
+    without = [name for name, own in settings.items() if not own]
+    differences = find_differences(held)
+    one_is_left_out = any(None in difference.values.values() for difference in differences)
+    if topic.name == PROCESSOR_TOPIC and one_is_left_out:
+        differences = find_differences(_with_defaults(held))
+    decisive, noted = [], []
+    for difference in differences:
+        if topic.decisive(difference.name):
+            decisive.append(difference)
+        else:
+            noted.append(difference)
+    return Finding(topic.name, decisive, noted, without if held else [], topic.name == GENERATION_TOPIC)
 
 
 def is_compared(name: str) -> bool:
@@ -129,84 +144,113 @@ def is_compared(name: str) -> bool:
 
 @functools.lru_cache(maxsize=64)
 def _read_processors(files: Companions) -> dict[str, Any]:
-    """Image, video and audio processing, in one file each or all in `processor_config.json`: the parts by name."""
-    contents = files.contents()
-    whole = mapping_of(contents, "processor_config.json")
-    parts: dict[str, dict[str, Any]] = {"processor": {}}
-    for key, value in whole.items():
-        if isinstance(value, Mapping) and ("processor" in key or "extractor" in key):
-            parts[key] = dict(value)
-        elif not isinstance(value, Mapping) or "tokenizer" not in key:
-            parts["processor"][key] = value
+    """Image, video and audio processing: settings by the name of the processor and their own."""
+    settings = {}
+    for processor, own in _processors_in(files.contents()).items():
+        for name, value in flatten(own).items():
+            name, value = _in_one_spelling(processor, name, value)
+            if not UNUSED.search(name):
+                settings[f"{processor}.{name}"] = value
+        if own and f"{processor}.class" not in settings:
+            usual = _usual_class(processor, files.kind)
+            if usual is not None:
+                settings[f"{processor}.class"] = usual
+    return settings
+
+
+def _processors_in(contents: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
+    """The settings of each processor, from a file for each or all in `processor_config.json`."""
+    processors: dict[str, dict[str, Any]] = {"processor": {}}
+    for key, value in mapping_of(contents, "processor_config.json").items():
+        if not isinstance(value, Mapping):
+            processors["processor"][key] = value
+        elif "processor" in key or "extractor" in key:
+            processors[key] = dict(value)
+        elif "tokenizer" not in key:  # tokenizers are compared by themselves
+            processors["processor"][key] = value
     alone = mapping_of(contents, "preprocessor_config.json")
     is_audio = "sampling_rate" in alone and "image_mean" not in alone
-    parts.setdefault("feature_extractor" if is_audio else "image_processor", dict(alone))
-    parts.setdefault("video_processor", dict(mapping_of(contents, "video_preprocessor_config.json")))
-    found = {}
-    for part, settings in parts.items():
-        for name, value in flatten(settings).items():
-            if CLASS.search(name) and isinstance(value, str):
-                value = BACKEND.sub("", value)
-                if part == "image_processor":
-                    value = value.replace("FeatureExtractor", "ImageProcessor")
-                name = "class"
-            if name.endswith("resample"):
-                value = RESAMPLING.get(value, value)
-            if not UNUSED.search(name):
-                found[f"{part}.{name}"] = value
-        if settings and f"{part}.class" not in found:
-            found |= {f"{part}.class": name for name in _usual_class(part, files.kind)}
-    return found
+    processors.setdefault("feature_extractor" if is_audio else "image_processor", dict(alone))
+    processors.setdefault("video_processor", dict(mapping_of(contents, "video_preprocessor_config.json")))
+    return processors
 
 
-def _usual_class(part: str, kind: str | None) -> list[str]:
-    """The class that transformers takes for this kind of model where a file names none; empty where it knows none."""
-    if part == "image_processor":
-        from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
+def _in_one_spelling(processor: str, name: str, value: Any) -> tuple[str, Any]:
+    """A setting as newer versions of transformers write it."""
+    if CLASS.search(name) and isinstance(value, str):
+        value = BACKEND.sub("", value)
+        if processor == "image_processor":
+            value = value.replace("FeatureExtractor", "ImageProcessor")
+        name = "class"
+    if name.endswith("resample"):
+        value = RESAMPLING.get(value, value)
+    return name, value
+
+
+def _usual_class(processor: str, kind: str | None) -> str | None:
+    """The class that transformers takes for this kind of model where a file names none, if it knows one."""
+    if kind is None:
+        return None
+    # transformers fills these tables up when it imports the modules, which do not declare them as their own.
+    if processor == "image_processor":
+        from transformers.models.auto.image_processing_auto import (  # type: ignore[attr-defined]
+            IMAGE_PROCESSOR_MAPPING_NAMES,
+        )
 
         backends = IMAGE_PROCESSOR_MAPPING_NAMES.get(kind) or {}
-        return [BACKEND.sub("", name) for name in backends.values() if name][:1]
-    if part == "feature_extractor":
-        from transformers.models.auto.feature_extraction_auto import FEATURE_EXTRACTOR_MAPPING_NAMES
+        named = next(filter(None, backends.values()), None)
+        return None if named is None else BACKEND.sub("", named)
+    if processor == "feature_extractor":
+        from transformers.models.auto.feature_extraction_auto import (  # type: ignore[attr-defined]
+            FEATURE_EXTRACTOR_MAPPING_NAMES,
+        )
 
-        return [name for name in (FEATURE_EXTRACTOR_MAPPING_NAMES.get(kind),) if name]
-    return []
+        return FEATURE_EXTRACTOR_MAPPING_NAMES.get(kind)
+    return None
 
 
 def _with_defaults(settings: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
     """The same settings as transformers' classes fill them up; as they are where it has no such class."""
     filled = {}
-    for name, found in settings.items():
+    for name, own in settings.items():
         try:
-            filled[name] = _fill_up(found)
+            filled[name] = _fill_up(own)
         except Exception:  # whatever a processor makes transformers trip over
             return settings
     return filled
 
 
 def _fill_up(settings: Mapping[str, Any]) -> dict[str, Any]:
+    filled = {name: value for name, value in settings.items() if not name.startswith(FILLED_UP)}
+    for processor in FILLED_UP:
+        own = {}
+        for name, value in settings.items():
+            if name.startswith(f"{processor}."):
+                own[name.removeprefix(f"{processor}.")] = value
+        if not own:
+            continue
+        class_name = own.pop("class")
+        for name, value in flatten(_as_class(processor, class_name, _nested(own))).items():
+            if not CLASS.search(name) and not UNUSED.search(name):
+                filled[f"{processor}.{name}"] = value
+        filled[f"{processor}.class"] = class_name
+    return filled
+
+
+def _as_class(processor: str, class_name: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """All settings that a class of transformers has with some of them given."""
     from transformers.models.auto.feature_extraction_auto import feature_extractor_class_from_name
     from transformers.models.auto.image_processing_auto import get_image_processor_class_from_name
 
     from .memory import quiet_transformers
 
-    found = {name: value for name, value in settings.items() if not name.startswith(("image_pro", "feature_extr"))}
-    for part in ("image_processor", "feature_extractor"):
-        own = _nested({k.removeprefix(f"{part}."): v for k, v in settings.items() if k.startswith(f"{part}.")})
-        if not own:
-            continue
-        name = own.pop("class")
-        with quiet_transformers():
-            if part == "feature_extractor":
-                cls = feature_extractor_class_from_name(name)
-            else:
-                cls = get_image_processor_class_from_name(f"{name}Pil") or get_image_processor_class_from_name(name)
-            whole = cls.from_dict(own).to_dict()
-        for key, value in flatten(whole).items():
-            if not CLASS.search(key) and not UNUSED.search(key):
-                found[f"{part}.{key}"] = value
-        found[f"{part}.class"] = name
-    return found
+    with quiet_transformers():
+        if processor == "feature_extractor":
+            cls = feature_extractor_class_from_name(class_name)
+        else:  # the class that computes with PIL needs no torchvision
+            cls = get_image_processor_class_from_name(f"{class_name}Pil")
+            cls = cls or get_image_processor_class_from_name(class_name)
+        return cls.from_dict(settings).to_dict()
 
 
 def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -224,55 +268,58 @@ def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
 @functools.lru_cache(maxsize=64)
 def _read_templates(files: Companions) -> dict[str, Any]:
     """The chat templates by name, wherever they are kept."""
-    contents, found = files.contents(), {}
-    for name in ("processor_config.json", "tokenizer_config.json", "chat_template.json"):
-        kept = mapping_of(contents, name).get("chat_template")
+    contents = files.contents()
+    templates: dict[str, Any] = {}
+    for file in ("processor_config.json", "tokenizer_config.json", "chat_template.json"):
+        kept = mapping_of(contents, file).get("chat_template")
         if isinstance(kept, str):
-            found["default"] = kept
-        for item in kept if isinstance(kept, list) else ():
-            found[str(item.get("name"))] = item.get("template")
-    for name, content in contents.items():
-        if name.endswith(".jinja"):
-            template = "default" if name == "chat_template.jinja" else name.rpartition("/")[2].removesuffix(".jinja")
-            found[template] = content.decode("utf-8", errors="replace")
-    return {name: text.rstrip() for name, text in found.items() if isinstance(text, str)}
+            templates["default"] = kept
+        elif isinstance(kept, list):
+            templates |= {str(named.get("name")): named.get("template") for named in kept}
+    for file, content in contents.items():
+        if file.endswith(".jinja"):
+            name = file.rpartition("/")[2].removesuffix(".jinja")
+            if file == "chat_template.jinja":
+                name = "default"
+            templates[name] = content.decode("utf-8", errors="replace")
+    return {name: text.rstrip() for name, text in templates.items() if isinstance(text, str)}
 
 
 @functools.lru_cache(maxsize=64)
 def _read_generation(files: Companions) -> dict[str, Any]:
-    found = flatten(mapping_of(files.contents(), GENERATION))
-    return {name: value for name, value in found.items() if not UNUSED.search(name)}
+    settings = flatten(mapping_of(files.contents(), GENERATION))
+    return {name: value for name, value in settings.items() if not UNUSED.search(name)}
 
 
 @functools.lru_cache(maxsize=64)
 def _read_sentences(files: Companions) -> dict[str, Any]:
     """What sentence-transformers does with the model's outputs: its modules, and the settings of each."""
     contents = files.contents()
-    found: dict[str, Any] = {}
-    modules = json_of(contents, "modules.json")
-    for module in modules if isinstance(modules, list) else ():
-        found[f"module {module.get('idx')}"] = str(module.get("type")).rpartition(".")[2]
-    for name in files.names:
-        if name == "modules.json":
+    settings: dict[str, Any] = {}
+    modules = json_of(contents, MODULES)
+    if isinstance(modules, list):
+        for module in modules:
+            settings[f"module {module.get('idx')}"] = str(module.get("type")).rpartition(".")[2]
+    for file in files.names:
+        if file == MODULES:
             continue
-        settings = flatten(mapping_of(contents, name))
-        if "/" in name:
-            settings = _pooling_flags(settings)
-        place = name.removesuffix(".json").removesuffix("/config")
-        found |= {f"{place}.{key}": value for key, value in settings.items() if not UNUSED.search(key)}
-    return found
+        own = flatten(mapping_of(contents, file))
+        if "/" in file:  # of a module in a folder of its own
+            own = _pooling_flags(own)
+        place = file.removesuffix(".json").removesuffix("/config")
+        settings |= {f"{place}.{name}": value for name, value in own.items() if not UNUSED.search(name)}
+    return settings
 
 
 def _pooling_flags(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Old files have a flag for each way to pool, of which some are left out; new ones name the way."""
-    found = {}
-    for key, value in settings.items():
-        if key == "pooling_mode" and isinstance(value, str):
-            known = {"cls": "cls_token", "mean": "mean_tokens", "max": "max_tokens"}
-            found[f"pooling_mode_{known.get(value, value)}"] = True
-        elif value != POOLING_DEFAULTS.get(key, False):
-            found[key.replace("word_embedding_dimension", "embedding_dimension")] = value
-    return found
+    flags = {}
+    for name, value in settings.items():
+        if name == "pooling_mode" and isinstance(value, str):
+            flags[f"pooling_mode_{POOLING_FLAGS.get(value, value)}"] = True
+        elif value != POOLING_DEFAULTS.get(name, False):
+            flags[name.replace("word_embedding_dimension", "embedding_dimension")] = value
+    return flags
 
 
 def _changes_inputs(name: str) -> bool:
@@ -283,9 +330,8 @@ def _changes_embedding(name: str) -> bool:
     return name.startswith("module ") or bool(re.search(r"^\d+_|do_lower_case$", name))
 
 
-GENERATES = ("generation config",)
 TOPICS = (
-    Topic("processor", lambda name: name in PROCESSORS, _read_processors, _changes_inputs),
+    Topic(PROCESSOR_TOPIC, lambda name: name in PROCESSORS, _read_processors, _changes_inputs),
     Topic(
         "sentence-transformers",
         lambda name: bool(SENTENCES.search(name)),
@@ -293,5 +339,5 @@ TOPICS = (
         _changes_embedding,
     ),
     Topic("chat template", lambda name: bool(CHAT.search(name)), _read_templates, lambda name: False),
-    Topic("generation config", lambda name: name == GENERATION, _read_generation, lambda name: False),
+    Topic(GENERATION_TOPIC, lambda name: name == GENERATION, _read_generation, lambda name: False),
 )

@@ -1,7 +1,7 @@
 """Do checkpoints look like fine-tunes of one model? Told from the angles between their weights.
 
-Only matrices and kernels count: norms and biases point in similar directions in any two models. It reads the weights
-once, piece by piece; what it keeps is a matrix of inner products for each module.
+Only matrices and kernels count: norms and biases point in similar directions in any two models. All of it follows from
+inner products, which `gram.py` adds up in one pass over the weights.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..errors import IngredientError
 from ..tables import align
 from .checkpoint import Checkpoint
-from .gram import inner_products
+from .gram import TensorGram, cosines_of, inner_of_deltas, inner_of_weights, measure_grams, refuse_diverged
 from .labels import is_identity
-from .modules import class_tensors, group, head_names, own_prefix
+from .modules import class_tensors, head_names
+from .reader import TensorSpec
 
 
 if TYPE_CHECKING:
@@ -34,10 +34,10 @@ class ModuleAngles(NamedTuple):
             The module.
         part (`str`):
             `"body"` or `"head"`.
-        lowest (`float`):
-            Cosine of the two that differ most, -1 to 1.
-        mean (`float`):
-            Mean cosine of all pairs.
+        lowest (`float`, *optional*):
+            Cosine of the two that differ most, -1 to 1; none of one ingredient alone.
+        mean (`float`, *optional*):
+            Mean cosine of all pairs; none of one ingredient alone.
         distance (`float`, *optional*):
             Largest distance of an ingredient from the base model, relative to the length of the base model; none where
             the base model lacks the module or there is no base model.
@@ -76,11 +76,14 @@ class Relation:
 
     def table(self) -> str:
         """Cosines by module, and distances from the base model; `-` where it lacks the module."""
-        with_base = any(module.distance is not None for module in self.modules)
-        lines = [["module", "part", "lowest cosine", "mean cosine", *(["distance"] if with_base else [])]]
+        columns = ["module", "part", "lowest cosine", "mean cosine", "distance"]
+        lines = [columns]
         for module in self.modules:
-            numbers = [module.lowest, module.mean, *([module.distance] if with_base else [])]
-            lines.append([module.name, module.part, *("-" if value is None else f"{value:.4f}" for value in numbers)])
+            numbers = [module.lowest, module.mean, module.distance]
+            cells = ["-" if number is None else f"{number:.4f}" for number in numbers]
+            lines.append([module.name, module.part, *cells])
+        if all(module.distance is None for module in self.modules):  # no base model
+            lines = [line[:-1] for line in lines]
         return align(lines)
 
 
@@ -90,7 +93,7 @@ def relate(
     *,
     moved: Mapping[tuple[str, str], Sequence[int]] | None = None,
 ) -> Relation:
-    """Read all weights and compare them, two by two.
+    """Read the matrices of all ingredients and compare them, two by two.
 
     Args:
         checkpoints (`Sequence[Checkpoint]`):
@@ -106,39 +109,38 @@ def relate(
     Raises:
         [`IngredientError`]: if weights cannot be read or fetched, or hold NaN or infinity.
     """
-    import numpy as np
+    matrices = [spec for spec in checkpoints[0].specs.values() if _is_matrix(spec)]
+    grams = measure_grams(checkpoints, base, matrices, moved=moved).tensors
+    refuse_diverged(checkpoints, base, grams)
+    return relation_of([item.name for item in checkpoints], grams, with_base=base is not None)
 
-    names, specs = [item.name for item in checkpoints], checkpoints[0].specs
-    prefix, heads = own_prefix(specs), head_names(specs)
-    matrices = [spec for spec in specs.values() if spec.is_floating and len(spec.shape) > 1]
-    items = [*checkpoints, *([base] if base is not None else [])]
-    grams: dict[str, dict[str, np.ndarray]] = {"body": {}, "head": {}}
-    for spec in matrices:
-        grams["head" if spec.name in heads else "body"][group(spec.name, prefix)] = np.zeros((len(items),) * 2)
-    wanted = {key: order for key, order in (moved or {}).items() if key[1] in {spec.name for spec in matrices}}
-    inner_products(
-        items,
-        matrices,
-        lambda name: grams["head" if name in heads else "body"][group(name, prefix)],
-        moved=wanted,
+
+def relation_of(names: Sequence[str], grams: Sequence[TensorGram], *, with_base: bool) -> Relation:
+    """The relation of ingredients from inner products of their weights.
+
+    Args:
+        names (`Sequence[str]`):
+            The ingredients.
+        grams (`Sequence[TensorGram]`):
+            Of their tensors; those that are no matrices are left out.
+        with_base (`bool`):
+            Whether the reference of the inner products is a base model.
+    """
+    matrices = [gram for gram in grams if gram.dimensions > 1]
+    body = [gram for gram in matrices if gram.part == "body"]
+    head = [gram for gram in matrices if gram.part == "head"]
+    distances = _distances(body) if with_base else []
+    return Relation(
+        modules=(*_angles_of_modules(body, with_base), *_angles_of_modules(head, with_base)),
+        body=_lowest(_cosines(body)),
+        head=_lowest(_cosines(head)),
+        distances=dict(zip(names, distances, strict=True)) if distances else {},
+        notes=(*_body_notes(names, body), *_head_notes(names, head)),
     )
-    for item, length in zip(items, sum(gram for of in grams.values() for gram in of.values()).diagonal(), strict=True):
-        if not np.isfinite(length):
-            raise IngredientError(f"{item.name!r} holds NaN or infinity: that run diverged or was saved badly.")
-    whole = {part: sum(of.values()) for part, of in grams.items() if of}
-    modules = tuple(_angles(name, part, gram, len(names)) for part, of in grams.items() for name, gram in of.items())
-    cosines = {part: _cosines(gram)[: len(names), : len(names)] for part, gram in whole.items()}
-    notes = _body_notes(names, cosines.get("body"))
-    if sum(specs[name].numel for name in heads) <= HEAD_ELEMENTS:
-        notes += _head_notes(names, cosines.get("head"))
-    far = _distances(whole["body"]) if base is not None and "body" in whole else None
-    lowest = {part: _lowest(matrix) for part, matrix in cosines.items()}
-    distances = dict(zip(names, far, strict=True)) if far else {}
-    return Relation(modules, lowest.get("body"), lowest.get("head"), distances, tuple(notes))
 
 
 def unrelated_heads(checkpoints: Sequence[Checkpoint], alignments: Mapping[str, Sequence[int]]) -> tuple[str, ...]:
-    """The part of [`relate`] that looks at the heads, which are small and lie in memory after a merge.
+    """The notes of [`relate`] on the heads alone, which are small and quickly read.
 
     Args:
         checkpoints (`Sequence[Checkpoint]`):
@@ -146,47 +148,57 @@ def unrelated_heads(checkpoints: Sequence[Checkpoint], alignments: Mapping[str, 
         alignments (`Mapping[str, Sequence[int]]`):
             For ingredients whose classes are in another order, that order.
     """
-    import torch
-
     if len(checkpoints) < 2:
         return ()
     specs = checkpoints[0].specs
-    names = [name for name in head_names(specs) if specs[name].is_floating and len(specs[name].shape) > 1]
-    if not names or sum(specs[name].numel for name in names) > HEAD_ELEMENTS:
+    matrices = [specs[name] for name in head_names(specs) if _is_matrix(specs[name])]
+    if not matrices or sum(spec.numel for spec in matrices) > HEAD_ELEMENTS:
         return ()
-    rows = []
-    for item in checkpoints:
-        order = alignments.get(item.name)
-        moved = order is not None and not is_identity(order)
-        permuted = class_tensors(specs, len(order)) if moved else ()
-        read = {name: item.read(name).double() for name in names}
-        rows.append(torch.cat([(t[list(order)] if n in permuted else t).flatten() for n, t in read.items()]))
-    matrix = torch.stack(rows)
-    return tuple(_head_notes([item.name for item in checkpoints], _cosines((matrix @ matrix.T).numpy())))
+    names = [item.name for item in checkpoints]
+    moved: dict[tuple[str, str], Sequence[int]] = {}
+    for name, order in alignments.items():
+        if name in names and not is_identity(order):
+            moved |= {(name, tensor): order for tensor in class_tensors(specs, len(order))}
+    grams = measure_grams(checkpoints, None, matrices, moved=moved, progress=False).tensors
+    return tuple(_head_notes(names, grams))
 
 
-def _angles(name: str, part: str, gram: np.ndarray, count: int) -> ModuleAngles:
-    cosines = _cosines(gram)[:count, :count]
-    far = _distances(gram) if len(gram) > count else None
-    mean = float((cosines.sum() - count) / (count * (count - 1))) if count > 1 else None
-    return ModuleAngles(name, part, _lowest(cosines), mean, max(far) if far else None)
+def _is_matrix(spec: TensorSpec) -> bool:
+    return spec.is_floating and len(spec.shape) > 1
 
 
-def _cosines(gram: np.ndarray) -> np.ndarray:
-    """Cosines from inner products; 1 between vectors of which one is zero, which say nothing."""
+def _angles_of_modules(grams: Sequence[TensorGram], with_base: bool) -> list[ModuleAngles]:
+    """One for each module of a part, in the order of the tensors."""
+    by_module: dict[str, list[TensorGram]] = {}
+    for gram in grams:
+        by_module.setdefault(gram.module, []).append(gram)
+    angles = []
+    for name, members in by_module.items():
+        cosines = _cosines(members)
+        distances = _distances(members) if with_base else []
+        farthest = max(distances) if distances else None
+        angles.append(ModuleAngles(name, members[0].part, _lowest(cosines), _mean(cosines), farthest))
+    return angles
+
+
+def _cosines(grams: Sequence[TensorGram]) -> np.ndarray:
+    """Cosines of all pairs; 1 where one of the two is zero, which says nothing. Of no tensors an empty matrix."""
     import numpy as np
 
-    lengths = np.sqrt(np.diag(gram))
-    outer = np.outer(lengths, lengths)
-    return np.divide(gram, outer, out=np.ones_like(gram), where=outer > 0)
+    if not grams:
+        return np.empty((0, 0))
+    return cosines_of(inner_of_weights(grams), of_zero=1.0)
 
 
-def _distances(gram: np.ndarray) -> list[float] | None:
-    """Of all but the last from the last, relative to its length; none if it has no length."""
+def _distances(grams: Sequence[TensorGram]) -> list[float]:
+    """Distances from the base model, relative to its length; none where it has no length or there are no tensors."""
     import numpy as np
 
-    own, start = np.diag(gram)[:-1], gram[-1, -1]
-    return np.sqrt(np.maximum(own - 2 * gram[:-1, -1] + start, 0) / start).tolist() if start else None
+    length = sum(float(gram.inner[-1, -1]) for gram in grams)
+    if not length:
+        return []
+    squares = np.diag(inner_of_deltas(grams))
+    return [float(distance) for distance in np.sqrt(squares / length)]
 
 
 def _lowest(cosines: np.ndarray) -> float | None:
@@ -194,31 +206,42 @@ def _lowest(cosines: np.ndarray) -> float | None:
     return float(cosines.min()) if len(cosines) > 1 else None
 
 
-def _body_notes(names: Sequence[str], cosines: np.ndarray | None) -> list[str]:
+def _mean(cosines: np.ndarray) -> float | None:
+    """Of all pairs; nothing of one alone."""
+    count = len(cosines)
+    if count < 2:
+        return None
+    return float((cosines.sum() - count) / (count * (count - 1)))
+
+
+def _body_notes(names: Sequence[str], grams: Sequence[TensorGram]) -> list[str]:
     return _notes(
         names,
-        cosines,
+        _cosines(grams),
         "bodies do not look like fine-tunes of one model",
         "The average is most likely useless. Average only runs that started from the same pre-trained weights",
     )
 
 
-def _head_notes(names: Sequence[str], cosines: np.ndarray | None) -> list[str]:
+def _head_notes(names: Sequence[str], grams: Sequence[TensorGram]) -> list[str]:
+    if sum(gram.elements for gram in grams) > HEAD_ELEMENTS:
+        return []
     return _notes(
         names,
-        cosines,
+        _cosines(grams),
         "heads do not look like fine-tunes of one initial head",
         "The average may be worse than each of them. Start all runs from one head, as `hf_soup.sweep` does, or take "
         "the head of one of them by a row of weights for it",
     )
 
 
-def _notes(names: Sequence[str], cosines: np.ndarray | None, what: str, advice: str) -> list[str]:
+def _notes(names: Sequence[str], cosines: np.ndarray, what: str, advice: str) -> list[str]:
     """A note if the lowest cosine is too low: about those that are far from most others, or about all."""
     import numpy as np
 
-    if cosines is None or len(names) < 2 or not cosines.min() < RELATED:
+    lowest = _lowest(cosines)
+    if lowest is None or not lowest < RELATED:  # a comparison with NaN is false: the merge refuses it
         return []
     odd = [name for name, row in zip(names, cosines, strict=True) if np.median(row) < RELATED]
-    who = ", ".join(odd if 0 < len(odd) < len(names) else names)
-    return [f"{who}: the {what} (cosine down to {cosines.min():.2f}; fine-tunes stay above {RELATED}). {advice}"]
+    apart = odd if 0 < len(odd) < len(names) else names
+    return [f"{', '.join(apart)}: the {what} (cosine down to {lowest:.2f}; fine-tunes stay above {RELATED}). {advice}"]

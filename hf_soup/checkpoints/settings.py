@@ -15,7 +15,7 @@ from .companions import first_with_files, giver_of_files, giver_of_generation, h
 from .configs import IS_GENERATION, WRITES, base_differences, compare_configs
 from .differences import Difference, find_differences, several, usual_holder
 from .files_beside import CARD, CONFIG, TOKENIZER
-from .processors import compare_processors, is_compared
+from .processors import Finding, compare_processors, is_compared
 from .tokenization import compare_tokenizers, read_vocabularies
 from .vocabulary import difference, in_both
 
@@ -43,7 +43,7 @@ class Findings(NamedTuple):
 def compare_settings(
     checkpoints: Sequence[Checkpoint], *, settings: Checkpoint | None = None, sizes: bool = True
 ) -> Findings:
-    """Compare configurations and all files beside the weights, but for labels and vocabularies.
+    """Compare configurations and companion files, but for labels and vocabularies.
 
     Args:
         checkpoints (`Sequence[Checkpoint]`):
@@ -58,33 +58,52 @@ def compare_settings(
     """
     if len(checkpoints) < 2:
         return Findings([], [])
-    found = Findings([], [])
     order = in_order(checkpoints, settings)
     decided = settings is not None
+    findings = [_compare_configs(checkpoints, order[0].name, decided=decided, sizes=sizes)]
+    if not have_equal_files(checkpoints):
+        giver = giver_of_files(order)
+        giver_name = "" if giver is None else giver.name
+        generation = giver_of_generation(order)
+        findings.append(_compare_tokenizers(checkpoints, giver_name, decided=decided))
+        for differing in compare_processors(checkpoints):
+            own_giver = giver_name
+            if differing.generates and generation is not None:
+                own_giver = generation.name
+            findings.append(_processor_findings(differing, own_giver, decided=decided))
+        findings.append(Findings([], _other_files(checkpoints, first_with_files(order))))
+    return Findings(
+        [problem for finding in findings for problem in finding.problems],
+        [note for finding in findings for note in finding.notes],
+    )
+
+
+def _compare_configs(checkpoints: Sequence[Checkpoint], giver: str, *, decided: bool, sizes: bool) -> Findings:
     matters, unknown = compare_configs({item.name: item.config for item in checkpoints}, sizes=sizes)
-    unknown += _generation_in_configs(checkpoints)
-    _add(found, "config.json", matters, unknown, order[0].name, decided, OTHER_RULES)
-    if have_equal_files(checkpoints):
-        return found
-    files, generation = giver_of_files(order), giver_of_generation(order)
-    giver = files.name if files else ""
-    sentences, noted, only_written = compare_tokenizers(checkpoints)
-    for sentence in sentences:
+    unknown = [*unknown, *_generation_in_configs(checkpoints)]
+    return _in_words("config.json", matters, unknown, giver, decided, OTHER_RULES)
+
+
+def _compare_tokenizers(checkpoints: Sequence[Checkpoint], giver: str, *, decided: bool) -> Findings:
+    comparison = compare_tokenizers(checkpoints)
+    problems, notes = [], []
+    for tokenizer in comparison.others:
         if decided:
-            found.notes.append(f"{sentence}; the soup takes that of {giver}")
+            notes.append(f"{tokenizer.sentence}; the soup takes that of {giver}")
         else:
-            usual = sentence.partition(" another tokenizer than ")[2].partition(":")[0]
-            found.problems.append(f"{sentence}. {OTHER_IDS}. {choose(usual)}")
-    _add(found, "tokenizer", [], noted, giver, decided, OTHER_IDS)
-    found.notes.extend(f"{sentence}; the soup takes that of {giver}" for sentence in only_written)
-    for finding in compare_processors(checkpoints):
-        own_giver = generation.name if finding.generates and generation else giver
-        _add(found, finding.topic, finding.decisive, finding.noted, own_giver, decided, OTHER_INPUTS)
-        if finding.without:
-            taken = "the soup has none" if own_giver in finding.without else f"the soup takes that of {own_giver}"
-            found.notes.append(f"{', '.join(finding.without)} came without a {finding.topic}; {taken}")
-    found.notes.extend(_other_files(checkpoints, first_with_files(order)))
-    return found
+            problems.append(f"{tokenizer.sentence}. {OTHER_IDS}. {choose(tokenizer.usual)}")
+    notes += _in_words("tokenizer", [], comparison.noted, giver, decided, OTHER_IDS).notes
+    notes += [f"{sentence}; the soup takes that of {giver}" for sentence in comparison.only_written]
+    return Findings(problems, notes)
+
+
+def _processor_findings(differing: Finding, giver: str, *, decided: bool) -> Findings:
+    findings = _in_words(differing.topic, differing.decisive, differing.noted, giver, decided, OTHER_INPUTS)
+    if not differing.without:
+        return findings
+    taken = "the soup has none" if giver in differing.without else f"the soup takes that of {giver}"
+    note = f"{', '.join(differing.without)} came without a {differing.topic}; {taken}"
+    return Findings(findings.problems, [*findings.notes, note])
 
 
 def base_notes(base: Checkpoint, like: Checkpoint) -> list[str]:
@@ -103,15 +122,17 @@ def _base_vocabulary_notes(base: Checkpoint, like: Checkpoint) -> list[str]:
     """Ids that are other words for the base model; tokens that only one of the two has are none."""
     renamed = replace(base, ingredient=replace(base.ingredient, name=f"{base.name} (base)"))
     try:
-        found = read_vocabularies([renamed, like])
+        vocabularies = read_vocabularies([renamed, like])
     except IngredientError:  # the tokenizer of a base model is not used
         return []
-    if len(found) < 2:
+    if len(vocabularies) < 2:
         return []
-    theirs, ours = (found[item.name] for item in (renamed, like))
-    told = difference(in_both(theirs, ours), in_both(ours, theirs))
+    of_base, of_ingredient = vocabularies[renamed.name], vocabularies[like.name]
+    apart = difference(in_both(of_base, of_ingredient), in_both(of_ingredient, of_base))
+    if not apart:
+        return []
     advice = "Name the base model that they were fine-tuned from"
-    return [f"the base model {base.name} has another tokenizer than {like.name}: {told}. {advice}"] if told else []
+    return [f"the base model {base.name} has another tokenizer than {like.name}: {apart}. {advice}"]
 
 
 def base_computation_notes(base: Checkpoint, like: Checkpoint) -> list[str]:
@@ -121,8 +142,8 @@ def base_computation_notes(base: Checkpoint, like: Checkpoint) -> list[str]:
         base (`Checkpoint`), like (`Checkpoint`):
             As for [`base_notes`].
     """
-    called = base.name if base.name != like.name else f"{base.name} (base)"
-    differences = base_differences(base.config, like.config, (called, like.name))
+    base_name = base.name if base.name != like.name else f"{base.name} (base)"
+    differences = base_differences(base.config, like.config, (base_name, like.name))
     if not differences:
         return []
     return [f"the base model computes otherwise than the ingredients: {several(differences)}"]
@@ -133,28 +154,43 @@ def choose(name: str) -> str:
     return f'Choose with take_from="{name}" (--take-from {name})'
 
 
-def _add(
-    found: Findings,
+def _in_words(
     topic: str,
     decisive: Sequence[Difference],
     noted: Sequence[Difference],
     giver: str,
     decided: bool,
     why: str,
-) -> None:
-    """Differences in one matter as sentences: a problem each, or a note for all."""
+) -> Findings:
+    """Differences in one matter as sentences.
+
+    Args:
+        topic (`str`):
+            The matter.
+        decisive (`Sequence[Difference]`):
+            What changes the computation: a problem each, unless the user has decided.
+        noted (`Sequence[Difference]`):
+            What may change it: one note for all.
+        giver (`str`):
+            Name of the ingredient that gives the soup this matter.
+        decided (`bool`):
+            Whether the user named an ingredient to take settings from.
+        why (`str`):
+            Why a difference is a problem.
+    """
+    problems: list[str] = []
     if decided:
         noted = [*decisive, *noted]
-    else:
-        usual = usual_holder(decisive)
+    elif decisive:
+        usual = usual_holder(decisive[0])
         where = "" if topic in ("config.json", "processor") else f"{topic}: "
-        found.problems.extend(f"{where}{difference}. {why}. {choose(usual)}" for difference in decisive)
-    if noted:
-        found.notes.append(f"{topic}: {several(noted)}; the soup takes that of {giver}")
+        problems = [f"{where}{difference}. {why}. {choose(usual)}" for difference in decisive]
+    notes = [f"{topic}: {several(noted)}; the soup takes that of {giver}"] if noted else []
+    return Findings(problems, notes)
 
 
 def _generation_in_configs(checkpoints: Sequence[Checkpoint]) -> list[Difference]:
-    """Settings of generation in `config.json`, which count where no generation configuration lies beside it."""
+    """Settings of generation in `config.json`, which count where there is no `generation_config.json`."""
     settings = {}
     for item in checkpoints:
         writes = any(name.endswith(WRITES) for name in item.config.get("architectures") or ())
@@ -168,12 +204,14 @@ def _other_files(checkpoints: Sequence[Checkpoint], giver: Checkpoint | None) ->
     digests: dict[str, dict[str, str]] = {}
     for item in checkpoints:
         for name, digest in item.companion_digests.items():
-            if name not in NOT_COMPARED and not TOKENIZER.fullmatch(name) and not is_compared(name):
+            has_comparison = TOKENIZER.fullmatch(name) is not None or is_compared(name)
+            if name not in NOT_COMPARED and not has_comparison:
                 digests.setdefault(name, {})[item.name] = digest
     notes = []
     for name, by_holder in sorted(digests.items()):
         if len(set(by_holder.values())) > 1 or len(by_holder) < len(checkpoints):
-            has_it = giver is not None and giver.name in by_holder
-            taken = f"the soup takes that of {giver.name}" if has_it else "the soup has none"
+            taken = "the soup has none"
+            if giver is not None and giver.name in by_holder:
+                taken = f"the soup takes that of {giver.name}"
             notes.append(f"{name} is not the same in all; {taken}")
     return notes

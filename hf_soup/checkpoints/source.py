@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 LEFT_SHOWN = 6  # files that stay behind and are named
+SOURCE_SHOWN = 60  # characters of what was given instead of a list
 
 
 def open_checkpoint(
@@ -103,17 +104,24 @@ def open_all(sources: Any, *, config: Any = None, allow_pickle: bool = False) ->
         [`IngredientError`]: as [`open_checkpoint`].
         [`RecipeError`]: if `sources` is one source or nothing at all.
     """
-    one = isinstance(sources, (str, os.PathLike, Mapping, Ingredient))
-    if one or hasattr(sources, "state_dict") or hasattr(sources, "as_ingredient"):
-        raise RecipeError(f"ingredients are a list; to take one alone, write [{str(sources)[:60]}].")
+    if _is_one_source(sources):
+        raise RecipeError(f"ingredients are a list; to take one alone, write [{str(sources)[:SOURCE_SHOWN]}].")
     find = partial(_find, name=None, config=config, allow_pickle=allow_pickle)
     opened = [finish() for finish in side_by_side(find, sources)]  # repositories answer slowly
     if not opened:
         raise RecipeError("a soup needs at least one ingredient, none was given. Name folders, Hub ids or models.")
     names = distinct_names([item.ingredient for item in opened])
-    return tuple(
-        replace(item, ingredient=replace(item.ingredient, name=name)) for item, name in zip(opened, names, strict=True)
-    )
+    renamed = []
+    for item, name in zip(opened, names, strict=True):
+        renamed.append(replace(item, ingredient=replace(item.ingredient, name=name)))
+    return tuple(renamed)
+
+
+def _is_one_source(sources: Any) -> bool:
+    """Whether a user gave one ingredient where a list of them is taken: a text and a state dict are iterable too."""
+    if isinstance(sources, (str, os.PathLike, Mapping, Ingredient)):
+        return True
+    return hasattr(sources, "state_dict") or hasattr(sources, "as_ingredient")
 
 
 def try_to_open(references: Sequence[Ingredient], *, allow_pickle: bool = False) -> list[Checkpoint | SoupError]:
@@ -139,12 +147,20 @@ def try_to_open(references: Sequence[Ingredient], *, allow_pickle: bool = False)
 
 def distinct_names(ingredients: Sequence[Ingredient]) -> list[str]:
     """A name for each: its own, with its folder's or owner's where several share it, and a number if need be."""
-    names = [item.name for item in ingredients]
-    longer = [
-        "/".join(re.split(r"[/\\]", item.source)[-2:]) if item.source != MEMORY else item.name for item in ingredients
-    ]
-    names = [long if names.count(name) > 1 else name for name, long in zip(names, longer, strict=True)]
-    return [f"{name}-{names[:i].count(name) + 1}" if names.count(name) > 1 else name for i, name in enumerate(names)]
+    own = [item.name for item in ingredients]
+    longer = [_longer_name(item) if own.count(item.name) > 1 else item.name for item in ingredients]
+    names = []
+    for index, name in enumerate(longer):
+        number = longer[:index].count(name) + 1
+        names.append(f"{name}-{number}" if longer.count(name) > 1 else name)
+    return names
+
+
+def _longer_name(ingredient: Ingredient) -> str:
+    """The name of a folder or repository with that of its parent folder or owner."""
+    if ingredient.source == MEMORY:
+        return ingredient.name
+    return "/".join(re.split(r"[/\\]", ingredient.source)[-2:])
 
 
 def _find_again(ingredient: Ingredient, allow_pickle: bool) -> Callable[[], Checkpoint]:
@@ -175,20 +191,17 @@ def _as_recorded(ingredient: Ingredient, finish: Callable[[], Checkpoint]) -> Ch
     missing = sorted(set(recorded) - set(opened.ingredient.files))
     if missing:
         raise IngredientError(f"{ingredient.name!r} ({ingredient.source}) has no {', '.join(missing)} any more.")
-    changed = [
-        file
-        for file, digest in recorded.items()
-        if digest.startswith("sha") and opened.ingredient.files[file] != digest
-    ]
+    at_hub = {file: digest for file, digest in recorded.items() if digest.startswith("sha")}
+    changed = [file for file, digest in at_hub.items() if opened.ingredient.files[file] != digest]
     if changed:
         raise IngredientError(
             f"{', '.join(changed)} of {ingredient.name!r} is not the file that the recipe was made from."
         )
-    files = opened.ingredient.files | recorded
+    files = {**opened.ingredient.files, **recorded}
     return replace(opened, ingredient=replace(opened.ingredient, name=ingredient.name, files=files))
 
 
-def _find_path(path: str | os.PathLike, name: str | None, allow_pickle: bool) -> Callable[[], Checkpoint]:
+def _find_path(path: str | os.PathLike[str], name: str | None, allow_pickle: bool) -> Callable[[], Checkpoint]:
     with as_error(IngredientError, f"{one_line(path)} is no path"):  # ~nobody, a NUL, a name that is too long
         source = os.fspath(path)
         if not isinstance(source, str):
@@ -213,8 +226,10 @@ def _find_path(path: str | os.PathLike, name: str | None, allow_pickle: bool) ->
 
 def _find_in_folder(folder: Path, name: str | None, allow_pickle: bool) -> Callable[[], Checkpoint]:
     with as_error(IngredientError, f"{one_line(folder)} cannot be read"):
-        name, notes = name or one_line(folder.name), []
-        if chosen := checkpoint_of_trainer(folder):
+        name = name or one_line(folder.name)
+        notes: list[str] = []
+        chosen = checkpoint_of_trainer(folder)
+        if chosen is not None:
             folder, why = chosen
             notes.append(f"{name} is {folder.name}, {why}")
         contents = contents_of(folder)
@@ -260,7 +275,7 @@ def _open_safetensors(
     with as_error(IngredientError, f"{ingredient.name} cannot be opened"):
         config = read_config(folder, needed=MODULES not in beside.taken)
         fitted = fit_parts(config, tensors, folder)
-    told = [f"{ingredient.name}: {note}" for note in fitted.notes]
+    layout_notes = [f"{ingredient.name}: {note}" for note in fitted.notes]
     return Checkpoint(
         ingredient,
         config,
@@ -270,13 +285,13 @@ def _open_safetensors(
         beside=beside.taken,
         parts=tuple(tensors),
         fitted=fitted,
-        notes=(*notes, *_left_notes(ingredient.name, beside), *told),
+        notes=(*notes, *_left_notes(ingredient.name, beside), *layout_notes),
         problems=_adapter_problems(ingredient.name, beside),
     )
 
 
 def _adapter_problems(name: str, beside: Beside) -> tuple[str, ...]:
-    """An adapter beside whole weights: transformers puts it on top of them when it loads."""
+    """An adapter next to whole weights: transformers puts it on top of them when it loads."""
     places = [f"{part}/{ADAPTER}".removeprefix("/") for part in ("", *beside.parts)]
     adapters = [place for place in places if place in beside.left]
     if not adapters:
@@ -296,7 +311,7 @@ def _left_notes(name: str, beside: Beside) -> list[str]:
 
 
 def _open_pickles(
-    ingredient: Ingredient, folder: Path, beside: Beside, told: Sequence[str] = (), file: str | None = None
+    ingredient: Ingredient, folder: Path, beside: Beside, notes: Sequence[str] = (), file: str | None = None
 ) -> Checkpoint:
     """Weights that torch has pickled: loaded into memory whole, and named as transformers would name them now.
 
@@ -307,25 +322,34 @@ def _open_pickles(
     name = ingredient.name
     config = read_config(folder, needed=MODULES not in beside.taken)
     tensors: dict[str, torch.Tensor] = {}
-    fitted, notes = None, (*told, *_left_notes(name, beside))
+    fitted = None
+    all_notes = [*notes, *_left_notes(name, beside)]
     for part in ("", *beside.parts):
         state = _read_whole(folder / part)
         if state and part == "" and config:
             model = open_pickled_state(state, name, config)
-            state, fitted, notes = dict(model.tensors), model.fitted, (*notes, *model.notes)
+            state, fitted = dict(model.tensors or {}), model.fitted
+            all_notes += model.notes
         prefix = part_prefix(part)
         tensors |= {prefix + key: tensor for key, tensor in state.items()}
-    opened = replace(open_tensors(tensors, name, config), fitted=fitted, notes=notes)
+    opened = open_tensors(tensors, name, config)
     specs = dict(opened.specs)
     for part in beside.parts:
         prefix = part_prefix(part)
         specs |= {key: spec._replace(part=part) for key, spec in specs.items() if key.startswith(prefix)}
-    parts = tuple(dict.fromkeys(spec.part for spec in specs.values()))
-    problems = _adapter_problems(name, beside)
     if file is not None:
         ingredient = replace(ingredient, files={file: opened.ingredient.files[MEMORY]})
-    opened = replace(opened, ingredient=ingredient, folder=folder, specs=specs, beside=beside.taken)
-    return replace(opened, parts=parts, problems=problems)
+    return replace(
+        opened,
+        ingredient=ingredient,
+        specs=specs,
+        folder=folder,
+        beside=beside.taken,
+        parts=tuple(dict.fromkeys(spec.part for spec in specs.values())),
+        fitted=fitted,
+        notes=tuple(all_notes),
+        problems=_adapter_problems(name, beside),
+    )
 
 
 def _read_whole(folder: Path) -> dict[str, torch.Tensor]:

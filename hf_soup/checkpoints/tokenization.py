@@ -9,9 +9,8 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .companions import Companions, companions_of, have_equal_files, mapping_of
 from .differences import Difference, find_differences, flatten, has, shown_apart
@@ -37,9 +36,63 @@ ROLE = re.compile(r"^[a-z]+_token$|^(additional|extra)_special_tokens")
 NOTED = re.compile(r"^(model_max_length|padding_side|truncation_side|model_input_names|decoder)(\.|$)")
 PIPELINE = re.compile(r"^(normalizer|pre_tokenizer|post_processor)(\.|$)")
 CAUSAL = ("CausalLM", "LMHeadModel")  # architectures that need no padding to write
+# Attributes of a built tokenizer that its pipeline does not have.
+TOKENIZER_SETTINGS = (
+    "model_max_length",
+    "padding_side",
+    "truncation_side",
+    "model_input_names",
+    "split_special_tokens",
+)
+ONLY_WORDS = ("vocab.json", "added_tokens.json", "tekken.json")  # files of which equality is all that is compared
 POST_PROCESSOR = "post_processor"
 ADDED = "added token "
 SHOWN = 3
+
+
+class OtherTokenizer(NamedTuple):
+    """A tokenizer that acts otherwise than that of most ingredients.
+
+    Args:
+        sentence (`str`):
+            Which ingredients have it, and what it does otherwise.
+        usual (`str`):
+            An ingredient that has the tokenizer of most.
+    """
+
+    sentence: str
+    usual: str
+
+
+class TokenizerComparison(NamedTuple):
+    """How the tokenizers of ingredients differ.
+
+    Args:
+        others (`list[OtherTokenizer]`):
+            Tokenizers that make other ids of the same texts.
+        noted (`list[Difference]`):
+            What differs and leaves short texts as they are.
+        only_written (`list[str]`):
+            Sentences about files that transformers reads alike, and other programs may not.
+    """
+
+    others: list[OtherTokenizer]
+    noted: list[Difference]
+    only_written: list[str]
+
+
+class _Built(NamedTuple):
+    """A tokenizer that transformers has built.
+
+    Args:
+        settings (`dict[str, Any]`):
+            How it acts, by dotted names.
+        vocabulary ([`Vocabulary`]):
+            Its words.
+    """
+
+    settings: dict[str, Any]
+    vocabulary: Vocabulary
 
 
 def read_vocabularies(checkpoints: Sequence[Checkpoint]) -> dict[str, Vocabulary]:
@@ -51,20 +104,22 @@ def read_vocabularies(checkpoints: Sequence[Checkpoint]) -> dict[str, Vocabulary
     if have_equal_files(checkpoints):
         vocabulary = checkpoints[0].vocabulary
         return {} if vocabulary is None else {item.name: vocabulary for item in checkpoints}
-    by_files: dict[Companions, Vocabulary | None] = {}
     files = _tokenizer_files(checkpoints)
+    vocabularies: dict[Companions, Vocabulary] = {}
     for item in checkpoints:
-        if files[item.name] not in by_files:
-            by_files[files[item.name]] = item.vocabulary
-    known = {kind: found for kind, found in by_files.items() if found is not None}
-    if len({found.digest for found in known.values()}) > 1 and len({_layout(kind) for kind in known}) > 1:
-        built = {kind: _build(kind) for kind in known}
-        if all(built.values()):
-            known = {kind: vocabulary for kind, (_, vocabulary) in built.items()}
-    return {name: known[kind] for name, kind in files.items() if kind in known}
+        own_files = files[item.name]
+        if own_files not in vocabularies and item.vocabulary is not None:
+            vocabularies[own_files] = item.vocabulary
+    digests = {vocabulary.digest for vocabulary in vocabularies.values()}
+    layouts = {_has_tokenizer_json(own_files) for own_files in vocabularies}
+    if len(digests) > 1 and len(layouts) > 1:
+        built = _build_all(vocabularies)
+        if built is not None:
+            vocabularies = {own_files: tokenizer.vocabulary for own_files, tokenizer in built.items()}
+    return {name: vocabularies[own_files] for name, own_files in files.items() if own_files in vocabularies}
 
 
-def compare_tokenizers(checkpoints: Sequence[Checkpoint]) -> tuple[list[str], list[Difference], list[str]]:
+def compare_tokenizers(checkpoints: Sequence[Checkpoint]) -> TokenizerComparison:
     """Compare how the tokenizers of ingredients act.
 
     Args:
@@ -72,37 +127,33 @@ def compare_tokenizers(checkpoints: Sequence[Checkpoint]) -> tuple[list[str], li
             Opened ingredients.
 
     Returns:
-        `tuple[list[str], list[Difference], list[str]]`: for each other tokenizer a sentence that tells what it does
-            otherwise; what differs and leaves short texts as they are; and sentences about files that other programs
-            may read otherwise.
+        [`TokenizerComparison`]
     """
-    files = _tokenizer_files(checkpoints)
-    files = {name: found for name, found in files.items() if found.digests}
+    files = {name: own_files for name, own_files in _tokenizer_files(checkpoints).items() if own_files.digests}
     if len(set(files.values())) < 2:
-        return [], [], []
+        return TokenizerComparison([], [], [])
     written = {}
-    for name, found in files.items():
-        with found.reading():
-            written[name] = _written(found)
+    for name, own_files in files.items():
+        with own_files.reading():
+            written[name] = _written(own_files)
     if not find_differences(written):
-        return [], [], []
-    acting, built = written, {name: _build(found) for name, found in files.items()}
-    if all(built.values()):
-        acting = {name: found[0] for name, found in built.items()}
-    differences = find_differences(acting)
-    writes = all(name.endswith(CAUSAL) for item in checkpoints for name in item.config.get("architectures") or ("",))
-    noted = [difference for difference in differences if _is_noted(difference, writes)]
-    decisive = [difference for difference in differences if difference not in noted]
-    only_written: list[str] = []
-    if not decisive and acting is not written:
-        with_file = {name: found for name, found in written.items() if "tokenizer.json" in files[name].names}
-        apart = [found for found in find_differences(with_file) if PIPELINE.search(found.name)]
-        only_written = [
-            f"tokenizer.json: {_in_short(found)}, from which transformers builds the same tokenizer, and other "
-            "programs may not"
-            for found in apart[:1]
-        ]
-    return _sentences(decisive, list(files)), noted, only_written
+        return TokenizerComparison([], [], [])
+    acting = written
+    built = _build_all(files.values())
+    if built is not None:
+        acting = {name: built[own_files].settings for name, own_files in files.items()}
+    pads_nothing = all(_needs_no_padding(item) for item in checkpoints)
+    noted, decisive = [], []
+    for difference in find_differences(acting):
+        if _is_noted(difference, pads_nothing):
+            noted.append(difference)
+        else:
+            decisive.append(difference)
+    only_written = []
+    if not decisive and built is not None:
+        with_file = {name: settings for name, settings in written.items() if _has_tokenizer_json(files[name])}
+        only_written = _only_written(with_file)
+    return TokenizerComparison(_other_tokenizers(decisive, list(files)), noted, only_written)
 
 
 def _tokenizer_files(checkpoints: Sequence[Checkpoint]) -> dict[str, Companions]:
@@ -110,81 +161,124 @@ def _tokenizer_files(checkpoints: Sequence[Checkpoint]) -> dict[str, Companions]
     return {item.name: companions_of(item, lambda name: bool(TOKENIZER.fullmatch(name))) for item in checkpoints}
 
 
-def _is_noted(difference: Difference, writes: bool) -> bool:
-    """Whether short texts stay as they are: also with a token for padding where models write, or others have none."""
+def _has_tokenizer_json(files: Companions) -> bool:
+    return "tokenizer.json" in files.names
+
+
+def _needs_no_padding(item: Checkpoint) -> bool:
+    architectures = item.config.get("architectures") or ("",)
+    return all(name.endswith(CAUSAL) for name in architectures)
+
+
+def _only_written(settings: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A sentence about the first part of a pipeline that differs in the files, and not in what transformers builds."""
+    for difference in find_differences(settings):
+        if PIPELINE.search(difference.name):
+            what = "the post-processor differs" if difference.name == POST_PROCESSOR else str(difference)
+            consequence = "from which transformers builds the same tokenizer, and other programs may not"
+            return [f"tokenizer.json: {what}, {consequence}"]
+    return []
+
+
+def _is_noted(difference: Difference, pads_nothing: bool) -> bool:
+    """Whether short texts stay as they are: also with another token for padding where nothing is padded, and with a
+    token for padding where others have none.
+    """
     if difference.name == "pad_token":
-        return writes or None in difference.values.values()
+        return pads_nothing or None in difference.values.values()
     return bool(NOTED.search(difference.name))
 
 
-def _in_short(difference: Difference) -> str:
-    return "the post-processor differs" if difference.name == POST_PROCESSOR else str(difference)
-
-
-def _sentences(differences: Sequence[Difference], names: Sequence[str]) -> list[str]:
-    """For each other tokenizer who has it and what it does otherwise than the usual one."""
+def _other_tokenizers(differences: Sequence[Difference], names: Sequence[str]) -> list[OtherTokenizer]:
+    """For each other tokenizer which ingredients have it, and what it does otherwise than the usual one."""
     if not differences:
         return []
     differences = _foremost_first(differences)
-    whole = {name: json.dumps([found.values[name] for found in differences], default=str) for name in names}
-    usual = Counter(whole.values()).most_common(1)[0][0]
-    reference = next(name for name in names if whole[name] == usual)
-    groups: dict[str, list[str]] = {}
+    groups: dict[str, list[str]] = {}  # all that differs, as text -> ingredients
     for name in names:
-        groups.setdefault(whole[name], []).append(name)
-    del groups[usual]
-    sentences = []
+        values = json.dumps([difference.values[name] for difference in differences], default=str)
+        groups.setdefault(values, []).append(name)
+    usual = max(groups, key=lambda values: len(groups[values]))
+    reference = groups.pop(usual)[0]
+    others = []
     for group in groups.values():
-        own = _added(differences, group[0])
-        parts: list[str] = []
-        for difference in differences:
-            values = [difference.values[group[0]], difference.values[reference]]
-            if values[0] != values[1]:
-                part = _part(difference.name, values, own, f"{'it' if len(group) == 1 else 'they'} {has(group)}")
-                parts += [part] if part not in parts else []
-        more = f", and {len(parts) - SHOWN} more" if len(parts) > SHOWN else ""
-        what = ", ".join(parts[:SHOWN]) + more
-        sentences.append(f"{', '.join(group)} {has(group)} another tokenizer than {reference}: {what}")
-    return sentences
+        clauses = _clauses(differences, group, reference)
+        more = f", and {len(clauses) - SHOWN} more" if len(clauses) > SHOWN else ""
+        what = ", ".join(clauses[:SHOWN]) + more
+        sentence = f"{', '.join(group)} {has(group)} another tokenizer than {reference}: {what}"
+        others.append(OtherTokenizer(sentence, reference))
+    return others
 
 
-def _added(differences: Sequence[Difference], name: str) -> frozenset[str]:
+def _clauses(differences: Sequence[Difference], group: Sequence[str], reference: str) -> list[str]:
+    """What the tokenizer of a group does otherwise than that of the reference, in words."""
+    added = _added_tokens(differences, group[0])
+    pronoun = "it" if len(group) == 1 else "they"
+    clauses = []
+    for difference in differences:
+        own, usual = difference.values[group[0]], difference.values[reference]
+        if own != usual:
+            clauses.append(_clause(difference.name, own, usual, added, f"{pronoun} {has(group)}"))
+    return list(dict.fromkeys(clauses))  # flags of one added token give one clause
+
+
+def _added_tokens(differences: Sequence[Difference], name: str) -> frozenset[str]:
     """The added tokens that an ingredient has, of those that differ."""
-    added = [found for found in differences if found.name.startswith(ADDED) and found.values[name] is not None]
-    return frozenset(found.name.rpartition(": ")[0] for found in added)
+    added = set()
+    for difference in differences:
+        if difference.name.startswith(ADDED) and difference.values[name] is not None:
+            added.add(difference.name.rpartition(": ")[0])
+    return frozenset(added)
 
 
-def _part(name: str, values: Sequence[Any], own: frozenset[str], it_has: str) -> str:
-    """One difference between a tokenizer and the usual one, in words."""
-    token = name.rpartition(": ")[0]
-    if name.startswith(ADDED) and None in values:
-        return f"{it_has} {'the' if token in own else 'no'} {token}"
+def _clause(name: str, own: Any, usual: Any, added: frozenset[str], it_has: str) -> str:
+    """One difference between a tokenizer and the usual one, in words.
+
+    Args:
+        name (`str`):
+            What differs.
+        own (`Any`), usual (`Any`):
+            Its value in the one and in the other.
+        added (`frozenset[str]`):
+            The added tokens of the one.
+        it_has (`str`):
+            The subject and the verb.
+    """
+    if name.startswith(ADDED) and (own is None or usual is None):
+        token = name.rpartition(": ")[0]
+        return f"{it_has} {'the' if token in added else 'no'} {token}"
     if name == POST_PROCESSOR:
-        one, other = map(_tokens_of, values)
-        how = "in another way" if one == other else f"against {other}"
-        return f"the post-processor differs: it adds {one} {how}"
-    one, other = shown_apart(values)
+        tokens, usual_tokens = _tokens_of(own), _tokens_of(usual)
+        how = "in another way" if tokens == usual_tokens else f"against {usual_tokens}"
+        return f"the post-processor differs: it adds {tokens} {how}"
+    shown, usual_shown = shown_apart([own, usual])
     article = "the " if ROLE.search(name) else ""
-    return f"{article}{name} is {one} against {other}"
+    return f"{article}{name} is {shown} against {usual_shown}"
 
 
 def _tokens_of(post_processor: Any) -> str:
     """The special tokens that a post-processor adds, as a list in words."""
-    waiting, found = [post_processor], []
+    waiting, tokens = [post_processor], []
     while waiting:
-        part = waiting.pop(0)
-        if not isinstance(part, Mapping):
+        step = waiting.pop(0)
+        if not isinstance(step, Mapping):
             continue
-        found += list(part.get("special_tokens") or ())
-        found += [part[role][0] for role in ("cls", "sep") if isinstance(part.get(role), list) and part[role]]
-        waiting += part.get("processors") or ()
-    return ", ".join(map(repr, dict.fromkeys(found))) or "no token"
+        tokens += list(step.get("special_tokens") or ())
+        for role in ("cls", "sep"):
+            pair = step.get(role)  # the token and its id
+            if isinstance(pair, list) and pair:
+                tokens.append(pair[0])
+        waiting += step.get("processors") or ()
+    return ", ".join(map(repr, dict.fromkeys(tokens))) or "no token"
 
 
 def _foremost_first(differences: Sequence[Difference]) -> list[Difference]:
     """Special tokens, then parts of another kind instead of all their settings, other settings, flags of tokens."""
-    kinds = {found.name.removesuffix("type") for found in differences if _is_kind(found)}
-    kept = [found for found in differences if _is_kind(found) or not found.name.startswith(tuple(kinds))]
+    other_parts = tuple(found.name.removesuffix("type") for found in differences if _is_kind(found))
+    kept = []
+    for difference in differences:
+        if _is_kind(difference) or not difference.name.startswith(other_parts):
+            kept.append(difference)
     return sorted(kept, key=_rank)
 
 
@@ -200,33 +294,37 @@ def _is_kind(difference: Difference) -> bool:
     return difference.name.endswith(".type")
 
 
-def _layout(files: Companions) -> bool:
-    return "tokenizer.json" in files.names
-
-
 @functools.lru_cache(maxsize=64)
 def _written(files: Companions) -> dict[str, Any]:
     """What the files say of a tokenizer, but for what decides nothing: settings by dotted names."""
     contents = files.contents()
-    found = _pipeline(mapping_of(contents, "tokenizer.json"))
+    settings = _pipeline(mapping_of(contents, "tokenizer.json"))
     special = mapping_of(contents, "special_tokens_map.json")
     config = {**mapping_of(contents, "tokenizer_config.json"), **special}
     for key, value in config.items():
-        if IGNORED.search(key):
-            continue
-        if ROLE.search(key):
-            found[key] = _contents(value)
-        else:
-            found |= flatten({key: value})
-    named = dict(files.digests)
-    for name in files.names:  # of these it is known whether they are equal
-        if not name.endswith(".json") or name in ("vocab.json", "added_tokens.json", "tekken.json"):
-            found[name] = named[name]
-    return found
+        if ROLE.search(key) and not IGNORED.search(key):
+            settings[key] = _texts_of(value)
+        elif not IGNORED.search(key):
+            settings |= flatten({key: value})
+    for name, digest in files.digests:
+        if not name.endswith(".json") or name in ONLY_WORDS:
+            settings[name] = digest
+    return settings
+
+
+def _build_all(files: Iterable[Companions]) -> dict[Companions, _Built] | None:
+    """The tokenizers of these files; `None` where transformers cannot build one of them."""
+    built = {}
+    for own_files in files:
+        tokenizer = _build(own_files)
+        if tokenizer is None:
+            return None
+        built[own_files] = tokenizer
+    return built
 
 
 @functools.lru_cache(maxsize=16)
-def _build(files: Companions) -> tuple[dict[str, Any], Vocabulary] | None:
+def _build(files: Companions) -> _Built | None:
     """How transformers' tokenizer of these files acts, and its vocabulary; `None` where it builds none."""
     from .memory import quiet_transformers
 
@@ -243,32 +341,34 @@ def _build(files: Companions) -> tuple[dict[str, Any], Vocabulary] | None:
         raise
     except BaseException:  # whatever files make transformers trip over; its Rust parts raise no `Exception`
         return None
-    special = {role: _contents(value) for role, value in tokenizer.special_tokens_map.items()}
-    settings = ("model_max_length", "padding_side", "truncation_side", "model_input_names", "split_special_tokens")
-    acting = {**_pipeline(backend), **special}
-    acting |= {name: getattr(tokenizer, name, None) for name in settings}
+    settings = _pipeline(backend)
+    settings |= {role: _texts_of(value) for role, value in tokenizer.special_tokens_map.items()}
+    settings |= {name: getattr(tokenizer, name, None) for name in TOKENIZER_SETTINGS}
     tokens = {index: token for token, index in tokenizer.get_vocab().items()}
-    return acting, vocabulary_of(tokens, {})
+    return _Built(settings, vocabulary_of(tokens, {}))
 
 
 def _pipeline(data: Mapping[str, Any]) -> dict[str, Any]:
     """The parts of a `tokenizer.json` by dotted names, without ids of tokens, truncation and padding."""
     model = dict(data.get("model") or {})
     model.pop("vocab", None)
+    # Older versions write a merge as one text, newer ones as a pair.
     merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model.pop("merges", None) or ()]
-    parts = {key: data.get(key) for key in ("normalizer", "pre_tokenizer", "decoder")}
-    found = flatten({**parts, "model": model, "merges": merges or None})
-    found[POST_PROCESSOR] = data.get("post_processor")
+    steps = {key: data.get(key) for key in ("normalizer", "pre_tokenizer", "decoder")}
+    settings = flatten({**steps, "model": model, "merges": merges or None})
+    settings[POST_PROCESSOR] = data.get("post_processor")
     for token in data.get("added_tokens") or ():
         flags = {key: value for key, value in token.items() if key not in ("id", "content")}
-        found |= flatten(flags, f"{ADDED}{token.get('content')!r}: ")
-    return found
+        settings |= flatten(flags, f"{ADDED}{token.get('content')!r}: ")
+    return settings
 
 
-def _contents(value: Any) -> Any:
+def _texts_of(value: Any) -> Any:
     """A special token, or several, by their texts."""
     if isinstance(value, Mapping):
-        return value["content"] if "content" in value else {key: _contents(item) for key, item in value.items()}
+        if "content" in value:
+            return value["content"]
+        return {key: _texts_of(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_contents(item) for item in value]
-    return value if value is None else str(value)
+        return [_texts_of(item) for item in value]
+    return None if value is None else str(value)

@@ -23,6 +23,7 @@ FILES = (
     "vocab.json",
     "vocab.txt",
 )
+SHOWN = 3  # tokens that differ
 SENTENCEPIECE = ("spiece.model", "sentencepiece.bpe.model", "tokenizer.model", "spm.model")
 
 
@@ -59,36 +60,54 @@ def read_vocabulary(files: Mapping[str, bytes], where: str) -> Vocabulary | None
         [`IngredientError`]: if a file is no JSON, or is laid out as no tokenizer's.
     """
     with as_error(IngredientError, f"the tokenizer files of {where} cannot be read. Save them again"):
-        return _parse(tuple(sorted((name, files[name]) for name in (*FILES, *SENTENCEPIECE) if name in files)))
+        contents = [(name, files[name]) for name in (*FILES, *SENTENCEPIECE) if name in files]
+        return _parse(tuple(sorted(contents)))
 
 
 @functools.lru_cache(maxsize=4)  # most ingredients have the same files: read once, and in memory once
-def _parse(content: tuple[tuple[str, bytes], ...]) -> Vocabulary | None:
-    files = dict(content)
+def _parse(contents: tuple[tuple[str, bytes], ...]) -> Vocabulary | None:
+    files = dict(contents)
+    tokens = _tokens_in(files)
+    if tokens is None:
+        return None
+    config = _json(files, "tokenizer_config.json")
+    if "tokenizer.json" not in files:  # which has the added tokens as well
+        added = _json(files, "added_tokens.json")
+        tokens |= {int(index): token for token, index in added.items()}
+        decoder = config.get("added_tokens_decoder") or {}
+        tokens |= {int(index): _text_of(token) for index, token in decoder.items()}
+    special = {}
+    for role, token in {**config, **_json(files, "special_tokens_map.json")}.items():
+        text = _text_of(token)
+        if role.endswith("_token") and token and isinstance(text, str):
+            special[role] = text
+    return vocabulary_of(tokens, special)
+
+
+def _tokens_in(files: Mapping[str, bytes]) -> dict[int, str] | None:
+    """Id -> token, from the first file that says it; without tokens that other files add."""
     if "tokenizer.json" in files:
         data = _json(files, "tokenizer.json")
         tokens = _of_model(data["model"].get("vocab", {}))
-        tokens |= {item["id"]: item["content"] for item in data.get("added_tokens") or ()}
-    elif "vocab.json" in files:
-        tokens = _of_model(_json(files, "vocab.json"))
-    elif "vocab.txt" in files:
-        if files["vocab.txt"].count(b"\n") > VALUES_OF_WORDS:
-            raise IngredientError(f"vocab.txt has more than {VALUES_OF_WORDS:,} lines, which no model has words for.")
-        lines = files["vocab.txt"].decode("utf-8").replace("\r\n", "\n").removesuffix("\n").split("\n")
-        tokens = dict(enumerate(lines))
-    elif sentences := [name for name in SENTENCEPIECE if name in files]:  # not opened: equal or not
-        import xxhash
+        return tokens | {item["id"]: item["content"] for item in data.get("added_tokens") or ()}
+    if "vocab.json" in files:
+        return _of_model(_json(files, "vocab.json"))
+    if "vocab.txt" in files:
+        return _lines_of(files["vocab.txt"])
+    for name in SENTENCEPIECE:
+        if name in files:  # not opened: equal or not
+            import xxhash
 
-        tokens = {0: f"{sentences[0]} {xxhash.xxh3_128_hexdigest(files[sentences[0]])}"}
-    else:
-        return None
-    config = _json(files, "tokenizer_config.json")
-    if "tokenizer.json" not in files:
-        tokens |= {int(index): token for token, index in _json(files, "added_tokens.json").items()}
-        tokens |= {int(index): _content(token) for index, token in (config.get("added_tokens_decoder") or {}).items()}
-    config |= _json(files, "special_tokens_map.json")
-    special = {key: _content(value) for key, value in config.items() if key.endswith("_token") and value}
-    return vocabulary_of(tokens, {key: value for key, value in special.items() if isinstance(value, str)})
+            return {0: f"{name} {xxhash.xxh3_128_hexdigest(files[name])}"}
+    return None
+
+
+def _lines_of(content: bytes) -> dict[int, str]:
+    """A token a line, as `vocab.txt` lists them."""
+    if content.count(b"\n") > VALUES_OF_WORDS:
+        raise IngredientError(f"vocab.txt has more than {VALUES_OF_WORDS:,} lines, which no model has words for.")
+    lines = content.decode("utf-8").replace("\r\n", "\n").removesuffix("\n").split("\n")
+    return dict(enumerate(lines))
 
 
 def _json(files: Mapping[str, bytes], name: str) -> Any:
@@ -99,22 +118,24 @@ def vocabulary_of(tokens: dict[int, str], special: dict[str, str]) -> Vocabulary
     """A vocabulary with its digest."""
     import xxhash
 
-    return Vocabulary(tokens, special, xxhash.xxh3_128_hexdigest(json.dumps(sorted(tokens.items())).encode()))
+    content = json.dumps(sorted(tokens.items())).encode()
+    return Vocabulary(tokens, special, xxhash.xxh3_128_hexdigest(content))
 
 
 def in_both(one: Vocabulary, other: Vocabulary) -> Vocabulary:
     """A vocabulary with the ids alone that another has as well."""
-    return vocabulary_of({index: token for index, token in one.tokens.items() if index in other.tokens}, one.special)
+    common = {index: token for index, token in one.tokens.items() if index in other.tokens}
+    return vocabulary_of(common, one.special)
 
 
 def difference(one: Vocabulary, other: Vocabulary) -> str | None:
     """The first ids that are other tokens in two vocabularies, in words, or `None` if there is none."""
     if one.digest == other.digest:
         return None
-    keys = one.tokens.keys() | other.tokens.keys()
-    ids = sorted(key for key in keys if one.tokens.get(key) != other.tokens.get(key))
-    shown = ", ".join(f"{key} is {one.tokens.get(key)!r} against {other.tokens.get(key)!r}" for key in ids[:3])
-    return f"{len(ids)} tokens differ: {shown}"
+    ids = one.tokens.keys() | other.tokens.keys()
+    apart = sorted(index for index in ids if one.tokens.get(index) != other.tokens.get(index))
+    examples = [f"{index} is {one.tokens.get(index)!r} against {other.tokens.get(index)!r}" for index in apart[:SHOWN]]
+    return f"{len(apart)} tokens differ: {', '.join(examples)}"
 
 
 def _of_model(vocab: Any) -> dict[int, str]:
@@ -124,5 +145,6 @@ def _of_model(vocab: Any) -> dict[int, str]:
     return {index: token for index, (token, _) in enumerate(vocab)}
 
 
-def _content(value: Any) -> Any:
+def _text_of(value: Any) -> Any:
+    """The text of a token, which may be written with its flags."""
     return value.get("content") if isinstance(value, dict) else value

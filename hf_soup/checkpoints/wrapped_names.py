@@ -6,7 +6,8 @@ It decides by names alone, and takes off only what makes a name one of the model
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 from .loading_rules import Loader
 
@@ -17,30 +18,53 @@ PARALLEL = "module"  # of DataParallel and DDP; a model may have a module of tha
 DEEPEST = 3  # components that stand in front of all names of a file and are tried as a prefix
 
 
-def recognised(key: str, prefix: str, loader: Loader) -> tuple[str, str | None]:
-    """A name without what a wrapper put into it, and its name in memory; as it is where the model knows none of it."""
+class Recognised(NamedTuple):
+    """A tensor of a file.
+
+    Args:
+        name (`str`):
+            Its name without what a wrapper put into it.
+        in_memory (`str`, *optional*):
+            Its name in memory; `None` where the model has no such tensor.
+    """
+
+    name: str
+    in_memory: str | None
+
+
+def recognise(key: str, prefix: str, loader: Loader) -> Recognised:
+    """Find the tensor of a model that a name in a file stands for; where there is none, the name stays as it is.
+
+    Args:
+        key (`str`):
+            The name in the file.
+        prefix (`str`):
+            What stands in front of the names of the file, as [`foreign_prefix`] finds it.
+        loader ([`Loader`]):
+            How transformers names what it finds.
+    """
     for candidate in _without_wrappers(key, prefix):
         in_memory = loader.in_memory(candidate)
         if in_memory is not None:
-            return candidate, in_memory
-    return key, None
+            return Recognised(candidate, in_memory)
+    return Recognised(key, None)
 
 
-def _without_wrappers(key: str, prefix: str) -> Iterable[str]:
+def _without_wrappers(key: str, prefix: str) -> Iterator[str]:
     """What a name may have been before it was wrapped, the least changed first."""
     yield key
-    parts = key.split(".")
-    inner = [part for part in parts if part not in WRAPPERS]
+    components = key.split(".")
+    inner = [component for component in components if component not in WRAPPERS]
     yield ".".join(inner)
     while inner and inner[0] == PARALLEL:
         inner = inner[1:]
         yield ".".join(inner)
-    places = [place for place, part in enumerate(parts) if part in (*WRAPPERS, PARALLEL)]
-    if places:  # with what stands in front of the wrapper as well
-        yield ".".join(parts[places[-1] + 1 :])
+    wrappers = [place for place, component in enumerate(components) if component in (*WRAPPERS, PARALLEL)]
+    if wrappers:  # with what stands in front of the wrapper as well
+        yield ".".join(components[wrappers[-1] + 1 :])
     if prefix:
         yield key.removeprefix(prefix)
-    yield ".".join(part for part in inner if part != PARALLEL)
+    yield ".".join(component for component in inner if component != PARALLEL)
 
 
 def foreign_prefix(names: Iterable[str], loader: Loader) -> str:
@@ -49,10 +73,10 @@ def foreign_prefix(names: Iterable[str], loader: Loader) -> str:
     if any(loader.in_memory(name) for name in names):
         return ""
     for count in range(1, DEEPEST + 1):
-        fronts = Counter(".".join(name.split(".")[:count]) + "." for name in names)
-        prefix, _ = fronts.most_common(1)[0]
-        known = [name for name in names if loader.in_memory(name.removeprefix(prefix))]
-        if len(known) * 2 > len(names):
+        beginnings = Counter(".".join(name.split(".")[:count]) + "." for name in names)
+        prefix, _ = beginnings.most_common(1)[0]
+        recognised = [name for name in names if loader.in_memory(name.removeprefix(prefix))]
+        if len(recognised) * 2 > len(names):
             return prefix
     return ""
 
@@ -61,21 +85,31 @@ def without_plain_wrappers(names: Iterable[str]) -> dict[str, str]:
     """Names of a module whose class is not looked at, without what wrappers put there: name -> what it was before."""
     names = list(names)
     all_parallel = all(name.startswith(f"{PARALLEL}.") for name in names)
-    found = {}
+    plain = {}
     for name in names:
-        parts = [part for part in name.split(".") if part not in WRAPPERS]
-        found[name] = ".".join(parts[1:] if all_parallel else parts)
-    return found
+        components = [component for component in name.split(".") if component not in WRAPPERS]
+        if all_parallel:
+            components = components[1:]
+        plain[name] = ".".join(components)
+    return plain
 
 
 def prefix_notes(stripped: Mapping[str, str]) -> tuple[str, ...]:
-    """What was taken off, and of how many names."""
-    counts: dict[str, int] = {}
-    for key, name in stripped.items():
-        front = key.removesuffix(name)
-        taken = front if front + name == key else ", ".join(sorted(set(key.split(".")) & set(WRAPPERS)))
-        counts[taken] = counts.get(taken, 0) + 1
+    """What was taken off, and of how many names.
+
+    Args:
+        stripped (`Mapping[str, str]`):
+            Name in a file -> the same without what a wrapper put into it.
+    """
+    counts = Counter(_taken_off(key, name) for key, name in stripped.items())
     return tuple(
-        f"{taken!r}, which a wrapper left, was taken off the names of {count} tensors"
-        for taken, count in counts.items()
+        f"{removed!r}, which a wrapper left, was taken off the names of {count} tensors"
+        for removed, count in counts.items()
     )
+
+
+def _taken_off(key: str, name: str) -> str:
+    """The beginning of a name that was taken off, or else the wrappers that stood in it."""
+    if key.endswith(name):
+        return key.removesuffix(name)
+    return ", ".join(sorted(set(key.split(".")) & set(WRAPPERS)))

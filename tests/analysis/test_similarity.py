@@ -130,8 +130,9 @@ def test_a_base_without_a_head_leaves_the_head_out(text_runs, tmp_path):
     assert found.distances("classifier")[0, 1] == pytest.approx(np.linalg.norm(rows[0] - rows[1]), rel=1e-9)
 
 
-def test_files_are_read_once(text_runs, start, monkeypatch):
-    """Every element of every model is read once, whatever the number of models."""
+@pytest.fixture
+def bytes_read(monkeypatch):
+    """How many bytes of weights are read, a number for each piece."""
     from hf_soup.checkpoints.checkpoint import Checkpoint
 
     read, original = [], Checkpoint.read_into
@@ -141,8 +142,33 @@ def test_files_are_read_once(text_runs, start, monkeypatch):
         return original(self, files, name, start_, into)
 
     monkeypatch.setattr(Checkpoint, "read_into", counted)
+    return read
+
+
+def test_files_are_read_once(text_runs, start, bytes_read):
+    """Every element of every model is read once, whatever the number of models."""
     measured(text_runs, start)
-    assert sum(read) == 4 * 4 * len(vector(text_runs[0]))
+    assert sum(bytes_read) == 4 * 4 * len(vector(text_runs[0]))
+
+
+@pytest.mark.parametrize("with_base", [True, False])
+def test_advice_and_similarity_share_one_pass(text_runs, start, bytes_read, with_base):
+    """Advice looks at the angles of the similarity, and reads nothing itself."""
+    hf_soup.advise(text_runs, base_model=start if with_base else None)
+    assert sum(bytes_read) == (3 + with_base) * 4 * len(vector(text_runs[0]))
+
+
+@pytest.mark.parametrize("with_base", [True, False])
+def test_the_relation_is_that_of_a_deep_check(text_runs, start, with_base):
+    """Both follow from the same inner products, of the same matrices."""
+    base = start if with_base else None
+    relation, checked = measured(text_runs, base).relation(), hf_soup.check(text_runs, base, deep=True).relation
+    assert (relation.body, relation.head) == pytest.approx((checked.body, checked.head), abs=1e-12)
+    assert relation.distances == pytest.approx(checked.distances, rel=1e-12)
+    assert relation.notes == checked.notes
+    assert {module.name: module.mean for module in relation.modules} == pytest.approx(
+        {module.name: module.mean for module in checked.modules}, abs=1e-12
+    )
 
 
 def test_a_model_that_diverged_is_named(text_runs, tmp_path):
@@ -180,6 +206,25 @@ def test_what_is_equal_in_all_says_nothing(tmp_path, text_runs):
         assert rows["embeddings"].deltas is None
         assert rows["embeddings"].distance == 0
         assert rows["classifier"].deltas is not None
+
+
+def test_weights_that_are_all_zero_give_no_nan(tmp_path, text_runs):
+    """What rounding leaves of their length may be less than zero, and has no root."""
+    generator = torch.Generator().manual_seed(0)
+    folders = []
+    for name in ("base", "one", "two", "three"):
+        folders.append(testing.save_text_model(testing.tiny_text_model(0), tmp_path / name))
+        tensors = load_file(folders[-1] / "model.safetensors")
+        for tensor in tensors.values():
+            tensor += 0.02 * torch.randn(tensor.shape, generator=generator)
+        save_file(tensors, folders[-1] / "model.safetensors", metadata={"format": "pt"})
+    base, *others = folders
+    similarity = measured([*others, text_runs[0]], base)
+    zero = [name for name, tensor in load_file(text_runs[0] / "model.safetensors").items() if not tensor.any()]
+    assert zero
+    for name in zero:
+        assert np.isfinite(similarity.angles_to_base(name)).all()
+        assert np.isfinite(similarity.angles_to_mean(name)).all()
 
 
 def test_a_base_that_diverged_is_named(text_runs, tmp_path):

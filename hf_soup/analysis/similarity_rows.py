@@ -1,0 +1,128 @@
+"""Rows of a similarity: how alike one module, one tensor or one pair of models is, and how a table shows it.
+
+It knows numbers alone, not where they come from.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class Spread(NamedTuple):
+    """A measure over all pairs of models.
+
+    Args:
+        mean (`float`):
+            Its mean.
+        least (`float`), greatest (`float`):
+            Its extremes.
+    """
+
+    mean: float
+    least: float
+    greatest: float
+
+
+class PartSimilarity(NamedTuple):
+    """How alike one tensor or module is, over all pairs of models.
+
+    Args:
+        name (`str`):
+            Of the tensor or module.
+        part (`str`):
+            `"body"` or `"head"`.
+        elements (`int`):
+            How many numbers it holds.
+        weights ([`Spread`], *optional*):
+            Cosine of the weights; none of one model alone.
+        deltas ([`Spread`], *optional*):
+            Cosine of what fine-tuning changed; none where nothing changed.
+        distance (`float`):
+            Mean L2 distance of two models.
+        relative (`float`, *optional*):
+            The same, relative to the mean length of the weights.
+        angle_to_base (`float`, *optional*):
+            Mean angle between a model and the base model, in degrees.
+        angle_to_mean (`float`, *optional*):
+            Mean angle between a model and the mean of all, in degrees.
+        signs (`float`, *optional*):
+            Mean share of elements whose deltas point the same way, of those that both changed.
+    """
+
+    name: str
+    part: str
+    elements: int
+    weights: Spread | None
+    deltas: Spread | None
+    distance: float
+    relative: float | None
+    angle_to_base: float | None
+    angle_to_mean: float | None
+    signs: float | None
+
+
+class PairSimilarity(NamedTuple):
+    """How alike two models are as a whole.
+
+    Args:
+        one (`str`), other (`str`):
+            The two models.
+        weights (`float`), deltas (`float`):
+            Cosine of their weights, and of what fine-tuning changed.
+        distance (`float`):
+            L2 distance of their weights.
+        signs (`float`):
+            Share of elements whose deltas point the same way, of those that both changed.
+    """
+
+    one: str
+    other: str
+    weights: float
+    deltas: float
+    distance: float
+    signs: float
+
+
+def spread_of_pairs(matrix: np.ndarray) -> Spread | None:
+    """Mean, least and greatest of all pairs; nothing of one alone."""
+    import numpy as np
+
+    pairs = matrix[np.triu_indices(len(matrix), 1)]
+    pairs = pairs[np.isfinite(pairs)]
+    if not len(pairs):
+        return None
+    return Spread(float(pairs.mean()), float(pairs.min()), float(pairs.max()))
+
+
+def cells_of(part: PartSimilarity) -> list[str]:
+    """The cells of a line of the table, the angle to the base model last."""
+    return [
+        part.name,
+        _range(part.weights),
+        _range(part.deltas),
+        _number(part.signs, ".1%"),
+        _number(part.distance, ".4g"),
+        _number(part.angle_to_mean, ".2f"),
+        _number(part.angle_to_base, ".2f"),
+    ]
+
+
+def _range(spread: Spread | None) -> str:
+    return "-" if spread is None else f"{spread.mean:.3f} [{spread.least:.3f}, {spread.greatest:.3f}]"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def flat_row(part: PartSimilarity) -> dict[str, Any]:
+    """A row of a data frame: a column for each number."""
+    row = part._asdict()
+    for measure in ("weights", "deltas"):
+        mean, least, greatest = row.pop(measure) or (None, None, None)
+        row |= {f"{measure}_mean": mean, f"{measure}_min": least, f"{measure}_max": greatest}
+    return row
