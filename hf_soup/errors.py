@@ -15,26 +15,18 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import functools
-import os
 import sys
 import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 
-if TYPE_CHECKING:
-    from types import FrameType
-
-LISTED = 20  # as many names are read, such as all metrics; of more an error lists the nearest only
+LISTED = 20  # names that an error lists at most; of more, such as all settings of Trainer, it lists the nearest
 NEAREST = 3
-LINE = 1000  # characters of a line about one offender, whose names and values are others'
-ALIKE = 0.6  # from here on a name is what was meant
+LINE = 1000  # characters of a line about one offender, whose names and values come from files of others
+ALIKE = 0.6  # likeness from which on a known name is proposed as what was meant
 LONGEST = 100  # characters of a name that are compared
-PART = 0.8  # what a part of a name counts against the whole of it
-# Files whose frames are not the caller's: this package, and the wrappers of the standard library that lie between its
-# functions (`functools.cached_property`, functions that are decorated with a context manager).
-_OWN_FILES = (os.path.join(os.path.dirname(__file__), ""), functools.__file__, contextlib.__file__)
+PART = 0.8  # weight of the likeness to a part of a name, against 1 for the whole name
 
 
 class SoupError(Exception):
@@ -57,11 +49,12 @@ class IncompatibleError(SoupError):
             One line for each offender.
     """
 
-    def __init__(self, problems: Iterable[str]):
+    def __init__(self, problems: Iterable[str]) -> None:
         self.problems = tuple(line if len(line) <= LINE else f"{line[:LINE]}..." for line in problems)
         super().__init__("these ingredients cannot be averaged:\n" + "\n".join(f"- {line}" for line in self.problems))
 
     def __reduce__(self) -> tuple[type[IncompatibleError], tuple[tuple[str, ...]]]:
+        # by default pickle would call the class with the message, of which `problems` would be the characters
         return type(self), (self.problems,)
 
 
@@ -89,20 +82,16 @@ class MissingExtraError(SoupError, ImportError):
     """A library that only some users need is not installed; the message holds the line for pip."""
 
 
-def warn(message: str) -> None:
-    """Warn with a [`SoupWarning`] that points to the line outside of this package which led here.
-
-    From Python 3.12 on, `warnings.warn` does this itself (`skip_file_prefixes`).
+def warn_user(message: str) -> None:
+    """Warn with [`SoupWarning`], at the line of the user's code that led here, however deep in the package it is.
 
     Args:
         message (`str`):
             What the user should know.
     """
-    frame: FrameType | None = sys._getframe()
-    level = 1
-    while frame is not None and frame.f_code.co_filename.startswith(_OWN_FILES):
-        frame = frame.f_back
-        level += 1
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == __package__:
+        level, frame = level + 1, frame.f_back
     warnings.warn(message, SoupWarning, stacklevel=level)
 
 
@@ -119,15 +108,15 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     Returns:
         `str`: such as `; did you mean "greedy"? Known: greedy, uniform`.
     """
-    word, known = str(word)[:LONGEST], sorted(set(map(str, choices)))
-    if len(known) <= LISTED:
-        near = difflib.get_close_matches(word, known, n=1, cutoff=ALIKE)
-        listing = f"Known: {', '.join(known) or 'none'}"
+    word, names = str(word)[:LONGEST], sorted(set(map(str, choices)))
+    if len(names) <= LISTED:
+        nearest = difflib.get_close_matches(word, names, n=1, cutoff=ALIKE)
+        listing = f"Known: {', '.join(names) or 'none'}"
     else:
-        ranked = sorted(known, key=lambda name: _likeness(word, name), reverse=True)  # of equals the first stays first
-        near = [name for name in ranked[:1] if _likeness(word, name)[0] >= ALIKE]
-        listing = f"The nearest of {len(known)} known names: {', '.join(ranked[:NEAREST])}"
-    hint = f'; did you mean "{near[0]}"?' if near else "."
+        ranked = sorted(names, key=lambda name: _likeness(word, name), reverse=True)  # of equals the first stays first
+        nearest = ranked[:1] if _likeness(word, ranked[0])[0] >= ALIKE else []
+        listing = f"The nearest of {len(names)} known names: {', '.join(ranked[:NEAREST])}"
+    hint = f'; did you mean "{nearest[0]}"?' if nearest else "."
     return f"{hint} {listing}"
 
 
@@ -140,9 +129,9 @@ def listed(names: Iterable[str], most: int = 12) -> str:
         most (`int`, *optional*, defaults to 12):
             How many are named.
     """
-    names = list(names)
-    more = len(names) - most
-    shown = ", ".join(names[:most])
+    all_names = list(names)
+    more = len(all_names) - most
+    shown = ", ".join(all_names[:most])
     return f"{shown} and {more} more" if more > 0 else shown
 
 
@@ -152,9 +141,9 @@ def _likeness(word: str, name: str) -> tuple[float, float]:
     So `patience` is near to `early_stopping_patience`, although most letters differ.
     """
     whole = difflib.SequenceMatcher(None, word, name).ratio()
-    best, parts = whole, name.split("_")
-    for first in range(len(parts)):
-        for last in range(first + 1, len(parts) + 1):
-            part = "_".join(parts[first:last])
+    best, words = whole, name.split("_")
+    for first in range(len(words)):
+        for last in range(first + 1, len(words) + 1):
+            part = "_".join(words[first:last])
             best = max(best, PART * difflib.SequenceMatcher(None, word, part).ratio())
     return best, whole

@@ -182,7 +182,7 @@ def _missing(missing: Mapping[str, MissingClasses]) -> list[Piece]:
     """Sets of examples without some classes: nothing that is measured on them is sure."""
     general = "statistics of BatchNorm and scores from some classes alone say nothing about the others."
     return [
-        Piece("classes", f"Give other examples: {lack.told(what)}", lack.numbers(), "high", general=general)
+        Piece("classes", f"Give other examples: {lack.message(what)}", lack.numbers(), "high", general=general)
         for what, lack in missing.items()
     ]
 

@@ -35,11 +35,11 @@ def read_parquet(path: Path) -> pa.Table:
         table = pq.ParquetFile(file).read()
         table.validate(full=True)
     names = table.column_names
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise DataError(f'{one_line(path)} has several columns with the name "{one_line(twice[0])}".')
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise DataError(f'{one_line(path)} has several columns with the name "{one_line(repeated[0])}".')
     for place, field in enumerate(table.schema):
-        if pa.types.is_dictionary(field.type):  # what pandas calls categories
+        if pa.types.is_dictionary(field.type):  # what pandas calls categories; datasets does not read it
             words = pa.field(field.name, field.type.value_type, metadata=field.metadata)
             table = table.set_column(place, words, table.column(place).cast(field.type.value_type))
     return table
@@ -67,18 +67,19 @@ def read_saved(folder: Path) -> Dataset:
     import pyarrow as pa
     from datasets.table import InMemoryTable
 
-    what = f"{one_line(folder)} cannot be read as a data set that was saved to the disk"
+    problem = f"{one_line(folder)} cannot be read as a data set that was saved to the disk"
     state, info = read_json(folder / SAVED, kind=DataError), read_json(folder / SAVED_INFO, kind=DataError)
-    with as_error(DataError, what):
+    with as_error(DataError, problem):
         names = [str(entry["filename"]) for entry in state["_data_files"]]
         features = datasets.Features.from_dict(info["features"]) if info.get("features") else None
-    paths = [_beside(folder, name) for name in names]
-    with as_error(DataError, what):
-        tables = [_mapped(path) for path in paths]
-        table = pa.concat_tables(tables)
-        table.validate(full=True)
-        found = datasets.Dataset(InMemoryTable(table), fingerprint=digest_of(paths))
-        return found.cast(features) if features is not None and features != found.features else found
+    paths = [_file_of(folder, name) for name in names]
+    with as_error(DataError, problem):
+        table = pa.concat_tables([_mapped(path) for path in paths])
+        table.validate(full=True)  # reading values of a damaged file could end the process
+        dataset = datasets.Dataset(InMemoryTable(table), fingerprint=digest_of(paths))
+        if features is not None and features != dataset.features:
+            dataset = dataset.cast(features)
+        return dataset
 
 
 def digest_of(paths: Sequence[Path]) -> str:
@@ -93,7 +94,8 @@ def digest_of(paths: Sequence[Path]) -> str:
     return state.hexdigest()
 
 
-def _beside(folder: Path, name: str) -> Path:
+def _file_of(folder: Path, name: str) -> Path:
+    """A file that `state.json` names, which has to lie in the folder itself."""
     path = folder / name
     if Path(name).name != name or not path.is_file() or path.resolve().parent != folder.resolve():
         raise DataError(f'{one_line(folder / SAVED)} names "{one_line(name)}", which is no file of its folder.')

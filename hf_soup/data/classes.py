@@ -21,9 +21,9 @@ from .notes import note_once
 if TYPE_CHECKING:
     from datasets import Dataset
 
-CHANCE = 0.01  # of rows taken at random to lack as many classes; above it nothing is said
+CHANCE = 0.01  # probability that rows taken at random lack as many classes; above it nothing is said
 FEW = 10  # rows, below which nothing is said unless it is known what they were cut from
-HIDDEN = (None, -1, UNSCORED)  # labels that are none
+HIDDEN = (None, -1, UNSCORED)  # stand where a row has no label
 _WHOLE: WeakKeyDictionary[Dataset, Dataset] = WeakKeyDictionary()  # a slice -> what it was cut from
 
 
@@ -47,14 +47,19 @@ class MissingClasses(NamedTuple):
         """How many are missing, and among how many rows."""
         return f"{len(self.names)} of {self.classes} classes have none of {self.rows} examples"
 
-    def told(self, what: str) -> str:
-        """That `what` lacks them, and what to do, in two sentences."""
+    def message(self, examples: str) -> str:
+        """What is missing and what to do, in two sentences.
+
+        Args:
+            examples (`str`):
+                What the message calls the examples, such as `"train"`.
+        """
         missing = one_line(listed(self.names))
-        there = self.classes - len(self.names)
+        present = self.classes - len(self.names)
         return (
-            f"{what} has examples of {there} of {self.classes} classes and none of {missing}, which {self.rows} rows "
-            "taken at random would have: a slice of data that is sorted by class lacks classes. Take rows at random: "
-            f"dataset.shuffle(seed=0).select(range({self.rows}))."
+            f"{examples} has examples of {present} of {self.classes} classes and none of {missing}, which {self.rows} "
+            "rows taken at random would have: a slice of data that is sorted by class lacks classes. Take rows at "
+            f"random: dataset.shuffle(seed=0).select(range({self.rows}))."
         )
 
 
@@ -96,26 +101,38 @@ def missing_classes(dataset: Dataset, label: str, id2label: Mapping[int, str]) -
         return None
     whole = _WHOLE.get(dataset)
     if whole is not None and label in whole.column_names and not is_list(whole, label):
-        found, everything = _counts(dataset, label), _counts(whole, label)
-        gone = [value for value in everything if value not in found]
-        names = getattr(whole.features[label], "names", None)
-        shown = tuple(names[value] if names else str(value) for value in sorted(gone, key=str))
-        numbers = sum(everything.values()), sum(everything[value] for value in gone)
-        return _improbable(MissingClasses(shown, len(everything), sum(found.values())), *numbers)
+        return _missing_of_whole(dataset, whole, label)
     ids = [index for index in label_ids(dataset, label, id2label).tolist() if index not in HIDDEN]
-    present = set(ids)
-    shown = tuple(str(id2label[index]) for index in sorted(id2label) if index not in present)
-    return lacking(shown, len(id2label), len(ids)) if _is_sorted(ids) else None
-
-
-def lacking(names: tuple[str, ...], classes: int, rows: int) -> MissingClasses | None:
-    """The same where only numbers are known: of classes that are equally frequent, among rows without end."""
-    if rows < FEW:
+    if not _is_sorted(ids):
         return None
-    return _improbable(MissingClasses(names, classes, rows), None, len(names))
+    present = set(ids)
+    absent = tuple(str(id2label[index]) for index in sorted(id2label) if index not in present)
+    return improbably_missing(absent, len(id2label), len(ids))
 
 
-def warn_of_missing_classes(dataset: Dataset, label: str, id2label: Mapping[int, str], what: str) -> None:
+def improbably_missing(names: tuple[str, ...], classes: int, rows: int) -> MissingClasses | None:
+    """What is missing where only numbers are known: of classes that are equally frequent, among rows without end.
+
+    Args:
+        names (`tuple[str, ...]`):
+            Classes without an example.
+        classes (`int`):
+            Number of classes.
+        rows (`int`):
+            Number of examples.
+
+    Returns:
+        [`MissingClasses`], or `None` where rows at random could well lack as many.
+    """
+    if rows < FEW or not names:
+        return None
+    share = len(names) / classes
+    log_none_drawn = rows * math.log1p(-share) if share < 1 else -math.inf
+    missing = MissingClasses(names, classes, rows)
+    return missing if _is_improbable(missing, log_none_drawn) else None
+
+
+def warn_of_missing_classes(dataset: Dataset, label: str, id2label: Mapping[int, str], examples: str) -> None:
     """Say which classes a set of examples lacks, once.
 
     Args:
@@ -125,46 +142,56 @@ def warn_of_missing_classes(dataset: Dataset, label: str, id2label: Mapping[int,
             The column with one class for each row.
         id2label (`Mapping[int, str]`):
             The model's classes.
-        what (`str`):
+        examples (`str`):
             What the note calls the examples.
     """
     missing = missing_classes(dataset, label, id2label)
     if missing is not None:
-        note_once(dataset, missing.told(what))
+        note_once(dataset, missing.message(examples))
 
 
-def _improbable(missing: MissingClasses, total: int | None, gone: int) -> MissingClasses | None:
-    """What is missing, unless rows at random would lack as many classes with some probability.
+def _missing_of_whole(dataset: Dataset, whole: Dataset, label: str) -> MissingClasses | None:
+    """The classes that a slice lacks of its whole, unless rows at random could well lack as many."""
+    counts, whole_counts = _class_counts(dataset, label), _class_counts(whole, label)
+    absent = sorted((value for value in whole_counts if value not in counts), key=str)
+    if not absent or not counts:
+        return None
+    class_names = getattr(whole.features[label], "names", None)
+    names = tuple(class_names[value] if class_names else str(value) for value in absent)
+    missing = MissingClasses(names, len(whole_counts), counts.total())
+    total = whole_counts.total()
+    others = total - sum(whole_counts[value] for value in absent)
+    if others < missing.rows:
+        log_none_drawn = -math.inf
+    else:  # hypergeometric: all rows are drawn from those of the other classes
+        log_none_drawn = _log_choices(others, missing.rows) - _log_choices(total, missing.rows)
+    return missing if _is_improbable(missing, log_none_drawn) else None
 
-    It is at most the number of sets of so many classes, times the probability that none of one set is drawn.
+
+def _is_improbable(missing: MissingClasses, log_none_drawn: float) -> bool:
+    """Whether rows at random would hardly lack as many classes.
+
+    The probability is at most the number of sets of so many classes, times the probability that none of one set is
+    drawn.
 
     Args:
         missing ([`MissingClasses`]):
             What is missing.
-        total (`int`, *optional*):
-            Number of rows that these were drawn from; `None` for rows without end.
-        gone (`int`):
-            How many of them have a class that is missing; without end how many classes are missing.
+        log_none_drawn (`float`):
+            Logarithm of the probability that rows at random have none of the classes that are missing.
     """
-    if not missing.names or not missing.rows:
-        return None
-    sets = _log_choices(missing.classes, len(missing.names))
-    if total is None:
-        share = gone / missing.classes
-        none_drawn = missing.rows * math.log1p(-share) if share < 1 else -math.inf
-    elif total - gone < missing.rows:
-        none_drawn = -math.inf
-    else:
-        none_drawn = _log_choices(total - gone, missing.rows) - _log_choices(total, missing.rows)
-    return missing if sets + none_drawn < math.log(CHANCE) else None
+    log_sets = _log_choices(missing.classes, len(missing.names))
+    return log_sets + log_none_drawn < math.log(CHANCE)
 
 
 def _is_sorted(ids: Sequence[int]) -> bool:
     """Whether the class changes from row to row far less often than it would in a random order."""
+    if not ids:
+        return True
     counts = Counter(ids)
-    changes = sum(one != other for one, other in itertools.pairwise(ids))
-    at_random = len(ids) * (1 - sum((count / len(ids)) ** 2 for count in counts.values())) if ids else 0.0
-    return changes <= max(len(counts) - 1, at_random / 4)
+    changes = sum(previous != following for previous, following in itertools.pairwise(ids))
+    same = sum((count / len(ids)) ** 2 for count in counts.values())  # probability that two rows have one class
+    return changes <= max(len(counts) - 1, len(ids) * (1 - same) / 4)
 
 
 def _log_choices(n: int, k: int) -> float:
@@ -172,5 +199,5 @@ def _log_choices(n: int, k: int) -> float:
     return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
 
 
-def _counts(dataset: Dataset, label: str) -> Counter[Any]:
+def _class_counts(dataset: Dataset, label: str) -> Counter[Any]:
     return Counter(value for value in dataset[label][:] if value not in HIDDEN)

@@ -35,7 +35,7 @@ PAIRS = (
     ("source", "target"),
     ("document", "summary"),
 )
-FIRST = ("text", "texts", "tokens", "words")  # goes before every other single column
+FIRST = ("text", "texts", "tokens", "words")  # take precedence over every other single column
 SINGLES = (
     "sentence",
     "content",
@@ -55,7 +55,7 @@ SINGLES = (
     "abstract",
     "dialogue",
 )
-SECOND = ("2", "b", "pair")  # the end of the second name where the first has none: text, text2
+SECOND = ("2", "b", "pair")  # end of the second name where the first has none: text, text2
 TELLS_LABEL, IS_ID = "it tells the label", "an id"
 _LABEL = re.compile(r"(^|_)(labels?|class|class_?(name|text)|target_?name|tags)(_|\d|$)")
 _ID = re.compile(r"(^|_)(id|ids|idx|index|uid|uuid|guid)$|^unnamed(:|$)|^__index_level")
@@ -64,7 +64,7 @@ _ABOUT = re.compile(
     "time|datetime|timestamp|createdat|author|user|username|annotator|worker|file|filename|path|license|domain|"
     "version|hash|checksum"
 )
-_ALIKE = ("12", "01", "ab", "xy")  # the last letters of two names that are a pair
+_PAIR_ENDS = ("12", "01", "ab", "xy")  # the last letters of two names that are a pair
 
 
 def compared(name: str) -> str:
@@ -74,8 +74,8 @@ def compared(name: str) -> str:
 
 def why_no_input(name: str) -> str | None:
     """Why a column of this name is no input: it is called like a label or like an id; otherwise `None`."""
-    parted = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name.strip())
-    words = re.sub(r"[\s\-.]+", "_", parted).lower()
+    snake_case = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name.strip())  # labelName -> label_Name
+    words = re.sub(r"[\s\-.]+", "_", snake_case).lower()
     if _LABEL.search(words):
         return TELLS_LABEL
     return IS_ID if _ID.search(words) else None
@@ -92,16 +92,20 @@ def known_groups(names: Sequence[str], *, pairs: bool, usual: Sequence[str] = ()
         usual (`Sequence[str]`, *optional*):
             Further names of single texts, as they are compared.
     """
-    by_name: dict[str, str] = {}
+    columns: dict[str, str] = {}  # compared name -> column
     for name in sorted(names, key=lambda name: name != compared(name)):  # `text` goes before `Text`
-        by_name.setdefault(compared(name), name)
-    numbered = [(name, f"{name}{end}") for name in (*FIRST, *SINGLES) for end in SECOND]
-    together = [pair for pair in dict.fromkeys([*PAIRS, *numbered]) if pairs and set(pair) <= set(by_name)]
-    in_pairs = {name for pair in together for name in pair}
-    first = [name for name in FIRST if name in by_name and name not in in_pairs]
-    alone = [name for name in (*usual, *SINGLES) if name in by_name and name not in in_pairs]
-    groups = [*together, *((name,) for name in first[:1] or alone)]
-    return [tuple(by_name[name] for name in group) for group in groups]
+        columns.setdefault(compared(name), name)
+    groups: list[tuple[str, ...]] = []
+    if pairs:
+        numbered = [(name, f"{name}{end}") for name in (*FIRST, *SINGLES) for end in SECOND]
+        known_pairs = dict.fromkeys([*PAIRS, *numbered])  # without those that are in both
+        groups += [pair for pair in known_pairs if set(pair) <= set(columns)]
+    in_pairs = {name for pair in groups for name in pair}
+    free = set(columns) - in_pairs
+    first = [name for name in FIRST if name in free]
+    singles = first[:1] or [name for name in (*usual, *SINGLES) if name in free]
+    groups += [(name,) for name in singles]
+    return [tuple(columns[name] for name in group) for group in groups]
 
 
 def is_about_texts(name: str) -> bool:
@@ -109,7 +113,7 @@ def is_about_texts(name: str) -> bool:
     return _ABOUT.fullmatch(compared(name)) is not None
 
 
-def is_pair(one: str, other: str) -> bool:
+def is_pair(first: str, second: str) -> bool:
     """Whether two names differ in their last letter alone, which is 1 and 2, or a and b."""
-    first, second = compared(one), compared(other)
-    return first[:-1] == second[:-1] and first[-1:] + second[-1:] in _ALIKE
+    first, second = compared(first), compared(second)
+    return first[:-1] == second[:-1] and first[-1:] + second[-1:] in _PAIR_ENDS

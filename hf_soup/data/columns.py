@@ -1,20 +1,15 @@
-"""The columns of a data set: which holds the labels, which the texts, and labels as a model counts them.
+"""The columns of a data set: which one holds the labels, and labels as a model counts them.
 
-It knows nothing of where data comes from.
+It knows nothing of where data comes from, nor which columns hold the texts (`text_columns.py`).
 """
 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError, did_you_mean
-from ..errors import listed as shortened
-from ..untrusted import one_line
-from .column_names import TELLS_LABEL, compared, is_about_texts, is_pair, known_groups, why_no_input
-from .notes import note_once
 
 
 if TYPE_CHECKING:
@@ -23,14 +18,11 @@ if TYPE_CHECKING:
 
 LABEL_COLUMNS = ("label", "labels")
 UNSCORED = -100  # the label that transformers' losses leave out
-_STRINGS = ("string", "large_string")
-REPEATED = 10  # rows for each value, on average, of a column with finer classes than the label's
-ACCIDENT = 0.05  # probability that a column which says nothing of the label seems to tell it
-_UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
-CODE = re.compile(r"[a-z]{0,12}[-_#:/]?\d+([-_]\d+)*|[0-9a-f]{8,}|" + _UUID, re.IGNORECASE)
+STRINGS = ("string", "large_string")  # types of text in Arrow
+WHOLE_NUMBER = re.compile(r"-?\d+")
 
 
-def find_column(dataset: Dataset, given: str | None, usual: Sequence[str] = LABEL_COLUMNS, what: str = "label") -> str:
+def find_column(dataset: Dataset, given: str | None, usual: Sequence[str] = LABEL_COLUMNS, role: str = "label") -> str:
     """The column that was named, else the first of the usual ones that is there.
 
     Raises:
@@ -40,7 +32,7 @@ def find_column(dataset: Dataset, given: str | None, usual: Sequence[str] = LABE
         if column in dataset.column_names:
             return column
     wanted = given or usual[0]
-    raise DataError(f'the data has no {what} column "{wanted}"{did_you_mean(wanted, dataset.column_names)}')
+    raise DataError(f'the data has no {role} column "{wanted}"{did_you_mean(wanted, dataset.column_names)}')
 
 
 def label_names(dataset: Dataset, column: str) -> list[str] | None:
@@ -57,19 +49,21 @@ def label_names(dataset: Dataset, column: str) -> list[str] | None:
     """
     import datasets
 
-    feature, values = _inner(dataset.features[column]), _flat(dataset, column)
-    numbered = isinstance(feature, datasets.ClassLabel)
-    hidden = (None, -1) if numbered else (None, "")  # -1: how the Hub hides test labels
+    feature, values = _element_feature(dataset, column), _flat_values(dataset, column)
+    class_names = list(feature.names) if isinstance(feature, datasets.ClassLabel) else None
+    # The Hub hides the labels of test sets as -1, which is an ordinary number where there are no class names.
+    hidden = (None, "") if class_names is None else (None, -1)
     missing = sum(value in hidden for value in values)
     if missing:
         raise DataError(f'{missing} of {len(values)} rows have no label in the column "{column}".')
-    if isinstance(feature, datasets.ClassLabel):
-        return list(feature.names)
-    if getattr(feature, "dtype", "") in _STRINGS:
+    if class_names is not None:
+        return class_names
+    dtype = str(getattr(feature, "dtype", ""))
+    if dtype in STRINGS:
         return sorted(set(values))
-    kind = str(getattr(feature, "dtype", ""))
-    is_whole = kind.startswith("float") and all(float(value).is_integer() for value in values)  # as pandas writes them
-    if not is_whole and not kind.startswith(("int", "uint", "bool")):
+    # pandas writes a column of whole numbers as floats where one was missing at some time
+    whole_floats = dtype.startswith("float") and all(float(value).is_integer() for value in values)
+    if not whole_floats and not dtype.startswith(("int", "uint", "bool")):
         raise DataError(f'the label column "{column}" holds {feature}, and classes are whole numbers or names.')
     return None
 
@@ -81,7 +75,7 @@ def label_ids(dataset: Dataset, column: str, id2label: Mapping[int, str]) -> np.
         dataset (`datasets.Dataset`):
             The examples.
         column (`str`):
-            Its label column; of lists, all of them one behind the other.
+            Its label column; lists of labels are flattened.
         id2label (`Mapping[int, str]`):
             The model's classes.
 
@@ -93,82 +87,116 @@ def label_ids(dataset: Dataset, column: str, id2label: Mapping[int, str]) -> np.
     """
     import numpy as np
 
-    ours, values = label_names(dataset, column), _flat(dataset, column)
-    theirs = [id2label[index] for index in sorted(id2label)]
-    named = theirs != [f"LABEL_{index}" for index in range(len(theirs))]
-    if len(values) and isinstance(values[0], str) and not named:
-        raise DataError(
-            f'the column "{column}" has names such as "{values[0]}", and the model has none for its classes.'
-        )
-    if ours is None and named:
-        values = _numbers_by_name(values, theirs, column)
-    if ours is not None and not named and len(ours) != len(theirs):
-        raise DataError(
-            f'the column "{column}" has {len(ours)} classes, and the model has {len(theirs)} without names, so that '
-            "it is not known which is which: set id2label in the model's configuration."
-        )
-    if ours is not None and named:
-        unknown = sorted(set(ours) - set(theirs))
-        if unknown:
-            raise DataError(
-                f'the model has no class "{unknown[0]}" that the data has{did_you_mean(unknown[0], theirs)}'
-            )
-        names = [ours[value] if not isinstance(value, str) and value != UNSCORED else value for value in values]
-        values = [UNSCORED if name == UNSCORED else theirs.index(name) for name in names]
-    ids = np.asarray(values, dtype=np.int64)
-    wrong = (ids != UNSCORED) & ((ids < 0) | (ids >= len(theirs)))
+    data_names, values = label_names(dataset, column), _flat_values(dataset, column)
+    model_names = [id2label[index] for index in sorted(id2label)]
+    # transformers calls the classes of a model without names so
+    model_is_named = model_names != [f"LABEL_{index}" for index in range(len(model_names))]
+    if data_names is None:
+        labels = _numbers_by_name(values, model_names, column) if model_is_named else values
+    elif model_is_named:
+        labels = _match_names(values, data_names, model_names)
+    else:
+        _refuse_unnamed_model(column, values, data_names, len(model_names))
+        labels = values
+    ids = np.asarray(labels, dtype=np.int64)
+    wrong = (ids != UNSCORED) & ((ids < 0) | (ids >= len(model_names)))
     if wrong.any():
         raise DataError(
-            f'labels in "{column}" go from {ids[wrong].min()} to {ids[wrong].max()}, the model has {len(theirs)} '
+            f'labels in "{column}" go from {ids[wrong].min()} to {ids[wrong].max()}, the model has {len(model_names)} '
             "classes from 0. Is it a model for this data?"
         )
     return ids
 
 
-def _numbers_by_name(values: list[Any], theirs: Sequence[str], column: str) -> list[Any]:
+def _match_names(values: Sequence[Any], data_names: Sequence[str], model_names: Sequence[str]) -> list[int]:
+    """Where the model counts the class that each label names.
+
+    Args:
+        values (`Sequence[Any]`):
+            Names of classes, or numbers that are their places in `data_names`.
+        data_names (`Sequence[str]`), model_names (`Sequence[str]`):
+            Names of classes.
+
+    Raises:
+        [`DataError`]: if the model lacks a class that the data has.
+    """
+    unknown = sorted(set(data_names) - set(model_names))
+    if unknown:
+        raise DataError(
+            f'the model has no class "{unknown[0]}" that the data has{did_you_mean(unknown[0], model_names)}'
+        )
+    position = {name: model_names.index(name) for name in data_names}
+    labels = []
+    for value in values:
+        if value == UNSCORED:
+            labels.append(UNSCORED)
+        elif isinstance(value, str):
+            labels.append(position[value])
+        else:
+            labels.append(position[data_names[value]])
+    return labels
+
+
+def _refuse_unnamed_model(column: str, values: Sequence[Any], data_names: Sequence[str], classes: int) -> None:
+    """Refuse class names of the data where a model without names leaves open which is which."""
+    if values and isinstance(values[0], str):
+        raise DataError(
+            f'the column "{column}" has names such as "{values[0]}", and the model has none for its classes.'
+        )
+    if len(data_names) != classes:
+        raise DataError(
+            f'the column "{column}" has {len(data_names)} classes, and the model has {classes} without names, so that '
+            "it is not known which is which: set id2label in the model's configuration."
+        )
+
+
+def _numbers_by_name(values: Sequence[Any], model_names: Sequence[str], column: str) -> Sequence[Any]:
     """Numbers as classes of a model that calls its classes by numbers, such as stars from 1 to 5.
 
     Raises:
         [`DataError`]: if they may be names of classes as well as their places.
     """
-    if not all(re.fullmatch(r"-?\d+", name) for name in theirs):
+    if not all(WHOLE_NUMBER.fullmatch(name) for name in model_names):
         return values
-    place = {int(name): position for position, name in enumerate(theirs)}
-    found = set(values) - {UNSCORED}
-    if not found <= set(place):
+    position = {int(name): place for place, name in enumerate(model_names)}
+    places = set(range(len(model_names)))
+    labels = set(values) - {UNSCORED}
+    if not labels <= set(position):
         return values
-    if set(place) != set(range(len(theirs))) and found <= set(range(len(theirs))):
+    if set(position) != places and labels <= places:
         raise DataError(
-            f'the labels in "{column}" may be names of classes ({theirs[0]} to {theirs[-1]}) or their places (0 to '
-            f"{len(theirs) - 1}): write them as text to mean names, or cast the column to a ClassLabel."
+            f'the labels in "{column}" may be names of classes ({model_names[0]} to {model_names[-1]}) or their '
+            f"places (0 to {len(model_names) - 1}): write them as text to mean names, or cast the column to a "
+            "ClassLabel."
         )
-    return [value if value == UNSCORED else place[value] for value in values]
+    return [value if value == UNSCORED else position[value] for value in values]
 
 
 def numbers(dataset: Dataset, column: str) -> np.ndarray:
-    """A column of numbers, or of lists of them one behind the other, as float64.
+    """A column of numbers as float64; lists of them are flattened.
 
     Raises:
         [`DataError`]: if it holds something else, or a number is missing or not finite.
     """
     import numpy as np
 
-    feature, values = _inner(dataset.features[column]), _flat(dataset, column)
+    feature, values = _element_feature(dataset, column), _flat_values(dataset, column)
     if not str(getattr(feature, "dtype", "")).startswith(("int", "uint", "float", "bool")):
         example = f", such as {values[0]!r}" if values else ""
         raise DataError(f'the column "{column}" holds {feature}{example}, and numbers are needed.')
-    found = np.asarray([np.nan if value is None else value for value in values], dtype=np.float64)
-    if not np.isfinite(found).all():
-        missing = (~np.isfinite(found)).sum()
-        raise DataError(f'{missing} of {len(found)} values in "{column}" are missing or not finite.')
-    return found
+    array = np.asarray([np.nan if value is None else value for value in values], dtype=np.float64)
+    missing = (~np.isfinite(array)).sum()
+    if missing:
+        raise DataError(f'{missing} of {len(array)} values in "{column}" are missing or not finite.')
+    return array
 
 
-def split_like(ids: np.ndarray, lists: Sequence[Sequence[Any]]) -> list[np.ndarray]:
-    """Cut what was put one behind the other into parts as long as `lists`."""
+def split_like(ids: np.ndarray, lists: Sequence[Sequence[Any] | None]) -> list[np.ndarray]:
+    """Cut a flattened column into parts as long as `lists`; a missing list is an empty one."""
     import numpy as np
 
-    return np.split(ids, np.cumsum([len(item or ()) for item in lists])[:-1])
+    sizes = [0 if values is None else len(values) for values in lists]
+    return np.split(ids, np.cumsum(sizes)[:-1])
 
 
 def is_list(dataset: Dataset, column: str) -> bool:
@@ -178,167 +206,22 @@ def is_list(dataset: Dataset, column: str) -> bool:
 
 def is_text(dataset: Dataset, column: str, *, listed: bool = False) -> bool:
     """Whether a column holds strings, or with `listed=True` lists of them."""
+    holds_strings = getattr(_element_feature(dataset, column), "dtype", "") in STRINGS
+    return holds_strings and listed == is_list(dataset, column)
+
+
+def _element_feature(dataset: Dataset, column: str) -> Any:
+    """The feature of a column's values, or of the values in its lists."""
     feature = dataset.features[column]
-    return listed == is_list(dataset, column) and getattr(_inner(feature), "dtype", "") in _STRINGS
-
-
-def choose_columns(
-    dataset: Dataset,
-    given: Sequence[str] | None,
-    label: str | None,
-    *,
-    most: int = 2,
-    listed: bool = False,
-    classes: bool = True,
-    usual: Sequence[str] = (),
-) -> list[str]:
-    """The text columns: those that were named, else those with well-known names, else the only ones that can be meant.
-
-    Names such as `text`, or `premise` and `hypothesis`, go before others, in the order of the pair and not of the
-    file. Columns that tell the label and ids are left out. A note says what was chosen where there were others.
-
-    Args:
-        dataset (`datasets.Dataset`):
-            The examples.
-        given (`Sequence[str]`, *optional*):
-            What the user named.
-        label (`str`, *optional*):
-            The label column.
-        most (`int`, *optional*, defaults to 2):
-            How many the task takes.
-        listed (`bool`, *optional*, defaults to `False`):
-            Columns of lists of strings (words) instead.
-        classes (`bool`, *optional*, defaults to `True`):
-            Whether the label is told of the whole row, so that no input may tell it.
-        usual (`Sequence[str]`, *optional*):
-            Further names that the task knows as those of texts.
-
-    Raises:
-        [`DataError`]: if a named column is not there, is the label or holds something else, or it is not plain which
-            ones are meant.
-    """
-    if given:
-        return _named_columns(dataset, [given] if isinstance(given, str) else list(given), label, most, listed)
-    found = [name for name in dataset.column_names if name != label and is_text(dataset, name, listed=listed)]
-    left_out = {name: why for name in found if (why := why_no_input(name))}
-    possible = [name for name in found if name not in left_out]
-    groups = known_groups(possible, pairs=most > 1, usual=usual)
-    told = label if classes and label is not None and not is_list(dataset, label) else None
-    if told is not None:
-        telling = _telling(dataset, groups, possible, told)
-        left_out |= dict.fromkeys(telling, TELLS_LABEL)
-        possible = [name for name in possible if name not in telling]
-        groups = known_groups(possible, pairs=most > 1, usual=usual)
-    chosen = list(groups[0]) if len(groups) == 1 else []
-    if not groups:
-        chosen = _only_columns(dataset, possible, most)
-    if not chosen:
-        raise DataError(_not_plain(dataset, possible, left_out, most, listed))
-    _say_choice(dataset, chosen, [name for name in found if name not in chosen], left_out)
-    return chosen
-
-
-def tells_label(dataset: Dataset, column: str, label: str, *, finer: bool = True) -> bool:
-    """Whether a column is the label in other words: it has few values, and each has one label.
-
-    Texts that are all different have one label each as well, and that says nothing. Values have to come again, and
-    with the same label so often that it is no accident.
-
-    Args:
-        dataset (`datasets.Dataset`):
-            The examples.
-        column (`str`):
-            Of strings.
-        label (`str`):
-            The label column, with one label a row.
-        finer (`bool`, *optional*, defaults to `True`):
-            Whether it may have more values than there are labels, as classes of classes have.
-    """
-    import datasets
-
-    if not isinstance(dataset.features[label], (datasets.Value, datasets.ClassLabel)):
-        return False
-    rows = [row for row in zip(dataset[column][:], dataset[label][:], strict=True) if None not in row]
-    labels = Counter(value for _, value in rows)
-    most = max(len(labels), len(rows) // REPEATED if finer else 0)
-    label_of: dict[str, Any] = {}
-    for text, value in rows:
-        if label_of.setdefault(text, value) != value or len(label_of) > most:
-            return False
-    alike = sum((count / len(rows)) ** 2 for count in labels.values())  # of two labels by accident
-    return len(labels) > 1 and alike ** (len(rows) - len(label_of)) < ACCIDENT
-
-
-def _telling(dataset: Dataset, groups: Sequence[tuple[str, ...]], possible: Sequence[str], label: str) -> list[str]:
-    """Columns that tell the label: of a pair at most one, and of a column with a known name its name says enough."""
-    if groups:
-        pairs = [[name for name in pair if tells_label(dataset, name, label)] for pair in groups if len(pair) == 2]
-        return [name for telling in pairs if len(telling) == 1 for name in telling]
-    return [name for name in possible if tells_label(dataset, name, label, finer=len(possible) > 1)]
-
-
-def _only_columns(dataset: Dataset, possible: Sequence[str], most: int) -> list[str]:
-    """Of columns with unknown names the only one, or two whose names are a pair; without what is told about texts."""
-    if len(possible) > 1:
-        possible = [name for name in possible if not is_about_texts(name)]
-    if len(possible) > 1:
-        possible = [name for name in possible if not _holds_codes(dataset, name)]
-    chosen = sorted(possible, key=compared)
-    plain = len(chosen) == 1 or (len(chosen) == 2 and most > 1 and is_pair(*chosen))
-    return chosen if plain else []
-
-
-def _holds_codes(dataset: Dataset, column: str) -> bool:
-    """Whether a column of strings numbers the rows, each with another code, or has the same value in all."""
-    values = dataset[column][:]
-    if len(values) < 2 or is_list(dataset, column):
-        return False
-    different = set(values)
-    codes = len(different) == len(values) and all(value is not None and CODE.fullmatch(value) for value in values)
-    return codes or len(different) == 1
-
-
-def _named_columns(dataset: Dataset, given: Sequence[str], label: str | None, most: int, listed: bool) -> list[str]:
-    """What the user named, if it can be read."""
-    what = "lists of words" if listed else "text"
-    for column in given:
-        find_column(dataset, column, what="text")
-        if column == label:
-            raise DataError(f'"{column}" is the label column, and `text_columns` names what a model reads.')
-        if not is_text(dataset, column, listed=listed):
-            raise DataError(f'the column "{column}" holds {dataset.features[column]}, and {what} is needed.')
-    if len(given) > most or len(set(given)) < len(given):
-        taken = "one or two different ones" if most > 1 else "one"
-        raise DataError(f"`text_columns` has {len(given)} columns ({', '.join(given)}), and the task takes {taken}.")
-    return list(given)
-
-
-def _not_plain(dataset: Dataset, possible: Sequence[str], left_out: Mapping[str, str], most: int, listed: bool) -> str:
-    """The error that names what can be chosen."""
-    kind = "columns of lists of words" if listed else "text columns"
-    never = [f'"{name}" ({why})' for name, why in left_out.items()]
-    without = f" Left out: {one_line(shortened(never))}." if never else ""
-    if not possible and not left_out:
-        without = f" Known: {one_line(shortened(dataset.column_names))}"
-    many = "one or two of them" if most > 1 else "one of them"
-    which = f", {many}, as in text_columns=[{one_line(repr(possible[0]))}] (--text-column)" if possible else ""
-    names = one_line(shortened(possible)) or "none"
-    return f"the data has {len(possible)} {kind} ({names}): name them in `text_columns`{which}.{without}"
-
-
-def _say_choice(dataset: Dataset, chosen: Sequence[str], others: Sequence[str], left_out: Mapping[str, str]) -> None:
-    if not others:
-        return
-    because = {name: f" ({why})" for name, why in left_out.items()}
-    unread = shortened(f'"{name}"{because.get(name, "")}' for name in others)
-    names = " and ".join(f'"{name}"' for name in chosen)
-    note_once(dataset, one_line(f"models read {names}, and not {unread}; `text_columns` names others.", most=1000))
-
-
-def _inner(feature: Any) -> Any:
     return getattr(feature, "feature", feature)
 
 
-def _flat(dataset: Dataset, column: str) -> list[Any]:
-    values = dataset[column]
-    return [item for row in values for item in row or ()] if is_list(dataset, column) else values[:]
+def _flat_values(dataset: Dataset, column: str) -> list[Any]:
+    """The values of a column; lists of them are put one behind the other."""
+    values = dataset[column][:]
+    if not is_list(dataset, column):
+        return values
+    flat: list[Any] = []
+    for row in values:
+        flat += row or []
+    return flat

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -36,12 +36,14 @@ class Rows(NamedTuple):
     ordered: str
 
 
+State = tuple[int, ...]  # of a file: device, inode, size and times; empty where there is none
+
+
 class _Hashed(NamedTuple):
     """What was hashed: the result, and the image files outside of the data set with their states."""
 
     rows: Rows
-    files: tuple[str, ...]
-    states: tuple[tuple[int, ...], ...]
+    files: tuple[tuple[str, State], ...]
 
 
 _HASHED: WeakKeyDictionary[Dataset, _Hashed] = WeakKeyDictionary()  # data sets do not change; image files may
@@ -58,39 +60,43 @@ def hash_rows(dataset: Dataset) -> Rows:
     import datasets
     import xxhash
 
-    known = _HASHED.get(dataset)
-    if known is not None and tuple(map(_state, known.files)) == known.states:
-        return known.rows
-    begun = time.time()
+    hashed = _HASHED.get(dataset)
+    if hashed is not None and all(_state(path) == state for path, state in hashed.files):
+        return hashed.rows
+    started = time.time()
     plain = dataset.with_format(None)
-    for column, feature in plain.features.items():
-        if isinstance(feature, datasets.Image):
-            plain = plain.cast_column(column, datasets.Image(decode=False))
-    images = [column for column, feature in plain.features.items() if isinstance(feature, datasets.Image)]
-    files: list[str] = []
-    states: list[tuple[int, ...]] = []
+    image_columns = [column for column, feature in plain.features.items() if isinstance(feature, datasets.Image)]
+    for column in image_columns:
+        plain = plain.cast_column(column, datasets.Image(decode=False))
+    files: list[tuple[str, State]] = []
 
-    def encoded(image: Mapping[str, Any] | None) -> bytes | None:
-        if not image or image["bytes"]:
-            return image and image["bytes"]
+    def image_bytes(image: Mapping[str, Any]) -> bytes:
+        if image["bytes"]:
+            return image["bytes"]
         path = image["path"] or ""
-        files.append(path)
-        states.append(_state(path))  # before it is read
+        files.append((path, _state(path)))  # before it is read, so that a change meanwhile shows
         return _bytes_of(path)
 
     def content(row: dict[str, Any]) -> bytes:
-        read = {column: encoded(row[column]) for column in images}
-        return json.dumps(row | read, sort_keys=True, default=_printable).encode()
+        for column in image_columns:
+            if row[column]:
+                row[column] = image_bytes(row[column])
+        return json.dumps(row, sort_keys=True, default=_printable).encode()
 
     hashes = [xxhash.xxh3_128_hexdigest(content(row)) for row in plain]
-    sorted_digest, digest = (xxhash.xxh3_128_hexdigest("\n".join(rows).encode()) for rows in (sorted(hashes), hashes))
-    rows = Rows(sorted_digest, frozenset(hashes), digest)
-    if all(state[-1] < (begun - SETTLED) * 1e9 for state in states if state):
-        _HASHED[dataset] = _Hashed(rows, tuple(files), tuple(states))
+    rows = Rows(_digest(sorted(hashes)), frozenset(hashes), _digest(hashes))
+    if all(state[-1] < (started - SETTLED) * 1e9 for _, state in files if state):
+        _HASHED[dataset] = _Hashed(rows, tuple(files))
     return rows
 
 
-def _state(path: str) -> tuple[int, ...]:
+def _digest(hashes: Sequence[str]) -> str:
+    import xxhash
+
+    return xxhash.xxh3_128_hexdigest("\n".join(hashes).encode())
+
+
+def _state(path: str) -> State:
     """What tells that a file was changed; nothing where there is none."""
     try:
         state = os.stat(path)

@@ -10,33 +10,49 @@ import contextlib
 import csv
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from ..errors import DataError, listed, warn
+from ..errors import DataError, listed, warn_user
 from ..untrusted import one_line
 from .text_files import text_lines, wrong
 
 
 if TYPE_CHECKING:
+    from _csv import Reader as CsvReader
+
     import pyarrow as pa
 
 LONGEST_VALUE = 50_000_000  # characters; a quote that nothing closes would take the rest of the file
-ROWS = 50_000  # that are text objects at a time
+ROWS = 50_000  # number of rows that are text objects at a time
 WHOLE = r"^\s*[+-]?(0|[1-9][0-9]*)\s*$"  # 007 and 01 are words: a number would lose their zeros
 REAL = r"^\s*[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?\s*$"
-_TESTED = 100  # values that are looked at before a column is converted
+TESTED = 100  # values that are looked at before a whole column is converted
+SEPARATORS = {",": "comma", "\t": "tab"}
+# characters that other programs separate values by -> their name
+FOREIGN_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
 class _Form(NamedTuple):
+    """How the values of a line are told apart: what separates them, and whether quotes may enclose them."""
+
     delimiter: str
     quoted: bool
 
-    def options(self) -> dict[str, Any]:
-        quoting = csv.QUOTE_MINIMAL if self.quoted else csv.QUOTE_NONE
-        return {"delimiter": self.delimiter, "quoting": quoting, "strict": True}
+    def reader(self, lines: Iterator[str]) -> CsvReader:
+        """What splits lines into values."""
+        if self.quoted:
+            return csv.reader(lines, delimiter=self.delimiter, strict=True)
+        return csv.reader(lines, delimiter=self.delimiter, quoting=csv.QUOTE_NONE, strict=True)
+
+
+class _Row(NamedTuple):
+    """The values of a row, and the line on which it begins."""
+
+    line: int
+    values: list[str]
 
 
 def read_words(path: Path) -> pa.Table:
@@ -58,21 +74,20 @@ def _read_words(path: Path, form: _Form) -> pa.Table:
     import pyarrow as pa
 
     rows = _rows(path, form)
-    first, header = next(rows, (0, None))
+    header = next(rows, None)
     if header is None:
         raise DataError(f"{one_line(path)} is empty.")
-    names = _column_names(path, first, header, form)
-    chunks = []
+    names = _column_names(path, header, form)
+    chunks: list[list[pa.Array]] = []  # each with one array for each column
     while chunk := list(islice(rows, ROWS)):
-        for line, row in chunk:
-            if len(row) != len(names):
-                raise wrong(path, line, _wrong_count(len(row), names, form))
-        columns = zip(*(row for _, row in chunk), strict=True)
+        for row in chunk:
+            if len(row.values) != len(names):
+                raise wrong(path, row.line, _wrong_count(len(row.values), names, form))
+        columns = zip(*(row.values for row in chunk), strict=True)
         chunks.append([pa.array(column, pa.large_string()) for column in columns])
     if not chunks:
         raise DataError(f"{one_line(path)} has a header ({listed(names)}) and is empty otherwise.")
-    columns = [pa.chunked_array(column) for column in zip(*chunks, strict=True)]
-    return pa.table(columns, names=names)
+    return pa.table([pa.chunked_array(column) for column in zip(*chunks, strict=True)], names=names)
 
 
 def as_numbers(words: pa.Table) -> pa.Table:
@@ -86,33 +101,34 @@ def _column(words: pa.ChunkedArray) -> pa.ChunkedArray:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    tested = [word for word in words[:_TESTED].to_pylist() if word]
+    tested = [word for word in words[:TESTED].to_pylist() if word]
     if not all(re.match(REAL, word) for word in tested):
         return words
-    there = pc.not_equal(words, "")
-    if not pc.any(there).as_py():
+    absent = pc.equal(words, "")
+    if pc.all(absent).as_py():
         return words
-    for pattern, number, kind in ((WHOLE, int, pa.int64()), (REAL, float, pa.float64())):
+    for pattern, parse, dtype in ((WHOLE, int, pa.int64()), (REAL, float, pa.float64())):
         is_number = pc.match_substring_regex(words, pattern)
-        if not pc.all(pc.or_(is_number, pc.invert(there))).as_py():
+        if not pc.all(pc.or_(is_number, absent)).as_py():
             continue
+        # by Python, whose `int` and `float` take all that the patterns do, such as blanks and a plus sign
+        chunks = []
         try:
-            chunks = [
-                pa.array([number(word) if word else None for word in chunk.to_pylist()], kind)
-                for chunk in words.chunks
-            ]
+            for chunk in words.chunks:
+                numbers = [parse(word) if word else None for word in chunk.to_pylist()]
+                chunks.append(pa.array(numbers, dtype))
         except (OverflowError, ValueError):  # more than 64 bits
             return words
         return pa.chunked_array(chunks)
     return words
 
 
-def _rows(path: Path, form: _Form) -> Iterator[tuple[int, list[str]]]:
-    """Rows with the line on which each begins. Blank lines between them are none, and are counted."""
-    reader = csv.reader(text_lines(path, newline=""), **form.options())
-    blank: list[int] = []
-    told: list[int] = []
-    start, width = 1, 0
+def _rows(path: Path, form: _Form) -> Iterator[_Row]:
+    """The header and the rows. Blank lines between them are no rows; a warning counts them."""
+    reader = form.reader(text_lines(path, newline=""))
+    blank: list[int] = []  # lines since the last row
+    blank_between: list[int] = []
+    width = 0
     while True:
         start = reader.line_num + 1
         try:
@@ -121,17 +137,24 @@ def _rows(path: Path, form: _Form) -> Iterator[tuple[int, list[str]]]:
             raise wrong(path, start, _csv_problem(error)) from None
         if row is None:
             break
-        if not row or (width > 1 and len(row) == 1 and not row[0].strip()):
+        if _is_blank(row, width):
             blank.append(start)
             continue
-        if width:  # those before the header and after the last row say nothing
-            told += blank
+        if width:  # blank lines before the header are common, and so are those at the end, which never come here
+            blank_between += blank
         blank = []
         width = width or len(row)
-        yield start, row
-    if told:
-        lines = listed(map(str, told), 5)
-        warn(f"{one_line(path)} has {len(told)} blank lines between its rows, which are no rows: line {lines}.")
+        yield _Row(start, row)
+    if blank_between:
+        lines = listed(map(str, blank_between), 5)
+        warn_user(
+            f"{one_line(path)} has {len(blank_between)} blank lines between its rows, which are no rows: line {lines}."
+        )
+
+
+def _is_blank(row: Sequence[str], width: int) -> bool:
+    """Whether the values of a line are none; in a table of one column a line of blanks is a text."""
+    return not row or (width > 1 and len(row) == 1 and not row[0].strip())
 
 
 @contextlib.contextmanager
@@ -154,27 +177,30 @@ def _csv_problem(error: csv.Error) -> str:
     return one_line(error)
 
 
-def _column_names(path: Path, line: int, header: list[str], form: _Form) -> list[str]:
+def _column_names(path: Path, header: _Row, form: _Form) -> list[str]:
     """The names of the columns; one without a name, as pandas writes for row numbers, is named by its place."""
-    names = [name or f"Unnamed: {place}" for place, name in enumerate(header)]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise wrong(path, line, f'several columns with the name "{one_line(twice[0])}". Rename or remove them')
-    for other, what in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
-        if len(names) == 1 and other != form.delimiter and other in names[0]:
+    names = [name or f"Unnamed: {place}" for place, name in enumerate(header.values)]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        problem = f'several columns with the name "{one_line(repeated[0])}". Rename or remove them'
+        raise wrong(path, header.line, problem)
+    if len(names) > 1:
+        return names
+    for separator, separator_name in FOREIGN_SEPARATORS.items():
+        if separator != form.delimiter and separator in names[0]:
             raise wrong(
                 path,
-                line,
-                f'one column "{one_line(names[0])}": are its values separated by {what}? Save it with commas as .csv '
-                "or with tabs as .tsv",
+                header.line,
+                f'one column "{one_line(names[0])}": are its values separated by {separator_name}? Save it with '
+                "commas as .csv or with tabs as .tsv",
             )
     return names
 
 
 def _wrong_count(count: int, names: list[str], form: _Form) -> str:
-    separator = {",": "comma", "\t": "tab"}[form.delimiter]
-    remedy = f'A text that contains a {separator} has to be in quotes ("...")'
-    if not form.quoted:
+    if form.quoted:
+        remedy = f'A text that contains a {SEPARATORS[form.delimiter]} has to be in quotes ("...")'
+    else:
         remedy = "A text must not contain a tab or a line break there"
     fields = "field" if count == 1 else "fields"
     return f"{count} {fields}, and the header has {len(names)} ({one_line(listed(names))}). {remedy}"
@@ -192,38 +218,48 @@ def _is_quoted(path: Path) -> bool:
     They do if each name of the header is in quotes, or if each line with quotes is what a program writes that encloses
     only values with a tab, a line break or a quote: read and written again, it is the same.
     """
-    lines: list[str] = []
+    lines: list[str] = []  # that the reader has taken for the row at hand
 
-    def kept() -> Iterator[str]:
+    def recorded_lines() -> Iterator[str]:
         for line in text_lines(path, newline=""):
             lines.append(line)
             yield line
 
-    reader = csv.reader(kept(), **_Form("\t", quoted=True).options())
-    found, width = False, 0
+    reader = _Form("\t", quoted=True).reader(recorded_lines())
+    has_quotes, width = False, 0
     try:
         while True:
             lines.clear()
             row = next(reader, None)
             if row is None:
-                return found
+                return has_quotes
             record = "".join(lines).rstrip("\r\n")
-            if reader.line_num == len(lines) and all(_encloses(name) for name in record.split("\t")):
+            is_header = reader.line_num == len(lines)
+            if is_header and all(_is_enclosed(name) for name in record.split("\t")):
                 return True
             width = width or len(row)
             if '"' not in record:
                 continue
-            whole = '""' not in record and all(line.count("\t") == width - 1 for line in lines)
-            if len(lines) > 1 and whole:
-                return False  # several rows, of which one begins and another ends with a quote
-            written = io.StringIO()
-            csv.writer(written, delimiter="\t", lineterminator="\r\n").writerow(row)
-            if written.getvalue().removesuffix("\r\n") != record:
+            if _is_several_rows(lines, width) or _written(row) != record:
                 return False
-            found = True
+            has_quotes = True
     except csv.Error:
         return False
 
 
-def _encloses(name: str) -> bool:
+def _is_enclosed(name: str) -> bool:
     return len(name) > 1 and name[0] == name[-1] == '"'
+
+
+def _is_several_rows(lines: Sequence[str], width: int) -> bool:
+    """Whether lines that a reader took for one row are several, of which one begins and another ends with a quote."""
+    if len(lines) == 1 or any('""' in line for line in lines):
+        return False
+    return all(line.count("\t") == width - 1 for line in lines)
+
+
+def _written(row: Sequence[str]) -> str:
+    """A row as a program writes it that encloses only values which need it."""
+    stream = io.StringIO()
+    csv.writer(stream, delimiter="\t", lineterminator="\r\n").writerow(row)
+    return stream.getvalue().removesuffix("\r\n")

@@ -54,13 +54,13 @@ def call_function(path: str) -> Any:
             raise DataError(f"{path} ends the process ({why}) instead of returning examples.") from error
 
 
-def from_function(path: str, part: str) -> Dataset:
+def from_function(path: str, split: str) -> Dataset:
     """One split of what a data function returns.
 
     Args:
         path (`str`):
             `package.module:function`.
-        part (`str`):
+        split (`str`):
             Which split of a `DatasetDict`; a single set is taken as it is.
 
     Raises:
@@ -68,27 +68,35 @@ def from_function(path: str, part: str) -> Dataset:
     """
     import datasets
 
-    found = call_function(path)
-    if isinstance(found, datasets.DatasetDict):
-        return split_of(found, part, path)
-    if isinstance(found, datasets.Dataset):
-        return found
-    if not isinstance(found, Mapping):
-        raise DataError(f"{path} returned {type(found).__name__}, and no Dataset, DatasetDict or scikit-learn Bunch.")
+    data = call_function(path)
+    if isinstance(data, datasets.DatasetDict):
+        return split_of(data, split, path)
+    if isinstance(data, datasets.Dataset):
+        return data
+    if not isinstance(data, Mapping):
+        raise DataError(f"{path} returned {type(data).__name__}, and no Dataset, DatasetDict or scikit-learn Bunch.")
     with as_error(DataError, f"{path} returned examples that cannot be read"):
-        return _from_bunch(found, path)
+        return _from_bunch(data, path)
 
 
-def split_of(found: DatasetDict, part: str, what: str) -> Dataset:
+def split_of(splits: DatasetDict, split: str, source: str) -> Dataset:
     """One split of several.
+
+    Args:
+        splits (`datasets.DatasetDict`):
+            The data.
+        split (`str`):
+            The name, or a usual name for the same.
+        source (`str`):
+            What the error calls the data.
 
     Raises:
         [`DataError`]: if there is none of that name.
     """
-    name = find_split(found, part)
+    name = find_split(splits, split)
     if name is None:
-        raise DataError(f'{what} has no split "{part}"{did_you_mean(part, found)}')
-    return found[name]
+        raise DataError(f'{source} has no split "{split}"{did_you_mean(split, splits)}')
+    return splits[name]
 
 
 def _from_bunch(bunch: Mapping[str, Any], path: str) -> Dataset:
@@ -101,12 +109,12 @@ def _from_bunch(bunch: Mapping[str, Any], path: str) -> Dataset:
         raise DataError(f"{path} returned {type(bunch).__name__} without images or texts and a target.")
     names = [str(name) for name in bunch.get("target_names", sorted(set(bunch["target"])))]
     labels = datasets.ClassLabel(names=names)
-    if "images" not in bunch:
-        columns: dict[str, Any] = {"text": bunch["data"]}
-        features = {"text": datasets.Value("string")}
-    else:
-        grey = np.asarray(bunch["images"], dtype=float) / (np.max(bunch["images"]) or 1) * 255
-        columns = {"image": [Image.fromarray(image.round().astype(np.uint8)).convert("RGB") for image in grey]}
-        features = {"image": datasets.Image()}
     targets = np.asarray(bunch["target"]).tolist()
-    return datasets.Dataset.from_dict(columns | {"label": targets}, datasets.Features(features | {"label": labels}))
+    if "images" not in bunch:
+        texts = {"text": bunch["data"], "label": targets}
+        return datasets.Dataset.from_dict(texts, datasets.Features(text=datasets.Value("string"), label=labels))
+    brightest = np.max(bunch["images"]) or 1  # 16 in `load_digits`
+    pixels = (np.asarray(bunch["images"], dtype=float) / brightest * 255).round().astype(np.uint8)
+    pictures = [Image.fromarray(image).convert("RGB") for image in pixels]
+    images = {"image": pictures, "label": targets}
+    return datasets.Dataset.from_dict(images, datasets.Features(image=datasets.Image(), label=labels))

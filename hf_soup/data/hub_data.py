@@ -37,12 +37,13 @@ def load_from_hub(path: str, name: str | None, split: str) -> Dataset:
     import datasets
     from huggingface_hub import constants
 
-    what = f"{one_line(path)} is no folder here, and as a data set of the Hub it could not be loaded"
-    with read_errors(DataError, what):
+    problem = f"{one_line(path)} is no folder here, and as a data set of the Hub it could not be loaded"
+    with read_errors(DataError, problem):
         builder = patiently(lambda: _builder(path, name))
         patiently(builder.download_and_prepare)
-        found = builder.as_dataset(split=find_split(builder.info.splits or (), split) or split)
-        return refuse_images_elsewhere(found, path, (datasets.config.HF_CACHE_HOME, constants.HF_HUB_CACHE))
+        known_split = find_split(builder.info.splits or (), split)
+        dataset = builder.as_dataset(split=known_split or split)  # an unknown one is an error of datasets
+        return refuse_images_elsewhere(dataset, path, (datasets.config.HF_CACHE_HOME, constants.HF_HUB_CACHE))
 
 
 def splits_on_hub(path: str, name: str | None) -> list[str]:

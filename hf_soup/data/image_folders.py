@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from ..errors import DataError, listed, warn
+from ..errors import DataError, listed, warn_user
 from ..untrusted import as_error, one_line
 from .layouts import is_table, refuse_leaving
 from .tables import read_tables
@@ -58,7 +58,8 @@ def read_image_folder(folder: Path, images: list[Path] | None = None) -> Dataset
     columns: dict[str, Any] = {"image": [str(path) for path in images]}
     features: dict[str, Any] = {"image": datasets.Image()}
     classes = sorted({path.parent.name for path in images})
-    if len(classes) > 1 and len({len(path.parts) for path in images}) == 1:
+    depths = {len(path.parts) for path in images}
+    if len(classes) > 1 and len(depths) == 1:  # folders of several depths are no classes
         numbers = {name: number for number, name in enumerate(classes)}
         columns["label"] = [numbers[path.parent.name] for path in images]
         features["label"] = datasets.ClassLabel(names=classes)
@@ -69,20 +70,25 @@ def _with_metadata(folder: Path, images: list[Path], tables: list[Path]) -> Data
     """Rows as the metadata files have them, the image in place of its file's name."""
     import datasets
 
-    parts, named = [], set()
+    parts: list[Dataset] = []
+    named_images: set[Path] = set()
     for table in sorted(tables, key=str):
         rows = read_tables([table])
         if FILE_NAME not in rows.column_names:
             raise DataError(f'{one_line(table)} has no column "{FILE_NAME}" with the name of each image.')
-        paths = [_named(table, row, name) for row, name in enumerate(rows[FILE_NAME])]
-        named.update(paths)
-        columns = {"image" if name == FILE_NAME else name: rows[name][:] for name in rows.column_names}
-        columns["image"] = [str(path) for path in paths]
-        kinds = {"image" if name == FILE_NAME else name: kind for name, kind in rows.features.items()}
-        parts.append(datasets.Dataset.from_dict(columns, datasets.Features(kinds | {"image": datasets.Image()})))
-    unnamed = [str(path.relative_to(folder)) for path in images if path not in named]
+        paths = [_image_of_row(table, row, name) for row, name in enumerate(rows[FILE_NAME])]
+        named_images.update(paths)
+        columns: dict[str, list[Any]] = {}
+        features: dict[str, Any] = {}
+        for name, feature in rows.features.items():
+            if name == FILE_NAME:
+                columns["image"], features["image"] = [str(path) for path in paths], datasets.Image()
+            elif name != "image":
+                columns[name], features[name] = rows[name][:], feature
+        parts.append(datasets.Dataset.from_dict(columns, datasets.Features(features)))
+    unnamed = [str(path.relative_to(folder)) for path in images if path not in named_images]
     if unnamed:
-        warn(
+        warn_user(
             f"{len(unnamed)} of {len(images)} images of {one_line(folder)} are in no {METADATA} file and left out: "
             f"{one_line(listed(unnamed, 5))}."
         )
@@ -90,7 +96,7 @@ def _with_metadata(folder: Path, images: list[Path], tables: list[Path]) -> Data
         return datasets.concatenate_datasets(parts)
 
 
-def _named(table: Path, row: int, name: Any) -> Path:
+def _image_of_row(table: Path, row: int, name: Any) -> Path:
     """The image that a row of a metadata file names, which is beside it or below."""
     pure = PurePosixPath(str(name).replace(os.sep, "/"))
     if not name or pure.is_absolute() or ".." in pure.parts or "://" in str(name):
@@ -106,8 +112,8 @@ def _files(folder: Path) -> Iterable[Path]:
     pending = [folder]
     while pending:
         with as_error(DataError, f"{one_line(folder)} cannot be read"):
-            inside = list(os.scandir(pending.pop()))
-        for entry in inside:
+            entries = list(os.scandir(pending.pop()))
+        for entry in entries:
             if entry.name.startswith((".", "__")):
                 continue
             if entry.is_symlink():

@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
-def refuse_images_elsewhere(dataset: Dataset, what: str, folders: Sequence[str | os.PathLike] = ()) -> Dataset:
+def refuse_images_elsewhere(dataset: Dataset, source: str, folders: Sequence[str | os.PathLike[str]] = ()) -> Dataset:
     """The same data set, whose images are in it, or in one of these folders.
 
     Args:
         dataset (`datasets.Dataset`):
             Images or not.
-        what (`str`):
+        source (`str`):
             What errors call it.
         folders (`Sequence[str]`, *optional*):
             Where image files may be.
@@ -36,11 +36,12 @@ def refuse_images_elsewhere(dataset: Dataset, what: str, folders: Sequence[str |
         if not isinstance(feature, datasets.Image):
             continue
         images = dataset.data.column(column)
-        outside = pc.and_(pc.is_null(pc.struct_field(images, "bytes")), pc.is_valid(pc.struct_field(images, "path")))
-        for path in pc.struct_field(images, "path").filter(outside).to_pylist():
+        content, paths = pc.struct_field(images, "bytes"), pc.struct_field(images, "path")
+        outside = pc.and_(pc.is_null(content), pc.is_valid(paths))
+        for path in paths.filter(outside).to_pylist():
             if not any(os.path.realpath(path).startswith(root) for root in roots):
                 raise DataError(
-                    f'{one_line(what)} does not hold the images of its column "{one_line(column)}", but names files '
+                    f'{one_line(source)} does not hold the images of its column "{one_line(column)}", but names files '
                     f"or addresses, such as {one_line(path)}: save it with the images in it."
                 )
     return dataset

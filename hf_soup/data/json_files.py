@@ -6,7 +6,8 @@ They are parsed by Python, since pyarrow's reader makes dates of texts and stops
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,13 +20,22 @@ from .text_files import text_lines, wrong
 if TYPE_CHECKING:
     import pyarrow as pa
 
-ROWS = 20_000  # that are Python objects at a time
+ROWS = 20_000  # number of rows that are Python objects at a time
 DEPTH = 50  # of lists and objects within one another
-KINDS = {dict: "an object", list: "a list", str: "a text", bool: "a truth value", int: "a number", float: "a number"}
+KIND_NAMES = {
+    dict: "an object",
+    list: "a list",
+    str: "a text",
+    bool: "a truth value",
+    int: "a number",
+    float: "a number",
+}
 
 
 class _Row(NamedTuple):
-    place: int | str  # its line, or which entry of the list it is
+    """An object, and where it is: its line, or which entry of the list it is."""
+
+    place: int | str
     values: dict[str, Any]
 
 
@@ -49,40 +59,41 @@ def read_json_rows(path: Path) -> pa.Table:
         try:
             whole = table if whole is None else pa.concat_tables([whole, table], promote_options="permissive")
         except pa.ArrowException as error:
-            found = f"values of another kind than in the rows before, there or soon after: {one_line(error)}"
-            raise wrong(path, chunk[0].place, found) from None
+            problem = f"values of another kind than in the rows before, there or soon after: {one_line(error)}"
+            raise wrong(path, chunk[0].place, problem) from None
     if whole is None:
         raise DataError(f"{one_line(path)} is empty.")
     return whole
 
 
 def _rows(path: Path) -> Iterator[_Row]:
+    """The rows of a file, which is one value if its first line is no value by itself, or the only one."""
     numbered = enumerate(text_lines(path, newline="\n"), 1)
     filled = ((number, line) for number, line in numbered if line.strip())
-    number, line = next(filled, (0, ""))
-    if not number:
+    first = next(filled, None)
+    if first is None:
         return iter(())
+    number, line = first
     try:
-        whole = _parse(path, line, number)
+        value = _parse(path, line, number)
     except DataError:
-        if line.rstrip().endswith("}"):  # a row
+        if line.rstrip().endswith("}"):  # a row, and the error is in it
             raise
-        rest = "".join(line for _, line in numbered)
+        rest = "".join(following for _, following in numbered)
         return _entries(path, _parse(path, line + rest, number))
     second = next(filled, None)
     if second is None:
-        return _entries(path, whole)
-    lines = chain([(number, line), second], filled)
+        return _entries(path, value)
+    lines = chain([first, second], filled)
     return (_row(path, number, _parse(path, line, number)) for number, line in lines)
 
 
 def _parse(path: Path, text: str, line: int) -> Any:
     try:
-        return json.loads(text, object_pairs_hook=_once)
+        return json.loads(text, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
-        raise wrong(
-            path, line + error.lineno - 1, f"not JSON: {one_line(error.msg)} at column {error.colno}"
-        ) from None
+        problem = f"not JSON: {one_line(error.msg)} at column {error.colno}"
+        raise wrong(path, line + error.lineno - 1, problem) from None
     except _NamedTwiceError as error:
         raise wrong(path, line, f'an object with two fields "{one_line(error)}"') from None
     except RecursionError:
@@ -91,40 +102,54 @@ def _parse(path: Path, text: str, line: int) -> Any:
         raise wrong(path, line, one_line(error)) from None
 
 
-def _entries(path: Path, whole: Any) -> Iterator[_Row]:
+def _entries(path: Path, value: Any) -> Iterator[_Row]:
     """The rows of a file that is one value."""
-    if isinstance(whole, dict):
-        lists = [value for value in whole.values() if isinstance(value, list)]
-        nested = [value for value in whole.values() if isinstance(value, dict)]
-        columns = _columns_of(whole)
-        if columns is not None and path.suffix.lower() != ".jsonl":
-            return iter(columns)
-        is_row = path.suffix.lower() == ".jsonl" or len(lists) != 1 or nested or not lists[0]
-        if is_row or not all(isinstance(entry, dict) for entry in lists[0]):
-            return iter([_Row(1, whole)])
-        whole = lists[0]
-    if not isinstance(whole, list):
-        raise wrong(path, 1, f"{_kind(whole)}. Rows are objects, one a line or in one list")
-    return (_row(path, f"entry {number} of its list", entry) for number, entry in enumerate(whole, 1))
+    if isinstance(value, dict):
+        is_line = path.suffix.lower() == ".jsonl"
+        columns = None if is_line else _columns_of(value)
+        if columns is not None:
+            return _rows_of_columns(columns)
+        rows = None if is_line else _only_list_of_objects(value)
+        if rows is None:
+            return iter([_Row(1, value)])
+        value = rows
+    if not isinstance(value, list):
+        raise wrong(path, 1, f"{_kind(value)}. Rows are objects, one a line or in one list")
+    return (_row(path, f"entry {number} of its list", entry) for number, entry in enumerate(value, 1))
 
 
-def _columns_of(whole: dict[str, Any]) -> list[_Row] | None:
-    """The rows of an object that has a list, or an object of numbered values, for each column, as pandas writes it."""
-    values = list(whole.values())
-    if len(values) < 2:
+def _only_list_of_objects(value: dict[str, Any]) -> list[Any] | None:
+    """The rows of an object that has plain fields beside them, such as a version; `None` if it is none."""
+    lists = [field for field in value.values() if isinstance(field, list)]
+    has_objects = any(isinstance(field, dict) for field in value.values())
+    if len(lists) != 1 or has_objects or not lists[0]:
         return None
-    if all(isinstance(value, dict) for value in values):
-        keys = list(values[0])
-        if not keys or any(list(value) != keys for value in values) or not all(key.isdecimal() for key in keys):
+    rows = lists[0]
+    return rows if all(isinstance(entry, dict) for entry in rows) else None
+
+
+def _columns_of(value: dict[str, Any]) -> dict[str, list[Any]] | None:
+    """The columns of an object that has a list, or an object of numbered values, for each, as pandas writes it."""
+    fields = list(value.values())
+    if len(fields) < 2:
+        return None
+    if all(isinstance(field, dict) for field in fields):
+        row_numbers = list(fields[0])
+        if not row_numbers or not all(number.isdecimal() for number in row_numbers):
             return None
-        values = [list(value.values()) for value in values]
-    if not all(isinstance(value, list) for value in values) or len({len(value) for value in values}) != 1:
+        if any(list(field) != row_numbers for field in fields):
+            return None
+        fields = [list(field.values()) for field in fields]
+    if not all(isinstance(field, list) for field in fields) or len({len(field) for field in fields}) != 1:
         return None
-    if any(isinstance(entry, dict) for value in values for entry in value):
+    if any(isinstance(entry, dict) for field in fields for entry in field):
         return None
-    return [
-        _Row(number, dict(zip(whole, row, strict=True))) for number, row in enumerate(zip(*values, strict=True), 1)
-    ]
+    return dict(zip(value, fields, strict=True))
+
+
+def _rows_of_columns(columns: dict[str, list[Any]]) -> Iterator[_Row]:
+    for number, values in enumerate(zip(*columns.values(), strict=True), 1):
+        yield _Row(number, dict(zip(columns, values, strict=True)))
 
 
 def _row(path: Path, place: int | str, value: Any) -> _Row:
@@ -141,51 +166,55 @@ def _table(path: Path, rows: list[_Row]) -> pa.Table:
     """
     import pyarrow as pa
 
-    names = dict.fromkeys(name for row in rows for name in row.values)
+    names: dict[str, None] = {}  # in the order in which they come first
+    for row in rows:
+        names |= dict.fromkeys(row.values)
     if not names:
         raise wrong(path, rows[0].place, "an object without fields")
-    columns = {}
+    columns: dict[str, pa.Array] = {}
     for name in names:
         values = [row.values.get(name) for row in rows]
         try:
             columns[name] = pa.array(values)
         except Exception as error:  # pyarrow's own errors, of overflows, of text that is no Unicode, of recursion
-            place = rows[_first_failing(pa.array, values)].place
+            place = rows[_first_failing(values)].place
             raise wrong(path, place, f'the field "{one_line(name)}": {one_line(error)}') from None
         if _depth(columns[name].type) > DEPTH:
             raise DataError(f'{one_line(path)}: the field "{one_line(name)}" is nested more than {DEPTH} times.')
     return pa.table(columns)
 
 
-def _first_failing(convert: Callable[[list], Any], values: list) -> int:
-    """The index of the first value with which a list cannot be converted any more."""
-    low, high = 0, len(values)  # so many values are converted, so many are not
+def _first_failing(values: list[Any]) -> int:
+    """The index of the first value with which Arrow cannot make an array of a list any more."""
+    import pyarrow as pa
+
+    low, high = 0, len(values)  # so many values can be converted, so many cannot
     while high - low > 1:
         middle = (low + high) // 2
         try:
-            convert(values[:middle])
+            pa.array(values[:middle])
             low = middle
         except Exception:
             high = middle
     return high - 1
 
 
-def _depth(kind: pa.DataType) -> int:
-    return 1 + max((_depth(kind.field(place).type) for place in range(kind.num_fields)), default=0)
+def _depth(dtype: pa.DataType) -> int:
+    inner = [_depth(dtype.field(place).type) for place in range(dtype.num_fields)]
+    return 1 + max(inner, default=0)
 
 
 class _NamedTwiceError(Exception):
-    pass
+    """The name of a field that an object has twice; Python's parser would drop the first."""
 
 
-def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    pairs = list(pairs)
-    found = dict(pairs)
-    if len(found) == len(pairs):
-        return found
-    names = [name for name, _ in pairs]
-    raise _NamedTwiceError(next(name for name in names if names.count(name) > 1))
+def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        counts = Counter(name for name, _ in pairs)
+        raise _NamedTwiceError(next(name for name, count in counts.items() if count > 1))
+    return fields
 
 
 def _kind(value: Any) -> str:
-    return KINDS.get(type(value), "nothing")
+    return KIND_NAMES.get(type(value), "nothing")

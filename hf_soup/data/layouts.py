@@ -26,7 +26,7 @@ ABOUT = ("dataset_info", "dataset_infos", "dataset_dict", "state", "config", "me
 ALIASES = {"train": ("training",), "validation": ("valid", "val", "dev"), "test": ("testing",)}
 _SHARD = re.compile(r"(?P<split>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(-[0-9a-f]+)?")
 
-Sources = dict[str, list[tuple[Path, ...]]]  # split -> each way in which it is there: files, or one folder
+Sources = dict[str, list[tuple[Path, ...]]]  # split -> its sources: files, or one folder; more than one is an error
 
 
 def is_saved(folder: Path) -> bool:
@@ -42,12 +42,11 @@ def splits_of(folder: Path) -> Sources:
     """
     if (folder / SAVED_SPLITS).is_file():
         return _saved_splits(folder)
-    found, data = _listed_splits(folder), folder / "data"
+    splits, data = _listed_splits(folder), folder / "data"
     if data.is_dir():
         refuse_leaving(data, folder)
-        for split, sources in _listed_splits(data).items():
-            found.setdefault(split, sources)
-    return found
+        splits = _listed_splits(data) | splits  # those of the folder itself take precedence
+    return splits
 
 
 def find_split(names: Iterable[str], split: str) -> str | None:
@@ -65,13 +64,13 @@ def find_split(names: Iterable[str], split: str) -> str | None:
     Raises:
         [`DataError`]: if several are.
     """
-    names = list(names)
-    if split in names:
+    present = list(names)
+    if split in present:
         return split
-    found = [alias for alias in ALIASES.get(split, ()) if alias in names]
-    if len(found) > 1:
-        raise DataError(f'the data has no split "{split}", but {listed(found)}: say which one is meant.')
-    return found[0] if found else None
+    aliases = [alias for alias in ALIASES.get(split, ()) if alias in present]
+    if len(aliases) > 1:
+        raise DataError(f'the data has no split "{split}", but {listed(aliases)}: say which one is meant.')
+    return aliases[0] if aliases else None
 
 
 def source_of(folder: Path, split: str) -> tuple[Path, ...]:
@@ -87,14 +86,15 @@ def source_of(folder: Path, split: str) -> tuple[Path, ...]:
             f"{one_line(folder)} has no file ({', '.join(TABLES)}) or folder for the split "
             f'"{one_line(split)}"{did_you_mean(split, splits)}{_hint(folder, splits)}'
         )
-    ways = splits[name]
-    if len(ways) > 1:
-        names = [str(way[0].relative_to(folder)) for way in ways]
+    sources = splits[name]
+    if len(sources) > 1:
+        names = [str(paths[0].relative_to(folder)) for paths in sources]
         raise DataError(f'{one_line(folder)} has several sources for the split "{name}": {listed(names)}. Keep one.')
-    _refuse_missing_shards(ways[0])
-    for path in ways[0]:
+    (paths,) = sources
+    _refuse_missing_shards(paths)
+    for path in paths:
         refuse_leaving(path, folder)
-    return ways[0]
+    return paths
 
 
 def configuration(folder: Path, name: str | None) -> Path:
@@ -105,10 +105,10 @@ def configuration(folder: Path, name: str | None) -> Path:
     """
     if name is None:
         return folder
-    inside = [path.name for path in entries(folder) if path.is_dir()]
-    if name not in inside:
+    folders = [path.name for path in entries(folder) if path.is_dir()]
+    if name not in folders:
         raise DataError(
-            f'{one_line(folder)} has no folder for the configuration "{one_line(name)}"{did_you_mean(name, inside)}'
+            f'{one_line(folder)} has no folder for the configuration "{one_line(name)}"{did_you_mean(name, folders)}'
         )
     refuse_leaving(folder / name, folder)
     return folder / name
@@ -157,20 +157,21 @@ def _blobs(root: Path) -> Path:
 
 
 def _listed_splits(folder: Path) -> Sources:
-    found: Sources = {}
-    shards: dict[tuple[str, ...], list[Path]] = {}
+    """The splits of folders and files that lie in one folder itself."""
+    splits: Sources = {}
+    shards: dict[tuple[str, str, str], list[Path]] = {}  # (split, ending, number of files) -> its files
     for path in entries(folder):
         if path.is_dir():
-            found.setdefault(path.name, []).append((path,))
+            splits.setdefault(path.name, []).append((path,))
         elif is_table(path) and path.stem not in ABOUT:
             shard = _SHARD.fullmatch(path.stem)
             if shard is None:
-                found.setdefault(path.stem, []).append((path,))
+                splits.setdefault(path.stem, []).append((path,))
             else:
                 shards.setdefault((shard["split"], path.suffix.lower(), shard["count"]), []).append(path)
-    for (split, *_), paths in shards.items():
-        found.setdefault(split, []).append(tuple(paths))
-    return found
+    for (split, _, _), paths in shards.items():
+        splits.setdefault(split, []).append(tuple(paths))
+    return splits
 
 
 def _refuse_missing_shards(paths: tuple[Path, ...]) -> None:
@@ -183,8 +184,8 @@ def _refuse_missing_shards(paths: tuple[Path, ...]) -> None:
 
 
 def _saved_splits(folder: Path) -> Sources:
-    told = read_json(folder / SAVED_SPLITS, kind=DataError)
-    names = told.get("splits") if isinstance(told, dict) else None
+    content = read_json(folder / SAVED_SPLITS, kind=DataError)
+    names = content.get("splits") if isinstance(content, dict) else None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise DataError(f"{one_line(folder / SAVED_SPLITS)} has no list of splits.")
     for name in names:
@@ -200,7 +201,13 @@ def _hint(folder: Path, splits: Mapping[str, object]) -> str:
     packed = [path.name for path in entries(folder) if path.suffix.lower() in PACKED]
     if packed:
         return f". {listed(packed, 3)}: compressed files are not read; unpack them"
-    inside = [name for name in splits if (folder / name).is_dir() and any(map(is_table, entries(folder / name)))]
-    if inside and not any(is_table(path) for path in entries(folder)):
-        return f". Where these are configurations, give one as name, or as the folder {folder / inside[0]}"
+    if _has_tables(folder):
+        return ""
+    configurations = [folder / name for name in splits if _has_tables(folder / name)]
+    if configurations:
+        return f". Where these are configurations, give one as name, or as the folder {configurations[0]}"
     return ""
+
+
+def _has_tables(folder: Path) -> bool:
+    return folder.is_dir() and any(is_table(path) for path in entries(folder))

@@ -51,31 +51,37 @@ def load_data(path: str | Dataset | DatasetDict, *, split: str, name: str | None
     """
     import datasets
 
-    part = split.split("[")[0].strip()
+    split_name = without_slice(split)
     if isinstance(path, datasets.Dataset):
-        found = path
+        dataset = path
     elif isinstance(path, datasets.DatasetDict):
-        found = split_of(path, part, "the data")
+        dataset = split_of(path, split_name, "the data")
     else:
-        found = _from_place(place_of(path), name, part)
+        dataset = _from_place(place_of(path), name, split_name)
     if "[" in split:
-        found = _slice(found, split)
-    if not len(found):
+        dataset = _slice(dataset, split)
+    if not len(dataset):
         raise DataError(f"the split {split!r} of {path} is empty.")
-    return found
+    return dataset
 
 
-def _from_place(path: str, name: str | None, part: str) -> Dataset:
+def without_slice(split: str) -> str:
+    """The name of a split: `train` of `train[:80%]`."""
+    return split.partition("[")[0].strip()
+
+
+def _from_place(path: str, name: str | None, split: str) -> Dataset:
+    # What is here goes before functions and the Hub, unless the address of the Hub is written out.
     if os.path.isdir(path):
-        return _from_folder(Path(path), name, part)
+        return _from_folder(Path(path), name, split)
     if os.path.isfile(path):
         return _from_file(Path(path))
     if path.startswith(ON_HUB):
-        return load_from_hub(path.removeprefix(ON_HUB), name, part)
+        return load_from_hub(path.removeprefix(ON_HUB), name, split)
     if is_function(path):
-        return from_function(path, part)
+        return from_function(path, split)
     refuse_missing_path(path)
-    return load_from_hub(path, name, part)
+    return load_from_hub(path, name, split)
 
 
 def split_data_source(source: str, split: str) -> tuple[str, str | None, str]:
@@ -90,20 +96,24 @@ def split_data_source(source: str, split: str) -> tuple[str, str | None, str]:
     Returns:
         `tuple[str, str | None, str]`: path, configuration and split.
     """
-    path, _, part = source.partition("#")
+    path, _, named_split = source.partition("#")
     path = place_of(path)
-    owner, *rest = path.split("/")
-    on_hub = not os.path.exists(path) and ":" not in path and len(rest) == 2
-    return (f"{owner}/{rest[0]}", rest[1], part or split) if on_hub else (path, None, part or split)
+    has_configuration = path.count("/") == 2 and ":" not in path and not os.path.exists(path)
+    if not has_configuration:
+        return path, None, named_split or split
+    dataset_id, _, configuration_name = path.rpartition("/")
+    return dataset_id, configuration_name, named_split or split
 
 
-def _from_folder(folder: Path, name: str | None, part: str) -> Dataset:
+def _from_folder(folder: Path, name: str | None, split: str) -> Dataset:
     """`train.csv` is the split `train`; files of other names (`other_test.csv`) do not flow into it."""
     folder = configuration(folder, name)
     if is_saved(folder):  # one data set by itself
         return read_saved(folder)
-    paths = source_of(folder, part)
-    return _from_split_folder(paths[0]) if paths[0].is_dir() else _from_tables(paths)
+    paths = source_of(folder, split)
+    if paths[0].is_dir():
+        return _from_split_folder(paths[0])
+    return _from_tables(paths)
 
 
 def _from_split_folder(folder: Path) -> Dataset:
@@ -134,11 +144,11 @@ def _slice(dataset: Dataset, split: str) -> Dataset:
     """Hugging Face's split syntax, such as `train[100:200]` or `train[:20%]`, on rows that are in memory."""
     from datasets import ReadInstruction
 
-    name = split.split("[")[0].strip()
     try:
-        (part,) = ReadInstruction.from_spec(split).to_absolute({name: len(dataset)})
+        (instruction,) = ReadInstruction.from_spec(split).to_absolute({without_slice(split): len(dataset)})
     except (ValueError, AssertionError) as error:
         raise DataError(f"{split!r} is no slice of {len(dataset)} rows: {error}") from None
-    stop = len(dataset) if part.to is None else part.to
-    rows = range(part.from_ or 0, stop)
+    stop = len(dataset) if instruction.to is None else instruction.to
+    rows = range(instruction.from_ or 0, stop)
+    # an empty range that begins beyond the end is an IndexError of datasets
     return part_of(dataset.select(rows if rows else []), dataset)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from ..errors import warn
+from ..errors import warn_user
 
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-_SAID: WeakKeyDictionary[Dataset, set[str]] = WeakKeyDictionary()
+_NOTES: WeakKeyDictionary[Dataset, set[str]] = WeakKeyDictionary()  # data set -> what was said about it
 
 
 def note_once(dataset: Dataset, message: str) -> None:
@@ -23,8 +23,7 @@ def note_once(dataset: Dataset, message: str) -> None:
         message (`str`):
             What is said.
     """
-    said = _SAID.setdefault(dataset, set())
-    if message in said:
-        return
-    said.add(message)
-    warn(message)
+    notes = _NOTES.setdefault(dataset, set())
+    if message not in notes:
+        notes.add(message)
+        warn_user(message)

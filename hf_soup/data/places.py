@@ -43,15 +43,17 @@ def refuse_missing_path(path: str) -> None:
     if os.path.lexists(path):
         raise DataError(f"{one_line(path)} is neither a file nor a folder.")
     parent, word = _where_it_ends(path)
-    names = _names(parent)
+    names = _names_of_data(parent)
     above = "" if parent == Path() else f" in {one_line(parent)}"
     if _is_written_as_path(path):
         raise DataError(f'there is no "{one_line(word)}"{above} ({one_line(path)}){did_you_mean(word, names)}')
     is_bare = "/" not in path
-    lower = {name.lower(): name for name in names}
-    near = difflib.get_close_matches(word.lower(), lower, n=1, cutoff=NEAR if is_bare else ALIKE)
-    if near and (is_bare or parent != Path()):
-        nearest = lower[near[0]]
+    if not is_bare and parent == Path():  # OWNER/NAME, and there is no folder OWNER here
+        return
+    by_lower_case = {name.lower(): name for name in names}
+    near = difflib.get_close_matches(word.lower(), by_lower_case, n=1, cutoff=NEAR if is_bare else ALIKE)
+    if near:
+        nearest = by_lower_case[near[0]]
         raise DataError(
             f'there is no "{one_line(word)}"{above}, and as a name on the Hub {one_line(path)} is not looked for, '
             f'since "{nearest}" is here; did you mean "{parent / nearest}"? Data sets of the Hub are '
@@ -69,19 +71,19 @@ def _is_written_as_path(path: str) -> bool:
 
 def _where_it_ends(path: str) -> tuple[Path, str]:
     """The folder up to which a path exists, and the first part of it that does not."""
-    found, parts = Path(), Path(path).parts
+    folder, parts = Path(), Path(path).parts
     for part in parts[:-1]:
-        if not (found / part).is_dir():
-            return found, part
-        found = found / part
-    return found, parts[-1] if parts else path
+        if not (folder / part).is_dir():
+            return folder, part
+        folder = folder / part
+    return folder, parts[-1] if parts else path
 
 
-def _names(folder: Path) -> list[str]:
+def _names_of_data(folder: Path) -> list[str]:
     """What in a folder may hold data: folders, and files of rows."""
     try:
-        with os.scandir(folder) as found:
-            names = [entry.name for entry in islice(found, MOST) if entry.is_dir() or is_table(Path(entry.name))]
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in islice(entries, MOST) if entry.is_dir() or is_table(Path(entry.name))]
     except OSError:
         return []
     return sorted(name for name in names if not name.startswith("."))

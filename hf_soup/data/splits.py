@@ -7,21 +7,22 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import DataError, warn
+from ..errors import DataError, warn_user
 from ..seeds import check_seed
 from .classes import part_of
-from .columns import is_list
+from .columns import LABEL_COLUMNS, is_list
 from .functions import call_function, is_function
 from .hub_data import splits_on_hub
 from .layouts import configuration, find_split, is_saved, splits_of
-from .load import ON_HUB, load_data
+from .load import ON_HUB, load_data, without_slice
 from .places import place_of, refuse_missing_path
 
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
-CARVED = 0.1  # of the training data
+CARVED = 0.1  # share of the training data
+ROWS_OF_CLASS = 5  # on average; a column with fewer rows for each value does not hold classes
 TRAIN, VALIDATION = "train", "validation"
 
 
@@ -52,8 +53,8 @@ def split_names(path: Any, name: str | None = None) -> list[str]:
     if path.startswith(ON_HUB):
         return splits_on_hub(path.removeprefix(ON_HUB), name)
     if is_function(path):
-        found = call_function(path)
-        return list(found) if isinstance(found, datasets.DatasetDict) else []
+        returned = call_function(path)
+        return list(returned) if isinstance(returned, datasets.DatasetDict) else []
     refuse_missing_path(path)
     return splits_on_hub(path, name)
 
@@ -90,11 +91,11 @@ def load_training(
         [`DataError`]: if there is no such data.
     """
     seed = check_seed(seed)
-    found = load_data(path, name=name, split=train)
-    part = validation.split("[")[0].strip()
-    if part == train.split("[")[0].strip() or find_split(split_names(path, name), part) is not None:
-        return found, load_data(path, name=name, split=validation)
-    return carve(found, label_column, seed=seed)
+    training = load_data(path, name=name, split=train)
+    validation_split, training_split = without_slice(validation), without_slice(train)
+    if validation_split == training_split or find_split(split_names(path, name), validation_split) is not None:
+        return training, load_data(path, name=name, split=validation)
+    return carve(training, label_column, seed=seed)
 
 
 def carve(train: Dataset, label_column: str | None = None, *, seed: int = 0) -> tuple[Dataset, Dataset]:
@@ -120,16 +121,25 @@ def carve(train: Dataset, label_column: str | None = None, *, seed: int = 0) -> 
     seed = check_seed(seed)
     if len(train) < 2:
         raise DataError("one example cannot be both trained and validated on: give more, or validation data.")
-    column = next((name for name in (label_column, "label", "labels") if name in train.column_names), None)
-    classes = None
-    if column and not is_list(train, column) and not str(train.features[column].dtype).startswith("float"):
-        classes = train[column][:]
-    counts = Counter(classes or ())
-    if len(counts) * 5 > len(train) or None in counts or min(counts.values(), default=0) < 2:
-        classes = None  # so many values, or so few of one, are no classes to divide alike
-    size = max(round(len(train) * CARVED), len(counts) if classes else 1)
+    column = next((name for name in (label_column, *LABEL_COLUMNS) if name in train.column_names), None)
+    classes = None if column is None else _classes_to_stratify(train, column)
+    least = 1 if classes is None else len(set(classes))  # at least one example of each class
+    size = max(round(len(train) * CARVED), least)
     kept, apart = train_test_split(range(len(train)), test_size=size, random_state=seed, stratify=classes)
-    how = f"stratified by {column}, " if classes else ""
-    kept_apart = f"{size} of {len(train)} training examples are kept for it ({how}seed {seed})"
-    warn(f"the data has no validation split: {kept_apart}.")
+    how = "" if classes is None else f"stratified by {column}, "
+    warn_user(
+        f"the data has no validation split: {size} of {len(train)} training examples are kept for it ({how}seed "
+        f"{seed})."
+    )
     return part_of(train.select(sorted(kept)), train), part_of(train.select(sorted(apart)), train)
+
+
+def _classes_to_stratify(train: Dataset, column: str) -> list[Any] | None:
+    """The class of each row, or `None` where a column does not hold classes that can be divided alike."""
+    if is_list(train, column) or str(train.features[column].dtype).startswith("float"):
+        return None
+    classes: list[Any] = train[column][:]
+    counts = Counter(classes)
+    too_many = len(counts) * ROWS_OF_CLASS > len(train)
+    too_few = min(counts.values(), default=0) < 2  # one example cannot be on both sides
+    return None if too_many or too_few or None in counts else classes

@@ -43,17 +43,18 @@ def read_tables(paths: Sequence[Path]) -> Dataset:
     import pyarrow as pa
 
     ending = paths[0].suffix.lower()
-    if len({path.suffix.lower() for path in paths}) > 1:
+    if any(path.suffix.lower() != ending for path in paths):
         raise DataError(f"{one_line(paths[0].parent)} holds files of several kinds; keep those of one.")
     with as_error(DataError, f"{one_line(paths[0])} cannot be read"):
         if ending == ".parquet" and sum(path.stat().st_size for path in paths) > LARGE:
             return refuse_images_elsewhere(read_large_parquet(paths), str(paths[0]))
-        tables = [READERS[ending](path) for path in paths]
+        reader = READERS[ending]
+        tables = [reader(path) for path in paths]
         for path, table in zip(paths, tables, strict=True):
             if set(table.column_names) != set(tables[0].column_names):
                 raise DataError(f"{one_line(path)} has other columns than {one_line(paths[0])}.")
-        table = tables[0] if len(tables) == 1 else pa.concat_tables(tables, promote_options="permissive")
-        if READERS[ending] is read_words:
-            table = as_numbers(table)
-        found = datasets.Dataset(datasets.table.InMemoryTable(table))
-        return refuse_images_elsewhere(found, str(paths[0]))
+        joined = tables[0] if len(tables) == 1 else pa.concat_tables(tables, promote_options="permissive")
+        if reader is read_words:  # of all files together: a column may be whole numbers in the first one only
+            joined = as_numbers(joined)
+        dataset = datasets.Dataset(datasets.table.InMemoryTable(joined))
+        return refuse_images_elsewhere(dataset, str(paths[0]))

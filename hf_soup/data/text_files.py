@@ -47,7 +47,7 @@ def text_lines(path: Path, newline: str) -> Iterator[str]:
             raise DataError(f"{one_line(path)} cannot be read: {error.strerror}.") from None
 
 
-def wrong(path: Path, line: int | str, found: str) -> DataError:
+def wrong(path: Path, line: int | str, problem: str) -> DataError:
     """The error for a line of a file.
 
     Args:
@@ -55,11 +55,11 @@ def wrong(path: Path, line: int | str, found: str) -> DataError:
             The file.
         line (`int` or `str`):
             The number of the line, or another place such as `"entry 3"`.
-        found (`str`):
+        problem (`str`):
             What is there; a phrase or several sentences without the last full stop.
     """
     place = f"line {line}" if isinstance(line, int) else line
-    return DataError(f"{one_line(path)}, {place}: {found}.")
+    return DataError(f"{one_line(path)}, {place}: {problem}.")
 
 
 def _first_undecodable(path: Path) -> tuple[int, int]:

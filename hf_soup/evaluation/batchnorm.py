@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from ..data.classes import lacking
-from ..errors import DataError, EvaluationError, warn
+from ..data.classes import improbably_missing
+from ..errors import DataError, EvaluationError, warn_user
 from ..progress import progress_bar
 from ..untrusted import as_error
 from .running import on_device
@@ -97,6 +97,7 @@ def _labels(batch: Any) -> list[int]:
 def _warn_of_missing_classes(model: PreTrainedModel, labels: list[int]) -> None:
     names = dict(getattr(getattr(model, "config", None), "id2label", None) or {})
     present = set(labels) & set(names)
-    missing = lacking(tuple(str(names[index]) for index in names if index not in present), len(names), len(labels))
+    absent = tuple(str(names[index]) for index in names if index not in present)
+    missing = improbably_missing(absent, len(names), len(labels))
     if present and missing is not None:
-        warn(missing.told("the data for BatchNorm"))
+        warn_user(missing.message("the data for BatchNorm"))

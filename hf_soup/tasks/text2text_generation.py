@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .. import tokens
-from ..data.columns import choose_columns, find_column, is_list, is_text
+from ..data.columns import find_column, is_list, is_text
+from ..data.text_columns import choose_columns
 from ..errors import DataError
 from ..heads import ends_in
 from ..tokens import box_column, call_tokenizer, cut_to, most_tokens, pad_collator, right_tokens, tokenize

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from .. import heads, tokens
-from ..data.columns import choose_columns, find_column, is_list, is_text, label_ids
+from ..data.columns import find_column, is_list, is_text, label_ids
+from ..data.text_columns import choose_columns
 from ..errors import DataError
 from ..heads import ends_in, output_kind
 from ..tokens import BOX_COLUMNS, box_column, most_tokens, tokenize
@@ -69,7 +70,7 @@ def columns(dataset: Dataset, given: Sequence[str] | None, label: str) -> list[s
     candidates = [column for column in named if column in dataset.column_names and column != label]
     has_boxes = any(column in dataset.column_names for column in BOX_COLUMNS)
     if has_boxes and any(is_text(dataset, column, listed=True) for column in candidates):
-        return choose_columns(dataset, given, label, most=1, listed=True)
+        return choose_columns(dataset, given, label, most=1, of_words=True)
     return choose_columns(dataset, given, label)
 
 

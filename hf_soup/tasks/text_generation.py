@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from .. import tokens
-from ..data.columns import UNSCORED, choose_columns, find_column, is_list
+from ..data.columns import UNSCORED, find_column, is_list
+from ..data.text_columns import choose_columns
 from ..errors import DataError
 from ..heads import ends_in
 from ..tokens import most_tokens, right_tokens, tokenize

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from .. import heads, tokens
-from ..data.columns import UNSCORED, choose_columns, find_column, is_list, label_ids, split_like
-from ..errors import DataError, warn
+from ..data.columns import UNSCORED, find_column, is_list, label_ids, split_like
+from ..data.text_columns import choose_columns
+from ..errors import DataError, SoupWarning
 from ..heads import ends_in
 from ..progress import library_bars
 from ..tokens import box_column, call_tokenizer, check_tokenizer, cut_to, most_tokens
@@ -73,7 +74,7 @@ def columns(dataset: Dataset, given: Sequence[str] | None, label: str) -> list[s
     Raises:
         [`DataError`]: if a row has more or fewer labels than words.
     """
-    (column,) = choose_columns(dataset, given, label, most=1, listed=True)
+    (column,) = choose_columns(dataset, given, label, most=1, of_words=True)
     for row, (words, classes) in enumerate(zip(dataset[column], dataset[label], strict=True)):
         if words is None or classes is None or None in words:
             raise DataError(f'row {row} lacks words in "{column}" or labels in "{label}"; leave it out.')

@@ -32,7 +32,7 @@ def test_the_first_rows_of_sorted_data_lack_classes():
     """Four of seven classes: the others are named, by the model's names or by the data that the slice was cut from."""
     missing = missing_classes(SORTED.select(range(240)), "label", NAMES)
     assert missing == (("e", "f", "g"), 7, 240)
-    assert "4 of 7 classes and none of e, f, g, which 240 rows taken at random would have" in missing.told("train")
+    assert "4 of 7 classes and none of e, f, g, which 240 rows taken at random would have" in missing.message("train")
     cut = load_data(SORTED, split="train[:240]")
     assert missing_classes(cut, "label", NAMES) == missing
     words = SORTED.map(lambda row: {"name": LETTERS[row["label"]]}).remove_columns("label")

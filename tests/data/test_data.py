@@ -6,9 +6,10 @@ import pytest
 from PIL import Image
 
 from hf_soup import testing
-from hf_soup.data.columns import choose_columns, find_column, label_ids, label_names
+from hf_soup.data.columns import find_column, label_ids, label_names
 from hf_soup.data.content import hash_rows
 from hf_soup.data.load import load_data
+from hf_soup.data.text_columns import choose_columns
 from hf_soup.errors import DataError, RecipeError
 from hf_soup.transforms import TRANSFORMS, apply_transform, shifted_copy
 
