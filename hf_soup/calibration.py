@@ -5,6 +5,7 @@ Arrays in, numbers out. The confidence of a prediction is the probability of its
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from .outputs import Predictions, losses, probabilities
@@ -14,9 +15,11 @@ if TYPE_CHECKING:
     import numpy as np
 
 BINS = 15
+MOST_TEMPERATURE = 100  # and its inverse is the least
 
 
-class Bins(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Bins:
     """The bins of a reliability diagram; empty ones hold NaN.
 
     Args:
@@ -94,48 +97,51 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray, *, by: Literal["w
     edges = np.linspace(0, 1, BINS + 1)
     if by == "mass":
         edges = np.unique(np.quantile(confidence, edges))
-        edges = edges if len(edges) > 1 else np.array([edges[0], np.nextafter(edges[0], 2)])
+        if len(edges) == 1:  # all confidences are equal, and a bin needs some width
+            edges = np.array([edges[0], np.nextafter(edges[0], 2)])
     (accuracy, mean), edges, _ = stats.binned_statistic(confidence, [right, confidence], "mean", bins=edges)
     count, _ = np.histogram(confidence, edges)
     return Bins(count, mean, accuracy)
 
 
-def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, **options: object) -> float:
+def expected_calibration_error(
+    probabilities: np.ndarray, labels: np.ndarray, *, by: Literal["width", "mass"] = "width"
+) -> float:
     """ECE; arguments as of [`reliability`]."""
-    return reliability(probabilities, labels, **options).error
+    return reliability(probabilities, labels, by=by).error
 
 
 def brier_score(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """Squared error of the probabilities: of the second class for two classes, summed over the classes for more."""
     from sklearn.metrics import brier_score_loss
 
-    classes = range(probabilities.shape[1])
-    return float(brier_score_loss(labels, probabilities, labels=classes, scale_by_half=len(classes) == 2))
+    classes = probabilities.shape[1]
+    return float(brier_score_loss(labels, probabilities, labels=range(classes), scale_by_half=classes == 2))
 
 
-def calibrate(said: Predictions) -> Calibration:
+def calibrate(predictions: Predictions) -> Calibration:
     """Every number of calibration of one classifier.
 
     Raises:
         [`EvaluationError`]: if the predictions are not of classes.
     """
-    p = probabilities(said)
-    bins = reliability(p, said.labels)
+    classes, labels = probabilities(predictions), predictions.labels
+    bins = reliability(classes, labels)
     return Calibration(
         ece=bins.error,
-        ece_mass=expected_calibration_error(p, said.labels, by="mass"),
+        ece_mass=expected_calibration_error(classes, labels, by="mass"),
         mce=float(bins.gaps.max()),
-        brier=brier_score(p, said.labels),
-        nll=float(losses(said).mean()),
+        brier=brier_score(classes, labels),
+        nll=float(losses(predictions).mean()),
         bins=bins,
     )
 
 
-def fit_temperature(said: Predictions) -> float:
+def fit_temperature(predictions: Predictions) -> float:
     """The number that logits are divided by so that the likelihood of these examples is highest.
 
     Args:
-        said ([`Predictions`]):
+        predictions ([`Predictions`]):
             Of classes, on validation.
 
     Returns:
@@ -147,14 +153,14 @@ def fit_temperature(said: Predictions) -> float:
     from scipy import optimize
 
     def loss(log_temperature: float) -> float:
-        return losses(with_temperature(said, np.exp(log_temperature))).mean()
+        return float(losses(with_temperature(predictions, np.exp(log_temperature))).mean())
 
-    found = optimize.minimize_scalar(
-        loss, bounds=(-np.log(100), np.log(100)), method="bounded", options={"xatol": 1e-6}
-    )
-    return float(np.exp(found.x))
+    # by its logarithm, in which the loss has one minimum and too sure and too unsure are treated alike
+    bounds = (-np.log(MOST_TEMPERATURE), np.log(MOST_TEMPERATURE))
+    minimum = optimize.minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6})
+    return float(np.exp(minimum.x))
 
 
-def with_temperature(said: Predictions, temperature: float) -> Predictions:
+def with_temperature(predictions: Predictions, temperature: float) -> Predictions:
     """Predictions with logits divided by the temperature; decisions do not change."""
-    return said._replace(logits=said.logits / temperature)
+    return predictions._replace(logits=predictions.logits / temperature)

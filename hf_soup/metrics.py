@@ -1,4 +1,4 @@
-"""Metrics: our own, which need no network, and from whatever a user calls a metric to a [`Metric`].
+"""Metrics: the built-in ones, which need no network, and from whatever a user calls a metric to a [`Metric`].
 
 scikit-learn, scipy and seqeval do the arithmetic. It runs no model.
 """
@@ -6,10 +6,10 @@ scikit-learn, scipy and seqeval do the arithmetic. It runs no model.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from .calibration import brier_score, expected_calibration_error
 from .errors import EvaluationError, MissingExtraError, RecipeError, did_you_mean
@@ -18,14 +18,15 @@ from .untrusted import one_line
 
 
 if TYPE_CHECKING:
+    import datasets
     import evaluate
     import numpy as np
 
-    Given = str | Callable[..., Any] | evaluate.EvaluationModule
+    Given: TypeAlias = str | Callable[..., Any] | evaluate.EvaluationModule
 
 
 class BuiltIn(NamedTuple):
-    """One metric of our own.
+    """One built-in metric.
 
     Args:
         takes (`str`):
@@ -45,6 +46,8 @@ class BuiltIn(NamedTuple):
 
 
 def _sklearn(name: str, **options: Any) -> Callable[..., float]:
+    """A metric of scikit-learn, which is imported when it is computed."""
+
     def function(references: np.ndarray, predictions: np.ndarray) -> float:
         from sklearn import metrics
 
@@ -54,13 +57,16 @@ def _sklearn(name: str, **options: Any) -> Callable[..., float]:
 
 
 def _correlation(name: str) -> Callable[..., float]:
+    """A correlation of scipy, which is imported when it is computed."""
+
     def function(references: np.ndarray, predictions: np.ndarray) -> float:
         import warnings
 
         from scipy import stats
 
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", stats.ConstantInputWarning)  # NaN is told where it is used
+            # it is NaN then, and where a score is used NaN is an error
+            warnings.simplefilter("ignore", stats.ConstantInputWarning)
             return getattr(stats, name)(predictions, references).statistic
 
     return function
@@ -72,22 +78,22 @@ def _f1_binary(references: np.ndarray, predictions: np.ndarray) -> float:
     return _sklearn("f1_score", zero_division=0)(references, predictions)
 
 
-def _mean(references: np.ndarray, predictions: np.ndarray) -> float:
-    return predictions.mean()
+def _mean(references: np.ndarray, losses: np.ndarray) -> float:
+    return float(losses.mean())
 
 
-def _perplexity(references: np.ndarray, predictions: np.ndarray) -> float:
+def _perplexity(references: np.ndarray, losses: np.ndarray) -> float:
     import numpy as np
 
-    return np.exp(predictions.mean())
+    return float(np.exp(losses.mean()))
 
 
-def _ece(references: np.ndarray, predictions: np.ndarray) -> float:
-    return expected_calibration_error(predictions, references)
+def _ece(references: np.ndarray, probabilities: np.ndarray) -> float:
+    return expected_calibration_error(probabilities, references)
 
 
-def _brier(references: np.ndarray, predictions: np.ndarray) -> float:
-    return brier_score(predictions, references)
+def _brier(references: np.ndarray, probabilities: np.ndarray) -> float:
+    return brier_score(probabilities, references)
 
 
 def _seqeval_f1(references: Sequence[Sequence[str]], predictions: Sequence[Sequence[str]]) -> float:
@@ -99,29 +105,32 @@ def _seqeval_f1(references: Sequence[Sequence[str]], predictions: Sequence[Seque
 
 
 def _exact_match(references: Sequence[str], predictions: Sequence[str]) -> float:
-    return sum(said.strip() == right.strip() for said, right in zip(predictions, references, strict=True)) / len(
-        references
-    )
+    pairs = zip(predictions, references, strict=True)
+    matches = sum(prediction.strip() == reference.strip() for prediction, reference in pairs)
+    return matches / len(references)
 
 
-_CHOICE, _PLAIN = ("classes", "labels"), ("classes",)
+_CHOICE = ("classes", "labels")
+_ONE_CLASS = ("classes",)
+_VALUES = ("values",)
 BUILT_IN: dict[str, BuiltIn] = {
     "accuracy": BuiltIn("decisions", _CHOICE, _sklearn("accuracy_score")),  # of labels: all of an example right
-    "f1": BuiltIn("decisions", _PLAIN, _f1_binary),
+    "f1": BuiltIn("decisions", _ONE_CLASS, _f1_binary),
     "f1_macro": BuiltIn("decisions", _CHOICE, _sklearn("f1_score", average="macro", zero_division=0)),
     "f1_micro": BuiltIn("decisions", _CHOICE, _sklearn("f1_score", average="micro", zero_division=0)),
-    "matthews_correlation": BuiltIn("decisions", _PLAIN, _sklearn("matthews_corrcoef")),
-    "pearsonr": BuiltIn("decisions", ("values",), _correlation("pearsonr")),
-    "spearmanr": BuiltIn("decisions", ("values",), _correlation("spearmanr")),
-    "mse": BuiltIn("decisions", ("values",), _sklearn("mean_squared_error"), False),
-    "loss": BuiltIn("losses", ("classes", "labels", "values", "tokens"), _mean, False),
-    "nll": BuiltIn("losses", ("classes", "tokens"), _mean, False),
-    "perplexity": BuiltIn("losses", ("tokens",), _perplexity, False),
-    "brier": BuiltIn("probabilities", _PLAIN, _brier, False),
-    "ece": BuiltIn("probabilities", _PLAIN, _ece, False),
-    "seqeval_f1": BuiltIn("tags", _PLAIN, _seqeval_f1),
+    "matthews_correlation": BuiltIn("decisions", _ONE_CLASS, _sklearn("matthews_corrcoef")),
+    "pearsonr": BuiltIn("decisions", _VALUES, _correlation("pearsonr")),
+    "spearmanr": BuiltIn("decisions", _VALUES, _correlation("spearmanr")),
+    "mse": BuiltIn("decisions", _VALUES, _sklearn("mean_squared_error"), higher_is_better=False),
+    "loss": BuiltIn("losses", ("classes", "labels", "values", "tokens"), _mean, higher_is_better=False),
+    "nll": BuiltIn("losses", ("classes", "tokens"), _mean, higher_is_better=False),
+    "perplexity": BuiltIn("losses", ("tokens",), _perplexity, higher_is_better=False),
+    "brier": BuiltIn("probabilities", _ONE_CLASS, _brier, higher_is_better=False),
+    "ece": BuiltIn("probabilities", _ONE_CLASS, _ece, higher_is_better=False),
+    "seqeval_f1": BuiltIn("tags", _ONE_CLASS, _seqeval_f1),
     "exact_match": BuiltIn("texts", ("tokens",), _exact_match),
 }
+PADDING = -100  # of Trainer, for logits and labels of words
 WAYS = (
     "or give a function of transformers.EvalPrediction, an evaluate.Metric, or the path of a metric's script (others "
     "come from evaluate.load, which needs the network)"
@@ -158,7 +167,7 @@ class Metric:
 
 
 def load_metric(name: str) -> evaluate.Metric:
-    """One of our own metrics for other programs, as an `evaluate.Metric`.
+    """A built-in metric for other programs, as an `evaluate.Metric`.
 
     Args:
         name (`str`):
@@ -174,39 +183,43 @@ def load_metric(name: str) -> evaluate.Metric:
     """
     if name not in BUILT_IN:
         raise RecipeError(f'there is no metric "{name}"{did_you_mean(name, BUILT_IN)}; {WAYS}.')
-    import datasets
     import evaluate
     import numpy as np
 
     built_in = BUILT_IN[name]
-    number = datasets.Value("float64")
-    whole = number if built_in.kinds == ("values",) else datasets.Value("int64")
-    text = datasets.Value("string")
-    columns = {
-        "decisions": (whole, whole),
-        "probabilities": (datasets.Sequence(number), whole),
-        "losses": (number, number),
-        "tags": (datasets.Sequence(text), datasets.Sequence(text)),
-        "texts": (text, text),
-    }[built_in.takes]
-    layouts = [columns]
-    if built_in.takes == "decisions" and "labels" in built_in.kinds:
-        layouts.append((datasets.Sequence(whole), datasets.Sequence(whole)))
 
     class Ours(evaluate.Metric):
         built_in_name = name
 
         def _info(self) -> evaluate.MetricInfo:
-            features = [datasets.Features({"predictions": p, "references": r}) for p, r in layouts]
-            about = {"description": name, "citation": "", "inputs_description": built_in.takes}
-            return evaluate.MetricInfo(**about, features=features)
+            return evaluate.MetricInfo(
+                description=name, citation="", inputs_description=built_in.takes, features=_features(built_in)
+            )
 
         def _compute(self, predictions: list[Any], references: list[Any]) -> dict[str, float]:
-            if built_in.takes not in ("tags", "texts"):
-                predictions, references = np.asarray(predictions), np.asarray(references)
-            return {name: float(built_in.function(references, predictions))}
+            if built_in.takes in ("tags", "texts"):
+                return {name: float(built_in.function(references, predictions))}
+            return {name: float(built_in.function(np.asarray(references), np.asarray(predictions)))}
 
     return Ours(keep_in_memory=True)
+
+
+def _features(built_in: BuiltIn) -> list[datasets.Features]:
+    """The forms of predictions and references that `evaluate` checks the inputs of a built-in metric against."""
+    import datasets
+
+    number, text = datasets.Value("float64"), datasets.Value("string")
+    answer = number if built_in.kinds == _VALUES else datasets.Value("int64")
+    forms = {
+        "decisions": [(answer, answer)],
+        "probabilities": [(datasets.Sequence(number), answer)],
+        "losses": [(number, number)],
+        "tags": [(datasets.Sequence(text), datasets.Sequence(text))],
+        "texts": [(text, text)],
+    }[built_in.takes]
+    if built_in.takes == "decisions" and "labels" in built_in.kinds:
+        forms.append((datasets.Sequence(answer), datasets.Sequence(answer)))
+    return [datasets.Features(predictions=predictions, references=references) for predictions, references in forms]
 
 
 def load_metrics(given: Given | Sequence[Given]) -> tuple[Metric, ...]:
@@ -224,22 +237,32 @@ def load_metrics(given: Given | Sequence[Given]) -> tuple[Metric, ...]:
     Raises:
         [`RecipeError`]: if there is no such metric, or two have one name.
     """
-    several = isinstance(given, Sequence) and not isinstance(given, str)
-    metrics = tuple(_load(item) for item in (given if several else [given]))
+    several = given if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+    metrics = tuple(_load(item) for item in several)
     names = [metric.name for metric in metrics]
     if not names or len(set(names)) < len(names):
         raise RecipeError(f"metrics are one or several of different names, not {names}.")
     return metrics
 
 
-def metric_inputs(said: Predictions, takes: str) -> tuple[Any, Any]:
-    """What a metric compares: `(references, predictions)` as `takes` of [`BuiltIn`] says."""
+def metric_inputs(predictions: Predictions, takes: str) -> tuple[Any, Any]:
+    """What a metric compares.
+
+    Args:
+        predictions ([`Predictions`]):
+            Of one model.
+        takes (`str`):
+            What the metric is computed from, as of [`BuiltIn`].
+
+    Returns:
+        `tuple[Any, Any]`: references and predictions.
+    """
     if takes == "texts":
-        return said.references, said.texts
+        return predictions.references, predictions.texts
     if takes == "tags":
-        return tuple(list(_by_row(said, classes)) for classes in (said.labels, decisions(said)))
-    make = {"decisions": decisions, "probabilities": probabilities, "losses": losses}[takes]
-    return said.labels, make(said)
+        return _tags(predictions, predictions.labels), _tags(predictions, decisions(predictions))
+    compute = {"decisions": decisions, "probabilities": probabilities, "losses": losses}[takes]
+    return predictions.labels, compute(predictions)
 
 
 def _load(given: Given) -> Metric:
@@ -248,8 +271,8 @@ def _load(given: Given) -> Metric:
             return _built_in(given)
         return _foreign(_from_evaluate(given), identity=_content(given))
     if hasattr(given, "compute") and not isinstance(given, type):
-        ours = getattr(given, "built_in_name", None)
-        return _built_in(ours) if ours else _foreign(given)
+        name = getattr(given, "built_in_name", None)
+        return _foreign(given) if name is None else _built_in(name)
     if callable(given):
         return _from_function(given)
     raise RecipeError(f"{given!r} is no metric: name one ({', '.join(BUILT_IN)}), {WAYS}.")
@@ -258,79 +281,100 @@ def _load(given: Given) -> Metric:
 def _built_in(name: str) -> Metric:
     metric = BUILT_IN[name]
 
-    def compute(said: Predictions) -> dict[str, float]:
-        if said.kind not in metric.kinds:
-            fitting = [other for other, built_in in BUILT_IN.items() if said.kind in built_in.kinds]
-            raise EvaluationError(f"{name} is not defined for a model of {said.kind}: take {', '.join(fitting)}.")
-        return {name: float(metric.function(*metric_inputs(said, metric.takes)))}
+    def compute(predictions: Predictions) -> dict[str, float]:
+        if predictions.kind not in metric.kinds:
+            fitting = [other for other, built_in in BUILT_IN.items() if predictions.kind in built_in.kinds]
+            raise EvaluationError(
+                f"{name} is not defined for a model of {predictions.kind}: take {', '.join(fitting)}."
+            )
+        references, outputs = metric_inputs(predictions, metric.takes)
+        return {name: float(metric.function(references, outputs))}
 
-    return Metric(name, compute, metric.higher_is_better, metric.takes == "texts", name)
+    return Metric(name, compute, metric.higher_is_better, needs_texts=metric.takes == "texts", identity=name)
 
 
 def _foreign(metric: evaluate.EvaluationModule, identity: str | None = None) -> Metric:
     """A metric of `evaluate`: it gets classes, values or labels; tags row by row where rows have several; or texts."""
     name = getattr(metric, "name", None) or type(metric).__name__
-    for part in getattr(metric, "evaluation_modules", ()):
-        ours = getattr(part, "built_in_name", None)
-        if ours and BUILT_IN[ours].takes != "decisions":  # `combine` gives all of them the same
-            takes = BUILT_IN[ours].takes
-            raise RecipeError(f"{ours} cannot be combined, for it takes {takes}: give metric=[..., {ours!r}].")
+    _refuse_combined(metric)
 
-    def compute(said: Predictions) -> dict[str, float]:
-        words = said.kind == "classes" and len(said.rows) != said.examples
-        takes = "texts" if said.texts else "tags" if words else "decisions"
-        references, predictions = metric_inputs(said, takes)
+    def compute(predictions: Predictions) -> dict[str, float]:
+        if predictions.texts:
+            takes = "texts"
+        elif predictions.kind == "classes" and len(predictions.rows) != predictions.examples:  # classes of words
+            takes = "tags"
+        else:
+            takes = "decisions"
+        references, outputs = metric_inputs(predictions, takes)
         try:
-            found = metric.compute(predictions=predictions, references=references)
+            values = metric.compute(predictions=outputs, references=references)
         except Exception as error:  # whatever a metric of others trips over
             raise EvaluationError(f"the metric {name!r} failed: {one_line(error)}") from error
-        return _numbers(found, name)
+        return _numbers(values, name)
 
     return Metric(name, compute, identity=identity)
+
+
+def _refuse_combined(metric: evaluate.EvaluationModule) -> None:
+    """Refuse built-in metrics in `evaluate.combine`, which gives all of its metrics the same inputs: decisions.
+
+    Raises:
+        [`RecipeError`]: if one takes something else.
+    """
+    for module in getattr(metric, "evaluation_modules", ()):
+        name = getattr(module, "built_in_name", None)
+        if name is not None and BUILT_IN[name].takes != "decisions":
+            raise RecipeError(
+                f"{name} cannot be combined, for it takes {BUILT_IN[name].takes}: give metric=[..., {name!r}]."
+            )
 
 
 def _from_function(function: Callable[..., Any]) -> Metric:
     name = getattr(function, "__name__", type(function).__name__)
 
-    def compute(said: Predictions) -> dict[str, float]:
+    def compute(predictions: Predictions) -> dict[str, float]:
         from transformers import EvalPrediction
 
-        return _numbers(function(EvalPrediction(*_as_trainer_has_it(said))), name)
+        outputs, references = _as_trainer_has_it(predictions)
+        return _numbers(function(EvalPrediction(outputs, references)), name)
 
     return Metric(name, compute)
 
 
-def _as_trainer_has_it(said: Predictions) -> tuple[Any, Any]:
+def _as_trainer_has_it(predictions: Predictions) -> tuple[Any, Any]:
     """Predictions and labels in Trainer's shapes: words padded with -100 to the longest row, values as a column."""
     import numpy as np
 
-    if said.texts:
-        return said.texts, said.references
-    if said.kind == "values":
-        return said.logits[:, None], said.labels
-    ids, counts = np.unique(said.rows, return_counts=True)
-    if said.kind != "classes" or counts.max(initial=1) == 1:
-        return said.logits, said.labels
-    places = np.arange(len(said.rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-    at = np.repeat(np.arange(len(ids)), counts), places
-    logits = np.full((len(ids), counts.max(), said.logits.shape[1]), -100, dtype=said.logits.dtype)
-    labels = np.full((len(ids), counts.max()), -100)
-    logits[at], labels[at] = said.logits, said.labels
-    return logits, labels
+    logits, labels = predictions.logits, predictions.labels
+    if predictions.texts:
+        return predictions.texts, predictions.references
+    if predictions.kind == "values":
+        return logits[:, None], labels
+    rows, counts = np.unique(predictions.rows, return_counts=True)
+    if predictions.kind != "classes" or counts.max(initial=1) == 1:
+        return logits, labels
+    # place of each word within its row: its index less that of the row's first word
+    firsts = np.cumsum(counts) - counts
+    places = np.arange(len(predictions.rows)) - np.repeat(firsts, counts)
+    cells = np.repeat(np.arange(len(rows)), counts), places
+    padded_logits = np.full((len(rows), counts.max(), logits.shape[1]), PADDING, dtype=logits.dtype)
+    padded_labels = np.full((len(rows), counts.max()), PADDING)
+    padded_logits[cells], padded_labels[cells] = logits, labels
+    return padded_logits, padded_labels
 
 
-def _numbers(found: Any, name: str) -> dict[str, float]:
+def _numbers(answer: Any, name: str) -> dict[str, float]:
     """Every number of a metric's answer, which may be one number; lists (scores of each class) are left out."""
     import numbers
 
-    if isinstance(found, Mapping):
-        values = {str(key): float(value) for key, value in found.items() if isinstance(value, numbers.Real)}
+    if isinstance(answer, Mapping):
+        values = {str(key): float(value) for key, value in answer.items() if isinstance(value, numbers.Real)}
         if values:
             return values
-    elif isinstance(found, numbers.Real) or getattr(found, "ndim", None) == 0:
-        return {name: float(found)}
+    elif isinstance(answer, numbers.Real) or getattr(answer, "ndim", None) == 0:
+        return {name: float(answer)}
     raise EvaluationError(
-        f"the metric {name!r} returned {one_line(repr(found))}; it has to return a number or a dict of numbers."
+        f"the metric {name!r} returned {one_line(repr(answer))}; it has to return a number or a dict of numbers."
     )
 
 
@@ -342,23 +386,25 @@ def _from_evaluate(name: str) -> evaluate.EvaluationModule:
     except Exception as error:  # evaluate lets through whatever its network and the script's imports raise
         if os.path.exists(name):
             raise RecipeError(f"{name} does not load as a metric of evaluate: {one_line(error)}") from None
-        why = one_line(str(error) or type(error).__name__, 200)
-        known = did_you_mean(name, BUILT_IN)
-        raise RecipeError(f'there is no metric "{one_line(name)}"{known}; {WAYS}. evaluate.load: {why}') from None
+        reason = one_line(str(error) or type(error).__name__, 200)
+        hint = did_you_mean(name, BUILT_IN)
+        raise RecipeError(f'there is no metric "{one_line(name)}"{hint}; {WAYS}. evaluate.load: {reason}') from None
 
 
 def _content(name: str) -> str:
-    """A script by what it says, a name as it is."""
+    """What stands for a metric of `evaluate` in the cache: its name, and of a script its content as well."""
     import xxhash
 
     path = Path(name)
-    files = sorted(path.glob("*.py")) if path.is_dir() else [path] if path.is_file() else []
+    files = [path] if path.is_file() else sorted(path.glob("*.py"))  # a name that is no path has none
     return name + "".join(xxhash.xxh3_128_hexdigest(file.read_bytes()) for file in files)
 
 
-def _by_row(said: Predictions, classes: np.ndarray) -> Iterator[list[str]]:
+def _tags(predictions: Predictions, classes: np.ndarray) -> list[list[str]]:
+    """The names of classes, or their numbers where they have none, row by row."""
     import numpy as np
 
-    starts = np.flatnonzero(np.diff(said.rows)) + 1
-    for part in np.split(classes, starts):
-        yield [said.names[index] if said.names else str(index) for index in part]
+    tags = [predictions.names[index] if predictions.names else str(index) for index in classes]
+    starts = np.flatnonzero(np.diff(predictions.rows, prepend=-1))
+    ends = [*starts[1:], len(tags)]
+    return [tags[start:end] for start, end in zip(starts, ends, strict=True)]

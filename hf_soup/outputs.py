@@ -1,6 +1,6 @@
-"""What models say, in four kinds, and what follows from it: probabilities, decisions, losses. Arrays only.
+"""Predictions of models, in four kinds, and what follows from them: probabilities, decisions, losses. Arrays only.
 
-Which kind a model's output is its task says; metrics, ensembles and calibration know the kinds and no task:
+A task says which kind its models give; metrics, ensembles and calibration know the kinds and no task:
 - `"classes"`: one of several classes, from logits;
 - `"labels"`: each of several labels or not, from logits;
 - `"values"`: a number;
@@ -23,7 +23,7 @@ KINDS = ("classes", "labels", "values", "tokens")
 
 
 class Predictions(NamedTuple):
-    """What a model said, item by item. An item is an example, or a word or token of one.
+    """What a model predicted, item by item. An item is an example, or a word or token of one.
 
     Args:
         logits (`np.ndarray`, float32):
@@ -64,18 +64,21 @@ class Predictions(NamedTuple):
         """The items of some rows, which may repeat: row `rows[i]` of these is row `i` of the result."""
         import numpy as np
 
-        bounds = np.searchsorted(self.rows, np.stack([rows, rows + 1]))
-        sizes = bounds[1] - bounds[0]
-        items = np.repeat(bounds[0] - np.concatenate([[0], np.cumsum(sizes)[:-1]]), sizes) + np.arange(sizes.sum())
+        # Items are in the order of rows, so that those of one row lie side by side.
+        starts, ends = np.searchsorted(self.rows, np.stack([rows, rows + 1]))
+        sizes = ends - starts
+        new_starts = np.cumsum(sizes) - sizes
+        items = np.repeat(starts - new_starts, sizes) + np.arange(sizes.sum())
         new_rows = np.repeat(np.arange(len(rows)), sizes)
         result = self._replace(logits=self.logits[items], labels=self.labels[items], rows=new_rows)
         if not self.texts:
             return result
-        texts, references = (tuple(of[row] for row in rows) for of in (self.texts, self.references))
+        texts = tuple(self.texts[row] for row in rows)
+        references = tuple(self.references[row] for row in rows)
         return result._replace(texts=texts, references=references)
 
 
-def probabilities(said: Predictions) -> np.ndarray:
+def probabilities(predictions: Predictions) -> np.ndarray:
     """Probabilities of classes or labels, in the shape of the logits, float64.
 
     Raises:
@@ -84,32 +87,34 @@ def probabilities(said: Predictions) -> np.ndarray:
     import numpy as np
     from scipy import special
 
-    if said.kind not in ("classes", "labels"):
-        raise EvaluationError(f"probabilities of classes are asked for, and the model gives {said.kind}.")
-    logits = said.logits.astype(np.float64)
-    return special.softmax(logits, axis=-1) if said.kind == "classes" else special.expit(logits)
+    if predictions.kind not in ("classes", "labels"):
+        raise EvaluationError(f"probabilities of classes are asked for, and the model gives {predictions.kind}.")
+    logits = predictions.logits.astype(np.float64)
+    return special.softmax(logits, axis=-1) if predictions.kind == "classes" else special.expit(logits)
 
 
-def decisions(said: Predictions) -> np.ndarray:
+def decisions(predictions: Predictions) -> np.ndarray:
     """The likeliest class, each label that is likelier than not, or the value, in the shape of `labels`.
 
     Raises:
         [`EvaluationError`]: for tokens.
     """
-    if said.kind == "tokens":
+    if predictions.kind == "tokens":
         raise EvaluationError("a language model is scored by loss or perplexity, or by the texts that it generates.")
-    if said.kind == "classes":
-        return said.logits.argmax(axis=-1)
-    return (said.logits > 0).astype(said.labels.dtype) if said.kind == "labels" else said.logits
+    if predictions.kind == "classes":
+        return predictions.logits.argmax(axis=-1)
+    if predictions.kind == "labels":
+        return (predictions.logits > 0).astype(predictions.labels.dtype)
+    return predictions.logits
 
 
-def right(said: Predictions) -> np.ndarray:
+def right(predictions: Predictions) -> np.ndarray:
     """Which items are right, all labels of an example together; bool of shape `(items,)`."""
-    agree = decisions(said) == said.labels
-    return agree.all(axis=1) if said.kind == "labels" else agree
+    agree = decisions(predictions) == predictions.labels
+    return agree.all(axis=1) if predictions.kind == "labels" else agree
 
 
-def losses(said: Predictions) -> np.ndarray:
+def losses(predictions: Predictions) -> np.ndarray:
     """The loss of each item, float64 of shape `(items,)`, as transformers' models define it.
 
     Cross-entropy, mean binary cross-entropy over the labels, squared error, or negative log-likelihood of the token.
@@ -117,15 +122,18 @@ def losses(said: Predictions) -> np.ndarray:
     import numpy as np
     from scipy import special
 
-    logits = said.logits.astype(np.float64)
-    if said.kind == "classes":
-        return -np.take_along_axis(special.log_softmax(logits, axis=-1), said.labels[:, None], axis=-1)[:, 0]
-    if said.kind == "labels":
-        return -np.mean(special.log_expit(np.where(said.labels > 0, logits, -logits)), axis=-1)
-    return np.square(logits - said.labels) if said.kind == "values" else -logits
+    logits, labels = predictions.logits.astype(np.float64), predictions.labels
+    if predictions.kind == "classes":
+        log_probabilities = special.log_softmax(logits, axis=-1)
+        return -np.take_along_axis(log_probabilities, labels[:, None], axis=-1)[:, 0]
+    if predictions.kind == "labels":
+        return -np.mean(special.log_expit(np.where(labels > 0, logits, -logits)), axis=-1)
+    if predictions.kind == "values":
+        return np.square(logits - labels)
+    return -logits
 
 
-def disagreement(a: Predictions, b: Predictions) -> float:
+def disagreement(first: Predictions, second: Predictions) -> float:
     """How differently two models decide: the share of items with another decision, of values the root mean square
     difference, of tokens that of the log-probabilities.
 
@@ -134,18 +142,20 @@ def disagreement(a: Predictions, b: Predictions) -> float:
     """
     import numpy as np
 
-    same_examples([a, b])
-    if a.kind in ("values", "tokens"):
-        return float(np.sqrt(np.square(a.logits.astype(np.float64) - b.logits).mean()))
-    differ = decisions(a) != decisions(b)
-    return float((differ.any(axis=1) if a.kind == "labels" else differ).mean())
+    same_examples([first, second])
+    if first.kind in ("values", "tokens"):
+        return float(np.sqrt(np.square(first.logits.astype(np.float64) - second.logits).mean()))
+    differ = decisions(first) != decisions(second)
+    if first.kind == "labels":
+        differ = differ.any(axis=1)
+    return float(differ.mean())
 
 
 def joined(parts: Sequence[Predictions]) -> Predictions:
     """Predictions on different rows as one, in the order of the data set."""
     import numpy as np
 
-    logits, labels, rows = (np.concatenate([getattr(part, key) for part in parts]) for key in ARRAYS)
+    logits, labels, rows = (np.concatenate([getattr(part, name) for part in parts]) for name in ARRAYS)
     order = np.argsort(rows, kind="stable")
     seconds = sum(part.seconds for part in parts)
     return parts[0]._replace(logits=logits[order], labels=labels[order], rows=rows[order], seconds=seconds)
@@ -159,6 +169,7 @@ def same_examples(members: Sequence[Predictions]) -> None:
     """
     import numpy as np
 
-    first = members[0]
-    if any(not np.array_equal(getattr(first, key), getattr(m, key)) for m in members for key in ("labels", "rows")):
-        raise EvaluationError("these predictions have to be of the same examples with the same classes.")
+    first, *others = members
+    for member in others:
+        if not (np.array_equal(first.labels, member.labels) and np.array_equal(first.rows, member.rows)):
+            raise EvaluationError("these predictions have to be of the same examples with the same classes.")

@@ -39,7 +39,7 @@ def read_parquet(path: Path) -> pa.Table:
     if repeated:
         raise DataError(f'{one_line(path)} has several columns with the name "{one_line(repeated[0])}".')
     for place, field in enumerate(table.schema):
-        if pa.types.is_dictionary(field.type):  # what pandas calls categories; datasets does not read it
+        if pa.types.is_dictionary(field.type):  # what pandas calls categories
             words = pa.field(field.name, field.type.value_type, metadata=field.metadata)
             table = table.set_column(place, words, table.column(place).cast(field.type.value_type))
     return table
