@@ -1,4 +1,7 @@
-"""Heads of models: what a configuration says of one, what a new one is called after the data, and what one says."""
+"""What tasks share about heads: what a configuration says of one, the fields of a new one, and outputs of whole rows.
+
+It loads no models.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,18 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
 
+# `problem_type` of transformers -> what a head gives, as `hf_soup.outputs` has it
+KIND_OF_PROBLEM = {
+    "regression": "values",
+    "multi_label_classification": "labels",
+    "single_label_classification": "classes",
+}
+
+
 def ends_in(config: PretrainedConfig, *ends: str) -> bool:
     """Whether the architecture that a configuration names ends in one of these."""
-    return (getattr(config, "architectures", None) or [""])[0].endswith(ends)
+    architectures = getattr(config, "architectures", None) or [""]
+    return architectures[0].endswith(ends)
 
 
 def output_kind(config: PretrainedConfig) -> str:
@@ -25,15 +37,19 @@ def output_kind(config: PretrainedConfig) -> str:
     Raises:
         [`DataError`]: if the configuration names a problem that transformers does not know.
     """
-    named = {"regression": "values", "multi_label_classification": "labels", "single_label_classification": "classes"}
     problem = getattr(config, "problem_type", None)
     if not problem:
         return "values" if config.num_labels == 1 else "classes"
-    if problem not in named:
+    if problem not in KIND_OF_PROBLEM:
         raise DataError(
-            f"the configuration's problem_type is {problem!r}, and it is one of {', '.join(named)}, or null."
+            f"the configuration's problem_type is {problem!r}, and it is one of {', '.join(KIND_OF_PROBLEM)}, or null."
         )
-    return named[problem]
+    return KIND_OF_PROBLEM[problem]
+
+
+def class_names(config: PretrainedConfig) -> dict[int, str]:
+    """The names of a model's classes by their index; empty where its configuration has none."""
+    return {int(index): name for index, name in (config.id2label or {}).items()}
 
 
 def classes_head(names: list[str]) -> dict[str, Any]:
@@ -53,9 +69,10 @@ def head_of_classes(dataset: Dataset, label: str) -> dict[str, Any]:
     """
     names = label_names(dataset, label)
     if names is None:
-        values = dataset[label]
-        highest = max(max(row, default=0) if isinstance(row, list) else row for row in values)
-        names = [f"LABEL_{index}" for index in range(highest + 1)]
+        highest = 0
+        for row in dataset[label]:
+            highest = max(highest, max(row, default=0) if isinstance(row, list) else row)
+        names = [f"LABEL_{index}" for index in range(int(highest) + 1)]  # as transformers calls them
     if len(names) < 2:
         raise DataError(f'the column "{label}" has one class only; there is nothing to learn.')
     return classes_head(names)
@@ -64,7 +81,7 @@ def head_of_classes(dataset: Dataset, label: str) -> dict[str, Any]:
 def whole_rows(
     model: PreTrainedModel, batch: dict[str, torch.Tensor]
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Logits and labels of models that say one thing of each row; rows marked -100 are left out."""
+    """Logits and labels of models that give one output for each row; rows marked -100 are left out."""
     labels = batch.pop("labels")
     logits = model(**batch).logits
     keep = (labels != UNSCORED).reshape(len(labels), -1).all(dim=1)

@@ -193,8 +193,8 @@ def load_path(path: str) -> Any:
         try:
             return getattr(importlib.import_module(module), attribute)
         except (SystemExit, GeneratorExit) as error:
-            why = one_line(repr(error))
-            raise RecipeError(f'"{one_line(path)}" ends the process ({why}) when it is imported.') from error
+            ending = one_line(repr(error))
+            raise RecipeError(f'"{one_line(path)}" ends the process ({ending}) when it is imported.') from error
 
 
 def parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
@@ -221,12 +221,16 @@ def chooses(name: str | None) -> bool:
 
 
 def choices(parameter: inspect.Parameter, function: Callable[..., Any]) -> tuple[Any, ...]:
-    """What a parameter may be where its type is a `Literal`, else nothing."""
+    """What a parameter may be where its type is a `Literal`, or a union that begins with one; else nothing."""
     hint = parameter.annotation
-    if isinstance(hint, str):  # the other annotations of a function may name what only type checkers import
-        hint = _evaluated(hint, function) if hint.startswith("Literal") else None
-    within = [hint, *typing.get_args(hint)]  # of `Literal[...] | None` the first part
-    return next((typing.get_args(item) for item in within if typing.get_origin(item) is Literal), ())
+    if isinstance(hint, str):
+        if not hint.startswith("Literal"):  # other annotations may name what only type checkers import
+            return ()
+        hint = _evaluated(hint, function)
+    for option in (hint, *typing.get_args(hint)):
+        if typing.get_origin(option) is Literal:
+            return typing.get_args(option)
+    return ()
 
 
 def checked(parameter: inspect.Parameter, function: Callable[..., Any], value: Any) -> Any:
@@ -243,28 +247,30 @@ def checked(parameter: inspect.Parameter, function: Callable[..., Any], value: A
 
 
 def as_annotated(parameter: inspect.Parameter, function: Callable[..., Any], value: Any) -> Any:
-    """A value as the annotation of its parameter has it: 2 for 2.0 where a whole number goes, a list for an array.
+    """A value as the annotation of its parameter has it: 2 for 2.0 where it is a whole number, a list for an array.
 
     Raises:
         [`RecipeError`]: if it is of another type.
     """
     import pydantic
 
-    value = value.tolist() if hasattr(value, "tolist") else value
+    if hasattr(value, "tolist"):  # an array or a number of numpy or torch
+        value = value.tolist()
     hint = parameter.annotation
-    hint = _evaluated(hint, function) if isinstance(hint, str) else hint
+    if isinstance(hint, str):
+        hint = _evaluated(hint, function)
     if hint is None or hint is parameter.empty:
         return value
     try:
-        known = pydantic.TypeAdapter(hint)
+        adapter = pydantic.TypeAdapter(hint)
     except Exception:  # of a function of the user's own, whose annotation may be anything
         return value
     try:
-        return known.validate_python(value)
+        return adapter.validate_python(value)
     except pydantic.ValidationError as error:
-        why = error.errors()[0]["msg"]
+        problem = one_line(error.errors()[0]["msg"])
         raise RecipeError(
-            f'"{parameter.name}" is {parameter.annotation}, not {one_line(repr(value))}: {one_line(why)}.'
+            f'"{parameter.name}" is {parameter.annotation}, not {one_line(repr(value))}: {problem}.'
         ) from None
 
 
@@ -276,12 +282,20 @@ def _evaluated(hint: str, function: Callable[..., Any]) -> Any:
         return None
 
 
-def check_params(params: Mapping[str, Any], known: Mapping[str, Any], what: str) -> None:
+def check_params(params: Mapping[str, Any], known: Mapping[str, Any], owner: str) -> None:
     """Refuse parameters that `known` does not list.
+
+    Args:
+        params (`Mapping[str, Any]`):
+            Name -> value.
+        known (`Mapping[str, Any]`):
+            The parameters that there are.
+        owner (`str`):
+            What takes them, such as `'the method "ties"'`; the error begins with it.
 
     Raises:
         [`RecipeError`]: for the first of them, with the nearest known name.
     """
     for name in params:
         if name not in known:
-            raise RecipeError(f'{one_line(what)} takes no parameter "{one_line(name)}"{did_you_mean(name, known)}')
+            raise RecipeError(f'{one_line(owner)} takes no parameter "{one_line(name)}"{did_you_mean(name, known)}')

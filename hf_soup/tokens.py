@@ -1,4 +1,7 @@
-"""From texts to what language models take, for the tasks that read text: tokenizers, padding, right tokens."""
+"""What the tasks that read text share: tokenizers, limits of length, padding, log-probabilities of tokens.
+
+It chooses no columns and knows no task.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
 
     from .model_inputs import ModelInputs
 
-LONGEST = 1_000_000  # tokens; a tokenizer that says more does not know
+LONGEST = 1_000_000  # tokens; transformers writes a huge number where a tokenizer knows no limit
 BOX_COLUMNS = ("bbox", "bboxes", "boxes")  # where the words of a page are: a box for each word
 TEXTS = ("input_ids", "inputs_embeds", "inputs")  # a text as models take it, one entry for each token
 
@@ -40,16 +43,19 @@ def load_tokenizer(source: str, revision: str | None = None) -> PreTrainedTokeni
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision or "main", trust_remote_code=False)
     except (OSError, ValueError, TypeError) as error:
-        why = str(error).splitlines()[0]
-        raise DataError(f"{source} has no tokenizer that loads ({why}). Save one beside it.") from None
-    if len(tokenizer) <= len(set(tokenizer.all_special_tokens)):  # what transformers makes when there are no files
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{source} has no tokenizer that loads ({reason}). Save one beside it.") from None
+    # where there are no files, transformers makes a tokenizer that knows its special tokens alone
+    if len(tokenizer) <= len(set(tokenizer.all_special_tokens)):
         raise DataError(f"{source} has no tokenizer. Save one beside it.")
     return tokenizer
 
 
 @contextlib.contextmanager
 def unchanged_state(tokenizer: Any) -> Iterator[None]:
-    """Undo in the end what a tokenizer keeps of how it was used last: it is saved with a model, and read as a setting.
+    """Restore in the end how a tokenizer truncates and pads.
+
+    A fast tokenizer keeps how it was used last, which would be saved with a model and read as a setting.
 
     Args:
         tokenizer (`transformers.PreTrainedTokenizerBase`):
@@ -102,10 +108,10 @@ def check_tokenizer(processing_class: Any) -> None:
     """
     if hasattr(processing_class, "model_max_length") and callable(processing_class):
         return
-    inner = getattr(processing_class, "tokenizer", None)
-    what = "its .tokenizer" if inner is not None else "the tokenizer of the model"
+    has_tokenizer = getattr(processing_class, "tokenizer", None) is not None
+    remedy = "its .tokenizer" if has_tokenizer else "the tokenizer of the model"
     name = type(processing_class).__name__
-    raise DataError(f"the data holds texts, and {name} is no tokenizer: pass {what} as processing_class.")
+    raise DataError(f"the data holds texts, and {name} is no tokenizer: pass {remedy} as processing_class.")
 
 
 def most_tokens(tokenizer: PreTrainedTokenizerBase, *positions: int | None) -> int | None:
@@ -124,13 +130,10 @@ def most_tokens(tokenizer: PreTrainedTokenizerBase, *positions: int | None) -> i
         [`DataError`]: if it is no tokenizer.
     """
     check_tokenizer(tokenizer)
-    own = tokenizer.model_max_length if tokenizer.model_max_length <= LONGEST else None
-    return min((limit for limit in (own, *positions) if limit is not None), default=None)
-
-
-def cut_to(limit: int | None) -> dict[str, Any]:
-    """Options of a tokenizer that cuts texts to so many tokens."""
-    return {"truncation": limit is not None, "max_length": limit}
+    limits = [limit for limit in positions if limit is not None]
+    if tokenizer.model_max_length <= LONGEST:
+        limits.append(tokenizer.model_max_length)
+    return min(limits, default=None)
 
 
 @library_bars("datasets")
@@ -141,32 +144,59 @@ def tokenize(
     limit: int | None,
     boxes: str | None = None,
 ) -> Dataset:
-    """Tokenise once, without padding, cut to a limit; nothing but what the tokenizer makes is left.
+    """Tokenise once, without padding; nothing but what the tokenizer makes is left.
 
-    With a column of boxes, the one column has lists of words.
+    Args:
+        dataset (`datasets.Dataset`):
+            The examples.
+        tokenizer (`transformers.PreTrainedTokenizerBase`):
+            Of the model.
+        columns (`Sequence[str]`):
+            The texts; with boxes one column of lists of words.
+        limit (`int`, *optional*):
+            Number of tokens that longer texts are cut to.
+        boxes (`str`, *optional*):
+            The column with a box for each word.
     """
-
     if boxes is None:
         tell_missing_texts(dataset, columns)
 
-    def encode(batch: dict[str, list]) -> dict[str, list]:
+    def encode(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         if boxes is not None:
-            return dict(call_tokenizer(tokenizer, batch[columns[0]], boxes=batch[boxes], **cut_to(limit)))
+            return dict(call_tokenizer(tokenizer, batch[columns[0]], limit=limit, boxes=batch[boxes]))
         texts = [[text or "" for text in batch[column]] for column in columns]
-        return dict(call_tokenizer(tokenizer, *texts, **cut_to(limit)))
+        return dict(call_tokenizer(tokenizer, *texts, limit=limit))
 
-    options = {"batched": True, "remove_columns": dataset.column_names, "desc": "Tokenizing"}
-    return dataset.map(encode, **options, keep_in_memory=True, load_from_cache_file=False)
+    return dataset.map(
+        encode,
+        batched=True,
+        remove_columns=dataset.column_names,
+        desc="Tokenizing",
+        keep_in_memory=True,
+        load_from_cache_file=False,
+    )
 
 
-def call_tokenizer(tokenizer: PreTrainedTokenizerBase, *texts: list, **options: Any) -> BatchEncoding:
+def call_tokenizer(
+    tokenizer: PreTrainedTokenizerBase, *texts: list[Any], limit: int | None, **options: Any
+) -> BatchEncoding:
     """What a tokenizer makes of texts.
+
+    Args:
+        tokenizer (`transformers.PreTrainedTokenizerBase`):
+            Of the model.
+        texts (`list`):
+            One list, or two of a pair.
+        limit (`int`, *optional*):
+            Number of tokens that longer texts are cut to.
+        options:
+            Further arguments of the tokenizer, such as `text_target`.
 
     Raises:
         [`DataError`]: if it does not take them.
     """
     try:
-        return tokenizer(*texts, **options)
+        return tokenizer(*texts, truncation=limit is not None, max_length=limit, **options)
     except (ValueError, TypeError) as error:
         raise DataError(f"{type(tokenizer).__name__} does not take the texts: {error}") from None
 
@@ -189,21 +219,22 @@ def box_column(
     Raises:
         [`DataError`]: if the model takes boxes, the data or the tokenizer knows of some, and they do not go together.
     """
-    found = next((column for column in BOX_COLUMNS if column in dataset.column_names), None)
+    boxes = next((column for column in BOX_COLUMNS if column in dataset.column_names), None)
     takes_boxes = "boxes" in inspect.signature(type(tokenizer).__call__).parameters
     has_words = len(columns) == 1 and is_text(dataset, columns[0], listed=True)
-    if found is not None and takes_boxes and has_words:
-        return found
-    if "bbox" not in inputs.names or (found is None and not takes_boxes):
+    if boxes is not None and takes_boxes and has_words:
+        return boxes
+    # data without boxes for a tokenizer that takes none is plain text
+    if "bbox" not in inputs.names or (boxes is None and not takes_boxes):
         return None
-    if found is None:
-        why = f"the data has no column of them ({', '.join(BOX_COLUMNS)})"
+    if boxes is None:
+        problem = f"the data has no column of them ({', '.join(BOX_COLUMNS)})"
     elif not takes_boxes:
-        why = f'{type(tokenizer).__name__} does not take those in "{found}"'
+        problem = f'{type(tokenizer).__name__} does not take those in "{boxes}"'
     else:
-        why = f"{' and '.join(columns)} has texts instead of lists of words: name the words in `text_columns`"
+        problem = f"{' and '.join(columns)} has texts instead of lists of words: name the words in `text_columns`"
     raise DataError(
-        f"{inputs.model} takes a box for each word, and {why}. Encode the data first: columns input_ids, "
+        f"{inputs.model} takes a box for each word, and {problem}. Encode the data first: columns input_ids, "
         "attention_mask, bbox (a box for each token) and the labels are taken as they are."
     )
 
@@ -228,21 +259,19 @@ def masked(encoded: Dataset, augment: Mapping[str, Any], processing_class: PreTr
 
     It draws from numpy's global generator, which Trainer seeds and stores in its checkpoints. Special tokens stay.
     """
-    hide = {
-        "share": augment["mask"],
-        "mask": processing_class.mask_token_id,
-        "keep": sorted(processing_class.all_special_ids),
-    }
-    return encoded.with_transform(partial(_mask, **hide))
+    special = sorted(processing_class.all_special_ids)
+    mask = partial(_mask, share=augment["mask"], mask_id=processing_class.mask_token_id, special_ids=special)
+    return encoded.with_transform(mask)
 
 
-def _mask(batch: dict[str, list], share: float, mask: int, keep: Sequence[int]) -> dict[str, list]:
+def _mask(batch: dict[str, list[Any]], share: float, mask_id: int, special_ids: Sequence[int]) -> dict[str, list[Any]]:
     import numpy as np
 
     texts = []
-    for ids in map(np.asarray, batch["input_ids"]):
-        hidden = (np.random.random(len(ids)) < share) & ~np.isin(ids, keep)
-        texts.append(np.where(hidden, mask, ids).tolist())
+    for token_ids in map(np.asarray, batch["input_ids"]):
+        drawn = np.random.random(len(token_ids)) < share
+        hidden = drawn & ~np.isin(token_ids, special_ids)
+        texts.append(np.where(hidden, mask_id, token_ids).tolist())
     return {**batch, "input_ids": texts}
 
 
@@ -252,8 +281,8 @@ class _Padding(NamedTuple):
     Args:
         names (`frozenset[str]`):
             What the model takes; the rest of a row is left out.
-        values (`Mapping[str, int]`):
-            What to fill up with, by the last part of an input's name; all else is filled up with zeros.
+        fillers (`Mapping[str, int]`):
+            What to fill up with, by the end of an input's name; all else is filled up with zeros.
         left (`bool`):
             Whether what goes with the tokens is filled up on the left.
         labels_follow (`bool`):
@@ -263,7 +292,7 @@ class _Padding(NamedTuple):
     """
 
     names: frozenset[str]
-    values: Mapping[str, int]
+    fillers: Mapping[str, int]
     left: bool
     labels_follow: bool
     first_position: int
@@ -272,7 +301,7 @@ class _Padding(NamedTuple):
 def pad_collator(
     processing_class: PreTrainedTokenizerBase | None, inputs: ModelInputs, *, labels_follow: bool = True
 ) -> Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]:
-    """What makes a batch of rows: what the model takes of them, filled up to the longest, and the labels with -100.
+    """A function that makes a batch of rows: what the model takes, filled up to the longest, and labels with -100.
 
     Tokens are filled up on the side that the tokenizer pads, without one on the right, with the model's own padding
     token, which decides in some models where a text ends. Masks and boxes are filled up with zeros.
@@ -285,61 +314,76 @@ def pad_collator(
         labels_follow (`bool`, *optional*, defaults to `True`):
             Whether labels as many as tokens belong to these; those of a decoder do not.
     """
-    own = getattr(processing_class, "pad_token_id", None)
-    values = {
-        "input_ids": (inputs.pad_token_id if inputs.pad_token_id is not None else own) or 0,
-        "token_type_ids": getattr(processing_class, "pad_token_type_id", 0),
-        "position_ids": max(inputs.first_position - 1, 0),
-        "labels": UNSCORED,
-    }
-    left = getattr(processing_class, "padding_side", "right") == "left"
-    return partial(_collate, padding=_Padding(inputs.names, values, left, labels_follow, inputs.first_position))
+    padding_token = _padding_token(processing_class, inputs)
+    padding = _Padding(
+        names=inputs.names,
+        fillers={
+            "input_ids": 0 if padding_token is None else padding_token,
+            "token_type_ids": getattr(processing_class, "pad_token_type_id", 0),
+            "position_ids": max(inputs.first_position - 1, 0),
+            "labels": UNSCORED,
+        },
+        left=getattr(processing_class, "padding_side", "right") == "left",
+        labels_follow=labels_follow,
+        first_position=inputs.first_position,
+    )
+    return partial(_collate, padding=padding)
+
+
+def _padding_token(processing_class: PreTrainedTokenizerBase | None, inputs: ModelInputs) -> int | None:
+    """The model's own padding token, else the tokenizer's."""
+    if inputs.pad_token_id is not None:
+        return inputs.pad_token_id
+    return getattr(processing_class, "pad_token_id", None)
 
 
 def _collate(rows: list[dict[str, Any]], padding: _Padding) -> dict[str, torch.Tensor]:
     import torch
 
-    text = next((key for key in TEXTS if key in rows[0]), None)
+    text = next((name for name in TEXTS if name in rows[0]), None)
     lengths = [] if text is None else [len(row[text]) for row in rows]
-    given = [key for key in rows[0] if key in padding.names or key == "labels"]
-    columns = {key: [torch.as_tensor(row[key]) for row in rows] for key in given}
+    names = [name for name in rows[0] if name in padding.names or name == "labels"]
+    columns = {name: [torch.as_tensor(row[name]) for row in rows] for name in names}
     masks = columns.get("attention_mask") or [torch.ones(length, dtype=torch.long) for length in lengths]
     if "attention_mask" in padding.names:
         columns["attention_mask"] = masks
-    batch = {key: _stacked(key, values, lengths, padding) for key, values in columns.items()}
+    batch = {name: _stacked(name, values, lengths, padding) for name, values in columns.items()}
     if text is not None and "position_ids" in padding.names and "position_ids" not in batch:
         mask = _stacked("attention_mask", masks, lengths, padding)
+        # models count positions from the left themselves, which is wrong only where padding is on the left
         if mask.ndim == 2 and (mask[:, 0] == 0).any():
             batch["position_ids"] = _positions(mask, padding)
     return batch
 
 
 def _positions(mask: torch.Tensor, padding: _Padding) -> torch.Tensor:
-    """Positions of tokens, counted from the first of each row that is no padding, whoever put the padding there."""
+    """Positions of tokens, counted from the first token of each row that is no padding."""
     import torch
 
-    tokens = mask != 0
-    before = tokens.long().argmax(dim=1, keepdim=True)  # (rows, 1): padding on the left
-    positions = torch.arange(mask.shape[1]) - before + padding.first_position
-    return positions.where(tokens, padding.values["position_ids"])
+    is_token = mask != 0
+    padding_before = is_token.long().argmax(dim=1, keepdim=True)  # (rows, 1)
+    positions = torch.arange(mask.shape[1]) - padding_before + padding.first_position
+    return positions.where(is_token, padding.fillers["position_ids"])
 
 
-def _stacked(key: str, values: list[torch.Tensor], lengths: Sequence[int], padding: _Padding) -> torch.Tensor:
+def _stacked(name: str, values: list[torch.Tensor], lengths: Sequence[int], padding: _Padding) -> torch.Tensor:
     """One input of all rows as one tensor, as long as the longest."""
     import torch
 
     if values[0].ndim == 0 or len({value.shape for value in values}) == 1:
         return torch.stack(values)
-    filler = next((value for name, value in padding.values.items() if key.endswith(name)), 0)
-    follows = all(len(value) == length for value, length in zip(values, lengths, strict=True))
-    on_left = padding.left and follows and (key != "labels" or padding.labels_follow)
-    side = "left" if on_left else "right"
+    # by the end of the name: an encoder-decoder has decoder_input_ids as well
+    filler = next((filler for end, filler in padding.fillers.items() if name.endswith(end)), 0)
+    goes_with_tokens = all(len(value) == length for value, length in zip(values, lengths, strict=True))
+    if name == "labels" and not padding.labels_follow:
+        goes_with_tokens = False
+    side = "left" if padding.left and goes_with_tokens else "right"
     return torch.nn.utils.rnn.pad_sequence(values, batch_first=True, padding_value=filler, padding_side=side)
 
 
 def lengths(encoded: Dataset) -> list[int]:
     """Tokens in each row, to sort by."""
-    text = next(key for key in TEXTS if key in encoded.column_names)
+    text = next(name for name in TEXTS if name in encoded.column_names)
     return [len(tokens) for tokens in encoded[text]]
 
 
@@ -359,25 +403,23 @@ def check_vocabulary(rows: Dataset, processing_class: PreTrainedTokenizerBase | 
     """
     if inputs.vocabulary is None or "input_ids" not in rows.column_names:
         return
-    lengths = set()
+    lengths: set[int] = set()
     for row, ids in enumerate(rows.select_columns(["input_ids"]).with_format(None)["input_ids"]):
         lengths.add(len(ids))
         for token in (min(ids, default=0), max(ids, default=0)):
             check_token(token, f"row {row} has", processing_class, inputs)
-    padding = inputs.pad_token_id
-    if padding is None:
-        padding = getattr(processing_class, "pad_token_id", None)
-    if padding is not None and len(lengths) > 1:
-        check_token(padding, "texts are filled up with", processing_class, inputs)
+    padding_token = _padding_token(processing_class, inputs)
+    if padding_token is not None and len(lengths) > 1:
+        check_token(padding_token, "texts are filled up with", processing_class, inputs)
 
 
-def check_token(token: int, what: str, processing_class: PreTrainedTokenizerBase | None, inputs: ModelInputs) -> None:
+def check_token(token: int, where: str, processing_class: PreTrainedTokenizerBase | None, inputs: ModelInputs) -> None:
     """Refuse a token that a model has no embedding for.
 
     Args:
         token (`int`):
             Its id.
-        what (`str`):
+        where (`str`):
             The beginning of the error, such as `"row 3 has"`.
         processing_class (`transformers.PreTrainedTokenizerBase`, *optional*):
             The tokenizer, which knows the word for it.
@@ -389,12 +431,13 @@ def check_token(token: int, what: str, processing_class: PreTrainedTokenizerBase
     """
     if inputs.vocabulary is None or 0 <= token < inputs.vocabulary:
         return
-    word, whose = "a token", ""
+    word, size = "a token", ""
     if processing_class is not None:
-        word = f"the token {one_line(processing_class.convert_ids_to_tokens(token))!r}" if token >= 0 else word
-        whose = f" {type(processing_class).__name__} has {len(processing_class):,} tokens."
+        size = f" {type(processing_class).__name__} has {len(processing_class):,} tokens."
+        if token >= 0:
+            word = f"the token {one_line(processing_class.convert_ids_to_tokens(token))!r}"
     raise DataError(
-        f"{what} {word} with the id {token:,}, and {inputs.model} has {inputs.vocabulary:,} token embeddings.{whose} "
+        f"{where} {word} with the id {token:,}, and {inputs.model} has {inputs.vocabulary:,} token embeddings.{size} "
         "Take the tokenizer that the model was trained with, or call "
         "model.resize_token_embeddings(len(tokenizer)) and train it."
     )
@@ -405,7 +448,7 @@ def right_tokens(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tens
 
     Args:
         logits (`torch.Tensor` of shape `(batch, positions, vocabulary)`):
-            What the model said of each position.
+            What the model gives for each position.
         labels (`torch.Tensor` of shape `(batch, positions)`):
             The token that is there, or -100.
 
@@ -416,5 +459,5 @@ def right_tokens(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tens
     import torch
 
     keep = labels != UNSCORED
-    said = torch.nn.functional.cross_entropy(logits[keep].float(), labels[keep], reduction="none")
-    return -said, labels[keep], keep.sum(dim=1)
+    losses = torch.nn.functional.cross_entropy(logits[keep].float(), labels[keep], reduction="none")
+    return -losses, labels[keep], keep.sum(dim=1)

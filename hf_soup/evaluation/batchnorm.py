@@ -1,8 +1,9 @@
-"""BatchNorm after averaging: running statistics of an average fit nobody, so they are estimated again on data."""
+"""BatchNorm after averaging: averaged running statistics match neither model, so they are estimated again on data."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -15,17 +16,18 @@ from .running import on_device
 
 if TYPE_CHECKING:
     import torch
+    from torch.nn.modules.batchnorm import _BatchNorm
     from transformers import PreTrainedModel
 
 LABELS = ("labels", "label")
 
 
-def batchnorm_modules(model: torch.nn.Module) -> list[torch.nn.Module]:
+def batchnorm_modules(model: torch.nn.Module) -> list[_BatchNorm]:
     """The layers of a model that keep running statistics."""
-    import torch
+    from torch.nn.modules.batchnorm import _BatchNorm
 
-    kind = torch.nn.modules.batchnorm._BatchNorm
-    return [module for module in model.modules() if isinstance(module, kind) and module.track_running_stats]
+    layers = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    return [layer for layer in layers if layer.track_running_stats]
 
 
 def update_batchnorm(model: PreTrainedModel, data: Iterable[Any]) -> PreTrainedModel:
@@ -57,47 +59,60 @@ def update_batchnorm(model: PreTrainedModel, data: Iterable[Any]) -> PreTrainedM
     first = next(batches, None)
     if first is None:
         raise DataError("BatchNorm cannot be estimated without data: there was no batch.")
-    momenta, training = {layer: layer.momentum for layer in layers}, {m: m.training for m in model.modules()}
     labels: list[int] = []
+    with _plain_averages(model, layers), torch.no_grad():
+        for batch in progress_bar(chain([first], batches), desc="Estimating BatchNorm", unit="batch"):
+            with as_error(EvaluationError, f"{type(model).__name__} fails on a batch for BatchNorm"):
+                _run(model, batch)
+            labels += _labels(batch)
+    _warn_of_missing_classes(model, labels)
+    return model
+
+
+@contextlib.contextmanager
+def _plain_averages(model: PreTrainedModel, layers: Sequence[_BatchNorm]) -> Iterator[None]:
+    """Have layers average the statistics of all batches, from scratch; modes and momenta are restored in the end."""
+    momenta = [layer.momentum for layer in layers]
+    modes = {module: module.training for module in model.modules()}
     try:
         model.eval()  # dropout and the like stay as they are when the model is used
         for layer in layers:
             layer.reset_running_stats()
             layer.momentum = None  # a plain average instead of a moving one
             layer.train()
-        with torch.no_grad():
-            for batch in progress_bar(chain([first], batches), desc="Estimating BatchNorm", unit="batch"):
-                with as_error(EvaluationError, f"{type(model).__name__} fails on a batch for BatchNorm"):
-                    _run(model, batch)
-                labels += _labels(batch)
+        yield
     finally:
-        for layer, momentum in momenta.items():
+        for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum
-        for module, mode in training.items():
+        for module, mode in modes.items():
             module.training = mode
-    _warn_of_missing_classes(model, labels)
-    return model
 
 
 def _run(model: PreTrainedModel, batch: Any) -> None:
-    place = model.device, getattr(model, "dtype", None)
+    device, dtype = model.device, getattr(model, "dtype", None)
     if isinstance(batch, Mapping):
-        model(**{key: on_device(value, *place) for key, value in batch.items() if key not in LABELS})
-    else:
-        model(on_device(batch[0] if isinstance(batch, (tuple, list)) else batch, *place))
+        inputs = {name: on_device(value, device, dtype) for name, value in batch.items() if name not in LABELS}
+        model(**inputs)
+        return
+    tensor = batch[0] if isinstance(batch, (tuple, list)) else batch
+    model(on_device(tensor, device, dtype))
 
 
 def _labels(batch: Any) -> list[int]:
     """The class of each row, where a batch tells it."""
-    labels = next((batch[key] for key in LABELS if key in batch), None) if isinstance(batch, Mapping) else None
-    whole = getattr(labels, "ndim", 0) == 1 and not labels.is_floating_point()
-    return labels.tolist() if whole else []
+    if not isinstance(batch, Mapping):
+        return []
+    labels = next((batch[name] for name in LABELS if name in batch), None)
+    if labels is None or getattr(labels, "ndim", 0) != 1 or labels.is_floating_point():
+        return []
+    return labels.tolist()
 
 
-def _warn_of_missing_classes(model: PreTrainedModel, labels: list[int]) -> None:
-    names = dict(getattr(getattr(model, "config", None), "id2label", None) or {})
+def _warn_of_missing_classes(model: PreTrainedModel, labels: Sequence[int]) -> None:
+    config = getattr(model, "config", None)
+    names = dict(getattr(config, "id2label", None) or {})
     present = set(labels) & set(names)
-    absent = tuple(str(names[index]) for index in names if index not in present)
+    absent = tuple(str(name) for index, name in names.items() if index not in present)
     missing = improbably_missing(absent, len(names), len(labels))
     if present and missing is not None:
         warn_user(missing.message("the data for BatchNorm"))

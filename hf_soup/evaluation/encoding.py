@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..data.classes import MissingClasses, missing_classes, warn_of_missing_classes
 from ..data.columns import UNSCORED
-from ..errors import DataError, warn
+from ..errors import DataError, warn_user
+from ..heads import class_names
 from ..tokens import TEXTS, check_vocabulary
 
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from ..tasks import Task
 
 MAIN_INPUTS = (*TEXTS, "pixel_values")  # a data set that has one of them is encoded already
-NUMBERS = ("int", "uint", "float", "bool")
+NUMBERS = ("int", "uint", "float", "bool")  # how the types of numbers begin
 
 
 class Encoded(NamedTuple):
@@ -42,7 +43,7 @@ class Encoded(NamedTuple):
 
     rows: Dataset
     batches: tuple[np.ndarray, ...]
-    collate: Any
+    collate: Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]
     lengths: np.ndarray
     decodes_images: bool
 
@@ -78,29 +79,45 @@ def encode(
     import numpy as np
 
     label = task.label_column(dataset, label_column)
-    right = task.labels(dataset, label, config)
+    labels = task.labels(dataset, label, config)
     if task.KIND == "classes" and label is not None:
-        warn_of_missing_classes(dataset, label, config.id2label, split)
+        warn_of_missing_classes(dataset, label, class_names(config), split)
     if is_encoded(dataset):
-        rows = _with_labels(dataset, right, label, inputs)
+        rows = _with_labels(dataset, labels, label, inputs)
     elif processing_class is None:
         raise DataError("there is no tokenizer or image processor: pass Evaluator(..., processing_class=...).")
     else:
-        rows = task.encode(dataset, processing_class, task.columns(dataset, text_columns, label), right, inputs)
+        columns = task.columns(dataset, text_columns, label)
+        rows = task.encode(dataset, processing_class, columns, labels, inputs)
     check_vocabulary(rows, processing_class, inputs)
-    found = task.lengths(rows)
-    lengths = np.zeros(len(rows), dtype=np.int64) if found is None else np.asarray(found)
-    order = np.argsort(-lengths, kind="stable")
-    if found is not None:
+    token_counts = task.lengths(rows)
+    if token_counts is None:
+        lengths = np.zeros(len(rows), dtype=np.int64)
+        order = np.arange(len(rows))
+    else:
+        lengths = np.asarray(token_counts)
         _refuse_long_rows(rows, lengths, inputs)
-    if found is not None and lengths.min() == 0:
-        if task.KIND != "tokens":
-            raise DataError(f"row {lengths.argmin()} has no token at all; leave it out.")
-        order = order[: np.count_nonzero(lengths)]  # a text without tokens has none to score
+        order = _longest_first(lengths, task.KIND)
     size = batch_size or task.BATCH_SIZE
     batches = tuple(order[start : start + size] for start in range(0, len(order), size))
     decodes_images = any(isinstance(feature, datasets.Image) for feature in rows.features.values())
     return Encoded(rows, batches, task.collator(processing_class, inputs), lengths, decodes_images)
+
+
+def _longest_first(lengths: np.ndarray, kind: str) -> np.ndarray:
+    """Rows in the order in which they are run; texts without tokens are left out where tokens are scored.
+
+    Raises:
+        [`DataError`]: if a row without a token should be scored.
+    """
+    import numpy as np
+
+    order = np.argsort(-lengths, kind="stable")
+    if lengths.min() > 0:
+        return order
+    if kind != "tokens":
+        raise DataError(f"row {lengths.argmin()} has no token at all; leave it out.")
+    return order[: np.count_nonzero(lengths)]
 
 
 def classes_missing(
@@ -120,7 +137,8 @@ def classes_missing(
     """
     if task.KIND != "classes":
         return None
-    return missing_classes(dataset, task.label_column(dataset, label_column), config.id2label)
+    label = task.label_column(dataset, label_column)
+    return None if label is None else missing_classes(dataset, label, class_names(config))
 
 
 def of_one_length(encoded: Encoded) -> Encoded:
@@ -149,44 +167,57 @@ def first_in_small_batches(encoded: Encoded, first: np.ndarray, size: int) -> En
     import numpy as np
 
     order = np.concatenate(encoded.batches)
-    first, rest = first[np.isin(first, order)], order[~np.isin(order, first)]
-    place = np.empty(int(order.max()) + 1, dtype=np.int64)
+    early, late = first[np.isin(first, order)], order[~np.isin(order, first)]
+    place = np.empty(int(order.max()) + 1, dtype=np.int64)  # of each row in the usual order, which is by length
     place[order] = np.arange(len(order))
     small = max(size // 4, 1)
-    windows = [first[start : start + 2 * small] for start in range(0, len(first), 2 * small)]
-    first = np.concatenate([window[np.argsort(place[window])] for window in windows] or [first])
-    parts = (first, small), (rest, size)
-    batches = tuple(part[start : start + n] for part, n in parts for start in range(0, len(part), n))
-    return encoded._replace(batches=batches)
+    batches = []
+    for start in range(0, len(early), 2 * small):
+        window = early[start : start + 2 * small]
+        by_length = window[np.argsort(place[window])]
+        batches += [by_length[:small], by_length[small:]]
+    batches += [late[start : start + size] for start in range(0, len(late), size)]
+    return encoded._replace(batches=tuple(rows for rows in batches if len(rows)))
 
 
 def without_rows(encoded: Encoded, done: np.ndarray) -> Encoded:
     """The batches without rows that were run already."""
     import numpy as np
 
-    left = [rows[~np.isin(rows, done)] for rows in encoded.batches]
-    return encoded._replace(batches=tuple(rows for rows in left if len(rows)))
+    remaining = [rows[~np.isin(rows, done)] for rows in encoded.batches]
+    return encoded._replace(batches=tuple(rows for rows in remaining if len(rows)))
 
 
-def _with_labels(dataset: Dataset, right: Any, label: str | None, inputs: ModelInputs) -> Dataset:
+def _with_labels(dataset: Dataset, labels: Any, label: str | None, inputs: ModelInputs) -> Dataset:
     """What is encoded already, with labels as the model counts them; columns that it does not take are named."""
-    import numpy as np
-
     taken = [name for name in dataset.column_names if name in inputs.names and _holds_numbers(dataset, name)]
     unused = [name for name in dataset.column_names if name not in (*taken, label)]
     if unused:
-        warn(
+        warn_user(
             f"the encoded data has columns that {inputs.model} does not take, and they are not used: "
             f"{', '.join(unused)}."
         )
     rows = dataset.select_columns(taken)
-    if right is None:  # the text is its own label
-        if "input_ids" not in taken:
-            raise DataError('the tokens to score are the text itself, and the encoded data has no "input_ids".')
-        right = rows["input_ids"][:]
-        if "attention_mask" in taken:
-            right = [np.where(mask, ids, UNSCORED) for ids, mask in zip(right, rows["attention_mask"], strict=True)]
-    return rows.add_column("labels", [item.tolist() if hasattr(item, "tolist") else item for item in right])
+    if labels is None:
+        labels = _own_tokens(rows)
+    return rows.add_column("labels", [item.tolist() if hasattr(item, "tolist") else item for item in labels])
+
+
+def _own_tokens(rows: Dataset) -> list[Any]:
+    """The tokens of texts that are their own labels, without padding.
+
+    Raises:
+        [`DataError`]: if the data has none.
+    """
+    import numpy as np
+
+    if "input_ids" not in rows.column_names:
+        raise DataError('the tokens to score are the text itself, and the encoded data has no "input_ids".')
+    tokens: list[Any] = rows["input_ids"][:]
+    if "attention_mask" not in rows.column_names:
+        return tokens
+    pairs = zip(tokens, rows["attention_mask"], strict=True)
+    return [np.where(mask, ids, UNSCORED) for ids, mask in pairs]
 
 
 def _holds_numbers(dataset: Dataset, column: str) -> bool:

@@ -1,8 +1,8 @@
-"""What the ingredients say together, at the cost of running all of them. Predictions in, predictions out."""
+"""Ensembles: the outputs of several models combined, at the cost of running all of them. Predictions in and out."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import EvaluationError, RecipeError, did_you_mean
@@ -26,7 +26,8 @@ FITTING = {  # kinds of output -> ensembles that are defined for them
 }
 FITTED_ON = "validation"  # the set that the mixture's weights come from
 STEPS, RATE = 300, 0.1  # of Adam, for the mixture's weights
-FLOOR = 1e-12  # of a probability before its logarithm
+FLOOR, CEILING = 1e-12, 1 - 1e-9  # of a probability before its logarithm
+TIE_BREAK = 1e-6  # of a vote's share, for the mean probability
 
 
 def mean_logits(members: Sequence[Predictions], weights: Sequence[float] | None = None) -> Predictions:
@@ -67,14 +68,12 @@ def mean_probabilities(members: Sequence[Predictions], weights: Sequence[float] 
 
     same_examples(members)
     if members[0].kind == "tokens":
-        logs = np.stack([member.logits.astype(np.float64) for member in members])
-        shares = np.full(len(members), 1 / len(members)) if weights is None else np.asarray(weights) / np.sum(weights)
-        return _together(members, special.logsumexp(logs, axis=0, b=shares.reshape(-1, 1)))
+        log_probabilities = np.stack([member.logits.astype(np.float64) for member in members])
+        shares = np.ones(len(members)) if weights is None else np.asarray(weights)
+        shares = shares / shares.sum()
+        return _together(members, special.logsumexp(log_probabilities, axis=0, b=shares.reshape(-1, 1)))
     mean = np.average([probabilities(member) for member in members], axis=0, weights=weights)
-    logits = np.log(np.maximum(mean, FLOOR))
-    return _together(
-        members, logits if members[0].kind == "classes" else special.logit(np.clip(mean, FLOOR, 1 - 1e-9))
-    )
+    return _together(members, _logits_of(mean, members[0].kind))
 
 
 def majority_vote(members: Sequence[Predictions]) -> Predictions:
@@ -88,15 +87,14 @@ def majority_vote(members: Sequence[Predictions]) -> Predictions:
         [`EvaluationError`]: if the members did not see the same examples, or choose nothing.
     """
     import numpy as np
-    from scipy import special
 
     same_examples(members)
     mean = np.mean([probabilities(member) for member in members], axis=0)
-    chosen = [decisions(member) for member in members]
+    votes = [decisions(member) for member in members]
     if members[0].kind == "classes":
-        chosen = [np.eye(mean.shape[1])[classes] for classes in chosen]
-    share = np.clip(np.mean(chosen, axis=0) + 1e-6 * (mean - 0.5), FLOOR, 1 - 1e-9)
-    return _together(members, np.log(share) if members[0].kind == "classes" else special.logit(share))
+        votes = [np.eye(mean.shape[1])[classes] for classes in votes]
+    share = np.clip(np.mean(votes, axis=0) + TIE_BREAK * (mean - 0.5), FLOOR, CEILING)
+    return _together(members, _logits_of(share, members[0].kind))
 
 
 def fit_mixture(members: Sequence[Predictions]) -> np.ndarray:
@@ -117,18 +115,18 @@ def fit_mixture(members: Sequence[Predictions]) -> np.ndarray:
 
     same_examples(members)
     kind = members[0].kind
-    said = torch.from_numpy(np.stack([member.logits.astype(np.float64) for member in members]))
-    right = torch.from_numpy(members[0].labels)
+    outputs = torch.from_numpy(np.stack([member.logits.astype(np.float64) for member in members]))
+    labels = torch.from_numpy(members[0].labels)
 
     def loss(weights: torch.Tensor) -> torch.Tensor:
         if kind == "tokens":
-            return -torch.logsumexp(said + weights.log()[:, None], dim=0).mean()
-        mixed = torch.tensordot(weights, said, dims=1)
+            return -torch.logsumexp(outputs + weights.log()[:, None], dim=0).mean()
+        mixed = torch.tensordot(weights, outputs, dims=1)
         if kind == "classes":
-            return torch.nn.functional.cross_entropy(mixed, right)
+            return torch.nn.functional.cross_entropy(mixed, labels)
         if kind == "labels":
-            return torch.nn.functional.binary_cross_entropy_with_logits(mixed, right.double())
-        return torch.nn.functional.mse_loss(mixed, right.double())
+            return torch.nn.functional.binary_cross_entropy_with_logits(mixed, labels.double())
+        return torch.nn.functional.mse_loss(mixed, labels.double())
 
     free = torch.zeros(len(members), dtype=torch.float64, requires_grad=True)
     adam = torch.optim.Adam([free], lr=RATE)
@@ -141,7 +139,9 @@ def fit_mixture(members: Sequence[Predictions]) -> np.ndarray:
 
 def mixture(members: Sequence[Predictions], weights: Sequence[float]) -> Predictions:
     """The members' outputs, mixed with the weights of [`fit_mixture`]."""
-    return (mean_probabilities if members[0].kind == "tokens" else mean_logits)(members, weights)
+    if members[0].kind == "tokens":
+        return mean_probabilities(members, weights)
+    return mean_logits(members, weights)
 
 
 def check_ensembles(names: Sequence[str], kind: str, *, fitted: bool) -> None:
@@ -167,9 +167,18 @@ def check_ensembles(names: Sequence[str], kind: str, *, fitted: bool) -> None:
             raise RecipeError("the learned mixture is fitted on validation: give a validation set.")
 
 
+COMBINE: dict[str, Callable[[Sequence[Predictions]], Predictions]] = {
+    "logits": mean_logits,
+    "probabilities": mean_probabilities,
+    "vote": majority_vote,
+}
+# predictions on each set, and the weights of the members in a learned mixture
+Ensemble = tuple[dict[str, Predictions], dict[str, float]]
+
+
 def make_ensembles(
     members: Mapping[str, Mapping[str, Predictions]], names: Sequence[str] | None = None
-) -> dict[str, tuple[dict[str, Predictions], dict[str, float]]]:
+) -> dict[str, Ensemble]:
     """Predictions of ensembles on every set.
 
     Args:
@@ -181,20 +190,31 @@ def make_ensembles(
     Returns:
         `dict`: what a table calls the ensemble -> its predictions on each set, and the weights of the learned mixture.
     """
-    parts = list(next(iter(members.values()), {}))
-    if len(members) < 2 or not parts:
+    sets = list(next(iter(members.values()), {}))
+    if len(members) < 2 or not sets:
         return {}
-    said = {part: [of[part] for of in members.values()] for part in parts}
-    combine = {"logits": mean_logits, "probabilities": mean_probabilities, "vote": majority_vote}
-    made: dict[str, tuple[dict[str, Predictions], dict[str, float]]] = {}
-    for name in FITTING[said[parts[0]][0].kind] if names is None else names:
-        if name in combine:
-            made[ENSEMBLES[name]] = {part: combine[name](each) for part, each in said.items()}, {}
-        elif FITTED_ON in said:
-            weights = fit_mixture(said[FITTED_ON])
-            shares = dict(zip(members, map(float, weights), strict=True))
-            made[ENSEMBLES[name]] = {part: mixture(each, weights) for part, each in said.items()}, shares
+    outputs = {part: [of_model[part] for of_model in members.values()] for part in sets}
+    if names is None:
+        names = FITTING[outputs[sets[0]][0].kind]
+    made: dict[str, Ensemble] = {}
+    for name in names:
+        if name in COMBINE:
+            made[ENSEMBLES[name]] = {part: COMBINE[name](each) for part, each in outputs.items()}, {}
+        elif FITTED_ON in outputs:
+            weights = fit_mixture(outputs[FITTED_ON]).tolist()
+            mixed = {part: mixture(each, weights) for part, each in outputs.items()}
+            made[ENSEMBLES[name]] = mixed, dict(zip(members, weights, strict=True))
     return made
+
+
+def _logits_of(probabilities: np.ndarray, kind: str) -> np.ndarray:
+    """Logits whose softmax, or for labels sigmoid, are these probabilities."""
+    import numpy as np
+    from scipy import special
+
+    if kind == "classes":
+        return np.log(np.maximum(probabilities, FLOOR))
+    return special.logit(np.clip(probabilities, FLOOR, CEILING))
 
 
 def _together(members: Sequence[Predictions], logits: np.ndarray) -> Predictions:

@@ -24,7 +24,15 @@ from ..types import DataDescription, Score
 from .cache_key import cache_key, digest_of_batches, digest_of_processing
 from .encoding import MAIN_INPUTS, Encoded, encode, first_in_small_batches, is_encoded, of_one_length, without_rows
 from .padding import check_padding, needs_padding
-from .running import in_order, is_launched, put_on_device, refuse_unreadable, run_batches
+from .running import (
+    BatchOutput,
+    is_launched,
+    predictions_of,
+    put_on_device,
+    refuse_unreadable,
+    resolve_device,
+    run_batches,
+)
 
 
 if TYPE_CHECKING:
@@ -277,6 +285,10 @@ class Evaluator:
             encoded = without_rows(encoded, done)
         if padding_matters:
             encoded = of_one_length(encoded)
+
+        def is_enough(output: BatchOutput) -> bool:
+            return enough is not None and enough(predictions_of([output], task.KIND, model.config))
+
         parts = run_batches(
             task,
             model,
@@ -285,26 +297,22 @@ class Evaluator:
             options,
             device=self.device,
             dtype=self.dtype,
-            enough=enough and (lambda part: enough(in_order([part], task.KIND, model.config))),
+            enough=None if enough is None else is_enough,
         )
         refuse_unreadable(parts, self.dataset, self.split)
-        predictions = in_order(parts, task.KIND, model.config)
-        if predictions.rows.size and not np.isfinite(predictions.logits).all():
-            finite = np.isfinite(predictions.logits.reshape(len(predictions.rows), -1)).all(axis=1)
-            first_wrong = predictions.rows[~finite].min()
-            raise EvaluationError(f"the model gives NaN or infinity on {self.split}, first on row {first_wrong}.")
-        rows = np.concatenate([part["asked"] for part in parts])
+        said = predictions_of(parts, task.KIND, model.config)
+        if said.rows.size and not np.isfinite(said.logits).all():
+            wrong = said.rows[~np.isfinite(said.logits.reshape(len(said.rows), -1)).all(axis=1)]
+            raise EvaluationError(f"the model gives NaN or infinity on {self.split}, first on row {wrong.min()}.")
+        asked = np.concatenate([part.rows for part in parts])
+        whole = len(asked) == sum(map(len, encoded.batches))
         if options is not None and isinstance(task, WritingTask):
             predictions = self._with_texts(predictions, parts, task)
         return Outputs(predictions, rows, len(rows) == sum(map(len, encoded.batches)))
 
-    def _with_texts(
-        self, predictions: Predictions, parts: Sequence[Mapping[str, Any]], task: WritingTask
-    ) -> Predictions:
-        """With the texts that the model wrote, and those that it should have written."""
-        written: dict[int, str] = {}
-        for part in parts:
-            written.update(zip(part["asked"], part["texts"], strict=True))
+    def _with_texts(self, said: Predictions, parts: Sequence[BatchOutput], task: WritingTask) -> Predictions:
+        """With what the model wrote, and what it should have written."""
+        written = {row: text for part in parts for row, text in zip(part.rows, part.texts, strict=True)}
         references = task.references(self.dataset, task.label_column(self.dataset, self.label_column))
         texts = tuple(written.get(row, "") for row in range(len(references)))
         return predictions._replace(texts=texts, references=references)

@@ -1,4 +1,4 @@
-"""Whether what a model says of a text depends on the padding beside it: measured on the model itself.
+"""Whether what a model gives for a text depends on the padding beside it: measured on the model itself.
 
 Masks hide padding in most models. They do not where tokens are mixed without a mask (FNet), where neighbours are mixed
 (ConvBERT), or where a row is read at the end that is padded; no list of architectures would be complete.
@@ -6,8 +6,7 @@ Masks hide padding in most models. They do not where tokens are mixed without a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from .running import MODEL_ERRORS, NO_PADDING, on_device, own_attention
 
@@ -31,20 +30,20 @@ def needs_padding(encoded: Encoded) -> bool:
 
 
 class PaddingCheck(NamedTuple):
-    """What a few rows of different lengths say.
+    """What a few rows of different lengths show.
 
     Args:
         matters (`bool`):
-            Whether the model says something else of texts that are padded.
+            Whether the model gives something else for texts that are padded.
         tells (`bool`):
-            Whether this holds for other weights too: a model that says the same of every text shows nothing.
+            Whether this holds for other weights too: a model that gives the same for every text shows nothing.
     """
 
     matters: bool
     tells: bool
 
 
-def check_padding(task: Task, model: PreTrainedModel, encoded: Encoded, device: Any) -> PaddingCheck:
+def check_padding(task: Task, model: PreTrainedModel, encoded: Encoded, device: torch.device | str) -> PaddingCheck:
     """Run a few rows of different lengths one by one and together.
 
     They have the two least lengths, which are one odd and one even where any two are, one between, and the greatest.
@@ -72,28 +71,31 @@ def check_padding(task: Task, model: PreTrainedModel, encoded: Encoded, device: 
     rows = order[places[sorted({0, 1, len(lengths) // 2, len(lengths) - 1})]]
     with torch.inference_mode():
         try:
-            alone = torch.cat([_logits(task, model, encoded, row[None], device) for row in rows])
+            single_logits = torch.cat([_logits(task, model, encoded, row[None], device) for row in rows])
         except MODEL_ERRORS:
             return PaddingCheck(matters=False, tells=False)
         try:
-            together = _logits(task, model, encoded, rows, device)
+            batch_logits = _logits(task, model, encoded, rows, device)
         except MODEL_ERRORS as error:
+            # such errors are handled, or told, when the data is run
             handled = isinstance(error, MemoryError) or should_reduce_batch_size(error) or NO_PADDING in str(error)
             return PaddingCheck(matters=not handled, tells=False)
-    if not len(alone) or not alone.isfinite().all():
+    if not len(single_logits) or not single_logits.isfinite().all():
         return PaddingCheck(matters=False, tells=False)
-    if alone.shape != together.shape:
+    if single_logits.shape != batch_logits.shape:
         return PaddingCheck(matters=True, tells=True)
-    spread = float((alone - alone.mean(dim=0)).abs().max())
-    rounding = min(ROUNDING * torch.finfo(model.dtype).eps, MOST) * float(alone.abs().max())
+    spread = float((single_logits - single_logits.mean(dim=0)).abs().max())
+    rounding = min(ROUNDING * torch.finfo(model.dtype).eps, MOST) * float(single_logits.abs().max())
     allowed = RELATIVE * spread + rounding
-    return PaddingCheck(matters=not bool(((alone - together).abs() <= allowed).all()), tells=spread > 0)
+    agree = bool(((single_logits - batch_logits).abs() <= allowed).all())  # NaN agrees with nothing
+    return PaddingCheck(matters=not agree, tells=spread > 0)
 
 
-def _logits(task: Task, model: PreTrainedModel, encoded: Encoded, rows: np.ndarray, device: Any) -> torch.Tensor:
-    """What the model says of some rows in one batch."""
-    batch: Mapping[str, torch.Tensor] = encoded.batch_of(rows)
-    batch = {key: on_device(value, device, model.dtype) for key, value in batch.items()}
+def _logits(
+    task: Task, model: PreTrainedModel, encoded: Encoded, rows: np.ndarray, device: torch.device | str
+) -> torch.Tensor:
+    """The logits of some rows in one batch."""
+    batch = {name: on_device(value, device, model.dtype) for name, value in encoded.batch_of(rows).items()}
     with own_attention(model):
         logits, _, _ = task.forward(model, batch)
     return logits.double().cpu()

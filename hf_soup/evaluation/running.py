@@ -6,11 +6,12 @@ import contextlib
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from ..checkpoints.memory import quiet_transformers
-from ..errors import DataError, EvaluationError, warn
+from ..errors import DataError, EvaluationError, warn_user
+from ..heads import class_names
 from ..outputs import Predictions
 from ..progress import progress_bar
 from ..tasks import WritingTask
@@ -25,15 +26,37 @@ if TYPE_CHECKING:
     from ..tasks import Task
     from .encoding import Encoded
 
-UNREADABLE = 0.01  # of the images may fail to decode
-MODEL_ERRORS = (
-    RuntimeError,
-    ValueError,
-    TypeError,
-    IndexError,
-    MemoryError,
-)  # what a model raises on what it is given
-NO_PADDING = "padding token"  # what transformers says of models that need one and have none
+UNREADABLE = 0.01  # share of the images that may fail to decode
+# what a model raises on what it is given
+MODEL_ERRORS = (RuntimeError, ValueError, TypeError, IndexError, MemoryError)
+NO_PADDING = "padding token"  # in what transformers says of models that need one and have none
+
+
+class BatchOutput(NamedTuple):
+    """What a model gave for one batch.
+
+    Args:
+        logits (`np.ndarray`), labels (`np.ndarray`):
+            Of each item, as [`hf_soup.outputs.Predictions`] has them.
+        item_rows (`np.ndarray`):
+            The row of the data set that each item is of.
+        rows (`np.ndarray`):
+            The rows of the batch.
+        readable (`np.ndarray`, bool):
+            Which of these rows have an image that decodes; all of them where the data holds no images.
+        texts (`list[str]`):
+            What the model wrote for each row; empty where it was not asked to.
+        seconds (`float`):
+            What the forward pass took.
+    """
+
+    logits: np.ndarray
+    labels: np.ndarray
+    item_rows: np.ndarray
+    rows: np.ndarray
+    readable: np.ndarray
+    texts: list[str]
+    seconds: float
 
 
 def run_batches(
@@ -45,12 +68,28 @@ def run_batches(
     *,
     device: str,
     dtype: str,
-    enough: Callable[[dict[str, Any]], bool] | None = None,
-) -> list[dict[str, Any]]:
+    enough: Callable[[BatchOutput], bool] | None = None,
+) -> list[BatchOutput]:
     """Every batch through a model; under `accelerate launch` each process runs its share, and all get the whole.
 
     It stops early where so many images do not decode that [`refuse_unreadable`] will not have it, and when `enough`
     says so of what a batch gave; not where processes share the work.
+
+    Args:
+        task ([`Task`]):
+            How the model is run.
+        model (`transformers.PreTrainedModel`):
+            Moved to the device, and put into evaluation mode.
+        encoded ([`Encoded`]):
+            Examples and batches.
+        processing_class (`transformers.PreTrainedTokenizerBase`, *optional*):
+            Reads what the model writes.
+        options (`Mapping[str, Any]`, *optional*):
+            Of `model.generate`; `None` where nothing is written.
+        device (`str`), dtype (`str`):
+            As of an [`Evaluator`].
+        enough (`Callable[[BatchOutput], bool]`, *optional*):
+            Whether to stop after a batch.
     """
     import torch
     from accelerate import PartialState
@@ -58,57 +97,76 @@ def run_batches(
 
     place = put_on_device(model, device)
     state = PartialState() if is_launched() else None
-    todo = deque(encoded.batches[state.process_index :: state.num_processes] if state else encoded.batches)
-    parts: list[dict[str, Any]] = []
-    unreadable, most = 0, max(map(len, todo), default=0)
-    bar = progress_bar(total=sum(map(len, todo)), desc="Predicting", unit="example", delay=2)
+    batches = encoded.batches if state is None else encoded.batches[state.process_index :: state.num_processes]
+    pending = deque(batches)
+    outputs: list[BatchOutput] = []
+    unreadable, largest = 0, max(map(len, pending), default=0)
+    bar = progress_bar(total=sum(map(len, pending)), desc="Predicting", unit="example", delay=2)
     with bar, torch.inference_mode(), precision(place, dtype, model.dtype):
-        while todo and unreadable <= UNREADABLE * len(encoded.rows):
-            rows = todo.popleft()
-            if len(rows) > most:
-                todo.extendleft((rows[most:], rows[:most]))
+        while pending and unreadable <= UNREADABLE * len(encoded.rows):
+            rows = pending.popleft()
+            if len(rows) > largest:  # memory ran out at a batch of this size
+                pending.extendleft((rows[largest:], rows[:largest]))
                 continue
-            part = run_batch(task, model, encoded, rows, place, processing_class, options)
-            if part is None:
-                most = halved(rows, model)
-                todo.appendleft(rows)
+            output = run_batch(task, model, encoded, rows, place, processing_class, options)
+            if output is None:
+                largest = halved(rows, model)
+                pending.appendleft(rows)
                 continue
-            parts.append(part)
-            unreadable += int((~part["read"]).sum())
+            outputs.append(output)
+            unreadable += int((~output.readable).sum())
             bar.update(len(rows))
-            if enough is not None and state is None and enough(part):
+            if enough is not None and state is None and enough(output):
                 break
-    return gather_object(parts) if state else parts
+    return outputs if state is None else gather_object(outputs)
 
 
-def put_on_device(model: PreTrainedModel, device: str) -> Any:
+def put_on_device(model: PreTrainedModel, device: str) -> torch.device:
     """Move a model, in evaluation mode, to where an evaluator runs it, and say where that is."""
+    import torch
     from accelerate import PartialState
 
-    state = PartialState(cpu=resolve_device(device) == "cpu") if is_launched() else None
-    place = state.device if state and device == "auto" else resolve_device(device)
+    place = torch.device(resolve_device(device))
+    if is_launched():
+        # the first one of a process decides for all later ones whether it runs on CPUs
+        state = PartialState(cpu=place.type == "cpu")
+        if device == "auto":
+            place = state.device
     if hasattr(model, "hf_device_map"):  # it lies on several devices already
         place = model.device
     else:
-        model.to(place)
+        cast("torch.nn.Module", model).to(place)  # a decorator hides the arguments of the model's own `to`
     model.eval()
     return place
 
 
-def in_order(parts: list[dict[str, Any]], kind: str, config: PretrainedConfig) -> Predictions:
-    """What batches gave as one, in the order of the data set."""
+def predictions_of(outputs: Sequence[BatchOutput], kind: str, config: PretrainedConfig) -> Predictions:
+    """What batches gave as one, in the order of the data set.
+
+    Args:
+        outputs (`Sequence[BatchOutput]`):
+            Of all batches.
+        kind (`str`):
+            Of the task's outputs.
+        config (`transformers.PretrainedConfig`):
+            Of the model, with names of classes.
+    """
     import numpy as np
 
-    logits, labels, rows = (np.concatenate([part[key] for part in parts]) for key in ("logits", "labels", "rows"))
+    logits = np.concatenate([output.logits for output in outputs])
+    labels = np.concatenate([output.labels for output in outputs])
+    rows = np.concatenate([output.item_rows for output in outputs])
     order = np.argsort(rows, kind="stable")
     if kind == "values":
         labels = labels.astype(np.float64)
-    classes = dict(config.id2label) if kind in ("classes", "labels") else {}
-    names = tuple(str(classes[index]) for index in sorted(classes))
-    return Predictions(logits[order], labels[order], rows[order], kind, names, _seconds(parts))
+    names: tuple[str, ...] = ()
+    if kind in ("classes", "labels"):
+        classes = class_names(config)
+        names = tuple(str(classes[index]) for index in sorted(classes))
+    return Predictions(logits[order], labels[order], rows[order], kind, names, _seconds(outputs))
 
 
-def refuse_unreadable(parts: list[dict[str, Any]], dataset: Dataset, split: str) -> None:
+def refuse_unreadable(outputs: Sequence[BatchOutput], dataset: Dataset, split: str) -> None:
     """Say which images did not decode.
 
     Raises:
@@ -117,20 +175,27 @@ def refuse_unreadable(parts: list[dict[str, Any]], dataset: Dataset, split: str)
     import datasets
     import numpy as np
 
-    rows = np.sort(np.concatenate([part["asked"][~part["read"]] for part in parts]))
+    rows = np.sort(np.concatenate([output.rows[~output.readable] for output in outputs]))
     if not len(rows):
         return
-    column = next((name for name, kind in dataset.features.items() if isinstance(kind, datasets.Image)), None)
-    named = []
+    column = next((name for name, feature in dataset.features.items() if isinstance(feature, datasets.Image)), None)
+    examples = []
     for row in rows[:5].tolist():
-        image = column and dataset.cast_column(column, datasets.Image(decode=False))[row][column]
-        path = image and image["path"]
-        named.append(f"row {row} ({path})" if path else f"row {row}")
-    more = ", ..." if len(rows) > len(named) else ""
-    told = f"{len(rows)} of {len(dataset)} images of {split} do not decode: {', '.join(named)}{more}"
+        path = None if column is None else _image_path(dataset, column, row)
+        examples.append(f"row {row} ({path})" if path else f"row {row}")
+    more = ", ..." if len(rows) > len(examples) else ""
+    problem = f"{len(rows)} of {len(dataset)} images of {split} do not decode: {', '.join(examples)}{more}"
     if len(rows) > UNREADABLE * len(dataset):  # and there the run has stopped
-        raise DataError(f"at least {told}. Repair or remove them.")
-    warn(f"{told}; they are left out.")
+        raise DataError(f"at least {problem}. Repair or remove them.")
+    warn_user(f"{problem}; they are left out.")
+
+
+def _image_path(dataset: Dataset, column: str, row: int) -> str | None:
+    """The file of an image, where the data names it."""
+    import datasets
+
+    image = dataset.cast_column(column, datasets.Image(decode=False))[row][column]
+    return image["path"] if image else None
 
 
 def run_batch(
@@ -138,18 +203,23 @@ def run_batch(
     model: PreTrainedModel,
     encoded: Encoded,
     rows: np.ndarray,
-    device: Any,
+    device: torch.device,
     processing_class: Any,
     options: Mapping[str, Any] | None,
-) -> dict[str, Any] | None:
-    """What a model says about one batch, or `None` if memory ran out."""
+) -> BatchOutput | None:
+    """What a model gives for one batch, or `None` if memory ran out; arguments as of [`run_batches`].
+
+    Raises:
+        [`DataError`]: if rows of different length need a padding token that the model lacks.
+        [`EvaluationError`]: if the model fails.
+    """
     import numpy as np
     import torch
     from accelerate.utils.memory import should_reduce_batch_size
 
     batch = encoded.batch_of(rows)
     try:
-        batch = {key: on_device(value, device, model.dtype) for key, value in batch.items()}
+        batch = {name: on_device(value, device, model.dtype) for name, value in batch.items()}
         texts: list[str] = []
         if options is not None and isinstance(task, WritingTask):
             texts = task.generate(model, batch, processing_class, **options)
@@ -169,33 +239,35 @@ def run_batch(
             f"{type(error).__name__}: {str(error).strip()}"
         ) from error
     seconds = time.perf_counter() - started
-    counts = counts.numpy()
-    return {
-        "logits": logits.float().numpy(),
-        "labels": labels.numpy(),
-        "rows": np.repeat(rows, counts),
-        "asked": rows,
-        "read": counts > 0 if encoded.decodes_images else np.ones(len(rows), dtype=bool),
-        "texts": texts,
-        "seconds": seconds,
-    }
+    items = counts.numpy()
+    return BatchOutput(
+        logits=logits.float().numpy(),
+        labels=labels.numpy(),
+        item_rows=np.repeat(rows, items),
+        rows=rows,
+        # an image that does not decode has the label -100, so that no item is left of its row
+        readable=items > 0 if encoded.decodes_images else np.ones(len(rows), dtype=bool),
+        texts=texts,
+        seconds=seconds,
+    )
 
 
-def on_device(value: torch.Tensor, device: Any, dtype: torch.dtype | None) -> torch.Tensor:
+def on_device(value: torch.Tensor, device: torch.device | str, dtype: torch.dtype | None) -> torch.Tensor:
     """A model's input where the model is; images in the model's own type, which not every model sees to itself."""
-    image = value.is_floating_point() and value.ndim > 2
-    return value.to(device, dtype if image else None)
+    is_image = value.is_floating_point() and value.ndim > 2
+    return value.to(device, dtype if is_image else None)
 
 
 @contextlib.contextmanager
 def own_attention(model: PreTrainedModel) -> Iterator[None]:
     """The kind of attention that the configuration says: BigBird and its kin change it for good after a short text."""
-    body = getattr(model, "base_model", model)
-    parts = [part for part in (body, getattr(body, "encoder", None)) if hasattr(part, "set_attention_type")]
-    if not parts or getattr(model.config, "add_cross_attention", False):  # these are never sparse
+    body: Any = getattr(model, "base_model", model)
+    encoder: Any = getattr(body, "encoder", None)
+    switch = getattr(body, "set_attention_type", None) or getattr(encoder, "set_attention_type", None)
+    if switch is None or getattr(model.config, "add_cross_attention", False):  # these are never sparse
         yield
         return
-    parts[0].set_attention_type(model.config.attention_type)
+    switch(model.config.attention_type)
     with quiet_transformers():  # which says it for every short batch
         yield
 
@@ -211,7 +283,7 @@ def halved(rows: np.ndarray, model: PreTrainedModel) -> int:
         )
     clear_device_cache(garbage_collection=True)
     half = (len(rows) + 1) // 2
-    warn(f"memory ran out at {len(rows)} examples at a time: going on with {half}.")
+    warn_user(f"memory ran out at {len(rows)} examples at a time: going on with {half}.")
     return half
 
 
@@ -219,7 +291,9 @@ def resolve_device(given: str) -> str:
     """`"auto"` is a GPU where there is one."""
     import torch
 
-    return given if given != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    if given != "auto":
+        return given
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def is_launched() -> bool:
@@ -227,24 +301,34 @@ def is_launched() -> bool:
     return int(os.environ.get("WORLD_SIZE", 1)) > 1
 
 
-def precision(device: Any, dtype: str, own: torch.dtype) -> contextlib.AbstractContextManager:
-    """bfloat16 arithmetic for float32 models, on GPUs that have it."""
+def precision(device: torch.device | str, dtype: str, own: torch.dtype) -> contextlib.AbstractContextManager[Any]:
+    """bfloat16 arithmetic for float32 models, on GPUs that have it.
+
+    Args:
+        device (`torch.device` or `str`):
+            Where the model is.
+        dtype (`str`):
+            As of an [`Evaluator`].
+        own (`torch.dtype`):
+            The type of the model's weights.
+    """
     import torch
 
-    kind = torch.device(device).type
-    fast = (
+    device_type = torch.device(device).type
+    is_fast = (
         dtype == "auto"
-        and kind == "cuda"
-        and torch.cuda.is_bf16_supported(including_emulation=False)
         and own == torch.float32
+        and device_type == "cuda"
+        and torch.cuda.is_bf16_supported(including_emulation=False)
     )
-    if dtype == "bfloat16" or fast:
-        return torch.autocast(kind, dtype=torch.bfloat16)
+    if dtype == "bfloat16" or is_fast:
+        return torch.autocast(device_type, dtype=torch.bfloat16)
     return contextlib.nullcontext()
 
 
-def _seconds(parts: list[dict[str, Any]]) -> float:
+def _seconds(outputs: Sequence[BatchOutput]) -> float:
     """What all batches take at the pace of those after the first, which warms up."""
-    timed = parts[1:] or parts
-    rows, timed_rows = (sum(len(part["asked"]) for part in some) for some in (parts, timed))
-    return sum(part["seconds"] for part in timed) * rows / timed_rows
+    timed = outputs[1:] or outputs
+    rows = sum(len(output.rows) for output in outputs)
+    timed_rows = sum(len(output.rows) for output in timed)
+    return sum(output.seconds for output in timed) * rows / timed_rows

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from .. import heads
 from ..checkpoints.hub_errors import read_errors
 from ..data.columns import UNSCORED, find_column, label_ids
 from ..errors import DataError
-from ..heads import ends_in
+from ..heads import class_names, ends_in
 from ..images import decode_image
 from ..transforms import apply_transform, check_transform
 
@@ -60,8 +60,9 @@ def load_processing_class(source: str, revision: str | None = None) -> BaseImage
     from transformers import AutoImageProcessor
 
     try:
-        options = {"revision": revision or "main", "backend": "pil", "trust_remote_code": False}
-        return AutoImageProcessor.from_pretrained(source, **options)
+        return AutoImageProcessor.from_pretrained(
+            source, revision=revision or "main", backend="pil", trust_remote_code=False
+        )
     except (OSError, ValueError, TypeError) as error:
         raise DataError(
             f"{source} has no image processor that loads ({str(error).splitlines()[0]}). Save one beside it."
@@ -100,7 +101,7 @@ def check_augment(augment: Mapping[str, Any], processing_class: BaseImageProcess
 
 def labels(dataset: Dataset, label: str, config: PretrainedConfig) -> np.ndarray:
     """Class of each row."""
-    return label_ids(dataset, label, config.id2label)
+    return label_ids(dataset, label, class_names(config))
 
 
 def encode(
@@ -141,7 +142,7 @@ def augmented(encoded: Dataset, augment: Mapping[str, Any], processing_class: Ba
 
 
 def _process(
-    batch: dict[str, list], column: str, augment: Mapping[str, Any], processing_class: BaseImageProcessor
+    batch: dict[str, list[Any]], column: str, augment: Mapping[str, Any], processing_class: BaseImageProcessor
 ) -> dict[str, Any]:
     import numpy as np
     from PIL import Image
@@ -150,15 +151,19 @@ def _process(
     for place, encoded in enumerate(batch[column]):
         try:
             images.append(decode_image(encoded).convert("RGB"))
-        except DataError:
+        except DataError:  # a black one, which keeps the batch whole
             images.append(Image.new("RGB", (32, 32)))
             classes[place] = UNSCORED
     if augment:
-        images = [apply_transform(image, augment, np.random) for image in images]
+        # the module has the functions of a generator, and draws from the global one
+        generator = cast("np.random.Generator", np.random)
+        images = [apply_transform(image, augment, generator) for image in images]
     return {**processing_class(images, return_tensors="pt"), "labels": classes}
 
 
-def collator(processing_class: BaseImageProcessor | None, inputs: ModelInputs) -> Callable[[list[dict]], dict]:
+def collator(
+    processing_class: BaseImageProcessor | None, inputs: ModelInputs
+) -> Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]:
     """Stack what the model takes of rows."""
     return partial(_stack, names=inputs.names)
 

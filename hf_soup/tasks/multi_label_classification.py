@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from .. import heads, tokens
 from ..data.columns import find_column, is_list, label_ids, numbers, split_like
 from ..errors import DataError
-from ..heads import classes_head, ends_in, head_of_classes, output_kind
+from ..heads import class_names, classes_head, ends_in, head_of_classes, output_kind
 from . import text_classification
 
 
@@ -66,8 +66,9 @@ def label_column(dataset: Dataset, given: str | None) -> str:
 
 def head(dataset: Dataset, label: str) -> dict[str, Any]:
     """As many labels as the data knows."""
-    if _is_indicator(dataset, label, len(dataset[0][label])):
-        fields = classes_head([f"LABEL_{index}" for index in range(len(dataset[0][label]))])
+    first = dataset[0][label]
+    if _is_indicator(dataset, label, len(first)):
+        fields = classes_head([f"LABEL_{index}" for index in range(len(first))])
     else:
         fields = head_of_classes(dataset, label)
     return {**fields, "problem_type": "multi_label_classification"}
@@ -77,13 +78,13 @@ def labels(dataset: Dataset, label: str, config: PretrainedConfig) -> np.ndarray
     """0 or 1 for each row and label, float32 as transformers' loss takes it."""
     import numpy as np
 
-    rows = dataset[label][:]
-    if _is_indicator(dataset, label, config.num_labels):
+    rows, names = dataset[label][:], class_names(config)
+    if _is_indicator(dataset, label, len(names)):
         return np.asarray(rows, dtype=np.float32)
-    found = np.zeros((len(rows), config.num_labels), dtype=np.float32)
-    for row, ids in enumerate(split_like(label_ids(dataset, label, config.id2label), rows)):
-        found[row, ids] = 1
-    return found
+    indicator = np.zeros((len(rows), len(names)), dtype=np.float32)
+    for row, ids in enumerate(split_like(label_ids(dataset, label, names), rows)):
+        indicator[row, ids] = 1
+    return indicator
 
 
 def _is_indicator(dataset: Dataset, label: str, n: int) -> bool:
@@ -93,5 +94,5 @@ def _is_indicator(dataset: Dataset, label: str, n: int) -> bool:
     feature = dataset.features[label].feature
     if isinstance(feature, datasets.ClassLabel) or feature.dtype in ("string", "large_string"):
         return False
-    values = numbers(dataset, label)
-    return len(values) == n * len(dataset) and all(len(row) == n for row in dataset[label]) and set(values) <= {0, 1}
+    values = set(numbers(dataset, label))
+    return values <= {0, 1} and all(len(row) == n for row in dataset[label])

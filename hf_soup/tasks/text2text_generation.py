@@ -13,7 +13,7 @@ from ..data.columns import find_column, is_list, is_text
 from ..data.text_columns import choose_columns
 from ..errors import DataError
 from ..heads import ends_in
-from ..tokens import box_column, call_tokenizer, cut_to, most_tokens, pad_collator, right_tokens, tokenize
+from ..tokens import box_column, call_tokenizer, most_tokens, pad_collator, right_tokens, tokenize
 from . import text_generation
 
 
@@ -70,11 +70,16 @@ def label_column(dataset: Dataset, given: str | None) -> str:
     if given is None and {"input_ids", "labels"} <= set(dataset.column_names) and is_list(dataset, "labels"):
         return "labels"  # tokens already
     usual = [name for name in TARGETS if name in dataset.column_names]
-    texts = [name for name in usual if is_text(dataset, name) or is_list(dataset, name)]  # not scores or classes
-    column = find_column(dataset, given, texts or TARGETS)
-    if not is_text(dataset, column) and not is_list(dataset, column):  # lists: tokens already
+    targets = [name for name in usual if _holds_targets(dataset, name)]  # a column `label` may hold classes
+    column = find_column(dataset, given, targets or TARGETS)
+    if not _holds_targets(dataset, column):
         raise DataError(f'the column "{column}" holds {dataset.features[column]}, and the right texts are needed.')
     return column
+
+
+def _holds_targets(dataset: Dataset, column: str) -> bool:
+    """Whether a column holds texts, or lists, which are tokens already."""
+    return is_text(dataset, column) or is_list(dataset, column)
 
 
 def columns(dataset: Dataset, given: Sequence[str] | None, label: str) -> list[str]:
@@ -110,7 +115,7 @@ def encode(
     target_limit = most_tokens(processing_class, inputs.target_positions)
     boxes = box_column(dataset, processing_class, columns, inputs)
     texts = [text or "" for text in labels]
-    targets = call_tokenizer(processing_class, text_target=texts, **cut_to(target_limit))["input_ids"]
+    targets = call_tokenizer(processing_class, text_target=texts, limit=target_limit)["input_ids"]
     return tokenize(dataset, processing_class, columns, limit, boxes).add_column("labels", targets)
 
 
@@ -134,4 +139,5 @@ def generate(
 ) -> list[str]:
     """What the model writes; `options` as `model.generate` takes them."""
     inputs = {key: value for key, value in batch.items() if key != "labels"}
-    return processing_class.batch_decode(model.generate(**inputs, **options), skip_special_tokens=True)
+    writer: Any = model  # `generate` is of a class that such models have as a base, but not all models
+    return processing_class.batch_decode(writer.generate(**inputs, **options), skip_special_tokens=True)

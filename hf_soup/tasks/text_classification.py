@@ -9,7 +9,7 @@ from .. import heads, tokens
 from ..data.columns import find_column, is_list, is_text, label_ids
 from ..data.text_columns import choose_columns
 from ..errors import DataError
-from ..heads import ends_in, output_kind
+from ..heads import class_names, ends_in, output_kind
 from ..tokens import BOX_COLUMNS, box_column, most_tokens, tokenize
 
 
@@ -76,7 +76,7 @@ def columns(dataset: Dataset, given: Sequence[str] | None, label: str) -> list[s
 
 def labels(dataset: Dataset, label: str, config: PretrainedConfig) -> np.ndarray:
     """Class of each row."""
-    return label_ids(dataset, label, config.id2label)
+    return label_ids(dataset, label, class_names(config))
 
 
 def encode(

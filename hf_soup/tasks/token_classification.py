@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from .. import heads, tokens
 from ..data.columns import UNSCORED, find_column, is_list, label_ids, split_like
 from ..data.text_columns import choose_columns
-from ..errors import DataError, SoupWarning
-from ..heads import ends_in
+from ..errors import DataError, warn_user
+from ..heads import class_names, ends_in
 from ..progress import library_bars
-from ..tokens import box_column, call_tokenizer, check_tokenizer, cut_to, most_tokens
+from ..tokens import box_column, call_tokenizer, check_tokenizer, most_tokens
 
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def columns(dataset: Dataset, given: Sequence[str] | None, label: str) -> list[s
 
 def labels(dataset: Dataset, label: str, config: PretrainedConfig) -> list[np.ndarray]:
     """Class of each word, row by row."""
-    return split_like(label_ids(dataset, label, config.id2label), dataset[label])
+    return split_like(label_ids(dataset, label, class_names(config)), dataset[label])
 
 
 def encode(
@@ -106,23 +106,24 @@ def encode(
     (column,) = columns
     limit = most_tokens(processing_class, inputs.positions, inputs.target_positions)
     boxes = box_column(dataset, processing_class, columns, inputs)
-    lost = 0
+    words, words_with_tokens = sum(map(len, labels)), 0
 
-    def tokenize(batch: dict[str, list], indices: list[int]) -> dict[str, list]:
-        nonlocal lost
-        options = {"is_split_into_words": True} if boxes is None else {"boxes": batch[boxes]}
-        found = call_tokenizer(processing_class, batch[column], **options, **cut_to(limit))
-        marked = []
+    def encode_batch(batch: dict[str, list[Any]], indices: list[int]) -> dict[str, list[Any]]:
+        nonlocal words_with_tokens
+        if boxes is None:
+            encoding = call_tokenizer(processing_class, batch[column], limit=limit, is_split_into_words=True)
+        else:  # a tokenizer that takes boxes takes words anyway
+            encoding = call_tokenizer(processing_class, batch[column], limit=limit, boxes=batch[boxes])
+        token_labels = []
         for place, row in enumerate(indices):
-            words = found.word_ids(place)
-            firsts = [word is not None and (at == 0 or words[at - 1] != word) for at, word in enumerate(words)]
-            marked.append([int(labels[row][w]) if first else UNSCORED for w, first in zip(words, firsts, strict=True)])
-            lost += len(labels[row]) - sum(firsts)
-        return {**found, "labels": marked}
+            first_words = _words_that_begin(encoding.word_ids(place))
+            token_labels.append([UNSCORED if word is None else int(labels[row][word]) for word in first_words])
+            words_with_tokens += sum(word is not None for word in first_words)
+        return {**encoding, "labels": token_labels}
 
     with library_bars("datasets"):
         encoded = dataset.map(
-            tokenize,
+            encode_batch,
             batched=True,
             with_indices=True,
             remove_columns=dataset.column_names,
@@ -130,9 +131,25 @@ def encode(
             keep_in_memory=True,
             load_from_cache_file=False,
         )
+    lost = words - words_with_tokens
     if lost:
-        warn(f"{lost} words have no token among the {limit} that the model takes; they are not scored.")
+        warn_user(f"{lost} words have no token among the {limit} that the model takes; they are not scored.")
     return encoded
+
+
+def _words_that_begin(word_ids: Sequence[int | None]) -> list[int | None]:
+    """For each token the word whose first token it is, or `None`.
+
+    Args:
+        word_ids (`Sequence[int | None]`):
+            The word of each token; special tokens are of none.
+    """
+    words: list[int | None] = []
+    previous = None
+    for word in word_ids:
+        words.append(word if word != previous else None)
+        previous = word
+    return words
 
 
 def forward(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
