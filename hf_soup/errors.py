@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import functools
+import os
 import sys
 import warnings
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 
 LISTED = 20  # names that an error lists at most; of more, such as all settings of Trainer, it lists the nearest
@@ -27,6 +28,9 @@ LINE = 1000  # characters of a line about one offender, whose names and values c
 ALIKE = 0.6  # likeness from which on a known name is proposed as what was meant
 LONGEST = 100  # characters of a name that are compared
 PART = 0.8  # weight of the likeness to a part of a name, against 1 for the whole name
+# Files whose frames are not the caller's: this package, and the wrappers of the standard library that lie between its
+# functions (`functools.cached_property`, functions that are decorated with a context manager).
+_OWN_FILES = (os.path.join(os.path.dirname(__file__), ""), functools.__file__, contextlib.__file__)
 
 
 class SoupError(Exception):
@@ -82,16 +86,20 @@ class MissingExtraError(SoupError, ImportError):
     """A library that only some users need is not installed; the message holds the line for pip."""
 
 
-def warn_user(message: str) -> None:
-    """Warn with [`SoupWarning`], at the line of the user's code that led here, however deep in the package it is.
+def warn(message: str) -> None:
+    """Warn with a [`SoupWarning`] that points to the line outside of this package which led here.
+
+    From Python 3.12 on, `warnings.warn` does this itself (`skip_file_prefixes`).
 
     Args:
         message (`str`):
             What the user should know.
     """
-    level, frame = 1, sys._getframe()
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == __package__:
-        level, frame = level + 1, frame.f_back
+    frame: FrameType | None = sys._getframe()
+    level = 1
+    while frame is not None and frame.f_code.co_filename.startswith(_OWN_FILES):
+        frame = frame.f_back
+        level += 1
     warnings.warn(message, SoupWarning, stacklevel=level)
 
 

@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..errors import DataError, listed, warn_user
+from ..errors import DataError, listed, warn
 from ..untrusted import one_line
 from .text_files import text_lines, wrong
 
@@ -147,7 +147,7 @@ def _rows(path: Path, form: _Form) -> Iterator[_Row]:
         yield _Row(start, row)
     if blank_between:
         lines = listed(map(str, blank_between), 5)
-        warn_user(
+        warn(
             f"{one_line(path)} has {len(blank_between)} blank lines between its rows, which are no rows: line {lines}."
         )
 

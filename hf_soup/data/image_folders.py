@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from ..errors import DataError, listed, warn_user
+from ..errors import DataError, listed, warn
 from ..untrusted import as_error, one_line
 from .layouts import is_table, refuse_leaving
 from .tables import read_tables
@@ -88,7 +88,7 @@ def _with_metadata(folder: Path, images: list[Path], tables: list[Path]) -> Data
         parts.append(datasets.Dataset.from_dict(columns, datasets.Features(features)))
     unnamed = [str(path.relative_to(folder)) for path in images if path not in named_images]
     if unnamed:
-        warn_user(
+        warn(
             f"{len(unnamed)} of {len(images)} images of {one_line(folder)} are in no {METADATA} file and left out: "
             f"{one_line(listed(unnamed, 5))}."
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..errors import DataError, warn_user
+from ..errors import DataError, warn
 
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def tell_missing_texts(dataset: Dataset, columns: Sequence[str]) -> None:
             continue
         if len(missing) == len(dataset):
             raise DataError(f'none of the {len(dataset)} rows has a text in the column "{column}".')
-        warn_user(
+        warn(
             f'{len(missing)} of {len(dataset)} rows have no text in the column "{column}", first row {missing[0]}; '
             "they are read as empty texts."
         )

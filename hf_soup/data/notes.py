@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from ..errors import warn_user
+from ..errors import warn
 
 
 if TYPE_CHECKING:
@@ -26,4 +26,4 @@ def note_once(dataset: Dataset, message: str) -> None:
     notes = _NOTES.setdefault(dataset, set())
     if message not in notes:
         notes.add(message)
-        warn_user(message)
+        warn(message)

@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import DataError, warn_user
+from ..errors import DataError, warn
 from ..seeds import check_seed
 from .classes import part_of
 from .columns import LABEL_COLUMNS, is_list
@@ -127,7 +127,7 @@ def carve(train: Dataset, label_column: str | None = None, *, seed: int = 0) -> 
     size = max(round(len(train) * CARVED), least)
     kept, apart = train_test_split(range(len(train)), test_size=size, random_state=seed, stratify=classes)
     how = "" if classes is None else f"stratified by {column}, "
-    warn_user(
+    warn(
         f"the data has no validation split: {size} of {len(train)} training examples are kept for it ({how}seed "
         f"{seed})."
     )

@@ -8,7 +8,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from ..data.classes import improbably_missing
-from ..errors import DataError, EvaluationError, warn_user
+from ..errors import DataError, EvaluationError, warn
 from ..progress import progress_bar
 from ..untrusted import as_error
 from .running import on_device
@@ -115,4 +115,4 @@ def _warn_of_missing_classes(model: PreTrainedModel, labels: Sequence[int]) -> N
     absent = tuple(str(name) for index, name in names.items() if index not in present)
     missing = improbably_missing(absent, len(names), len(labels))
     if present and missing is not None:
-        warn_user(missing.message("the data for BatchNorm"))
+        warn(missing.message("the data for BatchNorm"))

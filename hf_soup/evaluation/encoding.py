@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..data.classes import MissingClasses, missing_classes, warn_of_missing_classes
 from ..data.columns import UNSCORED
-from ..errors import DataError, warn_user
+from ..errors import DataError, warn
 from ..heads import class_names
 from ..tokens import TEXTS, check_vocabulary
 
@@ -193,7 +193,7 @@ def _with_labels(dataset: Dataset, labels: Any, label: str | None, inputs: Model
     taken = [name for name in dataset.column_names if name in inputs.names and _holds_numbers(dataset, name)]
     unused = [name for name in dataset.column_names if name not in (*taken, label)]
     if unused:
-        warn_user(
+        warn(
             f"the encoded data has columns that {inputs.model} does not take, and they are not used: "
             f"{', '.join(unused)}."
         )

@@ -30,7 +30,6 @@ from .running import (
     predictions_of,
     put_on_device,
     refuse_unreadable,
-    resolve_device,
     run_batches,
 )
 
@@ -131,7 +130,7 @@ class Evaluator:
     cache: bool = True
     path: str | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if isinstance(self.dataset, (str, os.PathLike)):
             path = os.fspath(self.dataset)
             object.__setattr__(self, "path", self.path or path)
@@ -179,8 +178,8 @@ class Evaluator:
                 name = _only_name(metric, values_of_metric)
             for key, value in values_of_metric.items():
                 values.setdefault(key, value)  # where two metrics give a value of one name, the first counts
-        if name not in values:
-            raise EvaluationError(f"no metric gives {name!r}, which is to select{did_you_mean(name, values)}")
+        if name is None or name not in values:
+            raise EvaluationError(f"no metric gives {name!r}, which is to select{did_you_mean(str(name), values)}")
         higher_is_better = self.higher_is_better
         if higher_is_better is None:
             higher_is_better = self.direction(name)
@@ -300,19 +299,21 @@ class Evaluator:
             enough=None if enough is None else is_enough,
         )
         refuse_unreadable(parts, self.dataset, self.split)
-        said = predictions_of(parts, task.KIND, model.config)
-        if said.rows.size and not np.isfinite(said.logits).all():
-            wrong = said.rows[~np.isfinite(said.logits.reshape(len(said.rows), -1)).all(axis=1)]
-            raise EvaluationError(f"the model gives NaN or infinity on {self.split}, first on row {wrong.min()}.")
-        asked = np.concatenate([part.rows for part in parts])
-        whole = len(asked) == sum(map(len, encoded.batches))
+        predictions = predictions_of(parts, task.KIND, model.config)
+        if predictions.rows.size and not np.isfinite(predictions.logits).all():
+            finite = np.isfinite(predictions.logits.reshape(len(predictions.rows), -1)).all(axis=1)
+            first_wrong = predictions.rows[~finite].min()
+            raise EvaluationError(f"the model gives NaN or infinity on {self.split}, first on row {first_wrong}.")
+        rows = np.concatenate([part.rows for part in parts])
         if options is not None and isinstance(task, WritingTask):
             predictions = self._with_texts(predictions, parts, task)
         return Outputs(predictions, rows, len(rows) == sum(map(len, encoded.batches)))
 
-    def _with_texts(self, said: Predictions, parts: Sequence[BatchOutput], task: WritingTask) -> Predictions:
-        """With what the model wrote, and what it should have written."""
-        written = {row: text for part in parts for row, text in zip(part.rows, part.texts, strict=True)}
+    def _with_texts(self, predictions: Predictions, parts: Sequence[BatchOutput], task: WritingTask) -> Predictions:
+        """With the texts that the model wrote, and those that it should have written."""
+        written: dict[int, str] = {}
+        for part in parts:
+            written.update(zip(part.rows, part.texts, strict=True))
         references = task.references(self.dataset, task.label_column(self.dataset, self.label_column))
         texts = tuple(written.get(row, "") for row in range(len(references)))
         return predictions._replace(texts=texts, references=references)

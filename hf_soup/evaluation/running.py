@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from ..checkpoints.memory import quiet_transformers
-from ..errors import DataError, EvaluationError, warn_user
+from ..errors import DataError, EvaluationError, warn
 from ..heads import class_names
 from ..outputs import Predictions
 from ..progress import progress_bar
@@ -187,7 +187,7 @@ def refuse_unreadable(outputs: Sequence[BatchOutput], dataset: Dataset, split: s
     problem = f"{len(rows)} of {len(dataset)} images of {split} do not decode: {', '.join(examples)}{more}"
     if len(rows) > UNREADABLE * len(dataset):  # and there the run has stopped
         raise DataError(f"at least {problem}. Repair or remove them.")
-    warn_user(f"{problem}; they are left out.")
+    warn(f"{problem}; they are left out.")
 
 
 def _image_path(dataset: Dataset, column: str, row: int) -> str | None:
@@ -283,7 +283,7 @@ def halved(rows: np.ndarray, model: PreTrainedModel) -> int:
         )
     clear_device_cache(garbage_collection=True)
     half = (len(rows) + 1) // 2
-    warn_user(f"memory ran out at {len(rows)} examples at a time: going on with {half}.")
+    warn(f"memory ran out at {len(rows)} examples at a time: going on with {half}.")
     return half
 
 

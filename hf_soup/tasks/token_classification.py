@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .. import heads, tokens
 from ..data.columns import UNSCORED, find_column, is_list, label_ids, split_like
 from ..data.text_columns import choose_columns
-from ..errors import DataError, warn_user
+from ..errors import DataError, warn
 from ..heads import class_names, ends_in
 from ..progress import library_bars
 from ..tokens import box_column, call_tokenizer, check_tokenizer, most_tokens
@@ -133,7 +133,7 @@ def encode(
         )
     lost = words - words_with_tokens
     if lost:
-        warn_user(f"{lost} words have no token among the {limit} that the model takes; they are not scored.")
+        warn(f"{lost} words have no token among the {limit} that the model takes; they are not scored.")
     return encoded
 
 
