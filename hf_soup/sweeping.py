@@ -212,6 +212,8 @@ def train(
     if on_error not in ON_ERROR:
         raise RecipeError(f"on_error is one of {', '.join(ON_ERROR)}{did_you_mean(on_error, ON_ERROR)}")
     check_executor(executor)
-    bench = plan.bench
-    publisher = publisher_for(push_runs, bench.folder, private=private, about=bench.about, base_card=bench.base_card)
+    context = plan.context
+    publisher = publisher_for(
+        push_runs, context.folder, private=private, about=context.about, base_card=context.base_card
+    )
     return run_plan(plan, executor=executor, resources=resources, on_error=on_error, publisher=publisher)

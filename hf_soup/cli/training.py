@@ -121,7 +121,7 @@ def sweep_command(
     runs = [
         {"run": name, **own, "steps": plan.steps[name], "done": name in plan.done} for name, own in plan.runs.items()
     ]
-    answer = {"training_args": dict(plan.bench.training_args), "runs": runs, "disk": plan.disk}
+    answer = {"training_args": dict(plan.context.training_args), "runs": runs, "disk": plan.disk}
     show(form, "\n".join(plan.todo), answer, plan.table())
 
 

@@ -27,9 +27,10 @@ from ..tables import align, cell, shared_line
 from ..tokens import check_token, limit_length
 from ..untrusted import as_error
 from .class_weights import check_class_weights
+from .context import SweepContext
 from .examples import encode_examples, guess_task
 from .manifest import SHARED, check_start, extend_manifest, find_manifest
-from .records import Bench, load_failure, load_runs
+from .records import load_failure, load_runs
 from .settings import KEEP, canonical, check_settings, separate, training_arguments
 from .space import different, expand_space
 from .start import Origin, find_origin
@@ -49,7 +50,7 @@ class SweepPlan:
     """A sweep before it runs.
 
     Args:
-        bench ([`Bench`]):
+        context ([`SweepContext`]):
             What all runs share.
         origin ([`Origin`], *optional*):
             Where the start comes from; `None` if it is there.
@@ -67,7 +68,7 @@ class SweepPlan:
             Bytes that the rest will take, at most, while it runs.
     """
 
-    bench: Bench
+    context: SweepContext
     origin: Origin | None
     init: Mapping[str, Any]
     runs: Mapping[str, Mapping[str, Any]]
@@ -80,7 +81,7 @@ class SweepPlan:
     def todo(self) -> list[str]:
         """The runs that are to be trained, those last that have failed before."""
         left = [name for name in self.runs if name not in self.done]
-        return sorted(left, key=lambda name: load_failure(self.bench.folder / name) is not None)
+        return sorted(left, key=lambda name: load_failure(self.context.folder / name) is not None)
 
     def summary(self) -> str:
         """How much there is to do, in one line."""
@@ -98,7 +99,7 @@ class SweepPlan:
         for name, setting in self.runs.items():
             values = [cell(setting.get(key)) for key in keys]
             lines.append([name, *values, f"{self.steps[name]:,}", "there" if name in self.done else ""])
-        return "\n".join([align(lines), *shared_line(self.bench.training_args, keys), "", self.summary()])
+        return "\n".join([align(lines), *shared_line(self.context.training_args, keys), "", self.summary()])
 
 
 def plan_sweep(
@@ -220,7 +221,7 @@ def plan_sweep(
             "validation": validation and {"fingerprint": fixed["validation"], "rows": len(validation)},
         },
     }
-    bench = Bench(
+    context = SweepContext(
         folder=folder,
         task=fixed["task"],
         processing_class=processing_class,
@@ -235,14 +236,14 @@ def plan_sweep(
         callbacks=callbacks,
     )
     done = frozenset(name for name in runs if _is_done(folder / name))
-    steps, evaluations = _lengths(bench, runs, chosen)
+    steps, evaluations = _lengths(context, runs, chosen)
     todo = [name for name in runs if name not in done]
     copies = sum(evaluations[name] if keep == "all" else 1 for name in todo) + (origin is not None)
     under_way = 3  # the best or the one before, the last, and the one that is being written
     nbytes = sum(tensor.nbytes for tensor in model.state_dict().values()) if todo or origin else 0
     more = min(workers, len(todo)) * under_way * (1 + OPTIMIZER_STATES)
     plan = SweepPlan(
-        bench,
+        context,
         origin,
         {"init_seed": init_seed, "probe_args": probe_args},
         runs,
@@ -328,15 +329,15 @@ def _is_done(folder: Path) -> bool:
 
 
 def _lengths(
-    bench: Bench, runs: Mapping[str, Mapping[str, Any]], metric: Metric
+    context: SweepContext, runs: Mapping[str, Mapping[str, Any]], metric: Metric
 ) -> tuple[dict[str, int], dict[str, int]]:
     """Steps and evaluations of each run, as Trainer counts them."""
     steps, evaluations = {}, {}
     for name, setting in runs.items():
-        fields, extra = separate({**bench.training_args, **setting})
-        rules = {"keep": bench.keep, "evaluates": bench.validation is not None, "metric": metric}
-        args = training_arguments(bench.folder / name, fields, **rules)
-        rows = max(round(len(bench.train) * extra.bagging_fraction), 1)
+        fields, extra = separate({**context.training_args, **setting})
+        rules = {"keep": context.keep, "evaluates": context.validation is not None, "metric": metric}
+        args = training_arguments(context.folder / name, fields, **rules)
+        rows = max(round(len(context.train) * extra.bagging_fraction), 1)
         batches = -(-rows // (args.train_batch_size * args.world_size))
         if args.dataloader_drop_last:
             batches = max(rows // (args.train_batch_size * args.world_size), 1)
@@ -349,7 +350,7 @@ def _lengths(
 
 
 def _refuse_small_disk(plan: SweepPlan) -> None:
-    folder = plan.bench.folder
+    folder = plan.context.folder
     there = next(path for path in (folder, *folder.parents) if path.exists())
     free = shutil.disk_usage(there).free
     if plan.disk > free:

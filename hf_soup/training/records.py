@@ -1,4 +1,4 @@
-"""Runs as values, and what lies in their folders: whole ones, failed ones, and what all of a sweep share."""
+"""Runs as values, and the files in their folders that say which runs are whole and which have failed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..checkpoints.staging import write_json
 from ..checkpoints.targets import as_output_error
@@ -21,9 +21,6 @@ from ..untrusted import read_json
 from .processes import is_main
 from .resume import checkpoints_in
 
-
-if TYPE_CHECKING:
-    from datasets import Dataset
 
 FAILED_FILE = "failed.json"
 LARGEST = 2**63  # of the whole numbers of a record; much larger ones are no floating-point numbers
@@ -89,52 +86,6 @@ class FailedRun:
     params: Mapping[str, Any]
     reason: str
     kind: str
-
-
-@dataclass(frozen=True)
-class Bench:
-    """What all runs of a sweep share; it can be sent to another process.
-
-    Args:
-        folder (`Path`):
-            Of the sweep; every run starts from `start/` in it.
-        task (`str`):
-            Name of a file of `hf_soup.tasks`.
-        processing_class:
-            The tokenizer or image processor.
-        train (`Dataset`), validation (`Dataset`, *optional*):
-            Encoded.
-        metric (`str`):
-            What tells the best evaluation.
-        training_args (`Mapping`):
-            Settings that all runs have.
-        keep (`str`):
-            `"best"`, `"last"` or `"all"`.
-        own_heads (`bool`):
-            Whether each run draws a head of its own.
-        about (`Mapping`):
-            For `run.json`: base model and data.
-        base_card (`Mapping`):
-            What the card of the base model says: licence, languages.
-        bars (`bool`, *optional*, defaults to `True`):
-            Whether Trainer's bar is shown.
-        callbacks (`tuple`, *optional*):
-            The user's callbacks, of which each run has a copy.
-    """
-
-    folder: Path
-    task: str
-    processing_class: Any
-    train: Dataset
-    validation: Dataset | None
-    metric: str
-    training_args: Mapping[str, Any]
-    keep: str
-    own_heads: bool
-    about: Mapping[str, Any]
-    base_card: Mapping[str, Any]
-    bars: bool = True
-    callbacks: tuple[Any, ...] = ()
 
 
 def plain_settings(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,13 +18,13 @@ from ..hub.run_card import render_run_card, write_card
 from ..lookup import load_module
 from ..metrics import load_metrics
 from ..version import versions
+from .context import SweepContext
 from .head import with_new_head
 from .history import evaluation_at, is_timing, last_loss, lasting_history
 from .processes import give_up, is_main, wait
 from .records import (
     FAILED_FILE,
     RUN_FILE,
-    Bench,
     DivergedError,
     FailedRun,
     Run,
@@ -42,11 +42,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def train_run(bench: Bench, name: str, params: Mapping[str, Any]) -> tuple[Run, ...] | FailedRun:
+def train_run(context: SweepContext, name: str, params: Mapping[str, Any]) -> tuple[Run, ...] | FailedRun:
     """Train one run from the shared start, or go on from the newest whole checkpoint of one that was interrupted.
 
     Args:
-        bench ([`Bench`]):
+        context ([`SweepContext`]):
             What all runs share.
         name (`str`):
             Of its folder.
@@ -63,21 +63,21 @@ def train_run(bench: Bench, name: str, params: Mapping[str, Any]) -> tuple[Run, 
     """
     from accelerate.utils.memory import clear_device_cache
 
-    folder = bench.folder / name
-    if not (bench.folder / START).is_dir():
+    folder = context.folder / name
+    if not (context.folder / START).is_dir():
         raise TrainingError(
-            f"{bench.folder} is not there for every worker: put output_dir on storage that all of them share."
+            f"{context.folder} is not there for every worker: put output_dir on storage that all of them share."
         )
     found = load_runs(folder)
     if found:  # of a worker that died before it could say so
         there = {**found[-1].state.get("training_args", {}), **found[-1].params}
-        if there == plain_settings({**bench.training_args, **params}):
+        if there == plain_settings({**context.training_args, **params}):
             return found
     try:
-        _train(bench, folder, params)
+        _train(context, folder, params)
     except Exception as error:  # whatever Trainer, a model or its data trip over ends this run alone
-        _refuse_full_disk(error, bench.folder)
-        failed = record_failure(bench.folder, (name, params), _reason(error), _kind(error))
+        _refuse_full_disk(error, context.folder)
+        failed = record_failure(context.folder, (name, params), _reason(error), _kind(error))
         if not isinstance(error, DivergedError):
             give_up(error)  # processes that share a run cannot go on when one of them fails
         elif is_main():
@@ -88,26 +88,26 @@ def train_run(bench: Bench, name: str, params: Mapping[str, Any]) -> tuple[Run, 
     return load_runs(folder)
 
 
-def _train(bench: Bench, folder: Path, params: Mapping[str, Any]) -> None:
+def _train(context: SweepContext, folder: Path, params: Mapping[str, Any]) -> None:
     import transformers
 
     started = time.perf_counter()
-    task = load_module("task", bench.task)
-    fields, extra = separate({**bench.training_args, **params})
+    task = load_module("task", context.task)
+    fields, extra = separate({**context.training_args, **params})
     resume = _prepared(folder)
     seed = fields.get("seed", transformers.TrainingArguments.seed)
     with quiet_transformers():
         transformers.set_seed(seed)
         # Trainer itself would load weights by their names on disk, which may be others in memory, and skip those
-        model = getattr(transformers, task.AUTO_CLASS).from_pretrained(resume or bench.folder / START)
-        if bench.own_heads and resume is None:
+        model = getattr(transformers, task.AUTO_CLASS).from_pretrained(resume or context.folder / START)
+        if context.own_heads and resume is None:
             model = with_new_head(model, seed)
-        trainer = fit(bench, model, fields, extra, folder, keep=bench.keep, resume=resume)
+        trainer = fit(context, model, fields, extra, folder, keep=context.keep, resume=resume)
         _refuse_divergence(model)
         history, state = trainer.state.log_history, trainer.state
-        kept = state.best_global_step if bench.keep == "best" and state.best_global_step else state.global_step
+        kept = state.best_global_step if context.keep == "best" and state.best_global_step else state.global_step
         metrics = evaluation_at(history, kept)
-        if bench.validation is not None and not metrics:
+        if context.validation is not None and not metrics:
             without_trackers(trainer)  # they have ended
             metrics = trainer.evaluate()
         if not (folder / f"checkpoint-{kept}").is_dir():  # a callback has stopped training between two checkpoints
@@ -119,13 +119,13 @@ def _train(bench: Bench, folder: Path, params: Mapping[str, Any]) -> None:
         totals = {"epoch": state.epoch, "step": state.global_step, "total_flos": state.total_flos}
         history = state.log_history = lasting_history(history, **totals)
         state.save_to_json(str(folder / STATE))
-        way = _way(bench, folder, history, kept)
+        way = _way(context, folder, history, kept)
         record = {
             "run": folder.name,
             "params": dict(params),
             "seed": seed,
-            "training_args": dict(bench.training_args),
-            **_scored(bench, metrics),
+            "training_args": dict(context.training_args),
+            **_scored(context, metrics),
             "train_loss": last_loss(history),
             "step": kept,
             "steps": state.global_step,
@@ -133,10 +133,12 @@ def _train(bench: Bench, folder: Path, params: Mapping[str, Any]) -> None:
             "resumed_from": step_of(resume) if resume else None,
             "seconds": round(time.perf_counter() - started, 2),
             "checkpoints": way,
-            **bench.about,
+            **context.about,
             "versions": versions(),
         }
-        write_card(folder, render_run_card(record, history, sweep=bench.folder.name, task=task, base=bench.base_card))
+        write_card(
+            folder, render_run_card(record, history, sweep=context.folder.name, task=task, base=context.base_card)
+        )
         flush_folder(folder)  # whose files the record vouches for
         write_json(folder / RUN_FILE, record)
         tidy(folder, keep=way)
@@ -153,29 +155,29 @@ def _prepared(folder: Path) -> Path | None:
     return next(reversed(list(checkpoints_in(folder))), None)
 
 
-def _way(bench: Bench, folder: Path, history: list[dict[str, Any]], last: int) -> dict[str, Any]:
+def _way(context: SweepContext, folder: Path, history: list[dict[str, Any]], last: int) -> dict[str, Any]:
     """The checkpoints before the last one that are kept, with what each scored."""
-    if bench.keep != "all":
+    if context.keep != "all":
         return {}
     steps = [step_of(checkpoint) for checkpoint in checkpoints_in(folder)]
     way = {}
     for step in steps:
         if step != last:
             forget_training(folder / f"checkpoint-{step}")
-            way[f"checkpoint-{step}"] = {"step": step, **_scored(bench, evaluation_at(history, step))}
+            way[f"checkpoint-{step}"] = {"step": step, **_scored(context, evaluation_at(history, step))}
     return way
 
 
-def _scored(bench: Bench, metrics: Mapping[str, Any]) -> dict[str, Any]:
+def _scored(context: SweepContext, metrics: Mapping[str, Any]) -> dict[str, Any]:
     """What an evaluation says, and the score that selects."""
-    (metric,) = load_metrics(bench.metric)
+    (metric,) = load_metrics(context.metric)
     metrics = {key: float(value) for key, value in metrics.items() if not is_timing(key) and key != "epoch"}
-    tokens = load_module("task", bench.task).KIND == "tokens"
+    tokens = load_module("task", context.task).KIND == "tokens"
     name, higher = ("loss", False) if tokens else (metric.name, metric.higher_is_better is not False)
     value = metrics.get(f"eval_{name}")
     if value is None or math.isnan(value):
         return {"metrics": metrics, "score": None}
-    split = {"split": "validation", "n": len(bench.validation)}
+    split = {"split": "validation", "n": len(context.validation)}
     return {"metrics": metrics, "score": {"metric": name, "value": value, "higher_is_better": higher, **split}}
 
 

@@ -23,9 +23,9 @@ from ..hub.bases import START
 from ..hub.run_card import render_start_card, write_card
 from ..lookup import load_module
 from ..untrusted import as_error, one_line
+from .context import SweepContext
 from .head import has_plain_head, is_head, with_new_head
 from .processes import is_main, wait
-from .records import Bench
 from .settings import separate
 from .trainer import fit
 
@@ -113,13 +113,13 @@ def _read_config(source: str, revision: str | None, **fields: Any) -> Pretrained
     return config
 
 
-def make_start(origin: Origin, bench: Bench, *, init_seed: int, probe_args: Mapping[str, Any]) -> None:
+def make_start(origin: Origin, context: SweepContext, *, init_seed: int, probe_args: Mapping[str, Any]) -> None:
     """Save what all runs start from, unless it is there.
 
     Args:
         origin ([`Origin`]):
             Base model and head.
-        bench ([`Bench`]):
+        context ([`SweepContext`]):
             Of the sweep.
         init_seed (`int`):
             Of a new head.
@@ -129,22 +129,22 @@ def make_start(origin: Origin, bench: Bench, *, init_seed: int, probe_args: Mapp
     Raises:
         [`TrainingError`]: if the base model does not load, or its weights lack the head.
     """
-    target = bench.folder / START
+    target = context.folder / START
     if target.is_dir():
         return
     with quiet_transformers():
-        model = _load(origin, load_module("task", bench.task), init_seed)
+        model = _load(origin, load_module("task", context.task), init_seed)
         if getattr(model.config, "pad_token_id", 0) is None and origin.fields:  # batches need one
-            pad = getattr(bench.processing_class, "pad_token_id", None)
-            model.config.pad_token_id = getattr(bench.processing_class, "eos_token_id", None) if pad is None else pad
+            pad = getattr(context.processing_class, "pad_token_id", None)
+            model.config.pad_token_id = getattr(context.processing_class, "eos_token_id", None) if pad is None else pad
         if origin.head == "probe":
-            _probe(model, bench, init_seed, probe_args)
+            _probe(model, context, init_seed, probe_args)
         if is_main():
             with staged_folder(target) as stage:
                 model.save_pretrained(stage)
-                bench.processing_class.save_pretrained(stage)
-                base = hub.split_revision(bench.about["base_model"])[0] if origin.revision else None
-                card = render_start_card(sweep=bench.folder.name, base_model=base, base=bench.base_card)
+                context.processing_class.save_pretrained(stage)
+                base = hub.split_revision(context.about["base_model"])[0] if origin.revision else None
+                card = render_start_card(sweep=context.folder.name, base_model=base, base=context.base_card)
                 write_card(stage, card)
     wait()
 
@@ -175,18 +175,18 @@ def _load(origin: Origin, task: ModuleType, init_seed: int) -> PreTrainedModel:
     return model
 
 
-def _probe(model: PreTrainedModel, bench: Bench, init_seed: int, probe_args: Mapping[str, Any]) -> None:
+def _probe(model: PreTrainedModel, context: SweepContext, init_seed: int, probe_args: Mapping[str, Any]) -> None:
     """Train the head alone, on what the frozen body says without dropout (LP-FT: Kumar et al. 2022, arXiv 2202.10054;
     model soups start from such heads too, arXiv 2203.05482).
     """
-    fields, extra = separate({**bench.training_args, **PROBE, "seed": init_seed, **probe_args})
+    fields, extra = separate({**context.training_args, **PROBE, "seed": init_seed, **probe_args})
     trained = [(name, parameter) for name, parameter in model.named_parameters() if not is_head(model, name)]
     hook = model.base_model.register_forward_pre_hook(lambda body, _: body.eval() and None)  # BatchNorm stays too
     for _, parameter in trained:
         parameter.requires_grad_(False)
     try:
         with temporary_folder() as folder:
-            fit(replace(bench, callbacks=()), model, fields, extra, folder / "probe", keep="last", saves=False)
+            fit(replace(context, callbacks=()), model, fields, extra, folder / "probe", keep="last", saves=False)
     except Exception as error:  # whatever Trainer trips over
         raise TrainingError(f"the linear probe failed: {type(error).__name__}: {error}") from error
     for _, parameter in trained:

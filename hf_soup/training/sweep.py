@@ -204,13 +204,13 @@ def run_plan(
         [`RecipeError`]: if callbacks cannot be sent to the processes that train on several GPUs.
         [`TrainingError`]: if every run failed, or one did and `on_error="raise"`; or if another process trains there.
     """
-    bench, folder = plan.bench, plan.bench.folder
+    context, folder = plan.context, plan.context.folder
     devices = gpus() if executor == "local" and not is_launched() else ()
-    if bench.callbacks and len(devices) > 1:
+    if context.callbacks and len(devices) > 1:
         from .callbacks import check_picklable
 
-        check_picklable(bench.callbacks)
-    if bench.own_heads:
+        check_picklable(context.callbacks)
+    if context.own_heads:
         warnings.warn(
             'head="independent": every run has a head of its own, and averages of such runs are rarely good.',
             SoupWarning,
@@ -222,17 +222,17 @@ def run_plan(
             _refuse_changed(plan)
             write_json(folder / SWEEP_FILE, plan.manifest)
         if plan.origin is not None:
-            make_start(plan.origin, bench, **plan.init)
+            make_start(plan.origin, context, **plan.init)
             # as a later call reads it, so that runs that it adds or finishes have the same files
-            processing_class = load_module("task", bench.task).load_processing_class(str(folder / START), None)
-            plan = replace(plan, bench=replace(bench, processing_class=processing_class))
+            processing_class = load_module("task", context.task).load_processing_class(str(folder / START), None)
+            plan = replace(plan, context=replace(context, processing_class=processing_class))
         if is_main():
             check_start(plan.manifest, folder / START)
             write_json(folder / SWEEP_FILE, {**plan.manifest, "start": start_digests(folder / START)})
         if publisher is not None:
             publisher = publisher.with_start(folder / START)
         _train_all(plan, executor, devices, resources, on_error, publisher)
-    sweep = _loaded(folder, plan.runs, bench.training_args)
+    sweep = _loaded(folder, plan.runs, context.training_args)
     if sweep.failed and not sweep.runs:
         raise TrainingError(f"every run failed, such as {sweep.failed[0].name}: {sweep.failed[0].reason}")
     for failure in sweep.failed:
@@ -242,7 +242,7 @@ def run_plan(
 
 def _refuse_changed(plan: SweepPlan) -> None:
     """Another process may have begun, or added runs, since the plan was made."""
-    folder = plan.bench.folder
+    folder = plan.context.folder
     there = find_manifest(folder)
     planned = whole_runs(plan.manifest)
     if there is not None and any(planned.get(name) != settings for name, settings in whole_runs(there).items()):
@@ -259,37 +259,37 @@ def _train_all(
 ) -> None:
     todo = plan.todo
     alone = executor == "local" and len(devices) < 2
-    work = Work(replace(plan.bench, bars=plan.bench.bars and alone and is_main()), publisher)
-    silent = not is_main() or bool(plan.bench.training_args.get("disable_tqdm"))
+    work = Work(replace(plan.context, bars=plan.context.bars and alone and is_main()), publisher)
+    silent = not is_main() or bool(plan.context.training_args.get("disable_tqdm"))
     bar = progress_bar(total=len(plan.runs), desc="Sweep", unit="run", hidden=silent)
     jobs = [(name, plan.runs[name]) for name in todo]
-    best = _best_of([run for name in plan.done for run in load_runs(plan.bench.folder / name)])
+    best = _best_of([run for name in plan.done for run in load_runs(plan.context.folder / name)])
     with bar:
         bar.update(len(plan.done))
         _show_best(bar, best)
         for name in plan.done:
-            if on_error == "raise" and (failure := load_failure(plan.bench.folder / name)):
+            if on_error == "raise" and (failure := load_failure(plan.context.folder / name)):
                 raise TrainingError(f"{name} failed: {failure.reason}")
-            _finish(plan.bench.folder / name, publisher)
+            _finish(plan.context.folder / name, publisher)
         results = run_all(
             work,
             jobs,
             executor=executor,
             devices=devices,
             resources=resources,
-            lost=partial(record_failure, plan.bench.folder),
+            lost=partial(record_failure, plan.context.folder),
         )
         for index, outcome in results:
             if isinstance(outcome, FailedRun):
-                if is_main() and load_failure(plan.bench.folder / outcome.name) is None:  # of a worker elsewhere
-                    record_failure(plan.bench.folder, (outcome.name, outcome.params), outcome.reason, outcome.kind)
+                if is_main() and load_failure(plan.context.folder / outcome.name) is None:  # of a worker elsewhere
+                    record_failure(plan.context.folder, (outcome.name, outcome.params), outcome.reason, outcome.kind)
                 if on_error == "raise":
                     results.close()
                     raise TrainingError(f"{outcome.name} failed: {outcome.reason}")
                 bar.write(f"{outcome.name} failed: {outcome.reason}", file=sys.stderr) if not bar.disable else None
             else:
                 if publisher is not None:
-                    _collect(publisher, plan.bench.folder / todo[index])
+                    _collect(publisher, plan.context.folder / todo[index])
                 best = _best_of([*filter(None, [best]), *outcome])
             bar.update()
             _show_best(bar, best)
@@ -299,18 +299,18 @@ def _train_all(
 class Work:
     """What a worker does with one job: a run's name and its settings."""
 
-    bench: Any
+    context: Any
     publisher: Publisher | None
 
     def __call__(self, job: tuple[str, dict[str, Any]]) -> tuple[Run, ...] | FailedRun:
         """Train it, and put it on the Hub where the sweep does so."""
         name, params = job
         if self.publisher is not None:
-            self.publisher.fetch_start(self.bench.folder / START)
-        outcome = train_run(self.bench, name, params)
+            self.publisher.fetch_start(self.context.folder / START)
+        outcome = train_run(self.context, name, params)
         if self.publisher is not None and not isinstance(outcome, FailedRun):
             try:
-                self.publisher.publish(self.bench.folder / name)
+                self.publisher.publish(self.context.folder / name)
             except OutputError as error:  # the run is whole: the next call pushes it
                 warnings.warn(f"{name} is not on the Hub yet: {error}", SoupWarning, stacklevel=2)
         return outcome

@@ -12,8 +12,8 @@ from ..metrics import Metric, load_metrics
 from ..model_inputs import inputs_of
 from ..outputs import Predictions
 from .class_weights import WeightedLoss, class_names, resolve_class_weights, scored_labels
+from .context import SweepContext
 from .optimizer import optimizer_of
-from .records import Bench
 from .resume import STATE, add_callback_states, has_ended
 from .settings import Extra, training_arguments
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def fit(
-    bench: Bench,
+    context: SweepContext,
     model: PreTrainedModel,
     fields: Mapping[str, Any],
     extra: Extra,
@@ -37,7 +37,7 @@ def fit(
     """Train a model with Trainer.
 
     Args:
-        bench ([`Bench`]):
+        context ([`SweepContext`]):
             Data, task and metric.
         model (`transformers.PreTrainedModel`):
             Changed in place.
@@ -70,42 +70,42 @@ def fit(
         stop_early,
     )
 
-    task = load_module("task", bench.task)
-    (metric,) = load_metrics(bench.metric)
+    task = load_module("task", context.task)
+    (metric,) = load_metrics(context.metric)
     metric = metric if task.KIND != "tokens" else Metric("loss", metric.compute, False)
-    callbacks = fresh_callbacks(bench.callbacks)
+    callbacks = fresh_callbacks(context.callbacks)
     if extra.early_stopping_patience is not None:
         threshold = extra.early_stopping_threshold or 0.0
         callbacks += [transformers.EarlyStoppingCallback(extra.early_stopping_patience, threshold)]
-    named = {"run_name": f"{bench.folder.name}/{folder.name}", "project": bench.folder.name, **fields}
+    named = {"run_name": f"{context.folder.name}/{folder.name}", "project": context.folder.name, **fields}
     args = training_arguments(
         folder,
         named,
         keep=keep,
-        evaluates=bench.validation is not None,
+        evaluates=context.validation is not None,
         metric=metric,
         saves=saves,
         stops_early=stop_early(callbacks),
     )
-    shown = bench.bars and not fields.get("disable_tqdm")
+    shown = context.bars and not fields.get("disable_tqdm")
     callbacks += [StopWhenDiverged(), LogBeforeSaving()]
     callbacks += [Bar(folder.name)] if shown else []
     callbacks += [KeepWeightsAlone()] if keep == "all" else []
-    train = _part(bench.train, extra.bagging_fraction, args.seed)
+    train = _part(context.train, extra.bagging_fraction, args.seed)
     if extra.augment:
-        train = task.augmented(train, extra.augment, bench.processing_class)
+        train = task.augmented(train, extra.augment, context.processing_class)
     loss = None
     if extra.class_weights is not None:
-        weights = resolve_class_weights(extra.class_weights, class_names(model.config), scored_labels(bench.train))
+        weights = resolve_class_weights(extra.class_weights, class_names(model.config), scored_labels(context.train))
         loss = WeightedLoss(weights, args.label_smoothing_factor)
-    with one_group(bench.folder, folder.name), ended_tracking(args):
+    with one_group(context.folder, folder.name), ended_tracking(args):
         trainer = transformers.Trainer(
             model=model,
             args=args,
             train_dataset=train,
-            eval_dataset=bench.validation,
-            data_collator=task.collator(bench.processing_class, inputs_of(model)),
-            processing_class=bench.processing_class,
+            eval_dataset=context.validation,
+            data_collator=task.collator(context.processing_class, inputs_of(model)),
+            processing_class=context.processing_class,
             compute_loss_func=loss,
             compute_metrics=compute_metrics(metric, task.KIND, model.config),
             callbacks=callbacks,

@@ -38,9 +38,9 @@ def test_training_and_validation_are_cut(base, tmp_path):
     plan = plan_sweep(
         base, DATA[0], validation=DATA[1], space=[{}], training_args=SHARED, output_dir=tmp_path / "runs"
     )
-    assert longest(plan.bench.train) == longest(plan.bench.validation) == 6
+    assert longest(plan.context.train) == longest(plan.context.validation) == 6
     plain = plan_sweep(base, DATA[0], validation=DATA[1], space=[{}], output_dir=tmp_path / "runs")
-    assert longest(plain.bench.train) > 6
+    assert longest(plain.context.train) > 6
 
 
 def test_the_length_is_saved(base, tmp_path):
@@ -86,8 +86,8 @@ def test_each_task_of_texts(tmp_path, name):
     base = testing.save_model_for(task, tmp_path / "base")
     given = {"space": [{}], "training_args": {"max_length": 4}, "output_dir": tmp_path / "runs", "task": name}
     plan = plan_sweep(base, testing.example_of(task), **given)
-    assert longest(plan.bench.train) == 4
-    assert max(len(row) for row in plan.bench.train["labels"]) == 4
+    assert longest(plan.context.train) == 4
+    assert max(len(row) for row in plan.context.train["labels"]) == 4
 
 
 @pytest.mark.parametrize(
