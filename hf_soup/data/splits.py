@@ -1,12 +1,16 @@
-"""Which splits data has, and a validation split where it has none: part of the training data, kept apart."""
+"""Which splits data has, and which examples a sweep trains and validates on: the one place that decides it.
+
+Where data has no validation split, part of the training data is kept apart for it.
+"""
 
 from __future__ import annotations
 
 import os
 import warnings
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import DataError, SoupWarning
 from ..seeds import check_seed
@@ -24,6 +28,51 @@ if TYPE_CHECKING:
 
 CARVED = 0.1  # of the training data
 TRAIN, VALIDATION = "train", "validation"
+FEWEST_OF_A_CLASS = 5  # training examples for each value of a label, on average, below which values are no classes
+CALLER = 3  # the frame that a warning names: who called `load_training`, which called `carve`
+
+
+class Source(NamedTuple):
+    """Where examples are.
+
+    Args:
+        path (`str`, `datasets.Dataset` or `datasets.DatasetDict`):
+            As of [`load_data`].
+        name (`str`, *optional*):
+            The configuration of a Hub data set, or of a folder the one within it.
+        split (`str`, *optional*, defaults to `"train"`):
+            The split that is meant, which may be a slice.
+    """
+
+    path: str | Dataset | DatasetDict
+    name: str | None = None
+    split: str = TRAIN
+
+    def load(self) -> Dataset:
+        """The examples.
+
+        Raises:
+            [`DataError`]: if there are none.
+        """
+        return load_data(self.path, name=self.name, split=self.split)
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The examples of a sweep.
+
+    Args:
+        train (`datasets.Dataset`):
+            To train on.
+        validation (`datasets.Dataset`, *optional*):
+            To score runs on; pre-training has none.
+        path (`str`, *optional*):
+            Where the training examples are, if that can be said.
+    """
+
+    train: Dataset
+    validation: Dataset | None
+    path: str | None = None
 
 
 def split_names(path: Any, name: str | None = None) -> list[str]:
@@ -53,8 +102,8 @@ def split_names(path: Any, name: str | None = None) -> list[str]:
     if path.startswith(ON_HUB):
         return splits_on_hub(path.removeprefix(ON_HUB), name)
     if is_function(path):
-        found = call_function(path)
-        return list(found) if isinstance(found, datasets.DatasetDict) else []
+        result = call_function(path)
+        return list(result) if isinstance(result, datasets.DatasetDict) else []
     refuse_missing_path(path)
     return splits_on_hub(path, name)
 
@@ -91,11 +140,54 @@ def load_training(
         [`DataError`]: if there is no such data.
     """
     seed = check_seed(seed)
-    found = load_data(path, name=name, split=train)
-    part = validation.split("[")[0].strip()
-    if part == train.split("[")[0].strip() or find_split(split_names(path, name), part) is not None:
-        return found, load_data(path, name=name, split=validation)
-    return carve(found, label_column, seed=seed)
+    source = Source(path, name, train)
+    examples = source.load()
+    if _has_split(source, validation):
+        return examples, source._replace(split=validation).load()
+    return carve(examples, label_column, seed=seed)
+
+
+def load_training_data(
+    source: Source,
+    validation: Source | str = VALIDATION,
+    *,
+    label_column: str | None = None,
+    seed: int = 0,
+) -> TrainingData:
+    """The examples of a sweep, however it is called: from Python, by a cook file, or on the command line.
+
+    Args:
+        source ([`Source`]):
+            The training examples.
+        validation ([`Source`] or `str`, *optional*, defaults to `"validation"`):
+            Other data; or a split of the same data, for which part of the training examples is kept apart where it
+            is missing.
+        label_column (`str`, *optional*), seed (`int`, *optional*, defaults to 0):
+            As of [`load_training`].
+
+    Raises:
+        [`DataError`]: if there is no such data.
+    """
+    path = source.path if isinstance(source.path, str) else None
+    if isinstance(validation, Source):
+        return TrainingData(source.load(), validation.load(), path)
+    train, held_out = load_training(
+        source.path,
+        name=source.name,
+        train=source.split,
+        validation=validation,
+        label_column=label_column,
+        seed=seed,
+    )
+    return TrainingData(train, held_out, path)
+
+
+def _has_split(source: Source, split: str) -> bool:
+    """Whether data has another split, or a split is a slice of the one that is meant already."""
+    wanted = split.split("[")[0].strip()
+    if wanted == source.split.split("[")[0].strip():
+        return True
+    return find_split(split_names(source.path, source.name), wanted) is not None
 
 
 def carve(train: Dataset, label_column: str | None = None, *, seed: int = 0) -> tuple[Dataset, Dataset]:
@@ -121,16 +213,25 @@ def carve(train: Dataset, label_column: str | None = None, *, seed: int = 0) -> 
     seed = check_seed(seed)
     if len(train) < 2:
         raise DataError("one example cannot be both trained and validated on: give more, or validation data.")
-    column = next((name for name in (label_column, "label", "labels") if name in train.column_names), None)
-    classes = None
-    if column and not is_list(train, column) and not str(train.features[column].dtype).startswith("float"):
-        classes = train[column][:]
-    counts = Counter(classes or ())
-    if len(counts) * 5 > len(train) or None in counts or min(counts.values(), default=0) < 2:
-        classes = None  # so many values, or so few of one, are no classes to divide alike
-    size = max(round(len(train) * CARVED), len(counts) if classes else 1)
+    candidates = [name for name in (label_column, "label", "labels") if name in train.column_names]
+    column = candidates[0] if candidates else None
+    classes = _classes(train, column)
+    size = round(len(train) * CARVED)
+    size = max(size, len(set(classes)) if classes else 1)  # at least one of each class
     kept, apart = train_test_split(range(len(train)), test_size=size, random_state=seed, stratify=classes)
     how = f"stratified by {column}, " if classes else ""
     kept_apart = f"{size} of {len(train)} training examples are kept for it ({how}seed {seed})"
-    warnings.warn(f"the data has no validation split: {kept_apart}.", SoupWarning, stacklevel=3)
+    warnings.warn(f"the data has no validation split: {kept_apart}.", SoupWarning, stacklevel=CALLER)
     return part_of(train.select(sorted(kept)), train), part_of(train.select(sorted(apart)), train)
+
+
+def _classes(train: Dataset, column: str | None) -> list[Any] | None:
+    """The class of each row; `None` where a column holds no classes that could be divided alike."""
+    if column is None or is_list(train, column) or str(train.features[column].dtype).startswith("float"):
+        return None
+    classes = train[column][:]
+    counts = Counter(classes)
+    too_many = len(counts) * FEWEST_OF_A_CLASS > len(train)
+    if too_many or None in counts or min(counts.values()) < 2:
+        return None
+    return list(classes)

@@ -22,6 +22,8 @@ from .processes import is_main
 from .resume import checkpoints_in
 
 
+Job = tuple[str, Mapping[str, Any]]  # the name of a run, and its settings
+
 FAILED_FILE = "failed.json"
 LARGEST = 2**63  # of the whole numbers of a record; much larger ones are no floating-point numbers
 
@@ -144,7 +146,7 @@ def load_failure(folder: Path) -> FailedRun | None:
     return FailedRun(folder.name, **{key: found[key] for key in kinds}) if _has(found, kinds) else None
 
 
-def record_failure(sweep: Path, job: tuple[str, Mapping[str, Any]], reason: str, kind: str = "error") -> FailedRun:
+def record_failure(sweep: Path, job: Job, reason: str, kind: str = "error") -> FailedRun:
     """Write down in its folder why a run failed.
 
     Args:

@@ -36,7 +36,6 @@ ELSEWHERE = {  # what some settings are called elsewhere, for errors about unkno
     "warmup_ratio": "warmup",
     "wd": "weight_decay",
 }
-KEEP = ("best", "last", "all")
 AT_LEAST_ONE = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
 DECIDED = {  # fields that a sweep sets itself -> what to write instead
     "output_dir": "the sweep's own `output_dir` is for all runs",
@@ -227,7 +226,7 @@ def training_arguments(
         fields (`Mapping[str, Any]`):
             What the user says.
         keep (`str`, *optional*, defaults to `"last"`):
-            One of `KEEP`.
+            `"best"`, `"last"` or `"all"`.
         evaluates (`bool`, *optional*, defaults to `False`):
             Whether there is validation data.
         metric ([`Metric`], *optional*):

@@ -18,7 +18,7 @@ from ..checkpoints.inside import json_inside
 from ..checkpoints.memory import quiet_transformers
 from ..checkpoints.named_code import forget_code
 from ..checkpoints.staging import staged_folder, temporary_folder
-from ..errors import RecipeError, TrainingError, did_you_mean
+from ..errors import RecipeError, TrainingError
 from ..hub.bases import START
 from ..hub.run_card import render_start_card, write_card
 from ..lookup import load_module
@@ -33,7 +33,6 @@ from .trainer import fit
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
-HEADS = ("auto", "new", "probe", "checkpoint", "independent")
 PROBE = {"learning_rate": 1e-3, "num_train_epochs": 5}  # a linear layer takes a higher rate than a body
 
 
@@ -72,14 +71,12 @@ def find_origin(source: str, revision: str | None, task: ModuleType, fields: Map
         fields (`Mapping[str, Any]`):
             What `task.head` says of the data.
         head (`str`):
-            One of `HEADS`; `"auto"` is the checkpoint's where it is for the same labels, else a new one.
+            As of [`hf_soup.sweep`]; `"auto"` is the checkpoint's where it is for the same labels, else a new one.
 
     Raises:
-        [`RecipeError`]: if there is no such choice, or models of the task have no head of their own.
+        [`RecipeError`]: if models of the task have no head of their own.
         [`TrainingError`]: if the base model has no configuration, or no head where it is asked for.
     """
-    if head not in HEADS:
-        raise RecipeError(f"head is one of {', '.join(HEADS)}{did_you_mean(head, HEADS)}")
     config = _read_config(source, revision)
     if not fields:
         if head not in ("auto", "checkpoint"):
