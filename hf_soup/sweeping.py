@@ -13,7 +13,8 @@ from .options import SweepOptions, called_with, check_choices
 from .parallel import check_executor, gpus
 from .training.planning import SweepPlan, plan_sweep
 from .training.publish import publisher_for
-from .training.sweep import Sweep, run_plan
+from .training.running import run_plan
+from .training.sweep import Sweep
 
 
 if TYPE_CHECKING:

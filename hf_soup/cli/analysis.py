@@ -7,17 +7,9 @@ from typing import Any
 
 import click
 
-from .options import (
-    Command,
-    align_labels_option,
-    allow_pickle_option,
-    example_options,
-    output_options,
-    read_given_examples,
-    show,
-    take_example_options,
-    take_from_option,
-)
+from .examples import example_options, read_given_examples, take_example_options
+from .options import Command, align_labels_option, allow_pickle_option, output_options, take_from_option
+from .results import show
 
 
 def data_options(command: Command) -> Command:

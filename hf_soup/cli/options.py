@@ -1,4 +1,4 @@
-"""Options that several commands share, and what they print.
+"""Options that several commands share.
 
 Options of a verb come from its dataclass in `hf_soup.options`, those of methods and strategies from their parameters.
 """
@@ -8,25 +8,18 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import itertools
-import json
 import os
 import typing
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
 
 from ..lookup import choices, load_function, names, parameters
-from ..options import MergeOptions, option
-from ..tables import align
-from .output import result
+from ..options import MergeOptions
 from .stderr import be_quiet
 
-
-if TYPE_CHECKING:
-    from ..evaluation.evaluator import Evaluator
-    from ..soup import Soup
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -133,7 +126,7 @@ def _plugin_option(name: str, users: list[Callable[..., Any]]) -> Callable[[Comm
     return click.option(flag, name, type=_plugin_type(name, users), default=None, help=text)
 
 
-def _plugin_type(name: str, users: list[Callable[..., Any]]) -> click.ParamType | type:
+def _plugin_type(name: str, users: list[Callable[..., Any]]) -> click.ParamType[Any] | type:
     """What a value may be: one of the choices of all functions that take it, a list, a number or a text."""
     allowed: dict[str, None] = {}  # in their order, each once
     for function in users:
@@ -174,65 +167,6 @@ class _List(click.ParamType):  # type: ignore[type-arg]  # it has a type argumen
             self.fail(f"{value!r}: write numbers with commas between them.", param, ctx)
 
 
-# Examples to score models on
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ExampleOptions:
-    """How examples are read, as of `hf_soup.Evaluator`."""
-
-    task: str = option("auto", "Read off the model by default.", choices=names("task"))
-    label_column: str | None = option(None, "By default label, labels, or what else the task calls it.")
-    text_columns: tuple[str, ...] = option((), "By default by well-known names.")
-    batch_size: int | None = option(None, "Examples at a time.")
-    no_cache: bool = option(False, "Run every model again, and keep nothing.")
-
-
-example_options = options_of(ExampleOptions)
-
-
-def take_example_options(values: dict[str, Any]) -> ExampleOptions:
-    """Take the values of `example_options` out of those of a command."""
-    return ExampleOptions(**take_fields(ExampleOptions, values))
-
-
-def read_examples(source: str, split: str, options: ExampleOptions, metric: Any = None) -> Evaluator:
-    """An evaluator of what the command line calls data.
-
-    Args:
-        source (`str`):
-            As it was written.
-        split (`str`):
-            What is taken where it names none.
-        options ([`ExampleOptions`]):
-            How it is read.
-        metric (`str` or `Sequence[str]`, *optional*):
-            As of `hf_soup.Evaluator`.
-    """
-    import hf_soup
-    from hf_soup.data.load import load_data, split_data_source
-
-    path, name, part = split_data_source(source, split)
-    return hf_soup.Evaluator(
-        load_data(path, name=name, split=part),
-        split=part,
-        metric=metric or None,
-        path=path,
-        task=options.task,
-        label_column=options.label_column,
-        text_columns=options.text_columns or None,
-        batch_size=options.batch_size,
-        cache=not options.no_cache,
-    )
-
-
-def read_given_examples(
-    source: str | None, split: str, options: ExampleOptions, metric: Any = None
-) -> Evaluator | None:
-    """The same of an option that may be left out; `None` where it was."""
-    return None if source is None else read_examples(source, split, options, metric)
-
-
 # Single options
 
 
@@ -247,9 +181,6 @@ allow_code_option = click.option(
 )
 align_labels_option = field_option(MergeOptions, "align_labels")
 take_from_option = field_option(MergeOptions, "take_from")
-
-
-# What is printed
 
 
 def output_options(command: Command) -> Command:
@@ -282,11 +213,6 @@ def _heed_quiet(context: click.Context, _: click.Parameter, form: str | None) ->
     return form
 
 
-def show(form: str, path: Any, data: Any, text: str) -> None:
-    """Print a result in the form that was asked for: a path, data, or text for people."""
-    result({"human": text.strip(), "json": json.dumps(data, indent=2, default=str), "quiet": str(path)}[form])
-
-
 def named(given: tuple[str, ...], flag: str, form: str | None) -> dict[str, str]:
     """`NAME=VALUE`, each name once; where no form is demanded, a folder is called like itself."""
     values: dict[str, str] = {}
@@ -300,35 +226,3 @@ def named(given: tuple[str, ...], flag: str, form: str | None) -> dict[str, str]
             raise click.BadParameter(f"two are called {name!r}; write NAME=... for one of them.", param_hint=flag)
         values[name] = value
     return values
-
-
-def described(soup: Soup) -> dict[str, Any]:
-    """A soup as data."""
-    recipe = soup.recipe
-    return {
-        "ingredients": recipe.names,
-        "weights": recipe.weights,
-        "method": recipe.method,
-        "selection": recipe.selection,
-    }
-
-
-def trial_table(soup: Soup) -> str:
-    """What was tried, and why it was kept or not; and the weight of each ingredient, where these differ."""
-    weights = soup.recipe.rows
-    if soup.selection is None or not soup.selection.trials:
-        return _weight_table(soup)
-    are_equal = len({weight for row in weights.values() for weight in row}) == 1
-    return soup.selection.table() + ("" if are_equal else f"\n\n{_weight_table(soup)}")
-
-
-def _weight_table(soup: Soup) -> str:
-    """A row for each ingredient, and a column for each module that has weights of its own."""
-    rows = soup.recipe.rows
-    heads = ["weight"]
-    if len(rows) > 1:
-        heads = [f"weight of {prefix or 'the rest'}" for prefix in rows]
-    lines = [["ingredient", *heads]]
-    for index, name in enumerate(soup.recipe.names):
-        lines.append([name, *(f"{row[index]:.4g}" for row in rows.values())])
-    return align(lines)

@@ -17,8 +17,9 @@ from ..checkpoints.staging import staged_file
 from ..checkpoints.targets import as_output_error
 from ..errors import OutputError
 from ..version import __version__
-from .options import allow_code_option, allow_pickle_option, output_options, show
+from .options import allow_code_option, allow_pickle_option, output_options
 from .output import result
+from .results import show
 
 
 # Where the `hf` command looks for extensions.

@@ -9,19 +9,9 @@ import click
 
 from ..options import CompareOptions
 from ..tables import align
-from .options import (
-    allow_pickle_option,
-    example_options,
-    named,
-    options_of,
-    output_options,
-    read_examples,
-    read_given_examples,
-    show,
-    take_example_options,
-    take_fields,
-    take_from_option,
-)
+from .examples import example_options, read_examples, read_given_examples, take_example_options
+from .options import allow_pickle_option, named, options_of, output_options, take_fields, take_from_option
+from .results import show
 
 
 @click.command("compare")

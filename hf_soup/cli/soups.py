@@ -11,21 +11,17 @@ import click
 from ..lookup import load_function, names, parameters
 from ..options import MergeOptions, PushOptions
 from ..tables import align
+from .examples import example_options, read_given_examples, take_example_options
 from .options import (
     align_labels_option,
     allow_code_option,
     allow_pickle_option,
-    described,
-    example_options,
     options_of,
     output_options,
     plugin_options,
-    read_given_examples,
-    show,
-    take_example_options,
     take_from_option,
-    trial_table,
 )
+from .results import described, show, trial_table
 from .stderr import note
 
 

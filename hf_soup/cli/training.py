@@ -8,18 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..options import SweepOptions
-from .options import (
-    Command,
-    allow_code_option,
-    allow_pickle_option,
-    described,
-    options_of,
-    output_options,
-    show,
-    take_fields,
-    trial_table,
-)
+from .options import Command, allow_code_option, allow_pickle_option, options_of, output_options, take_fields
 from .output import remark
+from .results import described, show, trial_table
 
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..data.classes import warn_of_missing_classes
 from ..data.columns import LABEL_COLUMNS, is_list, is_text
 from ..tokens import check_vocabulary, unchanged_state
+from .head import class_labels
 
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def check_examples(
     label = task.label_column(data, label)
     columns, right = task.columns(data, text_columns, label), task.labels(data, label, config)
     if task.KIND == "classes":
-        warn_of_missing_classes(data, label, config.id2label, what)
+        warn_of_missing_classes(data, label, class_labels(config), what)
     return columns, right
 
 

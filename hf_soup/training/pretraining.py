@@ -18,7 +18,7 @@ from ..lookup import load_module
 from ..options import SweepOptions
 from ..untrusted import as_error, one_line, read_json
 from .planning import plan_sweep
-from .sweep import run_plan
+from .running import run_plan
 
 
 if TYPE_CHECKING:

@@ -25,6 +25,16 @@ from .resume import checkpoints_in
 Job = tuple[str, Mapping[str, Any]]  # the name of a run, and its settings
 
 FAILED_FILE = "failed.json"
+RECORD = {  # key of `run.json` -> type of its value
+    "run": str,
+    "params": dict,
+    "seed": int,
+    "metrics": dict,
+    "checkpoints": dict,
+    "step": int,
+    "train_loss": (int, float),
+    "seconds": (int, float),
+}
 LARGEST = 2**63  # of the whole numbers of a record; much larger ones are no floating-point numbers
 
 
@@ -61,8 +71,8 @@ class Run:
     @property
     def score(self) -> Score | None:
         """On the validation data, by the metric of the sweep; `None` if there is no such data."""
-        found = self.state.get("score")
-        return Score(**found) if found else None
+        score = self.state.get("score")
+        return Score(**score) if score else None
 
     def as_ingredient(self) -> Ingredient:
         """The reference that a soup takes."""
@@ -106,44 +116,51 @@ def load_runs(folder: Path) -> tuple[Run, ...]:
         whole = Run(state["params"], state["seed"], folder, state)
     except (OSError, SoupError):
         return ()
-    way = [replace(whole, folder=folder / name, state={**state, **own}) for name, own in state["checkpoints"].items()]
-    return (*way, whole)
+    runs = []
+    for name, own in state["checkpoints"].items():
+        runs.append(replace(whole, folder=folder / name, state={**state, **own}))
+    return (*runs, whole)
 
 
 def _is_record(state: Any) -> bool:
     """Whether `run.json` says all that a run is asked for, in the form that is written."""
-    numbers = (int, float)
-    kinds = {"run": str, "params": dict, "seed": int, "metrics": dict, "checkpoints": dict, "step": int}
-    if not _has(state, kinds | {"train_loss": numbers, "seconds": numbers}):
+    if not _has(state, RECORD):
         return False
-    counts = [state[key] for key in ("step", "seed", "train_loss", "seconds") if isinstance(state[key], int)]
-    if any(abs(count) > LARGEST for count in counts):
-        return False
-    way = state["checkpoints"]
-    if not all(re.fullmatch(r"checkpoint-[0-9]+", name) and isinstance(own, dict) for name, own in way.items()):
-        return False
-    return all(_is_score(scored.get("score")) for scored in (state, *way.values()))
+    for key in ("step", "seed", "train_loss", "seconds"):
+        if isinstance(state[key], int) and abs(state[key]) > LARGEST:
+            return False
+    for name, own in state["checkpoints"].items():
+        if not re.fullmatch(r"checkpoint-[0-9]+", name) or not isinstance(own, dict):
+            return False
+        if not _is_score(own.get("score")):
+            return False
+    return _is_score(state.get("score"))
 
 
-def _has(found: Any, kinds: Mapping[str, Any]) -> bool:
-    return isinstance(found, dict) and all(isinstance(found.get(key), kind) for key, kind in kinds.items())
+def _has(content: Any, types: Mapping[str, Any]) -> bool:
+    """Whether content of a file is a mapping with these keys, each with a value of its type."""
+    return isinstance(content, dict) and all(isinstance(content.get(key), type_) for key, type_ in types.items())
 
 
-def _is_score(found: Any) -> bool:
+def _is_score(content: Any) -> bool:
+    if content is None:
+        return True
     try:
-        return found is None or bool(Score(**found))
+        Score(**content)
     except (TypeError, OverflowError, SoupError):
         return False
+    return True
 
 
 def load_failure(folder: Path) -> FailedRun | None:
     """Why the run in a folder failed, if it did."""
     try:
-        found = read_json(folder / FAILED_FILE)
+        record = read_json(folder / FAILED_FILE)
     except (OSError, SoupError):
         return None
-    kinds = {"params": dict, "reason": str, "kind": str}
-    return FailedRun(folder.name, **{key: found[key] for key in kinds}) if _has(found, kinds) else None
+    if not _has(record, {"params": dict, "reason": str, "kind": str}):
+        return None
+    return FailedRun(folder.name, record["params"], record["reason"], record["kind"])
 
 
 def record_failure(sweep: Path, job: Job, reason: str, kind: str = "error") -> FailedRun:

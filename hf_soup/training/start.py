@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -24,13 +23,14 @@ from ..hub.run_card import render_start_card, write_card
 from ..lookup import load_module
 from ..untrusted import as_error, one_line
 from .context import SweepContext
-from .head import has_plain_head, is_head, with_new_head
+from .head import class_labels, has_plain_head, is_head, with_new_head
 from .processes import is_main, wait
 from .settings import separate
 from .trainer import fit
 
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PretrainedConfig, PreTrainedModel
 
 PROBE = {"learning_rate": 1e-3, "num_train_epochs": 5}  # a linear layer takes a higher rate than a body
@@ -77,35 +77,36 @@ def find_origin(source: str, revision: str | None, task: ModuleType, fields: Map
         [`RecipeError`]: if models of the task have no head of their own.
         [`TrainingError`]: if the base model has no configuration, or no head where it is asked for.
     """
-    config = _read_config(source, revision)
+    config = _read_config(source, revision, {})
     if not fields:
         if head not in ("auto", "checkpoint"):
             raise RecipeError(f'{source} writes texts and has no head of its own for it: leave head="{head}" out.')
         return Origin(source, revision, "checkpoint", {}, config)
-    has_one = task.fits(config)
-    if head == "checkpoint" and not has_one:
+    has_head = task.fits(config)
+    if head == "checkpoint" and not has_head:
         raise TrainingError(f'{source} has no head for this task: write head="new" or head="probe".')
-    own = _for_its_head(config, fields) if has_one else None
-    if head == "checkpoint" or (head == "auto" and own is not None):
-        return Origin(source, revision, "checkpoint", own or {}, _read_config(source, revision, **own or {}))
-    if head != "checkpoint":  # what the base was tuned for before would choose the loss
-        fields = {"problem_type": None, **fields}
-    config = _read_config(source, revision, **fields)
-    return Origin(source, revision, "new" if head == "auto" else head, fields, config)
+    changes = _for_its_head(config, fields) if has_head else None
+    if head == "checkpoint" or (head == "auto" and changes is not None):
+        changes = changes or {}
+        return Origin(source, revision, "checkpoint", changes, _read_config(source, revision, changes))
+    # what the base was tuned for before would choose the loss
+    fields = {"problem_type": None, **fields}
+    return Origin(source, revision, "new" if head == "auto" else head, fields, _read_config(source, revision, fields))
 
 
-def _read_config(source: str, revision: str | None, **fields: Any) -> PretrainedConfig:
+def _read_config(source: str, revision: str | None, fields: Mapping[str, Any]) -> PretrainedConfig:
     """The configuration of a base model with other fields, without code that it names."""
     from transformers import AutoConfig
 
     with as_error(TrainingError, f"{one_line(source)} has no configuration that loads"), quiet_transformers():
         with contextlib.suppress(FileNotFoundError):  # transformers says what is there instead
-            folder = Path(source) if os.path.isdir(source) else hub.fetch(source, revision, [CONFIG])
+            folder = Path(source) if revision is None else hub.fetch(source, revision, [CONFIG])
             written = json_inside(folder, CONFIG)
             if isinstance(written, dict):
                 refuse_unbounded(written, f"{CONFIG} of {source}")
-        place = {"revision": revision or "main", "trust_remote_code": False}
-        config = AutoConfig.from_pretrained(source, **place, **fields)
+        config: PretrainedConfig = AutoConfig.from_pretrained(
+            source, revision=revision or "main", trust_remote_code=False, **fields
+        )
         forget_code(config)
     return config
 
@@ -132,8 +133,7 @@ def make_start(origin: Origin, context: SweepContext, *, init_seed: int, probe_a
     with quiet_transformers():
         model = _load(origin, load_module("task", context.task), init_seed)
         if getattr(model.config, "pad_token_id", 0) is None and origin.fields:  # batches need one
-            pad = getattr(context.processing_class, "pad_token_id", None)
-            model.config.pad_token_id = getattr(context.processing_class, "eos_token_id", None) if pad is None else pad
+            model.config.pad_token_id = _padding(context.processing_class)
         if origin.head == "probe":
             _probe(model, context, init_seed, probe_args)
         if is_main():
@@ -146,13 +146,23 @@ def make_start(origin: Origin, context: SweepContext, *, init_seed: int, probe_a
     wait()
 
 
+def _padding(processing_class: Any) -> int | None:
+    """The token that a tokenizer pads with; one that has none, as of GPT-2, pads with the end of a text."""
+    for name in ("pad_token_id", "eos_token_id"):
+        token: int | None = getattr(processing_class, name, None)
+        if token is not None:
+            return token
+    return None
+
+
 @read_errors(TrainingError, "the base model cannot be read")
 def _load(origin: Origin, task: ModuleType, init_seed: int) -> PreTrainedModel:
     import transformers
 
     transformers.set_seed(init_seed)  # of what else the checkpoint lacks, such as a pooler
+    model: PreTrainedModel
     with as_error(TrainingError, f"{origin.source} does not load as {task.AUTO_CLASS}"):
-        model, found = getattr(transformers, task.AUTO_CLASS).from_pretrained(
+        model, loading = getattr(transformers, task.AUTO_CLASS).from_pretrained(
             origin.source,
             config=origin.config,
             revision=origin.revision or "main",
@@ -160,13 +170,14 @@ def _load(origin: Origin, task: ModuleType, init_seed: int) -> PreTrainedModel:
             output_loading_info=True,
             trust_remote_code=False,
         )
-    mismatched = (key[0] if isinstance(key, tuple) else key for key in found["mismatched_keys"])
-    made = [*found["missing_keys"], *mismatched]
-    if origin.head == "new" and made and not has_plain_head(model):  # what the checkpoint lacks is new already
+    new = list(loading["missing_keys"])
+    for key in loading["mismatched_keys"]:  # names, or names with their shapes
+        new.append(key[0] if isinstance(key, tuple) else key)
+    if origin.head == "new" and new and not has_plain_head(model):  # what the checkpoint lacks is new already
         return model
     if origin.head != "checkpoint":
         return with_new_head(model, init_seed)
-    lacking = [name for name in made if is_head(model, name)]
+    lacking = [name for name in new if is_head(model, name)]
     if lacking:
         raise TrainingError(f'the weights of {origin.source} lack a head that fits ({lacking[0]}): write head="new".')
     return model
@@ -177,19 +188,24 @@ def _probe(model: PreTrainedModel, context: SweepContext, init_seed: int, probe_
     model soups start from such heads too, arXiv 2203.05482).
     """
     fields, extra = separate({**context.training_args, **PROBE, "seed": init_seed, **probe_args})
-    trained = [(name, parameter) for name, parameter in model.named_parameters() if not is_head(model, name)]
-    hook = model.base_model.register_forward_pre_hook(lambda body, _: body.eval() and None)  # BatchNorm stays too
-    for _, parameter in trained:
+    body = [parameter for name, parameter in model.named_parameters() if not is_head(model, name)]
+    # Trainer calls `train()` before each step: dropout stays out, and the statistics of BatchNorm stay as they are
+    hook = model.base_model.register_forward_pre_hook(_evaluate)
+    for parameter in body:
         parameter.requires_grad_(False)
     try:
         with temporary_folder() as folder:
             fit(replace(context, callbacks=()), model, fields, extra, folder / "probe", keep="last", saves=False)
     except Exception as error:  # whatever Trainer trips over
         raise TrainingError(f"the linear probe failed: {type(error).__name__}: {error}") from error
-    for _, parameter in trained:
+    for parameter in body:
         parameter.requires_grad_(True)
     hook.remove()
     model.cpu()
+
+
+def _evaluate(module: torch.nn.Module, _: Any) -> None:
+    module.eval()
 
 
 def _for_its_head(config: PretrainedConfig, fields: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -199,10 +215,15 @@ def _for_its_head(config: PretrainedConfig, fields: Mapping[str, Any]) -> dict[s
     """
     if "id2label" not in fields:
         return dict(fields) if config.num_labels == fields["num_labels"] else None
-    theirs, ours = ([names[index] for index in sorted(names)] for names in (config.id2label, fields["id2label"]))
-    if len(theirs) != len(ours):
+    of_model = _in_order(class_labels(config))
+    of_data = _in_order(fields["id2label"])
+    if len(of_model) != len(of_data):
         return None
-    nameless = [f"LABEL_{index}" for index in range(len(ours))]
-    if theirs == nameless:
+    nameless = [f"LABEL_{index}" for index in range(len(of_data))]
+    if of_model == nameless:
         return dict(fields)
-    return {} if ours == nameless or sorted(theirs) == sorted(ours) else None
+    return {} if of_data == nameless or sorted(of_model) == sorted(of_data) else None
+
+
+def _in_order(labels: Mapping[int, str]) -> list[str]:
+    return [labels[index] for index in sorted(labels)]

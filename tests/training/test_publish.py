@@ -9,7 +9,7 @@ from huggingface_hub import HfApi
 import hf_soup
 from hf_soup import testing
 from hf_soup.training.publish import Publisher, publisher_for
-from hf_soup.training.sweep import Work
+from hf_soup.training.running import Work
 
 
 @pytest.fixture(scope="module")
