@@ -20,7 +20,11 @@ import os
 import sys
 import warnings
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
+
+if TYPE_CHECKING:
+    from types import FrameType
 
 LISTED = 20  # names that an error lists at most; of more, such as all settings of Trainer, it lists the nearest
 NEAREST = 3

@@ -11,7 +11,7 @@ import pickle
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
@@ -60,7 +60,7 @@ def run_all(
     devices: Sequence[str] = (),
     resources: Mapping[str, float] | None = None,
     lost: Callable[[T, str], R] | None = None,
-) -> Iterator[tuple[int, R]]:
+) -> Generator[tuple[int, R]]:
     """The place and the result of each item, as they finish.
 
     Args:

@@ -3,48 +3,42 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any
 
 from .checkpoints.targets import refuse_folder
-from .data.load import load_data
-from .data.splits import load_training
-from .errors import RecipeError, did_you_mean
+from .data.splits import VALIDATION, Source, load_training_data
+from .options import SweepOptions, called_with, check_choices
 from .parallel import check_executor, gpus
-from .training.planning import ON_ERROR, SweepPlan, plan_sweep
+from .training.planning import SweepPlan, plan_sweep
 from .training.publish import publisher_for
-from .training.sweep import Sweep, run_plan
+from .training.running import run_plan
+from .training.sweep import Sweep
 
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
 
-def sweep(
-    base_model: str | os.PathLike,
-    dataset: Dataset | DatasetDict | str,
-    *,
-    space: Mapping[str, Any] | Sequence[Mapping[str, Any]],
-    output_dir: str | os.PathLike,
-    task: str = "auto",
-    validation: Dataset | str | None = None,
-    metric: str | None = None,
-    n_runs: int | None = None,
-    seed: int = 0,
-    head: str = "auto",
-    init_seed: int = 0,
-    probe_args: Mapping[str, Any] | None = None,
-    keep: str = "best",
-    training_args: Mapping[str, Any] | None = None,
-    label_column: str | None = None,
-    text_columns: Sequence[str] | None = None,
-    on_error: str = "continue",
-    executor: str = "local",
-    resources: Mapping[str, float] | None = None,
-    push_runs: bool | str = False,
-    private: bool | None = None,
-    callbacks: Sequence[Any] | None = None,
-) -> Sweep:
+@dataclass(frozen=True)
+class SweepArguments(SweepOptions):
+    """What [`sweep`] is called with: its options, and what a cook file says elsewhere than in its `sweep` section."""
+
+    base_model: str | os.PathLike[str]
+    dataset: Dataset | DatasetDict | str
+    _: KW_ONLY
+    output_dir: str | os.PathLike[str]
+    task: str = "auto"
+    validation: Dataset | str | None = None
+    metric: str | None = None
+    label_column: str | None = None
+    text_columns: Sequence[str] | None = None
+    callbacks: Sequence[Any] | None = None
+
+
+@called_with(SweepArguments)
+def sweep(arguments: SweepArguments) -> Sweep:
     """Fine-tune one model several times, from one initial head, so that the runs can be averaged.
 
     Every run is a `transformers.Trainer` run in a folder of its own. Called again, whole runs are not repeated, one
@@ -127,50 +121,13 @@ def sweep(
             failed, or one did and `on_error="raise"`.
         [`OutputError`]: if `output_dir` cannot be written, or the disk is too small or full.
     """
-    check_executor(executor)
-    plan = plan_runs(
-        base_model,
-        dataset,
-        space=space,
-        output_dir=output_dir,
-        task=task,
-        validation=validation,
-        metric=metric,
-        n_runs=n_runs,
-        seed=seed,
-        head=head,
-        init_seed=init_seed,
-        probe_args=probe_args,
-        keep=keep,
-        training_args=training_args,
-        label_column=label_column,
-        text_columns=text_columns,
-        callbacks=callbacks,
-    )
-    return train(plan, on_error=on_error, executor=executor, resources=resources, push_runs=push_runs, private=private)
+    check_executor(arguments.executor)
+    return train(_plan(arguments))
 
 
-def plan_runs(
-    base_model: str | os.PathLike,
-    dataset: Dataset | DatasetDict | str,
-    *,
-    output_dir: str | os.PathLike,
-    validation: Dataset | str | None = None,
-    label_column: str | None = None,
-    seed: int = 0,
-    **options: Any,
-) -> SweepPlan:
+@called_with(SweepArguments)
+def plan_runs(arguments: SweepArguments) -> SweepPlan:
     """What [`sweep`] would do with the same arguments: `.table()` says which runs, how many steps, how much disk.
-
-    Args:
-        base_model (`str` or `os.PathLike`), dataset (`datasets.Dataset` or `str`):
-            As of [`sweep`].
-        output_dir (`str` or `os.PathLike`):
-            As of [`sweep`].
-        validation (`datasets.Dataset` or `str`, *optional*), label_column (`str`, *optional*), seed (`int`):
-            As of [`sweep`].
-        options:
-            As of [`sweep`], but for those that say where and how runs are trained.
 
     Returns:
         [`SweepPlan`]: everything is checked, and nothing has been written.
@@ -178,26 +135,39 @@ def plan_runs(
     Raises:
         [`SoupError`]: as [`sweep`].
     """
-    refuse_folder(output_dir)  # before data is loaded
-    options.setdefault("path", dataset if isinstance(dataset, str) else None)
-    if validation is None:
-        train, validation = load_training(dataset, label_column=label_column, seed=seed)
-    else:
-        train, validation = load_data(dataset, split="train"), load_data(validation, split="validation")
-    given = {"validation": validation, "label_column": label_column, "seed": seed, "workers": max(len(gpus()), 1)}
-    return plan_sweep(base_model, train, output_dir=output_dir, **given, **options)
+    return _plan(arguments)
 
 
-def train(
-    plan: SweepPlan,
-    *,
-    on_error: str = "continue",
-    executor: str = "local",
-    resources: Mapping[str, float] | None = None,
-    push_runs: bool | str = False,
-    private: bool | None = None,
-) -> Sweep:
-    """Train what a plan says; the other arguments are those of [`sweep`].
+def _plan(arguments: SweepArguments) -> SweepPlan:
+    refuse_folder(arguments.output_dir)  # before data is loaded
+    check_choices(arguments)
+    validation: Source | str = VALIDATION
+    if arguments.validation is not None:
+        validation = Source(arguments.validation, split=VALIDATION)
+    data = load_training_data(
+        Source(arguments.dataset), validation, label_column=arguments.label_column, seed=arguments.seed
+    )
+    return plan_sweep(
+        arguments.base_model,
+        data,
+        arguments,
+        output_dir=arguments.output_dir,
+        task=arguments.task,
+        metric=arguments.metric,
+        label_column=arguments.label_column,
+        text_columns=arguments.text_columns,
+        callbacks=arguments.callbacks,
+        workers=count_workers(),
+    )
+
+
+def count_workers() -> int:
+    """How many runs are trained at once on this machine: one on each GPU, or one on the CPU."""
+    return max(len(gpus()), 1)
+
+
+def train(plan: SweepPlan) -> Sweep:
+    """Train what a plan says.
 
     Args:
         plan ([`SweepPlan`]):
@@ -209,9 +179,13 @@ def train(
     Raises:
         [`SoupError`]: as [`sweep`].
     """
-    if on_error not in ON_ERROR:
-        raise RecipeError(f"on_error is one of {', '.join(ON_ERROR)}{did_you_mean(on_error, ON_ERROR)}")
-    check_executor(executor)
-    bench = plan.bench
-    publisher = publisher_for(push_runs, bench.folder, private=private, about=bench.about, base_card=bench.base_card)
-    return run_plan(plan, executor=executor, resources=resources, on_error=on_error, publisher=publisher)
+    options, context = plan.options, plan.context
+    check_executor(options.executor)
+    publisher = publisher_for(
+        options.push_runs,
+        context.folder,
+        private=options.private,
+        about=context.about,
+        base_card=context.base_card,
+    )
+    return run_plan(plan, publisher=publisher)

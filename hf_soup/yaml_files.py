@@ -20,7 +20,7 @@ from .yaml_text import MOST_BYTES, NUMBER, parse_yaml
 T = TypeVar("T")
 
 
-def read_yaml(path: str | os.PathLike, *, aliases: bool = True) -> dict[str, Any]:
+def read_yaml(path: str | os.PathLike[str], *, aliases: bool = True) -> dict[str, Any]:
     """Read one YAML file that holds a mapping.
 
     Args:

@@ -54,17 +54,17 @@ def test_every_key_is_documented():
     """`docs/cook_file.md` and `docs/recipe_file.md` name each key of their files."""
     import dataclasses
 
-    from hf_soup import cook_file, types
+    from hf_soup import cook_file, options, types
 
     stages = (
         cook_file.CookFile,
         cook_file.Data,
         cook_file.DataPart,
         cook_file.PretrainStage,
-        cook_file.SweepStage,
-        cook_file.MergeStage,
-        cook_file.CompareStage,
-        cook_file.PushStage,
+        options.SweepOptions,
+        options.MergeOptions,
+        options.CompareOptions,
+        options.PushOptions,
     )
     for page, classes in (("cook_file.md", stages), ("recipe_file.md", (types.Recipe, types.Ingredient))):
         text = (DOCS.parent / page).read_text(encoding="utf-8")

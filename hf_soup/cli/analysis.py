@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import click
 
-from .options import (
-    align_labels_option,
-    allow_pickle_option,
-    example_options,
-    output_options,
-    read_examples,
-    show,
-    take_from_option,
-)
+from .examples import example_options, read_given_examples, take_example_options
+from .options import Command, align_labels_option, allow_pickle_option, output_options, take_from_option
+from .results import show
 
 
-def data_options(command: Any) -> Any:
+def data_options(command: Command) -> Command:
     """Models, their base, and the examples to look at them with."""
-    options = [
+    options: list[Callable[[Command], Command]] = [
         click.option("--data", metavar="DATA", help="Examples to score on: a folder, file or Hub data set."),
         click.option("--split", default="validation", show_default=True, help="Which part of --data."),
         click.option("--metric", help="What scores; the task's own by default."),
@@ -32,8 +27,8 @@ def data_options(command: Any) -> Any:
         take_from_option,
         click.option("--device", default="cpu", show_default=True, help="Where to average: cpu, cuda ..."),
     ]
-    for option in reversed(options):
-        command = option(command)
+    for add_option in reversed(options):
+        command = add_option(command)
     return command
 
 
@@ -74,27 +69,43 @@ def analyze_command(
     What was scored is kept: the same command goes on where it was interrupted.
     """
     import hf_soup
-    from hf_soup.analyzing import analysis_cost, chosen_parts
     from hf_soup.checkpoints.targets import refuse_folder
 
     if output:
         refuse_folder(output)  # before anything is scored
-    given = _with_examples(options)
+    arguments = _with_examples(options)
     if dry_run:
-        chosen = chosen_parts(parts or None, given["evaluator"] is not None)
-        count = (
-            len(hf_soup.modules(ingredients[0], allow_pickle=options["allow_pickle"])) if "modules" in chosen else 0
-        )
-        how = {name: options[name] for name in ("points", "beyond", "samples", "budget")} | {"modules": count}
-        costs = analysis_cost(len(ingredients), chosen, **how)
-        lines = [f"{part}: {cost} models at most" for part, cost in costs.items()]
-        show(form, sum(costs.values()), costs, "\n".join([*lines, "Each is scored once, whatever needs it."]))
+        _show_costs(ingredients, parts, arguments, form)
         return
-    listed = {name: options[name] or None for name in ("corners",)}
-    found = hf_soup.analyze(list(ingredients), parts=parts or None, **{**given, **listed})
-    where = found.save(output) if output else None
-    text = found.table() + (f"\n\nSaved to {where}" if where else "")
-    show(form, where or "", {"report": where and str(where), **found.to_dict()}, text)
+    arguments["corners"] = arguments["corners"] or None
+    analysis = hf_soup.analyze(list(ingredients), parts=parts or None, **arguments)
+    if not output:
+        show(form, "", {"report": None, **analysis.to_dict()}, analysis.table())
+        return
+    report = analysis.save(output)
+    show(form, report, {"report": str(report), **analysis.to_dict()}, f"{analysis.table()}\n\nSaved to {report}")
+
+
+def _show_costs(ingredients: tuple[str, ...], parts: tuple[str, ...], arguments: dict[str, Any], form: str) -> None:
+    """How many models each part would score."""
+    import hf_soup
+    from hf_soup.analyzing import analysis_cost, chosen_parts
+
+    chosen = chosen_parts(parts or None, arguments["evaluator"] is not None)
+    modules = 0
+    if "modules" in chosen:
+        modules = len(hf_soup.modules(ingredients[0], allow_pickle=arguments["allow_pickle"]))
+    costs = analysis_cost(
+        len(ingredients),
+        chosen,
+        points=arguments["points"],
+        beyond=arguments["beyond"],
+        samples=arguments["samples"],
+        budget=arguments["budget"],
+        modules=modules,
+    )
+    lines = [f"{part}: {cost} models at most" for part, cost in costs.items()]
+    show(form, sum(costs.values()), costs, "\n".join([*lines, "Each is scored once, whatever needs it."]))
 
 
 @click.command("advise")
@@ -113,15 +124,15 @@ def advise_command(ingredients: tuple[str, ...], form: str, **options: Any) -> N
     """
     import hf_soup
 
-    found = hf_soup.advise(list(ingredients), **_with_examples(options))
-    show(form, "soup" if found.ok else "no soup", found.to_dict(), found.table())
+    advice = hf_soup.advise(list(ingredients), **_with_examples(options))
+    show(form, "soup" if advice.ok else "no soup", advice.to_dict(), advice.table())
 
 
 def _with_examples(options: dict[str, Any]) -> dict[str, Any]:
     """The options of a verb, with evaluators instead of what says how to read them."""
-    given = dict(options)
-    read = {name: given.pop(name) for name in ("task", "label_column", "text_columns", "batch_size", "no_cache")}
-    data, split, metric = (given.pop(name) for name in ("data", "split", "metric"))
-    given["evaluator"] = read_examples(data, split, read, metric)
-    given["batchnorm_data"] = read_examples(given["batchnorm_data"], "train", read)
-    return given
+    arguments = dict(options)
+    examples = take_example_options(arguments)
+    data, split, metric = arguments.pop("data"), arguments.pop("split"), arguments.pop("metric")
+    arguments["evaluator"] = read_given_examples(data, split, examples, metric)
+    arguments["batchnorm_data"] = read_given_examples(arguments["batchnorm_data"], "train", examples)
+    return arguments

@@ -42,7 +42,8 @@ class Group(click.Group):
         except SoupError as error:
             raise click.ClickException(printable(str(error))) from None
         except click.ClickException as error:  # a value that is wrong, as long as it may be
-            error.message = printable(error.message)[:MESSAGE]
+            # click says that the message is final, and has no other way to shorten it
+            error.message = printable(error.message)[:MESSAGE]  # type: ignore[misc]
             raise
         except KeyboardInterrupt:
             raise click.Abort from None  # click would begin a new line, for a prompt that it thinks was interrupted

@@ -1,141 +1,173 @@
-"""Options that several commands share, and what they print."""
+"""Options that several commands share.
+
+Options of a verb come from its dataclass in `hf_soup.options`, those of methods and strategies from their parameters.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import itertools
-import json
 import os
-from collections.abc import Callable
-from typing import Any
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from ..lookup import choices, load_function, names, parameters
-from ..recipes import selection_as_dict
-from ..tables import align
-from .output import result
+from ..options import MergeOptions
 from .stderr import be_quiet
 
 
-def _help(function: Callable, parameter: inspect.Parameter) -> str:
-    """What a docstring of Hugging Face's form says of a parameter: the deeper lines below its entry."""
-    lines = (inspect.getdoc(function) or "").splitlines()
-    start = next(
-        (index for index, line in enumerate(lines) if line.strip().startswith(f"{parameter.name} (")), len(lines)
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+# Options from dataclasses
+
+
+def options_of(cls: type, renamed: Mapping[str, str] | None = None) -> Callable[[Command], Command]:
+    """One option for each field of a dataclass of `hf_soup.options` that has a text.
+
+    Args:
+        cls (`type`):
+            The dataclass.
+        renamed (`Mapping[str, str]`, *optional*):
+            Fields that the command line calls otherwise.
+    """
+    fields = [item.name for item in dataclasses.fields(cls) if "text" in item.metadata]
+
+    def decorate(command: Command) -> Command:
+        for name in reversed(fields):
+            command = field_option(cls, name, (renamed or {}).get(name, name))(command)
+        return command
+
+    return decorate
+
+
+def field_option(cls: type, name: str, parameter: str | None = None) -> Callable[[Command], Command]:
+    """The option of one field: `--n-runs` of `n_runs`; a field with several values is an option to be repeated.
+
+    Args:
+        cls (`type`):
+            A dataclass of `hf_soup.options`.
+        name (`str`):
+            Of the field.
+        parameter (`str`, *optional*):
+            What the command calls it; like the field by default.
+    """
+    (item,) = [item for item in dataclasses.fields(cls) if item.name == name]
+    parameter = parameter or name
+    flag = f"--{parameter.replace('_', '-')}"
+    hint = typing.get_type_hints(cls)[name]
+    kinds = [hint, *typing.get_args(hint)]  # of `int | None` also `int`
+    if bool in kinds:
+        return click.option(flag, parameter, is_flag=True, default=item.default, help=item.metadata["text"])
+    is_repeated = any(typing.get_origin(kind) is tuple for kind in kinds)
+    values = item.metadata["choices"]
+    return click.option(
+        flag.removesuffix("s") if is_repeated else flag,
+        parameter,
+        type=next((kind for kind in (int, float) if kind in kinds), str),
+        multiple=is_repeated,
+        default=() if is_repeated else item.default,
+        show_default=not is_repeated and item.default is not None,
+        metavar=item.metadata["metavar"],
+        shell_complete=_completion(values) if values else None,
+        help=item.metadata["text"],
     )
-    below = itertools.takewhile(lambda line: line.startswith(" " * 8), lines[start + 1 :])
-    return " ".join(line.strip() for line in below)
 
 
-def _heard(context: click.Context, _: click.Parameter, form: str | None) -> str | None:
-    if form == "quiet":
-        be_quiet(context)
-    return form
+def _completion(values: tuple[str, ...]) -> Callable[..., list[CompletionItem]]:
+    """What the shell completes. Not `click.Choice`: the verb refuses other values, and names the nearest one."""
+
+    def complete(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(value) for value in values if value.startswith(incomplete)]
+
+    return complete
 
 
-def output_options(command: Callable) -> Callable:
-    """`--format`, `--json` and `--quiet`, as in the `hf` command; quiet shows neither notes nor bars."""
-    options = [
-        click.option(
-            *("--format", "form"),
-            type=click.Choice(["human", "json", "quiet"]),
-            default="human",
-            show_default=True,
-            callback=_heard,
-            help="What goes to stdout.",
-        ),
-        click.option("--json", "form", flag_value="json", help="Same as --format json."),
-        click.option(
-            *("-q", "--quiet", "form"),
-            flag_value="quiet",
-            callback=_heard,
-            help="Same as --format quiet: the result's path only.",
-        ),
-    ]
-    for option in options:
-        command = option(command)
-    return command
+def take_fields(cls: type, values: dict[str, Any], renamed: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Take the values of [`options_of`] out of those of a command: field -> value. Nothing repeated is `None`."""
+    taken: dict[str, Any] = {}
+    for item in dataclasses.fields(cls):
+        if "text" in item.metadata:
+            value = values.pop((renamed or {}).get(item.name, item.name))
+            taken[item.name] = item.default if value == () else value
+    return taken
 
 
-def plugin_options(command: Callable) -> Callable:
+# Options of methods and strategies
+
+
+def plugin_options(command: Command) -> Command:
     """One option for each parameter of methods and strategies, which several may share; what is not given keeps its
     default.
     """
-    found: dict[str, list[tuple[str, Callable]]] = {}
+    users_of: dict[str, list[Callable[..., Any]]] = {}
     for kind in ("strategy", "method"):
         for name in names(kind):
             function = load_function(kind, name)
             for parameter in parameters(function):
-                found.setdefault(parameter, []).append((name, function))
-    for name, users in reversed(found.items()):
-        if name != "weights":  # the merge has these itself
-            command = _plugin_option(name, users)(command)
+                users_of.setdefault(parameter, []).append(function)
+    for parameter, users in reversed(users_of.items()):
+        if parameter != "weights":  # the merge has these itself
+            command = _plugin_option(parameter, users)(command)
     return command
 
 
-def _plugin_option(name: str, users: list[tuple[str, Callable]]) -> Callable:
-    function = users[0][1]
-    parameter = parameters(function)[name]
-    text = f"[{', '.join(user for user, _ in users)}] {_help(function, parameter)}"
+def _plugin_option(name: str, users: list[Callable[..., Any]]) -> Callable[[Command], Command]:
+    parameter = parameters(users[0])[name]
+    text = f"[{', '.join(function.__name__ for function in users)}] {_described_in_docstring(users[0], parameter)}"
     flag = f"--{name.replace('_', '-')}"
     if isinstance(parameter.default, bool):
         return click.option(f"{flag}/--no-{name.replace('_', '-')}", name, default=None, help=text)
-    allowed = list(dict.fromkeys(choice for _, f in users for choice in choices(parameters(f)[name], f)))
+    return click.option(flag, name, type=_plugin_type(name, users), default=None, help=text)
+
+
+def _plugin_type(name: str, users: list[Callable[..., Any]]) -> click.ParamType[Any] | type:
+    """What a value may be: one of the choices of all functions that take it, a list, a number or a text."""
+    allowed: dict[str, None] = {}  # in their order, each once
+    for function in users:
+        allowed |= dict.fromkeys(choices(parameters(function)[name], function))
     if allowed:
-        return click.option(flag, name, type=click.Choice(allowed), default=None, help=text)
-    hint = str(parameter.annotation)
+        return click.Choice(list(allowed))
+    hint = str(parameters(users[0])[name].annotation)
     if hint.startswith("Sequence["):
-        each = float if "float" in hint else str
-        return click.option(flag, name, type=_List(each), default=None, help=text)
-    option_type = next(kind for word, kind in (("int", int), ("float", float), ("str", str)) if word in hint)
-    return click.option(flag, name, type=option_type, default=None, help=text)
+        return _List(float if "float" in hint else str)
+    return next(kind for word, kind in (("int", int), ("float", float), ("str", str)) if word in hint)
 
 
-class _List(click.ParamType):
+def _described_in_docstring(function: Callable[..., Any], parameter: inspect.Parameter) -> str:
+    """What a docstring of Hugging Face's form says of a parameter: the deeper lines below its entry."""
+    lines = iter((inspect.getdoc(function) or "").splitlines())
+    for line in lines:
+        if line.strip().startswith(f"{parameter.name} ("):
+            break
+    below = itertools.takewhile(lambda line: line.startswith(" " * 8), lines)
+    return " ".join(line.strip() for line in below)
+
+
+class _List(click.ParamType):  # type: ignore[type-arg]  # it has a type argument in the newest versions of click only
     """Values with commas between them."""
 
     name = "LIST"
 
-    def __init__(self, each: type):
-        self._each = each
+    def __init__(self, kind: type[float] | type[str]):
+        self._kind = kind
 
-    def convert(self, value: Any, param: Any, ctx: Any) -> list[Any]:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """`0,0.5,1` -> a list."""
         if not isinstance(value, str):
             return value
         try:
-            return [self._each(item.strip()) for item in value.split(",")]
+            return [self._kind(item.strip()) for item in value.split(",")]
         except ValueError:
             self.fail(f"{value!r}: write numbers with commas between them.", param, ctx)
 
 
-def example_options(command: Callable) -> Callable:
-    """How examples are read, as of `hf_soup.Evaluator`."""
-    options = [
-        click.option("--task", default="auto", show_default=True, help="Read off the model by default."),
-        click.option("--label-column", help="By default label, labels, or what else the task calls it."),
-        click.option("--text-column", "text_columns", multiple=True, help="By default by well-known names."),
-        click.option("--batch-size", type=int, help="Examples at a time."),
-        click.option("--no-cache", is_flag=True, help="Run every model again, and keep nothing."),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
-def read_examples(source: str | None, split: str, options: dict[str, Any], metric: Any = None) -> Any:
-    """An evaluator of what the command line calls data, with the values of `example_options`."""
-    import hf_soup
-    from hf_soup.data.load import load_data, split_data_source
-
-    if source is None:
-        return None
-    path, name, part = split_data_source(source, split)
-    given = {key: options[key] for key in ("task", "label_column", "batch_size")}
-    given |= {"text_columns": options["text_columns"] or None, "cache": not options["no_cache"]}
-    found = load_data(path, name=name, split=part)
-    return hf_soup.Evaluator(found, split=part, metric=metric or None, path=path, **given)
+# Single options
 
 
 allow_pickle_option = click.option(
@@ -147,58 +179,50 @@ allow_code_option = click.option(
     is_flag=True,
     help="Import and call code that is not hf_soup's, where the file names some. Only for files that you trust.",
 )
+align_labels_option = field_option(MergeOptions, "align_labels")
+take_from_option = field_option(MergeOptions, "take_from")
 
 
-align_labels_option = click.option(
-    "--align-labels", is_flag=True, help="Permute heads whose labels are in another order; ignore letter case."
-)
-take_from_option = click.option(
-    "--take-from", metavar="NAME", help="The ingredient whose config, tokenizer and processor the soup takes."
-)
+def output_options(command: Command) -> Command:
+    """`--format`, `--json` and `--quiet`, as in the `hf` command; quiet shows neither notes nor bars."""
+    options = [
+        click.option(
+            *("--format", "form"),
+            type=click.Choice(["human", "json", "quiet"]),
+            default="human",
+            show_default=True,
+            callback=_heed_quiet,
+            help="What goes to stdout.",
+        ),
+        click.option("--json", "form", flag_value="json", help="Same as --format json."),
+        click.option(
+            *("-q", "--quiet", "form"),
+            flag_value="quiet",
+            callback=_heed_quiet,
+            help="Same as --format quiet: the result's path only.",
+        ),
+    ]
+    for add_option in options:
+        command = add_option(command)
+    return command
 
 
-def show(form: str, path: Any, data: Any, text: str) -> None:
-    """Print a result in the form that was asked for: a path, data, or text for people."""
-    result({"human": text.strip(), "json": json.dumps(data, indent=2, default=str), "quiet": str(path)}[form])
+def _heed_quiet(context: click.Context, _: click.Parameter, form: str | None) -> str | None:
+    if form == "quiet":
+        be_quiet(context)
+    return form
 
 
-def named(given: tuple[str, ...], option: str, form: str | None) -> dict[str, str]:
+def named(given: tuple[str, ...], flag: str, form: str | None) -> dict[str, str]:
     """`NAME=VALUE`, each name once; where no form is demanded, a folder is called like itself."""
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     for item in given:
         name, equals, value = item.partition("=")
         if not equals and form is None:
             name, value = os.path.basename(os.path.normpath(item)), item
         if not name or not value:
-            raise click.BadParameter(f"{item!r}: write {form or '[NAME=]SOUP'}.", param_hint=option)
-        if name in found:
-            raise click.BadParameter(f"two are called {name!r}; write NAME=... for one of them.", param_hint=option)
-        found[name] = value
-    return found
-
-
-def described(soup: Any) -> dict[str, Any]:
-    """A soup as data."""
-    recipe = soup.recipe
-    return {
-        "ingredients": recipe.names,
-        "weights": recipe.weights,
-        "method": recipe.method,
-        "selection": selection_as_dict(recipe.selection),
-    }
-
-
-def trial_table(soup: Any) -> str:
-    """What was tried, and why it was kept or not; and who went in with what weight, where these differ."""
-    rows, selection = soup.recipe.rows, soup.selection
-    named = [f"weight of {prefix or 'the rest'}" if len(rows) > 1 else "weight" for prefix in rows]
-    weights = align(
-        [
-            ["ingredient", *named],
-            *[[n, *[f"{row[i]:.4g}" for row in rows.values()]] for i, n in enumerate(soup.recipe.names)],
-        ]
-    )
-    if not selection or not selection.trials:
-        return weights
-    alike = len({weight for row in rows.values() for weight in row}) == 1
-    return selection.table() + ("" if alike else f"\n\n{weights}")
+            raise click.BadParameter(f"{item!r}: write {form or '[NAME=]SOUP'}.", param_hint=flag)
+        if name in values:
+            raise click.BadParameter(f"two are called {name!r}; write NAME=... for one of them.", param_hint=flag)
+        values[name] = value
+    return values

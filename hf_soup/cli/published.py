@@ -17,8 +17,9 @@ from ..checkpoints.staging import staged_file
 from ..checkpoints.targets import as_output_error
 from ..errors import OutputError
 from ..version import __version__
-from .options import allow_code_option, allow_pickle_option, output_options, show
+from .options import allow_code_option, allow_pickle_option, output_options
 from .output import result
+from .results import show
 
 
 # Where the `hf` command looks for extensions.
@@ -31,7 +32,7 @@ EXTENSION = Path("~/.local/share/hf/extensions/hf-soup/manifest.json")
 @allow_pickle_option
 @allow_code_option
 @output_options
-def verify_command(soup: str, form: str, **options: object) -> None:
+def verify_command(soup: str, device: str, allow_pickle: bool, allow_code: bool, form: str) -> None:
     """Cook SOUP (a Hub id or folder) again from its ingredients and compare every tensor. Exit code 1 if any differs.
 
     \b
@@ -40,14 +41,14 @@ def verify_command(soup: str, form: str, **options: object) -> None:
     """
     import hf_soup
 
-    found = hf_soup.verify(soup, **options)
-    different = [
-        {**item._asdict(), "largest": item.largest if math.isfinite(item.largest) else None}
-        for item in found.different
-    ]
-    data = {"ok": found.ok, **vars(found), "different": different}
-    show(form, "verified" if found.ok else "not verified", data, found.table())
-    if not found.ok:
+    verification = hf_soup.verify(soup, device=device, allow_pickle=allow_pickle, allow_code=allow_code)
+    different = []
+    for difference in verification.different:
+        largest = difference.largest if math.isfinite(difference.largest) else None  # JSON has no infinity
+        different.append({**difference._asdict(), "largest": largest})
+    data = {"ok": verification.ok, **vars(verification), "different": different}
+    show(form, "verified" if verification.ok else "not verified", data, verification.table())
+    if not verification.ok:
         sys.exit(1)
 
 
@@ -67,8 +68,8 @@ def tree_command(soup: str, form: str) -> None:
     """Show what SOUP (a folder or Hub id) was made from: ingredients, base models, and soups within soups."""
     import hf_soup
 
-    found = hf_soup.tree(soup)
-    show(form, "\n".join(child.name for child in found.children), found.to_dict(), found.table())
+    root = hf_soup.tree(soup)
+    show(form, "\n".join(child.name for child in root.children), root.to_dict(), root.table())
 
 
 @click.command("install-extension")
@@ -77,12 +78,7 @@ def install_extension_command(remove: bool) -> None:
     """Make `hf soup ...` the same as `hf-soup ...`, by telling the `hf` command of it."""
     manifest = EXTENSION.expanduser()
     if remove:
-        there = manifest.is_file()
-        with as_output_error(manifest):
-            manifest.unlink(missing_ok=True)
-            if there and not any(manifest.parent.iterdir()):
-                manifest.parent.rmdir()
-        result("Removed: `hf soup` is gone." if there else "There was nothing to remove.")
+        _remove_extension(manifest)
         return
     places = [os.path.dirname(sys.executable), sysconfig.get_path("scripts"), os.environ.get("PATH", "")]
     executable = shutil.which("hf-soup", path=os.pathsep.join(places))
@@ -102,3 +98,14 @@ def install_extension_command(remove: bool) -> None:
     with as_output_error(manifest), staged_file(manifest) as aside:
         aside.write_text(json.dumps(entry, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     result(f"`hf soup` now runs {executable}. `hf-soup install-extension --remove` takes it away.")
+
+
+def _remove_extension(manifest: Path) -> None:
+    if not manifest.is_file():
+        result("There was nothing to remove.")
+        return
+    with as_output_error(manifest):
+        manifest.unlink()
+        if not any(manifest.parent.iterdir()):
+            manifest.parent.rmdir()
+    result("Removed: `hf soup` is gone.")

@@ -7,16 +7,11 @@ from typing import Any
 
 import click
 
+from ..options import CompareOptions
 from ..tables import align
-from .options import (
-    allow_pickle_option,
-    example_options,
-    named,
-    output_options,
-    read_examples,
-    show,
-    take_from_option,
-)
+from .examples import example_options, read_examples, read_given_examples, take_example_options
+from .options import allow_pickle_option, named, options_of, output_options, take_fields, take_from_option
+from .results import show
 
 
 @click.command("compare")
@@ -25,8 +20,7 @@ from .options import (
 @click.option("--test", required=True, metavar="DATA", help="What is reported; selection may not have seen it.")
 @click.option("--shifted", multiple=True, metavar="NAME=DATA", help="Another test set; repeat for several.")
 @click.option("--validation", metavar="DATA", help="What selected: says which single run is the one to beat.")
-@click.option("--metric", "metrics", multiple=True, help="The first one counts; the task's own by default.")
-@click.option("--ensemble", "ensembles", multiple=True, help="logits, probabilities, vote, mixture; all by default.")
+@options_of(CompareOptions)
 @example_options
 @click.option(
     "--batchnorm-data", help="Training data (its train split), for the uniform soup of models with BatchNorm."
@@ -41,8 +35,6 @@ def compare_command(
     test: str,
     shifted: tuple[str, ...],
     validation: str | None,
-    metrics: tuple[str, ...],
-    ensembles: tuple[str, ...],
     batchnorm_data: str | None,
     take_from: str | None,
     allow_pickle: bool,
@@ -65,17 +57,21 @@ def compare_command(
 
     if output:
         refuse_folder(output)  # before anything is scored
-    sets = named(shifted, "--shifted", "NAME=DATA")
+    examples = take_example_options(options)
+    reported = CompareOptions(**take_fields(CompareOptions, options))
+    shifted_sets = {}
+    for name, data in named(shifted, "--shifted", "NAME=DATA").items():
+        shifted_sets[name] = read_examples(data, "test", examples, reported.metrics)
     comparison = hf_soup.compare(
         named(soups, "--soup", None),
         ingredients=list(ingredients) or None,
-        test=read_examples(test, "test", options, metrics),
-        shifted={name: read_examples(data, "test", options, metrics) for name, data in sets.items()},
-        validation=read_examples(validation, "validation", options, metrics),
-        batchnorm_data=read_examples(batchnorm_data, "train", options),
+        test=read_examples(test, "test", examples, reported.metrics),
+        shifted=shifted_sets,
+        validation=read_given_examples(validation, "validation", examples, reported.metrics),
+        batchnorm_data=read_given_examples(batchnorm_data, "train", examples),
         take_from=take_from,
         allow_pickle=allow_pickle,
-        ensembles=ensembles or None,
+        ensembles=reported.ensembles,
     )
     folder = comparison.save(output) if output else None
     saved = f"\n\nSaved to {folder}" if folder else ""
@@ -91,15 +87,15 @@ def cache_command(clear: bool, form: str) -> None:
 
     path = cache.cache_file()
     if clear:
-        n = cache.clear()
-        show(form, path, {"file": str(path), "deleted": n}, f"{n} scores and predictions deleted from {path}")
+        count = cache.clear()
+        show(form, path, {"file": str(path), "deleted": count}, f"{count} scores and predictions deleted from {path}")
         return
     kept = cache.kept()
-    lines = [["kept", "of", "MB", "since"]]
-    for item in kept:
-        lines.append(
-            [item.kind, item.about, f"{item.bytes / 1e6:.2f}", f"{datetime.fromtimestamp(item.created):%F %R}"]
-        )
-    total = f"{len(kept)} scores and predictions, {sum(item.bytes for item in kept) / 1e6:.1f} MB, in {path}"
-    data = {"file": str(path), "kept": [item._asdict() for item in kept]}
-    show(form, path, data, "\n\n".join([*([align(lines)] if kept else []), total]))
+    text = f"{len(kept)} scores and predictions, {sum(item.bytes for item in kept) / 1e6:.1f} MB, in {path}"
+    if kept:
+        lines = [["kept", "of", "MB", "since"]]
+        for item in kept:
+            since = f"{datetime.fromtimestamp(item.created):%F %R}"
+            lines.append([item.kind, item.about, f"{item.bytes / 1e6:.2f}", since])
+        text = f"{align(lines)}\n\n{text}"
+    show(form, path, {"file": str(path), "kept": [item._asdict() for item in kept]}, text)

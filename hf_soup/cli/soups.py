@@ -9,20 +9,19 @@ from typing import Any
 import click
 
 from ..lookup import FunctionKind, load_function, names, parameters
+from ..options import MergeOptions, PushOptions
 from ..tables import align
+from .examples import example_options, read_given_examples, take_example_options
 from .options import (
     align_labels_option,
     allow_code_option,
     allow_pickle_option,
-    described,
-    example_options,
+    options_of,
     output_options,
     plugin_options,
-    read_examples,
-    show,
     take_from_option,
-    trial_table,
 )
+from .results import described, show, trial_table
 from .stderr import note
 
 
@@ -36,32 +35,20 @@ from .stderr import note
     metavar="[MODULE=]W,W,...",
     help="One weight for each ingredient; repeat for modules.",
 )
-@click.option(
-    "--method", default="linear", show_default=True, help=f"How tensors combine: {', '.join(names('method'))}."
-)
-@click.option("--strategy", help=f"Who goes in: {', '.join(names('strategy'))}.")
+@options_of(MergeOptions)
 @click.option("--data", help="Data to choose by: a folder with files named for their split, or a Hub data set.")
 @click.option("--split", default="validation", show_default=True, help="Which part of --data.")
-@click.option("--metric", help="What to choose by; the task's own by default.")
-@click.option("--folds", type=int, help="Search so many times on all folds but one: what is the choice worth?")
-@click.option("--holdout", type=float, help="Part of --data that the search does not see, to score the choice on.")
-@click.option("--executor", default="local", show_default=True, help="Where independent trials run: local or ray.")
 @example_options
 @click.option(
     "--batchnorm-data", help="Training data (its train split) to estimate BatchNorm again on, if there is any."
 )
 @click.option("--base-model", help="What the ingredients were fine-tuned from, for methods that need it.")
-@click.option("--dtype", default="auto", show_default=True, help="Of the soup: bfloat16, float16, float32 ...")
-@click.option("--seed", default=0, show_default=True, help="Of what methods and strategies draw at random.")
 @allow_pickle_option
-@align_labels_option
-@take_from_option
 @click.option("--device", default="cpu", show_default=True, help="Where to average: cpu, cuda ...")
 @click.option("--max-shard-size", default="50GB", show_default=True, help="Of the weight files.")
 @click.option("--overwrite", is_flag=True, help="Replace the folder if it is there.")
 @click.option("--push-to-hub", "repo_id", metavar="REPO_ID", help="Put it on the Hub too.")
-@click.option("--private", is_flag=True, default=None, help="Make a new repository there private.")
-@click.option("--name-private", is_flag=True, help="Name private ingredients in a public repository.")
+@options_of(PushOptions)
 @plugin_options
 @output_options
 def merge_command(
@@ -95,16 +82,16 @@ def merge_command(
 
     refuse_target(output, overwrite=overwrite)  # before anything is scored
     shard_size(max_shard_size)
-    read = {name: options.pop(name) for name in ("task", "label_column", "text_columns", "batch_size", "no_cache")}
-    options["evaluator"] = read_examples(data, split, read, metric)
-    options["batchnorm_data"] = read_examples(options["batchnorm_data"], "train", read)
-    given = {parameter: value for parameter, value in options.items() if value is not None}
-    soup = hf_soup.merge(list(ingredients), weights=_weights(weights), **given)
+    examples = take_example_options(options)
+    options["evaluator"] = read_given_examples(data, split, examples, metric)
+    options["batchnorm_data"] = read_given_examples(options["batchnorm_data"], "train", examples)
+    arguments = {parameter: value for parameter, value in options.items() if value is not None}
+    soup = hf_soup.merge(list(ingredients), weights=_weights(weights), **arguments)
     folder = soup.save_pretrained(output, max_shard_size=max_shard_size, overwrite=overwrite)
     where = f"Saved to {folder}"
     if repo_id:
-        done = soup.push_to_hub(repo_id, private=private, name_private=name_private, max_shard_size=max_shard_size)
-        where += f"\nPushed to {done.repo_url}"
+        pushed = soup.push_to_hub(repo_id, private=private, name_private=name_private, max_shard_size=max_shard_size)
+        where += f"\nPushed to {pushed.repo_url}"
     for remark in soup.plan.report.notes:
         note(f"{remark}.")
     show(form, folder, {"folder": str(folder), **described(soup)}, f"{trial_table(soup)}\n{where}")
@@ -138,9 +125,11 @@ def modules_command(ingredient: str, allow_pickle: bool, form: str) -> None:
     """List the named modules of INGREDIENT (a folder or Hub id), which can have weights of their own."""
     import hf_soup
 
-    found = hf_soup.modules(ingredient, allow_pickle=allow_pickle)
-    lines = [["module", "tensors", "parameters"], *([m.name, str(m.tensors), f"{m.parameters:,}"] for m in found)]
-    show(form, "\n".join(module.name for module in found), [module._asdict() for module in found], align(lines))
+    modules = hf_soup.modules(ingredient, allow_pickle=allow_pickle)
+    lines = [["module", "tensors", "parameters"]]
+    for module in modules:
+        lines.append([module.name, str(module.tensors), f"{module.parameters:,}"])
+    show(form, "\n".join(module.name for module in modules), [module._asdict() for module in modules], align(lines))
 
 
 @click.command("plan")
@@ -162,17 +151,18 @@ def _list_command(kind: FunctionKind, plural: str, title: str) -> click.Command:
     @click.command(plural, help=f"List the {plural}: {title}.")
     @output_options
     def command(form: str) -> None:
-        found = []
+        entries = []
+        width = max(map(len, names(kind))) + 2
+        lines = []
         for name in names(kind):
             function = load_function(kind, name)
             help_line = (inspect.getdoc(function) or "").splitlines()[0]
-            found.append({kind: name, "does": help_line, "parameters": list(parameters(function))})
-        width = max(map(len, names(kind))) + 2
-        lines = []
-        for item in found:
-            lines.append(f"{item[kind]:<{width}}{item['does']}")
-            lines += [" " * width + "takes " + ", ".join(item["parameters"])] if item["parameters"] else []
-        show(form, "\n".join(names(kind)), found, "\n".join(lines))
+            taken = list(parameters(function))
+            entries.append({kind: name, "does": help_line, "parameters": taken})
+            lines.append(f"{name:<{width}}{help_line}")
+            if taken:
+                lines.append(" " * width + "takes " + ", ".join(taken))
+        show(form, "\n".join(names(kind)), entries, "\n".join(lines))
 
     return command
 
@@ -183,11 +173,13 @@ methods_command = _list_command("method", "methods", "how the tensors of one nam
 
 def _weights(given: tuple[str, ...]) -> list[float] | dict[str, list[float]] | None:
     """`2,1,1`, or several of `classifier=1,0,0`; a row without a module is that of the rest."""
-    rows = {}
+    rows: dict[str, list[float]] = {}
     for item in given:
         module, _, numbers = item.rpartition("=")
         try:
             rows[module] = [float(number) for number in numbers.split(",")]
         except ValueError:
             raise click.BadParameter(f"{item!r}: write 2,1,1 or module=2,1,1.", param_hint="--weights") from None
-    return rows.get("") if set(rows) <= {""} else rows
+    if not rows:
+        return None
+    return rows[""] if list(rows) == [""] else rows

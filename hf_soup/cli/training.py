@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import allow_code_option, allow_pickle_option, described, output_options, show, trial_table
+from ..options import SweepOptions
+from .options import Command, allow_code_option, allow_pickle_option, options_of, output_options, take_fields
 from .output import remark
+from .results import described, show, trial_table
 
 
-# settings that have an option of their own -> what the field of `TrainingArguments` is called, or what is besides them
+if TYPE_CHECKING:
+    from ..cooking import Cooked
+    from ..training.planning import SweepPlan
+    from ..training.sweep import Sweep
+
+RENAMED = {"seed": "draw_seed"}  # options of a sweep: `--seed` is the setting of a run
+
+# Settings of runs that have an option of their own -> its help. Others are given by `--set`.
 SETTINGS = {
     "learning_rate": "Learning rate.",
     "seed": "Of data order and dropout, not of the head.",
@@ -33,7 +41,7 @@ SETTINGS = {
 }
 
 
-def setting_options(command: Callable) -> Callable:
+def setting_options(command: Command) -> Command:
     """One option for each usual setting: a value for all runs, or several with commas between them, each a run."""
     for name, text in reversed(SETTINGS.items()):
         command = click.option(f"--{name.replace('_', '-')}", name, metavar="V[,V...]", help=text)(command)
@@ -52,23 +60,15 @@ def setting_options(command: Callable) -> Callable:
     metavar="NAME=VALUES",
     help="Any other setting, as YAML: augment={flip: 0.5}, learning_rate={loguniform: [1e-5, 1e-4]}, max_steps=[9].",
 )
-@click.option("--n-runs", type=int, help="Draw so many settings; all combinations by default.")
-@click.option("--draw-seed", default=0, show_default=True, help="Of the drawing, and of validation data kept apart.")
+@options_of(SweepOptions, RENAMED)
 @click.option(
     "--validation", metavar="DATA", help="What runs are scored on; by default the validation split of --data."
 )
 @click.option("--metric", help="What tells the best; the task's own by default.")
-@click.option("--head", default="auto", show_default=True, help="auto, new, probe, checkpoint or independent.")
-@click.option("--init-seed", default=0, show_default=True, help="Of a new head, the same for all runs.")
-@click.option("--keep", default="best", show_default=True, help="Of each run: best, last or all checkpoints.")
 @click.option("--task", default="auto", show_default=True, help="Told by the data by default.")
 @click.option("--label-column", help="By default label, labels, or what else the task calls it.")
 @click.option("--text-column", "text_columns", multiple=True, help="By default by well-known names.")
 @click.option("--report-to", multiple=True, help="tensorboard, wandb, trackio ...; may be repeated.")
-@click.option("--on-error", default="continue", show_default=True, help="When a run fails: continue or raise.")
-@click.option("--executor", default="local", show_default=True, help="Where runs are trained: local or ray.")
-@click.option("--push-runs", is_flag=True, help="Put each run into a repository of its own on the Hub.")
-@click.option("--private", is_flag=True, default=None, help="Make these repositories private.")
 @click.option("--dry-run", is_flag=True, help="Show the runs, their steps and the disk they need; train nothing.")
 @output_options
 def sweep_command(
@@ -76,8 +76,11 @@ def sweep_command(
     data: str,
     output: str,
     more: tuple[str, ...],
-    draw_seed: int,
     validation: str | None,
+    metric: str | None,
+    task: str,
+    label_column: str | None,
+    text_columns: tuple[str, ...],
     report_to: tuple[str, ...],
     dry_run: bool,
     form: str,
@@ -94,35 +97,49 @@ def sweep_command(
     trains each run over several processes.
     """
     from hf_soup.checkpoints.targets import refuse_folder
-    from hf_soup.data.load import load_data, split_data_source
-    from hf_soup.data.splits import load_training
-    from hf_soup.sweeping import plan_runs, train
+    from hf_soup.data.load import split_data_source
+    from hf_soup.data.splits import VALIDATION, Source, load_training_data
+    from hf_soup.options import check_choices
+    from hf_soup.sweeping import count_workers, train
+    from hf_soup.training.planning import plan_sweep
     from hf_soup.training.processes import is_main
     from hf_soup.training.space import share_single_values
 
     refuse_folder(output)  # before data is loaded
     space, shared = share_single_values(_settings({name: options.pop(name) for name in SETTINGS}, more))
-    path, name, part = split_data_source(data, "train")
-    if validation is None:
-        found = load_training(path, name=name, train=part, label_column=options["label_column"], seed=draw_seed)
-    else:
-        other, config, held = split_data_source(validation, "validation")
-        found = load_data(path, name=name, split=part), load_data(other, name=config, split=held)
-    given = {**options, "space": space, "seed": draw_seed, "validation": found[1], "output_dir": output, "path": path}
-    given["text_columns"] = options["text_columns"] or None
-    given["training_args"] = {"report_to": list(report_to), **shared} if report_to else shared
-    where = {name: given.pop(name) for name in ("on_error", "executor", "push_runs", "private")}
-    plan = plan_runs(base_model, found[0], **given)
-    if not dry_run:
-        if form != "quiet" and is_main():
-            remark(plan.summary())
-        _show_runs(form, output, train(plan, **where))
+    training_args = {"report_to": list(report_to), **shared} if report_to else shared
+    chosen = SweepOptions(space=space, training_args=training_args, **take_fields(SweepOptions, options, RENAMED))
+    check_choices(chosen)
+    plan = plan_sweep(
+        base_model,
+        load_training_data(
+            Source(*split_data_source(data, "train")),
+            VALIDATION if validation is None else Source(*split_data_source(validation, VALIDATION)),
+            label_column=label_column,
+            seed=chosen.seed,
+        ),
+        chosen,
+        output_dir=output,
+        task=task,
+        metric=metric,
+        label_column=label_column,
+        text_columns=text_columns or None,
+        workers=count_workers(),
+    )
+    if dry_run:
+        _show_plan(form, plan)
         return
-    runs = [
-        {"run": name, **own, "steps": plan.steps[name], "done": name in plan.done} for name, own in plan.runs.items()
-    ]
-    answer = {"training_args": dict(plan.bench.training_args), "runs": runs, "disk": plan.disk}
-    show(form, "\n".join(plan.todo), answer, plan.table())
+    if form != "quiet" and is_main():
+        remark(plan.summary())
+    _show_runs(form, output, train(plan))
+
+
+def _show_plan(form: str, plan: SweepPlan) -> None:
+    runs = []
+    for name, own in plan.runs.items():
+        runs.append({"run": name, **own, "steps": plan.steps[name], "done": name in plan.done})
+    data = {"training_args": dict(plan.context.training_args), "runs": runs, "disk": plan.disk}
+    show(form, "\n".join(plan.todo), data, plan.table())
 
 
 @click.command("runs")
@@ -136,27 +153,35 @@ def runs_command(folder: str, plot: str | None, form: str) -> None:
     from hf_soup.checkpoints.targets import refuse_file
 
     target = refuse_file(plot) if plot else None
-    runs = hf_soup.load_sweep(folder)
+    sweep = hf_soup.load_sweep(folder)
     if target is not None:
-        save_figure(runs.plot(), target)
-    _show_runs(form, folder, runs)
+        save_figure(sweep.plot(), target)
+    _show_runs(form, folder, sweep)
 
 
-def _show_runs(form: str, folder: str, runs: Any) -> None:
+def _show_runs(form: str, folder: str, sweep: Sweep) -> None:
     from hf_soup.training.processes import is_main
 
     if not is_main():  # one of several processes that train each run
         return
-    found = [
-        {**run.state, "run": run.name, "folder": str(run.folder), "params": dict(run.params), "seed": run.seed}
-        for run in runs
-    ]
-    failed = [{"run": item.name, "params": dict(item.params), "reason": item.reason} for item in runs.failed]
-    quiet = "\n".join(str(run.folder) for run in runs)
-    start = str(Path(folder) / "start")
-    waiting = [f"{name} is not whole yet" for name in runs.waiting]
-    text = "\n".join([runs.table(), *(["", *waiting] if waiting else []), "", f"{len(runs)} runs in {folder}"])
-    show(form, quiet, {"base_model": start, "runs": found, "failed": failed, "waiting": list(runs.waiting)}, text)
+    runs = []
+    for run in sweep:
+        own = {"run": run.name, "folder": str(run.folder), "params": dict(run.params), "seed": run.seed}
+        runs.append({**run.state, **own})
+    failed = []
+    for failure in sweep.failed:
+        failed.append({"run": failure.name, "params": dict(failure.params), "reason": failure.reason})
+    data = {
+        "base_model": str(Path(folder) / "start"),
+        "runs": runs,
+        "failed": failed,
+        "waiting": list(sweep.waiting),
+    }
+    paragraphs = [sweep.table()]
+    if sweep.waiting:
+        paragraphs.append("\n".join(f"{name} is not whole yet" for name in sweep.waiting))
+    paragraphs.append(f"{len(sweep)} runs in {folder}")
+    show(form, "\n".join(str(run.folder) for run in sweep), data, "\n\n".join(paragraphs))
 
 
 def _settings(options: dict[str, str | None], more: tuple[str, ...]) -> dict[str, Any]:
@@ -210,15 +235,26 @@ def cook_command(file: str, output: str | None, form: str, **options: Any) -> No
     if not output and names_recipe(file):
         raise click.UsageError("a recipe needs -o FOLDER, where the soup goes.")
     cooked = hf_soup.cook(file, output_dir=output, **options)
-    parts = [trial_table(cooked.soup)] if cooked.soup else [f"{len(cooked.sweep)} runs are whole."]
-    if cooked.comparison:
-        parts += [cooked.comparison.table()]
-    if cooked.folder:
-        parts += [f"Saved to {cooked.folder}"]
-    data = {
-        "folder": str(cooked.folder or cooked.sweep.base_model.parent),
-        "runs": [str(run.folder) for run in cooked.sweep or ()],
-        **(described(cooked.soup) if cooked.soup else {}),
-        "comparison": cooked.comparison.to_dict() if cooked.comparison else None,
-    }
-    show(form, data["folder"], data, "\n\n".join(filter(None, parts)))
+    show(form, *_cooked(cooked))
+
+
+def _cooked(cooked: Cooked) -> tuple[str, dict[str, Any], str]:
+    """The folder, the data and the text that a cook is shown as."""
+    data: dict[str, Any] = {"folder": "", "runs": []}
+    paragraphs = []
+    if cooked.sweep is not None:
+        data["folder"] = str(cooked.sweep.base_model.parent)
+        data["runs"] = [str(run.folder) for run in cooked.sweep]
+    if cooked.soup is not None:
+        data |= described(cooked.soup)
+        paragraphs.append(trial_table(cooked.soup))
+    elif cooked.sweep is not None:
+        paragraphs.append(f"{len(cooked.sweep)} runs are whole.")
+    data["comparison"] = None
+    if cooked.comparison is not None:
+        data["comparison"] = cooked.comparison.to_dict()
+        paragraphs.append(cooked.comparison.table())
+    if cooked.folder is not None:
+        data["folder"] = str(cooked.folder)
+        paragraphs.append(f"Saved to {cooked.folder}")
+    return data["folder"], data, "\n\n".join(filter(None, paragraphs))

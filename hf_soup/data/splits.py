@@ -1,29 +1,76 @@
-"""Which splits data has, and a validation split where it has none: part of the training data, kept apart."""
+"""Which splits data has, and which examples a sweep trains and validates on: the one place that decides it.
+
+Where data has no validation split, part of the training data is kept apart for it.
+"""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import DataError, warn
 from ..seeds import check_seed
 from .classes import part_of
-from .columns import LABEL_COLUMNS, is_list
+from .columns import is_list
 from .functions import call_function, is_function
 from .hub_data import splits_on_hub
 from .layouts import configuration, find_split, is_saved, splits_of
-from .load import ON_HUB, load_data, without_slice
+from .load import ON_HUB, load_data
 from .places import place_of, refuse_missing_path
 
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
-CARVED = 0.1  # share of the training data
-ROWS_OF_CLASS = 5  # on average; a column with fewer rows for each value does not hold classes
+CARVED = 0.1  # of the training data
 TRAIN, VALIDATION = "train", "validation"
+FEWEST_OF_A_CLASS = 5  # training examples for each value of a label, on average, below which values are no classes
+
+
+class Source(NamedTuple):
+    """Where examples are.
+
+    Args:
+        path (`str`, `datasets.Dataset` or `datasets.DatasetDict`):
+            As of [`load_data`].
+        name (`str`, *optional*):
+            The configuration of a Hub data set, or of a folder the one within it.
+        split (`str`, *optional*, defaults to `"train"`):
+            The split that is meant, which may be a slice.
+    """
+
+    path: str | Dataset | DatasetDict
+    name: str | None = None
+    split: str = TRAIN
+
+    def load(self) -> Dataset:
+        """The examples.
+
+        Raises:
+            [`DataError`]: if there are none.
+        """
+        return load_data(self.path, name=self.name, split=self.split)
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The examples of a sweep.
+
+    Args:
+        train (`datasets.Dataset`):
+            To train on.
+        validation (`datasets.Dataset`, *optional*):
+            To score runs on; pre-training has none.
+        path (`str`, *optional*):
+            Where the training examples are, if that can be said.
+    """
+
+    train: Dataset
+    validation: Dataset | None
+    path: str | None = None
 
 
 def split_names(path: Any, name: str | None = None) -> list[str]:
@@ -53,8 +100,8 @@ def split_names(path: Any, name: str | None = None) -> list[str]:
     if path.startswith(ON_HUB):
         return splits_on_hub(path.removeprefix(ON_HUB), name)
     if is_function(path):
-        returned = call_function(path)
-        return list(returned) if isinstance(returned, datasets.DatasetDict) else []
+        result = call_function(path)
+        return list(result) if isinstance(result, datasets.DatasetDict) else []
     refuse_missing_path(path)
     return splits_on_hub(path, name)
 
@@ -91,11 +138,54 @@ def load_training(
         [`DataError`]: if there is no such data.
     """
     seed = check_seed(seed)
-    training = load_data(path, name=name, split=train)
-    validation_split, training_split = without_slice(validation), without_slice(train)
-    if validation_split == training_split or find_split(split_names(path, name), validation_split) is not None:
-        return training, load_data(path, name=name, split=validation)
-    return carve(training, label_column, seed=seed)
+    source = Source(path, name, train)
+    examples = source.load()
+    if _has_split(source, validation):
+        return examples, source._replace(split=validation).load()
+    return carve(examples, label_column, seed=seed)
+
+
+def load_training_data(
+    source: Source,
+    validation: Source | str = VALIDATION,
+    *,
+    label_column: str | None = None,
+    seed: int = 0,
+) -> TrainingData:
+    """The examples of a sweep, however it is called: from Python, by a cook file, or on the command line.
+
+    Args:
+        source ([`Source`]):
+            The training examples.
+        validation ([`Source`] or `str`, *optional*, defaults to `"validation"`):
+            Other data; or a split of the same data, for which part of the training examples is kept apart where it
+            is missing.
+        label_column (`str`, *optional*), seed (`int`, *optional*, defaults to 0):
+            As of [`load_training`].
+
+    Raises:
+        [`DataError`]: if there is no such data.
+    """
+    path = source.path if isinstance(source.path, str) else None
+    if isinstance(validation, Source):
+        return TrainingData(source.load(), validation.load(), path)
+    train, held_out = load_training(
+        source.path,
+        name=source.name,
+        train=source.split,
+        validation=validation,
+        label_column=label_column,
+        seed=seed,
+    )
+    return TrainingData(train, held_out, path)
+
+
+def _has_split(source: Source, split: str) -> bool:
+    """Whether data has another split, or a split is a slice of the one that is meant already."""
+    wanted = split.split("[")[0].strip()
+    if wanted == source.split.split("[")[0].strip():
+        return True
+    return find_split(split_names(source.path, source.name), wanted) is not None
 
 
 def carve(train: Dataset, label_column: str | None = None, *, seed: int = 0) -> tuple[Dataset, Dataset]:
@@ -121,25 +211,25 @@ def carve(train: Dataset, label_column: str | None = None, *, seed: int = 0) -> 
     seed = check_seed(seed)
     if len(train) < 2:
         raise DataError("one example cannot be both trained and validated on: give more, or validation data.")
-    column = next((name for name in (label_column, *LABEL_COLUMNS) if name in train.column_names), None)
-    classes = None if column is None else _classes_to_stratify(train, column)
-    least = 1 if classes is None else len(set(classes))  # at least one example of each class
-    size = max(round(len(train) * CARVED), least)
+    candidates = [name for name in (label_column, "label", "labels") if name in train.column_names]
+    column = candidates[0] if candidates else None
+    classes = _classes(train, column)
+    size = round(len(train) * CARVED)
+    size = max(size, len(set(classes)) if classes else 1)  # at least one of each class
     kept, apart = train_test_split(range(len(train)), test_size=size, random_state=seed, stratify=classes)
-    how = "" if classes is None else f"stratified by {column}, "
-    warn(
-        f"the data has no validation split: {size} of {len(train)} training examples are kept for it ({how}seed "
-        f"{seed})."
-    )
+    how = f"stratified by {column}, " if classes else ""
+    kept_apart = f"{size} of {len(train)} training examples are kept for it ({how}seed {seed})"
+    warn(f"the data has no validation split: {kept_apart}.")
     return part_of(train.select(sorted(kept)), train), part_of(train.select(sorted(apart)), train)
 
 
-def _classes_to_stratify(train: Dataset, column: str) -> list[Any] | None:
-    """The class of each row, or `None` where a column does not hold classes that can be divided alike."""
-    if is_list(train, column) or str(train.features[column].dtype).startswith("float"):
+def _classes(train: Dataset, column: str | None) -> list[Any] | None:
+    """The class of each row; `None` where a column holds no classes that could be divided alike."""
+    if column is None or is_list(train, column) or str(train.features[column].dtype).startswith("float"):
         return None
-    classes: list[Any] = train[column][:]
+    classes = train[column][:]
     counts = Counter(classes)
-    too_many = len(counts) * ROWS_OF_CLASS > len(train)
-    too_few = min(counts.values(), default=0) < 2  # one example cannot be on both sides
-    return None if too_many or too_few or None in counts else classes
+    too_many = len(counts) * FEWEST_OF_A_CLASS > len(train)
+    if too_many or None in counts or min(counts.values()) < 2:
+        return None
+    return list(classes)

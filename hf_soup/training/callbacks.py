@@ -1,5 +1,7 @@
-"""Callbacks of Trainer: those of the user, a fresh copy for each run; a bar that prints nothing, an end to runs that
-diverge, less disk, one group for a sweep.
+"""Callbacks of Trainer: those of the user, a fresh copy for each run, and our own.
+
+Ours show a bar that prints nothing, end runs that diverge, and save disk. It also groups the runs of a sweep for
+trackers. It trains nothing.
 """
 
 from __future__ import annotations
@@ -42,9 +44,10 @@ class Bar(ProgressCallback):
         self._name = name
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Open it, where people look."""
+        """Open the bar, in the process that people see."""
         if state.is_world_process_zero:
-            self.training_bar = progress_bar(total=state.max_steps, desc=self._name, unit="step", dynamic_ncols=True)
+            # transformers declares None here, and sets a bar in the method that this one replaces
+            self.training_bar = progress_bar(total=state.max_steps, desc=self._name, unit="step", dynamic_ncols=True)  # type: ignore[assignment]
         self.current_step = 0
 
     def on_prediction_step(self, args: Any, state: Any, control: Any, eval_dataloader: Any = None, **kw: Any) -> None:
@@ -52,11 +55,14 @@ class Bar(ProgressCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         """Show the newest loss and scores."""
-        if self.training_bar is not None:
-            shown = {key: value for key, value in (logs or {}).items() if key == "loss" or key.startswith("eval_")}
-            numbers = {key: f"{value:.4g}" for key, value in shown.items() if not is_timing(key)}
-            if numbers:
-                self.training_bar.set_postfix(numbers)
+        if self.training_bar is None:
+            return
+        numbers = {}
+        for key, value in (logs or {}).items():
+            if key == "loss" or (key.startswith("eval_") and not is_timing(key)):
+                numbers[key] = f"{value:.4g}"
+        if numbers:
+            self.training_bar.set_postfix(numbers)
 
 
 class StopWhenDiverged(TrainerCallback):
@@ -126,8 +132,9 @@ def fresh_callbacks(given: Sequence[Any]) -> list[TrainerCallback]:
 
 
 def _fresh_callback(item: Any) -> TrainerCallback:
+    make: Callable[[], Any]
     if isinstance(item, TrainerCallback):
-        make: Callable[[], Any] = partial(copy.deepcopy, item)
+        make = partial(copy.deepcopy, item)
     elif callable(item):
         make = item
     else:
@@ -186,11 +193,12 @@ def ended_tracking(args: TrainingArguments) -> Iterator[None]:
 @contextlib.contextmanager
 def one_group(sweep: Path, name: str) -> Iterator[None]:
     """Tell the trackers that read the environment that a run is one of a sweep; what is set already stays."""
-    ours = {"WANDB_RUN_GROUP": sweep.name, "TENSORBOARD_LOGGING_DIR": str(sweep / "tensorboard" / name)}
-    ours = {key: value for key, value in ours.items() if key not in os.environ}
-    os.environ.update(ours)
+    group = {"WANDB_RUN_GROUP": sweep.name, "TENSORBOARD_LOGGING_DIR": str(sweep / "tensorboard" / name)}
+    unset = [key for key in group if key not in os.environ]
+    for key in unset:
+        os.environ[key] = group[key]
     try:
         yield
     finally:
-        for key in ours:
+        for key in unset:
             os.environ.pop(key, None)

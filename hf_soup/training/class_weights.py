@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..data.columns import UNSCORED
 from ..errors import RecipeError, did_you_mean
+from .head import class_labels
 from .settings import is_number
 
 
@@ -55,27 +56,31 @@ def check_class_weights(
         raise RecipeError(f'"class_weights" is for text, image and token classification, and this is {name}.')
     classes = class_names(config)
     resolve_class_weights(given, classes, scored_labels(train))
-    if not isinstance(given, (str, Mapping)) and data_classes is not None:
-        ordered = [data_classes[index] for index in sorted(data_classes)]
-        if ordered != classes and sorted(ordered) == sorted(classes):
-            raise RecipeError(
-                f'"class_weights" is a list, and the order of the classes is {", ".join(ordered)} in the data and '
-                f"{', '.join(classes)} in the model. Write a mapping of classes to weights."
-            )
+    if isinstance(given, (str, Mapping)) or data_classes is None:
+        return
+    ordered = [data_classes[index] for index in sorted(data_classes)]
+    if ordered != classes and sorted(ordered) == sorted(classes):
+        raise RecipeError(
+            f'"class_weights" is a list, and the order of the classes is {", ".join(ordered)} in the data and '
+            f"{', '.join(classes)} in the model. Write a mapping of classes to weights."
+        )
 
 
 def class_names(config: PretrainedConfig) -> list[str]:
     """The names of a model's classes, in its order."""
-    return [str(config.id2label[index]) for index in sorted(config.id2label)]
+    labels = class_labels(config)
+    return [str(labels[index]) for index in sorted(labels)]
 
 
 def scored_labels(encoded: Dataset) -> np.ndarray:
     """The class of each row, or of each word, that is scored."""
     import numpy as np
 
-    rows = encoded.with_format(None).select_columns(["labels"])["labels"][:]
-    nested = bool(rows) and isinstance(rows[0], list)
-    ids = np.concatenate([np.asarray(row, dtype=np.int64) for row in rows]) if nested else np.asarray(rows)
+    labels = encoded.with_format(None).select_columns(["labels"])["labels"][:]
+    if labels and isinstance(labels[0], list):  # words
+        ids = np.concatenate([np.asarray(row, dtype=np.int64) for row in labels])
+    else:
+        ids = np.asarray(labels)
     return ids[ids != UNSCORED]
 
 
@@ -120,8 +125,9 @@ def resolve_class_weights(given: Any, classes: Sequence[str], labels: np.ndarray
 
 def _by_name(given: Mapping[Any, Any], classes: Sequence[str]) -> dict[str, Any]:
     """Class -> weight. A class without a name, which transformers calls `LABEL_1`, may be called by its number."""
-    numbers = {str(index): f"LABEL_{index}" for index in range(len(classes))}
-    aliases = numbers if list(numbers.values()) == list(classes) else {}
+    aliases = {str(index): f"LABEL_{index}" for index in range(len(classes))}
+    if list(aliases.values()) != list(classes):
+        aliases = {}
     named = {}
     for key, weight in given.items():
         name = aliases.get(str(key), str(key))
@@ -216,7 +222,7 @@ class WeightedLoss:
 
         draw = trainer.get_batch_samples
 
-        def get_batch_samples(epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list, Any]:
+        def get_batch_samples(epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list[Any], Any]:
             batches, number = draw(epoch_iterator, num_batches, device)
             weight = torch.zeros((), device=device)
             for batch in batches:
@@ -226,4 +232,5 @@ class WeightedLoss:
             self._step_weight = weight
             return batches, number
 
-        trainer.get_batch_samples = get_batch_samples
+        # Trainer has no hook between drawing the batches of a step and computing their losses
+        trainer.get_batch_samples = get_batch_samples  # type: ignore[method-assign]

@@ -1,16 +1,19 @@
 """The examples of a sweep: which task they are for, what is read of them, and as what a model takes.
 
-It decides nothing about runs.
+It decides nothing about runs, and loads no data.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ..data.classes import warn_of_missing_classes
 from ..data.columns import LABEL_COLUMNS, is_list, is_text
 from ..tokens import check_vocabulary, unchanged_state
+from .head import class_labels
 
 
 if TYPE_CHECKING:
@@ -18,7 +21,53 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
     from ..model_inputs import ModelInputs
-    from ..tasks import Task
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What a sweep reads of its examples.
+
+    Args:
+        task (`ModuleType`):
+            A file of `hf_soup.tasks`.
+        label (`str`, *optional*):
+            The column with what is right for each row.
+        inputs (`list[str]`):
+            The columns that the model reads.
+        text_columns (`Sequence[str]`, *optional*):
+            Those of them that the user named.
+        head (`Mapping[str, Any]`):
+            What the labels say of the configuration of a head; empty where models of the task have no head.
+    """
+
+    task: ModuleType
+    label: str | None
+    inputs: list[str]
+    text_columns: Sequence[str] | None
+    head: Mapping[str, Any]
+
+    @property
+    def classes(self) -> list[str] | None:
+        """The names of the classes, where the labels are classes."""
+        return list(self.head["label2id"]) if "label2id" in self.head else None
+
+    @property
+    def task_name(self) -> str:
+        """Such as `"text-classification"`."""
+        return self.task.__name__.split(".")[-1].replace("_", "-")
+
+
+def choose_columns(
+    task: ModuleType, train: Dataset, label_column: str | None, text_columns: Sequence[str] | None
+) -> Columns:
+    """The columns of the training data that a task reads; arguments as of [`hf_soup.sweep`].
+
+    Raises:
+        [`DataError`]: if a column is missing.
+    """
+    label = task.label_column(train, label_column)
+    inputs = task.columns(train, text_columns, label)
+    return Columns(task, label, inputs, text_columns, task.head(train, label))
 
 
 def guess_task(train: Dataset) -> str:
@@ -27,19 +76,21 @@ def guess_task(train: Dataset) -> str:
 
     if any(isinstance(feature, datasets.Image) for feature in train.features.values()):
         return "image-classification"
-    label = next((column for column in LABEL_COLUMNS if column in train.column_names), None)
-    words = [column for column in train.column_names if column not in LABEL_COLUMNS]
-    has_words = any(is_text(train, column, listed=True) for column in words)
-    if has_words and (label is None or is_list(train, label)):  # with one label a row they are keywords, or a page
-        return "token-classification"
-    if label is not None and is_list(train, label):
-        return "multi-label-classification"
-    floats = label is not None and str(getattr(train.features[label], "dtype", "")).startswith("float")
-    return "regression" if floats else "text-classification"
+    label_columns = [column for column in LABEL_COLUMNS if column in train.column_names]
+    others = [column for column in train.column_names if column not in LABEL_COLUMNS]
+    has_words = any(is_text(train, column, listed=True) for column in others)
+    if not label_columns:
+        return "token-classification" if has_words else "text-classification"
+    label = label_columns[0]
+    if is_list(train, label):
+        return "token-classification" if has_words else "multi-label-classification"
+    # lists of words with one label a row are keywords, or the words of a page
+    is_number = str(getattr(train.features[label], "dtype", "")).startswith("float")
+    return "regression" if is_number else "text-classification"
 
 
 def check_examples(
-    task: Task,
+    task: ModuleType,
     data: Dataset,
     label: str | None,
     text_columns: Sequence[str] | None,
@@ -53,28 +104,38 @@ def check_examples(
     """
     label = task.label_column(data, label)
     columns, right = task.columns(data, text_columns, label), task.labels(data, label, config)
-    if task.KIND == "classes" and label is not None:
-        warn_of_missing_classes(data, label, config.id2label, what)
+    if task.KIND == "classes":
+        warn_of_missing_classes(data, label, class_labels(config), what)
     return columns, right
 
 
 def encode_examples(
-    task: Task,
-    data: Dataset,
-    label: str | None,
-    text_columns: Sequence[str] | None,
-    config: PretrainedConfig,
-    processing_class: Any,
-    inputs: ModelInputs,
-    what: str,
+    data: Dataset, columns: Columns, config: PretrainedConfig, processing_class: Any, inputs: ModelInputs, what: str
 ) -> Dataset:
-    """The examples as a model of this configuration takes them; arguments as of [`check_examples`].
+    """The examples as a model of a configuration takes them.
+
+    Args:
+        data (`datasets.Dataset`):
+            Training or validation examples.
+        columns ([`Columns`]):
+            Those of the training data. Examples that lack one are read by their own columns.
+        config (`transformers.PretrainedConfig`):
+            Of the model.
+        processing_class:
+            The tokenizer or image processor.
+        inputs ([`ModelInputs`]):
+            What the model takes.
+        what (`str`):
+            What errors call the examples.
 
     Raises:
-        [`DataError`]: likewise, and if the model has no embedding for a token.
+        [`DataError`]: as [`check_examples`], and if the model has no embedding for a token.
     """
-    columns, right = check_examples(task, data, label, text_columns, config, what)
+    task = columns.task
+    has_all = set(columns.inputs) <= set(data.column_names)
+    named = columns.inputs if has_all else columns.text_columns
+    names, right = check_examples(task, data, columns.label, named, config, what)
     with unchanged_state(processing_class):
-        rows = task.encode(data, processing_class, columns, right, inputs)
+        rows: Dataset = task.encode(data, processing_class, names, right, inputs)
     check_vocabulary(rows, processing_class, inputs)
     return rows

@@ -1,14 +1,20 @@
-"""The head of a model in memory: which parameters are it, and another one in its place."""
+"""The head of a model: its classes, which parameters belong to it, and another one in its place."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ..errors import TrainingError
 
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
+
+
+def class_labels(config: PretrainedConfig) -> Mapping[int, str]:
+    """The classes of a model: number -> name."""
+    return config.id2label or {}  # type: ignore[return-value]  # transformers turns texts that are keys into numbers
 
 
 def with_new_head(model: PreTrainedModel, seed: int) -> PreTrainedModel:

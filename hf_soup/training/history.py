@@ -25,11 +25,15 @@ def evaluation_at(history: Sequence[Mapping[str, Any]], step: int) -> dict[str, 
 
 def without_timings(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The rows of a history without how long things took; the loss comes first in each, then the rest by name."""
-    kept = ({key: value for key, value in row.items() if not is_timing(key)} for row in history)
-    return [dict(sorted(row.items(), key=lambda item: (item[0] not in LOSSES, item[0]))) for row in kept]
+    rows = []
+    for row in history:
+        names = [name for name in row if not is_timing(name)]
+        names.sort(key=lambda name: (name not in LOSSES, name))
+        rows.append({name: row[name] for name in names})
+    return rows
 
 
-def lasting_history(history: Sequence[Mapping[str, Any]], **totals: float) -> list[dict[str, Any]]:
+def lasting_history(history: Sequence[Mapping[str, Any]], totals: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A history as it is kept: the same whether a run was interrupted or not.
 
     Trainer ends with a row for the whole run, whose times and mean loss are those since the last interruption; one
@@ -38,7 +42,7 @@ def lasting_history(history: Sequence[Mapping[str, Any]], **totals: float) -> li
     Args:
         history (`Sequence[Mapping[str, Any]]`):
             The rows.
-        totals (`float`):
+        totals (`Mapping[str, Any]`):
             What else the last row says, such as the number of steps.
     """
     rows = [row for row in history if "train_runtime" not in row]

@@ -16,6 +16,7 @@ from .records import plain_settings
 
 SWEEP_FILE = "sweep.json"
 SHARED = "training_args"  # the settings that all runs share
+ADDED = ("columns",)  # what files of older versions do not say
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -48,11 +49,11 @@ def find_manifest(folder: Path) -> dict[str, Any] | None:
     return manifest
 
 
-def _is_manifest(found: Any) -> bool:
+def _is_manifest(content: Any) -> bool:
     """Whether it is of the form that is written, with names of runs that are folders beside it."""
-    if not isinstance(found, dict) or not isinstance(found.get("base_commit"), (str, type(None))):
+    if not isinstance(content, dict) or not isinstance(content.get("base_commit"), (str, type(None))):
         return False
-    fixed, runs = found.get("fixed"), found.get("runs")
+    fixed, runs = content.get("fixed"), content.get("runs")
     if not isinstance(fixed, dict) or not isinstance(fixed.get(SHARED, {}), dict) or not isinstance(runs, dict):
         return False
     return all(re.fullmatch(r"run-[0-9]+", name) and isinstance(own, dict) for name, own in runs.items())
@@ -119,32 +120,43 @@ def extend_manifest(
     """
     fixed, settings = plain_settings(fixed), [plain_settings(setting) for setting in settings]
     if manifest is None:
-        strangers = [path.name for path in (*folder.glob(START), *folder.glob("run-*"))]
-        if strangers:
-            raise TrainingError(
-                f"{folder} holds {strangers[0]} but no {SWEEP_FILE}: no sweep made it. Use another folder."
-            )
+        _refuse_strange_folder(folder)
         manifest = {"fixed": fixed, "runs": {}}
-    there = manifest["fixed"]
-    added = {"columns"}  # which older files lack
-    known = [key for key in fixed if key != SHARED and (key in there or key not in added)]
-    changed = [key for key in known if there.get(key) != fixed[key]]
-    if changed:
-        _refuse(folder, ", ".join(changed), changed[0], there, fixed)
-    before, now = there.get(SHARED, {}), fixed[SHARED]
+    _refuse_other_sweep(folder, manifest["fixed"], fixed)
+    before, now = manifest["fixed"].get(SHARED, {}), fixed[SHARED]
     moved = _moved(before, now, manifest["runs"], settings)
     for name in {**before, **now}:
-        same = name in before and name in now and before[name] == now[name]
-        if not same and name not in moved:
+        is_same = name in before and name in now and before[name] == now[name]
+        if not is_same and name not in moved:
             _refuse(folder, SHARED, name, before, now)
     shared = _without(now, moved)
     runs = {name: {**_only(before, moved), **own} for name, own in manifest["runs"].items()}
-    asked = {}
+    wanted = {}
     for setting in settings:
         own = {**_only(now, moved), **setting}
         name = _name_of(own, shared, runs)
-        asked[name] = runs.setdefault(name, own)
-    return {**manifest, "fixed": {**fixed, SHARED: shared}, "runs": runs}, asked
+        wanted[name] = runs.setdefault(name, own)
+    return {**manifest, "fixed": {**fixed, SHARED: shared}, "runs": runs}, wanted
+
+
+def _refuse_strange_folder(folder: Path) -> None:
+    """Refuse a folder that looks like that of a sweep and has no `sweep.json`."""
+    strangers = [path.name for path in (*folder.glob(START), *folder.glob("run-*"))]
+    if strangers:
+        raise TrainingError(
+            f"{folder} holds {strangers[0]} but no {SWEEP_FILE}: no sweep made it. Use another folder."
+        )
+
+
+def _refuse_other_sweep(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse a sweep with other data, base model or head than the one whose runs are there."""
+    changed = []
+    for key, value in now.items():
+        is_unknown = key in ADDED and key not in before
+        if key != SHARED and not is_unknown and before.get(key) != value:
+            changed.append(key)
+    if changed:
+        _refuse(folder, ", ".join(changed), changed[0], before, now)
 
 
 def _moved(

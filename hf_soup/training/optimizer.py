@@ -17,13 +17,20 @@ OPTIMIZERS = {"adafactor": "adafactor", "adam": None, "adamw": "adamw_torch", "s
 
 
 def optimizer_of(
-    trainer: Trainer, *, name: str | None, momentum: float | None, layer_decay: float | None
+    trainer: Trainer,
+    model: PreTrainedModel,
+    *,
+    name: str | None,
+    momentum: float | None,
+    layer_decay: float | None,
 ) -> tuple[type[torch.optim.Optimizer], dict[str, Any]] | None:
     """What Trainer takes as `optimizer_cls_and_kwargs`; `None` where it has the optimizer itself.
 
     Args:
         trainer (`transformers.Trainer`):
-            With its arguments and model.
+            With its arguments.
+        model (`transformers.PreTrainedModel`):
+            The model that it trains.
         name (`str`, *optional*):
             A key of `OPTIMIZERS`.
         momentum (`float`, *optional*):
@@ -33,21 +40,28 @@ def optimizer_of(
     """
     import torch
 
-    args, model = trainer.args, trainer.model
+    args = trainer.args
+    optimizer: type[torch.optim.Optimizer]
+    arguments: dict[str, Any]
     if name == "sgd":
-        chosen = torch.optim.SGD, {"lr": args.learning_rate, "momentum": momentum or 0.0}
+        optimizer, arguments = torch.optim.SGD, {"lr": args.learning_rate, "momentum": momentum or 0.0}
     elif name == "adam":
         betas = (args.adam_beta1, args.adam_beta2)
-        chosen = torch.optim.Adam, {"lr": args.learning_rate, "betas": betas, "eps": args.adam_epsilon}
+        optimizer = torch.optim.Adam
+        arguments = {"lr": args.learning_rate, "betas": betas, "eps": args.adam_epsilon}
     elif layer_decay is None:
         return None
     else:
-        chosen = trainer.get_optimizer_cls_and_kwargs(args, model)
+        optimizer, arguments = trainer.get_optimizer_cls_and_kwargs(args, model)
     if layer_decay is not None:
-        decayed = trainer.get_decay_parameter_names(model)
-        rates = {"learning_rate": args.learning_rate, "weight_decay": args.weight_decay}
-        chosen[1]["params"] = layer_groups(model, decayed, layer_decay=layer_decay, **rates)
-    return chosen
+        arguments["params"] = layer_groups(
+            model,
+            trainer.get_decay_parameter_names(model),
+            learning_rate=args.learning_rate,
+            weight_decay=args.weight_decay,
+            layer_decay=layer_decay,
+        )
+    return optimizer, arguments
 
 
 def layer_groups(
@@ -103,7 +117,10 @@ def module_heights(names: Collection[str]) -> dict[str, int]:
     numbered = [module for module in modules if module.rsplit(".", 1)[-1].isdecimal()]
     heights, height = {}, 0
     for module in modules:
-        height += module in numbered
-        over = bool(numbered) and module not in numbered and height == len(numbered)
-        heights[module] = height + over
+        if module in numbered:
+            height += 1
+            heights[module] = height
+        else:
+            is_above_all = bool(numbered) and height == len(numbered)
+            heights[module] = height + 1 if is_above_all else height
     return heights

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -66,8 +66,8 @@ class Publisher:
                 write_json(folder / PUSHED_FILE, {"repo_id": repo_id, "revision": done.oid})
         finally:
             wait()
-        found = read_json(folder / PUSHED_FILE)
-        return found["repo_id"], found["revision"]
+        pushed = read_json(folder / PUSHED_FILE)
+        return pushed["repo_id"], pushed["revision"]
 
     def collect(self, folder: Path) -> None:
         """Bring a run here that a worker elsewhere has put on the Hub.
@@ -110,12 +110,8 @@ def publisher_for(
     """
     if not push_runs:
         return None
-    hidden = _private_origins(about, base_card or {}) if about and not private else []
-    if hidden:
-        told = "so the runs are private too. private=False makes them public, and names it"
-        told = "and the cards of the runs, which are public, name it" if private is False else told
-        warn(f"{' and '.join(hidden)} is private, {told}.")
-        private = private is None
+    if about and not private:
+        private = _as_private_as(_private_origins(about, base_card or {}), private)
     if isinstance(push_runs, str) and "/" in push_runs:
         return Publisher(push_runs, private)
     with read_errors(OutputError, "push_runs needs a login (`hf auth login`)"):
@@ -123,23 +119,40 @@ def publisher_for(
     return Publisher(f"{user}/{push_runs if isinstance(push_runs, str) else folder.name}", private)
 
 
+def _as_private_as(origins: Sequence[str], private: bool | None) -> bool | None:
+    """Whether runs are private that come from something private, with a warning; what the user says holds."""
+    if not origins:
+        return private
+    consequence = "so the runs are private too. private=False makes them public, and names it"
+    if private is False:
+        consequence = "and the cards of the runs, which are public, name it"
+    warn(f"{' and '.join(origins)} is private, {consequence}.")
+    return private is None
+
+
 def _private_origins(about: Mapping[str, Any], base_card: Mapping[str, Any]) -> list[str]:
     """The base models and the data set that cards of runs name, where these are private on the Hub."""
-    on_hub, data = about["base_commit"], about["data"].get("path")
-    named = (split_revision(about["base_model"])[0],) if on_hub else bases_in_card(base_card)
-    found = [base for base in named if is_private(base)]
-    return found + ([data] if data and is_private(data, kind="dataset") else [])
+    bases = bases_in_card(base_card)
+    if about["base_commit"]:  # the base model itself is on the Hub
+        bases = (split_revision(about["base_model"])[0],)
+    hidden = [base for base in bases if is_private(base)]
+    data = about["data"].get("path")
+    if data and is_private(data, kind="dataset"):
+        hidden.append(data)
+    return hidden
 
 
 def _refuse_others(repo_id: str, folder: Path) -> None:
     """A repository of that name may be of another sweep, or no run at all."""
     try:
-        there = hub.files_at(repo_id, None)
+        digests = hub.files_at(repo_id, None)
     except IngredientError as error:
         raise OutputError(f"nobody can tell what {repo_id} has already: {error}") from None
-    there = {name: digest for name, digest in there.items() if name != ".gitattributes"}
-    ours = [name for name in there if (folder / name).is_file() and name.endswith(".safetensors")]
-    if there and (not ours or any(digest_of(folder / name, there[name]) != there[name] for name in ours)):
+    digests = {name: digest for name, digest in digests.items() if name != ".gitattributes"}
+    if not digests:
+        return
+    ours = [name for name in digests if (folder / name).is_file() and name.endswith(".safetensors")]
+    if not ours or any(digest_of(folder / name, digests[name]) != digests[name] for name in ours):
         raise OutputError(
             f"{repo_id} has something else than {folder}, so it is not overwritten. Give push_runs another prefix, or "
             "delete the repository."
@@ -151,12 +164,19 @@ def _fetch(repo_id: str, revision: str, folder: Path) -> None:
     """Bring a repository here; what is there already is not whole, unless another worker has just brought it."""
     from huggingface_hub import snapshot_download
 
-    options = {"library_name": "hf_soup", "library_version": __version__}  # by which our requests are known
     shutil.rmtree(folder, ignore_errors=True)
     sizes = hub.sizes_at(repo_id, revision)
     try:
         with our_errors(repo_id, revision, sizes=sizes), staged_folder(folder) as stage:
-            patiently(lambda: snapshot_download(repo_id, revision=revision, local_dir=stage, **options))
+            patiently(
+                lambda: snapshot_download(
+                    repo_id,
+                    revision=revision,
+                    local_dir=stage,
+                    library_name="hf_soup",  # by which the Hub knows our requests
+                    library_version=__version__,
+                )
+            )
     except OutputError:
         if not (folder / "config.json").is_file():
             raise

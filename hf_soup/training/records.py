@@ -1,4 +1,4 @@
-"""Runs as values, and what lies in their folders: whole ones, failed ones, and what all of a sweep share."""
+"""Runs as values, and the files in their folders that say which runs are whole and which have failed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..checkpoints.staging import write_json
 from ..checkpoints.targets import as_output_error
@@ -22,10 +22,19 @@ from .processes import is_main
 from .resume import checkpoints_in
 
 
-if TYPE_CHECKING:
-    from datasets import Dataset
+Job = tuple[str, Mapping[str, Any]]  # the name of a run, and its settings
 
 FAILED_FILE = "failed.json"
+RECORD = {  # key of `run.json` -> type of its value
+    "run": str,
+    "params": dict,
+    "seed": int,
+    "metrics": dict,
+    "checkpoints": dict,
+    "step": int,
+    "train_loss": (int, float),
+    "seconds": (int, float),
+}
 LARGEST = 2**63  # of the whole numbers of a record; much larger ones are no floating-point numbers
 
 
@@ -62,8 +71,8 @@ class Run:
     @property
     def score(self) -> Score | None:
         """On the validation data, by the metric of the sweep; `None` if there is no such data."""
-        found = self.state.get("score")
-        return Score(**found) if found else None
+        score = self.state.get("score")
+        return Score(**score) if score else None
 
     def as_ingredient(self) -> Ingredient:
         """The reference that a soup takes."""
@@ -91,52 +100,6 @@ class FailedRun:
     kind: str
 
 
-@dataclass(frozen=True)
-class Bench:
-    """What all runs of a sweep share; it can be sent to another process.
-
-    Args:
-        folder (`Path`):
-            Of the sweep; every run starts from `start/` in it.
-        task (`str`):
-            Name of a file of `hf_soup.tasks`.
-        processing_class:
-            The tokenizer or image processor.
-        train (`Dataset`), validation (`Dataset`, *optional*):
-            Encoded.
-        metric (`str`):
-            What tells the best evaluation.
-        training_args (`Mapping`):
-            Settings that all runs have.
-        keep (`str`):
-            `"best"`, `"last"` or `"all"`.
-        own_heads (`bool`):
-            Whether each run draws a head of its own.
-        about (`Mapping`):
-            For `run.json`: base model and data.
-        base_card (`Mapping`):
-            What the card of the base model says: licence, languages.
-        bars (`bool`, *optional*, defaults to `True`):
-            Whether Trainer's bar is shown.
-        callbacks (`tuple`, *optional*):
-            The user's callbacks, of which each run has a copy.
-    """
-
-    folder: Path
-    task: str
-    processing_class: Any
-    train: Dataset
-    validation: Dataset | None
-    metric: str
-    training_args: Mapping[str, Any]
-    keep: str
-    own_heads: bool
-    about: Mapping[str, Any]
-    base_card: Mapping[str, Any]
-    bars: bool = True
-    callbacks: tuple[Any, ...] = ()
-
-
 def plain_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings as JSON has them, so that those of a file can be compared with those of a call."""
     return json.loads(json.dumps(settings, default=str))
@@ -153,47 +116,54 @@ def load_runs(folder: Path) -> tuple[Run, ...]:
         whole = Run(state["params"], state["seed"], folder, state)
     except (OSError, SoupError):
         return ()
-    way = [replace(whole, folder=folder / name, state={**state, **own}) for name, own in state["checkpoints"].items()]
-    return (*way, whole)
+    runs = []
+    for name, own in state["checkpoints"].items():
+        runs.append(replace(whole, folder=folder / name, state={**state, **own}))
+    return (*runs, whole)
 
 
 def _is_record(state: Any) -> bool:
     """Whether `run.json` says all that a run is asked for, in the form that is written."""
-    numbers = (int, float)
-    kinds = {"run": str, "params": dict, "seed": int, "metrics": dict, "checkpoints": dict, "step": int}
-    if not _has(state, kinds | {"train_loss": numbers, "seconds": numbers}):
+    if not _has(state, RECORD):
         return False
-    counts = [state[key] for key in ("step", "seed", "train_loss", "seconds") if isinstance(state[key], int)]
-    if any(abs(count) > LARGEST for count in counts):
-        return False
-    way = state["checkpoints"]
-    if not all(re.fullmatch(r"checkpoint-[0-9]+", name) and isinstance(own, dict) for name, own in way.items()):
-        return False
-    return all(_is_score(scored.get("score")) for scored in (state, *way.values()))
+    for key in ("step", "seed", "train_loss", "seconds"):
+        if isinstance(state[key], int) and abs(state[key]) > LARGEST:
+            return False
+    for name, own in state["checkpoints"].items():
+        if not re.fullmatch(r"checkpoint-[0-9]+", name) or not isinstance(own, dict):
+            return False
+        if not _is_score(own.get("score")):
+            return False
+    return _is_score(state.get("score"))
 
 
-def _has(found: Any, kinds: Mapping[str, Any]) -> bool:
-    return isinstance(found, dict) and all(isinstance(found.get(key), kind) for key, kind in kinds.items())
+def _has(content: Any, types: Mapping[str, Any]) -> bool:
+    """Whether content of a file is a mapping with these keys, each with a value of its type."""
+    return isinstance(content, dict) and all(isinstance(content.get(key), type_) for key, type_ in types.items())
 
 
-def _is_score(found: Any) -> bool:
+def _is_score(content: Any) -> bool:
+    if content is None:
+        return True
     try:
-        return found is None or bool(Score(**found))
+        Score(**content)
     except (TypeError, OverflowError, SoupError):
         return False
+    return True
 
 
 def load_failure(folder: Path) -> FailedRun | None:
     """Why the run in a folder failed, if it did."""
     try:
-        found = read_json(folder / FAILED_FILE)
+        record = read_json(folder / FAILED_FILE)
     except (OSError, SoupError):
         return None
-    kinds = {"params": dict, "reason": str, "kind": str}
-    return FailedRun(folder.name, **{key: found[key] for key in kinds}) if _has(found, kinds) else None
+    if not _has(record, {"params": dict, "reason": str, "kind": str}):
+        return None
+    return FailedRun(folder.name, record["params"], record["reason"], record["kind"])
 
 
-def record_failure(sweep: Path, job: tuple[str, Mapping[str, Any]], reason: str, kind: str = "error") -> FailedRun:
+def record_failure(sweep: Path, job: Job, reason: str, kind: str = "error") -> FailedRun:
     """Write down in its folder why a run failed.
 
     Args:

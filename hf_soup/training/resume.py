@@ -39,23 +39,35 @@ def newest_whole_checkpoint(folder: Path) -> Path | None:
     """
     clear_files_aside(folder.rglob("*"))
     for checkpoint in reversed(list(checkpoints_in(folder))):
-        state = _whole(checkpoint)
-        best = state and state.get("best_model_checkpoint")
-        if best:  # an absolute path; without it the best weights would be lost
-            state["best_model_checkpoint"] = str(folder / f"checkpoint-{state['best_global_step']}")
-            here = _readable(Path(state["best_model_checkpoint"]))
-            if here and state["best_model_checkpoint"] != best:
-                write_json(checkpoint / STATE, state)
-        if state and (not best or here):
+        state = _state_of_whole(checkpoint)
+        if state is not None and _has_its_best(checkpoint, state, folder):
             return checkpoint
         shutil.rmtree(checkpoint, ignore_errors=True)
     return None
 
 
+def _has_its_best(checkpoint: Path, state: Mapping[str, Any], folder: Path) -> bool:
+    """Whether the best checkpoint so far can be read, without which the best weights would be lost.
+
+    Trainer names it by an absolute path, which is corrected where the run has been moved.
+    """
+    named = state.get("best_model_checkpoint")
+    if not named:
+        return True
+    best = folder / f"checkpoint-{state['best_global_step']}"
+    if not _readable(best):
+        return False
+    if str(best) != named:
+        write_json(checkpoint / STATE, {**state, "best_model_checkpoint": str(best)})
+    return True
+
+
 def has_ended(state: TrainerState) -> bool:
     """Whether training was over when a checkpoint was written: its last step was done, or a callback stopped it."""
-    control = state.stateful_callbacks.get("TrainerControl", {}).get("args", {})
-    return state.global_step >= state.max_steps or control.get("should_training_stop", False)
+    # a mapping, and not the list that its annotation says
+    callbacks: Any = state.stateful_callbacks
+    control = callbacks.get("TrainerControl", {}).get("args", {})
+    return state.global_step >= state.max_steps or bool(control.get("should_training_stop", False))
 
 
 def add_callback_states(checkpoint: Path, states: Mapping[str, Any]) -> None:
@@ -71,15 +83,15 @@ def add_callback_states(checkpoint: Path, states: Mapping[str, Any]) -> None:
     if not is_main():
         return
     state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
-    known = state["stateful_callbacks"]
-    if not states.keys() <= known.keys():
-        write_json(checkpoint / STATE, {**state, "stateful_callbacks": {**states, **known}})
+    saved = state["stateful_callbacks"]
+    if not states.keys() <= saved.keys():
+        write_json(checkpoint / STATE, {**state, "stateful_callbacks": {**states, **saved}})
 
 
 def checkpoints_in(folder: Path) -> Iterator[Path]:
     """The folders `checkpoint-N`, by N."""
-    named = {path: re.fullmatch(r"checkpoint-(\d+)", path.name) for path in folder.glob("checkpoint-*")}
-    yield from sorted((path for path, match in named.items() if match), key=step_of)
+    checkpoints = [path for path in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
+    yield from sorted(checkpoints, key=step_of)
 
 
 def step_of(checkpoint: Path) -> int:
@@ -95,43 +107,54 @@ def forget_training(checkpoint: Path) -> None:
         for path in checkpoint.glob(pattern):
             path.unlink()
     state = read_json(checkpoint / STATE)
-    best = state["best_model_checkpoint"]
-    lasting = {"log_history": without_timings(state["log_history"])}
-    lasting["best_model_checkpoint"] = best and Path(best).name  # a path of this machine is nobody's business
-    if {**state, **lasting} != state:
-        write_json(checkpoint / STATE, {**state, **lasting})
+    lasting = {**state, "log_history": without_timings(state["log_history"])}
+    if state["best_model_checkpoint"]:  # the model is published, and paths of this machine are not
+        lasting["best_model_checkpoint"] = Path(state["best_model_checkpoint"]).name
+    if lasting != state:
+        write_json(checkpoint / STATE, lasting)
 
 
 def adopt(checkpoint: Path, folder: Path) -> None:
     """Make a folder the model that a checkpoint in it is, without another copy on disk where the system can."""
-    skipped = [path for pattern in (STATE, *TRAINING_FILES) for path in checkpoint.glob(pattern)]
     for path in checkpoint.iterdir():
-        if path not in skipped:
-            target = folder / path.name
-            if path.is_dir():  # such as further chat templates
-                shutil.copytree(path, target, dirs_exist_ok=True)
-                continue
-            target.unlink(missing_ok=True)
-            try:
-                os.link(path, target)
-            except OSError:  # no links on this file system
-                shutil.copy2(path, target)
+        if any(path.match(pattern) for pattern in (STATE, *TRAINING_FILES)):
+            continue
+        target = folder / path.name
+        if path.is_dir():  # such as further chat templates
+            shutil.copytree(path, target, dirs_exist_ok=True)
+            continue
+        target.unlink(missing_ok=True)
+        try:
+            os.link(path, target)
+        except OSError:  # no links on this file system
+            shutil.copy2(path, target)
 
 
-def _whole(checkpoint: Path) -> dict[str, Any] | None:
-    """The state of Trainer in a checkpoint that is whole."""
+def _state_of_whole(checkpoint: Path) -> dict[str, Any] | None:
+    """The state of Trainer in a checkpoint whose files can all be read; `None` of others."""
     try:
         state = read_json(checkpoint / STATE)
     except (OSError, SoupError):
         return None
-    if not isinstance(state, dict) or ("best_global_step" not in state and state.get("best_model_checkpoint")):
+    if not isinstance(state, dict) or state.get("global_step") != step_of(checkpoint):
         return None
-    n = int(os.environ.get("WORLD_SIZE", 1))  # of another number of processes it cannot be gone on from
-    states = {"rng_state.pth"} if n == 1 else {f"rng_state_{rank}.pth" for rank in range(n)}
-    pickles = [checkpoint / name for name in ("optimizer.pt", "scheduler.pt", *sorted(states))]
-    same = {path.name for path in checkpoint.glob("rng_state*.pth")} == states
-    enough = same and all(map(_sound, pickles)) and _readable(checkpoint)
-    return state if enough and state.get("global_step") == step_of(checkpoint) else None
+    if state.get("best_model_checkpoint") and "best_global_step" not in state:
+        return None
+    random_states = _random_states()
+    if {path.name for path in checkpoint.glob("rng_state*.pth")} != random_states:
+        return None
+    pickles = [checkpoint / name for name in ("optimizer.pt", "scheduler.pt", *sorted(random_states))]
+    if all(map(_sound, pickles)) and _readable(checkpoint):
+        return state
+    return None
+
+
+def _random_states() -> set[str]:
+    """The files with the random state of each process; with another number of them training cannot be resumed."""
+    processes = int(os.environ.get("WORLD_SIZE", 1))
+    if processes == 1:
+        return {"rng_state.pth"}
+    return {f"rng_state_{rank}.pth" for rank in range(processes)}
 
 
 def _readable(checkpoint: Path) -> bool:

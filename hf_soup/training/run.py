@@ -6,25 +6,24 @@ import errno
 import math
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..checkpoints.memory import quiet_transformers
 from ..checkpoints.staging import flush_folder, write_json
 from ..errors import OutputError, TrainingError
-from ..hub.bases import START
+from ..hub.bases import RUN_FILE, START
 from ..hub.run_card import render_run_card, write_card
 from ..lookup import load_module
 from ..metrics import load_metrics
 from ..version import versions
+from .context import SweepContext
 from .head import with_new_head
 from .history import evaluation_at, is_timing, last_loss, lasting_history
 from .processes import give_up, is_main, wait
 from .records import (
     FAILED_FILE,
-    RUN_FILE,
-    Bench,
     DivergedError,
     FailedRun,
     Run,
@@ -39,14 +38,17 @@ from .trainer import fit, without_trackers
 
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, Trainer, TrainerState
+
+FULL = 1_000_000  # bytes; a disk with fewer is full, whatever the error says
+LONGEST_REASON = 300  # characters
 
 
-def train_run(bench: Bench, name: str, params: Mapping[str, Any]) -> tuple[Run, ...] | FailedRun:
+def train_run(context: SweepContext, name: str, params: Mapping[str, Any]) -> tuple[Run, ...] | FailedRun:
     """Train one run from the shared start, or go on from the newest whole checkpoint of one that was interrupted.
 
     Args:
-        bench ([`Bench`]):
+        context ([`SweepContext`]):
             What all runs share.
         name (`str`):
             Of its folder.
@@ -63,21 +65,21 @@ def train_run(bench: Bench, name: str, params: Mapping[str, Any]) -> tuple[Run, 
     """
     from accelerate.utils.memory import clear_device_cache
 
-    folder = bench.folder / name
-    if not (bench.folder / START).is_dir():
+    folder = context.folder / name
+    if not (context.folder / START).is_dir():
         raise TrainingError(
-            f"{bench.folder} is not there for every worker: put output_dir on storage that all of them share."
+            f"{context.folder} is not there for every worker: put output_dir on storage that all of them share."
         )
-    found = load_runs(folder)
-    if found:  # of a worker that died before it could say so
-        there = {**found[-1].state.get("training_args", {}), **found[-1].params}
-        if there == plain_settings({**bench.training_args, **params}):
-            return found
+    runs = load_runs(folder)
+    if runs:  # of a worker that died before it could say so
+        trained_with = {**runs[-1].state.get("training_args", {}), **runs[-1].params}
+        if trained_with == plain_settings({**context.training_args, **params}):
+            return runs
     try:
-        _train(bench, folder, params)
+        _train(context, folder, params)
     except Exception as error:  # whatever Trainer, a model or its data trip over ends this run alone
-        _refuse_full_disk(error, bench.folder)
-        failed = record_failure(bench.folder, (name, params), _reason(error), _kind(error))
+        _refuse_full_disk(error, context.folder)
+        failed = record_failure(context.folder, (name, params), _reason(error), _kind(error))
         if not isinstance(error, DivergedError):
             give_up(error)  # processes that share a run cannot go on when one of them fails
         elif is_main():
@@ -88,59 +90,74 @@ def train_run(bench: Bench, name: str, params: Mapping[str, Any]) -> tuple[Run, 
     return load_runs(folder)
 
 
-def _train(bench: Bench, folder: Path, params: Mapping[str, Any]) -> None:
+def _train(context: SweepContext, folder: Path, params: Mapping[str, Any]) -> None:
+    """Train one run and write its folder, whose record comes last."""
     import transformers
 
     started = time.perf_counter()
-    task = load_module("task", bench.task)
-    fields, extra = separate({**bench.training_args, **params})
+    task = load_module("task", context.task)
+    fields, extra = separate({**context.training_args, **params})
     resume = _prepared(folder)
     seed = fields.get("seed", transformers.TrainingArguments.seed)
     with quiet_transformers():
         transformers.set_seed(seed)
         # Trainer itself would load weights by their names on disk, which may be others in memory, and skip those
-        model = getattr(transformers, task.AUTO_CLASS).from_pretrained(resume or bench.folder / START)
-        if bench.own_heads and resume is None:
+        model = getattr(transformers, task.AUTO_CLASS).from_pretrained(resume or context.folder / START)
+        if context.own_heads and resume is None:
             model = with_new_head(model, seed)
-        trainer = fit(bench, model, fields, extra, folder, keep=bench.keep, resume=resume)
+        trainer = fit(context, model, fields, extra, folder, keep=context.keep, resume=resume)
         _refuse_divergence(model)
-        history, state = trainer.state.log_history, trainer.state
-        kept = state.best_global_step if bench.keep == "best" and state.best_global_step else state.global_step
-        metrics = evaluation_at(history, kept)
-        if bench.validation is not None and not metrics:
+        kept = _kept_step(context, trainer)
+        metrics = evaluation_at(trainer.state.log_history, kept)
+        if context.validation is not None and not metrics:
             without_trackers(trainer)  # they have ended
             metrics = trainer.evaluate()
         if not (folder / f"checkpoint-{kept}").is_dir():  # a callback has stopped training between two checkpoints
             trainer.save_model(str(folder / f"checkpoint-{kept}"))
     if is_main():
         adopt(folder / f"checkpoint-{kept}", folder)
-        if state.best_model_checkpoint:  # it will be gone, and a path of this machine is nobody's business
-            state.best_model_checkpoint = f"checkpoint-{state.best_global_step}"
-        totals = {"epoch": state.epoch, "step": state.global_step, "total_flos": state.total_flos}
-        history = state.log_history = lasting_history(history, **totals)
-        state.save_to_json(str(folder / STATE))
-        way = _way(bench, folder, history, kept)
+        history = _save_state(trainer.state, folder)
+        checkpoints = _kept_checkpoints(context, folder, history, kept)
         record = {
             "run": folder.name,
             "params": dict(params),
             "seed": seed,
-            "training_args": dict(bench.training_args),
-            **_scored(bench, metrics),
+            "training_args": dict(context.training_args),
+            **_scored(context, metrics),
             "train_loss": last_loss(history),
             "step": kept,
-            "steps": state.global_step,
-            "epochs": state.epoch,
+            "steps": trainer.state.global_step,
+            "epochs": trainer.state.epoch,
             "resumed_from": step_of(resume) if resume else None,
             "seconds": round(time.perf_counter() - started, 2),
-            "checkpoints": way,
-            **bench.about,
+            "checkpoints": checkpoints,
+            **context.about,
             "versions": versions(),
         }
-        write_card(folder, render_run_card(record, history, sweep=bench.folder.name, task=task, base=bench.base_card))
+        card = render_run_card(record, history, sweep=context.folder.name, task=task, base=context.base_card)
+        write_card(folder, card)
         flush_folder(folder)  # whose files the record vouches for
         write_json(folder / RUN_FILE, record)
-        tidy(folder, keep=way)
+        tidy(folder, keep=checkpoints)
     wait()
+
+
+def _kept_step(context: SweepContext, trainer: Trainer) -> int:
+    """The step whose checkpoint becomes the run."""
+    state = trainer.state
+    if context.keep == "best" and state.best_global_step:
+        return int(state.best_global_step)
+    return int(state.global_step)
+
+
+def _save_state(state: TrainerState, folder: Path) -> list[dict[str, Any]]:
+    """Write the state of Trainer in the form that is kept; the history in it."""
+    if state.best_model_checkpoint:  # it will be gone, and the run is published, which paths of this machine are not
+        state.best_model_checkpoint = f"checkpoint-{state.best_global_step}"
+    totals = {"epoch": state.epoch, "step": state.global_step, "total_flos": state.total_flos}
+    state.log_history = lasting_history(state.log_history, totals)
+    state.save_to_json(str(folder / STATE))
+    return state.log_history
 
 
 def _prepared(folder: Path) -> Path | None:
@@ -153,30 +170,39 @@ def _prepared(folder: Path) -> Path | None:
     return next(reversed(list(checkpoints_in(folder))), None)
 
 
-def _way(bench: Bench, folder: Path, history: list[dict[str, Any]], last: int) -> dict[str, Any]:
+def _kept_checkpoints(
+    context: SweepContext, folder: Path, history: Sequence[Mapping[str, Any]], last: int
+) -> dict[str, Any]:
     """The checkpoints before the last one that are kept, with what each scored."""
-    if bench.keep != "all":
-        return {}
-    steps = [step_of(checkpoint) for checkpoint in checkpoints_in(folder)]
-    way = {}
-    for step in steps:
+    kept: dict[str, Any] = {}
+    if context.keep != "all":
+        return kept
+    for checkpoint in list(checkpoints_in(folder)):
+        step = step_of(checkpoint)
         if step != last:
-            forget_training(folder / f"checkpoint-{step}")
-            way[f"checkpoint-{step}"] = {"step": step, **_scored(bench, evaluation_at(history, step))}
-    return way
+            forget_training(checkpoint)
+            kept[checkpoint.name] = {"step": step, **_scored(context, evaluation_at(history, step))}
+    return kept
 
 
-def _scored(bench: Bench, metrics: Mapping[str, Any]) -> dict[str, Any]:
+def _scored(context: SweepContext, metrics: Mapping[str, Any]) -> dict[str, Any]:
     """What an evaluation says, and the score that selects."""
-    (metric,) = load_metrics(bench.metric)
-    metrics = {key: float(value) for key, value in metrics.items() if not is_timing(key) and key != "epoch"}
-    tokens = load_module("task", bench.task).KIND == "tokens"
-    name, higher = ("loss", False) if tokens else (metric.name, metric.higher_is_better is not False)
-    value = metrics.get(f"eval_{name}")
-    if value is None or math.isnan(value):
-        return {"metrics": metrics, "score": None}
-    split = {"split": "validation", "n": len(bench.validation)}
-    return {"metrics": metrics, "score": {"metric": name, "value": value, "higher_is_better": higher, **split}}
+    (metric,) = load_metrics(context.metric)
+    values = {key: float(value) for key, value in metrics.items() if not is_timing(key) and key != "epoch"}
+    name, higher_is_better = metric.name, metric.higher_is_better is not False
+    if load_module("task", context.task).KIND == "tokens":  # of which Trainer computes the loss alone
+        name, higher_is_better = "loss", False
+    value = values.get(f"eval_{name}", math.nan)
+    if context.validation is None or math.isnan(value):
+        return {"metrics": values, "score": None}
+    score = {
+        "metric": name,
+        "value": value,
+        "higher_is_better": higher_is_better,
+        "split": "validation",
+        "n": len(context.validation),
+    }
+    return {"metrics": values, "score": score}
 
 
 def _refuse_divergence(model: PreTrainedModel) -> None:
@@ -191,8 +217,9 @@ def _refuse_full_disk(error: Exception, folder: Path) -> None:
     Raises:
         [`OutputError`]: if the disk is full.
     """
-    told = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error)
-    if told or shutil.disk_usage(folder).free < 1_000_000:
+    is_named = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+    is_named = is_named or "No space left on device" in str(error)  # as safetensors, which is not of Python, says it
+    if is_named or shutil.disk_usage(folder).free < FULL:
         raise OutputError(
             f"the disk of {folder} is full. What is whole is kept: make room, and the same call goes on from there."
         ) from error
@@ -207,10 +234,10 @@ def _kind(error: Exception) -> str:
 
 
 def _reason(error: Exception) -> str:
-    text = (str(error) or type(error).__name__).strip().splitlines()[0][:300]
-    advice = {
-        "diverged": "it diverged: {}. Lower the learning rate, or warm up longer.",
-        "memory": "it ran out of memory ({}). Lower per_device_train_batch_size, or set auto_find_batch_size.",
-        "error": f"{type(error).__name__}: {{}}",
-    }
-    return advice[_kind(error)].format(text)
+    text = (str(error) or type(error).__name__).strip().splitlines()[0][:LONGEST_REASON]
+    kind = _kind(error)
+    if kind == "diverged":
+        return f"it diverged: {text}. Lower the learning rate, or warm up longer."
+    if kind == "memory":
+        return f"it ran out of memory ({text}). Lower per_device_train_batch_size, or set auto_find_batch_size."
+    return f"{type(error).__name__}: {text}"

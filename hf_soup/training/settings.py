@@ -1,4 +1,4 @@
-"""What a run may be told: fields of `TrainingArguments`, shorter names for some of them, and what they lack."""
+"""The settings of a run: fields of `TrainingArguments`, shorter names for some of them, and what they lack."""
 
 from __future__ import annotations
 
@@ -37,7 +37,6 @@ ELSEWHERE = {  # what some settings are called elsewhere, for errors about unkno
     "warmup_ratio": "warmup",
     "wd": "weight_decay",
 }
-KEEP = ("best", "last", "all")
 AT_LEAST_ONE = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
 DECIDED = {  # fields that a sweep sets itself -> what to write instead
     "output_dir": "the sweep's own `output_dir` is for all runs",
@@ -98,21 +97,23 @@ def canonical(settings: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         [`RecipeError`]: if one is given twice, under both of its names.
     """
-    found: dict[str, Any] = {}
-    for name, value in settings.items():
-        name = SHORT.get(name, name)
-        if name in found:
+    renamed: dict[str, Any] = {}
+    for short, value in settings.items():
+        name = SHORT.get(short, short)
+        if name in renamed:
             raise RecipeError(f'"{name}" is given twice, by its name and by a shorter one; leave one out.')
-        found[name] = value.tolist() if hasattr(value, "tolist") else value  # numpy's, such as weights of classes
-    return found
+        renamed[name] = value.tolist() if hasattr(value, "tolist") else value  # numpy's, such as weights of classes
+    return renamed
 
 
 def separate(settings: Mapping[str, Any]) -> tuple[dict[str, Any], Extra]:
     """Fields of `TrainingArguments`, and what is besides them."""
     fields = {name: value for name, value in settings.items() if name not in Extra._fields}
     extra = Extra(**{name: settings[name] for name in Extra._fields if settings.get(name) is not None})
-    if OPTIMIZERS.get(extra.optimizer):
-        fields["optim"] = OPTIMIZERS[extra.optimizer]
+    if extra.optimizer is not None:
+        trainers_name = OPTIMIZERS.get(extra.optimizer)
+        if trainers_name is not None:
+            fields["optim"] = trainers_name
     return fields, extra
 
 
@@ -155,30 +156,43 @@ def check_settings(
             raise RecipeError(
                 f'TrainingArguments has no field "{name}"{did_you_mean(ELSEWHERE.get(name, name), known)}'
             )
-        if name == "seed" or (name == "data_seed" and value is not None):
-            check_seed(value, f'"{name}"')
-        if name in AT_LEAST_ONE and not (isinstance(value, int) and value >= 1):
-            raise RecipeError(f'"{name}" is a whole number from 1, not {value!r}.')
-        if name == "num_train_epochs" and isinstance(value, (int, float)) and value <= 0:
-            raise RecipeError(f'"{name}" is a number above 0, not {value!r}.')
-        number = name in fields and type(fields[name].default) in (int, float)  # it checks types of values nowhere
-        if number and not isinstance(value, (int, float)):
+        _check_number(name, value)
+        # TrainingArguments does not check the types of its values
+        wants_number = name in fields and type(fields[name].default) in (int, float)
+        if wants_number and not isinstance(value, (int, float)):
             raise RecipeError(f'"{name}" is a number, not {value!r}.')
     _check_extra(settings)
     _check_early_stopping(settings, stops_early)
     plain, extra = separate(settings)
     task.check_augment(extra.augment, processing_class)
-    stops_early = stops_early or extra.early_stopping_patience is not None
-    # which makes no folder
-    training_arguments(Path("checked"), plain, evaluates=evaluates, metric=metric, stops_early=stops_early)
+    training_arguments(
+        Path("checked"),  # which is not made
+        plain,
+        metric=metric,
+        evaluates=evaluates,
+        stops_early=stops_early or extra.early_stopping_patience is not None,
+    )
+
+
+def _check_number(name: str, value: Any) -> None:
+    """Refuse seeds, counts and epochs out of their range."""
+    if name == "seed" or (name == "data_seed" and value is not None):
+        check_seed(value, f'"{name}"')
+    if name in AT_LEAST_ONE and not (isinstance(value, int) and value >= 1):
+        raise RecipeError(f'"{name}" is a whole number from 1, not {value!r}.')
+    if name == "num_train_epochs" and isinstance(value, (int, float)) and value <= 0:
+        raise RecipeError(f'"{name}" is a number above 0, not {value!r}.')
 
 
 def _check_extra(settings: Mapping[str, Any]) -> None:
-    bounds = {"bagging_fraction": "above 0, at most 1", "layer_decay": "above 0, at most 1", "momentum": "from 0 to 1"}
-    for name, range_ in bounds.items():
+    """Refuse values that what is besides `TrainingArguments` cannot have."""
+    for name in ("bagging_fraction", "layer_decay", "momentum"):
         value = settings.get(name)
-        good = isinstance(value, (int, float)) and 0 <= value <= 1 and (value > 0 or name == "momentum")
-        if value is not None and not good:
+        if value is None:
+            continue
+        takes_zero = name == "momentum"
+        if not isinstance(value, (int, float)) or not 0 <= value <= 1 or (value == 0 and not takes_zero):
+            range_ = "from 0 to 1" if takes_zero else "above 0, at most 1"
             raise RecipeError(f'"{name}" is a number {range_}, not {value!r}.')
     optimizer = settings.get("optimizer")
     if optimizer is not None and optimizer not in OPTIMIZERS:
@@ -214,9 +228,9 @@ def training_arguments(
     folder: Path,
     fields: Mapping[str, Any],
     *,
+    metric: Metric,
     keep: str = "last",
     evaluates: bool = False,
-    metric: Metric | None = None,
     saves: bool = True,
     stops_early: bool = False,
 ) -> TrainingArguments:
@@ -227,12 +241,12 @@ def training_arguments(
             Of the run.
         fields (`Mapping[str, Any]`):
             What the user says.
+        metric ([`Metric`]):
+            The metric that decides which evaluation is the best, by its name in Trainer's logs.
         keep (`str`, *optional*, defaults to `"last"`):
-            One of `KEEP`.
+            `"best"`, `"last"` or `"all"`.
         evaluates (`bool`, *optional*, defaults to `False`):
             Whether there is validation data.
-        metric ([`Metric`], *optional*):
-            What tells the best evaluation, by its name in Trainer's logs.
         saves (`bool`, *optional*, defaults to `True`):
             Whether checkpoints are written to resume from.
         stops_early (`bool`, *optional*, defaults to `False`):
@@ -245,24 +259,20 @@ def training_arguments(
     from transformers import TrainingArguments
 
     defaults = {
-        "disable_tqdm": True,  # the bar is a callback of ours
         "logging_strategy": "steps" if "logging_steps" in fields else "epoch",
         "logging_nan_inf_filter": False,
         "report_to": "none",
-        "eval_strategy": ("steps" if "eval_steps" in fields else "epoch") if evaluates else "no",
+        "eval_strategy": "steps" if "eval_steps" in fields else "epoch",
         "restore_callback_states_from_checkpoint": True,  # how long early stopping has waited
         "dataloader_pin_memory": torch.cuda.is_available(),
         "use_cpu": is_launched() and not torch.accelerator.is_available(),  # else each process would train by itself
     }
-    given = {**defaults, **fields, "disable_tqdm": True, "remove_unused_columns": False}
+    given = {**defaults, **fields}
+    given["disable_tqdm"] = True  # the bar is a callback of ours
+    given["remove_unused_columns"] = False  # the task has done it
     if not evaluates:
         given["eval_strategy"] = "no"
-    if keep == "best" and given["eval_strategy"] == "no":
-        raise RecipeError('keep="best" needs evaluations: leave eval_strategy out, or write keep="last".')
-    if stops_early and not evaluates:
-        raise RecipeError("early stopping needs validation data: it goes by the score of each evaluation.")
-    if stops_early and given["eval_strategy"] == "no":
-        raise RecipeError("early stopping needs evaluations: leave eval_strategy out.")
+    _check_evaluations(given["eval_strategy"], keep=keep, evaluates=evaluates, stops_early=stops_early)
     # a checkpoint comes with each evaluation, else at the end of each epoch
     rhythm = "epoch" if given["eval_strategy"] == "no" else given["eval_strategy"]
     given["save_strategy"] = rhythm if saves else "no"
@@ -277,3 +287,13 @@ def training_arguments(
     if args.n_gpu > 1:  # a run has one GPU: Trainer would share each batch among all, and make it larger
         args._n_gpu = 1
     return args
+
+
+def _check_evaluations(strategy: Any, *, keep: str, evaluates: bool, stops_early: bool) -> None:
+    """Refuse what needs evaluations where there are none."""
+    if keep == "best" and strategy == "no":
+        raise RecipeError('keep="best" needs evaluations: leave eval_strategy out, or write keep="last".')
+    if stops_early and not evaluates:
+        raise RecipeError("early stopping needs validation data: it goes by the score of each evaluation.")
+    if stops_early and strategy == "no":
+        raise RecipeError("early stopping needs evaluations: leave eval_strategy out.")

@@ -58,25 +58,36 @@ def expand_space(
         return _listed_settings(space, n_runs)
     axes = {name: _axis(name, values) for name, values in space.items()}
     if n_runs is None:
-        drawn = [name for name, axis in axes.items() if isinstance(axis, _Distribution)]
-        if drawn:
-            raise RecipeError(f'space: "{drawn[0]}" is a distribution, and distributions need `n_runs`.')
-        _refuse_many(math.prod(map(len, axes.values())))
-        return different(dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values()))
-    rng = np.random.default_rng(seed)
+        return _grid(axes)
     discrete = math.prod(_size(axis, n_runs) for axis in axes.values())
     if n_runs > discrete:
         raise RecipeError(f"space: n_runs={n_runs}, but there are only {discrete} different settings.")
-    found: dict[str, dict[str, Any]] = {}
+    return _drawn_settings(axes, n_runs, np.random.default_rng(seed))
+
+
+def _drawn_settings(axes: Mapping[str, Axis], n_runs: int, rng: np.random.Generator) -> list[dict[str, Any]]:
+    """As many different settings, drawn one after the other."""
+    drawn: dict[str, dict[str, Any]] = {}
     repeats = 0
-    while len(found) < n_runs:
+    while len(drawn) < n_runs:
         setting = plain({name: _draw(axis, rng) for name, axis in axes.items()})
         key = _key(setting)
-        repeats = repeats + 1 if key in found else 0
+        repeats = repeats + 1 if key in drawn else 0
         if repeats > REPEATS * n_runs:  # as between two numbers with none in between
-            raise RecipeError(f"space: n_runs={n_runs}, but only {len(found)} different settings could be drawn.")
-        found.setdefault(key, setting)
-    return list(found.values())
+            raise RecipeError(f"space: n_runs={n_runs}, but only {len(drawn)} different settings could be drawn.")
+        drawn.setdefault(key, setting)
+    return list(drawn.values())
+
+
+def _grid(axes: Mapping[str, Axis]) -> list[dict[str, Any]]:
+    """Every combination of values, in the order in which they are written."""
+    lists: dict[str, Sequence[Any]] = {}
+    for name, axis in axes.items():
+        if isinstance(axis, _Distribution):
+            raise RecipeError(f'space: "{name}" is a distribution, and distributions need `n_runs`.')
+        lists[name] = axis
+    _refuse_many(math.prod(map(len, lists.values())))
+    return different(dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values()))
 
 
 def _check_number(n_runs: Any) -> None:
@@ -135,7 +146,10 @@ class _Distribution(NamedTuple):
     values: Sequence[Any]
 
 
-def _axis(name: str, given: Any) -> Sequence[Any] | _Distribution:
+Axis = Sequence[Any] | _Distribution  # the values of one parameter
+
+
+def _axis(name: str, given: Any) -> Axis:
     """The values of one parameter, or what they are drawn from; ranges stay ranges, however long."""
     if isinstance(given, Mapping) and len(given) == 1 and next(iter(given)) in DISTRIBUTIONS:
         ((kind, ends),) = given.items()
@@ -155,18 +169,19 @@ def _axis(name: str, given: Any) -> Sequence[Any] | _Distribution:
 
 def _range(name: str, ends: Any) -> range:
     try:
-        found = range(*ends) if isinstance(ends, (list, tuple)) else range(ends)
+        values = range(*ends) if isinstance(ends, (list, tuple)) else range(ends)
     except (TypeError, ValueError):
         raise RecipeError(f'space: "{name}" has {{range: {ends!r}}}; write {{range: 8 or [2, 8]}}.') from None
-    return _short_range(name, found)
+    return _short_range(name, values)
 
 
-def _short_range(name: str, found: range) -> range:
+def _short_range(name: str, values: range) -> range:
+    """A range whose length Python can tell, as that of everything else that is drawn from."""
     try:
-        len(found)
+        len(values)
     except OverflowError:
         raise RecipeError(f'space: the range of "{name}" has more than 2^63 values.') from None
-    return found
+    return values
 
 
 def _between(name: str, kind: str, ends: Any) -> _Distribution:
@@ -175,11 +190,12 @@ def _between(name: str, kind: str, ends: Any) -> _Distribution:
         low, high = map(number, ends)
     except (TypeError, ValueError, OverflowError):
         raise RecipeError(f'space: "{name}" has {{{kind}: {ends!r}}}; write {{{kind}: [low, high]}}.') from None
-    if not (0 < low < high if kind == "loguniform" else low < high):
+    if not low < high or (kind == "loguniform" and low <= 0):
         raise RecipeError(
             f'space: "{name}" goes from {low:g} to {high:g}; {kind} needs a lower end below the upper one.'
         )
-    if not math.isfinite(high - low) or (kind == "integers" and not (low >= LOWEST and high < HIGHEST)):
+    is_drawable = low >= LOWEST and high < HIGHEST if kind == "integers" else math.isfinite(high - low)
+    if not is_drawable:
         raise RecipeError(f'space: "{name}" goes from {low:g} to {high:g}, which is too far to draw numbers between.')
     return _Distribution(kind, (low, high))
 
@@ -192,31 +208,36 @@ def _different(name: str, values: Any) -> Sequence[Any]:
     first = [plain(value) for value in itertools.islice(values, MOST_VALUES + 1)]
     if len(first) > MOST_VALUES:
         raise RecipeError(f'space: "{name}" has more than {MOST_VALUES:,} values; write {{range: [first, last]}}.')
-    seen: set[Any] = set()
-    found: list[Any] = []
+    seen: set[Hashable] = set()  # so that a million numbers are not compared with each other
+    distinct: list[Any] = []
     for value in first:
-        if value in (seen if isinstance(value, Hashable) else found):
-            continue
-        found.append(value)
         if isinstance(value, Hashable):
+            if value in seen:
+                continue
             seen.add(value)
-    return found
+        elif value in distinct:
+            continue
+        distinct.append(value)
+    return distinct
 
 
-def _size(axis: Sequence[Any] | _Distribution, n_runs: int) -> int:
+def _size(axis: Axis, n_runs: int) -> int:
     """How many different values there are, as far as it matters for `n_runs` draws."""
     if not isinstance(axis, _Distribution):
         return len(axis)
     if axis.kind == "choice":
         return len(axis.values)
-    return axis.values[1] - axis.values[0] + 1 if axis.kind == "integers" else n_runs
+    if axis.kind == "integers":
+        low, high = axis.values
+        return int(high - low + 1)
+    return n_runs  # of numbers with a point there are enough
 
 
-def _draw(axis: Sequence[Any] | _Distribution, rng: np.random.Generator) -> Any:
+def _draw(axis: Axis, rng: np.random.Generator) -> Any:
     if not isinstance(axis, _Distribution):
-        return axis[rng.integers(len(axis))]
+        return axis[int(rng.integers(len(axis)))]
     if axis.kind == "choice":
-        return axis.values[rng.integers(len(axis.values))]
+        return axis.values[int(rng.integers(len(axis.values)))]
     low, high = axis.values
     if axis.kind == "integers":
         return int(rng.integers(low, high + 1))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..checkpoints import hub
@@ -17,24 +17,22 @@ from ..checkpoints.inside import json_inside
 from ..checkpoints.memory import quiet_transformers
 from ..checkpoints.named_code import forget_code
 from ..checkpoints.staging import staged_folder, temporary_folder
-from ..errors import RecipeError, TrainingError, did_you_mean
+from ..errors import RecipeError, TrainingError
 from ..hub.bases import START
 from ..hub.run_card import render_start_card, write_card
 from ..lookup import load_module
 from ..untrusted import as_error, one_line
-from .head import has_plain_head, is_head, with_new_head
+from .context import SweepContext
+from .head import class_labels, has_plain_head, is_head, with_new_head
 from .processes import is_main, wait
-from .records import Bench
 from .settings import separate
 from .trainer import fit
 
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PretrainedConfig, PreTrainedModel
 
-    from ..tasks import Task
-
-HEADS = ("auto", "new", "probe", "checkpoint", "independent")
 PROBE = {"learning_rate": 1e-3, "num_train_epochs": 5}  # a linear layer takes a higher rate than a body
 
 
@@ -62,65 +60,64 @@ class Origin(NamedTuple):
 
 
 @read_errors(TrainingError, "the configuration of the base model cannot be read")
-def find_origin(source: str, revision: str | None, task: Task, fields: Mapping[str, Any], head: str) -> Origin:
+def find_origin(source: str, revision: str | None, task: ModuleType, fields: Mapping[str, Any], head: str) -> Origin:
     """Look at the configuration of a base model, and decide which head its start has.
 
     Args:
         source (`str`), revision (`str`, *optional*):
             The base model.
-        task ([`Task`]):
+        task (`ModuleType`):
             A file of `hf_soup.tasks`.
         fields (`Mapping[str, Any]`):
             What `task.head` says of the data.
         head (`str`):
-            One of `HEADS`; `"auto"` is the checkpoint's where it is for the same labels, else a new one.
+            As of [`hf_soup.sweep`]; `"auto"` is the checkpoint's where it is for the same labels, else a new one.
 
     Raises:
-        [`RecipeError`]: if there is no such choice, or models of the task have no head of their own.
+        [`RecipeError`]: if models of the task have no head of their own.
         [`TrainingError`]: if the base model has no configuration, or no head where it is asked for.
     """
-    if head not in HEADS:
-        raise RecipeError(f"head is one of {', '.join(HEADS)}{did_you_mean(head, HEADS)}")
-    config = _read_config(source, revision)
+    config = _read_config(source, revision, {})
     if not fields:
         if head not in ("auto", "checkpoint"):
             raise RecipeError(f'{source} writes texts and has no head of its own for it: leave head="{head}" out.')
         return Origin(source, revision, "checkpoint", {}, config)
-    has_one = task.fits(config)
-    if head == "checkpoint" and not has_one:
+    has_head = task.fits(config)
+    if head == "checkpoint" and not has_head:
         raise TrainingError(f'{source} has no head for this task: write head="new" or head="probe".')
-    own = _for_its_head(config, fields) if has_one else None
-    if head == "checkpoint" or (head == "auto" and own is not None):
-        return Origin(source, revision, "checkpoint", own or {}, _read_config(source, revision, **own or {}))
-    if head != "checkpoint":  # what the base was tuned for before would choose the loss
-        fields = {"problem_type": None, **fields}
-    config = _read_config(source, revision, **fields)
-    return Origin(source, revision, "new" if head == "auto" else head, fields, config)
+    changes = _for_its_head(config, fields) if has_head else None
+    if head == "checkpoint" or (head == "auto" and changes is not None):
+        changes = changes or {}
+        return Origin(source, revision, "checkpoint", changes, _read_config(source, revision, changes))
+    # what the base was tuned for before would choose the loss
+    fields = {"problem_type": None, **fields}
+    return Origin(source, revision, "new" if head == "auto" else head, fields, _read_config(source, revision, fields))
 
 
-def _read_config(source: str, revision: str | None, **fields: Any) -> PretrainedConfig:
+def _read_config(source: str, revision: str | None, fields: Mapping[str, Any]) -> PretrainedConfig:
     """The configuration of a base model with other fields, without code that it names."""
     from transformers import AutoConfig
 
     with as_error(TrainingError, f"{one_line(source)} has no configuration that loads"), quiet_transformers():
         with contextlib.suppress(FileNotFoundError):  # transformers says what is there instead
-            folder = Path(source) if os.path.isdir(source) else hub.fetch(source, revision, [CONFIG])
+            folder = Path(source) if revision is None else hub.fetch(source, revision, [CONFIG])
             written = json_inside(folder, CONFIG)
             if isinstance(written, dict):
                 refuse_unbounded(written, f"{CONFIG} of {source}")
-        place = {"revision": revision or "main", "trust_remote_code": False}
-        config = AutoConfig.from_pretrained(source, **place, **fields)
+        config: PretrainedConfig = AutoConfig.from_pretrained(
+            source, revision=revision or "main", trust_remote_code=False, **fields
+        )
         forget_code(config)
     return config
 
 
-def make_start(origin: Origin, bench: Bench, *, init_seed: int, probe_args: Mapping[str, Any]) -> None:
+def make_start(origin: Origin, context: SweepContext, *, init_seed: int, probe_args: Mapping[str, Any]) -> None:
     """Save what all runs start from, unless it is there.
 
     Args:
         origin ([`Origin`]):
             Base model and head.
-        bench ([`Bench`]):
+        context ([`SweepContext`]):
             Of the sweep.
         init_seed (`int`):
             Of a new head.
@@ -130,33 +127,42 @@ def make_start(origin: Origin, bench: Bench, *, init_seed: int, probe_args: Mapp
     Raises:
         [`TrainingError`]: if the base model does not load, or its weights lack the head.
     """
-    target = bench.folder / START
+    target = context.folder / START
     if target.is_dir():
         return
     with quiet_transformers():
-        model = _load(origin, load_module("task", bench.task), init_seed)
+        model = _load(origin, load_module("task", context.task), init_seed)
         if getattr(model.config, "pad_token_id", 0) is None and origin.fields:  # batches need one
-            pad = getattr(bench.processing_class, "pad_token_id", None)
-            model.config.pad_token_id = getattr(bench.processing_class, "eos_token_id", None) if pad is None else pad
+            model.config.pad_token_id = _padding(context.processing_class)
         if origin.head == "probe":
-            _probe(model, bench, init_seed, probe_args)
+            _probe(model, context, init_seed, probe_args)
         if is_main():
             with staged_folder(target) as stage:
                 model.save_pretrained(stage)
-                bench.processing_class.save_pretrained(stage)
-                base = hub.split_revision(bench.about["base_model"])[0] if origin.revision else None
-                card = render_start_card(sweep=bench.folder.name, base_model=base, base=bench.base_card)
+                context.processing_class.save_pretrained(stage)
+                base = hub.split_revision(context.about["base_model"])[0] if origin.revision else None
+                card = render_start_card(sweep=context.folder.name, base_model=base, base=context.base_card)
                 write_card(stage, card)
     wait()
 
 
+def _padding(processing_class: Any) -> int | None:
+    """The token that a tokenizer pads with; one that has none, as of GPT-2, pads with the end of a text."""
+    for name in ("pad_token_id", "eos_token_id"):
+        token: int | None = getattr(processing_class, name, None)
+        if token is not None:
+            return token
+    return None
+
+
 @read_errors(TrainingError, "the base model cannot be read")
-def _load(origin: Origin, task: Task, init_seed: int) -> PreTrainedModel:
+def _load(origin: Origin, task: ModuleType, init_seed: int) -> PreTrainedModel:
     import transformers
 
     transformers.set_seed(init_seed)  # of what else the checkpoint lacks, such as a pooler
+    model: PreTrainedModel
     with as_error(TrainingError, f"{origin.source} does not load as {task.AUTO_CLASS}"):
-        model, found = getattr(transformers, task.AUTO_CLASS).from_pretrained(
+        model, loading = getattr(transformers, task.AUTO_CLASS).from_pretrained(
             origin.source,
             config=origin.config,
             revision=origin.revision or "main",
@@ -164,36 +170,42 @@ def _load(origin: Origin, task: Task, init_seed: int) -> PreTrainedModel:
             output_loading_info=True,
             trust_remote_code=False,
         )
-    mismatched = (key[0] if isinstance(key, tuple) else key for key in found["mismatched_keys"])
-    made = [*found["missing_keys"], *mismatched]
-    if origin.head == "new" and made and not has_plain_head(model):  # what the checkpoint lacks is new already
+    new = list(loading["missing_keys"])
+    for key in loading["mismatched_keys"]:  # names, or names with their shapes
+        new.append(key[0] if isinstance(key, tuple) else key)
+    if origin.head == "new" and new and not has_plain_head(model):  # what the checkpoint lacks is new already
         return model
     if origin.head != "checkpoint":
         return with_new_head(model, init_seed)
-    lacking = [name for name in made if is_head(model, name)]
+    lacking = [name for name in new if is_head(model, name)]
     if lacking:
         raise TrainingError(f'the weights of {origin.source} lack a head that fits ({lacking[0]}): write head="new".')
     return model
 
 
-def _probe(model: PreTrainedModel, bench: Bench, init_seed: int, probe_args: Mapping[str, Any]) -> None:
+def _probe(model: PreTrainedModel, context: SweepContext, init_seed: int, probe_args: Mapping[str, Any]) -> None:
     """Train the head alone, on what the frozen body says without dropout (LP-FT: Kumar et al. 2022, arXiv 2202.10054;
     model soups start from such heads too, arXiv 2203.05482).
     """
-    fields, extra = separate({**bench.training_args, **PROBE, "seed": init_seed, **probe_args})
-    trained = [(name, parameter) for name, parameter in model.named_parameters() if not is_head(model, name)]
-    hook = model.base_model.register_forward_pre_hook(lambda body, _: body.eval() and None)  # BatchNorm stays too
-    for _, parameter in trained:
+    fields, extra = separate({**context.training_args, **PROBE, "seed": init_seed, **probe_args})
+    body = [parameter for name, parameter in model.named_parameters() if not is_head(model, name)]
+    # Trainer calls `train()` before each step: dropout stays out, and the statistics of BatchNorm stay as they are
+    hook = model.base_model.register_forward_pre_hook(_evaluate)
+    for parameter in body:
         parameter.requires_grad_(False)
     try:
         with temporary_folder() as folder:
-            fit(replace(bench, callbacks=()), model, fields, extra, folder / "probe", keep="last", saves=False)
+            fit(replace(context, callbacks=()), model, fields, extra, folder / "probe", keep="last", saves=False)
     except Exception as error:  # whatever Trainer trips over
         raise TrainingError(f"the linear probe failed: {type(error).__name__}: {error}") from error
-    for _, parameter in trained:
+    for parameter in body:
         parameter.requires_grad_(True)
     hook.remove()
     model.cpu()
+
+
+def _evaluate(module: torch.nn.Module, _: Any) -> None:
+    module.eval()
 
 
 def _for_its_head(config: PretrainedConfig, fields: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -203,10 +215,15 @@ def _for_its_head(config: PretrainedConfig, fields: Mapping[str, Any]) -> dict[s
     """
     if "id2label" not in fields:
         return dict(fields) if config.num_labels == fields["num_labels"] else None
-    theirs, ours = ([names[index] for index in sorted(names)] for names in (config.id2label, fields["id2label"]))
-    if len(theirs) != len(ours):
+    of_model = _in_order(class_labels(config))
+    of_data = _in_order(fields["id2label"])
+    if len(of_model) != len(of_data):
         return None
-    nameless = [f"LABEL_{index}" for index in range(len(ours))]
-    if theirs == nameless:
+    nameless = [f"LABEL_{index}" for index in range(len(of_data))]
+    if of_model == nameless:
         return dict(fields)
-    return {} if ours == nameless or sorted(theirs) == sorted(ours) else None
+    return {} if of_data == nameless or sorted(of_model) == sorted(of_data) else None
+
+
+def _in_order(labels: Mapping[int, str]) -> list[str]:
+    return [labels[index] for index in sorted(labels)]

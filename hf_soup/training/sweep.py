@@ -1,47 +1,28 @@
-"""A sweep: one start, many runs. Runs that are whole are not repeated; a new space adds runs beside them."""
+"""A sweep as a value: the runs that its folder holds, as a table and as a picture. It trains nothing."""
 
 from __future__ import annotations
 
+import math
 import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
-from ..checkpoints.staging import write_json
-from ..errors import IngredientError, OutputError, TrainingError, warn
-from ..evaluation.running import is_launched
+from ..errors import TrainingError
 from ..hub.bases import START
-from ..lookup import load_module
-from ..parallel import gpus, run_all
-from ..progress import progress_bar
 from ..sweep_plot import Line, Setting, plot_sweep
 from ..tables import align, cell, shared_line
+from ..types import Score
 from ..untrusted import as_error, read_json
-from .manifest import (
-    SHARED,
-    SWEEP_FILE,
-    check_start,
-    find_manifest,
-    read_manifest,
-    start_digests,
-    whole_runs,
-)
-from .planning import SweepPlan
-from .processes import is_main, only_one, wait
-from .publish import Publisher
-from .records import FailedRun, Run, load_failure, load_runs, record_failure, tidy
+from .manifest import SHARED, read_manifest
+from .records import FailedRun, Run, load_failure, load_runs
 from .resume import STATE
-from .run import train_run
-from .start import make_start
 
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
-    from tqdm import tqdm
 
 
 @dataclass(frozen=True)
@@ -68,7 +49,11 @@ class Sweep(Sequence[Run]):
     waiting: tuple[str, ...] = ()
     training_args: Mapping[str, Any] = field(default_factory=dict)
 
-    def __getitem__(self, index: Any) -> Any:
+    @overload
+    def __getitem__(self, index: int) -> Run: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Run, ...]: ...
+    def __getitem__(self, index: int | slice) -> Run | tuple[Run, ...]:
         return self.runs[index]
 
     def __len__(self) -> int:
@@ -83,23 +68,19 @@ class Sweep(Sequence[Run]):
         Raises:
             [`TrainingError`]: if none has a score.
         """
-        scored = [run for run in self.runs if run.score is not None]
-        if not scored:
+        best = best_of(self.runs)
+        if best is None:
             raise TrainingError("no run has a score: give the sweep validation data.")
-        best = scored[0]
-        for run in scored[1:]:
-            best = run if run.score.beats(best.score) else best
-        return best
+        return best.run
 
     def table(self) -> str:
         """A row for each run: what it has of its own, its score, best first; then those that failed, and what all runs
         have alike.
         """
         varied, shared = self._settings()
-        ranked = sorted(self.runs, key=lambda run: run.score.rank_key if run.score else float("-inf"), reverse=True)
-        metric = next((run.score.metric for run in self.runs if run.score), "score")
-        lines = [["run", *varied, metric, "loss", "step", "seconds"]]
-        for run in ranked:
+        metrics = [run.score.metric for run in self.runs if run.score]
+        lines = [["run", *varied, metrics[0] if metrics else "score", "loss", "step", "seconds"]]
+        for run in sorted(self.runs, key=_rank, reverse=True):
             own = [cell(run.params.get(key)) for key in varied]
             score = f"{run.score.value:.4f}" if run.score else "-"
             timing = [f"{run.state['step']:,}", f"{run.state['seconds']:.0f}"]
@@ -107,9 +88,10 @@ class Sweep(Sequence[Run]):
         for failure in self.failed:
             own = [cell(failure.params.get(key)) for key in varied]
             lines.append([failure.name, *own, failure.kind, "-", "-", "-"])
-        common = shared_line({**self.training_args, **shared}, varied)
-        notes = [f"{failure.name} failed: {failure.reason}" for failure in self.failed]
-        return "\n".join([align(lines), *common, *(["", *notes] if notes else [])])
+        paragraphs = [align(lines), *shared_line({**self.training_args, **shared}, varied)]
+        if self.failed:
+            paragraphs += ["", *(f"{failure.name} failed: {failure.reason}" for failure in self.failed)]
+        return "\n".join(paragraphs)
 
     def to_pandas(self) -> pd.DataFrame:
         """A row for each run, its settings and metrics as columns; those that failed have a `reason`."""
@@ -140,35 +122,67 @@ class Sweep(Sequence[Run]):
             [`MissingExtraError`]: if matplotlib is not installed.
             [`TrainingError`]: if no run has a score.
         """
-        whole = [run for run in self.runs if run.folder.name == run.state["run"]]
-        best = replace(self, runs=tuple(whole)).best()
+        whole = [run for run in self.runs if run.folder.name == run.state["run"]]  # not the checkpoints on their way
+        best = best_of(whole)
+        if best is None:
+            raise TrainingError("no run has a score: give the sweep validation data.")
         metric = best.score.metric
-        scored = [run for run in whole if run.score]
+        scored = [Scored(run, run.score) for run in whole if run.score]
         varied, _ = self._settings()
-        scores, place = [run.score.value for run in scored], scored.index(best)
-        settings = [Setting(key, [run.params.get(key) for run in scored], scores, place) for key in varied]
-        lines = []
-        for run in whole:
-            with as_error(TrainingError, f"the history of {run.name} cannot be read from {run.folder / STATE}"):
-                history = [dict(row) for row in read_json(run.folder / STATE)["log_history"]]
-            for key in ("loss", f"eval_{metric}"):
-                points = [(row["epoch"], row[key]) for row in history if key in row and "epoch" in row]
-                lines.append(
-                    Line(run.name, key, *(tuple(axis) for axis in zip(*points, strict=True)))
-                ) if points else None
-        title = f"{best.name} is the best of {len(whole)} runs: {metric} {best.score.value:.4f} on validation"
-        return plot_sweep(settings, lines, metric=metric, best=best.name, title=title)
+        settings = []
+        for name in varied:
+            values = [item.run.params.get(name) for item in scored]
+            settings.append(Setting(name, values, [item.score.value for item in scored], scored.index(best)))
+        lines = [line for run in whole for line in _lines(run, metric)]
+        title = f"{best.run.name} is the best of {len(whole)} runs: {metric} {best.score.value:.4f} on validation"
+        return plot_sweep(settings, lines, metric=metric, best=best.run.name, title=title)
 
     def _settings(self) -> tuple[list[str], dict[str, Any]]:
         """What the runs differ in, and what all have alike."""
-        every = [item.params for item in (*self.runs, *self.failed)]
-        keys = list(dict.fromkeys(key for params in every for key in params))
-        shared = {key: every[0][key] for key in keys if all(p.get(key, p) == every[0].get(key) for p in every)}
-        shared = {} if len(every) == 1 else shared
-        return [key for key in keys if key not in shared], shared
+        settings = [run.params for run in self.runs] + [failure.params for failure in self.failed]
+        names = dict.fromkeys(name for params in settings for name in params)
+        shared: dict[str, Any] = {}
+        if len(settings) > 1:
+            for name in names:
+                first = settings[0].get(name)
+                if all(name in params and params[name] == first for params in settings):
+                    shared[name] = first
+        return [name for name in names if name not in shared], shared
 
 
-def load_sweep(folder: str | os.PathLike) -> Sweep:
+class Scored(NamedTuple):
+    """A run and its score."""
+
+    run: Run
+    score: Score
+
+
+def best_of(runs: Sequence[Run]) -> Scored | None:
+    """The run with the best score, of equals the first; `None` where none has a score."""
+    best: Scored | None = None
+    for run in runs:
+        score = run.score
+        if score is not None and (best is None or score.beats(best.score)):
+            best = Scored(run, score)
+    return best
+
+
+def _rank(run: Run) -> float:
+    """By which tables order runs: those without a score come last."""
+    return run.score.rank_key if run.score else -math.inf
+
+
+def _lines(run: Run, metric: str) -> Iterator[Line]:
+    """The curves of one run: the loss in training, and the score on the validation data."""
+    with as_error(TrainingError, f"the history of {run.name} cannot be read from {run.folder / STATE}"):
+        history = [dict(row) for row in read_json(run.folder / STATE)["log_history"]]
+    for key in ("loss", f"eval_{metric}"):
+        points = [row for row in history if key in row and "epoch" in row]
+        if points:
+            yield Line(run.name, key, [row["epoch"] for row in points], [row[key] for row in points])
+
+
+def load_sweep(folder: str | os.PathLike[str]) -> Sweep:
     """The whole runs of a sweep's folder, and why others failed.
 
     Args:
@@ -183,151 +197,10 @@ def load_sweep(folder: str | os.PathLike) -> Sweep:
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
-    return _loaded(folder, manifest["runs"], manifest["fixed"].get(SHARED, {}))
+    return sweep_in(folder, manifest["runs"], manifest["fixed"].get(SHARED, {}))
 
 
-def run_plan(
-    plan: SweepPlan,
-    *,
-    executor: str = "local",
-    resources: dict[str, float] | None = None,
-    on_error: str = "continue",
-    publisher: Publisher | None = None,
-) -> Sweep:
-    """Train what a plan says; the arguments are those of [`hf_soup.sweep`].
-
-    Returns:
-        [`Sweep`]: of all runs of the plan that are whole.
-
-    Raises:
-        [`RecipeError`]: if callbacks cannot be sent to the processes that train on several GPUs.
-        [`TrainingError`]: if every run failed, or one did and `on_error="raise"`; or if another process trains there.
-    """
-    bench, folder = plan.bench, plan.bench.folder
-    devices = gpus() if executor == "local" and not is_launched() else ()
-    if bench.callbacks and len(devices) > 1:
-        from .callbacks import check_picklable
-
-        check_picklable(bench.callbacks)
-    if bench.own_heads:
-        warn('head="independent": every run has a head of its own, and averages of such runs are rarely good.')
-    wait()  # until every process has read what is there
-    with only_one(folder):
-        if is_main():
-            _refuse_changed(plan)
-            write_json(folder / SWEEP_FILE, plan.manifest)
-        if plan.origin is not None:
-            make_start(plan.origin, bench, **plan.init)
-            # as a later call reads it, so that runs that it adds or finishes have the same files
-            processing_class = load_module("task", bench.task).load_processing_class(str(folder / START), None)
-            plan = replace(plan, bench=replace(bench, processing_class=processing_class))
-        if is_main():
-            check_start(plan.manifest, folder / START)
-            write_json(folder / SWEEP_FILE, {**plan.manifest, "start": start_digests(folder / START)})
-        if publisher is not None:
-            publisher = publisher.with_start(folder / START)
-        _train_all(plan, executor, devices, resources, on_error, publisher)
-    sweep = _loaded(folder, plan.runs, bench.training_args)
-    if sweep.failed and not sweep.runs:
-        raise TrainingError(f"every run failed, such as {sweep.failed[0].name}: {sweep.failed[0].reason}")
-    for failure in sweep.failed:
-        warn(f"{failure.name} failed and is left out of soups: {failure.reason}")
-    return sweep
-
-
-def _refuse_changed(plan: SweepPlan) -> None:
-    """Another process may have begun, or added runs, since the plan was made."""
-    folder = plan.bench.folder
-    there = find_manifest(folder)
-    planned = whole_runs(plan.manifest)
-    if there is not None and any(planned.get(name) != settings for name, settings in whole_runs(there).items()):
-        raise TrainingError(f"another process has added runs to {folder} in the meantime. Call it again.")
-
-
-def _train_all(
-    plan: SweepPlan,
-    executor: str,
-    devices: Sequence[str],
-    resources: dict[str, float] | None,
-    on_error: str,
-    publisher: Publisher | None,
-) -> None:
-    todo = plan.todo
-    alone = executor == "local" and len(devices) < 2
-    work = Work(replace(plan.bench, bars=plan.bench.bars and alone and is_main()), publisher)
-    silent = not is_main() or bool(plan.bench.training_args.get("disable_tqdm"))
-    bar = progress_bar(total=len(plan.runs), desc="Sweep", unit="run", hidden=silent)
-    jobs = [(name, plan.runs[name]) for name in todo]
-    best = _best_of([run for name in plan.done for run in load_runs(plan.bench.folder / name)])
-    with bar:
-        bar.update(len(plan.done))
-        _show_best(bar, best)
-        for name in plan.done:
-            if on_error == "raise" and (failure := load_failure(plan.bench.folder / name)):
-                raise TrainingError(f"{name} failed: {failure.reason}")
-            _finish(plan.bench.folder / name, publisher)
-        results = run_all(
-            work,
-            jobs,
-            executor=executor,
-            devices=devices,
-            resources=resources,
-            lost=partial(record_failure, plan.bench.folder),
-        )
-        for index, outcome in results:
-            if isinstance(outcome, FailedRun):
-                if is_main() and load_failure(plan.bench.folder / outcome.name) is None:  # of a worker elsewhere
-                    record_failure(plan.bench.folder, (outcome.name, outcome.params), outcome.reason, outcome.kind)
-                if on_error == "raise":
-                    results.close()
-                    raise TrainingError(f"{outcome.name} failed: {outcome.reason}")
-                bar.write(f"{outcome.name} failed: {outcome.reason}", file=sys.stderr) if not bar.disable else None
-            else:
-                if publisher is not None:
-                    _collect(publisher, plan.bench.folder / todo[index])
-                best = _best_of([*filter(None, [best]), *outcome])
-            bar.update()
-            _show_best(bar, best)
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a worker does with one job: a run's name and its settings."""
-
-    bench: Any
-    publisher: Publisher | None
-
-    def __call__(self, job: tuple[str, dict[str, Any]]) -> tuple[Run, ...] | FailedRun:
-        """Train it, and put it on the Hub where the sweep does so."""
-        name, params = job
-        if self.publisher is not None:
-            self.publisher.fetch_start(self.bench.folder / START)
-        outcome = train_run(self.bench, name, params)
-        if self.publisher is not None and not isinstance(outcome, FailedRun):
-            try:
-                self.publisher.publish(self.bench.folder / name)
-            except OutputError as error:  # the run is whole: the next call pushes it
-                warn(f"{name} is not on the Hub yet: {error}")
-        return outcome
-
-
-def _finish(folder: Path, publisher: Publisher | None) -> None:
-    """What an interruption may have kept a whole run from: its checkpoints go, and it goes to the Hub."""
-    found = load_runs(folder)
-    if found and is_main():
-        tidy(folder, keep=found[-1].state["checkpoints"])
-    if found and publisher is not None:
-        publisher.publish(folder)
-
-
-def _collect(publisher: Publisher, folder: Path) -> None:
-    try:
-        publisher.collect(folder)
-    except IngredientError as error:  # its push failed: the run is whole where it was trained, and nowhere else
-        warn(f"{folder.name} was trained elsewhere and is not on the Hub: {error}")
-
-
-def _loaded(folder: Path, settings: Mapping[str, Mapping[str, Any]], shared: Mapping[str, Any]) -> Sweep:
+def sweep_in(folder: Path, settings: Mapping[str, Mapping[str, Any]], shared: Mapping[str, Any]) -> Sweep:
     """What is there of some runs, with the settings that they have of their own now: a run that is whole may have been
     trained when all runs shared one of them.
     """
@@ -335,20 +208,11 @@ def _loaded(folder: Path, settings: Mapping[str, Mapping[str, Any]], shared: Map
     failed: list[FailedRun] = []
     waiting: list[str] = []
     for name, own in settings.items():
-        found, failure = load_runs(folder / name), load_failure(folder / name)
-        if found:
-            runs += [replace(run, params=own) for run in found]
+        whole, failure = load_runs(folder / name), load_failure(folder / name)
+        if whole:
+            runs += [replace(run, params=own) for run in whole]
         elif failure is not None:
             failed.append(replace(failure, params=own))
         else:
             waiting.append(name)
     return Sweep(folder / START, tuple(runs), tuple(failed), tuple(waiting), shared)
-
-
-def _best_of(runs: list[Run]) -> Run | None:
-    return Sweep(Path(), tuple(runs)).best() if any(run.score for run in runs) else None
-
-
-def _show_best(bar: tqdm, best: Run | None) -> None:
-    if best is not None:
-        bar.set_postfix_str(f"best so far: {best.name}, {best.score.metric} {best.score.value:.4f}")

@@ -1,4 +1,4 @@
-"""A model, settings and data -> `transformers.Trainer`, which this file alone calls; nobody subclasses it."""
+"""A model, settings and data -> `transformers.Trainer`, which this file alone calls and nothing subclasses."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from ..metrics import Metric, load_metrics
 from ..model_inputs import inputs_of
 from ..outputs import Predictions
 from .class_weights import WeightedLoss, class_names, resolve_class_weights, scored_labels
+from .context import SweepContext
 from .optimizer import optimizer_of
-from .records import Bench
 from .resume import STATE, add_callback_states, has_ended
 from .settings import Extra, training_arguments
 
 
 if TYPE_CHECKING:
+    import transformers
     from datasets import Dataset
     from transformers import PretrainedConfig, PreTrainedModel, Trainer
 
 
 def fit(
-    bench: Bench,
+    context: SweepContext,
     model: PreTrainedModel,
     fields: Mapping[str, Any],
     extra: Extra,
@@ -37,7 +38,7 @@ def fit(
     """Train a model with Trainer.
 
     Args:
-        bench ([`Bench`]):
+        context ([`SweepContext`]):
             Data, task and metric.
         model (`transformers.PreTrainedModel`):
             Changed in place.
@@ -70,50 +71,57 @@ def fit(
         stop_early,
     )
 
-    task = load_module("task", bench.task)
-    (metric,) = load_metrics(bench.metric)
+    task = load_module("task", context.task)
+    (metric,) = load_metrics(context.metric)
     metric = metric if task.KIND != "tokens" else Metric("loss", metric.compute, False)
-    callbacks = fresh_callbacks(bench.callbacks)
+    callbacks = fresh_callbacks(context.callbacks)
     if extra.early_stopping_patience is not None:
         threshold = extra.early_stopping_threshold or 0.0
-        callbacks += [transformers.EarlyStoppingCallback(extra.early_stopping_patience, threshold)]
-    named = {"run_name": f"{bench.folder.name}/{folder.name}", "project": bench.folder.name, **fields}
+        callbacks.append(transformers.EarlyStoppingCallback(extra.early_stopping_patience, threshold))
+    named = {"run_name": f"{context.folder.name}/{folder.name}", "project": context.folder.name, **fields}
     args = training_arguments(
         folder,
         named,
         keep=keep,
-        evaluates=bench.validation is not None,
+        evaluates=context.validation is not None,
         metric=metric,
         saves=saves,
         stops_early=stop_early(callbacks),
     )
-    shown = bench.bars and not fields.get("disable_tqdm")
     callbacks += [StopWhenDiverged(), LogBeforeSaving()]
-    callbacks += [Bar(folder.name)] if shown else []
-    callbacks += [KeepWeightsAlone()] if keep == "all" else []
-    train = _part(bench.train, extra.bagging_fraction, args.seed)
+    if context.bars and not fields.get("disable_tqdm"):
+        callbacks.append(Bar(folder.name))
+    if keep == "all":
+        callbacks.append(KeepWeightsAlone())
+    train = _draw_rows(context.train, extra.bagging_fraction, args.seed)
     if extra.augment:
-        train = task.augmented(train, extra.augment, bench.processing_class)
-    loss = None
+        train = task.augmented(train, extra.augment, context.processing_class)
+    loss: WeightedLoss | None = None
     if extra.class_weights is not None:
-        weights = resolve_class_weights(extra.class_weights, class_names(model.config), scored_labels(bench.train))
+        # of all training data: balanced weights are those of the sweep, whatever part a run sees
+        weights = resolve_class_weights(extra.class_weights, class_names(model.config), scored_labels(context.train))
         loss = WeightedLoss(weights, args.label_smoothing_factor)
-    with one_group(bench.folder, folder.name), ended_tracking(args):
+    with one_group(context.folder, folder.name), ended_tracking(args):
         trainer = transformers.Trainer(
             model=model,
             args=args,
             train_dataset=train,
-            eval_dataset=bench.validation,
-            data_collator=task.collator(bench.processing_class, inputs_of(model)),
-            processing_class=bench.processing_class,
+            eval_dataset=context.validation,
+            data_collator=task.collator(context.processing_class, inputs_of(model)),
+            processing_class=context.processing_class,
             compute_loss_func=loss,
             compute_metrics=compute_metrics(metric, task.KIND, model.config),
             callbacks=callbacks,
-            preprocess_logits_for_metrics=_first,
+            preprocess_logits_for_metrics=_logits_alone,
         )
         trainer.remove_callback(PrinterCallback)
-        choice = {"name": extra.optimizer, "momentum": extra.momentum, "layer_decay": extra.layer_decay}
-        trainer.optimizer_cls_and_kwargs = optimizer_of(trainer, **choice)
+        trainer.optimizer_cls_and_kwargs = optimizer_of(
+            trainer,
+            model,
+            name=extra.optimizer,
+            momentum=extra.momentum,
+            layer_decay=extra.layer_decay,
+        )
         if loss is not None:
             loss.attach(trainer)
         if resume is None:
@@ -137,31 +145,34 @@ def without_trackers(trainer: Trainer) -> None:
 
 
 def compute_metrics(metric: Metric, kind: str, config: PretrainedConfig) -> Callable[[Any], dict[str, float]] | None:
-    """What Trainer calls after each evaluation; of language models it is told the loss alone."""
+    """What Trainer calls after each evaluation; `None` of language models, whose loss alone is logged."""
     import numpy as np
-
-    names = tuple(class_names(config)) if kind == "classes" else ()
 
     if kind == "tokens":
         return None
+    names = tuple(class_names(config)) if kind == "classes" else ()
 
-    def compute(said: Any) -> dict[str, float]:
-        labels = said.label_ids
-        words = kind == "classes" and labels.ndim == 2
-        scored = labels != UNSCORED if words or labels.ndim == 1 else np.ones(len(labels), dtype=bool)
+    def compute(evaluation: transformers.EvalPrediction) -> dict[str, float]:
+        labels: Any = evaluation.label_ids  # one array: no task has several labels
+        logits: Any = evaluation.predictions
+        if kind == "values":  # of shape (rows, 1)
+            logits = logits[:, 0]
+        # of words (rows, tokens) and classes (rows,) some are not scored; of several labels a row (rows, labels) all
+        is_of_words = kind == "classes" and labels.ndim == 2
+        scored = labels != UNSCORED if is_of_words or labels.ndim == 1 else np.ones(len(labels), dtype=bool)
         rows = np.nonzero(scored)[0]
-        logits = said.predictions[:, 0] if kind == "values" else said.predictions
         return metric.compute(Predictions(logits[scored], labels[scored], rows, kind, names))
 
     return compute
 
 
-def _first(logits: Any, labels: Any) -> Any:
-    """The logits alone: encoder-decoders give what their encoder said besides, for every token."""
+def _logits_alone(logits: Any, labels: Any) -> Any:
+    """Without what encoder-decoders give besides: the states of their encoder, for every token."""
     return logits[0] if isinstance(logits, tuple) else logits
 
 
-def _part(train: Dataset, fraction: float, seed: int) -> Dataset:
+def _draw_rows(train: Dataset, fraction: float, seed: int) -> Dataset:
+    """The part of the training data that a run sees, in the order of the data."""
     import numpy as np
 
     if fraction == 1:

@@ -198,7 +198,7 @@ def test_everything_reads_the_same_columns(tmp_path):
     alone = plan_runs(
         base, data, validation=few, space={"seed": [0]}, output_dir=tmp_path / "runs", text_columns=["question"]
     )
-    assert plan.bench.validation["input_ids"][:] == alone.bench.validation["input_ids"][:]
+    assert plan.context.validation["input_ids"][:] == alone.context.validation["input_ids"][:]
 
 
 @pytest.mark.parametrize("names", [("text", "text2"), ("sentence", "sentence2"), ("text", "hypothesis")])

@@ -101,7 +101,7 @@ def test_a_probe_is_no_run(base, tmp_path):
 
 def test_processes_get_them_too(base, tmp_path, monkeypatch):
     """Workers with a GPU each get callbacks by pickle; what cannot be pickled is refused at once."""
-    from hf_soup.training import sweep as module
+    from hf_soup.training import running as module
 
     monkeypatch.setattr(module, "gpus", lambda: ("0", "1"))  # a machine without GPUs trains on its CPU all the same
     monkeypatch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))

@@ -10,6 +10,8 @@ from safetensors.torch import load_file
 
 import hf_soup
 from hf_soup import lookup, testing
+from hf_soup.data.splits import TrainingData
+from hf_soup.options import SweepOptions
 from hf_soup.training import run as module
 from hf_soup.training.planning import plan_sweep
 
@@ -189,7 +191,13 @@ def test_bad_settings(base, tmp_path, setting, message, keep):
 def test_without_validation_there_is_nothing_to_go_by(base, tmp_path, options):
     """Early stopping needs validation data, and says so."""
     with pytest.raises(hf_soup.RecipeError, match="early stopping needs validation data"):
-        plan_sweep(base, DATA[0], space=[{}], output_dir=tmp_path / "runs", **options)
+        plan_sweep(
+            base,
+            TrainingData(DATA[0], None),
+            SweepOptions(space=[{}], keep="last", training_args=options.get("training_args")),
+            output_dir=tmp_path / "runs",
+            callbacks=options.get("callbacks"),
+        )
 
 
 @pytest.mark.parametrize("keep", ["best", "last"])

@@ -152,7 +152,7 @@ def test_each_device_has_a_process_that_sees_no_other():
 
 def test_a_sweep_on_several_devices_is_the_same(base, tmp_path, monkeypatch):
     """Runs trained in a pool of processes have the bits of those trained here."""
-    from hf_soup.training import sweep as module
+    from hf_soup.training import running as module
 
     def sweep(folder):
         return hf_soup.sweep(

@@ -8,7 +8,10 @@ import transformers
 
 import hf_soup
 from hf_soup import lookup, testing
+from hf_soup.data.splits import TrainingData
+from hf_soup.options import SweepOptions
 from hf_soup.outputs import losses as example_losses
+from hf_soup.sweeping import plan_runs
 from hf_soup.training.planning import plan_sweep
 
 
@@ -35,12 +38,10 @@ def longest(encoded):
 
 def test_training_and_validation_are_cut(base, tmp_path):
     """All texts are, and without the setting none is."""
-    plan = plan_sweep(
-        base, DATA[0], validation=DATA[1], space=[{}], training_args=SHARED, output_dir=tmp_path / "runs"
-    )
-    assert longest(plan.bench.train) == longest(plan.bench.validation) == 6
-    plain = plan_sweep(base, DATA[0], validation=DATA[1], space=[{}], output_dir=tmp_path / "runs")
-    assert longest(plain.bench.train) > 6
+    plan = plan_runs(base, DATA[0], validation=DATA[1], space=[{}], training_args=SHARED, output_dir=tmp_path / "runs")
+    assert longest(plan.context.train) == longest(plan.context.validation) == 6
+    plain = plan_runs(base, DATA[0], validation=DATA[1], space=[{}], output_dir=tmp_path / "runs")
+    assert longest(plain.context.train) > 6
 
 
 def test_the_length_is_saved(base, tmp_path):
@@ -84,10 +85,11 @@ def test_each_task_of_texts(tmp_path, name):
     """Words, texts and their right answers are cut."""
     task = lookup.load_module("task", name)
     base = testing.save_model_for(task, tmp_path / "base")
-    given = {"space": [{}], "training_args": {"max_length": 4}, "output_dir": tmp_path / "runs", "task": name}
-    plan = plan_sweep(base, testing.example_of(task), **given)
-    assert longest(plan.bench.train) == 4
-    assert max(len(row) for row in plan.bench.train["labels"]) == 4
+    options = SweepOptions(space=[{}], training_args={"max_length": 4}, keep="last")
+    data = TrainingData(testing.example_of(task), None)
+    plan = plan_sweep(base, data, options, output_dir=tmp_path / "runs", task=name)
+    assert longest(plan.context.train) == 4
+    assert max(len(row) for row in plan.context.train["labels"]) == 4
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from huggingface_hub import HfApi
 import hf_soup
 from hf_soup import testing
 from hf_soup.training.publish import Publisher, publisher_for
-from hf_soup.training.sweep import Work
+from hf_soup.training.running import Work
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def test_workers_need_no_shared_storage(base, hub, tmp_path):
     given = {"validation": testing.tiny_texts(20, seed=1), "training_args": {"max_steps": 2}}
     plan = plan_runs(base, testing.tiny_texts(40), space={"seed": [0, 1]}, output_dir=tmp_path / "here", **given)
     publisher = Publisher(f"{hub.user}/apart").with_start(tmp_path / "here" / "start")
-    elsewhere = replace(plan.bench, folder=tmp_path / "elsewhere")
+    elsewhere = replace(plan.context, folder=tmp_path / "elsewhere")
     Work(elsewhere, publisher)(("run-1", {"seed": 1}))
     assert not (tmp_path / "here" / "run-1").exists()
     publisher.collect(tmp_path / "here" / "run-1")
@@ -73,7 +73,7 @@ def test_a_worker_that_sees_nothing_says_so(base, tmp_path):
     given = {"validation": testing.tiny_texts(20, seed=1), "training_args": {"max_steps": 2}}
     plan = plan_runs(base, testing.tiny_texts(40), space=[{}], output_dir=tmp_path / "here", **given)
     with pytest.raises(hf_soup.TrainingError, match="storage that all of them share"):
-        Work(replace(plan.bench, folder=tmp_path / "elsewhere"), None)(("run-0", {}))
+        Work(replace(plan.context, folder=tmp_path / "elsewhere"), None)(("run-0", {}))
 
 
 def test_a_whole_run_is_not_trained_again(base, tmp_path):
@@ -84,7 +84,7 @@ def test_a_whole_run_is_not_trained_again(base, tmp_path):
     given = {"validation": testing.tiny_texts(20, seed=1), "training_args": {"max_steps": 2}}
     plan = plan_runs(base, testing.tiny_texts(40), space={"seed": [0]}, output_dir=tmp_path / "runs", **given)
     before = (tmp_path / "runs" / "run-0" / "run.json").stat().st_mtime_ns
-    assert Work(plan.bench, None)(("run-0", {"seed": 0})) == runs.runs
+    assert Work(plan.context, None)(("run-0", {"seed": 0})) == runs.runs
     assert (tmp_path / "runs" / "run-0" / "run.json").stat().st_mtime_ns == before
 
 

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 import hf_soup
 from hf_soup import lookup, testing
+from hf_soup.metrics import load_metrics
 from hf_soup.model_inputs import inputs_of
 from hf_soup.training.optimizer import layer_groups, module_heights
 from hf_soup.training.settings import canonical, separate, training_arguments
@@ -56,17 +57,18 @@ def training_arguments_of(settings):
     """As a run has them."""
     from pathlib import Path
 
-    return training_arguments(Path("nowhere"), separate(settings)[0])
+    return training_arguments(Path("nowhere"), separate(settings)[0], metric=load_metrics("accuracy")[0])
 
 
 def test_a_rhythm_that_is_given_in_steps_is_one_of_steps():
     """`logging_steps` and `eval_steps` alone are obeyed, and a checkpoint comes with each evaluation."""
     from pathlib import Path
 
-    args = training_arguments(Path("x"), {"logging_steps": 3, "eval_steps": 5}, evaluates=True)
+    (metric,) = load_metrics("accuracy")
+    args = training_arguments(Path("x"), {"logging_steps": 3, "eval_steps": 5}, metric=metric, evaluates=True)
     assert (args.logging_strategy, args.logging_steps) == ("steps", 3)
     assert (args.eval_strategy, args.eval_steps, args.save_strategy, args.save_steps) == ("steps", 5, "steps", 5)
-    plain = training_arguments(Path("x"), {}, evaluates=True)
+    plain = training_arguments(Path("x"), {}, metric=metric, evaluates=True)
     assert (plain.logging_strategy, plain.eval_strategy, plain.save_strategy) == ("epoch", "epoch", "epoch")
 
 
@@ -145,12 +147,12 @@ def test_a_subset_is_the_seeds(base, tmp_path):
         training_args={"max_steps": -1, "num_train_epochs": 1},
     )
     assert [run.state["steps"] for run in runs] == [3, 3, 6]
-    from hf_soup.training.trainer import _part
+    from hf_soup.training.trainer import _draw_rows
 
-    part = _part(TEXTS[0], 0.5, 0)
+    part = _draw_rows(TEXTS[0], 0.5, 0)
     assert len(part) == 24
-    assert len(set(part["text"])) == len(set(_part(TEXTS[0], 0.5, 0)["text"]))
-    assert part["text"][:] != _part(TEXTS[0], 0.5, 1)["text"][:]
+    assert len(set(part["text"])) == len(set(_draw_rows(TEXTS[0], 0.5, 0)["text"]))
+    assert part["text"][:] != _draw_rows(TEXTS[0], 0.5, 1)["text"][:]
 
 
 def test_masks_are_drawn_anew_and_leave_special_tokens():

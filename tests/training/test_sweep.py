@@ -230,10 +230,10 @@ def test_an_exception_is_recorded_and_tried_again(base, data, tmp_path, monkeypa
 
     fit = module.fit
 
-    def fails(bench, model, fields, *args, **kwargs):
+    def fails(context, model, fields, *args, **kwargs):
         if fields["seed"] == 1:
             raise MemoryError("Unable to allocate 3 GiB")
-        return fit(bench, model, fields, *args, **kwargs)
+        return fit(context, model, fields, *args, **kwargs)
 
     monkeypatch.setattr(module, "fit", fails)
     with pytest.warns(UserWarning, match=r"run-1 failed .* ran out of memory .* per_device_train_batch_size"):

@@ -1,0 +1,51 @@
+"""What commands print of their results: in the form that was asked for, and soups as data and as text."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from ..recipes import selection_as_dict
+from ..tables import align
+from .output import result
+
+
+if TYPE_CHECKING:
+    from ..soup import Soup
+
+
+def show(form: str, path: Any, data: Any, text: str) -> None:
+    """Print a result in the form that was asked for: a path, data, or text for people."""
+    result({"human": text.strip(), "json": json.dumps(data, indent=2, default=str), "quiet": str(path)}[form])
+
+
+def described(soup: Soup) -> dict[str, Any]:
+    """A soup as data."""
+    recipe = soup.recipe
+    return {
+        "ingredients": recipe.names,
+        "weights": recipe.weights,
+        "method": recipe.method,
+        "selection": selection_as_dict(recipe.selection),
+    }
+
+
+def trial_table(soup: Soup) -> str:
+    """What was tried, and why it was kept or not; and the weight of each ingredient, where these differ."""
+    weights = soup.recipe.rows
+    if soup.selection is None or not soup.selection.trials:
+        return _weight_table(soup)
+    are_equal = len({weight for row in weights.values() for weight in row}) == 1
+    return soup.selection.table() + ("" if are_equal else f"\n\n{_weight_table(soup)}")
+
+
+def _weight_table(soup: Soup) -> str:
+    """A row for each ingredient, and a column for each module that has weights of its own."""
+    rows = soup.recipe.rows
+    heads = ["weight"]
+    if len(rows) > 1:
+        heads = [f"weight of {prefix or 'the rest'}" for prefix in rows]
+    lines = [["ingredient", *heads]]
+    for index, name in enumerate(soup.recipe.names):
+        lines.append([name, *(f"{row[index]:.4g}" for row in rows.values())])
+    return align(lines)

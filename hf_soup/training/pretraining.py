@@ -1,0 +1,129 @@
+"""A model that is built from a configuration and trained, where there is no checkpoint to start a sweep from.
+
+It is a sweep of one run, whose base model has random weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..checkpoints.memory import quiet_transformers
+from ..checkpoints.staging import staged_folder, write_json
+from ..data.splits import TrainingData
+from ..errors import RecipeError, SoupError
+from ..lookup import load_module
+from ..options import SweepOptions
+from ..untrusted import as_error, one_line, read_json
+from .planning import plan_sweep
+from .running import run_plan
+
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from datasets import Dataset
+
+BLANK_FILE = "made_from.json"  # beside a model with random weights: what it was built from
+
+
+@dataclass(frozen=True)
+class Blank:
+    """What a model with random weights is built from.
+
+    Args:
+        config (`Mapping[str, Any]`):
+            Of transformers, with `model_type`.
+        processor (`Mapping[str, Any]`):
+            The configuration of the image processor.
+    """
+
+    config: Mapping[str, Any]
+    processor: Mapping[str, Any]
+
+
+def pretrain(
+    blank: Blank,
+    data: Dataset,
+    folder: Path,
+    *,
+    transform: Mapping[str, Any],
+    training_args: Mapping[str, Any],
+    task: str = "auto",
+    label_column: str | None = None,
+    text_columns: Sequence[str] | None = None,
+) -> Path:
+    """Train a model from random weights, unless that was done.
+
+    Args:
+        blank ([`Blank`]):
+            What the model is built from.
+        data (`datasets.Dataset`):
+            The training examples.
+        folder (`Path`):
+            Of everything that is written.
+        transform (`Mapping[str, Any]`):
+            Random changes of the images, as of `augment`.
+        training_args (`Mapping[str, Any]`):
+            Settings of the run.
+        task (`str`, *optional*, defaults to `"auto"`), label_column (`str`, *optional*), text_columns
+            (`Sequence[str]`, *optional*):
+            As of [`hf_soup.sweep`].
+
+    Returns:
+        `Path`: the folder of the run.
+
+    Raises:
+        [`RecipeError`]: if the configuration makes no model, or the folder holds one of another configuration.
+        [`TrainingError`]: if training fails.
+    """
+    start = folder / "blank"
+    if not start.is_dir():
+        _make_blank(blank, data, start, task, label_column)
+    if not _was_made_from(start, blank):
+        raise RecipeError(
+            f"{start} was made from another `pretrain` section. Use another output_dir, or delete {folder}."
+        )
+    setting = {"augment": transform} if transform else {}
+    plan = plan_sweep(
+        start,
+        TrainingData(data, None),
+        SweepOptions(space=[setting], training_args=training_args, keep="last"),
+        output_dir=folder / "runs",
+        task=task,
+        label_column=label_column,
+        text_columns=text_columns,
+    )
+    run = run_plan(plan)[0]
+    return run.folder
+
+
+def _make_blank(blank: Blank, data: Dataset, folder: Path, task: str, label_column: str | None) -> None:
+    """Save a model with random weights, and its processor."""
+    import transformers
+
+    settings = dict(blank.config)
+    model_type = settings.pop("model_type", None)
+    if not isinstance(model_type, str) or model_type not in transformers.CONFIG_MAPPING:
+        raise RecipeError(
+            f"`pretrain.config.model_type` is {one_line(repr(model_type))}; transformers knows no such model."
+        )
+    module = load_module("task", task if task != "auto" else "image-classification")
+    head = module.head(data, module.label_column(data, label_column))
+    with quiet_transformers(), staged_folder(folder) as stage:
+        transformers.set_seed(0)
+        with as_error(RecipeError, "`pretrain.config` makes no model"):
+            config = transformers.AutoConfig.for_model(model_type, **{**settings, **head})
+            model = getattr(transformers, module.AUTO_CLASS).from_config(config)
+        model.save_pretrained(stage)
+        write_json(stage / "preprocessor_config.json", blank.processor)
+        write_json(stage / BLANK_FILE, asdict(blank))
+
+
+def _was_made_from(folder: Path, blank: Blank) -> bool:
+    try:
+        return bool(read_json(folder / BLANK_FILE) == asdict(blank))
+    except (OSError, SoupError):  # missing or damaged
+        return False

@@ -1,0 +1,102 @@
+"""Each option of a verb is declared once: signatures, cook files and the command line follow from it."""
+
+import dataclasses
+import inspect
+
+import pytest
+from click.shell_completion import ShellComplete
+
+import hf_soup
+from hf_soup import options, sweeping
+from hf_soup.cli import main
+from hf_soup.cook_file import CookFile
+from hf_soup.evaluation.ensemble import ENSEMBLES
+from hf_soup.yaml_files import build
+
+
+COMMANDS = {
+    "sweep": options.SweepOptions,
+    "merge": options.MergeOptions,
+    "compare": options.CompareOptions,
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_command_line_has_the_options(command):
+    """Of each field with a text there is an option with that help, and with the same default."""
+    given = {option.name: option for option in main.commands[command].params}
+    for field in dataclasses.fields(COMMANDS[command]):
+        if "text" in field.metadata:
+            option = given["draw_seed" if (command, field.name) == ("sweep", "seed") else field.name]
+            assert option.help == field.metadata["text"]
+            assert option.default == (() if option.multiple else field.default)
+
+
+def test_a_sweep_is_called_with_its_options():
+    """The signature of `sweep` is that of its dataclass, whatever the order of its parameters."""
+    signature = inspect.signature(hf_soup.sweep)
+    for field in dataclasses.fields(sweeping.SweepArguments):
+        if field.name != "_":
+            default = inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
+            assert signature.parameters[field.name].default is default
+    assert list(signature.parameters)[:2] == ["base_model", "dataset"]
+    assert signature.return_annotation == "Sweep"
+
+
+@pytest.mark.parametrize(
+    ("cls", "verb"),
+    [
+        (options.MergeOptions, hf_soup.merge),
+        (options.CompareOptions, hf_soup.compare),
+        (options.PushOptions, hf_soup.Soup.push_to_hub),
+    ],
+)
+def test_verbs_take_their_options(cls, verb):
+    """Each option of a cook file is a parameter of the verb, with the same default."""
+    parameters = inspect.signature(verb).parameters
+    for field in dataclasses.fields(cls):
+        name = {"metrics": "metric"}.get(field.name, field.name)
+        if name in ("params", "metric"):  # which go to methods and strategies, or to an evaluator
+            assert name in parameters
+        elif field.default is dataclasses.MISSING:
+            assert parameters[name].default in (inspect.Parameter.empty, ())
+        else:
+            assert parameters[name].default == field.default, name
+
+
+def test_choices_are_checked():
+    """What is none of them is refused, with the nearest one; what other rooms check is let through."""
+    with pytest.raises(hf_soup.RecipeError, match=r"head is one of auto, new, .*; did you mean \"probe\"\?"):
+        options.check_choices(options.SweepOptions(space=[], head="prob"))
+    options.check_choices(options.MergeOptions(method="mine:method", executor="nowhere"))
+
+
+def test_the_same_choices_everywhere():
+    """Those of ensembles are declared without loading what computes them."""
+    assert tuple(ENSEMBLES) == options.ENSEMBLES
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["sweep", "--head"], {"auto", "new", "probe", "checkpoint", "independent"}),
+        (["sweep", "--keep"], {"best", "last", "all"}),
+        (["merge", "--method"], {"linear", "median", "ties"}),
+        (["merge", "--executor"], {"local", "ray"}),
+        (["compare", "--ensemble"], {"logits", "probabilities", "vote", "mixture"}),
+    ],
+)
+def test_choices_are_completed(words, expected):
+    """The shell offers them behind their option."""
+    complete = ShellComplete(main, {}, "hf-soup", "_HF_SOUP_COMPLETE")
+    assert {item.value for item in complete.get_completions(words, "")} == expected
+
+
+def test_a_section_of_a_cook_file_is_the_options():
+    """What it leaves out has the default, and an unknown key names the nearest."""
+    content = {"output_dir": "out", "base_model": "base", "data": {"path": "data"}, "sweep": {"space": {"seed": [0]}}}
+    assert build(CookFile, content, "file").sweep == options.SweepOptions(space={"seed": [0]})
+    with pytest.raises(hf_soup.RecipeError, match='unknown key `n_run` in `sweep`; did you mean "n_runs"'):
+        build(CookFile, {**content, "sweep": {"space": {}, "n_run": 1}}, "file")
+    with pytest.raises(hf_soup.RecipeError, match=r"the key `sweep\.space` is missing"):
+        build(CookFile, {**content, "sweep": {}}, "file")
