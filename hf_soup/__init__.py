@@ -9,38 +9,56 @@ from typing import TYPE_CHECKING, Any
 from .version import __version__
 
 
-if TYPE_CHECKING:
-    from .analysis.advice import Advice
-    from .analyzing import Analysis, advise, analyze
-    from .api import check, merge, modules
-    from .comparing import compare
-    from .cooking import Cooked, cook
-    from .data.splits import load_training
-    from .errors import (
-        DataError,
-        EvaluationError,
-        IncompatibleError,
-        IngredientError,
-        MissingExtraError,
-        OutputError,
-        RecipeError,
-        SoupError,
-        SoupWarning,
-        TrainingError,
-    )
-    from .evaluation.batchnorm import update_batchnorm
-    from .evaluation.comparison import Comparison
-    from .evaluation.evaluator import Evaluator
-    from .hub.tree import Node, tree
-    from .outputs import Predictions
-    from .recipes import load_recipe
-    from .single_analyses import contribution, diversity, landscape, module_effects, plane, similarity
-    from .soup import Soup
-    from .sweeping import sweep
-    from .training.records import FailedRun, Run
-    from .training.sweep import Sweep, load_sweep
-    from .types import Choice, Ingredient, Mixture, Recipe, Score, Selection
-    from .verifying import TensorDifference, Verification, verify
+if TYPE_CHECKING:  # `as` re-exports a name: type checkers and editors resolve it, and flag one that is not here
+    from .analysis.advice import Advice as Advice
+    from .analyzing import Analysis as Analysis
+    from .analyzing import advise as advise
+    from .analyzing import analyze as analyze
+    from .api import check as check
+    from .api import merge as merge
+    from .api import modules as modules
+    from .comparing import compare as compare
+    from .cooking import Cooked as Cooked
+    from .cooking import cook as cook
+    from .data.splits import load_training as load_training
+    from .errors import DataError as DataError
+    from .errors import EvaluationError as EvaluationError
+    from .errors import IncompatibleError as IncompatibleError
+    from .errors import IngredientError as IngredientError
+    from .errors import MissingExtraError as MissingExtraError
+    from .errors import OutputError as OutputError
+    from .errors import RecipeError as RecipeError
+    from .errors import SoupError as SoupError
+    from .errors import SoupWarning as SoupWarning
+    from .errors import TrainingError as TrainingError
+    from .evaluation.batchnorm import update_batchnorm as update_batchnorm
+    from .evaluation.comparison import Comparison as Comparison
+    from .evaluation.evaluator import Evaluator as Evaluator
+    from .hub.tree import Node as Node
+    from .hub.tree import tree as tree
+    from .outputs import Predictions as Predictions
+    from .recipes import load_recipe as load_recipe
+    from .single_analyses import contribution as contribution
+    from .single_analyses import diversity as diversity
+    from .single_analyses import landscape as landscape
+    from .single_analyses import module_effects as module_effects
+    from .single_analyses import plane as plane
+    from .single_analyses import similarity as similarity
+    from .soup import Soup as Soup
+    from .sweeping import sweep as sweep
+    from .training.records import FailedRun as FailedRun
+    from .training.records import Run as Run
+    from .training.sweep import Sweep as Sweep
+    from .training.sweep import load_sweep as load_sweep
+    from .types import Choice as Choice
+    from .types import Ingredient as Ingredient
+    from .types import Mixture as Mixture
+    from .types import Recipe as Recipe
+    from .types import Score as Score
+    from .types import Selection as Selection
+    from .verifying import TensorDifference as TensorDifference
+    from .verifying import Verification as Verification
+    from .verifying import verify as verify
 
 # public name -> the module that has it
 _HOME = {
@@ -98,12 +116,14 @@ _HOME = {
 __all__ = ["__version__", *sorted(_HOME)]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
-    globals()[name] = value  # found at once the next time
-    return value
+if not TYPE_CHECKING:  # to a type checker this would promise every name
+
+    def __getattr__(name: str) -> Any:
+        if name not in _HOME:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+        globals()[name] = value  # found at once the next time
+        return value
 
 
 def __dir__() -> list[str]:
