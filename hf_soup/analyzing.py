@@ -5,20 +5,23 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .analysis.advice import Advice, give_advice
+from .analysis.advice import Advice
+from .analysis.advising import give_advice
 from .analysis.by_module import ModuleEffects, measure_modules
 from .analysis.contribution import Contribution, contribution_cost, measure_contribution
-from .analysis.diversity import Diversity, measure_diversity
+from .analysis.diversity import measure_diversity
 from .analysis.landscape import Landscape, check_line, scan_lines
 from .analysis.plane import Plane, scan_plane
 from .analysis.points import Scorer
-from .analysis.report import Section, figures_of, write_report
-from .analysis.similarity import Similarity, measure_similarity
-from .checkpoints.base_model import as_ingredient, open_base
+from .analysis.result import PARTS, Part
+from .analysis.result import Analysis as Analysis  # re-exported: the package and `Soup` find it here
+from .analysis.similarity import measure_similarity
+from .checkpoints.base_model import as_ingredient, resolve_base
+from .checkpoints.check import CheckReport
 from .checkpoints.checkpoint import MEMORY, Checkpoint
 from .checkpoints.source import open_all
 from .errors import RecipeError, did_you_mean, warn
@@ -29,76 +32,7 @@ if TYPE_CHECKING:
     from .evaluation.binding import Evaluation
 
 WEIGHTS_ALONE = ("similarity",)
-PARTS = (*WEIGHTS_ALONE, "diversity", "landscape", "plane", "contribution", "modules", "advice")
 USUAL = ("similarity", "diversity", "landscape", "advice")  # with examples, unless parts are named
-
-
-@dataclass(frozen=True)
-class Analysis:
-    """What was found out about some models; parts that were not asked for are `None`.
-
-    Args:
-        names (`tuple[str, ...]`):
-            The models.
-        similarity ([`Similarity`], *optional*), diversity ([`Diversity`], *optional*), landscape ([`Landscape`],
-            *optional*), plane ([`Plane`], *optional*), contribution ([`Contribution`], *optional*), modules
-            ([`ModuleEffects`], *optional*), advice ([`Advice`], *optional*):
-            The parts.
-    """
-
-    names: tuple[str, ...]
-    similarity: Similarity | None = None
-    diversity: Diversity | None = None
-    landscape: Landscape | None = None
-    plane: Plane | None = None
-    contribution: Contribution | None = None
-    modules: ModuleEffects | None = None
-    advice: Advice | None = None
-
-    def table(self) -> str:
-        """The tables of all parts, in Markdown that also reads well in a terminal."""
-        return "\n\n".join(f"## {section.heading}\n\n{section.table}" for section in self._sections(pictures=False))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything as plain values."""
-        return {section.name: section.data for section in self._sections(pictures=False)}
-
-    @property
-    def findings(self) -> list[str]:
-        """What each part found, in a sentence."""
-        return [section.heading for section in self._sections(pictures=False)]
-
-    def save(self, folder: str | os.PathLike, *, html: bool = True) -> Path:
-        """Write a report: `index.html` (one file, readable without network), `analysis.md`, `analysis.json`, pictures.
-
-        Args:
-            folder (`str` or `os.PathLike`):
-                Made where it is missing.
-            html (`bool`, *optional*, defaults to `True`):
-                Whether `index.html` is written.
-
-        Returns:
-            `Path`: of `index.html`, or of `analysis.md` without it.
-
-        Raises:
-            [`OutputError`]: if it cannot be written.
-        """
-        sections = self._sections(pictures=True)
-        lead = self.advice.verdict if self.advice else sections[0].heading + "."
-        return write_report(folder, f"Analysis of {len(self.names)} models", lead, sections, html=html)
-
-    def _sections(self, *, pictures: bool) -> list[Section]:
-        found = []
-        for name in reversed(PARTS):
-            part = getattr(self, name)
-            if part is None:
-                continue
-            kinds = {"similarity": ("runs", "depth"), "diversity": ("scores", "pairs")}
-            kinds |= {"landscape": ("lines", "barriers"), "advice": None}
-            drawn = kinds.get(name, ())
-            figures = figures_of(part, *drawn, name=name) if pictures and drawn is not None else ()
-            found.append(Section(name, _heading(name, part), part.table(), figures, part.to_dict()))
-        return found
 
 
 def analyze(
@@ -166,42 +100,98 @@ def analyze(
         [`IncompatibleError`]: if they do not have the same tensors.
         [`RecipeError`]: if there is no such part, or it needs examples.
     """
-    parts = chosen_parts(parts, evaluator is not None)
+    chosen = chosen_parts(parts, evaluator is not None)
     if budget is not None and budget < 1:
         raise RecipeError(f"a budget is 1 model or more, not {budget}.")
     check_line(points, beyond)
     checkpoints, base = _opened(ingredients, base_model, allow_pickle)
     agreement = agree(checkpoints, take_from=take_from, align_labels=align_labels)
-    scorer = _scorer(checkpoints, evaluator, batchnorm_data, device, agreement)
-    found: dict[str, Any] = {}
-    if {"similarity", "plane", "advice"} & set(parts):
-        found["similarity"] = measure_similarity(checkpoints, base, agreement=agreement)
-    similarity, where = found.get("similarity"), {"budget": budget, "points": points}
-    make = {
-        "diversity": lambda: measure_diversity(scorer),
-        "landscape": lambda: scan_lines(scorer, beyond=beyond, **where),
-        "plane": lambda: scan_plane(scorer, similarity, corners=corners, path=path, **where),
-        "contribution": lambda: measure_contribution(scorer, samples=samples),
-        "modules": lambda: measure_modules(scorer, checkpoints[0]),
-        "advice": lambda: give_advice(
-            checkpoints,
-            scorer,
-            similarity=similarity,
-            budget=budget,
-            sources=_sources(checkpoints),
-            agreement=agreement,
-        ),
-    }
+    report = agreement.check(checkpoints)
+    report.raise_for_problems()
+    analysis = Analysis(tuple(checkpoint.name for checkpoint in checkpoints))
+    if evaluator is None:  # the weights alone are looked at
+        return replace(analysis, similarity=measure_similarity(checkpoints, base, agreement=agreement))
+
+    scorer = Scorer(
+        checkpoints, evaluator, batchnorm_data=batchnorm_data, device=device, agreement=agreement, report=report
+    )
+    if {"similarity", "plane", "advice"} & set(chosen):
+        analysis = replace(analysis, similarity=measure_similarity(checkpoints, base, agreement=agreement))
+    request = Request(checkpoints, scorer, agreement, report, points, beyond, corners, path, samples, budget)
     try:
-        for part in (part for part in make if part in parts):
-            found[part] = make[part]()
-            if budget is None and not getattr(found[part], "complete", True):  # Ctrl-C
-                raise KeyboardInterrupt
+        for name in PARTS:
+            if name in chosen and name not in WEIGHTS_ALONE:
+                analysis = _with_part(analysis, name, request)
+                # Without a budget a part that is not complete was ended by Ctrl-C, which ends the others as well.
+                if budget is None and not _is_complete(analysis.parts[name]):
+                    raise KeyboardInterrupt
     except KeyboardInterrupt:
-        if not found:
+        if not analysis.parts:
             raise
-        warn(f"interrupted: {', '.join(found)} is there; the same call goes on.")
-    return Analysis(tuple(item.name for item in checkpoints), **found)
+        warn(f"interrupted: {', '.join(analysis.parts)} is there; the same call goes on.")
+    return analysis
+
+
+class Request(NamedTuple):
+    """What parts of an analysis are measured on, and how far; options as of [`analyze`].
+
+    Args:
+        checkpoints (`tuple[Checkpoint, ...]`):
+            The opened models.
+        scorer ([`Scorer`]):
+            The same, with examples.
+        agreement ([`Agreement`]):
+            How models that differ are taken for like ones.
+        report ([`CheckReport`]):
+            What their check has found.
+        points (`int`), beyond (`float`), corners (`Sequence[str]`, *optional*), path (`Sequence[str]`), samples
+            (`int`, *optional*), budget (`int`, *optional*):
+            Options of the parts.
+    """
+
+    checkpoints: tuple[Checkpoint, ...]
+    scorer: Scorer
+    agreement: Agreement
+    report: CheckReport
+    points: int
+    beyond: float
+    corners: Sequence[str] | None
+    path: Sequence[str]
+    samples: int | None
+    budget: int | None
+
+
+def _with_part(analysis: Analysis, name: str, request: Request) -> Analysis:
+    """The same analysis with one more part, for which models are scored."""
+    scorer, points, budget = request.scorer, request.points, request.budget
+    if name == "diversity":
+        return replace(analysis, diversity=measure_diversity(scorer))
+    if name == "landscape":
+        landscape = scan_lines(scorer, points=points, beyond=request.beyond, budget=budget)
+        return replace(analysis, landscape=landscape)
+    if name == "plane" and analysis.similarity is not None:
+        corners, path = request.corners, request.path
+        plane = scan_plane(scorer, analysis.similarity, corners=corners, points=points, path=path, budget=budget)
+        return replace(analysis, plane=plane)
+    if name == "contribution":
+        return replace(analysis, contribution=measure_contribution(scorer, samples=request.samples))
+    if name == "modules":
+        return replace(analysis, modules=measure_modules(scorer, request.checkpoints[0]))
+    advice = give_advice(
+        request.checkpoints,
+        scorer,
+        similarity=analysis.similarity,
+        budget=budget,
+        sources=_sources(request.checkpoints),
+        agreement=request.agreement,
+        report=request.report,
+    )
+    return replace(analysis, advice=advice)
+
+
+def _is_complete(part: Part) -> bool:
+    """Whether all that was asked for was scored."""
+    return not isinstance(part, Landscape | Plane | Contribution | ModuleEffects) or part.complete
 
 
 def analysis_cost(
@@ -227,11 +217,11 @@ def analysis_cost(
     """
     check_line(points, beyond)
     pairs, most = n * (n - 1) // 2, budget or sys.maxsize
-    each = points - 2 + 2 * int(round(beyond * (points - 1), 9))
+    inner_points = points - 2 + 2 * int(round(beyond * (points - 1), 9))
     costs = {
         "similarity": 0,
         "diversity": n + 1,
-        "landscape": min(n + 1 + pairs * each, most),
+        "landscape": min(n + 1 + pairs * inner_points, most),
         "plane": min(points * points, most),
         "contribution": contribution_cost(n, samples),
         "modules": n + 1 + 2 * modules,
@@ -282,12 +272,24 @@ def advise(
     """
     checkpoints, base = _opened(ingredients, base_model, allow_pickle)
     agreement = agree(checkpoints, take_from=take_from, align_labels=align_labels)
-    options = {"budget": budget, "sources": _sources(checkpoints), "agreement": agreement}
-    if len(checkpoints) < 2 or not agreement.check(checkpoints).ok:
-        return give_advice(checkpoints, **options)
-    scorer = _scorer(checkpoints, evaluator, batchnorm_data, device, agreement)
-    similarity = measure_similarity(checkpoints, base, agreement=agreement)
-    return give_advice(checkpoints, scorer, similarity=similarity, **options)
+    sources = _sources(checkpoints)
+    report = agreement.check(checkpoints)
+    if len(checkpoints) < 2 or not report.ok:
+        return give_advice(checkpoints, budget=budget, sources=sources, agreement=agreement, report=report)
+    scorer = None
+    if evaluator is not None:
+        scorer = Scorer(
+            checkpoints, evaluator, batchnorm_data=batchnorm_data, device=device, agreement=agreement, report=report
+        )
+    return give_advice(
+        checkpoints,
+        scorer,
+        similarity=measure_similarity(checkpoints, base, agreement=agreement),
+        budget=budget,
+        sources=sources,
+        agreement=agreement,
+        report=report,
+    )
 
 
 def chosen_parts(parts: Sequence[str] | None, scored: bool) -> tuple[str, ...]:
@@ -296,7 +298,8 @@ def chosen_parts(parts: Sequence[str] | None, scored: bool) -> tuple[str, ...]:
     Raises:
         [`RecipeError`]: if there is no such part, none at all, or it needs examples.
     """
-    chosen = tuple(parts) if parts is not None else USUAL if scored else WEIGHTS_ALONE
+    usual = USUAL if scored else WEIGHTS_ALONE
+    chosen = usual if parts is None else tuple(parts)
     if not chosen:
         raise RecipeError(f"an analysis has a part at least: {', '.join(PARTS)}.")
     for part in chosen:
@@ -313,58 +316,21 @@ def _opened(
     ingredients: Sequence[Any], base_model: Any, allow_pickle: bool
 ) -> tuple[tuple[Checkpoint, ...], Checkpoint | None]:
     checkpoints = open_all(ingredients, allow_pickle=allow_pickle)
-    base_model = base_model if base_model is not None else getattr(ingredients, "base_model", None)
-    base = open_base(base_model, checkpoints[0], allow_pickle=allow_pickle) if base_model is not None else None
-    return checkpoints, base and as_ingredient(base, checkpoints[0], [item.name for item in checkpoints])
-
-
-def _scorer(
-    checkpoints: Sequence[Checkpoint],
-    evaluator: Evaluation | None,
-    batchnorm_data: Any,
-    device: str,
-    agreement: Agreement,
-) -> Scorer | None:
-    if evaluator is None:
-        return None
-    return Scorer(checkpoints, evaluator, batchnorm_data=batchnorm_data, device=device, agreement=agreement)
+    base = resolve_base(base_model, ingredients, checkpoints[0], needed=True, allow_pickle=allow_pickle)
+    if base is None:
+        return checkpoints, None
+    return checkpoints, as_ingredient(base, checkpoints[0], [checkpoint.name for checkpoint in checkpoints])
 
 
 def _sources(checkpoints: Sequence[Checkpoint]) -> list[str]:
     """What a command calls them: folders as they are seen from here, Hub ids; nothing if one is in memory."""
-    found = []
-    for item in checkpoints:
-        source, revision = item.ingredient.source, item.ingredient.revision
+    sources = []
+    for checkpoint in checkpoints:
+        source, revision = checkpoint.ingredient.source, checkpoint.ingredient.revision
         if source == MEMORY:
             return []
-        inside = os.path.isabs(source) and Path(source).is_relative_to(Path.cwd())
-        found.append(os.path.relpath(source) if inside else f"{source}@{revision}" if revision else source)
-    return found
-
-
-def _heading(name: str, part: Any) -> str:
-    """What a part found, in a sentence without its full stop."""
-    if name == "advice":
-        return part.verdict.split(". ")[0].removesuffix(".")
-    if name == "similarity":
-        return _similar(part)
-    title = getattr(part, "_title", None)
-    if title is not None:
-        return title()
-    if name == "contribution":
-        ranked = part.ranked()
-        return f"{ranked[0].name} contributes most to the soup, {ranked[-1].name} least"
-    gains = [effect for effect in part.effects if effect.only > 0]
-    return f"Averaging alone helps in {len(gains)} of {len(part.effects)} modules"
-
-
-def _similar(part: Similarity) -> str:
-    import numpy as np
-
-    n = len(part.names)
-    if n < 2:
-        return "One model is compared with none"
-    pairs = np.triu_indices(n, 1)
-    weights, deltas = part.cosines(of="weights")[pairs].mean(), part.cosines()[pairs].mean()
-    what = "what fine-tuning changed" if part.base else "their differences from the mean"
-    return f"The weights of two models have a cosine of {weights:.3f} on average, {what} {deltas:.2f}"
+        if os.path.isabs(source) and Path(source).is_relative_to(Path.cwd()):
+            sources.append(os.path.relpath(source))
+        else:
+            sources.append(f"{source}@{revision}" if revision else source)
+    return sources

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .analyzing import analyze
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from .analysis.plane import Plane
     from .analysis.similarity import Similarity
     from .evaluation.binding import Evaluation
+
+T = TypeVar("T")
 
 
 def similarity(ingredients: Sequence[Any], base_model: Any = None) -> Similarity:
@@ -33,7 +35,8 @@ def similarity(ingredients: Sequence[Any], base_model: Any = None) -> Similarity
     Raises:
         [`IncompatibleError`]: if they do not have the same tensors.
     """
-    return analyze(ingredients, base_model=base_model, parts=["similarity"]).similarity
+    analysis = analyze(ingredients, base_model=base_model, parts=["similarity"])
+    return _whole(analysis.similarity)
 
 
 def diversity(ingredients: Sequence[Any], evaluator: Evaluation) -> Diversity:
@@ -51,7 +54,8 @@ def diversity(ingredients: Sequence[Any], evaluator: Evaluation) -> Diversity:
     Raises:
         [`RecipeError`]: if there is one model alone.
     """
-    return analyze(ingredients, evaluator=evaluator, parts=["diversity"]).diversity
+    analysis = analyze(ingredients, evaluator=evaluator, parts=["diversity"])
+    return _whole(analysis.diversity)
 
 
 def landscape(
@@ -85,7 +89,7 @@ def landscape(
     Raises:
         [`RecipeError`]: if a line has fewer than 2 points.
     """
-    return analyze(
+    analysis = analyze(
         ingredients,
         evaluator=evaluator,
         batchnorm_data=batchnorm_data,
@@ -93,7 +97,8 @@ def landscape(
         beyond=beyond,
         budget=budget,
         parts=["landscape"],
-    ).landscape
+    )
+    return _whole(analysis.landscape)
 
 
 def plane(
@@ -130,7 +135,7 @@ def plane(
     Raises:
         [`RecipeError`]: if there are no three models, or they lie on one line.
     """
-    return analyze(
+    analysis = analyze(
         ingredients,
         evaluator=evaluator,
         batchnorm_data=batchnorm_data,
@@ -139,7 +144,8 @@ def plane(
         path=path,
         budget=budget,
         parts=["plane"],
-    ).plane
+    )
+    return _whole(analysis.plane)
 
 
 def contribution(
@@ -163,9 +169,10 @@ def contribution(
     Raises:
         [`RecipeError`]: if there is one ingredient alone.
     """
-    return analyze(
+    analysis = analyze(
         ingredients, evaluator=evaluator, batchnorm_data=batchnorm_data, samples=samples, parts=["contribution"]
-    ).contribution
+    )
+    return _whole(analysis.contribution)
 
 
 def module_effects(ingredients: Sequence[Any], evaluator: Evaluation, *, batchnorm_data: Any = None) -> ModuleEffects:
@@ -185,4 +192,12 @@ def module_effects(ingredients: Sequence[Any], evaluator: Evaluation, *, batchno
     Raises:
         [`EvaluationError`]: if the evaluator is a function of a model.
     """
-    return analyze(ingredients, evaluator=evaluator, batchnorm_data=batchnorm_data, parts=["modules"]).modules
+    analysis = analyze(ingredients, evaluator=evaluator, batchnorm_data=batchnorm_data, parts=["modules"])
+    return _whole(analysis.modules)
+
+
+def _whole(part: T | None) -> T:
+    """The only part of an analysis; where there is none, Ctrl-C came before there was any of it."""
+    if part is None:
+        raise KeyboardInterrupt
+    return part

@@ -9,8 +9,10 @@ from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.layout import names_in_depth
 from ..checkpoints.modules import by_depth
 from ..errors import RecipeError
+from ..evaluation.comparison import best_of
 from ..tables import align
-from .points import Scorer, shown, signed, uniform
+from ..types import gain
+from .points import Scorer, Weights, score_places, shown, signed, uniform
 
 
 if TYPE_CHECKING:
@@ -61,10 +63,17 @@ class ModuleEffects:
     effects: tuple[ModuleEffect, ...]
     complete: bool = True
 
+    @property
+    def finding(self) -> str:
+        """How many modules profit, in a sentence without its full stop."""
+        helped = sum(effect.only > 0 for effect in self.effects)
+        return f"Averaging alone helps in {helped} of {len(self.effects)} modules"
+
     def table(self) -> str:
         """A line for each module, from the bottom up."""
         lines = [["module", "averaged alone", "left as it is"]]
-        lines += [[e.module, signed(self.metric, e.only), signed(self.metric, e.without)] for e in self.effects]
+        for effect in self.effects:
+            lines.append([effect.module, signed(self.metric, effect.only), signed(self.metric, effect.without)])
         start = f"{self.best} alone has {self.metric} {shown(self.metric, self.alone)}"
         return f"{align(lines)}\n\n{start}, the uniform soup {shown(self.metric, self.soup)} on {self.split}."
 
@@ -96,7 +105,7 @@ class ModuleEffects:
         }
         title = f"Averaging {best.module} alone gains most: {signed(self.metric, best.only)}"
         unit = f"change of {self.metric} on {self.split}"
-        return plot_bars([e.module for e in self.effects], values, unit=unit, title=title)
+        return plot_bars([effect.module for effect in self.effects], values, unit=unit, title=title)
 
 
 def measure_modules(scorer: Scorer, like: Checkpoint) -> ModuleEffects:
@@ -113,21 +122,29 @@ def measure_modules(scorer: Scorer, like: Checkpoint) -> ModuleEffects:
     Returns:
         [`ModuleEffects`]
     """
-    names, sign = scorer.names, 1.0 if scorer.higher_is_better else -1.0
-    alone = {name: scorer.point({name: 1.0}).score for name in names}
-    best = max(names, key=lambda name: sign * alone[name])
-    everybody, one = uniform(names), {best: 1.0}
-    soup = scorer.point(everybody).score
-    modules, effects, complete = by_depth(like.specs, names_in_depth(like.config)), [], True
-    try:
-        with scorer.progress("Module by module", 2 * len(modules)) as bar:
-            for module in modules:
-                only = scorer.point({"": one, module: everybody}).score
-                bar.update()
-                without = scorer.point({"": everybody, module: one}).score
-                bar.update()
-                effects.append(ModuleEffect(module, sign * (only - alone[best]), sign * (without - soup)))
-    except KeyboardInterrupt:
-        complete = False
-    about = (scorer.metric, scorer.evaluator.split, scorer.examples)
-    return ModuleEffects(*about, best, alone[best], soup, tuple(effects), complete)
+    names, higher_is_better = scorer.names, scorer.higher_is_better
+    single_scores = {name: scorer.point({name: 1.0}).score for name in names}
+    best = best_of(single_scores, higher_is_better)
+    all_averaged, best_alone = uniform(names), {best: 1.0}
+    soup = scorer.point(all_averaged).score
+    modules = by_depth(like.specs, names_in_depth(like.config))
+    places: list[Weights] = []
+    for module in modules:
+        places.append({"": best_alone, module: all_averaged})
+        places.append({"": all_averaged, module: best_alone})
+    points = score_places(scorer, places, "Module by module")
+    effects = []
+    for module, only, without in zip(modules, points[::2], points[1::2], strict=False):
+        only_gain = gain(only.score, single_scores[best], higher_is_better)
+        without_gain = gain(without.score, soup, higher_is_better)
+        effects.append(ModuleEffect(module, only_gain, without_gain))
+    return ModuleEffects(
+        metric=scorer.metric,
+        split=scorer.evaluator.split,
+        examples=scorer.examples,
+        best=best,
+        alone=single_scores[best],
+        soup=soup,
+        effects=tuple(effects),
+        complete=len(points) == len(places),
+    )

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import RecipeError
+from ..evaluation.comparison import best_of
 from ..seeds import check_seed
 from ..tables import align
+from ..types import gain
 from .points import Scorer, shown, signed, uniform
 
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+    from tqdm import tqdm
 
 EXACT = 8  # ingredients up to which all subsets are scored
 
@@ -46,6 +49,11 @@ class Share(NamedTuple):
     shapley: float | None = None
     error: float | None = None
 
+    @property
+    def value(self) -> float:
+        """Its Shapley value where that is known, else what the soup loses without it."""
+        return self.left_out if self.shapley is None else self.shapley
+
 
 @dataclass(frozen=True)
 class Contribution:
@@ -73,6 +81,12 @@ class Contribution:
     evaluations: int
     complete: bool = True
 
+    @property
+    def finding(self) -> str:
+        """Which ingredient contributes most, in a sentence without its full stop."""
+        ranked = self.ranked()
+        return f"{ranked[0].name} contributes most to the soup, {ranked[-1].name} least"
+
     def table(self) -> str:
         """A line for each ingredient, the greatest contribution first."""
         lines = [["ingredient", f"{self.metric} alone", "left out", "added to the best other", "Shapley value"]]
@@ -86,7 +100,7 @@ class Contribution:
 
     def ranked(self) -> list[Share]:
         """The shares, greatest Shapley value (or loss when left out) first."""
-        return sorted(self.shares, key=lambda share: -(share.left_out if share.shapley is None else share.shapley))
+        return sorted(self.shares, key=lambda share: -share.value)
 
     def to_pandas(self) -> pd.DataFrame:
         """A data frame with a line for each ingredient."""
@@ -107,12 +121,14 @@ class Contribution:
         from .pictures import plot_bars
 
         ranked = self.ranked()[::-1]  # bars begin at the bottom
-        by_value = ranked[0].shapley is not None
-        values = {"Shapley value" if by_value else "left out": [s.shapley if by_value else s.left_out for s in ranked]}
-        errors = [s.error or 0.0 for s in ranked] if by_value else None
+        if ranked[0].shapley is None:
+            label, errors = "left out", None
+        else:
+            label, errors = "Shapley value", [share.error or 0.0 for share in ranked]
+        values = {label: [share.value for share in ranked]}
         title = f"{ranked[-1].name} contributes most, {ranked[0].name} least"
         unit = f"contribution to {self.metric} on {self.split}"
-        return plot_bars([s.name for s in ranked], values, errors=errors, unit=unit, title=title)
+        return plot_bars([share.name for share in ranked], values, errors=errors, unit=unit, title=title)
 
 
 def contribution_cost(n: int, samples: int | None = None) -> int:
@@ -159,71 +175,117 @@ def measure_contribution(scorer: Scorer, *, samples: int | None = None, seed: in
     if len(names) < 2:
         raise RecipeError("contributions to a soup need two ingredients or more.")
     samples, seed = _samples(len(names), samples), check_seed(seed)
-    sign = 1.0 if scorer.higher_is_better else -1.0
-    known: dict[frozenset[str], float] = {}
     complete = True
-
     with scorer.progress("Soups of subsets", contribution_cost(len(names), samples)) as bar:
-
-        def value(members: Sequence[str]) -> float:
-            key = frozenset(members)
-            if key not in known:
-                ordered = [name for name in names if name in key]
-                known[key] = sign * scorer.point(uniform(ordered)).score
-                bar.update()
-            return known[key]
-
-        alone = {name: value([name]) for name in names}
-        whole = value(names)
-        shares = {name: Share(name, sign * alone[name], whole - value(_without(names, name))) for name in names}
-        shapley: dict[str, tuple[float, float]] = {}
+        subsets = _Subsets(scorer, bar)
+        single_scores = {name: subsets.score([name]) for name in names}
+        shares = {}
+        for name, score in single_scores.items():
+            shares[name] = Share(name, score, left_out=subsets.gain(names, _without(names, name)))
         try:
             for name in names:
-                best = max(_without(names, name), key=alone.__getitem__)
-                shares[name] = shares[name]._replace(added=value([best, name]) - alone[best])
-            nothing = sum(alone.values()) / len(names)
-            if samples is None:
-                shapley = exact_shapley(names, lambda members: value(members) if members else nothing)
-            elif samples:
-                shapley = sampled_shapley(
-                    names, lambda members: value(members) if members else nothing, samples=samples, seed=seed
+                best = best_of(
+                    {other: single_scores[other] for other in _without(names, name)}, subsets.higher_is_better
                 )
+                shares[name] = shares[name]._replace(added=subsets.gain([best, name], [best]))
+            for name, (mean, error) in _shapley(subsets, samples, seed).items():
+                shares[name] = shares[name]._replace(shapley=mean, error=error)
         except KeyboardInterrupt:
             complete = False
-    for name, (mean, error) in shapley.items():
-        shares[name] = shares[name]._replace(shapley=mean, error=error)
-    about = (scorer.metric, scorer.higher_is_better, scorer.evaluator.split, scorer.examples)
-    return Contribution(*about, tuple(shares.values()), sign * whole, len(known), complete)
+    return Contribution(
+        metric=scorer.metric,
+        higher_is_better=subsets.higher_is_better,
+        split=scorer.evaluator.split,
+        examples=scorer.examples,
+        shares=tuple(shares.values()),
+        soup=subsets.score(names),
+        evaluations=subsets.scored,
+        complete=complete,
+    )
 
 
-def exact_shapley(names: Sequence[str], value: Any) -> dict[str, tuple[float, float]]:
+class _Subsets:
+    """Uniform soups of subsets of the ingredients, each scored once.
+
+    Args:
+        scorer ([`Scorer`]):
+            The ingredients and the examples.
+        bar (`tqdm`):
+            Counts the soups that are scored.
+    """
+
+    def __init__(self, scorer: Scorer, bar: tqdm[Any]):
+        self.names, self.higher_is_better = scorer.names, scorer.higher_is_better
+        self._scorer, self._bar = scorer, bar
+        self._scores: dict[frozenset[str], float] = {}
+
+    @property
+    def scored(self) -> int:
+        """How many soups were scored."""
+        return len(self._scores)
+
+    def score(self, members: Collection[str]) -> float:
+        """The score of the uniform soup of some ingredients."""
+        subset = frozenset(members)
+        if subset not in self._scores:
+            in_order = [name for name in self.names if name in subset]
+            self._scores[subset] = self._scorer.point(uniform(in_order)).score
+            self._bar.update()
+        return self._scores[subset]
+
+    def gain(self, members: Collection[str], others: Collection[str]) -> float:
+        """How much better one soup is than another."""
+        return gain(self.score(members), self.score(others), self.higher_is_better)
+
+    def worth(self, members: Collection[str]) -> float:
+        """The score on a scale where higher is better; of no ingredients at all the mean of single ones."""
+        score = self.score(members) if members else self._mean_of_singles()
+        return gain(score, 0.0, self.higher_is_better)
+
+    def _mean_of_singles(self) -> float:
+        return sum(self.score([name]) for name in self.names) / len(self.names)
+
+
+def _shapley(subsets: _Subsets, samples: int | None, seed: int) -> dict[str, tuple[float, float]]:
+    """Shapley values and their errors: exact ones, of orders that are drawn, or none at all."""
+    if samples is None:
+        return exact_shapley(subsets.names, subsets.worth)
+    if samples == 0:
+        return {}
+    return sampled_shapley(subsets.names, subsets.worth, samples=samples, seed=seed)
+
+
+def exact_shapley(names: Sequence[str], worth: Callable[[Sequence[str]], float]) -> dict[str, tuple[float, float]]:
     """Shapley values from all subsets.
 
     Args:
         names (`Sequence[str]`):
             The players.
-        value (`Callable[[Sequence[str]], float]`):
+        worth (`Callable[[Sequence[str]], float]`):
             What a subset is worth, the empty one included.
 
     Returns:
         `dict[str, tuple[float, float]]`: value, and 0 as its error.
     """
-    n, found = len(names), {}
+    players, values = len(names), {}
     for name in names:
         others, terms = _without(names, name), []
-        for size in range(n):
-            share = 1 / (n * math.comb(n - 1, size))
+        for size in range(players):
+            # The share of all orders in which just these come before `name`: |S|! (n - |S| - 1)! / n!
+            share = 1 / (players * math.comb(players - 1, size))
             for subset in itertools.combinations(others, size):
-                terms.append(share * (value((*subset, name)) - value(subset)))
-        found[name] = (math.fsum(terms), 0.0)
-    return found
+                terms.append(share * (worth((*subset, name)) - worth(subset)))
+        values[name] = (math.fsum(terms), 0.0)
+    return values
 
 
-def sampled_shapley(names: Sequence[str], value: Any, *, samples: int, seed: int) -> dict[str, tuple[float, float]]:
+def sampled_shapley(
+    names: Sequence[str], worth: Callable[[Sequence[str]], float], *, samples: int, seed: int
+) -> dict[str, tuple[float, float]]:
     """Shapley values from orders that are drawn, each with its reverse, and their standard errors.
 
     Args:
-        names (`Sequence[str]`), value (`Callable[[Sequence[str]], float]`):
+        names (`Sequence[str]`), worth (`Callable[[Sequence[str]], float]`):
             As of [`exact_shapley`].
         samples (`int`):
             How many orders: drawn ones, each with its reverse, which varies less.
@@ -233,23 +295,30 @@ def sampled_shapley(names: Sequence[str], value: Any, *, samples: int, seed: int
     import numpy as np
 
     rng = np.random.default_rng(seed)
-    found: dict[str, list[float]] = {name: [] for name in names}  # a mean over an order and its reverse, one for each
-    for _ in range(math.ceil(samples / 2)):
-        order = [names[at] for at in rng.permutation(len(names))]
-        gains: dict[str, float] = dict.fromkeys(names, 0.0)
-        for one in (order, order[::-1]):
-            before = value(())
-            for at, name in enumerate(one):
-                after = value(tuple(one[: at + 1]))
-                gains[name] += (after - before) / 2
-                before = after
-        for name, gain in gains.items():
-            found[name].append(gain)
-    roots = math.sqrt(max(len(found[names[0]]) - 1, 0))
-    return {
-        name: (float(np.mean(each)), float(np.std(each)) / roots if roots else math.nan)
-        for name, each in found.items()
-    }
+    draws = math.ceil(samples / 2)
+    gains: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(draws):
+        order = [names[index] for index in rng.permutation(len(names))]
+        forward, backward = _marginal_gains(order, worth), _marginal_gains(order[::-1], worth)
+        for name in names:
+            gains[name].append(forward[name] / 2 + backward[name] / 2)
+    # An order and its reverse are one independent draw: the error is of their mean.
+    root = math.sqrt(max(draws - 1, 0))
+    values = {}
+    for name, drawn in gains.items():
+        error = float(np.std(drawn)) / root if root else math.nan
+        values[name] = (float(np.mean(drawn)), error)
+    return values
+
+
+def _marginal_gains(order: Sequence[str], worth: Callable[[Sequence[str]], float]) -> dict[str, float]:
+    """What each player adds to those before it."""
+    gains, before = {}, worth(())
+    for index, name in enumerate(order):
+        after = worth(tuple(order[: index + 1]))
+        gains[name] = after - before
+        before = after
+    return gains
 
 
 def _samples(n: int, samples: int | None) -> int | None:

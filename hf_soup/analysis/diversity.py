@@ -9,10 +9,11 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ..errors import RecipeError, did_you_mean
-from ..evaluation.comparison import SHARES
+from ..evaluation.comparison import SHARES, best_of
 from ..evaluation.ensemble import mean_logits, mean_probabilities
 from ..outputs import Predictions, decisions, disagreement, probabilities, right
 from ..tables import align
+from ..types import gain
 from .points import SOUP, SURE, Scorer, shown, signed, uniform
 
 
@@ -84,19 +85,31 @@ class Diversity:
         return sum(self.scores.values()) / len(self.scores)
 
     @property
+    def best(self) -> str:
+        """The best model alone, on these examples."""
+        return best_of(self.scores, self.higher_is_better)
+
+    @property
     def best_score(self) -> float:
         """Of the best model alone, on these examples."""
-        return (max if self.higher_is_better else min)(self.scores.values())
+        return self.scores[self.best]
 
     @property
     def gain(self) -> float:
         """What the ensemble gains over the mean of the models, in the metric's unit; positive is better."""
-        return self._better(self.ensemble, self.mean_score)
+        return gain(self.ensemble, self.mean_score, self.higher_is_better)
 
     @property
     def kept(self) -> float | None:
         """How much of the ensemble's gain the soup keeps: 1 is all; `None` where the ensemble gains nothing."""
-        return self._better(self.soup, self.mean_score) / self.gain if self.gain > 0 else None
+        if self.gain <= 0:
+            return None
+        return gain(self.soup, self.mean_score, self.higher_is_better) / self.gain
+
+    @property
+    def visibly_kept(self) -> float | None:
+        """The same, where the ensemble's gain can be seen on so many examples."""
+        return self.kept if self.noise is None or self.gain >= self.noise else None
 
     @property
     def noise(self) -> float | None:
@@ -127,20 +140,21 @@ class Diversity:
         if of not in PairDiversity._fields[2:]:
             raise RecipeError(f"there is no {of!r} of a pair{did_you_mean(of, PairDiversity._fields[2:])}")
         names = list(self.scores)
-        found = np.full((len(names),) * 2, np.nan)
+        matrix = np.full((len(names),) * 2, np.nan)
         for pair in self.pairs:
             value = getattr(pair, of)
-            i, j = names.index(pair.one), names.index(pair.other)
-            found[i, j] = found[j, i] = np.nan if value is None else value
-        return found
+            if value is not None:
+                i, j = names.index(pair.one), names.index(pair.other)
+                matrix[i, j] = matrix[j, i] = value
+        return matrix
 
     def table(self) -> str:
         """A line for each pair, and what ensemble and soup make of it."""
         lines = [["one", "other", "disagree", "of errors", "errors shared", "kappa", "ambiguity"]]
         for pair in self.pairs:
-            lines.append([pair.one, pair.other, *(_number(value) for value in pair[2:])])
-        seen = self.kept is not None and (self.noise is None or self.gain >= self.noise)
-        kept = f"; the soup keeps {self.kept:.0%} of its gain over the mean" if seen else ""
+            lines.append([pair.one, pair.other, *(_cell(value) for value in pair[2:])])
+        share = self.visibly_kept
+        kept = "" if share is None else f"; the soup keeps {share:.0%} of its gain over the mean"
         scores = (f"{shown(self.metric, value)} {what}" for what, value in self._levels().items())
         return f"{align(lines)}\n\n{self.metric} on {self.split}: {', '.join(scores)}{kept}."
 
@@ -172,23 +186,21 @@ class Diversity:
             title = f"Two models disagree on {self.disagreement:.1%} of {self.examples} examples on average"
             return plot_heat(list(self.scores), matrix, label="disagreement", title=title)
         own = dict(zip(self.scores, np.nanmean(matrix, axis=1).tolist(), strict=True))
-        return plot_diversity(
-            own, self.scores, self._levels(), metric=f"{self.metric} on {self.split}", title=self._title()
-        )
+        metric = f"{self.metric} on {self.split}"
+        return plot_diversity(own, self.scores, self._levels(), metric=metric, title=self.finding)
 
-    def _title(self) -> str:
+    @property
+    def finding(self) -> str:
+        """How much of the ensemble's gain the soup keeps, in a sentence without its full stop."""
         if self.kept is None:
             return "The ensemble gains nothing over the mean of the models"
-        if self.noise is not None and self.gain < self.noise:
-            gain = signed(self.metric, self.gain)
-            return f"The ensemble's gain over the mean of the models ({gain}) cannot be seen on these examples"
+        if self.visibly_kept is None:
+            gained = signed(self.metric, self.gain)
+            return f"The ensemble's gain over the mean of the models ({gained}) cannot be seen on these examples"
         return f"The soup keeps {self.kept:.0%} of what the ensemble gains over the mean of the models"
 
     def _levels(self) -> dict[str, float]:
         return {"mean of the models": self.mean_score, SOUP: self.soup, "ensemble": self.ensemble}
-
-    def _better(self, score: float, than: float) -> float:
-        return score - than if self.higher_is_better else than - score
 
 
 def measure_diversity(scorer: Scorer) -> Diversity:
@@ -206,63 +218,82 @@ def measure_diversity(scorer: Scorer) -> Diversity:
     """
     if len(scorer.names) < 2:
         raise RecipeError("diversity is between models: give two or more.")
+    predictions: dict[str, Predictions] = {}
     with scorer.progress("What models say", len(scorer.names) + 1) as bar:
-        said = {}
         for name in scorer.names:
-            said[name] = scorer.said({name: 1.0})
+            predictions[name] = scorer.predictions({name: 1.0})
             bar.update()
         soup = scorer.point(uniform(scorer.names)).score
         bar.update()
-    scores = {name: scorer.score_of(found) for name, found in said.items()}
-    members = list(said.values())
-    together = (mean_probabilities if members[0].kind == "tokens" else mean_logits)(members)
+    scores = {name: scorer.score(outputs) for name, outputs in predictions.items()}
+    members = list(predictions.values())
+    # Of language models the logits are not kept, so that probabilities are averaged.
+    combine = mean_probabilities if members[0].kind == "tokens" else mean_logits
     first = next(iter(scores.values()))
     return Diversity(
-        first.metric,
-        first.higher_is_better,
-        scorer.evaluator.split,
-        scorer.examples,
-        {name: score.value for name, score in scores.items()},
-        tuple(pair_diversity(one, other, said) for one, other in itertools.combinations(said, 2)),
-        soup,
-        scorer.score_of(together).value,
+        metric=first.metric,
+        higher_is_better=first.higher_is_better,
+        split=scorer.evaluator.split,
+        examples=scorer.examples,
+        scores={name: score.value for name, score in scores.items()},
+        pairs=tuple(pair_diversity(one, other, predictions) for one, other in itertools.combinations(predictions, 2)),
+        soup=soup,
+        ensemble=scorer.score(combine(members)).value,
     )
 
 
-def pair_diversity(one: str, other: str, said: Mapping[str, Predictions]) -> PairDiversity:
+def pair_diversity(one: str, other: str, predictions: Mapping[str, Predictions]) -> PairDiversity:
     """Compare two models; the fields of [`PairDiversity`] that their kind of output has.
 
     Args:
         one (`str`), other (`str`):
             Names of the two.
-        said (`Mapping[str, Predictions]`):
-            What each says of the same examples.
+        predictions (`Mapping[str, Predictions]`):
+            Of each model on the same examples.
     """
     import numpy as np
 
-    a, b = said[one], said[other]
+    a, b = predictions[one], predictions[other]
     differ = disagreement(a, b)
     if a.kind in ("values", "tokens"):
-        logits = [np.exp(x.logits.astype(np.float64)) if x.kind == "tokens" else x.logits for x in (a, b)]
-        return PairDiversity(one, other, differ, None, None, None, float(np.square(logits[0] - logits[1]).mean() / 4))
-    from sklearn.metrics import cohen_kappa_score
-
-    wrong = [~right(x) for x in (a, b)]
-    either = int((wrong[0] | wrong[1]).sum())
-    rate = float(np.mean(wrong))
-    flat = [decisions(x).reshape(-1) for x in (a, b)]
-    kappa = 1.0 if np.array_equal(*flat) else float(cohen_kappa_score(*flat))
-    apart = np.square(probabilities(a) - probabilities(b))
+        return PairDiversity(one, other, differ, None, None, None, _ambiguity(_numbers(a), _numbers(b)))
+    a_wrong, b_wrong = ~right(a), ~right(b)
+    either, both = int((a_wrong | b_wrong).sum()), int((a_wrong & b_wrong).sum())
+    error_rate = float(np.mean([a_wrong, b_wrong]))
     return PairDiversity(
         one,
         other,
         differ,
-        differ / rate if rate else None,
-        float((wrong[0] & wrong[1]).sum() / either) if either else 1.0,
-        kappa,
-        float(apart.reshape(len(apart), -1).sum(1).mean() / 4),
+        normalised=differ / error_rate if error_rate else None,
+        overlap=both / either if either else 1.0,
+        kappa=_kappa(a, b),
+        ambiguity=_ambiguity(probabilities(a), probabilities(b)),
     )
 
 
-def _number(value: float | None) -> str:
+def _numbers(outputs: Predictions) -> np.ndarray:
+    """Values, or the probability of each token."""
+    import numpy as np
+
+    return np.exp(outputs.logits.astype(np.float64)) if outputs.kind == "tokens" else outputs.logits
+
+
+def _kappa(a: Predictions, b: Predictions) -> float:
+    """Cohen's kappa; 1 for models that decide alike, of which scikit-learn gives NaN where there is one class."""
+    import numpy as np
+    from sklearn.metrics import cohen_kappa_score
+
+    one, other = decisions(a).reshape(-1), decisions(b).reshape(-1)
+    return 1.0 if np.array_equal(one, other) else float(cohen_kappa_score(one, other))
+
+
+def _ambiguity(a: np.ndarray, b: np.ndarray) -> float:
+    """Mean squared distance of the two from their mean, which is half of the distance between them."""
+    import numpy as np
+
+    squares = np.square(a - b)
+    return float(squares.reshape(len(squares), -1).sum(1).mean() / 4)
+
+
+def _cell(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ..errors import RecipeError, did_you_mean
 from ..evaluation.comparison import SHARES
 from ..tables import align
-from .points import SOUP, Line, Point, Scorer, rough_first, shown, uniform
+from .points import SOUP, Line, Point, Scorer, Weights, rough_first, score_places, shown, uniform
 
 
 if TYPE_CHECKING:
@@ -57,38 +58,47 @@ class Landscape:
         """The barrier of each pair, as a symmetric matrix; NaN where it is not known."""
         import numpy as np
 
-        found = np.full((len(self.names),) * 2, np.nan)
-        np.fill_diagonal(found, 0.0)
+        matrix = np.full((len(self.names),) * 2, np.nan)
+        np.fill_diagonal(matrix, 0.0)
         for line in self.lines:
             barrier = line.barrier(of, higher_is_better=self.higher_is_better)
             if barrier is not None:
                 i, j = self.names.index(line.one), self.names.index(line.other)
-                found[i, j] = found[j, i] = barrier
-        return found
+                matrix[i, j] = matrix[j, i] = barrier
+        return matrix
 
     def table(self) -> str:
         """Each model and the soup, then the barrier of each pair, highest first."""
         metric = f"{self.metric}, %" if self.metric in SHARES else self.metric
-        lines = [["model", "loss", metric]]
-        for name, point in [*self.singles.items(), *([(SOUP, self.soup)] if self.soup else [])]:
-            lines.append([name, f"{point.loss:.4f}", shown(self.metric, point.score)])
-        pairs = [["from", "to", "barrier of loss", f"barrier of {metric}"]]
-        known = [(line, line.barrier(), self._score_barrier(line)) for line in self.lines]
-        for line, loss, score in sorted(known, key=lambda row: -(row[1] or 0)):
-            pairs.append([line.one, line.other, "-" if loss is None else f"{loss:.4f}", shown(self.metric, score)])
-        unfinished = [] if self.complete else ["Not every point was scored; the same call goes on."]
-        return "\n\n".join([align(lines), *([align(pairs)] if self.lines else []), *unfinished])
+        models = [["model", "loss", metric]]
+        points = dict(self.singles)
+        if self.soup is not None:
+            points[SOUP] = self.soup
+        for name, point in points.items():
+            models.append([name, f"{point.loss:.4f}", shown(self.metric, point.score)])
+        paragraphs = [align(models)]
+        if self.lines:
+            head = ["from", "to", "barrier of loss", f"barrier of {metric}"]
+            highest_first = sorted(self.lines, key=lambda line: -(line.barrier() or 0))
+            paragraphs.append(align([head, *map(self._barrier_cells, highest_first)]))
+        if not self.complete:
+            paragraphs.append("Not every point was scored; the same call goes on.")
+        return "\n\n".join(paragraphs)
+
+    def _barrier_cells(self, line: Line) -> list[str]:
+        loss = line.barrier()
+        score = line.barrier("score", higher_is_better=self.higher_is_better)
+        return [line.one, line.other, "-" if loss is None else f"{loss:.4f}", shown(self.metric, score)]
 
     def to_pandas(self) -> pd.DataFrame:
         """A data frame with a line for each point: `one, other, alpha, loss, score`."""
         import pandas as pd
 
-        rows = [
-            (line.one, line.other, alpha, point.loss, point.score)
-            for line in self.lines
-            for alpha, point in zip(line.alphas, line.points, strict=True)
-            if point
-        ]
+        rows = []
+        for line in self.lines:
+            for alpha, point in zip(line.alphas, line.points, strict=True):
+                if point is not None:
+                    rows.append((line.one, line.other, alpha, point.loss, point.score))
         return pd.DataFrame(rows, columns=["one", "other", "alpha", "loss", "score"])
 
     def to_dict(self) -> dict[str, Any]:
@@ -106,26 +116,28 @@ class Landscape:
 
         if kind not in ("lines", "barriers"):
             raise RecipeError(f'there is no picture "{kind}"{did_you_mean(kind, ("lines", "barriers"))}')
-        title = self._title()
         if kind == "barriers":
-            return plot_heat(self.names, self.barriers(), label="barrier of the loss", title=title, least=SMALL)
+            label = "barrier of the loss"
+            return plot_heat(self.names, self.barriers(), label=label, title=self.finding, least=SMALL)
         metric = f"{self.metric} on {self.split}"
-        return plot_lines(self.lines, self.soup, metric=metric, title=title, examples=self.examples)
+        return plot_lines(self.lines, self.soup, metric=metric, title=self.finding, examples=self.examples)
 
-    def _title(self) -> str:
-        known = [(line, line.barrier()) for line in self.lines]
-        known = [(line, barrier) for line, barrier in known if barrier is not None]
-        if not known:
+    @property
+    def finding(self) -> str:
+        """The highest barrier, in a sentence without its full stop."""
+        barriers = []
+        for line in self.lines:
+            barrier = line.barrier()
+            if barrier is not None:
+                barriers.append((barrier, line))
+        if not barriers:
             return "Loss between models"
-        line, highest = max(known, key=lambda pair: pair[1])
+        highest, line = max(barriers, key=lambda pair: pair[0])
         if highest < SMALL:
             return (
                 f"No barrier between any pair: the loss rises by at most {highest:.3f} over the line between the ends"
             )
         return f"The highest barrier of the loss is {highest:.2f}, between {line.one} and {line.other}"
-
-    def _score_barrier(self, line: Line) -> float | None:
-        return line.barrier("score", higher_is_better=self.higher_is_better)
 
 
 def check_line(points: int, beyond: float) -> None:
@@ -171,36 +183,45 @@ def scan_lines(
         [`RecipeError`]: if there are fewer than 2 points, or no such model.
     """
     names = scorer.names
-    pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]] if pairs is None else list(pairs)
+    if pairs is None:
+        pairs = list(itertools.combinations(names, 2))
     if len(names) < 2:
         raise RecipeError("lines are between models: give two or more.")
     check_line(points, beyond)
     for name in {name for pair in pairs for name in pair} - set(names):
         raise RecipeError(f"there is no model {name!r}{did_you_mean(name, names)}")
-    step = 1 / (points - 1)
-    outside = int(round(beyond / step, 9))
-    alphas = tuple(round(step * at, 12) for at in range(-outside, points + outside))
-    singles: dict[str, Point] = {}
-    found: dict[tuple[str, str, float], Point] = {}
+    alphas = _alphas(points, beyond)
     inner = [alpha for alpha in rough_first(alphas) if alpha not in (0.0, 1.0)]
-    todo = [*[(name,) for name in names], (), *[(a, b, alpha) for alpha in inner for a, b in pairs]]
-    soup, complete = None, budget is None or budget >= len(todo)
-    try:
-        with scorer.progress("Lines between models", len(todo[:budget])) as bar:
-            for what in todo[:budget]:
-                if len(what) == 1:
-                    singles[what[0]] = scorer.point({what[0]: 1.0})
-                elif not what:
-                    soup = scorer.point(uniform(names)) if len(names) > 1 else None
-                else:
-                    one, other, alpha = what
-                    found[what] = scorer.point({one: 1 - alpha, other: alpha})
-                bar.update()
-    except KeyboardInterrupt:
-        complete = False
+    spots = [(one, other, alpha) for alpha in inner for one, other in pairs]
+
+    places: list[Weights] = [{name: 1.0} for name in names]
+    places.append(uniform(names))
+    places += [{one: 1 - alpha, other: alpha} for one, other, alpha in spots]
+    scored = score_places(scorer, places, "Lines between models", budget)
+    singles = dict(zip(names, scored, strict=False))  # fewer points than places where it was cut short
+    soup = scored[len(names)] if len(scored) > len(names) else None
+    between = dict(zip(spots, scored[len(names) + 1 :], strict=False))
+
     lines = []
     for one, other in pairs:
-        known = {0.0: singles.get(one), 1.0: singles.get(other)}
-        lines.append(Line(one, other, alphas, tuple(known.get(a) or found.get((one, other, a)) for a in alphas)))
-    about = (scorer.metric, scorer.higher_is_better, scorer.evaluator.split, scorer.examples)
-    return Landscape(names, *about, singles, soup, tuple(lines), complete)
+        ends = {0.0: singles.get(one), 1.0: singles.get(other)}
+        on_line = [ends[alpha] if alpha in ends else between.get((one, other, alpha)) for alpha in alphas]
+        lines.append(Line(one, other, alphas, tuple(on_line)))
+    return Landscape(
+        names,
+        metric=scorer.metric,
+        higher_is_better=scorer.higher_is_better,
+        split=scorer.evaluator.split,
+        examples=scorer.examples,
+        singles=singles,
+        soup=soup,
+        lines=tuple(lines),
+        complete=len(scored) == len(places),
+    )
+
+
+def _alphas(points: int, beyond: float) -> tuple[float, ...]:
+    """Evenly spaced places on a line, in order; those beyond its ends are as dense as those between."""
+    step = 1 / (points - 1)
+    outside = int(round(beyond / step, 9))  # 0.3 / 0.1 is a little less than 3
+    return tuple(round(step * index, 12) for index in range(-outside, points + outside))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import MissingExtraError
 from ..plots import COLORS, LONGEST, NOMINAL, new_figure, new_panels, shown
@@ -14,7 +14,9 @@ from ..untrusted import one_line
 
 if TYPE_CHECKING:
     import numpy as np
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
 
     from .points import Line, Mark, Point
 
@@ -61,18 +63,28 @@ def plot_heat(
     labels = list(map(shown, names))
     axes.set_xticks(range(len(names)), labels, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(names)), labels)
-    for i in range(len(names)) if len(names) <= NAMED else ():
-        for j in range(len(names)):
-            if i != j and np.isfinite(matrix[i, j]):
-                shade = image.cmap(image.norm(matrix[i, j]))
-                dark = 0.299 * shade[0] + 0.587 * shade[1] + 0.114 * shade[2] < 0.5
-                text = f"{matrix[i, j]:.2f}" if greatest >= 0.1 else f"{matrix[i, j]:.3f}"
-                axes.text(j, i, text, ha="center", va="center", fontsize=7, color="white" if dark else "black")
+    if len(names) <= NAMED:
+        _write_cells(axes, image, matrix, digits=2 if greatest >= 0.1 else 3)
     figure.colorbar(image, ax=axes, label=shown(label, 2 * LONGEST), fraction=0.046, pad=0.04)
     return figure
 
 
-def plot_depth(modules: Sequence[str], lines: Mapping[str, Sequence[tuple | None]], *, title: str) -> Figure:
+def _write_cells(axes: Axes, image: AxesImage, matrix: np.ndarray, *, digits: int) -> None:
+    """The number of each pair in its cell, in white where the cell is dark."""
+    import numpy as np
+
+    for (row, column), value in np.ndenumerate(matrix):
+        if row == column or not np.isfinite(value):
+            continue
+        red, green, blue, _ = image.cmap(image.norm(value))
+        dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5  # luma of ITU-R BT.601
+        color = "white" if dark else "black"
+        axes.text(column, row, f"{value:.{digits}f}", ha="center", va="center", fontsize=7, color=color)
+
+
+def plot_depth(
+    modules: Sequence[str], lines: Mapping[str, Sequence[tuple[float, float, float] | None]], *, title: str
+) -> Figure:
     """Cosines from the bottom up: mean of all pairs as a line, least to greatest as a band.
 
     Args:
@@ -85,14 +97,12 @@ def plot_depth(modules: Sequence[str], lines: Mapping[str, Sequence[tuple | None
     """
     figure, axes = new_figure(max(6.4, 0.34 * len(modules) + 3), 4.4, title)
     for (what, values), colour in zip(lines.items(), CYCLE, strict=False):
-        known = [(at, value) for at, value in enumerate(values) if value]
+        known = {place: value for place, value in enumerate(values) if value is not None}
         if not known:
             continue
-        places = [at for at, _ in known]
-        axes.fill_between(places, [v[1] for _, v in known], [v[2] for _, v in known], color=colour, alpha=0.2, lw=0)
-        axes.plot(
-            places, [v[0] for _, v in known], marker="o", ms=4, color=colour, label=f"{shown(what)} (mean, and range)"
-        )
+        means, lows, highs = zip(*known.values(), strict=True)
+        axes.fill_between(list(known), lows, highs, color=colour, alpha=0.2, lw=0)
+        axes.plot(list(known), means, marker="o", ms=4, color=colour, label=f"{shown(what)} (mean, and range)")
     axes.set_xticks(
         range(len(modules)), list(map(shown, modules)), rotation=45, ha="right", rotation_mode="anchor", fontsize=8
     )
@@ -119,20 +129,34 @@ def plot_lines(lines: Sequence[Line], soup: Point | None, *, metric: str, title:
             On how many.
     """
     figure, (left, right) = new_panels(10, 4.4, title, columns=2)
-    for axes, field, label in ((left, "loss", f"loss on {examples} examples"), (right, "score", shown(metric))):
-        for at, line in enumerate(lines):
-            known = [(a, getattr(p, field)) for a, p in zip(line.alphas, line.points, strict=True) if p]
-            colour = CYCLE[at % len(CYCLE)] if len(lines) <= len(CYCLE) else "#0072B2"
-            alpha = 1.0 if len(lines) <= len(CYCLE) else 0.45
-            name = f"{shown(line.one)} to {shown(line.other)}" if len(lines) <= len(CYCLE) else None
-            axes.plot(*zip(*known, strict=True), color=colour, alpha=alpha, marker="o", ms=3, lw=1.2, label=name)
-        if soup is not None:
-            value = getattr(soup, field)
-            axes.axhline(value, color=COLORS["soup"], ls="--", lw=1.4, label="uniform soup of all")
-        axes.set_ylabel(label)
-        axes.set_xlabel("place on the way from one model (0) to the other (1)")
+    _draw_lines(left, lines, soup, "loss", f"loss on {examples} examples")
+    _draw_lines(right, lines, soup, "score", shown(metric))
     left.legend(loc="best", fontsize=7)
     return figure
+
+
+def _draw_lines(
+    axes: Axes, lines: Sequence[Line], soup: Point | None, field: Literal["loss", "score"], label: str
+) -> None:
+    """One field of the points of all lines in one panel; lines have colours and names where they are few."""
+    few = len(lines) <= len(CYCLE)
+    for index, line in enumerate(lines):
+        places, values = [], []
+        for alpha, point in zip(line.alphas, line.points, strict=True):
+            if point is not None:
+                places.append(alpha)
+                values.append(getattr(point, field))
+        if not places:  # within a budget, a line without any point: no legend entry
+            continue
+        style: dict[str, Any] = {"color": CYCLE[0], "alpha": 0.45, "label": None}
+        if few:
+            name = f"{shown(line.one)} to {shown(line.other)}"
+            style = {"color": CYCLE[index], "alpha": 1.0, "label": name}
+        axes.plot(places, values, marker="o", ms=3, lw=1.2, **style)
+    if soup is not None:
+        axes.axhline(getattr(soup, field), color=COLORS["soup"], ls="--", lw=1.4, label="uniform soup of all")
+    axes.set_ylabel(label)
+    axes.set_xlabel("place on the way from one model (0) to the other (1)")
 
 
 def plot_plane(
@@ -163,28 +187,40 @@ def plot_plane(
         columns, rows = np.meshgrid(x, y)
         image = axes.scatter(columns[known], rows[known], c=loss[known], marker="s", s=160, cmap="cividis")
     figure.colorbar(image, ax=axes, label=f"loss on {examples} examples")
-    path = [mark for mark in marks if mark.kind == "path"]
-    if path:
-        axes.plot([m.x for m in path], [m.y for m in path], color="white", marker=".", lw=1.2, label="greedy path")
-    kinds = {"corner": ("o", "#D55E00", "models"), "soup": ("*", "#009E73", "uniform soup")}
-    for kind, (marker, colour, label) in kinds.items():
-        mine = [mark for mark in marks if mark.kind == kind]
-        size = 180 if kind == "soup" else 60
-        places = [m.x for m in mine], [m.y for m in mine]
-        axes.scatter(*places, marker=marker, s=size, color=colour, edgecolor="white", zorder=3, label=label)
-    corners = [mark for mark in marks if mark.kind == "corner"]
-    for mark in corners:
-        offset = {"xytext": (6, 6), "textcoords": "offset points"}
-        text = axes.annotate(
-            shown(mark.name), (mark.x, mark.y), color="white", fontsize=8, fontweight="bold", **offset
-        )
-        text.set_path_effects(_outline())
-    first, second = (shown(mark.name) for mark in corners[:2])
-    axes.set_xlabel(f"L2 distance of weights, along the way from {first} to {second}")
+    _draw_marks(axes, marks)
+    corners = [shown(mark.name) for mark in marks if mark.kind == "corner"]
+    axes.set_xlabel(f"L2 distance of weights, along the way from {corners[0]} to {corners[1]}")
     axes.set_ylabel("L2 distance of weights, across")
     axes.set_aspect("equal", adjustable="box")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3, fontsize=8, facecolor="#dddddd")
     return figure
+
+
+def _draw_marks(axes: Axes, marks: Sequence[Mark]) -> None:
+    """The greedy path, then the corners with their names, and the soup."""
+    path = [mark for mark in marks if mark.kind == "path"]
+    if path:
+        x, y = [mark.x for mark in path], [mark.y for mark in path]
+        axes.plot(x, y, color="white", marker=".", lw=1.2, label="greedy path")
+    for kind, marker, size, colour, label in (
+        ("corner", "o", 60, "#D55E00", "models"),
+        ("soup", "*", 180, "#009E73", "uniform soup"),
+    ):
+        places = [(mark.x, mark.y) for mark in marks if mark.kind == kind]
+        x, y = [place[0] for place in places], [place[1] for place in places]
+        axes.scatter(x, y, marker=marker, s=size, color=colour, edgecolor="white", zorder=3, label=label)
+    for mark in marks:
+        if mark.kind == "corner":
+            text = axes.annotate(
+                shown(mark.name),
+                (mark.x, mark.y),
+                xytext=(6, 6),
+                textcoords="offset points",
+                color="white",
+                fontsize=8,
+                fontweight="bold",
+            )
+            text.set_path_effects(_outline())
 
 
 def surface(x: Sequence[float], y: Sequence[float], loss: np.ndarray, marks: Sequence[Mark], *, title: str) -> Any:
@@ -196,8 +232,9 @@ def surface(x: Sequence[float], y: Sequence[float], loss: np.ndarray, marks: Seq
     shape = graph_objects.Surface(x=x, y=y, z=loss, colorscale="Cividis", colorbar={"title": "loss"})
 
     def height(mark: Mark) -> float:
-        row = min(range(len(y)), key=lambda at: abs(y[at] - mark.y))
-        column = min(range(len(x)), key=lambda at: abs(x[at] - mark.x))
+        """The loss at the grid point that is nearest to a model."""
+        row = min(range(len(y)), key=lambda index: abs(y[index] - mark.y))
+        column = min(range(len(x)), key=lambda index: abs(x[index] - mark.x))
         return float(loss[row, column])
 
     marks = [mark for mark in marks if mark.kind != "path"]
@@ -240,8 +277,7 @@ def plot_diversity(
     figure, axes = new_figure(7, 4.6, title)
     axes.scatter(list(disagreement.values()), [scores[name] for name in disagreement], color=CYCLE[0], s=36, zorder=3)
     for name, x in disagreement.items():
-        offset = {"xytext": (4, 4), "textcoords": "offset points"}
-        axes.annotate(shown(name), (x, scores[name]), fontsize=7, **offset)
+        axes.annotate(shown(name), (x, scores[name]), fontsize=7, xytext=(4, 4), textcoords="offset points")
     styles = {"mean of the models": (NOMINAL, ":"), "uniform soup": (COLORS["soup"], "--")}
     for what, value in levels.items():
         colour, style = styles.get(what, ("#D55E00", "-"))
@@ -278,10 +314,11 @@ def plot_bars(
     groups = len(values)
     figure, axes = new_figure(7, max(3.2, 0.3 * len(names) * max(1, 0.7 * groups) + 1.6), title)
     height = 0.8 / groups
-    for at, ((what, row), colour) in enumerate(zip(values.items(), CYCLE, strict=False)):
-        places = [place - 0.4 + height * (groups - at - 0.5) for place in range(len(names))]
-        bars = None if errors is None or not any(errors) else [0 if math.isnan(e) else e for e in errors]
-        axes.barh(places, row, height=height, color=colour, label=shown(what), xerr=bars, error_kw={"lw": 1})
+    # A standard error that is not known has no bar, and where none is known matplotlib is given none.
+    bars = [0 if math.isnan(error) else error for error in errors] if errors is not None and any(errors) else None
+    for index, ((what, lengths), colour) in enumerate(zip(values.items(), CYCLE, strict=False)):
+        places = [place - 0.4 + height * (groups - index - 0.5) for place in range(len(names))]
+        axes.barh(places, lengths, height=height, color=colour, label=shown(what), xerr=bars, error_kw={"lw": 1})
     axes.set_yticks(range(len(names)), list(map(shown, names)), fontsize=8)
     axes.axvline(0, color="#333333", lw=0.8)
     axes.set_xlabel(shown(unit, 2 * LONGEST))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import RecipeError, did_you_mean
 from ..tables import align
-from .points import SOUP, Mark, Point, Scorer, rough_first, uniform
+from .points import SOUP, Mark, Point, Scorer, rough_first, score_places, uniform
 from .similarity import Similarity
 
 
@@ -61,9 +62,10 @@ class Plane:
     def table(self) -> str:
         """Where the models lie, and how far soups are from the plane."""
         lines = [["model", "along", "across", "distance from the plane"]]
-        lines += [[m.name, f"{m.x:.3f}", f"{m.y:.3f}", f"{m.off:.3f}"] for m in self.marks]
-        unfinished = [] if self.complete else ["Not every point was scored; the same call goes on."]
-        return "\n\n".join([align(lines), *unfinished])
+        lines += [[mark.name, f"{mark.x:.3f}", f"{mark.y:.3f}", f"{mark.off:.3f}"] for mark in self.marks]
+        if self.complete:
+            return align(lines)
+        return f"{align(lines)}\n\nNot every point was scored; the same call goes on."
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain values."""
@@ -77,7 +79,7 @@ class Plane:
         """
         from .pictures import plot_plane
 
-        return plot_plane(self.x, self.y, self.losses(), self.marks, examples=self.examples, title=self._title())
+        return plot_plane(self.x, self.y, self.losses(), self.marks, examples=self.examples, title=self.finding)
 
     def plot_interactive(self) -> Any:
         """The same as a surface that can be turned.
@@ -90,9 +92,11 @@ class Plane:
         """
         from .pictures import surface
 
-        return surface(self.x, self.y, self.losses(), self.marks, title=self._title())
+        return surface(self.x, self.y, self.losses(), self.marks, title=self.finding)
 
-    def _title(self) -> str:
+    @property
+    def finding(self) -> str:
+        """Where the lowest loss lies, in a sentence without its full stop."""
         import numpy as np
 
         loss = self.losses()
@@ -140,32 +144,65 @@ def scan_plane(
         raise RecipeError(f"there is no model {name!r} for the path{did_you_mean(name, names)}")
     if len(corners) != 3 or len(set(corners)) != 3 or not set(corners) <= set(names) or points < 2:
         raise RecipeError(f"a plane goes through three models of {', '.join(names)}, not {', '.join(corners)}.")
-    place = plane_coordinates(similarity, corners)
-    marks = [Mark(name, "corner", *place(uniform([name]))) for name in corners]
-    marks.append(Mark(SOUP, "soup", *place(uniform(names))))
-    marks += [Mark(f"greedy, {n} models", "path", *place(uniform(path[:n]))) for n in range(1, len(path) + 1)]
-    xs, ys = (_axis([mark[at] for mark in marks], points) for at in (2, 3))
-    a, b, c = corners
-    (_, bx, _), (_, cx, cy) = ((0, *place(uniform([name]))[:2]) for name in (b, c))
-    cells = [(row, column) for row in rough_first(range(points)) for column in rough_first(range(points))]
-    coarse = {at: rank for rank, at in enumerate(rough_first(range(points)))}
-    cells.sort(key=lambda cell: max(coarse[cell[0]], coarse[cell[1]]))
+    locate = plane_coordinates(similarity, corners)
+    marks = _marks(locate, corners, names, path)
+    x, y = _axis([mark.x for mark in marks], points), _axis([mark.y for mark in marks], points)
+
+    origin, second, third = corners
+    at_second, at_third = locate({second: 1.0}), locate({third: 1.0})
+    cells, places = _rough_cells(points), []
+    for row, column in cells:
+        # The second corner lies on the x axis, so that the third alone decides how high a point is.
+        third_weight = y[row] / at_third.y
+        second_weight = (x[column] - third_weight * at_third.x) / at_second.x
+        weights = {origin: 1 - second_weight - third_weight, second: second_weight, third: third_weight}
+        places.append(weights)
+    scored = score_places(scorer, places, "Plane through three models", budget)
     grid: list[list[Point | None]] = [[None] * points for _ in range(points)]
-    complete = budget is None or budget >= len(cells)
-    try:
-        with scorer.progress("Plane through three models", len(cells[:budget])) as bar:
-            for row, column in cells[:budget]:
-                third = ys[row] / cy
-                second = (xs[column] - third * cx) / bx
-                grid[row][column] = scorer.point({a: 1 - second - third, b: second, c: third})
-                bar.update()
-    except KeyboardInterrupt:
-        complete = False
-    about = (scorer.metric, scorer.evaluator.split, scorer.examples)
-    return Plane(corners, *about, tuple(xs), tuple(ys), tuple(map(tuple, grid)), tuple(marks), complete)
+    for (row, column), point in zip(cells, scored, strict=False):  # fewer points where it was cut short
+        grid[row][column] = point
+    return Plane(
+        corners=(origin, second, third),
+        metric=scorer.metric,
+        split=scorer.evaluator.split,
+        examples=scorer.examples,
+        x=tuple(x),
+        y=tuple(y),
+        points=tuple(map(tuple, grid)),
+        marks=tuple(marks),
+        complete=len(scored) == len(places),
+    )
 
 
-def plane_coordinates(similarity: Similarity, corners: Sequence[str]) -> Any:
+class Location(NamedTuple):
+    """Where a model lies: on the plane at `x` and `y`, at the distance `off` from it, all L2 distances of weights."""
+
+    x: float
+    y: float
+    off: float
+
+
+Locate = Callable[[Mapping[str, float]], Location]
+
+
+def _marks(locate: Locate, corners: Sequence[str], names: Sequence[str], path: Sequence[str]) -> list[Mark]:
+    """The three corners, the uniform soup of all models, and the running means of a greedy path."""
+    marks = [Mark(name, "corner", *locate({name: 1.0})) for name in corners]
+    marks.append(Mark(SOUP, "soup", *locate(uniform(names))))
+    for size in range(1, len(path) + 1):
+        marks.append(Mark(f"greedy, {size} models", "path", *locate(uniform(path[:size]))))
+    return marks
+
+
+def _rough_cells(points: int) -> list[tuple[int, int]]:
+    """The cells of the grid, rows and columns that are rough first: corners, then the middle, then quarters ..."""
+    order = rough_first(range(points))
+    rank = {index: place for place, index in enumerate(order)}
+    cells = [(row, column) for row in order for column in order]
+    return sorted(cells, key=lambda cell: max(rank[cell[0]], rank[cell[1]]))
+
+
+def plane_coordinates(similarity: Similarity, corners: Sequence[str]) -> Locate:
     """Where averages of models lie on the plane through three of them: a function of their weights.
 
     Args:
@@ -175,7 +212,7 @@ def plane_coordinates(similarity: Similarity, corners: Sequence[str]) -> Any:
             The first is the origin, the second lies on the x axis, the third above it.
 
     Returns:
-        `Callable[[Mapping[str, float]], tuple[float, float, float]]`: x, y, and the distance from the plane.
+        `Callable[[Mapping[str, float]], Location]`: x, y, and the distance from the plane.
 
     Raises:
         [`RecipeError`]: if the three lie on one line.
@@ -184,44 +221,46 @@ def plane_coordinates(similarity: Similarity, corners: Sequence[str]) -> Any:
 
     inner = similarity.inner(of="weights")
     inner = inner - inner[0] - inner[:, :1] + inner[0, 0]  # about the first model, for accuracy
-    at = {name: index for index, name in enumerate(similarity.names)}
-    size = len(at)
+    column = {name: index for index, name in enumerate(similarity.names)}
 
     def vector(weights: Mapping[str, float]) -> np.ndarray:
-        row = np.zeros(size)
+        """An average of models in coordinates of the models; `u @ inner @ v` is the inner product of two."""
+        coordinates = np.zeros(len(column))
+        total = sum(weights.values())
         for name, weight in weights.items():
-            row[at[name]] = weight / sum(weights.values())
-        return row
+            coordinates[column[name]] = weight / total
+        return coordinates
 
+    # Gram-Schmidt: the x axis towards the second model, the y axis towards the third, less what lies along x.
     origin, second, third = (vector({name: 1.0}) for name in corners)
     along, across = second - origin, third - origin
     length = math.sqrt(max(along @ inner @ along, 0))
-    across = across - along * (across @ inner @ along) / length**2 if length else across
+    if length:
+        across = across - along * (across @ inner @ along) / length**2
     height = math.sqrt(max(across @ inner @ across, 0))
     if min(length, height) <= FLAT * max(length, height, 1e-30):
         raise RecipeError(f"{', '.join(corners)} lie on one line: take three models that do not.")
 
-    def place(weights: Mapping[str, float]) -> tuple[float, float, float]:
+    def locate(weights: Mapping[str, float]) -> Location:
         way = vector(weights) - origin
-        x, y = way @ inner @ along / length, way @ inner @ across / height
-        return float(x), float(y), math.sqrt(max(float(way @ inner @ way) - x * x - y * y, 0))
+        x, y = float(way @ inner @ along / length), float(way @ inner @ across / height)
+        return Location(x, y, off=math.sqrt(max(float(way @ inner @ way) - x * x - y * y, 0)))
 
-    return place
+    return locate
 
 
 def _farthest(similarity: Similarity) -> tuple[str, ...]:
-    """The three models with the largest triangle."""
-    import itertools
-
+    """The three models with the largest triangle; none where there are fewer."""
     names, distances = similarity.names, similarity.distances()
 
     def area(three: tuple[int, ...]) -> float:
+        """Heron's formula, squared."""
         a, b, c = (distances[i, j] for i, j in itertools.combinations(three, 2))
         half = (a + b + c) / 2
         return max(half * (half - a) * (half - b) * (half - c), 0.0)
 
-    found = max(itertools.combinations(range(len(names)), 3), key=area, default=())
-    return tuple(names[at] for at in found)
+    largest: tuple[int, ...] = max(itertools.combinations(range(len(names)), 3), key=area, default=())
+    return tuple(names[index] for index in largest)
 
 
 def _axis(values: Sequence[float], points: int) -> list[float]:

@@ -1,14 +1,15 @@
 """Models at points between, around and beyond ingredients: their loss and score, each run once and kept.
 
-A point is a recipe of the linear method. What it said is kept between processes, as scores of a search are.
+A point is a mixture for the linear method. Its predictions are kept between processes, as those of a search are.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
+from ..checkpoints.check import CheckReport
 from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.companions import in_order
 from ..errors import EvaluationError
@@ -23,7 +24,7 @@ from ..merging.agreement import Agreement
 from ..merging.setup import set_up
 from ..outputs import Predictions, losses
 from ..progress import progress_bar
-from ..types import Mixture, Recipe, Score
+from ..types import Mixture, Recipe, Score, gain
 
 
 if TYPE_CHECKING:
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
 
     from ..data.classes import MissingClasses
     from ..evaluation.binding import Evaluation
+
+T = TypeVar("T")
+# One row of weights (ingredient -> weight), or one for each module prefix.
+Weights = Mapping[str, float] | Mapping[str, Mapping[str, float]]
 
 SOUP = "uniform soup"
 SURE = 1.96  # standard errors: half a 95 % interval
@@ -74,11 +79,18 @@ class Line(NamedTuple):
 
         Source: Frankle et al. 2020, [Linear mode connectivity](https://arxiv.org/abs/1912.05671).
         """
-        known = {a: getattr(p, of) for a, p in zip(self.alphas, self.points, strict=True) if p and 0 <= a <= 1}
+        known = {}
+        for alpha, point in zip(self.alphas, self.points, strict=True):
+            if point is not None and 0 <= alpha <= 1:
+                known[alpha] = point.loss if of == "loss" else point.score
         if not {0.0, 1.0} < set(known):
             return None
-        sign = -1 if of == "score" and higher_is_better else 1
-        return max(0.0, *(sign * (v - ((1 - a) * known[0.0] + a * known[1.0])) for a, v in known.items()))
+        higher = higher_is_better and of == "score"
+        barrier = 0.0
+        for alpha, value in known.items():
+            straight = (1 - alpha) * known[0.0] + alpha * known[1.0]
+            barrier = max(barrier, gain(straight, value, higher))
+        return barrier
 
 
 class Mark(NamedTuple):
@@ -96,7 +108,7 @@ class Mark(NamedTuple):
     """
 
     name: str
-    kind: str
+    kind: Literal["corner", "soup", "path"]
     x: float
     y: float
     off: float
@@ -116,6 +128,8 @@ class Scorer:
             Where to average.
         agreement ([`Agreement`], *optional*):
             How ingredients that differ are taken for like ones.
+        report ([`CheckReport`], *optional*):
+            What the check of the ingredients has found, where they were checked already.
 
     Raises:
         [`EvaluationError`]: if the evaluator is a function of a model: points need examples.
@@ -129,19 +143,19 @@ class Scorer:
         batchnorm_data: Evaluation | None = None,
         device: str = "cpu",
         agreement: Agreement | None = None,
+        report: CheckReport | None = None,
     ):
         agreement = agreement or Agreement()
         like_soup = in_order(checkpoints, agreement.settings)
         bound = bind_evaluator(evaluator, like_soup)
         if not isinstance(bound, Evaluator):
             raise EvaluationError("an analysis looks at what models say of examples: give a data set or an Evaluator.")
-        self._training = bind_training(batchnorm_data, like_soup)
-        batchnorm = self._training.described_batches() if self._training is not None else None
-        setup = set_up(checkpoints, agreement, batchnorm=batchnorm)
         self.evaluator, self.names = bound, tuple(item.name for item in checkpoints)
+        self._training = bind_training(batchnorm_data, like_soup)
         self._config = like_soup[0].config
-        self._setup = setup
-        self._runner = RecipeRunner(ModelMaker(setup, device=device, training=self._training), bound)
+        batchnorm = None if self._training is None else self._training.described_batches()
+        self._setup = set_up(checkpoints, agreement, batchnorm=batchnorm, report=report)
+        self._runner = RecipeRunner(ModelMaker(self._setup, device=device, training=self._training), bound)
         self._points: dict[str, Point] = {}
 
     @property
@@ -152,69 +166,117 @@ class Scorer:
     @property
     def metric(self) -> str:
         """What scores."""
-        return self.score_of(self.said({self.names[0]: 1.0})).metric
+        return self._first_score.metric
 
     @property
     def higher_is_better(self) -> bool:
         """Direction of the metric."""
-        return self.score_of(self.said({self.names[0]: 1.0})).higher_is_better
+        return self._first_score.higher_is_better
+
+    @property
+    def _first_score(self) -> Score:
+        return self.score(self.predictions({self.names[0]: 1.0}))
 
     def missing_classes(self) -> dict[str, MissingClasses]:
         """What the examples lack, and those for BatchNorm: name of the set -> classes that it has no example of."""
         from transformers import PretrainedConfig
 
         config = PretrainedConfig.from_dict(dict(self._config))
-        task = self.evaluator.task_module
         sets = {self.evaluator.split: self.evaluator}
-        sets |= {"the data for BatchNorm": self._training} if self._training is not None else {}
-        found = {what: classes_missing(part.dataset, task, part.label_column, config) for what, part in sets.items()}
-        return {what: missing for what, missing in found.items() if missing is not None}
+        if self._training is not None:
+            sets["the data for BatchNorm"] = self._training
+        missing = {}
+        for name, evaluator in sets.items():
+            classes = classes_missing(evaluator.dataset, self.evaluator.task_module, evaluator.label_column, config)
+            if classes is not None:
+                missing[name] = classes
+        return missing
 
-    def mixture(self, weights: Mapping[str, float] | Mapping[str, Mapping[str, float]]) -> Mixture:
+    def mixture(self, weights: Weights) -> Mixture:
         """The mixture of a point.
 
         Args:
             weights (`Mapping[str, float]`):
                 Ingredient -> weight, which sum to 1 or are relative to each other; or module prefix -> such a mapping.
         """
-        rows = weights if isinstance(next(iter(weights.values())), Mapping) else {"": weights}
-        who = [name for name in self.names if any(row.get(name) for row in rows.values())]
-        table = {prefix: _plain([row.get(name, 0.0) for name in who]) for prefix, row in rows.items()}
-        ingredients = tuple(self._setup.by_name[name].ingredient for name in who)
+        rows = _by_prefix(weights)
+        names = [name for name in self.names if any(row.get(name) for row in rows.values())]
+        ingredients = tuple(self._setup.by_name[name].ingredient for name in names)
+        table = {prefix: _plain([row.get(name, 0.0) for name in names]) for prefix, row in rows.items()}
         return Mixture(ingredients, table if len(table) > 1 else table[""])
 
-    def recipe(self, weights: Mapping[str, float] | Mapping[str, Mapping[str, float]]) -> Recipe:
+    def recipe(self, weights: Weights) -> Recipe:
         """The recipe of a point; weights as of [`Scorer.mixture`]."""
         return self._setup.recipe(self.mixture(weights))
 
-    def said(self, weights: Mapping) -> Predictions:
-        """What the model at a point says."""
+    def predictions(self, weights: Weights) -> Predictions:
+        """The predictions of the model at a point."""
         return self._runner.predictions(self.mixture(weights))
 
-    def point(self, weights: Mapping) -> Point:
+    def point(self, weights: Weights) -> Point:
         """Loss and score of the model at a point."""
         fingerprint = self.recipe(weights).fingerprint()
         if fingerprint not in self._points:
-            said = self.said(weights)
-            self._points[fingerprint] = Point(float(losses(said).mean()), self.score_of(said).value)
+            predictions = self.predictions(weights)
+            self._points[fingerprint] = Point(float(losses(predictions).mean()), self.score(predictions).value)
         return self._points[fingerprint]
 
-    def score_of(self, said: Predictions) -> Score:
+    def score(self, predictions: Predictions) -> Score:
         """The score of predictions."""
-        return self.evaluator.score(said)
+        return self.evaluator.score(predictions)
 
     @contextlib.contextmanager
-    def progress(self, what: str, total: int) -> Iterator[tqdm]:
+    def progress(self, what: str, total: int) -> Iterator[tqdm[Any]]:
         """A bar over points."""
         with progress_bar(desc=what, total=total, unit="point") as bar:
             yield bar
 
 
+def _by_prefix(weights: Weights) -> dict[str, Mapping[str, float]]:
+    """A row of weights for each module prefix; that of the whole model has the prefix `""`."""
+    rows: dict[str, Mapping[str, float]] = {}
+    whole: dict[str, float] = {}
+    for name, value in weights.items():
+        if isinstance(value, Mapping):
+            rows[name] = value
+        else:
+            whole[name] = value
+    return rows or {"": whole}
+
+
 def _plain(row: Sequence[float]) -> tuple[float, ...]:
     """A row of weights; equal ones are 1, so that a mean of two is the same point wherever it is asked for."""
-    return (
-        tuple(float(bool(weight)) for weight in row) if len({weight for weight in row if weight}) == 1 else tuple(row)
-    )
+    if len({weight for weight in row if weight}) == 1:
+        return tuple(1.0 if weight else 0.0 for weight in row)
+    return tuple(row)
+
+
+def score_places(scorer: Scorer, places: Sequence[Weights], what: str, budget: int | None = None) -> list[Point]:
+    """Score models at several places in their order, as far as the budget reaches; Ctrl-C ends it before.
+
+    Args:
+        scorer ([`Scorer`]):
+            The ingredients and the examples.
+        places (`Sequence[Mapping]`):
+            Weights of each model, as [`Scorer.recipe`] takes them.
+        what (`str`):
+            What a progress bar calls it.
+        budget (`int`, *optional*):
+            Score so many models at most.
+
+    Returns:
+        `list[Point]`: those of the first places, of all where it was not cut short.
+    """
+    points: list[Point] = []
+    chosen = places[:budget]
+    try:
+        with scorer.progress(what, len(chosen)) as bar:
+            for weights in chosen:
+                points.append(scorer.point(weights))
+                bar.update()
+    except KeyboardInterrupt:  # what was scored is kept, and the same call goes on from there
+        pass
+    return points
 
 
 def uniform(names: Sequence[str]) -> dict[str, float]:
@@ -229,19 +291,19 @@ def shown(metric: str, value: float | None) -> str:
     return f"{100 * value:.1f}" if metric in SHARES else f"{value:.4f}"
 
 
-def rough_first(items: Sequence) -> list:
+def rough_first(items: Sequence[T]) -> list[T]:
     """The items in an order that covers the whole range early: both ends, the middle, quarters, eighths ..."""
-    items = list(items)
     if len(items) < 3:
-        return items
-    order, gaps = [0, len(items) - 1], [(0, len(items) - 1)]
+        return list(items)
+    last = len(items) - 1
+    order, gaps = [0, last], [(0, last)]
     while gaps:
         low, high = gaps.pop(0)
         middle = (low + high) // 2
         if low < middle < high:
             order.append(middle)
             gaps += [(low, middle), (middle, high)]
-    return [items[at] for at in order]
+    return [items[index] for index in order]
 
 
 def signed(metric: str, value: float | None) -> str:

@@ -7,6 +7,7 @@ import io
 import json
 import math
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -34,7 +35,7 @@ class Section(NamedTuple):
             Markdown: tables, and sentences between them.
         figures (`tuple[tuple[str, Figure], ...]`):
             Name of a picture, and the picture.
-        data (`Any`):
+        data (`dict[str, Any]`):
             Its numbers as plain values.
     """
 
@@ -42,11 +43,39 @@ class Section(NamedTuple):
     heading: str
     table: str
     figures: tuple[tuple[str, Figure], ...]
-    data: Any
+    data: dict[str, Any]
+
+
+class TableBlock(NamedTuple):
+    """A table of our own, taken apart.
+
+    Args:
+        rows (`list[list[str]]`):
+            Its cells, the head first.
+        right (`list[bool]`):
+            Which columns are flush right.
+    """
+
+    rows: list[list[str]]
+    right: list[bool]
+
+
+class TextBlock(NamedTuple):
+    """A paragraph.
+
+    Args:
+        text (`str`):
+            Its lines, without indentation.
+        code (`bool`):
+            Whether they are commands.
+    """
+
+    text: str
+    code: bool
 
 
 def write_report(
-    folder: str | os.PathLike, title: str, lead: str, sections: list[Section], *, html: bool = True
+    folder: str | os.PathLike[str], title: str, lead: str, sections: list[Section], *, html: bool = True
 ) -> Path:
     """Write `index.html`, `analysis.md` with its pictures, and `analysis.json`.
 
@@ -71,13 +100,13 @@ def write_report(
         [`OutputError`]: if it cannot be written.
     """
     with staged_files(folder) as stage:
-        parts = [f"# {escape_markup(title)}", escape_markup(lead)]
+        paragraphs = [f"# {escape_markup(title)}", escape_markup(lead)]
         for section in sections:
-            parts += [f"## {escape_markup(section.heading)}", as_markdown(section.table)]
+            paragraphs += [f"## {escape_markup(section.heading)}", as_markdown(section.table)]
             for name, figure in section.figures:
                 figure.savefig(stage / f"{name}.png")
-                parts.append(f"![{section.name}]({name}.png)")
-        (stage / MARKDOWN_FILE).write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+                paragraphs.append(f"![{section.name}]({name}.png)")
+        (stage / MARKDOWN_FILE).write_text("\n\n".join(paragraphs) + "\n", encoding="utf-8")
         data = {section.name: section.data for section in sections}
         text = json.dumps(_finite(data), indent=2, default=str)
         (stage / DATA_FILE).write_text(text + "\n", encoding="utf-8")
@@ -94,51 +123,58 @@ def render_html(title: str, lead: str, sections: list[Section]) -> str:
 
     template = (files("hf_soup.analysis") / "templates" / "report.html").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    shown = [
-        {
-            "name": part.name,
-            "heading": part.heading,
-            "blocks": blocks(part.table),
-            "pictures": list(map(_data_uri, part.figures)),
-        }
-        for part in sections
-    ]
+    shown = []
+    for section in sections:
+        pictures = [_data_uri(name, figure) for name, figure in section.figures]
+        # The template tells blocks apart by their fields: `rows` of a table, `code` and `text` of a paragraph.
+        entry = {"name": section.name, "heading": section.heading, "blocks": blocks(section.table)}
+        shown.append({**entry, "pictures": pictures})
     return environment.from_string(template).render(title=title, lead=lead, sections=shown)
 
 
-def blocks(markdown: str) -> list[dict[str, Any]]:
-    """Our own tables and paragraphs, taken apart: `{"rows": ..., "right": ...}` or `{"text": ...}`."""
-    found = []
+def blocks(markdown: str) -> list[TableBlock | TextBlock]:
+    """Our own tables and paragraphs, taken apart.
+
+    Args:
+        markdown (`str`):
+            Blocks with an empty line between them, as `.table()` of a result gives them.
+    """
+    result: list[TableBlock | TextBlock] = []
     for block in markdown.strip().split("\n\n"):
         lines = block.split("\n")
         if len(lines) > 1 and lines[0].startswith("|") and set(lines[1]) <= set("|-: "):
-            cells = [_cells(line) for line in lines]
-            found.append({"rows": [cells[0], *cells[2:]], "right": [cell.endswith(":") for cell in cells[1]]})
+            head, rule, *body = [_cells(line) for line in lines]
+            result.append(TableBlock([head, *body], right=[cell.endswith(":") for cell in rule]))
         else:
             code = all(line.startswith("    ") for line in lines)
-            found.append({"text": "\n".join(line.strip() for line in lines), "code": code})
-    return found
+            result.append(TextBlock("\n".join(line.strip() for line in lines), code))
+    return result
 
 
 def as_markdown(table: str) -> str:
     """What a terminal shows as a Markdown file has it: cells and sentences hold names that others gave."""
-    parts = []
+    paragraphs = []
     for block in blocks(table):
-        if "rows" in block:
-            parts.append(align(block["rows"], escape=escape_markup))
-        elif block["code"]:
-            parts.append("\n".join(f"    {line}" for line in block["text"].split("\n")))
+        if isinstance(block, TableBlock):
+            paragraphs.append(align(block.rows, escape=escape_markup))
         else:
-            parts.append("\n".join(map(escape_markup, block["text"].split("\n"))))
-    return "\n\n".join(parts)
+            lines = block.text.split("\n")
+            paragraphs.append("\n".join(f"    {line}" if block.code else escape_markup(line) for line in lines))
+    return "\n\n".join(paragraphs)
 
 
-def figures_of(what: Any, *kinds: str, name: str) -> tuple[tuple[str, Figure], ...]:
-    """Pictures of a result, where matplotlib is installed."""
+def figures_of(pictures: Mapping[str, Callable[[], Figure]]) -> tuple[tuple[str, Figure], ...]:
+    """Pictures of a result, where matplotlib is installed and there is something to draw.
+
+    Args:
+        pictures (`Mapping[str, Callable[[], Figure]]`):
+            Name of each picture -> what draws it.
+
+    Returns:
+        `tuple[tuple[str, Figure], ...]`: name of a picture, and the picture.
+    """
     try:
-        if not kinds:
-            return ((name, what.plot()),)
-        return tuple((f"{name}-{kind}", what.plot(kind)) for kind in kinds)
+        return tuple((name, draw()) for name, draw in pictures.items())
     except MissingExtraError as error:
         warn(f"no picture was drawn: {error}")
         return ()
@@ -152,24 +188,28 @@ def _finite(value: Any) -> Any:
         return None
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, (list, tuple)) else value
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value
 
 
 def _cells(line: str) -> list[str]:
-    """The cells of a row; a bar within one is escaped."""
+    """The cells of a row."""
+    # An escaped bar belongs to a cell: a character that no name holds stands for it while the row is split.
     inner = line.strip().removeprefix("|").removesuffix("|").replace("\\|", "\0")
     return [cell.strip().replace("\0", "|") for cell in inner.split("|")]
 
 
-def _data_uri(named: tuple[str, Figure]) -> dict[str, str]:
-    name, figure = named
+def _data_uri(name: str, figure: Figure) -> dict[str, str]:
+    """A picture as the template takes it: its bytes, and its title as what is read aloud."""
     stream = io.BytesIO()
     figure.savefig(stream, format="png")
-    text = base64.b64encode(stream.getvalue()).decode()
-    panels = [panel.get_title(loc="left") for panel in figure.get_axes()]
-    heading = next((title for title in [*panels, figure.get_suptitle()] if title), name)
+    encoded = base64.b64encode(stream.getvalue()).decode()
+    titles = [panel.get_title(loc="left") for panel in figure.get_axes()]
+    titles.append(figure.get_suptitle())
+    heading = next((title for title in titles if title), name)
     return {
         "name": name,
-        "uri": f"data:image/png;base64,{text}",
-        "alt": heading.replace("\n", " ").replace("\\$", "$"),
+        "uri": f"data:image/png;base64,{encoded}",
+        "alt": heading.replace("\n", " ").replace("\\$", "$"),  # a title without what keeps it from being a formula
     }

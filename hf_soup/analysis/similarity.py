@@ -281,11 +281,9 @@ def measure_similarity(
         [`Similarity`]
 
     Raises:
-        [`IncompatibleError`]: if they do not have the same tensors.
         [`IngredientError`]: if weights cannot be read or fetched, or hold NaN or infinity.
     """
     agreement = agreement or Agreement()
-    agreement.check(checkpoints).raise_for_problems()
     first = checkpoints[0]
     measured = [
         spec for spec in first.specs.values() if spec.is_floating and spec.numel and not is_statistic(spec.name)

@@ -117,6 +117,7 @@ def set_up(
     dtype: str = "auto",
     seed: int = 0,
     batchnorm: Mapping[str, Any] | None = None,
+    report: CheckReport | None = None,
 ) -> MergeSetup:
     """Check ingredients, once, and bind what a merge was asked for.
 
@@ -134,6 +135,8 @@ def set_up(
             The base model as one more ingredient.
         batchnorm (`Mapping`, *optional*):
             As of [`MergeSetup`].
+        report ([`CheckReport`], *optional*):
+            What the check has found, where the caller has checked the same ingredients already.
 
     Raises:
         [`IncompatibleError`]: if the ingredients cannot be averaged, with every offender.
@@ -148,7 +151,7 @@ def set_up(
         base=base,
         settings=agreement.settings,
     )
-    report = agreement.check(candidates, base_candidate)
+    report = report or agreement.check(candidates, base_candidate)
     report.raise_for_problems()
     if averaging.base is not None:
         problem = base_order_problem(averaging.base, report.labels)

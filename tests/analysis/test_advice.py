@@ -7,7 +7,11 @@ import transformers
 
 import hf_soup
 from hf_soup import testing
-from hf_soup.analysis.advice import Advice, Looked, _start, half_width, value_of_soups
+from hf_soup.analysis.advice import Advice, Commands
+from hf_soup.analysis.advice_losses import Losses
+from hf_soup.analysis.advice_scores import half_width, value_of_soups
+from hf_soup.analysis.advice_weights import start_pieces
+from hf_soup.analysis.advising import decide
 from hf_soup.analysis.diversity import Diversity, pair_diversity
 from hf_soup.checkpoints.source import open_all
 from hf_soup.outputs import Predictions
@@ -106,12 +110,13 @@ def test_a_rule_is_told_apart_from_what_was_measured(tmp_path, start, own_heads,
     strangers = [runs(tmp_path / f"s{index}", 1, seed=index)[0] for index in range(3)]
     folders = runs(tmp_path, 3, start, own_heads=True) if own_heads else strangers
     checkpoints = open_all(folders)
-    looked = {
+    names = tuple(checkpoint.name for checkpoint in checkpoints)
+    measured = {
         "unseen": None,
-        "rises": Looked(None, loss=0.4, soup=0.9, lines=[]),
-        "flat": Looked(None, loss=0.4, soup=0.41, lines=[]),
+        "rises": Losses(names, single=0.4, soup=0.9, lines=[]),
+        "flat": Losses(names, single=0.4, soup=0.41, lines=[]),
     }
-    found = {name: _start(checkpoints, None, losses, "RUN...")[0] for name, losses in looked.items()}
+    found = {name: start_pieces(checkpoints, losses, Commands("RUN..."))[0] for name, losses in measured.items()}
     assert {piece.topic for piece in found.values()} == {topic}
     assert "loss" not in found["unseen"].evidence
     assert "the soup's loss is 0.900, its models' 0.400 on average" in found["rises"].evidence
@@ -256,12 +261,10 @@ def test_validation_that_is_too_small_is_told():
     said = {name: says(items) for name, items in wrong.items()}
     pair = pair_diversity("a", "b", said)
     found = Diversity("accuracy", True, "validation", 40, {"a": 0.9, "b": 0.9}, (pair,), 0.9, 0.925)
-    pieces = value_of_soups(found, said, 40, "hf-soup merge a b")
-    assert pieces[0].topic == "validation"
-    assert "less than 13.9 points cannot be seen on 40 examples" in pieces[0].evidence
-    assert (
-        "the models differ by 0.0, the uniform soup from the best by +0.0, the ensemble by +2.5" in pieces[0].evidence
-    )
+    piece = value_of_soups(found, said, Commands("a b"))
+    assert piece.topic == "validation"
+    assert "less than 13.9 points cannot be seen on 40 examples" in piece.evidence
+    assert "the models differ by 0.0, the uniform soup from the best by +0.0, the ensemble by +2.5" in piece.evidence
 
 
 @pytest.mark.parametrize(
@@ -274,8 +277,6 @@ def test_validation_that_is_too_small_is_told():
 )
 def test_the_verdict_follows_its_evidence(scores, soup, ensemble, verdict):
     """An ensemble that is worth it, a soup that is, and data that cannot tell."""
-    from hf_soup.analysis.advice import _verdict
-
     labels, rng = np.zeros(300, dtype=np.int64), np.random.default_rng(0)
     said = {}
     for name, score in scores.items():
@@ -283,8 +284,9 @@ def test_the_verdict_follows_its_evidence(scores, soup, ensemble, verdict):
         said[name] = Predictions(np.eye(2, dtype=np.float32)[wrong.astype(int)], labels, np.arange(300))
     pair = pair_diversity("a", "b", said)
     found = Diversity("accuracy", True, "validation", 300, scores, (pair,), soup, ensemble)
-    pieces = value_of_soups(found, said, 300, "hf-soup merge a b")
-    assert verdict in _verdict(pieces, "a b", "hf-soup merge a b", True)[0]
+    commands = Commands("a b")
+    piece = value_of_soups(found, said, commands)
+    assert verdict in decide([piece], commands, scored=True)[0]
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 import hf_soup
 from hf_soup import testing
-from hf_soup.analysis.report import Section, blocks, render_html
+from hf_soup.analysis.report import Section, TableBlock, TextBlock, blocks, render_html
 from hf_soup.analyzing import PARTS, analysis_cost
 from hf_soup.cli import main
 
@@ -86,9 +86,9 @@ def test_names_are_only_text():
 def test_blocks():
     """Our Markdown taken apart: alignment, escaped bars, paragraphs, commands."""
     found = blocks("| a | b |\n|---|--:|\n| x\\|y | 2 |\n\nText.\n\n    hf-soup merge")
-    assert found[0] == {"rows": [["a", "b"], ["x|y", "2"]], "right": [False, True]}
-    assert found[1] == {"text": "Text.", "code": False}
-    assert found[2] == {"text": "hf-soup merge", "code": True}
+    assert found[0] == TableBlock([["a", "b"], ["x|y", "2"]], right=[False, True])
+    assert found[1] == TextBlock("Text.", code=False)
+    assert found[2] == TextBlock("hf-soup merge", code=True)
 
 
 def test_cost_is_told_before():

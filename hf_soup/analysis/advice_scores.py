@@ -1,0 +1,248 @@
+"""Advice that scores and decisions give: models that are of no use, and what an ensemble and a soup gain."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from ..evaluation.comparison import SHARES
+from ..outputs import Predictions, right
+from ..types import gain
+from .advice import Commands, Piece
+from .diversity import Diversity
+from .points import SURE, shown
+
+
+CEILING = 0.01  # share of examples that the best model gets wrong
+OUTLIER = 0.05  # how far below the best a model may score before it does more harm than good
+ALIKE = 0.02  # share of examples on which models disagree, below which neither ensemble nor soup can gain
+
+
+def quality_pieces(diversity: Diversity, predictions: Mapping[str, Predictions], commands: Commands) -> list[Piece]:
+    """Models that are too good, or too bad, to be of use, and models that decide alike.
+
+    Args:
+        diversity ([`Diversity`]):
+            Scores of the models, and how differently they decide.
+        predictions (`Mapping[str, Predictions]`):
+            Of each model.
+        commands ([`Commands`]):
+            Of the same models.
+    """
+    pieces = [
+        _ceiling(diversity, predictions),
+        _no_better_than_one_class(diversity, predictions),
+        _far_below_the_best(diversity, commands),
+        _alike(diversity, predictions),
+    ]
+    return [piece for piece in pieces if piece is not None]
+
+
+def _ceiling(diversity: Diversity, predictions: Mapping[str, Predictions]) -> Piece | None:
+    """Whether the best classifier leaves anything to gain."""
+    if not _has_kind(predictions, "classes"):
+        return None
+    wrong = 1 - float(right(predictions[diversity.best]).mean())
+    if wrong >= CEILING:
+        return None
+    return Piece(
+        "ceiling",
+        advice=f"Take the best model: {wrong:.1%} is all that is left to gain on these examples.",
+        evidence=f"{diversity.best} gets {wrong:.1%} of {diversity.examples} examples wrong",
+        confidence="high",
+    )
+
+
+def _no_better_than_one_class(diversity: Diversity, predictions: Mapping[str, Predictions]) -> Piece | None:
+    """Classifiers that are no better than always saying the most frequent class."""
+    if diversity.metric != "accuracy" or not _has_kind(predictions, "classes"):
+        return None
+    labels = next(iter(predictions.values())).labels
+    share = max(float((labels == label).mean()) for label in set(labels.tolist()))
+    poor = [name for name, outputs in predictions.items() if float(right(outputs).mean()) <= share]
+    if not poor or share >= 1 - CEILING:
+        return None
+    worse = "no better than always saying the most frequent class"
+    scores = ", ".join(f"{name} {diversity.scores[name]:.1%}" for name in poor)
+    none_is_better = len(poor) == len(predictions)
+    advice = f"Leave {', '.join(poor)} out: {worse}."
+    if none_is_better:
+        advice = f"Fine-tune again: each of these models is {worse}."
+    return Piece(
+        "quality",
+        advice=advice,
+        evidence=f"accuracy: {scores}; always the most frequent class: {share:.1%}",
+        confidence="high",
+        stops=none_is_better,
+    )
+
+
+def _far_below_the_best(diversity: Diversity, commands: Commands) -> Piece | None:
+    """Models that pull a uniform soup down."""
+    if diversity.metric not in SHARES:
+        return None
+    below = []
+    for name, score in diversity.scores.items():
+        gap = gain(diversity.best_score, score, diversity.higher_is_better)
+        if gap > OUTLIER:
+            below.append(f"{name} {100 * gap:.1f}")
+    if not below:
+        return None
+    return Piece(
+        "quality",
+        advice=f"Let a search decide which go in: some are more than {100 * OUTLIER:.0f} points below the best.",
+        evidence=f"points of {diversity.metric} below {diversity.best}: {', '.join(below)}",
+        confidence="medium",
+        command=commands.greedy,
+        general="a uniform soup gives a model far below the others the same weight as them.",
+    )
+
+
+def _alike(diversity: Diversity, predictions: Mapping[str, Predictions]) -> Piece | None:
+    """Models of which neither an ensemble nor a soup can gain much."""
+    decides = _has_kind(predictions, "classes") or _has_kind(predictions, "labels")
+    if not decides or diversity.disagreement >= ALIKE:
+        return None
+    share = diversity.disagreement
+    return Piece(
+        "diversity",
+        advice=f"They decide alike: two models agree on {1 - share:.1%} of the examples.",
+        evidence=f"two models disagree on {share:.1%} of {diversity.examples} examples",
+        confidence="medium",
+        general="an ensemble can gain only where models disagree, and a soup rarely gains more than an ensemble.",
+    )
+
+
+def _has_kind(predictions: Mapping[str, Predictions], kind: str) -> bool:
+    """Whether the models give outputs of a kind; all of them give the same."""
+    return next(iter(predictions.values())).kind == kind
+
+
+class Gains(NamedTuple):
+    """What the uniform soup and the ensemble gain over the best model, in the metric's unit; positive is better.
+
+    Args:
+        soup (`float`), ensemble (`float`):
+            The gains.
+        spread (`float`):
+            How far the models' scores lie apart.
+        visible (`float`):
+            The least difference that the examples can show; 0 where that is not known.
+    """
+
+    soup: float
+    ensemble: float
+    spread: float
+    visible: float
+
+    @property
+    def all_invisible(self) -> bool:
+        """Whether the examples show no difference between any of these models."""
+        return self.visible > max(self.spread, abs(self.ensemble), abs(self.soup))
+
+    @property
+    def ensemble_is_ahead(self) -> bool:
+        """Whether the ensemble gains something, and visibly more than the soup."""
+        return self.ensemble > 0 and self.ensemble - self.soup > self.visible
+
+
+def value_of_soups(diversity: Diversity, predictions: Mapping[str, Predictions], commands: Commands) -> Piece:
+    """What ensemble and soup gain, and whether the validation data can tell.
+
+    Args:
+        diversity ([`Diversity`]):
+            Scores of the models, their soup and their ensemble.
+        predictions (`Mapping[str, Predictions]`):
+            Of each model.
+        commands ([`Commands`]):
+            Of the same models.
+    """
+    gains = _gains(diversity, predictions)
+    if gains.all_invisible:
+        return _cannot_tell(diversity, gains, commands)
+    numbers = _against_the_best(diversity, gains)
+    if gains.ensemble_is_ahead and gains.soup < 0:
+        return Piece(
+            "ensemble",
+            advice="The ensemble is above the best model and the uniform soup below it: let a search try.",
+            evidence=numbers,
+            confidence="medium",
+            command=commands.greedy,
+        )
+    if gains.ensemble_is_ahead:
+        return Piece(
+            "ensemble",
+            advice=f"The ensemble gains more than the uniform soup here, at {len(predictions)} times the cost.",
+            evidence=numbers,
+            confidence="medium",
+        )
+    if gains.soup >= 0:
+        kept = diversity.visibly_kept
+        part = "" if kept is None else f"; it keeps {kept:.0%} of the ensemble's gain over the mean"
+        return Piece(
+            "soup",
+            advice="The uniform soup is as good as the best model here, or better.",
+            evidence=numbers + part,
+            confidence="medium",
+        )
+    return Piece(
+        "soup",
+        advice="The uniform soup is not as good as the best model here: let a search choose.",
+        evidence=numbers,
+        confidence="low" if -gains.soup < gains.visible else "medium",
+        command=commands.greedy,
+    )
+
+
+def _gains(diversity: Diversity, predictions: Mapping[str, Predictions]) -> Gains:
+    best, higher_is_better = diversity.best_score, diversity.higher_is_better
+    visible = half_width(predictions) if diversity.metric == "accuracy" else None
+    return Gains(
+        soup=gain(diversity.soup, best, higher_is_better),
+        ensemble=gain(diversity.ensemble, best, higher_is_better),
+        spread=max(diversity.scores.values()) - min(diversity.scores.values()),
+        visible=visible or 0.0,
+    )
+
+
+def _cannot_tell(diversity: Diversity, gains: Gains, commands: Commands) -> Piece:
+    """Only accuracy comes here: its gains are shares."""
+    return Piece(
+        "validation",
+        advice="Validation cannot tell these models from each other: take the uniform soup, or more data.",
+        evidence=f"differences of less than {100 * gains.visible:.1f} points cannot be seen on {diversity.examples} "
+        f"examples; the models differ by {100 * gains.spread:.1f}, the uniform soup from the best by "
+        f"{100 * gains.soup:+.1f}, the ensemble by {100 * gains.ensemble:+.1f}",
+        confidence="high",
+        command=commands.uniform,
+    )
+
+
+def _against_the_best(diversity: Diversity, gains: Gains) -> str:
+    if diversity.metric not in SHARES:
+        soup, ensemble = (shown(diversity.metric, score) for score in (diversity.soup, diversity.ensemble))
+        return f"uniform soup {soup}, ensemble {ensemble}"
+    return f"uniform soup {100 * gains.soup:+.1f}, ensemble {100 * gains.ensemble:+.1f} points against the best model"
+
+
+def half_width(predictions: Mapping[str, Predictions]) -> float | None:
+    """How large a difference of accuracy between two of these models has to be to be seen: half a 95 % interval.
+
+    Of paired examples on which a share `d` is right in one model and wrong in the other, the difference of accuracy
+    has the standard error sqrt(d / n) where the two are about as good.
+
+    Args:
+        predictions (`Mapping[str, Predictions]`):
+            Of each model on the same examples.
+
+    Returns:
+        `float`, or `None` where there is one model alone, or they give no classes.
+    """
+    first = next(iter(predictions.values()))
+    if first.kind != "classes" or len(predictions) < 2:
+        return None
+    correct = [right(outputs) for outputs in predictions.values()]
+    apart = [float((one != other).mean()) for one, other in itertools.combinations(correct, 2)]
+    return SURE * math.sqrt(sum(apart) / len(apart) / len(first.rows))

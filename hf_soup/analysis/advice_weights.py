@@ -1,0 +1,175 @@
+"""Advice that the weights alone give: how many models there are, where they started, and what kind they are of."""
+
+from __future__ import annotations
+
+import itertools
+
+from ..checkpoints.check import is_statistic
+from ..checkpoints.checkpoint import Checkpoint
+from ..checkpoints.relation import RELATED
+from ..errors import DataError
+from ..tasks import task_of
+from .advice import Commands, Confidence, Piece
+from .advice_losses import Losses
+from .similarity import Similarity
+
+
+FEW = 4  # models; below that a search has hardly anything to choose from
+SAME = 0.98  # cosine of two fine-tunes' changes above which they are one model trained twice
+
+
+def number_pieces(models: int, commands: Commands) -> list[Piece]:
+    """Whether there are models to average, and to choose from.
+
+    Args:
+        models (`int`):
+            How many there are.
+        commands ([`Commands`]):
+            Of the same models.
+    """
+    if models == 1:
+        piece = Piece(
+            "number",
+            advice="Fine-tune it again from the same start, or mix it with its base model (WiSE-FT).",
+            evidence="1 model",
+            confidence="high",
+            command=commands.interpolate,
+            stops=True,
+        )
+        return [piece]
+    if models < FEW:
+        piece = Piece(
+            "number",
+            advice="Take the uniform soup, or weights along the way between them: a search has few subsets to choose "
+            "from.",
+            evidence=f"{models} models, {2**models - 1} subsets",
+            confidence="medium",
+            command=commands.uniform,
+        )
+        return [piece]
+    return []
+
+
+def start_pieces(similarity: Similarity | None, losses: Losses | None, commands: Commands) -> list[Piece]:
+    """Whether bodies and heads look like fine-tunes of one start.
+
+    Args:
+        similarity ([`Similarity`], *optional*):
+            Of the models; of a single one there is none.
+        losses ([`Losses`], *optional*):
+            What an average of them costs, where it was measured.
+        commands ([`Commands`]):
+            Of the same models.
+    """
+    if similarity is None:
+        return []
+    relation = similarity.relation()
+    if relation.body is not None and relation.body < RELATED:
+        return [_other_bodies(relation.body, losses, commands)]
+    if relation.head is not None and relation.head < RELATED:
+        body = 1.0 if relation.body is None else relation.body
+        return [_other_heads(relation.head, body, losses)]
+    return []
+
+
+def _other_bodies(cosine: float, losses: Losses | None, commands: Commands) -> Piece:
+    confidence: Confidence = "high" if losses is None or losses.soup_is_worse else "medium"
+    return Piece(
+        "start",
+        advice="Their bodies do not look like fine-tunes of one model. Take the best one, or an ensemble.",
+        evidence=f"lowest cosine of two bodies {cosine:.2f}{_appended(losses)}",
+        confidence=confidence,
+        command=f"{commands.check} --deep",
+        stops=True,
+        general=f"bodies of fine-tunes of one model have cosines above {RELATED}; the average of models that started "
+        "apart is noise.",
+    )
+
+
+def _other_heads(head: float, body: float, losses: Losses | None) -> Piece:
+    """Heads that started apart; whether that costs anything is seen in the losses."""
+    unlike = "heads do not look like fine-tunes of one head"
+    piece = Piece(
+        "heads",
+        advice=f"Their {unlike}. Fine-tune again from one head, or give data that tells what an average costs.",
+        evidence=f"lowest cosine of two heads {head:.2f}, of two bodies {body:.2f}{_appended(losses)}",
+        confidence="medium",
+        command="hf-soup sweep BASE --data DATA --head probe -o runs",
+        stops=True,
+        general=f"heads of fine-tunes of one head have cosines above {RELATED}; averages of heads that started apart "
+        "cost between nothing and 19 points where hf_soup was measured.",
+    )
+    if losses is None:
+        return piece
+    if losses.soup_is_worse:
+        above = f"The soup's loss is {losses.soup - losses.single:.3f} above its models'"
+        return piece._replace(advice=f"{above}, whose {unlike}. Fine-tune again from one head.", confidence="high")
+    flat = f"Their {unlike}, and yet the soup's loss is not clearly above theirs. One head is safer."
+    return piece._replace(advice=flat, stops=False)
+
+
+def _appended(losses: Losses | None) -> str:
+    return "" if losses is None else f"; {losses.sentence}"
+
+
+def change_pieces(similarity: Similarity | None) -> list[Piece]:
+    """Whether fine-tuning has changed the models in different ways, where their base model is known.
+
+    Args:
+        similarity ([`Similarity`], *optional*):
+            Of the models.
+    """
+    if similarity is None or similarity.base is None:
+        return []
+    cosines = similarity.cosines("body")
+    pairs = [cosines[i, j] for i, j in itertools.combinations(range(len(cosines)), 2)]
+    mean = sum(pairs) / len(pairs)
+    if mean <= SAME:
+        return []
+    piece = Piece(
+        "diversity",
+        advice="They changed in nearly the same way: vary data order, learning rate or augmentation more.",
+        evidence=f"mean cosine of their changes {mean:.3f}",
+        confidence="medium",
+        command="hf-soup sweep BASE --data DATA --learning-rate 1e-5,3e-5,1e-4 --seed 0,1,2 -o runs",
+        general="an average of models that are nearly one is nearly that one.",
+    )
+    return [piece]
+
+
+def architecture_pieces(checkpoint: Checkpoint, commands: Commands) -> list[Piece]:
+    """What the kind of model needs.
+
+    Args:
+        checkpoint (`Checkpoint`):
+            One of the models.
+        commands ([`Commands`]):
+            Of the same models.
+    """
+    pieces = []
+    statistics = sum(is_statistic(tensor) for tensor in checkpoint.specs)
+    if statistics:
+        piece = Piece(
+            "BatchNorm",
+            advice="Give training data, on which the running statistics of the soup are estimated again.",
+            evidence=f"{statistics} running statistics of BatchNorm",
+            confidence="high",
+            command=commands.uniform,
+            general="averaged running statistics do not match averaged weights.",
+        )
+        pieces.append(piece)
+    try:
+        task = task_of(checkpoint.config)
+    except DataError:  # a bare body has no task
+        return pieces
+    if task in ("text-generation", "text2text-generation"):
+        piece = Piece(
+            "generation",
+            advice="Choose by the texts that are wanted, not by the loss alone.",
+            evidence=f"the models do {task}",
+            confidence="medium",
+            command="hf_soup.Evaluator(data, metric=..., generate={'max_new_tokens': 64})",
+            general="a soup with a lower loss may write worse texts.",
+        )
+        pieces.append(piece)
+    return pieces

@@ -1,0 +1,205 @@
+"""Whether and how to make a soup of some models: collects pieces of advice, and a verdict from them.
+
+The pieces come from the weights (`advice_weights.py`) and, where there are examples, from losses (`advice_losses.py`)
+and scores (`advice_scores.py`). Their thresholds come from measurements that `docs/advice.md` shows.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..checkpoints.check import CheckReport, is_statistic
+from ..checkpoints.checkpoint import Checkpoint
+from ..merging.agreement import Agreement
+from ..outputs import Predictions
+from .advice import Advice, Commands, Confidence, Piece, Topic
+from .advice_losses import Losses, barrier_piece, measure_losses
+from .advice_scores import quality_pieces, value_of_soups
+from .advice_weights import architecture_pieces, change_pieces, number_pieces, start_pieces
+from .diversity import Diversity, measure_diversity
+from .points import Scorer
+from .similarity import Similarity, measure_similarity
+
+
+if TYPE_CHECKING:
+    from ..data.classes import MissingClasses
+
+GAIN_TOPICS: tuple[Topic, ...] = ("soup", "ensemble", "validation")  # topics of what a soup gains
+ORDER: dict[Confidence, int] = {"high": 0, "medium": 1, "low": 2}
+
+
+class Evidence(NamedTuple):
+    """What was measured on examples.
+
+    Args:
+        diversity ([`Diversity`]):
+            Of the models.
+        losses ([`Losses`]):
+            Of the models, their soup, and half-way between pairs.
+        predictions (`dict[str, Predictions]`):
+            Of each model.
+        missing (`dict[str, MissingClasses]`):
+            Set of examples -> classes that it has no example of.
+    """
+
+    diversity: Diversity
+    losses: Losses
+    predictions: dict[str, Predictions]
+    missing: dict[str, MissingClasses]
+
+
+def give_advice(
+    checkpoints: Sequence[Checkpoint],
+    scorer: Scorer | None = None,
+    *,
+    similarity: Similarity | None = None,
+    budget: int | None = None,
+    sources: Sequence[str] = (),
+    agreement: Agreement | None = None,
+    report: CheckReport | None = None,
+) -> Advice:
+    """Look at models, as far as there is data and budget, and say what to do with them.
+
+    Args:
+        checkpoints (`Sequence[Checkpoint]`):
+            The opened models.
+        scorer ([`Scorer`], *optional*):
+            The same, with validation examples.
+        similarity ([`Similarity`], *optional*):
+            Of the same; with a base model it tells whether they went different ways.
+        budget (`int`, *optional*):
+            Score so many models at most; all pairs by default.
+        sources (`Sequence[str]`, *optional*):
+            What commands call the models.
+        agreement ([`Agreement`], *optional*):
+            How models that differ are taken for like ones.
+        report ([`CheckReport`], *optional*):
+            What the check of the models has found, where they were checked already.
+
+    Returns:
+        [`Advice`]
+    """
+    names = tuple(checkpoint.name for checkpoint in checkpoints)
+    agreement = agreement or Agreement()
+    commands = _commands(checkpoints[0], sources, agreement)
+    problems = (report or agreement.check(checkpoints)).problems
+    if problems:
+        return _incompatible(names, problems, commands)
+    if similarity is None and len(names) > 1:
+        similarity = measure_similarity(checkpoints, agreement=agreement)
+    evidence = None
+    # A budget that does not reach for each model and their soup tells nothing of them.
+    if scorer is not None and len(names) > 1 and (budget is None or budget > len(names)):
+        evidence = _measure(scorer, None if budget is None else budget - len(names) - 1)
+    missing = evidence.missing if evidence is not None else {}
+    losses = evidence.losses if evidence is not None and not missing else None
+
+    pieces = [
+        *number_pieces(len(names), commands),
+        *_missing_pieces(missing),
+        *start_pieces(similarity, losses, commands),
+        *change_pieces(similarity),
+        *architecture_pieces(checkpoints[0], commands),
+    ]
+    evaluations = 0
+    if evidence is not None:
+        pieces += _measured_pieces(evidence, commands)
+        evaluations = len(names) + 1 + len(evidence.losses.lines)
+    pieces.sort(key=lambda piece: (not piece.stops, ORDER[piece.confidence]))
+    verdict, command = decide(pieces, commands, scored=evidence is not None, missing=missing)
+    return Advice(names, verdict, command, tuple(pieces), evaluations)
+
+
+def _commands(checkpoint: Checkpoint, sources: Sequence[str], agreement: Agreement) -> Commands:
+    runs = " ".join(shlex.quote(source) for source in sources) or "RUN..."
+    if agreement.take_from:
+        runs += f" --take-from {shlex.quote(agreement.take_from)}"
+    if agreement.alignments:
+        runs += " --align-labels"
+    return Commands(runs, batchnorm=any(is_statistic(tensor) for tensor in checkpoint.specs))
+
+
+def _incompatible(names: tuple[str, ...], problems: Sequence[str], commands: Commands) -> Advice:
+    piece = Piece(
+        "compatibility",
+        advice="They cannot be averaged as they are.",
+        evidence=f"{len(problems)} problems, such as: {problems[0]}",
+        confidence="high",
+        command=commands.check,
+        stops=True,
+    )
+    return Advice(names, "Do not average these models: they do not fit each other.", piece.command, (piece,))
+
+
+def _measure(scorer: Scorer, pairs: int | None) -> Evidence:
+    """Score the models, their soup, and half-way between some pairs; between all by default."""
+    diversity = measure_diversity(scorer)
+    losses = measure_losses(scorer, pairs)
+    predictions = {name: scorer.predictions({name: 1.0}) for name in scorer.names}
+    return Evidence(diversity, losses, predictions, scorer.missing_classes())
+
+
+def _missing_pieces(missing: Mapping[str, MissingClasses]) -> list[Piece]:
+    """Sets of examples without some classes: nothing that is measured on them is sure."""
+    pieces = []
+    for set_name, classes in missing.items():
+        piece = Piece(
+            "classes",
+            advice=f"Give other examples: {classes.message(set_name)}",
+            evidence=classes.numbers(),
+            confidence="high",
+            general="statistics of BatchNorm and scores from some classes alone say nothing about the others.",
+        )
+        pieces.append(piece)
+    return pieces
+
+
+def _measured_pieces(evidence: Evidence, commands: Commands) -> list[Piece]:
+    """What examples say; without examples of all classes it is not sure, and stops nothing."""
+    pieces = [
+        *quality_pieces(evidence.diversity, evidence.predictions, commands),
+        barrier_piece(evidence.losses, commands),
+        value_of_soups(evidence.diversity, evidence.predictions, commands),
+    ]
+    if evidence.missing:
+        return [piece._replace(confidence="low", stops=False) for piece in pieces]
+    return pieces
+
+
+def decide(
+    pieces: Sequence[Piece], commands: Commands, *, scored: bool, missing: Collection[str] = ()
+) -> tuple[str, str]:
+    """The whole in a sentence, and the command: told by the weightiest piece that decides.
+
+    Args:
+        pieces (`Sequence[Piece]`):
+            The weightiest first.
+        commands ([`Commands`]):
+            Of the same models.
+        scored (`bool`):
+            Whether there were examples.
+        missing (`Collection[str]`, *optional*):
+            Sets of examples without some classes.
+    """
+    against = next((piece for piece in pieces if piece.stops), None)
+    if against is not None:
+        return f"Do not average all of them. {against.advice}", against.command
+    if missing:
+        lacking = f"These examples cannot tell whether to average: classes are missing in {' and '.join(missing)}."
+        return lacking, commands.advise
+    ceiling = next((piece for piece in pieces if piece.topic == "ceiling"), None)
+    if ceiling is not None:
+        return ceiling.advice, commands.uniform
+    if not scored:
+        return (
+            "Nothing in the weights speaks against a soup; validation data would tell whether it helps.",
+            commands.advise,
+        )
+    for piece in pieces:
+        if piece.command == commands.greedy:
+            return f"Make a soup, and let a search choose. {piece.advice}", piece.command
+        if piece.topic in GAIN_TOPICS:
+            return f"Make a soup. {piece.advice}", piece.command or commands.uniform
+    return "Make a soup.", commands.uniform

@@ -1,0 +1,131 @@
+"""All parts of an analysis as one result: its tables, its findings, and a report of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .advice import Advice
+from .by_module import ModuleEffects
+from .contribution import Contribution
+from .diversity import Diversity
+from .landscape import Landscape
+from .plane import Plane
+from .report import Section, figures_of, write_report
+from .similarity import Similarity
+
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PARTS = ("similarity", "diversity", "landscape", "plane", "contribution", "modules", "advice")
+Part = Similarity | Diversity | Landscape | Plane | Contribution | ModuleEffects | Advice
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What was found out about some models; parts that were not asked for are `None`.
+
+    Args:
+        names (`tuple[str, ...]`):
+            The models.
+        similarity ([`Similarity`], *optional*), diversity ([`Diversity`], *optional*), landscape ([`Landscape`],
+            *optional*), plane ([`Plane`], *optional*), contribution ([`Contribution`], *optional*), modules
+            ([`ModuleEffects`], *optional*), advice ([`Advice`], *optional*):
+            The parts.
+    """
+
+    names: tuple[str, ...]
+    similarity: Similarity | None = None
+    diversity: Diversity | None = None
+    landscape: Landscape | None = None
+    plane: Plane | None = None
+    contribution: Contribution | None = None
+    modules: ModuleEffects | None = None
+    advice: Advice | None = None
+
+    @property
+    def parts(self) -> dict[str, Part]:
+        """The parts that there are, by name."""
+        parts: dict[str, Part | None] = {
+            "similarity": self.similarity,
+            "diversity": self.diversity,
+            "landscape": self.landscape,
+            "plane": self.plane,
+            "contribution": self.contribution,
+            "modules": self.modules,
+            "advice": self.advice,
+        }
+        return {name: part for name, part in parts.items() if part is not None}
+
+    def table(self) -> str:
+        """The tables of all parts, in Markdown that also reads well in a terminal."""
+        sections = self._sections(pictures=False)
+        return "\n\n".join(f"## {section.heading}\n\n{section.table}" for section in sections)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values."""
+        return {section.name: section.data for section in self._sections(pictures=False)}
+
+    @property
+    def findings(self) -> list[str]:
+        """What each part found, in a sentence."""
+        return [section.heading for section in self._sections(pictures=False)]
+
+    def save(self, folder: str | os.PathLike[str], *, html: bool = True) -> Path:
+        """Write a report: `index.html` (one file, readable without network), `analysis.md`, `analysis.json`, pictures.
+
+        Args:
+            folder (`str` or `os.PathLike`):
+                Made where it is missing.
+            html (`bool`, *optional*, defaults to `True`):
+                Whether `index.html` is written.
+
+        Returns:
+            `Path`: of `index.html`, or of `analysis.md` without it.
+
+        Raises:
+            [`OutputError`]: if it cannot be written.
+        """
+        sections = self._sections(pictures=True)
+        lead = self.advice.verdict if self.advice else sections[0].heading + "."
+        return write_report(folder, f"Analysis of {len(self.names)} models", lead, sections, html=html)
+
+    def _sections(self, *, pictures: bool) -> list[Section]:
+        """The parts for a reader, who wants the advice first and the weights last."""
+        sections = []
+        for name, part in reversed(self.parts.items()):
+            figures = figures_of(_pictures(name, part)) if pictures else ()
+            sections.append(Section(name, _heading(part), part.table(), figures, part.to_dict()))
+        return sections
+
+
+def _heading(part: Part) -> str:
+    """What a part found, in a sentence without its full stop."""
+    return _mean_cosines(part) if isinstance(part, Similarity) else part.finding
+
+
+def _pictures(name: str, part: Part) -> dict[str, Callable[[], Figure]]:
+    """Name of each picture that a report shows of a part -> what draws it."""
+    if isinstance(part, Similarity):
+        return {f"{name}-runs": lambda: part.plot("runs"), f"{name}-depth": lambda: part.plot("depth")}
+    if isinstance(part, Diversity):
+        return {f"{name}-scores": lambda: part.plot("scores"), f"{name}-pairs": lambda: part.plot("pairs")}
+    if isinstance(part, Landscape):
+        return {f"{name}-lines": lambda: part.plot("lines"), f"{name}-barriers": lambda: part.plot("barriers")}
+    return {} if isinstance(part, Advice) else {name: part.plot}
+
+
+def _mean_cosines(similarity: Similarity) -> str:
+    import numpy as np
+
+    models = len(similarity.names)
+    if models < 2:
+        return "One model is compared with none"
+    pairs = np.triu_indices(models, 1)
+    weights, deltas = similarity.cosines(of="weights")[pairs].mean(), similarity.cosines()[pairs].mean()
+    changes = "what fine-tuning changed" if similarity.base else "their differences from the mean"
+    return f"The weights of two models have a cosine of {weights:.3f} on average, {changes} {deltas:.2f}"
