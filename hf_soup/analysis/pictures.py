@@ -15,6 +15,7 @@ from ..untrusted import one_line
 if TYPE_CHECKING:
     import numpy as np
     from matplotlib.axes import Axes
+    from matplotlib.cm import ScalarMappable
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
@@ -180,6 +181,7 @@ def plot_plane(
 
     figure, axes = new_figure(7, 5.6, title)
     known = np.isfinite(loss)
+    image: ScalarMappable
     if known.all():
         image = axes.contourf(x, y, loss, levels=16, cmap="cividis")
         axes.contour(x, y, loss, levels=16, colors="white", linewidths=0.4, alpha=0.6)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ..data.classes import warn_of_missing_classes
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
     from ..model_inputs import ModelInputs
+    from ..tasks import Task
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Columns:
     """What a sweep reads of its examples.
 
     Args:
-        task (`ModuleType`):
+        task ([`Task`]):
             A file of `hf_soup.tasks`.
         label (`str`, *optional*):
             The column with what is right for each row.
@@ -40,7 +40,7 @@ class Columns:
             What the labels say of the configuration of a head; empty where models of the task have no head.
     """
 
-    task: ModuleType
+    task: Task
     label: str | None
     inputs: list[str]
     text_columns: Sequence[str] | None
@@ -58,7 +58,7 @@ class Columns:
 
 
 def choose_columns(
-    task: ModuleType, train: Dataset, label_column: str | None, text_columns: Sequence[str] | None
+    task: Task, train: Dataset, label_column: str | None, text_columns: Sequence[str] | None
 ) -> Columns:
     """The columns of the training data that a task reads; arguments as of [`hf_soup.sweep`].
 
@@ -90,7 +90,7 @@ def guess_task(train: Dataset) -> str:
 
 
 def check_examples(
-    task: ModuleType,
+    task: Task,
     data: Dataset,
     label: str | None,
     text_columns: Sequence[str] | None,

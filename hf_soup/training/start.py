@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..checkpoints import hub
@@ -32,6 +31,8 @@ from .trainer import fit
 if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig, PreTrainedModel
+
+    from ..tasks import Task
 
 PROBE = {"learning_rate": 1e-3, "num_train_epochs": 5}  # a linear layer takes a higher rate than a body
 
@@ -60,13 +61,13 @@ class Origin(NamedTuple):
 
 
 @read_errors(TrainingError, "the configuration of the base model cannot be read")
-def find_origin(source: str, revision: str | None, task: ModuleType, fields: Mapping[str, Any], head: str) -> Origin:
+def find_origin(source: str, revision: str | None, task: Task, fields: Mapping[str, Any], head: str) -> Origin:
     """Look at the configuration of a base model, and decide which head its start has.
 
     Args:
         source (`str`), revision (`str`, *optional*):
             The base model.
-        task (`ModuleType`):
+        task ([`Task`]):
             A file of `hf_soup.tasks`.
         fields (`Mapping[str, Any]`):
             What `task.head` says of the data.
@@ -156,7 +157,7 @@ def _padding(processing_class: Any) -> int | None:
 
 
 @read_errors(TrainingError, "the base model cannot be read")
-def _load(origin: Origin, task: ModuleType, init_seed: int) -> PreTrainedModel:
+def _load(origin: Origin, task: Task, init_seed: int) -> PreTrainedModel:
     import transformers
 
     transformers.set_seed(init_seed)  # of what else the checkpoint lacks, such as a pooler

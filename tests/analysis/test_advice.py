@@ -13,6 +13,7 @@ from hf_soup.analysis.advice_scores import half_width, value_of_soups
 from hf_soup.analysis.advice_weights import start_pieces
 from hf_soup.analysis.advising import decide
 from hf_soup.analysis.diversity import Diversity, pair_diversity
+from hf_soup.analysis.similarity import measure_similarity
 from hf_soup.checkpoints.source import open_all
 from hf_soup.outputs import Predictions
 
@@ -116,7 +117,8 @@ def test_a_rule_is_told_apart_from_what_was_measured(tmp_path, start, own_heads,
         "rises": Losses(names, single=0.4, soup=0.9, lines=[]),
         "flat": Losses(names, single=0.4, soup=0.41, lines=[]),
     }
-    found = {name: start_pieces(checkpoints, losses, Commands("RUN..."))[0] for name, losses in measured.items()}
+    similarity = measure_similarity(checkpoints)
+    found = {name: start_pieces(similarity, losses, Commands("RUN..."))[0] for name, losses in measured.items()}
     assert {piece.topic for piece in found.values()} == {topic}
     assert "loss" not in found["unseen"].evidence
     assert "the soup's loss is 0.900, its models' 0.400 on average" in found["rises"].evidence

@@ -14,6 +14,7 @@ from hf_soup.analysis.plane import plane_coordinates, scan_plane
 from hf_soup.analysis.points import Line, Point, Scorer, rough_first
 from hf_soup.analysis.similarity import measure_similarity
 from hf_soup.checkpoints.source import open_all
+from hf_soup.evaluation.evaluator import Evaluator
 from hf_soup.outputs import losses
 
 
@@ -103,8 +104,8 @@ def test_what_was_scored_is_not_run_again(checkpoints, monkeypatch):
     examples = testing.tiny_texts(14, seed=6)
     scan_lines(Scorer(checkpoints, examples), points=3)
     again, ran = Scorer(checkpoints, examples), []
-    taste = again._taster
-    monkeypatch.setattr(again, "_taster", lambda job: (ran.append(job), taste(job))[1])
+    run = again.evaluator.run
+    monkeypatch.setattr(Evaluator, "run", lambda _, model, **options: (ran.append(model), run(model, **options))[1])
     scan_lines(again, points=3)
     assert ran == []
     scan_lines(again, points=5)
