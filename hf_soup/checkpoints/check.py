@@ -1,4 +1,4 @@
-"""Can these checkpoints be averaged? Told from headers and configurations, and from the integer buffers of local ones.
+"""Whether checkpoints can be averaged, by their headers and configurations and by the integer buffers of local ones.
 
 It changes nothing and fetches no weights. Floating-point weights are not looked at.
 """
@@ -160,11 +160,7 @@ def check_checkpoints(
     usual = _usual_tensors(checkpoints, tuned)
     problems: list[str] = []
     for item in checkpoints:
-        if item.architecture == architecture:
-            problems += tensor_problems(item, usual.shapes, may_lack=item.name == base)
-            problems += _type_problems(item, usual.types)
-        else:  # its tensors differ of course
-            problems.append(f"{item.name} is a {item.architecture}, the others are {architecture}")
+        problems += _problems_of_tensors(item, architecture, usual, may_lack=item.name == base)
     sizes_are_reported = bool(problems)
     alike = [item for item in checkpoints if item.architecture == architecture]
     with as_error(IngredientError, f"{listed(item.name for item in checkpoints)} cannot be compared"):
@@ -176,15 +172,15 @@ def check_checkpoints(
         problems += [*classes.problems, *_vocabulary_problems(vocabularies), *differences.problems]
     if not problems:  # buffers are read, and only tensors that go together can be compared
         problems += _buffer_problems(checkpoints)
-    first = checkpoints[0]
-    floating = [spec for item in checkpoints for spec in item.specs.values() if spec.is_floating]
+    specs = [spec for item in checkpoints for spec in item.specs.values()]
+    own_specs = checkpoints[0].specs.values()
     return CheckReport(
         names=tuple(item.name for item in checkpoints),
         architecture=architecture,
-        tensors=len(first.specs),
-        parameters=sum(spec.numel for spec in first.specs.values() if spec.is_floating),
-        nbytes=sum(spec.nbytes for item in checkpoints for spec in item.specs.values()),
-        dtypes=tuple(sorted({spec.dtype for spec in floating})),
+        tensors=len(own_specs),
+        parameters=sum(spec.numel for spec in own_specs if spec.is_floating),
+        nbytes=sum(spec.nbytes for spec in specs),
+        dtypes=tuple(sorted({spec.dtype for spec in specs if spec.is_floating})),
         labels=classes.labels,
         problems=tuple(problems),
         notes=(*_notes(checkpoints, vocabularies), *classes.notes, *differences.notes),
@@ -230,6 +226,12 @@ def _usual_tensors(checkpoints: Sequence[Checkpoint], tuned: Sequence[Checkpoint
         shapes[name] = most_frequent(spec.shape for spec in specs)
         types[name] = most_frequent(_type_of(spec) for spec in specs)
     return _UsualTensors(shapes, types)
+
+
+def _problems_of_tensors(item: Checkpoint, architecture: str, usual: _UsualTensors, *, may_lack: bool) -> list[str]:
+    if item.architecture != architecture:  # its tensors differ of course
+        return [f"{item.name} is a {item.architecture}, the others are {architecture}"]
+    return [*tensor_problems(item, usual.shapes, may_lack=may_lack), *_type_problems(item, usual.types)]
 
 
 def _type_of(spec: TensorSpec) -> str:

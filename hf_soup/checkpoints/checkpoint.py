@@ -60,7 +60,7 @@ class Checkpoint:
         opened_as (`Mapping[str, str]`, *optional*):
             Size and times of each weight file of a folder when it was opened.
         beside (`tuple[str, ...]`, *optional*):
-            Files in its folder that belong to the weights: tokenizer, processor, modules, licence ...
+            Names of its companion files: tokenizer, processor, modules, licence ...
         parts (`tuple[str, ...]`, *optional*):
             Where its weights lie: `""`, the folder itself, and sub-folders that hold modules of the model.
         fitted ([`Fitted`], *optional*):
@@ -151,7 +151,7 @@ class Checkpoint:
 
     @functools.cached_property
     def companions(self) -> Mapping[str, bytes]:
-        """The files that belong to the weights, by name: tokenizer, processor, generation config, modules ..."""
+        """The companion files by name: tokenizer, processor, generation config, modules ..."""
         if self.folder is not None:
             return FilesBeside(self.folder, self.beside)
         if self.generation_config:

@@ -1,4 +1,4 @@
-"""Companion files of ingredients: told apart by digests, and read only where they differ; and which a soup takes."""
+"""Companion files of ingredients, which are read only where their digests differ; and which of them a soup takes."""
 
 from __future__ import annotations
 

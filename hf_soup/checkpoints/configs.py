@@ -119,16 +119,12 @@ def compare_configs(configs: Mapping[str, Mapping[str, Any]], *, sizes: bool = T
         configs (`Mapping[str, Mapping[str, Any]]`):
             Ingredient -> what its `config.json` holds.
         sizes (`bool`, *optional*, defaults to `True`):
-            Whether sizes are compared; `False` where shapes of tensors have told already.
+            Whether sizes are compared; `False` where shapes of tensors are reported already.
 
     Returns:
         [`ConfigDifferences`]
     """
-    distinct: list[Mapping[str, Any]] = []
-    for config in configs.values():
-        if config not in distinct:
-            distinct.append(config)
-    if len({_comparable(config) for config in distinct}) < 2:  # nearly always, and without transformers
+    if _are_alike(configs.values()):  # nearly always, and without transformers
         return ConfigDifferences([], [])
     models = _read_all(configs)
     declared = frozenset[str]().union(*(model.declared for model in models.values()))
@@ -143,6 +139,15 @@ def compare_configs(configs: Mapping[str, Mapping[str, Any]], *, sizes: bool = T
         elif kind == "unknown":
             noted.append(difference)
     return ConfigDifferences(decisive, noted)
+
+
+def _are_alike(configs: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether configurations are the same but for what decides nothing."""
+    distinct: list[Mapping[str, Any]] = []
+    for config in configs:
+        if config not in distinct:  # few are written as text
+            distinct.append(config)
+    return len({_comparable(config) for config in distinct}) < 2
 
 
 def _read_all(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, _Read]:
@@ -166,7 +171,7 @@ def _first(values: Iterable[str | None]) -> str | None:
 def base_differences(base: Mapping[str, Any], tuned: Mapping[str, Any], names: tuple[str, str]) -> list[Difference]:
     """What a base model computes otherwise than a model that was fine-tuned from it.
 
-    Heads are not compared, nor are sizes: tensors that do not fit are told where the base is opened.
+    Heads are not compared, nor are sizes: tensors that do not fit are reported where the base is opened.
 
     Args:
         base (`Mapping`), tuned (`Mapping`):

@@ -1,4 +1,4 @@
-"""Settings of several ingredients -> what differs, and who has what. It does not know what a setting means."""
+"""Settings of several ingredients -> what differs, with the value of each. It does not know what a setting means."""
 
 from __future__ import annotations
 

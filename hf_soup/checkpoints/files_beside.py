@@ -1,7 +1,7 @@
-"""Which files of a checkpoint a soup takes over beside its weights: all but weights, traces of training, programs and
-the card.
+"""Companion files: which files of a checkpoint a soup takes over with its weights.
 
-It looks at names and sizes alone. What is left behind has a reason, and is told.
+These are all but other weights, traces of training, programs and the card. Names and sizes decide; what is left behind
+is reported.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ TRAINING = re.compile(
 LOGS = re.compile(r"events\.out\.tfevents\..*|.*\.(log|out)|trainer_log\.jsonl")
 # What runs: a soup is averaged numbers and settings, and needs none of it.
 PROGRAMS = re.compile(r"(?i).*\.(py|pyc|pyo|pyd|pyx|so|dll|dylib|exe|sh|bash|bat|cmd|ps1|ipynb)")
-# What a soup wrote beside its weights, and the next one writes anew.
+# What a soup wrote with its weights, and the next one writes anew.
 OF_A_SOUP = re.compile(
     r"soup_recipe\.yaml|soup_batchnorm\.safetensors|comparison\.(md|json)|analysis\.(md|json)|"
     r"(comparison|shifts|reliability|selection)\.png|"
@@ -67,7 +67,7 @@ PROCESSOR = re.compile(r"(video_)?preprocessor_config\.json|processor_config\.js
 
 
 class Beside(NamedTuple):
-    """The files of a checkpoint besides its weights.
+    """The files of a checkpoint but for its weights, by what becomes of them.
 
     Args:
         taken (`tuple[str, ...]`):
@@ -152,7 +152,7 @@ def sizes_in(folder: Path) -> dict[str, int]:
 
 
 class FilesBeside(Mapping[str, bytes]):
-    """Files beside the weights of a checkpoint, by name; each is read when it is asked for.
+    """Companion files of a checkpoint by name; each is read when its content is looked up.
 
     Args:
         folder (`Path`):
@@ -191,7 +191,7 @@ class FilesBeside(Mapping[str, bytes]):
 
 
 def pieces_of(files: Mapping[str, bytes], name: str) -> Iterable[bytes]:
-    """The content of one of several files beside the weights; of those in a folder piece by piece."""
+    """The content of a companion file; piece by piece where it lies in a folder."""
     return files.blocks(name) if isinstance(files, FilesBeside) else [files[name]]
 
 
@@ -216,7 +216,7 @@ def without_unreadable(folder: Path, beside: Beside) -> Beside:
 
 
 def _refuse_foreign_modules(modules: Any, where: str) -> None:
-    """Refuse modules of a SentenceTransformer that lie outside of its folder, or are classes of somebody else."""
+    """Refuse modules of a SentenceTransformer that lie outside of its folder, or are no classes of the library."""
     if not isinstance(modules, list) or not all(isinstance(module, Mapping) for module in modules):
         raise IngredientError(f"{where} is no list of modules.")
     for module in modules:

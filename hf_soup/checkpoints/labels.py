@@ -1,6 +1,6 @@
 """The names of the classes, as transformers reads them from a configuration, and where those of ingredients differ.
 
-Which tensors are classes is told in `modules.py`; nothing is permuted here.
+Which tensors are classes is found in `modules.py`; nothing is permuted here.
 """
 
 from __future__ import annotations

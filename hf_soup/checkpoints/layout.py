@@ -114,26 +114,23 @@ def _fit(layout: Layout, specs: Mapping[str, TensorSpec]) -> Fitted:
     loader = layout.loader()
     prefix = foreign_prefix(specs, loader)
     recognised = {key: recognise(key, prefix, loader) for key in sorted(specs, key=dot_natural_key)}
-    in_memory_names = {tensor.in_memory for tensor in recognised.values()}
+    in_memory_names = {tensor.in_memory for tensor in recognised.values() if tensor.in_memory is not None}
     kept: dict[str, TensorSpec] = {}
     twins: list[tuple[TensorSpec, str]] = []
-    stripped: dict[str, str] = {}
     for key, (name, in_memory) in recognised.items():
-        if name != key:
-            stripped[key] = name
         if _is_left_out(layout, loader, name, in_memory):
             continue
         canonical = name if in_memory is None else _on_disk(layout, loader, name, in_memory)
         spec = specs[key] if canonical == key else specs[key]._replace(name=canonical, stored=key)
         # A tied weight is stored twice where the file holds the weight that it is tied to as well.
-        tied_to = None if in_memory is None else layout.tied.get(in_memory)
-        is_stored_twice = tied_to is not None and tied_to in in_memory_names and canonical in layout.shapes
-        if canonical in kept or is_stored_twice:
+        tied_to = layout.tied.get(in_memory) if in_memory is not None else None
+        if canonical in kept or (tied_to in in_memory_names and canonical in layout.shapes):
             twins.append((spec, canonical))  # a tensor under two names: equal, or refused where they are compared
         else:
             kept[canonical] = spec
     expected = _expected(layout, kept)
     optional = frozenset(name for name in expected if layout.optional is not None and layout.optional.search(name))
+    stripped = {key: tensor.name for key, tensor in recognised.items() if tensor.name != key}
     return Fitted(dict(sorted(kept.items())), expected, optional, tuple(twins), prefix_notes(stripped))
 
 

@@ -117,7 +117,7 @@ def class_tensors(specs: Mapping[str, TensorSpec], classes: int, classifiers: Se
             The modules that are the head, where names alone do not tell.
 
     Raises:
-        [`RecipeError`]: if there is none, or rows and columns of one are as many, so that nobody can tell.
+        [`RecipeError`]: if there is none, or one has as many rows as columns, so that classes could be either.
     """
     named = [name for name in specs if any(_covers(module, name) for module in classifiers)]
     heads = [specs[name] for name in named or head_names(specs)]

@@ -1,4 +1,4 @@
-"""Do checkpoints look like fine-tunes of one model? Told from the angles between their weights.
+"""Whether checkpoints look like fine-tunes of one model, by the angles between their weights.
 
 Only matrices and kernels count: norms and biases point in similar directions in any two models. All of it follows from
 inner products, which `gram.py` adds up in one pass over the weights.

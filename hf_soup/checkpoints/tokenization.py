@@ -110,13 +110,20 @@ def read_vocabularies(checkpoints: Sequence[Checkpoint]) -> dict[str, Vocabulary
         own_files = files[item.name]
         if own_files not in vocabularies and item.vocabulary is not None:
             vocabularies[own_files] = item.vocabulary
-    digests = {vocabulary.digest for vocabulary in vocabularies.values()}
-    layouts = {_has_tokenizer_json(own_files) for own_files in vocabularies}
-    if len(digests) > 1 and len(layouts) > 1:
-        built = _build_all(vocabularies)
-        if built is not None:
-            vocabularies = {own_files: tokenizer.vocabulary for own_files, tokenizer in built.items()}
+    vocabularies = _in_one_layout(vocabularies)
     return {name: vocabularies[own_files] for name, own_files in files.items() if own_files in vocabularies}
+
+
+def _in_one_layout(vocabularies: dict[Companions, Vocabulary]) -> dict[Companions, Vocabulary]:
+    """The same vocabularies, read by transformers where they differ and lie in files of different layouts."""
+    digests = {vocabulary.digest for vocabulary in vocabularies.values()}
+    layouts = {_has_tokenizer_json(files) for files in vocabularies}
+    if len(digests) < 2 or len(layouts) < 2:
+        return vocabularies
+    built = _build_all(vocabularies)
+    if built is None:
+        return vocabularies
+    return {files: tokenizer.vocabulary for files, tokenizer in built.items()}
 
 
 def compare_tokenizers(checkpoints: Sequence[Checkpoint]) -> TokenizerComparison:
@@ -274,7 +281,7 @@ def _tokens_of(post_processor: Any) -> str:
 
 def _foremost_first(differences: Sequence[Difference]) -> list[Difference]:
     """Special tokens, then parts of another kind instead of all their settings, other settings, flags of tokens."""
-    other_parts = tuple(found.name.removesuffix("type") for found in differences if _is_kind(found))
+    other_parts = tuple(difference.name.removesuffix("type") for difference in differences if _is_kind(difference))
     kept = []
     for difference in differences:
         if _is_kind(difference) or not difference.name.startswith(other_parts):

@@ -36,7 +36,7 @@ class Vocabulary(NamedTuple):
         special (`dict[str, str]`):
             Role (`"pad_token"`, `"cls_token"` ...) -> token.
         digest (`str`):
-            Of the tokens, so that equal ones are told at once.
+            Of the tokens, so that equal vocabularies are recognised at once.
     """
 
     tokens: dict[int, str]
