@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from .api import bind_recipe, open_recipe
 from .checkpoints.check import is_statistic
 from .checkpoints.checkpoint import Checkpoint, make_ready
+from .checkpoints.companion_files import sizes_in
 from .checkpoints.digest import bytes_of
 from .checkpoints.files import OpenFiles
-from .checkpoints.files_beside import sizes_in
 from .checkpoints.hub import files_at
 from .checkpoints.reader import TensorSpec
 from .checkpoints.source import open_checkpoint

@@ -16,10 +16,10 @@ from ..errors import IncompatibleError, IngredientError, SoupError
 from ..types import Ingredient
 from ..yaml_text import parse_yaml
 from . import hub
+from .companion_files import CARD, CompanionFiles, pieces_of
 from .content import content_digests, file_state
 from .digest import bytes_of, combined_digest, tensor_digest
 from .files import OpenFiles
-from .files_beside import CARD, FilesBeside, pieces_of
 from .folder import read_specs
 from .inside import is_there, read_inside
 from .pieces import PIECE, piece_starts
@@ -59,7 +59,7 @@ class Checkpoint:
             What `generation_config.json` would hold, of a model in memory that can generate.
         opened_as (`Mapping[str, str]`, *optional*):
             Size and times of each weight file of a folder when it was opened.
-        beside (`tuple[str, ...]`, *optional*):
+        companion_names (`tuple[str, ...]`, *optional*):
             Names of its companion files: tokenizer, processor, modules, licence ...
         parts (`tuple[str, ...]`, *optional*):
             Where its weights lie: `""`, the folder itself, and sub-folders that hold modules of the model.
@@ -78,7 +78,7 @@ class Checkpoint:
     tensors: Mapping[str, torch.Tensor] | None = field(default=None, compare=False)
     generation_config: str | None = None
     opened_as: Mapping[str, str] = field(default_factory=dict, compare=False)
-    beside: tuple[str, ...] = ()
+    companion_names: tuple[str, ...] = ()
     parts: tuple[str, ...] = ("",)
     fitted: Fitted | None = field(default=None, compare=False)
     notes: tuple[str, ...] = ()
@@ -153,7 +153,7 @@ class Checkpoint:
     def companions(self) -> Mapping[str, bytes]:
         """The companion files by name: tokenizer, processor, generation config, modules ..."""
         if self.folder is not None:
-            return FilesBeside(self.folder, self.beside)
+            return CompanionFiles(self.folder, self.companion_names)
         if self.generation_config:
             return {GENERATION: self.generation_config.encode()}
         return {}

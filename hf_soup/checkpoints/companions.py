@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import IngredientError
 from ..untrusted import as_error
 from .checkpoint import GENERATION, Checkpoint
-from .files_beside import PROCESSOR, TEMPLATES, TOKENIZER, pieces_of
+from .companion_files import PROCESSOR, TEMPLATES, TOKENIZER, pieces_of
 from .inside import VALUES_OF_WORDS, parse_bounded
 from .named_code import file_without_code, is_searched
 

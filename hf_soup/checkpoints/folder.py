@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..errors import IngredientError
 from ..untrusted import as_error, one_line
 from .bounds import refuse_unbounded
-from .files_beside import sizes_in
+from .companion_files import sizes_in
 from .inside import is_there, json_inside, place_of
 from .named_code import without_code
 from .other_contents import has_no_weights

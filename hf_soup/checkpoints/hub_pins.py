@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from ..errors import IngredientError
 from ..threads import side_by_side
-from .files_beside import CARD, CONFIG, Beside, sizes_in, sort_out
+from .companion_files import CARD, CONFIG, SortedFiles, sizes_in, sort_files
 from .folder import read_specs
 from .hub import digest_at_hub, fetch, hub_path, list_files, resolve
 from .hub_cache import blob_of, cache_of, digest_of
@@ -32,7 +32,7 @@ class Pin(NamedTuple):
             Weight file -> its digest as the Hub reports it; pickles if there is nothing else.
         specs (`dict[str, dict[str, TensorSpec]]`):
             Part (`""` is the model itself, others are sub-folders) -> its tensors. None of pickles.
-        beside ([`Beside`]):
+        sorted_files ([`SortedFiles`]):
             What else there is.
         small (`tuple[str, ...]`):
             Configuration and card, of those that are there.
@@ -41,7 +41,7 @@ class Pin(NamedTuple):
     commit: str
     files: dict[str, str]
     specs: dict[str, dict[str, TensorSpec]]
-    beside: Beside
+    sorted_files: SortedFiles
     small: tuple[str, ...]
 
 
@@ -66,11 +66,11 @@ def pin_repository(source: str, revision: str | None) -> Pin:
             return _pin_from_cache(source, commit)
         files = list_files(source, commit)
         sizes = {name: file.size for name, file in files.items()}
-        beside, weight_files = _weights_of(source, commit, sizes)
+        sorted_files, weight_files = _weights_of(source, commit, sizes)
         digests = {name: digest_at_hub(files[name]) for name in weight_files}
         readable = [name for name in weight_files if name.endswith(".safetensors")]
         specs = _read_headers(source, commit, sizes, readable)
-        return Pin(commit, digests, specs, beside, _small_files(sizes))
+        return Pin(commit, digests, specs, sorted_files, _small_files(sizes))
 
 
 def _read_headers(
@@ -99,19 +99,19 @@ def _small_files(names: Collection[str]) -> tuple[str, ...]:
     return tuple(name for name in (CONFIG, CARD) if name in names)
 
 
-def _weights_of(source: str, commit: str, sizes: Mapping[str, int]) -> tuple[Beside, list[str]]:
+def _weights_of(source: str, commit: str, sizes: Mapping[str, int]) -> tuple[SortedFiles, list[str]]:
     """What lies beside the weights of a repository, and the files that hold the weights, those of parts included."""
-    beside = sort_out(sizes)
+    sorted_files = sort_files(sizes)
     has_own_weights = _has_weights(sizes)
-    if not has_own_weights and not beside.parts:
+    if not has_own_weights and not sorted_files.parts:
         raise IngredientError(has_no_weights(sizes, source))
     weight_files = []
     if has_own_weights:
         weight_files += _weight_files(source, commit, [name for name in sizes if "/" not in name])
-    for part in beside.parts:
+    for part in sorted_files.parts:
         part_files = [os.path.basename(name) for name in sizes if os.path.dirname(name) == part]
         weight_files += [f"{part}/{name}" for name in _weight_files(f"{source}/{part}", commit, part_files)]
-    return beside, weight_files
+    return sorted_files, weight_files
 
 
 def _has_weights(names: Collection[str]) -> bool:
@@ -136,12 +136,12 @@ def _pin_from_cache(source: str, commit: str) -> Pin:
     repo_id, subfolder = hub_path(source)
     folder = cache_of(repo_id) / "snapshots" / commit / subfolder
     sizes = sizes_in(folder) if folder.is_dir() else {}
-    beside, weight_files = _weights_of(source, commit, sizes)
+    sorted_files, weight_files = _weights_of(source, commit, sizes)
     digests = {}
     for name in weight_files:
         blob = blob_of(folder / name, repo_id)
         digests[name] = digest_of(folder / name, "sha256") if blob is None else blob
     specs: dict[str, dict[str, TensorSpec]] = {}
     if all(name.endswith((".safetensors", ".json")) for name in weight_files):
-        specs = read_specs(folder, beside.parts).specs
-    return Pin(commit, digests, specs, beside, _small_files(sizes))
+        specs = read_specs(folder, sorted_files.parts).specs
+    return Pin(commit, digests, specs, sorted_files, _small_files(sizes))

@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .checkpoint import GENERATION
+from .companion_files import MODULES
 from .companions import Companions, companions_of, json_of, mapping_of
 from .differences import Difference, find_differences, flatten
-from .files_beside import MODULES
 
 
 if TYPE_CHECKING:

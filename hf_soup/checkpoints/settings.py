@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 from ..errors import IngredientError
 from .checkpoint import GENERATION, Checkpoint
+from .companion_files import CARD, CONFIG, TOKENIZER
 from .companions import first_with_files, giver_of_files, giver_of_generation, have_equal_files, in_order
 from .configs import IS_GENERATION, WRITES, base_differences, compare_configs
 from .differences import Difference, find_differences, several, usual_holder
-from .files_beside import CARD, CONFIG, TOKENIZER
 from .processors import Finding, compare_processors, is_compared
 from .tokenization import compare_tokenizers, read_vocabularies
 from .vocabulary import difference, in_both

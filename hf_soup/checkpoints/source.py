@@ -21,8 +21,8 @@ from ..types import Ingredient
 from ..untrusted import as_error, one_line
 from . import hub
 from .checkpoint import ELSEWHERE, MEMORY, PRIVATE, Checkpoint
+from .companion_files import MODULES, SortedFiles, sort_files, without_links, without_unreadable
 from .content import file_state
-from .files_beside import MODULES, Beside, sort_out, without_links, without_unreadable
 from .folder import (
     checkpoint_of_trainer,
     has_weights,
@@ -233,18 +233,20 @@ def _find_in_folder(folder: Path, name: str | None, allow_pickle: bool) -> Calla
             folder, why = chosen
             notes.append(f"{name} is {folder.name}, {why}")
         contents = contents_of(folder)
-        beside = without_links(folder, sort_out(contents.sizes), contents)
-        beside = without_unreadable(folder, beside)
+        sorted_files = without_links(folder, sort_files(contents.sizes), contents)
+        sorted_files = without_unreadable(folder, sorted_files)
         pickles = [
-            f"{part}/{file}".removeprefix("/") for part in ("", *beside.parts) for file in pickled_files(folder / part)
+            f"{part}/{file}".removeprefix("/")
+            for part in ("", *sorted_files.parts)
+            for file in pickled_files(folder / part)
         ]
     if allow_pickle and pickles:
-        beside = beside._replace(left=tuple(file for file in beside.left if file not in pickles))
-        return partial(_open_pickles, Ingredient(name, str(folder)), folder, beside, notes, pickles[-1])
-    tensors, files = read_specs(folder, beside.parts)
+        sorted_files = sorted_files._replace(left=tuple(file for file in sorted_files.left if file not in pickles))
+        return partial(_open_pickles, Ingredient(name, str(folder)), folder, sorted_files, notes, pickles[-1])
+    tensors, files = read_specs(folder, sorted_files.parts)
     ingredient = Ingredient(name, str(folder), files=files)
     states = {file: file_state(folder / file) for file in files}
-    return partial(_open_safetensors, ingredient, tensors, folder, beside, notes, opened_as=states)
+    return partial(_open_safetensors, ingredient, tensors, folder, sorted_files, notes, opened_as=states)
 
 
 def _find_on_hub(source: str, revision: str | None, name: str | None, allow_pickle: bool) -> Callable[[], Checkpoint]:
@@ -254,26 +256,26 @@ def _find_on_hub(source: str, revision: str | None, name: str | None, allow_pick
     pickled = [file for file in pin.files if not file.endswith((".safetensors", ".json"))]
     if pickled and not allow_pickle:
         raise IngredientError(f"{source} holds {refuse_pickle(pickled[0], source)}")
-    folder = hub.fetch(source, pin.commit, [*pin.small, *pin.beside.taken])
-    beside = without_unreadable(folder, pin.beside)
+    folder = hub.fetch(source, pin.commit, [*pin.small, *pin.sorted_files.taken])
+    sorted_files = without_unreadable(folder, pin.sorted_files)
     if pickled:
         hub.fetch_weights([(source, pin.commit, pin.files)])
-        beside = beside._replace(left=tuple(file for file in beside.left if file not in pin.files))
-        return partial(_open_pickles, ingredient, folder, beside)
-    return partial(_open_safetensors, ingredient, pin.specs, folder, beside)
+        sorted_files = sorted_files._replace(left=tuple(file for file in sorted_files.left if file not in pin.files))
+        return partial(_open_pickles, ingredient, folder, sorted_files)
+    return partial(_open_safetensors, ingredient, pin.specs, folder, sorted_files)
 
 
 def _open_safetensors(
     ingredient: Ingredient,
     tensors: Mapping[str, dict[str, TensorSpec]],
     folder: Path,
-    beside: Beside,
+    sorted_files: SortedFiles,
     notes: Sequence[str] = (),
     opened_as: Mapping[str, str] | None = None,
 ) -> Checkpoint:
     """A checkpoint whose weights lie in files, by the headers of these; part -> its tensors."""
     with as_error(IngredientError, f"{ingredient.name} cannot be opened"):
-        config = read_config(folder, needed=MODULES not in beside.taken)
+        config = read_config(folder, needed=MODULES not in sorted_files.taken)
         fitted = fit_parts(config, tensors, folder)
     layout_notes = [f"{ingredient.name}: {note}" for note in fitted.notes]
     return Checkpoint(
@@ -282,18 +284,18 @@ def _open_safetensors(
         fitted.specs,
         folder,
         opened_as=opened_as or {},
-        beside=beside.taken,
+        companion_names=sorted_files.taken,
         parts=tuple(tensors),
         fitted=fitted,
-        notes=(*notes, *_left_notes(ingredient.name, beside), *layout_notes),
-        problems=_adapter_problems(ingredient.name, beside),
+        notes=(*notes, *_left_notes(ingredient.name, sorted_files), *layout_notes),
+        problems=_adapter_problems(ingredient.name, sorted_files),
     )
 
 
-def _adapter_problems(name: str, beside: Beside) -> tuple[str, ...]:
+def _adapter_problems(name: str, sorted_files: SortedFiles) -> tuple[str, ...]:
     """An adapter next to whole weights: transformers puts it on top of them when it loads."""
-    places = [f"{part}/{ADAPTER}".removeprefix("/") for part in ("", *beside.parts)]
-    adapters = [place for place in places if place in beside.left]
+    places = [f"{part}/{ADAPTER}".removeprefix("/") for part in ("", *sorted_files.parts)]
+    adapters = [place for place in places if place in sorted_files.left]
     if not adapters:
         return ()
     return (
@@ -303,15 +305,15 @@ def _adapter_problems(name: str, beside: Beside) -> tuple[str, ...]:
     )
 
 
-def _left_notes(name: str, beside: Beside) -> list[str]:
+def _left_notes(name: str, sorted_files: SortedFiles) -> list[str]:
     """What lies in the folder of an ingredient and no soup takes over."""
-    if not beside.left:
+    if not sorted_files.left:
         return []
-    return [f"of the files of {name} a soup leaves behind {listed(beside.left, LEFT_SHOWN)}"]
+    return [f"of the files of {name} a soup leaves behind {listed(sorted_files.left, LEFT_SHOWN)}"]
 
 
 def _open_pickles(
-    ingredient: Ingredient, folder: Path, beside: Beside, notes: Sequence[str] = (), file: str | None = None
+    ingredient: Ingredient, folder: Path, sorted_files: SortedFiles, notes: Sequence[str] = (), file: str | None = None
 ) -> Checkpoint:
     """Weights that torch has pickled: loaded into memory whole, and named as transformers would name them now.
 
@@ -320,11 +322,11 @@ def _open_pickles(
             The file under which the digest of a folder's weights is kept; the Hub's own digests stay as they are.
     """
     name = ingredient.name
-    config = read_config(folder, needed=MODULES not in beside.taken)
+    config = read_config(folder, needed=MODULES not in sorted_files.taken)
     tensors: dict[str, torch.Tensor] = {}
     fitted = None
-    all_notes = [*notes, *_left_notes(name, beside)]
-    for part in ("", *beside.parts):
+    all_notes = [*notes, *_left_notes(name, sorted_files)]
+    for part in ("", *sorted_files.parts):
         state = _read_whole(folder / part)
         if state and part == "" and config:
             model = open_pickled_state(state, name, config)
@@ -334,7 +336,7 @@ def _open_pickles(
         tensors |= {prefix + key: tensor for key, tensor in state.items()}
     opened = open_tensors(tensors, name, config)
     specs = dict(opened.specs)
-    for part in beside.parts:
+    for part in sorted_files.parts:
         prefix = part_prefix(part)
         specs |= {key: spec._replace(part=part) for key, spec in specs.items() if key.startswith(prefix)}
     if file is not None:
@@ -344,11 +346,11 @@ def _open_pickles(
         ingredient=ingredient,
         specs=specs,
         folder=folder,
-        beside=beside.taken,
+        companion_names=sorted_files.taken,
         parts=tuple(dict.fromkeys(spec.part for spec in specs.values())),
         fitted=fitted,
         notes=tuple(all_notes),
-        problems=_adapter_problems(name, beside),
+        problems=_adapter_problems(name, sorted_files),
     )
 
 

@@ -12,9 +12,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .companion_files import TOKENIZER
 from .companions import Companions, companions_of, have_equal_files, mapping_of
 from .differences import Difference, find_differences, flatten, has, shown_apart
-from .files_beside import TOKENIZER
 from .staging import temporary_folder
 from .vocabulary import Vocabulary, vocabulary_of
 

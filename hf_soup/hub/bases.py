@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..checkpoints.checkpoint import PRIVATE, Checkpoint, read_card
-from ..checkpoints.files_beside import CONFIG
+from ..checkpoints.companion_files import CONFIG
 from ..checkpoints.hub import split_revision, split_source
 from ..checkpoints.other_contents import CHECKPOINT
 from ..errors import SoupError

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..checkpoints.checkpoint import Checkpoint
+from ..checkpoints.companion_files import CARD, CONFIG
 from ..checkpoints.companions import TakenFiles, in_order, taken_files
-from ..checkpoints.files_beside import CARD, CONFIG
 from ..errors import MissingExtraError, warn
 from ..evaluation.comparison import PICTURES, Comparison
 from ..merging.in_memory import output_config

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..checkpoints.checkpoint import MEMORY, PRIVATE
-from ..checkpoints.files_beside import CARD
+from ..checkpoints.companion_files import CARD
 from ..checkpoints.hub import fetch, resolve, split_revision, split_source
 from ..checkpoints.labels import label_names
 from ..errors import IngredientError

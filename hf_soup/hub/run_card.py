@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..checkpoints.files_beside import CARD
+from ..checkpoints.companion_files import CARD
 from ..checkpoints.hub import split_revision
 from ..tables import escape
 from ..untrusted import encodable

@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection
 
 from ..checkpoints.checkpoint import GENERATION
-from ..checkpoints.files_beside import MODULES, OF_A_SOUP, PROCESSOR, TEMPLATES, TOKENIZER
+from ..checkpoints.companion_files import MODULES, OF_A_SOUP, PROCESSOR, TEMPLATES, TOKENIZER
 from ..recipes import RECIPE_FILE
 
 

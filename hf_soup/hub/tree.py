@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from ..checkpoints import hub
 from ..checkpoints.checkpoint import ELSEWHERE, MEMORY, PRIVATE, read_card
-from ..checkpoints.files_beside import CARD
+from ..checkpoints.companion_files import CARD
 from ..errors import IngredientError, SoupError
 from ..recipes import RECIPE_FILE, load_hub_recipe, load_recipe
 from ..types import Ingredient, Recipe

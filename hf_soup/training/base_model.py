@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from ..checkpoints import hub
 from ..checkpoints.checkpoint import read_card
-from ..checkpoints.files_beside import CARD
+from ..checkpoints.companion_files import CARD
 from ..errors import IngredientError, TrainingError
 from ..hub.bases import bases_of_folder
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..checkpoints import hub
 from ..checkpoints.bounds import refuse_unbounded
-from ..checkpoints.files_beside import CONFIG
+from ..checkpoints.companion_files import CONFIG
 from ..checkpoints.hub_errors import read_errors
 from ..checkpoints.inside import json_inside
 from ..checkpoints.memory import quiet_transformers

@@ -342,7 +342,7 @@ ODD_FILES = {
 @pytest.mark.parametrize(
     ("name", "content"), [(name, content) for name, contents in ODD_FILES.items() for content in contents]
 )
-def test_odd_files_beside_the_weights(tmp_path, run, text_runs, name, content):
+def test_odd_companion_files_the_weights(tmp_path, run, text_runs, name, content):
     """Whatever stands in a file of a tokenizer, processor or module: it is taken as it is, or one error of ours."""
     (run / name).write_bytes(content.encode("utf-8", "surrogateescape"))
     message = ""

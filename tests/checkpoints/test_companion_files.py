@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 
 import hf_soup
 from hf_soup import testing
-from hf_soup.checkpoints import files_beside
-from hf_soup.checkpoints.files_beside import sort_out
+from hf_soup.checkpoints import companion_files
+from hf_soup.checkpoints.companion_files import sort_files
 
 
 TAKEN = {
@@ -112,9 +112,9 @@ def test_everything_else_goes_along(tmp_path, text_runs, crowded_source):
 def test_what_stays_behind_is_told_by_name():
     """Each exception is told, folders as a whole; the card, an earlier recipe and hidden files are not."""
     sizes = dict.fromkeys(["config.json", "model.safetensors", *LEFT, *LEFT_FOLDERS, *SILENT, *TAKEN], 10)
-    beside = sort_out(sizes)
-    assert set(beside.left) == {*LEFT, *LEFT_FOLDERS.values()}
-    assert set(beside.taken) == set(TAKEN)
+    sorted_files = sort_files(sizes)
+    assert set(sorted_files.left) == {*LEFT, *LEFT_FOLDERS.values()}
+    assert set(sorted_files.taken) == set(TAKEN)
 
 
 def test_a_link_that_nobody_needs_stays_behind(tmp_path, text_runs):
@@ -128,13 +128,13 @@ def test_a_link_that_nobody_needs_stays_behind(tmp_path, text_runs):
 
 def test_sizes_have_a_limit(monkeypatch):
     """A file above the documented size stays behind, and of many the largest."""
-    sizes = {"small.json": 5, "large.bin.txt": files_beside.LARGEST + 1}
-    assert sort_out(sizes).taken == ("small.json",)
-    assert sort_out(sizes).left == ("large.bin.txt",)
-    many = {f"{index:02}.txt": files_beside.MOST // 10 + index for index in range(12)}
-    beside = sort_out(many)
-    assert len(beside.taken) == 9
-    assert beside.left == ("09.txt", "10.txt", "11.txt")
+    sizes = {"small.json": 5, "large.bin.txt": companion_files.LARGEST + 1}
+    assert sort_files(sizes).taken == ("small.json",)
+    assert sort_files(sizes).left == ("large.bin.txt",)
+    many = {f"{index:02}.txt": companion_files.MOST // 10 + index for index in range(12)}
+    sorted_files = sort_files(many)
+    assert len(sorted_files.taken) == 9
+    assert sorted_files.left == ("09.txt", "10.txt", "11.txt")
 
 
 STATES = {

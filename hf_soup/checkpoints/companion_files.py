@@ -66,7 +66,7 @@ SETTINGS = re.compile(r"(.*/)?(\w+_)?config\.json|modules\.json|sentence_\w+_con
 PROCESSOR = re.compile(r"(video_)?preprocessor_config\.json|processor_config\.json")
 
 
-class Beside(NamedTuple):
+class SortedFiles(NamedTuple):
     """The files of a checkpoint but for its weights, by what becomes of them.
 
     Args:
@@ -83,7 +83,7 @@ class Beside(NamedTuple):
     parts: tuple[str, ...]
 
 
-def sort_out(sizes: Mapping[str, int]) -> Beside:
+def sort_files(sizes: Mapping[str, int]) -> SortedFiles:
     """Decide which files of a checkpoint go along with its weights.
 
     Args:
@@ -91,7 +91,7 @@ def sort_out(sizes: Mapping[str, int]) -> Beside:
             File, relative to the checkpoint's folder -> its bytes.
 
     Returns:
-        [`Beside`]
+        [`SortedFiles`]
     """
     parts, elsewhere = _sort_folders(sizes)
     taken: list[str] = []
@@ -111,7 +111,7 @@ def sort_out(sizes: Mapping[str, int]) -> Beside:
         else:
             taken.append(name)
             total += size
-    return Beside(tuple(sorted(taken)), tuple(sorted(set(left))), tuple(parts))
+    return SortedFiles(tuple(sorted(taken)), tuple(sorted(set(left))), tuple(parts))
 
 
 def _sort_folders(names: Iterable[str]) -> tuple[list[str], list[str]]:
@@ -151,7 +151,7 @@ def sizes_in(folder: Path) -> dict[str, int]:
     return contents_of(folder).sizes
 
 
-class FilesBeside(Mapping[str, bytes]):
+class CompanionFiles(Mapping[str, bytes]):
     """Companion files of a checkpoint by name; each is read when its content is looked up.
 
     Args:
@@ -192,17 +192,17 @@ class FilesBeside(Mapping[str, bytes]):
 
 def pieces_of(files: Mapping[str, bytes], name: str) -> Iterable[bytes]:
     """The content of a companion file; piece by piece where it lies in a folder."""
-    return files.blocks(name) if isinstance(files, FilesBeside) else [files[name]]
+    return files.blocks(name) if isinstance(files, CompanionFiles) else [files[name]]
 
 
-def without_unreadable(folder: Path, beside: Beside) -> Beside:
+def without_unreadable(folder: Path, sorted_files: SortedFiles) -> SortedFiles:
     """The same without files that are called JSON and are none.
 
     Raises:
         [`IngredientError`]: if a tokenizer, a processor or a model needs one of them.
     """
     unreadable = []
-    for name in filter(is_searched, beside.taken):
+    for name in filter(is_searched, sorted_files.taken):
         try:
             content = json_inside(folder, name)
             if name == MODULES:
@@ -211,8 +211,8 @@ def without_unreadable(folder: Path, beside: Beside) -> Beside:
             if _is_needed(name):
                 raise
             unreadable.append(name)
-    taken = tuple(name for name in beside.taken if name not in unreadable)
-    return beside._replace(taken=taken, left=(*beside.left, *unreadable))
+    taken = tuple(name for name in sorted_files.taken if name not in unreadable)
+    return sorted_files._replace(taken=taken, left=(*sorted_files.left, *unreadable))
 
 
 def _refuse_foreign_modules(modules: Any, where: str) -> None:
@@ -234,7 +234,7 @@ def _is_needed(name: str) -> bool:
     return any(pattern.fullmatch(name) for pattern in (TOKENIZER, TEMPLATES, PROCESSOR, SETTINGS))
 
 
-def without_links(folder: Path, beside: Beside, contents: FolderContents) -> Beside:
+def without_links(folder: Path, sorted_files: SortedFiles, contents: FolderContents) -> SortedFiles:
     """The same without files and folders that are links to somewhere else: a soup would carry off what they point to.
 
     Raises:
@@ -242,20 +242,22 @@ def without_links(folder: Path, beside: Beside, contents: FolderContents) -> Bes
     """
     for name in (CONFIG, CARD):
         place_of(folder, name)
-    links = [name for name in beside.taken if not lies_in(folder, folder / name)]
+    links = [name for name in sorted_files.taken if not lies_in(folder, folder / name)]
     for name in links:
         if _is_needed(name):
             place_of(folder, name)  # which says that it is one
-    if MODULES in beside.taken:
+    if MODULES in sorted_files.taken:
         for name in contents.linked_folders:
             if _other_folder(name) is None:
                 place_of(folder, name)
     for name in contents.special_files:
         if name in (CONFIG, CARD, SAFE_WEIGHTS) or _is_needed(name):
             raise IngredientError(f"{one_line(folder / name)} is no regular file.")
-    taken = tuple(name for name in beside.taken if name not in links)
+    taken = tuple(name for name in sorted_files.taken if name not in links)
     linked_folders = [f"{name}/" for name in contents.linked_folders]
-    return beside._replace(taken=taken, left=(*beside.left, *links, *contents.special_files, *linked_folders))
+    return sorted_files._replace(
+        taken=taken, left=(*sorted_files.left, *links, *contents.special_files, *linked_folders)
+    )
 
 
 def _other_folder(folder: str) -> str | None:
