@@ -17,7 +17,7 @@ from .analysis.diversity import measure_diversity
 from .analysis.landscape import Landscape, check_line, scan_lines
 from .analysis.plane import Plane, scan_plane
 from .analysis.points import Scorer
-from .analysis.result import PARTS, Part
+from .analysis.result import PARTS, Part, parts_of
 from .analysis.result import Analysis as Analysis  # re-exported: the package and `Soup` find it here
 from .analysis.similarity import measure_similarity
 from .checkpoints.base_model import as_ingredient, resolve_base
@@ -123,12 +123,12 @@ def analyze(
             if name in chosen and name not in WEIGHTS_ALONE:
                 analysis = _with_part(analysis, name, request)
                 # Without a budget a part that is not complete was ended by Ctrl-C, which ends the others as well.
-                if budget is None and not _is_complete(analysis.parts[name]):
+                if budget is None and not _is_complete(parts_of(analysis)[name]):
                     raise KeyboardInterrupt
     except KeyboardInterrupt:
-        if not analysis.parts:
+        if not parts_of(analysis):
             raise
-        warn(f"interrupted: {', '.join(analysis.parts)} is there; the same call goes on.")
+        warn(f"interrupted: {', '.join(parts_of(analysis))} is there; the same call goes on.")
     return analysis
 
 
@@ -177,21 +177,25 @@ def _with_part(analysis: Analysis, name: str, request: Request) -> Analysis:
         return replace(analysis, contribution=measure_contribution(scorer, samples=request.samples))
     if name == "modules":
         return replace(analysis, modules=measure_modules(scorer, request.checkpoints[0]))
-    advice = give_advice(
-        request.checkpoints,
-        scorer,
-        similarity=analysis.similarity,
-        budget=budget,
-        sources=_sources(request.checkpoints),
-        agreement=request.agreement,
-        report=request.report,
-    )
-    return replace(analysis, advice=advice)
+    if name == "advice":
+        advice = give_advice(
+            request.checkpoints,
+            scorer,
+            similarity=analysis.similarity,
+            budget=budget,
+            sources=_sources(request.checkpoints),
+            agreement=request.agreement,
+            report=request.report,
+        )
+        return replace(analysis, advice=advice)
+    raise ValueError(f"no models are scored for a part {name!r}, or it lacks the similarity that it is measured with")
 
 
 def _is_complete(part: Part) -> bool:
     """Whether all that was asked for was scored."""
-    return not isinstance(part, Landscape | Plane | Contribution | ModuleEffects) or part.complete
+    if isinstance(part, Landscape | Plane | Contribution | ModuleEffects):
+        return part.complete
+    return True
 
 
 def analysis_cost(

@@ -87,17 +87,14 @@ def compare(
         candidates = _candidates(opened.values(), allow_pickle)
     else:
         candidates = open_all(ingredients, allow_pickle=allow_pickle)
-    _refuse_twice("sets", [VALIDATION, TEST, *(shifted or {})])
-    _refuse_twice("models", [*(candidate.name for candidate in candidates), *opened])
-
-    if take_from is None:
-        take_from = _take_from(opened.values(), candidates)
-    labels = next((soup.labels for soup in opened.values() if soup.labels), ())
-    agreement = agree(candidates, take_from=take_from, align_labels=True, labels=labels)
-    like_soup = in_order(candidates, agreement.settings)
     sets = {TEST: test, **(shifted or {})}
     if validation is not None:
         sets = {VALIDATION: validation, **sets}
+    _refuse_twice("sets", [VALIDATION, TEST, *(shifted or {})])
+    _refuse_twice("models", [*(candidate.name for candidate in candidates), *opened])
+
+    agreement = _agreement(opened.values(), candidates, take_from)
+    like_soup = in_order(candidates, agreement.settings)
     bound = {}
     for name, given in sets.items():
         split = _split_of(name, given)
@@ -106,16 +103,13 @@ def compare(
     if training is None:
         training = next((item.soup.batchnorm for item in opened.values() if item.soup.batchnorm), None)
 
-    setup = set_up(candidates, agreement, batchnorm=training.described_batches() if training else None)
-    entries = _entries_of_candidates(setup, training, uniform=UNIFORM not in opened and len(candidates) > 1)
-    entries += [_entry_of_soup(name, item) for name, item in opened.items()]
     single_scores = {}
     for item in opened.values():
         single_scores.update(item.soup.scores)
     return compare_models(
-        entries,
+        _entries(opened, candidates, agreement, training),
         bound,
-        task=next((item.task for item in bound.values() if isinstance(item, Evaluator)), "auto"),
+        task=_task_of(bound.values()),
         ensembles=ensembles,
         selected_on=_fingerprints_seen(item.soup.recipe for item in opened.values()),
         single_scores=single_scores,
@@ -181,15 +175,24 @@ def _candidates(opened: Iterable[OpenedSoup], allow_pickle: bool) -> tuple[Check
     return tuple(candidates)
 
 
-def _take_from(opened: Iterable[OpenedSoup], candidates: Sequence[Checkpoint]) -> str | None:
-    """The candidate that gives the soups their settings, if a recipe names one."""
-    names = {item.take_from for item in opened}
-    return next((candidate.name for candidate in candidates if candidate.name in names), None)
+def _agreement(opened: Iterable[OpenedSoup], candidates: Sequence[Checkpoint], take_from: str | None) -> Agreement:
+    """The settings and classes of the candidates: those of the soups, where nothing else is asked for."""
+    soups = list(opened)
+    if take_from is None:
+        names = {item.take_from for item in soups}
+        take_from = next((candidate.name for candidate in candidates if candidate.name in names), None)
+    labels = next((item.labels for item in soups if item.labels), ())
+    return agree(candidates, take_from=take_from, align_labels=True, labels=labels)
 
 
 def _split_of(name: str, given: Evaluation) -> str:
     """The split of a set: a path or Hub id of a shifted set has no split of that name, and its test split is meant."""
     return TEST if isinstance(given, str) and name != VALIDATION else name
+
+
+def _task_of(sets: Iterable[Any]) -> str:
+    """The task of the first set with examples; functions of a model do not say."""
+    return next((item.task for item in sets if isinstance(item, Evaluator)), "auto")
 
 
 def _fingerprints_seen(recipes: Iterable[Recipe]) -> set[str]:
@@ -202,6 +205,18 @@ def _fingerprints_seen(recipes: Iterable[Recipe]) -> set[str]:
         for_batchnorm = recipe.batchnorm.get("dataset") or {}
         fingerprints |= {for_batchnorm[key] for key in ("fingerprint", "inputs") if for_batchnorm.get(key)}
     return fingerprints
+
+
+def _entries(
+    opened: Mapping[str, OpenedSoup],
+    candidates: Sequence[Checkpoint],
+    agreement: Agreement,
+    training: Evaluator | None,
+) -> list[Entry]:
+    """The candidates, their uniform soup unless it was given, and the soups."""
+    setup = set_up(candidates, agreement, batchnorm=training.described_batches() if training else None)
+    entries = _entries_of_candidates(setup, training, uniform=UNIFORM not in opened and len(candidates) > 1)
+    return [*entries, *(_entry_of_soup(name, item) for name, item in opened.items())]
 
 
 def _entries_of_candidates(setup: MergeSetup, training: Evaluator | None, *, uniform: bool) -> list[Entry]:

@@ -88,11 +88,6 @@ class Advice:
         """Whether nothing speaks against an average of all."""
         return not any(piece.stops for piece in self.pieces)
 
-    @property
-    def finding(self) -> str:
-        """The first sentence of the verdict, without its full stop."""
-        return self.verdict.split(". ")[0].removesuffix(".")
-
     def table(self) -> str:
         """The verdict, then each piece with its evidence, and below them what is known in general."""
         lines = [["about", "advice", "measured here", "confidence"]]

@@ -188,8 +188,7 @@ def scan_lines(
     if len(names) < 2:
         raise RecipeError("lines are between models: give two or more.")
     check_line(points, beyond)
-    for name in {name for pair in pairs for name in pair} - set(names):
-        raise RecipeError(f"there is no model {name!r}{did_you_mean(name, names)}")
+    _check_names(pairs, names)
     alphas = _alphas(points, beyond)
     inner = [alpha for alpha in rough_first(alphas) if alpha not in (0.0, 1.0)]
     spots = [(one, other, alpha) for alpha in inner for one, other in pairs]
@@ -218,6 +217,11 @@ def scan_lines(
         lines=tuple(lines),
         complete=len(scored) == len(places),
     )
+
+
+def _check_names(pairs: Sequence[tuple[str, str]], names: Sequence[str]) -> None:
+    for name in set(itertools.chain(*pairs)) - set(names):
+        raise RecipeError(f"there is no model {name!r}{did_you_mean(name, names)}")
 
 
 def _alphas(points: int, beyond: float) -> tuple[float, ...]:

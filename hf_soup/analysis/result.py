@@ -47,20 +47,6 @@ class Analysis:
     modules: ModuleEffects | None = None
     advice: Advice | None = None
 
-    @property
-    def parts(self) -> dict[str, Part]:
-        """The parts that there are, by name."""
-        parts: dict[str, Part | None] = {
-            "similarity": self.similarity,
-            "diversity": self.diversity,
-            "landscape": self.landscape,
-            "plane": self.plane,
-            "contribution": self.contribution,
-            "modules": self.modules,
-            "advice": self.advice,
-        }
-        return {name: part for name, part in parts.items() if part is not None}
-
     def table(self) -> str:
         """The tables of all parts, in Markdown that also reads well in a terminal."""
         sections = self._sections(pictures=False)
@@ -97,14 +83,35 @@ class Analysis:
     def _sections(self, *, pictures: bool) -> list[Section]:
         """The parts for a reader, who wants the advice first and the weights last."""
         sections = []
-        for name, part in reversed(self.parts.items()):
+        for name, part in reversed(parts_of(self).items()):
             figures = figures_of(_pictures(name, part)) if pictures else ()
-            sections.append(Section(name, _heading(part), part.table(), figures, part.to_dict()))
+            sections.append(Section(name, _finding(part), part.table(), figures, part.to_dict()))
         return sections
 
 
-def _heading(part: Part) -> str:
+def parts_of(analysis: Analysis) -> dict[str, Part]:
+    """The parts that there are, by name and in the order of `PARTS`.
+
+    Args:
+        analysis ([`Analysis`]):
+            Some of whose parts may be `None`.
+    """
+    parts: dict[str, Part | None] = {
+        "similarity": analysis.similarity,
+        "diversity": analysis.diversity,
+        "landscape": analysis.landscape,
+        "plane": analysis.plane,
+        "contribution": analysis.contribution,
+        "modules": analysis.modules,
+        "advice": analysis.advice,
+    }
+    return {name: part for name, part in parts.items() if part is not None}
+
+
+def _finding(part: Part) -> str:
     """What a part found, in a sentence without its full stop."""
+    if isinstance(part, Advice):
+        return part.verdict.split(". ")[0].removesuffix(".")
     return _mean_cosines(part) if isinstance(part, Similarity) else part.finding
 
 

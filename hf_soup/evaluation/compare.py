@@ -15,7 +15,7 @@ from ..lookup import load_module
 from ..outputs import Predictions, right
 from ..progress import progress_bar
 from ..types import Mixture, Score
-from .comparison import SHIFTS, TEST, VALIDATION, Comparison, Difference, Kind, Rival, Row, best_of
+from .comparison import SHIFTS, TEST, VALIDATION, Comparison, Difference, Kind, Rival, Row, best_of, shifted_sets
 from .ensemble import ENSEMBLES, check_ensembles, make_ensembles
 from .evaluator import Evaluator
 from .measured import (
@@ -105,49 +105,30 @@ def compare_models(
         [`EvaluationError`]: if a set that reports is the set that selection has seen.
         [`RecipeError`]: if there is no such ensemble.
     """
-    if ensembles and task == "auto":
-        raise RecipeError("ensembles are made of predictions, and functions give none: give a data set to score on.")
     if ensembles is not None:
-        check_ensembles(ensembles, load_module("task", task).KIND, fitted=isinstance(sets.get(VALIDATION), Evaluator))
+        _check_ensembles(ensembles, sets, task)
     refuse_seen_rows(sets, selected_on)
-    measured: dict[str, Measured] = {}
-    previous: ModelMaker | None = None
-    for entry in progress_bar(entries, desc="Comparing", unit="model"):
-        if previous is not None and previous is not entry.maker:
-            previous.release()  # one model in memory at a time
-        measured[entry.name] = _run_entry(entry, sets)
-        previous = entry.maker
     members = [entry.name for entry in entries if entry.kind == "ingredient"]
-    predictions = {name: measured[name].predictions for name in members}
-    for name, (combined, weights) in make_ensembles(predictions, ensembles).items():
-        measured[name] = Measured(combined, weights=weights)
-
-    lead = _lead_score(sets[TEST], next(iter(measured.values())))
+    outputs = _run_models(entries, sets)
+    outputs |= _combine({name: outputs[name] for name in members}, ensembles)
+    lead = _lead_score(sets[TEST], next(iter(outputs.values())))
     directions = _directions(sets[TEST], lead)
-    measured = estimate_scores(measured, sets)
-    shifted_sets = [name for name in sets if name not in (VALIDATION, TEST)]
-    if len(shifted_sets) > 1:
-        measured = {name: with_mean_of_shifts(model, shifted_sets) for name, model in measured.items()}
-    if len(members) > 1:
-        measured = _with_summaries(measured, members, directions)
+    measured = _with_estimates(outputs, members, sets, directions)
 
-    chosen = _best_on_validation({name: measured[name] for name in members}, lead, single_scores or {})
-    rows = _rows(entries, measured, chosen)
+    single = _best_on_validation({name: measured[name] for name in members}, lead, single_scores or {})
+    rows = _rows(entries, measured, single)
     ensemble = _first_ensemble(rows, lead.metric)
+    rivals = _rivals(measured, single, ensemble)
     soups = [entry.name for kind in ("soup", "uniform") for entry in entries if entry.kind == kind]
-    differences = {
-        soup: _differences(measured[soup], _rivals(measured, chosen, ensemble), lead.metric) for soup in soups
-    }
-    sizes = {name: _size(name, measured) for name in sets}
-    if len(shifted_sets) > 1:
-        sizes[SHIFTS] = 0
+    differences = {soup: _differences(measured[soup], rivals, lead.metric) for soup in soups}
+    sizes = _sizes(sets, next(iter(measured.values())))
     summary = summarise(
         differences,
         titles={entry.name: entry.title for entry in entries},
         sizes=sizes,
         metric=lead.metric,
         higher_is_better=lead.higher_is_better,
-        single=chosen,
+        single=single,
         ensemble=ensemble,
         members=len(members),
     )
@@ -157,9 +138,15 @@ def compare_models(
         rows=rows,
         differences=differences,
         summary=summary,
-        curves=_curves(rows, measured, [chosen, *soups, ensemble]),
+        curves=_curves(rows, measured, [single, *soups, ensemble]),
         sources=_hub_sources(sets),
     )
+
+
+def _check_ensembles(ensembles: Sequence[str], sets: Mapping[str, ScoredSet], task: str) -> None:
+    if ensembles and task == "auto":
+        raise RecipeError("ensembles are made of predictions, and functions give none: give a data set to score on.")
+    check_ensembles(ensembles, load_module("task", task).KIND, fitted=isinstance(sets.get(VALIDATION), Evaluator))
 
 
 def refuse_seen_rows(sets: Mapping[str, ScoredSet], selected_on: Iterable[str]) -> None:
@@ -180,6 +167,18 @@ def refuse_seen_rows(sets: Mapping[str, ScoredSet], selected_on: Iterable[str]) 
             warn(f"{shared} of the {len(evaluator.inputs.rows)} rows of {name!r} are also in the data that selects.")
 
 
+def _run_models(entries: Sequence[Entry], sets: Mapping[str, ScoredSet]) -> dict[str, Measured]:
+    """Predictions and function scores of every model; one of them is in memory at a time."""
+    outputs: dict[str, Measured] = {}
+    previous: ModelMaker | None = None
+    for entry in progress_bar(entries, desc="Comparing", unit="model"):
+        if previous is not None and previous is not entry.maker:
+            previous.release()
+        outputs[entry.name] = _run_entry(entry, sets)
+        previous = entry.maker
+    return outputs
+
+
 def _run_entry(entry: Entry, sets: Mapping[str, ScoredSet]) -> Measured:
     """Run one model over every set; it is averaged once, and only if something is not kept from before."""
     predictions, function_scores = {}, {}
@@ -189,6 +188,13 @@ def _run_entry(entry: Entry, sets: Mapping[str, ScoredSet]) -> Measured:
         else:
             function_scores[name] = scored_set(entry.maker.new_model(entry.mixture))
     return Measured(predictions, function_scores)
+
+
+def _combine(members: Mapping[str, Measured], ensembles: Sequence[str] | None) -> dict[str, Measured]:
+    """Predictions of the ensembles, on the sets of which the ingredients have predictions."""
+    predictions = {name: model.predictions for name, model in members.items()}
+    combined = make_ensembles(predictions, ensembles)
+    return {name: Measured(outputs, weights=weights) for name, (outputs, weights) in combined.items()}
 
 
 def _lead_score(test: ScoredSet, first: Measured) -> Score:
@@ -204,10 +210,19 @@ def _directions(test: ScoredSet, lead: Score) -> dict[str, bool | None]:
     return directions
 
 
-def _with_summaries(
-    measured: Mapping[str, Measured], members: Sequence[str], directions: Mapping[str, bool | None]
+def _with_estimates(
+    outputs: Mapping[str, Measured],
+    members: Sequence[str],
+    sets: Mapping[str, ScoredSet],
+    directions: Mapping[str, bool | None],
 ) -> dict[str, Measured]:
-    """The same models with two that sum up the ingredients, in the order of the table: below the ingredients."""
+    """The models with their scores in the order of the table: two that sum up the ingredients come below these."""
+    measured = estimate_scores(outputs, sets)
+    shifted = shifted_sets(sets)
+    if len(shifted) > 1:
+        measured = {name: with_mean_of_shifts(model, shifted) for name, model in measured.items()}
+    if len(members) < 2:
+        return measured
     singles = {name: measured[name] for name in members}
     others = {name: model for name, model in measured.items() if name not in singles}
     ingredients = list(singles.values())
@@ -309,10 +324,14 @@ def _mcnemar_p(own: Predictions | None, other: Predictions | None) -> float | No
     return mcnemar(right(own), right(other))
 
 
-def _size(set_name: str, measured: Mapping[str, Measured]) -> int:
-    """Number of examples of a set; 0 where a function scored, which does not say."""
-    predictions = next(iter(measured.values())).predictions.get(set_name)
-    return 0 if predictions is None else predictions.examples
+def _sizes(sets: Mapping[str, ScoredSet], first: Measured) -> dict[str, int]:
+    """Number of examples of each set; 0 where a function scored, which does not say, and for the mean of shifts."""
+    sizes = {}
+    for name in sets:
+        sizes[name] = first.predictions[name].examples if name in first.predictions else 0
+    if len(shifted_sets(sets)) > 1:
+        sizes[SHIFTS] = 0
+    return sizes
 
 
 def _curves(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -159,11 +159,6 @@ class Comparison:
         return next(iter(self.metrics))
 
     @property
-    def shifted_sets(self) -> list[str]:
-        """Names of the shifted sets, without their mean."""
-        return [name for name in self.sizes if name not in (VALIDATION, TEST, SHIFTS)]
-
-    @property
     def mixture(self) -> str:
         """A sentence with the weights of the learned mixture; empty where there is none."""
         for row in self.rows:
@@ -281,10 +276,10 @@ class Comparison:
         draw = {"scores": draw_scores, "shifts": draw_shifts, "reliability": draw_reliability}
         return draw[kind](self)
 
-    def pictures(self) -> tuple[Picture, ...]:
+    def pictures(self) -> tuple[str, ...]:
         """Which pictures there is something to draw for."""
-        pictures: list[Picture] = ["scores"]
-        if self.shifted_sets:
+        pictures = ["scores"]
+        if shifted_sets(self.sizes):
             pictures.append("shifts")
         if self.curves:
             pictures.append("reliability")
@@ -313,11 +308,22 @@ class Comparison:
             (stage / "comparison.md").write_text(self._markdown() + "\n", encoding="utf-8")
             (stage / "comparison.json").write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
             try:
-                for kind in self.pictures() if plots else ():
-                    self.plot(kind).savefig(stage / PICTURES[kind])
+                for kind, file_name in PICTURES.items():
+                    if plots and kind in self.pictures():
+                        self.plot(kind).savefig(stage / file_name)
             except MissingExtraError as error:
                 warn(f"no picture was drawn: {error}")
         return Path(folder)
+
+
+def shifted_sets(names: Iterable[str]) -> list[str]:
+    """Those of some sets that are shifted, without their mean.
+
+    Args:
+        names (`Iterable[str]`):
+            Names of sets.
+    """
+    return [name for name in names if name not in (VALIDATION, TEST, SHIFTS)]
 
 
 def best_of(values: Mapping[T, float], higher_is_better: bool) -> T:

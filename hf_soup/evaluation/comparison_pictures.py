@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..plots import Curve, Dot, Point, plot_reliability, plot_scores, plot_shifts
-from .comparison import SHIFTS, SINGLE, SUMMARIES, TEST, VALIDATION, Comparison, Row, signed
+from .comparison import SHIFTS, SINGLE, SUMMARIES, TEST, VALIDATION, Comparison, Row, shifted_sets, signed
 
 
 if TYPE_CHECKING:
@@ -41,14 +41,14 @@ def _points(row: Row, set_name: str, metric: str) -> list[Point]:
 
 def draw_shifts(comparison: Comparison) -> Figure:
     """Scores on the test set against those on the shifted sets, of which there is at least one."""
-    shifted_sets = comparison.shifted_sets
-    set_name = SHIFTS if SHIFTS in comparison.sizes else shifted_sets[0]
+    shifted = shifted_sets(comparison.sizes)
+    set_name = SHIFTS if SHIFTS in comparison.sizes else shifted[0]
     dots = []
     for row in comparison.rows:
         on_test, on_shift = row.score(TEST, comparison.metric), row.score(set_name, comparison.metric)
         if row.kind not in SUMMARIES and on_test is not None and on_shift is not None:
             dots.append(Dot(row.title, row.kind, on_test.value, on_shift.value))
-    shifts = f"{len(shifted_sets)} shifted sets (mean)" if set_name == SHIFTS else set_name
+    shifts = f"{len(shifted)} shifted sets (mean)" if set_name == SHIFTS else set_name
     return plot_shifts(dots, metric=comparison.metric, shifts=shifts, title=_shift_title(comparison, set_name))
 
 

@@ -1,4 +1,4 @@
-"""The comparison: everybody on the same examples, and no test set that selection has seen."""
+"""The comparison: all models on the same examples, and no test set that selection has seen."""
 
 import json
 
@@ -160,12 +160,13 @@ def test_differences_are_of_the_scores_and_tested(comparison):
     assert set(comparison.differences) == {"greedy soup", "uniform soup"}
     for soup, sets in comparison.differences.items():
         assert list(sets) == ["test", "other", "third", "mean of shifts"]
-        for part, found in sets.items():
+        for part, by_rival in sets.items():
             for key, rival in rivals.items():
-                mine, theirs = (named(comparison, name).scores[part]["accuracy"].value for name in (soup, rival))
-                assert found[key].value == pytest.approx(mine - theirs)
-                assert found[key].low <= found[key].value <= found[key].high
-                assert (found[key].p is None) == (part == "mean of shifts")
+                own, other = (named(comparison, name).scores[part]["accuracy"].value for name in (soup, rival))
+                difference = by_rival[key]
+                assert difference.value == pytest.approx(own - other)
+                assert difference.low <= difference.value <= difference.high
+                assert (difference.p is None) == (part == "mean of shifts")
 
 
 def test_calibration_is_of_classifiers_and_their_temperature_of_validation(comparison, text_runs, parts):
@@ -230,7 +231,7 @@ def test_summary_says_what_the_interval_shows(comparison):
 
 
 @pytest.mark.parametrize(
-    ("found", "higher", "words"),
+    ("difference", "higher", "words"),
     [
         (Difference(0.02, 0.01, 0.03), True, "is +2.0 [+1.0, +3.0] points of accuracy over b"),
         (Difference(-0.02, -0.03, -0.01), False, "at 1/6 of the ensemble's cost"),
@@ -241,9 +242,9 @@ def test_summary_says_what_the_interval_shows(comparison):
         (Difference(0.02), True, "without an interval"),
     ],
 )
-def test_the_verdict_claims_no_more_than_the_interval(found, higher, words):
+def test_the_verdict_claims_no_more_than_the_interval(difference, higher, words):
     """A gain, a loss and what cannot be told, for metrics that are better high and low."""
-    assert words in verdict("soup of 4", found, "accuracy", higher, "b", 500, 6)
+    assert words in verdict("soup of 4", difference, "accuracy", higher, "b", 500, 6)
 
 
 def test_two_of_a_name_are_refused(text_runs, parts):

@@ -1,5 +1,6 @@
 """Scores agree with doing it by hand with transformers and scikit-learn."""
 
+import math
 import os
 import subprocess
 import sys
@@ -15,7 +16,9 @@ from sklearn import metrics as sk
 
 import hf_soup
 from hf_soup import lookup, testing
+from hf_soup.evaluation.comparison import best_of
 from hf_soup.model_inputs import ModelInputs
+from hf_soup.types import gain
 
 
 @pytest.fixture(scope="module")
@@ -144,10 +147,22 @@ def test_scores_compare_themselves():
     assert not high.beats(low)
     assert not low.beats(low)
     assert low.beats(low, ties=True)
-    with pytest.raises(hf_soup.EvaluationError, match="cannot be compared"):
-        low.beats(hf_soup.Score("accuracy", 0.1))
+    for compare in (low.beats, low.gain_over):
+        with pytest.raises(hf_soup.EvaluationError, match="cannot be compared"):
+            compare(hf_soup.Score("accuracy", 0.1))
     with pytest.raises(hf_soup.EvaluationError, match="NaN"):
         hf_soup.Score("accuracy", float("nan"))
+
+
+@pytest.mark.parametrize(("higher_is_better", "sign"), [(True, 1), (False, -1)])
+def test_a_gain_is_positive_where_a_score_is_better(higher_is_better, sign):
+    """In the unit and direction of the metric, of scores, of numbers, and of values on resamples."""
+    better, worse = (hf_soup.Score("m", value, higher_is_better=higher_is_better) for value in (sign * 0.5, 0.0))
+    assert better.gain_over(worse) == 0.5
+    assert worse.gain_over(better) == -0.5
+    assert gain(sign * np.array([0.5, 0.25]), 0.0, higher_is_better).tolist() == [0.5, 0.25]
+    assert math.copysign(1, gain(0.5, 0.5, higher_is_better)) == 1  # a difference of nothing is no negative zero
+    assert best_of({"a": 0.0, "b": sign * 0.5, "c": sign * 0.5}, higher_is_better) == "b"
 
 
 def test_several_metrics_and_one_that_selects(tokenizer):
