@@ -158,7 +158,7 @@ def _saved_recipe(checkpoint: Checkpoint) -> Recipe | None:
         fetch(source, commit, [RECIPE_FILE])
     if checkpoint.folder is None or not (checkpoint.folder / RECIPE_FILE).is_file():
         return None
-    # `allow_code` is safe here: the soup is scored as it was saved, and its method is never called.
+    # A method of the user's own is allowed, because it is never called: the soup is scored as it was saved.
     if commit:
         return load_hub_recipe(source, commit, allow_code=True)
     return load_recipe(checkpoint.folder, allow_code=True)

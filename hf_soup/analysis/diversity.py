@@ -155,7 +155,7 @@ class Diversity:
             lines.append([pair.one, pair.other, *(_cell(value) for value in pair[2:])])
         share = self.visibly_kept
         kept = "" if share is None else f"; the soup keeps {share:.0%} of its gain over the mean"
-        scores = (f"{shown(self.metric, value)} {what}" for what, value in self._levels().items())
+        scores = (f"{shown(self.metric, value)} {name}" for name, value in self._levels().items())
         return f"{align(lines)}\n\n{self.metric} on {self.split}: {', '.join(scores)}{kept}."
 
     def to_pandas(self) -> pd.DataFrame:

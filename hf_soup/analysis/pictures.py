@@ -92,18 +92,18 @@ def plot_depth(
         modules (`Sequence[str]`):
             From the bottom up.
         lines (`Mapping[str, Sequence[tuple[float, float, float]]]`):
-            What -> mean, least and greatest for each module; `None` where there is none.
+            Name of a line -> mean, least and greatest for each module; `None` where there is none.
         title (`str`):
             What it shows.
     """
     figure, axes = new_figure(max(6.4, 0.34 * len(modules) + 3), 4.4, title)
-    for (what, values), colour in zip(lines.items(), CYCLE, strict=False):
-        known = {place: value for place, value in enumerate(values) if value is not None}
-        if not known:
+    for (name, ranges), colour in zip(lines.items(), CYCLE, strict=False):
+        places = [place for place, values in enumerate(ranges) if values is not None]
+        if not places:
             continue
-        means, lows, highs = zip(*known.values(), strict=True)
-        axes.fill_between(list(known), lows, highs, color=colour, alpha=0.2, lw=0)
-        axes.plot(list(known), means, marker="o", ms=4, color=colour, label=f"{shown(what)} (mean, and range)")
+        means, lows, highs = zip(*(values for values in ranges if values is not None), strict=True)
+        axes.fill_between(places, lows, highs, color=colour, alpha=0.2, lw=0)
+        axes.plot(places, means, marker="o", ms=4, color=colour, label=f"{shown(name)} (mean, and range)")
     axes.set_xticks(
         range(len(modules)), list(map(shown, modules)), rotation=45, ha="right", rotation_mode="anchor", fontsize=8
     )
@@ -180,14 +180,14 @@ def plot_plane(
     import numpy as np
 
     figure, axes = new_figure(7, 5.6, title)
-    known = np.isfinite(loss)
+    scored = np.isfinite(loss)
     image: ScalarMappable
-    if known.all():
+    if scored.all():
         image = axes.contourf(x, y, loss, levels=16, cmap="cividis")
         axes.contour(x, y, loss, levels=16, colors="white", linewidths=0.4, alpha=0.6)
     else:  # a rough picture of what was scored
         columns, rows = np.meshgrid(x, y)
-        image = axes.scatter(columns[known], rows[known], c=loss[known], marker="s", s=160, cmap="cividis")
+        image = axes.scatter(columns[scored], rows[scored], c=loss[scored], marker="s", s=160, cmap="cividis")
     figure.colorbar(image, ax=axes, label=f"loss on {examples} examples")
     _draw_marks(axes, marks)
     corners = [shown(mark.name) for mark in marks if mark.kind == "corner"]
@@ -281,9 +281,9 @@ def plot_diversity(
     for name, x in disagreement.items():
         axes.annotate(shown(name), (x, scores[name]), fontsize=7, xytext=(4, 4), textcoords="offset points")
     styles = {"mean of the models": (NOMINAL, ":"), "uniform soup": (COLORS["soup"], "--")}
-    for what, value in levels.items():
-        colour, style = styles.get(what, ("#D55E00", "-"))
-        axes.axhline(value, color=colour, ls=style, lw=1.4, label=shown(what))
+    for name, value in levels.items():
+        colour, style = styles.get(name, ("#D55E00", "-"))
+        axes.axhline(value, color=colour, ls=style, lw=1.4, label=shown(name))
     axes.set_xlabel("mean disagreement with the other models (share of examples)")
     axes.set_ylabel(shown(metric))
     axes.margins(x=0.15, y=0.1)
@@ -318,9 +318,9 @@ def plot_bars(
     height = 0.8 / groups
     # A standard error that is not known has no bar, and where none is known matplotlib is given none.
     bars = [0 if math.isnan(error) else error for error in errors] if errors is not None and any(errors) else None
-    for index, ((what, lengths), colour) in enumerate(zip(values.items(), CYCLE, strict=False)):
+    for index, ((label, lengths), colour) in enumerate(zip(values.items(), CYCLE, strict=False)):
         places = [place - 0.4 + height * (groups - index - 0.5) for place in range(len(names))]
-        axes.barh(places, lengths, height=height, color=colour, label=shown(what), xerr=bars, error_kw={"lw": 1})
+        axes.barh(places, lengths, height=height, color=colour, label=shown(label), xerr=bars, error_kw={"lw": 1})
     axes.set_yticks(range(len(names)), list(map(shown, names)), fontsize=8)
     axes.axvline(0, color="#333333", lw=0.8)
     axes.set_xlabel(shown(unit, 2 * LONGEST))

@@ -79,16 +79,16 @@ class Line(NamedTuple):
 
         Source: Frankle et al. 2020, [Linear mode connectivity](https://arxiv.org/abs/1912.05671).
         """
-        known = {}
+        values = {}
         for alpha, point in zip(self.alphas, self.points, strict=True):
             if point is not None and 0 <= alpha <= 1:
-                known[alpha] = point.loss if of == "loss" else point.score
-        if not {0.0, 1.0} < set(known):
+                values[alpha] = point.loss if of == "loss" else point.score
+        if not {0.0, 1.0} < set(values):
             return None
         higher = higher_is_better and of == "score"
         barrier = 0.0
-        for alpha, value in known.items():
-            straight = (1 - alpha) * known[0.0] + alpha * known[1.0]
+        for alpha, value in values.items():
+            straight = (1 - alpha) * values[0.0] + alpha * values[1.0]
             barrier = max(barrier, gain(straight, value, higher))
         return barrier
 
@@ -251,7 +251,7 @@ def _plain(row: Sequence[float]) -> tuple[float, ...]:
     return tuple(row)
 
 
-def score_places(scorer: Scorer, places: Sequence[Weights], what: str, budget: int | None = None) -> list[Point]:
+def score_places(scorer: Scorer, places: Sequence[Weights], title: str, budget: int | None = None) -> list[Point]:
     """Score models at several places in their order, as far as the budget reaches; Ctrl-C ends it before.
 
     Args:
@@ -259,8 +259,8 @@ def score_places(scorer: Scorer, places: Sequence[Weights], what: str, budget: i
             The ingredients and the examples.
         places (`Sequence[Mapping]`):
             Weights of each model, as [`Scorer.recipe`] takes them.
-        what (`str`):
-            What a progress bar calls it.
+        title (`str`):
+            Of the progress bar.
         budget (`int`, *optional*):
             Score so many models at most.
 
@@ -270,7 +270,7 @@ def score_places(scorer: Scorer, places: Sequence[Weights], what: str, budget: i
     points: list[Point] = []
     chosen = places[:budget]
     try:
-        with scorer.progress(what, len(chosen)) as bar:
+        with scorer.progress(title, len(chosen)) as bar:
             for weights in chosen:
                 points.append(scorer.point(weights))
                 bar.update()

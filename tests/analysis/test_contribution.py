@@ -141,6 +141,24 @@ def test_modules_by_hand(text_runs):
     assert found.plot().get_axes()[0].get_yticklabels()
 
 
+def test_ctrl_c_keeps_whole_modules(text_runs, monkeypatch):
+    """A module of which only one of its two models was scored has no effect yet."""
+    opened = open_all(text_runs)
+    scorer = Scorer(opened, testing.tiny_texts(10, seed=9))
+    point, calls = scorer.point, []
+
+    def interrupted(weights):
+        calls.append(weights)
+        if len(calls) > 3 + 1 + 3:  # single ones, the soup, and one and a half modules
+            raise KeyboardInterrupt
+        return point(weights)
+
+    monkeypatch.setattr(scorer, "point", interrupted)
+    found = measure_modules(scorer, opened[0])
+    assert not found.complete
+    assert [effect.module for effect in found.effects] == ["embeddings"]
+
+
 def test_too_few_orders_are_refused(text_runs):
     """One or two orders tell no error."""
     scorer = Scorer(open_all(text_runs), testing.tiny_texts(10, seed=9))

@@ -161,6 +161,18 @@ def test_ctrl_c_leaves_what_is_there(text_runs, monkeypatch, tmp_path):
     assert found.save(tmp_path / "report").is_file()
 
 
+def test_ctrl_c_before_the_only_part_is_no_result(text_runs, monkeypatch):
+    """A function that gives one part ends like the interruption where there is nothing of it."""
+    from hf_soup import analyzing
+
+    def interrupted(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(analyzing, "scan_plane", interrupted)
+    with pytest.warns(UserWarning, match="interrupted: similarity is there"), pytest.raises(KeyboardInterrupt):
+        hf_soup.plane(text_runs, testing.tiny_texts(20, seed=5), points=3)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
