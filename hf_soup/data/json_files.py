@@ -134,17 +134,22 @@ def _columns_of(value: dict[str, Any]) -> dict[str, list[Any]] | None:
     if len(fields) < 2:
         return None
     if all(isinstance(field, dict) for field in fields):
-        row_numbers = list(fields[0])
-        if not row_numbers or not all(number.isdecimal() for number in row_numbers):
-            return None
-        if any(list(field) != row_numbers for field in fields):
+        if not _are_numbered_alike(fields):
             return None
         fields = [list(field.values()) for field in fields]
-    if not all(isinstance(field, list) for field in fields) or len({len(field) for field in fields}) != 1:
+    if not all(isinstance(field, list) for field in fields):
         return None
-    if any(isinstance(entry, dict) for field in fields for entry in field):
-        return None
-    return dict(zip(value, fields, strict=True))
+    lengths = {len(field) for field in fields}
+    has_objects = any(isinstance(entry, dict) for field in fields for entry in field)
+    return None if len(lengths) > 1 or has_objects else dict(zip(value, fields, strict=True))
+
+
+def _are_numbered_alike(fields: Sequence[dict[str, Any]]) -> bool:
+    """Whether the names in all objects are the same numbers, which are those of rows."""
+    row_numbers = list(fields[0])
+    if not row_numbers or any(list(field) != row_numbers for field in fields):
+        return False
+    return all(number.isdecimal() for number in row_numbers)
 
 
 def _rows_of_columns(columns: dict[str, list[Any]]) -> Iterator[_Row]:

@@ -193,16 +193,19 @@ def make_ensembles(
     sets = list(next(iter(members.values()), {}))
     if len(members) < 2 or not sets:
         return {}
-    outputs = {part: [of_model[part] for of_model in members.values()] for part in sets}
+    outputs: dict[str, list[Predictions]] = {}  # set -> predictions of each model
+    for part in sets:
+        outputs[part] = [by_set[part] for by_set in members.values()]
     if names is None:
         names = FITTING[outputs[sets[0]][0].kind]
     made: dict[str, Ensemble] = {}
     for name in names:
         if name in COMBINE:
-            made[ENSEMBLES[name]] = {part: COMBINE[name](each) for part, each in outputs.items()}, {}
+            combined = {part: COMBINE[name](predictions) for part, predictions in outputs.items()}
+            made[ENSEMBLES[name]] = combined, {}
         elif FITTED_ON in outputs:
             weights = fit_mixture(outputs[FITTED_ON]).tolist()
-            mixed = {part: mixture(each, weights) for part, each in outputs.items()}
+            mixed = {part: mixture(predictions, weights) for part, predictions in outputs.items()}
             made[ENSEMBLES[name]] = mixed, dict(zip(members, weights, strict=True))
     return made
 

@@ -29,9 +29,9 @@ METRIC = "accuracy"
 KIND = "classes"
 BATCH_SIZE = 64
 EXAMPLE: dict[str, list[Any]] = {
-    "image": ["#ff0000", "#00ff00", "#0000ff", "#ffff00"],
+    "image": ["#ff0000", "#00ff00", "#0000ff", "#ffff00"],  # a colour stands for an image of it
     "label": [0, 1, 2, 0],
-}  # images of one colour
+}
 EXAMPLE_MODEL = "vit"
 USE = """
 from transformers import pipeline
