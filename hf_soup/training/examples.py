@@ -104,7 +104,7 @@ def check_examples(
     """
     label = task.label_column(data, label)
     columns, right = task.columns(data, text_columns, label), task.labels(data, label, config)
-    if task.KIND == "classes":
+    if task.KIND == "classes" and label is not None:
         warn_of_missing_classes(data, label, class_labels(config), what)
     return columns, right
 
