@@ -123,7 +123,7 @@ class Evaluator:
     cache: bool = True
     path: str | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if isinstance(self.dataset, (str, os.PathLike)):
             path = os.fspath(self.dataset)
             object.__setattr__(self, "path", self.path or path)
@@ -163,12 +163,12 @@ class Evaluator:
         Raises:
             [`EvaluationError`]: if a metric gives no number, or none of the name that selects.
         """
-        values: dict[str, float] = {}
+        values_by_metric = [metric.compute(predictions) for metric in self.metrics]
         name = self.select_by
-        for metric in self.metrics:
-            values_of_metric = metric.compute(predictions)
-            if name is None:  # the first metric selects
-                name = _only_name(metric, values_of_metric)
+        if name is None:  # the first metric selects
+            name = _only_name(self.metrics[0], values_by_metric[0])
+        values: dict[str, float] = {}
+        for values_of_metric in values_by_metric:
             for key, value in values_of_metric.items():
                 values.setdefault(key, value)  # where two metrics give a value of one name, the first counts
         if name not in values:
@@ -275,6 +275,12 @@ class Evaluator:
             encoded = without_rows(encoded, done)
         if padding_matters:
             encoded = of_one_length(encoded)
+        enough_of_part: Callable[[dict[str, Any]], bool] | None = None
+        if enough is not None:
+
+            def enough_of_part(part: dict[str, Any]) -> bool:
+                return enough(in_order([part], task.KIND, model.config))
+
         parts = run_batches(
             task,
             model,
@@ -283,7 +289,7 @@ class Evaluator:
             options,
             device=self.device,
             dtype=self.dtype,
-            enough=enough and (lambda part: enough(in_order([part], task.KIND, model.config))),
+            enough=enough_of_part,
         )
         refuse_unreadable(parts, self.dataset, self.split)
         predictions = in_order(parts, task.KIND, model.config)
