@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 import hf_soup
 from hf_soup import testing
 from hf_soup.checkpoints.digest import combined_digest, tensor_digest
-from hf_soup.merging.in_memory import Refill
+from hf_soup.merging.refill import Refill
 
 
 def mean_by_hand(runs, weights=None):

@@ -170,12 +170,12 @@ class Evaluator:
         Raises:
             [`EvaluationError`]: if a metric gives no number, or none of the name that selects.
         """
-        values: dict[str, float] = {}
+        values_by_metric = [metric.compute(predictions) for metric in self.metrics]
         name = self.select_by
-        for metric in self.metrics:
-            values_of_metric = metric.compute(predictions)
-            if name is None:  # the first metric selects
-                name = _only_name(metric, values_of_metric)
+        if name is None:  # the first metric selects
+            name = _only_name(self.metrics[0], values_by_metric[0])
+        values: dict[str, float] = {}
+        for values_of_metric in values_by_metric:
             for key, value in values_of_metric.items():
                 values.setdefault(key, value)  # where two metrics give a value of one name, the first counts
         if name is None or name not in values:

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.digest import bytes_of
@@ -14,9 +15,12 @@ from ..checkpoints.files import OpenFiles
 from ..checkpoints.modules import group, own_prefix
 from ..checkpoints.pieces import in_threads
 from ..errors import EvaluationError
-from ..merging.plan import Plan, Step
+from ..merging.buffer import Buffer
+from ..merging.plan import Plan
+from ..merging.refill import own_tensors
+from ..merging.steps import CombineStep
 from ..types import Gradient
-from .running import on_device, own_attention, resolve_device
+from .running import on_device, own_attention, put_on_device
 
 
 if TYPE_CHECKING:
@@ -24,17 +28,17 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+    from ..tasks import Task
     from .evaluator import Evaluator
 
-ENOUGH = 2**22  # numbers of gradients that wait to be used together
-SLICE = 2**18  # numbers of a tensor at a time, of so many ingredients
-TOGETHER = 4
+WAITING = 2**22  # numbers of gradients that wait to be multiplied together; more would cost memory
+PIECE = 2**18  # numbers of one tensor at a time: those of AT_ONCE ingredients stay in cache
+AT_ONCE = 4  # ingredients that are multiplied with a gradient in one call
 
 
 def recipe_gradient(
     evaluator: Evaluator,
     model: PreTrainedModel,
-    own: Callable[[], Mapping[str, torch.Tensor] | None],
     plan: Plan,
     checkpoints: Sequence[Checkpoint],
     rows: np.ndarray,
@@ -50,8 +54,6 @@ def recipe_gradient(
             The examples.
         model (`transformers.PreTrainedModel`):
             What the plan makes.
-        own (`Callable`):
-            Gives the model's own memory by names on disk.
         plan ([`Plan`]):
             Of the linear method.
         checkpoints (`Sequence[Checkpoint]`):
@@ -71,43 +73,55 @@ def recipe_gradient(
     """
     import torch
 
-    task = evaluator.task_module
-    device = model.device if hasattr(model, "hf_device_map") else resolve_device(evaluator.device)
-    model.to(device).eval().zero_grad(set_to_none=True)
-    tensors = own()
+    device = put_on_device(model, evaluator.device)
+    model.zero_grad(set_to_none=True)
+    tensors = own_tensors(model)
     if tensors is None:
         raise EvaluationError(
             f"{type(model).__name__} has other tensors in memory than on disk, which are not learned."
         )
-    batches = [
-        {key: on_device(value, device, model.dtype) for key, value in batch.items()}
-        for batch in evaluator.row_batches(model, rows)
-    ]
+    batches = []
+    for batch in evaluator.row_batches(model, rows):
+        batches.append({key: on_device(value, device, model.dtype) for key, value in batch.items()})
     factor = torch.tensor(scale, device=device, requires_grad=True)
-    own = {tensor.data_ptr(): name for name, tensor in tensors.items()}
-    dots = _Dots(plan, checkpoints, tensors)
-    hooks = [
-        parameter.register_post_accumulate_grad_hook(functools.partial(dots.take, own[parameter.data_ptr()]))
-        for parameter in model.parameters()
-        if parameter.data_ptr() in own
-    ]
+    products = _DotProducts(plan, checkpoints, tensors)
+    names = {tensor.data_ptr(): name for name, tensor in tensors.items()}
+    hooks = []
+    for parameter in model.parameters():
+        if parameter.data_ptr() in names:
+            hook = functools.partial(products.take, names[parameter.data_ptr()])
+            hooks.append(parameter.register_post_accumulate_grad_hook(hook))
     try:
-        with torch.enable_grad(), dots, own_attention(model):
-            parts = [task.forward(model, batch) for batch in batches]
-            logits, labels = (torch.cat(tensors) for tensors in list(zip(*parts, strict=True))[:2])
-            if not labels.numel():  # no example of these has anything to say
-                return Gradient(0.0, dots.by_module(), 0.0)
-            loss = _loss(task.KIND, logits.float(), labels, factor)
+        with torch.enable_grad(), products, own_attention(model):
+            logits, labels = _outputs(evaluator.task_module, model, batches)
+            if not labels.numel():  # none of these examples has a label
+                return Gradient(0.0, products.by_module(), 0.0)
+            loss = _loss(evaluator.task_module.KIND, logits.float(), labels, factor)
             if not loss.isfinite():
                 raise EvaluationError(
                     f"the loss of a soup of these ingredients is {loss.item()} on {evaluator.split}."
                 )
             loss.backward()
     finally:
-        for hook in hooks:
-            hook.remove()
+        for handle in hooks:
+            handle.remove()
         model.zero_grad(set_to_none=True)
-    return Gradient(loss.item(), dots.by_module(), 0.0 if factor.grad is None else factor.grad.item())
+    by_scale = 0.0 if factor.grad is None else factor.grad.item()
+    return Gradient(loss.item(), products.by_module(), by_scale)
+
+
+def _outputs(
+    task: Task, model: PreTrainedModel, batches: Sequence[dict[str, torch.Tensor]]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits and labels of the items of all batches."""
+    import torch
+
+    all_logits, all_labels = [], []
+    for batch in batches:
+        logits, labels, _ = task.forward(model, batch)
+        all_logits.append(logits)
+        all_labels.append(labels)
+    return torch.cat(all_logits), torch.cat(all_labels)
 
 
 def _loss(kind: str, logits: torch.Tensor, labels: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
@@ -118,10 +132,30 @@ def _loss(kind: str, logits: torch.Tensor, labels: torch.Tensor, scale: torch.Te
         return functional.cross_entropy(logits * scale, labels)
     if kind == "labels":
         return functional.binary_cross_entropy_with_logits(logits * scale, labels.float())
-    return functional.mse_loss(logits, labels.float()) if kind == "values" else -logits.mean()
+    if kind == "values":
+        return functional.mse_loss(logits, labels.float())
+    return -logits.mean()  # of texts the logits are the log probabilities of the right tokens
 
 
-class _Dots:
+class _Piece(NamedTuple):
+    """Consecutive numbers of one gradient.
+
+    Args:
+        step (`CombineStep`):
+            How the tensor is made.
+        gradient (`torch.Tensor`):
+            Of the whole tensor, flat.
+        start (`int`), numel (`int`):
+            The first of the numbers, and how many they are.
+    """
+
+    step: CombineStep
+    gradient: torch.Tensor
+    start: int
+    numel: int
+
+
+class _DotProducts:
     """Dot products of gradients with ingredients. A gradient is used as soon as it is there, and then let go.
 
     Args:
@@ -135,130 +169,127 @@ class _Dots:
 
     def __init__(self, plan: Plan, checkpoints: Sequence[Checkpoint], tensors: Mapping[str, torch.Tensor]):
         self._plan, self._checkpoints, self._tensors = plan, checkpoints, tensors
-        self._steps = {step.spec.name: step for step in plan.steps if not step.copied}
-        self._waiting: list[tuple[Step, torch.Tensor]] = []
-        self._found: dict[str, np.ndarray] = {}
+        self._steps = {step.spec.name: step for step in plan.steps if isinstance(step, CombineStep)}
+        self._waiting: list[tuple[CombineStep, torch.Tensor]] = []
+        self._sums: dict[str, np.ndarray] = {}  # tensor -> its dot product with each ingredient
         self._files = OpenFiles()
 
     def __enter__(self) -> None:
         self._files.__enter__()
 
-    def __exit__(self, kind: Any, *_: object) -> None:
+    def __exit__(
+        self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         try:
-            if kind is None:
-                self._work_off()
+            if error is None:
+                self._multiply_waiting()
         finally:
             self._waiting.clear()
             self._files.__exit__()
 
-    def take(self, name: str, parameter: torch.nn.Parameter) -> None:
-        """A parameter has its gradient."""
-        if name in self._steps:
+    def take(self, name: str, parameter: torch.Tensor) -> None:
+        """Take the gradient of a parameter, which torch calls this with as soon as it has one."""
+        if name in self._steps and parameter.grad is not None:
             self._waiting.append((self._steps[name], parameter.grad))
         parameter.grad = None
-        if sum(gradient.numel() for _, gradient in self._waiting) >= ENOUGH:
-            self._work_off()
+        if sum(gradient.numel() for _, gradient in self._waiting) >= WAITING:
+            self._multiply_waiting()
 
     def by_module(self) -> dict[str, tuple[float, ...]]:
         """Module -> one number for each ingredient."""
         import numpy as np
 
         prefix = own_prefix(spec.name for spec in self._plan.specs)
-        nothing = np.zeros(len(self._checkpoints))  # of what the loss does not depend on
+        zeros = np.zeros(len(self._checkpoints))  # of tensors that the loss does not depend on
         sums: dict[str, np.ndarray] = {}
         for name in self._steps:
             module = group(name, prefix)
-            sums[module] = sums.get(module, nothing) + self._found.get(name, nothing)
-        return {module: tuple(row.tolist()) for module, row in sums.items()}
+            sums[module] = sums.get(module, zeros) + self._sums.get(name, zeros)
+        return {module: tuple(products.tolist()) for module, products in sums.items()}
 
-    def _work_off(self) -> None:
-        """Every piece has its place, so that the sum is always the same."""
+    def _multiply_waiting(self) -> None:
+        """Multiply the gradients that wait. Each piece has its place in the sum, which so is the same every time."""
         import numpy as np
 
-        pieces = []
-        for step, gradient in self._waiting:
-            numel = step.spec.numel
-            most = max(numel, 1) if step.orders else SLICE  # rows in another order are taken whole
-            pieces += [(step, gradient.reshape(-1), at, min(most, numel - at)) for at in range(0, max(numel, 1), most)]
-        found = np.zeros((len(pieces), len(self._checkpoints)))
+        pieces = [piece for step, gradient in self._waiting for piece in _pieces(step, gradient)]
+        products = np.zeros((len(pieces), len(self._checkpoints)))
 
-        def make_worker() -> Callable[[tuple[int, tuple]], None]:
+        def make_worker() -> Callable[[int], None]:
             buffers = _Buffers()
 
-            def work(numbered: tuple[int, tuple]) -> None:
-                place, piece = numbered
-                found[place] = self._dot(*piece, buffers)
+            def work(place: int) -> None:
+                products[place] = self._multiply(pieces[place], buffers)
 
             return work
 
-        in_threads(enumerate(pieces), make_worker)
-        for (step, *_), row in zip(pieces, found, strict=True):
-            self._found[step.spec.name] = self._found.get(step.spec.name, 0) + row
+        in_threads(range(len(pieces)), make_worker)
+        for piece, products_of_piece in zip(pieces, products, strict=True):
+            name = piece.step.spec.name
+            self._sums[name] = self._sums.get(name, 0) + products_of_piece
         self._waiting.clear()
 
-    def _dot(self, step: Step, gradient: torch.Tensor, start: int, count: int, buffers: _Buffers) -> np.ndarray:
-        """Of one piece, with each ingredient; a few are read at a time, so that all of it stays in cache."""
+    def _multiply(self, piece: _Piece, buffers: _Buffers) -> np.ndarray:
+        """The dot product of a piece with each ingredient; a few are read at a time, so that all stays in cache."""
         import torch
 
-        gradient = gradient[start : start + count].to(torch.promote_types(gradient.dtype, torch.float32))
-        theta = self._tensors[step.spec.name].reshape(-1)[start : start + count].to(gradient)
+        step, piece_of_tensor = piece.step, slice(piece.start, piece.start + piece.numel)
+        gradient = piece.gradient[piece_of_tensor]
+        gradient = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
+        theta = self._tensors[step.spec.name].reshape(-1)[piece_of_tensor].to(gradient)
         normalize = step.how.function.keywords.get("normalize", True)
-        found = []
-        for first in range(0, len(self._checkpoints), TOGETHER):
-            some = self._checkpoints[first : first + TOGETHER]
-            rows, places = buffers.rows(len(some), count, gradient.dtype)
-            for index, item in enumerate(some, start=first):
-                self._read(step, index, item, start, rows[index - first], places[index - first], buffers)
-            change = rows.to(gradient.device)
-            found.append(((change.sub_(theta) if normalize else change) @ gradient).cpu())
-        return torch.cat(found).double().numpy() / (sum(step.weights) if normalize else 1)
+        products = []
+        for first in range(0, len(self._checkpoints), AT_ONCE):
+            indices = range(first, min(first + AT_ONCE, len(self._checkpoints)))
+            numbers, memory = buffers.numbers(len(indices), piece.numel, gradient.dtype)
+            for place, index in enumerate(indices):
+                self._read(piece, index, numbers[place], memory[place], buffers)
+            change = numbers.to(gradient.device)
+            if normalize:
+                change.sub_(theta)
+            products.append((change @ gradient).cpu())
+        total = sum(step.weights) if normalize else 1
+        return torch.cat(products).double().numpy() / total
 
-    def _read(
-        self,
-        step: Step,
-        index: int,
-        item: Checkpoint,
-        start: int,
-        row: torch.Tensor,
-        place: memoryview,
-        buffers: _Buffers,
-    ) -> None:
-        """What an ingredient has there, in the type to compute in."""
-        spec = item.specs[step.spec.name]
-        order = step.orders[step.inputs.index(index)] if step.orders and index in step.inputs else None
-        if not order and f"torch.{spec.dtype}" == str(row.dtype):
-            item.read_into(self._files, spec.name, start, place)
+    def _read(self, piece: _Piece, index: int, into: torch.Tensor, memory: memoryview, buffers: _Buffers) -> None:
+        """Read what an ingredient has there, in the type to compute in; `memory` is that of `into`."""
+        step, checkpoint = piece.step, self._checkpoints[index]
+        spec = checkpoint.specs[step.spec.name]
+        order = None
+        if step.orders and index in step.inputs:
+            order = step.orders[step.inputs.index(index)]
+        if order is None and f"torch.{spec.dtype}" == str(into.dtype):
+            checkpoint.read_into(self._files, spec.name, piece.start, memory)
             return
-        elements = buffers.raw(len(row), spec.dtype)
-        item.read_into(self._files, spec.name, start, bytes_of(elements))
-        row.copy_(elements.reshape(spec.shape)[list(order)].reshape(-1) if order else elements)
+        elements, memory_as_stored = buffers.as_stored.elements_and_bytes(piece.numel, spec.dtype)
+        checkpoint.read_into(self._files, spec.name, piece.start, memory_as_stored)
+        if order is not None:
+            elements = elements.reshape(spec.shape)[list(order)].reshape(-1)
+        into.copy_(elements)
+
+
+def _pieces(step: CombineStep, gradient: torch.Tensor) -> list[_Piece]:
+    numel = step.spec.numel
+    flat = gradient.reshape(-1)
+    if step.orders:  # rows in another order are taken from the whole tensor
+        return [_Piece(step, flat, 0, numel)]
+    return [_Piece(step, flat, start, min(PIECE, numel - start)) for start in range(0, max(numel, 1), PIECE)]
 
 
 class _Buffers:
-    """Memory of one thread that is used again."""
+    """Memory of one thread that is used again: for a few ingredients side by side, and for one as it is stored."""
 
-    def __init__(self):
-        import torch
+    def __init__(self) -> None:
+        self.as_stored = Buffer(PIECE)
+        self._numbers = Buffer(AT_ONCE * PIECE)
+        self._views: dict[tuple[int, int, torch.dtype], tuple[torch.Tensor, list[memoryview]]] = {}
 
-        self._memory = torch.empty(TOGETHER * SLICE * 8, dtype=torch.uint8)
-        self._raw = torch.empty(SLICE * 8, dtype=torch.uint8)
-        self._views = functools.cache(self._view)  # most pieces have the same size
-
-    def rows(self, n: int, count: int, dtype: torch.dtype) -> tuple[torch.Tensor, list[memoryview]]:
-        """For a few ingredients side by side: numbers, and the bytes of each."""
-        return (self._views if count <= SLICE else self._view)(n, count, dtype)
-
-    def _view(self, n: int, count: int, dtype: torch.dtype) -> tuple[torch.Tensor, list[memoryview]]:
-        rows = _take(self._memory, n * count, dtype).reshape(n, count)
-        return rows, [bytes_of(row) for row in rows]
-
-    def raw(self, count: int, dtype: str) -> torch.Tensor:
-        """For one as it is in its file."""
-        import torch
-
-        return _take(self._raw, count, getattr(torch, dtype))
-
-
-def _take(memory: torch.Tensor, count: int, dtype: torch.dtype) -> torch.Tensor:
-    size = count * dtype.itemsize
-    return (memory[:size] if size <= len(memory) else memory.new_empty(size)).view(dtype)
+    def numbers(self, n: int, numel: int, dtype: torch.dtype) -> tuple[torch.Tensor, list[memoryview]]:
+        """So many numbers of each of n ingredients, (n, numel), and the bytes of each."""
+        key = n, numel, dtype
+        if key in self._views:
+            return self._views[key]
+        numbers = self._numbers.elements(n * numel, str(dtype).removeprefix("torch.")).reshape(n, numel)
+        view = numbers, [bytes_of(of_one) for of_one in numbers]
+        if numel <= PIECE:  # larger ones have memory of their own, which is not to stay
+            self._views[key] = view
+        return view

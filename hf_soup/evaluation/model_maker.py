@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..checkpoints.check import is_statistic
-from ..merging.in_memory import Refill, cook_in_memory
+from ..merging.in_memory import cook_in_memory
 from ..merging.plan import Plan
+from ..merging.refill import Refill
 from ..merging.setup import MergeSetup
 from ..types import Mixture
 from .batchnorm import update_batchnorm
@@ -100,4 +101,12 @@ class ModelMaker:
 def estimate_again(model: PreTrainedModel, training: Evaluator) -> PreTrainedModel:
     """Estimate the running statistics of BatchNorm on training data, on the device of that data's evaluator."""
     device = model.device
-    return update_batchnorm(model.to(resolve_device(training.device)), training.batches(model)).to(device)
+    _move(model, resolve_device(training.device))
+    update_batchnorm(model, training.batches(model))
+    _move(model, device)
+    return model
+
+
+def _move(model: PreTrainedModel, device: torch.device | str) -> None:
+    # transformers wraps `to` so that type checkers take its first argument for the model
+    model.to(device)  # type: ignore[arg-type]

@@ -15,7 +15,6 @@ from ..errors import EvaluationError
 from ..lookup import is_code
 from ..merging.in_memory import rough
 from ..merging.setup import MergeSetup
-from ..methods.linear import linear
 from ..outputs import Predictions, joined
 from ..parallel import run_all
 from ..types import Gradient, Ingredient, Mixture, Recipe, Score
@@ -105,12 +104,12 @@ class RecipeWorker:
             [`EvaluationError`]: if the method is another than the linear one.
         """
         plan = self.maker.setup.plan(mixture)
-        if any(step.how is not None and step.how.function.func is not linear for step in plan.steps):
+        if not plan.is_linear:
             method = self.maker.setup.method
             raise EvaluationError(f'weights are learned for method="linear" alone, not for "{method}".')
         model = self.maker.fill(mixture, rough(plan))
         checkpoints = self.maker.setup.checkpoints_of(mixture)
-        return recipe_gradient(self.evaluator, model, self.maker.refill.tensors, plan, checkpoints, rows, scale)
+        return recipe_gradient(self.evaluator, model, plan, checkpoints, rows, scale)
 
     def _run(self, model: PreTrainedModel, job: Job) -> Outputs:
         known, limit = job.known, job.limit

@@ -18,70 +18,16 @@ from ..methods.linear import linear
 from ..tables import align
 from ..types import Mixture
 from ..untrusted import one_line
+from .steps import CombineStep, CopyStep, How, Step
 
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
 # Sums that cancel to less than this part of what went in are zero but for rounding.
 CANCELLED = 1e-12
 # The largest weight of a row: beyond, sums in float32 overflow or lose everything, and weights are relative anyway.
 LEAST_WEIGHT, MOST_WEIGHT = 1e-20, 1e20
-
-
-class How(NamedTuple):
-    """A method with its parameters, and what it says of itself.
-
-    Args:
-        function (`functools.partial`):
-            The method.
-        additive (`bool`):
-            Whether it only adds up tensors, one after the other, as its parameter `out` promises.
-        elementwise (`bool`):
-            Whether it may be applied to pieces of tensors.
-        asks (`frozenset[str]`):
-            What it wants to be given besides: `"base"`, `"rng"`.
-    """
-
-    function: functools.partial[torch.Tensor]
-    additive: bool
-    elementwise: bool
-    asks: frozenset[str]
-
-
-class Step(NamedTuple):
-    """What happens to one tensor.
-
-    Args:
-        spec (`TensorSpec`):
-            Of the result: name, shape and type.
-        inputs (`tuple[int, ...]`):
-            Which ingredients are read, in recipe order; those of weight 0 are not.
-        weights (`tuple[float, ...]`):
-            Theirs. Empty where the tensor is copied (integer and boolean buffers).
-        how ([`How`], *optional*):
-            The tensors are combined; none where one is copied.
-        accumulator (`str`):
-            The type to sum in: float32 for inputs of 16 bits and fewer, else float64.
-        base (`bool`):
-            Whether the base model's tensor is read as well.
-        orders (`tuple[tuple[int, ...] | None, ...]`):
-            For each input the order in which its rows are taken, where they are classes in another order; mostly
-            empty.
-    """
-
-    spec: TensorSpec
-    inputs: tuple[int, ...]
-    weights: tuple[float, ...] = ()
-    how: How | None = None
-    accumulator: str = "float64"
-    base: bool = False
-    orders: tuple[tuple[int, ...] | None, ...] = ()
-
-    @property
-    def copied(self) -> bool:
-        """Whether the tensor is copied rather than combined."""
-        return self.how is None
 
 
 class Plan(NamedTuple):
@@ -120,6 +66,12 @@ class Plan(NamedTuple):
     def specs(self) -> list[TensorSpec]:
         """The tensors that will come out."""
         return [step.spec for step in self.steps]
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether every tensor that is combined is a weighted mean or sum."""
+        methods = [step.how.function.func for step in self.steps if isinstance(step, CombineStep)]
+        return all(method is linear for method in methods)
 
     @property
     def nbytes(self) -> int:
@@ -364,7 +316,7 @@ def _step(name: str, row: Sequence[float], averaging: Averaging, checkpoints: Se
     first = checkpoints[0].specs[name]
     if not first.is_floating:  # copied from the first; all that have it are compared
         result = first._replace(file="", start=0, stored="")
-        return Step(result, tuple(index for index, item in enumerate(checkpoints) if name in item.specs))
+        return CopyStep(result, tuple(index for index, item in enumerate(checkpoints) if name in item.specs))
     used = tuple(index for index, weight in enumerate(row) if weight != 0)
     for index in used:
         if name not in checkpoints[index].specs:  # a base model among them may lack some
@@ -374,7 +326,7 @@ def _step(name: str, row: Sequence[float], averaging: Averaging, checkpoints: Se
     is_wide = "float32" in dtypes or "float64" in dtypes
     base = averaging.base
     in_base = base is not None and name in base.specs and base.specs[name].shape == first.shape
-    return Step(
+    return CombineStep(
         TensorSpec(name, first.shape, dtype, part=first.part),
         used,
         tuple(row[index] for index in used),

@@ -55,7 +55,7 @@ def continued(
     out: torch.Tensor,
     normalize: bool = True,
 ) -> torch.Tensor:
-    """The same, where the first tensor is a sum already: bit for bit what [`linear`] gives from scratch.
+    """[`linear`] where the first tensor is a sum already, with the bits of a sum from scratch.
 
     Args:
         tensors (`Iterable[torch.Tensor]` of one shape):
@@ -75,7 +75,7 @@ def continued(
 def fused(
     tensors: Iterable[torch.Tensor], weights: Sequence[float], *, normalize: bool = True, out: torch.Tensor
 ) -> torch.Tensor:
-    """The same in one pass for each tensor: fast, and rounded otherwise, so for gradients and never for a soup.
+    """[`linear`] in one pass for each tensor: faster, but rounded otherwise, so for gradients and never for a soup.
 
     Arguments are those of [`linear`].
     """
@@ -91,10 +91,16 @@ def fused(
 def _add(
     acc: torch.Tensor, pairs: Iterable[tuple[torch.Tensor, float]], total: float, normalize: bool
 ) -> torch.Tensor:
+    """Add weighted tensors to a sum whose weights have the sum `total`, and divide by the sum of all weights."""
     import torch
 
     for tensor, weight in pairs:
-        acc += tensor if weight == 1 else tensor.to(acc.dtype) * weight
+        if weight == 1:
+            acc += tensor
+        else:
+            acc += tensor.to(acc.dtype) * weight
         total += weight
-    # by a tensor: CUDA would multiply by the reciprocal of a plain number, which rounds twice
-    return acc.div_(torch.tensor(total, dtype=acc.dtype, device=acc.device)) if normalize else acc
+    if normalize:
+        # by a tensor: CUDA would multiply by the reciprocal of a plain number, which rounds twice
+        acc.div_(torch.tensor(total, dtype=acc.dtype, device=acc.device))
+    return acc

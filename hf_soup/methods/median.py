@@ -37,8 +37,9 @@ def median(tensors: Iterable[torch.Tensor], weights: Sequence[float]) -> torch.T
     if min(weights) < 0:
         raise RecipeError(f'the method "median" takes positive weights, not {list(weights)}.')
     values, order = torch.stack(list(tensors)).sort(dim=0)
-    # weight up to and with each value, in order: (k, ...); the middle is where it reaches half of the sum
-    reached = torch.tensor(weights, dtype=torch.float64, device=order.device)[order].cumsum(dim=0) * 2
+    sorted_weights = torch.tensor(weights, dtype=torch.float64, device=order.device)[order]
+    # twice the weight up to and with each value, in order: (k, ...); the middle is where it reaches the sum
+    reached = sorted_weights.cumsum(dim=0) * 2
     total = sum(weights)
     lower = (reached < total * (1 - ROUNDING)).sum(dim=0, keepdim=True)
     upper = (reached <= total * (1 + ROUNDING)).sum(dim=0, keepdim=True).clamp(max=len(weights) - 1)

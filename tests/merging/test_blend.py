@@ -11,9 +11,10 @@ from hf_soup.checkpoints.checkpoint import Checkpoint
 from hf_soup.checkpoints.pieces import PIECE
 from hf_soup.checkpoints.reader import AVERAGED, TensorSpec
 from hf_soup.errors import IncompatibleError, IngredientError, RecipeError
+from hf_soup.merging.agreement import Agreement
 from hf_soup.merging.blend import blend, round_to
-from hf_soup.merging.plan import make_plan
-from hf_soup.types import Ingredient, Recipe
+from hf_soup.merging.setup import set_up
+from hf_soup.types import Ingredient, Mixture
 
 
 FLOATS = list(AVERAGED)
@@ -28,22 +29,25 @@ def checkpoint(index, **tensors):
     return Checkpoint(Ingredient(f"run-{index}", "memory"), {"architectures": ["Some"]}, specs, None, tensors)
 
 
-def pour(tensors, weights=None, **options):
-    """What a merge makes of one tensor of each ingredient."""
-    items = [checkpoint(index, **(t if isinstance(t, dict) else {"x": t})) for index, t in enumerate(tensors)]
-    recipe = Recipe(tuple(c.ingredient for c in items), weights or (1.0,) * len(items), **options)
-    poured = blended(make_plan(recipe, items), items)
-    return poured["x"] if set(poured) == {"x"} else poured
+def merged(tensors, weights=None, **options):
+    """What a merge makes of one tensor of each ingredient, or of several by name; options are those of `set_up`."""
+    checkpoints = []
+    for index, tensor in enumerate(tensors):
+        by_name = tensor if isinstance(tensor, dict) else {"x": tensor}
+        checkpoints.append(checkpoint(index, **by_name))
+    mixture = Mixture([item.ingredient for item in checkpoints], weights or (1.0,) * len(checkpoints))
+    soup = blended(set_up(checkpoints, Agreement(), **options).plan(mixture), checkpoints)
+    return soup["x"] if set(soup) == {"x"} else soup
 
 
-def blended(plan, items):
+def blended(plan, checkpoints):
     """The tensors of a soup by name."""
     tensors = {spec.name: torch.empty(spec.numel, dtype=getattr(torch, spec.dtype)) for spec in plan.specs}
 
     def sink(name, start, elements):
         tensors[name][start : start + len(elements)] = elements
 
-    blend(plan, items, sink)
+    blend(plan, checkpoints, sink)
     return {spec.name: tensors[spec.name].reshape(spec.shape) for spec in plan.specs}
 
 
@@ -65,7 +69,7 @@ def half_ulp(x, dtype):
 def test_copies_give_exactly_that_checkpoint(dtype, k):
     """K copies of one checkpoint give its very bits, for inputs of up to 32 bits."""
     x = random_tensor(k, dtype, 5000)
-    assert torch.equal(pour([x] * k).view(torch.uint8), x.view(torch.uint8))
+    assert torch.equal(merged([x] * k).view(torch.uint8), x.view(torch.uint8))
 
 
 @SETTINGS
@@ -74,7 +78,7 @@ def test_float32_is_the_float64_mean_cast(k, seed, scale):
     """The mean of float32 ingredients is the mean in float64, cast once."""
     tensors = [random_tensor(seed + i, "float32", scale=scale) for i in range(k)]
     reference = (sum((t.double() for t in tensors), torch.zeros(257, dtype=torch.float64)) / k).float()
-    assert torch.equal(pour(tensors), reference)
+    assert torch.equal(merged(tensors), reference)
 
 
 @SETTINGS
@@ -100,7 +104,7 @@ def test_error_is_within_the_promise(dtype, k, seed, weighted):
         bound = (
             bound + half_ulp(exact, dtype) * (1 + 2**-8) + torch.finfo(getattr(torch, dtype)).smallest_normal * 2**-10
         )
-    assert ((pour(tensors, tuple(weights)).double() - exact).abs() <= bound).all()
+    assert ((merged(tensors, tuple(weights)).double() - exact).abs() <= bound).all()
 
 
 @SETTINGS
@@ -111,8 +115,8 @@ def test_order_and_scale_of_weights_do_not_matter(order, factor, dtype):
     """Another order of ingredients, or all weights times a number, changes the result by rounding at most."""
     tensors = [random_tensor(i, dtype) for i in range(5)]
     weights = (0.3, 1.0, 2.0, 0.7, 1.1)
-    one = pour(tensors, weights).double()
-    other = pour([tensors[i] for i in order], tuple(weights[i] * factor for i in order)).double()
+    one = merged(tensors, weights).double()
+    other = merged([tensors[i] for i in order], tuple(weights[i] * factor for i in order)).double()
     # an ulp of the result where the two sums fall on different sides of the middle between two values
     slack = 2 * half_ulp(one, dtype) + 1e-5 * (dtype != "float64") * (MANTISSA[dtype] < 20) + 1e-12
     assert ((one - other).abs() <= slack).all()
@@ -121,29 +125,29 @@ def test_order_and_scale_of_weights_do_not_matter(order, factor, dtype):
 def test_weights_are_relative_unless_told_otherwise():
     """[2, 1, 1] is the mean with the first counted twice; normalize=False takes weights as they are."""
     a, b, c = (random_tensor(i, "float32") for i in range(3))
-    assert torch.equal(pour([a, b, c], (2, 1, 1)), ((a.double() * 2 + b + c) / 4).float())
-    assert torch.equal(pour([a, b], (1, -1), params={"normalize": False}), (a.double() - b).float())
+    assert torch.equal(merged([a, b, c], (2, 1, 1)), ((a.double() * 2 + b + c) / 4).float())
+    assert torch.equal(merged([a, b], (1, -1), params={"normalize": False}), (a.double() - b).float())
 
 
 def test_negative_weights_extrapolate():
     """Linear takes negative weights: 2 a - b."""
     a, b = random_tensor(0, "float32"), random_tensor(1, "float32")
-    assert torch.equal(pour([a, b], (2, -1)), (a.double() * 2 - b).float())
+    assert torch.equal(merged([a, b], (2, -1)), (a.double() * 2 - b).float())
 
 
 def test_weights_that_cancel_are_refused():
     """A mean divides by the sum of weights, so that may not be zero, nor zero but for rounding."""
     a, b, c = (random_tensor(i, "float32") for i in range(3))
     with pytest.raises(RecipeError, match="sum to zero"):
-        pour([a, b], (1, -1))
+        merged([a, b], (1, -1))
     with pytest.raises(RecipeError, match="sum to zero"):
-        pour([a, b, c], (0.1, 0.2, -0.3))
+        merged([a, b, c], (0.1, 0.2, -0.3))
 
 
 def test_weight_zero_reads_nothing():
     """An ingredient of weight 0 is not read, so its NaN does no harm."""
     a, bad = random_tensor(0, "float32"), torch.full((257,), math.nan)
-    assert torch.equal(pour([a, bad], (1, 0)), a)
+    assert torch.equal(merged([a, bad], (1, 0)), a)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -154,26 +158,26 @@ def test_nan_and_infinity_name_ingredient_and_tensor(dtype, value):
     bad = good.clone()
     bad[100] = value
     with pytest.raises(IngredientError, match=r"'run-1' holds NaN or infinity in x"):
-        pour([good, bad])
+        merged([good, bad])
 
 
 def test_a_type_that_is_too_narrow_is_refused():
     """70,000 does not fit into float16: an error, not infinity."""
     with pytest.raises(RecipeError, match="does not fit into float16"):
-        pour([torch.full((2,), 70000.0)], dtype="float16")
+        merged([torch.full((2,), 70000.0)], dtype="float16")
 
 
 def test_integers_are_copied_and_never_averaged():
     """Equal buffers are copied, counters are taken from the first, others are an error that names them."""
     ids = torch.arange(4)
-    same = pour([{"x": random_tensor(0, "float32"), "ids": ids}] * 2)
+    same = merged([{"x": random_tensor(0, "float32"), "ids": ids}] * 2)
     assert torch.equal(same["ids"], ids)
     assert same["ids"].dtype == torch.int64
     counters = [{"x": random_tensor(0, "float32"), "bn.num_batches_tracked": torch.tensor(n)} for n in (5, 9)]
-    assert pour(counters)["bn.num_batches_tracked"] == 5
+    assert merged(counters)["bn.num_batches_tracked"] == 5
     different = [{"x": random_tensor(0, "float32"), "ids": ids + n} for n in (0, 1)]
     with pytest.raises(IncompatibleError, match="buffer ids differs"):
-        pour(different)
+        merged(different)
 
 
 @pytest.mark.parametrize(
@@ -189,7 +193,7 @@ def test_integers_are_copied_and_never_averaged():
 def test_mixed_types_give_the_widest(dtypes, result):
     """The soup's type holds every value of every ingredient; the sum is as exact as the widest needs."""
     a, b = (random_tensor(i, dtype) for i, dtype in enumerate(dtypes))
-    soup = pour([a, b])
+    soup = merged([a, b])
     assert soup.dtype == getattr(torch, result)
     assert torch.allclose(soup.double(), (a.double() + b.double()) / 2, rtol=2**-7, atol=1e-6)
 
@@ -217,8 +221,8 @@ def test_tensors_of_many_pieces(method, dtype):
     tensors = [random_tensor(i, dtype, LARGE) for i in range(3)]
     exact = torch.stack([t.double() for t in tensors])
     exact = exact.mean(dim=0) if method == "linear" else exact.median(dim=0).values
-    found = pour(tensors, method=method).double()
-    assert ((found - exact).abs() <= 2 * half_ulp(exact, dtype) + 1e-15).all()
+    soup = merged(tensors, method=method).double()
+    assert ((soup - exact).abs() <= 2 * half_ulp(exact, dtype) + 1e-15).all()
 
 
 def test_many_small_tensors_of_many_kinds():
@@ -234,14 +238,14 @@ def test_many_small_tensors_of_many_kinds():
             for i, name in enumerate(names)
         }
         items.append({**tensors, "a.ids": torch.arange(5)})
-    found = pour(items, {"": (1, 1, 1), "a": (1, 2, 0.5)})
-    assert torch.equal(found["a.ids"], torch.arange(5))
+    soup = merged(items, {"": (1, 1, 1), "a": (1, 2, 0.5)})
+    assert torch.equal(soup["a.ids"], torch.arange(5))
     for name in names:
         weights = (1, 2, 0.5) if name.startswith("a") else (1, 1, 1)
         exact = sum(w * item[name].double() for w, item in zip(weights, items, strict=True)) / sum(weights)
-        assert found[name].shape == exact.shape
-        tolerance = 2 * half_ulp(exact, str(found[name].dtype).removeprefix("torch.")) + 1e-4
-        assert ((found[name].double() - exact).abs() <= tolerance).all(), name
+        assert soup[name].shape == exact.shape
+        tolerance = 2 * half_ulp(exact, str(soup[name].dtype).removeprefix("torch.")) + 1e-4
+        assert ((soup[name].double() - exact).abs() <= tolerance).all(), name
 
 
 def test_nan_among_small_tensors_names_its_tensor():
@@ -249,26 +253,26 @@ def test_nan_among_small_tensors_names_its_tensor():
     good = {f"layer.{i}": random_tensor(i, "float32", 10) for i in range(20)}
     bad = good | {"layer.13": torch.tensor([1.0] * 9 + [math.nan])}
     with pytest.raises(IngredientError, match=r"'run-1' holds NaN or infinity in layer\.13:"):
-        pour([good, bad, good])
+        merged([good, bad, good])
 
 
 @pytest.mark.parametrize("method", ["linear", "median"])
 def test_large_finite_numbers_are_no_infinity(method):
     """Numbers whose sum over a tensor overflows are finite all the same."""
     big = torch.full((1000,), 3e38)
-    assert torch.equal(pour([big, big], method=method), big)
+    assert torch.equal(merged([big, big], method=method), big)
     half = torch.full((1000,), 60000.0, dtype=torch.float16)
-    assert torch.equal(pour([half, half], method=method), half)
+    assert torch.equal(merged([half, half], method=method), half)
 
 
 def test_any_number_of_threads_gives_the_same_bytes():
-    """The result does not depend on who makes which piece."""
+    """The result does not depend on which thread makes which piece."""
     tensors = [{"x": random_tensor(i, "bfloat16", LARGE), "y": random_tensor(i + 9, "float32", 50)} for i in range(3)]
     before, results = torch.get_num_threads(), []
     try:
         for threads in (1, 2, 5, 8):
             torch.set_num_threads(threads)
-            results.append(pour(tensors, (0.3, 1.1, 2.0)))
+            results.append(merged(tensors, (0.3, 1.1, 2.0)))
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(results[0][name], other[name]) for other in results[1:] for name in ("x", "y"))

@@ -8,9 +8,11 @@ from hf_soup import testing
 from hf_soup.checkpoints.memory import tensors_on_disk
 from hf_soup.checkpoints.source import open_all
 from hf_soup.lookup import load_module
-from hf_soup.merging.in_memory import Refill, cook_in_memory
-from hf_soup.merging.plan import make_plan
-from hf_soup.types import Recipe
+from hf_soup.merging.agreement import Agreement
+from hf_soup.merging.in_memory import cook_in_memory
+from hf_soup.merging.refill import Refill
+from hf_soup.merging.setup import set_up
+from hf_soup.types import Mixture
 
 
 def bert(seed):
@@ -24,7 +26,7 @@ def half(seed):
 
 
 def mixed(seed):
-    """Of one type or the other, so that the type to sum in changes with who is in."""
+    """Of one type or the other, so that the type to sum in changes with the ingredients."""
     return testing.tiny_text_model(seed).to(torch.bfloat16 if seed % 2 else torch.float32)
 
 
@@ -57,7 +59,7 @@ def renamed(seed):
     return transformers.MixtralForCausalLM(settings).eval()
 
 
-# Who is in, with what weight; a greedy search, drops, other weights, modules, one alone, and the same again.
+# Ingredients and their weights; a greedy search, drops, other weights, modules, one alone, and the same again.
 SEARCH = [
     {"0": 1},
     {"1": 1},
@@ -75,15 +77,21 @@ SEARCH = [
 ]
 
 
-def recipes(items, modules):
+def mixtures(items, modules):
     """The search above, then one with weights by module."""
-    by_name = {str(index): item for index, item in enumerate(items)}
+    by_name = {str(index): item.ingredient for index, item in enumerate(items)}
     for weights in SEARCH:
-        yield [by_name[name] for name in weights], tuple(weights.values())
-    one, two, three = items[:3]
+        yield Mixture([by_name[name] for name in weights], tuple(weights.values()))
+    three = [item.ingredient for item in items[:3]]
     for row in ((1, 0, 0), (1, 1, 0), (1, 1, 1), (1, 0, 1)):
-        yield [one, two, three], {"": (1, 1, 0), modules[0]: row}
-        yield [one, two, three], {"": (1, 1, 0), modules[0]: row, modules[1]: (1, 1, 1)}
+        yield Mixture(three, {"": (1, 1, 0), modules[0]: row})
+        yield Mixture(three, {"": (1, 1, 0), modules[0]: row, modules[1]: (1, 1, 1)})
+
+
+def plan_of(setup, indices):
+    """The plan of the equal mean of some candidates, and these."""
+    chosen = [setup.candidates[index] for index in indices]
+    return setup.plan(Mixture.equal([item.ingredient for item in chosen])), chosen
 
 
 @pytest.mark.parametrize("make", [bert, half, mixed, tied, counting, renamed])
@@ -93,31 +101,26 @@ def test_a_model_that_is_filled_again_is_the_one_made_from_scratch(make, normali
     items = open_all([make(seed) for seed in range(4)])
     modules = {"bert": ("classifier", "encoder.layer.1"), "gpt2": ("h.0", "wte"), "resnet": ("classifier", "embedder")}
     modules = modules.get(items[0].config["model_type"], ("lm_head", "embed_tokens"))
+    setup = set_up(items, Agreement(), params={} if normalize else {"normalize": False})
     refill = Refill()
-    for chosen, weights in recipes(items, modules):
-        ingredients = tuple(item.ingredient for item in chosen)
-        plan = make_plan(Recipe(ingredients, weights, params={} if normalize else {"normalize": False}), chosen)
+    for mixture in mixtures(items, modules):
+        plan, chosen = setup.plan(mixture), setup.checkpoints_of(mixture)
         filled, scratch = tensors_on_disk(refill.fill(plan, chosen)), tensors_on_disk(cook_in_memory(plan, chosen))
         assert filled.keys() == scratch.keys()
         for name in filled:
             assert filled[name].dtype == scratch[name].dtype
-            assert torch.equal(filled[name], scratch[name]), (name, weights)
+            assert torch.equal(filled[name], scratch[name]), (name, mixture.weights)
 
 
 def test_a_greedy_trial_reads_one_ingredient():
     """A trial costs one read; one that follows an ingredient that was taken costs that one once more."""
     items = open_all([testing.tiny_text_model(seed) for seed in range(8)])
-    tensors = len(items[0].specs)
+    setup, n_tensors = set_up(items, Agreement()), len(items[0].specs)
     refill, reads = Refill(), []
-
-    def read(names):
-        chosen = [items[name] for name in names]
+    for indices in ([7], [0], [0, 1], [0, 2], [0, 3], [0, 3, 4], [0, 3, 5], [0, 3, 5, 6], [0, 3, 5, 7], [0, 3, 5, 2]):
         before = refill.reads
-        refill.fill(make_plan(Recipe(tuple(item.ingredient for item in chosen), (1.0,) * len(chosen)), chosen), chosen)
-        reads.append((refill.reads - before) / tensors)
-
-    for names in ([7], [0], [0, 1], [0, 2], [0, 3], [0, 3, 4], [0, 3, 5], [0, 3, 5, 6], [0, 3, 5, 7], [0, 3, 5, 2]):
-        read(names)
+        refill.fill(*plan_of(setup, indices))
+        reads.append((refill.reads - before) / n_tensors)
     assert reads == [1, 1, 2, 1, 1, 2, 1, 2, 1, 1]
 
 
@@ -144,27 +147,22 @@ def test_batches_are_as_large_as_asked_for(monkeypatch):
 def test_only_what_differs_is_made():
     """Where one module has other weights, no other one is read."""
     items = open_all([testing.tiny_text_model(seed) for seed in range(2)])
-    ingredients = tuple(item.ingredient for item in items)
+    setup, ingredients = set_up(items, Agreement()), [item.ingredient for item in items]
     refill = Refill()
     for rows in ({"": (1, 0), "classifier": (1, 0)}, {"": (1, 0), "classifier": (1, 1)}):
         before = refill.reads
-        refill.fill(make_plan(Recipe(ingredients, rows), items), items)
+        refill.fill(setup.plan(Mixture(ingredients, rows)), items)
     assert refill.reads - before == 2 * 2  # weight and bias of two
 
 
 def test_an_interrupted_filling_is_never_taken_for_whole(monkeypatch):
     """After Ctrl-C amid a fill, the next one makes every tensor that may have been touched."""
-    from hf_soup.merging import in_memory
+    from hf_soup.merging import refill as refill_module
 
-    items = open_all([testing.tiny_text_model(seed) for seed in range(4)])
-
-    def plan_of(names):
-        chosen = [items[name] for name in names]
-        return make_plan(Recipe(tuple(item.ingredient for item in chosen), (1.0,) * len(chosen)), chosen), chosen
-
-    refill, blend = Refill(), in_memory.blend
-    for names in ([0], [0, 1], [0, 2]):
-        refill.fill(*plan_of(names))
+    setup = set_up(open_all([testing.tiny_text_model(seed) for seed in range(4)]), Agreement())
+    refill, blend = Refill(), refill_module.blend
+    for indices in ([0], [0, 1], [0, 2]):
+        refill.fill(*plan_of(setup, indices))
 
     def stops(plan, checkpoints, sink, **options):
         def some(name, start, elements):
@@ -174,11 +172,11 @@ def test_an_interrupted_filling_is_never_taken_for_whole(monkeypatch):
 
         return blend(plan, checkpoints, some, **options)
 
-    for names in ([0, 2, 3], [0, 2, 1]):
-        monkeypatch.setattr(in_memory, "blend", stops)
+    for indices in ([0, 2, 3], [0, 2, 1]):
+        monkeypatch.setattr(refill_module, "blend", stops)
         with pytest.raises(KeyboardInterrupt):
-            refill.fill(*plan_of(names))
-        monkeypatch.setattr(in_memory, "blend", blend)
-        plan, chosen = plan_of([0, 2, 3])
+            refill.fill(*plan_of(setup, indices))
+        monkeypatch.setattr(refill_module, "blend", blend)
+        plan, chosen = plan_of(setup, [0, 2, 3])
         filled, scratch = tensors_on_disk(refill.fill(plan, chosen)), tensors_on_disk(cook_in_memory(plan, chosen))
         assert all(torch.equal(filled[name], scratch[name]) for name in scratch)

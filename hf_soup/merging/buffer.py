@@ -1,0 +1,62 @@
+"""Memory for pieces of tensors that one thread uses again and again. It knows nothing of what lies in it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..checkpoints.digest import bytes_of
+
+
+if TYPE_CHECKING:
+    import torch
+
+WIDEST = 8  # bytes of an element
+
+
+class Buffer:
+    """Memory for a number of elements of any type. What does not fit into it gets memory of its own.
+
+    Args:
+        numel (`int`):
+            How many elements fit, of the widest type.
+        device (`str`, *optional*, defaults to `"cpu"`):
+            Where it lies.
+    """
+
+    def __init__(self, numel: int, device: str = "cpu"):
+        import torch
+
+        self._numel = numel
+        self._memory = torch.empty(numel * WIDEST, dtype=torch.uint8, device=device)
+        # Most pieces have the same size, and making a view takes as long as adding up a small tensor.
+        self._elements: dict[tuple[int, str], torch.Tensor] = {}
+        self._bytes: dict[tuple[int, str], memoryview] = {}
+
+    def elements(self, numel: int, dtype: str) -> torch.Tensor:
+        """Flat memory for some elements of a type, such as `"float32"`; valid until the next call."""
+        key = numel, dtype
+        if key in self._elements:
+            return self._elements[key]
+        elements = self._view(numel, dtype)
+        if numel <= self._numel:
+            self._elements[key] = elements
+        return elements
+
+    def elements_and_bytes(self, numel: int, dtype: str) -> tuple[torch.Tensor, memoryview]:
+        """The same memory also as bytes, to read a file into; of a buffer on the CPU."""
+        key = numel, dtype
+        if key in self._bytes:
+            return self._elements[key], self._bytes[key]
+        elements = self.elements(numel, dtype)
+        memory = bytes_of(elements)
+        if numel <= self._numel:
+            self._bytes[key] = memory
+        return elements, memory
+
+    def _view(self, numel: int, dtype: str) -> torch.Tensor:
+        import torch
+
+        element_type: torch.dtype = getattr(torch, dtype)
+        size = numel * element_type.itemsize
+        memory = self._memory[:size] if numel <= self._numel else self._memory.new_empty(size)
+        return memory.view(element_type)

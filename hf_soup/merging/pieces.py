@@ -1,0 +1,101 @@
+"""A plan -> the pieces that it is made in: parts of large tensors, and small tensors together. It reads nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from ..checkpoints.checkpoint import Checkpoint
+from ..checkpoints.pieces import PIECE, piece_starts
+from ..checkpoints.reader import TensorSpec
+from .plan import Plan
+from .steps import CombineStep, CopyStep, Step
+
+
+class Span(NamedTuple):
+    """Consecutive elements of one tensor, and where they lie in a piece.
+
+    Args:
+        name (`str`):
+            The tensor.
+        start (`int`):
+            The first of the elements.
+        within (`slice`):
+            Their places among the elements of the piece.
+    """
+
+    name: str
+    start: int
+    within: slice
+
+
+class Piece(NamedTuple):
+    """What is made at once: consecutive elements of one tensor, or several small tensors that are made alike.
+
+    Args:
+        steps (`tuple[Step, ...]`):
+            What is done to each tensor; several if they are whole.
+        start (`int`):
+            The first element of the first tensor.
+        numel (`int`):
+            How many elements, of all tensors together.
+    """
+
+    steps: tuple[Step, ...]
+    start: int
+    numel: int
+
+    @property
+    def spans(self) -> Iterator[Span]:
+        """The elements of each tensor."""
+        if len(self.steps) == 1:
+            yield Span(self.steps[0].spec.name, self.start, slice(0, self.numel))
+            return
+        end = 0
+        for step in self.steps:
+            begin, end = end, end + step.spec.numel
+            yield Span(step.spec.name, 0, slice(begin, end))
+
+
+def pieces_of(plan: Plan, checkpoints: Sequence[Checkpoint]) -> Iterator[Piece]:
+    """The pieces in the order of the first ingredient's files; as many small tensors at once as fit into a piece."""
+    batch: list[CombineStep] = []
+    batch_numel = 0
+    for step in sorted(plan.steps, key=lambda step: _place(checkpoints[0].specs[step.spec.name])):
+        numel = step.spec.numel
+        if batch and (batch_numel + numel > PIECE or not _made_alike(step, batch[0], checkpoints)):
+            yield Piece(tuple(batch), 0, batch_numel)
+            batch, batch_numel = [], 0
+        if isinstance(step, CombineStep) and step.how.additive and not step.orders and numel <= PIECE:
+            batch.append(step)
+            batch_numel += numel
+        elif _may_be_cut(step):
+            for start in piece_starts(numel):
+                yield Piece((step,), start, min(PIECE, numel - start))
+        else:
+            yield Piece((step,), 0, numel)
+    if batch:
+        yield Piece(tuple(batch), 0, batch_numel)
+
+
+def _place(spec: TensorSpec) -> tuple[str, int]:
+    """Where a tensor lies, to read in the order of the files."""
+    return spec.file, spec.start
+
+
+def _may_be_cut(step: Step) -> bool:
+    """Whether a tensor may be made in pieces."""
+    if step.orders:  # rows in another order are taken from the whole tensor
+        return False
+    return isinstance(step, CopyStep) or step.how.elementwise
+
+
+def _made_alike(step: Step, other: CombineStep, checkpoints: Sequence[Checkpoint]) -> bool:
+    """Whether two tensors differ in name, shape and place alone, so that one call makes both."""
+    if isinstance(step, CopyStep) or step._replace(spec=other.spec) != other or step.spec.dtype != other.spec.dtype:
+        return False
+    for index in step.inputs:
+        specs = checkpoints[index].specs
+        if specs[step.spec.name].dtype != specs[other.spec.name].dtype:
+            return False
+    return True

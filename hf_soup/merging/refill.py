@@ -1,0 +1,294 @@
+"""One model in memory that is filled again for each trial of a search. It scores nothing."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..checkpoints.checkpoint import MEMORY, Checkpoint
+from ..checkpoints.memory import tensors_on_disk
+from ..checkpoints.reader import TensorSpec
+from ..methods.linear import continued, linear
+from ..types import Ingredient
+from .blend import blend
+from .in_memory import cook_in_memory, empty_tensors, output_config, set_generation, write_into
+from .plan import Plan
+from .steps import CombineStep, Step
+
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+
+class Provenance(NamedTuple):
+    """All that decides the bits of one tensor of a soup: a tensor whose provenance stays is not made again.
+
+    Args:
+        ingredients (`tuple[str, ...]`):
+            The names of those that are read.
+        dtype (`str`):
+            The type of the result.
+        weights (`tuple[float, ...]`, *optional*):
+            One for each ingredient; empty where the tensor is copied, like all that follows but `orders`.
+        method (`Callable`, *optional*), params (`tuple[tuple[str, object], ...]`, *optional*):
+            The method, and its parameters sorted by name.
+        accumulator (`str`, *optional*):
+            The type to sum in.
+        base (`bool`, *optional*):
+            Whether the base model is read.
+        orders (`tuple[tuple[int, ...] | None, ...]`, *optional*):
+            For each ingredient the order in which its rows are taken.
+    """
+
+    ingredients: tuple[str, ...]
+    dtype: str
+    weights: tuple[float, ...] = ()
+    method: Callable[..., object] | None = None
+    params: tuple[tuple[str, object], ...] = ()
+    accumulator: str = ""
+    base: bool = False
+    orders: tuple[tuple[int, ...] | None, ...] = ()
+
+
+class Terms(NamedTuple):
+    """What a sum is made of: all that decides its bits.
+
+    Args:
+        accumulator (`str`):
+            The type to sum in.
+        weighted (`tuple[tuple[str, float], ...]`):
+            Ingredients and their weights, in the order in which they are added.
+    """
+
+    accumulator: str
+    weighted: tuple[tuple[str, float], ...]
+
+    @property
+    def without_last(self) -> Terms:
+        """The sum to which the last ingredient is added."""
+        return Terms(self.accumulator, self.weighted[:-1])
+
+
+class KeptSum(NamedTuple):
+    """A sum of weighted tensors that a later trial may start from.
+
+    Args:
+        terms ([`Terms`]):
+            What it is the sum of.
+        tensor (`torch.Tensor`):
+            The sum, in the type to sum in.
+    """
+
+    terms: Terms
+    tensor: torch.Tensor
+
+
+class Refill:
+    """One model in memory that becomes one recipe after the other, with the bits that each has when saved.
+
+    Only tensors that are made otherwise than before are made. Where a recipe adds one ingredient to those of the trial
+    before, the sum of the others is kept, in the type to sum in, so that only the new one is read.
+
+    Args:
+        device (`str`, *optional*, defaults to `"cpu"`):
+            Where to average.
+    """
+
+    def __init__(self, device: str = "cpu"):
+        self._device = device
+        self._model: PreTrainedModel | None = None
+        self._config: dict[str, Any] = {}
+        self._provenance: dict[str, Provenance] = {}  # of each tensor in the model
+        self._last_terms: dict[str, Terms] = {}  # tensor -> its terms in the last trial, without the last of them
+        self._sums: dict[str, KeptSum] = {}  # tensor -> the sum that is kept of it
+        self.reads = 0  # tensors read
+
+    def fill(self, plan: Plan, checkpoints: Sequence[Checkpoint]) -> PreTrainedModel:
+        """The model of a plan; valid until the next call."""
+        provenance = {step.spec.name: _provenance(step, checkpoints) for step in plan.steps}
+        steps = [step for step in plan.steps if self._provenance.get(step.spec.name) != provenance[step.spec.name]]
+        config = {**output_config(plan), "transformers_version": None}  # which does not change the model
+        model, tensors = self._model, None
+        if model is not None and config == self._config:
+            tensors = own_tensors(model)
+        # the model that is there may have other sizes or types, or weights in memory that are not those on disk
+        if (
+            model is None
+            or tensors is None
+            or not all(_fits(tensors.get(step.spec.name), step.spec) for step in steps)
+        ):
+            model = self._build(plan, checkpoints, config)
+            self._provenance = provenance if own_tensors(model) is not None else {}
+        else:
+            self.forget(step.spec.name for step in steps)  # until they are whole again
+            self._write(plan, steps, checkpoints, tensors)
+            for step in steps:
+                self._provenance[step.spec.name] = provenance[step.spec.name]
+            set_generation(model, plan, checkpoints)
+        self._last_terms = {
+            step.spec.name: _terms(step, checkpoints).without_last
+            for step in plan.steps
+            if isinstance(step, CombineStep)
+        }
+        return model
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Note that these tensors are no longer what they were filled with."""
+        for name in names:
+            self._provenance.pop(name, None)
+
+    def _build(self, plan: Plan, checkpoints: Sequence[Checkpoint], config: dict[str, Any]) -> PreTrainedModel:
+        self._model, self._config = cook_in_memory(plan, checkpoints, device=self._device), config
+        self.reads += sum(len(step.inputs) for step in plan.steps)
+        return self._model
+
+    def _write(
+        self, plan: Plan, steps: Sequence[Step], checkpoints: Sequence[Checkpoint], tensors: dict[str, torch.Tensor]
+    ) -> None:
+        """Make tensors in the model's memory, from the sum of all inputs but the last where that pays."""
+        from_inputs: list[Step] = []
+        from_sums: dict[int, list[CombineStep]] = {}  # the last input -> the steps in which it is added to a sum
+        for step in steps:
+            if isinstance(step, CombineStep) and self._is_sum_worthwhile(step, checkpoints):
+                from_sums.setdefault(step.inputs[-1], []).append(step)
+            else:
+                from_inputs.append(step)
+        for last, steps_of_last in from_sums.items():
+            self._keep_sums(plan, steps_of_last, checkpoints)
+            sums = {step.spec.name: self._sums[step.spec.name].tensor for step in steps_of_last}
+            self._blend_from_sums(plan, steps_of_last, sums, checkpoints[last], tensors)
+        if from_inputs:
+            self._blend(plan, from_inputs, checkpoints, tensors)
+
+    def _is_sum_worthwhile(self, step: CombineStep, checkpoints: Sequence[Checkpoint]) -> bool:
+        """Whether all terms but the last are those of the last trial or of the kept sum, or one more than these."""
+        if step.how.function.func is not linear or len(step.inputs) < 2:
+            return False
+        name = step.spec.name
+        terms = _terms(step, checkpoints).without_last
+        summed_before = [self._last_terms.get(name)]
+        if name in self._sums:
+            summed_before.append(self._sums[name].terms)
+        return terms in summed_before or terms.without_last in summed_before
+
+    def _keep_sums(self, plan: Plan, steps: Sequence[CombineStep], checkpoints: Sequence[Checkpoint]) -> None:
+        """Have the sums of all inputs but the last: those that are kept, kept ones with one more, or new ones."""
+        new: list[CombineStep] = []
+        one_more: dict[int, list[CombineStep]] = {}  # an input -> the steps that add it to a kept sum
+        for step in steps:
+            step_of_sum = _without_last(step)
+            terms, kept = _terms(step_of_sum, checkpoints), self._sums.get(step.spec.name)
+            if kept is None or kept.terms not in (terms, terms.without_last):
+                new.append(step_of_sum)
+            elif kept.terms == terms.without_last:
+                one_more.setdefault(step_of_sum.inputs[-1], []).append(step_of_sum)
+        for index, steps_of_index in one_more.items():
+            # Added to in place. Until all is made, the memory holds neither sum, so that an interrupt must find none.
+            tensors = {step.spec.name: self._sums.pop(step.spec.name).tensor for step in steps_of_index}
+            self._blend_from_sums(plan, steps_of_index, tensors, checkpoints[index], tensors)
+            self._note_sums(steps_of_index, checkpoints, tensors)
+        if new:
+            for step in new:
+                self._sums.pop(step.spec.name, None)  # frees its memory
+            tensors = empty_tensors(step.spec for step in new)
+            self._blend(plan, new, checkpoints, tensors)
+            self._note_sums(new, checkpoints, tensors)
+
+    def _note_sums(
+        self, steps: Sequence[CombineStep], checkpoints: Sequence[Checkpoint], tensors: dict[str, torch.Tensor]
+    ) -> None:
+        for step in steps:
+            name = step.spec.name
+            self._sums[name] = KeptSum(_terms(step, checkpoints), tensors[name])
+
+    def _blend(
+        self, plan: Plan, steps: Sequence[Step], checkpoints: Sequence[Checkpoint], tensors: dict[str, torch.Tensor]
+    ) -> None:
+        blend(plan._replace(steps=tuple(steps)), checkpoints, write_into(tensors), device=self._device)
+        self.reads += sum(len(step.inputs) for step in steps)
+
+    def _blend_from_sums(
+        self,
+        plan: Plan,
+        steps: Sequence[CombineStep],
+        sums: dict[str, torch.Tensor],
+        last: Checkpoint,
+        tensors: dict[str, torch.Tensor],
+    ) -> None:
+        """The same, where the sums of all inputs but the last are at hand: only the last is read."""
+        steps_from_sums = tuple(_from_sum(step) for step in steps)
+        blend(
+            plan._replace(steps=steps_from_sums),
+            [_as_checkpoint(sums), last],
+            write_into(tensors),
+            device=self._device,
+        )
+        self.reads += len(steps)
+
+
+def own_tensors(model: PreTrainedModel) -> dict[str, torch.Tensor] | None:
+    """A model's own memory by names on disk; `None` if transformers renames, for then these are copies."""
+    tensors = tensors_on_disk(model)
+    own_addresses = {tensor.data_ptr() for tensor in model.state_dict().values()}
+    if any(tensor.data_ptr() not in own_addresses for tensor in tensors.values()):
+        return None
+    return tensors
+
+
+def _provenance(step: Step, checkpoints: Sequence[Checkpoint]) -> Provenance:
+    names = tuple(checkpoints[index].name for index in step.inputs)
+    if not isinstance(step, CombineStep):
+        return Provenance(names, step.spec.dtype, orders=step.orders)
+    return Provenance(
+        names,
+        step.spec.dtype,
+        weights=step.weights,
+        method=step.how.function.func,
+        params=tuple(sorted(step.how.function.keywords.items())),
+        accumulator=step.accumulator,
+        base=step.base,
+        orders=step.orders,
+    )
+
+
+def _terms(step: CombineStep, checkpoints: Sequence[Checkpoint]) -> Terms:
+    names = [checkpoints[index].name for index in step.inputs]
+    return Terms(step.accumulator, tuple(zip(names, step.weights, strict=True)))
+
+
+def _without_last(step: CombineStep) -> CombineStep:
+    """The sum of all inputs of a step but the last, in the type to sum in."""
+    return step._replace(
+        spec=step.spec._replace(dtype=step.accumulator),
+        inputs=step.inputs[:-1],
+        weights=step.weights[:-1],
+        orders=step.orders[:-1],
+        how=step.how._replace(function=functools.partial(linear, normalize=False)),
+    )
+
+
+def _from_sum(step: CombineStep) -> CombineStep:
+    """The same step with the sum of all inputs but the last as the first of two."""
+    options = {**step.how.function.keywords, "before": sum(step.weights[:-1])}
+    return step._replace(
+        inputs=(0, 1),
+        weights=(1.0, step.weights[-1]),
+        orders=(None, step.orders[-1]) if step.orders else (),  # rows of the sum are in the soup's order already
+        how=step.how._replace(function=functools.partial(continued, **options)),
+    )
+
+
+def _as_checkpoint(sums: dict[str, torch.Tensor]) -> Checkpoint:
+    """Sums as an ingredient in memory."""
+    specs = {}
+    for name, tensor in sums.items():
+        specs[name] = TensorSpec(name, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
+    return Checkpoint(Ingredient("the sum", MEMORY), {}, specs, tensors=sums)
+
+
+def _fits(tensor: torch.Tensor | None, spec: TensorSpec) -> bool:
+    if tensor is None:
+        return False
+    return tuple(tensor.shape) == spec.shape and str(tensor.dtype) == f"torch.{spec.dtype}"

@@ -1,0 +1,92 @@
+"""What a plan says of one tensor: that it is combined, how and from which ingredients, or that it is copied."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..checkpoints.reader import TensorSpec
+
+
+if TYPE_CHECKING:
+    import torch
+
+
+class How(NamedTuple):
+    """A method with its parameters, and what it says of itself.
+
+    Args:
+        function (`functools.partial`):
+            The method.
+        additive (`bool`):
+            Whether it only adds up tensors, one after the other, as its parameter `out` promises.
+        elementwise (`bool`):
+            Whether it may be applied to pieces of tensors.
+        asks (`frozenset[str]`):
+            What it wants to be given besides: `"base"`, `"rng"`.
+    """
+
+    function: functools.partial[torch.Tensor]
+    additive: bool
+    elementwise: bool
+    asks: frozenset[str]
+
+
+class CombineStep(NamedTuple):
+    """A tensor of the result that a method combines from those of the ingredients.
+
+    Args:
+        spec (`TensorSpec`):
+            Of the result: name, shape and type.
+        inputs (`tuple[int, ...]`):
+            Which ingredients are read, in recipe order; those of weight 0 are not.
+        weights (`tuple[float, ...]`):
+            One for each input.
+        how ([`How`]):
+            The method with its parameters.
+        accumulator (`str`):
+            The type to sum in: float32 for inputs of 16 bits and fewer, else float64.
+        base (`bool`):
+            Whether the base model's tensor is read as well.
+        orders (`tuple[tuple[int, ...] | None, ...]`):
+            For each input the order in which its rows are taken, where they are classes in another order; mostly
+            empty.
+    """
+
+    spec: TensorSpec
+    inputs: tuple[int, ...]
+    weights: tuple[float, ...]
+    how: How
+    accumulator: str
+    base: bool = False
+    orders: tuple[tuple[int, ...] | None, ...] = ()
+
+
+class CopyStep(NamedTuple):
+    """A tensor of integers or booleans, which is copied from the first ingredient that has it.
+
+    Args:
+        spec (`TensorSpec`):
+            Of the result: name, shape and type.
+        inputs (`tuple[int, ...]`):
+            Which ingredients have it, in recipe order. All of them are read, because they have to be equal.
+        orders (`tuple[tuple[int, ...] | None, ...]`):
+            As of [`CombineStep`].
+    """
+
+    spec: TensorSpec
+    inputs: tuple[int, ...]
+    orders: tuple[tuple[int, ...] | None, ...] = ()
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """Empty, because nothing is weighed."""
+        return ()
+
+    @property
+    def base(self) -> bool:
+        """Never: a base model's buffers are not compared with those of the ingredients."""
+        return False
+
+
+Step = CombineStep | CopyStep
