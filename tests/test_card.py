@@ -17,7 +17,7 @@ from hf_soup.hub.facts import Facts, License
 from hf_soup.hub.results import evaluation_results
 from hf_soup.lookup import load_module, names
 from hf_soup.tables import escape
-from hf_soup.types import Ingredient, Recipe
+from hf_soup.types import DataDescription, Ingredient, Recipe, Selection, Trial
 
 
 CONFIG = {"architectures": ["BertForSequenceClassification"], "id2label": {"0": "bad", "1": "good"}}
@@ -87,7 +87,7 @@ def test_weights_of_each_module_have_a_column():
 
 def test_scores_are_in_text_and_metadata_also_when_worse():
     """A soup that is worse says so; its test score is in the model index, its validation score is not."""
-    recipe = Recipe(TWO, (1, 1), selection={"strategy": "greedy"}, versions=VERSIONS)
+    recipe = Recipe(TWO, (1, 1), selection=Selection("greedy"), versions=VERSIONS)
     data, html, _ = parts(render_card(recipe, CONFIG, compared(), repo_id="me/soup"))
     (result,) = data["model-index"][0]["results"]
     assert data["model-index"][0]["name"] == "soup"
@@ -114,7 +114,7 @@ def test_scores_are_in_text_and_metadata_also_when_worse():
 )
 def test_the_score_is_that_of_this_soup(strategy, comparison, known):
     """A comparison has rows of others too; the one of another soup is not taken for it."""
-    selection = {"strategy": strategy} if strategy else {}
+    selection = Selection(strategy) if strategy else None
     recipe = Recipe(TWO, (1, 1), selection=selection, versions=VERSIONS)
     data, _, body = parts(render_card(recipe, CONFIG, comparison))
     assert ("model-index" in data) == known
@@ -135,8 +135,8 @@ def test_licences_and_languages_are_those_of_the_ingredients():
 
 def test_names_from_elsewhere_are_only_text():
     """A name with links, HTML, fences and pipes renders as that text: no link, no image, no further cell."""
-    trials = [{"tried": EVIL, "score": 0.5, "kept": True, "why": EVIL, "ingredient": EVIL}]
-    selection = {"strategy": "greedy", "metric": EVIL, "split": EVIL, "dataset": {"rows": 1}, "trials": trials}
+    trials = (Trial(EVIL, True, EVIL, score=0.5, ingredient=EVIL),)
+    selection = Selection("greedy", metric=EVIL, split=EVIL, dataset=DataDescription(rows=1), trials=trials)
     base = Ingredient(f"{EVIL} base", "private")
     items = (Ingredient(EVIL, "a"), Ingredient(EVIL * 2, "memory"))
     recipe = Recipe(items, {"": (1, 1), EVIL: (1, 0)}, base_model=base, selection=selection, versions=VERSIONS)
@@ -164,7 +164,7 @@ def test_other_values_from_elsewhere_are_only_text():
     html_of = "<img src=x onerror=alert(1)>"
     items = (Ingredient("a", "me/a", html_of), Ingredient("b", html_of, "c" * 40), Ingredient("c", "a/b", "HEAD"))
     batchnorm = {"dataset": {"rows": html_of}, "file": "x.safetensors"}
-    selection = {"strategy": f"`{html_of}`\n\n{html_of}", "score": 0.5}
+    selection = Selection(f"`{html_of}`\n\n{html_of}", score=0.5)
     recipe = Recipe(
         items, (1, 1, 1), f"a:`{html_of}", batchnorm=batchnorm, selection=selection, versions={"\ud800": "x"}
     )
@@ -200,7 +200,7 @@ def test_what_cannot_be_cooked_again_is_said():
 
 def test_a_benchmark_needs_a_score():
     """The file for a leaderboard has the score on the test set."""
-    recipe = Recipe(TWO, (1, 1), selection={"strategy": "greedy"}, versions=VERSIONS)
+    recipe = Recipe(TWO, (1, 1), selection=Selection("greedy"), versions=VERSIONS)
     (entry,) = yaml.safe_load(evaluation_results(compared(), recipe, "nyu-mll/glue:sst2"))
     assert entry["dataset"] == {"id": "nyu-mll/glue", "task_id": "sst2"}
     assert entry["value"] == 0.75

@@ -300,7 +300,7 @@ def test_strategies_by_command_line_are_those_of_python(tmp_path, text_runs):
     assert done.returncode == 0, done.stderr
     recipe = hf_soup.load_recipe(tmp_path / "soup")
     asked = {"modules": ["classifier", "encoder"], "module_order": "given", "tolerance": 0.5}
-    assert recipe.selection["params"] == asked
+    assert recipe.selection.params == asked
     assert recipe.seed == 3
     assert "Cross-validated:" in done.stdout
     assert "Held back:" in done.stdout

@@ -11,13 +11,14 @@ import hf_soup
 PACKAGE = Path(hf_soup.__file__).parent
 # Room -> layer. A room imports from smaller numbers only, from its own folder.
 LAYERS = {
-    "errors": -2,
+    "errors": -3,
+    "untrusted": -2,
+    "tables": -1,
+    "plots": -1,
     "version": 0,
     "types": 0,
-    "tables": 0,
     "threads": 0,
     "progress": 0,
-    "untrusted": -1,
     "images": 1,
     "yaml_text": 0,
     "value_store": 0,
@@ -26,7 +27,6 @@ LAYERS = {
     "options": 2,
     "seeds": 1,
     "model_inputs": 1,
-    "plots": 1,
     "transforms": 2,
     "checkpoints": 1,
     "outputs": 1,
@@ -39,7 +39,6 @@ LAYERS = {
     "recipes": 2,
     "yaml_files": 1,
     "cook_file": 4,
-    "selection": 2,
     "merging": 3,
     "selecting": 3,
     "metrics": 3,

@@ -10,7 +10,7 @@ import torch
 from hf_soup import lookup, testing
 from hf_soup.errors import RecipeError
 from hf_soup.tasks import Task, WritingTask, task_of
-from hf_soup.types import Ingredient, Recipe
+from hf_soup.types import Ingredient, Mixture
 
 
 RUNS = tuple(Ingredient(f"run-{index}", f"runs/{index}") for index in range(4))
@@ -24,7 +24,7 @@ def test_method_contract(name):
 
 @pytest.mark.parametrize("name", lookup.names("strategy"))
 def test_strategy_contract(name):
-    """Every strategy is documented and finds the same recipe in any order of its arguments."""
+    """Every strategy is documented and finds the same mixture in any order of its arguments."""
     testing.check_strategy(lookup.load_function("strategy", name))
 
 
@@ -88,7 +88,7 @@ def test_the_task_contract_can_fail(monkeypatch):
 
 def first(ingredients, trials):
     """Take the first, whatever it is."""
-    return Recipe(ingredients[:1], (1.0,))
+    return Mixture(ingredients[:1], (1.0,))
 
 
 def test_the_strategy_contract_can_fail():
@@ -134,7 +134,7 @@ def test_linear_reads_one_tensor_at_a_time():
 
 def greedy(scores, *, higher=True, **params):
     """Run greedy over made-up scores of sets of names."""
-    trials = testing.FakeTrials(lambda recipe: scores["+".join(recipe.names)], higher_is_better=higher)
+    trials = testing.FakeTrials(lambda mixture: scores["+".join(mixture.names)], higher_is_better=higher)
     return lookup.load_function("strategy", "greedy")(RUNS[: sum("+" not in key for key in scores)], trials, **params)
 
 
@@ -150,16 +150,16 @@ SCORES = {
 
 def test_greedy_keeps_what_does_not_lower_the_score():
     """One pass, best first; a tie stays with `>=` and goes with `>`."""
-    recipe = greedy(SCORES)
-    assert recipe.names == ("run-1", "run-2", "run-0")
-    assert recipe.weights == (1, 1, 1)
-    assert greedy(SCORES, accept=">").names == ("run-1",)
+    mixture = greedy(SCORES).mixture
+    assert mixture.names == ("run-1", "run-2", "run-0")
+    assert mixture.weights == (1, 1, 1)
+    assert greedy(SCORES, accept=">").mixture.names == ("run-1",)
 
 
 def test_greedy_says_why_for_each_candidate():
     """Each candidate has its score alone, that of the soup with it, and the reason."""
-    rows = greedy(SCORES, accept=">").selection["trials"]
-    assert [(row["tried"], row["kept"], row["score"], row["why"]) for row in rows] == [
+    trials = greedy(SCORES, accept=">").trials
+    assert [(trial.tried, trial.kept, trial.score, trial.why) for trial in trials] == [
         ("run-1", True, 0.90, "best single ingredient"),
         ("run-2", False, 0.85, "a candidate"),
         ("run-0", False, 0.80, "a candidate"),
@@ -170,20 +170,21 @@ def test_greedy_says_why_for_each_candidate():
 
 def test_greedy_of_a_loss_goes_down():
     """Where lower is better, the lowest comes first and a rise is refused."""
-    recipe = greedy({"run-0": 0.5, "run-1": 0.4, "run-1+run-0": 0.45}, higher=False)
-    assert recipe.names == ("run-1",)
+    choice = greedy({"run-0": 0.5, "run-1": 0.4, "run-1+run-0": 0.45}, higher=False)
+    assert choice.mixture.names == ("run-1",)
 
 
 def test_greedy_breaks_ties_by_name():
     """Candidates of one score come in the order of their names, so that the sum has the same bits in any order."""
     pick = lookup.load_function("strategy", "greedy")
     for order in (RUNS, RUNS[::-1], RUNS[2:] + RUNS[:2]):
-        assert pick(order, testing.FakeTrials(lambda recipe: 0.5)).names == ("run-0", "run-1", "run-2", "run-3")
+        mixture = pick(order, testing.FakeTrials(lambda mixture: 0.5)).mixture
+        assert mixture.names == ("run-0", "run-1", "run-2", "run-3")
 
 
 def test_greedy_asks_once_for_each():
     """n ingredients cost 2 n - 1 scores."""
-    trials = testing.FakeTrials(lambda recipe: 0.5)
+    trials = testing.FakeTrials(lambda mixture: 0.5)
     lookup.load_function("strategy", "greedy")(RUNS, trials)
     assert len(trials.asked) == 2 * len(RUNS) - 1
 
@@ -215,7 +216,7 @@ def test_functions_declare_their_traits():
 
 def first_by_name(ingredients, trials):
     """Take the one that is called first, whatever it scores."""
-    return Recipe((min(ingredients, key=lambda item: item.name),), (1.0,))
+    return Mixture((min(ingredients, key=lambda item: item.name),), (1.0,))
 
 
 def functions_of(protocol):

@@ -13,7 +13,7 @@ import yaml
 import hf_soup
 from hf_soup import testing
 from hf_soup.recipes import FORMAT, dump_recipe, load_recipe
-from hf_soup.types import Ingredient, Recipe, Trial
+from hf_soup.types import DataDescription, Ingredient, Recipe, Selection, Trial
 
 
 SCHEMA = json.loads((files("hf_soup") / "recipe.schema.json").read_text(encoding="utf-8"))
@@ -110,7 +110,14 @@ def test_recipes_of_earlier_days_stay_readable(path):
     assert recipe.base_model.name == "base"
     assert recipe.alignments == {"run-2": (1, 0)}
     assert recipe.params == {"normalize": False}
-    assert recipe.selection["trials"][0]["why"] == "the best alone"
+    assert recipe.selection == Selection(
+        "greedy",
+        metric="accuracy",
+        dataset=DataDescription("user/data", "xxh3-128:0", 1000),
+        score=0.94,
+        trials=(Trial("run-2", True, "the best alone", score=0.93, ingredient="run-2"),),
+        why="It stopped at two.",
+    )
     assert recipe.output == {"tensors": 72, "digest": "xxh3-128:d4bdfb4f540262e629152cb7d1e3e72e"}
     again = load_recipe_text(dump_recipe(recipe), path)
     assert again.fingerprint() == recipe.fingerprint()

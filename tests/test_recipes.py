@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hf_soup.cook_file import load_cook_file
 from hf_soup.errors import RecipeError
 from hf_soup.recipes import dump_recipe, load_recipe
-from hf_soup.types import Ingredient, Recipe
+from hf_soup.types import DataDescription, Folds, Holdout, Ingredient, Recipe, Selection, Trial
 
 
 TEXT = st.text(st.characters(exclude_categories=["C"]), min_size=1, max_size=12)
@@ -37,7 +37,22 @@ def test_a_recipe_survives_its_file(tmp_path, names, weight, params, seed):
         {"": (weight,) * len(names), "layer.1": (1.0,) * len(names)},
         params={"some": params},
         seed=seed,
-        selection={"trials": [{"candidate": names[0], "kept": True}]},
+        selection=Selection(
+            "greedy",
+            params={"some": params},
+            dataset=DataDescription("data", "xxh3-128:0", 7),
+            score=weight,
+            trials=(
+                Trial(names[0], True, "", weight, ingredient=names[0]),
+                Trial(names[-1], False, names[0], weight, -weight, -weight, weight, alpha=0.5),
+                Trial(names[-1], False, "stopped", at_most=weight),
+            ),
+            reference={names[0]: weight},
+            why=names[0],
+            holdout=Holdout(3, weight, 0.25),
+            rows=seed,
+            folds=Folds(2, (weight, 1.0), weight, -weight),
+        ),
     )
     path = tmp_path / "soup_recipe.yaml"
     path.write_text(dump_recipe(recipe, tmp_path), encoding="utf-8")
@@ -57,7 +72,7 @@ def test_fingerprint_is_of_what_decides_the_bytes():
     """How a recipe was found does not change its fingerprint; weights, method and order do."""
     items = (Ingredient("a", "a"), Ingredient("b", "b"))
     recipe = Recipe(items, (1, 2))
-    found = dataclasses.replace(recipe, selection={"strategy": "greedy"}, versions={"torch": "2"})
+    found = dataclasses.replace(recipe, selection=Selection("greedy"), versions={"torch": "2"})
     assert found.fingerprint() == recipe.fingerprint()
     for other in (
         Recipe(items, (2, 1)),

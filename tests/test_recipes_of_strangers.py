@@ -10,8 +10,7 @@ from command import run
 import hf_soup
 from hf_soup import testing
 from hf_soup.hub import tree as family
-from hf_soup.selection import Selection
-from hf_soup.types import Ingredient, Recipe
+from hf_soup.recipes import read_selection
 
 
 ITEM = {"name": "a", "source": "a"}
@@ -128,8 +127,8 @@ def test_what_a_recipe_says_stays_text(made):
 )
 def test_summary_of_nonsense(found):
     """Numbers that are none are left out."""
-    recipe = Recipe((Ingredient("a", "a"),), (1,), selection={"strategy": "greedy", "score": 0.5, **found})
-    assert "0.5000" in Selection.of(recipe).summary
+    selection = read_selection({"strategy": "greedy", "score": 0.5, **found})
+    assert selection.summary == "score 0.5000 on validation."
 
 
 def chain(folder, name, members):

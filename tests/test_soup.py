@@ -372,10 +372,11 @@ def test_greedy_scores_the_soup_that_is_saved(tmp_path, text_runs):
     with torch.no_grad():
         logits = model(**tokenizer(list(data["text"]), return_tensors="pt", padding=True)).logits
     accuracy = float((logits.argmax(-1).numpy() == np.array(data["label"])).mean())
-    assert soup.recipe.selection["score"] == accuracy
+    selection = soup.recipe.selection
+    assert selection.score == accuracy
     assert set(soup.scores) == {"run-0", "run-1", "run-2"}
-    assert {"strategy": "greedy", "metric": "accuracy", "split": "validation"}.items() <= soup.recipe.selection.items()
-    assert soup.recipe.selection["dataset"]["rows"] == 50
+    assert (selection.strategy, selection.metric, selection.split) == ("greedy", "accuracy", "validation")
+    assert selection.dataset.rows == 50
 
 
 @pytest.fixture

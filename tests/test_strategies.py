@@ -201,7 +201,7 @@ def test_a_stopped_trial_is_no_score(name, data, seed, n):
         assert row.at_most == stopped.right / n
         assert not row.kept
         assert row.score is None
-        assert "difference" not in row
+        assert row.difference is None
 
 
 @pytest.mark.parametrize("name", ["greedy", "greedy_best_first", "exhaustive"])
@@ -312,8 +312,8 @@ def test_greedy_as_given_begins_with_the_first():
     """As given, the first begins whatever it scores alone, and its row says so."""
     trials, items = FakeTrials(mixed({"run-0": 0.9, "run-1": 0.1, "run-2": 0.5})), (RUNS[1], RUNS[0], RUNS[2])
     assert run("greedy", trials, items=items).names == ("run-0",)
-    given = run("greedy", trials, items=items, order="given")
-    assert given.names == ("run-1", "run-0", "run-2")
+    given = choose("greedy", trials, items=items, order="given")
+    assert given.mixture.names == ("run-1", "run-0", "run-2")
     whys = {row.ingredient: row.why for row in given.trials if row.ingredient is not None}
     assert whys == {"run-0": "best single ingredient", "run-1": "where the search begins", "run-2": "a candidate"}
 
@@ -346,7 +346,7 @@ def test_what_the_ensemble_rules_out_is_not_cooked(name, sign):
     assert {asked.names for asked in trials.asked} == {("run-0",), ("run-1",), ("run-2",), ("run-0", "run-2")}
     row = next(row for row in choice.trials if row.tried.endswith("+ run-1"))
     assert row.why == f"ruled out: the ensemble goes from {sign * 0.9:.4f} to {sign * 0.85:.4f}"
-    assert "score" not in row
+    assert row.score is None
     assert len(run(name, trials).names) == 3
 
 

@@ -66,8 +66,8 @@ def test_a_strategy_that_chooses_takes_data(tmp_path, soup, hub_runs):
     testing.tiny_texts(20).to_csv(tmp_path / "validation.csv")
     changes = ["strategy=greedy", f"evaluator={tmp_path}", "metric=accuracy"]
     recipe = hf_soup.cook(soup, overrides=changes, add=[hub_runs[2]]).soup.recipe
-    assert recipe.selection["strategy"] == "greedy"
-    assert len(recipe.selection["trials"]) == 5
+    assert recipe.selection.strategy == "greedy"
+    assert len(recipe.selection.trials) == 5
 
 
 def test_the_weights_of_an_added_one_have_to_be_known(tmp_path, hub_runs):

@@ -305,7 +305,7 @@ def test_rows_in_small_batches_and_gradients_keep_to_one_length():
     found = evaluator.run(
         model, first=np.array([3, 8, 11, 7, 0]), enough=lambda part: sizes.append(part.rows) or False
     )
-    assert np.allclose(found.said.logits, whole.logits, atol=1e-6)
+    assert np.allclose(found.predictions.logits, whole.logits, atol=1e-6)
     assert [rows.tolist() for rows in sizes][:4] == [[11], [7, 8], [3], [0]]
     batches = evaluator.row_batches(model, np.array([0, 7, 8]))
     assert [batch["input_ids"].shape for batch in batches] == [(2, 14), (1, 3)]

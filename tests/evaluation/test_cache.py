@@ -96,13 +96,14 @@ def test_what_changes_a_score_is_in_its_key(text_runs, runs, change):
 def test_another_metric_is_another_score_of_the_same_predictions(text_runs, change):
     """No ingredient is run again for it, and no score is taken for that of another metric."""
     keys = {
-        hf_soup.Evaluator(DATA, **options).key("one", "text-classification", scores=True) for options in ({}, change)
+        hf_soup.Evaluator(DATA, task="text-classification", **options).key("one", scores=True)
+        for options in ({}, change)
     }
     assert len(keys) == 2
     plain, other = greedy(text_runs), greedy(text_runs, **change)
     assert singles() == 3
     if "metric" in change:
-        assert other.selection.metric == hf_soup.Evaluator(DATA, **change).metrics("text-classification")[0].name
+        assert other.selection.metric == hf_soup.Evaluator(DATA, **change).metrics[0].name
     else:
         assert {name: score.value for name, score in other.scores.items()} == {
             name: score.value for name, score in plain.scores.items()
@@ -111,11 +112,11 @@ def test_another_metric_is_another_score_of_the_same_predictions(text_runs, chan
 
 def test_another_tokenizer_or_model_is_another_score(text_runs, tokenizer, tmp_path):
     """The key follows the tokenizer's content and the ingredient's files."""
-    evaluator = hf_soup.Evaluator(DATA, processing_class=tokenizer)
+    evaluator = hf_soup.Evaluator(DATA, task="text-classification", processing_class=tokenizer)
     shorter = transformers.AutoTokenizer.from_pretrained(text_runs[0], model_max_length=5)
     keys = {
-        each.key(model, "text-classification", scores=True)
-        for each in (evaluator, hf_soup.Evaluator(DATA, processing_class=shorter))
+        each.key(model, scores=True)
+        for each in (evaluator, hf_soup.Evaluator(DATA, task="text-classification", processing_class=shorter))
         for model in ("one", "two")
     }
     assert len(keys) == 4
@@ -144,13 +145,14 @@ def test_names_of_classes_and_configurations_are_in_the_key(text_runs, tmp_path)
 
 def test_using_a_tokenizer_does_not_change_its_key(tokenizer):
     """How it was used last is not what it is."""
-    evaluator = hf_soup.Evaluator(DATA, processing_class=tokenizer)
+    options = {"task": "text-classification"}
+    evaluator = hf_soup.Evaluator(DATA, processing_class=tokenizer, **options)
     tokenizer(["a"], truncation=True, padding=True, max_length=4)
-    again = hf_soup.Evaluator(DATA, processing_class=tokenizer)
+    again = hf_soup.Evaluator(DATA, processing_class=tokenizer, **options)
     before = hf_soup.Evaluator(
-        DATA, processing_class=transformers.AutoTokenizer.from_pretrained(tokenizer.name_or_path)
+        DATA, processing_class=transformers.AutoTokenizer.from_pretrained(tokenizer.name_or_path), **options
     )
-    keys = {each.key("one", "text-classification", scores=True) for each in (evaluator, again, before)}
+    keys = {each.key("one", scores=True) for each in (evaluator, again, before)}
     assert len(keys) == 1
 
 

@@ -280,7 +280,8 @@ def test_what_decides_the_inputs_is_in_the_cache_key(name):
     for value in ("right", "left") if name.endswith("side") else (7, 8):
         tokenizer = tokenizer_for()
         setattr(tokenizer, name, value)
-        keys.add(hf_soup.Evaluator(data, processing_class=tokenizer).key("model", "text-classification", scores=False))
+        evaluator = hf_soup.Evaluator(data, task="text-classification", processing_class=tokenizer)
+        keys.add(evaluator.key("model", scores=False))
     assert len(keys) == 2
 
 

@@ -51,7 +51,7 @@ def greedy(folders, *, cached=True, data=DATA, **options):
     """The validation losses of the candidates."""
     evaluator = hf_soup.Evaluator(data, metric="loss", cache=cached, **options)
     soup = hf_soup.merge(folders, strategy="greedy", evaluator=evaluator)
-    return [trial["score"] for trial in soup.recipe.selection["trials"]]
+    return [trial.score for trial in soup.recipe.selection.trials]
 
 
 def compared(folders, *, cached=True):
@@ -66,7 +66,7 @@ def ties(folders, *, cached=True):
     evaluator = hf_soup.Evaluator(DATA, metric="loss", cache=cached)
     options = {"method": "ties", "base_model": folders[0], "strategy": "exhaustive", "evaluator": evaluator}
     soup = hf_soup.merge(folders[1:], **options)
-    return [trial["score"] for trial in soup.recipe.selection["trials"]]
+    return [trial.score for trial in soup.recipe.selection.trials]
 
 
 @pytest.mark.parametrize("scores", [greedy, compared])
@@ -154,11 +154,11 @@ def test_another_process_may_score_the_same_recipe_between_two_looks(folders, mo
     """What it has kept meanwhile, whole or in part, is not half taken over: nothing is left to run then, or not."""
     plain, others = ModelTrials._job, []
 
-    def job(self, recipe, beat):
+    def job(self, mixture, threshold):
         if not others:
             others.append(1)
             greedy(folders)  # the other process
-        return plain(self, recipe, beat)
+        return plain(self, mixture, threshold)
 
     expected = greedy(folders, cached=False)
     monkeypatch.setattr(ModelTrials, "_job", job)
@@ -193,7 +193,7 @@ def test_nothing_is_kept_of_rows_behind_a_function():
     assert hf_soup.Evaluator(DATA).keeps
     changed = hf_soup.Evaluator(DATA.with_transform(lambda batch: batch))
     assert not changed.keeps
-    assert changed.key("model", "text-classification", scores=True) is None
+    assert changed.bound(None, "text-classification").key("model", scores=True) is None
 
 
 @pytest.mark.parametrize("kind", ["score", "gradient", "predictions"])

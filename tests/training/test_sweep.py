@@ -113,7 +113,7 @@ def test_a_sweep_is_a_list_of_ingredients(sweep, data):
     """`merge` takes a sweep as it is, and the soup of real fine-tunes is at least as good as the mean of its runs."""
     soup = hf_soup.merge(sweep, strategy="greedy", evaluator=data[1])
     scores = [score.value for score in soup.scores.values()]
-    assert soup.recipe.selection["score"] >= max(scores)
+    assert soup.recipe.selection.score >= max(scores)
     assert hf_soup.merge(sweep).recipe.names == tuple(run.folder.name for run in sweep)
 
 
