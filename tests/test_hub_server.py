@@ -60,7 +60,8 @@ def download(name: str, revision: str, cache: Path) -> dict[str, bytes]:
 
 def weights_traffic(hub: HubServer, weights: bytes) -> list[Exchange]:
     """What the CDN was asked about `weights`."""
-    return [line for line in hub.log if line.path == f"/{hashlib.sha256(weights).hexdigest()}"]
+    path = f"/{hashlib.sha256(weights).hexdigest()}"
+    return [line for line in hub.log if line.path == path]
 
 
 def test_same_bytes_at_branch_tag_and_commit(hub: HubServer, tmp_path: Path) -> None:
