@@ -98,27 +98,28 @@ def read_specs(folder: Path, parts: Sequence[str] = ()) -> Headers:
         [`IngredientError`]: if there are no safetensors weights, or a file is corrupt.
     """
     specs: dict[str, dict[str, TensorSpec]] = {}
+    digests: dict[str, str] = {}
     if not parts or _holds(folder, SAFE_WEIGHTS):
         _refuse_other_formats(folder)
-        specs[""] = read_headers(folder)
+        specs[""], digests = read_headers(folder)
     for part in parts:
         _refuse_other_formats(folder / part)
-        part_specs = read_headers(folder / part)
-        specs[part] = {key: spec._replace(file=f"{part}/{spec.file}", part=part) for key, spec in part_specs.items()}
-    return Headers(specs, digests_of_headers(folder, list(specs)))
+        headers = read_headers(folder / part)
+        specs[part] = {}
+        for name, spec in headers.specs.items():
+            specs[part][name] = spec._replace(file=f"{part}/{spec.file}", part=part)
+        for file, digest in headers.digests.items():
+            digests[f"{part}/{file}"] = digest
+    return Headers(specs, digests)
 
 
 def digests_of_headers(folder: Path, parts: Sequence[str]) -> dict[str, str]:
     """For each weight file of a folder and its parts a digest of its header, size and time of change."""
-    import xxhash
-
     digests = {}
     for part in parts:
         for file in shard_files(folder / part):
             name = f"{part}/{file}".removeprefix("/")
-            header = read_raw_header(place_of(folder, name))
-            marks = f"{header.size}:{header.changed}".encode()
-            digests[name] = "stat:" + xxhash.xxh3_128_hexdigest(header.content + marks)
+            digests[name] = read_raw_header(place_of(folder, name)).digest
     return digests
 
 

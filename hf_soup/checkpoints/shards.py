@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from ..errors import IngredientError
 from ..untrusted import as_error, one_line
@@ -34,8 +35,22 @@ def shard_files(folder: Path, single: str = SAFE_WEIGHTS, inside: Collection[str
     return sorted(set(_weight_map(folder, single, inside).values()))
 
 
-def read_headers(folder: Path) -> dict[str, TensorSpec]:
-    """All tensors of a folder with safetensors files by name, sorted.
+class FolderHeaders(NamedTuple):
+    """What the headers of the safetensors files of one folder say.
+
+    Args:
+        specs (`dict[str, TensorSpec]`):
+            The tensors by name, sorted.
+        digests (`dict[str, str]`):
+            File -> a digest of its header, size and time of change.
+    """
+
+    specs: dict[str, TensorSpec]
+    digests: dict[str, str]
+
+
+def read_headers(folder: Path) -> FolderHeaders:
+    """Read the header of each safetensors file of a folder, once.
 
     Raises:
         [`IngredientError`]: if a file is corrupt, a tensor is in two shards or not where the index says, or there is
@@ -44,8 +59,10 @@ def read_headers(folder: Path) -> dict[str, TensorSpec]:
     weight_map = None if is_there(folder, SAFE_WEIGHTS) else _weight_map(folder, SAFE_WEIGHTS, None)
     files = [SAFE_WEIGHTS] if weight_map is None else sorted(set(weight_map.values()))
     specs: dict[str, TensorSpec] = {}
+    digests: dict[str, str] = {}
     for file in files:
         header = read_raw_header(place_of(folder, file))
+        digests[file] = header.digest
         shard_specs = parse_header(header.content, header.size, file, str(folder / file))
         in_two_shards = sorted(specs.keys() & shard_specs.keys())
         if in_two_shards:
@@ -55,7 +72,7 @@ def read_headers(folder: Path) -> dict[str, TensorSpec]:
         raise IngredientError(f"{folder} holds no tensors.")
     if weight_map is not None:
         _compare_index(folder, weight_map, specs)
-    return dict(sorted(specs.items()))
+    return FolderHeaders(dict(sorted(specs.items())), digests)
 
 
 def _weight_map(folder: Path, single: str, inside: Collection[str] | None) -> dict[str, str]:

@@ -361,4 +361,4 @@ def _read_whole(folder: Path) -> dict[str, torch.Tensor]:
         return read_pickles(folder, files)
     if not has_weights(folder):
         return {}
-    return {name: read_tensor(folder, spec) for name, spec in read_headers(folder).items()}
+    return {name: read_tensor(folder, spec) for name, spec in read_headers(folder).specs.items()}

@@ -160,7 +160,7 @@ def _random_states() -> set[str]:
 def _readable(checkpoint: Path) -> bool:
     """Whether its weights are as long as their headers say."""
     try:
-        return bool(read_headers(checkpoint))
+        return bool(read_headers(checkpoint).specs)
     except (IngredientError, OSError):
         return False
 
