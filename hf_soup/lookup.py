@@ -131,9 +131,19 @@ def load_module(kind: Kind, name: str) -> ModuleType | Task:
     Raises:
         [`RecipeError`]: if there is none; a strategy's name given as a method (or the reverse) is told so.
     """
+    check_name(kind, name)
+    module = importlib.import_module(f"hf_soup.{FOLDERS[kind]}.{name.replace('-', '_')}")
+    return cast("Task", module) if kind == "task" else module
+
+
+def check_name(kind: Kind, name: str) -> None:
+    """Refuse a name that no file of the kind's folder has. Nothing is imported.
+
+    Raises:
+        [`RecipeError`]: with the nearest known name; a strategy's name given as a method (or the reverse) is told so.
+    """
     if name in names(kind):
-        module = importlib.import_module(f"hf_soup.{FOLDERS[kind]}.{name.replace('-', '_')}")
-        return cast("Task", module) if kind == "task" else module
+        return
     other = OTHER.get(kind)
     if other is not None and name in names(other):
         raise RecipeError(f'"{name}" is a {other}, not a {kind}: write {other}="{name}".')

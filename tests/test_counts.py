@@ -1,6 +1,6 @@
 """Work that is done once: checks, opened checkpoints, headers, weights, and what an evaluator loads.
 
-`counting.py` names the functions that are counted. A test that fails today says so with today's number.
+`counting.py` names the functions that are counted.
 """
 
 import counting
@@ -57,7 +57,6 @@ def test_a_merge_checks_once(counts_of, flow):
     assert (counts_of(flow)["checks"], counts_of(flow)["plans"]) == (1, 1)
 
 
-@pytest.mark.xfail(strict=True, reason="nine checks of three ingredients: one at the start, one with each plan")
 def test_a_search_checks_once(counts_of):
     """The ingredients are checked before the search, not again with each trial."""
     assert counts_of(counting.greedy)["checks"] == 1
@@ -69,13 +68,11 @@ def test_a_merge_opens_each_ingredient_once(counts_of, flow):
     assert counts_of(flow).opens_by_folder == once(*RUNS)
 
 
-@pytest.mark.xfail(strict=True, reason="each ingredient is opened twice: to see whether it is there, and to cook")
 def test_verify_opens_each_ingredient_once(counts_of):
     """The soup and each of its ingredients are opened once."""
     assert counts_of(counting.verify).opens_by_folder == once("soup", *RUNS)
 
 
-@pytest.mark.xfail(strict=True, reason="each header is read twice: for its tensors and for the digest that pins it")
 @pytest.mark.parametrize("flow", [counting.merge, counting.greedy, counting.analyze], ids=lambda flow: flow.__name__)
 def test_each_header_is_read_once(counts_of, flow):
     """The header of each weight file is read once."""
@@ -83,7 +80,6 @@ def test_each_header_is_read_once(counts_of, flow):
     assert counts_of(flow).headers_by_file == once(*weights_of(*inputs))
 
 
-@pytest.mark.xfail(strict=True, reason="the headers of ingredients are read four times, that of the soup twice")
 def test_verify_reads_each_header_once(counts_of):
     """The header of each weight file is read once."""
     assert counts_of(counting.verify).headers_by_file == once(*weights_of("soup", *RUNS))
@@ -94,10 +90,7 @@ def test_verify_reads_each_header_once(counts_of):
     [
         counting.verify,
         counting.analyze,
-        pytest.param(
-            counting.advise,
-            marks=pytest.mark.xfail(strict=True, reason="read twice: for the similarity and for the relation"),
-        ),
+        counting.advise,
     ],
     ids=lambda flow: flow.__name__,
 )
@@ -112,10 +105,9 @@ def test_each_weight_is_read_once(place, counts_of, flow):
     "flow",
     [
         counting.analyze,
-        *(
-            pytest.param(flow, marks=pytest.mark.xfail(strict=True, reason="two passes: similarity and relation"))
-            for flow in (counting.analyze_scored, counting.advise, counting.advise_scored)
-        ),
+        counting.analyze_scored,
+        counting.advise,
+        counting.advise_scored,
     ],
     ids=lambda flow: flow.__name__,
 )
@@ -124,13 +116,11 @@ def test_angles_take_one_pass(counts_of, flow):
     assert counts_of(flow)["angles"] == 1
 
 
-@pytest.mark.xfail(strict=True, reason="loaded 111 times in a search of three runs")
 def test_a_search_loads_its_task_once(counts_of):
     """It is loaded to see whether it fits the models, and once by the evaluator, not again with each trial."""
     assert 1 <= counts_of(counting.greedy).loads("task")["text-classification"] <= 2
 
 
-@pytest.mark.xfail(strict=True, reason="loaded 93 times in a search of three runs")
 def test_a_search_loads_its_metrics_once(counts_of):
     """The evaluator loads its metrics once, not again with each trial."""
     assert counts_of(counting.greedy)["metrics"] == 1

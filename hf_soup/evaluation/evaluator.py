@@ -15,7 +15,7 @@ from ..data.columns import UNSCORED
 from ..data.content import Rows, hash_rows
 from ..data.load import load_data
 from ..errors import DataError, EvaluationError, RecipeError, did_you_mean
-from ..lookup import load_module
+from ..lookup import check_name, load_module
 from ..metrics import Metric, load_metrics
 from ..model_inputs import inputs_of
 from ..outputs import Predictions
@@ -143,7 +143,7 @@ class Evaluator:
         if self.dtype not in DTYPES:
             raise RecipeError(f"dtype is one of {', '.join(DTYPES)}, not {self.dtype!r}.")
         if self.task != "auto":
-            _ = self.task_module
+            check_name("task", self.task)
         if self.metric is not None:
             _ = self.metrics
 
@@ -370,10 +370,11 @@ class Evaluator:
 
     def bound(self, source: str | None, task: str) -> Evaluator:
         """The same evaluator for a task, with the tokenizer or image processor of a checkpoint if it has none."""
-        bound = self if task == self.task else replace(self, task=task)
-        if source is None or not self._lacks_processing_class:
-            return bound
-        return replace(bound, processing_class=bound.task_module.load_processing_class(source))
+        bound = replace(self, task=task)
+        if source is not None and bound._lacks_processing_class:
+            # it is ours alone until it is returned; a second copy would load its task again
+            object.__setattr__(bound, "processing_class", bound.task_module.load_processing_class(source))
+        return bound
 
     @property
     def _lacks_processing_class(self) -> bool:
