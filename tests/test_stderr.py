@@ -2,6 +2,7 @@
 
 import ast
 import io
+import json
 import logging
 import os
 import pty
@@ -33,10 +34,24 @@ def surroundings(**variables):
     return {name: value for name, value in os.environ.items() if name not in VARIABLES} | variables
 
 
-def called(*args, **variables):
-    """The command as a process of its own, with pipes for stdout and stderr."""
-    command = [sys.executable, "-m", "hf_soup.cli", *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=surroundings(**variables))
+ALL = """
+import json, sys
+from hf_soup.cli.start import main
+for arguments in json.loads(sys.argv[1]):
+    sys.argv[1:] = arguments
+    try:
+        main()
+    except SystemExit as end:
+        if end.code:
+            raise
+"""
+
+
+def called(*commands):
+    """Commands one after the other in a process of their own, as a shell starts it, with pipes for its streams."""
+    arguments = json.dumps([list(map(str, command)) for command in commands])
+    command = [sys.executable, "-c", ALL, arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=surroundings())
 
 
 def seen_in_terminal(*args, **variables):
@@ -169,15 +184,14 @@ def test_the_commands_write_only_their_own_lines(tmp_path, hub_runs):
         ["compare", *hub_runs, "--soup", tmp_path / "soup", "--test", tmp_path],
         ["cook", tmp_path / "cook.yaml"],
     ]
-    for command in commands:
-        done = called(*command)
-        assert done.returncode == 0, done.stderr
-        strange = [line for line in done.stderr.splitlines() if not OURS.fullmatch(line)]
-        assert not strange, (command[0], strange)
-    for command in (["merge", *hub_runs, "-o", tmp_path / "quiet"], commands[2]):
-        done = called(*command, "-q")
-        assert done.returncode == 0, done.stderr
-        assert done.stderr == ""
+    done = called(*commands)
+    assert done.returncode == 0, done.stderr
+    strange = [line for line in done.stderr.splitlines() if not OURS.fullmatch(line)]
+    assert not strange
+    assert (tmp_path / "cooked").is_dir()
+    done = called(["merge", *hub_runs, "-o", tmp_path / "quiet", "-q"], [*commands[2], "-q"])
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
 
 
 def test_a_terminal_shows_a_bar(text_runs):

@@ -65,7 +65,7 @@ def test_base_model_beyond_all_bounds_is_refused(run):
     """The same where a sweep opens it."""
     change(run, num_hidden_layers=2**31)
     with pytest.raises(hf_soup.SoupError, match="num_hidden_layers is 2147483648"):
-        _read_config(str(run), None)
+        _read_config(str(run), None, {})
 
 
 LARGE = [

@@ -86,7 +86,7 @@ def test_programs_stay_behind(tmp_path, text_runs, name):
 
 def test_base_model_is_opened_without_code_that_it_names(run):
     """A sweep passes on neither classes of a repository nor kernels, and does not save them."""
-    config = _read_config(str(run), None, num_labels=3)
+    config = _read_config(str(run), None, {"num_labels": 3})
     assert config.num_labels == 3
     assert config._attn_implementation is None
     assert not names_in(config.to_dict()) & set(CODE)

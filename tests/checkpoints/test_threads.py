@@ -12,7 +12,7 @@ import pytest
 
 import hf_soup
 from hf_soup.checkpoints import memory
-from hf_soup.checkpoints.source import open_all, problems_of
+from hf_soup.checkpoints.source import open_all, try_to_open
 from hf_soup.threads import side_by_side
 
 
@@ -36,7 +36,7 @@ def test_first_command_of_a_process_takes_classes_of_transformers(tmp_path, mapp
     assert done.stdout.strip() == "True", done.stderr
 
 
-@pytest.mark.parametrize("opened", [open_all, problems_of])
+@pytest.mark.parametrize("opened", [open_all, try_to_open])
 def test_classes_are_looked_up_in_the_thread_of_the_caller(mapped_runs, monkeypatch, opened):
     """Threads wait for disks and servers; libraries that replace themselves on import are imported by the caller."""
     looked_up, real = [], memory.architecture

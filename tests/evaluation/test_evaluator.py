@@ -1,9 +1,6 @@
 """Scores agree with doing it by hand with transformers and scikit-learn."""
 
 import math
-import os
-import subprocess
-import sys
 import types
 
 import datasets
@@ -605,35 +602,4 @@ def test_what_a_model_writes_is_compared_with_texts():
         run_task("text-generation", datasets.Dataset.from_dict({"text": ["a"]}), generate=True)
 
 
-def test_several_processes_share_the_work(tmp_path):
-    """Under torchrun each process takes some batches, and each has the whole result."""
-    script = tmp_path / "share.py"
-    script.write_text(SHARE)
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", str(script)]
-    done = subprocess.run([*command, str(tmp_path)], env=env, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    model, data = testing.tiny_text_model(0), testing.tiny_texts(23)
-    alone = hf_soup.Evaluator(data, processing_class=testing.model_for(TEXT)[1], batch_size=4).predict(model)
-    for rank in (0, 1):
-        found = np.load(tmp_path / f"{rank}.npz")
-        assert found["batches"] == 3 + 5  # a few rows tell whether padding matters, one by one and together
-        assert np.allclose(found["logits"], alone.logits, atol=1e-5)
-        assert np.array_equal(found["labels"], alone.labels)
-
-
 TEXT = lookup.load_module("task", "text-classification")
-SHARE = """
-import os, sys
-import numpy as np, torch
-import hf_soup
-from hf_soup import lookup, testing
-
-model, calls = testing.tiny_text_model(0), []
-model.register_forward_hook(lambda *_: calls.append(1))
-tokenizer = testing.model_for(lookup.load_module("task", "text-classification"))[1]
-said = hf_soup.Evaluator(testing.tiny_texts(23), processing_class=tokenizer, batch_size=4).predict(model)
-rank = os.environ["RANK"]
-np.savez(f"{sys.argv[1]}/{rank}.npz", logits=said.logits, labels=said.labels, batches=len(calls))
-torch.distributed.destroy_process_group()
-"""

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file
 from transformers.trainer_callback import ExportableState
 
 import hf_soup
@@ -100,9 +101,12 @@ def test_a_probe_is_no_run(base, tmp_path):
 
 
 def test_processes_get_them_too(base, tmp_path, monkeypatch):
-    """Workers with a GPU each get callbacks by pickle; what cannot be pickled is refused at once."""
+    """Workers with a GPU each get callbacks by pickle, and train to the bits of runs trained here; what cannot be
+    pickled is refused at once.
+    """
     from hf_soup.training import running as module
 
+    here = sweep(base, tmp_path / "here", {"seed": [0, 1]}, callbacks=[Diary()])
     monkeypatch.setattr(module, "gpus", lambda: ("0", "1"))  # a machine without GPUs trains on its CPU all the same
     monkeypatch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))
     with pytest.raises(hf_soup.RecipeError, match="cannot be sent to the processes that train on several GPUs"):
@@ -110,6 +114,11 @@ def test_processes_get_them_too(base, tmp_path, monkeypatch):
     assert not (tmp_path / "runs").exists()
     runs = sweep(base, tmp_path / "runs", {"seed": [0, 1]}, callbacks=[Diary()])
     assert [(run.folder / "diary.txt").read_text() for run in runs] == ["1", "1"]
+    assert [run.name for run in runs] == ["run-0", "run-1"]
+    for run, same in zip(runs, here, strict=True):
+        one, two = load_file(run.folder / "model.safetensors"), load_file(same.folder / "model.safetensors")
+        assert list(one) == list(two)
+        assert all(torch.equal(one[name], two[name]) for name in one)
 
 
 class Refuses(transformers.TrainerCallback):

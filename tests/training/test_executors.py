@@ -1,4 +1,6 @@
-"""Where runs are trained: on a Ray cluster whose workers may die, on several devices, over several processes."""
+"""Where runs are trained and models scored: on a Ray cluster whose workers may die, on several devices, over several
+processes. Processes take seconds to start, so tests share what runs in them.
+"""
 
 import json
 import os
@@ -6,36 +8,49 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
+from typing import NamedTuple
 
+import errands
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 import hf_soup
-from hf_soup import parallel, testing
+from hf_soup import lookup, parallel, testing
 
 
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
-SWEEP = """
-import json, sys, warnings
+SWEEP = {  # six runs, three of which diverge
+    "space": {"learning_rate": [1e-3, 1e30], "seed": [0, 1, 2], "max_grad_norm": [0], "optimizer": ["sgd"]},
+    "training_args": {"epochs": 10, "batch_size": 8},
+}
+ON_RAY = """
+import json, sys
 import hf_soup
+import ray
 from hf_soup import testing
 
-base, folder, executor, epochs = sys.argv[1:]
-if executor == "ray":
-    import ray
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+base, folder, options, *near = sys.argv[1:]
+ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+texts, validation = testing.tiny_texts(96), testing.tiny_texts(40, seed=1)
 sweep = hf_soup.sweep(
-    base,
-    testing.tiny_texts(96),
-    validation=testing.tiny_texts(40, seed=1),
-    space={"learning_rate": [1e-3, 1e30], "seed": [0, 1, 2], "max_grad_norm": [0], "optimizer": ["sgd"]},
-    training_args={"epochs": int(epochs), "batch_size": 8},
-    output_dir=folder,
-    executor=executor,
+    base, texts, validation=validation, output_dir=folder, executor="ray", **json.loads(options)
 )
-print(json.dumps({"runs": [run.name for run in sweep], "failed": [run.name for run in sweep.failed]}))
+answer = {"runs": [run.name for run in sweep], "failed": [run.name for run in sweep.failed], "same": []}
+evaluator = hf_soup.Evaluator(testing.tiny_texts(60, seed=3), cache=False)
+for strategy in ("exhaustive", "greedy_best_first"):
+    there = hf_soup.merge(near, strategy=strategy, evaluator=evaluator, executor="ray")
+    here = hf_soup.merge(near, strategy=strategy, evaluator=evaluator)
+    answer["same"].append(there.recipe == here.recipe)
+try:
+    unknown = hf_soup.Evaluator(evaluator.dataset, metric="nothing")
+    hf_soup.merge(near, strategy="greedy", evaluator=unknown, executor="ray")
+except hf_soup.RecipeError as error:
+    answer["refused"] = str(error)
+print(json.dumps(answer))
 """
 
 
@@ -45,12 +60,19 @@ def base(tmp_path_factory):
     return testing.save_text_model(testing.tiny_text_model(5), tmp_path_factory.mktemp("base") / "base")
 
 
-def start(base, folder, executor, epochs):
-    """A sweep of six runs, three of which diverge, in a process of its own with one thread."""
-    command = [sys.executable, "-W", "ignore", "-c", SWEEP, base, folder, executor, epochs]
-    return subprocess.Popen(
-        list(map(str, command)), env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+@pytest.fixture(scope="module")
+def near(tmp_path_factory):
+    """Four models near one another."""
+    folder = tmp_path_factory.mktemp("near")
+    saved = []
+    for seed in range(4):
+        model = testing.tiny_text_model(0)
+        torch.manual_seed(seed + 100)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter += torch.randn_like(parameter) * 0.05 * (1 + seed % 2)
+        saved.append(testing.save_text_model(model, folder / f"run-{seed}"))
+    return saved
 
 
 def weights(folder):
@@ -87,106 +109,148 @@ def workers_of(driver):
     return found
 
 
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc to find the worker")
-def test_a_worker_that_dies_costs_nothing(base, tmp_path):
-    """One of two workers of a real cluster is killed in the middle: every run is there once, with the local bits."""
-    here = start(base, tmp_path / "local", "local", 14)
-    there = start(base, tmp_path / "ray", "ray", 14)
+class OnRay(NamedTuple):
+    """What a cluster of two workers did, the first of which was killed while it trained."""
+
+    folder: Path
+    killed: int | None
+    answer: dict
+
+
+@pytest.fixture(scope="module")
+def on_ray(base, near, tmp_path_factory):
+    """A sweep and two searches on one real cluster, in a process of their own."""
+    if not Path("/proc").is_dir():
+        pytest.skip("needs /proc to find the worker")
+    folder = tmp_path_factory.mktemp("ray") / "runs"
+    command = [sys.executable, "-W", "ignore", "-c", ON_RAY, base, folder, json.dumps(SWEEP), *near]
+    driver = subprocess.Popen(
+        list(map(str, command)), env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     killed = None
     until = time.monotonic() + 200
-    while there.poll() is None and time.monotonic() < until:
-        begun = (tmp_path / "ray").glob("run-*/checkpoint-*")
+    while driver.poll() is None and time.monotonic() < until:
+        begun = folder.glob("run-*/checkpoint-*")
         half_done = [checkpoint for checkpoint in begun if not (checkpoint.parent / "run.json").exists()]
-        if half_done and (workers := workers_of(there.pid)):
+        if half_done and (workers := workers_of(driver.pid)):
             killed = workers[0]
             os.kill(killed, signal.SIGKILL)
             break
         time.sleep(0.02)
-    out, err = there.communicate(timeout=200)
-    assert killed, err[-2000:]
-    assert there.returncode == 0, err[-3000:]
-    names = json.loads(out.splitlines()[-1])
-    assert names == {"runs": ["run-0", "run-1", "run-2"], "failed": ["run-3", "run-4", "run-5"]}
-    assert here.wait(timeout=200) == 0, here.stderr.read()[-3000:]
-    one, two = weights(tmp_path / "local"), weights(tmp_path / "ray")
+    out, err = driver.communicate(timeout=200)
+    assert driver.returncode == 0, err[-3000:]
+    return OnRay(folder, killed, json.loads(out.splitlines()[-1]))
+
+
+def test_a_worker_that_dies_costs_nothing(on_ray, base, tmp_path):
+    """One of two workers of a real cluster is killed in the middle: every run is there once, with the local bits."""
+    assert on_ray.killed
+    assert on_ray.answer["runs"] == ["run-0", "run-1", "run-2"]
+    assert on_ray.answer["failed"] == ["run-3", "run-4", "run-5"]
+    texts, validation = testing.tiny_texts(96), testing.tiny_texts(40, seed=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of runs that diverge
+        hf_soup.sweep(base, texts, validation=validation, output_dir=tmp_path / "local", **SWEEP)
+    one, two = weights(tmp_path / "local"), weights(on_ray.folder)
     assert list(one) == list(two) == ["run-0", "run-1", "run-2"]
     assert all(torch.equal(one[run][name], two[run][name]) for run in one for name in one[run])
-    states = [json.loads((tmp_path / "ray" / run / "run.json").read_text()) for run in two]
-    assert all(state["steps"] == 14 * 12 for state in states)
+    states = [json.loads((on_ray.folder / run / "run.json").read_text()) for run in two]
+    assert all(state["steps"] == 10 * 12 for state in states)
 
 
-def test_several_processes_train_each_run(base, tmp_path):
-    """Under accelerate two processes share every run: half the steps, one set of files, nobody waits for ever."""
-    testing.tiny_texts(96).to_csv(tmp_path / "train.csv")
-    testing.tiny_texts(40, seed=1).to_csv(tmp_path / "validation.csv")
+def test_searches_on_ray_are_the_same(on_ray):
+    """Workers score what does not depend on each other; recipe, rows and scores are those of one process."""
+    assert on_ray.answer["same"] == [True, True]
+    assert "nothing" in on_ray.answer["refused"]
+
+
+AGAIN = """
+import os, sys
+import numpy as np
+import torch
+import hf_soup
+from hf_soup import lookup, testing
+from hf_soup.cli.start import main
+
+folder = sys.argv.pop()
+try:
+    main()
+except SystemExit as end:
+    assert not end.code
+model, calls = testing.tiny_text_model(0), []
+model.register_forward_hook(lambda *_: calls.append(1))
+tokenizer = testing.model_for(lookup.load_module("task", "text-classification"))[1]
+predictions = hf_soup.Evaluator(testing.tiny_texts(23), processing_class=tokenizer, batch_size=4).predict(model)
+rank = os.environ["RANK"]
+np.savez(f"{folder}/{rank}.npz", logits=predictions.logits, labels=predictions.labels, batches=len(calls))
+torch.distributed.destroy_process_group()
+"""
+
+
+@pytest.fixture(scope="module")
+def launched(base, tmp_path_factory):
+    """A folder and what two processes below accelerate wrote: `sweep`, and `sweep` again where nothing is left to do.
+
+    The second time they score a model as well.
+    """
+    folder = tmp_path_factory.mktemp("launched")
+    testing.tiny_texts(96).to_csv(folder / "train.csv")
+    testing.tiny_texts(40, seed=1).to_csv(folder / "validation.csv")
+    script = folder / "again.py"
+    script.write_text(AGAIN)
     # as on two GPUs; without --multi_gpu accelerate wants MPI for several processes on a CPU
     launch = "--multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no"
-    launch += " --main_process_port 0"
-    command = [sys.executable, "-m", "accelerate.commands.launch", *launch.split(), "-m", "hf_soup.cli"]
-    command += ["sweep", base, "--data", tmp_path, "--learning-rate", "1e-3,1e30", "--seed", "0,1", "--epochs", "2"]
-    command += ["--optimizer", "sgd", "--set", "max_grad_norm=0", "-o", tmp_path / "runs", "--json", "--head", "probe"]
-    done = subprocess.run(list(map(str, command)), env=ENV, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    answer = json.loads(done.stdout)  # of one process alone
+    launch = [sys.executable, "-m", "accelerate.commands.launch", *launch.split(), "--main_process_port", "0"]
+    sweep = ["sweep", base, "--data", folder, "--learning-rate", "1e-3,1e30", "--seed", "0,1", "--epochs", "2"]
+    sweep += ["--optimizer", "sgd", "--set", "max_grad_norm=0", "-o", folder / "runs", "--json", "--head", "probe"]
+    answers = []
+    for program in (["-m", "hf_soup.cli", *sweep], [script, *sweep, folder]):
+        command = list(map(str, [*launch, *program]))
+        done = subprocess.run(command, env=ENV, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr[-3000:]
+        answers.append(json.loads(done.stdout))  # of one process alone
+    return folder, answers
+
+
+def test_several_processes_train_each_run(launched):
+    """Under accelerate two processes share every run: half the steps, one set of files, nobody waits for ever."""
+    _, (answer, again) = launched
     assert [run["run"] for run in answer["runs"]] == ["run-0", "run-1"]
     assert [run["run"] for run in answer["failed"]] == ["run-2", "run-3"]
     assert all(run["steps"] == 12 for run in answer["runs"])
-    again = subprocess.run(list(map(str, command)), env=ENV, capture_output=True, text=True, timeout=300)
-    assert json.loads(again.stdout) == answer
+    assert again == answer
 
 
-def _where(item):
-    return item, os.environ[parallel.DEVICES], os.getpid()
+def test_several_processes_share_the_scoring(launched):
+    """Each process takes some batches, and each has the whole result."""
+    folder, _ = launched
+    tokenizer = testing.model_for(lookup.load_module("task", "text-classification"))[1]
+    evaluator = hf_soup.Evaluator(testing.tiny_texts(23), processing_class=tokenizer, batch_size=4)
+    alone = evaluator.predict(testing.tiny_text_model(0))
+    for rank in (0, 1):
+        shared = np.load(folder / f"{rank}.npz")
+        assert shared["batches"] == 3 + 5  # a few rows tell whether padding matters, one by one and together
+        assert np.allclose(shared["logits"], alone.logits, atol=1e-5)
+        assert np.array_equal(shared["labels"], alone.labels)
 
 
 def test_each_device_has_a_process_that_sees_no_other():
     """Two devices work at once, each in its own process, and every item is done once."""
-    found = dict(parallel.run_all(_where, list("abcdefgh"), devices=("5", "7")))
-    assert sorted(found) == list(range(8))
-    assert [found[place][0] for place in range(8)] == list("abcdefgh")
-    seen = {(device, pid) for _, device, pid in found.values()}
+    answers = dict(parallel.run_all(errands.tell_device, list("abcdefgh"), devices=("5", "7")))
+    assert sorted(answers) == list(range(8))
+    assert [answers[place][0] for place in range(8)] == list("abcdefgh")
+    seen = {(device, pid) for _, device, pid in answers.values()}
     assert len(seen) == len({pid for _, pid in seen}) <= 2
     assert {device for device, _ in seen} <= {"5", "7"}
     assert os.getpid() not in {pid for _, pid in seen}
 
 
-def test_a_sweep_on_several_devices_is_the_same(base, tmp_path, monkeypatch):
-    """Runs trained in a pool of processes have the bits of those trained here."""
-    from hf_soup.training import running as module
-
-    def sweep(folder):
-        return hf_soup.sweep(
-            base,
-            testing.tiny_texts(48),
-            validation=testing.tiny_texts(24, seed=1),
-            space={"seed": [0, 1]},
-            training_args={"epochs": 1},
-            output_dir=folder,
-        )
-
-    sweep(tmp_path / "here")
-    monkeypatch.setattr(module, "gpus", lambda: ("0", "1"))  # a machine without GPUs trains on its CPU all the same
-    monkeypatch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))
-    sweep(tmp_path / "there")
-    one, two = weights(tmp_path / "here"), weights(tmp_path / "there")
-    assert list(two) == ["run-0", "run-1"]
-    assert all(torch.equal(one[run][name], two[run][name]) for run in one for name in one[run])
-
-
 def test_what_a_function_raises_comes_here():
     """An error of an item is raised where the results are read, and a process that dies is told."""
     with pytest.raises(hf_soup.DataError, match="no good"):
-        list(parallel.run_all(_fails, [1, 2, 3], devices=("0", "1")))
+        list(parallel.run_all(errands.fail, [1, 2, 3], devices=("0", "1")))
     with pytest.raises(hf_soup.SoupError, match="a worker process died"):
-        list(parallel.run_all(_dies, [1, 2, 3], devices=("0", "1")))
-
-
-def _fails(item):
-    raise hf_soup.DataError("no good")
-
-
-def _dies(item):
-    os._exit(1)
+        list(parallel.run_all(errands.die, [1, 2, 3], devices=("0", "1")))
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9"])
