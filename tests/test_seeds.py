@@ -48,7 +48,7 @@ def test_seeds_that_are_none(wrong, base, tmp_path):
         lambda: load_training(DATA, seed=wrong),
         lambda: carve(DATA, seed=wrong),
         lambda: resampled(metric, "accuracy", [], seed=wrong),
-        lambda: select(None, [], None, {}, holdout=0.5, seed=wrong),
+        lambda: select(None, [], None, holdout=0.5, seed=wrong),
         lambda: plan_runs(base, **sweep, seed=wrong),
         lambda: plan_runs(
             base, DATA, validation=DATA, space={"seed": [0]}, output_dir=tmp_path / "o", init_seed=wrong
