@@ -1,6 +1,12 @@
-"""A trial that is stopped changes no selection: random answers, items, batches, parts, ties and resumed searches."""
+"""A trial that is stopped changes no selection: random answers, items, batches, parts, ties and resumed searches.
+
+What is expected is counted here: whole runs scored by hand, and for each trial the first item after which even a run
+that is right from there on would miss the threshold.
+"""
 
 import zlib
+from fractions import Fraction
+from typing import NamedTuple
 
 import datasets
 import numpy as np
@@ -8,63 +14,179 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import hf_soup
 from hf_soup import lookup
+from hf_soup.checkpoints.check import CheckReport
 from hf_soup.checkpoints.checkpoint import Checkpoint
-from hf_soup.evaluation.evaluator import Outputs
+from hf_soup.evaluation.evaluator import Evaluator, Outputs
+from hf_soup.evaluation.model_maker import ModelMaker
 from hf_soup.evaluation.trials import ModelTrials
-from hf_soup.outputs import Predictions, joined
-from hf_soup.types import Bar, Ingredient, Rejected
+from hf_soup.merging.agreement import Agreement
+from hf_soup.merging.plan import bind_averaging
+from hf_soup.merging.setup import MergeSetup
+from hf_soup.outputs import Predictions
+from hf_soup.types import Choice, Ingredient, Mixture, Rejected, Score, Threshold
 
 
 SEARCHES = ["greedy", "greedy_best_first", "pruned", "exhaustive", "diverse"]
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _no_models():
+    """The model of a mixture is the mixture itself, which the evaluator below knows how to run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ModelMaker, "model", lambda self, mixture: mixture)
+        yield
+
+
 class Answers:
-    """Stands for cooking and running: names and a seed decide on what a recipe is right; batches have any size."""
+    """What mixtures are right on: names, weights and a seed decide. A row has one item, or any number of items."""
 
-    def __init__(self, seed, rows, items, size):
-        self.seed, self.rows, self.size = seed, rows, size
-        self.of = np.sort(np.random.default_rng(seed).integers(rows, size=items)) if items else np.arange(rows)
-        self.run = 0
+    def __init__(self, seed, rows, items):
+        self.seed, self.rows = seed, rows
+        self.row_of = np.sort(np.random.default_rng(seed).integers(rows, size=items)) if items else np.arange(rows)
 
-    def said(self, recipe):
-        """What a recipe's model says on all rows."""
-        rng = np.random.default_rng([self.seed, zlib.crc32(repr((recipe.names, recipe.rows)).encode())])
-        right = rng.random(len(self.of)) < rng.choice([0.3, 0.6, 0.9])
-        return Predictions(np.stack([~right, right], axis=1).astype(np.float32), np.ones(len(self.of), int), self.of)
+    def right(self, mixture):
+        """Item by item, whether a mixture is right."""
+        rng = np.random.default_rng([self.seed, zlib.crc32(repr((mixture.names, mixture.rows)).encode())])
+        return rng.random(len(self.row_of)) < rng.choice([0.3, 0.6, 0.9])
 
-    def answer(self, job):
-        """What it says on the rows that it is run on, as a [`Taster`] would."""
-        said, first = self.said(job.recipe), np.array([], int) if job.first is None else job.first
-        order = np.concatenate([first, np.setdiff1d(np.arange(self.rows), first)]).astype(int)
-        done = [] if job.known is None else [job.known]
-        asked = np.array([], int) if job.known is None else job.known.asked
-        seen, correct = job.limit.left(job.known.said) if job.limit and job.known else (0, 0)
-        left = order[~np.isin(order, asked)]
-        while len(left):
-            batch, left = left[: self.size], left[self.size :]
-            part = said.take(np.sort(batch))
-            part = part._replace(rows=np.sort(batch)[part.rows])
-            done.append(Outputs(part, batch, False))
-            self.run += len(batch)
-            if job.limit:
-                more, good = job.limit.left(part)
-                seen, correct = seen + more, correct + good
-                if correct + job.limit.n - seen < job.limit.needed:
-                    break
-        return Outputs(joined([one.said for one in done]), np.concatenate([one.asked for one in done]), not len(left))
+    def predictions(self, mixture, rows):
+        """Those on some rows, which are in the order of the data."""
+        chosen = np.isin(self.row_of, rows)
+        right = self.right(mixture)[chosen]
+        logits = np.stack([~right, right], axis=1).astype(np.float32)
+        return Predictions(logits, np.ones(len(right), int), self.row_of[chosen])
 
 
-def trials_of(answers, names, stop_early):
-    """Trials whose models are made up."""
-    items = {name: Checkpoint(Ingredient(name, name), {}, {}) for name in names}
-    data = datasets.Dataset.from_dict({"text": ["x"] * answers.rows, "label": [1] * answers.rows})
-    evaluator = hf_soup.Evaluator(data, task="text-classification", metric="accuracy", cache=False)
-    trials = ModelTrials(items, evaluator, lambda recipe: recipe, stop_early=stop_early)
-    trials.close()
-    trials._taster = type("Stub", (), {"checkpoints": items, "__call__": lambda self, job: answers.answer(job)})()
-    return trials, [item.ingredient for item in items.values()]
+class MadeUp(Evaluator):
+    """Runs mixtures over rows in batches of one size, and writes down which rows it ran."""
+
+    def __init__(self, answers, size):
+        rows = {"text": ["x"] * answers.rows, "label": [1] * answers.rows}
+        data = datasets.Dataset.from_dict(rows)
+        super().__init__(data, task="text-classification", metric="accuracy", cache=False)
+        self.__dict__.update(answers=answers, size=size, batches={})
+
+    def run(self, model, *, first=None, done=None, enough=None):
+        """As an evaluator does with a model."""
+        order = [] if first is None else first.tolist()
+        order += [row for row in range(self.answers.rows) if row not in order]
+        waiting = [row for row in order if done is None or row not in done]
+        batches = self.batches.setdefault((model.names, model.weights), [])
+        ran = []
+        while waiting:
+            batch, waiting = waiting[: self.size], waiting[self.size :]
+            batches.append(batch)
+            ran += batch
+            if enough is not None and enough(self.answers.predictions(model, batch)):
+                break
+        return Outputs(self.answers.predictions(model, ran), np.array(ran), not waiting)
+
+    def ran(self):
+        """How many rows were run, of all mixtures together."""
+        return sum(len(batch) for batches in self.batches.values() for batch in batches)
+
+
+class Call(NamedTuple):
+    """What trials were asked, what they answered, and how many batches of the mixture had been run before."""
+
+    mixture: Mixture
+    threshold: Threshold | None
+    answer: Score | Rejected
+    batches_before: int
+    batches_after: int
+
+
+class Watched(ModelTrials):
+    """Trials that write down what they are asked and what they answer."""
+
+    calls: list[Call]
+
+    def score(self, mixture, beat=None):
+        """One mixture."""
+        return self.map([mixture], beat)[0]
+
+    def map(self, mixtures, beat=None):
+        """Several."""
+        before = [self._count(mixture) for mixture in mixtures]
+        answers = super().map(mixtures, beat)
+        for mixture, count, answer in zip(mixtures, before, answers, strict=True):
+            self.calls.append(Call(mixture, beat, answer, count, self._count(mixture)))
+        return answers
+
+    def _count(self, mixture):
+        return len(self._evaluator.batches.get((mixture.names, mixture.weights), []))
+
+
+class Whole:
+    """Trials by hand: every mixture is run on every row that counts, and its score is the share of right items."""
+
+    def __init__(self, answers, rows):
+        self.answers, self.rows = answers, rows
+
+    def score(self, mixture, beat=None):
+        """The share, whatever it has to beat."""
+        right = self.answers.right(mixture)[np.isin(self.answers.row_of, self.rows)].tolist()
+        return Score("accuracy", sum(right) / len(right), split="validation")
+
+    def map(self, mixtures, beat=None):
+        """One after the other."""
+        return [self.score(mixture) for mixture in mixtures]
+
+    def logits(self, ingredient):
+        """Of an ingredient alone."""
+        return self.answers.predictions(Mixture.equal([ingredient]), self.rows)
+
+    def difference(self, mixture, other):
+        """Not known."""
+
+
+def trials_of(answers, names, size, *, stop_early=True):
+    """Trials whose models are made up, and the ingredients."""
+    candidates = tuple(Checkpoint(Ingredient(name, name), {}, {}) for name in names)
+    report = CheckReport(tuple(names), "", 0, 0, 0, (), (), (), ())
+    setup = MergeSetup(candidates, Agreement(), report, bind_averaging("linear", {}), "linear", {})
+    with Watched(setup, MadeUp(answers, size), stop_early=stop_early) as trials:
+        trials.calls = []
+    return trials, [item.ingredient for item in candidates]
+
+
+def reached(right, n, threshold):
+    """Whether `right` of `n` are enough, in whole numbers: within the tolerance, or better than the threshold."""
+    share, best = Fraction(right, n), Fraction(round(threshold.score.value * n), n)
+    tolerance = Fraction(str(threshold.tolerance))
+    return share >= best - tolerance if threshold.ties or tolerance else share > best
+
+
+def first_hopeless(right, threshold):
+    """After how many items a trial may stop, right or wrong in the order in which they are run: as soon as it misses
+    the threshold even if all that remain are right. `None` if there is no such item.
+    """
+    n = len(right)
+    for count in range(n + 1):
+        if not reached(sum(right[:count]) + n - count, n, threshold):
+            return count
+    return None
+
+
+def check_call(call, trials, answers, rows):
+    """One answer is what brute force says, and it took no more batches than it needed."""
+    batches = trials._evaluator.batches.get((call.mixture.names, call.mixture.weights), [])[: call.batches_after]
+    right, n = answers.right(call.mixture), int(np.isin(answers.row_of, rows).sum())
+    in_turn = [right[answers.row_of == row].tolist() if row in rows else [] for batch in batches for row in batch]
+    items = [item for of_row in in_turn for item in of_row]
+    hopeless = None
+    if call.threshold is not None and trials._stop_early:
+        unknown = [True] * (n - len(items))  # which were not run, so that they decide nothing
+        hopeless = first_hopeless(items + unknown, call.threshold)
+    if hopeless is None:
+        assert len(items) == n
+        assert call.answer.value == sum(items) / n
+        return
+    assert call.answer == Rejected(sum(items[:hopeless]) + n - hopeless, n, hopeless)
+    if call.batches_after > call.batches_before:
+        rows_before = [row for batch in batches[:-1] for row in batch]
+        assert sum(int((answers.row_of == row).sum()) for row in rows_before if row in rows) < hopeless
 
 
 @pytest.mark.parametrize("strategy", SEARCHES)
@@ -77,51 +199,66 @@ def trials_of(answers, names, stop_early):
     k=st.integers(1, 4),
     accept=st.sampled_from([">=", ">"]),
     tolerance=st.sampled_from([0.0, 0.1, 0.34]),
-    in_part=st.booleans(),
+    in_subset=st.booleans(),
 )
-def test_the_selection_is_that_of_the_full_search(strategy, seed, rows, several, size, k, accept, tolerance, in_part):
-    """Recipe and kept trials are the same, a stopped trial could not have been kept, and nothing is run twice."""
-    items, names = (rows + seed % 5 if several else 0), [f"run-{index}" for index in range(k)]
+def test_the_selection_is_that_of_the_full_search(
+    strategy, seed, rows, several, size, k, accept, tolerance, in_subset
+):
+    """Mixture and kept trials are those of whole runs by hand, each trial ends where brute force says, a stopped trial
+    could not have been kept, and nothing is run twice.
+    """
+    answers = Answers(seed, rows, rows + seed % 5 if several else 0)
+    subset = np.random.default_rng(seed).permutation(rows)[: max(1, rows // 2)] if in_subset else np.arange(rows)
+    if not np.isin(answers.row_of, subset).any():
+        return  # rows without items have no score
+    names = [f"run-{index}" for index in range(k)]
     options = {} if strategy == "exhaustive" else {"accept": accept, "tolerance": tolerance}
-    part = np.random.default_rng(seed).permutation(rows)[: max(1, rows // 2)]
-    found = {}
+    search = lookup.load_function("strategy", strategy)
+    choices, ran = {}, {}
     for stop_early in (True, False):
-        answers = Answers(seed, rows, items, size)
-        if several and in_part and not np.isin(answers.of, part).any():
-            return  # a part without items
-        if several and not len(answers.of):
-            return
-        trials, ingredients = trials_of(answers, names, stop_early)
-        search = trials.part(part) if in_part else trials
-        recipe = lookup.load_function("strategy", strategy)(ingredients, search, **options)
-        found[stop_early] = recipe, answers.run
-        ran = answers.run
-        assert lookup.load_function("strategy", strategy)(ingredients, search, **options) == recipe
-        assert answers.run == ran  # and nothing is run for it
-    (early, fewer), (full, more) = found[True], found[False]
-    assert (early.names, early.weights) == (full.names, full.weights)
-    kept = [[(row["tried"], row["kept"]) for row in one.selection["trials"]] for one in (early, full)]
-    assert kept[0] == kept[1]
-    assert fewer <= more
-    for quick, whole in zip(early.selection["trials"], full.selection["trials"], strict=True):
-        if "at_most" in quick:
-            assert whole["score"] <= quick["at_most"] + 1e-12
-            assert "score" not in quick
+        trials, ingredients = trials_of(answers, names, size, stop_early=stop_early)
+        searched = trials.subset(subset) if in_subset else trials
+        choices[stop_early] = search(ingredients, searched, **options)
+        ran[stop_early] = trials._evaluator.ran()
+        assert isinstance(choices[stop_early], Choice)
+        assert search(ingredients, searched, **options) == choices[stop_early]
+        assert trials._evaluator.ran() == ran[stop_early]  # and nothing is run for it
+        for batches in trials._evaluator.batches.values():
+            rows_run = [row for batch in batches for row in batch]
+            assert len(set(rows_run)) == len(rows_run)
+        for call in trials.calls:
+            check_call(call, trials, answers, subset.tolist())
+    by_hand = search(ingredients, Whole(answers, np.sort(subset)), **options)
+    for choice in choices.values():
+        assert choice.mixture == by_hand.mixture
+        assert [(trial.tried, trial.kept) for trial in choice.trials] == [
+            (trial.tried, trial.kept) for trial in by_hand.trials
+        ]
+    assert ran[True] <= ran[False]
+    assert [trial.score for trial in choices[False].trials] == [trial.score for trial in by_hand.trials]
+    for early, whole in zip(choices[True].trials, by_hand.trials, strict=True):
+        if early.at_most is None:
+            assert early.score == whole.score
+        else:
+            assert whole.score <= early.at_most + 1e-12
+            assert early.score is None
 
 
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10**6), rows=st.integers(2, 12), sizes=st.tuples(st.integers(1, 5), st.integers(1, 5)))
 def test_what_a_trial_says_does_not_depend_on_batches_or_on_what_was_run_before(seed, rows, sizes):
     """The same bound after the same item, whatever the batches, also when all is known or part of it."""
-    said = set()
-    for size, before in ((sizes[0], None), (sizes[1], None), (sizes[0], "whole"), (sizes[1], "another bar")):
-        trials, ingredients = trials_of(Answers(seed, rows, 0, size), ["a", "b", "c"], True)
-        alone = trials.map([hf_soup.Recipe((item,), (1.0,)) for item in ingredients])
-        recipe, bar = hf_soup.Recipe(tuple(ingredients), (1.0,) * 3), Bar(max(alone, key=lambda one: one.value), False)
+    answers, results = Answers(seed, rows, 0), set()
+    for size, before in ((sizes[0], None), (sizes[1], None), (sizes[0], "whole"), (sizes[1], "another threshold")):
+        trials, ingredients = trials_of(answers, ["a", "b", "c"], size)
+        singles = trials.map([Mixture.equal([item]) for item in ingredients])
+        mixture, best = Mixture.equal(ingredients), max(singles, key=lambda score: score.value)
         if before == "whole":
-            trials.score(recipe)
-        if before == "another bar":
-            trials.score(recipe, beat=Bar(alone[0], tolerance=0.4))
-        found = trials.score(recipe, beat=bar)
-        said.add(str(found) if isinstance(found, Rejected) else found.value)
-    assert len(said) == 1
+            trials.score(mixture)
+        if before == "another threshold":
+            trials.score(mixture, beat=Threshold(singles[0], tolerance=0.4))
+        result = trials.score(mixture, beat=Threshold(best, ties=False))
+        for call in trials.calls:
+            check_call(call, trials, answers, range(rows))
+        results.add(str(result) if isinstance(result, Rejected) else result.value)
+    assert len(results) == 1
