@@ -80,13 +80,13 @@ def plot_sweep(settings: Sequence[Setting], lines: Sequence[Line], *, metric: st
     figure = figure_class()(figsize=(width, height), dpi=150)
     figure.set_layout_engine("constrained")
     if settings:
-        upper, lower = figure.subfigures(2, 1)
+        upper, lower = figure.subfigures(2, 1, squeeze=False)[:, 0]
         panels = upper.subplots(1, len(settings), sharey=True, squeeze=False)[0]
         for panel, setting in zip(panels, settings, strict=True):
             _scatter(panel, setting)
         panels[0].set_ylabel(f"{shown(metric)} on validation")
     else:
-        lower = figure.subfigures(1, 1)
+        (lower,) = figure.subfigures(1, 1, squeeze=False)[:, 0]
     losses, scores = lower.subplots(1, 2)
     _curves(losses, [line for line in lines if line.what == "loss"], best)
     losses.set_ylabel("loss in training")

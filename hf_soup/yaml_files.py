@@ -43,8 +43,8 @@ def read_yaml(path: str | os.PathLike[str], *, aliases: bool = True) -> dict[str
         raise RecipeError(f"cannot read {where}: not a text file in UTF-8.") from None
     data = parse_yaml(text, where, aliases=aliases)
     if not isinstance(data, dict):
-        content = "nothing" if data is None else type(data).__name__
-        raise RecipeError(f"{where} holds {content}, not a mapping of keys to values.")
+        held = "nothing" if data is None else type(data).__name__
+        raise RecipeError(f"{where} holds {held}, not a mapping of keys to values.")
     return data
 
 
@@ -69,9 +69,7 @@ def override(data: dict[str, Any], item: str) -> None:
             section[key] = {}
         if not isinstance(section[key], dict):
             held = type(section[key]).__name__
-            raise RecipeError(
-                f"{one_line(item)!r}: `{one_line(key)}` is a {held} in the file; replace it as a whole."
-            )
+            raise RecipeError(f"{one_line(item)!r}: `{one_line(key)}` is a {held} in the file; replace it as a whole.")
         section = section[key]
     section[last] = read_value(value)
 
