@@ -14,9 +14,10 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
+from docstrings import read_docstring
 
 import hf_soup
 from hf_soup import lookup
@@ -83,7 +84,7 @@ MORE = (
         ),
     ),
 )
-ENTRY = re.compile(r"(?P<name>\*{0,2}\w+)(?: \((?P<type>.*)\))?:$")
+LINE = 88  # characters of a signature in one line
 
 
 def pages() -> dict[str, str]:
@@ -96,22 +97,29 @@ def pages() -> dict[str, str]:
 
 def _command_line() -> str:
     text = (DOCS / "command_line.md").read_text(encoding="utf-8")
-    return BLOCK.sub(lambda found: found[1] + _table_of(found[2]) + found[3], text)
+    return BLOCK.sub(lambda block: block[1] + _table_of(block[2]) + block[3], text)
 
 
 def _table_of(which: str) -> str:
     """The options of a command; those of `merge` that belong to methods and strategies are a table of their own."""
     plugins = _plugins()
     if which == "methods-and-strategies":
-        options = {option.name: option for option in _options("merge")}
-        rows = [(_names(options[name]), _users(users), *_plugin(name, users)) for name, users in plugins.items()]
-        return _table(("option", "of", "what it is", "default"), rows)
-    rows = [
-        (_names(option), _cell(option.help or ""), _default(option))
-        for option in _options(which)
-        if which != "merge" or option.name not in plugins
-    ]
+        return _table_of_plugins(plugins)
+    rows = []
+    for option in _options(which):
+        if which != "merge" or option.name not in plugins:
+            rows.append((_names(option), _cell(option.help or ""), _default(option)))
     return _table(("option", "what it is", "default"), rows)
+
+
+def _table_of_plugins(plugins: dict[str, list[Plugin]]) -> str:
+    """The options of `merge` that methods and strategies take, and which of them do."""
+    options = {option.name: option for option in _options("merge")}
+    rows = []
+    for name, users in plugins.items():
+        user_names = ", ".join(f"`{user.name}`" for user in users)
+        rows.append((_names(options[name]), user_names, _plugin_text(name, users), _plugin_defaults(name, users)))
+    return _table(("option", "of", "what it is", "default"), rows)
 
 
 def _options(name: str) -> list[click.Option]:
@@ -122,9 +130,10 @@ def _options(name: str) -> list[click.Option]:
 
 
 def _names(option: click.Option) -> str:
-    value = "" if option.is_flag or option.metavar is None else f" {option.metavar}"
     names = sorted([*option.opts, *option.secondary_opts], key=lambda name: name.startswith("--"))
-    return ", ".join(f"`{name}{value if name == names[-1] else ''}`" for name in names).replace("|", "\\|")
+    if option.metavar is not None and not option.is_flag:
+        names[-1] += f" {option.metavar}"
+    return ", ".join(f"`{name}`" for name in names).replace("|", "\\|")
 
 
 def _default(option: click.Option) -> str:
@@ -133,33 +142,46 @@ def _default(option: click.Option) -> str:
     return f"`{option.default}`" if option.show_default and not option.is_flag else ""
 
 
-def _plugins() -> dict[str, list[tuple[str, Callable]]]:
+class Plugin(NamedTuple):
+    """A method or strategy."""
+
+    name: str
+    function: Callable[..., Any]
+
+
+def _plugins() -> dict[str, list[Plugin]]:
     """Parameter -> the strategies and methods that take it, as the command line finds them."""
-    found: dict[str, list[tuple[str, Callable]]] = {}
+    users: dict[str, list[Plugin]] = {}
     for kind in ("strategy", "method"):
         for name in lookup.names(kind):
             function = lookup.load_function(kind, name)
             for parameter in lookup.parameters(function):
                 if parameter != "weights":
-                    found.setdefault(parameter, []).append((name, function))
-    return found
+                    users.setdefault(parameter, []).append(Plugin(name, function))
+    return users
 
 
-def _plugin(name: str, users: list[tuple[str, Callable]]) -> tuple[str, str]:
-    """What a parameter is, and its default where these differ by user."""
-    text = {entry: body for entry, _, body in _sections(users[0][1])["Args"]}[name]
-    defaults: dict[str, list[str]] = {}
-    for user, function in users:
-        defaults.setdefault(repr(lookup.parameters(function)[name].default), []).append(user)
-    told = [
-        "" if value == "None" else f"`{value}`" + (f" ({', '.join(who)})" if len(defaults) > 1 else "")
-        for value, who in defaults.items()
-    ]
-    return _cell(text), ", ".join(told).replace("'", "")
+def _plugin_text(parameter: str, users: list[Plugin]) -> str:
+    """What a parameter is: the same wherever it is taken."""
+    texts = {entry.name: entry.text for entry in read_docstring(users[0].function).arguments}
+    return _cell(texts[parameter])
 
 
-def _users(users: list[tuple[str, Callable]]) -> str:
-    return ", ".join(f"`{name}`" for name, _ in users)
+def _plugin_defaults(parameter: str, users: list[Plugin]) -> str:
+    """The default of a parameter, with the names of its users where they differ in it."""
+    users_of: dict[str, list[str]] = {}
+    for user in users:
+        default = repr(lookup.parameters(user.function)[parameter].default)
+        users_of.setdefault(default, []).append(user.name)
+    texts = []
+    for default, names in users_of.items():
+        if default == "None":
+            texts.append("")
+        elif len(users_of) > 1:
+            texts.append(f"`{default}` ({', '.join(names)})")
+        else:
+            texts.append(f"`{default}`")
+    return ", ".join(texts).replace("'", "")
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
@@ -178,44 +200,55 @@ def _cell(text: str) -> str:
 
 def _reference() -> str:
     functions, classes, errors = [], [], []
-    for name in sorted(
-        hf_soup.__all__, key=lambda name: (name not in FIRST, FIRST.index(name) if name in FIRST else name)
-    ):
+    for name in sorted(hf_soup.__all__, key=_place_in_reference):
         thing = getattr(hf_soup, name)
-        if inspect.isclass(thing):
-            (errors if issubclass(thing, Exception) else classes).append((name, thing))
+        if inspect.isclass(thing) and issubclass(thing, Exception):
+            errors.append((name, thing))
+        elif inspect.isclass(thing):
+            classes.append((name, thing))
         elif callable(thing):
             functions.append((name, thing))
-    known = {name: _anchor(_heading(f"hf_soup.{name}", thing)) for name, thing in functions + classes + errors}
     errors.sort(key=lambda item: item[0] != "SoupError")
+    anchors = {}
+    for name, thing in functions + classes + errors:
+        anchors[name] = _anchor(_heading(f"hf_soup.{name}", thing))
+
+    def entries(things: list[tuple[str, Any]]) -> list[str]:
+        return [part for name, thing in things for part in _thing(f"hf_soup.{name}", thing, anchors)]
+
     parts = [
         "<!-- Written by docs/generate.py from signatures and docstrings: change those, then run `make docs`. -->",
         "# Python reference",
         "Everything that is public. What is not here may change without notice. The guides show how it goes together; "
         "`help(hf_soup.merge)` says the same as this page.",
         "## Functions",
-        *(part for name, thing in functions for part in _thing(f"hf_soup.{name}", thing, known)),
+        *entries(functions),
         "## Classes",
         "Most of these are returned by the functions above; `Evaluator` is the one to make yourself.",
-        *(part for name, thing in classes for part in _thing(f"hf_soup.{name}", thing, known)),
+        *entries(classes),
         "## Errors",
         "One `except hf_soup.SoupError` catches them all. What the messages mean: "
         "[troubleshooting](troubleshooting.md).",
-        *(part for name, thing in errors for part in _thing(f"hf_soup.{name}", thing, known)),
+        *entries(errors),
         "## Strategies",
         "What each takes, as a keyword of `hf_soup.merge`, under `params` in a [cook file](cook_file.md#merge) and as "
         "an option of `hf-soup merge`. Which to take: [strategies](strategies.md).",
-        *(part for name in lookup.names("strategy") for part in _plugin_entry("strategy", name, known)),
+        *(part for name in lookup.names("strategy") for part in _plugin_entry("strategy", name, anchors)),
         "## Methods",
         "How the tensors of one name combine: `method=` of `hf_soup.merge`.",
-        *(part for name in lookup.names("method") for part in _plugin_entry("method", name, known)),
+        *(part for name in lookup.names("method") for part in _plugin_entry("method", name, anchors)),
         "## For extensions and tests",
         "Imported from their own modules.",
     ]
     for module, names in MORE:
         home = importlib.import_module(f"hf_soup.{module}")
-        parts += [part for name in names for part in _thing(f"hf_soup.{module}.{name}", getattr(home, name), known)]
+        parts += entries([(f"{module}.{name}", getattr(home, name)) for name in names])
     return "\n\n".join(parts) + "\n"
+
+
+def _place_in_reference(name: str) -> tuple[int, str]:
+    """What `FIRST` names comes in its order, the rest by name."""
+    return (FIRST.index(name), "") if name in FIRST else (len(FIRST), name)
 
 
 def _heading(path: str, thing: Any) -> str:
@@ -227,141 +260,109 @@ def _anchor(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-")
 
 
-def _thing(path: str, thing: Any, known: dict[str, str]) -> Iterator[str]:
+def _thing(path: str, thing: Any, anchors: dict[str, str]) -> Iterator[str]:
+    """The entry of a function, a class or an error, paragraph by paragraph."""
     name = path.rsplit(".", 1)[-1]
     yield f"### {_heading(path, thing)}"
     if inspect.isclass(thing) and issubclass(thing, Exception):
-        yield from _text(thing, known)
+        yield from _text(thing, anchors)
         return
     yield _signature(path, thing)
-    yield from _text(thing, known)
+    yield from _text(thing, anchors)
     page = PAGES.get(name, "")
     if (DOCS / page.partition("#")[0]).is_file():
         yield f"More: [{page.partition('.')[0].replace('_', ' ')}]({page})."
     if inspect.isclass(thing):
         for member, value in vars(thing).items():
-            function = getattr(value, "func", getattr(value, "fget", getattr(value, "__func__", value)))
-            if member.startswith("_") or not inspect.isfunction(function) or not function.__doc__:
-                continue
-            yield f"#### `{name}.{member}`"
-            if inspect.isfunction(value):
-                yield _signature(f"{name}.{member}", function, method=True)
-            yield from _text(function, known)
+            yield from _member(name, member, value, anchors)
 
 
-def _plugin_entry(kind: str, name: str, known: dict[str, str]) -> Iterator[str]:
+def _member(class_name: str, name: str, value: Any, anchors: dict[str, str]) -> Iterator[str]:
+    """The entry of a public method or property that has a docstring."""
+    function = value
+    for wrapped in ("func", "fget", "__func__"):  # of cached properties, properties and class methods
+        function = getattr(function, wrapped, function)
+    if name.startswith("_") or not inspect.isfunction(function) or not function.__doc__:
+        return
+    yield f"#### `{class_name}.{name}`"
+    if inspect.isfunction(value):
+        yield _signature(f"{class_name}.{name}", function, method=True)
+    yield from _text(function, anchors)
+
+
+def _plugin_entry(kind: str, name: str, anchors: dict[str, str]) -> Iterator[str]:
     function = lookup.load_function(kind, name)
-    taken = lookup.parameters(function)
     yield f'### `{kind}="{name}"`'
-    yield from _text(function, known, only=set(taken))
+    yield from _text(function, anchors, only=set(lookup.parameters(function)))
 
 
 def _signature(path: str, thing: Any, *, method: bool = False) -> str:
     """With defaults and without types, which stand in the list below it."""
-    given = inspect.signature(thing)
-    values = [
-        parameter.replace(annotation=inspect.Parameter.empty)
-        for parameter in given.parameters.values()
-        if not (method and parameter.name == "self")
-    ]
-    returns = (
-        ""
-        if inspect.isclass(thing) or given.return_annotation is inspect.Signature.empty
-        else (f" -> {given.return_annotation}".replace("'", ""))
-    )
-    text = str(inspect.Signature(values))
-    line = f"{path}{text}{returns}"
-    if len(line) > 88:
-        shown = [str(value) for value in inspect.Signature(values).parameters.values()]
-        star = next((i for i, value in enumerate(values) if value.kind is value.KEYWORD_ONLY), None)
-        if star is not None and not any(value.kind is value.VAR_POSITIONAL for value in values):
-            shown.insert(star, "*")
-        line = f"{path}(\n" + "".join(f"    {item},\n" for item in shown) + f"){returns}"
+    signature = inspect.signature(thing)
+    parameters = []
+    for parameter in signature.parameters.values():
+        if not (method and parameter.name == "self"):
+            parameters.append(parameter.replace(annotation=inspect.Parameter.empty))
+    returns = ""
+    if not inspect.isclass(thing) and signature.return_annotation is not inspect.Signature.empty:
+        returns = f" -> {signature.return_annotation}".replace("'", "")
+    line = f"{path}{inspect.Signature(parameters)}{returns}"
+    if len(line) > LINE:
+        lines = "".join(f"    {text},\n" for text in _parameter_lines(parameters))
+        line = f"{path}(\n{lines}){returns}"
     return f"```text\n{line}\n```"
 
 
-def _sections(thing: Any) -> dict[str, Any]:
-    """A docstring of Hugging Face's form: its text, and its sections, in which entries are (name, type, text)."""
-    lines = (inspect.getdoc(thing) or "").splitlines()
-    found: dict[str, list[str]] = {"": []}
-    current = ""
-    for line in lines:
-        if re.fullmatch(r"(Args|Returns|Raises|Attributes|Yields|Examples?):", line):
-            current = line[:-1]
-            found[current] = []
-        elif current and line and not line.startswith(" "):  # text again
-            current = ""
-            found[""].append(line)
-        else:
-            found[current].append(line)
-    parsed: dict[str, Any] = {"": "\n".join(found.pop("")).strip(), "Args": []}
-    for section, body in found.items():
-        parsed["Args" if section in ("Args", "Attributes") else section] = (
-            _entries(body)
-            if section in ("Args", "Attributes")
-            else " ".join(line.strip() for line in body).strip()
-            if section == "Returns"
-            else [line[4:] for line in body]
-        )
-    return parsed
+def _parameter_lines(parameters: list[inspect.Parameter]) -> list[str]:
+    """One for each parameter, and the star before those that are named."""
+    lines = [str(parameter) for parameter in parameters]
+    kinds = [parameter.kind for parameter in parameters]
+    if inspect.Parameter.KEYWORD_ONLY in kinds and inspect.Parameter.VAR_POSITIONAL not in kinds:
+        lines.insert(kinds.index(inspect.Parameter.KEYWORD_ONLY), "*")
+    return lines
 
 
-def _entries(lines: list[str]) -> list[tuple[str, str, str]]:
-    entries: list[tuple[str, str, str]] = []
-    for line in lines:
-        if line.startswith("    ") and not line.startswith("     "):
-            head = line.strip()
-            match = ENTRY.fullmatch(head)
-            entries.append((match["name"], match["type"] or "", "") if match else (head.rstrip(":"), "", ""))
-        elif line.strip() and entries:
-            name, kind, text = entries[-1]
-            entries[-1] = (name, kind, f"{text} {line.strip()}".strip())
-    return entries
-
-
-def _text(thing: Any, known: dict[str, str], only: set[str] | None = None) -> Iterator[str]:
-    parsed = _sections(thing)
-
-    def link(text: str) -> str:
-        def one(found: re.Match) -> str:
-            name = found[1]
-            return f"[`{name}`](#{known[name]})" if name in known else f"`{name}`"
-
-        return re.sub(r"\[`([\w.]+)`\](?!\()", one, text)
-
-    if parsed[""]:
-        yield link(parsed[""])
-    entries = [entry for entry in parsed["Args"] if only is None or entry[0] in only]
-    if entries:
-        lines = []
-        for name, kind, text in entries:
-            shown = f"`{name}`" if re.fullmatch(r"\*{0,2}\w+", name) else name
-            lines.append(link(f"- {shown}" + (f" ({kind})" if kind else "") + f": {text}"))
+def _text(thing: Any, anchors: dict[str, str], only: set[str] | None = None) -> Iterator[str]:
+    """A docstring as Markdown, with links to other entries, paragraph by paragraph."""
+    docstring = read_docstring(thing)
+    if docstring.text:
+        yield _linked(docstring.text, anchors)
+    lines = []
+    for name, type_, text in docstring.arguments:
+        if only is not None and name not in only:
+            continue
+        shown_name = f"`{name}`" if re.fullmatch(r"\*{0,2}\w+", name) else name
+        shown_type = f" ({type_})" if type_ else ""
+        lines.append(_linked(f"- {shown_name}{shown_type}: {text}", anchors))
+    if lines:
         yield "\n".join(lines)
-    if parsed.get("Returns"):
-        yield link(f"**Returns** {parsed['Returns']}")
-    if parsed.get("Raises"):
-        items: list[str] = []
-        for line in filter(str.strip, parsed["Raises"]):
-            if line.startswith(" ") and items:
-                items[-1] += f" {line.strip()}"
-            else:
-                items.append(line.strip())
-        yield link("**Raises**\n\n" + "\n".join(f"- {item}" for item in items))
+    if docstring.returns:
+        yield _linked(f"**Returns** {docstring.returns}", anchors)
+    if docstring.raises:
+        yield _linked("**Raises**\n\n" + "\n".join(f"- {item}" for item in docstring.raises), anchors)
+
+
+def _linked(text: str, anchors: dict[str, str]) -> str:
+    """With links where a docstring names a public thing."""
+
+    def link(match: re.Match[str]) -> str:
+        name = match[1]
+        return f"[`{name}`](#{anchors[name]})" if name in anchors else f"`{name}`"
+
+    return re.sub(r"\[`([\w.]+)`\](?!\()", link, text)
 
 
 def main() -> None:
     """Check or write."""
     if sys.argv[1:] not in (["--check"], ["--write"]):
         raise SystemExit(__doc__)
+    writes = sys.argv[1] == "--write"
     stale = {name: text for name, text in pages().items() if not _holds(DOCS / name, text)}
     for name, text in stale.items():
-        if sys.argv[1] == "--write":
+        if writes:
             (DOCS / name).write_text(text, encoding="utf-8")
-        print(
-            f"docs/{name} " + ("written" if sys.argv[1] == "--write" else "is not what the code says: run `make docs`")
-        )
-    sys.exit(1 if stale and sys.argv[1] == "--check" else 0)
+        print(f"docs/{name} written" if writes else f"docs/{name} is not what the code says: run `make docs`")
+    sys.exit(1 if stale and not writes else 0)
 
 
 def _holds(path: Path, text: str) -> bool:

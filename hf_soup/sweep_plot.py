@@ -1,4 +1,4 @@
-"""The picture of a sweep: scores against settings, and the curves of all runs. It computes nothing."""
+"""The picture of a sweep: scores against settings, and the curves of all runs. It reads no run."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 MOST = 4  # panels of settings
 FEW = 6  # values that stand side by side
+LONGEST = 14  # characters of a value
 
 
 class Setting(NamedTuple):
@@ -75,20 +76,23 @@ def plot_sweep(settings: Sequence[Setting], lines: Sequence[Line], *, metric: st
         [`MissingExtraError`]: if matplotlib is not installed.
     """
     settings = settings[:MOST]
-    figure = figure_class()(figsize=(max(7.6, 2.6 * len(settings)), 6.4 if settings else 3.6), dpi=150)
+    width, height = max(7.6, 2.6 * len(settings)), 6.4 if settings else 3.6  # inches
+    figure = figure_class()(figsize=(width, height), dpi=150)
     figure.set_layout_engine("constrained")
-    rows = figure.subfigures(1 + bool(settings), 1, squeeze=False)[:, 0]
     if settings:
-        panels = rows[0].subplots(1, len(settings), sharey=True, squeeze=False)[0]
+        upper, lower = figure.subfigures(2, 1, squeeze=False)[:, 0]
+        panels = upper.subplots(1, len(settings), sharey=True, squeeze=False)[0]
         for panel, setting in zip(panels, settings, strict=True):
             _scatter(panel, setting)
         panels[0].set_ylabel(f"{shown(metric)} on validation")
-    what = {"loss": "loss in training", f"eval_{metric}": f"{shown(metric)} on validation"}
-    panels = rows[-1].subplots(1, len(what), squeeze=False)[0]
-    for panel, (key, label) in zip(panels, what.items(), strict=True):
-        _curves(panel, [line for line in lines if line.what == key], best)
-        panel.set_ylabel(label)
-    panels[-1].legend(frameon=False, fontsize=8)
+    else:
+        (lower,) = figure.subfigures(1, 1, squeeze=False)[:, 0]
+    losses, scores = lower.subplots(1, 2)
+    _curves(losses, [line for line in lines if line.what == "loss"], best)
+    losses.set_ylabel("loss in training")
+    _curves(scores, [line for line in lines if line.what == f"eval_{metric}"], best)
+    scores.set_ylabel(f"{shown(metric)} on validation")
+    scores.legend(frameon=False, fontsize=8)
     figure.suptitle(wrapped(title, 90), fontsize=10, x=0.01, ha="left")
     for panel in figure.get_axes():
         panel.spines[["top", "right"]].set_visible(False)
@@ -100,26 +104,36 @@ def plot_sweep(settings: Sequence[Setting], lines: Sequence[Line], *, metric: st
 def _scatter(panel: Any, setting: Setting) -> None:
     """Points over numbers, on a logarithm where they span a decade; over few or over words side by side."""
     values = setting.values
-    numeric = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
-    wide = numeric and min(values) > 0 and max(values) >= 10 * min(values)
-    named = [f"{value:g}" if numeric else shown(str(value)[:14]) for value in values]
-    different = list(dict.fromkeys(name for _, name in sorted(zip(values if numeric else named, named, strict=True))))
-    if wide or (len(different) > FEW and numeric):
-        places = list(values)
-        panel.set_xscale("log" if wide else "linear")
+    is_numeric = all(_is_number(value) for value in values)
+    spans_a_decade = is_numeric and min(values) > 0 and max(values) >= 10 * min(values)
+    if is_numeric:
+        labels = [f"{value:g}" for value in values]
+        ordered = [f"{value:g}" for value in sorted(values)]
     else:
-        places = [different.index(name) for name in named]
-        panel.set_xticks(range(len(different)), different)
-        panel.set_xlim(-0.5, len(different) - 0.5)
+        labels = [shown(str(value)[:LONGEST]) for value in values]
+        ordered = sorted(labels)
+    ticks = list(dict.fromkeys(ordered))
+    if spans_a_decade or (is_numeric and len(ticks) > FEW):
+        places = list(values)
+        panel.set_xscale("log" if spans_a_decade else "linear")
+    else:
+        places = [ticks.index(label) for label in labels]
+        panel.set_xticks(range(len(ticks)), ticks)
+        panel.set_xlim(-0.5, len(ticks) - 0.5)
     panel.plot(places, setting.scores, linestyle="", marker="o", color=COLORS["ingredient"])
     panel.plot(places[setting.best], setting.scores[setting.best], linestyle="", marker="D", color=COLORS["soup"])
     panel.set_xlabel(shown(setting.name))
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def _curves(panel: Any, lines: Sequence[Line], best: str) -> None:
+    """The best run over the others, which share one entry of the legend."""
     others = [line for line in lines if line.run != best]
     for index, line in enumerate(others):
-        label = f"the {len(others)} others" if not index else None
+        label = f"the {len(others)} others" if index == 0 else None
         panel.plot(line.epochs, line.values, color=COLORS["ingredient"], linewidth=0.9, marker=".", label=label)
     for line in lines:
         if line.run == best:

@@ -1,4 +1,4 @@
-"""YAML files -> values, strictly: unknown keys are errors with "did you mean", `1e-5` is a number, no key is twice.
+"""YAML files -> values, strictly: unknown keys are errors with "did you mean", `1e-5` is a number, no key comes twice.
 
 It knows nothing of recipes or cook files, which are read with it; `yaml_text.py` bounds and parses the text.
 """
@@ -43,13 +43,13 @@ def read_yaml(path: str | os.PathLike[str], *, aliases: bool = True) -> dict[str
         raise RecipeError(f"cannot read {where}: not a text file in UTF-8.") from None
     data = parse_yaml(text, where, aliases=aliases)
     if not isinstance(data, dict):
-        found = "nothing" if data is None else type(data).__name__
-        raise RecipeError(f"{where} holds {found}, not a mapping of keys to values.")
+        held = "nothing" if data is None else type(data).__name__
+        raise RecipeError(f"{where} holds {held}, not a mapping of keys to values.")
     return data
 
 
 def read_value(text: str) -> Any:
-    """One value as YAML has it, with numbers as everybody writes them.
+    """One value as YAML has it; `1e-5` is a number, although YAML 1.1 takes it for a text.
 
     Raises:
         [`RecipeError`]: if it is no YAML.
@@ -63,13 +63,15 @@ def override(data: dict[str, Any], item: str) -> None:
     *parents, last = keys.split(".")
     if not equals or not all([*parents, last]):
         raise RecipeError(f"{one_line(item)!r} sets nothing: write KEY=VALUE, such as data.path=my_data.")
+    section = data
     for key in parents:
-        data[key] = {} if data.get(key) is None else data[key]
-        if not isinstance(data[key], dict):
-            kind = type(data[key]).__name__
-            raise RecipeError(f"{one_line(item)!r}: `{one_line(key)}` is a {kind} in the file; replace it as a whole.")
-        data = data[key]
-    data[last] = read_value(value)
+        if section.get(key) is None:
+            section[key] = {}
+        if not isinstance(section[key], dict):
+            held = type(section[key]).__name__
+            raise RecipeError(f"{one_line(item)!r}: `{one_line(key)}` is a {held} in the file; replace it as a whole.")
+        section = section[key]
+    section[last] = read_value(value)
 
 
 def build(cls: type[T], data: Mapping[str, Any], path: str) -> T:
@@ -94,16 +96,14 @@ def build(cls: type[T], data: Mapping[str, Any], path: str) -> T:
 
 
 def _explain(cls: type, error: Mapping[str, Any]) -> str:
-    place = [item for item in error["loc"] if "[" not in str(item)] or ["file"]  # without pydantic's names of types
-    *parents, last = place
-    where = one_line(".".join(map(str, place)))
+    """One error of pydantic in our words."""
+    # pydantic puts the member of a union into the place of an error, such as `list[str]`
+    keys = [key for key in error["loc"] if "[" not in str(key)] or ["file"]
+    *parents, last = keys
+    where = one_line(".".join(map(str, keys)))
     if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        known = _fields_at(cls, parents)
-        return (
-            f"unknown key `{one_line(last)}`"
-            + (f" in `{one_line('.'.join(map(str, parents)))}`" if parents else "")
-            + did_you_mean(last, known)
-        )
+        section = f" in `{one_line('.'.join(map(str, parents)))}`" if parents else ""
+        return f"unknown key `{one_line(last)}`{section}{did_you_mean(last, _fields_at(cls, parents))}"
     if error["type"] in ("missing", "missing_argument"):
         return f"the key `{where}` is missing"
     message = one_line(error["msg"])
@@ -113,11 +113,21 @@ def _explain(cls: type, error: Mapping[str, Any]) -> str:
 def _fields_at(cls: Any, keys: list[Any]) -> list[str]:
     """The field names of the dataclass that lies below `keys`, followed through optional, list and mapping types."""
     for key in keys:
-        within = [item for item in typing.get_args(cls) if item is not Ellipsis] or [None]
-        hint = typing.get_type_hints(cls).get(key) if dataclasses.is_dataclass(cls) else within[-1]
-        inner = [item for item in typing.get_args(hint) if item is not type(None)]
-        cls = inner[0] if type(None) in typing.get_args(hint) else hint
+        if dataclasses.is_dataclass(cls):
+            hint = typing.get_type_hints(cls).get(key)
+        else:  # the items of a list or tuple, or the values of a mapping
+            arguments = [item for item in typing.get_args(cls) if item is not Ellipsis]
+            hint = arguments[-1] if arguments else None
+        cls = _without_none(hint)
     return [item.name for item in dataclasses.fields(cls)] if dataclasses.is_dataclass(cls) else []
+
+
+def _without_none(hint: Any) -> Any:
+    """`X` of `X | None`; any other type as it is."""
+    members = typing.get_args(hint)
+    if type(None) not in members:
+        return hint
+    return next(member for member in members if member is not type(None))
 
 
 def dumper() -> type:

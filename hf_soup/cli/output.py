@@ -15,7 +15,7 @@ from ..errors import OutputError
 from ..untrusted import one_line, printable
 
 
-NOBODY_READS = 141  # what a shell says of a command that SIGPIPE ended
+CLOSED_PIPE = 141  # what a shell says of a command that SIGPIPE ended
 PACKAGE = str(Path(__file__).parent.parent)
 
 
@@ -24,12 +24,12 @@ def result(text: str) -> None:
 
     Raises:
         [`OutputError`]: if it cannot be written, as on a disk that is full.
-        [`SystemExit`]: if nobody reads, as after `| head`: the quiet end that other programs have.
+        [`SystemExit`]: if the reader has closed stdout, as after `| head`: the quiet end that other programs have.
     """
     try:
         click.echo(printable(text))
     except BrokenPipeError:
-        raise SystemExit(NOBODY_READS) from None
+        raise SystemExit(CLOSED_PIPE) from None
     except OSError as error:
         raise OutputError(f"stdout cannot be written: {error.strerror}.") from None
 

@@ -1,4 +1,4 @@
-"""Runs on the Hub, a repository for each: for others to see, and for workers that share no storage."""
+"""Runs on the Hub, a repository for each: to publish them, and for workers that share no storage."""
 
 from __future__ import annotations
 
@@ -151,8 +151,8 @@ def _refuse_others(repo_id: str, folder: Path) -> None:
     digests = {name: digest for name, digest in digests.items() if name != ".gitattributes"}
     if not digests:
         return
-    ours = [name for name in digests if (folder / name).is_file() and name.endswith(".safetensors")]
-    if not ours or any(digest_of(folder / name, digests[name]) != digests[name] for name in ours):
+    weights = [name for name in digests if (folder / name).is_file() and name.endswith(".safetensors")]
+    if not weights or any(digest_of(folder / name, digests[name]) != digests[name] for name in weights):
         raise OutputError(
             f"{repo_id} has something else than {folder}, so it is not overwritten. Give push_runs another prefix, or "
             "delete the repository."
