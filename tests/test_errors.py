@@ -1,8 +1,10 @@
-"""The end of an error about an unknown name."""
+"""The end of an error about an unknown name, and where warnings point."""
 
+import datasets
 import pytest
 
-from hf_soup.errors import did_you_mean
+from hf_soup.data.missing import tell_missing_texts
+from hf_soup.errors import SoupWarning, did_you_mean, warn_user
 
 
 MANY = ("early_stopping_patience", "early_stopping_threshold", *(f"setting_{index}" for index in range(98)))
@@ -30,3 +32,14 @@ def test_of_many_names_the_nearest_three_are_told():
 def test_a_part_of_a_name_is_near_to_it(word):
     """A name is found by its parts between underscores, although most of its letters are missing."""
     assert did_you_mean(word, MANY).startswith('; did you mean "early_stopping_patience"?')
+
+
+def test_a_warning_points_at_the_line_of_the_user():
+    """However deep in the package it is given, it has the file that called in."""
+    data = datasets.Dataset.from_dict({"text": ["good film", ""]})
+    with pytest.warns(SoupWarning, match="1 of 2 rows have no text") as records:
+        tell_missing_texts(data, ["text"])
+    assert records[0].filename == __file__
+    with pytest.warns(SoupWarning, match="something") as records:
+        warn_user("something")
+    assert records[0].filename == __file__
