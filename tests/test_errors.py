@@ -4,7 +4,7 @@ import datasets
 import pytest
 
 from hf_soup.data.missing import tell_missing_texts
-from hf_soup.errors import SoupWarning, did_you_mean, warn_user
+from hf_soup.errors import SoupWarning, did_you_mean, warn
 
 
 MANY = ("early_stopping_patience", "early_stopping_threshold", *(f"setting_{index}" for index in range(98)))
@@ -41,5 +41,5 @@ def test_a_warning_points_at_the_line_of_the_user():
         tell_missing_texts(data, ["text"])
     assert records[0].filename == __file__
     with pytest.warns(SoupWarning, match="something") as records:
-        warn_user("something")
+        warn("something")
     assert records[0].filename == __file__
