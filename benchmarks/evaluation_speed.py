@@ -24,9 +24,9 @@ import transformers
 
 import hf_soup
 from hf_soup.data.load import load_data
-from hf_soup.lookup import load_module
-from hf_soup.model_inputs import inputs_of
-from hf_soup.tables import align
+from hf_soup.display.tables import align
+from hf_soup.plugins import load_module
+from hf_soup.tasks._model_inputs import inputs_of
 
 
 BATCH_SIZE = 64

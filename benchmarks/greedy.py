@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 import hf_soup
+from hf_soup.display.tables import align
 from hf_soup.evaluation.binding import bind_evaluator
-from hf_soup.evaluation.trials import ModelTrials
-from hf_soup.lookup import load_module
-from hf_soup.outputs import right
+from hf_soup.metrics.predictions import right
+from hf_soup.plugins import load_module
+from hf_soup.selection.trials import ModelTrials
 from hf_soup.strategies.greedy import greedy
-from hf_soup.tables import align
 from hf_soup.types import Recipe, Rejected
 
 
@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 
     from hf_soup.checkpoints.checkpoint import Checkpoint
     from hf_soup.evaluation.evaluator import Outputs
-    from hf_soup.types import Bar, Score
+    from hf_soup.training.callbacks import Bar
+    from hf_soup.types import Score
 
 EARLY, FULL, RELEASED, REREAD = SEARCHES = ("early rejection", "in full", "released loop", "all read again")
 

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hf_soup.tables import align
+from hf_soup.display.tables import align
 
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def gradient_of(folders: Sequence[Path], data: Any, dtype: str = "auto") -> Call
     import hf_soup
     from hf_soup.checkpoints.source import open_all
     from hf_soup.evaluation.binding import bind_evaluator
-    from hf_soup.evaluation.trials import ModelTrials
+    from hf_soup.selection.trials import ModelTrials
 
     items = open_all(folders)
     evaluator = bind_evaluator(hf_soup.Evaluator(data, cache=False), items)

@@ -19,7 +19,7 @@ import datasets
 import transformers
 
 import hf_soup
-from hf_soup.tables import align
+from hf_soup.display.tables import align
 
 
 ROWS, RATES = 1000, (2e-5, 1e-4, 5e-4)

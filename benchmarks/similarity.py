@@ -77,7 +77,7 @@ def ours(folders: list[Path]) -> None:
 
 def without_signs(folders: list[Path]) -> None:
     """The inner products alone: cosines, distances, angles, lengths."""
-    from hf_soup.checkpoints.gram import measure_grams
+    from hf_soup.analysis.gram import measure_grams
     from hf_soup.checkpoints.source import open_all
 
     base, *runs = open_all(folders)

@@ -18,7 +18,7 @@ from typing import Any
 import click
 
 import hf_soup
-from hf_soup.tables import align
+from hf_soup.display.tables import align
 
 
 # name in the table -> strategy, its parameters, how many of the runs

@@ -20,7 +20,7 @@ import click
 from docstrings import read_docstring
 
 import hf_soup
-from hf_soup import lookup
+from hf_soup import plugins as lookup
 from hf_soup.cli import main as command_line
 
 

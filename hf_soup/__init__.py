@@ -11,15 +11,27 @@ from .version import __version__
 
 if TYPE_CHECKING:  # `as` re-exports a name: type checkers and editors resolve it, and flag one that is not here
     from .analysis.advice import Advice as Advice
-    from .analyzing import Analysis as Analysis
-    from .analyzing import advise as advise
-    from .analyzing import analyze as analyze
-    from .api import check as check
-    from .api import merge as merge
-    from .api import modules as modules
-    from .comparing import compare as compare
-    from .cooking import Cooked as Cooked
-    from .cooking import cook as cook
+    from .analysis.result import Analysis as Analysis
+    from .api.analyses import contribution as contribution
+    from .api.analyses import diversity as diversity
+    from .api.analyses import landscape as landscape
+    from .api.analyses import module_effects as module_effects
+    from .api.analyses import plane as plane
+    from .api.analyses import similarity as similarity
+    from .api.analyze import advise as advise
+    from .api.analyze import analyze as analyze
+    from .api.check import check as check
+    from .api.check import modules as modules
+    from .api.compare import compare as compare
+    from .api.cook import Cooked as Cooked
+    from .api.cook import cook as cook
+    from .api.merge import merge as merge
+    from .api.soup import Soup as Soup
+    from .api.sweep import sweep as sweep
+    from .api.verify import TensorDifference as TensorDifference
+    from .api.verify import Verification as Verification
+    from .api.verify import verify as verify
+    from .comparison.comparison import Comparison as Comparison
     from .data.splits import load_training as load_training
     from .errors import DataError as DataError
     from .errors import EvaluationError as EvaluationError
@@ -32,20 +44,11 @@ if TYPE_CHECKING:  # `as` re-exports a name: type checkers and editors resolve i
     from .errors import SoupWarning as SoupWarning
     from .errors import TrainingError as TrainingError
     from .evaluation.batchnorm import update_batchnorm as update_batchnorm
-    from .evaluation.comparison import Comparison as Comparison
     from .evaluation.evaluator import Evaluator as Evaluator
-    from .hub.tree import Node as Node
-    from .hub.tree import tree as tree
-    from .outputs import Predictions as Predictions
-    from .recipes import load_recipe as load_recipe
-    from .single_analyses import contribution as contribution
-    from .single_analyses import diversity as diversity
-    from .single_analyses import landscape as landscape
-    from .single_analyses import module_effects as module_effects
-    from .single_analyses import plane as plane
-    from .single_analyses import similarity as similarity
-    from .soup import Soup as Soup
-    from .sweeping import sweep as sweep
+    from .formats.recipe_file import load_recipe as load_recipe
+    from .metrics.predictions import Predictions as Predictions
+    from .publishing.tree import Node as Node
+    from .publishing.tree import tree as tree
     from .training.records import FailedRun as FailedRun
     from .training.records import Run as Run
     from .training.sweep import Sweep as Sweep
@@ -56,29 +59,26 @@ if TYPE_CHECKING:  # `as` re-exports a name: type checkers and editors resolve i
     from .types import Recipe as Recipe
     from .types import Score as Score
     from .types import Selection as Selection
-    from .verifying import TensorDifference as TensorDifference
-    from .verifying import Verification as Verification
-    from .verifying import verify as verify
 
 # public name -> the module that has it
 _HOME = {
     "Advice": "analysis.advice",
-    "Analysis": "analyzing",
-    "advise": "analyzing",
-    "analyze": "analyzing",
-    "similarity": "single_analyses",
-    "diversity": "single_analyses",
-    "landscape": "single_analyses",
-    "plane": "single_analyses",
-    "contribution": "single_analyses",
-    "module_effects": "single_analyses",
-    "check": "api",
-    "compare": "comparing",
-    "merge": "api",
-    "modules": "api",
-    "sweep": "sweeping",
-    "Cooked": "cooking",
-    "cook": "cooking",
+    "Analysis": "analysis.result",
+    "advise": "api.analyze",
+    "analyze": "api.analyze",
+    "similarity": "api.analyses",
+    "diversity": "api.analyses",
+    "landscape": "api.analyses",
+    "plane": "api.analyses",
+    "contribution": "api.analyses",
+    "module_effects": "api.analyses",
+    "check": "api.check",
+    "compare": "api.compare",
+    "merge": "api.merge",
+    "modules": "api.check",
+    "sweep": "api.sweep",
+    "Cooked": "api.cook",
+    "cook": "api.cook",
     "DataError": "errors",
     "EvaluationError": "errors",
     "IncompatibleError": "errors",
@@ -89,18 +89,18 @@ _HOME = {
     "SoupError": "errors",
     "SoupWarning": "errors",
     "TrainingError": "errors",
-    "Node": "hub.tree",
-    "tree": "hub.tree",
-    "TensorDifference": "verifying",
-    "Verification": "verifying",
-    "verify": "verifying",
+    "Node": "publishing.tree",
+    "tree": "publishing.tree",
+    "TensorDifference": "api.verify",
+    "Verification": "api.verify",
+    "verify": "api.verify",
     "update_batchnorm": "evaluation.batchnorm",
-    "Comparison": "evaluation.comparison",
+    "Comparison": "comparison.comparison",
     "Evaluator": "evaluation.evaluator",
-    "Predictions": "outputs",
-    "load_recipe": "recipes",
+    "Predictions": "metrics.predictions",
+    "load_recipe": "formats.recipe_file",
     "Selection": "types",
-    "Soup": "soup",
+    "Soup": "api.soup",
     "load_training": "data.splits",
     "FailedRun": "training.records",
     "Run": "training.records",

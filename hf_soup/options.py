@@ -14,8 +14,8 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from .errors import RecipeError, did_you_mean
-from .lookup import names
 from .parallel import EXECUTORS
+from .plugins import names
 
 
 if TYPE_CHECKING:

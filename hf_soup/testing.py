@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, overload
 
 from .checkpoints.memory import quiet_transformers
 from .evaluation.evaluator import Evaluator
-from .lookup import asks_for, method_traits, parameters, strategy_traits
-from .metrics import BUILT_IN
-from .model_inputs import inputs_of
-from .outputs import KINDS, Predictions, losses
+from .metrics.built_in import BUILT_IN
+from .metrics.predictions import KINDS, Predictions, losses
+from .plugins import asks_for, method_traits, parameters, strategy_traits
 from .seeds import check_seed
+from .tasks._model_inputs import inputs_of
 from .types import Choice, Gradient, Ingredient, Mixture, Rejected, Score, Threshold, gain
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from .data.images import decode_image
 from .errors import DataError, RecipeError, did_you_mean
-from .images import decode_image
 from .progress import library_bars
 
 

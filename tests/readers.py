@@ -143,7 +143,7 @@ def _recipe(place: Path) -> None:
 
 
 def _card(place: Path) -> None:
-    from hf_soup.hub.card import load_card
+    from hf_soup.publishing.card import load_card
 
     load_card(place / "soup")
     hf_soup.tree(place / "soup").table()
@@ -151,7 +151,7 @@ def _card(place: Path) -> None:
 
 
 def _cook(place: Path) -> None:
-    from hf_soup.cook_file import load_cook_file
+    from hf_soup.formats.cook_file import load_cook_file
 
     load_cook_file(place / "cook.yaml")
 
@@ -178,8 +178,8 @@ def _images(place: Path) -> None:
     import numpy as np
 
     from hf_soup.data.load import load_data
-    from hf_soup.model_inputs import ModelInputs
     from hf_soup.tasks import image_classification
+    from hf_soup.tasks._model_inputs import ModelInputs
 
     found = load_data(str(place / "images"), split="train")
     processor = image_classification.load_processing_class(str(place / "image"))

@@ -29,7 +29,7 @@ from markdown_it import MarkdownIt
 import hf_soup
 from hf_soup import testing
 from hf_soup.cli import main
-from hf_soup.cook_file import load_cook_file
+from hf_soup.formats.cook_file import load_cook_file
 
 
 ROOT = Path(__file__).parent.parent

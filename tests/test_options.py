@@ -7,11 +7,12 @@ import pytest
 from click.shell_completion import ShellComplete
 
 import hf_soup
-from hf_soup import options, sweeping
+from hf_soup import options
+from hf_soup.api import sweep as sweeping
 from hf_soup.cli import main
-from hf_soup.cook_file import CookFile
 from hf_soup.evaluation.ensemble import ENSEMBLES
-from hf_soup.yaml_files import build
+from hf_soup.formats.cook_file import CookFile
+from hf_soup.formats.strict_yaml import build
 
 
 COMMANDS = {

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from hf_soup import lookup, testing
+from hf_soup import plugins, testing
 from hf_soup.errors import RecipeError
 from hf_soup.tasks import Task, WritingTask, task_of
 from hf_soup.types import Ingredient, Mixture
@@ -16,31 +16,31 @@ from hf_soup.types import Ingredient, Mixture
 RUNS = tuple(Ingredient(f"run-{index}", f"runs/{index}") for index in range(4))
 
 
-@pytest.mark.parametrize("name", lookup.names("method"))
+@pytest.mark.parametrize("name", plugins.names("method"))
 def test_method_contract(name):
     """Every method is documented, pure, repeatable, keeps type and shape, and gives copies back."""
-    testing.check_method(lookup.load_function("method", name))
+    testing.check_method(plugins.load_function("method", name))
 
 
-@pytest.mark.parametrize("name", lookup.names("strategy"))
+@pytest.mark.parametrize("name", plugins.names("strategy"))
 def test_strategy_contract(name):
     """Every strategy is documented and finds the same mixture in any order of its arguments."""
-    testing.check_strategy(lookup.load_function("strategy", name))
+    testing.check_strategy(plugins.load_function("strategy", name))
 
 
-@pytest.mark.parametrize("name", lookup.names("task"))
+@pytest.mark.parametrize("name", plugins.names("task"))
 def test_task_contract(name):
     """Every task scores its example whole, in any batches and order, with the loss of the model itself."""
-    testing.check_task(lookup.load_module("task", name))
+    testing.check_task(plugins.load_module("task", name))
 
 
-@pytest.mark.parametrize("name", lookup.names("task"))
+@pytest.mark.parametrize("name", plugins.names("task"))
 def test_a_model_has_one_task(name):
     """No model fits two tasks, so that `task="auto"` does not depend on the order of their names."""
-    model, _ = testing.model_for(lookup.load_module("task", name))
+    model, _ = testing.model_for(plugins.load_module("task", name))
     assert task_of(model.config, architecture=type(model).__name__) == name
     config = type(model.config).from_dict({**model.config.to_dict(), "architectures": [type(model).__name__]})
-    assert [other for other in lookup.names("task") if lookup.load_module("task", other).fits(config)] == [name]
+    assert [other for other in plugins.names("task") if plugins.load_module("task", other).fits(config)] == [name]
 
 
 def unexplained(tensors, weights, *, strength=1):
@@ -71,7 +71,7 @@ def test_the_contracts_can_fail():
 
 def test_the_task_contract_can_fail(monkeypatch):
     """A task that gives rows in another order, or another loss than its model, is caught."""
-    task = lookup.load_module("task", "text-classification")
+    task = plugins.load_module("task", "text-classification")
     plain = task.forward
     monkeypatch.setattr(task, "forward", lambda model, batch: (plain(model, batch)[0] * 2, *plain(model, batch)[1:]))
     with pytest.raises((AssertionError, KeyError)):
@@ -100,23 +100,25 @@ def test_the_strategy_contract_can_fail():
 def test_a_method_is_no_strategy():
     """Each of the two words, used for the other, is told so."""
     with pytest.raises(RecipeError, match='"greedy" is a strategy, not a method: write strategy="greedy"'):
-        lookup.load_function("method", "greedy")
+        plugins.load_function("method", "greedy")
     with pytest.raises(RecipeError, match='"linear" is a method, not a strategy: write method="linear"'):
-        lookup.load_function("strategy", "linear")
+        plugins.load_function("strategy", "linear")
 
 
 def test_unknown_names_are_told_with_the_nearest():
     """A misspelt name comes with the nearest one and the list."""
     with pytest.raises(RecipeError, match=r'"gredy"; did you mean "greedy"\? Known: diverse, exhaustive, greedy, '):
-        lookup.load_function("strategy", "gredy")
+        plugins.load_function("strategy", "gredy")
 
 
 def test_a_dotted_path_is_a_name():
     """`package.module:function` works as a name; what does not import is an error of ours."""
-    assert lookup.load_function("method", "hf_soup.methods.linear:linear") is lookup.load_function("method", "linear")
+    assert plugins.load_function("method", "hf_soup.methods.linear:linear") is plugins.load_function(
+        "method", "linear"
+    )
     for path in ("no.such.module:f", "hf_soup.methods.linear:nothing"):
         with pytest.raises(RecipeError, match="cannot be imported"):
-            lookup.load_function("method", path)
+            plugins.load_function("method", path)
 
 
 def test_linear_reads_one_tensor_at_a_time():
@@ -128,14 +130,14 @@ def test_linear_reads_one_tensor_at_a_time():
             alive.append(index)
             yield torch.full((3,), float(index))
 
-    assert torch.equal(lookup.load_function("method", "linear")(stream(), (1.0,) * 5), torch.full((3,), 2.0))
+    assert torch.equal(plugins.load_function("method", "linear")(stream(), (1.0,) * 5), torch.full((3,), 2.0))
     assert alive == [0, 1, 2, 3, 4]
 
 
 def greedy(scores, *, higher=True, **params):
     """Run greedy over made-up scores of sets of names."""
     trials = testing.FakeTrials(lambda mixture: scores["+".join(mixture.names)], higher_is_better=higher)
-    return lookup.load_function("strategy", "greedy")(RUNS[: sum("+" not in key for key in scores)], trials, **params)
+    return plugins.load_function("strategy", "greedy")(RUNS[: sum("+" not in key for key in scores)], trials, **params)
 
 
 SCORES = {
@@ -176,7 +178,7 @@ def test_greedy_of_a_loss_goes_down():
 
 def test_greedy_breaks_ties_by_name():
     """Candidates of one score come in the order of their names, so that the sum has the same bits in any order."""
-    pick = lookup.load_function("strategy", "greedy")
+    pick = plugins.load_function("strategy", "greedy")
     for order in (RUNS, RUNS[::-1], RUNS[2:] + RUNS[:2]):
         mixture = pick(order, testing.FakeTrials(lambda mixture: 0.5)).mixture
         assert mixture.names == ("run-0", "run-1", "run-2", "run-3")
@@ -185,33 +187,33 @@ def test_greedy_breaks_ties_by_name():
 def test_greedy_asks_once_for_each():
     """n ingredients cost 2 n - 1 scores."""
     trials = testing.FakeTrials(lambda mixture: 0.5)
-    lookup.load_function("strategy", "greedy")(RUNS, trials)
+    plugins.load_function("strategy", "greedy")(RUNS, trials)
     assert len(trials.asked) == 2 * len(RUNS) - 1
 
 
 def test_a_parameter_of_few_values_has_one_of_them():
     """What a `Literal` lists is what recipes and the command line may say."""
-    function = lookup.load_function("strategy", "greedy")
-    assert lookup.choices(lookup.parameters(function)["accept"], function) == (">=", ">")
-    function = lookup.load_function("method", "linear")
-    assert lookup.choices(lookup.parameters(function)["normalize"], function) == ()
+    function = plugins.load_function("strategy", "greedy")
+    assert plugins.choices(plugins.parameters(function)["accept"], function) == (">=", ">")
+    function = plugins.load_function("method", "linear")
+    assert plugins.choices(plugins.parameters(function)["normalize"], function) == ()
 
 
 def test_functions_declare_their_traits():
     """What a decorator declares is read from the function, which stays itself; others have the defaults."""
-    uniform = lookup.load_function("strategy", "uniform")
-    assert lookup.strategy_traits(uniform) == lookup.StrategyTraits(scores=False)
-    assert lookup.strategy_traits(first) == lookup.StrategyTraits(scores=True, linear_only=False, never_worse=False)
-    assert lookup.method_traits(lookup.load_function("method", "median")) == lookup.MethodTraits(elementwise=True)
-    assert lookup.method_traits(uniform) == lookup.MethodTraits(elementwise=False)
+    uniform = plugins.load_function("strategy", "uniform")
+    assert plugins.strategy_traits(uniform) == plugins.StrategyTraits(scores=False)
+    assert plugins.strategy_traits(first) == plugins.StrategyTraits(scores=True, linear_only=False, never_worse=False)
+    assert plugins.method_traits(plugins.load_function("method", "median")) == plugins.MethodTraits(elementwise=True)
+    assert plugins.method_traits(uniform) == plugins.MethodTraits(elementwise=False)
 
     def best(ingredients, trials):
         """Take the best."""
 
-    assert lookup.strategy(never_worse=True)(best) is best
-    assert lookup.strategy_traits(best).never_worse
+    assert plugins.strategy(never_worse=True)(best) is best
+    assert plugins.strategy_traits(best).never_worse
     with pytest.raises(AssertionError, match="promises never to be worse"):
-        testing.check_strategy(lookup.strategy(never_worse=True)(first_by_name))
+        testing.check_strategy(plugins.strategy(never_worse=True)(first_by_name))
 
 
 def first_by_name(ingredients, trials):
@@ -224,10 +226,10 @@ def functions_of(protocol):
     return {name: value for name, value in vars(protocol).items() if inspect.isfunction(value) and name[0] != "_"}
 
 
-@pytest.mark.parametrize("name", lookup.names("task"))
+@pytest.mark.parametrize("name", plugins.names("task"))
 def test_a_task_has_what_the_protocol_says(name):
     """Each constant has the type of `Task`, and each function the parameters, by name and in order."""
-    task = lookup.load_module("task", name)
+    task = plugins.load_module("task", name)
     for constant, kind in typing.get_type_hints(Task).items():
         assert isinstance(getattr(task, constant), typing.get_origin(kind) or kind), constant
     asked = functions_of(Task)

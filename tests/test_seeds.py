@@ -5,16 +5,16 @@ import pytest
 
 import hf_soup
 from hf_soup import testing
-from hf_soup.cook_file import load_cook_file
-from hf_soup.cooking import _check_settings
+from hf_soup.api.cook import _check_settings
+from hf_soup.api.sweep import plan_runs
 from hf_soup.data.splits import carve, load_training
 from hf_soup.errors import RecipeError
-from hf_soup.evaluation.statistics import resampled
-from hf_soup.lookup import load_module
-from hf_soup.metrics import load_metrics
+from hf_soup.formats.cook_file import load_cook_file
+from hf_soup.metrics.load import load_metrics
+from hf_soup.metrics.statistics import resampled
+from hf_soup.plugins import load_module
 from hf_soup.seeds import LARGEST, check_seed
-from hf_soup.selecting import select
-from hf_soup.sweeping import plan_runs
+from hf_soup.selection.select import select
 from hf_soup.training.settings import check_settings
 from hf_soup.training.space import expand_space
 

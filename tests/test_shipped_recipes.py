@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 import hf_soup
-from hf_soup import lookup, testing
-from hf_soup.cook_file import load_cook_file
+from hf_soup import plugins, testing
+from hf_soup.formats.cook_file import load_cook_file
 
 
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
@@ -43,7 +43,7 @@ def save_base(task, folder):
     """A tiny base model for a task, with a head for something else."""
     if task == "image-classification":
         return testing.save_image_model(testing.tiny_image_model(0, classes=5), folder)
-    return testing.save_model_for(lookup.load_module("task", "text-classification"), folder)
+    return testing.save_model_for(plugins.load_module("task", "text-classification"), folder)
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)

@@ -54,7 +54,8 @@ def test_every_key_is_documented():
     """`docs/cook_file.md` and `docs/recipe_file.md` name each key of their files."""
     import dataclasses
 
-    from hf_soup import cook_file, options, types
+    from hf_soup import options, types
+    from hf_soup.formats import cook_file
 
     stages = (
         cook_file.CookFile,

@@ -6,10 +6,10 @@ import tracemalloc
 import pytest
 
 from hf_soup.checkpoints.checkpoint import read_card
-from hf_soup.cook_file import load_cook_file
 from hf_soup.errors import RecipeError
-from hf_soup.recipes import load_recipe
-from hf_soup.yaml_files import read_value, read_yaml
+from hf_soup.formats.cook_file import load_cook_file
+from hf_soup.formats.recipe_file import load_recipe
+from hf_soup.formats.strict_yaml import read_value, read_yaml
 from hf_soup.yaml_text import parse_yaml
 
 

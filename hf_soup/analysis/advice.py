@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
-from ..tables import align
+from ..display.tables import align
 
 
 Confidence = Literal["high", "medium", "low"]

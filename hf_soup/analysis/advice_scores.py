@@ -7,8 +7,8 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from ..evaluation.comparison import SHARES
-from ..outputs import Predictions, right
+from ..metrics.predictions import Predictions, right
+from ..metrics.statistics import SHARES
 from ..types import gain
 from .advice import Commands, Piece
 from .diversity import Diversity

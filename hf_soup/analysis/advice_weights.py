@@ -6,11 +6,11 @@ import itertools
 
 from ..checkpoints.check import is_statistic
 from ..checkpoints.checkpoint import Checkpoint
-from ..checkpoints.relation import RELATED
 from ..errors import DataError
 from ..tasks import task_of
 from .advice import Commands, Confidence, Piece
 from .advice_losses import Losses
+from .relation import RELATED
 from .similarity import Similarity
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..checkpoints.check import CheckReport, is_statistic
 from ..checkpoints.checkpoint import Checkpoint
 from ..merging.agreement import Agreement
-from ..outputs import Predictions
+from ..metrics.predictions import Predictions
 from .advice import Advice, Commands, Confidence, Piece, Topic
 from .advice_losses import Losses, barrier_piece, measure_losses
 from .advice_scores import quality_pieces, value_of_soups

@@ -8,10 +8,10 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..comparison.comparison import best_of
+from ..display.tables import align
 from ..errors import RecipeError
-from ..evaluation.comparison import best_of
 from ..seeds import check_seed
-from ..tables import align
 from ..types import gain
 from .points import Scorer, shown, signed, uniform
 

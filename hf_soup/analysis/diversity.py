@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from ..comparison.comparison import best_of
+from ..display.tables import align
 from ..errors import RecipeError, did_you_mean
-from ..evaluation.comparison import SHARES, best_of
 from ..evaluation.ensemble import mean_logits, mean_probabilities
-from ..outputs import Predictions, decisions, disagreement, probabilities, right
-from ..tables import align
+from ..metrics.predictions import Predictions, decisions, disagreement, probabilities, right
+from ..metrics.statistics import SHARES
 from ..types import gain
 from .points import SOUP, SURE, Scorer, shown, signed, uniform
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from ..display.tables import align
 from ..errors import RecipeError, did_you_mean
-from ..evaluation.comparison import SHARES
-from ..tables import align
+from ..metrics.statistics import SHARES
 from .points import SOUP, Line, Point, Scorer, Weights, rough_first, score_places, shown, uniform
 
 

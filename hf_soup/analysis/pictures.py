@@ -7,8 +7,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from ..display.figure import COLORS, LONGEST, NOMINAL, new_figure, new_panels, shown
 from ..errors import MissingExtraError
-from ..plots import COLORS, LONGEST, NOMINAL, new_figure, new_panels, shown
 from ..untrusted import one_line
 
 

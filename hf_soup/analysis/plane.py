@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..display.tables import align
 from ..errors import RecipeError, did_you_mean
-from ..tables import align
 from .points import SOUP, Mark, Point, Scorer, rough_first, score_places, uniform
 from .similarity import Similarity
 

@@ -14,15 +14,15 @@ from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.companions import in_order
 from ..errors import EvaluationError
 from ..evaluation.binding import bind_evaluator, bind_training
-from ..evaluation.comparison import SHARES
-from ..evaluation.comparison import signed as difference_shown
 from ..evaluation.encoding import classes_missing
 from ..evaluation.evaluator import Evaluator
 from ..evaluation.model_maker import ModelMaker
 from ..evaluation.recipe_runner import RecipeRunner
 from ..merging.agreement import Agreement
 from ..merging.setup import set_up
-from ..outputs import Predictions, losses
+from ..metrics.predictions import Predictions, losses
+from ..metrics.statistics import SHARES
+from ..metrics.statistics import signed as difference_shown
 from ..progress import progress_bar
 from ..types import Mixture, Recipe, Score, gain
 

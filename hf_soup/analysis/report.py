@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..checkpoints.staging import staged_files
+from ..display.tables import align, escape_markup
 from ..errors import MissingExtraError, RecipeError, warn
-from ..tables import align, escape_markup
 from ..untrusted import encodable
 
 

@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..checkpoints.check import is_statistic
 from ..checkpoints.checkpoint import Checkpoint
-from ..checkpoints.gram import (
+from ..checkpoints.layout import names_in_depth
+from ..checkpoints.modules import by_depth
+from ..display.tables import align
+from ..errors import RecipeError, did_you_mean
+from ..merging.agreement import Agreement
+from .gram import (
     Signs,
     TensorGram,
     cosines_of,
@@ -22,12 +27,7 @@ from ..checkpoints.gram import (
     measure_grams,
     refuse_diverged,
 )
-from ..checkpoints.layout import names_in_depth
-from ..checkpoints.modules import by_depth
-from ..checkpoints.relation import Relation, relation_of
-from ..errors import RecipeError, did_you_mean
-from ..merging.agreement import Agreement
-from ..tables import align
+from .relation import Relation, relation_of
 from .similarity_rows import PairSimilarity, PartSimilarity, cells_of, flat_row, spread_of_pairs
 
 

@@ -37,7 +37,7 @@ from .vocabulary import Vocabulary, difference
 if TYPE_CHECKING:
     import torch
 
-    from .relation import Relation
+    from ..analysis.relation import Relation
 
 # Buffers that count and may differ between runs; every other integer buffer has to be equal.
 COUNTERS = ("num_batches_tracked",)

@@ -14,15 +14,7 @@ from typing import Any, NamedTuple
 
 from ..errors import IngredientError
 from ..untrusted import one_line
-from .inside import (
-    FolderContents,
-    blocks_of,
-    contents_of,
-    json_inside,
-    lies_in,
-    place_of,
-    read_inside,
-)
+from .inside import FolderContents, blocks_of, contents_of, json_inside, lies_in, place_of, read_inside
 from .named_code import is_searched
 from .reader import SAFE_INDEX, SAFE_WEIGHTS
 

@@ -18,12 +18,7 @@ from .companion_files import sizes_in
 from .inside import is_there, json_inside, place_of
 from .named_code import without_code
 from .other_contents import has_no_weights
-from .reader import (
-    PICKLED_WEIGHTS,
-    SAFE_WEIGHTS,
-    TensorSpec,
-    read_raw_header,
-)
+from .reader import PICKLED_WEIGHTS, SAFE_WEIGHTS, TensorSpec, read_raw_header
 from .shards import read_headers, shard_files
 
 

@@ -23,14 +23,7 @@ from . import hub
 from .checkpoint import ELSEWHERE, MEMORY, PRIVATE, Checkpoint
 from .companion_files import MODULES, SortedFiles, sort_files, without_links, without_unreadable
 from .content import file_state
-from .folder import (
-    checkpoint_of_trainer,
-    has_weights,
-    pickled_files,
-    read_config,
-    read_pickles,
-    read_specs,
-)
+from .folder import checkpoint_of_trainer, has_weights, pickled_files, read_config, read_pickles, read_specs
 from .hub_pins import pin_repository
 from .inside import contents_of
 from .memory import plain_model

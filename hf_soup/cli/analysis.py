@@ -69,7 +69,8 @@ def analyze_command(
     What was scored is kept: the same command goes on where it was interrupted.
     """
     import hf_soup
-    from hf_soup.checkpoints.targets import refuse_folder
+
+    from ..checkpoints.targets import refuse_folder
 
     if output:
         refuse_folder(output)  # before anything is scored
@@ -89,7 +90,8 @@ def analyze_command(
 def _show_costs(ingredients: tuple[str, ...], parts: tuple[str, ...], arguments: dict[str, Any], form: str) -> None:
     """How many models each part would score."""
     import hf_soup
-    from hf_soup.analyzing import analysis_cost, chosen_parts
+
+    from ..api.analyze import analysis_cost, chosen_parts
 
     chosen = chosen_parts(parts or None, arguments["evaluator"] is not None)
     modules = 0

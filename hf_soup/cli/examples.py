@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..lookup import names
 from ..options import option
+from ..plugins import names
 from .options import options_of, take_fields
 
 
@@ -47,7 +47,8 @@ def read_examples(source: str, split: str, options: ExampleOptions, metric: Any 
             As of `hf_soup.Evaluator`.
     """
     import hf_soup
-    from hf_soup.data.load import load_data, split_data_source
+
+    from ..data.load import load_data, split_data_source
 
     path, name, part = split_data_source(source, split)
     return hf_soup.Evaluator(

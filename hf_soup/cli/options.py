@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from ..lookup import choices, load_function, names, parameters
 from ..options import MergeOptions
+from ..plugins import choices, load_function, names, parameters
 from .stderr import be_quiet
 
 

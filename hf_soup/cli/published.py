@@ -56,7 +56,7 @@ def verify_command(soup: str, device: str, allow_pickle: bool, allow_code: bool,
 @click.argument("soup")
 def card_command(soup: str) -> None:
     """Show the model card of SOUP (a folder or Hub id), as Markdown."""
-    from hf_soup.hub.card import load_card
+    from ..publishing.card import load_card
 
     result(load_card(soup))
 

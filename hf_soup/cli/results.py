@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from ..recipes import selection_as_dict
-from ..tables import align
+from ..display.tables import align
+from ..formats.recipe_file import selection_as_dict
 from .output import result
 
 
 if TYPE_CHECKING:
-    from ..soup import Soup
+    from ..api.soup import Soup
 
 
 def show(form: str, path: Any, data: Any, text: str) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
+from ..display.tables import align
 from ..options import CompareOptions
-from ..tables import align
 from .examples import example_options, read_examples, read_given_examples, take_example_options
 from .options import allow_pickle_option, named, options_of, output_options, take_fields, take_from_option
 from .results import show
@@ -53,7 +53,8 @@ def compare_command(
     "user/data#train[:500]".
     """
     import hf_soup
-    from hf_soup.checkpoints.targets import refuse_folder
+
+    from ..checkpoints.targets import refuse_folder
 
     if output:
         refuse_folder(output)  # before anything is scored
@@ -83,7 +84,7 @@ def compare_command(
 @output_options
 def cache_command(clear: bool, form: str) -> None:
     """Show what scores and predictions are kept, so that nothing is run twice; or delete them."""
-    from hf_soup.evaluation import cache
+    from ..evaluation import cache
 
     path = cache.cache_file()
     if clear:

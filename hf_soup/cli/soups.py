@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from ..lookup import FunctionKind, load_function, names, parameters
+from ..display.tables import align
 from ..options import MergeOptions, PushOptions
-from ..tables import align
+from ..plugins import FunctionKind, load_function, names, parameters
 from .examples import example_options, read_given_examples, take_example_options
 from .options import (
     align_labels_option,
@@ -77,8 +77,9 @@ def merge_command(
     `hf-soup strategies` and `hf-soup methods` list what there is. An option below names in brackets who takes it.
     """
     import hf_soup
-    from hf_soup.checkpoints.shard_size import shard_size
-    from hf_soup.checkpoints.targets import refuse_target
+
+    from ..checkpoints.shard_size import shard_size
+    from ..checkpoints.targets import refuse_target
 
     refuse_target(output, overwrite=overwrite)  # before anything is scored
     shard_size(max_shard_size)
@@ -139,8 +140,8 @@ def modules_command(ingredient: str, allow_pickle: bool, form: str) -> None:
 @output_options
 def plan_command(recipe: str, allow_pickle: bool, allow_code: bool, form: str) -> None:
     """Show what cooking RECIPE (its file, or the folder or Hub id of a soup) would do; only headers are read."""
-    from hf_soup.api import cook_recipe
-    from hf_soup.recipes import load_recipe
+    from ..api.from_recipe import cook_recipe
+    from ..formats.recipe_file import load_recipe
 
     plan = cook_recipe(load_recipe(recipe, allow_code=allow_code), allow_pickle=allow_pickle).plan
     steps = [{**step.spec._asdict(), "inputs": step.inputs, "weights": step.weights} for step in plan.steps]

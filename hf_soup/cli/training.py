@@ -14,7 +14,7 @@ from .results import described, show, trial_table
 
 
 if TYPE_CHECKING:
-    from ..cooking import Cooked
+    from ..api.cook import Cooked
     from ..training.planning import SweepPlan
     from ..training.sweep import Sweep
 
@@ -96,14 +96,14 @@ def sweep_command(
     runs are skipped, half-done ones go on, and more values add runs. `accelerate launch -m hf_soup.cli sweep ...`
     trains each run over several processes.
     """
-    from hf_soup.checkpoints.targets import refuse_folder
-    from hf_soup.data.load import split_data_source
-    from hf_soup.data.splits import VALIDATION, Source, load_training_data
-    from hf_soup.options import check_choices
-    from hf_soup.sweeping import count_workers, train
-    from hf_soup.training.planning import plan_sweep
-    from hf_soup.training.processes import is_main
-    from hf_soup.training.space import share_single_values
+    from ..api.sweep import count_workers, train
+    from ..checkpoints.targets import refuse_folder
+    from ..data.load import split_data_source
+    from ..data.splits import VALIDATION, Source, load_training_data
+    from ..options import check_choices
+    from ..training.planning import plan_sweep
+    from ..training.processes import is_main
+    from ..training.space import share_single_values
 
     refuse_folder(output)  # before data is loaded
     space, shared = share_single_values(_settings({name: options.pop(name) for name in SETTINGS}, more))
@@ -149,8 +149,9 @@ def _show_plan(form: str, plan: SweepPlan) -> None:
 def runs_command(folder: str, plot: str | None, form: str) -> None:
     """Show the runs of a sweep's FOLDER: their settings and scores, best first, and why others failed."""
     import hf_soup
-    from hf_soup.checkpoints.staging import save_figure
-    from hf_soup.checkpoints.targets import refuse_file
+
+    from ..checkpoints.staging import save_figure
+    from ..checkpoints.targets import refuse_file
 
     target = refuse_file(plot) if plot else None
     sweep = hf_soup.load_sweep(folder)
@@ -160,7 +161,7 @@ def runs_command(folder: str, plot: str | None, form: str) -> None:
 
 
 def _show_runs(form: str, folder: str, sweep: Sweep) -> None:
-    from hf_soup.training.processes import is_main
+    from ..training.processes import is_main
 
     if not is_main():  # one of several processes that train each run
         return
@@ -186,7 +187,7 @@ def _show_runs(form: str, folder: str, sweep: Sweep) -> None:
 
 def _settings(options: dict[str, str | None], more: tuple[str, ...]) -> dict[str, Any]:
     """`1e-5,3e-5` -> a list of numbers, and `NAME=VALUES` as YAML."""
-    from hf_soup.yaml_files import read_value
+    from ..formats.strict_yaml import read_value
 
     settings: dict[str, Any] = {}
     for name, text in options.items():
@@ -230,7 +231,8 @@ def cook_command(file: str, output: str | None, form: str, **options: Any) -> No
     Stages that are whole are skipped, so an interrupted cook goes on where it was.
     """
     import hf_soup
-    from hf_soup.cooking import names_recipe
+
+    from ..api.cook import names_recipe
 
     if not output and names_recipe(file):
         raise click.UsageError("a recipe needs -o FOLDER, where the soup goes.")

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError, RecipeError, did_you_mean
-from ..lookup import load_path
+from ..plugins import load_path
 from ..untrusted import as_error, one_line
 from .layouts import find_split
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from ..checkpoints import content
-from ..outputs import ARRAYS, KINDS, Predictions
+from ..metrics.predictions import ARRAYS, KINDS, Predictions
 from ..types import Gradient, Score
 from ..value_store import ValueStore
 from .evaluator import Outputs

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..data.classes import MissingClasses, missing_classes, warn_of_missing_classes
 from ..data.columns import UNSCORED
 from ..errors import DataError, warn
-from ..heads import class_names
-from ..tokens import TEXTS, check_vocabulary
+from ..tasks._heads import class_names
+from ..tasks._padding import TEXTS
+from ..tasks._vocabulary import check_vocabulary
 
 
 if TYPE_CHECKING:
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PretrainedConfig
 
-    from ..model_inputs import ModelInputs
     from ..tasks import Task
+    from ..tasks._model_inputs import ModelInputs
 
 MAIN_INPUTS = (*TEXTS, "pixel_values")  # a data set that has one of them is encoded already
 NUMBERS = ("int", "uint", "float", "bool")  # how the types of numbers begin

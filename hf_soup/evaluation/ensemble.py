@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import EvaluationError, RecipeError, did_you_mean
-from ..outputs import Predictions, decisions, probabilities, same_examples
+from ..metrics.predictions import Predictions, decisions, probabilities, same_examples
 
 
 if TYPE_CHECKING:

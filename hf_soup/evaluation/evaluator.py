@@ -15,23 +15,16 @@ from ..data.columns import UNSCORED
 from ..data.content import Rows, hash_rows
 from ..data.load import load_data
 from ..errors import DataError, EvaluationError, RecipeError, did_you_mean
-from ..lookup import check_name, load_module
-from ..metrics import Metric, load_metrics
-from ..model_inputs import inputs_of
-from ..outputs import Predictions
+from ..metrics.load import Metric, load_metrics
+from ..metrics.predictions import Predictions
+from ..plugins import check_name, load_module
 from ..tasks import Task, WritingTask, task_of
+from ..tasks._model_inputs import inputs_of
 from ..types import DataDescription, Score
 from .cache_key import cache_key, digest_of_batches, digest_of_processing
 from .encoding import MAIN_INPUTS, Encoded, encode, first_in_small_batches, is_encoded, of_one_length, without_rows
 from .padding import check_padding, needs_padding
-from .running import (
-    BatchOutput,
-    is_launched,
-    predictions_of,
-    put_on_device,
-    refuse_unreadable,
-    run_batches,
-)
+from .running import BatchOutput, is_launched, predictions_of, put_on_device, refuse_unreadable, run_batches
 
 
 if TYPE_CHECKING:
@@ -40,7 +33,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel
 
-    from ..metrics import Given
+    from ..metrics.load import Given
 
 DTYPES = ("auto", "bfloat16", "float32")
 

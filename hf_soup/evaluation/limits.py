@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..outputs import Predictions, right
+from ..metrics.predictions import Predictions, right
 from ..types import Rejected
 
 

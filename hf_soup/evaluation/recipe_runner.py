@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..checkpoints.checkpoint import Checkpoint, contents_of
 from ..errors import EvaluationError
-from ..lookup import is_code
 from ..merging.in_memory import rough
 from ..merging.setup import MergeSetup
-from ..outputs import Predictions, joined
+from ..metrics.predictions import Predictions, joined
 from ..parallel import run_all
+from ..plugins import is_code
 from ..types import Gradient, Ingredient, Mixture, Recipe, Score
 from .cache import keep_gradient, keep_outputs, keep_score, kept_gradient, kept_outputs, kept_score
 from .evaluator import Evaluator, Outputs

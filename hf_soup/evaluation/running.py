@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from ..checkpoints.memory import quiet_transformers
 from ..errors import DataError, EvaluationError, warn
-from ..heads import class_names
-from ..outputs import Predictions
+from ..metrics.predictions import Predictions
 from ..progress import progress_bar
 from ..tasks import WritingTask
+from ..tasks._heads import class_names
 
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class BatchOutput(NamedTuple):
 
     Args:
         logits (`np.ndarray`), labels (`np.ndarray`):
-            Of each item, as [`hf_soup.outputs.Predictions`] has them.
+            Of each item, as [`hf_soup.metrics.predictions.Predictions`] has them.
         item_rows (`np.ndarray`):
             The row of the data set that each item is of.
         rows (`np.ndarray`):

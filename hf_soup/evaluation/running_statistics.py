@@ -16,9 +16,9 @@ from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.digest import combined_digest, tensor_digest
 from ..checkpoints.memory import tensors_on_disk
 from ..errors import IngredientError
+from ..formats.recipe_file import BATCHNORM_FILE
 from ..merging.in_memory import cook_in_memory
 from ..merging.plan import Plan
-from ..recipes import BATCHNORM_FILE
 from ..types import Recipe
 from ..untrusted import as_error
 from .model_maker import estimate_again

@@ -12,10 +12,10 @@ from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.labels import classifier_modules, is_identity
 from ..checkpoints.modules import assign_rows, class_tensors, group, own_prefix
 from ..checkpoints.reader import AVERAGED, TensorSpec, widest
+from ..display.tables import align
 from ..errors import RecipeError, did_you_mean, listed
-from ..lookup import PROVIDED, asks_for, check_params, checked, load_function, method_traits, parameters
 from ..methods.linear import linear
-from ..tables import align
+from ..plugins import PROVIDED, asks_for, check_params, checked, load_function, method_traits, parameters
 from ..types import Mixture
 from ..untrusted import one_line
 from .steps import CombineStep, CopyStep, How, Step

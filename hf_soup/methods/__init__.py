@@ -11,6 +11,6 @@ The plan provides more when it asks by parameter name:
 - `rng`: a `torch.Generator` that is seeded by the recipe's seed and the tensor's name, so that it does not matter in
   which order tensors are made. Whole tensors come then.
 
-`@method(elementwise=True)` ([`hf_soup.lookup.method`]) promises that each number of the result depends on the numbers
+`@method(elementwise=True)` ([`hf_soup.plugins.method`]) promises that each number of the result depends on the numbers
 at its own place alone: then flat pieces come instead of whole tensors.
 """

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import RecipeError
-from ..lookup import method
+from ..plugins import method
 
 
 if TYPE_CHECKING:

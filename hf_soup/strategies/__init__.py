@@ -8,7 +8,7 @@ the merge.
 The caller provides more when it asks by parameter name: `base`, the base model as an [`Ingredient`] (then the merge
 needs one), and `seed`, that of the merge, for what is drawn at random.
 
-The decorator [`hf_soup.lookup.strategy`] declares what it promises or needs ([`hf_soup.lookup.StrategyTraits`]):
+The decorator [`hf_soup.plugins.strategy`] declares what it promises or needs ([`hf_soup.plugins.StrategyTraits`]):
 - `@strategy(scores=False)`: it asks for no score, so the merge needs no evaluator;
 - `@strategy(linear_only=True)`: it goes with the method `linear` alone;
 - `@strategy(never_worse=True)`: with its defaults the soup is never worse on validation than the best single

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 from ..errors import RecipeError
-from ..lookup import strategy
-from ..outputs import disagreement
+from ..metrics.predictions import disagreement
+from ..plugins import strategy
 from ..types import Choice, Ingredient, Mixture, Trials
 from ._search import Search, check_most
 

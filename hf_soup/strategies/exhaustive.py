@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import combinations
 
 from ..errors import RecipeError
-from ..lookup import strategy
+from ..plugins import strategy
 from ..types import Choice, Ingredient, Mixture, Trials
 from ._search import Search
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from ..lookup import strategy
+from ..plugins import strategy
 from ..types import Choice, Ingredient, Mixture, Trials
 from ._search import Search, check_most, shuffled
 

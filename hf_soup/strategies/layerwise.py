@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from ..errors import RecipeError, did_you_mean
-from ..lookup import strategy
+from ..plugins import strategy
 from ..types import Choice, Ingredient, Mixture, Trials
 from ._search import Search
 from .greedy import greedy

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from ..errors import RecipeError
-from ..lookup import strategy
+from ..plugins import strategy
 from ..progress import progress_bar
 from ..types import Choice, Gradient, Ingredient, Mixture, Trial, Trials
 from ._search import Search, mixture_by_module

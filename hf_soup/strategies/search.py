@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from ..errors import MissingExtraError, RecipeError
-from ..lookup import strategy
+from ..plugins import strategy
 from ..types import Choice, Ingredient, Mixture, Trials
 from ._search import Search, mixture_by_module
 

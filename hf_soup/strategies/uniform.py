@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..lookup import strategy
+from ..plugins import strategy
 from ..types import Ingredient, Mixture, Trials
 
 

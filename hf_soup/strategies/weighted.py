@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ..errors import RecipeError, did_you_mean
-from ..lookup import strategy
+from ..plugins import strategy
 from ..types import Ingredient, Mixture, Trials, as_weights
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from ..errors import DataError
-from ..lookup import load_module, names
+from ..plugins import load_module, names
 
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PretrainedConfig, PreTrainedModel
 
-    from ..model_inputs import ModelInputs
+    from ._model_inputs import ModelInputs
 
 # What differs from task to task, so that no type fits all of them.
 Label = Any  # what `label_column` returns: the name of a column, or `None`
@@ -38,7 +38,7 @@ class Task(Protocol):
         METRIC (`str`):
             The built-in metric that selects by default.
         KIND (`str`):
-            What its models give: one of `hf_soup.outputs.KINDS`.
+            What its models give: one of `hf_soup.metrics.predictions.KINDS`.
         BATCH_SIZE (`int`):
             Examples at a time, by default.
         EXAMPLE (`dict[str, list]`):
@@ -150,7 +150,7 @@ class Task(Protocol):
 
         Returns:
             `tuple[torch.Tensor, torch.Tensor, torch.Tensor]`: logits and labels of the items as
-            [`hf_soup.outputs.Predictions`] has them, and the number of items of each row of the batch.
+            [`hf_soup.metrics.predictions.Predictions`] has them, and the number of items of each row of the batch.
         """
 
 

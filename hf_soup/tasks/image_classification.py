@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from .. import heads
 from ..checkpoints.hub_errors import read_errors
 from ..data.columns import UNSCORED, find_column, label_ids
+from ..data.images import decode_image
 from ..errors import DataError
-from ..heads import class_names, ends_in
-from ..images import decode_image
 from ..transforms import apply_transform, check_transform
+from . import _heads as heads
+from ._heads import class_names, ends_in
 
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import BaseImageProcessor, PretrainedConfig
 
-    from ..model_inputs import ModelInputs
+    from ._model_inputs import ModelInputs
 
 AUTO_CLASS = "AutoModelForImageClassification"
 PIPELINE = "image-classification"

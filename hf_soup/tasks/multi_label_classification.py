@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .. import heads, tokens
 from ..data.columns import find_column, is_list, label_ids, numbers, split_like
 from ..errors import DataError
-from ..heads import class_names, classes_head, ends_in, head_of_classes, output_kind
+from . import _heads as heads
+from . import _text as tokens
 from . import text_classification
+from ._heads import class_names, classes_head, ends_in, head_of_classes, output_kind
+from ._padding import pad_collator
 
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ columns = text_classification.columns
 check_augment = tokens.check_masking
 encode = text_classification.encode
 augmented = tokens.masked
-collator = tokens.pad_collator
+collator = pad_collator
 lengths = tokens.lengths
 forward = heads.whole_rows
 

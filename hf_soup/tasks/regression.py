@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .. import tokens
 from ..data.columns import find_column, numbers
 from ..errors import DataError
-from ..heads import ends_in, output_kind
+from . import _text as tokens
 from . import text_classification
+from ._heads import ends_in, output_kind
+from ._padding import pad_collator
 
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ columns = text_classification.columns
 check_augment = tokens.check_masking
 encode = text_classification.encode
 augmented = tokens.masked
-collator = tokens.pad_collator
+collator = pad_collator
 lengths = tokens.lengths
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .. import tokens
 from ..data.columns import find_column, is_list, is_text
 from ..data.text_columns import choose_columns
 from ..errors import DataError
-from ..heads import ends_in
-from ..tokens import box_column, call_tokenizer, most_tokens, pad_collator, right_tokens, tokenize
+from . import _text as tokens
 from . import text_generation
+from ._heads import ends_in
+from ._padding import pad_collator
+from ._text import box_column, call_tokenizer, most_tokens, right_tokens, tokenize
 
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-    from ..model_inputs import ModelInputs
+    from ._model_inputs import ModelInputs
 
 AUTO_CLASS = "AutoModelForSeq2SeqLM"
 PIPELINE = "text2text-generation"

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .. import heads, tokens
 from ..data.columns import find_column, is_list, is_text, label_ids
 from ..data.text_columns import choose_columns
 from ..errors import DataError
-from ..heads import class_names, ends_in, output_kind
-from ..tokens import BOX_COLUMNS, box_column, most_tokens, tokenize
+from . import _heads as heads
+from . import _text as tokens
+from ._heads import class_names, ends_in, output_kind
+from ._padding import pad_collator
+from ._text import BOX_COLUMNS, box_column, most_tokens, tokenize
 
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-    from ..model_inputs import ModelInputs
+    from ._model_inputs import ModelInputs
 
 AUTO_CLASS = "AutoModelForSequenceClassification"
 PIPELINE = "text-classification"
@@ -42,7 +44,7 @@ load_processing_class = tokens.load_tokenizer
 head = heads.head_of_classes
 check_augment = tokens.check_masking
 augmented = tokens.masked
-collator = tokens.pad_collator
+collator = pad_collator
 lengths = tokens.lengths
 forward = heads.whole_rows
 

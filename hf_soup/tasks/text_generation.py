@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .. import tokens
 from ..data.columns import UNSCORED, find_column, is_list
 from ..data.text_columns import choose_columns
 from ..errors import DataError
-from ..heads import ends_in
-from ..tokens import most_tokens, right_tokens, tokenize
+from . import _text as tokens
+from ._heads import ends_in
+from ._padding import pad_collator
+from ._text import most_tokens, right_tokens, tokenize
 
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-    from ..model_inputs import ModelInputs
+    from ._model_inputs import ModelInputs
 
 AUTO_CLASS = "AutoModelForCausalLM"
 PIPELINE = "text-generation"
@@ -38,7 +39,7 @@ print(generate("The beginning of a text", max_new_tokens=20))
 load_processing_class = tokens.load_tokenizer
 check_augment = tokens.check_masking
 augmented = tokens.masked
-collator = tokens.pad_collator
+collator = pad_collator
 lengths = tokens.lengths
 
 

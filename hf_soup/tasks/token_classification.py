@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .. import heads, tokens
 from ..data.columns import UNSCORED, find_column, is_list, label_ids, split_like
 from ..data.text_columns import choose_columns
 from ..errors import DataError, warn
-from ..heads import class_names, ends_in
 from ..progress import library_bars
-from ..tokens import box_column, call_tokenizer, check_tokenizer, most_tokens
+from . import _heads as heads
+from . import _text as tokens
+from ._heads import class_names, ends_in
+from ._padding import pad_collator
+from ._text import box_column, call_tokenizer, check_tokenizer, most_tokens
 
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-    from ..model_inputs import ModelInputs
+    from ._model_inputs import ModelInputs
 
 AUTO_CLASS = "AutoModelForTokenClassification"
 PIPELINE = "token-classification"
@@ -47,7 +49,7 @@ load_processing_class = tokens.load_tokenizer
 head = heads.head_of_classes
 check_augment = tokens.check_masking
 augmented = tokens.masked
-collator = tokens.pad_collator
+collator = pad_collator
 lengths = tokens.lengths
 
 

@@ -11,7 +11,7 @@ from ..checkpoints import hub
 from ..checkpoints.checkpoint import read_card
 from ..checkpoints.companion_files import CARD
 from ..errors import IngredientError, TrainingError
-from ..hub.bases import bases_of_folder
+from ..publishing.bases import bases_of_folder
 
 
 BLOCK = 1 << 24  # bytes that are read at once

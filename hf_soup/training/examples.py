@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..data.classes import warn_of_missing_classes
 from ..data.columns import LABEL_COLUMNS, is_list, is_text
-from ..tokens import check_vocabulary, unchanged_state
+from ..tasks._text import unchanged_state
+from ..tasks._vocabulary import check_vocabulary
 from .head import class_labels
 
 
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PretrainedConfig
 
-    from ..model_inputs import ModelInputs
     from ..tasks import Task
+    from ..tasks._model_inputs import ModelInputs
 
 
 @dataclass(frozen=True)

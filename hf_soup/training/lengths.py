@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..metrics import Metric
+from ..metrics.load import Metric
 from .context import SweepContext
 from .settings import separate, training_arguments
 

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from ..checkpoints.content import content_digests
 from ..errors import TrainingError
-from ..hub.bases import START
+from ..publishing.bases import START
 from ..untrusted import read_json
 from .records import plain_settings
 

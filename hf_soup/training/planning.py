@@ -15,15 +15,16 @@ from ..checkpoints.named_code import forget_code
 from ..checkpoints.targets import refuse_folder
 from ..data.content import hash_rows
 from ..data.splits import TrainingData
+from ..display.tables import align, cell, shared_line
 from ..errors import OutputError, RecipeError, TrainingError
-from ..hub.bases import START
-from ..lookup import load_module
-from ..metrics import Metric, load_metrics
-from ..model_inputs import empty_model, inputs_of
+from ..metrics.load import Metric, load_metrics
 from ..options import SweepOptions, check_choices
+from ..plugins import load_module
+from ..publishing.bases import START
 from ..seeds import check_seed
-from ..tables import align, cell, shared_line
-from ..tokens import check_token, limit_length
+from ..tasks._model_inputs import empty_model, inputs_of
+from ..tasks._text import limit_length
+from ..tasks._vocabulary import check_token
 from ..untrusted import as_error
 from .base_model import BaseModel, base_identity, pin_base_model
 from .class_weights import check_class_weights
@@ -40,7 +41,7 @@ from .start import Origin, find_origin
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
-    from ..model_inputs import ModelInputs
+    from ..tasks._model_inputs import ModelInputs
 
 
 OPTIMIZER_STATES = 2  # of the size of the weights, as AdamW has them

@@ -14,8 +14,8 @@ from ..checkpoints.memory import quiet_transformers
 from ..checkpoints.staging import staged_folder, write_json
 from ..data.splits import TrainingData
 from ..errors import RecipeError, SoupError
-from ..lookup import load_module
 from ..options import SweepOptions
+from ..plugins import load_module
 from ..untrusted import as_error, one_line, read_json
 from .planning import plan_sweep
 from .running import run_plan

@@ -14,10 +14,10 @@ from ..checkpoints.hub_cache import digest_of
 from ..checkpoints.hub_errors import client, our_errors, patiently, read_errors
 from ..checkpoints.staging import staged_folder, write_json
 from ..errors import IngredientError, OutputError, warn
-from ..hub.bases import RUN_FILE, bases_in_card
-from ..hub.origins import PUSHED_FILE, is_private
-from ..hub.push import open_target, push_folder
 from ..progress import library_bars
+from ..publishing.bases import RUN_FILE, bases_in_card
+from ..publishing.privacy import PUSHED_FILE, is_private
+from ..publishing.push import open_target, push_folder
 from ..untrusted import read_json
 from ..version import __version__
 from .processes import is_main, wait

@@ -14,8 +14,8 @@ from typing import Any
 from ..checkpoints.staging import write_json
 from ..checkpoints.targets import as_output_error
 from ..errors import SoupError, TrainingError
-from ..hub.bases import RUN_FILE
-from ..hub.origins import PUSHED_FILE
+from ..publishing.bases import RUN_FILE
+from ..publishing.privacy import PUSHED_FILE
 from ..types import Ingredient, Score
 from ..untrusted import read_json
 from .processes import is_main

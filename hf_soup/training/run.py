@@ -13,25 +13,16 @@ from typing import TYPE_CHECKING, Any
 from ..checkpoints.memory import quiet_transformers
 from ..checkpoints.staging import flush_folder, write_json
 from ..errors import OutputError, TrainingError
-from ..hub.bases import RUN_FILE, START
-from ..hub.run_card import render_run_card, write_card
-from ..lookup import load_module
-from ..metrics import load_metrics
+from ..metrics.load import load_metrics
+from ..plugins import load_module
+from ..publishing.bases import RUN_FILE, START
+from ..publishing.run_card import render_run_card, write_card
 from ..version import versions
 from .context import SweepContext
 from .head import with_new_head
 from .history import evaluation_at, is_timing, last_loss, lasting_history
 from .processes import give_up, is_main, wait
-from .records import (
-    FAILED_FILE,
-    DivergedError,
-    FailedRun,
-    Run,
-    load_runs,
-    plain_settings,
-    record_failure,
-    tidy,
-)
+from .records import FAILED_FILE, DivergedError, FailedRun, Run, load_runs, plain_settings, record_failure, tidy
 from .resume import STATE, adopt, checkpoints_in, forget_training, newest_whole_checkpoint, step_of
 from .settings import separate
 from .trainer import fit, without_trackers

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 from ..checkpoints.staging import write_json
 from ..errors import IngredientError, OutputError, TrainingError, warn
 from ..evaluation.running import is_launched
-from ..hub.bases import START
-from ..lookup import load_module
 from ..parallel import gpus, run_all
+from ..plugins import load_module
 from ..progress import progress_bar
+from ..publishing.bases import START
 from .context import SweepContext
 from .manifest import SWEEP_FILE, check_start, find_manifest, start_digests, whole_runs
 from .planning import SweepPlan

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import RecipeError, did_you_mean
 from ..evaluation.running import is_launched
-from ..metrics import Metric
+from ..metrics.load import Metric
 from ..seeds import check_seed
 from ..untrusted import as_error, one_line
 from .optimizer import OPTIMIZERS

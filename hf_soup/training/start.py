@@ -17,9 +17,9 @@ from ..checkpoints.memory import quiet_transformers
 from ..checkpoints.named_code import forget_code
 from ..checkpoints.staging import staged_folder, temporary_folder
 from ..errors import RecipeError, TrainingError
-from ..hub.bases import START
-from ..hub.run_card import render_start_card, write_card
-from ..lookup import load_module
+from ..plugins import load_module
+from ..publishing.bases import START
+from ..publishing.run_card import render_start_card, write_card
 from ..untrusted import as_error, one_line
 from .context import SweepContext
 from .head import class_labels, has_plain_head, is_head, with_new_head

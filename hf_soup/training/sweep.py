@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
+from ..display.sweep import Line, Setting, plot_sweep
+from ..display.tables import align, cell, shared_line
 from ..errors import TrainingError
-from ..hub.bases import START
-from ..sweep_plot import Line, Setting, plot_sweep
-from ..tables import align, cell, shared_line
+from ..publishing.bases import START
 from ..types import Score
 from ..untrusted import as_error, read_json
 from .manifest import SHARED, read_manifest

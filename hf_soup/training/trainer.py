@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..data.columns import UNSCORED
-from ..lookup import load_module
-from ..metrics import Metric, load_metrics
-from ..model_inputs import inputs_of
-from ..outputs import Predictions
+from ..metrics.load import Metric, load_metrics
+from ..metrics.predictions import Predictions
+from ..plugins import load_module
+from ..tasks._model_inputs import inputs_of
 from .class_weights import WeightedLoss, class_names, resolve_class_weights, scored_labels
 from .context import SweepContext
 from .optimizer import optimizer_of

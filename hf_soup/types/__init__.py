@@ -1,6 +1,6 @@
 """The values that everything passes around: frozen, without tensors, equal when their fields are.
 
-They do no work and touch no file; `hf_soup.recipes` reads and writes them.
+They do no work and touch no file; `hf_soup.formats` reads and writes them.
 """
 
 from .recipe import Ingredient, Mixture, Recipe, Weights, as_weights, plain

@@ -1,6 +1,6 @@
 """How a soup was chosen: every trial, what its score is to be compared with, and the reason in one sentence.
 
-It chooses nothing: a strategy does, and `hf_soup.selecting` puts its result into this form.
+It chooses nothing: a strategy does, and `hf_soup.selection.select` puts its result into this form.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ..plots import Tried, plot_search
-from ..tables import align
+from ..display.search import Tried, plot_search
+from ..display.tables import align
 from .scores import Score
 
 

@@ -14,7 +14,7 @@ from .selection import Trial
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..outputs import Predictions
+    from ..metrics.predictions import Predictions
 
 
 @dataclass(frozen=True)

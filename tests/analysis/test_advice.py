@@ -15,7 +15,7 @@ from hf_soup.analysis.advising import decide
 from hf_soup.analysis.diversity import Diversity, pair_diversity
 from hf_soup.analysis.similarity import measure_similarity
 from hf_soup.checkpoints.source import open_all
-from hf_soup.outputs import Predictions
+from hf_soup.metrics.predictions import Predictions
 
 
 TEXTS = testing.tiny_texts(60)
@@ -222,7 +222,7 @@ def test_batchnorm_and_generation_ask_for_care(tmp_path):
     advice = hf_soup.advise(folders)
     assert "BatchNorm" in topics(advice)
     assert all("--batchnorm-data DATA" in p.command for p in advice.pieces if p.command.startswith("hf-soup merge"))
-    from hf_soup.lookup import load_module
+    from hf_soup.plugins import load_module
 
     causal, tokenizer = testing.model_for(load_module("task", "text-generation"))
     folders = []

@@ -9,7 +9,7 @@ from hf_soup import testing
 from hf_soup.analysis.diversity import Diversity, measure_diversity, pair_diversity
 from hf_soup.analysis.points import Scorer
 from hf_soup.checkpoints.source import open_all
-from hf_soup.outputs import Predictions, probabilities
+from hf_soup.metrics.predictions import Predictions, probabilities
 
 
 def says(classes, labels=(0, 0, 0, 1, 1, 1), sure=2.0):

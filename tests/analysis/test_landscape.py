@@ -15,7 +15,7 @@ from hf_soup.analysis.points import Line, Point, Scorer, rough_first
 from hf_soup.analysis.similarity import measure_similarity
 from hf_soup.checkpoints.source import open_all
 from hf_soup.evaluation.evaluator import Evaluator
-from hf_soup.outputs import losses
+from hf_soup.metrics.predictions import losses
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,8 @@ from click.testing import CliRunner
 import hf_soup
 from hf_soup import testing
 from hf_soup.analysis.report import Section, TableBlock, TextBlock, blocks, render_html
-from hf_soup.analyzing import PARTS, analysis_cost
+from hf_soup.analysis.result import PARTS
+from hf_soup.api.analyze import analysis_cost
 from hf_soup.cli import main
 
 
@@ -148,7 +149,7 @@ def test_each_part_by_itself(text_runs):
 
 def test_ctrl_c_leaves_what_is_there(text_runs, monkeypatch, tmp_path):
     """An interruption in a later part keeps the earlier ones, and the report is written from them."""
-    from hf_soup import analyzing
+    from hf_soup.api import analyze as analyzing
 
     def interrupted(*args, **options):
         raise KeyboardInterrupt
@@ -163,7 +164,7 @@ def test_ctrl_c_leaves_what_is_there(text_runs, monkeypatch, tmp_path):
 
 def test_ctrl_c_before_the_only_part_is_no_result(text_runs, monkeypatch):
     """A function that gives one part ends like the interruption where there is nothing of it."""
-    from hf_soup import analyzing
+    from hf_soup.api import analyze as analyzing
 
     def interrupted(*args, **options):
         raise KeyboardInterrupt

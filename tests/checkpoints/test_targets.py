@@ -7,7 +7,7 @@ import pytest
 from command import run
 
 import hf_soup
-import hf_soup.cooking  # before its functions are replaced
+import hf_soup.api.cook  # before its functions are replaced
 from hf_soup import testing
 from hf_soup.checkpoints import targets
 from hf_soup.checkpoints.targets import refuse_file, refuse_folder, refuse_target

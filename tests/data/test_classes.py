@@ -8,11 +8,11 @@ import transformers
 
 import hf_soup
 from hf_soup import testing
+from hf_soup.api.sweep import plan_runs
 from hf_soup.data.classes import missing_classes, part_of
 from hf_soup.data.load import load_data
 from hf_soup.data.splits import carve
 from hf_soup.errors import DataError, SoupWarning
-from hf_soup.sweeping import plan_runs
 
 
 LETTERS = "abcdefg"

@@ -5,11 +5,11 @@ import pytest
 
 import hf_soup
 from hf_soup import testing
+from hf_soup.api.sweep import plan_runs
 from hf_soup.data.column_names import PAIRS, known_groups, why_no_input
 from hf_soup.data.text_columns import choose_columns, tells_label
 from hf_soup.errors import DataError, SoupWarning
-from hf_soup.lookup import load_module
-from hf_soup.sweeping import plan_runs
+from hf_soup.plugins import load_module
 from hf_soup.training.examples import guess_task
 
 

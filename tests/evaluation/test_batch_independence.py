@@ -9,7 +9,7 @@ import transformers
 
 import hf_soup
 from hf_soup.checkpoints.memory import quiet_transformers
-from hf_soup.model_inputs import inputs_of
+from hf_soup.tasks._model_inputs import inputs_of
 
 
 WORDS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>", "good", "bad", "film", "plot", "warm", "dull", "cast", "fine")

@@ -17,7 +17,7 @@ import transformers
 import hf_soup
 from hf_soup import testing
 from hf_soup.evaluation import cache
-from hf_soup.outputs import Predictions
+from hf_soup.metrics.predictions import Predictions
 
 
 @pytest.fixture(autouse=True)

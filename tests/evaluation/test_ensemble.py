@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from test_metrics import predictions
+from made_up import predictions
 
 from hf_soup.errors import EvaluationError
 from hf_soup.evaluation.ensemble import fit_mixture, majority_vote, mean_logits, mean_probabilities, mixture
-from hf_soup.outputs import decisions, losses, probabilities
+from hf_soup.metrics.predictions import decisions, losses, probabilities
 
 
 def members(kind="classes", count=4, **options):

@@ -12,9 +12,9 @@ import transformers
 from sklearn import metrics as sk
 
 import hf_soup
-from hf_soup import lookup, testing
-from hf_soup.evaluation.comparison import best_of
-from hf_soup.model_inputs import ModelInputs
+from hf_soup import plugins, testing
+from hf_soup.comparison.comparison import best_of
+from hf_soup.tasks._model_inputs import ModelInputs
 from hf_soup.types import gain
 
 
@@ -100,7 +100,7 @@ def test_what_an_evaluator_refuses(tokenizer):
 )
 def test_an_image_processor_reads_no_texts(task, image_runs):
     """Whatever the task of texts, it is told what it was given and what it takes."""
-    module = lookup.load_module("task", task)
+    module = plugins.load_module("task", task)
     data = datasets.Dataset.from_dict(module.EXAMPLE)
     processor = transformers.AutoImageProcessor.from_pretrained(image_runs[0], backend="pil")
     inputs = ModelInputs("Model", frozenset({"input_ids"}), None, None, 0, None)
@@ -176,7 +176,7 @@ def test_several_metrics_and_one_that_selects(tokenizer):
 
 def test_metrics_of_others(tokenizer, tmp_path):
     """A function as Trainer takes it, an `evaluate.Metric`, several combined, and a script: all score the same."""
-    from hf_soup.metrics import load_metric
+    from hf_soup.metrics.load import load_metric
 
     def share(said):
         return {"share": (said.predictions.argmax(-1) == said.label_ids).mean(), "n": len(said.label_ids)}
@@ -220,7 +220,7 @@ def test_functions_get_what_trainer_gives():
     """Words are padded with -100 to the longest row, as in `Trainer`; values are a column."""
     seen = []
     for name in ("token-classification", "regression"):
-        task = lookup.load_module("task", name)
+        task = plugins.load_module("task", name)
         model, processing_class = testing.model_for(task)
         data = testing.example_of(task)
         run = hf_soup.Evaluator(data, metric=lambda said: seen.append(said) or 0.5, processing_class=processing_class)
@@ -235,7 +235,7 @@ def test_functions_get_what_trainer_gives():
 @pytest.mark.filterwarnings("ignore:.*rows have no text")
 def test_texts_without_tokens():
     """A language model has nothing to score in them; a classifier's are an error that names the row."""
-    model, tokenizer = testing.model_for(lookup.load_module("task", "text-generation"))
+    model, tokenizer = testing.model_for(plugins.load_module("task", "text-generation"))
     bare = transformers.BertTokenizer(vocab=tokenizer.get_vocab(), model_input_names=["input_ids", "attention_mask"])
     bare.backend_tokenizer.post_processor = None  # like GPT-2's, which adds nothing
     assert bare("")["input_ids"] == []
@@ -416,7 +416,7 @@ def test_images_that_do_not_decode(image_runs):
 
 def run_task(name, data, **options):
     """The evaluator of one task's tiny model on other data."""
-    model, processing_class = testing.model_for(lookup.load_module("task", name))
+    model, processing_class = testing.model_for(plugins.load_module("task", name))
     return hf_soup.Evaluator(data, processing_class=processing_class, **options).predict(model)
 
 
@@ -463,7 +463,7 @@ def test_words_are_scored_by_their_first_token():
     data = datasets.Dataset.from_dict({"tokens": [["goodx", "a-b", "film"]], "tags": [[2, 0, 1]]})
     found = run_task("token-classification", data)
     assert found.labels.tolist() == [2, 0, 1]
-    model, tokenizer = testing.model_for(lookup.load_module("task", "token-classification"))
+    model, tokenizer = testing.model_for(plugins.load_module("task", "token-classification"))
     inputs = tokenizer(data["tokens"][0], is_split_into_words=True, return_tensors="pt")
     firsts = [inputs.word_ids(0).index(word) for word in range(3)]
     assert len(inputs.word_ids(0)) > 3 + 2  # the second word is of several tokens
@@ -490,7 +490,7 @@ class Seen(evaluate.Metric):
 def test_metrics_of_others_get_tags_row_by_row():
     """As seqeval takes them: the names of the classes, a list for each row."""
     metric = Seen(keep_in_memory=True)
-    task = lookup.load_module("task", "token-classification")
+    task = plugins.load_module("task", "token-classification")
     model, tokenizer = testing.model_for(task)
     hf_soup.Evaluator(testing.example_of(task), metric=metric, processing_class=tokenizer)(model)
     predictions, references = metric.seen
@@ -501,7 +501,7 @@ def test_metrics_of_others_get_tags_row_by_row():
 def test_a_language_model_is_scored_token_by_token():
     """Perplexity is the exponential of the mean loss over all tokens but each text's first."""
     data = datasets.Dataset.from_dict({"text": ["good film", "the very bad plot and a cast"]})
-    model, tokenizer = testing.model_for(lookup.load_module("task", "text-generation"))
+    model, tokenizer = testing.model_for(plugins.load_module("task", "text-generation"))
     total, count = 0.0, 0
     for text in data["text"]:
         ids = tokenizer(text, return_tensors="pt")["input_ids"]
@@ -516,7 +516,7 @@ def test_a_language_model_is_scored_token_by_token():
 
 def test_tokens_that_come_with_labels_are_scored_where_these_say():
     """A masked prompt and padding are not scored; a text that has labels besides is an error."""
-    model, _ = testing.model_for(lookup.load_module("task", "text-generation"))
+    model, _ = testing.model_for(plugins.load_module("task", "text-generation"))
     ids, mask = [[2, 7, 9, 11, 3], [2, 8, 3, 0, 0]], [[1] * 5, [1, 1, 1, 0, 0]]
     plain = datasets.Dataset.from_dict({"input_ids": ids, "attention_mask": mask})
     padded = hf_soup.Evaluator(plain).predict(model)
@@ -570,7 +570,7 @@ def test_images_in_parquet(image_runs, tmp_path):
 
 def test_our_own_metrics_as_objects_are_themselves(tokenizer):
     """`load_metric` gives what its name gives, with its direction; what cannot be combined is refused."""
-    from hf_soup.metrics import load_metric
+    from hf_soup.metrics.load import load_metric
 
     data, model = testing.tiny_texts(30), testing.tiny_text_model(1)
     for name in ("loss", "ece", "accuracy"):
@@ -585,7 +585,7 @@ def test_our_own_metrics_as_objects_are_themselves(tokenizer):
 
 def test_what_a_model_writes_is_compared_with_texts():
     """Generation is asked for by a metric of texts or by `generate`; foreign metrics get the texts then."""
-    task = lookup.load_module("task", "text2text-generation")
+    task = plugins.load_module("task", "text2text-generation")
     model, tokenizer = testing.model_for(task)
     data = testing.example_of(task)
     options = {"max_new_tokens": 4, "num_beams": 1}
@@ -602,4 +602,4 @@ def test_what_a_model_writes_is_compared_with_texts():
         run_task("text-generation", datasets.Dataset.from_dict({"text": ["a"]}), generate=True)
 
 
-TEXT = lookup.load_module("task", "text-classification")
+TEXT = plugins.load_module("task", "text-classification")

@@ -11,9 +11,9 @@ import transformers
 from test_batch_independence import BART, BODY, CLASSIFIERS, GPT2, SPECIAL, T5, WORDS, XLNET, make, tokenizer_for
 
 import hf_soup
-from hf_soup import lookup, testing
-from hf_soup.model_inputs import empty_model, inputs_of
-from hf_soup.tokens import pad_collator
+from hf_soup import plugins, testing
+from hf_soup.tasks._model_inputs import empty_model, inputs_of
+from hf_soup.tasks._padding import pad_collator
 
 
 ROBERTA = {**BODY, "max_position_embeddings": 36}  # two places are kept for padding
@@ -287,7 +287,7 @@ def test_what_decides_the_inputs_is_in_the_cache_key(name):
 
 def test_image_processors_may_make_more_than_the_model_takes(monkeypatch):
     """A mask of pixels, which a ViT does not take, stays out of its inputs."""
-    model, processor = testing.model_for(lookup.load_module("task", "image-classification"))
+    model, processor = testing.model_for(plugins.load_module("task", "image-classification"))
     data = testing.tiny_images(4)
     plain = hf_soup.Evaluator(data, processing_class=processor).predict(model)
     make_inputs = type(processor).__call__

@@ -16,7 +16,7 @@ from hf_soup.checkpoints import content
 from hf_soup.data import content as rows
 from hf_soup.errors import IngredientError
 from hf_soup.evaluation import cache
-from hf_soup.evaluation.trials import ModelTrials
+from hf_soup.selection.trials import ModelTrials
 from hf_soup.value_store import ValueStore
 
 
@@ -199,7 +199,7 @@ def test_nothing_is_kept_of_rows_behind_a_function():
 @pytest.mark.parametrize("kind", ["score", "gradient", "predictions"])
 def test_no_value_is_taken_for_something_that_it_is_not(kind):
     """Each byte of a packed value changed in turn: what it says is of the right form, or it says nothing."""
-    said = hf_soup.outputs.Predictions(np.zeros((3, 2), np.float32), np.zeros(3, np.int64), np.arange(3))
+    said = hf_soup.metrics.predictions.Predictions(np.zeros((3, 2), np.float32), np.zeros(3, np.int64), np.arange(3))
     score = hf_soup.types.Score("accuracy", 0.5, split="validation", n=3)
     cache.keep_score("score", score, "about")
     cache.keep_gradient("gradient", hf_soup.types.Gradient(0.1, {"": (1.0, 2.0)}, 0.0), "about")

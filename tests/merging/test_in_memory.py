@@ -7,11 +7,11 @@ import transformers
 from hf_soup import testing
 from hf_soup.checkpoints.memory import tensors_on_disk
 from hf_soup.checkpoints.source import open_all
-from hf_soup.lookup import load_module
 from hf_soup.merging.agreement import Agreement
 from hf_soup.merging.in_memory import cook_in_memory
 from hf_soup.merging.refill import Refill
 from hf_soup.merging.setup import set_up
+from hf_soup.plugins import load_module
 from hf_soup.types import Mixture
 
 

@@ -8,7 +8,7 @@ import transformers
 from safetensors.torch import load_file
 
 import hf_soup
-from hf_soup import lookup, testing
+from hf_soup import plugins, testing
 from hf_soup.training.class_weights import WeightedLoss, resolve_class_weights, scored_labels
 from hf_soup.training.space import expand_space
 
@@ -180,7 +180,7 @@ def test_balanced_in_a_sweep(base, tmp_path):
 @pytest.mark.parametrize("name", ["image-classification", "token-classification", "text-classification"])
 def test_each_task_with_classes(tmp_path, name):
     """Images, texts and words; labels are counted as they are scored."""
-    task = lookup.load_module("task", name)
+    task = plugins.load_module("task", name)
     base = testing.save_model_for(task, tmp_path / "base")
     rows = testing.example_of(task)
     space = [{}, {"class_weights": "balanced"}]
@@ -202,7 +202,7 @@ def test_words_are_counted_once():
 )
 def test_other_tasks_refuse_them(tmp_path, name):
     """Where there is no class for each row or word, the task is named."""
-    task = lookup.load_module("task", name)
+    task = plugins.load_module("task", name)
     base = testing.save_model_for(task, tmp_path / "base")
     rows = testing.example_of(task)
     with pytest.raises(hf_soup.RecipeError, match=f"text, image and token classification, and this is {name}"):

@@ -9,7 +9,7 @@ import transformers
 from safetensors.torch import load_file
 
 import hf_soup
-from hf_soup import lookup, testing
+from hf_soup import plugins, testing
 from hf_soup.data.splits import TrainingData
 from hf_soup.options import SweepOptions
 from hf_soup.training import run as module
@@ -46,10 +46,10 @@ def test_a_run_stops_when_its_score_no_longer_improves(base, tmp_path, keep, ste
     assert (tmp_path / "run-0" / "run.json").stat().st_mtime_ns == before
 
 
-@pytest.mark.parametrize("name", lookup.names("task"))
+@pytest.mark.parametrize("name", plugins.names("task"))
 def test_every_task_stops(tmp_path, name):
     """Language models by their loss, the others by their metric."""
-    task = lookup.load_module("task", name)
+    task = plugins.load_module("task", name)
     base = testing.save_model_for(task, tmp_path / "base")
     data = testing.example_of(task)
     shared = {**STILL, "early_stopping_patience": 1, "optimizer": "sgd"}

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file
 
 import hf_soup
-from hf_soup import lookup, parallel, testing
+from hf_soup import parallel, plugins, testing
 
 
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
@@ -179,7 +179,7 @@ except SystemExit as end:
     assert not end.code
 model, calls = testing.tiny_text_model(0), []
 model.register_forward_hook(lambda *_: calls.append(1))
-tokenizer = testing.model_for(lookup.load_module("task", "text-classification"))[1]
+tokenizer = testing.model_for(plugins.load_module("task", "text-classification"))[1]
 predictions = hf_soup.Evaluator(testing.tiny_texts(23), processing_class=tokenizer, batch_size=4).predict(model)
 rank = os.environ["RANK"]
 np.savez(f"{folder}/{rank}.npz", logits=predictions.logits, labels=predictions.labels, batches=len(calls))
@@ -224,7 +224,7 @@ def test_several_processes_train_each_run(launched):
 def test_several_processes_share_the_scoring(launched):
     """Each process takes some batches, and each has the whole result."""
     folder, _ = launched
-    tokenizer = testing.model_for(lookup.load_module("task", "text-classification"))[1]
+    tokenizer = testing.model_for(plugins.load_module("task", "text-classification"))[1]
     evaluator = hf_soup.Evaluator(testing.tiny_texts(23), processing_class=tokenizer, batch_size=4)
     alone = evaluator.predict(testing.tiny_text_model(0))
     for rank in (0, 1):

@@ -7,11 +7,11 @@ import pytest
 import transformers
 
 import hf_soup
-from hf_soup import lookup, testing
+from hf_soup import plugins, testing
+from hf_soup.api.sweep import plan_runs
 from hf_soup.data.splits import TrainingData
+from hf_soup.metrics.predictions import losses as example_losses
 from hf_soup.options import SweepOptions
-from hf_soup.outputs import losses as example_losses
-from hf_soup.sweeping import plan_runs
 from hf_soup.training.planning import plan_sweep
 
 
@@ -50,7 +50,7 @@ def test_the_length_is_saved(base, tmp_path):
     soup = hf_soup.merge(runs).save_pretrained(tmp_path / "soup")
     for folder in (tmp_path / "runs" / "start", runs[0].folder, soup):
         assert json.loads((folder / "tokenizer_config.json").read_text())["model_max_length"] == 6
-    tokenizer = lookup.load_module("task", "text-classification").load_processing_class(str(soup))
+    tokenizer = plugins.load_module("task", "text-classification").load_processing_class(str(soup))
     cut = []
     for text in DATA[1]["text"]:
         words = tokenizer(text, truncation=True)["input_ids"][1:-1]
@@ -66,7 +66,7 @@ def test_the_length_is_saved(base, tmp_path):
 
 def evaluator(rows, folder):
     """Of rows, as the tokenizer in a folder takes them."""
-    tokenizer = lookup.load_module("task", "text-classification").load_processing_class(str(folder))
+    tokenizer = plugins.load_module("task", "text-classification").load_processing_class(str(folder))
     return hf_soup.Evaluator(rows, task="text-classification", processing_class=tokenizer, cache=False)
 
 
@@ -83,7 +83,7 @@ def test_another_length_is_another_sweep(base, tmp_path):
 @pytest.mark.parametrize("name", ["token-classification", "text2text-generation", "text-generation"])
 def test_each_task_of_texts(tmp_path, name):
     """Words, texts and their right answers are cut."""
-    task = lookup.load_module("task", name)
+    task = plugins.load_module("task", name)
     base = testing.save_model_for(task, tmp_path / "base")
     options = SweepOptions(space=[{}], training_args={"max_length": 4}, keep="last")
     data = TrainingData(testing.example_of(task), None)

@@ -48,7 +48,7 @@ def test_workers_need_no_shared_storage(base, hub, tmp_path):
     """A worker that sees an empty folder takes the start from the Hub and leaves its run there; it is brought here."""
     from dataclasses import replace
 
-    from hf_soup.sweeping import plan_runs
+    from hf_soup.api.sweep import plan_runs
 
     sweep(base, tmp_path / "here", [0])
     given = {"validation": testing.tiny_texts(20, seed=1), "training_args": {"max_steps": 2}}
@@ -68,7 +68,7 @@ def test_a_worker_that_sees_nothing_says_so(base, tmp_path):
     """Without shared storage and without the Hub there is nothing to start from."""
     from dataclasses import replace
 
-    from hf_soup.sweeping import plan_runs
+    from hf_soup.api.sweep import plan_runs
 
     given = {"validation": testing.tiny_texts(20, seed=1), "training_args": {"max_steps": 2}}
     plan = plan_runs(base, testing.tiny_texts(40), space=[{}], output_dir=tmp_path / "here", **given)
@@ -78,7 +78,7 @@ def test_a_worker_that_sees_nothing_says_so(base, tmp_path):
 
 def test_a_whole_run_is_not_trained_again(base, tmp_path):
     """What a worker finished before it died is taken as it is by the one that tries again."""
-    from hf_soup.sweeping import plan_runs
+    from hf_soup.api.sweep import plan_runs
 
     runs = sweep(base, tmp_path / "runs", [0])
     given = {"validation": testing.tiny_texts(20, seed=1), "training_args": {"max_steps": 2}}

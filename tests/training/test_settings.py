@@ -9,9 +9,9 @@ import transformers
 from safetensors.torch import load_file
 
 import hf_soup
-from hf_soup import lookup, testing
-from hf_soup.metrics import load_metrics
-from hf_soup.model_inputs import inputs_of
+from hf_soup import plugins, testing
+from hf_soup.metrics.load import load_metrics
+from hf_soup.tasks._model_inputs import inputs_of
 from hf_soup.training.optimizer import layer_groups, module_heights
 from hf_soup.training.settings import canonical, separate, training_arguments
 
@@ -157,7 +157,7 @@ def test_a_subset_is_the_seeds(base, tmp_path):
 
 def test_masks_are_drawn_anew_and_leave_special_tokens():
     """About the share of ordinary tokens is masked, others each time; labels and special tokens stay."""
-    task = lookup.load_module("task", "text-classification")
+    task = plugins.load_module("task", "text-classification")
     model, tokenizer = testing.model_for(task)
     plain = task.encode(TEXTS[0], tokenizer, ["text"], np.zeros(48, dtype=int), inputs_of(model))
     masked = task.augmented(plain, {"mask": 0.3}, tokenizer)
@@ -218,7 +218,7 @@ def test_bad_settings(base, tmp_path, setting, message):
 
 def test_masking_needs_a_mask(tmp_path):
     """GPT-2's tokenizer has none, and says so before training."""
-    task = lookup.load_module("task", "text-generation")
+    task = plugins.load_module("task", "text-generation")
     _model, tokenizer = testing.model_for(task)
     tokenizer.mask_token = None
     with pytest.raises(hf_soup.RecipeError, match="has no mask token"):

@@ -10,7 +10,7 @@ import transformers
 from safetensors.torch import load_file
 
 import hf_soup
-from hf_soup import lookup, testing
+from hf_soup import plugins, testing
 from hf_soup.checkpoints.memory import quiet_transformers
 
 
@@ -106,7 +106,7 @@ def test_a_probe_trains_the_head_alone(body, tmp_path):
 
 def test_a_probe_leaves_batchnorm_alone(tmp_path):
     """Running statistics of a frozen body are those of the checkpoint."""
-    processor = testing.model_for(lookup.load_module("task", "image-classification"))[1]
+    processor = testing.model_for(plugins.load_module("task", "image-classification"))[1]
     config = transformers.ResNetConfig(
         embedding_size=8, hidden_sizes=[8, 8], depths=[1, 1], layer_type="basic", num_labels=3
     )
@@ -160,7 +160,7 @@ def test_more_labels_than_the_head(classifier, tmp_path):
 
 def test_a_language_model_has_no_head_of_its_own(tmp_path):
     """A probe of one is refused."""
-    task = lookup.load_module("task", "text-generation")
+    task = plugins.load_module("task", "text-generation")
     base = testing.save_model_for(task, tmp_path / "base")
     data = testing.example_of(task)
     with pytest.raises(hf_soup.RecipeError, match="has no head of its own"):
@@ -189,7 +189,7 @@ def digits(tmp_path_factory):
 
 def load_image_processor(runs):
     """What all runs have."""
-    return lookup.load_module("task", "image-classification").load_processing_class(runs.base_model)
+    return plugins.load_module("task", "image-classification").load_processing_class(runs.base_model)
 
 
 def test_shared_heads_make_a_soup_and_independent_ones_do_not(digits, tmp_path):

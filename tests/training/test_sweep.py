@@ -8,7 +8,7 @@ import transformers
 from safetensors.torch import load_file
 
 import hf_soup
-from hf_soup import lookup, testing
+from hf_soup import plugins, testing
 from hf_soup.checkpoints.memory import quiet_transformers
 
 
@@ -341,7 +341,7 @@ def test_the_picture_shows_settings_and_curves(sweep, tmp_path):
 
 def test_a_plan_tells_steps_and_disk_before_anything_is_written(base, data, tmp_path):
     """Steps are those that Trainer takes, disk is at least what the runs leave, and what is there is not counted."""
-    from hf_soup.sweeping import plan_runs, train
+    from hf_soup.api.sweep import plan_runs, train
 
     space = {"num_train_epochs": [1, 2], "bagging_fraction": [1.0, 0.5], "gradient_accumulation_steps": [1, 3]}
     given = {"validation": data[1], "space": space, "output_dir": tmp_path / "runs", "training_args": ARGS}
@@ -374,7 +374,7 @@ def test_a_disk_that_fills_up_ends_the_sweep(base, data, tmp_path):
     import shutil
     import subprocess
 
-    from hf_soup.sweeping import plan_runs, train
+    from hf_soup.api.sweep import plan_runs, train
 
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -435,7 +435,7 @@ def test_tokenising_happens_once(base, data, tmp_path, monkeypatch):
 
 def test_names_of_tags_reach_the_metric(tmp_path):
     """Entities are scored by the names of their tags, in training as by the evaluator."""
-    task = lookup.load_module("task", "token-classification")
+    task = plugins.load_module("task", "token-classification")
     import datasets
 
     names = ["O", "B-PER", "I-PER"]
@@ -465,7 +465,7 @@ def test_classifiers_of_other_kinds_are_swept(tmp_path, kind):
     )
     transformers.set_seed(0)
     model = transformers.AutoModel.from_config(config)
-    tokenizer = testing.model_for(lookup.load_module("task", "text-generation"))[1]
+    tokenizer = testing.model_for(plugins.load_module("task", "text-generation"))[1]
     with quiet_transformers():
         model.save_pretrained(tmp_path / "base")
         tokenizer.save_pretrained(tmp_path / "base")
@@ -487,7 +487,7 @@ def test_classifiers_of_other_kinds_are_swept(tmp_path, kind):
 )
 def test_every_task_of_texts_is_swept(tmp_path, name):
     """Guessed from the columns where these tell it; runs train, are scored as the evaluator scores, and merge."""
-    task = lookup.load_module("task", name)
+    task = plugins.load_module("task", name)
     data = testing.example_of(task)
     base, tokenizer = testing.model_for(task)
     with quiet_transformers():

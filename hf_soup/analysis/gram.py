@@ -1,0 +1,307 @@
+"""Inner products of many checkpoints in one pass over their files: angles, lengths and distances all follow from them.
+
+What is kept is a small matrix for each tensor; the weights go by piece by piece, whatever the number of models. The
+relation of checkpoints (`relation.py`) and their similarity (`analysis/similarity.py`) are computed from the matrices.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..checkpoints.checkpoint import Checkpoint, make_ready
+from ..checkpoints.digest import bytes_of
+from ..checkpoints.files import OpenFiles
+from ..checkpoints.modules import group, head_names, own_prefix
+from ..checkpoints.pieces import PIECE, in_threads
+from ..checkpoints.reader import TensorSpec
+from ..errors import IngredientError
+from ..progress import progress_bar
+
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+
+TOGETHER = 4 * PIECE  # elements of all models at once: 8 MiB in float64
+WIDEST = 8  # bytes of the widest type of an element
+
+
+class Signs(NamedTuple):
+    """In how many elements two changes point the same way.
+
+    Args:
+        balance (`np.ndarray` of shape `(models, models)`):
+            Elements with the same sign less those with opposite signs.
+        both (`np.ndarray` of shape `(models, models)`):
+            Elements that neither leaves as it is.
+    """
+
+    balance: np.ndarray
+    both: np.ndarray
+
+
+class TensorGram(NamedTuple):
+    """Inner products of one tensor.
+
+    Args:
+        tensor (`str`):
+            Its name on disk.
+        module (`str`):
+            The named module that it belongs to.
+        part (`str`):
+            `"body"` or `"head"`.
+        elements (`int`):
+            How many numbers it holds.
+        dimensions (`int`):
+            1 of a bias or a norm, 2 and more of a matrix or a kernel.
+        inner (`np.ndarray` of shape `(models + 1, models + 1)`):
+            Of the differences from a reference, and of the reference itself in the last row and column. The reference
+            is the base model, or zeros where it lacks the tensor. Without a base model it is the first model, so that
+            what is equal in all models is exactly equal.
+        known (`bool`):
+            Whether the differences are known: the base model has the tensor, or there is no base model.
+    """
+
+    tensor: str
+    module: str
+    part: str
+    elements: int
+    dimensions: int
+    inner: np.ndarray
+    known: bool
+
+
+class Grams(NamedTuple):
+    """Inner products of the tensors of some models.
+
+    Args:
+        tensors (`tuple[TensorGram, ...]`):
+            One for each tensor that was measured, in that order.
+        signs (`dict[str, Signs]`):
+            Tensor -> signs of the differences from the base model, or without one from the mean of all models; empty
+            where signs were not counted.
+    """
+
+    tensors: tuple[TensorGram, ...]
+    signs: dict[str, Signs]
+
+
+def measure_grams(
+    checkpoints: Sequence[Checkpoint],
+    base: Checkpoint | None,
+    specs: Sequence[TensorSpec],
+    *,
+    count_signs: bool = False,
+    moved: Mapping[tuple[str, str], Sequence[int]] | None = None,
+    progress: bool = True,
+) -> Grams:
+    """Read some tensors of all models once, and add up their inner products in float64.
+
+    Args:
+        checkpoints (`Sequence[Checkpoint]`):
+            Opened models with the same tensors.
+        base (`Checkpoint`, *optional*):
+            What they were fine-tuned from. It may lack tensors.
+        specs (`Sequence[TensorSpec]`):
+            Which floating-point tensors, as the first model has them.
+        count_signs (`bool`, *optional*, defaults to `False`):
+            Whether signs of differences are counted as well.
+        moved (`Mapping[tuple[str, str], Sequence[int]]`, *optional*):
+            Model and tensor -> the order in which its rows are taken; of small tensors, which are read whole.
+        progress (`bool`, *optional*, defaults to `True`):
+            Whether a progress bar is shown.
+
+    Returns:
+        [`Grams`]
+
+    Raises:
+        [`IngredientError`]: if weights cannot be read or fetched.
+    """
+    grams = {gram.tensor: gram for gram in _empty_grams(checkpoints, base, specs)}
+    signs = {spec.name: _no_signs(len(checkpoints)) for spec in specs} if count_signs else {}
+    items = [*checkpoints] if base is None else [*checkpoints, base]
+    make_ready(items)
+    permuted = _read_permuted(items, moved or {}, grams)
+    height = len(checkpoints) + 1
+    most = max(TOGETHER // height, 1)  # elements of a piece, so that memory stays as it is for many models
+    lock = threading.Lock()
+
+    def make_worker() -> Callable[[tuple[TensorSpec, int]], None]:
+        import torch
+
+        buffer = torch.empty((height, most), dtype=torch.float64)
+        raw = torch.empty(most * WIDEST, dtype=torch.uint8)
+
+        def work(piece: tuple[TensorSpec, int]) -> None:
+            spec, start = piece
+            rows = buffer[:, : min(most, spec.numel - start)]
+            for row, item in zip(rows, items, strict=False):
+                _fill(row, item, spec, start, files, raw, permuted.get((item.name, spec.name)))
+            if base is None:
+                rows[-1] = rows[0]
+            rows[:-1] -= rows[-1]
+            products = (rows @ rows.T).numpy()
+            counted = None
+            if count_signs:
+                counted = _signs(_from_mean(rows[:-1]) if base is None else rows[:-1])
+            with lock:
+                grams[spec.name].inner[:] += products
+                if counted is not None:
+                    signs[spec.name].balance[:] += counted.balance
+                    signs[spec.name].both[:] += counted.both
+                bar.update(rows.shape[1] * spec.itemsize * len(items))
+
+        return work
+
+    size = sum(spec.nbytes for spec in specs) * len(items)
+    bar = progress_bar(desc="Comparing weights", total=size, unit="B", unit_scale=True, hidden=not progress)
+    with OpenFiles() as files, bar:
+        in_threads(_pieces(specs, most), make_worker)
+    return Grams(tuple(grams.values()), signs)
+
+
+def refuse_diverged(checkpoints: Sequence[Checkpoint], base: Checkpoint | None, grams: Sequence[TensorGram]) -> None:
+    """Refuse models whose inner products are not finite.
+
+    Args:
+        checkpoints (`Sequence[Checkpoint]`), base (`Checkpoint`, *optional*):
+            The models that were measured.
+        grams (`Sequence[TensorGram]`):
+            Their inner products.
+
+    Raises:
+        [`IngredientError`]: with the name of the model that holds NaN or infinity.
+    """
+    import numpy as np
+
+    reference = checkpoints[0] if base is None else base
+    # The reference comes first: where it is not finite, neither are the differences from it.
+    for index, item in [(-1, reference), *enumerate(checkpoints)]:
+        if not all(np.isfinite(gram.inner[index, index]) for gram in grams):
+            raise IngredientError(f"{item.name!r} holds NaN or infinity: that run diverged or was saved badly.")
+
+
+def inner_with_reference(grams: Sequence[TensorGram]) -> np.ndarray:
+    """Inner products of the differences and of the reference, as in [`TensorGram`], summed over some tensors."""
+    total = grams[0].inner.copy()
+    for gram in grams[1:]:
+        total += gram.inner
+    return total
+
+
+def inner_of_deltas(grams: Sequence[TensorGram]) -> np.ndarray:
+    """Inner products of the models' differences from the reference, summed over some tensors."""
+    return inner_with_reference(grams)[:-1, :-1]
+
+
+def inner_of_weights(grams: Sequence[TensorGram]) -> np.ndarray:
+    """Inner products of the models' weights, summed over some tensors."""
+    total = inner_with_reference(grams)
+    along = total[:-1, -1]
+    # (b + d_i)(b + d_j) = bb + b d_i + b d_j + d_i d_j
+    return total[:-1, :-1] + along[:, None] + along[None, :] + total[-1, -1]
+
+
+def cosines_of(inner: np.ndarray, *, of_zero: float) -> np.ndarray:
+    """Cosines from inner products, -1 to 1.
+
+    Args:
+        inner (`np.ndarray` of shape `(models, models)`):
+            Inner products.
+        of_zero (`float`):
+            What stands where one of two vectors is zero, which points nowhere.
+    """
+    import numpy as np
+
+    lengths = np.sqrt(np.maximum(np.diag(inner), 0))
+    outer = np.outer(lengths, lengths)
+    return np.divide(inner, outer, out=np.full_like(inner, of_zero), where=outer > 0).clip(-1, 1)
+
+
+def _empty_grams(
+    checkpoints: Sequence[Checkpoint], base: Checkpoint | None, specs: Sequence[TensorSpec]
+) -> Iterator[TensorGram]:
+    import numpy as np
+
+    names = checkpoints[0].specs
+    prefix, heads = own_prefix(names), set(head_names(names))
+    height = len(checkpoints) + 1
+    for spec in specs:
+        part = "head" if spec.name in heads else "body"
+        known = base is None or _has(base, spec)
+        inner = np.zeros((height, height))
+        yield TensorGram(spec.name, group(spec.name, prefix), part, spec.numel, len(spec.shape), inner, known)
+
+
+def _no_signs(count: int) -> Signs:
+    import numpy as np
+
+    return Signs(np.zeros((count, count)), np.zeros((count, count)))
+
+
+def _has(item: Checkpoint, spec: TensorSpec) -> bool:
+    """A base model may lack a head, or have one of another shape."""
+    own = item.specs.get(spec.name)
+    return own is not None and own.shape == spec.shape
+
+
+def _read_permuted(
+    items: Sequence[Checkpoint], moved: Mapping[tuple[str, str], Sequence[int]], grams: Mapping[str, TensorGram]
+) -> dict[tuple[str, str], torch.Tensor]:
+    by_name = {item.name: item for item in items}
+    permuted = {}
+    for (name, tensor), order in moved.items():
+        if tensor in grams:
+            permuted[name, tensor] = by_name[name].read(tensor)[list(order)].flatten()
+    return permuted
+
+
+def _pieces(specs: Sequence[TensorSpec], most: int) -> Iterator[tuple[TensorSpec, int]]:
+    """Each tensor in pieces of so many elements: the tensor and the first element of the piece."""
+    for spec in specs:
+        for start in range(0, spec.numel, most):
+            yield spec, start
+
+
+def _fill(
+    row: torch.Tensor,
+    item: Checkpoint,
+    spec: TensorSpec,
+    start: int,
+    files: OpenFiles,
+    raw: torch.Tensor,
+    permuted: torch.Tensor | None,
+) -> None:
+    """Write a piece of one model's tensor into a row of float64, by way of a buffer for bytes."""
+    import torch
+
+    if not _has(item, spec):
+        row.zero_()
+    elif permuted is not None:
+        row.copy_(permuted[start : start + len(row)])
+    else:
+        own = item.specs[spec.name]
+        elements = raw[: len(row) * own.itemsize].view(getattr(torch, own.dtype))
+        item.read_into(files, spec.name, start, bytes_of(elements))
+        row.copy_(elements)
+
+
+def _from_mean(rows: torch.Tensor) -> torch.Tensor:
+    """Differences from the mean of all; where all are equal exactly none, whatever the mean rounds to."""
+    apart = rows - rows.mean(0)
+    apart[:, (rows == rows[0]).all(0)] = 0
+    return apart
+
+
+def _signs(rows: torch.Tensor) -> Signs:
+    """Counts of a piece: exact in float32, since a piece has fewer than 2^24 elements."""
+    import torch
+
+    signs = torch.sign(rows).to(torch.float32)
+    there = signs.abs()
+    everywhere = bool(there.all())  # as nearly always, and then known without a product
+    both = torch.full((len(rows),) * 2, float(rows.shape[1])) if everywhere else there @ there.T
+    return Signs((signs @ signs.T).double().numpy(), both.double().numpy())

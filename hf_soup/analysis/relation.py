@@ -1,0 +1,247 @@
+"""Whether checkpoints look like fine-tunes of one model, by the angles between their weights.
+
+Only matrices and kernels count: norms and biases point in similar directions in any two models. All of it follows from
+inner products, which `gram.py` adds up in one pass over the weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..checkpoints.checkpoint import Checkpoint
+from ..checkpoints.labels import is_identity
+from ..checkpoints.modules import class_tensors, head_names
+from ..checkpoints.reader import TensorSpec
+from ..display.tables import align
+from .gram import TensorGram, cosines_of, inner_of_deltas, inner_of_weights, measure_grams, refuse_diverged
+
+
+if TYPE_CHECKING:
+    import numpy as np
+
+# Cosine below which two bodies, or two heads, do not look like fine-tunes of one; measured, see docs/shared_start.md.
+RELATED = 0.5
+HEAD_ELEMENTS = 2**22  # heads that are larger are those of language models, which are pre-trained like the body
+
+
+class ModuleAngles(NamedTuple):
+    """How alike one named module is among the ingredients.
+
+    Args:
+        name (`str`):
+            The module.
+        part (`str`):
+            `"body"` or `"head"`.
+        lowest (`float`, *optional*):
+            Cosine of the two that differ most, -1 to 1; none of one ingredient alone.
+        mean (`float`, *optional*):
+            Mean cosine of all pairs; none of one ingredient alone.
+        distance (`float`, *optional*):
+            Largest distance of an ingredient from the base model, relative to the length of the base model; none where
+            the base model lacks the module or there is no base model.
+    """
+
+    name: str
+    part: str
+    lowest: float | None
+    mean: float | None
+    distance: float | None
+
+
+@dataclass(frozen=True)
+class Relation:
+    """What the weights of the ingredients say about a common start.
+
+    Args:
+        modules (`tuple[ModuleAngles, ...]`):
+            One for each named module.
+        body (`float`, *optional*):
+            Lowest cosine between the bodies of two ingredients.
+        head (`float`, *optional*):
+            Lowest cosine between the heads of two ingredients, if they have heads.
+        distances (`dict[str, float]`):
+            Ingredient -> distance of its body from the base model, relative to the length of the base model; empty
+            without one.
+        notes (`tuple[str, ...]`):
+            What to look out for.
+    """
+
+    modules: tuple[ModuleAngles, ...]
+    body: float | None
+    head: float | None
+    distances: dict[str, float]
+    notes: tuple[str, ...]
+
+    def table(self) -> str:
+        """Cosines by module, and distances from the base model; `-` where it lacks the module."""
+        columns = ["module", "part", "lowest cosine", "mean cosine", "distance"]
+        lines = [columns]
+        for module in self.modules:
+            numbers = [module.lowest, module.mean, module.distance]
+            cells = ["-" if number is None else f"{number:.4f}" for number in numbers]
+            lines.append([module.name, module.part, *cells])
+        if all(module.distance is None for module in self.modules):  # no base model
+            lines = [line[:-1] for line in lines]
+        return align(lines)
+
+
+def relate(
+    checkpoints: Sequence[Checkpoint],
+    base: Checkpoint | None = None,
+    *,
+    moved: Mapping[tuple[str, str], Sequence[int]] | None = None,
+) -> Relation:
+    """Read the matrices of all ingredients and compare them, two by two.
+
+    Args:
+        checkpoints (`Sequence[Checkpoint]`):
+            Opened ingredients with the same tensors.
+        base (`Checkpoint`, *optional*):
+            What they were fine-tuned from.
+        moved (`Mapping[tuple[str, str], Sequence[int]]`, *optional*):
+            Ingredient and tensor -> the order in which its rows are taken.
+
+    Returns:
+        [`Relation`]
+
+    Raises:
+        [`IngredientError`]: if weights cannot be read or fetched, or hold NaN or infinity.
+    """
+    matrices = [spec for spec in checkpoints[0].specs.values() if _is_matrix(spec)]
+    grams = measure_grams(checkpoints, base, matrices, moved=moved).tensors
+    refuse_diverged(checkpoints, base, grams)
+    return relation_of([item.name for item in checkpoints], grams, with_base=base is not None)
+
+
+def relation_of(names: Sequence[str], grams: Sequence[TensorGram], *, with_base: bool) -> Relation:
+    """The relation of ingredients from inner products of their weights.
+
+    Args:
+        names (`Sequence[str]`):
+            The ingredients.
+        grams (`Sequence[TensorGram]`):
+            Of their tensors; those that are no matrices are left out.
+        with_base (`bool`):
+            Whether the reference of the inner products is a base model.
+    """
+    matrices = [gram for gram in grams if gram.dimensions > 1]
+    body = [gram for gram in matrices if gram.part == "body"]
+    head = [gram for gram in matrices if gram.part == "head"]
+    distances = _distances(body) if with_base else []
+    return Relation(
+        modules=(*_angles_of_modules(body, with_base), *_angles_of_modules(head, with_base)),
+        body=_lowest(_cosines(body)),
+        head=_lowest(_cosines(head)),
+        distances=dict(zip(names, distances, strict=True)) if distances else {},
+        notes=(*_body_notes(names, body), *_head_notes(names, head)),
+    )
+
+
+def unrelated_heads(checkpoints: Sequence[Checkpoint], alignments: Mapping[str, Sequence[int]]) -> tuple[str, ...]:
+    """The notes of [`relate`] on the heads alone, which are small and quickly read.
+
+    Args:
+        checkpoints (`Sequence[Checkpoint]`):
+            Opened ingredients with the same tensors.
+        alignments (`Mapping[str, Sequence[int]]`):
+            For ingredients whose classes are in another order, that order.
+    """
+    if len(checkpoints) < 2:
+        return ()
+    specs = checkpoints[0].specs
+    matrices = [specs[name] for name in head_names(specs) if _is_matrix(specs[name])]
+    if not matrices or sum(spec.numel for spec in matrices) > HEAD_ELEMENTS:
+        return ()
+    names = [item.name for item in checkpoints]
+    moved: dict[tuple[str, str], Sequence[int]] = {}
+    for name, order in alignments.items():
+        if name in names and not is_identity(order):
+            moved |= {(name, tensor): order for tensor in class_tensors(specs, len(order))}
+    grams = measure_grams(checkpoints, None, matrices, moved=moved, progress=False).tensors
+    return tuple(_head_notes(names, grams))
+
+
+def _is_matrix(spec: TensorSpec) -> bool:
+    return spec.is_floating and len(spec.shape) > 1
+
+
+def _angles_of_modules(grams: Sequence[TensorGram], with_base: bool) -> list[ModuleAngles]:
+    """One for each module of a part, in the order of the tensors."""
+    by_module: dict[str, list[TensorGram]] = {}
+    for gram in grams:
+        by_module.setdefault(gram.module, []).append(gram)
+    angles = []
+    for name, members in by_module.items():
+        cosines = _cosines(members)
+        distances = _distances(members) if with_base else []
+        farthest = max(distances) if distances else None
+        angles.append(ModuleAngles(name, members[0].part, _lowest(cosines), _mean(cosines), farthest))
+    return angles
+
+
+def _cosines(grams: Sequence[TensorGram]) -> np.ndarray:
+    """Cosines of all pairs; 1 where one of the two is zero, which says nothing. Of no tensors an empty matrix."""
+    import numpy as np
+
+    if not grams:
+        return np.empty((0, 0))
+    return cosines_of(inner_of_weights(grams), of_zero=1.0)
+
+
+def _distances(grams: Sequence[TensorGram]) -> list[float]:
+    """Distances from the base model, relative to its length; none where it has no length or there are no tensors."""
+    import numpy as np
+
+    length = sum(float(gram.inner[-1, -1]) for gram in grams)
+    if not length:
+        return []
+    squares = np.diag(inner_of_deltas(grams))
+    return [float(distance) for distance in np.sqrt(squares / length)]
+
+
+def _lowest(cosines: np.ndarray) -> float | None:
+    """Of all pairs; nothing of one alone."""
+    return float(cosines.min()) if len(cosines) > 1 else None
+
+
+def _mean(cosines: np.ndarray) -> float | None:
+    """Of all pairs; nothing of one alone."""
+    count = len(cosines)
+    if count < 2:
+        return None
+    return float((cosines.sum() - count) / (count * (count - 1)))
+
+
+def _body_notes(names: Sequence[str], grams: Sequence[TensorGram]) -> list[str]:
+    return _notes(
+        names,
+        _cosines(grams),
+        "bodies do not look like fine-tunes of one model",
+        "The average is most likely useless. Average only runs that started from the same pre-trained weights",
+    )
+
+
+def _head_notes(names: Sequence[str], grams: Sequence[TensorGram]) -> list[str]:
+    if sum(gram.elements for gram in grams) > HEAD_ELEMENTS:
+        return []
+    return _notes(
+        names,
+        _cosines(grams),
+        "heads do not look like fine-tunes of one initial head",
+        "The average may be worse than each of them. Start all runs from one head, as `hf_soup.sweep` does, or take "
+        "the head of one of them by a row of weights for it",
+    )
+
+
+def _notes(names: Sequence[str], cosines: np.ndarray, what: str, advice: str) -> list[str]:
+    """A note if the lowest cosine is too low: about those that are far from most others, or about all."""
+    import numpy as np
+
+    lowest = _lowest(cosines)
+    if lowest is None or not lowest < RELATED:  # a comparison with NaN is false: the merge refuses it
+        return []
+    odd = [name for name, row in zip(names, cosines, strict=True) if np.median(row) < RELATED]
+    apart = odd if 0 < len(odd) < len(names) else names
+    return [f"{', '.join(apart)}: the {what} (cosine down to {lowest:.2f}; fine-tunes stay above {RELATED}). {advice}"]

@@ -1,0 +1,339 @@
+"""`analyze` and `advise`: open what was given and hand it to `hf_soup.analysis`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..analysis.advice import Advice
+from ..analysis.advising import give_advice
+from ..analysis.by_module import ModuleEffects, measure_modules
+from ..analysis.contribution import Contribution, contribution_cost, measure_contribution
+from ..analysis.diversity import measure_diversity
+from ..analysis.landscape import Landscape, check_line, scan_lines
+from ..analysis.plane import Plane, scan_plane
+from ..analysis.points import Scorer
+from ..analysis.result import PARTS, Analysis, Part, parts_of
+from ..analysis.similarity import measure_similarity
+from ..checkpoints.base_model import as_ingredient, resolve_base
+from ..checkpoints.check import CheckReport
+from ..checkpoints.checkpoint import MEMORY, Checkpoint
+from ..checkpoints.source import open_all
+from ..errors import RecipeError, did_you_mean, warn
+from ..merging.agreement import Agreement, agree
+
+
+if TYPE_CHECKING:
+    from ..evaluation.binding import Evaluation
+
+WEIGHTS_ALONE = ("similarity",)
+USUAL = ("similarity", "diversity", "landscape", "advice")  # with examples, unless parts are named
+
+
+def analyze(
+    ingredients: Sequence[Any],
+    *,
+    evaluator: Evaluation | None = None,
+    base_model: Any = None,
+    parts: Sequence[str] | None = None,
+    batchnorm_data: Any = None,
+    points: int = 11,
+    beyond: float = 0.0,
+    corners: Sequence[str] | None = None,
+    path: Sequence[str] = (),
+    samples: int | None = None,
+    budget: int | None = None,
+    align_labels: bool = False,
+    take_from: str | None = None,
+    device: str = "cpu",
+    allow_pickle: bool = False,
+) -> Analysis:
+    """See why a soup of some models works, or does not.
+
+    Points that were scored are kept: the same call, or one that asks for more, goes on from there. Ctrl-C ends a part
+    with what is done.
+
+    Args:
+        ingredients (`Sequence`):
+            As for [`merge`]; a [`Sweep`] is such a sequence.
+        evaluator ([`Evaluator`], `datasets.Dataset` or `str`, *optional*):
+            Examples to score on; without them only the weights are compared.
+        base_model (*optional*):
+            What they were fine-tuned from: changes from it say far more than weights. A [`Sweep`] knows its own.
+        parts (`Sequence[str]`, *optional*):
+            Of `"similarity"`, `"diversity"`, `"landscape"`, `"plane"`, `"contribution"`, `"modules"`, `"advice"`; by
+            default similarity, and with an evaluator diversity, landscape and advice.
+        batchnorm_data ([`Evaluator`], `datasets.Dataset` or `str`, *optional*):
+            Training data on which BatchNorm is estimated again at every point.
+        points (`int`, *optional*, defaults to 11):
+            Of each line, ends included, and in each direction of the plane.
+        beyond (`float`, *optional*, defaults to 0.0):
+            How far lines go on beyond their ends, relative to their length.
+        corners (`Sequence[str]`, *optional*):
+            Names of the three models that the plane goes through; by default those farthest from each other.
+        path (`Sequence[str]`, *optional*):
+            Names in the order in which a greedy pass took them, to be drawn on the plane; a soup's
+            `soup.recipe.names`.
+        samples (`int`, *optional*):
+            Orders that are drawn for Shapley values; by default they are exact for up to 8 models.
+        budget (`int`, *optional*):
+            Score so many models at most in landscape, plane and advice, each.
+        align_labels (`bool`, *optional*, defaults to `False`):
+            As for [`merge`].
+        take_from (`str`, *optional*):
+            As for [`merge`]: whose settings all models have where they are scored.
+        device (`str`, *optional*, defaults to `"cpu"`):
+            Where to average.
+        allow_pickle (`bool`, *optional*, defaults to `False`):
+            As for [`merge`].
+
+    Returns:
+        [`Analysis`]: `.similarity`, `.diversity`, `.landscape`, `.plane`, `.contribution`, `.modules`, `.advice`;
+        `.table()`, `.save(folder)`.
+
+    Raises:
+        [`IncompatibleError`]: if they do not have the same tensors.
+        [`RecipeError`]: if there is no such part, or it needs examples.
+    """
+    chosen = chosen_parts(parts, evaluator is not None)
+    if budget is not None and budget < 1:
+        raise RecipeError(f"a budget is 1 model or more, not {budget}.")
+    check_line(points, beyond)
+    checkpoints, base = _opened(ingredients, base_model, allow_pickle)
+    agreement = agree(checkpoints, take_from=take_from, align_labels=align_labels)
+    report = agreement.check(checkpoints)
+    report.raise_for_problems()
+    analysis = Analysis(tuple(checkpoint.name for checkpoint in checkpoints))
+    if evaluator is None:  # the weights alone are looked at
+        return replace(analysis, similarity=measure_similarity(checkpoints, base, agreement=agreement))
+
+    scorer = Scorer(
+        checkpoints, evaluator, batchnorm_data=batchnorm_data, device=device, agreement=agreement, report=report
+    )
+    if {"similarity", "plane", "advice"} & set(chosen):
+        analysis = replace(analysis, similarity=measure_similarity(checkpoints, base, agreement=agreement))
+    request = Request(checkpoints, scorer, agreement, report, points, beyond, corners, path, samples, budget)
+    try:
+        for name in PARTS:
+            if name in chosen and name not in WEIGHTS_ALONE:
+                analysis = _with_part(analysis, name, request)
+                # Without a budget a part that is not complete was ended by Ctrl-C, which ends the others as well.
+                if budget is None and not _is_complete(parts_of(analysis)[name]):
+                    raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        if not parts_of(analysis):
+            raise
+        warn(f"interrupted: {', '.join(parts_of(analysis))} is there; the same call goes on.")
+    return analysis
+
+
+class Request(NamedTuple):
+    """What parts of an analysis are measured on, and how far; options as of [`analyze`].
+
+    Args:
+        checkpoints (`tuple[Checkpoint, ...]`):
+            The opened models.
+        scorer ([`Scorer`]):
+            The same, with examples.
+        agreement ([`Agreement`]):
+            How models that differ are taken for like ones.
+        report ([`CheckReport`]):
+            What their check has found.
+        points (`int`), beyond (`float`), corners (`Sequence[str]`, *optional*), path (`Sequence[str]`), samples
+            (`int`, *optional*), budget (`int`, *optional*):
+            Options of the parts.
+    """
+
+    checkpoints: tuple[Checkpoint, ...]
+    scorer: Scorer
+    agreement: Agreement
+    report: CheckReport
+    points: int
+    beyond: float
+    corners: Sequence[str] | None
+    path: Sequence[str]
+    samples: int | None
+    budget: int | None
+
+
+def _with_part(analysis: Analysis, name: str, request: Request) -> Analysis:
+    """The same analysis with one more part, for which models are scored."""
+    scorer, points, budget = request.scorer, request.points, request.budget
+    if name == "diversity":
+        return replace(analysis, diversity=measure_diversity(scorer))
+    if name == "landscape":
+        landscape = scan_lines(scorer, points=points, beyond=request.beyond, budget=budget)
+        return replace(analysis, landscape=landscape)
+    if name == "plane" and analysis.similarity is not None:
+        corners, path = request.corners, request.path
+        plane = scan_plane(scorer, analysis.similarity, corners=corners, points=points, path=path, budget=budget)
+        return replace(analysis, plane=plane)
+    if name == "contribution":
+        return replace(analysis, contribution=measure_contribution(scorer, samples=request.samples))
+    if name == "modules":
+        return replace(analysis, modules=measure_modules(scorer, request.checkpoints[0]))
+    if name == "advice":
+        advice = give_advice(
+            request.checkpoints,
+            scorer,
+            similarity=analysis.similarity,
+            budget=budget,
+            sources=_sources(request.checkpoints),
+            agreement=request.agreement,
+            report=request.report,
+        )
+        return replace(analysis, advice=advice)
+    raise ValueError(f"no models are scored for a part {name!r}, or it lacks the similarity that it is measured with")
+
+
+def _is_complete(part: Part) -> bool:
+    """Whether all that was asked for was scored."""
+    if isinstance(part, Landscape | Plane | Contribution | ModuleEffects):
+        return part.complete
+    return True
+
+
+def analysis_cost(
+    n: int,
+    parts: Sequence[str],
+    *,
+    points: int = 11,
+    beyond: float = 0.0,
+    samples: int | None = None,
+    modules: int = 0,
+    budget: int | None = None,
+) -> dict[str, int]:
+    """How many models each part of an analysis scores at most, before any of it is kept.
+
+    Args:
+        n (`int`):
+            Models.
+        parts (`Sequence[str]`), points (`int`), beyond (`float`), samples (`int`, *optional*), budget (`int`,
+            *optional*):
+            As of [`analyze`].
+        modules (`int`, *optional*):
+            Named modules of the models.
+    """
+    check_line(points, beyond)
+    pairs, most = n * (n - 1) // 2, budget or sys.maxsize
+    inner_points = points - 2 + 2 * int(round(beyond * (points - 1), 9))
+    costs = {
+        "similarity": 0,
+        "diversity": n + 1,
+        "landscape": min(n + 1 + pairs * inner_points, most),
+        "plane": min(points * points, most),
+        "contribution": contribution_cost(n, samples),
+        "modules": n + 1 + 2 * modules,
+        "advice": min(n + 1 + pairs, most),
+    }
+    return {part: costs[part] for part in parts}
+
+
+def advise(
+    ingredients: Sequence[Any],
+    evaluator: Evaluation | None = None,
+    budget: int | None = None,
+    *,
+    base_model: Any = None,
+    batchnorm_data: Any = None,
+    align_labels: bool = False,
+    take_from: str | None = None,
+    device: str = "cpu",
+    allow_pickle: bool = False,
+) -> Advice:
+    """Whether and how to make a soup of some models, told from what is measured on them.
+
+    Args:
+        ingredients (`Sequence`):
+            As for [`merge`].
+        evaluator ([`Evaluator`], `datasets.Dataset` or `str`, *optional*):
+            Validation examples; without them only the weights are looked at.
+        budget (`int`, *optional*):
+            Score so many models at most: first each alone and their uniform soup, then half-way between pairs.
+        base_model (*optional*):
+            What they were fine-tuned from; a [`Sweep`] knows its own.
+        batchnorm_data ([`Evaluator`], `datasets.Dataset` or `str`, *optional*):
+            Training data on which BatchNorm is estimated again.
+        align_labels (`bool`, *optional*, defaults to `False`):
+            As for [`merge`].
+        take_from (`str`, *optional*):
+            As for [`merge`]: whose settings all models have where they are scored.
+        device (`str`, *optional*, defaults to `"cpu"`):
+            Where to average.
+        allow_pickle (`bool`, *optional*, defaults to `False`):
+            As for [`merge`].
+
+    Returns:
+        [`Advice`]: `.verdict`, `.command`, and `.pieces` with their evidence; `.table()`.
+
+    Raises:
+        [`IngredientError`]: if one cannot be opened.
+    """
+    checkpoints, base = _opened(ingredients, base_model, allow_pickle)
+    agreement = agree(checkpoints, take_from=take_from, align_labels=align_labels)
+    sources = _sources(checkpoints)
+    report = agreement.check(checkpoints)
+    if len(checkpoints) < 2 or not report.ok:
+        return give_advice(checkpoints, budget=budget, sources=sources, agreement=agreement, report=report)
+    scorer = None
+    if evaluator is not None:
+        scorer = Scorer(
+            checkpoints, evaluator, batchnorm_data=batchnorm_data, device=device, agreement=agreement, report=report
+        )
+    return give_advice(
+        checkpoints,
+        scorer,
+        similarity=measure_similarity(checkpoints, base, agreement=agreement),
+        budget=budget,
+        sources=sources,
+        agreement=agreement,
+        report=report,
+    )
+
+
+def chosen_parts(parts: Sequence[str] | None, scored: bool) -> tuple[str, ...]:
+    """The parts that were asked for, or the usual ones.
+
+    Raises:
+        [`RecipeError`]: if there is no such part, none at all, or it needs examples.
+    """
+    usual = USUAL if scored else WEIGHTS_ALONE
+    chosen = usual if parts is None else tuple(parts)
+    if not chosen:
+        raise RecipeError(f"an analysis has a part at least: {', '.join(PARTS)}.")
+    for part in chosen:
+        if part not in PARTS:
+            raise RecipeError(f"there is no part {part!r} of an analysis{did_you_mean(part, PARTS)}")
+        if part not in WEIGHTS_ALONE and not scored:
+            raise RecipeError(
+                f"the part {part!r} looks at what models say: give evaluator=, or on the command line --data."
+            )
+    return chosen
+
+
+def _opened(
+    ingredients: Sequence[Any], base_model: Any, allow_pickle: bool
+) -> tuple[tuple[Checkpoint, ...], Checkpoint | None]:
+    checkpoints = open_all(ingredients, allow_pickle=allow_pickle)
+    base = resolve_base(base_model, ingredients, checkpoints[0], needed=True, allow_pickle=allow_pickle)
+    if base is None:
+        return checkpoints, None
+    return checkpoints, as_ingredient(base, checkpoints[0], [checkpoint.name for checkpoint in checkpoints])
+
+
+def _sources(checkpoints: Sequence[Checkpoint]) -> list[str]:
+    """What a command calls them: folders as they are seen from here, Hub ids; nothing if one is in memory."""
+    sources = []
+    for checkpoint in checkpoints:
+        source, revision = checkpoint.ingredient.source, checkpoint.ingredient.revision
+        if source == MEMORY:
+            return []
+        if os.path.isabs(source) and Path(source).is_relative_to(Path.cwd()):
+            sources.append(os.path.relpath(source))
+        else:
+            sources.append(f"{source}@{revision}" if revision else source)
+    return sources

@@ -1,0 +1,110 @@
+"""`check` and `modules`: what can be told of ingredients before they are averaged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from ..analysis.relation import relate
+from ..checkpoints.base_model import resolve_base
+from ..checkpoints.check import CheckReport
+from ..checkpoints.checkpoint import Checkpoint
+from ..checkpoints.labels import base_order_problem, is_identity
+from ..checkpoints.modules import Module, list_modules
+from ..checkpoints.settings import base_notes
+from ..checkpoints.source import open_all, open_checkpoint
+from ..errors import listed
+from ..merging.agreement import agree
+from ..merging.plan import alignment_problems
+
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+
+def check(
+    ingredients: Sequence[Any],
+    base_model: Any = None,
+    *,
+    deep: bool = False,
+    align_labels: bool = False,
+    take_from: str | None = None,
+    allow_pickle: bool = False,
+    config: PretrainedConfig | Mapping[str, Any] | None = None,
+) -> CheckReport:
+    """Tell whether checkpoints can be averaged, from their headers and configurations.
+
+    Args:
+        ingredients (`Sequence`):
+            As for [`merge`].
+        base_model (*optional*):
+            What they were fine-tuned from: it has to fit them, and a deep check measures how far they went from it.
+        deep (`bool`, *optional*, defaults to `False`):
+            Read the weights as well, and tell whether they look like fine-tunes of one model.
+        align_labels (`bool`, *optional*, defaults to `False`):
+            As for [`merge`]: the report says what would be permuted.
+        take_from (`str`, *optional*):
+            As for [`merge`].
+        allow_pickle (`bool`, *optional*, defaults to `False`):
+            As for [`merge`].
+        config (`transformers.PretrainedConfig` or `Mapping`, *optional*):
+            Of ingredients that are state dicts.
+
+    Returns:
+        [`CheckReport`]: every problem and what to look out for; `.table()` prints it.
+
+    Raises:
+        [`IngredientError`]: if one cannot be opened at all, or the base model has less than half of the tensors of
+            their body.
+        [`RecipeError`]: if settings are to be taken from an ingredient that is not there.
+    """
+    checkpoints = open_all(ingredients, config=config, allow_pickle=allow_pickle)
+    agreement = agree(checkpoints, take_from=take_from, align_labels=align_labels)
+    report = agreement.check(checkpoints)
+    if report.ok:
+        report = replace(report, problems=alignment_problems(checkpoints[0], agreement.alignments))
+    base = resolve_base(base_model, ingredients, checkpoints[0], needed=False, allow_pickle=allow_pickle)
+    notes = list(report.notes)
+    if base is not None:
+        notes += _notes_of_base(base, checkpoints[0], report.labels)
+    relation = None
+    if deep and report.ok:
+        relation = relate(checkpoints, base)
+        notes += relation.notes
+        moved = [name for name, order in agreement.alignments.items() if not is_identity(order)]
+        if moved:
+            notes.append(f"the heads of {', '.join(moved)} are compared as they are, not permuted")
+    elif deep:
+        notes.append("the weights were not read: there are problems without them")
+    return replace(report, relation=relation, notes=tuple(notes))
+
+
+def _notes_of_base(base: Checkpoint, like: Checkpoint, labels: Sequence[str]) -> list[str]:
+    """What to look out for in a base model: other settings, another order of classes, tensors that it lacks."""
+    notes = base_notes(base, like)
+    problem = base_order_problem(base, labels)
+    if problem:
+        notes.append(problem)
+    lacking = [name for name in like.specs if name not in base.specs]
+    if lacking:
+        notes.append(f"{base.name} lacks {len(lacking)} of their tensors: {listed(lacking)}")
+    return notes
+
+
+def modules(ingredient: Any, *, allow_pickle: bool = False) -> tuple[Module, ...]:
+    """List the named modules of a checkpoint, which can have weights of their own in a soup.
+
+    Args:
+        ingredient (`str`, `os.PathLike`, `PreTrainedModel` or [`Ingredient`]):
+            One of what [`merge`] takes.
+        allow_pickle (`bool`, *optional*, defaults to `False`):
+            As for [`merge`].
+
+    Returns:
+        `tuple[Module, ...]`: name, number of tensors and of parameters of each; from the names alone.
+
+    Raises:
+        [`IngredientError`]: if it cannot be opened.
+    """
+    return list_modules(open_checkpoint(ingredient, allow_pickle=allow_pickle).specs.values())

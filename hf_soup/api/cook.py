@@ -1,0 +1,357 @@
+"""`cook`: from one file to a soup: pretrain, sweep, merge, compare, save, push. Stages that are whole are skipped.
+
+It only strings the verbs together. A recipe file (`soup_recipe.yaml`) is cooked again from its ingredients.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..checkpoints.check import is_statistic
+from ..checkpoints.checkpoint import Checkpoint, contents_of
+from ..checkpoints.content import content_digests
+from ..checkpoints.hub import split_revision, split_source
+from ..checkpoints.source import open_all
+from ..checkpoints.staging import write_json
+from ..checkpoints.targets import as_output_error, refuse_folder, refuse_target
+from ..comparison.comparison import TEST, VALIDATION, Comparison
+from ..data.content import hash_rows
+from ..data.splits import TrainingData
+from ..errors import RecipeError, SoupError
+from ..formats.cook_file import CookFile, PretrainStage, load_cook_file
+from ..formats.recipe_file import RECIPE_FILE, is_recipe, load_recipe
+from ..formats.strict_yaml import read_yaml
+from ..merging.plan import check_dtype
+from ..metrics.load import load_metrics
+from ..options import CompareOptions, MergeOptions, SweepOptions, check_choices, keywords
+from ..parallel import check_executor
+from ..plugins import chooses, is_code, share_out
+from ..seeds import check_seed
+from ..training.planning import plan_sweep
+from ..training.pretraining import Blank, pretrain
+from ..training.space import expand_space
+from ..training.sweep import Sweep
+from ..types import Ingredient, Recipe
+from ..untrusted import read_json
+from .compare import compare
+from .cook_data import PRETRAIN, TRAIN, Examples, load_examples
+from .from_recipe import cook_recipe
+from .merge import merge
+from .soup import Soup
+from .sweep import count_workers, train
+from .variations import cook_variation
+
+
+COOKED_FILE = "cooked.json"  # written last: what was cooked from what
+
+
+class Cooked(NamedTuple):
+    """What came of a cook file; `None` where the file has no such stage.
+
+    Args:
+        soup ([`Soup`], *optional*):
+            The soup.
+        folder (`Path`, *optional*):
+            Where it was saved.
+        comparison ([`Comparison`], *optional*):
+            Its scores.
+        sweep ([`Sweep`], *optional*):
+            The runs.
+    """
+
+    soup: Soup | None
+    folder: Path | None = None
+    comparison: Comparison | None = None
+    sweep: Sweep | None = None
+
+
+def cook(
+    path: str | os.PathLike[str],
+    *,
+    output_dir: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+    overrides: Sequence[str] = (),
+    add: Sequence[str] = (),
+    drop: Sequence[str] = (),
+    allow_pickle: bool = False,
+    allow_code: bool = False,
+) -> Cooked:
+    """Do what a cook file says, or cook a recipe again, as it is or with changes.
+
+    Args:
+        path (`str` or `os.PathLike`):
+            A cook file, a `soup_recipe.yaml`, the folder of a soup, or its Hub id.
+        output_dir (`str` or `os.PathLike`, *optional*):
+            For a recipe, the folder of the soup, which is not saved without it; for a cook file, instead of its own.
+        overwrite (`bool`, *optional*, defaults to `False`):
+            Whether a recipe's soup may replace a folder. A cook file owns its `output_dir` and needs none.
+        overrides (`Sequence[str]`, *optional*):
+            Values to use instead of those in a cook file, such as `"data.path=my_data"`; of a recipe, arguments of
+            [`merge`], such as `"strategy=uniform"`.
+        add (`Sequence[str]`, *optional*):
+            More ingredients for a recipe.
+        drop (`Sequence[str]`, *optional*):
+            Names or Hub ids of ingredients that a recipe is cooked without.
+        allow_pickle (`bool`, *optional*, defaults to `False`):
+            Read ingredients that are `pytorch_model.bin`, as [`merge`] does.
+        allow_code (`bool`, *optional*, defaults to `False`):
+            Import and call what the file or the overrides name that is not of this package: methods, strategies and
+            data functions (`package.module:function`), metrics of `evaluate`. Only for files that you trust.
+
+    Returns:
+        [`Cooked`]
+
+    Raises:
+        [`RecipeError`]: if the file is wrong, or names code that is not allowed.
+        [`OutputError`]: if `output_dir` cannot be written.
+    """
+    if names_recipe(path):
+        return _cook_again(
+            path,
+            output_dir,
+            overwrite=overwrite,
+            overrides=overrides,
+            add=add,
+            drop=drop,
+            allow_pickle=allow_pickle,
+            allow_code=allow_code,
+        )
+    if add or drop:
+        raise RecipeError(f"{path} is a cook file: change its list of `ingredients` instead of adding or dropping.")
+    plan = load_cook_file(path, overrides, allow_code=allow_code)
+    return _cook_stages(plan, Path(output_dir) if output_dir else None, allow_pickle)
+
+
+def names_recipe(path: str | os.PathLike[str]) -> bool:
+    """Whether something to cook is a recipe: its file, the folder of a soup, or its Hub id.
+
+    Raises:
+        [`RecipeError`]: if there is nothing of that name.
+    """
+    if not os.path.exists(path) and split_source(split_revision(path)[0]) is None:
+        raise RecipeError(f"{path} does not exist, and it is no Hub id (owner/name, owner/name@revision) either.")
+    if os.path.isfile(path) or os.fspath(path).endswith((".yaml", ".yml")):
+        return is_recipe(read_yaml(path))
+    return True
+
+
+def _cook_again(
+    path: str | os.PathLike[str],
+    output_dir: str | os.PathLike[str] | None,
+    *,
+    overwrite: bool,
+    overrides: Sequence[str],
+    add: Sequence[str],
+    drop: Sequence[str],
+    allow_pickle: bool,
+    allow_code: bool,
+) -> Cooked:
+    """Make the soup of a recipe, as it is or with changes; arguments as of [`cook`]."""
+    if output_dir:
+        refuse_target(output_dir, overwrite=overwrite)  # before an ingredient is read
+    recipe = load_recipe(path, allow_code=allow_code)
+    if overrides or add or drop:
+        soup = cook_variation(
+            recipe, overrides=overrides, add=add, drop=drop, allow_pickle=allow_pickle, allow_code=allow_code
+        )
+    else:
+        soup = cook_recipe(recipe, allow_pickle=allow_pickle)
+    return Cooked(soup, soup.save_pretrained(output_dir, overwrite=overwrite) if output_dir else None)
+
+
+def _cook_stages(plan: CookFile, output_dir: Path | None, allow_pickle: bool) -> Cooked:
+    folder = refuse_folder(output_dir or plan.output_dir).resolve()
+    _refuse_targets(plan, folder)
+    _check_settings(plan)
+    examples = load_examples(plan)
+    base_model = plan.base_model
+    if plan.pretrain is not None:
+        base_model = str(_pretrain(plan.pretrain, examples, folder / "pretrained"))
+    runs: Sweep | None = None
+    if plan.sweep is not None:
+        runs = _sweep(plan.sweep, base_model, examples, folder / "runs")
+    if plan.merge is None:
+        return Cooked(None, sweep=runs)
+    soup, comparison = _make_soup(plan.merge, examples, runs, folder, allow_pickle)
+    if plan.push is not None:
+        soup.push_to_hub(**keywords(plan.push))
+    return Cooked(soup, folder / "soup", comparison, runs)
+
+
+def _refuse_targets(plan: CookFile, folder: Path) -> None:
+    """Refuse folders that cannot be written, before anything is trained."""
+    if plan.sweep is not None:
+        refuse_folder(folder / "runs")
+    if plan.pretrain is not None:
+        refuse_folder(folder / "pretrained")
+    if plan.merge is not None:
+        refuse_target(folder / "soup", overwrite=True)
+
+
+def _check_settings(plan: CookFile) -> None:
+    """Names, types and parameters of all stages, told before anything is loaded or trained."""
+    if plan.merge is not None and plan.merge.metric:
+        load_metrics(plan.merge.metric)
+    if plan.compare is not None:
+        for metric in plan.compare.metrics:
+            load_metrics(metric)
+    count = len(plan.ingredients)
+    if plan.sweep is not None:
+        check_choices(plan.sweep)
+        check_seed(plan.sweep.init_seed, "`sweep.init_seed`")
+        count = len(expand_space(plan.sweep.space, n_runs=plan.sweep.n_runs, seed=plan.sweep.seed))
+    if plan.merge is not None:
+        _check_merge(plan.merge, count)
+
+
+def _check_merge(options: MergeOptions, count: int) -> None:
+    """Check the options of a merge of as many ingredients as a cook file has, or makes."""
+    check_seed(options.seed, "`merge.seed`")
+    share_out(options.method, options.strategy, options.params)
+    check_dtype(options.dtype)
+    check_executor(options.executor)
+    asks_what_it_is_worth = options.folds is not None or options.holdout is not None
+    if asks_what_it_is_worth and not chooses(options.strategy):
+        raise RecipeError("`merge.folds` and `merge.holdout` are of a strategy that chooses, such as greedy.")
+    if options.weights is not None:
+        # a recipe checks the number of its weights, and does not open its ingredients
+        ingredients = tuple(Ingredient(f"ingredient {index}", "") for index in range(count))
+        Recipe(ingredients, options.weights)  # type: ignore[arg-type]  # which makes tuples of lists
+
+
+def _pretrain(stage: PretrainStage, examples: Examples, folder: Path) -> Path:
+    """A model from a config, trained on its own part of the data."""
+    section = examples.plan.examples
+    return pretrain(
+        Blank(stage.config, stage.processor),
+        examples.sets[PRETRAIN],
+        folder,
+        transform=stage.transform,
+        training_args=stage.training_args,
+        task=examples.plan.task,
+        label_column=section.label_column,
+        text_columns=section.text_columns,
+    )
+
+
+def _sweep(options: SweepOptions, base_model: str | None, examples: Examples, folder: Path) -> Sweep:
+    plan, section = examples.plan, examples.plan.examples
+    if base_model is None:
+        raise RecipeError("a `sweep` needs a `base_model`, or a `pretrain` section that makes one.")
+    if options.push_runs is True:  # which would name the runs after their folder, `runs` in every cook
+        options = dataclasses.replace(options, push_runs=folder.parent.name)
+    sweep_plan = plan_sweep(
+        base_model,
+        TrainingData(examples.sets[TRAIN], examples.sets[VALIDATION], section.path),
+        options,
+        output_dir=folder,
+        task=plan.task,
+        metric=plan.merge.metric if plan.merge is not None else None,
+        label_column=section.label_column,
+        text_columns=section.text_columns,
+        workers=count_workers(),
+    )
+    return train(sweep_plan)
+
+
+def _make_soup(
+    options: MergeOptions, examples: Examples, runs: Sweep | None, folder: Path, allow_pickle: bool
+) -> tuple[Soup, Comparison | None]:
+    """The saved soup and its comparison: as they are where nothing that they depend on has changed."""
+    plan, target, marker = examples.plan, folder / "soup", folder / COOKED_FILE
+    ingredients: Sequence[Any] = runs if runs is not None else plan.ingredients
+    candidates = open_all(ingredients, allow_pickle=allow_pickle)
+    key = _key(examples, candidates)
+    if _is_whole(marker, key, target):
+        comparison = _read_comparison(target) if plan.compare is not None else None
+        if plan.compare is None or comparison is not None:
+            recipe = load_recipe(target, allow_code=is_code(options.method))  # as the cook file was allowed
+            soup = cook_recipe(recipe, candidates=candidates, allow_pickle=allow_pickle)
+            soup.comparison = comparison
+            return soup, comparison
+    if any(is_statistic(spec) for spec in candidates[0].specs):  # BatchNorm is estimated again on the training data
+        examples = examples.with_training()
+    soup = _merge(options, examples, ingredients, allow_pickle)
+    comparison = _compare(plan.compare, options, examples, soup) if plan.compare is not None else None
+    soup.comparison = comparison
+    with as_output_error(marker):
+        marker.unlink(missing_ok=True)  # it may not vouch for the soup that comes
+    soup.save_pretrained(target, overwrite=True)
+    write_json(marker, {"key": key, "files": _soup_files(target)})
+    return soup, comparison
+
+
+def _merge(options: MergeOptions, examples: Examples, ingredients: Sequence[Any], allow_pickle: bool) -> Soup:
+    choosing = chooses(options.strategy)
+    evaluator = examples.evaluator(VALIDATION, options.metric) if choosing else None
+    training = examples.evaluator(TRAIN, None) if TRAIN in examples.sets else None
+    arguments = keywords(options)
+    del arguments["metric"], arguments["params"]  # which the evaluator, and the method and strategy take
+    return merge(
+        ingredients,
+        # a sweep knows what its runs started from, head included
+        base_model=None if examples.plan.sweep is not None else examples.plan.base_model,
+        evaluator=evaluator,
+        batchnorm_data=training,
+        allow_pickle=allow_pickle,
+        **arguments,
+        **options.params,
+    )
+
+
+def _compare(options: CompareOptions, merged: MergeOptions, examples: Examples, soup: Soup) -> Comparison:
+    metric = options.metrics or merged.metric
+    evaluators = {name: examples.evaluator(name, metric) for name in examples.scored}
+    validation, test = evaluators.pop(VALIDATION), evaluators.pop(TEST)
+    return compare(soup, test=test, shifted=evaluators, validation=validation, ensembles=options.ensembles)
+
+
+# What was cooked from what
+
+
+def _key(examples: Examples, candidates: Sequence[Checkpoint]) -> str:
+    """What the soup depends on: the stages after the sweep, the content of the data, and the ingredients."""
+    import xxhash
+
+    sections = dataclasses.asdict(examples.plan)
+    stages = {name: sections[name] for name in ("base_model", "data", "task", "merge", "compare")}
+    fingerprints = {name: hash_rows(data).fingerprint for name, data in examples.scored.items()}
+    pinned = []
+    for candidate, content in zip(candidates, contents_of(candidates), strict=True):
+        pinned.append(dataclasses.asdict(dataclasses.replace(candidate.ingredient, files=content)))
+    return xxhash.xxh3_128_hexdigest(json.dumps([stages, fingerprints, pinned], sort_keys=True).encode())
+
+
+def _is_whole(marker: Path, key: str, soup: Path) -> bool:
+    """Whether a marker vouches for the files of a soup, and for what they were made from."""
+    content = _read_json(marker)
+    return content.get("key") == key and content.get("files") == _soup_files(soup)
+
+
+def _soup_files(folder: Path) -> dict[str, str]:
+    """The recipe and the weight files of a saved soup, each with the digest of its content."""
+    files = [folder / RECIPE_FILE, *sorted(folder.glob("*.safetensors")), *sorted(folder.glob("*.safetensors.*"))]
+    existing = [path for path in files if path.is_file()]
+    return {Path(path).name: digest for path, digest in content_digests(existing).items()}
+
+
+def _read_comparison(folder: Path) -> Comparison | None:
+    """The comparison that was saved with a soup; `None` where it is missing or damaged, and made again."""
+    try:
+        return Comparison.from_dict(_read_json(folder / "comparison.json"))
+    except ValueError:  # pydantic's, of a form that is not written
+        return None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """A mapping that an earlier call has written; an empty one where it is missing or damaged."""
+    try:
+        content = read_json(path)
+    except (OSError, SoupError):
+        return {}
+    return content if isinstance(content, dict) else {}

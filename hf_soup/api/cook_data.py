@@ -1,0 +1,137 @@
+"""The sets of examples that the stages of a cook file need: loaded, and checked against the training data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..comparison.comparison import TEST, VALIDATION
+from ..data.load import load_data
+from ..data.splits import Source, load_training_data
+from ..errors import DataError
+from ..evaluation.evaluator import Evaluator
+from ..formats.cook_file import CookFile, Data, DataPart
+from ..plugins import chooses, load_module
+from ..training.examples import check_examples, guess_task
+from ..transforms import shifted_copy
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from ..metrics.load import Given
+
+PRETRAIN, TRAIN = "pretrain", "train"  # sets that no model is scored on
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The sets of examples of a cook file, and how they are read.
+
+    Args:
+        plan ([`CookFile`]):
+            The cook file.
+        sets (`Mapping[str, datasets.Dataset]`):
+            `"pretrain"`, `"train"`, `"validation"`, `"test"` and the shifted test sets by name: those that a stage
+            needs.
+    """
+
+    plan: CookFile
+    sets: Mapping[str, Dataset]
+
+    @property
+    def scored(self) -> dict[str, Dataset]:
+        """The sets that models are scored on."""
+        return {name: data for name, data in self.sets.items() if name not in (PRETRAIN, TRAIN)}
+
+    def evaluator(self, name: str, metric: Given | Sequence[Given] | None) -> Evaluator:
+        """One set, to score models on."""
+        section = self.plan.examples
+        return Evaluator(
+            self.sets[name],
+            split=name,
+            metric=metric,
+            path=section.path,
+            task=self.plan.task,
+            label_column=section.label_column,
+            text_columns=section.text_columns,
+        )
+
+    def with_training(self) -> Examples:
+        """The training data as well, if it can be loaded."""
+        section = self.plan.data
+        if section is None or TRAIN in self.sets:
+            return self
+        try:
+            train = load_data(section.path, name=section.name, split=section.train)
+        except DataError:
+            return self
+        return Examples(self.plan, {**self.sets, TRAIN: train})
+
+
+def load_examples(plan: CookFile) -> Examples:
+    """Every set of examples that a stage will need; none where the file has no `data` section.
+
+    Raises:
+        [`DataError`]: if one is missing, or does not fit a model that is trained on the training data.
+    """
+    if plan.data is None:
+        return Examples(plan, {})
+    section = plan.data
+    sets: dict[str, Dataset] = {}
+    if plan.pretrain is not None:
+        sets[PRETRAIN] = load_data(section.path, name=section.name, split=plan.pretrain.data)
+    if plan.sweep is not None:
+        source = Source(section.path, section.name, section.train)
+        training = load_training_data(
+            source, section.validation, label_column=section.label_column, seed=plan.sweep.seed
+        )
+        sets[TRAIN] = training.train
+        if training.validation is not None:
+            sets[VALIDATION] = training.validation
+    elif plan.compare is not None or (plan.merge is not None and chooses(plan.merge.strategy)):
+        sets[VALIDATION] = load_data(section.path, name=section.name, split=section.validation)
+    if plan.compare is not None:
+        sets[TEST] = load_data(section.path, name=section.name, split=section.test)
+        for name, part in section.shifted.items():
+            sets[name] = _load_shifted(section, part)
+    if TRAIN in sets:
+        _check_sets(plan, {name: data for name, data in sets.items() if name != PRETRAIN})
+    return Examples(plan, sets)
+
+
+def _load_shifted(section: Data, part: DataPart) -> Dataset:
+    """A shifted test set: other data, or the test set changed at random."""
+    # the configuration belongs to its data set: another path does not have it
+    name = part.name if part.path or part.name else section.name
+    data = load_data(part.path or section.path, name=name, split=part.split or section.test)
+    if not part.transform:
+        return data
+    (column,) = load_module("task", "image-classification").columns(data, None, section.label_column)
+    return shifted_copy(data, column, part.transform)
+
+
+def _check_sets(plan: CookFile, sets: Mapping[str, Dataset]) -> None:
+    """Refuse columns and labels that do not fit the training data, before anything is trained."""
+    from transformers import PretrainedConfig
+
+    section, train = plan.examples, sets[TRAIN]
+    task = load_module("task", plan.task if plan.task != "auto" else guess_task(train))
+    head = PretrainedConfig(**task.head(train, task.label_column(train, section.label_column)))
+
+    def read_columns(name: str) -> list[str]:
+        try:
+            columns, _ = check_examples(task, sets[name], section.label_column, section.text_columns, head, name)
+        except DataError as error:
+            raise DataError(f"{name}, for a model of the training data: {error}") from None
+        return columns
+
+    trained_on = read_columns(TRAIN)
+    for name in sets:
+        columns = read_columns(name) if name != TRAIN else trained_on
+        if columns != trained_on and set(trained_on) <= set(sets[name].column_names):
+            raise DataError(
+                f"the texts of {name} would be {', '.join(columns)}, and those of {TRAIN} {', '.join(trained_on)}: "
+                "name the columns in `data.text_columns`."
+            )

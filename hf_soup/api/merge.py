@@ -1,0 +1,309 @@
+"""`merge`: parse what is asked for, open ingredients, bind how they are averaged, choose, and return a soup."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from ..checkpoints.base_model import as_ingredient, resolve_base
+from ..checkpoints.checkpoint import Checkpoint
+from ..checkpoints.companions import in_order
+from ..checkpoints.pieces import check_device
+from ..checkpoints.settings import base_computation_notes, choose
+from ..checkpoints.source import open_all
+from ..errors import IncompatibleError, RecipeError, warn
+from ..evaluation.binding import bind_evaluator, bind_training
+from ..evaluation.evaluator import Evaluator
+from ..merging.agreement import Agreement, agree
+from ..merging.setup import MergeSetup, set_up
+from ..parallel import check_executor
+from ..plugins import asks_for, needs_base, parameters, share_out, strategy_traits
+from ..seeds import check_seed
+from ..selection.function_trials import FunctionTrials
+from ..selection.select import Strategy, select
+from ..selection.trials import ModelTrials, NoTrials
+from ..types import Choice, Mixture, Selection, Weights, as_weights, plain
+from .soup import Soup
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PretrainedConfig
+
+    from ..evaluation.binding import Evaluation
+
+
+def merge(
+    ingredients: Sequence[Any],
+    *,
+    weights: Sequence[float] | Mapping[str, Sequence[float] | float] | None = None,
+    method: str = "linear",
+    strategy: str | None = None,
+    evaluator: Evaluation | None = None,
+    metric: Any = None,
+    higher_is_better: bool | None = None,
+    folds: int | None = None,
+    holdout: float | None = None,
+    executor: str = "local",
+    batchnorm_data: Evaluator | Dataset | str | None = None,
+    base_model: Any = None,
+    dtype: str = "auto",
+    seed: int = 0,
+    align_labels: bool = False,
+    take_from: str | None = None,
+    device: str = "cpu",
+    allow_pickle: bool = False,
+    config: PretrainedConfig | Mapping[str, Any] | None = None,
+    **params: Any,
+) -> Soup:
+    """Make a soup of fine-tuned checkpoints. Nothing is averaged before it is needed.
+
+    Args:
+        ingredients (`Sequence`):
+            Folders, Hub ids (`user/run1`, `user/run1@revision`), loaded models, or state dicts with `config=`; a
+            [`Sweep`] is such a sequence.
+        weights (`Sequence[float]` or `Mapping[str, Sequence[float]]`, *optional*):
+            One for each ingredient, relative to each other; or a row for each module prefix (`{"classifier": [1, 0],
+            "": [1, 1]}`); with `strategy="weighted"` also by name. All equal by default.
+        method (`str`, *optional*, defaults to `"linear"`):
+            How the tensors of one name combine.
+        strategy (`str`, *optional*):
+            Who goes in, such as `"greedy"`; `hf-soup strategies` lists them. `"weighted"` takes `weights`, the others
+            find them.
+        evaluator ([`Evaluator`], `datasets.Dataset`, `str` or `Callable`, *optional*):
+            Scores models on validation data, for strategies that choose. A function of a model returns a number or a
+            dict of them, so that any harness can steer.
+        metric (*optional*):
+            What to choose by, as of [`Evaluator`]; where the evaluator is a function, which value of its dict.
+        higher_is_better (`bool`, *optional*):
+            Direction of what is chosen by; known of built-in metrics, `True` by default of others.
+        folds (`int`, *optional*):
+            Search as many times on all folds of validation but one, and tell what the choice scores on the fold left
+            out; the soup itself is chosen on all.
+        holdout (`float`, *optional*):
+            Which part of validation the search does not see; how much better the soup looks on the rest is told.
+        executor (`str`, *optional*, defaults to `"local"`):
+            Where trials run that do not depend on each other: `"local"`, one after the other, or `"ray"`.
+        batchnorm_data ([`Evaluator`], `datasets.Dataset` or `str`, *optional*):
+            Training data, of which the `train` split is taken: if the models have BatchNorm, the running statistics of
+            every average are estimated again on it, as the recipe then says.
+        base_model (*optional*):
+            What the ingredients were fine-tuned from, for methods and strategies that need it; a [`Sweep`] knows its
+            own.
+        dtype (`str`, *optional*, defaults to `"auto"`):
+            Of the soup, such as `"bfloat16"`; `"auto"` is the widest among the ingredients.
+        seed (`int`, *optional*, defaults to 0):
+            For methods and strategies that draw random numbers, and for folds.
+        align_labels (`bool`, *optional*, defaults to `False`):
+            Permute the heads of ingredients that have the same labels in another order, and take labels for the same
+            that differ in letter case alone; the recipe records it.
+        take_from (`str`, *optional*):
+            Name of the ingredient whose configuration, names of classes, tokenizer, processor, generation settings and
+            chat templates the soup takes, by default the first. Where ingredients differ in one that changes what the
+            model computes or gets, they are averaged only if this says whose to take.
+        device (`str`, *optional*, defaults to `"cpu"`):
+            Where to average, such as `"cuda"`.
+        allow_pickle (`bool`, *optional*, defaults to `False`):
+            Read `pytorch_model.bin` where an ingredient has no safetensors weights, with torch's `weights_only=True`.
+        config (`transformers.PretrainedConfig` or `Mapping`, *optional*):
+            Of ingredients that are state dicts.
+        params:
+            Parameters of the method and of the strategy, such as `normalize=False` or `accept=">"`.
+
+    Returns:
+        [`Soup`]: with `.model`, `.save_pretrained`, `.push_to_hub` and `.recipe`.
+
+    Raises:
+        [`IngredientError`]: if an ingredient cannot be read.
+        [`IncompatibleError`]: if they cannot be averaged, with every offender.
+        [`RecipeError`]: if weights, method, strategy or parameters are wrong.
+    """
+    request = _parse(
+        method,
+        strategy,
+        params,
+        weights=weights,
+        scored=evaluator is not None,
+        worth_asked=folds is not None or holdout is not None or executor != "local",
+        metric_given=metric is not None or higher_is_better is not None,
+    )
+    check_executor(executor)
+    check_device(device)
+    seed = check_seed(seed)
+    for failure in getattr(ingredients, "failed", ()):  # of a sweep
+        warn(f"{failure.name} is left out: {failure.reason}")
+    candidates = open_all(ingredients, config=config, allow_pickle=allow_pickle)
+    agreement = agree(candidates, take_from=take_from, align_labels=align_labels)
+    needed = request.strategy_needs_base or needs_base(method)
+    base = resolve_base(base_model, ingredients, candidates[0], needed=needed, allow_pickle=allow_pickle)
+    base_candidate = None
+    if request.strategy_needs_base:
+        base = base_candidate = _base_as_candidate(base, request, candidates, agreement)
+    training = bind_training(batchnorm_data, in_order(candidates, agreement.settings))
+    setup = set_up(
+        candidates,
+        agreement,
+        method=method,
+        params=request.method_params,
+        base=base,
+        base_candidate=base_candidate,
+        dtype=dtype,
+        seed=seed,
+        batchnorm=training.described_batches() if training else None,
+    )
+    everything = Mixture.equal([item.ingredient for item in candidates])
+    if request.weights is not None:
+        everything = Mixture(everything.ingredients, request.weights)
+    if request.strategy is None:
+        return Soup(setup.recipe(everything), setup, device=device, batchnorm=training)
+    mixture, selection = _choose(
+        request.strategy_for(seed, base_candidate),
+        setup,
+        evaluator,
+        training,
+        metric=metric,
+        higher_is_better=higher_is_better,
+        folds=folds,
+        holdout=holdout,
+        executor=executor,
+        device=device,
+    )
+    mixture = _with_settings(mixture, agreement.settings)
+    return Soup(setup.recipe(mixture, selection), setup, device=device, batchnorm=training)
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What a merge was asked for by name: the method and the strategy with their parameters.
+
+    Args:
+        method_params (`dict[str, Any]`):
+            Of the method.
+        weights (`Weights`, *optional*):
+            As the user gave them, where no strategy takes them.
+        strategy (`str`, *optional*):
+            Its name, if the user named one.
+        function (`Callable`):
+            The strategy; the uniform one if the user named none.
+        strategy_params (`dict[str, Any]`):
+            Of the strategy.
+    """
+
+    method_params: dict[str, Any]
+    weights: Weights | None
+    strategy: str | None
+    function: Callable[..., Mixture | Choice]
+    strategy_params: dict[str, Any]
+
+    @property
+    def strategy_needs_base(self) -> bool:
+        """Whether the strategy mixes the base model in."""
+        return asks_for(self.function, "base")
+
+    def strategy_for(self, seed: int, base: Checkpoint | None) -> Strategy:
+        """The strategy with what the merge provides."""
+        provided: dict[str, Any] = {}
+        if base is not None:
+            provided["base"] = base.ingredient
+        if asks_for(self.function, "seed"):
+            provided["seed"] = seed
+        return Strategy(self.strategy or "uniform", self.function, self.strategy_params, provided)
+
+
+def _parse(
+    method: str,
+    strategy: str | None,
+    params: Mapping[str, Any],
+    *,
+    weights: Sequence[float] | Mapping[str, Sequence[float] | float] | None,
+    scored: bool,
+    worth_asked: bool,
+    metric_given: bool,
+) -> _Request:
+    """Find method and strategy, and refuse arguments that do not go together.
+
+    Raises:
+        [`RecipeError`]: with what to do.
+    """
+    function, method_params, strategy_params = share_out(method, strategy, params)
+    given_weights = None
+    if weights is not None and strategy is not None:
+        if "weights" not in parameters(function):
+            raise RecipeError(f'give either weights or a strategy: strategy="{strategy}" finds the weights itself.')
+        strategy_params["weights"] = plain(weights)
+    elif weights is not None:
+        given_weights = as_weights(weights)
+    if scored and strategy is None:
+        raise RecipeError('an evaluator is for a strategy that chooses by it: add strategy="greedy".')
+    if worth_asked and not scored:
+        raise RecipeError("folds, holdout and executor are of trials: add a strategy and evaluator=Evaluator(data).")
+    if metric_given and not scored:
+        raise RecipeError("a metric is what an evaluator scores by: add evaluator=hf_soup.Evaluator(data).")
+    if strategy_traits(function).linear_only and method != "linear":
+        raise RecipeError(f'strategy="{strategy}" goes with method="linear" alone, not with "{method}".')
+    return _Request(method_params, given_weights, strategy, function, strategy_params)
+
+
+def _base_as_candidate(
+    base: Checkpoint | None, request: _Request, candidates: Sequence[Checkpoint], agreement: Agreement
+) -> Checkpoint:
+    """The base model as one more ingredient, for a strategy that mixes it in.
+
+    Raises:
+        [`IncompatibleError`]: if it computes otherwise than the ingredients, and the user has not said whose settings
+            the soup takes.
+        [`RecipeError`]: if there is none.
+    """
+    if base is None:
+        raise RecipeError(
+            f'strategy="{request.strategy}" needs what the ingredients were fine-tuned from: base_model=...'
+        )
+    like = candidates[0]
+    for item in in_order(candidates, agreement.settings):
+        if item.name not in agreement.alignments:
+            like = item
+            break
+    candidate = as_ingredient(base, like, [item.name for item in candidates])
+    differences = base_computation_notes(base, like)
+    if differences and agreement.settings is None:  # the soup would lie between models that compute otherwise
+        raise IncompatibleError([f"{note}. {choose(like.name)}" for note in differences])
+    return replace(candidate, notes=(*candidate.notes, *differences))
+
+
+def _choose(
+    strategy: Strategy,
+    setup: MergeSetup,
+    evaluator: Evaluation | None,
+    training: Evaluator | None,
+    *,
+    metric: Any,
+    higher_is_better: bool | None,
+    folds: int | None,
+    holdout: float | None,
+    executor: str,
+    device: str,
+) -> tuple[Mixture, Selection]:
+    """Run the strategy, on validation if there is an evaluator."""
+    ingredients = tuple(item.ingredient for item in setup.candidates)
+    if evaluator is None:
+        choice = strategy.choose(ingredients, NoTrials())
+        return choice.mixture, Selection(strategy.name, plain(strategy.params), trials=choice.trials)
+    bound = bind_evaluator(evaluator, setup.settings_first, metric=metric, higher_is_better=higher_is_better)
+    seed = setup.averaging.seed
+    if not isinstance(bound, Evaluator):
+        with FunctionTrials(setup, bound, training=training, device=device, executor=executor) as function_trials:
+            return select(strategy, ingredients, function_trials, folds=folds, holdout=holdout, seed=seed)
+    with ModelTrials(setup, bound, training=training, device=device, executor=executor) as trials:
+        mixture, selection = select(strategy, ingredients, trials, folds=folds, holdout=holdout, seed=seed)
+    return mixture, replace(selection, dataset=bound.described())
+
+
+def _with_settings(mixture: Mixture, settings: Checkpoint | None) -> Mixture:
+    """With the ingredient whose settings the soup takes, at the weight 0 if a strategy left it out."""
+    if settings is None or settings.name in mixture.names:
+        return mixture
+    ingredients = (*mixture.ingredients, settings.ingredient)
+    if isinstance(mixture.weights, dict):
+        return Mixture(ingredients, {prefix: (*row, 0.0) for prefix, row in mixture.rows.items()})
+    return Mixture(ingredients, (*mixture.weights, 0.0))

@@ -1,0 +1,296 @@
+"""Soup: a recipe bound to opened checkpoints. Cheap to make; the work happens in `.model` and `.save_pretrained`.
+
+It holds values and puts functions in order: what averages, writes, redacts and publishes is in `merging/` and `hub/`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..analysis.relation import unrelated_heads
+from ..checkpoints.check import BATCHNORM_NOTE, is_statistic
+from ..checkpoints.checkpoint import Checkpoint
+from ..checkpoints.modules import head_names
+from ..checkpoints.staging import staged_folder, temporary_folder
+from ..checkpoints.targets import as_output_error, refuse_target
+from ..comparison.comparison import Comparison
+from ..errors import warn
+from ..evaluation.running_statistics import running_statistics
+from ..formats.recipe_file import RECIPE_FILE, dump_recipe
+from ..merging.in_memory import cook_in_memory
+from ..merging.plan import Plan
+from ..merging.setup import MergeSetup
+from ..publishing.bases import find_bases
+from ..publishing.folder import CardOptions, write_companions
+from ..publishing.privacy import with_repositories
+from ..publishing.push import open_target, push_folder
+from ..publishing.redaction import Redaction, find_private, warn_of_redaction
+from ..publishing.results import evaluation_results, leaderboard_path
+from ..publishing.weights import warn_of_another_digest, write_weights
+from ..types import Recipe, Score, Selection
+
+
+if TYPE_CHECKING:
+    import torch
+    from huggingface_hub import CommitInfo
+    from transformers import PreTrainedModel
+
+    from ..analysis.result import Analysis
+    from ..evaluation.evaluator import Evaluator
+
+
+class Soup:
+    """One model made of several, not averaged before it is asked for.
+
+    [`merge`] makes it. The model that `.model` builds and the one that `.save_pretrained` writes have the same bits.
+
+    Args:
+        recipe ([`Recipe`]):
+            Ingredients, weights and method.
+        setup ([`MergeSetup`]):
+            The ingredients, opened and checked, and how they are averaged.
+        candidates (`Sequence[Checkpoint]`, *optional*):
+            All that a strategy chose from; those of the setup by default.
+        comparison ([`Comparison`], *optional*):
+            What is known of its scores; the card shows it.
+        device (`str`, *optional*, defaults to `"cpu"`):
+            Where to average.
+        batchnorm ([`Evaluator`], *optional*):
+            The training data of a recipe that estimates BatchNorm again; a recipe that was read has the result.
+
+    Raises:
+        [`RecipeError`]: if the recipe's weights make no mean, or are of a module that is not there.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        setup: MergeSetup,
+        *,
+        candidates: Sequence[Checkpoint] | None = None,
+        comparison: Comparison | None = None,
+        device: str = "cpu",
+        batchnorm: Evaluator | None = None,
+    ):
+        self.device = device
+        self.batchnorm = batchnorm
+        self.recipe = recipe
+        self.setup = setup
+        self.checkpoints = tuple(setup.checkpoints_of(recipe.mixture))
+        self.candidates = tuple(candidates or setup.candidates)
+        self.comparison = comparison
+        self.analysis: Analysis | None = None
+        self._has_warned = False
+        self.plan: Plan = setup.plan(recipe.mixture)
+
+    def __repr__(self) -> str:
+        names = ", ".join(self.recipe.names)
+        return f"Soup({self.recipe.method} of {len(self.recipe.ingredients)}: {names})"
+
+    @cached_property
+    def model(self) -> PreTrainedModel:
+        """The averaged model, built in memory on first use, in evaluation mode."""
+        return self.build_model()
+
+    def build_model(self) -> PreTrainedModel:
+        """The averaged model, built anew and not kept: for those who need it once."""
+        self._warn_once()
+        return cook_in_memory(self.plan, self.checkpoints, device=self.device, statistics=self.statistics)
+
+    @cached_property
+    def statistics(self) -> dict[str, torch.Tensor]:
+        """The running statistics of BatchNorm by their names on disk, where the recipe says that they are no averages.
+
+        Raises:
+            [`IngredientError`]: if the file that holds them is not there or was changed.
+        """
+        return running_statistics(self.recipe, self.plan, self.checkpoints, data=self.batchnorm, device=self.device)
+
+    @property
+    def selection(self) -> Selection | None:
+        """How it was chosen: a row for each trial, `.table()`, `.plot()`; `None` where no strategy chose."""
+        return self.recipe.selection
+
+    @property
+    def scores(self) -> dict[str, Score]:
+        """Validation score of each candidate alone, where a strategy has scored them."""
+        selection = self.selection
+        return {} if selection is None else selection.scores
+
+    def save_pretrained(
+        self, save_directory: str | os.PathLike[str], *, max_shard_size: int | str = "50GB", overwrite: bool = False
+    ) -> Path:
+        """Stream the soup to disk: weights, config, tokenizer or processor, generation config, recipe and card.
+
+        The folder appears when it is whole, never half.
+
+        Args:
+            save_directory (`str` or `os.PathLike`):
+                The folder to make.
+            max_shard_size (`int` or `str`, *optional*, defaults to `"50GB"`):
+                As in transformers.
+            overwrite (`bool`, *optional*, defaults to `False`):
+                Whether a folder that is there may be replaced.
+
+        Returns:
+            `Path`: the folder.
+
+        Raises:
+            [`OutputError`]: if the folder exists, holds an ingredient, or cannot be written.
+            [`IngredientError`]: if an ingredient holds NaN, or is not what the recipe was made from.
+        """
+        inputs = [*self.candidates, *self.checkpoints]
+        if self.plan.base is not None:
+            inputs.append(self.plan.base)
+        sources = [checkpoint.folder for checkpoint in inputs if checkpoint.folder]
+        target = refuse_target(save_directory, overwrite=overwrite, keep=sources)
+        with staged_folder(target, overwrite=overwrite) as stage:
+            recipe = self._write_weights(stage, max_shard_size)
+            write_companions(
+                stage,
+                recipe,
+                self.plan,
+                self.checkpoints,
+                bases=find_bases(recipe, self.checkpoints),
+                comparison=self.comparison,
+                analysis=self.analysis,
+            )
+            (stage / RECIPE_FILE).write_text(dump_recipe(recipe, target), encoding="utf-8")
+        return target
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+        commit_message: str | None = None,
+        commit_description: str | None = None,
+        max_shard_size: int | str = "50GB",
+        tags: Sequence[str] | str = (),
+        include_plots: bool = True,
+        name_private: bool = False,
+        license: str | None = None,
+        benchmark: str | None = None,
+    ) -> CommitInfo:
+        """Put the soup on the Hub in one commit: what `save_pretrained` writes, without the paths of local folders.
+
+        Runs that a sweep has pushed (`push_runs`) are named by their repositories. Called again after an interruption,
+        it does not send what is there already, and clears what the interrupted call left on the disk.
+
+        Args:
+            repo_id (`str`):
+                Such as `"user/bert-soup"`; made where it is missing.
+            private (`bool`, *optional*):
+                Whether a new repository is private.
+            token (`str` or `bool`, *optional*):
+                By default the one that `hf auth login` stored.
+            revision (`str`, *optional*):
+                The branch; made where it is missing.
+            create_pr (`bool`, *optional*, defaults to `False`):
+                Whether to open a pull request instead.
+            commit_message (`str`, *optional*):
+                `"Upload soup"` by default.
+            commit_description (`str`, *optional*):
+                Of the commit.
+            max_shard_size (`int` or `str`, *optional*, defaults to `"50GB"`):
+                As in transformers.
+            tags (`Sequence[str]` or `str`, *optional*):
+                More tags for the card.
+            include_plots (`bool`, *optional*, defaults to `True`):
+                Whether the card has pictures, where matplotlib is installed.
+            name_private (`bool`, *optional*, defaults to `False`):
+                Whether a public soup names ingredients that are private. Otherwise they are called `private-1` ...,
+                and only those who have them can cook it again.
+            license (`str`, *optional*):
+                Of the card, such as `"mit"`; by default that of the ingredients, where all of them state the same.
+            benchmark (`str`, *optional*):
+                Data set and task of a benchmark that the test set is, such as `"nyu-mll/glue:sst2"`: the test score
+                goes to its leaderboard (`.eval_results/`).
+
+        Returns:
+            `huggingface_hub.CommitInfo`
+
+        Raises:
+            [`OutputError`]: if the Hub refuses; what is in the repository is as it was.
+            [`DataError`]: if a benchmark is named and there is no test score.
+        """
+        leaderboard: dict[str, str] = {}
+        if benchmark is not None:  # a wrong name is told before anything is sent
+            leaderboard[leaderboard_path(benchmark)] = evaluation_results(self.comparison, self.recipe, benchmark)
+        target = open_target(repo_id, private=private, token=token, revision=revision, create_pr=create_pr)
+        with temporary_folder() as stage, as_output_error(stage):
+            recipe = with_repositories(self._write_weights(stage, max_shard_size), token)
+            bases = find_bases(recipe, self.checkpoints)
+            redaction = Redaction()
+            if not name_private and not target.private:
+                redaction = find_private(recipe, self.candidates, bases, token)
+                warn_of_redaction(redaction, target.repo_id)
+            recipe = redaction.recipe(recipe)
+            write_companions(
+                stage,
+                recipe,
+                self.plan,
+                self.checkpoints,
+                bases=bases,
+                comparison=self.comparison,
+                analysis=self.analysis,
+                redaction=redaction,
+                plots=include_plots,
+                options=CardOptions(target.repo_id, (tags,) if isinstance(tags, str) else tags, license),
+            )
+            (stage / RECIPE_FILE).write_text(dump_recipe(recipe), encoding="utf-8")
+            for name, content in leaderboard.items():
+                (stage / name).parent.mkdir(exist_ok=True)
+                (stage / name).write_text(content, encoding="utf-8")
+            return push_folder(
+                stage,
+                target.repo_id,
+                token=token,
+                revision=revision,
+                create_pr=create_pr,
+                commit_message=commit_message or "Upload soup",
+                commit_description=commit_description,
+            )
+
+    def _write_weights(self, folder: Path, max_shard_size: int | str) -> Recipe:
+        """Write the weights, and return the recipe with the digests of what was read and written."""
+        recipe = write_weights(
+            folder,
+            self.recipe,
+            self.plan,
+            self.checkpoints,
+            statistics=self.statistics,
+            max_shard_size=max_shard_size,
+            device=self.device,
+        )
+        self._warn_once()
+        warn_of_another_digest(self.recipe, recipe)
+        return recipe
+
+    def _warn_once(self) -> None:
+        """Say what speaks against the average, the first time that it is made."""
+        if self._has_warned:
+            return
+        self._has_warned = True
+        for note in _doubts(self.recipe, self.plan, self.checkpoints):
+            warn(note)
+
+
+def _doubts(recipe: Recipe, plan: Plan, checkpoints: Sequence[Checkpoint]) -> Iterator[str]:
+    """Why a soup may not work: BatchNorm statistics are averaged, or heads do not look like fine-tunes of one."""
+    are_averaged = any(is_statistic(step.spec.name) and len(step.inputs) > 1 for step in plan.steps)
+    if are_averaged and not recipe.batchnorm:
+        yield f"{BATCHNORM_NOTE}."
+    heads = head_names(step.spec.name for step in plan.steps)
+    places: set[int] = set()
+    for step in plan.steps:
+        if step.spec.name in heads:
+            places.update(step.inputs)
+    yield from unrelated_heads([checkpoints[place] for place in sorted(places)], recipe.alignments)

@@ -1,0 +1,127 @@
+"""A recipe with changes -> a soup: other ingredients, another strategy or method. What is not changed stays pinned."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ..data.functions import BUNDLED, is_function
+from ..errors import RecipeError, did_you_mean
+from ..formats.strict_yaml import override
+from ..metrics.built_in import BUILT_IN
+from ..plugins import is_code, refuse_code
+from ..types import Ingredient, Recipe
+from ..untrusted import one_line
+from .merge import merge
+from .soup import Soup
+
+
+NOT_SET = ("ingredients", "config", "device", "allow_pickle", "params")  # of a merge, but not of a recipe's variation
+
+
+def cook_variation(
+    recipe: Recipe,
+    *,
+    overrides: Sequence[str] = (),
+    add: Sequence[str] = (),
+    drop: Sequence[str] = (),
+    allow_pickle: bool = False,
+    allow_code: bool = False,
+) -> Soup:
+    """Make the soup of a recipe that is changed.
+
+    Args:
+        recipe ([`Recipe`]):
+            The one to start from.
+        overrides (`Sequence[str]`, *optional*):
+            Arguments of [`merge`] and their values, such as `"strategy=uniform"` or `"params.normalize=false"`.
+        add (`Sequence[str]`, *optional*):
+            More ingredients: folders or Hub ids.
+        drop (`Sequence[str]`, *optional*):
+            Names or Hub ids of ingredients to leave out.
+        allow_pickle (`bool`, *optional*, defaults to `False`):
+            As for [`merge`].
+        allow_code (`bool`, *optional*, defaults to `False`):
+            Whether what is set may name code from outside of this package.
+
+    Returns:
+        [`Soup`]: without the selection of the recipe, which was of another soup.
+
+    Raises:
+        [`RecipeError`]: if there is no such argument or ingredient, or nothing says the weight of what is added.
+    """
+    given = _read(overrides)
+    if not allow_code:
+        refuse_code(_code(given), "what is set for the recipe")
+    kept = _kept(recipe, drop)
+    settings: dict[str, Any] = {"method": recipe.method, "dtype": recipe.dtype, "seed": recipe.seed}
+    settings |= {"base_model": recipe.base_model, "align_labels": bool(recipe.alignments)}
+    if recipe.take_from in [item.name for item in kept]:
+        settings["take_from"] = recipe.take_from
+    params = dict(recipe.params) if given.get("method", recipe.method) == recipe.method else {}
+    if "weights" not in given and "strategy" not in given:
+        settings["weights"] = _weights(recipe, kept, len(add))
+    params |= given.pop("params", {})
+    return merge([*kept, *add], **{**settings, **given}, **params, allow_pickle=allow_pickle)
+
+
+def _read(overrides: Sequence[str]) -> dict[str, Any]:
+    """`strategy=uniform` -> arguments of a merge."""
+    given: dict[str, Any] = {}
+    for item in overrides:
+        override(given, item)
+    known = [name for name in inspect.signature(merge).parameters if name not in NOT_SET] + ["params"]
+    for name in given:
+        if name not in known:
+            raise RecipeError(f"{one_line(name)!r} cannot be set for a recipe{did_you_mean(name, known)}")
+    params = given.get("params", {})
+    if not isinstance(params, dict):
+        raise RecipeError("`params` holds parameters of the method and the strategy: write params.NAME=VALUE.")
+    for name in set(params) & set(inspect.signature(merge).parameters):
+        raise RecipeError(f"`params.{name}` is no parameter of a method or strategy: write {name}=VALUE.")
+    return given
+
+
+def _code(given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Which arguments name code from outside of this package, and what they name."""
+    said = [(key, item) for key, value in given.items() for item in (value if isinstance(value, list) else [value])]
+    for key, value in said:
+        if not isinstance(value, str):
+            continue
+        plugin = key in ("method", "strategy") and is_code(value)
+        examples = key in ("evaluator", "batchnorm_data") and is_function(value) and value not in BUNDLED
+        if plugin or examples or (key == "metric" and value not in BUILT_IN):
+            yield key, value
+
+
+def _kept(recipe: Recipe, drop: Sequence[str]) -> list[Ingredient]:
+    """The ingredients that stay; a base model that is one of them comes with a strategy, or not at all."""
+    items = [item for item in recipe.ingredients if item.name != recipe.base_inside]
+    for name in drop:
+        if not any(name in (item.name, item.source) for item in items):
+            known = [item.source if item.revision else item.name for item in items]
+            raise RecipeError(f"no ingredient is called {name!r}, so it cannot be dropped{did_you_mean(name, known)}")
+    kept = [item for item in items if not {item.name, item.source} & set(drop)]
+    if not kept:
+        raise RecipeError("every ingredient is dropped, and nothing is left of the soup: merge the others anew.")
+    return kept
+
+
+def _weights(recipe: Recipe, kept: Sequence[Ingredient], added: int) -> dict[str, list[float]]:
+    """The recipe's weights of those that stay, and of those that are added where all have the same."""
+    if recipe.base_inside:
+        raise RecipeError(
+            "the soup lies on the way from its base model, and its place there was found for these ingredients: say "
+            "how with strategy=..."
+        )
+    rows = {}
+    for prefix, row in recipe.rows.items():
+        held = [weight for item, weight in zip(recipe.ingredients, row, strict=True) if item in kept]
+        if added and len(set(held)) != 1:
+            raise RecipeError(
+                f"the ingredients have the weights {', '.join(f'{weight:.4g}' for weight in held)}, so nothing says "
+                "which one the added ones have: set weights=[...] or a strategy=..."
+            )
+        rows[prefix] = held + held[:1] * added
+    return rows

@@ -1,0 +1,249 @@
+"""`verify`: cook a published soup again from its ingredients, and compare every tensor with what was published.
+
+Nothing is saved, and no model is held in memory: both go by piece by piece.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..checkpoints.check import is_statistic
+from ..checkpoints.checkpoint import Checkpoint, make_ready
+from ..checkpoints.companion_files import sizes_in
+from ..checkpoints.digest import bytes_of
+from ..checkpoints.files import OpenFiles
+from ..checkpoints.hub import files_at
+from ..checkpoints.reader import TensorSpec
+from ..checkpoints.source import open_checkpoint
+from ..display.tables import align
+from ..errors import SoupError
+from ..formats.recipe_file import BATCHNORM_FILE, load_hub_recipe, load_recipe
+from ..merging.blend import blend, file_digests
+from ..merging.in_memory import output_config
+from ..merging.plan import Plan
+from .from_recipe import bind_recipe, open_recipe
+
+
+if TYPE_CHECKING:
+    import torch
+
+    from .soup import Soup
+
+SHOWN = 20  # tensors that differ
+WEIGHTS = (".safetensors", ".bin", ".h5", ".msgpack", ".pt", ".pth", ".ckpt")
+
+
+class TensorDifference(NamedTuple):
+    """One tensor that is not what the recipe makes.
+
+    Args:
+        name (`str`):
+            Of the tensor.
+        differing (`int`):
+            How many of its elements differ in their bits.
+        elements (`int`):
+            Of how many.
+        largest (`float`):
+            The largest absolute difference; infinite where one of the two is no number.
+    """
+
+    name: str
+    differing: int
+    elements: int
+    largest: float
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Whether a published soup is what its recipe says.
+
+    Args:
+        source (`str`):
+            The soup.
+        identical (`int`):
+            How many tensors have the same bits.
+        recorded (`int`, *optional*):
+            How many of these are running statistics of BatchNorm, which are recorded beside the recipe and cannot be
+            computed again without the data.
+        different (`tuple[TensorDifference, ...]`, *optional*):
+            Those that differ.
+        problems (`tuple[str, ...]`, *optional*):
+            What kept it from being cooked again: an ingredient that is gone, changed or private, a tensor that one of
+            the two lacks.
+    """
+
+    source: str
+    identical: int
+    recorded: int = 0
+    different: tuple[TensorDifference, ...] = ()
+    problems: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether every tensor is identical."""
+        return self.identical > 0 and not self.different and not self.problems
+
+    def table(self) -> str:
+        """The result in words, with a line for each tensor that differs."""
+        if self.ok:
+            noted = f", {self.recorded} of them BatchNorm statistics that are recorded" if self.recorded else ""
+            return f"verified: {self.identical} tensors identical{noted}"
+        lines = [f"not verified: {self.source}", *(f"- {problem}" for problem in self.problems)]
+        if self.different:
+            count = self.identical + len(self.different)
+            lines += [f"- {len(self.different)} of {count} tensors differ from what the recipe makes", ""]
+            rows = [
+                [item.name, f"{item.differing:,} of {item.elements:,}", f"{item.largest:.3g}"]
+                for item in self.different[:SHOWN]
+            ]
+            lines.append(align([["tensor", "elements that differ", "largest difference"], *rows]))
+            more = len(self.different) - SHOWN
+            lines += [f"... and {more} more."] if more > 0 else []
+        return "\n".join(lines)
+
+
+def verify(
+    soup: str | os.PathLike[str], *, allow_pickle: bool = False, allow_code: bool = False, device: str = "cpu"
+) -> Verification:
+    """Fetch a soup's recipe and its ingredients at their commits, cook it again and compare every tensor.
+
+    Args:
+        soup (`str` or `os.PathLike`):
+            The Hub id of a soup (`user/soup`, `user/soup@v1`), or the folder of one.
+        allow_pickle (`bool`, *optional*, defaults to `False`):
+            As for [`merge`].
+        allow_code (`bool`, *optional*, defaults to `False`):
+            As for [`cook`]: import and call a method that is not of this package.
+        device (`str`, *optional*, defaults to `"cpu"`):
+            Where to average.
+
+    Returns:
+        [`Verification`]: `.ok`, and what differs by how much; `.table()` says it.
+
+    Raises:
+        [`RecipeError`]: if it has no recipe that can be read, or one with a method that is not allowed.
+        [`IngredientError`]: if the soup itself cannot be opened.
+    """
+    saved = open_checkpoint(soup)  # at one commit, whose recipe is looked at
+    source, commit = saved.ingredient.source, saved.ingredient.revision
+    if commit:
+        recipe = load_hub_recipe(source, commit, allow_code=allow_code)
+    else:
+        recipe = load_recipe(saved.folder or source, allow_code=allow_code)
+    try:
+        opened = open_recipe(recipe, allow_pickle=allow_pickle)
+        if opened.errors:
+            return Verification(os.fspath(soup), 0, problems=tuple(map(str, opened.errors)))
+        return _compare(os.fspath(soup), bind_recipe(opened, device=device), saved)
+    except SoupError as error:  # an ingredient has other weights than those that were averaged, or does not fit
+        return Verification(os.fspath(soup), 0, problems=(str(error),))
+
+
+def _compare(source: str, cooked: Soup, saved: Checkpoint) -> Verification:
+    make_ready([saved])
+    notes = [*_other_files(saved), *_other_settings(cooked, saved)]
+    problems = _other_tensors(cooked.plan, saved)
+    if problems:
+        return Verification(source, 0, problems=(*notes, *problems))
+    statistics = cooked.statistics
+    differences = _differing_tensors(cooked, saved, statistics)
+    return Verification(
+        source,
+        identical=len(cooked.plan.steps) - len(differences),
+        recorded=sum(is_statistic(name) for name in statistics),
+        different=tuple(differences),
+        problems=tuple(notes),
+    )
+
+
+def _other_files(saved: Checkpoint) -> list[str]:
+    """Files that transformers may load instead of the weights, or on top of them."""
+    source, commit = saved.ingredient.source, saved.ingredient.revision
+    if commit:
+        names = set(files_at(source, commit))
+    else:
+        names = set(sizes_in(saved.folder)) if saved.folder is not None else set()
+    ours = {*saved.ingredient.files, BATCHNORM_FILE}
+    others = sorted(name for name in names - ours if name.endswith(WEIGHTS) or name == "adapter_config.json")
+    return [f"{name} is there too, and may be loaded instead" for name in others]
+
+
+def _other_settings(cooked: Soup, saved: Checkpoint) -> list[str]:
+    """What the configuration says otherwise than that which the recipe makes: labels, activations, sizes."""
+    made = output_config(cooked.plan)
+    problems = []
+    for key in sorted({*made, *saved.config} - {"transformers_version"}):
+        value, made_value = saved.config.get(key), made.get(key)
+        if value != made_value:
+            shown, made_shown = str(value)[:60], str(made_value)[:60]
+            problems.append(f"config.json has {key} = {shown}, and the recipe makes {made_shown}")
+    return problems
+
+
+def _other_tensors(plan: Plan, saved: Checkpoint) -> list[str]:
+    """Tensors that one of the two lacks, or that have another shape or type."""
+    specs = {spec.name: spec for spec in plan.specs}
+    problems = [f"{name} is in the soup, and the recipe makes none" for name in saved.specs if name not in specs]
+    for name, spec in specs.items():
+        published = saved.specs.get(name)
+        if published is None:
+            problems.append(f"the soup has no {name}, which the recipe makes")
+        elif (published.shape, published.dtype) != (spec.shape, spec.dtype):
+            problems.append(f"{name} is {_kind(published)} in the soup, and the recipe makes {_kind(spec)}")
+    return problems
+
+
+def _differing_tensors(
+    cooked: Soup, saved: Checkpoint, statistics: Mapping[str, torch.Tensor]
+) -> list[TensorDifference]:
+    """Average again, and compare with what was published piece by piece.
+
+    Raises:
+        [`IngredientError`]: if an ingredient has other weights than those that the recipe names.
+    """
+    plan = cooked.plan
+    differences: dict[str, tuple[int, float]] = {}  # tensor -> how many elements differ, and by how much at most
+    lock = threading.Lock()
+
+    def compare(name: str, start: int, elements: torch.Tensor) -> None:
+        made = bytes_of(elements)
+        published = bytearray(len(made))
+        saved.read_into(files, name, start, memoryview(published))
+        if made != published:
+            count, largest = _difference(elements, published)
+            with lock:
+                count_before, largest_before = differences.get(name, (0, 0.0))
+                differences[name] = count_before + count, max(largest_before, largest)
+
+    def sink(name: str, start: int, elements: torch.Tensor) -> None:
+        if name not in statistics:
+            compare(name, start, elements)
+
+    with OpenFiles() as files:
+        digests = blend(plan, cooked.checkpoints, sink, digests=True, device=cooked.device)
+        for item, of_item in zip(cooked.checkpoints, digests, strict=False):  # the base model's come last
+            file_digests(item, of_item)  # which refuses what has changed
+        for name, tensor in statistics.items():
+            compare(name, 0, tensor.reshape(-1))
+    sizes = {spec.name: spec.numel for spec in plan.specs}
+    return [TensorDifference(name, count, sizes[name], top) for name, (count, top) in sorted(differences.items())]
+
+
+def _difference(made: torch.Tensor, published: bytearray) -> tuple[int, float]:
+    """How many elements differ in their bits, and by how much at most."""
+    import torch
+
+    made = made.detach().cpu()
+    other = torch.frombuffer(published, dtype=made.dtype)
+    different_bytes = made.contiguous().view(torch.uint8) != other.view(torch.uint8)
+    distance = (made.double() - other.double()).abs()
+    largest = float(distance.nan_to_num(nan=float("inf")).max())
+    return int(different_bytes.view(-1, made.dtype.itemsize).any(1).sum()), largest
+
+
+def _kind(spec: TensorSpec) -> str:
+    return f"{spec.dtype}[{', '.join(map(str, spec.shape))}]"

@@ -1,0 +1,352 @@
+"""What a comparison found, as values: tables, a data frame, pictures, files. `compare.py` computes the scores."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from ..display.tables import align, escape_markup
+from ..errors import MissingExtraError, RecipeError, did_you_mean, warn
+from ..metrics.statistics import SHARES, Interval, signed
+
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+Kind = Literal["ingredient", "chosen", "mean", "oracle", "uniform", "soup", "ensemble"]
+Rival = Literal["single", "ensemble"]
+Picture = Literal["scores", "shifts", "reliability"]
+T = TypeVar("T")
+
+VALIDATION, TEST, SHIFTS = "validation", "test", "mean of shifts"
+SINGLE: tuple[Kind, ...] = ("ingredient", "chosen")
+SUMMARIES: tuple[Kind, ...] = ("mean", "oracle")
+PICTURES: dict[Picture, str] = {
+    "scores": "comparison.png",
+    "shifts": "shifts.png",
+    "reliability": "reliability.png",
+}
+
+
+@dataclass(frozen=True)
+class Difference(Interval):
+    """One model's score less another's on the same examples.
+
+    Args:
+        value (`float`), low (`float`), high (`float`):
+            The difference and its 95 % interval by paired bootstrap.
+        p (`float`, *optional*):
+            Of McNemar's exact test, where examples are right or wrong.
+    """
+
+    p: float | None = None
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """Calibration of one model on one set, before and after dividing its logits by a temperature.
+
+    Args:
+        ece (`float`), ece_mass (`float`), mce (`float`), brier (`float`), nll (`float`):
+            As in [`hf_soup.metrics.calibration.Calibration`].
+        temperature (`float`, *optional*):
+            Fitted on validation.
+        ece_scaled (`float`, *optional*), nll_scaled (`float`, *optional*):
+            With that temperature.
+    """
+
+    ece: float
+    ece_mass: float
+    mce: float
+    brier: float
+    nll: float
+    temperature: float | None = None
+    ece_scaled: float | None = None
+    nll_scaled: float | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Args:
+        name (`str`):
+            The model.
+        kind (`str`):
+            `"ingredient"`, `"chosen"` (the ingredient that is best on validation), `"mean"` and `"oracle"` (of the
+            ingredients: their mean, and the best on each set), `"uniform"`, `"soup"` or `"ensemble"`.
+        scores (`dict[str, dict[str, Interval]]`):
+            Set -> metric -> score with its 95 % interval; without sets or metrics that are not known of this model.
+        passes (`int`):
+            Forward passes for each example.
+        parameters (`int`):
+            Of all models that are run.
+        latency (`float`, *optional*):
+            Milliseconds for each example of the test set, measured while it was scored.
+        calibration (`dict[str, Calibrated]`, *optional*):
+            Set -> calibration, of classifiers.
+        weights (`dict[str, float]`, *optional*):
+            Of the ingredients in the learned mixture.
+    """
+
+    name: str
+    kind: Kind
+    scores: dict[str, dict[str, Interval]]
+    passes: int
+    parameters: int
+    latency: float | None = None
+    calibration: dict[str, Calibrated] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """What tables and pictures call the model."""
+        return f"{self.name} (best on validation)" if self.kind == "chosen" else self.name
+
+    def score(self, set_name: str, metric: str) -> Interval | None:
+        """The score by one metric on one set, where it is known."""
+        return self.scores.get(set_name, {}).get(metric)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Scores of ingredients, soups and ensembles on the same examples.
+
+    Args:
+        metrics (`dict[str, bool | None]`):
+            What is measured -> whether higher is better, where that is known; the first is the one that counts.
+        sizes (`dict[str, int]`):
+            Set -> number of examples, in the order of the columns; 0 where a function scored and did not say.
+        rows (`tuple[Row, ...]`):
+            The table.
+        differences (`dict[str, dict[str, dict[str, Difference]]]`):
+            Soup -> set -> `"single"` (against the ingredient that is best on validation) and `"ensemble"` -> paired
+            difference by the first metric.
+        summary (`str`):
+            What follows: a line for each soup, and one on the shifted sets.
+        curves (`dict[str, dict[str, list[float]]]`):
+            Model -> `confidence`, `accuracy` and `count` of the bins of its reliability diagram on the test set.
+        sources (`dict[str, str]`):
+            Set -> the Hub id of its data, where it has one.
+    """
+
+    metrics: dict[str, bool | None]
+    sizes: dict[str, int]
+    rows: tuple[Row, ...]
+    differences: dict[str, dict[str, dict[Rival, Difference]]]
+    summary: str
+    curves: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def metric(self) -> str:
+        """The metric that counts."""
+        return next(iter(self.metrics))
+
+    @property
+    def mixture(self) -> str:
+        """A sentence with the weights of the learned mixture; empty where there is none."""
+        for row in self.rows:
+            if row.weights:
+                shares = ", ".join(f"{weight:.2f} {name}" for name, weight in row.weights.items())
+                return f"The {row.name} is of {shares}."
+        return ""
+
+    def table(self) -> str:
+        """Scores, differences, calibration, cost and summary in Markdown that also reads well in a terminal."""
+        paragraphs = [align(cells) for cells in self.tables()]
+        if self.mixture:
+            paragraphs.append(self.mixture)
+        return "\n\n".join([*paragraphs, self.summary])
+
+    def _markdown(self) -> str:
+        """The same for a file that is shown as Markdown: names are text, and no markup."""
+        tables = [align(cells, escape_markup) for cells in self.tables()]
+        sentences = self.summary.split("\n")
+        if self.mixture:
+            sentences.insert(0, self.mixture)
+        return "\n\n".join([*tables, "\n".join(map(escape_markup, sentences))])
+
+    def tables(self) -> list[list[list[str]]]:
+        """The cells of each table: scores by each metric, differences, and what models cost."""
+        tables = [self._scores(metric) for metric in self.metrics]
+        differences = self._differences()
+        if differences:
+            tables.append(differences)
+        return [*tables, self._costs()]
+
+    def _scores(self, metric: str) -> list[list[str]]:
+        """Scores by one metric: models below each other, sets beside each other."""
+        unit = f"{metric}, %" if metric in SHARES else metric
+        lines = [[unit, *(f"{name} (n={size})" if size else name for name, size in self.sizes.items())]]
+        for row in self.rows:
+            scores = [row.score(set_name, metric) for set_name in self.sizes]
+            lines.append([row.title, *(_shown(metric, score) for score in scores)])
+        return lines
+
+    def _differences(self) -> list[list[str]]:
+        """Each soup against the best single model and against the ensemble, with intervals; empty if there is none."""
+        head = ["soup", "against", "set", f"difference in {self.metric}", "95 % interval", "McNemar p"]
+        rivals: dict[Rival, str] = {"single": self._first_of("chosen"), "ensemble": self._first_of("ensemble")}
+        lines = []
+        for soup, by_set in self.differences.items():
+            for set_name, by_rival in by_set.items():
+                for rival, difference in by_rival.items():
+                    lines.append([soup, rivals[rival], set_name, *self._difference_cells(difference)])
+        return [head, *lines] if lines else []
+
+    def _difference_cells(self, difference: Difference) -> list[str]:
+        low, high = signed(self.metric, difference.low), signed(self.metric, difference.high)
+        p = "" if difference.p is None else f"{difference.p:.3f}"
+        return [signed(self.metric, difference.value), f"[{low}, {high}]", p]
+
+    def _costs(self) -> list[list[str]]:
+        """Calibration on the test set, and what each model costs to run; without columns that are empty."""
+        head = ["model", "ECE", "MCE", "Brier", "NLL", "temperature", "ECE then", "passes", "parameters", "ms/example"]
+        lines = []
+        for row in self.rows:
+            if row.kind in SUMMARIES:
+                continue
+            latency = "" if row.latency is None else f"{row.latency:.2f}"
+            costs = [str(row.passes), f"{row.parameters / 1e6:.1f} M", latency]
+            lines.append([row.title, *_calibration_cells(row.calibration.get(TEST)), *costs])
+        filled = [column for column, _ in enumerate(head) if any(line[column] for line in lines)]
+        return [[line[column] for column in filled] for line in [head, *lines]]
+
+    def _first_of(self, kind: Kind) -> str:
+        """Name of the first model of a kind; empty where there is none."""
+        return next((row.name for row in self.rows if row.kind == kind), "")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Comparison:
+        """The reverse of [`Comparison.to_dict`]."""
+        import pydantic
+
+        return pydantic.TypeAdapter(cls).validate_python(data)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """A data frame with a line for each model, set and metric: `model, kind, set, metric, value, low, high`."""
+        import pandas as pd
+
+        lines = [
+            (row.name, row.kind, part, metric, score.value, score.low, score.high)
+            for row in self.rows
+            for part, scores in row.scores.items()
+            for metric, score in scores.items()
+        ]
+        return pd.DataFrame(lines, columns=["model", "kind", "set", "metric", "value", "low", "high"])
+
+    def plot(self, kind: Picture = "scores") -> Figure:
+        """A picture of the comparison.
+
+        Args:
+            kind (`str`, *optional*, defaults to `"scores"`):
+                `"scores"`: every test set with intervals; `"shifts"`: test against the mean of the shifted sets;
+                `"reliability"`: accuracy by confidence on the test set.
+
+        Raises:
+            [`MissingExtraError`]: if matplotlib is not installed.
+            [`RecipeError`]: if there is nothing to draw: no shifted set, no classifier.
+        """
+        if kind not in PICTURES:
+            raise RecipeError(f'there is no picture "{kind}"{did_you_mean(kind, PICTURES)}')
+        if kind not in self.pictures():
+            raise RecipeError(f'the comparison has nothing for a picture of "{kind}".')
+        from .pictures import draw_reliability, draw_scores, draw_shifts
+
+        draw = {"scores": draw_scores, "shifts": draw_shifts, "reliability": draw_reliability}
+        return draw[kind](self)
+
+    def pictures(self) -> tuple[str, ...]:
+        """Which pictures there is something to draw for."""
+        pictures = ["scores"]
+        if shifted_sets(self.sizes):
+            pictures.append("shifts")
+        if self.curves:
+            pictures.append("reliability")
+        return tuple(pictures)
+
+    def save(self, folder: str | os.PathLike[str], *, plots: bool = True) -> Path:
+        """Write `comparison.md`, `comparison.json` and, where matplotlib is installed, the pictures.
+
+        Files appear whole, and together where the folder is new.
+
+        Args:
+            folder (`str` or `os.PathLike`):
+                Made where it is missing.
+            plots (`bool`, *optional*, defaults to `True`):
+                Whether pictures are drawn.
+
+        Returns:
+            `Path`: the folder.
+
+        Raises:
+            [`OutputError`]: if it cannot be written.
+        """
+        from ..checkpoints.staging import staged_files
+
+        with staged_files(folder) as stage:
+            (stage / "comparison.md").write_text(self._markdown() + "\n", encoding="utf-8")
+            (stage / "comparison.json").write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+            try:
+                for kind, file_name in PICTURES.items():
+                    if plots and kind in self.pictures():
+                        self.plot(kind).savefig(stage / file_name)
+            except MissingExtraError as error:
+                warn(f"no picture was drawn: {error}")
+        return Path(folder)
+
+
+def shifted_sets(names: Iterable[str]) -> list[str]:
+    """Those of some sets that are shifted, without their mean.
+
+    Args:
+        names (`Iterable[str]`):
+            Names of sets.
+    """
+    return [name for name in names if name not in (VALIDATION, TEST, SHIFTS)]
+
+
+def best_of(values: Mapping[T, float], higher_is_better: bool) -> T:
+    """The key of the best value of one metric; of equal ones the first.
+
+    Args:
+        values (`Mapping[T, float]`):
+            At least one value.
+        higher_is_better (`bool`):
+            Direction of the metric.
+    """
+    best = max if higher_is_better else min
+    return best(values, key=values.__getitem__)
+
+
+def _shown(metric: str, score: Interval | None) -> str:
+    """A score and its interval as a cell."""
+    if score is None:
+        return ""
+    scale, digits = (100, 1) if metric in SHARES else (1, 4)
+    value = f"{score.value * scale:.{digits}f}"
+    if score.low is None or score.high is None:
+        return value
+    return f"{value} [{score.low * scale:.{digits}f}, {score.high * scale:.{digits}f}]"
+
+
+def _calibration_cells(calibration: Calibrated | None) -> list[str]:
+    """ECE, MCE, Brier score, NLL, temperature, and ECE with that temperature."""
+    if calibration is None:
+        return [""] * 6
+    cells = [f"{100 * calibration.ece:.1f}", f"{100 * calibration.mce:.1f}"]
+    cells += [f"{calibration.brier:.3f}", f"{calibration.nll:.3f}"]
+    if calibration.temperature is None or calibration.ece_scaled is None:
+        return [*cells, "", ""]
+    return [*cells, f"{calibration.temperature:.2f}", f"{100 * calibration.ece_scaled:.1f}"]

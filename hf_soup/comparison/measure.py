@@ -1,0 +1,352 @@
+"""The comparison: every ingredient, soup and ensemble on the same examples, and what follows from it.
+
+Selection has seen validation; what is reported here it has not, or the comparison refuses. It takes recipes' parts
+and opened checkpoints, not soups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from ..checkpoints.hub import is_hub_id
+from ..errors import EvaluationError, RecipeError, warn
+from ..evaluation.ensemble import ENSEMBLES, check_ensembles, make_ensembles
+from ..evaluation.evaluator import Evaluator
+from ..evaluation.model_maker import ModelMaker
+from ..evaluation.recipe_runner import RecipeRunner
+from ..metrics.predictions import Predictions, right
+from ..metrics.statistics import interval, mcnemar
+from ..plugins import load_module
+from ..progress import progress_bar
+from ..types import Mixture, Score
+from .comparison import SHIFTS, TEST, VALIDATION, Comparison, Difference, Kind, Rival, Row, best_of, shifted_sets
+from .measured import (
+    Measured,
+    best_of_each_set,
+    calibrations,
+    estimate_scores,
+    mean_of_models,
+    reliability_curve,
+    with_mean_of_shifts,
+)
+from .verdict import summarise
+
+
+if TYPE_CHECKING:
+    from .measured import ScoredSet
+
+SHARED_ROWS = 0.01  # of the test rows may be known from selection before it is worth a warning
+MEAN, ORACLE = "mean of ingredients", "best of each set (oracle)"
+
+
+class Entry(NamedTuple):
+    """One model to compare.
+
+    Args:
+        name (`str`):
+            What the table calls it.
+        kind (`str`):
+            `"ingredient"`, `"uniform"`, `"soup"`.
+        maker ([`ModelMaker`]):
+            Averages it, when its turn comes.
+        mixture ([`Mixture`]):
+            What is averaged.
+        parameters (`int`):
+            How many it has.
+        size (`int`, *optional*, defaults to 1):
+            How many fine-tuned models it is made of.
+    """
+
+    name: str
+    kind: Literal["ingredient", "uniform", "soup"]
+    maker: ModelMaker
+    mixture: Mixture
+    parameters: int
+    size: int = 1
+
+    @property
+    def title(self) -> str:
+        """What a sentence calls it, such as `"greedy soup of 4"`."""
+        return f"{self.name} of {self.size}" if self.size > 1 else self.name
+
+
+def compare_models(
+    entries: Sequence[Entry],
+    sets: Mapping[str, ScoredSet],
+    *,
+    task: str,
+    ensembles: Sequence[str] | None = None,
+    selected_on: Iterable[str] = (),
+    single_scores: Mapping[str, Score] | None = None,
+) -> Comparison:
+    """Run every entry over every set, one model in memory at a time, and combine their predictions to ensembles.
+
+    Args:
+        entries (`Sequence[Entry]`):
+            Ingredients and soups.
+        sets (`Mapping[str, Evaluator | Callable]`):
+            Name -> examples; `"validation"` decides which ingredient is best and fits temperatures and mixtures, the
+            others report. A function of a model gives a score and nothing else.
+        task (`str`):
+            What the models do.
+        ensembles (`Sequence[str]`, *optional*):
+            Of `"logits"`, `"probabilities"`, `"vote"`, `"mixture"`; by default all that the models' output allows.
+        selected_on (`Iterable[str]`, *optional*):
+            Fingerprints of the data that selection, or BatchNorm, has seen.
+        single_scores (`Mapping[str, Score]`, *optional*):
+            The score of each ingredient that selection has recorded: decides which one is best where there is no
+            validation set.
+
+    Returns:
+        [`Comparison`]
+
+    Raises:
+        [`EvaluationError`]: if a set that reports is the set that selection has seen.
+        [`RecipeError`]: if there is no such ensemble.
+    """
+    if ensembles is not None:
+        _check_ensembles(ensembles, sets, task)
+    refuse_seen_rows(sets, selected_on)
+    members = [entry.name for entry in entries if entry.kind == "ingredient"]
+    outputs = _run_models(entries, sets)
+    outputs |= _combine({name: outputs[name] for name in members}, ensembles)
+    lead = _lead_score(sets[TEST], next(iter(outputs.values())))
+    directions = _directions(sets[TEST], lead)
+    measured = _with_estimates(outputs, members, sets, directions)
+
+    single = _best_on_validation({name: measured[name] for name in members}, lead, single_scores or {})
+    rows = _rows(entries, measured, single)
+    ensemble = _first_ensemble(rows, lead.metric)
+    rivals = _rivals(measured, single, ensemble)
+    soups = [entry.name for kind in ("soup", "uniform") for entry in entries if entry.kind == kind]
+    differences = {soup: _differences(measured[soup], rivals, lead.metric) for soup in soups}
+    sizes = _sizes(sets, next(iter(measured.values())))
+    summary = summarise(
+        differences,
+        titles={entry.name: entry.title for entry in entries},
+        sizes=sizes,
+        metric=lead.metric,
+        higher_is_better=lead.higher_is_better,
+        single=single,
+        ensemble=ensemble,
+        members=len(members),
+    )
+    return Comparison(
+        metrics=directions,
+        sizes=sizes,
+        rows=rows,
+        differences=differences,
+        summary=summary,
+        curves=_curves(rows, measured, [single, *soups, ensemble]),
+        sources=_hub_sources(sets),
+    )
+
+
+def _check_ensembles(ensembles: Sequence[str], sets: Mapping[str, ScoredSet], task: str) -> None:
+    if ensembles and task == "auto":
+        raise RecipeError("ensembles are made of predictions, and functions give none: give a data set to score on.")
+    check_ensembles(ensembles, load_module("task", task).KIND, fitted=isinstance(sets.get(VALIDATION), Evaluator))
+
+
+def refuse_seen_rows(sets: Mapping[str, ScoredSet], selected_on: Iterable[str]) -> None:
+    """What selects may not report: the same rows are an error, more than 1 % of shared rows a warning."""
+    reporting = {name: item for name, item in sets.items() if isinstance(item, Evaluator) and name != VALIDATION}
+    selecting = sets.get(VALIDATION)
+    validation = selecting.inputs if isinstance(selecting, Evaluator) else None
+    seen = set(selected_on)
+    if validation is not None:
+        seen.add(validation.fingerprint)
+    for name, evaluator in reporting.items():
+        if seen & {evaluator.rows.fingerprint, evaluator.inputs.fingerprint}:
+            raise EvaluationError(
+                f"the set {name!r} has the very rows that selection has seen and would flatter the soup. Take another."
+            )
+        shared = len(evaluator.inputs.rows & validation.rows) if validation is not None else 0
+        if shared > SHARED_ROWS * len(evaluator.inputs.rows):
+            warn(f"{shared} of the {len(evaluator.inputs.rows)} rows of {name!r} are also in the data that selects.")
+
+
+def _run_models(entries: Sequence[Entry], sets: Mapping[str, ScoredSet]) -> dict[str, Measured]:
+    """Predictions and function scores of every model; one of them is in memory at a time."""
+    outputs: dict[str, Measured] = {}
+    previous: ModelMaker | None = None
+    for entry in progress_bar(entries, desc="Comparing", unit="model"):
+        if previous is not None and previous is not entry.maker:
+            previous.release()
+        outputs[entry.name] = _run_entry(entry, sets)
+        previous = entry.maker
+    return outputs
+
+
+def _run_entry(entry: Entry, sets: Mapping[str, ScoredSet]) -> Measured:
+    """Run one model over every set; it is averaged once, and only if something is not kept from before."""
+    predictions, function_scores = {}, {}
+    for name, scored_set in sets.items():
+        if isinstance(scored_set, Evaluator):
+            predictions[name] = RecipeRunner(entry.maker, scored_set).predictions(entry.mixture)
+        else:
+            function_scores[name] = scored_set(entry.maker.new_model(entry.mixture))
+    return Measured(predictions, function_scores)
+
+
+def _combine(members: Mapping[str, Measured], ensembles: Sequence[str] | None) -> dict[str, Measured]:
+    """Predictions of the ensembles, on the sets of which the ingredients have predictions."""
+    predictions = {name: model.predictions for name, model in members.items()}
+    combined = make_ensembles(predictions, ensembles)
+    return {name: Measured(outputs, weights=weights) for name, (outputs, weights) in combined.items()}
+
+
+def _lead_score(test: ScoredSet, first: Measured) -> Score:
+    """The test score of one model: its metric is the one that counts."""
+    return test.score(first.predictions[TEST]) if isinstance(test, Evaluator) else first.function_scores[TEST]
+
+
+def _directions(test: ScoredSet, lead: Score) -> dict[str, bool | None]:
+    """Every value that is measured, first that which counts, and whether higher is better, if that is known."""
+    directions: dict[str, bool | None] = {lead.metric: lead.higher_is_better}
+    for name in lead.others:
+        directions[name] = test.direction(name) if isinstance(test, Evaluator) else None
+    return directions
+
+
+def _with_estimates(
+    outputs: Mapping[str, Measured],
+    members: Sequence[str],
+    sets: Mapping[str, ScoredSet],
+    directions: Mapping[str, bool | None],
+) -> dict[str, Measured]:
+    """The models with their scores in the order of the table: two that sum up the ingredients come below these."""
+    measured = estimate_scores(outputs, sets)
+    shifted = shifted_sets(sets)
+    if len(shifted) > 1:
+        measured = {name: with_mean_of_shifts(model, shifted) for name, model in measured.items()}
+    if len(members) < 2:
+        return measured
+    singles = {name: measured[name] for name in members}
+    others = {name: model for name, model in measured.items() if name not in singles}
+    ingredients = list(singles.values())
+    summaries = {MEAN: mean_of_models(ingredients), ORACLE: best_of_each_set(ingredients, directions)}
+    return singles | summaries | others
+
+
+def _best_on_validation(
+    members: Mapping[str, Measured], lead: Score, single_scores: Mapping[str, Score]
+) -> str | None:
+    """The ingredient that is best on the validation set, else by what selection has recorded of all ingredients."""
+    estimates = {name: model.estimate(VALIDATION, lead.metric) for name, model in members.items()}
+    values = {name: estimate.score.value for name, estimate in estimates.items() if estimate is not None}
+    if values:
+        return best_of(values, lead.higher_is_better) if len(values) == len(members) else None
+    if not members or any(name not in single_scores for name in members):
+        return None
+    return max(members, key=lambda name: single_scores[name].rank_key)
+
+
+def _rows(entries: Sequence[Entry], measured: Mapping[str, Measured], chosen: str | None) -> tuple[Row, ...]:
+    by_name = {entry.name: entry for entry in entries}
+    members = [entry for entry in entries if entry.kind == "ingredient"]
+    rows = []
+    for name, model in measured.items():
+        if name in by_name:
+            entry = by_name[name]
+            rows.append(_row(name, "chosen" if name == chosen else entry.kind, model, [entry]))
+        elif name in (MEAN, ORACLE):  # one of the ingredients is run, whichever it is
+            rows.append(_row(name, "mean" if name == MEAN else "oracle", model, members[:1]))
+        else:
+            rows.append(_row(name, "ensemble", model, members))
+    return tuple(rows)
+
+
+def _row(name: str, kind: Kind, model: Measured, run: Sequence[Entry]) -> Row:
+    """One line of the table; `run` are the models that are run for each example."""
+    test = model.predictions.get(TEST)
+    is_vote = name == ENSEMBLES["vote"]  # whose shares are no probabilities
+    return Row(
+        name,
+        kind,
+        model.scores,
+        passes=len(run),
+        parameters=sum(entry.parameters for entry in run),
+        latency=None if test is None else 1000 * test.seconds / max(test.examples, 1),
+        calibration={} if is_vote else calibrations(model.predictions),
+        weights=dict(model.weights),
+    )
+
+
+def _first_ensemble(rows: Sequence[Row], metric: str) -> str | None:
+    """The ensemble that soups are compared with."""
+    scored = (row.name for row in rows if row.kind == "ensemble" and metric in row.scores.get(TEST, {}))
+    return next(scored, None)
+
+
+def _rivals(measured: Mapping[str, Measured], chosen: str | None, ensemble: str | None) -> dict[Rival, Measured]:
+    """The models that each soup is compared with."""
+    rivals: dict[Rival, Measured] = {}
+    if chosen is not None:
+        rivals["single"] = measured[chosen]
+    if ensemble is not None:
+        rivals["ensemble"] = measured[ensemble]
+    return rivals
+
+
+def _differences(soup: Measured, rivals: Mapping[Rival, Measured], metric: str) -> dict[str, dict[Rival, Difference]]:
+    """One soup against its rivals on every set that reports."""
+    differences: dict[str, dict[Rival, Difference]] = {}
+    for set_name in soup.estimates:
+        if set_name == VALIDATION:
+            continue
+        differences[set_name] = {}
+        for rival, model in rivals.items():
+            difference = _difference(soup, model, set_name, metric)
+            if difference is not None:
+                differences[set_name][rival] = difference
+    return differences
+
+
+def _difference(soup: Measured, rival: Measured, set_name: str, metric: str) -> Difference | None:
+    """How much higher one soup scores than one rival on one set, if both are scored there."""
+    own, other = soup.estimate(set_name, metric), rival.estimate(set_name, metric)
+    if own is None or other is None:
+        return None
+    value = own.score.value - other.score.value
+    p = _mcnemar_p(soup.predictions.get(set_name), rival.predictions.get(set_name))
+    if own.resampled is None or other.resampled is None:
+        return Difference(value, p=p)
+    ends = interval(value, own.resampled - other.resampled)
+    return Difference(value, ends.low, ends.high, p)
+
+
+def _mcnemar_p(own: Predictions | None, other: Predictions | None) -> float | None:
+    """McNemar's p where each example is right or wrong as a whole."""
+    if own is None or other is None or own.kind not in ("classes", "labels") or len(own.rows) != own.examples:
+        return None
+    return mcnemar(right(own), right(other))
+
+
+def _sizes(sets: Mapping[str, ScoredSet], first: Measured) -> dict[str, int]:
+    """Number of examples of each set; 0 where a function scored, which does not say, and for the mean of shifts."""
+    sizes = {}
+    for name in sets:
+        sizes[name] = first.predictions[name].examples if name in first.predictions else 0
+    if len(shifted_sets(sets)) > 1:
+        sizes[SHIFTS] = 0
+    return sizes
+
+
+def _curves(
+    rows: Sequence[Row], measured: Mapping[str, Measured], shown: Sequence[str | None]
+) -> dict[str, dict[str, list[float]]]:
+    """The reliability diagrams of the models to show, in the order of the table, where they are calibrated."""
+    drawn = [row.name for row in rows if row.name in shown and TEST in row.calibration]
+    return {name: reliability_curve(measured[name].predictions[TEST]) for name in drawn}
+
+
+def _hub_sources(sets: Mapping[str, ScoredSet]) -> dict[str, str]:
+    """Set -> the Hub id of its data, where it has one."""
+    sources = {}
+    for name, scored_set in sets.items():
+        path = scored_set.path if isinstance(scored_set, Evaluator) else None
+        if path is not None and is_hub_id(path):
+            sources[name] = path
+    return sources

@@ -1,0 +1,235 @@
+"""What a comparison knows of each model: its predictions, estimates of its scores, and its calibration.
+
+It runs no model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..evaluation.ensemble import ENSEMBLES
+from ..evaluation.evaluator import Evaluator
+from ..metrics.built_in import BUILT_IN
+from ..metrics.calibration import calibrate, fit_temperature, with_temperature
+from ..metrics.load import Metric
+from ..metrics.predictions import Predictions
+from ..metrics.statistics import Interval, interval, resampled
+from ..types import Score
+from .comparison import SHIFTS, VALIDATION, Calibrated, best_of
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+    from transformers import PreTrainedModel
+
+    ScoredSet = Evaluator | Callable[[PreTrainedModel], Score]
+
+
+class Estimate(NamedTuple):
+    """The score of one model by one metric on one set.
+
+    Args:
+        score ([`Interval`]):
+            The score, with its interval where there are resamples.
+        resampled (`np.ndarray` of shape `(resamples,)`, *optional*):
+            The score on resamples of the examples, which are the same for all models; `None` where a function scored.
+    """
+
+    score: Interval
+    resampled: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is known of one model.
+
+    Args:
+        predictions (`Mapping[str, Predictions]`):
+            Set -> predictions, where the set is a data set.
+        function_scores (`Mapping[str, Score]`):
+            Set -> what the function returned, where a function scores.
+        weights (`Mapping[str, float]`):
+            Of the ingredients, in a learned mixture.
+        estimates (`Mapping[str, Mapping[str, Estimate]]`):
+            Set -> metric -> score.
+    """
+
+    predictions: Mapping[str, Predictions] = field(default_factory=dict)
+    function_scores: Mapping[str, Score] = field(default_factory=dict)
+    weights: Mapping[str, float] = field(default_factory=dict)
+    estimates: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)
+
+    def estimate(self, set_name: str, metric: str) -> Estimate | None:
+        """The score by one metric on one set, where it is known."""
+        return self.estimates.get(set_name, {}).get(metric)
+
+    @property
+    def scores(self) -> dict[str, dict[str, Interval]]:
+        """Set -> metric -> score, without resamples."""
+        return {
+            set_name: {metric: estimate.score for metric, estimate in estimates.items()}
+            for set_name, estimates in self.estimates.items()
+        }
+
+
+def estimate_scores(measured: Mapping[str, Measured], sets: Mapping[str, ScoredSet]) -> dict[str, Measured]:
+    """The same models with estimates of their scores on every set.
+
+    Args:
+        measured (`Mapping[str, Measured]`):
+            Model -> its predictions and function scores.
+        sets (`Mapping[str, Evaluator | Callable]`):
+            The sets that they are of.
+    """
+    estimates: dict[str, dict[str, dict[str, Estimate]]] = {}
+    for name, model in measured.items():
+        estimates[name] = {set_name: _of_function(score) for set_name, score in model.function_scores.items()}
+    for seed, (set_name, scored_set) in enumerate(sets.items()):
+        if not isinstance(scored_set, Evaluator):
+            continue
+        predictions = {name: model.predictions[set_name] for name, model in measured.items()}
+        for metric in scored_set.metrics:
+            for name, by_value in _by_metric(metric, predictions, seed).items():
+                estimates[name].setdefault(set_name, {}).update(by_value)
+    return {name: replace(model, estimates=estimates[name]) for name, model in measured.items()}
+
+
+def _of_function(score: Score) -> dict[str, Estimate]:
+    values = {score.metric: score.value, **score.others}
+    return {metric: Estimate(Interval(value)) for metric, value in values.items()}
+
+
+def _by_metric(metric: Metric, predictions: Mapping[str, Predictions], seed: int) -> dict[str, dict[str, Estimate]]:
+    """Model -> each value of one metric on one set; the resamples are shared by all models."""
+    fitting = _models_with_metric(metric, predictions)
+    values = {name: metric.compute(outputs) for name, outputs in fitting.items()}
+    names_of_values = next(iter(values.values()), {})
+    estimates: dict[str, dict[str, Estimate]] = {name: {} for name in fitting}
+    for value_name in names_of_values:
+        distributions = resampled(metric, value_name, list(fitting.values()), seed=seed)
+        for name, distribution in zip(fitting, distributions, strict=True):
+            score = interval(values[name][value_name], distribution)
+            estimates[name][value_name] = Estimate(score, distribution)
+    return estimates
+
+
+def _models_with_metric(metric: Metric, predictions: Mapping[str, Predictions]) -> dict[str, Predictions]:
+    """Predictions of the models that a metric is defined for."""
+    built_in = BUILT_IN.get(metric.identity) if metric.identity is not None else None
+    models_write = any(outputs.texts for outputs in predictions.values())
+    # A metric of the user's own is given texts where models write them, and an ensemble writes none.
+    reads_texts = metric.needs_texts or (built_in is None and models_write)
+    fitting = {name: outputs for name, outputs in predictions.items() if outputs.texts or not reads_texts}
+    if built_in is not None and built_in.takes in ("probabilities", "losses"):
+        fitting.pop(ENSEMBLES["vote"], None)  # shares of votes are no probabilities
+    return fitting
+
+
+def with_mean_of_shifts(model: Measured, shifted_sets: Sequence[str]) -> Measured:
+    """The same model with the plain mean over the shifted sets as a set of its own, if it was scored on all of them.
+
+    Args:
+        model ([`Measured`]):
+            With estimates.
+        shifted_sets (`Sequence[str]`):
+            Names of the shifted sets.
+    """
+    by_set = [model.estimates[set_name] for set_name in shifted_sets if set_name in model.estimates]
+    if len(by_set) < len(shifted_sets):
+        return model
+    shared = [metric for metric in by_set[0] if all(metric in estimates for estimates in by_set)]
+    means = {metric: _mean([estimates[metric] for estimates in by_set]) for metric in shared}
+    return replace(model, estimates={**model.estimates, SHIFTS: means})
+
+
+def mean_of_models(members: Sequence[Measured]) -> Measured:
+    """The mean score of the ingredients on each set.
+
+    Args:
+        members (`Sequence[Measured]`):
+            The ingredients, which have the same sets and metrics.
+    """
+    means = {}
+    for set_name, metrics in members[0].estimates.items():
+        means[set_name] = {
+            metric: _mean([member.estimates[set_name][metric] for member in members]) for metric in metrics
+        }
+    return Measured(estimates=means)
+
+
+def best_of_each_set(members: Sequence[Measured], directions: Mapping[str, bool | None]) -> Measured:
+    """The best ingredient on each set by each metric, which cannot be known before: a bound for selection.
+
+    Args:
+        members (`Sequence[Measured]`):
+            The ingredients, which have the same sets and metrics.
+        directions (`Mapping[str, bool | None]`):
+            Metric -> whether higher is better; without a direction there is no best one.
+    """
+    best: dict[str, dict[str, Estimate]] = {}
+    for set_name, metrics in members[0].estimates.items():
+        for metric in metrics:
+            higher_is_better = directions.get(metric)
+            if higher_is_better is None:
+                continue
+            estimates = [member.estimates[set_name][metric] for member in members]
+            values = {index: estimate.score.value for index, estimate in enumerate(estimates)}
+            best.setdefault(set_name, {})[metric] = estimates[best_of(values, higher_is_better)]
+    return Measured(estimates=best)
+
+
+def calibrations(predictions: Mapping[str, Predictions]) -> dict[str, Calibrated]:
+    """Calibration of one classifier on each set; the temperature is fitted on validation, where there is one.
+
+    Args:
+        predictions (`Mapping[str, Predictions]`):
+            Set -> predictions.
+
+    Returns:
+        `dict[str, Calibrated]`: Set -> calibration; empty for models that are no classifiers.
+    """
+    if any(outputs.kind != "classes" for outputs in predictions.values()):
+        return {}
+    temperature = fit_temperature(predictions[VALIDATION]) if VALIDATION in predictions else None
+    result = {}
+    for set_name, outputs in predictions.items():
+        plain = calibrate(outputs)
+        calibrated = Calibrated(plain.ece, plain.ece_mass, plain.mce, plain.brier, plain.nll)
+        if temperature is not None:
+            scaled = calibrate(with_temperature(outputs, temperature))
+            calibrated = replace(calibrated, temperature=temperature, ece_scaled=scaled.ece, nll_scaled=scaled.nll)
+        result[set_name] = calibrated
+    return result
+
+
+def reliability_curve(predictions: Predictions) -> dict[str, list[float]]:
+    """Confidence, accuracy and count of each bin of a reliability diagram that is not empty.
+
+    Args:
+        predictions ([`Predictions`]):
+            Of classes.
+    """
+    bins = calibrate(predictions).bins
+    filled = bins.count > 0
+    return {
+        "confidence": bins.confidence[filled].tolist(),
+        "accuracy": bins.accuracy[filled].tolist(),
+        "count": bins.count[filled].tolist(),
+    }
+
+
+def _mean(estimates: Sequence[Estimate]) -> Estimate:
+    """The mean of scores, with an interval where all of them have resamples."""
+    import numpy as np
+
+    value = math.fsum(estimate.score.value for estimate in estimates) / len(estimates)
+    distributions = [estimate.resampled for estimate in estimates if estimate.resampled is not None]
+    if len(distributions) < len(estimates):
+        return Estimate(Interval(value))
+    mean = np.mean(distributions, axis=0)
+    return Estimate(interval(value, mean), mean)

@@ -1,0 +1,110 @@
+"""From an encoded image to what a person sees of it: 8 bits, upright, on white. One place for evaluation and training.
+
+It draws nothing at random and changes no size but by turning.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+from ..errors import DataError
+from ..untrusted import as_error, open_file
+
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL.Image import Image
+
+RUN_PROGRAMS = ("EPS",)  # formats for which PIL starts another program
+DEEP = 65535  # the largest value of 16 bits
+SHOWN = 255  # the largest value of 8 bits
+
+
+def decode_image(encoded: Mapping[str, Any] | Image | None) -> Image:
+    """An image as a viewer shows it.
+
+    - It is turned as its EXIF orientation says.
+    - What is transparent, in palettes as well, lies on white.
+    - Greys of 16 bits are divided by 257. For those of 32 bits and of floating point the largest value says what white
+      is: 1 (of floating point), 255 or 65535. Where values are larger or negative, the smallest is black and the
+      largest white.
+    - CMYK and other colours become RGB; of several frames the first is taken. Colour profiles are not applied.
+
+    Args:
+        encoded (`Mapping[str, Any]` or `PIL.Image.Image`):
+            `bytes`, or the `path` of a file on this machine, as datasets has it undecoded; or an image.
+
+    Returns:
+        `PIL.Image.Image`: of mode `L` or `RGB`.
+
+    Raises:
+        [`DataError`]: if it does not decode: broken, cut, of more pixels than PIL opens, or of a format for which PIL
+            starts another program.
+    """
+    from PIL import Image
+
+    Image.init()
+    formats = [name for name in Image.OPEN if name not in RUN_PROGRAMS]
+    with as_error(DataError, "the image does not decode"):
+        if isinstance(encoded, Image.Image):
+            return _as_seen(_upright(encoded))
+        if encoded is None:
+            raise DataError("the image does not decode: there is none.")
+        content, path = encoded["bytes"], encoded["path"]
+        with BytesIO(content) if content is not None else open_file(path, kind=DataError) as file:
+            return _as_seen(_upright(Image.open(file, formats=formats)))
+
+
+def _upright(image: Image) -> Image:
+    from PIL import ImageOps
+    from PIL.ExifTags import Base
+
+    image.load()
+    with contextlib.suppress(Exception):  # a viewer shows an image whose EXIF data are broken
+        if image.getexif().get(Base.Orientation) is not None:
+            return ImageOps.exif_transpose(image)
+    return image
+
+
+def _as_seen(image: Image) -> Image:
+    import numpy as np
+    from PIL import Image as Pil
+
+    if image.mode == "F" or image.mode.startswith("I"):
+        return Pil.fromarray(_grey(np.asarray(image), deep=image.mode.startswith("I;16")))
+    if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
+        return _on_white(image)
+    if image.mode == "1":
+        return image.convert("L")
+    return image if image.mode == "L" else image.convert("RGB")  # which leaves RGB alone
+
+
+def _on_white(image: Image) -> Image:
+    from PIL import Image as Pil
+
+    if image.mode == "La":  # greys multiplied with their opacity, which PIL converts to this alone
+        image = image.convert("LA")
+    image = image.convert("RGBA")
+    return Pil.alpha_composite(Pil.new("RGBA", image.size, "white"), image).convert("RGB")
+
+
+def _grey(values: np.ndarray, *, deep: bool) -> np.ndarray:
+    """Greys of any range as 8 bits; `deep` are those of a file that says that it has 16."""
+    import numpy as np
+
+    fractions = values.dtype.kind == "f"
+    values = np.where(np.isfinite(values), values, 0).astype(np.float64)
+    smallest, largest = values.min(), values.max()
+    black, white = 0.0, float(DEEP)
+    if not deep:
+        if smallest < 0 or largest > DEEP:
+            black, white = smallest, largest
+        elif fractions and largest <= 1:
+            white = 1.0
+        elif largest <= SHOWN:
+            white = float(SHOWN)
+    whole_range = (white - black) or 1.0  # an image of one value is black
+    return ((values - black) / whole_range * SHOWN).round().astype(np.uint8)

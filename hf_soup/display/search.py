@@ -1,0 +1,109 @@
+"""The picture of a search: the score of each trial, and what it is compared with."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from .figure import COLORS, GRID, LONGEST, new_figure, shown
+
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+class TrialStyle(NamedTuple):
+    """How a trial is drawn: its words in the legend, and its marker."""
+
+    label: str
+    marker: str
+    color: str
+    filled: bool
+
+
+STATES = {
+    "alone": TrialStyle("an ingredient alone", "o", "#999999", filled=True),
+    "kept": TrialStyle("kept", "s", "#009E73", filled=True),
+    "rejected": TrialStyle("rejected", "o", "#D55E00", filled=False),
+    "stopped": TrialStyle("stopped early: at most this", "v", "#D55E00", filled=False),
+}
+
+
+class Tried(NamedTuple):
+    """One trial of a search.
+
+    Args:
+        x (`float`):
+            Its place.
+        value (`float`):
+            Its score, or what it could be at most.
+        state (`str`):
+            A key of `STATES`.
+        low (`float`, *optional*), high (`float`, *optional*):
+            The interval of its difference from the soup before, around its score.
+    """
+
+    x: float
+    value: float
+    state: str
+    low: float | None = None
+    high: float | None = None
+
+
+def plot_search(tried: Sequence[Tried], *, metric: str, where: str, lines: Mapping[str, float], title: str) -> Figure:
+    """A search: the score of each trial, whether it was kept, and what it is to be compared with as lines.
+
+    Args:
+        tried (`Sequence[Tried]`):
+            At least one.
+        metric (`str`):
+            Label of the y axis.
+        where (`str`):
+            Label of the x axis.
+        lines (`Mapping[str, float]`):
+            Scores to compare with, by name.
+        title (`str`):
+            What the figure shows, best as a finding.
+
+    Returns:
+        `matplotlib.figure.Figure`
+
+    Raises:
+        [`MissingExtraError`]: if matplotlib is not installed.
+    """
+    figure, axes = new_figure(7.2, 5.0, title)
+    for state, style in STATES.items():
+        trials = [trial for trial in tried if trial.state == state]
+        if trials:
+            _draw_trials(axes, trials, style)
+    styles = ("--", COLORS["chosen"]), ("-.", COLORS["uniform"]), (":", COLORS["ensemble"])
+    for (name, value), (linestyle, color) in zip(lines.items(), itertools.cycle(styles)):
+        axes.axhline(value, linestyle=linestyle, color=color, linewidth=1.2, label=f"{shown(name)} {value:.4f}")
+    axes.set_xlabel(shown(where, 2 * LONGEST))
+    axes.set_ylabel(f"{shown(metric)}\n(bars: 95 % interval of the difference)")
+    axes.grid(axis="y", color=GRID)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    return figure
+
+
+def _draw_trials(axes: Axes, trials: Sequence[Tried], style: TrialStyle) -> None:
+    """Trials of one state, with the intervals of those that have one."""
+    axes.plot(
+        [trial.x for trial in trials],
+        [trial.value for trial in trials],
+        linestyle="",
+        marker=style.marker,
+        color=style.color,
+        markerfacecolor=style.color if style.filled else "white",
+        label=style.label,
+        zorder=3,
+    )
+    places, lows, highs = [], [], []
+    for trial in trials:
+        if trial.low is not None and trial.high is not None:
+            places.append(trial.x)
+            lows.append(trial.low)
+            highs.append(trial.high)
+    axes.vlines(places, lows, highs, color=style.color, linewidth=0.8)

@@ -1,0 +1,149 @@
+"""The picture of a sweep: scores against settings, and the curves of all runs. It reads no run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .figure import COLORS, figure_class, shown, wrapped
+
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MOST = 4  # panels of settings
+FEW = 6  # values that stand side by side
+LONGEST = 14  # characters of a value
+
+
+class Setting(NamedTuple):
+    """Runs by one of their settings.
+
+    Args:
+        name (`str`):
+            Label of the x axis.
+        values (`Sequence[Any]`):
+            One for each run: numbers, or anything that prints.
+        scores (`Sequence[float]`):
+            One for each run.
+        best (`int`):
+            The place of the run that stands out.
+    """
+
+    name: str
+    values: Sequence[Any]
+    scores: Sequence[float]
+    best: int
+
+
+class Line(NamedTuple):
+    """One curve of one run.
+
+    Args:
+        run (`str`):
+            Its name.
+        what (`str`):
+            `"loss"` in training, or the name of what was evaluated.
+        epochs (`Sequence[float]`), values (`Sequence[float]`):
+            Its points.
+    """
+
+    run: str
+    what: str
+    epochs: Sequence[float]
+    values: Sequence[float]
+
+
+def plot_sweep(settings: Sequence[Setting], lines: Sequence[Line], *, metric: str, best: str, title: str) -> Figure:
+    """Above the validation score against each setting that varies, below the curves of training and validation.
+
+    Args:
+        settings (`Sequence[Setting]`):
+            Of several the first four; none leaves the upper row out.
+        lines (`Sequence[Line]`):
+            Curves of all runs.
+        metric (`str`):
+            Label of the scores.
+        best (`str`):
+            Name of the run that stands out.
+        title (`str`):
+            What the figure shows, best as a finding.
+
+    Returns:
+        `matplotlib.figure.Figure`
+
+    Raises:
+        [`MissingExtraError`]: if matplotlib is not installed.
+    """
+    settings = settings[:MOST]
+    width, height = max(7.6, 2.6 * len(settings)), 6.4 if settings else 3.6  # inches
+    figure = figure_class()(figsize=(width, height), dpi=150)
+    figure.set_layout_engine("constrained")
+    if settings:
+        upper, lower = figure.subfigures(2, 1, squeeze=False)[:, 0]
+        panels = upper.subplots(1, len(settings), sharey=True, squeeze=False)[0]
+        for panel, setting in zip(panels, settings, strict=True):
+            _scatter(panel, setting)
+        panels[0].set_ylabel(f"{shown(metric)} on validation")
+    else:
+        (lower,) = figure.subfigures(1, 1, squeeze=False)[:, 0]
+    losses, scores = lower.subplots(1, 2)
+    _curves(losses, [line for line in lines if line.what == "loss"], best)
+    losses.set_ylabel("loss in training")
+    _curves(scores, [line for line in lines if line.what == f"eval_{metric}"], best)
+    scores.set_ylabel(f"{shown(metric)} on validation")
+    scores.legend(frameon=False, fontsize=8)
+    figure.suptitle(wrapped(title, 90), fontsize=10, x=0.01, ha="left")
+    for panel in figure.get_axes():
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.grid(color="#e6e6e6", linewidth=0.6)
+        panel.set_axisbelow(True)
+    return figure
+
+
+def _scatter(panel: Any, setting: Setting) -> None:
+    """Points over numbers, on a logarithm where they span a decade; over few or over words side by side."""
+    values = setting.values
+    is_numeric = all(_is_number(value) for value in values)
+    spans_a_decade = is_numeric and min(values) > 0 and max(values) >= 10 * min(values)
+    if is_numeric:
+        labels = [f"{value:g}" for value in values]
+        ordered = [f"{value:g}" for value in sorted(values)]
+    else:
+        labels = [shown(str(value)[:LONGEST]) for value in values]
+        ordered = sorted(labels)
+    ticks = list(dict.fromkeys(ordered))
+    if spans_a_decade or (is_numeric and len(ticks) > FEW):
+        places = list(values)
+        panel.set_xscale("log" if spans_a_decade else "linear")
+    else:
+        places = [ticks.index(label) for label in labels]
+        panel.set_xticks(range(len(ticks)), ticks)
+        panel.set_xlim(-0.5, len(ticks) - 0.5)
+    panel.plot(places, setting.scores, linestyle="", marker="o", color=COLORS["ingredient"])
+    panel.plot(places[setting.best], setting.scores[setting.best], linestyle="", marker="D", color=COLORS["soup"])
+    panel.set_xlabel(shown(setting.name))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _curves(panel: Any, lines: Sequence[Line], best: str) -> None:
+    """The best run over the others, which share one entry of the legend."""
+    others = [line for line in lines if line.run != best]
+    for index, line in enumerate(others):
+        label = f"the {len(others)} others" if index == 0 else None
+        panel.plot(line.epochs, line.values, color=COLORS["ingredient"], linewidth=0.9, marker=".", label=label)
+    for line in lines:
+        if line.run == best:
+            panel.plot(
+                line.epochs,
+                line.values,
+                color=COLORS["soup"],
+                linewidth=2,
+                marker="D",
+                markersize=4,
+                label=shown(best),
+            )
+    panel.set_xlabel("epoch")

@@ -1,0 +1,266 @@
+"""The cook file: what `hf-soup cook` does, stage by stage. It reads and checks the file; `cooking.py` does it.
+
+What a stage may hold are the options of its verb, in `options.py`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..data.functions import BUNDLED, is_function
+from ..errors import RecipeError, did_you_mean
+from ..metrics.built_in import BUILT_IN
+from ..options import STRICT, CompareOptions, MergeOptions, PushOptions, SweepOptions
+from ..plugins import chooses, is_code, refuse_code
+from ..untrusted import is_printable, one_line
+from .strict_yaml import build, override, read_yaml
+
+
+SENDING = re.compile(r"(hub|trackio)_\w+|use_liger_kernel|liger_kernel_config|torch_compile_backend")
+# What transformers and timm would fetch code by, in a config or a processor: never run, whoever asks.
+REMOTE_CODE = ("auto_map", "custom_pipelines", "trust_remote_code")
+# Sets of examples that a cook file has anyway, so that no shifted test set may be called like them.
+OWN_SETS = ("pretrain", "train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class DataPart:
+    """One named set of examples; what is left out is taken from the `data` section."""
+
+    path: str | None = None
+    name: str | None = None
+    split: str | None = None
+    transform: dict[str, Any] = field(default_factory=dict)
+
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True)
+class Data:
+    """The `data` section: where the examples are, and which split is for training, validation and test."""
+
+    path: str
+    name: str | None = None
+    train: str = "train"
+    validation: str = "validation"
+    test: str = "test"
+    shifted: dict[str, DataPart] = field(default_factory=dict)
+    label_column: str | None = None
+    text_columns: list[str] | None = None
+
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True)
+class PretrainStage:
+    """The `pretrain` section: a model built from a config and trained, where there is no checkpoint to start from."""
+
+    config: dict[str, Any]
+    data: str = "train"
+    processor: dict[str, Any] = field(default_factory=dict)
+    transform: dict[str, Any] = field(default_factory=dict)
+    training_args: dict[str, Any] = field(default_factory=dict)
+
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True)
+class CookFile:
+    """What `hf-soup cook` does, stage by stage; a stage that is left out is not run.
+
+    Raises:
+        [`RecipeError`]: if the stages do not fit together.
+    """
+
+    output_dir: str
+    base_model: str | None = None
+    task: str = "auto"
+    data: Data | None = None
+    pretrain: PretrainStage | None = None
+    sweep: SweepOptions | None = None
+    ingredients: list[str] = field(default_factory=list)
+    merge: MergeOptions | None = None
+    compare: CompareOptions | None = None
+    push: PushOptions | None = None
+
+    __pydantic_config__ = STRICT
+
+    def __post_init__(self) -> None:
+        _check_stages(self)
+        if self.merge is not None:
+            _check_merge(self.merge)
+        if self.data is not None:
+            _check_data(self.data)
+
+    @property
+    def examples(self) -> Data:
+        """The `data` section of a file that has a stage which needs it.
+
+        Raises:
+            [`RecipeError`]: if there is none.
+        """
+        if self.data is None:
+            raise RecipeError("a cook file without a `data` section has no examples.")
+        return self.data
+
+
+def _check_stages(plan: CookFile) -> None:
+    """Refuse stages that exclude each other, and stages that lack what they need."""
+    if bool(plan.sweep) == bool(plan.ingredients):
+        raise RecipeError("a cook file has either a `sweep` or a list of `ingredients`, and not both.")
+    if plan.sweep and bool(plan.base_model) == bool(plan.pretrain):
+        raise RecipeError(
+            "a `sweep` needs either a `base_model` or a `pretrain` section that makes one, and not both."
+        )
+    for name in ("sweep", "pretrain", "compare"):
+        if getattr(plan, name) is not None and plan.data is None:
+            raise RecipeError(f"`{name}` needs a `data` section.")
+    if (plan.compare or plan.push) and plan.merge is None:
+        raise RecipeError("`compare` and `push` need a `merge` section; `merge: {}` is a uniform soup.")
+
+
+def _check_merge(merge: MergeOptions) -> None:
+    if merge.weights is not None and merge.strategy not in (None, "weighted"):
+        raise RecipeError("`merge` has either `weights` or a `strategy` that finds them, and not both.")
+    own = {item.name for item in dataclasses.fields(MergeOptions)} | {"evaluator", "base_model"}
+    for name in sorted(own & set(merge.params)):
+        raise RecipeError(f"`merge.params.{name}` is no parameter of a method or strategy: write `merge.{name}`.")
+
+
+def _check_data(data: Data) -> None:
+    for name in OWN_SETS:
+        if name in data.shifted:
+            raise RecipeError(f"`data.shifted.{name}`: call it otherwise, that is a part of the data.")
+    if data.validation == data.test:
+        raise RecipeError(
+            f"`data.validation` and `data.test` are both {data.test!r}: what selects may not report. Use two."
+        )
+
+
+def load_cook_file(
+    path: str | os.PathLike[str], overrides: Sequence[str] = (), *, allow_code: bool = False
+) -> CookFile:
+    """Read and check a cook file.
+
+    Args:
+        path (`str` or `os.PathLike`):
+            A YAML file; what its keys mean is in `docs/cook_file.md`.
+        overrides (`Sequence[str]`, *optional*):
+            Such as `"data.path=my_data"` or `"sweep.n_runs=4"`: values to use instead of those in the file.
+        allow_code (`bool`, *optional*, defaults to `False`):
+            Take methods, strategies, data functions and metrics that are code from outside of this package, in the
+            file or the overrides.
+
+    Raises:
+        [`RecipeError`]: with the path of the first wrong key or value, and the nearest known key; or if it names code
+            from elsewhere that is not allowed.
+    """
+    where = one_line(path)
+    content = read_yaml(path)
+    for item in overrides:
+        override(content, item)
+    _refuse_control(content, where)
+    plan = build(CookFile, content, str(path))
+    if not allow_code:
+        refuse_code(_code(plan), str(path))
+        _refuse_scripts(plan, where)
+        _refuse_sending(plan, where)
+    if plan.pretrain is not None:  # allowed or not
+        _refuse_remote(plan.pretrain.config, f"{where}: `pretrain.config")
+        _refuse_remote(plan.pretrain.processor, f"{where}: `pretrain.processor")
+    if plan.data is None and plan.merge is not None and chooses(plan.merge.strategy):
+        raise RecipeError(f"{where}: `merge.strategy` needs a `data` section.")
+    return plan
+
+
+def _refuse_control(value: Any, where: str) -> None:
+    """Refuse control characters, which no path, name or setting holds and no system takes in a path."""
+    if isinstance(value, str) and not is_printable(value.replace("\n", " ").replace("\t", " ")):
+        raise RecipeError(f"{where} holds control characters in {one_line(repr(value), 60)}.")
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    if isinstance(value, list):
+        for item in value:
+            _refuse_control(item, where)
+
+
+def _code(plan: CookFile) -> Iterator[tuple[str, str]]:
+    """Every key of a cook file that names code from outside of this package, and what it names."""
+    if plan.merge is not None:
+        if is_code(plan.merge.method):
+            yield "merge.method", plan.merge.method
+        if plan.merge.strategy is not None and is_code(plan.merge.strategy):
+            yield "merge.strategy", plan.merge.strategy
+    if plan.data is None:
+        return
+    paths = {"data.path": plan.data.path}
+    for name, part in plan.data.shifted.items():
+        if part.path is not None:
+            paths[f"data.shifted.{name}.path"] = part.path
+    for key, path in paths.items():
+        if is_function(path) and path not in BUNDLED:
+            yield key, path
+
+
+def _refuse_scripts(plan: CookFile, where: str) -> None:
+    """Refuse metrics of evaluate: each is a script, here or on the Hub."""
+    metrics: list[tuple[str, str]] = []
+    if plan.merge is not None and plan.merge.metric:
+        metrics.append(("merge.metric", plan.merge.metric))
+    if plan.compare is not None:
+        metrics += [("compare.metrics", name) for name in plan.compare.metrics]
+    for key, name in metrics:
+        if name not in BUILT_IN:
+            raise RecipeError(
+                f'{where}: `{key}`: there is no metric "{one_line(name)}"{did_you_mean(name, BUILT_IN)}. Others are '
+                "scripts of evaluate, code from elsewhere: if you trust it, say so with allow_code=True "
+                "(--allow-code)."
+            )
+
+
+def _refuse_sending(plan: CookFile, where: str) -> None:
+    """Refuse settings of Trainer that send a run somewhere else, or fetch code for it."""
+    for section, name in _training_settings(plan):
+        if SENDING.fullmatch(name):
+            raise RecipeError(
+                f"{where}: `{section}.{one_line(name)}` sends a run elsewhere or fetches code for it. If you "
+                "trust the file, say so with allow_code=True (--allow-code)."
+            )
+
+
+def _training_settings(plan: CookFile) -> Iterator[tuple[str, str]]:
+    """The names of all settings of Trainer in a cook file, each with its section."""
+    if plan.sweep is None:
+        return
+    sections: list[tuple[str, Mapping[str, Any]]] = [
+        ("sweep.training_args", plan.sweep.training_args or {}),
+        ("sweep.probe_args", plan.sweep.probe_args or {}),
+    ]
+    space = plan.sweep.space
+    for settings in [space] if isinstance(space, Mapping) else space:
+        sections.append(("sweep.space", settings))
+    if plan.pretrain is not None:
+        sections.append(("pretrain.training_args", plan.pretrain.training_args))
+    for section, settings in sections:
+        for name in settings:
+            yield section, name
+
+
+def _refuse_remote(section: Any, where: str) -> None:
+    """Refuse what would fetch code for a model that is built from a config."""
+    if isinstance(section, list):
+        for item in section:
+            _refuse_remote(item, where)
+    if not isinstance(section, Mapping):
+        return
+    for key, value in section.items():
+        # an implementation that is not a plain name, such as owner/kernel, is a repository of compiled code
+        is_kernel = "attn_implementation" in key and not (isinstance(value, str) and value.isidentifier())
+        if key in REMOTE_CODE or is_kernel:
+            raise RecipeError(f"{where}.{one_line(key)}` asks for code of a repository, which hf_soup never runs.")
+        _refuse_remote(value, f"{where}.{one_line(key)}")

@@ -1,1 +1,0 @@
-"""The card of a soup, and its way to the Hub."""

@@ -1,0 +1,154 @@
+"""The built-in metrics, which need no network, and what each is computed from.
+
+scikit-learn, scipy and seqeval do the arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..errors import EvaluationError, MissingExtraError
+from .calibration import brier_score, expected_calibration_error
+from .predictions import Predictions, decisions, losses, probabilities
+
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class BuiltIn(NamedTuple):
+    """One built-in metric.
+
+    Args:
+        takes (`str`):
+            `"decisions"`, `"probabilities"`, `"losses"`, `"tags"` (names of classes, row by row) or `"texts"`.
+        kinds (`tuple[str, ...]`):
+            Outputs that it is defined for.
+        function (`Callable`):
+            `f(references, predictions) -> float`.
+        higher_is_better (`bool`, *optional*, defaults to `True`):
+            Its direction.
+    """
+
+    takes: str
+    kinds: tuple[str, ...]
+    function: Callable[..., float]
+    higher_is_better: bool = True
+
+
+def _sklearn(name: str, **options: Any) -> Callable[..., float]:
+    """A metric of scikit-learn, which is imported when it is computed."""
+
+    def function(references: np.ndarray, predictions: np.ndarray) -> float:
+        from sklearn import metrics
+
+        return getattr(metrics, name)(references, predictions, **options)
+
+    return function
+
+
+def _correlation(name: str) -> Callable[..., float]:
+    """A correlation of scipy, which is imported when it is computed."""
+
+    def function(references: np.ndarray, predictions: np.ndarray) -> float:
+        import warnings
+
+        from scipy import stats
+
+        with warnings.catch_warnings():
+            # it is NaN then, and where a score is used NaN is an error
+            warnings.simplefilter("ignore", stats.ConstantInputWarning)
+            return getattr(stats, name)(predictions, references).statistic
+
+    return function
+
+
+def _f1_binary(references: np.ndarray, predictions: np.ndarray) -> float:
+    if max(references.max(), predictions.max()) > 1:
+        raise EvaluationError("f1 is of two classes, the second of them positive; for more take f1_macro or f1_micro.")
+    return _sklearn("f1_score", zero_division=0)(references, predictions)
+
+
+def _mean(references: np.ndarray, losses: np.ndarray) -> float:
+    return float(losses.mean())
+
+
+def _perplexity(references: np.ndarray, losses: np.ndarray) -> float:
+    import numpy as np
+
+    return float(np.exp(losses.mean()))
+
+
+def _ece(references: np.ndarray, probabilities: np.ndarray) -> float:
+    return expected_calibration_error(probabilities, references)
+
+
+def _brier(references: np.ndarray, probabilities: np.ndarray) -> float:
+    return brier_score(probabilities, references)
+
+
+def _seqeval_f1(references: Sequence[Sequence[str]], predictions: Sequence[Sequence[str]]) -> float:
+    try:
+        from seqeval.metrics import f1_score
+    except ImportError:
+        raise MissingExtraError("seqeval_f1 needs seqeval: pip install 'hf-soup[seqeval]'") from None
+    return f1_score(references, predictions, zero_division=0)
+
+
+def _exact_match(references: Sequence[str], predictions: Sequence[str]) -> float:
+    pairs = zip(predictions, references, strict=True)
+    matches = sum(prediction.strip() == reference.strip() for prediction, reference in pairs)
+    return matches / len(references)
+
+
+_CHOICE = ("classes", "labels")
+_ONE_CLASS = ("classes",)
+_VALUES = ("values",)
+BUILT_IN: dict[str, BuiltIn] = {
+    "accuracy": BuiltIn("decisions", _CHOICE, _sklearn("accuracy_score")),  # of labels: all of an example right
+    "f1": BuiltIn("decisions", _ONE_CLASS, _f1_binary),
+    "f1_macro": BuiltIn("decisions", _CHOICE, _sklearn("f1_score", average="macro", zero_division=0)),
+    "f1_micro": BuiltIn("decisions", _CHOICE, _sklearn("f1_score", average="micro", zero_division=0)),
+    "matthews_correlation": BuiltIn("decisions", _ONE_CLASS, _sklearn("matthews_corrcoef")),
+    "pearsonr": BuiltIn("decisions", _VALUES, _correlation("pearsonr")),
+    "spearmanr": BuiltIn("decisions", _VALUES, _correlation("spearmanr")),
+    "mse": BuiltIn("decisions", _VALUES, _sklearn("mean_squared_error"), higher_is_better=False),
+    "loss": BuiltIn("losses", ("classes", "labels", "values", "tokens"), _mean, higher_is_better=False),
+    "nll": BuiltIn("losses", ("classes", "tokens"), _mean, higher_is_better=False),
+    "perplexity": BuiltIn("losses", ("tokens",), _perplexity, higher_is_better=False),
+    "brier": BuiltIn("probabilities", _ONE_CLASS, _brier, higher_is_better=False),
+    "ece": BuiltIn("probabilities", _ONE_CLASS, _ece, higher_is_better=False),
+    "seqeval_f1": BuiltIn("tags", _ONE_CLASS, _seqeval_f1),
+    "exact_match": BuiltIn("texts", ("tokens",), _exact_match),
+}
+
+
+def metric_inputs(predictions: Predictions, takes: str) -> tuple[Any, Any]:
+    """What a metric compares.
+
+    Args:
+        predictions ([`Predictions`]):
+            Of one model.
+        takes (`str`):
+            What the metric is computed from, as of [`BuiltIn`].
+
+    Returns:
+        `tuple[Any, Any]`: references and predictions.
+    """
+    if takes == "texts":
+        return predictions.references, predictions.texts
+    if takes == "tags":
+        return _tags(predictions, predictions.labels), _tags(predictions, decisions(predictions))
+    compute = {"decisions": decisions, "probabilities": probabilities, "losses": losses}[takes]
+    return predictions.labels, compute(predictions)
+
+
+def _tags(predictions: Predictions, classes: np.ndarray) -> list[list[str]]:
+    """The names of classes, or their numbers where they have none, row by row."""
+    import numpy as np
+
+    tags = [predictions.names[index] if predictions.names else str(index) for index in classes]
+    starts = np.flatnonzero(np.diff(predictions.rows, prepend=-1))
+    ends = [*starts[1:], len(tags)]
+    return [tags[start:end] for start, end in zip(starts, ends, strict=True)]

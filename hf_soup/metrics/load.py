@@ -1,0 +1,274 @@
+"""From whatever a user calls a metric to a [`Metric`], and from a built-in one to an `evaluate.Metric`.
+
+It computes nothing itself and runs no model.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from ..errors import EvaluationError, RecipeError, did_you_mean
+from ..untrusted import one_line
+from .built_in import BUILT_IN, BuiltIn, metric_inputs
+from .predictions import Predictions
+
+
+if TYPE_CHECKING:
+    import datasets
+    import evaluate
+
+    Given: TypeAlias = str | Callable[..., Any] | evaluate.EvaluationModule
+
+
+PADDING = -100  # of Trainer, for logits and labels of words
+WAYS = (
+    "or give a function of transformers.EvalPrediction, an evaluate.Metric, or the path of a metric's script (others "
+    "come from evaluate.load, which needs the network)"
+)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric as an evaluator uses it.
+
+    Args:
+        name (`str`):
+            What tables call it.
+        compute (`Callable[[Predictions], dict[str, float]]`):
+            Its values; a metric of one value gives `{name: value}`.
+        higher_is_better (`bool`, *optional*):
+            Its direction, where that is known.
+        needs_texts (`bool`, *optional*, defaults to `False`):
+            Whether the model has to generate for it.
+        identity (`str`, *optional*):
+            What stands for it in the cache of scores; `None` where nothing can (a function may change).
+    """
+
+    name: str
+    compute: Callable[[Predictions], dict[str, float]]
+    higher_is_better: bool | None = None
+    needs_texts: bool = False
+    identity: str | None = None
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is the share of items that are right, so that a part of them bounds it."""
+        return self.identity == "accuracy"
+
+
+def load_metric(name: str) -> evaluate.Metric:
+    """A built-in metric for other programs, as an `evaluate.Metric`.
+
+    Args:
+        name (`str`):
+            Such as `"accuracy"`.
+
+    Returns:
+        `evaluate.Metric`: `compute(predictions=..., references=...)` gives `{name: value}`. Predictions are classes (0
+        or 1 for each label, or values), probabilities of shape `(items, classes)`, losses (references are not used),
+        lists of tags, or texts.
+
+    Raises:
+        [`RecipeError`]: if there is none of that name.
+    """
+    if name not in BUILT_IN:
+        raise RecipeError(f'there is no metric "{name}"{did_you_mean(name, BUILT_IN)}; {WAYS}.')
+    import evaluate
+    import numpy as np
+
+    built_in = BUILT_IN[name]
+
+    class Ours(evaluate.Metric):
+        built_in_name = name
+
+        def _info(self) -> evaluate.MetricInfo:
+            return evaluate.MetricInfo(
+                description=name, citation="", inputs_description=built_in.takes, features=_features(built_in)
+            )
+
+        def _compute(self, predictions: list[Any], references: list[Any]) -> dict[str, float]:
+            if built_in.takes in ("tags", "texts"):
+                return {name: float(built_in.function(references, predictions))}
+            return {name: float(built_in.function(np.asarray(references), np.asarray(predictions)))}
+
+    return Ours(keep_in_memory=True)
+
+
+def _features(built_in: BuiltIn) -> list[datasets.Features]:
+    """The forms of predictions and references that `evaluate` checks the inputs of a built-in metric against."""
+    import datasets
+
+    number, text = datasets.Value("float64"), datasets.Value("string")
+    answer = number if built_in.kinds == ("values",) else datasets.Value("int64")
+    forms = {
+        "decisions": [(answer, answer)],
+        "probabilities": [(datasets.Sequence(number), answer)],
+        "losses": [(number, number)],
+        "tags": [(datasets.Sequence(text), datasets.Sequence(text))],
+        "texts": [(text, text)],
+    }[built_in.takes]
+    if built_in.takes == "decisions" and "labels" in built_in.kinds:
+        forms.append((datasets.Sequence(answer), datasets.Sequence(answer)))
+    return [datasets.Features(predictions=predictions, references=references) for predictions, references in forms]
+
+
+def load_metrics(given: Given | Sequence[Given]) -> tuple[Metric, ...]:
+    """What a user calls metrics, one or several.
+
+    Args:
+        given (`str`, `Callable`, `evaluate.EvaluationModule`, or a sequence of them):
+            A built-in name; the path of a metric's script or folder; a name for `evaluate.load`; a metric of
+            `evaluate`, or several of them from `evaluate.combine`; or a function of `transformers.EvalPrediction` that
+            returns a number or a dict of them, as `Trainer` takes it.
+
+    Returns:
+        `tuple[Metric, ...]`
+
+    Raises:
+        [`RecipeError`]: if there is no such metric, or two have one name.
+    """
+    several = given if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+    metrics = tuple(_load(item) for item in several)
+    names = [metric.name for metric in metrics]
+    if not names or len(set(names)) < len(names):
+        raise RecipeError(f"metrics are one or several of different names, not {names}.")
+    return metrics
+
+
+def _load(given: Given) -> Metric:
+    if isinstance(given, str):
+        if given in BUILT_IN:
+            return _built_in(given)
+        return _foreign(_from_evaluate(given), identity=_content(given))
+    if hasattr(given, "compute") and not isinstance(given, type):
+        name = getattr(given, "built_in_name", None)
+        return _foreign(given) if name is None else _built_in(name)
+    if callable(given):
+        return _from_function(given)
+    raise RecipeError(f"{given!r} is no metric: name one ({', '.join(BUILT_IN)}), {WAYS}.")
+
+
+def _built_in(name: str) -> Metric:
+    metric = BUILT_IN[name]
+
+    def compute(predictions: Predictions) -> dict[str, float]:
+        if predictions.kind not in metric.kinds:
+            fitting = [other for other, built_in in BUILT_IN.items() if predictions.kind in built_in.kinds]
+            raise EvaluationError(
+                f"{name} is not defined for a model of {predictions.kind}: take {', '.join(fitting)}."
+            )
+        references, outputs = metric_inputs(predictions, metric.takes)
+        return {name: float(metric.function(references, outputs))}
+
+    return Metric(name, compute, metric.higher_is_better, needs_texts=metric.takes == "texts", identity=name)
+
+
+def _foreign(metric: evaluate.EvaluationModule, identity: str | None = None) -> Metric:
+    """A metric of `evaluate`: it gets classes, values or labels; tags row by row where rows have several; or texts."""
+    name = getattr(metric, "name", None) or type(metric).__name__
+    _refuse_combined(metric)
+
+    def compute(predictions: Predictions) -> dict[str, float]:
+        if predictions.texts:
+            takes = "texts"
+        elif predictions.kind == "classes" and len(predictions.rows) != predictions.examples:  # classes of words
+            takes = "tags"
+        else:
+            takes = "decisions"
+        references, outputs = metric_inputs(predictions, takes)
+        try:
+            values = metric.compute(predictions=outputs, references=references)
+        except Exception as error:  # whatever a metric of others trips over
+            raise EvaluationError(f"the metric {name!r} failed: {one_line(error)}") from error
+        return _numbers(values, name)
+
+    return Metric(name, compute, identity=identity)
+
+
+def _refuse_combined(metric: evaluate.EvaluationModule) -> None:
+    """Refuse built-in metrics in `evaluate.combine`, which gives all of its metrics the same inputs: decisions.
+
+    Raises:
+        [`RecipeError`]: if one takes something else.
+    """
+    for module in getattr(metric, "evaluation_modules", ()):
+        name = getattr(module, "built_in_name", None)
+        if name is not None and BUILT_IN[name].takes != "decisions":
+            raise RecipeError(
+                f"{name} cannot be combined, for it takes {BUILT_IN[name].takes}: give metric=[..., {name!r}]."
+            )
+
+
+def _from_function(function: Callable[..., Any]) -> Metric:
+    name = getattr(function, "__name__", type(function).__name__)
+
+    def compute(predictions: Predictions) -> dict[str, float]:
+        from transformers import EvalPrediction
+
+        outputs, references = _as_trainer_has_it(predictions)
+        return _numbers(function(EvalPrediction(outputs, references)), name)
+
+    return Metric(name, compute)
+
+
+def _as_trainer_has_it(predictions: Predictions) -> tuple[Any, Any]:
+    """Predictions and labels in Trainer's shapes: words padded with -100 to the longest row, values as a column."""
+    import numpy as np
+
+    logits, labels = predictions.logits, predictions.labels
+    if predictions.texts:
+        return predictions.texts, predictions.references
+    if predictions.kind == "values":
+        return logits[:, None], labels
+    rows, counts = np.unique(predictions.rows, return_counts=True)
+    if predictions.kind != "classes" or counts.max(initial=1) == 1:
+        return logits, labels
+    # place of each word within its row: its index less that of the row's first word
+    firsts = np.cumsum(counts) - counts
+    places = np.arange(len(predictions.rows)) - np.repeat(firsts, counts)
+    cells = np.repeat(np.arange(len(rows)), counts), places
+    padded_logits = np.full((len(rows), counts.max(), logits.shape[1]), PADDING, dtype=logits.dtype)
+    padded_labels = np.full((len(rows), counts.max()), PADDING)
+    padded_logits[cells], padded_labels[cells] = logits, labels
+    return padded_logits, padded_labels
+
+
+def _numbers(answer: Any, name: str) -> dict[str, float]:
+    """Every number of a metric's answer, which may be one number; lists (scores of each class) are left out."""
+    import numbers
+
+    if isinstance(answer, Mapping):
+        values = {str(key): float(value) for key, value in answer.items() if isinstance(value, numbers.Real)}
+        if values:
+            return values
+    elif isinstance(answer, numbers.Real) or getattr(answer, "ndim", None) == 0:
+        return {name: float(answer)}
+    raise EvaluationError(
+        f"the metric {name!r} returned {one_line(repr(answer))}; it has to return a number or a dict of numbers."
+    )
+
+
+def _from_evaluate(name: str) -> evaluate.EvaluationModule:
+    import evaluate
+
+    try:
+        return evaluate.load(name, keep_in_memory=True)
+    except Exception as error:  # evaluate lets through whatever its network and the script's imports raise
+        if os.path.exists(name):
+            raise RecipeError(f"{name} does not load as a metric of evaluate: {one_line(error)}") from None
+        reason = one_line(str(error) or type(error).__name__, 200)
+        hint = did_you_mean(name, BUILT_IN)
+        raise RecipeError(f'there is no metric "{one_line(name)}"{hint}; {WAYS}. evaluate.load: {reason}') from None
+
+
+def _content(name: str) -> str:
+    """What stands for a metric of `evaluate` in the cache: its name, and of a script its content as well."""
+    import xxhash
+
+    path = Path(name)
+    files = [path] if path.is_file() else sorted(path.glob("*.py"))  # a name that is no path has none
+    return name + "".join(xxhash.xxh3_128_hexdigest(file.read_bytes()) for file in files)

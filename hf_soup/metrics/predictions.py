@@ -1,0 +1,175 @@
+"""Predictions of models, in four kinds, and what follows from them: probabilities, decisions, losses. Arrays only.
+
+A task says which kind its models give; metrics, ensembles and calibration know the kinds and no task:
+- `"classes"`: one of several classes, from logits;
+- `"labels"`: each of several labels or not, from logits;
+- `"values"`: a number;
+- `"tokens"`: the next token, of which only the log-probability of the right one is kept (a vocabulary is large).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..errors import EvaluationError
+
+
+if TYPE_CHECKING:
+    import numpy as np
+
+ARRAYS = ("logits", "labels", "rows")
+KINDS = ("classes", "labels", "values", "tokens")
+
+
+class Predictions(NamedTuple):
+    """What a model predicted, item by item. An item is an example, or a word or token of one.
+
+    Args:
+        logits (`np.ndarray`, float32):
+            `(items, classes)` before softmax; `(items, labels)` before sigmoid; `(items,)` values; `(items,)` natural
+            logarithms of the probability of the right token.
+        labels (`np.ndarray`):
+            `(items,)` right classes as the model counts them, int64; `(items, labels)` of 0 and 1; `(items,)` right
+            values, float64; `(items,)` right tokens.
+        rows (`np.ndarray` of shape `(items,)`, int64):
+            Which row of the data set each item is of; in the order of the data set.
+        kind (`str`, *optional*, defaults to `"classes"`):
+            One of the four kinds above.
+        names (`tuple[str, ...]`, *optional*):
+            Of the classes.
+        seconds (`float`, *optional*, defaults to 0.0):
+            What the forward passes took.
+        texts (`tuple[str, ...]`, *optional*):
+            What the model wrote for each row, where it was asked to generate.
+        references (`tuple[str, ...]`, *optional*):
+            What it should have written.
+    """
+
+    logits: np.ndarray
+    labels: np.ndarray
+    rows: np.ndarray
+    kind: str = "classes"
+    names: tuple[str, ...] = ()
+    seconds: float = 0.0
+    texts: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
+
+    @property
+    def examples(self) -> int:
+        """How many rows of the data set these items are of."""
+        return len(set(self.rows.tolist()))
+
+    def take(self, rows: np.ndarray) -> Predictions:
+        """The items of some rows, which may repeat: row `rows[i]` of these is row `i` of the result."""
+        import numpy as np
+
+        # Items are in the order of rows, so that those of one row lie side by side.
+        starts, ends = np.searchsorted(self.rows, np.stack([rows, rows + 1]))
+        sizes = ends - starts
+        new_starts = np.cumsum(sizes) - sizes
+        items = np.repeat(starts - new_starts, sizes) + np.arange(sizes.sum())
+        new_rows = np.repeat(np.arange(len(rows)), sizes)
+        result = self._replace(logits=self.logits[items], labels=self.labels[items], rows=new_rows)
+        if not self.texts:
+            return result
+        texts = tuple(self.texts[row] for row in rows)
+        references = tuple(self.references[row] for row in rows)
+        return result._replace(texts=texts, references=references)
+
+
+def probabilities(predictions: Predictions) -> np.ndarray:
+    """Probabilities of classes or labels, in the shape of the logits, float64.
+
+    Raises:
+        [`EvaluationError`]: if the kind has none.
+    """
+    import numpy as np
+    from scipy import special
+
+    if predictions.kind not in ("classes", "labels"):
+        raise EvaluationError(f"probabilities of classes are asked for, and the model gives {predictions.kind}.")
+    logits = predictions.logits.astype(np.float64)
+    return special.softmax(logits, axis=-1) if predictions.kind == "classes" else special.expit(logits)
+
+
+def decisions(predictions: Predictions) -> np.ndarray:
+    """The likeliest class, each label that is likelier than not, or the value, in the shape of `labels`.
+
+    Raises:
+        [`EvaluationError`]: for tokens.
+    """
+    if predictions.kind == "tokens":
+        raise EvaluationError("a language model is scored by loss or perplexity, or by the texts that it generates.")
+    if predictions.kind == "classes":
+        return predictions.logits.argmax(axis=-1)
+    if predictions.kind == "labels":
+        return (predictions.logits > 0).astype(predictions.labels.dtype)
+    return predictions.logits
+
+
+def right(predictions: Predictions) -> np.ndarray:
+    """Which items are right, all labels of an example together; bool of shape `(items,)`."""
+    agree = decisions(predictions) == predictions.labels
+    return agree.all(axis=1) if predictions.kind == "labels" else agree
+
+
+def losses(predictions: Predictions) -> np.ndarray:
+    """The loss of each item, float64 of shape `(items,)`, as transformers' models define it.
+
+    Cross-entropy, mean binary cross-entropy over the labels, squared error, or negative log-likelihood of the token.
+    """
+    import numpy as np
+    from scipy import special
+
+    logits, labels = predictions.logits.astype(np.float64), predictions.labels
+    if predictions.kind == "classes":
+        log_probabilities = special.log_softmax(logits, axis=-1)
+        return -np.take_along_axis(log_probabilities, labels[:, None], axis=-1)[:, 0]
+    if predictions.kind == "labels":
+        return -np.mean(special.log_expit(np.where(labels > 0, logits, -logits)), axis=-1)
+    if predictions.kind == "values":
+        return np.square(logits - labels)
+    return -logits
+
+
+def disagreement(first: Predictions, second: Predictions) -> float:
+    """How differently two models decide: the share of items with another decision, of values the root mean square
+    difference, of tokens that of the log-probabilities.
+
+    Raises:
+        [`EvaluationError`]: if they did not see the same examples.
+    """
+    import numpy as np
+
+    same_examples([first, second])
+    if first.kind in ("values", "tokens"):
+        return float(np.sqrt(np.square(first.logits.astype(np.float64) - second.logits).mean()))
+    differ = decisions(first) != decisions(second)
+    if first.kind == "labels":
+        differ = differ.any(axis=1)
+    return float(differ.mean())
+
+
+def joined(parts: Sequence[Predictions]) -> Predictions:
+    """Predictions on different rows as one, in the order of the data set."""
+    import numpy as np
+
+    logits, labels, rows = (np.concatenate([getattr(part, name) for part in parts]) for name in ARRAYS)
+    order = np.argsort(rows, kind="stable")
+    seconds = sum(part.seconds for part in parts)
+    return parts[0]._replace(logits=logits[order], labels=labels[order], rows=rows[order], seconds=seconds)
+
+
+def same_examples(members: Sequence[Predictions]) -> None:
+    """Refuse predictions on different examples.
+
+    Raises:
+        [`EvaluationError`]: if labels or rows differ.
+    """
+    import numpy as np
+
+    first, *others = members
+    for member in others:
+        if not (np.array_equal(first.labels, member.labels) and np.array_equal(first.rows, member.rows)):
+            raise EvaluationError("these predictions have to be of the same examples with the same classes.")

@@ -1,0 +1,329 @@
+"""How sure a score or a difference is: bootstrap over examples, the same resamples for all models, and McNemar's test.
+
+A metric that follows from sums over examples (counts, losses, bins of confidence) is computed for all resamples at
+once: the sums of a resample are its counts times the sums of each example. Other metrics are computed again for each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..progress import progress_bar
+from ..seeds import check_seed
+from .built_in import metric_inputs
+from .calibration import BINS
+from .load import Metric
+from .predictions import Predictions, decisions, losses, probabilities, right
+
+
+if TYPE_CHECKING:
+    import numpy as np
+
+SHARES = ("accuracy", "f1", "f1_macro", "f1_micro", "seqeval_f1", "exact_match", "ece")  # shown in percent
+RESAMPLES = 10_000
+SLOW_RESAMPLES = 200  # of metrics that are no sums: enough for a standard deviation, not for percentiles
+MOST_CLASSES = 100  # with more, sums for each class are not worth their memory
+CHUNK = 2**24  # counts that are held in memory at a time
+NORMAL_QUANTILE = 1.96  # 97.5 % of a normal distribution lie below so many standard deviations
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate and its 95 % interval, where one is known, in the unit of what was measured."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+class Sums(NamedTuple):
+    """A metric as a function of sums over examples.
+
+    Args:
+        columns (`np.ndarray` of shape `(rows, k)`):
+            What each example adds.
+        value (`Callable`):
+            `(..., k)` sums -> `(...)` values of the metric.
+    """
+
+    columns: np.ndarray
+    value: Callable[[np.ndarray], np.ndarray]
+
+
+def resampled(
+    metric: Metric, name: str, members: Sequence[Predictions], *, resamples: int = RESAMPLES, seed: int = 0
+) -> np.ndarray:
+    """Values of a metric on bootstrap resamples of the examples; each resample is the same for all models.
+
+    Args:
+        metric ([`Metric`]):
+            What to compute.
+        name (`str`):
+            Which of its values.
+        members (`Sequence[Predictions]`):
+            One for each model, on the same examples. Examples are resampled whole, with all their words or tokens.
+        resamples (`int`, *optional*, defaults to 10,000):
+            How many, for metrics that follow from sums over examples; 200 for others.
+        seed (`int`, *optional*, defaults to 0):
+            Of the resampling.
+
+    Returns:
+        `np.ndarray` of shape `(models, resamples)`
+
+    Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapters 6 and 13.
+    """
+
+    seed = check_seed(seed)
+    sums = _sums_of_all(metric, members)
+    if sums is None:
+        return _resampled_slowly(metric, name, members, resamples, seed)
+    distribution = _resampled_sums(sums, resamples, seed)
+    return _centred(distribution, metric, members) if name == "ece" else distribution
+
+
+def _sums_of_all(metric: Metric, members: Sequence[Predictions]) -> list[Sums] | None:
+    """A metric of several models as sums over examples, or `None` where it is none."""
+    if metric.identity != metric.name:  # not a built-in one
+        return None
+    sums = []
+    for predictions in members:
+        member_sums = metric_sums(metric.name, predictions)
+        if member_sums is None:
+            return None
+        sums.append(member_sums)
+    return sums
+
+
+def _resampled_sums(sums: Sequence[Sums], resamples: int, seed: int) -> np.ndarray:
+    """Values of a metric on resamples, from sums over examples; of shape `(models, resamples)`."""
+    import numpy as np
+
+    columns = np.concatenate([member.columns for member in sums], axis=1)
+    rows, rng = len(columns), np.random.default_rng(seed)
+    size = max(CHUNK // rows, 1)
+    totals = []
+    for start in range(0, resamples, size):
+        n = min(size, resamples - start)
+        # how often each row is drawn in each of n resamples: rows of resample i are numbered from i * rows
+        drawn = rng.integers(rows, size=(n, rows)) + np.arange(n)[:, None] * rows
+        counts = np.bincount(drawn.ravel(), minlength=n * rows).reshape(n, rows)
+        totals.append(counts.astype(np.float64) @ columns)
+    widths = [member.columns.shape[1] for member in sums]
+    parts = np.split(np.concatenate(totals), np.cumsum(widths)[:-1], axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):  # a resample without a class, say
+        return np.stack([member.value(part) for member, part in zip(sums, parts, strict=True)])
+
+
+def _centred(distribution: np.ndarray, metric: Metric, members: Sequence[Predictions]) -> np.ndarray:
+    """Calibration errors of resamples, moved so that their mean is the error of all examples.
+
+    Noise looks like calibration error, so that resamples lie too high, which says nothing of the estimate.
+    """
+    import numpy as np
+
+    values = np.array([[metric.compute(predictions)[metric.name]] for predictions in members])
+    return np.maximum(distribution - distribution.mean(axis=1, keepdims=True) + values, 0)
+
+
+def _resampled_slowly(
+    metric: Metric, name: str, members: Sequence[Predictions], resamples: int, seed: int
+) -> np.ndarray:
+    """Values of a metric that is computed again for each resample; of shape `(models, resamples)`."""
+    import numpy as np
+
+    ids, rng = np.unique(members[0].rows), np.random.default_rng(seed)
+    draws = [rng.choice(ids, len(ids)) for _ in range(min(resamples, SLOW_RESAMPLES))]
+    values = []
+    for rows in progress_bar(draws, desc=f"Resampling {name}", unit="resample", delay=2):
+        values.append([_value_or_nan(metric, name, predictions.take(rows)) for predictions in members])
+    return np.array(values).T
+
+
+def _value_or_nan(metric: Metric, name: str, predictions: Predictions) -> float:
+    """A metric on a resample, which may lack what it needs, such as a class."""
+    try:
+        return metric.compute(predictions).get(name, float("nan"))
+    except Exception:  # whatever a function of others trips over; on all examples it did not
+        return float("nan")
+
+
+def interval(value: float, distribution: np.ndarray) -> Interval:
+    """The 95 % interval of a value: percentiles of its resamples, or of a normal distribution where these are few."""
+    import numpy as np
+
+    if not np.isfinite(distribution).any():
+        return Interval(value)
+    if len(distribution) <= SLOW_RESAMPLES:
+        half = NORMAL_QUANTILE * float(np.nanstd(distribution))
+        return Interval(value, value - half, value + half)
+    low, high = np.nanpercentile(distribution, [2.5, 97.5])
+    return Interval(value, float(low), float(high))
+
+
+def signed(metric: str, difference: float | None) -> str:
+    """A difference with its sign, in points where the metric is a share."""
+    if difference is None:
+        return "?"
+    return f"{difference * 100:+.1f}" if metric in SHARES else f"{difference:+.4f}"
+
+
+def mcnemar(a: np.ndarray, b: np.ndarray) -> float:
+    """McNemar's exact test: how likely two models that err equally often are right on so different examples.
+
+    Args:
+        a (`np.ndarray` of shape `(examples,)`, bool):
+            Where one model is right.
+        b (`np.ndarray` of shape `(examples,)`, bool):
+            Where the other is.
+
+    Returns:
+        `float`: two-sided p; 1.0 if they are right on the same examples.
+
+    Source: McNemar 1947, Note on the sampling error of the difference between correlated proportions.
+    """
+    from scipy import stats
+
+    only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
+    if only_a + only_b == 0:
+        return 1.0
+    return float(stats.binomtest(only_a, only_a + only_b).pvalue)
+
+
+def metric_sums(name: str, predictions: Predictions) -> Sums | None:
+    """A built-in metric as sums over examples, or `None` where it is none."""
+    if name in _MEANS:
+        return _mean_sums(name, predictions)
+    if name in _OF_COUNTS:
+        return _count_sums(name, predictions) if predictions.logits.shape[1] <= MOST_CLASSES else None
+    if name == "ece":
+        return _bin_sums(predictions)
+    if name == "pearsonr":
+        return _moment_sums(predictions)
+    if name == "seqeval_f1":
+        return _entity_sums(predictions)
+    return None
+
+
+def _per_row(predictions: Predictions, items: np.ndarray) -> np.ndarray:
+    """Sums over the items of each row, which lie side by side."""
+    import numpy as np
+
+    starts = np.flatnonzero(np.diff(predictions.rows, prepend=predictions.rows[0] - 1))
+    return np.add.reduceat(items.astype(np.float64), starts, axis=0)
+
+
+def _brier_scores(predictions: Predictions) -> np.ndarray:
+    """Brier score of each item."""
+    import numpy as np
+
+    given = probabilities(predictions)
+    classes = given.shape[1]
+    squares = np.square(given - np.eye(classes)[predictions.labels]).sum(axis=1)
+    return squares / 2 if classes == 2 else squares
+
+
+_OF_COUNTS = ("f1", "f1_macro", "f1_micro", "matthews_correlation")
+# metric that is a mean over items, or follows from it -> what it is the mean of
+_MEANS = {
+    "accuracy": right,
+    "loss": losses,
+    "nll": losses,
+    "mse": losses,
+    "perplexity": losses,
+    "brier": _brier_scores,
+}
+
+
+def _mean_sums(name: str, predictions: Predictions) -> Sums:
+    """Of each row: the sum over its items, and their number."""
+    import numpy as np
+
+    items = _MEANS[name](predictions)
+    columns = _per_row(predictions, np.stack([items, np.ones(len(items))], axis=1))
+
+    def value(sums: np.ndarray) -> np.ndarray:
+        means = sums[..., 0] / sums[..., 1]
+        return np.exp(means) if name == "perplexity" else means
+
+    return Sums(columns, value)
+
+
+def _count_sums(name: str, predictions: Predictions) -> Sums:
+    """Of each row: how often each class or label was predicted rightly, predicted, and right; and its items."""
+    import numpy as np
+
+    n = predictions.logits.shape[1]
+    predicted, true = decisions(predictions), predictions.labels
+    if predictions.kind == "classes":
+        predicted, true = np.eye(n)[predicted], np.eye(n)[true]
+    items = np.concatenate([predicted * true, predicted, true, np.ones((len(true), 1))], axis=1)
+
+    def value(sums: np.ndarray) -> np.ndarray:
+        hits, predicted, true, total = np.split(sums, [n, 2 * n, 3 * n], axis=-1)
+        if name == "f1":  # of the second class, which is the positive one
+            return np.nan_to_num(2 * hits[..., 1] / (predicted + true)[..., 1])
+        if name == "f1_micro":
+            return np.nan_to_num(2 * hits.sum(-1) / (predicted + true).sum(-1))
+        if name == "f1_macro":
+            by_class = 2 * hits / (predicted + true)
+            # scikit-learn leaves classes out that are neither predicted nor right, but counts such labels as 0
+            return np.nan_to_num(by_class).mean(-1) if predictions.kind == "labels" else np.nanmean(by_class, axis=-1)
+        return _matthews(hits, predicted, true, total[..., 0])
+
+    return Sums(_per_row(predictions, items), value)
+
+
+def _matthews(hits: np.ndarray, predicted: np.ndarray, true: np.ndarray, total: np.ndarray) -> np.ndarray:
+    """Matthews correlation of several classes, from counts of each on the last axis; 0 where it is not defined."""
+    import numpy as np
+
+    covariance = total * hits.sum(-1) - (predicted * true).sum(-1)
+    predicted_variance = np.square(total) - np.square(predicted).sum(-1)
+    true_variance = np.square(total) - np.square(true).sum(-1)
+    return np.nan_to_num(covariance / np.sqrt(predicted_variance * true_variance))
+
+
+def _bin_sums(predictions: Predictions) -> Sums:
+    """Of each bin of confidence: confidence less how often right, whose sizes over the examples are the ECE."""
+    import numpy as np
+
+    confidence = probabilities(predictions).max(axis=1)
+    edges = np.linspace(0, 1, BINS + 1)
+    bins = np.clip(np.searchsorted(edges, confidence, side="right") - 1, 0, BINS - 1)
+    gaps = np.eye(BINS)[bins] * (confidence - right(predictions))[:, None]
+    columns = _per_row(predictions, np.concatenate([gaps, np.ones((len(gaps), 1))], axis=1))
+    return Sums(columns, lambda sums: np.abs(sums[..., :-1]).sum(-1) / sums[..., -1])
+
+
+def _moment_sums(predictions: Predictions) -> Sums:
+    """Of each row: the moments that Pearson's correlation follows from."""
+    import numpy as np
+
+    # without their means, which change nothing but rounding: differences of large sums would lose digits
+    x, y = (values - values.mean() for values in (predictions.logits.astype(np.float64), predictions.labels))
+    columns = np.stack([np.ones_like(x), x, y, x * x, y * y, x * y], axis=1)
+
+    def value(sums: np.ndarray) -> np.ndarray:
+        n, x, y, xx, yy, xy = np.moveaxis(sums, -1, 0)
+        return (n * xy - x * y) / np.sqrt((n * xx - x * x) * (n * yy - y * y))
+
+    return Sums(_per_row(predictions, columns), value)
+
+
+def _entity_sums(predictions: Predictions) -> Sums:
+    """Of each row: entities that are predicted rightly, predicted, and right."""
+    import numpy as np
+    from seqeval.metrics.sequence_labeling import get_entities
+
+    counts = []
+    for true_tags, predicted_tags in zip(*metric_inputs(predictions, "tags"), strict=True):
+        true, predicted = set(get_entities(true_tags)), set(get_entities(predicted_tags))
+        counts.append([len(true & predicted), len(predicted), len(true)])
+
+    def value(sums: np.ndarray) -> np.ndarray:
+        hits, predicted, true = np.moveaxis(sums, -1, 0)
+        return np.nan_to_num(2 * hits / (predicted + true))
+
+    return Sums(np.array(counts, dtype=np.float64), value)

@@ -1,0 +1,344 @@
+"""Methods, strategies and tasks by name: one file each, found by listing its folder and imported on demand.
+
+Nothing is registered. A dotted path (`my_pkg.soups:median`) works wherever the name of a method or strategy does; in a
+file it has to be allowed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
+
+from .errors import RecipeError, did_you_mean
+from .types import plain
+from .untrusted import as_error, one_line
+
+
+if TYPE_CHECKING:
+    from .tasks import Task
+    from .types import Choice, Mixture
+
+FunctionKind = Literal["method", "strategy"]
+Kind = FunctionKind | Literal["task"]
+FOLDERS: dict[Kind, str] = {"method": "methods", "strategy": "strategies", "task": "tasks"}
+OTHER: dict[Kind, Kind] = {"method": "strategy", "strategy": "method"}
+
+# Parameters that a method or strategy asks for by name and that the caller fills in. They are no `params` of a recipe
+# and no options of a command.
+PROVIDED = (
+    "base",  # the base model: its tensor of this name for a method, the `Ingredient` for a strategy
+    "out",  # a method alone: memory for the result, in the accumulator's type
+    "rng",  # a method alone: a `torch.Generator` seeded by the recipe's seed and the tensor's name
+    "seed",  # a strategy alone: the seed of the merge
+)
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+# where the decorators below leave what a function declares
+_TRAITS = "hf_soup_traits"
+
+
+@dataclass(frozen=True)
+class MethodTraits:
+    """What a method declares about itself with [`method`]; the defaults are those of an undecorated function.
+
+    Args:
+        elementwise (`bool`, *optional*, defaults to `False`):
+            Each number of the result depends on the numbers at its own place alone, so that the method may be given
+            flat pieces of tensors instead of whole ones. A method that asks for `out` is elementwise anyway.
+    """
+
+    elementwise: bool = False
+
+
+@dataclass(frozen=True)
+class StrategyTraits:
+    """What a strategy declares about itself with [`strategy`]; the defaults are those of an undecorated function.
+
+    Args:
+        scores (`bool`, *optional*, defaults to `True`):
+            It asks `trials` for scores, so that the merge needs an evaluator.
+        linear_only (`bool`, *optional*, defaults to `False`):
+            Its weights are those of a mean: it goes with the method `linear` alone.
+        never_worse (`bool`, *optional*, defaults to `False`):
+            With its default parameters the soup is never worse on validation than the best single ingredient. The
+            contract tests hold it to that.
+    """
+
+    scores: bool = True
+    linear_only: bool = False
+    never_worse: bool = False
+
+
+def method(*, elementwise: bool = False) -> Callable[[Function], Function]:
+    """Decorate a method with what it declares; arguments are those of [`MethodTraits`]."""
+    return _declare(MethodTraits(elementwise))
+
+
+def strategy(
+    *, scores: bool = True, linear_only: bool = False, never_worse: bool = False
+) -> Callable[[Function], Function]:
+    """Decorate a strategy with what it declares; arguments are those of [`StrategyTraits`]."""
+    return _declare(StrategyTraits(scores, linear_only, never_worse))
+
+
+def method_traits(function: Callable[..., Any]) -> MethodTraits:
+    """What a method declares, whether it is of this package or of a user."""
+    traits = getattr(function, _TRAITS, None)
+    return traits if isinstance(traits, MethodTraits) else MethodTraits()
+
+
+def strategy_traits(function: Callable[..., Any]) -> StrategyTraits:
+    """What a strategy declares, whether it is of this package or of a user."""
+    traits = getattr(function, _TRAITS, None)
+    return traits if isinstance(traits, StrategyTraits) else StrategyTraits()
+
+
+def _declare(traits: MethodTraits | StrategyTraits) -> Callable[[Function], Function]:
+    def decorate(function: Function) -> Function:
+        setattr(function, _TRAITS, traits)
+        return function
+
+    return decorate
+
+
+def names(kind: Kind) -> tuple[str, ...]:
+    """The names of one kind (`"method"`, `"strategy"` or `"task"`): the files of its folder, sorted."""
+    folder = Path(__file__).parent / FOLDERS[kind]
+    stems = sorted(path.stem for path in folder.glob("[a-z]*.py"))
+    if kind == "task":  # called as the Hub calls them
+        return tuple(sorted(stem.replace("_", "-") for stem in stems))
+    return tuple(stems)
+
+
+@overload
+def load_module(kind: Literal["task"], name: str) -> Task: ...
+
+
+@overload
+def load_module(kind: FunctionKind, name: str) -> ModuleType: ...
+
+
+def load_module(kind: Kind, name: str) -> ModuleType | Task:
+    """Import the file of one name.
+
+    Returns:
+        `ModuleType`: of a task one that fulfils [`hf_soup.tasks.Task`], as the contract tests say.
+
+    Raises:
+        [`RecipeError`]: if there is none; a strategy's name given as a method (or the reverse) is told so.
+    """
+    check_name(kind, name)
+    module = importlib.import_module(f"hf_soup.{FOLDERS[kind]}.{name.replace('-', '_')}")
+    return cast("Task", module) if kind == "task" else module
+
+
+def check_name(kind: Kind, name: str) -> None:
+    """Refuse a name that no file of the kind's folder has. Nothing is imported.
+
+    Raises:
+        [`RecipeError`]: with the nearest known name; a strategy's name given as a method (or the reverse) is told so.
+    """
+    if name in names(kind):
+        return
+    other = OTHER.get(kind)
+    if other is not None and name in names(other):
+        raise RecipeError(f'"{name}" is a {other}, not a {kind}: write {other}="{name}".')
+    raise RecipeError(f'there is no {kind} called "{one_line(name)}"{did_you_mean(name, names(kind))}')
+
+
+def load_function(kind: FunctionKind, name: str) -> Callable[..., Any]:
+    """The function of a method or strategy, by name or by dotted path `package.module:function`.
+
+    Raises:
+        [`RecipeError`]: if it cannot be found.
+    """
+    if not is_code(name):
+        return getattr(load_module(kind, name), name)
+    function = load_path(name)
+    with as_error(RecipeError, f'"{one_line(name)}" is no {kind}'):
+        inspect.signature(function)  # which refuses what cannot be called
+    return function
+
+
+def is_code(name: str) -> bool:
+    """Whether a method or strategy is called by a dotted path, so that it is not of this package."""
+    if not isinstance(name, str):
+        raise RecipeError(
+            f"a method or strategy is named, as in package.module:function, not {one_line(repr(name), 80)}."
+        )
+    return ":" in name
+
+
+def refuse_code(named: Iterable[tuple[str, str]], where: str) -> None:
+    """Refuse a file that names code from outside of this package, before any of it is imported.
+
+    Args:
+        named (`Iterable[tuple[str, str]]`):
+            The keys of the file that name such code, and what they name.
+        where (`str`):
+            The file.
+
+    Raises:
+        [`RecipeError`]: for the first one, with what to do if the user trusts it.
+    """
+    for key, value in named:
+        raise RecipeError(
+            f"{one_line(where)}: `{one_line(key)}` is {one_line(value)!r}, which is code from elsewhere: a file runs "
+            "nothing but what hf_soup contains. If you trust it, say so with allow_code=True (--allow-code)."
+        )
+
+
+def load_path(path: str) -> Any:
+    """The object at `package.module:name`.
+
+    Raises:
+        [`RecipeError`]: if the module does not import, whatever it does meanwhile, or has no such name.
+    """
+    module, _, attribute = path.partition(":")
+    with as_error(RecipeError, f'"{one_line(path)}" cannot be imported (write package.module:function)'):
+        try:
+            return getattr(importlib.import_module(module), attribute)
+        except (SystemExit, GeneratorExit) as error:
+            ending = one_line(repr(error))
+            raise RecipeError(f'"{one_line(path)}" ends the process ({ending}) when it is imported.') from error
+
+
+def parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The keyword-only parameters of a method or strategy: `params` in recipes, options in the CLI."""
+    return {
+        name: parameter
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name not in PROVIDED
+    }
+
+
+def asks_for(function: Callable[..., Any], name: str) -> bool:
+    """Whether a method has a parameter that the plan provides, such as `base`."""
+    return name in inspect.signature(function).parameters
+
+
+def chooses(name: str | None) -> bool:
+    """Whether the strategy of a name asks for scores, so that it needs an evaluator; without a name it is uniform.
+
+    Raises:
+        [`RecipeError`]: if there is none of that name.
+    """
+    return name is not None and strategy_traits(load_function("strategy", name)).scores
+
+
+def choices(parameter: inspect.Parameter, function: Callable[..., Any]) -> tuple[Any, ...]:
+    """What a parameter may be where its type is a `Literal`, or a union that begins with one; else nothing."""
+    hint = parameter.annotation
+    if isinstance(hint, str):
+        if not hint.startswith("Literal"):  # other annotations may name what only type checkers import
+            return ()
+        hint = _evaluated(hint, function)
+    for option in (hint, *typing.get_args(hint)):
+        if typing.get_origin(option) is Literal:
+            return typing.get_args(option)
+    return ()
+
+
+def checked(parameter: inspect.Parameter, function: Callable[..., Any], value: Any) -> Any:
+    """A value for a parameter, as its annotation has it.
+
+    Raises:
+        [`RecipeError`]: if it is of another type, or none of what may be chosen.
+    """
+    allowed = choices(parameter, function)
+    if allowed and value not in (*allowed, parameter.default):
+        listing = ", ".join(map(repr, allowed))
+        raise RecipeError(f'"{parameter.name}" is one of {listing}, not {one_line(repr(value))}.')
+    return as_annotated(parameter, function, value)
+
+
+def as_annotated(parameter: inspect.Parameter, function: Callable[..., Any], value: Any) -> Any:
+    """A value as the annotation of its parameter has it: 2 for 2.0 where it is a whole number, a list for an array.
+
+    Raises:
+        [`RecipeError`]: if it is of another type.
+    """
+    import pydantic
+
+    if hasattr(value, "tolist"):  # an array or a number of numpy or torch
+        value = value.tolist()
+    hint = parameter.annotation
+    if isinstance(hint, str):
+        hint = _evaluated(hint, function)
+    if hint is None or hint is parameter.empty:
+        return value
+    try:
+        adapter = pydantic.TypeAdapter(hint)
+    except Exception:  # of a function of the user's own, whose annotation may be anything
+        return value
+    try:
+        return adapter.validate_python(value)
+    except pydantic.ValidationError as error:
+        problem = one_line(error.errors()[0]["msg"])
+        raise RecipeError(
+            f'"{parameter.name}" is {parameter.annotation}, not {one_line(repr(value))}: {problem}.'
+        ) from None
+
+
+def _evaluated(hint: str, function: Callable[..., Any]) -> Any:
+    """An annotation that is text, in the module of its function, which is imported; `None` if it is no type there."""
+    try:
+        return eval(hint, getattr(function, "__globals__", {}))
+    except Exception:
+        return None
+
+
+def check_params(params: Mapping[str, Any], known: Mapping[str, Any], owner: str) -> None:
+    """Refuse parameters that `known` does not list.
+
+    Args:
+        params (`Mapping[str, Any]`):
+            Name -> value.
+        known (`Mapping[str, Any]`):
+            The parameters that there are.
+        owner (`str`):
+            What takes them, such as `'the method "ties"'`; the error begins with it.
+
+    Raises:
+        [`RecipeError`]: for the first of them, with the nearest known name.
+    """
+    for name in params:
+        if name not in known:
+            raise RecipeError(f'{one_line(owner)} takes no parameter "{one_line(name)}"{did_you_mean(name, known)}')
+
+
+def share_out(
+    method: str, strategy: str | None, params: Mapping[str, Any]
+) -> tuple[Callable[..., Mixture | Choice], dict[str, Any], dict[str, Any]]:
+    """The strategy's function, and which parameters are the method's and which the strategy's.
+
+    Raises:
+        [`RecipeError`]: if there is no such method or strategy, or neither takes one of the parameters or its value.
+    """
+    strategy = strategy or "uniform"
+    method_function, strategy_function = load_function("method", method), load_function("strategy", strategy)
+    of_method, of_strategy = parameters(method_function), parameters(strategy_function)
+    method_params: dict[str, Any] = {}
+    strategy_params: dict[str, Any] = {}
+    for name, value in params.items():
+        if name not in of_method and name not in of_strategy:
+            neither = f'neither the method "{method}" nor the strategy "{strategy}" takes'
+            hint = did_you_mean(name, {**of_method, **of_strategy})
+            raise RecipeError(f'{neither} a parameter "{name}"{hint}')
+        if name in of_method:
+            value = checked(of_method[name], method_function, value)
+            method_params[name] = plain(value)
+        if name in of_strategy:  # one that both have is for both
+            strategy_params[name] = plain(checked(of_strategy[name], strategy_function, value))
+    return strategy_function, method_params, strategy_params
+
+
+def needs_base(method: str) -> bool:
+    """Whether a method asks for the base model."""
+    return asks_for(load_function("method", method), "base")

@@ -1,0 +1,1 @@
+"""What is published of a soup: its card, the files around its weights, and its way to the Hub."""

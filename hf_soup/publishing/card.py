@@ -1,0 +1,263 @@
+"""The model card, from a recipe and a comparison. It says what happened, also when nothing was gained."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..checkpoints.checkpoint import MEMORY, PRIVATE
+from ..checkpoints.companion_files import CARD
+from ..checkpoints.hub import fetch, resolve, split_revision, split_source
+from ..checkpoints.labels import label_names
+from ..comparison.comparison import Comparison
+from ..display.tables import align, escape
+from ..errors import IngredientError
+from ..formats.recipe_file import dump_recipe
+from ..types import Ingredient, Recipe, Selection
+from ..untrusted import as_error, encodable, one_line, read_file
+from .bases import Lineage, lineage_of
+from .facts import Facts
+from .markdown import commit_cell, fence_for, ingredient_link, inline_code, repository_link
+from .results import Result, model_index, result_of
+from .usage import architecture_of, pipeline_of, usage_of
+
+
+if TYPE_CHECKING:
+    from huggingface_hub import ModelCardData
+
+TAGS = ("merge", "model-soup", "hf_soup")
+OUT_OF_REACH = (MEMORY, PRIVATE)  # sources that cannot be fetched
+HERE = "FOLDER_OR_HUB_ID"  # what code in a card says for a soup that is not on the Hub
+SHOWN = 12  # labels
+
+
+@dataclass(frozen=True)
+class CardContent:
+    """What the template of a card shows.
+
+    Args:
+        recipe ([`Recipe`]):
+            With the digests of the weights that were written.
+        config (`Mapping`):
+            Of the soup's model.
+        comparison ([`Comparison`], *optional*):
+            Its scores.
+        pictures (`Mapping[str, str]`, *optional*):
+            What is drawn -> the file beside the card that shows it.
+        facts ([`Facts`], *optional*):
+            What the cards of its ingredients say.
+        findings (`Sequence[str]`, *optional*):
+            What an analysis found.
+        lineage ([`Lineage`]):
+            Where it stands in the Hub's model tree.
+        repo_id (`str`, *optional*):
+            Where on the Hub it will be.
+    """
+
+    recipe: Recipe
+    config: Mapping[str, Any]
+    lineage: Lineage
+    comparison: Comparison | None = None
+    pictures: Mapping[str, str] = field(default_factory=dict)
+    facts: Facts = field(default_factory=Facts)
+    findings: Sequence[str] = ()
+    repo_id: str | None = None
+
+    @cached_property
+    def result(self) -> Result | None:
+        """What the comparison says of this soup."""
+        return result_of(self.recipe, self.comparison)
+
+    @cached_property
+    def selection(self) -> Selection | None:
+        """How the recipe was found."""
+        return self.recipe.selection
+
+    @property
+    def place(self) -> str:
+        """What code in the card loads."""
+        return self.repo_id or HERE
+
+    @property
+    def usage(self) -> str:
+        """Code that runs the model."""
+        return usage_of(self.config, self.place)
+
+    @property
+    def architecture(self) -> str:
+        """The model's class."""
+        return architecture_of(self.config) or "a model"
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of its classes."""
+        return label_names(self.config)
+
+    @property
+    def batchnorm_examples(self) -> object:
+        """On how many examples BatchNorm was estimated; of a recipe from elsewhere it may be anything."""
+        dataset = self.recipe.batchnorm.get("dataset")
+        return dataset.get("rows") if isinstance(dataset, Mapping) else None
+
+    @cached_property
+    def recipe_text(self) -> str:
+        """The recipe without its trials, which the file beside the card has."""
+        return dump_recipe(_without_trials(self.recipe))
+
+    @property
+    def fine_tuned(self) -> list[Ingredient]:
+        """The ingredients without the base model, which may be one of them."""
+        return [item for item in self.recipe.ingredients if item.name != self.recipe.base_inside]
+
+    @property
+    def local(self) -> list[str]:
+        """Names of ingredients that are folders of the machine that made the soup."""
+        return [item.name for item in self._needed if not item.revision and item.source not in OUT_OF_REACH]
+
+    @property
+    def in_memory(self) -> list[str]:
+        """Names of ingredients that came from memory."""
+        return [item.name for item in self._needed if item.source == MEMORY]
+
+    @property
+    def hidden(self) -> list[str]:
+        """Aliases of ingredients that are private."""
+        return [item.name for item in self._needed if item.source == PRIVATE]
+
+    @property
+    def _needed(self) -> list[Ingredient]:
+        """All that is needed to cook the soup again."""
+        base = self.recipe.base_model
+        if base is None or self.recipe.base_inside:
+            return list(self.recipe.ingredients)
+        return [*self.recipe.ingredients, base]
+
+
+def render_card(
+    recipe: Recipe,
+    config: Mapping[str, Any],
+    comparison: Comparison | None = None,
+    *,
+    pictures: Mapping[str, str] | None = None,
+    facts: Facts | None = None,
+    findings: Sequence[str] = (),
+    bases: Sequence[Sequence[str]] = (),
+    repo_id: str | None = None,
+    tags: Sequence[str] = (),
+) -> str:
+    """The README.md of a soup.
+
+    Args:
+        recipe ([`Recipe`]):
+            With the digests of the weights that were written.
+        config (`Mapping`):
+            Of the soup's model.
+        comparison ([`Comparison`], *optional*):
+            Its scores; without them the card says that it was not evaluated.
+        pictures (`Mapping[str, str]`, *optional*):
+            What is drawn -> the file beside the card that shows it.
+        facts ([`Facts`], *optional*):
+            What the cards of its ingredients say.
+        findings (`Sequence[str]`, *optional*):
+            What an analysis found; `analysis.md` beside the card has the rest.
+        bases (`Sequence[Sequence[str]]`, *optional*):
+            For each ingredient the repositories that it was fine-tuned from, which stand for it where it is not on the
+            Hub itself; `"private"` for one that is not named.
+        repo_id (`str`, *optional*):
+            Where on the Hub it will be.
+        tags (`Sequence[str]`, *optional*):
+            More tags for its metadata.
+
+    Returns:
+        `str`: metadata and Markdown.
+    """
+    from huggingface_hub import ModelCard
+
+    if architecture_of(config) is None:  # what is no list of names would break what looks for a task
+        config = {key: value for key, value in config.items() if key != "architectures"}
+    content = CardContent(
+        recipe,
+        config,
+        lineage_of(recipe, bases),
+        comparison=comparison,
+        pictures=pictures or {},
+        facts=facts or Facts(),
+        findings=findings,
+        repo_id=repo_id,
+    )
+    card = ModelCard.from_template(
+        card_data=_metadata(content, tags),
+        template_str=_template(),
+        card=content,
+        shown=SHOWN,
+        md=escape,
+        code=inline_code,
+        fence=fence_for(content.recipe_text),
+        link=ingredient_link,
+        commit=commit_cell,
+        repository=repository_link,
+        table=partial(align, escape=escape),
+    )
+    return encodable(str(card))
+
+
+def load_card(soup: str | os.PathLike[str]) -> str:
+    """The card of a saved or published soup.
+
+    Args:
+        soup (`str` or `os.PathLike`):
+            Its folder, or its Hub id (`user/soup`, `user/soup@v1`).
+
+    Raises:
+        [`IngredientError`]: if it is not there, or has no card.
+    """
+    folder = Path(soup)
+    repo_id, revision = split_revision(soup)
+    if not folder.is_dir() and split_source(repo_id):
+        folder = fetch(repo_id, resolve(repo_id, revision), [CARD])
+    problem = f"{one_line(soup)} has no model card ({CARD}) that can be read"
+    with as_error(IngredientError, problem):
+        return read_file(folder / CARD).decode("utf-8")
+
+
+def _metadata(content: CardContent, tags: Sequence[str]) -> ModelCardData:
+    from huggingface_hub import ModelCardData
+
+    facts, parents, result = content.facts, content.lineage.parents, content.result
+    pipeline = pipeline_of(content.config)
+    metrics: list[str] | None = None
+    eval_results = None
+    if result is not None:
+        metrics = list(result.comparison.metrics)
+        eval_results = model_index(result, pipeline or "other") or None
+    return ModelCardData(
+        license=facts.license.id,
+        license_name=facts.license.name,
+        license_link=facts.license.link,
+        language=list(facts.language) or None,
+        library_name="transformers",
+        pipeline_tag=pipeline,
+        tags=list(dict.fromkeys([*TAGS, *tags])),
+        base_model=list(parents) or None,
+        base_model_relation="merge" if parents else None,
+        datasets=list(facts.datasets) or None,
+        metrics=metrics,
+        model_name=(content.repo_id or "soup").rpartition("/")[2] if eval_results else None,
+        eval_results=eval_results,
+    )
+
+
+def _without_trials(recipe: Recipe) -> Recipe:
+    if recipe.selection is None:
+        return recipe
+    return replace(recipe, selection=replace(recipe.selection, trials=()))
+
+
+def _template() -> str:
+    from importlib.resources import files
+
+    return (files("hf_soup.publishing") / "templates" / "card.md").read_text(encoding="utf-8")

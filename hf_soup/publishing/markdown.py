@@ -1,0 +1,56 @@
+"""Names, repositories and code from elsewhere as the Markdown of a card: none of them can break out of its place."""
+
+from __future__ import annotations
+
+import re
+
+from ..checkpoints.checkpoint import MEMORY, PRIVATE
+from ..checkpoints.hub import split_source
+from ..display.tables import escape
+from ..types import Ingredient
+from ..untrusted import printable
+
+
+def repository_link(repo_id: str) -> str:
+    """A repository with a link to it; what cannot be one is plain text."""
+    from huggingface_hub import constants
+
+    if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", repo_id, re.ASCII) is None:
+        return escape(repo_id)
+    return f"[{escape(repo_id)}]({constants.ENDPOINT}/{repo_id})"
+
+
+def ingredient_link(item: Ingredient) -> str:
+    """An ingredient as a table shows it; one of the Hub with a link to the commit."""
+    if not item.revision:
+        return escape(item.name)
+    from huggingface_hub import constants
+
+    source = split_source(item.source)
+    if source is None or not _is_commit(item.revision):
+        return escape(item.source)
+    repo_id, subfolder = source  # only letters, digits, dots, dashes and underscores, so the address needs no escapes
+    address = f"{constants.ENDPOINT}/{repo_id}/tree/{item.revision}/{subfolder}".rstrip("/")
+    return f"[{escape(item.source)}]({address})"
+
+
+def commit_cell(item: Ingredient) -> str:
+    """What the column of commits says of an ingredient."""
+    if item.revision:
+        return item.revision[:7] if _is_commit(item.revision) else escape(item.revision)
+    return {PRIVATE: "private", MEMORY: "in memory"}.get(item.source, "local")
+
+
+def inline_code(text: object) -> str:
+    """Text between backticks, which it cannot leave."""
+    return "`" + re.sub(r"[`|<>\s]+", " ", printable(str(text))).strip() + "`"
+
+
+def fence_for(text: str) -> str:
+    """A fence around a block of code that nothing in the block can close."""
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    return "`" * max(3, longest + 1)
+
+
+def _is_commit(revision: str) -> bool:
+    return re.fullmatch("[0-9a-f]{40}", revision) is not None

@@ -1,0 +1,144 @@
+"""What a comparison says of the soup that is published, for its card and for leaderboards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..checkpoints.hub import split_source
+from ..comparison.comparison import SHIFTS, TEST, VALIDATION, Comparison, Row
+from ..errors import DataError
+from ..metrics.statistics import SHARES, Interval
+from ..types import Recipe
+
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
+
+
+@dataclass(frozen=True)
+class Result:
+    """The line of a comparison that is about one soup.
+
+    Args:
+        comparison ([`Comparison`]):
+            The whole of it.
+        row ([`Row`]):
+            The soup's.
+    """
+
+    comparison: Comparison
+    row: Row
+
+    @property
+    def test(self) -> Interval | None:
+        """The score on the test set, by the metric that counts."""
+        return self.row.scores.get(TEST, {}).get(self.comparison.metric)
+
+    @property
+    def test_text(self) -> str:
+        """The same with its interval, in percent where the metric is a share."""
+        score = self.test
+        if score is None:
+            return ""
+        value = self._number(score.value)
+        unit = " %" if self.comparison.metric in SHARES else ""
+        if score.low is None or score.high is None:
+            return f"{value}{unit}"
+        return f"{value}{unit} [{self._number(score.low)}, {self._number(score.high)}]"
+
+    @property
+    def sentence(self) -> str:
+        """The line of the summary that names the soup."""
+        return next((line for line in self.comparison.summary.split("\n") if self.row.name in line), "")
+
+    @property
+    def smallest_difference(self) -> str | None:
+        """How large a difference on the test set has to be to be told from none, where an interval is known."""
+        difference = self.comparison.differences.get(self.row.name, {}).get(TEST, {}).get("single")
+        if difference is None or difference.low is None or difference.high is None:
+            return None
+        half_width = (difference.high - difference.low) / 2
+        return f"{100 * half_width:.1f} points" if self.comparison.metric in SHARES else f"{half_width:.4f}"
+
+    def _number(self, value: float) -> str:
+        return f"{value * 100:.1f}" if self.comparison.metric in SHARES else f"{value:.4f}"
+
+
+def result_of(recipe: Recipe, comparison: Comparison | None) -> Result | None:
+    """What a comparison says of a recipe's soup: of the row of that title, or of the only soup that was compared.
+
+    Args:
+        recipe ([`Recipe`]):
+            Of the soup.
+        comparison ([`Comparison`], *optional*):
+            Which may have rows of other soups too.
+    """
+    if comparison is None:
+        return None
+    for row in comparison.rows:
+        if row.kind in ("soup", "uniform") and row.name == recipe.title:
+            return Result(comparison, row)
+    soups = [row for row in comparison.rows if row.kind == "soup"]
+    return Result(comparison, soups[0]) if len(soups) == 1 else None
+
+
+def model_index(result: Result, task_type: str) -> list[EvalResult]:
+    """The scores that go to the metadata of a card: of every set that has not chosen the soup.
+
+    Args:
+        result ([`Result`]):
+            Of the soup.
+        task_type (`str`):
+            What the Hub calls its task.
+    """
+    from huggingface_hub import EvalResult
+
+    entries = []
+    for name in result.comparison.sizes:
+        if name in (VALIDATION, SHIFTS):  # the one chose the soup, the other is a mean of sets
+            continue
+        for metric, score in result.row.scores.get(name, {}).items():
+            entry = EvalResult(
+                task_type=task_type,
+                dataset_type=result.comparison.sources.get(name, name),
+                dataset_name=name,
+                dataset_split=name,
+                metric_type=metric,
+                metric_value=round(score.value, 6),
+            )
+            entries.append(entry)
+    return entries
+
+
+def leaderboard_path(benchmark: str) -> str:
+    """Where a repository has the score of a benchmark, such as `"nyu-mll/glue:sst2"`."""
+    dataset_id = benchmark.partition(":")[0]
+    return f".eval_results/hf_soup--{dataset_id.replace('/', '--')}.yaml"
+
+
+def evaluation_results(comparison: Comparison | None, recipe: Recipe, benchmark: str) -> str:
+    """The file in `.eval_results/` that puts the score on the test set onto a benchmark's leaderboard.
+
+    Args:
+        comparison ([`Comparison`], *optional*), recipe ([`Recipe`]):
+            Of the soup.
+        benchmark (`str`):
+            The benchmark's data set and the task in it, such as `"nyu-mll/glue:sst2"`.
+
+    Raises:
+        [`DataError`]: if nothing was scored on a test set, or the benchmark is written otherwise.
+    """
+    import yaml
+    from huggingface_hub import EvalResultEntry
+    from huggingface_hub import eval_result_entries_to_yaml as as_data
+
+    result = result_of(recipe, comparison)
+    if result is None or result.test is None:
+        raise DataError(f"there is no test score for the benchmark {benchmark!r}: set soup.comparison before.")
+    dataset_id, colon, task_id = benchmark.partition(":")
+    if not colon or not task_id or split_source(dataset_id) is None:
+        raise DataError(f"the benchmark {benchmark!r} is no DATASET:TASK, such as nyu-mll/glue:sst2.")
+    note = f"{result.comparison.metric} on {result.comparison.sizes[TEST]} examples"
+    entry = EvalResultEntry(dataset_id, task_id, round(result.test.value, 6), notes=note)
+    return yaml.safe_dump(as_data([entry]), sort_keys=False)

@@ -1,0 +1,62 @@
+"""Which files of a repository would be loaded instead of a soup that is pushed there, or on top of it. Names alone."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Collection
+
+from ..checkpoints.checkpoint import GENERATION
+from ..checkpoints.companion_files import MODULES, OF_A_SOUP, PROCESSOR, TEMPLATES, TOKENIZER
+from ..formats.recipe_file import RECIPE_FILE
+
+
+# Weights that transformers, a pipeline or a runtime looks for, of any kind and format.
+WEIGHTS = re.compile(
+    r"adapter_config\.json|adapter_model\..*|pytorch_model.*\.bin(\.index.*\.json)?|"
+    r"model(\.[\w-]+)?(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index(\.[\w-]+)?\.json|quant(ize)?_config\.json|"
+    r"tf_model.*\.h5(\.index\.json)?|flax_model.*\.msgpack(\.index\.json)?|model\.ckpt\..*|rust_model\.ot|"
+    r".*\.onnx(_data)?|openvino_model.*|(onnx|openvino|coreml)/.*"
+)
+SENTENCE_TRANSFORMER = re.compile(
+    r"modules\.json|router_config\.json|config_sentence_transformers\.json|sentence_[a-z]+_config\.json|\d+_[A-Z]\w*/.*"
+)
+LEADERBOARD = re.compile(r"\.eval_results/hf_soup--.*\.yaml")
+
+
+def stale_files(there: Collection[str], new: Collection[str]) -> list[str]:
+    """Files of a repository that have to go when a soup comes.
+
+    Args:
+        there (`Collection[str]`):
+            The files of the repository.
+        new (`Collection[str]`):
+            Those that come.
+
+    Returns:
+        `list[str]`: sorted; of files that are replaced nothing needs to be said.
+    """
+    patterns = _patterns(there, new)
+    folders = {posixpath.dirname(name) for name in new} - {""}  # those of a SentenceTransformer hold weights too
+    stale = []
+    for name in there:
+        if name in new:
+            continue
+        folder, file = posixpath.split(name)
+        is_other_weight = folder in folders and WEIGHTS.fullmatch(file) is not None
+        if is_other_weight or any(pattern.fullmatch(name) for pattern in patterns):
+            stale.append(name)
+    return sorted(stale)
+
+
+def _patterns(there: Collection[str], new: Collection[str]) -> list[re.Pattern[str]]:
+    """Names of files that may be loaded with weights that they do not belong to."""
+    patterns = [WEIGHTS, OF_A_SOUP, LEADERBOARD, re.compile(re.escape(GENERATION))]
+    was_a_soup = RECIPE_FILE in there  # whose tokenizer and processor came with it
+    if was_a_soup or any(map(TOKENIZER.fullmatch, new)):
+        patterns += [TOKENIZER, TEMPLATES]
+    if was_a_soup or any(map(PROCESSOR.fullmatch, new)):
+        patterns.append(PROCESSOR)
+    if MODULES not in new:
+        patterns.append(SENTENCE_TRANSFORMER)
+    return patterns

@@ -1,0 +1,88 @@
+"""What tasks share about heads: what a configuration says of one, the fields of a new one, and outputs of whole rows.
+
+It loads no models.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..data.columns import UNSCORED, label_names
+from ..errors import DataError
+
+
+if TYPE_CHECKING:
+    import torch
+    from datasets import Dataset
+    from transformers import PretrainedConfig, PreTrainedModel
+
+
+# `problem_type` of transformers -> what a head gives, as `hf_soup.metrics.predictions` has it
+KIND_OF_PROBLEM = {
+    "regression": "values",
+    "multi_label_classification": "labels",
+    "single_label_classification": "classes",
+}
+
+
+def ends_in(config: PretrainedConfig, *ends: str) -> bool:
+    """Whether the architecture that a configuration names ends in one of these."""
+    architectures = getattr(config, "architectures", None) or [""]
+    return architectures[0].endswith(ends)
+
+
+def output_kind(config: PretrainedConfig) -> str:
+    """What a classification head gives, as transformers' own losses take it: by `problem_type` or number of labels.
+
+    Raises:
+        [`DataError`]: if the configuration names a problem that transformers does not know.
+    """
+    problem = getattr(config, "problem_type", None)
+    if not problem:
+        return "values" if config.num_labels == 1 else "classes"
+    if problem not in KIND_OF_PROBLEM:
+        raise DataError(
+            f"the configuration's problem_type is {problem!r}, and it is one of {', '.join(KIND_OF_PROBLEM)}, or null."
+        )
+    return KIND_OF_PROBLEM[problem]
+
+
+def class_names(config: PretrainedConfig) -> dict[int, str]:
+    """The names of a model's classes by their index; empty where its configuration has none."""
+    return {int(index): name for index, name in (config.id2label or {}).items()}
+
+
+def classes_head(names: list[str]) -> dict[str, Any]:
+    """Fields of the configuration of a head with these classes."""
+    return {
+        "num_labels": len(names),
+        "id2label": dict(enumerate(names)),
+        "label2id": {name: index for index, name in enumerate(names)},
+    }
+
+
+def head_of_classes(dataset: Dataset, label: str) -> dict[str, Any]:
+    """The head for a column of classes, by their names in the data or as transformers calls them.
+
+    Raises:
+        [`DataError`]: if a label is missing, or there is one class only.
+    """
+    names = label_names(dataset, label)
+    if names is None:
+        highest = 0
+        for row in dataset[label]:
+            highest = max(highest, max(row, default=0) if isinstance(row, list) else row)
+        names = [f"LABEL_{index}" for index in range(int(highest) + 1)]  # as transformers calls them
+    if len(names) < 2:
+        raise DataError(f'the column "{label}" has one class only; there is nothing to learn.')
+    return classes_head(names)
+
+
+def whole_rows(
+    model: PreTrainedModel, batch: dict[str, torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Logits and labels of models that give one output for each row; rows marked -100 are left out."""
+    labels = batch.pop("labels")
+    logits = model(**batch).logits
+    keep = (labels != UNSCORED).reshape(len(labels), -1).all(dim=1)
+    return logits[keep], labels[keep], keep.long()

@@ -1,0 +1,300 @@
+"""What the tasks that read text share: tokenizers, limits of length, masking, log-probabilities of tokens.
+
+It chooses no columns; batches are padded in `_padding.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from ..checkpoints.hub_errors import read_errors
+from ..data.columns import UNSCORED, is_text
+from ..data.missing import tell_missing_texts
+from ..errors import DataError, RecipeError, did_you_mean
+from ..progress import library_bars
+from ._padding import TEXTS
+
+
+if TYPE_CHECKING:
+    import torch
+    from datasets import Dataset
+    from transformers import BatchEncoding, PreTrainedTokenizerBase
+
+    from ._model_inputs import ModelInputs
+
+LONGEST = 1_000_000  # tokens; transformers writes a huge number where a tokenizer knows no limit
+BOX_COLUMNS = ("bbox", "bboxes", "boxes")  # where the words of a page are: a box for each word
+
+
+@read_errors(DataError, "the tokenizer cannot be read")
+def load_tokenizer(source: str, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """The tokenizer of a checkpoint.
+
+    Raises:
+        [`DataError`]: if it has none.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision or "main", trust_remote_code=False)
+    except (OSError, ValueError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{source} has no tokenizer that loads ({reason}). Save one beside it.") from None
+    # where there are no files, transformers makes a tokenizer that knows its special tokens alone
+    if len(tokenizer) <= len(set(tokenizer.all_special_tokens)):
+        raise DataError(f"{source} has no tokenizer. Save one beside it.")
+    return tokenizer
+
+
+@contextlib.contextmanager
+def unchanged_state(tokenizer: Any) -> Iterator[None]:
+    """Restore in the end how a tokenizer truncates and pads.
+
+    A fast tokenizer keeps how it was used last, which would be saved with a model and read as a setting.
+
+    Args:
+        tokenizer (`transformers.PreTrainedTokenizerBase`):
+            One without such a state, or an image processor, is left alone.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    truncation, padding = getattr(backend, "truncation", None), getattr(backend, "padding", None)
+    yield
+    if backend is None:
+        return
+    backend.no_truncation()
+    backend.no_padding()
+    if truncation is not None:
+        backend.enable_truncation(**truncation)
+    if padding is not None:
+        backend.enable_padding(**padding)
+
+
+def limit_length(tokenizer: Any, max_length: Any, positions: int | None) -> None:
+    """Have a tokenizer cut texts to a number of tokens; saved with a model, it cuts them later as well.
+
+    Args:
+        tokenizer (`transformers.PreTrainedTokenizerBase`):
+            Changed in place.
+        max_length (`int`):
+            Tokens, those that mark beginning and end included.
+        positions (`int`, *optional*):
+            How many tokens the model takes; `None` where nothing ends them.
+
+    Raises:
+        [`RecipeError`]: if it is no such number, more than the model takes, or if there is no tokenizer.
+    """
+    if not hasattr(tokenizer, "model_max_length"):
+        raise RecipeError(f'"max_length" is for texts, and {type(tokenizer).__name__} is no tokenizer: leave it out.')
+    if not isinstance(max_length, int) or isinstance(max_length, bool):
+        raise RecipeError(f'"max_length" is a whole number of tokens, not {max_length!r}.')
+    marks = tokenizer.num_special_tokens_to_add(pair=True)
+    if max_length <= marks:
+        raise RecipeError(f'"max_length" is {max_length}, and {marks} tokens mark where texts begin and end.')
+    if positions is not None and max_length > positions:
+        raise RecipeError(f'"max_length" is {max_length}, and the model takes {positions} tokens.')
+    tokenizer.model_max_length = max_length
+
+
+def check_tokenizer(processing_class: Any) -> None:
+    """Texts are read by a tokenizer.
+
+    Raises:
+        [`DataError`]: if it is something else, such as an image processor.
+    """
+    if hasattr(processing_class, "model_max_length") and callable(processing_class):
+        return
+    has_tokenizer = getattr(processing_class, "tokenizer", None) is not None
+    remedy = "its .tokenizer" if has_tokenizer else "the tokenizer of the model"
+    name = type(processing_class).__name__
+    raise DataError(f"the data holds texts, and {name} is no tokenizer: pass {remedy} as processing_class.")
+
+
+def most_tokens(tokenizer: PreTrainedTokenizerBase, *positions: int | None) -> int | None:
+    """How many tokens a text may have: the least of what the tokenizer says and what positions reach.
+
+    Args:
+        tokenizer (`transformers.PreTrainedTokenizerBase`):
+            Of the model.
+        positions (`int`, *optional*):
+            As [`ModelInputs`] has them; `None` where they do not end.
+
+    Returns:
+        `int`, or `None` where nothing ends a text.
+
+    Raises:
+        [`DataError`]: if it is no tokenizer.
+    """
+    check_tokenizer(tokenizer)
+    limits = [limit for limit in positions if limit is not None]
+    if tokenizer.model_max_length <= LONGEST:
+        limits.append(tokenizer.model_max_length)
+    return min(limits, default=None)
+
+
+@library_bars("datasets")
+def tokenize(
+    dataset: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    columns: Sequence[str],
+    limit: int | None,
+    boxes: str | None = None,
+) -> Dataset:
+    """Tokenise once, without padding; nothing but what the tokenizer makes is left.
+
+    Args:
+        dataset (`datasets.Dataset`):
+            The examples.
+        tokenizer (`transformers.PreTrainedTokenizerBase`):
+            Of the model.
+        columns (`Sequence[str]`):
+            The texts; with boxes one column of lists of words.
+        limit (`int`, *optional*):
+            Number of tokens that longer texts are cut to.
+        boxes (`str`, *optional*):
+            The column with a box for each word.
+    """
+    if boxes is None:
+        tell_missing_texts(dataset, columns)
+
+    def encode(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        if boxes is not None:
+            return dict(call_tokenizer(tokenizer, batch[columns[0]], limit=limit, boxes=batch[boxes]))
+        texts = [[text or "" for text in batch[column]] for column in columns]
+        return dict(call_tokenizer(tokenizer, *texts, limit=limit))
+
+    return dataset.map(
+        encode,
+        batched=True,
+        remove_columns=dataset.column_names,
+        desc="Tokenizing",
+        keep_in_memory=True,
+        load_from_cache_file=False,
+    )
+
+
+def call_tokenizer(
+    tokenizer: PreTrainedTokenizerBase, *texts: list[Any], limit: int | None, **options: Any
+) -> BatchEncoding:
+    """What a tokenizer makes of texts.
+
+    Args:
+        tokenizer (`transformers.PreTrainedTokenizerBase`):
+            Of the model.
+        texts (`list`):
+            One list, or two of a pair.
+        limit (`int`, *optional*):
+            Number of tokens that longer texts are cut to.
+        options:
+            Further arguments of the tokenizer, such as `text_target`.
+
+    Raises:
+        [`DataError`]: if it does not take them.
+    """
+    try:
+        return tokenizer(*texts, truncation=limit is not None, max_length=limit, **options)
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{type(tokenizer).__name__} does not take the texts: {error}") from None
+
+
+def box_column(
+    dataset: Dataset, tokenizer: PreTrainedTokenizerBase, columns: Sequence[str], inputs: ModelInputs
+) -> str | None:
+    """The column with the boxes of words that goes through the tokenizer, or `None` where there are no boxes.
+
+    Args:
+        dataset (`datasets.Dataset`):
+            The examples.
+        tokenizer (`transformers.PreTrainedTokenizerBase`):
+            Of the model.
+        columns (`Sequence[str]`):
+            The texts, or lists of words.
+        inputs ([`ModelInputs`]):
+            What the model takes.
+
+    Raises:
+        [`DataError`]: if the model takes boxes, the data or the tokenizer knows of some, and they do not go together.
+    """
+    boxes = next((column for column in BOX_COLUMNS if column in dataset.column_names), None)
+    takes_boxes = "boxes" in inspect.signature(type(tokenizer).__call__).parameters
+    has_words = len(columns) == 1 and is_text(dataset, columns[0], listed=True)
+    if boxes is not None and takes_boxes and has_words:
+        return boxes
+    # data without boxes for a tokenizer that takes none is plain text
+    if "bbox" not in inputs.names or (boxes is None and not takes_boxes):
+        return None
+    if boxes is None:
+        problem = f"the data has no column of them ({', '.join(BOX_COLUMNS)})"
+    elif not takes_boxes:
+        problem = f'{type(tokenizer).__name__} does not take those in "{boxes}"'
+    else:
+        problem = f"{' and '.join(columns)} has texts instead of lists of words: name the words in `text_columns`"
+    raise DataError(
+        f"{inputs.model} takes a box for each word, and {problem}. Encode the data first: columns input_ids, "
+        "attention_mask, bbox (a box for each token) and the labels are taken as they are."
+    )
+
+
+def check_masking(augment: Mapping[str, Any], processing_class: PreTrainedTokenizerBase) -> None:
+    """Augmentation of texts is `{"mask": share}`.
+
+    Raises:
+        [`RecipeError`]: for anything else, or if the tokenizer has no mask.
+    """
+    for name, share in augment.items():
+        if name != "mask":
+            raise RecipeError(f'texts have no augmentation "{name}"{did_you_mean(name, ["mask"])}')
+        if not isinstance(share, (int, float)) or not 0 < share < 1:
+            raise RecipeError(f'the augmentation "mask" takes the share of tokens, between 0 and 1, not {share!r}.')
+        if processing_class.mask_token_id is None:
+            raise RecipeError(f"{type(processing_class).__name__} has no mask token; leave `augment: mask` out.")
+
+
+def masked(encoded: Dataset, augment: Mapping[str, Any], processing_class: PreTrainedTokenizerBase) -> Dataset:
+    """The same texts with a share of their tokens masked, others each time that they are asked for.
+
+    It draws from numpy's global generator, which Trainer seeds and stores in its checkpoints. Special tokens stay.
+    """
+    special = sorted(processing_class.all_special_ids)
+    mask = partial(_mask, share=augment["mask"], mask_id=processing_class.mask_token_id, special_ids=special)
+    return encoded.with_transform(mask)
+
+
+def _mask(batch: dict[str, list[Any]], share: float, mask_id: int, special_ids: Sequence[int]) -> dict[str, list[Any]]:
+    import numpy as np
+
+    texts = []
+    for token_ids in map(np.asarray, batch["input_ids"]):
+        drawn = np.random.random(len(token_ids)) < share
+        hidden = drawn & ~np.isin(token_ids, special_ids)
+        texts.append(np.where(hidden, mask_id, token_ids).tolist())
+    return {**batch, "input_ids": texts}
+
+
+def lengths(encoded: Dataset) -> list[int]:
+    """Tokens in each row, to sort by."""
+    text = next(name for name in TEXTS if name in encoded.column_names)
+    return [len(tokens) for tokens in encoded[text]]
+
+
+def right_tokens(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Log-probabilities of the right tokens.
+
+    Args:
+        logits (`torch.Tensor` of shape `(batch, positions, vocabulary)`):
+            What the model gives for each position.
+        labels (`torch.Tensor` of shape `(batch, positions)`):
+            The token that is there, or -100.
+
+    Returns:
+        `tuple[torch.Tensor, torch.Tensor, torch.Tensor]`: log-probability and id of each token, and the number of
+        tokens in each row.
+    """
+    import torch
+
+    keep = labels != UNSCORED
+    losses = torch.nn.functional.cross_entropy(logits[keep].float(), labels[keep], reduction="none")
+    return -losses, labels[keep], keep.sum(dim=1)

@@ -1,0 +1,394 @@
+"""The comparison: all models on the same examples, and no test set that selection has seen."""
+
+import json
+
+import datasets
+import numpy as np
+import pytest
+
+import hf_soup
+from hf_soup import plugins, testing
+from hf_soup.comparison.comparison import Difference
+from hf_soup.comparison.verdict import verdict
+from hf_soup.display.tables import align
+from hf_soup.metrics import calibration
+
+
+METRICS, SINGLE = ["accuracy", "f1_macro"], ["run-0", "run-1", "run-2"]
+
+
+@pytest.fixture(scope="module")
+def parts():
+    """Validation, test and one shifted set without rows in common."""
+    names = ("validation", "test", "other", "third")
+    return {name: testing.tiny_texts(60, seed=seed) for seed, name in enumerate(names)}
+
+
+@pytest.fixture(scope="module")
+def comparison(text_runs, parts):
+    """A greedy soup of the tiny runs, compared."""
+    soup = hf_soup.merge(text_runs, strategy="greedy", evaluator=parts["validation"])
+    shifted = {name: parts[name] for name in ("other", "third")}
+    return hf_soup.compare(
+        soup, test=parts["test"], shifted=shifted, validation=parts["validation"], metric=["accuracy", "f1_macro"]
+    )
+
+
+def drawn_rows(comparison):
+    """What pictures show: models, and not what sums them up."""
+    return [row for row in comparison.rows if row.kind not in ("mean", "oracle")]
+
+
+def named(comparison, name):
+    """One line of the table."""
+    return next(row for row in comparison.rows if row.name == name)
+
+
+def test_every_model_is_there(comparison):
+    """Each ingredient, the uniform soup, the greedy soup and the ensemble, with what they cost, on every set."""
+    kinds = [(row.name, row.kind) for row in comparison.rows]
+    ensembles = ["logit ensemble", "probability ensemble", "majority vote", "learned mixture"]
+    over = ["mean of ingredients", "best of each set (oracle)"]
+    assert [name for name, _ in kinds] == [*SINGLE, *over, "uniform soup", "greedy soup", *ensembles]
+    assert [kind for _, kind in kinds].count("chosen") == 1
+    assert [row.passes for row in comparison.rows] == [1] * 7 + [3] * 4
+    size = testing.tiny_text_model(0).num_parameters()
+    assert [row.parameters for row in comparison.rows] == [size] * 7 + [3 * size] * 4
+    assert all(row.latency > 0 for row in comparison.rows if row.name not in over)
+    assert list(comparison.sizes) == ["validation", "test", "other", "third", "mean of shifts"]
+    assert all(list(row.scores) == list(comparison.sizes) for row in comparison.rows)
+    assert all(list(scores) == METRICS for row in comparison.rows for scores in row.scores.values())
+
+
+def test_scores_are_those_of_an_evaluator(comparison, text_runs, parts):
+    """The uniform soup's row is what an evaluator says of its model, inside its own interval."""
+    import transformers
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(text_runs[0])
+    score = hf_soup.Evaluator(parts["test"], processing_class=tokenizer)(hf_soup.merge(text_runs).model)
+    found = named(comparison, "uniform soup").scores["test"]["accuracy"]
+    assert found.value == pytest.approx(score.value)
+    assert found.low <= found.value <= found.high
+
+
+def test_the_chosen_one_is_best_on_validation(comparison):
+    """The single model to beat is chosen by validation, never by test."""
+    single = [row for row in comparison.rows if row.kind in ("ingredient", "chosen")]
+    values = {row.name: row.scores["validation"]["accuracy"].value for row in single}
+    assert values[next(row.name for row in single if row.kind == "chosen")] == max(values.values())
+
+
+def test_table_picture_and_files(comparison, tmp_path):
+    """Each table is whole; tables, numbers and pictures are written and read back."""
+    *tables, weights, summary = comparison.table().split("\n\n")
+    assert weights.startswith("The learned mixture is of ")
+    assert summary == comparison.summary
+    heights = [len(table.splitlines()) - 2 for table in tables]
+    models = len(comparison.rows)
+    assert heights == [models, models, 2 * 2 * 4, models - 2]  # soups x rivals x sets; mean and oracle cost nothing
+    table = tables[0].splitlines()
+    assert all(len({len(line) for line in lines.splitlines()}) == 1 for lines in tables)
+    folder = comparison.save(tmp_path / "report")
+    assert (folder / "comparison.md").read_text().startswith(table[0])
+    again = hf_soup.Comparison.from_dict(json.loads((folder / "comparison.json").read_text()))
+    assert again == comparison
+    for name in ("comparison.png", "shifts.png", "reliability.png"):
+        assert (folder / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_picture_shows_every_number(comparison):
+    """Every test score of every model is drawn where it belongs; validation is not."""
+    axes = comparison.plot().axes[0]
+    drawn = np.concatenate([line.get_ydata() for line in axes.get_lines()])
+    for row in drawn_rows(comparison):
+        for name in ("test", "other", "third", "mean of shifts"):
+            assert np.isclose(drawn, row.scores[name]["accuracy"].value).any()
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["test", "other", "third", "mean of shifts"]
+
+
+def test_the_scatter_and_the_reliability_diagram_show_every_number(comparison):
+    """Test against the mean of the shifts for every model; accuracy by confidence of the soups and their rivals."""
+    lines = comparison.plot("shifts").axes[0].get_lines()
+    drawn = {pair for line in lines for pair in zip(*map(tuple, line.get_data()), strict=True)}
+    for row in drawn_rows(comparison):
+        assert tuple(row.scores[part]["accuracy"].value for part in ("test", "mean of shifts")) in drawn
+    above, below = comparison.plot("reliability").axes
+    curves = [comparison.curves[row.name] for row in comparison.rows if row.name in comparison.curves]
+    assert len(curves) == 4  # the best single model, two soups, the logit ensemble
+    for line, curve in zip(above.get_lines()[1:], curves, strict=True):
+        assert np.array_equal(line.get_ydata(), curve["accuracy"])
+    shares = [sum(line.get_ydata()) for line in below.get_lines()]
+    assert shares == pytest.approx([1] * 4)
+    with pytest.raises(hf_soup.RecipeError, match='no picture "reliabilty"; did you mean "reliability"'):
+        comparison.plot("reliabilty")
+
+
+def test_a_data_frame_has_a_line_for_each_number(comparison):
+    """Models x sets x metrics, with the numbers of the table."""
+    frame = comparison.to_pandas()
+    assert len(frame) == len(comparison.rows) * len(comparison.sizes) * 2
+    one = frame[(frame.model == "greedy soup") & (frame.set == "test") & (frame.metric == "f1_macro")]
+    assert one.value.item() == named(comparison, "greedy soup").scores["test"]["f1_macro"].value
+
+
+def test_mean_and_oracle_sum_up_the_ingredients(comparison):
+    """The mean of their scores with an interval of its own, and the best of each set with that one's interval."""
+    for part in comparison.sizes:
+        for metric in METRICS:
+            each = [named(comparison, name).scores[part][metric] for name in SINGLE]
+            mean = named(comparison, "mean of ingredients").scores[part][metric]
+            assert mean.value == pytest.approx(np.mean([score.value for score in each]))
+            assert mean.low < mean.value < mean.high
+            best = named(comparison, "best of each set (oracle)").scores[part][metric]
+            assert best in each
+            assert best.value == max(score.value for score in each)
+
+
+def test_the_mean_of_shifts_is_their_plain_mean(comparison):
+    """Of the values; and its interval is narrower than that of the less certain set."""
+    for row in drawn_rows(comparison):
+        mean, *each = (row.scores[name]["accuracy"] for name in ("mean of shifts", "other", "third"))
+        assert mean.value == pytest.approx((each[0].value + each[1].value) / 2)
+        assert mean.high - mean.low < max(one.high - one.low for one in each)
+
+
+def test_differences_are_of_the_scores_and_tested(comparison):
+    """Against the best on validation and the logit ensemble, with McNemar's p where examples are right or wrong."""
+    rivals = {
+        "single": next(row.name for row in comparison.rows if row.kind == "chosen"),
+        "ensemble": "logit ensemble",
+    }
+    assert set(comparison.differences) == {"greedy soup", "uniform soup"}
+    for soup, sets in comparison.differences.items():
+        assert list(sets) == ["test", "other", "third", "mean of shifts"]
+        for part, by_rival in sets.items():
+            for key, rival in rivals.items():
+                own, other = (named(comparison, name).scores[part]["accuracy"].value for name in (soup, rival))
+                difference = by_rival[key]
+                assert difference.value == pytest.approx(own - other)
+                assert difference.low <= difference.value <= difference.high
+                assert (difference.p is None) == (part == "mean of shifts")
+
+
+def test_calibration_is_of_classifiers_and_their_temperature_of_validation(comparison, text_runs, parts):
+    """Numbers of `calibrate`, before and after the temperature that validation gives; shares of votes have none."""
+    import transformers
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(text_runs[0])
+    model = hf_soup.merge(text_runs).model
+    validation, test = (
+        hf_soup.Evaluator(parts[name], processing_class=tokenizer).predict(model) for name in ("validation", "test")
+    )
+    temperature = calibration.fit_temperature(validation)
+    found = named(comparison, "uniform soup").calibration["test"]
+    assert found.ece == pytest.approx(calibration.calibrate(test).ece)
+    assert found.temperature == pytest.approx(temperature, rel=1e-3)
+    scaled = calibration.calibrate(calibration.with_temperature(test, temperature))
+    assert (found.ece_scaled, found.nll_scaled) == pytest.approx((scaled.ece, scaled.nll), abs=1e-4)
+    assert not named(comparison, "majority vote").calibration
+
+
+def test_the_mixture_is_reported_with_its_weights(comparison):
+    """One for each ingredient, with the sum 1."""
+    weights = named(comparison, "learned mixture").weights
+    assert list(weights) == ["run-0", "run-1", "run-2"]
+    assert sum(weights.values()) == pytest.approx(1)
+
+
+def test_a_test_set_that_selected_is_refused(text_runs, parts):
+    """The very rows of validation, in any order and whether it is passed again or not, may not report."""
+    soup = hf_soup.merge(text_runs, strategy="greedy", evaluator=parts["validation"])
+    with pytest.raises(hf_soup.EvaluationError, match="selection has seen"):
+        hf_soup.compare(soup, test=parts["validation"].shuffle(seed=1))
+    with pytest.raises(hf_soup.EvaluationError, match="'again' has the very rows"):
+        hf_soup.compare(
+            soup, test=parts["test"], shifted={"again": parts["validation"]}, validation=parts["validation"]
+        )
+
+
+def test_shared_rows_are_counted(text_runs, parts):
+    """More than 1 % of rows shared with validation is a warning with their number."""
+    mixed = datasets.concatenate_datasets([parts["test"], parts["validation"].select(range(5))])
+    soup = hf_soup.merge(text_runs)
+    with pytest.warns(UserWarning, match=r"\d+ of the \d+ rows of 'test' are also"):
+        hf_soup.compare(soup, test=mixed, validation=parts["validation"])
+
+
+def test_summary_says_what_the_interval_shows(comparison):
+    """A line on test and one on the shifted sets for each soup, with their numbers and no more than they show."""
+    lines = comparison.summary.splitlines()
+    for soup, sets in comparison.differences.items():
+        on_test = next(line for line in lines if line.startswith(f"The {soup}"))
+        shifted = next(line for line in lines if line.startswith(soup))
+        interval = sets["test"]["single"]
+        value, low, high = interval.value, interval.low, interval.high
+        nothing = value == low == high == 0
+        assert (f"{value * 100:+.1f} [{low * 100:+.1f}, {high * 100:+.1f}]" in on_test) or nothing
+        assert ("no difference at all" in on_test) == nothing
+        assert ("no difference that 60 test examples can show" in on_test) == (low <= 0 <= high and low != high)
+        assert ("of the ensemble's cost" in on_test) == (low > 0)
+        assert ("is worse" in on_test) == (high < 0)
+        assert f"other {sets['other']['single'].value * 100:+.1f}" in shifted
+
+
+@pytest.mark.parametrize(
+    ("difference", "higher", "words"),
+    [
+        (Difference(0.02, 0.01, 0.03), True, "is +2.0 [+1.0, +3.0] points of accuracy over b"),
+        (Difference(-0.02, -0.03, -0.01), False, "at 1/6 of the ensemble's cost"),
+        (Difference(-0.02, -0.03, -0.01), True, "is worse: -2.0 [-3.0, -1.0]"),
+        (Difference(0.02, 0.01, 0.03), False, "is worse: +2.0"),
+        (Difference(0.02, -0.01, 0.05), True, "no difference that 500 test examples can show"),
+        (Difference(0.0, 0.0, 0.0), True, "no difference at all"),
+        (Difference(0.02), True, "without an interval"),
+    ],
+)
+def test_the_verdict_claims_no_more_than_the_interval(difference, higher, words):
+    """A gain, a loss and what cannot be told, for metrics that are better high and low."""
+    assert words in verdict("soup of 4", difference, "accuracy", higher, "b", 500, 6)
+
+
+def test_two_of_a_name_are_refused(text_runs, parts):
+    """A soup called like an ingredient, or a shifted set like a part of the data, would overwrite its row."""
+    soup = hf_soup.merge(text_runs)
+    with pytest.raises(hf_soup.RecipeError, match='two models to compare are called "run-0"'):
+        hf_soup.compare({"run-0": soup}, test=parts["test"])
+    for name in ("test", "validation"):
+        with pytest.raises(hf_soup.RecipeError, match=f'two sets to compare are called "{name}"'):
+            hf_soup.compare(soup, test=parts["test"], shifted={name: parts["other"]})
+
+
+def test_every_soup_is_asked_what_it_has_seen(text_runs, parts):
+    """Of two soups, the data that selected the second is refused as well."""
+    soups = {
+        name: hf_soup.merge(text_runs, strategy="greedy", evaluator=parts[part])
+        for name, part in (("one", "validation"), ("two", "other"))
+    }
+    with pytest.raises(hf_soup.EvaluationError, match="selection has seen"):
+        hf_soup.compare(soups, test=parts["other"])
+
+
+def test_nothing_to_compare(text_runs, parts):
+    """No soup, an ensemble that does not exist, or one that cannot be made: each is an error."""
+    with pytest.raises(hf_soup.RecipeError, match="nothing to compare"):
+        hf_soup.compare({}, test=parts["test"])
+    with pytest.raises(hf_soup.RecipeError, match='no ensemble "logit"; did you mean "logits"'):
+        hf_soup.compare(hf_soup.merge(text_runs), test=parts["test"], ensembles=["logit"])
+    with pytest.raises(hf_soup.RecipeError, match="mixture is fitted on validation"):
+        hf_soup.compare(hf_soup.merge(text_runs), test=parts["test"], ensembles=["mixture"])
+
+
+def test_votes_are_no_probabilities(text_runs, parts):
+    """What is computed from probabilities is not said of the majority vote, what is computed from its choices is."""
+    metrics = ["nll", "ece", "brier", "loss", "accuracy"]
+    found = hf_soup.compare(hf_soup.merge(text_runs), test=parts["test"], metric=metrics)
+    assert list(named(found, "majority vote").scores["test"]) == ["accuracy"]
+    assert list(named(found, "logit ensemble").scores["test"]) == metrics
+    assert found.table()
+
+
+def test_rows_are_known_by_what_the_model_sees(text_runs, parts):
+    """Other column names, ids of rows or spelt labels do not make validation a test set, nor hide shared rows."""
+    soup = hf_soup.merge(text_runs, strategy="greedy", evaluator=parts["validation"])
+    plain = parts["validation"].rename_column("text", "sentence").add_column("idx", range(60))
+    spelt = datasets.Dataset.from_dict(
+        {"text": plain["sentence"][:], "label": [["negative", "positive"][label] for label in plain["label"]]}
+    )
+    for data in (plain, spelt):
+        with pytest.raises(hf_soup.EvaluationError, match="selection has seen"):
+            hf_soup.compare(soup, test=data)
+    with pytest.warns(UserWarning, match=r"\d+ of the \d+ rows of 'test' are also"):
+        hf_soup.compare(soup, test=plain.select(range(30)), validation=parts["validation"])
+
+
+def test_any_function_can_score_a_comparison(text_runs, parts):
+    """A function of a model gives scores, differences without interval, and no ensemble on its set."""
+    soup = hf_soup.merge(text_runs)
+
+    def norm(model):
+        return {"size": 1, "loss": float(model.classifier.weight.detach().norm())}
+
+    sets = {"test": norm, "shifted": {"texts": parts["test"]}, "validation": norm}
+    found = hf_soup.compare({"soup": soup}, **sets, metric="loss", higher_is_better=False)
+    assert [row.name for row in drawn_rows(found)][:5] == [*SINGLE, "uniform soup", "soup"]
+    assert found.metrics == {"loss": False, "size": None}  # of other values nobody knows
+    chosen = next(row for row in found.rows if row.kind == "chosen")
+    assert chosen.scores["test"]["loss"].value == min(row.scores["test"]["loss"].value for row in found.rows[:3])
+    assert set(named(found, "logit ensemble").scores) == {"texts"}
+    assert found.differences["soup"]["test"]["single"].low is None
+    assert "without an interval" in found.summary
+    assert found.table()
+
+
+def test_functions_alone_can_score_shifted_sets(text_runs):
+    """Their mean has no interval, and nothing else is missing."""
+    found = hf_soup.compare(hf_soup.merge(text_runs), test=lambda m: 0.5, shifted=dict.fromkeys("ab", lambda m: 0.25))
+    assert named(found, "uniform soup").scores["mean of shifts"]["score"].value == 0.25
+    assert found.table()
+
+
+def test_the_vote_alone_is_drawn_and_saved(text_runs, parts, tmp_path):
+    """An ensemble without probabilities has no reliability diagram, and breaks nothing."""
+    found = hf_soup.compare(hf_soup.merge(text_runs), test=parts["test"], ensembles=["vote"])
+    assert "majority vote" not in found.curves
+    assert (found.save(tmp_path / "report") / "reliability.png").exists()
+
+
+def test_texts_that_models_write_are_compared(tmp_path):
+    """By a metric of texts every model has a score, and no ensemble, of which nobody knows what it would write."""
+    task = plugins.load_module("task", "text2text-generation")
+    folders = [testing.save_model_for(task, tmp_path / f"run-{seed}", seed) for seed in range(2)]
+    options = {"max_new_tokens": 3, "num_beams": 1}
+    test = hf_soup.Evaluator(
+        testing.example_of(task),
+        metric=[lambda made: float(np.mean([len(text) for text in made.predictions])), "loss"],
+        generate=options,
+    )
+    found = hf_soup.compare(hf_soup.merge(folders), test=test)
+    assert found.metric == "<lambda>"
+    for row in found.rows:
+        assert ("<lambda>" in row.scores["test"]) == (row.kind != "ensemble")
+    assert "loss" in named(found, "probability ensemble").scores["test"]
+    assert found.table()
+
+
+def test_saved_soups_are_compared_like_others(text_runs, parts, tmp_path):
+    """A folder stands for the soup in it, is scored the same, and is asked what its selection has seen."""
+    soup = hf_soup.merge(text_runs, strategy="greedy", evaluator=parts["validation"])
+    folder = soup.save_pretrained(tmp_path / "soup")
+    there, here = (
+        hf_soup.compare({"one": each}, ingredients=text_runs, test=parts["test"], validation=parts["validation"])
+        for each in (folder, soup)
+    )
+    assert there.to_pandas().equals(here.to_pandas())
+    assert there.summary == here.summary
+    with pytest.raises(hf_soup.EvaluationError, match="selection has seen"):
+        hf_soup.compare(folder, ingredients=text_runs, test=parts["validation"])
+    members = [
+        row.name for row in hf_soup.compare(folder, test=parts["test"]).rows if row.kind in ("ingredient", "chosen")
+    ]
+    assert sorted(members) == sorted(soup.recipe.names)  # what went into it
+
+
+def test_without_validation_the_recipe_says_who_was_best(text_runs, parts):
+    """A greedy soup's trials tell the best single model; without any, nobody is chosen and the summary says so."""
+    soup = hf_soup.merge(text_runs, strategy="greedy", evaluator=parts["validation"])
+    found = hf_soup.compare(soup, test=parts["test"])
+    best = max(soup.scores, key=lambda name: soup.scores[name].rank_key)
+    assert next(row.name for row in found.rows if row.kind == "chosen") == best
+    plain = hf_soup.compare(hf_soup.merge(text_runs), test=parts["test"])
+    assert not any(row.kind == "chosen" for row in plain.rows)
+    assert "no validation set says which single model is best" in plain.summary
+    assert not any(row.name == "learned mixture" for row in plain.rows)
+
+
+def test_names_do_not_break_the_table():
+    """A pipe in a name stays in its cell."""
+    assert align([["a", "b"], ["x|y", "1"]]).splitlines()[2] == "| x\\|y | 1 |"
+
+
+def test_a_table_refuses_lines_of_other_lengths():
+    """A cell too few or too many is told with the line, not a column later."""
+    for line in (["x"], ["x", "1", "2"]):
+        with pytest.raises(ValueError, match=rf"a table of \['a', 'b'\] has a line of {len(line)} cells"):
+            align([["a", "b"], ["y", "1"], line])

@@ -1,0 +1,27 @@
+"""Made-up predictions of every kind, for tests of what is computed from them."""
+
+import numpy as np
+
+from hf_soup.metrics.predictions import Predictions
+
+
+TAGS = ("O", "B-PER", "I-PER", "B-LOC")
+
+
+def predictions(kind="classes", rows=200, classes=4, seed=0):
+    """Made-up outputs of one kind that are right more often than not; words of `tags` share rows."""
+    rng = np.random.default_rng(seed)
+    at = np.arange(rows)
+    if kind in ("classes", "tags"):
+        labels = rng.integers(classes, size=rows)
+        logits = rng.normal(size=(rows, classes)) * 1.5 + 2 * np.eye(classes)[labels]
+        at = np.sort(rng.integers(rows // 5, size=rows)) if kind == "tags" else at
+        return Predictions(logits.astype(np.float32), labels, at, "classes", TAGS[:classes])
+    if kind == "labels":
+        labels = (rng.random((rows, classes)) < 0.4).astype(np.float32)
+        return Predictions((rng.normal(size=labels.shape) + 2 * labels - 1).astype(np.float32), labels, at, kind)
+    labels = rng.normal(size=rows) * 2 + 3
+    if kind == "values":
+        return Predictions((labels + rng.normal(size=rows)).astype(np.float32), labels, at, kind)
+    logs = -rng.gamma(2, size=rows).astype(np.float32)
+    return Predictions(logs, rng.integers(9, size=rows), np.sort(rng.integers(rows // 5, size=rows)), "tokens")

@@ -1,0 +1,623 @@
+"""What strategies are told of models: the same with and without early rejection, kept, resumed, saved as scored."""
+
+import copy
+import itertools
+import json
+import shutil
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file
+
+import hf_soup
+from hf_soup import plugins, testing
+from hf_soup.checkpoints.memory import tensors_on_disk
+from hf_soup.checkpoints.source import open_all
+from hf_soup.errors import (
+    EvaluationError,
+    IncompatibleError,
+    IngredientError,
+    MissingExtraError,
+    OutputError,
+    RecipeError,
+)
+from hf_soup.evaluation import cache
+from hf_soup.evaluation.binding import bind_evaluator
+from hf_soup.evaluation.gradient import _loss
+from hf_soup.evaluation.tasting import Taster
+from hf_soup.selection.trials import ModelTrials
+from hf_soup.training.callbacks import Bar
+from hf_soup.types import Recipe, Rejected, Score
+
+
+DATA = testing.tiny_texts(60, seed=3)
+CHEAP = {  # strategy -> parameters that keep it short
+    "learned": {"epochs": 1, "train_batch_size": 24},
+    "search": {"budget": 8},
+    "interpolate": {"alphas": [0, 0.5, 1]},
+    "weighted": {"weights": [2, 1, 1, 1]},
+}
+CHOOSING = [name for name in plugins.names("strategy") if plugins.chooses(name)]
+
+
+@pytest.fixture(autouse=True)
+def _empty(tmp_path, monkeypatch):
+    """A cache of its own for each test."""
+    monkeypatch.setattr(cache, "cache_file", lambda: tmp_path / "kept" / "scores.sqlite")
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    """A base model with the tokenizer that goes with it."""
+    return testing.save_text_model(testing.tiny_text_model(0), tmp_path_factory.mktemp("start") / "start")
+
+
+@pytest.fixture(scope="module")
+def runs(start, tmp_path_factory):
+    """Four models near it, one further away."""
+    folder, base = tmp_path_factory.mktemp("runs"), testing.tiny_text_model(0)
+    return [testing.save_text_model(moved(base, seed), folder / f"run-{seed}") for seed in range(4)]
+
+
+def moved(base, seed, size=0.05):
+    """A copy with noise on every weight."""
+    torch.manual_seed(seed + 100)
+    model = copy.deepcopy(base)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += torch.randn_like(parameter) * size * (1 + seed % 2)
+    return model
+
+
+def trials_of(runs, evaluator, **options):
+    """Trials as a merge makes them."""
+    items = open_all(runs)
+    bound = bind_evaluator(evaluator, items)
+    base = options.pop("method", {})
+    return ModelTrials({item.name: item for item in items}, bound, lambda recipe: replace(recipe, **base), **options)
+
+
+def ingredients(runs):
+    """What a strategy gets."""
+    return [item.ingredient for item in open_all(runs)]
+
+
+def soup_by(strategy, runs, start, **options):
+    """A soup by some strategy with few trials."""
+    given = {"base_model": start} if strategy == "interpolate" else {}
+    return hf_soup.merge(runs, strategy=strategy, evaluator=DATA, **given, **CHEAP.get(strategy, {}), **options)
+
+
+@pytest.mark.parametrize("strategy", CHOOSING)
+def test_the_model_that_was_scored_is_the_model_that_is_saved(strategy, runs, start, tmp_path, monkeypatch):
+    """The last trial's tensors in memory, the saved file and the recipe cooked again are the same bits; and the same
+    strategy again runs no model.
+    """
+    seen, run = {}, hf_soup.Evaluator.run
+
+    def spy(self, model, **options):
+        seen[len(seen)] = {name: tensor.clone() for name, tensor in tensors_on_disk(model).items()}
+        return run(self, model, **options)
+
+    gradients, gradient = [], Taster.gradient
+    monkeypatch.setattr(Taster, "gradient", lambda *args: gradients.append(1) or gradient(*args))
+    monkeypatch.setattr(hf_soup.Evaluator, "run", spy)
+    soup = soup_by(strategy, runs, start)
+    n, steps = len(seen), len(gradients)
+    assert bool(steps) == (strategy == "learned")
+    assert soup_by(strategy, runs, start).recipe == soup.recipe
+    assert (len(seen), len(gradients)) == (n, steps)
+    saved = load_file(soup.save_pretrained(tmp_path / "soup") / "model.safetensors")
+    assert any(all(torch.equal(one[name], saved[name]) for name in saved) for one in seen.values())
+    hf_soup.cook(tmp_path / "soup", output_dir=tmp_path / "again")
+    assert (tmp_path / "again" / "model.safetensors").read_bytes() == (
+        tmp_path / "soup" / "model.safetensors"
+    ).read_bytes()
+    assert hf_soup.load_recipe(tmp_path / "soup").selection == soup.recipe.selection
+
+
+@pytest.mark.parametrize("strategy", CHOOSING)
+def test_every_strategy_says_what_it_tried(strategy, runs, start):
+    """Rows for each ingredient alone and for each trial, the number of trials, and a sentence."""
+    selection = soup_by(strategy, runs, start).selection
+    assert sorted(selection.scores) == ["run-0", "run-1", "run-2", "run-3"]
+    assert selection.why
+    assert set(selection.reference) == {"best single ingredient", "uniform soup", "ensemble"}
+    assert f"the choice of {len(selection.trials)} trials" in selection.table()
+    assert selection.score is not None
+    if plugins.strategy_traits(plugins.load_function("strategy", strategy)).never_worse:
+        assert selection.score >= selection.reference["best single ingredient"]
+    figure = selection.plot()
+    assert len(figure.axes[0].lines) >= 4
+
+
+def test_a_base_model_called_like_an_ingredient_is_not_one(runs, start, tmp_path):
+    """Scored and saved is the ingredient, whatever the base model of the method is called."""
+    other = testing.save_text_model(moved(testing.tiny_text_model(0), 77, size=0.5), tmp_path / "run-0")
+    for strategy in ("greedy", "interpolate"):
+        options = {"method": "ties"} if strategy == "greedy" else {"alphas": [0.5, 1]}
+        named = hf_soup.merge(runs, strategy=strategy, evaluator=DATA, base_model=other, **options)
+        elsewhere = testing.save_text_model(transformers_model(other), tmp_path / "elsewhere")
+        plain = hf_soup.merge(runs, strategy=strategy, evaluator=DATA, base_model=elsewhere, **options)
+        assert [row.score for row in named.selection.trials] == [row.score for row in plain.selection.trials]
+        one, two = named.model.state_dict(), plain.model.state_dict()
+        assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_base_model_with_labels_in_another_order_is_refused(runs, start, tmp_path):
+    """Its head would be blended with that of other classes; where the odd one is an ingredient, it is aligned."""
+    model = transformers_model(start)
+    model.config.id2label = {0: "positive", 1: "negative"}
+    model.config.label2id = {"positive": 0, "negative": 1}
+    odd = testing.save_text_model(model, tmp_path / "odd")
+    with pytest.raises(IncompatibleError, match="odd has the labels in another order"):
+        hf_soup.merge(runs, strategy="interpolate", evaluator=DATA, base_model=odd)
+    options = {"strategy": "interpolate", "evaluator": DATA, "base_model": start, "align_labels": True}
+    assert hf_soup.merge([odd, *runs], alphas=[0.5], **options).recipe.alignments == {"odd": (1, 0)}
+
+
+def test_configurations_that_differ_are_each_their_own(runs, tmp_path):
+    """Scored is the model with the configuration that it is saved with, in whatever order they come."""
+    folder = shutil.copytree(runs[1], tmp_path / "other")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "hidden_act": "relu"}))
+    scores = []
+    for order in ([runs[0], folder], [folder, runs[0]]):
+        trials = trials_of(order, hf_soup.Evaluator(DATA, metric="loss", cache=False))
+        scores.append({item.name: trials.score(Recipe((item,), (1.0,))).value for item in ingredients(order)})
+        bound = hf_soup.Evaluator(DATA, metric="loss", cache=False).bound(str(runs[0]), "text-classification")
+        assert scores[-1]["other"] == bound(transformers_model(folder)).value
+    assert scores[0] == scores[1]
+
+
+def test_a_soup_on_the_way_does_not_replace_its_base_model(runs, start, tmp_path):
+    """The base model is an ingredient, which no soup may overwrite."""
+    base = shutil.copytree(start, tmp_path / "base")
+    options = {"strategy": "interpolate", "evaluator": DATA, "base_model": base, "alphas": [0.5]}
+    with pytest.raises(OutputError):
+        hf_soup.merge(runs, **options).save_pretrained(base, overwrite=True)
+
+
+@pytest.mark.parametrize("method", [{}, {"method": "median"}, {"method": "ties"}])
+@pytest.mark.parametrize(
+    "strategy", ["greedy", "greedy_best_first", "pruned", "exhaustive", "layerwise", "performance"]
+)
+def test_strategies_go_with_every_method(strategy, method, runs, start):
+    """Who goes in does not depend on how tensors combine; the selection names both."""
+    soup = hf_soup.merge(runs, strategy=strategy, evaluator=DATA, base_model=start, **method)
+    assert soup.recipe.method == method.get("method", "linear")
+    assert soup.model.num_parameters() > 0
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("strategy", ["greedy", "greedy_best_first", "pruned", "exhaustive", "layerwise", "diverse"])
+def test_early_rejection_changes_nothing(strategy, seed, runs):
+    """With real models the recipe is that of the full search, and fewer examples are run."""
+    data = testing.tiny_texts(50, seed=seed)
+    find, found = plugins.load_function("strategy", strategy), {}
+    for stop_early in (True, False):
+        trials = trials_of(runs, hf_soup.Evaluator(data, cache=False, batch_size=8), stop_early=stop_early)
+        recipe = find(ingredients(runs), trials)
+        found[stop_early] = recipe.names, recipe.weights, sum(len(one.asked) for one in trials._outputs.values())
+    assert found[True][:2] == found[False][:2]
+    assert found[True][2] <= found[False][2]
+
+
+def test_a_trial_stops_when_it_cannot_reach_its_bar(runs):
+    """It says how many can be right at most, after how many; that is what the full run would have given or more."""
+    trials = trials_of(runs, hf_soup.Evaluator(DATA, cache=False, batch_size=8))
+    items = ingredients(runs)
+    trials.map([Recipe((item,), (1.0,)) for item in items])
+    recipe = Recipe(tuple(items), (1.0,) * 4)
+    found = trials.score(recipe, beat=Bar(Score("accuracy", 1.0), ties=True))
+    assert isinstance(found, Rejected)
+    assert found.right == found.n - 1 == 59
+    assert found.after < found.n
+    full = trials.score(recipe)
+    assert full.value * found.n <= found.right
+    assert full.n == 60
+    assert trials.score(recipe, beat=Bar(Score("accuracy", 1.0))) == found  # also when all is known
+
+
+def test_hard_examples_come_first_whatever_the_order_of_ingredients(runs):
+    """Rows that most ingredients get wrong are asked first, and the batches stay for the whole search."""
+    orders = []
+    for chosen in (runs, runs[::-1]):
+        trials = trials_of(chosen, hf_soup.Evaluator(DATA, cache=False, batch_size=8))
+        items = sorted(ingredients(chosen), key=lambda item: item.name)
+        said = [trials.logits(item) for item in items]
+        wrong = sum((one.logits.argmax(1) != one.labels).astype(int) for one in said)
+        recipe = Recipe(tuple(items), (1.0,) * 4)
+        trials.score(recipe)
+        asked = trials._recall(recipe).asked
+        hard = asked[: (wrong > 0).sum()]
+        windows = [wrong[hard[at : at + 4]] for at in range(0, len(hard), 4)]  # of half a batch, sorted by length
+        assert all(one.min() >= other.max() for one, other in itertools.pairwise(windows))
+        assert not wrong[asked[len(hard) :]].any()
+        assert sorted(asked) == list(range(60))
+        orders.append(asked.tolist())
+    assert orders[0] == orders[1]
+
+
+@pytest.mark.parametrize("metric", ["loss", "f1", ["f1_macro", "accuracy"]])
+def test_other_metrics_are_never_stopped(metric, runs):
+    """Only a count of right examples can be bounded."""
+    trials = trials_of(runs, hf_soup.Evaluator(DATA, metric=metric, cache=False))
+    items = ingredients(runs)
+    bar = Bar(replace(trials.score(Recipe((items[0],), (1.0,))), value=1.0))
+    assert isinstance(trials.score(Recipe(tuple(items), (1.0,) * 4), beat=bar), Score)
+
+
+def test_a_rejected_trial_is_kept_and_never_as_a_score(runs):
+    """What was run of it lies in the cache as a part; it goes on from there when the whole score is asked for."""
+    counted, run = [], hf_soup.Evaluator.run
+
+    def spy(self, model, **options):
+        found = run(self, model, **options)
+        counted.append(len(found.asked))
+        return found
+
+    hf_soup.Evaluator.run = spy
+    try:
+        items = ingredients(runs)
+        bar, recipe = Bar(Score("accuracy", 1.0)), Recipe(tuple(items), (1.0,) * 4)
+        for again in (False, True):
+            trials = trials_of(runs, hf_soup.Evaluator(DATA, batch_size=8))
+            trials.map([Recipe((item,), (1.0,)) for item in items])
+            assert isinstance(trials.score(recipe, beat=bar), Rejected)
+            assert len(counted) == 5  # the second time nothing is run
+            about = [row.kind for row in cache.kept() if " + " in row.about]
+            assert about == ["part"], again
+        stopped = counted[-1]
+        assert stopped < 60
+        full = trials.score(recipe)
+        assert counted[-1] == 60 - stopped
+        assert sorted(row.kind for row in cache.kept() if " + " in row.about) == ["predictions", "score"]
+        fresh = trials_of(runs, hf_soup.Evaluator(DATA, batch_size=8, cache=False), stop_early=False)
+        fresh.map([Recipe((item,), (1.0,)) for item in items])
+        assert fresh.score(recipe) == full
+    finally:
+        hf_soup.Evaluator.run = run
+
+
+@pytest.mark.parametrize("after", [1, 3, 5, 6])
+def test_an_interrupted_search_goes_on_where_it_was(after, runs, monkeypatch):
+    """Ctrl-C loses the trial that was running; all others are kept, and the result is the same."""
+    calls, run = [], hf_soup.Evaluator.run
+
+    def spy(self, model, **options):
+        calls.append(1)
+        if len(calls) == after + 1:
+            raise KeyboardInterrupt
+        return run(self, model, **options)
+
+    whole = hf_soup.merge(runs, strategy="greedy", evaluator=DATA, accept=">")
+    monkeypatch.setattr(hf_soup.Evaluator, "run", spy)
+    other = cache.cache_file().with_name("other.sqlite")
+    monkeypatch.setattr(cache, "cache_file", lambda: other)
+    with pytest.raises(KeyboardInterrupt):
+        hf_soup.merge(runs, strategy="greedy", evaluator=DATA, accept=">")
+    assert hf_soup.merge(runs, strategy="greedy", evaluator=DATA, accept=">").recipe == whole.recipe
+    total = len(calls)
+    calls.clear()
+    calls.extend([1] * 100)
+    cache.clear()
+    hf_soup.merge(runs, strategy="greedy", evaluator=DATA, accept=">")
+    assert total == len(calls) - 100 + 1  # the one that was lost
+
+
+def test_a_part_is_scored_by_its_rows(runs):
+    """The score on a part is that of the same examples alone, and a part of a part is one."""
+    trials = trials_of(runs, hf_soup.Evaluator(DATA, cache=False))
+    rows = np.array([40, 3, 5, 17, 58, 21])
+    recipe = Recipe(tuple(ingredients(runs)[:2]), (1.0, 1.0))
+    part = trials.part(rows)
+    alone = trials_of(runs, hf_soup.Evaluator(DATA.select(sorted(rows.tolist())), cache=False))
+    assert part.score(recipe).value == alone.score(recipe).value
+    assert part.score(recipe).n == part.examples == 6
+    smaller = part.part(np.array([0, 5]))
+    assert smaller._rows.tolist() == [3, 58]
+    assert trials.score(recipe).n == 60  # and the whole is as it was
+
+
+def test_folds_and_holdout_tell_what_selection_is_worth(runs):
+    """The mean on the folds left out, by searches that did not see them; and the part that was held back."""
+    soup = hf_soup.merge(runs, strategy="greedy", evaluator=DATA, folds=3)
+    told = soup.selection.folds
+    assert len(told["scores"]) == told["k"] == 3
+    assert np.isclose(told["mean"], np.mean(told["scores"]))
+    assert np.isclose(told["optimism"], soup.selection.score - told["mean"])
+    parts = np.array_split(np.random.default_rng(0).permutation(60), 3)
+    others = np.sort(np.concatenate(parts[1:]))
+    first = hf_soup.merge(runs, strategy="greedy", evaluator=DATA.select(others))
+    left_out = hf_soup.Evaluator(DATA.select(np.sort(parts[0])))
+    assert left_out.bound(str(runs[0]), "text-classification")(first.model).value == told["scores"][0]
+    assert soup.recipe.names == hf_soup.merge(runs, strategy="greedy", evaluator=DATA).recipe.names
+    held = hf_soup.merge(runs, strategy="greedy", evaluator=DATA, holdout=0.25, seed=1)
+    assert held.selection.rows == 45
+    assert held.selection.holdout["rows"] == 15
+    order = np.random.default_rng(1).permutation(60)
+    by_hand = hf_soup.merge(runs, strategy="greedy", evaluator=DATA.select(np.sort(order[15:])))
+    assert by_hand.recipe.names == held.recipe.names
+    assert by_hand.selection.score == held.selection.score
+    assert "Held back:" in held.selection.table()
+    assert "Cross-validated:" in soup.selection.table()
+
+
+def test_prescreening_by_the_ensemble_cooks_less(runs, monkeypatch):
+    """What the averaged logits rule out is not cooked, and the row says so."""
+    plain = hf_soup.merge(runs, strategy="greedy", evaluator=DATA).selection
+    screened = hf_soup.merge(runs, strategy="greedy", evaluator=DATA, prescreen="ensemble").selection
+    assert screened.params == {"prescreen": "ensemble"}
+    ruled_out = [row for row in screened.trials if "ruled out" in row.why]
+    assert all(row.score is None and not row.kept for row in ruled_out)
+    assert len(screened.trials) == len(plain.trials)
+    trials = trials_of(runs, hf_soup.Evaluator(DATA, cache=False))
+    items = ingredients(runs)
+    logits = [trials.logits(item).logits.astype(np.float64) for item in items[:2]]
+    right = np.average(logits, axis=0, weights=[3, 1]).argmax(1) == np.array(DATA["label"])
+    assert trials.ensemble(Recipe(tuple(items[:2]), (3.0, 1.0))).value == right.mean()
+
+
+def stacked_gradient(runs, weights, batch, kind, scale, by_name=None):
+    """Autograd through all models at once: the loss of the weighted mean, in float64."""
+    models = [transformers_model(run).double() for run in runs]
+    names = [name for name, _ in models[0].named_parameters()]
+    raw = {name: torch.tensor(weights, dtype=torch.float64, requires_grad=True) for name in names}
+    mixed = {}
+    for name in names:
+        stack = torch.stack([dict(model.named_parameters())[name].detach() for model in models])
+        w = raw[name]
+        mixed[name] = torch.tensordot(w / w.sum(), stack, dims=1)
+    factor = torch.tensor(scale, dtype=torch.float64, requires_grad=True)
+    labels = batch["labels"]
+    inputs = {key: value for key, value in batch.items() if key != "labels"}
+    logits = torch.func.functional_call(models[0], mixed, kwargs=inputs).logits
+    if kind == "tokens":
+        logs = logits[:, :-1].log_softmax(-1)
+        keep = labels[:, 1:] != -100
+        picked = logs.gather(-1, labels[:, 1:].clamp(min=0)[..., None])[..., 0]
+        loss = -picked[keep].mean()
+    else:
+        loss = _loss(kind, logits.squeeze(-1) if kind == "values" else logits, labels, factor)
+    loss.backward()
+    return loss.item(), {name: w.grad.tolist() for name, w in raw.items()}, factor.grad
+
+
+def transformers_model(run):
+    """The model of a folder, whatever its head is."""
+    config = transformers.AutoConfig.from_pretrained(run)
+    return getattr(transformers, config.architectures[0]).from_pretrained(run).eval()
+
+
+def task_runs(name, folder):
+    """Three models for a task's own example, and an evaluator."""
+    task = plugins.load_module("task", name)
+    base, processing_class = testing.model_for(task)
+    folders = []
+    for seed in range(3):
+        moved(base, seed).save_pretrained(folder / f"run-{seed}")
+        folders.append(folder / f"run-{seed}")
+    data = testing.example_of(task)
+    return folders, hf_soup.Evaluator(data, task=name, processing_class=processing_class, cache=False)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1.7])
+@pytest.mark.parametrize(
+    "name",
+    ["text-classification", "multi-label-classification", "regression", "image-classification", "text-generation"],
+)
+def test_the_gradient_is_that_of_autograd_through_all_models(name, scale, tmp_path):
+    """Streamed dot products give, module by module, what the stacked version gives, to 1e-5 of the largest."""
+    folders, evaluator = task_runs(name, tmp_path)
+    trials = trials_of(folders, evaluator)
+    items, weights = ingredients(folders), [0.5, 0.2, 0.3]
+    rows = np.arange(len(evaluator.dataset) - 1)
+    found = trials.gradient(Recipe(tuple(items), tuple(weights)), rows, scale)
+    model = transformers_model(folders[0])
+    (batch,) = trials._evaluator.row_batches(model, rows)
+    batch = {key: value.double() if value.is_floating_point() else value for key, value in batch.items()}
+    kind = plugins.load_module("task", name).KIND
+    loss, by_name, by_scale = stacked_gradient(folders, weights, batch, kind, scale)
+    assert np.isclose(found.loss, loss, rtol=1e-5)
+    from hf_soup.checkpoints.modules import group, own_prefix
+
+    prefix, state = own_prefix(trials._specs), model.state_dict()
+    on_disk = {tensor.data_ptr(): key for key, tensor in tensors_on_disk(model).items()}
+    expected = {module: np.zeros(3) for module in found.weights}
+    for tensor, gradient in by_name.items():
+        expected[group(on_disk[state[tensor].data_ptr()], prefix)] += gradient
+    largest = max(np.abs(row).max() for row in expected.values())
+    for module, row in found.weights.items():
+        assert np.allclose(row, expected[module], atol=1e-5 * largest, rtol=0), module
+    assert set(found.weights) == set(trials.modules)
+    if kind in ("classes", "labels"):
+        assert np.isclose(found.scale, by_scale.item(), rtol=1e-4, atol=1e-6)
+    else:
+        assert found.scale == 0
+
+
+def test_the_gradient_of_a_sum_and_of_permuted_labels(runs, tmp_path):
+    """Without the division by the sum of weights it is <g, x>; heads in another order are read in the right one."""
+    evaluator = hf_soup.Evaluator(DATA, cache=False)
+    items, rows = ingredients(runs), np.arange(20)
+    weights = (0.7, 0.9)
+    trials = trials_of(runs[:2], evaluator, method={"params": {"normalize": False}})
+    found = trials.gradient(Recipe(tuple(items[:2]), weights), rows)
+    step = 1e-2
+
+    def loss(first):
+        recipe = Recipe(tuple(items[:2]), (first, weights[1]))
+        return trials.gradient(recipe, rows).loss
+
+    numeric = (loss(weights[0] + step) - loss(weights[0] - step)) / (2 * step)
+    assert np.isclose(sum(row[0] for row in found.weights.values()), numeric, rtol=1e-2)
+    model = transformers_model(runs[1])
+    with torch.no_grad():
+        for tensor in (model.classifier.weight, model.classifier.bias):
+            tensor.copy_(tensor.flip(0))
+    model.config.id2label = {0: "positive", 1: "negative"}
+    model.config.label2id = {"positive": 0, "negative": 1}
+    swapped = testing.save_text_model(model, tmp_path / "run-1")
+    alignments = {"run-1": (1, 0)}
+    aligned = trials_of([runs[0], swapped], evaluator, method={"alignments": alignments})
+    plain = trials_of(runs[:2], evaluator)
+    one = aligned.gradient(Recipe(tuple(ingredients([runs[0], swapped])), weights), rows)
+    two = plain.gradient(Recipe(tuple(items[:2]), weights), rows)
+    assert one.loss == pytest.approx(two.loss, rel=1e-6)
+    for module in one.weights:
+        assert np.allclose(one.weights[module], two.weights[module], rtol=1e-4, atol=1e-7)
+
+
+def test_learning_lowers_the_loss(start, tmp_path):
+    """A learned soup has a lower loss on validation than the uniform one, by model and by module."""
+    args = {"per_device_train_batch_size": 8, "learning_rate": 5e-3, "eval_strategy": "no"}
+    space = {"num_train_epochs": [1, 2, 8, 12]}
+    options = {
+        "validation": testing.tiny_texts(40, seed=7),
+        "keep": "last",
+        "output_dir": tmp_path,
+        "training_args": args,
+    }
+    runs = hf_soup.sweep(start, testing.tiny_texts(120, seed=8), space=space, **options)
+    uniform = trials_of(runs, hf_soup.Evaluator(DATA, metric="loss", cache=False))
+    before = uniform.score(Recipe(tuple(ingredients(runs)), (1.0,) * 4)).value
+    losses = {}
+    for by in ("model", "module"):
+        options = {"by": by, "epochs": 4, "train_batch_size": 12, "patience": 4}
+        soup = hf_soup.merge(runs, strategy="learned", evaluator=DATA, metric="loss", **options)
+        losses[by] = soup.selection.score
+        assert soup.recipe.selection["temperature"] > 0
+    assert losses["model"] < before
+    assert losses["module"] < before
+
+
+def test_modules_come_from_the_bottom_up(runs, image_runs):
+    """As the model's class defines them, heads last, whatever the alphabet says."""
+    trials = trials_of(runs, DATA)
+    assert trials.modules == ("embeddings", "encoder.layer.0", "encoder.layer.1", "pooler", "classifier")
+    assert trials.heads == ("classifier",)
+    images = trials_of(image_runs, testing.tiny_images(6))
+    assert images.modules[0] == "embeddings"
+    assert images.modules[-1] == "classifier"
+
+
+def test_from_a_base_model_without_a_head(runs, start, tmp_path):
+    """Modules that it lacks are the end's at every point; at alpha 0 the body is the base model's; it cooks again."""
+    body = transformers.BertModel.from_pretrained(start, add_pooling_layer=False)
+    bare = testing.save_text_model(body, tmp_path / "bare")
+    soup = hf_soup.merge(runs[:2], strategy="interpolate", evaluator=DATA, base_model=bare, alphas=[0.0], end="best")
+    names = soup.recipe.names
+    assert names[-1] == "bare"
+    assert soup.recipe.rows == {"": (0, 1), "pooler": (1, 0), "classifier": (1, 0)}
+    made, theirs = soup.model.state_dict(), body.state_dict()
+    assert all(torch.equal(made[f"bert.{name}"], theirs[name]) for name in theirs)
+    chosen = transformers_model(next(run for run in runs if run.name == names[0]))
+    assert torch.equal(soup.model.classifier.weight, chosen.classifier.weight)
+    folder = soup.save_pretrained(tmp_path / "soup")
+    again = hf_soup.cook(folder, output_dir=tmp_path / "again").folder
+    assert (again / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+
+
+def test_the_point_halfway_is_the_mean(runs, start, tmp_path):
+    """At alpha 0.5 every tensor is the mean of the base model and the end, and the path is kept for the plot."""
+    soup = hf_soup.merge(runs[:1], strategy="interpolate", evaluator=DATA, base_model=start, alphas=[0.5])
+    one, two = (load_file(folder / "model.safetensors") for folder in (runs[0], start))
+    made = load_file(soup.save_pretrained(tmp_path / "soup") / "model.safetensors")
+    for name in one:
+        mean = (one[name].double() * 0.5 + two[name].double() * 0.5).float()
+        assert torch.equal(made[name], mean)
+    assert [row.alpha for row in soup.selection.trials if row.alpha is not None] == [0.5]
+    assert soup.selection.plot().axes[0].get_xlabel().startswith("alpha")
+
+
+@pytest.mark.parametrize(
+    ("error", "match", "options"),
+    [
+        (RecipeError, "base_model=", {"strategy": "interpolate", "evaluator": DATA}),
+        (RecipeError, "pass evaluator=", {"strategy": "greedy_best_first"}),
+        (RecipeError, "pass evaluator=", {"strategy": "learned"}),
+        (RecipeError, "add a strategy and evaluator", {"strategy": "greedy", "folds": 3}),
+        (RecipeError, "add a strategy and evaluator", {"executor": "ray"}),
+        (RecipeError, "no executor", {"strategy": "greedy", "evaluator": DATA, "executor": "slurm"}),
+        (RecipeError, 'no module "encoder.layer.7"', {"strategy": "layerwise", "modules": ["encoder.layer.7"]}),
+        (RecipeError, "folds is 1", {"strategy": "greedy", "evaluator": DATA, "folds": 1}),
+        (RecipeError, "holdout is 1.0", {"strategy": "greedy", "evaluator": DATA, "holdout": 1.0}),
+        (EvaluationError, "run-0: .*NaN", {"strategy": "greedy", "metric": lambda said: float("nan")}),
+        (EvaluationError, "run-0: .*NaN", {"strategy": "greedy", "evaluator": lambda model: float("nan")}),
+        (EvaluationError, "needs examples", {"strategy": "learned", "evaluator": lambda model: 0.5}),
+        (EvaluationError, "needs examples", {"strategy": "diverse", "evaluator": lambda model: 0.5}),
+        (RecipeError, 'alone, not with "median"', {"strategy": "learned", "evaluator": DATA, "method": "median"}),
+        (RecipeError, 'alone, not with "ties"', {"strategy": "interpolate", "evaluator": DATA, "method": "ties"}),
+        (RecipeError, '"tolerance" is float', {"strategy": "greedy", "evaluator": DATA, "tolerance": "a"}),
+        (RecipeError, '"max_ingredients" is int', {"strategy": "greedy", "evaluator": DATA, "max_ingredients": 1.5}),
+        (RecipeError, '"alphas" is Sequence', {"strategy": "interpolate", "evaluator": DATA, "alphas": 0.5}),
+        (RecipeError, "takes the weights that you give", {"strategy": "weighted"}),
+        (RecipeError, "finds the weights itself", {"strategy": "greedy", "weights": [1, 1, 1, 1], "evaluator": DATA}),
+    ],
+)
+def test_bad_input_is_told(runs, error, match, options):
+    """Each with an error of ours that says what to do."""
+    if "modules" in options or "metric" in options:
+        options = {"evaluator": DATA, **options}
+    with pytest.raises(error, match=match):
+        hf_soup.merge(runs, **options)
+
+
+def test_a_base_model_of_another_architecture_is_refused(runs, image_runs, tmp_path):
+    """A ViT, or a BERT of another width, is no end of a way to these models."""
+    wide = testing.save_text_model(testing.tiny_text_model(0, hidden_size=16), tmp_path / "wide")
+    for base in (image_runs[0], wide):
+        with pytest.raises(IngredientError, match="is no base of"):
+            hf_soup.merge(runs, strategy="interpolate", evaluator=DATA, base_model=base)
+
+
+def test_a_function_of_a_model_gets_a_model_of_its_own(runs):
+    """It may change what it is given, and the next trial does not see that."""
+    seen = []
+
+    def spoil(model):
+        seen.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.zero_()
+        return float(len(seen))
+
+    hf_soup.merge(runs[:2], strategy="greedy", evaluator=spoil)
+    assert all(any(tensor.any() for name, tensor in state.items() if "weight" in name) for state in seen)
+
+
+def test_large_outputs_are_not_kept_but_their_score_is(runs, monkeypatch):
+    """The score of a soup is found again without its predictions; those of ingredients are kept in any case."""
+    monkeypatch.setattr(cache, "LARGE", 10)
+    for metric in ("loss", "accuracy"):
+        first = hf_soup.merge(runs, strategy="pruned", evaluator=DATA, metric=metric)
+        kinds = [row.kind for row in cache.kept() if " + " in row.about]
+        assert set(kinds) == {"score"}
+        assert hf_soup.merge(runs, strategy="pruned", evaluator=DATA, metric=metric).recipe.names == first.recipe.names
+
+
+def test_without_ray_the_pip_line_is_told(runs, monkeypatch):
+    """An extra that is not installed is named before anything is scored."""
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'hf-soup\[ray\]'"):
+        hf_soup.merge(runs, strategy="greedy", evaluator=DATA, executor="ray")
+
+
+def test_why_only_one_was_kept(runs, tmp_path):
+    """Unrelated models lie across a barrier, and the sentence says so with both numbers."""
+    texts = testing.tiny_texts(120, seed=8)
+    folder = tmp_path / "sweeps"
+    found = []
+    for seed in range(2):
+        base = testing.save_text_model(testing.tiny_text_model(seed * 50), folder / f"base-{seed}")
+        args = {"num_train_epochs": 12, "per_device_train_batch_size": 8, "learning_rate": 5e-3}
+        options = {"validation": texts, "keep": "last", "output_dir": folder / str(seed), "training_args": args}
+        run = hf_soup.sweep(base, texts, space=[{}], **options)[0]
+        found.append(run.folder.rename(folder / f"unrelated-{seed}"))
+    selection = hf_soup.merge(found, strategy="greedy", evaluator=testing.tiny_texts(200, seed=9)).selection
+    assert "across a barrier" in selection.why or "cost more than they bring" in selection.why

@@ -1,0 +1,897 @@
+"""Strategies, by hand and by property: who goes into the soup, with what weight, and what is said of it."""
+
+import itertools
+import math
+import sys
+import zlib
+
+import hypothesis
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+from hf_soup import plugins
+from hf_soup.errors import MissingExtraError, RecipeError
+from hf_soup.metrics.predictions import Predictions
+from hf_soup.strategies.learned import AdamW
+from hf_soup.testing import FakeTrials
+from hf_soup.types import Choice, Gradient, Ingredient, Mixture, Rejected, Score, Threshold
+
+
+RUNS = tuple(Ingredient(f"run-{index}", f"runs/{index}") for index in range(5))
+BASE = Ingredient("start", "runs/start")
+MODULES = ("embeddings", "encoder.layer.0", "encoder.layer.1", "classifier")  # as FakeTrials has them
+NEVER_WORSE = [
+    name
+    for name in plugins.names("strategy")
+    if plugins.strategy_traits(plugins.load_function("strategy", name)).never_worse
+]
+
+often = hypothesis.settings(max_examples=80, deadline=None)
+seeds = st.integers(0, 2**32 - 1)
+
+
+def choose(name, trials, count=3, *, items=None, **params):
+    """The choice of a strategy over the first runs, with what it asks for besides."""
+    function = plugins.load_function("strategy", name)
+    items = RUNS[:count] if items is None else items
+    if plugins.asks_for(function, "base"):
+        params = {"base": BASE, **params}
+    if name == "weighted":
+        params = {"weights": [1] * len(items), **params}
+    result = function(items, trials, **params)
+    return result if isinstance(result, Choice) else Choice(result)
+
+
+def run(*args, **params):
+    """The mixture that a strategy chooses over the first runs."""
+    return choose(*args, **params).mixture
+
+
+def trials_of(table, **settings):
+    """Trials in which a recipe scores what a table says of its names in their order, joined by +, without `run-`."""
+    return FakeTrials(lambda recipe: table["+".join(recipe.names).replace("run-", "")], **settings)
+
+
+def drawn(recipe, seed):
+    """A random generator that is the same for the same ingredients with the same weights."""
+    return np.random.default_rng(zlib.crc32(repr((seed, recipe.names, sorted(recipe.rows.items()))).encode()))
+
+
+def at_random(seed, n, share=0.7):
+    """A function that is right on random examples, whatever the recipe; scores tie often where n is small."""
+    return lambda recipe: drawn(recipe, seed).random(n) < share
+
+
+def mixed(worth, bonus=0.3):
+    """A smooth score: what the ingredients are worth alone, and a bonus for mixing, mean over the rows of weights."""
+
+    def score(recipe):
+        total = 0.0
+        for row in recipe.rows.values():
+            shares = [weight / sum(row) for weight in row]
+            total += sum(s * worth[name] + bonus * s * (1 - s) for s, name in zip(shares, recipe.names, strict=True))
+        return total / len(recipe.rows)
+
+    return score
+
+
+def in_module(recipe, module):
+    """The names that have a weight in one module."""
+    row = recipe.rows.get(module, recipe.rows.get(""))
+    return frozenset(name for name, weight in zip(recipe.names, row, strict=True) if weight)
+
+
+def tried(choice):
+    """What was tried beside the single ingredients, and whether it was kept."""
+    return [(trial.tried, trial.kept) for trial in choice.trials if trial.ingredient is None]
+
+
+# --- all of them
+
+
+@pytest.mark.parametrize("name", plugins.names("strategy"))
+def test_one_ingredient_is_the_soup(name):
+    """Of one ingredient every strategy makes that ingredient alone; the way from a base model has two ends."""
+    recipe = run(name, FakeTrials(lambda recipe: 0.5), count=1)
+    assert recipe.names == (("run-0", "start") if name == "interpolate" else ("run-0",))
+    if name != "interpolate":
+        assert recipe.weights == (1,)
+
+
+@pytest.mark.parametrize("name", plugins.names("strategy"))
+@often
+@hypothesis.given(seed=seeds)
+def test_a_loss_is_a_score_turned_round(name, seed):
+    """Where lower is better, the negative of the score gives the same soup, and the same trials are kept."""
+    worth = dict(zip([item.name for item in (*RUNS, BASE)], drawn(Mixture.equal(RUNS), seed).random(6), strict=True))
+    params = {"learned": {"epochs": 2}, "search": {"budget": 9}}.get(name, {})
+    up = choose(name, FakeTrials(mixed(worth)), **params)
+    down = choose(name, FakeTrials(lambda recipe: -mixed(worth)(recipe), higher_is_better=False), **params)
+    assert down.mixture == up.mixture
+    if up.trials:
+        assert tried(down) == tried(up)
+
+
+@pytest.mark.parametrize("name", NEVER_WORSE)
+@often
+@hypothesis.given(seed=seeds, n=st.integers(1, 30), count=st.integers(1, 4))
+def test_never_worse_than_the_best_alone(name, seed, n, count):
+    """A strategy that promises it ends with at least the score of the best single ingredient, whatever the scores."""
+    params = {"budget": 9} if name == "search" else {}
+    right = at_random(seed, n)
+    recipe = run(name, FakeTrials(right=right), count, **params)
+    assert right(recipe).mean() >= max(right(Mixture.equal([item])).mean() for item in RUNS[:count])
+
+
+@often
+@hypothesis.given(seed=seeds, order=st.permutations(RUNS), params=st.sampled_from([{}, {"order": "random"}]))
+def test_ties_are_broken_by_name(seed, order, params):
+    """With many ties any order of arguments gives the same selection, weights and rows."""
+    settings = {"right": at_random(seed, 3)}
+    assert choose("greedy", FakeTrials(**settings), items=order, **params) == choose(
+        "greedy", FakeTrials(**settings), 5, **params
+    )
+
+
+# --- stopping early
+
+
+class Watched(FakeTrials):
+    """Trials that remember which were stopped, and what they had to reach."""
+
+    def __init__(self, *args, **settings):
+        super().__init__(*args, **settings)
+        self.stopped = []
+
+    def score(self, recipe, beat=None):
+        """As always."""
+        found = super().score(recipe, beat)
+        if isinstance(found, Rejected):
+            self.stopped.append((recipe, beat, found))
+        return found
+
+
+LIMITS = st.fixed_dictionaries(
+    {"accept": st.sampled_from([">=", ">"]), "tolerance": st.sampled_from([0.0, 0.05, 1 / 12, 0.25, 0.5])}
+)
+EARLY = {
+    "greedy": LIMITS,
+    "greedy_best_first": LIMITS,
+    "pruned": LIMITS,
+    "diverse": LIMITS,
+    "exhaustive": st.just({}),
+    "layerwise": st.builds(
+        lambda limits, mode, start: {**limits, "mode": mode, "start": start},
+        LIMITS,
+        st.sampled_from(["selective", "greedy"]),
+        st.sampled_from(["best", "greedy"]),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EARLY)
+@hypothesis.settings(max_examples=150, deadline=None)
+@hypothesis.given(data=st.data(), seed=seeds, n=st.integers(1, 12), count=st.integers(1, 5))
+def test_stopping_early_changes_nothing_but_the_work(name, data, seed, n, count):
+    """A search that stops hopeless trials finds the recipe of the full search, and runs no more examples."""
+    params, right = data.draw(EARLY[name]), at_random(seed, n, data.draw(st.sampled_from([0.5, 0.8])))
+    early, full = FakeTrials(right=right), FakeTrials(right=right, stop_early=False)
+    found, expected = (choose(name, trials, count, **params) for trials in (early, full))
+    assert found.mixture == expected.mixture
+    assert tried(found) == tried(expected)
+    assert [(a.names, a.weights) for a in early.asked] == [(a.names, a.weights) for a in full.asked]
+    assert early.passes <= full.passes == len(full.asked)
+
+
+@pytest.mark.parametrize("name", EARLY)
+@often
+@hypothesis.given(data=st.data(), seed=seeds, n=st.integers(1, 12))
+def test_a_stopped_trial_is_no_score(name, data, seed, n):
+    """Its row has a bound that no full count exceeds and that is too low, says so in words, and has no score."""
+    right = at_random(seed, n)
+    trials = Watched(right=right)
+    found = choose(name, trials, 4, **(data.draw(EARLY[name]) | ({"start": "best"} if name == "layerwise" else {})))
+    rows = [row for row in found.trials if row.at_most is not None]
+    assert len(rows) == len(trials.stopped)
+    for row, (recipe, threshold, stopped) in zip(rows, trials.stopped, strict=True):
+        assert right(recipe).sum() <= stopped.right < threshold.needed(n)
+        assert 0 < stopped.after <= stopped.n == n
+        assert row.why == f"at most {stopped.right} of {n}, after {stopped.after}"
+        assert row.at_most == stopped.right / n
+        assert not row.kept
+        assert row.score is None
+        assert row.difference is None
+
+
+@pytest.mark.parametrize("name", ["greedy", "greedy_best_first", "exhaustive"])
+def test_hopeless_trials_cost_little(name):
+    """A soup that is wrong where the best ingredient is right is given up before it has seen every example."""
+    trials = FakeTrials(right=lambda recipe: np.arange(100) < (90 if len(recipe.names) == 1 else 10))
+    run(name, trials)
+    assert trials.passes < 3 + 0.3 * (len(trials.asked) - 3)
+
+
+@often
+@hypothesis.given(n=st.integers(1, 60), data=st.data(), ties=st.booleans())
+def test_what_is_needed_to_reach_a_bar(n, data, ties):
+    """Within a tolerance of j of n examples top - j have to be right, without one top, or top + 1 if ties lose."""
+    top = data.draw(st.integers(0, n))
+    within = data.draw(st.integers(0, n))
+    threshold = Threshold(Score("accuracy", top / n), ties, within / n)
+    needed = threshold.needed(n)
+    assert needed == (max(top - within, 0) if ties or within else top + 1)
+    enough = [right for right in range(n + 1) if threshold.reached_by(Score("accuracy", right / n))]
+    assert enough == list(range(needed, n + 1))
+
+
+@often
+@hypothesis.given(value=st.floats(-0.2, 1.2), n=st.integers(1, 60), ties=st.booleans(), tolerance=st.floats(0, 0.5))
+def test_what_is_needed_is_what_brute_force_finds(value, n, ties, tolerance):
+    """For any score the number needed is the least whose share reaches the bar, n + 1 if none does."""
+    threshold = Threshold(Score("accuracy", value), ties, tolerance)
+    reached = [right for right in range(n + 1) if threshold.reached_by(Score("accuracy", right / n))]
+    assert threshold.needed(n) == min(reached, default=n + 1)
+
+
+def test_a_stopped_trial_reaches_no_bar():
+    """What was stopped is never good enough, however low the bar lies."""
+    assert not Threshold(Score("accuracy", 0.0), tolerance=1.0).reached_by(Rejected(9, 10, 5))
+
+
+# --- greedy
+
+FALLING = {"0": 0.9, "1": 0.8, "2": 0.7, "0+1": 0.895, "0+1+2": 0.89, "0+2": 0.892}
+
+
+@pytest.mark.parametrize("metric", [1, -1])
+def test_greedy_is_recipe_1(metric):
+    """Best first, each is added to those who stayed and stays if the score does not fall, also of a loss."""
+    table = {"0": 0.7, "1": 0.9, "2": 0.8, "3": 0.85, "1+3": 0.89, "1+2": 0.92, "1+2+0": 0.92}
+    trials = trials_of({key: metric * value for key, value in table.items()}, higher_is_better=metric == 1)
+    choice = choose("greedy", trials, 4)
+    recipe = choice.mixture
+    assert recipe.names == ("run-1", "run-2", "run-0")
+    assert recipe.weights == (1, 1, 1)
+    assert tried(choice) == [("+ run-3", False), ("+ run-2", True), ("+ run-0", True)]
+
+
+def test_greedy_marks_who_is_inside():
+    """Of the rows about ingredients alone those are kept that are in the soup."""
+    rows = choose("greedy", trials_of(FALLING), tolerance=0.005).trials
+    assert [(row.ingredient, row.kept) for row in rows[:3]] == [("run-0", True), ("run-1", True), ("run-2", 0)]
+
+
+def test_a_tolerance_does_not_drift():
+    """What is good enough is measured from the best score so far, so that small losses do not add up."""
+    assert run("greedy", trials_of(FALLING), tolerance=0.006).names == ("run-0", "run-1")
+    assert run("greedy", trials_of(FALLING), tolerance=0.004).names == ("run-0",)
+    assert run("greedy", trials_of(FALLING), tolerance=0.02).names == ("run-0", "run-1", "run-2")
+
+
+def test_a_tolerance_holds_its_edge():
+    """0.895 is within 0.005 of 0.9 although the difference of these floats is more than that."""
+    assert 0.9 - 0.005 > 0.895 - 1e-15
+    for accept in (">=", ">"):
+        assert run("greedy", trials_of(FALLING), 2, tolerance=0.005, accept=accept).names == ("run-0", "run-1")
+
+
+@pytest.mark.parametrize("name", ["greedy", "greedy_best_first", "pruned", "diverse", "layerwise"])
+def test_a_tolerance_is_not_negative(name):
+    """A negative tolerance, or none that is a number, is refused."""
+    for wrong in (-0.1, math.nan):
+        with pytest.raises(RecipeError, match=r"tolerance is how much worse .* 0 or more"):
+            run(name, FakeTrials(lambda recipe: 0.5), tolerance=wrong)
+
+
+@pytest.mark.parametrize("name", ["greedy", "greedy_best_first", "diverse"])
+def test_max_ingredients_is_a_limit(name):
+    """A soup that could grow ends at the limit, and what is left is not tried; a limit below one is refused."""
+    params = {"accept": ">="}
+    for most in (1, 2, 3):
+        choice = choose(name, FakeTrials(lambda recipe: 0.5), 5, max_ingredients=most, **params)
+        recipe = choice.mixture
+        assert recipe.names == ("run-0", "run-1", "run-2")[:most] or name == "diverse"
+        assert len(recipe.names) == most
+        assert sum(kept for _, kept in tried(choice)) == most - 1
+    with pytest.raises(RecipeError, match="max_ingredients is 0"):
+        run(name, FakeTrials(lambda recipe: 0.5), max_ingredients=0)
+
+
+def test_greedy_at_random_is_by_its_seed():
+    """A random order is the same for a seed, and other seeds give other orders, not that of the names alone."""
+
+    def order(seed):
+        return run("greedy", FakeTrials(lambda recipe: 0.5), 5, order="random", seed=seed).names
+
+    assert order(3) == order(3)
+    assert len({order(seed) for seed in range(20)}) > 10
+
+
+def test_greedy_as_given_begins_with_the_first():
+    """As given, the first begins whatever it scores alone, and its row says so."""
+    trials, items = FakeTrials(mixed({"run-0": 0.9, "run-1": 0.1, "run-2": 0.5})), (RUNS[1], RUNS[0], RUNS[2])
+    assert run("greedy", trials, items=items).names == ("run-0",)
+    given = choose("greedy", trials, items=items, order="given")
+    assert given.mixture.names == ("run-1", "run-0", "run-2")
+    whys = {row.ingredient: row.why for row in given.trials if row.ingredient is not None}
+    assert whys == {"run-0": "best single ingredient", "run-1": "where the search begins", "run-2": "a candidate"}
+
+
+class Ensembles(FakeTrials):
+    """Trials in which ensembles score by a table of their own."""
+
+    def __init__(self, score, ensembles, **settings):
+        super().__init__(score, **settings)
+        self.ensembles = ensembles
+
+    def ensemble(self, recipe):
+        """By the names, as `trials_of` has them."""
+        return self._scored(self.ensembles["+".join(recipe.names).replace("run-", "")])
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("name", ["greedy", "greedy_best_first"])
+def test_what_the_ensemble_rules_out_is_not_cooked(name, sign):
+    """With `prescreen` a candidate that makes the ensemble worse is never scored, and its row says why."""
+    ensembles = {"0": 0.9, "0+1": 0.85, "0+2": 0.95, "0+2+1": 0.94}
+    trials = Ensembles(
+        lambda recipe: sign * (0.8 + 0.01 * len(recipe.names) - 0.001 * int(recipe.names[-1][-1])),
+        {key: sign * value for key, value in ensembles.items()},
+        higher_is_better=sign == 1,
+    )
+    choice = choose(name, trials, prescreen="ensemble")
+    recipe = choice.mixture
+    assert recipe.names == ("run-0", "run-2")
+    assert {asked.names for asked in trials.asked} == {("run-0",), ("run-1",), ("run-2",), ("run-0", "run-2")}
+    row = next(row for row in choice.trials if row.tried.endswith("+ run-1"))
+    assert row.why == f"ruled out: the ensemble goes from {sign * 0.9:.4f} to {sign * 0.85:.4f}"
+    assert row.score is None
+    assert len(run(name, trials).names) == 3
+
+
+# --- greedy_best_first, exhaustive, pruned
+
+
+def test_best_first_takes_the_best_of_each_round():
+    """Every round tries all who remain and takes the best; it stops when none brings a gain (`>=`: all lose)."""
+    table = {"0": 0.9, "1": 0.8, "2": 0.7, "3": 0.6, "0+1": 0.91, "0+2": 0.93, "0+3": 0.92, "0+2+1": 0.93}
+    table |= {"0+2+3": 0.92, "0+2+1+3": 0.90}
+    choice = choose("greedy_best_first", trials_of(table), 4)
+    recipe = choice.mixture
+    assert recipe.names == ("run-0", "run-2")
+    assert tried(choice) == [
+        ("1: + run-1", False),
+        ("1: + run-2", True),
+        ("1: + run-3", False),
+        ("2: + run-1", False),
+        ("2: + run-3", False),
+    ]
+    assert run("greedy_best_first", trials_of(table), 4, accept=">=").names == ("run-0", "run-2", "run-1")
+
+
+@often
+@hypothesis.given(seed=seeds, n=st.integers(1, 8), count=st.integers(1, 5))
+def test_exhaustive_is_brute_force(seed, n, count):
+    """Of all subsets it finds the best score, of equals the smallest, of these that of the best ones alone."""
+    right = at_random(seed, n)
+    ranked = sorted(RUNS[:count], key=lambda item: (-right(Mixture.equal([item])).sum(), item.name))
+    groups = [group for size in range(1, count + 1) for group in itertools.combinations(ranked, size)]
+    best = max(groups, key=lambda group: right(Mixture.equal(group)).sum())  # the first of equals
+    trials = FakeTrials(right=right)
+    found = run("exhaustive", trials, count)
+    assert found.ingredients == best
+    assert found.weights == (1,) * len(best)
+    assert len(trials.asked) == 2**count - 1
+
+
+def test_exhaustive_refuses_too_many():
+    """More candidates than the limit are refused before anything is scored, with the number of subsets."""
+    trials = FakeTrials(lambda recipe: 0.5)
+    items = [Ingredient(f"run-{index}", "runs") for index in range(11)]
+    with pytest.raises(RecipeError, match=r"11 ingredients have 2,047 subsets, and max_candidates is 10"):
+        run("exhaustive", trials, items=items)
+    assert not trials.asked
+    assert len(run("exhaustive", trials, 3, max_candidates=3).names) == 1
+    with pytest.raises(RecipeError, match="7 subsets"):
+        run("exhaustive", trials, 3, max_candidates=2)
+
+
+def test_pruned_drops_the_harmful_ones():
+    """Those without whom the score rises go, worst alone first, and the rest stay, best alone first."""
+    worth = {"run-0": 0.9, "run-1": 0.8, "run-2": 0.85, "run-3": 0.1, "run-4": 0.2}
+    choice = choose("pruned", FakeTrials(mixed(worth)), 5)
+    recipe = choice.mixture
+    assert recipe.names == ("run-0", "run-2", "run-1")
+    assert recipe.weights == (1, 1, 1)
+    assert tried(choice)[:4] == [("all", True), ("- run-3", True), ("- run-4", True), ("- run-1", False)]
+
+
+def test_pruned_asks_again():
+    """Who stayed is asked again after another has gone, and may then go."""
+    table = {"0": 0.7, "1": 0.3, "2": 0.2, "0+1+2": 0.5, "0+1": 0.4, "0+2": 0.6}
+    choice = choose("pruned", trials_of(table))
+    recipe = choice.mixture
+    assert recipe.names == ("run-0",)
+    assert tried(choice) == [("all", 1), ("- run-2", 0), ("- run-1", 1), ("- run-0", 0), ("- run-2", 1)]
+
+
+def test_pruned_keeps_somebody():
+    """Where nobody is missed one ingredient is left; with `>` nobody goes who is not a burden."""
+    trials = FakeTrials(lambda recipe: 0.5)
+    assert run("pruned", trials).names == ("run-0",)
+    assert run("pruned", trials, accept=">").names == ("run-0", "run-1", "run-2")
+
+
+# --- weighted, performance
+
+
+def test_weights_are_given():
+    """As a list, by name (who is not named gets none), or as rows for modules they are taken as they are."""
+    assert run("weighted", None, weights=[2, 1, 0.5]).weights == (2, 1, 0.5)
+    assert run("weighted", None, weights={"run-2": 3, "run-0": 1}).weights == (1, 0, 3)
+    rows = {"": [1, 1, 1], "classifier": [0, 0, 1]}
+    assert run("weighted", None, weights=rows).weights == {"": (1, 1, 1), "classifier": (0, 0, 1)}
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (None, r"takes the weights that you give: weights=\[2, 1, 1\]"),
+        ([1, 2], "the weights are 2 .* for 3 ingredients"),
+        ({"": [1, 1, 1], "encoder": [1]}, "the weights of 'encoder' are 1 .* for 3 ingredients"),
+        ({"run-9": 1}, r'there is no ingredient "run-9"; did you mean "run-\d"\?'),
+        ({"run-0": 0}, "all zero"),
+        ({}, "all zero"),
+        ([1, "a lot", 1], "weights are a sequence of numbers"),
+        ([1, math.inf, 1], "not finite"),
+    ],
+)
+def test_wrong_weights_are_told(weights, message):
+    """No weights, too few, those of nobody, and what is no number are refused with what was found."""
+    with pytest.raises(RecipeError, match=message):
+        run("weighted", None, weights=weights)
+
+
+@pytest.mark.parametrize(
+    ("scores", "higher", "params", "expected"),
+    [
+        ([0.9, 0.6, 0.3], True, {"scheme": "proportional"}, [3, 2, 1]),
+        ([2.0, 0.5, 1.0], False, {"scheme": "proportional"}, [1, 4, 2]),
+        ([0.50, 0.51, 0.53], True, {}, [1, math.e, math.e**3]),
+        ([0.50, 0.51, 0.53], False, {}, [math.e**3, math.e**2, 1]),
+        ([0.5, 0.6, 0.7], True, {"temperature": 0.2}, [1, math.e**0.5, math.e]),
+        ([0.5, 0.9, 0.7], True, {"scheme": "rank"}, [1, 3, 2]),
+        ([0.5, 0.9, 0.7], False, {"scheme": "rank"}, [3, 1, 2]),
+        ([0.5, 0.9, 0.5], True, {"scheme": "rank"}, [1.5, 3, 1.5]),
+        ([-0.5, 0.9, 0.0], True, {"scheme": "rank"}, [1, 3, 2]),
+    ],
+)
+def test_weights_by_performance(scores, higher, params, expected):
+    """Each scheme gives the shares that its definition says."""
+    table = {str(index): score for index, score in enumerate(scores)}
+    trials = FakeTrials(lambda recipe: table.get(recipe.names[0][-1]), higher_is_better=higher)
+    recipe = run("performance", trials, **params)
+    found = dict(zip(recipe.names, recipe.weights, strict=True))
+    shares = np.array([found[f"run-{index}"] for index in range(3)]) / sum(recipe.weights)
+    assert np.allclose(shares, np.array(expected) / sum(expected), rtol=1e-9)
+
+
+def test_performance_scores_what_it_gives():
+    """The soup itself is scored once, and its row says by which scheme."""
+    trials = FakeTrials(mixed({"run-0": 0.5, "run-1": 0.7, "run-2": 0.6}))
+    choice = choose("performance", trials, scheme="rank")
+    recipe = choice.mixture
+    assert recipe.names == ("run-1", "run-2", "run-0")
+    assert [asked.weights for asked in trials.asked[3:]] == [(3, 2, 1)]
+    assert tried(choice) == [("all, by rank", True)]
+
+
+@pytest.mark.parametrize(
+    ("scores", "higher"), [([-0.1, 0.5, 0.5], True), ([0.0, 0.0, 0.0], True), ([0.0, 0.5, 0.5], False)]
+)
+def test_scores_that_cannot_be_weights(scores, higher):
+    """Negative scores, nothing but zeros and an error of zero have no share; the message names other schemes."""
+    table = dict(zip(["0", "1", "2"], scores, strict=True))
+    with pytest.raises(RecipeError, match=r"cannot be weights; take scheme='softmax' or scheme='rank'"):
+        run("performance", trials_of(table, higher_is_better=higher), scheme="proportional")
+
+
+def test_a_temperature_is_positive():
+    """A temperature of zero, below it or NaN is refused; a very low one gives the best all the weight."""
+    for wrong in (0, -1, math.nan):
+        with pytest.raises(RecipeError, match="temperature is more than 0"):
+            run("performance", FakeTrials(lambda recipe: 0.5), temperature=wrong)
+    cold = run("performance", FakeTrials(mixed({"run-0": 0.5, "run-1": 0.7, "run-2": 0.6})), temperature=1e-6)
+    assert (cold.names[0], cold.weights) == ("run-1", (1, 0, 0))
+
+
+# --- diverse
+
+
+class Deciding(FakeTrials):
+    """Trials whose ingredients decide as a string says: one digit, 0 or 1, for each example."""
+
+    def __init__(self, score, said):
+        super().__init__(score, examples=len(next(iter(said.values()))))
+        self.said = said
+
+    def logits(self, ingredient):
+        """A logit of one for the class that it decides on."""
+        classes = np.array([int(digit) for digit in self.said[ingredient.name]])
+        rows = np.arange(len(classes))
+        return Predictions(np.eye(2)[classes], np.zeros(len(classes), int), rows)
+
+
+SAID = {"run-0": "0000", "run-1": "0001", "run-2": "1110", "run-3": "1111", "run-4": "0000"}
+WORTH = {"run-0": 0.9, "run-1": 0.8, "run-2": 0.7, "run-3": 0.6, "run-4": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("diversity", "expected"),
+    [
+        (0.0, ["1, which differs in 25.0%", "2, which differs in 87.5%", "3, which differs in 66.7%"]),
+        # run-3 differs most from run-0; 1, 2 and 4 in half from these two, so by their scores
+        (1.0, ["3, which differs in 100.0%", "1, which differs in 50.0%", "2, which differs in 66.7%"]),
+        # ranks by score 0 1 2 3 and by difference 2 1 0 3: the first three tie, so the best alone
+        (0.5, ["1, which differs in 25.0%", "2, which differs in 87.5%", "3, which differs in 66.7%"]),
+        (0.6, ["3, which differs in 100.0%", "1, which differs in 50.0%", "2, which differs in 66.7%"]),
+    ],
+)
+def test_diverse_goes_by_score_and_difference(diversity, expected):
+    """Next comes the best mean of the two ranks; the difference is the mean share of other decisions than theirs."""
+    trials = Deciding(lambda recipe: WORTH[recipe.names[0]], SAID)
+    choice = choose("diverse", trials, 5, diversity=diversity)
+    assert tried(choice) == [(f"+ run-{what}", True) for what in [*expected, "4, which differs in 50.0%"]]
+
+
+@often
+@hypothesis.given(seed=seeds, n=st.integers(1, 6), accept=st.sampled_from([">=", ">"]))
+def test_diverse_by_score_alone_is_greedy(seed, n, accept):
+    """Without diversity it is the greedy soup, whatever the ingredients say."""
+    found, greedy = (
+        run(name, FakeTrials(right=at_random(seed, n)), 5, accept=accept, **params)
+        for name, params in (("diverse", {"diversity": 0}), ("greedy", {}))
+    )
+    assert (found.ingredients, found.weights) == (greedy.ingredients, greedy.weights)
+
+
+@pytest.mark.parametrize("diversity", [-0.1, 1.1, math.nan])
+def test_diversity_is_a_share(diversity):
+    """Diversity outside of 0 to 1 is refused."""
+    with pytest.raises(RecipeError, match="diversity is between 0 and 1"):
+        run("diverse", FakeTrials(lambda recipe: 0.5), diversity=diversity)
+
+
+# --- layerwise
+
+
+def by_module(worth, default=0.5):
+    """The mean over the modules of what the set of those who are in each is worth; digits for names."""
+
+    def score(recipe):
+        digits = ["".join(sorted(name[-1] for name in in_module(recipe, module))) for module in MODULES]
+        values = [worth.get((m, who), worth.get(who, default)) for m, who in zip(MODULES, digits, strict=True)]
+        return sum(values) / len(MODULES)
+
+    return score
+
+
+def inside(recipe):
+    """Who has a weight in each module, as digits, from the bottom up."""
+    return ["".join(name[-1] for name in recipe.names if name in in_module(recipe, m)) for m in MODULES]
+
+
+@pytest.mark.parametrize("mode", ["selective", "greedy"])
+@pytest.mark.parametrize(
+    ("params", "expected"),
+    [
+        ({}, MODULES[::-1]),
+        ({"module_order": "bottom_up"}, MODULES),
+        ({"modules": ["encoder"]}, ("encoder.layer.1", "encoder.layer.0")),
+        ({"modules": ["encoder", "embeddings"], "module_order": "bottom_up"}, MODULES[:3]),
+        (
+            {"modules": ["classifier", "encoder", "embeddings", "encoder.layer.1"], "module_order": "given"},
+            ("classifier", "encoder.layer.0", "encoder.layer.1", "embeddings"),
+        ),
+    ],
+)
+def test_layerwise_asks_module_by_module(mode, params, expected):
+    """Modules are decided on from the head down, from the bottom up or as given; a prefix is all below it, once."""
+    trials = FakeTrials(lambda recipe: float(len(recipe.names) == 1))
+    choice = choose("layerwise", trials, 2, mode=mode, **params)
+    recipe = choice.mixture
+    what = "of all" if mode == "selective" else "+ run-1"
+    assert tried(choice) == [(f"{module} {what}", False) for module in expected]
+    rows = [{module: (1, float(module == which)) for module in MODULES} for which in expected]
+    assert [asked.weights for asked in trials.asked[2:]] == rows
+    assert (recipe.names, recipe.weights) == (("run-0",), (1,))
+
+
+def test_layerwise_keeps_what_helps():
+    """A module is averaged over all where that does not lower the score, and stays that of the best where it does."""
+    worth = {"0": 0.8, "1": 0.7, "2": 0.6, ("classifier", "012"): 0.9, ("embeddings", "012"): 0.8}
+    recipe = run("layerwise", FakeTrials(by_module(worth)))
+    assert inside(recipe) == ["012", "0", "0", "012"]
+    assert recipe.weights == {m: (1, 1, 1) if m in ("classifier", "embeddings") else (1, 0, 0) for m in MODULES}
+    assert inside(run("layerwise", FakeTrials(by_module(worth)), accept=">")) == ["0", "0", "0", "012"]
+
+
+def test_layerwise_of_everything_is_one_row():
+    """Where every module is averaged over all, the recipe is the uniform soup."""
+    recipe = run("layerwise", FakeTrials(lambda recipe: 0.5))
+    assert recipe.weights == (1, 1, 1)
+
+
+def test_layerwise_greedy_has_a_soup_in_each_module():
+    """Each module takes those, one by one, with whom the score does not fall."""
+    worth = {"0": 0.8, "1": 0.7, "2": 0.6, ("classifier", "01"): 0.9, ("embeddings", "02"): 0.8}
+    worth |= {("encoder.layer.1", "01"): 0.85, ("encoder.layer.1", "012"): 0.86}
+    choice = choose("layerwise", FakeTrials(by_module(worth)), mode="greedy")
+    recipe = choice.mixture
+    assert inside(recipe) == ["02", "0", "012", "01"]
+    assert [what for what, kept in tried(choice) if kept] == [
+        "classifier + run-1",
+        "encoder.layer.1 + run-1",
+        "encoder.layer.1 + run-2",
+        "embeddings + run-2",
+    ]
+
+
+def test_layerwise_may_begin_with_a_greedy_soup():
+    """With `start="greedy"` modules are at first the greedy soup, which has a row of its own."""
+    worth = {"0": 0.8, "1": 0.7, "2": 0.6, "01": 0.85, ("classifier", "012"): 0.9}
+    choice = choose("layerwise", FakeTrials(by_module(worth)), start="greedy")
+    recipe = choice.mixture
+    assert inside(recipe) == ["01", "01", "01", "012"]
+    assert tried(choice)[:4] == [
+        ("+ run-1", True),
+        ("+ run-2", False),
+        ("greedy soup of run-0, run-1", True),
+        ("classifier of all", True),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("params", "averaged"),
+    [
+        ({"mode": "heads"}, MODULES[3:]),
+        ({"mode": "body"}, MODULES[:3]),
+        ({"mode": "heads", "modules": ["encoder.layer.1"]}, ("encoder.layer.1",)),
+        ({"mode": "body", "modules": ["embeddings", "encoder"]}, MODULES[:3]),
+    ],
+)
+def test_layerwise_as_told(params, averaged):
+    """Heads, body or the named modules are averaged over all, the rest is the best one's, whatever it scores."""
+    choice = choose("layerwise", FakeTrials(mixed({"run-0": 0.1, "run-1": 0.9, "run-2": 0.5}, bonus=-1)), **params)
+    recipe = choice.mixture
+    assert recipe.names == ("run-1", "run-2", "run-0")
+    assert recipe.weights == {m: (1, 1, 1) if m in averaged else (1, 0, 0) for m in MODULES}
+    assert tried(choice) == [(f"{', '.join(averaged)} of all", True)]
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"modules": ["classifer"]}, r'the model has no module "classifer"; did you mean "classifier"\?'),
+        ({"modules": ["enc"]}, 'the model has no module "enc"'),
+        ({"modules": []}, "modules is an empty list"),
+        ({"modules": "encoder"}, r"modules is a list of names: write \['encoder'\]"),
+        ({"mode": "heads"}, r"no head apart from its body; name modules=\[\.\.\.\]"),
+        ({"mode": "body"}, "no head apart from its body"),
+    ],
+)
+def test_layerwise_says_what_is_wrong(params, message):
+    """Unknown modules come with the nearest one, and a model without a head apart says what to do."""
+    with pytest.raises(RecipeError, match=message):
+        run("layerwise", FakeTrials(lambda recipe: 0.5, heads=()), **params)
+
+
+# --- interpolate
+
+
+def by_alpha(scores):
+    """Trials in which a point scores what a table says of the base model's weight there, and ingredients 0.5."""
+
+    def score(recipe):
+        row = recipe.rows.get("", recipe.weights)
+        return scores[round(1 - row[-1], 6)] if recipe.names[-1] == "start" else scores.get(1.0, 0.5)
+
+    return score
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_interpolate_takes_the_best_point(sign):
+    """Every alpha has a row with its score, and the best one is the soup: (1 - alpha) of the base, the rest equal."""
+    table = {0.0: 0.3, 0.25: 0.6, 0.75: 0.8, 1.5: 0.1}
+    trials = FakeTrials(lambda recipe: sign * by_alpha(table)(recipe), higher_is_better=sign == 1)
+    choice = choose("interpolate", trials, 3, alphas=[0, 0.25, 0.75, 1, 1.5])
+    recipe = choice.mixture
+    assert recipe.names == ("run-0", "run-1", "run-2", "start")
+    assert recipe.weights == (0.25, 0.25, 0.25, 0.25)
+    rows = [row for row in choice.trials if row.alpha is not None]
+    assert {row.alpha: row.score * sign for row in rows} == {**table, 1: 0.5}
+    assert [row.alpha for row in rows if row.kept] == [choice.alpha] == [0.75]
+    assert trials.asked[-1].weights == (0.5, 0.5, 0.5, -0.5)
+
+
+@pytest.mark.parametrize("alphas", [(0.5, 0, 1), (0, 1), (1, 0.5), (2.0,)])
+def test_interpolate_keeps_the_first_of_equals(alphas):
+    """Of equal points the first one given is kept; at 1 the base model is not in the recipe."""
+    choice = choose("interpolate", FakeTrials(lambda recipe: 0.5), 2, alphas=alphas)
+    recipe = choice.mixture
+    assert choice.alpha == alphas[0]
+    assert recipe.names == (("run-0", "run-1") if alphas[0] == 1 else ("run-0", "run-1", "start"))
+
+
+def test_interpolate_gives_what_the_base_lacks():
+    """A module that the base model lacks is that of the end at every point, also at the base model's own."""
+    for alpha in (0.0, 0.4, 1.5):
+        trials = FakeTrials(lambda recipe: 0.5, lacks=["classifier"])
+        recipe = run("interpolate", trials, 2, alphas=[alpha])
+        assert recipe.weights == {"": (alpha / 2, alpha / 2, 1 - alpha), "classifier": (1, 1, 0)}
+
+
+@pytest.mark.parametrize(("end", "expected"), [("uniform", "102"), ("greedy", "10"), ("best", "1")])
+def test_interpolate_ends_where_told(end, expected):
+    """The end of the way is all ingredients, a greedy soup of them, or the best one."""
+    worth = {"run-0": 0.85, "run-1": 0.9, "run-2": 0.1, "start": 0.5}
+    recipe = run("interpolate", FakeTrials(mixed(worth)), 3, end=end, alphas=[0.5])
+    assert "".join(name[-1] for name in recipe.names[:-1]) == expected
+    assert recipe.weights[-1] == 0.5
+
+
+def test_interpolate_needs_a_point():
+    """No alpha at all is an error."""
+    with pytest.raises(RecipeError, match="alphas are the points to score"):
+        run("interpolate", FakeTrials(lambda recipe: 0.5), alphas=[])
+
+
+# --- learned, search
+
+VALUE = {"run-0": 0.0, "run-1": 1.0, "run-2": 0.6}
+
+
+def means(recipe, values=VALUE):
+    """For each module the weighted mean of a number of each ingredient."""
+    rows = [recipe.rows.get(module, recipe.rows.get("")) for module in MODULES]
+    numbers = [values[name] for name in recipe.names]
+    return np.array([np.dot(row, numbers) / sum(row) for row in rows])
+
+
+def misses(target):
+    """How far the means of the modules are from targets, squared: a smooth score with its best value 0 there."""
+    return lambda recipe: -float(np.square(means(recipe) - target).mean())
+
+
+def shares(recipe):
+    """The weights by name, which sum to one."""
+    return dict(zip(recipe.names, np.divide(recipe.weights, sum(recipe.weights)), strict=True))
+
+
+def test_learned_finds_the_optimum_of_a_model():
+    """Of two ingredients 0 and 1 the mean 0.3 has weights 0.7 and 0.3, and that is what is learned."""
+    for seed in range(3):
+        recipe = run("learned", FakeTrials(misses(0.3)), 2, epochs=60, patience=60, train_batch_size=100, seed=seed)
+        assert shares(recipe) == pytest.approx({"run-0": 0.7, "run-1": 0.3}, abs=0.01)
+
+
+def test_learned_finds_the_optimum_of_each_module():
+    """With weights for each module each reaches a target of its own, which one row of weights cannot."""
+    target, params = np.array([0.2, 0.4, 0.6, 0.8]), {"epochs": 80, "patience": 80, "train_batch_size": 100}
+    recipe = run("learned", FakeTrials(misses(target)), by="module", **params)
+    assert set(recipe.rows) == set(MODULES)
+    assert means(recipe) == pytest.approx(target, abs=0.02)
+    assert means(run("learned", FakeTrials(misses(target)), **params)) == pytest.approx(np.full(4, 0.5), abs=0.02)
+
+
+class Tempered(FakeTrials):
+    """Trials whose loss rises with the scale of the logits."""
+
+    def gradient(self, recipe, rows, scale=1.0):
+        """As it is, with a derivative by the scale."""
+        found = super().gradient(recipe, rows, scale)
+        return Gradient(found.loss, found.weights, 0.25)
+
+
+def test_the_first_step_is_the_learning_rate():
+    """One step of AdamW moves each free number by the learning rate: weights e^-0.1 and e^0.1, temperature e^0.1."""
+    choice = choose("learned", Tempered(misses(1.0)), 2, epochs=1, train_batch_size=100)
+    recipe = choice.mixture
+    assert shares(recipe) == pytest.approx({"run-1": 1 / (1 + math.exp(-0.2)), "run-0": 1 / (1 + math.exp(0.2))})
+    assert choice.temperature == pytest.approx(math.exp(0.1))
+
+
+class Counted(FakeTrials):
+    """Trials that count how often they are asked for a gradient."""
+
+    steps = 0
+
+    def gradient(self, recipe, rows, scale=1.0):
+        """As it is."""
+        self.steps += 1
+        return super().gradient(recipe, rows, scale)
+
+
+@pytest.mark.parametrize("patience", [1, 2, 4])
+def test_learning_stops_where_nothing_is_gained(patience):
+    """From equal weights that are the best it goes `patience` epochs further, and takes none of them."""
+    trials = Counted(misses(0.5))
+    recipe = run("learned", trials, 2, epochs=9, patience=patience, train_batch_size=30)
+    assert recipe.weights == (0.5, 0.5)
+    assert trials.steps == patience * math.ceil(80 / 30)
+
+
+def test_adamw_is_its_formula():
+    """Ten steps with weight decay agree with algorithm 2 of the paper, written out number by number."""
+    rng = np.random.default_rng(0)
+    values, rate, decay = rng.normal(size=(2, 3)), 0.05, 0.1
+    expected, m, v = values.copy(), np.zeros((2, 3)), np.zeros((2, 3))
+    optimizer = AdamW((2, 3), rate, decay)
+    for t in range(1, 11):
+        gradient = rng.normal(size=(2, 3))
+        optimizer.step(values, gradient)
+        for i in np.ndindex(2, 3):
+            m[i] = 0.9 * m[i] + (1 - 0.9) * gradient[i]
+            v[i] = 0.999 * v[i] + (1 - 0.999) * gradient[i] ** 2
+            step = m[i] / (1 - 0.9**t) / (math.sqrt(v[i] / (1 - 0.999**t)) + 1e-8)
+            expected[i] = expected[i] - rate * step - rate * decay * expected[i]
+    assert np.allclose(values, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("by", ["model", "module"])
+@pytest.mark.parametrize("learning_rate", [1e-9, 1.0, 1e3])
+def test_learned_weights_are_numbers(by, learning_rate):
+    """At any learning rate weights are finite, and the same for any order of the arguments."""
+    trials, params = FakeTrials(misses(0.3)), {"by": by, "learning_rate": learning_rate}
+    recipe = run("learned", trials, **params)
+    assert all(math.isfinite(weight) for row in recipe.rows.values() for weight in row)
+    assert run("learned", trials, items=RUNS[2::-1], **params) == recipe
+
+
+@pytest.mark.parametrize("params", [{"held_back": x} for x in (0, 1, -0.5, 0.001)] + [{"epochs": 0}, {"patience": 0}])
+def test_learned_says_what_is_out_of_range(params):
+    """No example to learn or to stop by, no epoch and no patience are refused before anything is scored."""
+    trials = FakeTrials(misses(0.3))
+    with pytest.raises(RecipeError, match=r"held_back is .*of 100 examples|are 1 or more"):
+        run("learned", trials, **params)
+    assert not trials.asked
+
+
+@pytest.mark.parametrize("by", ["model", "module"])
+def test_search_is_never_worse_and_keeps_its_budget(by):
+    """It scores as many soups as the budget says, and gives the best thing that was scored, the same for a seed."""
+    for budget in (1, 2, 13, 40):
+        trials = FakeTrials(misses(0.3))
+        choice = choose("search", trials, by=by, budget=budget, seed=1)
+        recipe = choice.mixture
+        assert len(trials.asked) == 3 + budget
+        assert len(tried(choice)) == budget
+        scores = [misses(0.3)(asked) for asked in trials.asked]
+        assert misses(0.3)(recipe) == max(scores) == max(row.score for row in choice.trials)
+        assert run("search", FakeTrials(misses(0.3)), by=by, budget=budget, seed=1) == recipe
+    assert run("search", FakeTrials(misses(0.3)), by=by, budget=40, seed=2) != recipe
+
+
+def test_search_finds_the_optimum():
+    """With a few hundred soups each module is near a target of its own."""
+    target = np.array([0.2, 0.4, 0.6, 0.8])
+    recipe = run("search", FakeTrials(misses(target)), by="module", budget=300)
+    assert means(recipe) == pytest.approx(target, abs=0.1)
+
+
+@pytest.mark.parametrize("score", [lambda recipe: 0.5, lambda recipe: recipe.weights[0] / sum(recipe.weights)])
+def test_search_keeps_the_best_alone_where_nothing_is_better(score):
+    """Where no soup is better than the best ingredient alone, that is the result, however long it searches."""
+    recipe = run("search", FakeTrials(score), budget=400)
+    assert (recipe.names, recipe.weights) == (("run-0",), (1,))
+
+
+def test_search_needs_a_budget_and_cmaes(monkeypatch):
+    """A budget or spread of nothing is refused; without cmaes the error has the line for pip."""
+    for wrong in ({"budget": 0}, {"sigma": 0}):
+        with pytest.raises(RecipeError, match="budget and sigma are more than 0"):
+            run("search", FakeTrials(misses(0.3)), **wrong)
+    monkeypatch.setitem(sys.modules, "cmaes", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'hf-soup\[search\]'"):
+        run("search", FakeTrials(misses(0.3)))
