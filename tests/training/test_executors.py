@@ -169,7 +169,7 @@ import os, sys
 import numpy as np
 import torch
 import hf_soup
-from hf_soup import lookup, testing
+from hf_soup import plugins, testing
 from hf_soup.cli.start import main
 
 folder = sys.argv.pop()
