@@ -13,6 +13,9 @@ from hub import HubServer, environment
 # Before torch is imported: the threads of two processes slow one another, and tiny models have no use for them
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# A test need not survive a power cut, and a disk takes milliseconds for each of some ten thousand flushes
+os.fsync = lambda descriptor: None
+
 HUB = HubServer().start()
 HOME = tempfile.TemporaryDirectory()
 os.environ.update(environment(HUB, Path(HOME.name)))

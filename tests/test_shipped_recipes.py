@@ -54,6 +54,7 @@ def test_it_is_cooked_in_a_tiny_form(recipe, tmp_path):
     overrides += ["sweep.n_runs=3"] if plan.sweep.n_runs else []
     if plan.pretrain:
         overrides += ["pretrain.training_args.max_steps=2"]
+        overrides += ["data.validation=train[1000:1060]", "data.test=train[1300:1360]"]
     else:
         columns, label = plan.data.text_columns or ["text"], plan.data.label_column or "label"
         splits = {getattr(plan.data, part).split("[")[0] for part in ("train", "validation", "test")}

@@ -178,11 +178,12 @@ def digits(tmp_path_factory):
         for part in ("train[:800]", "train[800:1100]", "train[1100:]")
     )
     base = testing.save_image_model(
-        testing.tiny_image_model(0, classes=10, hidden_size=48, intermediate_size=96, patch_size=2), folder / "base"
+        testing.tiny_image_model(0, classes=10, hidden_size=48, intermediate_size=96), folder / "base"
     )
     low = train.filter(lambda label: label < 5, input_columns="label", keep_in_memory=True)
     args = {"epochs": 30, "batch_size": 32, "learning_rate": 2e-3}
-    options = {"validation": low, "keep": "last", "training_args": args, "head": "checkpoint"}
+    # nothing is chosen by a score of validation, which each epoch asks for
+    options = {"validation": low.select(range(20)), "keep": "last", "training_args": args, "head": "checkpoint"}
     pretrained = hf_soup.sweep(base, low, space=[{}], output_dir=folder / "runs", **options)
     return pretrained[0].folder, new, test
 
@@ -202,16 +203,16 @@ def test_shared_heads_make_a_soup_and_independent_ones_do_not(digits, tmp_path):
             runs = hf_soup.sweep(
                 base,
                 train,
-                validation=test.select(range(100)),
+                validation=test.select(range(20)),
                 space={"seed": range(4)},
                 head=head,
                 keep="last",
                 output_dir=tmp_path / head,
-                training_args={"epochs": 12, "batch_size": 32, "learning_rate": 1e-3},
+                training_args={"epochs": 8, "batch_size": 32, "learning_rate": 2e-3},
             )
         soup = hf_soup.merge(runs)
         score = hf_soup.Evaluator(test, processing_class=load_image_processor(runs))
         alone = [score(hf_soup.merge([run]).model).value for run in runs]
         losses[head] = np.mean(alone) - score(soup.model).value
-    assert max(losses["new"], losses["probe"]) < 0.05  # measured: 0.02 and 0.01
+    assert max(losses["new"], losses["probe"]) < 0.05  # measured: 0.01 and 0
     assert losses["independent"] > 0.12  # measured: 0.19
