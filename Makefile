@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test docs check style clean
+.PHONY: help demo test docs check style measure clean
 
 help:  ## print this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,10 +26,14 @@ docs: $(READY)  ## write the generated pages and build the site into site/; warn
 	$(BIN)/python docs/generate.py --write
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-check: $(READY)  ## what CI runs: lint, formatting, tests
+check: $(READY)  ## what CI runs: lint, formatting, types, tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	$(MAKE) test
+
+measure: $(READY)  ## how easy the code is to live in: types, density, complexity, work done twice; AGAINST=REVISION compares
+	$(BIN)/python benchmarks/house.py $(if $(AGAINST),--against $(AGAINST))
 
 style: $(READY)  ## fix lint and formatting in place
 	$(BIN)/ruff check --fix .

@@ -1,13 +1,15 @@
-"""Writes what is generated in these pages: the tables of options in `command_line.md`, and all of `reference.md`.
+"""Writes what is generated in these pages: the tables of options in `command_line.md`, the list of files in
+`architecture.md`, and all of `reference.md`.
 
 python docs/generate.py --check     # says which page is not what the code says; exit code 1
 python docs/generate.py --write     # writes them
 
-Both pages are kept in the repository, so that they can be read without building the site. A test runs the check.
+The pages are kept in the repository, so that they can be read without building the site. A test runs the check.
 """
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import re
@@ -20,12 +22,16 @@ import click
 from docstrings import read_docstring
 
 import hf_soup
-from hf_soup import plugins as lookup
 from hf_soup.cli import main as command_line
+from hf_soup.plugins import load_function, parameters
+from hf_soup.plugins import names as plugin_names
 
 
 DOCS = Path(__file__).parent
 SHARED = {"form", "help"}  # options that every command has; the page says so once
+ROOT = DOCS.parent
+PACKAGE = ROOT / "hf_soup"
+FILES = re.compile(r"(<!-- files: [^>]* -->\n).*?(<!-- end of files -->)", re.DOTALL)
 BLOCK = re.compile(r"(<!-- options: ([\w-]+) -->\n).*?(<!-- end of options -->)", re.DOTALL)
 
 # The order of the reference: what is not named here follows by name.
@@ -89,7 +95,41 @@ LINE = 88  # characters of a signature in one line
 
 def pages() -> dict[str, str]:
     """File name -> what it has to hold."""
-    return {"command_line.md": _command_line(), "reference.md": _reference()}
+    return {
+        "architecture.md": _architecture(),
+        "command_line.md": _command_line(),
+        "reference.md": _reference(),
+    }
+
+
+# The list of files
+
+
+def _architecture() -> str:
+    text = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    return FILES.sub(lambda block: block[1] + _list_of_files() + block[2], text)
+
+
+def _list_of_files() -> str:
+    """A table for each folder of the package: its files, and the first line of each."""
+    folders: dict[Path, list[tuple[str, ...]]] = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        if path.name != "__init__.py":
+            row = (f"[`{path.name}`](../{path.relative_to(ROOT).as_posix()})", _first_line(path))
+            folders.setdefault(path.parent, []).append(row)
+    parts = []
+    for folder, rows in sorted(folders.items()):
+        title = f"### `{folder.relative_to(ROOT).as_posix()}/`"
+        parts.append(
+            "\n".join([title, "", _first_line(folder / "__init__.py"), "", _table(("file", "what it is for"), rows)])
+        )
+    return "\n".join(parts)
+
+
+def _first_line(path: Path) -> str:
+    """The first sentence of a module's docstring, which may take two lines."""
+    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    return _cell(" ".join(docstring.split("\n\n")[0].split()))
 
 
 # The command line
@@ -153,9 +193,9 @@ def _plugins() -> dict[str, list[Plugin]]:
     """Parameter -> the strategies and methods that take it, as the command line finds them."""
     users: dict[str, list[Plugin]] = {}
     for kind in ("strategy", "method"):
-        for name in lookup.names(kind):
-            function = lookup.load_function(kind, name)
-            for parameter in lookup.parameters(function):
+        for name in plugin_names(kind):
+            function = load_function(kind, name)
+            for parameter in parameters(function):
                 if parameter != "weights":
                     users.setdefault(parameter, []).append(Plugin(name, function))
     return users
@@ -171,7 +211,7 @@ def _plugin_defaults(parameter: str, users: list[Plugin]) -> str:
     """The default of a parameter, with the names of its users where they differ in it."""
     users_of: dict[str, list[str]] = {}
     for user in users:
-        default = repr(lookup.parameters(user.function)[parameter].default)
+        default = repr(parameters(user.function)[parameter].default)
         users_of.setdefault(default, []).append(user.name)
     texts = []
     for default, names in users_of.items():
@@ -233,10 +273,10 @@ def _reference() -> str:
         "## Strategies",
         "What each takes, as a keyword of `hf_soup.merge`, under `params` in a [cook file](cook_file.md#merge) and as "
         "an option of `hf-soup merge`. Which to take: [strategies](strategies.md).",
-        *(part for name in lookup.names("strategy") for part in _plugin_entry("strategy", name, anchors)),
+        *(part for name in plugin_names("strategy") for part in _plugin_entry("strategy", name, anchors)),
         "## Methods",
         "How the tensors of one name combine: `method=` of `hf_soup.merge`.",
-        *(part for name in lookup.names("method") for part in _plugin_entry("method", name, anchors)),
+        *(part for name in plugin_names("method") for part in _plugin_entry("method", name, anchors)),
         "## For extensions and tests",
         "Imported from their own modules.",
     ]
@@ -291,9 +331,9 @@ def _member(class_name: str, name: str, value: Any, anchors: dict[str, str]) -> 
 
 
 def _plugin_entry(kind: str, name: str, anchors: dict[str, str]) -> Iterator[str]:
-    function = lookup.load_function(kind, name)
+    function = load_function(kind, name)
     yield f'### `{kind}="{name}"`'
-    yield from _text(function, anchors, only=set(lookup.parameters(function)))
+    yield from _text(function, anchors, only=set(parameters(function)))
 
 
 def _signature(path: str, thing: Any, *, method: bool = False) -> str:

@@ -36,42 +36,33 @@ def test_every_command_has_a_table_or_nothing_to_say():
         assert not own or f"<!-- options: {name} -->" in text, f"no table of options for hf-soup {name}"
 
 
-def tree_of_readme():
-    """Path in `hf_soup/` -> its clause. A line may name several files (`a: clause; b.py: clause`), or a folder."""
+def test_the_map_names_every_folder():
+    """README's map has a line with a clause for every folder of the package and of the project, and for no other."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     block = next(part for part in re.findall(r"```text\n(.*?)```", text, re.DOTALL) if part.startswith("hf_soup/"))
-    found, folders = {}, [(0, "")]
-    for line in block.splitlines()[1:]:
-        if not line.startswith(" "):
-            break
-        depth = len(line) - len(line.lstrip())
-        name, _, clause = line.strip().partition(" ")
-        while folders[-1][0] >= depth:
-            folders.pop()
-        path = folders[-1][1] + name
-        found[path] = clause.strip()
-        if name.endswith("/"):
-            folders.append((depth, path))
-    return found
-
-
-def test_the_file_tree_names_every_file():
-    """Every file of the package has a line with a clause in README's tree, and every line a file."""
-    tree = tree_of_readme()
-    files = {
-        path.relative_to(PACKAGE).as_posix()
-        for path in PACKAGE.rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts and path.name != "py.typed"
+    lines = re.findall(r"^( *)(\w+/)(.*)$", block, re.MULTILINE)
+    folders = {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert {name.strip("/") for indent, name, _ in lines if indent} == folders
+    assert {name.strip("/") for indent, name, _ in lines if not indent} == {
+        "hf_soup",
+        "recipes",
+        "examples",
+        "benchmarks",
+        "docs",
+        "tests",
     }
-    # `__init__.py` of a room is what its folder's line says
-    files = {name for name in files if not name.endswith("/__init__.py")}
-    folders = {f"{parent}/" for name in files for parent in map(str, Path(name).parents) if parent != "."}
-    missing = sorted((files | folders) - set(tree))
-    assert not missing, f"README's file tree lacks a line for: {', '.join(missing)}"
-    gone = sorted(set(tree) - files - folders)
-    assert not gone, f"README's file tree names what is not there: {', '.join(gone)}"
-    bare = sorted(name for name, clause in tree.items() if not clause)
-    assert not bare, f"README's file tree does not say what these are: {', '.join(bare)}"
+    assert all(clause.strip() for indent, _, clause in lines if indent)
+
+
+def test_every_file_says_what_it_is_for():
+    """The list of files in `docs/architecture.md` is made of first lines of modules: none is empty or twice there."""
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \[`[\w.]+`\]\(\.\./(hf_soup/[\w/.]+)\) \| (.*) \|$", text, re.MULTILINE)
+    files = {path.relative_to(ROOT).as_posix() for path in PACKAGE.rglob("*.py") if path.name != "__init__.py"}
+    assert {name for name, _ in rows} == files
+    clauses = [clause for _, clause in rows]
+    assert all(clauses)
+    assert len(set(clauses)) == len(clauses)
 
 
 def literals():

@@ -1,4 +1,4 @@
-"""`compare`: opens what it was given and hands it to `hf_soup.evaluation`."""
+"""`compare`: opens what it was given and hands it to `hf_soup.comparison`."""
 
 from __future__ import annotations
 
