@@ -3,7 +3,9 @@
 import copy
 import itertools
 import json
+import os
 import shutil
+import subprocess
 import sys
 from dataclasses import replace
 
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from by_hand import TrialsByHand, accuracy, averaged_tensors, logits_of, right_rows
 from safetensors.torch import load_file
 
 import hf_soup
@@ -27,11 +30,11 @@ from hf_soup.errors import (
 )
 from hf_soup.evaluation import cache
 from hf_soup.evaluation.binding import bind_evaluator
-from hf_soup.evaluation.gradient import _loss
-from hf_soup.evaluation.tasting import Taster
+from hf_soup.evaluation.recipe_runner import RecipeWorker
+from hf_soup.merging.agreement import agree
+from hf_soup.merging.setup import set_up
 from hf_soup.selection.trials import ModelTrials
-from hf_soup.training.callbacks import Bar
-from hf_soup.types import Recipe, Rejected, Score
+from hf_soup.types import Mixture, Rejected, Score, Threshold
 
 
 DATA = testing.tiny_texts(60, seed=3)
@@ -73,17 +76,35 @@ def moved(base, seed, size=0.05):
     return model
 
 
-def trials_of(runs, evaluator, **options):
+def trials_of(runs, evaluator, *, params=None, align_labels=False, stop_early=True):
     """Trials as a merge makes them."""
     items = open_all(runs)
-    bound = bind_evaluator(evaluator, items)
-    base = options.pop("method", {})
-    return ModelTrials({item.name: item for item in items}, bound, lambda recipe: replace(recipe, **base), **options)
+    setup = set_up(items, agree(items, take_from=None, align_labels=align_labels), params=params)
+    with ModelTrials(setup, bind_evaluator(evaluator, items), stop_early=stop_early) as trials:
+        return trials
 
 
 def ingredients(runs):
     """What a strategy gets."""
     return [item.ingredient for item in open_all(runs)]
+
+
+def singles(runs):
+    """Each of them alone."""
+    return [Mixture.equal([item]) for item in ingredients(runs)]
+
+
+@pytest.fixture
+def runs_of_models(monkeypatch):
+    """What every run of a model gave, in order."""
+    outputs, run = [], hf_soup.Evaluator.run
+
+    def spy(self, model, **options):
+        outputs.append(run(self, model, **options))
+        return outputs[-1]
+
+    monkeypatch.setattr(hf_soup.Evaluator, "run", spy)
+    return outputs
 
 
 def soup_by(strategy, runs, start, **options):
@@ -94,8 +115,8 @@ def soup_by(strategy, runs, start, **options):
 
 @pytest.mark.parametrize("strategy", CHOOSING)
 def test_the_model_that_was_scored_is_the_model_that_is_saved(strategy, runs, start, tmp_path, monkeypatch):
-    """The last trial's tensors in memory, the saved file and the recipe cooked again are the same bits; and the same
-    strategy again runs no model.
+    """The last trial's tensors in memory, the saved file and the recipe cooked again are the same bits; a plain loop
+    gives them but for rounding, and a model of the same score; and the same strategy again runs no model.
     """
     seen, run = {}, hf_soup.Evaluator.run
 
@@ -103,8 +124,8 @@ def test_the_model_that_was_scored_is_the_model_that_is_saved(strategy, runs, st
         seen[len(seen)] = {name: tensor.clone() for name, tensor in tensors_on_disk(model).items()}
         return run(self, model, **options)
 
-    gradients, gradient = [], Taster.gradient
-    monkeypatch.setattr(Taster, "gradient", lambda *args: gradients.append(1) or gradient(*args))
+    gradients, gradient = [], RecipeWorker.gradient
+    monkeypatch.setattr(RecipeWorker, "gradient", lambda *args: gradients.append(1) or gradient(*args))
     monkeypatch.setattr(hf_soup.Evaluator, "run", spy)
     soup = soup_by(strategy, runs, start)
     n, steps = len(seen), len(gradients)
@@ -118,6 +139,10 @@ def test_the_model_that_was_scored_is_the_model_that_is_saved(strategy, runs, st
         tmp_path / "soup" / "model.safetensors"
     ).read_bytes()
     assert hf_soup.load_recipe(tmp_path / "soup").selection == soup.recipe.selection
+    by_hand = averaged_tensors(soup.recipe)
+    assert set(by_hand) == set(saved)
+    assert all(torch.allclose(saved[name], by_hand[name], rtol=1e-6, atol=1e-8) for name in saved)
+    assert soup.recipe.selection.score == accuracy(soup.recipe, DATA)
 
 
 @pytest.mark.parametrize("strategy", CHOOSING)
@@ -167,11 +192,18 @@ def test_configurations_that_differ_are_each_their_own(runs, tmp_path):
     (folder / "config.json").write_text(json.dumps({**config, "hidden_act": "relu"}))
     scores = []
     for order in ([runs[0], folder], [folder, runs[0]]):
-        trials = trials_of(order, hf_soup.Evaluator(DATA, metric="loss", cache=False))
-        scores.append({item.name: trials.score(Recipe((item,), (1.0,))).value for item in ingredients(order)})
-        bound = hf_soup.Evaluator(DATA, metric="loss", cache=False).bound(str(runs[0]), "text-classification")
+        items, evaluator = open_all(order), hf_soup.Evaluator(DATA, metric="loss", cache=False)
+        setup = set_up(items, agree(items, take_from=items[0].name, align_labels=False)).without_settings()
+        bound = bind_evaluator(evaluator, items)
+        with ModelTrials(setup, bound) as trials:
+            scores.append({item.name: trials.score(Mixture.equal([item.ingredient])).value for item in items})
         assert scores[-1]["other"] == bound(transformers_model(folder)).value
     assert scores[0] == scores[1]
+    tokens = transformers.AutoTokenizer.from_pretrained(folder)(DATA["text"][:], padding=True, return_tensors="pt")
+    for run in (runs[0], folder):
+        with torch.no_grad():
+            loss = transformers_model(run)(**tokens, labels=torch.tensor(DATA["label"])).loss
+        assert scores[0][run.name] == pytest.approx(loss.item(), rel=1e-5)
 
 
 def test_a_soup_on_the_way_does_not_replace_its_base_model(runs, start, tmp_path):
@@ -195,51 +227,57 @@ def test_strategies_go_with_every_method(strategy, method, runs, start):
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("strategy", ["greedy", "greedy_best_first", "pruned", "exhaustive", "layerwise", "diverse"])
-def test_early_rejection_changes_nothing(strategy, seed, runs):
-    """With real models the recipe is that of the full search, and fewer examples are run."""
+def test_early_rejection_changes_nothing(strategy, seed, runs, runs_of_models):
+    """With real models the mixture is that of a search by hand, the same with and without it, and fewer examples are
+    run.
+    """
     data = testing.tiny_texts(50, seed=seed)
-    find, found = plugins.load_function("strategy", strategy), {}
+    search = plugins.load_function("strategy", strategy)
+    expected = search(ingredients(runs), TrialsByHand(data))
+    choices, rows_run = {}, {}
     for stop_early in (True, False):
+        runs_of_models.clear()
         trials = trials_of(runs, hf_soup.Evaluator(data, cache=False, batch_size=8), stop_early=stop_early)
-        recipe = find(ingredients(runs), trials)
-        found[stop_early] = recipe.names, recipe.weights, sum(len(one.asked) for one in trials._outputs.values())
-    assert found[True][:2] == found[False][:2]
-    assert found[True][2] <= found[False][2]
+        choices[stop_early] = search(ingredients(runs), trials)
+        rows_run[stop_early] = sum(len(outputs.rows) for outputs in runs_of_models)
+    assert choices[True].mixture == choices[False].mixture == expected.mixture
+    assert [trial.score for trial in choices[False].trials] == [trial.score for trial in expected.trials]
+    assert rows_run[True] <= rows_run[False]
 
 
-def test_a_trial_stops_when_it_cannot_reach_its_bar(runs):
-    """It says how many can be right at most, after how many; that is what the full run would have given or more."""
+def test_a_trial_stops_when_it_cannot_reach_its_threshold(runs, runs_of_models):
+    """It says how many can be right at most, after how many: for a threshold of all, from the first wrong row on."""
     trials = trials_of(runs, hf_soup.Evaluator(DATA, cache=False, batch_size=8))
-    items = ingredients(runs)
-    trials.map([Recipe((item,), (1.0,)) for item in items])
-    recipe = Recipe(tuple(items), (1.0,) * 4)
-    found = trials.score(recipe, beat=Bar(Score("accuracy", 1.0), ties=True))
-    assert isinstance(found, Rejected)
-    assert found.right == found.n - 1 == 59
-    assert found.after < found.n
-    full = trials.score(recipe)
-    assert full.value * found.n <= found.right
+    trials.map(singles(runs))
+    mixture = Mixture.equal(ingredients(runs))
+    right = right_rows(mixture, DATA)
+    result = trials.score(mixture, beat=Threshold(Score("accuracy", 1.0), ties=True))
+    assert isinstance(result, Rejected)
+    assert result.right == result.n - 1 == 59
+    rows_run = runs_of_models[-1].rows
+    assert right[rows_run].tolist().index(False) == result.after - 1
+    assert len(rows_run) < 60
+    full = trials.score(mixture)
+    assert full.value == right.mean() <= result.right / result.n
     assert full.n == 60
-    assert trials.score(recipe, beat=Bar(Score("accuracy", 1.0))) == found  # also when all is known
+    assert trials.score(mixture, beat=Threshold(Score("accuracy", 1.0))) == result  # also when all is known
 
 
-def test_hard_examples_come_first_whatever_the_order_of_ingredients(runs):
-    """Rows that most ingredients get wrong are asked first, and the batches stay for the whole search."""
+def test_hard_examples_come_first_whatever_the_order_of_ingredients(runs, runs_of_models):
+    """Rows that most ingredients get wrong are run first, and the batches stay for the whole search."""
+    wrong = sum((~right_rows(single, DATA)).astype(int) for single in singles(runs))
     orders = []
     for chosen in (runs, runs[::-1]):
         trials = trials_of(chosen, hf_soup.Evaluator(DATA, cache=False, batch_size=8))
-        items = sorted(ingredients(chosen), key=lambda item: item.name)
-        said = [trials.logits(item) for item in items]
-        wrong = sum((one.logits.argmax(1) != one.labels).astype(int) for one in said)
-        recipe = Recipe(tuple(items), (1.0,) * 4)
-        trials.score(recipe)
-        asked = trials._recall(recipe).asked
-        hard = asked[: (wrong > 0).sum()]
+        trials.map(singles(chosen))
+        trials.score(Mixture.equal(sorted(ingredients(chosen), key=lambda item: item.name)))
+        rows_run = runs_of_models[-1].rows
+        hard = rows_run[: (wrong > 0).sum()]
         windows = [wrong[hard[at : at + 4]] for at in range(0, len(hard), 4)]  # of half a batch, sorted by length
-        assert all(one.min() >= other.max() for one, other in itertools.pairwise(windows))
-        assert not wrong[asked[len(hard) :]].any()
-        assert sorted(asked) == list(range(60))
-        orders.append(asked.tolist())
+        assert all(harder.min() >= easier.max() for harder, easier in itertools.pairwise(windows))
+        assert not wrong[rows_run[len(hard) :]].any()
+        assert sorted(rows_run) == list(range(60))
+        orders.append(rows_run.tolist())
     assert orders[0] == orders[1]
 
 
@@ -247,41 +285,29 @@ def test_hard_examples_come_first_whatever_the_order_of_ingredients(runs):
 def test_other_metrics_are_never_stopped(metric, runs):
     """Only a count of right examples can be bounded."""
     trials = trials_of(runs, hf_soup.Evaluator(DATA, metric=metric, cache=False))
-    items = ingredients(runs)
-    bar = Bar(replace(trials.score(Recipe((items[0],), (1.0,))), value=1.0))
-    assert isinstance(trials.score(Recipe(tuple(items), (1.0,) * 4), beat=bar), Score)
+    threshold = Threshold(replace(trials.score(singles(runs)[0]), value=1.0))
+    assert isinstance(trials.score(Mixture.equal(ingredients(runs)), beat=threshold), Score)
 
 
-def test_a_rejected_trial_is_kept_and_never_as_a_score(runs):
+def test_a_rejected_trial_is_kept_and_never_as_a_score(runs, runs_of_models):
     """What was run of it lies in the cache as a part; it goes on from there when the whole score is asked for."""
-    counted, run = [], hf_soup.Evaluator.run
-
-    def spy(self, model, **options):
-        found = run(self, model, **options)
-        counted.append(len(found.asked))
-        return found
-
-    hf_soup.Evaluator.run = spy
-    try:
-        items = ingredients(runs)
-        bar, recipe = Bar(Score("accuracy", 1.0)), Recipe(tuple(items), (1.0,) * 4)
-        for again in (False, True):
-            trials = trials_of(runs, hf_soup.Evaluator(DATA, batch_size=8))
-            trials.map([Recipe((item,), (1.0,)) for item in items])
-            assert isinstance(trials.score(recipe, beat=bar), Rejected)
-            assert len(counted) == 5  # the second time nothing is run
-            about = [row.kind for row in cache.kept() if " + " in row.about]
-            assert about == ["part"], again
-        stopped = counted[-1]
-        assert stopped < 60
-        full = trials.score(recipe)
-        assert counted[-1] == 60 - stopped
-        assert sorted(row.kind for row in cache.kept() if " + " in row.about) == ["predictions", "score"]
-        fresh = trials_of(runs, hf_soup.Evaluator(DATA, batch_size=8, cache=False), stop_early=False)
-        fresh.map([Recipe((item,), (1.0,)) for item in items])
-        assert fresh.score(recipe) == full
-    finally:
-        hf_soup.Evaluator.run = run
+    threshold, mixture = Threshold(Score("accuracy", 1.0)), Mixture.equal(ingredients(runs))
+    for again in (False, True):
+        trials = trials_of(runs, hf_soup.Evaluator(DATA, batch_size=8))
+        trials.map(singles(runs))
+        assert isinstance(trials.score(mixture, beat=threshold), Rejected)
+        assert len(runs_of_models) == 5  # the second time nothing is run
+        kinds = [row.kind for row in cache.kept() if " + " in row.about]
+        assert kinds == ["part"], again
+    stopped = len(runs_of_models[-1].rows)
+    assert stopped < 60
+    full = trials.score(mixture)
+    assert len(runs_of_models[-1].rows) == 60 - stopped
+    assert sorted(row.kind for row in cache.kept() if " + " in row.about) == ["predictions", "score"]
+    fresh = trials_of(runs, hf_soup.Evaluator(DATA, batch_size=8, cache=False), stop_early=False)
+    fresh.map(singles(runs))
+    assert fresh.score(mixture) == full
+    assert full.value == accuracy(mixture, DATA)
 
 
 @pytest.mark.parametrize("after", [1, 3, 5, 6])
@@ -310,40 +336,42 @@ def test_an_interrupted_search_goes_on_where_it_was(after, runs, monkeypatch):
     assert total == len(calls) - 100 + 1  # the one that was lost
 
 
-def test_a_part_is_scored_by_its_rows(runs):
-    """The score on a part is that of the same examples alone, and a part of a part is one."""
+def test_a_subset_is_scored_by_its_rows(runs):
+    """The score on a subset is that of the same examples alone, and a subset of a subset is one."""
     trials = trials_of(runs, hf_soup.Evaluator(DATA, cache=False))
     rows = np.array([40, 3, 5, 17, 58, 21])
-    recipe = Recipe(tuple(ingredients(runs)[:2]), (1.0, 1.0))
-    part = trials.part(rows)
+    mixture = Mixture.equal(ingredients(runs)[:2])
+    subset = trials.subset(rows)
     alone = trials_of(runs, hf_soup.Evaluator(DATA.select(sorted(rows.tolist())), cache=False))
-    assert part.score(recipe).value == alone.score(recipe).value
-    assert part.score(recipe).n == part.examples == 6
-    smaller = part.part(np.array([0, 5]))
-    assert smaller._rows.tolist() == [3, 58]
-    assert trials.score(recipe).n == 60  # and the whole is as it was
+    assert subset.score(mixture).value == alone.score(mixture).value == right_rows(mixture, DATA)[rows].mean()
+    assert subset.score(mixture).n == subset.examples == 6
+    smaller = subset.subset(np.array([0, 5]))
+    assert smaller.examples == 2
+    first = mixture.ingredients[0]
+    assert np.array_equal(smaller.logits(first).logits, trials.logits(first).logits[[3, 58]])
+    assert trials.score(mixture).n == 60  # and the whole is as it was
 
 
 def test_folds_and_holdout_tell_what_selection_is_worth(runs):
     """The mean on the folds left out, by searches that did not see them; and the part that was held back."""
     soup = hf_soup.merge(runs, strategy="greedy", evaluator=DATA, folds=3)
-    told = soup.selection.folds
-    assert len(told["scores"]) == told["k"] == 3
-    assert np.isclose(told["mean"], np.mean(told["scores"]))
-    assert np.isclose(told["optimism"], soup.selection.score - told["mean"])
+    folds = soup.selection.folds
+    assert len(folds.scores) == folds.k == 3
+    assert np.isclose(folds.mean, np.mean(folds.scores))
+    assert np.isclose(folds.optimism, soup.selection.score - folds.mean)
     parts = np.array_split(np.random.default_rng(0).permutation(60), 3)
     others = np.sort(np.concatenate(parts[1:]))
     first = hf_soup.merge(runs, strategy="greedy", evaluator=DATA.select(others))
-    left_out = hf_soup.Evaluator(DATA.select(np.sort(parts[0])))
-    assert left_out.bound(str(runs[0]), "text-classification")(first.model).value == told["scores"][0]
+    assert accuracy(first.recipe, DATA.select(np.sort(parts[0]))) == folds.scores[0]
     assert soup.recipe.names == hf_soup.merge(runs, strategy="greedy", evaluator=DATA).recipe.names
     held = hf_soup.merge(runs, strategy="greedy", evaluator=DATA, holdout=0.25, seed=1)
     assert held.selection.rows == 45
-    assert held.selection.holdout["rows"] == 15
+    assert held.selection.holdout.rows == 15
     order = np.random.default_rng(1).permutation(60)
     by_hand = hf_soup.merge(runs, strategy="greedy", evaluator=DATA.select(np.sort(order[15:])))
     assert by_hand.recipe.names == held.recipe.names
-    assert by_hand.selection.score == held.selection.score
+    assert by_hand.selection.score == held.selection.score == accuracy(held.recipe, DATA.select(order[15:]))
+    assert held.selection.holdout.score == accuracy(held.recipe, DATA.select(order[:15]))
     assert "Held back:" in held.selection.table()
     assert "Cross-validated:" in soup.selection.table()
 
@@ -358,9 +386,9 @@ def test_prescreening_by_the_ensemble_cooks_less(runs, monkeypatch):
     assert len(screened.trials) == len(plain.trials)
     trials = trials_of(runs, hf_soup.Evaluator(DATA, cache=False))
     items = ingredients(runs)
-    logits = [trials.logits(item).logits.astype(np.float64) for item in items[:2]]
+    logits = [logits_of(single, DATA).astype(np.float64) for single in singles(runs)[:2]]
     right = np.average(logits, axis=0, weights=[3, 1]).argmax(1) == np.array(DATA["label"])
-    assert trials.ensemble(Recipe(tuple(items[:2]), (3.0, 1.0))).value == right.mean()
+    assert trials.ensemble(Mixture(tuple(items[:2]), (3.0, 1.0))).value == right.mean()
 
 
 def stacked_gradient(runs, weights, batch, kind, scale, by_name=None):
@@ -383,7 +411,12 @@ def stacked_gradient(runs, weights, batch, kind, scale, by_name=None):
         picked = logs.gather(-1, labels[:, 1:].clamp(min=0)[..., None])[..., 0]
         loss = -picked[keep].mean()
     else:
-        loss = _loss(kind, logits.squeeze(-1) if kind == "values" else logits, labels, factor)
+        criterion = {
+            "classes": torch.nn.CrossEntropyLoss(),
+            "labels": torch.nn.BCEWithLogitsLoss(),
+            "values": torch.nn.MSELoss(),
+        }[kind]
+        loss = criterion(logits.squeeze(-1) if kind == "values" else logits * factor, labels)
     loss.backward()
     return loss.item(), {name: w.grad.tolist() for name, w in raw.items()}, factor.grad
 
@@ -415,47 +448,50 @@ def test_the_gradient_is_that_of_autograd_through_all_models(name, scale, tmp_pa
     """Streamed dot products give, module by module, what the stacked version gives, to 1e-5 of the largest."""
     folders, evaluator = task_runs(name, tmp_path)
     trials = trials_of(folders, evaluator)
-    items, weights = ingredients(folders), [0.5, 0.2, 0.3]
+    weights = [0.5, 0.2, 0.3]
     rows = np.arange(len(evaluator.dataset) - 1)
-    found = trials.gradient(Recipe(tuple(items), tuple(weights)), rows, scale)
+    gradient = trials.gradient(Mixture(tuple(ingredients(folders)), tuple(weights)), rows, scale)
     model = transformers_model(folders[0])
     (batch,) = trials._evaluator.row_batches(model, rows)
     batch = {key: value.double() if value.is_floating_point() else value for key, value in batch.items()}
     kind = plugins.load_module("task", name).KIND
     loss, by_name, by_scale = stacked_gradient(folders, weights, batch, kind, scale)
-    assert np.isclose(found.loss, loss, rtol=1e-5)
-    from hf_soup.checkpoints.modules import group, own_prefix
-
-    prefix, state = own_prefix(trials._specs), model.state_dict()
+    assert np.isclose(gradient.loss, loss, rtol=1e-5)
+    state = model.state_dict()
     on_disk = {tensor.data_ptr(): key for key, tensor in tensors_on_disk(model).items()}
-    expected = {module: np.zeros(3) for module in found.weights}
-    for tensor, gradient in by_name.items():
-        expected[group(on_disk[state[tensor].data_ptr()], prefix)] += gradient
+    expected = {module: np.zeros(3) for module in gradient.weights}
+    for tensor, of_tensor in by_name.items():
+        expected[module_of(on_disk[state[tensor].data_ptr()], model, trials.modules)] += of_tensor
     largest = max(np.abs(row).max() for row in expected.values())
-    for module, row in found.weights.items():
+    for module, row in gradient.weights.items():
         assert np.allclose(row, expected[module], atol=1e-5 * largest, rtol=0), module
-    assert set(found.weights) == set(trials.modules)
+    assert set(gradient.weights) == set(trials.modules)
     if kind in ("classes", "labels"):
-        assert np.isclose(found.scale, by_scale.item(), rtol=1e-4, atol=1e-6)
+        assert np.isclose(gradient.scale, by_scale.item(), rtol=1e-4, atol=1e-6)
     else:
-        assert found.scale == 0
+        assert gradient.scale == 0
+
+
+def module_of(name, model, modules):
+    """Which of the modules a tensor lies in: the longest whose name begins its own, without the model's prefix."""
+    bare = name.removeprefix(f"{model.base_model_prefix}.")
+    return max((module for module in modules if f"{bare}.".startswith(f"{module}.")), key=len)
 
 
 def test_the_gradient_of_a_sum_and_of_permuted_labels(runs, tmp_path):
     """Without the division by the sum of weights it is <g, x>; heads in another order are read in the right one."""
     evaluator = hf_soup.Evaluator(DATA, cache=False)
-    items, rows = ingredients(runs), np.arange(20)
+    items, rows = ingredients(runs)[:2], np.arange(20)
     weights = (0.7, 0.9)
-    trials = trials_of(runs[:2], evaluator, method={"params": {"normalize": False}})
-    found = trials.gradient(Recipe(tuple(items[:2]), weights), rows)
+    trials = trials_of(runs[:2], evaluator, params={"normalize": False})
+    gradient = trials.gradient(Mixture(tuple(items), weights), rows)
     step = 1e-2
 
     def loss(first):
-        recipe = Recipe(tuple(items[:2]), (first, weights[1]))
-        return trials.gradient(recipe, rows).loss
+        return trials.gradient(Mixture(tuple(items), (first, weights[1])), rows).loss
 
     numeric = (loss(weights[0] + step) - loss(weights[0] - step)) / (2 * step)
-    assert np.isclose(sum(row[0] for row in found.weights.values()), numeric, rtol=1e-2)
+    assert np.isclose(sum(row[0] for row in gradient.weights.values()), numeric, rtol=1e-2)
     model = transformers_model(runs[1])
     with torch.no_grad():
         for tensor in (model.classifier.weight, model.classifier.bias):
@@ -463,14 +499,13 @@ def test_the_gradient_of_a_sum_and_of_permuted_labels(runs, tmp_path):
     model.config.id2label = {0: "positive", 1: "negative"}
     model.config.label2id = {"positive": 0, "negative": 1}
     swapped = testing.save_text_model(model, tmp_path / "run-1")
-    alignments = {"run-1": (1, 0)}
-    aligned = trials_of([runs[0], swapped], evaluator, method={"alignments": alignments})
+    aligned = trials_of([runs[0], swapped], evaluator, align_labels=True)
     plain = trials_of(runs[:2], evaluator)
-    one = aligned.gradient(Recipe(tuple(ingredients([runs[0], swapped])), weights), rows)
-    two = plain.gradient(Recipe(tuple(items[:2]), weights), rows)
-    assert one.loss == pytest.approx(two.loss, rel=1e-6)
-    for module in one.weights:
-        assert np.allclose(one.weights[module], two.weights[module], rtol=1e-4, atol=1e-7)
+    permuted = aligned.gradient(Mixture(tuple(ingredients([runs[0], swapped])), weights), rows)
+    as_they_were = plain.gradient(Mixture(tuple(items), weights), rows)
+    assert permuted.loss == pytest.approx(as_they_were.loss, rel=1e-6)
+    for module in permuted.weights:
+        assert np.allclose(permuted.weights[module], as_they_were.weights[module], rtol=1e-4, atol=1e-7)
 
 
 def test_learning_lowers_the_loss(start, tmp_path):
@@ -485,13 +520,13 @@ def test_learning_lowers_the_loss(start, tmp_path):
     }
     runs = hf_soup.sweep(start, testing.tiny_texts(120, seed=8), space=space, **options)
     uniform = trials_of(runs, hf_soup.Evaluator(DATA, metric="loss", cache=False))
-    before = uniform.score(Recipe(tuple(ingredients(runs)), (1.0,) * 4)).value
+    before = uniform.score(Mixture.equal(ingredients(runs))).value
     losses = {}
     for by in ("model", "module"):
         options = {"by": by, "epochs": 4, "train_batch_size": 12, "patience": 4}
         soup = hf_soup.merge(runs, strategy="learned", evaluator=DATA, metric="loss", **options)
         losses[by] = soup.selection.score
-        assert soup.recipe.selection["temperature"] > 0
+        assert soup.recipe.selection.temperature > 0
     assert losses["model"] < before
     assert losses["module"] < before
 
@@ -559,6 +594,7 @@ def test_the_point_halfway_is_the_mean(runs, start, tmp_path):
         (RecipeError, "takes the weights that you give", {"strategy": "weighted"}),
         (RecipeError, "finds the weights itself", {"strategy": "greedy", "weights": [1, 1, 1, 1], "evaluator": DATA}),
     ],
+    ids=str,
 )
 def test_bad_input_is_told(runs, error, match, options):
     """Each with an error of ours that says what to do."""
@@ -599,6 +635,36 @@ def test_large_outputs_are_not_kept_but_their_score_is(runs, monkeypatch):
         kinds = [row.kind for row in cache.kept() if " + " in row.about]
         assert set(kinds) == {"score"}
         assert hf_soup.merge(runs, strategy="pruned", evaluator=DATA, metric=metric).recipe.names == first.recipe.names
+
+
+def test_on_ray_the_result_is_the_same(runs):
+    """Two workers score what does not depend on each other; recipe, rows and scores are those of one process."""
+    code = f"""
+import datasets, hf_soup, torch
+from hf_soup import testing
+from hf_soup.evaluation import cache
+torch.set_num_threads(1)
+import ray
+ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+data = hf_soup.Evaluator(testing.tiny_texts(60, seed=3), cache=False)
+runs = {[str(run) for run in runs]!r}
+for strategy in ("exhaustive", "greedy_best_first"):
+    there = hf_soup.merge(runs, strategy=strategy, evaluator=data, executor="ray")
+    here = hf_soup.merge(runs, strategy=strategy, evaluator=data)
+    assert there.recipe == here.recipe, strategy
+try:
+    hf_soup.merge(runs, strategy="greedy", evaluator=hf_soup.Evaluator(data.dataset, metric="nothing"), executor="ray")
+except hf_soup.RecipeError:
+    print("same")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.stdout.strip() == "same", done.stderr[-2000:]
 
 
 def test_without_ray_the_pip_line_is_told(runs, monkeypatch):
