@@ -25,11 +25,13 @@ import click
 import hf_soup
 from hf_soup.display.tables import align
 from hf_soup.evaluation.binding import bind_evaluator
+from hf_soup.merging.agreement import Agreement
+from hf_soup.merging.setup import set_up
 from hf_soup.metrics.predictions import right
 from hf_soup.plugins import load_module
 from hf_soup.selection.trials import ModelTrials
 from hf_soup.strategies.greedy import greedy
-from hf_soup.types import Recipe, Rejected
+from hf_soup.types import Mixture, Rejected, Threshold
 
 
 if TYPE_CHECKING:
@@ -37,7 +39,6 @@ if TYPE_CHECKING:
 
     from hf_soup.checkpoints.checkpoint import Checkpoint
     from hf_soup.evaluation.evaluator import Outputs
-    from hf_soup.training.callbacks import Bar
     from hf_soup.types import Score
 
 EARLY, FULL, RELEASED, REREAD = SEARCHES = ("early rejection", "in full", "released loop", "all read again")
@@ -63,15 +64,15 @@ class Watched(ModelTrials):
     """Trials that keep what was asked of them and what they answered."""
 
     @cached_property
-    def asked(self) -> list[tuple[Bar, Score | Rejected]]:
+    def answers(self) -> list[tuple[Threshold, Score | Rejected]]:
         """One for each trial of a search."""
         return []
 
-    def score(self, recipe: Recipe, beat: Bar | None = None) -> Score | Rejected:
+    def score(self, mixture: Mixture, beat: Threshold | None = None) -> Score | Rejected:
         """As those of any strategy."""
-        found = super().score(recipe, beat)
-        self.asked.append((beat, found))
-        return found
+        answer = super().score(mixture, beat)
+        self.answers.append((beat, answer))
+        return answer
 
 
 class Trial(NamedTuple):
@@ -99,32 +100,31 @@ def ours(
     items: Sequence[Checkpoint], evaluator: Clocked, *, stop_early: bool
 ) -> tuple[Found, dict[str, Score], float]:
     """Our search; what each ingredient scores alone, and how long that took."""
-    by_name = {item.name: item for item in items}
-    trials = Watched(by_name, evaluator, lambda recipe: recipe, stop_early=stop_early)
     ingredients = tuple(item.ingredient for item in items)
-    started = time.perf_counter()
-    scores = trials.map([Recipe((item,), (1.0,)) for item in ingredients])
-    searching = time.perf_counter()
-    evaluator.passes.clear()
-    recipe = greedy(ingredients, trials)
-    seconds = time.perf_counter() - searching
-    trials.close()
+    with Watched(set_up(items, Agreement()), evaluator, stop_early=stop_early) as trials:
+        started = time.perf_counter()
+        scores = trials.map([Mixture.equal([item]) for item in ingredients])
+        searching = time.perf_counter()
+        evaluator.passes.clear()
+        mixture = greedy(ingredients, trials).mixture
+        seconds = time.perf_counter() - searching
     tried = []
-    for (bar, found), (outputs, took) in zip(trials.asked, evaluator.passes, strict=True):
-        kept = bar.reached_by(found)
+    for (threshold, answer), (outputs, took) in zip(trials.answers, evaluator.passes, strict=True):
+        kept, examples = threshold.reached_by(answer), len(outputs.rows)
+        assert not isinstance(answer, Rejected) or answer.after <= examples, "a trial ended before it could"
         fails = outputs.whole and not kept
-        assert not isinstance(found, Rejected) or found.after <= len(outputs.asked), "a trial ended before it could"
-        tried.append(Trial(kept, len(outputs.asked), took, in_natural_order(outputs, bar) if fails else None))
+        tried.append(Trial(kept, examples, took, in_natural_order(outputs, threshold) if fails else None))
     evaluator.passes.clear()
-    found = Found(recipe.names, recipe.weights, seconds, tried)
-    return found, dict(zip(by_name, scores, strict=True)), searching - started
+    found = Found(mixture.names, mixture.weights, seconds, tried)
+    names = [item.name for item in items]
+    return found, dict(zip(names, scores, strict=True)), searching - started
 
 
-def in_natural_order(outputs: Outputs, bar: Bar) -> int:
+def in_natural_order(outputs: Outputs, threshold: Threshold) -> int:
     """After how many examples, one by one as the data has them, a trial is known to fail."""
-    good = right(outputs.said)
+    good = right(outputs.predictions)
     most = len(good) - (~good).cumsum()
-    return int((most < bar.needed(len(good))).argmax()) + 1
+    return int((most < threshold.needed(len(good))).argmax()) + 1
 
 
 def state_of(item: Checkpoint) -> dict[str, torch.Tensor]:
@@ -154,13 +154,13 @@ def plain(model: Any, queue: Sequence[Checkpoint], alone: Score, evaluator: Cloc
             share = 1 / (len(kept) + 1)
             tried = {name: soup[name] * (1 - share) + tensor * share for name, tensor in state_of(item).items()}
         model.load_state_dict(tried)
-        score = evaluator.score(evaluator.predict(model), evaluator.task)
+        score = evaluator.score(evaluator.predict(model))
         flags.append(score.beats(best, ties=True))
         if flags[-1]:
             kept, best, soup = [*kept, item], score, None if again else tried
     seconds = time.perf_counter() - started
     tried = [
-        Trial(flag, len(outputs.asked), took) for flag, (outputs, took) in zip(flags, evaluator.passes, strict=True)
+        Trial(flag, len(outputs.rows), took) for flag, (outputs, took) in zip(flags, evaluator.passes, strict=True)
     ]
     evaluator.passes.clear()
     return Found(tuple(item.name for item in kept), (1.0,) * len(kept), seconds, tried)

@@ -26,7 +26,6 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,16 +117,19 @@ def gradient_of(folders: Sequence[Path], data: Any, dtype: str = "auto") -> Call
     import hf_soup
     from hf_soup.checkpoints.source import open_all
     from hf_soup.evaluation.binding import bind_evaluator
+    from hf_soup.merging.agreement import Agreement
+    from hf_soup.merging.setup import set_up
     from hf_soup.selection.trials import ModelTrials
 
     items = open_all(folders)
     evaluator = bind_evaluator(hf_soup.Evaluator(data, cache=False), items)
-    trials = ModelTrials({item.name: item for item in items}, evaluator, lambda recipe: replace(recipe, dtype=dtype))
+    with ModelTrials(set_up(items, Agreement(), dtype=dtype), evaluator) as trials:
+        pass  # the progress bar of a search is closed: a step is measured, and no search
     rows = np.arange(min(BATCH, trials.examples))
 
     def gradient(raw: np.ndarray) -> np.ndarray:
         weights = softmax(raw)
-        found = trials.gradient(hf_soup.Recipe(tuple(item.ingredient for item in items), weights), rows)
+        found = trials.gradient(hf_soup.Mixture(tuple(item.ingredient for item in items), weights), rows)
         by_weight = np.sum(list(found.weights.values()), axis=0)
         return weights * (by_weight - weights @ by_weight)
 

@@ -52,7 +52,7 @@ class Counting(hf_soup.Evaluator):
     def run(self, model: Any, **options: Any) -> Any:
         """As that of any evaluator."""
         outputs = super().run(model, **options)
-        self.counted.append(len(outputs.asked))
+        self.counted.append(len(outputs.rows))
         return outputs
 
 
