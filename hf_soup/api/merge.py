@@ -69,8 +69,8 @@ def merge(
         method (`str`, *optional*, defaults to `"linear"`):
             How the tensors of one name combine.
         strategy (`str`, *optional*):
-            Who goes in, such as `"greedy"`; `hf-soup strategies` lists them. `"weighted"` takes `weights`, the others
-            find them.
+            Which ingredients go in, with what weights, such as `"greedy"`; `hf-soup strategies` lists them.
+            `"weighted"` takes `weights`, the others find them.
         evaluator ([`Evaluator`], `datasets.Dataset`, `str` or `Callable`, *optional*):
             Scores models on validation data, for strategies that choose. A function of a model returns a number or a
             dict of them, so that any harness can steer.

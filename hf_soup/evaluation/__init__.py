@@ -1,1 +1,1 @@
-"""Scores of models on data, and a comparison that nobody can fool themselves with."""
+"""From a mixture to predictions and scores: averaged once, run once, kept."""

@@ -1,4 +1,4 @@
-"""Strategies: WHO goes into the soup and with what WEIGHT. One function a file, called as the file is; numbers only.
+"""Strategies: WHICH ingredients go in, with what WEIGHTS. One function a file, called as the file is; numbers only.
 
 `f(ingredients, trials, *, ...) -> Mixture | Choice`: `trials` is all it sees of the world ([`hf_soup.types.Trials`]).
 It returns ingredients and weights as a [`hf_soup.types.Mixture`]; one that tries things returns a

@@ -1,4 +1,4 @@
-"""Everybody, equally."""
+"""All ingredients, equally."""
 
 from __future__ import annotations
 

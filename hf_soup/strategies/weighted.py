@@ -1,4 +1,4 @@
-"""Everybody, with the weights that the user gives."""
+"""All ingredients, with the weights that the user gives."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def weighted(
         [`Mixture`]
 
     Raises:
-        [`RecipeError`]: if there are none, or as many as do not fit, or one is of nobody.
+        [`RecipeError`]: if there are none, or as many as do not fit, or one is of no ingredient.
 
     Source: Wortsman et al. 2022, [Model soups](https://arxiv.org/abs/2203.05482), section 2.
     """

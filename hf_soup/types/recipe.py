@@ -138,7 +138,7 @@ class Recipe:
             Name of the ingredient that gives the soup its configuration, tokenizer, processor and generation settings;
             its weight may be 0. By default the first ingredient does.
         batchnorm (`Mapping`, *optional*):
-            Where the running statistics of BatchNorm were estimated again, because those of an average fit nobody: the
+            Where the running statistics of BatchNorm were estimated again, because averaged statistics match no model: the
             data, and the file beside the recipe that holds them, since weights alone do not say them.
         selection ([`Selection`], *optional*):
             How the mixture was found: strategy, parameters, metric, split, data set, and every trial.
@@ -149,7 +149,7 @@ class Recipe:
 
     Raises:
         [`RecipeError`]: if there is no ingredient, two share a name, a row of weights has the wrong length, a number
-            that is not finite, or nothing but zeros, or an alignment is no permutation or of nobody.
+            that is not finite, or nothing but zeros, or an alignment is no permutation, or of none of the ingredients.
     """
 
     ingredients: tuple[Ingredient, ...]

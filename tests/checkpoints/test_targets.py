@@ -128,7 +128,7 @@ def test_every_command_refuses_before_its_work(tmp_path, monkeypatch, verb, kind
 
     for name in ("merge", "compare", "analyze", "load_sweep"):
         monkeypatch.setattr(hf_soup, name, work)
-    for name in ("data.load.load_data", "data.splits.load_training", "cooking.load_examples", "cooking.load_recipe"):
+    for name in ("data.load.load_data", "data.splits.load_training", "api.cook.load_examples", "api.cook.load_recipe"):
         monkeypatch.setattr(f"hf_soup.{name}", work)
     done = run(*commands[verb])
     assert done.returncode == 1

@@ -593,7 +593,7 @@ def test_the_point_halfway_is_the_mean(runs, start, tmp_path):
         (RecipeError, '"alphas" is Sequence', {"strategy": "interpolate", "evaluator": DATA, "alphas": 0.5}),
         (RecipeError, "takes the weights that you give", {"strategy": "weighted"}),
         (RecipeError, "finds the weights itself", {"strategy": "greedy", "weights": [1, 1, 1, 1], "evaluator": DATA}),
-    ]
+    ],
 )
 def test_bad_input_is_told(runs, error, match, options):
     """Each with an error of ours that says what to do."""
