@@ -27,6 +27,17 @@ from huggingface_hub import HfApi  # noqa: E402
 from hf_soup import testing  # noqa: E402
 
 
+# Files with tests that start processes, train for real or wait: real things that take 8 seconds and more each.
+LONG = (
+    "test_executors.py",
+    "test_start.py",
+    "test_resume.py",
+    "test_callbacks.py",
+    "test_stderr.py",
+    "test_published_cli.py",
+    "test_writer.py",
+    "test_trials.py",
+)
 imported = {"modules": 0}  # how many there were at the last freeze
 
 
@@ -40,6 +51,11 @@ def _imports_are_no_garbage():
         gc.collect()
         gc.freeze()
         imported["modules"] = len(sys.modules)
+
+
+def pytest_collection_modifyitems(items):
+    """Files with tests of many seconds come first, so that two workers end at the same time."""
+    items.sort(key=lambda item: item.path.name not in LONG)
 
 
 @pytest.fixture(scope="session")
