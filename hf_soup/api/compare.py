@@ -199,11 +199,13 @@ def _fingerprints_seen(recipes: Iterable[Recipe]) -> set[str]:
     """Fingerprints of the data that selected the soups, or on which their BatchNorm was estimated."""
     fingerprints: set[str] = set()
     for recipe in recipes:
+        datasets = []
         if recipe.selection is not None and recipe.selection.dataset is not None:
-            dataset = recipe.selection.dataset
-            fingerprints |= {text for text in (dataset.fingerprint, dataset.inputs) if text is not None}
-        for_batchnorm = recipe.batchnorm.get("dataset") or {}
-        fingerprints |= {for_batchnorm[key] for key in ("fingerprint", "inputs") if for_batchnorm.get(key)}
+            datasets.append(recipe.selection.dataset)
+        if recipe.batchnorm is not None:
+            datasets.append(recipe.batchnorm.dataset)
+        for dataset in datasets:
+            fingerprints |= {text for text in (dataset.fingerprint, dataset.inputs) if text}
     return fingerprints
 
 

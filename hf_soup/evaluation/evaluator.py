@@ -20,7 +20,7 @@ from ..metrics.predictions import Predictions
 from ..plugins import check_name, load_module
 from ..tasks import Task, WritingTask, task_of
 from ..tasks._model_inputs import inputs_of
-from ..types import DataDescription, Score
+from ..types import BatchNormRecord, DataDescription, Score
 from .cache_key import cache_key, digest_of_batches, digest_of_processing
 from .encoding import MAIN_INPUTS, Encoded, encode, first_in_small_batches, is_encoded, of_one_length, without_rows
 from .padding import check_padding, needs_padding
@@ -335,9 +335,9 @@ class Evaluator:
         inputs = None if self.task == "auto" else self.inputs.fingerprint
         return DataDescription(self.path, self.rows.fingerprint, len(self.dataset), inputs)
 
-    def described_batches(self) -> dict[str, Any]:
+    def described_batches(self) -> BatchNormRecord:
         """What a recipe records of data for BatchNorm: `batches` covers all that decides the result."""
-        return {"dataset": self.described().as_dict(), "batches": digest_of_batches(self)}
+        return BatchNormRecord(self.described(), digest_of_batches(self))
 
     @property
     def keeps(self) -> bool:

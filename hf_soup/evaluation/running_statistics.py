@@ -19,7 +19,7 @@ from ..errors import IngredientError
 from ..formats.recipe_file import BATCHNORM_FILE
 from ..merging.in_memory import cook_in_memory
 from ..merging.plan import Plan
-from ..types import Recipe
+from ..types import BatchNormRecord, Recipe
 from ..untrusted import as_error
 from .model_maker import estimate_again
 
@@ -58,7 +58,7 @@ def running_statistics(
     Raises:
         [`IngredientError`]: if the file is not there, or holds other statistics than the recipe was made with.
     """
-    if not recipe.batchnorm:
+    if recipe.batchnorm is None:
         return {}
     if data is None:
         return read_statistics(recipe, plan)
@@ -73,7 +73,7 @@ def running_statistics(
     return statistics
 
 
-def write_statistics(folder: Path, statistics: Mapping[str, torch.Tensor]) -> dict[str, str]:
+def write_statistics(folder: Path, statistics: Mapping[str, torch.Tensor]) -> str:
     """Write the file of the statistics, without which a recipe that estimates them cannot be cooked again.
 
     Args:
@@ -83,25 +83,26 @@ def write_statistics(folder: Path, statistics: Mapping[str, torch.Tensor]) -> di
             By their names on disk.
 
     Returns:
-        `dict[str, str]`: what the recipe records of the file under `batchnorm`: its name, and a digest of the tensors.
+        `str`: a digest of the tensors, which the recipe records.
     """
     from safetensors.torch import save_file
 
     save_file(dict(statistics), folder / BATCHNORM_FILE)
-    return {"file": BATCHNORM_FILE, "digest": _digest(statistics)}
+    return _digest(statistics)
 
 
 def read_statistics(recipe: Recipe, plan: Plan) -> dict[str, torch.Tensor]:
     """The statistics that were written with a recipe, if they are the same still."""
     from safetensors.torch import load_file
 
-    path = recipe.batchnorm.get("file")
+    record = recipe.batchnorm or BatchNormRecord()
+    path = record.file
     with as_error(IngredientError, f"the recipe estimates BatchNorm on data, and its file cannot be read: {path}"):
         if path is None or not os.path.isfile(path):  # opening a named pipe would wait for a writer
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         statistics = load_file(path)
     names = {spec.name for spec in plan.specs if is_statistic(spec.name)}
-    if set(statistics) != names or _digest(statistics) != recipe.batchnorm.get("digest"):
+    if set(statistics) != names or _digest(statistics) != record.digest:
         raise IngredientError(f"{path} does not hold the running statistics that the recipe was made with.")
     return statistics
 

@@ -16,7 +16,18 @@ from ..checkpoints import hub
 from ..checkpoints.checkpoint import ELSEWHERE, MEMORY, PRIVATE
 from ..errors import RecipeError
 from ..plugins import is_code, refuse_code
-from ..types import DataDescription, Folds, Holdout, Ingredient, Recipe, Selection, Trial, plain
+from ..types import (
+    BatchNormRecord,
+    DataDescription,
+    Folds,
+    Holdout,
+    Ingredient,
+    OutputRecord,
+    Recipe,
+    Selection,
+    Trial,
+    plain,
+)
 from ..untrusted import encodable, is_printable, one_line
 from .strict_yaml import build, dumper, read_yaml
 
@@ -104,25 +115,53 @@ def _read(path: Path, *, anchor: bool = True, allow_code: bool = False) -> Recip
             f"{path} has recipe format {one_line(version)}; this hf_soup reads up to {FORMAT}. Upgrade hf_soup."
         )
     content = {key: value for key, value in data.items() if value is not None}
-    selection = content.pop("selection", {})
-    if not isinstance(selection, Mapping):
-        found = one_line(repr(selection))
-        raise RecipeError(f"{one_line(path)}: `selection`: input should be an object, found {found}")
-    _check_dataset("selection", selection, path)
+    selection = _record(content, "selection", path)
+    batchnorm = _record(content, "batchnorm", path)
+    output = _record(content, "output", path)
     recipe = build(Recipe, content, str(path))
-    recipe = replace(recipe, selection=read_selection(selection))
+    recipe = replace(
+        recipe,
+        selection=read_selection(selection),
+        batchnorm=_read_batchnorm(batchnorm, path),
+        output=_read_leniently(OutputRecord, output),
+    )
     if is_code(recipe.method) and not allow_code:
         refuse_code([("method", recipe.method)], str(path))
     _check_files(recipe, path)
-    _check_dataset("batchnorm", recipe.batchnorm, path)
-    if "file" in recipe.batchnorm:
-        recipe = replace(recipe, batchnorm={**recipe.batchnorm, "file": str(_beside(path, recipe.batchnorm["file"]))})
     if not anchor:
         return recipe
     base = recipe.base_model and _anchor(recipe.base_model, path.parent)
     return replace(
         recipe, ingredients=tuple(_anchor(item, path.parent) for item in recipe.ingredients), base_model=base
     )
+
+
+def _record(content: dict[str, Any], key: str, path: Path) -> Mapping[str, Any]:
+    """Take out of a recipe what only records how it came about, which is read more leniently than the rest.
+
+    Raises:
+        [`RecipeError`]: if it is no mapping, or describes a data set by something else than texts.
+    """
+    record = content.pop(key, {})
+    if not isinstance(record, Mapping):
+        raise RecipeError(f"{one_line(path)}: `{key}`: input should be an object, found {one_line(repr(record))}")
+    dataset = record.get("dataset") or {}
+    texts = ("path", "fingerprint", "inputs")
+    # a comparison relies on the fingerprints
+    if not isinstance(dataset, Mapping) or not all(isinstance(dataset.get(text) or "", str) for text in texts):
+        raise RecipeError(f"{one_line(path)}: `{key}.dataset` does not describe a data set by its fingerprint.")
+    return record
+
+
+def _read_batchnorm(content: Mapping[str, Any], path: Path) -> BatchNormRecord | None:
+    """Where the statistics of BatchNorm come from; the file that holds them lies beside the recipe."""
+    if not content:
+        return None
+    flat = {key: value for key, value in content.items() if key != "dataset"}
+    record = _read_leniently(BatchNormRecord, flat) or BatchNormRecord()
+    dataset = _read_leniently(DataDescription, content.get("dataset") or {}) or DataDescription()
+    file = str(_beside(path, content["file"])) if "file" in content else None
+    return replace(record, dataset=dataset, file=file)
 
 
 def dump_recipe(recipe: Recipe, folder: str | os.PathLike[str] | None = None) -> str:
@@ -137,8 +176,10 @@ def dump_recipe(recipe: Recipe, folder: str | os.PathLike[str] | None = None) ->
     """
     import yaml
 
-    data: dict[str, Any] = asdict(recipe)
+    data: dict[str, Any] = asdict(replace(recipe, selection=None, batchnorm=None))
     data["selection"] = selection_as_dict(recipe.selection)
+    data["batchnorm"] = {} if recipe.batchnorm is None else recipe.batchnorm.as_dict()
+    data["output"] = data["output"] or {}
     if not recipe.labels:  # only of aligned ingredients: other recipes are as before there were any
         del data["labels"]
     for item in filter(None, [*data["ingredients"], data["base_model"]]):
@@ -257,14 +298,6 @@ def _check_files(recipe: Recipe, path: Path) -> None:
                     f"{one_line(path)}: `files` of {item.name!r} has {one_line(name)!r}: {one_line(digest)!r}; it "
                     "maps files of the ingredient to digests."
                 )
-
-
-def _check_dataset(key: str, content: Mapping[str, Any], path: Path) -> None:
-    """Refuse a description of data whose texts are none: a comparison relies on its fingerprints."""
-    dataset = content.get("dataset") or {}
-    texts = ("path", "fingerprint", "inputs")
-    if not isinstance(dataset, Mapping) or not all(isinstance(dataset.get(text) or "", str) for text in texts):
-        raise RecipeError(f"{one_line(path)}: `{key}.dataset` does not describe a data set by its fingerprint.")
 
 
 def _is_inside(name: str) -> bool:

@@ -7,7 +7,7 @@ hundreds of them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,7 +17,7 @@ from ..checkpoints.companions import in_order
 from ..checkpoints.labels import base_order_problem
 from ..checkpoints.settings import base_notes
 from ..errors import IncompatibleError
-from ..types import Ingredient, Mixture, Recipe, Selection
+from ..types import BatchNormRecord, Ingredient, Mixture, Recipe, Selection
 from .agreement import Agreement
 from .plan import Averaging, Plan, bind_averaging, make_plan
 
@@ -41,7 +41,7 @@ class MergeSetup:
             The base model, as recipes name it.
         base_candidate (`Checkpoint`, *optional*):
             The base model as one more ingredient, for a strategy that mixes it in.
-        batchnorm (`Mapping`, *optional*):
+        batchnorm ([`BatchNormRecord`], *optional*):
             What recipes record of the data on which the running statistics of BatchNorm are estimated again.
     """
 
@@ -53,7 +53,7 @@ class MergeSetup:
     params: Mapping[str, Any]
     base: Ingredient | None = None
     base_candidate: Checkpoint | None = None
-    batchnorm: Mapping[str, Any] = field(default_factory=dict)
+    batchnorm: BatchNormRecord | None = None
 
     @cached_property
     def by_name(self) -> dict[str, Checkpoint]:
@@ -92,7 +92,7 @@ class MergeSetup:
             labels=self.agreement.labels if alignments else (),
             take_from=self.agreement.take_from,
             # the statistics of a single ingredient fit its weights
-            batchnorm=dict(self.batchnorm) if len(mixture.used) > 1 else {},
+            batchnorm=self.batchnorm if len(mixture.used) > 1 else None,
             selection=selection,
         )
 
@@ -116,7 +116,7 @@ def set_up(
     base_candidate: Checkpoint | None = None,
     dtype: str = "auto",
     seed: int = 0,
-    batchnorm: Mapping[str, Any] | None = None,
+    batchnorm: BatchNormRecord | None = None,
     report: CheckReport | None = None,
 ) -> MergeSetup:
     """Check ingredients, once, and bind what a merge was asked for.
@@ -133,7 +133,7 @@ def set_up(
             The base model, opened, for methods that need it.
         base_candidate (`Checkpoint`, *optional*):
             The base model as one more ingredient.
-        batchnorm (`Mapping`, *optional*):
+        batchnorm ([`BatchNormRecord`], *optional*):
             As of [`MergeSetup`].
         report ([`CheckReport`], *optional*):
             What the check has found, where the caller has checked the same ingredients already.
@@ -167,5 +167,5 @@ def set_up(
         params=params or {},
         base=None if base is None else base.ingredient,
         base_candidate=base_candidate,
-        batchnorm=batchnorm or {},
+        batchnorm=batchnorm,
     )

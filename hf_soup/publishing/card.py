@@ -98,10 +98,10 @@ class CardContent:
         return label_names(self.config)
 
     @property
-    def batchnorm_examples(self) -> object:
-        """On how many examples BatchNorm was estimated; of a recipe from elsewhere it may be anything."""
-        dataset = self.recipe.batchnorm.get("dataset")
-        return dataset.get("rows") if isinstance(dataset, Mapping) else None
+    def batchnorm_examples(self) -> int | None:
+        """On how many examples BatchNorm was estimated, where the recipe says so."""
+        record = self.recipe.batchnorm
+        return None if record is None else record.dataset.rows
 
     @cached_property
     def recipe_text(self) -> str:

@@ -12,9 +12,10 @@ from ..checkpoints.digest import combined_digest
 from ..checkpoints.writer import weight_files
 from ..errors import warn
 from ..evaluation.running_statistics import write_statistics
+from ..formats.recipe_file import BATCHNORM_FILE
 from ..merging.blend import BASE, blend, file_digests
 from ..merging.plan import Plan
-from ..types import Recipe
+from ..types import OutputRecord, Recipe
 from ..untrusted import one_line
 from ..version import versions
 
@@ -74,14 +75,14 @@ def write_weights(
     if base is not None and plan.base is not None:
         base = replace(base, files=file_digests(plan.base, digests_read[BASE]))
     batchnorm = recipe.batchnorm
-    if statistics:
-        batchnorm = {**batchnorm, **write_statistics(folder, statistics)}
+    if statistics and batchnorm is not None:
+        batchnorm = replace(batchnorm, file=BATCHNORM_FILE, digest=write_statistics(folder, statistics))
     return replace(
         recipe,
         ingredients=tuple(ingredients),
         base_model=base,
         batchnorm=batchnorm,
-        output={"tensors": len(digests_written), "digest": combined_digest(digests_written)},
+        output=OutputRecord(len(digests_written), combined_digest(digests_written)),
         versions=versions(),
     )
 
@@ -95,9 +96,9 @@ def warn_of_another_digest(recipe: Recipe, written: Recipe) -> None:
         written ([`Recipe`]):
             The same recipe, with the digest of the weights that were written.
     """
-    expected, digest = recipe.output.get("digest"), written.output["digest"]
-    if expected and expected != digest:
-        warn(
-            f"the soup's digest is {digest}, the recipe says {expected}: it was changed, or made with other versions "
-            f"({one_line(recipe.versions)})."
-        )
+    if recipe.output is None or written.output is None or recipe.output.digest == written.output.digest:
+        return
+    warn(
+        f"the soup's digest is {written.output.digest}, the recipe says {recipe.output.digest}: it was changed, or "
+        f"made with other versions ({one_line(recipe.versions)})."
+    )

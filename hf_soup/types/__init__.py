@@ -3,13 +3,14 @@
 They do no work and touch no file; `hf_soup.formats` reads and writes them.
 """
 
-from .recipe import Ingredient, Mixture, Recipe, Weights, as_weights, plain
+from .recipe import BatchNormRecord, Ingredient, Mixture, OutputRecord, Recipe, Weights, as_weights, plain
 from .scores import Rejected, Score, Threshold, gain
 from .selection import DataDescription, Folds, Holdout, Selection, Trial
 from .trials import Choice, Gradient, Trials
 
 
 __all__ = [
+    "BatchNormRecord",
     "Choice",
     "DataDescription",
     "Folds",
@@ -17,6 +18,7 @@ __all__ = [
     "Holdout",
     "Ingredient",
     "Mixture",
+    "OutputRecord",
     "Recipe",
     "Rejected",
     "Score",

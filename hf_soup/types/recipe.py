@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import RecipeError, listed
 from ..untrusted import is_printable, one_line
-from .selection import Selection
+from .selection import DataDescription, Selection
 
 
 LONGEST_NAME, LONGEST_SOURCE = 300, 4096  # characters
@@ -110,6 +110,50 @@ class Mixture:
 
 
 @dataclass(frozen=True)
+class BatchNormRecord:
+    """Where the running statistics of BatchNorm in a soup come from, instead of an average.
+
+    Args:
+        dataset ([`DataDescription`]):
+            The training data that they were estimated on.
+        batches (`str`, *optional*):
+            Digest of all that decides the batches of it.
+        file (`str`, *optional*):
+            The file beside the recipe that holds them, since weights alone do not say them.
+        digest (`str`, *optional*):
+            Of the statistics in it.
+    """
+
+    dataset: DataDescription = field(default_factory=DataDescription)
+    batches: str | None = None
+    file: str | None = None
+    digest: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """As recipes hold it: without what is not known."""
+        content: dict[str, Any] = {"dataset": self.dataset.as_dict()}
+        for key, value in (("batches", self.batches), ("file", self.file), ("digest", self.digest)):
+            if value is not None:
+                content[key] = value
+        return content
+
+
+@dataclass(frozen=True)
+class OutputRecord:
+    """What came out of a merge.
+
+    Args:
+        tensors (`int`):
+            How many tensors.
+        digest (`str`):
+            Of all of them together.
+    """
+
+    tensors: int
+    digest: str
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Everything that is needed to make a soup again, bit for bit.
 
@@ -137,12 +181,11 @@ class Recipe:
         take_from (`str`, *optional*):
             Name of the ingredient that gives the soup its configuration, tokenizer, processor and generation settings;
             its weight may be 0. By default the first ingredient does.
-        batchnorm (`Mapping`, *optional*):
-            Where the running statistics of BatchNorm were estimated again, because averaged statistics match no model: the
-            data, and the file beside the recipe that holds them, since weights alone do not say them.
+        batchnorm ([`BatchNormRecord`], *optional*):
+            Where the running statistics of BatchNorm were estimated again, because averaged statistics match no model.
         selection ([`Selection`], *optional*):
             How the mixture was found: strategy, parameters, metric, split, data set, and every trial.
-        output (`Mapping`, *optional*):
+        output ([`OutputRecord`], *optional*):
             What came out: number of tensors and their digest.
         versions (`Mapping`, *optional*):
             Of the libraries that made it.
@@ -162,9 +205,9 @@ class Recipe:
     alignments: dict[str, tuple[int, ...]] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
     take_from: str | None = None
-    batchnorm: dict[str, Any] = field(default_factory=dict)
+    batchnorm: BatchNormRecord | None = None
     selection: Selection | None = None
-    output: dict[str, Any] = field(default_factory=dict)
+    output: OutputRecord | None = None
     versions: dict[str, str] = field(default_factory=dict)
 
     __pydantic_config__ = {"extra": "forbid", "strict": True}  # noqa: RUF012
@@ -217,10 +260,10 @@ class Recipe:
         """A digest of what decides the bytes of the soup, so not of how the recipe was found nor of what came out."""
         import xxhash
 
-        decisive = asdict(replace(self, selection=None))
+        decisive = asdict(replace(self, selection=None, batchnorm=None))
         for key in ("selection", "output", "versions"):
             del decisive[key]
-        decisive["batchnorm"].pop("file", None)  # wherever it lies
+        decisive["batchnorm"] = {} if self.batchnorm is None else replace(self.batchnorm, file=None).as_dict()
         if self.take_from is None:  # as in recipes from before there was a choice
             del decisive["take_from"]
         if not self.labels:

@@ -207,10 +207,8 @@ def test_cooked_again_gives_the_same_bytes(tmp_path, text_runs):
     one, two = hf_soup.load_recipe(folder), hf_soup.load_recipe(again)
     assert one == two
     state = load_file(folder / "model.safetensors")
-    assert one.output == {
-        "tensors": len(state),
-        "digest": combined_digest({k: tensor_digest(v) for k, v in state.items()}),
-    }
+    digest = combined_digest({name: tensor_digest(tensor) for name, tensor in state.items()})
+    assert one.output == OutputRecord(len(state), digest)
 
 
 def test_sharding_changes_no_digest(tmp_path, text_runs):
@@ -410,7 +408,7 @@ def test_large_tensors_from_disk_to_disk(tmp_path, large_runs, size):
     for name, tensor in states[2].items():
         assert torch.equal(tensor, ((states[0][name].double() + states[1][name].double() * 3) / 4).float()), name
     digests = {name: tensor_digest(tensor) for name, tensor in states[2].items()}
-    assert hf_soup.load_recipe(folder).output["digest"] == combined_digest(digests)
+    assert hf_soup.load_recipe(folder).output.digest == combined_digest(digests)
     assert same(soup.model.state_dict(), states[2])
 
 

@@ -34,7 +34,7 @@ def test_a_soup_is_verified(soup):
     found = hf_soup.verify(soup)
     assert found.ok
     assert found.table() == f"verified: {found.identical} tensors identical"
-    assert found.identical == hf_soup.load_recipe(soup).output["tensors"]
+    assert found.identical == hf_soup.load_recipe(soup).output.tensors
 
 
 @pytest.mark.parametrize("method", ["linear", "median", "ties"])

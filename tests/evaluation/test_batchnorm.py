@@ -140,7 +140,7 @@ def test_a_soup_estimates_its_statistics_again(runs, tmp_path):
             assert torch.equal(tensor, expected.get(name, averaged.state_dict()[name])), name
     assert not torch.equal(buffers(averaged)[next(iter(expected))], next(iter(expected.values())))
     recipe = hf_soup.load_recipe(folder)
-    assert recipe.batchnorm["dataset"]["fingerprint"] == hash_rows(TRAIN).fingerprint
+    assert recipe.batchnorm.dataset.fingerprint == hash_rows(TRAIN).fingerprint
     assert "estimated again on 70 training examples" in (folder / "README.md").read_text()
     again = hf_soup.cook(folder, output_dir=tmp_path / "again").folder  # without the data
     assert (again / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
@@ -194,14 +194,14 @@ def test_comparison_treats_all_averages_alike(runs, tmp_path):
 def test_models_without_batchnorm_do_not_ask_for_data(text_runs):
     """Training data is not touched, and the recipe says nothing of it."""
     data = testing.tiny_texts(5).remove_columns("text")
-    assert hf_soup.merge(text_runs, batchnorm_data=data).recipe.batchnorm == {}
+    assert hf_soup.merge(text_runs, batchnorm_data=data).recipe.batchnorm is None
 
 
 def test_one_ingredient_keeps_its_statistics(runs):
     """They were estimated on its own weights."""
     for options in ({}, {"batchnorm_data": TRAIN}):
         soup = hf_soup.merge(runs[:1], **options)
-        assert soup.recipe.batchnorm == {}
+        assert soup.recipe.batchnorm is None
         expected = transformers.ResNetForImageClassification.from_pretrained(runs[0]).state_dict()
         assert all(torch.equal(tensor, expected[name]) for name, tensor in soup.model.state_dict().items())
 

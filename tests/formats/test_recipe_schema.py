@@ -13,7 +13,7 @@ import yaml
 import hf_soup
 from hf_soup import testing
 from hf_soup.formats.recipe_file import FORMAT, dump_recipe, load_recipe
-from hf_soup.types import DataDescription, Ingredient, Recipe, Selection, Trial
+from hf_soup.types import DataDescription, Ingredient, OutputRecord, Recipe, Selection, Trial
 
 
 SCHEMA = json.loads((files("hf_soup.formats") / "recipe.schema.json").read_text(encoding="utf-8"))
@@ -118,7 +118,7 @@ def test_recipes_of_earlier_days_stay_readable(path):
         trials=(Trial("run-2", True, "the best alone", score=0.93, ingredient="run-2"),),
         why="It stopped at two.",
     )
-    assert recipe.output == {"tensors": 72, "digest": "xxh3-128:d4bdfb4f540262e629152cb7d1e3e72e"}
+    assert recipe.output == OutputRecord(72, "xxh3-128:d4bdfb4f540262e629152cb7d1e3e72e")
     again = load_recipe_text(dump_recipe(recipe), path)
     assert again.fingerprint() == recipe.fingerprint()
 
