@@ -17,6 +17,7 @@ import hf_soup
 from hf_soup import testing
 from hf_soup.checkpoints.digest import combined_digest, tensor_digest
 from hf_soup.merging.refill import Refill
+from hf_soup.types import OutputRecord
 
 
 def mean_by_hand(runs, weights=None):
