@@ -147,7 +147,7 @@ def model_and_batch(folder: Path, data: Any) -> tuple[Any, dict[str, torch.Tenso
 
     model = transformers.AutoModelForSequenceClassification.from_pretrained(folder).eval()
     evaluator = bind_evaluator(hf_soup.Evaluator(data, cache=False), open_all([folder]))
-    return model, evaluator.batch(model, np.arange(min(BATCH, len(evaluator.dataset))))
+    return model, evaluator.examples.encoded(model).batch_of(np.arange(min(BATCH, len(evaluator.dataset))))
 
 
 def stacked_gradient_of(folders: Sequence[Path], data: Any, dtype: str) -> Callable[[np.ndarray], np.ndarray]:

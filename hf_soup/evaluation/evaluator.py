@@ -6,12 +6,11 @@ What is particular to a task is in `hf_soup.tasks`; here is what all have in com
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..data.columns import UNSCORED
 from ..data.content import Rows, hash_rows
 from ..data.load import load_data
 from ..errors import DataError, EvaluationError, RecipeError, did_you_mean
@@ -19,17 +18,15 @@ from ..metrics.load import Metric, load_metrics
 from ..metrics.predictions import Predictions
 from ..plugins import check_name, load_module
 from ..tasks import Task, WritingTask, task_of
-from ..tasks._model_inputs import inputs_of
 from ..types import BatchNormRecord, DataDescription, Score
 from .cache_key import cache_key, digest_of_batches, digest_of_processing
-from .encoding import MAIN_INPUTS, Encoded, encode, first_in_small_batches, is_encoded, of_one_length, without_rows
-from .padding import check_padding, needs_padding
-from .running import BatchOutput, is_launched, predictions_of, put_on_device, refuse_unreadable, run_batches
+from .encoding import MAIN_INPUTS, first_in_small_batches, is_encoded, of_one_length, without_rows
+from .examples import EncodedExamples
+from .running import BatchOutput, is_launched, predictions_of, refuse_unreadable, run_batches
 
 
 if TYPE_CHECKING:
     import numpy as np
-    import torch
     from datasets import Dataset
     from transformers import PreTrainedModel
 
@@ -203,6 +200,11 @@ class Evaluator:
         return load_module("task", self.task)
 
     @cached_property
+    def examples(self) -> EncodedExamples:
+        """The examples as models take them."""
+        return EncodedExamples(self)
+
+    @cached_property
     def metrics(self) -> tuple[Metric, ...]:
         """The metrics that were given, or else the task's own; loaded once."""
         if self.metric is not None:
@@ -269,8 +271,8 @@ class Evaluator:
             return bound.run(model, first=first, done=done, enough=enough)
         task = self.task_module
         options = self._generation_options()
-        encoded = self._encoded(model)
-        padding_matters = self._padding_matters(model, encoded)
+        encoded = self.examples.encoded(model)
+        padding_matters = self.examples.padding_matters(model, encoded)
         if first is not None:
             encoded = first_in_small_batches(encoded, first, self.batch_size or task.BATCH_SIZE)
         if done is not None:
@@ -378,54 +380,6 @@ class Evaluator:
         """Whether the data is what models take already."""
         return is_encoded(self.dataset)
 
-    def batches(self, model: PreTrainedModel) -> Iterator[dict[str, torch.Tensor]]:
-        """The examples as the model takes them, without labels, shuffled, in batches of about one size.
-
-        The order is the same at every call, and no batch is a small rest: statistics of batches are what they are for.
-
-        Args:
-            model (`transformers.PreTrainedModel`):
-                Whose inputs they are.
-        """
-        import numpy as np
-
-        encoded = self._encoded(model)
-        order = np.random.default_rng(0).permutation(len(self.dataset))
-        batch_size = self.batch_size or self.for_model(model).task_module.BATCH_SIZE
-        for rows in np.array_split(order, -(-len(order) // batch_size)):
-            batch = encoded.batch_of(rows)
-            labels = batch.pop("labels")
-            if encoded.decodes_images:  # without those that do not decode
-                batch = {key: value[labels != UNSCORED] for key, value in batch.items()}
-            yield batch
-
-    def batch(self, model: PreTrainedModel, rows: np.ndarray) -> dict[str, torch.Tensor]:
-        """Some examples as the model takes them, with labels, padded to one length.
-
-        Args:
-            model (`transformers.PreTrainedModel`):
-                Whose inputs they are.
-            rows (`np.ndarray`):
-                Which.
-        """
-        return self._encoded(model).batch_of(rows)
-
-    def row_batches(self, model: PreTrainedModel, rows: np.ndarray) -> list[dict[str, torch.Tensor]]:
-        """Some examples as the model takes them, with labels: one batch, or several where padding would matter.
-
-        Args:
-            model (`transformers.PreTrainedModel`):
-                Whose inputs they are.
-            rows (`np.ndarray`):
-                Which.
-        """
-        encoded = self._encoded(model)
-        chosen = encoded._replace(batches=(rows,))
-        if self._padding_matters(model, encoded):
-            sorted_rows = rows[(-encoded.lengths[rows]).argsort(kind="stable")]
-            chosen = of_one_length(encoded._replace(batches=(sorted_rows,)))
-        return [encoded.batch_of(batch) for batch in chosen.batches]
-
     @cached_property
     def preprocessing(self) -> str:
         """A digest of the files that the tokenizer or image processor would save."""
@@ -440,40 +394,6 @@ class Evaluator:
         if self.processing_class is None:
             raise DataError("what a model writes is read with its tokenizer: Evaluator(..., processing_class=...).")
         return {} if isinstance(self.generate, bool) else dict(self.generate)
-
-    def _encoded(self, model: PreTrainedModel) -> Encoded:
-        """The examples as model inputs and the batches to run them in; made once for each mapping of labels."""
-        bound = self.for_model(model)
-        config, inputs = model.config, inputs_of(model)
-        cache = bound.__dict__.setdefault("_encoded_by_labels", {})
-        key = (tuple(sorted(dict(config.id2label or {}).items())), config.num_labels, inputs)
-        if key not in cache:
-            cache[key] = encode(
-                bound.dataset,
-                bound.task_module,
-                config,
-                inputs,
-                processing_class=bound.processing_class,
-                label_column=bound.label_column,
-                text_columns=bound.text_columns,
-                batch_size=bound.batch_size,
-                split=bound.split,
-            )
-        return cache[key]
-
-    def _padding_matters(self, model: PreTrainedModel, encoded: Encoded) -> bool:
-        """Whether rows of different lengths have to be run apart; measured once for each architecture."""
-        if not needs_padding(encoded):
-            return False
-        cache = self.__dict__.setdefault("_padding", {})
-        key = (type(model), model.config.to_json_string(use_diff=False))
-        if key in cache:
-            return cache[key]
-        task = self.for_model(model).task_module
-        check = check_padding(task, model, encoded, put_on_device(model, self.device))
-        if check.tells:
-            cache[key] = check.matters
-        return check.matters
 
 
 def _check_kind(dataset: Any) -> None:

@@ -81,7 +81,7 @@ def recipe_gradient(
             f"{type(model).__name__} has other tensors in memory than on disk, which are not learned."
         )
     batches = []
-    for batch in evaluator.row_batches(model, rows):
+    for batch in evaluator.examples.batches_of(model, rows):
         batches.append({key: on_device(value, device, model.dtype) for key, value in batch.items()})
     factor = torch.tensor(scale, device=device, requires_grad=True)
     products = _DotProducts(plan, checkpoints, tensors)

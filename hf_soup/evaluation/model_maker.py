@@ -102,7 +102,7 @@ def estimate_again(model: PreTrainedModel, training: Evaluator) -> PreTrainedMod
     """Estimate the running statistics of BatchNorm on training data, on the device of that data's evaluator."""
     device = model.device
     _move(model, resolve_device(training.device))
-    update_batchnorm(model, training.batches(model))
+    update_batchnorm(model, training.examples.shuffled(model))
     _move(model, device)
     return model
 

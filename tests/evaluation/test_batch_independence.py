@@ -307,7 +307,7 @@ def test_rows_in_small_batches_and_gradients_keep_to_one_length():
     )
     assert np.allclose(found.predictions.logits, whole.logits, atol=1e-6)
     assert [rows.tolist() for rows in sizes][:4] == [[11], [7, 8], [3], [0]]
-    batches = evaluator.row_batches(model, np.array([0, 7, 8]))
+    batches = evaluator.examples.batches_of(model, np.array([0, 7, 8]))
     assert [batch["input_ids"].shape for batch in batches] == [(2, 14), (1, 3)]
     assert [batch["labels"].tolist() for batch in batches] == [[1, 2], [0]]
 

@@ -123,7 +123,7 @@ def reference(model, folder):
     processor = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")
     evaluator = hf_soup.Evaluator(TRAIN, split="train", processing_class=processor)
     plain = copy.deepcopy(model)
-    update_bn([batch["pixel_values"] for batch in evaluator.batches(model)], plain)
+    update_bn([batch["pixel_values"] for batch in evaluator.examples.shuffled(model)], plain)
     return buffers(plain)
 
 
@@ -211,7 +211,7 @@ def test_batches_are_shuffled_and_of_one_size(runs):
     processor = transformers.AutoImageProcessor.from_pretrained(runs[0], backend="pil")
     net = transformers.ResNetForImageClassification.from_pretrained(runs[0])
     evaluator = hf_soup.Evaluator(TRAIN, processing_class=processor, batch_size=32)
-    first, again = (list(evaluator.batches(net)) for _ in range(2))
+    first, again = (list(evaluator.examples.shuffled(net)) for _ in range(2))
     assert [len(batch["pixel_values"]) for batch in first] == [24, 23, 23]
     assert all(torch.equal(a["pixel_values"], b["pixel_values"]) for a, b in zip(first, again, strict=True))
     images = torch.cat([batch["pixel_values"] for batch in first])
@@ -227,7 +227,7 @@ def test_images_that_do_not_decode_leave_no_trace(runs):
     data = datasets.Dataset.from_dict({"image": broken, "label": TRAIN["label"][:]}, TRAIN.features)
     processor = transformers.AutoImageProcessor.from_pretrained(runs[0], backend="pil")
     net = transformers.ResNetForImageClassification.from_pretrained(runs[0])
-    batches = list(hf_soup.Evaluator(data, processing_class=processor).batches(net))
+    batches = list(hf_soup.Evaluator(data, processing_class=processor).examples.shuffled(net))
     assert sum(len(batch["pixel_values"]) for batch in batches) == 69
     assert all(set(batch) == {"pixel_values"} for batch in batches)
 

@@ -119,7 +119,7 @@ def test_the_tokenizer_may_say_less_than_the_positions():
     data = datasets.Dataset.from_dict({"text": [LONG], "label": [0]})
     for limit in (8, 100):
         evaluator = hf_soup.Evaluator(data, processing_class=tokenizer_for(model_max_length=limit))
-        (batch,) = evaluator.row_batches(model, np.array([0]))
+        (batch,) = evaluator.examples.batches_of(model, np.array([0]))
         assert batch["input_ids"].shape == (1, min(limit, 34))
 
 
@@ -128,7 +128,7 @@ def test_right_texts_are_cut_to_what_the_decoder_takes():
     model = make("LEDForConditionalGeneration", LED)
     data = datasets.Dataset.from_dict({"text": [LONG], "target": [LONG]})
     evaluator = hf_soup.Evaluator(data, processing_class=tokenizer_for())
-    (batch,) = evaluator.row_batches(model, np.array([0]))
+    (batch,) = evaluator.examples.batches_of(model, np.array([0]))
     assert (batch["input_ids"].shape, batch["labels"].shape) == ((1, 32), (1, 20))
     assert len(evaluator.predict(model).logits) == 20
 
@@ -139,7 +139,7 @@ def test_a_decoder_that_predicts_ahead_takes_a_token_less(ngram):
     model = make("ProphetNetForConditionalGeneration", {**PROPHETNET, "ngram": ngram})
     data = datasets.Dataset.from_dict({"text": [LONG], "target": [LONG]})
     evaluator = hf_soup.Evaluator(data, processing_class=tokenizer_for())
-    (batch,) = evaluator.row_batches(model, np.array([0]))
+    (batch,) = evaluator.examples.batches_of(model, np.array([0]))
     assert (batch["input_ids"].shape, batch["labels"].shape) == ((1, 32), (1, 31))
     assert np.isfinite(evaluator.predict(model).logits).all()
     alone = make("ProphetNetForCausalLM", {**PROPHETNET, "ngram": ngram})
@@ -225,7 +225,7 @@ def test_columns_that_the_model_does_not_take_are_named_once():
     evaluator.predict(
         make("DistilBertForSequenceClassification", DISTILBERT, num_labels=3)
     )  # warnings are errors here
-    given = evaluator.row_batches(model, np.array([0, 1]))[0]
+    given = evaluator.examples.batches_of(model, np.array([0, 1]))[0]
     assert given["position_ids"].tolist() == [[4, 3, 2], [3, 2, 0]]
 
 
@@ -300,7 +300,7 @@ def test_image_processors_may_make_more_than_the_model_takes(monkeypatch):
     monkeypatch.setattr(type(processor), "__call__", with_mask)
     evaluator = hf_soup.Evaluator(data, processing_class=processor)
     assert np.array_equal(evaluator.predict(model).logits, plain.logits)
-    assert set(evaluator.row_batches(model, np.array([0]))[0]) == {"pixel_values", "labels"}
+    assert set(evaluator.examples.batches_of(model, np.array([0]))[0]) == {"pixel_values", "labels"}
 
 
 def test_encoded_images_without_a_label_are_no_broken_files():

@@ -41,7 +41,7 @@ def test_a_token_without_an_embedding():
     with pytest.raises(DataError, match=message):
         score(unknown, larger, bert())
     with pytest.raises(DataError, match="row 1 has"):
-        list(hf_soup.Evaluator(unknown, cache=False, processing_class=larger).batches(bert()))
+        list(hf_soup.Evaluator(unknown, cache=False, processing_class=larger).examples.shuffled(bert()))
     encoded = datasets.Dataset.from_dict({"input_ids": [[2, 5], [2, -1]], "label": [1, 0]})
     with pytest.raises(DataError, match="row 1 has a token with the id -1"):
         score(encoded, None, bert())

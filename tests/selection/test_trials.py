@@ -452,7 +452,7 @@ def test_the_gradient_is_that_of_autograd_through_all_models(name, scale, tmp_pa
     rows = np.arange(len(evaluator.dataset) - 1)
     gradient = trials.gradient(Mixture(tuple(ingredients(folders)), tuple(weights)), rows, scale)
     model = transformers_model(folders[0])
-    (batch,) = trials._evaluator.row_batches(model, rows)
+    (batch,) = trials._evaluator.examples.batches_of(model, rows)
     batch = {key: value.double() if value.is_floating_point() else value for key, value in batch.items()}
     kind = plugins.load_module("task", name).KIND
     loss, by_name, by_scale = stacked_gradient(folders, weights, batch, kind, scale)

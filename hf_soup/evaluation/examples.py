@@ -1,0 +1,108 @@
+"""The examples of an evaluator as models take them: encoded, padded and in batches.
+
+A model is run here only to see whether padding changes what it says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ..data.columns import UNSCORED
+from ..tasks._model_inputs import inputs_of
+from .encoding import Encoded, encode, of_one_length
+from .padding import check_padding, needs_padding
+from .running import put_on_device
+
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from transformers import PreTrainedModel
+
+    from .evaluator import Evaluator
+
+
+class EncodedExamples:
+    """What is made for one model is kept for the next that reads labels alike.
+
+    Args:
+        evaluator ([`Evaluator`]):
+            Holds the data, and what encodes it.
+    """
+
+    def __init__(self, evaluator: Evaluator):
+        self._evaluator = evaluator
+        self._encoded: dict[object, Encoded] = {}  # by mapping of labels and inputs of the model
+        self._padding: dict[object, bool] = {}  # by class and configuration of the model
+
+    def encoded(self, model: PreTrainedModel) -> Encoded:
+        """The examples as model inputs, and the batches to run them in."""
+        bound = self._evaluator.for_model(model)
+        if bound is not self._evaluator:
+            return bound.examples.encoded(model)
+        config, inputs = model.config, inputs_of(model)
+        key = (tuple(sorted(dict(config.id2label or {}).items())), config.num_labels, inputs)
+        if key not in self._encoded:
+            self._encoded[key] = encode(
+                bound.dataset,
+                bound.task_module,
+                config,
+                inputs,
+                processing_class=bound.processing_class,
+                label_column=bound.label_column,
+                text_columns=bound.text_columns,
+                batch_size=bound.batch_size,
+                split=bound.split,
+            )
+        return self._encoded[key]
+
+    def padding_matters(self, model: PreTrainedModel, encoded: Encoded) -> bool:
+        """Whether rows of different lengths have to be run apart; measured once for each architecture."""
+        if not needs_padding(encoded):
+            return False
+        key = (type(model), model.config.to_json_string(use_diff=False))
+        if key in self._padding:
+            return self._padding[key]
+        task = self._evaluator.for_model(model).task_module
+        check = check_padding(task, model, encoded, put_on_device(model, self._evaluator.device))
+        if check.tells:
+            self._padding[key] = check.matters
+        return check.matters
+
+    def shuffled(self, model: PreTrainedModel) -> Iterator[dict[str, torch.Tensor]]:
+        """All examples as the model takes them, without labels, shuffled, in batches of about one size.
+
+        The order is the same at every call, and no batch is a small rest: statistics of batches are what they are for.
+
+        Args:
+            model (`transformers.PreTrainedModel`):
+                Whose inputs they are.
+        """
+        import numpy as np
+
+        encoded = self.encoded(model)
+        order = np.random.default_rng(0).permutation(len(self._evaluator.dataset))
+        batch_size = self._evaluator.batch_size or self._evaluator.for_model(model).task_module.BATCH_SIZE
+        for rows in np.array_split(order, -(-len(order) // batch_size)):
+            batch = encoded.batch_of(rows)
+            labels = batch.pop("labels")
+            if encoded.decodes_images:  # without those that do not decode
+                batch = {key: value[labels != UNSCORED] for key, value in batch.items()}
+            yield batch
+
+    def batches_of(self, model: PreTrainedModel, rows: np.ndarray) -> list[dict[str, torch.Tensor]]:
+        """Some examples as the model takes them, with labels: one batch, or several where padding would matter.
+
+        Args:
+            model (`transformers.PreTrainedModel`):
+                Whose inputs they are.
+            rows (`np.ndarray`):
+                Rows of the data set.
+        """
+        encoded = self.encoded(model)
+        chosen = encoded._replace(batches=(rows,))
+        if self.padding_matters(model, encoded):
+            sorted_rows = rows[(-encoded.lengths[rows]).argsort(kind="stable")]
+            chosen = of_one_length(encoded._replace(batches=(sorted_rows,)))
+        return [encoded.batch_of(batch) for batch in chosen.batches]
