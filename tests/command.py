@@ -1,6 +1,6 @@
 """The command line in this process: as a user calls it, without the seconds that a new process takes to import.
 
-`tests/test_cli.py` calls the installed command once, as a process.
+`tests/cli/test_cli.py` calls the installed command once, as a process.
 """
 
 import contextlib

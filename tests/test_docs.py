@@ -65,6 +65,17 @@ def test_every_file_says_what_it_is_for():
     assert len(set(clauses)) == len(clauses)
 
 
+def test_files_that_docstrings_name_are_there():
+    """A docstring that names a file of the package or of the project is kept right when the file moves."""
+    folders = ("hf_soup", "tests", "benchmarks", "docs", "examples")
+    files = [path.as_posix() for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    absent = []
+    for path in [*PACKAGE.rglob("*.py"), *(ROOT / "tests").rglob("*.py")]:
+        named = re.findall(r"`([\w/]+\.py)`", ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "")
+        absent += [(path.name, name) for name in named if not any(file.endswith(f"/{name}") for file in files)]
+    assert not absent
+
+
 def literals():
     """All texts in the package, those of f-strings and joined lines as one, with a hole for each value."""
     hole = "\0"

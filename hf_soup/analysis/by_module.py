@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.layout import names_in_depth
 from ..checkpoints.modules import by_depth
-from ..comparison.comparison import best_of
 from ..display.tables import align
 from ..errors import RecipeError
-from ..types import gain
+from ..types import best_of, gain
 from .points import Scorer, Weights, score_places, shown, signed, uniform
 
 

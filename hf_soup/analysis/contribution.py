@@ -8,11 +8,10 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..comparison.comparison import best_of
 from ..display.tables import align
 from ..errors import RecipeError
 from ..seeds import check_seed
-from ..types import gain
+from ..types import best_of, gain
 from .points import Scorer, shown, signed, uniform
 
 
@@ -329,7 +328,9 @@ def _samples(n: int, samples: int | None) -> int | None:
     """
     if samples is not None and samples != 0 and samples < 4:
         raise RecipeError(f"samples is 4 or more, so that an error can be told, or 0 for none: {samples}.")
-    return (None if n <= EXACT else 0) if samples is None else samples
+    if samples is not None:
+        return samples
+    return None if n <= EXACT else 0
 
 
 def _without(names: Sequence[str], name: str) -> list[str]:

@@ -8,13 +8,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from ..comparison.comparison import best_of
 from ..display.tables import align
 from ..errors import RecipeError, did_you_mean
 from ..evaluation.ensemble import mean_logits, mean_probabilities
 from ..metrics.predictions import Predictions, decisions, disagreement, probabilities, right
 from ..metrics.statistics import SHARES
-from ..types import gain
+from ..types import best_of, gain
 from .points import SOUP, SURE, Scorer, shown, signed, uniform
 
 

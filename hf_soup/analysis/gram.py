@@ -1,7 +1,7 @@
 """Inner products of many checkpoints in one pass over their files: angles, lengths and distances all follow from them.
 
 What is kept is a small matrix for each tensor; the weights go by piece by piece, whatever the number of models. The
-relation of checkpoints (`relation.py`) and their similarity (`analysis/similarity.py`) are computed from the matrices.
+relation of checkpoints (`relation.py`) and their similarity (`similarity.py`) are computed from the matrices.
 """
 
 from __future__ import annotations

@@ -317,7 +317,9 @@ def plot_bars(
     figure, axes = new_figure(7, max(3.2, 0.3 * len(names) * max(1, 0.7 * groups) + 1.6), title)
     height = 0.8 / groups
     # A standard error that is not known has no bar, and where none is known matplotlib is given none.
-    bars = [0 if math.isnan(error) else error for error in errors] if errors is not None and any(errors) else None
+    bars = None
+    if errors is not None and any(errors):
+        bars = [0 if math.isnan(error) else error for error in errors]
     for index, ((label, lengths), colour) in enumerate(zip(values.items(), CYCLE, strict=False)):
         places = [place - 0.4 + height * (groups - index - 0.5) for place in range(len(names))]
         axes.barh(places, lengths, height=height, color=colour, label=shown(label), xerr=bars, error_kw={"lw": 1})

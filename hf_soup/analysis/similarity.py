@@ -1,6 +1,6 @@
 """How alike the weights of models are, and the ways that they went from their start: one pass over the files.
 
-Everything here follows from inner products (`checkpoints/gram.py`), which are sums in float64.
+Everything here follows from inner products (`gram.py`), which are sums in float64.
 """
 
 from __future__ import annotations
@@ -250,17 +250,24 @@ class Similarity:
         distances, signs = spread_of_pairs(self.distances(name)), spread_of_pairs(self.signs(name))
         distance = distances.mean if distances else 0.0
         lengths = self.lengths(name, of="weights")
+        deltas, same_sign = None, None
+        if changed:
+            deltas = spread_of_pairs(self.cosines(name))
+            same_sign = signs.mean if signs else None
+        angle_to_base = None
+        if self.base and known:
+            angle_to_base = float(self.angles_to_base(name).mean())
         return PartSimilarity(
             name=name,
             part=grams[0].part,
             elements=sum(gram.elements for gram in grams),
             weights=spread_of_pairs(self.cosines(name, of="weights")),
-            deltas=spread_of_pairs(self.cosines(name)) if changed else None,
+            deltas=deltas,
             distance=distance,
             relative=distance / float(lengths.mean()) if lengths.any() else None,
-            angle_to_base=float(self.angles_to_base(name).mean()) if self.base and known else None,
+            angle_to_base=angle_to_base,
             angle_to_mean=float(self.angles_to_mean(name).mean()),
-            signs=signs.mean if signs and changed else None,
+            signs=same_sign,
         )
 
 

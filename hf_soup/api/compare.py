@@ -190,9 +190,9 @@ def _split_of(name: str, given: Evaluation) -> str:
     return TEST if isinstance(given, str) and name != VALIDATION else name
 
 
-def _task_of(sets: Iterable[Any]) -> str:
-    """The task of the first set with examples; functions of a model do not say."""
-    return next((item.task for item in sets if isinstance(item, Evaluator)), "auto")
+def _task_of(sets: Iterable[Any]) -> str | None:
+    """The task of the first set with examples; `None` where all are functions of a model, which do not say."""
+    return next((item.task for item in sets if isinstance(item, Evaluator)), None)
 
 
 def _fingerprints_seen(recipes: Iterable[Recipe]) -> set[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from ..checkpoints.base_model import as_ingredient, fit_base
 from ..checkpoints.checkpoint import Checkpoint
@@ -16,10 +15,6 @@ from ..merging.setup import set_up
 from ..plugins import needs_base
 from ..types import Recipe
 from .soup import Soup
-
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Soup: a recipe bound to opened checkpoints. Cheap to make; the work happens in `.model` and `.save_pretrained`.
 
-It holds values and puts functions in order: what averages, writes, redacts and publishes is in `merging/` and `hub/`.
+It holds values and puts functions in order: `merging/` averages and writes, `publishing/` redacts and publishes.
 """
 
 from __future__ import annotations

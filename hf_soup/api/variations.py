@@ -17,7 +17,7 @@ from .merge import merge
 from .soup import Soup
 
 
-NOT_SET = ("ingredients", "config", "device", "allow_pickle", "params")  # of a merge, but not of a recipe's variation
+NOT_SET = ("ingredients", "config", "device", "allow_pickle")  # of a merge, but not of a recipe's variation
 
 
 def cook_variation(
@@ -71,7 +71,7 @@ def _read(overrides: Sequence[str]) -> dict[str, Any]:
     given: dict[str, Any] = {}
     for item in overrides:
         override(given, item)
-    known = [name for name in inspect.signature(merge).parameters if name not in NOT_SET] + ["params"]
+    known = [name for name in inspect.signature(merge).parameters if name not in NOT_SET]
     for name in given:
         if name not in known:
             raise RecipeError(f"{one_line(name)!r} cannot be set for a recipe{did_you_mean(name, known)}")
@@ -85,14 +85,15 @@ def _read(overrides: Sequence[str]) -> dict[str, Any]:
 
 def _code(given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Which arguments name code from outside of this package, and what they name."""
-    said = [(key, item) for key, value in given.items() for item in (value if isinstance(value, list) else [value])]
-    for key, value in said:
-        if not isinstance(value, str):
-            continue
-        plugin = key in ("method", "strategy") and is_code(value)
-        examples = key in ("evaluator", "batchnorm_data") and is_function(value) and value not in BUNDLED
-        if plugin or examples or (key == "metric" and value not in BUILT_IN):
-            yield key, value
+    for key, value in given.items():
+        values = value if isinstance(value, list) else [value]
+        for named in values:
+            if not isinstance(named, str):
+                continue
+            plugin = key in ("method", "strategy") and is_code(named)
+            examples = key in ("evaluator", "batchnorm_data") and is_function(named) and named not in BUNDLED
+            if plugin or examples or (key == "metric" and named not in BUILT_IN):
+                yield key, named
 
 
 def _kept(recipe: Recipe, drop: Sequence[str]) -> list[Ingredient]:

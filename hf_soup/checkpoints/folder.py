@@ -18,7 +18,7 @@ from .companion_files import sizes_in
 from .inside import is_there, json_inside, place_of
 from .named_code import without_code
 from .other_contents import has_no_weights
-from .reader import PICKLED_WEIGHTS, SAFE_WEIGHTS, TensorSpec, read_raw_header
+from .reader import PICKLED_WEIGHTS, SAFE_WEIGHTS, TensorSpec
 from .shards import read_headers, shard_files
 
 
@@ -106,16 +106,6 @@ def read_specs(folder: Path, parts: Sequence[str] = ()) -> Headers:
         for file, digest in headers.digests.items():
             digests[f"{part}/{file}"] = digest
     return Headers(specs, digests)
-
-
-def digests_of_headers(folder: Path, parts: Sequence[str]) -> dict[str, str]:
-    """For each weight file of a folder and its parts a digest of its header, size and time of change."""
-    digests = {}
-    for part in parts:
-        for file in shard_files(folder / part):
-            name = f"{part}/{file}".removeprefix("/")
-            digests[name] = read_raw_header(place_of(folder, name)).digest
-    return digests
 
 
 def has_weights(folder: Path) -> bool:

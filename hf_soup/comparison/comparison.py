@@ -1,4 +1,4 @@
-"""What a comparison found, as values: tables, a data frame, pictures, files. `compare.py` computes the scores."""
+"""What a comparison found, as values: tables, a data frame, pictures, files. `measure.py` computes the scores."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..display.tables import align, escape_markup
 from ..errors import MissingExtraError, RecipeError, did_you_mean, warn
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 Kind = Literal["ingredient", "chosen", "mean", "oracle", "uniform", "soup", "ensemble"]
 Rival = Literal["single", "ensemble"]
 Picture = Literal["scores", "shifts", "reliability"]
-T = TypeVar("T")
 
 VALIDATION, TEST, SHIFTS = "validation", "test", "mean of shifts"
 SINGLE: tuple[Kind, ...] = ("ingredient", "chosen")
@@ -315,19 +314,6 @@ def shifted_sets(names: Iterable[str]) -> list[str]:
             Names of sets.
     """
     return [name for name in names if name not in (VALIDATION, TEST, SHIFTS)]
-
-
-def best_of(values: Mapping[T, float], higher_is_better: bool) -> T:
-    """The key of the best value of one metric; of equal ones the first.
-
-    Args:
-        values (`Mapping[T, float]`):
-            At least one value.
-        higher_is_better (`bool`):
-            Direction of the metric.
-    """
-    best = max if higher_is_better else min
-    return best(values, key=values.__getitem__)
 
 
 def _shown(metric: str, score: Interval | None) -> str:

@@ -19,8 +19,8 @@ from ..metrics.predictions import Predictions, right
 from ..metrics.statistics import interval, mcnemar
 from ..plugins import load_module
 from ..progress import progress_bar
-from ..types import Mixture, Score
-from .comparison import SHIFTS, TEST, VALIDATION, Comparison, Difference, Kind, Rival, Row, best_of, shifted_sets
+from ..types import Mixture, Score, best_of
+from .comparison import SHIFTS, TEST, VALIDATION, Comparison, Difference, Kind, Rival, Row, shifted_sets
 from .measured import (
     Measured,
     best_of_each_set,
@@ -75,7 +75,7 @@ def compare_models(
     entries: Sequence[Entry],
     sets: Mapping[str, ScoredSet],
     *,
-    task: str,
+    task: str | None,
     ensembles: Sequence[str] | None = None,
     selected_on: Iterable[str] = (),
     single_scores: Mapping[str, Score] | None = None,
@@ -88,8 +88,8 @@ def compare_models(
         sets (`Mapping[str, Evaluator | Callable]`):
             Name -> examples; `"validation"` decides which ingredient is best and fits temperatures and mixtures, the
             others report. A function of a model gives a score and nothing else.
-        task (`str`):
-            What the models do.
+        task (`str`, *optional*):
+            What the models do; `None` where all sets are functions.
         ensembles (`Sequence[str]`, *optional*):
             Of `"logits"`, `"probabilities"`, `"vote"`, `"mixture"`; by default all that the models' output allows.
         selected_on (`Iterable[str]`, *optional*):
@@ -143,8 +143,10 @@ def compare_models(
     )
 
 
-def _check_ensembles(ensembles: Sequence[str], sets: Mapping[str, ScoredSet], task: str) -> None:
-    if ensembles and task == "auto":
+def _check_ensembles(ensembles: Sequence[str], sets: Mapping[str, ScoredSet], task: str | None) -> None:
+    if not ensembles:
+        return
+    if task is None:
         raise RecipeError("ensembles are made of predictions, and functions give none: give a data set to score on.")
     check_ensembles(ensembles, load_module("task", task).KIND, fitted=isinstance(sets.get(VALIDATION), Evaluator))
 

@@ -17,8 +17,8 @@ from ..metrics.calibration import calibrate, fit_temperature, with_temperature
 from ..metrics.load import Metric
 from ..metrics.predictions import Predictions
 from ..metrics.statistics import Interval, interval, resampled
-from ..types import Score
-from .comparison import SHIFTS, VALIDATION, Calibrated, best_of
+from ..types import Score, best_of
+from .comparison import SHIFTS, VALIDATION, Calibrated
 
 
 if TYPE_CHECKING:

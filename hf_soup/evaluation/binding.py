@@ -13,7 +13,7 @@ from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.companions import giver_of_files
 from ..errors import EvaluationError, RecipeError, did_you_mean
 from ..tasks import task_of
-from ..types import Score
+from ..types import Score, is_better_higher
 from .evaluator import Evaluator
 
 
@@ -58,7 +58,7 @@ def bind_evaluator(
         raise RecipeError(f"an evaluator is an Evaluator, a data set, or a function of a model, not {evaluator!r}.")
 
     def score(model: PreTrainedModel) -> Score:
-        return as_score(evaluator(model), metric, higher_is_better is not False)
+        return as_score(evaluator(model), metric, is_better_higher(higher_is_better))
 
     return score
 
@@ -90,8 +90,9 @@ def as_score(value: Any, metric: str | None = None, higher_is_better: bool = Tru
     if isinstance(value, Score):
         return value
     several = isinstance(value, Mapping)
-    given = {key: _plain_number(each) for key, each in (value if several else {"score": value}).items()}
-    values = {str(key): float(each) for key, each in given.items() if isinstance(each, numbers.Real)}
+    named = value if several else {"score": value}
+    given = {key: _plain_number(number) for key, number in named.items()}
+    values = {str(key): float(number) for key, number in given.items() if isinstance(number, numbers.Real)}
     if not values:
         raise EvaluationError(
             f"the evaluator returned {value!r}; it has to return a Score, a number, or a dict of numbers."

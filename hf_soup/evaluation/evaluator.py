@@ -18,7 +18,7 @@ from ..metrics.load import Metric, load_metrics
 from ..metrics.predictions import Predictions
 from ..plugins import check_name, load_module
 from ..tasks import Task, WritingTask, task_of
-from ..types import BatchNormRecord, DataDescription, Score
+from ..types import BatchNormRecord, DataDescription, Score, is_better_higher
 from .cache_key import cache_key, digest_of_batches, digest_of_processing
 from .encoding import MAIN_INPUTS, first_in_small_batches, is_encoded, of_one_length, without_rows
 from .examples import EncodedExamples
@@ -176,7 +176,7 @@ class Evaluator:
         return Score(
             name,
             values.pop(name),
-            higher_is_better is not False,
+            is_better_higher(higher_is_better),
             self.split,
             self.rows.fingerprint,
             predictions.examples,
@@ -211,6 +211,11 @@ class Evaluator:
             return load_metrics(self.metric)
         return load_metrics(self.task_module.METRIC)
 
+    @cached_property
+    def _bound(self) -> dict[tuple[str, str], Evaluator]:
+        """This evaluator bound to models of several sources and tasks."""
+        return {}
+
     def for_model(self, model: PreTrainedModel) -> Evaluator:
         """The same evaluator for what a model does, with the processing class that lies where it was loaded from."""
         task = self.task
@@ -219,10 +224,9 @@ class Evaluator:
         source = getattr(model, "name_or_path", "") if self._lacks_processing_class else ""
         if task == self.task and not source:
             return self
-        bound_by_source = self.__dict__.setdefault("_bound_by_source", {})
-        if (source, task) not in bound_by_source:
-            bound_by_source[source, task] = self.bound(source or None, task)
-        return bound_by_source[source, task]
+        if (source, task) not in self._bound:
+            self._bound[source, task] = self.bound(source or None, task)
+        return self._bound[source, task]
 
     def predict(self, model: PreTrainedModel) -> Predictions:
         """Run a model over the data, longest examples first so that a batch pads little.

@@ -1,4 +1,4 @@
-"""The cook file: what `hf-soup cook` does, stage by stage. It reads and checks the file; `cooking.py` does it.
+"""The cook file: what `hf-soup cook` does, stage by stage. It reads and checks the file; `api/cook.py` does it.
 
 What a stage may hold are the options of its verb, in `options.py`.
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from ..checkpoints.check import NO_CLASSES, CheckReport
 from ..checkpoints.checkpoint import Checkpoint
@@ -20,9 +20,6 @@ from ..types import Mixture
 from ..untrusted import one_line
 from .steps import CombineStep, CopyStep, How, Step
 
-
-if TYPE_CHECKING:
-    pass
 
 # Sums that cancel to less than this part of what went in are zero but for rounding.
 CANCELLED = 1e-12

@@ -1,6 +1,6 @@
 """What takes private models out of a soup that is published: out of its recipe, comparison, files and sentences.
 
-Whether a model is private is asked in `origins.py`.
+Whether a model is private is asked in `privacy.py`.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -175,10 +175,13 @@ def _reference(
 ) -> dict[str, float]:
     """What the soup has to be compared with: the best single ingredient, all averaged, and all run."""
     reference = {}
-    single_scores = [trial.score for trial in tried if trial.ingredient is not None and trial.score is not None]
+    single_scores = [
+        replace(score, value=trial.score)
+        for trial in tried
+        if trial.ingredient is not None and trial.score is not None
+    ]
     if single_scores:
-        best = max(single_scores) if score.higher_is_better else min(single_scores)
-        reference["best single ingredient"] = best
+        reference["best single ingredient"] = max(single_scores, key=lambda single: single.rank_key).value
     if len(ingredients) > 1:
         everything = Mixture.equal(_ranked(tried, ingredients))
         with contextlib.suppress(EvaluationError):  # no strategy need have searched there

@@ -126,8 +126,8 @@ class ModelTrials:
         if metric.identity != metric.name or self._evaluator.select_by not in (None, metric.name):
             return None
         predictions = []
-        for each in (mixture, other):
-            outputs = self._runner.recall(each, self._order_of(each))
+        for compared in (mixture, other):
+            outputs = self._runner.recall(compared, self._order_of(compared))
             if outputs is None or not outputs.whole:
                 return None
             predictions.append(self._in_subset(outputs.predictions))

@@ -57,30 +57,30 @@ def search(
     import numpy as np
     from scipy import special
 
-    found = Search(ingredients, trials, ties=False)
-    count = len(found.ranked)
+    search_state = Search(ingredients, trials, ties=False)
+    count = len(search_state.ranked)
     if count == 1:
-        return found.result()
+        return search_state.result()
     modules = trials.modules if by == "module" else ("",)
-    _try(found, [Mixture.equal(found.ranked)], ["uniform"])
+    _try(search_state, [Mixture.equal(search_state.ranked)], ["uniform"])
     optimizer = CMA(mean=np.zeros(len(modules) * count), sigma=sigma, seed=seed)
     spent = 1
     while spent < budget:
         points = [optimizer.ask() for _ in range(optimizer.population_size)]
         rows = [special.softmax(point.reshape(len(modules), -1), axis=1) for point in points]
-        mixtures = [mixture_by_module(found.ranked, modules, weights) for weights in rows[: budget - spent]]
+        mixtures = [mixture_by_module(search_state.ranked, modules, weights) for weights in rows[: budget - spent]]
         tried = [f"{spent + place}: {_shown(mixture)}" for place, mixture in enumerate(mixtures, start=1)]
-        rank_keys = _try(found, mixtures, tried)
+        rank_keys = _try(search_state, mixtures, tried)
         spent += len(mixtures)
         if len(mixtures) == len(points):  # CMA-ES learns from whole generations alone
             optimizer.tell([(point, -key) for point, key in zip(points, rank_keys, strict=True)])
-    return found.result()
+    return search_state.result()
 
 
-def _try(found: Search, mixtures: Sequence[Mixture], tried: Sequence[str]) -> list[float]:
+def _try(search_state: Search, mixtures: Sequence[Mixture], tried: Sequence[str]) -> list[float]:
     """Score mixtures in full, take the best if it is better than all before, and give their rank keys."""
-    scores = found.trials.map(mixtures)
-    found.take_best(mixtures, scores, tried)
+    scores = search_state.trials.map(mixtures)
+    search_state.take_best(mixtures, scores, tried)
     return [score.rank_key for score in scores]
 
 

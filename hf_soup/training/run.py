@@ -17,6 +17,7 @@ from ..metrics.load import load_metrics
 from ..plugins import load_module
 from ..publishing.bases import RUN_FILE, START
 from ..publishing.run_card import render_run_card, write_card
+from ..types import is_better_higher
 from ..version import versions
 from .context import SweepContext
 from .head import with_new_head
@@ -180,7 +181,7 @@ def _scored(context: SweepContext, metrics: Mapping[str, Any]) -> dict[str, Any]
     """What an evaluation says, and the score that selects."""
     (metric,) = load_metrics(context.metric)
     values = {key: float(value) for key, value in metrics.items() if not is_timing(key) and key != "epoch"}
-    name, higher_is_better = metric.name, metric.higher_is_better is not False
+    name, higher_is_better = metric.name, is_better_higher(metric.higher_is_better)
     if load_module("task", context.task).KIND == "tokens":  # of which Trainer computes the loss alone
         name, higher_is_better = "loss", False
     value = values.get(f"eval_{name}", math.nan)

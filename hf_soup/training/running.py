@@ -28,7 +28,7 @@ from .publish import Publisher
 from .records import FailedRun, Job, Run, load_failure, load_runs, record_failure, tidy
 from .run import train_run
 from .start import make_start
-from .sweep import Scored, Sweep, best_of, sweep_in
+from .sweep import Scored, Sweep, best_run, sweep_in
 
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def _train_all(plan: SweepPlan, devices: Sequence[str], publisher: Publisher | N
     silent = not is_main() or bool(plan.context.training_args.get("disable_tqdm"))
     with progress_bar(total=len(plan.runs), desc="Sweep", unit="run", hidden=silent) as bar:
         bar.update(len(plan.done))
-        best = best_of([run for name in plan.done for run in load_runs(folder / name)])
+        best = best_run([run for name in plan.done for run in load_runs(folder / name)])
         _show_best(bar, best)
         for name in plan.done:
             failure = load_failure(folder / name)
@@ -132,7 +132,7 @@ def _train_all(plan: SweepPlan, devices: Sequence[str], publisher: Publisher | N
                 else:
                     if publisher is not None:
                         _collect(publisher, folder / todo[index])
-                    best = best_of([*([best.run] if best else []), *outcome])
+                    best = best_run([*([best.run] if best else []), *outcome])
                 bar.update()
                 _show_best(bar, best)
 

@@ -12,6 +12,7 @@ from ..errors import RecipeError, did_you_mean
 from ..evaluation.running import is_launched
 from ..metrics.load import Metric
 from ..seeds import check_seed
+from ..types import is_better_higher
 from ..untrusted import as_error, one_line
 from .optimizer import OPTIMIZERS
 
@@ -281,7 +282,7 @@ def training_arguments(
     given["save_total_limit"] = None if keep == "all" else 2  # with 1 Trainer deletes all but the best at the end
     if keep == "best" or stops_early:
         # not load_best_model_at_end: it loads nothing where names on disk differ from those in memory (ViT, Mixtral)
-        given |= {"metric_for_best_model": metric.name, "greater_is_better": metric.higher_is_better is not False}
+        given |= {"metric_for_best_model": metric.name, "greater_is_better": is_better_higher(metric.higher_is_better)}
     with as_error(RecipeError, f"TrainingArguments refuses {one_line(dict(fields))}"):
         args = TrainingArguments(output_dir=str(folder), **given)
     if args.n_gpu > 1:  # a run has one GPU: Trainer would share each batch among all, and make it larger

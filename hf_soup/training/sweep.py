@@ -68,7 +68,7 @@ class Sweep(Sequence[Run]):
         Raises:
             [`TrainingError`]: if none has a score.
         """
-        best = best_of(self.runs)
+        best = best_run(self.runs)
         if best is None:
             raise TrainingError("no run has a score: give the sweep validation data.")
         return best.run
@@ -123,7 +123,7 @@ class Sweep(Sequence[Run]):
             [`TrainingError`]: if no run has a score.
         """
         whole = [run for run in self.runs if run.folder.name == run.state["run"]]  # not the checkpoints on their way
-        best = best_of(whole)
+        best = best_run(whole)
         if best is None:
             raise TrainingError("no run has a score: give the sweep validation data.")
         metric = best.score.metric
@@ -157,7 +157,7 @@ class Scored(NamedTuple):
     score: Score
 
 
-def best_of(runs: Sequence[Run]) -> Scored | None:
+def best_run(runs: Sequence[Run]) -> Scored | None:
     """The run with the best score, of equals the first; `None` where none has a score."""
     best: Scored | None = None
     for run in runs:

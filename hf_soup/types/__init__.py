@@ -4,7 +4,7 @@ They do no work and touch no file; `hf_soup.formats` reads and writes them.
 """
 
 from .recipe import BatchNormRecord, Ingredient, Mixture, OutputRecord, Recipe, Weights, as_weights, plain
-from .scores import Rejected, Score, Threshold, gain
+from .scores import Rejected, Score, Threshold, best_of, gain, is_better_higher
 from .selection import DataDescription, Folds, Holdout, Selection, Trial
 from .trials import Choice, Gradient, Trials
 
@@ -28,6 +28,8 @@ __all__ = [
     "Trials",
     "Weights",
     "as_weights",
+    "best_of",
     "gain",
+    "is_better_higher",
     "plain",
 ]

@@ -6,7 +6,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, TypeVar, overload
 
 from ..errors import EvaluationError
 from ..untrusted import one_line
@@ -14,6 +14,8 @@ from ..untrusted import one_line
 
 if TYPE_CHECKING:
     import numpy as np
+
+T = TypeVar("T")
 
 ROUNDING = 1e-12  # of a tolerance: 0.912 is within 0.002 of 0.914
 
@@ -119,6 +121,28 @@ def gain(value: float | np.ndarray, other: float | np.ndarray, higher_is_better:
             Direction of the metric.
     """
     return value - other if higher_is_better else other - value
+
+
+def best_of(values: Mapping[T, float], higher_is_better: bool) -> T:
+    """The key of the best value of one metric; of equal ones the first.
+
+    Args:
+        values (`Mapping[T, float]`):
+            At least one value.
+        higher_is_better (`bool`):
+            Direction of the metric.
+    """
+    return max(values, key=lambda key: gain(values[key], 0.0, higher_is_better))
+
+
+def is_better_higher(direction: bool | None) -> bool:
+    """Which way a metric is read: higher is better, unless it says that lower is.
+
+    Args:
+        direction (`bool`, *optional*):
+            What the metric says; `None` for one that says nothing.
+    """
+    return direction is not False
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,8 @@ from sklearn import metrics as sk
 
 import hf_soup
 from hf_soup import plugins, testing
-from hf_soup.comparison.comparison import best_of
 from hf_soup.tasks._model_inputs import ModelInputs
-from hf_soup.types import gain
+from hf_soup.types import best_of, gain
 
 
 @pytest.fixture(scope="module")
