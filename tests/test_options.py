@@ -8,7 +8,7 @@ from click.shell_completion import ShellComplete
 
 import hf_soup
 from hf_soup import options
-from hf_soup.api import sweep as sweeping
+from hf_soup.api import sweep as sweep_module
 from hf_soup.cli import main
 from hf_soup.evaluation.ensemble import ENSEMBLES
 from hf_soup.formats.cook_file import CookFile
@@ -36,7 +36,7 @@ def test_the_command_line_has_the_options(command):
 def test_a_sweep_is_called_with_its_options():
     """The signature of `sweep` is that of its dataclass, whatever the order of its parameters."""
     signature = inspect.signature(hf_soup.sweep)
-    for field in dataclasses.fields(sweeping.SweepArguments):
+    for field in dataclasses.fields(sweep_module.SweepArguments):
         if field.name != "_":
             default = inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
             assert signature.parameters[field.name].default is default

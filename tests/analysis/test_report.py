@@ -149,12 +149,12 @@ def test_each_part_by_itself(text_runs):
 
 def test_ctrl_c_leaves_what_is_there(text_runs, monkeypatch, tmp_path):
     """An interruption in a later part keeps the earlier ones, and the report is written from them."""
-    from hf_soup.api import analyze as analyzing
+    from hf_soup.api import analyze as analyze_module
 
     def interrupted(*args, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(analyzing, "give_advice", interrupted)
+    monkeypatch.setattr(analyze_module, "give_advice", interrupted)
     with pytest.warns(UserWarning, match="interrupted: similarity, diversity, landscape is there"):
         found = hf_soup.analyze(text_runs, evaluator=testing.tiny_texts(20, seed=5), points=3)
     assert found.landscape.complete
@@ -164,12 +164,12 @@ def test_ctrl_c_leaves_what_is_there(text_runs, monkeypatch, tmp_path):
 
 def test_ctrl_c_before_the_only_part_is_no_result(text_runs, monkeypatch):
     """A function that gives one part ends like the interruption where there is nothing of it."""
-    from hf_soup.api import analyze as analyzing
+    from hf_soup.api import analyze as analyze_module
 
     def interrupted(*args, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(analyzing, "scan_plane", interrupted)
+    monkeypatch.setattr(analyze_module, "scan_plane", interrupted)
     with pytest.warns(UserWarning, match="interrupted: similarity is there"), pytest.raises(KeyboardInterrupt):
         hf_soup.plane(text_runs, testing.tiny_texts(20, seed=5), points=3)
 

@@ -8,11 +8,11 @@ import yaml
 
 import hf_soup
 from hf_soup import testing
-from hf_soup.api import cook as cooking
+from hf_soup.api import cook as cook_module
 
 
 @pytest.fixture
-def kitchen(tmp_path, monkeypatch):
+def cook_counted(tmp_path, monkeypatch):
     """Cooks a file of two ingredients; how often it merged is the length of what it returns."""
     folders = [testing.save_text_model(testing.tiny_text_model(seed), tmp_path / f"run-{seed}") for seed in range(2)]
     for folder in folders:
@@ -20,8 +20,8 @@ def kitchen(tmp_path, monkeypatch):
     file = tmp_path / "cook.yaml"
     content = {"ingredients": [str(folder) for folder in folders], "merge": {"strategy": "uniform"}}
     file.write_text(yaml.safe_dump({**content, "output_dir": str(tmp_path / "out")}))
-    merged, plain = [], cooking._merge
-    monkeypatch.setattr(cooking, "_merge", lambda *args: merged.append(1) or plain(*args))
+    merged, plain = [], cook_module._merge
+    monkeypatch.setattr(cook_module, "_merge", lambda *args: merged.append(1) or plain(*args))
 
     def cook():
         hf_soup.cook(file)
@@ -30,18 +30,18 @@ def kitchen(tmp_path, monkeypatch):
     return cook
 
 
-def test_what_is_whole_is_not_cooked_again(kitchen):
+def test_what_is_whole_is_not_cooked_again(cook_counted):
     """Nothing has changed."""
-    assert [kitchen(), kitchen()] == [1, 1]
+    assert [cook_counted(), cook_counted()] == [1, 1]
 
 
-def test_an_ingredient_with_other_weights_is_noticed(kitchen, tmp_path):
+def test_an_ingredient_with_other_weights_is_noticed(cook_counted, tmp_path):
     """Of the same size and time of change."""
-    kitchen()
+    cook_counted()
     other = testing.save_text_model(testing.tiny_text_model(9), tmp_path / "other")
     shutil.copyfile(other / "model.safetensors", tmp_path / "run-0" / "model.safetensors")
     os.utime(tmp_path / "run-0" / "model.safetensors", (0, 0))
-    assert kitchen() == 2
+    assert cook_counted() == 2
 
 
 @pytest.mark.parametrize(
@@ -56,19 +56,19 @@ def test_an_ingredient_with_other_weights_is_noticed(kitchen, tmp_path):
         ("cooked.json", b'{"key": 1, "files": 2}'),
     ],
 )
-def test_a_soup_that_is_damaged_is_made_again(kitchen, tmp_path, name, content):
+def test_a_soup_that_is_damaged_is_made_again(cook_counted, tmp_path, name, content):
     """Also where only what vouches for it is."""
-    kitchen()
+    cook_counted()
     path = tmp_path / "out" / name
     path.unlink() if content is None else path.write_bytes(content)
-    assert kitchen() == 2
-    assert kitchen() == 2
+    assert cook_counted() == 2
+    assert cook_counted() == 2
 
 
 def test_a_comparison_that_is_damaged_is_none(tmp_path):
     """Missing, no JSON, or of another form."""
     for content in (b"", b"[", b"[]", b'{"rows": 5}', b"{}"):
         (tmp_path / "comparison.json").write_bytes(content)
-        assert cooking._read_comparison(tmp_path) is None
+        assert cook_module._read_comparison(tmp_path) is None
     (tmp_path / "comparison.json").unlink()
-    assert cooking._read_comparison(tmp_path) is None
+    assert cook_module._read_comparison(tmp_path) is None
