@@ -99,13 +99,8 @@ def compare(
     for name, given in sets.items():
         split = _split_of(name, given)
         bound[name] = bind_evaluator(given, like_soup, split=split, metric=metric, higher_is_better=higher_is_better)
-    training = bind_training(batchnorm_data, like_soup)
-    if training is None:
-        training = next((item.soup.batchnorm for item in opened.values() if item.soup.batchnorm), None)
-
-    single_scores = {}
-    for item in opened.values():
-        single_scores.update(item.soup.scores)
+    training = bind_training(batchnorm_data, like_soup) or _batchnorm_data_of(opened.values())
+    single_scores = {name: score for item in opened.values() for name, score in item.soup.scores.items()}
     return compare_models(
         _entries(opened, candidates, agreement, training),
         bound,
@@ -183,6 +178,14 @@ def _agreement(opened: Iterable[OpenedSoup], candidates: Sequence[Checkpoint], t
         take_from = next((candidate.name for candidate in candidates if candidate.name in names), None)
     labels = next((item.labels for item in soups if item.labels), ())
     return agree(candidates, take_from=take_from, align_labels=True, labels=labels)
+
+
+def _batchnorm_data_of(opened: Iterable[OpenedSoup]) -> Evaluator | None:
+    """The examples with which the first soup that has some re-estimates BatchNorm."""
+    for item in opened:
+        if item.soup.batchnorm is not None:
+            return item.soup.batchnorm
+    return None
 
 
 def _split_of(name: str, given: Evaluation) -> str:

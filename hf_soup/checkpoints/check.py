@@ -172,6 +172,18 @@ def check_checkpoints(
         problems += [*classes.problems, *_vocabulary_problems(vocabularies), *differences.problems]
     if not problems:  # buffers are read, and only tensors that go together can be compared
         problems += _buffer_problems(checkpoints)
+    notes = [*_notes(checkpoints, vocabularies), *classes.notes, *differences.notes]
+    return _report(checkpoints, architecture, classes.labels, problems, notes)
+
+
+def _report(
+    checkpoints: Sequence[Checkpoint],
+    architecture: str,
+    labels: tuple[str, ...],
+    problems: list[str],
+    notes: list[str],
+) -> CheckReport:
+    """What was found, with how much there is: tensors and parameters of one model, bytes and types of all."""
     specs = [spec for item in checkpoints for spec in item.specs.values()]
     own_specs = checkpoints[0].specs.values()
     return CheckReport(
@@ -181,9 +193,9 @@ def check_checkpoints(
         parameters=sum(spec.numel for spec in own_specs if spec.is_floating),
         nbytes=sum(spec.nbytes for spec in specs),
         dtypes=tuple(sorted({spec.dtype for spec in specs if spec.is_floating})),
-        labels=classes.labels,
+        labels=labels,
         problems=tuple(problems),
-        notes=(*_notes(checkpoints, vocabularies), *classes.notes, *differences.notes),
+        notes=tuple(notes),
     )
 
 

@@ -213,19 +213,24 @@ def _why(choice: Choice, score: Score, ingredients: Sequence[Ingredient], trials
     else:
         verb = "is" if len(taken) == 1 else "are"
         subject = f"{len(taken)} of {len(ingredients)} ingredients {verb} in the soup"
-    best = Mixture.equal(ranked[:1])
-    best_score = trials.score(best)
-    rival = f"the best single ingredient, {ranked[0].name} ({best_score.value:.4f})"
+    return f"{subject}; it is {_against_single(mixture, score, ranked[0], trials)}."
+
+
+def _against_single(mixture: Mixture, score: Score, best: Ingredient, trials: Trials) -> str:
+    """How a mixture compares with the best single ingredient, and whether the examples can tell."""
+    single = Mixture.equal([best])
+    best_score = trials.score(single)
+    rival = f"the best single ingredient, {best.name} ({best_score.value:.4f})"
     gained = score.gain_over(best_score)
     if gained == 0:
-        return f"{subject}; it is as good as {rival}."
-    result = f"{subject}; it is {'better' if gained > 0 else 'worse'} than {rival} by {abs(gained):.4f}"
-    interval = trials.difference(mixture, best)
+        return f"as good as {rival}"
+    result = f"{'better' if gained > 0 else 'worse'} than {rival} by {abs(gained):.4f}"
+    interval = trials.difference(mixture, single)
     if interval is None:
-        return f"{result}."
+        return result
     low, high = interval
     certainty = "cannot tell from nothing" if low <= 0 <= high else "can tell from chance"
-    return f"{result}, which {score.n} examples {certainty} (95 % interval {low:+.4f} to {high:+.4f})."
+    return f"{result}, which {score.n} examples {certainty} (95 % interval {low:+.4f} to {high:+.4f})"
 
 
 def _why_one(best: Ingredient, ranked: Sequence[Ingredient], trials: Trials) -> str:

@@ -91,7 +91,8 @@ def _collate(rows: list[dict[str, Any]], padding: _Padding) -> dict[str, torch.T
     if "attention_mask" in padding.names:
         columns["attention_mask"] = masks
     batch = {name: _stacked(name, values, lengths, padding) for name, values in columns.items()}
-    if text is not None and "position_ids" in padding.names and "position_ids" not in batch:
+    takes_positions = "position_ids" in padding.names and "position_ids" not in batch
+    if text is not None and takes_positions:
         mask = _stacked("attention_mask", masks, lengths, padding)
         # models count positions from the left themselves, which is wrong only where padding is on the left
         if mask.ndim == 2 and (mask[:, 0] == 0).any():
