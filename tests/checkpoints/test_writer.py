@@ -157,7 +157,7 @@ for seed in range(20):
     if not child:
         while True:
             hf_soup.merge(runs, weights=[1, random.random(), 2]).save_pretrained(out, overwrite=seed > 3)
-    time.sleep(random.Random(seed).uniform(0.05, 0.5))
+    time.sleep(random.Random(seed).uniform(0.05, 0.3))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     if out.exists():
