@@ -20,7 +20,7 @@ demo: $(READY)  ## cook a first soup from handwritten digits: eight fine-tunes, 
 	$(BIN)/hf-soup cook recipes/digits-vit.yaml
 
 test: $(READY)  ## run the tests, on all cores
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal
 
 docs: $(READY)  ## write the generated pages and build the site into site/; warnings are errors
 	$(BIN)/python docs/generate.py --write
