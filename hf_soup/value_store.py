@@ -222,16 +222,20 @@ class ValueStore:
         """
         if isinstance(error, _NewerError):
             return self._set_aside(inode, NEWER, str(error))
-        from_file = isinstance(
-            error, (sqlite3.Error, UnicodeDecodeError)
-        )  # the latter of a damaged name in the schema
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_IOERR_DELETE_NOENT:
+            return None  # another process has set the file aside meanwhile, and its journal
+        # UnicodeDecodeError is raised for a damaged name in the schema
+        from_file = isinstance(error, (sqlite3.Error, UnicodeDecodeError))
         if not from_file or _primary(error) in UNAVAILABLE:
             return error
         damage = "no database" if _primary(error) == sqlite3.SQLITE_NOTADB else "damaged"
         return self._set_aside(inode, BROKEN, f"was {damage} ({error})")
 
     def _open(self, make_table: bool) -> sqlite3.Connection:
-        if os.path.lexists(self.path) and not self.path.is_file():
+        inode = _inode(self.path)
+        if inode is None and self.path.is_symlink():
+            raise OSError("it is a link that leads nowhere")
+        if inode is not None and not self.path.is_file() and _inode(self.path) == inode:  # not set aside meanwhile
             raise OSError("it is no regular file")
         self.path.parent.mkdir(parents=True, exist_ok=True)
         # Without an isolation level, the transactions are those that `_attempt` begins.

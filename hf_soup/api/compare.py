@@ -240,6 +240,7 @@ def _entries_of_candidates(setup: MergeSetup, training: Evaluator | None, *, uni
 
 def _entry_of_soup(name: str, opened: OpenedSoup) -> Entry:
     soup = opened.soup
+    soup.warn_of_doubts()
     statistics = None
     if soup.recipe.batchnorm and soup.batchnorm is None:  # recorded beside the recipe
         statistics = partial(read_statistics, soup.recipe, soup.plan)

@@ -98,7 +98,7 @@ class Soup:
 
     def build_model(self) -> PreTrainedModel:
         """The averaged model, built anew and not kept: for those who need it once."""
-        self._warn_once()
+        self.warn_of_doubts()
         return cook_in_memory(self.plan, self.checkpoints, device=self.device, statistics=self.statistics)
 
     @cached_property
@@ -270,11 +270,11 @@ class Soup:
             max_shard_size=max_shard_size,
             device=self.device,
         )
-        self._warn_once()
+        self.warn_of_doubts()
         warn_of_another_digest(self.recipe, recipe)
         return recipe
 
-    def _warn_once(self) -> None:
+    def warn_of_doubts(self) -> None:
         """Say what speaks against the average, the first time that it is made."""
         if self._has_warned:
             return

@@ -186,9 +186,13 @@ def _run_entry(entry: Entry, sets: Mapping[str, ScoredSet]) -> Measured:
     predictions, function_scores = {}, {}
     for name, scored_set in sets.items():
         if isinstance(scored_set, Evaluator):
-            predictions[name] = RecipeRunner(entry.maker, scored_set).predictions(entry.mixture)
-        else:
-            function_scores[name] = scored_set(entry.maker.new_model(entry.mixture))
+            runner = RecipeRunner(entry.maker, scored_set, keep_large=True)
+            predictions[name] = runner.predictions(entry.mixture)
+    functions = {name: function for name, function in sets.items() if not isinstance(function, Evaluator)}
+    for name, function in functions.items():
+        function_scores[name] = function(entry.maker.model(entry.mixture))
+    if functions:
+        entry.maker.release()  # a function may have changed the model
     return Measured(predictions, function_scores)
 
 

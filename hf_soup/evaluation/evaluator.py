@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ..metrics.load import Given
 
 DTYPES = ("auto", "bfloat16", "float32")
+MADE_AGAIN = ("task_module", "metrics", "examples", "_bound")  # of an evaluator, in each process
 
 
 class Outputs(NamedTuple):
@@ -137,6 +138,10 @@ class Evaluator:
         if self.metric is not None:
             _ = self.metrics
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy begins with: modules, loaded metrics and encoded examples are made again there."""
+        return {name: value for name, value in self.__dict__.items() if name not in MADE_AGAIN}
+
     def __call__(self, model: PreTrainedModel) -> Score:
         """Score a model.
 
@@ -195,8 +200,12 @@ class Evaluator:
         """The task's file; of an evaluator whose task is known.
 
         Raises:
-            [`RecipeError`]: if there is no such task.
+            [`RecipeError`]: if there is no such task, or only a model can say which it is.
         """
+        if self.task == "auto":
+            raise RecipeError(
+                'only a model tells which task it is of: call the evaluator with the model, or give task="...".'
+            )
         return load_module("task", self.task)
 
     @cached_property

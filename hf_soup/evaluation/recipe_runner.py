@@ -18,7 +18,7 @@ from ..metrics.predictions import Predictions, joined
 from ..parallel import run_all
 from ..plugins import is_code
 from ..types import Gradient, Ingredient, Mixture, Recipe, Score
-from .cache import keep_gradient, keep_outputs, keep_score, kept_gradient, kept_outputs, kept_score
+from .cache import LARGE, keep_gradient, keep_outputs, keep_score, kept_gradient, kept_outputs, kept_score
 from .evaluator import Evaluator, Outputs
 from .gradient import recipe_gradient
 from .limits import Limit
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import numpy as np
     from transformers import PreTrainedModel
 
-IN_MEMORY = 2**28  # bytes of predictions of mixtures that stay in memory; those of single ingredients all do
+FEW = 3  # large predictions of mixtures that stay in memory; those of single ingredients all do
 
 
 class RunOrder(NamedTuple):
@@ -144,13 +144,16 @@ class RecipeRunner:
             The examples, bound to the ingredients' processing.
         executor (`str`, *optional*, defaults to `"local"`):
             Where mixtures run that do not depend on each other, as of [`run_all`].
+        keep_large (`bool`, *optional*, defaults to `False`):
+            Whether predictions of mixtures are kept on disk however large they are, as those of single ingredients.
     """
 
-    def __init__(self, maker: ModelMaker, evaluator: Evaluator, *, executor: str = "local"):
+    def __init__(self, maker: ModelMaker, evaluator: Evaluator, *, executor: str = "local", keep_large: bool = False):
         self.maker, self.evaluator = maker, evaluator
+        self._keep_large = keep_large
         self._worker, self._executor = RecipeWorker(maker, evaluator), executor
         self._outputs: dict[tuple[str, str], Outputs] = {}
-        self._always: set[tuple[str, str]] = set()  # keys of outputs that stay in memory
+        self._large: list[tuple[str, str]] = []  # keys of large outputs of mixtures, the oldest first
 
     @property
     def setup(self) -> MergeSetup:
@@ -171,7 +174,7 @@ class RecipeRunner:
         if key not in self._outputs:
             outputs = kept_outputs(self._disk_key(recipe, order))
             if outputs is not None:
-                self._keep_in_memory(key, outputs, always=len(mixture.names) == 1)
+                self._keep_in_memory(key, outputs, is_single=len(mixture.names) == 1)
         return self._outputs.get(key)
 
     def recall_in_memory(self, mixture: Mixture) -> Outputs | None:
@@ -209,9 +212,10 @@ class RecipeRunner:
         for place, outputs in run_all(self._worker, jobs, executor=executor):
             mixture, order, key = jobs[place].mixture, jobs[place].order, before[place]
             is_single = len(mixture.names) == 1
-            self._keep_in_memory(_memory_key(recipes[place], order), outputs, always=is_single)
+            self._keep_in_memory(_memory_key(recipes[place], order), outputs, is_single=is_single)
             if key is not None and key == self._disk_key(recipes[place], order):
-                keep_outputs(key, outputs, self._described(mixture), always=is_single)
+                always = is_single or self._keep_large
+                keep_outputs(key, outputs, self._described(mixture), always=always)
                 if outputs.whole and keep_scores:
                     score_key = self._disk_key(recipes[place], order, scores=True)
                     keep_score(score_key, self.score(mixture, outputs.predictions), self._described(mixture))
@@ -237,17 +241,15 @@ class RecipeRunner:
                 keep_gradient(key, gradient, f"{len(rows)} rows of {' + '.join(mixture.names)[:60]}")
         return gradient
 
-    def _keep_in_memory(self, key: tuple[str, str], outputs: Outputs, *, always: bool) -> None:
-        self._outputs.pop(key, None)
+    def _keep_in_memory(self, key: tuple[str, str], outputs: Outputs, *, is_single: bool) -> None:
         self._outputs[key] = outputs
-        if always:
-            self._always.add(key)
-        evictable = [name for name in self._outputs if name not in self._always]
-        size = sum(self._outputs[name].predictions.logits.nbytes for name in evictable)
-        for oldest in evictable[:-1]:
-            if size <= IN_MEMORY:
-                break
-            size -= self._outputs.pop(oldest).predictions.logits.nbytes
+        if is_single or outputs.predictions.logits.nbytes <= LARGE:
+            return
+        if key in self._large:
+            self._large.remove(key)
+        self._large.append(key)
+        if len(self._large) > FEW:
+            self._outputs.pop(self._large.pop(0), None)
 
     def _described(self, mixture: Mixture) -> str:
         return f"{' + '.join(mixture.names)[:60]} on {self.evaluator.path or self.evaluator.split}"

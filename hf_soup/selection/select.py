@@ -125,7 +125,7 @@ def select(
         params=plain(strategy.params),
         metric=score.metric,
         higher_is_better=score.higher_is_better,
-        split=trials.score(mixture).split or "",
+        split=trials.score(mixture).split or "validation",
         score=score.value,
         trials=choice.trials,
         alpha=choice.alpha,

@@ -163,7 +163,7 @@ for seed in range(20):
     if out.exists():
         state = load_file(out / "model.safetensors")
         digest = combined_digest({name: tensor_digest(tensor) for name, tensor in state.items()})
-        assert hf_soup.load_recipe(out).output["digest"] == digest
+        assert hf_soup.load_recipe(out).output.digest == digest
         assert (out / "README.md").is_file() and (out / "tokenizer.json").is_file()
     found.append(out.exists())
 hf_soup.merge(runs).save_pretrained(out, overwrite=True)

@@ -11,6 +11,8 @@ from hf_soup import plugins, testing
 from hf_soup.comparison.comparison import Difference
 from hf_soup.comparison.verdict import verdict
 from hf_soup.display.tables import align
+from hf_soup.evaluation import cache, model_maker
+from hf_soup.merging.refill import Refill
 from hf_soup.metrics import calibration
 
 
@@ -392,3 +394,29 @@ def test_a_table_refuses_lines_of_other_lengths():
     for line in (["x"], ["x", "1", "2"]):
         with pytest.raises(ValueError, match=rf"a table of \['a', 'b'\] has a line of {len(line)} cells"):
             align([["a", "b"], ["y", "1"], line])
+
+
+def test_averaged_statistics_are_told(resnet_runs):
+    """A comparison warns of what a soup warns of, once."""
+    soup = hf_soup.merge(resnet_runs[:2])
+    with pytest.warns(UserWarning, match="BatchNorm"):
+        hf_soup.compare(soup, test=testing.tiny_images(8))
+
+
+def test_functions_share_a_model(text_runs, monkeypatch):
+    """However many functions score it, a model is averaged once."""
+    made = []
+    monkeypatch.setattr(model_maker, "Refill", lambda device: made.append(Refill(device)) or made[-1])
+    hf_soup.compare(hf_soup.merge(text_runs), test=lambda model: 0.5, validation=lambda model: 0.5)
+    assert len(made) == len(text_runs) + 1
+
+
+def test_large_predictions_are_kept(text_runs, monkeypatch):
+    """A comparison that is made again runs no model, however large what they predict is."""
+    monkeypatch.setattr(cache, "LARGE", 10)
+    test = testing.tiny_texts(24, seed=81)
+    soup = hf_soup.merge(text_runs)
+    first = hf_soup.compare(soup, test=test)
+    monkeypatch.setattr(hf_soup.Evaluator, "run", None)
+    again = hf_soup.compare(soup, test=test)
+    assert [row.scores for row in again.rows] == [row.scores for row in first.rows]

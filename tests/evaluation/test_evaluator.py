@@ -1,6 +1,8 @@
 """Scores agree with doing it by hand with transformers and scikit-learn."""
 
+import copy
 import math
+import pickle
 import types
 
 import datasets
@@ -602,3 +604,21 @@ def test_what_a_model_writes_is_compared_with_texts():
 
 
 TEXT = plugins.load_module("task", "text-classification")
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))])
+def test_what_was_used_can_be_copied(tokenizer, resnet_runs, copied):
+    """An evaluator, and a soup with data for BatchNorm, load again in the copy what they have loaded."""
+    model, evaluator = testing.tiny_text_model(0), hf_soup.Evaluator(testing.tiny_texts(8), processing_class=tokenizer)
+    score = evaluator(model)
+    assert copied(evaluator)(model) == score
+    soup = hf_soup.merge(resnet_runs, batchnorm_data=testing.tiny_images(8))
+    assert copied(soup).recipe == soup.recipe
+
+
+def test_what_only_a_model_tells_is_said(tokenizer):
+    """Predictions do not say of which task they are."""
+    evaluator = hf_soup.Evaluator(testing.tiny_texts(8), processing_class=tokenizer)
+    predictions = evaluator.predict(testing.tiny_text_model(0))
+    with pytest.raises(hf_soup.RecipeError, match="only a model tells"):
+        evaluator.score(predictions)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import hf_soup
 from hf_soup import plugins
 from hf_soup.errors import EvaluationError, RecipeError
 from hf_soup.formats.recipe_file import read_selection
@@ -391,3 +392,10 @@ def test_what_was_not_scored_shows_no_number():
     """A selection without trials or score is its title alone."""
     assert Selection("weighted", metric="accuracy").table() == "weighted, by accuracy on validation"
     assert Selection("weighted").summary == ""
+
+
+def test_a_function_that_names_no_split_scores_on_validation(text_runs):
+    """The table names what the user calls it everywhere else."""
+    soup = hf_soup.merge(text_runs, strategy="greedy", evaluator=lambda model: hf_soup.Score("mine", 0.5))
+    assert "by mine on validation" in soup.selection.table()
+    assert soup.selection.split == "validation"
