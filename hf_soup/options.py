@@ -1,4 +1,4 @@
-"""The options of `sweep`, `merge`, `compare` and `push`: one dataclass each, one field for each option.
+"""The options of `sweep`, `merge`, `compare`, `push` and `analyze`: one dataclass each, one field for each option.
 
 A field is the only place that declares an option: type, default, help and choices. The sections of cook files, the
 options of the command line with their completion, the check of choices and the signature of `sweep` follow from it.
@@ -29,6 +29,7 @@ HEADS = ("auto", "new", "probe", "checkpoint", "independent")
 KEEP = ("best", "last", "all")
 ON_ERROR = ("continue", "raise")
 ENSEMBLES = ("logits", "probabilities", "vote", "mixture")
+PARTS = ("similarity", "diversity", "landscape", "plane", "contribution", "modules", "advice")  # of an analysis
 STRICT = {"extra": "forbid", "strict": True}  # how pydantic reads the sections of a cook file
 
 
@@ -129,6 +130,24 @@ class PushOptions:
     benchmark: str | None = None
 
     __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnalyzeOptions:
+    """What an analysis looks at, and how far: options of [`hf_soup.analyze`], which describes each of them."""
+
+    parts: tuple[str, ...] | None = option(
+        None,
+        f"{', '.join(PARTS[:-1])} or {PARTS[-1]}; may be repeated. By default similarity, and with --data diversity, "
+        "landscape and advice.",
+        choices=PARTS,
+    )
+    points: int = option(11, "Of each line, and in each direction of the plane.")
+    beyond: float = option(0.0, "How far lines go on beyond their ends.")
+    corners: tuple[str, ...] | None = option(None, "A model that the plane goes through: three of them.")
+    path: tuple[str, ...] = option((), "Models of a greedy soup in its order, to be drawn on the plane.")
+    samples: int | None = option(None, "Orders to draw for Shapley values; exact for up to 8 models by default.")
+    budget: int | None = option(None, "Score so many models at most (analyze: in landscape, plane, advice each).")
 
 
 def check_choices(options: DataclassInstance) -> None:

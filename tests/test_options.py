@@ -19,6 +19,7 @@ COMMANDS = {
     "sweep": options.SweepOptions,
     "merge": options.MergeOptions,
     "compare": options.CompareOptions,
+    "analyze": options.AnalyzeOptions,
 }
 
 
@@ -49,6 +50,7 @@ def test_a_sweep_is_called_with_its_options():
     [
         (options.MergeOptions, hf_soup.merge),
         (options.CompareOptions, hf_soup.compare),
+        (options.AnalyzeOptions, hf_soup.analyze),
         (options.PushOptions, hf_soup.Soup.push_to_hub),
     ],
 )

@@ -21,7 +21,6 @@ from .similarity import Similarity
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PARTS = ("similarity", "diversity", "landscape", "plane", "contribution", "modules", "advice")
 Part = Similarity | Diversity | Landscape | Plane | Contribution | ModuleEffects | Advice
 
 
@@ -90,7 +89,7 @@ class Analysis:
 
 
 def parts_of(analysis: Analysis) -> dict[str, Part]:
-    """The parts that there are, by name and in the order of `PARTS`.
+    """The parts that there are, by name and in the order of `hf_soup.options.PARTS`.
 
     Args:
         analysis ([`Analysis`]):

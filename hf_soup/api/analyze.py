@@ -17,7 +17,7 @@ from ..analysis.diversity import measure_diversity
 from ..analysis.landscape import Landscape, check_line, scan_lines
 from ..analysis.plane import Plane, scan_plane
 from ..analysis.points import Scorer
-from ..analysis.result import PARTS, Analysis, Part, parts_of
+from ..analysis.result import Analysis, Part, parts_of
 from ..analysis.similarity import measure_similarity
 from ..checkpoints.base_model import as_ingredient, resolve_base
 from ..checkpoints.check import CheckReport
@@ -25,6 +25,7 @@ from ..checkpoints.checkpoint import MEMORY, Checkpoint
 from ..checkpoints.source import open_all
 from ..errors import RecipeError, did_you_mean, warn
 from ..merging.agreement import Agreement, agree
+from ..options import PARTS, AnalyzeOptions
 
 
 if TYPE_CHECKING:
@@ -116,7 +117,16 @@ def analyze(
     )
     if {"similarity", "plane", "advice"} & set(chosen):
         analysis = replace(analysis, similarity=measure_similarity(checkpoints, base, agreement=agreement))
-    request = Request(checkpoints, scorer, agreement, report, points, beyond, corners, path, samples, budget)
+    options = AnalyzeOptions(
+        parts=chosen,
+        points=points,
+        beyond=beyond,
+        corners=None if corners is None else tuple(corners),
+        path=tuple(path),
+        samples=samples,
+        budget=budget,
+    )
+    request = Request(checkpoints, scorer, agreement, report, options)
     try:
         for name in PARTS:
             if name in chosen and name not in WEIGHTS_ALONE:
@@ -132,7 +142,7 @@ def analyze(
 
 
 class Request(NamedTuple):
-    """What parts of an analysis are measured on, and how far; options as of [`analyze`].
+    """What parts of an analysis are measured on, and how far.
 
     Args:
         checkpoints (`tuple[Checkpoint, ...]`):
@@ -143,37 +153,37 @@ class Request(NamedTuple):
             How models that differ are taken for like ones.
         report ([`CheckReport`]):
             What their check has found.
-        points (`int`), beyond (`float`), corners (`Sequence[str]`, *optional*), path (`Sequence[str]`), samples
-            (`int`, *optional*), budget (`int`, *optional*):
-            Options of the parts.
+        options ([`AnalyzeOptions`]):
+            Of the parts.
     """
 
     checkpoints: tuple[Checkpoint, ...]
     scorer: Scorer
     agreement: Agreement
     report: CheckReport
-    points: int
-    beyond: float
-    corners: Sequence[str] | None
-    path: Sequence[str]
-    samples: int | None
-    budget: int | None
+    options: AnalyzeOptions
 
 
 def _with_part(analysis: Analysis, name: str, request: Request) -> Analysis:
     """The same analysis with one more part, for which models are scored."""
-    scorer, points, budget = request.scorer, request.points, request.budget
+    scorer, options = request.scorer, request.options
     if name == "diversity":
         return replace(analysis, diversity=measure_diversity(scorer))
     if name == "landscape":
-        landscape = scan_lines(scorer, points=points, beyond=request.beyond, budget=budget)
+        landscape = scan_lines(scorer, points=options.points, beyond=options.beyond, budget=options.budget)
         return replace(analysis, landscape=landscape)
     if name == "plane" and analysis.similarity is not None:
-        corners, path = request.corners, request.path
-        plane = scan_plane(scorer, analysis.similarity, corners=corners, points=points, path=path, budget=budget)
+        plane = scan_plane(
+            scorer,
+            analysis.similarity,
+            corners=options.corners,
+            points=options.points,
+            path=options.path,
+            budget=options.budget,
+        )
         return replace(analysis, plane=plane)
     if name == "contribution":
-        return replace(analysis, contribution=measure_contribution(scorer, samples=request.samples))
+        return replace(analysis, contribution=measure_contribution(scorer, samples=options.samples))
     if name == "modules":
         return replace(analysis, modules=measure_modules(scorer, request.checkpoints[0]))
     if name == "advice":
@@ -181,7 +191,7 @@ def _with_part(analysis: Analysis, name: str, request: Request) -> Analysis:
             request.checkpoints,
             scorer,
             similarity=analysis.similarity,
-            budget=budget,
+            budget=options.budget,
             sources=_sources(request.checkpoints),
             agreement=request.agreement,
             report=request.report,
@@ -197,40 +207,31 @@ def _is_complete(part: Part) -> bool:
     return True
 
 
-def analysis_cost(
-    n: int,
-    parts: Sequence[str],
-    *,
-    points: int = 11,
-    beyond: float = 0.0,
-    samples: int | None = None,
-    modules: int = 0,
-    budget: int | None = None,
-) -> dict[str, int]:
+def analysis_cost(n: int, options: AnalyzeOptions, *, modules: int = 0) -> dict[str, int]:
     """How many models each part of an analysis scores at most, before any of it is kept.
 
     Args:
         n (`int`):
             Models.
-        parts (`Sequence[str]`), points (`int`), beyond (`float`), samples (`int`, *optional*), budget (`int`,
-            *optional*):
-            As of [`analyze`].
-        modules (`int`, *optional*):
+        options ([`AnalyzeOptions`]):
+            With the parts that are asked for.
+        modules (`int`, *optional*, defaults to 0):
             Named modules of the models.
     """
+    points, beyond = options.points, options.beyond
     check_line(points, beyond)
-    pairs, most = n * (n - 1) // 2, budget or sys.maxsize
+    pairs, most = n * (n - 1) // 2, options.budget or sys.maxsize
     inner_points = points - 2 + 2 * int(round(beyond * (points - 1), 9))
     costs = {
         "similarity": 0,
         "diversity": n + 1,
         "landscape": min(n + 1 + pairs * inner_points, most),
         "plane": min(points * points, most),
-        "contribution": contribution_cost(n, samples),
+        "contribution": contribution_cost(n, options.samples),
         "modules": n + 1 + 2 * modules,
         "advice": min(n + 1 + pairs, most),
     }
-    return {part: costs[part] for part in parts}
+    return {part: costs[part] for part in options.parts or ()}
 
 
 def advise(

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import click
 
+from ..options import AnalyzeOptions, keywords
 from .examples import example_options, read_given_examples, take_example_options
-from .options import Command, align_labels_option, allow_pickle_option, output_options, take_from_option
+from .options import (
+    Command,
+    align_labels_option,
+    allow_pickle_option,
+    field_option,
+    options_of,
+    output_options,
+    take_fields,
+    take_from_option,
+)
 from .results import show
 
 
@@ -20,9 +31,6 @@ def data_options(command: Command) -> Command:
         click.option("--metric", help="What scores; the task's own by default."),
         click.option("--base-model", help="What they were fine-tuned from: changes say more than weights."),
         click.option("--batchnorm-data", help="Training data (its train split), for models with BatchNorm."),
-        click.option(
-            "--budget", type=int, help="Score so many models at most (analyze: in landscape, plane, advice each)."
-        ),
         align_labels_option,
         take_from_option,
         click.option("--device", default="cpu", show_default=True, help="Where to average: cpu, cuda ..."),
@@ -35,18 +43,7 @@ def data_options(command: Command) -> Command:
 @click.command("analyze")
 @click.argument("ingredients", nargs=-1, required=True, metavar="RUN...")
 @click.option("-o", "--output", help="A folder for the report: one HTML file, Markdown, JSON and pictures.")
-@click.option(
-    "--part",
-    "parts",
-    multiple=True,
-    help="similarity, diversity, landscape, plane, contribution, modules or advice; may be repeated. By default "
-    "similarity, and with --data diversity, landscape and advice.",
-)
-@click.option("--points", default=11, show_default=True, help="Of each line, and in each direction of the plane.")
-@click.option("--beyond", default=0.0, show_default=True, help="How far lines go on beyond their ends.")
-@click.option("--corner", "corners", multiple=True, help="A model that the plane goes through: three of them.")
-@click.option("--path", "path", multiple=True, help="Models of a greedy soup in its order, to be drawn on the plane.")
-@click.option("--samples", type=int, help="Orders to draw for Shapley values; exact for up to 8 models by default.")
+@options_of(AnalyzeOptions)
 @data_options
 @example_options
 @click.option("--dry-run", is_flag=True, help="Tell how many models each part would score; score nothing.")
@@ -55,7 +52,6 @@ def data_options(command: Command) -> Command:
 def analyze_command(
     ingredients: tuple[str, ...],
     output: str | None,
-    parts: tuple[str, ...],
     dry_run: bool,
     form: str,
     **options: Any,
@@ -74,12 +70,12 @@ def analyze_command(
 
     if output:
         refuse_folder(output)  # before anything is scored
+    chosen = AnalyzeOptions(**take_fields(AnalyzeOptions, options))
     arguments = _with_examples(options)
     if dry_run:
-        _show_costs(ingredients, parts, arguments, form)
+        _show_costs(ingredients, chosen, arguments, form)
         return
-    arguments["corners"] = arguments["corners"] or None
-    analysis = hf_soup.analyze(list(ingredients), parts=parts or None, **arguments)
+    analysis = hf_soup.analyze(list(ingredients), **keywords(chosen), **arguments)
     if not output:
         show(form, "", {"report": None, **analysis.to_dict()}, analysis.table())
         return
@@ -87,25 +83,17 @@ def analyze_command(
     show(form, report, {"report": str(report), **analysis.to_dict()}, f"{analysis.table()}\n\nSaved to {report}")
 
 
-def _show_costs(ingredients: tuple[str, ...], parts: tuple[str, ...], arguments: dict[str, Any], form: str) -> None:
+def _show_costs(ingredients: tuple[str, ...], options: AnalyzeOptions, arguments: dict[str, Any], form: str) -> None:
     """How many models each part would score."""
     import hf_soup
 
     from ..api.analyze import analysis_cost, chosen_parts
 
-    chosen = chosen_parts(parts or None, arguments["evaluator"] is not None)
+    parts = chosen_parts(options.parts, arguments["evaluator"] is not None)
     modules = 0
-    if "modules" in chosen:
+    if "modules" in parts:
         modules = len(hf_soup.modules(ingredients[0], allow_pickle=arguments["allow_pickle"]))
-    costs = analysis_cost(
-        len(ingredients),
-        chosen,
-        points=arguments["points"],
-        beyond=arguments["beyond"],
-        samples=arguments["samples"],
-        budget=arguments["budget"],
-        modules=modules,
-    )
+    costs = analysis_cost(len(ingredients), replace(options, parts=parts), modules=modules)
     lines = [f"{part}: {cost} models at most" for part, cost in costs.items()]
     show(form, sum(costs.values()), costs, "\n".join([*lines, "Each is scored once, whatever needs it."]))
 
@@ -113,6 +101,7 @@ def _show_costs(ingredients: tuple[str, ...], parts: tuple[str, ...], arguments:
 @click.command("advise")
 @click.argument("ingredients", nargs=-1, required=True, metavar="RUN...")
 @data_options
+@field_option(AnalyzeOptions, "budget")
 @example_options
 @allow_pickle_option
 @output_options

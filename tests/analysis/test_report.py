@@ -10,9 +10,9 @@ from click.testing import CliRunner
 import hf_soup
 from hf_soup import testing
 from hf_soup.analysis.report import Section, TableBlock, TextBlock, blocks, render_html
-from hf_soup.analysis.result import PARTS
 from hf_soup.api.analyze import analysis_cost
 from hf_soup.cli import main
+from hf_soup.options import PARTS, AnalyzeOptions
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def test_blocks():
 
 def test_cost_is_told_before():
     """How many models each part scores at most."""
-    costs = analysis_cost(8, PARTS, points=11, modules=8)
+    costs = analysis_cost(8, AnalyzeOptions(parts=PARTS), modules=8)
     assert costs == {
         "similarity": 0,
         "diversity": 9,
@@ -116,7 +116,9 @@ def test_command_line(text_runs, tmp_path):
     assert (tmp_path / "report" / "index.html").is_file()
     assert "Saved to" in done.output
     dry = call(main, ["analyze", *folders, *data, "--dry-run", "--json"])
-    assert json.loads(dry.output) == analysis_cost(3, ("similarity", "diversity", "landscape", "advice"))
+    assert json.loads(dry.output) == analysis_cost(
+        3, AnalyzeOptions(parts=("similarity", "diversity", "landscape", "advice"))
+    )
     told = call(main, ["advise", *folders, *data, "--json"])
     assert told.exit_code == 0
     assert json.loads(told.stdout)["ok"] is False  # these models are unrelated
