@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from types import TracebackType
-from typing import TYPE_CHECKING, NoReturn, overload
+from typing import TYPE_CHECKING, NoReturn
 
 from ..errors import EvaluationError
 from ..evaluation.model_maker import ModelMaker
 from ..metrics.predictions import Predictions
 from ..parallel import run_all
-from ..progress import progress_bar
-from ..types import Gradient, Ingredient, Mixture, Rejected, Score, Threshold
-from .structure import Structure
+from ..types import Gradient, Ingredient, Mixture, Score, Threshold
+from .setup_trials import SetupTrials
 
 
 if TYPE_CHECKING:
@@ -49,7 +47,7 @@ class FunctionWorker:
             raise EvaluationError(f"{' + '.join(mixture.names)}: {error}") from error
 
 
-class FunctionTrials:
+class FunctionTrials(SetupTrials):
     """Scores mixtures by a function of a model; a [`Trials`].
 
     Args:
@@ -74,50 +72,13 @@ class FunctionTrials:
         device: str = "cpu",
         executor: str = "local",
     ):
-        self._structure, self._executor = Structure(setup), executor
+        super().__init__(setup)
+        self._executor = executor
         self._worker = FunctionWorker(ModelMaker(setup, device=device, training=training), function)
         self._scores: dict[str, Score] = {}
-        self._bar = progress_bar(desc="Scoring recipes", unit="recipe")
 
-    def __enter__(self) -> FunctionTrials:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
-        self._bar.close()
-
-    @property
-    def modules(self) -> tuple[str, ...]:
-        """The named modules from the bottom up, as the model's class defines them."""
-        return self._structure.modules
-
-    @property
-    def heads(self) -> tuple[str, ...]:
-        """The modules outside of the body."""
-        return self._structure.heads
-
-    def lacking(self, ingredient: Ingredient) -> tuple[str, ...]:
-        """The modules of which an ingredient has not every tensor."""
-        return self._structure.lacking(ingredient)
-
-    @overload
-    def score(self, mixture: Mixture) -> Score: ...
-    @overload
-    def score(self, mixture: Mixture, beat: Threshold) -> Score | Rejected: ...
-    def score(self, mixture: Mixture, beat: Threshold | None = None) -> Score | Rejected:
-        """Average and score one mixture; the same one again costs nothing. A function's score is never cut short."""
-        return self._map([mixture])[0]
-
-    @overload
-    def map(self, mixtures: Sequence[Mixture]) -> list[Score]: ...
-    @overload
-    def map(self, mixtures: Sequence[Mixture], beat: Threshold) -> list[Score | Rejected]: ...
-    def map(self, mixtures: Sequence[Mixture], beat: Threshold | None = None) -> list[Score] | list[Score | Rejected]:
-        """Score mixtures that do not depend on each other."""
-        return self._map(mixtures)
-
-    def _map(self, mixtures: Sequence[Mixture]) -> list[Score]:
+    def _map(self, mixtures: Sequence[Mixture], _: Threshold | None) -> list[Score]:
+        """The scores, which a function never cuts short."""
         keys = [self._worker.maker.setup.recipe(mixture).fingerprint() for mixture in mixtures]
         places = [place for place, key in enumerate(keys) if key not in self._scores]
         missing = [mixtures[place] for place in places]

@@ -5,8 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 from ..errors import EvaluationError, RecipeError
 from ..evaluation.ensemble import mean_logits, mean_probabilities
@@ -17,9 +16,8 @@ from ..evaluation.recipe_runner import Job, RecipeRunner, RunOrder
 from ..metrics.load import Metric
 from ..metrics.predictions import Predictions, losses, right
 from ..metrics.statistics import interval, metric_sums, resampled
-from ..progress import progress_bar
 from ..types import Gradient, Ingredient, Mixture, Rejected, Score, Threshold
-from .structure import Structure
+from .setup_trials import SetupTrials
 
 
 if TYPE_CHECKING:
@@ -30,7 +28,7 @@ if TYPE_CHECKING:
 RESAMPLES = 1000  # of the interval of each trial's difference
 
 
-class ModelTrials:
+class ModelTrials(SetupTrials):
     """Scores mixtures by averaging them in memory and running them over examples; a [`Trials`].
 
     A metric that counts right examples lets a trial end as soon as it cannot reach its threshold. To that end averages
@@ -61,8 +59,8 @@ class ModelTrials:
         executor: str = "local",
         stop_early: bool = True,
     ):
+        super().__init__(setup)
         self._evaluator = evaluator
-        self._structure = Structure(setup)
         self._runner = RecipeRunner(ModelMaker(setup, device=device, training=training), evaluator, executor=executor)
         by_name = sorted(setup.candidates, key=lambda item: item.name)  # sums over them do not depend on their order
         self._singles = [Mixture.equal([item.ingredient]) for item in by_name]
@@ -70,55 +68,11 @@ class ModelTrials:
         self._subset: np.ndarray | None = None  # rows that are scored; `None` is all of validation
         self._scores: dict[tuple[str, bytes | None], Score] = {}  # shared with the trials on subsets
         self._hardest: list[RunOrder] = []  # shared as well: none until every ingredient has been run
-        self._bar = progress_bar(desc="Scoring recipes", unit="recipe")
-
-    def __enter__(self) -> ModelTrials:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
-        self._bar.close()
 
     @property
     def examples(self) -> int:
         """How many examples there are."""
         return len(self._evaluator.dataset) if self._subset is None else len(self._subset)
-
-    @property
-    def modules(self) -> tuple[str, ...]:
-        """The named modules from the bottom up, as the model's class defines them."""
-        return self._structure.modules
-
-    @property
-    def heads(self) -> tuple[str, ...]:
-        """The modules outside of the body."""
-        return self._structure.heads
-
-    def lacking(self, ingredient: Ingredient) -> tuple[str, ...]:
-        """The modules of which an ingredient has not every tensor."""
-        return self._structure.lacking(ingredient)
-
-    @overload
-    def score(self, mixture: Mixture) -> Score: ...
-    @overload
-    def score(self, mixture: Mixture, beat: Threshold) -> Score | Rejected: ...
-    def score(self, mixture: Mixture, beat: Threshold | None = None) -> Score | Rejected:
-        """Average and score one mixture; the same one again costs nothing, nor does one that an earlier process
-        scored.
-
-        Raises:
-            [`EvaluationError`]: if the metric gives no number.
-        """
-        return self._map([mixture], beat)[0]
-
-    @overload
-    def map(self, mixtures: Sequence[Mixture]) -> list[Score]: ...
-    @overload
-    def map(self, mixtures: Sequence[Mixture], beat: Threshold) -> list[Score | Rejected]: ...
-    def map(self, mixtures: Sequence[Mixture], beat: Threshold | None = None) -> list[Score] | list[Score | Rejected]:
-        """Score mixtures that do not depend on each other."""
-        return self._map(mixtures, beat)
 
     def difference(self, mixture: Mixture, other: Mixture) -> tuple[float, float] | None:
         """The 95 % interval of the difference of two scores, over the same resamples of the examples."""
