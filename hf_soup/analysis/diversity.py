@@ -13,8 +13,8 @@ from ..errors import RecipeError, did_you_mean
 from ..evaluation.ensemble import mean_logits, mean_probabilities
 from ..metrics.predictions import Predictions, decisions, disagreement, probabilities, right
 from ..metrics.statistics import SHARES
-from ..types import best_of, gain
-from .points import SOUP, SURE, Scorer, shown, signed, uniform
+from ..types import UNIFORM, best_of, gain
+from .points import SURE, Scorer, shown, signed, uniform
 
 
 if TYPE_CHECKING:
@@ -200,7 +200,7 @@ class Diversity:
         return f"The soup keeps {self.kept:.0%} of what the ensemble gains over the mean of the models"
 
     def _levels(self) -> dict[str, float]:
-        return {"mean of the models": self.mean_score, SOUP: self.soup, "ensemble": self.ensemble}
+        return {"mean of the models": self.mean_score, UNIFORM: self.soup, "ensemble": self.ensemble}
 
 
 def measure_diversity(scorer: Scorer) -> Diversity:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from ..display.tables import align
 from ..errors import RecipeError, did_you_mean
 from ..metrics.statistics import SHARES
-from .points import SOUP, Line, Point, Scorer, Weights, rough_first, score_places, shown, uniform
+from ..types import UNIFORM
+from .points import Line, Point, Scorer, Weights, rough_first, score_places, shown, uniform
 
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class Landscape:
         models = [["model", "loss", metric]]
         points = dict(self.singles)
         if self.soup is not None:
-            points[SOUP] = self.soup
+            points[UNIFORM] = self.soup
         for name, point in points.items():
             models.append([name, f"{point.loss:.4f}", shown(self.metric, point.score)])
         paragraphs = [align(models)]

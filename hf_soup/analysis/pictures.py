@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..display.figure import COLORS, LONGEST, NOMINAL, new_figure, new_panels, shown
 from ..errors import MissingExtraError
+from ..types import UNIFORM
 from ..untrusted import one_line
 
 
@@ -206,7 +207,7 @@ def _draw_marks(axes: Axes, marks: Sequence[Mark]) -> None:
         axes.plot(x, y, color="white", marker=".", lw=1.2, label="greedy path")
     for kind, marker, size, colour, label in (
         ("corner", "o", 60, "#D55E00", "models"),
-        ("soup", "*", 180, "#009E73", "uniform soup"),
+        ("soup", "*", 180, "#009E73", UNIFORM),
     ):
         places = [(mark.x, mark.y) for mark in marks if mark.kind == kind]
         x, y = [place[0] for place in places], [place[1] for place in places]
@@ -280,7 +281,7 @@ def plot_diversity(
     axes.scatter(list(disagreement.values()), [scores[name] for name in disagreement], color=CYCLE[0], s=36, zorder=3)
     for name, x in disagreement.items():
         axes.annotate(shown(name), (x, scores[name]), fontsize=7, xytext=(4, 4), textcoords="offset points")
-    styles = {"mean of the models": (NOMINAL, ":"), "uniform soup": (COLORS["soup"], "--")}
+    styles = {"mean of the models": (NOMINAL, ":"), UNIFORM: (COLORS["soup"], "--")}
     for name, value in levels.items():
         colour, style = styles.get(name, ("#D55E00", "-"))
         axes.axhline(value, color=colour, ls=style, lw=1.4, label=shown(name))

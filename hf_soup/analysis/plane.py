@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..display.tables import align
 from ..errors import RecipeError, did_you_mean
-from .points import SOUP, Mark, Point, Scorer, rough_first, score_places, uniform
+from ..types import UNIFORM
+from .points import Mark, Point, Scorer, rough_first, score_places, uniform
 from .similarity import Similarity
 
 
@@ -188,7 +189,7 @@ Locate = Callable[[Mapping[str, float]], Location]
 def _marks(locate: Locate, corners: Sequence[str], names: Sequence[str], path: Sequence[str]) -> list[Mark]:
     """The three corners, the uniform soup of all models, and the running means of a greedy path."""
     marks = [Mark(name, "corner", *locate({name: 1.0})) for name in corners]
-    marks.append(Mark(SOUP, "soup", *locate(uniform(names))))
+    marks.append(Mark(UNIFORM, "soup", *locate(uniform(names))))
     for size in range(1, len(path) + 1):
         marks.append(Mark(f"greedy, {size} models", "path", *locate(uniform(path[:size]))))
     return marks

@@ -37,7 +37,6 @@ T = TypeVar("T")
 # One row of weights (ingredient -> weight), or one for each module prefix.
 Weights = Mapping[str, float] | Mapping[str, Mapping[str, float]]
 
-SOUP = "uniform soup"
 SURE = 1.96  # standard errors: half a 95 % interval
 
 

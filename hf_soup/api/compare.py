@@ -22,14 +22,12 @@ from ..evaluation.running_statistics import read_statistics
 from ..formats.recipe_file import RECIPE_FILE, load_hub_recipe, load_recipe
 from ..merging.agreement import Agreement, agree
 from ..merging.setup import MergeSetup, set_up
-from ..types import Ingredient, Mixture, Recipe
+from ..types import UNIFORM, Ingredient, Mixture, Recipe
 from .soup import Soup
 
 
 if TYPE_CHECKING:
     from ..evaluation.binding import Evaluation
-
-UNIFORM = "uniform soup"
 
 
 def compare(

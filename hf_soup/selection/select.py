@@ -14,6 +14,7 @@ from ..errors import EvaluationError, RecipeError
 from ..progress import progress_bar
 from ..seeds import check_seed
 from ..types import (
+    UNIFORM,
     Choice,
     Folds,
     Holdout,
@@ -185,7 +186,7 @@ def _reference(
     if len(ingredients) > 1:
         everything = Mixture.equal(_ranked(tried, ingredients))
         with contextlib.suppress(EvaluationError):  # no strategy need have searched there
-            reference["uniform soup"] = trials.score(everything).value
+            reference[UNIFORM] = trials.score(everything).value
         with contextlib.suppress(EvaluationError):  # of a function of a model, or of texts
             reference["ensemble"] = trials.ensemble(everything).value
     return reference

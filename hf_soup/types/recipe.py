@@ -19,6 +19,8 @@ LONGEST_NAME, LONGEST_SOURCE = 300, 4096  # characters
 # One weight for each ingredient, or a row of them for each module prefix.
 Weights = tuple[float, ...] | dict[str, tuple[float, ...]]
 
+UNIFORM = "uniform soup"  # what tables and pictures call the plain mean of all ingredients
+
 
 @dataclass(frozen=True)
 class Ingredient:
@@ -254,7 +256,7 @@ class Recipe:
         if self.selection is not None and self.selection.strategy:
             return f"{one_line(self.selection.strategy, 60)} soup"
         different_weights = {weight for row in self.rows.values() for weight in row}
-        return "uniform soup" if len(different_weights) == 1 else "weighted soup"
+        return UNIFORM if len(different_weights) == 1 else "weighted soup"
 
     def fingerprint(self) -> str:
         """A digest of what decides the bytes of the soup, so not of how the recipe was found nor of what came out."""
