@@ -13,7 +13,7 @@ from ..checkpoints.check import CheckReport
 from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.companions import in_order
 from ..errors import EvaluationError
-from ..evaluation.binding import bind_evaluator, bind_training
+from ..evaluation.binding import batchnorm_record, bind_evaluator, bind_training
 from ..evaluation.encoding import classes_missing
 from ..evaluation.evaluator import Evaluator
 from ..evaluation.model_maker import ModelMaker
@@ -152,8 +152,7 @@ class Scorer:
         self.evaluator, self.names = bound, tuple(item.name for item in checkpoints)
         self._training = bind_training(batchnorm_data, like_soup)
         self._config = like_soup[0].config
-        batchnorm = None if self._training is None else self._training.described_batches()
-        self._setup = set_up(checkpoints, agreement, batchnorm=batchnorm, report=report)
+        self._setup = set_up(checkpoints, agreement, batchnorm=batchnorm_record(self._training), report=report)
         self._runner = RecipeRunner(ModelMaker(self._setup, device=device, training=self._training), bound)
         self._points: dict[str, Point] = {}
 

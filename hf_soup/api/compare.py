@@ -15,7 +15,7 @@ from ..checkpoints.source import open_all, open_checkpoint
 from ..comparison.comparison import TEST, VALIDATION, Comparison
 from ..comparison.measure import Entry, compare_models
 from ..errors import RecipeError
-from ..evaluation.binding import bind_evaluator, bind_training
+from ..evaluation.binding import batchnorm_record, bind_evaluator, bind_training
 from ..evaluation.evaluator import Evaluator
 from ..evaluation.model_maker import ModelMaker
 from ..evaluation.running_statistics import read_statistics
@@ -217,7 +217,7 @@ def _entries(
     training: Evaluator | None,
 ) -> list[Entry]:
     """The candidates, their uniform soup unless it was given, and the soups."""
-    setup = set_up(candidates, agreement, batchnorm=training.described_batches() if training else None)
+    setup = set_up(candidates, agreement, batchnorm=batchnorm_record(training))
     entries = _entries_of_candidates(setup, training, uniform=UNIFORM not in opened and len(candidates) > 1)
     return [*entries, *(_entry_of_soup(name, item) for name, item in opened.items())]
 

@@ -13,7 +13,7 @@ from ..checkpoints.pieces import check_device
 from ..checkpoints.settings import base_computation_notes, choose
 from ..checkpoints.source import open_all
 from ..errors import IncompatibleError, RecipeError, warn
-from ..evaluation.binding import bind_evaluator, bind_training
+from ..evaluation.binding import batchnorm_record, bind_evaluator, bind_training
 from ..evaluation.evaluator import Evaluator
 from ..merging.agreement import Agreement, agree
 from ..merging.setup import MergeSetup, set_up
@@ -150,7 +150,7 @@ def merge(
         base_candidate=base_candidate,
         dtype=dtype,
         seed=seed,
-        batchnorm=training.described_batches() if training else None,
+        batchnorm=batchnorm_record(training),
     )
     everything = Mixture.equal([item.ingredient for item in candidates])
     if request.weights is not None:

@@ -183,16 +183,17 @@ def _run_models(entries: Sequence[Entry], sets: Mapping[str, ScoredSet]) -> dict
 
 def _run_entry(entry: Entry, sets: Mapping[str, ScoredSet]) -> Measured:
     """Run one model over every set; it is averaged once, and only if something is not kept from before."""
-    predictions, function_scores = {}, {}
+    predictions, functions = {}, {}
     for name, scored_set in sets.items():
         if isinstance(scored_set, Evaluator):
             runner = RecipeRunner(entry.maker, scored_set, keep_large=True)
             predictions[name] = runner.predictions(entry.mixture)
-    functions = {name: function for name, function in sets.items() if not isinstance(function, Evaluator)}
-    for name, function in functions.items():
-        function_scores[name] = function(entry.maker.model(entry.mixture))
+        else:
+            functions[name] = scored_set
+    # Functions come last: they may change the model, which is built anew for the next entry then.
+    function_scores = {name: function(entry.maker.model(entry.mixture)) for name, function in functions.items()}
     if functions:
-        entry.maker.release()  # a function may have changed the model
+        entry.maker.release()
     return Measured(predictions, function_scores)
 
 

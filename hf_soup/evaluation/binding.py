@@ -13,7 +13,7 @@ from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.companions import giver_of_files
 from ..errors import EvaluationError, RecipeError, did_you_mean
 from ..tasks import task_of
-from ..types import Score, is_better_higher
+from ..types import BatchNormRecord, Score, is_better_higher
 from .evaluator import Evaluator
 
 
@@ -71,6 +71,11 @@ def bind_training(data: Any, candidates: Sequence[Checkpoint]) -> Evaluator | No
     if not isinstance(bound, Evaluator):
         raise RecipeError("BatchNorm is estimated on examples: give a data set as batchnorm_data.")
     return bound
+
+
+def batchnorm_record(training: Evaluator | None) -> BatchNormRecord | None:
+    """What recipes record of the training data for BatchNorm; `None` where there is none."""
+    return None if training is None else training.described_batches()
 
 
 def as_score(value: Any, metric: str | None = None, higher_is_better: bool = True) -> Score:
