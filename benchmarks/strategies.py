@@ -103,12 +103,12 @@ def main(data: Path, runs: str, output: Path, shifted: bool, only: tuple[str, ..
 def table(soups: dict[str, hf_soup.Soup], costs: dict[str, tuple[float, float]], comparison: Any) -> str:
     """A line for each model: accuracy in percent, difference from the run that is best on validation, cost."""
     metric = comparison.metric
-    wide = "mean of shifts" in comparison.rows[0].scores
+    wide = "mean of shifts" in comparison.models[0].scores
     head = ["", "in it", "validation", "test [95 %]", "less the best run"]
     head += ["mean of shifts [95 %]"] if wide else []
     lines = [[*head, "passes", "seconds"]]
-    for row in comparison.rows:
-        if row.kind == "ingredient":
+    for row in comparison.models:
+        if row.role == "ingredient":
             continue
         soup = soups.get(row.name)
         difference = comparison.differences.get(row.name, {}).get("test", {}).get("single")

@@ -31,7 +31,7 @@ NEAREST = 3
 LINE = 1000  # characters of a line about one offender, whose names and values come from files of others
 ALIKE = 0.6  # likeness from which on a known name is proposed as what was meant
 LONGEST = 100  # characters of a name that are compared
-PART = 0.8  # weight of the likeness to a part of a name, against 1 for the whole name
+WORD_WEIGHT = 0.8  # weight of the likeness to a part of a name, against 1 for the whole name
 # Files whose frames are not the caller's: this package, and the wrappers of the standard library that lie between its
 # functions (`functools.cached_property`, functions that are decorated with a context manager).
 _OWN_FILES = (os.path.join(os.path.dirname(__file__), ""), functools.__file__, contextlib.__file__)
@@ -156,6 +156,6 @@ def _likeness(word: str, name: str) -> tuple[float, float]:
     best, words = whole, name.split("_")
     for first in range(len(words)):
         for last in range(first + 1, len(words) + 1):
-            part = "_".join(words[first:last])
-            best = max(best, PART * difflib.SequenceMatcher(None, word, part).ratio())
+            words_joined = "_".join(words[first:last])
+            best = max(best, WORD_WEIGHT * difflib.SequenceMatcher(None, word, words_joined).ratio())
     return best, whole

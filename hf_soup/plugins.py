@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from .tasks import Task
     from .types import Choice, Mixture
 
-FunctionKind = Literal["method", "strategy"]
-Kind = FunctionKind | Literal["task"]
-FOLDERS: dict[Kind, str] = {"method": "methods", "strategy": "strategies", "task": "tasks"}
-OTHER: dict[Kind, Kind] = {"method": "strategy", "strategy": "method"}
+FunctionPlugin = Literal["method", "strategy"]
+PluginType = FunctionPlugin | Literal["task"]
+FOLDERS: dict[PluginType, str] = {"method": "methods", "strategy": "strategies", "task": "tasks"}
+OTHER: dict[PluginType, PluginType] = {"method": "strategy", "strategy": "method"}
 
 # Parameters that a method or strategy asks for by name and that the caller fills in. They are no `params` of a recipe
 # and no options of a command.
@@ -107,24 +107,24 @@ def _declare(traits: MethodTraits | StrategyTraits) -> Callable[[Function], Func
     return decorate
 
 
-def names(kind: Kind) -> tuple[str, ...]:
-    """The names of one kind (`"method"`, `"strategy"` or `"task"`): the files of its folder, sorted."""
-    folder = Path(__file__).parent / FOLDERS[kind]
+def names(plugin_type: PluginType) -> tuple[str, ...]:
+    """The names of all plugins of one type (`"method"`, `"strategy"` or `"task"`): the files of its folder, sorted."""
+    folder = Path(__file__).parent / FOLDERS[plugin_type]
     stems = sorted(path.stem for path in folder.glob("[a-z]*.py"))
-    if kind == "task":  # called as the Hub calls them
+    if plugin_type == "task":  # called as the Hub calls them
         return tuple(sorted(stem.replace("_", "-") for stem in stems))
     return tuple(stems)
 
 
 @overload
-def load_module(kind: Literal["task"], name: str) -> Task: ...
+def load_module(plugin_type: Literal["task"], name: str) -> Task: ...
 
 
 @overload
-def load_module(kind: FunctionKind, name: str) -> ModuleType: ...
+def load_module(plugin_type: FunctionPlugin, name: str) -> ModuleType: ...
 
 
-def load_module(kind: Kind, name: str) -> ModuleType | Task:
+def load_module(plugin_type: PluginType, name: str) -> ModuleType | Task:
     """Import the file of one name.
 
     Returns:
@@ -133,35 +133,35 @@ def load_module(kind: Kind, name: str) -> ModuleType | Task:
     Raises:
         [`RecipeError`]: if there is none; a strategy's name given as a method (or the reverse) is told so.
     """
-    check_name(kind, name)
-    module = importlib.import_module(f"hf_soup.{FOLDERS[kind]}.{name.replace('-', '_')}")
-    return cast("Task", module) if kind == "task" else module
+    check_name(plugin_type, name)
+    module = importlib.import_module(f"hf_soup.{FOLDERS[plugin_type]}.{name.replace('-', '_')}")
+    return cast("Task", module) if plugin_type == "task" else module
 
 
-def check_name(kind: Kind, name: str) -> None:
-    """Refuse a name that no file of the kind's folder has. Nothing is imported.
+def check_name(plugin_type: PluginType, name: str) -> None:
+    """Refuse a name that no file in the folder of this type of plugin has. Nothing is imported.
 
     Raises:
         [`RecipeError`]: with the nearest known name; a strategy's name given as a method (or the reverse) is told so.
     """
-    if name in names(kind):
+    if name in names(plugin_type):
         return
-    other = OTHER.get(kind)
+    other = OTHER.get(plugin_type)
     if other is not None and name in names(other):
-        raise RecipeError(f'"{name}" is a {other}, not a {kind}: write {other}="{name}".')
-    raise RecipeError(f'there is no {kind} called "{one_line(name)}"{did_you_mean(name, names(kind))}')
+        raise RecipeError(f'"{name}" is a {other}, not a {plugin_type}: write {other}="{name}".')
+    raise RecipeError(f'there is no {plugin_type} called "{one_line(name)}"{did_you_mean(name, names(plugin_type))}')
 
 
-def load_function(kind: FunctionKind, name: str) -> Callable[..., Any]:
+def load_function(plugin_type: FunctionPlugin, name: str) -> Callable[..., Any]:
     """The function of a method or strategy, by name or by dotted path `package.module:function`.
 
     Raises:
         [`RecipeError`]: if it cannot be found.
     """
     if not is_code(name):
-        return getattr(load_module(kind, name), name)
+        return getattr(load_module(plugin_type, name), name)
     function = load_path(name)
-    with as_error(RecipeError, f'"{one_line(name)}" is no {kind}'):
+    with as_error(RecipeError, f'"{one_line(name)}" is no {plugin_type}'):
         inspect.signature(function)  # which refuses what cannot be called
     return function
 

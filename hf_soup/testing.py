@@ -244,26 +244,29 @@ class FakeTrials:
     def gradient(self, mixture: Mixture, examples: np.ndarray, scale: float = 1.0) -> Gradient:
         """By differences of the score, which counts as the loss (or as its negative)."""
         sign, step = -1 if self._higher else 1, 1e-4
-        rows = {module: mixture.rows.get(module) or mixture.rows[""] for module in self.modules}
+        weights_by_module = {}
+        for module in self.modules:
+            weights_by_module[module] = mixture.weights_by_module.get(module) or mixture.weights_by_module[""]
         gradient = {}
-        for module, row in rows.items():
+        for module, weights in weights_by_module.items():
             slopes = []
-            for index in range(len(row)):
-                above, below = (self._nudged(mixture, rows, module, index, change) for change in (step, -step))
+            for index in range(len(weights)):
+                above = self._nudged(mixture, weights_by_module, module, index, step)
+                below = self._nudged(mixture, weights_by_module, module, index, -step)
                 slopes.append(sign * (above - below) / (2 * step))
             gradient[module] = tuple(slopes)
         return Gradient(sign * self._value(mixture), gradient, 0.0)
 
     def subset(self, examples: np.ndarray) -> FakeTrials:
-        """Every part is like the whole."""
+        """Every subset is like the whole."""
         return self
 
     def _nudged(
-        self, mixture: Mixture, rows: dict[str, tuple[float, ...]], module: str, index: int, step: float
+        self, mixture: Mixture, weights_by_module: dict[str, tuple[float, ...]], module: str, index: int, step: float
     ) -> float:
-        row = list(rows[module])
-        row[index] += step
-        return self._value(Mixture(mixture.ingredients, {**rows, module: tuple(row)}))
+        weights = list(weights_by_module[module])
+        weights[index] += step
+        return self._value(Mixture(mixture.ingredients, {**weights_by_module, module: tuple(weights)}))
 
     def _value(self, mixture: Mixture) -> float:
         if self._value_of is None:
@@ -377,20 +380,20 @@ def _made_up_score(mixture: Mixture) -> float:
     """A score with ties among the ingredients, and a bonus for mixing."""
     values = [int(name[-1]) % 3 if name[-1].isdecimal() else 1 for name in mixture.names]
     total = 0.0
-    for row in mixture.rows.values():
-        shares = [weight / sum(row) for weight in row]
+    for weights in mixture.weights_by_module.values():
+        shares = [weight / sum(weights) for weight in weights]
         total += sum(share * value for share, value in zip(shares, values, strict=True))
         total += 0.3 * sum(share * (1 - share) for share in shares)
-    return round(total / len(mixture.rows), 6)
+    return round(total / len(mixture.weights_by_module), 6)
 
 
 def _weights_by_place(mixture: Mixture, name: str) -> dict[tuple[str, str], float]:
     """(Module prefix, ingredient) -> weight, of those that have one."""
     weights = {}
-    for prefix, row in mixture.rows.items():
-        assert all(map(math.isfinite, row)), f"{name} gives a weight that is not finite"
-        assert sum(row) > 0, f"{name} gives weights whose sum is not positive"
-        for ingredient, weight in zip(mixture.names, row, strict=True):
+    for prefix, of_module in mixture.weights_by_module.items():
+        assert all(map(math.isfinite, of_module)), f"{name} gives a weight that is not finite"
+        assert sum(of_module) > 0, f"{name} gives weights whose sum is not positive"
+        for ingredient, weight in zip(mixture.names, of_module, strict=True):
             if weight:
                 weights[prefix, ingredient] = weight
     return weights

@@ -63,11 +63,11 @@ def encodable(text: str) -> str:
 
 
 @contextlib.contextmanager
-def as_error(kind: type[SoupError], what: str) -> Iterator[None]:
+def as_error(error_class: type[SoupError], what: str) -> Iterator[None]:
     """Turn whatever a library raises in the block into one error of ours.
 
     Args:
-        kind (`type[SoupError]`):
+        error_class (`type[SoupError]`):
             The class of the error.
         what (`str`):
             What could not be done and with which file or name; the library's own reason follows it.
@@ -80,11 +80,11 @@ def as_error(kind: type[SoupError], what: str) -> Iterator[None]:
     except PASSED_ON:
         raise
     except BaseException as error:  # libraries in Rust panic with errors that are no `Exception`
-        raise kind(f"{what}: {_reason(error)}") from error
+        raise error_class(f"{what}: {_reason(error)}") from error
 
 
 def read_file(
-    path: str | os.PathLike[str], *, at_most: int = SMALL_FILE, kind: type[SoupError] = IngredientError
+    path: str | os.PathLike[str], *, at_most: int = SMALL_FILE, error_class: type[SoupError] = IngredientError
 ) -> bytes:
     """The bytes of a regular file.
 
@@ -93,14 +93,14 @@ def read_file(
             The file. Pipes, devices and folders are refused without waiting for them.
         at_most (`int`, *optional*, defaults to 25,000,000):
             Number of bytes above which the file is refused.
-        kind (`type[SoupError]`, *optional*, defaults to [`IngredientError`]):
+        error_class (`type[SoupError]`, *optional*, defaults to [`IngredientError`]):
             The class of the error.
 
     Raises:
         [`FileNotFoundError`]: if there is no such file.
-        [`SoupError`]: of class `kind`, if it cannot be read or is larger.
+        [`SoupError`]: of class `error_class`, if it cannot be read or is larger.
     """
-    with open_file(path, kind=kind) as file:
+    with open_file(path, error_class=error_class) as file:
         size = os.fstat(file.fileno()).st_size
         content = b""
         try:
@@ -109,24 +109,24 @@ def read_file(
             if len(content) > size:  # another process is appending to it
                 content += file.read(at_most)
         except OSError as error:
-            raise kind(f"{one_line(path)} cannot be read: {_reason(error)}") from None
+            raise error_class(f"{one_line(path)} cannot be read: {_reason(error)}") from None
     if size > at_most or len(content) > at_most:
-        raise kind(f"{one_line(path)} has {size:,} bytes; at most {at_most:,} are read.")
+        raise error_class(f"{one_line(path)} has {size:,} bytes; at most {at_most:,} are read.")
     return content
 
 
-def open_file(path: str | os.PathLike[str], *, kind: type[SoupError] = IngredientError) -> io.BufferedReader:
+def open_file(path: str | os.PathLike[str], *, error_class: type[SoupError] = IngredientError) -> io.BufferedReader:
     """A regular file, open to be read as bytes, for what is read piece by piece.
 
     Args:
         path (`str` or `os.PathLike`):
             The file. Pipes, devices and folders are refused without waiting for them.
-        kind (`type[SoupError]`, *optional*, defaults to [`IngredientError`]):
+        error_class (`type[SoupError]`, *optional*, defaults to [`IngredientError`]):
             The class of the error.
 
     Raises:
         [`FileNotFoundError`]: if there is no such file.
-        [`SoupError`]: of class `kind`, if it cannot be opened.
+        [`SoupError`]: of class `error_class`, if it cannot be opened.
     """
     # Without O_NONBLOCK, opening a pipe would wait for a writer; Windows has O_BINARY alone.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
@@ -135,14 +135,14 @@ def open_file(path: str | os.PathLike[str], *, kind: type[SoupError] = Ingredien
     except FileNotFoundError:
         raise
     except (OSError, ValueError) as error:  # a NUL or a lone surrogate in the path is a ValueError
-        raise kind(f"{one_line(path)} cannot be read: {_reason(error)}") from None
+        raise error_class(f"{one_line(path)} cannot be read: {_reason(error)}") from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise kind(f"{one_line(path)} is no regular file.")
+        raise error_class(f"{one_line(path)} is no regular file.")
     return open(descriptor, "rb")
 
 
-def parse_json(text: bytes | str, where: str, *, kind: type[SoupError] = IngredientError) -> Any:
+def parse_json(text: bytes | str, where: str, *, error_class: type[SoupError] = IngredientError) -> Any:
     """What a JSON text holds.
 
     Args:
@@ -150,19 +150,19 @@ def parse_json(text: bytes | str, where: str, *, kind: type[SoupError] = Ingredi
             The text.
         where (`str`):
             What errors call it, such as the path of its file.
-        kind (`type[SoupError]`, *optional*, defaults to [`IngredientError`]):
+        error_class (`type[SoupError]`, *optional*, defaults to [`IngredientError`]):
             The class of the error.
 
     Raises:
-        [`SoupError`]: of class `kind`, if it is not JSON, or nested too deeply.
+        [`SoupError`]: of class `error_class`, if it is not JSON, or nested too deeply.
     """
-    with as_error(kind, f"{one_line(where)} cannot be read as JSON"):
+    with as_error(error_class, f"{one_line(where)} cannot be read as JSON"):
         return json.loads(text)
 
 
-def read_json(path: str | os.PathLike[str], *, kind: type[SoupError] = IngredientError) -> Any:
+def read_json(path: str | os.PathLike[str], *, error_class: type[SoupError] = IngredientError) -> Any:
     """What a small JSON file holds; errors as of [`read_file`] and [`parse_json`]."""
-    return parse_json(read_file(path, kind=kind), os.fspath(path), kind=kind)
+    return parse_json(read_file(path, error_class=error_class), os.fspath(path), error_class=error_class)
 
 
 def _reason(error: BaseException) -> str:

@@ -42,13 +42,13 @@ _told: set[tuple[str, str]] = set()  # file and trouble, of which this process h
 _resting: dict[tuple[str, bool], float] = {}  # file, and whether for writing -> until when it is left alone
 
 
-class Row(NamedTuple):
+class Entry(NamedTuple):
     """What is known of a value without reading it.
 
     Args:
         key (`str`):
             Under which it is found.
-        kind (`str`), about (`str`):
+        value_type (`str`), about (`str`):
             What it is, in words.
         created (`float`):
             When it was written, in seconds since 1970.
@@ -57,7 +57,7 @@ class Row(NamedTuple):
     """
 
     key: str
-    kind: str
+    value_type: str
     about: str
     created: float
     bytes: int
@@ -90,42 +90,42 @@ class ValueStore:
         for line in self._run(look_up, NO_LINES, writes=False):
             description, value = line[:-1], line[-1]
             key, digest = description[0], description[4]
-            row = _checked(description)
-            if row is None or not isinstance(value, bytes) or _digest(value) != digest:
+            entry = _checked(description)
+            if entry is None or not isinstance(value, bytes) or _digest(value) != digest:
                 damaged_keys.append(key)
-            elif row.key in keys:  # a damaged index can lead to the row of another key
-                values[row.key] = value
+            elif entry.key in keys:  # a damaged index can lead to the entry of another key
+                values[entry.key] = value
         if damaged_keys:
             self._forget(damaged_keys)
         return values
 
-    def write(self, key: str, kind: str, about: str, value: bytes, *, instead_of: str | None = None) -> None:
+    def write(self, key: str, value_type: str, about: str, value: bytes, *, instead_of: str | None = None) -> None:
         """Keep a value under a key, whatever was there, and delete that of the key `instead_of` at the same time."""
         if len(value) > LARGEST:
             return
         about = about.encode("utf-8", "replace").decode()  # a path may hold halves of surrogate pairs
-        row = Row(key, kind, about, time.time(), len(value))
+        entry = Entry(key, value_type, about, time.time(), len(value))
         digest = _digest(value)
 
         def put(database: sqlite3.Connection) -> None:
-            line: Line = (row.key, row.kind, row.about, row.created, digest, _seal(row, digest), value)
+            line: Line = (entry.key, entry.value_type, entry.about, entry.created, digest, _seal(entry, digest), value)
             database.execute("INSERT OR REPLACE INTO kept VALUES (?, ?, ?, ?, ?, ?, ?)", line)
             database.execute("DELETE FROM kept WHERE key = ?", (instead_of,))
 
         self._run(put, None, writes=True, makes=True)
 
-    def rows(self) -> list[Row]:
+    def entries(self) -> list[Entry]:
         """Descriptions of all values, oldest first; those that are damaged are left out."""
 
         def list_all(database: sqlite3.Connection) -> list[Line]:
             return database.execute(f"SELECT {DESCRIPTION} FROM kept").fetchall()
 
-        rows = []
+        entries = []
         for line in self._run(list_all, NO_LINES, writes=False, on_request=True):
-            row = _checked(line)
-            if row is not None:
-                rows.append(row)
-        return sorted(rows, key=lambda row: (row.created, row.key))
+            entry = _checked(line)
+            if entry is not None:
+                entries.append(entry)
+        return sorted(entries, key=lambda entry: (entry.created, entry.key))
 
     def clear(self) -> int:
         """Delete all values, and files that were set aside; returns how many values there were."""
@@ -145,7 +145,7 @@ class ValueStore:
         return count
 
     def _forget(self, keys: Sequence[object]) -> None:
-        """Delete rows that are not what was written; a damaged key can be of any type."""
+        """Delete entries that are not what was written; a damaged key can be of any type."""
 
         def delete(database: sqlite3.Connection) -> None:
             database.executemany("DELETE FROM kept WHERE key = ?", [(key,) for key in keys])
@@ -299,18 +299,18 @@ def _inode(path: Path) -> tuple[int, int] | None:
     return state.st_dev, state.st_ino
 
 
-def _checked(line: Line) -> Row | None:
+def _checked(line: Line) -> Entry | None:
     """The description of a value, if it is as it was written by its seal; sqlite keeps any type in any column."""
-    key, kind, about, created, digest, seal, size = line
-    has_texts = isinstance(key, str) and isinstance(kind, str) and isinstance(about, str)
+    key, value_type, about, created, digest, seal, size = line
+    has_texts = isinstance(key, str) and isinstance(value_type, str) and isinstance(about, str)
     if not has_texts or not isinstance(created, float) or not isinstance(digest, bytes) or not isinstance(size, int):
         return None
-    row = Row(key, kind, about, created, size)
-    return row if _seal(row, digest) == seal else None
+    entry = Entry(key, value_type, about, created, size)
+    return entry if _seal(entry, digest) == seal else None
 
 
-def _seal(row: Row, digest: bytes) -> bytes:
-    return _digest(repr((tuple(row), digest)).encode("utf-8", "surrogatepass"))
+def _seal(entry: Entry, digest: bytes) -> bytes:
+    return _digest(repr((tuple(entry), digest)).encode("utf-8", "surrogatepass"))
 
 
 def _digest(content: bytes) -> bytes:

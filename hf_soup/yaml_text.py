@@ -146,7 +146,7 @@ class _Document:
         while not isinstance(event := next(self.events), yaml.MappingEndEvent):
             if not isinstance(event, yaml.ScalarEvent):
                 raise self._invalid("a key is a word, not a list", event)
-            is_merge = self._kind(event) == _MERGE
+            is_merge = self._tag(event) == _MERGE
             key = self._value(event, depth)
             value = self._value(next(self.events), depth + 1)
             if is_merge:
@@ -186,26 +186,26 @@ class _Document:
                 "aliases (*name) repeat; so many are not read."
             )
 
-    def _kind(self, event: yaml.ScalarEvent) -> str:
+    def _tag(self, event: yaml.ScalarEvent) -> str:
         """The tag of a scalar, which the form of its text decides."""
         import yaml
 
         if event.tag is not None and not self.strict:
             return _TEXT
-        kind = self.scalars.resolve(yaml.ScalarNode, event.value, (event.implicit[0], False))
-        is_number = kind in (f"{_TAG}int", f"{_TAG}float")
+        tag = self.scalars.resolve(yaml.ScalarNode, event.value, (event.implicit[0], False))
+        is_number = tag in (f"{_TAG}int", f"{_TAG}float")
         if is_number and ":" in event.value:  # YAML 1.1 reads 1:30 as 90, in base 60
             return _TEXT
-        return kind
+        return tag
 
     def _scalar(self, event: yaml.ScalarEvent) -> Any:
         import yaml
 
-        kind = self._kind(event)
-        if kind in (_MERGE, _TEXT):
+        tag = self._tag(event)
+        if tag in (_MERGE, _TEXT):
             return event.value
         try:
-            return self.scalars.construct_object(yaml.ScalarNode(kind, event.value))
+            return self.scalars.construct_object(yaml.ScalarNode(tag, event.value))
         except ValueError as error:
             raise self._invalid(one_line(error), event) from None
 

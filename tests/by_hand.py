@@ -39,8 +39,12 @@ def averaged_tensors(mixture):
 
 def row_of(mixture, name):
     """The weights of a tensor: of all module prefixes that it lies below, with or without `bert.`, the longest."""
-    below = [prefix for prefix in mixture.rows if not prefix or name.startswith((f"{prefix}.", f"bert.{prefix}."))]
-    return mixture.rows[max(below, key=len)]
+    below = [
+        prefix
+        for prefix in mixture.weights_by_module
+        if not prefix or name.startswith((f"{prefix}.", f"bert.{prefix}."))
+    ]
+    return mixture.weights_by_module[max(below, key=len)]
 
 
 def averaged_model(mixture):

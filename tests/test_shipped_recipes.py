@@ -71,5 +71,5 @@ def test_it_is_cooked_in_a_tiny_form(recipe, tmp_path):
     assert len(cooked.sweep) == (len(grid) if grid else 3 if plan.sweep.n_runs else len(cooked.sweep))
     assert not cooked.sweep.failed
     assert len(cooked.sweep) >= 3
-    assert {"uniform soup", "logit ensemble"} <= {row.name for row in cooked.comparison.rows}
+    assert {"uniform soup", "logit ensemble"} <= {row.name for row in cooked.comparison.models}
     assert (cooked.folder / "README.md").is_file()

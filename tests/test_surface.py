@@ -60,7 +60,7 @@ def test_every_key_is_documented():
     stages = (
         cook_file.CookFile,
         cook_file.Data,
-        cook_file.DataPart,
+        cook_file.ShiftedData,
         cook_file.PretrainStage,
         options.SweepOptions,
         options.MergeOptions,

@@ -29,14 +29,14 @@ def test_large_file_is_refused_without_reading(tmp_path):
     with (tmp_path / "large").open("wb") as file:
         file.truncate(2**40)
     with pytest.raises(RecipeError, match="at most 10 are read"):
-        read_file(tmp_path / "large", at_most=10, kind=RecipeError)
+        read_file(tmp_path / "large", at_most=10, error_class=RecipeError)
 
 
 @pytest.mark.parametrize("text", [b"[" * 100_000, b"\xff", b'{"a": ', b"9" * 5000, b""])
 def test_broken_json_names_its_file(text):
     """Nesting, bytes that are no text and numbers of thousands of digits are one error each."""
     with pytest.raises(DataError, match=r"a\.json cannot be read as JSON"):
-        parse_json(text, "a.json", kind=DataError)
+        parse_json(text, "a.json", error_class=DataError)
 
 
 def test_absent_file_is_told_apart(tmp_path):

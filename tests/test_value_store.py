@@ -47,8 +47,8 @@ def use(store):
     """Every way to use a file: what is read is right, and what is written is there afterwards."""
     for key, value in KEYS.items():
         assert store.read([key]) in ({}, {key: value})
-    rows = store.rows()
-    assert all(row.bytes == len(KEYS[row.key]) and row.kind == "kind" for row in rows)
+    rows = store.entries()
+    assert all(row.bytes == len(KEYS[row.key]) and row.value_type == "kind" for row in rows)
     store.write("key-0", "kind", "about", KEYS["key-0"])
     return store.read(KEYS)
 
@@ -58,15 +58,15 @@ def test_values_come_back(store):
     assert store.read([*KEYS, "other"]) == KEYS
     store.write("whole", "kind", "about", b"new", instead_of="key-3")
     assert store.read(["key-3", "whole"]) == {"whole": b"new"}
-    assert [row.key for row in store.rows()] == [*(key for key in KEYS if key != "key-3"), "whole"]
+    assert [row.key for row in store.entries()] == [*(key for key in KEYS if key != "key-3"), "whole"]
     assert store.clear() == 8
-    assert store.rows() == []
+    assert store.entries() == []
 
 
 def test_nothing_is_made_by_looking(tmp_path):
     """A file that is not there is not made to find that nothing is in it."""
     store = ValueStore(tmp_path / "kept" / "values.sqlite", "values")
-    assert (store.read(["key"]), store.rows(), store.clear()) == ({}, [], 0)
+    assert (store.read(["key"]), store.entries(), store.clear()) == ({}, [], 0)
     assert not store.path.parent.exists()
 
 
@@ -107,7 +107,7 @@ def test_a_changed_value_is_dropped_and_the_others_stay(store):
     assert found == {key: value for key, value in KEYS.items() if key not in changes}
     assert len(lines) == 1
     assert "made anew" in lines[0]
-    assert {row.key for row in store.rows()} == set(found)
+    assert {row.key for row in store.entries()} == set(found)
 
 
 @pytest.mark.parametrize("content", [b"no database at all" * 100, b"SQLite format 3\0" + b"\xff" * 5000])

@@ -180,11 +180,11 @@ def value_of_soups(diversity: Diversity, predictions: Mapping[str, Predictions],
         )
     if gains.soup >= 0:
         kept = diversity.visibly_kept
-        part = "" if kept is None else f"; it keeps {kept:.0%} of the ensemble's gain over the mean"
+        share = "" if kept is None else f"; it keeps {kept:.0%} of the ensemble's gain over the mean"
         return Piece(
             "soup",
             advice="The uniform soup is as good as the best model here, or better.",
-            evidence=numbers + part,
+            evidence=numbers + share,
             confidence="medium",
         )
     return Piece(

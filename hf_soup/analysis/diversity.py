@@ -168,7 +168,7 @@ class Diversity:
         """Everything as plain values."""
         return {**asdict(self), "pairs": [pair._asdict() for pair in self.pairs], "kept": self.kept}
 
-    def plot(self, kind: Literal["scores", "pairs"] = "scores") -> Figure:
+    def plot(self, picture: Literal["scores", "pairs"] = "scores") -> Figure:
         """A picture: `"scores"` shows each model's score against how differently it decides; `"pairs"` a heat map of
         the disagreement.
 
@@ -179,10 +179,10 @@ class Diversity:
 
         from .pictures import plot_diversity, plot_heat
 
-        if kind not in ("scores", "pairs"):
-            raise RecipeError(f'there is no picture "{kind}"{did_you_mean(kind, ("scores", "pairs"))}')
+        if picture not in ("scores", "pairs"):
+            raise RecipeError(f'there is no picture "{picture}"{did_you_mean(picture, ("scores", "pairs"))}')
         matrix = self.matrix()
-        if kind == "pairs":
+        if picture == "pairs":
             title = f"Two models disagree on {self.disagreement:.1%} of {self.examples} examples on average"
             return plot_heat(list(self.scores), matrix, label="disagreement", title=title)
         own = dict(zip(self.scores, np.nanmean(matrix, axis=1).tolist(), strict=True))

@@ -51,7 +51,7 @@ class TensorGram(NamedTuple):
             Its name on disk.
         module (`str`):
             The named module that it belongs to.
-        part (`str`):
+        region (`str`):
             `"body"` or `"head"`.
         elements (`int`):
             How many numbers it holds.
@@ -67,7 +67,7 @@ class TensorGram(NamedTuple):
 
     tensor: str
     module: str
-    part: str
+    region: str
     elements: int
     dimensions: int
     inner: np.ndarray
@@ -137,22 +137,22 @@ def measure_grams(
 
         def work(piece: tuple[TensorSpec, int]) -> None:
             spec, start = piece
-            rows = buffer[:, : min(most, spec.numel - start)]
-            for row, item in zip(rows, items, strict=False):
-                _fill(row, item, spec, start, files, raw, permuted.get((item.name, spec.name)))
+            deltas = buffer[:, : min(most, spec.numel - start)]
+            for line, item in zip(deltas, items, strict=False):
+                _fill(line, item, spec, start, files, raw, permuted.get((item.name, spec.name)))
             if base is None:
-                rows[-1] = rows[0]
-            rows[:-1] -= rows[-1]
-            products = (rows @ rows.T).numpy()
+                deltas[-1] = deltas[0]
+            deltas[:-1] -= deltas[-1]
+            products = (deltas @ deltas.T).numpy()
             counted = None
             if count_signs:
-                counted = _signs(_from_mean(rows[:-1]) if base is None else rows[:-1])
+                counted = _signs(_from_mean(deltas[:-1]) if base is None else deltas[:-1])
             with lock:
                 grams[spec.name].inner[:] += products
                 if counted is not None:
                     signs[spec.name].balance[:] += counted.balance
                     signs[spec.name].both[:] += counted.both
-                bar.update(rows.shape[1] * spec.itemsize * len(items))
+                bar.update(deltas.shape[1] * spec.itemsize * len(items))
 
         return work
 
@@ -230,10 +230,10 @@ def _empty_grams(
     prefix, heads = own_prefix(names), set(head_names(names))
     height = len(checkpoints) + 1
     for spec in specs:
-        part = "head" if spec.name in heads else "body"
+        region = "head" if spec.name in heads else "body"
         known = base is None or _has(base, spec)
         inner = np.zeros((height, height))
-        yield TensorGram(spec.name, group(spec.name, prefix), part, spec.numel, len(spec.shape), inner, known)
+        yield TensorGram(spec.name, group(spec.name, prefix), region, spec.numel, len(spec.shape), inner, known)
 
 
 def _no_signs(count: int) -> Signs:
@@ -289,19 +289,19 @@ def _fill(
         row.copy_(elements)
 
 
-def _from_mean(rows: torch.Tensor) -> torch.Tensor:
+def _from_mean(deltas: torch.Tensor) -> torch.Tensor:
     """Differences from the mean of all; where all are equal exactly none, whatever the mean rounds to."""
-    apart = rows - rows.mean(0)
-    apart[:, (rows == rows[0]).all(0)] = 0
+    apart = deltas - deltas.mean(0)
+    apart[:, (deltas == deltas[0]).all(0)] = 0
     return apart
 
 
-def _signs(rows: torch.Tensor) -> Signs:
+def _signs(deltas: torch.Tensor) -> Signs:
     """Counts of a piece: exact in float32, since a piece has fewer than 2^24 elements."""
     import torch
 
-    signs = torch.sign(rows).to(torch.float32)
+    signs = torch.sign(deltas).to(torch.float32)
     there = signs.abs()
     everywhere = bool(there.all())  # as nearly always, and then known without a product
-    both = torch.full((len(rows),) * 2, float(rows.shape[1])) if everywhere else there @ there.T
+    both = torch.full((len(deltas),) * 2, float(deltas.shape[1])) if everywhere else there @ there.T
     return Signs((signs @ signs.T).double().numpy(), both.double().numpy())

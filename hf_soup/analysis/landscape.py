@@ -95,19 +95,19 @@ class Landscape:
         """A data frame with a line for each point: `one, other, alpha, loss, score`."""
         import pandas as pd
 
-        rows = []
+        records = []
         for line in self.lines:
             for alpha, point in zip(line.alphas, line.points, strict=True):
                 if point is not None:
-                    rows.append((line.one, line.other, alpha, point.loss, point.score))
-        return pd.DataFrame(rows, columns=["one", "other", "alpha", "loss", "score"])
+                    records.append((line.one, line.other, alpha, point.loss, point.score))
+        return pd.DataFrame(records, columns=["one", "other", "alpha", "loss", "score"])
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain values."""
         barriers = {f"{line.one} - {line.other}": line.barrier() for line in self.lines}
         return {**asdict(self), "barriers": barriers}
 
-    def plot(self, kind: Literal["lines", "barriers"] = "lines") -> Figure:
+    def plot(self, picture: Literal["lines", "barriers"] = "lines") -> Figure:
         """A picture: `"lines"` shows the loss on the way between each pair, `"barriers"` a heat map of the barriers.
 
         Raises:
@@ -115,9 +115,9 @@ class Landscape:
         """
         from .pictures import plot_heat, plot_lines
 
-        if kind not in ("lines", "barriers"):
-            raise RecipeError(f'there is no picture "{kind}"{did_you_mean(kind, ("lines", "barriers"))}')
-        if kind == "barriers":
+        if picture not in ("lines", "barriers"):
+            raise RecipeError(f'there is no picture "{picture}"{did_you_mean(picture, ("lines", "barriers"))}')
+        if picture == "barriers":
             label = "barrier of the loss"
             return plot_heat(self.names, self.barriers(), label=label, title=self.finding, least=SMALL)
         metric = f"{self.metric} on {self.split}"

@@ -187,11 +187,11 @@ def plot_plane(
         image = axes.contourf(x, y, loss, levels=16, cmap="cividis")
         axes.contour(x, y, loss, levels=16, colors="white", linewidths=0.4, alpha=0.6)
     else:  # a rough picture of what was scored
-        columns, rows = np.meshgrid(x, y)
-        image = axes.scatter(columns[scored], rows[scored], c=loss[scored], marker="s", s=160, cmap="cividis")
+        across, along = np.meshgrid(x, y)
+        image = axes.scatter(across[scored], along[scored], c=loss[scored], marker="s", s=160, cmap="cividis")
     figure.colorbar(image, ax=axes, label=f"loss on {examples} examples")
     _draw_marks(axes, marks)
-    corners = [shown(mark.name) for mark in marks if mark.kind == "corner"]
+    corners = [shown(mark.name) for mark in marks if mark.role == "corner"]
     axes.set_xlabel(f"L2 distance of weights, along the way from {corners[0]} to {corners[1]}")
     axes.set_ylabel("L2 distance of weights, across")
     axes.set_aspect("equal", adjustable="box")
@@ -201,19 +201,19 @@ def plot_plane(
 
 def _draw_marks(axes: Axes, marks: Sequence[Mark]) -> None:
     """The greedy path, then the corners with their names, and the soup."""
-    path = [mark for mark in marks if mark.kind == "path"]
+    path = [mark for mark in marks if mark.role == "path"]
     if path:
         x, y = [mark.x for mark in path], [mark.y for mark in path]
         axes.plot(x, y, color="white", marker=".", lw=1.2, label="greedy path")
-    for kind, marker, size, colour, label in (
+    for role, marker, size, colour, label in (
         ("corner", "o", 60, "#D55E00", "models"),
         ("soup", "*", 180, "#009E73", UNIFORM),
     ):
-        places = [(mark.x, mark.y) for mark in marks if mark.kind == kind]
+        places = [(mark.x, mark.y) for mark in marks if mark.role == role]
         x, y = [place[0] for place in places], [place[1] for place in places]
         axes.scatter(x, y, marker=marker, s=size, color=colour, edgecolor="white", zorder=3, label=label)
     for mark in marks:
-        if mark.kind == "corner":
+        if mark.role == "corner":
             text = axes.annotate(
                 shown(mark.name),
                 (mark.x, mark.y),
@@ -240,7 +240,7 @@ def surface(x: Sequence[float], y: Sequence[float], loss: np.ndarray, marks: Seq
         column = min(range(len(x)), key=lambda index: abs(x[index] - mark.x))
         return float(loss[row, column])
 
-    marks = [mark for mark in marks if mark.kind != "path"]
+    marks = [mark for mark in marks if mark.role != "path"]
     dots = graph_objects.Scatter3d(
         x=[mark.x for mark in marks],
         y=[mark.y for mark in marks],

@@ -98,7 +98,7 @@ class Mark(NamedTuple):
     Args:
         name (`str`):
             What it is.
-        kind (`str`):
+        role (`str`):
             `"corner"`, `"soup"` or `"path"` (what a greedy pass went through).
         x (`float`), y (`float`):
             Where, in the unit of weights (L2 distance); of a soup of others the nearest point of the plane.
@@ -107,7 +107,7 @@ class Mark(NamedTuple):
     """
 
     name: str
-    kind: Literal["corner", "soup", "path"]
+    role: Literal["corner", "soup", "path"]
     x: float
     y: float
     off: float
@@ -197,11 +197,13 @@ class Scorer:
             weights (`Mapping[str, float]`):
                 Ingredient -> weight, which sum to 1 or are relative to each other; or module prefix -> such a mapping.
         """
-        rows = _by_prefix(weights)
-        names = [name for name in self.names if any(row.get(name) for row in rows.values())]
+        by_module = _by_module(weights)
+        names = [name for name in self.names if any(shares.get(name) for shares in by_module.values())]
         ingredients = tuple(self._setup.by_name[name].ingredient for name in names)
-        table = {prefix: _plain([row.get(name, 0.0) for name in names]) for prefix, row in rows.items()}
-        return Mixture(ingredients, table if len(table) > 1 else table[""])
+        plain = {}
+        for module, shares in by_module.items():
+            plain[module] = _plain([shares.get(name, 0.0) for name in names])
+        return Mixture(ingredients, plain if len(plain) > 1 else plain[""])
 
     def recipe(self, weights: Weights) -> Recipe:
         """The recipe of a point; weights as of [`Scorer.mixture`]."""
@@ -230,23 +232,23 @@ class Scorer:
             yield bar
 
 
-def _by_prefix(weights: Weights) -> dict[str, Mapping[str, float]]:
-    """A row of weights for each module prefix; that of the whole model has the prefix `""`."""
-    rows: dict[str, Mapping[str, float]] = {}
+def _by_module(weights: Weights) -> dict[str, Mapping[str, float]]:
+    """The weights of each module prefix; those of the whole model have the prefix `""`."""
+    by_module: dict[str, Mapping[str, float]] = {}
     whole: dict[str, float] = {}
     for name, value in weights.items():
         if isinstance(value, Mapping):
-            rows[name] = value
+            by_module[name] = value
         else:
             whole[name] = value
-    return rows or {"": whole}
+    return by_module or {"": whole}
 
 
-def _plain(row: Sequence[float]) -> tuple[float, ...]:
-    """A row of weights; equal ones are 1, so that a mean of two is the same point wherever it is asked for."""
-    if len({weight for weight in row if weight}) == 1:
-        return tuple(1.0 if weight else 0.0 for weight in row)
-    return tuple(row)
+def _plain(weights: Sequence[float]) -> tuple[float, ...]:
+    """A module's weights; equal ones are 1, so that a mean of two is the same point wherever it is asked for."""
+    if len({weight for weight in weights if weight}) == 1:
+        return tuple(1.0 if weight else 0.0 for weight in weights)
+    return tuple(weights)
 
 
 def score_places(scorer: Scorer, places: Sequence[Weights], title: str, budget: int | None = None) -> list[Point]:

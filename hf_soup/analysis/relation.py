@@ -32,7 +32,7 @@ class ModuleAngles(NamedTuple):
     Args:
         name (`str`):
             The module.
-        part (`str`):
+        region (`str`):
             `"body"` or `"head"`.
         lowest (`float`, *optional*):
             Cosine of the two that differ most, -1 to 1; none of one ingredient alone.
@@ -44,7 +44,7 @@ class ModuleAngles(NamedTuple):
     """
 
     name: str
-    part: str
+    region: str
     lowest: float | None
     mean: float | None
     distance: float | None
@@ -81,7 +81,7 @@ class Relation:
         for module in self.modules:
             numbers = [module.lowest, module.mean, module.distance]
             cells = ["-" if number is None else f"{number:.4f}" for number in numbers]
-            lines.append([module.name, module.part, *cells])
+            lines.append([module.name, module.region, *cells])
         if all(module.distance is None for module in self.modules):  # no base model
             lines = [line[:-1] for line in lines]
         return align(lines)
@@ -127,8 +127,8 @@ def relation_of(names: Sequence[str], grams: Sequence[TensorGram], *, with_base:
             Whether the reference of the inner products is a base model.
     """
     matrices = [gram for gram in grams if gram.dimensions > 1]
-    body = [gram for gram in matrices if gram.part == "body"]
-    head = [gram for gram in matrices if gram.part == "head"]
+    body = [gram for gram in matrices if gram.region == "body"]
+    head = [gram for gram in matrices if gram.region == "head"]
     distances = _distances(body) if with_base else []
     return Relation(
         modules=(*_angles_of_modules(body, with_base), *_angles_of_modules(head, with_base)),
@@ -168,7 +168,7 @@ def _is_matrix(spec: TensorSpec) -> bool:
 
 
 def _angles_of_modules(grams: Sequence[TensorGram], with_base: bool) -> list[ModuleAngles]:
-    """One for each module of a part, in the order of the tensors."""
+    """One for each module of the body or the head, in the order of the tensors."""
     by_module: dict[str, list[TensorGram]] = {}
     for gram in grams:
         by_module.setdefault(gram.module, []).append(gram)
@@ -177,7 +177,7 @@ def _angles_of_modules(grams: Sequence[TensorGram], with_base: bool) -> list[Mod
         cosines = _cosines(members)
         distances = _distances(members) if with_base else []
         farthest = max(distances) if distances else None
-        angles.append(ModuleAngles(name, members[0].part, _lowest(cosines), _mean(cosines), farthest))
+        angles.append(ModuleAngles(name, members[0].region, _lowest(cosines), _mean(cosines), farthest))
     return angles
 
 

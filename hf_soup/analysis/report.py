@@ -50,13 +50,13 @@ class TableBlock(NamedTuple):
     """A table of our own, taken apart.
 
     Args:
-        rows (`list[list[str]]`):
-            Its cells, the head first.
+        cells (`list[list[str]]`):
+            Line by line, the head first.
         right (`list[bool]`):
             Which columns are flush right.
     """
 
-    rows: list[list[str]]
+    cells: list[list[str]]
     right: list[bool]
 
 
@@ -126,7 +126,7 @@ def render_html(title: str, lead: str, sections: list[Section]) -> str:
     shown = []
     for section in sections:
         pictures = [_data_uri(name, figure) for name, figure in section.figures]
-        # The template tells blocks apart by their fields: `rows` of a table, `code` and `text` of a paragraph.
+        # The template tells blocks apart by their fields: `cells` of a table, `code` and `text` of a paragraph.
         entry = {"name": section.name, "heading": section.heading, "blocks": blocks(section.table)}
         shown.append({**entry, "pictures": pictures})
     return environment.from_string(template).render(title=title, lead=lead, sections=shown)
@@ -156,7 +156,7 @@ def as_markdown(table: str) -> str:
     paragraphs = []
     for block in blocks(table):
         if isinstance(block, TableBlock):
-            paragraphs.append(align(block.rows, escape=escape_markup))
+            paragraphs.append(align(block.cells, escape=escape_markup))
         else:
             lines = block.text.split("\n")
             paragraphs.append("\n".join(f"    {line}" if block.code else escape_markup(line) for line in lines))

@@ -28,7 +28,7 @@ from .gram import (
     refuse_diverged,
 )
 from .relation import Relation, relation_of
-from .similarity_rows import PairSimilarity, PartSimilarity, cells_of, flat_row, spread_of_pairs
+from .similarity_values import PairSimilarity, TensorSimilarity, cells_of, flat_row, spread_of_pairs
 
 
 if TYPE_CHECKING:
@@ -165,13 +165,13 @@ class Similarity:
         """What the weights say about a common start."""
         return relation_of(self.names, self.grams, with_base=self.base is not None)
 
-    def by_module(self) -> tuple[PartSimilarity, ...]:
+    def by_module(self) -> tuple[TensorSimilarity, ...]:
         """A line for each named module, from the bottom up."""
-        return tuple(self._part(name) for name in self.modules)
+        return tuple(self._similarity(name) for name in self.modules)
 
-    def by_tensor(self) -> tuple[PartSimilarity, ...]:
+    def by_tensor(self) -> tuple[TensorSimilarity, ...]:
         """A line for each tensor, from the bottom up."""
-        return tuple(self._part(gram.tensor) for gram in self.grams)
+        return tuple(self._similarity(gram.tensor) for gram in self.grams)
 
     def pairs(self) -> tuple[PairSimilarity, ...]:
         """A line for each pair of models."""
@@ -187,9 +187,9 @@ class Similarity:
         """The whole, body and head, and each module: mean [least, greatest] over pairs."""
         change = "change" if self.base else "difference from the mean"
         head = ["module", "cosine of weights", f"cosine of {change}", "same sign", "distance", "angle to mean"]
-        present = {gram.part for gram in self.grams}
-        parts = [self._part(part) for part in ("body", "head") if part in present]
-        lines = [[*head, "angle to base"], *(cells_of(part) for part in (*parts, *self.by_module()))]
+        regions = {gram.region for gram in self.grams}
+        by_region = [self._similarity(region) for region in ("body", "head") if region in regions]
+        lines = [[*head, "angle to base"], *(cells_of(similarity) for similarity in (*by_region, *self.by_module()))]
         if self.base is None:
             lines = [line[:-1] for line in lines]
         return align(lines)
@@ -200,8 +200,8 @@ class Similarity:
 
         if by == "pair":
             return pd.DataFrame([pair._asdict() for pair in self.pairs()])
-        parts = self.by_module() if by == "module" else self.by_tensor()
-        return pd.DataFrame([flat_row(part) for part in parts])
+        similarities = self.by_module() if by == "module" else self.by_tensor()
+        return pd.DataFrame([flat_row(similarity) for similarity in similarities])
 
     def to_dict(self) -> dict[str, Any]:
         """Names, pairs and modules as plain values."""
@@ -209,10 +209,10 @@ class Similarity:
             "names": list(self.names),
             "base": self.base,
             "pairs": [pair._asdict() for pair in self.pairs()],
-            "modules": [part._asdict() for part in self.by_module()],
+            "modules": [similarity._asdict() for similarity in self.by_module()],
         }
 
-    def plot(self, kind: Literal["runs", "depth"] = "runs") -> Figure:
+    def plot(self, picture: Literal["runs", "depth"] = "runs") -> Figure:
         """A picture: `"runs"` is a heat map of the cosines of all pairs, `"depth"` cosines from the bottom up.
 
         Raises:
@@ -220,30 +220,33 @@ class Similarity:
         """
         from .pictures import plot_depth, plot_heat
 
-        if kind not in ("runs", "depth"):
-            raise RecipeError(f'there is no picture "{kind}"{did_you_mean(kind, ("runs", "depth"))}')
+        if picture not in ("runs", "depth"):
+            raise RecipeError(f'there is no picture "{picture}"{did_you_mean(picture, ("runs", "depth"))}')
         what = "what fine-tuning changed" if self.base else "differences from the mean"
-        if kind == "runs":
+        if picture == "runs":
             cosines = self.cosines()
             spread = spread_of_pairs(cosines)
             title = f"Cosine of {what}"
             if spread is not None:
                 title += f", whole model: {spread.mean:.2f} on average"
             return plot_heat(self.names, cosines, label="cosine", limits=(-1, 1), title=title)
-        parts = self.by_module()
-        lines = {f"of {what}": [part.deltas for part in parts], "of the weights": [part.weights for part in parts]}
-        return plot_depth([part.name for part in parts], lines, title=_depth_title(parts))
+        similarities = self.by_module()
+        lines = {
+            f"of {what}": [module.deltas for module in similarities],
+            "of the weights": [module.weights for module in similarities],
+        }
+        return plot_depth([module.name for module in similarities], lines, title=_depth_title(similarities))
 
     def _of(self, where: str | None) -> list[TensorGram]:
         """The tensors that a name stands for: a module, a tensor, `"body"` or `"head"`; all by default."""
-        grams = [gram for gram in self.grams if where in (None, gram.module, gram.tensor, gram.part)]
+        grams = [gram for gram in self.grams if where in (None, gram.module, gram.tensor, gram.region)]
         if not grams:
             names = [*self.modules, *(gram.tensor for gram in self.grams), "body", "head"]
             hint = did_you_mean(str(where), names)[:LONGEST_HINT]
             raise RecipeError(f"there is no module or tensor {where!r}{hint}")
         return grams
 
-    def _part(self, name: str) -> PartSimilarity:
+    def _similarity(self, name: str) -> TensorSimilarity:
         grams = self._of(name)
         known = any(gram.known for gram in grams)
         changed = known and bool(self.lengths(name).any())
@@ -257,9 +260,9 @@ class Similarity:
         angle_to_base = None
         if self.base and known:
             angle_to_base = float(self.angles_to_base(name).mean())
-        return PartSimilarity(
+        return TensorSimilarity(
             name=name,
-            part=grams[0].part,
+            region=grams[0].region,
             elements=sum(gram.elements for gram in grams),
             weights=spread_of_pairs(self.cosines(name, of="weights")),
             deltas=deltas,
@@ -321,8 +324,8 @@ def _degrees(inner: np.ndarray, squares: np.ndarray) -> np.ndarray:
     return np.degrees(np.arccos(cosines.clip(-1, 1)))
 
 
-def _depth_title(parts: Sequence[PartSimilarity]) -> str:
-    means = {part.name: part.deltas.mean for part in parts if part.deltas is not None}
+def _depth_title(modules: Sequence[TensorSimilarity]) -> str:
+    means = {module.name: module.deltas.mean for module in modules if module.deltas is not None}
     if not means:
         return "Cosines from the bottom up"
     least, most = min(means, key=means.__getitem__), max(means, key=means.__getitem__)

@@ -243,8 +243,8 @@ def _entry_of_soup(name: str, opened: OpenedSoup) -> Entry:
     if soup.recipe.batchnorm and soup.batchnorm is None:  # recorded beside the recipe
         statistics = partial(read_statistics, soup.recipe, soup.plan)
     maker = ModelMaker(soup.setup, device=soup.device, training=soup.batchnorm, statistics=statistics)
-    kind: Literal["uniform", "soup"] = "uniform" if name == UNIFORM else "soup"
-    return Entry(name, kind, maker, soup.recipe.mixture, soup.plan.parameters, len(opened.members))
+    role: Literal["uniform", "soup"] = "uniform" if name == UNIFORM else "soup"
+    return Entry(name, role, maker, soup.recipe.mixture, soup.plan.parameters, len(opened.members))
 
 
 def _soup_name(soup: Any) -> str:

@@ -20,7 +20,7 @@ from ..checkpoints.source import open_all
 from ..checkpoints.staging import write_json
 from ..checkpoints.targets import as_output_error, refuse_folder, refuse_target
 from ..comparison.comparison import TEST, VALIDATION, Comparison
-from ..data.content import hash_rows
+from ..data.content import hash_content
 from ..data.splits import TrainingData
 from ..errors import RecipeError, SoupError
 from ..formats.cook_file import CookFile, PretrainStage, load_cook_file
@@ -320,7 +320,7 @@ def _key(examples: Examples, candidates: Sequence[Checkpoint]) -> str:
 
     sections = dataclasses.asdict(examples.plan)
     stages = {name: sections[name] for name in ("base_model", "data", "task", "merge", "compare")}
-    fingerprints = {name: hash_rows(data).fingerprint for name, data in examples.scored.items()}
+    fingerprints = {name: hash_content(data).fingerprint for name, data in examples.scored.items()}
     pinned = []
     for candidate, content in zip(candidates, contents_of(candidates), strict=True):
         pinned.append(dataclasses.asdict(dataclasses.replace(candidate.ingredient, files=content)))

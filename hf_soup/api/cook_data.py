@@ -11,7 +11,7 @@ from ..data.load import load_data
 from ..data.splits import Source, load_training_data
 from ..errors import DataError
 from ..evaluation.evaluator import Evaluator
-from ..formats.cook_file import CookFile, Data, DataPart
+from ..formats.cook_file import CookFile, Data, ShiftedData
 from ..plugins import chooses, load_module
 from ..training.examples import check_examples, guess_task
 from ..transforms import shifted_copy
@@ -94,22 +94,22 @@ def load_examples(plan: CookFile) -> Examples:
         sets[VALIDATION] = load_data(section.path, name=section.name, split=section.validation)
     if plan.compare is not None:
         sets[TEST] = load_data(section.path, name=section.name, split=section.test)
-        for name, part in section.shifted.items():
-            sets[name] = _load_shifted(section, part)
+        for name, shifted in section.shifted.items():
+            sets[name] = _load_shifted(section, shifted)
     if TRAIN in sets:
         _check_sets(plan, {name: data for name, data in sets.items() if name != PRETRAIN})
     return Examples(plan, sets)
 
 
-def _load_shifted(section: Data, part: DataPart) -> Dataset:
+def _load_shifted(section: Data, shifted: ShiftedData) -> Dataset:
     """A shifted test set: other data, or the test set changed at random."""
     # the configuration belongs to its data set: another path does not have it
-    name = part.name if part.path or part.name else section.name
-    data = load_data(part.path or section.path, name=name, split=part.split or section.test)
-    if not part.transform:
+    name = shifted.name if shifted.path or shifted.name else section.name
+    data = load_data(shifted.path or section.path, name=name, split=shifted.split or section.test)
+    if not shifted.transform:
         return data
     (column,) = load_module("task", "image-classification").columns(data, None, section.label_column)
-    return shifted_copy(data, column, part.transform)
+    return shifted_copy(data, column, shifted.transform)
 
 
 def _check_sets(plan: CookFile, sets: Mapping[str, Dataset]) -> None:

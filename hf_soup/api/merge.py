@@ -305,5 +305,5 @@ def _with_settings(mixture: Mixture, settings: Checkpoint | None) -> Mixture:
         return mixture
     ingredients = (*mixture.ingredients, settings.ingredient)
     if isinstance(mixture.weights, dict):
-        return Mixture(ingredients, {prefix: (*row, 0.0) for prefix, row in mixture.rows.items()})
+        return Mixture(ingredients, {prefix: (*row, 0.0) for prefix, row in mixture.weights_by_module.items()})
     return Mixture(ingredients, (*mixture.weights, 0.0))

@@ -116,13 +116,13 @@ def _weights(recipe: Recipe, kept: Sequence[Ingredient], added: int) -> dict[str
             "the soup lies on the way from its base model, and its place there was found for these ingredients: say "
             "how with strategy=..."
         )
-    rows = {}
-    for prefix, row in recipe.rows.items():
-        held = [weight for item, weight in zip(recipe.ingredients, row, strict=True) if item in kept]
+    weights_by_module = {}
+    for prefix, weights in recipe.weights_by_module.items():
+        held = [weight for item, weight in zip(recipe.ingredients, weights, strict=True) if item in kept]
         if added and len(set(held)) != 1:
             raise RecipeError(
                 f"the ingredients have the weights {', '.join(f'{weight:.4g}' for weight in held)}, so nothing says "
                 "which one the added ones have: set weights=[...] or a strategy=..."
             )
-        rows[prefix] = held + held[:1] * added
-    return rows
+        weights_by_module[prefix] = held + held[:1] * added
+    return weights_by_module

@@ -96,11 +96,11 @@ class Verification:
         if self.different:
             count = self.identical + len(self.different)
             lines += [f"- {len(self.different)} of {count} tensors differ from what the recipe makes", ""]
-            rows = [
+            differences = [
                 [item.name, f"{item.differing:,} of {item.elements:,}", f"{item.largest:.3g}"]
                 for item in self.different[:SHOWN]
             ]
-            lines.append(align([["tensor", "elements that differ", "largest difference"], *rows]))
+            lines.append(align([["tensor", "elements that differ", "largest difference"], *differences]))
             more = len(self.different) - SHOWN
             lines += [f"... and {more} more."] if more > 0 else []
         return "\n".join(lines)

@@ -11,8 +11,8 @@ from .checkpoint import Checkpoint
 from .folder import read_config
 from .labels import base_order_problem, label_names
 from .modules import head_names
-from .parts import fit_parts, part_prefix
 from .source import open_checkpoint
+from .subfolders import fit_subfolders, subfolder_prefix
 
 
 def open_base(source: Any, like: Checkpoint, *, allow_pickle: bool = False) -> Checkpoint:
@@ -49,9 +49,9 @@ def fit_base(base: Checkpoint, like: Checkpoint) -> Checkpoint:
     """
     if base.problems:
         raise IngredientError(f"{base.problems[0]}.")
-    part, config = _model_of(like)
-    if config and (part == "" or part not in base.parts):
-        base = _renamed(base, part, config)
+    subfolder, config = _model_of(like)
+    if config and (subfolder == "" or subfolder not in base.subfolders):
+        base = _renamed(base, subfolder, config)
     _refuse_stranger(base, like)
     return base
 
@@ -87,33 +87,33 @@ def resolve_base(
 
 
 def _model_of(item: Checkpoint) -> tuple[str, Mapping[str, Any]]:
-    """The part of a checkpoint that is a model of transformers, and its configuration; empty where it has none."""
+    """The subfolder of a checkpoint that is a model of transformers, and its configuration; empty if it has none."""
     if item.config:
         return "", item.config
-    for part in item.parts:
-        if not part or item.folder is None:
+    for subfolder in item.subfolders:
+        if not subfolder or item.folder is None:
             continue
-        config = read_config(item.folder / part, needed=False)
+        config = read_config(item.folder / subfolder, needed=False)
         if "architectures" in config:
-            return part, config
+            return subfolder, config
     return "", {}
 
 
-def _renamed(base: Checkpoint, part: str, config: Mapping[str, Any]) -> Checkpoint:
+def _renamed(base: Checkpoint, subfolder: str, config: Mapping[str, Any]) -> Checkpoint:
     """A base model under the names that transformers finds when it loads it with another configuration.
 
     Args:
         base (`Checkpoint`):
             As it was opened.
-        part (`str`):
-            Which part of the ingredients it stands for.
+        subfolder (`str`):
+            Which subfolder of the ingredients it stands for.
         config (`Mapping[str, Any]`):
-            Of that part.
+            Of that subfolder.
     """
-    raw = {spec.key: spec for spec in base.specs.values() if not spec.part}
-    fitted = fit_parts(config, {"": raw})
-    prefix = part_prefix(part)
-    specs = {name: spec for name, spec in base.specs.items() if spec.part}
+    raw = {spec.key: spec for spec in base.specs.values() if not spec.subfolder}
+    fitted = fit_subfolders(config, {"": raw})
+    prefix = subfolder_prefix(subfolder)
+    specs = {name: spec for name, spec in base.specs.items() if spec.subfolder}
     for name, spec in fitted.specs.items():
         specs[prefix + name] = spec._replace(name=prefix + name, stored=spec.key if base.tensors is None else "")
     tensors = base.tensors

@@ -61,7 +61,7 @@ class Checkpoint:
             Size and times of each weight file of a folder when it was opened.
         companion_names (`tuple[str, ...]`, *optional*):
             Names of its companion files: tokenizer, processor, modules, licence ...
-        parts (`tuple[str, ...]`, *optional*):
+        subfolders (`tuple[str, ...]`, *optional*):
             Where its weights lie: `""`, the folder itself, and sub-folders that hold modules of the model.
         fitted ([`Fitted`], *optional*):
             How its tensors go with the class that its configuration names.
@@ -79,7 +79,7 @@ class Checkpoint:
     generation_config: str | None = None
     opened_as: Mapping[str, str] = field(default_factory=dict, compare=False)
     companion_names: tuple[str, ...] = ()
-    parts: tuple[str, ...] = ("",)
+    subfolders: tuple[str, ...] = ("",)
     fitted: Fitted | None = field(default=None, compare=False)
     notes: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
@@ -263,8 +263,8 @@ class Checkpoint:
         if not self.on_hub:
             return self.specs
         make_ready([self])
-        tensors, _ = read_specs(self.weights_folder, [part for part in self.parts if part])
-        fetched = {(spec.file, spec.key): spec for of_part in tensors.values() for spec in of_part.values()}
+        tensors, _ = read_specs(self.weights_folder, [subfolder for subfolder in self.subfolders if subfolder])
+        fetched = {(spec.file, spec.key): spec for of_subfolder in tensors.values() for spec in of_subfolder.values()}
         for spec in self.specs.values():
             same = fetched.get((spec.file, spec.key))
             if same is None or (same.shape, same.dtype, same.start) != (spec.shape, spec.dtype, spec.start):

@@ -66,13 +66,13 @@ class SortedFiles(NamedTuple):
             Those that go along, relative to its folder, with `/` between folders.
         left (`tuple[str, ...]`):
             Those that stay behind; of a folder that stays as a whole its name and a slash.
-        parts (`tuple[str, ...]`):
+        subfolders (`tuple[str, ...]`):
             Sub-folders whose weights belong to the model: modules of a SentenceTransformer.
     """
 
     taken: tuple[str, ...]
     left: tuple[str, ...]
-    parts: tuple[str, ...]
+    subfolders: tuple[str, ...]
 
 
 def sort_files(sizes: Mapping[str, int]) -> SortedFiles:
@@ -85,13 +85,13 @@ def sort_files(sizes: Mapping[str, int]) -> SortedFiles:
     Returns:
         [`SortedFiles`]
     """
-    parts, elsewhere = _sort_folders(sizes)
+    subfolders, elsewhere = _sort_folders(sizes)
     taken: list[str] = []
     left: list[str] = []
     total = 0
     for name in sorted(sizes, key=lambda name: (sizes[name], name)):  # the largest are those left behind
         size = sizes[name]
-        if _is_written_anew(name) or _is_read(name, parts):
+        if _is_written_anew(name) or _is_read(name, subfolders):
             continue
         outer = next((folder for folder in elsewhere if name.startswith(f"{folder}/")), None)
         if not _is_printable(name):
@@ -103,7 +103,7 @@ def sort_files(sizes: Mapping[str, int]) -> SortedFiles:
         else:
             taken.append(name)
             total += size
-    return SortedFiles(tuple(sorted(taken)), tuple(sorted(set(left))), tuple(parts))
+    return SortedFiles(tuple(sorted(taken)), tuple(sorted(set(left))), tuple(subfolders))
 
 
 def _sort_folders(names: Iterable[str]) -> tuple[list[str], list[str]]:
@@ -112,16 +112,16 @@ def _sort_folders(names: Iterable[str]) -> tuple[list[str], list[str]]:
     folders = {posixpath.dirname(name) for name in names}
     with_weights = {posixpath.dirname(name) for name in names if WEIGHTS.fullmatch(posixpath.basename(name))}
     is_sentence_transformer = MODULES in names
-    parts, elsewhere = [], []
+    subfolders, elsewhere = [], []
     for folder in sorted(folders - {""}):
         other = _other_folder(folder)
         if other is not None:
             elsewhere.append(other)
         elif folder in with_weights and is_sentence_transformer:
-            parts.append(folder)
+            subfolders.append(folder)
         elif folder in with_weights:
             elsewhere.append(folder)
-    return parts, elsewhere
+    return subfolders, elsewhere
 
 
 def _is_written_anew(name: str) -> bool:
@@ -212,12 +212,12 @@ def _refuse_foreign_modules(modules: Any, where: str) -> None:
     if not isinstance(modules, list) or not all(isinstance(module, Mapping) for module in modules):
         raise IngredientError(f"{where} is no list of modules.")
     for module in modules:
-        path, kind = str(module.get("path", "")), str(module.get("type", ""))
+        path, class_name = str(module.get("path", "")), str(module.get("type", ""))
         if posixpath.isabs(path) or ".." in path.split("/"):
             raise IngredientError(f"{where} names {one_line(path, 80)!r}, which is no folder below it.")
-        if not kind.startswith("sentence_transformers."):
+        if not class_name.startswith("sentence_transformers."):
             raise IngredientError(
-                f"{where} needs {one_line(kind, 80)!r}, a class of its own; code from a repository is not run."
+                f"{where} needs {one_line(class_name, 80)!r}, a class of its own; code from a repository is not run."
             )
 
 
@@ -271,9 +271,9 @@ def _is_hidden(name: str) -> bool:
     return any(piece.startswith(".") for piece in name.split("/"))
 
 
-def _is_read(name: str, parts: list[str]) -> bool:
+def _is_read(name: str, subfolders: list[str]) -> bool:
     """Whether a file holds weights that are averaged: of the model itself, or of a module in a sub-folder."""
     folder, file = posixpath.split(name)
-    if folder != "" and folder not in parts:
+    if folder != "" and folder not in subfolders:
         return False
     return file in (SAFE_WEIGHTS, SAFE_INDEX) or SHARD.fullmatch(file) is not None

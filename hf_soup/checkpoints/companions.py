@@ -24,14 +24,14 @@ class Companions:
     Args:
         digests (`tuple[tuple[str, str], ...]`):
             File name and digest of each, sorted.
-        kind (`str`, *optional*):
+        model_type (`str`, *optional*):
             The ingredient's `model_type`, which decides how some files are read.
         owner (`weakref.ref`):
             The ingredient, while it is there.
     """
 
     digests: tuple[tuple[str, str], ...]
-    kind: str | None
+    model_type: str | None
     owner: weakref.ref[Checkpoint] = field(compare=False, repr=False)
 
     @property

@@ -20,7 +20,7 @@ from .differences import Difference, find_differences, flatten
 from .model_code import SHARED, names_read
 
 
-Kind = Literal["matters", "harmless", "unknown"]
+Effect = Literal["matters", "harmless", "unknown"]
 
 LABELS = re.compile(r"^(id2label|label2id|_?num_labels|num_classes|label_names|label_descriptions)$")
 # Fields that only training, the loss or the form of outputs depends on, and names.
@@ -132,11 +132,11 @@ def compare_configs(configs: Mapping[str, Mapping[str, Any]], *, sizes: bool = T
     architecture = _first(config["architectures"][0] for config in configs.values() if config.get("architectures"))
     decisive, noted = [], []
     for difference in find_differences({name: model.settings for name, model in models.items()}):
-        kind = _classify(difference, declared, used, models, architecture or "")
+        effect = _classify(difference, declared, used, models, architecture or "")
         is_size = SIZES.search(difference.name) is not None
-        if kind == "matters" and (sizes or not is_size):
+        if effect == "matters" and (sizes or not is_size):
             decisive.append(difference)
-        elif kind == "unknown":
+        elif effect == "unknown":
             noted.append(difference)
     return ConfigDifferences(decisive, noted)
 
@@ -328,7 +328,7 @@ def _classify(
     used: frozenset[str],
     models: Mapping[str, _Read],
     architecture: str,
-) -> Kind:
+) -> Effect:
     """Whether a difference changes the computation.
 
     Args:
@@ -365,7 +365,7 @@ def _is_of_generation(leaf: str, is_declared: bool) -> bool:
     return bool(IS_GENERATION.search(leaf))
 
 
-def _classify_token(leaf: str, models: Mapping[str, _Read], architecture: str) -> Kind:
+def _classify_token(leaf: str, models: Mapping[str, _Read], architecture: str) -> Effect:
     """Ids of padding decide positions and where decoders pool, that of the end where encoder-decoders pool."""
     pools = not architecture.endswith(WRITES)
     if leaf == "pad_token_id":

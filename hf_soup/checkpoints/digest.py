@@ -25,21 +25,21 @@ class Digests:
     """
 
     def __init__(self) -> None:
-        self._parts: dict[str, bytearray] = {}
+        self._piece_digests: dict[str, bytearray] = {}
 
     def expect(self, name: str, numel: int) -> None:
         """Make room for the pieces of one tensor."""
-        self._parts[name] = bytearray(SIZE * len(piece_starts(numel)))
+        self._piece_digests[name] = bytearray(SIZE * len(piece_starts(numel)))
 
     def add(self, name: str, start: int, data: memoryview, itemsize: int) -> None:
         """Take in the bytes of one tensor from the element `start`, the first of a piece, to the end of a piece."""
         digests = _of_pieces(data, itemsize)
         place = start // PIECE * SIZE
-        self._parts[name][place : place + len(digests)] = digests
+        self._piece_digests[name][place : place + len(digests)] = digests
 
     def result(self) -> dict[str, str]:
         """The digest of each tensor, as 32 hexadecimal digits."""
-        return {name: _joined(parts) for name, parts in self._parts.items()}
+        return {name: _joined(digests) for name, digests in self._piece_digests.items()}
 
 
 def bytes_of(tensor: torch.Tensor) -> memoryview:
@@ -54,19 +54,19 @@ def tensor_digest(tensor: torch.Tensor) -> str:
     return _joined(_of_pieces(bytes_of(tensor), tensor.dtype.itemsize))
 
 
-def combined_digest(digests: Mapping[str, str], *, part: bool = False) -> str:
+def combined_digest(digests: Mapping[str, str], *, partial: bool = False) -> str:
     """One digest over {tensor name: digest}, sorted by name: independent of order and of sharding.
 
     Args:
         digests (`Mapping[str, str]`):
             Of each tensor.
-        part (`bool`, *optional*, defaults to `False`):
+        partial (`bool`, *optional*, defaults to `False`):
             Whether these are not all tensors; the digest begins with their number then, as in `xxh3-128/57:`.
     """
     import xxhash
 
     lines = "".join(f"{name}:{digest}\n" for name, digest in sorted(digests.items()))
-    algorithm = f"xxh3-128/{len(digests)}" if part else "xxh3-128"
+    algorithm = f"xxh3-128/{len(digests)}" if partial else "xxh3-128"
     return f"{algorithm}:{xxhash.xxh3_128_hexdigest(lines.encode())}"
 
 
@@ -79,7 +79,7 @@ def _of_pieces(data: memoryview, itemsize: int) -> bytes:
     return b"".join(xxh3_128_digest(data[start : start + size]) for start in range(0, len(data), size))
 
 
-def _joined(parts: bytes | bytearray) -> str:
+def _joined(digests: bytes | bytearray) -> str:
     import xxhash
 
-    return parts.hex() if len(parts) == SIZE else xxhash.xxh3_128_hexdigest(bytes(parts))
+    return digests.hex() if len(digests) == SIZE else xxhash.xxh3_128_hexdigest(bytes(digests))

@@ -80,13 +80,13 @@ class Headers(NamedTuple):
     digests: dict[str, str]
 
 
-def read_specs(folder: Path, parts: Sequence[str] = ()) -> Headers:
+def read_specs(folder: Path, subfolders: Sequence[str] = ()) -> Headers:
     """The tensors of a folder as its files name them.
 
     Args:
         folder (`Path`):
             Of the checkpoint.
-        parts (`Sequence[str]`, *optional*):
+        subfolders (`Sequence[str]`, *optional*):
             Sub-folders that hold modules of the model.
 
     Raises:
@@ -94,17 +94,17 @@ def read_specs(folder: Path, parts: Sequence[str] = ()) -> Headers:
     """
     specs: dict[str, dict[str, TensorSpec]] = {}
     digests: dict[str, str] = {}
-    if not parts or _holds(folder, SAFE_WEIGHTS):
+    if not subfolders or _holds(folder, SAFE_WEIGHTS):
         _refuse_other_formats(folder)
         specs[""], digests = read_headers(folder)
-    for part in parts:
-        _refuse_other_formats(folder / part)
-        headers = read_headers(folder / part)
-        specs[part] = {}
+    for subfolder in subfolders:
+        _refuse_other_formats(folder / subfolder)
+        headers = read_headers(folder / subfolder)
+        specs[subfolder] = {}
         for name, spec in headers.specs.items():
-            specs[part][name] = spec._replace(file=f"{part}/{spec.file}", part=part)
+            specs[subfolder][name] = spec._replace(file=f"{subfolder}/{spec.file}", subfolder=subfolder)
         for file, digest in headers.digests.items():
-            digests[f"{part}/{file}"] = digest
+            digests[f"{subfolder}/{file}"] = digest
     return Headers(specs, digests)
 
 

@@ -227,7 +227,7 @@ def _tree(value: Any) -> None:
         if entry.get("type") == "directory":
             _require(is_commit, entry.get("oid"), f"the id of {name}")
             continue
-        _require(lambda kind: kind == "file", entry.get("type"), f"the kind of {name}")
+        _require(lambda entry_type: entry_type == "file", entry.get("type"), f"the kind of {name}")
         _require(is_digest, entry.get("oid"), f"the digest of {name}")
         _require(is_size, entry.get("size"), f"the size of {name}")
         if entry.get("lfs") is not None:
@@ -245,8 +245,8 @@ def _large_file(lfs: Mapping[str, Any], name: str, size: int) -> None:
 def _refs(value: Any) -> None:
     """Branches and tags."""
     refs = _mapping(value, "the answer")
-    for kind in ("branches", "tags"):
-        for ref in _list(refs.get(kind), kind):
+    for field in ("branches", "tags"):
+        for ref in _list(refs.get(field), field):
             _require(_is_text, _mapping(ref, "a branch or tag").get("name"), "the name of a branch or tag")
             _require(is_commit, ref.get("targetCommit"), f"the commit of {ref['name']}")
 
@@ -289,9 +289,9 @@ def _committed(value: Any) -> None:
 
 def _validated(value: Any) -> None:
     problems = _mapping(value, "the answer")
-    for kind in ("errors", "warnings"):
-        for item in _list(problems.get(kind) or [], kind):
-            _mapping(item, kind)
+    for level in ("errors", "warnings"):
+        for item in _list(problems.get(level) or [], level):
+            _mapping(item, level)
 
 
 _KINDS = "/api/(models|datasets)"

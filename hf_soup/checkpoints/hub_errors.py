@@ -124,10 +124,10 @@ def _cause(error: BaseException | None) -> BaseException | None:
     return _behind(error, _http_error())
 
 
-def _behind(error: BaseException | None, kind: type[E]) -> E | None:
+def _behind(error: BaseException | None, error_class: type[E]) -> E | None:
     """The first error of a class among an error, what caused it, and so on."""
     while error is not None:
-        if isinstance(error, kind):
+        if isinstance(error, error_class):
             return error
         error = error.__cause__ or error.__context__
     return None
@@ -213,11 +213,11 @@ def our_errors(
 
 
 @contextlib.contextmanager
-def read_errors(kind: type[SoupError], what: str) -> Iterator[None]:
+def read_errors(error_class: type[SoupError], what: str) -> Iterator[None]:
     """Turn whatever a library raises that reads from the Hub into one error, and check each answer before it is used.
 
     Args:
-        kind (`type[SoupError]`):
+        error_class (`type[SoupError]`):
             The class of the error.
         what (`str`):
             What could not be read; the reason follows it.
@@ -233,7 +233,7 @@ def read_errors(kind: type[SoupError], what: str) -> Iterator[None]:
     except BaseException as error:
         cause = _behind(error, BadAnswerError) or error
         advice = _advice(status_of(_cause(cause)))
-        raise kind(f"{what}: {_reason(cause)}{advice}") from None
+        raise error_class(f"{what}: {_reason(cause)}{advice}") from None
 
 
 def _reason(error: BaseException) -> str:

@@ -86,12 +86,12 @@ def _read_headers(
 
     specs: dict[str, dict[str, TensorSpec]] = {}
     for name, file_specs in zip(names, side_by_side(read, names), strict=True):
-        part = os.path.dirname(name)
-        part_specs = specs.setdefault(part, {})
-        part_specs |= {key: spec._replace(file=name, part=part) for key, spec in file_specs.items()}
+        subfolder = os.path.dirname(name)
+        subfolder_specs = specs.setdefault(subfolder, {})
+        subfolder_specs |= {key: spec._replace(file=name, subfolder=subfolder) for key, spec in file_specs.items()}
     if names and not any(specs.values()):
         raise IngredientError(f"{source} holds no tensors.")
-    return {part: dict(sorted(part_specs.items())) for part, part_specs in specs.items()}
+    return {subfolder: dict(sorted(subfolder_specs.items())) for subfolder, subfolder_specs in specs.items()}
 
 
 def _small_files(names: Collection[str]) -> tuple[str, ...]:
@@ -100,17 +100,19 @@ def _small_files(names: Collection[str]) -> tuple[str, ...]:
 
 
 def _weights_of(source: str, commit: str, sizes: Mapping[str, int]) -> tuple[SortedFiles, list[str]]:
-    """What lies beside the weights of a repository, and the files that hold the weights, those of parts included."""
+    """What lies beside a repository's weights, and the files that hold the weights, those of subfolders included."""
     sorted_files = sort_files(sizes)
     has_own_weights = _has_weights(sizes)
-    if not has_own_weights and not sorted_files.parts:
+    if not has_own_weights and not sorted_files.subfolders:
         raise IngredientError(has_no_weights(sizes, source))
     weight_files = []
     if has_own_weights:
         weight_files += _weight_files(source, commit, [name for name in sizes if "/" not in name])
-    for part in sorted_files.parts:
-        part_files = [os.path.basename(name) for name in sizes if os.path.dirname(name) == part]
-        weight_files += [f"{part}/{name}" for name in _weight_files(f"{source}/{part}", commit, part_files)]
+    for subfolder in sorted_files.subfolders:
+        subfolder_files = [os.path.basename(name) for name in sizes if os.path.dirname(name) == subfolder]
+        weight_files += [
+            f"{subfolder}/{name}" for name in _weight_files(f"{source}/{subfolder}", commit, subfolder_files)
+        ]
     return sorted_files, weight_files
 
 
@@ -143,5 +145,5 @@ def _pin_from_cache(source: str, commit: str) -> Pin:
         digests[name] = digest_of(folder / name, "sha256") if blob is None else blob
     specs: dict[str, dict[str, TensorSpec]] = {}
     if all(name.endswith((".safetensors", ".json")) for name in weight_files):
-        specs = read_specs(folder, sorted_files.parts).specs
+        specs = read_specs(folder, sorted_files.subfolders).specs
     return Pin(commit, digests, specs, sorted_files, _small_files(sizes))

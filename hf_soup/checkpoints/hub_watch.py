@@ -41,7 +41,7 @@ UNKNOWN = 5 * 10**9  # bytes of a file whose size no listing has
 LONGEST_NAP = 8.0  # seconds that the client itself may wait; longer waits are for `patiently`, which tells the user
 # Beginnings of the names by which our requests and those of libraries introduce themselves; uploads have the last.
 USER_AGENTS = ("hf_soup/", "datasets/", "transformers/", "python-httpx")
-MOST_PAGES, MOST_ROWS, LONGEST_LISTING = 1_000, 250_000, 600.0  # of a listing; the last in seconds
+MOST_PAGES, MOST_ENTRIES, LONGEST_LISTING = 1_000, 250_000, 600.0  # of a listing; the last in seconds
 
 
 class _Listing(NamedTuple):
@@ -49,7 +49,7 @@ class _Listing(NamedTuple):
 
     begin: float
     pages: int
-    rows: int
+    entries: int
 
 
 class Watch:
@@ -258,13 +258,13 @@ class Watch:
     def _count_page(self, value: Any, *, goes_on: bool) -> None:
         """Count a page of a listing, and refuse one that does not end."""
         thread = threading.get_ident()
-        begin, pages, rows = self._listings.get(thread, _Listing(time.monotonic(), 0, 0))
+        begin, pages, entries = self._listings.get(thread, _Listing(time.monotonic(), 0, 0))
         pages += 1
-        rows += len(value) if isinstance(value, list) else 0
-        if pages > MOST_PAGES or rows > MOST_ROWS or time.monotonic() - begin > LONGEST_LISTING:
-            raise BadAnswerError(f"the listing does not end: {pages:,} pages with {rows:,} rows so far")
+        entries += len(value) if isinstance(value, list) else 0
+        if pages > MOST_PAGES or entries > MOST_ENTRIES or time.monotonic() - begin > LONGEST_LISTING:
+            raise BadAnswerError(f"the listing does not end: {pages:,} pages with {entries:,} rows so far")
         if goes_on:
-            self._listings[thread] = _Listing(begin, pages, rows)
+            self._listings[thread] = _Listing(begin, pages, entries)
         else:
             self._listings.pop(thread, None)
 

@@ -40,8 +40,8 @@ class Fitted(NamedTuple):
             What was taken off or left out.
         problem (`str`):
             Why there can be no such model.
-        parts (`frozenset[str]`):
-            Which parts of a checkpoint `expected` speaks of; `""` is the model itself.
+        subfolders (`frozenset[str]`):
+            Which subfolders of a checkpoint `expected` speaks of; `""` is the model itself.
     """
 
     specs: dict[str, TensorSpec]
@@ -50,7 +50,7 @@ class Fitted(NamedTuple):
     twins: tuple[tuple[TensorSpec, str], ...] = ()
     notes: tuple[str, ...] = ()
     problem: str = ""
-    parts: frozenset[str] = frozenset({""})
+    subfolders: frozenset[str] = frozenset({""})
 
 
 def fit(config: Mapping[str, Any], specs: Mapping[str, TensorSpec]) -> Fitted:

@@ -145,23 +145,26 @@ def group(name: str, prefix: str = "") -> str:
     return components[0]
 
 
-def assign_rows(names: Iterable[str], rows: Mapping[str, tuple[float, ...]]) -> dict[str, tuple[float, ...]]:
-    """For each tensor the row of weights of its longest prefix.
+def assign_weights(
+    names: Iterable[str], weights_by_module: Mapping[str, tuple[float, ...]]
+) -> dict[str, tuple[float, ...]]:
+    """The weights of each tensor: those of the longest module prefix that covers it.
 
     Args:
         names (`Iterable[str]`):
             Tensor names on disk.
-        rows (`Mapping[str, tuple[float, ...]]`):
-            Module prefix -> row; prefixes are whole dotted components, with or without the model's own prefix.
+        weights_by_module (`Mapping[str, tuple[float, ...]]`):
+            Module prefix -> a weight for each ingredient; prefixes are whole dotted components, with or without
+            the model's own prefix.
 
     Returns:
-        `dict[str, tuple[float, ...]]`: tensor name -> row.
+        `dict[str, tuple[float, ...]]`: tensor name -> a weight for each ingredient.
 
     Raises:
-        [`RecipeError`]: if a prefix matches no tensor, two are the same module, or a tensor has no row.
+        [`RecipeError`]: if a prefix matches no tensor, two are the same module, or a tensor has no weights.
     """
     names = list(names)
-    whole = _whole_names(names, rows)
+    whole = _whole_names(names, weights_by_module)
     matched: dict[str, str] = {}
     for module in sorted(whole, key=len):  # of two that cover a tensor the longer comes later
         matched |= dict.fromkeys((name for name in names if _covers(module, name)), whole[module])
@@ -170,11 +173,11 @@ def assign_rows(names: Iterable[str], rows: Mapping[str, tuple[float, ...]]) -> 
         raise RecipeError(
             f'weights: {len(bare)} tensors such as "{bare[0]}" have none; give a row for "" as well, the rest.'
         )
-    return {name: rows[matched[name]] for name in names}
+    return {name: weights_by_module[matched[name]] for name in names}
 
 
 def _whole_names(names: Sequence[str], modules: Iterable[str]) -> dict[str, str]:
-    """The whole name of each module, with the model's own prefix -> what a row of weights calls it."""
+    """The whole name of each module, with the model's own prefix -> what the weights by module call it."""
     prefix = own_prefix(names)
     whole: dict[str, str] = {}
     for module in modules:

@@ -11,8 +11,8 @@ from ..types import Ingredient
 from .checkpoint import MEMORY, Checkpoint
 from .digest import combined_digest, tensor_digest
 from .named_code import without_code
-from .parts import fit_parts
 from .reader import CODES, TensorSpec, widest
+from .subfolders import fit_subfolders
 from .tensor_problems import shape_problems
 
 
@@ -46,7 +46,7 @@ def _open_fitted(stored: dict[str, torch.Tensor], name: str, config: dict[str, A
     """Open tensors under the names that their class has for them."""
     import torch
 
-    fitted = fit_parts(config, {"": _specs(stored, name)})
+    fitted = fit_subfolders(config, {"": _specs(stored, name)})
     tensors = {new_name: stored[spec.key] for new_name, spec in fitted.specs.items()}
     for spec, twin in fitted.twins:
         if not torch.equal(stored[spec.key], tensors[twin]):
@@ -84,7 +84,7 @@ def open_state(state: Mapping[str, torch.Tensor], name: str, config: Any) -> Che
         raise IngredientError(f"`config=` is a configuration of transformers or a mapping, not {config!r}.")
     _refuse_other_values(state)
     settings = without_code(config if isinstance(config, Mapping) else config.to_dict())
-    fitted = fit_parts(settings, {"": _specs(state, name)})
+    fitted = fit_subfolders(settings, {"": _specs(state, name)})
     if fitted.expected is not None:
         _refuse_shapes(Checkpoint(Ingredient(name, MEMORY), settings, fitted.specs), fitted.expected)
     tensors = {key: state[spec.key] for key, spec in fitted.specs.items()}

@@ -152,7 +152,7 @@ def _read_processors(files: Companions) -> dict[str, Any]:
             if not UNUSED.search(name):
                 settings[f"{processor}.{name}"] = value
         if own and f"{processor}.class" not in settings:
-            usual = _usual_class(processor, files.kind)
+            usual = _usual_class(processor, files.model_type)
             if usual is not None:
                 settings[f"{processor}.class"] = usual
     return settings
@@ -187,9 +187,9 @@ def _in_one_spelling(processor: str, name: str, value: Any) -> tuple[str, Any]:
     return name, value
 
 
-def _usual_class(processor: str, kind: str | None) -> str | None:
+def _usual_class(processor: str, model_type: str | None) -> str | None:
     """The class that transformers takes for this kind of model where a file names none, if it knows one."""
-    if kind is None:
+    if model_type is None:
         return None
     # transformers fills these tables up when it imports the modules, which do not declare them as their own.
     if processor == "image_processor":
@@ -197,7 +197,7 @@ def _usual_class(processor: str, kind: str | None) -> str | None:
             IMAGE_PROCESSOR_MAPPING_NAMES,
         )
 
-        backends = IMAGE_PROCESSOR_MAPPING_NAMES.get(kind) or {}
+        backends = IMAGE_PROCESSOR_MAPPING_NAMES.get(model_type) or {}
         named = next(filter(None, backends.values()), None)
         return None if named is None else BACKEND.sub("", named)
     if processor == "feature_extractor":
@@ -205,7 +205,7 @@ def _usual_class(processor: str, kind: str | None) -> str | None:
             FEATURE_EXTRACTOR_MAPPING_NAMES,
         )
 
-        return FEATURE_EXTRACTOR_MAPPING_NAMES.get(kind)
+        return FEATURE_EXTRACTOR_MAPPING_NAMES.get(model_type)
     return None
 
 
@@ -259,8 +259,8 @@ def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in settings.items():
         *path, leaf = name.split(".")
         place = whole
-        for part in path:
-            place = place.setdefault(part, {})
+        for key in path:
+            place = place.setdefault(key, {})
         place[leaf] = value
     return whole
 

@@ -74,7 +74,7 @@ class TensorSpec(NamedTuple):
             The file that holds it, relative to its checkpoint's folder; empty in memory.
         start (`int`):
             Where its bytes begin in that file.
-        part (`str`):
+        subfolder (`str`):
             The sub-folder whose module it belongs to (`2_Dense` of a SentenceTransformer); empty for the model itself.
         stored (`str`):
             Its key in the file where that is another one than `name`.
@@ -85,7 +85,7 @@ class TensorSpec(NamedTuple):
     dtype: str
     file: str = ""
     start: int = 0
-    part: str = ""
+    subfolder: str = ""
     stored: str = ""
 
     @property

@@ -29,9 +29,9 @@ from .inside import contents_of
 from .memory import plain_model
 from .opened_tensors import open_model, open_pickled_state, open_state, open_tensors
 from .other_contents import ADAPTER, refuse_pickle
-from .parts import fit_parts, part_prefix
 from .reader import SAFE_WEIGHTS, TensorSpec, read_tensor
 from .shards import read_headers
+from .subfolders import fit_subfolders, subfolder_prefix
 
 
 if TYPE_CHECKING:
@@ -229,14 +229,14 @@ def _find_in_folder(folder: Path, name: str | None, allow_pickle: bool) -> Calla
         sorted_files = without_links(folder, sort_files(contents.sizes), contents)
         sorted_files = without_unreadable(folder, sorted_files)
         pickles = [
-            f"{part}/{file}".removeprefix("/")
-            for part in ("", *sorted_files.parts)
-            for file in pickled_files(folder / part)
+            f"{subfolder}/{file}".removeprefix("/")
+            for subfolder in ("", *sorted_files.subfolders)
+            for file in pickled_files(folder / subfolder)
         ]
     if allow_pickle and pickles:
         sorted_files = sorted_files._replace(left=tuple(file for file in sorted_files.left if file not in pickles))
         return partial(_open_pickles, Ingredient(name, str(folder)), folder, sorted_files, notes, pickles[-1])
-    tensors, files = read_specs(folder, sorted_files.parts)
+    tensors, files = read_specs(folder, sorted_files.subfolders)
     ingredient = Ingredient(name, str(folder), files=files)
     states = {file: file_state(folder / file) for file in files}
     return partial(_open_safetensors, ingredient, tensors, folder, sorted_files, notes, opened_as=states)
@@ -266,10 +266,10 @@ def _open_safetensors(
     notes: Sequence[str] = (),
     opened_as: Mapping[str, str] | None = None,
 ) -> Checkpoint:
-    """A checkpoint whose weights lie in files, by the headers of these; part -> its tensors."""
+    """A checkpoint whose weights lie in files, by the headers of these; subfolder -> its tensors."""
     with as_error(IngredientError, f"{ingredient.name} cannot be opened"):
         config = read_config(folder, needed=MODULES not in sorted_files.taken)
-        fitted = fit_parts(config, tensors, folder)
+        fitted = fit_subfolders(config, tensors, folder)
     layout_notes = [f"{ingredient.name}: {note}" for note in fitted.notes]
     return Checkpoint(
         ingredient,
@@ -278,7 +278,7 @@ def _open_safetensors(
         folder,
         opened_as=opened_as or {},
         companion_names=sorted_files.taken,
-        parts=tuple(tensors),
+        subfolders=tuple(tensors),
         fitted=fitted,
         notes=(*notes, *_left_notes(ingredient.name, sorted_files), *layout_notes),
         problems=_adapter_problems(ingredient.name, sorted_files),
@@ -287,7 +287,7 @@ def _open_safetensors(
 
 def _adapter_problems(name: str, sorted_files: SortedFiles) -> tuple[str, ...]:
     """An adapter next to whole weights: transformers puts it on top of them when it loads."""
-    places = [f"{part}/{ADAPTER}".removeprefix("/") for part in ("", *sorted_files.parts)]
+    places = [f"{subfolder}/{ADAPTER}".removeprefix("/") for subfolder in ("", *sorted_files.subfolders)]
     adapters = [place for place in places if place in sorted_files.left]
     if not adapters:
         return ()
@@ -319,19 +319,19 @@ def _open_pickles(
     tensors: dict[str, torch.Tensor] = {}
     fitted = None
     all_notes = [*notes, *_left_notes(name, sorted_files)]
-    for part in ("", *sorted_files.parts):
-        state = _read_whole(folder / part)
-        if state and part == "" and config:
+    for subfolder in ("", *sorted_files.subfolders):
+        state = _read_whole(folder / subfolder)
+        if state and subfolder == "" and config:
             model = open_pickled_state(state, name, config)
             state, fitted = dict(model.tensors or {}), model.fitted
             all_notes += model.notes
-        prefix = part_prefix(part)
+        prefix = subfolder_prefix(subfolder)
         tensors |= {prefix + key: tensor for key, tensor in state.items()}
     opened = open_tensors(tensors, name, config)
     specs = dict(opened.specs)
-    for part in sorted_files.parts:
-        prefix = part_prefix(part)
-        specs |= {key: spec._replace(part=part) for key, spec in specs.items() if key.startswith(prefix)}
+    for subfolder in sorted_files.subfolders:
+        prefix = subfolder_prefix(subfolder)
+        specs |= {key: spec._replace(subfolder=subfolder) for key, spec in specs.items() if key.startswith(prefix)}
     if file is not None:
         ingredient = replace(ingredient, files={file: opened.ingredient.files[MEMORY]})
     return replace(
@@ -340,7 +340,7 @@ def _open_pickles(
         specs=specs,
         folder=folder,
         companion_names=sorted_files.taken,
-        parts=tuple(dict.fromkeys(spec.part for spec in specs.values())),
+        subfolders=tuple(dict.fromkeys(spec.subfolder for spec in specs.values())),
         fitted=fitted,
         notes=tuple(all_notes),
         problems=_adapter_problems(name, sorted_files),

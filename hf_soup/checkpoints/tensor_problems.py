@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from ..errors import listed
 from .checkpoint import Checkpoint
-from .parts import part_prefix
+from .subfolders import subfolder_prefix
 
 
 SHOWN = 3  # names in one line
@@ -73,12 +73,14 @@ def _other_layout(item: Checkpoint, usual: Shapes) -> list[str]:
 
 
 def _needed(item: Checkpoint, usual: Shapes) -> Shapes:
-    """Names and shapes that an ingredient should have: its model's, and of parts without a model the usual ones."""
+    """Names and shapes that an ingredient should have: its model's; of subfolders without a model the usual ones."""
     fitted = item.fitted
     if fitted is None or fitted.expected is None:
         return usual
-    other_names = {name for name, spec in item.specs.items() if spec.part not in fitted.parts}
-    other_prefixes = tuple(part_prefix(part) for part in item.parts if part not in fitted.parts)
+    other_names = {name for name, spec in item.specs.items() if spec.subfolder not in fitted.subfolders}
+    other_prefixes = tuple(
+        subfolder_prefix(subfolder) for subfolder in item.subfolders if subfolder not in fitted.subfolders
+    )
     needed = dict(fitted.expected)
     for name, shape in usual.items():
         if name in other_names or name.startswith(other_prefixes):

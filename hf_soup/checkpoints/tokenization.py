@@ -341,7 +341,9 @@ def _build(files: Companions) -> _Built | None:
         with quiet_transformers(), temporary_folder() as folder:
             for name, content in files.contents().items():
                 (folder / name).write_bytes(content)
-            (folder / "config.json").write_text(json.dumps({"model_type": files.kind} if files.kind else {}))
+            (folder / "config.json").write_text(
+                json.dumps({"model_type": files.model_type} if files.model_type else {})
+            )
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
             backend = json.loads(tokenizer.backend_tokenizer.to_str())
     except (KeyboardInterrupt, SystemExit):

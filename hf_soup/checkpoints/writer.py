@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from .digest import Digests, bytes_of
 from .files import OpenFiles
-from .parts import part_prefix
 from .reader import CODES, DTYPES, LENGTH, SAFE_INDEX, TensorSpec
 from .shard_size import shard_size
+from .subfolders import subfolder_prefix
 
 
 if TYPE_CHECKING:
@@ -46,17 +46,17 @@ def weight_files(
         [`OutputError`]: if `max_shard_size` is no size.
         [`OSError`]: if a file cannot be written, which `staged_folder` turns into an `OutputError`.
     """
-    specs_by_part: dict[str, list[TensorSpec]] = {}
+    specs_by_subfolder: dict[str, list[TensorSpec]] = {}
     for spec in specs:
-        specs_by_part.setdefault(spec.part, []).append(spec)
+        specs_by_subfolder.setdefault(spec.subfolder, []).append(spec)
     placed: dict[str, TensorSpec] = {}
     indexes: dict[Path, dict[str, Any]] = {}
-    for part, part_specs in specs_by_part.items():
-        (folder / part).mkdir(parents=True, exist_ok=True)
-        layout = _lay_out(folder, part, part_specs, max_shard_size)
+    for subfolder, subfolder_specs in specs_by_subfolder.items():
+        (folder / subfolder).mkdir(parents=True, exist_ok=True)
+        layout = _lay_out(folder, subfolder, subfolder_specs, max_shard_size)
         placed |= layout.placed
         if layout.shard_index is not None:
-            indexes[folder / part / SAFE_INDEX] = layout.shard_index
+            indexes[folder / subfolder / SAFE_INDEX] = layout.shard_index
     with OpenFiles("r+b") as files:
         sink = WeightFiles(folder, placed, files)
         yield sink
@@ -66,21 +66,21 @@ def weight_files(
         path.write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-class _PartLayout(NamedTuple):
-    """Where the tensors of one part of a model go: each with its file and its start there; and the index of shards."""
+class _SubfolderLayout(NamedTuple):
+    """Where the tensors of a subfolder go, each with its file and its start there, and the index of shards."""
 
     placed: dict[str, TensorSpec]
     shard_index: dict[str, Any] | None
 
 
-def _lay_out(folder: Path, part: str, specs: Sequence[TensorSpec], max_shard_size: int | str) -> _PartLayout:
-    """The files of one part of a model, with their headers: where each tensor goes, and the index if there are shards.
+def _lay_out(folder: Path, subfolder: str, specs: Sequence[TensorSpec], max_shard_size: int | str) -> _SubfolderLayout:
+    """The files of a subfolder, with their headers: where each tensor goes, and the index if there are shards.
 
-    In a part's own files tensors are named without the part.
+    In a subfolder's own files tensors are named without its name.
     """
     from huggingface_hub import split_state_dict_into_shards_factory
 
-    prefix = part_prefix(part)
+    prefix = subfolder_prefix(subfolder)
     by_key = {spec.name.removeprefix(prefix): spec for spec in specs}
     split = split_state_dict_into_shards_factory(
         by_key,
@@ -90,15 +90,15 @@ def _lay_out(folder: Path, part: str, specs: Sequence[TensorSpec], max_shard_siz
     )
     placed = {}
     for file, keys in split.filename_to_tensors.items():
-        path = f"{part}/{file}".removeprefix("/")
+        path = f"{subfolder}/{file}".removeprefix("/")
         starts = _write_header(folder / path, [by_key[key]._replace(name=key) for key in keys])
         for key, start in starts.items():
             placed[prefix + key] = by_key[key]._replace(file=path, start=start)
     if not split.is_sharded:
-        return _PartLayout(placed, None)
+        return _SubfolderLayout(placed, None)
     total = sum(spec.numel for spec in specs)
     index = {"metadata": {"total_parameters": total, **split.metadata}, "weight_map": split.tensor_to_filename}
-    return _PartLayout(placed, index)
+    return _SubfolderLayout(placed, index)
 
 
 class WeightFiles:

@@ -50,10 +50,10 @@ def read_examples(source: str, split: str, options: ExampleOptions, metric: Any 
 
     from ..data.load import load_data, split_data_source
 
-    path, name, part = split_data_source(source, split)
+    path, name, chosen_split = split_data_source(source, split)
     return hf_soup.Evaluator(
-        load_data(path, name=name, split=part),
-        split=part,
+        load_data(path, name=name, split=chosen_split),
+        split=chosen_split,
         metric=metric or None,
         path=path,
         task=options.task,

@@ -97,6 +97,6 @@ def cache_command(clear: bool, form: str) -> None:
         lines = [["kept", "of", "MB", "since"]]
         for item in kept:
             since = f"{datetime.fromtimestamp(item.created):%F %R}"
-            lines.append([item.kind, item.about, f"{item.bytes / 1e6:.2f}", since])
+            lines.append([item.value_type, item.about, f"{item.bytes / 1e6:.2f}", since])
         text = f"{align(lines)}\n\n{text}"
     show(form, path, {"file": str(path), "kept": [item._asdict() for item in kept]}, text)

@@ -10,7 +10,7 @@ import click
 
 from ..display.tables import align
 from ..options import MergeOptions, PushOptions
-from ..plugins import FunctionKind, load_function, names, parameters
+from ..plugins import FunctionPlugin, load_function, names, parameters
 from .examples import example_options, read_given_examples, take_example_options
 from .options import (
     align_labels_option,
@@ -148,22 +148,22 @@ def plan_command(recipe: str, allow_pickle: bool, allow_code: bool, form: str) -
     show(form, "\n".join(spec.name for spec in plan.specs), steps, plan.table())
 
 
-def _list_command(kind: FunctionKind, plural: str, title: str) -> click.Command:
+def _list_command(plugin_type: FunctionPlugin, plural: str, title: str) -> click.Command:
     @click.command(plural, help=f"List the {plural}: {title}.")
     @output_options
     def command(form: str) -> None:
         entries = []
-        width = max(map(len, names(kind))) + 2
+        width = max(map(len, names(plugin_type))) + 2
         lines = []
-        for name in names(kind):
-            function = load_function(kind, name)
+        for name in names(plugin_type):
+            function = load_function(plugin_type, name)
             help_line = (inspect.getdoc(function) or "").splitlines()[0]
             taken = list(parameters(function))
-            entries.append({kind: name, "does": help_line, "parameters": taken})
+            entries.append({plugin_type: name, "does": help_line, "parameters": taken})
             lines.append(f"{name:<{width}}{help_line}")
             if taken:
                 lines.append(" " * width + "takes " + ", ".join(taken))
-        show(form, "\n".join(names(kind)), entries, "\n".join(lines))
+        show(form, "\n".join(names(plugin_type)), entries, "\n".join(lines))
 
     return command
 
@@ -174,13 +174,13 @@ methods_command = _list_command("method", "methods", "how the tensors of one nam
 
 def _weights(given: tuple[str, ...]) -> list[float] | dict[str, list[float]] | None:
     """`2,1,1`, or several of `classifier=1,0,0`; a row without a module is that of the rest."""
-    rows: dict[str, list[float]] = {}
+    weights_by_module: dict[str, list[float]] = {}
     for item in given:
         module, _, numbers = item.rpartition("=")
         try:
-            rows[module] = [float(number) for number in numbers.split(",")]
+            weights_by_module[module] = [float(number) for number in numbers.split(",")]
         except ValueError:
             raise click.BadParameter(f"{item!r}: write 2,1,1 or module=2,1,1.", param_hint="--weights") from None
-    if not rows:
+    if not weights_by_module:
         return None
-    return rows[""] if list(rows) == [""] else rows
+    return weights_by_module[""] if list(weights_by_module) == [""] else weights_by_module

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-Kind = Literal["ingredient", "chosen", "mean", "oracle", "uniform", "soup", "ensemble"]
+Role = Literal["ingredient", "chosen", "mean", "oracle", "uniform", "soup", "ensemble"]
 Rival = Literal["single", "ensemble"]
 Picture = Literal["scores", "shifts", "reliability"]
 
 VALIDATION, TEST, SHIFTS = "validation", "test", "mean of shifts"
-SINGLE: tuple[Kind, ...] = ("ingredient", "chosen")
-SUMMARIES: tuple[Kind, ...] = ("mean", "oracle")
+SINGLE: tuple[Role, ...] = ("ingredient", "chosen")
+SUMMARIES: tuple[Role, ...] = ("mean", "oracle")
 PICTURES: dict[Picture, str] = {
     "scores": "comparison.png",
     "shifts": "shifts.png",
@@ -71,13 +71,13 @@ class Calibrated:
 
 
 @dataclass(frozen=True)
-class Row:
-    """One line of the table.
+class ModelScores:
+    """What was measured of one model: a line of the table.
 
     Args:
         name (`str`):
             The model.
-        kind (`str`):
+        role (`str`):
             `"ingredient"`, `"chosen"` (the ingredient that is best on validation), `"mean"` and `"oracle"` (of the
             ingredients: their mean, and the best on each set), `"uniform"`, `"soup"` or `"ensemble"`.
         scores (`dict[str, dict[str, Interval]]`):
@@ -95,7 +95,7 @@ class Row:
     """
 
     name: str
-    kind: Kind
+    role: Role
     scores: dict[str, dict[str, Interval]]
     passes: int
     parameters: int
@@ -106,7 +106,7 @@ class Row:
     @property
     def title(self) -> str:
         """What tables and pictures call the model."""
-        return f"{self.name} (best on validation)" if self.kind == "chosen" else self.name
+        return f"{self.name} (best on validation)" if self.role == "chosen" else self.name
 
     def score(self, set_name: str, metric: str) -> Interval | None:
         """The score by one metric on one set, where it is known."""
@@ -122,8 +122,8 @@ class Comparison:
             What is measured -> whether higher is better, where that is known; the first is the one that counts.
         sizes (`dict[str, int]`):
             Set -> number of examples, in the order of the columns; 0 where a function scored and did not say.
-        rows (`tuple[Row, ...]`):
-            The table.
+        models (`tuple[ModelScores, ...]`):
+            The lines of the table.
         differences (`dict[str, dict[str, dict[str, Difference]]]`):
             Soup -> set -> `"single"` (against the ingredient that is best on validation) and `"ensemble"` -> paired
             difference by the first metric.
@@ -137,7 +137,7 @@ class Comparison:
 
     metrics: dict[str, bool | None]
     sizes: dict[str, int]
-    rows: tuple[Row, ...]
+    models: tuple[ModelScores, ...]
     differences: dict[str, dict[str, dict[Rival, Difference]]]
     summary: str
     curves: dict[str, dict[str, list[float]]] = field(default_factory=dict)
@@ -151,10 +151,10 @@ class Comparison:
     @property
     def mixture(self) -> str:
         """A sentence with the weights of the learned mixture; empty where there is none."""
-        for row in self.rows:
-            if row.weights:
-                shares = ", ".join(f"{weight:.2f} {name}" for name, weight in row.weights.items())
-                return f"The {row.name} is of {shares}."
+        for model in self.models:
+            if model.weights:
+                shares = ", ".join(f"{weight:.2f} {name}" for name, weight in model.weights.items())
+                return f"The {model.name} is of {shares}."
         return ""
 
     def table(self) -> str:
@@ -184,9 +184,9 @@ class Comparison:
         """Scores by one metric: models below each other, sets beside each other."""
         unit = f"{metric}, %" if metric in SHARES else metric
         lines = [[unit, *(f"{name} (n={size})" if size else name for name, size in self.sizes.items())]]
-        for row in self.rows:
-            scores = [row.score(set_name, metric) for set_name in self.sizes]
-            lines.append([row.title, *(_shown(metric, score) for score in scores)])
+        for model in self.models:
+            scores = [model.score(set_name, metric) for set_name in self.sizes]
+            lines.append([model.title, *(_shown(metric, score) for score in scores)])
         return lines
 
     def _differences(self) -> list[list[str]]:
@@ -209,18 +209,18 @@ class Comparison:
         """Calibration on the test set, and what each model costs to run; without columns that are empty."""
         head = ["model", "ECE", "MCE", "Brier", "NLL", "temperature", "ECE then", "passes", "parameters", "ms/example"]
         lines = []
-        for row in self.rows:
-            if row.kind in SUMMARIES:
+        for model in self.models:
+            if model.role in SUMMARIES:
                 continue
-            latency = "" if row.latency is None else f"{row.latency:.2f}"
-            costs = [str(row.passes), f"{row.parameters / 1e6:.1f} M", latency]
-            lines.append([row.title, *_calibration_cells(row.calibration.get(TEST)), *costs])
+            latency = "" if model.latency is None else f"{model.latency:.2f}"
+            costs = [str(model.passes), f"{model.parameters / 1e6:.1f} M", latency]
+            lines.append([model.title, *_calibration_cells(model.calibration.get(TEST)), *costs])
         filled = [column for column, _ in enumerate(head) if any(line[column] for line in lines)]
         return [[line[column] for column in filled] for line in [head, *lines]]
 
-    def _first_of(self, kind: Kind) -> str:
-        """Name of the first model of a kind; empty where there is none."""
-        return next((row.name for row in self.rows if row.kind == kind), "")
+    def _first_of(self, role: Role) -> str:
+        """Name of the first model with a role; empty where there is none."""
+        return next((model.name for model in self.models if model.role == role), "")
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain values."""
@@ -234,22 +234,22 @@ class Comparison:
         return pydantic.TypeAdapter(cls).validate_python(data)
 
     def to_pandas(self) -> pd.DataFrame:
-        """A data frame with a line for each model, set and metric: `model, kind, set, metric, value, low, high`."""
+        """A data frame with a line for each model, set and metric: `model, role, set, metric, value, low, high`."""
         import pandas as pd
 
         lines = [
-            (row.name, row.kind, part, metric, score.value, score.low, score.high)
-            for row in self.rows
-            for part, scores in row.scores.items()
+            (model.name, model.role, set_name, metric, score.value, score.low, score.high)
+            for model in self.models
+            for set_name, scores in model.scores.items()
             for metric, score in scores.items()
         ]
-        return pd.DataFrame(lines, columns=["model", "kind", "set", "metric", "value", "low", "high"])
+        return pd.DataFrame(lines, columns=["model", "role", "set", "metric", "value", "low", "high"])
 
-    def plot(self, kind: Picture = "scores") -> Figure:
+    def plot(self, picture: Picture = "scores") -> Figure:
         """A picture of the comparison.
 
         Args:
-            kind (`str`, *optional*, defaults to `"scores"`):
+            picture (`str`, *optional*, defaults to `"scores"`):
                 `"scores"`: every test set with intervals; `"shifts"`: test against the mean of the shifted sets;
                 `"reliability"`: accuracy by confidence on the test set.
 
@@ -257,14 +257,14 @@ class Comparison:
             [`MissingExtraError`]: if matplotlib is not installed.
             [`RecipeError`]: if there is nothing to draw: no shifted set, no classifier.
         """
-        if kind not in PICTURES:
-            raise RecipeError(f'there is no picture "{kind}"{did_you_mean(kind, PICTURES)}')
-        if kind not in self.pictures():
-            raise RecipeError(f'the comparison has nothing for a picture of "{kind}".')
+        if picture not in PICTURES:
+            raise RecipeError(f'there is no picture "{picture}"{did_you_mean(picture, PICTURES)}')
+        if picture not in self.pictures():
+            raise RecipeError(f'the comparison has nothing for a picture of "{picture}".')
         from .pictures import draw_reliability, draw_scores, draw_shifts
 
         draw = {"scores": draw_scores, "shifts": draw_shifts, "reliability": draw_reliability}
-        return draw[kind](self)
+        return draw[picture](self)
 
     def pictures(self) -> tuple[str, ...]:
         """Which pictures there is something to draw for."""
@@ -298,9 +298,9 @@ class Comparison:
             (stage / "comparison.md").write_text(self._markdown() + "\n", encoding="utf-8")
             (stage / "comparison.json").write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
             try:
-                for kind, file_name in PICTURES.items():
-                    if plots and kind in self.pictures():
-                        self.plot(kind).savefig(stage / file_name)
+                for picture, file_name in PICTURES.items():
+                    if plots and picture in self.pictures():
+                        self.plot(picture).savefig(stage / file_name)
             except MissingExtraError as error:
                 warn(f"no picture was drawn: {error}")
         return Path(folder)

@@ -20,7 +20,7 @@ from ..metrics.statistics import interval, mcnemar
 from ..plugins import load_module
 from ..progress import progress_bar
 from ..types import Mixture, Score, best_of
-from .comparison import SHIFTS, TEST, VALIDATION, Comparison, Difference, Kind, Rival, Row, shifted_sets
+from .comparison import SHIFTS, TEST, VALIDATION, Comparison, Difference, ModelScores, Rival, Role, shifted_sets
 from .measured import (
     Measured,
     best_of_each_set,
@@ -46,7 +46,7 @@ class Entry(NamedTuple):
     Args:
         name (`str`):
             What the table calls it.
-        kind (`str`):
+        role (`str`):
             `"ingredient"`, `"uniform"`, `"soup"`.
         maker ([`ModelMaker`]):
             Averages it, when its turn comes.
@@ -59,7 +59,7 @@ class Entry(NamedTuple):
     """
 
     name: str
-    kind: Literal["ingredient", "uniform", "soup"]
+    role: Literal["ingredient", "uniform", "soup"]
     maker: ModelMaker
     mixture: Mixture
     parameters: int
@@ -108,7 +108,7 @@ def compare_models(
     if ensembles is not None:
         _check_ensembles(ensembles, sets, task)
     refuse_seen_rows(sets, selected_on)
-    members = [entry.name for entry in entries if entry.kind == "ingredient"]
+    members = [entry.name for entry in entries if entry.role == "ingredient"]
     outputs = _run_models(entries, sets)
     outputs |= _combine({name: outputs[name] for name in members}, ensembles)
     lead = _lead_score(sets[TEST], next(iter(outputs.values())))
@@ -116,10 +116,10 @@ def compare_models(
     measured = _with_estimates(outputs, members, sets, directions)
 
     single = _best_on_validation({name: measured[name] for name in members}, lead, single_scores or {})
-    rows = _rows(entries, measured, single)
-    ensemble = _first_ensemble(rows, lead.metric)
+    models = _scores_of_models(entries, measured, single)
+    ensemble = _first_ensemble(models, lead.metric)
     rivals = _rivals(measured, single, ensemble)
-    soups = [entry.name for kind in ("soup", "uniform") for entry in entries if entry.kind == kind]
+    soups = [entry.name for role in ("soup", "uniform") for entry in entries if entry.role == role]
     differences = {soup: _differences(measured[soup], rivals, lead.metric) for soup in soups}
     sizes = _sizes(sets, next(iter(measured.values())))
     summary = summarise(
@@ -135,10 +135,10 @@ def compare_models(
     return Comparison(
         metrics=directions,
         sizes=sizes,
-        rows=rows,
+        models=models,
         differences=differences,
         summary=summary,
-        curves=_curves(rows, measured, [single, *soups, ensemble]),
+        curves=_curves(models, measured, [single, *soups, ensemble]),
         sources=_hub_sources(sets),
     )
 
@@ -155,18 +155,21 @@ def refuse_seen_rows(sets: Mapping[str, ScoredSet], selected_on: Iterable[str]) 
     """What selects may not report: the same rows are an error, more than 1 % of shared rows a warning."""
     reporting = {name: item for name, item in sets.items() if isinstance(item, Evaluator) and name != VALIDATION}
     selecting = sets.get(VALIDATION)
-    validation = selecting.inputs if isinstance(selecting, Evaluator) else None
+    validation = selecting.input_hashes if isinstance(selecting, Evaluator) else None
     seen = set(selected_on)
     if validation is not None:
         seen.add(validation.fingerprint)
     for name, evaluator in reporting.items():
-        if seen & {evaluator.rows.fingerprint, evaluator.inputs.fingerprint}:
+        if seen & {evaluator.content_hashes.fingerprint, evaluator.input_hashes.fingerprint}:
             raise EvaluationError(
                 f"the set {name!r} has the very rows that selection has seen and would flatter the soup. Take another."
             )
-        shared = len(evaluator.inputs.rows & validation.rows) if validation is not None else 0
-        if shared > SHARED_ROWS * len(evaluator.inputs.rows):
-            warn(f"{shared} of the {len(evaluator.inputs.rows)} rows of {name!r} are also in the data that selects.")
+        if validation is None:
+            continue
+        different_rows = evaluator.input_hashes.row_hashes
+        shared = len(different_rows & validation.row_hashes)
+        if shared > SHARED_ROWS * len(different_rows):
+            warn(f"{shared} of the {len(different_rows)} rows of {name!r} are also in the data that selects.")
 
 
 def _run_models(entries: Sequence[Entry], sets: Mapping[str, ScoredSet]) -> dict[str, Measured]:
@@ -250,28 +253,31 @@ def _best_on_validation(
     return max(members, key=lambda name: single_scores[name].rank_key)
 
 
-def _rows(entries: Sequence[Entry], measured: Mapping[str, Measured], chosen: str | None) -> tuple[Row, ...]:
+def _scores_of_models(
+    entries: Sequence[Entry], measured: Mapping[str, Measured], chosen: str | None
+) -> tuple[ModelScores, ...]:
+    """The lines of the table."""
     by_name = {entry.name: entry for entry in entries}
-    members = [entry for entry in entries if entry.kind == "ingredient"]
-    rows = []
+    members = [entry for entry in entries if entry.role == "ingredient"]
+    models = []
     for name, model in measured.items():
         if name in by_name:
             entry = by_name[name]
-            rows.append(_row(name, "chosen" if name == chosen else entry.kind, model, [entry]))
+            models.append(_scores_of_model(name, "chosen" if name == chosen else entry.role, model, [entry]))
         elif name in (MEAN, ORACLE):  # one of the ingredients is run, whichever it is
-            rows.append(_row(name, "mean" if name == MEAN else "oracle", model, members[:1]))
+            models.append(_scores_of_model(name, "mean" if name == MEAN else "oracle", model, members[:1]))
         else:
-            rows.append(_row(name, "ensemble", model, members))
-    return tuple(rows)
+            models.append(_scores_of_model(name, "ensemble", model, members))
+    return tuple(models)
 
 
-def _row(name: str, kind: Kind, model: Measured, run: Sequence[Entry]) -> Row:
+def _scores_of_model(name: str, role: Role, model: Measured, run: Sequence[Entry]) -> ModelScores:
     """One line of the table; `run` are the models that are run for each example."""
     test = model.predictions.get(TEST)
     is_vote = name == ENSEMBLES["vote"]  # whose shares are no probabilities
-    return Row(
+    return ModelScores(
         name,
-        kind,
+        role,
         model.scores,
         passes=len(run),
         parameters=sum(entry.parameters for entry in run),
@@ -281,9 +287,9 @@ def _row(name: str, kind: Kind, model: Measured, run: Sequence[Entry]) -> Row:
     )
 
 
-def _first_ensemble(rows: Sequence[Row], metric: str) -> str | None:
+def _first_ensemble(models: Sequence[ModelScores], metric: str) -> str | None:
     """The ensemble that soups are compared with."""
-    scored = (row.name for row in rows if row.kind == "ensemble" and metric in row.scores.get(TEST, {}))
+    scored = (model.name for model in models if model.role == "ensemble" and metric in model.scores.get(TEST, {}))
     return next(scored, None)
 
 
@@ -342,10 +348,10 @@ def _sizes(sets: Mapping[str, ScoredSet], first: Measured) -> dict[str, int]:
 
 
 def _curves(
-    rows: Sequence[Row], measured: Mapping[str, Measured], shown: Sequence[str | None]
+    models: Sequence[ModelScores], measured: Mapping[str, Measured], shown: Sequence[str | None]
 ) -> dict[str, dict[str, list[float]]]:
     """The reliability diagrams of the models to show, in the order of the table, where they are calibrated."""
-    drawn = [row.name for row in rows if row.name in shown and TEST in row.calibration]
+    drawn = [model.name for model in models if model.name in shown and TEST in model.calibration]
     return {name: reliability_curve(measured[name].predictions[TEST]) for name in drawn}
 
 

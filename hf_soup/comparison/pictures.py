@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..display.comparison import Curve, Dot, Point, plot_reliability, plot_scores, plot_shifts
 from ..metrics.statistics import signed
-from .comparison import SHIFTS, SINGLE, SUMMARIES, TEST, VALIDATION, Comparison, Row, shifted_sets
+from .comparison import SHIFTS, SINGLE, SUMMARIES, TEST, VALIDATION, Comparison, ModelScores, shifted_sets
 
 
 if TYPE_CHECKING:
@@ -16,27 +16,27 @@ if TYPE_CHECKING:
 def draw_scores(comparison: Comparison) -> Figure:
     """Scores on every set that reports, with intervals."""
     points = []
-    for row in comparison.rows:
-        if row.kind in SUMMARIES:
+    for model in comparison.models:
+        if model.role in SUMMARIES:
             continue
         for set_name in comparison.sizes:
             if set_name != VALIDATION:
-                points += _points(row, set_name, comparison.metric)
+                points += _points(model, set_name, comparison.metric)
     return plot_scores(points, metric=comparison.metric, title=comparison.summary.split("\n")[0])
 
 
-def _points(row: Row, set_name: str, metric: str) -> list[Point]:
+def _points(model: ModelScores, set_name: str, metric: str) -> list[Point]:
     """One model on one set: the chosen ingredient is drawn twice, among the ingredients and as itself."""
-    score = row.score(set_name, metric)
+    score = model.score(set_name, metric)
     if score is None:
         return []
     points = []
-    if row.kind in SINGLE:
-        points.append(Point(set_name, row.name, "ingredient", score.value, score.value, score.value))
-    if row.kind != "ingredient":
+    if model.role in SINGLE:
+        points.append(Point(set_name, model.name, "ingredient", score.value, score.value, score.value))
+    if model.role != "ingredient":
         low = score.value if score.low is None else score.low
         high = score.value if score.high is None else score.high
-        points.append(Point(set_name, row.title, row.kind, score.value, low, high))
+        points.append(Point(set_name, model.title, model.role, score.value, low, high))
     return points
 
 
@@ -45,10 +45,10 @@ def draw_shifts(comparison: Comparison) -> Figure:
     shifted = shifted_sets(comparison.sizes)
     set_name = SHIFTS if SHIFTS in comparison.sizes else shifted[0]
     dots = []
-    for row in comparison.rows:
-        on_test, on_shift = row.score(TEST, comparison.metric), row.score(set_name, comparison.metric)
-        if row.kind not in SUMMARIES and on_test is not None and on_shift is not None:
-            dots.append(Dot(row.title, row.kind, on_test.value, on_shift.value))
+    for model in comparison.models:
+        on_test, on_shift = model.score(TEST, comparison.metric), model.score(set_name, comparison.metric)
+        if model.role not in SUMMARIES and on_test is not None and on_shift is not None:
+            dots.append(Dot(model.title, model.role, on_test.value, on_shift.value))
     shifts = f"{len(shifted)} shifted sets (mean)" if set_name == SHIFTS else set_name
     return plot_shifts(dots, metric=comparison.metric, shifts=shifts, title=_shift_title(comparison, set_name))
 
@@ -68,11 +68,11 @@ def _shift_title(comparison: Comparison, set_name: str) -> str:
 def draw_reliability(comparison: Comparison) -> Figure:
     """Accuracy by confidence on the test set."""
     curves = []
-    for row in comparison.rows:
-        if row.name not in comparison.curves:
+    for model in comparison.models:
+        if model.name not in comparison.curves:
             continue
-        bins = comparison.curves[row.name]
-        title = f"{row.title} (ECE {100 * row.calibration[TEST].ece:.1f} %)"
+        bins = comparison.curves[model.name]
+        title = f"{model.title} (ECE {100 * model.calibration[TEST].ece:.1f} %)"
         counts = [int(count) for count in bins["count"]]
-        curves.append(Curve(title, row.kind, bins["confidence"], bins["accuracy"], counts))
+        curves.append(Curve(title, model.role, bins["confidence"], bins["accuracy"], counts))
     return plot_reliability(curves, title=f"Accuracy by confidence on {comparison.sizes[TEST]} test examples")

@@ -31,7 +31,10 @@ def read_parquet(path: Path) -> pa.Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with open_file(path, kind=DataError) as file, as_error(DataError, f"{one_line(path)} cannot be read as Parquet"):
+    with (
+        open_file(path, error_class=DataError) as file,
+        as_error(DataError, f"{one_line(path)} cannot be read as Parquet"),
+    ):
         table = pq.ParquetFile(file).read()
         table.validate(full=True)
     names = table.column_names
@@ -68,7 +71,10 @@ def read_saved(folder: Path) -> Dataset:
     from datasets.table import InMemoryTable
 
     problem = f"{one_line(folder)} cannot be read as a data set that was saved to the disk"
-    state, info = read_json(folder / SAVED, kind=DataError), read_json(folder / SAVED_INFO, kind=DataError)
+    state, info = (
+        read_json(folder / SAVED, error_class=DataError),
+        read_json(folder / SAVED_INFO, error_class=DataError),
+    )
     with as_error(DataError, problem):
         names = [str(entry["filename"]) for entry in state["_data_files"]]
         features = datasets.Features.from_dict(info["features"]) if info.get("features") else None
@@ -88,7 +94,7 @@ def digest_of(paths: Sequence[Path]) -> str:
 
     state = xxhash.xxh3_64()
     for path in paths:
-        with open_file(path, kind=DataError) as file:
+        with open_file(path, error_class=DataError) as file:
             while piece := file.read(2**24):
                 state.update(piece)
     return state.hexdigest()
@@ -105,6 +111,6 @@ def _file_of(folder: Path, name: str) -> Path:
 def _mapped(path: Path) -> Any:
     import pyarrow as pa
 
-    open_file(path, kind=DataError).close()  # no pipe and no device
+    open_file(path, error_class=DataError).close()  # no pipe and no device
     with pa.ipc.open_stream(pa.memory_map(str(path))) as stream:
         return stream.read_all()

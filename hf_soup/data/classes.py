@@ -63,18 +63,18 @@ class MissingClasses(NamedTuple):
         )
 
 
-def part_of(part: Dataset, whole: Dataset) -> Dataset:
-    """The part, of which is known from now on what it was cut from.
+def subset_of(subset: Dataset, whole: Dataset) -> Dataset:
+    """The subset, of which is known from now on what it was cut from.
 
     Args:
-        part (`datasets.Dataset`):
+        subset (`datasets.Dataset`):
             Some rows.
         whole (`datasets.Dataset`):
             All of them, or a part that was cut before.
     """
-    if part is not whole:
-        _WHOLE[part] = _WHOLE.get(whole, whole)
-    return part
+    if subset is not whole:
+        _WHOLE[subset] = _WHOLE.get(whole, whole)
+    return subset
 
 
 def missing_classes(dataset: Dataset, label: str, id2label: Mapping[int, str]) -> MissingClasses | None:

@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 SETTLED = 2.0  # seconds without change, before which a file could change once more and have the same times
 
 
-class Rows(NamedTuple):
+class ContentHashes(NamedTuple):
     """The content of a data set as hashes.
 
     Args:
         fingerprint (`str`):
             xxh3-128 over the sorted row hashes, so independent of the order of rows.
-        rows (`frozenset[str]`):
+        row_hashes (`frozenset[str]`):
             One hash for each different row.
         ordered (`str`):
             xxh3-128 over the row hashes as they come.
     """
 
     fingerprint: str
-    rows: frozenset[str]
+    row_hashes: frozenset[str]
     ordered: str
 
 
@@ -42,14 +42,14 @@ State = tuple[int, ...]  # of a file: device, inode, size and times; empty where
 class _Hashed(NamedTuple):
     """What was hashed: the result, and the image files outside of the data set with their states."""
 
-    rows: Rows
+    hashes: ContentHashes
     files: tuple[tuple[str, State], ...]
 
 
 _HASHED: WeakKeyDictionary[Dataset, _Hashed] = WeakKeyDictionary()  # data sets do not change; image files may
 
 
-def hash_rows(dataset: Dataset) -> Rows:
+def hash_content(dataset: Dataset) -> ContentHashes:
     """Hash the content, row by row: images by their encoded bytes, everything else as JSON.
 
     Args:
@@ -62,7 +62,7 @@ def hash_rows(dataset: Dataset) -> Rows:
 
     hashed = _HASHED.get(dataset)
     if hashed is not None and all(_state(path) == state for path, state in hashed.files):
-        return hashed.rows
+        return hashed.hashes
     started = time.time()
     plain = dataset.with_format(None)
     image_columns = [column for column, feature in plain.features.items() if isinstance(feature, datasets.Image)]
@@ -84,10 +84,10 @@ def hash_rows(dataset: Dataset) -> Rows:
         return json.dumps(row, sort_keys=True, default=_printable).encode()
 
     hashes = [xxhash.xxh3_128_hexdigest(content(row)) for row in plain]
-    rows = Rows(_digest(sorted(hashes)), frozenset(hashes), _digest(hashes))
+    hashed_content = ContentHashes(_digest(sorted(hashes)), frozenset(hashes), _digest(hashes))
     if all(state[-1] < (started - SETTLED) * 1e9 for _, state in files if state):
-        _HASHED[dataset] = _Hashed(rows, tuple(files))
-    return rows
+        _HASHED[dataset] = _Hashed(hashed_content, tuple(files))
+    return hashed_content
 
 
 def _digest(hashes: Sequence[str]) -> str:
@@ -107,7 +107,7 @@ def _state(path: str) -> State:
 
 def _bytes_of(path: str) -> bytes:
     try:
-        with open_file(path, kind=DataError) as file:
+        with open_file(path, error_class=DataError) as file:
             return file.read()
     except (OSError, DataError):  # it will be told as an image that does not decode
         return path.encode("utf-8", "surrogatepass")

@@ -70,7 +70,7 @@ def _with_metadata(folder: Path, images: list[Path], tables: list[Path]) -> Data
     """Rows as the metadata files have them, the image in place of its file's name."""
     import datasets
 
-    parts: list[Dataset] = []
+    loaded: list[Dataset] = []
     named_images: set[Path] = set()
     for table in sorted(tables, key=str):
         rows = read_tables([table])
@@ -85,7 +85,7 @@ def _with_metadata(folder: Path, images: list[Path], tables: list[Path]) -> Data
                 columns["image"], features["image"] = [str(path) for path in paths], datasets.Image()
             elif name != "image":
                 columns[name], features[name] = rows[name][:], feature
-        parts.append(datasets.Dataset.from_dict(columns, datasets.Features(features)))
+        loaded.append(datasets.Dataset.from_dict(columns, datasets.Features(features)))
     unnamed = [str(path.relative_to(folder)) for path in images if path not in named_images]
     if unnamed:
         warn(
@@ -93,7 +93,7 @@ def _with_metadata(folder: Path, images: list[Path], tables: list[Path]) -> Data
             f"{one_line(listed(unnamed, 5))}."
         )
     with as_error(DataError, f"the {METADATA} files of {one_line(folder)} cannot be joined"):
-        return datasets.concatenate_datasets(parts)
+        return datasets.concatenate_datasets(loaded)
 
 
 def _image_of_row(table: Path, row: int, name: Any) -> Path:

@@ -54,7 +54,7 @@ def decode_image(encoded: Mapping[str, Any] | Image | None) -> Image:
         if encoded is None:
             raise DataError("the image does not decode: there is none.")
         content, path = encoded["bytes"], encoded["path"]
-        with BytesIO(content) if content is not None else open_file(path, kind=DataError) as file:
+        with BytesIO(content) if content is not None else open_file(path, error_class=DataError) as file:
             return _as_seen(_upright(Image.open(file, formats=formats)))
 
 

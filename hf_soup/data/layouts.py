@@ -184,7 +184,7 @@ def _refuse_missing_shards(paths: tuple[Path, ...]) -> None:
 
 
 def _saved_splits(folder: Path) -> Sources:
-    content = read_json(folder / SAVED_SPLITS, kind=DataError)
+    content = read_json(folder / SAVED_SPLITS, error_class=DataError)
     names = content.get("splits") if isinstance(content, dict) else None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise DataError(f"{one_line(folder / SAVED_SPLITS)} has no list of splits.")

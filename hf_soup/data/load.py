@@ -16,7 +16,7 @@ from ..errors import DataError
 from ..progress import library_bars
 from ..untrusted import one_line
 from .arrow_files import read_saved
-from .classes import part_of
+from .classes import subset_of
 from .functions import from_function, is_function, split_of
 from .hub_data import load_from_hub
 from .image_folders import images_of, read_image_folder
@@ -151,4 +151,4 @@ def _slice(dataset: Dataset, split: str) -> Dataset:
     stop = len(dataset) if instruction.to is None else instruction.to
     rows = range(instruction.from_ or 0, stop)
     # an empty range that begins beyond the end is an IndexError of datasets
-    return part_of(dataset.select(rows if rows else []), dataset)
+    return subset_of(dataset.select(rows if rows else []), dataset)

@@ -71,12 +71,12 @@ def _is_written_as_path(path: str) -> bool:
 
 def _where_it_ends(path: str) -> tuple[Path, str]:
     """The folder up to which a path exists, and the first part of it that does not."""
-    folder, parts = Path(), Path(path).parts
-    for part in parts[:-1]:
-        if not (folder / part).is_dir():
-            return folder, part
-        folder = folder / part
-    return folder, parts[-1] if parts else path
+    folder, names = Path(), Path(path).parts
+    for name in names[:-1]:
+        if not (folder / name).is_dir():
+            return folder, name
+        folder = folder / name
+    return folder, names[-1] if names else path
 
 
 def _names_of_data(folder: Path) -> list[str]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import DataError, warn
 from ..seeds import check_seed
-from .classes import part_of
+from .classes import subset_of
 from .columns import is_list
 from .functions import call_function, is_function
 from .hub_data import splits_on_hub
@@ -220,7 +220,7 @@ def carve(train: Dataset, label_column: str | None = None, *, seed: int = 0) -> 
     how = f"stratified by {column}, " if classes else ""
     kept_apart = f"{size} of {len(train)} training examples are kept for it ({how}seed {seed})"
     warn(f"the data has no validation split: {kept_apart}.")
-    return part_of(train.select(sorted(kept)), train), part_of(train.select(sorted(apart)), train)
+    return subset_of(train.select(sorted(kept)), train), subset_of(train.select(sorted(apart)), train)
 
 
 def _classes(train: Dataset, column: str | None) -> list[Any] | None:

@@ -23,7 +23,7 @@ def text_lines(path: Path, newline: str) -> Iterator[str]:
     Raises:
         [`DataError`]: if the file is no text: neither UTF-8 nor UTF-16 with a byte-order mark, or with NUL bytes.
     """
-    with open_file(path, kind=DataError) as file:
+    with open_file(path, error_class=DataError) as file:
         marked = file.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
         encoding = "utf-16" if marked else "utf-8-sig"
         number = 0
@@ -64,7 +64,7 @@ def wrong(path: Path, line: int | str, problem: str) -> DataError:
 
 def _first_undecodable(path: Path) -> tuple[int, int]:
     """The number of the first line that is not UTF-8, and its first such byte."""
-    with open_file(path, kind=DataError) as file:
+    with open_file(path, error_class=DataError) as file:
         for number, line in enumerate(file, 1):
             try:
                 line.decode("utf-8")

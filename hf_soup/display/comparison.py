@@ -22,7 +22,7 @@ class Point(NamedTuple):
             Name of the set: one panel of the figure's x axis.
         name (`str`):
             Name of the model, for the legend.
-        kind (`str`):
+        role (`str`):
             A key of `COLORS`.
         value (`float`), low (`float`), high (`float`):
             Score and its interval; the same number three times where there is none.
@@ -30,7 +30,7 @@ class Point(NamedTuple):
 
     group: str
     name: str
-    kind: str
+    role: str
     value: float
     low: float
     high: float
@@ -42,14 +42,14 @@ class Dot(NamedTuple):
     Args:
         name (`str`):
             For the legend.
-        kind (`str`):
+        role (`str`):
             A key of `COLORS`.
         x (`float`), y (`float`):
             Its scores.
     """
 
     name: str
-    kind: str
+    role: str
     x: float
     y: float
 
@@ -61,7 +61,7 @@ class Curve:
     Args:
         name (`str`):
             For the legend.
-        kind (`str`):
+        role (`str`):
             A key of `COLORS`.
         confidence (`Sequence[float]`), accuracy (`Sequence[float]`):
             Of each bin that is not empty.
@@ -70,7 +70,7 @@ class Curve:
     """
 
     name: str
-    kind: str
+    role: str
     confidence: Sequence[float]
     accuracy: Sequence[float]
     count: Sequence[int]
@@ -94,15 +94,15 @@ def plot_scores(points: Sequence[Point], *, metric: str, title: str) -> Figure:
         [`MissingExtraError`]: if matplotlib is not installed.
     """
     groups = list(dict.fromkeys(point.group for point in points))
-    named = list(dict.fromkeys((point.name, point.kind) for point in points if point.kind != "ingredient"))
+    named = list(dict.fromkeys((point.name, point.role) for point in points if point.role != "ingredient"))
     figure, axes = new_figure(max(2.2 + 2.0 * len(groups), 6.4), 5.0, title)
     # In each column ingredients stand left of the middle, and the models to compare with side by side right of them.
-    single = [point for point in points if point.kind == "ingredient"]
+    single = [point for point in points if point.role == "ingredient"]
     places = [groups.index(point.group) - 0.3 for point in single]
     _draw_ingredients(axes, places, [point.value for point in single], alpha=0.7)
     markers = markers_of(named)
-    for index, (name, kind) in enumerate(named):
-        of_model = [point for point in points if (point.name, point.kind) == (name, kind)]
+    for index, (name, role) in enumerate(named):
+        of_model = [point for point in points if (point.name, point.role) == (name, role)]
         shift = 0.45 * index / max(len(named) - 1, 1)
         places = [groups.index(point.group) - 0.12 + shift for point in of_model]
         _draw_intervals(axes, places, of_model, markers[name])
@@ -139,7 +139,7 @@ def _draw_intervals(axes: Axes, places: Sequence[float], points: Sequence[Point]
         yerr=[below, above],
         linestyle="",
         marker=marker,
-        color=COLORS[points[0].kind],
+        color=COLORS[points[0].role],
         capsize=2,
         label=shown(points[0].name),
     )
@@ -169,10 +169,10 @@ def plot_shifts(dots: Sequence[Dot], *, metric: str, shifts: str, title: str) ->
     """
     figure, axes = new_figure(6.4, 5.6, title)
     _draw_trend(axes, dots)
-    single = [dot for dot in dots if dot.kind == "ingredient"]
+    single = [dot for dot in dots if dot.role == "ingredient"]
     _draw_ingredients(axes, [dot.x for dot in single], [dot.y for dot in single])
-    named = [dot for dot in dots if dot.kind != "ingredient"]
-    markers = markers_of([(dot.name, dot.kind) for dot in named])
+    named = [dot for dot in dots if dot.role != "ingredient"]
+    markers = markers_of([(dot.name, dot.role) for dot in named])
     for dot in named:
         axes.plot(
             dot.x,
@@ -181,7 +181,7 @@ def plot_shifts(dots: Sequence[Dot], *, metric: str, shifts: str, title: str) ->
             label=shown(dot.name),
             marker=markers[dot.name],
             markersize=9,
-            color=COLORS[dot.kind],
+            color=COLORS[dot.role],
         )
     axes.set_xlabel(f"{shown(metric)} on the test set")
     axes.set_ylabel(f"{shown(metric)} on {shown(shifts)}")
@@ -194,7 +194,7 @@ def _draw_trend(axes: Axes, dots: Sequence[Dot]) -> None:
     """The line through the single models, as wide as all models; none through fewer than three."""
     import numpy as np
 
-    single = [dot for dot in dots if dot.kind in ("ingredient", "chosen")]
+    single = [dot for dot in dots if dot.role in ("ingredient", "chosen")]
     x, y = np.array([[dot.x for dot in single], [dot.y for dot in single]])
     has_slope = len(single) > 2 and np.ptp(x) > 0  # a line through equal scores on the test set has none
     if not has_slope:
@@ -227,10 +227,10 @@ def plot_reliability(curves: Sequence[Curve], *, title: str) -> Figure:
         [`MissingExtraError`]: if matplotlib is not installed.
     """
     figure, (above, below) = new_panels(6.4, 6.4, title, heights=(3, 1))
-    markers = markers_of([(curve.name, curve.kind) for curve in curves])
+    markers = markers_of([(curve.name, curve.role) for curve in curves])
     above.plot([0, 1], [0, 1], color=NOMINAL, linewidth=1, linestyle="--", label="as sure as right")
     for curve in curves:
-        color, marker = COLORS[curve.kind], markers[curve.name]
+        color, marker = COLORS[curve.role], markers[curve.name]
         total = sum(curve.count)
         shares = [count / total for count in curve.count]
         above.plot(curve.confidence, curve.accuracy, label=shown(curve.name), color=color, marker=marker, markersize=5)

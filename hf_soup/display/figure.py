@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 COLORS = {"ingredient": "#999999", "chosen": "#E69F00", "uniform": "#56B4E9", "soup": "#009E73", "ensemble": "#CC79A7"}
-MARKERS = {"ingredient": "o", "chosen": "D", "uniform": "v", "soup": "sP*h", "ensemble": "^<>X"}  # of one kind in turn
+MARKERS = {"ingredient": "o", "chosen": "D", "uniform": "v", "soup": "sP*h", "ensemble": "^<>X"}  # of one role in turn
 NOMINAL = "#0072B2"  # lines that models are compared with
 GRID = "#eeeeee"
 LONGEST = 60  # characters of a name in a picture
@@ -98,14 +98,14 @@ def new_panels(
 
 
 def markers_of(named: Sequence[tuple[str, str]]) -> dict[str, str]:
-    """A marker for each model, of those of its kind in turn.
+    """A marker for each model, of those of its role in turn.
 
     Args:
         named (`Sequence[tuple[str, str]]`):
-            Name and kind of each.
+            Name and role of each.
     """
     markers: dict[str, str] = {}
-    for kind in dict.fromkeys(kind for _, kind in named):
-        names = [name for name, other in named if other == kind]
-        markers.update(zip(names, itertools.cycle(MARKERS[kind])))
+    for role in dict.fromkeys(role for _, role in named):
+        names = [name for name, other in named if other == role]
+        markers.update(zip(names, itertools.cycle(MARKERS[role])))
     return markers

@@ -30,7 +30,7 @@ class Kept(NamedTuple):
     """One line of what is kept.
 
     Args:
-        kind (`str`):
+        value_type (`str`):
             `"score"`, `"predictions"`, `"part"` of the predictions of a trial that was stopped, or `"gradient"`.
         about (`str`):
             Of what, in words.
@@ -40,7 +40,7 @@ class Kept(NamedTuple):
             When, in seconds since 1970.
     """
 
-    kind: str
+    value_type: str
     about: str
     bytes: int
     created: float
@@ -55,7 +55,7 @@ def cache_file() -> Path:
 
 def kept() -> list[Kept]:
     """Everything that is kept, oldest first."""
-    return [Kept(row.kind, row.about, row.bytes, row.created) for row in _store().rows()]
+    return [Kept(entry.value_type, entry.about, entry.bytes, entry.created) for entry in _store().entries()]
 
 
 def clear() -> int:
@@ -97,8 +97,8 @@ def kept_outputs(key: str | None) -> Outputs | None:
     """The predictions of a model, whole or as far as it was run."""
     if not key:
         return None
-    values = _store().read([key, _part(key)])  # at one moment: another process may put the whole for the part
-    for name, whole in ((key, True), (_part(key), False)):
+    values = _store().read([key, _partial_key(key)])  # at one moment: another process may put the whole for the part
+    for name, whole in ((key, True), (_partial_key(key), False)):
         unpacked = _understood(_unpack, values[name]) if name in values else None
         if unpacked is not None:
             predictions, rows = unpacked
@@ -120,17 +120,17 @@ def keep_outputs(key: str | None, outputs: Outputs, about: str, *, always: bool 
             Whether it is kept when it is large, too.
     """
     if key and (always or outputs.predictions.logits.nbytes <= LARGE):
-        kind, name = ("predictions", key) if outputs.whole else ("part", _part(key))
+        value_type, name = ("predictions", key) if outputs.whole else ("part", _partial_key(key))
         packed = _pack(outputs.predictions, outputs.rows)
-        part = _part(key) if outputs.whole else None
-        _store().write(name, kind, f"{len(outputs.rows)} rows of {about}", packed, instead_of=part)
+        partial_key = _partial_key(key) if outputs.whole else None
+        _store().write(name, value_type, f"{len(outputs.rows)} rows of {about}", packed, instead_of=partial_key)
 
 
 def _store() -> ValueStore:
     return ValueStore(cache_file(), "scores")
 
 
-def _part(key: str) -> str:
+def _partial_key(key: str) -> str:
     return f"{key}:part"
 
 
@@ -138,8 +138,8 @@ def _read(key: str) -> bytes | None:
     return _store().read([key]).get(key)
 
 
-def _write(key: str, kind: str, about: str, value: bytes) -> None:
-    _store().write(key, kind, about, value)
+def _write(key: str, value_type: str, about: str, value: bytes) -> None:
+    _store().write(key, value_type, about, value)
 
 
 def _understood(read: Callable[[bytes], T], value: bytes) -> T | None:
@@ -161,8 +161,8 @@ def _to_score(value: bytes) -> Score:
 
 def _to_gradient(value: bytes) -> Gradient:
     loss, weights, scale = json.loads(value)
-    rows = {module: tuple(map(float, row)) for module, row in weights.items()}
-    return Gradient(float(loss), rows, float(scale))
+    by_module = {module: tuple(map(float, derivatives)) for module, derivatives in weights.items()}
+    return Gradient(float(loss), by_module, float(scale))
 
 
 def _pack(predictions: Predictions, rows: np.ndarray) -> bytes:

@@ -42,7 +42,7 @@ def cache_key(evaluator: Evaluator, model: str, *, scores: bool) -> str | None:
         return None
     generation = evaluator.generate if isinstance(evaluator.generate, bool) else dict(evaluator.generate)
     decisive = [
-        evaluator.rows.ordered,
+        evaluator.content_hashes.ordered,
         repr(evaluator.dataset.features),
         evaluator.dataset.format["columns"],
         evaluator.split,
@@ -68,7 +68,7 @@ def digest_of_batches(evaluator: Evaluator) -> str:
     import xxhash
 
     decisive = [
-        evaluator.rows.ordered,
+        evaluator.content_hashes.ordered,
         evaluator.preprocessing,
         evaluator.text_columns,
         evaluator.batch_size,

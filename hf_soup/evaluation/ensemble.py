@@ -194,18 +194,18 @@ def make_ensembles(
     if len(members) < 2 or not sets:
         return {}
     outputs: dict[str, list[Predictions]] = {}  # set -> predictions of each model
-    for part in sets:
-        outputs[part] = [by_set[part] for by_set in members.values()]
+    for set_name in sets:
+        outputs[set_name] = [by_set[set_name] for by_set in members.values()]
     if names is None:
         names = FITTING[outputs[sets[0]][0].kind]
     made: dict[str, Ensemble] = {}
     for name in names:
         if name in COMBINE:
-            combined = {part: COMBINE[name](predictions) for part, predictions in outputs.items()}
+            combined = {set_name: COMBINE[name](predictions) for set_name, predictions in outputs.items()}
             made[ENSEMBLES[name]] = combined, {}
         elif FITTED_ON in outputs:
             weights = fit_mixture(outputs[FITTED_ON]).tolist()
-            mixed = {part: mixture(predictions, weights) for part, predictions in outputs.items()}
+            mixed = {set_name: mixture(predictions, weights) for set_name, predictions in outputs.items()}
             made[ENSEMBLES[name]] = mixed, dict(zip(members, weights, strict=True))
     return made
 

@@ -11,7 +11,7 @@ from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..data.content import Rows, hash_rows
+from ..data.content import ContentHashes, hash_content
 from ..data.load import load_data
 from ..errors import DataError, EvaluationError, RecipeError, did_you_mean
 from ..metrics.load import Metric, load_metrics
@@ -183,7 +183,7 @@ class Evaluator:
             values.pop(name),
             is_better_higher(higher_is_better),
             self.split,
-            self.rows.fingerprint,
+            self.content_hashes.fingerprint,
             predictions.examples,
             values,
         )
@@ -296,7 +296,7 @@ class Evaluator:
         def is_enough(output: BatchOutput) -> bool:
             return enough is not None and enough(predictions_of([output], task.KIND, model.config))
 
-        parts = run_batches(
+        batch_outputs = run_batches(
             task,
             model,
             encoded,
@@ -306,33 +306,35 @@ class Evaluator:
             dtype=self.dtype,
             enough=None if enough is None else is_enough,
         )
-        refuse_unreadable(parts, self.dataset, self.split)
-        predictions = predictions_of(parts, task.KIND, model.config)
+        refuse_unreadable(batch_outputs, self.dataset, self.split)
+        predictions = predictions_of(batch_outputs, task.KIND, model.config)
         if predictions.rows.size and not np.isfinite(predictions.logits).all():
             finite = np.isfinite(predictions.logits.reshape(len(predictions.rows), -1)).all(axis=1)
             first_wrong = predictions.rows[~finite].min()
             raise EvaluationError(f"the model gives NaN or infinity on {self.split}, first on row {first_wrong}.")
-        rows = np.concatenate([part.rows for part in parts])
+        rows = np.concatenate([output.rows for output in batch_outputs])
         if options is not None and isinstance(task, WritingTask):
-            predictions = self._with_texts(predictions, parts, task)
+            predictions = self._with_texts(predictions, batch_outputs, task)
         return Outputs(predictions, rows, len(rows) == sum(map(len, encoded.batches)))
 
-    def _with_texts(self, predictions: Predictions, parts: Sequence[BatchOutput], task: WritingTask) -> Predictions:
+    def _with_texts(
+        self, predictions: Predictions, batch_outputs: Sequence[BatchOutput], task: WritingTask
+    ) -> Predictions:
         """With the texts that the model wrote, and those that it should have written."""
         written: dict[int, str] = {}
-        for part in parts:
-            written.update(zip(part.rows, part.texts, strict=True))
+        for output in batch_outputs:
+            written.update(zip(output.rows, output.texts, strict=True))
         references = task.references(self.dataset, task.label_column(self.dataset, self.label_column))
         texts = tuple(written.get(row, "") for row in range(len(references)))
         return predictions._replace(texts=texts, references=references)
 
     @property
-    def rows(self) -> Rows:
-        """Hashes of the content of the data as it is now; kept by [`hash_rows`] as long as it does not change."""
-        return hash_rows(self.dataset)
+    def content_hashes(self) -> ContentHashes:
+        """Hashes of the content of the data as it is now; kept by [`hash_content`] as long as it does not change."""
+        return hash_content(self.dataset)
 
     @cached_property
-    def inputs(self) -> Rows:
+    def input_hashes(self) -> ContentHashes:
         """Hashes of what the model sees alone: of the input columns under no name, without labels or ids of rows.
 
         The same texts with labels written otherwise are the same examples. Needs the task.
@@ -343,12 +345,12 @@ class Evaluator:
             label = self.task_module.label_column(self.dataset, self.label_column)
             columns = self.task_module.columns(self.dataset, self.text_columns, label)
         numbered = {column: str(place) for place, column in enumerate(columns)}
-        return hash_rows(self.dataset.select_columns(columns).rename_columns(numbered))
+        return hash_content(self.dataset.select_columns(columns).rename_columns(numbered))
 
     def described(self) -> DataDescription:
         """What a recipe records of the data."""
-        inputs = None if self.task == "auto" else self.inputs.fingerprint
-        return DataDescription(self.path, self.rows.fingerprint, len(self.dataset), inputs)
+        inputs = None if self.task == "auto" else self.input_hashes.fingerprint
+        return DataDescription(self.path, self.content_hashes.fingerprint, len(self.dataset), inputs)
 
     def described_batches(self) -> BatchNormRecord:
         """What a recipe records of data for BatchNorm: `batches` covers all that decides the result."""

@@ -29,7 +29,7 @@ OWN_SETS = ("pretrain", "train", "validation", "test")
 
 
 @dataclass(frozen=True)
-class DataPart:
+class ShiftedData:
     """One named set of examples; what is left out is taken from the `data` section."""
 
     path: str | None = None
@@ -49,7 +49,7 @@ class Data:
     train: str = "train"
     validation: str = "validation"
     test: str = "test"
-    shifted: dict[str, DataPart] = field(default_factory=dict)
+    shifted: dict[str, ShiftedData] = field(default_factory=dict)
     label_column: str | None = None
     text_columns: list[str] | None = None
 
@@ -199,9 +199,9 @@ def _code(plan: CookFile) -> Iterator[tuple[str, str]]:
     if plan.data is None:
         return
     paths = {"data.path": plan.data.path}
-    for name, part in plan.data.shifted.items():
-        if part.path is not None:
-            paths[f"data.shifted.{name}.path"] = part.path
+    for name, shifted in plan.data.shifted.items():
+        if shifted.path is not None:
+            paths[f"data.shifted.{name}.path"] = shifted.path
     for key, path in paths.items():
         if is_function(path) and path not in BUNDLED:
             yield key, path

@@ -34,7 +34,7 @@ def read_yaml(path: str | os.PathLike[str], *, aliases: bool = True) -> dict[str
     """
     where = one_line(os.fspath(path))
     try:
-        content = read_file(path, at_most=MOST_BYTES, kind=RecipeError)
+        content = read_file(path, at_most=MOST_BYTES, error_class=RecipeError)
     except FileNotFoundError:
         raise RecipeError(f"cannot read {where}: No such file or directory.") from None
     try:

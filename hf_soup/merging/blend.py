@@ -240,7 +240,7 @@ def file_digests(checkpoint: Checkpoint, read: dict[str, str]) -> dict[str, str]
         if not digests:
             continue
         is_whole = len(digests) == len(specs)
-        digest = combined_digest(digests, part=not is_whole)
+        digest = combined_digest(digests, partial=not is_whole)
         is_comparable = recorded.split(":")[0] == digest.split(":")[0]
         if is_comparable and recorded != digest:
             raise IngredientError(

@@ -52,7 +52,7 @@ def cook_in_memory(
             f"{checkpoints[0].name} is a SentenceTransformer without a model of transformers in its folder: save the "
             "soup, and load it with sentence_transformers.SentenceTransformer."
         )
-    steps = tuple(step for step in plan.steps if not step.spec.part)  # parts are modules of a SentenceTransformer
+    steps = tuple(step for step in plan.steps if not step.spec.subfolder)  # parts are modules of a SentenceTransformer
     plan = plan._replace(steps=steps)
     tensors = empty_tensors(plan.specs)
     blend(plan, checkpoints, write_into(tensors), device=device)

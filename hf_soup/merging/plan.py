@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from ..checkpoints.check import NO_CLASSES, CheckReport
 from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.labels import classifier_modules, is_identity
-from ..checkpoints.modules import assign_rows, class_tensors, group, own_prefix
+from ..checkpoints.modules import assign_weights, class_tensors, group, own_prefix
 from ..checkpoints.reader import AVERAGED, TensorSpec, widest
 from ..display.tables import align
 from ..errors import RecipeError, did_you_mean, listed
@@ -154,11 +154,11 @@ def make_plan(
     Raises:
         [`RecipeError`]: if the weights make no mean, or are of a module that is not there.
     """
-    rows = assign_rows(checkpoints[0].specs, mixture.rows)
+    weights_by_tensor = assign_weights(checkpoints[0].specs, mixture.weights_by_module)
     _refuse_extreme(mixture)
     if averaging.normalize:
         _refuse_cancelled(mixture)
-    steps = [_step(name, rows[name], averaging, checkpoints) for name in sorted(rows)]
+    steps = [_step(name, weights_by_tensor[name], averaging, checkpoints) for name in sorted(weights_by_tensor)]
     notes = list(report.notes)
     lacking = {step.spec.name for step in steps for item in checkpoints if step.spec.name not in item.specs}
     if lacking:
@@ -286,27 +286,27 @@ def _how(function: Callable[..., Any], params: Mapping[str, Any]) -> How:
 
 
 def _refuse_extreme(mixture: Mixture) -> None:
-    for prefix, row in mixture.rows.items():
-        largest = max(map(abs, row))
+    for prefix, weights in mixture.weights_by_module.items():
+        largest = max(map(abs, weights))
         if not LEAST_WEIGHT <= largest <= MOST_WEIGHT:
             raise RecipeError(
-                f"the weights {_shown(prefix, row)} are too {'small' if largest < 1 else 'large'} to be summed: the "
-                f"largest may lie between {LEAST_WEIGHT:g} and {MOST_WEIGHT:g}. Weights are relative to each other, "
-                f"so divide all of them by {largest:g}."
+                f"the weights {_shown(prefix, weights)} are too {'small' if largest < 1 else 'large'} to be "
+                f"summed: the largest may lie between {LEAST_WEIGHT:g} and {MOST_WEIGHT:g}. Weights are relative to "
+                f"each other, so divide all of them by {largest:g}."
             )
 
 
 def _refuse_cancelled(mixture: Mixture) -> None:
-    for prefix, row in mixture.rows.items():
-        if abs(sum(row)) <= CANCELLED * sum(map(abs, row)):
+    for prefix, weights in mixture.weights_by_module.items():
+        if abs(sum(weights)) <= CANCELLED * sum(map(abs, weights)):
             raise RecipeError(
-                f"the weights {_shown(prefix, row)} sum to zero, and a mean divides by their sum. Use other weights, "
-                "or normalize=False to take them as they are."
+                f"the weights {_shown(prefix, weights)} sum to zero, and a mean divides by their sum. Use other "
+                "weights, or normalize=False to take them as they are."
             )
 
 
-def _shown(prefix: str, row: Sequence[float]) -> str:
-    return f"[{listed(map(str, row))}]" + (f" of {one_line(prefix)!r}" if prefix else "")
+def _shown(prefix: str, weights: Sequence[float]) -> str:
+    return f"[{listed(map(str, weights))}]" + (f" of {one_line(prefix)!r}" if prefix else "")
 
 
 def _step(name: str, row: Sequence[float], averaging: Averaging, checkpoints: Sequence[Checkpoint]) -> Step:
@@ -324,7 +324,7 @@ def _step(name: str, row: Sequence[float], averaging: Averaging, checkpoints: Se
     base = averaging.base
     in_base = base is not None and name in base.specs and base.specs[name].shape == first.shape
     return CombineStep(
-        TensorSpec(name, first.shape, dtype, part=first.part),
+        TensorSpec(name, first.shape, dtype, subfolder=first.subfolder),
         used,
         tuple(row[index] for index in used),
         # a method of changes from the base model has nothing to work on where the base lacks the tensor

@@ -151,14 +151,14 @@ def disagreement(first: Predictions, second: Predictions) -> float:
     return float(differ.mean())
 
 
-def joined(parts: Sequence[Predictions]) -> Predictions:
+def joined(predictions: Sequence[Predictions]) -> Predictions:
     """Predictions on different rows as one, in the order of the data set."""
     import numpy as np
 
-    logits, labels, rows = (np.concatenate([getattr(part, name) for part in parts]) for name in ARRAYS)
+    logits, labels, rows = (np.concatenate([getattr(piece, name) for piece in predictions]) for name in ARRAYS)
     order = np.argsort(rows, kind="stable")
-    seconds = sum(part.seconds for part in parts)
-    return parts[0]._replace(logits=logits[order], labels=labels[order], rows=rows[order], seconds=seconds)
+    seconds = sum(piece.seconds for piece in predictions)
+    return predictions[0]._replace(logits=logits[order], labels=labels[order], rows=rows[order], seconds=seconds)
 
 
 def same_examples(members: Sequence[Predictions]) -> None:

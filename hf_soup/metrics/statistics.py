@@ -111,9 +111,9 @@ def _resampled_sums(sums: Sequence[Sums], resamples: int, seed: int) -> np.ndarr
         counts = np.bincount(drawn.ravel(), minlength=n * rows).reshape(n, rows)
         totals.append(counts.astype(np.float64) @ columns)
     widths = [member.columns.shape[1] for member in sums]
-    parts = np.split(np.concatenate(totals), np.cumsum(widths)[:-1], axis=1)
+    columns_of_members = np.split(np.concatenate(totals), np.cumsum(widths)[:-1], axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):  # a resample without a class, say
-        return np.stack([member.value(part) for member, part in zip(sums, parts, strict=True)])
+        return np.stack([member.value(columns) for member, columns in zip(sums, columns_of_members, strict=True)])
 
 
 def _centred(distribution: np.ndarray, metric: Metric, members: Sequence[Predictions]) -> np.ndarray:

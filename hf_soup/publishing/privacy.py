@@ -69,13 +69,13 @@ def private_ones(items: Iterable[Ingredient], token: str | bool | None = None) -
     return private
 
 
-def is_private(source: str, *, kind: str = "model", token: str | bool | None = None) -> bool:
+def is_private(source: str, *, repo_type: str = "model", token: str | bool | None = None) -> bool:
     """Whether a repository is not public; one that is gone, or that the user may not see, counts as private.
 
     Args:
         source (`str`):
             A Hub id, a folder behind it if need be.
-        kind (`str`, *optional*, defaults to `"model"`):
+        repo_type (`str`, *optional*, defaults to `"model"`):
             Or `"dataset"`.
         token (`str` or `bool`, *optional*):
             By default the one that a login stored.
@@ -88,7 +88,7 @@ def is_private(source: str, *, kind: str = "model", token: str | bool | None = N
     repo_id = repository_of(source)
     with refusals(repo_id):
         try:
-            return bool(patiently(lambda: client(token).repo_info(repo_id, repo_type=kind)).private)
+            return bool(patiently(lambda: client(token).repo_info(repo_id, repo_type=repo_type)).private)
         except errors.RepositoryNotFoundError:
             return True
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from ..checkpoints.checkpoint import PRIVATE, Checkpoint
-from ..comparison.comparison import SINGLE, Comparison, Row
+from ..comparison.comparison import SINGLE, Comparison, ModelScores
 from ..errors import warn
 from ..types import Ingredient, Recipe, Selection, Trial
 from .privacy import is_private, on_hub, private_ones, repository_of
@@ -98,7 +98,7 @@ class Redaction:
         """The comparison, in which private models have their aliases."""
         return replace(
             comparison,
-            rows=tuple(map(self._row, comparison.rows)),
+            models=tuple(map(self._model, comparison.models)),
             summary=self.text(comparison.summary),
             curves=self._renamed(comparison.curves),
         )
@@ -111,10 +111,10 @@ class Redaction:
         alias = self.aliases.get((item.name, item.source))
         return item if alias is None else Ingredient(alias, PRIVATE, files=item.files)
 
-    def _row(self, row: Row) -> Row:
-        # Rows of several models (soups, ensembles) may be called like a private one, and are not.
-        name = self._names.get(row.name, row.name) if row.kind in SINGLE else row.name
-        return replace(row, name=name, weights=self._renamed(row.weights))
+    def _model(self, model: ModelScores) -> ModelScores:
+        # Lines of several models (soups, ensembles) may be called like a private one, and are not.
+        name = self._names.get(model.name, model.name) if model.role in SINGLE else model.name
+        return replace(model, name=name, weights=self._renamed(model.weights))
 
     def _renamed(self, values: Mapping[str, T]) -> dict[str, T]:
         return {self._names.get(name, name): value for name, value in values.items()}

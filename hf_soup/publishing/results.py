@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..checkpoints.hub import split_source
-from ..comparison.comparison import SHIFTS, TEST, VALIDATION, Comparison, Row
+from ..comparison.comparison import SHIFTS, TEST, VALIDATION, Comparison, ModelScores
 from ..errors import DataError
 from ..metrics.statistics import SHARES, Interval
 from ..types import Recipe
@@ -23,17 +23,17 @@ class Result:
     Args:
         comparison ([`Comparison`]):
             The whole of it.
-        row ([`Row`]):
+        scores ([`ModelScores`]):
             The soup's.
     """
 
     comparison: Comparison
-    row: Row
+    scores: ModelScores
 
     @property
     def test(self) -> Interval | None:
         """The score on the test set, by the metric that counts."""
-        return self.row.scores.get(TEST, {}).get(self.comparison.metric)
+        return self.scores.scores.get(TEST, {}).get(self.comparison.metric)
 
     @property
     def test_text(self) -> str:
@@ -50,12 +50,12 @@ class Result:
     @property
     def sentence(self) -> str:
         """The line of the summary that names the soup."""
-        return next((line for line in self.comparison.summary.split("\n") if self.row.name in line), "")
+        return next((line for line in self.comparison.summary.split("\n") if self.scores.name in line), "")
 
     @property
     def smallest_difference(self) -> str | None:
         """How large a difference on the test set has to be to be told from none, where an interval is known."""
-        difference = self.comparison.differences.get(self.row.name, {}).get(TEST, {}).get("single")
+        difference = self.comparison.differences.get(self.scores.name, {}).get(TEST, {}).get("single")
         if difference is None or difference.low is None or difference.high is None:
             return None
         half_width = (difference.high - difference.low) / 2
@@ -66,20 +66,20 @@ class Result:
 
 
 def result_of(recipe: Recipe, comparison: Comparison | None) -> Result | None:
-    """What a comparison says of a recipe's soup: of the row of that title, or of the only soup that was compared.
+    """What a comparison says of a recipe's soup: of the model of that title, or of the only soup that was compared.
 
     Args:
         recipe ([`Recipe`]):
             Of the soup.
         comparison ([`Comparison`], *optional*):
-            Which may have rows of other soups too.
+            Which may be of other soups too.
     """
     if comparison is None:
         return None
-    for row in comparison.rows:
-        if row.kind in ("soup", "uniform") and row.name == recipe.title:
-            return Result(comparison, row)
-    soups = [row for row in comparison.rows if row.kind == "soup"]
+    for model in comparison.models:
+        if model.role in ("soup", "uniform") and model.name == recipe.title:
+            return Result(comparison, model)
+    soups = [model for model in comparison.models if model.role == "soup"]
     return Result(comparison, soups[0]) if len(soups) == 1 else None
 
 
@@ -98,7 +98,7 @@ def model_index(result: Result, task_type: str) -> list[EvalResult]:
     for name in result.comparison.sizes:
         if name in (VALIDATION, SHIFTS):  # the one chose the soup, the other is a mean of sets
             continue
-        for metric, score in result.row.scores.get(name, {}).items():
+        for metric, score in result.scores.scores.get(name, {}).items():
             entry = EvalResult(
                 task_type=task_type,
                 dataset_type=result.comparison.sources.get(name, name),

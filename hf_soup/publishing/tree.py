@@ -28,7 +28,7 @@ class Node(NamedTuple):
     Args:
         name (`str`):
             A Hub id, or what a recipe calls it.
-        kind (`str`):
+        role (`str`):
             `"soup"`, `"ingredient"` or `"base model"`.
         revision (`str`, *optional*):
             The commit, where it is known.
@@ -41,7 +41,7 @@ class Node(NamedTuple):
     """
 
     name: str
-    kind: str
+    role: str
     revision: str | None = None
     weights: tuple[float, ...] = ()
     note: str = ""
@@ -66,8 +66,8 @@ class Node(NamedTuple):
         cells = [name]
         if self.weights:
             cells.append(f"weight {', '.join(f'{weight:.4g}' for weight in self.weights)}")
-        if self.kind != INGREDIENT:
-            cells.append(self.kind)
+        if self.role != INGREDIENT:
+            cells.append(self.role)
         if self.note:
             cells.append(self.note)
         yield first + "  ".join(cells)
@@ -125,7 +125,7 @@ def _read_origin(node: Node, source: str, above: tuple[str, ...], visited: dict[
         else:
             recipe = load_recipe(folder, allow_code=True)
         members = _members(recipe, above, visited)
-        node = node._replace(kind=SOUP, note=f"{recipe.title}, {recipe.method}", children=members)
+        node = node._replace(role=SOUP, note=f"{recipe.title}, {recipe.method}", children=members)
     else:
         bases = []
         for name in names_in_card(read_card(folder)):
@@ -145,18 +145,18 @@ def _members(recipe: Recipe, above: tuple[str, ...], visited: dict[str, Node]) -
     """The ingredients of a soup, and its base model where that is not one of them."""
     members = []
     for index, item in enumerate(recipe.ingredients):
-        kind = BASE if item.name == recipe.base_inside else INGREDIENT
-        weights = tuple(row[index] for row in recipe.rows.values())
-        members.append(_member(item, kind, weights, above, visited))
+        role = BASE if item.name == recipe.base_inside else INGREDIENT
+        weights = tuple(row[index] for row in recipe.weights_by_module.values())
+        members.append(_member(item, role, weights, above, visited))
     if recipe.base_model and not recipe.base_inside:
         members.append(_member(recipe.base_model, BASE, (), above, visited))
     return tuple(members)
 
 
 def _member(
-    item: Ingredient, kind: str, weights: tuple[float, ...], above: tuple[str, ...], visited: dict[str, Node]
+    item: Ingredient, role: str, weights: tuple[float, ...], above: tuple[str, ...], visited: dict[str, Node]
 ) -> Node:
-    node = Node(item.source if item.revision else item.name, kind, item.revision, weights)
+    node = Node(item.source if item.revision else item.name, role, item.revision, weights)
     notes = {MEMORY: "a model in memory", PRIVATE: "private, not named", ELSEWHERE: "a folder elsewhere"}
     if item.source in notes:
         return node._replace(note=notes[item.source])
@@ -198,4 +198,4 @@ def _visit(node: Node, source: str, above: tuple[str, ...], visited: dict[str, N
 def _seen_before(node: Node, earlier: Node) -> Node:
     """A model that was looked at already: what it was made from is told there."""
     note = "see above" if earlier.children else earlier.note
-    return node._replace(kind=SOUP if earlier.kind == SOUP else node.kind, revision=earlier.revision, note=note)
+    return node._replace(role=SOUP if earlier.role == SOUP else node.role, revision=earlier.revision, note=note)

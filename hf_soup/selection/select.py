@@ -161,12 +161,14 @@ def _cross_validate(
     """Search without each fold, and score the result on it."""
     import numpy as np
 
-    parts: list[np.ndarray] = np.array_split(np.random.default_rng(seed).permutation(trials.examples), folds)
+    examples_by_fold: list[np.ndarray] = np.array_split(
+        np.random.default_rng(seed).permutation(trials.examples), folds
+    )
     scores = []
     for left_out in progress_bar(range(folds), desc="Searching without each fold", unit="fold"):
-        others = np.concatenate([examples for fold, examples in enumerate(parts) if fold != left_out])
+        others = np.concatenate([examples for fold, examples in enumerate(examples_by_fold) if fold != left_out])
         choice = strategy.choose(ingredients, trials.subset(others))
-        scores.append(trials.subset(parts[left_out]).score(choice.mixture).value)
+        scores.append(trials.subset(examples_by_fold[left_out]).score(choice.mixture).value)
     mean = fmean(scores)
     return Folds(folds, tuple(scores), mean, gain(score.value, mean, score.higher_is_better))
 

@@ -157,12 +157,12 @@ class Search:
         return Choice(self.mixture, tuple(trials), alpha=alpha, temperature=temperature)
 
 
-def mixture_by_module(ingredients: Sequence[Ingredient], modules: Sequence[str], rows: np.ndarray) -> Mixture:
-    """With a row of weights for each module, or one for all where `modules` is `("",)`."""
-    weights = [tuple(row) for row in rows.tolist()]
+def mixture_by_module(ingredients: Sequence[Ingredient], modules: Sequence[str], weights: np.ndarray) -> Mixture:
+    """A mixture by a matrix of weights with a line for each module; one line for all where `modules` is `("",)`."""
+    weights_of_modules = [tuple(line) for line in weights.tolist()]
     if len(modules) == 1:
-        return Mixture(tuple(ingredients), weights[0])
-    return Mixture(tuple(ingredients), dict(zip(modules, weights, strict=True)))
+        return Mixture(tuple(ingredients), weights_of_modules[0])
+    return Mixture(tuple(ingredients), dict(zip(modules, weights_of_modules, strict=True)))
 
 
 def shuffled(ingredients: Sequence[Ingredient], seed: int) -> list[Ingredient]:

@@ -67,8 +67,10 @@ def search(
     spent = 1
     while spent < budget:
         points = [optimizer.ask() for _ in range(optimizer.population_size)]
-        rows = [special.softmax(point.reshape(len(modules), -1), axis=1) for point in points]
-        mixtures = [mixture_by_module(search_state.ranked, modules, weights) for weights in rows[: budget - spent]]
+        mixtures = []
+        for point in points[: budget - spent]:
+            weights = special.softmax(point.reshape(len(modules), -1), axis=1)
+            mixtures.append(mixture_by_module(search_state.ranked, modules, weights))
         tried = [f"{spent + place}: {_shown(mixture)}" for place, mixture in enumerate(mixtures, start=1)]
         rank_keys = _try(search_state, mixtures, tried)
         spent += len(mixtures)
@@ -86,5 +88,5 @@ def _try(search_state: Search, mixtures: Sequence[Mixture], tried: Sequence[str]
 
 def _shown(mixture: Mixture) -> str:
     if isinstance(mixture.weights, dict):
-        return f"weights of {len(mixture.rows)} modules"
+        return f"weights of {len(mixture.weights_by_module)} modules"
     return " ".join(f"{weight:.2f}" for weight in mixture.weights)

@@ -24,29 +24,29 @@ def evaluation_at(history: Sequence[Mapping[str, Any]], step: int) -> dict[str, 
 
 
 def without_timings(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The rows of a history without how long things took; the loss comes first in each, then the rest by name."""
-    rows = []
-    for row in history:
-        names = [name for name in row if not is_timing(name)]
+    """The records of a history without how long things took; the loss comes first in each, then the rest by name."""
+    records = []
+    for record in history:
+        names = [name for name in record if not is_timing(name)]
         names.sort(key=lambda name: (name not in LOSSES, name))
-        rows.append({name: row[name] for name in names})
-    return rows
+        records.append({name: record[name] for name in names})
+    return records
 
 
 def lasting_history(history: Sequence[Mapping[str, Any]], totals: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A history as it is kept: the same whether a run was interrupted or not.
 
-    Trainer ends with a row for the whole run, whose times and mean loss are those since the last interruption; one
+    Trainer ends with a record for the whole run, whose times and mean loss are those since the last interruption; one
     with the mean loss of all steps takes its place.
 
     Args:
         history (`Sequence[Mapping[str, Any]]`):
-            The rows.
+            The records of Trainer.
         totals (`Mapping[str, Any]`):
-            What else the last row says, such as the number of steps.
+            What else the last record says, such as the number of steps.
     """
-    rows = [row for row in history if "train_runtime" not in row]
-    return [*without_timings(rows), {**totals, "train_loss": _mean_loss(history)}]
+    records = [record for record in history if "train_runtime" not in record]
+    return [*without_timings(records), {**totals, "train_loss": _mean_loss(history)}]
 
 
 def last_loss(history: Sequence[Mapping[str, Any]]) -> float:

@@ -39,7 +39,7 @@ def find_manifest(folder: Path) -> dict[str, Any] | None:
     """
     path = folder / SWEEP_FILE
     try:
-        manifest = read_json(path, kind=TrainingError)
+        manifest = read_json(path, error_class=TrainingError)
     except FileNotFoundError:
         return None
     if not _is_manifest(manifest):

@@ -13,7 +13,7 @@ from ..checkpoints import hub
 from ..checkpoints.bounds import at_most_modules
 from ..checkpoints.named_code import forget_code
 from ..checkpoints.targets import refuse_folder
-from ..data.content import hash_rows
+from ..data.content import hash_content
 from ..data.splits import TrainingData
 from ..display.tables import align, cell, shared_line
 from ..errors import OutputError, RecipeError, TrainingError
@@ -317,8 +317,8 @@ def _fixed(
     return {
         "base_model": base_identity(base_model),
         "task": columns.task_name,
-        "train": hash_rows(data.train).fingerprint,
-        "validation": hash_rows(data.validation).fingerprint if data.validation is not None else None,
+        "train": hash_content(data.train).fingerprint,
+        "validation": hash_content(data.validation).fingerprint if data.validation is not None else None,
         "label_column": columns.label,
         "classes": columns.classes,
         "text_columns": columns.text_columns,
@@ -358,7 +358,7 @@ def _about(
 def _is_done(folder: Path) -> bool:
     """Whole, or diverged: the same would come out again."""
     failure = load_failure(folder)
-    return bool(load_runs(folder)) or (failure is not None and failure.kind == "diverged")
+    return bool(load_runs(folder)) or (failure is not None and failure.cause == "diverged")
 
 
 def _disk(

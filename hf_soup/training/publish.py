@@ -137,7 +137,7 @@ def _private_origins(about: Mapping[str, Any], base_card: Mapping[str, Any]) -> 
         bases = (split_revision(about["base_model"])[0],)
     hidden = [base for base in bases if is_private(base)]
     data = about["data"].get("path")
-    if data and is_private(data, kind="dataset"):
+    if data and is_private(data, repo_type="dataset"):
         hidden.append(data)
     return hidden
 

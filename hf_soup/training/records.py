@@ -90,14 +90,14 @@ class FailedRun:
             What it had of its own.
         reason (`str`):
             Why, in one line.
-        kind (`str`):
+        cause (`str`):
             `"diverged"`, which a later sweep does not try again, `"memory"` or `"error"`.
     """
 
     name: str
     params: Mapping[str, Any]
     reason: str
-    kind: str
+    cause: str
 
 
 def plain_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -163,7 +163,7 @@ def load_failure(folder: Path) -> FailedRun | None:
     return FailedRun(folder.name, record["params"], record["reason"], record["kind"])
 
 
-def record_failure(sweep: Path, job: Job, reason: str, kind: str = "error") -> FailedRun:
+def record_failure(sweep: Path, job: Job, reason: str, cause: str = "error") -> FailedRun:
     """Write down in its folder why a run failed.
 
     Args:
@@ -171,15 +171,15 @@ def record_failure(sweep: Path, job: Job, reason: str, kind: str = "error") -> F
             The folder of the sweep.
         job (`tuple[str, Mapping[str, Any]]`):
             Name and settings of the run.
-        reason (`str`), kind (`str`, *optional*, defaults to `"error"`):
+        reason (`str`), cause (`str`, *optional*, defaults to `"error"`):
             As of [`FailedRun`].
     """
     name, params = job
-    failed = FailedRun(name, dict(params), reason, kind)
+    failed = FailedRun(name, dict(params), reason, cause)
     if is_main():
         with as_output_error(sweep / name):
             (sweep / name).mkdir(exist_ok=True)
-        record = {"params": failed.params, "reason": reason, "kind": kind, "traceback": traceback.format_exc()}
+        record = {"params": failed.params, "reason": reason, "kind": cause, "traceback": traceback.format_exc()}
         write_json(sweep / name / FAILED_FILE, record)
     return failed
 

@@ -71,7 +71,7 @@ def train_run(context: SweepContext, name: str, params: Mapping[str, Any]) -> tu
         _train(context, folder, params)
     except Exception as error:  # whatever Trainer, a model or its data trip over ends this run alone
         _refuse_full_disk(error, context.folder)
-        failed = record_failure(context.folder, (name, params), _reason(error), _kind(error))
+        failed = record_failure(context.folder, (name, params), _reason(error), _cause(error))
         if not isinstance(error, DivergedError):
             give_up(error)  # processes that share a run cannot go on when one of them fails
         elif is_main():
@@ -217,7 +217,7 @@ def _refuse_full_disk(error: Exception, folder: Path) -> None:
         ) from error
 
 
-def _kind(error: Exception) -> str:
+def _cause(error: Exception) -> str:
     from accelerate.utils.memory import should_reduce_batch_size
 
     if isinstance(error, DivergedError):
@@ -227,9 +227,9 @@ def _kind(error: Exception) -> str:
 
 def _reason(error: Exception) -> str:
     text = (str(error) or type(error).__name__).strip().splitlines()[0][:LONGEST_REASON]
-    kind = _kind(error)
-    if kind == "diverged":
+    cause = _cause(error)
+    if cause == "diverged":
         return f"it diverged: {text}. Lower the learning rate, or warm up longer."
-    if kind == "memory":
+    if cause == "memory":
         return f"it ran out of memory ({text}). Lower per_device_train_batch_size, or set auto_find_batch_size."
     return f"{type(error).__name__}: {text}"

@@ -140,7 +140,7 @@ def _train_all(plan: SweepPlan, devices: Sequence[str], publisher: Publisher | N
 def _take_failure(failure: FailedRun, folder: Path, bar: tqdm[Any], *, raises: bool) -> None:
     """Write down a failure, and tell it above the bar or as an error."""
     if is_main() and load_failure(folder / failure.name) is None:  # of a worker that wrote it elsewhere
-        record_failure(folder, (failure.name, failure.params), failure.reason, failure.kind)
+        record_failure(folder, (failure.name, failure.params), failure.reason, failure.cause)
     line = f"{failure.name} failed: {failure.reason}"
     if raises:
         raise TrainingError(line)

@@ -142,7 +142,7 @@ def share_single_values(space: Mapping[str, Any]) -> tuple[dict[str, Any], dict[
 class _Distribution(NamedTuple):
     """Where values are drawn from: a list (`choice`), or all between two ends."""
 
-    kind: str
+    distribution: str
     values: Sequence[Any]
 
 
@@ -152,12 +152,12 @@ Axis = Sequence[Any] | _Distribution  # the values of one parameter
 def _axis(name: str, given: Any) -> Axis:
     """The values of one parameter, or what they are drawn from; ranges stay ranges, however long."""
     if isinstance(given, Mapping) and len(given) == 1 and next(iter(given)) in DISTRIBUTIONS:
-        ((kind, ends),) = given.items()
-        if kind == "range":
+        ((distribution, ends),) = given.items()
+        if distribution == "range":
             return _range(name, ends)
-        if kind == "choice":
-            return _Distribution(kind, _different(name, ends))
-        return _between(name, kind, ends)
+        if distribution == "choice":
+            return _Distribution(distribution, _different(name, ends))
+        return _between(name, distribution, ends)
     if isinstance(given, Mapping) and name not in MAPPINGS:
         raise RecipeError(
             f'space: "{name}" has an unknown distribution{did_you_mean(next(iter(given), ""), DISTRIBUTIONS)}'
@@ -184,20 +184,22 @@ def _short_range(name: str, values: range) -> range:
     return values
 
 
-def _between(name: str, kind: str, ends: Any) -> _Distribution:
-    number = int if kind == "integers" else float
+def _between(name: str, distribution: str, ends: Any) -> _Distribution:
+    number = int if distribution == "integers" else float
     try:
         low, high = map(number, ends)
     except (TypeError, ValueError, OverflowError):
-        raise RecipeError(f'space: "{name}" has {{{kind}: {ends!r}}}; write {{{kind}: [low, high]}}.') from None
-    if not low < high or (kind == "loguniform" and low <= 0):
         raise RecipeError(
-            f'space: "{name}" goes from {low:g} to {high:g}; {kind} needs a lower end below the upper one.'
+            f'space: "{name}" has {{{distribution}: {ends!r}}}; write {{{distribution}: [low, high]}}.'
+        ) from None
+    if not low < high or (distribution == "loguniform" and low <= 0):
+        raise RecipeError(
+            f'space: "{name}" goes from {low:g} to {high:g}; {distribution} needs a lower end below the upper one.'
         )
-    is_drawable = low >= LOWEST and high < HIGHEST if kind == "integers" else math.isfinite(high - low)
+    is_drawable = low >= LOWEST and high < HIGHEST if distribution == "integers" else math.isfinite(high - low)
     if not is_drawable:
         raise RecipeError(f'space: "{name}" goes from {low:g} to {high:g}, which is too far to draw numbers between.')
-    return _Distribution(kind, (low, high))
+    return _Distribution(distribution, (low, high))
 
 
 def _different(name: str, values: Any) -> Sequence[Any]:
@@ -225,9 +227,9 @@ def _size(axis: Axis, n_runs: int) -> int:
     """How many different values there are, as far as it matters for `n_runs` draws."""
     if not isinstance(axis, _Distribution):
         return len(axis)
-    if axis.kind == "choice":
+    if axis.distribution == "choice":
         return len(axis.values)
-    if axis.kind == "integers":
+    if axis.distribution == "integers":
         low, high = axis.values
         return int(high - low + 1)
     return n_runs  # of numbers with a point there are enough
@@ -236,12 +238,12 @@ def _size(axis: Axis, n_runs: int) -> int:
 def _draw(axis: Axis, rng: np.random.Generator) -> Any:
     if not isinstance(axis, _Distribution):
         return axis[int(rng.integers(len(axis)))]
-    if axis.kind == "choice":
+    if axis.distribution == "choice":
         return axis.values[int(rng.integers(len(axis.values)))]
     low, high = axis.values
-    if axis.kind == "integers":
+    if axis.distribution == "integers":
         return int(rng.integers(low, high + 1))
-    if axis.kind == "loguniform":
+    if axis.distribution == "loguniform":
         return math.exp(rng.uniform(math.log(low), math.log(high)))
     return float(rng.uniform(low, high))
 

@@ -87,7 +87,7 @@ class Sweep(Sequence[Run]):
             lines.append([run.name, *own, score, f"{run.state['train_loss']:.4f}", *timing])
         for failure in self.failed:
             own = [cell(failure.params.get(key)) for key in varied]
-            lines.append([failure.name, *own, failure.kind, "-", "-", "-"])
+            lines.append([failure.name, *own, failure.cause, "-", "-", "-"])
         paragraphs = [align(lines), *shared_line({**self.training_args, **shared}, varied)]
         if self.failed:
             paragraphs += ["", *(f"{failure.name} failed: {failure.reason}" for failure in self.failed)]
@@ -97,7 +97,7 @@ class Sweep(Sequence[Run]):
         """A row for each run, its settings and metrics as columns; those that failed have a `reason`."""
         import pandas as pd
 
-        rows = [
+        records = [
             {
                 "run": run.name,
                 **run.params,
@@ -110,7 +110,9 @@ class Sweep(Sequence[Run]):
             }
             for run in self.runs
         ]
-        return pd.DataFrame(rows + [{"run": item.name, **item.params, "reason": item.reason} for item in self.failed])
+        return pd.DataFrame(
+            records + [{"run": item.name, **item.params, "reason": item.reason} for item in self.failed]
+        )
 
     def plot(self) -> Figure:
         """The validation score against each setting that varies, and the curves of training and validation.

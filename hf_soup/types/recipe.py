@@ -82,7 +82,7 @@ class Mixture:
     def __post_init__(self) -> None:
         object.__setattr__(self, "ingredients", tuple(self.ingredients))
         object.__setattr__(self, "weights", as_weights(self.weights))
-        _check_mixture(self.ingredients, self.rows)
+        _check_mixture(self.ingredients, self.weights_by_module)
 
     @classmethod
     def equal(cls, ingredients: Sequence[Ingredient]) -> Mixture:
@@ -90,9 +90,9 @@ class Mixture:
         return cls(tuple(ingredients), (1.0,) * len(ingredients))
 
     @property
-    def rows(self) -> dict[str, tuple[float, ...]]:
+    def weights_by_module(self) -> dict[str, tuple[float, ...]]:
         """The weights as {module prefix: one weight for each ingredient}; a single row is that of `""`."""
-        return _rows_of(self.weights)
+        return _by_module(self.weights)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -101,13 +101,13 @@ class Mixture:
 
     @property
     def totals(self) -> tuple[float, ...]:
-        """The sum of each ingredient's weights over the rows."""
-        return tuple(sum(weights) for weights in zip(*self.rows.values(), strict=True))
+        """The sum of each ingredient's weights over all modules."""
+        return tuple(sum(weights) for weights in zip(*self.weights_by_module.values(), strict=True))
 
     @property
     def used(self) -> tuple[str, ...]:
         """The names of the ingredients that have a weight other than 0 in any row."""
-        columns = zip(self.names, zip(*self.rows.values(), strict=True), strict=True)
+        columns = zip(self.names, zip(*self.weights_by_module.values(), strict=True), strict=True)
         return tuple(name for name, weights in columns if any(weights))
 
 
@@ -218,7 +218,7 @@ class Recipe:
         object.__setattr__(self, "ingredients", tuple(self.ingredients))
         object.__setattr__(self, "weights", as_weights(self.weights))
         object.__setattr__(self, "labels", tuple(self.labels))
-        _check_mixture(self.ingredients, self.rows)
+        _check_mixture(self.ingredients, self.weights_by_module)
         for name, order in self.alignments.items():
             if name not in self.names or sorted(order) != list(range(len(order))):
                 raise RecipeError(
@@ -232,9 +232,9 @@ class Recipe:
         return Mixture(self.ingredients, self.weights)
 
     @property
-    def rows(self) -> dict[str, tuple[float, ...]]:
+    def weights_by_module(self) -> dict[str, tuple[float, ...]]:
         """The weights as {module prefix: one weight for each ingredient}; a single row is that of `""`."""
-        return _rows_of(self.weights)
+        return _by_module(self.weights)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -255,7 +255,7 @@ class Recipe:
         """What tables call its soup, such as `"greedy soup"`."""
         if self.selection is not None and self.selection.strategy:
             return f"{one_line(self.selection.strategy, 60)} soup"
-        different_weights = {weight for row in self.rows.values() for weight in row}
+        different_weights = {weight for of_module in self.weights_by_module.values() for weight in of_module}
         return UNIFORM if len(different_weights) == 1 else "weighted soup"
 
     def fingerprint(self) -> str:
@@ -315,11 +315,11 @@ def _prefix(prefix: object) -> str:
     return prefix
 
 
-def _rows_of(weights: Weights) -> dict[str, tuple[float, ...]]:
+def _by_module(weights: Weights) -> dict[str, tuple[float, ...]]:
     return weights if isinstance(weights, dict) else {"": weights}
 
 
-def _check_mixture(ingredients: Sequence[Ingredient], rows: Mapping[str, Sequence[float]]) -> None:
+def _check_mixture(ingredients: Sequence[Ingredient], weights_by_module: Mapping[str, Sequence[float]]) -> None:
     """Refuse ingredients without a name of their own, and weights that make no mean of them."""
     if not ingredients:
         raise RecipeError("a soup needs at least one ingredient, none was given. Name folders, Hub ids or models.")
@@ -327,16 +327,16 @@ def _check_mixture(ingredients: Sequence[Ingredient], rows: Mapping[str, Sequenc
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
         raise RecipeError(f"two ingredients are called {listed(repeated)}; names in a recipe are unique.")
-    if not rows:
+    if not weights_by_module:
         raise RecipeError("the weights are empty: give one for each ingredient, or a row for each module prefix.")
-    for prefix, row in rows.items():
+    for prefix, of_module in weights_by_module.items():
         where = f"the weights of {one_line(prefix)!r}" if prefix else "the weights"
-        if len(row) != len(ingredients):
+        if len(of_module) != len(ingredients):
             raise RecipeError(
-                f"{where} are {len(row)} ({listed([f'{weight:g}' for weight in row])}) for {len(ingredients)} "
-                f"ingredients ({listed(names)}); give one for each."
+                f"{where} are {len(of_module)} ({listed([f'{weight:g}' for weight in of_module])}) for "
+                f"{len(ingredients)} ingredients ({listed(names)}); give one for each."
             )
-        if not all(map(math.isfinite, row)):
-            raise RecipeError(f"{where} hold a number that is not finite: {listed(map(str, row))}.")
-        if not any(row):
+        if not all(map(math.isfinite, of_module)):
+            raise RecipeError(f"{where} hold a number that is not finite: {listed(map(str, of_module))}.")
+        if not any(of_module):
             raise RecipeError(f"{where} are all zero: nothing would go into the soup. Give at least one that is not.")

@@ -82,7 +82,7 @@ def test_of_real_models(text_runs):
     examples = testing.tiny_texts(24, seed=8)
     found = measure_diversity(Scorer(open_all(text_runs), examples))
     report = hf_soup.compare(hf_soup.merge(text_runs), test=examples, ensembles=["logits"])
-    rows = {row.name: row.scores["test"]["accuracy"].value for row in report.rows}
+    rows = {row.name: row.scores["test"]["accuracy"].value for row in report.models}
     assert found.scores == {name: pytest.approx(rows[name]) for name in ("run-0", "run-1", "run-2")}
     assert found.soup == pytest.approx(rows["uniform soup"])
     assert found.ensemble == pytest.approx(rows["logit ensemble"])

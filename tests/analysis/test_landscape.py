@@ -165,7 +165,7 @@ def test_grid_points_of_the_plane_are_models(checkpoints, scorer, text_runs):
     assert plane.complete
     assert "distance from the plane" in plane.table()
     assert plane.losses().shape == (3, 3)
-    assert [mark.kind for mark in plane.marks] == ["corner"] * 3 + ["soup"] + ["path"] * 2
+    assert [mark.role for mark in plane.marks] == ["corner"] * 3 + ["soup"] + ["path"] * 2
     a, b, c = (vector(text_runs[int(name[-1])]) for name in plane.corners)
     u = (b - a) / np.linalg.norm(b - a)
     v = (c - a) - ((c - a) @ u) * u

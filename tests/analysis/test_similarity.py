@@ -105,7 +105,7 @@ def test_modules_come_from_the_bottom_up(text_runs, start):
     rows = {row.name: row for row in found.by_module()}
     cosines = found.cosines("classifier")[np.triu_indices(3, 1)]
     assert rows["classifier"].deltas == pytest.approx((cosines.mean(), cosines.min(), cosines.max()))
-    assert rows["classifier"].part == "head"
+    assert rows["classifier"].region == "head"
     assert sum(row.elements for row in rows.values()) == len(vector(text_runs[0]))
     tensors = {row.name: row for row in found.by_tensor()}
     assert tensors["classifier.bias"].elements == 2

@@ -98,7 +98,7 @@ def test_another_merge_keeps_the_runs(kitchen):
     assert second.soup.recipe.names == ("run-0", "run-1", "run-2")
     written = yaml.safe_load((second.folder / "soup_recipe.yaml").read_text())
     assert written["selection"] == {"strategy": "uniform", "params": {}}
-    assert {row.name for row in second.comparison.rows} >= {"uniform soup", "logit ensemble"}
+    assert {row.name for row in second.comparison.models} >= {"uniform soup", "logit ensemble"}
 
 
 def test_ingredients_instead_of_a_sweep(kitchen, text_runs):

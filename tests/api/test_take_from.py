@@ -115,7 +115,7 @@ def test_a_comparison_takes_the_same_settings(runs):
     """The uniform soup beside a soup has the settings of the soup, and the texts are read by its tokenizer."""
     soup = hf_soup.merge(runs, take_from="run-1", weights=[2, 1, 1])
     comparison = hf_soup.compare(soup, test=testing.tiny_texts(20))
-    assert "uniform soup" in [row.name for row in comparison.rows]
+    assert "uniform soup" in [row.name for row in comparison.models]
 
 
 def test_a_name_that_is_not_there(tmp_path, runs):

@@ -76,9 +76,9 @@ def test_the_weights_of_an_added_one_have_to_be_known(tmp_path, hub_runs):
     with pytest.raises(hf_soup.RecipeError, match=r"have the weights 2, 1, so nothing says"):
         hf_soup.cook(f"{hub_runs[0]}-soup", add=[hub_runs[2]])
     two = hf_soup.cook(f"{hub_runs[0]}-soup", add=[hub_runs[2]], drop=[hub_runs[0]])
-    assert two.soup.recipe.rows == {"": (1.0, 1.0)}
+    assert two.soup.recipe.weights_by_module == {"": (1.0, 1.0)}
     given = hf_soup.cook(f"{hub_runs[0]}-soup", add=[hub_runs[2]], overrides=["weights=[2, 1, 1]"])
-    assert given.soup.recipe.rows == {"": (2.0, 1.0, 1.0)}
+    assert given.soup.recipe.weights_by_module == {"": (2.0, 1.0, 1.0)}
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,7 @@ def test_where_times_of_change_mean_nothing_no_digest_outlives_the_process(tmp_p
     path.write_bytes(b"one")
     monkeypatch.setattr(content, "_file_systems", lambda: {os.stat(path).st_dev: "fuse.sshfs"})
     digest_of(path)
-    assert store.rows() == []
+    assert store.entries() == []
 
 
 def test_a_damaged_file_of_digests_is_as_good_as_none(tmp_path, store):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hf_soup.checkpoints.modules import assign_rows, group, list_modules, own_prefix
+from hf_soup.checkpoints.modules import assign_weights, group, list_modules, own_prefix
 from hf_soup.checkpoints.reader import TensorSpec
 from hf_soup.errors import RecipeError
 
@@ -52,32 +52,32 @@ def test_modules_are_listed_with_their_sizes():
     assert [module.name for module in found] == ["classifier", "embeddings", *layers, "ids", "pooler"]
     assert sum(module.tensors for module in found) == len(specs)
     assert sum(module.parameters for module in found) == 6 * len(BERT)
-    assert all(assign_rows(BERT, {"": (1.0,), module.name: (2.0,)}) for module in found if module.name != "ids")
+    assert all(assign_weights(BERT, {"": (1.0,), module.name: (2.0,)}) for module in found if module.name != "ids")
 
 
 def test_the_longest_prefix_wins_with_or_without_the_models_own():
     """`encoder.layer.1` is `bert.encoder.layer.1`, is not layer 10, and beats `encoder` and the rest."""
     rows = {"": (1.0, 1.0), "bert.encoder": (2.0, 1.0), "encoder.layer.1": (3.0, 1.0), "classifier": (1.0, 0.0)}
-    given = {name: row[0] if row[1] else 0.0 for name, row in assign_rows(BERT, rows).items()}
+    given = {name: row[0] if row[1] else 0.0 for name, row in assign_weights(BERT, rows).items()}
     assert list(given.values()) == [1.0, 2.0, 3.0, 2.0, 1.0, 0.0]
 
 
 def test_longer_is_by_components_not_by_letters():
     """The model's own prefix makes a row no longer; two rows of one module are refused."""
     rows = {"": (1.0,), "bert.encoder.layer": (2.0,), "encoder.layer.1": (3.0,)}
-    assert [row[0] for row in assign_rows(BERT, rows).values()] == [1.0, 2.0, 3.0, 2.0, 1.0, 1.0]
+    assert [row[0] for row in assign_weights(BERT, rows).values()] == [1.0, 2.0, 3.0, 2.0, 1.0, 1.0]
     with pytest.raises(RecipeError, match=r'"bert\.encoder" and "encoder" are the same'):
-        assign_rows(BERT, {"": (1.0,), "bert.encoder": (2.0,), "encoder": (3.0,)})
-    assert [row[0] for row in assign_rows(BERT, {"": (1.0,), "bert": (2.0,)}).values()] == [2.0] * 5 + [1.0]
+        assign_weights(BERT, {"": (1.0,), "bert.encoder": (2.0,), "encoder": (3.0,)})
+    assert [row[0] for row in assign_weights(BERT, {"": (1.0,), "bert": (2.0,)}).values()] == [2.0] * 5 + [1.0]
 
 
 def test_a_prefix_that_matches_nothing_is_an_error():
     """A misspelt module is told with the nearest one."""
     with pytest.raises(RecipeError, match='"clasifier"; did you mean "classifier"'):
-        assign_rows(BERT, {"": (1.0,), "clasifier": (1.0,)})
+        assign_weights(BERT, {"": (1.0,), "clasifier": (1.0,)})
 
 
 def test_tensors_without_weights_are_an_error():
     """Rows that leave tensors out need one for the rest."""
     with pytest.raises(RecipeError, match='give a row for ""'):
-        assign_rows(BERT, {"bert": (1.0,)})
+        assign_weights(BERT, {"bert": (1.0,)})

@@ -338,7 +338,7 @@ def test_compare_writes_a_report(tmp_path, text_runs):
     data = json.loads(run(*command, "--json").stdout)
     assert data["sizes"] == {"validation": 30, "test": 40, "tweets": 40}
     assert data["metrics"] == {"accuracy": True, "ece": False}
-    assert [row["name"] for row in data["rows"]][5:] == ["uniform soup", "greedy", "logit ensemble"]
+    assert [row["name"] for row in data["models"]][5:] == ["uniform soup", "greedy", "logit ensemble"]
     without_validation = run(*command[:6], "--test", tmp_path / "validation.csv")
     assert "selection has seen" in without_validation.stderr
 
@@ -368,7 +368,7 @@ def test_the_cache_is_shown_and_cleared(text_runs, tmp_path):
     testing.tiny_texts(20, seed=8).to_csv(tmp_path / "validation.csv")
     run("merge", *text_runs, "--strategy", "greedy", "--data", tmp_path, "-o", tmp_path / "soup")
     shown = json.loads(run("cache", "--json").stdout)
-    assert {"score", "predictions"} <= {item["kind"] for item in shown["kept"]}
+    assert {"score", "predictions"} <= {item["value_type"] for item in shown["kept"]}
     assert any(str(tmp_path) in item["about"] for item in shown["kept"])
     assert str(tmp_path) in run("cache").stdout
     assert "deleted from" in run("cache", "--clear").stdout

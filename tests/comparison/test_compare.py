@@ -38,28 +38,28 @@ def comparison(text_runs, parts):
 
 def drawn_rows(comparison):
     """What pictures show: models, and not what sums them up."""
-    return [row for row in comparison.rows if row.kind not in ("mean", "oracle")]
+    return [row for row in comparison.models if row.role not in ("mean", "oracle")]
 
 
 def named(comparison, name):
     """One line of the table."""
-    return next(row for row in comparison.rows if row.name == name)
+    return next(row for row in comparison.models if row.name == name)
 
 
 def test_every_model_is_there(comparison):
     """Each ingredient, the uniform soup, the greedy soup and the ensemble, with what they cost, on every set."""
-    kinds = [(row.name, row.kind) for row in comparison.rows]
+    kinds = [(row.name, row.role) for row in comparison.models]
     ensembles = ["logit ensemble", "probability ensemble", "majority vote", "learned mixture"]
     over = ["mean of ingredients", "best of each set (oracle)"]
     assert [name for name, _ in kinds] == [*SINGLE, *over, "uniform soup", "greedy soup", *ensembles]
     assert [kind for _, kind in kinds].count("chosen") == 1
-    assert [row.passes for row in comparison.rows] == [1] * 7 + [3] * 4
+    assert [row.passes for row in comparison.models] == [1] * 7 + [3] * 4
     size = testing.tiny_text_model(0).num_parameters()
-    assert [row.parameters for row in comparison.rows] == [size] * 7 + [3 * size] * 4
-    assert all(row.latency > 0 for row in comparison.rows if row.name not in over)
+    assert [row.parameters for row in comparison.models] == [size] * 7 + [3 * size] * 4
+    assert all(row.latency > 0 for row in comparison.models if row.name not in over)
     assert list(comparison.sizes) == ["validation", "test", "other", "third", "mean of shifts"]
-    assert all(list(row.scores) == list(comparison.sizes) for row in comparison.rows)
-    assert all(list(scores) == METRICS for row in comparison.rows for scores in row.scores.values())
+    assert all(list(row.scores) == list(comparison.sizes) for row in comparison.models)
+    assert all(list(scores) == METRICS for row in comparison.models for scores in row.scores.values())
 
 
 def test_scores_are_those_of_an_evaluator(comparison, text_runs, parts):
@@ -75,9 +75,9 @@ def test_scores_are_those_of_an_evaluator(comparison, text_runs, parts):
 
 def test_the_chosen_one_is_best_on_validation(comparison):
     """The single model to beat is chosen by validation, never by test."""
-    single = [row for row in comparison.rows if row.kind in ("ingredient", "chosen")]
+    single = [row for row in comparison.models if row.role in ("ingredient", "chosen")]
     values = {row.name: row.scores["validation"]["accuracy"].value for row in single}
-    assert values[next(row.name for row in single if row.kind == "chosen")] == max(values.values())
+    assert values[next(row.name for row in single if row.role == "chosen")] == max(values.values())
 
 
 def test_table_picture_and_files(comparison, tmp_path):
@@ -86,7 +86,7 @@ def test_table_picture_and_files(comparison, tmp_path):
     assert weights.startswith("The learned mixture is of ")
     assert summary == comparison.summary
     heights = [len(table.splitlines()) - 2 for table in tables]
-    models = len(comparison.rows)
+    models = len(comparison.models)
     assert heights == [models, models, 2 * 2 * 4, models - 2]  # soups x rivals x sets; mean and oracle cost nothing
     table = tables[0].splitlines()
     assert all(len({len(line) for line in lines.splitlines()}) == 1 for lines in tables)
@@ -115,7 +115,7 @@ def test_the_scatter_and_the_reliability_diagram_show_every_number(comparison):
     for row in drawn_rows(comparison):
         assert tuple(row.scores[part]["accuracy"].value for part in ("test", "mean of shifts")) in drawn
     above, below = comparison.plot("reliability").axes
-    curves = [comparison.curves[row.name] for row in comparison.rows if row.name in comparison.curves]
+    curves = [comparison.curves[row.name] for row in comparison.models if row.name in comparison.curves]
     assert len(curves) == 4  # the best single model, two soups, the logit ensemble
     for line, curve in zip(above.get_lines()[1:], curves, strict=True):
         assert np.array_equal(line.get_ydata(), curve["accuracy"])
@@ -128,7 +128,7 @@ def test_the_scatter_and_the_reliability_diagram_show_every_number(comparison):
 def test_a_data_frame_has_a_line_for_each_number(comparison):
     """Models x sets x metrics, with the numbers of the table."""
     frame = comparison.to_pandas()
-    assert len(frame) == len(comparison.rows) * len(comparison.sizes) * 2
+    assert len(frame) == len(comparison.models) * len(comparison.sizes) * 2
     one = frame[(frame.model == "greedy soup") & (frame.set == "test") & (frame.metric == "f1_macro")]
     assert one.value.item() == named(comparison, "greedy soup").scores["test"]["f1_macro"].value
 
@@ -157,7 +157,7 @@ def test_the_mean_of_shifts_is_their_plain_mean(comparison):
 def test_differences_are_of_the_scores_and_tested(comparison):
     """Against the best on validation and the logit ensemble, with McNemar's p where examples are right or wrong."""
     rivals = {
-        "single": next(row.name for row in comparison.rows if row.kind == "chosen"),
+        "single": next(row.name for row in comparison.models if row.role == "chosen"),
         "ensemble": "logit ensemble",
     }
     assert set(comparison.differences) == {"greedy soup", "uniform soup"}
@@ -314,8 +314,8 @@ def test_any_function_can_score_a_comparison(text_runs, parts):
     found = hf_soup.compare({"soup": soup}, **sets, metric="loss", higher_is_better=False)
     assert [row.name for row in drawn_rows(found)][:5] == [*SINGLE, "uniform soup", "soup"]
     assert found.metrics == {"loss": False, "size": None}  # of other values nobody knows
-    chosen = next(row for row in found.rows if row.kind == "chosen")
-    assert chosen.scores["test"]["loss"].value == min(row.scores["test"]["loss"].value for row in found.rows[:3])
+    chosen = next(row for row in found.models if row.role == "chosen")
+    assert chosen.scores["test"]["loss"].value == min(row.scores["test"]["loss"].value for row in found.models[:3])
     assert set(named(found, "logit ensemble").scores) == {"texts"}
     assert found.differences["soup"]["test"]["single"].low is None
     assert "without an interval" in found.summary
@@ -348,8 +348,8 @@ def test_texts_that_models_write_are_compared(tmp_path):
     )
     found = hf_soup.compare(hf_soup.merge(folders), test=test)
     assert found.metric == "<lambda>"
-    for row in found.rows:
-        assert ("<lambda>" in row.scores["test"]) == (row.kind != "ensemble")
+    for row in found.models:
+        assert ("<lambda>" in row.scores["test"]) == (row.role != "ensemble")
     assert "loss" in named(found, "probability ensemble").scores["test"]
     assert found.table()
 
@@ -367,7 +367,7 @@ def test_saved_soups_are_compared_like_others(text_runs, parts, tmp_path):
     with pytest.raises(hf_soup.EvaluationError, match="selection has seen"):
         hf_soup.compare(folder, ingredients=text_runs, test=parts["validation"])
     members = [
-        row.name for row in hf_soup.compare(folder, test=parts["test"]).rows if row.kind in ("ingredient", "chosen")
+        row.name for row in hf_soup.compare(folder, test=parts["test"]).models if row.role in ("ingredient", "chosen")
     ]
     assert sorted(members) == sorted(soup.recipe.names)  # what went into it
 
@@ -377,11 +377,11 @@ def test_without_validation_the_recipe_says_who_was_best(text_runs, parts):
     soup = hf_soup.merge(text_runs, strategy="greedy", evaluator=parts["validation"])
     found = hf_soup.compare(soup, test=parts["test"])
     best = max(soup.scores, key=lambda name: soup.scores[name].rank_key)
-    assert next(row.name for row in found.rows if row.kind == "chosen") == best
+    assert next(row.name for row in found.models if row.role == "chosen") == best
     plain = hf_soup.compare(hf_soup.merge(text_runs), test=parts["test"])
-    assert not any(row.kind == "chosen" for row in plain.rows)
+    assert not any(row.role == "chosen" for row in plain.models)
     assert "no validation set says which single model is best" in plain.summary
-    assert not any(row.name == "learned mixture" for row in plain.rows)
+    assert not any(row.name == "learned mixture" for row in plain.models)
 
 
 def test_names_do_not_break_the_table():
@@ -419,4 +419,4 @@ def test_large_predictions_are_kept(text_runs, monkeypatch):
     first = hf_soup.compare(soup, test=test)
     monkeypatch.setattr(hf_soup.Evaluator, "run", None)
     again = hf_soup.compare(soup, test=test)
-    assert [row.scores for row in again.rows] == [row.scores for row in first.rows]
+    assert [row.scores for row in again.models] == [row.scores for row in first.models]

@@ -9,7 +9,7 @@ import transformers
 import hf_soup
 from hf_soup import testing
 from hf_soup.api.sweep import plan_runs
-from hf_soup.data.classes import missing_classes, part_of
+from hf_soup.data.classes import missing_classes, subset_of
 from hf_soup.data.load import load_data
 from hf_soup.data.splits import carve
 from hf_soup.errors import DataError, SoupWarning
@@ -59,7 +59,7 @@ def test_rare_classes_may_be_missing():
     rare = rows([0] * 500 + [1] * 500 + [2, 3]).shuffle(seed=0)
     part = rare.filter(lambda row: row["label"] < 2).select(range(300)).sort("label")
     assert missing_classes(part, "label", NAMES) is not None
-    assert missing_classes(part_of(part.select(range(299)), rare), "label", NAMES) is None
+    assert missing_classes(subset_of(part.select(range(299)), rare), "label", NAMES) is None
     assert missing_classes(rows([1] * 9, "ab"), "label", {0: "a", 1: "b"}) is None
     assert missing_classes(rows([1] * 10, "ab"), "label", {0: "a", 1: "b"}) == (("a",), 2, 10)
     assert missing_classes(load_data(SORTED, split="train[:4]"), "label", NAMES).names == tuple("bcdefg")

@@ -7,7 +7,7 @@ from PIL import Image
 
 from hf_soup import testing
 from hf_soup.data.columns import find_column, label_ids, label_names
-from hf_soup.data.content import hash_rows
+from hf_soup.data.content import hash_content
 from hf_soup.data.load import load_data
 from hf_soup.data.text_columns import choose_columns
 from hf_soup.errors import DataError, RecipeError
@@ -104,11 +104,12 @@ def test_labels_are_matched_by_name():
 def test_fingerprint_is_of_the_content(make):
     """The order of rows does not change it; one row less or another row does."""
     data = make(20)
-    rows = hash_rows(data)
-    assert hash_rows(data.select(range(19, -1, -1))).fingerprint == rows.fingerprint
-    assert hash_rows(data.select(range(19))).fingerprint != rows.fingerprint
-    assert hash_rows(make(20, seed=1)).fingerprint != rows.fingerprint
-    assert len(hash_rows(data.select(range(10))).rows & rows.rows) == len(hash_rows(data.select(range(10))).rows)
+    hashes = hash_content(data)
+    assert hash_content(data.select(range(19, -1, -1))).fingerprint == hashes.fingerprint
+    assert hash_content(data.select(range(19))).fingerprint != hashes.fingerprint
+    assert hash_content(make(20, seed=1)).fingerprint != hashes.fingerprint
+    first_ten = hash_content(data.select(range(10))).row_hashes
+    assert len(first_ten & hashes.row_hashes) == len(first_ten)
 
 
 @pytest.mark.parametrize("name", TRANSFORMS)
@@ -132,17 +133,17 @@ def test_images_are_told_apart_by_their_pixels(tmp_path):
             (tmp_path / split / "odd").mkdir(parents=True, exist_ok=True)
             (tmp_path / split / "even").mkdir(exist_ok=True)
             images[index].save(tmp_path / split / ("even", "odd")[index % 2] / f"{name}.png")
-    train, test = (hash_rows(load_data(str(tmp_path), split=split)) for split in ("train", "test"))
+    train, test = (hash_content(load_data(str(tmp_path), split=split)) for split in ("train", "test"))
     assert train == test
     images[3].save(tmp_path / "test" / "even" / "w.png")
-    assert hash_rows(load_data(str(tmp_path), split="test")) != train
+    assert hash_content(load_data(str(tmp_path), split="test")) != train
 
 
 def test_a_shifted_copy_is_always_the_same():
     """The same shift of the same data has the same fingerprint, and is not the data itself."""
     data = testing.tiny_images(10)
-    one, two = (hash_rows(shifted_copy(data, "image", {"rotate": 30, "noise": 0.2})) for _ in range(2))
-    assert one.fingerprint == two.fingerprint != hash_rows(data).fingerprint
+    one, two = (hash_content(shifted_copy(data, "image", {"rotate": 30, "noise": 0.2})) for _ in range(2))
+    assert one.fingerprint == two.fingerprint != hash_content(data).fingerprint
     with pytest.raises(RecipeError, match='no image transform "rotat"; did you mean "rotate"'):
         shifted_copy(data, "image", {"rotat": 3})
     with pytest.raises(RecipeError, match="a positive number"):

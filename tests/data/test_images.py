@@ -11,7 +11,7 @@ from PIL import Image, PngImagePlugin
 
 import hf_soup
 from hf_soup import testing
-from hf_soup.data.content import hash_rows
+from hf_soup.data.content import hash_content
 from hf_soup.data.images import decode_image
 from hf_soup.errors import DataError
 from hf_soup.tasks.image_classification import load_processing_class
@@ -172,7 +172,7 @@ def test_paths_of_images(tmp_path):
         with pytest.raises(DataError):
             decode_image({"bytes": None, "path": path})
         data = datasets.Dataset.from_dict({"image": [{"bytes": None, "path": path or ""}]})
-        hash_rows(data.cast_column("image", datasets.Image()))
+        hash_content(data.cast_column("image", datasets.Image()))
     with pytest.raises(DataError):
         decode_image(None)
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 import hf_soup
 from hf_soup import testing
-from hf_soup.data.content import hash_rows
+from hf_soup.data.content import hash_content
 from hf_soup.data.load import load_data, split_data_source
 from hf_soup.data.splits import load_training, split_names
 from hf_soup.errors import DataError, SoupWarning
@@ -120,7 +120,7 @@ def test_damaged_arrow_files_are_an_error(tmp_path):
             file.unlink(missing_ok=True)  # what an earlier data set has mapped stays as it is
             file.write_bytes(content)
             try:
-                hash_rows(load_data(str(tmp_path), split="train"))
+                hash_content(load_data(str(tmp_path), split="train"))
             except DataError:
                 continue
 

@@ -11,7 +11,7 @@ import pyarrow.parquet
 import pytest
 
 from hf_soup.data import json_files, tables
-from hf_soup.data.content import hash_rows
+from hf_soup.data.content import hash_content
 from hf_soup.data.load import load_data
 from hf_soup.data.missing import tell_missing_texts
 from hf_soup.errors import DataError, SoupWarning
@@ -205,7 +205,7 @@ def test_damaged_parquet_is_an_error(tmp_path):
     for at in range(0, len(whole), 37):
         for content in (whole[:at], whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1 :]):
             with contextlib.suppress(DataError):
-                hash_rows(read(tmp_path, "b.parquet", content))
+                hash_content(read(tmp_path, "b.parquet", content))
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")

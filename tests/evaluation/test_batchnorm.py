@@ -11,7 +11,7 @@ from torch.optim.swa_utils import update_bn
 
 import hf_soup
 from hf_soup import testing
-from hf_soup.data.content import hash_rows
+from hf_soup.data.content import hash_content
 from hf_soup.errors import DataError
 
 
@@ -140,7 +140,7 @@ def test_a_soup_estimates_its_statistics_again(runs, tmp_path):
             assert torch.equal(tensor, expected.get(name, averaged.state_dict()[name])), name
     assert not torch.equal(buffers(averaged)[next(iter(expected))], next(iter(expected.values())))
     recipe = hf_soup.load_recipe(folder)
-    assert recipe.batchnorm.dataset.fingerprint == hash_rows(TRAIN).fingerprint
+    assert recipe.batchnorm.dataset.fingerprint == hash_content(TRAIN).fingerprint
     assert "estimated again on 70 training examples" in (folder / "README.md").read_text()
     again = hf_soup.cook(folder, output_dir=tmp_path / "again").folder  # without the data
     assert (again / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
@@ -183,12 +183,12 @@ def test_comparison_treats_all_averages_alike(runs, tmp_path):
     """The uniform soup that the comparison adds is estimated again as the given one is."""
     soup = hf_soup.merge(runs, batchnorm_data=TRAIN)
     found = hf_soup.compare({"mine": soup}, test=testing.tiny_images(40, seed=2), metric="loss")
-    mine, uniform = (next(row for row in found.rows if row.name == name) for name in ("mine", "uniform soup"))
+    mine, uniform = (next(row for row in found.models if row.name == name) for name in ("mine", "uniform soup"))
     assert mine.scores == uniform.scores
     saved = soup.save_pretrained(tmp_path / "soup")  # whose data is not at hand any more
     options = {"ingredients": runs, "test": testing.tiny_images(40, seed=2), "metric": "loss"}
     again = hf_soup.compare({"mine": saved}, **options, batchnorm_data=TRAIN)
-    assert [row.scores for row in again.rows] == [row.scores for row in found.rows]
+    assert [row.scores for row in again.models] == [row.scores for row in found.models]
 
 
 def test_models_without_batchnorm_do_not_ask_for_data(text_runs):

@@ -50,7 +50,7 @@ def greedy(text_runs, data=DATA, **options):
 
 def singles():
     """How often ingredients alone were run, as far as it is kept; how many soups are depends on who wins."""
-    return len([row for row in cache.kept() if row.kind == "predictions" and " + " not in row.about])
+    return len([row for row in cache.kept() if row.value_type == "predictions" and " + " not in row.about])
 
 
 def test_a_strategy_runs_again_for_nothing(text_runs, runs):
@@ -177,14 +177,14 @@ def test_data_for_batchnorm_is_in_the_key(tmp_path):
         options = {"strategy": "greedy", "evaluator": validation, "metric": "loss", "batchnorm_data": data}
         hf_soup.merge(folders, **options)
         hf_soup.merge(folders, **options)
-        assert len([row for row in cache.kept() if row.kind == "score"]) == 2 + (at + 1)
+        assert len([row for row in cache.kept() if row.value_type == "score"]) == 2 + (at + 1)
 
 
 def test_functions_are_never_kept(text_runs, runs):
     """A metric that is a function, a function that scores, and `cache=False` keep no score."""
     for options in ({"metric": lambda said: 0.5}, {"cache": False}):
         greedy(text_runs, **options)
-        assert not [row for row in cache.kept() if row.kind == "score"]
+        assert not [row for row in cache.kept() if row.value_type == "score"]
     n = len(runs)
     greedy(text_runs, cache=False)
     once = len(runs) - n
@@ -213,7 +213,7 @@ def test_show_and_clear(text_runs):
     """What is kept is told with size and date, and goes when it is cleared."""
     greedy(text_runs)
     rows = cache.kept()
-    assert {"predictions", "score"} <= {row.kind for row in rows} <= {"part", "predictions", "score"}
+    assert {"predictions", "score"} <= {row.value_type for row in rows} <= {"part", "predictions", "score"}
     assert all(row.bytes > 0 and abs(row.created - time.time()) < 600 for row in rows)
     assert cache.clear() == len(rows)
     assert cache.kept() == []

@@ -63,7 +63,7 @@ def test_metrics_are_those_of_scikit_learn(tokenizer, name, function):
     score = evaluator(model)
     assert score.value == pytest.approx(function(data["label"], said), abs=1e-12)
     assert (score.metric, score.n, score.split, score.higher_is_better) == (name, 40, "validation", True)
-    assert score.dataset == evaluator.rows.fingerprint
+    assert score.dataset == evaluator.content_hashes.fingerprint
 
 
 def test_pairs_of_texts(tokenizer):

@@ -58,7 +58,7 @@ def compared(folders, *, cached=True):
     """The losses of all models on a test set."""
     test = hf_soup.Evaluator(DATA, metric="loss", cache=cached)
     found = hf_soup.compare(hf_soup.merge(folders), test=test, ensembles=())
-    return {row.name: row.scores["test"]["loss"].value for row in found.rows}
+    return {row.name: row.scores["test"]["loss"].value for row in found.models}
 
 
 def ties(folders, *, cached=True):
@@ -139,7 +139,7 @@ def test_a_model_in_memory_is_known_by_what_it_is_now(text_runs):
 
     def scores():
         found = hf_soup.compare(soup, test=test, ensembles=())
-        return {row.name: row.scores["test"]["loss"].value for row in found.rows}
+        return {row.name: row.scores["test"]["loss"].value for row in found.models}
 
     first = scores()
     with torch.no_grad():
@@ -180,12 +180,12 @@ def test_image_files_that_change_are_other_data(tmp_path, monkeypatch):
         os.utime(path, (0, 0))
     data = datasets.Dataset.from_dict({"image": paths}).cast_column("image", datasets.Image())
     evaluator = hf_soup.Evaluator(data)
-    before = evaluator.rows
-    assert evaluator.rows is before
+    before = evaluator.content_hashes
+    assert evaluator.content_hashes is before
     pixels[4].save(paths[0])
     os.utime(paths[0], (0, 0))
-    assert evaluator.rows.ordered != before.ordered
-    assert len(evaluator.rows.rows & before.rows) == 3
+    assert evaluator.content_hashes.ordered != before.ordered
+    assert len(evaluator.content_hashes.row_hashes & before.row_hashes) == 3
 
 
 def test_nothing_is_kept_of_rows_behind_a_function():

@@ -106,7 +106,7 @@ def test_recipes_of_earlier_days_stay_readable(path):
     assert recipe.names == ("run-2", "bert-run1")
     assert recipe.ingredients[1].source == "user/bert-run1"
     assert recipe.ingredients[1].files["model.safetensors"].startswith("sha256:9a")
-    assert recipe.rows == {"": (1.0, 1.0), "classifier": (1.0, 0.0)}
+    assert recipe.weights_by_module == {"": (1.0, 1.0), "classifier": (1.0, 0.0)}
     assert recipe.base_model.name == "base"
     assert recipe.alignments == {"run-2": (1, 0)}
     assert recipe.params == {"normalize": False}

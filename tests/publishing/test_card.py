@@ -10,7 +10,7 @@ import yaml
 from PIL import Image
 
 from hf_soup import testing
-from hf_soup.comparison.comparison import Comparison, Difference, Row
+from hf_soup.comparison.comparison import Comparison, Difference, ModelScores
 from hf_soup.display.tables import escape
 from hf_soup.metrics.statistics import Interval
 from hf_soup.plugins import load_module, names
@@ -27,15 +27,17 @@ TWO = (Ingredient("a", "/home/me/a"), Ingredient("b", "me/b", "c" * 40))
 VERSIONS = {"hf_soup": "0"}
 
 
-def compared(name="greedy soup", *, value=-0.02, low=-0.03, high=-0.01, kind="soup", single="a"):
+def compared(name="greedy soup", *, value=-0.02, low=-0.03, high=-0.01, role="soup", single="a"):
     """A comparison with one soup and one ingredient."""
     sure = {"single": Difference(value, low, high, 0.04)}
     found = {"validation": Interval(0.9, 0.8, 1.0), "test": Interval(0.75, 0.7, 0.8)}
     scores = {part: {"accuracy": score} for part, score in found.items()}
-    rows = (Row(single, "chosen", scores, 1, 10), Row(name, kind, scores, 1, 10))
+    models = (ModelScores(single, "chosen", scores, 1, 10), ModelScores(name, role, scores, 1, 10))
     summary = f"The {name} is worse: -2.0 [-3.0, -1.0] points of accuracy against {single}."
     sizes = {"validation": 10, "test": 20}
-    return Comparison({"accuracy": True}, sizes, rows, {name: {"test": sure}}, summary, sources={"test": "glue/sst2"})
+    return Comparison(
+        {"accuracy": True}, sizes, models, {name: {"test": sure}}, summary, sources={"test": "glue/sst2"}
+    )
 
 
 def parts(card):
@@ -108,9 +110,9 @@ def test_scores_are_in_text_and_metadata_also_when_worse():
     ("strategy", "comparison", "known"),
     [
         ("greedy", compared("greedy soup"), True),
-        (None, compared("uniform soup", kind="uniform"), True),
+        (None, compared("uniform soup", role="uniform"), True),
         ("greedy", compared("mine"), True),
-        ("greedy", compared("uniform soup", kind="uniform"), False),
+        ("greedy", compared("uniform soup", role="uniform"), False),
     ],
 )
 def test_the_score_is_that_of_this_soup(strategy, comparison, known):
@@ -236,9 +238,9 @@ def test_a_model_without_a_task_has_code_too():
 def test_a_sentence_is_of_this_soup():
     """Where a comparison has several soups, the one that is published is spoken of."""
     scores = {"test": {"accuracy": Interval(0.75, 0.7, 0.8)}}
-    rows = (Row("greedy soup", "soup", scores, 1, 1), Row("uniform soup", "uniform", scores, 1, 1))
+    models = (ModelScores("greedy soup", "soup", scores, 1, 1), ModelScores("uniform soup", "uniform", scores, 1, 1))
     summary = "The greedy soup of 2 is better.\nThe uniform soup of 2 is worse."
-    comparison = Comparison({"accuracy": True}, {"test": 20}, rows, {}, summary)
+    comparison = Comparison({"accuracy": True}, {"test": 20}, models, {}, summary)
     body = parts(render_card(Recipe(TWO, (1, 1), versions=VERSIONS), CONFIG, comparison))[2]
     assert "[70.0, 80.0]. The uniform soup of 2 is worse." in body
 

@@ -222,7 +222,7 @@ def test_a_soup_on_the_hub_is_compared_by_its_recipe(hub, published):
     soup = hf_soup.merge(published, strategy="greedy", evaluator=validation)
     soup.push_to_hub(repo_id)
     found = hf_soup.compare({"pushed": repo_id}, test=testing.tiny_texts(20, seed=1))
-    single = [row.name for row in found.rows if row.kind in ("ingredient", "chosen")]
+    single = [row.name for row in found.models if row.role in ("ingredient", "chosen")]
     assert sorted(single) == sorted(soup.recipe.names)
     with pytest.raises(hf_soup.EvaluationError, match="selection has seen"):
         hf_soup.compare({"pushed": repo_id}, test=validation)

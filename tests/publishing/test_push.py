@@ -57,7 +57,7 @@ def test_private_ingredients_are_not_named_in_public(hub, secret, tmp_path):
     assert "private-1" in found["comparison.md"]
     recipe = hf_soup.load_recipe(repo_id)
     assert {item.source for item in recipe.ingredients} <= {shown, "private"}
-    assert recipe.rows == soup.recipe.rows
+    assert recipe.weights_by_module == soup.recipe.weights_by_module
 
 
 def test_verifying_what_is_private_names_it(hub, text_runs, tmp_path):
@@ -170,7 +170,7 @@ def test_a_benchmark_is_named_by_the_user_alone(hub, text_runs, tmp_path):
     assert not [name for name in HfApi().list_repo_files(repo_id) if "eval_results" in name]
     soup.push_to_hub(repo_id, benchmark="nyu-mll/glue:sst2")
     (entry,) = yaml.safe_load(Path(hf_hub_download(repo_id, ".eval_results/hf_soup--nyu-mll--glue.yaml")).read_text())
-    row = next(row for row in soup.comparison.rows if row.name == "greedy soup")
+    row = next(row for row in soup.comparison.models if row.name == "greedy soup")
     assert entry["dataset"] == {"id": "nyu-mll/glue", "task_id": "sst2"}
     assert entry["value"] == pytest.approx(row.scores["test"]["accuracy"].value, abs=1e-6)
 
@@ -296,7 +296,7 @@ def test_a_private_candidate_that_was_left_out_is_not_named(hub, text_runs, tmp_
 
 def test_redaction_hides_ids_wherever_they_are():
     """In folders of a repository, behind an address or a class, in sentences; no key of a comparison changes."""
-    from hf_soup.comparison.comparison import Comparison, Difference, Row
+    from hf_soup.comparison.comparison import Comparison, Difference, ModelScores
     from hf_soup.metrics.statistics import Interval
     from hf_soup.publishing.facts import License, gather_facts
     from hf_soup.publishing.redaction import Redaction
@@ -309,11 +309,13 @@ def test_redaction_hides_ids_wherever_they_are():
     assert b"acme" not in redaction.file(content)
     assert "acme" not in redaction.text("see acme/secret-bert, acme/secret-bert/checkpoint-9, and acme/x.")
     scores = {part: {"accuracy": Interval(0.5)} for part in ("validation", "test")}
-    rows = tuple(Row(name, kind, scores, 1, 1) for name, kind in (("single", "ingredient"), ("greedy soup", "soup")))
+    models = tuple(
+        ModelScores(name, role, scores, 1, 1) for name, role in (("single", "ingredient"), ("greedy soup", "soup"))
+    )
     differences = {"greedy soup": {"test": {"single": Difference(0.1)}}}
-    comparison = Comparison({"accuracy": True}, {"test": 9}, rows, differences, "It beats single.", {"single": {}})
+    comparison = Comparison({"accuracy": True}, {"test": 9}, models, differences, "It beats single.", {"single": {}})
     hidden = redaction.comparison(comparison)
-    assert hidden.rows[0].name == "private-2"
+    assert hidden.models[0].name == "private-2"
     assert hidden.summary == "It beats private-2."
     assert hidden.differences == differences
     assert hidden.sizes == {"test": 9}
@@ -328,14 +330,14 @@ def test_redaction_hides_ids_wherever_they_are():
 
 def test_an_empty_redaction_changes_nothing(text_runs):
     """A recipe, a comparison, a file and a sentence are what they were."""
-    from hf_soup.comparison.comparison import Comparison, Row
+    from hf_soup.comparison.comparison import Comparison, ModelScores
     from hf_soup.metrics.statistics import Interval
     from hf_soup.publishing.redaction import Redaction
 
     redaction = Redaction()
     recipe = hf_soup.merge(text_runs, strategy="greedy", evaluator=testing.tiny_texts(20)).recipe
-    rows = (Row("run-0", "ingredient", {"test": {"accuracy": Interval(0.5)}}, 1, 1),)
-    comparison = Comparison({"accuracy": True}, {"test": 9}, rows, {}, "It is run-0.", {"run-0": {}})
+    models = (ModelScores("run-0", "ingredient", {"test": {"accuracy": Interval(0.5)}}, 1, 1),)
+    comparison = Comparison({"accuracy": True}, {"test": 9}, models, {}, "It is run-0.", {"run-0": {}})
     assert redaction.is_empty
     assert redaction.recipe(recipe) == recipe
     assert redaction.comparison(comparison) == comparison

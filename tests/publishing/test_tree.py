@@ -31,11 +31,11 @@ def test_a_soup_of_soups_is_followed_to_the_bases(family):
     """Ingredients with their weights, the soup within with its own, and the base that their cards name; no weights."""
     found = hf_soup.tree(f"{family}-outer")
     inner, folder = found.children
-    assert (found.kind, found.note) == ("soup", "weighted soup, linear")
-    assert (inner.name, inner.kind, inner.weights) == (f"{family}-inner", "soup", (3.0,))
+    assert (found.role, found.note) == ("soup", "weighted soup, linear")
+    assert (inner.name, inner.role, inner.weights) == (f"{family}-inner", "soup", (3.0,))
     assert [child.name for child in inner.children] == [f"{family}-run-0", f"{family}-run-1"]
     assert [[base.name for base in child.children] for child in inner.children] == [[f"{family}-base"]] * 2
-    assert inner.children[0].children[0].kind == "base model"
+    assert inner.children[0].children[0].role == "base model"
     assert folder.name == "run-2"
     assert folder.note == "a folder elsewhere"
     lines = found.table().split("\n")
@@ -84,7 +84,7 @@ def test_a_circle_ends(hub, tmp_path, text_runs):
 def test_a_model_that_is_no_soup_has_its_base(family):
     """A tree of a single model is what its card says."""
     found = hf_soup.tree(f"{family}-run-1")
-    assert found.kind == "ingredient"
+    assert found.role == "ingredient"
     assert [child.name for child in found.children] == [f"{family}-base"]
 
 

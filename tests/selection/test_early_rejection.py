@@ -47,7 +47,7 @@ class Answers:
 
     def right(self, mixture):
         """Item by item, whether a mixture is right."""
-        rng = np.random.default_rng([self.seed, zlib.crc32(repr((mixture.names, mixture.rows)).encode())])
+        rng = np.random.default_rng([self.seed, zlib.crc32(repr((mixture.names, mixture.weights_by_module)).encode())])
         return rng.random(len(self.row_of)) < rng.choice([0.3, 0.6, 0.9])
 
     def predictions(self, mixture, rows):

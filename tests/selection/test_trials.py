@@ -297,13 +297,13 @@ def test_a_rejected_trial_is_kept_and_never_as_a_score(runs, runs_of_models):
         trials.map(singles(runs))
         assert isinstance(trials.score(mixture, beat=threshold), Rejected)
         assert len(runs_of_models) == 5  # the second time nothing is run
-        kinds = [row.kind for row in cache.kept() if " + " in row.about]
+        kinds = [row.value_type for row in cache.kept() if " + " in row.about]
         assert kinds == ["part"], again
     stopped = len(runs_of_models[-1].rows)
     assert stopped < 60
     full = trials.score(mixture)
     assert len(runs_of_models[-1].rows) == 60 - stopped
-    assert sorted(row.kind for row in cache.kept() if " + " in row.about) == ["predictions", "score"]
+    assert sorted(row.value_type for row in cache.kept() if " + " in row.about) == ["predictions", "score"]
     fresh = trials_of(runs, hf_soup.Evaluator(DATA, batch_size=8, cache=False), stop_early=False)
     fresh.map(singles(runs))
     assert fresh.score(mixture) == full
@@ -548,7 +548,7 @@ def test_from_a_base_model_without_a_head(runs, start, tmp_path):
     soup = hf_soup.merge(runs[:2], strategy="interpolate", evaluator=DATA, base_model=bare, alphas=[0.0], end="best")
     names = soup.recipe.names
     assert names[-1] == "bare"
-    assert soup.recipe.rows == {"": (0, 1), "pooler": (1, 0), "classifier": (1, 0)}
+    assert soup.recipe.weights_by_module == {"": (0, 1), "pooler": (1, 0), "classifier": (1, 0)}
     made, theirs = soup.model.state_dict(), body.state_dict()
     assert all(torch.equal(made[f"bert.{name}"], theirs[name]) for name in theirs)
     chosen = transformers_model(next(run for run in runs if run.name == names[0]))
@@ -631,7 +631,7 @@ def test_large_outputs_are_not_kept_but_their_score_is(runs, monkeypatch):
     monkeypatch.setattr(cache, "LARGE", 10)
     for metric in ("loss", "accuracy"):
         first = hf_soup.merge(runs, strategy="pruned", evaluator=DATA, metric=metric)
-        kinds = [row.kind for row in cache.kept() if " + " in row.about]
+        kinds = [row.value_type for row in cache.kept() if " + " in row.about]
         assert set(kinds) == {"score"}
         assert hf_soup.merge(runs, strategy="pruned", evaluator=DATA, metric=metric).recipe.names == first.recipe.names
 

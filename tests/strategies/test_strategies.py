@@ -55,7 +55,9 @@ def trials_of(table, **settings):
 
 def drawn(recipe, seed):
     """A random generator that is the same for the same ingredients with the same weights."""
-    return np.random.default_rng(zlib.crc32(repr((seed, recipe.names, sorted(recipe.rows.items()))).encode()))
+    return np.random.default_rng(
+        zlib.crc32(repr((seed, recipe.names, sorted(recipe.weights_by_module.items()))).encode())
+    )
 
 
 def at_random(seed, n, share=0.7):
@@ -68,17 +70,17 @@ def mixed(worth, bonus=0.3):
 
     def score(recipe):
         total = 0.0
-        for row in recipe.rows.values():
+        for row in recipe.weights_by_module.values():
             shares = [weight / sum(row) for weight in row]
             total += sum(s * worth[name] + bonus * s * (1 - s) for s, name in zip(shares, recipe.names, strict=True))
-        return total / len(recipe.rows)
+        return total / len(recipe.weights_by_module)
 
     return score
 
 
 def in_module(recipe, module):
     """The names that have a weight in one module."""
-    row = recipe.rows.get(module, recipe.rows.get(""))
+    row = recipe.weights_by_module.get(module, recipe.weights_by_module.get(""))
     return frozenset(name for name, weight in zip(recipe.names, row, strict=True) if weight)
 
 
@@ -694,7 +696,7 @@ def by_alpha(scores):
     """Trials in which a point scores what a table says of the base model's weight there, and ingredients 0.5."""
 
     def score(recipe):
-        row = recipe.rows.get("", recipe.weights)
+        row = recipe.weights_by_module.get("", recipe.weights)
         return scores[round(1 - row[-1], 6)] if recipe.names[-1] == "start" else scores.get(1.0, 0.5)
 
     return score
@@ -754,7 +756,7 @@ VALUE = {"run-0": 0.0, "run-1": 1.0, "run-2": 0.6}
 
 def means(recipe, values=VALUE):
     """For each module the weighted mean of a number of each ingredient."""
-    rows = [recipe.rows.get(module, recipe.rows.get("")) for module in MODULES]
+    rows = [recipe.weights_by_module.get(module, recipe.weights_by_module.get("")) for module in MODULES]
     numbers = [values[name] for name in recipe.names]
     return np.array([np.dot(row, numbers) / sum(row) for row in rows])
 
@@ -780,7 +782,7 @@ def test_learned_finds_the_optimum_of_each_module():
     """With weights for each module each reaches a target of its own, which one row of weights cannot."""
     target, params = np.array([0.2, 0.4, 0.6, 0.8]), {"epochs": 80, "patience": 80, "train_batch_size": 100}
     recipe = run("learned", FakeTrials(misses(target)), by="module", **params)
-    assert set(recipe.rows) == set(MODULES)
+    assert set(recipe.weights_by_module) == set(MODULES)
     assert means(recipe) == pytest.approx(target, abs=0.02)
     assert means(run("learned", FakeTrials(misses(target)), **params)) == pytest.approx(np.full(4, 0.5), abs=0.02)
 
@@ -845,7 +847,7 @@ def test_learned_weights_are_numbers(by, learning_rate):
     """At any learning rate weights are finite, and the same for any order of the arguments."""
     trials, params = FakeTrials(misses(0.3)), {"by": by, "learning_rate": learning_rate}
     recipe = run("learned", trials, **params)
-    assert all(math.isfinite(weight) for row in recipe.rows.values() for weight in row)
+    assert all(math.isfinite(weight) for row in recipe.weights_by_module.values() for weight in row)
     assert run("learned", trials, items=RUNS[2::-1], **params) == recipe
 
 

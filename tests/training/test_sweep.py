@@ -212,7 +212,7 @@ def test_a_run_that_diverges_is_recorded_and_left_out(base, data, tmp_path):
         runs = run_sweep(base, data, tmp_path, space)
     assert [run.name for run in runs] == ["run-0", "run-2"]
     (failed,) = runs.failed
-    assert (failed.name, failed.kind, failed.params) == ("run-1", "diverged", DIVERGES)
+    assert (failed.name, failed.cause, failed.params) == ("run-1", "diverged", DIVERGES)
     assert "run-1 failed: it diverged" in runs.table()
     with pytest.warns(UserWarning, match="run-1 is left out: it diverged"):
         soup = hf_soup.merge(runs)
@@ -300,10 +300,10 @@ def test_all_checkpoints_are_ingredients(base, data, tmp_path):
 
 def test_what_a_run_says_of_itself(sweep, data):
     """run.json has metrics, versions, the data's fingerprints, the base model and the time that it took."""
-    from hf_soup.data.content import hash_rows
+    from hf_soup.data.content import hash_content
 
     state = json.loads((sweep[0].folder / "run.json").read_text())
-    assert state["data"]["train"] == {"fingerprint": hash_rows(data[0]).fingerprint, "rows": 80}
+    assert state["data"]["train"] == {"fingerprint": hash_content(data[0]).fingerprint, "rows": 80}
     assert state["data"]["validation"]["rows"] == 40
     assert state["versions"]["transformers"] == transformers.__version__
     assert state["seconds"] > 0

@@ -1,4 +1,4 @@
-"""Rows of a similarity: how alike one module, one tensor or one pair of models is, and how a table shows it.
+"""How alike one module, one tensor or one pair of models is, as values, and how a table shows them.
 
 It knows numbers alone, not where they come from.
 """
@@ -27,13 +27,13 @@ class Spread(NamedTuple):
     greatest: float
 
 
-class PartSimilarity(NamedTuple):
+class TensorSimilarity(NamedTuple):
     """How alike one tensor or module is, over all pairs of models.
 
     Args:
         name (`str`):
             Of the tensor or module.
-        part (`str`):
+        region (`str`):
             `"body"` or `"head"`.
         elements (`int`):
             How many numbers it holds.
@@ -54,7 +54,7 @@ class PartSimilarity(NamedTuple):
     """
 
     name: str
-    part: str
+    region: str
     elements: int
     weights: Spread | None
     deltas: Spread | None
@@ -98,16 +98,16 @@ def spread_of_pairs(matrix: np.ndarray) -> Spread | None:
     return Spread(float(pairs.mean()), float(pairs.min()), float(pairs.max()))
 
 
-def cells_of(part: PartSimilarity) -> list[str]:
+def cells_of(similarity: TensorSimilarity) -> list[str]:
     """The cells of a line of the table, the angle to the base model last."""
     return [
-        part.name,
-        _range(part.weights),
-        _range(part.deltas),
-        _number(part.signs, ".1%"),
-        _number(part.distance, ".4g"),
-        _number(part.angle_to_mean, ".2f"),
-        _number(part.angle_to_base, ".2f"),
+        similarity.name,
+        _range(similarity.weights),
+        _range(similarity.deltas),
+        _number(similarity.signs, ".1%"),
+        _number(similarity.distance, ".4g"),
+        _number(similarity.angle_to_mean, ".2f"),
+        _number(similarity.angle_to_base, ".2f"),
     ]
 
 
@@ -119,9 +119,9 @@ def _number(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-def flat_row(part: PartSimilarity) -> dict[str, Any]:
+def flat_row(similarity: TensorSimilarity) -> dict[str, Any]:
     """A row of a data frame: a column for each number."""
-    row = part._asdict()
+    row = similarity._asdict()
     for measure in ("weights", "deltas"):
         mean, least, greatest = row.pop(measure) or (None, None, None)
         row |= {f"{measure}_mean": mean, f"{measure}_min": least, f"{measure}_max": greatest}

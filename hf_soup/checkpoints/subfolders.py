@@ -1,6 +1,6 @@
-"""The parts of a checkpoint: the model itself, and modules in sub-folders (`2_Dense` of a SentenceTransformer).
+"""The subfolders of a checkpoint that hold weights (`2_Dense` of a SentenceTransformer); the model itself is `""`.
 
-Tensors of a part are called after it, so that all of a checkpoint's tensors have names of their own.
+Tensors of a subfolder are called after it, so that all of a checkpoint's tensors have names of their own.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from .reader import TensorSpec
 from .wrapped_names import prefix_notes, without_plain_wrappers
 
 
-def part_prefix(part: str) -> str:
-    """What stands in front of the names of a part's tensors; nothing for the model itself."""
-    return f"{part.replace('/', '.')}." if part else ""
+def subfolder_prefix(subfolder: str) -> str:
+    """What stands in front of the names of a subfolder's tensors; nothing for the model itself."""
+    return f"{subfolder.replace('/', '.')}." if subfolder else ""
 
 
-def fit_parts(
+def fit_subfolders(
     config: Mapping[str, Any], tensors: Mapping[str, dict[str, TensorSpec]], folder: Path | None = None
 ) -> Fitted:
     """Bring the tensors of a checkpoint to the names that their classes have for them.
@@ -31,25 +31,28 @@ def fit_parts(
         tensors (`Mapping[str, dict[str, TensorSpec]]`):
             Part -> its tensors by their names in its files.
         folder (`Path`, *optional*):
-            Of the checkpoint, where parts have configurations of their own.
+            Of the checkpoint, where subfolders have configurations of their own.
 
     Returns:
-        [`Fitted`]: of all parts together.
+        [`Fitted`]: of all subfolders together.
 
     Raises:
-        [`IngredientError`]: if the configuration of a part cannot be read.
+        [`IngredientError`]: if the configuration of a subfolder cannot be read.
     """
-    fits = {part: _in_checkpoint(_fit(config, part, specs, folder), part) for part, specs in tensors.items()}
+    fits = {
+        subfolder: _in_checkpoint(_fit(config, subfolder, specs, folder), subfolder)
+        for subfolder, specs in tensors.items()
+    }
     all_specs: dict[str, TensorSpec] = {}
     expected: dict[str, tuple[int, ...]] = {}
     optional: set[str] = set()
     twins: list[tuple[TensorSpec, str]] = []
     notes: list[str] = []
-    parts_with_class = set()
-    for part, fitted in fits.items():
+    subfolders_with_class = set()
+    for subfolder, fitted in fits.items():
         all_specs |= fitted.specs
         if fitted.expected is not None:
-            parts_with_class.add(part)
+            subfolders_with_class.add(subfolder)
             expected |= fitted.expected
         optional |= fitted.optional
         twins += fitted.twins
@@ -57,21 +60,21 @@ def fit_parts(
     problems = [fitted.problem for fitted in fits.values() if fitted.problem]
     return Fitted(
         specs=dict(sorted(all_specs.items())),
-        expected=expected if parts_with_class else None,
+        expected=expected if subfolders_with_class else None,
         optional=frozenset(optional),
         twins=tuple(twins),
         notes=tuple(notes),
         problem="; ".join(problems),
-        parts=frozenset(parts_with_class),
+        subfolders=frozenset(subfolders_with_class),
     )
 
 
-def _fit(config: Mapping[str, Any], part: str, specs: Mapping[str, TensorSpec], folder: Path | None) -> Fitted:
-    """The tensors of one part under the names that its class has for them, where its class is known."""
-    if part == "":
+def _fit(config: Mapping[str, Any], subfolder: str, specs: Mapping[str, TensorSpec], folder: Path | None) -> Fitted:
+    """The tensors of one subfolder under the names that its class has for them, where its class is known."""
+    if subfolder == "":
         settings = config
     elif folder is not None:
-        settings = read_config(folder / part, needed=False)
+        settings = read_config(folder / subfolder, needed=False)
         if "architectures" not in settings:  # settings of a module of sentence-transformers, such as a pooling
             settings = {}
     else:
@@ -79,9 +82,9 @@ def _fit(config: Mapping[str, Any], part: str, specs: Mapping[str, TensorSpec], 
     return fit(settings, specs) if settings else _unwrapped(specs)
 
 
-def _in_checkpoint(fitted: Fitted, part: str) -> Fitted:
-    """The tensors of a part under the names that they have among all of the checkpoint."""
-    prefix = part_prefix(part)
+def _in_checkpoint(fitted: Fitted, subfolder: str) -> Fitted:
+    """The tensors of a subfolder under the names that they have among all of the checkpoint."""
+    prefix = subfolder_prefix(subfolder)
     specs = {}
     for name, spec in fitted.specs.items():
         full_name = prefix + name
