@@ -126,19 +126,7 @@ def analyze(
         samples=samples,
         budget=budget,
     )
-    request = Request(checkpoints, scorer, agreement, report, options)
-    try:
-        for name in PARTS:
-            if name in chosen and name not in WEIGHTS_ALONE:
-                analysis = _with_part(analysis, name, request)
-                # Without a budget a part that is not complete was ended by Ctrl-C, which ends the others as well.
-                if budget is None and not _is_complete(parts_of(analysis)[name]):
-                    raise KeyboardInterrupt
-    except KeyboardInterrupt:
-        if not parts_of(analysis):
-            raise
-        warn(f"interrupted: {', '.join(parts_of(analysis))} is there; the same call goes on.")
-    return analysis
+    return _with_scored_parts(analysis, Request(checkpoints, scorer, agreement, report, options))
 
 
 class Request(NamedTuple):
@@ -162,6 +150,33 @@ class Request(NamedTuple):
     agreement: Agreement
     report: CheckReport
     options: AnalyzeOptions
+
+
+def _with_scored_parts(analysis: Analysis, request: Request) -> Analysis:
+    """The same analysis with the parts for which models are scored; Ctrl-C ends it with what is done.
+
+    Raises:
+        `KeyboardInterrupt`: if nothing is done yet.
+    """
+    chosen = request.options.parts or ()
+    for name in PARTS:
+        if name not in chosen or name in WEIGHTS_ALONE:
+            continue
+        try:
+            analysis = _with_part(analysis, name, request)
+        except KeyboardInterrupt:
+            if not parts_of(analysis):
+                raise
+            return _interrupted(analysis)
+        # Without a budget a part that is not complete was ended by Ctrl-C, which ends the others as well.
+        if request.options.budget is None and not _is_complete(parts_of(analysis)[name]):
+            return _interrupted(analysis)
+    return analysis
+
+
+def _interrupted(analysis: Analysis) -> Analysis:
+    warn(f"interrupted: {', '.join(parts_of(analysis))} is there; the same call goes on.")
+    return analysis
 
 
 def _with_part(analysis: Analysis, name: str, request: Request) -> Analysis:

@@ -22,7 +22,7 @@ from ..evaluation.running_statistics import read_statistics
 from ..formats.recipe_file import RECIPE_FILE, load_hub_recipe, load_recipe
 from ..merging.agreement import Agreement, agree
 from ..merging.setup import MergeSetup, set_up
-from ..types import UNIFORM, Ingredient, Mixture, Recipe
+from ..types import UNIFORM, Ingredient, Mixture, Recipe, Score
 from .soup import Soup
 
 
@@ -85,28 +85,35 @@ def compare(
         candidates = _candidates(opened.values(), allow_pickle)
     else:
         candidates = open_all(ingredients, allow_pickle=allow_pickle)
-    sets = {TEST: test, **(shifted or {})}
-    if validation is not None:
-        sets = {VALIDATION: validation, **sets}
-    _refuse_twice("sets", [VALIDATION, TEST, *(shifted or {})])
     _refuse_twice("models", [*(candidate.name for candidate in candidates), *opened])
-
     agreement = _agreement(opened.values(), candidates, take_from)
     like_soup = in_order(candidates, agreement.settings)
-    bound = {}
-    for name, given in sets.items():
-        split = _split_of(name, given)
-        bound[name] = bind_evaluator(given, like_soup, split=split, metric=metric, higher_is_better=higher_is_better)
+    sets = {}
+    for name, data in _sets_by_name(test, shifted or {}, validation).items():
+        split = _split_of(name, data)
+        sets[name] = bind_evaluator(data, like_soup, split=split, metric=metric, higher_is_better=higher_is_better)
     training = bind_training(batchnorm_data, like_soup) or _batchnorm_data_of(opened.values())
-    single_scores = {name: score for item in opened.values() for name, score in item.soup.scores.items()}
     return compare_models(
         _entries(opened, candidates, agreement, training),
-        bound,
-        task=_task_of(bound.values()),
+        sets,
+        task=_task_of(sets.values()),
         ensembles=ensembles,
-        selected_on=_fingerprints_seen(item.soup.recipe for item in opened.values()),
-        single_scores=single_scores,
+        selected_on=_fingerprints_seen(opened.values()),
+        single_scores=_single_scores(opened.values()),
     )
+
+
+def _sets_by_name(
+    test: Evaluation, shifted: Mapping[str, Evaluation], validation: Evaluation | None
+) -> dict[str, Evaluation]:
+    """The sets to score on, in the order of the table.
+
+    Raises:
+        [`RecipeError`]: if a shifted set is called like another.
+    """
+    _refuse_twice("sets", [VALIDATION, TEST, *shifted])
+    sets = {TEST: test, **shifted}
+    return sets if validation is None else {VALIDATION: validation, **sets}
 
 
 class OpenedSoup(NamedTuple):
@@ -196,17 +203,26 @@ def _task_of(sets: Iterable[Any]) -> str | None:
     return next((item.task for item in sets if isinstance(item, Evaluator)), None)
 
 
-def _fingerprints_seen(recipes: Iterable[Recipe]) -> set[str]:
+def _single_scores(opened: Iterable[OpenedSoup]) -> dict[str, Score]:
+    """The score of each ingredient that the selections of the soups have recorded."""
+    scores: dict[str, Score] = {}
+    for item in opened:
+        scores |= item.soup.scores
+    return scores
+
+
+def _fingerprints_seen(opened: Iterable[OpenedSoup]) -> set[str]:
     """Fingerprints of the data that selected the soups, or on which their BatchNorm was estimated."""
     fingerprints: set[str] = set()
-    for recipe in recipes:
+    for item in opened:
+        recipe = item.soup.recipe
         datasets = []
         if recipe.selection is not None and recipe.selection.dataset is not None:
             datasets.append(recipe.selection.dataset)
         if recipe.batchnorm is not None:
             datasets.append(recipe.batchnorm.dataset)
         for dataset in datasets:
-            fingerprints |= {text for text in (dataset.fingerprint, dataset.inputs) if text}
+            fingerprints.update(filter(None, (dataset.fingerprint, dataset.inputs)))
     return fingerprints
 
 

@@ -32,7 +32,6 @@ from ..options import CompareOptions, MergeOptions, SweepOptions, check_choices,
 from ..parallel import check_executor
 from ..plugins import chooses, is_code, share_out
 from ..seeds import check_seed
-from ..training.planning import plan_sweep
 from ..training.pretraining import Blank, pretrain
 from ..training.space import expand_space
 from ..training.sweep import Sweep
@@ -43,7 +42,7 @@ from .cook_data import PRETRAIN, TRAIN, Examples, load_examples
 from .from_recipe import cook_recipe
 from .merge import merge
 from .soup import Soup
-from .sweep import count_workers, train
+from .sweep import plan_runs, train
 from .variations import cook_variation
 
 
@@ -245,16 +244,15 @@ def _sweep(options: SweepOptions, base_model: str | None, examples: Examples, fo
         raise RecipeError("a `sweep` needs a `base_model`, or a `pretrain` section that makes one.")
     if options.push_runs is True:  # which would name the runs after their folder, `runs` in every cook
         options = dataclasses.replace(options, push_runs=folder.parent.name)
-    sweep_plan = plan_sweep(
+    sweep_plan = plan_runs(
         base_model,
         TrainingData(examples.sets[TRAIN], examples.sets[VALIDATION], section.path),
-        options,
         output_dir=folder,
         task=plan.task,
         metric=plan.merge.metric if plan.merge is not None else None,
         label_column=section.label_column,
         text_columns=section.text_columns,
-        workers=count_workers(),
+        **keywords(options),
     )
     return train(sweep_plan)
 

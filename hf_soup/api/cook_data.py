@@ -90,15 +90,27 @@ def load_examples(plan: CookFile) -> Examples:
         sets[TRAIN] = training.train
         if training.validation is not None:
             sets[VALIDATION] = training.validation
-    elif plan.compare is not None or (plan.merge is not None and chooses(plan.merge.strategy)):
+    elif _needs_validation(plan):
         sets[VALIDATION] = load_data(section.path, name=section.name, split=section.validation)
     if plan.compare is not None:
-        sets[TEST] = load_data(section.path, name=section.name, split=section.test)
-        for name, shifted in section.shifted.items():
-            sets[name] = _load_shifted(section, shifted)
+        sets |= _load_tests(section)
     if TRAIN in sets:
         _check_sets(plan, {name: data for name, data in sets.items() if name != PRETRAIN})
     return Examples(plan, sets)
+
+
+def _needs_validation(plan: CookFile) -> bool:
+    """Whether a stage after training scores on the validation set."""
+    chooses_soup = plan.merge is not None and chooses(plan.merge.strategy)
+    return chooses_soup or plan.compare is not None
+
+
+def _load_tests(section: Data) -> dict[str, Dataset]:
+    """The test set and the shifted ones, by name."""
+    sets = {TEST: load_data(section.path, name=section.name, split=section.test)}
+    for name, shifted in section.shifted.items():
+        sets[name] = _load_shifted(section, shifted)
+    return sets
 
 
 def _load_shifted(section: Data, shifted: ShiftedData) -> Dataset:

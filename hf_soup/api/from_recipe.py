@@ -13,7 +13,7 @@ from ..merging.agreement import Agreement
 from ..merging.plan import bind_method, find_settings
 from ..merging.setup import set_up
 from ..plugins import needs_base
-from ..types import Recipe
+from ..types import Ingredient, Recipe
 from .soup import Soup
 
 
@@ -51,18 +51,29 @@ def open_recipe(recipe: Recipe, *, allow_pickle: bool = False) -> OpenedRecipe:
         [`RecipeError`]: if there is no such method, or it takes no such parameter.
     """
     bind_method(recipe.method, recipe.params)
-    base_inside = recipe.base_inside
-    fine_tuned = [item for item in recipe.ingredients if item.name != base_inside]
-    references = list(fine_tuned)
-    if base_inside is not None:  # as the recipe has it among the ingredients, with the digests of its files
-        references += [item for item in recipe.ingredients if item.name == base_inside]
-    elif recipe.base_model is not None and needs_base(recipe.method):
-        references.append(recipe.base_model)
-    opened = try_to_open(references, allow_pickle=allow_pickle)
-    checkpoints = [item for item in opened[: len(fine_tuned)] if isinstance(item, Checkpoint)]
-    bases = [item for item in opened[len(fine_tuned) :] if isinstance(item, Checkpoint)]
-    errors = tuple(item for item in opened if isinstance(item, SoupError))
-    return OpenedRecipe(recipe, tuple(checkpoints), bases[0] if bases else None, errors)
+    references = [item for item in recipe.ingredients if item.name != recipe.base_inside]
+    base_reference = _base_reference(recipe)
+    if base_reference is not None:
+        references.append(base_reference)
+    ingredients: list[Checkpoint] = []
+    base: Checkpoint | None = None
+    errors: list[SoupError] = []
+    for reference, opened in zip(references, try_to_open(references, allow_pickle=allow_pickle), strict=True):
+        if isinstance(opened, SoupError):
+            errors.append(opened)
+        elif reference is base_reference:
+            base = opened
+        else:
+            ingredients.append(opened)
+    return OpenedRecipe(recipe, tuple(ingredients), base, tuple(errors))
+
+
+def _base_reference(recipe: Recipe) -> Ingredient | None:
+    """The base model as the recipe names it, if the soup cannot be made without it."""
+    if recipe.base_inside is not None:
+        # the ingredient, and not `recipe.base_model`, has the digests of its files
+        return next(item for item in recipe.ingredients if item.name == recipe.base_inside)
+    return recipe.base_model if needs_base(recipe.method) else None
 
 
 def cook_recipe(
@@ -107,13 +118,15 @@ def bind_recipe(opened: OpenedRecipe, *, candidates: Sequence[Checkpoint] | None
     if base is not None and ingredients:
         base = fit_base(base, ingredients[0])
     if base is not None and recipe.base_inside is not None:
-        base_candidate = replace(as_ingredient(base, (ingredients or (base,))[0], ()), ingredient=base.ingredient)
+        like = ingredients[0] if ingredients else base
+        base_candidate = replace(as_ingredient(base, like, ()), ingredient=base.ingredient)
     mixable = ingredients
     if not ingredients and base_candidate is not None:  # nothing goes in but the base model
         mixable, base_candidate = (base_candidate,), None
     settings = None
     if recipe.take_from is not None:
-        settings = find_settings(recipe.take_from, [*ingredients, *([base_candidate] if base_candidate else [])])
+        candidates_for_settings = ingredients if base_candidate is None else (*ingredients, base_candidate)
+        settings = find_settings(recipe.take_from, candidates_for_settings)
     setup = set_up(
         mixable,
         Agreement(settings, recipe.labels, recipe.alignments),

@@ -236,13 +236,19 @@ def _parse(
         given_weights = as_weights(weights)
     if scored and strategy is None:
         raise RecipeError('an evaluator is for a strategy that chooses by it: add strategy="greedy".')
-    if worth_asked and not scored:
-        raise RecipeError("folds, holdout and executor are of trials: add a strategy and evaluator=Evaluator(data).")
-    if metric_given and not scored:
-        raise RecipeError("a metric is what an evaluator scores by: add evaluator=hf_soup.Evaluator(data).")
+    if not scored:
+        _refuse_unused(worth_asked=worth_asked, metric_given=metric_given)
     if strategy_traits(function).linear_only and method != "linear":
         raise RecipeError(f'strategy="{strategy}" goes with method="linear" alone, not with "{method}".')
     return _Request(method_params, given_weights, strategy, function, strategy_params)
+
+
+def _refuse_unused(*, worth_asked: bool, metric_given: bool) -> None:
+    """Refuse what only an evaluator makes use of, where there is none."""
+    if worth_asked:
+        raise RecipeError("folds, holdout and executor are of trials: add a strategy and evaluator=Evaluator(data).")
+    if metric_given:
+        raise RecipeError("a metric is what an evaluator scores by: add evaluator=hf_soup.Evaluator(data).")
 
 
 def _base_as_candidate(
@@ -305,5 +311,6 @@ def _with_settings(mixture: Mixture, settings: Checkpoint | None) -> Mixture:
         return mixture
     ingredients = (*mixture.ingredients, settings.ingredient)
     if isinstance(mixture.weights, dict):
-        return Mixture(ingredients, {prefix: (*row, 0.0) for prefix, row in mixture.weights_by_module.items()})
+        by_module = {module: (*weights, 0.0) for module, weights in mixture.weights_by_module.items()}
+        return Mixture(ingredients, by_module)
     return Mixture(ingredients, (*mixture.weights, 0.0))

@@ -8,7 +8,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..checkpoints.targets import refuse_folder
-from ..data.splits import VALIDATION, Source, load_training_data
+from ..data.splits import VALIDATION, Source, TrainingData, load_training_data
 from ..options import SweepOptions, called_with, check_choices
 from ..parallel import check_executor, gpus
 from ..training.planning import SweepPlan, plan_sweep
@@ -23,14 +23,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SweepArguments(SweepOptions):
-    """What [`sweep`] is called with: its options, and what a cook file says elsewhere than in its `sweep` section."""
+    """What [`sweep`] is called with: its options, and what a cook file says elsewhere than in its `sweep` section.
+
+    The command line names data as a [`Source`], and a cook file has loaded it before, as [`TrainingData`].
+    """
 
     base_model: str | os.PathLike[str]
-    dataset: Dataset | DatasetDict | str
+    dataset: Dataset | DatasetDict | Source | TrainingData | str
     _: KW_ONLY
     output_dir: str | os.PathLike[str]
     task: str = "auto"
-    validation: Dataset | str | None = None
+    validation: Dataset | Source | str | None = None
     metric: str | None = None
     label_column: str | None = None
     text_columns: Sequence[str] | None = None
@@ -139,17 +142,12 @@ def plan_runs(arguments: SweepArguments) -> SweepPlan:
 
 
 def _plan(arguments: SweepArguments) -> SweepPlan:
+    """The one place in which a sweep is set up, whether it is called from Python, a cook file or the command line."""
     refuse_folder(arguments.output_dir)  # before data is loaded
     check_choices(arguments)
-    validation: Source | str = VALIDATION
-    if arguments.validation is not None:
-        validation = Source(arguments.validation, split=VALIDATION)
-    data = load_training_data(
-        Source(arguments.dataset), validation, label_column=arguments.label_column, seed=arguments.seed
-    )
     return plan_sweep(
         arguments.base_model,
-        data,
+        _load_data(arguments),
         arguments,
         output_dir=arguments.output_dir,
         task=arguments.task,
@@ -157,11 +155,27 @@ def _plan(arguments: SweepArguments) -> SweepPlan:
         label_column=arguments.label_column,
         text_columns=arguments.text_columns,
         callbacks=arguments.callbacks,
-        workers=count_workers(),
+        workers=_count_workers(),
     )
 
 
-def count_workers() -> int:
+def _load_data(arguments: SweepArguments) -> TrainingData:
+    dataset, validation = arguments.dataset, arguments.validation
+    if isinstance(dataset, TrainingData):
+        return dataset
+    if validation is None:
+        validation = VALIDATION
+    elif not isinstance(validation, Source):
+        validation = Source(validation, split=VALIDATION)
+    return load_training_data(
+        dataset if isinstance(dataset, Source) else Source(dataset),
+        validation,
+        label_column=arguments.label_column,
+        seed=arguments.seed,
+    )
+
+
+def _count_workers() -> int:
     """How many runs are trained at once on this machine: one on each GPU, or one on the CPU."""
     return max(len(gpus()), 1)
 

@@ -86,14 +86,17 @@ def _read(overrides: Sequence[str]) -> dict[str, Any]:
 def _code(given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Which arguments name code from outside of this package, and what they name."""
     for key, value in given.items():
-        values = value if isinstance(value, list) else [value]
-        for named in values:
-            if not isinstance(named, str):
-                continue
-            plugin = key in ("method", "strategy") and is_code(named)
-            examples = key in ("evaluator", "batchnorm_data") and is_function(named) and named not in BUNDLED
-            if plugin or examples or (key == "metric" and named not in BUILT_IN):
+        for named in value if isinstance(value, list) else [value]:
+            if isinstance(named, str) and _names_code(key, named):
                 yield key, named
+
+
+def _names_code(key: str, named: str) -> bool:
+    if key in ("method", "strategy"):
+        return is_code(named)
+    if key in ("evaluator", "batchnorm_data"):
+        return is_function(named) and named not in BUNDLED
+    return key == "metric" and named not in BUILT_IN
 
 
 def _kept(recipe: Recipe, drop: Sequence[str]) -> list[Ingredient]:

@@ -10,7 +10,7 @@ import inspect
 import itertools
 import os
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -61,22 +61,39 @@ def field_option(cls: type, name: str, parameter: str | None = None) -> Callable
     parameter = parameter or name
     flag = f"--{parameter.replace('_', '-')}"
     hint = typing.get_type_hints(cls)[name]
-    kinds = [hint, *typing.get_args(hint)]  # of `int | None` also `int`
-    if bool in kinds:
+    hints = [hint, *typing.get_args(hint)]  # of `int | None` also `int`
+    if bool in hints:
         return click.option(flag, parameter, is_flag=True, default=item.default, help=item.metadata["text"])
-    is_repeated = any(typing.get_origin(kind) is tuple for kind in kinds)
-    values = item.metadata["choices"]
+    complete = _completion(item.metadata["choices"]) if item.metadata["choices"] else None
+    if any(typing.get_origin(hint) is tuple for hint in hints):
+        # several values are an option in the singular, to be repeated: `--metric` of `metrics`
+        return click.option(
+            flag.removesuffix("s"),
+            parameter,
+            multiple=True,
+            default=(),
+            metavar=item.metadata["metavar"],
+            shell_complete=complete,
+            help=item.metadata["text"],
+        )
     return click.option(
-        flag.removesuffix("s") if is_repeated else flag,
+        flag,
         parameter,
-        type=next((kind for kind in (int, float) if kind in kinds), str),
-        multiple=is_repeated,
-        default=() if is_repeated else item.default,
-        show_default=not is_repeated and item.default is not None,
+        type=_number_type(hints),
+        default=item.default,
+        show_default=item.default is not None,
         metavar=item.metadata["metavar"],
-        shell_complete=_completion(values) if values else None,
+        shell_complete=complete,
         help=item.metadata["text"],
     )
+
+
+def _number_type(hints: Sequence[Any]) -> type:
+    """The type of an option whose field may have one of these types; a text where none is a number."""
+    for number_type in (int, float):
+        if number_type in hints:
+            return number_type
+    return str
 
 
 def _completion(values: tuple[str, ...]) -> Callable[..., list[CompletionItem]]:
@@ -106,9 +123,9 @@ def plugin_options(command: Command) -> Command:
     default.
     """
     users_of: dict[str, list[Callable[..., Any]]] = {}
-    for kind in ("strategy", "method"):
-        for name in names(kind):
-            function = load_function(kind, name)
+    for plugin_type in ("strategy", "method"):
+        for name in names(plugin_type):
+            function = load_function(plugin_type, name)
             for parameter in parameters(function):
                 users_of.setdefault(parameter, []).append(function)
     for parameter, users in reversed(users_of.items()):
@@ -136,7 +153,8 @@ def _plugin_type(name: str, users: list[Callable[..., Any]]) -> click.ParamType[
     hint = str(parameters(users[0])[name].annotation)
     if hint.startswith("Sequence["):
         return _List(float if "float" in hint else str)
-    return next(kind for word, kind in (("int", int), ("float", float), ("str", str)) if word in hint)
+    types = {"int": int, "float": float, "str": str}
+    return next(types[word] for word in types if word in hint)
 
 
 def _described_in_docstring(function: Callable[..., Any], parameter: inspect.Parameter) -> str:
@@ -154,15 +172,15 @@ class _List(click.ParamType):  # type: ignore[type-arg]  # it has a type argumen
 
     name = "LIST"
 
-    def __init__(self, kind: type[float] | type[str]):
-        self._kind = kind
+    def __init__(self, value_type: type[float] | type[str]):
+        self._value_type = value_type
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """`0,0.5,1` -> a list."""
         if not isinstance(value, str):
             return value
         try:
-            return [self._kind(item.strip()) for item in value.split(",")]
+            return [self._value_type(item.strip()) for item in value.split(",")]
         except ValueError:
             self.fail(f"{value!r}: write numbers with commas between them.", param, ctx)
 

@@ -54,18 +54,22 @@ def tell_click(error: BaseException) -> int | None:
 def in_one_line(error: BaseException) -> str:
     """What an error that no command expects is called, and what to do."""
     text = one_line(error)
-    if isinstance(error, MemoryError) or "can't allocate memory" in text or "out of memory" in text.lower():
-        return f"there is not enough memory{f': {text}' if text else '.'}"
+    if _is_of_memory(error, text):
+        return f"there is not enough memory: {text}" if text else "there is not enough memory."
     if isinstance(error, RecursionError):
         return "something that was read is nested too deeply."
     if isinstance(error, RuntimeError) and "can't start new thread" in text:
         return "this system starts no more threads: raise its limit (ulimit -u), or end other programs."
     if isinstance(error, OSError) and error.strerror:
-        where = f"{one_line(error.filename)}: " if error.filename is not None else ""
-        return f"{where}{one_line(error.strerror)}."
-    where = _place(error)
-    what = f"internal error: {type(error).__name__}: {text or 'no message'}{where}"
+        reason = f"{one_line(error.strerror)}."
+        return reason if error.filename is None else f"{one_line(error.filename)}: {reason}"
+    what = f"internal error: {type(error).__name__}: {text or 'no message'}{_place(error)}"
     return f"{what}. Please report it; HF_DEBUG=1 shows the traceback."
+
+
+def _is_of_memory(error: BaseException, text: str) -> bool:
+    """Whether memory ran out: Python raises `MemoryError`, torch a RuntimeError that only its text tells apart."""
+    return isinstance(error, MemoryError) or "can't allocate memory" in text or "out of memory" in text.lower()
 
 
 def _place(error: BaseException) -> str:

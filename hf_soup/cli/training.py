@@ -96,35 +96,26 @@ def sweep_command(
     runs are skipped, half-done ones go on, and more values add runs. `accelerate launch -m hf_soup.cli sweep ...`
     trains each run over several processes.
     """
-    from ..api.sweep import count_workers, train
-    from ..checkpoints.targets import refuse_folder
+    from ..api.sweep import plan_runs, train
     from ..data.load import split_data_source
-    from ..data.splits import VALIDATION, Source, load_training_data
-    from ..options import check_choices
-    from ..training.planning import plan_sweep
+    from ..data.splits import VALIDATION, Source
     from ..training.processes import is_main
     from ..training.space import share_single_values
 
-    refuse_folder(output)  # before data is loaded
     space, shared = share_single_values(_settings({name: options.pop(name) for name in SETTINGS}, more))
     training_args = {"report_to": list(report_to), **shared} if report_to else shared
-    chosen = SweepOptions(space=space, training_args=training_args, **take_fields(SweepOptions, options, RENAMED))
-    check_choices(chosen)
-    plan = plan_sweep(
+    plan = plan_runs(
         base_model,
-        load_training_data(
-            Source(*split_data_source(data, "train")),
-            VALIDATION if validation is None else Source(*split_data_source(validation, VALIDATION)),
-            label_column=label_column,
-            seed=chosen.seed,
-        ),
-        chosen,
+        Source(*split_data_source(data, "train")),
+        space=space,
+        training_args=training_args,
         output_dir=output,
+        validation=None if validation is None else Source(*split_data_source(validation, VALIDATION)),
         task=task,
         metric=metric,
         label_column=label_column,
         text_columns=text_columns or None,
-        workers=count_workers(),
+        **take_fields(SweepOptions, options, RENAMED),
     )
     if dry_run:
         _show_plan(form, plan)
