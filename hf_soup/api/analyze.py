@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,6 +26,7 @@ from ..checkpoints.source import open_all
 from ..errors import RecipeError, did_you_mean, warn
 from ..merging.agreement import Agreement, agree
 from ..options import PARTS, AnalyzeOptions
+from .ingredients import read_ingredients
 
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ USUAL = ("similarity", "diversity", "landscape", "advice")  # with examples, unl
 
 
 def analyze(
-    ingredients: Sequence[Any],
+    ingredients: Iterable[Any] | str | os.PathLike[str],
     *,
     evaluator: Evaluation | None = None,
     base_model: Any = None,
@@ -59,8 +60,8 @@ def analyze(
     with what is done.
 
     Args:
-        ingredients (`Sequence`):
-            As for [`merge`]; a [`Sweep`] is such a sequence.
+        ingredients (`Iterable`, `str` or `os.PathLike`):
+            As for [`merge`].
         evaluator ([`Evaluator`], `datasets.Dataset` or `str`, *optional*):
             Examples to score on; without them only the weights are compared.
         base_model (*optional*):
@@ -250,7 +251,7 @@ def analysis_cost(n: int, options: AnalyzeOptions, *, modules: int = 0) -> dict[
 
 
 def advise(
-    ingredients: Sequence[Any],
+    ingredients: Iterable[Any] | str | os.PathLike[str],
     evaluator: Evaluation | None = None,
     budget: int | None = None,
     *,
@@ -264,7 +265,7 @@ def advise(
     """Whether and how to make a soup of some models, told from what is measured on them.
 
     Args:
-        ingredients (`Sequence`):
+        ingredients (`Iterable`, `str` or `os.PathLike`):
             As for [`merge`].
         evaluator ([`Evaluator`], `datasets.Dataset` or `str`, *optional*):
             Validation examples; without them only the weights are looked at.
@@ -332,8 +333,9 @@ def chosen_parts(parts: Sequence[str] | None, scored: bool) -> tuple[str, ...]:
 
 
 def _opened(
-    ingredients: Sequence[Any], base_model: Any, allow_pickle: bool
+    ingredients: Iterable[Any] | str | os.PathLike[str], base_model: Any, allow_pickle: bool
 ) -> tuple[tuple[Checkpoint, ...], Checkpoint | None]:
+    ingredients = read_ingredients(ingredients)
     checkpoints = open_all(ingredients, allow_pickle=allow_pickle)
     base = resolve_base(base_model, ingredients, checkpoints[0], needed=True, allow_pickle=allow_pickle)
     if base is None:

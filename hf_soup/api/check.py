@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from ..checkpoints.source import open_all, open_checkpoint
 from ..errors import listed
 from ..merging.agreement import agree
 from ..merging.plan import alignment_problems
+from .ingredients import read_ingredients
 
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def check(
-    ingredients: Sequence[Any],
+    ingredients: Iterable[Any] | str | os.PathLike[str],
     base_model: Any = None,
     *,
     deep: bool = False,
@@ -36,7 +38,7 @@ def check(
     """Tell whether checkpoints can be averaged, from their headers and configurations.
 
     Args:
-        ingredients (`Sequence`):
+        ingredients (`Iterable`, `str` or `os.PathLike`):
             As for [`merge`].
         base_model (*optional*):
             What they were fine-tuned from: it has to fit them, and a deep check measures how far they went from it.
@@ -59,6 +61,7 @@ def check(
             their body.
         [`RecipeError`]: if settings are to be taken from an ingredient that is not there.
     """
+    ingredients = read_ingredients(ingredients)
     checkpoints = open_all(ingredients, config=config, allow_pickle=allow_pickle)
     agreement = agree(checkpoints, take_from=take_from, align_labels=align_labels)
     report = agreement.check(checkpoints)

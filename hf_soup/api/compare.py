@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -23,6 +24,7 @@ from ..formats.recipe_file import RECIPE_FILE, load_hub_recipe, load_recipe
 from ..merging.agreement import Agreement, agree
 from ..merging.setup import MergeSetup, set_up
 from ..types import UNIFORM, Ingredient, Mixture, Recipe, Score
+from .ingredients import read_ingredients
 from .soup import Soup
 
 
@@ -36,7 +38,7 @@ def compare(
     test: Evaluation,
     shifted: Mapping[str, Evaluation] | None = None,
     validation: Evaluation | None = None,
-    ingredients: Sequence[Any] | None = None,
+    ingredients: Iterable[Any] | str | os.PathLike[str] | None = None,
     batchnorm_data: Any = None,
     take_from: str | None = None,
     allow_pickle: bool = False,
@@ -55,7 +57,7 @@ def compare(
             More test sets, by name.
         validation ([`Evaluator`], `datasets.Dataset`, `str` or `Callable`, *optional*):
             What selected: it decides which single model is the one to beat, and fits temperatures and the mixture.
-        ingredients (`Sequence`, *optional*):
+        ingredients (`Iterable`, `str` or `os.PathLike`, *optional*):
             As for [`merge`]; by default what the soups were chosen from, of saved ones what went into them.
         batchnorm_data ([`Evaluator`], `datasets.Dataset` or `str`, *optional*):
             As for [`merge`], for the uniform soup that is added; by default that of the given soups.
@@ -84,7 +86,7 @@ def compare(
     if ingredients is None:
         candidates = _candidates(opened.values(), allow_pickle)
     else:
-        candidates = open_all(ingredients, allow_pickle=allow_pickle)
+        candidates = open_all(read_ingredients(ingredients), allow_pickle=allow_pickle)
     _refuse_twice("models", [*(candidate.name for candidate in candidates), *opened])
     agreement = _agreement(opened.values(), candidates, take_from)
     like_soup = in_order(candidates, agreement.settings)

@@ -40,6 +40,7 @@ from ..untrusted import read_json
 from .compare import compare
 from .cook_data import PRETRAIN, TRAIN, Examples, load_examples
 from .from_recipe import cook_recipe
+from .ingredients import read_ingredients
 from .merge import merge
 from .soup import Soup
 from .sweep import plan_runs, train
@@ -262,7 +263,7 @@ def _make_soup(
 ) -> tuple[Soup, Comparison | None]:
     """The saved soup and its comparison: as they are where nothing that they depend on has changed."""
     plan, target, marker = examples.plan, folder / "soup", folder / COOKED_FILE
-    ingredients: Sequence[Any] = runs if runs is not None else plan.ingredients
+    ingredients: Sequence[Any] = runs if runs is not None else read_ingredients(plan.ingredients)
     candidates = open_all(ingredients, allow_pickle=allow_pickle)
     key = _key(examples, candidates)
     if _is_whole(marker, key, target):

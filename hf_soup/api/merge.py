@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from ..selection.function_trials import FunctionTrials
 from ..selection.select import Strategy, select
 from ..selection.trials import ModelTrials, NoTrials
 from ..types import Choice, Mixture, Selection, Weights, as_weights, plain
+from .ingredients import read_ingredients
 from .soup import Soup
 
 
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 
 
 def merge(
-    ingredients: Sequence[Any],
+    ingredients: Iterable[Any] | str | os.PathLike[str],
     *,
     weights: Sequence[float] | Mapping[str, Sequence[float] | float] | None = None,
     method: str = "linear",
@@ -60,9 +62,9 @@ def merge(
     """Make a soup of fine-tuned checkpoints. Nothing is averaged before it is needed.
 
     Args:
-        ingredients (`Sequence`):
-            Folders, Hub ids (`user/run1`, `user/run1@revision`), loaded models, or state dicts with `config=`; a
-            [`Sweep`] is such a sequence.
+        ingredients (`Iterable`, `str` or `os.PathLike`):
+            Folders, Hub ids (`user/run1`, `user/run1@revision`), loaded models, or state dicts with `config=`, in any
+            iterable that has an order; a [`Sweep`] is one. The path of a folder of runs stands for the runs in it.
         weights (`Sequence[float]` or `Mapping[str, Sequence[float]]`, *optional*):
             One for each ingredient, relative to each other; or a row for each module prefix (`{"classifier": [1, 0],
             "": [1, 1]}`); with `strategy="weighted"` also by name. All equal by default.
@@ -131,6 +133,7 @@ def merge(
     check_executor(executor)
     check_device(device)
     seed = check_seed(seed)
+    ingredients = read_ingredients(ingredients)
     for failure in getattr(ingredients, "failed", ()):  # of a sweep
         warn(f"{failure.name} is left out: {failure.reason}")
     candidates = open_all(ingredients, config=config, allow_pickle=allow_pickle)

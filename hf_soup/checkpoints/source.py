@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 LEFT_SHOWN = 6  # files that stay behind and are named
-SOURCE_SHOWN = 60  # characters of what was given instead of a list
 
 
 def open_checkpoint(
@@ -95,10 +94,8 @@ def open_all(sources: Any, *, config: Any = None, allow_pickle: bool = False) ->
 
     Raises:
         [`IngredientError`]: as [`open_checkpoint`].
-        [`RecipeError`]: if `sources` is one source or nothing at all.
+        [`RecipeError`]: if there is none.
     """
-    if _is_one_source(sources):
-        raise RecipeError(f"ingredients are a list; to take one alone, write [{str(sources)[:SOURCE_SHOWN]}].")
     find = partial(_find, name=None, config=config, allow_pickle=allow_pickle)
     opened = [finish() for finish in side_by_side(find, sources)]  # repositories answer slowly
     if not opened:
@@ -108,13 +105,6 @@ def open_all(sources: Any, *, config: Any = None, allow_pickle: bool = False) ->
     for item, name in zip(opened, names, strict=True):
         renamed.append(replace(item, ingredient=replace(item.ingredient, name=name)))
     return tuple(renamed)
-
-
-def _is_one_source(sources: Any) -> bool:
-    """Whether a user gave one ingredient where a list of them is taken: a text and a state dict are iterable too."""
-    if isinstance(sources, (str, os.PathLike, Mapping, Ingredient)):
-        return True
-    return hasattr(sources, "state_dict") or hasattr(sources, "as_ingredient")
 
 
 def try_to_open(references: Sequence[Ingredient], *, allow_pickle: bool = False) -> list[Checkpoint | SoupError]:

@@ -1,0 +1,106 @@
+"""What a user calls ingredients: any iterable, a folder of runs, a sweep -> a sequence of sources in a fixed order."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import RecipeError, listed
+from ..training.manifest import SWEEP_FILE
+from ..training.sweep import load_sweep
+from ..types import Ingredient
+from ..untrusted import one_line
+
+
+# Names in the folder of a model: transformers', PEFT's, and those of a SentenceTransformer or a pipeline
+OF_A_MODEL = ("config.json", "adapter_config.json", "modules.json", "model_index.json")
+WEIGHTS = ("*.safetensors", "*.bin", "*.index.json")
+SHOWN = 60  # characters of a source in an error
+
+
+def read_ingredients(ingredients: Any) -> Sequence[Any]:
+    """The ingredients that a user names, one by one.
+
+    Args:
+        ingredients (`Iterable`, `str` or `os.PathLike`):
+            Sources in any iterable that has an order: a list, a generator such as `Path("runs").glob("*")`, a
+            [`Sweep`]. A folder of runs stands for the runs in it: those of a sweep, or else every subfolder that holds
+            a model, in the order of their names (`run-2` before `run-10`).
+
+    Returns:
+        `Sequence`: of sources for `open_checkpoint`. One folder of a sweep gives the [`Sweep`], which knows its base
+        model.
+
+    Raises:
+        [`RecipeError`]: if they have no order, or are one model alone.
+    """
+    if isinstance(ingredients, (set, frozenset)):
+        raise RecipeError("a set has no order, and the first ingredient gives the soup its settings: pass a list.")
+    if isinstance(ingredients, (str, os.PathLike)):
+        runs = _runs_in(ingredients)
+        if runs is not None:
+            return runs
+    if _is_one_source(ingredients):
+        raise RecipeError(f"ingredients are a list; to take one alone, write [{one_line(str(ingredients), SHOWN)}].")
+    if not isinstance(ingredients, Iterable):
+        raise RecipeError(f"ingredients are a list of sources, not {type(ingredients).__name__}.")
+    sources = ingredients if isinstance(ingredients, Sequence) else list(ingredients)
+    expanded: list[Any] = []
+    for source in sources:
+        runs = _runs_in(source) if isinstance(source, (str, os.PathLike)) else None
+        if runs is None:
+            expanded.append(source)
+        elif len(sources) == 1:
+            return runs
+        else:
+            expanded += runs
+    # a sweep is left as it is, because it knows its base model and which runs have failed
+    return sources if len(expanded) == len(sources) else expanded
+
+
+def _is_one_source(ingredients: Any) -> bool:
+    """Whether one ingredient was given where a list of them is taken: a text and a state dict are iterable too."""
+    if isinstance(ingredients, (str, os.PathLike, Mapping, Ingredient)):
+        return True
+    return hasattr(ingredients, "state_dict") or hasattr(ingredients, "as_ingredient")
+
+
+def _runs_in(source: str | os.PathLike[str]) -> Sequence[Any] | None:
+    """The runs in a folder of runs; `None` of everything else, be it a model, a file or the id of a repository.
+
+    Raises:
+        [`RecipeError`]: if it is a folder in which there is neither a model nor a run.
+    """
+    try:
+        folder = Path(source).expanduser()
+        if not folder.is_dir() or _holds_model(folder):
+            return None
+        if (folder / SWEEP_FILE).is_file():
+            return load_sweep(folder)
+        children = sorted((path for path in folder.iterdir() if path.is_dir()), key=_natural)
+        runs = [str(path) for path in children if _holds_model(path)]
+    except (OSError, RuntimeError, ValueError):  # what cannot be looked at is told when it is opened
+        return None
+    if not runs:
+        found = listed([path.name for path in children], 5) or "no folder"
+        raise RecipeError(
+            f"{one_line(folder)} is neither a model nor a folder of runs: it has no config.json and no weights, and "
+            f"in it there is {one_line(found)}. Name the folders of the runs."
+        )
+    return runs
+
+
+def _holds_model(folder: Path) -> bool:
+    """Whether a folder is a checkpoint: it has weights or settings of a model, or Trainer's checkpoints of one run."""
+    if any((folder / name).is_file() for name in OF_A_MODEL) or any(folder.glob("checkpoint-*/")):
+        return True
+    return any(next(folder.glob(pattern), None) for pattern in WEIGHTS)
+
+
+def _natural(path: Path) -> list[Any]:
+    """A key by which `run-2` comes before `run-10`."""
+    words = re.split(r"(\d+)", path.name)
+    return [(word.isdecimal(), int(word) if word.isdecimal() else 0, word) for word in words]
