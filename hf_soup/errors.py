@@ -32,6 +32,41 @@ LINE = 1000  # characters of a line about one offender, whose names and values c
 ALIKE = 0.6  # likeness from which on a known name is proposed as what was meant
 LONGEST = 100  # characters of a name that are compared
 WORD_WEIGHT = 0.8  # weight of the likeness to a part of a name, against 1 for the whole name
+# What other libraries, or habit, call an argument or a setting -> what it is called here, the likeliest first
+SYNONYMS = {
+    "base": ("base_model",),
+    "bs": ("batch_size",),
+    "checkpoints": ("ingredients",),
+    "compute_metrics": ("metric", "evaluator"),
+    "config_name": ("name",),
+    "data": ("dataset", "evaluator", "test"),
+    "dataset": ("evaluator", "test"),
+    "early_stopping": ("early_stopping_patience",),
+    "epochs": ("training_args",),
+    "eval_dataset": ("validation", "evaluator", "dataset"),
+    "feature_extractor": ("processing_class",),
+    "greater_is_better": ("higher_is_better",),
+    "image_processor": ("processing_class",),
+    "learning_rate": ("training_args",),
+    "lr": ("learning_rate", "training_args"),
+    "max_seq_length": ("max_length",),
+    "metric_for_best_model": ("metric", "select_by"),
+    "metrics": ("metric",),
+    "model": ("ingredients", "base_model", "soups"),
+    "models": ("ingredients", "soups"),
+    "num_train_epochs": ("training_args",),
+    "output": ("output_dir",),
+    "output_folder": ("output_dir",),
+    "patience": ("early_stopping_patience",),
+    "processor": ("processing_class",),
+    "save_dir": ("save_directory", "output_dir"),
+    "soup": ("soups",),
+    "tokenizer": ("processing_class",),
+    "torch_dtype": ("dtype",),
+    "train_dataset": ("dataset", "batchnorm_data"),
+    "warmup_ratio": ("warmup",),
+    "wd": ("weight_decay",),
+}
 # Files whose frames are not the caller's: this package, and the wrappers of the standard library that lie between its
 # functions (`functools.cached_property`, functions that are decorated with a context manager).
 _OWN_FILES = (os.path.join(os.path.dirname(__file__), ""), functools.__file__, contextlib.__file__)
@@ -108,8 +143,8 @@ def warn(message: str) -> None:
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """The end of an error about an unknown name: the nearest known one, then all of them, or where there are many the
-    nearest three.
+    """The end of an error about an unknown name: the known one that was meant, then all of them, or where there are
+    many the nearest three. Meant is what other libraries call so, else the name that is spelt most alike.
 
     Args:
         word (`str`):
@@ -121,12 +156,14 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
         `str`: such as `; did you mean "greedy"? Known: greedy, uniform`.
     """
     word, names = str(word)[:LONGEST], sorted(set(map(str, choices)))
+    meant = [name for name in SYNONYMS.get(word, ()) if name in names]
     if len(names) <= LISTED:
-        nearest = difflib.get_close_matches(word, names, n=1, cutoff=ALIKE)
+        nearest = meant or difflib.get_close_matches(word, names, n=1, cutoff=ALIKE)
         listing = f"Known: {', '.join(names) or 'none'}"
     else:
         ranked = sorted(names, key=lambda name: _likeness(word, name), reverse=True)  # of equals the first stays first
-        nearest = ranked[:1] if _likeness(word, ranked[0])[0] >= ALIKE else []
+        nearest = meant or (ranked[:1] if _likeness(word, ranked[0])[0] >= ALIKE else [])
+        ranked = list(dict.fromkeys([*nearest, *ranked]))
         listing = f"The nearest of {len(names)} known names: {', '.join(ranked[:NEAREST])}"
     hint = f'; did you mean "{nearest[0]}"?' if nearest else "."
     return f"{hint} {listing}"

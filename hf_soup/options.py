@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -167,6 +167,36 @@ def keywords(options: DataclassInstance) -> dict[str, Any]:
     return {item.name: getattr(options, item.name) for item in fields(options)}
 
 
+def answers_keywords(function: Callable[P, Result]) -> Callable[P, Result]:
+    """Answer a keyword that a function does not take, misspelt or of another library, with the one that was meant.
+
+    Type checkers see the signature of the function, and `help` shows it.
+
+    Raises:
+        [`RecipeError`]: when the function is called with such a keyword.
+    """
+    known = inspect.signature(function).parameters
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> Result:
+        _check_keywords(function.__qualname__.removesuffix(".__init__"), kwargs, known)
+        return function(*args, **kwargs)
+
+    return call
+
+
+def answers_keywords_of_class(cls: type[Result]) -> type[Result]:
+    """The same for the arguments that a class is called with."""
+    cls.__init__ = answers_keywords(cls.__init__)  # type: ignore[method-assign]
+    return cls
+
+
+def _check_keywords(name: str, given: Iterable[str], known: Iterable[str]) -> None:
+    for keyword in given:
+        if keyword not in known:
+            raise RecipeError(f'{name} takes no argument "{keyword}"{did_you_mean(keyword, known)}')
+
+
 def called_with(
     arguments: Callable[P, Arguments],
 ) -> Callable[[Callable[[Arguments], Result]], Callable[P, Result]]:
@@ -180,13 +210,15 @@ def called_with(
     """
 
     def decorate(function: Callable[[Arguments], Result]) -> Callable[P, Result]:
+        known = inspect.signature(arguments).parameters
+
         @functools.wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> Result:
+            _check_keywords(function.__name__, kwargs, known)
             return function(arguments(*args, **kwargs))
 
         # what has to be given comes first, as in a signature that is written by hand
-        parameters = inspect.signature(arguments).parameters.values()
-        ordered = sorted(parameters, key=lambda item: (item.kind, item.default is not item.empty))
+        ordered = sorted(known.values(), key=lambda item: (item.kind, item.default is not item.empty))
         returned = inspect.signature(function).return_annotation
         signature = inspect.Signature(ordered, return_annotation=returned)
         call.__signature__ = signature  # type: ignore[attr-defined]  # read by `inspect`, and unknown to type checkers

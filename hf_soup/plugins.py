@@ -314,9 +314,17 @@ def check_params(params: Mapping[str, Any], known: Mapping[str, Any], owner: str
 
 
 def share_out(
-    method: str, strategy: str | None, params: Mapping[str, Any]
+    method: str, strategy: str | None, params: Mapping[str, Any], others: Iterable[str] = ()
 ) -> tuple[Callable[..., Mixture | Choice], dict[str, Any], dict[str, Any]]:
     """The strategy's function, and which parameters are the method's and which the strategy's.
+
+    Args:
+        method (`str`), strategy (`str`, *optional*):
+            Their names.
+        params (`Mapping[str, Any]`):
+            Name -> value.
+        others (`Iterable[str]`, *optional*):
+            What else the user may have meant by a name that neither takes: the arguments of the verb itself.
 
     Raises:
         [`RecipeError`]: if there is no such method or strategy, or neither takes one of the parameters or its value.
@@ -329,7 +337,7 @@ def share_out(
     for name, value in params.items():
         if name not in of_method and name not in of_strategy:
             neither = f'neither the method "{method}" nor the strategy "{strategy}" takes'
-            hint = did_you_mean(name, {**of_method, **of_strategy})
+            hint = did_you_mean(name, [*of_method, *of_strategy, *others])
             raise RecipeError(f'{neither} a parameter "{name}"{hint}')
         if name in of_method:
             value = checked(of_method[name], method_function, value)

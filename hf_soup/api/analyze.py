@@ -25,7 +25,7 @@ from ..checkpoints.checkpoint import MEMORY, Checkpoint
 from ..checkpoints.source import open_all
 from ..errors import RecipeError, did_you_mean, warn
 from ..merging.agreement import Agreement, agree
-from ..options import PARTS, AnalyzeOptions
+from ..options import PARTS, AnalyzeOptions, answers_keywords
 from .ingredients import read_ingredients
 
 
@@ -36,6 +36,7 @@ WEIGHTS_ALONE = ("similarity",)
 USUAL = ("similarity", "diversity", "landscape", "advice")  # with examples, unless parts are named
 
 
+@answers_keywords
 def analyze(
     ingredients: Iterable[Any] | str | os.PathLike[str],
     *,
@@ -250,6 +251,7 @@ def analysis_cost(n: int, options: AnalyzeOptions, *, modules: int = 0) -> dict[
     return {part: costs[part] for part in options.parts or ()}
 
 
+@answers_keywords
 def advise(
     ingredients: Iterable[Any] | str | os.PathLike[str],
     evaluator: Evaluation | None = None,

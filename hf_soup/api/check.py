@@ -18,6 +18,7 @@ from ..checkpoints.source import open_all, open_checkpoint
 from ..errors import listed
 from ..merging.agreement import agree
 from ..merging.plan import alignment_problems
+from ..options import answers_keywords
 from .ingredients import read_ingredients
 
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 
+@answers_keywords
 def check(
     ingredients: Iterable[Any] | str | os.PathLike[str],
     base_model: Any = None,
@@ -95,6 +97,7 @@ def _notes_of_base(base: Checkpoint, like: Checkpoint, labels: Sequence[str]) ->
     return notes
 
 
+@answers_keywords
 def modules(ingredient: Any, *, allow_pickle: bool = False) -> tuple[Module, ...]:
     """List the named modules of a checkpoint, which can have weights of their own in a soup.
 

@@ -23,6 +23,7 @@ from ..evaluation.running_statistics import read_statistics
 from ..formats.recipe_file import RECIPE_FILE, load_hub_recipe, load_recipe
 from ..merging.agreement import Agreement, agree
 from ..merging.setup import MergeSetup, set_up
+from ..options import answers_keywords
 from ..types import UNIFORM, Ingredient, Mixture, Recipe, Score
 from .ingredients import read_ingredients
 from .soup import Soup
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from ..evaluation.binding import Evaluation
 
 
+@answers_keywords
 def compare(
     soups: Soup | Mapping[str, Any] | Any,
     *,

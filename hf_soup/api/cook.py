@@ -28,7 +28,7 @@ from ..formats.recipe_file import RECIPE_FILE, is_recipe, load_recipe
 from ..formats.strict_yaml import read_yaml
 from ..merging.plan import check_dtype
 from ..metrics.load import load_metrics
-from ..options import CompareOptions, MergeOptions, SweepOptions, check_choices, keywords
+from ..options import CompareOptions, MergeOptions, SweepOptions, answers_keywords, check_choices, keywords
 from ..parallel import check_executor
 from ..plugins import chooses, is_code, share_out
 from ..seeds import check_seed
@@ -70,6 +70,7 @@ class Cooked(NamedTuple):
     sweep: Sweep | None = None
 
 
+@answers_keywords
 def cook(
     path: str | os.PathLike[str],
     *,

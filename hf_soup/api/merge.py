@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
     from ..evaluation.binding import Evaluation
+
+
+NO_KEYWORDS = ("ingredients", "params")  # parameters of `merge` that are not written as `name=value`
 
 
 def merge(
@@ -229,7 +233,8 @@ def _parse(
     Raises:
         [`RecipeError`]: with what to do.
     """
-    function, method_params, strategy_params = share_out(method, strategy, params)
+    own = [name for name in inspect.signature(merge).parameters if name not in NO_KEYWORDS]
+    function, method_params, strategy_params = share_out(method, strategy, params, own)
     given_weights = None
     if weights is not None and strategy is not None:
         if "weights" not in parameters(function):

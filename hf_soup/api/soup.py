@@ -24,6 +24,7 @@ from ..formats.recipe_file import RECIPE_FILE, dump_recipe
 from ..merging.in_memory import cook_in_memory
 from ..merging.plan import Plan
 from ..merging.setup import MergeSetup
+from ..options import answers_keywords
 from ..publishing.bases import find_bases
 from ..publishing.folder import CardOptions, write_companions
 from ..publishing.privacy import with_repositories
@@ -121,6 +122,7 @@ class Soup:
         selection = self.selection
         return {} if selection is None else selection.scores
 
+    @answers_keywords
     def save_pretrained(
         self, save_directory: str | os.PathLike[str], *, max_shard_size: int | str = "50GB", overwrite: bool = False
     ) -> Path:
@@ -162,6 +164,7 @@ class Soup:
             (stage / RECIPE_FILE).write_text(dump_recipe(recipe, target), encoding="utf-8")
         return target
 
+    @answers_keywords
     def push_to_hub(
         self,
         repo_id: str,

@@ -25,6 +25,7 @@ from ..formats.recipe_file import BATCHNORM_FILE, load_hub_recipe, load_recipe
 from ..merging.blend import blend, file_digests
 from ..merging.in_memory import output_config
 from ..merging.plan import Plan
+from ..options import answers_keywords
 from .from_recipe import bind_recipe, open_recipe
 
 
@@ -106,6 +107,7 @@ class Verification:
         return "\n".join(lines)
 
 
+@answers_keywords
 def verify(
     soup: str | os.PathLike[str], *, allow_pickle: bool = False, allow_code: bool = False, device: str = "cpu"
 ) -> Verification:

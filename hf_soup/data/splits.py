@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import DataError, warn
+from ..options import answers_keywords
 from ..seeds import check_seed
 from .classes import subset_of
 from .columns import is_list
@@ -106,6 +107,7 @@ def split_names(path: Any, name: str | None = None) -> list[str]:
     return splits_on_hub(path, name)
 
 
+@answers_keywords
 def load_training(
     path: str | Dataset | DatasetDict,
     *,

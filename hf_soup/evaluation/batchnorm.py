@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..data.classes import improbably_missing
 from ..errors import DataError, EvaluationError, warn
+from ..options import answers_keywords
 from ..progress import progress_bar
 from ..untrusted import as_error
 from .running import on_device
@@ -30,6 +31,7 @@ def batchnorm_modules(model: torch.nn.Module) -> list[_BatchNorm]:
     return [layer for layer in layers if layer.track_running_stats]
 
 
+@answers_keywords
 def update_batchnorm(model: PreTrainedModel, data: Iterable[Any]) -> PreTrainedModel:
     """Estimate the running statistics of BatchNorm again, as the plain average over all batches.
 

@@ -16,6 +16,7 @@ from ..data.load import load_data
 from ..errors import DataError, EvaluationError, RecipeError, did_you_mean
 from ..metrics.load import Metric, load_metrics
 from ..metrics.predictions import Predictions
+from ..options import answers_keywords_of_class
 from ..plugins import check_name, load_module
 from ..tasks import Task, WritingTask, task_of
 from ..types import BatchNormRecord, DataDescription, Score, is_better_higher
@@ -53,6 +54,7 @@ class Outputs(NamedTuple):
     whole: bool
 
 
+@answers_keywords_of_class
 @dataclass(frozen=True)
 class Evaluator:
     """Scores models on one set of examples.

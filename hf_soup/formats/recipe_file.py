@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from ..checkpoints import hub
 from ..checkpoints.checkpoint import ELSEWHERE, MEMORY, PRIVATE
 from ..errors import RecipeError
+from ..options import answers_keywords
 from ..plugins import is_code, refuse_code
 from ..types import (
     BatchNormRecord,
@@ -45,6 +46,7 @@ def is_recipe(data: Mapping[str, Any]) -> bool:
     return "hf_soup_recipe" in data
 
 
+@answers_keywords
 def load_recipe(source: str | os.PathLike[str], *, allow_code: bool = False) -> Recipe:
     """Read a recipe. Nothing that it names is imported or opened.
 

@@ -29,15 +29,6 @@ SHORT = {
     "scheduler": "lr_scheduler_type",
     "warmup": "warmup_steps",
 }
-ELSEWHERE = {  # what some settings are called elsewhere, for errors about unknown names
-    "bs": "batch_size",
-    "early_stopping": "early_stopping_patience",
-    "lr": "learning_rate",
-    "max_seq_length": "max_length",
-    "patience": "early_stopping_patience",
-    "warmup_ratio": "warmup",
-    "wd": "weight_decay",
-}
 AT_LEAST_ONE = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
 DECIDED = {  # fields that a sweep sets itself -> what to write instead
     "output_dir": "the sweep's own `output_dir` is for all runs",
@@ -154,9 +145,7 @@ def check_settings(
         if name in DECIDED:
             raise RecipeError(f'"{name}" is set by the sweep itself: {DECIDED[name]}.')
         if name not in known:
-            raise RecipeError(
-                f'TrainingArguments has no field "{name}"{did_you_mean(ELSEWHERE.get(name, name), known)}'
-            )
+            raise RecipeError(f'TrainingArguments has no field "{name}"{did_you_mean(name, known)}')
         _check_number(name, value)
         # TrainingArguments does not check the types of its values
         wants_number = name in fields and type(fields[name].default) in (int, float)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, overload
 from ..display.sweep import Line, Setting, plot_sweep
 from ..display.tables import align, cell, shared_line
 from ..errors import TrainingError
+from ..options import answers_keywords
 from ..publishing.bases import START
 from ..types import Score
 from ..untrusted import as_error, read_json
@@ -184,6 +185,7 @@ def _lines(run: Run, metric: str) -> Iterator[Line]:
             yield Line(run.name, key, [row["epoch"] for row in points], [row[key] for row in points])
 
 
+@answers_keywords
 def load_sweep(folder: str | os.PathLike[str]) -> Sweep:
     """The whole runs of a sweep's folder, and why others failed.
 

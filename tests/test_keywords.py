@@ -1,0 +1,65 @@
+"""Keywords that a function does not take: misspelt, or those of other libraries. The answer names the right one."""
+
+import inspect
+
+import pytest
+
+import hf_soup
+from hf_soup import testing
+from hf_soup.errors import RecipeError
+
+
+DATA = testing.tiny_texts(8)
+
+
+@pytest.mark.parametrize(
+    ("call", "meant"),
+    [
+        (lambda runs: hf_soup.merge(runs, stratgy="greedy"), "strategy"),
+        (lambda runs: hf_soup.merge(runs, evalutor=DATA), "evaluator"),
+        (lambda runs: hf_soup.merge(runs, torch_dtype="float16"), "dtype"),
+        (lambda runs: hf_soup.merge(runs, eval_dataset=DATA), "evaluator"),
+        (lambda runs: hf_soup.merge(runs, strategy="greedy", evaluator=DATA, acept=">"), "accept"),
+        (lambda runs: hf_soup.check(runs, base="x"), "base_model"),
+        (lambda runs: hf_soup.compare(hf_soup.merge(runs), test=DATA, eval_dataset=DATA), "validation"),
+        (lambda runs: hf_soup.compare(hf_soup.merge(runs), test=DATA, compute_metrics=len), "metric"),
+        (lambda runs: hf_soup.analyze(runs, dataset=DATA), "evaluator"),
+        (lambda runs: hf_soup.advise(runs, budgt=3), "budget"),
+        (lambda runs: hf_soup.Evaluator(DATA, compute_metrics=len), "metric"),
+        (lambda runs: hf_soup.Evaluator(DATA, greater_is_better=True), "higher_is_better"),
+        (lambda runs: hf_soup.Evaluator(DATA, tokenizer=None), "processing_class"),
+        (lambda runs: hf_soup.sweep(runs[0], DATA, space=[{}], output_dir="x", lr=1e-5), "training_args"),
+        (lambda runs: hf_soup.sweep(runs[0], DATA, space=[{}], output_dir="x", eval_dataset=DATA), "validation"),
+        (lambda runs: hf_soup.sweep(runs[0], DATA, space=[{}], output="x"), "output_dir"),
+        (
+            lambda runs: hf_soup.sweep(runs[0], DATA, validation=DATA, space=[{"lr": 1}], output_dir="x"),
+            "learning_rate",
+        ),
+        (lambda runs: hf_soup.cook("a.yaml", output="x"), "output_dir"),
+        (lambda runs: hf_soup.verify("a", allow_pickles=True), "allow_pickle"),
+        (lambda runs: hf_soup.load_training(DATA, sed=1), "seed"),
+        (lambda runs: hf_soup.merge(runs).save_pretrained("x", max_shards="1GB"), "max_shard_size"),
+        (lambda runs: hf_soup.merge(runs).push_to_hub("a/b", is_private=True), "private"),
+    ],
+)
+def test_the_right_one_is_named(call, meant, text_runs, tmp_path, monkeypatch):
+    """Before anything is read or written."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RecipeError, match=f'did you mean "{meant}"'):
+        call(text_runs)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_far_name_is_not_guessed(text_runs):
+    """Then the known ones are listed."""
+    with pytest.raises(RecipeError, match=r"merge|neither") as caught:
+        hf_soup.merge(text_runs, zzz=1)
+    assert "did you mean" not in str(caught.value)
+
+
+def test_signatures_stay_readable():
+    """Editors and `help` see the function's own signature."""
+    for name in ("check", "compare", "analyze", "cook", "load_training", "Evaluator", "sweep"):
+        parameters = inspect.signature(getattr(hf_soup, name)).parameters
+        assert not {"args", "kwargs"} & set(parameters), name
+    assert hf_soup.compare.__doc__
