@@ -197,6 +197,11 @@ def _check_keywords(name: str, given: Iterable[str], known: Iterable[str]) -> No
             raise RecipeError(f'{name} takes no argument "{keyword}"{did_you_mean(keyword, known)}')
 
 
+def dtype_name(dtype: object) -> str:
+    """The name of a floating-point type: `"float16"` of `torch.float16`; a name is its own."""
+    return str(dtype).removeprefix("torch.")
+
+
 def called_with(
     arguments: Callable[P, Arguments],
 ) -> Callable[[Callable[[Arguments], Result]], Callable[P, Result]]:

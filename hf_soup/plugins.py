@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import sys
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -37,6 +38,9 @@ PROVIDED = (
     "rng",  # a method alone: a `torch.Generator` seeded by the recipe's seed and the tensor's name
     "seed",  # a strategy alone: the seed of the merge
 )
+
+IN_MEMORY = "memory"  # stands for the module of a function that no module has, such as one of a notebook
+_GIVEN: dict[str, Callable[..., Any]] = {}  # the functions that were given in this process, by their names in recipes
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 # where the decorators below leave what a function declares
@@ -160,10 +164,54 @@ def load_function(plugin_type: FunctionPlugin, name: str) -> Callable[..., Any]:
     """
     if not is_code(name):
         return getattr(load_module(plugin_type, name), name)
-    function = load_path(name)
+    function = _given_function(plugin_type, name) if is_in_memory(name) else load_path(name)
     with as_error(RecipeError, f'"{one_line(name)}" is no {plugin_type}'):
         inspect.signature(function)  # which refuses what cannot be called
     return function
+
+
+def _given_function(plugin_type: FunctionPlugin, path: str) -> Callable[..., Any]:
+    if path in _GIVEN:
+        return _GIVEN[path]
+    raise RecipeError(
+        f"the {plugin_type} {one_line(path.removeprefix(f'{IN_MEMORY}:'))!r} was a function in memory when the recipe "
+        "was written, and no module has it: the recipe cannot be cooked again. Put the function into a module, and "
+        'merge with "package.module:function".'
+    )
+
+
+def name_of(plugin_type: FunctionPlugin, given: str | Callable[..., Any]) -> str:
+    """The name by which a recipe knows a method or strategy: what was named, or the path of a function that was given.
+
+    Args:
+        plugin_type (`str`):
+            `"method"` or `"strategy"`.
+        given (`str` or `Callable`):
+            A name, or the function itself: one of this package goes by its name, one that a module has by
+            `package.module:function`, and one of a notebook, a script or another function by `memory:function`. That
+            is found in this process alone, and the recipe that names it cannot be cooked again elsewhere.
+
+    Raises:
+        [`RecipeError`]: if it is neither.
+    """
+    if isinstance(given, str):
+        return given
+    name = getattr(given, "__name__", None)
+    if not callable(given) or not isinstance(name, str):
+        raise RecipeError(
+            f"a {plugin_type} is a name, as in package.module:function, or a function, not "
+            f"{one_line(repr(given), 80)}."
+        )
+    module = getattr(given, "__module__", "")
+    if module == f"hf_soup.{FOLDERS[plugin_type]}.{name}":
+        return name
+    if module != "__main__" and getattr(sys.modules.get(module), name, None) is given:
+        return f"{module}:{name}"
+    path, count = f"{IN_MEMORY}:{name}", 1
+    while _GIVEN.setdefault(path, given) is not given:  # another function of the same name
+        count += 1
+        path = f"{IN_MEMORY}:{name}-{count}"
+    return path
 
 
 def is_code(name: str) -> bool:
@@ -173,6 +221,11 @@ def is_code(name: str) -> bool:
             f"a method or strategy is named, as in package.module:function, not {one_line(repr(name), 80)}."
         )
     return ":" in name
+
+
+def is_in_memory(name: str) -> bool:
+    """Whether a recipe names a function that no module had when it was written."""
+    return name.startswith(f"{IN_MEMORY}:")
 
 
 def refuse_code(named: Iterable[tuple[str, str]], where: str) -> None:
@@ -188,6 +241,11 @@ def refuse_code(named: Iterable[tuple[str, str]], where: str) -> None:
         [`RecipeError`]: for the first one, with what to do if the user trusts it.
     """
     for key, value in named:
+        if is_in_memory(value):
+            raise RecipeError(
+                f"{one_line(where)}: `{one_line(key)}` is {one_line(value)!r}, a function that was in memory when the "
+                "recipe was written: it cannot be cooked again."
+            )
         raise RecipeError(
             f"{one_line(where)}: `{one_line(key)}` is {one_line(value)!r}, which is code from elsewhere: a file runs "
             "nothing but what hf_soup contains. If you trust it, say so with allow_code=True (--allow-code)."

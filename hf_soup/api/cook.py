@@ -32,10 +32,11 @@ from ..options import CompareOptions, MergeOptions, SweepOptions, answers_keywor
 from ..parallel import check_executor
 from ..plugins import chooses, is_code, share_out
 from ..seeds import check_seed
+from ..strategies.weighted import is_by_name
 from ..training.pretraining import Blank, pretrain
 from ..training.space import expand_space
 from ..training.sweep import Sweep
-from ..types import Ingredient, Recipe
+from ..types import Ingredient, Mixture, as_weights
 from ..untrusted import read_json
 from .compare import compare
 from .cook_data import PRETRAIN, TRAIN, Examples, load_examples
@@ -220,9 +221,14 @@ def _check_merge(options: MergeOptions, count: int) -> None:
     if asks_what_it_is_worth and not chooses(options.strategy):
         raise RecipeError("`merge.folds` and `merge.holdout` are of a strategy that chooses, such as greedy.")
     if options.weights is not None:
-        # a recipe checks the number of its weights, and does not open its ingredients
+        _check_weights(options.weights, count)
+
+
+def _check_weights(weights: object, count: int) -> None:
+    if not is_by_name(weights):  # the names are those of ingredients, which are not opened yet
+        # a mixture checks the number of its weights, and does not open its ingredients
         ingredients = tuple(Ingredient(f"ingredient {index}", "") for index in range(count))
-        Recipe(ingredients, options.weights)  # type: ignore[arg-type]  # which makes tuples of lists
+        Mixture(ingredients, as_weights(weights))
 
 
 def _pretrain(stage: PretrainStage, examples: Examples, folder: Path) -> Path:

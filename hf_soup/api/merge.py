@@ -19,18 +19,21 @@ from ..evaluation.binding import batchnorm_record, bind_evaluator, bind_training
 from ..evaluation.evaluator import Evaluator
 from ..merging.agreement import Agreement, agree
 from ..merging.setup import MergeSetup, set_up
+from ..options import dtype_name
 from ..parallel import check_executor
-from ..plugins import asks_for, needs_base, parameters, share_out, strategy_traits
+from ..plugins import asks_for, name_of, needs_base, parameters, share_out, strategy_traits
 from ..seeds import check_seed
 from ..selection.function_trials import FunctionTrials
 from ..selection.select import Strategy, select
 from ..selection.trials import ModelTrials, NoTrials
-from ..types import Choice, Mixture, Selection, Weights, as_weights, plain
+from ..strategies.weighted import as_given, weighted
+from ..types import Choice, Mixture, Selection, Weights, plain
 from .ingredients import read_ingredients
 from .soup import Soup
 
 
 if TYPE_CHECKING:
+    import torch
     from datasets import Dataset
     from transformers import PretrainedConfig
 
@@ -44,8 +47,8 @@ def merge(
     ingredients: Iterable[Any] | str | os.PathLike[str],
     *,
     weights: Sequence[float] | Mapping[str, Sequence[float] | float] | None = None,
-    method: str = "linear",
-    strategy: str | None = None,
+    method: str | Callable[..., Any] = "linear",
+    strategy: str | Callable[..., Any] | None = None,
     evaluator: Evaluation | None = None,
     metric: Any = None,
     higher_is_better: bool | None = None,
@@ -54,7 +57,7 @@ def merge(
     executor: str = "local",
     batchnorm_data: Evaluator | Dataset | str | None = None,
     base_model: Any = None,
-    dtype: str = "auto",
+    dtype: str | torch.dtype = "auto",
     seed: int = 0,
     align_labels: bool = False,
     take_from: str | None = None,
@@ -69,14 +72,16 @@ def merge(
         ingredients (`Iterable`, `str` or `os.PathLike`):
             Folders, Hub ids (`user/run1`, `user/run1@revision`), loaded models, or state dicts with `config=`, in any
             iterable that has an order; a [`Sweep`] is one. The path of a folder of runs stands for the runs in it.
-        weights (`Sequence[float]` or `Mapping[str, Sequence[float]]`, *optional*):
-            One for each ingredient, relative to each other; or a row for each module prefix (`{"classifier": [1, 0],
-            "": [1, 1]}`); with `strategy="weighted"` also by name. All equal by default.
-        method (`str`, *optional*, defaults to `"linear"`):
-            How the tensors of one name combine.
-        strategy (`str`, *optional*):
+        weights (`Sequence[float]`, `Mapping[str, float]` or `Mapping[str, Sequence[float]]`, *optional*):
+            One for each ingredient, relative to each other; by name (`{"run-0": 2, "run-1": 1}`: the others have the
+            weight 0); or one for each ingredient and module prefix (`{"classifier": [1, 0], "": [1, 1]}`). All equal
+            by default.
+        method (`str` or `Callable`, *optional*, defaults to `"linear"`):
+            How the tensors of one name combine: a name, `"package.module:function"`, or a function. A recipe can name
+            a function only where a module has it; with another one it cannot be cooked again.
+        strategy (`str` or `Callable`, *optional*):
             Which ingredients go in, with what weights, such as `"greedy"`; `hf-soup strategies` lists them.
-            `"weighted"` takes `weights`, the others find them.
+            `"weighted"` takes `weights`, the others find them. Functions as for `method`.
         evaluator ([`Evaluator`], `datasets.Dataset`, `str` or `Callable`, *optional*):
             Scores models on validation data, for strategies that choose. A function of a model returns a number or a
             dict of them, so that any harness can steer.
@@ -97,7 +102,7 @@ def merge(
         base_model (*optional*):
             What the ingredients were fine-tuned from, for methods and strategies that need it; a [`Sweep`] knows its
             own.
-        dtype (`str`, *optional*, defaults to `"auto"`):
+        dtype (`str` or `torch.dtype`, *optional*, defaults to `"auto"`):
             Of the soup, such as `"bfloat16"`; `"auto"` is the widest among the ingredients.
         seed (`int`, *optional*, defaults to 0):
             For methods and strategies that draw random numbers, and for folds.
@@ -125,6 +130,9 @@ def merge(
         [`IncompatibleError`]: if they cannot be averaged, with every offender.
         [`RecipeError`]: if weights, method, strategy or parameters are wrong.
     """
+    method = name_of("method", method)
+    strategy = None if strategy is None else name_of("strategy", strategy)
+    dtype_of_soup = dtype_name(dtype)
     request = _parse(
         method,
         strategy,
@@ -155,13 +163,13 @@ def merge(
         params=request.method_params,
         base=base,
         base_candidate=base_candidate,
-        dtype=dtype,
+        dtype=dtype_of_soup,
         seed=seed,
         batchnorm=batchnorm_record(training),
     )
     everything = Mixture.equal([item.ingredient for item in candidates])
     if request.weights is not None:
-        everything = Mixture(everything.ingredients, request.weights)
+        everything = weighted(everything.ingredients, None, weights=request.weights)
     if request.strategy is None:
         return Soup(setup.recipe(everything), setup, device=device, batchnorm=training)
     mixture, selection = _choose(
@@ -198,7 +206,7 @@ class _Request:
     """
 
     method_params: dict[str, Any]
-    weights: Weights | None
+    weights: Weights | Mapping[str, float] | None
     strategy: str | None
     function: Callable[..., Mixture | Choice]
     strategy_params: dict[str, Any]
@@ -235,13 +243,13 @@ def _parse(
     """
     own = [name for name in inspect.signature(merge).parameters if name not in NO_KEYWORDS]
     function, method_params, strategy_params = share_out(method, strategy, params, own)
-    given_weights = None
+    given_weights: Weights | Mapping[str, float] | None = None
     if weights is not None and strategy is not None:
         if "weights" not in parameters(function):
             raise RecipeError(f'give either weights or a strategy: strategy="{strategy}" finds the weights itself.')
         strategy_params["weights"] = plain(weights)
     elif weights is not None:
-        given_weights = as_weights(weights)
+        given_weights = as_given(weights)
     if scored and strategy is None:
         raise RecipeError('an evaluator is for a strategy that chooses by it: add strategy="greedy".')
     if not scored:

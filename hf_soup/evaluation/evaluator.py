@@ -16,7 +16,7 @@ from ..data.load import load_data
 from ..errors import DataError, EvaluationError, RecipeError, did_you_mean
 from ..metrics.load import Metric, load_metrics
 from ..metrics.predictions import Predictions
-from ..options import answers_keywords_of_class
+from ..options import answers_keywords_of_class, dtype_name
 from ..plugins import check_name, load_module
 from ..tasks import Task, WritingTask, task_of
 from ..types import BatchNormRecord, DataDescription, Score, is_better_higher
@@ -133,6 +133,7 @@ class Evaluator:
             raise DataError(f"the data set for {self.split} is empty.")
         if self.batch_size is not None and self.batch_size < 1:
             raise RecipeError(f"batch_size is {self.batch_size}, and a batch has at least one example.")
+        object.__setattr__(self, "dtype", dtype_name(self.dtype))
         if self.dtype not in DTYPES:
             raise RecipeError(f"dtype is one of {', '.join(DTYPES)}, not {self.dtype!r}.")
         if self.task != "auto":

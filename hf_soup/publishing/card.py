@@ -17,6 +17,7 @@ from ..comparison.comparison import Comparison
 from ..display.tables import align, escape
 from ..errors import IngredientError
 from ..formats.recipe_file import dump_recipe
+from ..plugins import is_code, is_in_memory
 from ..types import Ingredient, Recipe, Selection
 from ..untrusted import as_error, encodable, one_line, read_file
 from .bases import Lineage, lineage_of
@@ -120,8 +121,16 @@ class CardContent:
 
     @property
     def in_memory(self) -> list[str]:
-        """Names of ingredients that came from memory."""
-        return [item.name for item in self._needed if item.source == MEMORY]
+        """Names of ingredients that came from memory, and the method if no module has it."""
+        names = [item.name for item in self._needed if item.source == MEMORY]
+        if is_in_memory(self.recipe.method):
+            names.append(f"the method {self.recipe.method}")
+        return names
+
+    @property
+    def allowed(self) -> str:
+        """The option without which the recipe is not cooked, if its method is code from outside of this package."""
+        return " --allow-code" if is_code(self.recipe.method) else ""
 
     @property
     def hidden(self) -> list[str]:

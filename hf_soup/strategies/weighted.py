@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TypeGuard
 
 from ..errors import RecipeError, did_you_mean
 from ..plugins import strategy
-from ..types import Ingredient, Mixture, Trials, as_weights
+from ..types import Ingredient, Mixture, Trials, Weights, as_weights
 
 
 @strategy(scores=False)
@@ -36,10 +37,24 @@ def weighted(
     """
     if weights is None:
         raise RecipeError('the strategy "weighted" takes the weights that you give: weights=[2, 1, 1].')
-    if not isinstance(weights, Mapping) or not all(isinstance(value, (int, float)) for value in weights.values()):
+    if not is_by_name(weights):
         return Mixture(tuple(ingredients), as_weights(weights))
     names = [item.name for item in ingredients]
     for name in weights:
         if name not in names:
             raise RecipeError(f'weights: there is no ingredient "{name}"{did_you_mean(name, names)}')
     return Mixture(tuple(ingredients), as_weights([weights.get(name, 0) for name in names]))
+
+
+def as_given(weights: object) -> Weights | Mapping[str, float]:
+    """Weights as a user gives them: one for each ingredient, one by name, or one for each ingredient and module.
+
+    Raises:
+        [`RecipeError`]: if they are something else.
+    """
+    return weights if is_by_name(weights) else as_weights(weights)
+
+
+def is_by_name(weights: object) -> TypeGuard[Mapping[str, float]]:
+    """Whether weights are a number for each name; of modules they are several numbers each."""
+    return isinstance(weights, Mapping) and all(isinstance(value, (int, float)) for value in weights.values())
