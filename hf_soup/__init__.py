@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # `as` re-exports a name: type checkers and editors resolve i
     from .api.compare import compare as compare
     from .api.cook import Cooked as Cooked
     from .api.cook import cook as cook
+    from .api.load import load as load
     from .api.merge import merge as merge
     from .api.soup import Soup as Soup
     from .api.sweep import sweep as sweep
@@ -74,6 +75,7 @@ _HOME = {
     "module_effects": "api.analyses",
     "check": "api.check",
     "compare": "api.compare",
+    "load": "api.load",
     "merge": "api.merge",
     "modules": "api.check",
     "sweep": "api.sweep",

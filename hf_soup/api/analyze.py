@@ -42,7 +42,7 @@ def analyze(
     *,
     evaluator: Evaluation | None = None,
     base_model: Any = None,
-    parts: Sequence[str] | None = None,
+    parts: Sequence[str] | str | None = None,
     batchnorm_data: Any = None,
     points: int = 11,
     beyond: float = 0.0,
@@ -67,9 +67,9 @@ def analyze(
             Examples to score on; without them only the weights are compared.
         base_model (*optional*):
             What they were fine-tuned from: changes from it say far more than weights. A [`Sweep`] knows its own.
-        parts (`Sequence[str]`, *optional*):
-            Of `"similarity"`, `"diversity"`, `"landscape"`, `"plane"`, `"contribution"`, `"modules"`, `"advice"`; by
-            default similarity, and with an evaluator diversity, landscape and advice.
+        parts (`Sequence[str]` or `str`, *optional*):
+            One or several of `"similarity"`, `"diversity"`, `"landscape"`, `"plane"`, `"contribution"`, `"modules"`
+            and `"advice"`; by default similarity, and with an evaluator diversity, landscape and advice.
         batchnorm_data ([`Evaluator`], `datasets.Dataset` or `str`, *optional*):
             Training data on which BatchNorm is estimated again at every point.
         points (`int`, *optional*, defaults to 11):
@@ -102,7 +102,7 @@ def analyze(
         [`IncompatibleError`]: if they do not have the same tensors.
         [`RecipeError`]: if there is no such part, or it needs examples.
     """
-    chosen = chosen_parts(parts, evaluator is not None)
+    chosen = chosen_parts([parts] if isinstance(parts, str) else parts, evaluator is not None)
     if budget is not None and budget < 1:
         raise RecipeError(f"a budget is 1 model or more, not {budget}.")
     check_line(points, beyond)

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ..checkpoints.checkpoint import Checkpoint
@@ -51,8 +52,8 @@ def compare(
     """Score ingredients, the uniform soup, the given soups and ensembles on data that selection has not seen.
 
     Args:
-        soups ([`Soup`], `str`, `os.PathLike`, or `Mapping[str, Soup | str | os.PathLike]`):
-            One soup, or several by name: as [`merge`] made them, or folders and Hub ids of saved ones.
+        soups ([`Soup`], `str`, `os.PathLike`, `Iterable` or `Mapping[str, Soup | str | os.PathLike]`):
+            One soup, several, or several by name: as [`merge`] made them, or folders and Hub ids of saved ones.
         test ([`Evaluator`], `datasets.Dataset`, `str` or `Callable`):
             What is reported. Of a function of a model only its score is known: no interval, no ensemble.
         shifted (`Mapping[str, Evaluator | Dataset | str | Callable]`, *optional*):
@@ -81,7 +82,7 @@ def compare(
         [`EvaluationError`]: if the test set is the one that selected.
         [`RecipeError`]: if there is no soup, no ingredient, or a set cannot be scored on.
     """
-    named = dict(soups) if isinstance(soups, Mapping) else {_soup_name(soups): soups}
+    named = _soups_by_name(soups)
     if not named:
         raise RecipeError("there is nothing to compare: give at least one soup.")
     opened = {name: _open_soup(soup, name, allow_pickle) for name, soup in named.items()}
@@ -267,8 +268,18 @@ def _entry_of_soup(name: str, opened: OpenedSoup) -> Entry:
     return Entry(name, role, maker, soup.recipe.mixture, soup.plan.parameters, len(opened.members))
 
 
-def _soup_name(soup: Any) -> str:
-    return soup.recipe.title if isinstance(soup, Soup) else "soup"
+def _soups_by_name(soups: Any) -> dict[str, Any]:
+    """The soups to compare, by the names that the table calls them."""
+    if isinstance(soups, Mapping):
+        return dict(soups)
+    if isinstance(soups, (Soup, str, os.PathLike)) or not isinstance(soups, Iterable):
+        return {soups.recipe.title if isinstance(soups, Soup) else "soup": soups}
+    given = list(soups)
+    names = []
+    for soup in given:
+        names.append(soup.recipe.title if isinstance(soup, Soup) else Path(soup).name)
+    _refuse_twice("soups", names)
+    return dict(zip(names, given, strict=True))
 
 
 def _refuse_twice(what: str, names: Sequence[str]) -> None:

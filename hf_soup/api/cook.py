@@ -36,12 +36,13 @@ from ..strategies.weighted import is_by_name
 from ..training.pretraining import Blank, pretrain
 from ..training.space import expand_space
 from ..training.sweep import Sweep
-from ..types import Ingredient, Mixture, as_weights
+from ..types import Ingredient, Mixture, Recipe, as_weights
 from ..untrusted import read_json
 from .compare import compare
 from .cook_data import PRETRAIN, TRAIN, Examples, load_examples
 from .from_recipe import cook_recipe
 from .ingredients import read_ingredients
+from .load import read_comparison
 from .merge import merge
 from .soup import Soup
 from .sweep import plan_runs, train
@@ -73,7 +74,7 @@ class Cooked(NamedTuple):
 
 @answers_keywords
 def cook(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | Recipe,
     *,
     output_dir: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
@@ -86,8 +87,9 @@ def cook(
     """Do what a cook file says, or cook a recipe again, as it is or with changes.
 
     Args:
-        path (`str` or `os.PathLike`):
-            A cook file, a `soup_recipe.yaml`, the folder of a soup, or its Hub id.
+        path (`str`, `os.PathLike` or [`Recipe`]):
+            A cook file, a `soup_recipe.yaml`, the folder of a soup, its Hub id, or a recipe that [`load_recipe`] has
+            read.
         output_dir (`str` or `os.PathLike`, *optional*):
             For a recipe, the folder of the soup, which is not saved without it; for a cook file, instead of its own.
         overwrite (`bool`, *optional*, defaults to `False`):
@@ -112,7 +114,7 @@ def cook(
         [`RecipeError`]: if the file is wrong, or names code that is not allowed.
         [`OutputError`]: if `output_dir` cannot be written.
     """
-    if names_recipe(path):
+    if isinstance(path, Recipe) or names_recipe(path):
         return _cook_again(
             path,
             output_dir,
@@ -143,7 +145,7 @@ def names_recipe(path: str | os.PathLike[str]) -> bool:
 
 
 def _cook_again(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | Recipe,
     output_dir: str | os.PathLike[str] | None,
     *,
     overwrite: bool,
@@ -156,7 +158,7 @@ def _cook_again(
     """Make the soup of a recipe, as it is or with changes; arguments as of [`cook`]."""
     if output_dir:
         refuse_target(output_dir, overwrite=overwrite)  # before an ingredient is read
-    recipe = load_recipe(path, allow_code=allow_code)
+    recipe = path if isinstance(path, Recipe) else load_recipe(path, allow_code=allow_code)
     if overrides or add or drop:
         soup = cook_variation(
             recipe, overrides=overrides, add=add, drop=drop, allow_pickle=allow_pickle, allow_code=allow_code
@@ -274,7 +276,7 @@ def _make_soup(
     candidates = open_all(ingredients, allow_pickle=allow_pickle)
     key = _key(examples, candidates)
     if _is_whole(marker, key, target):
-        comparison = _read_comparison(target) if plan.compare is not None else None
+        comparison = read_comparison(target) if plan.compare is not None else None
         if plan.compare is None or comparison is not None:
             recipe = load_recipe(target, allow_code=is_code(options.method))  # as the cook file was allowed
             soup = cook_recipe(recipe, candidates=candidates, allow_pickle=allow_pickle)
@@ -344,14 +346,6 @@ def _soup_files(folder: Path) -> dict[str, str]:
     files = [folder / RECIPE_FILE, *sorted(folder.glob("*.safetensors")), *sorted(folder.glob("*.safetensors.*"))]
     existing = [path for path in files if path.is_file()]
     return {Path(path).name: digest for path, digest in content_digests(existing).items()}
-
-
-def _read_comparison(folder: Path) -> Comparison | None:
-    """The comparison that was saved with a soup; `None` where it is missing or damaged, and made again."""
-    try:
-        return Comparison.from_dict(_read_json(folder / "comparison.json"))
-    except ValueError:  # pydantic's, of a form that is not written
-        return None
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -85,6 +85,7 @@ class Soup:
         self.candidates = tuple(candidates or setup.candidates)
         self.comparison = comparison
         self.analysis: Analysis | None = None
+        self.saved_as: str | None = None  # the folder or repository that holds its weights
         self._has_warned = False
         self.plan: Plan = setup.plan(recipe.mixture)
 
@@ -162,6 +163,7 @@ class Soup:
                 analysis=self.analysis,
             )
             (stage / RECIPE_FILE).write_text(dump_recipe(recipe, target), encoding="utf-8")
+        self.saved_as = str(target)
         return target
 
     @answers_keywords

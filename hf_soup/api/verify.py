@@ -20,19 +20,19 @@ from ..checkpoints.hub import files_at
 from ..checkpoints.reader import TensorSpec
 from ..checkpoints.source import open_checkpoint
 from ..display.tables import align
-from ..errors import SoupError
+from ..errors import RecipeError, SoupError
 from ..formats.recipe_file import BATCHNORM_FILE, load_hub_recipe, load_recipe
 from ..merging.blend import blend, file_digests
 from ..merging.in_memory import output_config
 from ..merging.plan import Plan
 from ..options import answers_keywords
 from .from_recipe import bind_recipe, open_recipe
+from .soup import Soup
 
 
 if TYPE_CHECKING:
     import torch
 
-    from .soup import Soup
 
 SHOWN = 20  # tensors that differ
 WEIGHTS = (".safetensors", ".bin", ".h5", ".msgpack", ".pt", ".pth", ".ckpt")
@@ -109,13 +109,17 @@ class Verification:
 
 @answers_keywords
 def verify(
-    soup: str | os.PathLike[str], *, allow_pickle: bool = False, allow_code: bool = False, device: str = "cpu"
+    soup: str | os.PathLike[str] | Soup,
+    *,
+    allow_pickle: bool = False,
+    allow_code: bool = False,
+    device: str = "cpu",
 ) -> Verification:
     """Fetch a soup's recipe and its ingredients at their commits, cook it again and compare every tensor.
 
     Args:
-        soup (`str` or `os.PathLike`):
-            The Hub id of a soup (`user/soup`, `user/soup@v1`), or the folder of one.
+        soup (`str`, `os.PathLike` or [`Soup`]):
+            The Hub id of a soup (`user/soup`, `user/soup@v1`), the folder of one, or a soup that was saved or loaded.
         allow_pickle (`bool`, *optional*, defaults to `False`):
             As for [`merge`].
         allow_code (`bool`, *optional*, defaults to `False`):
@@ -130,6 +134,10 @@ def verify(
         [`RecipeError`]: if it has no recipe that can be read, or one with a method that is not allowed.
         [`IngredientError`]: if the soup itself cannot be opened.
     """
+    if isinstance(soup, Soup):
+        if soup.saved_as is None:
+            raise RecipeError("this soup was not saved, so there is nothing to verify: call save_pretrained first.")
+        soup = soup.saved_as
     saved = open_checkpoint(soup)  # at one commit, whose recipe is looked at
     source, commit = saved.ingredient.source, saved.ingredient.revision
     if commit:

@@ -35,6 +35,19 @@ class Group(click.Group):
 
         start()
 
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands in the order in which they were added; click would sort them by name."""
+        return list(self.commands)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List each command with its first sentence, whole; click would cut it to a line."""
+        lines = []
+        for name in self.list_commands(ctx):
+            paragraph = (self.commands[name].help or "").split("\n\n")[0]
+            lines.append((name, " ".join(paragraph.split())))
+        with formatter.section("Commands, in the order of work"):
+            formatter.write_dl(lines)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command."""
         try:
@@ -82,22 +95,24 @@ def _threads_start(count: int) -> bool:
     return True
 
 
+# in the order of work, which is that of `hf-soup --help`
 for command in (
-    soups.merge_command,
-    scores.compare_command,
-    training.cook_command,
     training.sweep_command,
     training.runs_command,
-    analysis.analyze_command,
-    analysis.advise_command,
-    published.verify_command,
-    published.card_command,
-    published.tree_command,
     soups.check_command,
-    soups.modules_command,
+    analysis.advise_command,
+    soups.merge_command,
+    scores.compare_command,
+    analysis.analyze_command,
+    published.push_command,
+    published.card_command,
+    published.verify_command,
+    published.tree_command,
+    training.cook_command,
     soups.plan_command,
     soups.strategies_command,
     soups.methods_command,
+    soups.modules_command,
     scores.cache_command,
     published.install_extension_command,
 ):

@@ -10,14 +10,16 @@ import sys
 import sysconfig
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import click
 
 from ..checkpoints.staging import staged_file
 from ..checkpoints.targets import as_output_error
-from ..errors import OutputError
+from ..errors import OutputError, RecipeError
+from ..options import PushOptions
 from ..version import __version__
-from .options import allow_code_option, allow_pickle_option, output_options
+from .options import allow_code_option, allow_pickle_option, options_of, output_options
 from .output import result
 from .results import show
 
@@ -52,13 +54,72 @@ def verify_command(soup: str, device: str, allow_pickle: bool, allow_code: bool,
         sys.exit(1)
 
 
+@click.command("push")
+@click.argument("soup")
+@click.argument("repo_id")
+@click.option(
+    "--comparison",
+    metavar="FOLDER",
+    help="The folder that `compare -o` has written, for the card; by default the comparison that was saved with SOUP.",
+)
+@options_of(PushOptions)
+@click.option("--revision", metavar="BRANCH", help="The branch to push to; made where it is missing.")
+@click.option("--create-pr", is_flag=True, help="Open a pull request instead of pushing to the branch.")
+@click.option("--license", metavar="ID", help="The licence on the card; by default that of the ingredients.")
+@click.option("--tag", "tags", multiple=True, help="A tag for the card; may be repeated.")
+@click.option(
+    "--benchmark", metavar="DATASET:TASK", help="The benchmark that the test set is: its leaderboard gets the score."
+)
+@click.option("--max-shard-size", default="50GB", show_default=True, help="The size of a weight file at most.")
+@allow_pickle_option
+@allow_code_option
+@output_options
+def push_command(
+    soup: str,
+    repo_id: str,
+    comparison: str | None,
+    private: bool | None,
+    allow_pickle: bool,
+    allow_code: bool,
+    form: str,
+    **options: Any,
+) -> None:
+    """Put SOUP (a folder that `merge` or `cook` has made) on the Hub as REPO_ID, with its recipe and its card.
+
+    \b
+    hf-soup push soup user/bert-soup
+    hf-soup compare --soup soup --test my_data -o report && hf-soup push soup user/bert-soup --comparison report
+    """
+    import hf_soup
+
+    from ..api.load import read_comparison
+    from ..checkpoints.shard_size import shard_size
+
+    shard_size(options["max_shard_size"])
+    given = None
+    if comparison is not None:
+        given = read_comparison(Path(comparison))
+        if given is None:
+            raise RecipeError(f"{comparison} has no comparison.json: give the folder that `hf-soup compare -o` made.")
+    loaded = hf_soup.load(soup, allow_pickle=allow_pickle, allow_code=allow_code)
+    loaded.comparison = given or loaded.comparison
+    pushed = loaded.push_to_hub(repo_id, private=private or None, **options)
+    url = str(pushed.repo_url)
+    show(form, url, {"repo_id": repo_id, "url": url, "commit": pushed.oid}, f"Pushed to {url}")
+
+
 @click.command("card")
 @click.argument("soup")
-def card_command(soup: str) -> None:
+@output_options
+def card_command(soup: str, form: str) -> None:
     """Show the model card of SOUP (a folder or Hub id), as Markdown."""
+    from huggingface_hub import ModelCard
+
     from ..publishing.card import load_card
 
-    result(load_card(soup))
+    text = load_card(soup)
+    card = ModelCard(text, ignore_metadata_errors=True)
+    show(form, text, {"metadata": card.data.to_dict(), "text": card.text}, text)
 
 
 @click.command("tree")

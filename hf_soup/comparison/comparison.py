@@ -23,6 +23,7 @@ Role = Literal["ingredient", "chosen", "mean", "oracle", "uniform", "soup", "ens
 Rival = Literal["single", "ensemble"]
 Picture = Literal["scores", "shifts", "reliability"]
 
+COMPARISON_FILE = "comparison.json"
 VALIDATION, TEST, SHIFTS = "validation", "test", "mean of shifts"
 SINGLE: tuple[Role, ...] = ("ingredient", "chosen")
 SUMMARIES: tuple[Role, ...] = ("mean", "oracle")
@@ -296,7 +297,7 @@ class Comparison:
 
         with staged_files(folder) as stage:
             (stage / "comparison.md").write_text(self._markdown() + "\n", encoding="utf-8")
-            (stage / "comparison.json").write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+            (stage / COMPARISON_FILE).write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
             try:
                 for picture, file_name in PICTURES.items():
                     if plots and picture in self.pictures():

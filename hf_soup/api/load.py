@@ -1,0 +1,65 @@
+"""`load`: a soup that was saved or pushed -> the `Soup`, with its comparison."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ..checkpoints import hub
+from ..comparison.comparison import COMPARISON_FILE, Comparison
+from ..errors import IngredientError
+from ..formats.recipe_file import load_recipe
+from ..options import answers_keywords
+from ..untrusted import read_json
+from .from_recipe import cook_recipe
+from .soup import Soup
+
+
+@answers_keywords
+def load(
+    soup: str | os.PathLike[str], *, device: str = "cpu", allow_pickle: bool = False, allow_code: bool = False
+) -> Soup:
+    """A soup that was saved or pushed, to compare it, push it or save it otherwise.
+
+    The recipe is read and its ingredients are opened; nothing is averaged before it is needed, and what is averaged
+    then is what was saved, bit for bit. For the model alone, load the folder with `AutoModel.from_pretrained`.
+
+    Args:
+        soup (`str` or `os.PathLike`):
+            The folder of a soup, or its Hub id (`user/soup`, `user/soup@v1`).
+        device (`str`, *optional*, defaults to `"cpu"`):
+            Where to average.
+        allow_pickle (`bool`, *optional*, defaults to `False`):
+            As for [`merge`].
+        allow_code (`bool`, *optional*, defaults to `False`):
+            As for [`cook`].
+
+    Returns:
+        [`Soup`]: with `.comparison`, where one was saved with it.
+
+    Raises:
+        [`RecipeError`]: if it has no recipe that can be read, or one with a method that is not allowed.
+        [`IngredientError`]: if an ingredient is gone or was changed.
+    """
+    loaded = cook_recipe(load_recipe(soup, allow_code=allow_code), device=device, allow_pickle=allow_pickle)
+    loaded.comparison = _saved_comparison(soup)
+    loaded.saved_as = os.fspath(soup)
+    return loaded
+
+
+def read_comparison(folder: Path) -> Comparison | None:
+    """The comparison that was saved in a folder; `None` where it is missing, damaged, or of another version."""
+    try:
+        return Comparison.from_dict(read_json(folder / COMPARISON_FILE))
+    except (OSError, ValueError, IngredientError):  # pydantic's errors are `ValueError`s
+        return None
+
+
+def _saved_comparison(soup: str | os.PathLike[str]) -> Comparison | None:
+    folder = Path(soup).expanduser()
+    if folder.is_dir():
+        return read_comparison(folder)
+    repo_id, revision = hub.split_revision(soup)
+    if hub.split_source(repo_id) is None:
+        return None
+    return read_comparison(hub.fetch(repo_id, hub.resolve(repo_id, revision), [COMPARISON_FILE]))
