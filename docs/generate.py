@@ -44,6 +44,7 @@ FIRST = (
     "load_training",
     "compare",
     "cook",
+    "load",
     "load_recipe",
     "verify",
 )
@@ -56,6 +57,7 @@ PAGES = {
     "compare": "comparison.md",
     "Comparison": "comparison.md",
     "cook": "cook_file.md",
+    "load": "publishing.md",
     "load_recipe": "recipe_file.md",
     "Recipe": "recipe_file.md",
     "verify": "publishing.md#verified",
