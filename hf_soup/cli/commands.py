@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 an error in what was given, 2 a wrong call; `start.py` has
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from typing import Any
 
@@ -16,6 +17,7 @@ from ..untrusted import printable
 from ..version import __version__
 from . import analysis, published, scores, soups, training
 from .stderr import only_ours
+from .wording import in_shell_words
 
 
 # Libraries start threads when they are imported; where these cannot start, some end the process and others complain.
@@ -53,7 +55,9 @@ class Group(click.Group):
         try:
             return super().invoke(ctx)
         except SoupError as error:
-            raise click.ClickException(printable(str(error))) from None
+            command = self.commands.get(ctx.invoked_subcommand or "")
+            message = str(error) if command is None else in_shell_words(str(error), command)
+            raise click.ClickException(printable(message)) from None
         except click.ClickException as error:  # a value that is wrong, as long as it may be
             # click says that the message is final, and has no other way to shorten it
             error.message = printable(error.message)[:MESSAGE]  # type: ignore[misc]
@@ -69,7 +73,9 @@ def main(context: click.Context) -> None:
     """Model soups: average fine-tuned models of the Hugging Face ecosystem, and see whether it helped."""
     context.with_resource(only_ours(context))
     try:
-        os.getcwd()
+        # as of `python -m`: a method or strategy in a file of this folder is found as `my_file:function`
+        if os.getcwd() not in sys.path:
+            sys.path.insert(0, os.getcwd())
     except OSError as error:
         why = f"the current folder cannot be read ({error.strerror})"
         raise OutputError(f"{why}: change to one that exists.") from None

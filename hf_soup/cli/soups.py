@@ -50,6 +50,13 @@ from .stderr import note
 @click.option("--push-to-hub", "repo_id", metavar="REPO_ID", help="Put it on the Hub too.")
 @options_of(PushOptions)
 @plugin_options
+@click.option(
+    "--param",
+    "more_params",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A parameter of a method or strategy of your own, as YAML; may be repeated.",
+)
 @output_options
 def merge_command(
     ingredients: tuple[str, ...],
@@ -63,6 +70,7 @@ def merge_command(
     repo_id: str | None,
     private: bool | None,
     name_private: bool,
+    more_params: tuple[str, ...],
     form: str,
     **options: Any,
 ) -> None:
@@ -87,6 +95,7 @@ def merge_command(
     options["evaluator"] = read_given_examples(data, split, examples, metric)
     options["batchnorm_data"] = read_given_examples(options["batchnorm_data"], "train", examples)
     arguments = {parameter: value for parameter, value in options.items() if value is not None}
+    arguments |= _params(more_params)
     soup = hf_soup.merge(list(ingredients), weights=_weights(weights), **arguments)
     folder = soup.save_pretrained(output, max_shard_size=max_shard_size, overwrite=overwrite)
     where = f"Saved to {folder}"
@@ -96,6 +105,19 @@ def merge_command(
     for remark in soup.plan.report.notes:
         note(f"{remark}.")
     show(form, folder, {"folder": str(folder), **described(soup)}, f"{trial_table(soup)}\n{where}")
+
+
+def _params(given: tuple[str, ...]) -> dict[str, Any]:
+    """`name=value`, with the value as YAML."""
+    from ..formats.strict_yaml import read_value
+
+    params = {}
+    for item in given:
+        name, equals, text = item.partition("=")
+        if not name.isidentifier() or not equals:
+            raise click.BadParameter(f"{item!r}: write NAME=VALUE, such as power=2.", param_hint="--param")
+        params[name] = read_value(text)
+    return params
 
 
 @click.command("check")

@@ -1,0 +1,68 @@
+"""What the command line says is what one can type there."""
+
+import click
+import pytest
+from command import run as hf_soup_command
+
+import hf_soup
+from hf_soup.cli import main
+from hf_soup.cli.wording import in_shell_words
+
+
+MERGE = main.commands["merge"]
+
+
+@pytest.mark.parametrize(
+    ("python", "shell"),
+    [
+        (
+            "it needs what they were fine-tuned from: base_model=...",
+            "it needs what they were fine-tuned from: --base-model ...",
+        ),
+        ('add strategy="greedy".', "add --strategy greedy."),
+        ('take_from="NAME" (`--take-from NAME`) takes it', "--take-from NAME takes it"),
+        ("say so with allow_pickle=True (--allow-pickle).", "say so with --allow-pickle."),
+        ("add evaluator=hf_soup.Evaluator(data).", "add --data DATA."),
+        ("weights=[2, 1, 1] are three", "--weights 2,1,1 are three"),
+        ('dtype="my type" is wrong', "--dtype 'my type' is wrong"),
+        ("a file has name=value in it", "a file has name=value in it"),
+    ],
+)
+def test_arguments_are_options(python, shell):
+    """Each is written as the option of the command, and not twice."""
+    assert in_shell_words(python, MERGE) == shell
+
+
+def test_options_of_other_commands_are_left_alone():
+    """A command without the option has nothing to say in its place."""
+    assert in_shell_words("write base_model=...", click.Command("x")) == "write base_model=..."
+
+
+def test_errors_of_commands_are_in_these_words(text_runs, tmp_path):
+    """No argument of Python is in what is printed."""
+    done = hf_soup_command("merge", *text_runs, "--method", "ties", "-o", tmp_path / "soup")
+    assert (done.returncode, "--base-model" in done.stderr, "base_model=" in done.stderr) == (1, True, False)
+    done = hf_soup_command("merge", *text_runs, "--strategy", "greedy", "-o", tmp_path / "soup")
+    assert (done.returncode, "--data" in done.stderr, "evaluator=" in done.stderr) == (1, True, False)
+
+
+OWN = '''
+def power_mean(tensors, weights, *, power: float = 1.0):
+    """A mean of powers."""
+    tensors = list(tensors)
+    return sum(tensor.abs() ** power for tensor in tensors) / len(tensors)
+'''
+
+
+def test_a_plugin_of_the_current_folder(text_runs, tmp_path):
+    """It is found without a PYTHONPATH, and its parameters are given by name."""
+    (tmp_path / "my_methods_of_a_test.py").write_text(OWN)
+    method = "my_methods_of_a_test:power_mean"
+    arguments = ["merge", *text_runs, "--method", method, "--param", "power=2", "-o", "soup"]
+    done = hf_soup_command(*arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    recipe = hf_soup.load_recipe(tmp_path / "soup", allow_code=True)
+    assert (recipe.method, recipe.params) == (method, {"power": 2})
+    done = hf_soup_command("merge", *text_runs, "--param", "power", "-o", "other", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "NAME=VALUE" in done.stderr
