@@ -88,7 +88,7 @@ def test_cook_a_recipe(tmp_path, text_runs):
         (["cook", "{out}"], 1, "does not exist"),
         (["cook", "{out}.yaml"], 1, "does not exist"),
         (["cook", "{run}"], 2, "needs -o FOLDER"),
-        (["merge", "{run}", "--strategy", "greedy", "-o", "{out}"], 1, "pass evaluator="),
+        (["merge", "{run}", "--strategy", "greedy", "-o", "{out}"], 1, "pass --data DATA"),
     ],
 )
 def test_errors_are_one_line_and_a_code(tmp_path, text_runs, args, code, message):
