@@ -18,7 +18,7 @@ from ..checkpoints.content import content_digests
 from ..checkpoints.hub import split_revision, split_source
 from ..checkpoints.source import open_all
 from ..checkpoints.staging import write_json
-from ..checkpoints.targets import as_output_error, refuse_folder, refuse_target
+from ..checkpoints.targets import as_output_error, refuse_target
 from ..comparison.comparison import TEST, VALIDATION, Comparison
 from ..data.content import hash_content
 from ..data.splits import TrainingData
@@ -26,19 +26,14 @@ from ..errors import RecipeError, SoupError
 from ..formats.cook_file import CookFile, PretrainStage, load_cook_file
 from ..formats.recipe_file import RECIPE_FILE, is_recipe, load_recipe
 from ..formats.strict_yaml import read_yaml
-from ..merging.plan import check_dtype
-from ..metrics.load import load_metrics
-from ..options import CompareOptions, MergeOptions, SweepOptions, answers_keywords, check_choices, keywords
-from ..parallel import check_executor
-from ..plugins import chooses, is_code, share_out
-from ..seeds import check_seed
-from ..strategies.weighted import is_by_name
+from ..options import CompareOptions, MergeOptions, SweepOptions, answers_keywords, keywords
+from ..plugins import chooses, is_code
 from ..training.pretraining import Blank, pretrain
-from ..training.space import expand_space
 from ..training.sweep import Sweep
-from ..types import Ingredient, Mixture, Recipe, as_weights
+from ..types import Recipe
 from ..untrusted import read_json
 from .compare import compare
+from .cook_checks import check_cook_file
 from .cook_data import PRETRAIN, TRAIN, Examples, load_examples
 from .from_recipe import cook_recipe
 from .ingredients import read_ingredients
@@ -169,9 +164,7 @@ def _cook_again(
 
 
 def _cook_stages(plan: CookFile, output_dir: Path | None, allow_pickle: bool) -> Cooked:
-    folder = refuse_folder(output_dir or plan.output_dir).resolve()
-    _refuse_targets(plan, folder)
-    _check_settings(plan)
+    folder = check_cook_file(plan, output_dir)
     examples = load_examples(plan)
     base_model = plan.base_model
     if plan.pretrain is not None:
@@ -185,52 +178,6 @@ def _cook_stages(plan: CookFile, output_dir: Path | None, allow_pickle: bool) ->
     if plan.push is not None:
         soup.push_to_hub(**keywords(plan.push))
     return Cooked(soup, folder / "soup", comparison, runs)
-
-
-def _refuse_targets(plan: CookFile, folder: Path) -> None:
-    """Refuse folders that cannot be written, before anything is trained."""
-    if plan.sweep is not None:
-        refuse_folder(folder / "runs")
-    if plan.pretrain is not None:
-        refuse_folder(folder / "pretrained")
-    if plan.merge is not None:
-        refuse_target(folder / "soup", overwrite=True)
-
-
-def _check_settings(plan: CookFile) -> None:
-    """Names, types and parameters of all stages, told before anything is loaded or trained."""
-    if plan.merge is not None and plan.merge.metric:
-        load_metrics(plan.merge.metric)
-    if plan.compare is not None:
-        for metric in plan.compare.metrics:
-            load_metrics(metric)
-    count = len(plan.ingredients)
-    if plan.sweep is not None:
-        check_choices(plan.sweep)
-        check_seed(plan.sweep.init_seed, "`sweep.init_seed`")
-        count = len(expand_space(plan.sweep.space, n_runs=plan.sweep.n_runs, seed=plan.sweep.seed))
-    if plan.merge is not None:
-        _check_merge(plan.merge, count)
-
-
-def _check_merge(options: MergeOptions, count: int) -> None:
-    """Check the options of a merge of as many ingredients as a cook file has, or makes."""
-    check_seed(options.seed, "`merge.seed`")
-    share_out(options.method, options.strategy, options.params)
-    check_dtype(options.dtype)
-    check_executor(options.executor)
-    asks_what_it_is_worth = options.folds is not None or options.holdout is not None
-    if asks_what_it_is_worth and not chooses(options.strategy):
-        raise RecipeError("`merge.folds` and `merge.holdout` are of a strategy that chooses, such as greedy.")
-    if options.weights is not None:
-        _check_weights(options.weights, count)
-
-
-def _check_weights(weights: object, count: int) -> None:
-    if not is_by_name(weights):  # the names are those of ingredients, which are not opened yet
-        # a mixture checks the number of its weights, and does not open its ingredients
-        ingredients = tuple(Ingredient(f"ingredient {index}", "") for index in range(count))
-        Mixture(ingredients, as_weights(weights))
 
 
 def _pretrain(stage: PretrainStage, examples: Examples, folder: Path) -> Path:

@@ -206,14 +206,15 @@ def _settings(options: dict[str, str | None], more: tuple[str, ...]) -> dict[str
 )
 @click.option("--add", multiple=True, metavar="RUN", help="Cook a recipe with one more ingredient; may be repeated.")
 @click.option("--drop", multiple=True, metavar="NAME", help="Cook a recipe without an ingredient; may be repeated.")
+@click.option("--dry-run", is_flag=True, help="Show the stages of a cook file, its runs and its data; train nothing.")
 @allow_pickle_option
 @allow_code_option
 @output_options
-def cook_command(file: str, output: str | None, form: str, **options: Any) -> None:
+def cook_command(file: str, output: str | None, dry_run: bool, form: str, **options: Any) -> None:
     """Do what a cook file says, from fine-tuning to a compared soup; or cook a soup again from its recipe.
 
     \b
-    hf-soup cook recipes/digits-vit.yaml
+    hf-soup cook recipes/digits-vit.yaml --dry-run
     hf-soup cook recipes/text-classification.yaml --set data.path=my_data --set base_model=google-bert/bert-base-cased
     hf-soup cook soup/soup_recipe.yaml -o soup_again
     hf-soup cook user/soup -o again
@@ -225,10 +226,24 @@ def cook_command(file: str, output: str | None, form: str, **options: Any) -> No
 
     from ..api.cook import names_recipe
 
-    if not output and names_recipe(file):
+    is_recipe = names_recipe(file)
+    if dry_run:
+        if is_recipe:
+            raise click.UsageError("--dry-run is for cook files; `hf-soup plan` shows what a recipe makes.")
+        _show_cook_plan(form, file, output, options)
+        return
+    if not output and is_recipe:
         raise click.UsageError("a recipe needs -o FOLDER, where the soup goes.")
     cooked = hf_soup.cook(file, output_dir=output, **options)
     show(form, *_cooked(cooked))
+
+
+def _show_cook_plan(form: str, file: str, output: str | None, options: dict[str, Any]) -> None:
+    from ..api.cook_plan import plan_cook
+
+    plan = plan_cook(file, output_dir=output, overrides=options["overrides"], allow_code=options["allow_code"])
+    names = "\n".join(stage.name for stage in plan.stages)
+    show(form, names, {"stages": [stage._asdict() for stage in plan.stages], "sets": plan.sets}, plan.table())
 
 
 def _cooked(cooked: Cooked) -> tuple[str, dict[str, Any], str]:

@@ -11,6 +11,7 @@ import click
 # An argument as messages write it: `name=`, then an ellipsis, a quoted text, a list, a call, or a word
 _VALUE = r"""\.\.\.|"[^"]*"|'[^']*'|\[[^\]]*\]|[\w.]+\([^()]*\)|[\w.]+"""
 DATA = {"evaluator": "--data DATA", "dataset": "--data DATA"}  # arguments that are data, where the command takes it
+FOLDERS = ("output_dir", "save_directory")  # arguments that are the folder of the result
 
 
 def in_shell_words(text: str, command: click.Command) -> str:
@@ -26,6 +27,8 @@ def in_shell_words(text: str, command: click.Command) -> str:
     for parameter in command.params:
         if isinstance(parameter, click.Option) and parameter.name:
             flags[parameter.name] = max(parameter.opts, key=len)
+    if "output" in flags:
+        flags |= dict.fromkeys(FOLDERS, flags["output"])
     for name, option in DATA.items():
         if "--data" in flags.values():
             text = re.sub(rf"\b{name}=(?:{_VALUE})", option, text)
@@ -33,7 +36,7 @@ def in_shell_words(text: str, command: click.Command) -> str:
         for written, value in re.findall(rf"(\b{name}=({_VALUE}))", text):
             text = text.replace(written, _as_option(flag, value))
         # many messages name the option themselves, in brackets behind the argument
-        text = re.sub(rf"({flag}\b[^()]*?) \(`?{flag}\b[^()]*\)", r"\1", text)
+        text = re.sub(rf"({flag}\b[^()]*?) \(`?(?:{flag}|{flag[1:3]})\b[^()]*\)", r"\1", text)
     return text
 
 

@@ -77,7 +77,7 @@ class CookFile:
         [`RecipeError`]: if the stages do not fit together.
     """
 
-    output_dir: str
+    output_dir: str | None = None
     base_model: str | None = None
     task: str = "auto"
     data: Data | None = None

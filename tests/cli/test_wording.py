@@ -1,10 +1,13 @@
 """What the command line says is what one can type there."""
 
+import json
+
 import click
 import pytest
 from command import run as hf_soup_command
 
 import hf_soup
+from hf_soup import testing
 from hf_soup.cli import main
 from hf_soup.cli.wording import in_shell_words
 
@@ -66,3 +69,47 @@ def test_a_plugin_of_the_current_folder(text_runs, tmp_path):
     done = hf_soup_command("merge", *text_runs, "--param", "power", "-o", "other", cwd=tmp_path)
     assert done.returncode == 2
     assert "NAME=VALUE" in done.stderr
+
+
+COOK = """
+data: {path: DATA}
+base_model: BASE
+sweep: {space: {seed: [0, 1]}, training_args: {max_steps: 2}}
+merge: {strategy: greedy}
+compare: {}
+"""
+
+
+@pytest.fixture
+def cook_file(tmp_path, text_runs):
+    """A cook file that names no folder."""
+    for split, seed in (("train", 0), ("validation", 1), ("test", 2)):
+        (tmp_path / "data").mkdir(exist_ok=True)
+        testing.tiny_texts(20, seed=seed).to_csv(tmp_path / "data" / f"{split}.csv")
+    path = tmp_path / "cook.yaml"
+    path.write_text(COOK.replace("DATA", str(tmp_path / "data")).replace("BASE", str(text_runs[0])))
+    return path
+
+
+def test_a_dry_run_of_a_cook_file(cook_file, tmp_path):
+    """The stages, the steps of the runs and the sizes of the sets; nothing is written."""
+    before = sorted(tmp_path.rglob("*"))
+    done = hf_soup_command("cook", cook_file, "--dry-run", "-o", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    for text in ("sweep", "2 runs of 2 to train: 4 steps", "greedy soup of the runs", "compare", "20 train", "20 test"):
+        assert text in done.stdout, (text, done.stdout)
+    assert sorted(tmp_path.rglob("*")) == before
+    shown = json.loads(hf_soup_command("cook", cook_file, "--dry-run", "-o", tmp_path / "out", "--json").stdout)
+    assert [stage["name"] for stage in shown["stages"]] == ["sweep", "merge", "compare"]
+
+
+def test_a_cook_file_without_a_folder_takes_that_of_the_option(cook_file, tmp_path):
+    """Without both the error says where to write one."""
+    done = hf_soup_command("cook", cook_file)
+    assert done.returncode == 1
+    assert "write `output_dir: ...` in it, or pass --output" in done.stderr
+    done = hf_soup_command("cook", cook_file, "-o", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "soup" / "model.safetensors").is_file()
+    done = hf_soup_command("cook", tmp_path / "out" / "soup", "--dry-run")
+    assert (done.returncode, "hf-soup plan" in done.stderr) == (2, True)

@@ -136,7 +136,6 @@ def test_numbers_are_numbers(tmp_path):
         ("{path: some/data}", "{name: some}", "the key `data.path` is missing"),
         ("{path: some/data}", "[1]", "`data`"),
         ("strategy: greedy", "strategy: 3", "`merge.strategy`: input should be a valid string, found 3"),
-        ("output_dir: out", "", "the key `output_dir` is missing"),
         ("output_dir: out", "output_dir: out\noutput_dir: two", "stands twice"),
         ("output_dir: out", "output_dir: [", "not valid YAML"),
         ("output_dir: out", "output_dir: {{ out }}", "not valid YAML"),

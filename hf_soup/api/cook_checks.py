@@ -1,0 +1,93 @@
+"""What can be told of a cook file before data is loaded or anything is trained: folders, names, types, parameters."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ..checkpoints.targets import refuse_folder, refuse_target
+from ..errors import RecipeError
+from ..formats.cook_file import CookFile
+from ..merging.plan import check_dtype
+from ..metrics.load import load_metrics
+from ..options import MergeOptions, check_choices
+from ..parallel import check_executor
+from ..plugins import chooses, share_out
+from ..seeds import check_seed
+from ..strategies.weighted import is_by_name
+from ..training.space import expand_space
+from ..types import Ingredient, Mixture, as_weights
+
+
+def check_cook_file(plan: CookFile, output_dir: str | os.PathLike[str] | None = None) -> Path:
+    """Refuse what is wrong in a cook file whose form is right.
+
+    Args:
+        plan ([`CookFile`]):
+            The file.
+        output_dir (`str` or `os.PathLike`, *optional*):
+            Instead of the folder that it names.
+
+    Returns:
+        `Path`: the folder that everything goes to.
+
+    Raises:
+        [`RecipeError`]: if there is none, or a name, type or parameter of a stage is wrong.
+        [`OutputError`]: if the folder cannot be written.
+    """
+    folder = output_dir or plan.output_dir
+    if not folder:
+        raise RecipeError(
+            "a cook file needs a folder for what it makes: write `output_dir: ...` in it, or pass output_dir=... "
+            "(-o FOLDER)."
+        )
+    target = refuse_folder(folder).resolve()
+    _refuse_targets(plan, target)
+    _check_settings(plan)
+    return target
+
+
+def _refuse_targets(plan: CookFile, folder: Path) -> None:
+    """Refuse folders that cannot be written, before anything is trained."""
+    if plan.sweep is not None:
+        refuse_folder(folder / "runs")
+    if plan.pretrain is not None:
+        refuse_folder(folder / "pretrained")
+    if plan.merge is not None:
+        refuse_target(folder / "soup", overwrite=True)
+
+
+def _check_settings(plan: CookFile) -> None:
+    """Names, types and parameters of all stages, told before anything is loaded or trained."""
+    if plan.merge is not None and plan.merge.metric:
+        load_metrics(plan.merge.metric)
+    if plan.compare is not None:
+        for metric in plan.compare.metrics:
+            load_metrics(metric)
+    count = len(plan.ingredients)
+    if plan.sweep is not None:
+        check_choices(plan.sweep)
+        check_seed(plan.sweep.init_seed, "`sweep.init_seed`")
+        count = len(expand_space(plan.sweep.space, n_runs=plan.sweep.n_runs, seed=plan.sweep.seed))
+    if plan.merge is not None:
+        _check_merge(plan.merge, count)
+
+
+def _check_merge(options: MergeOptions, count: int) -> None:
+    """Check the options of a merge of as many ingredients as a cook file has, or makes."""
+    check_seed(options.seed, "`merge.seed`")
+    share_out(options.method, options.strategy, options.params)
+    check_dtype(options.dtype)
+    check_executor(options.executor)
+    asks_what_it_is_worth = options.folds is not None or options.holdout is not None
+    if asks_what_it_is_worth and not chooses(options.strategy):
+        raise RecipeError("`merge.folds` and `merge.holdout` are of a strategy that chooses, such as greedy.")
+    if options.weights is not None:
+        _check_weights(options.weights, count)
+
+
+def _check_weights(weights: object, count: int) -> None:
+    if not is_by_name(weights):  # the names are those of ingredients, which are not opened yet
+        # a mixture checks the number of its weights, and does not open its ingredients
+        ingredients = tuple(Ingredient(f"ingredient {index}", "") for index in range(count))
+        Mixture(ingredients, as_weights(weights))

@@ -1,0 +1,125 @@
+"""What `cook` would do with a cook file: its stages, what each takes and what is there already. It trains nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from ..comparison.comparison import TEST, VALIDATION
+from ..data.splits import TrainingData
+from ..display.tables import align
+from ..formats.cook_file import CookFile, load_cook_file
+from ..options import SweepOptions, answers_keywords, keywords
+from ..training.space import expand_space
+from .cook_checks import check_cook_file
+from .cook_data import TRAIN, Examples, load_examples
+from .sweep import plan_runs
+
+
+class Stage(NamedTuple):
+    """One stage of a cook file.
+
+    Args:
+        name (`str`):
+            Its section.
+        work (`str`):
+            What it does.
+        folder (`str`):
+            Where the result goes; empty where it goes into the soup's folder or to the Hub.
+    """
+
+    name: str
+    work: str
+    folder: str = ""
+
+
+@dataclass(frozen=True)
+class CookPlan:
+    """What a cook file asks for, checked as far as it can be without training.
+
+    Args:
+        stages (`tuple[Stage, ...]`):
+            In their order.
+        sets (`dict[str, int]`):
+            Set of examples -> how many it has.
+    """
+
+    stages: tuple[Stage, ...]
+    sets: dict[str, int]
+
+    def table(self) -> str:
+        """The stages, and the sets of examples below."""
+        lines = [["stage", "what it does", "where"], *(list(stage) for stage in self.stages)]
+        paragraphs = [align(lines)]
+        if self.sets:
+            paragraphs.append("Examples: " + ", ".join(f"{size:,} {name}" for name, size in self.sets.items()) + ".")
+        return "\n\n".join(paragraphs)
+
+
+@answers_keywords
+def plan_cook(
+    path: str | os.PathLike[str],
+    *,
+    output_dir: str | os.PathLike[str] | None = None,
+    overrides: Sequence[str] = (),
+    allow_code: bool = False,
+) -> CookPlan:
+    """What [`cook`] would do with a cook file: everything is checked, data is loaded, and nothing is written.
+
+    Args:
+        path (`str` or `os.PathLike`), output_dir (`str` or `os.PathLike`, *optional*), overrides (`Sequence[str]`,
+            *optional*), allow_code (`bool`, *optional*, defaults to `False`):
+            As of [`cook`].
+
+    Returns:
+        [`CookPlan`]
+
+    Raises:
+        [`SoupError`]: as [`cook`].
+    """
+    plan = load_cook_file(path, overrides, allow_code=allow_code)
+    folder = check_cook_file(plan, output_dir)
+    examples = load_examples(plan)
+    stages = []
+    if plan.pretrain is not None:
+        model_type = plan.pretrain.config.get("model_type", "model")
+        stages.append(Stage("pretrain", f"a {model_type} from random weights", str(folder / "pretrained")))
+    if plan.sweep is not None:
+        stages.append(Stage("sweep", _runs(plan.sweep, examples, folder), str(folder / "runs")))
+    stages += _stages_of_soup(plan, folder)
+    return CookPlan(tuple(stages), {name: len(data) for name, data in examples.sets.items()})
+
+
+def _runs(options: SweepOptions, examples: Examples, folder: Path) -> str:
+    """How many runs there are; and their steps and size, unless what they start from is made by the file itself."""
+    plan, section = examples.plan, examples.plan.examples
+    if plan.base_model is None:
+        return f"{len(expand_space(options.space, n_runs=options.n_runs, seed=options.seed))} runs"
+    sweep_plan = plan_runs(
+        plan.base_model,
+        TrainingData(examples.sets[TRAIN], examples.sets[VALIDATION], section.path),
+        output_dir=folder / "runs",
+        task=plan.task,
+        metric=plan.merge.metric if plan.merge is not None else None,
+        label_column=section.label_column,
+        text_columns=section.text_columns,
+        **keywords(options),
+    )
+    return sweep_plan.summary()
+
+
+def _stages_of_soup(plan: CookFile, folder: Path) -> list[Stage]:
+    """What is made of the runs."""
+    stages = []
+    if plan.merge is not None:
+        how = plan.merge.strategy or ("given weights" if plan.merge.weights is not None else "uniform")
+        count = f"{len(plan.ingredients)} ingredients" if plan.ingredients else "the runs"
+        stages.append(Stage("merge", f"{how} soup of {count}, {plan.merge.method}", str(folder / "soup")))
+    if plan.compare is not None and plan.data is not None:
+        stages.append(Stage("compare", f"on {', '.join([TEST, *plan.data.shifted])}", str(folder / "soup")))
+    if plan.push is not None:
+        stages.append(Stage("push", f"to {plan.push.repo_id}"))
+    return stages
