@@ -33,6 +33,7 @@ IGNORED = re.compile(
     re.VERBOSE,
 )
 ROLE = re.compile(r"^[a-z]+_token$|^(additional|extra)_special_tokens")
+# Settings that leave the ids of a short text as they are.
 NOTED = re.compile(r"^(model_max_length|padding_side|truncation_side|model_input_names|decoder)(\.|$)")
 PIPELINE = re.compile(r"^(normalizer|pre_tokenizer|post_processor)(\.|$)")
 CAUSAL = ("CausalLM", "LMHeadModel")  # architectures that need no padding to write
@@ -139,28 +140,40 @@ def compare_tokenizers(checkpoints: Sequence[Checkpoint]) -> TokenizerComparison
     files = {name: own_files for name, own_files in _tokenizer_files(checkpoints).items() if own_files.digests}
     if len(set(files.values())) < 2:
         return TokenizerComparison([], [], [])
+    written = _written_by_ingredient(files)
+    if not find_differences(written):
+        return TokenizerComparison([], [], [])
+    built = _build_all(files.values())
+    if built is None:  # what the files say is all that is known
+        decisive, noted = _decisive_and_noted(written, checkpoints)
+        return TokenizerComparison(_other_tokenizers(decisive, list(files)), noted, [])
+    acting = {name: built[own_files].settings for name, own_files in files.items()}
+    decisive, noted = _decisive_and_noted(acting, checkpoints)
+    only_written = [] if decisive else _only_written(written, files)
+    return TokenizerComparison(_other_tokenizers(decisive, list(files)), noted, only_written)
+
+
+def _written_by_ingredient(files: Mapping[str, Companions]) -> dict[str, dict[str, Any]]:
+    """Ingredient -> what the files of its tokenizer say."""
     written = {}
     for name, own_files in files.items():
         with own_files.reading():
             written[name] = _written(own_files)
-    if not find_differences(written):
-        return TokenizerComparison([], [], [])
-    acting = written
-    built = _build_all(files.values())
-    if built is not None:
-        acting = {name: built[own_files].settings for name, own_files in files.items()}
+    return written
+
+
+def _decisive_and_noted(
+    settings: Mapping[str, Mapping[str, Any]], checkpoints: Sequence[Checkpoint]
+) -> tuple[list[Difference], list[Difference]]:
+    """The differences between tokenizers that change the ids of short texts, and those that do not."""
     pads_nothing = all(_needs_no_padding(item) for item in checkpoints)
-    noted, decisive = [], []
-    for difference in find_differences(acting):
+    decisive, noted = [], []
+    for difference in find_differences(settings):
         if _is_noted(difference, pads_nothing):
             noted.append(difference)
         else:
             decisive.append(difference)
-    only_written = []
-    if not decisive and built is not None:
-        with_file = {name: settings for name, settings in written.items() if _has_tokenizer_json(files[name])}
-        only_written = _only_written(with_file)
-    return TokenizerComparison(_other_tokenizers(decisive, list(files)), noted, only_written)
+    return decisive, noted
 
 
 def _tokenizer_files(checkpoints: Sequence[Checkpoint]) -> dict[str, Companions]:
@@ -177,11 +190,17 @@ def _needs_no_padding(item: Checkpoint) -> bool:
     return all(name.endswith(CAUSAL) for name in architectures)
 
 
-def _only_written(settings: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """A sentence about the first part of a pipeline that differs in the files, and not in what transformers builds."""
+def _only_written(written: Mapping[str, Mapping[str, Any]], files: Mapping[str, Companions]) -> list[str]:
+    """A sentence about the first step of a pipeline that differs in the files, and not in what transformers builds.
+
+    Only ingredients with a `tokenizer.json` count, since other layouts do not write the pipeline down.
+    """
+    settings = {name: own for name, own in written.items() if _has_tokenizer_json(files[name])}
     for difference in find_differences(settings):
         if PIPELINE.search(difference.name):
-            what = "the post-processor differs" if difference.name == POST_PROCESSOR else str(difference)
+            what = str(difference)
+            if difference.name == POST_PROCESSOR:  # it is kept whole, which is too long to show
+                what = "the post-processor differs"
             consequence = "from which transformers builds the same tokenizer, and other programs may not"
             return [f"tokenizer.json: {what}, {consequence}"]
     return []
@@ -210,8 +229,9 @@ def _other_tokenizers(differences: Sequence[Difference], names: Sequence[str]) -
     others = []
     for group in groups.values():
         clauses = _clauses(differences, group, reference)
-        more = f", and {len(clauses) - SHOWN} more" if len(clauses) > SHOWN else ""
-        what = ", ".join(clauses[:SHOWN]) + more
+        what = ", ".join(clauses[:SHOWN])
+        if len(clauses) > SHOWN:
+            what += f", and {len(clauses) - SHOWN} more"
         sentence = f"{', '.join(group)} {has(group)} another tokenizer than {reference}: {what}"
         others.append(OtherTokenizer(sentence, reference))
     return others
@@ -253,7 +273,8 @@ def _clause(name: str, own: Any, usual: Any, added: frozenset[str], it_has: str)
     """
     if name.startswith(ADDED) and (own is None or usual is None):
         token = name.rpartition(": ")[0]
-        return f"{it_has} {'the' if token in added else 'no'} {token}"
+        article = "the" if token in added else "no"
+        return f"{it_has} {article} {token}"
     if name == POST_PROCESSOR:
         tokens, usual_tokens = _tokens_of(own), _tokens_of(usual)
         how = "in another way" if tokens == usual_tokens else f"against {usual_tokens}"
@@ -264,7 +285,11 @@ def _clause(name: str, own: Any, usual: Any, added: frozenset[str], it_has: str)
 
 
 def _tokens_of(post_processor: Any) -> str:
-    """The special tokens that a post-processor adds, as a list in words."""
+    """The special tokens that a post-processor adds, as a list in words.
+
+    A `TemplateProcessing` has a mapping of them, `BertProcessing` and `RobertaProcessing` have one for each role, and
+    a `Sequence` has further post-processors.
+    """
     waiting, tokens = [post_processor], []
     while waiting:
         step = waiting.pop(0)
@@ -280,24 +305,30 @@ def _tokens_of(post_processor: Any) -> str:
 
 
 def _foremost_first(differences: Sequence[Difference]) -> list[Difference]:
-    """Special tokens, then parts of another kind instead of all their settings, other settings, flags of tokens."""
-    other_parts = tuple(difference.name.removesuffix("type") for difference in differences if _is_kind(difference))
+    """Special tokens, then steps of another type instead of all their settings, other settings, flags of tokens."""
+    steps_of_other_type = []  # beginnings of the names of their settings
+    for difference in differences:
+        if _is_type_of_step(difference):
+            steps_of_other_type.append(difference.name.removesuffix("type"))
     kept = []
     for difference in differences:
-        if _is_kind(difference) or not difference.name.startswith(other_parts):
+        if _is_type_of_step(difference) or not difference.name.startswith(tuple(steps_of_other_type)):
             kept.append(difference)
     return sorted(kept, key=_rank)
 
 
 def _rank(difference: Difference) -> int:
+    """Where a difference stands among others: small numbers come first."""
     if ROLE.search(difference.name):
         return 0
-    if _is_kind(difference):
+    if _is_type_of_step(difference):
         return 1
-    return 3 if difference.name.startswith(ADDED) else 2
+    if difference.name.startswith(ADDED):
+        return 3
+    return 2
 
 
-def _is_kind(difference: Difference) -> bool:
+def _is_type_of_step(difference: Difference) -> bool:
     return difference.name.endswith(".type")
 
 
@@ -306,13 +337,16 @@ def _written(files: Companions) -> dict[str, Any]:
     """What the files say of a tokenizer, but for what decides nothing: settings by dotted names."""
     contents = files.contents()
     settings = _pipeline(mapping_of(contents, "tokenizer.json"))
-    special = mapping_of(contents, "special_tokens_map.json")
-    config = {**mapping_of(contents, "tokenizer_config.json"), **special}
+    special_tokens = mapping_of(contents, "special_tokens_map.json")
+    config = {**mapping_of(contents, "tokenizer_config.json"), **special_tokens}
     for key, value in config.items():
-        if ROLE.search(key) and not IGNORED.search(key):
+        if IGNORED.search(key):
+            continue
+        if ROLE.search(key):
             settings[key] = _texts_of(value)
-        elif not IGNORED.search(key):
+        else:
             settings |= flatten({key: value})
+    # Files in other formats (SentencePiece, `merges.txt`) are not parsed: they are equal or not.
     for name, digest in files.digests:
         if not name.endswith(".json") or name in ONLY_WORDS:
             settings[name] = digest
@@ -335,15 +369,16 @@ def _build(files: Companions) -> _Built | None:
     """How transformers' tokenizer of these files acts, and its vocabulary; `None` where it builds none."""
     from .memory import quiet_transformers
 
+    config = {}
+    if files.model_type:  # by which transformers chooses the class where `tokenizer_config.json` names none
+        config["model_type"] = files.model_type
     try:
         from transformers import AutoTokenizer
 
         with quiet_transformers(), temporary_folder() as folder:
             for name, content in files.contents().items():
                 (folder / name).write_bytes(content)
-            (folder / "config.json").write_text(
-                json.dumps({"model_type": files.model_type} if files.model_type else {})
-            )
+            (folder / "config.json").write_text(json.dumps(config))
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
             backend = json.loads(tokenizer.backend_tokenizer.to_str())
     except (KeyboardInterrupt, SystemExit):
@@ -351,18 +386,23 @@ def _build(files: Companions) -> _Built | None:
     except BaseException:  # whatever files make transformers trip over; its Rust parts raise no `Exception`
         return None
     settings = _pipeline(backend)
-    settings |= {role: _texts_of(value) for role, value in tokenizer.special_tokens_map.items()}
-    settings |= {name: getattr(tokenizer, name, None) for name in TOKENIZER_SETTINGS}
+    for role, value in tokenizer.special_tokens_map.items():
+        settings[role] = _texts_of(value)
+    for name in TOKENIZER_SETTINGS:
+        settings[name] = getattr(tokenizer, name, None)
     tokens = {index: token for token, index in tokenizer.get_vocab().items()}
     return _Built(settings, vocabulary_of(tokens, {}))
 
 
 def _pipeline(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The parts of a `tokenizer.json` by dotted names, without ids of tokens, truncation and padding."""
+    """The steps of a `tokenizer.json` by dotted names, without ids of tokens, truncation and padding."""
     model = dict(data.get("model") or {})
     model.pop("vocab", None)
-    # Older versions write a merge as one text, newer ones as a pair.
-    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model.pop("merges", None) or ()]
+    merges = []
+    for merge in model.pop("merges", None) or ():
+        # Older versions of tokenizers write a merge as one text, newer ones as a pair.
+        text = merge if isinstance(merge, str) else " ".join(merge)
+        merges.append(text)
     steps = {key: data.get(key) for key in ("normalizer", "pre_tokenizer", "decoder")}
     settings = flatten({**steps, "model": model, "merges": merges or None})
     settings[POST_PROCESSOR] = data.get("post_processor")
@@ -373,11 +413,13 @@ def _pipeline(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _texts_of(value: Any) -> Any:
-    """A special token, or several, by their texts."""
+    """A special token, or several, by their texts; files have a token as a text, or as a mapping with its flags."""
     if isinstance(value, Mapping):
         if "content" in value:
             return value["content"]
         return {key: _texts_of(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_texts_of(item) for item in value]
-    return None if value is None else str(value)
+    if value is None:
+        return None
+    return str(value)
