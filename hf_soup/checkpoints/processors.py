@@ -125,8 +125,9 @@ def _compare(topic: Topic, settings: Mapping[str, dict[str, Any]]) -> Finding:
     held = {name: own for name, own in settings.items() if own}
     without = [name for name, own in settings.items() if not own]
     differences = find_differences(held)
-    one_is_left_out = any(None in difference.values.values() for difference in differences)
-    if topic.name == PROCESSOR_TOPIC and one_is_left_out:
+    some_are_left_out = any(None in difference.values.values() for difference in differences)
+    if topic.name == PROCESSOR_TOPIC and some_are_left_out:
+        # Building a class is slow, and needed only where one file writes a default down that another leaves out.
         differences = find_differences(_with_defaults(held))
     decisive, noted = [], []
     for difference in differences:
@@ -134,7 +135,9 @@ def _compare(topic: Topic, settings: Mapping[str, dict[str, Any]]) -> Finding:
             decisive.append(difference)
         else:
             noted.append(difference)
-    return Finding(topic.name, decisive, noted, without if held else [], topic.name == GENERATION_TOPIC)
+    if not held:  # nothing that some have and others have not
+        without = []
+    return Finding(topic.name, decisive, noted, without, generates=topic.name == GENERATION_TOPIC)
 
 
 def is_compared(name: str) -> bool:
@@ -170,7 +173,8 @@ def _processors_in(contents: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
             processors["processor"][key] = value
     alone = mapping_of(contents, "preprocessor_config.json")
     is_audio = "sampling_rate" in alone and "image_mean" not in alone
-    processors.setdefault("feature_extractor" if is_audio else "image_processor", dict(alone))
+    name = "feature_extractor" if is_audio else "image_processor"  # both are written into files of this name
+    processors.setdefault(name, dict(alone))
     processors.setdefault("video_processor", dict(mapping_of(contents, "video_preprocessor_config.json")))
     return processors
 
@@ -198,8 +202,10 @@ def _usual_class(processor: str, model_type: str | None) -> str | None:
         )
 
         backends = IMAGE_PROCESSOR_MAPPING_NAMES.get(model_type) or {}
-        named = next(filter(None, backends.values()), None)
-        return None if named is None else BACKEND.sub("", named)
+        for class_name in backends.values():  # `None` where there is no class for a backend
+            if class_name:
+                return BACKEND.sub("", class_name)
+        return None
     if processor == "feature_extractor":
         from transformers.models.auto.feature_extraction_auto import (  # type: ignore[attr-defined]
             FEATURE_EXTRACTOR_MAPPING_NAMES,
@@ -221,6 +227,7 @@ def _with_defaults(settings: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Ma
 
 
 def _fill_up(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of one ingredient with what the classes of its processors take where nothing is set."""
     filled = {name: value for name, value in settings.items() if not name.startswith(FILLED_UP)}
     for processor in FILLED_UP:
         own = {}
@@ -274,8 +281,9 @@ def _read_templates(files: Companions) -> dict[str, Any]:
         kept = mapping_of(contents, file).get("chat_template")
         if isinstance(kept, str):
             templates["default"] = kept
-        elif isinstance(kept, list):
-            templates |= {str(named.get("name")): named.get("template") for named in kept}
+        elif isinstance(kept, list):  # several templates in one file, each with its name
+            for entry in kept:
+                templates[str(entry.get("name"))] = entry.get("template")
     for file, content in contents.items():
         if file.endswith(".jinja"):
             name = file.rpartition("/")[2].removesuffix(".jinja")
@@ -307,12 +315,17 @@ def _read_sentences(files: Companions) -> dict[str, Any]:
         if "/" in file:  # of a module in a folder of its own
             own = _pooling_flags(own)
         place = file.removesuffix(".json").removesuffix("/config")
-        settings |= {f"{place}.{name}": value for name, value in own.items() if not UNUSED.search(name)}
+        for name, value in own.items():
+            if not UNUSED.search(name):
+                settings[f"{place}.{name}"] = value
     return settings
 
 
 def _pooling_flags(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Old files have a flag for each way to pool, of which some are left out; new ones name the way."""
+    """The settings of a module that pools, in one form.
+
+    Old files have a flag for each way to pool, of which some are left out; new ones name the way.
+    """
     flags = {}
     for name, value in settings.items():
         if name == "pooling_mode" and isinstance(value, str):
@@ -323,6 +336,7 @@ def _pooling_flags(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _changes_inputs(name: str) -> bool:
+    """Whether a setting changes the numbers that a model gets; the processor's name comes before the setting's."""
     return bool(INPUTS.search(name.partition(".")[2]))
 
 
