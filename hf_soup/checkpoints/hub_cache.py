@@ -30,7 +30,10 @@ def refuse_damaged(digests: Mapping[Path, str], repo_id: str) -> None:
     Raises:
         [`IngredientError`]: if there are such files.
     """
-    damaged = [path for path, digest in digests.items() if digest_of(path, digest) != digest]
+    damaged = []
+    for path, digest in digests.items():
+        if digest_of(path, digest) != digest:
+            damaged.append(path)
     for path in damaged:  # otherwise the next call would take them from the cache
         blob = _content_of(path, repo_id)
         if blob is not None:
@@ -89,6 +92,8 @@ def _content_of(path: Path, repo_id: str) -> Path | None:
     """Where a link of the cache leads in one step; the content itself may be a link to a store that caches share."""
     if not path.is_symlink():
         return None
+    # `resolve` would go on to the store, if there is one.
     blob = Path(os.path.normpath(path.parent / path.readlink()))
-    is_inside = blob.parent.resolve() == cache_of(repo_id) / "blobs"
-    return blob if is_inside and is_digest(blob.name) else None
+    if blob.parent.resolve() != cache_of(repo_id) / "blobs" or not is_digest(blob.name):
+        return None
+    return blob
