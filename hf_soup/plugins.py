@@ -90,13 +90,17 @@ def strategy(
 def method_traits(function: Callable[..., Any]) -> MethodTraits:
     """What a method declares, whether it is of this package or of a user."""
     traits = getattr(function, _TRAITS, None)
-    return traits if isinstance(traits, MethodTraits) else MethodTraits()
+    if isinstance(traits, MethodTraits):
+        return traits
+    return MethodTraits()
 
 
 def strategy_traits(function: Callable[..., Any]) -> StrategyTraits:
     """What a strategy declares, whether it is of this package or of a user."""
     traits = getattr(function, _TRAITS, None)
-    return traits if isinstance(traits, StrategyTraits) else StrategyTraits()
+    if isinstance(traits, StrategyTraits):
+        return traits
+    return StrategyTraits()
 
 
 def _declare(traits: MethodTraits | StrategyTraits) -> Callable[[Function], Function]:
@@ -211,11 +215,11 @@ def load_path(path: str) -> Any:
 
 def parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """The keyword-only parameters of a method or strategy: `params` in recipes, options in the CLI."""
-    return {
-        name: parameter
-        for name, parameter in inspect.signature(function).parameters.items()
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name not in PROVIDED
-    }
+    params = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name not in PROVIDED:
+            params[name] = parameter
+    return params
 
 
 def asks_for(function: Callable[..., Any], name: str) -> bool:

@@ -35,8 +35,10 @@ def bars_are_shown() -> bool:
 
 def in_notebook() -> bool:
     """Whether this is a notebook's kernel, whose stderr is shown although it is no terminal."""
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython is not None else None
+    ipython = sys.modules.get("IPython")  # outside of a kernel it may not be installed
+    if ipython is None:
+        return False
+    shell = ipython.get_ipython()
     return shell is not None and "IPKernelApp" in shell.config
 
 

@@ -28,10 +28,20 @@ TABLE = (
 )
 DESCRIPTION = "key, kind, about, created, digest, seal, length(value)"
 # What sqlite says where the file may be whole and cannot be used now; anything else means that it is damaged.
-UNAVAILABLE = {
-    getattr(sqlite3, f"SQLITE_{name}")
-    for name in ("PERM", "BUSY", "LOCKED", "NOMEM", "READONLY", "INTERRUPT", "IOERR", "FULL", "CANTOPEN", "PROTOCOL")
-} | {sqlite3.SQLITE_NOLFS, sqlite3.SQLITE_AUTH}
+UNAVAILABLE = (
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_INTERRUPT,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_PROTOCOL,
+    sqlite3.SQLITE_NOLFS,
+    sqlite3.SQLITE_AUTH,
+)
 ASIDE = BROKEN, NEWER = ".broken", ".newer"  # what files are called that were set aside
 ATTEMPTS = 3
 T = TypeVar("T")
@@ -203,7 +213,8 @@ class ValueStore:
                 return work(database)
             # A plain BEGIN takes no lock. With IMMEDIATE two writers wait for each other; without it, the one that
             # reads first and writes later would be refused at once.
-            database.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
+            begin = "BEGIN IMMEDIATE" if writes else "BEGIN"
+            database.execute(begin)
             result = work(database)
             database.execute("COMMIT")
             return result
@@ -302,14 +313,18 @@ def _inode(path: Path) -> tuple[int, int] | None:
 def _checked(line: Line) -> Entry | None:
     """The description of a value, if it is as it was written by its seal; sqlite keeps any type in any column."""
     key, value_type, about, created, digest, seal, size = line
-    has_texts = isinstance(key, str) and isinstance(value_type, str) and isinstance(about, str)
-    if not has_texts or not isinstance(created, float) or not isinstance(digest, bytes) or not isinstance(size, int):
+    if not isinstance(key, str) or not isinstance(value_type, str) or not isinstance(about, str):
+        return None
+    if not isinstance(created, float) or not isinstance(digest, bytes) or not isinstance(size, int):
         return None
     entry = Entry(key, value_type, about, created, size)
-    return entry if _seal(entry, digest) == seal else None
+    if _seal(entry, digest) != seal:
+        return None
+    return entry
 
 
 def _seal(entry: Entry, digest: bytes) -> bytes:
+    """A digest of all that is kept beside a value, by which damage to the description shows."""
     return _digest(repr((tuple(entry), digest)).encode("utf-8", "surrogatepass"))
 
 

@@ -80,6 +80,8 @@ def parse_yaml(text: str, where: str, *, aliases: bool = True, strict: bool = Tr
 
 
 class _Document:
+    """The reading of one document, which counts what it has made so far; arguments are those of [`parse_yaml`]."""
+
     def __init__(self, text: str, where: str, *, aliases: bool, strict: bool):
         import yaml
 
@@ -161,7 +163,7 @@ class _Document:
         """What `<<: *name` or `<<: [*one, *other]` brings along; of two values of a key the first counts."""
         merged: dict[Any, Any] = {}
         mappings = value if isinstance(value, list) else [value]
-        for mapping in reversed(mappings):
+        for mapping in reversed(mappings):  # so that the first comes last, and overrides the others
             if not isinstance(mapping, dict):
                 raise self._error("<< of what is no mapping", event)
             merged |= mapping
@@ -221,7 +223,9 @@ class _Document:
 
 def _line_of(mark: _Mark | None) -> str:
     """Where a problem is, for the end of a message."""
-    return f" (line {mark.line + 1})" if mark is not None else ""
+    if mark is None:
+        return ""
+    return f" (line {mark.line + 1})"  # PyYAML counts from 0
 
 
 def _scalars() -> type[yaml.SafeLoader]:
@@ -234,7 +238,10 @@ def _scalars() -> type[yaml.SafeLoader]:
     # by the first character of a scalar: the tags that it may have, and the pattern of each
     rules_by_first: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
     for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items():
-        rules_by_first[first] = [(tag, pattern) for tag, pattern in rules if tag.removeprefix(_TAG) in _KINDS]
+        rules_by_first[first] = []
+        for tag, pattern in rules:
+            if tag.removeprefix(_TAG) in _KINDS:
+                rules_by_first[first].append((tag, pattern))
     Scalars.yaml_implicit_resolvers = rules_by_first
     Scalars.add_implicit_resolver(*NUMBER)
     return Scalars
