@@ -104,7 +104,9 @@ def read_vocabularies(checkpoints: Sequence[Checkpoint]) -> dict[str, Vocabulary
     """
     if have_equal_files(checkpoints):
         vocabulary = checkpoints[0].vocabulary
-        return {} if vocabulary is None else {item.name: vocabulary for item in checkpoints}
+        if vocabulary is None:
+            return {}
+        return dict.fromkeys((item.name for item in checkpoints), vocabulary)
     files = _tokenizer_files(checkpoints)
     vocabularies: dict[Companions, Vocabulary] = {}
     for item in checkpoints:
@@ -182,10 +184,12 @@ def _tokenizer_files(checkpoints: Sequence[Checkpoint]) -> dict[str, Companions]
 
 
 def _has_tokenizer_json(files: Companions) -> bool:
+    """Whether the whole pipeline of a tokenizer is written down in one file, as fast tokenizers have it."""
     return "tokenizer.json" in files.names
 
 
 def _needs_no_padding(item: Checkpoint) -> bool:
+    """Whether a model continues one text at a time, so that its token for padding is of no effect."""
     architectures = item.config.get("architectures") or ("",)
     return all(name.endswith(CAUSAL) for name in architectures)
 
@@ -224,7 +228,7 @@ def _other_tokenizers(differences: Sequence[Difference], names: Sequence[str]) -
     for name in names:
         values = json.dumps([difference.values[name] for difference in differences], default=str)
         groups.setdefault(values, []).append(name)
-    usual = max(groups, key=lambda values: len(groups[values]))
+    usual = max(groups, key=lambda values: len(groups[values]))  # of equally large groups the first
     reference = groups.pop(usual)[0]
     others = []
     for group in groups.values():
@@ -243,9 +247,9 @@ def _clauses(differences: Sequence[Difference], group: Sequence[str], reference:
     pronoun = "it" if len(group) == 1 else "they"
     clauses = []
     for difference in differences:
-        own, usual = difference.values[group[0]], difference.values[reference]
-        if own != usual:
-            clauses.append(_clause(difference.name, own, usual, added, f"{pronoun} {has(group)}"))
+        value, usual_value = difference.values[group[0]], difference.values[reference]
+        if value != usual_value:
+            clauses.append(_clause(difference.name, value, usual_value, added, f"{pronoun} {has(group)}"))
     return list(dict.fromkeys(clauses))  # flags of one added token give one clause
 
 
@@ -258,30 +262,32 @@ def _added_tokens(differences: Sequence[Difference], name: str) -> frozenset[str
     return frozenset(added)
 
 
-def _clause(name: str, own: Any, usual: Any, added: frozenset[str], it_has: str) -> str:
+def _clause(name: str, value: Any, usual_value: Any, added: frozenset[str], it_has: str) -> str:
     """One difference between a tokenizer and the usual one, in words.
 
     Args:
         name (`str`):
             What differs.
-        own (`Any`), usual (`Any`):
-            Its value in the one and in the other.
+        value (`Any`), usual_value (`Any`):
+            Its value in the tokenizer and in the usual one.
         added (`frozenset[str]`):
-            The added tokens of the one.
+            The added tokens of the tokenizer, of those that differ.
         it_has (`str`):
             The subject and the verb.
     """
-    if name.startswith(ADDED) and (own is None or usual is None):
+    if name.startswith(ADDED) and (value is None or usual_value is None):
         token = name.rpartition(": ")[0]
         article = "the" if token in added else "no"
         return f"{it_has} {article} {token}"
     if name == POST_PROCESSOR:
-        tokens, usual_tokens = _tokens_of(own), _tokens_of(usual)
-        how = "in another way" if tokens == usual_tokens else f"against {usual_tokens}"
+        tokens, usual_tokens = _tokens_of(value), _tokens_of(usual_value)
+        how = f"against {usual_tokens}"
+        if tokens == usual_tokens:
+            how = "in another way"
         return f"the post-processor differs: it adds {tokens} {how}"
-    shown, usual_shown = shown_apart([own, usual])
+    text, usual_text = shown_apart([value, usual_value])
     article = "the " if ROLE.search(name) else ""
-    return f"{article}{name} is {shown} against {usual_shown}"
+    return f"{article}{name} is {text} against {usual_text}"
 
 
 def _tokens_of(post_processor: Any) -> str:
@@ -290,9 +296,9 @@ def _tokens_of(post_processor: Any) -> str:
     A `TemplateProcessing` has a mapping of them, `BertProcessing` and `RobertaProcessing` have one for each role, and
     a `Sequence` has further post-processors.
     """
-    waiting, tokens = [post_processor], []
-    while waiting:
-        step = waiting.pop(0)
+    steps, tokens = [post_processor], []
+    while steps:
+        step = steps.pop(0)
         if not isinstance(step, Mapping):
             continue
         tokens += list(step.get("special_tokens") or ())
@@ -300,7 +306,7 @@ def _tokens_of(post_processor: Any) -> str:
             pair = step.get(role)  # the token and its id
             if isinstance(pair, list) and pair:
                 tokens.append(pair[0])
-        waiting += step.get("processors") or ()
+        steps += step.get("processors") or ()
     return ", ".join(map(repr, dict.fromkeys(tokens))) or "no token"
 
 
@@ -407,6 +413,7 @@ def _pipeline(data: Mapping[str, Any]) -> dict[str, Any]:
     settings = flatten({**steps, "model": model, "merges": merges or None})
     settings[POST_PROCESSOR] = data.get("post_processor")
     for token in data.get("added_tokens") or ():
+        # The vocabulary has the ids; the flags decide where in a text a token is recognised.
         flags = {key: value for key, value in token.items() if key not in ("id", "content")}
         settings |= flatten(flags, f"{ADDED}{token.get('content')!r}: ")
     return settings
