@@ -111,7 +111,11 @@ def _sort_folders(names: Iterable[str]) -> tuple[list[str], list[str]]:
     """Sub-folders whose weights belong to the model, and the outermost folders that hold nothing of it."""
     names = list(names)
     folders = {posixpath.dirname(name) for name in names}
-    with_weights = {posixpath.dirname(name) for name in names if WEIGHTS.fullmatch(posixpath.basename(name))}
+    with_weights = set()
+    for name in names:
+        folder, file = posixpath.split(name)
+        if WEIGHTS.fullmatch(file):
+            with_weights.add(folder)
     is_sentence_transformer = MODULES in names
     subfolders, elsewhere = [], []
     for folder in sorted(folders - {""}):
@@ -193,7 +197,9 @@ class CompanionFiles(Mapping[str, bytes]):
 
 def pieces_of(files: Mapping[str, bytes], name: str) -> Iterable[bytes]:
     """The content of a companion file; piece by piece where it lies in a folder."""
-    return files.blocks(name) if isinstance(files, CompanionFiles) else [files[name]]
+    if isinstance(files, CompanionFiles):
+        return files.blocks(name)
+    return [files[name]]
 
 
 def without_unreadable(folder: Path, sorted_files: SortedFiles) -> SortedFiles:
@@ -286,6 +292,7 @@ def _is_printable(name: str) -> bool:
 
 
 def _is_hidden(name: str) -> bool:
+    """Whether a file, or a folder on the way to it, has a name that begins with a dot."""
     return name.startswith(".") or "/." in name
 
 

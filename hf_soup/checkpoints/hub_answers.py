@@ -136,7 +136,9 @@ def asked_to_wait(headers: Mapping[str, str]) -> float:
 def _end_of_window(headers: Mapping[str, str]) -> str:
     """The seconds until a limit of requests that is used up (`r=0`) is lifted (`t=...`); empty where there is none."""
     match = re.search(r";\s*r\s*=\s*0\s*;\s*t\s*=\s*(\d{1,9})\b", headers.get("ratelimit") or "", re.ASCII)
-    return match[1] if match else ""
+    if match is None:
+        return ""
+    return match[1]
 
 
 def checker_of(path: str) -> Callable[[Any], None] | None:

@@ -74,8 +74,9 @@ def blob_of(path: Path, repo_id: str) -> str | None:
             f"{one_line(path)}, in the cache of the Hub, is a link to {one_line(path.readlink())}, which is nothing "
             "that the Hub sent. Delete that link, and try again."
         )
-    algorithm = "sha1" if len(blob.name) == SHA1_DIGITS else "sha256"
-    return f"{algorithm}:{blob.name}"
+    if len(blob.name) == SHA1_DIGITS:  # of a small file, as git calls it
+        return f"sha1:{blob.name}"
+    return f"sha256:{blob.name}"
 
 
 def digest_of(path: Path, like: str) -> str:

@@ -115,6 +115,7 @@ class Watch:
         self._add_to(_http.get_session())
 
     def _unhook(self) -> None:
+        """Leave the client, and the next one, as they were, and forget what was noted of answers."""
         from huggingface_hub.utils import _http
 
         with _http._CLIENT_LOCK:
@@ -132,6 +133,7 @@ class Watch:
         self._listings.clear()
 
     def _new_client(self) -> httpx2.Client:
+        """A client as the factory before ours makes it, and watched."""
         if self._factory is None:
             raise RuntimeError("no call of hf_soup runs")
         client = self._factory()
@@ -139,6 +141,7 @@ class Watch:
         return client
 
     def _add_to(self, client: httpx2.Client) -> None:
+        """Watch a client, once; answers are checked before other hooks see them."""
         from .hub_streams import add_deadlines
 
         add_deadlines(client, lambda: self._calls > 0)
@@ -247,8 +250,8 @@ class Watch:
         try:
             value = json.loads(content)
         except (ValueError, RecursionError):
-            shown = one_line(content[:40].decode(errors="replace"))
-            raise BadAnswerError(f"the answer is no JSON: {shown or 'it is empty'}") from None
+            beginning = one_line(content[:40].decode(errors="replace"))
+            raise BadAnswerError(f"the answer is no JSON: {beginning or 'it is empty'}") from None
         check(value)
         if path == VALIDATE:  # the client prints what this answers
             content = json.dumps(without_controls(value)).encode()

@@ -67,6 +67,7 @@ def read_headers(folder: Path) -> FolderHeaders:
         header = read_raw_header(place_of(folder, file))
         digests[file] = header.digest
         shard_specs = parse_header(header.content, header.size, file, str(folder / file))
+        # Which of the two counts cannot be told.
         in_two_shards = sorted(specs.keys() & shard_specs.keys())
         if in_two_shards:
             raise IngredientError(f"{folder} has the tensor {in_two_shards[0]!r} in two shards. Save it again.")

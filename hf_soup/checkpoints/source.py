@@ -140,10 +140,10 @@ def try_to_open(references: Sequence[Ingredient], *, allow_pickle: bool = False)
 
 def distinct_names(ingredients: Sequence[Ingredient]) -> list[str]:
     """A name for each: its own, with its folder's or owner's where several share it, and a number if need be."""
-    own = [item.name for item in ingredients]
+    short = [item.name for item in ingredients]
     longer = []
     for item in ingredients:
-        is_shared = own.count(item.name) > 1
+        is_shared = short.count(item.name) > 1
         longer.append(_longer_name(item) if is_shared else item.name)
     names = []
     for index, name in enumerate(longer):
@@ -205,6 +205,7 @@ def _as_recorded(ingredient: Ingredient, finish: Callable[[], Checkpoint]) -> Ch
 
 
 def _find_path(path: str | os.PathLike[str], name: str | None, allow_pickle: bool) -> Callable[[], Checkpoint]:
+    """A folder where there is one, else a repository of the Hub: a folder may be called `owner/name` as well."""
     with as_error(IngredientError, f"{one_line(path)} is no path"):  # ~nobody, a NUL, a name that is too long
         source = os.fspath(path)
         if not isinstance(source, str):
@@ -229,13 +230,14 @@ def _find_path(path: str | os.PathLike[str], name: str | None, allow_pickle: boo
 
 
 def _find_in_folder(folder: Path, name: str | None, allow_pickle: bool) -> Callable[[], Checkpoint]:
+    """Read the headers of a folder's weights; of a Trainer's folder those of its best or last checkpoint."""
     with as_error(IngredientError, f"{one_line(folder)} cannot be read"):
         name = name or one_line(folder.name)
         notes: list[str] = []
         chosen = checkpoint_of_trainer(folder)
         if chosen is not None:
-            folder, why = chosen
-            notes.append(f"{name} is {folder.name}, {why}")
+            folder, reason = chosen
+            notes.append(f"{name} is {folder.name}, {reason}")
         contents = contents_of(folder)
         sorted_files = without_links(folder, sort_files(contents.sizes), contents)
         sorted_files = without_unreadable(folder, sorted_files)
@@ -248,7 +250,7 @@ def _find_in_folder(folder: Path, name: str | None, allow_pickle: bool) -> Calla
         return partial(_open_pickles, Ingredient(name, str(folder)), folder, sorted_files, notes, pickles[-1])
     tensors, files = read_specs(folder, sorted_files.subfolders)
     ingredient = Ingredient(name, str(folder), files=files)
-    states = {file: file_state(folder / file) for file in files}
+    states = {file: file_state(folder / file) for file in files}  # weights are read later, and must be the same then
     return partial(_open_safetensors, ingredient, tensors, folder, sorted_files, notes, opened_as=states)
 
 
@@ -256,7 +258,7 @@ def _find_on_hub(source: str, revision: str | None, name: str | None, allow_pick
     """Pin a repository: the commit, the digests of its weight files and their headers, without the weights."""
     pin = pin_repository(source, revision)
     ingredient = Ingredient(name or source.split("/")[-1], source, pin.commit, pin.files)
-    pickled = [file for file in pin.files if not file.endswith((".safetensors", ".json"))]
+    pickled = [file for file in pin.files if not file.endswith((".safetensors", ".json"))]  # JSON: an index of shards
     if pickled and not allow_pickle:
         raise IngredientError(f"{source} holds {refuse_pickle(pickled[0], source)}")
     folder = hub.fetch(source, pin.commit, [*pin.small, *pin.sorted_files.taken])

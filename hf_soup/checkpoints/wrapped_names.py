@@ -60,9 +60,9 @@ def _without_wrappers(key: str, prefix: str) -> Iterator[str]:
         inner = inner[1:]
         yield ".".join(inner)
     last_wrapper = -1
-    for place, component in enumerate(components):
+    for index, component in enumerate(components):
         if component in (*WRAPPERS, PARALLEL):
-            last_wrapper = place
+            last_wrapper = index
     if last_wrapper >= 0:  # without what stands in front of the wrapper as well
         yield ".".join(components[last_wrapper + 1 :])
     if prefix:

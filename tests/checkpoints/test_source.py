@@ -134,10 +134,10 @@ def test_sharded_checkpoints_open(tmp_path):
     shutil.copytree(tmp_path / "one", tmp_path / "many")
     (tmp_path / "many" / "model.safetensors").unlink()
     model.save_pretrained(tmp_path / "many", max_shard_size="20KB")
-    one, many = open_checkpoint(tmp_path / "one"), open_checkpoint(tmp_path / "many")
-    assert len(many.ingredient.files) > 1
-    assert list(one.specs) == list(many.specs)
-    assert all(torch.equal(one.read(name), many.read(name)) for name in one.specs)
+    single, sharded = open_checkpoint(tmp_path / "one"), open_checkpoint(tmp_path / "many")
+    assert len(sharded.ingredient.files) > 1
+    assert list(single.specs) == list(sharded.specs)
+    assert all(torch.equal(single.read(name), sharded.read(name)) for name in single.specs)
 
 
 def test_a_trainers_folder_is_its_best_or_last_checkpoint(tmp_path, text_runs):
