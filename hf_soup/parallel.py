@@ -222,6 +222,7 @@ def _same_handlers() -> Iterator[None]:
 
 
 def _ray() -> Any:
+    """The module of Ray, which only some users need."""
     try:
         import ray
     except ImportError:

@@ -104,6 +104,8 @@ def strategy_traits(function: Callable[..., Any]) -> StrategyTraits:
 
 
 def _declare(traits: MethodTraits | StrategyTraits) -> Callable[[Function], Function]:
+    """A decorator that leaves these traits on a function, and returns the function itself."""
+
     def decorate(function: Function) -> Function:
         setattr(function, _TRAITS, traits)
         return function
@@ -150,9 +152,9 @@ def check_name(plugin_type: PluginType, name: str) -> None:
     """
     if name in names(plugin_type):
         return
-    other = OTHER.get(plugin_type)
-    if other is not None and name in names(other):
-        raise RecipeError(f'"{name}" is a {other}, not a {plugin_type}: write {other}="{name}".')
+    other_type = OTHER.get(plugin_type)
+    if other_type is not None and name in names(other_type):
+        raise RecipeError(f'"{name}" is a {other_type}, not a {plugin_type}: write {other_type}="{name}".')
     raise RecipeError(f'there is no {plugin_type} called "{one_line(name)}"{did_you_mean(name, names(plugin_type))}')
 
 

@@ -79,10 +79,10 @@ def progress_bar(iterable: Iterable[Any] | None = None, *, hidden: bool = False,
     """
     from tqdm.auto import tqdm
 
-    shown = bars_are_shown() and not hidden
-    if shown and not _has_size():
+    is_shown = bars_are_shown() and not hidden
+    if is_shown and not _has_size():
         options |= {"ncols": COLUMNS, "nrows": ROWS, "dynamic_ncols": False}
-    return tqdm(iterable, leave=False, disable=not shown, **options)
+    return tqdm(iterable, leave=False, disable=not is_shown, **options)
 
 
 def _has_size() -> bool:

@@ -31,15 +31,17 @@ def rotate(image: Image, strength: float, rng: np.random.Generator) -> Image:
 
 def shift(image: Image, strength: float, rng: np.random.Generator) -> Image:
     """Move by up to `strength` of the width and of the height."""
-    x, y = (rng.uniform(-strength, strength) * size for size in image.size)
-    return _affine(image, (1, 0, x, 0, 1, y))
+    offset_x = rng.uniform(-strength, strength) * image.width
+    offset_y = rng.uniform(-strength, strength) * image.height
+    return _affine(image, (1, 0, offset_x, 0, 1, offset_y))
 
 
 def scale(image: Image, strength: float, rng: np.random.Generator) -> Image:
     """Shrink or enlarge about the middle by a factor of up to 1 + `strength` (1.5 for 0.5)."""
     factor = (1 + strength) ** rng.uniform(-1, 1)  # so that halving is as likely as doubling
-    x, y = (size / 2 * (1 - 1 / factor) for size in image.size)
-    return _affine(image, (1 / factor, 0, x, 0, 1 / factor, y))
+    offset_x = image.width / 2 * (1 - 1 / factor)  # keeps the middle where it is
+    offset_y = image.height / 2 * (1 - 1 / factor)
+    return _affine(image, (1 / factor, 0, offset_x, 0, 1 / factor, offset_y))
 
 
 def crop(image: Image, strength: float, rng: np.random.Generator) -> Image:

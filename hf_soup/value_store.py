@@ -208,6 +208,7 @@ class ValueStore:
         return nothing
 
     def _attempt(self, work: Callable[[sqlite3.Connection], T], *, writes: bool, transaction: bool) -> T:
+        """Open the file, do something in it once, and close it; arguments are those of `_run`."""
         with closing(self._open(transaction)) as database:
             if not transaction:
                 return work(database)
@@ -243,6 +244,7 @@ class ValueStore:
         return self._set_aside(inode, BROKEN, f"was {damage} ({error})")
 
     def _open(self, make_table: bool) -> sqlite3.Connection:
+        """A connection to the file, which is made where there is none, with its table if that is asked for."""
         inode = _inode(self.path)
         if inode is None and self.path.is_symlink():
             raise OSError("it is a link that leads nowhere")
@@ -280,6 +282,7 @@ class ValueStore:
         return None
 
     def _tell(self, trouble: str, line: str, *, always: bool = False) -> None:
+        """Warn, but once in a process of the same trouble with the same file."""
         place = str(self.path), trouble
         if always or place not in _told:
             _told.add(place)
@@ -291,6 +294,7 @@ class _NewerError(Exception):
 
 
 def _version(database: sqlite3.Connection) -> int:
+    """The version of the table; 0 of a file that has just been made."""
     version = database.execute("PRAGMA user_version").fetchone()[0]
     if version > VERSION:
         raise _NewerError("was written by a newer version of hf_soup")
@@ -303,6 +307,7 @@ def _primary(error: Exception) -> int:
 
 
 def _inode(path: Path) -> tuple[int, int] | None:
+    """Which file a path leads to, whatever it is called; `None` if there is none."""
     try:
         state = os.stat(path)
     except FileNotFoundError:

@@ -141,6 +141,7 @@ class _Document:
         return items
 
     def _mapping(self, depth: int) -> dict[Any, Any]:
+        """A mapping whose start was read; its keys are scalars."""
         import yaml
 
         mapping: dict[Any, Any] = {}
@@ -180,6 +181,7 @@ class _Document:
         return copy.deepcopy(value)
 
     def _count(self, values: int, characters: int) -> None:
+        """Add to what the document holds so far, and refuse it where that is too much."""
         self.values += values
         self.characters += characters
         if self.values > MOST_VALUES or self.characters > MOST_CHARACTERS:
@@ -201,6 +203,7 @@ class _Document:
         return tag
 
     def _scalar(self, event: yaml.ScalarEvent) -> Any:
+        """The value of a scalar, which is text unless its tag says otherwise."""
         import yaml
 
         tag = self._tag(event)
@@ -215,6 +218,7 @@ class _Document:
         return RecipeError(f"{self.where} is not valid YAML: {problem}{_line_of(event.start_mark)}")
 
     def _error(self, what: str, event: yaml.Event) -> RecipeError:
+        """An error about what is YAML, and not among the values that are read."""
         line = _line_of(event.start_mark)
         return RecipeError(
             f"{self.where} holds something else than numbers, strings, lists and mappings: {what}{line}."
