@@ -1,54 +1,32 @@
 """What tokenizers do with a text, compared between ingredients: normalisation, splitting, special tokens.
 
 Which id is which token is in `vocabulary.py`. Equal files are not read; only where files differ and their settings
-too, transformers builds the tokenizers and tells how they act.
+too, transformers builds the tokenizers and tells how they act, in `tokenizer_settings.py`.
 """
 
 from __future__ import annotations
 
-import functools
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .companion_files import TOKENIZER
-from .companions import Companions, companions_of, have_equal_files, mapping_of
-from .differences import Difference, find_differences, flatten, has, shown_apart
-from .staging import temporary_folder
-from .vocabulary import Vocabulary, vocabulary_of
+from .companions import Companions, companions_of, have_equal_files
+from .differences import Difference, find_differences, has, shown_apart
+from .tokenizer_settings import ADDED, POST_PROCESSOR, ROLE, build_tokenizers, written_settings
+from .vocabulary import Vocabulary
 
 
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint
 
-# Fields that say where a tokenizer was, how it was last called, or how ids become text again.
-IGNORED = re.compile(
-    r"""
-    ^( name_or_path | [a-z_]+_file | processor_class | tokenizer_class | auto_map | chat_template | is_local | backend
-    | transformers_version | use_fast | from_slow | local_files_only | max_length | stride | truncation_strategy
-    | padding | padding_strategy | pad_to_multiple_of | pad_token_type_id | return_tensors
-    | clean_up_tokenization_spaces | errors | sp_model_kwargs | skip_special_tokens | truncation )$
-    """,
-    re.VERBOSE,
-)
-ROLE = re.compile(r"^[a-z]+_token$|^(additional|extra)_special_tokens")
 # Settings that leave the ids of a short text as they are.
 NOTED = re.compile(r"^(model_max_length|padding_side|truncation_side|model_input_names|decoder)(\.|$)")
+# Steps that change the ids of a text.
 PIPELINE = re.compile(r"^(normalizer|pre_tokenizer|post_processor)(\.|$)")
 CAUSAL = ("CausalLM", "LMHeadModel")  # architectures that need no padding to write
-# Attributes of a built tokenizer that its pipeline does not have.
-TOKENIZER_SETTINGS = (
-    "model_max_length",
-    "padding_side",
-    "truncation_side",
-    "model_input_names",
-    "split_special_tokens",
-)
-ONLY_WORDS = ("vocab.json", "added_tokens.json", "tekken.json")  # files of which equality is all that is compared
-POST_PROCESSOR = "post_processor"
-ADDED = "added token "
-SHOWN = 3
+SHOWN = 3  # differences that a sentence names
 
 
 class OtherTokenizer(NamedTuple):
@@ -82,20 +60,6 @@ class TokenizerComparison(NamedTuple):
     only_written: list[str]
 
 
-class _Built(NamedTuple):
-    """A tokenizer that transformers has built.
-
-    Args:
-        settings (`dict[str, Any]`):
-            How it acts, by dotted names.
-        vocabulary ([`Vocabulary`]):
-            Its words.
-    """
-
-    settings: dict[str, Any]
-    vocabulary: Vocabulary
-
-
 def read_vocabularies(checkpoints: Sequence[Checkpoint]) -> dict[str, Vocabulary]:
     """Ingredient -> the vocabulary of its tokenizer, without those that have none.
 
@@ -123,7 +87,7 @@ def _in_one_layout(vocabularies: dict[Companions, Vocabulary]) -> dict[Companion
     layouts = {_has_tokenizer_json(files) for files in vocabularies}
     if len(digests) < 2 or len(layouts) < 2:
         return vocabularies
-    built = _build_all(vocabularies)
+    built = build_tokenizers(vocabularies)
     if built is None:
         return vocabularies
     return {files: tokenizer.vocabulary for files, tokenizer in built.items()}
@@ -145,13 +109,13 @@ def compare_tokenizers(checkpoints: Sequence[Checkpoint]) -> TokenizerComparison
     written = _written_by_ingredient(files)
     if not find_differences(written):
         return TokenizerComparison([], [], [])
-    built = _build_all(files.values())
+    built = build_tokenizers(files.values())
     if built is None:  # what the files say is all that is known
         decisive, noted = _decisive_and_noted(written, checkpoints)
         return TokenizerComparison(_other_tokenizers(decisive, list(files)), noted, [])
     acting = {name: built[own_files].settings for name, own_files in files.items()}
     decisive, noted = _decisive_and_noted(acting, checkpoints)
-    only_written = [] if decisive else _only_written(written, files)
+    only_written = [] if decisive else _onlywritten_settings(written, files)
     return TokenizerComparison(_other_tokenizers(decisive, list(files)), noted, only_written)
 
 
@@ -160,7 +124,7 @@ def _written_by_ingredient(files: Mapping[str, Companions]) -> dict[str, dict[st
     written = {}
     for name, own_files in files.items():
         with own_files.reading():
-            written[name] = _written(own_files)
+            written[name] = written_settings(own_files)
     return written
 
 
@@ -194,7 +158,7 @@ def _needs_no_padding(item: Checkpoint) -> bool:
     return all(name.endswith(CAUSAL) for name in architectures)
 
 
-def _only_written(written: Mapping[str, Mapping[str, Any]], files: Mapping[str, Companions]) -> list[str]:
+def _onlywritten_settings(written: Mapping[str, Mapping[str, Any]], files: Mapping[str, Companions]) -> list[str]:
     """A sentence about the first step of a pipeline that differs in the files, and not in what transformers builds.
 
     Only ingredients with a `tokenizer.json` count, since other layouts do not write the pipeline down.
@@ -312,15 +276,13 @@ def _tokens_of(post_processor: Any) -> str:
 
 def _foremost_first(differences: Sequence[Difference]) -> list[Difference]:
     """Special tokens, then steps of another type instead of all their settings, other settings, flags of tokens."""
-    steps_of_other_type = []  # beginnings of the names of their settings
+    types = [difference.name for difference in differences if _is_type_of_step(difference)]
+    other_steps = tuple(name.removesuffix("type") for name in types)  # how the names of all their settings begin
+    worth_telling = []
     for difference in differences:
-        if _is_type_of_step(difference):
-            steps_of_other_type.append(difference.name.removesuffix("type"))
-    kept = []
-    for difference in differences:
-        if _is_type_of_step(difference) or not difference.name.startswith(tuple(steps_of_other_type)):
-            kept.append(difference)
-    return sorted(kept, key=_rank)
+        if _is_type_of_step(difference) or not difference.name.startswith(other_steps):
+            worth_telling.append(difference)
+    return sorted(worth_telling, key=_rank)
 
 
 def _rank(difference: Difference) -> int:
@@ -336,97 +298,3 @@ def _rank(difference: Difference) -> int:
 
 def _is_type_of_step(difference: Difference) -> bool:
     return difference.name.endswith(".type")
-
-
-@functools.lru_cache(maxsize=64)
-def _written(files: Companions) -> dict[str, Any]:
-    """What the files say of a tokenizer, but for what decides nothing: settings by dotted names."""
-    contents = files.contents()
-    settings = _pipeline(mapping_of(contents, "tokenizer.json"))
-    special_tokens = mapping_of(contents, "special_tokens_map.json")
-    config = {**mapping_of(contents, "tokenizer_config.json"), **special_tokens}
-    for key, value in config.items():
-        if IGNORED.search(key):
-            continue
-        if ROLE.search(key):
-            settings[key] = _texts_of(value)
-        else:
-            settings |= flatten({key: value})
-    # Files in other formats (SentencePiece, `merges.txt`) are not parsed: they are equal or not.
-    for name, digest in files.digests:
-        if not name.endswith(".json") or name in ONLY_WORDS:
-            settings[name] = digest
-    return settings
-
-
-def _build_all(files: Iterable[Companions]) -> dict[Companions, _Built] | None:
-    """The tokenizers of these files; `None` where transformers cannot build one of them."""
-    built = {}
-    for own_files in files:
-        tokenizer = _build(own_files)
-        if tokenizer is None:
-            return None
-        built[own_files] = tokenizer
-    return built
-
-
-@functools.lru_cache(maxsize=16)
-def _build(files: Companions) -> _Built | None:
-    """How transformers' tokenizer of these files acts, and its vocabulary; `None` where it builds none."""
-    from .memory import quiet_transformers
-
-    config = {}
-    if files.model_type:  # by which transformers chooses the class where `tokenizer_config.json` names none
-        config["model_type"] = files.model_type
-    try:
-        from transformers import AutoTokenizer
-
-        with quiet_transformers(), temporary_folder() as folder:
-            for name, content in files.contents().items():
-                (folder / name).write_bytes(content)
-            (folder / "config.json").write_text(json.dumps(config))
-            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-            backend = json.loads(tokenizer.backend_tokenizer.to_str())
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException:  # whatever files make transformers trip over; its Rust parts raise no `Exception`
-        return None
-    settings = _pipeline(backend)
-    for role, value in tokenizer.special_tokens_map.items():
-        settings[role] = _texts_of(value)
-    for name in TOKENIZER_SETTINGS:
-        settings[name] = getattr(tokenizer, name, None)
-    tokens = {index: token for token, index in tokenizer.get_vocab().items()}
-    return _Built(settings, vocabulary_of(tokens, {}))
-
-
-def _pipeline(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The steps of a `tokenizer.json` by dotted names, without ids of tokens, truncation and padding."""
-    model = dict(data.get("model") or {})
-    model.pop("vocab", None)
-    merges = []
-    for merge in model.pop("merges", None) or ():
-        # Older versions of tokenizers write a merge as one text, newer ones as a pair.
-        text = merge if isinstance(merge, str) else " ".join(merge)
-        merges.append(text)
-    steps = {key: data.get(key) for key in ("normalizer", "pre_tokenizer", "decoder")}
-    settings = flatten({**steps, "model": model, "merges": merges or None})
-    settings[POST_PROCESSOR] = data.get("post_processor")
-    for token in data.get("added_tokens") or ():
-        # The vocabulary has the ids; the flags decide where in a text a token is recognised.
-        flags = {key: value for key, value in token.items() if key not in ("id", "content")}
-        settings |= flatten(flags, f"{ADDED}{token.get('content')!r}: ")
-    return settings
-
-
-def _texts_of(value: Any) -> Any:
-    """A special token, or several, by their texts; files have a token as a text, or as a mapping with its flags."""
-    if isinstance(value, Mapping):
-        if "content" in value:
-            return value["content"]
-        return {key: _texts_of(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_texts_of(item) for item in value]
-    if value is None:
-        return None
-    return str(value)
