@@ -127,7 +127,7 @@ def _compare(topic: Topic, settings: Mapping[str, dict[str, Any]]) -> Finding:
     differences = find_differences(compared)
     some_are_left_out = any(None in difference.values.values() for difference in differences)
     if topic.name == PROCESSOR_TOPIC and some_are_left_out:
-        # Building a class is slow, and needed only where one file writes a default down that another leaves out.
+        # transformers is needed only here, where one file may write a default down that another leaves out.
         differences = find_differences(_with_defaults(compared))
     decisive, noted = [], []
     for difference in differences:
@@ -173,7 +173,7 @@ def _processors_in(contents: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
             processors["processor"][key] = value
     alone = mapping_of(contents, "preprocessor_config.json")
     is_audio = "sampling_rate" in alone and "image_mean" not in alone
-    name = "feature_extractor" if is_audio else "image_processor"  # both are written into files of this name
+    name = "feature_extractor" if is_audio else "image_processor"  # the file may be of either
     processors.setdefault(name, dict(alone))
     processors.setdefault("video_processor", dict(mapping_of(contents, "video_preprocessor_config.json")))
     return processors
