@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import typing
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -14,6 +13,7 @@ from typing import Any, TypeVar
 
 from ..checkpoints import hub
 from ..checkpoints.checkpoint import ELSEWHERE, MEMORY, PRIVATE
+from ..checkpoints.hub_answers import is_commit
 from ..errors import RecipeError
 from ..plugins import is_code, refuse_code
 from ..types import (
@@ -97,7 +97,7 @@ def _not_here(item: Ingredient, repo_id: str) -> Ingredient:
         return item
     if item.revision is None:
         return replace(item, source=ELSEWHERE)
-    if not re.fullmatch("[0-9a-f]{40}", item.revision) or hub.split_source(item.source) is None:
+    if not is_commit(item.revision) or hub.split_source(item.source) is None:
         where = f"{one_line(repr(item.source))} at {one_line(repr(item.revision))}"
         raise RecipeError(f"{repo_id}: {item.name!r} is {where}, which is no commit.")
     return item
