@@ -69,6 +69,7 @@ def refuse_small_disk(folder: Path, needed: int, summary: str) -> None:
     Raises:
         [`OutputError`]: if fewer bytes are free.
     """
+    # a folder that is not there yet will lie on the disk of the nearest one above it
     nearest = next(path for path in (folder, *folder.parents) if path.exists())
     free = shutil.disk_usage(nearest).free
     if needed > free:

@@ -143,6 +143,7 @@ def plan_sweep(
     folder = refuse_folder(output_dir).resolve()
     options = _checked_options(options, data)
     callbacks = listed_callbacks(callbacks)
+    # made once without use, so that a callback that cannot be made is refused here and not in the first run
     stops_early = stop_early(fresh_callbacks(callbacks))
     if task == "auto":
         task = guess_task(data.train)
@@ -151,7 +152,7 @@ def plan_sweep(
     (chosen_metric,) = load_metrics(metric)
     settings = read_settings(options)
     columns = choose_columns(module, data.train, label_column, text_columns)
-    manifest = find_manifest(folder)
+    manifest = find_manifest(folder)  # of an earlier call, which this one goes on from
     base = pin_base_model(base_model, manifest)
     start = _plan_start(base, folder / START, columns, options.head)
     check_all_settings(
@@ -165,15 +166,17 @@ def plan_sweep(
     model = _outline(start.config, columns, base_model)
     inputs = inputs_of(model)
     _fit_tokenizer(start.processing_class, inputs, settings)
+    # a folder with other runs is refused before the data is encoded, which takes long
     fixed = _fixed(base_model, data, columns, options, chosen_metric, settings)
     if manifest and start.origin is None:
         check_start(manifest, folder / START)
     commit = manifest.get("base_commit") if manifest else base.commit
+    # settings may have moved between the shared ones and those of the runs: both are read from the result
     extended, runs = extend_manifest(manifest, folder, fixed, settings.runs)
     if settings.shared.get("max_length") is not None:
         limit_length(start.processing_class, settings.shared["max_length"], inputs.positions)
     train, validation = _encode(data, columns, start, inputs)
-    for weights in settings.values_of("class_weights"):
+    for weights in settings.values_of("class_weights"):  # which may need the labels of the encoded data
         check_class_weights(weights, module, start.config, train, columns.head.get("id2label"))
     context = SweepContext(
         folder=folder,
@@ -250,7 +253,7 @@ def _plan_start(base: BaseModel, folder: Path, columns: Columns, head: str) -> _
         origin = find_origin(base.source, base.commit, columns.task, columns.head, head)
         config = origin.config
         processing_class = columns.task.load_processing_class(base.source, base.commit)
-    forget_code(processing_class)
+    forget_code(processing_class)  # it is saved with each run
     return _Start(origin, config, processing_class)
 
 
@@ -267,6 +270,7 @@ def _fit_tokenizer(processing_class: Any, inputs: ModelInputs, settings: SweepSe
     """
     if any("mask" in augment for augment in settings.values_of("augment")):
         check_token(processing_class.mask_token_id, "texts are masked with", processing_class, inputs)
+    # image processors have no such limit
     if hasattr(processing_class, "model_max_length") and inputs.positions is not None:
         processing_class.model_max_length = min(processing_class.model_max_length, inputs.positions)
 

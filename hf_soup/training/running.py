@@ -136,7 +136,7 @@ def _train_all(plan: SweepPlan, devices: Sequence[str], publisher: Publisher | N
             executor=options.executor,
             devices=devices,
             resources=options.resources,
-            lost=partial(record_failure, folder),
+            lost=partial(record_failure, folder),  # a worker that died has written nothing down
         )
         with contextlib.closing(results):  # which ends the workers when a failure ends the sweep
             for index, outcome in results:

@@ -202,11 +202,16 @@ def _rank(run: Run) -> float:
 def _lines(run: Run, metric: str) -> Iterator[Line]:
     """The curves of one run: the loss in training, and the score on the validation data."""
     with as_error(TrainingError, f"the history of {run.name} cannot be read from {run.folder / STATE}"):
-        history = [dict(row) for row in read_json(run.folder / STATE)["log_history"]]
+        history = [dict(record) for record in read_json(run.folder / STATE)["log_history"]]
     for key in ("loss", f"eval_{metric}"):
-        points = [row for row in history if key in row and "epoch" in row]
-        if points:
-            yield Line(run.name, key, [row["epoch"] for row in points], [row[key] for row in points])
+        epochs = []
+        values = []
+        for record in history:
+            if key in record and "epoch" in record:
+                epochs.append(record["epoch"])
+                values.append(record[key])
+        if epochs:
+            yield Line(run.name, key, epochs, values)
 
 
 def load_sweep(folder: str | os.PathLike[str]) -> Sweep:
@@ -235,7 +240,8 @@ def sweep_in(folder: Path, settings: Mapping[str, Mapping[str, Any]], shared: Ma
     failed: list[FailedRun] = []
     waiting: list[str] = []
     for name, own in settings.items():
-        whole, failure = load_runs(folder / name), load_failure(folder / name)
+        whole = load_runs(folder / name)
+        failure = load_failure(folder / name)
         if whole:
             runs += [replace(run, params=own) for run in whole]
         elif failure is not None:

@@ -12,7 +12,7 @@ from ..errors import RecipeError
 from ..metrics.load import Metric
 from ..options import SweepOptions
 from .settings import canonical, check_settings
-from .space import different, expand_space
+from .space import different_settings, expand_space
 
 
 if TYPE_CHECKING:
@@ -63,7 +63,8 @@ def read_settings(options: SweepOptions) -> SweepSettings:
     runs = expand_space(options.space, n_runs=options.n_runs, seed=options.seed)
     settings = SweepSettings(
         shared=canonical(options.training_args or {}),
-        runs=different([canonical(setting) for setting in runs]),
+        # compared once more: two settings may be one under different names
+        runs=different_settings([canonical(setting) for setting in runs]),
         probe=options.probe_args or {},
     )
     if any("max_length" in own for own in settings.of_runs_and_probe):  # texts are cut once, before the first run

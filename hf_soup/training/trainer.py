@@ -88,13 +88,14 @@ def fit(
             train_dataset=train,
             eval_dataset=context.validation,
             data_collator=task.collator(context.processing_class, inputs_of(model)),
-            processing_class=context.processing_class,
+            processing_class=context.processing_class,  # saved in each checkpoint
             compute_loss_func=loss,
             compute_metrics=compute_metrics(metric, task.KIND, model.config),
             callbacks=callbacks,
             preprocess_logits_for_metrics=_logits_alone,
         )
         trainer.remove_callback(PrinterCallback)  # which Trainer adds where its own bar is disabled
+        # set afterwards: which parameters decay, and Trainer's own optimizers, are asked of the Trainer
         trainer.optimizer_cls_and_kwargs = optimizer_of(
             trainer,
             model,
