@@ -123,6 +123,7 @@ def _make_blank(blank: Blank, data: Dataset, folder: Path, task: str, label_colu
 
 
 def _was_made_from(folder: Path, blank: Blank) -> bool:
+    """Whether the model in a folder was built from this configuration."""
     try:
         return bool(read_json(folder / BLANK_FILE) == asdict(blank))
     except (OSError, SoupError):  # missing or damaged
