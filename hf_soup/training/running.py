@@ -124,11 +124,13 @@ def _train_all(plan: SweepPlan, devices: Sequence[str], publisher: Publisher | N
     hidden = not is_main() or bool(plan.context.training_args.get("disable_tqdm"))
     with progress_bar(total=len(plan.runs), desc="Sweep", unit="run", hidden=hidden) as bar:
         bar.update(len(plan.done))
+        # in the order of the runs: of failures the first is raised, of equal scores the first is the best so far
+        done = [name for name in plan.runs if name in plan.done]
         best: Scored | None = None
-        for name in plan.done:
+        for name in done:
             best = best_run(load_runs(folder / name), best)
         _show_best(bar, best)
-        for name in plan.done:
+        for name in done:
             _finish(folder / name, publisher, raises=raises)
         results = run_all(
             Work(_context_of_workers(plan, devices), publisher),
