@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
 from ..checkpoints.check import NO_CLASSES, CheckReport
 from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.labels import classifier_modules, is_identity
 from ..checkpoints.modules import assign_weights, class_tensors, group, own_prefix
-from ..checkpoints.reader import AVERAGED, TensorSpec, widest
+from ..checkpoints.reader import TensorSpec, widest
 from ..display.tables import align
 from ..errors import RecipeError, did_you_mean, listed
 from ..methods.linear import linear
-from ..plugins import PROVIDED, asks_for, check_params, checked, load_function, method_traits, parameters
 from ..types import Mixture
 from ..untrusted import one_line
-from .steps import CombineStep, CopyStep, How, Step
+from .averaging import Averaging, plain_mean
+from .steps import CombineStep, CopyStep, Step
 
 
 # Sums that cancel to less than this part of what went in are zero but for rounding.
@@ -100,36 +99,6 @@ class Plan(NamedTuple):
             numel = sum(spec.numel for spec in specs)
             lines.append([*key, str(len(specs)), f"{numel:,}"])
         return f"{align(lines)}\n\n{self.bytes_read / 1e6:,.1f} MB in, {self.nbytes / 1e6:,.1f} MB out"
-
-
-@dataclass(frozen=True)
-class Averaging:
-    """How the tensors of one name become one, whatever the weights.
-
-    Args:
-        how ([`How`]):
-            The method with its parameters.
-        normalize (`bool`):
-            Whether it divides by the sum of the weights.
-        dtype (`str`):
-            Of the floating-point tensors of the soup; `"auto"` is the widest among the ingredients, tensor by tensor.
-        seed (`int`):
-            For methods that draw random numbers.
-        alignments (`Mapping[str, Sequence[int]]`):
-            Ingredient -> the order in which its classes are taken.
-        base (`Checkpoint`, *optional*):
-            The base model, opened; none unless the method asks for it.
-        settings (`Checkpoint`, *optional*):
-            The checkpoint that gives the settings, if the user named one.
-    """
-
-    how: How
-    normalize: bool
-    dtype: str
-    seed: int
-    alignments: Mapping[str, tuple[int, ...]]
-    base: Checkpoint | None
-    settings: Checkpoint | None
 
 
 def make_plan(
@@ -230,84 +199,6 @@ def alignment_problems(first: Checkpoint, alignments: Mapping[str, Sequence[int]
     return ()
 
 
-def check_dtype(dtype: str) -> None:
-    """Refuse what is neither `"auto"` nor a floating-point type.
-
-    Raises:
-        [`RecipeError`]: with the nearest known name.
-    """
-    dtypes = ["auto", *AVERAGED]
-    if dtype not in dtypes:
-        raise RecipeError(f'there is no floating-point type "{one_line(dtype)}"{did_you_mean(dtype, dtypes)}')
-
-
-def bind_averaging(
-    method: str,
-    params: Mapping[str, Any],
-    *,
-    dtype: str = "auto",
-    seed: int = 0,
-    alignments: Mapping[str, tuple[int, ...]] | None = None,
-    base: Checkpoint | None = None,
-    settings: Checkpoint | None = None,
-) -> Averaging:
-    """Bind a method to its parameters and to what else decides how tensors are averaged.
-
-    Args:
-        method (`str`), params (`Mapping`):
-            The method by name, and its parameters.
-        dtype (`str`, *optional*), seed (`int`, *optional*), alignments (`Mapping`, *optional*), settings
-            (`Checkpoint`, *optional*):
-            As of [`Averaging`].
-        base (`Checkpoint`, *optional*):
-            The base model, opened; it is left out if the method does not ask for it.
-
-    Raises:
-        [`RecipeError`]: if there is no such method or type, it takes no such parameter, or needs a base model.
-    """
-    how = bind_method(method, params)
-    check_dtype(dtype)
-    needed = "base" in how.asks
-    if needed and base is None:
-        raise RecipeError(f'the method "{method}" needs what the ingredients were fine-tuned from: base_model=...')
-    return Averaging(
-        how=how,
-        normalize=bool(params.get("normalize", True)),
-        dtype=dtype,
-        seed=seed,
-        alignments=alignments or {},
-        base=base if needed else None,
-        settings=settings,
-    )
-
-
-def bind_method(method: str, params: Mapping[str, Any]) -> How:
-    """A method with its parameters.
-
-    Raises:
-        [`RecipeError`]: if there is no such method or it takes no such parameter.
-    """
-    function = load_function("method", method)
-    declared = parameters(function)
-    check_params(params, declared, f'the method "{method}"')
-    checked_params = {name: checked(declared[name], function, value) for name, value in params.items()}
-    return _how(function, checked_params)
-
-
-@functools.cache
-def _plain_mean() -> How:
-    return _how(linear, {})
-
-
-def _how(function: Callable[..., Any], params: Mapping[str, Any]) -> How:
-    """A method with checked parameters, and what its signature and its decorator promise."""
-    asks = frozenset(name for name in PROVIDED if asks_for(function, name))
-    additive = "out" in asks
-    # Random numbers are those of a whole tensor: in pieces each piece would be given the same ones.
-    elementwise = (additive or method_traits(function).elementwise) and "rng" not in asks
-    return How(functools.partial(function, **params), additive and elementwise, elementwise, asks)
-
-
 def _refuse_extreme(mixture: Mixture) -> None:
     """Refuse weights with which a sum overflows or vanishes."""
     for prefix, weights in mixture.weights_by_module.items():
@@ -357,7 +248,7 @@ def _step(name: str, weights: Sequence[float], averaging: Averaging, checkpoints
         base_spec = averaging.base.specs.get(name)
         uses_base = base_spec is not None and base_spec.shape == first.shape
         if not uses_base:  # a method of changes from the base model has nothing to work on there
-            how = _plain_mean()
+            how = plain_mean()
     return CombineStep(
         TensorSpec(name, first.shape, dtype, subfolder=first.subfolder),
         inputs,

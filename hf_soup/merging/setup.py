@@ -19,7 +19,8 @@ from ..checkpoints.settings import base_notes
 from ..errors import IncompatibleError
 from ..types import BatchNormRecord, Ingredient, Mixture, Recipe, Selection
 from .agreement import Agreement
-from .plan import Averaging, Plan, bind_averaging, make_plan
+from .averaging import Averaging, bind_averaging
+from .plan import Plan, make_plan
 
 
 @dataclass(frozen=True)
