@@ -11,6 +11,7 @@ from ..checkpoints.checkpoint import Checkpoint, make_ready
 from ..checkpoints.digest import Digests, combined_digest
 from ..checkpoints.files import OpenFiles
 from ..checkpoints.pieces import PIECE, in_threads
+from ..checkpoints.reader import TensorSpec
 from ..errors import IncompatibleError, IngredientError, RecipeError
 from ..progress import progress_bar
 from .buffer import Buffer
@@ -67,9 +68,12 @@ def blend(
     if plan.base is not None:
         checkpoints_and_base.append(plan.base)
     make_ready(checkpoints_and_base)
-    digests_read = _expected_digests(plan, len(checkpoints)) if digests else []
+    digests_read: list[Digests] = []
+    if digests:
+        digests_read = _expected_digests(plan, len(checkpoints))
     lock = threading.Lock()
 
+    # Called once on each thread, whose buffers nobody else uses.
     def make_worker() -> Callable[[Piece], None]:
         worker = _Worker(plan, checkpoints_and_base, files, digests_read, device)
 
@@ -123,9 +127,14 @@ class _Worker:
         digests: Sequence[Digests],
         device: str,
     ):
-        self._plan, self._checkpoints, self._files = plan, checkpoints, files
-        self._digests, self._device = digests, device
-        self._raw, self._wide, self._sum = Buffer(PIECE), Buffer(PIECE, device), Buffer(PIECE, device)
+        self._plan = plan
+        self._checkpoints = checkpoints
+        self._files = files
+        self._digests = digests
+        self._device = device
+        self._raw = Buffer(PIECE)  # as it is read, in the ingredient's own type
+        self._wide = Buffer(PIECE, device)  # in the type to sum in; at last the result in its own type
+        self._sum = Buffer(PIECE, device)
 
     def make(self, piece: Piece) -> torch.Tensor:
         """The elements of one piece of the soup, flat and on the CPU; valid until the next call."""
@@ -133,6 +142,7 @@ class _Worker:
         if isinstance(step, CopyStep):
             return self._copy(step, piece)
         result = self._combine(step, piece)
+        # Once, of the result: to look through every input would be one more pass over each.
         if not _finite(result):
             self._blame(step, piece)
         return result.cpu()
@@ -152,6 +162,8 @@ class _Worker:
         return round_to(combined, step.spec.dtype, out=self._wide.elements(piece.numel, step.spec.dtype))
 
     def _copy(self, step: CopyStep, piece: Piece) -> torch.Tensor:
+        """The elements of a buffer, which are the same in all ingredients."""
+        # clones, because all are read into the same memory
         values = [self._elements(index, step, piece).clone() for index in step.inputs]
         if not equal_or_counter(step.spec.name, values):
             names = ", ".join(self._checkpoints[index].name for index in step.inputs)
@@ -171,8 +183,8 @@ class _Worker:
         if self._digests:
             size = spec.itemsize
             for name, start, within in piece.spans:
-                read = into[within.start * size : within.stop * size]
-                self._digests[index].add(name, start, read, size)
+                bytes_read = into[within.start * size : within.stop * size]
+                self._digests[index].add(name, start, bytes_read, size)
         if step.orders and index != BASE:  # the base model's classes lie in the order of the soup
             order = step.orders[step.inputs.index(index)]
             if order is not None:
@@ -229,26 +241,32 @@ def file_digests(checkpoint: Checkpoint, read: dict[str, str]) -> dict[str, str]
         [`IngredientError`]: if what was read is not what the recipe, or the look at a model in memory, recorded.
     """
     result = dict(checkpoint.ingredient.files)
-    for file, recorded in result.items():
+    for file, recorded in checkpoint.ingredient.files.items():
         if recorded.startswith("sha"):  # the Hub's own digest, of the whole file
             continue
-        # of a model in memory one digest stands for all tensors, whatever it is recorded under
-        specs = {
-            name: spec for name, spec in checkpoint.specs.items() if checkpoint.in_memory or spec.file in (file, "")
-        }
+        specs = _specs_of_file(checkpoint, file)
         digests = {spec.key: read[name] for name, spec in specs.items() if name in read}
         if not digests:
             continue
         is_whole = len(digests) == len(specs)
         digest = combined_digest(digests, partial=not is_whole)
+        # The part before the colon says what was hashed: all tensors of a file, some of them, or its size and times.
         is_comparable = recorded.split(":")[0] == digest.split(":")[0]
         if is_comparable and recorded != digest:
             raise IngredientError(
                 f"the weights of {checkpoint.name!r} are not those that the recipe was made from ({file} has changed)."
             )
+        # a digest of some tensors says less than one of all of them, and more than size and times
         if is_whole or recorded.startswith("stat:"):
             result[file] = digest
     return result
+
+
+def _specs_of_file(checkpoint: Checkpoint, file: str) -> dict[str, TensorSpec]:
+    """The tensors that the digest of a file stands for: of a model in memory all, whatever it is recorded under."""
+    if checkpoint.in_memory:
+        return dict(checkpoint.specs)
+    return {name: spec for name, spec in checkpoint.specs.items() if spec.file in (file, "")}
 
 
 def _generator(seed: int, name: str, device: str) -> torch.Generator:
@@ -290,8 +308,11 @@ def round_to(tensor: torch.Tensor, dtype: str, *, out: torch.Tensor | None = Non
     target = getattr(torch, dtype)
     if tensor.dtype == torch.float64 and target.itemsize <= 2:
         near = tensor.to(torch.float32)
+        # The bits of a float as an integer: one less is the next number towards zero, whatever its sign.
         bits = near.view(torch.int32)
         bits -= (near.double().abs() > tensor.abs()).int()  # back towards zero where the magnitude was rounded up
-        bits |= (near.double() != tensor).int()
+        bits |= (near.double() != tensor).int()  # odd where anything was lost
         tensor = near
-    return tensor.to(target) if out is None else out.copy_(tensor)
+    if out is None:
+        return tensor.to(target)
+    return out.copy_(tensor)

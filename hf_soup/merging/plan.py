@@ -235,12 +235,15 @@ def _step(name: str, weights: Sequence[float], averaging: Averaging, checkpoints
     first = checkpoints[0].specs[name]
     if not first.is_floating:
         return _copy_step(first, checkpoints)
-    inputs = tuple(index for index, weight in enumerate(weights) if weight != 0)
-    dtypes = []
-    for index in inputs:
+    inputs, used_weights, dtypes = [], [], []
+    for index, weight in enumerate(weights):
+        if weight == 0:
+            continue
         spec = checkpoints[index].specs.get(name)
         if spec is None:  # a base model among the ingredients may lack some
             raise RecipeError(f"{checkpoints[index].name} lacks {name}: give it the weight 0 there.")
+        inputs.append(index)
+        used_weights.append(weight)
         dtypes.append(spec.dtype)
     dtype = widest(dtypes) if averaging.dtype == "auto" else averaging.dtype
     how, uses_base = averaging.how, False
@@ -251,8 +254,8 @@ def _step(name: str, weights: Sequence[float], averaging: Averaging, checkpoints
             how = plain_mean()
     return CombineStep(
         TensorSpec(name, first.shape, dtype, subfolder=first.subfolder),
-        inputs,
-        tuple(weights[index] for index in inputs),
+        tuple(inputs),
+        tuple(used_weights),
         how=how,
         accumulator="float32" if SUMMED_IN_FLOAT64.isdisjoint(dtypes) else "float64",
         base=uses_base,

@@ -81,6 +81,9 @@ class MergeSetup:
     def recipe(self, mixture: Mixture, selection: Selection | None = None) -> Recipe:
         """The recipe of a mixture."""
         alignments = self.agreement.of(mixture.names)
+        labels = self.agreement.labels if alignments else ()
+        # the statistics of a single ingredient fit its weights
+        batchnorm = self.batchnorm if len(mixture.used) > 1 else None
         return Recipe(
             mixture.ingredients,
             mixture.weights,
@@ -90,10 +93,9 @@ class MergeSetup:
             dtype=self.averaging.dtype,
             seed=self.averaging.seed,
             alignments=alignments,
-            labels=self.agreement.labels if alignments else (),
+            labels=labels,
             take_from=self.agreement.take_from,
-            # the statistics of a single ingredient fit its weights
-            batchnorm=self.batchnorm if len(mixture.used) > 1 else None,
+            batchnorm=batchnorm,
             selection=selection,
         )
 
