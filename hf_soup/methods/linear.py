@@ -41,6 +41,7 @@ def linear(
 
     pairs = zip(tensors, weights, strict=True)
     tensor, weight = next(pairs)
+    # A copy, because inputs are not changed; into `out` it is widened at once.
     acc = (torch.empty_like(tensor) if out is None else out).copy_(tensor)
     if weight != 1:
         acc *= weight
@@ -82,6 +83,7 @@ def fused(
     total = sum(weights) if normalize else 1
     pairs = zip(tensors, weights, strict=True)
     tensor, weight = next(pairs)
+    # each weight is divided instead of the sum, which spares a pass
     acc = out.copy_(tensor).mul_(weight / total)
     for tensor, weight in pairs:
         acc.add_(tensor, alpha=weight / total)
@@ -98,7 +100,7 @@ def _add(
         if weight == 1:
             acc += tensor
         else:
-            acc += tensor.to(acc.dtype) * weight
+            acc += tensor.to(acc.dtype) * weight  # widened first: in its own type the product would be rounded
         total += weight
     if normalize:
         # by a tensor: CUDA would multiply by the reciprocal of a plain number, which rounds twice
