@@ -92,13 +92,14 @@ def label_ids(dataset: Dataset, column: str, id2label: Mapping[int, str]) -> np.
     model_names = [id2label[index] for index in sorted(id2label)]
     # transformers calls the classes of a model without names so
     model_is_named = model_names != [f"LABEL_{index}" for index in range(len(model_names))]
+    labels: Sequence[Any] = values
     if data_names is None:
-        labels = _numbers_by_name(values, model_names, column) if model_is_named else values
+        if model_is_named:
+            labels = _numbers_by_name(values, model_names, column)
     elif model_is_named:
         labels = _match_names(values, data_names, model_names)
     else:
         _refuse_unnamed_model(column, values, data_names, len(model_names))
-        labels = values
     ids = np.asarray(labels, dtype=np.int64)
     wrong = (ids != UNSCORED) & ((ids < 0) | (ids >= len(model_names)))
     if wrong.any():

@@ -102,6 +102,7 @@ def _are_settled(files: Sequence[tuple[str, State]], now: float) -> bool:
 
 
 def _digest(hashes: Sequence[str]) -> str:
+    """One hash of several, in their order."""
     import xxhash
 
     return xxhash.xxh3_128_hexdigest("\n".join(hashes).encode())
@@ -117,6 +118,7 @@ def _state(path: str) -> State:
 
 
 def _bytes_of(path: str) -> bytes:
+    """The content of an image file, or its name where it cannot be read."""
     try:
         with open_file(path, error_class=DataError) as file:
             return file.read()
@@ -125,4 +127,5 @@ def _bytes_of(path: str) -> bytes:
 
 
 def _printable(value: Any) -> str:
+    """What stands in JSON for a value that JSON has no form for, such as bytes and dates."""
     return value.hex() if isinstance(value, bytes) else str(value)

@@ -71,6 +71,7 @@ def read_words(path: Path) -> pa.Table:
 
 
 def _read_words(path: Path, form: _Form) -> pa.Table:
+    """As [`read_words`], where how values are told apart is known."""
     import pyarrow as pa
 
     rows = _rows(path, form)
@@ -84,6 +85,7 @@ def _read_words(path: Path, form: _Form) -> pa.Table:
             if len(row.values) != len(names):
                 raise wrong(path, row.line, _wrong_count(len(row.values), names, form))
         columns = zip(*(row.values for row in chunk), strict=True)
+        # large: the texts of a chunk may have more than the 2 GB that 32-bit offsets reach
         chunks.append([pa.array(column, pa.large_string()) for column in columns])
     if not chunks:
         raise DataError(f"{one_line(path)} has a header ({listed(names)}) and is empty otherwise.")

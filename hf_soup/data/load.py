@@ -132,6 +132,7 @@ def _from_split_folder(folder: Path) -> Dataset:
 
 
 def _from_file(path: Path) -> Dataset:
+    """A file by itself, which has no split."""
     if path.suffix.lower() not in READERS:
         raise DataError(f"{one_line(path)} is no file of examples that can be read: {', '.join(sorted(TABLES))}.")
     return _from_tables([path])

@@ -149,6 +149,7 @@ class _Worker:
 
     def _combine(self, step: CombineStep, piece: Piece) -> torch.Tensor:
         """The elements of a piece that a method makes, on the device; of several steps, `step` is the first."""
+        # what the method has parameters for, as `hf_soup.methods` says
         provided: dict[str, torch.Tensor | torch.Generator] = {}
         if step.base:
             provided["base"] = self._own(BASE, step, piece)
@@ -157,6 +158,7 @@ class _Worker:
         if "rng" in step.how.asks:
             provided["rng"] = _generator(self._plan.seed, step.spec.name, self._device)
         read = self._passing if step.how.additive else self._own
+        # A generator, so that an additive method has one input in memory at a time.
         tensors = (read(index, step, piece) for index in step.inputs)
         combined = step.how.function(tensors, step.weights, **provided).reshape(-1)
         return round_to(combined, step.spec.dtype, out=self._wide.elements(piece.numel, step.spec.dtype))
@@ -176,7 +178,7 @@ class _Worker:
         checkpoint = self._checkpoints[index]
         spec = checkpoint.specs[step.spec.name]
         elements, into = self._raw.elements_and_bytes(piece.numel, spec.dtype)
-        if len(piece.steps) == 1:
+        if len(piece.steps) == 1:  # a tensor, or a piece of it
             checkpoint.read_into(self._files, spec.name, piece.start, into)
         else:
             checkpoint.read_row(self._files, [step.spec.name for step in piece.steps], into)
@@ -208,7 +210,9 @@ class _Worker:
         wide = elements.to(self._device, getattr(torch, step.accumulator), copy=True)
         if not _finite(wide):
             self._refuse_nan(index, step.spec.name)
-        return wide if step.how.elementwise else wide.reshape(step.spec.shape)
+        if step.how.elementwise:  # flat, as a piece is
+            return wide
+        return wide.reshape(step.spec.shape)
 
     def _blame(self, step: CombineStep, piece: Piece) -> NoReturn:
         """A result that is not finite: say which ingredient has made it so, and in which tensor."""
@@ -218,6 +222,7 @@ class _Worker:
                 for span in piece.spans:
                     if not _finite(elements[span.within]):
                         self._refuse_nan(index, span.name)
+        # All inputs are finite: their mean is too large for the type, or their sum for the one to sum in.
         names = ", ".join(step.spec.name for step in piece.steps[:3])
         raise RecipeError(f"{names} does not fit into {step.spec.dtype}. Choose a wider dtype.")
 

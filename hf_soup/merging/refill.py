@@ -102,7 +102,7 @@ class Refill:
         self._config: dict[str, Any] = {}
         self._provenance: dict[str, Provenance] = {}  # of each tensor in the model
         self._last_terms: dict[str, Terms] = {}  # tensor -> its terms in the last trial, without the last of them
-        self._sums: dict[str, KeptSum] = {}  # tensor -> the sum that is kept of it
+        self._sums: dict[str, KeptSum] = {}  # tensor -> the sum that is kept of it, from one trial to the next
         self.reads = 0  # tensors read
 
     def fill(self, plan: Plan, checkpoints: Sequence[Checkpoint]) -> PreTrainedModel:
@@ -163,6 +163,7 @@ class Refill:
                 from_sums.setdefault(step.inputs[-1], []).append(step)
             else:
                 from_inputs.append(step)
+        # Steps with the same last input are made in one stream, which reads nothing else.
         for last, steps_of_last in from_sums.items():
             self._keep_sums(plan, steps_of_last, checkpoints)
             sums = {step.spec.name: self._sums[step.spec.name].tensor for step in steps_of_last}
@@ -176,6 +177,7 @@ class Refill:
             return False
         name = step.spec.name
         terms = _terms(step, checkpoints).without_last
+        # Trials of a greedy soup share all ingredients but the last, or have one more that was accepted meanwhile.
         summed_before = [self._last_terms.get(name)]
         if name in self._sums:
             summed_before.append(self._sums[name].terms)

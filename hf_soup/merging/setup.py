@@ -105,7 +105,9 @@ class MergeSetup:
         Raises:
             [`RecipeError`]: if its weights make no mean, or are of a module that is not there.
         """
-        base_inside = None if self.base_candidate is None else self.base_candidate.name
+        base_inside = None
+        if self.base_candidate is not None:
+            base_inside = self.base_candidate.name
         return make_plan(mixture, self.checkpoints_of(mixture), self.averaging, self.report, base_inside=base_inside)
 
 

@@ -41,8 +41,8 @@ def linear(
 
     pairs = zip(tensors, weights, strict=True)
     tensor, weight = next(pairs)
-    # A copy, because inputs are not changed; into `out` it is widened at once.
-    acc = (torch.empty_like(tensor) if out is None else out).copy_(tensor)
+    acc = torch.empty_like(tensor) if out is None else out
+    acc.copy_(tensor)  # because inputs are not changed; into `out` it is widened at once
     if weight != 1:
         acc *= weight
     return _add(acc, pairs, weight, normalize)

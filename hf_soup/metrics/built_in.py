@@ -90,6 +90,7 @@ def _brier(references: np.ndarray, probabilities: np.ndarray) -> float:
 
 
 def _seqeval_f1(references: Sequence[Sequence[str]], predictions: Sequence[Sequence[str]]) -> float:
+    """F1 of entities, which are right if all of their words are."""
     try:
         from seqeval.metrics import f1_score
     except ImportError:
