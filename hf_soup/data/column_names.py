@@ -98,13 +98,13 @@ def known_groups(names: Sequence[str], *, pairs: bool, usual: Sequence[str] = ()
     columns: dict[str, str] = {}  # compared name -> column
     for name in sorted(names, key=lambda name: name != compared(name)):  # `text` goes before `Text`
         columns.setdefault(compared(name), name)
-    known: list[tuple[str, ...]] = []
+    compared_groups: list[tuple[str, ...]] = []
     if pairs:
-        known += _known_pairs(columns)
-    in_pairs = set().union(*known)
-    known += [(name,) for name in _known_singles(set(columns) - in_pairs, usual)]
+        compared_groups += _known_pairs(columns)
+    in_pairs = set().union(*compared_groups)  # a name that is in a pair is no single text besides
+    compared_groups += [(name,) for name in _known_singles(set(columns) - in_pairs, usual)]
     groups = []
-    for compared_names in known:
+    for compared_names in compared_groups:
         groups.append(tuple(columns[name] for name in compared_names))
     return groups
 
@@ -114,8 +114,8 @@ def _known_pairs(names: Collection[str]) -> list[tuple[str, str]]:
     numbered = []  # a name and the same with an ending: text and text2, sentence and sentenceb
     for name in (*FIRST, *SINGLES):
         numbered += [(name, f"{name}{end}") for end in SECOND]
-    known = dict.fromkeys([*PAIRS, *numbered])  # some are in both
-    return [pair for pair in known if set(pair) <= set(names)]
+    pairs = dict.fromkeys([*PAIRS, *numbered])  # some are in both
+    return [pair for pair in pairs if set(pair) <= set(names)]
 
 
 def _known_singles(names: Collection[str], usual: Sequence[str]) -> list[str]:

@@ -224,9 +224,10 @@ def carve(train: Dataset, label_column: str | None = None, *, seed: int = 0) -> 
     rows, rows_apart = train_test_split(range(len(train)), test_size=size, random_state=seed, stratify=classes)
     kept_apart = f"{size} of {len(train)} training examples are kept for it ({how})"
     warn(f"the data has no validation split: {kept_apart}.")
-    kept = subset_of(train.select(sorted(rows)), train)
+    # Rows stay in their order. What they were cut from is noted, so that classes which one lacks are noticed.
+    rest = subset_of(train.select(sorted(rows)), train)
     validation = subset_of(train.select(sorted(rows_apart)), train)
-    return kept, validation
+    return rest, validation
 
 
 def _classes(train: Dataset, column: str | None) -> list[Any] | None:

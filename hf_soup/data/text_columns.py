@@ -206,9 +206,9 @@ def _named_columns(dataset: Dataset, named: Sequence[str], label: str | None, mo
         if not is_text(dataset, column, listed=of_words):
             raise DataError(f'the column "{column}" holds {dataset.features[column]}, and {content} is needed.')
     if len(columns) > most or len(set(columns)) < len(columns):
-        taken = "one or two different ones" if most > 1 else "one"
+        allowed = "one or two different ones" if most > 1 else "one"
         raise DataError(
-            f"`text_columns` has {len(columns)} columns ({', '.join(columns)}), and the task takes {taken}."
+            f"`text_columns` has {len(columns)} columns ({', '.join(columns)}), and the task takes {allowed}."
         )
     return columns
 

@@ -161,8 +161,8 @@ def _notes_of_lacking(
     for item in checkpoints:
         lacking |= names.difference(item.specs)
     if lacking:
-        what = f"{len(lacking)} tensors that {base_inside} lacks are those of the others"
-        notes.append(f"{what}: {listed(sorted(lacking))}")
+        names_of_lacking = listed(sorted(lacking))
+        notes.append(f"{len(lacking)} tensors that {base_inside} lacks are those of the others: {names_of_lacking}")
     if base is not None:
         plainly = [step.spec.name for step in steps if step.weights and not step.base]
         if plainly:

@@ -190,10 +190,10 @@ class Refill:
         for step in steps:
             step_of_sum = _without_last(step)
             terms = _terms(step_of_sum, checkpoints)
-            kept = self._sums.get(step.spec.name)
-            if kept is None or kept.terms not in (terms, terms.without_last):
+            kept_sum = self._sums.get(step.spec.name)
+            if kept_sum is None or kept_sum.terms not in (terms, terms.without_last):
                 new.append(step_of_sum)
-            elif kept.terms == terms.without_last:
+            elif kept_sum.terms == terms.without_last:
                 one_more.setdefault(step_of_sum.inputs[-1], []).append(step_of_sum)
         for index, steps_of_index in one_more.items():
             # Added to in place. Until all is made, the memory holds neither sum, so that an interrupt must find none.

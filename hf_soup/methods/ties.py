@@ -96,7 +96,7 @@ def _trim(change: torch.Tensor, density: float) -> torch.Tensor:
     count = int(density * change.numel())  # the paper's top k %
     if density > 0 and change.numel():
         count = max(count, 1)
-    kept = change.abs().flatten().topk(count).indices
+    largest = change.abs().flatten().topk(count).indices
     mask = torch.zeros(change.numel(), dtype=torch.bool, device=change.device)
-    mask[kept] = True
+    mask[largest] = True
     return change * mask.reshape(change.shape)

@@ -272,15 +272,15 @@ def _count_sums(name: str, predictions: Predictions) -> Sums:
     """Of each row: how often each class or label was predicted rightly, predicted, and right; and its items."""
     import numpy as np
 
-    n = predictions.logits.shape[1]
+    n_classes = predictions.logits.shape[1]
     predicted, true = decisions(predictions), predictions.labels
     if predictions.kind == "classes":  # one-hot; labels are 0 and 1 already
-        predicted, true = np.eye(n)[predicted], np.eye(n)[true]
+        predicted, true = np.eye(n_classes)[predicted], np.eye(n_classes)[true]
     items = np.concatenate([predicted * true, predicted, true, np.ones((len(true), 1))], axis=1)
 
     # F1 = 2 TP / (2 TP + FP + FN): twice the hits by how often predicted and how often right
     def value(sums: np.ndarray) -> np.ndarray:
-        hits, predicted, true, total = np.split(sums, [n, 2 * n, 3 * n], axis=-1)
+        hits, predicted, true, total = np.split(sums, [n_classes, 2 * n_classes, 3 * n_classes], axis=-1)
         if name == "f1":  # of the second class, which is the positive one
             return np.nan_to_num(2 * hits[..., 1] / (predicted + true)[..., 1])
         if name == "f1_micro":
@@ -323,7 +323,9 @@ def _moment_sums(predictions: Predictions) -> Sums:
     import numpy as np
 
     # without their means, which change nothing but rounding: differences of large sums would lose digits
-    x, y = (values - values.mean() for values in (predictions.logits.astype(np.float64), predictions.labels))
+    outputs = predictions.logits.astype(np.float64)
+    x = outputs - outputs.mean()
+    y = predictions.labels - predictions.labels.mean()
     columns = np.stack([np.ones_like(x), x, y, x * x, y * y, x * y], axis=1)
 
     def value(sums: np.ndarray) -> np.ndarray:

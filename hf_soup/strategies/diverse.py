@@ -62,9 +62,9 @@ def diverse(
 
     waiting = search.ranked[1:]  # stays ranked by score
     while waiting and len(search.mixture.ingredients) != max_ingredients:
-        taken = search.mixture.ingredients
+        accepted = search.mixture.ingredients
         # 1. Rank what is left by how much it differs from the soup so far; ties stay as they rank by score.
-        differences = {item.name: mean_disagreement(item, taken) for item in waiting}
+        differences = {item.name: mean_disagreement(item, accepted) for item in waiting}
         by_difference = sorted(waiting, key=lambda item: -differences[item.name])
         # 2. Take the candidate with the best mean of both ranks.
         mean_ranks = {}
@@ -74,5 +74,5 @@ def diverse(
         waiting = [item for item in waiting if item is not candidate]
         # 3. Keep it if the score does not fall, as a greedy soup does. A candidate is tried once.
         tried = f"+ {candidate.name}, which differs in {differences[candidate.name]:.1%}"
-        search.attempt(Mixture.equal([*taken, candidate]), tried)
+        search.attempt(Mixture.equal([*accepted, candidate]), tried)
     return search.result()

@@ -46,12 +46,12 @@ def greedy_best_first(
     search = Search(ingredients, trials, ties=accept == ">=", tolerance=tolerance, prescreen=prescreen)
     remaining = search.ranked[1:]  # best alone first: of equal soups the one with the better ingredient is taken
     while remaining and len(search.mixture.ingredients) != max_ingredients:
-        taken = search.mixture.ingredients
+        accepted = search.mixture.ingredients
         # 1. The soups of this round: that so far, with each remaining ingredient.
         candidates, mixtures, tried = [], [], []
         for item in remaining:
-            mixture = Mixture.equal([*taken, item])
-            trial_name = f"{len(taken)}: + {item.name}"
+            mixture = Mixture.equal([*accepted, item])
+            trial_name = f"{len(accepted)}: + {item.name}"
             if not search.ruled_out(mixture, trial_name):
                 candidates.append(item)
                 mixtures.append(mixture)
