@@ -73,7 +73,7 @@ def blend(
         digests_read = _expected_digests(plan, len(checkpoints))
     lock = threading.Lock()
 
-    # Called once on each thread, whose buffers nobody else uses.
+    # Called once on each thread, whose buffers no other thread uses.
     def make_worker() -> Callable[[Piece], None]:
         worker = _Worker(plan, checkpoints_and_base, files, digests_read, device)
 

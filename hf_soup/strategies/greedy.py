@@ -53,7 +53,7 @@ def greedy(
     """
     check_most(max_ingredients)
     search = Search(ingredients, trials, ties=accept == ">=", tolerance=tolerance, prescreen=prescreen)
-    # "Sorted in decreasing order of validation accuracy" in the paper.
+    # The paper sorts the ingredients in decreasing order of ValAcc(theta_i).
     queues = {"score": search.ranked, "random": shuffled(ingredients, seed), "given": list(ingredients)}
     queue = queues[order]
     # The paper begins with no ingredient, so that the first one is always accepted.
