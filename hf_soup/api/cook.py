@@ -26,7 +26,7 @@ from ..errors import RecipeError, SoupError
 from ..formats.cook_file import CookFile, PretrainStage, load_cook_file
 from ..formats.recipe_file import RECIPE_FILE, is_recipe, load_recipe
 from ..formats.strict_yaml import read_yaml
-from ..merging.plan import check_dtype
+from ..merging.averaging import check_dtype
 from ..metrics.load import load_metrics
 from ..options import CompareOptions, MergeOptions, SweepOptions, check_choices, keywords
 from ..parallel import check_executor

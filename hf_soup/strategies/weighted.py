@@ -36,6 +36,7 @@ def weighted(
     """
     if weights is None:
         raise RecipeError('the strategy "weighted" takes the weights that you give: weights=[2, 1, 1].')
+    # A mapping to numbers is by ingredient, one to rows of numbers by module prefix, as recipes have it.
     if not isinstance(weights, Mapping) or not all(isinstance(value, (int, float)) for value in weights.values()):
         return Mixture(tuple(ingredients), as_weights(weights))
     names = [item.name for item in ingredients]
