@@ -85,7 +85,7 @@ def test_scores_are_those_of_soups(text_runs):
     for share in found.shares:
         others = [name for name in names if name != share.name]
         rival = max(others, key=lambda name: value([name]))
-        assert share.alone == pytest.approx(value([share.name]))
+        assert share.single_score == pytest.approx(value([share.name]))
         assert share.left_out == pytest.approx(value(names) - value(others))
         assert share.added == pytest.approx(value([rival, share.name]) - value([rival]))
         assert share.shapley == pytest.approx(truth[share.name][0])
@@ -135,7 +135,7 @@ def test_modules_by_hand(text_runs):
     for module in ("classifier", "embeddings"):
         only = evaluator(hf_soup.merge(text_runs, weights={"": row, module: [1, 1, 1]}).model).value
         without = evaluator(hf_soup.merge(text_runs, weights={"": [1, 1, 1], module: row}).model).value
-        assert effects[module].only == pytest.approx(only - found.alone)
+        assert effects[module].only == pytest.approx(only - found.single_score)
         assert effects[module].without == pytest.approx(without - found.soup)
     assert [effect.module for effect in found.effects][-1] == "classifier"
     assert found.plot().get_axes()[0].get_yticklabels()
