@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from ..metrics.predictions import Predictions, right
 from ..metrics.statistics import SHARES, formatted
@@ -123,7 +123,7 @@ def _alike(diversity: Diversity, predictions: Mapping[str, Predictions]) -> Piec
     )
 
 
-def _has_kind(predictions: Mapping[str, Predictions], kind: str) -> bool:
+def _has_kind(predictions: Mapping[str, Predictions], kind: Literal["classes", "labels"]) -> bool:
     """Whether the models give outputs of a kind; all of them give the same."""
     return next(iter(predictions.values())).kind == kind
 
@@ -187,19 +187,20 @@ def value_of_soups(diversity: Diversity, predictions: Mapping[str, Predictions],
             confidence="medium",
         )
     if gains.soup >= 0:
-        kept = diversity.visibly_kept
-        share = "" if kept is None else f"; it keeps {kept:.0%} of the ensemble's gain over the mean"
+        if diversity.visibly_kept is not None:
+            numbers += f"; it keeps {diversity.visibly_kept:.0%} of the ensemble's gain over the mean"
         return Piece(
             "soup",
             advice="The uniform soup is as good as the best model here, or better.",
-            evidence=numbers + share,
+            evidence=numbers,
             confidence="medium",
         )
+    loss_is_visible = -gains.soup >= gains.visible
     return Piece(
         "soup",
         advice="The uniform soup is not as good as the best model here: let a search choose.",
         evidence=numbers,
-        confidence="low" if -gains.soup < gains.visible else "medium",
+        confidence="medium" if loss_is_visible else "low",
         command=commands.greedy,
     )
 
@@ -260,5 +261,5 @@ def half_width(predictions: Mapping[str, Predictions]) -> float | None:
     shares = []
     for first_correct, second_correct in itertools.combinations(correct, 2):
         shares.append(float((first_correct != second_correct).mean()))
-    mean_share = sum(shares) / len(shares)
+    mean_share = sum(shares) / len(shares)  # `d`, for a pair of average difference
     return SURE * math.sqrt(mean_share / len(first.rows))

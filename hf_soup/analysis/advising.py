@@ -111,7 +111,7 @@ def give_advice(
 
 def _commands(checkpoint: Checkpoint, sources: Sequence[str], agreement: Agreement) -> Commands:
     """The command lines for these models, with the options that make them agree."""
-    runs = " ".join(map(shlex.quote, sources)) or "RUN..."
+    runs = " ".join(map(shlex.quote, sources)) or "RUN..."  # models in memory have no source
     # Without these options the commands would refuse models that this analysis took for like ones.
     if agreement.take_from:
         runs += f" --take-from {shlex.quote(agreement.take_from)}"

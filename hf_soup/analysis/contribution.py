@@ -187,6 +187,7 @@ def measure_contribution(scorer: Scorer, *, samples: int | None = None, seed: in
     complete = True
     with scorer.progress("Soups of subsets", contribution_cost(len(names), samples)) as bar:
         subsets = _Subsets(scorer, bar)
+        # Without these scores there is nothing to tell: Ctrl-C ends the analysis here, and cuts it short below.
         single_scores = {name: subsets.score([name]) for name in names}
         shares = {}
         for name, score in single_scores.items():
@@ -236,6 +237,7 @@ class _Subsets:
         """The score of the uniform soup of some ingredients."""
         subset = frozenset(members)
         if subset not in self._scores:
+            # A subset has one recipe, and one result that is kept, in whichever order it is put together.
             in_order = [name for name in self.names if name in subset]
             self._scores[subset] = self._scorer.point(uniform(in_order)).score
             self._bar.update()

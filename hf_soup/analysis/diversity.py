@@ -157,7 +157,8 @@ class Diversity:
         """A line for each pair, and what ensemble and soup make of it."""
         lines = [["one", "other", "disagree", "of errors", "errors shared", "kappa", "ambiguity"]]
         for pair in self.pairs:
-            lines.append([pair.one, pair.other, *map(_cell, pair[2:])])
+            names, measures = pair[:2], pair[2:]
+            lines.append([*names, *map(_cell, measures)])
         scores = []
         for name, value in self._levels().items():
             scores.append(f"{formatted(self.metric, value)} {name}")

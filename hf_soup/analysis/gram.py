@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import torch
 
 
-TOGETHER = 4 * PIECE  # elements of all models at once: 8 MiB in float64
+TOGETHER = 4 * PIECE  # elements of all models at once, in each thread: 8 MiB in float64
 WIDEST = 8  # bytes of the widest type of an element
 
 
@@ -134,6 +134,7 @@ def measure_grams(
     lock = threading.Lock()
 
     def make_worker() -> Callable[[tuple[TensorSpec, int]], None]:
+        """What one thread does with each of its pieces. It uses the files and the bar that are opened below."""
         import torch
 
         # Each thread has its own memory, which all of its pieces use in turn.
@@ -141,6 +142,7 @@ def measure_grams(
         raw = torch.empty(most * WIDEST, dtype=torch.uint8)
 
         def work(piece: tuple[TensorSpec, int]) -> None:
+            """Add the products of a piece, and its counts of signs, to those of its tensor."""
             spec, start = piece
             deltas = buffer[:, : min(most, spec.numel - start)]  # the last piece of a tensor is shorter
             for row, item in zip(deltas, items, strict=False):  # the last row may be left for the reference
@@ -170,7 +172,7 @@ def measure_grams(
 
 
 def refuse_diverged(checkpoints: Sequence[Checkpoint], base: Checkpoint | None, grams: Sequence[TensorGram]) -> None:
-    """Refuse models whose inner products are not finite.
+    """Refuse models whose inner products are not finite, which those of any NaN or infinity are not.
 
     Args:
         checkpoints (`Sequence[Checkpoint]`), base (`Checkpoint`, *optional*):
@@ -186,7 +188,8 @@ def refuse_diverged(checkpoints: Sequence[Checkpoint], base: Checkpoint | None, 
     reference = checkpoints[0] if base is None else base
     # The reference comes first: where it is not finite, neither are the differences from it.
     for index, item in [(-1, reference), *enumerate(checkpoints)]:
-        if not all(np.isfinite(gram.inner[index, index]) for gram in grams):
+        squared_lengths = [gram.inner[index, index] for gram in grams]
+        if not np.isfinite(squared_lengths).all():
             raise IngredientError(f"{item.name!r} holds NaN or infinity: that run diverged or was saved badly.")
 
 
@@ -237,10 +240,15 @@ def _empty_grams(
     prefix, heads = own_prefix(names), set(head_names(names))
     height = len(checkpoints) + 1
     for spec in specs:
-        region = "head" if spec.name in heads else "body"
-        known = base is None or _has(base, spec)
-        inner = np.zeros((height, height))
-        yield TensorGram(spec.name, group(spec.name, prefix), region, spec.numel, len(spec.shape), inner, known)
+        yield TensorGram(
+            tensor=spec.name,
+            module=group(spec.name, prefix),
+            region="head" if spec.name in heads else "body",
+            elements=spec.numel,
+            dimensions=len(spec.shape),
+            inner=np.zeros((height, height)),
+            known=base is None or _has(base, spec),
+        )
 
 
 def _no_signs(count: int) -> Signs:

@@ -56,7 +56,7 @@ def plot_heat(
     """
     import numpy as np
 
-    side = min(max(4.2, 0.55 * len(names) + 2.2), 14)
+    side = min(max(4.2, 0.55 * len(names) + 2.2), 14)  # inches: room for a number in each cell
     figure, axes = new_figure(side + 1.2, side, title)
     greatest = 1.0
     if np.isfinite(matrix).any():  # nanmax warns where there is no number at all
@@ -144,7 +144,7 @@ def plot_lines(lines: Sequence[Line], soup: Point | None, *, metric: str, title:
     figure, (left, right) = new_panels(10, 4.4, title, columns=2)
     _draw_lines(left, lines, soup, "loss", f"loss on {examples} examples")
     _draw_lines(right, lines, soup, "score", shown(metric))
-    left.legend(loc="best", fontsize=7)
+    left.legend(loc="best", fontsize=7)  # which is that of the right panel, too
     return figure
 
 
@@ -234,6 +234,7 @@ def _draw_marks(axes: Axes, marks: Sequence[Mark]) -> None:
 
 
 def _with_role(marks: Sequence[Mark], role: Literal["corner", "soup", "path"]) -> list[Mark]:
+    """The marks of one role, in their order."""
     return [mark for mark in marks if mark.role == role]
 
 

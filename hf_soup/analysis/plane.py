@@ -258,6 +258,7 @@ def plane_coordinates(similarity: Similarity, corners: Sequence[str]) -> Locate:
         raise RecipeError(f"{', '.join(corners)} lie on one line: take three models that do not.")
 
     def locate(weights: Mapping[str, float]) -> Location:
+        """Project an average of models onto the plane."""
         way = vector(weights) - origin
         x, y = float(way @ inner @ along / length), float(way @ inner @ across / height)
         # Pythagoras; of a model on the plane the difference is 0 but for rounding, and may come out negative.

@@ -275,7 +275,7 @@ def score_places(scorer: Scorer, places: Sequence[Weights], title: str, budget: 
         `list[Point]`: those of the first places, of all where it was not cut short.
     """
     points: list[Point] = []
-    chosen = places[:budget]
+    chosen = places[:budget]  # all of them where there is no budget
     try:
         with scorer.progress(title, len(chosen)) as bar:
             for weights in chosen:

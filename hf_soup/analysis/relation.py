@@ -125,9 +125,7 @@ def relation_of(names: Sequence[str], grams: Sequence[TensorGram], *, with_base:
         with_base (`bool`):
             Whether the reference of the inner products is a base model.
     """
-    matrices = [gram for gram in grams if gram.dimensions > 1]
-    body = [gram for gram in matrices if gram.region == "body"]
-    head = [gram for gram in matrices if gram.region == "head"]
+    body, head = _matrices_of(grams, "body"), _matrices_of(grams, "head")
     distances = {}
     body_distances = _distances(body) if with_base else []
     if body_distances:
@@ -173,6 +171,11 @@ def _moved_heads(
         for tensor in class_tensors(specs, len(order)):
             moved[name, tensor] = order
     return moved
+
+
+def _matrices_of(grams: Sequence[TensorGram], region: str) -> list[TensorGram]:
+    """The matrices and kernels of the body or the head."""
+    return [gram for gram in grams if gram.region == region and gram.dimensions > 1]
 
 
 def _is_matrix(spec: TensorSpec) -> bool:
@@ -247,7 +250,8 @@ def _body_notes(names: Sequence[str], grams: Sequence[TensorGram]) -> list[str]:
 
 def _head_notes(names: Sequence[str], grams: Sequence[TensorGram]) -> list[str]:
     """A note where two heads do not look like fine-tunes of one head; none on heads of language models."""
-    if sum(gram.elements for gram in grams) > HEAD_ELEMENTS:
+    elements = sum(gram.elements for gram in grams)
+    if elements > HEAD_ELEMENTS:
         return []
     return _notes(
         names,

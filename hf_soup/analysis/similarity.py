@@ -109,7 +109,7 @@ class Similarity:
         all_known = all(gram.known for gram in self._of(where))
         inner = self.inner(where, of="deltas" if all_known else "weights")
         squares = np.diag(inner)[:, None] + np.diag(inner)[None, :] - 2 * inner
-        return np.sqrt(np.maximum(squares, 0))
+        return np.sqrt(np.maximum(squares, 0))  # rounding may leave less than 0
 
     def lengths(self, where: str | None = None, *, of: Of = "deltas") -> np.ndarray:
         """The L2 norm of each model's deltas or weights."""
@@ -130,6 +130,7 @@ class Similarity:
         """The angle between each model and the mean of all, in degrees."""
         import numpy as np
 
+        # The mean of a row is the inner product with the mean of all, the mean of all of them its squared length.
         inner = self.inner(where, of="weights")
         return _degrees(inner.mean(1), np.diag(inner) * inner.mean())
 

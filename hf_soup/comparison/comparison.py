@@ -266,7 +266,7 @@ class Comparison:
             raise RecipeError(f'there is no picture "{picture}"{did_you_mean(picture, PICTURES)}')
         if picture not in self.pictures():
             raise RecipeError(f'the comparison has nothing for a picture of "{picture}".')
-        from .pictures import draw_reliability, draw_scores, draw_shifts
+        from .pictures import draw_reliability, draw_scores, draw_shifts  # which imports this module
 
         draw = {"scores": draw_scores, "shifts": draw_shifts, "reliability": draw_reliability}
         return draw[picture](self)
@@ -300,6 +300,7 @@ class Comparison:
         from ..checkpoints.staging import staged_files
 
         with staged_files(folder) as stage:
+            # The folder is read as Markdown, where names that others gave could be links or HTML.
             (stage / "comparison.md").write_text(self._markdown() + "\n", encoding="utf-8")
             (stage / "comparison.json").write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
             drawn = self.pictures() if plots else ()

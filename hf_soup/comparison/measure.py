@@ -15,12 +15,10 @@ from ..evaluation.ensemble import ENSEMBLES, check_ensembles, make_ensembles
 from ..evaluation.evaluator import Evaluator
 from ..evaluation.model_maker import ModelMaker
 from ..evaluation.recipe_runner import RecipeRunner
-from ..metrics.predictions import Predictions, right
-from ..metrics.statistics import interval, mcnemar
 from ..plugins import load_module
 from ..progress import progress_bar
-from ..types import Mixture, Score, best_of
-from .comparison import SHIFTS, TEST, VALIDATION, Comparison, Difference, ModelScores, Rival, Role, shifted_sets
+from ..types import Mixture, Score
+from .comparison import SHIFTS, TEST, VALIDATION, Comparison, ModelScores, Role, shifted_sets
 from .measured import (
     Measured,
     best_of_each_set,
@@ -30,6 +28,7 @@ from .measured import (
     reliability_curve,
     with_mean_of_shifts,
 )
+from .rivals import best_single_model, differences_from, first_ensemble, rivals_of_soups
 from .verdict import summarise
 
 
@@ -105,22 +104,23 @@ def compare_models(
         [`EvaluationError`]: if a set that reports is the set that selection has seen.
         [`RecipeError`]: if there is no such ensemble.
     """
+    # What can be refused is refused before any model runs.
     if ensembles is not None:
         _check_ensembles(ensembles, sets, task)
     refuse_seen_rows(sets, selected_on)
     members = _names_of(entries, "ingredient")
-    soups = [*_names_of(entries, "soup"), *_names_of(entries, "uniform")]
+    soups = [*_names_of(entries, "soup"), *_names_of(entries, "uniform")]  # the user's own come first in summaries
     outputs = _run_models(entries, sets)
     outputs |= _combine(_some_of(outputs, members), ensembles)
     lead = _lead_score(sets[TEST], outputs[entries[0].name])
     directions = _directions(sets[TEST], lead)
     measured = _with_estimates(outputs, members, sets, directions)
 
-    single = _best_on_validation(_some_of(measured, members), lead, single_scores or {})
+    single = best_single_model(_some_of(measured, members), lead, single_scores or {})
     models = _scores_of_models(entries, measured, single)
-    ensemble = _first_ensemble(models, lead.metric)
-    rivals = _rivals(measured, single, ensemble)
-    differences = {soup: _differences(measured[soup], rivals, lead.metric) for soup in soups}
+    ensemble = first_ensemble(models, lead.metric)
+    rivals = rivals_of_soups(measured, single, ensemble)
+    differences = {soup: differences_from(rivals, measured[soup], lead.metric) for soup in soups}
     sizes = _sizes(sets, measured[entries[0].name])
     summary = summarise(
         differences,
@@ -208,7 +208,9 @@ def _run_entry(entry: Entry, sets: Mapping[str, ScoredSet]) -> Measured:
         else:
             functions[name] = scored_set
     # Functions come last: they may change the model, which is built anew for the next entry then.
-    function_scores = {name: function(entry.maker.model(entry.mixture)) for name, function in functions.items()}
+    function_scores = {}
+    for name, function in functions.items():
+        function_scores[name] = function(entry.maker.model(entry.mixture))
     if functions:
         entry.maker.release()
     return Measured(predictions, function_scores)
@@ -217,8 +219,10 @@ def _run_entry(entry: Entry, sets: Mapping[str, ScoredSet]) -> Measured:
 def _combine(members: Mapping[str, Measured], ensembles: Sequence[str] | None) -> dict[str, Measured]:
     """Predictions of the ensembles, on the sets of which the ingredients have predictions."""
     predictions = {name: model.predictions for name, model in members.items()}
-    combined = make_ensembles(predictions, ensembles)
-    return {name: Measured(outputs, weights=weights) for name, (outputs, weights) in combined.items()}
+    combined = {}
+    for name, (outputs, weights) in make_ensembles(predictions, ensembles).items():
+        combined[name] = Measured(outputs, weights=weights)
+    return combined
 
 
 def _lead_score(test: ScoredSet, first: Measured) -> Score:
@@ -256,25 +260,6 @@ def _with_estimates(
     in_order[MEAN] = mean_of_models(ingredients)
     in_order[ORACLE] = best_of_each_set(ingredients, directions)
     return in_order | measured  # names that are there already keep their place
-
-
-def _best_on_validation(
-    members: Mapping[str, Measured], lead: Score, single_scores: Mapping[str, Score]
-) -> str | None:
-    """The ingredient that is best on the validation set, else by what selection has recorded of all ingredients."""
-    values = {}
-    for name, model in members.items():
-        estimate = model.estimate(VALIDATION, lead.metric)
-        if estimate is not None:
-            values[name] = estimate.score.value
-    if not members:
-        return None
-    if len(values) == len(members):
-        return best_of(values, lead.higher_is_better)
-    # Of ingredients of which only some were scored, the best is not known.
-    if values or not members.keys() <= single_scores.keys():
-        return None
-    return max(members, key=lambda name: single_scores[name].rank_key)
 
 
 def _scores_of_models(
@@ -319,63 +304,6 @@ def _scores_of_model(name: str, role: Role, model: Measured, run: Sequence[Entry
         calibration=calibration,
         weights=dict(model.weights),
     )
-
-
-def _first_ensemble(models: Sequence[ModelScores], metric: str) -> str | None:
-    """The ensemble that soups are compared with."""
-    for model in models:
-        # A metric that reads texts scores no ensemble, and one of probabilities no vote.
-        if model.role == "ensemble" and model.score(TEST, metric) is not None:
-            return model.name
-    return None
-
-
-def _rivals(measured: Mapping[str, Measured], chosen: str | None, ensemble: str | None) -> dict[Rival, Measured]:
-    """The models that each soup is compared with."""
-    rivals: dict[Rival, Measured] = {}
-    if chosen is not None:
-        rivals["single"] = measured[chosen]
-    if ensemble is not None:
-        rivals["ensemble"] = measured[ensemble]
-    return rivals
-
-
-def _differences(soup: Measured, rivals: Mapping[Rival, Measured], metric: str) -> dict[str, dict[Rival, Difference]]:
-    """One soup against its rivals on every set that reports."""
-    differences: dict[str, dict[Rival, Difference]] = {}
-    for set_name in soup.estimates:
-        if set_name == VALIDATION:
-            continue
-        differences[set_name] = {}
-        for rival, model in rivals.items():
-            difference = _difference(soup, model, set_name, metric)
-            if difference is not None:
-                differences[set_name][rival] = difference
-    return differences
-
-
-def _difference(soup: Measured, rival: Measured, set_name: str, metric: str) -> Difference | None:
-    """How much higher one soup scores than one rival on one set, if both are scored there."""
-    of_soup, of_rival = soup.estimate(set_name, metric), rival.estimate(set_name, metric)
-    if of_soup is None or of_rival is None:
-        return None
-    value = of_soup.score.value - of_rival.score.value
-    p = _mcnemar_p(soup.predictions.get(set_name), rival.predictions.get(set_name))
-    if of_soup.resampled is None or of_rival.resampled is None:
-        return Difference(value, p=p)
-    # Both are scores on the same resamples, so that what makes a resample hard for both cancels.
-    ends = interval(value, of_soup.resampled - of_rival.resampled)
-    return Difference(value, ends.low, ends.high, p)
-
-
-def _mcnemar_p(of_soup: Predictions | None, of_rival: Predictions | None) -> float | None:
-    """McNemar's p where each example is right or wrong as a whole."""
-    if of_soup is None or of_rival is None:
-        return None
-    one_item_each = len(of_soup.rows) == of_soup.examples  # words of one sentence are not independent
-    if of_soup.kind not in ("classes", "labels") or not one_item_each:
-        return None
-    return mcnemar(right(of_soup), right(of_rival))
 
 
 def _sizes(sets: Mapping[str, ScoredSet], first: Measured) -> dict[str, int]:
