@@ -170,6 +170,11 @@ def interval(value: float, distribution: np.ndarray) -> Interval:
     return Interval(value, float(low), float(high))
 
 
+def formatted(metric: str, value: float) -> str:
+    """A value of a metric, in percent where the metric is a share."""
+    return f"{100 * value:.1f}" if metric in SHARES else f"{value:.4f}"
+
+
 def signed(metric: str, difference: float | None) -> str:
     """A difference with its sign, in points where the metric is a share."""
     if difference is None:
