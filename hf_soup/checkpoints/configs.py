@@ -127,12 +127,10 @@ def compare_configs(configs: Mapping[str, Mapping[str, Any]], *, sizes: bool = T
     if _are_alike(configs.values()):  # nearly always, and without transformers
         return ConfigDifferences([], [])
     models = _read_all(configs)
-    declared = frozenset[str]().union(*(model.declared for model in models.values()))
-    used = frozenset[str]().union(*(model.used for model in models.values()))
-    architecture = _first(config["architectures"][0] for config in configs.values() if config.get("architectures"))
+    architecture = _architecture_of(configs.values())
     decisive, noted = [], []
     for difference in find_differences({name: model.settings for name, model in models.items()}):
-        effect = _classify(difference, declared, used, models, architecture or "")
+        effect = _classify(difference, models, architecture)
         is_size = SIZES.search(difference.name) is not None
         if effect == "matters" and (sizes or not is_size):
             decisive.append(difference)
@@ -141,11 +139,20 @@ def compare_configs(configs: Mapping[str, Mapping[str, Any]], *, sizes: bool = T
     return ConfigDifferences(decisive, noted)
 
 
+def _architecture_of(configs: Iterable[Mapping[str, Any]]) -> str:
+    """The first class that a configuration names; empty where none does."""
+    for config in configs:
+        architectures = config.get("architectures")
+        if architectures and architectures[0]:
+            return architectures[0]
+    return ""
+
+
 def _are_alike(configs: Iterable[Mapping[str, Any]]) -> bool:
     """Whether configurations are the same but for what decides nothing."""
     distinct: list[Mapping[str, Any]] = []
     for config in configs:
-        if config not in distinct:  # few are written as text
+        if config not in distinct:  # to compare mappings is cheaper than to write each as text
             distinct.append(config)
     return len({_comparable(config) for config in distinct}) < 2
 
@@ -153,7 +160,9 @@ def _are_alike(configs: Iterable[Mapping[str, Any]]) -> bool:
 def _read_all(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, _Read]:
     """All configurations as transformers reads them; as they are written where it cannot read one of them."""
     texts = {name: json.dumps(config, sort_keys=True, default=str) for name, config in configs.items()}
-    model_type = _first(config.get("model_type") for config in configs.values())
+    # A configuration that says no type is read as one of the others' type.
+    model_types = [config["model_type"] for config in configs.values() if config.get("model_type")]
+    model_type = model_types[0] if model_types else None
     models = {}
     for name, text in texts.items():
         model = _as_transformers(text, model_type)
@@ -161,11 +170,6 @@ def _read_all(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, _Read]:
             return {name: _as_written(text) for name, text in texts.items()}
         models[name] = model
     return models
-
-
-def _first(values: Iterable[str | None]) -> str | None:
-    """The first of some values that is given."""
-    return next(filter(None, values), None)
 
 
 def base_differences(base: Mapping[str, Any], tuned: Mapping[str, Any], names: tuple[str, str]) -> list[Difference]:
@@ -192,14 +196,17 @@ def _comparable(config: Mapping[str, Any]) -> str:
     """What has to be compared of a configuration, as text; null is a value, where a field left out has its default."""
     kept = {}
     for key, value in config.items():
-        if not _is_harmless(key) and not LABELS.search(key):
+        if not _decides_nothing(key):
             kept[key] = value
     return json.dumps(kept, sort_keys=True, default=str)
 
 
 @functools.lru_cache(maxsize=4096)
-def _is_harmless(name: str) -> bool:
-    return bool(HARMLESS.search(name)) and not NOT_HARMLESS.search(name)
+def _decides_nothing(name: str) -> bool:
+    """Whether a field is of training alone, says what something is called, or has the classes' names."""
+    if LABELS.search(name):
+        return True
+    return HARMLESS.search(name) is not None and NOT_HARMLESS.search(name) is None
 
 
 @functools.lru_cache(maxsize=128)
@@ -220,6 +227,7 @@ def _as_transformers(text: str, model_type: str | None) -> _Read | None:
 
 @functools.lru_cache(maxsize=128)
 def _as_written(text: str) -> _Read:
+    """A configuration without defaults; names alone tell what its model computes with."""
     config = json.loads(text)
     settings = _in_one_spelling(flatten(config), _has_one_class(config))
     return _Read(settings, frozenset(), frozenset(filter(_sounds_like_computation, settings)))
@@ -230,6 +238,7 @@ def _sounds_like_computation(name: str) -> bool:
 
 
 def _has_one_class(config: Mapping[str, Any]) -> bool:
+    """Whether a head has one output, which transformers takes for a regression."""
     return len(config.get("id2label") or ()) == 1 or config.get("num_labels") == 1
 
 
@@ -283,12 +292,14 @@ def _in_one_spelling(settings: Mapping[str, Any], one_class: bool) -> dict[str, 
     spelt = {}
     for name, value in settings.items():
         path, _, leaf = name.rpartition(".")
+        # transformers keeps the old name of the kind of rotary positions beside the new one.
         is_old_name = leaf == "type" and f"{path}.rope_type" in settings
         if LABELS.search(leaf) or is_old_name:
             continue
         if leaf in INNER_SIZES and value is None:
             value = _inner_size(settings, path)
-        if leaf == "problem_type" and value is None:  # what transformers takes it for, and notes when it trains
+        if leaf == "problem_type" and value is None:
+            # What transformers takes it for, and writes into the configuration of a model that it trains.
             value = "regression" if one_class else "single_label_classification"
         spelt[name] = plain(_spelt(leaf, value))
     return spelt
@@ -298,14 +309,25 @@ def _spelt(leaf: str, value: Any) -> Any:
     """One value in the spelling of today; `leaf` is the last part of the setting's name."""
     if value == FORMER_DEFAULTS.get(leaf):
         return None
+    if leaf == "pos_att_type" and isinstance(value, str):  # DeBERTa: "c2p|p2c" is the list of the two
+        value = value.split("|")
     if isinstance(value, str) and "act" in leaf:
         return ACTIVATIONS.get(value, value)
-    if leaf == "pos_att_type" and isinstance(value, (str, list)):  # DeBERTa: "c2p|p2c" or a list
-        return sorted(value.split("|") if isinstance(value, str) else value)
-    if isinstance(value, list) and value and (leaf == "attention_window" or _is_pair(leaf, value)):
-        all_equal = all(item == value[0] for item in value)
-        return value[0] if all_equal else value
+    if isinstance(value, list):
+        return _spelt_list(leaf, value)
     return value
+
+
+def _spelt_list(leaf: str, values: list[Any]) -> Any:
+    """One list in the spelling of today: a single value where one would mean the same."""
+    if leaf == "pos_att_type":  # a set of terms, in any order
+        return sorted(values)
+    is_for_each_layer = leaf == "attention_window"  # Longformer: one width is that of all layers
+    if not values or not (is_for_each_layer or _is_pair(leaf, values)):
+        return values
+    first = values[0]
+    all_equal = all(value == first for value in values)
+    return first if all_equal else values
 
 
 def _inner_size(settings: Mapping[str, Any], path: str) -> int | None:
@@ -318,44 +340,47 @@ def _inner_size(settings: Mapping[str, Any], path: str) -> int | None:
     return None
 
 
-def _is_pair(leaf: str, value: list[Any]) -> bool:
-    return len(value) == 2 and bool(re.search("size|stride", leaf))
+def _is_pair(leaf: str, values: list[Any]) -> bool:
+    """Whether a list is height and width, of which one number can stand for both."""
+    return len(values) == 2 and re.search("size|stride", leaf) is not None
 
 
-def _classify(
-    difference: Difference,
-    declared: frozenset[str],
-    used: frozenset[str],
-    models: Mapping[str, _Read],
-    architecture: str,
-) -> Effect:
+def _classify(difference: Difference, models: Mapping[str, _Read], architecture: str) -> Effect:
     """Whether a difference changes the computation.
 
     Args:
         difference ([`Difference`]):
             The setting and its values.
-        declared (`frozenset[str]`), used (`frozenset[str]`):
-            The names that some class of configurations defines, and that some model computes with.
         models (`Mapping[str, _Read]`):
             Ingredient -> its configuration.
         architecture (`str`):
             The class of the models.
     """
-    names = difference.name.split(".")
-    leaf = names[-1]
-    is_declared = difference.name in declared
-    if any(_is_harmless(name) or LABELS.search(name) for name in names):
-        return "harmless"
-    if _is_of_generation(leaf, is_declared) or (leaf.startswith("_") and not is_declared):
-        return "harmless"
-    left_out_or_off = not any(difference.values.values())
-    if declared and not is_declared and left_out_or_off:
+    leaf = difference.name.rpartition(".")[2]
+    if _is_harmless(difference, models):
         return "harmless"
     if TOKEN_IDS.search(leaf):
         return _classify_token(leaf, models, architecture)
     if leaf in LONGEST_POSITIONS and _has_plain_rope(difference, models):
         return "unknown"
-    return "matters" if difference.name in used else "unknown"
+    is_used = any(difference.name in model.used for model in models.values())
+    return "matters" if is_used else "unknown"
+
+
+def _is_harmless(difference: Difference, models: Mapping[str, _Read]) -> bool:
+    """Whether a setting has nothing to do with the computation, by what it is called and where it is defined."""
+    names = difference.name.split(".")
+    leaf = names[-1]
+    if any(_decides_nothing(name) for name in names):
+        return True
+    is_declared = any(difference.name in model.declared for model in models.values())
+    is_internal = leaf.startswith("_") and not is_declared
+    if is_internal or _is_of_generation(leaf, is_declared):
+        return True
+    # A field that no class defines any more, and that is null, false or absent everywhere, switches nothing on.
+    classes_are_known = any(model.declared for model in models.values())
+    is_on = any(difference.values.values())
+    return classes_are_known and not is_declared and not is_on
 
 
 def _is_of_generation(leaf: str, is_declared: bool) -> bool:
