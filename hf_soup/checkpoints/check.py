@@ -155,25 +155,30 @@ def check_checkpoints(
     Returns:
         [`CheckReport`]: with every problem, not just the first.
     """
-    tuned = [item for item in checkpoints if item.name != base] or checkpoints
+    tuned = _fine_tuned(checkpoints, base)
     architecture = most_frequent(item.architecture for item in tuned)
     usual = _usual_tensors(checkpoints, tuned)
     problems: list[str] = []
     for item in checkpoints:
         problems += _problems_of_tensors(item, architecture, usual, may_lack=item.name == base)
-    sizes_are_reported = bool(problems)
-    alike = [item for item in checkpoints if item.architecture == architecture]
+    shapes_differ = bool(problems)
+    same_class = [item for item in checkpoints if item.architecture == architecture]
     with as_error(IngredientError, f"{listed(item.name for item in checkpoints)} cannot be compared"):
-        classes = _compare_classes(alike, alignments or {}, settings, tuple(labels))
+        classes = _compare_classes(same_class, alignments or {}, settings, tuple(labels))
         vocabularies = read_vocabularies(checkpoints)
-        differences = compare_settings(
-            [item for item in alike if item.name != base], settings=settings, sizes=not sizes_are_reported
-        )
+        # A base model gives a soup no settings, so its own may be others.
+        compared = [item for item in same_class if item.name != base]
+        differences = compare_settings(compared, settings=settings, sizes=not shapes_differ)
         problems += [*classes.problems, *_vocabulary_problems(vocabularies), *differences.problems]
-    if not problems:  # buffers are read, and only tensors that go together can be compared
-        problems += _buffer_problems(checkpoints)
+    if not problems:  # tensors are read for it, and only those that go together can be compared
+        problems += _value_problems(checkpoints)
     notes = [*_notes(checkpoints, vocabularies), *classes.notes, *differences.notes]
     return _report(checkpoints, architecture, classes.labels, problems, notes)
+
+
+def _fine_tuned(checkpoints: Sequence[Checkpoint], base: str | None) -> Sequence[Checkpoint]:
+    """The ingredients without the base model among them; all where there is nothing else."""
+    return [item for item in checkpoints if item.name != base] or checkpoints
 
 
 def _report(
@@ -208,8 +213,10 @@ def equal_or_counter(name: str, values: Sequence[torch.Tensor]) -> bool:
         values (`Sequence[torch.Tensor]`):
             The tensor of each ingredient.
     """
+    if _is_counter(name):
+        return True
     first, *others = values
-    return _is_counter(name) or all(bytes_of(first) == bytes_of(other) for other in others)
+    return all(bytes_of(first) == bytes_of(other) for other in others)
 
 
 def _is_counter(name: str) -> bool:
@@ -233,7 +240,8 @@ class _UsualTensors(NamedTuple):
 def _usual_tensors(checkpoints: Sequence[Checkpoint], tuned: Sequence[Checkpoint]) -> _UsualTensors:
     """The names are those of fine-tuned ingredients: a base model among them may lack a head."""
     shapes, types = {}, {}
-    for name in most_frequent(tuple(item.specs) for item in tuned):
+    names = most_frequent(tuple(item.specs) for item in tuned)
+    for name in names:
         specs = [item.specs[name] for item in checkpoints if name in item.specs]
         shapes[name] = most_frequent(spec.shape for spec in specs)
         types[name] = most_frequent(_type_of(spec) for spec in specs)
@@ -241,6 +249,7 @@ def _usual_tensors(checkpoints: Sequence[Checkpoint], tuned: Sequence[Checkpoint
 
 
 def _problems_of_tensors(item: Checkpoint, architecture: str, usual: _UsualTensors, *, may_lack: bool) -> list[str]:
+    """What is wrong with the class of one ingredient, or else with the names, shapes and types of its tensors."""
     if item.architecture != architecture:  # its tensors differ of course
         return [f"{item.name} is a {item.architecture}, the others are {architecture}"]
     return [*tensor_problems(item, usual.shapes, may_lack=may_lack), *_type_problems(item, usual.types)]
@@ -252,6 +261,7 @@ def _type_of(spec: TensorSpec) -> str:
 
 
 def _type_problems(item: Checkpoint, types: Mapping[str, str]) -> list[str]:
+    """Tensors of another type than most ingredients have; types that can be mixed are none."""
     problems = []
     for name, usual in types.items():
         spec = item.specs.get(name)
@@ -272,25 +282,26 @@ def _compare_classes(
     checkpoints: Sequence[Checkpoint],
     alignments: Mapping[str, Sequence[int]],
     settings: Checkpoint | None,
-    known: tuple[str, ...],
+    soup_labels: tuple[str, ...],
 ) -> _Classes:
-    """Compare the names of classes; `known` are those of the soup, where they are known already."""
+    """Compare the names of classes of ingredients of one class of models.
+
+    Args:
+        checkpoints (`Sequence[Checkpoint]`), alignments (`Mapping`), settings (`Checkpoint`, *optional*):
+            As for [`check_checkpoints`].
+        soup_labels (`tuple[str, ...]`):
+            Names of the soup's classes, where they were found over more ingredients; else empty.
+    """
     own = {item.name: class_names(item.config) for item in checkpoints}
     architecture = checkpoints[0].architecture
     if NO_CLASSES.search(architecture):
-        giver = settings or checkpoints[0]
-        notes = []
-        if len(set(own.values())) > 1:
-            notes.append(
-                f"labels in config.json are not the same in all, and a {architecture} uses none; the soup has those "
-                f"of {giver.name}"
-            )
-        return _Classes(label_names(giver.config), [], notes)
+        return _unused_classes(own, architecture, settings or checkpoints[0])
     labels = {name: permuted(names, alignments.get(name)) for name, names in own.items()}
-    usual = known if known and settings is None else usual_names(list(labels.values()), settings)
-    holder = settings
-    if holder is None:
-        holder = next((item for item in checkpoints if labels[item.name] == usual), None)
+    if settings is None and soup_labels:
+        usual = soup_labels
+    else:
+        usual = usual_names(list(labels.values()), settings)
+    holder = settings or _first_with(usual, labels, checkpoints)
     problems, notes = compare_labels(
         labels,
         usual,
@@ -300,6 +311,27 @@ def _compare_classes(
         fields=FIELDS if holder is None else fields_of_names(holder.config),
     )
     return _Classes(without_made_up(usual), problems, [*notes, *alignment_notes(own, alignments, usual)])
+
+
+def _first_with(
+    usual: tuple[str, ...], labels: Mapping[str, tuple[str, ...]], checkpoints: Sequence[Checkpoint]
+) -> Checkpoint | None:
+    """The first ingredient that has the usual labels."""
+    for item in checkpoints:
+        if labels[item.name] == usual:
+            return item
+    return None
+
+
+def _unused_classes(own: Mapping[str, tuple[str, ...]], architecture: str, giver: Checkpoint) -> _Classes:
+    """The names of classes of models whose heads have none: those of one ingredient, whatever the others call them."""
+    notes = []
+    if len(set(own.values())) > 1:
+        notes.append(
+            f"labels in config.json are not the same in all, and a {architecture} uses none; the soup has those of "
+            f"{giver.name}"
+        )
+    return _Classes(label_names(giver.config), [], notes)
 
 
 def _vocabulary_problems(vocabularies: Mapping[str, Vocabulary]) -> list[str]:
@@ -321,15 +353,23 @@ def is_statistic(name: str) -> bool:
     return name.rsplit(".", 1)[-1] in STATISTICS
 
 
-def _buffer_problems(checkpoints: Sequence[Checkpoint]) -> list[str]:
-    """Integer and boolean buffers that differ; those of the Hub are compared when they have been fetched."""
+def _value_problems(checkpoints: Sequence[Checkpoint]) -> list[str]:
+    """Tied weights and buffers whose values differ; those of the Hub are compared when they have been fetched."""
     local = [item for item in checkpoints if not item.on_hub]
-    problems = [problem for item in local for problem in unequal_twin_problems(item)]
-    if problems or not local:
-        return problems
+    problems = []
+    for item in local:
+        problems += unequal_twin_problems(item)
+    if local and not problems:
+        problems += _buffer_problems(local, checkpoints[0].specs)
+    return problems
+
+
+def _buffer_problems(local: Sequence[Checkpoint], specs: Mapping[str, TensorSpec]) -> list[str]:
+    """Integer and boolean buffers that differ between local ingredients, of all tensors that there are."""
     holders = ", ".join(item.name for item in local)
-    for name, spec in checkpoints[0].specs.items():
-        if spec.is_floating or _is_counter(name):
+    problems = []
+    for name, spec in specs.items():
+        if spec.is_floating or _is_counter(name):  # a counter is not even read
             continue
         values = [item.read(name) for item in local if name in item.specs]
         if not equal_or_counter(name, values):
@@ -338,10 +378,12 @@ def _buffer_problems(checkpoints: Sequence[Checkpoint]) -> list[str]:
 
 
 def _notes(checkpoints: Sequence[Checkpoint], vocabularies: Mapping[str, Vocabulary]) -> list[str]:
+    """What to look out for in the tensors, the tokenizers and the list of ingredients itself."""
     notes = []
     if any(is_statistic(name) for name in checkpoints[0].specs):
         notes.append(BATCHNORM_NOTE)
-    notes += [note for item in checkpoints for note in item.notes]
+    for item in checkpoints:
+        notes += item.notes
     without_tokenizer = [item.name for item in checkpoints if item.name not in vocabularies]
     if 0 < len(without_tokenizer) < len(checkpoints):
         names = ", ".join(without_tokenizer)
