@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .checkpoint import Checkpoint
 
 DEFAULT_CLASSES = 2  # what transformers takes where a configuration says nothing
-SHOWN = 6
+SHOWN = 6  # names in one sentence
 MANY = 100_000  # classes; with a higher id, gaps between ids are not filled
 # What timm calls the last layer of its models, where `pretrained_cfg` does not say.
 TIMM_CLASSIFIERS = ("classif", "classifier", "fc", "head", "head_dist", "last_linear")
@@ -37,10 +37,14 @@ def class_names(config: Mapping[str, Any]) -> tuple[str, ...]:
     names = _own_names(config)
     if names is None or _are_made_up(names):
         for _, inner in _inner_configs(config):
-            inner_names = _own_names(inner) if inner.get("id2label") else None
+            if not inner.get("id2label"):
+                continue
+            inner_names = _own_names(inner)
             if inner_names and not _are_made_up(inner_names):
                 return inner_names
-    return names if names is not None else _made_up(DEFAULT_CLASSES)
+    if names is None:
+        return _made_up(DEFAULT_CLASSES)
+    return names
 
 
 def label_names(config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -66,9 +70,9 @@ def with_class_names(config: Mapping[str, Any], labels: Sequence[str]) -> dict[s
         "id2label": {str(index): label for index, label in enumerate(labels)},
         "label2id": {label: index for index, label in enumerate(labels)},
     }
-    if _are_made_up(_own_names(config) or ()):
+    if not _has_own_names(config):
         for field, inner in _inner_configs(config):
-            if not _are_made_up(_own_names(inner) or ()):
+            if _has_own_names(inner):
                 return {**config, field: {**inner, **names}}
     return {**config, **names}
 
@@ -77,9 +81,10 @@ def classifier_modules(config: Mapping[str, Any]) -> tuple[str, ...]:
     """The modules that a configuration names as the classifier: of timm's models, which lie below one prefix whole."""
     if config.get("model_type") != "timm_wrapper":
         return ()
-    named = _timm_settings(config).get("classifier") or TIMM_CLASSIFIERS
-    names = [named] if isinstance(named, str) else named
-    return tuple(f"timm_model.{name}" for name in names)
+    classifiers = _timm_settings(config).get("classifier") or TIMM_CLASSIFIERS
+    if isinstance(classifiers, str):  # timm lists several, where a model has two heads
+        classifiers = [classifiers]
+    return tuple(f"timm_model.{name}" for name in classifiers)
 
 
 def label_orders(checkpoints: Sequence[Checkpoint], usual: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
@@ -98,7 +103,9 @@ def label_orders(checkpoints: Sequence[Checkpoint], usual: tuple[str, ...]) -> d
     orders = {}
     for item in checkpoints:
         names = class_names(item.config)
-        order = None if names == usual else _order(names, usual)
+        if names == usual:
+            continue
+        order = _order(names, usual)
         if order is not None:
             orders[item.name] = order
     return orders
@@ -117,8 +124,8 @@ def usual_names(names: Sequence[tuple[str, ...]], settings: Checkpoint | None = 
     """
     if settings is not None:
         return class_names(settings.config)
-    given = [own for own in names if not _are_made_up(own)]
-    return most_frequent(given or names)
+    not_made_up = [own for own in names if not _are_made_up(own)]
+    return most_frequent(not_made_up or names)
 
 
 def permuted(labels: Sequence[str], order: Sequence[int] | None) -> tuple[str, ...]:
@@ -158,15 +165,14 @@ def compare_labels(
     """
     problems: list[str] = []
     notes: list[str] = []
+    others = "the others have" if settings is None else f"{settings.name} has"
     for name, own in labels.items():
-        folded_alike = _folded(own) == _folded(usual)
-        if _go_together(own, usual) or (name in aligned and folded_alike):
+        is_matched_by_name = name in aligned and _folded(own) == _folded(usual)
+        if is_matched_by_name or _go_together(own, usual):
             continue
-        names_only = folded_alike or _are_made_up(own) or _are_made_up(usual)
-        if settings is not None and names_only and len(own) == len(usual):
+        if settings is not None and _may_be_the_same(own, usual):
             notes.append(f"{name} calls its classes {_listed(own)}; the soup has the names of {settings.name}")
         else:
-            others = f"{settings.name} has" if settings is not None else "the others have"
             problems.append(_problem(name, own, usual, others, holder, fields))
     return problems, notes
 
@@ -178,6 +184,13 @@ def _go_together(own: tuple[str, ...], usual: tuple[str, ...]) -> bool:
     if _are_made_up(own) and _are_made_up(usual):  # their number is that of rows in the head, where there is one
         return True
     return len(own) == len(usual) == 1  # one class has one order, whatever it is called
+
+
+def _may_be_the_same(own: tuple[str, ...], usual: tuple[str, ...]) -> bool:
+    """Whether two lists can name the same classes in the same order, as far as names tell."""
+    if len(own) != len(usual):
+        return False
+    return _folded(own) == _folded(usual) or _are_made_up(own) or _are_made_up(usual)
 
 
 def alignment_notes(
@@ -285,17 +298,17 @@ def _problem(
     )
 
 
-def _made_up_problem(nameless: str, made_up: Sequence[str], named: str, given: Sequence[str], fields: str) -> str:
+def _made_up_problem(nameless: str, made_up: Sequence[str], holder: str, names: Sequence[str], fields: str) -> str:
     """Why the classes of an ingredient without names do not go with those of one that has names."""
     return (
-        f"{nameless} {has([nameless])} the made-up labels {_listed(made_up)}, {named} {_listed(given)}: nothing "
-        f"says that they are in the same order. If they are, copy {fields} of {named} into the "
-        f'config.json of {nameless}, or pass take_from="{named}" (--take-from {named})'
+        f"{nameless} {has([nameless])} the made-up labels {_listed(made_up)}, {holder} {_listed(names)}: nothing "
+        f"says that they are in the same order. If they are, copy {fields} of {holder} into the "
+        f'config.json of {nameless}, or pass take_from="{holder}" (--take-from {holder})'
     )
 
 
 def _inner_configs(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The configurations within one, such as that of the text part, each with the field that holds it."""
+    """The configurations within one, such as that of the text encoder, each with the field that holds it."""
     for field, value in config.items():
         if isinstance(value, Mapping):
             yield field, value
@@ -306,13 +319,20 @@ def _own_names(config: Mapping[str, Any]) -> tuple[str, ...] | None:
     timm_names = _timm_names(config)
     if timm_names is not None:
         return timm_names
-    named = config.get("id2label")
-    if isinstance(named, Mapping) and named and all(str(key).isdecimal() for key in named):
-        return _names_by_id({int(key): str(label) for key, label in named.items()})
+    id2label = config.get("id2label")
+    # JSON has strings as keys, a configuration in memory numbers.
+    if isinstance(id2label, Mapping) and id2label and all(str(key).isdecimal() for key in id2label):
+        return _names_by_id({int(key): str(label) for key, label in id2label.items()})
     number = config.get("num_labels", config.get("num_classes"))
     if isinstance(number, int) and 0 < number < MANY:
         return _made_up(number)
     return None
+
+
+def _has_own_names(config: Mapping[str, Any]) -> bool:
+    """Whether a configuration itself gives names that are not made up."""
+    names = _own_names(config)
+    return names is not None and not _are_made_up(names)
 
 
 def _names_by_id(by_id: Mapping[int, str]) -> tuple[str, ...]:
@@ -339,6 +359,7 @@ def _timm_settings(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _made_up(number: int) -> tuple[str, ...]:
+    """The names that transformers gives to classes without names."""
     return tuple(f"LABEL_{index}" for index in range(number))
 
 
@@ -347,23 +368,34 @@ def _are_made_up(names: Sequence[str]) -> bool:
 
 
 def _folded(names: Sequence[str]) -> list[str]:
+    """Names without the difference of upper and lower case."""
     return [name.casefold() for name in names]
 
 
 def _order(names: tuple[str, ...], usual: tuple[str, ...]) -> tuple[int, ...] | None:
     """Where each usual name stands: by the same letters if they fit, else whatever the case; never by guessing."""
-    for own, wanted in ((list(names), list(usual)), (_folded(names), _folded(usual))):
-        are_distinct = len(set(wanted)) == len(wanted)
-        if are_distinct and sorted(own) == sorted(wanted):
-            places = {label: index for index, label in enumerate(own)}
-            return tuple(places[label] for label in wanted)
-    return None
+    order = _places(names, usual)
+    if order is None:
+        order = _places(_folded(names), _folded(usual))
+    return order
 
 
-def _first_apart(one: Sequence[str], other: Sequence[str]) -> int:
-    return next(index for index in range(len(one)) if one[index] != other[index])
+def _places(names: Sequence[str], usual: Sequence[str]) -> tuple[int, ...] | None:
+    """Where each usual name stands; `None` unless both lists have the same names, each of them once."""
+    are_distinct = len(set(usual)) == len(usual)
+    if not are_distinct or sorted(names) != sorted(usual):
+        return None
+    places = {name: place for place, name in enumerate(names)}
+    return tuple(places[name] for name in usual)
+
+
+def _first_apart(names: Sequence[str], usual: Sequence[str]) -> int:
+    """The first class that has another name in one of two different lists of as many names."""
+    return next(index for index in range(len(names)) if names[index] != usual[index])
 
 
 def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return f"{list(names[:SHOWN])}{more}"
+    """The first of some names, and how many more there are."""
+    if len(names) <= SHOWN:
+        return str(list(names))
+    return f"{list(names[:SHOWN])} and {len(names) - SHOWN} more"

@@ -74,11 +74,12 @@ def by_depth(names: Iterable[str], order: Iterable[str]) -> tuple[str, ...]:
 
 
 def _by_numbers(name: str) -> list[tuple[bool, int, str]]:
-    """Sorts numbers as numbers, and before words."""
+    """A key that sorts the numbers in names as numbers, and before words."""
     key = []
     for component in name.split("."):
         is_number = component.isdecimal()
-        key.append((not is_number, int(component) if is_number else 0, component))
+        number = int(component) if is_number else 0
+        key.append((not is_number, number, component))
     return key
 
 
@@ -89,17 +90,27 @@ def own_prefix(names: Iterable[str]) -> str:
     an encoder-decoder has two, a bare body none. A head may have numbers too (`classifier.1`); it is small.
     """
     paths = [name.split(".") for name in names]
-    sizes = Counter(path[0] for path in paths)
-    with_layers = {path[0] for path in paths if _has_number(path)}
-    large = [first for first in with_layers if sizes[first] * LARGEST_HEAD > len(paths)]
-    if len(large) != 1:
+    bodies = _bodies(paths)
+    if len(bodies) != 1:
         return ""
-    prefix = large[0]
+    prefix = bodies[0]
     # A bare body has one first component with layers as well, `encoder` or `layers`, but nothing else lies below it.
     children = {path[1] for path in paths if path[0] == prefix and len(path) > 1}
     if len(children) < 2 or _has_number(children):
         return ""
     return prefix
+
+
+def _bodies(paths: Sequence[Sequence[str]]) -> list[str]:
+    """The first components below which numbered layers lie, without heads, which are small.
+
+    Args:
+        paths (`Sequence[Sequence[str]]`):
+            The components of each name.
+    """
+    sizes = Counter(path[0] for path in paths)
+    with_layers = {path[0] for path in paths if _has_number(path)}
+    return [first for first in with_layers if sizes[first] * LARGEST_HEAD > len(paths)]
 
 
 def _has_number(components: Iterable[str]) -> bool:
@@ -189,10 +200,11 @@ def assign_weights(
         for name in names:
             if _covers(module, name):
                 matched[name] = whole[module]
-    bare = [name for name in names if name not in matched]
-    if bare:
+    without_weights = [name for name in names if name not in matched]
+    if without_weights:
         raise RecipeError(
-            f'weights: {len(bare)} tensors such as "{bare[0]}" have none; give a row for "" as well, the rest.'
+            f'weights: {len(without_weights)} tensors such as "{without_weights[0]}" have none; give a row for "" as '
+            "well, the rest."
         )
     return {name: weights_by_module[matched[name]] for name in names}
 
