@@ -32,21 +32,20 @@ def tensor_problems(item: Checkpoint, usual: Shapes, *, may_lack: bool = False) 
     if item.fitted is not None and item.fitted.problem:
         return [*item.problems, f"{item.name}: {item.fitted.problem}"]
     needed = _needed(item, usual)
-    problems = [*item.problems]
+    problems = list(item.problems)
     if not may_lack:
         problems += _absent(item, needed, usual)
     problems += _additional(item, needed, usual)
-    if not problems and not may_lack:
+    if not problems and not may_lack:  # what is absent or additional was reported, and need not be twice
         problems += _other_layout(item, usual)
     return problems + shape_problems(item, needed, usual)
 
 
 def _absent(item: Checkpoint, needed: Shapes, usual: Shapes) -> list[str]:
     """Tensors that an ingredient's model reads and its files lack."""
-    optional = item.fitted.optional if item.fitted is not None else frozenset()
+    optional = frozenset[str]() if item.fitted is None else item.fitted.optional
     absent = [name for name in needed if name not in item.specs and name not in optional]
-    in_others = [name for name in absent if name in usual]
-    in_none = [name for name in absent if name not in usual]
+    in_others, in_none = _split(absent, usual)
     return [
         *_line(item, "lacks", in_others),
         *_line(item, "lacks", in_none, f", which {item.architecture} would draw anew"),
@@ -56,12 +55,18 @@ def _absent(item: Checkpoint, needed: Shapes, usual: Shapes) -> list[str]:
 def _additional(item: Checkpoint, needed: Shapes, usual: Shapes) -> list[str]:
     """Tensors that an ingredient's files have and its model does not read."""
     additional = [name for name in item.specs if name not in needed]
-    in_none = [name for name in additional if name not in usual]
-    in_others = [name for name in additional if name in usual]
+    in_others, in_none = _split(additional, usual)
     return [
         *_line(item, "has in addition", in_none),
         *_line(item, "has in addition", in_others, f", which {item.architecture} does not have"),
     ]
+
+
+def _split(names: Sequence[str], usual: Shapes) -> tuple[list[str], list[str]]:
+    """Those of some names that most ingredients have, and those that they lack."""
+    in_others = [name for name in names if name in usual]
+    in_none = [name for name in names if name not in usual]
+    return in_others, in_none
 
 
 def _other_layout(item: Checkpoint, usual: Shapes) -> list[str]:
@@ -77,13 +82,13 @@ def _needed(item: Checkpoint, usual: Shapes) -> Shapes:
     fitted = item.fitted
     if fitted is None or fitted.expected is None:
         return usual
-    other_names = {name for name, spec in item.specs.items() if spec.subfolder not in fitted.subfolders}
-    other_prefixes = tuple(
-        subfolder_prefix(subfolder) for subfolder in item.subfolders if subfolder not in fitted.subfolders
-    )
+    without_model = [subfolder for subfolder in item.subfolders if subfolder not in fitted.subfolders]
+    prefixes = tuple(map(subfolder_prefix, without_model))
     needed = dict(fitted.expected)
     for name, shape in usual.items():
-        if name in other_names or name.startswith(other_prefixes):
+        spec = item.specs.get(name)
+        is_without_model = spec is not None and spec.subfolder not in fitted.subfolders
+        if is_without_model or name.startswith(prefixes):  # the latter finds what the ingredient lacks
             needed[name] = shape
     return needed
 
@@ -109,7 +114,9 @@ def shape_problems(item: Checkpoint, needed: Shapes, usual: Shapes) -> list[str]
     problems = []
     for name, shape in needed.items():
         spec = item.specs.get(name)
-        if spec is None or spec.shape == shape == usual.get(name, shape):
+        if spec is None:  # absent, which is another problem
+            continue
+        if spec.shape == shape == usual.get(name, shape):
             continue
         if 0 in spec.shape and 0 not in shape:
             problems.append(
