@@ -66,11 +66,14 @@ def combined_digest(digests: Mapping[str, str], *, partial: bool = False) -> str
     import xxhash
 
     lines = "".join(f"{name}:{digest}\n" for name, digest in sorted(digests.items()))
-    algorithm = f"xxh3-128/{len(digests)}" if partial else "xxh3-128"
+    algorithm = "xxh3-128"
+    if partial:
+        algorithm = f"xxh3-128/{len(digests)}"
     return f"{algorithm}:{xxhash.xxh3_128_hexdigest(lines.encode())}"
 
 
 def _of_pieces(data: memoryview, itemsize: int) -> bytes:
+    """The digest of each piece of some bytes that begin with a piece, one behind the other."""
     from xxhash import xxh3_128_digest
 
     size = PIECE * itemsize
@@ -80,6 +83,9 @@ def _of_pieces(data: memoryview, itemsize: int) -> bytes:
 
 
 def _joined(digests: bytes | bytearray) -> str:
+    """The digest of a tensor by those of its pieces; that of the piece where there is one."""
     import xxhash
 
-    return digests.hex() if len(digests) == SIZE else xxhash.xxh3_128_hexdigest(bytes(digests))
+    if len(digests) == SIZE:
+        return digests.hex()
+    return xxhash.xxh3_128_hexdigest(bytes(digests))
