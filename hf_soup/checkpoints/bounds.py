@@ -102,9 +102,7 @@ def refuse_unbounded(config: Mapping[str, Any], where: str, specs: Mapping[str, 
         if isinstance(value, Mapping):
             waiting += field.inner()
         elif isinstance(value, list):
-            most = limits.modules if _counts_entries(field.name) else limits.classes
-            if len(value) > most:
-                raise _cannot_be(field.path, f"a list of {len(value):,}", most, where)
+            _refuse_long(field, limits, where)
             waiting += field.inner()
         elif isinstance(value, str):
             _refuse_half_characters(field.path, value, where)
@@ -178,15 +176,24 @@ class _Positions:
 
 
 def _is_number(value: Any) -> bool:
+    """Whether a value is a whole number; `True` is an `int` to Python, too."""
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _refuse_long(field: _Field, limits: Limits, where: str) -> None:
+    most = limits.modules if _counts_entries(field.name) else limits.classes
+    if len(field.value) > most:
+        raise _cannot_be(field.path, f"a list of {len(field.value):,}", most, where)
 
 
 def _refuse_number(field: _Field, limits: Limits, where: str) -> None:
     number, most = field.value, _most(field.name, limits)
-    if not -most <= number <= most:
-        has_many_digits = abs(number) > 10**DIGITS
-        shown = f"a number of {number.bit_length()} bits" if has_many_digits else str(number)
-        raise _cannot_be(field.path, shown, most, where)
+    if -most <= number <= most:
+        return
+    text = f"a number of {number.bit_length()} bits"
+    if abs(number) <= 10**DIGITS:  # Python refuses to write numbers of thousands of digits
+        text = str(number)
+    raise _cannot_be(field.path, text, most, where)
 
 
 def _most(name: str, limits: Limits) -> int:
@@ -195,7 +202,7 @@ def _most(name: str, limits: Limits) -> int:
         return 10**DIGITS
     if CLASSES.search(name):
         return limits.classes
-    if _makes_modules(name):
+    if _makes_modules(name):  # before sizes, which names such as `num_hidden_layers` match as well
         return MOST_MODULES if EXPERTS.search(name) else limits.modules
     if POSITIONS.search(name) or SIZES.search(name):
         return limits.size
@@ -209,6 +216,7 @@ def _cannot_be(path: str, value: str, most: int, where: str) -> IngredientError:
 
 
 def _shown(path: str) -> str:
+    """A path as errors show it: names of fields are anything that a file holds."""
     return one_line(path.removeprefix("."), 80)
 
 

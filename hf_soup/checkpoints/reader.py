@@ -291,7 +291,8 @@ def _spec(name: str, entry: dict[str, Any], file: str, data_start: int) -> Tenso
     shape = tuple(entry["shape"])
     dtype = _dtype(name, entry["dtype"])
     # `True` is an int, too; larger numbers would overflow in torch and in calls of the system
-    if not all(type(number) is int and 0 <= number < 2**63 for number in (begin, end, *shape)):
+    numbers = (begin, end, *shape)
+    if not all(type(number) is int and 0 <= number < 2**63 for number in numbers):
         raise ValueError(f"tensor {one_line(name)!r} has a shape or offsets that are not whole numbers")
     spec = TensorSpec(name, shape, dtype, file, data_start + begin)
     if end - begin != spec.nbytes:
