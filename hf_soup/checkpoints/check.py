@@ -5,7 +5,6 @@ It changes nothing and fetches no weights. Floating-point weights are not looked
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,17 +15,7 @@ from ..untrusted import as_error
 from .checkpoint import Checkpoint, unequal_twin_problems
 from .differences import most_frequent
 from .digest import bytes_of
-from .labels import (
-    FIELDS,
-    alignment_notes,
-    class_names,
-    compare_labels,
-    fields_of_names,
-    label_names,
-    permuted,
-    usual_names,
-    without_made_up,
-)
+from .label_problems import compare_classes
 from .reader import TensorSpec
 from .settings import compare_settings
 from .tensor_problems import tensor_problems
@@ -42,16 +31,6 @@ if TYPE_CHECKING:
 # Buffers that count and may differ between runs; every other integer buffer has to be equal.
 COUNTERS = ("num_batches_tracked",)
 STATISTICS = ("running_mean", "running_var", *COUNTERS)  # what BatchNorm keeps of the data that it saw
-# Models whose heads have no classes; those that answer questions on images choose among answers, which are classes.
-NO_CLASSES = re.compile(
-    r"""
-    ( CausalLM | ConditionalGeneration | LMHead(Model)? | MaskedLM | MultipleChoice | PreTraining
-    | NextSentencePrediction | CTC | Seq2Seq | Seq2SeqLM | SpeechToText | TextToSpeech | MaskedImageModeling
-    | DepthEstimation | Model
-    | (?<!^ViltFor)(?<!^VisualBertFor)(?<!Visual)QuestionAnswering )$
-    """,
-    re.VERBOSE,
-)
 SHOWN_LABELS = 8  # classes that the table names
 BATCHNORM_NOTE = (
     "the model has BatchNorm: averaged running statistics do not fit averaged weights. Give training data to estimate "
@@ -126,7 +105,10 @@ class CheckReport:
         lines += [f"{'problem':<14} {problem}" for problem in self.problems]
         if self.relation is not None:
             lines += ["", self.relation.table(), ""]
-        lines.append("They can be averaged." if self.ok else "They cannot be averaged.")
+        if self.ok:
+            lines.append("They can be averaged.")
+        else:
+            lines.append("They cannot be averaged.")
         return "\n".join(lines)
 
 
@@ -164,9 +146,9 @@ def check_checkpoints(
     shapes_differ = bool(problems)
     same_class = [item for item in checkpoints if item.architecture == architecture]
     with as_error(IngredientError, f"{listed(item.name for item in checkpoints)} cannot be compared"):
-        classes = _compare_classes(same_class, alignments or {}, settings, tuple(labels))
+        classes = compare_classes(same_class, alignments or {}, settings, tuple(labels))
         vocabularies = read_vocabularies(checkpoints)
-        # A base model gives a soup no settings, so its own may be others.
+        # A base model gives a soup no settings, so they may differ.
         compared = [item for item in same_class if item.name != base]
         differences = compare_settings(compared, settings=settings, sizes=not shapes_differ)
         problems += [*classes.problems, *_vocabulary_problems(vocabularies), *differences.problems]
@@ -189,15 +171,21 @@ def _report(
     notes: list[str],
 ) -> CheckReport:
     """What was found, with how much there is: tensors and parameters of one model, bytes and types of all."""
-    specs = [spec for item in checkpoints for spec in item.specs.values()]
-    own_specs = checkpoints[0].specs.values()
+    nbytes = 0
+    dtypes = set()
+    for item in checkpoints:
+        for spec in item.specs.values():
+            nbytes += spec.nbytes
+            if spec.is_floating:
+                dtypes.add(spec.dtype)
+    specs = checkpoints[0].specs.values()
     return CheckReport(
         names=tuple(item.name for item in checkpoints),
         architecture=architecture,
-        tensors=len(own_specs),
-        parameters=sum(spec.numel for spec in own_specs if spec.is_floating),
-        nbytes=sum(spec.nbytes for spec in specs),
-        dtypes=tuple(sorted({spec.dtype for spec in specs if spec.is_floating})),
+        tensors=len(specs),
+        parameters=sum(spec.numel for spec in specs if spec.is_floating),
+        nbytes=nbytes,
+        dtypes=tuple(sorted(dtypes)),
         labels=labels,
         problems=tuple(problems),
         notes=tuple(notes),
@@ -268,70 +256,6 @@ def _type_problems(item: Checkpoint, types: Mapping[str, str]) -> list[str]:
         if spec is not None and _type_of(spec) != usual:
             problems.append(f"{item.name}: {name} is {spec.dtype}, of the others it is {usual}")
     return problems
-
-
-class _Classes(NamedTuple):
-    """What a comparison of classes gives: the soup's labels without made-up ones, problems, and notes."""
-
-    labels: tuple[str, ...]
-    problems: list[str]
-    notes: list[str]
-
-
-def _compare_classes(
-    checkpoints: Sequence[Checkpoint],
-    alignments: Mapping[str, Sequence[int]],
-    settings: Checkpoint | None,
-    soup_labels: tuple[str, ...],
-) -> _Classes:
-    """Compare the names of classes of ingredients of one class of models.
-
-    Args:
-        checkpoints (`Sequence[Checkpoint]`), alignments (`Mapping`), settings (`Checkpoint`, *optional*):
-            As for [`check_checkpoints`].
-        soup_labels (`tuple[str, ...]`):
-            Names of the soup's classes, where they were found over more ingredients; else empty.
-    """
-    own = {item.name: class_names(item.config) for item in checkpoints}
-    architecture = checkpoints[0].architecture
-    if NO_CLASSES.search(architecture):
-        return _unused_classes(own, architecture, settings or checkpoints[0])
-    labels = {name: permuted(names, alignments.get(name)) for name, names in own.items()}
-    if settings is None and soup_labels:
-        usual = soup_labels
-    else:
-        usual = usual_names(list(labels.values()), settings)
-    holder = settings or _first_with(usual, labels, checkpoints)
-    problems, notes = compare_labels(
-        labels,
-        usual,
-        aligned=tuple(alignments),
-        settings=settings,
-        holder=None if holder is None else holder.name,
-        fields=FIELDS if holder is None else fields_of_names(holder.config),
-    )
-    return _Classes(without_made_up(usual), problems, [*notes, *alignment_notes(own, alignments, usual)])
-
-
-def _first_with(
-    usual: tuple[str, ...], labels: Mapping[str, tuple[str, ...]], checkpoints: Sequence[Checkpoint]
-) -> Checkpoint | None:
-    """The first ingredient that has the usual labels."""
-    for item in checkpoints:
-        if labels[item.name] == usual:
-            return item
-    return None
-
-
-def _unused_classes(own: Mapping[str, tuple[str, ...]], architecture: str, giver: Checkpoint) -> _Classes:
-    """The names of classes of models whose heads have none: those of one ingredient, whatever the others call them."""
-    notes = []
-    if len(set(own.values())) > 1:
-        notes.append(
-            f"labels in config.json are not the same in all, and a {architecture} uses none; the soup has those of "
-            f"{giver.name}"
-        )
-    return _Classes(label_names(giver.config), [], notes)
 
 
 def _vocabulary_problems(vocabularies: Mapping[str, Vocabulary]) -> list[str]:

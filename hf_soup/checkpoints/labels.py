@@ -1,26 +1,37 @@
-"""The names of the classes, as transformers reads them from a configuration, and where those of ingredients differ.
+"""The names of the classes, as transformers reads them from a configuration, and the orders in which they stand.
 
-Which tensors are classes is found in `modules.py`; nothing is permuted here.
+What differs between ingredients is said in `label_problems.py`; which tensors are classes is found in `modules.py`.
+Nothing is permuted here.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .differences import has, most_frequent
+from .differences import most_frequent
 
 
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint
 
+# Models whose heads have no classes; those that answer questions on images choose among answers, which are classes.
+NO_CLASSES = re.compile(
+    r"""
+    ( CausalLM | ConditionalGeneration | LMHead(Model)? | MaskedLM | MultipleChoice | PreTraining
+    | NextSentencePrediction | CTC | Seq2Seq | Seq2SeqLM | SpeechToText | TextToSpeech | MaskedImageModeling
+    | DepthEstimation | Model
+    | (?<!^ViltFor)(?<!^VisualBertFor)(?<!Visual)QuestionAnswering )$
+    """,
+    re.VERBOSE,
+)
 DEFAULT_CLASSES = 2  # what transformers takes where a configuration says nothing
 SHOWN = 6  # names in one sentence
 MANY = 100_000  # classes; with a higher id, gaps between ids are not filled
 # What timm calls the last layer of its models, where `pretrained_cfg` does not say.
 TIMM_CLASSIFIERS = ("classif", "classifier", "fc", "head", "head_dist", "last_linear")
 FIELDS = "id2label and label2id"
-FOLLOWS_NAMES = "Pass align_labels=True (--align-labels)"
 
 
 def class_names(config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -35,12 +46,12 @@ def class_names(config: Mapping[str, Any]) -> tuple[str, ...]:
             What `config.json` holds.
     """
     names = _own_names(config)
-    if names is None or _are_made_up(names):
+    if names is None or are_made_up(names):
         for _, inner in _inner_configs(config):
             if not inner.get("id2label"):
                 continue
             inner_names = _own_names(inner)
-            if inner_names and not _are_made_up(inner_names):
+            if inner_names and not are_made_up(inner_names):
                 return inner_names
     if names is None:
         return _made_up(DEFAULT_CLASSES)
@@ -54,7 +65,7 @@ def label_names(config: Mapping[str, Any]) -> tuple[str, ...]:
 
 def without_made_up(names: Sequence[str]) -> tuple[str, ...]:
     """The names, or none where transformers makes them up."""
-    return () if _are_made_up(names) else tuple(names)
+    return () if are_made_up(names) else tuple(names)
 
 
 def fields_of_names(config: Mapping[str, Any]) -> str:
@@ -124,7 +135,7 @@ def usual_names(names: Sequence[tuple[str, ...]], settings: Checkpoint | None = 
     """
     if settings is not None:
         return class_names(settings.config)
-    not_made_up = [own for own in names if not _are_made_up(own)]
+    not_made_up = [own for own in names if not are_made_up(own)]
     return most_frequent(not_made_up or names)
 
 
@@ -135,90 +146,6 @@ def permuted(labels: Sequence[str], order: Sequence[int] | None) -> tuple[str, .
     return tuple(labels)
 
 
-def compare_labels(
-    labels: Mapping[str, tuple[str, ...]],
-    usual: tuple[str, ...],
-    *,
-    aligned: Sequence[str] = (),
-    settings: Checkpoint | None = None,
-    holder: str | None = None,
-    fields: str = FIELDS,
-) -> tuple[list[str], list[str]]:
-    """What differs in the names of classes, each kind with its own way out.
-
-    Args:
-        labels (`Mapping[str, tuple[str, ...]]`):
-            Ingredient -> its class names, in the order of its alignment where it has one.
-        usual (`tuple[str, ...]`):
-            What they are compared with.
-        aligned (`Sequence[str]`, *optional*):
-            Ingredients whose classes are matched by name, whatever the letter case.
-        settings (`Checkpoint`, *optional*):
-            The ingredient that gives the soup its settings, if the user named one: its names are then the soup's.
-        holder (`str`, *optional*):
-            An ingredient that has the usual labels.
-        fields (`str`, *optional*):
-            What `config.json` keeps the names in, as [`fields_of_names`] gives it.
-
-    Returns:
-        `tuple[list[str], list[str]]`: problems and notes.
-    """
-    problems: list[str] = []
-    notes: list[str] = []
-    others = "the others have" if settings is None else f"{settings.name} has"
-    for name, own in labels.items():
-        is_matched_by_name = name in aligned and _folded(own) == _folded(usual)
-        if is_matched_by_name or _go_together(own, usual):
-            continue
-        if settings is not None and _may_be_the_same(own, usual):
-            notes.append(f"{name} calls its classes {_listed(own)}; the soup has the names of {settings.name}")
-        else:
-            problems.append(_problem(name, own, usual, others, holder, fields))
-    return problems, notes
-
-
-def _go_together(own: tuple[str, ...], usual: tuple[str, ...]) -> bool:
-    """Whether nothing has to be said of the names of classes of two ingredients."""
-    if own == usual:
-        return True
-    if _are_made_up(own) and _are_made_up(usual):  # their number is that of rows in the head, where there is one
-        return True
-    return len(own) == len(usual) == 1  # one class has one order, whatever it is called
-
-
-def _may_be_the_same(own: tuple[str, ...], usual: tuple[str, ...]) -> bool:
-    """Whether two lists can name the same classes in the same order, as far as names tell."""
-    if len(own) != len(usual):
-        return False
-    return _folded(own) == _folded(usual) or _are_made_up(own) or _are_made_up(usual)
-
-
-def alignment_notes(
-    labels: Mapping[str, tuple[str, ...]], alignments: Mapping[str, Sequence[int]], usual: Sequence[str]
-) -> list[str]:
-    """What an alignment does, as sentences for a report.
-
-    Args:
-        labels (`Mapping[str, tuple[str, ...]]`):
-            Ingredient -> its class names as they are.
-        alignments (`Mapping[str, Sequence[int]]`):
-            Ingredient -> the order in which its classes are taken.
-        usual (`Sequence[str]`):
-            The soup's labels.
-    """
-    notes = []
-    for name, order in alignments.items():
-        if name not in labels:
-            continue
-        if is_identity(order):
-            notes.append(f"{name} calls its classes {_listed(labels[name])}; they are taken for {_listed(usual)}")
-        else:
-            places = ", ".join(map(str, order[:SHOWN]))
-            more = " ..." if len(order) > SHOWN else ""
-            notes.append(f"the classes of {name} are permuted: the soup's classes 0, 1, ... are its {places}{more}")
-    return notes
-
-
 def is_identity(order: Sequence[int]) -> bool:
     """Whether an order leaves everything where it is."""
     return list(order) == sorted(order)
@@ -226,8 +153,8 @@ def is_identity(order: Sequence[int]) -> bool:
 
 def in_another_order(labels: Sequence[str], others: Sequence[str]) -> bool:
     """Whether two lists of labels have the same names, whatever their letter case, in different places."""
-    folded, others_folded = _folded(labels), _folded(others)
-    return folded != others_folded and sorted(folded) == sorted(others_folded)
+    folded_labels, folded_others = folded(labels), folded(others)
+    return folded_labels != folded_others and sorted(folded_labels) == sorted(folded_others)
 
 
 def base_order_problem(base: Checkpoint, labels: Sequence[str]) -> str | None:
@@ -243,67 +170,9 @@ def base_order_problem(base: Checkpoint, labels: Sequence[str]) -> str | None:
     if not in_another_order(own, labels):
         return None
     return (
-        f"{base.name} has the labels in another order than the ingredients: {_listed(own)}, not {_listed(labels)}. "
+        f"{base.name} has the labels in another order than the ingredients: {listing(own)}, not {listing(labels)}. "
         "Give the base model whose label2id is in the order of the ingredients, or fine-tune with the label2id of "
         f"{base.name}"
-    )
-
-
-def _problem(
-    name: str, own: tuple[str, ...], usual: tuple[str, ...], others: str, holder: str | None, fields: str
-) -> str:
-    """Why classes of other names cannot be averaged, and the way out.
-
-    Args:
-        name (`str`), own (`tuple[str, ...]`):
-            An ingredient and the names of its classes.
-        usual (`tuple[str, ...]`):
-            What they are compared with.
-        others (`str`):
-            Who has the usual names, with the verb.
-        holder (`str`, *optional*):
-            An ingredient that has them.
-        fields (`str`):
-            What `config.json` keeps the names in.
-    """
-    if len(own) != len(usual):
-        return (
-            f"{name} has the labels {_listed(own)}, {others} {_listed(usual)}: {len(own)} classes and "
-            f"{len(usual)}. Fine-tune on the same labels"
-        )
-    if sorted(own) == sorted(usual):
-        index = _first_apart(own, usual)
-        return (
-            f"{name} has the labels in another order: class {index} is {own[index]!r}, where {others} "
-            f"{usual[index]!r}. {FOLLOWS_NAMES}, or fine-tune with one label2id for all"
-        )
-    if _folded(own) == _folded(usual):
-        return (
-            f"{name} has the labels {_listed(own)}, {others} {_listed(usual)}: only upper and lower case differ. "
-            f"{FOLLOWS_NAMES} to take them for the same"
-        )
-    if in_another_order(own, usual):
-        index = _first_apart(_folded(own), _folded(usual))
-        return (
-            f"{name} has the labels in another order and in other letter case: class {index} is {own[index]!r}, "
-            f"where {others} {usual[index]!r}. {FOLLOWS_NAMES} to match them by name"
-        )
-    if _are_made_up(own):
-        return _made_up_problem(name, own, holder or "the others", usual, fields)
-    if _are_made_up(usual):
-        return _made_up_problem(holder or "the others", usual, name, own, fields)
-    return (
-        f"{name} has the labels {_listed(own)}, {others} {_listed(usual)}. Fine-tune on the same labels; if these "
-        f"are other names of the same classes in the same order, copy {fields} into one config.json from the other"
-    )
-
-
-def _made_up_problem(nameless: str, made_up: Sequence[str], holder: str, names: Sequence[str], fields: str) -> str:
-    """Why the classes of an ingredient without names do not go with those of one that has names."""
-    return (
-        f"{nameless} {has([nameless])} the made-up labels {_listed(made_up)}, {holder} {_listed(names)}: nothing "
-        f"says that they are in the same order. If they are, copy {fields} of {holder} into the "
-        f'config.json of {nameless}, or pass take_from="{holder}" (--take-from {holder})'
     )
 
 
@@ -332,7 +201,7 @@ def _own_names(config: Mapping[str, Any]) -> tuple[str, ...] | None:
 def _has_own_names(config: Mapping[str, Any]) -> bool:
     """Whether a configuration itself gives names that are not made up."""
     names = _own_names(config)
-    return names is not None and not _are_made_up(names)
+    return names is not None and not are_made_up(names)
 
 
 def _names_by_id(by_id: Mapping[int, str]) -> tuple[str, ...]:
@@ -363,11 +232,12 @@ def _made_up(number: int) -> tuple[str, ...]:
     return tuple(f"LABEL_{index}" for index in range(number))
 
 
-def _are_made_up(names: Sequence[str]) -> bool:
+def are_made_up(names: Sequence[str]) -> bool:
+    """Whether names are those that transformers gives to classes without names."""
     return tuple(names) == _made_up(len(names))
 
 
-def _folded(names: Sequence[str]) -> list[str]:
+def folded(names: Sequence[str]) -> list[str]:
     """Names without the difference of upper and lower case."""
     return [name.casefold() for name in names]
 
@@ -376,7 +246,7 @@ def _order(names: tuple[str, ...], usual: tuple[str, ...]) -> tuple[int, ...] | 
     """Where each usual name stands: by the same letters if they fit, else whatever the case; never by guessing."""
     order = _places(names, usual)
     if order is None:
-        order = _places(_folded(names), _folded(usual))
+        order = _places(folded(names), folded(usual))
     return order
 
 
@@ -389,12 +259,7 @@ def _places(names: Sequence[str], usual: Sequence[str]) -> tuple[int, ...] | Non
     return tuple(places[name] for name in usual)
 
 
-def _first_apart(names: Sequence[str], usual: Sequence[str]) -> int:
-    """The first class that has another name in one of two different lists of as many names."""
-    return next(index for index in range(len(names)) if names[index] != usual[index])
-
-
-def _listed(names: Sequence[str]) -> str:
+def listing(names: Sequence[str]) -> str:
     """The first of some names, and how many more there are."""
     if len(names) <= SHOWN:
         return str(list(names))

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from ..checkpoints.check import NO_CLASSES, CheckReport
+from ..checkpoints.check import CheckReport
 from ..checkpoints.checkpoint import Checkpoint
-from ..checkpoints.labels import classifier_modules, is_identity
+from ..checkpoints.labels import NO_CLASSES, classifier_modules, is_identity
 from ..checkpoints.modules import assign_weights, class_tensors, group, own_prefix
 from ..checkpoints.reader import AVERAGED, TensorSpec, widest
 from ..display.tables import align

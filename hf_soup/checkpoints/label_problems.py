@@ -1,0 +1,242 @@
+"""Names of classes that do not go together between ingredients: what differs, and the way out of each difference.
+
+How the names are read, and in which order they stand, is found in `labels.py`; tensors are compared elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from .checkpoint import Checkpoint
+from .differences import has
+from .labels import (
+    FIELDS,
+    NO_CLASSES,
+    SHOWN,
+    are_made_up,
+    class_names,
+    fields_of_names,
+    folded,
+    in_another_order,
+    is_identity,
+    label_names,
+    listing,
+    permuted,
+    usual_names,
+    without_made_up,
+)
+
+
+FOLLOWS_NAMES = "Pass align_labels=True (--align-labels)"
+
+
+class Classes(NamedTuple):
+    """What a comparison of classes gives: the soup's labels without made-up ones, problems, and notes."""
+
+    labels: tuple[str, ...]
+    problems: list[str]
+    notes: list[str]
+
+
+def compare_classes(
+    checkpoints: Sequence[Checkpoint],
+    alignments: Mapping[str, Sequence[int]],
+    settings: Checkpoint | None,
+    soup_labels: tuple[str, ...],
+) -> Classes:
+    """Compare the names of classes of ingredients of one class of models.
+
+    Args:
+        checkpoints (`Sequence[Checkpoint]`), alignments (`Mapping`), settings (`Checkpoint`, *optional*):
+            As for [`check_checkpoints`].
+        soup_labels (`tuple[str, ...]`):
+            Names of the soup's classes, where they were found over more ingredients; else empty.
+    """
+    own_labels = {item.name: class_names(item.config) for item in checkpoints}
+    architecture = checkpoints[0].architecture
+    if NO_CLASSES.search(architecture):
+        return _unused_classes(own_labels, architecture, settings or checkpoints[0])
+    labels = {name: permuted(names, alignments.get(name)) for name, names in own_labels.items()}
+    if settings is None and soup_labels:
+        usual = soup_labels
+    else:
+        usual = usual_names(list(labels.values()), settings)
+    holder = settings or _first_with(usual, labels, checkpoints)
+    problems, notes = _compare_labels(
+        labels,
+        usual,
+        aligned=tuple(alignments),
+        settings=settings,
+        holder=None if holder is None else holder.name,
+        fields=FIELDS if holder is None else fields_of_names(holder.config),
+    )
+    return Classes(without_made_up(usual), problems, [*notes, *_alignment_notes(own_labels, alignments, usual)])
+
+
+def _first_with(
+    usual: tuple[str, ...], labels: Mapping[str, tuple[str, ...]], checkpoints: Sequence[Checkpoint]
+) -> Checkpoint | None:
+    """The first ingredient that has the usual labels."""
+    for item in checkpoints:
+        if labels[item.name] == usual:
+            return item
+    return None
+
+
+def _unused_classes(own_labels: Mapping[str, tuple[str, ...]], architecture: str, giver: Checkpoint) -> Classes:
+    """The names of classes of models whose heads have none: those of one ingredient, whatever the others call them."""
+    notes = []
+    if len(set(own_labels.values())) > 1:
+        notes.append(
+            f"labels in config.json are not the same in all, and a {architecture} uses none; the soup has those of "
+            f"{giver.name}"
+        )
+    return Classes(label_names(giver.config), [], notes)
+
+
+def _compare_labels(
+    labels: Mapping[str, tuple[str, ...]],
+    usual: tuple[str, ...],
+    *,
+    aligned: Sequence[str] = (),
+    settings: Checkpoint | None = None,
+    holder: str | None = None,
+    fields: str = FIELDS,
+) -> tuple[list[str], list[str]]:
+    """What differs in the names of classes, each kind with its own way out.
+
+    Args:
+        labels (`Mapping[str, tuple[str, ...]]`):
+            Ingredient -> its class names, in the order of its alignment where it has one.
+        usual (`tuple[str, ...]`):
+            What they are compared with.
+        aligned (`Sequence[str]`, *optional*):
+            Ingredients whose classes are matched by name, whatever the letter case.
+        settings (`Checkpoint`, *optional*):
+            The ingredient that gives the soup its settings, if the user named one: its names are then the soup's.
+        holder (`str`, *optional*):
+            An ingredient that has the usual labels.
+        fields (`str`, *optional*):
+            What `config.json` keeps the names in, as [`fields_of_names`] gives it.
+
+    Returns:
+        `tuple[list[str], list[str]]`: problems and notes.
+    """
+    problems: list[str] = []
+    notes: list[str] = []
+    others = "the others have" if settings is None else f"{settings.name} has"
+    for name, own in labels.items():
+        is_matched_by_name = name in aligned and folded(own) == folded(usual)
+        if is_matched_by_name or _go_together(own, usual):
+            continue
+        if settings is not None and _may_be_the_same(own, usual):
+            notes.append(f"{name} calls its classes {listing(own)}; the soup has the names of {settings.name}")
+        else:
+            problems.append(_problem(name, own, usual, others, holder, fields))
+    return problems, notes
+
+
+def _go_together(own: tuple[str, ...], usual: tuple[str, ...]) -> bool:
+    """Whether nothing has to be said of the names of classes of two ingredients."""
+    if own == usual:
+        return True
+    if are_made_up(own) and are_made_up(usual):  # their number is that of rows in the head, where there is one
+        return True
+    return len(own) == len(usual) == 1  # one class has one order, whatever it is called
+
+
+def _may_be_the_same(own: tuple[str, ...], usual: tuple[str, ...]) -> bool:
+    """Whether two lists can name the same classes in the same order, as far as names tell."""
+    if len(own) != len(usual):
+        return False
+    return folded(own) == folded(usual) or are_made_up(own) or are_made_up(usual)
+
+
+def _problem(
+    name: str, own: tuple[str, ...], usual: tuple[str, ...], others: str, holder: str | None, fields: str
+) -> str:
+    """Why classes of other names cannot be averaged, and the way out.
+
+    Args:
+        name (`str`), own (`tuple[str, ...]`):
+            An ingredient and the names of its classes.
+        usual (`tuple[str, ...]`):
+            What they are compared with.
+        others (`str`):
+            Who has the usual names, with the verb.
+        holder (`str`, *optional*):
+            An ingredient that has them.
+        fields (`str`):
+            What `config.json` keeps the names in.
+    """
+    if len(own) != len(usual):
+        return (
+            f"{name} has the labels {listing(own)}, {others} {listing(usual)}: {len(own)} classes and "
+            f"{len(usual)}. Fine-tune on the same labels"
+        )
+    if sorted(own) == sorted(usual):
+        index = _first_apart(own, usual)
+        return (
+            f"{name} has the labels in another order: class {index} is {own[index]!r}, where {others} "
+            f"{usual[index]!r}. {FOLLOWS_NAMES}, or fine-tune with one label2id for all"
+        )
+    if folded(own) == folded(usual):
+        return (
+            f"{name} has the labels {listing(own)}, {others} {listing(usual)}: only upper and lower case differ. "
+            f"{FOLLOWS_NAMES} to take them for the same"
+        )
+    if in_another_order(own, usual):
+        index = _first_apart(folded(own), folded(usual))
+        return (
+            f"{name} has the labels in another order and in other letter case: class {index} is {own[index]!r}, "
+            f"where {others} {usual[index]!r}. {FOLLOWS_NAMES} to match them by name"
+        )
+    if are_made_up(own):
+        return _made_up_problem(name, own, holder or "the others", usual, fields)
+    if are_made_up(usual):
+        return _made_up_problem(holder or "the others", usual, name, own, fields)
+    return (
+        f"{name} has the labels {listing(own)}, {others} {listing(usual)}. Fine-tune on the same labels; if these "
+        f"are other names of the same classes in the same order, copy {fields} into one config.json from the other"
+    )
+
+
+def _made_up_problem(nameless: str, made_up: Sequence[str], holder: str, names: Sequence[str], fields: str) -> str:
+    """Why the classes of an ingredient without names do not go with those of one that has names."""
+    return (
+        f"{nameless} {has([nameless])} the made-up labels {listing(made_up)}, {holder} {listing(names)}: nothing "
+        f"says that they are in the same order. If they are, copy {fields} of {holder} into the "
+        f'config.json of {nameless}, or pass take_from="{holder}" (--take-from {holder})'
+    )
+
+
+def _first_apart(names: Sequence[str], usual: Sequence[str]) -> int:
+    """The first class that has another name in one of two different lists of as many names."""
+    return next(index for index in range(len(names)) if names[index] != usual[index])
+
+
+def _alignment_notes(
+    labels: Mapping[str, tuple[str, ...]], alignments: Mapping[str, Sequence[int]], usual: Sequence[str]
+) -> list[str]:
+    """What an alignment does, as sentences for a report.
+
+    Args:
+        labels (`Mapping[str, tuple[str, ...]]`):
+            Ingredient -> its class names as they are.
+        alignments (`Mapping[str, Sequence[int]]`):
+            Ingredient -> the order in which its classes are taken.
+        usual (`Sequence[str]`):
+            The soup's labels.
+    """
+    notes = []
+    for name, order in alignments.items():
+        if name not in labels:
+            continue
+        if is_identity(order):
+            notes.append(f"{name} calls its classes {listing(labels[name])}; they are taken for {listing(usual)}")
+        else:
+            places = ", ".join(map(str, order[:SHOWN]))
+            more = " ..." if len(order) > SHOWN else ""
+            notes.append(f"the classes of {name} are permuted: the soup's classes 0, 1, ... are its {places}{more}")
+    return notes
