@@ -50,6 +50,7 @@ def fit_base(base: Checkpoint, like: Checkpoint) -> Checkpoint:
     if base.problems:
         raise IngredientError(f"{base.problems[0]}.")
     subfolder, config = _model_of(like)
+    # A base model with the same subfolder was named when it was opened, as the ingredient was.
     if config and (subfolder == "" or subfolder not in base.subfolders):
         base = _renamed(base, subfolder, config)
     _refuse_stranger(base, like)

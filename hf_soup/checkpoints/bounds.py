@@ -181,22 +181,22 @@ def _is_number(value: Any) -> bool:
 
 
 def _refuse_long(field: _Field, limits: Limits, where: str) -> None:
-    most = limits.modules if _counts_entries(field.name) else limits.classes
-    if len(field.value) > most:
-        raise _cannot_be(field.path, f"a list of {len(field.value):,}", most, where)
+    limit = limits.modules if _counts_entries(field.name) else limits.classes
+    if len(field.value) > limit:
+        raise _cannot_be(field.path, f"a list of {len(field.value):,}", limit, where)
 
 
 def _refuse_number(field: _Field, limits: Limits, where: str) -> None:
-    number, most = field.value, _most(field.name, limits)
-    if -most <= number <= most:
+    number, limit = field.value, _limit_of(field.name, limits)
+    if -limit <= number <= limit:
         return
     text = f"a number of {number.bit_length()} bits"
     if abs(number) <= 10**DIGITS:  # Python refuses to write numbers of thousands of digits
         text = str(number)
-    raise _cannot_be(field.path, text, most, where)
+    raise _cannot_be(field.path, text, limit, where)
 
 
-def _most(name: str, limits: Limits) -> int:
+def _limit_of(name: str, limits: Limits) -> int:
     """The largest number that a field of this name may hold."""
     if NO_COUNTS.search(name):
         return 10**DIGITS
@@ -209,9 +209,9 @@ def _most(name: str, limits: Limits) -> int:
     return 10**DIGITS
 
 
-def _cannot_be(path: str, value: str, most: int, where: str) -> IngredientError:
+def _cannot_be(path: str, value: str, limit: int, where: str) -> IngredientError:
     return IngredientError(
-        f"{one_line(where)} cannot be right: {_shown(path)} is {value}, and its weights are for {most:,} at most."
+        f"{one_line(where)} cannot be right: {_shown(path)} is {value}, and its weights are for {limit:,} at most."
     )
 
 

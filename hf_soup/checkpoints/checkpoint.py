@@ -92,7 +92,7 @@ class Checkpoint:
     @property
     def architecture(self) -> str:
         """The class that its configuration names, or the kind of model."""
-        if not self.config:
+        if not self.config:  # the folder itself holds no model of transformers, but modules that do
             return "SentenceTransformer"
         architectures = self.config.get("architectures")
         if architectures:

@@ -164,7 +164,7 @@ def _is_left_out(layout: Layout, loader: Loader, tensor: Recognised) -> bool:
     """Whether transformers ignores a tensor of a file, or no longer writes it."""
     if tensor.in_memory is not None:
         return tensor.in_memory in layout.unsaved
-    return layout.ignored.search(tensor.name) is not None or loader.spelt(tensor.name) in layout.computed
+    return layout.ignored.search(tensor.name) is not None or loader.current_name(tensor.name) in layout.computed
 
 
 def _tied_to(layout: Layout, tensor: Recognised) -> str | None:
@@ -183,9 +183,9 @@ def _on_disk(layout: Layout, loader: Loader, tensor: Recognised) -> str:
     # Several tensors are converted together, so the name in memory does not say which of those on disk it is.
     if tensor.name in family.disk:
         return tensor.name
-    spelt = loader.spelt(tensor.name)
+    current_name = loader.current_name(tensor.name)
     for name in family.disk:
-        if loader.spelt(name) == spelt:
+        if loader.current_name(name) == current_name:
             return name
     return in_memory
 

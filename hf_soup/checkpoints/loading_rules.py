@@ -100,7 +100,7 @@ class Loader:
             renamed, _ = rename_source_key(name, [], [], self._prefix, self._state)
         return renamed if renamed in self._state else None
 
-    def spelt(self, name: str) -> str:
+    def current_name(self, name: str) -> str:
         """A name with today's spelling, without the prefix of the body."""
         for rule in self._renamings:
             name, _ = rule.rename_source_key(name)

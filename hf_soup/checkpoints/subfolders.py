@@ -17,7 +17,9 @@ from .wrapped_names import prefix_notes, without_plain_wrappers
 
 def subfolder_prefix(subfolder: str) -> str:
     """What stands in front of the names of a subfolder's tensors; nothing for the model itself."""
-    return f"{subfolder.replace('/', '.')}." if subfolder else ""
+    if not subfolder:
+        return ""
+    return f"{subfolder.replace('/', '.')}."
 
 
 def fit_subfolders(
@@ -48,8 +50,8 @@ def fit_subfolders(
     subfolders_with_class = set()
     for subfolder, specs in tensors.items():
         settings = _settings_of(config, subfolder, folder)
-        fitted = fit(settings, specs) if settings else _unwrapped(specs)
-        fitted = _in_checkpoint(fitted, subfolder)
+        own_fitted = fit(settings, specs) if settings else _unwrapped(specs)
+        fitted = _in_checkpoint(own_fitted, subfolder)
         all_specs |= fitted.specs
         if fitted.expected is not None:
             subfolders_with_class.add(subfolder)
