@@ -139,10 +139,10 @@ def check_checkpoints(
     """
     tuned = _fine_tuned(checkpoints, base)
     architecture = most_frequent(item.architecture for item in tuned)
-    usual = _usual_tensors(checkpoints, tuned)
+    usual_tensors = _usual_tensors(checkpoints, tuned)
     problems: list[str] = []
     for item in checkpoints:
-        problems += _problems_of_tensors(item, architecture, usual, may_lack=item.name == base)
+        problems += _problems_of_tensors(item, architecture, usual_tensors, may_lack=item.name == base)
     shapes_differ = bool(problems)
     same_class = [item for item in checkpoints if item.architecture == architecture]
     with as_error(IngredientError, f"{listed(item.name for item in checkpoints)} cannot be compared"):
@@ -203,8 +203,8 @@ def equal_or_counter(name: str, values: Sequence[torch.Tensor]) -> bool:
     """
     if _is_counter(name):
         return True
-    first, *others = values
-    return all(bytes_of(first) == bytes_of(other) for other in others)
+    first, *other_values = values
+    return all(bytes_of(first) == bytes_of(value) for value in other_values)
 
 
 def _is_counter(name: str) -> bool:
@@ -236,11 +236,16 @@ def _usual_tensors(checkpoints: Sequence[Checkpoint], tuned: Sequence[Checkpoint
     return _UsualTensors(shapes, types)
 
 
-def _problems_of_tensors(item: Checkpoint, architecture: str, usual: _UsualTensors, *, may_lack: bool) -> list[str]:
+def _problems_of_tensors(
+    item: Checkpoint, architecture: str, usual_tensors: _UsualTensors, *, may_lack: bool
+) -> list[str]:
     """What is wrong with the class of one ingredient, or else with the names, shapes and types of its tensors."""
     if item.architecture != architecture:  # its tensors differ of course
         return [f"{item.name} is a {item.architecture}, the others are {architecture}"]
-    return [*tensor_problems(item, usual.shapes, may_lack=may_lack), *_type_problems(item, usual.types)]
+    return [
+        *tensor_problems(item, usual_tensors.shapes, may_lack=may_lack),
+        *_type_problems(item, usual_tensors.types),
+    ]
 
 
 def _type_of(spec: TensorSpec) -> str:
@@ -251,10 +256,10 @@ def _type_of(spec: TensorSpec) -> str:
 def _type_problems(item: Checkpoint, types: Mapping[str, str]) -> list[str]:
     """Tensors of another type than most ingredients have; types that can be mixed are none."""
     problems = []
-    for name, usual in types.items():
+    for name, usual_type in types.items():
         spec = item.specs.get(name)
-        if spec is not None and _type_of(spec) != usual:
-            problems.append(f"{item.name}: {name} is {spec.dtype}, of the others it is {usual}")
+        if spec is not None and _type_of(spec) != usual_type:
+            problems.append(f"{item.name}: {name} is {spec.dtype}, of the others it is {usual_type}")
     return problems
 
 
@@ -262,13 +267,15 @@ def _vocabulary_problems(vocabularies: Mapping[str, Vocabulary]) -> list[str]:
     """Tokenizers that read the same ids as other words; where there is no tokenizer there is nothing to compare."""
     if not vocabularies:
         return []
-    usual = most_frequent(vocabulary.digest for vocabulary in vocabularies.values())
-    reference = next(name for name, vocabulary in vocabularies.items() if vocabulary.digest == usual)
+    usual_digest = most_frequent(vocabulary.digest for vocabulary in vocabularies.values())
+    reference = next(name for name, vocabulary in vocabularies.items() if vocabulary.digest == usual_digest)
     problems = []
     for name, vocabulary in vocabularies.items():
-        apart = difference(vocabulary, vocabularies[reference])
-        if apart:
-            problems.append(f"{name} has another tokenizer than {reference}: {apart}. Its ids mean other words")
+        differing_tokens = difference(vocabulary, vocabularies[reference])
+        if differing_tokens:
+            problems.append(
+                f"{name} has another tokenizer than {reference}: {differing_tokens}. Its ids mean other words"
+            )
     return problems
 
 

@@ -59,27 +59,28 @@ def compare_classes(
         return _unused_classes(own_labels, architecture, settings or checkpoints[0])
     labels = {name: permuted(names, alignments.get(name)) for name, names in own_labels.items()}
     if settings is None and soup_labels:
-        usual = soup_labels
+        usual_labels = soup_labels
     else:
-        usual = usual_names(list(labels.values()), settings)
-    holder = settings or _first_with(usual, labels, checkpoints)
+        usual_labels = usual_names(list(labels.values()), settings)
+    holder = settings or _first_with(usual_labels, labels, checkpoints)
     problems, notes = _compare_labels(
         labels,
-        usual,
+        usual_labels,
         aligned=tuple(alignments),
         settings=settings,
         holder=None if holder is None else holder.name,
         fields=FIELDS if holder is None else fields_of_names(holder.config),
     )
-    return Classes(without_made_up(usual), problems, [*notes, *_alignment_notes(own_labels, alignments, usual)])
+    notes += _alignment_notes(own_labels, alignments, usual_labels)
+    return Classes(without_made_up(usual_labels), problems, notes)
 
 
 def _first_with(
-    usual: tuple[str, ...], labels: Mapping[str, tuple[str, ...]], checkpoints: Sequence[Checkpoint]
+    usual_labels: tuple[str, ...], labels: Mapping[str, tuple[str, ...]], checkpoints: Sequence[Checkpoint]
 ) -> Checkpoint | None:
     """The first ingredient that has the usual labels."""
     for item in checkpoints:
-        if labels[item.name] == usual:
+        if labels[item.name] == usual_labels:
             return item
     return None
 
@@ -97,7 +98,7 @@ def _unused_classes(own_labels: Mapping[str, tuple[str, ...]], architecture: str
 
 def _compare_labels(
     labels: Mapping[str, tuple[str, ...]],
-    usual: tuple[str, ...],
+    usual_labels: tuple[str, ...],
     *,
     aligned: Sequence[str] = (),
     settings: Checkpoint | None = None,
@@ -109,7 +110,7 @@ def _compare_labels(
     Args:
         labels (`Mapping[str, tuple[str, ...]]`):
             Ingredient -> its class names, in the order of its alignment where it has one.
-        usual (`tuple[str, ...]`):
+        usual_labels (`tuple[str, ...]`):
             What they are compared with.
         aligned (`Sequence[str]`, *optional*):
             Ingredients whose classes are matched by name, whatever the letter case.
@@ -126,42 +127,43 @@ def _compare_labels(
     problems: list[str] = []
     notes: list[str] = []
     others = "the others have" if settings is None else f"{settings.name} has"
-    for name, own in labels.items():
-        is_matched_by_name = name in aligned and folded(own) == folded(usual)
-        if is_matched_by_name or _go_together(own, usual):
+    for name, own_labels in labels.items():
+        is_matched_by_name = name in aligned and folded(own_labels) == folded(usual_labels)
+        if is_matched_by_name or _go_together(own_labels, usual_labels):
             continue
-        if settings is not None and _may_be_the_same(own, usual):
-            notes.append(f"{name} calls its classes {listing(own)}; the soup has the names of {settings.name}")
+        if settings is not None and _may_be_the_same(own_labels, usual_labels):
+            notes.append(f"{name} calls its classes {listing(own_labels)}; the soup has the names of {settings.name}")
         else:
-            problems.append(_problem(name, own, usual, others, holder, fields))
+            problems.append(_problem(name, own_labels, usual_labels, others, holder, fields))
     return problems, notes
 
 
-def _go_together(own: tuple[str, ...], usual: tuple[str, ...]) -> bool:
+def _go_together(labels: tuple[str, ...], usual_labels: tuple[str, ...]) -> bool:
     """Whether nothing has to be said of the names of classes of two ingredients."""
-    if own == usual:
+    if labels == usual_labels:
         return True
-    if are_made_up(own) and are_made_up(usual):  # their number is that of rows in the head, where there is one
+    # Their number is that of rows in the head, where there is one.
+    if are_made_up(labels) and are_made_up(usual_labels):
         return True
-    return len(own) == len(usual) == 1  # one class has one order, whatever it is called
+    return len(labels) == len(usual_labels) == 1  # one class has one order, whatever it is called
 
 
-def _may_be_the_same(own: tuple[str, ...], usual: tuple[str, ...]) -> bool:
+def _may_be_the_same(labels: tuple[str, ...], usual_labels: tuple[str, ...]) -> bool:
     """Whether two lists can name the same classes in the same order, as far as names tell."""
-    if len(own) != len(usual):
+    if len(labels) != len(usual_labels):
         return False
-    return folded(own) == folded(usual) or are_made_up(own) or are_made_up(usual)
+    return folded(labels) == folded(usual_labels) or are_made_up(labels) or are_made_up(usual_labels)
 
 
 def _problem(
-    name: str, own: tuple[str, ...], usual: tuple[str, ...], others: str, holder: str | None, fields: str
+    name: str, labels: tuple[str, ...], usual_labels: tuple[str, ...], others: str, holder: str | None, fields: str
 ) -> str:
     """Why classes of other names cannot be averaged, and the way out.
 
     Args:
-        name (`str`), own (`tuple[str, ...]`):
+        name (`str`), labels (`tuple[str, ...]`):
             An ingredient and the names of its classes.
-        usual (`tuple[str, ...]`):
+        usual_labels (`tuple[str, ...]`):
             What they are compared with.
         others (`str`):
             Who has the usual names, with the verb.
@@ -170,35 +172,36 @@ def _problem(
         fields (`str`):
             What `config.json` keeps the names in.
     """
-    if len(own) != len(usual):
+    if len(labels) != len(usual_labels):
         return (
-            f"{name} has the labels {listing(own)}, {others} {listing(usual)}: {len(own)} classes and "
-            f"{len(usual)}. Fine-tune on the same labels"
+            f"{name} has the labels {listing(labels)}, {others} {listing(usual_labels)}: {len(labels)} classes and "
+            f"{len(usual_labels)}. Fine-tune on the same labels"
         )
-    if sorted(own) == sorted(usual):
-        index = _first_apart(own, usual)
+    if sorted(labels) == sorted(usual_labels):
+        index = _first_apart(labels, usual_labels)
         return (
-            f"{name} has the labels in another order: class {index} is {own[index]!r}, where {others} "
-            f"{usual[index]!r}. {FOLLOWS_NAMES}, or fine-tune with one label2id for all"
+            f"{name} has the labels in another order: class {index} is {labels[index]!r}, where {others} "
+            f"{usual_labels[index]!r}. {FOLLOWS_NAMES}, or fine-tune with one label2id for all"
         )
-    if folded(own) == folded(usual):
+    if folded(labels) == folded(usual_labels):
         return (
-            f"{name} has the labels {listing(own)}, {others} {listing(usual)}: only upper and lower case differ. "
-            f"{FOLLOWS_NAMES} to take them for the same"
+            f"{name} has the labels {listing(labels)}, {others} {listing(usual_labels)}: only upper and lower case "
+            f"differ. {FOLLOWS_NAMES} to take them for the same"
         )
-    if in_another_order(own, usual):
-        index = _first_apart(folded(own), folded(usual))
+    if in_another_order(labels, usual_labels):
+        index = _first_apart(folded(labels), folded(usual_labels))
         return (
-            f"{name} has the labels in another order and in other letter case: class {index} is {own[index]!r}, "
-            f"where {others} {usual[index]!r}. {FOLLOWS_NAMES} to match them by name"
+            f"{name} has the labels in another order and in other letter case: class {index} is {labels[index]!r}, "
+            f"where {others} {usual_labels[index]!r}. {FOLLOWS_NAMES} to match them by name"
         )
-    if are_made_up(own):
-        return _made_up_problem(name, own, holder or "the others", usual, fields)
-    if are_made_up(usual):
-        return _made_up_problem(holder or "the others", usual, name, own, fields)
+    if are_made_up(labels):
+        return _made_up_problem(name, labels, holder or "the others", usual_labels, fields)
+    if are_made_up(usual_labels):
+        return _made_up_problem(holder or "the others", usual_labels, name, labels, fields)
     return (
-        f"{name} has the labels {listing(own)}, {others} {listing(usual)}. Fine-tune on the same labels; if these "
-        f"are other names of the same classes in the same order, copy {fields} into one config.json from the other"
+        f"{name} has the labels {listing(labels)}, {others} {listing(usual_labels)}. Fine-tune on the same labels; if "
+        f"these are other names of the same classes in the same order, copy {fields} into one config.json from the "
+        "other"
     )
 
 
@@ -211,13 +214,13 @@ def _made_up_problem(nameless: str, made_up: Sequence[str], holder: str, names: 
     )
 
 
-def _first_apart(names: Sequence[str], usual: Sequence[str]) -> int:
+def _first_apart(names: Sequence[str], usual_labels: Sequence[str]) -> int:
     """The first class that has another name in one of two different lists of as many names."""
-    return next(index for index in range(len(names)) if names[index] != usual[index])
+    return next(index for index in range(len(names)) if names[index] != usual_labels[index])
 
 
 def _alignment_notes(
-    labels: Mapping[str, tuple[str, ...]], alignments: Mapping[str, Sequence[int]], usual: Sequence[str]
+    labels: Mapping[str, tuple[str, ...]], alignments: Mapping[str, Sequence[int]], usual_labels: Sequence[str]
 ) -> list[str]:
     """What an alignment does, as sentences for a report.
 
@@ -226,7 +229,7 @@ def _alignment_notes(
             Ingredient -> its class names as they are.
         alignments (`Mapping[str, Sequence[int]]`):
             Ingredient -> the order in which its classes are taken.
-        usual (`Sequence[str]`):
+        usual_labels (`Sequence[str]`):
             The soup's labels.
     """
     notes = []
@@ -234,7 +237,9 @@ def _alignment_notes(
         if name not in labels:
             continue
         if is_identity(order):
-            notes.append(f"{name} calls its classes {listing(labels[name])}; they are taken for {listing(usual)}")
+            notes.append(
+                f"{name} calls its classes {listing(labels[name])}; they are taken for {listing(usual_labels)}"
+            )
         else:
             places = ", ".join(map(str, order[:SHOWN]))
             more = " ..." if len(order) > SHOWN else ""

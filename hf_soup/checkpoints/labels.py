@@ -98,14 +98,14 @@ def classifier_modules(config: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(f"timm_model.{name}" for name in classifiers)
 
 
-def label_orders(checkpoints: Sequence[Checkpoint], usual: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
+def label_orders(checkpoints: Sequence[Checkpoint], usual_labels: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
     """For ingredients that have the usual labels in another order or other letter case: which of their classes is the
     usual 0, 1, ...
 
     Args:
         checkpoints (`Sequence[Checkpoint]`):
             Opened ingredients.
-        usual (`tuple[str, ...]`):
+        usual_labels (`tuple[str, ...]`):
             The usual labels, as [`usual_names`] finds them.
 
     Returns:
@@ -114,9 +114,9 @@ def label_orders(checkpoints: Sequence[Checkpoint], usual: tuple[str, ...]) -> d
     orders = {}
     for item in checkpoints:
         names = class_names(item.config)
-        if names == usual:
+        if names == usual_labels:
             continue
-        order = _order(names, usual)
+        order = _order(names, usual_labels)
         if order is not None:
             orders[item.name] = order
     return orders
@@ -135,7 +135,8 @@ def usual_names(names: Sequence[tuple[str, ...]], settings: Checkpoint | None = 
     """
     if settings is not None:
         return class_names(settings.config)
-    not_made_up = [own for own in names if not are_made_up(own)]
+    # To have no names is not another opinion on them.
+    not_made_up = [labels for labels in names if not are_made_up(labels)]
     return most_frequent(not_made_up or names)
 
 
@@ -151,9 +152,9 @@ def is_identity(order: Sequence[int]) -> bool:
     return list(order) == sorted(order)
 
 
-def in_another_order(labels: Sequence[str], others: Sequence[str]) -> bool:
+def in_another_order(labels: Sequence[str], other_labels: Sequence[str]) -> bool:
     """Whether two lists of labels have the same names, whatever their letter case, in different places."""
-    folded_labels, folded_others = folded(labels), folded(others)
+    folded_labels, folded_others = folded(labels), folded(other_labels)
     return folded_labels != folded_others and sorted(folded_labels) == sorted(folded_others)
 
 
@@ -166,13 +167,13 @@ def base_order_problem(base: Checkpoint, labels: Sequence[str]) -> str | None:
         labels (`Sequence[str]`):
             Of the ingredients.
     """
-    own = label_names(base.config)
-    if not in_another_order(own, labels):
+    base_labels = label_names(base.config)
+    if not in_another_order(base_labels, labels):
         return None
     return (
-        f"{base.name} has the labels in another order than the ingredients: {listing(own)}, not {listing(labels)}. "
-        "Give the base model whose label2id is in the order of the ingredients, or fine-tune with the label2id of "
-        f"{base.name}"
+        f"{base.name} has the labels in another order than the ingredients: {listing(base_labels)}, not "
+        f"{listing(labels)}. Give the base model whose label2id is in the order of the ingredients, or fine-tune with "
+        f"the label2id of {base.name}"
     )
 
 
@@ -242,21 +243,21 @@ def folded(names: Sequence[str]) -> list[str]:
     return [name.casefold() for name in names]
 
 
-def _order(names: tuple[str, ...], usual: tuple[str, ...]) -> tuple[int, ...] | None:
+def _order(names: tuple[str, ...], usual_labels: tuple[str, ...]) -> tuple[int, ...] | None:
     """Where each usual name stands: by the same letters if they fit, else whatever the case; never by guessing."""
-    order = _places(names, usual)
+    order = _places(names, usual_labels)
     if order is None:
-        order = _places(folded(names), folded(usual))
+        order = _places(folded(names), folded(usual_labels))
     return order
 
 
-def _places(names: Sequence[str], usual: Sequence[str]) -> tuple[int, ...] | None:
+def _places(names: Sequence[str], usual_labels: Sequence[str]) -> tuple[int, ...] | None:
     """Where each usual name stands; `None` unless both lists have the same names, each of them once."""
-    are_distinct = len(set(usual)) == len(usual)
-    if not are_distinct or sorted(names) != sorted(usual):
+    are_distinct = len(set(usual_labels)) == len(usual_labels)
+    if not are_distinct or sorted(names) != sorted(usual_labels):
         return None
     places = {name: place for place, name in enumerate(names)}
-    return tuple(places[name] for name in usual)
+    return tuple(places[name] for name in usual_labels)
 
 
 def listing(names: Sequence[str]) -> str:
