@@ -15,7 +15,7 @@ from .source import open_checkpoint
 from .subfolders import fit_subfolders, subfolder_prefix
 
 
-def open_base(source: Any, like: Checkpoint, *, allow_pickle: bool = False) -> Checkpoint:
+def open_base(source: Any, ingredient: Checkpoint, *, allow_pickle: bool = False) -> Checkpoint:
     """Open a base model under the names of the ingredients that were fine-tuned from it.
 
     Its names become those that transformers finds when it loads it as the class of the ingredients, whatever its own
@@ -24,7 +24,7 @@ def open_base(source: Any, like: Checkpoint, *, allow_pickle: bool = False) -> C
     Args:
         source:
             As for [`open_checkpoint`].
-        like (`Checkpoint`):
+        ingredient (`Checkpoint`):
             An ingredient.
         allow_pickle (`bool`, *optional*, defaults to `False`):
             As for [`open_checkpoint`].
@@ -35,30 +35,30 @@ def open_base(source: Any, like: Checkpoint, *, allow_pickle: bool = False) -> C
     Raises:
         [`IngredientError`]: if it cannot be opened, or less than half of the tensors of their bodies fit.
     """
-    return fit_base(open_checkpoint(source, allow_pickle=allow_pickle), like)
+    return fit_base(open_checkpoint(source, allow_pickle=allow_pickle), ingredient)
 
 
-def fit_base(base: Checkpoint, like: Checkpoint) -> Checkpoint:
+def fit_base(base: Checkpoint, ingredient: Checkpoint) -> Checkpoint:
     """An opened base model under the names of the ingredients that were fine-tuned from it; see [`open_base`].
 
     Args:
         base (`Checkpoint`):
             As it was opened.
-        like (`Checkpoint`):
+        ingredient (`Checkpoint`):
             An ingredient.
     """
     if base.problems:
         raise IngredientError(f"{base.problems[0]}.")
-    subfolder, config = _model_of(like)
+    subfolder, config = _model_of(ingredient)
     # A base model with the same subfolder was named when it was opened, as the ingredient was.
     if config and (subfolder == "" or subfolder not in base.subfolders):
         base = _renamed(base, subfolder, config)
-    _refuse_stranger(base, like)
+    _refuse_stranger(base, ingredient)
     return base
 
 
 def resolve_base(
-    base_model: Any, ingredients: Any, like: Checkpoint, *, needed: bool, allow_pickle: bool = False
+    base_model: Any, ingredients: Any, ingredient: Checkpoint, *, needed: bool, allow_pickle: bool = False
 ) -> Checkpoint | None:
     """Open the base model that was given, or else, where one is needed, that of a sweep.
 
@@ -67,7 +67,7 @@ def resolve_base(
             What the user gave.
         ingredients:
             What the user gave as ingredients: a sweep knows what its runs started from.
-        like (`Checkpoint`):
+        ingredient (`Checkpoint`):
             An ingredient.
         needed (`bool`):
             Whether a sweep's base model is opened though the user named none.
@@ -84,7 +84,7 @@ def resolve_base(
         base_model = getattr(ingredients, "base_model", None)
     if base_model is None:
         return None
-    return open_base(base_model, like, allow_pickle=allow_pickle)
+    return open_base(base_model, ingredient, allow_pickle=allow_pickle)
 
 
 def _model_of(item: Checkpoint) -> tuple[str, Mapping[str, Any]]:
@@ -133,16 +133,16 @@ def _renamed(base: Checkpoint, subfolder: str, config: Mapping[str, Any]) -> Che
     )
 
 
-def _refuse_stranger(base: Checkpoint, like: Checkpoint) -> None:
+def _refuse_stranger(base: Checkpoint, ingredient: Checkpoint) -> None:
     """Refuse a base model that has less than half of an ingredient's body, by tensors or by numbers.
 
     A table with more or fewer rows, such as that of a vocabulary that was extended, counts as there.
     """
-    body = set(like.specs) - set(head_names(like.specs))
+    body = set(ingredient.specs) - set(head_names(ingredient.specs))
     tensors_that_fit = 0
     parameters = parameters_that_fit = 0
     for name in body:
-        shape, numel = like.specs[name].shape, like.specs[name].numel
+        shape, numel = ingredient.specs[name].shape, ingredient.specs[name].numel
         parameters += numel
         if name not in base.specs:
             continue
@@ -154,18 +154,18 @@ def _refuse_stranger(base: Checkpoint, like: Checkpoint) -> None:
     has_half = tensors_that_fit * 2 >= len(body) and parameters_that_fit * 2 >= parameters
     if tensors_that_fit == 0 or not has_half:
         raise IngredientError(
-            f"{base.name!r} is no base of {like.name!r}: {tensors_that_fit} of {len(body)} tensors of the body fit. "
-            "Is it another architecture, another size, or saved in another layout?"
+            f"{base.name!r} is no base of {ingredient.name!r}: {tensors_that_fit} of {len(body)} tensors of the body "
+            "fit. Is it another architecture, another size, or saved in another layout?"
         )
 
 
-def as_ingredient(base: Checkpoint, like: Checkpoint, names: Sequence[str]) -> Checkpoint:
+def as_ingredient(base: Checkpoint, ingredient: Checkpoint, names: Sequence[str]) -> Checkpoint:
     """A base model as one more ingredient, of the class of the others: what it lacks they have alone.
 
     Args:
         base (`Checkpoint`):
             As [`open_base`] gives it.
-        like (`Checkpoint`):
+        ingredient (`Checkpoint`):
             An ingredient.
         names (`Sequence[str]`):
             Of all ingredients; it gets another.
@@ -174,16 +174,16 @@ def as_ingredient(base: Checkpoint, like: Checkpoint, names: Sequence[str]) -> C
         [`IngredientError`]: if less than half of the tensors of their bodies fit.
         [`IncompatibleError`]: if it has their labels in another order.
     """
-    base_labels, labels = label_names(base.config), label_names(like.config)
-    head = set(head_names(like.specs))
+    base_labels, labels = label_names(base.config), label_names(ingredient.config)
+    head = set(head_names(ingredient.specs))
     has_head = not head.isdisjoint(base.specs)
     problem = base_order_problem(base, labels)
     if problem and has_head and sorted(base_labels) == sorted(labels):
         raise IncompatibleError([problem])
     left_out = set() if base_labels == labels else head  # its head is for something else
-    shared = {key: spec for key, spec in base.specs.items() if key in like.specs and key not in left_out}
+    shared = {key: spec for key, spec in base.specs.items() if key in ingredient.specs and key not in left_out}
     # A table with more or fewer rows counts for the question whether it is a base model, but cannot be averaged.
-    _refuse_stranger(replace(base, specs=shared), like)
-    specs = {key: spec for key, spec in shared.items() if spec.shape == like.specs[key].shape}
+    _refuse_stranger(replace(base, specs=shared), ingredient)
+    specs = {key: spec for key, spec in shared.items() if spec.shape == ingredient.specs[key].shape}
     name = f"{base.name} (base)" if base.name in names else base.name
-    return replace(base, ingredient=replace(base.ingredient, name=name), config=like.config, specs=specs)
+    return replace(base, ingredient=replace(base.ingredient, name=name), config=ingredient.config, specs=specs)

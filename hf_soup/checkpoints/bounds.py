@@ -181,12 +181,14 @@ def _is_number(value: Any) -> bool:
 
 
 def _refuse_long(field: _Field, limits: Limits, where: str) -> None:
+    """Refuse a list of more modules, or of more of anything else, than the model can have."""
     limit = limits.modules if _counts_entries(field.name) else limits.classes
     if len(field.value) > limit:
         raise _cannot_be(field.path, f"a list of {len(field.value):,}", limit, where)
 
 
 def _refuse_number(field: _Field, limits: Limits, where: str) -> None:
+    """Refuse a number that is too large for what its field counts, or too far below zero."""
     number, limit = field.value, _limit_of(field.name, limits)
     if -limit <= number <= limit:
         return
@@ -235,6 +237,7 @@ def _counts_entries(name: str) -> bool:
 
 
 def _makes_modules(name: str) -> bool:
+    """Whether a field of this name counts layers and the like, and is not how wide one of them is."""
     return MODULES.search(name) is not None and WIDTHS.search(name) is None
 
 
@@ -244,7 +247,7 @@ def modules_for(tensors: int) -> int:
 
 
 @contextlib.contextmanager
-def at_most_modules(most: int = MOST_BUILT) -> Iterator[None]:
+def at_most_modules(limit: int = MOST_BUILT) -> Iterator[None]:
     """Let a model that is built in the block have so many modules, counted as they are put together.
 
     Raises:
@@ -258,8 +261,10 @@ def at_most_modules(most: int = MOST_BUILT) -> Iterator[None]:
         nonlocal count
         if threading.get_ident() == builder:  # the hook is called for models of other threads as well
             count += 1
-        if count > most:
-            raise IngredientError(f"its configuration asks for more than {most:,} modules, far more than its weights.")
+        if count > limit:
+            raise IngredientError(
+                f"its configuration asks for more than {limit:,} modules, far more than its weights."
+            )
 
     hook = register_module_module_registration_hook(look)
     try:

@@ -195,15 +195,15 @@ class Checkpoint:
 
     def _same_bytes(self, spec: TensorSpec, name: str) -> bool:
         """Whether a tensor that is left out has the bytes of one that is kept; memory holds a piece of each."""
-        kept = self.specs[name]
-        if (spec.shape, spec.dtype) != (kept.shape, kept.dtype):
+        kept_spec = self.specs[name]
+        if (spec.shape, spec.dtype) != (kept_spec.shape, kept_spec.dtype):
             return False
         with OpenFiles() as files:
             for start in piece_starts(spec.numel):
                 size = min(PIECE, spec.numel - start) * spec.itemsize
                 left_out_bytes, kept_bytes = bytearray(size), bytearray(size)
                 read_bytes(files, self.weights_folder, spec, start, memoryview(left_out_bytes))
-                read_bytes(files, self.weights_folder, kept, start, memoryview(kept_bytes))
+                read_bytes(files, self.weights_folder, kept_spec, start, memoryview(kept_bytes))
                 if left_out_bytes != kept_bytes:
                     return False
         return True

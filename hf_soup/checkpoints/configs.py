@@ -139,11 +139,11 @@ def base_differences(base: Mapping[str, Any], tuned: Mapping[str, Any], names: t
 
 def _comparable(config: Mapping[str, Any]) -> str:
     """What has to be compared of a configuration, as text; null is a value, where a field left out has its default."""
-    kept = {}
+    compared_fields = {}
     for key, value in config.items():
         if not _decides_nothing(key):
-            kept[key] = value
-    return json.dumps(kept, sort_keys=True, default=str)
+            compared_fields[key] = value
+    return json.dumps(compared_fields, sort_keys=True, default=str)
 
 
 @functools.lru_cache(maxsize=4096)

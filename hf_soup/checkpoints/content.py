@@ -195,6 +195,7 @@ def _in_threads(function: Callable[[_Block], bytes], blocks: Sequence[_Block]) -
 
 
 def _state(path: str | os.PathLike[str]) -> FileState:
+    """What the system says of a file now; links are followed."""
     try:
         state = os.stat(path)
     except (OSError, ValueError) as error:  # a NUL in the path is a ValueError
@@ -203,6 +204,7 @@ def _state(path: str | os.PathLike[str]) -> FileState:
 
 
 def _keeps_change_time(device: int) -> bool:
+    """Whether the file system of a device keeps the time of change of an inode, which no program can set back."""
     if os.name == "nt":  # Windows reports the time of creation in its place
         return False
     return not _file_systems().get(device, "").startswith(WITHOUT_CHANGE_TIME)

@@ -54,7 +54,7 @@ def find_differences(settings: Mapping[str, Mapping[str, Any]]) -> list[Differen
     names: set[str] = set().union(*settings.values())
     differences = []
     for name in sorted(names):
-        values = {ingredient: own.get(name) for ingredient, own in settings.items()}
+        values = {ingredient: own_settings.get(name) for ingredient, own_settings in settings.items()}
         if _are_different(values.values()):
             differences.append(Difference(name, values))
     return differences
@@ -135,5 +135,5 @@ def most_frequent(values: Iterable[T]) -> T:
 def usual_holder(difference: Difference) -> str:
     """An ingredient whose value most ingredients have."""
     keys = {ingredient: _key(value) for ingredient, value in difference.values.items()}
-    usual = most_frequent(keys.values())
-    return next(ingredient for ingredient, key in keys.items() if key == usual)
+    usual_key = most_frequent(keys.values())
+    return next(ingredient for ingredient, key in keys.items() if key == usual_key)

@@ -27,10 +27,12 @@ def cache_folder() -> Path:
 
 
 def _file(config: Mapping[str, Any]) -> Path:
+    """Where the layout of a model is kept: under the digest of all that decides it."""
     import xxhash
 
     content = layout_key(config) + _versions()
-    return cache_folder() / f"{xxhash.xxh3_128_hexdigest(content.encode('utf-8', 'surrogatepass'))}.json"
+    digest = xxhash.xxh3_128_hexdigest(content.encode("utf-8", "surrogatepass"))
+    return cache_folder() / f"{digest}.json"
 
 
 def remembered(config: Mapping[str, Any]) -> Mapping[str, tuple[int, ...]] | None:

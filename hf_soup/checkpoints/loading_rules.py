@@ -111,10 +111,10 @@ class Loader:
 
 def layout_key(config: Mapping[str, Any]) -> str:
     """All of a configuration that decides which tensors its model has, as JSON."""
-    kept = {key: value for key, value in config.items() if key not in WITHOUT_EFFECT}
+    fields = {key: value for key, value in config.items() if key not in WITHOUT_EFFECT}
     if config.get("id2label"):
-        kept["num_labels"] = len(config["id2label"])
-    return json.dumps(kept, sort_keys=True, default=str)
+        fields["num_labels"] = len(config["id2label"])
+    return json.dumps(fields, sort_keys=True, default=str)
 
 
 @functools.lru_cache(maxsize=16)

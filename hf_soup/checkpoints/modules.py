@@ -147,7 +147,7 @@ def class_tensors(specs: Mapping[str, TensorSpec], classes: int, classifiers: Se
         spec = specs[name]
         if not spec.is_floating or spec.shape[:1] != (classes,):
             continue
-        if spec.shape[1:2] == (classes,):
+        if spec.shape[1:2] == (classes,):  # the shape does not tell whether rows or columns are the classes
             raise _cannot_be_permuted(f"{name} is square")
         tensors.append(name)
     if not tensors:
@@ -194,12 +194,12 @@ def assign_weights(
         [`RecipeError`]: if a prefix matches no tensor, two are the same module, or a tensor has no weights.
     """
     names = list(names)
-    whole = _whole_names(names, weights_by_module)
+    whole_names = _whole_names(names, weights_by_module)
     matched: dict[str, str] = {}  # tensor -> what the weights by module call its module
-    for module in sorted(whole, key=len):  # of two that cover a tensor the longer comes later
+    for module in sorted(whole_names, key=len):  # of two that cover a tensor the longer comes later
         for name in names:
             if _covers(module, name):
-                matched[name] = whole[module]
+                matched[name] = whole_names[module]
     without_weights = [name for name in names if name not in matched]
     if without_weights:
         raise RecipeError(
@@ -212,7 +212,7 @@ def assign_weights(
 def _whole_names(names: Sequence[str], modules: Iterable[str]) -> dict[str, str]:
     """The whole name of each module, with the model's own prefix -> what the weights by module call it."""
     prefix = own_prefix(names)
-    whole: dict[str, str] = {}
+    whole_names: dict[str, str] = {}
     for module in modules:
         name = module
         if not _covers_any(name, names):
@@ -221,10 +221,10 @@ def _whole_names(names: Sequence[str], modules: Iterable[str]) -> dict[str, str]
             groups = {group(tensor, prefix) for tensor in names}
             hint = did_you_mean(module, groups)
             raise RecipeError(f'weights: no tensor lies below the module "{one_line(module)}"{hint}')
-        if name in whole:
-            raise RecipeError(f'weights: "{whole[name]}" and "{module}" are the same module; give it one row.')
-        whole[name] = module
-    return whole
+        if name in whole_names:
+            raise RecipeError(f'weights: "{whole_names[name]}" and "{module}" are the same module; give it one row.')
+        whole_names[name] = module
+    return whole_names
 
 
 def _covers_any(prefix: str, names: Iterable[str]) -> bool:

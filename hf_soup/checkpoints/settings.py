@@ -76,6 +76,7 @@ def compare_settings(
 
 
 def _joined(findings: Sequence[Findings]) -> Findings:
+    """All problems and all notes of several comparisons, in their order."""
     problems: list[str] = []
     notes: list[str] = []
     for finding in findings:
@@ -115,47 +116,47 @@ def _processor_findings(processor: Finding, giver: str, *, decided: bool) -> Fin
     return Findings(findings.problems, [*findings.notes, note])
 
 
-def base_notes(base: Checkpoint, like: Checkpoint) -> list[str]:
+def base_notes(base: Checkpoint, ingredient: Checkpoint) -> list[str]:
     """What a base model computes and reads otherwise than a model fine-tuned from it.
 
     Args:
         base (`Checkpoint`):
             The base model.
-        like (`Checkpoint`):
+        ingredient (`Checkpoint`):
             One of the ingredients.
     """
-    return [*base_computation_notes(base, like), *_base_vocabulary_notes(base, like)]
+    return [*base_computation_notes(base, ingredient), *_base_vocabulary_notes(base, ingredient)]
 
 
-def _base_vocabulary_notes(base: Checkpoint, like: Checkpoint) -> list[str]:
+def _base_vocabulary_notes(base: Checkpoint, ingredient: Checkpoint) -> list[str]:
     """Ids that are other words for the base model; tokens that only one of the two has are none."""
     # Vocabularies are found by name, and an ingredient may have the base model's.
     renamed = replace(base, ingredient=replace(base.ingredient, name=f"{base.name} (base)"))
     try:
-        vocabularies = read_vocabularies([renamed, like])
+        vocabularies = read_vocabularies([renamed, ingredient])
     except IngredientError:  # the tokenizer of a base model is not used
         return []
     if len(vocabularies) < 2:
         return []
-    of_base, of_ingredient = vocabularies[renamed.name], vocabularies[like.name]
-    apart = difference(in_both(of_base, of_ingredient), in_both(of_ingredient, of_base))
-    if not apart:
+    of_base, of_ingredient = vocabularies[renamed.name], vocabularies[ingredient.name]
+    differing_tokens = difference(in_both(of_base, of_ingredient), in_both(of_ingredient, of_base))
+    if not differing_tokens:
         return []
     advice = "Name the base model that they were fine-tuned from"
-    return [f"the base model {base.name} has another tokenizer than {like.name}: {apart}. {advice}"]
+    return [f"the base model {base.name} has another tokenizer than {ingredient.name}: {differing_tokens}. {advice}"]
 
 
-def base_computation_notes(base: Checkpoint, like: Checkpoint) -> list[str]:
+def base_computation_notes(base: Checkpoint, ingredient: Checkpoint) -> list[str]:
     """What the configuration of a base model says otherwise than that of a model fine-tuned from it.
 
     Args:
-        base (`Checkpoint`), like (`Checkpoint`):
+        base (`Checkpoint`), ingredient (`Checkpoint`):
             As for [`base_notes`].
     """
     base_name = base.name
-    if base_name == like.name:
+    if base_name == ingredient.name:
         base_name = f"{base.name} (base)"
-    differences = base_differences(base.config, like.config, (base_name, like.name))
+    differences = base_differences(base.config, ingredient.config, (base_name, ingredient.name))
     if not differences:
         return []
     return [f"the base model computes otherwise than the ingredients: {several(differences)}"]
@@ -195,9 +196,9 @@ def _in_words(
     if decided:
         noted = [*decisive, *noted]
     elif decisive:
-        usual = usual_holder(decisive[0])
+        usual_name = usual_holder(decisive[0])
         where = "" if topic in ("config.json", "processor") else f"{topic}: "
-        problems = [f"{where}{difference}. {why}. {choose(usual)}" for difference in decisive]
+        problems = [f"{where}{difference}. {why}. {choose(usual_name)}" for difference in decisive]
     if noted:
         notes.append(f"{topic}: {several(noted)}; the soup takes that of {giver}")
     return Findings(problems, notes)

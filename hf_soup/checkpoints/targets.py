@@ -62,6 +62,7 @@ def refuse_target(target: str | os.PathLike[str], *, overwrite: bool = False, ke
 
 
 def _refuse_full(place: Path, target: Path, *, overwrite: bool) -> None:
+    """Refuse a folder that holds something, unless it may be replaced."""
     with as_output_error(target):  # what is replaced has to be a folder that can be read, too
         is_full = any(place.iterdir())
     if is_full and not overwrite:
@@ -167,6 +168,7 @@ def _try_to_write(folder: Path, name: str, target: Path) -> None:
 
 
 def _current_folder() -> list[Path]:
+    """The current folder; nothing where it has been deleted."""
     try:
         return [Path.cwd()]
     except FileNotFoundError:  # it is gone, and cannot be lost

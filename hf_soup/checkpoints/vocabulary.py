@@ -66,6 +66,7 @@ def read_vocabulary(files: Mapping[str, bytes], where: str) -> Vocabulary | None
 
 @functools.lru_cache(maxsize=4)  # most ingredients have the same files: read once, and in memory once
 def _parse(contents: tuple[tuple[str, bytes], ...]) -> Vocabulary | None:
+    """The vocabulary in files, given as pairs of name and content, which can be looked up in a cache."""
     files = dict(contents)
     tokens = _tokens_in(files)
     if tokens is None:
