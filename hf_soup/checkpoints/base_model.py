@@ -181,9 +181,15 @@ def as_ingredient(base: Checkpoint, ingredient: Checkpoint, names: Sequence[str]
     if problem and has_head and sorted(base_labels) == sorted(labels):
         raise IncompatibleError([problem])
     left_out = set() if base_labels == labels else head  # its head is for something else
-    shared = {key: spec for key, spec in base.specs.items() if key in ingredient.specs and key not in left_out}
+    shared = {}
+    averaged = {}
+    for key, spec in base.specs.items():
+        if key not in ingredient.specs or key in left_out:
+            continue
+        shared[key] = spec
+        if spec.shape == ingredient.specs[key].shape:
+            averaged[key] = spec
     # A table with more or fewer rows counts for the question whether it is a base model, but cannot be averaged.
     _refuse_stranger(replace(base, specs=shared), ingredient)
-    specs = {key: spec for key, spec in shared.items() if spec.shape == ingredient.specs[key].shape}
     name = f"{base.name} (base)" if base.name in names else base.name
-    return replace(base, ingredient=replace(base.ingredient, name=name), config=ingredient.config, specs=specs)
+    return replace(base, ingredient=replace(base.ingredient, name=name), config=ingredient.config, specs=averaged)

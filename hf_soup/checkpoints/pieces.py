@@ -71,8 +71,11 @@ def in_threads(items: Iterable[T], make_worker: Callable[[], Callable[[T], None]
 
     with _torch_at_rest() as threads, ThreadPoolExecutor(threads) as pool:
         try:
-            submitted = [submit(pool, run) for _ in range(threads)]
-            running = [future for future in submitted if future is not None]
+            running = []
+            for _ in range(threads):
+                future = submit(pool, run)
+                if future is not None:
+                    running.append(future)
             for future in as_completed(running):
                 future.result()
             if not running:  # the system gives no threads: the caller's own does the work

@@ -122,7 +122,12 @@ def is_mount(folder: Path) -> bool:
         lines = MOUNTS.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:  # no Linux
         return False
-    return any(_unescaped(line.split(" ")[MOUNT_POINT]) == str(folder) for line in lines)
+    # `ismount` does not see a folder that is mounted from the same disk (a bind mount).
+    for line in lines:
+        mount_point = line.split(" ")[MOUNT_POINT]
+        if _unescaped(mount_point) == str(folder):
+            return True
+    return False
 
 
 def _unescaped(path: str) -> str:

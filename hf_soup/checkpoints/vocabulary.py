@@ -154,10 +154,13 @@ def difference(vocabulary: Vocabulary, other_vocabulary: Vocabulary) -> str | No
 
 
 def _of_model(vocab: Any) -> dict[int, str]:
-    """BPE, WordPiece and WordLevel map tokens to ids; Unigram lists (token, score)."""
+    """Id -> token, of a model of the tokenizers library: BPE, WordPiece and WordLevel map tokens to ids."""
     if isinstance(vocab, dict):
         return {index: token for token, index in vocab.items()}
-    return {index: token for index, (token, _) in enumerate(vocab)}
+    tokens = {}
+    for index, (token, _) in enumerate(vocab):  # Unigram lists tokens with their scores
+        tokens[index] = token
+    return tokens
 
 
 def _text_of(value: Any) -> Any:
