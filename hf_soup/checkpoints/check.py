@@ -228,6 +228,7 @@ class _UsualTensors(NamedTuple):
 def _usual_tensors(checkpoints: Sequence[Checkpoint], tuned: Sequence[Checkpoint]) -> _UsualTensors:
     """The names are those of fine-tuned ingredients: a base model among them may lack a head."""
     shapes, types = {}, {}
+    # The most frequent list of names as a whole: each name by itself could make a model that no ingredient is.
     names = most_frequent(tuple(item.specs) for item in tuned)
     for name in names:
         specs = [item.specs[name] for item in checkpoints if name in item.specs]
@@ -319,6 +320,7 @@ def _notes(checkpoints: Sequence[Checkpoint], vocabularies: Mapping[str, Vocabul
     if 0 < len(without_tokenizer) < len(checkpoints):
         names = ", ".join(without_tokenizer)
         notes.append(f"{names} came without a tokenizer, whose words could not be compared")
+    # By what is in their files, whatever the ingredients are called.
     contents = Counter(tuple(sorted(item.ingredient.files.values())) for item in checkpoints)
     if max(contents.values()) > 1:
         notes.append("an ingredient is given more than once and counts as often")

@@ -312,13 +312,15 @@ def contents_of(items: Sequence[Checkpoint]) -> list[dict[str, str]]:
         elif item.on_hub:
             contents.append(dict(item.ingredient.files))
         else:
-            contents.append({file: digests[str(item.weights_folder / file)] for file in item.opened_as})
+            folder = item.weights_folder
+            contents.append({file: digests[str(folder / file)] for file in item.opened_as})
     return contents
 
 
 def read_card(folder: Path) -> dict[str, Any]:
     """The metadata of the model card in a folder; empty where there is none, or it cannot be read."""
     try:
+        # Some editors put a byte order mark in front, which would hide the metadata.
         text = read_inside(folder, CARD, at_most=LARGEST_CARD).decode("utf-8-sig")
         block = FRONT_MATTER.match(text)
         if block is None:

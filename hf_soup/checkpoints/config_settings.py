@@ -104,7 +104,8 @@ def _as_written(text: str) -> ConfigSettings:
 
 
 def _sounds_like_computation(name: str) -> bool:
-    return bool(MATTERS.search(name.rpartition(".")[2]))
+    leaf = name.rpartition(".")[2]
+    return MATTERS.search(leaf) is not None
 
 
 def _has_one_class(config: Mapping[str, Any]) -> bool:
@@ -176,7 +177,7 @@ def _normalized(settings: Mapping[str, Any], one_class: bool) -> dict[str, Any]:
 
 
 def _normalized_value(leaf: str, value: Any) -> Any:
-    """One value in the spelling of today; `leaf` is the last part of the setting's name."""
+    """One value in the spelling of today; `leaf` is the last component of the setting's name."""
     if value == FORMER_DEFAULTS.get(leaf):
         return None
     if leaf == "pos_att_type" and isinstance(value, str):  # DeBERTa: "c2p|p2c" is the list of the two

@@ -46,6 +46,7 @@ def bytes_of(tensor: torch.Tensor) -> memoryview:
     """The bytes of a tensor in row-major order; without a copy if they lie so on the CPU."""
     import torch
 
+    # numpy has no bfloat16 and no float8, so that it is given bytes.
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 

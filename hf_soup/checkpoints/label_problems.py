@@ -57,6 +57,7 @@ def compare_classes(
     architecture = checkpoints[0].architecture
     if NO_CLASSES.search(architecture):
         return _unused_classes(own_labels, architecture, settings or checkpoints[0])
+    # They are compared as they will stand in the soup.
     labels = {name: permuted(names, alignments.get(name)) for name, names in own_labels.items()}
     if settings is None and soup_labels:
         usual_labels = soup_labels
@@ -105,7 +106,7 @@ def _compare_labels(
     holder: str | None = None,
     fields: str = FIELDS,
 ) -> tuple[list[str], list[str]]:
-    """What differs in the names of classes, each kind with its own way out.
+    """What differs in the names of classes, each difference with its own way out.
 
     Args:
         labels (`Mapping[str, tuple[str, ...]]`):
@@ -177,6 +178,7 @@ def _problem(
             f"{name} has the labels {listing(labels)}, {others} {listing(usual_labels)}: {len(labels)} classes and "
             f"{len(usual_labels)}. Fine-tune on the same labels"
         )
+    # From lists that are nearly the same to those that have nothing in common: each test knows that the others failed.
     if sorted(labels) == sorted(usual_labels):
         index = _first_apart(labels, usual_labels)
         return (
@@ -196,7 +198,7 @@ def _problem(
         )
     if are_made_up(labels):
         return _made_up_problem(name, labels, holder or "the others", usual_labels, fields)
-    if are_made_up(usual_labels):
+    if are_made_up(usual_labels):  # the same the other way round: this ingredient has names, and the others have none
         return _made_up_problem(holder or "the others", usual_labels, name, labels, fields)
     return (
         f"{name} has the labels {listing(labels)}, {others} {listing(usual_labels)}. Fine-tune on the same labels; if "

@@ -1,4 +1,4 @@
-"""Tensor names -> named module groups, and which row of weights applies to which tensor. Names alone; no tensors."""
+"""Tensor names -> named module groups, and which weights of modules apply to which tensor. Names alone; no tensors."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ LARGEST_HEAD = 10
 
 
 class Module(NamedTuple):
-    """A named part of a model that can have weights of its own in a soup.
+    """A named group of a model's tensors that can have weights of its own in a soup.
 
     Args:
         name (`str`):
-            What a row of weights calls it, such as `"encoder.layer.3"`.
+            What the weights by module call it, such as `"encoder.layer.3"`.
         tensors (`int`):
             How many tensors lie below it.
         parameters (`int`):

@@ -1,4 +1,4 @@
-"""One safetensors file: its header, checked before anything else, and its tensors, or parts of them.
+"""One safetensors file: its header, checked before anything else, and its tensors, whole or in ranges.
 
 It does not know what a model is. The format: 8 bytes with the length of a JSON header, the header, then the data.
 `shards.py` reads the several files of one model.
@@ -233,7 +233,7 @@ def widest(dtypes: Sequence[str]) -> str:
         return dtypes[0]
     import torch
 
-    # torch does not promote float8; every larger type holds the values of all of its kinds
+    # torch does not promote float8; every larger type holds the values of all of its types
     larger = [getattr(torch, name) for name in dtypes if "float8" not in name]
     if not larger:
         return "float16"

@@ -61,7 +61,7 @@ def compare_settings(
     order = in_order(checkpoints, settings)
     decided = settings is not None
     findings = [_compare_configs(checkpoints, order[0].name, decided=decided, sizes=sizes)]
-    if not have_equal_files(checkpoints):
+    if not have_equal_files(checkpoints):  # equal files need not be read
         giver = giver_of_files(order)
         giver_name = "" if giver is None else giver.name
         generation = giver_of_generation(order)

@@ -27,7 +27,7 @@ def tensor_problems(item: Checkpoint, usual_shapes: Shapes, *, may_lack: bool = 
             Whether it is a base model, which may have no head.
 
     Returns:
-        `list[str]`: a line for each kind of problem.
+        `list[str]`: a line for each type of problem.
     """
     if item.fitted is not None and item.fitted.problem:
         return [*item.problems, f"{item.name}: {item.fitted.problem}"]
