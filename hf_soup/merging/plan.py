@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from ..checkpoints.check import NO_CLASSES, CheckReport
+from ..checkpoints.check import CheckReport
 from ..checkpoints.checkpoint import Checkpoint
-from ..checkpoints.labels import classifier_modules, is_identity
+from ..checkpoints.labels import NO_CLASSES, classifier_modules, is_identity
 from ..checkpoints.modules import assign_weights, class_tensors, group, own_prefix
 from ..checkpoints.reader import TensorSpec, widest
 from ..display.tables import align
