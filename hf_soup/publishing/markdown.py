@@ -7,7 +7,7 @@ import re
 from ..checkpoints.checkpoint import MEMORY, PRIVATE
 from ..checkpoints.hub import split_source
 from ..display.tables import escape
-from ..types import Ingredient
+from ..types import Ingredient, Trial
 from ..untrusted import printable
 
 
@@ -36,9 +36,25 @@ def ingredient_link(item: Ingredient) -> str:
 
 def commit_cell(item: Ingredient) -> str:
     """What the column of commits says of an ingredient."""
-    if item.revision:
-        return item.revision[:7] if _is_commit(item.revision) else escape(item.revision)
+    if item.revision and _is_commit(item.revision):
+        return item.revision[:7]
+    if item.revision:  # a recipe of a stranger may say anything
+        return escape(item.revision)
     return {PRIVATE: "private", MEMORY: "in memory"}.get(item.source, "local")
+
+
+def trial_row(trial: Trial) -> str:
+    """A row of the table of all trials; what is not known of a trial is an empty cell."""
+    score, difference, interval = "", "", ""
+    if trial.score is not None:
+        score = f"{trial.score:.4f}"
+    if trial.difference is not None:
+        difference = f"{trial.difference:+.4f}"
+    if trial.low is not None and trial.high is not None:
+        interval = f"{trial.low:+.4f} to {trial.high:+.4f}"
+    kept = "yes" if trial.kept else "no"
+    cells = [escape(trial.tried), score, difference, interval, kept, escape(trial.why)]
+    return f"| {' | '.join(cells)} |"
 
 
 def inline_code(text: object) -> str:

@@ -50,7 +50,10 @@ class Result:
     @property
     def sentence(self) -> str:
         """The line of the summary that names the soup."""
-        return next((line for line in self.comparison.summary.split("\n") if self.scores.name in line), "")
+        for line in self.comparison.summary.split("\n"):
+            if self.scores.name in line:
+                return line
+        return ""
 
     @property
     def smallest_difference(self) -> str | None:
@@ -59,10 +62,15 @@ class Result:
         if difference is None or difference.low is None or difference.high is None:
             return None
         half_width = (difference.high - difference.low) / 2
-        return f"{100 * half_width:.1f} points" if self.comparison.metric in SHARES else f"{half_width:.4f}"
+        if self.comparison.metric in SHARES:
+            return f"{100 * half_width:.1f} points"
+        return f"{half_width:.4f}"
 
     def _number(self, value: float) -> str:
-        return f"{value * 100:.1f}" if self.comparison.metric in SHARES else f"{value:.4f}"
+        """A value of the metric, in percent where it is a share."""
+        if self.comparison.metric in SHARES:
+            return f"{value * 100:.1f}"
+        return f"{value:.4f}"
 
 
 def result_of(recipe: Recipe, comparison: Comparison | None) -> Result | None:
@@ -80,7 +88,9 @@ def result_of(recipe: Recipe, comparison: Comparison | None) -> Result | None:
         if model.role in ("soup", "uniform") and model.name == recipe.title:
             return Result(comparison, model)
     soups = [model for model in comparison.models if model.role == "soup"]
-    return Result(comparison, soups[0]) if len(soups) == 1 else None
+    if len(soups) != 1:
+        return None
+    return Result(comparison, soups[0])
 
 
 def model_index(result: Result, task_type: str) -> list[EvalResult]:
