@@ -111,6 +111,7 @@ def _labels(batch: Any) -> list[int]:
 
 
 def _warn_of_missing_classes(model: PreTrainedModel, labels: Sequence[int]) -> None:
+    """Warn where the statistics would be of some classes alone."""
     config = getattr(model, "config", None)
     names = dict(getattr(config, "id2label", None) or {})
     present = set(labels) & set(names)

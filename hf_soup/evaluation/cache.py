@@ -131,6 +131,7 @@ def keep_outputs(key: str | None, outputs: Outputs, about: str, *, always: bool 
 
 
 def _store() -> ValueStore:
+    """The store in the file; it is opened for each use."""
     return ValueStore(cache_file(), "scores")
 
 
@@ -148,10 +149,12 @@ def _recall(key: str | None, read: Callable[[bytes], T]) -> T | None:
 
 
 def _read(key: str) -> bytes | None:
+    """What was kept under a key."""
     return _store().read([key]).get(key)
 
 
 def _write(key: str, value_type: str, about: str, value: bytes) -> None:
+    """Keep a value under a key, whatever was there."""
     _store().write(key, value_type, about, value)
 
 
@@ -179,6 +182,7 @@ def _to_score(value: bytes) -> Score:
 
 
 def _to_gradient(value: bytes) -> Gradient:
+    """The derivative that JSON says; it raises some error if it is none."""
     loss, weights, scale = json.loads(value)
     by_module = {module: tuple(map(float, derivatives)) for module, derivatives in weights.items()}
     return Gradient(float(loss), by_module, float(scale))

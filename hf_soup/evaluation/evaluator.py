@@ -367,6 +367,7 @@ class Evaluator:
 
     @property
     def _lacks_processing_class(self) -> bool:
+        """Whether a tokenizer or image processor is needed, and was not given."""
         return self.processing_class is None and (not self.is_encoded or bool(self.generate))
 
     @property

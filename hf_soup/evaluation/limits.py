@@ -36,16 +36,16 @@ class Limit(NamedTuple):
         counted = right(predictions)[self._counts(predictions)]
         return len(counted), int(counted.sum())
 
-    def watch(self, known: Outputs | None) -> Callable[[Predictions], bool]:
+    def watch(self, earlier: Outputs | None) -> Callable[[Predictions], bool]:
         """A function that is told what each batch gave, and says when the limit is out of reach.
 
         Args:
-            known ([`Outputs`], *optional*):
+            earlier ([`Outputs`], *optional*):
                 Of the rows that were run before.
         """
         seen, correct = 0, 0
-        if known is not None:
-            seen, correct = self.tally(known.predictions)
+        if earlier is not None:
+            seen, correct = self.tally(earlier.predictions)
 
         def is_out_of_reach(predictions: Predictions) -> bool:
             nonlocal seen, correct

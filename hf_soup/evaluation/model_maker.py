@@ -110,5 +110,6 @@ def estimate_again(model: PreTrainedModel, training: Evaluator) -> PreTrainedMod
 
 
 def _move(model: PreTrainedModel, device: torch.device | str) -> None:
+    """Move a model to a device, in place."""
     # transformers wraps `to` so that type checkers take its first argument for the model
     model.to(device)  # type: ignore[arg-type]

@@ -59,14 +59,14 @@ class Job(NamedTuple):
             Which rows to run first.
         limit ([`Limit`], *optional*):
             When to stop.
-        known ([`Outputs`], *optional*):
-            What is known of it from before it was stopped.
+        earlier ([`Outputs`], *optional*):
+            Of a run that was stopped, which goes on from there.
     """
 
     mixture: Mixture
     order: RunOrder | None = None
     limit: Limit | None = None
-    known: Outputs | None = None
+    earlier: Outputs | None = None
 
 
 class RecipeWorker:
@@ -88,8 +88,8 @@ class RecipeWorker:
         Raises:
             [`EvaluationError`]: naming the ingredients.
         """
-        if job.known is not None and job.known.whole:  # there is no example left to run
-            return job.known
+        if job.earlier is not None and job.earlier.whole:  # there is no example left to run
+            return job.earlier
         try:
             return self._run(self.maker.model(job.mixture), job)
         except EvaluationError as error:
@@ -111,14 +111,14 @@ class RecipeWorker:
 
     def _run(self, model: PreTrainedModel, job: Job) -> Outputs:
         """Run the rows that are left, until the limit is out of reach."""
-        known = job.known
+        earlier = job.earlier
         first = job.order.rows if job.order is not None else None
-        done = known.rows if known is not None else None
-        enough = job.limit.watch(known) if job.limit is not None else None
+        done = earlier.rows if earlier is not None else None
+        enough = job.limit.watch(earlier) if job.limit is not None else None
         outputs = self.evaluator.run(model, first=first, done=done, enough=enough)
-        if known is None:
+        if earlier is None:
             return outputs
-        return joined_outputs(known, outputs)
+        return joined_outputs(earlier, outputs)
 
 
 class RecipeRunner:
@@ -153,7 +153,7 @@ class RecipeRunner:
         """The predictions of a mixture on all examples."""
         outputs = self.recall(mixture)
         if outputs is None or not outputs.whole:
-            ((_, outputs),) = self.run([Job(mixture, known=outputs)])
+            ((_, outputs),) = self.run([Job(mixture, earlier=outputs)])
         return outputs.predictions
 
     def recall(self, mixture: Mixture, order: RunOrder | None = None) -> Outputs | None:

@@ -126,6 +126,7 @@ def _check_stages(plan: CookFile) -> None:
 
 
 def _check_merge(merge: MergeOptions) -> None:
+    """Refuse options of a merge that exclude each other, or stand in the wrong place."""
     if merge.weights is not None and merge.strategy not in (None, "weighted"):
         raise RecipeError("`merge` has either `weights` or a `strategy` that finds them, and not both.")
     # `evaluator` and `base_model` are arguments of `merge` that other sections of the file decide.
@@ -135,6 +136,7 @@ def _check_merge(merge: MergeOptions) -> None:
 
 
 def _check_data(data: Data) -> None:
+    """Refuse sets of examples that would be taken for each other."""
     for name in OWN_SETS:
         if name in data.shifted:
             raise RecipeError(f"`data.shifted.{name}`: call it otherwise, that is a part of the data.")

@@ -81,6 +81,7 @@ def selection_as_dict(selection: Selection | None) -> dict[str, Any]:
 
 
 def _without_none(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that are known."""
     return {key: value for key, value in content.items() if value is not None}
 
 

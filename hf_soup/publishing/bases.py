@@ -233,4 +233,5 @@ def lineage_of(recipe: Recipe, bases: Sequence[Sequence[str]]) -> Lineage:
 
 
 def _unique(names: Sequence[str]) -> tuple[str, ...]:
+    """Each name once, where it comes first."""
     return tuple(dict.fromkeys(names))

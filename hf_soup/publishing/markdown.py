@@ -69,4 +69,5 @@ def fence_for(text: str) -> str:
 
 
 def _is_commit(revision: str) -> bool:
+    """Whether a revision is a full commit hash, rather than a branch or whatever a file may say."""
     return re.fullmatch("[0-9a-f]{40}", revision) is not None

@@ -143,6 +143,7 @@ class Redaction:
         )
 
     def _trial(self, trial: Trial, names: Mapping[str, str]) -> Trial:
+        """A row of the table of trials."""
         ingredient = trial.ingredient
         if ingredient is not None:
             # Candidates that were not chosen are not in the recipe, so their aliases are looked up by name alone.

@@ -84,6 +84,7 @@ def result_of(recipe: Recipe, comparison: Comparison | None) -> Result | None:
     """
     if comparison is None:
         return None
+    # By title first: a comparison may have a uniform soup of its own, and soups of several strategies.
     for model in comparison.models:
         if model.role in ("soup", "uniform") and model.name == recipe.title:
             return Result(comparison, model)

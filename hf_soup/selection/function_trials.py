@@ -116,4 +116,5 @@ class FunctionTrials(SetupTrials):
 
 
 def _refuse(purpose: str) -> NoReturn:
+    """Say what needs examples."""
     raise EvaluationError(f"{purpose} needs examples, which a function of a model has not: give an Evaluator.")

@@ -45,8 +45,9 @@ def check_method(function: Callable[..., Any]) -> None:
     _check_documented(function)
     generator = torch.Generator().manual_seed(0)
     for dtype in (torch.float32, torch.float64):
-        for shape in ((), (3,), (4, 5), (0, 2)):
+        for shape in ((), (3,), (4, 5), (0, 2)):  # a single number and an empty tensor as well
             _check_combination(function, shape, dtype, generator)
+    # Only such methods are ever handed pieces of a tensor.
     if asks_for(function, "out") or method_traits(function).elementwise:
         _check_pieces(function)
 
@@ -80,6 +81,7 @@ def _check_pieces(function: Callable[..., Any]) -> None:
     import torch
 
     generator = torch.Generator().manual_seed(0)
+    # Tensors of a checkpoint in bfloat16, and the type that they are averaged in.
     tensors = [torch.randn(20, generator=generator).to(torch.bfloat16) for _ in WEIGHTS]
     wide = [tensor.float() for tensor in tensors]
     base = wide[0] * 2
@@ -163,6 +165,7 @@ def check_strategy(function: Callable[..., Mixture | Choice]) -> None:
         assert all(item in (*items, base) for item in mixture.ingredients), f"{name} invented an ingredient"
         return mixture
 
+    # With a metric where lower is better, the same score makes another search.
     for higher in (True, False):
         mixture = choose(items, higher_is_better=higher)
         weights = _weights_by_place(mixture, name)

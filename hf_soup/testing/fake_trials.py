@@ -110,7 +110,7 @@ class FakeTrials:
         """Random decisions between two classes, the same for a name."""
         import numpy as np
 
-        rng = np.random.default_rng(list(ingredient.name.encode()))
+        rng = np.random.default_rng(list(ingredient.name.encode()))  # `hash` differs from process to process
         rows = np.arange(self.examples)
         return Predictions(rng.normal(size=(self.examples, 2)), rows % 2, rows)
 
@@ -122,7 +122,8 @@ class FakeTrials:
 
     def gradient(self, mixture: Mixture, examples: np.ndarray, scale: float = 1.0) -> Gradient:
         """By differences of the score, which counts as the loss (or as its negative)."""
-        sign, step = -1 if self._higher else 1, 1e-4
+        sign = -1 if self._higher else 1
+        step = 1e-4
         # A weight for each module and ingredient, also where the mixture has one row for all modules.
         weights_by_module = {}
         for module in self.modules:
@@ -156,4 +157,5 @@ class FakeTrials:
         return self._value_of(mixture)
 
     def _scored(self, value: float) -> Score:
+        """A value as the score of a made-up metric."""
         return Score("made_up", value, self._higher, split="validation", n=self.examples)

@@ -71,6 +71,7 @@ def tiny_image_model(seed: int = 0, *, classes: int = 3, **config: Any) -> PreTr
     import transformers
 
     transformers.set_seed(check_seed(seed))
+    # A dict, since a caller may change a field that TINY has as well.
     settings = transformers.ViTConfig(**{**TINY["vit"], **config, "num_labels": classes})
     return transformers.ViTForImageClassification(settings).eval()
 
@@ -122,6 +123,7 @@ def tiny_images(rows: int = 60, classes: int = 3, seed: int = 0) -> Dataset:
     images = []
     for label in labels:
         pixels = rng.integers(0, 90, size=(8, 8, 3))
+        # The height is divided among the classes; with the noise below 90, the sum stays below 256.
         pixels[label * 8 // classes : (label + 1) * 8 // classes] += 160
         images.append(Image.fromarray(pixels.astype(np.uint8)))
     features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
@@ -166,4 +168,5 @@ def save_model_for(task: Task, folder: str | Path, seed: int = 0) -> Path:
 
 
 def _vocabulary() -> dict[str, int]:
+    """Word -> id, as a tokenizer takes it."""
     return {word: index for index, word in enumerate(WORDS)}

@@ -44,6 +44,7 @@ class Ingredient:
     revision: str | None = None
     files: Mapping[str, str] = field(default_factory=dict)
 
+    # Recipe files are read into this class: no unknown keys, and no text that is taken for a number.
     __pydantic_config__ = {"extra": "forbid", "strict": True}  # noqa: RUF012
 
     def __post_init__(self) -> None:
@@ -77,7 +78,7 @@ class Mixture:
     weights: Weights
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "ingredients", tuple(self.ingredients))
+        object.__setattr__(self, "ingredients", tuple(self.ingredients))  # lists are taken, and would not be frozen
         object.__setattr__(self, "weights", as_weights(self.weights))
         _check_mixture(self.ingredients, self.weights_by_module)
 
@@ -214,10 +215,11 @@ class Recipe:
     output: OutputRecord | None = None
     versions: dict[str, str] = field(default_factory=dict)
 
+    # As of an ingredient.
     __pydantic_config__ = {"extra": "forbid", "strict": True}  # noqa: RUF012
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "ingredients", tuple(self.ingredients))  # frozen, also for its own methods
+        object.__setattr__(self, "ingredients", tuple(self.ingredients))  # as of a mixture
         object.__setattr__(self, "weights", as_weights(self.weights))
         object.__setattr__(self, "labels", tuple(self.labels))
         _check_mixture(self.ingredients, self.weights_by_module)
@@ -258,7 +260,7 @@ class Recipe:
     @property
     def title(self) -> str:
         """What tables call its soup, such as `"greedy soup"`."""
-        if self.selection is not None and self.selection.strategy:
+        if self.selection is not None and self.selection.strategy:  # a name that a stranger's file may hold
             return f"{one_line(self.selection.strategy, 60)} soup"
         different_weights: set[float] = set()
         for weights in self.weights_by_module.values():

@@ -102,6 +102,7 @@ class Score:
         return self.rank_key > needed
 
     def _check_comparable(self, other: Score) -> None:
+        """Refuse a score of another metric."""
         if (self.metric, self.higher_is_better) != (other.metric, other.higher_is_better):
             raise EvaluationError(f"scores of {self.metric!r} and {other.metric!r} cannot be compared.")
 

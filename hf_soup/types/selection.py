@@ -194,10 +194,10 @@ class Selection:
             title += f" ({self.examples} examples)"
         sections = [title]
         if self.trials:
-            shown = self._shown_trials()
+            shown_trials = self._shown_trials()
             head = ["tried", self.metric, "difference", "95 % interval", "kept", "why"]
-            sections.append(align([head, *map(_cells, shown)]))
-            left_out = len(self.trials) - len(shown)
+            sections.append(align([head, *map(_cells, shown_trials)]))
+            left_out = len(self.trials) - len(shown_trials)
             if left_out:
                 sections.append(f"... and {left_out} more trials, all in the recipe.")
         if self.summary:
@@ -213,6 +213,7 @@ class Selection:
             else:
                 others.append(index)
         left_out = max(len(important) + len(others) - SHOWN, 0)
+        # What matters stays even where it alone is more than a table should have.
         return [self.trials[index] for index in sorted(important + others[left_out:])]
 
     @property
@@ -250,6 +251,7 @@ class Selection:
         Raises:
             [`MissingExtraError`]: if matplotlib is not installed.
         """
+        # Of a strategy that follows a path only the points on it are drawn.
         path = [trial for trial in self.trials if trial.alpha is not None]
         x_label = "alpha (0: base model, 1: fine-tuned)" if path else "trial"
         points = []

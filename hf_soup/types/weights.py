@@ -29,7 +29,7 @@ def as_weights(weights: object) -> Weights:
                 raise TypeError
             rows[prefix] = _row(row)
         return rows
-    except (TypeError, ValueError, OverflowError):
+    except (TypeError, ValueError, OverflowError):  # the last of integers that are too large for a float
         raise RecipeError(
             "weights are a sequence of numbers, or a mapping {module prefix: sequence of numbers}, not "
             f"{one_line(repr(weights))}."
