@@ -111,7 +111,7 @@ def content_fingerprint(recipe: Recipe, setup: MergeSetup) -> str | None:
 
 
 def _without_place(ingredient: Ingredient) -> Ingredient:
-    """A reference without what its content says better."""
+    """An ingredient by its name alone: its content says what it is, wherever it lies."""
     return Ingredient(ingredient.name, "")
 
 
