@@ -153,13 +153,11 @@ class Evaluator:
         """
         values_by_metric = [metric.compute(predictions) for metric in self.metrics]
         name, values = selecting_value(self.metrics, values_by_metric, self.select_by)
-        higher_is_better = self.higher_is_better
-        if higher_is_better is None:
-            higher_is_better = self.direction(name)
+        direction = self.direction(name) if self.higher_is_better is None else self.higher_is_better
         return Score(
             name,
             values.pop(name),
-            is_better_higher(higher_is_better),
+            is_better_higher(direction),
             self.split,
             self.content_hashes.fingerprint,
             predictions.examples,
