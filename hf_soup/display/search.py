@@ -25,7 +25,7 @@ class TrialStyle(NamedTuple):
 
 # State of a trial -> its style, in the order of the legend.
 STATES = {
-    "alone": TrialStyle("an ingredient alone", "o", "#999999", filled=True),
+    "single": TrialStyle("an ingredient alone", "o", "#999999", filled=True),
     "kept": TrialStyle("kept", "s", "#009E73", filled=True),
     "rejected": TrialStyle("rejected", "o", "#D55E00", filled=False),
     "stopped": TrialStyle("stopped early: at most this", "v", "#D55E00", filled=False),
