@@ -129,8 +129,8 @@ class Checkpoint:
 
     def changed_files(self) -> list[str]:
         """The weight files of its folder that have been written, replaced or touched since it was opened."""
-        folder = self.weights_folder
-        return [file for file, state in self.opened_as.items() if file_state(folder / file) != state]
+        # the folder is asked for only where there are files: a model in memory has neither
+        return [file for file, state in self.opened_as.items() if file_state(self.weights_folder / file) != state]
 
     def tensors_digest(self) -> str:
         """One digest of the tensors in memory as they are now; made again only when one of them was changed."""
