@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     import torch
 
     from hf_soup.checkpoints.checkpoint import Checkpoint
-    from hf_soup.evaluation.evaluator import Outputs
+    from hf_soup.evaluation.outputs import Outputs
     from hf_soup.types import Score
 
 EARLY, FULL, RELEASED, REREAD = SEARCHES = ("early rejection", "in full", "released loop", "all read again")

@@ -99,11 +99,13 @@ def end_workers(pool: ProcessPoolExecutor) -> None:
 
 
 def _end(number: int, _: FrameType | None) -> NoReturn:
+    """The handler of SIGTERM in a worker: what it works on can clean up, and the next item is not begun."""
     _ending.set()
     raise SystemExit(128 + number)
 
 
 def _end_with_parent() -> None:
+    """Wait in a thread of a worker for the end of the process that began it, and then end the worker."""
     parent = multiprocessing.parent_process()
     if parent is None:
         return

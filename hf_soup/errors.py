@@ -93,7 +93,7 @@ class IncompatibleError(SoupError):
     """
 
     def __init__(self, problems: Iterable[str]) -> None:
-        self.problems = tuple(line if len(line) <= LINE else f"{line[:LINE]}..." for line in problems)
+        self.problems = tuple(_shortened(line) for line in problems)
         super().__init__("these ingredients cannot be averaged:\n" + "\n".join(f"- {line}" for line in self.problems))
 
     def __reduce__(self) -> tuple[type[IncompatibleError], tuple[tuple[str, ...]]]:
@@ -162,11 +162,12 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
         listing = f"Known: {', '.join(names) or 'none'}"
     else:
         ranked = sorted(names, key=lambda name: _likeness(word, name), reverse=True)  # of equals the first stays first
-        nearest = meant or (ranked[:1] if _likeness(word, ranked[0])[0] >= ALIKE else [])
+        nearest = meant or [name for name in ranked[:1] if _likeness(word, name)[0] >= ALIKE]
         ranked = list(dict.fromkeys([*nearest, *ranked]))
         listing = f"The nearest of {len(names)} known names: {', '.join(ranked[:NEAREST])}"
-    hint = f'; did you mean "{nearest[0]}"?' if nearest else "."
-    return f"{hint} {listing}"
+    if not nearest:
+        return f". {listing}"
+    return f'; did you mean "{nearest[0]}"? {listing}'
 
 
 def listed(names: Iterable[str], most: int = 12) -> str:
@@ -179,9 +180,18 @@ def listed(names: Iterable[str], most: int = 12) -> str:
             How many are named.
     """
     all_names = list(names)
+    text = ", ".join(all_names[:most])
     more = len(all_names) - most
-    shown = ", ".join(all_names[:most])
-    return f"{shown} and {more} more" if more > 0 else shown
+    if more > 0:
+        text += f" and {more} more"
+    return text
+
+
+def _shortened(line: str) -> str:
+    """A line about one offender, cut to a length."""
+    if len(line) <= LINE:
+        return line
+    return f"{line[:LINE]}..."
 
 
 def _likeness(word: str, name: str) -> tuple[float, float]:

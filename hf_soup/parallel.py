@@ -94,6 +94,7 @@ def run_all(
 
 
 def _on_devices(function: Callable[[T], R], items: Sequence[T], devices: Sequence[str]) -> Iterator[tuple[int, R]]:
+    """Work on items in processes, of which each sees one device; yields as [`run_all`]."""
     context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
     free_devices = context.SimpleQueue()
     for device in devices:
@@ -124,6 +125,7 @@ def _on_ray(
     resources: Mapping[str, float],
     lost: Callable[[T, str], R] | None,
 ) -> Iterator[tuple[int, R]]:
+    """Work on items in tasks of Ray; yields as [`run_all`], whose arguments these are."""
     ray = _ray()
     _connect(ray)
     item_resources = _item_resources(ray, resources)
@@ -220,6 +222,7 @@ def _same_handlers() -> Iterator[None]:
 
 
 def _ray() -> Any:
+    """The module of Ray, which only some users need."""
     try:
         import ray
     except ImportError:

@@ -94,16 +94,22 @@ def strategy(
 def method_traits(function: Callable[..., Any]) -> MethodTraits:
     """What a method declares, whether it is of this package or of a user."""
     traits = getattr(function, _TRAITS, None)
-    return traits if isinstance(traits, MethodTraits) else MethodTraits()
+    if isinstance(traits, MethodTraits):
+        return traits
+    return MethodTraits()
 
 
 def strategy_traits(function: Callable[..., Any]) -> StrategyTraits:
     """What a strategy declares, whether it is of this package or of a user."""
     traits = getattr(function, _TRAITS, None)
-    return traits if isinstance(traits, StrategyTraits) else StrategyTraits()
+    if isinstance(traits, StrategyTraits):
+        return traits
+    return StrategyTraits()
 
 
 def _declare(traits: MethodTraits | StrategyTraits) -> Callable[[Function], Function]:
+    """A decorator that leaves these traits on a function, and returns the function itself."""
+
     def decorate(function: Function) -> Function:
         setattr(function, _TRAITS, traits)
         return function
@@ -150,9 +156,9 @@ def check_name(plugin_type: PluginType, name: str) -> None:
     """
     if name in names(plugin_type):
         return
-    other = OTHER.get(plugin_type)
-    if other is not None and name in names(other):
-        raise RecipeError(f'"{name}" is a {other}, not a {plugin_type}: write {other}="{name}".')
+    other_type = OTHER.get(plugin_type)
+    if other_type is not None and name in names(other_type):
+        raise RecipeError(f'"{name}" is a {other_type}, not a {plugin_type}: write {other_type}="{name}".')
     raise RecipeError(f'there is no {plugin_type} called "{one_line(name)}"{did_you_mean(name, names(plugin_type))}')
 
 
@@ -269,11 +275,11 @@ def load_path(path: str) -> Any:
 
 def parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """The keyword-only parameters of a method or strategy: `params` in recipes, options in the CLI."""
-    return {
-        name: parameter
-        for name, parameter in inspect.signature(function).parameters.items()
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name not in PROVIDED
-    }
+    params = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name not in PROVIDED:
+            params[name] = parameter
+    return params
 
 
 def asks_for(function: Callable[..., Any], name: str) -> bool:

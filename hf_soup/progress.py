@@ -35,8 +35,10 @@ def bars_are_shown() -> bool:
 
 def in_notebook() -> bool:
     """Whether this is a notebook's kernel, whose stderr is shown although it is no terminal."""
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython is not None else None
+    ipython = sys.modules.get("IPython")  # outside of a kernel it may not be installed
+    if ipython is None:
+        return False
+    shell = ipython.get_ipython()
     return shell is not None and "IPKernelApp" in shell.config
 
 
@@ -77,10 +79,10 @@ def progress_bar(iterable: Iterable[Any] | None = None, *, hidden: bool = False,
     """
     from tqdm.auto import tqdm
 
-    shown = bars_are_shown() and not hidden
-    if shown and not _has_size():
+    is_shown = bars_are_shown() and not hidden
+    if is_shown and not _has_size():
         options |= {"ncols": COLUMNS, "nrows": ROWS, "dynamic_ncols": False}
-    return tqdm(iterable, leave=False, disable=not shown, **options)
+    return tqdm(iterable, leave=False, disable=not is_shown, **options)
 
 
 def _has_size() -> bool:

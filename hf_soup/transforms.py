@@ -31,15 +31,17 @@ def rotate(image: Image, strength: float, rng: np.random.Generator) -> Image:
 
 def shift(image: Image, strength: float, rng: np.random.Generator) -> Image:
     """Move by up to `strength` of the width and of the height."""
-    x, y = (rng.uniform(-strength, strength) * size for size in image.size)
-    return _affine(image, (1, 0, x, 0, 1, y))
+    offset_x = rng.uniform(-strength, strength) * image.width
+    offset_y = rng.uniform(-strength, strength) * image.height
+    return _affine(image, (1, 0, offset_x, 0, 1, offset_y))
 
 
 def scale(image: Image, strength: float, rng: np.random.Generator) -> Image:
     """Shrink or enlarge about the middle by a factor of up to 1 + `strength` (1.5 for 0.5)."""
-    factor = (1 + strength) ** rng.uniform(-1, 1)
-    x, y = (size / 2 * (1 - 1 / factor) for size in image.size)
-    return _affine(image, (1 / factor, 0, x, 0, 1 / factor, y))
+    factor = (1 + strength) ** rng.uniform(-1, 1)  # so that halving is as likely as doubling
+    offset_x = image.width / 2 * (1 - 1 / factor)  # keeps the middle where it is
+    offset_y = image.height / 2 * (1 - 1 / factor)
+    return _affine(image, (1 / factor, 0, offset_x, 0, 1 / factor, offset_y))
 
 
 def crop(image: Image, strength: float, rng: np.random.Generator) -> Image:
@@ -62,7 +64,9 @@ def flip(image: Image, strength: float, rng: np.random.Generator) -> Image:
     """Swap left and right with probability `strength`."""
     from PIL import ImageOps
 
-    return ImageOps.mirror(image) if rng.uniform() < strength else image
+    if rng.uniform() < strength:
+        return ImageOps.mirror(image)
+    return image
 
 
 def noise(image: Image, strength: float, rng: np.random.Generator) -> Image:
@@ -81,8 +85,8 @@ def stroke(image: Image, strength: float, rng: np.random.Generator) -> Image:
     from PIL import ImageFilter
 
     amount = rng.uniform(-strength, strength)
-    other = image.filter(ImageFilter.MaxFilter(3) if amount > 0 else ImageFilter.MinFilter(3))
-    return Pil.blend(image, other, abs(amount))
+    stroke_filter = ImageFilter.MaxFilter(3) if amount > 0 else ImageFilter.MinFilter(3)
+    return Pil.blend(image, image.filter(stroke_filter), abs(amount))
 
 
 TRANSFORMS = {
@@ -149,8 +153,11 @@ def shifted_copy(dataset: Dataset, column: str, transform: Mapping[str, float]) 
         except DataError:  # left as it is, and reported where the column is read
             return {}
         changed = apply_transform(image, transform, np.random.default_rng(index))
-        return {} if changed is image else {column: changed}
+        if changed is image:  # what is not returned stays encoded as it was
+            return {}
+        return {column: changed}
 
+    # Decoded in `change`, where an image that cannot be read is no error yet.
     encoded = dataset.cast_column(column, datasets.Image(decode=False))
     copy = encoded.map(
         change, with_indices=True, desc="Shifting images", load_from_cache_file=False, keep_in_memory=True
@@ -159,6 +166,7 @@ def shifted_copy(dataset: Dataset, column: str, transform: Mapping[str, float]) 
 
 
 def _affine(image: Image, matrix: tuple[float, ...]) -> Image:
+    """Take each pixel from where the matrix leads: (a, b, c, d, e, f) for x' = ax + by + c and y' = dx + ey + f."""
     from PIL import Image as Pil
 
     return image.transform(image.size, Pil.Transform.AFFINE, matrix, resample=Pil.Resampling.BILINEAR)

@@ -37,8 +37,11 @@ def one_line(text: object, most: int = MESSAGE) -> str:
         most (`int`, *optional*, defaults to 300):
             Number of characters after which it is cut.
     """
-    line = " ".join(_UNPRINTABLE.sub(" ", str(text)).split())
-    return line if len(line) <= most else f"{line[:most]}..."
+    spaced = _UNPRINTABLE.sub(" ", str(text))
+    line = " ".join(spaced.split())
+    if len(line) <= most:
+        return line
+    return f"{line[:most]}..."
 
 
 def printable(text: str) -> str:
@@ -49,7 +52,10 @@ def printable(text: str) -> str:
             Of several lines, with names that others gave.
     """
     pieces = re.split(r"([\n\t])", text)  # a line break or a tab between each two
-    return "".join(piece if piece in ("\n", "\t") else _UNPRINTABLE.sub(" ", piece) for piece in pieces)
+    for index, piece in enumerate(pieces):
+        if piece not in ("\n", "\t"):
+            pieces[index] = _UNPRINTABLE.sub(" ", piece)
+    return "".join(pieces)
 
 
 def is_printable(text: str) -> bool:
@@ -166,6 +172,7 @@ def read_json(path: str | os.PathLike[str], *, error_class: type[SoupError] = In
 
 
 def _reason(error: BaseException) -> str:
+    """Why something failed, in the words of the library or the system, which say nothing of the file."""
     if isinstance(error, RecursionError):
         return "it is nested too deeply."
     if isinstance(error, OSError) and error.strerror:

@@ -28,10 +28,20 @@ TABLE = (
 )
 DESCRIPTION = "key, kind, about, created, digest, seal, length(value)"
 # What sqlite says where the file may be whole and cannot be used now; anything else means that it is damaged.
-UNAVAILABLE = {
-    getattr(sqlite3, f"SQLITE_{name}")
-    for name in ("PERM", "BUSY", "LOCKED", "NOMEM", "READONLY", "INTERRUPT", "IOERR", "FULL", "CANTOPEN", "PROTOCOL")
-} | {sqlite3.SQLITE_NOLFS, sqlite3.SQLITE_AUTH}
+UNAVAILABLE = (
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_INTERRUPT,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_PROTOCOL,
+    sqlite3.SQLITE_NOLFS,
+    sqlite3.SQLITE_AUTH,
+)
 ASIDE = BROKEN, NEWER = ".broken", ".newer"  # what files are called that were set aside
 ATTEMPTS = 3
 T = TypeVar("T")
@@ -198,12 +208,14 @@ class ValueStore:
         return nothing
 
     def _attempt(self, work: Callable[[sqlite3.Connection], T], *, writes: bool, transaction: bool) -> T:
+        """Open the file, do something in it once, and close it; arguments are those of `_run`."""
         with closing(self._open(transaction)) as database:
             if not transaction:
                 return work(database)
             # A plain BEGIN takes no lock. With IMMEDIATE two writers wait for each other; without it, the one that
             # reads first and writes later would be refused at once.
-            database.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
+            begin = "BEGIN IMMEDIATE" if writes else "BEGIN"
+            database.execute(begin)
             result = work(database)
             database.execute("COMMIT")
             return result
@@ -232,6 +244,7 @@ class ValueStore:
         return self._set_aside(inode, BROKEN, f"was {damage} ({error})")
 
     def _open(self, make_table: bool) -> sqlite3.Connection:
+        """A connection to the file, which is made where there is none, with its table if that is asked for."""
         inode = _inode(self.path)
         if inode is None and self.path.is_symlink():
             raise OSError("it is a link that leads nowhere")
@@ -269,6 +282,7 @@ class ValueStore:
         return None
 
     def _tell(self, trouble: str, line: str, *, always: bool = False) -> None:
+        """Warn, but once in a process of the same trouble with the same file."""
         place = str(self.path), trouble
         if always or place not in _told:
             _told.add(place)
@@ -280,6 +294,7 @@ class _NewerError(Exception):
 
 
 def _version(database: sqlite3.Connection) -> int:
+    """The version of the table; 0 of a file that has just been made."""
     version = database.execute("PRAGMA user_version").fetchone()[0]
     if version > VERSION:
         raise _NewerError("was written by a newer version of hf_soup")
@@ -292,6 +307,7 @@ def _primary(error: Exception) -> int:
 
 
 def _inode(path: Path) -> tuple[int, int] | None:
+    """Which file a path leads to, whatever it is called; `None` if there is none."""
     try:
         state = os.stat(path)
     except FileNotFoundError:
@@ -302,14 +318,18 @@ def _inode(path: Path) -> tuple[int, int] | None:
 def _checked(line: Line) -> Entry | None:
     """The description of a value, if it is as it was written by its seal; sqlite keeps any type in any column."""
     key, value_type, about, created, digest, seal, size = line
-    has_texts = isinstance(key, str) and isinstance(value_type, str) and isinstance(about, str)
-    if not has_texts or not isinstance(created, float) or not isinstance(digest, bytes) or not isinstance(size, int):
+    if not isinstance(key, str) or not isinstance(value_type, str) or not isinstance(about, str):
+        return None
+    if not isinstance(created, float) or not isinstance(digest, bytes) or not isinstance(size, int):
         return None
     entry = Entry(key, value_type, about, created, size)
-    return entry if _seal(entry, digest) == seal else None
+    if _seal(entry, digest) != seal:
+        return None
+    return entry
 
 
 def _seal(entry: Entry, digest: bytes) -> bytes:
+    """A digest of all that is kept beside a value, by which damage to the description shows."""
     return _digest(repr((tuple(entry), digest)).encode("utf-8", "surrogatepass"))
 
 

@@ -80,6 +80,8 @@ def parse_yaml(text: str, where: str, *, aliases: bool = True, strict: bool = Tr
 
 
 class _Document:
+    """The reading of one document, which counts what it has made so far; arguments are those of [`parse_yaml`]."""
+
     def __init__(self, text: str, where: str, *, aliases: bool, strict: bool):
         import yaml
 
@@ -139,6 +141,7 @@ class _Document:
         return items
 
     def _mapping(self, depth: int) -> dict[Any, Any]:
+        """A mapping whose start was read; its keys are scalars."""
         import yaml
 
         mapping: dict[Any, Any] = {}
@@ -161,7 +164,7 @@ class _Document:
         """What `<<: *name` or `<<: [*one, *other]` brings along; of two values of a key the first counts."""
         merged: dict[Any, Any] = {}
         mappings = value if isinstance(value, list) else [value]
-        for mapping in reversed(mappings):
+        for mapping in reversed(mappings):  # so that the first comes last, and overrides the others
             if not isinstance(mapping, dict):
                 raise self._error("<< of what is no mapping", event)
             merged |= mapping
@@ -178,6 +181,7 @@ class _Document:
         return copy.deepcopy(value)
 
     def _count(self, values: int, characters: int) -> None:
+        """Add to what the document holds so far, and refuse it where that is too much."""
         self.values += values
         self.characters += characters
         if self.values > MOST_VALUES or self.characters > MOST_CHARACTERS:
@@ -199,6 +203,7 @@ class _Document:
         return tag
 
     def _scalar(self, event: yaml.ScalarEvent) -> Any:
+        """The value of a scalar, which is text unless its tag says otherwise."""
         import yaml
 
         tag = self._tag(event)
@@ -213,6 +218,7 @@ class _Document:
         return RecipeError(f"{self.where} is not valid YAML: {problem}{_line_of(event.start_mark)}")
 
     def _error(self, what: str, event: yaml.Event) -> RecipeError:
+        """An error about what is YAML, and not among the values that are read."""
         line = _line_of(event.start_mark)
         return RecipeError(
             f"{self.where} holds something else than numbers, strings, lists and mappings: {what}{line}."
@@ -221,7 +227,9 @@ class _Document:
 
 def _line_of(mark: _Mark | None) -> str:
     """Where a problem is, for the end of a message."""
-    return f" (line {mark.line + 1})" if mark is not None else ""
+    if mark is None:
+        return ""
+    return f" (line {mark.line + 1})"  # PyYAML counts from 0
 
 
 def _scalars() -> type[yaml.SafeLoader]:
@@ -234,7 +242,10 @@ def _scalars() -> type[yaml.SafeLoader]:
     # by the first character of a scalar: the tags that it may have, and the pattern of each
     rules_by_first: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
     for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items():
-        rules_by_first[first] = [(tag, pattern) for tag, pattern in rules if tag.removeprefix(_TAG) in _KINDS]
+        rules_by_first[first] = []
+        for tag, pattern in rules:
+            if tag.removeprefix(_TAG) in _KINDS:
+                rules_by_first[first].append((tag, pattern))
     Scalars.yaml_implicit_resolvers = rules_by_first
     Scalars.add_implicit_resolver(*NUMBER)
     return Scalars

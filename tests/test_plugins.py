@@ -232,12 +232,12 @@ def test_a_task_has_what_the_protocol_says(name):
     task = plugins.load_module("task", name)
     for constant, kind in typing.get_type_hints(Task).items():
         assert isinstance(getattr(task, constant), typing.get_origin(kind) or kind), constant
-    asked = functions_of(Task)
+    functions = functions_of(Task)
     if hasattr(task, "generate") or hasattr(task, "references"):
         assert isinstance(task, WritingTask)
-        asked |= functions_of(WritingTask)
-    assert {"forward", "encode"} <= set(asked)
-    for function, declared in asked.items():
+        functions |= functions_of(WritingTask)
+    assert {"forward", "encode"} <= set(functions)
+    for function, declared in functions.items():
         own = inspect.signature(getattr(task, function)).parameters.values()
         wanted = [parameter for key, parameter in inspect.signature(declared).parameters.items() if key != "self"]
         required = [parameter for parameter in own if parameter.default is inspect.Parameter.empty]

@@ -34,7 +34,7 @@ def store(tmp_path):
     return made
 
 
-def told(work):
+def result_and_warnings(work):
     """What comes out, and the lines that were said meanwhile."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -80,8 +80,8 @@ def test_flipped_bytes_give_no_error_and_no_other_value(store):
         damaged[place] ^= 0xFF
         store.path.write_bytes(damaged)
         _fresh_state()
-        found, lines = told(lambda: use(store))
-        assert "key-0" in found, place
+        values, lines = result_and_warnings(lambda: use(store))
+        assert "key-0" in values, place
         assert len(lines) <= 1, (place, lines)
 
 
@@ -103,19 +103,19 @@ def test_a_changed_value_is_dropped_and_the_others_stay(store):
         for key, change in changes.items():
             database.execute(f"UPDATE kept SET {change} WHERE key = ?", (key,))
     database.close()
-    found, lines = told(lambda: store.read(KEYS))
-    assert found == {key: value for key, value in KEYS.items() if key not in changes}
+    values, lines = result_and_warnings(lambda: store.read(KEYS))
+    assert values == {key: value for key, value in KEYS.items() if key not in changes}
     assert len(lines) == 1
     assert "made anew" in lines[0]
-    assert {row.key for row in store.entries()} == set(found)
+    assert {row.key for row in store.entries()} == set(values)
 
 
 @pytest.mark.parametrize("content", [b"no database at all" * 100, b"SQLite format 3\0" + b"\xff" * 5000])
 def test_what_is_no_database_is_set_aside(store, content):
     """With one line, and a new file works."""
     store.path.write_bytes(content)
-    found, lines = told(lambda: use(store))
-    assert list(found) == ["key-0"]
+    values, lines = result_and_warnings(lambda: use(store))
+    assert list(values) == ["key-0"]
     assert len(lines) == 1
     assert store.path.with_suffix(".broken").read_bytes() == content
     store.clear()
@@ -128,8 +128,8 @@ def test_a_file_of_a_newer_version_is_set_aside_whole(store):
         database.execute(f"PRAGMA user_version = {value_store.VERSION + 1}")
         database.execute("ALTER TABLE kept ADD COLUMN more")
     database.close()
-    found, lines = told(lambda: use(store))
-    assert list(found) == ["key-0"]
+    values, lines = result_and_warnings(lambda: use(store))
+    assert list(values) == ["key-0"]
     assert len(lines) == 1
     assert "newer version of hf_soup" in lines[0]
     with sqlite3.connect(store.path.with_suffix(".newer")) as database:
@@ -144,7 +144,7 @@ def test_an_older_table_is_made_anew_without_a_word(store):
         database.execute("CREATE TABLE kept (key TEXT PRIMARY KEY, kind TEXT, about TEXT, value BLOB, created REAL)")
         database.execute("INSERT INTO kept VALUES ('key-1', 'score', 'x', x'00', 1.0)")
     database.close()
-    assert told(lambda: use(store)) == ({"key-0": KEYS["key-0"]}, [])
+    assert result_and_warnings(lambda: use(store)) == ({"key-0": KEYS["key-0"]}, [])
 
 
 def _folder(path):
@@ -166,8 +166,8 @@ def _pipe(path):
 def test_something_else_in_its_place_is_left_alone(store, spoil):
     """A folder, a pipe, a file where its folder should be: one line, and nothing is kept."""
     spoil(store.path)
-    found, lines = told(lambda: use(store))
-    assert found == {}
+    values, lines = result_and_warnings(lambda: use(store))
+    assert values == {}
     assert len(lines) == 1 + 1  # `rows` is asked for by the user, and always says why
     assert all("values are not kept in" in line for line in lines)
 
@@ -178,7 +178,7 @@ def test_a_full_disk_keeps_what_was_there(store):
     resource.setrlimit(resource.RLIMIT_FSIZE, (store.path.stat().st_size, limit[1]))
     try:
         large = lambda: [store.write(f"large-{at}", "kind", "about", bytes(100_000)) for at in range(3)]  # noqa: E731
-        _, lines = told(large)
+        _, lines = result_and_warnings(large)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     assert len(lines) == 1
@@ -193,8 +193,8 @@ def test_a_file_that_may_only_be_read_is_read(store, monkeypatch):
         return connect(f"file:{path}?mode=ro", uri=True, **options)
 
     monkeypatch.setattr(sqlite3, "connect", read_only)
-    found, lines = told(lambda: [use(store), use(store)])
-    assert found == [KEYS, KEYS]
+    values, lines = result_and_warnings(lambda: [use(store), use(store)])
+    assert values == [KEYS, KEYS]
     assert len(lines) == 1
     assert "readonly" in lines[0]
 
@@ -202,13 +202,13 @@ def test_a_file_that_may_only_be_read_is_read(store, monkeypatch):
 def test_a_file_that_stays_locked_is_waited_for_once(store, monkeypatch):
     """As on a file system whose locks do not work: one line, and no wait at every value."""
     monkeypatch.setattr(value_store, "PATIENCE", 0.01)
-    other = sqlite3.connect(store.path, isolation_level=None)
-    other.execute("BEGIN EXCLUSIVE")
+    writer = sqlite3.connect(store.path, isolation_level=None)
+    writer.execute("BEGIN EXCLUSIVE")
     try:
-        found, lines = told(lambda: [store.read(KEYS) for _ in range(3)])
+        values, lines = result_and_warnings(lambda: [store.read(KEYS) for _ in range(3)])
     finally:
-        other.close()
-    assert found == [{}] * 3
+        writer.close()
+    assert values == [{}] * 3
     assert len(lines) == 1
     assert "locked" in lines[0]
 

@@ -145,5 +145,5 @@ def test_an_ordinary_card_is_read(tmp_path):
     keys = "license: mit\ndate: 2024-01-01\nlicense: apache-2.0\nbase_model: !x a/b\nlanguage:\n- en"
     text = f"---\n{keys}\n---\ntext\n---\n"
     (tmp_path / "README.md").write_text(text, encoding="utf-8-sig")
-    found = {"license": "apache-2.0", "date": "2024-01-01", "base_model": "a/b", "language": ["en"]}
-    assert read_card(tmp_path) == found
+    expected = {"license": "apache-2.0", "date": "2024-01-01", "base_model": "a/b", "language": ["en"]}
+    assert read_card(tmp_path) == expected

@@ -91,15 +91,17 @@ class Advice:
     def table(self) -> str:
         """The verdict, then each piece with its evidence, and below them what is known in general."""
         lines = [["about", "advice", "measured here", "confidence"]]
-        lines += [[piece.topic, piece.advice, piece.evidence, piece.confidence] for piece in self.pieces]
-        paragraphs = [self.verdict, align(lines)]
+        general = []
+        # The keys of a dictionary, because several pieces may end in the same command.
+        commands = {self.command: None}
         for piece in self.pieces:
+            lines.append([piece.topic, piece.advice, piece.evidence, piece.confidence])
             if piece.general:
-                paragraphs.append(f"In general, not measured here ({piece.topic}): {piece.general}")
-        # A dictionary, because several pieces may end in the same command.
-        commands = dict.fromkeys([self.command, *(piece.command for piece in self.pieces)])
-        paragraphs.append("\n".join(f"    {command}" for command in commands if command))
-        return "\n\n".join(paragraph for paragraph in paragraphs if paragraph)
+                general.append(f"In general, not measured here ({piece.topic}): {piece.general}")
+            commands[piece.command] = None
+        # Four spaces make code of a line in Markdown; a piece without a command has an empty one.
+        code = "\n".join(f"    {command}" for command in commands if command)
+        return "\n\n".join(filter(None, [self.verdict, align(lines), *general, code]))
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain values."""
@@ -132,7 +134,8 @@ class Commands(NamedTuple):
     @property
     def merge(self) -> str:
         """The beginning of every command that averages them."""
-        return f"hf-soup merge {self.runs}" + (" --batchnorm-data DATA" if self.batchnorm else "")
+        command = f"hf-soup merge {self.runs}"
+        return f"{command} --batchnorm-data DATA" if self.batchnorm else command
 
     @property
     def uniform(self) -> str:

@@ -9,8 +9,10 @@ from .advice import Commands, Piece
 from .points import Line, Scorer, uniform
 
 
-RIDGE = 0.05  # of the models' own loss, by which that of an average may be above the line between them,
-SMALL = 0.01  # and this much in any case
+# The loss of an average may lie above the line between its models by this share of their own loss, and by SMALL in any
+# case; docs/advice.md has the measurements between which the threshold lies.
+RIDGE = 0.05
+SMALL = 0.01
 
 
 class Losses(NamedTuple):
@@ -64,17 +66,25 @@ def measure_losses(scorer: Scorer, pairs: int | None = None) -> Losses:
     """
     names = scorer.names
     singles = {name: scorer.point({name: 1.0}) for name in names}
-    # Neighbours first, so that each model is among few pairs.
-    ordered = [pair for step in range(1, len(names)) for pair in zip(names, names[step:], strict=False)]
-    chosen = ordered if pairs is None else ordered[: max(pairs, 0)]
+    chosen = _neighbours_first(names)
+    if pairs is not None:
+        chosen = chosen[: max(pairs, 0)]
     lines = []
     with scorer.progress("Half-way between models", len(chosen)) as bar:
-        for one, other in chosen:
-            middle = scorer.point({one: 0.5, other: 0.5})
-            lines.append(Line(one, other, (0.0, 0.5, 1.0), (singles[one], middle, singles[other])))
+        for start, end in chosen:
+            middle = scorer.point({start: 0.5, end: 0.5})
+            lines.append(Line(start, end, (0.0, 0.5, 1.0), (singles[start], middle, singles[end])))
             bar.update()
     mean = sum(point.loss for point in singles.values()) / len(singles)
     return Losses(names, mean, scorer.point(uniform(names)).loss, lines)
+
+
+def _neighbours_first(names: Sequence[str]) -> list[tuple[str, str]]:
+    """All pairs in an order of which the first few spread over all models, however small the budget is."""
+    pairs: list[tuple[str, str]] = []
+    for distance in range(1, len(names)):
+        pairs.extend(zip(names, names[distance:], strict=False))
+    return pairs
 
 
 def barrier_piece(losses: Losses, commands: Commands) -> Piece:
@@ -138,6 +148,7 @@ def _high_barriers(high: Sequence[Line], losses: Losses, where: str, commands: C
 
 
 def _height(line: Line) -> float:
+    """The barrier of a line whose ends and middle were scored."""
     return line.barrier() or 0.0
 
 
@@ -146,20 +157,23 @@ def _highest(lines: Sequence[Line]) -> str:
     if not lines:
         return ""
     line = max(lines, key=_height)
-    return (
-        f"; half-way between {line.one} and {line.other} the loss is {_height(line):.3f} above the line between the "
-        "ends"
-    )
+    where = f"half-way between {line.one} and {line.other}"
+    return f"; {where} the loss is {_height(line):.3f} above the line between the ends"
 
 
 def _outsiders(high: Sequence[Line], lines: Sequence[Line]) -> list[str]:
     """The models without which no barrier is left, where these are fewer than half."""
-    names = sorted({name for line in lines for name in (line.one, line.other)})
-    left, outsiders = list(high), []
-    while left:
-        name = max(names, key=lambda name: _barriers_of(name, left))
-        outsiders.append(name)
-        left = [line for line in left if name not in (line.one, line.other)]
+    ends = set()
+    for line in lines:
+        ends |= {line.one, line.other}
+    names = sorted(ends)
+    remaining, outsiders = list(high), []
+    # Greedy: leave out the model with the most barriers until none remains.
+    while remaining:
+        worst = max(names, key=lambda name: _barriers_of(name, remaining))
+        outsiders.append(worst)
+        remaining = [line for line in remaining if worst not in (line.one, line.other)]
+    # Where half of the models would have to go, these are no outsiders.
     if 2 * len(outsiders) >= len(names):
         return []
     return sorted(outsiders, key=lambda name: -_barriers_of(name, high))

@@ -5,16 +5,17 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from ..metrics.predictions import Predictions, right
-from ..metrics.statistics import SHARES
+from ..metrics.statistics import SHARES, formatted
 from ..types import gain
 from .advice import Commands, Piece
 from .diversity import Diversity
-from .points import SURE, shown
+from .points import SURE
 
 
+# docs/advice.md has the reasons: each is a handful of examples on a validation set of a few hundred.
 CEILING = 0.01  # share of examples that the best model gets wrong
 OUTLIER = 0.05  # how far below the best a model may score before it does more harm than good
 ALIKE = 0.02  # share of examples on which models disagree, below which neither ensemble nor soup can gain
@@ -59,9 +60,16 @@ def _no_better_than_one_class(diversity: Diversity, predictions: Mapping[str, Pr
     """Classifiers that are no better than always saying the most frequent class."""
     if diversity.metric != "accuracy" or not _has_kind(predictions, "classes"):
         return None
-    labels = next(iter(predictions.values())).labels
-    share = max(float((labels == label).mean()) for label in set(labels.tolist()))
-    poor = [name for name, outputs in predictions.items() if float(right(outputs).mean()) <= share]
+    import numpy as np
+
+    labels = next(iter(predictions.values())).labels  # all models are given the same examples
+    _, counts = np.unique(labels, return_counts=True)
+    share = float(counts.max() / len(labels))
+    poor = []
+    for name, outputs in predictions.items():
+        if float(right(outputs).mean()) <= share:
+            poor.append(name)
+    # Where nearly all examples are of one class, the constant answer is nearly perfect and says nothing of a model.
     if not poor or share >= 1 - CEILING:
         return None
     worse = "no better than always saying the most frequent class"
@@ -81,7 +89,7 @@ def _no_better_than_one_class(diversity: Diversity, predictions: Mapping[str, Pr
 
 def _far_below_the_best(diversity: Diversity, commands: Commands) -> Piece | None:
     """Models that pull a uniform soup down."""
-    if diversity.metric not in SHARES:
+    if diversity.metric not in SHARES:  # other metrics have no scale on which 0.05 is far
         return None
     below = []
     for name, score in diversity.scores.items():
@@ -115,7 +123,7 @@ def _alike(diversity: Diversity, predictions: Mapping[str, Predictions]) -> Piec
     )
 
 
-def _has_kind(predictions: Mapping[str, Predictions], kind: str) -> bool:
+def _has_kind(predictions: Mapping[str, Predictions], kind: Literal["classes", "labels"]) -> bool:
     """Whether the models give outputs of a kind; all of them give the same."""
     return next(iter(predictions.values())).kind == kind
 
@@ -179,31 +187,35 @@ def value_of_soups(diversity: Diversity, predictions: Mapping[str, Predictions],
             confidence="medium",
         )
     if gains.soup >= 0:
-        kept = diversity.visibly_kept
-        share = "" if kept is None else f"; it keeps {kept:.0%} of the ensemble's gain over the mean"
+        if diversity.visibly_kept is not None:
+            numbers += f"; it keeps {diversity.visibly_kept:.0%} of the ensemble's gain over the mean"
         return Piece(
             "soup",
             advice="The uniform soup is as good as the best model here, or better.",
-            evidence=numbers + share,
+            evidence=numbers,
             confidence="medium",
         )
+    loss_is_visible = -gains.soup >= gains.visible
     return Piece(
         "soup",
         advice="The uniform soup is not as good as the best model here: let a search choose.",
         evidence=numbers,
-        confidence="low" if -gains.soup < gains.visible else "medium",
+        confidence="medium" if loss_is_visible else "low",
         command=commands.greedy,
     )
 
 
 def _gains(diversity: Diversity, predictions: Mapping[str, Predictions]) -> Gains:
+    """The gains over the best model, and the least difference that these examples can show."""
     best, higher_is_better = diversity.best_score, diversity.higher_is_better
-    visible = half_width(predictions) if diversity.metric == "accuracy" else None
+    visible = 0.0
+    if diversity.metric == "accuracy":
+        visible = half_width(predictions) or 0.0
     return Gains(
         soup=gain(diversity.soup, best, higher_is_better),
         ensemble=gain(diversity.ensemble, best, higher_is_better),
         spread=max(diversity.scores.values()) - min(diversity.scores.values()),
-        visible=visible or 0.0,
+        visible=visible,
     )
 
 
@@ -221,8 +233,10 @@ def _cannot_tell(diversity: Diversity, gains: Gains, commands: Commands) -> Piec
 
 
 def _against_the_best(diversity: Diversity, gains: Gains) -> str:
+    """What soup and ensemble gain, in points; of metrics without points the scores themselves."""
     if diversity.metric not in SHARES:
-        soup, ensemble = (shown(diversity.metric, score) for score in (diversity.soup, diversity.ensemble))
+        soup = formatted(diversity.metric, diversity.soup)
+        ensemble = formatted(diversity.metric, diversity.ensemble)
         return f"uniform soup {soup}, ensemble {ensemble}"
     return f"uniform soup {100 * gains.soup:+.1f}, ensemble {100 * gains.ensemble:+.1f} points against the best model"
 
@@ -244,5 +258,8 @@ def half_width(predictions: Mapping[str, Predictions]) -> float | None:
     if first.kind != "classes" or len(predictions) < 2:
         return None
     correct = [right(outputs) for outputs in predictions.values()]
-    apart = [float((one != other).mean()) for one, other in itertools.combinations(correct, 2)]
-    return SURE * math.sqrt(sum(apart) / len(apart) / len(first.rows))
+    shares = []
+    for first_correct, second_correct in itertools.combinations(correct, 2):
+        shares.append(float((first_correct != second_correct).mean()))
+    mean_share = sum(shares) / len(shares)  # `d`, for a pair of average difference
+    return SURE * math.sqrt(mean_share / len(first.rows))

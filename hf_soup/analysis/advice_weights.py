@@ -15,7 +15,9 @@ from .similarity import Similarity
 
 
 FEW = 4  # models; below that a search has hardly anything to choose from
-SAME = 0.98  # cosine of two fine-tunes' changes above which they are one model trained twice
+# Cosine of two fine-tunes' changes above which they are one model trained twice. Between fine-tunes of one sweep that
+# differ in learning rate or seed at most 0.89 was measured, see docs/advice.md.
+SAME = 0.98
 
 
 def number_pieces(models: int, commands: Commands) -> list[Piece]:
@@ -64,16 +66,20 @@ def start_pieces(similarity: Similarity | None, losses: Losses | None, commands:
     if similarity is None:
         return []
     relation = similarity.relation()
-    if relation.body is not None and relation.body < RELATED:
-        return [_other_bodies(relation.body, losses, commands)]
-    if relation.head is not None and relation.head < RELATED:
-        body = 1.0 if relation.body is None else relation.body
-        return [_other_heads(relation.head, body, losses)]
+    body, head = relation.body, relation.head
+    # Unrelated bodies are reason enough: heads are a reason of their own only where the bodies are alike.
+    if body is not None and body < RELATED:
+        return [_other_bodies(body, losses, commands)]
+    if head is not None and head < RELATED:
+        return [_other_heads(head, 1.0 if body is None else body, losses)]
     return []
 
 
 def _other_bodies(cosine: float, losses: Losses | None, commands: Commands) -> Piece:
-    confidence: Confidence = "high" if losses is None or losses.soup_is_worse else "medium"
+    """Bodies that started apart, which speak against a soup even where its loss is not higher."""
+    confidence: Confidence = "high"
+    if losses is not None and not losses.soup_is_worse:
+        confidence = "medium"
     return Piece(
         "start",
         advice="Their bodies do not look like fine-tunes of one model. Take the best one, or an ensemble.",
@@ -109,6 +115,7 @@ def _other_heads(head: float, body: float, losses: Losses | None) -> Piece:
 
 
 def _appended(losses: Losses | None) -> str:
+    """The losses as the end of a piece of evidence; empty where none were measured."""
     return "" if losses is None else f"; {losses.sentence}"
 
 
@@ -122,8 +129,8 @@ def change_pieces(similarity: Similarity | None) -> list[Piece]:
     if similarity is None or similarity.base is None:
         return []
     cosines = similarity.cosines("body")
-    pairs = [cosines[i, j] for i, j in itertools.combinations(range(len(cosines)), 2)]
-    mean = sum(pairs) / len(pairs)
+    pairs = list(itertools.combinations(range(len(cosines)), 2))
+    mean = sum(cosines[pair] for pair in pairs) / len(pairs)
     if mean <= SAME:
         return []
     piece = Piece(
@@ -147,7 +154,7 @@ def architecture_pieces(checkpoint: Checkpoint, commands: Commands) -> list[Piec
             Of the same models.
     """
     pieces = []
-    statistics = sum(is_statistic(tensor) for tensor in checkpoint.specs)
+    statistics = sum(map(is_statistic, checkpoint.specs))
     if statistics:
         piece = Piece(
             "BatchNorm",

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ..data.classes import MissingClasses
 
 GAIN_TOPICS: tuple[Topic, ...] = ("soup", "ensemble", "validation")  # topics of what a soup gains
-ORDER: dict[Confidence, int] = {"high": 0, "medium": 1, "low": 2}
+ORDER: dict[Confidence, int] = {"high": 0, "medium": 1, "low": 2}  # in which pieces of advice are sorted
 
 
 class Evidence(NamedTuple):
@@ -48,6 +48,16 @@ class Evidence(NamedTuple):
     losses: Losses
     predictions: dict[str, Predictions]
     missing: dict[str, MissingClasses]
+
+    @property
+    def reliable_losses(self) -> Losses | None:
+        """The losses; `None` where classes are missing, of which losses on the other classes say nothing."""
+        return None if self.missing else self.losses
+
+    @property
+    def evaluations(self) -> int:
+        """How many models were scored: each model, their soup, and one half-way between each measured pair."""
+        return len(self.losses.names) + 1 + len(self.losses.lines)
 
 
 def give_advice(
@@ -84,44 +94,34 @@ def give_advice(
     names = tuple(checkpoint.name for checkpoint in checkpoints)
     agreement = agreement or Agreement()
     commands = _commands(checkpoints[0], sources, agreement)
-    problems = (report or agreement.check(checkpoints)).problems
-    if problems:
-        return _incompatible(names, problems, commands)
+    if report is None:
+        report = agreement.check(checkpoints)
+    if report.problems:
+        return _incompatible(names, report.problems, commands)
     if similarity is None and len(names) > 1:
         similarity = measure_similarity(checkpoints, agreement=agreement)
-    evidence = None
-    # A budget that does not reach for each model and their soup tells nothing of them.
-    if scorer is not None and len(names) > 1 and (budget is None or budget > len(names)):
-        evidence = _measure(scorer, None if budget is None else budget - len(names) - 1)
-    missing = evidence.missing if evidence is not None else {}
-    losses = evidence.losses if evidence is not None and not missing else None
-
-    pieces = [
-        *number_pieces(len(names), commands),
-        *_missing_pieces(missing),
-        *start_pieces(similarity, losses, commands),
-        *change_pieces(similarity),
-        *architecture_pieces(checkpoints[0], commands),
-    ]
-    evaluations = 0
-    if evidence is not None:
-        pieces += _measured_pieces(evidence, commands)
-        evaluations = len(names) + 1 + len(evidence.losses.lines)
-    pieces.sort(key=lambda piece: (not piece.stops, ORDER[piece.confidence]))
-    verdict, command = decide(pieces, commands, scored=evidence is not None, missing=missing)
-    return Advice(names, verdict, command, tuple(pieces), evaluations)
+    evidence = _measure(scorer, budget) if scorer is not None else None
+    pieces = _collect_pieces(checkpoints, similarity, evidence, commands)
+    if evidence is None:
+        verdict, command = decide(pieces, commands, scored=False)
+        return Advice(names, verdict, command, pieces)
+    verdict, command = decide(pieces, commands, scored=True, missing=evidence.missing)
+    return Advice(names, verdict, command, pieces, evidence.evaluations)
 
 
 def _commands(checkpoint: Checkpoint, sources: Sequence[str], agreement: Agreement) -> Commands:
-    runs = " ".join(shlex.quote(source) for source in sources) or "RUN..."
+    """The command lines for these models, with the options that make them agree."""
+    runs = " ".join(map(shlex.quote, sources)) or "RUN..."  # models in memory have no source
+    # Without these options the commands would refuse models that this analysis took for like ones.
     if agreement.take_from:
         runs += f" --take-from {shlex.quote(agreement.take_from)}"
     if agreement.alignments:
         runs += " --align-labels"
-    return Commands(runs, batchnorm=any(is_statistic(tensor) for tensor in checkpoint.specs))
+    return Commands(runs, batchnorm=any(map(is_statistic, checkpoint.specs)))
 
 
 def _incompatible(names: tuple[str, ...], problems: Sequence[str], commands: Commands) -> Advice:
+    """Advice on models that the check refuses: nothing else about them is measured."""
     piece = Piece(
         "compatibility",
         advice="They cannot be averaged as they are.",
@@ -133,12 +133,42 @@ def _incompatible(names: tuple[str, ...], problems: Sequence[str], commands: Com
     return Advice(names, "Do not average these models: they do not fit each other.", piece.command, (piece,))
 
 
-def _measure(scorer: Scorer, pairs: int | None) -> Evidence:
-    """Score the models, their soup, and half-way between some pairs; between all by default."""
+def _measure(scorer: Scorer, budget: int | None) -> Evidence | None:
+    """Score the models, their soup, and half-way between as many pairs as the budget allows.
+
+    `None` where there is one model alone, or the budget does not reach for each model and their soup: fewer scores
+    tell nothing of them.
+    """
+    if len(scorer.names) < 2:
+        return None
+    pairs = None
+    if budget is not None:
+        pairs = budget - len(scorer.names) - 1
+        if pairs < 0:
+            return None
     diversity = measure_diversity(scorer)
     losses = measure_losses(scorer, pairs)
+    # The scorer keeps what it has predicted, so that no model runs again for this.
     predictions = {name: scorer.predictions({name: 1.0}) for name in scorer.names}
     return Evidence(diversity, losses, predictions, scorer.missing_classes())
+
+
+def _collect_pieces(
+    checkpoints: Sequence[Checkpoint], similarity: Similarity | None, evidence: Evidence | None, commands: Commands
+) -> tuple[Piece, ...]:
+    """Everything that weights and examples say: first what stops an average, then by confidence."""
+    pieces = number_pieces(len(checkpoints), commands)
+    losses = None
+    if evidence is not None:
+        pieces += _missing_pieces(evidence.missing)
+        losses = evidence.reliable_losses
+    pieces += start_pieces(similarity, losses, commands)
+    pieces += change_pieces(similarity)
+    pieces += architecture_pieces(checkpoints[0], commands)
+    if evidence is not None:
+        pieces += _measured_pieces(evidence, commands)
+    # The sort is stable: pieces of equal weight stay in the order in which they were collected.
+    return tuple(sorted(pieces, key=lambda piece: (not piece.stops, ORDER[piece.confidence])))
 
 
 def _missing_pieces(missing: Mapping[str, MissingClasses]) -> list[Piece]:
@@ -183,20 +213,23 @@ def decide(
         missing (`Collection[str]`, *optional*):
             Sets of examples without some classes.
     """
-    against = next((piece for piece in pieces if piece.stops), None)
-    if against is not None:
-        return f"Do not average all of them. {against.advice}", against.command
+    for piece in pieces:
+        if piece.stops:
+            return f"Do not average all of them. {piece.advice}", piece.command
     if missing:
         lacking = f"These examples cannot tell whether to average: classes are missing in {' and '.join(missing)}."
         return lacking, commands.advise
-    ceiling = next((piece for piece in pieces if piece.topic == "ceiling"), None)
-    if ceiling is not None:
-        return ceiling.advice, commands.uniform
+    for piece in pieces:
+        if piece.topic == "ceiling":
+            return piece.advice, commands.uniform
     if not scored:
-        return (
-            "Nothing in the weights speaks against a soup; validation data would tell whether it helps.",
-            commands.advise,
-        )
+        verdict = "Nothing in the weights speaks against a soup; validation data would tell whether it helps."
+        return verdict, commands.advise
+    return _decide_how(pieces, commands)
+
+
+def _decide_how(pieces: Sequence[Piece], commands: Commands) -> tuple[str, str]:
+    """How to average models that nothing speaks against: by a search, or all of them."""
     for piece in pieces:
         if piece.command == commands.greedy:
             return f"Make a soup, and let a search choose. {piece.advice}", piece.command

@@ -10,8 +10,9 @@ from ..checkpoints.layout import names_in_depth
 from ..checkpoints.modules import by_depth
 from ..display.tables import align
 from ..errors import RecipeError
+from ..metrics.statistics import formatted, signed
 from ..types import best_of, gain
-from .points import Scorer, Weights, score_places, shown, signed, uniform
+from .points import Scorer, Weights, score_places, uniform
 
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class ModuleEffects:
             What scores, on what.
         best (`str`):
             The ingredient whose modules stand where nothing is averaged: the best alone.
-        alone (`float`), soup (`float`):
+        single_score (`float`), soup (`float`):
             Scores of that ingredient and of the uniform soup.
         effects (`tuple[ModuleEffect, ...]`):
             From the bottom up.
@@ -57,7 +58,7 @@ class ModuleEffects:
     split: str
     examples: int
     best: str
-    alone: float
+    single_score: float
     soup: float
     effects: tuple[ModuleEffect, ...]
     complete: bool = True
@@ -73,8 +74,8 @@ class ModuleEffects:
         lines = [["module", "averaged alone", "left as it is"]]
         for effect in self.effects:
             lines.append([effect.module, signed(self.metric, effect.only), signed(self.metric, effect.without)])
-        start = f"{self.best} alone has {self.metric} {shown(self.metric, self.alone)}"
-        return f"{align(lines)}\n\n{start}, the uniform soup {shown(self.metric, self.soup)} on {self.split}."
+        best = f"{self.best} alone has {self.metric} {formatted(self.metric, self.single_score)}"
+        return f"{align(lines)}\n\n{best}, the uniform soup {formatted(self.metric, self.soup)} on {self.split}."
 
     def to_pandas(self) -> pd.DataFrame:
         """A data frame with a line for each module."""
@@ -129,10 +130,12 @@ def measure_modules(scorer: Scorer, like: Checkpoint) -> ModuleEffects:
     modules = by_depth(like.specs, names_in_depth(like.config))
     places: list[Weights] = []
     for module in modules:
+        # The prefix "" stands for all modules that are not named.
         places.append({"": best_alone, module: all_averaged})
         places.append({"": all_averaged, module: best_alone})
     points = score_places(scorer, places, "Module by module")
     effects = []
+    # Ctrl-C leaves fewer points: a module of which one was scored and the other not has no effect yet.
     for module, only, without in zip(modules, points[::2], points[1::2], strict=False):
         only_gain = gain(only.score, single_scores[best], higher_is_better)
         without_gain = gain(without.score, soup, higher_is_better)
@@ -142,7 +145,7 @@ def measure_modules(scorer: Scorer, like: Checkpoint) -> ModuleEffects:
         split=scorer.evaluator.split,
         examples=scorer.examples,
         best=best,
-        alone=single_scores[best],
+        single_score=single_scores[best],
         soup=soup,
         effects=tuple(effects),
         complete=len(points) == len(places),

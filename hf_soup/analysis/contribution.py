@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..display.tables import align
 from ..errors import RecipeError
+from ..metrics.statistics import formatted, signed
 from ..seeds import check_seed
 from ..types import best_of, gain
-from .points import Scorer, shown, signed, uniform
+from .points import Scorer, uniform
 
 
 if TYPE_CHECKING:
@@ -29,12 +30,12 @@ class Share(NamedTuple):
     Args:
         name (`str`):
             The ingredient.
-        alone (`float`):
-            Its own score.
+        single_score (`float`):
+            Score of the ingredient by itself.
         left_out (`float`):
             Score of the uniform soup of all less that of all but this one.
         added (`float`, *optional*):
-            Score of the soup of this one and the best other less that of the best other alone.
+            Score of the soup of this one and the best other less that of the best other by itself.
         shapley (`float`, *optional*):
             Its mean marginal contribution over all orders in which the soup could be put together.
         error (`float`, *optional*):
@@ -42,7 +43,7 @@ class Share(NamedTuple):
     """
 
     name: str
-    alone: float
+    single_score: float
     left_out: float
     added: float | None = None
     shapley: float | None = None
@@ -90,12 +91,17 @@ class Contribution:
         """A line for each ingredient, the greatest contribution first."""
         lines = [["ingredient", f"{self.metric} alone", "left out", "added to the best other", "Shapley value"]]
         for share in self.ranked():
-            error = f" ± {shown(self.metric, share.error)}" if share.error else ""
-            value = "-" if share.shapley is None else signed(self.metric, share.shapley) + error
-            cells = [signed(self.metric, share.left_out), signed(self.metric, share.added), value]
-            lines.append([share.name, shown(self.metric, share.alone), *cells])
-        soup = f"The uniform soup of all has {self.metric} {shown(self.metric, self.soup)} on {self.split}."
+            shapley = self._difference_cell(share.shapley)
+            if share.error:  # exact values have the error 0
+                shapley += f" ± {formatted(self.metric, share.error)}"
+            differences = [signed(self.metric, share.left_out), self._difference_cell(share.added), shapley]
+            lines.append([share.name, formatted(self.metric, share.single_score), *differences])
+        soup = f"The uniform soup of all has {self.metric} {formatted(self.metric, self.soup)} on {self.split}."
         return f"{align(lines)}\n\n{soup} It took {self.evaluations} models."
+
+    def _difference_cell(self, difference: float | None) -> str:
+        """A difference in the table; `-` where it was not measured."""
+        return "-" if difference is None else signed(self.metric, difference)
 
     def ranked(self) -> list[Share]:
         """The shares, greatest Shapley value (or loss when left out) first."""
@@ -120,9 +126,8 @@ class Contribution:
         from .pictures import plot_bars
 
         ranked = self.ranked()[::-1]  # bars begin at the bottom
-        if ranked[0].shapley is None:
-            label, errors = "left out", None
-        else:
+        label, errors = "left out", None
+        if ranked[0].shapley is not None:
             label, errors = "Shapley value", [share.error or 0.0 for share in ranked]
         values = {label: [share.value for share in ranked]}
         title = f"{ranked[-1].name} contributes most, {ranked[0].name} least"
@@ -143,8 +148,13 @@ def contribution_cost(n: int, samples: int | None = None) -> int:
     subsets, samples = 2**n - 1, _samples(n, samples)
     if samples is None:
         return subsets
-    orders = 2 * math.ceil(samples / 2)  # each with its reverse; single ones, all, and all but one are known
-    return min(2 * n + 1 + max(n - 1, 0) + orders * max(n - 3, 0), subsets)
+    single_and_left_out = 2 * n + 1  # each alone, all but each, and the soup of all
+    with_the_best = max(n - 1, 0)  # what the others add to it
+    # An order comes with its reverse. On its way from the first ingredient to all of them, only the soups in between
+    # are not among those above.
+    orders = 2 * math.ceil(samples / 2)
+    in_between = orders * max(n - 3, 0)
+    return min(single_and_left_out + with_the_best + in_between, subsets)
 
 
 def measure_contribution(scorer: Scorer, *, samples: int | None = None, seed: int = 0) -> Contribution:
@@ -177,19 +187,19 @@ def measure_contribution(scorer: Scorer, *, samples: int | None = None, seed: in
     complete = True
     with scorer.progress("Soups of subsets", contribution_cost(len(names), samples)) as bar:
         subsets = _Subsets(scorer, bar)
+        # Without these scores there is nothing to tell: Ctrl-C ends the analysis here, and cuts it short below.
         single_scores = {name: subsets.score([name]) for name in names}
         shares = {}
         for name, score in single_scores.items():
             shares[name] = Share(name, score, left_out=subsets.gain(names, _without(names, name)))
         try:
             for name in names:
-                best = best_of(
-                    {other: single_scores[other] for other in _without(names, name)}, subsets.higher_is_better
-                )
+                scores_of_others = {other: single_scores[other] for other in _without(names, name)}
+                best = best_of(scores_of_others, subsets.higher_is_better)
                 shares[name] = shares[name]._replace(added=subsets.gain([best, name], [best]))
             for name, (mean, error) in _shapley(subsets, samples, seed).items():
                 shares[name] = shares[name]._replace(shapley=mean, error=error)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt:  # what was scored is told; the same call finds it again and goes on
             complete = False
     return Contribution(
         metric=scorer.metric,
@@ -227,6 +237,7 @@ class _Subsets:
         """The score of the uniform soup of some ingredients."""
         subset = frozenset(members)
         if subset not in self._scores:
+            # A subset has one recipe, and one result that is kept, in whichever order it is put together.
             in_order = [name for name in self.names if name in subset]
             self._scores[subset] = self._scorer.point(uniform(in_order)).score
             self._bar.update()
@@ -239,9 +250,11 @@ class _Subsets:
     def worth(self, members: Collection[str]) -> float:
         """The score on a scale where higher is better; of no ingredients at all the mean of single ones."""
         score = self.score(members) if members else self._mean_of_singles()
+        # Shapley values are positive for what helps, of losses too.
         return gain(score, 0.0, self.higher_is_better)
 
     def _mean_of_singles(self) -> float:
+        """What stands for the score of no ingredients at all, of which there is no model."""
         return sum(self.score([name]) for name in self.names) / len(self.names)
 
 
@@ -270,7 +283,8 @@ def exact_shapley(names: Sequence[str], worth: Callable[[Sequence[str]], float])
     for name in names:
         others, terms = _without(names, name), []
         for size in range(players):
-            # The share of all orders in which just these come before `name`: |S|! (n - |S| - 1)! / n!
+            # The share of all orders in which just a subset S of this size comes before `name`:
+            # |S|! (n - |S| - 1)! / n!
             share = 1 / (players * math.comb(players - 1, size))
             for subset in itertools.combinations(others, size):
                 terms.append(share * (worth((*subset, name)) - worth(subset)))
@@ -301,11 +315,14 @@ def sampled_shapley(
         forward, backward = _marginal_gains(order, worth), _marginal_gains(order[::-1], worth)
         for name in names:
             gains[name].append(forward[name] / 2 + backward[name] / 2)
-    # An order and its reverse are one independent draw: the error is of their mean.
+    # An order and its reverse are one independent draw: the error is of their mean. numpy's standard deviation divides
+    # by n, which the root of n - 1 makes up for; of one draw there is no error.
     root = math.sqrt(max(draws - 1, 0))
     values = {}
     for name, drawn in gains.items():
-        error = float(np.std(drawn)) / root if root else math.nan
+        error = math.nan
+        if root:
+            error = float(np.std(drawn)) / root
         values[name] = (float(np.mean(drawn)), error)
     return values
 
@@ -326,6 +343,7 @@ def _samples(n: int, samples: int | None) -> int | None:
     Raises:
         [`RecipeError`]: if they are too few to tell an error.
     """
+    # Two draws, each an order and its reverse, are the fewest that have a standard deviation.
     if samples is not None and samples != 0 and samples < 4:
         raise RecipeError(f"samples is 4 or more, so that an error can be told, or 0 for none: {samples}.")
     if samples is not None:
@@ -334,4 +352,5 @@ def _samples(n: int, samples: int | None) -> int | None:
 
 
 def _without(names: Sequence[str], name: str) -> list[str]:
+    """All names but this one, in their order."""
     return [other for other in names if other != name]

@@ -12,9 +12,9 @@ from ..display.tables import align
 from ..errors import RecipeError, did_you_mean
 from ..evaluation.ensemble import mean_logits, mean_probabilities
 from ..metrics.predictions import Predictions, decisions, disagreement, probabilities, right
-from ..metrics.statistics import SHARES
+from ..metrics.statistics import SHARES, formatted, signed
 from ..types import UNIFORM, best_of, gain
-from .points import SURE, Scorer, shown, signed, uniform
+from .points import SURE, Scorer, uniform
 
 
 if TYPE_CHECKING:
@@ -109,7 +109,9 @@ class Diversity:
     @property
     def visibly_kept(self) -> float | None:
         """The same, where the ensemble's gain can be seen on so many examples."""
-        return self.kept if self.noise is None or self.gain >= self.noise else None
+        if self.noise is not None and self.gain < self.noise:
+            return None
+        return self.kept
 
     @property
     def noise(self) -> float | None:
@@ -123,7 +125,9 @@ class Diversity:
     @property
     def disagreement(self) -> float:
         """Mean over all pairs."""
-        return sum(pair.disagreement for pair in self.pairs) / len(self.pairs) if self.pairs else 0.0
+        if not self.pairs:
+            return 0.0
+        return sum(pair.disagreement for pair in self.pairs) / len(self.pairs)
 
     def matrix(self, of: str = "disagreement") -> np.ndarray:
         """One number for each pair, as a symmetric matrix; NaN where there is none.
@@ -137,10 +141,11 @@ class Diversity:
         """
         import numpy as np
 
-        if of not in PairDiversity._fields[2:]:
-            raise RecipeError(f"there is no {of!r} of a pair{did_you_mean(of, PairDiversity._fields[2:])}")
+        measures = PairDiversity._fields[2:]  # behind the names of the two models
+        if of not in measures:
+            raise RecipeError(f"there is no {of!r} of a pair{did_you_mean(of, measures)}")
         names = list(self.scores)
-        matrix = np.full((len(names),) * 2, np.nan)
+        matrix = np.full((len(names), len(names)), np.nan)
         for pair in self.pairs:
             value = getattr(pair, of)
             if value is not None:
@@ -152,11 +157,15 @@ class Diversity:
         """A line for each pair, and what ensemble and soup make of it."""
         lines = [["one", "other", "disagree", "of errors", "errors shared", "kappa", "ambiguity"]]
         for pair in self.pairs:
-            lines.append([pair.one, pair.other, *(_cell(value) for value in pair[2:])])
-        share = self.visibly_kept
-        kept = "" if share is None else f"; the soup keeps {share:.0%} of its gain over the mean"
-        scores = (f"{shown(self.metric, value)} {name}" for name, value in self._levels().items())
-        return f"{align(lines)}\n\n{self.metric} on {self.split}: {', '.join(scores)}{kept}."
+            names, measures = pair[:2], pair[2:]
+            lines.append([*names, *map(_cell, measures)])
+        scores = []
+        for name, value in self._levels().items():
+            scores.append(f"{formatted(self.metric, value)} {name}")
+        sentence = f"{self.metric} on {self.split}: {', '.join(scores)}"
+        if self.visibly_kept is not None:
+            sentence += f"; the soup keeps {self.visibly_kept:.0%} of its gain over the mean"
+        return f"{align(lines)}\n\n{sentence}."
 
     def to_pandas(self) -> pd.DataFrame:
         """A data frame with a line for each pair."""
@@ -185,9 +194,10 @@ class Diversity:
         if picture == "pairs":
             title = f"Two models disagree on {self.disagreement:.1%} of {self.examples} examples on average"
             return plot_heat(list(self.scores), matrix, label="disagreement", title=title)
-        own = dict(zip(self.scores, np.nanmean(matrix, axis=1).tolist(), strict=True))
+        # The diagonal is NaN: a model's mean is that of its disagreement with the others.
+        disagreement = dict(zip(self.scores, np.nanmean(matrix, axis=1).tolist(), strict=True))
         metric = f"{self.metric} on {self.split}"
-        return plot_diversity(own, self.scores, self._levels(), metric=metric, title=self.finding)
+        return plot_diversity(disagreement, self.scores, self._levels(), metric=metric, title=self.finding)
 
     @property
     def finding(self) -> str:
@@ -200,6 +210,7 @@ class Diversity:
         return f"The soup keeps {self.kept:.0%} of what the ensemble gains over the mean of the models"
 
     def _levels(self) -> dict[str, float]:
+        """The scores that those of single models are compared with."""
         return {"mean of the models": self.mean_score, UNIFORM: self.soup, "ensemble": self.ensemble}
 
 
@@ -229,43 +240,51 @@ def measure_diversity(scorer: Scorer) -> Diversity:
     members = list(predictions.values())
     # Of language models the logits are not kept, so that probabilities are averaged.
     combine = mean_probabilities if members[0].kind == "tokens" else mean_logits
-    first = next(iter(scores.values()))
+    first_score = next(iter(scores.values()))
+    pairs = []
+    for first, second in itertools.combinations(predictions, 2):
+        pairs.append(pair_diversity(first, second, predictions))
     return Diversity(
-        metric=first.metric,
-        higher_is_better=first.higher_is_better,
+        metric=first_score.metric,
+        higher_is_better=first_score.higher_is_better,
         split=scorer.evaluator.split,
         examples=scorer.examples,
         scores={name: score.value for name, score in scores.items()},
-        pairs=tuple(pair_diversity(one, other, predictions) for one, other in itertools.combinations(predictions, 2)),
+        pairs=tuple(pairs),
         soup=soup,
         ensemble=scorer.score(combine(members)).value,
     )
 
 
-def pair_diversity(one: str, other: str, predictions: Mapping[str, Predictions]) -> PairDiversity:
+def pair_diversity(first: str, second: str, predictions: Mapping[str, Predictions]) -> PairDiversity:
     """Compare two models; the fields of [`PairDiversity`] that their kind of output has.
 
     Args:
-        one (`str`), other (`str`):
+        first (`str`), second (`str`):
             Names of the two.
         predictions (`Mapping[str, Predictions]`):
             Of each model on the same examples.
     """
     import numpy as np
 
-    a, b = predictions[one], predictions[other]
+    a, b = predictions[first], predictions[second]
     differ = disagreement(a, b)
     if a.kind in ("values", "tokens"):
-        return PairDiversity(one, other, differ, None, None, None, _ambiguity(_numbers(a), _numbers(b)))
+        # Neither makes decisions that are right or wrong, which the other measures are of.
+        ambiguity = _ambiguity(_numbers(a), _numbers(b))
+        return PairDiversity(first, second, differ, normalised=None, overlap=None, kappa=None, ambiguity=ambiguity)
     a_wrong, b_wrong = ~right(a), ~right(b)
-    either, both = int((a_wrong | b_wrong).sum()), int((a_wrong & b_wrong).sum())
+    either_wrong, both_wrong = int((a_wrong | b_wrong).sum()), int((a_wrong & b_wrong).sum())
     error_rate = float(np.mean([a_wrong, b_wrong]))
+    normalised, overlap = None, 1.0  # of two models without any error
+    if either_wrong:
+        normalised, overlap = differ / error_rate, both_wrong / either_wrong
     return PairDiversity(
-        one,
-        other,
+        first,
+        second,
         differ,
-        normalised=differ / error_rate if error_rate else None,
-        overlap=both / either if either else 1.0,
+        normalised=normalised,
+        overlap=overlap,
         kappa=_kappa(a, b),
         ambiguity=_ambiguity(probabilities(a), probabilities(b)),
     )
@@ -275,7 +294,10 @@ def _numbers(outputs: Predictions) -> np.ndarray:
     """Values, or the probability of each token."""
     import numpy as np
 
-    return np.exp(outputs.logits.astype(np.float64)) if outputs.kind == "tokens" else outputs.logits
+    if outputs.kind == "tokens":
+        # What is kept as logits of a token is the log-probability of the right one.
+        return np.exp(outputs.logits.astype(np.float64))
+    return outputs.logits
 
 
 def _kappa(a: Predictions, b: Predictions) -> float:
@@ -283,8 +305,10 @@ def _kappa(a: Predictions, b: Predictions) -> float:
     import numpy as np
     from sklearn.metrics import cohen_kappa_score
 
-    one, other = decisions(a).reshape(-1), decisions(b).reshape(-1)
-    return 1.0 if np.array_equal(one, other) else float(cohen_kappa_score(one, other))
+    a_decisions, b_decisions = decisions(a).reshape(-1), decisions(b).reshape(-1)
+    if np.array_equal(a_decisions, b_decisions):
+        return 1.0
+    return float(cohen_kappa_score(a_decisions, b_decisions))
 
 
 def _ambiguity(a: np.ndarray, b: np.ndarray) -> float:
@@ -292,8 +316,10 @@ def _ambiguity(a: np.ndarray, b: np.ndarray) -> float:
     import numpy as np
 
     squares = np.square(a - b)
-    return float(squares.reshape(len(squares), -1).sum(1).mean() / 4)
+    by_item = squares.reshape(len(squares), -1).sum(1)
+    return float(by_item.mean() / 4)  # each is half the difference away from the mean, squared a quarter
 
 
 def _cell(value: float | None) -> str:
+    """A measure of a pair in a table; `-` where the kind of output has none."""
     return "-" if value is None else f"{value:.3f}"

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import torch
 
 
-TOGETHER = 4 * PIECE  # elements of all models at once: 8 MiB in float64
+TOGETHER = 4 * PIECE  # elements of all models at once, in each thread: 8 MiB in float64
 WIDEST = 8  # bytes of the widest type of an element
 
 
@@ -121,8 +121,12 @@ def measure_grams(
         [`IngredientError`]: if weights cannot be read or fetched.
     """
     grams = {gram.tensor: gram for gram in _empty_grams(checkpoints, base, specs)}
-    signs = {spec.name: _no_signs(len(checkpoints)) for spec in specs} if count_signs else {}
-    items = [*checkpoints] if base is None else [*checkpoints, base]
+    signs = {}
+    if count_signs:
+        signs = {spec.name: _no_signs(len(checkpoints)) for spec in specs}
+    items = list(checkpoints)
+    if base is not None:
+        items.append(base)
     make_ready(items)
     permuted = _read_permuted(items, moved or {}, grams)
     height = len(checkpoints) + 1
@@ -130,24 +134,28 @@ def measure_grams(
     lock = threading.Lock()
 
     def make_worker() -> Callable[[tuple[TensorSpec, int]], None]:
+        """What one thread does with each of its pieces. It uses the files and the bar that are opened below."""
         import torch
 
+        # Each thread has its own memory, which all of its pieces use in turn.
         buffer = torch.empty((height, most), dtype=torch.float64)
         raw = torch.empty(most * WIDEST, dtype=torch.uint8)
 
         def work(piece: tuple[TensorSpec, int]) -> None:
+            """Add the products of a piece, and its counts of signs, to those of its tensor."""
             spec, start = piece
-            deltas = buffer[:, : min(most, spec.numel - start)]
-            for line, item in zip(deltas, items, strict=False):
-                _fill(line, item, spec, start, files, raw, permuted.get((item.name, spec.name)))
+            deltas = buffer[:, : min(most, spec.numel - start)]  # the last piece of a tensor is shorter
+            for row, item in zip(deltas, items, strict=False):  # the last row may be left for the reference
+                _fill(row, item, spec, start, files, raw, permuted.get((item.name, spec.name)))
             if base is None:
-                deltas[-1] = deltas[0]
+                deltas[-1] = deltas[0]  # the first model is the reference
             deltas[:-1] -= deltas[-1]
             products = (deltas @ deltas.T).numpy()
             counted = None
             if count_signs:
-                counted = _signs(_from_mean(deltas[:-1]) if base is None else deltas[:-1])
-            with lock:
+                changes = _from_mean(deltas[:-1]) if base is None else deltas[:-1]
+                counted = _signs(changes)
+            with lock:  # pieces of one tensor may end in several threads at once
                 grams[spec.name].inner[:] += products
                 if counted is not None:
                     signs[spec.name].balance[:] += counted.balance
@@ -164,7 +172,7 @@ def measure_grams(
 
 
 def refuse_diverged(checkpoints: Sequence[Checkpoint], base: Checkpoint | None, grams: Sequence[TensorGram]) -> None:
-    """Refuse models whose inner products are not finite.
+    """Refuse models whose inner products are not finite, which those of any NaN or infinity are not.
 
     Args:
         checkpoints (`Sequence[Checkpoint]`), base (`Checkpoint`, *optional*):
@@ -180,7 +188,8 @@ def refuse_diverged(checkpoints: Sequence[Checkpoint], base: Checkpoint | None, 
     reference = checkpoints[0] if base is None else base
     # The reference comes first: where it is not finite, neither are the differences from it.
     for index, item in [(-1, reference), *enumerate(checkpoints)]:
-        if not all(np.isfinite(gram.inner[index, index]) for gram in grams):
+        squared_lengths = [gram.inner[index, index] for gram in grams]
+        if not np.isfinite(squared_lengths).all():
             raise IngredientError(f"{item.name!r} holds NaN or infinity: that run diverged or was saved badly.")
 
 
@@ -216,7 +225,7 @@ def cosines_of(inner: np.ndarray, *, of_zero: float) -> np.ndarray:
     """
     import numpy as np
 
-    lengths = np.sqrt(np.maximum(np.diag(inner), 0))
+    lengths = np.sqrt(np.maximum(np.diag(inner), 0))  # rounding may leave less than 0
     outer = np.outer(lengths, lengths)
     return np.divide(inner, outer, out=np.full_like(inner, of_zero), where=outer > 0).clip(-1, 1)
 
@@ -224,26 +233,33 @@ def cosines_of(inner: np.ndarray, *, of_zero: float) -> np.ndarray:
 def _empty_grams(
     checkpoints: Sequence[Checkpoint], base: Checkpoint | None, specs: Sequence[TensorSpec]
 ) -> Iterator[TensorGram]:
+    """One for each tensor, with zeros to which the products of its pieces are added."""
     import numpy as np
 
     names = checkpoints[0].specs
     prefix, heads = own_prefix(names), set(head_names(names))
     height = len(checkpoints) + 1
     for spec in specs:
-        region = "head" if spec.name in heads else "body"
-        known = base is None or _has(base, spec)
-        inner = np.zeros((height, height))
-        yield TensorGram(spec.name, group(spec.name, prefix), region, spec.numel, len(spec.shape), inner, known)
+        yield TensorGram(
+            tensor=spec.name,
+            module=group(spec.name, prefix),
+            region="head" if spec.name in heads else "body",
+            elements=spec.numel,
+            dimensions=len(spec.shape),
+            inner=np.zeros((height, height)),
+            known=base is None or _has(base, spec),
+        )
 
 
 def _no_signs(count: int) -> Signs:
+    """Zeros to which the counts of pieces are added."""
     import numpy as np
 
     return Signs(np.zeros((count, count)), np.zeros((count, count)))
 
 
 def _has(item: Checkpoint, spec: TensorSpec) -> bool:
-    """A base model may lack a head, or have one of another shape."""
+    """Whether a model has a tensor: a base model may lack a head, or have one of another shape."""
     own = item.specs.get(spec.name)
     return own is not None and own.shape == spec.shape
 
@@ -251,6 +267,7 @@ def _has(item: Checkpoint, spec: TensorSpec) -> bool:
 def _read_permuted(
     items: Sequence[Checkpoint], moved: Mapping[tuple[str, str], Sequence[int]], grams: Mapping[str, TensorGram]
 ) -> dict[tuple[str, str], torch.Tensor]:
+    """Model and tensor -> its elements in the order in which its rows are taken, so that pieces can be cut from it."""
     by_name = {item.name: item for item in items}
     permuted = {}
     for (name, tensor), order in moved.items():
@@ -301,7 +318,10 @@ def _signs(deltas: torch.Tensor) -> Signs:
     import torch
 
     signs = torch.sign(deltas).to(torch.float32)
-    there = signs.abs()
-    everywhere = bool(there.all())  # as nearly always, and then known without a product
-    both = torch.full((len(deltas),) * 2, float(deltas.shape[1])) if everywhere else there @ there.T
+    changed = signs.abs()
+    if bool(changed.all()):  # as nearly always, and then known without a product
+        models, elements = deltas.shape
+        both = torch.full((models, models), float(elements))
+    else:
+        both = changed @ changed.T
     return Signs((signs @ signs.T).double().numpy(), both.double().numpy())

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..display.tables import align
 from ..errors import RecipeError, did_you_mean
-from ..metrics.statistics import SHARES
+from ..metrics.statistics import SHARES, formatted
 from ..types import UNIFORM
-from .points import Line, Point, Scorer, Weights, rough_first, score_places, shown, uniform
+from .points import Line, Point, Scorer, Weights, rough_first, score_places, uniform
 
 
 if TYPE_CHECKING:
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 
 SMALL = 0.01  # a rise of the loss that is none
-MOST_POINTS, MOST_BEYOND = 1001, 10  # of a line, or a side of a plane; and in lengths of the line
+# Points of a line or of a side of a plane, and how far a line may go on beyond its ends, relative to its length.
+MOST_POINTS, MOST_BEYOND = 1001, 10
+
+Spot = tuple[str, str, float]  # the two models of a line, and the place on the way from the first to the second
 
 
 @dataclass(frozen=True)
@@ -59,8 +62,9 @@ class Landscape:
         """The barrier of each pair, as a symmetric matrix; NaN where it is not known."""
         import numpy as np
 
-        matrix = np.full((len(self.names),) * 2, np.nan)
-        np.fill_diagonal(matrix, 0.0)
+        models = len(self.names)
+        matrix = np.full((models, models), np.nan)
+        np.fill_diagonal(matrix, 0.0)  # a model has no barrier to itself
         for line in self.lines:
             barrier = line.barrier(of, higher_is_better=self.higher_is_better)
             if barrier is not None:
@@ -76,7 +80,7 @@ class Landscape:
         if self.soup is not None:
             points[UNIFORM] = self.soup
         for name, point in points.items():
-            models.append([name, f"{point.loss:.4f}", shown(self.metric, point.score)])
+            models.append([name, f"{point.loss:.4f}", formatted(self.metric, point.score)])
         paragraphs = [align(models)]
         if self.lines:
             head = ["from", "to", "barrier of loss", f"barrier of {metric}"]
@@ -87,9 +91,12 @@ class Landscape:
         return "\n\n".join(paragraphs)
 
     def _barrier_cells(self, line: Line) -> list[str]:
+        """The barriers of one pair; `-` where they are not known yet."""
         loss = line.barrier()
         score = line.barrier("score", higher_is_better=self.higher_is_better)
-        return [line.one, line.other, "-" if loss is None else f"{loss:.4f}", shown(self.metric, score)]
+        loss_cell = "-" if loss is None else f"{loss:.4f}"
+        score_cell = "-" if score is None else formatted(self.metric, score)
+        return [line.one, line.other, loss_cell, score_cell]
 
     def to_pandas(self) -> pd.DataFrame:
         """A data frame with a line for each point: `one, other, alpha, loss, score`."""
@@ -104,7 +111,10 @@ class Landscape:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain values."""
-        barriers = {f"{line.one} - {line.other}": line.barrier() for line in self.lines}
+        barriers = {}
+        for line in self.lines:
+            # JSON has no keys of two names.
+            barriers[f"{line.one} - {line.other}"] = line.barrier()
         return {**asdict(self), "barriers": barriers}
 
     def plot(self, picture: Literal["lines", "barriers"] = "lines") -> Figure:
@@ -135,9 +145,8 @@ class Landscape:
             return "Loss between models"
         highest, line = max(barriers, key=lambda pair: pair[0])
         if highest < SMALL:
-            return (
-                f"No barrier between any pair: the loss rises by at most {highest:.3f} over the line between the ends"
-            )
+            rise = f"the loss rises by at most {highest:.3f} over the line between the ends"
+            return f"No barrier between any pair: {rise}"
         return f"The highest barrier of the loss is {highest:.2f}, between {line.one} and {line.other}"
 
 
@@ -191,22 +200,19 @@ def scan_lines(
     check_line(points, beyond)
     _check_names(pairs, names)
     alphas = _alphas(points, beyond)
-    inner = [alpha for alpha in rough_first(alphas) if alpha not in (0.0, 1.0)]
-    spots = [(one, other, alpha) for alpha in inner for one, other in pairs]
+    spots = _spots(pairs, alphas)
 
+    # Models and their soup come first: each end belongs to several lines, and is scored once.
     places: list[Weights] = [{name: 1.0} for name in names]
     places.append(uniform(names))
-    places += [{one: 1 - alpha, other: alpha} for one, other, alpha in spots]
+    for start, end, alpha in spots:
+        places.append({start: 1 - alpha, end: alpha})
     scored = score_places(scorer, places, "Lines between models", budget)
-    singles = dict(zip(names, scored, strict=False))  # fewer points than places where it was cut short
+    # There are fewer points than places where the budget or Ctrl-C has cut it short.
+    singles = dict(zip(names, scored, strict=False))
     soup = scored[len(names)] if len(scored) > len(names) else None
     between = dict(zip(spots, scored[len(names) + 1 :], strict=False))
-
-    lines = []
-    for one, other in pairs:
-        ends = {0.0: singles.get(one), 1.0: singles.get(other)}
-        on_line = [ends[alpha] if alpha in ends else between.get((one, other, alpha)) for alpha in alphas]
-        lines.append(Line(one, other, alphas, tuple(on_line)))
+    lines = [_line(start, end, alphas, singles, between) for start, end in pairs]
     return Landscape(
         names,
         metric=scorer.metric,
@@ -220,7 +226,34 @@ def scan_lines(
     )
 
 
+def _spots(pairs: Sequence[tuple[str, str]], alphas: Sequence[float]) -> list[Spot]:
+    """What is scored between and beyond the ends, roughly first: one place on all lines, then the next place."""
+    spots = []
+    for alpha in rough_first(alphas):
+        if alpha in (0.0, 1.0):
+            continue
+        for start, end in pairs:
+            spots.append((start, end, alpha))
+    return spots
+
+
+def _line(
+    start: str, end: str, alphas: tuple[float, ...], singles: Mapping[str, Point], between: Mapping[Spot, Point]
+) -> Line:
+    """One line from the points that were scored; `None` stands for the others."""
+    points = []
+    for alpha in alphas:
+        if alpha == 0.0:
+            points.append(singles.get(start))
+        elif alpha == 1.0:
+            points.append(singles.get(end))
+        else:
+            points.append(between.get((start, end, alpha)))
+    return Line(start, end, alphas, tuple(points))
+
+
 def _check_names(pairs: Sequence[tuple[str, str]], names: Sequence[str]) -> None:
+    """Refuse pairs of models that are not there."""
     for name in set(itertools.chain(*pairs)) - set(names):
         raise RecipeError(f"there is no model {name!r}{did_you_mean(name, names)}")
 
@@ -229,4 +262,5 @@ def _alphas(points: int, beyond: float) -> tuple[float, ...]:
     """Evenly spaced places on a line, in order; those beyond its ends are as dense as those between."""
     step = 1 / (points - 1)
     outside = int(round(beyond / step, 9))  # 0.3 / 0.1 is a little less than 3
+    # Rounded, so that the last place between is exactly 1, where the second model itself stands.
     return tuple(round(step * index, 12) for index in range(-outside, points + outside))

@@ -56,11 +56,15 @@ def plot_heat(
     """
     import numpy as np
 
-    side = min(max(4.2, 0.55 * len(names) + 2.2), 14)
+    side = min(max(4.2, 0.55 * len(names) + 2.2), 14)  # inches: room for a number in each cell
     figure, axes = new_figure(side + 1.2, side, title)
-    greatest = float(np.nanmax(matrix)) if np.isfinite(matrix).any() else 1.0
-    low, high = limits or (0.0, max(greatest, least) or 1.0)
+    greatest = 1.0
+    if np.isfinite(matrix).any():  # nanmax warns where there is no number at all
+        greatest = float(np.nanmax(matrix))
+    # Limits lie around 0, for which the colours diverge; from 0 upwards they are in sequence.
     colours = "PuOr_r" if limits else "cividis"
+    # A range of colours may not be empty, as it would be where all numbers are 0.
+    low, high = limits or (0.0, max(greatest, least) or 1.0)
     image = axes.imshow(matrix, cmap=colours, vmin=low, vmax=high)
     labels = list(map(shown, names))
     axes.set_xticks(range(len(names)), labels, rotation=45, ha="right", rotation_mode="anchor")
@@ -76,7 +80,7 @@ def _write_cells(axes: Axes, image: AxesImage, matrix: np.ndarray, *, digits: in
     import numpy as np
 
     for (row, column), value in np.ndenumerate(matrix):
-        if row == column or not np.isfinite(value):
+        if row == column or not np.isfinite(value):  # a model and itself say nothing
             continue
         red, green, blue, _ = image.cmap(image.norm(value))
         dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5  # luma of ITU-R BT.601
@@ -99,10 +103,17 @@ def plot_depth(
     """
     figure, axes = new_figure(max(6.4, 0.34 * len(modules) + 3), 4.4, title)
     for (name, ranges), colour in zip(lines.items(), CYCLE, strict=False):
-        places = [place for place, values in enumerate(ranges) if values is not None]
-        if not places:
+        places, means, lows, highs = [], [], [], []
+        for place, values in enumerate(ranges):
+            if values is None:
+                continue
+            mean, low, high = values
+            places.append(place)
+            means.append(mean)
+            lows.append(low)
+            highs.append(high)
+        if not places:  # no legend entry for a line without any point
             continue
-        means, lows, highs = zip(*(values for values in ranges if values is not None), strict=True)
         axes.fill_between(places, lows, highs, color=colour, alpha=0.2, lw=0)
         axes.plot(places, means, marker="o", ms=4, color=colour, label=f"{shown(name)} (mean, and range)")
     axes.set_xticks(
@@ -133,7 +144,7 @@ def plot_lines(lines: Sequence[Line], soup: Point | None, *, metric: str, title:
     figure, (left, right) = new_panels(10, 4.4, title, columns=2)
     _draw_lines(left, lines, soup, "loss", f"loss on {examples} examples")
     _draw_lines(right, lines, soup, "score", shown(metric))
-    left.legend(loc="best", fontsize=7)
+    left.legend(loc="best", fontsize=7)  # which is that of the right panel, too
     return figure
 
 
@@ -141,7 +152,7 @@ def _draw_lines(
     axes: Axes, lines: Sequence[Line], soup: Point | None, field: Literal["loss", "score"], label: str
 ) -> None:
     """One field of the points of all lines in one panel; lines have colours and names where they are few."""
-    few = len(lines) <= len(CYCLE)
+    few = len(lines) <= len(CYCLE)  # each has a colour of its own
     for index, line in enumerate(lines):
         places, values = [], []
         for alpha, point in zip(line.alphas, line.points, strict=True):
@@ -186,44 +197,50 @@ def plot_plane(
     if scored.all():
         image = axes.contourf(x, y, loss, levels=16, cmap="cividis")
         axes.contour(x, y, loss, levels=16, colors="white", linewidths=0.4, alpha=0.6)
-    else:  # a rough picture of what was scored
+    else:  # contours need the whole grid; squares are a rough picture of what was scored
         across, along = np.meshgrid(x, y)
         image = axes.scatter(across[scored], along[scored], c=loss[scored], marker="s", s=160, cmap="cividis")
     figure.colorbar(image, ax=axes, label=f"loss on {examples} examples")
     _draw_marks(axes, marks)
-    corners = [shown(mark.name) for mark in marks if mark.role == "corner"]
-    axes.set_xlabel(f"L2 distance of weights, along the way from {corners[0]} to {corners[1]}")
+    first, second, *_ = _with_role(marks, "corner")
+    axes.set_xlabel(f"L2 distance of weights, along the way from {shown(first.name)} to {shown(second.name)}")
     axes.set_ylabel("L2 distance of weights, across")
-    axes.set_aspect("equal", adjustable="box")
+    axes.set_aspect("equal", adjustable="box")  # both axes are distances
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3, fontsize=8, facecolor="#dddddd")
     return figure
 
 
 def _draw_marks(axes: Axes, marks: Sequence[Mark]) -> None:
     """The greedy path, then the corners with their names, and the soup."""
-    path = [mark for mark in marks if mark.role == "path"]
+    path, corners, soups = _with_role(marks, "path"), _with_role(marks, "corner"), _with_role(marks, "soup")
     if path:
-        x, y = [mark.x for mark in path], [mark.y for mark in path]
+        x, y = _coordinates(path)
         axes.plot(x, y, color="white", marker=".", lw=1.2, label="greedy path")
-    for role, marker, size, colour, label in (
-        ("corner", "o", 60, "#D55E00", "models"),
-        ("soup", "*", 180, "#009E73", UNIFORM),
-    ):
-        places = [(mark.x, mark.y) for mark in marks if mark.role == role]
-        x, y = [place[0] for place in places], [place[1] for place in places]
-        axes.scatter(x, y, marker=marker, s=size, color=colour, edgecolor="white", zorder=3, label=label)
-    for mark in marks:
-        if mark.role == "corner":
-            text = axes.annotate(
-                shown(mark.name),
-                (mark.x, mark.y),
-                xytext=(6, 6),
-                textcoords="offset points",
-                color="white",
-                fontsize=8,
-                fontweight="bold",
-            )
-            text.set_path_effects(_outline())
+    x, y = _coordinates(corners)
+    axes.scatter(x, y, marker="o", s=60, color="#D55E00", edgecolor="white", zorder=3, label="models")
+    x, y = _coordinates(soups)
+    axes.scatter(x, y, marker="*", s=180, color="#009E73", edgecolor="white", zorder=3, label=UNIFORM)
+    for mark in corners:
+        text = axes.annotate(
+            shown(mark.name),
+            (mark.x, mark.y),
+            xytext=(6, 6),
+            textcoords="offset points",
+            color="white",
+            fontsize=8,
+            fontweight="bold",
+        )
+        text.set_path_effects(_outline())
+
+
+def _with_role(marks: Sequence[Mark], role: Literal["corner", "soup", "path"]) -> list[Mark]:
+    """The marks of one role, in their order."""
+    return [mark for mark in marks if mark.role == role]
+
+
+def _coordinates(marks: Sequence[Mark]) -> tuple[list[float], list[float]]:
+    """Where marks lie along and across the plane."""
+    return [mark.x for mark in marks], [mark.y for mark in marks]
 
 
 def surface(x: Sequence[float], y: Sequence[float], loss: np.ndarray, marks: Sequence[Mark], *, title: str) -> Any:
@@ -233,19 +250,18 @@ def surface(x: Sequence[float], y: Sequence[float], loss: np.ndarray, marks: Seq
     except ImportError:
         raise MissingExtraError("interactive pictures need plotly: pip install 'hf-soup[plot]'") from None
     shape = graph_objects.Surface(x=x, y=y, z=loss, colorscale="Cividis", colorbar={"title": "loss"})
-
-    def height(mark: Mark) -> float:
-        """The loss at the grid point that is nearest to a model."""
-        row = min(range(len(y)), key=lambda index: abs(y[index] - mark.y))
-        column = min(range(len(x)), key=lambda index: abs(x[index] - mark.x))
-        return float(loss[row, column])
-
-    marks = [mark for mark in marks if mark.role != "path"]
+    models = [mark for mark in marks if mark.role != "path"]
+    heights, labels = [], []
+    for mark in models:
+        # The height is the loss at the point of the grid that is nearest to the model.
+        heights.append(float(loss[_nearest(y, mark.y), _nearest(x, mark.x)]))
+        labels.append(html.escape(one_line(mark.name)))  # plotly renders HTML in texts and titles
+    along, across = _coordinates(models)
     dots = graph_objects.Scatter3d(
-        x=[mark.x for mark in marks],
-        y=[mark.y for mark in marks],
-        z=[height(mark) for mark in marks],
-        text=[html.escape(one_line(mark.name)) for mark in marks],
+        x=along,
+        y=across,
+        z=heights,
+        text=labels,
         mode="markers+text",
         marker={"size": 5, "color": "#D55E00"},
     )
@@ -253,6 +269,11 @@ def surface(x: Sequence[float], y: Sequence[float], loss: np.ndarray, marks: Seq
     return graph_objects.Figure(
         [shape, dots], layout={"title": html.escape(title), "scene": axes, "showlegend": False}
     )
+
+
+def _nearest(coordinates: Sequence[float], value: float) -> int:
+    """Index of the coordinate that is nearest to a value."""
+    return min(range(len(coordinates)), key=lambda index: abs(coordinates[index] - value))
 
 
 def plot_diversity(
@@ -278,7 +299,8 @@ def plot_diversity(
             What it shows.
     """
     figure, axes = new_figure(7, 4.6, title)
-    axes.scatter(list(disagreement.values()), [scores[name] for name in disagreement], color=CYCLE[0], s=36, zorder=3)
+    y = [scores[name] for name in disagreement]
+    axes.scatter(list(disagreement.values()), y, color=CYCLE[0], s=36, zorder=3)
     for name, x in disagreement.items():
         axes.annotate(shown(name), (x, scores[name]), fontsize=7, xytext=(4, 4), textcoords="offset points")
     styles = {"mean of the models": (NOMINAL, ":"), UNIFORM: (COLORS["soup"], "--")}
@@ -317,11 +339,9 @@ def plot_bars(
     groups = len(values)
     figure, axes = new_figure(7, max(3.2, 0.3 * len(names) * max(1, 0.7 * groups) + 1.6), title)
     height = 0.8 / groups
-    # A standard error that is not known has no bar, and where none is known matplotlib is given none.
-    bars = None
-    if errors is not None and any(errors):
-        bars = [0 if math.isnan(error) else error for error in errors]
+    bars = _error_bars(errors)
     for index, ((label, lengths), colour) in enumerate(zip(values.items(), CYCLE, strict=False)):
+        # Bars of one name lie within 0.4 of its place, the first of them on top.
         places = [place - 0.4 + height * (groups - index - 0.5) for place in range(len(names))]
         axes.barh(places, lengths, height=height, color=colour, label=shown(label), xerr=bars, error_kw={"lw": 1})
     axes.set_yticks(range(len(names)), list(map(shown, names)), fontsize=8)
@@ -333,7 +353,18 @@ def plot_bars(
     return figure
 
 
+def _error_bars(errors: Sequence[float] | None) -> list[float] | None:
+    """Standard errors as matplotlib takes them: 0 for one that is not known, nothing where none is known."""
+    if errors is None or not any(errors):
+        return None
+    bars = []
+    for error in errors:
+        bars.append(0 if math.isnan(error) else error)
+    return bars
+
+
 def _outline() -> list[Any]:
+    """A dark edge around a name, which is white and lies on colours of any brightness."""
     from matplotlib import patheffects
 
     return [patheffects.withStroke(linewidth=2.5, foreground="#333333")]

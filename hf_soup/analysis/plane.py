@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FLAT = 1e-4  # of a triangle's sides: what weights in float32 round to is no plane
-MARGIN = 0.25  # of the plane beyond the outermost model, of its extent
+MARGIN = 0.25  # how far the grid goes beyond the outermost models, relative to the distance between them
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,18 @@ class Plane:
         """The loss on the grid, rows of equal y; NaN where it is not known."""
         import numpy as np
 
-        return np.array([[math.nan if point is None else point.loss for point in row] for row in self.points])
+        losses = np.full((len(self.y), len(self.x)), np.nan)
+        for row, points in enumerate(self.points):
+            for column, point in enumerate(points):
+                if point is not None:
+                    losses[row, column] = point.loss
+        return losses
 
     def table(self) -> str:
         """Where the models lie, and how far soups are from the plane."""
         lines = [["model", "along", "across", "distance from the plane"]]
-        lines += [[mark.name, f"{mark.x:.3f}", f"{mark.y:.3f}", f"{mark.off:.3f}"] for mark in self.marks]
+        for mark in self.marks:
+            lines.append([mark.name, f"{mark.x:.3f}", f"{mark.y:.3f}", f"{mark.off:.3f}"])
         if self.complete:
             return align(lines)
         return f"{align(lines)}\n\nNot every point was scored; the same call goes on."
@@ -141,15 +147,12 @@ def scan_plane(
     """
     names = similarity.names
     corners = tuple(corners) if corners is not None else _farthest(similarity)
-    for name in set(path) - set(names):
-        raise RecipeError(f"there is no model {name!r} for the path{did_you_mean(name, names)}")
-    if len(corners) != 3 or len(set(corners)) != 3 or not set(corners) <= set(names) or points < 2:
-        raise RecipeError(f"a plane goes through three models of {', '.join(names)}, not {', '.join(corners)}.")
+    _check_models(corners, path, names, points)
+    origin, second, third = corners
     locate = plane_coordinates(similarity, corners)
     marks = _marks(locate, corners, names, path)
     x, y = _axis([mark.x for mark in marks], points), _axis([mark.y for mark in marks], points)
 
-    origin, second, third = corners
     at_second, at_third = locate({second: 1.0}), locate({third: 1.0})
     cells, places = _rough_cells(points), []
     for row, column in cells:
@@ -159,9 +162,11 @@ def scan_plane(
         weights = {origin: 1 - second_weight - third_weight, second: second_weight, third: third_weight}
         places.append(weights)
     scored = score_places(scorer, places, "Plane through three models", budget)
-    grid: list[list[Point | None]] = [[None] * points for _ in range(points)]
-    for (row, column), point in zip(cells, scored, strict=False):  # fewer points where it was cut short
-        grid[row][column] = point
+    # There are fewer points than cells where the budget or Ctrl-C has cut it short.
+    point_of = dict(zip(cells, scored, strict=False))
+    grid = []
+    for row in range(points):
+        grid.append(tuple(point_of.get((row, column)) for column in range(points)))
     return Plane(
         corners=(origin, second, third),
         metric=scorer.metric,
@@ -169,10 +174,19 @@ def scan_plane(
         examples=scorer.examples,
         x=tuple(x),
         y=tuple(y),
-        points=tuple(map(tuple, grid)),
+        points=tuple(grid),
         marks=tuple(marks),
         complete=len(scored) == len(places),
     )
+
+
+def _check_models(corners: Sequence[str], path: Sequence[str], names: Sequence[str], points: int) -> None:
+    """Refuse models that are not there, and corners that are no three different models."""
+    for name in set(path) - set(names):
+        raise RecipeError(f"there is no model {name!r} for the path{did_you_mean(name, names)}")
+    three_models = len(corners) == 3 and len(set(corners)) == 3 and set(corners) <= set(names)
+    if not three_models or points < 2:
+        raise RecipeError(f"a plane goes through three models of {', '.join(names)}, not {', '.join(corners)}.")
 
 
 class Location(NamedTuple):
@@ -199,7 +213,7 @@ def _rough_cells(points: int) -> list[tuple[int, int]]:
     """The cells of the grid, rows and columns that are rough first: corners, then the middle, then quarters ..."""
     order = rough_first(range(points))
     rank = {index: place for place, index in enumerate(order)}
-    cells = [(row, column) for row in order for column in order]
+    cells = itertools.product(order, order)
     return sorted(cells, key=lambda cell: max(rank[cell[0]], rank[cell[1]]))
 
 
@@ -233,6 +247,7 @@ def plane_coordinates(similarity: Similarity, corners: Sequence[str]) -> Locate:
         return coordinates
 
     # Gram-Schmidt: the x axis towards the second model, the y axis towards the third, less what lies along x.
+    # Squared lengths of weights that are nearly equal may round to less than 0.
     origin, second, third = (vector({name: 1.0}) for name in corners)
     along, across = second - origin, third - origin
     length = math.sqrt(max(along @ inner @ along, 0))
@@ -243,9 +258,12 @@ def plane_coordinates(similarity: Similarity, corners: Sequence[str]) -> Locate:
         raise RecipeError(f"{', '.join(corners)} lie on one line: take three models that do not.")
 
     def locate(weights: Mapping[str, float]) -> Location:
+        """Project an average of models onto the plane."""
         way = vector(weights) - origin
         x, y = float(way @ inner @ along / length), float(way @ inner @ across / height)
-        return Location(x, y, off=math.sqrt(max(float(way @ inner @ way) - x * x - y * y, 0)))
+        # Pythagoras; of a model on the plane the difference is 0 but for rounding, and may come out negative.
+        off = math.sqrt(max(float(way @ inner @ way) - x * x - y * y, 0))
+        return Location(x, y, off)
 
     return locate
 
@@ -256,7 +274,7 @@ def _farthest(similarity: Similarity) -> tuple[str, ...]:
 
     def area(three: tuple[int, ...]) -> float:
         """Heron's formula, squared."""
-        a, b, c = (distances[i, j] for i, j in itertools.combinations(three, 2))
+        a, b, c = (distances[pair] for pair in itertools.combinations(three, 2))
         half = (a + b + c) / 2
         return max(half * (half - a) * (half - b) * (half - c), 0.0)
 
@@ -265,6 +283,7 @@ def _farthest(similarity: Similarity) -> tuple[str, ...]:
 
 
 def _axis(values: Sequence[float], points: int) -> list[float]:
+    """Coordinates of the grid in one direction, from beyond the lowest model to beyond the highest."""
     import numpy as np
 
     low, high = min(values), max(values)

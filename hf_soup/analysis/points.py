@@ -21,8 +21,6 @@ from ..evaluation.recipe_runner import RecipeRunner
 from ..merging.agreement import Agreement
 from ..merging.setup import set_up
 from ..metrics.predictions import Predictions, losses
-from ..metrics.statistics import SHARES
-from ..metrics.statistics import signed as difference_shown
 from ..progress import progress_bar
 from ..types import Mixture, Recipe, Score, gain
 
@@ -78,13 +76,13 @@ class Line(NamedTuple):
 
         Source: Frankle et al. 2020, [Linear mode connectivity](https://arxiv.org/abs/1912.05671).
         """
-        values = {}
+        values: dict[float, float] = {}
         for alpha, point in zip(self.alphas, self.points, strict=True):
             if point is not None and 0 <= alpha <= 1:
                 values[alpha] = point.loss if of == "loss" else point.score
-        if not {0.0, 1.0} < set(values):
+        if not {0.0, 1.0} < set(values):  # a proper superset: both ends, and something between them
             return None
-        higher = higher_is_better and of == "score"
+        higher = higher_is_better and of == "score"  # of losses lower is better, whatever the metric
         barrier = 0.0
         for alpha, value in values.items():
             straight = (1 - alpha) * values[0.0] + alpha * values[1.0]
@@ -145,6 +143,7 @@ class Scorer:
         report: CheckReport | None = None,
     ):
         agreement = agreement or Agreement()
+        # The checkpoint that gives the soup its settings comes first: examples are encoded as for the soup.
         like_soup = in_order(checkpoints, agreement.settings)
         bound = bind_evaluator(evaluator, like_soup)
         if not isinstance(bound, Evaluator):
@@ -173,6 +172,7 @@ class Scorer:
 
     @property
     def _first_score(self) -> Score:
+        """The score of one ingredient, which tells the metric and its direction; predictions are kept."""
         return self.score(self.predictions({self.names[0]: 1.0}))
 
     def missing_classes(self) -> dict[str, MissingClasses]:
@@ -198,12 +198,18 @@ class Scorer:
                 Ingredient -> weight, which sum to 1 or are relative to each other; or module prefix -> such a mapping.
         """
         by_module = _by_module(weights)
-        names = [name for name in self.names if any(shares.get(name) for shares in by_module.values())]
+        used: set[str] = set()
+        for shares in by_module.values():
+            used |= {name for name, share in shares.items() if share}
+        # In the order of the scorer, so that a point has one recipe however its weights are given.
+        names = [name for name in self.names if name in used]
         ingredients = tuple(self._setup.by_name[name].ingredient for name in names)
         plain = {}
         for module, shares in by_module.items():
             plain[module] = _plain([shares.get(name, 0.0) for name in names])
-        return Mixture(ingredients, plain if len(plain) > 1 else plain[""])
+        if len(plain) == 1:
+            return Mixture(ingredients, plain[""])
+        return Mixture(ingredients, plain)
 
     def recipe(self, weights: Weights) -> Recipe:
         """The recipe of a point; weights as of [`Scorer.mixture`]."""
@@ -215,6 +221,7 @@ class Scorer:
 
     def point(self, weights: Weights) -> Point:
         """Loss and score of the model at a point."""
+        # Analyses have points in common, such as single models and their uniform soup: each is scored once.
         fingerprint = self.recipe(weights).fingerprint()
         if fingerprint not in self._points:
             predictions = self.predictions(weights)
@@ -246,8 +253,8 @@ def _by_module(weights: Weights) -> dict[str, Mapping[str, float]]:
 
 def _plain(weights: Sequence[float]) -> tuple[float, ...]:
     """A module's weights; equal ones are 1, so that a mean of two is the same point wherever it is asked for."""
-    if len({weight for weight in weights if weight}) == 1:
-        return tuple(1.0 if weight else 0.0 for weight in weights)
+    if len(set(weights) - {0.0}) == 1:
+        return tuple(float(weight != 0) for weight in weights)
     return tuple(weights)
 
 
@@ -268,7 +275,7 @@ def score_places(scorer: Scorer, places: Sequence[Weights], title: str, budget: 
         `list[Point]`: those of the first places, of all where it was not cut short.
     """
     points: list[Point] = []
-    chosen = places[:budget]
+    chosen = places[:budget]  # all of them where there is no budget
     try:
         with scorer.progress(title, len(chosen)) as bar:
             for weights in chosen:
@@ -284,18 +291,12 @@ def uniform(names: Sequence[str]) -> dict[str, float]:
     return dict.fromkeys(names, 1.0)
 
 
-def shown(metric: str, value: float | None) -> str:
-    """A score as tables show it: shares in percent."""
-    if value is None:
-        return "-"
-    return f"{100 * value:.1f}" if metric in SHARES else f"{value:.4f}"
-
-
 def rough_first(items: Sequence[T]) -> list[T]:
     """The items in an order that covers the whole range early: both ends, the middle, quarters, eighths ..."""
     if len(items) < 3:
         return list(items)
     last = len(items) - 1
+    # Gaps are halved in the order in which they arose, so that all of one width come before any that is narrower.
     order, gaps = [0, last], [(0, last)]
     while gaps:
         low, high = gaps.pop(0)
@@ -304,8 +305,3 @@ def rough_first(items: Sequence[T]) -> list[T]:
             order.append(middle)
             gaps += [(low, middle), (middle, high)]
     return [items[index] for index in order]
-
-
-def signed(metric: str, value: float | None) -> str:
-    """A difference with its sign, in points where the metric is a share."""
-    return "-" if value is None else difference_shown(metric, value)

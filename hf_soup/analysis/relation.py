@@ -79,9 +79,8 @@ class Relation:
         columns = ["module", "part", "lowest cosine", "mean cosine", "distance"]
         lines = [columns]
         for module in self.modules:
-            numbers = [module.lowest, module.mean, module.distance]
-            cells = ["-" if number is None else f"{number:.4f}" for number in numbers]
-            lines.append([module.name, module.region, *cells])
+            numbers = map(_cell, [module.lowest, module.mean, module.distance])
+            lines.append([module.name, module.region, *numbers])
         if all(module.distance is None for module in self.modules):  # no base model
             lines = [line[:-1] for line in lines]
         return align(lines)
@@ -126,15 +125,16 @@ def relation_of(names: Sequence[str], grams: Sequence[TensorGram], *, with_base:
         with_base (`bool`):
             Whether the reference of the inner products is a base model.
     """
-    matrices = [gram for gram in grams if gram.dimensions > 1]
-    body = [gram for gram in matrices if gram.region == "body"]
-    head = [gram for gram in matrices if gram.region == "head"]
-    distances = _distances(body) if with_base else []
+    body, head = _matrices_of(grams, "body"), _matrices_of(grams, "head")
+    distances = {}
+    body_distances = _distances(body) if with_base else []
+    if body_distances:
+        distances = dict(zip(names, body_distances, strict=True))
     return Relation(
         modules=(*_angles_of_modules(body, with_base), *_angles_of_modules(head, with_base)),
         body=_lowest(_cosines(body)),
         head=_lowest(_cosines(head)),
-        distances=dict(zip(names, distances, strict=True)) if distances else {},
+        distances=distances,
         notes=(*_body_notes(names, body), *_head_notes(names, head)),
     )
 
@@ -155,15 +155,31 @@ def unrelated_heads(checkpoints: Sequence[Checkpoint], alignments: Mapping[str, 
     if not matrices or sum(spec.numel for spec in matrices) > HEAD_ELEMENTS:
         return ()
     names = [item.name for item in checkpoints]
-    moved: dict[tuple[str, str], Sequence[int]] = {}
-    for name, order in alignments.items():
-        if name in names and not is_identity(order):
-            moved |= {(name, tensor): order for tensor in class_tensors(specs, len(order))}
+    moved = _moved_heads(names, specs, alignments)
     grams = measure_grams(checkpoints, None, matrices, moved=moved, progress=False).tensors
     return tuple(_head_notes(names, grams))
 
 
+def _moved_heads(
+    names: Sequence[str], specs: Mapping[str, TensorSpec], alignments: Mapping[str, Sequence[int]]
+) -> dict[tuple[str, str], Sequence[int]]:
+    """Ingredient and tensor of its head -> the order of its rows, where its classes are in another order."""
+    moved = {}
+    for name, order in alignments.items():
+        if name not in names or is_identity(order):
+            continue
+        for tensor in class_tensors(specs, len(order)):
+            moved[name, tensor] = order
+    return moved
+
+
+def _matrices_of(grams: Sequence[TensorGram], region: str) -> list[TensorGram]:
+    """The matrices and kernels of the body or the head."""
+    return [gram for gram in grams if gram.region == region and gram.dimensions > 1]
+
+
 def _is_matrix(spec: TensorSpec) -> bool:
+    """Whether a tensor is a matrix or a kernel of floating-point numbers, whose direction says something."""
     return spec.is_floating and len(spec.shape) > 1
 
 
@@ -203,7 +219,9 @@ def _distances(grams: Sequence[TensorGram]) -> list[float]:
 
 def _lowest(cosines: np.ndarray) -> float | None:
     """Of all pairs; nothing of one alone."""
-    return float(cosines.min()) if len(cosines) > 1 else None
+    if len(cosines) < 2:
+        return None
+    return float(cosines.min())  # the diagonal is 1, which no pair exceeds
 
 
 def _mean(cosines: np.ndarray) -> float | None:
@@ -211,10 +229,17 @@ def _mean(cosines: np.ndarray) -> float | None:
     count = len(cosines)
     if count < 2:
         return None
+    # Without the diagonal, which is 1 for each model.
     return float((cosines.sum() - count) / (count * (count - 1)))
 
 
+def _cell(number: float | None) -> str:
+    """A cosine or a distance in the table."""
+    return "-" if number is None else f"{number:.4f}"
+
+
 def _body_notes(names: Sequence[str], grams: Sequence[TensorGram]) -> list[str]:
+    """A note where two bodies do not look like fine-tunes of one model."""
     return _notes(
         names,
         _cosines(grams),
@@ -224,7 +249,9 @@ def _body_notes(names: Sequence[str], grams: Sequence[TensorGram]) -> list[str]:
 
 
 def _head_notes(names: Sequence[str], grams: Sequence[TensorGram]) -> list[str]:
-    if sum(gram.elements for gram in grams) > HEAD_ELEMENTS:
+    """A note where two heads do not look like fine-tunes of one head; none on heads of language models."""
+    elements = sum(gram.elements for gram in grams)
+    if elements > HEAD_ELEMENTS:
         return []
     return _notes(
         names,
@@ -242,6 +269,10 @@ def _notes(names: Sequence[str], cosines: np.ndarray, what: str, advice: str) ->
     lowest = _lowest(cosines)
     if lowest is None or not lowest < RELATED:  # a comparison with NaN is false: the merge refuses it
         return []
-    odd = [name for name, row in zip(names, cosines, strict=True) if np.median(row) < RELATED]
+    # The models that are far from most others are named; where all of them are, or none is, all are.
+    odd = []
+    for name, with_others in zip(names, cosines, strict=True):
+        if np.median(with_others) < RELATED:
+            odd.append(name)
     apart = odd if 0 < len(odd) < len(names) else names
     return [f"{', '.join(apart)}: the {what} (cosine down to {lowest:.2f}; fine-tunes stay above {RELATED}). {advice}"]

@@ -108,9 +108,10 @@ def write_report(
                 paragraphs.append(f"![{section.name}]({name}.png)")
         (stage / MARKDOWN_FILE).write_text("\n\n".join(paragraphs) + "\n", encoding="utf-8")
         data = {section.name: section.data for section in sections}
-        text = json.dumps(_finite(data), indent=2, default=str)
+        text = json.dumps(_finite(data), indent=2, default=str)  # what is no plain value stands as its text
         (stage / DATA_FILE).write_text(text + "\n", encoding="utf-8")
         if html:
+            # Names may hold half a surrogate pair, which is no character of UTF-8.
             (stage / HTML_FILE).write_text(encodable(render_html(title, lead, sections)), encoding="utf-8")
     return Path(folder) / (HTML_FILE if html else MARKDOWN_FILE)
 
@@ -123,13 +124,17 @@ def render_html(title: str, lead: str, sections: list[Section]) -> str:
 
     template = (files("hf_soup.analysis") / "templates" / "report.html").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    shown = []
+    entries = []
     for section in sections:
-        pictures = [_data_uri(name, figure) for name, figure in section.figures]
-        # The template tells blocks apart by their fields: `cells` of a table, `code` and `text` of a paragraph.
-        entry = {"name": section.name, "heading": section.heading, "blocks": blocks(section.table)}
-        shown.append({**entry, "pictures": pictures})
-    return environment.from_string(template).render(title=title, lead=lead, sections=shown)
+        entry = {
+            "name": section.name,
+            "heading": section.heading,
+            # The template tells blocks apart by their fields: `cells` of a table, `code` and `text` of a paragraph.
+            "blocks": blocks(section.table),
+            "pictures": [_data_uri(name, figure) for name, figure in section.figures],
+        }
+        entries.append(entry)
+    return environment.from_string(template).render(title=title, lead=lead, sections=entries)
 
 
 def blocks(markdown: str) -> list[TableBlock | TextBlock]:
@@ -142,8 +147,9 @@ def blocks(markdown: str) -> list[TableBlock | TextBlock]:
     result: list[TableBlock | TextBlock] = []
     for block in markdown.strip().split("\n\n"):
         lines = block.split("\n")
+        # A table has a rule below its head: dashes, with a colon where a column is flush right.
         if len(lines) > 1 and lines[0].startswith("|") and set(lines[1]) <= set("|-: "):
-            head, rule, *body = [_cells(line) for line in lines]
+            head, rule, *body = map(_cells, lines)
             result.append(TableBlock([head, *body], right=[cell.endswith(":") for cell in rule]))
         else:
             code = all(line.startswith("    ") for line in lines)
@@ -157,9 +163,12 @@ def as_markdown(table: str) -> str:
     for block in blocks(table):
         if isinstance(block, TableBlock):
             paragraphs.append(align(block.cells, escape=escape_markup))
+            continue
+        lines = block.text.split("\n")
+        if block.code:  # where Markdown has no markup that could be escaped
+            paragraphs.append("\n".join(f"    {line}" for line in lines))
         else:
-            lines = block.text.split("\n")
-            paragraphs.append("\n".join(f"    {line}" if block.code else escape_markup(line) for line in lines))
+            paragraphs.append("\n".join(map(escape_markup, lines)))
     return "\n\n".join(paragraphs)
 
 
@@ -183,7 +192,7 @@ def figures_of(pictures: Mapping[str, Callable[[], Figure]]) -> tuple[tuple[str,
 
 
 def _finite(value: Any) -> Any:
-    """Plain values without numbers that JSON does not have."""
+    """Plain values without numbers that JSON does not have: Python would write `NaN`, which other readers refuse."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):
@@ -205,9 +214,10 @@ def _data_uri(name: str, figure: Figure) -> dict[str, str]:
     stream = io.BytesIO()
     figure.savefig(stream, format="png")
     encoded = base64.b64encode(stream.getvalue()).decode()
+    # One panel has a title of its own, several have one above them all, and colour bars are panels without any.
     titles = [panel.get_title(loc="left") for panel in figure.get_axes()]
     titles.append(figure.get_suptitle())
-    heading = next((title for title in titles if title), name)
+    heading = next(filter(None, titles), name)
     return {
         "name": name,
         "uri": f"data:image/png;base64,{encoded}",

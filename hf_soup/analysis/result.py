@@ -76,7 +76,9 @@ class Analysis:
             [`OutputError`]: if it cannot be written.
         """
         sections = self._sections(pictures=True)
-        lead = self.advice.verdict if self.advice else sections[0].heading + "."
+        lead = sections[0].heading + "."
+        if self.advice is not None:
+            lead = self.advice.verdict
         return write_report(folder, f"Analysis of {len(self.names)} models", lead, sections, html=html)
 
     def _sections(self, *, pictures: bool) -> list[Section]:
@@ -110,8 +112,10 @@ def parts_of(analysis: Analysis) -> dict[str, Part]:
 def _finding(part: Part) -> str:
     """What a part found, in a sentence without its full stop."""
     if isinstance(part, Advice):
-        return part.verdict.split(". ")[0].removesuffix(".")
-    return _mean_cosines(part) if isinstance(part, Similarity) else part.finding
+        return part.verdict.split(". ")[0].removesuffix(".")  # the verdict may go on with what to do
+    if isinstance(part, Similarity):
+        return _mean_cosines(part)
+    return part.finding
 
 
 def _pictures(name: str, part: Part) -> dict[str, Callable[[], Figure]]:
@@ -122,16 +126,20 @@ def _pictures(name: str, part: Part) -> dict[str, Callable[[], Figure]]:
         return {f"{name}-scores": lambda: part.plot("scores"), f"{name}-pairs": lambda: part.plot("pairs")}
     if isinstance(part, Landscape):
         return {f"{name}-lines": lambda: part.plot("lines"), f"{name}-barriers": lambda: part.plot("barriers")}
-    return {} if isinstance(part, Advice) else {name: part.plot}
+    if isinstance(part, Advice):  # words alone
+        return {}
+    return {name: part.plot}
 
 
 def _mean_cosines(similarity: Similarity) -> str:
+    """The finding of a similarity: the mean cosines of all pairs, of weights and of changes."""
     import numpy as np
 
     models = len(similarity.names)
     if models < 2:
         return "One model is compared with none"
-    pairs = np.triu_indices(models, 1)
-    weights, deltas = similarity.cosines(of="weights")[pairs].mean(), similarity.cosines()[pairs].mean()
+    pairs = np.triu_indices(models, 1)  # each pair once, and no model with itself
+    weights = similarity.cosines(of="weights")[pairs].mean()
+    deltas = similarity.cosines()[pairs].mean()
     changes = "what fine-tuning changed" if similarity.base else "their differences from the mean"
     return f"The weights of two models have a cosine of {weights:.3f} on average, {changes} {deltas:.2f}"

@@ -83,10 +83,11 @@ class Similarity:
         grams = self._of(where)
         if of == "weights":
             return inner_of_weights(grams)
-        known = [gram for gram in grams if gram.known]
-        if not known:
+        with_deltas = [gram for gram in grams if gram.known]
+        if not with_deltas:
             return np.full((len(self.names), len(self.names)), np.nan)
-        inner = inner_of_deltas(known)
+        inner = inner_of_deltas(with_deltas)
+        # Without a base model the reference is the first model: deltas are moved to the mean of all.
         return inner if self.base is not None else _centred(inner)
 
     def cosines(self, where: str | None = None, *, of: Of = "deltas") -> np.ndarray:
@@ -108,7 +109,7 @@ class Similarity:
         all_known = all(gram.known for gram in self._of(where))
         inner = self.inner(where, of="deltas" if all_known else "weights")
         squares = np.diag(inner)[:, None] + np.diag(inner)[None, :] - 2 * inner
-        return np.sqrt(np.maximum(squares, 0))
+        return np.sqrt(np.maximum(squares, 0))  # rounding may leave less than 0
 
     def lengths(self, where: str | None = None, *, of: Of = "deltas") -> np.ndarray:
         """The L2 norm of each model's deltas or weights."""
@@ -129,6 +130,7 @@ class Similarity:
         """The angle between each model and the mean of all, in degrees."""
         import numpy as np
 
+        # The mean of a row is the inner product with the mean of all, the mean of all of them its squared length.
         inner = self.inner(where, of="weights")
         return _degrees(inner.mean(1), np.diag(inner) * inner.mean())
 
@@ -142,11 +144,12 @@ class Similarity:
 
         if self.base is None:
             raise RecipeError("angles to the base model need one: base_model=...")
-        known = [gram for gram in self._of(where) if gram.known]
-        if not known:
+        with_deltas = [gram for gram in self._of(where) if gram.known]
+        if not with_deltas:
             return np.zeros(len(self.names))
-        total = inner_with_reference(known)
+        total = inner_with_reference(with_deltas)
         deltas, along, base = total[:-1, :-1], total[:-1, -1], total[-1, -1]
+        # A model is b + d: its inner product with b is bb + bd, its squared length bb + 2 bd + dd.
         return _degrees(base + along, base * (base + 2 * along + np.diag(deltas)))
 
     def signs(self, where: str | None = None) -> np.ndarray:
@@ -159,6 +162,7 @@ class Similarity:
             if gram.known:
                 balance += self.counts[gram.tensor].balance
                 both += self.counts[gram.tensor].both
+        # With balance = same - opposite and both = same + opposite this is same / both.
         return np.divide(balance + both, 2 * both, out=np.full_like(both, np.nan), where=both > 0)
 
     def relation(self) -> Relation:
@@ -179,19 +183,29 @@ class Similarity:
         distances, signs = self.distances(), self.signs()
         lines = []
         for i, j in itertools.combinations(range(len(self.names)), 2):
-            numbers = [float(matrix[i, j]) for matrix in (weights, deltas, distances, signs)]
-            lines.append(PairSimilarity(self.names[i], self.names[j], *numbers))
+            pair = PairSimilarity(
+                self.names[i],
+                self.names[j],
+                weights=float(weights[i, j]),
+                deltas=float(deltas[i, j]),
+                distance=float(distances[i, j]),
+                signs=float(signs[i, j]),
+            )
+            lines.append(pair)
         return tuple(lines)
 
     def table(self) -> str:
         """The whole, body and head, and each module: mean [least, greatest] over pairs."""
         change = "change" if self.base else "difference from the mean"
         head = ["module", "cosine of weights", f"cosine of {change}", "same sign", "distance", "angle to mean"]
-        regions = {gram.region for gram in self.grams}
-        by_region = [self._similarity(region) for region in ("body", "head") if region in regions]
-        lines = [[*head, "angle to base"], *(cells_of(similarity) for similarity in (*by_region, *self.by_module()))]
+        lines = [[*head, "angle to base"]]
+        regions = {gram.region for gram in self.grams}  # a model may have no head
+        for region in ("body", "head"):
+            if region in regions:
+                lines.append(cells_of(self._similarity(region)))
+        lines += map(cells_of, self.by_module())
         if self.base is None:
-            lines = [line[:-1] for line in lines]
+            lines = [line[:-1] for line in lines]  # no angle to the base model, which is the last column
         return align(lines)
 
     def to_pandas(self, by: Literal["module", "tensor", "pair"] = "module") -> pd.DataFrame:
@@ -230,12 +244,12 @@ class Similarity:
             if spread is not None:
                 title += f", whole model: {spread.mean:.2f} on average"
             return plot_heat(self.names, cosines, label="cosine", limits=(-1, 1), title=title)
-        similarities = self.by_module()
+        modules = self.by_module()
         lines = {
-            f"of {what}": [module.deltas for module in similarities],
-            "of the weights": [module.weights for module in similarities],
+            f"of {what}": [module.deltas for module in modules],
+            "of the weights": [module.weights for module in modules],
         }
-        return plot_depth([module.name for module in similarities], lines, title=_depth_title(similarities))
+        return plot_depth([module.name for module in modules], lines, title=_depth_title(modules))
 
     def _of(self, where: str | None) -> list[TensorGram]:
         """The tensors that a name stands for: a module, a tensor, `"body"` or `"head"`; all by default."""
@@ -247,18 +261,22 @@ class Similarity:
         return grams
 
     def _similarity(self, name: str) -> TensorSimilarity:
+        """All measures of a module, a tensor, the body or the head."""
         grams = self._of(name)
-        known = any(gram.known for gram in grams)
-        changed = known and bool(self.lengths(name).any())
-        distances, signs = spread_of_pairs(self.distances(name)), spread_of_pairs(self.signs(name))
-        distance = distances.mean if distances else 0.0
-        lengths = self.lengths(name, of="weights")
+        has_deltas = any(gram.known for gram in grams)
         deltas, same_sign = None, None
-        if changed:
-            deltas = spread_of_pairs(self.cosines(name))
-            same_sign = signs.mean if signs else None
+        # Deltas of zero point nowhere: they have neither cosines nor signs.
+        if has_deltas and self.lengths(name).any():
+            deltas, signs = spread_of_pairs(self.cosines(name)), spread_of_pairs(self.signs(name))
+            same_sign = signs.mean if signs is not None else None
+        distances = spread_of_pairs(self.distances(name))
+        distance = distances.mean if distances is not None else 0.0  # of one model alone
+        lengths = self.lengths(name, of="weights")
+        relative = None
+        if lengths.any():
+            relative = distance / float(lengths.mean())
         angle_to_base = None
-        if self.base and known:
+        if self.base and has_deltas:
             angle_to_base = float(self.angles_to_base(name).mean())
         return TensorSimilarity(
             name=name,
@@ -267,7 +285,7 @@ class Similarity:
             weights=spread_of_pairs(self.cosines(name, of="weights")),
             deltas=deltas,
             distance=distance,
-            relative=distance / float(lengths.mean()) if lengths.any() else None,
+            relative=relative,
             angle_to_base=angle_to_base,
             angle_to_mean=float(self.angles_to_mean(name).mean()),
             signs=same_sign,
@@ -295,9 +313,11 @@ def measure_similarity(
     """
     agreement = agreement or Agreement()
     first = checkpoints[0]
-    measured = [
-        spec for spec in first.specs.values() if spec.is_floating and spec.numel and not is_statistic(spec.name)
-    ]
+    measured = []
+    for spec in first.specs.values():
+        # Running statistics are no weights: they say what a model has seen, not where it went.
+        if spec.is_floating and spec.numel and not is_statistic(spec.name):
+            measured.append(spec)
     grams = measure_grams(checkpoints, base, measured, count_signs=True, moved=agreement.moved(first))
     refuse_diverged(checkpoints, base, grams.tensors)
     from_the_bottom = by_depth(first.specs, names_in_depth(first.config))
@@ -325,7 +345,11 @@ def _degrees(inner: np.ndarray, squares: np.ndarray) -> np.ndarray:
 
 
 def _depth_title(modules: Sequence[TensorSimilarity]) -> str:
-    means = {module.name: module.deltas.mean for module in modules if module.deltas is not None}
+    """Which modules changed most and least alike, as a title."""
+    means = {}
+    for module in modules:
+        if module.deltas is not None:
+            means[module.name] = module.deltas.mean
     if not means:
         return "Cosines from the bottom up"
     least, most = min(means, key=means.__getitem__), max(means, key=means.__getitem__)

@@ -91,8 +91,8 @@ def spread_of_pairs(matrix: np.ndarray) -> Spread | None:
     """Mean, least and greatest of all pairs; nothing of one alone."""
     import numpy as np
 
-    pairs = matrix[np.triu_indices(len(matrix), 1)]
-    pairs = pairs[np.isfinite(pairs)]
+    pairs = matrix[np.triu_indices(len(matrix), 1)]  # each pair once: the matrix is symmetric
+    pairs = pairs[np.isfinite(pairs)]  # NaN stands where nothing is known of a pair
     if not len(pairs):
         return None
     return Spread(float(pairs.mean()), float(pairs.min()), float(pairs.max()))
@@ -112,10 +112,14 @@ def cells_of(similarity: TensorSimilarity) -> list[str]:
 
 
 def _range(spread: Spread | None) -> str:
-    return "-" if spread is None else f"{spread.mean:.3f} [{spread.least:.3f}, {spread.greatest:.3f}]"
+    """A spread in a cell: mean [least, greatest]."""
+    if spread is None:
+        return "-"
+    return f"{spread.mean:.3f} [{spread.least:.3f}, {spread.greatest:.3f}]"
 
 
 def _number(value: float | None, form: str) -> str:
+    """A number in a cell; `-` where it is not known."""
     return "-" if value is None else format(value, form)
 
 
@@ -123,6 +127,7 @@ def flat_row(similarity: TensorSimilarity) -> dict[str, Any]:
     """A row of a data frame: a column for each number."""
     row = similarity._asdict()
     for measure in ("weights", "deltas"):
+        # A cell of a data frame holds one number: a spread becomes three columns.
         mean, least, greatest = row.pop(measure) or (None, None, None)
         row |= {f"{measure}_mean": mean, f"{measure}_min": least, f"{measure}_max": greatest}
     return row

@@ -8,7 +8,7 @@ from pathlib import Path
 from ..checkpoints.targets import refuse_folder, refuse_target
 from ..errors import RecipeError
 from ..formats.cook_file import CookFile
-from ..merging.plan import check_dtype
+from ..merging.averaging import check_dtype
 from ..metrics.load import load_metrics
 from ..options import MergeOptions, check_choices
 from ..parallel import check_executor

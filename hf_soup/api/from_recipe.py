@@ -10,7 +10,8 @@ from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.source import try_to_open
 from ..errors import SoupError
 from ..merging.agreement import Agreement
-from ..merging.plan import bind_method, find_settings
+from ..merging.averaging import bind_method
+from ..merging.plan import find_settings
 from ..merging.setup import set_up
 from ..plugins import needs_base
 from ..types import Ingredient, Recipe

@@ -15,7 +15,7 @@ from .source import open_checkpoint
 from .subfolders import fit_subfolders, subfolder_prefix
 
 
-def open_base(source: Any, like: Checkpoint, *, allow_pickle: bool = False) -> Checkpoint:
+def open_base(source: Any, ingredient: Checkpoint, *, allow_pickle: bool = False) -> Checkpoint:
     """Open a base model under the names of the ingredients that were fine-tuned from it.
 
     Its names become those that transformers finds when it loads it as the class of the ingredients, whatever its own
@@ -24,7 +24,7 @@ def open_base(source: Any, like: Checkpoint, *, allow_pickle: bool = False) -> C
     Args:
         source:
             As for [`open_checkpoint`].
-        like (`Checkpoint`):
+        ingredient (`Checkpoint`):
             An ingredient.
         allow_pickle (`bool`, *optional*, defaults to `False`):
             As for [`open_checkpoint`].
@@ -35,29 +35,30 @@ def open_base(source: Any, like: Checkpoint, *, allow_pickle: bool = False) -> C
     Raises:
         [`IngredientError`]: if it cannot be opened, or less than half of the tensors of their bodies fit.
     """
-    return fit_base(open_checkpoint(source, allow_pickle=allow_pickle), like)
+    return fit_base(open_checkpoint(source, allow_pickle=allow_pickle), ingredient)
 
 
-def fit_base(base: Checkpoint, like: Checkpoint) -> Checkpoint:
+def fit_base(base: Checkpoint, ingredient: Checkpoint) -> Checkpoint:
     """An opened base model under the names of the ingredients that were fine-tuned from it; see [`open_base`].
 
     Args:
         base (`Checkpoint`):
             As it was opened.
-        like (`Checkpoint`):
+        ingredient (`Checkpoint`):
             An ingredient.
     """
     if base.problems:
         raise IngredientError(f"{base.problems[0]}.")
-    subfolder, config = _model_of(like)
+    subfolder, config = _model_of(ingredient)
+    # A base model with the same subfolder was named when it was opened, as the ingredient was.
     if config and (subfolder == "" or subfolder not in base.subfolders):
         base = _renamed(base, subfolder, config)
-    _refuse_stranger(base, like)
+    _refuse_stranger(base, ingredient)
     return base
 
 
 def resolve_base(
-    base_model: Any, ingredients: Any, like: Checkpoint, *, needed: bool, allow_pickle: bool = False
+    base_model: Any, ingredients: Any, ingredient: Checkpoint, *, needed: bool, allow_pickle: bool = False
 ) -> Checkpoint | None:
     """Open the base model that was given, or else, where one is needed, that of a sweep.
 
@@ -66,7 +67,7 @@ def resolve_base(
             What the user gave.
         ingredients:
             What the user gave as ingredients: a sweep knows what its runs started from.
-        like (`Checkpoint`):
+        ingredient (`Checkpoint`):
             An ingredient.
         needed (`bool`):
             Whether a sweep's base model is opened though the user named none.
@@ -83,7 +84,7 @@ def resolve_base(
         base_model = getattr(ingredients, "base_model", None)
     if base_model is None:
         return None
-    return open_base(base_model, like, allow_pickle=allow_pickle)
+    return open_base(base_model, ingredient, allow_pickle=allow_pickle)
 
 
 def _model_of(item: Checkpoint) -> tuple[str, Mapping[str, Any]]:
@@ -110,50 +111,61 @@ def _renamed(base: Checkpoint, subfolder: str, config: Mapping[str, Any]) -> Che
         config (`Mapping[str, Any]`):
             Of that subfolder.
     """
-    raw = {spec.key: spec for spec in base.specs.values() if not spec.subfolder}
-    fitted = fit_subfolders(config, {"": raw})
+    model_specs = {spec.key: spec for spec in base.specs.values() if not spec.subfolder}
+    fitted = fit_subfolders(config, {"": model_specs})
+    # The model may be a subfolder of the ingredients, and the folder itself of the base model.
     prefix = subfolder_prefix(subfolder)
     specs = {name: spec for name, spec in base.specs.items() if spec.subfolder}
     for name, spec in fitted.specs.items():
-        specs[prefix + name] = spec._replace(name=prefix + name, stored=spec.key if base.tensors is None else "")
-    tensors = base.tensors
-    if tensors is not None:
-        moved = {prefix + name: tensors[spec.key] for name, spec in fitted.specs.items()}
-        tensors = {name: tensor for name, tensor in tensors.items() if name in specs} | moved
-    twins = tuple((spec, prefix + name) for spec, name in fitted.twins) if base.tensors is None else ()
-    notes = tuple(f"{base.name}: {note}" for note in fitted.notes)
-    return replace(base, specs=specs, tensors=tensors, fitted=fitted._replace(twins=twins), notes=base.notes + notes)
+        full_name = prefix + name
+        specs[full_name] = spec._replace(name=full_name, stored=spec.key)
+    notes = [f"{base.name}: {note}" for note in fitted.notes]
+    base = replace(base, notes=(*base.notes, *notes))
+    if base.tensors is None:
+        twins = tuple((spec, prefix + name) for spec, name in fitted.twins)
+        return replace(base, specs=specs, fitted=fitted._replace(twins=twins))
+    # Tensors in memory can be renamed themselves; their twins were compared when the model was opened.
+    return replace(
+        base,
+        specs={name: spec._replace(stored="") for name, spec in specs.items()},
+        tensors={name: base.tensors[spec.key] for name, spec in specs.items()},
+        fitted=fitted._replace(twins=()),
+    )
 
 
-def _refuse_stranger(base: Checkpoint, like: Checkpoint) -> None:
+def _refuse_stranger(base: Checkpoint, ingredient: Checkpoint) -> None:
     """Refuse a base model that has less than half of an ingredient's body, by tensors or by numbers.
 
     A table with more or fewer rows, such as that of a vocabulary that was extended, counts as there.
     """
-    body = set(like.specs) - set(head_names(like.specs))
-    shapes = {name: spec.shape for name, spec in base.specs.items()}
-    fit_there, there = [], 0
-    for name in body & set(shapes):
-        spec = like.specs[name]
-        if shapes[name] == spec.shape:
-            fit_there.append(name)
-        if shapes[name][1:] == spec.shape[1:]:  # or it has more or fewer rows
-            there += spec.numel
-    numbers = sum(like.specs[name].numel for name in body)
-    if not fit_there or len(fit_there) * 2 < len(body) or there * 2 < numbers:
+    body = set(ingredient.specs) - set(head_names(ingredient.specs))
+    tensors_that_fit = 0
+    parameters = parameters_that_fit = 0
+    for name in body:
+        shape, numel = ingredient.specs[name].shape, ingredient.specs[name].numel
+        parameters += numel
+        if name not in base.specs:
+            continue
+        base_shape = base.specs[name].shape
+        if base_shape == shape:
+            tensors_that_fit += 1
+        if base_shape[1:] == shape[1:]:
+            parameters_that_fit += numel
+    has_half = tensors_that_fit * 2 >= len(body) and parameters_that_fit * 2 >= parameters
+    if tensors_that_fit == 0 or not has_half:
         raise IngredientError(
-            f"{base.name!r} is no base of {like.name!r}: {len(fit_there)} of {len(body)} tensors of the body fit. "
-            "Is it another architecture, another size, or saved in another layout?"
+            f"{base.name!r} is no base of {ingredient.name!r}: {tensors_that_fit} of {len(body)} tensors of the body "
+            "fit. Is it another architecture, another size, or saved in another layout?"
         )
 
 
-def as_ingredient(base: Checkpoint, like: Checkpoint, names: Sequence[str]) -> Checkpoint:
+def as_ingredient(base: Checkpoint, ingredient: Checkpoint, names: Sequence[str]) -> Checkpoint:
     """A base model as one more ingredient, of the class of the others: what it lacks they have alone.
 
     Args:
         base (`Checkpoint`):
             As [`open_base`] gives it.
-        like (`Checkpoint`):
+        ingredient (`Checkpoint`):
             An ingredient.
         names (`Sequence[str]`):
             Of all ingredients; it gets another.
@@ -162,13 +174,22 @@ def as_ingredient(base: Checkpoint, like: Checkpoint, names: Sequence[str]) -> C
         [`IngredientError`]: if less than half of the tensors of their bodies fit.
         [`IncompatibleError`]: if it has their labels in another order.
     """
-    theirs, ours, head = label_names(base.config), label_names(like.config), set(head_names(like.specs))
-    problem = base_order_problem(base, ours)
-    if problem and sorted(theirs) == sorted(ours) and head & set(base.specs):
+    base_labels, labels = label_names(base.config), label_names(ingredient.config)
+    head = set(head_names(ingredient.specs))
+    has_head = not head.isdisjoint(base.specs)
+    problem = base_order_problem(base, labels)
+    if problem and has_head and sorted(base_labels) == sorted(labels):
         raise IncompatibleError([problem])
-    apart = head if theirs != ours else set()  # a head for something else
+    left_out = set() if base_labels == labels else head  # its head is for something else
+    shared = {}
+    averaged = {}
+    for key, spec in base.specs.items():
+        if key not in ingredient.specs or key in left_out:
+            continue
+        shared[key] = spec
+        if spec.shape == ingredient.specs[key].shape:
+            averaged[key] = spec
+    # A table with more or fewer rows counts for the question whether it is a base model, but cannot be averaged.
+    _refuse_stranger(replace(base, specs=shared), ingredient)
     name = f"{base.name} (base)" if base.name in names else base.name
-    fitting = {key: spec for key, spec in base.specs.items() if key in like.specs and key not in apart}
-    own = {key: spec for key, spec in fitting.items() if spec.shape == like.specs[key].shape}
-    _refuse_stranger(replace(base, specs=fitting), like)
-    return replace(base, ingredient=replace(base.ingredient, name=name), config=like.config, specs=own)
+    return replace(base, ingredient=replace(base.ingredient, name=name), config=ingredient.config, specs=averaged)

@@ -31,7 +31,7 @@ HIDDEN = re.compile(r"hidden_size|d_model|n_embd|(\w+_)?embed(ding)?_dim|dim")  
 NO_COUNTS = re.compile(r"_(id|index|token|eps|idx|factor|scale|param|parameter|temperature)s?$|theta|^eos|^bos|seed")
 NAMES = re.compile(r"id2label|label2id|label_descriptions")  # whose keys are no fields
 ROTARY = re.compile(r"rope|rotary|alibi")  # positions that are computed when they are needed
-FEWEST_MODULES, MOST_MODULES = 1_000, 100_000  # of a kind, with few tensors, and where they are not known
+FEWEST_MODULES, MOST_MODULES = 1_000, 100_000  # in one field, with few tensors, and where they are not known
 EXPERTS = re.compile(r"expert|codebook")  # of which one tensor may hold all
 FEWEST_BUILT = 2_000  # modules of a model with hardly a tensor
 MODULES_PER_TENSOR = 20  # most models have one or two
@@ -102,9 +102,7 @@ def refuse_unbounded(config: Mapping[str, Any], where: str, specs: Mapping[str, 
         if isinstance(value, Mapping):
             waiting += field.inner()
         elif isinstance(value, list):
-            most = limits.modules if _counts_entries(field.name) else limits.classes
-            if len(value) > most:
-                raise _cannot_be(field.path, f"a list of {len(value):,}", most, where)
+            _refuse_long(field, limits, where)
             waiting += field.inner()
         elif isinstance(value, str):
             _refuse_half_characters(field.path, value, where)
@@ -178,37 +176,49 @@ class _Positions:
 
 
 def _is_number(value: Any) -> bool:
+    """Whether a value is a whole number; `True` is an `int` to Python, too."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def _refuse_long(field: _Field, limits: Limits, where: str) -> None:
+    """Refuse a list of more modules, or of more of anything else, than the model can have."""
+    limit = limits.modules if _counts_entries(field.name) else limits.classes
+    if len(field.value) > limit:
+        raise _cannot_be(field.path, f"a list of {len(field.value):,}", limit, where)
+
+
 def _refuse_number(field: _Field, limits: Limits, where: str) -> None:
-    number, most = field.value, _most(field.name, limits)
-    if not -most <= number <= most:
-        has_many_digits = abs(number) > 10**DIGITS
-        shown = f"a number of {number.bit_length()} bits" if has_many_digits else str(number)
-        raise _cannot_be(field.path, shown, most, where)
+    """Refuse a number that is too large for what its field counts, or too far below zero."""
+    number, limit = field.value, _limit_of(field.name, limits)
+    if -limit <= number <= limit:
+        return
+    text = f"a number of {number.bit_length()} bits"
+    if abs(number) <= 10**DIGITS:  # Python refuses to write numbers of thousands of digits
+        text = str(number)
+    raise _cannot_be(field.path, text, limit, where)
 
 
-def _most(name: str, limits: Limits) -> int:
+def _limit_of(name: str, limits: Limits) -> int:
     """The largest number that a field of this name may hold."""
     if NO_COUNTS.search(name):
         return 10**DIGITS
     if CLASSES.search(name):
         return limits.classes
-    if _makes_modules(name):
+    if _makes_modules(name):  # before sizes, which names such as `num_hidden_layers` match as well
         return MOST_MODULES if EXPERTS.search(name) else limits.modules
     if POSITIONS.search(name) or SIZES.search(name):
         return limits.size
     return 10**DIGITS
 
 
-def _cannot_be(path: str, value: str, most: int, where: str) -> IngredientError:
+def _cannot_be(path: str, value: str, limit: int, where: str) -> IngredientError:
     return IngredientError(
-        f"{one_line(where)} cannot be right: {_shown(path)} is {value}, and its weights are for {most:,} at most."
+        f"{one_line(where)} cannot be right: {_shown(path)} is {value}, and its weights are for {limit:,} at most."
     )
 
 
 def _shown(path: str) -> str:
+    """A path as errors show it: names of fields are anything that a file holds."""
     return one_line(path.removeprefix("."), 80)
 
 
@@ -227,6 +237,7 @@ def _counts_entries(name: str) -> bool:
 
 
 def _makes_modules(name: str) -> bool:
+    """Whether a field of this name counts layers and the like, and is not how wide one of them is."""
     return MODULES.search(name) is not None and WIDTHS.search(name) is None
 
 
@@ -236,7 +247,7 @@ def modules_for(tensors: int) -> int:
 
 
 @contextlib.contextmanager
-def at_most_modules(most: int = MOST_BUILT) -> Iterator[None]:
+def at_most_modules(limit: int = MOST_BUILT) -> Iterator[None]:
     """Let a model that is built in the block have so many modules, counted as they are put together.
 
     Raises:
@@ -250,8 +261,10 @@ def at_most_modules(most: int = MOST_BUILT) -> Iterator[None]:
         nonlocal count
         if threading.get_ident() == builder:  # the hook is called for models of other threads as well
             count += 1
-        if count > most:
-            raise IngredientError(f"its configuration asks for more than {most:,} modules, far more than its weights.")
+        if count > limit:
+            raise IngredientError(
+                f"its configuration asks for more than {limit:,} modules, far more than its weights."
+            )
 
     hook = register_module_module_registration_hook(look)
     try:

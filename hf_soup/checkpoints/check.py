@@ -5,7 +5,6 @@ It changes nothing and fetches no weights. Floating-point weights are not looked
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,17 +15,7 @@ from ..untrusted import as_error
 from .checkpoint import Checkpoint, unequal_twin_problems
 from .differences import most_frequent
 from .digest import bytes_of
-from .labels import (
-    FIELDS,
-    alignment_notes,
-    class_names,
-    compare_labels,
-    fields_of_names,
-    label_names,
-    permuted,
-    usual_names,
-    without_made_up,
-)
+from .label_problems import compare_classes
 from .reader import TensorSpec
 from .settings import compare_settings
 from .tensor_problems import tensor_problems
@@ -42,16 +31,6 @@ if TYPE_CHECKING:
 # Buffers that count and may differ between runs; every other integer buffer has to be equal.
 COUNTERS = ("num_batches_tracked",)
 STATISTICS = ("running_mean", "running_var", *COUNTERS)  # what BatchNorm keeps of the data that it saw
-# Models whose heads have no classes; those that answer questions on images choose among answers, which are classes.
-NO_CLASSES = re.compile(
-    r"""
-    ( CausalLM | ConditionalGeneration | LMHead(Model)? | MaskedLM | MultipleChoice | PreTraining
-    | NextSentencePrediction | CTC | Seq2Seq | Seq2SeqLM | SpeechToText | TextToSpeech | MaskedImageModeling
-    | DepthEstimation | Model
-    | (?<!^ViltFor)(?<!^VisualBertFor)(?<!Visual)QuestionAnswering )$
-    """,
-    re.VERBOSE,
-)
 SHOWN_LABELS = 8  # classes that the table names
 BATCHNORM_NOTE = (
     "the model has BatchNorm: averaged running statistics do not fit averaged weights. Give training data to estimate "
@@ -126,7 +105,10 @@ class CheckReport:
         lines += [f"{'problem':<14} {problem}" for problem in self.problems]
         if self.relation is not None:
             lines += ["", self.relation.table(), ""]
-        lines.append("They can be averaged." if self.ok else "They cannot be averaged.")
+        if self.ok:
+            lines.append("They can be averaged.")
+        else:
+            lines.append("They cannot be averaged.")
         return "\n".join(lines)
 
 
@@ -155,25 +137,30 @@ def check_checkpoints(
     Returns:
         [`CheckReport`]: with every problem, not just the first.
     """
-    tuned = [item for item in checkpoints if item.name != base] or checkpoints
+    tuned = _fine_tuned(checkpoints, base)
     architecture = most_frequent(item.architecture for item in tuned)
-    usual = _usual_tensors(checkpoints, tuned)
+    usual_tensors = _usual_tensors(checkpoints, tuned)
     problems: list[str] = []
     for item in checkpoints:
-        problems += _problems_of_tensors(item, architecture, usual, may_lack=item.name == base)
-    sizes_are_reported = bool(problems)
-    alike = [item for item in checkpoints if item.architecture == architecture]
+        problems += _problems_of_tensors(item, architecture, usual_tensors, may_lack=item.name == base)
+    shapes_differ = bool(problems)
+    same_class = [item for item in checkpoints if item.architecture == architecture]
     with as_error(IngredientError, f"{listed(item.name for item in checkpoints)} cannot be compared"):
-        classes = _compare_classes(alike, alignments or {}, settings, tuple(labels))
+        classes = compare_classes(same_class, alignments or {}, settings, tuple(labels))
         vocabularies = read_vocabularies(checkpoints)
-        differences = compare_settings(
-            [item for item in alike if item.name != base], settings=settings, sizes=not sizes_are_reported
-        )
+        # A base model gives a soup no settings, so they may differ.
+        compared = [item for item in same_class if item.name != base]
+        differences = compare_settings(compared, settings=settings, sizes=not shapes_differ)
         problems += [*classes.problems, *_vocabulary_problems(vocabularies), *differences.problems]
-    if not problems:  # buffers are read, and only tensors that go together can be compared
-        problems += _buffer_problems(checkpoints)
+    if not problems:  # tensors are read for it, and only those that go together can be compared
+        problems += _value_problems(checkpoints)
     notes = [*_notes(checkpoints, vocabularies), *classes.notes, *differences.notes]
     return _report(checkpoints, architecture, classes.labels, problems, notes)
+
+
+def _fine_tuned(checkpoints: Sequence[Checkpoint], base: str | None) -> Sequence[Checkpoint]:
+    """The ingredients without the base model among them; all where there is nothing else."""
+    return [item for item in checkpoints if item.name != base] or checkpoints
 
 
 def _report(
@@ -184,15 +171,21 @@ def _report(
     notes: list[str],
 ) -> CheckReport:
     """What was found, with how much there is: tensors and parameters of one model, bytes and types of all."""
-    specs = [spec for item in checkpoints for spec in item.specs.values()]
-    own_specs = checkpoints[0].specs.values()
+    nbytes = 0
+    dtypes = set()
+    for item in checkpoints:
+        for spec in item.specs.values():
+            nbytes += spec.nbytes
+            if spec.is_floating:
+                dtypes.add(spec.dtype)
+    specs = checkpoints[0].specs.values()
     return CheckReport(
         names=tuple(item.name for item in checkpoints),
         architecture=architecture,
-        tensors=len(own_specs),
-        parameters=sum(spec.numel for spec in own_specs if spec.is_floating),
-        nbytes=sum(spec.nbytes for spec in specs),
-        dtypes=tuple(sorted({spec.dtype for spec in specs if spec.is_floating})),
+        tensors=len(specs),
+        parameters=sum(spec.numel for spec in specs if spec.is_floating),
+        nbytes=nbytes,
+        dtypes=tuple(sorted(dtypes)),
         labels=labels,
         problems=tuple(problems),
         notes=tuple(notes),
@@ -208,8 +201,10 @@ def equal_or_counter(name: str, values: Sequence[torch.Tensor]) -> bool:
         values (`Sequence[torch.Tensor]`):
             The tensor of each ingredient.
     """
-    first, *others = values
-    return _is_counter(name) or all(bytes_of(first) == bytes_of(other) for other in others)
+    if _is_counter(name):
+        return True
+    first, *other_values = values
+    return all(bytes_of(first) == bytes_of(value) for value in other_values)
 
 
 def _is_counter(name: str) -> bool:
@@ -233,17 +228,25 @@ class _UsualTensors(NamedTuple):
 def _usual_tensors(checkpoints: Sequence[Checkpoint], tuned: Sequence[Checkpoint]) -> _UsualTensors:
     """The names are those of fine-tuned ingredients: a base model among them may lack a head."""
     shapes, types = {}, {}
-    for name in most_frequent(tuple(item.specs) for item in tuned):
+    # The most frequent list of names as a whole: each name by itself could make a model that no ingredient is.
+    names = most_frequent(tuple(item.specs) for item in tuned)
+    for name in names:
         specs = [item.specs[name] for item in checkpoints if name in item.specs]
         shapes[name] = most_frequent(spec.shape for spec in specs)
         types[name] = most_frequent(_type_of(spec) for spec in specs)
     return _UsualTensors(shapes, types)
 
 
-def _problems_of_tensors(item: Checkpoint, architecture: str, usual: _UsualTensors, *, may_lack: bool) -> list[str]:
+def _problems_of_tensors(
+    item: Checkpoint, architecture: str, usual_tensors: _UsualTensors, *, may_lack: bool
+) -> list[str]:
+    """What is wrong with the class of one ingredient, or else with the names, shapes and types of its tensors."""
     if item.architecture != architecture:  # its tensors differ of course
         return [f"{item.name} is a {item.architecture}, the others are {architecture}"]
-    return [*tensor_problems(item, usual.shapes, may_lack=may_lack), *_type_problems(item, usual.types)]
+    return [
+        *tensor_problems(item, usual_tensors.shapes, may_lack=may_lack),
+        *_type_problems(item, usual_tensors.types),
+    ]
 
 
 def _type_of(spec: TensorSpec) -> str:
@@ -252,67 +255,28 @@ def _type_of(spec: TensorSpec) -> str:
 
 
 def _type_problems(item: Checkpoint, types: Mapping[str, str]) -> list[str]:
+    """Tensors of another type than most ingredients have; types that can be mixed are none."""
     problems = []
-    for name, usual in types.items():
+    for name, usual_type in types.items():
         spec = item.specs.get(name)
-        if spec is not None and _type_of(spec) != usual:
-            problems.append(f"{item.name}: {name} is {spec.dtype}, of the others it is {usual}")
+        if spec is not None and _type_of(spec) != usual_type:
+            problems.append(f"{item.name}: {name} is {spec.dtype}, of the others it is {usual_type}")
     return problems
-
-
-class _Classes(NamedTuple):
-    """What a comparison of classes gives: the soup's labels without made-up ones, problems, and notes."""
-
-    labels: tuple[str, ...]
-    problems: list[str]
-    notes: list[str]
-
-
-def _compare_classes(
-    checkpoints: Sequence[Checkpoint],
-    alignments: Mapping[str, Sequence[int]],
-    settings: Checkpoint | None,
-    known: tuple[str, ...],
-) -> _Classes:
-    """Compare the names of classes; `known` are those of the soup, where they are known already."""
-    own = {item.name: class_names(item.config) for item in checkpoints}
-    architecture = checkpoints[0].architecture
-    if NO_CLASSES.search(architecture):
-        giver = settings or checkpoints[0]
-        notes = []
-        if len(set(own.values())) > 1:
-            notes.append(
-                f"labels in config.json are not the same in all, and a {architecture} uses none; the soup has those "
-                f"of {giver.name}"
-            )
-        return _Classes(label_names(giver.config), [], notes)
-    labels = {name: permuted(names, alignments.get(name)) for name, names in own.items()}
-    usual = known if known and settings is None else usual_names(list(labels.values()), settings)
-    holder = settings
-    if holder is None:
-        holder = next((item for item in checkpoints if labels[item.name] == usual), None)
-    problems, notes = compare_labels(
-        labels,
-        usual,
-        aligned=tuple(alignments),
-        settings=settings,
-        holder=None if holder is None else holder.name,
-        fields=FIELDS if holder is None else fields_of_names(holder.config),
-    )
-    return _Classes(without_made_up(usual), problems, [*notes, *alignment_notes(own, alignments, usual)])
 
 
 def _vocabulary_problems(vocabularies: Mapping[str, Vocabulary]) -> list[str]:
     """Tokenizers that read the same ids as other words; where there is no tokenizer there is nothing to compare."""
     if not vocabularies:
         return []
-    usual = most_frequent(vocabulary.digest for vocabulary in vocabularies.values())
-    reference = next(name for name, vocabulary in vocabularies.items() if vocabulary.digest == usual)
+    usual_digest = most_frequent(vocabulary.digest for vocabulary in vocabularies.values())
+    reference = next(name for name, vocabulary in vocabularies.items() if vocabulary.digest == usual_digest)
     problems = []
     for name, vocabulary in vocabularies.items():
-        apart = difference(vocabulary, vocabularies[reference])
-        if apart:
-            problems.append(f"{name} has another tokenizer than {reference}: {apart}. Its ids mean other words")
+        differing_tokens = difference(vocabulary, vocabularies[reference])
+        if differing_tokens:
+            problems.append(
+                f"{name} has another tokenizer than {reference}: {differing_tokens}. Its ids mean other words"
+            )
     return problems
 
 
@@ -321,15 +285,23 @@ def is_statistic(name: str) -> bool:
     return name.rsplit(".", 1)[-1] in STATISTICS
 
 
-def _buffer_problems(checkpoints: Sequence[Checkpoint]) -> list[str]:
-    """Integer and boolean buffers that differ; those of the Hub are compared when they have been fetched."""
+def _value_problems(checkpoints: Sequence[Checkpoint]) -> list[str]:
+    """Tied weights and buffers whose values differ; those of the Hub are compared when they have been fetched."""
     local = [item for item in checkpoints if not item.on_hub]
-    problems = [problem for item in local for problem in unequal_twin_problems(item)]
-    if problems or not local:
-        return problems
+    problems = []
+    for item in local:
+        problems += unequal_twin_problems(item)
+    if local and not problems:
+        problems += _buffer_problems(local, checkpoints[0].specs)
+    return problems
+
+
+def _buffer_problems(local: Sequence[Checkpoint], specs: Mapping[str, TensorSpec]) -> list[str]:
+    """Integer and boolean buffers that differ between local ingredients, of all tensors that there are."""
     holders = ", ".join(item.name for item in local)
-    for name, spec in checkpoints[0].specs.items():
-        if spec.is_floating or _is_counter(name):
+    problems = []
+    for name, spec in specs.items():
+        if spec.is_floating or _is_counter(name):  # a counter is not even read
             continue
         values = [item.read(name) for item in local if name in item.specs]
         if not equal_or_counter(name, values):
@@ -338,14 +310,17 @@ def _buffer_problems(checkpoints: Sequence[Checkpoint]) -> list[str]:
 
 
 def _notes(checkpoints: Sequence[Checkpoint], vocabularies: Mapping[str, Vocabulary]) -> list[str]:
+    """What to look out for in the tensors, the tokenizers and the list of ingredients itself."""
     notes = []
     if any(is_statistic(name) for name in checkpoints[0].specs):
         notes.append(BATCHNORM_NOTE)
-    notes += [note for item in checkpoints for note in item.notes]
+    for item in checkpoints:
+        notes += item.notes
     without_tokenizer = [item.name for item in checkpoints if item.name not in vocabularies]
     if 0 < len(without_tokenizer) < len(checkpoints):
         names = ", ".join(without_tokenizer)
         notes.append(f"{names} came without a tokenizer, whose words could not be compared")
+    # By what is in their files, whatever the ingredients are called.
     contents = Counter(tuple(sorted(item.ingredient.files.values())) for item in checkpoints)
     if max(contents.values()) > 1:
         notes.append("an ingredient is given more than once and counts as often")

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from .layout import Fitted
 
-MEMORY = "memory"
+MEMORY = "memory"  # the source of weights that were handed over, and the name of the file that they would be
 PRIVATE = "private"  # the source of an ingredient whose name was left out when its soup was published
 ELSEWHERE = "elsewhere"  # of one that was a folder on the machine that published it
 GENERATION = "generation_config.json"
@@ -92,7 +92,7 @@ class Checkpoint:
     @property
     def architecture(self) -> str:
         """The class that its configuration names, or the kind of model."""
-        if not self.config:
+        if not self.config:  # the folder itself holds no model of transformers, but modules that do
             return "SentenceTransformer"
         architectures = self.config.get("architectures")
         if architectures:
@@ -129,6 +129,7 @@ class Checkpoint:
 
     def changed_files(self) -> list[str]:
         """The weight files of its folder that have been written, replaced or touched since it was opened."""
+        # the folder is asked for only where there are files: a model in memory has neither
         return [file for file, state in self.opened_as.items() if file_state(self.weights_folder / file) != state]
 
     def tensors_digest(self) -> str:
@@ -186,19 +187,23 @@ class Checkpoint:
         """Tied weights that the files hold twice, with different values: the two names of each. Reads them."""
         if self.fitted is None:
             return ()
-        return tuple((spec.key, name) for spec, name in self.fitted.twins if not self._same_bytes(spec, name))
+        unequal = []
+        for spec, name in self.fitted.twins:
+            if not self._same_bytes(spec, name):
+                unequal.append((spec.key, name))
+        return tuple(unequal)
 
     def _same_bytes(self, spec: TensorSpec, name: str) -> bool:
         """Whether a tensor that is left out has the bytes of one that is kept; memory holds a piece of each."""
-        kept = self.specs[name]
-        if (spec.shape, spec.dtype) != (kept.shape, kept.dtype):
+        kept_spec = self.specs[name]
+        if (spec.shape, spec.dtype) != (kept_spec.shape, kept_spec.dtype):
             return False
         with OpenFiles() as files:
             for start in piece_starts(spec.numel):
                 size = min(PIECE, spec.numel - start) * spec.itemsize
                 left_out_bytes, kept_bytes = bytearray(size), bytearray(size)
                 read_bytes(files, self.weights_folder, spec, start, memoryview(left_out_bytes))
-                read_bytes(files, self.weights_folder, kept, start, memoryview(kept_bytes))
+                read_bytes(files, self.weights_folder, kept_spec, start, memoryview(kept_bytes))
                 if left_out_bytes != kept_bytes:
                     return False
         return True
@@ -263,11 +268,14 @@ class Checkpoint:
         if not self.on_hub:
             return self.specs
         make_ready([self])
-        tensors, _ = read_specs(self.weights_folder, [subfolder for subfolder in self.subfolders if subfolder])
-        fetched = {(spec.file, spec.key): spec for of_subfolder in tensors.values() for spec in of_subfolder.values()}
+        named_subfolders = [subfolder for subfolder in self.subfolders if subfolder]
+        tensors, _ = read_specs(self.weights_folder, named_subfolders)
+        places = set()
+        for specs in tensors.values():
+            places |= set(map(_place_of, specs.values()))
+        # What was opened is known from headers alone, which the Hub sent apart from the files.
         for spec in self.specs.values():
-            same = fetched.get((spec.file, spec.key))
-            if same is None or (same.shape, same.dtype, same.start) != (spec.shape, spec.dtype, spec.start):
+            if _place_of(spec) not in places:
                 raise IngredientError(
                     f"{self.weights_folder / spec.file} is not the file that the Hub described: {spec.key!r} is not "
                     "in it as it was. Delete it, and it is fetched again."
@@ -275,7 +283,13 @@ class Checkpoint:
         return self.specs
 
 
+def _place_of(spec: TensorSpec) -> tuple[Any, ...]:
+    """All that decides which bytes of which file a tensor is, and how they are read."""
+    return spec.file, spec.key, spec.shape, spec.dtype, spec.start
+
+
 def _digest_of(tensors: Mapping[str, torch.Tensor]) -> str:
+    """One digest of all tensors, whatever order they are in."""
     return combined_digest({name: tensor_digest(tensor) for name, tensor in tensors.items()})
 
 
@@ -286,8 +300,11 @@ def contents_of(items: Sequence[Checkpoint]) -> list[dict[str, str]]:
     Raises:
         [`IngredientError`]: if a file cannot be read, or is being changed.
     """
-    local = [item for item in items if not item.in_memory and not item.on_hub]
-    digests = content_digests(item.weights_folder / file for item in local for file in item.opened_as)
+    paths = []
+    for item in items:
+        if not item.in_memory and not item.on_hub:
+            paths += [item.weights_folder / file for file in item.opened_as]
+    digests = content_digests(paths)
     contents = []
     for item in items:
         if item.in_memory:
@@ -295,16 +312,20 @@ def contents_of(items: Sequence[Checkpoint]) -> list[dict[str, str]]:
         elif item.on_hub:
             contents.append(dict(item.ingredient.files))
         else:
-            contents.append({file: digests[str(item.weights_folder / file)] for file in item.opened_as})
+            folder = item.weights_folder
+            contents.append({file: digests[str(folder / file)] for file in item.opened_as})
     return contents
 
 
 def read_card(folder: Path) -> dict[str, Any]:
     """The metadata of the model card in a folder; empty where there is none, or it cannot be read."""
     try:
+        # Some editors put a byte order mark in front, which would hide the metadata.
         text = read_inside(folder, CARD, at_most=LARGEST_CARD).decode("utf-8-sig")
         block = FRONT_MATTER.match(text)
-        metadata = parse_yaml(block[1], CARD, strict=False) if block else {}
+        if block is None:
+            return {}
+        metadata = parse_yaml(block[1], CARD, strict=False)
     except (FileNotFoundError, UnicodeDecodeError, SoupError):
         return {}
     return metadata if isinstance(metadata, dict) else {}
@@ -324,13 +345,20 @@ def make_ready(items: Sequence[Checkpoint]) -> None:
             pinned.append((source, revision, files))
     hub.fetch_weights(pinned)
     for item in with_files:
-        changed = [] if item.on_hub else item.changed_files()
-        if changed:
-            path = item.weights_folder / changed[0]
-            raise IngredientError(f"{path} has changed since {item.name!r} was opened; merge again.")
-    problems = [problem for item in with_files for problem in unequal_twin_problems(item)]
+        _refuse_changed(item)
+    problems = []
+    for item in with_files:
+        problems += unequal_twin_problems(item)
     if problems:
         raise IncompatibleError(problems)
+
+
+def _refuse_changed(item: Checkpoint) -> None:
+    """Refuse a folder whose weight files have been written since it was opened."""
+    changed = [] if item.on_hub else item.changed_files()
+    if changed:
+        path = item.weights_folder / changed[0]
+        raise IngredientError(f"{path} has changed since {item.name!r} was opened; merge again.")
 
 
 def unequal_twin_problems(item: Checkpoint) -> list[str]:

@@ -89,15 +89,16 @@ def sort_files(sizes: Mapping[str, int]) -> SortedFiles:
     taken: list[str] = []
     left: list[str] = []
     total = 0
-    for name in sorted(sizes, key=lambda name: (sizes[name], name)):  # the largest are those left behind
+    # By size, so that the largest files are those left behind where all together are more than `MOST`.
+    for name in sorted(sizes, key=lambda name: (sizes[name], name)):
         size = sizes[name]
         if _is_written_anew(name) or _is_read(name, subfolders):
             continue
-        outer = next((folder for folder in elsewhere if name.startswith(f"{folder}/")), None)
+        folder_left = _folder_around(name, elsewhere)
         if not _is_printable(name):
             left.append(one_line(name))
-        elif outer is not None:
-            left.append(f"{outer}/")
+        elif folder_left is not None:  # named once for all of its files
+            left.append(f"{folder_left}/")
         elif _stays_behind(posixpath.basename(name)) or size > LARGEST or total + size > MOST:
             left.append(name)
         else:
@@ -107,21 +108,33 @@ def sort_files(sizes: Mapping[str, int]) -> SortedFiles:
 
 
 def _sort_folders(names: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Sub-folders whose weights belong to the model, and the outermost folders that hold no part of it."""
+    """Sub-folders whose weights belong to the model, and the outermost folders that hold nothing of it."""
     names = list(names)
     folders = {posixpath.dirname(name) for name in names}
-    with_weights = {posixpath.dirname(name) for name in names if WEIGHTS.fullmatch(posixpath.basename(name))}
+    with_weights = set()
+    for name in names:
+        folder, file = posixpath.split(name)
+        if WEIGHTS.fullmatch(file):
+            with_weights.add(folder)
     is_sentence_transformer = MODULES in names
     subfolders, elsewhere = [], []
     for folder in sorted(folders - {""}):
-        other = _other_folder(folder)
-        if other is not None:
-            elsewhere.append(other)
+        foreign = _foreign_folder(folder)
+        if foreign is not None:
+            elsewhere.append(foreign)
         elif folder in with_weights and is_sentence_transformer:
             subfolders.append(folder)
         elif folder in with_weights:
             elsewhere.append(folder)
     return subfolders, elsewhere
+
+
+def _folder_around(name: str, folders: Iterable[str]) -> str | None:
+    """The first of some folders that a file lies in; `None` where it lies in none of them."""
+    for folder in folders:
+        if name.startswith(f"{folder}/"):
+            return folder
+    return None
 
 
 def _is_written_anew(name: str) -> bool:
@@ -184,7 +197,9 @@ class CompanionFiles(Mapping[str, bytes]):
 
 def pieces_of(files: Mapping[str, bytes], name: str) -> Iterable[bytes]:
     """The content of a companion file; piece by piece where it lies in a folder."""
-    return files.blocks(name) if isinstance(files, CompanionFiles) else [files[name]]
+    if isinstance(files, CompanionFiles):
+        return files.blocks(name)
+    return [files[name]]
 
 
 def without_unreadable(folder: Path, sorted_files: SortedFiles) -> SortedFiles:
@@ -233,18 +248,13 @@ def without_links(folder: Path, sorted_files: SortedFiles, contents: FolderConte
         [`IngredientError`]: if the model, its tokenizer or processor, or its card is or needs one of them.
     """
     for name in (CONFIG, CARD):
-        place_of(folder, name)
+        place_of(folder, name)  # refuses a link out of the folder
     links = [name for name in sorted_files.taken if not lies_in(folder, folder / name)]
-    for name in links:
-        if _is_needed(name):
-            place_of(folder, name)  # which says that it is one
-    if MODULES in sorted_files.taken:
-        for name in contents.linked_folders:
-            if _other_folder(name) is None:
-                place_of(folder, name)
-    for name in contents.special_files:
-        if name in (CONFIG, CARD, SAFE_WEIGHTS) or _is_needed(name):
-            raise IngredientError(f"{one_line(folder / name)} is no regular file.")
+    for name in filter(_is_needed, links):
+        place_of(folder, name)
+    if MODULES in sorted_files.taken:  # which names folders of modules, of which each may be needed
+        _refuse_linked_modules(folder, contents.linked_folders)
+    _refuse_special_files(folder, contents.special_files)
     taken = tuple(name for name in sorted_files.taken if name not in links)
     linked_folders = [f"{name}/" for name in contents.linked_folders]
     return sorted_files._replace(
@@ -252,8 +262,22 @@ def without_links(folder: Path, sorted_files: SortedFiles, contents: FolderConte
     )
 
 
-def _other_folder(folder: str) -> str | None:
-    """The outermost folder on the way to this one that holds no part of a model."""
+def _refuse_linked_modules(folder: Path, linked_folders: Iterable[str]) -> None:
+    """Refuse links to folders elsewhere that may hold modules of a SentenceTransformer."""
+    for name in linked_folders:
+        if _foreign_folder(name) is None:
+            place_of(folder, name)
+
+
+def _refuse_special_files(folder: Path, special_files: Iterable[str]) -> None:
+    """Refuse pipes, sockets and devices in the place of files that are read."""
+    for name in special_files:
+        if name in (CONFIG, CARD, SAFE_WEIGHTS) or _is_needed(name):
+            raise IngredientError(f"{one_line(folder / name)} is no regular file.")
+
+
+def _foreign_folder(folder: str) -> str | None:
+    """The outermost folder on the way to this one that holds nothing of a model."""
     names = folder.split("/")
     for index, name in enumerate(names):
         if OTHER_FOLDERS.fullmatch(name):
@@ -268,7 +292,8 @@ def _is_printable(name: str) -> bool:
 
 
 def _is_hidden(name: str) -> bool:
-    return any(piece.startswith(".") for piece in name.split("/"))
+    """Whether a file, or a folder on the way to it, has a name that begins with a dot."""
+    return name.startswith(".") or "/." in name
 
 
 def _is_read(name: str, subfolders: list[str]) -> bool:

@@ -42,14 +42,18 @@ class Companions:
     def contents(self) -> dict[str, bytes]:
         """File name -> content, read anew at each call."""
         owner = self.owner()
-        everything = owner.companions if owner else {}
-        return {name: everything[name] for name in self.names}
+        own_files: Mapping[str, bytes] = {}
+        if owner is not None:
+            own_files = owner.companions
+        return {name: own_files[name] for name in self.names}
 
     def reading(self) -> contextlib.AbstractContextManager[None]:
         """One error that names the ingredient for whatever these files make a reader trip over."""
         owner = self.owner()
-        whose = f" of {owner.name}" if owner else ""
-        return as_error(IngredientError, f"{', '.join(self.names)}{whose} cannot be read")
+        what = ", ".join(self.names)
+        if owner is not None:
+            what += f" of {owner.name}"
+        return as_error(IngredientError, f"{what} cannot be read")
 
 
 def json_of(contents: Mapping[str, bytes], name: str) -> Any:
@@ -63,7 +67,9 @@ def json_of(contents: Mapping[str, bytes], name: str) -> Any:
 def mapping_of(contents: Mapping[str, bytes], name: str) -> Mapping[str, Any]:
     """The same, and empty where it holds something else than a mapping."""
     content = json_of(contents, name)
-    return content if isinstance(content, Mapping) else {}
+    if not isinstance(content, Mapping):
+        return {}
+    return content
 
 
 def companions_of(item: Checkpoint, wanted: Callable[[str], bool]) -> Companions:
@@ -76,6 +82,7 @@ def companions_of(item: Checkpoint, wanted: Callable[[str], bool]) -> Companions
             Whether a file of this name does.
     """
     digests = sorted((name, digest) for name, digest in item.companion_digests.items() if wanted(name))
+    # A weak reference, since results about `Companions` are cached, and would keep checkpoints in memory.
     return Companions(tuple(digests), item.config.get("model_type"), weakref.ref(item))
 
 
@@ -94,13 +101,19 @@ def giver_of_files(checkpoints: Sequence[Checkpoint]) -> Checkpoint | None:
 
 def _processing_files(item: Checkpoint) -> list[str]:
     """The files of an ingredient that belong to its tokenizer or processor."""
-    patterns = (TOKENIZER, TEMPLATES, PROCESSOR)
-    return [name for name in item.companions if any(pattern.fullmatch(name) for pattern in patterns)]
+    files = []
+    for name in item.companions:
+        if TOKENIZER.fullmatch(name) or TEMPLATES.fullmatch(name) or PROCESSOR.fullmatch(name):
+            files.append(name)
+    return files
 
 
 def first_with_files(checkpoints: Sequence[Checkpoint]) -> Checkpoint | None:
     """The ingredient that gives a soup all of its files: the first that has any."""
-    return next((item for item in checkpoints if set(item.companions) - {GENERATION}), None)
+    for item in checkpoints:
+        if set(item.companions) - {GENERATION}:  # a generation configuration alone has a giver of its own
+            return item
+    return None
 
 
 def giver_of_generation(checkpoints: Sequence[Checkpoint]) -> Checkpoint | None:
@@ -122,11 +135,17 @@ class TakenFiles(Mapping[str, bytes]):
     def __getitem__(self, name: str) -> bytes:
         giver = self._givers[name]
         content = giver.companions[name]
-        return file_without_code(name, content, giver.name) if is_searched(name) else content
+        if not is_searched(name):
+            return content
+        return file_without_code(name, content, giver.name)
 
     def copy(self, name: str, path: Path) -> None:
         """Write one of them, piece by piece where nothing in it is looked for."""
-        pieces = [self[name]] if is_searched(name) else pieces_of(self._givers[name].companions, name)
+        pieces: Iterable[bytes]
+        if is_searched(name):
+            pieces = [self[name]]
+        else:  # such as a vocabulary, which may be large
+            pieces = pieces_of(self._givers[name].companions, name)
         with path.open("wb") as file:
             file.writelines(pieces)
 
@@ -151,6 +170,7 @@ def taken_files(checkpoints: Sequence[Checkpoint]) -> TakenFiles:
     if first is not None:
         givers |= dict.fromkeys(first.companions, first)
         givers.pop(GENERATION, None)
+        # Tokenizer and processor come from one ingredient: one that has either gets nothing of another's.
         if processing is not None and not _processing_files(first):
             givers |= dict.fromkeys(_processing_files(processing), processing)
     if generation is not None:
@@ -163,4 +183,5 @@ def in_order(checkpoints: Iterable[Checkpoint], settings: Checkpoint | None) -> 
     items = list(checkpoints)
     if settings is None:
         return items
-    return [settings, *(item for item in items if item.name != settings.name)]
+    others = [item for item in items if item.name != settings.name]
+    return [settings, *others]

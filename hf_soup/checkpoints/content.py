@@ -33,7 +33,7 @@ _known: dict[str, str] = {}  # device and inode -> the other marks and the diges
 
 
 class _Block(NamedTuple):
-    """A part of a file that has a digest of its own."""
+    """A range of bytes of a file that has a digest of its own."""
 
     path: str
     start: int
@@ -117,7 +117,8 @@ def _recall(states: Iterable[FileState]) -> None:
     unknown_keys = {state.key for state in states} - _known.keys()
     if unknown_keys:
         stored = store().read(sorted(unknown_keys))
-        _known.update({key: value.decode("ascii", "replace") for key, value in stored.items()})
+        for key, value in stored.items():
+            _known[key] = value.decode("ascii", "replace")
 
 
 def _read_unchanged(paths: Sequence[str]) -> dict[str, str]:
@@ -179,7 +180,10 @@ def _read(states: dict[str, FileState]) -> dict[str, str]:
     joined: dict[str, bytes] = dict.fromkeys(states, b"")
     for block, block_digest in zip(blocks, block_digests, strict=True):
         joined[block.path] += block_digest
-    return {path: f"content:{xxhash.xxh3_128_hexdigest(parts)}" for path, parts in joined.items()}
+    digests = {}
+    for path, digests_of_blocks in joined.items():
+        digests[path] = f"content:{xxhash.xxh3_128_hexdigest(digests_of_blocks)}"
+    return digests
 
 
 def _in_threads(function: Callable[[_Block], bytes], blocks: Sequence[_Block]) -> list[bytes]:
@@ -195,6 +199,7 @@ def _in_threads(function: Callable[[_Block], bytes], blocks: Sequence[_Block]) -
 
 
 def _state(path: str | os.PathLike[str]) -> FileState:
+    """What the system says of a file now; links are followed."""
     try:
         state = os.stat(path)
     except (OSError, ValueError) as error:  # a NUL in the path is a ValueError
@@ -203,6 +208,7 @@ def _state(path: str | os.PathLike[str]) -> FileState:
 
 
 def _keeps_change_time(device: int) -> bool:
+    """Whether the file system of a device keeps the time of change of an inode, which no program can set back."""
     if os.name == "nt":  # Windows reports the time of creation in its place
         return False
     return not _file_systems().get(device, "").startswith(WITHOUT_CHANGE_TIME)

@@ -30,12 +30,13 @@ class Difference(NamedTuple):
     values: Mapping[str, Any]
 
     def __str__(self) -> str:
-        holders: dict[str, list[str]] = {}
+        holders: dict[str, list[str]] = {}  # value as text -> the ingredients that have it
         for ingredient, value in self.values.items():
             holders.setdefault(_key(value), []).append(ingredient)
-        distinct = [self.values[names[0]] for names in holders.values()]
+        groups = list(holders.values())
+        distinct = [self.values[names[0]] for names in groups]
         clauses = []
-        for names, text in zip(holders.values(), shown_apart(distinct), strict=True):
+        for names, text in zip(groups, shown_apart(distinct), strict=True):
             clauses.append(f"{', '.join(names)} {has(names)} {text}")
         return f"{self.name}: {', '.join(clauses)}"
 
@@ -53,8 +54,8 @@ def find_differences(settings: Mapping[str, Mapping[str, Any]]) -> list[Differen
     names: set[str] = set().union(*settings.values())
     differences = []
     for name in sorted(names):
-        values = {ingredient: own.get(name) for ingredient, own in settings.items()}
-        if len({_key(value) for value in values.values()}) > 1:
+        values = {ingredient: own_settings.get(name) for ingredient, own_settings in settings.items()}
+        if _are_different(values.values()):
             differences.append(Difference(name, values))
     return differences
 
@@ -72,9 +73,10 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def several(differences: Sequence[Difference]) -> str:
     """The first of several differences in one sentence, and how many more there are."""
-    more = len(differences) - SHOWN
     text = "; ".join(map(str, differences[:SHOWN]))
-    return f"{text}; and {more} more" if more > 0 else text
+    if len(differences) <= SHOWN:
+        return text
+    return f"{text}; and {len(differences) - SHOWN} more"
 
 
 def has(names: Sequence[str]) -> str:
@@ -84,31 +86,40 @@ def has(names: Sequence[str]) -> str:
 
 def shown_apart(values: Sequence[Any]) -> list[str]:
     """Different values as short texts that differ as well: of long lists the first place where they do."""
-    texts = [_shown(value) for value in values]
+    texts = list(map(_shown, values))
     if len(set(texts)) == len(values):
         return texts
+    # All begin alike, so that they would be cut off before they differ.
     if all(isinstance(value, list) for value in values):
         place = _first_apart(values)
         return [f"{_shown(value[place : place + 1])} at {place} of {len(value)}" for value in values]
-    whole = [str(value) for value in values]
-    place = max(0, _first_apart(whole) - BEFORE)
-    return [repr(f"... {text[place : place + LONGEST]}") for text in whole]
+    whole_texts = list(map(str, values))
+    start = max(0, _first_apart(whole_texts) - BEFORE)
+    return [repr(f"... {text[start : start + LONGEST]}") for text in whole_texts]
 
 
 def _first_apart(values: Sequence[Sequence[Any]]) -> int:
     """The first place where lists or texts differ; the end of the shortest where it is the beginning of the others."""
     shortest = min(map(len, values))
     for place in range(shortest):
-        if len({_key(value[place]) for value in values}) > 1:
+        if _are_different(value[place] for value in values):
             return place
     return shortest
 
 
 def _shown(value: Any) -> str:
+    """A value as text, cut off where it is long."""
     if value is None:
         return "none"
     text = repr(value)
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 4]} ..."
+    if len(text) <= LONGEST:
+        return text
+    return f"{text[: LONGEST - 4]} ..."
+
+
+def _are_different(values: Iterable[Any]) -> bool:
+    """Whether some of these values mean something else than others."""
+    return len(set(map(_key, values))) > 1
 
 
 def _key(value: Any) -> str:
@@ -124,5 +135,5 @@ def most_frequent(values: Iterable[T]) -> T:
 def usual_holder(difference: Difference) -> str:
     """An ingredient whose value most ingredients have."""
     keys = {ingredient: _key(value) for ingredient, value in difference.values.items()}
-    usual = most_frequent(keys.values())
-    return next(ingredient for ingredient, key in keys.items() if key == usual)
+    usual_key = most_frequent(keys.values())
+    return next(ingredient for ingredient, key in keys.items() if key == usual_key)

@@ -46,6 +46,7 @@ def bytes_of(tensor: torch.Tensor) -> memoryview:
     """The bytes of a tensor in row-major order; without a copy if they lie so on the CPU."""
     import torch
 
+    # numpy has no bfloat16 and no float8, so that it is given bytes.
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
@@ -66,11 +67,14 @@ def combined_digest(digests: Mapping[str, str], *, partial: bool = False) -> str
     import xxhash
 
     lines = "".join(f"{name}:{digest}\n" for name, digest in sorted(digests.items()))
-    algorithm = f"xxh3-128/{len(digests)}" if partial else "xxh3-128"
+    algorithm = "xxh3-128"
+    if partial:
+        algorithm = f"xxh3-128/{len(digests)}"
     return f"{algorithm}:{xxhash.xxh3_128_hexdigest(lines.encode())}"
 
 
 def _of_pieces(data: memoryview, itemsize: int) -> bytes:
+    """The digest of each piece of some bytes that begin with a piece, one behind the other."""
     from xxhash import xxh3_128_digest
 
     size = PIECE * itemsize
@@ -80,6 +84,9 @@ def _of_pieces(data: memoryview, itemsize: int) -> bytes:
 
 
 def _joined(digests: bytes | bytearray) -> str:
+    """The digest of a tensor by those of its pieces; that of the piece where there is one."""
     import xxhash
 
-    return digests.hex() if len(digests) == SIZE else xxhash.xxh3_128_hexdigest(bytes(digests))
+    if len(digests) == SIZE:
+        return digests.hex()
+    return xxhash.xxh3_128_hexdigest(bytes(digests))

@@ -86,16 +86,18 @@ def _handles() -> int:
 
 
 def _read_at(handle: io.FileIO, start: int, into: memoryview) -> int:
+    """Fill the beginning of `into` from a place of the file; returns how many bytes that were."""
     if hasattr(os, "preadv"):
         return os.preadv(handle.fileno(), [into], start)
-    with open(handle.name, "rb", buffering=0) as own:  # Windows: a handle's place belongs to one thread
-        own.seek(start)
-        return own.readinto(into)
+    with open(handle.name, "rb", buffering=0) as own_handle:  # Windows: a handle's place belongs to one thread
+        own_handle.seek(start)
+        return own_handle.readinto(into)
 
 
 def _write_at(handle: io.FileIO, start: int, data: memoryview) -> int:
+    """Write the beginning of `data` to a place of the file; returns how many bytes that were."""
     if hasattr(os, "pwrite"):
         return os.pwrite(handle.fileno(), data, start)
-    with open(handle.name, "r+b", buffering=0) as own:
-        own.seek(start)
-        return own.write(data)
+    with open(handle.name, "r+b", buffering=0) as own_handle:
+        own_handle.seek(start)
+        return own_handle.write(data)

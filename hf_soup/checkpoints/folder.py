@@ -41,7 +41,7 @@ def checkpoint_of_trainer(folder: Path) -> TrainerCheckpoint | None:
     """Of a Trainer's folder without weights of its own: the checkpoint that it called best, else the last."""
     if _holds(folder, SAFE_WEIGHTS) or _holds(folder, PICKLED_WEIGHTS):
         return None
-    names_by_step = {}
+    names_by_step = {}  # as numbers, since as text `checkpoint-900` would come after `checkpoint-1000`
     for path in folder.iterdir():
         match = _CHECKPOINT.fullmatch(path.name)
         if match:
@@ -51,7 +51,7 @@ def checkpoint_of_trainer(folder: Path) -> TrainerCheckpoint | None:
     last = place_of(folder, names_by_step[max(names_by_step)])
     try:
         state = json_inside(last, "trainer_state.json")
-    except (FileNotFoundError, IngredientError):
+    except (FileNotFoundError, IngredientError):  # the weights can be whole nevertheless
         state = None
     if isinstance(state, dict) and isinstance(state.get("best_model_checkpoint"), str):
         best_name = os.path.basename(state["best_model_checkpoint"])  # the folder may have been moved since
@@ -71,7 +71,7 @@ class Headers(NamedTuple):
 
     Args:
         specs (`dict[str, dict[str, TensorSpec]]`):
-            Part (`""` is the folder itself) -> its tensors as the files name them.
+            Subfolder (`""` is the folder itself) -> its tensors as the files name them.
         digests (`dict[str, str]`):
             File -> a digest of its header, size and time of change, which tells whether it is still the same.
     """
@@ -118,7 +118,9 @@ def pickled_files(folder: Path) -> list[str]:
     if _holds(folder, SAFE_WEIGHTS) or not _holds(folder, PICKLED_WEIGHTS):
         return []
     files = shard_files(folder, PICKLED_WEIGHTS)
-    return files if files == [PICKLED_WEIGHTS] else [*files, f"{PICKLED_WEIGHTS}.index.json"]
+    if files != [PICKLED_WEIGHTS]:
+        files.append(f"{PICKLED_WEIGHTS}.index.json")
+    return files
 
 
 def read_pickles(folder: Path, files: Sequence[str]) -> dict[str, torch.Tensor]:
@@ -193,6 +195,7 @@ def read_config(folder: Path, *, needed: bool = True) -> dict[str, Any]:
 
 
 def _advice_without_config(folder: Path) -> str:
+    """The end of an error about a folder without configuration, which a state of accelerate does not have."""
     if not any(folder.glob("random_states_*.pkl")):
         return ""
     return (
@@ -228,6 +231,7 @@ def _is_mapping_of_classes(value: object) -> bool:
 
 
 def _refuse_quantised(config: Mapping[str, Any], folder: Path) -> None:
+    """Refuse weights that are no plain numbers, by the configuration or by a file beside it."""
     settings = config.get("quantization_config")
     if not settings:
         files = [name for name in QUANTISED if is_there(folder, name)]

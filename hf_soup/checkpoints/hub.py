@@ -125,9 +125,10 @@ def list_files(source: str, revision: str | None, token: str | bool | None = Non
     files = [entry for entry in entries if isinstance(entry, RepoFile)]  # the others are folders
     if subfolder and any(not file.path.startswith(f"{subfolder}/") for file in files):
         raise BadAnswerError(f"the listing of {subfolder} has files that are not in it")
-    if revision is not None and is_commit(revision):
+    if revision is not None and is_commit(revision):  # a branch may move on, a commit stays as it is
         sizes = SIZES.setdefault((repo_id, revision), {})
-        sizes |= {file.path: file.size for file in files}
+        for file in files:
+            sizes[file.path] = file.size
     return {file.path.removeprefix(f"{subfolder}/"): file for file in files}
 
 
@@ -149,11 +150,11 @@ def sizes_at(repo_id: str, commit: str, names: Collection[str] | None = None) ->
         if names is None or not set(names) <= SIZES.get((repo_id, commit), {}).keys():
             list_files(repo_id, commit)
     sizes = SIZES.get((repo_id, commit), {})
-    names = sizes if names is None else names
-    absent = [name for name in names if name not in sizes]
+    wanted = sizes if names is None else names
+    absent = [name for name in wanted if name not in sizes]
     if absent:
         raise IngredientError(f"{repo_id} has no {', '.join(absent)} at {commit}.")
-    return {hf_hub_url(repo_id, name, revision=commit): sizes[name] for name in names}
+    return {hf_hub_url(repo_id, name, revision=commit): sizes[name] for name in wanted}
 
 
 def confirm(source: str, revision: str) -> None:
@@ -182,7 +183,7 @@ def fetch(source: str, revision: str, files: list[str]) -> Path:
     repo_id = path.repo_id
     if not is_commit(revision):
         raise IngredientError(f"{one_line(revision, 80)!r} of {source} is no commit.")
-    patterns = [glob.escape(path.file(name)) for name in files]
+    patterns = [glob.escape(path.file(name)) for name in files]  # a name may hold `[` or `*`
 
     def download() -> str:
         return snapshot_download(
@@ -197,8 +198,13 @@ def fetch(source: str, revision: str, files: list[str]) -> Path:
     base_address = hf_hub_url(repo_id, "", revision=revision)
     with our_errors(source, revision, small=base_address), unsaid("_snapshot_download", "No files matched"):
         folder = Path(patiently(download)) / path.subfolder
-        blobs = {folder / name: blob_of(folder / name, repo_id) for name in files}
-    refuse_damaged({file: digest for file, digest in blobs.items() if digest is not None}, repo_id)
+        digests: dict[Path, str] = {}
+        for name in files:
+            digest = blob_of(folder / name, repo_id)
+            if digest is not None:
+                digests[folder / name] = digest
+    # The client compares no digests of its own.
+    refuse_damaged(digests, repo_id)
     return folder
 
 
@@ -239,6 +245,7 @@ def fetch_weights(wanted: Sequence[tuple[str, str, Mapping[str, str]]]) -> None:
 
 
 def _download(file: _WeightFile, file_progress: type[tqdm[Any]]) -> None:
+    """Bring one weight file here, and compare it with its digest."""
     from huggingface_hub import hf_hub_download
 
     def download() -> str:
@@ -291,4 +298,6 @@ def _progress_of_files(bar: tqdm[Any]) -> type[tqdm[Any]]:
 
 def digest_at_hub(file: RepoFile) -> str:
     """The digest of a file as the Hub reports it: git's own of small ones."""
-    return f"sha256:{file.lfs.sha256}" if file.lfs else f"sha1:{file.blob_id}"
+    if file.lfs:
+        return f"sha256:{file.lfs.sha256}"
+    return f"sha1:{file.blob_id}"

@@ -22,6 +22,7 @@ SHA256_DIGITS = 64
 CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 DRIVE = re.compile(r"[A-Za-z]:")
 LONGEST_NAME = 1_000  # characters of a path in a repository
+NO_NAMES = frozenset(("", ".", ".."))  # between two slashes
 LONGEST_PIECE = 255  # bytes between two slashes, which is what file systems take
 LARGEST_FILE = 10**15  # bytes
 SIZE_DIGITS = 15  # of the size of a file
@@ -47,7 +48,7 @@ def is_revision(value: object) -> bool:
     """Whether it can be a branch, a tag or a commit: the cache has a file of that name."""
     if not isinstance(value, str) or REVISION.fullmatch(value) is None:
         return False
-    return all(piece not in ("", ".", "..") for piece in value.split("/"))
+    return NO_NAMES.isdisjoint(value.split("/"))
 
 
 def is_inside(name: object) -> bool:
@@ -56,8 +57,12 @@ def is_inside(name: object) -> bool:
         return False
     if "\\" in name or DRIVE.match(name) or CONTROLS.search(name):  # the first two mean other places on Windows
         return False
-    pieces = name.split("/")
-    return all(piece not in ("", ".", "..") and len(piece.encode()) <= LONGEST_PIECE for piece in pieces)
+    return all(_is_name(piece) for piece in name.split("/"))
+
+
+def _is_name(piece: str) -> bool:
+    """Whether a piece of a path names a file or folder in the one before it, and is not too long for a disk."""
+    return piece not in NO_NAMES and len(piece.encode()) <= LONGEST_PIECE
 
 
 def is_size(value: object) -> bool:
@@ -123,13 +128,17 @@ def asked_to_wait(headers: Mapping[str, str]) -> float:
             seconds = email.utils.parsedate_to_datetime(text).timestamp() - time.time()
         except (ValueError, TypeError, OverflowError, IndexError):
             return 0.0
-    return seconds if seconds > 0 else 0.0  # neither negative nor NaN
+    if seconds > 0:  # neither negative nor NaN
+        return seconds
+    return 0.0
 
 
 def _end_of_window(headers: Mapping[str, str]) -> str:
     """The seconds until a limit of requests that is used up (`r=0`) is lifted (`t=...`); empty where there is none."""
     match = re.search(r";\s*r\s*=\s*0\s*;\s*t\s*=\s*(\d{1,9})\b", headers.get("ratelimit") or "", re.ASCII)
-    return match[1] if match else ""
+    if match is None:
+        return ""
+    return match[1]
 
 
 def checker_of(path: str) -> Callable[[Any], None] | None:
@@ -164,18 +173,21 @@ def _shown(value: object) -> str:
 
 
 def _mapping(value: Any, what: str) -> Mapping[str, Any]:
+    """The value, which has to be an object of JSON."""
     if not isinstance(value, dict):
         raise BadAnswerError(f"{what} is no object of JSON but {_shown(value)}")
     return value
 
 
 def _list(value: Any, what: str) -> list[Any]:
+    """The value, which has to be a list."""
     if not isinstance(value, list):
         raise BadAnswerError(f"{what} is no list but {_shown(value)}")
     return value
 
 
 def _require(is_right: Callable[[object], bool], value: object, what: str, *, optional: bool = False) -> None:
+    """Refuse a value that is not right; an optional one may be `null` or absent."""
     if optional and value is None:
         return
     if not is_right(value):
@@ -183,6 +195,7 @@ def _require(is_right: Callable[[object], bool], value: object, what: str, *, op
 
 
 def _is_text(value: object) -> bool:
+    """Whether it is a text of one short line without control characters."""
     return isinstance(value, str) and one_line(value) == value
 
 
@@ -252,11 +265,13 @@ def _refs(value: Any) -> None:
 
 
 def _account(value: Any) -> None:
+    """Whose token it is."""
     name = _mapping(value, "the answer").get("name")
     _require(_is_account_name, name, "the name of the user")
 
 
 def _created(value: Any) -> None:
+    """A repository that was just made."""
     _require(_is_address, _mapping(value, "the answer").get("url"), "url")
 
 
@@ -281,6 +296,7 @@ def _transfers(value: Any) -> None:
 
 
 def _committed(value: Any) -> None:
+    """A commit that was just made, or the pull request for it."""
     commit = _mapping(value, "the answer")
     _require(is_commit, commit.get("commitOid"), "commitOid")
     _require(_is_address, commit.get("commitUrl"), "commitUrl")
@@ -288,6 +304,7 @@ def _committed(value: Any) -> None:
 
 
 def _validated(value: Any) -> None:
+    """What the Hub finds wrong with the metadata of a card."""
     problems = _mapping(value, "the answer")
     for level in ("errors", "warnings"):
         for item in _list(problems.get(level) or [], level):

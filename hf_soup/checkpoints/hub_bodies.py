@@ -163,25 +163,35 @@ def clean_refusal(response: httpx2.Response) -> None:
     if response.request.method == "HEAD":
         return
     content = read_body(response)
+    response.stream = ByteStream(json.dumps(_messages(_error_of(content))).encode())
+
+
+def _error_of(content: bytes) -> Any:
+    """What the body of an error says: JSON, or text; nothing of a web page."""
     try:
-        value = json.loads(content)
+        return json.loads(content)
     except (ValueError, RecursionError):
-        is_page = content.lstrip()[:1] == b"<"
-        value = {} if is_page else content[:LONGEST_TEXT].decode(errors="replace")
-    response.stream = ByteStream(json.dumps(_messages(value)).encode())
+        if content.lstrip()[:1] == b"<":
+            return {}
+        return content[:LONGEST_TEXT].decode(errors="replace")
 
 
 def _messages(value: Any) -> dict[str, Any]:
     """The messages in the JSON of an error, in the fields that the client looks at."""
-    if not isinstance(value, dict):
-        return {"error": one_line(value)} if value else {}
     messages: dict[str, Any] = {}
+    if not isinstance(value, dict):
+        if value:
+            messages["error"] = one_line(value)
+        return messages
     for key in ("error", "error_description", "url"):  # the last says what is there already
         if isinstance(value.get(key), (str, list)):
             messages[key] = one_line(value[key])
     for key in ("errors", "warnings"):
+        messages[key] = []
         items = value.get(key)
         if not isinstance(items, list):
-            items = []
-        messages[key] = [{"message": one_line(item.get("message"))} for item in items if isinstance(item, dict)]
+            continue
+        for item in items:
+            if isinstance(item, dict):
+                messages[key].append({"message": one_line(item.get("message"))})
     return messages

@@ -30,7 +30,10 @@ def refuse_damaged(digests: Mapping[Path, str], repo_id: str) -> None:
     Raises:
         [`IngredientError`]: if there are such files.
     """
-    damaged = [path for path, digest in digests.items() if digest_of(path, digest) != digest]
+    damaged = []
+    for path, digest in digests.items():
+        if digest_of(path, digest) != digest:
+            damaged.append(path)
     for path in damaged:  # otherwise the next call would take them from the cache
         blob = _content_of(path, repo_id)
         if blob is not None:
@@ -71,8 +74,9 @@ def blob_of(path: Path, repo_id: str) -> str | None:
             f"{one_line(path)}, in the cache of the Hub, is a link to {one_line(path.readlink())}, which is nothing "
             "that the Hub sent. Delete that link, and try again."
         )
-    algorithm = "sha1" if len(blob.name) == SHA1_DIGITS else "sha256"
-    return f"{algorithm}:{blob.name}"
+    if len(blob.name) == SHA1_DIGITS:  # of a small file, as git calls it
+        return f"sha1:{blob.name}"
+    return f"sha256:{blob.name}"
 
 
 def digest_of(path: Path, like: str) -> str:
@@ -89,6 +93,8 @@ def _content_of(path: Path, repo_id: str) -> Path | None:
     """Where a link of the cache leads in one step; the content itself may be a link to a store that caches share."""
     if not path.is_symlink():
         return None
+    # `resolve` would go on to the store, if there is one.
     blob = Path(os.path.normpath(path.parent / path.readlink()))
-    is_inside = blob.parent.resolve() == cache_of(repo_id) / "blobs"
-    return blob if is_inside and is_digest(blob.name) else None
+    if blob.parent.resolve() != cache_of(repo_id) / "blobs" or not is_digest(blob.name):
+        return None
+    return blob

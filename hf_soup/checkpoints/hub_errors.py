@@ -262,17 +262,29 @@ def _advice(status: int | None) -> str:
 
 def _closest(repo_id: str) -> str:
     """The end of a sentence about a repository that is not there: names that are, and look like it."""
-    owner, name = repo_id.split("/")[:2] if "/" in repo_id else ("", repo_id)  # without a folder in it
+    owner, name = "", repo_id
+    if "/" in repo_id:
+        owner, name = repo_id.split("/")[:2]  # without a folder in it
     suggestions: list[str] = []
     with contextlib.suppress(Exception), watched():  # a suggestion is not worth an error of its own
         if owner:
-            ids = [model.id for model in client().list_models(author=owner, limit=500)]
-            suggestions = difflib.get_close_matches(f"{owner}/{name}", ids, n=ALIKE)
+            of_owner = [model.id for model in client().list_models(author=owner, limit=500)]
+            suggestions = difflib.get_close_matches(f"{owner}/{name}", of_owner, n=ALIKE)
         if not suggestions:
-            ids = [model.id for model in client().list_models(search=name, limit=20)]
-            same_name = [model_id for model_id in ids if model_id.rpartition("/")[2].lower() == name.lower()]
-            suggestions = same_name[:ALIKE]
-    return f"; did you mean {' or '.join(suggestions)}?" if suggestions else "."
+            suggestions = _called_alike(name)[:ALIKE]
+    if not suggestions:
+        return "."
+    return f"; did you mean {' or '.join(suggestions)}?"
+
+
+def _called_alike(name: str) -> list[str]:
+    """Models of this name, whoever owns them."""
+    ids = []
+    for model in client().list_models(search=name, limit=20):  # which finds longer names as well
+        own_name = model.id.rpartition("/")[2]
+        if own_name.lower() == name.lower():
+            ids.append(model.id)
+    return ids
 
 
 @contextlib.contextmanager

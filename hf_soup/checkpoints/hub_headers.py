@@ -56,10 +56,12 @@ def _read_range(address: str, start: int, stop: int) -> bytes:
     with get_session().stream("GET", address, headers=headers, timeout=SECONDS) as response:
         hf_raise_for_status(response)
         # A server that knows no ranges sends all of the file from its beginning, of which no more is read than needed.
-        skipped = 0 if response.status_code == HTTPStatus.PARTIAL_CONTENT else start
+        is_range = response.status_code == HTTPStatus.PARTIAL_CONTENT
+        skipped = 0 if is_range else start
+        end = skipped + stop - start
         content = b""
         for chunk in response.iter_bytes(FIRST):
             content += chunk
-            if len(content) >= skipped + stop - start:
+            if len(content) >= end:
                 break
-    return content[skipped : skipped + stop - start]
+    return content[skipped:end]

@@ -18,8 +18,12 @@ from .hub_cache import blob_of, cache_of, digest_of
 from .hub_errors import our_errors
 from .hub_headers import read_header
 from .other_contents import has_no_weights
-from .reader import PICKLED_WEIGHTS, SAFE_WEIGHTS, TensorSpec
+from .reader import PICKLED_WEIGHTS, SAFE_INDEX, SAFE_WEIGHTS, TensorSpec
 from .shards import shard_files
+
+
+# Any of these files means that there are weights of the model itself.
+WEIGHTS = (SAFE_WEIGHTS, SAFE_INDEX, PICKLED_WEIGHTS, f"{PICKLED_WEIGHTS}.index.json")
 
 
 class Pin(NamedTuple):
@@ -31,7 +35,7 @@ class Pin(NamedTuple):
         files (`dict[str, str]`):
             Weight file -> its digest as the Hub reports it; pickles if there is nothing else.
         specs (`dict[str, dict[str, TensorSpec]]`):
-            Part (`""` is the model itself, others are sub-folders) -> its tensors. None of pickles.
+            Subfolder (`""` is the model itself) -> its tensors. None of pickles.
         sorted_files ([`SortedFiles`]):
             What else there is.
         small (`tuple[str, ...]`):
@@ -76,7 +80,7 @@ def pin_repository(source: str, revision: str | None) -> Pin:
 def _read_headers(
     source: str, commit: str, sizes: Mapping[str, int], names: Sequence[str]
 ) -> dict[str, dict[str, TensorSpec]]:
-    """Part -> its tensors, by the headers of safetensors files, which are read side by side."""
+    """Subfolder -> its tensors, by the headers of safetensors files, which are read side by side."""
     path = hub_path(source)
 
     def read(name: str) -> dict[str, TensorSpec]:
@@ -88,9 +92,11 @@ def _read_headers(
     for name, file_specs in zip(names, side_by_side(read, names), strict=True):
         subfolder = os.path.dirname(name)
         subfolder_specs = specs.setdefault(subfolder, {})
-        subfolder_specs |= {key: spec._replace(file=name, subfolder=subfolder) for key, spec in file_specs.items()}
+        for key, spec in file_specs.items():
+            subfolder_specs[key] = spec._replace(file=name, subfolder=subfolder)
     if names and not any(specs.values()):
         raise IngredientError(f"{source} holds no tensors.")
+    # In the order of names, as `shards.read_headers` gives tensors of a local folder.
     return {subfolder: dict(sorted(subfolder_specs.items())) for subfolder, subfolder_specs in specs.items()}
 
 
@@ -107,18 +113,21 @@ def _weights_of(source: str, commit: str, sizes: Mapping[str, int]) -> tuple[Sor
         raise IngredientError(has_no_weights(sizes, source))
     weight_files = []
     if has_own_weights:
-        weight_files += _weight_files(source, commit, [name for name in sizes if "/" not in name])
-    for subfolder in sorted_files.subfolders:
-        subfolder_files = [os.path.basename(name) for name in sizes if os.path.dirname(name) == subfolder]
-        weight_files += [
-            f"{subfolder}/{name}" for name in _weight_files(f"{source}/{subfolder}", commit, subfolder_files)
-        ]
+        weight_files += _weight_files(source, commit, _files_in(sizes, ""))
+    for subfolder in sorted_files.subfolders:  # each has a single file, or shards and an index of its own
+        for name in _weight_files(f"{source}/{subfolder}", commit, _files_in(sizes, subfolder)):
+            weight_files.append(f"{subfolder}/{name}")
     return sorted_files, weight_files
+
+
+def _files_in(names: Collection[str], folder: str) -> list[str]:
+    """The files that lie in one folder itself, by their names in it."""
+    return [os.path.basename(name) for name in names if os.path.dirname(name) == folder]
 
 
 def _has_weights(names: Collection[str]) -> bool:
     """Whether there are weights of the model itself, in one file or in shards."""
-    return any(single in names or f"{single}.index.json" in names for single in (SAFE_WEIGHTS, PICKLED_WEIGHTS))
+    return any(name in names for name in WEIGHTS)
 
 
 def _weight_files(source: str, commit: str, names: Collection[str]) -> list[str]:
@@ -129,7 +138,9 @@ def _weight_files(source: str, commit: str, names: Collection[str]) -> list[str]
         index = f"{single}.index.json"
         if index in names:
             files = shard_files(fetch(source, commit, [index]), single, names)
-            return files if single == SAFE_WEIGHTS else [*files, index]
+            if single == PICKLED_WEIGHTS:  # the index counts as one of them, so that its digest is recorded too
+                files.append(index)
+            return files
     raise IngredientError(has_no_weights(names, source))
 
 
@@ -137,12 +148,16 @@ def _pin_from_cache(source: str, commit: str) -> Pin:
     """A repository without network, from the cache alone, where the name of a blob is its digest."""
     repo_id, subfolder = hub_path(source)
     folder = cache_of(repo_id) / "snapshots" / commit / subfolder
-    sizes = sizes_in(folder) if folder.is_dir() else {}
+    sizes: dict[str, int] = {}
+    if folder.is_dir():
+        sizes = sizes_in(folder)
     sorted_files, weight_files = _weights_of(source, commit, sizes)
     digests = {}
     for name in weight_files:
-        blob = blob_of(folder / name, repo_id)
-        digests[name] = digest_of(folder / name, "sha256") if blob is None else blob
+        digest = blob_of(folder / name, repo_id)
+        if digest is None:  # a cache without links, as on Windows
+            digest = digest_of(folder / name, "sha256")
+        digests[name] = digest
     specs: dict[str, dict[str, TensorSpec]] = {}
     if all(name.endswith((".safetensors", ".json")) for name in weight_files):
         specs = read_specs(folder, sorted_files.subfolders).specs

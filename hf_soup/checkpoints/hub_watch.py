@@ -38,6 +38,7 @@ SILENT = 60.0  # seconds of attempts without any answer after which there is non
 LARGEST_REFUSAL = 1_000_000  # bytes of an error or a redirect
 SMALL = 100 * 2**20  # bytes of a file beside weights
 UNKNOWN = 5 * 10**9  # bytes of a file whose size no listing has
+USUAL_PORTS = {"http": 80, "https": 443}  # of schemes
 LONGEST_NAP = 8.0  # seconds that the client itself may wait; longer waits are for `patiently`, which tells the user
 # Beginnings of the names by which our requests and those of libraries introduce themselves; uploads have the last.
 USER_AGENTS = ("hf_soup/", "datasets/", "transformers/", "python-httpx")
@@ -114,6 +115,7 @@ class Watch:
         self._add_to(_http.get_session())
 
     def _unhook(self) -> None:
+        """Leave the client, and the next one, as they were, and forget what was noted of answers."""
         from huggingface_hub.utils import _http
 
         with _http._CLIENT_LOCK:
@@ -131,6 +133,7 @@ class Watch:
         self._listings.clear()
 
     def _new_client(self) -> httpx2.Client:
+        """A client as the factory before ours makes it, and watched."""
         if self._factory is None:
             raise RuntimeError("no call of hf_soup runs")
         client = self._factory()
@@ -138,6 +141,7 @@ class Watch:
         return client
 
     def _add_to(self, client: httpx2.Client) -> None:
+        """Watch a client, once; answers are checked before other hooks see them."""
         from .hub_streams import add_deadlines
 
         add_deadlines(client, lambda: self._calls > 0)
@@ -155,7 +159,8 @@ class Watch:
         if request.headers.get("Accept-Encoding", "") != "identity":
             request.headers["Accept-Encoding"] = "gzip"  # which `hub_bodies` can unpack
         timeouts = request.extensions.get("timeout", {})
-        longest = QUIET if request.method in ("GET", "HEAD") else COMMITTING
+        reads = request.method in ("GET", "HEAD")
+        longest = QUIET if reads else COMMITTING
         if timeouts.get("read") is None:  # the client would wait for ever
             connect = timeouts.get("connect") or QUIET
             request.extensions["timeout"] = {**timeouts, "read": longest, "connect": connect}
@@ -229,7 +234,8 @@ class Watch:
             return self._listed[address]
         if address in self._sizes:
             return self._sizes[address]
-        return SMALL if address.startswith(tuple(self._small)) else UNKNOWN
+        is_small = address.startswith(tuple(self._small))
+        return SMALL if is_small else UNKNOWN
 
     def _check_json(self, response: httpx2.Response, path: str) -> None:
         """Read an answer of the API, refuse what is not what its address answers, and put the body back."""
@@ -244,8 +250,8 @@ class Watch:
         try:
             value = json.loads(content)
         except (ValueError, RecursionError):
-            shown = one_line(content[:40].decode(errors="replace"))
-            raise BadAnswerError(f"the answer is no JSON: {shown or 'it is empty'}") from None
+            beginning = one_line(content[:40].decode(errors="replace"))
+            raise BadAnswerError(f"the answer is no JSON: {beginning or 'it is empty'}") from None
         check(value)
         if path == VALIDATE:  # the client prints what this answers
             content = json.dumps(without_controls(value)).encode()
@@ -255,12 +261,14 @@ class Watch:
             _refuse_other_listing(response.request.url, following)
         self._count_page(value, goes_on=following is not None)
 
+    # A listing is read by one thread, page after page, so that the thread says to which listing a page belongs.
     def _count_page(self, value: Any, *, goes_on: bool) -> None:
         """Count a page of a listing, and refuse one that does not end."""
         thread = threading.get_ident()
         begin, pages, entries = self._listings.get(thread, _Listing(time.monotonic(), 0, 0))
         pages += 1
-        entries += len(value) if isinstance(value, list) else 0
+        if isinstance(value, list):
+            entries += len(value)
         if pages > MOST_PAGES or entries > MOST_ENTRIES or time.monotonic() - begin > LONGEST_LISTING:
             raise BadAnswerError(f"the listing does not end: {pages:,} pages with {entries:,} rows so far")
         if goes_on:
@@ -370,4 +378,4 @@ def _is_same_origin(url: httpx2.URL, other: httpx2.URL) -> bool:
 
 def _port(url: httpx2.URL) -> int | None:
     """The port of an address, also where it is the usual one of its scheme, which addresses leave out."""
-    return url.port or {"http": 80, "https": 443}.get(url.scheme)
+    return url.port or USUAL_PORTS.get(url.scheme)

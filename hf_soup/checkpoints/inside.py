@@ -15,14 +15,13 @@ from typing import Any, NamedTuple
 
 from ..errors import IngredientError
 from ..untrusted import SMALL_FILE, as_error, one_line, open_file, parse_json, read_file
+from .hub_answers import is_commit, is_digest
 
 
 VALUES = 1_000_000  # in a file of JSON: each takes up to a hundred bytes of memory
 VALUES_OF_WORDS = 5_000_000  # the same of a vocabulary with its merges
 BLOCK = 2**20  # bytes that are read at once of what may be large
-_REPOSITORY = re.compile(r"models--[\w.-]+")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
-_BLOB = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_REPOSITORY = re.compile(r"models--[\w.-]+")  # a folder in the cache of the Hub, of a repository's snapshots and blobs
 
 
 def lies_in(folder: Path, path: Path) -> bool:
@@ -39,18 +38,15 @@ def lies_in(folder: Path, path: Path) -> bool:
         return True
     # The cache of the Hub keeps contents apart from the snapshots, each of which links to them.
     blobs = _blobs_of(folder)
-    return blobs is not None and place.parent == blobs and bool(_BLOB.fullmatch(place.name))
+    return blobs is not None and place.parent == blobs and is_digest(place.name)
 
 
 def _blobs_of(folder: Path) -> Path | None:
     """Of a snapshot in a cache of the Hub, or a folder in one: where the contents of its repository lie."""
     for snapshot in (folder, *folder.parents):
         repository = snapshot.parent.parent  # <repository>/snapshots/<commit>
-        if (
-            snapshot.parent.name == "snapshots"
-            and _COMMIT.fullmatch(snapshot.name)
-            and _REPOSITORY.fullmatch(repository.name)
-        ):
+        is_snapshot = snapshot.parent.name == "snapshots" and is_commit(snapshot.name)
+        if is_snapshot and _REPOSITORY.fullmatch(repository.name):
             return repository / "blobs"
     return None
 

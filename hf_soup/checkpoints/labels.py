@@ -1,26 +1,37 @@
-"""The names of the classes, as transformers reads them from a configuration, and where those of ingredients differ.
+"""The names of the classes, as transformers reads them from a configuration, and the orders in which they stand.
 
-Which tensors are classes is found in `modules.py`; nothing is permuted here.
+What differs between ingredients is said in `label_problems.py`; which tensors are classes is found in `modules.py`.
+Nothing is permuted here.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .differences import has, most_frequent
+from .differences import most_frequent
 
 
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint
 
+# Models whose heads have no classes; those that answer questions on images choose among answers, which are classes.
+NO_CLASSES = re.compile(
+    r"""
+    ( CausalLM | ConditionalGeneration | LMHead(Model)? | MaskedLM | MultipleChoice | PreTraining
+    | NextSentencePrediction | CTC | Seq2Seq | Seq2SeqLM | SpeechToText | TextToSpeech | MaskedImageModeling
+    | DepthEstimation | Model
+    | (?<!^ViltFor)(?<!^VisualBertFor)(?<!Visual)QuestionAnswering )$
+    """,
+    re.VERBOSE,
+)
 DEFAULT_CLASSES = 2  # what transformers takes where a configuration says nothing
-SHOWN = 6
+SHOWN = 6  # names in one sentence
 MANY = 100_000  # classes; with a higher id, gaps between ids are not filled
 # What timm calls the last layer of its models, where `pretrained_cfg` does not say.
 TIMM_CLASSIFIERS = ("classif", "classifier", "fc", "head", "head_dist", "last_linear")
 FIELDS = "id2label and label2id"
-FOLLOWS_NAMES = "Pass align_labels=True (--align-labels)"
 
 
 def class_names(config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -35,12 +46,16 @@ def class_names(config: Mapping[str, Any]) -> tuple[str, ...]:
             What `config.json` holds.
     """
     names = _own_names(config)
-    if names is None or _are_made_up(names):
+    if names is None or are_made_up(names):
         for _, inner in _inner_configs(config):
-            inner_names = _own_names(inner) if inner.get("id2label") else None
-            if inner_names and not _are_made_up(inner_names):
+            if not inner.get("id2label"):
+                continue
+            inner_names = _own_names(inner)
+            if inner_names and not are_made_up(inner_names):
                 return inner_names
-    return names if names is not None else _made_up(DEFAULT_CLASSES)
+    if names is None:
+        return _made_up(DEFAULT_CLASSES)
+    return names
 
 
 def label_names(config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -50,7 +65,7 @@ def label_names(config: Mapping[str, Any]) -> tuple[str, ...]:
 
 def without_made_up(names: Sequence[str]) -> tuple[str, ...]:
     """The names, or none where transformers makes them up."""
-    return () if _are_made_up(names) else tuple(names)
+    return () if are_made_up(names) else tuple(names)
 
 
 def fields_of_names(config: Mapping[str, Any]) -> str:
@@ -66,9 +81,9 @@ def with_class_names(config: Mapping[str, Any], labels: Sequence[str]) -> dict[s
         "id2label": {str(index): label for index, label in enumerate(labels)},
         "label2id": {label: index for index, label in enumerate(labels)},
     }
-    if _are_made_up(_own_names(config) or ()):
+    if not _has_own_names(config):
         for field, inner in _inner_configs(config):
-            if not _are_made_up(_own_names(inner) or ()):
+            if _has_own_names(inner):
                 return {**config, field: {**inner, **names}}
     return {**config, **names}
 
@@ -77,19 +92,20 @@ def classifier_modules(config: Mapping[str, Any]) -> tuple[str, ...]:
     """The modules that a configuration names as the classifier: of timm's models, which lie below one prefix whole."""
     if config.get("model_type") != "timm_wrapper":
         return ()
-    named = _timm_settings(config).get("classifier") or TIMM_CLASSIFIERS
-    names = [named] if isinstance(named, str) else named
-    return tuple(f"timm_model.{name}" for name in names)
+    classifiers = _timm_settings(config).get("classifier") or TIMM_CLASSIFIERS
+    if isinstance(classifiers, str):  # timm lists several, where a model has two heads
+        classifiers = [classifiers]
+    return tuple(f"timm_model.{name}" for name in classifiers)
 
 
-def label_orders(checkpoints: Sequence[Checkpoint], usual: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
+def label_orders(checkpoints: Sequence[Checkpoint], usual_labels: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
     """For ingredients that have the usual labels in another order or other letter case: which of their classes is the
     usual 0, 1, ...
 
     Args:
         checkpoints (`Sequence[Checkpoint]`):
             Opened ingredients.
-        usual (`tuple[str, ...]`):
+        usual_labels (`tuple[str, ...]`):
             The usual labels, as [`usual_names`] finds them.
 
     Returns:
@@ -98,7 +114,9 @@ def label_orders(checkpoints: Sequence[Checkpoint], usual: tuple[str, ...]) -> d
     orders = {}
     for item in checkpoints:
         names = class_names(item.config)
-        order = None if names == usual else _order(names, usual)
+        if names == usual_labels:
+            continue
+        order = _order(names, usual_labels)
         if order is not None:
             orders[item.name] = order
     return orders
@@ -117,8 +135,9 @@ def usual_names(names: Sequence[tuple[str, ...]], settings: Checkpoint | None = 
     """
     if settings is not None:
         return class_names(settings.config)
-    given = [own for own in names if not _are_made_up(own)]
-    return most_frequent(given or names)
+    # To have no names is not another opinion on them.
+    not_made_up = [labels for labels in names if not are_made_up(labels)]
+    return most_frequent(not_made_up or names)
 
 
 def permuted(labels: Sequence[str], order: Sequence[int] | None) -> tuple[str, ...]:
@@ -128,93 +147,15 @@ def permuted(labels: Sequence[str], order: Sequence[int] | None) -> tuple[str, .
     return tuple(labels)
 
 
-def compare_labels(
-    labels: Mapping[str, tuple[str, ...]],
-    usual: tuple[str, ...],
-    *,
-    aligned: Sequence[str] = (),
-    settings: Checkpoint | None = None,
-    holder: str | None = None,
-    fields: str = FIELDS,
-) -> tuple[list[str], list[str]]:
-    """What differs in the names of classes, each kind with its own way out.
-
-    Args:
-        labels (`Mapping[str, tuple[str, ...]]`):
-            Ingredient -> its class names, in the order of its alignment where it has one.
-        usual (`tuple[str, ...]`):
-            What they are compared with.
-        aligned (`Sequence[str]`, *optional*):
-            Ingredients whose classes are matched by name, whatever the letter case.
-        settings (`Checkpoint`, *optional*):
-            The ingredient that gives the soup its settings, if the user named one: its names are then the soup's.
-        holder (`str`, *optional*):
-            An ingredient that has the usual labels.
-        fields (`str`, *optional*):
-            What `config.json` keeps the names in, as [`fields_of_names`] gives it.
-
-    Returns:
-        `tuple[list[str], list[str]]`: problems and notes.
-    """
-    problems: list[str] = []
-    notes: list[str] = []
-    for name, own in labels.items():
-        folded_alike = _folded(own) == _folded(usual)
-        if _go_together(own, usual) or (name in aligned and folded_alike):
-            continue
-        names_only = folded_alike or _are_made_up(own) or _are_made_up(usual)
-        if settings is not None and names_only and len(own) == len(usual):
-            notes.append(f"{name} calls its classes {_listed(own)}; the soup has the names of {settings.name}")
-        else:
-            others = f"{settings.name} has" if settings is not None else "the others have"
-            problems.append(_problem(name, own, usual, others, holder, fields))
-    return problems, notes
-
-
-def _go_together(own: tuple[str, ...], usual: tuple[str, ...]) -> bool:
-    """Whether nothing has to be said of the names of classes of two ingredients."""
-    if own == usual:
-        return True
-    if _are_made_up(own) and _are_made_up(usual):  # their number is that of rows in the head, where there is one
-        return True
-    return len(own) == len(usual) == 1  # one class has one order, whatever it is called
-
-
-def alignment_notes(
-    labels: Mapping[str, tuple[str, ...]], alignments: Mapping[str, Sequence[int]], usual: Sequence[str]
-) -> list[str]:
-    """What an alignment does, as sentences for a report.
-
-    Args:
-        labels (`Mapping[str, tuple[str, ...]]`):
-            Ingredient -> its class names as they are.
-        alignments (`Mapping[str, Sequence[int]]`):
-            Ingredient -> the order in which its classes are taken.
-        usual (`Sequence[str]`):
-            The soup's labels.
-    """
-    notes = []
-    for name, order in alignments.items():
-        if name not in labels:
-            continue
-        if is_identity(order):
-            notes.append(f"{name} calls its classes {_listed(labels[name])}; they are taken for {_listed(usual)}")
-        else:
-            places = ", ".join(map(str, order[:SHOWN]))
-            more = " ..." if len(order) > SHOWN else ""
-            notes.append(f"the classes of {name} are permuted: the soup's classes 0, 1, ... are its {places}{more}")
-    return notes
-
-
 def is_identity(order: Sequence[int]) -> bool:
     """Whether an order leaves everything where it is."""
     return list(order) == sorted(order)
 
 
-def in_another_order(labels: Sequence[str], others: Sequence[str]) -> bool:
+def in_another_order(labels: Sequence[str], other_labels: Sequence[str]) -> bool:
     """Whether two lists of labels have the same names, whatever their letter case, in different places."""
-    folded, others_folded = _folded(labels), _folded(others)
-    return folded != others_folded and sorted(folded) == sorted(others_folded)
+    folded_labels, folded_others = folded(labels), folded(other_labels)
+    return folded_labels != folded_others and sorted(folded_labels) == sorted(folded_others)
 
 
 def base_order_problem(base: Checkpoint, labels: Sequence[str]) -> str | None:
@@ -226,76 +167,18 @@ def base_order_problem(base: Checkpoint, labels: Sequence[str]) -> str | None:
         labels (`Sequence[str]`):
             Of the ingredients.
     """
-    own = label_names(base.config)
-    if not in_another_order(own, labels):
+    base_labels = label_names(base.config)
+    if not in_another_order(base_labels, labels):
         return None
     return (
-        f"{base.name} has the labels in another order than the ingredients: {_listed(own)}, not {_listed(labels)}. "
-        "Give the base model whose label2id is in the order of the ingredients, or fine-tune with the label2id of "
-        f"{base.name}"
-    )
-
-
-def _problem(
-    name: str, own: tuple[str, ...], usual: tuple[str, ...], others: str, holder: str | None, fields: str
-) -> str:
-    """Why classes of other names cannot be averaged, and the way out.
-
-    Args:
-        name (`str`), own (`tuple[str, ...]`):
-            An ingredient and the names of its classes.
-        usual (`tuple[str, ...]`):
-            What they are compared with.
-        others (`str`):
-            Who has the usual names, with the verb.
-        holder (`str`, *optional*):
-            An ingredient that has them.
-        fields (`str`):
-            What `config.json` keeps the names in.
-    """
-    if len(own) != len(usual):
-        return (
-            f"{name} has the labels {_listed(own)}, {others} {_listed(usual)}: {len(own)} classes and "
-            f"{len(usual)}. Fine-tune on the same labels"
-        )
-    if sorted(own) == sorted(usual):
-        index = _first_apart(own, usual)
-        return (
-            f"{name} has the labels in another order: class {index} is {own[index]!r}, where {others} "
-            f"{usual[index]!r}. {FOLLOWS_NAMES}, or fine-tune with one label2id for all"
-        )
-    if _folded(own) == _folded(usual):
-        return (
-            f"{name} has the labels {_listed(own)}, {others} {_listed(usual)}: only upper and lower case differ. "
-            f"{FOLLOWS_NAMES} to take them for the same"
-        )
-    if in_another_order(own, usual):
-        index = _first_apart(_folded(own), _folded(usual))
-        return (
-            f"{name} has the labels in another order and in other letter case: class {index} is {own[index]!r}, "
-            f"where {others} {usual[index]!r}. {FOLLOWS_NAMES} to match them by name"
-        )
-    if _are_made_up(own):
-        return _made_up_problem(name, own, holder or "the others", usual, fields)
-    if _are_made_up(usual):
-        return _made_up_problem(holder or "the others", usual, name, own, fields)
-    return (
-        f"{name} has the labels {_listed(own)}, {others} {_listed(usual)}. Fine-tune on the same labels; if these "
-        f"are other names of the same classes in the same order, copy {fields} into one config.json from the other"
-    )
-
-
-def _made_up_problem(nameless: str, made_up: Sequence[str], named: str, given: Sequence[str], fields: str) -> str:
-    """Why the classes of an ingredient without names do not go with those of one that has names."""
-    return (
-        f"{nameless} {has([nameless])} the made-up labels {_listed(made_up)}, {named} {_listed(given)}: nothing "
-        f"says that they are in the same order. If they are, copy {fields} of {named} into the "
-        f'config.json of {nameless}, or pass take_from="{named}" (--take-from {named})'
+        f"{base.name} has the labels in another order than the ingredients: {listing(base_labels)}, not "
+        f"{listing(labels)}. Give the base model whose label2id is in the order of the ingredients, or fine-tune with "
+        f"the label2id of {base.name}"
     )
 
 
 def _inner_configs(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The configurations within one, such as that of the text part, each with the field that holds it."""
+    """The configurations within one, such as that of the text encoder, each with the field that holds it."""
     for field, value in config.items():
         if isinstance(value, Mapping):
             yield field, value
@@ -306,13 +189,20 @@ def _own_names(config: Mapping[str, Any]) -> tuple[str, ...] | None:
     timm_names = _timm_names(config)
     if timm_names is not None:
         return timm_names
-    named = config.get("id2label")
-    if isinstance(named, Mapping) and named and all(str(key).isdecimal() for key in named):
-        return _names_by_id({int(key): str(label) for key, label in named.items()})
+    id2label = config.get("id2label")
+    # JSON has strings as keys, a configuration in memory numbers.
+    if isinstance(id2label, Mapping) and id2label and all(str(key).isdecimal() for key in id2label):
+        return _names_by_id({int(key): str(label) for key, label in id2label.items()})
     number = config.get("num_labels", config.get("num_classes"))
     if isinstance(number, int) and 0 < number < MANY:
         return _made_up(number)
     return None
+
+
+def _has_own_names(config: Mapping[str, Any]) -> bool:
+    """Whether a configuration itself gives names that are not made up."""
+    names = _own_names(config)
+    return names is not None and not are_made_up(names)
 
 
 def _names_by_id(by_id: Mapping[int, str]) -> tuple[str, ...]:
@@ -339,31 +229,39 @@ def _timm_settings(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _made_up(number: int) -> tuple[str, ...]:
+    """The names that transformers gives to classes without names."""
     return tuple(f"LABEL_{index}" for index in range(number))
 
 
-def _are_made_up(names: Sequence[str]) -> bool:
+def are_made_up(names: Sequence[str]) -> bool:
+    """Whether names are those that transformers gives to classes without names."""
     return tuple(names) == _made_up(len(names))
 
 
-def _folded(names: Sequence[str]) -> list[str]:
+def folded(names: Sequence[str]) -> list[str]:
+    """Names without the difference of upper and lower case."""
     return [name.casefold() for name in names]
 
 
-def _order(names: tuple[str, ...], usual: tuple[str, ...]) -> tuple[int, ...] | None:
+def _order(names: tuple[str, ...], usual_labels: tuple[str, ...]) -> tuple[int, ...] | None:
     """Where each usual name stands: by the same letters if they fit, else whatever the case; never by guessing."""
-    for own, wanted in ((list(names), list(usual)), (_folded(names), _folded(usual))):
-        are_distinct = len(set(wanted)) == len(wanted)
-        if are_distinct and sorted(own) == sorted(wanted):
-            places = {label: index for index, label in enumerate(own)}
-            return tuple(places[label] for label in wanted)
-    return None
+    order = _places(names, usual_labels)
+    if order is None:
+        order = _places(folded(names), folded(usual_labels))
+    return order
 
 
-def _first_apart(one: Sequence[str], other: Sequence[str]) -> int:
-    return next(index for index in range(len(one)) if one[index] != other[index])
+def _places(names: Sequence[str], usual_labels: Sequence[str]) -> tuple[int, ...] | None:
+    """Where each usual name stands; `None` unless both lists have the same names, each of them once."""
+    are_distinct = len(set(usual_labels)) == len(usual_labels)
+    if not are_distinct or sorted(names) != sorted(usual_labels):
+        return None
+    places = {name: place for place, name in enumerate(names)}
+    return tuple(places[name] for name in usual_labels)
 
 
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return f"{list(names[:SHOWN])}{more}"
+def listing(names: Sequence[str]) -> str:
+    """The first of some names, and how many more there are."""
+    if len(names) <= SHOWN:
+        return str(list(names))
+    return f"{list(names[:SHOWN])} and {len(names) - SHOWN} more"

@@ -14,12 +14,14 @@ from typing import Any, NamedTuple
 from ..errors import IngredientError, MissingExtraError
 from .bounds import modules_for, refuse_unbounded
 from .layout_cache import remember, remembered
-from .loading_rules import IGNORED, Layout, Loader, layout_key, layout_of
+from .loading_rules import IGNORED, Family, Layout, Loader, layout_key, layout_of
 from .reader import TensorSpec
-from .wrapped_names import foreign_prefix, prefix_notes, recognise
+from .wrapped_names import Recognised, foreign_prefix, prefix_notes, recognise
 
 
-FEW, MANY = 2_000, 20  # tensors beyond those of the model, and times their number, that are sorted out
+# A file with more tensors than 2,000 and 20 times those of its model holds another model: its names are not matched,
+# since each of them is tried against every rule of transformers.
+FEW, MANY = 2_000, 20
 _LOCK = threading.Lock()  # ingredients are opened side by side, and transformers builds one model at a time
 
 
@@ -67,7 +69,7 @@ def fit(config: Mapping[str, Any], specs: Mapping[str, TensorSpec]) -> Fitted:
     """
     refuse_unbounded(config, "config.json", specs)
     shapes = remembered(config)
-    if shapes is not None and _same(shapes, specs):
+    if shapes is not None and _same(shapes, specs):  # nearly always, and without transformers
         return Fitted(dict(specs), shapes)
     with _LOCK:
         try:
@@ -109,49 +111,83 @@ def names_in_depth(config: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _fit(layout: Layout, specs: Mapping[str, TensorSpec]) -> Fitted:
+    """The tensors of a file whose names are not just those that their class writes today."""
     from transformers.core_model_loading import dot_natural_key
 
     loader = layout.loader()
     prefix = foreign_prefix(specs, loader)
-    recognised = {key: recognise(key, prefix, loader) for key in sorted(specs, key=dot_natural_key)}
-    in_memory_names = {tensor.in_memory for tensor in recognised.values() if tensor.in_memory is not None}
-    kept: dict[str, TensorSpec] = {}
-    twins: list[tuple[TensorSpec, str]] = []
-    for key, (name, in_memory) in recognised.items():
-        if _is_left_out(layout, loader, name, in_memory):
-            continue
-        canonical = name if in_memory is None else _on_disk(layout, loader, name, in_memory)
-        spec = specs[key] if canonical == key else specs[key]._replace(name=canonical, stored=key)
-        # A tied weight is stored twice where the file holds the weight that it is tied to as well.
-        tied_to = layout.tied.get(in_memory) if in_memory is not None else None
-        if canonical in kept or (tied_to in in_memory_names and canonical in layout.shapes):
-            twins.append((spec, canonical))  # a tensor under two names: equal, or refused where they are compared
-        else:
-            kept[canonical] = spec
+    # In the order in which transformers loads them: some of its rules remember the names that they have renamed.
+    keys = sorted(specs, key=dot_natural_key)
+    recognised = {key: recognise(key, prefix, loader) for key in keys}
+    kept, twins = _under_canonical_names(layout, loader, specs, recognised)
     expected = _expected(layout, kept)
-    optional = frozenset(name for name in expected if layout.optional is not None and layout.optional.search(name))
+    optional: frozenset[str] = frozenset()
+    if layout.optional is not None:
+        optional = frozenset(filter(layout.optional.search, expected))
     stripped = {key: tensor.name for key, tensor in recognised.items() if tensor.name != key}
     return Fitted(dict(sorted(kept.items())), expected, optional, tuple(twins), prefix_notes(stripped))
 
 
-def _is_left_out(layout: Layout, loader: Loader, name: str, in_memory: str | None) -> bool:
+def _under_canonical_names(
+    layout: Layout, loader: Loader, specs: Mapping[str, TensorSpec], recognised: Mapping[str, Recognised]
+) -> tuple[dict[str, TensorSpec], list[tuple[TensorSpec, str]]]:
+    """The tensors of a file by the names that files have today, and those that the file holds a second time.
+
+    Args:
+        layout ([`Layout`]), loader ([`Loader`]):
+            Of the model.
+        specs (`Mapping[str, TensorSpec]`):
+            The tensors by their names in the file.
+        recognised (`Mapping[str, Recognised]`):
+            Name in the file -> the tensor of the model.
+    """
+    present = {tensor.in_memory for tensor in recognised.values() if tensor.in_memory is not None}
+    kept: dict[str, TensorSpec] = {}
+    twins: list[tuple[TensorSpec, str]] = []
+    for key, tensor in recognised.items():
+        if _is_left_out(layout, loader, tensor):
+            continue
+        canonical = _on_disk(layout, loader, tensor)
+        spec = specs[key]
+        if canonical != key:
+            spec = spec._replace(name=canonical, stored=key)
+        has_original = _tied_to(layout, tensor) in present and canonical in layout.shapes
+        # A second copy is not dropped unseen: whoever reads the weights compares it with the first.
+        if canonical in kept or has_original:
+            twins.append((spec, canonical))
+        else:
+            kept[canonical] = spec
+    return kept, twins
+
+
+def _is_left_out(layout: Layout, loader: Loader, tensor: Recognised) -> bool:
     """Whether transformers ignores a tensor of a file, or no longer writes it."""
-    if in_memory is None:
-        return bool(layout.ignored.search(name)) or loader.spelt(name) in layout.computed
-    return in_memory in layout.unsaved
+    if tensor.in_memory is not None:
+        return tensor.in_memory in layout.unsaved
+    return layout.ignored.search(tensor.name) is not None or loader.current_name(tensor.name) in layout.computed
 
 
-def _on_disk(layout: Layout, loader: Loader, name: str, in_memory: str) -> str:
-    """The name that files have today for a tensor of a file, by its name there and in memory."""
-    in_memory = layout.tied.get(in_memory, in_memory)
+def _tied_to(layout: Layout, tensor: Recognised) -> str | None:
+    """The name in memory of the weight that a tensor is tied to."""
+    return None if tensor.in_memory is None else layout.tied.get(tensor.in_memory)
+
+
+def _on_disk(layout: Layout, loader: Loader, tensor: Recognised) -> str:
+    """The name that files have today for a tensor of a file; its own where the model has no such tensor."""
+    if tensor.in_memory is None:
+        return tensor.name
+    in_memory = _tied_to(layout, tensor) or tensor.in_memory
     family = layout.families[in_memory]
     if len(family.disk) == 1 and len(family.memory) == 1:
         return family.disk[0]
-    if name in family.disk:
-        return name
-    spelt = loader.spelt(name)
-    alike = [other for other in family.disk if loader.spelt(other) == spelt]
-    return alike[0] if alike else in_memory
+    # Several tensors are converted together, so the name in memory does not say which of those on disk it is.
+    if tensor.name in family.disk:
+        return tensor.name
+    current_name = loader.current_name(tensor.name)
+    for name in family.disk:
+        if loader.current_name(name) == current_name:
+            return name
+    return in_memory
 
 
 def _expected(layout: Layout, kept: Mapping[str, TensorSpec]) -> dict[str, tuple[int, ...]]:
@@ -160,17 +196,20 @@ def _expected(layout: Layout, kept: Mapping[str, TensorSpec]) -> dict[str, tuple
     """
     expected = dict(layout.shapes)
     state = layout.model.state_dict()
-    families = {id(family): family for family in layout.families.values()}
-    for family in families.values():
-        only_in_memory = [name for name in family.memory if name not in family.disk]
-        only_on_disk = [name for name in family.disk if name not in family.memory]
-        is_as_in_memory = any(name in kept for name in only_in_memory)
-        if is_as_in_memory and not any(name in kept for name in only_on_disk):
+    for family in dict.fromkeys(layout.families.values()):  # each family stands there under all of its names
+        if _is_as_in_memory(family, kept):
             for name in family.disk:
                 expected.pop(name, None)
             for name in family.memory:
                 expected[name] = tuple(state[name].shape)
     return expected
+
+
+def _is_as_in_memory(family: Family, kept: Mapping[str, TensorSpec]) -> bool:
+    """Whether a file has tensors that are put together by their names in memory, and none by its name on disk."""
+    only_in_memory = set(family.memory) - set(family.disk)
+    only_on_disk = set(family.disk) - set(family.memory)
+    return not only_in_memory.isdisjoint(kept) and only_on_disk.isdisjoint(kept)
 
 
 def _without_ignored(specs: Mapping[str, TensorSpec]) -> dict[str, TensorSpec]:
@@ -179,4 +218,6 @@ def _without_ignored(specs: Mapping[str, TensorSpec]) -> dict[str, TensorSpec]:
 
 def _same(shapes: Mapping[str, tuple[int, ...]], specs: Mapping[str, TensorSpec]) -> bool:
     """Whether a file has just these tensors."""
-    return shapes.keys() == specs.keys() and all(spec.shape == shapes[name] for name, spec in specs.items())
+    if shapes.keys() != specs.keys():
+        return False
+    return all(spec.shape == shapes[name] for name, spec in specs.items())

@@ -27,18 +27,20 @@ def cache_folder() -> Path:
 
 
 def _file(config: Mapping[str, Any]) -> Path:
+    """Where the layout of a model is kept: under the digest of all that decides it."""
     import xxhash
 
     content = layout_key(config) + _versions()
-    return cache_folder() / f"{xxhash.xxh3_128_hexdigest(content.encode('utf-8', 'surrogatepass'))}.json"
+    digest = xxhash.xxh3_128_hexdigest(content.encode("utf-8", "surrogatepass"))
+    return cache_folder() / f"{digest}.json"
 
 
 def remembered(config: Mapping[str, Any]) -> Mapping[str, tuple[int, ...]] | None:
-    """Names and shapes that another process has looked up: to import transformers' models takes a second."""
+    """Names and shapes that another process has looked up, or this one before."""
     return _read(_file(config))
 
 
-@functools.cache
+@functools.cache  # of libraries, each of which may change the names that a class writes
 def _versions() -> str:
     return json.dumps(versions(), sort_keys=True)
 
@@ -48,9 +50,10 @@ def _read(path: Path) -> Mapping[str, tuple[int, ...]] | None:
     try:
         content = read_json(path)
         shapes = {name: tuple(shape) for name, shape in content["shapes"].items()}
-        return shapes if content["digest"] == _digest(path, shapes) else None
+        is_whole = content["digest"] == _digest(path, shapes)
     except (OSError, SoupError, TypeError, KeyError, AttributeError):
         return None  # not there, damaged, or laid out otherwise: looked up anew
+    return shapes if is_whole else None
 
 
 def _digest(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> str:
@@ -64,7 +67,7 @@ def _digest(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> str:
 def remember(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Keep names and shapes for other processes; without a folder that can be written nothing is kept."""
     path = _file(config)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside = path.with_name(f".{path.name}.{os.getpid()}")  # of this process, as others may write the same
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         aside.write_text(json.dumps({"digest": _digest(path, shapes), "shapes": shapes}), encoding="utf-8")

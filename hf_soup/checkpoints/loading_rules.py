@@ -95,11 +95,12 @@ class Loader:
         from transformers.core_model_loading import rename_source_key
 
         renamed, _ = rename_source_key(name, self._renamings, self._converters, self._prefix, self._state)
-        if renamed not in self._state and name in self._state:  # it should not have been renamed
+        # Renamings go by patterns, and those for old names can take a name of today for one of them.
+        if renamed not in self._state and name in self._state:
             renamed, _ = rename_source_key(name, [], [], self._prefix, self._state)
         return renamed if renamed in self._state else None
 
-    def spelt(self, name: str) -> str:
+    def current_name(self, name: str) -> str:
         """A name with today's spelling, without the prefix of the body."""
         for rule in self._renamings:
             name, _ = rule.rename_source_key(name)
@@ -110,10 +111,10 @@ class Loader:
 
 def layout_key(config: Mapping[str, Any]) -> str:
     """All of a configuration that decides which tensors its model has, as JSON."""
-    kept = {key: value for key, value in config.items() if key not in WITHOUT_EFFECT}
+    fields = {key: value for key, value in config.items() if key not in WITHOUT_EFFECT}
     if config.get("id2label"):
-        kept["num_labels"] = len(config["id2label"])
-    return json.dumps(kept, sort_keys=True, default=str)
+        fields["num_labels"] = len(config["id2label"])
+    return json.dumps(fields, sort_keys=True, default=str)
 
 
 @functools.lru_cache(maxsize=16)
@@ -133,17 +134,22 @@ def layout_of(key: str, modules: int = MOST_BUILT) -> Layout:
     # Tensors that are on disk as in memory keep their order; those that transformers converts come last.
     places = {id(tensor): place for place, tensor in enumerate(state.values())}
     names = sorted(on_file, key=lambda name: places.get(id(on_file[name]), len(places)))
+    shapes = {name: tuple(on_file[name].shape) for name in names}
     tied = dict(getattr(model, "all_tied_weights_keys", {}))
-    optional = model._keys_to_ignore_on_load_missing
+    untied_names = [name for name in state if name not in tied]
     prefix = f"{model.base_model_prefix}."
+    computed = {name.removeprefix(prefix) for name, _ in model.named_non_persistent_buffers()}
+    ignored = (*(model._keys_to_ignore_on_load_unexpected or ()), IGNORED.pattern)
+    optional = model._keys_to_ignore_on_load_missing
     return Layout(
         model=model,
-        shapes={name: tuple(on_file[name].shape) for name in names},
-        families=_families(model, [name for name in state if name not in tied], names),
+        shapes=shapes,
+        families=_families(model, untied_names, names),
         tied=tied,
         unsaved=unsaved,
-        computed=frozenset(name.removeprefix(prefix) for name, _ in model.named_non_persistent_buffers()),
-        ignored=_pattern([*(model._keys_to_ignore_on_load_unexpected or ()), IGNORED.pattern]),
+        computed=frozenset(computed),
+        ignored=_pattern(ignored),
+        # No patterns would join to the empty one, which fits every name.
         optional=_pattern(optional) if optional else None,
     )
 
@@ -151,20 +157,24 @@ def layout_of(key: str, modules: int = MOST_BUILT) -> Layout:
 def _families(model: PreTrainedModel, memory: Sequence[str], disk: Sequence[str]) -> dict[str, Family]:
     """Each name of a model's tensors, in memory and on disk -> those that it belongs with."""
     loader = Loader(model)
-    # What transformers writes a tensor in memory as -> the names in memory that become it together.
     rules = _backward_rules(model)
+    # A family is known by the name as which transformers writes it: one for all that become, or come of, one tensor.
     in_memory: dict[str, list[str]] = {}
+    written_as = {}  # name in memory -> name of its family
     for name in memory:
-        in_memory.setdefault(_converted_name(name, rules), []).append(name)
-    written_as = {name: target for target, names in in_memory.items() for name in names}
-    on_disk_names: dict[str, list[str]] = {}
+        target = _converted_name(name, rules)
+        written_as[name] = target
+        in_memory.setdefault(target, []).append(name)
+    on_file: dict[str, list[str]] = {}
     for name in disk:
         loaded_as = loader.in_memory(name)
-        target = written_as.get(loaded_as, f"{name} alone") if loaded_as is not None else f"{name} alone"
-        on_disk_names.setdefault(target, []).append(name)
+        target = f"{name} alone"  # a family of its own: it is loaded as nothing that is written
+        if loaded_as is not None:
+            target = written_as.get(loaded_as, target)
+        on_file.setdefault(target, []).append(name)
     families = {}
-    for target in dict.fromkeys([*in_memory, *on_disk_names]):
-        family = Family(tuple(on_disk_names.get(target, ())), tuple(in_memory.get(target, ())))
+    for target in dict.fromkeys([*in_memory, *on_file]):
+        family = Family(tuple(on_file.get(target, ())), tuple(in_memory.get(target, ())))
         for name in (*family.memory, *family.disk):
             families[name] = family
     return families
@@ -189,4 +199,5 @@ def _converted_name(name: str, rules: Iterable[Any]) -> str:
 
 
 def _pattern(patterns: Iterable[str]) -> re.Pattern[str]:
+    """One pattern that finds what any of several does."""
     return re.compile("|".join(f"({pattern})" for pattern in patterns))

@@ -77,7 +77,7 @@ def tensors_on_disk(model: PreTrainedModel) -> dict[str, torch.Tensor]:
 
     _refuse_quantiser(model)
     state: dict[str, torch.Tensor] = {}
-    ignored = set(model._keys_to_ignore_on_save or ())
+    ignored = set(model._keys_to_ignore_on_save or ())  # what `save_pretrained` leaves out
     for name, value in model.state_dict().items():
         if not isinstance(value, torch.Tensor):  # torch keeps packed parameters of a quantised layer in the state
             raise IngredientError(
@@ -91,6 +91,7 @@ def tensors_on_disk(model: PreTrainedModel) -> dict[str, torch.Tensor]:
 
 
 def _refuse_quantiser(model: PreTrainedModel) -> None:
+    """Refuse a model that transformers has quantised while it loaded it."""
     if getattr(model, "hf_quantizer", None) is None:
         return
     settings = getattr(model.config, "quantization_config", None)
@@ -160,6 +161,7 @@ def _load(
 
 
 def _cannot_build(cls: type[PreTrainedModel], error: Exception) -> IngredientError | MissingExtraError:
+    """Our error for what transformers raised; it raises an `ImportError` where a library is not installed."""
     reason = _first_sentence(error)
     if isinstance(error, ImportError):
         return MissingExtraError(reason)

@@ -52,7 +52,9 @@ def names_read(config: Any) -> frozenset[str]:
     for cls in type(config).__mro__:
         if "transformers.models." in cls.__module__:
             names |= _names_in_configuration(Path(inspect.getfile(cls)))
-    return names | {setting for alias, setting in config.attribute_map.items() if alias in names}
+    # Code may read a setting by another name that the configuration has for it: `hidden_size` for `n_embd`.
+    settings = {setting for alias, setting in config.attribute_map.items() if alias in names}
+    return names | settings
 
 
 @functools.lru_cache(maxsize=128)
@@ -64,10 +66,11 @@ def _names_in_models(folder: Path) -> frozenset[str]:
         place = waiting.pop()
         for path in sorted(place.glob("modeling_*.py")):
             text = COMMENT.sub("", path.read_text(encoding="utf-8"))
-            names |= {attribute or quoted for attribute, quoted in NAME.findall(text)}
-            others = {folder.parent / model for model in OTHER_MODEL.findall(text)} - seen
-            seen |= others
-            waiting += sorted(others)
+            for attribute, quoted in NAME.findall(text):  # one of the two is empty
+                names.add(attribute or quoted)
+            imported = {folder.parent / model for model in OTHER_MODEL.findall(text)} - seen
+            seen |= imported
+            waiting += sorted(imported)
     return frozenset(names)
 
 
@@ -82,6 +85,7 @@ def _names_in_configuration(path: Path) -> frozenset[str]:
 
 
 def _attributes_of_self(method: ast.FunctionDef) -> set[str]:
+    """The names that stand in a method as `self.name`."""
     names = set()
     for node in ast.walk(method):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self":

@@ -1,4 +1,4 @@
-"""Tensor names -> named module groups, and which row of weights applies to which tensor. Names alone; no tensors."""
+"""Tensor names -> named module groups, and which weights of modules apply to which tensor. Names alone; no tensors."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from ..untrusted import one_line
 from .reader import TensorSpec
 
 
-SMALL_PART = 10  # a part with fewer tensors than one in so many is a head, although it has numbers
+# A first component with fewer tensors than one in so many is a head even if it has numbers (`classifier.1`).
+LARGEST_HEAD = 10
 
 
 class Module(NamedTuple):
-    """A named part of a model that can have weights of its own in a soup.
+    """A named group of a model's tensors that can have weights of its own in a soup.
 
     Args:
         name (`str`):
-            What a row of weights calls it, such as `"encoder.layer.3"`.
+            What the weights by module call it, such as `"encoder.layer.3"`.
         tensors (`int`):
             How many tensors lie below it.
         parameters (`int`):
@@ -40,13 +41,15 @@ def list_modules(specs: Iterable[TensorSpec]) -> tuple[Module, ...]:
     """
     specs = list(specs)
     prefix = own_prefix(spec.name for spec in specs)
-    groups: dict[str, list[TensorSpec]] = {}
+    tensors: Counter[str] = Counter()
+    parameters: Counter[str] = Counter()
     for spec in specs:
-        groups.setdefault(group(spec.name, prefix), []).append(spec)
-    order = sorted(groups, key=_by_numbers)
-    return tuple(
-        Module(name, len(groups[name]), sum(spec.numel for spec in groups[name] if spec.is_floating)) for name in order
-    )
+        module = group(spec.name, prefix)
+        tensors[module] += 1
+        if spec.is_floating:
+            parameters[module] += spec.numel
+    names = sorted(tensors, key=_by_numbers)
+    return tuple(Module(name, tensors[name], parameters[name]) for name in names)
 
 
 def by_depth(names: Iterable[str], order: Iterable[str]) -> tuple[str, ...]:
@@ -65,16 +68,18 @@ def by_depth(names: Iterable[str], order: Iterable[str]) -> tuple[str, ...]:
     lowest: dict[str, int] = {}  # module -> the place of its first tensor
     for name in names:
         module = group(name, prefix)
-        lowest[module] = min(lowest.get(module, last), places.get(name, last))
+        place = places.get(name, last)
+        lowest[module] = min(lowest.get(module, last), place)
     return tuple(sorted(lowest, key=lambda module: (lowest[module], _by_numbers(module))))
 
 
 def _by_numbers(name: str) -> list[tuple[bool, int, str]]:
-    """Sorts numbers as numbers, and before words."""
+    """A key that sorts the numbers in names as numbers, and before words."""
     key = []
     for component in name.split("."):
         is_number = component.isdecimal()
-        key.append((not is_number, int(component) if is_number else 0, component))
+        number = int(component) if is_number else 0
+        key.append((not is_number, number, component))
     return key
 
 
@@ -85,15 +90,32 @@ def own_prefix(names: Iterable[str]) -> str:
     an encoder-decoder has two, a bare body none. A head may have numbers too (`classifier.1`); it is small.
     """
     paths = [name.split(".") for name in names]
-    sizes = Counter(path[0] for path in paths)
-    with_layers = {path[0] for path in paths if any(component.isdecimal() for component in path)}
-    large = [first for first in with_layers if sizes[first] * SMALL_PART > len(paths)]
-    if len(large) != 1:
+    bodies = _bodies(paths)
+    if len(bodies) != 1:
         return ""
-    prefix = large[0]
+    prefix = bodies[0]
+    # A bare body has one first component with layers as well, `encoder` or `layers`, but nothing else lies below it.
     children = {path[1] for path in paths if path[0] == prefix and len(path) > 1}
-    has_more_than_layers = len(children) > 1 and not any(child.isdecimal() for child in children)
-    return prefix if has_more_than_layers else ""
+    if len(children) < 2 or _has_number(children):
+        return ""
+    return prefix
+
+
+def _bodies(paths: Sequence[Sequence[str]]) -> list[str]:
+    """The first components below which numbered layers lie, without heads, which are small.
+
+    Args:
+        paths (`Sequence[Sequence[str]]`):
+            The components of each name.
+    """
+    sizes = Counter(path[0] for path in paths)
+    with_layers = {path[0] for path in paths if _has_number(path)}
+    return [first for first in with_layers if sizes[first] * LARGEST_HEAD > len(paths)]
+
+
+def _has_number(components: Iterable[str]) -> bool:
+    """Whether some components of names are numbers, as those of layers are."""
+    return any(component.isdecimal() for component in components)
 
 
 def head_names(names: Iterable[str]) -> tuple[str, ...]:
@@ -119,14 +141,22 @@ def class_tensors(specs: Mapping[str, TensorSpec], classes: int, classifiers: Se
     Raises:
         [`RecipeError`]: if there is none, or one has as many rows as columns, so that classes could be either.
     """
-    named = [name for name in specs if any(_covers(module, name) for module in classifiers)]
-    heads = [specs[name] for name in named or head_names(specs)]
-    tensors = tuple(spec.name for spec in heads if spec.is_floating and spec.shape[:1] == (classes,))
-    square = [name for name in tensors if specs[name].shape[1:2] == (classes,)]
-    if square or not tensors:
-        why = f"{square[0]} is square" if square else f"no tensor of the head has {classes} rows"
-        raise RecipeError(f"the heads cannot be permuted: {why}. Fine-tune with one label2id for all.")
-    return tensors
+    names = [name for name in specs if _is_below(classifiers, name)] or head_names(specs)
+    tensors = []
+    for name in names:
+        spec = specs[name]
+        if not spec.is_floating or spec.shape[:1] != (classes,):
+            continue
+        if spec.shape[1:2] == (classes,):  # the shape does not tell whether rows or columns are the classes
+            raise _cannot_be_permuted(f"{name} is square")
+        tensors.append(name)
+    if not tensors:
+        raise _cannot_be_permuted(f"no tensor of the head has {classes} rows")
+    return tuple(tensors)
+
+
+def _cannot_be_permuted(why: str) -> RecipeError:
+    return RecipeError(f"the heads cannot be permuted: {why}. Fine-tune with one label2id for all.")
 
 
 def group(name: str, prefix: str = "") -> str:
@@ -164,14 +194,17 @@ def assign_weights(
         [`RecipeError`]: if a prefix matches no tensor, two are the same module, or a tensor has no weights.
     """
     names = list(names)
-    whole = _whole_names(names, weights_by_module)
-    matched: dict[str, str] = {}
-    for module in sorted(whole, key=len):  # of two that cover a tensor the longer comes later
-        matched |= dict.fromkeys((name for name in names if _covers(module, name)), whole[module])
-    bare = [name for name in names if name not in matched]
-    if bare:
+    whole_names = _whole_names(names, weights_by_module)
+    matched: dict[str, str] = {}  # tensor -> what the weights by module call its module
+    for module in sorted(whole_names, key=len):  # of two that cover a tensor the longer comes later
+        for name in names:
+            if _covers(module, name):
+                matched[name] = whole_names[module]
+    without_weights = [name for name in names if name not in matched]
+    if without_weights:
         raise RecipeError(
-            f'weights: {len(bare)} tensors such as "{bare[0]}" have none; give a row for "" as well, the rest.'
+            f'weights: {len(without_weights)} tensors such as "{without_weights[0]}" have none; give a row for "" as '
+            "well, the rest."
         )
     return {name: weights_by_module[matched[name]] for name in names}
 
@@ -179,19 +212,29 @@ def assign_weights(
 def _whole_names(names: Sequence[str], modules: Iterable[str]) -> dict[str, str]:
     """The whole name of each module, with the model's own prefix -> what the weights by module call it."""
     prefix = own_prefix(names)
-    whole: dict[str, str] = {}
+    whole_names: dict[str, str] = {}
     for module in modules:
-        is_whole = any(_covers(module, name) for name in names)
-        name = module if is_whole else f"{prefix}.{module}"
-        if not any(_covers(name, tensor) for tensor in names):
+        name = module
+        if not _covers_any(name, names):
+            name = f"{prefix}.{module}"
+        if not _covers_any(name, names):
             groups = {group(tensor, prefix) for tensor in names}
             hint = did_you_mean(module, groups)
             raise RecipeError(f'weights: no tensor lies below the module "{one_line(module)}"{hint}')
-        if name in whole:
-            raise RecipeError(f'weights: "{whole[name]}" and "{module}" are the same module; give it one row.')
-        whole[name] = module
-    return whole
+        if name in whole_names:
+            raise RecipeError(f'weights: "{whole_names[name]}" and "{module}" are the same module; give it one row.')
+        whole_names[name] = module
+    return whole_names
+
+
+def _covers_any(prefix: str, names: Iterable[str]) -> bool:
+    return any(_covers(prefix, name) for name in names)
+
+
+def _is_below(prefixes: Iterable[str], name: str) -> bool:
+    return any(_covers(prefix, name) for prefix in prefixes)
 
 
 def _covers(prefix: str, name: str) -> bool:
+    """Whether a tensor lies below a prefix: of whole components, so that `layer.1` does not cover `layer.10`."""
     return not prefix or name == prefix or name.startswith(prefix + ".")

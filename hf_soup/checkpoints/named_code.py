@@ -32,6 +32,7 @@ def without_code(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _without_code(value: Any) -> Any:
+    """The same of a setting, which may hold others."""
     if isinstance(value, Mapping):
         return without_code(value)
     if isinstance(value, list):

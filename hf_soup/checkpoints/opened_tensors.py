@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+SHOWN = 3  # problems in one error
+
 
 def open_model(model: PreTrainedModel, name: str | None) -> Checkpoint:
     """Open a loaded model.
@@ -38,8 +40,9 @@ def open_model(model: PreTrainedModel, name: str | None) -> Checkpoint:
     config = without_code(model.config.to_dict()) | {"architectures": [type(model).__name__]}
     name = name or type(model).__name__
     opened = _open_fitted(tensors_on_disk(model), name, config)
-    generation_config = model.generation_config.to_json_string() if model.can_generate() else None
-    return replace(opened, generation_config=generation_config)
+    if not model.can_generate():
+        return opened
+    return replace(opened, generation_config=model.generation_config.to_json_string())
 
 
 def _open_fitted(stored: dict[str, torch.Tensor], name: str, config: dict[str, Any]) -> Checkpoint:
@@ -48,6 +51,7 @@ def _open_fitted(stored: dict[str, torch.Tensor], name: str, config: dict[str, A
 
     fitted = fit_subfolders(config, {"": _specs(stored, name)})
     tensors = {new_name: stored[spec.key] for new_name, spec in fitted.specs.items()}
+    # Memory is compared at once; the twins of files are when they are read.
     for spec, twin in fitted.twins:
         if not torch.equal(stored[spec.key], tensors[twin]):
             raise IngredientError(
@@ -83,7 +87,8 @@ def open_state(state: Mapping[str, torch.Tensor], name: str, config: Any) -> Che
     if not isinstance(config, Mapping) and not hasattr(config, "to_dict"):
         raise IngredientError(f"`config=` is a configuration of transformers or a mapping, not {config!r}.")
     _refuse_other_values(state)
-    settings = without_code(config if isinstance(config, Mapping) else config.to_dict())
+    settings = config if isinstance(config, Mapping) else config.to_dict()
+    settings = without_code(settings)
     fitted = fit_subfolders(settings, {"": _specs(state, name)})
     if fitted.expected is not None:
         _refuse_shapes(Checkpoint(Ingredient(name, MEMORY), settings, fitted.specs), fitted.expected)
@@ -124,7 +129,7 @@ def _refuse_shapes(item: Checkpoint, expected: Mapping[str, tuple[int, ...]]) ->
     """Refuse tensors that have another shape than their configuration makes them."""
     problems = shape_problems(item, expected, {})
     if problems:
-        raise IngredientError(f"{'; '.join(problems[:3])}.")
+        raise IngredientError(f"{'; '.join(problems[:SHOWN])}.")
 
 
 def open_tensors(tensors: dict[str, torch.Tensor], name: str, config: dict[str, Any]) -> Checkpoint:
@@ -141,10 +146,13 @@ def _digest_of(tensors: Mapping[str, torch.Tensor]) -> str:
 def _floating_dtype(state: Mapping[str, torch.Tensor]) -> str:
     """The smallest type that holds all weights of a state dict, which may be of several types."""
     dtypes = {_dtype_name(tensor) for tensor in state.values() if tensor.is_floating_point()}
-    return widest(sorted(dtypes)) if dtypes else "float32"
+    if not dtypes:
+        return "float32"
+    return widest(sorted(dtypes))
 
 
 def _specs(tensors: Mapping[str, torch.Tensor], name: str) -> dict[str, TensorSpec]:
+    """Names, shapes and types as the headers of files would have them; `name` is what errors call the ingredient."""
     specs = {}
     for key, tensor in tensors.items():
         dtype = _dtype_name(tensor)
@@ -155,4 +163,5 @@ def _specs(tensors: Mapping[str, torch.Tensor], name: str) -> dict[str, TensorSp
 
 
 def _dtype_name(tensor: torch.Tensor) -> str:
+    """torch's name of a type without `torch.`, as in `"float32"`."""
     return str(tensor.dtype).removeprefix("torch.")

@@ -19,6 +19,7 @@ STATE = re.compile(
 )
 DEEPSPEED = re.compile(r"(bf16_)?zero_pp_rank_.*|mp_rank_.*")
 SHARDS = re.compile(r"global_step\d+")  # a folder of DeepSpeed
+PICKLE_ENDINGS = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 SHOWN = 8  # files that are named where nothing else is known of them
 CHECKPOINT = re.compile(r"checkpoint-\d+")  # a folder of Trainer
 READ_PICKLES = re.compile(r"pytorch_model(-\d{5}-of-\d{5})?\.bin")
@@ -34,16 +35,15 @@ def describe_contents(names: Collection[str], source: str) -> str:
             The folder or repository.
     """
     top = sorted({name.split("/")[0] for name in names})
-    pickles = [name for name in top if name.endswith((".bin", ".pt", ".pth", ".ckpt", ".pkl"))]
-    pickles = sorted((name for name in pickles if not STATE.search(name)), key=_readable_first)
     if ADAPTER in top:
         return (
             "a PEFT adapter. Merge it into its base model first: `PeftModel.merge_and_unload().save_pretrained(...)`."
         )
-    pickle = refuse_pickle(pickles[0], source) if pickles else None
+    # The state of training comes before pickles, since DeepSpeed and FSDP write such files too.
     return (
-        _state_of_training(names, source)
-        or pickle
+        _state_of_deepspeed(names, source)
+        or _state_of_fsdp(names, source)
+        or _pickles(top, source)
         or _other_frameworks(top)
         or _checkpoints(top, source)
         or listed(top, SHOWN)
@@ -70,29 +70,43 @@ def has_no_weights(names: Collection[str], source: str) -> str:
     return f"{source} has no {SAFE_WEIGHTS} (nor {SAFE_INDEX}); it holds {describe_contents(names, source)}"
 
 
+def _pickles(names: Collection[str], source: str) -> str | None:
+    """Weights in a pickle: of several one that `allow_pickle` reads, if there is one."""
+    pickles = [name for name in names if name.endswith(PICKLE_ENDINGS) and not STATE.search(name)]
+    if not pickles:
+        return None
+    return refuse_pickle(min(pickles, key=_readable_first), source)
+
+
 def _readable_first(name: str) -> tuple[bool, str]:
+    """A key for sorting: pickles that can be read come before others."""
     return READ_PICKLES.fullmatch(name) is None, name
 
 
-def _state_of_training(names: Collection[str], source: str) -> str | None:
-    """What large training left instead of weights, and the command that makes weights of it."""
-    folders = sorted({name.split("/")[0] for name in names if "/" in name})
-    fsdp = [name for name in folders if name.startswith("pytorch_model_fsdp")]
-    deepspeed = _deepspeed_folder(names, folders, source)
-    if "zero_to_fp32.py" in names:
+def _state_of_deepspeed(names: Collection[str], source: str) -> str | None:
+    """What DeepSpeed left instead of weights, and the command that makes weights of it."""
+    if "zero_to_fp32.py" in names:  # DeepSpeed puts its own program beside the pieces
         return (
             "the state of DeepSpeed, in pieces. Put them together: `python zero_to_fp32.py . OUTPUT "
             f"--safe_serialization` in that folder, {COPY}"
         )
-    if deepspeed is not None:
+    folder = _deepspeed_folder(names, source)
+    if folder is None:
+        return None
+    return (
+        "the state of DeepSpeed, in pieces. Put them together: `python -m deepspeed.utils.zero_to_fp32 "
+        f"{folder} OUTPUT --safe_serialization`, {COPY}"
+    )
+
+
+def _state_of_fsdp(names: Collection[str], source: str) -> str | None:
+    """What FSDP left instead of weights, and the command that makes weights of it."""
+    folders = sorted(_folders(names))
+    fsdp_folders = [folder for folder in folders if folder.startswith("pytorch_model_fsdp")]
+    if fsdp_folders:
+        first = fsdp_folders[0]
         return (
-            "the state of DeepSpeed, in pieces. Put them together: `python -m deepspeed.utils.zero_to_fp32 "
-            f"{deepspeed} OUTPUT --safe_serialization`, {COPY}"
-        )
-    if fsdp:
-        return (
-            f"shards of FSDP ({fsdp[0]}). Put them together: `accelerate merge-weights {source}/{fsdp[0]} OUTPUT`, "
-            f"{COPY}"
+            f"shards of FSDP ({first}). Put them together: `accelerate merge-weights {source}/{first} OUTPUT`, {COPY}"
         )
     if any(name.endswith(".distcp") and "/" not in name for name in names):
         command = f"`accelerate merge-weights {source} OUTPUT`"
@@ -106,9 +120,14 @@ def _state_of_training(names: Collection[str], source: str) -> str | None:
     return None
 
 
-def _deepspeed_folder(names: Collection[str], folders: Collection[str], source: str) -> str | None:
+def _folders(names: Collection[str]) -> set[str]:
+    """The outermost folders of files that lie in some."""
+    return {name.split("/")[0] for name in names if "/" in name}
+
+
+def _deepspeed_folder(names: Collection[str], source: str) -> str | None:
     """The folder that DeepSpeed's own program takes, if there are pieces of its state: the one above the pieces."""
-    if any(SHARDS.fullmatch(folder) for folder in folders):
+    if any(SHARDS.fullmatch(folder) for folder in _folders(names)):
         return source
     pieces = [name for name in names if DEEPSPEED.fullmatch(posixpath.basename(name))]
     if not pieces:
@@ -119,19 +138,20 @@ def _deepspeed_folder(names: Collection[str], folders: Collection[str], source: 
 
 def _other_frameworks(names: Collection[str]) -> str | None:
     """Weights of other frameworks, and what converts them."""
-    former = [name for name in names if name.endswith((".h5", ".msgpack"))]
-    if former:
+    unsupported = [name for name in names if name.endswith((".h5", ".msgpack"))]
+    if unsupported:  # transformers 5 reads neither TensorFlow nor Flax
         return (
-            f"{former[0]}, weights of TensorFlow or Flax. transformers 4 converts them: `AutoModel.from_pretrained("
-            "..., from_tf=True)` (or `from_flax=True`), then `.save_pretrained(...)`, with the class of your task."
+            f"{unsupported[0]}, weights of TensorFlow or Flax. transformers 4 converts them: "
+            "`AutoModel.from_pretrained(..., from_tf=True)` (or `from_flax=True`), then `.save_pretrained(...)`, with "
+            "the class of your task."
         )
     exported = [name for name in names if name.endswith((".gguf", ".onnx", ".tflite"))]
     if exported:
         return f"{exported[0]}, an exported model. Average the weights that it was made from."
-    state = [name for name in names if STATE.search(name)]
-    if state and not _checkpoints(names, ""):
+    states = [name for name in names if STATE.search(name)]
+    if states and not _checkpoints(names, ""):
         return (
-            f"{listed(state, 4)}: the state of training and no weights. Save the model itself: "
+            f"{listed(states, 4)}: the state of training and no weights. Save the model itself: "
             "`model.save_pretrained(...)` (with accelerate: `accelerator.unwrap_model(model).save_pretrained(...)`)."
         )
     return None

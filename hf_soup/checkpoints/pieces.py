@@ -71,11 +71,14 @@ def in_threads(items: Iterable[T], make_worker: Callable[[], Callable[[T], None]
 
     with _torch_at_rest() as threads, ThreadPoolExecutor(threads) as pool:
         try:
-            submitted = [submit(pool, run) for _ in range(threads)]
-            running = [future for future in submitted if future is not None]
+            running = []
+            for _ in range(threads):
+                future = submit(pool, run)
+                if future is not None:
+                    running.append(future)
             for future in as_completed(running):
                 future.result()
-            if not running:
+            if not running:  # the system gives no threads: the caller's own does the work
                 run()
         finally:
             stop.set()  # also on Ctrl-C
@@ -94,7 +97,10 @@ def _torch_at_rest() -> Iterator[int]:
     import torch
 
     with _LOCK:
-        threads = _threads_before[0] if _threads_before else torch.get_num_threads()
+        if _threads_before:
+            threads = _threads_before[0]
+        else:
+            threads = torch.get_num_threads()
         _threads_before.append(threads)
     try:
         yield min(threads, MAX_THREADS)

@@ -122,19 +122,22 @@ def compare_processors(checkpoints: Sequence[Checkpoint]) -> list[Finding]:
 
 def _compare(topic: Topic, settings: Mapping[str, dict[str, Any]]) -> Finding:
     """What differs in one matter; ingredient -> its settings, which may be empty."""
-    held = {name: own for name, own in settings.items() if own}
-    without = [name for name, own in settings.items() if not own]
-    differences = find_differences(held)
-    one_is_left_out = any(None in difference.values.values() for difference in differences)
-    if topic.name == PROCESSOR_TOPIC and one_is_left_out:
-        differences = find_differences(_with_defaults(held))
+    without = [name for name, own_settings in settings.items() if not own_settings]
+    compared = {name: own_settings for name, own_settings in settings.items() if own_settings}
+    differences = find_differences(compared)
+    some_are_left_out = any(None in difference.values.values() for difference in differences)
+    if topic.name == PROCESSOR_TOPIC and some_are_left_out:
+        # transformers is needed only here, where one file may write a default down that another leaves out.
+        differences = find_differences(_with_defaults(compared))
     decisive, noted = [], []
     for difference in differences:
         if topic.decisive(difference.name):
             decisive.append(difference)
         else:
             noted.append(difference)
-    return Finding(topic.name, decisive, noted, without if held else [], topic.name == GENERATION_TOPIC)
+    if not compared:  # nothing that some have and others have not
+        without = []
+    return Finding(topic.name, decisive, noted, without, generates=topic.name == GENERATION_TOPIC)
 
 
 def is_compared(name: str) -> bool:
@@ -146,15 +149,15 @@ def is_compared(name: str) -> bool:
 def _read_processors(files: Companions) -> dict[str, Any]:
     """Image, video and audio processing: settings by the name of the processor and their own."""
     settings = {}
-    for processor, own in _processors_in(files.contents()).items():
-        for name, value in flatten(own).items():
+    for processor, own_settings in _processors_in(files.contents()).items():
+        for name, value in flatten(own_settings).items():
             name, value = _in_one_spelling(processor, name, value)
             if not UNUSED.search(name):
                 settings[f"{processor}.{name}"] = value
-        if own and f"{processor}.class" not in settings:
-            usual = _usual_class(processor, files.model_type)
-            if usual is not None:
-                settings[f"{processor}.class"] = usual
+        if own_settings and f"{processor}.class" not in settings:
+            class_name = _usual_class(processor, files.model_type)
+            if class_name is not None:
+                settings[f"{processor}.class"] = class_name
     return settings
 
 
@@ -170,7 +173,8 @@ def _processors_in(contents: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
             processors["processor"][key] = value
     alone = mapping_of(contents, "preprocessor_config.json")
     is_audio = "sampling_rate" in alone and "image_mean" not in alone
-    processors.setdefault("feature_extractor" if is_audio else "image_processor", dict(alone))
+    name = "feature_extractor" if is_audio else "image_processor"  # the file may be of either
+    processors.setdefault(name, dict(alone))
     processors.setdefault("video_processor", dict(mapping_of(contents, "video_preprocessor_config.json")))
     return processors
 
@@ -198,8 +202,10 @@ def _usual_class(processor: str, model_type: str | None) -> str | None:
         )
 
         backends = IMAGE_PROCESSOR_MAPPING_NAMES.get(model_type) or {}
-        named = next(filter(None, backends.values()), None)
-        return None if named is None else BACKEND.sub("", named)
+        for class_name in backends.values():  # `None` where there is no class for a backend
+            if class_name:
+                return BACKEND.sub("", class_name)
+        return None
     if processor == "feature_extractor":
         from transformers.models.auto.feature_extraction_auto import (  # type: ignore[attr-defined]
             FEATURE_EXTRACTOR_MAPPING_NAMES,
@@ -212,25 +218,27 @@ def _usual_class(processor: str, model_type: str | None) -> str | None:
 def _with_defaults(settings: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
     """The same settings as transformers' classes fill them up; as they are where it has no such class."""
     filled = {}
-    for name, own in settings.items():
+    for name, own_settings in settings.items():
         try:
-            filled[name] = _fill_up(own)
+            filled[name] = _fill_up(own_settings)
         except Exception:  # whatever a processor makes transformers trip over
             return settings
     return filled
 
 
 def _fill_up(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of one ingredient with what the classes of its processors take where nothing is set."""
     filled = {name: value for name, value in settings.items() if not name.startswith(FILLED_UP)}
     for processor in FILLED_UP:
-        own = {}
+        own_settings = {}
         for name, value in settings.items():
             if name.startswith(f"{processor}."):
-                own[name.removeprefix(f"{processor}.")] = value
-        if not own:
+                own_settings[name.removeprefix(f"{processor}.")] = value
+        if not own_settings:
             continue
-        class_name = own.pop("class")
-        for name, value in flatten(_as_class(processor, class_name, _nested(own))).items():
+        class_name = own_settings.pop("class")
+        all_settings = _as_class(processor, class_name, _nested(own_settings))
+        for name, value in flatten(all_settings).items():
             if not CLASS.search(name) and not UNUSED.search(name):
                 filled[f"{processor}.{name}"] = value
         filled[f"{processor}.class"] = class_name
@@ -255,14 +263,14 @@ def _as_class(processor: str, class_name: str, settings: dict[str, Any]) -> dict
 
 def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Dotted names as mappings again."""
-    whole: dict[str, Any] = {}
+    nested: dict[str, Any] = {}
     for name, value in settings.items():
         *path, leaf = name.split(".")
-        place = whole
+        mapping = nested
         for key in path:
-            place = place.setdefault(key, {})
-        place[leaf] = value
-    return whole
+            mapping = mapping.setdefault(key, {})
+        mapping[leaf] = value
+    return nested
 
 
 @functools.lru_cache(maxsize=64)
@@ -271,11 +279,12 @@ def _read_templates(files: Companions) -> dict[str, Any]:
     contents = files.contents()
     templates: dict[str, Any] = {}
     for file in ("processor_config.json", "tokenizer_config.json", "chat_template.json"):
-        kept = mapping_of(contents, file).get("chat_template")
-        if isinstance(kept, str):
-            templates["default"] = kept
-        elif isinstance(kept, list):
-            templates |= {str(named.get("name")): named.get("template") for named in kept}
+        template = mapping_of(contents, file).get("chat_template")
+        if isinstance(template, str):
+            templates["default"] = template
+        elif isinstance(template, list):  # several templates in one file, each with its name
+            for entry in template:
+                templates[str(entry.get("name"))] = entry.get("template")
     for file, content in contents.items():
         if file.endswith(".jinja"):
             name = file.rpartition("/")[2].removesuffix(".jinja")
@@ -287,6 +296,7 @@ def _read_templates(files: Companions) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=64)
 def _read_generation(files: Companions) -> dict[str, Any]:
+    """The generation settings, but for those that say where they come from."""
     settings = flatten(mapping_of(files.contents(), GENERATION))
     return {name: value for name, value in settings.items() if not UNUSED.search(name)}
 
@@ -303,16 +313,21 @@ def _read_sentences(files: Companions) -> dict[str, Any]:
     for file in files.names:
         if file == MODULES:
             continue
-        own = flatten(mapping_of(contents, file))
+        file_settings = flatten(mapping_of(contents, file))
         if "/" in file:  # of a module in a folder of its own
-            own = _pooling_flags(own)
-        place = file.removesuffix(".json").removesuffix("/config")
-        settings |= {f"{place}.{name}": value for name, value in own.items() if not UNUSED.search(name)}
+            file_settings = _pooling_flags(file_settings)
+        prefix = file.removesuffix(".json").removesuffix("/config")
+        for name, value in file_settings.items():
+            if not UNUSED.search(name):
+                settings[f"{prefix}.{name}"] = value
     return settings
 
 
 def _pooling_flags(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Old files have a flag for each way to pool, of which some are left out; new ones name the way."""
+    """The settings of a module that pools, in one form.
+
+    Old files have a flag for each way to pool, of which some are left out; new ones name the way.
+    """
     flags = {}
     for name, value in settings.items():
         if name == "pooling_mode" and isinstance(value, str):
@@ -323,10 +338,12 @@ def _pooling_flags(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _changes_inputs(name: str) -> bool:
+    """Whether a setting changes the numbers that a model gets; the processor's name comes before the setting's."""
     return bool(INPUTS.search(name.partition(".")[2]))
 
 
 def _changes_embedding(name: str) -> bool:
+    """Whether a setting of sentence-transformers changes the embedding: a module, its settings, or lower case."""
     return name.startswith("module ") or bool(re.search(r"^\d+_|do_lower_case$", name))
 
 

@@ -1,4 +1,4 @@
-"""One safetensors file: its header, checked before anything else, and its tensors, or parts of them.
+"""One safetensors file: its header, checked before anything else, and its tensors, whole or in ranges.
 
 It does not know what a model is. The format: 8 bytes with the length of a JSON header, the header, then the data.
 `shards.py` reads the several files of one model.
@@ -233,7 +233,7 @@ def widest(dtypes: Sequence[str]) -> str:
         return dtypes[0]
     import torch
 
-    # torch does not promote float8; every larger type holds the values of all of its kinds
+    # torch does not promote float8; every larger type holds the values of all of its types
     larger = [getattr(torch, name) for name in dtypes if "float8" not in name]
     if not larger:
         return "float16"
@@ -291,7 +291,8 @@ def _spec(name: str, entry: dict[str, Any], file: str, data_start: int) -> Tenso
     shape = tuple(entry["shape"])
     dtype = _dtype(name, entry["dtype"])
     # `True` is an int, too; larger numbers would overflow in torch and in calls of the system
-    if not all(type(number) is int and 0 <= number < 2**63 for number in (begin, end, *shape)):
+    numbers = (begin, end, *shape)
+    if not all(type(number) is int and 0 <= number < 2**63 for number in numbers):
         raise ValueError(f"tensor {one_line(name)!r} has a shape or offsets that are not whole numbers")
     spec = TensorSpec(name, shape, dtype, file, data_start + begin)
     if end - begin != spec.nbytes:

@@ -61,30 +61,39 @@ def compare_settings(
     order = in_order(checkpoints, settings)
     decided = settings is not None
     findings = [_compare_configs(checkpoints, order[0].name, decided=decided, sizes=sizes)]
-    if not have_equal_files(checkpoints):
+    if not have_equal_files(checkpoints):  # equal files need not be read
         giver = giver_of_files(order)
         giver_name = "" if giver is None else giver.name
         generation = giver_of_generation(order)
         findings.append(_compare_tokenizers(checkpoints, giver_name, decided=decided))
-        for differing in compare_processors(checkpoints):
-            own_giver = giver_name
-            if differing.generates and generation is not None:
-                own_giver = generation.name
-            findings.append(_processor_findings(differing, own_giver, decided=decided))
+        for processor in compare_processors(checkpoints):
+            processor_giver = giver_name
+            if processor.generates and generation is not None:
+                processor_giver = generation.name
+            findings.append(_processor_findings(processor, processor_giver, decided=decided))
         findings.append(Findings([], _other_files(checkpoints, first_with_files(order))))
-    return Findings(
-        [problem for finding in findings for problem in finding.problems],
-        [note for finding in findings for note in finding.notes],
-    )
+    return _joined(findings)
+
+
+def _joined(findings: Sequence[Findings]) -> Findings:
+    """All problems and all notes of several comparisons, in their order."""
+    problems: list[str] = []
+    notes: list[str] = []
+    for finding in findings:
+        problems += finding.problems
+        notes += finding.notes
+    return Findings(problems, notes)
 
 
 def _compare_configs(checkpoints: Sequence[Checkpoint], giver: str, *, decided: bool, sizes: bool) -> Findings:
+    """What differs in `config.json`, settings of generation included."""
     matters, unknown = compare_configs({item.name: item.config for item in checkpoints}, sizes=sizes)
     unknown = [*unknown, *_generation_in_configs(checkpoints)]
     return _in_words("config.json", matters, unknown, giver, decided, OTHER_RULES)
 
 
 def _compare_tokenizers(checkpoints: Sequence[Checkpoint], giver: str, *, decided: bool) -> Findings:
+    """What differs in how tokenizers take texts apart; their vocabularies are compared in `check.py`."""
     comparison = compare_tokenizers(checkpoints)
     problems, notes = [], []
     for tokenizer in comparison.others:
@@ -97,53 +106,57 @@ def _compare_tokenizers(checkpoints: Sequence[Checkpoint], giver: str, *, decide
     return Findings(problems, notes)
 
 
-def _processor_findings(differing: Finding, giver: str, *, decided: bool) -> Findings:
-    findings = _in_words(differing.topic, differing.decisive, differing.noted, giver, decided, OTHER_INPUTS)
-    if not differing.without:
+def _processor_findings(processor: Finding, giver: str, *, decided: bool) -> Findings:
+    """What differs in one processor, and which ingredients lack it."""
+    findings = _in_words(processor.topic, processor.decisive, processor.noted, giver, decided, OTHER_INPUTS)
+    if not processor.without:
         return findings
-    taken = "the soup has none" if giver in differing.without else f"the soup takes that of {giver}"
-    note = f"{', '.join(differing.without)} came without a {differing.topic}; {taken}"
+    taken = "the soup has none" if giver in processor.without else f"the soup takes that of {giver}"
+    note = f"{', '.join(processor.without)} came without a {processor.topic}; {taken}"
     return Findings(findings.problems, [*findings.notes, note])
 
 
-def base_notes(base: Checkpoint, like: Checkpoint) -> list[str]:
+def base_notes(base: Checkpoint, ingredient: Checkpoint) -> list[str]:
     """What a base model computes and reads otherwise than a model fine-tuned from it.
 
     Args:
         base (`Checkpoint`):
             The base model.
-        like (`Checkpoint`):
+        ingredient (`Checkpoint`):
             One of the ingredients.
     """
-    return [*base_computation_notes(base, like), *_base_vocabulary_notes(base, like)]
+    return [*base_computation_notes(base, ingredient), *_base_vocabulary_notes(base, ingredient)]
 
 
-def _base_vocabulary_notes(base: Checkpoint, like: Checkpoint) -> list[str]:
+def _base_vocabulary_notes(base: Checkpoint, ingredient: Checkpoint) -> list[str]:
     """Ids that are other words for the base model; tokens that only one of the two has are none."""
+    # Vocabularies are found by name, and an ingredient may have the base model's.
     renamed = replace(base, ingredient=replace(base.ingredient, name=f"{base.name} (base)"))
     try:
-        vocabularies = read_vocabularies([renamed, like])
+        vocabularies = read_vocabularies([renamed, ingredient])
     except IngredientError:  # the tokenizer of a base model is not used
         return []
     if len(vocabularies) < 2:
         return []
-    of_base, of_ingredient = vocabularies[renamed.name], vocabularies[like.name]
-    apart = difference(in_both(of_base, of_ingredient), in_both(of_ingredient, of_base))
-    if not apart:
+    of_base, of_ingredient = vocabularies[renamed.name], vocabularies[ingredient.name]
+    differing_tokens = difference(in_both(of_base, of_ingredient), in_both(of_ingredient, of_base))
+    if not differing_tokens:
         return []
     advice = "Name the base model that they were fine-tuned from"
-    return [f"the base model {base.name} has another tokenizer than {like.name}: {apart}. {advice}"]
+    return [f"the base model {base.name} has another tokenizer than {ingredient.name}: {differing_tokens}. {advice}"]
 
 
-def base_computation_notes(base: Checkpoint, like: Checkpoint) -> list[str]:
+def base_computation_notes(base: Checkpoint, ingredient: Checkpoint) -> list[str]:
     """What the configuration of a base model says otherwise than that of a model fine-tuned from it.
 
     Args:
-        base (`Checkpoint`), like (`Checkpoint`):
+        base (`Checkpoint`), ingredient (`Checkpoint`):
             As for [`base_notes`].
     """
-    base_name = base.name if base.name != like.name else f"{base.name} (base)"
-    differences = base_differences(base.config, like.config, (base_name, like.name))
+    base_name = base.name
+    if base_name == ingredient.name:
+        base_name = f"{base.name} (base)"
+    differences = base_differences(base.config, ingredient.config, (base_name, ingredient.name))
     if not differences:
         return []
     return [f"the base model computes otherwise than the ingredients: {several(differences)}"]
@@ -179,13 +192,15 @@ def _in_words(
             Why a difference is a problem.
     """
     problems: list[str] = []
+    notes: list[str] = []
     if decided:
         noted = [*decisive, *noted]
     elif decisive:
-        usual = usual_holder(decisive[0])
+        usual_name = usual_holder(decisive[0])
         where = "" if topic in ("config.json", "processor") else f"{topic}: "
-        problems = [f"{where}{difference}. {why}. {choose(usual)}" for difference in decisive]
-    notes = [f"{topic}: {several(noted)}; the soup takes that of {giver}"] if noted else []
+        problems = [f"{where}{difference}. {why}. {choose(usual_name)}" for difference in decisive]
+    if noted:
+        notes.append(f"{topic}: {several(noted)}; the soup takes that of {giver}")
     return Findings(problems, notes)
 
 
@@ -201,17 +216,24 @@ def _generation_in_configs(checkpoints: Sequence[Checkpoint]) -> list[Difference
 
 def _other_files(checkpoints: Sequence[Checkpoint], giver: Checkpoint | None) -> list[str]:
     """Files that no comparison reads, and that are not the same in all ingredients."""
-    digests: dict[str, dict[str, str]] = {}
+    digests: dict[str, dict[str, str]] = {}  # file -> ingredient -> digest
     for item in checkpoints:
         for name, digest in item.companion_digests.items():
-            has_comparison = TOKENIZER.fullmatch(name) is not None or is_compared(name)
-            if name not in NOT_COMPARED and not has_comparison:
+            if _is_other_file(name):
                 digests.setdefault(name, {})[item.name] = digest
     notes = []
     for name, by_holder in sorted(digests.items()):
-        if len(set(by_holder.values())) > 1 or len(by_holder) < len(checkpoints):
-            taken = "the soup has none"
-            if giver is not None and giver.name in by_holder:
-                taken = f"the soup takes that of {giver.name}"
-            notes.append(f"{name} is not the same in all; {taken}")
+        are_equal = len(set(by_holder.values())) == 1
+        if are_equal and len(by_holder) == len(checkpoints):
+            continue
+        taken = "the soup has none"
+        if giver is not None and giver.name in by_holder:
+            taken = f"the soup takes that of {giver.name}"
+        notes.append(f"{name} is not the same in all; {taken}")
     return notes
+
+
+def _is_other_file(name: str) -> bool:
+    """Whether a companion file is read by no comparison, and may still change what a model does."""
+    has_comparison = TOKENIZER.fullmatch(name) is not None or is_compared(name)
+    return not has_comparison and name not in NOT_COMPARED

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import numbers
 import re
 
@@ -11,7 +10,7 @@ from ..untrusted import one_line
 
 
 UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-LONGEST = 100  # characters of a size
+LONGEST = 100  # characters of a size: of fewer digits, `float` makes no infinity
 SIZE = re.compile(r"\s*(\d+\.?\d*|\.\d+)\s*([KMGT]?B)\s*", re.ASCII | re.IGNORECASE)
 
 
@@ -38,8 +37,9 @@ def _bytes_of(size: object) -> int:
     """How many bytes that are; 0 if it is no size."""
     if isinstance(size, str) and len(size) < LONGEST:
         match = SIZE.fullmatch(size)
-        count = float(match[1]) * UNITS[match[2].upper()] if match else 0.0
-        return int(count) if math.isfinite(count) else 0
+        if match is None:
+            return 0
+        return int(float(match[1]) * UNITS[match[2].upper()])
     if isinstance(size, numbers.Integral) and not isinstance(size, bool):  # also numpy's integers
         return int(size)
     return 0

@@ -56,14 +56,18 @@ def read_headers(folder: Path) -> FolderHeaders:
         [`IngredientError`]: if a file is corrupt, a tensor is in two shards or not where the index says, or there is
             none.
     """
-    weight_map = None if is_there(folder, SAFE_WEIGHTS) else _weight_map(folder, SAFE_WEIGHTS, None)
-    files = [SAFE_WEIGHTS] if weight_map is None else sorted(set(weight_map.values()))
+    weight_map: dict[str, str] | None = None
+    files = [SAFE_WEIGHTS]
+    if not is_there(folder, SAFE_WEIGHTS):
+        weight_map = _weight_map(folder, SAFE_WEIGHTS, None)
+        files = sorted(set(weight_map.values()))
     specs: dict[str, TensorSpec] = {}
     digests: dict[str, str] = {}
     for file in files:
         header = read_raw_header(place_of(folder, file))
         digests[file] = header.digest
         shard_specs = parse_header(header.content, header.size, file, str(folder / file))
+        # Which of the two counts cannot be told.
         in_two_shards = sorted(specs.keys() & shard_specs.keys())
         if in_two_shards:
             raise IngredientError(f"{folder} has the tensor {in_two_shards[0]!r} in two shards. Save it again.")
@@ -89,7 +93,10 @@ def _weight_map(folder: Path, single: str, inside: Collection[str] | None) -> di
             raise IngredientError(
                 f"{index} names {one_line(name)!r}; shards lie in the index's own folder and are {suffix} files."
             )
-        exists = is_there(folder, name) if inside is None else name in inside
+        if inside is None:
+            exists = is_there(folder, name)
+        else:  # of a repository, whose shards are not here yet
+            exists = name in inside
         if not exists:
             raise IngredientError(
                 f"{folder} lacks the shard {one_line(name)} that its index names. Fetch or save it again."
@@ -100,7 +107,7 @@ def _weight_map(folder: Path, single: str, inside: Collection[str] | None) -> di
 def _compare_index(folder: Path, weight_map: Mapping[str, str], specs: Mapping[str, TensorSpec]) -> None:
     """Refuse an index that names other tensors than the shards hold, or other files for them."""
     places = {(name, spec.file) for name, spec in specs.items()}
-    differences = sorted(weight_map.items() ^ places)
+    differences = sorted(weight_map.items() ^ places)  # pairs that stand on one side alone
     if differences:
         names = {name for name, _ in differences}
         name, file = differences[0]

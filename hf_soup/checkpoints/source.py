@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -101,7 +101,7 @@ def open_all(sources: Any, *, config: Any = None, allow_pickle: bool = False) ->
     if not opened:
         raise RecipeError("a soup needs at least one ingredient, none was given. Name folders, Hub ids or models.")
     names = distinct_names([item.ingredient for item in opened])
-    renamed = []
+    renamed = []  # a checkpoint is frozen
     for item, name in zip(opened, names, strict=True):
         renamed.append(replace(item, ingredient=replace(item.ingredient, name=name)))
     return tuple(renamed)
@@ -130,12 +130,17 @@ def try_to_open(references: Sequence[Ingredient], *, allow_pickle: bool = False)
 
 def distinct_names(ingredients: Sequence[Ingredient]) -> list[str]:
     """A name for each: its own, with its folder's or owner's where several share it, and a number if need be."""
-    own = [item.name for item in ingredients]
-    longer = [_longer_name(item) if own.count(item.name) > 1 else item.name for item in ingredients]
+    short = [item.name for item in ingredients]
+    longer = []
+    for item in ingredients:
+        is_shared = short.count(item.name) > 1
+        longer.append(_longer_name(item) if is_shared else item.name)
     names = []
     for index, name in enumerate(longer):
-        number = longer[:index].count(name) + 1
-        names.append(f"{name}-{number}" if longer.count(name) > 1 else name)
+        if longer.count(name) > 1:
+            number = longer[:index].count(name) + 1
+            name = f"{name}-{number}"
+        names.append(name)
     return names
 
 
@@ -143,7 +148,8 @@ def _longer_name(ingredient: Ingredient) -> str:
     """The name of a folder or repository with that of its parent folder or owner."""
     if ingredient.source == MEMORY:
         return ingredient.name
-    return "/".join(re.split(r"[/\\]", ingredient.source)[-2:])
+    components = re.split(r"[/\\]", ingredient.source)  # a recipe may come from Windows
+    return "/".join(components[-2:])
 
 
 def _find_again(ingredient: Ingredient, allow_pickle: bool) -> Callable[[], Checkpoint]:
@@ -170,12 +176,16 @@ def _find_again(ingredient: Ingredient, allow_pickle: bool) -> Callable[[], Chec
 def _as_recorded(ingredient: Ingredient, finish: Callable[[], Checkpoint]) -> Checkpoint:
     """Open what a recipe refers to; digests of contents are compared where the tensors are read."""
     opened = finish()
+    # `stat:` stands for the state of a local file, whose time of change may be another although its bytes are not.
     recorded = {file: digest for file, digest in ingredient.files.items() if not digest.startswith("stat:")}
     missing = sorted(set(recorded) - set(opened.ingredient.files))
     if missing:
         raise IngredientError(f"{ingredient.name!r} ({ingredient.source}) has no {', '.join(missing)} any more.")
-    at_hub = {file: digest for file, digest in recorded.items() if digest.startswith("sha")}
-    changed = [file for file, digest in at_hub.items() if opened.ingredient.files[file] != digest]
+    changed = []
+    for file, digest in recorded.items():
+        is_from_hub = digest.startswith("sha")  # known without reading the file
+        if is_from_hub and opened.ingredient.files[file] != digest:
+            changed.append(file)
     if changed:
         raise IngredientError(
             f"{', '.join(changed)} of {ingredient.name!r} is not the file that the recipe was made from."
@@ -185,13 +195,15 @@ def _as_recorded(ingredient: Ingredient, finish: Callable[[], Checkpoint]) -> Ch
 
 
 def _find_path(path: str | os.PathLike[str], name: str | None, allow_pickle: bool) -> Callable[[], Checkpoint]:
+    """A folder where there is one, else a repository of the Hub: a folder may be called `owner/name` as well."""
     with as_error(IngredientError, f"{one_line(path)} is no path"):  # ~nobody, a NUL, a name that is too long
         source = os.fspath(path)
         if not isinstance(source, str):
             source = os.fsdecode(source)
         source.encode()  # a name that is no UTF-8 could stand in no recipe
         folder = Path(source).expanduser()
-        folder = folder.resolve() if folder.is_dir() else folder  # also of a current folder that is gone
+        if folder.is_dir():  # otherwise `resolve` could fail, where the current folder is gone
+            folder = folder.resolve()
         is_folder, exists = folder.is_dir(), folder.exists()
     if is_folder:
         return _find_in_folder(folder, name, allow_pickle)
@@ -208,27 +220,27 @@ def _find_path(path: str | os.PathLike[str], name: str | None, allow_pickle: boo
 
 
 def _find_in_folder(folder: Path, name: str | None, allow_pickle: bool) -> Callable[[], Checkpoint]:
+    """Read the headers of a folder's weights; of a Trainer's folder those of its best or last checkpoint."""
     with as_error(IngredientError, f"{one_line(folder)} cannot be read"):
         name = name or one_line(folder.name)
         notes: list[str] = []
         chosen = checkpoint_of_trainer(folder)
         if chosen is not None:
-            folder, why = chosen
-            notes.append(f"{name} is {folder.name}, {why}")
+            folder, reason = chosen
+            notes.append(f"{name} is {folder.name}, {reason}")
         contents = contents_of(folder)
         sorted_files = without_links(folder, sort_files(contents.sizes), contents)
         sorted_files = without_unreadable(folder, sorted_files)
-        pickles = [
-            f"{subfolder}/{file}".removeprefix("/")
-            for subfolder in ("", *sorted_files.subfolders)
-            for file in pickled_files(folder / subfolder)
-        ]
+        pickles = []
+        for subfolder in ("", *sorted_files.subfolders):
+            for file in pickled_files(folder / subfolder):
+                pickles.append(f"{subfolder}/{file}".removeprefix("/"))
     if allow_pickle and pickles:
-        sorted_files = sorted_files._replace(left=tuple(file for file in sorted_files.left if file not in pickles))
+        sorted_files = _without_weights(sorted_files, pickles)
         return partial(_open_pickles, Ingredient(name, str(folder)), folder, sorted_files, notes, pickles[-1])
     tensors, files = read_specs(folder, sorted_files.subfolders)
     ingredient = Ingredient(name, str(folder), files=files)
-    states = {file: file_state(folder / file) for file in files}
+    states = {file: file_state(folder / file) for file in files}  # weights are read later, and must be the same then
     return partial(_open_safetensors, ingredient, tensors, folder, sorted_files, notes, opened_as=states)
 
 
@@ -236,16 +248,22 @@ def _find_on_hub(source: str, revision: str | None, name: str | None, allow_pick
     """Pin a repository: the commit, the digests of its weight files and their headers, without the weights."""
     pin = pin_repository(source, revision)
     ingredient = Ingredient(name or source.split("/")[-1], source, pin.commit, pin.files)
-    pickled = [file for file in pin.files if not file.endswith((".safetensors", ".json"))]
+    pickled = [file for file in pin.files if not file.endswith((".safetensors", ".json"))]  # JSON: an index of shards
     if pickled and not allow_pickle:
         raise IngredientError(f"{source} holds {refuse_pickle(pickled[0], source)}")
     folder = hub.fetch(source, pin.commit, [*pin.small, *pin.sorted_files.taken])
     sorted_files = without_unreadable(folder, pin.sorted_files)
     if pickled:
         hub.fetch_weights([(source, pin.commit, pin.files)])
-        sorted_files = sorted_files._replace(left=tuple(file for file in sorted_files.left if file not in pin.files))
+        sorted_files = _without_weights(sorted_files, pin.files)
         return partial(_open_pickles, ingredient, folder, sorted_files)
     return partial(_open_safetensors, ingredient, pin.specs, folder, sorted_files)
+
+
+def _without_weights(sorted_files: SortedFiles, weight_files: Collection[str]) -> SortedFiles:
+    """The same without pickles that are read as weights, which are sorted as files that stay behind."""
+    left = tuple(file for file in sorted_files.left if file not in weight_files)
+    return sorted_files._replace(left=left)
 
 
 def _open_safetensors(
@@ -277,7 +295,7 @@ def _open_safetensors(
 
 def _adapter_problems(name: str, sorted_files: SortedFiles) -> tuple[str, ...]:
     """An adapter next to whole weights: transformers puts it on top of them when it loads."""
-    places = [f"{subfolder}/{ADAPTER}".removeprefix("/") for subfolder in ("", *sorted_files.subfolders)]
+    places = [ADAPTER, *(f"{subfolder}/{ADAPTER}" for subfolder in sorted_files.subfolders)]
     adapters = [place for place in places if place in sorted_files.left]
     if not adapters:
         return ()
@@ -306,22 +324,19 @@ def _open_pickles(
     """
     name = ingredient.name
     config = read_config(folder, needed=MODULES not in sorted_files.taken)
-    tensors: dict[str, torch.Tensor] = {}
+    tensors = _read_whole(folder)
     fitted = None
     all_notes = [*notes, *_left_notes(name, sorted_files)]
-    for subfolder in ("", *sorted_files.subfolders):
-        state = _read_whole(folder / subfolder)
-        if state and subfolder == "" and config:
-            model = open_pickled_state(state, name, config)
-            state, fitted = dict(model.tensors or {}), model.fitted
-            all_notes += model.notes
-        prefix = subfolder_prefix(subfolder)
-        tensors |= {prefix + key: tensor for key, tensor in state.items()}
-    opened = open_tensors(tensors, name, config)
-    specs = dict(opened.specs)
+    if tensors and config:
+        model = open_pickled_state(tensors, name, config)
+        tensors, fitted = dict(model.tensors or {}), model.fitted
+        all_notes += model.notes
     for subfolder in sorted_files.subfolders:
         prefix = subfolder_prefix(subfolder)
-        specs |= {key: spec._replace(subfolder=subfolder) for key, spec in specs.items() if key.startswith(prefix)}
+        for key, tensor in _read_whole(folder / subfolder).items():
+            tensors[prefix + key] = tensor
+    opened = open_tensors(tensors, name, config)
+    specs = _in_subfolders(opened.specs, sorted_files.subfolders)
     if file is not None:
         ingredient = replace(ingredient, files={file: opened.ingredient.files[MEMORY]})
     return replace(
@@ -335,6 +350,17 @@ def _open_pickles(
         notes=tuple(all_notes),
         problems=_adapter_problems(name, sorted_files),
     )
+
+
+def _in_subfolders(specs: Mapping[str, TensorSpec], subfolders: Sequence[str]) -> dict[str, TensorSpec]:
+    """The same specs, each with the subfolder that its name begins with, if it begins with one."""
+    placed = dict(specs)
+    for subfolder in subfolders:
+        prefix = subfolder_prefix(subfolder)
+        for key, spec in specs.items():
+            if key.startswith(prefix):
+                placed[key] = spec._replace(subfolder=subfolder)
+    return placed
 
 
 def _read_whole(folder: Path) -> dict[str, torch.Tensor]:

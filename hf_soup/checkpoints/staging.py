@@ -135,8 +135,10 @@ def clear_files_aside(paths: Iterable[Path], *, older_than: float = -math.inf) -
     """
     now = time.time()
     for path in paths:
+        if not _FILE_ASIDE.fullmatch(path.name):
+            continue
         with contextlib.suppress(OSError):  # another process deletes it too
-            if _FILE_ASIDE.fullmatch(path.name) and path.is_file() and now - path.stat().st_mtime > older_than:
+            if path.is_file() and now - path.stat().st_mtime > older_than:
                 path.unlink()
 
 
@@ -200,7 +202,8 @@ def exchange(first: Path, second: Path) -> bool:
         first (`Path`), second (`Path`):
             Both exist, on one disk.
     """
-    name, other_name = ctypes.c_char_p(os.fsencode(first)), ctypes.c_char_p(os.fsencode(second))
+    name = ctypes.c_char_p(os.fsencode(first))
+    other_name = ctypes.c_char_p(os.fsencode(second))
     flags, here = ctypes.c_uint(_EXCHANGE), ctypes.c_int(_AT_FDCWD)
     try:  # Python itself has no call for this
         if sys.platform == "darwin":
@@ -304,10 +307,10 @@ def _holder(descriptor: int, folder: Path, flock: Callable[[int, int], None], ho
 
 def _flush(path: str | os.PathLike[str]) -> None:
     """Wait until one file, or the names in one folder, are on the disk."""
-    windows = os.name == "nt"
-    if windows and os.path.isdir(path):  # which cannot be opened there
+    on_windows = os.name == "nt"
+    if on_windows and os.path.isdir(path):  # which cannot be opened there
         return
-    mode = os.O_RDWR if windows else os.O_RDONLY  # Windows flushes only what may be written
+    mode = os.O_RDWR if on_windows else os.O_RDONLY  # Windows flushes only what may be written
     descriptor = os.open(path, mode)
     try:
         os.fsync(descriptor)

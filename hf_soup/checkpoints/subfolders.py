@@ -17,7 +17,9 @@ from .wrapped_names import prefix_notes, without_plain_wrappers
 
 def subfolder_prefix(subfolder: str) -> str:
     """What stands in front of the names of a subfolder's tensors; nothing for the model itself."""
-    return f"{subfolder.replace('/', '.')}." if subfolder else ""
+    if not subfolder:
+        return ""
+    return f"{subfolder.replace('/', '.')}."
 
 
 def fit_subfolders(
@@ -29,7 +31,7 @@ def fit_subfolders(
         config (`Mapping[str, Any]`):
             What `config.json` of the model itself holds.
         tensors (`Mapping[str, dict[str, TensorSpec]]`):
-            Part -> its tensors by their names in its files.
+            Subfolder -> its tensors by their names in its files.
         folder (`Path`, *optional*):
             Of the checkpoint, where subfolders have configurations of their own.
 
@@ -39,17 +41,17 @@ def fit_subfolders(
     Raises:
         [`IngredientError`]: if the configuration of a subfolder cannot be read.
     """
-    fits = {
-        subfolder: _in_checkpoint(_fit(config, subfolder, specs, folder), subfolder)
-        for subfolder, specs in tensors.items()
-    }
     all_specs: dict[str, TensorSpec] = {}
     expected: dict[str, tuple[int, ...]] = {}
     optional: set[str] = set()
     twins: list[tuple[TensorSpec, str]] = []
     notes: list[str] = []
+    problems = []
     subfolders_with_class = set()
-    for subfolder, fitted in fits.items():
+    for subfolder, specs in tensors.items():
+        settings = _settings_of(config, subfolder, folder)
+        own_fitted = fit(settings, specs) if settings else _unwrapped(specs)
+        fitted = _in_checkpoint(own_fitted, subfolder)
         all_specs |= fitted.specs
         if fitted.expected is not None:
             subfolders_with_class.add(subfolder)
@@ -57,7 +59,8 @@ def fit_subfolders(
         optional |= fitted.optional
         twins += fitted.twins
         notes += fitted.notes
-    problems = [fitted.problem for fitted in fits.values() if fitted.problem]
+        if fitted.problem:
+            problems.append(fitted.problem)
     return Fitted(
         specs=dict(sorted(all_specs.items())),
         expected=expected if subfolders_with_class else None,
@@ -69,17 +72,16 @@ def fit_subfolders(
     )
 
 
-def _fit(config: Mapping[str, Any], subfolder: str, specs: Mapping[str, TensorSpec], folder: Path | None) -> Fitted:
-    """The tensors of one subfolder under the names that its class has for them, where its class is known."""
+def _settings_of(config: Mapping[str, Any], subfolder: str, folder: Path | None) -> Mapping[str, Any]:
+    """The configuration of the model in one subfolder; empty where it holds none that transformers knows."""
     if subfolder == "":
-        settings = config
-    elif folder is not None:
-        settings = read_config(folder / subfolder, needed=False)
-        if "architectures" not in settings:  # settings of a module of sentence-transformers, such as a pooling
-            settings = {}
-    else:
-        settings = {}
-    return fit(settings, specs) if settings else _unwrapped(specs)
+        return config
+    if folder is None:
+        return {}
+    settings = read_config(folder / subfolder, needed=False)
+    if "architectures" not in settings:  # settings of a module of sentence-transformers, such as a pooling
+        return {}
+    return settings
 
 
 def _in_checkpoint(fitted: Fitted, subfolder: str) -> Fitted:
@@ -88,7 +90,7 @@ def _in_checkpoint(fitted: Fitted, subfolder: str) -> Fitted:
     specs = {}
     for name, spec in fitted.specs.items():
         full_name = prefix + name
-        stored = "" if full_name == spec.key else spec.key
+        stored = "" if full_name == spec.key else spec.key  # empty where the file calls it so, too
         specs[full_name] = spec._replace(name=full_name, stored=stored)
     expected = None
     if fitted.expected is not None:

@@ -62,6 +62,7 @@ def refuse_target(target: str | os.PathLike[str], *, overwrite: bool = False, ke
 
 
 def _refuse_full(place: Path, target: Path, *, overwrite: bool) -> None:
+    """Refuse a folder that holds something, unless it may be replaced."""
     with as_output_error(target):  # what is replaced has to be a folder that can be read, too
         is_full = any(place.iterdir())
     if is_full and not overwrite:
@@ -121,7 +122,12 @@ def is_mount(folder: Path) -> bool:
         lines = MOUNTS.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:  # no Linux
         return False
-    return any(_unescaped(line.split(" ")[MOUNT_POINT]) == str(folder) for line in lines)
+    # `ismount` does not see a folder that is mounted from the same disk (a bind mount).
+    for line in lines:
+        mount_point = line.split(" ")[MOUNT_POINT]
+        if _unescaped(mount_point) == str(folder):
+            return True
+    return False
 
 
 def _unescaped(path: str) -> str:
@@ -167,6 +173,7 @@ def _try_to_write(folder: Path, name: str, target: Path) -> None:
 
 
 def _current_folder() -> list[Path]:
+    """The current folder; nothing where it has been deleted."""
     try:
         return [Path.cwd()]
     except FileNotFoundError:  # it is gone, and cannot be lost

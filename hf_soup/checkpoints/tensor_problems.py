@@ -15,75 +15,80 @@ SHOWN = 3  # names in one line
 Shapes = Mapping[str, tuple[int, ...]]  # of tensors by name
 
 
-def tensor_problems(item: Checkpoint, usual: Shapes, *, may_lack: bool = False) -> list[str]:
+def tensor_problems(item: Checkpoint, usual_shapes: Shapes, *, may_lack: bool = False) -> list[str]:
     """What is wrong with the tensors of one ingredient, by name and shape.
 
     Args:
         item (`Checkpoint`):
             An opened ingredient.
-        usual (`Mapping[str, tuple[int, ...]]`):
+        usual_shapes (`Mapping[str, tuple[int, ...]]`):
             Names and shapes that most ingredients have.
         may_lack (`bool`, *optional*, defaults to `False`):
             Whether it is a base model, which may have no head.
 
     Returns:
-        `list[str]`: a line for each kind of problem.
+        `list[str]`: a line for each type of problem.
     """
     if item.fitted is not None and item.fitted.problem:
         return [*item.problems, f"{item.name}: {item.fitted.problem}"]
-    needed = _needed(item, usual)
-    problems = [*item.problems]
+    needed = _needed(item, usual_shapes)
+    problems = list(item.problems)
     if not may_lack:
-        problems += _absent(item, needed, usual)
-    problems += _additional(item, needed, usual)
-    if not problems and not may_lack:
-        problems += _other_layout(item, usual)
-    return problems + shape_problems(item, needed, usual)
+        problems += _absent(item, needed, usual_shapes)
+    problems += _additional(item, needed, usual_shapes)
+    if not problems and not may_lack:  # what is absent or additional was reported, and need not be twice
+        problems += _other_layout(item, usual_shapes)
+    return problems + shape_problems(item, needed, usual_shapes)
 
 
-def _absent(item: Checkpoint, needed: Shapes, usual: Shapes) -> list[str]:
+def _absent(item: Checkpoint, needed: Shapes, usual_shapes: Shapes) -> list[str]:
     """Tensors that an ingredient's model reads and its files lack."""
-    optional = item.fitted.optional if item.fitted is not None else frozenset()
+    optional = frozenset[str]() if item.fitted is None else item.fitted.optional
     absent = [name for name in needed if name not in item.specs and name not in optional]
-    in_others = [name for name in absent if name in usual]
-    in_none = [name for name in absent if name not in usual]
+    in_others, in_none = _split(absent, usual_shapes)
     return [
         *_line(item, "lacks", in_others),
         *_line(item, "lacks", in_none, f", which {item.architecture} would draw anew"),
     ]
 
 
-def _additional(item: Checkpoint, needed: Shapes, usual: Shapes) -> list[str]:
+def _additional(item: Checkpoint, needed: Shapes, usual_shapes: Shapes) -> list[str]:
     """Tensors that an ingredient's files have and its model does not read."""
     additional = [name for name in item.specs if name not in needed]
-    in_none = [name for name in additional if name not in usual]
-    in_others = [name for name in additional if name in usual]
+    in_others, in_none = _split(additional, usual_shapes)
     return [
         *_line(item, "has in addition", in_none),
         *_line(item, "has in addition", in_others, f", which {item.architecture} does not have"),
     ]
 
 
-def _other_layout(item: Checkpoint, usual: Shapes) -> list[str]:
+def _split(names: Sequence[str], usual_shapes: Shapes) -> tuple[list[str], list[str]]:
+    """Those of some names that most ingredients have, and those that they lack."""
+    in_others = [name for name in names if name in usual_shapes]
+    in_none = [name for name in names if name not in usual_shapes]
+    return in_others, in_none
+
+
+def _other_layout(item: Checkpoint, usual_shapes: Shapes) -> list[str]:
     """Differences from the other ingredients, where each model by itself would load."""
     advice = ": transformers loads both layouts; load one of them and save it again with `save_pretrained`"
-    absent = [name for name in usual if name not in item.specs]
-    additional = [name for name in item.specs if name not in usual]
+    absent = [name for name in usual_shapes if name not in item.specs]
+    additional = [name for name in item.specs if name not in usual_shapes]
     return [*_line(item, "lacks", absent, advice), *_line(item, "has in addition", additional, advice)]
 
 
-def _needed(item: Checkpoint, usual: Shapes) -> Shapes:
+def _needed(item: Checkpoint, usual_shapes: Shapes) -> Shapes:
     """Names and shapes that an ingredient should have: its model's; of subfolders without a model the usual ones."""
     fitted = item.fitted
     if fitted is None or fitted.expected is None:
-        return usual
-    other_names = {name for name, spec in item.specs.items() if spec.subfolder not in fitted.subfolders}
-    other_prefixes = tuple(
-        subfolder_prefix(subfolder) for subfolder in item.subfolders if subfolder not in fitted.subfolders
-    )
+        return usual_shapes
+    without_model = [subfolder for subfolder in item.subfolders if subfolder not in fitted.subfolders]
+    prefixes = tuple(map(subfolder_prefix, without_model))
     needed = dict(fitted.expected)
-    for name, shape in usual.items():
-        if name in other_names or name.startswith(other_prefixes):
+    for name, shape in usual_shapes.items():
+        spec = item.specs.get(name)
+        is_without_model = spec is not None and spec.subfolder not in fitted.subfolders
+        if is_without_model or name.startswith(prefixes):  # the latter finds what the ingredient lacks
             needed[name] = shape
     return needed
 
@@ -95,7 +100,7 @@ def _line(item: Checkpoint, verb: str, names: Sequence[str], advice: str = "") -
     return [f"{item.name} {verb} {listed(sorted(names), SHOWN)}{advice}"]
 
 
-def shape_problems(item: Checkpoint, needed: Shapes, usual: Shapes) -> list[str]:
+def shape_problems(item: Checkpoint, needed: Shapes, usual_shapes: Shapes) -> list[str]:
     """Tensors of another shape than they should have.
 
     Args:
@@ -103,21 +108,25 @@ def shape_problems(item: Checkpoint, needed: Shapes, usual: Shapes) -> list[str]
             An opened ingredient.
         needed (`Mapping[str, tuple[int, ...]]`):
             Names and shapes that its model reads.
-        usual (`Mapping[str, tuple[int, ...]]`):
+        usual_shapes (`Mapping[str, tuple[int, ...]]`):
             Those that most ingredients have.
     """
     problems = []
     for name, shape in needed.items():
         spec = item.specs.get(name)
-        if spec is None or spec.shape == shape == usual.get(name, shape):
+        if spec is None:  # absent, which is another problem
+            continue
+        if spec.shape == shape == usual_shapes.get(name, shape):
             continue
         if 0 in spec.shape and 0 not in shape:
             problems.append(
                 f"{item.name}: {name} is empty. DeepSpeed (ZeRO 3) leaves such files; its zero_to_fp32.py makes whole "
                 "weights of its state"
             )
-        elif name in usual and spec.shape != usual[name]:
-            problems.append(f"{item.name}: {name} has the shape {list(spec.shape)}, the others {list(usual[name])}")
+        elif name in usual_shapes and spec.shape != usual_shapes[name]:
+            problems.append(
+                f"{item.name}: {name} has the shape {list(spec.shape)}, the others {list(usual_shapes[name])}"
+            )
         elif spec.shape != shape:
             problems.append(
                 f"{item.name}: {name} has the shape {list(spec.shape)}, and its config.json makes it {list(shape)}"

@@ -1,53 +1,32 @@
 """What tokenizers do with a text, compared between ingredients: normalisation, splitting, special tokens.
 
 Which id is which token is in `vocabulary.py`. Equal files are not read; only where files differ and their settings
-too, transformers builds the tokenizers and tells how they act.
+too, transformers builds the tokenizers and tells how they act, in `tokenizer_settings.py`.
 """
 
 from __future__ import annotations
 
-import functools
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .companion_files import TOKENIZER
-from .companions import Companions, companions_of, have_equal_files, mapping_of
-from .differences import Difference, find_differences, flatten, has, shown_apart
-from .staging import temporary_folder
-from .vocabulary import Vocabulary, vocabulary_of
+from .companions import Companions, companions_of, have_equal_files
+from .differences import Difference, find_differences, has, shown_apart
+from .tokenizer_settings import ADDED, POST_PROCESSOR, ROLE, build_tokenizers, written_settings
+from .vocabulary import Vocabulary
 
 
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint
 
-# Fields that say where a tokenizer was, how it was last called, or how ids become text again.
-IGNORED = re.compile(
-    r"""
-    ^( name_or_path | [a-z_]+_file | processor_class | tokenizer_class | auto_map | chat_template | is_local | backend
-    | transformers_version | use_fast | from_slow | local_files_only | max_length | stride | truncation_strategy
-    | padding | padding_strategy | pad_to_multiple_of | pad_token_type_id | return_tensors
-    | clean_up_tokenization_spaces | errors | sp_model_kwargs | skip_special_tokens | truncation )$
-    """,
-    re.VERBOSE,
-)
-ROLE = re.compile(r"^[a-z]+_token$|^(additional|extra)_special_tokens")
+# Settings that leave the ids of a short text as they are.
 NOTED = re.compile(r"^(model_max_length|padding_side|truncation_side|model_input_names|decoder)(\.|$)")
+# Steps that change the ids of a text.
 PIPELINE = re.compile(r"^(normalizer|pre_tokenizer|post_processor)(\.|$)")
 CAUSAL = ("CausalLM", "LMHeadModel")  # architectures that need no padding to write
-# Attributes of a built tokenizer that its pipeline does not have.
-TOKENIZER_SETTINGS = (
-    "model_max_length",
-    "padding_side",
-    "truncation_side",
-    "model_input_names",
-    "split_special_tokens",
-)
-ONLY_WORDS = ("vocab.json", "added_tokens.json", "tekken.json")  # files of which equality is all that is compared
-POST_PROCESSOR = "post_processor"
-ADDED = "added token "
-SHOWN = 3
+SHOWN = 3  # differences that a sentence names
 
 
 class OtherTokenizer(NamedTuple):
@@ -81,20 +60,6 @@ class TokenizerComparison(NamedTuple):
     only_written: list[str]
 
 
-class _Built(NamedTuple):
-    """A tokenizer that transformers has built.
-
-    Args:
-        settings (`dict[str, Any]`):
-            How it acts, by dotted names.
-        vocabulary ([`Vocabulary`]):
-            Its words.
-    """
-
-    settings: dict[str, Any]
-    vocabulary: Vocabulary
-
-
 def read_vocabularies(checkpoints: Sequence[Checkpoint]) -> dict[str, Vocabulary]:
     """Ingredient -> the vocabulary of its tokenizer, without those that have none.
 
@@ -103,7 +68,9 @@ def read_vocabularies(checkpoints: Sequence[Checkpoint]) -> dict[str, Vocabulary
     """
     if have_equal_files(checkpoints):
         vocabulary = checkpoints[0].vocabulary
-        return {} if vocabulary is None else {item.name: vocabulary for item in checkpoints}
+        if vocabulary is None:
+            return {}
+        return dict.fromkeys((item.name for item in checkpoints), vocabulary)
     files = _tokenizer_files(checkpoints)
     vocabularies: dict[Companions, Vocabulary] = {}
     for item in checkpoints:
@@ -120,7 +87,7 @@ def _in_one_layout(vocabularies: dict[Companions, Vocabulary]) -> dict[Companion
     layouts = {_has_tokenizer_json(files) for files in vocabularies}
     if len(digests) < 2 or len(layouts) < 2:
         return vocabularies
-    built = _build_all(vocabularies)
+    built = build_tokenizers(vocabularies)
     if built is None:
         return vocabularies
     return {files: tokenizer.vocabulary for files, tokenizer in built.items()}
@@ -139,28 +106,40 @@ def compare_tokenizers(checkpoints: Sequence[Checkpoint]) -> TokenizerComparison
     files = {name: own_files for name, own_files in _tokenizer_files(checkpoints).items() if own_files.digests}
     if len(set(files.values())) < 2:
         return TokenizerComparison([], [], [])
+    written = _written_by_ingredient(files)
+    if not find_differences(written):
+        return TokenizerComparison([], [], [])
+    built = build_tokenizers(files.values())
+    if built is None:  # what the files say is all that is known
+        decisive, noted = _decisive_and_noted(written, checkpoints)
+        return TokenizerComparison(_other_tokenizers(decisive, list(files)), noted, [])
+    acting = {name: built[own_files].settings for name, own_files in files.items()}
+    decisive, noted = _decisive_and_noted(acting, checkpoints)
+    only_written = [] if decisive else _onlywritten_settings(written, files)
+    return TokenizerComparison(_other_tokenizers(decisive, list(files)), noted, only_written)
+
+
+def _written_by_ingredient(files: Mapping[str, Companions]) -> dict[str, dict[str, Any]]:
+    """Ingredient -> what the files of its tokenizer say."""
     written = {}
     for name, own_files in files.items():
         with own_files.reading():
-            written[name] = _written(own_files)
-    if not find_differences(written):
-        return TokenizerComparison([], [], [])
-    acting = written
-    built = _build_all(files.values())
-    if built is not None:
-        acting = {name: built[own_files].settings for name, own_files in files.items()}
+            written[name] = written_settings(own_files)
+    return written
+
+
+def _decisive_and_noted(
+    settings: Mapping[str, Mapping[str, Any]], checkpoints: Sequence[Checkpoint]
+) -> tuple[list[Difference], list[Difference]]:
+    """The differences between tokenizers that change the ids of short texts, and those that do not."""
     pads_nothing = all(_needs_no_padding(item) for item in checkpoints)
-    noted, decisive = [], []
-    for difference in find_differences(acting):
+    decisive, noted = [], []
+    for difference in find_differences(settings):
         if _is_noted(difference, pads_nothing):
             noted.append(difference)
         else:
             decisive.append(difference)
-    only_written = []
-    if not decisive and built is not None:
-        with_file = {name: settings for name, settings in written.items() if _has_tokenizer_json(files[name])}
-        only_written = _only_written(with_file)
-    return TokenizerComparison(_other_tokenizers(decisive, list(files)), noted, only_written)
+    return decisive, noted
 
 
 def _tokenizer_files(checkpoints: Sequence[Checkpoint]) -> dict[str, Companions]:
@@ -169,19 +148,27 @@ def _tokenizer_files(checkpoints: Sequence[Checkpoint]) -> dict[str, Companions]
 
 
 def _has_tokenizer_json(files: Companions) -> bool:
+    """Whether the whole pipeline of a tokenizer is written down in one file, as fast tokenizers have it."""
     return "tokenizer.json" in files.names
 
 
 def _needs_no_padding(item: Checkpoint) -> bool:
+    """Whether a model continues one text at a time, so that its token for padding is of no effect."""
     architectures = item.config.get("architectures") or ("",)
     return all(name.endswith(CAUSAL) for name in architectures)
 
 
-def _only_written(settings: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """A sentence about the first part of a pipeline that differs in the files, and not in what transformers builds."""
+def _onlywritten_settings(written: Mapping[str, Mapping[str, Any]], files: Mapping[str, Companions]) -> list[str]:
+    """A sentence about the first step of a pipeline that differs in the files, and not in what transformers builds.
+
+    Only ingredients with a `tokenizer.json` count, since other layouts do not write the pipeline down.
+    """
+    settings = {name: own for name, own in written.items() if _has_tokenizer_json(files[name])}
     for difference in find_differences(settings):
         if PIPELINE.search(difference.name):
-            what = "the post-processor differs" if difference.name == POST_PROCESSOR else str(difference)
+            what = str(difference)
+            if difference.name == POST_PROCESSOR:  # it is kept whole, which is too long to show
+                what = "the post-processor differs"
             consequence = "from which transformers builds the same tokenizer, and other programs may not"
             return [f"tokenizer.json: {what}, {consequence}"]
     return []
@@ -205,13 +192,14 @@ def _other_tokenizers(differences: Sequence[Difference], names: Sequence[str]) -
     for name in names:
         values = json.dumps([difference.values[name] for difference in differences], default=str)
         groups.setdefault(values, []).append(name)
-    usual = max(groups, key=lambda values: len(groups[values]))
+    usual = max(groups, key=lambda values: len(groups[values]))  # of equally large groups the first
     reference = groups.pop(usual)[0]
     others = []
     for group in groups.values():
         clauses = _clauses(differences, group, reference)
-        more = f", and {len(clauses) - SHOWN} more" if len(clauses) > SHOWN else ""
-        what = ", ".join(clauses[:SHOWN]) + more
+        what = ", ".join(clauses[:SHOWN])
+        if len(clauses) > SHOWN:
+            what += f", and {len(clauses) - SHOWN} more"
         sentence = f"{', '.join(group)} {has(group)} another tokenizer than {reference}: {what}"
         others.append(OtherTokenizer(sentence, reference))
     return others
@@ -223,9 +211,9 @@ def _clauses(differences: Sequence[Difference], group: Sequence[str], reference:
     pronoun = "it" if len(group) == 1 else "they"
     clauses = []
     for difference in differences:
-        own, usual = difference.values[group[0]], difference.values[reference]
-        if own != usual:
-            clauses.append(_clause(difference.name, own, usual, added, f"{pronoun} {has(group)}"))
+        value, usual_value = difference.values[group[0]], difference.values[reference]
+        if value != usual_value:
+            clauses.append(_clause(difference.name, value, usual_value, added, f"{pronoun} {has(group)}"))
     return list(dict.fromkeys(clauses))  # flags of one added token give one clause
 
 
@@ -238,36 +226,43 @@ def _added_tokens(differences: Sequence[Difference], name: str) -> frozenset[str
     return frozenset(added)
 
 
-def _clause(name: str, own: Any, usual: Any, added: frozenset[str], it_has: str) -> str:
+def _clause(name: str, value: Any, usual_value: Any, added: frozenset[str], it_has: str) -> str:
     """One difference between a tokenizer and the usual one, in words.
 
     Args:
         name (`str`):
             What differs.
-        own (`Any`), usual (`Any`):
-            Its value in the one and in the other.
+        value (`Any`), usual_value (`Any`):
+            Its value in the tokenizer and in the usual one.
         added (`frozenset[str]`):
-            The added tokens of the one.
+            The added tokens of the tokenizer, of those that differ.
         it_has (`str`):
             The subject and the verb.
     """
-    if name.startswith(ADDED) and (own is None or usual is None):
+    if name.startswith(ADDED) and (value is None or usual_value is None):
         token = name.rpartition(": ")[0]
-        return f"{it_has} {'the' if token in added else 'no'} {token}"
+        article = "the" if token in added else "no"
+        return f"{it_has} {article} {token}"
     if name == POST_PROCESSOR:
-        tokens, usual_tokens = _tokens_of(own), _tokens_of(usual)
-        how = "in another way" if tokens == usual_tokens else f"against {usual_tokens}"
+        tokens, usual_tokens = _tokens_of(value), _tokens_of(usual_value)
+        how = f"against {usual_tokens}"
+        if tokens == usual_tokens:
+            how = "in another way"
         return f"the post-processor differs: it adds {tokens} {how}"
-    shown, usual_shown = shown_apart([own, usual])
+    text, usual_text = shown_apart([value, usual_value])
     article = "the " if ROLE.search(name) else ""
-    return f"{article}{name} is {shown} against {usual_shown}"
+    return f"{article}{name} is {text} against {usual_text}"
 
 
 def _tokens_of(post_processor: Any) -> str:
-    """The special tokens that a post-processor adds, as a list in words."""
-    waiting, tokens = [post_processor], []
-    while waiting:
-        step = waiting.pop(0)
+    """The special tokens that a post-processor adds, as a list in words.
+
+    A `TemplateProcessing` has a mapping of them, `BertProcessing` and `RobertaProcessing` have one for each role, and
+    a `Sequence` has further post-processors.
+    """
+    steps, tokens = [post_processor], []
+    while steps:
+        step = steps.pop(0)
         if not isinstance(step, Mapping):
             continue
         tokens += list(step.get("special_tokens") or ())
@@ -275,109 +270,31 @@ def _tokens_of(post_processor: Any) -> str:
             pair = step.get(role)  # the token and its id
             if isinstance(pair, list) and pair:
                 tokens.append(pair[0])
-        waiting += step.get("processors") or ()
+        steps += step.get("processors") or ()
     return ", ".join(map(repr, dict.fromkeys(tokens))) or "no token"
 
 
 def _foremost_first(differences: Sequence[Difference]) -> list[Difference]:
-    """Special tokens, then parts of another kind instead of all their settings, other settings, flags of tokens."""
-    other_parts = tuple(difference.name.removesuffix("type") for difference in differences if _is_kind(difference))
-    kept = []
+    """Special tokens, then steps of another type instead of all their settings, other settings, flags of tokens."""
+    types = [difference.name for difference in differences if _is_type_of_step(difference)]
+    other_steps = tuple(name.removesuffix("type") for name in types)  # how the names of all their settings begin
+    worth_telling = []
     for difference in differences:
-        if _is_kind(difference) or not difference.name.startswith(other_parts):
-            kept.append(difference)
-    return sorted(kept, key=_rank)
+        if _is_type_of_step(difference) or not difference.name.startswith(other_steps):
+            worth_telling.append(difference)
+    return sorted(worth_telling, key=_rank)
 
 
 def _rank(difference: Difference) -> int:
+    """Where a difference stands among others: small numbers come first."""
     if ROLE.search(difference.name):
         return 0
-    if _is_kind(difference):
+    if _is_type_of_step(difference):
         return 1
-    return 3 if difference.name.startswith(ADDED) else 2
+    if difference.name.startswith(ADDED):
+        return 3
+    return 2
 
 
-def _is_kind(difference: Difference) -> bool:
+def _is_type_of_step(difference: Difference) -> bool:
     return difference.name.endswith(".type")
-
-
-@functools.lru_cache(maxsize=64)
-def _written(files: Companions) -> dict[str, Any]:
-    """What the files say of a tokenizer, but for what decides nothing: settings by dotted names."""
-    contents = files.contents()
-    settings = _pipeline(mapping_of(contents, "tokenizer.json"))
-    special = mapping_of(contents, "special_tokens_map.json")
-    config = {**mapping_of(contents, "tokenizer_config.json"), **special}
-    for key, value in config.items():
-        if ROLE.search(key) and not IGNORED.search(key):
-            settings[key] = _texts_of(value)
-        elif not IGNORED.search(key):
-            settings |= flatten({key: value})
-    for name, digest in files.digests:
-        if not name.endswith(".json") or name in ONLY_WORDS:
-            settings[name] = digest
-    return settings
-
-
-def _build_all(files: Iterable[Companions]) -> dict[Companions, _Built] | None:
-    """The tokenizers of these files; `None` where transformers cannot build one of them."""
-    built = {}
-    for own_files in files:
-        tokenizer = _build(own_files)
-        if tokenizer is None:
-            return None
-        built[own_files] = tokenizer
-    return built
-
-
-@functools.lru_cache(maxsize=16)
-def _build(files: Companions) -> _Built | None:
-    """How transformers' tokenizer of these files acts, and its vocabulary; `None` where it builds none."""
-    from .memory import quiet_transformers
-
-    try:
-        from transformers import AutoTokenizer
-
-        with quiet_transformers(), temporary_folder() as folder:
-            for name, content in files.contents().items():
-                (folder / name).write_bytes(content)
-            (folder / "config.json").write_text(
-                json.dumps({"model_type": files.model_type} if files.model_type else {})
-            )
-            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-            backend = json.loads(tokenizer.backend_tokenizer.to_str())
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException:  # whatever files make transformers trip over; its Rust parts raise no `Exception`
-        return None
-    settings = _pipeline(backend)
-    settings |= {role: _texts_of(value) for role, value in tokenizer.special_tokens_map.items()}
-    settings |= {name: getattr(tokenizer, name, None) for name in TOKENIZER_SETTINGS}
-    tokens = {index: token for token, index in tokenizer.get_vocab().items()}
-    return _Built(settings, vocabulary_of(tokens, {}))
-
-
-def _pipeline(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The parts of a `tokenizer.json` by dotted names, without ids of tokens, truncation and padding."""
-    model = dict(data.get("model") or {})
-    model.pop("vocab", None)
-    # Older versions write a merge as one text, newer ones as a pair.
-    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model.pop("merges", None) or ()]
-    steps = {key: data.get(key) for key in ("normalizer", "pre_tokenizer", "decoder")}
-    settings = flatten({**steps, "model": model, "merges": merges or None})
-    settings[POST_PROCESSOR] = data.get("post_processor")
-    for token in data.get("added_tokens") or ():
-        flags = {key: value for key, value in token.items() if key not in ("id", "content")}
-        settings |= flatten(flags, f"{ADDED}{token.get('content')!r}: ")
-    return settings
-
-
-def _texts_of(value: Any) -> Any:
-    """A special token, or several, by their texts."""
-    if isinstance(value, Mapping):
-        if "content" in value:
-            return value["content"]
-        return {key: _texts_of(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_texts_of(item) for item in value]
-    return None if value is None else str(value)

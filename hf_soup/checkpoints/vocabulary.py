@@ -60,28 +60,36 @@ def read_vocabulary(files: Mapping[str, bytes], where: str) -> Vocabulary | None
         [`IngredientError`]: if a file is no JSON, or is laid out as no tokenizer's.
     """
     with as_error(IngredientError, f"the tokenizer files of {where} cannot be read. Save them again"):
-        contents = [(name, files[name]) for name in (*FILES, *SENTENCEPIECE) if name in files]
-        return _parse(tuple(sorted(contents)))
+        names = sorted(name for name in (*FILES, *SENTENCEPIECE) if name in files)
+        return _parse(tuple((name, files[name]) for name in names))
 
 
 @functools.lru_cache(maxsize=4)  # most ingredients have the same files: read once, and in memory once
 def _parse(contents: tuple[tuple[str, bytes], ...]) -> Vocabulary | None:
+    """The vocabulary in files, given as pairs of name and content, which can be looked up in a cache."""
     files = dict(contents)
     tokens = _tokens_in(files)
     if tokens is None:
         return None
     config = _json(files, "tokenizer_config.json")
     if "tokenizer.json" not in files:  # which has the added tokens as well
-        added = _json(files, "added_tokens.json")
-        tokens |= {int(index): token for token, index in added.items()}
+        for token, index in _json(files, "added_tokens.json").items():
+            tokens[int(index)] = token
         decoder = config.get("added_tokens_decoder") or {}
-        tokens |= {int(index): _text_of(token) for index, token in decoder.items()}
+        for index, token in decoder.items():
+            tokens[int(index)] = _text_of(token)
+    roles = {**config, **_json(files, "special_tokens_map.json")}
+    return vocabulary_of(tokens, _special_tokens(roles))
+
+
+def _special_tokens(roles: Mapping[str, Any]) -> dict[str, str]:
+    """Role -> token, of the settings of a tokenizer that name one (`"pad_token"`)."""
     special = {}
-    for role, token in {**config, **_json(files, "special_tokens_map.json")}.items():
+    for role, token in roles.items():
         text = _text_of(token)
         if role.endswith("_token") and token and isinstance(text, str):
             special[role] = text
-    return vocabulary_of(tokens, special)
+    return special
 
 
 def _tokens_in(files: Mapping[str, bytes]) -> dict[int, str] | None:
@@ -89,15 +97,18 @@ def _tokens_in(files: Mapping[str, bytes]) -> dict[int, str] | None:
     if "tokenizer.json" in files:
         data = _json(files, "tokenizer.json")
         tokens = _of_model(data["model"].get("vocab", {}))
-        return tokens | {item["id"]: item["content"] for item in data.get("added_tokens") or ()}
+        for added in data.get("added_tokens") or ():
+            tokens[added["id"]] = added["content"]
+        return tokens
     if "vocab.json" in files:
         return _of_model(_json(files, "vocab.json"))
     if "vocab.txt" in files:
         return _lines_of(files["vocab.txt"])
     for name in SENTENCEPIECE:
-        if name in files:  # not opened: equal or not
+        if name in files:
             import xxhash
 
+            # The file is not opened; a single made-up token makes vocabularies equal just where the files are.
             return {0: f"{name} {xxhash.xxh3_128_hexdigest(files[name])}"}
     return None
 
@@ -111,6 +122,7 @@ def _lines_of(content: bytes) -> dict[int, str]:
 
 
 def _json(files: Mapping[str, bytes], name: str) -> Any:
+    """What a file holds; a file that is not there holds nothing."""
     return parse_bounded(files.get(name, b"{}"), name, most=VALUES_OF_WORDS)
 
 
@@ -122,27 +134,33 @@ def vocabulary_of(tokens: dict[int, str], special: dict[str, str]) -> Vocabulary
     return Vocabulary(tokens, special, xxhash.xxh3_128_hexdigest(content))
 
 
-def in_both(one: Vocabulary, other: Vocabulary) -> Vocabulary:
+def in_both(vocabulary: Vocabulary, other_vocabulary: Vocabulary) -> Vocabulary:
     """A vocabulary with the ids alone that another has as well."""
-    common = {index: token for index, token in one.tokens.items() if index in other.tokens}
-    return vocabulary_of(common, one.special)
+    common = {index: token for index, token in vocabulary.tokens.items() if index in other_vocabulary.tokens}
+    return vocabulary_of(common, vocabulary.special)
 
 
-def difference(one: Vocabulary, other: Vocabulary) -> str | None:
+def difference(vocabulary: Vocabulary, other_vocabulary: Vocabulary) -> str | None:
     """The first ids that are other tokens in two vocabularies, in words, or `None` if there is none."""
-    if one.digest == other.digest:
+    if vocabulary.digest == other_vocabulary.digest:
         return None
-    ids = one.tokens.keys() | other.tokens.keys()
-    apart = sorted(index for index in ids if one.tokens.get(index) != other.tokens.get(index))
-    examples = [f"{index} is {one.tokens.get(index)!r} against {other.tokens.get(index)!r}" for index in apart[:SHOWN]]
-    return f"{len(apart)} tokens differ: {', '.join(examples)}"
+    tokens, other_tokens = vocabulary.tokens, other_vocabulary.tokens
+    ids = tokens.keys() | other_tokens.keys()
+    differing = sorted(index for index in ids if tokens.get(index) != other_tokens.get(index))
+    examples = []
+    for index in differing[:SHOWN]:
+        examples.append(f"{index} is {tokens.get(index)!r} against {other_tokens.get(index)!r}")
+    return f"{len(differing)} tokens differ: {', '.join(examples)}"
 
 
 def _of_model(vocab: Any) -> dict[int, str]:
-    """BPE, WordPiece and WordLevel map tokens to ids; Unigram lists (token, score)."""
+    """Id -> token, of a model of the tokenizers library: BPE, WordPiece and WordLevel map tokens to ids."""
     if isinstance(vocab, dict):
         return {index: token for token, index in vocab.items()}
-    return {index: token for index, (token, _) in enumerate(vocab)}
+    tokens = {}
+    for index, (token, _) in enumerate(vocab):  # Unigram lists tokens with their scores
+        tokens[index] = token
+    return tokens
 
 
 def _text_of(value: Any) -> Any:

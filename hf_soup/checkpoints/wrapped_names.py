@@ -6,7 +6,7 @@ It decides by names alone, and takes off only what makes a name one of the model
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from .loading_rules import Loader
@@ -54,17 +54,25 @@ def _without_wrappers(key: str, prefix: str) -> Iterator[str]:
     """What a name may have been before it was wrapped, the least changed first."""
     yield key
     components = key.split(".")
-    inner = [component for component in components if component not in WRAPPERS]
+    inner = _without(components, WRAPPERS)
     yield ".".join(inner)
     while inner and inner[0] == PARALLEL:
         inner = inner[1:]
         yield ".".join(inner)
-    wrappers = [place for place, component in enumerate(components) if component in (*WRAPPERS, PARALLEL)]
-    if wrappers:  # with what stands in front of the wrapper as well
-        yield ".".join(components[wrappers[-1] + 1 :])
+    last_wrapper = -1
+    for index, component in enumerate(components):
+        if component in (*WRAPPERS, PARALLEL):
+            last_wrapper = index
+    if last_wrapper >= 0:  # without what stands in front of the wrapper as well
+        yield ".".join(components[last_wrapper + 1 :])
     if prefix:
         yield key.removeprefix(prefix)
-    yield ".".join(component for component in inner if component != PARALLEL)
+    yield ".".join(_without(inner, (PARALLEL,)))
+
+
+def _without(components: Iterable[str], wrappers: Collection[str]) -> list[str]:
+    """The components of a name that are none of these wrappers."""
+    return [component for component in components if component not in wrappers]
 
 
 def foreign_prefix(names: Iterable[str], loader: Loader) -> str:
@@ -73,21 +81,27 @@ def foreign_prefix(names: Iterable[str], loader: Loader) -> str:
     if any(loader.in_memory(name) for name in names):
         return ""
     for count in range(1, DEEPEST + 1):
-        beginnings = Counter(".".join(name.split(".")[:count]) + "." for name in names)
+        beginnings = Counter(_beginning(name, count) for name in names)
         prefix, _ = beginnings.most_common(1)[0]
         recognised = [name for name in names if loader.in_memory(name.removeprefix(prefix))]
-        if len(recognised) * 2 > len(names):
+        if len(recognised) * 2 > len(names):  # the others may be of a loss or a head beside the model
             return prefix
     return ""
+
+
+def _beginning(name: str, count: int) -> str:
+    """The first components of a name, with the dot behind them."""
+    return ".".join(name.split(".")[:count]) + "."
 
 
 def without_plain_wrappers(names: Iterable[str]) -> dict[str, str]:
     """Names of a module whose class is not looked at, without what wrappers put there: name -> what it was before."""
     names = list(names)
+    # DDP puts it in front of all names; where some have it, it is a module of the model.
     all_parallel = all(name.startswith(f"{PARALLEL}.") for name in names)
     plain = {}
     for name in names:
-        components = [component for component in name.split(".") if component not in WRAPPERS]
+        components = _without(name.split("."), WRAPPERS)
         if all_parallel:
             components = components[1:]
         plain[name] = ".".join(components)
@@ -102,14 +116,15 @@ def prefix_notes(stripped: Mapping[str, str]) -> tuple[str, ...]:
             Name in a file -> the same without what a wrapper put into it.
     """
     counts = Counter(_taken_off(key, name) for key, name in stripped.items())
-    return tuple(
-        f"{removed!r}, which a wrapper left, was taken off the names of {count} tensors"
-        for removed, count in counts.items()
-    )
+    notes = []
+    for removed, count in counts.items():
+        notes.append(f"{removed!r}, which a wrapper left, was taken off the names of {count} tensors")
+    return tuple(notes)
 
 
 def _taken_off(key: str, name: str) -> str:
     """The beginning of a name that was taken off, or else the wrappers that stood in it."""
     if key.endswith(name):
         return key.removesuffix(name)
-    return ", ".join(sorted(set(key.split(".")) & set(WRAPPERS)))
+    wrappers = set(key.split(".")) & set(WRAPPERS)
+    return ", ".join(sorted(wrappers))

@@ -82,6 +82,7 @@ def _lay_out(folder: Path, subfolder: str, specs: Sequence[TensorSpec], max_shar
 
     prefix = subfolder_prefix(subfolder)
     by_key = {spec.name.removeprefix(prefix): spec for spec in specs}
+    # The function behind transformers' own splitting; it needs sizes alone, so specs go in place of tensors.
     split = split_state_dict_into_shards_factory(
         by_key,
         get_storage_size=lambda spec: spec.nbytes,
@@ -91,7 +92,8 @@ def _lay_out(folder: Path, subfolder: str, specs: Sequence[TensorSpec], max_shar
     placed = {}
     for file, keys in split.filename_to_tensors.items():
         path = f"{subfolder}/{file}".removeprefix("/")
-        starts = _write_header(folder / path, [by_key[key]._replace(name=key) for key in keys])
+        file_specs = [by_key[key]._replace(name=key) for key in keys]
+        starts = _write_header(folder / path, file_specs)
         for key, start in starts.items():
             placed[prefix + key] = by_key[key]._replace(file=path, start=start)
     if not split.is_sharded:
@@ -124,7 +126,8 @@ class WeightFiles:
     def write(self, name: str, start: int, elements: torch.Tensor) -> None:
         """Write elements of one tensor, from a whole piece's first to a piece's last; threads may write at once."""
         spec, data = self._specs[name], bytes_of(elements)
-        self._files.write(f"{self._folder}{os.sep}{spec.file}", spec.start + start * spec.itemsize, data)
+        path = f"{self._folder}{os.sep}{spec.file}"
+        self._files.write(path, spec.start + start * spec.itemsize, data)
         self._digests.add(name, start, data, spec.itemsize)
         with self._lock:
             self._to_come[name] -= len(data)
@@ -153,6 +156,7 @@ def _write_header(path: Path, specs: Sequence[TensorSpec]) -> dict[str, int]:
             "shape": list(spec.shape),
             "data_offsets": [offsets[spec.name], end],
         }
+    # Without spaces and escapes, as serde_json writes it: the bytes are those of `safetensors`.
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % ALIGNMENT)
     data_start = LENGTH + len(text)

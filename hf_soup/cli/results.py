@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from ..display.tables import align
-from ..formats.recipe_file import selection_as_dict
+from ..formats.records import selection_as_dict
 from .output import result
 
 

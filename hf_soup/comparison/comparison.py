@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..display.tables import align, escape_markup
 from ..errors import MissingExtraError, RecipeError, did_you_mean, warn
-from ..metrics.statistics import SHARES, Interval, signed
+from ..metrics.statistics import SHARES, Interval, formatted, signed
 
 
 if TYPE_CHECKING:
@@ -24,10 +25,10 @@ Rival = Literal["single", "ensemble"]
 Picture = Literal["scores", "shifts", "reliability"]
 
 COMPARISON_FILE = "comparison.json"
-VALIDATION, TEST, SHIFTS = "validation", "test", "mean of shifts"
-SINGLE: tuple[Role, ...] = ("ingredient", "chosen")
-SUMMARIES: tuple[Role, ...] = ("mean", "oracle")
-PICTURES: dict[Picture, str] = {
+VALIDATION, TEST, SHIFTS = "validation", "test", "mean of shifts"  # names of sets
+SINGLE: tuple[Role, ...] = ("ingredient", "chosen")  # fine-tuned models as they are
+SUMMARIES: tuple[Role, ...] = ("mean", "oracle")  # of the ingredients' scores: no models that could be run
+PICTURES: dict[Picture, str] = {  # picture -> file in a saved comparison
     "scores": "comparison.png",
     "shifts": "shifts.png",
     "reliability": "reliability.png",
@@ -154,8 +155,8 @@ class Comparison:
         """A sentence with the weights of the learned mixture; empty where there is none."""
         for model in self.models:
             if model.weights:
-                shares = ", ".join(f"{weight:.2f} {name}" for name, weight in model.weights.items())
-                return f"The {model.name} is of {shares}."
+                shares = [f"{weight:.2f} {name}" for name, weight in model.weights.items()]
+                return f"The {model.name} is of {', '.join(shares)}."
         return ""
 
     def table(self) -> str:
@@ -183,11 +184,14 @@ class Comparison:
 
     def _scores(self, metric: str) -> list[list[str]]:
         """Scores by one metric: models below each other, sets beside each other."""
-        unit = f"{metric}, %" if metric in SHARES else metric
-        lines = [[unit, *(f"{name} (n={size})" if size else name for name, size in self.sizes.items())]]
+        head = [f"{metric}, %" if metric in SHARES else metric]
+        for set_name, size in self.sizes.items():
+            # A function does not say on how many examples it scored, and a mean of sets has no number of its own.
+            head.append(f"{set_name} (n={size})" if size else set_name)
+        lines = [head]
         for model in self.models:
-            scores = [model.score(set_name, metric) for set_name in self.sizes]
-            lines.append([model.title, *(_shown(metric, score) for score in scores)])
+            cells = [_score_cell(metric, model.score(set_name, metric)) for set_name in self.sizes]
+            lines.append([model.title, *cells])
         return lines
 
     def _differences(self) -> list[list[str]]:
@@ -202,6 +206,7 @@ class Comparison:
         return [head, *lines] if lines else []
 
     def _difference_cells(self, difference: Difference) -> list[str]:
+        """A difference, its interval, and its p-value where there is one."""
         low, high = signed(self.metric, difference.low), signed(self.metric, difference.high)
         p = "" if difference.p is None else f"{difference.p:.3f}"
         return [signed(self.metric, difference.value), f"[{low}, {high}]", p]
@@ -216,15 +221,16 @@ class Comparison:
             latency = "" if model.latency is None else f"{model.latency:.2f}"
             costs = [str(model.passes), f"{model.parameters / 1e6:.1f} M", latency]
             lines.append([model.title, *_calibration_cells(model.calibration.get(TEST)), *costs])
-        filled = [column for column, _ in enumerate(head) if any(line[column] for line in lines)]
-        return [[line[column] for column in filled] for line in [head, *lines]]
+        # Calibration is of classifiers alone, the temperature of those with validation, latency of data sets.
+        is_filled = list(map(any, zip(*lines, strict=True)))
+        return [list(itertools.compress(line, is_filled)) for line in [head, *lines]]
 
     def _first_of(self, role: Role) -> str:
         """Name of the first model with a role; empty where there is none."""
         return next((model.name for model in self.models if model.role == role), "")
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain values."""
+        """Everything as plain values, which [`Comparison.from_dict`] reads."""
         return dataclasses.asdict(self)
 
     @classmethod
@@ -238,12 +244,11 @@ class Comparison:
         """A data frame with a line for each model, set and metric: `model, role, set, metric, value, low, high`."""
         import pandas as pd
 
-        lines = [
-            (model.name, model.role, set_name, metric, score.value, score.low, score.high)
-            for model in self.models
-            for set_name, scores in model.scores.items()
-            for metric, score in scores.items()
-        ]
+        lines = []
+        for model in self.models:
+            for set_name, scores in model.scores.items():
+                for metric, score in scores.items():
+                    lines.append((model.name, model.role, set_name, metric, score.value, score.low, score.high))
         return pd.DataFrame(lines, columns=["model", "role", "set", "metric", "value", "low", "high"])
 
     def plot(self, picture: Picture = "scores") -> Figure:
@@ -262,7 +267,7 @@ class Comparison:
             raise RecipeError(f'there is no picture "{picture}"{did_you_mean(picture, PICTURES)}')
         if picture not in self.pictures():
             raise RecipeError(f'the comparison has nothing for a picture of "{picture}".')
-        from .pictures import draw_reliability, draw_scores, draw_shifts
+        from .pictures import draw_reliability, draw_scores, draw_shifts  # which imports this module
 
         draw = {"scores": draw_scores, "shifts": draw_shifts, "reliability": draw_reliability}
         return draw[picture](self)
@@ -296,13 +301,15 @@ class Comparison:
         from ..checkpoints.staging import staged_files
 
         with staged_files(folder) as stage:
+            # The folder is read as Markdown, where names that others gave could be links or HTML.
             (stage / "comparison.md").write_text(self._markdown() + "\n", encoding="utf-8")
             (stage / COMPARISON_FILE).write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+            drawn = self.pictures() if plots else ()
             try:
                 for picture, file_name in PICTURES.items():
-                    if plots and picture in self.pictures():
+                    if picture in drawn:
                         self.plot(picture).savefig(stage / file_name)
-            except MissingExtraError as error:
+            except MissingExtraError as error:  # the numbers are worth saving without matplotlib
                 warn(f"no picture was drawn: {error}")
         return Path(folder)
 
@@ -317,20 +324,19 @@ def shifted_sets(names: Iterable[str]) -> list[str]:
     return [name for name in names if name not in (VALIDATION, TEST, SHIFTS)]
 
 
-def _shown(metric: str, score: Interval | None) -> str:
+def _score_cell(metric: str, score: Interval | None) -> str:
     """A score and its interval as a cell."""
     if score is None:
         return ""
-    scale, digits = (100, 1) if metric in SHARES else (1, 4)
-    value = f"{score.value * scale:.{digits}f}"
+    value = formatted(metric, score.value)
     if score.low is None or score.high is None:
         return value
-    return f"{value} [{score.low * scale:.{digits}f}, {score.high * scale:.{digits}f}]"
+    return f"{value} [{formatted(metric, score.low)}, {formatted(metric, score.high)}]"
 
 
 def _calibration_cells(calibration: Calibrated | None) -> list[str]:
     """ECE, MCE, Brier score, NLL, temperature, and ECE with that temperature."""
-    if calibration is None:
+    if calibration is None:  # no classifier
         return [""] * 6
     cells = [f"{100 * calibration.ece:.1f}", f"{100 * calibration.mce:.1f}"]
     cells += [f"{calibration.brier:.3f}", f"{calibration.nll:.3f}"]

@@ -15,12 +15,10 @@ from ..evaluation.ensemble import ENSEMBLES, check_ensembles, make_ensembles
 from ..evaluation.evaluator import Evaluator
 from ..evaluation.model_maker import ModelMaker
 from ..evaluation.recipe_runner import RecipeRunner
-from ..metrics.predictions import Predictions, right
-from ..metrics.statistics import interval, mcnemar
 from ..plugins import load_module
 from ..progress import progress_bar
-from ..types import Mixture, Score, best_of
-from .comparison import SHIFTS, TEST, VALIDATION, Comparison, Difference, ModelScores, Rival, Role, shifted_sets
+from ..types import Mixture, Score
+from .comparison import SHIFTS, TEST, VALIDATION, Comparison, ModelScores, Role, shifted_sets
 from .measured import (
     Measured,
     best_of_each_set,
@@ -30,6 +28,7 @@ from .measured import (
     reliability_curve,
     with_mean_of_shifts,
 )
+from .rivals import best_single_model, differences_from, first_ensemble, rivals_of_soups
 from .verdict import summarise
 
 
@@ -105,23 +104,24 @@ def compare_models(
         [`EvaluationError`]: if a set that reports is the set that selection has seen.
         [`RecipeError`]: if there is no such ensemble.
     """
+    # What can be refused is refused before any model runs.
     if ensembles is not None:
         _check_ensembles(ensembles, sets, task)
     refuse_seen_rows(sets, selected_on)
-    members = [entry.name for entry in entries if entry.role == "ingredient"]
+    members = _names_of(entries, "ingredient")
+    soups = [*_names_of(entries, "soup"), *_names_of(entries, "uniform")]  # the user's own come first in summaries
     outputs = _run_models(entries, sets)
-    outputs |= _combine({name: outputs[name] for name in members}, ensembles)
-    lead = _lead_score(sets[TEST], next(iter(outputs.values())))
+    outputs |= _combine(_some_of(outputs, members), ensembles)
+    lead = _lead_score(sets[TEST], outputs[entries[0].name])
     directions = _directions(sets[TEST], lead)
     measured = _with_estimates(outputs, members, sets, directions)
 
-    single = _best_on_validation({name: measured[name] for name in members}, lead, single_scores or {})
+    single = best_single_model(_some_of(measured, members), lead, single_scores or {})
     models = _scores_of_models(entries, measured, single)
-    ensemble = _first_ensemble(models, lead.metric)
-    rivals = _rivals(measured, single, ensemble)
-    soups = [entry.name for role in ("soup", "uniform") for entry in entries if entry.role == role]
-    differences = {soup: _differences(measured[soup], rivals, lead.metric) for soup in soups}
-    sizes = _sizes(sets, next(iter(measured.values())))
+    ensemble = first_ensemble(models, lead.metric)
+    rivals = rivals_of_soups(measured, single, ensemble)
+    differences = {soup: differences_from(rivals, measured[soup], lead.metric) for soup in soups}
+    sizes = _sizes(sets, measured[entries[0].name])
     summary = summarise(
         differences,
         titles={entry.name: entry.title for entry in entries},
@@ -143,7 +143,18 @@ def compare_models(
     )
 
 
+def _names_of(entries: Sequence[Entry], role: Literal["ingredient", "uniform", "soup"]) -> list[str]:
+    """The models with a role, in their order."""
+    return [entry.name for entry in entries if entry.role == role]
+
+
+def _some_of(models: Mapping[str, Measured], names: Sequence[str]) -> dict[str, Measured]:
+    """The models with these names, in the order of the names."""
+    return {name: models[name] for name in names}
+
+
 def _check_ensembles(ensembles: Sequence[str], sets: Mapping[str, ScoredSet], task: str | None) -> None:
+    """Refuse ensembles that cannot be made of these models and sets, before any model runs."""
     if not ensembles:
         return
     if task is None:
@@ -153,23 +164,25 @@ def _check_ensembles(ensembles: Sequence[str], sets: Mapping[str, ScoredSet], ta
 
 def refuse_seen_rows(sets: Mapping[str, ScoredSet], selected_on: Iterable[str]) -> None:
     """What selects may not report: the same rows are an error, more than 1 % of shared rows a warning."""
-    reporting = {name: item for name, item in sets.items() if isinstance(item, Evaluator) and name != VALIDATION}
-    selecting = sets.get(VALIDATION)
-    validation = selecting.input_hashes if isinstance(selecting, Evaluator) else None
     seen = set(selected_on)
-    if validation is not None:
-        seen.add(validation.fingerprint)
-    for name, evaluator in reporting.items():
-        if seen & {evaluator.content_hashes.fingerprint, evaluator.input_hashes.fingerprint}:
+    validation = sets.get(VALIDATION)
+    validation_rows: frozenset[str] = frozenset()
+    if isinstance(validation, Evaluator):
+        seen.add(validation.input_hashes.fingerprint)
+        validation_rows = validation.input_hashes.row_hashes
+    for name, scored_set in sets.items():
+        if name == VALIDATION or not isinstance(scored_set, Evaluator):
+            continue
+        inputs = scored_set.input_hashes
+        # Data that selected is known by all of its columns, or by what the model saw of them.
+        if seen & {scored_set.content_hashes.fingerprint, inputs.fingerprint}:
             raise EvaluationError(
                 f"the set {name!r} has the very rows that selection has seen and would flatter the soup. Take another."
             )
-        if validation is None:
-            continue
-        different_rows = evaluator.input_hashes.row_hashes
-        shared = len(different_rows & validation.row_hashes)
-        if shared > SHARED_ROWS * len(different_rows):
-            warn(f"{shared} of the {len(different_rows)} rows of {name!r} are also in the data that selects.")
+        # Of earlier selections only the fingerprint is known: shared rows are those of this validation set.
+        shared = len(inputs.row_hashes & validation_rows)
+        if shared > SHARED_ROWS * len(inputs.row_hashes):
+            warn(f"{shared} of the {len(inputs.row_hashes)} rows of {name!r} are also in the data that selects.")
 
 
 def _run_models(entries: Sequence[Entry], sets: Mapping[str, ScoredSet]) -> dict[str, Measured]:
@@ -177,6 +190,7 @@ def _run_models(entries: Sequence[Entry], sets: Mapping[str, ScoredSet]) -> dict
     outputs: dict[str, Measured] = {}
     previous: ModelMaker | None = None
     for entry in progress_bar(entries, desc="Comparing", unit="model"):
+        # Entries of one maker share a model in memory, which is filled for each of them in turn.
         if previous is not None and previous is not entry.maker:
             previous.release()
         outputs[entry.name] = _run_entry(entry, sets)
@@ -194,7 +208,9 @@ def _run_entry(entry: Entry, sets: Mapping[str, ScoredSet]) -> Measured:
         else:
             functions[name] = scored_set
     # Functions come last: they may change the model, which is built anew for the next entry then.
-    function_scores = {name: function(entry.maker.model(entry.mixture)) for name, function in functions.items()}
+    function_scores = {}
+    for name, function in functions.items():
+        function_scores[name] = function(entry.maker.model(entry.mixture))
     if functions:
         entry.maker.release()
     return Measured(predictions, function_scores)
@@ -203,20 +219,26 @@ def _run_entry(entry: Entry, sets: Mapping[str, ScoredSet]) -> Measured:
 def _combine(members: Mapping[str, Measured], ensembles: Sequence[str] | None) -> dict[str, Measured]:
     """Predictions of the ensembles, on the sets of which the ingredients have predictions."""
     predictions = {name: model.predictions for name, model in members.items()}
-    combined = make_ensembles(predictions, ensembles)
-    return {name: Measured(outputs, weights=weights) for name, (outputs, weights) in combined.items()}
+    combined = {}
+    for name, (outputs, weights) in make_ensembles(predictions, ensembles).items():
+        combined[name] = Measured(outputs, weights=weights)
+    return combined
 
 
 def _lead_score(test: ScoredSet, first: Measured) -> Score:
     """The test score of one model: its metric is the one that counts."""
-    return test.score(first.predictions[TEST]) if isinstance(test, Evaluator) else first.function_scores[TEST]
+    if isinstance(test, Evaluator):
+        return test.score(first.predictions[TEST])
+    return first.function_scores[TEST]
 
 
 def _directions(test: ScoredSet, lead: Score) -> dict[str, bool | None]:
     """Every value that is measured, first that which counts, and whether higher is better, if that is known."""
     directions: dict[str, bool | None] = {lead.metric: lead.higher_is_better}
     for name in lead.others:
-        directions[name] = test.direction(name) if isinstance(test, Evaluator) else None
+        directions[name] = None  # a function tells the direction of the value that counts, not of the others
+        if isinstance(test, Evaluator):
+            directions[name] = test.direction(name)
     return directions
 
 
@@ -233,24 +255,11 @@ def _with_estimates(
         measured = {name: with_mean_of_shifts(model, shifted) for name, model in measured.items()}
     if len(members) < 2:
         return measured
-    singles = {name: measured[name] for name in members}
-    others = {name: model for name, model in measured.items() if name not in singles}
-    ingredients = list(singles.values())
-    summaries = {MEAN: mean_of_models(ingredients), ORACLE: best_of_each_set(ingredients, directions)}
-    return singles | summaries | others
-
-
-def _best_on_validation(
-    members: Mapping[str, Measured], lead: Score, single_scores: Mapping[str, Score]
-) -> str | None:
-    """The ingredient that is best on the validation set, else by what selection has recorded of all ingredients."""
-    estimates = {name: model.estimate(VALIDATION, lead.metric) for name, model in members.items()}
-    values = {name: estimate.score.value for name, estimate in estimates.items() if estimate is not None}
-    if values:
-        return best_of(values, lead.higher_is_better) if len(values) == len(members) else None
-    if not members or any(name not in single_scores for name in members):
-        return None
-    return max(members, key=lambda name: single_scores[name].rank_key)
+    in_order = _some_of(measured, members)
+    ingredients = list(in_order.values())
+    in_order[MEAN] = mean_of_models(ingredients)
+    in_order[ORACLE] = best_of_each_set(ingredients, directions)
+    return in_order | measured  # names that are there already keep their place
 
 
 def _scores_of_models(
@@ -261,105 +270,69 @@ def _scores_of_models(
     members = [entry for entry in entries if entry.role == "ingredient"]
     models = []
     for name, model in measured.items():
-        if name in by_name:
-            entry = by_name[name]
-            models.append(_scores_of_model(name, "chosen" if name == chosen else entry.role, model, [entry]))
-        elif name in (MEAN, ORACLE):  # one of the ingredients is run, whichever it is
-            models.append(_scores_of_model(name, "mean" if name == MEAN else "oracle", model, members[:1]))
+        role: Role
+        if name == chosen:
+            role, run = "chosen", [by_name[name]]
+        elif name in by_name:
+            role, run = by_name[name].role, [by_name[name]]
+        elif name == MEAN:  # one of the ingredients is run, whichever it is
+            role, run = "mean", members[:1]
+        elif name == ORACLE:
+            role, run = "oracle", members[:1]
         else:
-            models.append(_scores_of_model(name, "ensemble", model, members))
+            role, run = "ensemble", members
+        models.append(_scores_of_model(name, role, model, run))
     return tuple(models)
 
 
 def _scores_of_model(name: str, role: Role, model: Measured, run: Sequence[Entry]) -> ModelScores:
     """One line of the table; `run` are the models that are run for each example."""
     test = model.predictions.get(TEST)
-    is_vote = name == ENSEMBLES["vote"]  # whose shares are no probabilities
+    latency = None
+    if test is not None:
+        latency = 1000 * test.seconds / max(test.examples, 1)
+    calibration = {}
+    if name != ENSEMBLES["vote"]:  # whose shares are no probabilities
+        calibration = calibrations(model.predictions)
     return ModelScores(
         name,
         role,
         model.scores,
         passes=len(run),
         parameters=sum(entry.parameters for entry in run),
-        latency=None if test is None else 1000 * test.seconds / max(test.examples, 1),
-        calibration={} if is_vote else calibrations(model.predictions),
+        latency=latency,
+        calibration=calibration,
         weights=dict(model.weights),
     )
 
 
-def _first_ensemble(models: Sequence[ModelScores], metric: str) -> str | None:
-    """The ensemble that soups are compared with."""
-    scored = (model.name for model in models if model.role == "ensemble" and metric in model.scores.get(TEST, {}))
-    return next(scored, None)
-
-
-def _rivals(measured: Mapping[str, Measured], chosen: str | None, ensemble: str | None) -> dict[Rival, Measured]:
-    """The models that each soup is compared with."""
-    rivals: dict[Rival, Measured] = {}
-    if chosen is not None:
-        rivals["single"] = measured[chosen]
-    if ensemble is not None:
-        rivals["ensemble"] = measured[ensemble]
-    return rivals
-
-
-def _differences(soup: Measured, rivals: Mapping[Rival, Measured], metric: str) -> dict[str, dict[Rival, Difference]]:
-    """One soup against its rivals on every set that reports."""
-    differences: dict[str, dict[Rival, Difference]] = {}
-    for set_name in soup.estimates:
-        if set_name == VALIDATION:
-            continue
-        differences[set_name] = {}
-        for rival, model in rivals.items():
-            difference = _difference(soup, model, set_name, metric)
-            if difference is not None:
-                differences[set_name][rival] = difference
-    return differences
-
-
-def _difference(soup: Measured, rival: Measured, set_name: str, metric: str) -> Difference | None:
-    """How much higher one soup scores than one rival on one set, if both are scored there."""
-    own, other = soup.estimate(set_name, metric), rival.estimate(set_name, metric)
-    if own is None or other is None:
-        return None
-    value = own.score.value - other.score.value
-    p = _mcnemar_p(soup.predictions.get(set_name), rival.predictions.get(set_name))
-    if own.resampled is None or other.resampled is None:
-        return Difference(value, p=p)
-    ends = interval(value, own.resampled - other.resampled)
-    return Difference(value, ends.low, ends.high, p)
-
-
-def _mcnemar_p(own: Predictions | None, other: Predictions | None) -> float | None:
-    """McNemar's p where each example is right or wrong as a whole."""
-    if own is None or other is None or own.kind not in ("classes", "labels") or len(own.rows) != own.examples:
-        return None
-    return mcnemar(right(own), right(other))
-
-
 def _sizes(sets: Mapping[str, ScoredSet], first: Measured) -> dict[str, int]:
     """Number of examples of each set; 0 where a function scored, which does not say, and for the mean of shifts."""
-    sizes = {}
-    for name in sets:
-        sizes[name] = first.predictions[name].examples if name in first.predictions else 0
+    sizes = dict.fromkeys(sets, 0)
+    for name, predictions in first.predictions.items():
+        sizes[name] = predictions.examples
     if len(shifted_sets(sets)) > 1:
         sizes[SHIFTS] = 0
     return sizes
 
 
 def _curves(
-    models: Sequence[ModelScores], measured: Mapping[str, Measured], shown: Sequence[str | None]
+    models: Sequence[ModelScores], measured: Mapping[str, Measured], names: Sequence[str | None]
 ) -> dict[str, dict[str, list[float]]]:
-    """The reliability diagrams of the models to show, in the order of the table, where they are calibrated."""
-    drawn = [model.name for model in models if model.name in shown and TEST in model.calibration]
-    return {name: reliability_curve(measured[name].predictions[TEST]) for name in drawn}
+    """The reliability diagrams of the models with these names, in the order of the table, if they are calibrated."""
+    curves = {}
+    for model in models:
+        if model.name in names and TEST in model.calibration:
+            curves[model.name] = reliability_curve(measured[model.name].predictions[TEST])
+    return curves
 
 
 def _hub_sources(sets: Mapping[str, ScoredSet]) -> dict[str, str]:
     """Set -> the Hub id of its data, where it has one."""
     sources = {}
     for name, scored_set in sets.items():
-        path = scored_set.path if isinstance(scored_set, Evaluator) else None
-        if path is not None and is_hub_id(path):
-            sources[name] = path
+        if not isinstance(scored_set, Evaluator) or scored_set.path is None:
+            continue
+        if is_hub_id(scored_set.path):
+            sources[name] = scored_set.path
     return sources

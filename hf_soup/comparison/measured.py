@@ -71,10 +71,10 @@ class Measured:
     @property
     def scores(self) -> dict[str, dict[str, Interval]]:
         """Set -> metric -> score, without resamples."""
-        return {
-            set_name: {metric: estimate.score for metric, estimate in estimates.items()}
-            for set_name, estimates in self.estimates.items()
-        }
+        scores: dict[str, dict[str, Interval]] = {}
+        for set_name, estimates in self.estimates.items():
+            scores[set_name] = {metric: estimate.score for metric, estimate in estimates.items()}
+        return scores
 
 
 def estimate_scores(measured: Mapping[str, Measured], sets: Mapping[str, ScoredSet]) -> dict[str, Measured]:
@@ -89,6 +89,7 @@ def estimate_scores(measured: Mapping[str, Measured], sets: Mapping[str, ScoredS
     estimates: dict[str, dict[str, dict[str, Estimate]]] = {}
     for name, model in measured.items():
         estimates[name] = {set_name: _of_function(score) for set_name, score in model.function_scores.items()}
+    # Each set has a seed of its own, so that resamples of two sets of one size are not the same.
     for seed, (set_name, scored_set) in enumerate(sets.items()):
         if not isinstance(scored_set, Evaluator):
             continue
@@ -100,6 +101,7 @@ def estimate_scores(measured: Mapping[str, Measured], sets: Mapping[str, ScoredS
 
 
 def _of_function(score: Score) -> dict[str, Estimate]:
+    """What a function returned as estimates, which have no resamples: a function tells nothing of single examples."""
     values = {score.metric: score.value, **score.others}
     return {metric: Estimate(Interval(value)) for metric, value in values.items()}
 
@@ -108,7 +110,7 @@ def _by_metric(metric: Metric, predictions: Mapping[str, Predictions], seed: int
     """Model -> each value of one metric on one set; the resamples are shared by all models."""
     fitting = _models_with_metric(metric, predictions)
     values = {name: metric.compute(outputs) for name, outputs in fitting.items()}
-    names_of_values = next(iter(values.values()), {})
+    names_of_values = next(iter(values.values()), {})  # a metric gives all models the same values
     estimates: dict[str, dict[str, Estimate]] = {name: {} for name in fitting}
     for value_name in names_of_values:
         distributions = resampled(metric, value_name, list(fitting.values()), seed=seed)
@@ -120,11 +122,16 @@ def _by_metric(metric: Metric, predictions: Mapping[str, Predictions], seed: int
 
 def _models_with_metric(metric: Metric, predictions: Mapping[str, Predictions]) -> dict[str, Predictions]:
     """Predictions of the models that a metric is defined for."""
-    built_in = BUILT_IN.get(metric.identity) if metric.identity is not None else None
+    built_in = None
+    if metric.identity is not None:
+        built_in = BUILT_IN.get(metric.identity)
     models_write = any(outputs.texts for outputs in predictions.values())
     # A metric of the user's own is given texts where models write them, and an ensemble writes none.
     reads_texts = metric.needs_texts or (built_in is None and models_write)
-    fitting = {name: outputs for name, outputs in predictions.items() if outputs.texts or not reads_texts}
+    fitting = {}
+    for name, outputs in predictions.items():
+        if outputs.texts or not reads_texts:
+            fitting[name] = outputs
     if built_in is not None and built_in.takes in ("probabilities", "losses"):
         fitting.pop(ENSEMBLES["vote"], None)  # shares of votes are no probabilities
     return fitting
@@ -139,11 +146,16 @@ def with_mean_of_shifts(model: Measured, shifted_sets: Sequence[str]) -> Measure
         shifted_sets (`Sequence[str]`):
             Names of the shifted sets.
     """
-    by_set = [model.estimates[set_name] for set_name in shifted_sets if set_name in model.estimates]
-    if len(by_set) < len(shifted_sets):
+    if not model.estimates.keys() >= set(shifted_sets):
         return model
-    shared = [metric for metric in by_set[0] if all(metric in estimates for estimates in by_set)]
-    means = {metric: _mean([estimates[metric] for estimates in by_set]) for metric in shared}
+    by_metric: dict[str, list[Estimate]] = {}
+    for set_name in shifted_sets:
+        for metric, estimate in model.estimates[set_name].items():
+            by_metric.setdefault(metric, []).append(estimate)
+    means = {}
+    for metric, estimates in by_metric.items():
+        if len(estimates) == len(shifted_sets):  # a function may score a set by another metric
+            means[metric] = _mean(estimates)
     return replace(model, estimates={**model.estimates, SHIFTS: means})
 
 
@@ -154,11 +166,11 @@ def mean_of_models(members: Sequence[Measured]) -> Measured:
         members (`Sequence[Measured]`):
             The ingredients, which have the same sets and metrics.
     """
-    means = {}
+    means: dict[str, dict[str, Estimate]] = {}
     for set_name, metrics in members[0].estimates.items():
-        means[set_name] = {
-            metric: _mean([member.estimates[set_name][metric] for member in members]) for metric in metrics
-        }
+        means[set_name] = {}
+        for metric in metrics:
+            means[set_name][metric] = _mean([member.estimates[set_name][metric] for member in members])
     return Measured(estimates=means)
 
 
@@ -179,6 +191,7 @@ def best_of_each_set(members: Sequence[Measured], directions: Mapping[str, bool 
                 continue
             estimates = [member.estimates[set_name][metric] for member in members]
             values = {index: estimate.score.value for index, estimate in enumerate(estimates)}
+            # The interval is that of the ingredient, though the best of several is chosen by luck, too.
             best.setdefault(set_name, {})[metric] = estimates[best_of(values, higher_is_better)]
     return Measured(estimates=best)
 
@@ -195,16 +208,18 @@ def calibrations(predictions: Mapping[str, Predictions]) -> dict[str, Calibrated
     """
     if any(outputs.kind != "classes" for outputs in predictions.values()):
         return {}
-    temperature = fit_temperature(predictions[VALIDATION]) if VALIDATION in predictions else None
-    result = {}
+    temperature = None
+    if VALIDATION in predictions:
+        temperature = fit_temperature(predictions[VALIDATION])
+    by_set = {}
     for set_name, outputs in predictions.items():
         plain = calibrate(outputs)
         calibrated = Calibrated(plain.ece, plain.ece_mass, plain.mce, plain.brier, plain.nll)
         if temperature is not None:
             scaled = calibrate(with_temperature(outputs, temperature))
             calibrated = replace(calibrated, temperature=temperature, ece_scaled=scaled.ece, nll_scaled=scaled.nll)
-        result[set_name] = calibrated
-    return result
+        by_set[set_name] = calibrated
+    return by_set
 
 
 def reliability_curve(predictions: Predictions) -> dict[str, list[float]]:
@@ -215,7 +230,7 @@ def reliability_curve(predictions: Predictions) -> dict[str, list[float]]:
             Of classes.
     """
     bins = calibrate(predictions).bins
-    filled = bins.count > 0
+    filled = bins.count > 0  # an empty bin has neither a confidence nor an accuracy
     return {
         "confidence": bins.confidence[filled].tolist(),
         "accuracy": bins.accuracy[filled].tolist(),
@@ -228,8 +243,10 @@ def _mean(estimates: Sequence[Estimate]) -> Estimate:
     import numpy as np
 
     value = math.fsum(estimate.score.value for estimate in estimates) / len(estimates)
-    distributions = [estimate.resampled for estimate in estimates if estimate.resampled is not None]
-    if len(distributions) < len(estimates):
-        return Estimate(Interval(value))
+    distributions = []
+    for estimate in estimates:
+        if estimate.resampled is None:
+            return Estimate(Interval(value))
+        distributions.append(estimate.resampled)
     mean = np.mean(distributions, axis=0)
     return Estimate(interval(value, mean), mean)

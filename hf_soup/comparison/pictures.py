@@ -30,26 +30,29 @@ def _points(model: ModelScores, set_name: str, metric: str) -> list[Point]:
     score = model.score(set_name, metric)
     if score is None:
         return []
+    value = score.value
     points = []
     if model.role in SINGLE:
-        points.append(Point(set_name, model.name, "ingredient", score.value, score.value, score.value))
+        # Ingredients are drawn without their intervals, which would lie over each other.
+        points.append(Point(set_name, model.name, "ingredient", value, low=value, high=value))
     if model.role != "ingredient":
-        low = score.value if score.low is None else score.low
-        high = score.value if score.high is None else score.high
-        points.append(Point(set_name, model.title, model.role, score.value, low, high))
+        low = value if score.low is None else score.low
+        high = value if score.high is None else score.high
+        points.append(Point(set_name, model.title, model.role, value, low, high))
     return points
 
 
 def draw_shifts(comparison: Comparison) -> Figure:
     """Scores on the test set against those on the shifted sets, of which there is at least one."""
     shifted = shifted_sets(comparison.sizes)
-    set_name = SHIFTS if SHIFTS in comparison.sizes else shifted[0]
+    set_name, shifts = shifted[0], shifted[0]
+    if SHIFTS in comparison.sizes:
+        set_name, shifts = SHIFTS, f"{len(shifted)} shifted sets (mean)"
     dots = []
     for model in comparison.models:
         on_test, on_shift = model.score(TEST, comparison.metric), model.score(set_name, comparison.metric)
         if model.role not in SUMMARIES and on_test is not None and on_shift is not None:
             dots.append(Dot(model.title, model.role, on_test.value, on_shift.value))
-    shifts = f"{len(shifted)} shifted sets (mean)" if set_name == SHIFTS else set_name
     return plot_shifts(dots, metric=comparison.metric, shifts=shifts, title=_shift_title(comparison, set_name))
 
 
@@ -73,6 +76,6 @@ def draw_reliability(comparison: Comparison) -> Figure:
             continue
         bins = comparison.curves[model.name]
         title = f"{model.title} (ECE {100 * model.calibration[TEST].ece:.1f} %)"
-        counts = [int(count) for count in bins["count"]]
+        counts = [int(count) for count in bins["count"]]  # JSON may have given them back as floats
         curves.append(Curve(title, model.role, bins["confidence"], bins["accuracy"], counts))
     return plot_reliability(curves, title=f"Accuracy by confidence on {comparison.sizes[TEST]} test examples")

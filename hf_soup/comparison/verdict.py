@@ -48,13 +48,19 @@ def summarise(
             lines.append(verdict(title, difference, metric, higher_is_better, single, sizes[TEST], members))
         if "ensemble" in on_test:
             lines[-1] += f" Against the {ensemble}: {_numbers(on_test['ensemble'], metric)}."
-        shifts = []
-        for set_name, by_rival in by_set.items():
-            if set_name not in (VALIDATION, TEST) and "single" in by_rival:
-                shifts.append(f"{set_name} {_numbers(by_rival['single'], metric)}")
+        shifts = _on_shifted_sets(by_set, metric)
         if shifts:
             lines.append(f"{title}, on shifted sets against {single}: {', '.join(shifts)}.")
     return "\n".join(lines)
+
+
+def _on_shifted_sets(by_set: Mapping[str, Mapping[Rival, Difference]], metric: str) -> list[str]:
+    """The difference from the single model on each shifted set and on their mean, where one is known."""
+    shifts = []
+    for set_name, by_rival in by_set.items():
+        if set_name not in (VALIDATION, TEST) and "single" in by_rival:
+            shifts.append(f"{set_name} {_numbers(by_rival['single'], metric)}")
+    return shifts
 
 
 def verdict(
@@ -83,11 +89,12 @@ def verdict(
             How many models an ensemble of the ingredients runs.
     """
     value, low, high = difference.value, difference.low, difference.high
-    numbers = f"{_numbers(difference, metric)} {'points of ' if metric in SHARES else 'in '}{metric}"
+    unit = f"points of {metric}" if metric in SHARES else f"in {metric}"
+    numbers = f"{_numbers(difference, metric)} {unit}"
     against = f"{single}, the single model that is best on validation"
     if low is None or high is None:
         return f"The {soup} is {numbers} against {against}, without an interval."
-    if value == low == high == 0:
+    if value == low == high == 0:  # not one resample tells them apart
         return f"The {soup} scores as {against}: on {examples} test examples there is no difference at all."
     if low <= 0 <= high:
         return f"The {soup} is {numbers} against {against}: no difference that {examples} test examples can show."
@@ -99,6 +106,7 @@ def verdict(
 
 
 def _numbers(difference: Difference, metric: str) -> str:
+    """A difference with its interval, where it has one."""
     value = signed(metric, difference.value)
     if difference.low is None:
         return value

@@ -71,13 +71,13 @@ def read_saved(folder: Path) -> Dataset:
     from datasets.table import InMemoryTable
 
     problem = f"{one_line(folder)} cannot be read as a data set that was saved to the disk"
-    state, info = (
-        read_json(folder / SAVED, error_class=DataError),
-        read_json(folder / SAVED_INFO, error_class=DataError),
-    )
+    state = read_json(folder / SAVED, error_class=DataError)
+    info = read_json(folder / SAVED_INFO, error_class=DataError)
+    features: datasets.Features | None = None
     with as_error(DataError, problem):
         names = [str(entry["filename"]) for entry in state["_data_files"]]
-        features = datasets.Features.from_dict(info["features"]) if info.get("features") else None
+        if info.get("features"):
+            features = datasets.Features.from_dict(info["features"])
     paths = [_file_of(folder, name) for name in names]
     with as_error(DataError, problem):
         table = pa.concat_tables([_mapped(path) for path in paths])
@@ -109,6 +109,7 @@ def _file_of(folder: Path, name: str) -> Path:
 
 
 def _mapped(path: Path) -> Any:
+    """A file of Arrow's stream format as a table, whose rows stay on the disk."""
     import pyarrow as pa
 
     open_file(path, error_class=DataError).close()  # no pipe and no device

@@ -127,9 +127,14 @@ def improbably_missing(names: tuple[str, ...], classes: int, rows: int) -> Missi
     if rows < FEW or not names:
         return None
     share = len(names) / classes
-    log_none_drawn = rows * math.log1p(-share) if share < 1 else -math.inf
+    # Of rows without end each is of another class with the probability 1 - share, whatever was drawn before.
+    log_none_drawn = -math.inf
+    if share < 1:
+        log_none_drawn = rows * math.log1p(-share)
     missing = MissingClasses(names, classes, rows)
-    return missing if _is_improbable(missing, log_none_drawn) else None
+    if not _is_improbable(missing, log_none_drawn):
+        return None
+    return missing
 
 
 def warn_of_missing_classes(dataset: Dataset, label: str, id2label: Mapping[int, str], examples: str) -> None:
@@ -152,20 +157,26 @@ def warn_of_missing_classes(dataset: Dataset, label: str, id2label: Mapping[int,
 
 def _missing_of_whole(dataset: Dataset, whole: Dataset, label: str) -> MissingClasses | None:
     """The classes that a slice lacks of its whole, unless rows at random could well lack as many."""
-    counts, whole_counts = _class_counts(dataset, label), _class_counts(whole, label)
-    absent = sorted((value for value in whole_counts if value not in counts), key=str)
+    counts = _class_counts(dataset, label)
+    whole_counts = _class_counts(whole, label)
+    absent = sorted(whole_counts.keys() - counts.keys(), key=str)
     if not absent or not counts:
         return None
     class_names = getattr(whole.features[label], "names", None)
-    names = tuple(class_names[value] if class_names else str(value) for value in absent)
+    if class_names:
+        names = tuple(class_names[value] for value in absent)
+    else:
+        names = tuple(str(value) for value in absent)
     missing = MissingClasses(names, len(whole_counts), counts.total())
     total = whole_counts.total()
-    others = total - sum(whole_counts[value] for value in absent)
-    if others < missing.rows:
+    rows_of_others = total - sum(whole_counts[value] for value in absent)
+    if rows_of_others < missing.rows:
         log_none_drawn = -math.inf
     else:  # hypergeometric: all rows are drawn from those of the other classes
-        log_none_drawn = _log_choices(others, missing.rows) - _log_choices(total, missing.rows)
-    return missing if _is_improbable(missing, log_none_drawn) else None
+        log_none_drawn = _log_choices(rows_of_others, missing.rows) - _log_choices(total, missing.rows)
+    if not _is_improbable(missing, log_none_drawn):
+        return None
+    return missing
 
 
 def _is_improbable(missing: MissingClasses, log_none_drawn: float) -> bool:
@@ -191,13 +202,16 @@ def _is_sorted(ids: Sequence[int]) -> bool:
     counts = Counter(ids)
     changes = sum(previous != following for previous, following in itertools.pairwise(ids))
     same = sum((count / len(ids)) ** 2 for count in counts.values())  # probability that two rows have one class
+    # In a random order len(ids) * (1 - same) changes are expected, of which a quarter is far less; in a sorted one
+    # there is one change between two classes, also where rows are few.
     return changes <= max(len(counts) - 1, len(ids) * (1 - same) / 4)
 
 
 def _log_choices(n: int, k: int) -> float:
-    """Logarithm of the number of ways to choose k of n."""
+    """Logarithm of the number of ways to choose k of n, which itself would overflow."""
     return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
 
 
 def _class_counts(dataset: Dataset, label: str) -> Counter[Any]:
+    """How many rows have each label; those without one are not counted."""
     return Counter(value for value in dataset[label][:] if value not in HIDDEN)

@@ -6,7 +6,7 @@ Names are compared without case, blanks, `_` and `-`: `sentence_A` is `sentencea
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 
 PAIRS = (
@@ -57,6 +57,7 @@ SINGLES = (
 )
 SECOND = ("2", "b", "pair")  # end of the second name where the first has none: text, text2
 TELLS_LABEL, IS_ID = "it tells the label", "an id"
+# Names of labels and of ids are told by one of their words, in snake case; what is about a text by its whole name.
 _LABEL = re.compile(r"(^|_)(labels?|class|class_?(name|text)|target_?name|tags)(_|\d|$)")
 _ID = re.compile(r"(^|_)(id|ids|idx|index|uid|uuid|guid)$|^unnamed(:|$)|^__index_level")
 _ABOUT = re.compile(
@@ -78,7 +79,9 @@ def why_no_input(name: str) -> str | None:
     words = re.sub(r"[\s\-.]+", "_", snake_case).lower()
     if _LABEL.search(words):
         return TELLS_LABEL
-    return IS_ID if _ID.search(words) else None
+    if _ID.search(words):
+        return IS_ID
+    return None
 
 
 def known_groups(names: Sequence[str], *, pairs: bool, usual: Sequence[str] = ()) -> list[tuple[str, ...]]:
@@ -95,17 +98,32 @@ def known_groups(names: Sequence[str], *, pairs: bool, usual: Sequence[str] = ()
     columns: dict[str, str] = {}  # compared name -> column
     for name in sorted(names, key=lambda name: name != compared(name)):  # `text` goes before `Text`
         columns.setdefault(compared(name), name)
-    groups: list[tuple[str, ...]] = []
+    compared_groups: list[tuple[str, ...]] = []
     if pairs:
-        numbered = [(name, f"{name}{end}") for name in (*FIRST, *SINGLES) for end in SECOND]
-        known_pairs = dict.fromkeys([*PAIRS, *numbered])  # without those that are in both
-        groups += [pair for pair in known_pairs if set(pair) <= set(columns)]
-    in_pairs = {name for pair in groups for name in pair}
-    free = set(columns) - in_pairs
-    first = [name for name in FIRST if name in free]
-    singles = first[:1] or [name for name in (*usual, *SINGLES) if name in free]
-    groups += [(name,) for name in singles]
-    return [tuple(columns[name] for name in group) for group in groups]
+        compared_groups += _known_pairs(columns)
+    in_pairs = set().union(*compared_groups)  # a name that is in a pair is no single text besides
+    compared_groups += [(name,) for name in _known_singles(set(columns) - in_pairs, usual)]
+    groups = []
+    for compared_names in compared_groups:
+        groups.append(tuple(columns[name] for name in compared_names))
+    return groups
+
+
+def _known_pairs(names: Collection[str]) -> list[tuple[str, str]]:
+    """The known pairs of which both names are there."""
+    numbered = []  # a name and the same with an ending: text and text2, sentence and sentenceb
+    for name in (*FIRST, *SINGLES):
+        numbered += [(name, f"{name}{end}") for end in SECOND]
+    pairs = dict.fromkeys([*PAIRS, *numbered])  # some are in both
+    return [pair for pair in pairs if set(pair) <= set(names)]
+
+
+def _known_singles(names: Collection[str], usual: Sequence[str]) -> list[str]:
+    """The known names of single texts that are there; of those that take precedence the first, and nothing else."""
+    first = [name for name in FIRST if name in names]
+    if first:
+        return first[:1]
+    return [name for name in (*usual, *SINGLES) if name in names]
 
 
 def is_about_texts(name: str) -> bool:

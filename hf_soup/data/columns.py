@@ -22,16 +22,17 @@ STRINGS = ("string", "large_string")  # types of text in Arrow
 WHOLE_NUMBER = re.compile(r"-?\d+")
 
 
-def find_column(dataset: Dataset, given: str | None, usual: Sequence[str] = LABEL_COLUMNS, role: str = "label") -> str:
+def find_column(dataset: Dataset, named: str | None, usual: Sequence[str] = LABEL_COLUMNS, role: str = "label") -> str:
     """The column that was named, else the first of the usual ones that is there.
 
     Raises:
         [`DataError`]: if it is not there.
     """
-    for column in [given] if given else usual:
+    candidates = [named] if named else usual
+    for column in candidates:
         if column in dataset.column_names:
             return column
-    wanted = given or usual[0]
+    wanted = candidates[0]
     raise DataError(f'the data has no {role} column "{wanted}"{did_you_mean(wanted, dataset.column_names)}')
 
 
@@ -91,13 +92,14 @@ def label_ids(dataset: Dataset, column: str, id2label: Mapping[int, str]) -> np.
     model_names = [id2label[index] for index in sorted(id2label)]
     # transformers calls the classes of a model without names so
     model_is_named = model_names != [f"LABEL_{index}" for index in range(len(model_names))]
+    labels: Sequence[Any] = values
     if data_names is None:
-        labels = _numbers_by_name(values, model_names, column) if model_is_named else values
+        if model_is_named:
+            labels = _numbers_by_name(values, model_names, column)
     elif model_is_named:
         labels = _match_names(values, data_names, model_names)
     else:
         _refuse_unnamed_model(column, values, data_names, len(model_names))
-        labels = values
     ids = np.asarray(labels, dtype=np.int64)
     wrong = (ids != UNSCORED) & ((ids < 0) | (ids >= len(model_names)))
     if wrong.any():
@@ -158,6 +160,7 @@ def _numbers_by_name(values: Sequence[Any], model_names: Sequence[str], column: 
     """
     if not all(WHOLE_NUMBER.fullmatch(name) for name in model_names):
         return values
+    # Either the labels are the names, 1 to 5, or where the model counts these, 0 to 4.
     position = {int(name): place for place, name in enumerate(model_names)}
     places = set(range(len(model_names)))
     labels = set(values) - {UNSCORED}
@@ -169,7 +172,8 @@ def _numbers_by_name(values: Sequence[Any], model_names: Sequence[str], column: 
             f"places (0 to {len(model_names) - 1}): write them as text to mean names, or cast the column to a "
             "ClassLabel."
         )
-    return [value if value == UNSCORED else position[value] for value in values]
+    ids = {**position, UNSCORED: UNSCORED}
+    return [ids[value] for value in values]
 
 
 def numbers(dataset: Dataset, column: str) -> np.ndarray:
@@ -184,7 +188,7 @@ def numbers(dataset: Dataset, column: str) -> np.ndarray:
     if not str(getattr(feature, "dtype", "")).startswith(("int", "uint", "float", "bool")):
         example = f", such as {values[0]!r}" if values else ""
         raise DataError(f'the column "{column}" holds {feature}{example}, and numbers are needed.')
-    array = np.asarray([np.nan if value is None else value for value in values], dtype=np.float64)
+    array = np.asarray(values, dtype=np.float64)  # NaN where a value is `None`
     missing = (~np.isfinite(array)).sum()
     if missing:
         raise DataError(f'{missing} of {len(array)} values in "{column}" are missing or not finite.')
@@ -195,7 +199,9 @@ def split_like(ids: np.ndarray, lists: Sequence[Sequence[Any] | None]) -> list[n
     """Cut a flattened column into parts as long as `lists`; a missing list is an empty one."""
     import numpy as np
 
-    sizes = [0 if values is None else len(values) for values in lists]
+    sizes = []
+    for values in lists:
+        sizes.append(0 if values is None else len(values))
     return np.split(ids, np.cumsum(sizes)[:-1])
 
 

@@ -61,7 +61,7 @@ def hash_content(dataset: Dataset) -> ContentHashes:
     import xxhash
 
     hashed = _HASHED.get(dataset)
-    if hashed is not None and all(_state(path) == state for path, state in hashed.files):
+    if hashed is not None and _are_unchanged(hashed.files):
         return hashed.hashes
     started = time.time()
     plain = dataset.with_format(None)
@@ -85,12 +85,24 @@ def hash_content(dataset: Dataset) -> ContentHashes:
 
     hashes = [xxhash.xxh3_128_hexdigest(content(row)) for row in plain]
     hashed_content = ContentHashes(_digest(sorted(hashes)), frozenset(hashes), _digest(hashes))
-    if all(state[-1] < (started - SETTLED) * 1e9 for _, state in files if state):
+    if _are_settled(files, started):
         _HASHED[dataset] = _Hashed(hashed_content, tuple(files))
     return hashed_content
 
 
+def _are_unchanged(files: Sequence[tuple[str, State]]) -> bool:
+    """Whether files are what they were when they were hashed."""
+    return all(_state(path) == state for path, state in files)
+
+
+def _are_settled(files: Sequence[tuple[str, State]], now: float) -> bool:
+    """Whether files were last changed so long ago that another change would show in their times."""
+    change_times = [state[-1] for _, state in files if state]  # in nanoseconds
+    return max(change_times, default=0) < (now - SETTLED) * 1e9
+
+
 def _digest(hashes: Sequence[str]) -> str:
+    """One hash of several, in their order."""
     import xxhash
 
     return xxhash.xxh3_128_hexdigest("\n".join(hashes).encode())
@@ -106,6 +118,7 @@ def _state(path: str) -> State:
 
 
 def _bytes_of(path: str) -> bytes:
+    """The content of an image file, or its name where it cannot be read."""
     try:
         with open_file(path, error_class=DataError) as file:
             return file.read()
@@ -114,4 +127,5 @@ def _bytes_of(path: str) -> bytes:
 
 
 def _printable(value: Any) -> str:
+    """What stands in JSON for a value that JSON has no form for, such as bytes and dates."""
     return value.hex() if isinstance(value, bytes) else str(value)

@@ -10,7 +10,7 @@ import contextlib
 import csv
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -71,6 +71,7 @@ def read_words(path: Path) -> pa.Table:
 
 
 def _read_words(path: Path, form: _Form) -> pa.Table:
+    """As [`read_words`], where how values are told apart is known."""
     import pyarrow as pa
 
     rows = _rows(path, form)
@@ -84,6 +85,7 @@ def _read_words(path: Path, form: _Form) -> pa.Table:
             if len(row.values) != len(names):
                 raise wrong(path, row.line, _wrong_count(len(row.values), names, form))
         columns = zip(*(row.values for row in chunk), strict=True)
+        # large: the texts of a chunk may have more than the 2 GB that 32-bit offsets reach
         chunks.append([pa.array(column, pa.large_string()) for column in columns])
     if not chunks:
         raise DataError(f"{one_line(path)} has a header ({listed(names)}) and is empty otherwise.")
@@ -94,13 +96,15 @@ def as_numbers(words: pa.Table) -> pa.Table:
     """The same table with int64 where each value is a whole number of 64 bits, and float64 where each is a number."""
     import pyarrow as pa
 
-    return pa.table([_column(words[name]) for name in words.column_names], names=words.column_names)
+    return pa.table([_as_numbers(words[name]) for name in words.column_names], names=words.column_names)
 
 
-def _column(words: pa.ChunkedArray) -> pa.ChunkedArray:
+def _as_numbers(words: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column as numbers if each of its values is one, else as it is."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    # Most columns of texts are told by their first values, which is cheaper than all of them twice.
     tested = [word for word in words[:TESTED].to_pylist() if word]
     if not all(re.match(REAL, word) for word in tested):
         return words
@@ -109,26 +113,35 @@ def _column(words: pa.ChunkedArray) -> pa.ChunkedArray:
         return words
     for pattern, parse, dtype in ((WHOLE, int, pa.int64()), (REAL, float, pa.float64())):
         is_number = pc.match_substring_regex(words, pattern)
-        if not pc.all(pc.or_(is_number, absent)).as_py():
-            continue
-        # by Python, whose `int` and `float` take all that the patterns do, such as blanks and a plus sign
-        chunks = []
-        try:
-            for chunk in words.chunks:
-                numbers = [parse(word) if word else None for word in chunk.to_pylist()]
-                chunks.append(pa.array(numbers, dtype))
-        except (OverflowError, ValueError):  # more than 64 bits
-            return words
-        return pa.chunked_array(chunks)
+        if pc.all(pc.or_(is_number, absent)).as_py():
+            return _parsed(words, parse, dtype)
     return words
+
+
+def _parsed(words: pa.ChunkedArray, parse: Callable[[str], int | float], dtype: pa.DataType) -> pa.ChunkedArray:
+    """Words that are all numbers as these; as they are if one does not fit into 64 bits."""
+    import pyarrow as pa
+
+    # by Python, whose `int` and `float` take all that the patterns do, such as blanks and a plus sign
+    chunks = []
+    try:
+        for chunk in words.chunks:
+            numbers: list[int | float | None] = []
+            for word in chunk.to_pylist():
+                numbers.append(parse(word) if word else None)
+            chunks.append(pa.array(numbers, dtype))
+    except (OverflowError, ValueError):
+        return words  # more than 64 bits, or more digits than Python's `int` takes
+    return pa.chunked_array(chunks)
 
 
 def _rows(path: Path, form: _Form) -> Iterator[_Row]:
     """The header and the rows. Blank lines between them are no rows; a warning counts them."""
+    # newline="" because a quoted value may hold line breaks of any kind, which the csv module has to see
     reader = form.reader(text_lines(path, newline=""))
-    blank: list[int] = []  # lines since the last row
+    blank: list[int] = []  # numbers of the blank lines since the last row
     blank_between: list[int] = []
-    width = 0
+    width = 0  # number of columns, known from the header on
     while True:
         start = reader.line_num + 1
         try:
@@ -168,6 +181,7 @@ def _long_values() -> Iterator[None]:
 
 
 def _csv_problem(error: csv.Error) -> str:
+    """What is wrong, for a message; the csv module has one class of errors, whose texts tell them apart."""
     if "unexpected end of data" in str(error):
         return 'a quote (") that is not closed until the end of the file'
     if "expected after" in str(error):
@@ -198,6 +212,7 @@ def _column_names(path: Path, header: _Row, form: _Form) -> list[str]:
 
 
 def _wrong_count(count: int, names: list[str], form: _Form) -> str:
+    """What is wrong with a row that has more or fewer fields than the header."""
     if form.quoted:
         remedy = f'A text that contains a {SEPARATORS[form.delimiter]} has to be in quotes ("...")'
     else:
@@ -207,6 +222,7 @@ def _wrong_count(count: int, names: list[str], form: _Form) -> str:
 
 
 def _form(path: Path) -> _Form:
+    """How the values of a file are told apart, by its ending."""
     if path.suffix.lower() != ".tsv":
         return _Form(",", quoted=True)
     return _Form("\t", quoted=_is_quoted(path))
@@ -220,13 +236,15 @@ def _is_quoted(path: Path) -> bool:
     """
     lines: list[str] = []  # that the reader has taken for the row at hand
 
+    # The reader gives values without their quotes, and what was written is needed as well.
     def recorded_lines() -> Iterator[str]:
         for line in text_lines(path, newline=""):
             lines.append(line)
             yield line
 
     reader = _Form("\t", quoted=True).reader(recorded_lines())
-    has_quotes, width = False, 0
+    has_quotes = False
+    width = 0  # number of columns, known from the header on
     try:
         while True:
             lines.clear()
@@ -234,7 +252,7 @@ def _is_quoted(path: Path) -> bool:
             if row is None:
                 return has_quotes
             record = "".join(lines).rstrip("\r\n")
-            is_header = reader.line_num == len(lines)
+            is_header = reader.line_num == len(lines)  # no lines were taken before those of this row
             if is_header and all(_is_enclosed(name) for name in record.split("\t")):
                 return True
             width = width or len(row)

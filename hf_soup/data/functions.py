@@ -49,7 +49,7 @@ def call_function(path: str) -> Any:
     with as_error(DataError, f"{path} failed instead of returning examples"):
         try:
             return function()
-        except (SystemExit, GeneratorExit) as error:
+        except (SystemExit, GeneratorExit) as error:  # which are no `Exception`
             why = one_line(repr(error))
             raise DataError(f"{path} ends the process ({why}) instead of returning examples.") from error
 
@@ -107,6 +107,7 @@ def _from_bunch(bunch: Mapping[str, Any], path: str) -> Dataset:
 
     if "target" not in bunch or not ("images" in bunch or isinstance(bunch.get("data"), list)):
         raise DataError(f"{path} returned {type(bunch).__name__} without images or texts and a target.")
+    # without names the classes are called by their numbers
     names = [str(name) for name in bunch.get("target_names", sorted(set(bunch["target"])))]
     labels = datasets.ClassLabel(names=names)
     targets = np.asarray(bunch["target"]).tolist()

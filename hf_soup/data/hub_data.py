@@ -38,12 +38,13 @@ def load_from_hub(path: str, name: str | None, split: str) -> Dataset:
     from huggingface_hub import constants
 
     problem = f"{one_line(path)} is no folder here, and as a data set of the Hub it could not be loaded"
+    caches = (datasets.config.HF_CACHE_HOME, constants.HF_HUB_CACHE)  # where images that were fetched may be
     with read_errors(DataError, problem):
         builder = patiently(lambda: _builder(path, name))
         patiently(builder.download_and_prepare)
         known_split = find_split(builder.info.splits or (), split)
         dataset = builder.as_dataset(split=known_split or split)  # an unknown one is an error of datasets
-        return refuse_images_elsewhere(dataset, path, (datasets.config.HF_CACHE_HOME, constants.HF_HUB_CACHE))
+        return refuse_images_elsewhere(dataset, path, caches)
 
 
 def splits_on_hub(path: str, name: str | None) -> list[str]:
@@ -55,7 +56,7 @@ def splits_on_hub(path: str, name: str | None) -> list[str]:
     import datasets
 
     with read_errors(DataError, f"{one_line(path)} is no folder here, and the Hub does not tell its splits"):
-        patiently(lambda: _builder(path, name))
+        patiently(lambda: _builder(path, name))  # which refuses files that are elsewhere
         return datasets.get_dataset_split_names(path, name)
 
 
@@ -75,5 +76,6 @@ def _refuse_files_elsewhere(data_files: Mapping[str, Sequence[str]] | None, path
     """A card may name files of this machine, or of any server."""
     for files in (data_files or {}).values():
         for file in files:
+            # a file in an archive is addressed as zip://FILE::hf://datasets/..., where the archive comes last
             if not file.split("::")[-1].startswith(_FILES):
                 raise DataError(f"the card of {one_line(path)} names {one_line(file)}, which is not on the Hub.")

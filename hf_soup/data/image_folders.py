@@ -46,22 +46,31 @@ def read_image_folder(folder: Path, images: list[Path] | None = None) -> Dataset
     Raises:
         [`DataError`]: if there are none, or a metadata file names one that is not there.
     """
-    import datasets
-
+    # Absolute, because the data set names the images, which are opened later and perhaps elsewhere.
     folder = Path(os.path.abspath(folder))
-    images = images_of(folder) if images is None else [Path(os.path.abspath(path)) for path in images]
+    if images is None:
+        images = images_of(folder)
+    else:
+        images = [Path(os.path.abspath(path)) for path in images]
     tables = [path for path in _files(folder) if is_table(path) and path.stem == METADATA]
     if not images:
         raise DataError(f"{one_line(folder)} holds neither tables of examples nor images.")
     if tables:
         return _with_metadata(folder, images, tables)
+    return _with_folders_as_classes(images)
+
+
+def _with_folders_as_classes(images: list[Path]) -> Dataset:
+    """Images with the name of the folder of each as its label, where there are several folders of one depth."""
+    import datasets
+
     columns: dict[str, Any] = {"image": [str(path) for path in images]}
     features: dict[str, Any] = {"image": datasets.Image()}
     classes = sorted({path.parent.name for path in images})
     depths = {len(path.parts) for path in images}
     if len(classes) > 1 and len(depths) == 1:  # folders of several depths are no classes
-        numbers = {name: number for number, name in enumerate(classes)}
-        columns["label"] = [numbers[path.parent.name] for path in images]
+        index_of = {name: index for index, name in enumerate(classes)}
+        columns["label"] = [index_of[path.parent.name] for path in images]
         features["label"] = datasets.ClassLabel(names=classes)
     return datasets.Dataset.from_dict(columns, datasets.Features(features))
 
@@ -78,14 +87,7 @@ def _with_metadata(folder: Path, images: list[Path], tables: list[Path]) -> Data
             raise DataError(f'{one_line(table)} has no column "{FILE_NAME}" with the name of each image.')
         paths = [_image_of_row(table, row, name) for row, name in enumerate(rows[FILE_NAME])]
         named_images.update(paths)
-        columns: dict[str, list[Any]] = {}
-        features: dict[str, Any] = {}
-        for name, feature in rows.features.items():
-            if name == FILE_NAME:
-                columns["image"], features["image"] = [str(path) for path in paths], datasets.Image()
-            elif name != "image":
-                columns[name], features[name] = rows[name][:], feature
-        loaded.append(datasets.Dataset.from_dict(columns, datasets.Features(features)))
+        loaded.append(_with_images(rows, paths))
     unnamed = [str(path.relative_to(folder)) for path in images if path not in named_images]
     if unnamed:
         warn(
@@ -94,6 +96,22 @@ def _with_metadata(folder: Path, images: list[Path], tables: list[Path]) -> Data
         )
     with as_error(DataError, f"the {METADATA} files of {one_line(folder)} cannot be joined"):
         return datasets.concatenate_datasets(loaded)
+
+
+def _with_images(rows: Dataset, paths: list[Path]) -> Dataset:
+    """Rows of a metadata file with the column `image` in place of the names of files."""
+    import datasets
+
+    columns: dict[str, list[Any]] = {}
+    features: dict[str, Any] = {}
+    for name, feature in rows.features.items():
+        if name == FILE_NAME:
+            columns["image"] = [str(path) for path in paths]
+            features["image"] = datasets.Image()
+        elif name != "image":  # a column of this name would take the place of the images
+            columns[name] = rows[name][:]
+            features[name] = feature
+    return datasets.Dataset.from_dict(columns, datasets.Features(features))
 
 
 def _image_of_row(table: Path, row: int, name: Any) -> Path:

@@ -46,7 +46,7 @@ def decode_image(encoded: Mapping[str, Any] | Image | None) -> Image:
     """
     from PIL import Image
 
-    Image.init()
+    Image.init()  # registers all formats, so that those that run programs can be left out
     formats = [name for name in Image.OPEN if name not in RUN_PROGRAMS]
     with as_error(DataError, "the image does not decode"):
         if isinstance(encoded, Image.Image):
@@ -54,11 +54,13 @@ def decode_image(encoded: Mapping[str, Any] | Image | None) -> Image:
         if encoded is None:
             raise DataError("the image does not decode: there is none.")
         content, path = encoded["bytes"], encoded["path"]
+        # Inside the block, because PIL reads the pixels only when they are asked for.
         with BytesIO(content) if content is not None else open_file(path, error_class=DataError) as file:
             return _as_seen(_upright(Image.open(file, formats=formats)))
 
 
 def _upright(image: Image) -> Image:
+    """An image with its pixels read, turned as its EXIF orientation says."""
     from PIL import ImageOps
     from PIL.ExifTags import Base
 
@@ -70,6 +72,7 @@ def _upright(image: Image) -> Image:
 
 
 def _as_seen(image: Image) -> Image:
+    """An image of any mode in 8 bits, on white."""
     import numpy as np
     from PIL import Image as Pil
 
@@ -79,10 +82,13 @@ def _as_seen(image: Image) -> Image:
         return _on_white(image)
     if image.mode == "1":
         return image.convert("L")
-    return image if image.mode == "L" else image.convert("RGB")  # which leaves RGB alone
+    if image.mode == "L":
+        return image
+    return image.convert("RGB")  # which leaves RGB alone
 
 
 def _on_white(image: Image) -> Image:
+    """An image that may be transparent, on a white background."""
     from PIL import Image as Pil
 
     if image.mode == "La":  # greys multiplied with their opacity, which PIL converts to this alone

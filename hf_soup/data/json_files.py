@@ -53,11 +53,15 @@ def read_json_rows(path: Path) -> pa.Table:
     import pyarrow as pa
 
     rows = _rows(path)
-    whole = None
+    whole: pa.Table | None = None
     while chunk := list(islice(rows, ROWS)):
         table = _table(path, chunk)
+        if whole is None:
+            whole = table
+            continue
         try:
-            whole = table if whole is None else pa.concat_tables([whole, table], promote_options="permissive")
+            # permissive: a column may be whole numbers in one chunk and fractions in the next, or missing from one
+            whole = pa.concat_tables([whole, table], promote_options="permissive")
         except pa.ArrowException as error:
             problem = f"values of another kind than in the rows before, there or soon after: {one_line(error)}"
             raise wrong(path, chunk[0].place, problem) from None
@@ -68,6 +72,7 @@ def read_json_rows(path: Path) -> pa.Table:
 
 def _rows(path: Path) -> Iterator[_Row]:
     """The rows of a file, which is one value if its first line is no value by itself, or the only one."""
+    # One stream of lines with two views: `filled` skips blank lines, and what it has taken is gone from `numbered`.
     numbered = enumerate(text_lines(path, newline="\n"), 1)
     filled = ((number, line) for number, line in numbered if line.strip())
     first = next(filled, None)
@@ -79,6 +84,7 @@ def _rows(path: Path) -> Iterator[_Row]:
     except DataError:
         if line.rstrip().endswith("}"):  # a row, and the error is in it
             raise
+        # the first line of a value that is written over several lines, such as "["
         rest = "".join(following for _, following in numbered)
         return _entries(path, _parse(path, line + rest, number))
     second = next(filled, None)
@@ -89,6 +95,7 @@ def _rows(path: Path) -> Iterator[_Row]:
 
 
 def _parse(path: Path, text: str, line: int) -> Any:
+    """The value that a text is, which begins on this line of the file."""
     try:
         return json.loads(text, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
@@ -105,11 +112,12 @@ def _parse(path: Path, text: str, line: int) -> Any:
 def _entries(path: Path, value: Any) -> Iterator[_Row]:
     """The rows of a file that is one value."""
     if isinstance(value, dict):
-        is_line = path.suffix.lower() == ".jsonl"
-        columns = None if is_line else _columns_of(value)
+        if path.suffix.lower() == ".jsonl":  # a file of one line, whatever its fields hold
+            return iter([_Row(1, value)])
+        columns = _columns_of(value)
         if columns is not None:
             return _rows_of_columns(columns)
-        rows = None if is_line else _only_list_of_objects(value)
+        rows = _only_list_of_objects(value)
         if rows is None:
             return iter([_Row(1, value)])
         value = rows
@@ -125,23 +133,36 @@ def _only_list_of_objects(value: dict[str, Any]) -> list[Any] | None:
     if len(lists) != 1 or has_objects or not lists[0]:
         return None
     rows = lists[0]
-    return rows if all(isinstance(entry, dict) for entry in rows) else None
+    if not all(isinstance(entry, dict) for entry in rows):
+        return None
+    return rows
 
 
 def _columns_of(value: dict[str, Any]) -> dict[str, list[Any]] | None:
-    """The columns of an object that has a list, or an object of numbered values, for each, as pandas writes it."""
+    """The columns of an object that has a list, or an object of numbered values, for each, as pandas writes it.
+
+    `DataFrame.to_json` writes `{"text": {"0": "a", "1": "b"}, ...}`, and `DataFrame.to_dict("list")` gives
+    `{"text": ["a", "b"], ...}`.
+    """
     fields = list(value.values())
-    if len(fields) < 2:
+    if len(fields) < 2:  # a single list is one of rows, or a field of the only row
         return None
     if all(isinstance(field, dict) for field in fields):
         if not _are_numbered_alike(fields):
             return None
         fields = [list(field.values()) for field in fields]
-    if not all(isinstance(field, list) for field in fields):
+    if not _are_columns(fields):
         return None
-    lengths = {len(field) for field in fields}
-    has_objects = any(isinstance(entry, dict) for field in fields for entry in field)
-    return None if len(lengths) > 1 or has_objects else dict(zip(value, fields, strict=True))
+    return dict(zip(value, fields, strict=True))
+
+
+def _are_columns(fields: Sequence[Any]) -> bool:
+    """Whether fields are lists of one length without objects, which would be rows."""
+    if not all(isinstance(field, list) for field in fields):
+        return False
+    if len({len(field) for field in fields}) > 1:
+        return False
+    return not any(isinstance(entry, dict) for entry in chain.from_iterable(fields))
 
 
 def _are_numbered_alike(fields: Sequence[dict[str, Any]]) -> bool:
@@ -153,11 +174,13 @@ def _are_numbered_alike(fields: Sequence[dict[str, Any]]) -> bool:
 
 
 def _rows_of_columns(columns: dict[str, list[Any]]) -> Iterator[_Row]:
+    """The rows of columns of one length."""
     for number, values in enumerate(zip(*columns.values(), strict=True), 1):
         yield _Row(number, dict(zip(columns, values, strict=True)))
 
 
 def _row(path: Path, place: int | str, value: Any) -> _Row:
+    """A value as a row, which has to be an object."""
     if not isinstance(value, dict):
         raise wrong(path, place, f"{_kind(value)}, where a row is an object")
     return _Row(place, value)
@@ -193,6 +216,7 @@ def _first_failing(values: list[Any]) -> int:
     """The index of the first value with which Arrow cannot make an array of a list any more."""
     import pyarrow as pa
 
+    # By bisection, because Arrow's errors do not say which value it was.
     low, high = 0, len(values)  # so many values can be converted, so many cannot
     while high - low > 1:
         middle = (low + high) // 2
@@ -205,6 +229,7 @@ def _first_failing(values: list[Any]) -> int:
 
 
 def _depth(dtype: pa.DataType) -> int:
+    """How many lists and objects a type has within one another, the values themselves included."""
     inner = [_depth(dtype.field(place).type) for place in range(dtype.num_fields)]
     return 1 + max(inner, default=0)
 
@@ -214,12 +239,15 @@ class _NamedTwiceError(Exception):
 
 
 def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """The fields of an object, each named once."""
     fields = dict(pairs)
     if len(fields) < len(pairs):
         counts = Counter(name for name, _ in pairs)
-        raise _NamedTwiceError(next(name for name, count in counts.items() if count > 1))
+        repeated = [name for name, count in counts.items() if count > 1]
+        raise _NamedTwiceError(repeated[0])
     return fields
 
 
 def _kind(value: Any) -> str:
+    """What a message calls a value."""
     return KIND_NAMES.get(type(value), "nothing")

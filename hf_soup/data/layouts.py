@@ -42,7 +42,8 @@ def splits_of(folder: Path) -> Sources:
     """
     if (folder / SAVED_SPLITS).is_file():
         return _saved_splits(folder)
-    splits, data = _listed_splits(folder), folder / "data"
+    splits = _listed_splits(folder)
+    data = folder / "data"
     if data.is_dir():
         refuse_leaving(data, folder)
         splits = _listed_splits(data) | splits  # those of the folder itself take precedence
@@ -68,9 +69,11 @@ def find_split(names: Iterable[str], split: str) -> str | None:
     if split in present:
         return split
     aliases = [alias for alias in ALIASES.get(split, ()) if alias in present]
+    if not aliases:
+        return None
     if len(aliases) > 1:
         raise DataError(f'the data has no split "{split}", but {listed(aliases)}: say which one is meant.')
-    return aliases[0] if aliases else None
+    return aliases[0]
 
 
 def source_of(folder: Path, split: str) -> tuple[Path, ...]:
@@ -137,7 +140,8 @@ def refuse_leaving(path: Path, folder: Path) -> None:
     Raises:
         [`DataError`]: if it does.
     """
-    target, root = Path(os.path.realpath(path)), Path(os.path.realpath(folder))
+    target = Path(os.path.realpath(path))
+    root = Path(os.path.realpath(folder))
     if target.is_relative_to(root) or target.is_relative_to(_blobs(root)):
         return
     raise DataError(
@@ -150,6 +154,7 @@ def _blobs(root: Path) -> Path:
     """Where files of a snapshot in the Hub's cache are; the folder itself where it is none."""
     from huggingface_hub import constants
 
+    # CACHE/datasets--OWNER--NAME/snapshots/COMMIT/FILE is a link into CACHE/datasets--OWNER--NAME/blobs.
     cache = Path(os.path.realpath(constants.HF_HUB_CACHE))
     if not root.is_relative_to(cache) or root == cache:
         return root
@@ -163,18 +168,22 @@ def _listed_splits(folder: Path) -> Sources:
     for path in entries(folder):
         if path.is_dir():
             splits.setdefault(path.name, []).append((path,))
-        elif is_table(path) and path.stem not in ABOUT:
-            shard = _SHARD.fullmatch(path.stem)
-            if shard is None:
-                splits.setdefault(path.stem, []).append((path,))
-            else:
-                shards.setdefault((shard["split"], path.suffix.lower(), shard["count"]), []).append(path)
+            continue
+        if not is_table(path) or path.stem in ABOUT:
+            continue
+        shard = _SHARD.fullmatch(path.stem)
+        if shard is None:
+            splits.setdefault(path.stem, []).append((path,))
+        else:
+            key = (shard["split"], path.suffix.lower(), shard["count"])
+            shards.setdefault(key, []).append(path)
     for (split, _, _), paths in shards.items():
         splits.setdefault(split, []).append(tuple(paths))
     return splits
 
 
 def _refuse_missing_shards(paths: tuple[Path, ...]) -> None:
+    """Refuse `train-00000-of-00002.parquet` without the other one."""
     shard = _SHARD.fullmatch(paths[0].stem)
     if shard is not None and len(paths) != int(shard["count"]):
         raise DataError(
@@ -184,8 +193,11 @@ def _refuse_missing_shards(paths: tuple[Path, ...]) -> None:
 
 
 def _saved_splits(folder: Path) -> Sources:
+    """The splits of what `DatasetDict.save_to_disk` wrote, each in a folder of its name."""
     content = read_json(folder / SAVED_SPLITS, error_class=DataError)
-    names = content.get("splits") if isinstance(content, dict) else None
+    names = None
+    if isinstance(content, dict):
+        names = content.get("splits")
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise DataError(f"{one_line(folder / SAVED_SPLITS)} has no list of splits.")
     for name in names:

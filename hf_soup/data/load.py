@@ -71,6 +71,7 @@ def without_slice(split: str) -> str:
 
 
 def _from_place(path: str, name: str | None, split: str) -> Dataset:
+    """One split of what a path or a name stands for."""
     # What is here goes before functions and the Hub, unless the address of the Hub is written out.
     if os.path.isdir(path):
         return _from_folder(Path(path), name, split)
@@ -98,6 +99,7 @@ def split_data_source(source: str, split: str) -> tuple[str, str | None, str]:
     """
     path, _, named_split = source.partition("#")
     path = place_of(path)
+    # OWNER/NAME/CONFIGURATION; a colon is one of hf://datasets/... or of package.module:function
     has_configuration = path.count("/") == 2 and ":" not in path and not os.path.exists(path)
     if not has_configuration:
         return path, None, named_split or split
@@ -130,6 +132,7 @@ def _from_split_folder(folder: Path) -> Dataset:
 
 
 def _from_file(path: Path) -> Dataset:
+    """A file by itself, which has no split."""
     if path.suffix.lower() not in READERS:
         raise DataError(f"{one_line(path)} is no file of examples that can be read: {', '.join(sorted(TABLES))}.")
     return _from_tables([path])
@@ -150,5 +153,6 @@ def _slice(dataset: Dataset, split: str) -> Dataset:
         raise DataError(f"{split!r} is no slice of {len(dataset)} rows: {error}") from None
     stop = len(dataset) if instruction.to is None else instruction.to
     rows = range(instruction.from_ or 0, stop)
-    # an empty range that begins beyond the end is an IndexError of datasets
-    return subset_of(dataset.select(rows if rows else []), dataset)
+    if not rows:
+        rows = range(0)  # one that begins beyond the end is an IndexError of datasets
+    return subset_of(dataset.select(rows), dataset)

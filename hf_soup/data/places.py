@@ -51,9 +51,10 @@ def refuse_missing_path(path: str) -> None:
     if not is_bare and parent == Path():  # OWNER/NAME, and there is no folder OWNER here
         return
     by_lower_case = {name.lower(): name for name in names}
-    near = difflib.get_close_matches(word.lower(), by_lower_case, n=1, cutoff=NEAR if is_bare else ALIKE)
-    if near:
-        nearest = by_lower_case[near[0]]
+    cutoff = NEAR if is_bare else ALIKE
+    matches = difflib.get_close_matches(word.lower(), by_lower_case, n=1, cutoff=cutoff)
+    if matches:
+        nearest = by_lower_case[matches[0]]
         raise DataError(
             f'there is no "{one_line(word)}"{above}, and as a name on the Hub {one_line(path)} is not looked for, '
             f'since "{nearest}" is here; did you mean "{parent / nearest}"? Data sets of the Hub are '
@@ -72,18 +73,21 @@ def _is_written_as_path(path: str) -> bool:
 def _where_it_ends(path: str) -> tuple[Path, str]:
     """The folder up to which a path exists, and the first part of it that does not."""
     folder, names = Path(), Path(path).parts
+    if not names:
+        return folder, path
     for name in names[:-1]:
         if not (folder / name).is_dir():
             return folder, name
         folder = folder / name
-    return folder, names[-1] if names else path
+    return folder, names[-1]
 
 
 def _names_of_data(folder: Path) -> list[str]:
     """What in a folder may hold data: folders, and files of rows."""
     try:
         with os.scandir(folder) as entries:
-            names = [entry.name for entry in islice(entries, MOST) if entry.is_dir() or is_table(Path(entry.name))]
+            looked_at = islice(entries, MOST)
+            names = [entry.name for entry in looked_at if entry.is_dir() or is_table(Path(entry.name))]
     except OSError:
         return []
     return sorted(name for name in names if not name.startswith("."))

@@ -102,7 +102,9 @@ def split_names(path: Any, name: str | None = None) -> list[str]:
         return splits_on_hub(path.removeprefix(ON_HUB), name)
     if is_function(path):
         result = call_function(path)
-        return list(result) if isinstance(result, datasets.DatasetDict) else []
+        if isinstance(result, datasets.DatasetDict):
+            return list(result)
+        return []
     refuse_missing_path(path)
     return splits_on_hub(path, name)
 
@@ -216,13 +218,18 @@ def carve(train: Dataset, label_column: str | None = None, *, seed: int = 0) -> 
     candidates = [name for name in (label_column, "label", "labels") if name in train.column_names]
     column = candidates[0] if candidates else None
     classes = _classes(train, column)
-    size = round(len(train) * CARVED)
-    size = max(size, len(set(classes)) if classes else 1)  # at least one of each class
-    kept, apart = train_test_split(range(len(train)), test_size=size, random_state=seed, stratify=classes)
-    how = f"stratified by {column}, " if classes else ""
-    kept_apart = f"{size} of {len(train)} training examples are kept for it ({how}seed {seed})"
+    least, how = 1, f"seed {seed}"
+    if classes:
+        least = len(set(classes))  # at least one example of each class
+        how = f"stratified by {column}, {how}"
+    size = max(round(len(train) * CARVED), least)
+    rows, rows_apart = train_test_split(range(len(train)), test_size=size, random_state=seed, stratify=classes)
+    kept_apart = f"{size} of {len(train)} training examples are kept for it ({how})"
     warn(f"the data has no validation split: {kept_apart}.")
-    return subset_of(train.select(sorted(kept)), train), subset_of(train.select(sorted(apart)), train)
+    # Rows stay in their order. What they were cut from is noted, so that classes which one lacks are noticed.
+    rest = subset_of(train.select(sorted(rows)), train)
+    validation = subset_of(train.select(sorted(rows_apart)), train)
+    return rest, validation
 
 
 def _classes(train: Dataset, column: str | None) -> list[Any] | None:
@@ -232,6 +239,7 @@ def _classes(train: Dataset, column: str | None) -> list[Any] | None:
     classes = train[column][:]
     counts = Counter(classes)
     too_many = len(counts) * FEWEST_OF_A_CLASS > len(train)
+    # to stratify, scikit-learn needs two examples of each class at least
     if too_many or None in counts or min(counts.values()) < 2:
         return None
     return list(classes)

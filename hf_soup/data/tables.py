@@ -50,10 +50,14 @@ def read_tables(paths: Sequence[Path]) -> Dataset:
             return refuse_images_elsewhere(read_large_parquet(paths), str(paths[0]))
         reader = READERS[ending]
         tables = [reader(path) for path in paths]
+        first_table = tables[0]
         for path, table in zip(paths, tables, strict=True):
-            if set(table.column_names) != set(tables[0].column_names):
+            if set(table.column_names) != set(first_table.column_names):
                 raise DataError(f"{one_line(path)} has other columns than {one_line(paths[0])}.")
-        joined = tables[0] if len(tables) == 1 else pa.concat_tables(tables, promote_options="permissive")
+        if len(tables) == 1:
+            joined = first_table
+        else:  # a column may have a wider type in one file than in another
+            joined = pa.concat_tables(tables, promote_options="permissive")
         if reader is read_words:  # of all files together: a column may be whole numbers in the first one only
             joined = as_numbers(joined)
         dataset = datasets.Dataset(datasets.table.InMemoryTable(joined))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError, listed
@@ -22,13 +22,14 @@ if TYPE_CHECKING:
 
 REPEATED = 10  # rows for each value, on average, of a column with finer classes than the label's
 ACCIDENT = 0.05  # probability that a column which says nothing of the label seems to tell it
+# Codes that number rows: 17, doc-17, train_3_1, the digits of a hash, a UUID.
 _UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 CODE = re.compile(r"[a-z]{0,12}[-_#:/]?\d+([-_]\d+)*|[0-9a-f]{8,}|" + _UUID, re.IGNORECASE)
 
 
 def choose_columns(
     dataset: Dataset,
-    given: Sequence[str] | None,
+    named: Sequence[str] | None,
     label: str | None,
     *,
     most: int = 2,
@@ -44,8 +45,8 @@ def choose_columns(
     Args:
         dataset (`datasets.Dataset`):
             The examples.
-        given (`Sequence[str]`, *optional*):
-            What the user named.
+        named (`Sequence[str]`, *optional*):
+            The columns that the user named.
         label (`str`, *optional*):
             The label column.
         most (`int`, *optional*, defaults to 2):
@@ -61,27 +62,24 @@ def choose_columns(
         [`DataError`]: if a named column is not there, is the label or holds something else, or it is not plain which
             ones are meant.
     """
-    if given:
-        columns = [given] if isinstance(given, str) else list(given)
-        _check_named_columns(dataset, columns, label, most, of_words)
-        return columns
-    readable = [name for name in dataset.column_names if name != label and is_text(dataset, name, listed=of_words)]
+    if named:
+        return _named_columns(dataset, named, label, most, of_words)
+    takes_pairs = most > 1
+    readable = _readable_columns(dataset, label, of_words)
     excluded = _excluded_by_name(readable)
-    candidates = [name for name in readable if name not in excluded]
-    groups = known_groups(candidates, pairs=most > 1, usual=usual)
+    candidates = _without(readable, excluded)
+    groups = known_groups(candidates, pairs=takes_pairs, usual=usual)
     if classes and label is not None and not is_list(dataset, label):
+        # Which columns are suspected depends on the groups. A pair without the one that tells the label is none any
+        # more, so that the groups are looked for again.
         telling = _label_telling_columns(dataset, groups, candidates, label)
         excluded |= dict.fromkeys(telling, TELLS_LABEL)
-        candidates = [name for name in candidates if name not in telling]
-        groups = known_groups(candidates, pairs=most > 1, usual=usual)
-    chosen: list[str] = []
-    if len(groups) == 1:
-        chosen = list(groups[0])
-    elif not groups:
-        chosen = _only_columns(dataset, candidates, most)
+        candidates = _without(candidates, telling)
+        groups = known_groups(candidates, pairs=takes_pairs, usual=usual)
+    chosen = _unambiguous_choice(dataset, groups, candidates, most)
     if not chosen:
         raise DataError(_ambiguity(dataset, candidates, excluded, most, of_words))
-    _note_choice(dataset, chosen, [name for name in readable if name not in chosen], excluded)
+    _note_choice(dataset, chosen, _without(readable, chosen), excluded)
     return chosen
 
 
@@ -105,23 +103,31 @@ def tells_label(dataset: Dataset, column: str, label: str, *, finer: bool = True
 
     if not isinstance(dataset.features[label], (datasets.Value, datasets.ClassLabel)):
         return False
-    pairs = zip(dataset[column][:], dataset[label][:], strict=True)
-    rows = [(text, value) for text, value in pairs if text is not None and value is not None]
-    label_counts = Counter(value for _, value in rows)
+    rows = [row for row in zip(dataset[column][:], dataset[label][:], strict=True) if None not in row]
+    label_counts = Counter(label_value for _, label_value in rows)
+    if len(label_counts) < 2:  # where all rows have one label, every column would tell it
+        return False
     most_values = len(label_counts)
     if finer:
         most_values = max(most_values, len(rows) // REPEATED)
-    label_of: dict[str, Any] = {}
-    for text, value in rows:
-        if label_of.setdefault(text, value) != value or len(label_of) > most_values:
+    label_of: dict[str, Any] = {}  # value of the column -> the label of the rows that have it
+    for text, label_value in rows:
+        if label_of.setdefault(text, label_value) != label_value or len(label_of) > most_values:
             return False
-    if len(label_counts) < 2:
-        return False
     # Two labels drawn at random are equal with the probability `same`. Each row whose value came before is one chance
     # to contradict it, so that by accident all of them agree with the probability same ** repetitions.
     same = sum((count / len(rows)) ** 2 for count in label_counts.values())
     repetitions = len(rows) - len(label_of)
     return same**repetitions < ACCIDENT
+
+
+def _readable_columns(dataset: Dataset, label: str | None, of_words: bool) -> list[str]:
+    """The columns that hold texts, or lists of words, besides the label."""
+    return [name for name in dataset.column_names if name != label and is_text(dataset, name, listed=of_words)]
+
+
+def _without(names: Sequence[str], left_out: Container[str]) -> list[str]:
+    return [name for name in names if name not in left_out]
 
 
 def _excluded_by_name(columns: Sequence[str]) -> dict[str, str]:
@@ -139,21 +145,37 @@ def _label_telling_columns(
         return [name for name in candidates if tells_label(dataset, name, label, finer=finer)]
     columns: list[str] = []
     for group in groups:
-        telling = [name for name in group if len(group) == 2 and tells_label(dataset, name, label)]
+        if len(group) != 2:  # a single column with a known name is a text, whatever it tells
+            continue
+        telling = [name for name in group if tells_label(dataset, name, label)]
         if len(telling) == 1:
             columns += telling
     return columns
+
+
+def _unambiguous_choice(
+    dataset: Dataset, groups: Sequence[tuple[str, ...]], candidates: Sequence[str], most: int
+) -> list[str]:
+    """The only group of known names; without any, the only columns that can be meant; empty if several can be."""
+    if len(groups) > 1:
+        return []
+    if groups:
+        return list(groups[0])
+    return _only_columns(dataset, candidates, most)
 
 
 def _only_columns(dataset: Dataset, candidates: Sequence[str], most: int) -> list[str]:
     """Of columns with unknown names the only one, or two whose names are a pair; without what is told about texts."""
     if len(candidates) > 1:
         candidates = [name for name in candidates if not is_about_texts(name)]
-    if len(candidates) > 1:
+    if len(candidates) > 1:  # names are judged first, because values have to be read
         candidates = [name for name in candidates if not _holds_codes(dataset, name)]
-    chosen = sorted(candidates, key=compared)
-    is_plain = len(chosen) == 1 or (len(chosen) == 2 and most > 1 and is_pair(*chosen))
-    return chosen if is_plain else []
+    chosen = sorted(candidates, key=compared)  # the first of a pair before the second
+    if len(chosen) == 1:
+        return chosen
+    if len(chosen) == 2 and most > 1 and is_pair(*chosen):
+        return chosen
+    return []
 
 
 def _holds_codes(dataset: Dataset, column: str) -> bool:
@@ -164,13 +186,18 @@ def _holds_codes(dataset: Dataset, column: str) -> bool:
     distinct = set(values)
     if len(distinct) == 1:
         return True
-    return len(distinct) == len(values) and all(value is not None and CODE.fullmatch(value) for value in values)
+    if len(distinct) < len(values) or None in distinct:
+        return False
+    return all(CODE.fullmatch(value) for value in values)
 
 
-def _check_named_columns(
-    dataset: Dataset, columns: Sequence[str], label: str | None, most: int, of_words: bool
-) -> None:
-    """Refuse columns that the user named if they cannot be read."""
+def _named_columns(dataset: Dataset, named: Sequence[str], label: str | None, most: int, of_words: bool) -> list[str]:
+    """The columns that the user named, which may be one by itself.
+
+    Raises:
+        [`DataError`]: if they cannot be read, or are more than the task takes.
+    """
+    columns = [named] if isinstance(named, str) else list(named)
     content = "lists of words" if of_words else "text"
     for column in columns:
         find_column(dataset, column, role="text")
@@ -179,10 +206,11 @@ def _check_named_columns(
         if not is_text(dataset, column, listed=of_words):
             raise DataError(f'the column "{column}" holds {dataset.features[column]}, and {content} is needed.')
     if len(columns) > most or len(set(columns)) < len(columns):
-        taken = "one or two different ones" if most > 1 else "one"
+        allowed = "one or two different ones" if most > 1 else "one"
         raise DataError(
-            f"`text_columns` has {len(columns)} columns ({', '.join(columns)}), and the task takes {taken}."
+            f"`text_columns` has {len(columns)} columns ({', '.join(columns)}), and the task takes {allowed}."
         )
+    return columns
 
 
 def _ambiguity(
@@ -205,6 +233,7 @@ def _ambiguity(
 
 
 def _note_choice(dataset: Dataset, chosen: Sequence[str], others: Sequence[str], excluded: Mapping[str, str]) -> None:
+    """Say which columns were chosen, where there were others, and why some of these cannot be meant."""
     if not others:
         return
     unread = []

@@ -93,22 +93,27 @@ def plot_scores(points: Sequence[Point], *, metric: str, title: str) -> Figure:
     Raises:
         [`MissingExtraError`]: if matplotlib is not installed.
     """
-    groups = list(dict.fromkeys(point.group for point in points))
-    named = list(dict.fromkeys((point.name, point.role) for point in points if point.role != "ingredient"))
-    figure, axes = new_figure(max(2.2 + 2.0 * len(groups), 6.4), 5.0, title)
+    columns: dict[str, int] = {}  # name of a set -> its place on the x axis, in the order of the points
+    ingredients = []
+    models: dict[tuple[str, str], list[Point]] = {}  # name and role -> scores
+    for point in points:
+        columns.setdefault(point.group, len(columns))
+        if point.role == "ingredient":
+            ingredients.append(point)
+        else:
+            models.setdefault((point.name, point.role), []).append(point)
+    figure, axes = new_figure(max(2.2 + 2.0 * len(columns), 6.4), 5.0, title)
     # In each column ingredients stand left of the middle, and the models to compare with side by side right of them.
-    single = [point for point in points if point.role == "ingredient"]
-    places = [groups.index(point.group) - 0.3 for point in single]
-    _draw_ingredients(axes, places, [point.value for point in single], alpha=0.7)
-    markers = markers_of(named)
-    for index, (name, role) in enumerate(named):
-        of_model = [point for point in points if (point.name, point.role) == (name, role)]
-        shift = 0.45 * index / max(len(named) - 1, 1)
-        places = [groups.index(point.group) - 0.12 + shift for point in of_model]
+    places = [columns[point.group] - 0.3 for point in ingredients]
+    _draw_ingredients(axes, places, [point.value for point in ingredients], alpha=0.7)
+    markers = markers_of(list(models))
+    for index, ((name, _), of_model) in enumerate(models.items()):
+        shift = 0.45 * index / max(len(models) - 1, 1)
+        places = [columns[point.group] - 0.12 + shift for point in of_model]
         _draw_intervals(axes, places, of_model, markers[name])
-    axes.set_xticks(range(len(groups)), list(map(shown, groups)))
-    axes.set_xlim(-0.6, len(groups) - 0.4)
-    for edge in range(1, len(groups)):
+    axes.set_xticks(range(len(columns)), list(map(shown, columns)))
+    axes.set_xlim(-0.6, len(columns) - 0.4)
+    for edge in range(1, len(columns)):
         axes.axvline(edge - 0.5, color="#dddddd", linewidth=0.8)
     axes.set_ylabel(f"{shown(metric)} (bars: 95 % interval)")
     axes.grid(axis="y", color=GRID)
@@ -117,6 +122,7 @@ def plot_scores(points: Sequence[Point], *, metric: str, title: str) -> Figure:
 
 
 def _draw_ingredients(axes: Axes, x: Sequence[float], y: Sequence[float], *, alpha: float | None = None) -> None:
+    """All ingredients alike, with one entry in the legend: which of them is which is not what the figure shows."""
     axes.plot(
         x,
         y,
@@ -130,12 +136,15 @@ def _draw_ingredients(axes: Axes, x: Sequence[float], y: Sequence[float], *, alp
 
 def _draw_intervals(axes: Axes, places: Sequence[float], points: Sequence[Point], marker: str) -> None:
     """The scores of one model with their intervals."""
-    # A bootstrap interval may leave out the score itself; matplotlib refuses bars of negative length.
-    below = [max(point.value - point.low, 0) for point in points]
-    above = [max(point.high - point.value, 0) for point in points]
+    values, below, above = [], [], []
+    for point in points:
+        values.append(point.value)
+        # A bootstrap interval may leave out the score itself; matplotlib refuses bars of negative length.
+        below.append(max(point.value - point.low, 0))
+        above.append(max(point.high - point.value, 0))
     axes.errorbar(
         places,
-        [point.value for point in points],
+        values,
         yerr=[below, above],
         linestyle="",
         marker=marker,
@@ -169,11 +178,15 @@ def plot_shifts(dots: Sequence[Dot], *, metric: str, shifts: str, title: str) ->
     """
     figure, axes = new_figure(6.4, 5.6, title)
     _draw_trend(axes, dots)
-    single = [dot for dot in dots if dot.role == "ingredient"]
-    _draw_ingredients(axes, [dot.x for dot in single], [dot.y for dot in single])
-    named = [dot for dot in dots if dot.role != "ingredient"]
-    markers = markers_of([(dot.name, dot.role) for dot in named])
-    for dot in named:
+    ingredients, models = [], []
+    for dot in dots:
+        if dot.role == "ingredient":
+            ingredients.append(dot)
+        else:
+            models.append(dot)
+    _draw_ingredients(axes, *_coordinates(ingredients))
+    markers = markers_of([(dot.name, dot.role) for dot in models])
+    for dot in models:
         axes.plot(
             dot.x,
             dot.y,
@@ -190,17 +203,23 @@ def plot_shifts(dots: Sequence[Dot], *, metric: str, shifts: str, title: str) ->
     return figure
 
 
+def _coordinates(dots: Sequence[Dot]) -> tuple[list[float], list[float]]:
+    """The scores on the x axis, and those on the y axis."""
+    return [dot.x for dot in dots], [dot.y for dot in dots]
+
+
 def _draw_trend(axes: Axes, dots: Sequence[Dot]) -> None:
     """The line through the single models, as wide as all models; none through fewer than three."""
     import numpy as np
 
-    single = [dot for dot in dots if dot.role in ("ingredient", "chosen")]
-    x, y = np.array([[dot.x for dot in single], [dot.y for dot in single]])
-    has_slope = len(single) > 2 and np.ptp(x) > 0  # a line through equal scores on the test set has none
+    # Soups and ensembles are left out: what they gain over the line is what the figure shows.
+    x, y = _coordinates([dot for dot in dots if dot.role in ("ingredient", "chosen")])
+    has_slope = len(x) > 2 and np.ptp(x) > 0  # a line through equal scores on the test set has none
     if not has_slope:
         return
     slope, intercept = np.polyfit(x, y, 1)
-    ends = np.array([min(dot.x for dot in dots), max(dot.x for dot in dots)])
+    all_x, _ = _coordinates(dots)
+    ends = np.array([min(all_x), max(all_x)])
     axes.plot(
         ends,
         slope * ends + intercept,
@@ -229,14 +248,18 @@ def plot_reliability(curves: Sequence[Curve], *, title: str) -> Figure:
     figure, (above, below) = new_panels(6.4, 6.4, title, heights=(3, 1))
     markers = markers_of([(curve.name, curve.role) for curve in curves])
     above.plot([0, 1], [0, 1], color=NOMINAL, linewidth=1, linestyle="--", label="as sure as right")
+    lowest_confidences, lowest_accuracies = [], []
     for curve in curves:
         color, marker = COLORS[curve.role], markers[curve.name]
         total = sum(curve.count)
         shares = [count / total for count in curve.count]
         above.plot(curve.confidence, curve.accuracy, label=shown(curve.name), color=color, marker=marker, markersize=5)
         below.plot(curve.confidence, shares, linewidth=1, color=color, marker=marker, markersize=5)
-    lowest_confidence = min((min(curve.confidence) for curve in curves), default=0)
-    lowest_accuracy = min((min(curve.accuracy) for curve in curves), default=0)
+        lowest_confidences.append(min(curve.confidence))
+        lowest_accuracies.append(min(curve.accuracy))
+    # Classifiers of two classes are never less sure than half: the panels show no empty left half.
+    lowest_confidence = min(lowest_confidences, default=0)
+    lowest_accuracy = min(lowest_accuracies, default=0)
     for panel in (above, below):
         panel.set_xlim(lowest_confidence - 0.03, 1.03)
         panel.grid(color=GRID)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import MissingExtraError
@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart.
+# Okabe and Ito's colours, which colour-blind readers can tell apart. The keys are roles of models in a comparison.
 COLORS = {"ingredient": "#999999", "chosen": "#E69F00", "uniform": "#56B4E9", "soup": "#009E73", "ensemble": "#CC79A7"}
-MARKERS = {"ingredient": "o", "chosen": "D", "uniform": "v", "soup": "sP*h", "ensemble": "^<>X"}  # of one role in turn
+# Models of one role have one colour, and these markers in turn.
+MARKERS = {"ingredient": "o", "chosen": "D", "uniform": "v", "soup": "sP*h", "ensemble": "^<>X"}
 NOMINAL = "#0072B2"  # lines that models are compared with
 GRID = "#eeeeee"
 LONGEST = 60  # characters of a name in a picture
@@ -30,7 +31,8 @@ def shown(name: str, most: int = LONGEST) -> str:
 
 def wrapped(title: str, width: int) -> str:
     """A title in lines of so many characters, as it stands."""
-    return "\n".join(textwrap.wrap(one_line(title), width)).replace("$", r"\$")
+    lines = textwrap.wrap(one_line(title), width)
+    return "\n".join(lines).replace("$", r"\$")  # a formula would begin at a dollar sign
 
 
 def figure_class() -> type[Figure]:
@@ -86,13 +88,13 @@ def new_panels(
     figure = figure_class()(figsize=(width, height), dpi=150, layout="constrained")
     grid = figure.subplots(len(heights), columns, height_ratios=heights, sharex=True, squeeze=False)
     panels: list[Axes] = list(grid.reshape(-1))
-    text = wrapped(title, int(width * 11))
+    text = wrapped(title, int(width * 11))  # about 11 characters of this size fit into an inch
     if columns == 1:
         panels[0].set_title(text, fontsize=10, loc="left")
     else:
         figure.suptitle(text, fontsize=10, x=0.01, ha="left")
     for panel in panels:
-        panel.set_axisbelow(True)
+        panel.set_axisbelow(True)  # the grid lies behind what is drawn
         panel.spines[["top", "right"]].set_visible(False)
     return figure, panels
 
@@ -105,7 +107,9 @@ def markers_of(named: Sequence[tuple[str, str]]) -> dict[str, str]:
             Name and role of each.
     """
     markers: dict[str, str] = {}
-    for role in dict.fromkeys(role for _, role in named):
-        names = [name for name, other in named if other == role]
-        markers.update(zip(names, itertools.cycle(MARKERS[role])))
+    markers_left: dict[str, Iterator[str]] = {}
+    for name, role in named:
+        if role not in markers_left:
+            markers_left[role] = itertools.cycle(MARKERS[role])
+        markers[name] = next(markers_left[role])
     return markers

@@ -23,8 +23,9 @@ class TrialStyle(NamedTuple):
     filled: bool
 
 
+# State of a trial -> its style, in the order of the legend.
 STATES = {
-    "alone": TrialStyle("an ingredient alone", "o", "#999999", filled=True),
+    "single": TrialStyle("an ingredient alone", "o", "#999999", filled=True),
     "kept": TrialStyle("kept", "s", "#009E73", filled=True),
     "rejected": TrialStyle("rejected", "o", "#D55E00", filled=False),
     "stopped": TrialStyle("stopped early: at most this", "v", "#D55E00", filled=False),
@@ -74,10 +75,12 @@ def plot_search(tried: Sequence[Tried], *, metric: str, where: str, lines: Mappi
         [`MissingExtraError`]: if matplotlib is not installed.
     """
     figure, axes = new_figure(7.2, 5.0, title)
-    for state, style in STATES.items():
-        trials = [trial for trial in tried if trial.state == state]
-        if trials:
-            _draw_trials(axes, trials, style)
+    by_state: dict[str, list[Tried]] = {state: [] for state in STATES}
+    for trial in tried:
+        by_state[trial.state].append(trial)
+    for state, trials in by_state.items():
+        if trials:  # no legend entry for a state without trials
+            _draw_trials(axes, trials, STATES[state])
     styles = ("--", COLORS["chosen"]), ("-.", COLORS["uniform"]), (":", COLORS["ensemble"])
     for (name, value), (linestyle, color) in zip(lines.items(), itertools.cycle(styles)):
         axes.axhline(value, linestyle=linestyle, color=color, linewidth=1.2, label=f"{shown(name)} {value:.4f}")
@@ -90,20 +93,23 @@ def plot_search(tried: Sequence[Tried], *, metric: str, where: str, lines: Mappi
 
 def _draw_trials(axes: Axes, trials: Sequence[Tried], style: TrialStyle) -> None:
     """Trials of one state, with the intervals of those that have one."""
+    x, y = [], []
+    places, lows, highs = [], [], []
+    for trial in trials:
+        x.append(trial.x)
+        y.append(trial.value)
+        if trial.low is not None and trial.high is not None:
+            places.append(trial.x)
+            lows.append(trial.low)
+            highs.append(trial.high)
     axes.plot(
-        [trial.x for trial in trials],
-        [trial.value for trial in trials],
+        x,
+        y,
         linestyle="",
         marker=style.marker,
         color=style.color,
         markerfacecolor=style.color if style.filled else "white",
         label=style.label,
-        zorder=3,
+        zorder=3,  # above the lines to compare with and the intervals
     )
-    places, lows, highs = [], [], []
-    for trial in trials:
-        if trial.low is not None and trial.high is not None:
-            places.append(trial.x)
-            lows.append(trial.low)
-            highs.append(trial.high)
     axes.vlines(places, lows, highs, color=style.color, linewidth=0.8)

@@ -28,16 +28,27 @@ def align(lines: Sequence[Sequence[str]], escape: Callable[[str], str] | None = 
     for line in lines:
         if len(line) != len(lines[0]):
             raise ValueError(f"a table of {list(lines[0])} has a line of {len(line)} cells: {list(line)}")
-    plain_text = escape or _escape_bars
-    cells = [[plain_text(one_line(cell, LONGEST)) for cell in line] for line in lines]
+    cells = [_plain_cells(line, escape or _escape_bars) for line in lines]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     head, *body = [_padded(line, widths) for line in cells]
-    first, *others = widths
-    rule = "|".join(["-" * (first + 2), *("-" * (width + 1) + ":" for width in others)])
-    return "\n".join([head, f"|{rule}|", *body])
+    return "\n".join([head, _rule(widths), *body])
+
+
+def _plain_cells(line: Sequence[str], plain_text: Callable[[str], str]) -> list[str]:
+    """The cells of a line, short and without line breaks, as plain text."""
+    return [plain_text(one_line(cell, LONGEST)) for cell in line]
+
+
+def _rule(widths: Sequence[int]) -> str:
+    """What stands between head and body; Markdown takes a column that ends in a colon as flush right."""
+    dashes = ["-" * (widths[0] + 2)]  # a cell has a space on either side
+    for width in widths[1:]:
+        dashes.append("-" * (width + 1) + ":")
+    return f"|{'|'.join(dashes)}|"
 
 
 def _escape_bars(cell: str) -> str:
+    """A cell whose bars end no cell."""
     return cell.replace("|", "\\|")
 
 
@@ -51,7 +62,9 @@ def _padded(cells: Sequence[str], widths: Sequence[int]) -> str:
 def escape(text: object) -> str:
     """Text from elsewhere (names, labels) as plain text in Markdown: no link, no HTML, no table cell of its own."""
     escaped = re.sub(r"([\\`*_{}\[\]<>#|~&$])", r"\\\1", one_line(encodable(str(text)), LONGEST))
-    return re.sub(r"\bwww\.", r"www\\.", escaped.replace("://", ":\\//"), flags=re.IGNORECASE)
+    # GitHub's Markdown makes links of bare addresses, too.
+    without_schemes = escaped.replace("://", ":\\//")
+    return re.sub(r"\bwww\.", r"www\\.", without_schemes, flags=re.IGNORECASE)
 
 
 def escape_markup(text: object) -> str:
@@ -76,5 +89,8 @@ def shared_line(settings: Mapping[str, object], varied: Collection[str]) -> list
         varied (`Collection[str]`):
             Names of settings that have a column in the table.
     """
-    common = ", ".join(f"{name}={cell(value)}" for name, value in settings.items() if name not in varied)
-    return [f"\nAll: {common}"] if common else []
+    common = []
+    for name, value in settings.items():
+        if name not in varied:
+            common.append(f"{name}={cell(value)}")
+    return [f"\nAll: {', '.join(common)}"] if common else []

@@ -91,6 +91,7 @@ def _plain_averages(model: PreTrainedModel, layers: Sequence[_BatchNorm]) -> Ite
 
 
 def _run(model: PreTrainedModel, batch: Any) -> None:
+    """Run a batch, which updates the statistics; its labels are left out, so that no loss is computed."""
     device, dtype = model.device, getattr(model, "dtype", None)
     if isinstance(batch, Mapping):
         inputs = {name: on_device(value, device, dtype) for name, value in batch.items() if name not in LABELS}
@@ -105,16 +106,18 @@ def _labels(batch: Any) -> list[int]:
     if not isinstance(batch, Mapping):
         return []
     labels = next((batch[name] for name in LABELS if name in batch), None)
+    # Labels of tokens are no classes of rows, and those of several labels or of values are numbers with a point.
     if labels is None or getattr(labels, "ndim", 0) != 1 or labels.is_floating_point():
         return []
     return labels.tolist()
 
 
 def _warn_of_missing_classes(model: PreTrainedModel, labels: Sequence[int]) -> None:
+    """Warn where the statistics would be of some classes alone."""
     config = getattr(model, "config", None)
     names = dict(getattr(config, "id2label", None) or {})
     present = set(labels) & set(names)
-    absent = tuple(str(name) for index, name in names.items() if index not in present)
-    missing = improbably_missing(absent, len(names), len(labels))
+    absent = [str(name) for index, name in names.items() if index not in present]
+    missing = improbably_missing(tuple(absent), len(names), len(labels))
     if present and missing is not None:
         warn(missing.message("the data for BatchNorm"))

@@ -75,7 +75,9 @@ def bind_training(data: Any, candidates: Sequence[Checkpoint]) -> Evaluator | No
 
 def batchnorm_record(training: Evaluator | None) -> BatchNormRecord | None:
     """What recipes record of the training data for BatchNorm; `None` where there is none."""
-    return None if training is None else training.described_batches()
+    if training is None:
+        return None
+    return training.described_batches()
 
 
 def as_score(value: Any, metric: str | None = None, higher_is_better: bool = True) -> Score:
@@ -94,22 +96,34 @@ def as_score(value: Any, metric: str | None = None, higher_is_better: bool = Tru
     """
     if isinstance(value, Score):
         return value
-    several = isinstance(value, Mapping)
-    named = value if several else {"score": value}
-    given = {key: _plain_number(number) for key, number in named.items()}
-    values = {str(key): float(number) for key, number in given.items() if isinstance(number, numbers.Real)}
+    values = _numbers_by_name(value)
     if not values:
         raise EvaluationError(
             f"the evaluator returned {value!r}; it has to return a Score, a number, or a dict of numbers."
         )
     if metric is None and len(values) != 1:
         raise EvaluationError(f"the evaluator returned {', '.join(values)}: say with metric= which selects.")
-    name = metric if several and metric is not None else next(iter(values))
+    name = next(iter(values))
+    if metric is not None and isinstance(value, Mapping):  # a bare number has no name that could differ
+        name = metric
     if name not in values:
         raise EvaluationError(f"the evaluator returned no {name!r}, which is to select{did_you_mean(name, values)}")
     return Score(name, values.pop(name), higher_is_better, split="validation", others=values)
 
 
+def _numbers_by_name(value: Any) -> dict[str, float]:
+    """The numbers that a function returned, one or a mapping of them; other values of a mapping are left out."""
+    named = value if isinstance(value, Mapping) else {"score": value}
+    numbers_by_name: dict[str, float] = {}
+    for name, entry in named.items():
+        number = _plain_number(entry)
+        if isinstance(number, numbers.Real):
+            numbers_by_name[str(name)] = float(number)
+    return numbers_by_name
+
+
 def _plain_number(value: Any) -> Any:
     """Arrays and tensors of no dimension are numbers."""
-    return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
+    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
+        return value.item()
+    return value

@@ -16,7 +16,7 @@ from ..checkpoints import content
 from ..metrics.predictions import ARRAYS, KINDS, Predictions
 from ..types import Gradient, Score
 from ..value_store import ValueStore
-from .evaluator import Outputs
+from .outputs import Outputs
 
 
 if TYPE_CHECKING:
@@ -71,8 +71,7 @@ def kept_score(key: str | None) -> Score | None:
         key (`str`, *optional*):
             As `Evaluator.key` gives it; nothing is kept without one.
     """
-    value = _read(key) if key else None
-    return _understood(_to_score, value) if value else None
+    return _recall(key, _to_score)
 
 
 def keep_score(key: str | None, score: Score, about: str) -> None:
@@ -83,8 +82,7 @@ def keep_score(key: str | None, score: Score, about: str) -> None:
 
 def kept_gradient(key: str | None) -> Gradient | None:
     """The derivative of a recipe's loss that was kept."""
-    value = _read(key) if key else None
-    return _understood(_to_gradient, value) if value else None
+    return _recall(key, _to_gradient)
 
 
 def keep_gradient(key: str | None, gradient: Gradient, about: str) -> None:
@@ -99,7 +97,9 @@ def kept_outputs(key: str | None) -> Outputs | None:
         return None
     values = _store().read([key, _partial_key(key)])  # at one moment: another process may put the whole for the part
     for name, whole in ((key, True), (_partial_key(key), False)):
-        unpacked = _understood(_unpack, values[name]) if name in values else None
+        if name not in values:
+            continue
+        unpacked = _understood(_unpack, values[name])
         if unpacked is not None:
             predictions, rows = unpacked
             return Outputs(predictions, rows, whole)
@@ -119,26 +119,42 @@ def keep_outputs(key: str | None, outputs: Outputs, about: str, *, always: bool 
         always (`bool`, *optional*, defaults to `False`):
             Whether it is kept when it is large, too.
     """
-    if key and (always or outputs.predictions.logits.nbytes <= LARGE):
-        value_type, name = ("predictions", key) if outputs.whole else ("part", _partial_key(key))
-        packed = _pack(outputs.predictions, outputs.rows)
-        partial_key = _partial_key(key) if outputs.whole else None
-        _store().write(name, value_type, f"{len(outputs.rows)} rows of {about}", packed, instead_of=partial_key)
+    is_large = outputs.predictions.logits.nbytes > LARGE
+    if not key or (is_large and not always):
+        return
+    packed = _pack(outputs.predictions, outputs.rows)
+    about_rows = f"{len(outputs.rows)} rows of {about}"
+    if outputs.whole:
+        _store().write(key, "predictions", about_rows, packed, instead_of=_partial_key(key))
+    else:
+        _store().write(_partial_key(key), "part", about_rows, packed)
 
 
 def _store() -> ValueStore:
+    """The store in the file; it is opened for each use."""
     return ValueStore(cache_file(), "scores")
 
 
 def _partial_key(key: str) -> str:
+    """Where the predictions of a model lie as long as it was not run in full."""
     return f"{key}:part"
 
 
+def _recall(key: str | None, read: Callable[[bytes], T]) -> T | None:
+    """What was kept under a key, as a function reads it; `None` where nothing was, or not as it is written now."""
+    value = _read(key) if key else None
+    if not value:
+        return None
+    return _understood(read, value)
+
+
 def _read(key: str) -> bytes | None:
+    """What was kept under a key."""
     return _store().read([key]).get(key)
 
 
 def _write(key: str, value_type: str, about: str, value: bytes) -> None:
+    """Keep a value under a key, whatever was there."""
     _store().write(key, value_type, about, value)
 
 
@@ -151,21 +167,29 @@ def _understood(read: Callable[[bytes], T], value: bytes) -> T | None:
 
 
 def _to_score(value: bytes) -> Score:
+    """The score that JSON says.
+
+    Raises:
+        [`ValueError`]: if a value is not of the type of its field; other errors if it is no score at all.
+    """
     score = Score(**json.loads(value))
-    texts = all(isinstance(text, (str, type(None))) for text in (score.split, score.dataset))
-    numbers = all(isinstance(number, (int, float)) for number in (score.n or 0, *score.others.values()))
-    if not isinstance(score.metric, str) or not texts or not numbers or not isinstance(score.higher_is_better, bool):
+    are_texts = all(isinstance(text, (str, type(None))) for text in (score.split, score.dataset))
+    are_numbers = all(isinstance(number, (int, float)) for number in (score.n or 0, *score.others.values()))
+    has_types = are_texts and are_numbers and isinstance(score.higher_is_better, bool)
+    if not isinstance(score.metric, str) or not has_types:
         raise ValueError("these are no values of a score")
     return score
 
 
 def _to_gradient(value: bytes) -> Gradient:
+    """The derivative that JSON says; it raises some error if it is none."""
     loss, weights, scale = json.loads(value)
     by_module = {module: tuple(map(float, derivatives)) for module, derivatives in weights.items()}
     return Gradient(float(loss), by_module, float(scale))
 
 
 def _pack(predictions: Predictions, rows: np.ndarray) -> bytes:
+    """Predictions as a zip file of numpy's arrays, with all that are no arrays as one text of JSON."""
     import numpy as np
 
     stream = io.BytesIO()
@@ -183,16 +207,26 @@ def _unpack(packed: bytes) -> tuple[Predictions, np.ndarray]:
     """
     import numpy as np
 
+    # Without pickles, which would run code: whoever can write the file need not be trusted that far.
     with np.load(io.BytesIO(packed), allow_pickle=False) as arrays:
         others = json.loads(str(arrays["rest"]))
         for key, value in others.items():
-            if isinstance(value, list):
+            if isinstance(value, list):  # JSON has no tuples
                 others[key] = tuple(value)
         predictions = Predictions(**{key: arrays[key] for key in ARRAYS}, **others)
         rows = arrays["asked"]
-    whole_numbers = predictions.rows.dtype.kind == rows.dtype.kind == "i" and predictions.rows.ndim == rows.ndim == 1
-    alike_lengths = len(predictions.logits) == len(predictions.labels) == len(predictions.rows)
-    numbers = predictions.logits.dtype.kind == "f" and predictions.labels.dtype.kind in "iufb"
-    if not (whole_numbers and alike_lengths and numbers and predictions.kind in KINDS):
+    if not _go_together(predictions, rows):
         raise ValueError("these arrays do not go together")
     return predictions, rows
+
+
+def _go_together(predictions: Predictions, rows: np.ndarray) -> bool:
+    """Whether arrays have the types and lengths of predictions, and of the rows that a model was run on."""
+    for row_numbers in (predictions.rows, rows):
+        if row_numbers.dtype.kind != "i" or row_numbers.ndim != 1:
+            return False
+    if predictions.logits.dtype.kind != "f" or predictions.labels.dtype.kind not in "iufb":
+        return False
+    if predictions.kind not in KINDS:
+        return False
+    return len(predictions.logits) == len(predictions.labels) == len(predictions.rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..data.classes import MissingClasses, missing_classes, warn_of_missing_classes
@@ -100,7 +100,7 @@ def encode(
         _refuse_long_rows(rows, lengths, inputs)
         order = _longest_first(lengths, task.KIND)
     size = batch_size or task.BATCH_SIZE
-    batches = tuple(order[start : start + size] for start in range(0, len(order), size))
+    batches = tuple(_in_batches(order, size))
     decodes_images = any(isinstance(feature, datasets.Image) for feature in rows.features.values())
     return Encoded(rows, batches, task.collator(processing_class, inputs), lengths, decodes_images)
 
@@ -139,7 +139,19 @@ def classes_missing(
     if task.KIND != "classes":
         return None
     label = task.label_column(dataset, label_column)
-    return None if label is None else missing_classes(dataset, label, class_names(config))
+    if label is None:
+        return None
+    return missing_classes(dataset, label, class_names(config))
+
+
+def _in_batches(rows: np.ndarray, size: int) -> list[np.ndarray]:
+    """Rows in their order, a few at a time."""
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+
+def _with_batches(encoded: Encoded, batches: Iterable[np.ndarray]) -> Encoded:
+    """The same examples in other batches, of which empty ones are left out."""
+    return encoded._replace(batches=tuple(rows for rows in batches if len(rows)))
 
 
 def of_one_length(encoded: Encoded) -> Encoded:
@@ -148,8 +160,9 @@ def of_one_length(encoded: Encoded) -> Encoded:
 
     batches: list[np.ndarray] = []
     for rows in encoded.batches:
-        batches += np.split(rows, np.flatnonzero(np.diff(encoded.lengths[rows])) + 1)
-    return encoded._replace(batches=tuple(batches))
+        changes = np.flatnonzero(np.diff(encoded.lengths[rows]))  # places of the last row of each length
+        batches += np.split(rows, changes + 1)
+    return _with_batches(encoded, batches)
 
 
 def first_in_small_batches(encoded: Encoded, first: np.ndarray, size: int) -> Encoded:
@@ -168,7 +181,8 @@ def first_in_small_batches(encoded: Encoded, first: np.ndarray, size: int) -> En
     import numpy as np
 
     order = np.concatenate(encoded.batches)
-    early, late = first[np.isin(first, order)], order[~np.isin(order, first)]
+    early = first[np.isin(first, order)]
+    late = order[~np.isin(order, first)]
     place = np.empty(int(order.max()) + 1, dtype=np.int64)  # of each row in the usual order, which is by length
     place[order] = np.arange(len(order))
     small = max(size // 4, 1)
@@ -177,8 +191,8 @@ def first_in_small_batches(encoded: Encoded, first: np.ndarray, size: int) -> En
         window = early[start : start + 2 * small]
         by_length = window[np.argsort(place[window])]
         batches += [by_length[:small], by_length[small:]]
-    batches += [late[start : start + size] for start in range(0, len(late), size)]
-    return encoded._replace(batches=tuple(rows for rows in batches if len(rows)))
+    batches += _in_batches(late, size)
+    return _with_batches(encoded, batches)
 
 
 def without_rows(encoded: Encoded, done: np.ndarray) -> Encoded:
@@ -186,7 +200,7 @@ def without_rows(encoded: Encoded, done: np.ndarray) -> Encoded:
     import numpy as np
 
     remaining = [rows[~np.isin(rows, done)] for rows in encoded.batches]
-    return encoded._replace(batches=tuple(rows for rows in remaining if len(rows)))
+    return _with_batches(encoded, remaining)
 
 
 def _with_labels(dataset: Dataset, labels: Any, label: str | None, inputs: ModelInputs) -> Dataset:
@@ -201,7 +215,11 @@ def _with_labels(dataset: Dataset, labels: Any, label: str | None, inputs: Model
     rows = dataset.select_columns(taken)
     if labels is None:
         labels = _own_tokens(rows)
-    return rows.add_column("labels", [item.tolist() if hasattr(item, "tolist") else item for item in labels])
+    plain_labels = []
+    for label_of_row in labels:
+        # pyarrow takes numpy's numbers, but no list that has arrays in it
+        plain_labels.append(label_of_row.tolist() if hasattr(label_of_row, "tolist") else label_of_row)
+    return rows.add_column("labels", plain_labels)
 
 
 def _own_tokens(rows: Dataset) -> list[Any]:
@@ -217,14 +235,16 @@ def _own_tokens(rows: Dataset) -> list[Any]:
     tokens: list[Any] = rows["input_ids"][:]
     if "attention_mask" not in rows.column_names:
         return tokens
-    pairs = zip(tokens, rows["attention_mask"], strict=True)
-    return [np.where(mask, ids, UNSCORED) for ids, mask in pairs]
+    labels = []
+    for ids, mask in zip(tokens, rows["attention_mask"], strict=True):
+        labels.append(np.where(mask, ids, UNSCORED))
+    return labels
 
 
 def _holds_numbers(dataset: Dataset, column: str) -> bool:
     """Whether a column holds numbers, or arrays or lists of them to any depth."""
     feature = dataset.features[column]
-    while hasattr(feature, "feature"):
+    while hasattr(feature, "feature"):  # a list, whose items have a feature of their own
         feature = feature.feature
     return str(getattr(feature, "dtype", "")).startswith(NUMBERS)
 

@@ -52,8 +52,8 @@ def mean_logits(members: Sequence[Predictions], weights: Sequence[float] | None 
     same_examples(members)
     if members[0].kind == "tokens":
         raise EvaluationError("of language models, whose logits are not kept, take mean_probabilities.")
-    mean = np.average([member.logits.astype(np.float64) for member in members], axis=0, weights=weights)
-    return _together(members, mean)
+    mean = np.average(_stacked_logits(members), axis=0, weights=weights)
+    return _ensemble_of(members, mean)
 
 
 def mean_probabilities(members: Sequence[Predictions], weights: Sequence[float] | None = None) -> Predictions:
@@ -68,12 +68,13 @@ def mean_probabilities(members: Sequence[Predictions], weights: Sequence[float] 
 
     same_examples(members)
     if members[0].kind == "tokens":
-        log_probabilities = np.stack([member.logits.astype(np.float64) for member in members])
+        # Logits of tokens are log probabilities of the right ones; the mean is that of the probabilities.
         shares = np.ones(len(members)) if weights is None else np.asarray(weights)
         shares = shares / shares.sum()
-        return _together(members, special.logsumexp(log_probabilities, axis=0, b=shares.reshape(-1, 1)))
-    mean = np.average([probabilities(member) for member in members], axis=0, weights=weights)
-    return _together(members, _logits_of(mean, members[0].kind))
+        log_mean = special.logsumexp(_stacked_logits(members), axis=0, b=shares.reshape(-1, 1))
+        return _ensemble_of(members, log_mean)
+    mean = np.average(_stacked_probabilities(members), axis=0, weights=weights)
+    return _ensemble_of(members, _logits_of(mean, members[0].kind))
 
 
 def majority_vote(members: Sequence[Predictions]) -> Predictions:
@@ -89,12 +90,15 @@ def majority_vote(members: Sequence[Predictions]) -> Predictions:
     import numpy as np
 
     same_examples(members)
-    mean = np.mean([probabilities(member) for member in members], axis=0)
+    mean = np.mean(_stacked_probabilities(members), axis=0)
     votes = [decisions(member) for member in members]
-    if members[0].kind == "classes":
-        votes = [np.eye(mean.shape[1])[classes] for classes in votes]
-    share = np.clip(np.mean(votes, axis=0) + TIE_BREAK * (mean - 0.5), FLOOR, CEILING)
-    return _together(members, _logits_of(share, members[0].kind))
+    if members[0].kind == "classes":  # class numbers -> a row for each item that is 1 at its class
+        one_hot = np.eye(mean.shape[1])
+        votes = [one_hot[classes] for classes in votes]
+    # Centred, so that a majority for "yes" of a label stays above 1/2 and one for "no" below it.
+    tie_break = TIE_BREAK * (mean - 0.5)
+    share = np.clip(np.mean(votes, axis=0) + tie_break, FLOOR, CEILING)
+    return _ensemble_of(members, _logits_of(share, members[0].kind))
 
 
 def fit_mixture(members: Sequence[Predictions]) -> np.ndarray:
@@ -110,12 +114,11 @@ def fit_mixture(members: Sequence[Predictions]) -> np.ndarray:
     Returns:
         `np.ndarray` of shape `(members,)`: not negative, with the sum 1.
     """
-    import numpy as np
     import torch
 
     same_examples(members)
     kind = members[0].kind
-    outputs = torch.from_numpy(np.stack([member.logits.astype(np.float64) for member in members]))
+    outputs = torch.from_numpy(_stacked_logits(members))
     labels = torch.from_numpy(members[0].labels)
 
     def loss(weights: torch.Tensor) -> torch.Tensor:
@@ -128,6 +131,7 @@ def fit_mixture(members: Sequence[Predictions]) -> np.ndarray:
             return torch.nn.functional.binary_cross_entropy_with_logits(mixed, labels.double())
         return torch.nn.functional.mse_loss(mixed, labels.double())
 
+    # A softmax keeps the weights positive with the sum 1 while Adam moves the numbers freely.
     free = torch.zeros(len(members), dtype=torch.float64, requires_grad=True)
     adam = torch.optim.Adam([free], lr=RATE)
     for _ in range(STEPS):
@@ -196,8 +200,9 @@ def make_ensembles(
     outputs: dict[str, list[Predictions]] = {}  # set -> predictions of each model
     for set_name in sets:
         outputs[set_name] = [by_set[set_name] for by_set in members.values()]
+    first_predictions = outputs[sets[0]][0]
     if names is None:
-        names = FITTING[outputs[sets[0]][0].kind]
+        names = FITTING[first_predictions.kind]
     made: dict[str, Ensemble] = {}
     for name in names:
         if name in COMBINE:
@@ -220,7 +225,22 @@ def _logits_of(probabilities: np.ndarray, kind: str) -> np.ndarray:
     return special.logit(np.clip(probabilities, FLOOR, CEILING))
 
 
-def _together(members: Sequence[Predictions], logits: np.ndarray) -> Predictions:
+def _stacked_logits(members: Sequence[Predictions]) -> np.ndarray:
+    """The logits of all members, (members, ...), in a type in which their sum loses nothing that matters."""
+    import numpy as np
+
+    return np.stack([member.logits.astype(np.float64) for member in members])
+
+
+def _stacked_probabilities(members: Sequence[Predictions]) -> np.ndarray:
+    """The probabilities of all members, (members, ...)."""
+    import numpy as np
+
+    return np.stack([probabilities(member) for member in members])
+
+
+def _ensemble_of(members: Sequence[Predictions], logits: np.ndarray) -> Predictions:
+    """The predictions of an ensemble, which takes the time of all of its members and writes no texts."""
     import numpy as np
 
     seconds = sum(member.seconds for member in members)

@@ -9,11 +9,11 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from ..data.content import ContentHashes, hash_content
 from ..data.load import load_data
-from ..errors import DataError, EvaluationError, RecipeError, did_you_mean
+from ..errors import DataError, RecipeError
 from ..metrics.load import Metric, load_metrics
 from ..metrics.predictions import Predictions
 from ..options import answers_keywords_of_class, dtype_name
@@ -21,9 +21,12 @@ from ..plugins import check_name, load_module
 from ..tasks import Task, WritingTask, task_of
 from ..types import BatchNormRecord, DataDescription, Score, is_better_higher
 from .cache_key import cache_key, digest_of_batches, digest_of_processing
-from .encoding import MAIN_INPUTS, first_in_small_batches, is_encoded, of_one_length, without_rows
+from .encoding import MAIN_INPUTS, Encoded, first_in_small_batches, is_encoded, of_one_length, without_rows
 from .examples import EncodedExamples
+from .generation import generation_options, with_texts
+from .outputs import Outputs, refuse_not_finite
 from .running import BatchOutput, is_launched, predictions_of, refuse_unreadable, run_batches
+from .selecting_value import selecting_value
 
 
 if TYPE_CHECKING:
@@ -35,23 +38,6 @@ if TYPE_CHECKING:
 
 DTYPES = ("auto", "bfloat16", "float32")
 MADE_AGAIN = ("task_module", "metrics", "examples", "_bound")  # of an evaluator, in each process
-
-
-class Outputs(NamedTuple):
-    """The predictions of a model on the rows that it was run on.
-
-    Args:
-        predictions ([`Predictions`]):
-            In the order of the data set.
-        rows (`np.ndarray`):
-            The rows that it was run on, in the order of the run.
-        whole (`bool`):
-            Whether these are all.
-    """
-
-    predictions: Predictions
-    rows: np.ndarray
-    whole: bool
 
 
 @answers_keywords_of_class
@@ -128,7 +114,7 @@ class Evaluator:
             path = os.fspath(self.dataset)
             object.__setattr__(self, "path", self.path or path)
             object.__setattr__(self, "dataset", load_data(path, split=self.split, name=self.name))
-        _check_kind(self.dataset)
+        _refuse_other_data(self.dataset)
         if not len(self.dataset):
             raise DataError(f"the data set for {self.split} is empty.")
         if self.batch_size is not None and self.batch_size < 1:
@@ -139,7 +125,7 @@ class Evaluator:
         if self.task != "auto":
             check_name("task", self.task)
         if self.metric is not None:
-            _ = self.metrics
+            _ = self.metrics  # loaded now, so that a name that is no metric is refused before anything is run
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy begins with: modules, loaded metrics and encoded examples are made again there."""
@@ -169,22 +155,12 @@ class Evaluator:
             [`EvaluationError`]: if a metric gives no number, or none of the name that selects.
         """
         values_by_metric = [metric.compute(predictions) for metric in self.metrics]
-        name = self.select_by
-        if name is None:  # the first metric selects
-            name = _only_name(self.metrics[0], values_by_metric[0])
-        values: dict[str, float] = {}
-        for values_of_metric in values_by_metric:
-            for key, value in values_of_metric.items():
-                values.setdefault(key, value)  # where two metrics give a value of one name, the first counts
-        if name is None or name not in values:
-            raise EvaluationError(f"no metric gives {name!r}, which is to select{did_you_mean(str(name), values)}")
-        higher_is_better = self.higher_is_better
-        if higher_is_better is None:
-            higher_is_better = self.direction(name)
+        name, values = selecting_value(self.metrics, values_by_metric, self.select_by)
+        direction = self.direction(name) if self.higher_is_better is None else self.higher_is_better
         return Score(
             name,
             values.pop(name),
-            is_better_higher(higher_is_better),
+            is_better_higher(direction),
             self.split,
             self.content_hashes.fingerprint,
             predictions.examples,
@@ -233,7 +209,9 @@ class Evaluator:
         task = self.task
         if task == "auto":
             task = task_of(model.config, task, type(model).__name__)
-        source = getattr(model, "name_or_path", "") if self._lacks_processing_class else ""
+        source = ""
+        if self._lacks_processing_class:
+            source = getattr(model, "name_or_path", "")
         if task == self.task and not source:
             return self
         if (source, task) not in self._bound:
@@ -286,18 +264,13 @@ class Evaluator:
         if bound is not self:
             return bound.run(model, first=first, done=done, enough=enough)
         task = self.task_module
-        options = self._generation_options()
-        encoded = self.examples.encoded(model)
-        padding_matters = self.examples.padding_matters(model, encoded)
-        if first is not None:
-            encoded = first_in_small_batches(encoded, first, self.batch_size or task.BATCH_SIZE)
-        if done is not None:
-            encoded = without_rows(encoded, done)
-        if padding_matters:
-            encoded = of_one_length(encoded)
+        options = generation_options(self)
+        encoded = self._encoded_to_run(model, first, done)
+        is_enough: Callable[[BatchOutput], bool] | None = None
+        if enough is not None:
 
-        def is_enough(output: BatchOutput) -> bool:
-            return enough is not None and enough(predictions_of([output], task.KIND, model.config))
+            def is_enough(output: BatchOutput) -> bool:
+                return enough(predictions_of([output], task.KIND, model.config))
 
         batch_outputs = run_batches(
             task,
@@ -307,29 +280,29 @@ class Evaluator:
             options,
             device=self.device,
             dtype=self.dtype,
-            enough=None if enough is None else is_enough,
+            enough=is_enough,
         )
         refuse_unreadable(batch_outputs, self.dataset, self.split)
         predictions = predictions_of(batch_outputs, task.KIND, model.config)
-        if predictions.rows.size and not np.isfinite(predictions.logits).all():
-            finite = np.isfinite(predictions.logits.reshape(len(predictions.rows), -1)).all(axis=1)
-            first_wrong = predictions.rows[~finite].min()
-            raise EvaluationError(f"the model gives NaN or infinity on {self.split}, first on row {first_wrong}.")
-        rows = np.concatenate([output.rows for output in batch_outputs])
+        refuse_not_finite(predictions, self.split)
         if options is not None and isinstance(task, WritingTask):
-            predictions = self._with_texts(predictions, batch_outputs, task)
-        return Outputs(predictions, rows, len(rows) == sum(map(len, encoded.batches)))
+            predictions = with_texts(predictions, batch_outputs, self, task)
+        rows = np.concatenate([output.rows for output in batch_outputs])
+        rows_to_run = sum(map(len, encoded.batches))
+        return Outputs(predictions, rows, whole=len(rows) == rows_to_run)
 
-    def _with_texts(
-        self, predictions: Predictions, batch_outputs: Sequence[BatchOutput], task: WritingTask
-    ) -> Predictions:
-        """With the texts that the model wrote, and those that it should have written."""
-        written: dict[int, str] = {}
-        for output in batch_outputs:
-            written.update(zip(output.rows, output.texts, strict=True))
-        references = task.references(self.dataset, task.label_column(self.dataset, self.label_column))
-        texts = tuple(written.get(row, "") for row in range(len(references)))
-        return predictions._replace(texts=texts, references=references)
+    def _encoded_to_run(self, model: PreTrainedModel, first: np.ndarray | None, done: np.ndarray | None) -> Encoded:
+        """The examples as a model takes them, in the batches that are left to run; arguments as of [`run`]."""
+        encoded = self.examples.encoded(model)
+        # Asked of all batches, so that a run which goes on where another was stopped gets the same answer.
+        padding_matters = self.examples.padding_matters(model, encoded)
+        if first is not None:
+            encoded = first_in_small_batches(encoded, first, self.batch_size or self.task_module.BATCH_SIZE)
+        if done is not None:
+            encoded = without_rows(encoded, done)
+        if padding_matters:
+            encoded = of_one_length(encoded)
+        return encoded
 
     @property
     def content_hashes(self) -> ContentHashes:
@@ -352,7 +325,9 @@ class Evaluator:
 
     def described(self) -> DataDescription:
         """What a recipe records of the data."""
-        inputs = None if self.task == "auto" else self.input_hashes.fingerprint
+        inputs = None
+        if self.task != "auto":  # which columns are inputs is known of a task alone
+            inputs = self.input_hashes.fingerprint
         return DataDescription(self.path, self.content_hashes.fingerprint, len(self.dataset), inputs)
 
     def described_batches(self) -> BatchNormRecord:
@@ -379,7 +354,9 @@ class Evaluator:
             `str`, or `None` where nothing may be kept: a metric is a function, the data has a transform, several
             processes share the work, or `cache=False`.
         """
-        return cache_key(self, model, scores=scores) if self.keeps else None
+        if not self.keeps:
+            return None
+        return cache_key(self, model, scores=scores)
 
     def bound(self, source: str | None, task: str) -> Evaluator:
         """The same evaluator for a task, with the tokenizer or image processor of a checkpoint if it has none."""
@@ -391,6 +368,7 @@ class Evaluator:
 
     @property
     def _lacks_processing_class(self) -> bool:
+        """Whether a tokenizer or image processor is needed, and was not given."""
         return self.processing_class is None and (not self.is_encoded or bool(self.generate))
 
     @property
@@ -403,18 +381,13 @@ class Evaluator:
         """A digest of the files that the tokenizer or image processor would save."""
         return digest_of_processing(self.processing_class)
 
-    def _generation_options(self) -> dict[str, Any] | None:
-        """Options of `model.generate`, or `None` where no texts are written."""
-        if not self.generate and not any(metric.needs_texts for metric in self.metrics):
-            return None
-        if not isinstance(self.task_module, WritingTask):
-            raise EvaluationError(f"models for {self.task} are not asked to write texts; leave `generate` out.")
-        if self.processing_class is None:
-            raise DataError("what a model writes is read with its tokenizer: Evaluator(..., processing_class=...).")
-        return {} if isinstance(self.generate, bool) else dict(self.generate)
 
+def _refuse_other_data(dataset: Any) -> None:
+    """Refuse what is no data set, with the way to make one of it.
 
-def _check_kind(dataset: Any) -> None:
+    Raises:
+        [`DataError`]: if it is something else than a `datasets.Dataset`.
+    """
     import datasets
 
     if isinstance(dataset, dict):
@@ -426,14 +399,3 @@ def _check_kind(dataset: Any) -> None:
             f"an evaluator takes a datasets.Dataset, or where one is, not {type(dataset).__name__}: of a list of rows "
             "datasets.Dataset.from_list makes one, of a stream take(n) and from_list."
         )
-
-
-def _only_name(metric: Metric, values: Mapping[str, float]) -> str:
-    """What a metric's value is called; of several, the one that is called like the metric."""
-    if len(values) == 1:
-        return next(iter(values))
-    if metric.name not in values:
-        raise EvaluationError(
-            f"the metric {metric.name!r} gives several values ({', '.join(values)}): name one with select_by=."
-        )
-    return metric.name

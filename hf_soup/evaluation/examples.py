@@ -42,7 +42,9 @@ class EncodedExamples:
         if bound is not self._evaluator:
             return bound.examples.encoded(model)
         config, inputs = model.config, inputs_of(model)
-        key = (tuple(sorted(dict(config.id2label or {}).items())), config.num_labels, inputs)
+        # All of a model that decides how rows are encoded: how it counts its classes, and what it takes.
+        label_names = tuple(sorted(dict(config.id2label or {}).items()))
+        key = (label_names, config.num_labels, inputs)
         if key not in self._encoded:
             self._encoded[key] = encode(
                 bound.dataset,
@@ -66,7 +68,7 @@ class EncodedExamples:
             return self._padding[key]
         task = self._evaluator.for_model(model).task_module
         check = check_padding(task, model, encoded, put_on_device(model, self._evaluator.device))
-        if check.tells:
+        if check.tells:  # a model of constants may be followed by one of the same class that is not
             self._padding[key] = check.matters
         return check.matters
 
@@ -84,7 +86,8 @@ class EncodedExamples:
         encoded = self.encoded(model)
         order = np.random.default_rng(0).permutation(len(self._evaluator.dataset))
         batch_size = self._evaluator.batch_size or self._evaluator.for_model(model).task_module.BATCH_SIZE
-        for rows in np.array_split(order, -(-len(order) // batch_size)):
+        batch_count = -(-len(order) // batch_size)  # rounded up
+        for rows in np.array_split(order, batch_count):
             batch = encoded.batch_of(rows)
             labels = batch.pop("labels")
             if encoded.decodes_images:  # without those that do not decode

@@ -85,6 +85,7 @@ def recipe_gradient(
         batches.append({key: on_device(value, device, model.dtype) for key, value in batch.items()})
     factor = torch.tensor(scale, device=device, requires_grad=True)
     products = _DotProducts(plan, checkpoints, tensors)
+    # By address: a parameter's name in memory need not be that on disk.
     names = {tensor.data_ptr(): name for name, tensor in tensors.items()}
     hooks = []
     for parameter in model.parameters():
@@ -106,7 +107,9 @@ def recipe_gradient(
         for handle in hooks:
             handle.remove()
         model.zero_grad(set_to_none=True)
-    by_scale = 0.0 if factor.grad is None else factor.grad.item()
+    by_scale = 0.0
+    if factor.grad is not None:  # the loss of values and tokens does not depend on it
+        by_scale = factor.grad.item()
     return Gradient(loss.item(), products.by_module(), by_scale)
 
 
@@ -191,7 +194,7 @@ class _DotProducts:
         """Take the gradient of a parameter, which torch calls this with as soon as it has one."""
         if name in self._steps and parameter.grad is not None:
             self._waiting.append((self._steps[name], parameter.grad))
-        parameter.grad = None
+        parameter.grad = None  # the model would otherwise hold all gradients at once
         if sum(gradient.numel() for _, gradient in self._waiting) >= WAITING:
             self._multiply_waiting()
 
@@ -211,7 +214,9 @@ class _DotProducts:
         """Multiply the gradients that wait. Each piece has its place in the sum, which so is the same every time."""
         import numpy as np
 
-        pieces = [piece for step, gradient in self._waiting for piece in _pieces(step, gradient)]
+        pieces: list[_Piece] = []
+        for step, gradient in self._waiting:
+            pieces += _pieces(step, gradient)
         products = np.zeros((len(pieces), len(self._checkpoints)))
 
         def make_worker() -> Callable[[int], None]:
@@ -232,7 +237,8 @@ class _DotProducts:
         """The dot product of a piece with each ingredient; a few are read at a time, so that all stays in cache."""
         import torch
 
-        step, piece_of_tensor = piece.step, slice(piece.start, piece.start + piece.numel)
+        step = piece.step
+        piece_of_tensor = slice(piece.start, piece.start + piece.numel)
         gradient = piece.gradient[piece_of_tensor]
         gradient = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
         theta = self._tensors[step.spec.name].reshape(-1)[piece_of_tensor].to(gradient)
@@ -268,6 +274,7 @@ class _DotProducts:
 
 
 def _pieces(step: CombineStep, gradient: torch.Tensor) -> list[_Piece]:
+    """A gradient in pieces that stay in cache."""
     numel = step.spec.numel
     flat = gradient.reshape(-1)
     if step.orders:  # rows in another order are taken from the whole tensor
@@ -289,7 +296,7 @@ class _Buffers:
         if key in self._views:
             return self._views[key]
         numbers = self._numbers.elements(n * numel, str(dtype).removeprefix("torch.")).reshape(n, numel)
-        view = numbers, [bytes_of(of_one) for of_one in numbers]
+        view = numbers, [bytes_of(of_ingredient) for of_ingredient in numbers]
         if numel <= PIECE:  # larger ones have memory of their own, which is not to stay
             self._views[key] = view
         return view

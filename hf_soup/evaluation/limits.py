@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..metrics.predictions import Predictions, right
@@ -11,7 +12,7 @@ from ..types import Rejected
 if TYPE_CHECKING:
     import numpy as np
 
-    from .evaluator import Outputs
+    from .outputs import Outputs
 
 
 class Limit(NamedTuple):
@@ -35,9 +36,30 @@ class Limit(NamedTuple):
         counted = right(predictions)[self._counts(predictions)]
         return len(counted), int(counted.sum())
 
+    def watch(self, earlier: Outputs | None) -> Callable[[Predictions], bool]:
+        """A function that is told what each batch gave, and says when the limit is out of reach.
+
+        Args:
+            earlier ([`Outputs`], *optional*):
+                Of the rows that were run before.
+        """
+        seen, correct = 0, 0
+        if earlier is not None:
+            seen, correct = self.tally(earlier.predictions)
+
+        def is_out_of_reach(predictions: Predictions) -> bool:
+            nonlocal seen, correct
+            more_seen, more_correct = self.tally(predictions)
+            seen, correct = seen + more_seen, correct + more_correct
+            unseen = self.n - seen
+            return correct + unseen < self.needed
+
+        return is_out_of_reach
+
     def verdict(self, outputs: Outputs | None) -> Rejected | None:
-        """From which item on it is out of reach, in the order in which rows were run, so that it does not matter how
-        many more were run; `None` if it is not.
+        """From which item on the limit is out of reach; `None` if it is not.
+
+        Items count in the order in which rows were run, so that it does not matter how many more were run.
         """
         import numpy as np
 
@@ -49,6 +71,7 @@ class Limit(NamedTuple):
         place_in_run = np.empty(int(outputs.rows.max()) + 1, dtype=np.int64)
         place_in_run[outputs.rows] = np.arange(len(outputs.rows))
         counted = np.flatnonzero(self._counts(predictions))
+        # Items are in the order of the data set; here in that of the run, those of one row one after the other.
         in_turn = counted[np.argsort(place_in_run[predictions.rows[counted]], kind="stable")]
         most = self.n - np.cumsum(~right(predictions)[in_turn])
         out_of_reach = np.flatnonzero(most < self.needed)
@@ -58,6 +81,7 @@ class Limit(NamedTuple):
         return Rejected(int(most[first]), self.n, first + 1)
 
     def _counts(self, predictions: Predictions) -> np.ndarray:
+        """Which items count."""
         import numpy as np
 
         if self.rows is None:

@@ -49,7 +49,7 @@ class ModelMaker:
         self._made: tuple[Mixture, PreTrainedModel] | None = None  # what the model in memory is
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_refill": None, "_made": None}
+        return {**self.__dict__, "_refill": None, "_made": None}  # no model is sent along
 
     @property
     def refill(self) -> Refill:
@@ -70,9 +70,10 @@ class ModelMaker:
 
     def fill(self, mixture: Mixture, plan: Plan) -> PreTrainedModel:
         """The model of a mixture by a plan that need not have the bits of its recipe, such as a rough one."""
-        self._made = None
+        self._made = None  # also where the next line fails: the model is neither the old mixture nor the new one then
         model = self.refill.fill(plan, self.setup.checkpoints_of(mixture))
         if self._has_averaged_statistics(mixture):
+            # They change in the model below, so that the next mixture must not start from them; counters do as well.
             self.refill.forget([spec.name for spec in plan.specs if is_statistic(spec.name) or not spec.is_floating])
             model = self._estimated(model, mixture)
         return model
@@ -89,6 +90,7 @@ class ModelMaker:
         self._refill = self._made = None
 
     def _has_averaged_statistics(self, mixture: Mixture) -> bool:
+        """Whether statistics are of several models, and there is data to estimate them again."""
         return self.training is not None and len(mixture.used) > 1
 
     def _estimated(self, model: PreTrainedModel, mixture: Mixture) -> PreTrainedModel:
@@ -108,5 +110,6 @@ def estimate_again(model: PreTrainedModel, training: Evaluator) -> PreTrainedMod
 
 
 def _move(model: PreTrainedModel, device: torch.device | str) -> None:
+    """Move a model to a device, in place."""
     # transformers wraps `to` so that type checkers take its first argument for the model
     model.to(device)  # type: ignore[arg-type]

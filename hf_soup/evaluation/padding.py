@@ -66,7 +66,7 @@ def check_padding(task: Task, model: PreTrainedModel, encoded: Encoded, device: 
     import torch
     from accelerate.utils.memory import should_reduce_batch_size
 
-    order = np.concatenate(encoded.batches)
+    order = np.concatenate(encoded.batches)  # only rows that are run
     lengths, places = np.unique(encoded.lengths[order], return_index=True)
     rows = order[places[sorted({0, 1, len(lengths) // 2, len(lengths) - 1})]]
     with torch.inference_mode():
@@ -84,6 +84,7 @@ def check_padding(task: Task, model: PreTrainedModel, encoded: Encoded, device: 
         return PaddingCheck(matters=False, tells=False)
     if single_logits.shape != batch_logits.shape:
         return PaddingCheck(matters=True, tells=True)
+    # What padding may change is measured against what the texts themselves change.
     spread = float((single_logits - single_logits.mean(dim=0)).abs().max())
     rounding = min(ROUNDING * torch.finfo(model.dtype).eps, MOST) * float(single_logits.abs().max())
     allowed = RELATIVE * spread + rounding

@@ -5,24 +5,22 @@ Searches, analyses and comparisons all score through it.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..checkpoints.checkpoint import Checkpoint, contents_of
 from ..errors import EvaluationError
 from ..merging.in_memory import rough
 from ..merging.setup import MergeSetup
-from ..metrics.predictions import Predictions, joined
+from ..metrics.predictions import Predictions
 from ..parallel import run_all
-from ..plugins import is_code
-from ..types import Gradient, Ingredient, Mixture, Recipe, Score
+from ..types import Gradient, Mixture, Recipe, Score
 from .cache import LARGE, keep_gradient, keep_outputs, keep_score, kept_gradient, kept_outputs, kept_score
-from .evaluator import Evaluator, Outputs
+from .cache_key import content_fingerprint
+from .evaluator import Evaluator
 from .gradient import recipe_gradient
 from .limits import Limit
 from .model_maker import ModelMaker
+from .outputs import Outputs, joined_outputs
 
 
 if TYPE_CHECKING:
@@ -61,14 +59,14 @@ class Job(NamedTuple):
             Which rows to run first.
         limit ([`Limit`], *optional*):
             When to stop.
-        known ([`Outputs`], *optional*):
-            What is known of it from before it was stopped.
+        earlier ([`Outputs`], *optional*):
+            Of a run that was stopped, which goes on from there.
     """
 
     mixture: Mixture
     order: RunOrder | None = None
     limit: Limit | None = None
-    known: Outputs | None = None
+    earlier: Outputs | None = None
 
 
 class RecipeWorker:
@@ -90,8 +88,8 @@ class RecipeWorker:
         Raises:
             [`EvaluationError`]: naming the ingredients.
         """
-        if job.known is not None and job.known.whole:  # there is no example left to run
-            return job.known
+        if job.earlier is not None and job.earlier.whole:  # there is no example left to run
+            return job.earlier
         try:
             return self._run(self.maker.model(job.mixture), job)
         except EvaluationError as error:
@@ -112,24 +110,15 @@ class RecipeWorker:
         return recipe_gradient(self.evaluator, model, plan, checkpoints, rows, scale)
 
     def _run(self, model: PreTrainedModel, job: Job) -> Outputs:
-        known, limit = job.known, job.limit
-        enough: Callable[[Predictions], bool] | None = None
-        if limit is not None:
-            seen, correct = limit.tally(known.predictions) if known else (0, 0)
-
-            def enough(predictions: Predictions) -> bool:
-                nonlocal seen, correct
-                more_seen, more_correct = limit.tally(predictions)
-                seen, correct = seen + more_seen, correct + more_correct
-                return correct + limit.n - seen < limit.needed
-
-        outputs = self.evaluator.run(
-            model,
-            first=job.order.rows if job.order else None,
-            done=known.rows if known else None,
-            enough=enough,
-        )
-        return outputs if known is None else _together(known, outputs)
+        """Run the rows that are left, until the limit is out of reach."""
+        earlier = job.earlier
+        first = job.order.rows if job.order is not None else None
+        done = earlier.rows if earlier is not None else None
+        enough = job.limit.watch(earlier) if job.limit is not None else None
+        outputs = self.evaluator.run(model, first=first, done=done, enough=enough)
+        if earlier is None:
+            return outputs
+        return joined_outputs(earlier, outputs)
 
 
 class RecipeRunner:
@@ -164,7 +153,7 @@ class RecipeRunner:
         """The predictions of a mixture on all examples."""
         outputs = self.recall(mixture)
         if outputs is None or not outputs.whole:
-            ((_, outputs),) = self.run([Job(mixture, known=outputs)])
+            ((_, outputs),) = self.run([Job(mixture, earlier=outputs)])
         return outputs.predictions
 
     def recall(self, mixture: Mixture, order: RunOrder | None = None) -> Outputs | None:
@@ -205,8 +194,8 @@ class RecipeRunner:
             `Iterator[tuple[int, Outputs]]`: place among the jobs and result of each, as they finish.
         """
         recipes = [self.setup.recipe(job.mixture) for job in jobs]
-        # what lies on disk has to be of the weights and data that were run, so their content is looked at before and
-        # after
+        # What lies on disk has to be of the weights and data that were run, so their content is looked at before and
+        # after.
         before = [self._disk_key(recipe, job.order) for recipe, job in zip(recipes, jobs, strict=True)]
         executor = self._executor if len(jobs) > 1 else "local"
         for place, outputs in run_all(self._worker, jobs, executor=executor):
@@ -233,7 +222,9 @@ class RecipeRunner:
         """
         recipe = self.setup.recipe(mixture)
         content = self._disk_key(recipe, None)
-        key = None if content is None else f"{content}:{scale!r}:{rows_digest(rows)}"
+        key = None
+        if content is not None:
+            key = f"{content}:{scale!r}:{rows_digest(rows)}"
         gradient = kept_gradient(key)
         if gradient is None:
             gradient = self._worker.gradient(mixture, rows, scale)
@@ -242,64 +233,31 @@ class RecipeRunner:
         return gradient
 
     def _keep_in_memory(self, key: tuple[str, str], outputs: Outputs, *, is_single: bool) -> None:
+        """Keep outputs; of the large ones of mixtures only those that were made last."""
         self._outputs[key] = outputs
         if is_single or outputs.predictions.logits.nbytes <= LARGE:
             return
-        if key in self._large:
+        if key in self._large:  # made again, of more rows
             self._large.remove(key)
         self._large.append(key)
         if len(self._large) > FEW:
             self._outputs.pop(self._large.pop(0), None)
 
     def _described(self, mixture: Mixture) -> str:
+        """What the list of what is kept says of a mixture, in words."""
         return f"{' + '.join(mixture.names)[:60]} on {self.evaluator.path or self.evaluator.split}"
 
     def _disk_key(self, recipe: Recipe, order: RunOrder | None, *, scores: bool = False) -> str | None:
-        """What stands on disk for the content of weights, data and settings as they are now; `None` where nothing may
-        be kept.
-        """
+        """What stands on disk for weights, data and settings as they are now; `None` where nothing may be kept."""
         if not self.evaluator.keeps:
             return None
         fingerprint = content_fingerprint(recipe, self.setup)
-        key = None if fingerprint is None else self.evaluator.key(fingerprint, scores=scores)
+        if fingerprint is None:
+            return None
+        key = self.evaluator.key(fingerprint, scores=scores)
         if key is None or order is None:
             return key
         return f"{key}:{order.digest}"
-
-
-def content_fingerprint(recipe: Recipe, setup: MergeSetup) -> str | None:
-    """Under what the predictions of a recipe are kept: its configuration, and the content of the weights as it is now,
-    wherever they lie.
-
-    Args:
-        recipe ([`Recipe`]):
-            Of a mixture of the setup's ingredients.
-        setup ([`MergeSetup`]):
-            The opened ingredients, and whatever else decides the bits.
-
-    Returns:
-        `str`, or `None` where nothing may be kept: for a method of the user's own, whose code may change, and for
-        weights that have changed since they were opened.
-
-    Raises:
-        [`IngredientError`]: if weights cannot be read.
-    """
-    import xxhash
-
-    if is_code(recipe.method):
-        return None
-    opened: list[Checkpoint] = [setup.by_name[name] for name in recipe.names]
-    for other in (setup.agreement.settings, setup.averaging.base):
-        if other is not None and all(other.ingredient != item.ingredient for item in opened):
-            opened.append(other)
-    if any(item.changed_files() for item in opened):
-        return None
-    base = recipe.base_model and _without_place(recipe.base_model)
-    bare = replace(recipe, ingredients=tuple(map(_without_place, recipe.ingredients)), base_model=base)
-    contents = contents_of(opened)
-    decisive = [[item.config, item.generation, content] for item, content in zip(opened, contents, strict=True)]
-    text = json.dumps([bare.fingerprint(), decisive], sort_keys=True, default=str)
-    return xxhash.xxh3_128_hexdigest(text.encode("utf-8", "surrogatepass"))
 
 
 def rows_digest(rows: np.ndarray) -> str:
@@ -311,16 +269,7 @@ def rows_digest(rows: np.ndarray) -> str:
 
 
 def _memory_key(recipe: Recipe, order: RunOrder | None) -> tuple[str, str]:
-    return recipe.fingerprint(), "" if order is None else order.digest
-
-
-def _without_place(ingredient: Ingredient) -> Ingredient:
-    """A reference without what its content says better."""
-    return Ingredient(ingredient.name, "")
-
-
-def _together(before: Outputs, after: Outputs) -> Outputs:
-    import numpy as np
-
-    predictions = joined([before.predictions, after.predictions])
-    return Outputs(predictions, np.concatenate([before.rows, after.rows]), after.whole)
+    """What stands for the outputs of a recipe in the memory of this process."""
+    if order is None:
+        return recipe.fingerprint(), ""
+    return recipe.fingerprint(), order.digest

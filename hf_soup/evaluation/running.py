@@ -96,8 +96,12 @@ def run_batches(
     from accelerate.utils import gather_object
 
     place = put_on_device(model, device)
-    state = PartialState() if is_launched() else None
-    batches = encoded.batches if state is None else encoded.batches[state.process_index :: state.num_processes]
+    state: PartialState | None = None
+    batches = encoded.batches
+    if is_launched():
+        state = PartialState()
+        # Every n-th batch, not one stretch: batches are sorted by length, and each process is to get long ones.
+        batches = batches[state.process_index :: state.num_processes]
     pending = deque(batches)
     outputs: list[BatchOutput] = []
     unreadable, largest = 0, max(map(len, pending), default=0)
@@ -106,7 +110,7 @@ def run_batches(
         while pending and unreadable <= UNREADABLE * len(encoded.rows):
             rows = pending.popleft()
             if len(rows) > largest:  # memory ran out at a batch of this size
-                pending.extendleft((rows[largest:], rows[:largest]))
+                pending.extendleft((rows[largest:], rows[:largest]))  # which turns them round
                 continue
             output = run_batch(task, model, encoded, rows, place, processing_class, options)
             if output is None:
@@ -116,9 +120,12 @@ def run_batches(
             outputs.append(output)
             unreadable += int((~output.readable).sum())
             bar.update(len(rows))
+            # Processes that share the work wait for each other in the end, so that none may stop by itself.
             if enough is not None and state is None and enough(output):
                 break
-    return outputs if state is None else gather_object(outputs)
+    if state is None:
+        return outputs
+    return gather_object(outputs)
 
 
 def put_on_device(model: PreTrainedModel, device: str) -> torch.device:
@@ -156,8 +163,8 @@ def predictions_of(outputs: Sequence[BatchOutput], kind: str, config: Pretrained
     logits = np.concatenate([output.logits for output in outputs])
     labels = np.concatenate([output.labels for output in outputs])
     rows = np.concatenate([output.item_rows for output in outputs])
-    order = np.argsort(rows, kind="stable")
-    if kind == "values":
+    order = np.argsort(rows, kind="stable")  # stable: the items of a row stay in their order
+    if kind == "values":  # which a data set may have as whole numbers
         labels = labels.astype(np.float64)
     names: tuple[str, ...] = ()
     if kind in ("classes", "labels"):
@@ -172,16 +179,14 @@ def refuse_unreadable(outputs: Sequence[BatchOutput], dataset: Dataset, split: s
     Raises:
         [`DataError`]: if they are more than 1 %.
     """
-    import datasets
     import numpy as np
 
     rows = np.sort(np.concatenate([output.rows[~output.readable] for output in outputs]))
     if not len(rows):
         return
-    column = next((name for name, feature in dataset.features.items() if isinstance(feature, datasets.Image)), None)
     examples = []
     for row in rows[:5].tolist():
-        path = None if column is None else _image_path(dataset, column, row)
+        path = _image_path(dataset, row)
         examples.append(f"row {row} ({path})" if path else f"row {row}")
     more = ", ..." if len(rows) > len(examples) else ""
     problem = f"{len(rows)} of {len(dataset)} images of {split} do not decode: {', '.join(examples)}{more}"
@@ -190,12 +195,15 @@ def refuse_unreadable(outputs: Sequence[BatchOutput], dataset: Dataset, split: s
     warn(f"{problem}; they are left out.")
 
 
-def _image_path(dataset: Dataset, column: str, row: int) -> str | None:
-    """The file of an image, where the data names it."""
+def _image_path(dataset: Dataset, row: int) -> str | None:
+    """The file of the first image of a row, where the data names it."""
     import datasets
 
-    image = dataset.cast_column(column, datasets.Image(decode=False))[row][column]
-    return image["path"] if image else None
+    for column, feature in dataset.features.items():
+        if isinstance(feature, datasets.Image):
+            image = dataset.cast_column(column, datasets.Image(decode=False))[row][column]
+            return image["path"] if image else None
+    return None
 
 
 def run_batch(
@@ -227,6 +235,7 @@ def run_batch(
         with own_attention(model):
             logits, labels, counts = (tensor.cpu() for tensor in task.forward(model, batch))
     except MODEL_ERRORS as error:
+        # Some backends raise a RuntimeError with no type of its own when memory runs out, which accelerate knows.
         if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or should_reduce_batch_size(error):
             return None
         if NO_PADDING in str(error):
@@ -238,7 +247,7 @@ def run_batch(
             f"{type(model).__name__} fails on {len(rows)} examples, of which row {rows[0]} is the first: "
             f"{type(error).__name__}: {str(error).strip()}"
         ) from error
-    seconds = time.perf_counter() - started
+    seconds = time.perf_counter() - started  # with the copy to the CPU, which waits until a GPU is done
     items = counts.numpy()
     return BatchOutput(
         logits=logits.float().numpy(),
@@ -254,7 +263,7 @@ def run_batch(
 
 def on_device(value: torch.Tensor, device: torch.device | str, dtype: torch.dtype | None) -> torch.Tensor:
     """A model's input where the model is; images in the model's own type, which not every model sees to itself."""
-    is_image = value.is_floating_point() and value.ndim > 2
+    is_image = value.is_floating_point() and value.ndim > 2  # labels that are numbers have two dimensions at most
     return value.to(device, dtype if is_image else None)
 
 
@@ -282,23 +291,23 @@ def halved(rows: np.ndarray, model: PreTrainedModel) -> int:
             "shorter examples."
         )
     clear_device_cache(garbage_collection=True)
-    half = (len(rows) + 1) // 2
+    half = (len(rows) + 1) // 2  # rounded up, so never 0
     warn(f"memory ran out at {len(rows)} examples at a time: going on with {half}.")
     return half
 
 
-def resolve_device(given: str) -> str:
+def resolve_device(device: str) -> str:
     """`"auto"` is a GPU where there is one."""
     import torch
 
-    if given != "auto":
-        return given
+    if device != "auto":
+        return device
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def is_launched() -> bool:
     """Whether this process is one of several that `accelerate launch` or `torchrun` started."""
-    return int(os.environ.get("WORLD_SIZE", 1)) > 1
+    return int(os.environ.get("WORLD_SIZE", 1)) > 1  # both set it for each process
 
 
 def precision(device: torch.device | str, dtype: str, own: torch.dtype) -> contextlib.AbstractContextManager[Any]:

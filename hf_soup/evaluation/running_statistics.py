@@ -108,4 +108,5 @@ def read_statistics(recipe: Recipe, plan: Plan) -> dict[str, torch.Tensor]:
 
 
 def _digest(statistics: Mapping[str, torch.Tensor]) -> str:
+    """A digest of the tensors, whatever the file around them looks like."""
     return combined_digest({name: tensor_digest(tensor) for name, tensor in statistics.items()})

@@ -21,6 +21,7 @@ from ..untrusted import is_printable, one_line
 from .strict_yaml import build, override, read_yaml
 
 
+# Arguments of `TrainingArguments` that send what a run does to a server, or have transformers load code by name.
 SENDING = re.compile(r"(hub|trackio)_\w+|use_liger_kernel|liger_kernel_config|torch_compile_backend")
 # What transformers and timm would fetch code by, in a config or a processor: never run, whoever asks.
 REMOTE_CODE = ("auto_map", "custom_pipelines", "trust_remote_code")
@@ -125,14 +126,17 @@ def _check_stages(plan: CookFile) -> None:
 
 
 def _check_merge(merge: MergeOptions) -> None:
+    """Refuse options of a merge that exclude each other, or stand in the wrong place."""
     if merge.weights is not None and merge.strategy not in (None, "weighted"):
         raise RecipeError("`merge` has either `weights` or a `strategy` that finds them, and not both.")
-    own = {item.name for item in dataclasses.fields(MergeOptions)} | {"evaluator", "base_model"}
-    for name in sorted(own & set(merge.params)):
+    # `evaluator` and `base_model` are arguments of `merge` that other sections of the file decide.
+    reserved = {item.name for item in dataclasses.fields(MergeOptions)} | {"evaluator", "base_model"}
+    for name in sorted(reserved & set(merge.params)):
         raise RecipeError(f"`merge.params.{name}` is no parameter of a method or strategy: write `merge.{name}`.")
 
 
 def _check_data(data: Data) -> None:
+    """Refuse sets of examples that would be taken for each other."""
     for name in OWN_SETS:
         if name in data.shifted:
             raise RecipeError(f"`data.shifted.{name}`: call it otherwise, that is a part of the data.")
@@ -170,7 +174,7 @@ def load_cook_file(
         refuse_code(_code(plan), str(path))
         _refuse_scripts(plan, where)
         _refuse_sending(plan, where)
-    if plan.pretrain is not None:  # allowed or not
+    if plan.pretrain is not None:  # whether code is allowed or not: a model is built from code of transformers alone
         _refuse_remote(plan.pretrain.config, f"{where}: `pretrain.config")
         _refuse_remote(plan.pretrain.processor, f"{where}: `pretrain.processor")
     if plan.data is None and plan.merge is not None and chooses(plan.merge.strategy):
@@ -182,7 +186,7 @@ def _refuse_control(value: Any, where: str) -> None:
     """Refuse control characters, which no path, name or setting holds and no system takes in a path."""
     if isinstance(value, str) and not is_printable(value.replace("\n", " ").replace("\t", " ")):
         raise RecipeError(f"{where} holds control characters in {one_line(repr(value), 60)}.")
-    if isinstance(value, dict):
+    if isinstance(value, dict):  # keys are texts of the file as well
         value = [*value, *value.values()]
     if isinstance(value, list):
         for item in value:
@@ -241,9 +245,9 @@ def _training_settings(plan: CookFile) -> Iterator[tuple[str, str]]:
         ("sweep.training_args", plan.sweep.training_args or {}),
         ("sweep.probe_args", plan.sweep.probe_args or {}),
     ]
-    space = plan.sweep.space
-    for settings in [space] if isinstance(space, Mapping) else space:
-        sections.append(("sweep.space", settings))
+    space = plan.sweep.space  # one mapping of choices, or the settings of each run
+    listed_settings = [space] if isinstance(space, Mapping) else space
+    sections += [("sweep.space", settings) for settings in listed_settings]
     if plan.pretrain is not None:
         sections.append(("pretrain.training_args", plan.pretrain.training_args))
     for section, settings in sections:

@@ -38,7 +38,7 @@ def read_yaml(path: str | os.PathLike[str], *, aliases: bool = True) -> dict[str
     except FileNotFoundError:
         raise RecipeError(f"cannot read {where}: No such file or directory.") from None
     try:
-        text = content.decode("utf-8-sig")
+        text = content.decode("utf-8-sig")  # some editors begin a file with a byte order mark
     except UnicodeDecodeError:
         raise RecipeError(f"cannot read {where}: not a text file in UTF-8.") from None
     data = parse_yaml(text, where, aliases=aliases)
@@ -89,10 +89,13 @@ def build(cls: type[T], data: Mapping[str, Any], path: str) -> T:
             text = json.dumps(data)
         return pydantic.TypeAdapter(cls).validate_json(text)
     except pydantic.ValidationError as error:
-        raise RecipeError(f"{path}: " + "; ".join(_explain(cls, item) for item in error.errors()[:5])) from None
+        explanations = [_explain(cls, item) for item in error.errors()[:5]]
+        raise RecipeError(f"{path}: {'; '.join(explanations)}") from None
     except RecipeError as error:
-        message = str(error)
-        raise RecipeError(message if message.startswith(path) else f"{path}: {message}") from None
+        message = str(error)  # of a check in `__post_init__`, which does not know the file
+        if not message.startswith(path):
+            message = f"{path}: {message}"
+        raise RecipeError(message) from None
 
 
 def _explain(cls: type, error: Mapping[str, Any]) -> str:
@@ -119,7 +122,9 @@ def _fields_at(cls: Any, keys: list[Any]) -> list[str]:
             arguments = [item for item in typing.get_args(cls) if item is not Ellipsis]
             hint = arguments[-1] if arguments else None
         cls = _without_none(hint)
-    return [item.name for item in dataclasses.fields(cls)] if dataclasses.is_dataclass(cls) else []
+    if not dataclasses.is_dataclass(cls):
+        return []
+    return [item.name for item in dataclasses.fields(cls)]
 
 
 def _without_none(hint: Any) -> Any:
@@ -136,7 +141,7 @@ def dumper() -> type:
 
     class Dumper(yaml.SafeDumper):
         def ignore_aliases(self, data: Any) -> bool:
-            return True
+            return True  # a value that comes twice is written twice: recipes are read without aliases
 
     Dumper.add_implicit_resolver(*NUMBER)
     return Dumper

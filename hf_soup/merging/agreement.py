@@ -33,7 +33,9 @@ class Agreement(NamedTuple):
     @property
     def take_from(self) -> str | None:
         """Name of the ingredient that gives the settings, if the user named one."""
-        return self.settings.name if self.settings else None
+        if self.settings is None:
+            return None
+        return self.settings.name
 
     def of(self, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
         """The alignments of some ingredients."""
@@ -48,12 +50,16 @@ class Agreement(NamedTuple):
             base (`Checkpoint`, *optional*):
                 The base model as one more ingredient, which may lack tensors.
         """
-        items = list(checkpoints) if base is None else [*checkpoints, base]
+        items = list(checkpoints)
+        base_name = None
+        if base is not None:
+            items.append(base)
+            base_name = base.name
         return check_checkpoints(
             items,
             self.of([item.name for item in items]),
             labels=self.labels,
-            base=None if base is None else base.name,
+            base=base_name,
             settings=self.settings,
         )
 
@@ -68,8 +74,11 @@ class Agreement(NamedTuple):
             [`RecipeError`]: if it cannot be told which rows are the classes.
         """
         tensors = tensors_to_permute(first, self.alignments)
-        orders = {name: tuple(order) for name, order in self.alignments.items() if not is_identity(order)}
-        return {(name, tensor): order for name, order in orders.items() for tensor in tensors}
+        moved: dict[tuple[str, str], tuple[int, ...]] = {}
+        for name, order in self.alignments.items():
+            if not is_identity(order):
+                moved |= dict.fromkeys([(name, tensor) for tensor in tensors], tuple(order))
+        return moved
 
 
 def agree(
@@ -94,10 +103,14 @@ def agree(
     Raises:
         [`RecipeError`]: if no ingredient is called so.
     """
-    settings = find_settings(take_from, checkpoints) if take_from is not None else None
+    settings = None
+    if take_from is not None:
+        settings = find_settings(take_from, checkpoints)
     if not align_labels:
         return Agreement(settings)
-    if settings is not None or not labels:
+    if settings is not None or not labels:  # an ingredient that gives the settings gives the names of classes as well
         labels = usual_names([class_names(item.config) for item in checkpoints], settings)
     alignments = label_orders(checkpoints, labels)
-    return Agreement(settings, labels if alignments else (), alignments)
+    if not alignments:
+        labels = ()
+    return Agreement(settings, labels, alignments)

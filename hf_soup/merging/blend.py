@@ -11,6 +11,7 @@ from ..checkpoints.checkpoint import Checkpoint, make_ready
 from ..checkpoints.digest import Digests, combined_digest
 from ..checkpoints.files import OpenFiles
 from ..checkpoints.pieces import PIECE, in_threads
+from ..checkpoints.reader import TensorSpec
 from ..errors import IncompatibleError, IngredientError, RecipeError
 from ..progress import progress_bar
 from .buffer import Buffer
@@ -67,9 +68,12 @@ def blend(
     if plan.base is not None:
         checkpoints_and_base.append(plan.base)
     make_ready(checkpoints_and_base)
-    digests_read = _expected_digests(plan, len(checkpoints)) if digests else []
+    digests_read: list[Digests] = []
+    if digests:
+        digests_read = _expected_digests(plan, len(checkpoints))
     lock = threading.Lock()
 
+    # Called once on each thread, whose buffers no other thread uses.
     def make_worker() -> Callable[[Piece], None]:
         worker = _Worker(plan, checkpoints_and_base, files, digests_read, device)
 
@@ -123,9 +127,14 @@ class _Worker:
         digests: Sequence[Digests],
         device: str,
     ):
-        self._plan, self._checkpoints, self._files = plan, checkpoints, files
-        self._digests, self._device = digests, device
-        self._raw, self._wide, self._sum = Buffer(PIECE), Buffer(PIECE, device), Buffer(PIECE, device)
+        self._plan = plan
+        self._checkpoints = checkpoints
+        self._files = files
+        self._digests = digests
+        self._device = device
+        self._raw = Buffer(PIECE)  # as it is read, in the ingredient's own type
+        self._wide = Buffer(PIECE, device)  # in the type to sum in; at last the result in its own type
+        self._sum = Buffer(PIECE, device)
 
     def make(self, piece: Piece) -> torch.Tensor:
         """The elements of one piece of the soup, flat and on the CPU; valid until the next call."""
@@ -133,12 +142,14 @@ class _Worker:
         if isinstance(step, CopyStep):
             return self._copy(step, piece)
         result = self._combine(step, piece)
+        # Once, of the result: to look through every input would be one more pass over each.
         if not _finite(result):
             self._blame(step, piece)
         return result.cpu()
 
     def _combine(self, step: CombineStep, piece: Piece) -> torch.Tensor:
         """The elements of a piece that a method makes, on the device; of several steps, `step` is the first."""
+        # what the method has parameters for, as `hf_soup.methods` says
         provided: dict[str, torch.Tensor | torch.Generator] = {}
         if step.base:
             provided["base"] = self._own(BASE, step, piece)
@@ -147,11 +158,14 @@ class _Worker:
         if "rng" in step.how.asks:
             provided["rng"] = _generator(self._plan.seed, step.spec.name, self._device)
         read = self._passing if step.how.additive else self._own
+        # A generator, so that an additive method has one input in memory at a time.
         tensors = (read(index, step, piece) for index in step.inputs)
         combined = step.how.function(tensors, step.weights, **provided).reshape(-1)
         return round_to(combined, step.spec.dtype, out=self._wide.elements(piece.numel, step.spec.dtype))
 
     def _copy(self, step: CopyStep, piece: Piece) -> torch.Tensor:
+        """The elements of a buffer, which are the same in all ingredients."""
+        # clones, because all are read into the same memory
         values = [self._elements(index, step, piece).clone() for index in step.inputs]
         if not equal_or_counter(step.spec.name, values):
             names = ", ".join(self._checkpoints[index].name for index in step.inputs)
@@ -164,15 +178,15 @@ class _Worker:
         checkpoint = self._checkpoints[index]
         spec = checkpoint.specs[step.spec.name]
         elements, into = self._raw.elements_and_bytes(piece.numel, spec.dtype)
-        if len(piece.steps) == 1:
+        if len(piece.steps) == 1:  # a tensor, or a piece of it
             checkpoint.read_into(self._files, spec.name, piece.start, into)
         else:
             checkpoint.read_row(self._files, [step.spec.name for step in piece.steps], into)
         if self._digests:
             size = spec.itemsize
             for name, start, within in piece.spans:
-                read = into[within.start * size : within.stop * size]
-                self._digests[index].add(name, start, read, size)
+                bytes_read = into[within.start * size : within.stop * size]
+                self._digests[index].add(name, start, bytes_read, size)
         if step.orders and index != BASE:  # the base model's classes lie in the order of the soup
             order = step.orders[step.inputs.index(index)]
             if order is not None:
@@ -196,7 +210,9 @@ class _Worker:
         wide = elements.to(self._device, getattr(torch, step.accumulator), copy=True)
         if not _finite(wide):
             self._refuse_nan(index, step.spec.name)
-        return wide if step.how.elementwise else wide.reshape(step.spec.shape)
+        if step.how.elementwise:  # flat, as a piece is
+            return wide
+        return wide.reshape(step.spec.shape)
 
     def _blame(self, step: CombineStep, piece: Piece) -> NoReturn:
         """A result that is not finite: say which ingredient has made it so, and in which tensor."""
@@ -206,6 +222,7 @@ class _Worker:
                 for span in piece.spans:
                     if not _finite(elements[span.within]):
                         self._refuse_nan(index, span.name)
+        # All inputs are finite: their mean is too large for the type, or their sum for the one to sum in.
         names = ", ".join(step.spec.name for step in piece.steps[:3])
         raise RecipeError(f"{names} does not fit into {step.spec.dtype}. Choose a wider dtype.")
 
@@ -229,26 +246,32 @@ def file_digests(checkpoint: Checkpoint, read: dict[str, str]) -> dict[str, str]
         [`IngredientError`]: if what was read is not what the recipe, or the look at a model in memory, recorded.
     """
     result = dict(checkpoint.ingredient.files)
-    for file, recorded in result.items():
+    for file, recorded in checkpoint.ingredient.files.items():
         if recorded.startswith("sha"):  # the Hub's own digest, of the whole file
             continue
-        # of a model in memory one digest stands for all tensors, whatever it is recorded under
-        specs = {
-            name: spec for name, spec in checkpoint.specs.items() if checkpoint.in_memory or spec.file in (file, "")
-        }
+        specs = _specs_of_file(checkpoint, file)
         digests = {spec.key: read[name] for name, spec in specs.items() if name in read}
         if not digests:
             continue
         is_whole = len(digests) == len(specs)
         digest = combined_digest(digests, partial=not is_whole)
+        # The part before the colon says what was hashed: all tensors of a file, some of them, or its size and times.
         is_comparable = recorded.split(":")[0] == digest.split(":")[0]
         if is_comparable and recorded != digest:
             raise IngredientError(
                 f"the weights of {checkpoint.name!r} are not those that the recipe was made from ({file} has changed)."
             )
+        # a digest of some tensors says less than one of all of them, and more than size and times
         if is_whole or recorded.startswith("stat:"):
             result[file] = digest
     return result
+
+
+def _specs_of_file(checkpoint: Checkpoint, file: str) -> dict[str, TensorSpec]:
+    """The tensors that the digest of a file stands for: of a model in memory all, whatever it is recorded under."""
+    if checkpoint.in_memory:
+        return dict(checkpoint.specs)
+    return {name: spec for name, spec in checkpoint.specs.items() if spec.file in (file, "")}
 
 
 def _generator(seed: int, name: str, device: str) -> torch.Generator:
@@ -290,8 +313,11 @@ def round_to(tensor: torch.Tensor, dtype: str, *, out: torch.Tensor | None = Non
     target = getattr(torch, dtype)
     if tensor.dtype == torch.float64 and target.itemsize <= 2:
         near = tensor.to(torch.float32)
+        # The bits of a float as an integer: one less is the next number towards zero, whatever its sign.
         bits = near.view(torch.int32)
         bits -= (near.double().abs() > tensor.abs()).int()  # back towards zero where the magnitude was rounded up
-        bits |= (near.double() != tensor).int()
+        bits |= (near.double() != tensor).int()  # odd where anything was lost
         tensor = near
-    return tensor.to(target) if out is None else out.copy_(tensor)
+    if out is None:
+        return tensor.to(target)
+    return out.copy_(tensor)

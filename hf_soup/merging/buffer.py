@@ -54,9 +54,13 @@ class Buffer:
         return elements, memory
 
     def _view(self, numel: int, dtype: str) -> torch.Tensor:
+        """The first elements of the memory, as this type; of more than fit, in memory of their own."""
         import torch
 
         element_type: torch.dtype = getattr(torch, dtype)
         size = numel * element_type.itemsize
-        memory = self._memory[:size] if numel <= self._numel else self._memory.new_empty(size)
+        if numel <= self._numel:
+            memory = self._memory[:size]
+        else:
+            memory = self._memory.new_empty(size)
         return memory.view(element_type)

@@ -85,16 +85,18 @@ def output_config(plan: Plan) -> dict[str, Any]:
     """
     if not plan.settings.config:
         return {}
-    sizes: dict[str, int] = {}
+    # `torch_dtype` is the name that older versions of transformers have for `dtype`
+    config = {key: value for key, value in plan.settings.config.items() if key not in ("_name_or_path", "torch_dtype")}
+    if plan.labels and plan.labels != label_names(config):
+        config = with_class_names(config, plan.labels)
+    numel_of: dict[str, int] = {}  # type -> how many numbers are of it
     for spec in plan.specs:
         if spec.is_floating:
-            sizes[spec.dtype] = sizes.get(spec.dtype, 0) + spec.numel
-    config = {key: value for key, value in plan.settings.config.items() if key not in ("_name_or_path", "torch_dtype")}
-    labels = plan.labels
-    if labels and labels != label_names(config):
-        config = with_class_names(config, labels)
-    dtype = max(sizes, key=lambda name: sizes[name], default="float32")
-    return config | {"dtype": "bfloat16" if "float8" in dtype else dtype}
+            numel_of[spec.dtype] = numel_of.get(spec.dtype, 0) + spec.numel
+    dtype = max(numel_of, key=lambda name: numel_of[name], default="float32")
+    if "float8" in dtype:
+        dtype = "bfloat16"
+    return config | {"dtype": dtype}
 
 
 def rough(plan: Plan) -> Plan:
@@ -103,6 +105,7 @@ def rough(plan: Plan) -> Plan:
 
 
 def _rough_step(step: Step) -> Step:
+    """The same for one tensor; of narrower types the sums stay in float32, since 16 bits would lose too much."""
     if not isinstance(step, CombineStep) or step.spec.dtype not in ("float32", "float64"):
         return step
     function = functools.partial(fused, **step.how.function.keywords)

@@ -59,13 +59,17 @@ class Piece(NamedTuple):
 
 def pieces_of(plan: Plan, checkpoints: Sequence[Checkpoint]) -> Iterator[Piece]:
     """The pieces in the order of the first ingredient's files; as many small tensors at once as fit into a piece."""
-    batch: list[CombineStep] = []
+    first_specs = checkpoints[0].specs
+    # Tensors are read where they lie one behind the other, so that a disk need not seek and small ones come at once.
+    steps = sorted(plan.steps, key=lambda step: _place(first_specs[step.spec.name]))
+    batch: list[CombineStep] = []  # small tensors that are made at once
     batch_numel = 0
-    for step in sorted(plan.steps, key=lambda step: _place(checkpoints[0].specs[step.spec.name])):
+    for step in steps:
         numel = step.spec.numel
-        if batch and (batch_numel + numel > PIECE or not _made_alike(step, batch[0], checkpoints)):
+        if batch and not _joins(step, batch, batch_numel + numel, checkpoints):
             yield Piece(tuple(batch), 0, batch_numel)
             batch, batch_numel = [], 0
+        # elements in another order, and methods that see whole tensors, need a tensor by itself
         if isinstance(step, CombineStep) and step.how.additive and not step.orders and numel <= PIECE:
             batch.append(step)
             batch_numel += numel
@@ -90,12 +94,18 @@ def _may_be_cut(step: Step) -> bool:
     return isinstance(step, CopyStep) or step.how.elementwise
 
 
-def _made_alike(step: Step, other: CombineStep, checkpoints: Sequence[Checkpoint]) -> bool:
-    """Whether two tensors differ in name, shape and place alone, so that one call makes both."""
-    if isinstance(step, CopyStep) or step._replace(spec=other.spec) != other or step.spec.dtype != other.spec.dtype:
+def _joins(step: Step, batch: Sequence[CombineStep], numel: int, checkpoints: Sequence[Checkpoint]) -> bool:
+    """Whether a tensor goes with a batch, which would have `numel` elements then: one call makes all of them.
+
+    It does if they differ in name, shape and place alone.
+    """
+    if isinstance(step, CopyStep) or numel > PIECE:
+        return False
+    first = batch[0]
+    if step.spec.dtype != first.spec.dtype or step._replace(spec=first.spec) != first:
         return False
     for index in step.inputs:
         specs = checkpoints[index].specs
-        if specs[step.spec.name].dtype != specs[other.spec.name].dtype:
+        if specs[step.spec.name].dtype != specs[first.spec.name].dtype:
             return False
     return True

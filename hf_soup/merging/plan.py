@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
-from ..checkpoints.check import NO_CLASSES, CheckReport
+from ..checkpoints.check import CheckReport
 from ..checkpoints.checkpoint import Checkpoint
-from ..checkpoints.labels import classifier_modules, is_identity
+from ..checkpoints.labels import NO_CLASSES, classifier_modules, is_identity
 from ..checkpoints.modules import assign_weights, class_tensors, group, own_prefix
-from ..checkpoints.reader import AVERAGED, TensorSpec, widest
+from ..checkpoints.reader import TensorSpec, widest
 from ..display.tables import align
 from ..errors import RecipeError, did_you_mean, listed
 from ..methods.linear import linear
-from ..plugins import PROVIDED, asks_for, check_params, checked, load_function, method_traits, parameters
 from ..types import Mixture
 from ..untrusted import one_line
-from .steps import CombineStep, CopyStep, How, Step
+from .averaging import Averaging, plain_mean
+from .steps import CombineStep, CopyStep, Step
 
 
 # Sums that cancel to less than this part of what went in are zero but for rounding.
 CANCELLED = 1e-12
 # The largest weight of a row: beyond, sums in float32 overflow or lose everything, and weights are relative anyway.
 LEAST_WEIGHT, MOST_WEIGHT = 1e-20, 1e20
+# Types that are summed in float64, so that a soup is rounded once; for narrower ones float32 is wide enough.
+SUMMED_IN_FLOAT64 = frozenset({"float32", "float64"})
 
 
 class Plan(NamedTuple):
@@ -83,47 +84,21 @@ class Plan(NamedTuple):
     def table(self) -> str:
         """What happens to each named module: the weight of each ingredient, 0 for one that is not read."""
         prefix = own_prefix(spec.name for spec in self.specs)
+        # the first cells of a line -> the tensors that it stands for
         groups: dict[tuple[str, ...], list[TensorSpec]] = {}
         for step in self.steps:
-            cells = ["copied"] * len(self.names)
             if step.weights:
-                given = dict(zip(step.inputs, step.weights, strict=True))
-                cells = [f"{given.get(index, 0):g}" for index in range(len(self.names))]
-            groups.setdefault((group(step.spec.name, prefix), step.spec.dtype, *cells), []).append(step.spec)
+                weight_of = dict(zip(step.inputs, step.weights, strict=True))
+                cells = [f"{weight_of.get(index, 0):g}" for index in range(len(self.names))]
+            else:
+                cells = ["copied"] * len(self.names)
+            key = (group(step.spec.name, prefix), step.spec.dtype, *cells)
+            groups.setdefault(key, []).append(step.spec)
         lines = [["module", "type", *self.names, "tensors", "parameters"]]
-        for (module, dtype, *cells), specs in groups.items():
-            lines.append([module, dtype, *cells, str(len(specs)), f"{sum(spec.numel for spec in specs):,}"])
+        for key, specs in groups.items():
+            numel = sum(spec.numel for spec in specs)
+            lines.append([*key, str(len(specs)), f"{numel:,}"])
         return f"{align(lines)}\n\n{self.bytes_read / 1e6:,.1f} MB in, {self.nbytes / 1e6:,.1f} MB out"
-
-
-@dataclass(frozen=True)
-class Averaging:
-    """How the tensors of one name become one, whatever the weights.
-
-    Args:
-        how ([`How`]):
-            The method with its parameters.
-        normalize (`bool`):
-            Whether it divides by the sum of the weights.
-        dtype (`str`):
-            Of the floating-point tensors of the soup; `"auto"` is the widest among the ingredients, tensor by tensor.
-        seed (`int`):
-            For methods that draw random numbers.
-        alignments (`Mapping[str, Sequence[int]]`):
-            Ingredient -> the order in which its classes are taken.
-        base (`Checkpoint`, *optional*):
-            The base model, opened; none unless the method asks for it.
-        settings (`Checkpoint`, *optional*):
-            The checkpoint that gives the settings, if the user named one.
-    """
-
-    how: How
-    normalize: bool
-    dtype: str
-    seed: int
-    alignments: Mapping[str, tuple[int, ...]]
-    base: Checkpoint | None
-    settings: Checkpoint | None
 
 
 def make_plan(
@@ -159,16 +134,11 @@ def make_plan(
     if averaging.normalize:
         _refuse_cancelled(mixture)
     steps = [_step(name, weights_by_tensor[name], averaging, checkpoints) for name in sorted(weights_by_tensor)]
-    notes = list(report.notes)
-    lacking = {step.spec.name for step in steps for item in checkpoints if step.spec.name not in item.specs}
-    if lacking:
-        what = f"{len(lacking)} tensors that {base_inside} lacks are those of the others"
-        notes.append(f"{what}: {listed(sorted(lacking))}")
-    if averaging.base is not None:
-        plainly = [step.spec.name for step in steps if step.weights and not step.base]
-        if plainly:
-            notes.append(f"{len(plainly)} tensors that the base model lacks are averaged plainly: {listed(plainly)}")
+    notes = _notes_of_lacking(steps, checkpoints, averaging.base, base_inside)
     has_classes = not NO_CLASSES.search(report.architecture)
+    bytes_read = 0
+    for item in checkpoints:
+        bytes_read += sum(spec.nbytes for spec in item.specs.values())
     return Plan(
         steps=_aligned(steps, averaging.alignments, checkpoints),
         names=mixture.names,
@@ -176,9 +146,28 @@ def make_plan(
         base=averaging.base,
         settings=averaging.settings or checkpoints[0],
         labels=report.labels if has_classes else (),
-        bytes_read=sum(spec.nbytes for item in checkpoints for spec in item.specs.values()),
-        report=replace(report, notes=tuple(notes)),
+        bytes_read=bytes_read,
+        report=replace(report, notes=(*report.notes, *notes)),
     )
+
+
+def _notes_of_lacking(
+    steps: Sequence[Step], checkpoints: Sequence[Checkpoint], base: Checkpoint | None, base_inside: str | None
+) -> list[str]:
+    """What is done about tensors that the base model lacks, as one of the ingredients and for the method."""
+    notes = []
+    names = {step.spec.name for step in steps}
+    lacking: set[str] = set()
+    for item in checkpoints:
+        lacking |= names.difference(item.specs)
+    if lacking:
+        names_of_lacking = listed(sorted(lacking))
+        notes.append(f"{len(lacking)} tensors that {base_inside} lacks are those of the others: {names_of_lacking}")
+    if base is not None:
+        plainly = [step.spec.name for step in steps if step.weights and not step.base]
+        if plainly:
+            notes.append(f"{len(plainly)} tensors that the base model lacks are averaged plainly: {listed(plainly)}")
+    return notes
 
 
 def find_settings(name: str, checkpoints: Sequence[Checkpoint]) -> Checkpoint:
@@ -190,8 +179,8 @@ def find_settings(name: str, checkpoints: Sequence[Checkpoint]) -> Checkpoint:
     for item in checkpoints:
         if item.name == name:
             return item
-    known = [item.name for item in checkpoints]
-    raise RecipeError(f'take_from="{one_line(name)}": no ingredient is called so{did_you_mean(name, known)}')
+    names = [item.name for item in checkpoints]
+    raise RecipeError(f'take_from="{one_line(name)}": no ingredient is called so{did_you_mean(name, names)}')
 
 
 def alignment_problems(first: Checkpoint, alignments: Mapping[str, Sequence[int]]) -> tuple[str, ...]:
@@ -210,93 +199,21 @@ def alignment_problems(first: Checkpoint, alignments: Mapping[str, Sequence[int]
     return ()
 
 
-def check_dtype(dtype: str) -> None:
-    """Refuse what is neither `"auto"` nor a floating-point type.
-
-    Raises:
-        [`RecipeError`]: with the nearest known name.
-    """
-    known = ["auto", *AVERAGED]
-    if dtype not in known:
-        raise RecipeError(f'there is no floating-point type "{one_line(dtype)}"{did_you_mean(dtype, known)}')
-
-
-def bind_averaging(
-    method: str,
-    params: Mapping[str, Any],
-    *,
-    dtype: str = "auto",
-    seed: int = 0,
-    alignments: Mapping[str, tuple[int, ...]] | None = None,
-    base: Checkpoint | None = None,
-    settings: Checkpoint | None = None,
-) -> Averaging:
-    """Bind a method to its parameters and to what else decides how tensors are averaged.
-
-    Args:
-        method (`str`), params (`Mapping`):
-            The method by name, and its parameters.
-        dtype (`str`, *optional*), seed (`int`, *optional*), alignments (`Mapping`, *optional*), settings
-            (`Checkpoint`, *optional*):
-            As of [`Averaging`].
-        base (`Checkpoint`, *optional*):
-            The base model, opened; it is left out if the method does not ask for it.
-
-    Raises:
-        [`RecipeError`]: if there is no such method or type, it takes no such parameter, or needs a base model.
-    """
-    how = bind_method(method, params)
-    check_dtype(dtype)
-    needed = "base" in how.asks
-    if needed and base is None:
-        raise RecipeError(f'the method "{method}" needs what the ingredients were fine-tuned from: base_model=...')
-    return Averaging(
-        how=how,
-        normalize=bool(params.get("normalize", True)),
-        dtype=dtype,
-        seed=seed,
-        alignments=alignments or {},
-        base=base if needed else None,
-        settings=settings,
-    )
-
-
-def bind_method(method: str, params: Mapping[str, Any]) -> How:
-    """A method with its parameters.
-
-    Raises:
-        [`RecipeError`]: if there is no such method or it takes no such parameter.
-    """
-    function = load_function("method", method)
-    known = parameters(function)
-    check_params(params, known, f'the method "{method}"')
-    return _how(function, {name: checked(known[name], function, value) for name, value in params.items()})
-
-
-@functools.cache
-def _plain_mean() -> How:
-    return _how(linear, {})
-
-
-def _how(function: Callable[..., Any], params: Mapping[str, Any]) -> How:
-    asks = frozenset(name for name in PROVIDED if asks_for(function, name))
-    additive = "out" in asks
-    elementwise = (additive or method_traits(function).elementwise) and "rng" not in asks
-    return How(functools.partial(function, **params), additive and elementwise, elementwise, asks)
-
-
 def _refuse_extreme(mixture: Mixture) -> None:
+    """Refuse weights with which a sum overflows or vanishes."""
     for prefix, weights in mixture.weights_by_module.items():
         largest = max(map(abs, weights))
         if not LEAST_WEIGHT <= largest <= MOST_WEIGHT:
+            size = "small" if largest < 1 else "large"
             raise RecipeError(
-                f"the weights {_shown(prefix, weights)} are too {'small' if largest < 1 else 'large'} to be "
+                f"the weights {_shown(prefix, weights)} are too {size} to be "
                 f"summed: the largest may lie between {LEAST_WEIGHT:g} and {MOST_WEIGHT:g}. Weights are relative to "
                 f"each other, so divide all of them by {largest:g}."
             )
 
 
 def _refuse_cancelled(mixture: Mixture) -> None:
+    """Refuse weights whose sum, which a mean divides by, is zero but for rounding."""
     for prefix, weights in mixture.weights_by_module.items():
         if abs(sum(weights)) <= CANCELLED * sum(map(abs, weights)):
             raise RecipeError(
@@ -306,32 +223,49 @@ def _refuse_cancelled(mixture: Mixture) -> None:
 
 
 def _shown(prefix: str, weights: Sequence[float]) -> str:
-    return f"[{listed(map(str, weights))}]" + (f" of {one_line(prefix)!r}" if prefix else "")
+    """Weights as a message shows them, with the module that they are of."""
+    shown = f"[{listed(map(str, weights))}]"
+    if prefix:
+        shown += f" of {one_line(prefix)!r}"
+    return shown
 
 
-def _step(name: str, row: Sequence[float], averaging: Averaging, checkpoints: Sequence[Checkpoint]) -> Step:
+def _step(name: str, weights: Sequence[float], averaging: Averaging, checkpoints: Sequence[Checkpoint]) -> Step:
+    """What is done to one tensor; `weights` has one for each checkpoint."""
     first = checkpoints[0].specs[name]
-    if not first.is_floating:  # copied from the first; all that have it are compared
-        result = first._replace(file="", start=0, stored="")
-        return CopyStep(result, tuple(index for index, item in enumerate(checkpoints) if name in item.specs))
-    used = tuple(index for index, weight in enumerate(row) if weight != 0)
-    for index in used:
-        if name not in checkpoints[index].specs:  # a base model among them may lack some
+    if not first.is_floating:
+        return _copy_step(first, checkpoints)
+    inputs, used_weights, dtypes = [], [], []
+    for index, weight in enumerate(weights):
+        if weight == 0:
+            continue
+        spec = checkpoints[index].specs.get(name)
+        if spec is None:  # a base model among the ingredients may lack some
             raise RecipeError(f"{checkpoints[index].name} lacks {name}: give it the weight 0 there.")
-    dtypes = [checkpoints[index].specs[name].dtype for index in used]
+        inputs.append(index)
+        used_weights.append(weight)
+        dtypes.append(spec.dtype)
     dtype = widest(dtypes) if averaging.dtype == "auto" else averaging.dtype
-    is_wide = "float32" in dtypes or "float64" in dtypes
-    base = averaging.base
-    in_base = base is not None and name in base.specs and base.specs[name].shape == first.shape
+    how, uses_base = averaging.how, False
+    if averaging.base is not None:
+        base_spec = averaging.base.specs.get(name)
+        uses_base = base_spec is not None and base_spec.shape == first.shape
+        if not uses_base:  # a method of changes from the base model has nothing to work on there
+            how = plain_mean()
     return CombineStep(
         TensorSpec(name, first.shape, dtype, subfolder=first.subfolder),
-        used,
-        tuple(row[index] for index in used),
-        # a method of changes from the base model has nothing to work on where the base lacks the tensor
-        how=averaging.how if base is None or in_base else _plain_mean(),
-        accumulator="float64" if is_wide else "float32",
-        base=in_base,
+        tuple(inputs),
+        tuple(used_weights),
+        how=how,
+        accumulator="float32" if SUMMED_IN_FLOAT64.isdisjoint(dtypes) else "float64",
+        base=uses_base,
     )
+
+
+def _copy_step(first: TensorSpec, checkpoints: Sequence[Checkpoint]) -> CopyStep:
+    """A buffer as the first ingredient has it, with all that have it as inputs, because they are compared."""
+    inputs = tuple(index for index, item in enumerate(checkpoints) if first.name in item.specs)
+    return CopyStep(first._replace(file="", start=0, stored=""), inputs)  # it lies in no file yet
 
 
 def _aligned(

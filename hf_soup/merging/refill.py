@@ -102,37 +102,43 @@ class Refill:
         self._config: dict[str, Any] = {}
         self._provenance: dict[str, Provenance] = {}  # of each tensor in the model
         self._last_terms: dict[str, Terms] = {}  # tensor -> its terms in the last trial, without the last of them
-        self._sums: dict[str, KeptSum] = {}  # tensor -> the sum that is kept of it
+        self._sums: dict[str, KeptSum] = {}  # tensor -> the sum that is kept of it, from one trial to the next
         self.reads = 0  # tensors read
 
     def fill(self, plan: Plan, checkpoints: Sequence[Checkpoint]) -> PreTrainedModel:
         """The model of a plan; valid until the next call."""
         provenance = {step.spec.name: _provenance(step, checkpoints) for step in plan.steps}
-        steps = [step for step in plan.steps if self._provenance.get(step.spec.name) != provenance[step.spec.name]]
+        changed = [step for step in plan.steps if self._provenance.get(step.spec.name) != provenance[step.spec.name]]
         config = {**output_config(plan), "transformers_version": None}  # which does not change the model
-        model, tensors = self._model, None
-        if model is not None and config == self._config:
-            tensors = own_tensors(model)
-        # the model that is there may have other sizes or types, or weights in memory that are not those on disk
-        if (
-            model is None
-            or tensors is None
-            or not all(_fits(tensors.get(step.spec.name), step.spec) for step in steps)
-        ):
+        model = self._model
+        tensors = self._reusable_tensors(config, changed)
+        if model is None or tensors is None:
             model = self._build(plan, checkpoints, config)
+            # a model whose tensors are copies is not written into, so nothing of it stays for the next trial
             self._provenance = provenance if own_tensors(model) is not None else {}
         else:
-            self.forget(step.spec.name for step in steps)  # until they are whole again
-            self._write(plan, steps, checkpoints, tensors)
-            for step in steps:
+            self.forget(step.spec.name for step in changed)  # until they are whole again
+            self._write(plan, changed, checkpoints, tensors)
+            for step in changed:
                 self._provenance[step.spec.name] = provenance[step.spec.name]
             set_generation(model, plan, checkpoints)
-        self._last_terms = {
-            step.spec.name: _terms(step, checkpoints).without_last
-            for step in plan.steps
-            if isinstance(step, CombineStep)
-        }
+        self._last_terms = {}
+        for step in plan.steps:
+            if isinstance(step, CombineStep):
+                self._last_terms[step.spec.name] = _terms(step, checkpoints).without_last
         return model
+
+    def _reusable_tensors(self, config: dict[str, Any], steps: Sequence[Step]) -> dict[str, torch.Tensor] | None:
+        """The memory of the model that is there, by names on disk; `None` if the results of these steps do not fit.
+
+        Its tensors may have other sizes or types, or lie in memory otherwise than on disk.
+        """
+        if self._model is None or config != self._config:
+            return None
+        tensors = own_tensors(self._model)
+        if tensors is None or not all(_fits(tensors.get(step.spec.name), step.spec) for step in steps):
+            return None
+        return tensors
 
     def forget(self, names: Iterable[str]) -> None:
         """Note that these tensors are no longer what they were filled with."""
@@ -140,7 +146,9 @@ class Refill:
             self._provenance.pop(name, None)
 
     def _build(self, plan: Plan, checkpoints: Sequence[Checkpoint], config: dict[str, Any]) -> PreTrainedModel:
-        self._model, self._config = cook_in_memory(plan, checkpoints, device=self._device), config
+        """Make a new model of a plan, from scratch."""
+        self._model = cook_in_memory(plan, checkpoints, device=self._device)
+        self._config = config
         self.reads += sum(len(step.inputs) for step in plan.steps)
         return self._model
 
@@ -155,6 +163,7 @@ class Refill:
                 from_sums.setdefault(step.inputs[-1], []).append(step)
             else:
                 from_inputs.append(step)
+        # Steps with the same last input are made in one stream, which reads nothing else.
         for last, steps_of_last in from_sums.items():
             self._keep_sums(plan, steps_of_last, checkpoints)
             sums = {step.spec.name: self._sums[step.spec.name].tensor for step in steps_of_last}
@@ -168,6 +177,7 @@ class Refill:
             return False
         name = step.spec.name
         terms = _terms(step, checkpoints).without_last
+        # Trials of a greedy soup share all ingredients but the last, or have one more that was accepted meanwhile.
         summed_before = [self._last_terms.get(name)]
         if name in self._sums:
             summed_before.append(self._sums[name].terms)
@@ -179,10 +189,11 @@ class Refill:
         one_more: dict[int, list[CombineStep]] = {}  # an input -> the steps that add it to a kept sum
         for step in steps:
             step_of_sum = _without_last(step)
-            terms, kept = _terms(step_of_sum, checkpoints), self._sums.get(step.spec.name)
-            if kept is None or kept.terms not in (terms, terms.without_last):
+            terms = _terms(step_of_sum, checkpoints)
+            kept_sum = self._sums.get(step.spec.name)
+            if kept_sum is None or kept_sum.terms not in (terms, terms.without_last):
                 new.append(step_of_sum)
-            elif kept.terms == terms.without_last:
+            elif kept_sum.terms == terms.without_last:
                 one_more.setdefault(step_of_sum.inputs[-1], []).append(step_of_sum)
         for index, steps_of_index in one_more.items():
             # Added to in place. Until all is made, the memory holds neither sum, so that an interrupt must find none.
@@ -199,6 +210,7 @@ class Refill:
     def _note_sums(
         self, steps: Sequence[CombineStep], checkpoints: Sequence[Checkpoint], tensors: dict[str, torch.Tensor]
     ) -> None:
+        """Keep sums that are whole now, with what they are the sums of."""
         for step in steps:
             name = step.spec.name
             self._sums[name] = KeptSum(_terms(step, checkpoints), tensors[name])
@@ -206,6 +218,7 @@ class Refill:
     def _blend(
         self, plan: Plan, steps: Sequence[Step], checkpoints: Sequence[Checkpoint], tensors: dict[str, torch.Tensor]
     ) -> None:
+        """Make tensors from all of their inputs."""
         blend(plan._replace(steps=tuple(steps)), checkpoints, write_into(tensors), device=self._device)
         self.reads += sum(len(step.inputs) for step in steps)
 
@@ -219,12 +232,8 @@ class Refill:
     ) -> None:
         """The same, where the sums of all inputs but the last are at hand: only the last is read."""
         steps_from_sums = tuple(_from_sum(step) for step in steps)
-        blend(
-            plan._replace(steps=steps_from_sums),
-            [_as_checkpoint(sums), last],
-            write_into(tensors),
-            device=self._device,
-        )
+        inputs = [_as_checkpoint(sums), last]  # as their inputs are numbered
+        blend(plan._replace(steps=steps_from_sums), inputs, write_into(tensors), device=self._device)
         self.reads += len(steps)
 
 
@@ -238,6 +247,7 @@ def own_tensors(model: PreTrainedModel) -> dict[str, torch.Tensor] | None:
 
 
 def _provenance(step: Step, checkpoints: Sequence[Checkpoint]) -> Provenance:
+    """What decides the bits of the tensor that a step makes."""
     names = tuple(checkpoints[index].name for index in step.inputs)
     if not isinstance(step, CombineStep):
         return Provenance(names, step.spec.dtype, orders=step.orders)
@@ -254,6 +264,7 @@ def _provenance(step: Step, checkpoints: Sequence[Checkpoint]) -> Provenance:
 
 
 def _terms(step: CombineStep, checkpoints: Sequence[Checkpoint]) -> Terms:
+    """What a step adds up."""
     names = [checkpoints[index].name for index in step.inputs]
     return Terms(step.accumulator, tuple(zip(names, step.weights, strict=True)))
 
@@ -272,10 +283,12 @@ def _without_last(step: CombineStep) -> CombineStep:
 def _from_sum(step: CombineStep) -> CombineStep:
     """The same step with the sum of all inputs but the last as the first of two."""
     options = {**step.how.function.keywords, "before": sum(step.weights[:-1])}
+    # rows of the sum are in the soup's order already
+    orders = (None, step.orders[-1]) if step.orders else ()
     return step._replace(
         inputs=(0, 1),
         weights=(1.0, step.weights[-1]),
-        orders=(None, step.orders[-1]) if step.orders else (),  # rows of the sum are in the soup's order already
+        orders=orders,
         how=step.how._replace(function=functools.partial(continued, **options)),
     )
 
@@ -289,6 +302,7 @@ def _as_checkpoint(sums: dict[str, torch.Tensor]) -> Checkpoint:
 
 
 def _fits(tensor: torch.Tensor | None, spec: TensorSpec) -> bool:
+    """Whether memory holds a tensor of this shape and type."""
     if tensor is None:
         return False
     return tuple(tensor.shape) == spec.shape and str(tensor.dtype) == f"torch.{spec.dtype}"

@@ -19,7 +19,8 @@ from ..checkpoints.settings import base_notes
 from ..errors import IncompatibleError
 from ..types import BatchNormRecord, Ingredient, Mixture, Recipe, Selection
 from .agreement import Agreement
-from .plan import Averaging, Plan, bind_averaging, make_plan
+from .averaging import Averaging, bind_averaging
+from .plan import Plan, make_plan
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,9 @@ class MergeSetup:
     def recipe(self, mixture: Mixture, selection: Selection | None = None) -> Recipe:
         """The recipe of a mixture."""
         alignments = self.agreement.of(mixture.names)
+        labels = self.agreement.labels if alignments else ()
+        # the statistics of a single ingredient fit its weights
+        batchnorm = self.batchnorm if len(mixture.used) > 1 else None
         return Recipe(
             mixture.ingredients,
             mixture.weights,
@@ -89,10 +93,9 @@ class MergeSetup:
             dtype=self.averaging.dtype,
             seed=self.averaging.seed,
             alignments=alignments,
-            labels=self.agreement.labels if alignments else (),
+            labels=labels,
             take_from=self.agreement.take_from,
-            # the statistics of a single ingredient fit its weights
-            batchnorm=self.batchnorm if len(mixture.used) > 1 else None,
+            batchnorm=batchnorm,
             selection=selection,
         )
 
@@ -102,7 +105,9 @@ class MergeSetup:
         Raises:
             [`RecipeError`]: if its weights make no mean, or are of a module that is not there.
         """
-        base_inside = None if self.base_candidate is None else self.base_candidate.name
+        base_inside = None
+        if self.base_candidate is not None:
+            base_inside = self.base_candidate.name
         return make_plan(mixture, self.checkpoints_of(mixture), self.averaging, self.report, base_inside=base_inside)
 
 

@@ -41,7 +41,8 @@ def linear(
 
     pairs = zip(tensors, weights, strict=True)
     tensor, weight = next(pairs)
-    acc = (torch.empty_like(tensor) if out is None else out).copy_(tensor)
+    acc = torch.empty_like(tensor) if out is None else out
+    acc.copy_(tensor)  # because inputs are not changed; into `out` it is widened at once
     if weight != 1:
         acc *= weight
     return _add(acc, pairs, weight, normalize)
@@ -82,6 +83,7 @@ def fused(
     total = sum(weights) if normalize else 1
     pairs = zip(tensors, weights, strict=True)
     tensor, weight = next(pairs)
+    # each weight is divided instead of the sum, which spares a pass
     acc = out.copy_(tensor).mul_(weight / total)
     for tensor, weight in pairs:
         acc.add_(tensor, alpha=weight / total)
@@ -98,7 +100,7 @@ def _add(
         if weight == 1:
             acc += tensor
         else:
-            acc += tensor.to(acc.dtype) * weight
+            acc += tensor.to(acc.dtype) * weight  # widened first: in its own type the product would be rounded
         total += weight
     if normalize:
         # by a tensor: CUDA would multiply by the reciprocal of a plain number, which rounds twice

@@ -41,7 +41,10 @@ def median(tensors: Iterable[torch.Tensor], weights: Sequence[float]) -> torch.T
     # twice the weight up to and with each value, in order: (k, ...); the middle is where it reaches the sum
     reached = sorted_weights.cumsum(dim=0) * 2
     total = sum(weights)
+    # The number of values below the middle is the index of the lower median, and with those on it of the upper one:
+    # the same, unless the weights fall evenly on either side.
     lower = (reached < total * (1 - ROUNDING)).sum(dim=0, keepdim=True)
     upper = (reached <= total * (1 + ROUNDING)).sum(dim=0, keepdim=True).clamp(max=len(weights) - 1)
-    low, high = values.gather(0, lower)[0], values.gather(0, upper)[0]
+    low = values.gather(0, lower)[0]
+    high = values.gather(0, upper)[0]
     return low + (high - low) / 2

@@ -62,17 +62,22 @@ def ties(
             f'the method "ties" divides by the weights that agree, so none may be negative, as in {list(weights)}. '
             'election="unweighted" takes negative weights.'
         )
-    changes = torch.stack([_trim(tensor - base, density) for tensor in tensors])  # (k, ...)
-    row = torch.tensor(weights, dtype=base.dtype, device=base.device).reshape(-1, *[1] * base.dim())  # (k, 1, ...)
+    # Step 1, trim: the task vectors tau_t = theta_t - theta_init, of which the largest numbers are kept; (k, ...).
+    changes = torch.stack([_trim(tensor - base, density) for tensor in tensors])
+    # one weight for each task vector, in a shape that multiplies it: (k, 1, ...)
+    column = torch.tensor(weights, dtype=base.dtype, device=base.device).reshape(-1, *[1] * base.dim())
+    # Step 2, elect: gamma_m = sgn(sum_t tau_t), of weighted changes or of the changes alone. Step 3, merge: tau_m, the
+    # mean of those changes whose sign is gamma_m; the paper's has no weights.
     if election == "weighted":
-        changes *= row
+        changes *= column
         agree = _agreement(changes)
-        divisor = (row * agree).sum(dim=0)
+        divisor = (column * agree).sum(dim=0)
         divisor[divisor == 0] = 1  # where nothing is kept
     else:
         agree = _agreement(changes)
-        changes *= row * (len(weights) / sum(weights))
+        changes *= column * (len(weights) / sum(weights))  # of equal weights each is 1
         divisor = agree.sum(dim=0).clamp(min=1)
+    # theta_m = theta_init + lambda * tau_m
     return base + scale * (changes * agree).sum(dim=0) / divisor
 
 
@@ -80,6 +85,7 @@ def _agreement(changes: torch.Tensor) -> torch.Tensor:
     """Which changes have the sign of their sum, number by number: (k, ...)."""
     import torch
 
+    # A sum of zero counts as positive, as in PEFT. A change that was trimmed is zero, has no sign and never agrees.
     return changes.sign() == torch.where(changes.sum(dim=0) >= 0, 1, -1)
 
 
@@ -87,10 +93,10 @@ def _trim(change: torch.Tensor, density: float) -> torch.Tensor:
     """The largest `density` of a tensor's numbers by magnitude, zero elsewhere."""
     import torch
 
-    count = int(density * change.numel())
+    count = int(density * change.numel())  # the paper's top k %
     if density > 0 and change.numel():
         count = max(count, 1)
-    kept = change.abs().flatten().topk(count).indices
+    largest = change.abs().flatten().topk(count).indices
     mask = torch.zeros(change.numel(), dtype=torch.bool, device=change.device)
-    mask[kept] = True
+    mask[largest] = True
     return change * mask.reshape(change.shape)

@@ -57,7 +57,7 @@ def _correlation(name: str) -> Callable[..., float]:
         from scipy import stats
 
         with warnings.catch_warnings():
-            # it is NaN then, and where a score is used NaN is an error
+            # of values that are all the same it is NaN, and where a score is used NaN is an error
             warnings.simplefilter("ignore", stats.ConstantInputWarning)
             return getattr(stats, name)(predictions, references).statistic
 
@@ -65,6 +65,7 @@ def _correlation(name: str) -> Callable[..., float]:
 
 
 def _f1_binary(references: np.ndarray, predictions: np.ndarray) -> float:
+    """F1 of the second of two classes."""
     if max(references.max(), predictions.max()) > 1:
         raise EvaluationError("f1 is of two classes, the second of them positive; for more take f1_macro or f1_micro.")
     return _sklearn("f1_score", zero_division=0)(references, predictions)
@@ -89,6 +90,7 @@ def _brier(references: np.ndarray, probabilities: np.ndarray) -> float:
 
 
 def _seqeval_f1(references: Sequence[Sequence[str]], predictions: Sequence[Sequence[str]]) -> float:
+    """F1 of entities, which are right if all of their words are."""
     try:
         from seqeval.metrics import f1_score
     except ImportError:
@@ -97,11 +99,13 @@ def _seqeval_f1(references: Sequence[Sequence[str]], predictions: Sequence[Seque
 
 
 def _exact_match(references: Sequence[str], predictions: Sequence[str]) -> float:
+    """The share of texts that are the reference, but for blanks around them."""
     pairs = zip(predictions, references, strict=True)
     matches = sum(prediction.strip() == reference.strip() for prediction, reference in pairs)
     return matches / len(references)
 
 
+# Functions get references first, as scikit-learn has it.
 _CHOICE = ("classes", "labels")
 _ONE_CLASS = ("classes",)
 _VALUES = ("values",)
@@ -148,7 +152,11 @@ def _tags(predictions: Predictions, classes: np.ndarray) -> list[list[str]]:
     """The names of classes, or their numbers where they have none, row by row."""
     import numpy as np
 
-    tags = [predictions.names[index] if predictions.names else str(index) for index in classes]
+    if predictions.names:
+        tags = [predictions.names[index] for index in classes]
+    else:
+        tags = [str(index) for index in classes]
+    # Words of one row lie side by side: a row begins where the number of the row changes.
     starts = np.flatnonzero(np.diff(predictions.rows, prepend=-1))
     ends = [*starts[1:], len(tags)]
     return [tags[start:end] for start, end in zip(starts, ends, strict=True)]

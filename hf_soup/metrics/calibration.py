@@ -93,9 +93,11 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray, *, by: Literal["w
     import numpy as np
     from scipy import stats
 
-    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    confidence = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == labels
     edges = np.linspace(0, 1, BINS + 1)
     if by == "mass":
+        # quantiles, of which several are the same where many confidences are
         edges = np.unique(np.quantile(confidence, edges))
         if len(edges) == 1:  # all confidences are equal, and a bin needs some width
             edges = np.array([edges[0], np.nextafter(edges[0], 2)])
@@ -125,13 +127,13 @@ def calibrate(predictions: Predictions) -> Calibration:
     Raises:
         [`EvaluationError`]: if the predictions are not of classes.
     """
-    classes, labels = probabilities(predictions), predictions.labels
-    bins = reliability(classes, labels)
+    class_probabilities, labels = probabilities(predictions), predictions.labels
+    bins = reliability(class_probabilities, labels)
     return Calibration(
         ece=bins.error,
-        ece_mass=expected_calibration_error(classes, labels, by="mass"),
+        ece_mass=expected_calibration_error(class_probabilities, labels, by="mass"),
         mce=float(bins.gaps.max()),
-        brier=brier_score(classes, labels),
+        brier=brier_score(class_probabilities, labels),
         nll=float(losses(predictions).mean()),
         bins=bins,
     )

@@ -82,6 +82,7 @@ def load_metric(name: str) -> evaluate.Metric:
 
     built_in = BUILT_IN[name]
 
+    # Defined here, because `evaluate` is imported only where it is needed.
     class Ours(evaluate.Metric):
         built_in_name = name
 
@@ -131,8 +132,9 @@ def load_metrics(given: Given | Sequence[Given]) -> tuple[Metric, ...]:
     Raises:
         [`RecipeError`]: if there is no such metric, or two have one name.
     """
-    several = given if isinstance(given, Sequence) and not isinstance(given, str) else [given]
-    metrics = tuple(_load(item) for item in several)
+    if isinstance(given, str) or not isinstance(given, Sequence):
+        given = [given]
+    metrics = tuple(_load(item) for item in given)
     names = [metric.name for metric in metrics]
     if not names or len(set(names)) < len(names):
         raise RecipeError(f"metrics are one or several of different names, not {names}.")
@@ -140,31 +142,33 @@ def load_metrics(given: Given | Sequence[Given]) -> tuple[Metric, ...]:
 
 
 def _load(given: Given) -> Metric:
+    """One metric, whatever a user calls it."""
     if isinstance(given, str):
         if given in BUILT_IN:
             return _built_in(given)
         return _foreign(_from_evaluate(given), identity=_content(given))
     if hasattr(given, "compute") and not isinstance(given, type):
         name = getattr(given, "built_in_name", None)
-        return _foreign(given) if name is None else _built_in(name)
+        if name is None:
+            return _foreign(given)
+        return _built_in(name)  # made by `load_metric`; the built-in metric itself knows its kinds and direction
     if callable(given):
         return _from_function(given)
     raise RecipeError(f"{given!r} is no metric: name one ({', '.join(BUILT_IN)}), {WAYS}.")
 
 
 def _built_in(name: str) -> Metric:
-    metric = BUILT_IN[name]
+    built_in = BUILT_IN[name]
 
     def compute(predictions: Predictions) -> dict[str, float]:
-        if predictions.kind not in metric.kinds:
-            fitting = [other for other, built_in in BUILT_IN.items() if predictions.kind in built_in.kinds]
-            raise EvaluationError(
-                f"{name} is not defined for a model of {predictions.kind}: take {', '.join(fitting)}."
-            )
-        references, outputs = metric_inputs(predictions, metric.takes)
-        return {name: float(metric.function(references, outputs))}
+        kind = predictions.kind
+        if kind not in built_in.kinds:
+            fitting = [candidate for candidate in BUILT_IN if kind in BUILT_IN[candidate].kinds]
+            raise EvaluationError(f"{name} is not defined for a model of {kind}: take {', '.join(fitting)}.")
+        references, outputs = metric_inputs(predictions, built_in.takes)
+        return {name: float(built_in.function(references, outputs))}
 
-    return Metric(name, compute, metric.higher_is_better, needs_texts=metric.takes == "texts", identity=name)
+    return Metric(name, compute, built_in.higher_is_better, needs_texts=built_in.takes == "texts", identity=name)
 
 
 def _foreign(metric: evaluate.EvaluationModule, identity: str | None = None) -> Metric:
@@ -204,6 +208,7 @@ def _refuse_combined(metric: evaluate.EvaluationModule) -> None:
 
 
 def _from_function(function: Callable[..., Any]) -> Metric:
+    """A function of `transformers.EvalPrediction`, such as the `compute_metrics` of a `Trainer`."""
     name = getattr(function, "__name__", type(function).__name__)
 
     def compute(predictions: Predictions) -> dict[str, float]:
@@ -253,6 +258,7 @@ def _numbers(answer: Any, name: str) -> dict[str, float]:
 
 
 def _from_evaluate(name: str) -> evaluate.EvaluationModule:
+    """A metric from a script on this machine or from the Hub."""
     import evaluate
 
     try:
@@ -270,5 +276,8 @@ def _content(name: str) -> str:
     import xxhash
 
     path = Path(name)
-    files = [path] if path.is_file() else sorted(path.glob("*.py"))  # a name that is no path has none
+    if path.is_file():
+        files = [path]
+    else:
+        files = sorted(path.glob("*.py"))  # a name that is no path has none
     return name + "".join(xxhash.xxh3_128_hexdigest(file.read_bytes()) for file in files)

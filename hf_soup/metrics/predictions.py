@@ -90,7 +90,9 @@ def probabilities(predictions: Predictions) -> np.ndarray:
     if predictions.kind not in ("classes", "labels"):
         raise EvaluationError(f"probabilities of classes are asked for, and the model gives {predictions.kind}.")
     logits = predictions.logits.astype(np.float64)
-    return special.softmax(logits, axis=-1) if predictions.kind == "classes" else special.expit(logits)
+    if predictions.kind == "classes":
+        return special.softmax(logits, axis=-1)
+    return special.expit(logits)  # sigmoid
 
 
 def decisions(predictions: Predictions) -> np.ndarray:
@@ -103,7 +105,7 @@ def decisions(predictions: Predictions) -> np.ndarray:
         raise EvaluationError("a language model is scored by loss or perplexity, or by the texts that it generates.")
     if predictions.kind == "classes":
         return predictions.logits.argmax(axis=-1)
-    if predictions.kind == "labels":
+    if predictions.kind == "labels":  # a probability above one half is a logit above 0
         return (predictions.logits > 0).astype(predictions.labels.dtype)
     return predictions.logits
 
@@ -111,7 +113,9 @@ def decisions(predictions: Predictions) -> np.ndarray:
 def right(predictions: Predictions) -> np.ndarray:
     """Which items are right, all labels of an example together; bool of shape `(items,)`."""
     agree = decisions(predictions) == predictions.labels
-    return agree.all(axis=1) if predictions.kind == "labels" else agree
+    if predictions.kind == "labels":
+        return agree.all(axis=1)
+    return agree
 
 
 def losses(predictions: Predictions) -> np.ndarray:
@@ -126,7 +130,7 @@ def losses(predictions: Predictions) -> np.ndarray:
     if predictions.kind == "classes":
         log_probabilities = special.log_softmax(logits, axis=-1)
         return -np.take_along_axis(log_probabilities, labels[:, None], axis=-1)[:, 0]
-    if predictions.kind == "labels":
+    if predictions.kind == "labels":  # log(1 - sigmoid(x)) = log(sigmoid(-x))
         return -np.mean(special.log_expit(np.where(labels > 0, logits, -logits)), axis=-1)
     if predictions.kind == "values":
         return np.square(logits - labels)
@@ -155,8 +159,10 @@ def joined(predictions: Sequence[Predictions]) -> Predictions:
     """Predictions on different rows as one, in the order of the data set."""
     import numpy as np
 
-    logits, labels, rows = (np.concatenate([getattr(piece, name) for piece in predictions]) for name in ARRAYS)
-    order = np.argsort(rows, kind="stable")
+    logits = np.concatenate([piece.logits for piece in predictions])
+    labels = np.concatenate([piece.labels for piece in predictions])
+    rows = np.concatenate([piece.rows for piece in predictions])
+    order = np.argsort(rows, kind="stable")  # words of one row stay in their order
     seconds = sum(piece.seconds for piece in predictions)
     return predictions[0]._replace(logits=logits[order], labels=labels[order], rows=rows[order], seconds=seconds)
 
@@ -171,5 +177,7 @@ def same_examples(members: Sequence[Predictions]) -> None:
 
     first, *others = members
     for member in others:
-        if not (np.array_equal(first.labels, member.labels) and np.array_equal(first.rows, member.rows)):
+        same_labels = np.array_equal(first.labels, member.labels)
+        same_rows = np.array_equal(first.rows, member.rows)
+        if not same_labels or not same_rows:
             raise EvaluationError("these predictions have to be of the same examples with the same classes.")

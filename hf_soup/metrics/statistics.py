@@ -80,7 +80,9 @@ def resampled(
     if sums is None:
         return _resampled_slowly(metric, name, members, resamples, seed)
     distribution = _resampled_sums(sums, resamples, seed)
-    return _centred(distribution, metric, members) if name == "ece" else distribution
+    if name == "ece":
+        return _centred(distribution, metric, members)
+    return distribution
 
 
 def _sums_of_all(metric: Metric, members: Sequence[Predictions]) -> list[Sums] | None:
@@ -100,9 +102,10 @@ def _resampled_sums(sums: Sequence[Sums], resamples: int, seed: int) -> np.ndarr
     """Values of a metric on resamples, from sums over examples; of shape `(models, resamples)`."""
     import numpy as np
 
-    columns = np.concatenate([member.columns for member in sums], axis=1)
-    rows, rng = len(columns), np.random.default_rng(seed)
-    size = max(CHUNK // rows, 1)
+    columns = np.concatenate([member.columns for member in sums], axis=1)  # one product for all models
+    rows = len(columns)
+    rng = np.random.default_rng(seed)
+    size = max(CHUNK // rows, 1)  # resamples at a time
     totals = []
     for start in range(0, resamples, size):
         n = min(size, resamples - start)
@@ -111,9 +114,12 @@ def _resampled_sums(sums: Sequence[Sums], resamples: int, seed: int) -> np.ndarr
         counts = np.bincount(drawn.ravel(), minlength=n * rows).reshape(n, rows)
         totals.append(counts.astype(np.float64) @ columns)
     widths = [member.columns.shape[1] for member in sums]
-    columns_of_members = np.split(np.concatenate(totals), np.cumsum(widths)[:-1], axis=1)
+    totals_of_members = np.split(np.concatenate(totals), np.cumsum(widths)[:-1], axis=1)
+    values = []
     with np.errstate(divide="ignore", invalid="ignore"):  # a resample without a class, say
-        return np.stack([member.value(columns) for member, columns in zip(sums, columns_of_members, strict=True)])
+        for member, member_totals in zip(sums, totals_of_members, strict=True):
+            values.append(member.value(member_totals))
+    return np.stack(values)
 
 
 def _centred(distribution: np.ndarray, metric: Metric, members: Sequence[Predictions]) -> np.ndarray:
@@ -133,7 +139,9 @@ def _resampled_slowly(
     """Values of a metric that is computed again for each resample; of shape `(models, resamples)`."""
     import numpy as np
 
-    ids, rng = np.unique(members[0].rows), np.random.default_rng(seed)
+    ids = np.unique(members[0].rows)
+    rng = np.random.default_rng(seed)
+    # drawn before anything is computed: the same for all models
     draws = [rng.choice(ids, len(ids)) for _ in range(min(resamples, SLOW_RESAMPLES))]
     values = []
     for rows in progress_bar(draws, desc=f"Resampling {name}", unit="resample", delay=2):
@@ -162,11 +170,18 @@ def interval(value: float, distribution: np.ndarray) -> Interval:
     return Interval(value, float(low), float(high))
 
 
+def formatted(metric: str, value: float) -> str:
+    """A value of a metric, in percent where the metric is a share."""
+    return f"{100 * value:.1f}" if metric in SHARES else f"{value:.4f}"
+
+
 def signed(metric: str, difference: float | None) -> str:
     """A difference with its sign, in points where the metric is a share."""
     if difference is None:
         return "?"
-    return f"{difference * 100:+.1f}" if metric in SHARES else f"{difference:+.4f}"
+    if metric in SHARES:
+        return f"{difference * 100:+.1f}"
+    return f"{difference:+.4f}"
 
 
 def mcnemar(a: np.ndarray, b: np.ndarray) -> float:
@@ -185,6 +200,7 @@ def mcnemar(a: np.ndarray, b: np.ndarray) -> float:
     """
     from scipy import stats
 
+    # Only examples on which one model alone is right tell the two apart; of these each has half by chance.
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
     if only_a + only_b == 0:
         return 1.0
@@ -196,7 +212,9 @@ def metric_sums(name: str, predictions: Predictions) -> Sums | None:
     if name in _MEANS:
         return _mean_sums(name, predictions)
     if name in _OF_COUNTS:
-        return _count_sums(name, predictions) if predictions.logits.shape[1] <= MOST_CLASSES else None
+        if predictions.logits.shape[1] > MOST_CLASSES:
+            return None
+        return _count_sums(name, predictions)
     if name == "ece":
         return _bin_sums(predictions)
     if name == "pearsonr":
@@ -210,6 +228,7 @@ def _per_row(predictions: Predictions, items: np.ndarray) -> np.ndarray:
     """Sums over the items of each row, which lie side by side."""
     import numpy as np
 
+    # where the number of the row changes, the first item included
     starts = np.flatnonzero(np.diff(predictions.rows, prepend=predictions.rows[0] - 1))
     return np.add.reduceat(items.astype(np.float64), starts, axis=0)
 
@@ -218,10 +237,12 @@ def _brier_scores(predictions: Predictions) -> np.ndarray:
     """Brier score of each item."""
     import numpy as np
 
-    given = probabilities(predictions)
-    classes = given.shape[1]
-    squares = np.square(given - np.eye(classes)[predictions.labels]).sum(axis=1)
-    return squares / 2 if classes == 2 else squares
+    class_probabilities = probabilities(predictions)
+    classes = class_probabilities.shape[1]
+    squares = np.square(class_probabilities - np.eye(classes)[predictions.labels]).sum(axis=1)
+    if classes == 2:  # of the second class alone; that of the first is the same
+        return squares / 2
+    return squares
 
 
 _OF_COUNTS = ("f1", "f1_macro", "f1_micro", "matthews_correlation")
@@ -245,7 +266,9 @@ def _mean_sums(name: str, predictions: Predictions) -> Sums:
 
     def value(sums: np.ndarray) -> np.ndarray:
         means = sums[..., 0] / sums[..., 1]
-        return np.exp(means) if name == "perplexity" else means
+        if name == "perplexity":
+            return np.exp(means)
+        return means
 
     return Sums(columns, value)
 
@@ -254,14 +277,15 @@ def _count_sums(name: str, predictions: Predictions) -> Sums:
     """Of each row: how often each class or label was predicted rightly, predicted, and right; and its items."""
     import numpy as np
 
-    n = predictions.logits.shape[1]
+    n_classes = predictions.logits.shape[1]
     predicted, true = decisions(predictions), predictions.labels
-    if predictions.kind == "classes":
-        predicted, true = np.eye(n)[predicted], np.eye(n)[true]
+    if predictions.kind == "classes":  # one-hot; labels are 0 and 1 already
+        predicted, true = np.eye(n_classes)[predicted], np.eye(n_classes)[true]
     items = np.concatenate([predicted * true, predicted, true, np.ones((len(true), 1))], axis=1)
 
+    # F1 = 2 TP / (2 TP + FP + FN): twice the hits by how often predicted and how often right
     def value(sums: np.ndarray) -> np.ndarray:
-        hits, predicted, true, total = np.split(sums, [n, 2 * n, 3 * n], axis=-1)
+        hits, predicted, true, total = np.split(sums, [n_classes, 2 * n_classes, 3 * n_classes], axis=-1)
         if name == "f1":  # of the second class, which is the positive one
             return np.nan_to_num(2 * hits[..., 1] / (predicted + true)[..., 1])
         if name == "f1_micro":
@@ -269,7 +293,9 @@ def _count_sums(name: str, predictions: Predictions) -> Sums:
         if name == "f1_macro":
             by_class = 2 * hits / (predicted + true)
             # scikit-learn leaves classes out that are neither predicted nor right, but counts such labels as 0
-            return np.nan_to_num(by_class).mean(-1) if predictions.kind == "labels" else np.nanmean(by_class, axis=-1)
+            if predictions.kind == "labels":
+                return np.nan_to_num(by_class).mean(-1)
+            return np.nanmean(by_class, axis=-1)
         return _matthews(hits, predicted, true, total[..., 0])
 
     return Sums(_per_row(predictions, items), value)
@@ -302,7 +328,9 @@ def _moment_sums(predictions: Predictions) -> Sums:
     import numpy as np
 
     # without their means, which change nothing but rounding: differences of large sums would lose digits
-    x, y = (values - values.mean() for values in (predictions.logits.astype(np.float64), predictions.labels))
+    outputs = predictions.logits.astype(np.float64)
+    x = outputs - outputs.mean()
+    y = predictions.labels - predictions.labels.mean()
     columns = np.stack([np.ones_like(x), x, y, x * x, y * y, x * y], axis=1)
 
     def value(sums: np.ndarray) -> np.ndarray:

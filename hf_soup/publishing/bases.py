@@ -91,7 +91,9 @@ def bases_of_folder(folder: Path) -> tuple[str, ...]:
         config = read_json(folder / CONFIG)
     except (OSError, SoupError):
         config = None
-    return _bases_beside(folder) or _bases_in_config(config if isinstance(config, dict) else {}, folder)
+    if not isinstance(config, dict):
+        config = {}
+    return _bases_beside(folder) or _bases_in_config(config, folder)
 
 
 def _bases_beside(folder: Path | None) -> tuple[str, ...]:
@@ -115,28 +117,35 @@ def _statements_of_bases(folder: Path) -> Iterator[tuple[str, ...]]:
         run = read_json(folder / RUN_FILE)
     except (OSError, ValueError, SoupError):
         return
-    base = run.get("base_model") if isinstance(run, dict) else None
-    if isinstance(base, str) and run.get("base_commit"):  # without a commit it is the name of a folder
-        yield _valid_repository(split_revision(base)[0])
+    if isinstance(run, dict):
+        base = run.get("base_model")
+        if isinstance(base, str) and run.get("base_commit"):  # without a commit it is the name of a folder
+            yield _valid_repository(split_revision(base)[0])
     yield bases_in_card(read_card(folder.parent / START), folder.parent / START)
 
 
 def _bases_in_recipe(recipe: Recipe) -> tuple[str, ...]:
+    """The recipe's own base model, or what that was fine-tuned from where it is a folder."""
     base = recipe.base_model
     if base is None:
         return ()
     if base.revision:
         return _valid_repository(base.source)
-    return _bases_beside(Path(base.source)) if os.path.isabs(base.source) else ()
+    if not os.path.isabs(base.source):  # no folder of this machine: a source such as "memory"
+        return ()
+    return _bases_beside(Path(base.source))
 
 
 def _valid_repository(source: str) -> tuple[str, ...]:
     """The repository of a source, if it is one; none otherwise."""
     parts = split_source(source)
-    return (parts[0],) if parts is not None and _is_valid(parts[0]) else ()
+    if parts is None or not _is_valid(parts[0]):
+        return ()
+    return (parts[0],)
 
 
 def _bases_in_config(config: Mapping[str, Any], folder: Path | None) -> tuple[str, ...]:
+    """What a configuration was loaded from, which transformers writes down."""
     name = config.get("_name_or_path")
     if not isinstance(name, str):
         return ()
@@ -147,15 +156,19 @@ def _bases_in_config(config: Mapping[str, Any], folder: Path | None) -> tuple[st
 
 
 def _repository(text: str, folder: Path | None) -> str | None:
-    """The `owner/name` or `name` that a text names on the Hub, without the revision and the address of the Hub; `None`
-    if it is a path seen from here or from a folder, or cannot be a repository.
+    """The `owner/name` or `name` that a text names on the Hub, without a revision and the address of the Hub.
+
+    `None` if it is a path, seen from here or from a folder, or cannot be a repository.
     """
-    name = split_revision(re.sub(HUB_URL, "", text).removesuffix("/"))[0]
+    name, _ = split_revision(re.sub(HUB_URL, "", text).removesuffix("/"))
     if name.count("/") > 1 or split_source(name) is None or not _is_valid(name) or CHECKPOINT.fullmatch(name):
         return None
-    folders_above = [] if folder is None else [folder, *folder.resolve().parents]
-    paths: list[str | Path] = [text, name, *(place / name for place in folders_above)]
-    return None if any(map(os.path.exists, paths)) else name
+    paths: list[str | Path] = [text, name]
+    if folder is not None:
+        paths += [place / name for place in (folder, *folder.resolve().parents)]
+    if any(map(os.path.exists, paths)):
+        return None
+    return name
 
 
 def _is_valid(repo_id: str) -> bool:
@@ -220,4 +233,5 @@ def lineage_of(recipe: Recipe, bases: Sequence[Sequence[str]]) -> Lineage:
 
 
 def _unique(names: Sequence[str]) -> tuple[str, ...]:
+    """Each name once, where it comes first."""
     return tuple(dict.fromkeys(names))

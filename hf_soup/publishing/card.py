@@ -22,7 +22,7 @@ from ..types import Ingredient, Recipe, Selection
 from ..untrusted import as_error, encodable, one_line, read_file
 from .bases import Lineage, lineage_of
 from .facts import Facts
-from .markdown import commit_cell, fence_for, ingredient_link, inline_code, repository_link
+from .markdown import commit_cell, fence_for, ingredient_link, inline_code, repository_link, trial_row
 from .results import Result, model_index, result_of
 from .usage import architecture_of, pipeline_of, usage_of
 
@@ -94,6 +94,15 @@ class CardContent:
         return architecture_of(self.config) or "a model"
 
     @property
+    def average(self) -> str:
+        """What the weights are of those of the ingredients, such as "weighted mean", as Markdown."""
+        if self.recipe.method != "linear":
+            return f"{inline_code(self.recipe.method)} merge"
+        if self.recipe.params.get("normalize", True):
+            return "weighted mean"
+        return "weighted sum"
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """The names of its classes."""
         return label_names(self.config)
@@ -102,7 +111,9 @@ class CardContent:
     def batchnorm_examples(self) -> int | None:
         """On how many examples BatchNorm was estimated, where the recipe says so."""
         record = self.recipe.batchnorm
-        return None if record is None else record.dataset.rows
+        if record is None:
+            return None
+        return record.dataset.rows
 
     @cached_property
     def recipe_text(self) -> str:
@@ -208,6 +219,7 @@ def render_card(
         fence=fence_for(content.recipe_text),
         link=ingredient_link,
         commit=commit_cell,
+        trial_row=trial_row,
         repository=repository_link,
         table=partial(align, escape=escape),
     )
@@ -234,15 +246,20 @@ def load_card(soup: str | os.PathLike[str]) -> str:
 
 
 def _metadata(content: CardContent, tags: Sequence[str]) -> ModelCardData:
+    """The metadata on top of a card, as the Hub reads it."""
     from huggingface_hub import ModelCardData
 
     facts, parents, result = content.facts, content.lineage.parents, content.result
     pipeline = pipeline_of(content.config)
     metrics: list[str] | None = None
     eval_results = None
+    model_name = None
     if result is not None:
         metrics = list(result.comparison.metrics)
         eval_results = model_index(result, pipeline or "other") or None
+    if eval_results:  # the metadata lists results by model
+        model_name = (content.repo_id or "soup").rpartition("/")[2]
+    # `None` leaves a key out, where an empty list would be written.
     return ModelCardData(
         license=facts.license.id,
         license_name=facts.license.name,
@@ -255,18 +272,20 @@ def _metadata(content: CardContent, tags: Sequence[str]) -> ModelCardData:
         base_model_relation="merge" if parents else None,
         datasets=list(facts.datasets) or None,
         metrics=metrics,
-        model_name=(content.repo_id or "soup").rpartition("/")[2] if eval_results else None,
+        model_name=model_name,
         eval_results=eval_results,
     )
 
 
 def _without_trials(recipe: Recipe) -> Recipe:
+    """The recipe without its trials: there may be hundreds, and the card has a table of them."""
     if recipe.selection is None:
         return recipe
     return replace(recipe, selection=replace(recipe.selection, trials=()))
 
 
 def _template() -> str:
+    """The Jinja template, which is data of the package."""
     from importlib.resources import files
 
     return (files("hf_soup.publishing") / "templates" / "card.md").read_text(encoding="utf-8")

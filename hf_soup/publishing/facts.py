@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 
 UNSTATED = "not stated"
-# What the Hub takes; anything else would make it refuse the soup.
+# What the Hub takes in the metadata of a card; anything else would make it refuse the soup.
 SLUG = r"[a-z0-9][a-z0-9.-]*"
 LANGUAGE = r"[a-z]{2,3}(-[A-Za-z0-9]+)?|code|multilingual"
 DATASET = r"[\w.-]+(/[\w.-]+)?"
@@ -69,8 +69,10 @@ def gather_facts(cards: Mapping[str, Mapping[str, Any]], hidden: bool = False) -
         if agreed.id is not None or UNSTATED in licenses:  # nothing differs, so there is nothing to list
             licenses = {}
     languages = [code for code in _agreed(cards, "language") if re.fullmatch(LANGUAGE, code)]
-    datasets = [name for name in _agreed(cards, "datasets") if re.fullmatch(DATASET, name)]
-    return Facts(agreed, licenses, tuple(languages), () if hidden else tuple(datasets))
+    datasets: list[str] = []
+    if not hidden:
+        datasets = [name for name in _agreed(cards, "datasets") if re.fullmatch(DATASET, name)]
+    return Facts(agreed, licenses, tuple(languages), tuple(datasets))
 
 
 def _license(text: str, card: Mapping[str, Any], *, hidden: bool) -> License:
@@ -89,12 +91,13 @@ def _license(text: str, card: Mapping[str, Any], *, hidden: bool) -> License:
         return License()
     if license_id != "other":
         return License(license_id)
+    license = License(license_id)
     name, link = card.get("license_name"), card.get("license_link")
-    return License(
-        license_id,
-        name if isinstance(name, str) else None,
-        link if isinstance(link, str) and not hidden else None,  # it may lead to the repository of a private one
-    )
+    if isinstance(name, str):
+        license = license._replace(name=name)
+    if isinstance(link, str) and not hidden:  # it may lead to the repository of a private one
+        license = license._replace(link=link)
+    return license
 
 
 def _license_text(card: Mapping[str, Any]) -> str:
@@ -103,13 +106,19 @@ def _license_text(card: Mapping[str, Any]) -> str:
     if len(licenses) > 1:
         return " and ".join(sorted(licenses))
     name = card.get("license_name")
-    return f"other: {name}" if licenses == ["other"] and isinstance(name, str) else licenses[0]
+    if licenses == ["other"] and isinstance(name, str):  # two licences that the Hub has no id for may differ
+        return f"other: {name}"
+    return licenses[0]
 
 
 def _agreed(cards: Mapping[str, Mapping[str, Any]], key: str) -> tuple[str, ...]:
     """What every card lists under a key, in the order of the first."""
-    first, *others = (_strings(card.get(key)) for card in cards.values())
-    return tuple(item for item in first if all(item in other for other in others))
+    first, *others = [_strings(card.get(key)) for card in cards.values()]
+    agreed = []
+    for item in first:
+        if all(item in strings for strings in others):
+            agreed.append(item)
+    return tuple(agreed)
 
 
 def _strings(value: Any) -> list[str]:

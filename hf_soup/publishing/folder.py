@@ -93,6 +93,7 @@ def write_companions(
     if comparison is not None:
         comparison = redaction.comparison(comparison)
         comparison.save(folder, plots=plots)
+    # Those that were drawn: matplotlib may be absent, and a comparison need not have the sets that a picture is of.
     pictures: dict[str, str] = {picture: name for picture, name in PICTURES.items() if (folder / name).exists()}
     if plots:
         pictures |= _draw_search(folder, recipe)
@@ -100,7 +101,9 @@ def write_companions(
     if analysis is not None and redaction.is_empty:
         findings = analysis.findings
         analysis.save(folder, html=False)
-    cards = {item.name: checkpoint.card for item, checkpoint in zip(recipe.ingredients, checkpoints, strict=True)}
+    cards: dict[str, Mapping[str, Any]] = {}  # by the names of the redacted recipe, which checkpoints do not have
+    for item, checkpoint in zip(recipe.ingredients, checkpoints, strict=True):
+        cards[item.name] = checkpoint.card
     card = render_card(
         recipe,
         config,
@@ -144,6 +147,7 @@ def _facts(cards: Mapping[str, Mapping[str, Any]], redaction: Redaction, license
     if license is not None:
         facts = facts._replace(license=License(license), licenses={})
     if facts.licenses:
-        licenses = "; ".join(f"{text} ({', '.join(names)})" for text, names in facts.licenses.items())
-        warn(f"the card sets no licence, since those of the ingredients are {one_line(licenses)}.")
+        entries = [f"{text} ({', '.join(names)})" for text, names in facts.licenses.items()]
+        licenses = one_line("; ".join(entries))
+        warn(f"the card sets no licence, since those of the ingredients are {licenses}.")
     return facts

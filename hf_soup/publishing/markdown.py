@@ -6,8 +6,9 @@ import re
 
 from ..checkpoints.checkpoint import MEMORY, PRIVATE
 from ..checkpoints.hub import split_source
+from ..checkpoints.hub_answers import is_commit
 from ..display.tables import escape
-from ..types import Ingredient
+from ..types import Ingredient, Trial
 from ..untrusted import printable
 
 
@@ -27,7 +28,7 @@ def ingredient_link(item: Ingredient) -> str:
     from huggingface_hub import constants
 
     source = split_source(item.source)
-    if source is None or not _is_commit(item.revision):
+    if source is None or not is_commit(item.revision):
         return escape(item.source)
     repo_id, subfolder = source  # only letters, digits, dots, dashes and underscores, so the address needs no escapes
     address = f"{constants.ENDPOINT}/{repo_id}/tree/{item.revision}/{subfolder}".rstrip("/")
@@ -36,9 +37,25 @@ def ingredient_link(item: Ingredient) -> str:
 
 def commit_cell(item: Ingredient) -> str:
     """What the column of commits says of an ingredient."""
-    if item.revision:
-        return item.revision[:7] if _is_commit(item.revision) else escape(item.revision)
+    if item.revision and is_commit(item.revision):
+        return item.revision[:7]
+    if item.revision:  # a recipe of a stranger may say anything
+        return escape(item.revision)
     return {PRIVATE: "private", MEMORY: "in memory"}.get(item.source, "local")
+
+
+def trial_row(trial: Trial) -> str:
+    """A row of the table of all trials; what is not known of a trial is an empty cell."""
+    score, difference, interval = "", "", ""
+    if trial.score is not None:
+        score = f"{trial.score:.4f}"
+    if trial.difference is not None:
+        difference = f"{trial.difference:+.4f}"
+    if trial.low is not None and trial.high is not None:
+        interval = f"{trial.low:+.4f} to {trial.high:+.4f}"
+    kept = "yes" if trial.kept else "no"
+    cells = [escape(trial.tried), score, difference, interval, kept, escape(trial.why)]
+    return f"| {' | '.join(cells)} |"
 
 
 def inline_code(text: object) -> str:
@@ -50,7 +67,3 @@ def fence_for(text: str) -> str:
     """A fence around a block of code that nothing in the block can close."""
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     return "`" * max(3, longest + 1)
-
-
-def _is_commit(revision: str) -> bool:
-    return re.fullmatch("[0-9a-f]{40}", revision) is not None

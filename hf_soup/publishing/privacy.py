@@ -47,7 +47,9 @@ def on_hub(item: Ingredient, token: str | bool | None = None) -> Ingredient:
 def with_repositories(recipe: Recipe, token: str | bool | None = None) -> Recipe:
     """The recipe with repositories instead of folders, where a sweep has pushed a run that is as it was."""
     ingredients = tuple(on_hub(item, token) for item in recipe.ingredients)
-    base = None if recipe.base_model is None else on_hub(recipe.base_model, token)
+    base = recipe.base_model
+    if base is not None:
+        base = on_hub(base, token)
     return replace(recipe, ingredients=ingredients, base_model=base)
 
 

@@ -104,9 +104,13 @@ def push_folder(
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
     api = client(token)
-    files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    files: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            files[path.relative_to(folder).as_posix()] = path
 
     def commit() -> CommitInfo:
+        # Asked again at each attempt: what is stale depends on the commit that this one is to follow.
         head = api.model_info(repo_id, revision=revision)
         stale = stale_files([sibling.rfilename for sibling in head.siblings or ()], files)
         paragraphs = [commit_description] if commit_description else []

@@ -51,6 +51,7 @@ class Redaction:
         self.repositories = sorted(repositories, key=lambda repo_id: (-len(repo_id), repo_id))
         self._names = {name: alias for (name, _), alias in self.aliases.items()}
         self._words = self._replacements(names_in_use)
+        # Whole words alone, and of several that begin alike the longest: `run-1` is no part of `run-10`.
         longest_first = sorted(map(re.escape, self._words), key=len, reverse=True)
         self._pattern = re.compile(rf"(?<![\w-])({'|'.join(longest_first)})(?![\w-])")
 
@@ -85,12 +86,16 @@ class Redaction:
         if self.is_empty:
             return recipe
         names = {item.name: self._ingredient(item).name for item in recipe.ingredients}
+        base = recipe.base_model
+        if base is not None:
+            base = self._ingredient(base)
+        take_from = names[recipe.take_from] if recipe.take_from else None
         return replace(
             recipe,
             ingredients=tuple(map(self._ingredient, recipe.ingredients)),
-            base_model=None if recipe.base_model is None else self._ingredient(recipe.base_model),
+            base_model=base,
             alignments={names[name]: order for name, order in recipe.alignments.items()},
-            take_from=names[recipe.take_from] if recipe.take_from else None,
+            take_from=take_from,
             selection=self._selection(recipe.selection, names),
         )
 
@@ -108,18 +113,25 @@ class Redaction:
         return PRIVATE if repo_id in self.bases else repo_id
 
     def _ingredient(self, item: Ingredient) -> Ingredient:
+        """An ingredient as the recipe may name it."""
         alias = self.aliases.get((item.name, item.source))
-        return item if alias is None else Ingredient(alias, PRIVATE, files=item.files)
+        if alias is None:
+            return item
+        return Ingredient(alias, PRIVATE, files=item.files)
 
     def _model(self, model: ModelScores) -> ModelScores:
-        # Lines of several models (soups, ensembles) may be called like a private one, and are not.
-        name = self._names.get(model.name, model.name) if model.role in SINGLE else model.name
+        """A line of the comparison."""
+        name = model.name
+        if model.role in SINGLE:  # soups and ensembles may be called like a private model, and are none
+            name = self._names.get(name, name)
         return replace(model, name=name, weights=self._renamed(model.weights))
 
     def _renamed(self, values: Mapping[str, T]) -> dict[str, T]:
+        """A mapping from names of ingredients, with aliases."""
         return {self._names.get(name, name): value for name, value in values.items()}
 
     def _selection(self, selection: Selection | None, names: Mapping[str, str]) -> Selection | None:
+        """How the recipe was found; `names` has those of the ingredients that the recipe still has."""
         if selection is None:
             return None
         return replace(
@@ -131,8 +143,10 @@ class Redaction:
         )
 
     def _trial(self, trial: Trial, names: Mapping[str, str]) -> Trial:
+        """A row of the table of trials."""
         ingredient = trial.ingredient
         if ingredient is not None:
+            # Candidates that were not chosen are not in the recipe, so their aliases are looked up by name alone.
             ingredient = names.get(ingredient, self._names.get(ingredient, ingredient))
         return replace(trial, tried=self.text(trial.tried), why=self.text(trial.why), ingredient=ingredient)
 
@@ -148,6 +162,7 @@ class Redaction:
 
 
 def _next_alias(numbers: Iterator[int], names_in_use: set[str]) -> str:
+    """The next alias that no public model is called by."""
     while True:
         alias = f"private-{next(numbers)}"
         if alias not in names_in_use:

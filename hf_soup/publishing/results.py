@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ..checkpoints.hub import split_source
 from ..comparison.comparison import SHIFTS, TEST, VALIDATION, Comparison, ModelScores
 from ..errors import DataError
-from ..metrics.statistics import SHARES, Interval
+from ..metrics.statistics import SHARES, Interval, formatted
 from ..types import Recipe
 
 
@@ -41,16 +41,20 @@ class Result:
         score = self.test
         if score is None:
             return ""
-        value = self._number(score.value)
-        unit = " %" if self.comparison.metric in SHARES else ""
+        metric = self.comparison.metric
+        value = formatted(metric, score.value)
+        unit = " %" if metric in SHARES else ""
         if score.low is None or score.high is None:
             return f"{value}{unit}"
-        return f"{value}{unit} [{self._number(score.low)}, {self._number(score.high)}]"
+        return f"{value}{unit} [{formatted(metric, score.low)}, {formatted(metric, score.high)}]"
 
     @property
     def sentence(self) -> str:
         """The line of the summary that names the soup."""
-        return next((line for line in self.comparison.summary.split("\n") if self.scores.name in line), "")
+        for line in self.comparison.summary.split("\n"):
+            if self.scores.name in line:
+                return line
+        return ""
 
     @property
     def smallest_difference(self) -> str | None:
@@ -59,10 +63,9 @@ class Result:
         if difference is None or difference.low is None or difference.high is None:
             return None
         half_width = (difference.high - difference.low) / 2
-        return f"{100 * half_width:.1f} points" if self.comparison.metric in SHARES else f"{half_width:.4f}"
-
-    def _number(self, value: float) -> str:
-        return f"{value * 100:.1f}" if self.comparison.metric in SHARES else f"{value:.4f}"
+        if self.comparison.metric in SHARES:
+            return f"{100 * half_width:.1f} points"
+        return f"{half_width:.4f}"
 
 
 def result_of(recipe: Recipe, comparison: Comparison | None) -> Result | None:
@@ -76,11 +79,14 @@ def result_of(recipe: Recipe, comparison: Comparison | None) -> Result | None:
     """
     if comparison is None:
         return None
+    # By title first: a comparison may have a uniform soup of its own, and soups of several strategies.
     for model in comparison.models:
         if model.role in ("soup", "uniform") and model.name == recipe.title:
             return Result(comparison, model)
     soups = [model for model in comparison.models if model.role == "soup"]
-    return Result(comparison, soups[0]) if len(soups) == 1 else None
+    if len(soups) != 1:
+        return None
+    return Result(comparison, soups[0])
 
 
 def model_index(result: Result, task_type: str) -> list[EvalResult]:
@@ -139,6 +145,8 @@ def evaluation_results(comparison: Comparison | None, recipe: Recipe, benchmark:
     dataset_id, colon, task_id = benchmark.partition(":")
     if not colon or not task_id or split_source(dataset_id) is None:
         raise DataError(f"the benchmark {benchmark!r} is no DATASET:TASK, such as nyu-mll/glue:sst2.")
-    note = f"{result.comparison.metric} on {result.comparison.sizes[TEST]} examples"
+    note = result.comparison.metric
+    if result.comparison.sizes[TEST]:
+        note += f" on {result.comparison.sizes[TEST]} examples"
     entry = EvalResultEntry(dataset_id, task_id, round(result.test.value, 6), notes=note)
     return yaml.safe_dump(as_data([entry]), sort_keys=False)

@@ -63,7 +63,7 @@ def render_run_card(
     # The parser makes the table of the records before the first that has `train_runtime`, here of all.
     records = [dict(record) for record in history]
     _, lines, results = parse_log_history([*records, {"train_runtime": 0.0}])
-    hyperparameters = {**state["training_args"], **state["params"]}
+    hyperparameters = {**state["training_args"], **state["params"]}  # what the run has of its own counts
     facts = gather_facts({"base": base})
     data = state["data"].get("path")
     summary = TrainingSummary(
@@ -93,7 +93,9 @@ def render_run_card(
 def _plain(value: Any) -> Any:
     """A value that Trainer's card shows as it stands: escaped where Markdown or HTML would read something in it."""
     text = str(value)
-    return value if re.fullmatch(r"[\w./:@ +-]*", text) else escape(text)
+    if re.fullmatch(r"[\w./:@ +-]*", text):
+        return value
+    return escape(text)
 
 
 def render_start_card(*, sweep: str, base_model: str | None, base: Mapping[str, Any]) -> str:

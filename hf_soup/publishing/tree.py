@@ -62,10 +62,10 @@ class Node(NamedTuple):
             first (`str`), rest (`str`):
                 What stands before its own line, and before the lines below.
         """
-        name = f"{self.name}@{self.revision[:7]}" if self.revision else self.name
-        cells = [name]
+        cells = [f"{self.name}@{self.revision[:7]}" if self.revision else self.name]
         if self.weights:
-            cells.append(f"weight {', '.join(f'{weight:.4g}' for weight in self.weights)}")
+            weights = [f"{weight:.4g}" for weight in self.weights]
+            cells.append(f"weight {', '.join(weights)}")
         if self.role != INGREDIENT:
             cells.append(self.role)
         if self.note:
@@ -138,7 +138,9 @@ def _read_origin(node: Node, source: str, above: tuple[str, ...], visited: dict[
 
 def _place(source: str, revision: str | None) -> str:
     """What a model is known by: one folder may have several paths."""
-    return os.path.realpath(source) if os.path.isabs(source) else f"{source}@{revision}"
+    if os.path.isabs(source):
+        return os.path.realpath(source)
+    return f"{source}@{revision}"
 
 
 def _members(recipe: Recipe, above: tuple[str, ...], visited: dict[str, Node]) -> tuple[Node, ...]:
@@ -156,7 +158,9 @@ def _members(recipe: Recipe, above: tuple[str, ...], visited: dict[str, Node]) -
 def _member(
     item: Ingredient, role: str, weights: tuple[float, ...], above: tuple[str, ...], visited: dict[str, Node]
 ) -> Node:
-    node = Node(item.source if item.revision else item.name, role, item.revision, weights)
+    """An ingredient or base model of a soup, with what it was made from where that can be looked at."""
+    name = item.source if item.revision else item.name
+    node = Node(name, role, item.revision, weights)
     notes = {MEMORY: "a model in memory", PRIVATE: "private, not named", ELSEWHERE: "a folder elsewhere"}
     if item.source in notes:
         return node._replace(note=notes[item.source])
@@ -187,9 +191,12 @@ def _visit(node: Node, source: str, above: tuple[str, ...], visited: dict[str, N
             return node._replace(note="is above already")
         if len(above) > DEPTH:
             return node._replace(note=f"is not looked at: {DEPTH} models are above it")
-        node = _seen_before(node, visited[place]) if place in visited else _read_origin(node, source, above, visited)
+        if place in visited:
+            node = _seen_before(node, visited[place])
+        else:
+            node = _read_origin(node, source, above, visited)
     except SoupError as error:
-        reason = str(error).split(":")[0].split(". ")[0]
+        reason = str(error).split(":")[0].split(". ")[0]  # without details and without what to do
         node = node._replace(note=f"cannot be looked at: {one_line(reason)}")
     visited[asked_for] = node
     return node
@@ -198,4 +205,5 @@ def _visit(node: Node, source: str, above: tuple[str, ...], visited: dict[str, N
 def _seen_before(node: Node, earlier: Node) -> Node:
     """A model that was looked at already: what it was made from is told there."""
     note = "see above" if earlier.children else earlier.note
-    return node._replace(role=SOUP if earlier.role == SOUP else node.role, revision=earlier.revision, note=note)
+    role = SOUP if earlier.role == SOUP else node.role
+    return node._replace(role=role, revision=earlier.revision, note=note)

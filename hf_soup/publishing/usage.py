@@ -20,9 +20,9 @@ model = {auto_class}.from_pretrained("{{model}}")
 def architecture_of(config: Mapping[str, Any]) -> str | None:
     """The class that a configuration names first; whatever else stands there is none."""
     names = config.get("architectures")
-    if not isinstance(names, list) or not names:
+    if not isinstance(names, list) or not names or not isinstance(names[0], str):
         return None
-    return names[0] if isinstance(names[0], str) else None
+    return names[0]
 
 
 def usage_of(config: Mapping[str, Any], model: str) -> str:
@@ -40,7 +40,9 @@ def usage_of(config: Mapping[str, Any], model: str) -> str:
         import transformers
 
         name = architecture_of(config) or "AutoModel"
-        template = USE.format(auto_class=name if hasattr(transformers, name) else "AutoModel")
+        if not hasattr(transformers, name):  # a class of the repository's own code
+            name = "AutoModel"
+        template = USE.format(auto_class=name)
     return template.format(model=model).strip()
 
 
@@ -54,4 +56,7 @@ def pipeline_of(config: Mapping[str, Any]) -> str | None:
         name = architecture_of(config)
         # transformers annotates none of these dicts, so that their values are objects to a type checker
         models_by_task = cast("Mapping[str, Mapping[str, str]]", TASK_MAPPING)
-        return next((task for task, models in models_by_task.items() if name in models.values()), None)
+        for task, models in models_by_task.items():
+            if name in models.values():
+                return task
+        return None

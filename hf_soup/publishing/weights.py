@@ -64,12 +64,13 @@ def write_weights(
             files.write(name, start, elements)
 
     with weight_files(folder, plan.specs, max_shard_size=max_shard_size) as files:
+        # Averages that estimated statistics replace are made all the same: digests are of every tensor that was read.
         digests_read = blend(plan, checkpoints, sink, digests=True, device=device)
         for name, tensor in statistics.items():
             files.write(name, 0, tensor.reshape(-1))
     digests_written = files.digests()
     ingredients = []
-    for checkpoint, digests in zip(checkpoints, digests_read[:BASE], strict=True):
+    for checkpoint, digests in zip(checkpoints, digests_read[:BASE], strict=True):  # the base model comes last
         ingredients.append(replace(checkpoint.ingredient, files=file_digests(checkpoint, digests)))
     base = recipe.base_model
     if base is not None and plan.base is not None:

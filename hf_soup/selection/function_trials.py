@@ -75,13 +75,14 @@ class FunctionTrials(SetupTrials):
         super().__init__(setup)
         self._executor = executor
         self._worker = FunctionWorker(ModelMaker(setup, device=device, training=training), function)
-        self._scores: dict[str, Score] = {}
+        self._scores: dict[str, Score] = {}  # by fingerprint of the recipe
 
     def _map(self, mixtures: Sequence[Mixture], _: Threshold | None) -> list[Score]:
         """The scores, which a function never cuts short."""
         keys = [self._worker.maker.setup.recipe(mixture).fingerprint() for mixture in mixtures]
         places = [place for place, key in enumerate(keys) if key not in self._scores]
         missing = [mixtures[place] for place in places]
+        # One mixture alone is not worth the start of workers.
         executor = self._executor if len(missing) > 1 else "local"
         for number, score in run_all(self._worker, missing, executor=executor):
             self._scores[keys[places[number]]] = score
@@ -115,4 +116,5 @@ class FunctionTrials(SetupTrials):
 
 
 def _refuse(purpose: str) -> NoReturn:
+    """Say what needs examples."""
     raise EvaluationError(f"{purpose} needs examples, which a function of a model has not: give an Evaluator.")

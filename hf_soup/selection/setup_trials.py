@@ -85,4 +85,5 @@ class SetupTrials(ABC):
 
     @property
     def _specs(self) -> Mapping[str, TensorSpec]:
+        """The tensors of the first ingredient by name: the order in which ingredients are given must not matter."""
         return min(self._setup.candidates, key=lambda item: item.name).specs

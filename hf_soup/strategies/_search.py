@@ -45,18 +45,22 @@ class Search:
         self.trials, self.prescreen = trials, prescreen
         self.tried: list[Trial] = []
         self._ties, self._tolerance = ties, tolerance
+        # At once, because candidates alone do not depend on each other.
         scores = trials.map([Mixture.equal([item]) for item in ingredients])
         self.single_scores = {item.name: score for item, score in zip(ingredients, scores, strict=True)}
         # best first; ties in score are broken by name, so the order of arguments does not matter
         self.ranked = sorted(ingredients, key=lambda item: (-self.single_scores[item.name].rank_key, item.name))
         for place, item in enumerate(self.ranked):
             why = "best single ingredient" if place == 0 else "a candidate"
-            self.tried.append(Trial(item.name, False, why, self.single_scores[item.name].value, ingredient=item.name))
+            value = self.single_scores[item.name].value
+            self.tried.append(Trial(item.name, False, why, value, ingredient=item.name))
         self.begin(Mixture.equal(self.ranked[:1]), self.single_scores[self.ranked[0].name])
 
     def begin(self, mixture: Mixture, score: Score, tried: str | None = None) -> None:
         """Take a mixture for the soup so far; with `tried` as a trial of its own."""
-        self.mixture, self.score, self.best_score = mixture, score, score
+        self.mixture = mixture
+        self.score = score
+        self.best_score = score  # of all soups so far; with a tolerance the present one may be worse
         if tried is not None:
             self.tried.append(Trial(tried, True, "where the search begins", score.value))
 
@@ -76,6 +80,7 @@ class Search:
         """Try a mixture, and take it if it is good enough."""
         if self.ruled_out(mixture, tried):
             return False
+        # With a threshold a trial is stopped as soon as it can no longer be good enough, and has no score then.
         threshold = self.threshold
         score = self.trials.score(mixture, beat=threshold)
         kept = threshold.reached_by(score)
@@ -106,8 +111,11 @@ class Search:
         best: int | None = None
         best_score = self.best_score
         for place, score in enumerate(scores):
-            if isinstance(score, Score) and threshold.reached_by(score) and (best is None or score.beats(best_score)):
+            if not isinstance(score, Score) or not threshold.reached_by(score):
+                continue
+            if best is None or score.beats(best_score):
                 best, best_score = place, score
+        # noted before one is taken: all are measured against the same soup
         for place, mixture in enumerate(mixtures):
             self.note(tried[place], mixture, scores[place], place == best)
         if best is not None:
@@ -129,7 +137,7 @@ class Search:
             return
         low, high = self.trials.difference(mixture, self.mixture) or (None, None)
         difference = score.value - self.score.value
-        why = _told(score, self.score, kept)
+        why = _compared_with(score, self.score, kept)
         self.tried.append(Trial(tried, kept, why, score.value, difference, low, high, alpha=alpha))
 
     def add_trials(self, choice: Choice) -> None:
@@ -153,7 +161,11 @@ class Search:
     def result(self, *, alpha: float | None = None, temperature: float | None = None) -> Choice:
         """The soup so far, with all trials; of single ingredients those count as kept that are in it."""
         used = self.mixture.used
-        trials = [replace(trial, kept=trial.ingredient in used) if trial.ingredient else trial for trial in self.tried]
+        trials = []
+        for trial in self.tried:
+            if trial.ingredient is not None:
+                trial = replace(trial, kept=trial.ingredient in used)
+            trials.append(trial)
         return Choice(self.mixture, tuple(trials), alpha=alpha, temperature=temperature)
 
 
@@ -166,8 +178,8 @@ def mixture_by_module(ingredients: Sequence[Ingredient], modules: Sequence[str],
 
 
 def shuffled(ingredients: Sequence[Ingredient], seed: int) -> list[Ingredient]:
-    """In random order, whatever order they are given in."""
-    ordered = sorted(ingredients, key=lambda item: item.name)
+    """Ingredients in random order, whatever order they are given in."""
+    ordered = sorted(ingredients, key=lambda item: item.name)  # the seed decides alone, not the order of arguments
     random.Random(seed).shuffle(ordered)
     return ordered
 
@@ -178,10 +190,13 @@ def check_most(most: int | None, name: str = "max_ingredients") -> None:
         raise RecipeError(f"{name} is {most}, and a soup has at least one.")
 
 
-def _told(score: Score, before: Score, kept: bool) -> str:
+def _compared_with(score: Score, before: Score, kept: bool) -> str:
+    """What a trial gains or loses, as tables show it."""
     if score.value == before.value:
         return f"stays at {before.value:.4f}"
     change = f"{abs(score.value - before.value):.4f} ({before.value:.4f} to {score.value:.4f})"
     if score.beats(before):
         return f"gains {change}"
-    return f"loses {change}" if kept else f"would lose {change}"
+    if kept:  # within the tolerance
+        return f"loses {change}"
+    return f"would lose {change}"

@@ -56,20 +56,23 @@ def diverse(
     search = Search(ingredients, trials, ties=accept == ">=", tolerance=tolerance)
     predictions = {item.name: trials.logits(item) for item in search.ranked}
 
-    def mean_disagreement(item: Ingredient, others: Sequence[Ingredient]) -> float:
-        return sum(disagreement(predictions[item.name], predictions[other.name]) for other in others) / len(others)
+    def mean_disagreement(item: Ingredient, members: Sequence[Ingredient]) -> float:
+        disagreements = [disagreement(predictions[item.name], predictions[member.name]) for member in members]
+        return sum(disagreements) / len(members)
 
-    waiting = search.ranked[1:]
+    waiting = search.ranked[1:]  # stays ranked by score
     while waiting and len(search.mixture.ingredients) != max_ingredients:
-        taken = search.mixture.ingredients
-        differences = {item.name: mean_disagreement(item, taken) for item in waiting}
-        by_difference = sorted(waiting, key=lambda item: -differences[item.name])  # stable: ties as they rank by score
-        mean_ranks = {
-            item.name: (1 - diversity) * rank_by_score + diversity * by_difference.index(item)
-            for rank_by_score, item in enumerate(waiting)
-        }
+        accepted = search.mixture.ingredients
+        # 1. Rank what is left by how much it differs from the soup so far; ties stay as they rank by score.
+        differences = {item.name: mean_disagreement(item, accepted) for item in waiting}
+        by_difference = sorted(waiting, key=lambda item: -differences[item.name])
+        # 2. Take the candidate with the best mean of both ranks.
+        mean_ranks = {}
+        for rank_by_score, item in enumerate(waiting):
+            mean_ranks[item.name] = (1 - diversity) * rank_by_score + diversity * by_difference.index(item)
         candidate = min(waiting, key=lambda item: mean_ranks[item.name])
         waiting = [item for item in waiting if item is not candidate]
+        # 3. Keep it if the score does not fall, as a greedy soup does. A candidate is tried once.
         tried = f"+ {candidate.name}, which differs in {differences[candidate.name]:.1%}"
-        search.attempt(Mixture.equal([*taken, candidate]), tried)
+        search.attempt(Mixture.equal([*accepted, candidate]), tried)
     return search.result()

@@ -34,6 +34,8 @@ def exhaustive(ingredients: Sequence[Ingredient], trials: Trials, *, max_candida
             f"{len(ingredients)} ingredients have {2 ** len(ingredients) - 1:,} subsets, and max_candidates is "
             f'{max_candidates}: take strategy="greedy_best_first", or fewer ingredients.'
         )
+    # Smaller subsets come first, and a later one has to be better: of equals the smallest stays. Those of one
+    # ingredient are scored by `Search`.
     search = Search(ingredients, trials, ties=False)
     for size in range(2, len(ingredients) + 1):
         mixtures = [Mixture.equal(group) for group in combinations(search.ranked, size)]

@@ -53,9 +53,14 @@ def greedy(
     """
     check_most(max_ingredients)
     search = Search(ingredients, trials, ties=accept == ">=", tolerance=tolerance, prescreen=prescreen)
-    queue = {"score": search.ranked, "random": shuffled(ingredients, seed), "given": list(ingredients)}[order]
+    # The paper sorts the ingredients in decreasing order of ValAcc(theta_i).
+    queues = {"score": search.ranked, "random": shuffled(ingredients, seed), "given": list(ingredients)}
+    queue = queues[order]
+    # The paper begins with no ingredient, so that the first one is always accepted.
     if queue[0] != search.ranked[0]:
         search.start_with(queue[0])
+    # for i = 2 to k: if ValAcc(average(ingredients + [theta_i])) >= ValAcc(average(ingredients)), add theta_i.
+    # With `tolerance` and `accept` as they are by default, the best score so far is that of the soup so far.
     for item in queue[1:]:
         if len(search.mixture.ingredients) == max_ingredients:
             break

@@ -46,16 +46,20 @@ def greedy_best_first(
     search = Search(ingredients, trials, ties=accept == ">=", tolerance=tolerance, prescreen=prescreen)
     remaining = search.ranked[1:]  # best alone first: of equal soups the one with the better ingredient is taken
     while remaining and len(search.mixture.ingredients) != max_ingredients:
-        taken = search.mixture.ingredients
+        accepted = search.mixture.ingredients
+        # 1. The soups of this round: that so far, with each remaining ingredient.
         candidates, mixtures, tried = [], [], []
         for item in remaining:
-            mixture, called = Mixture.equal([*taken, item]), f"{len(taken)}: + {item.name}"
-            if not search.ruled_out(mixture, called):
+            mixture = Mixture.equal([*accepted, item])
+            trial_name = f"{len(accepted)}: + {item.name}"
+            if not search.ruled_out(mixture, trial_name):
                 candidates.append(item)
                 mixtures.append(mixture)
-                tried.append(called)
+                tried.append(trial_name)
+        # 2. Score all of them, and take the best if it is good enough; if none is, another round would be the same.
         best = search.attempt_best(mixtures, tried)
         if best is None:
             break
+        # 3. The others, those that were ruled out included, are tried with the new soup.
         remaining = [item for item in remaining if item is not candidates[best]]
     return search.result()

@@ -51,12 +51,15 @@ def interpolate(
         choice = greedy(ingredients, trials)
         end_of_way = list(choice.mixture.ingredients)
         search.add_trials(choice)
+    elif end == "best":
+        end_of_way = search.ranked[:1]
     else:
-        end_of_way = search.ranked[:1] if end == "best" else search.ranked
+        end_of_way = search.ranked
     lacking = trials.lacking(base)
+    # theta_alpha = (1 - alpha) * theta_0 + alpha * theta_1, of the base model theta_0 and the end theta_1
     mixtures = [_point(end_of_way, base, lacking, alpha) for alpha in alphas]
     scores = trials.map(mixtures)
-    best = max(range(len(mixtures)), key=lambda place: scores[place].rank_key)
+    best = max(range(len(mixtures)), key=lambda place: scores[place].rank_key)  # of equals the first
     for place, alpha in enumerate(alphas):
         search.note(f"alpha {alpha:g}", mixtures[place], scores[place], place == best, alpha=float(alpha))
     search.take(mixtures[best], scores[best])
@@ -65,10 +68,11 @@ def interpolate(
 
 def _point(items: Sequence[Ingredient], base: Ingredient, lacking: Sequence[str], alpha: float) -> Mixture:
     """`(1 - alpha) * base + alpha * mean of items`; modules that the base model lacks are the mean of the items."""
-    if alpha == 1:
-        return Mixture(tuple(items), (alpha / len(items),) * len(items))
-    row = (*[alpha / len(items)] * len(items), 1 - alpha)
+    item_weights = [alpha / len(items)] * len(items)
+    if alpha == 1:  # without the base model, whose weight would be 0
+        return Mixture(tuple(items), tuple(item_weights))
+    weights = (*item_weights, 1 - alpha)
     if not lacking:
-        return Mixture((*items, base), row)
-    without_base = (*[1.0] * len(items), 0.0)
-    return Mixture((*items, base), {"": row, **dict.fromkeys(lacking, without_base)})
+        return Mixture((*items, base), weights)
+    weights_without_base = (*[1.0] * len(items), 0.0)
+    return Mixture((*items, base), {"": weights, **dict.fromkeys(lacking, weights_without_base)})

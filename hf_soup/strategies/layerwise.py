@@ -55,29 +55,29 @@ def layerwise(
 
     Source: Wortsman et al. 2022, [Model soups](https://arxiv.org/abs/2203.05482) (learned by layer).
     """
-    decided = _expanded(modules, trials.modules)
-    if mode in ("heads", "body") and not modules:
-        decided = _modules_of(mode, trials)
+    decided = _modules_to_decide(modules, mode, trials)
     search = Search(ingredients, trials, ties=accept == ">=", tolerance=tolerance)
     if len(search.ranked) == 1:
         return search.result()
-    all_names = [item.name for item in search.ranked]
-    members = {module: {all_names[0]} for module in trials.modules}
+    # 1. Begin with the same ingredients in every module: the best one, or those of a greedy soup.
     if start == "greedy":
         choice = greedy(ingredients, trials, accept=accept, tolerance=tolerance)
         search.add_trials(choice)
-        names = choice.mixture.names
-        members = {module: set(names) for module in trials.modules}
-        search.begin(choice.mixture, trials.score(choice.mixture), f"greedy soup of {', '.join(names)}")
+        soup = choice.mixture
+        search.begin(soup, trials.score(soup), f"greedy soup of {', '.join(soup.names)}")
+    members = {module: set(search.mixture.names) for module in trials.modules}
     if mode in ("heads", "body"):
         return _average_all(search, members, decided)
 
     def attempt(module: str, names: set[str], tried: str) -> None:
+        """Average one module over these ingredients, and leave it so if the score is good enough."""
         nonlocal members
         changed = {**members, module: names}
         if changed != members and search.attempt(_mixture(search, changed), tried):
             members = changed
 
+    # 2. Module by module: all ingredients at once, or a greedy soup within the module, best ingredient first.
+    all_names = [item.name for item in search.ranked]
     for module in _in_order(decided, module_order, trials.modules):
         if mode == "selective":
             attempt(module, set(all_names), f"{module} of all")
@@ -87,12 +87,23 @@ def layerwise(
     return search.result()
 
 
+def _modules_to_decide(given: Sequence[str] | None, mode: str, trials: Trials) -> list[str]:
+    """The modules that were named; by default all, or those of the heads or of the body."""
+    if given is not None:
+        return _expanded(given, trials.modules)
+    if mode in ("heads", "body"):
+        return _modules_of(mode, trials)
+    return list(trials.modules)
+
+
 def _in_order(decided: list[str], module_order: str, modules: Sequence[str]) -> list[str]:
     """The modules to decide on, in the order that was asked for."""
     if module_order == "given":
         return decided
     bottom_up = [module for module in modules if module in decided]
-    return bottom_up[::-1] if module_order == "head_down" else bottom_up
+    if module_order == "head_down":
+        return bottom_up[::-1]
+    return bottom_up
 
 
 def _average_all(search: Search, members: dict[str, set[str]], averaged: Sequence[str]) -> Choice:
@@ -110,23 +121,23 @@ def _mixture(search: Search, members: dict[str, set[str]]) -> Mixture:
     different = {frozenset(names) for names in members.values()}
     used = frozenset().union(*different)
     items = [item for item in search.ranked if item.name in used]
-    if len(different) == 1:
+    if len(different) == 1:  # one row of weights for all modules
         return Mixture.equal(items)
-    weights = {module: tuple(float(item.name in names) for item in items) for module, names in members.items()}
+    weights = {}
+    for module, names in members.items():
+        weights[module] = tuple(float(item.name in names) for item in items)
     return Mixture(tuple(items), weights)
 
 
-def _expanded(given: Sequence[str] | None, known: Sequence[str]) -> list[str]:
+def _expanded(given: Sequence[str], all_modules: Sequence[str]) -> list[str]:
     """The modules that were named, one by one; those below a prefix from the bottom up."""
-    if given is None:
-        return list(known)
     if isinstance(given, str):
         raise RecipeError(f"modules is a list of names: write [{given!r}].")
     modules: list[str] = []
     for name in given:
-        below = [module for module in known if module == name or module.startswith(f"{name}.")]
+        below = [module for module in all_modules if module == name or module.startswith(f"{name}.")]
         if not below:
-            raise RecipeError(f'modules: the model has no module "{name}"{did_you_mean(name, known)}')
+            raise RecipeError(f'modules: the model has no module "{name}"{did_you_mean(name, all_modules)}')
         modules += [module for module in below if module not in modules]
     if not modules:
         raise RecipeError("modules is an empty list; leave it out to decide on all of them.")

@@ -32,6 +32,9 @@ def learned(
 ) -> Choice:
     """Learn the weights: a softmax of free numbers, and a temperature, by AdamW on most of validation.
 
+    With mixing weights `alpha` and a scale `beta` of the logits it minimizes the mean over examples of
+    `loss(beta * f(x; sum_i alpha_i theta_i), y)`.
+
     One model and its gradient are in memory, however many ingredients there are: the derivative by an ingredient's
     weight is the dot product of the model's gradient with the ingredient, which streams past.
 
@@ -69,50 +72,71 @@ def learned(
 
     rng = np.random.default_rng(seed)
     order = rng.permutation(trials.examples)
-    judging = round(held_back * len(order)) if 0 < held_back < 1 else 0
-    if not 0 < judging < len(order):
+    n_held_back = round(held_back * len(order)) if 0 < held_back < 1 else 0
+    if not 0 < n_held_back < len(order):
         raise RecipeError(f"held_back is {held_back}: of {len(order)} examples some are to learn, some to stop by.")
-    if min(epochs, train_batch_size, patience) < 1 or not 0 < learning_rate <= 1e6 or not 0 <= weight_decay <= 1e6:
-        raise RecipeError(
-            "epochs, train_batch_size and patience are 1 or more, learning_rate is more than 0 and weight_decay 0 or "
-            "more, both up to 1e6."
-        )
+    _check_numbers(epochs, train_batch_size, patience, learning_rate, weight_decay)
     search = Search(ingredients, trials)
     if len(search.ranked) == 1:
         return search.result()
-    judge, examples = trials.subset(np.sort(order[:judging])), order[judging:]
+    # 1. Hold back some examples: the loss on those that are learned from falls in any case.
+    trials_held_back = trials.subset(np.sort(order[:n_held_back]))
+    examples = order[n_held_back:]
+    # 2. Begin with equal weights and beta = 1. The weights alpha are a softmax over each row, a row for each module;
+    # the first number of one more row is log(beta), so that beta stays positive.
     modules = trials.modules if by == "module" else ("",)
-    # a row for each module; the first number of one more row is the log of what logits are multiplied with
-    free = np.zeros((len(modules) + 1, len(search.ranked)))
-    optimizer = AdamW(free.shape, learning_rate, weight_decay)
+    free_numbers = np.zeros((len(modules) + 1, len(search.ranked)))
 
     def mixture_now() -> Mixture:
-        return mixture_by_module(search.ranked, modules, _softmax(free[:-1]))
+        return mixture_by_module(search.ranked, modules, _softmax(free_numbers[:-1]))
 
-    best, best_scale, epochs_without_gain = mixture_now(), 1.0, 0
-    best_score = judge.score(best)
-    steps_per_epoch = -(-len(examples) // train_batch_size)
+    def scale_now() -> float:
+        return float(np.exp(free_numbers[-1, 0]))
+
+    best, best_scale = mixture_now(), 1.0
+    best_score = trials_held_back.score(best)
+    epochs_without_gain = 0
+    optimizer = AdamW(free_numbers.shape, learning_rate, weight_decay)
+    steps_per_epoch = -(-len(examples) // train_batch_size)  # rounded up
     with progress_bar(total=epochs * steps_per_epoch, desc="Learning weights", unit="step") as bar:
         for epoch in range(1, epochs + 1):
+            # 3. Descend the gradient of the loss, batch by batch, in a new order in each epoch.
             for batch in np.array_split(rng.permutation(examples), steps_per_epoch):
-                gradient = trials.gradient(mixture_now(), np.sort(batch), float(np.exp(free[-1, 0])))
-                optimizer.step(free, _by_free_numbers(gradient, modules, free))
+                gradient = trials.gradient(mixture_now(), np.sort(batch), scale_now())
+                optimizer.step(free_numbers, _by_free_numbers(gradient, modules, free_numbers))
                 bar.set_postfix_str(f"loss {gradient.loss:.4f}")
                 bar.update()
+            # 4. Score what was learned on the examples held back, and stop when that has not helped for a while.
             mixture = mixture_now()
-            score = judge.score(mixture)
-            epochs_without_gain = 0 if score.beats(best_score) else epochs_without_gain + 1
+            score = trials_held_back.score(mixture)
+            if score.beats(best_score):
+                epochs_without_gain = 0
+            else:
+                epochs_without_gain += 1
             kept = score.beats(best_score, ties=True)  # of equals the one with the lower loss
             why = f"{score} on the part held back, loss {gradient.loss:.4f}"
             search.tried.append(Trial(f"epoch {epoch}", kept, why))
             if kept:
-                best, best_score, best_scale = mixture, score, float(np.exp(free[-1, 0]))
+                best, best_score, best_scale = mixture, score, scale_now()
             if epochs_without_gain == patience:
                 break
+    # 5. The soup is that of the best epoch, scored on all of validation.
     score = trials.score(best)
     search.note(f"learned by {by}", best, score, True)
     search.take(best, score)
     return search.result(temperature=1 / best_scale)
+
+
+def _check_numbers(
+    epochs: int, train_batch_size: int, patience: int, learning_rate: float, weight_decay: float
+) -> None:
+    """Refuse numbers with which nothing can be learned."""
+    too_few = min(epochs, train_batch_size, patience) < 1
+    if too_few or not 0 < learning_rate <= 1e6 or not 0 <= weight_decay <= 1e6:
+        raise RecipeError(
+            "epochs, train_batch_size and patience are 1 or more, learning_rate is more than 0 and weight_decay 0 or "
+            "more, both up to 1e6."
+        )
 
 
 class AdamW:
@@ -130,37 +154,45 @@ class AdamW:
     def __init__(self, shape: tuple[int, ...], learning_rate: float, weight_decay: float):
         import numpy as np
 
-        self._rate, self._decay, self._steps = learning_rate, weight_decay, 0
-        self._mean, self._square = np.zeros(shape), np.zeros(shape)
+        self._rate = learning_rate  # alpha and eta_t of the paper, which are one number in torch
+        self._decay = weight_decay  # lambda
+        self._steps = 0  # t
+        self._mean = np.zeros(shape)  # m, the moving average of the gradient g
+        self._square = np.zeros(shape)  # v, that of its square
 
     def step(self, values: np.ndarray, gradient: np.ndarray) -> None:
         """Change `values`."""
         import numpy as np
 
         self._steps += 1
-        values *= 1 - self._rate * self._decay
+        values *= 1 - self._rate * self._decay  # as in torch, of the values before the step
+        # m = beta_1 m + (1 - beta_1) g and v = beta_2 v + (1 - beta_2) g^2, with beta_1 = 0.9 and beta_2 = 0.999
         self._mean += 0.1 * (gradient - self._mean)
         self._square += 0.001 * (gradient**2 - self._square)
-        mean, square = self._mean / (1 - 0.9**self._steps), self._square / (1 - 0.999**self._steps)
+        # both begin at zero, which these divisions correct
+        mean = self._mean / (1 - 0.9**self._steps)
+        square = self._square / (1 - 0.999**self._steps)
         values -= self._rate * mean / (np.sqrt(square) + 1e-8)
 
 
-def _softmax(free: np.ndarray) -> np.ndarray:
+def _softmax(rows: np.ndarray) -> np.ndarray:
     from scipy import special
 
-    return special.softmax(free, axis=-1)
+    return special.softmax(rows, axis=-1)
 
 
-def _by_free_numbers(gradient: Gradient, modules: Sequence[str], free: np.ndarray) -> np.ndarray:
+def _by_free_numbers(gradient: Gradient, modules: Sequence[str], free_numbers: np.ndarray) -> np.ndarray:
     """The derivative by the free numbers, through the softmax of each row."""
     import numpy as np
 
-    weights = _softmax(free[:-1])
+    weights = _softmax(free_numbers[:-1])
     if modules == ("",):  # one weight for the whole model: its derivative is the sum over the modules
         by_weight = np.sum(list(gradient.weights.values()), axis=0)[np.newaxis]
     else:
         by_weight = np.stack([np.asarray(gradient.weights[module]) for module in modules])
-    result = np.zeros_like(free)
+    result = np.zeros_like(free_numbers)
+    # with alpha = softmax(z): dL/dz_j = alpha_j (dL/dalpha_j - sum_i alpha_i dL/dalpha_i)
     result[:-1] = weights * (by_weight - (weights * by_weight).sum(axis=1, keepdims=True))
-    result[-1, 0] = gradient.scale * np.exp(free[-1, 0])
+    # with beta = exp(z): dL/dz = beta dL/dbeta
+    result[-1, 0] = gradient.scale * np.exp(free_numbers[-1, 0])
     return result

@@ -39,7 +39,8 @@ def performance(
     if not temperature > 0:
         raise RecipeError(f"temperature is more than 0, not {temperature}.")
     search = Search(ingredients, trials)
-    weights = _SCHEMES[scheme]([search.single_scores[item.name] for item in search.ranked], temperature)
+    scores = [search.single_scores[item.name] for item in search.ranked]
+    weights = _SCHEMES[scheme](scores, temperature)
     if len(search.ranked) > 1:
         mixture = Mixture(tuple(search.ranked), tuple(weights))
         score = trials.score(mixture)
@@ -48,22 +49,33 @@ def performance(
     return search.result()
 
 
+# All schemes have the same signature; weights are relative to each other, so none divides by their sum.
+
+
 def _proportional(scores: Sequence[Score], temperature: float) -> list[float]:
+    """w_i = s_i, or 1 / s_i where lower is better."""
     values = [score.value for score in scores]
+    higher_is_better = scores[0].higher_is_better
     lowest = min(values)
-    if lowest < 0 or (lowest == 0 and (not scores[0].higher_is_better or not any(values))):
+    # A score of 0 is a weight of 0, unless all are; its inverse is none.
+    zero_is_refused = not higher_is_better or not any(values)
+    if lowest < 0 or (lowest == 0 and zero_is_refused):
         raise RecipeError(f"scores from {lowest:g} on cannot be weights; take scheme='softmax' or scheme='rank'.")
-    return values if scores[0].higher_is_better else [1 / value for value in values]
+    if higher_is_better:
+        return values
+    return [1 / value for value in values]
 
 
 def _softmax(scores: Sequence[Score], temperature: float) -> list[float]:
+    """w_i = exp(s_i / T), of the negative score where lower is better."""
     import numpy as np
 
     keys = np.array([score.rank_key for score in scores])
-    return np.exp((keys - keys.max()) / temperature).tolist()
+    return np.exp((keys - keys.max()) / temperature).tolist()  # less the largest, so that no exponential overflows
 
 
 def _rank(scores: Sequence[Score], temperature: float) -> list[float]:
+    """w_i = the number of scores that are no better, with the mean rank for ties."""
     from scipy.stats import rankdata
 
     return rankdata([score.rank_key for score in scores]).tolist()

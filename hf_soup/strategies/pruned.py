@@ -42,11 +42,11 @@ def pruned(
         return search.result()
     everything = Mixture.equal(search.ranked)
     search.begin(everything, trials.score(everything), "all")
-    queue = deque(reversed(search.ranked))
+    queue = deque(reversed(search.ranked))  # worst first; those that stay go to its end and are tried again
     kept_in_a_row = 0  # how many were tried since the last one was dropped; after all of them the search ends
     while len(queue) > max(1, kept_in_a_row):
         item = queue.popleft()
-        rest = [other for other in search.mixture.ingredients if other != item]
+        rest = [member for member in search.mixture.ingredients if member != item]
         if search.attempt(Mixture.equal(rest), f"- {item.name}"):
             kept_in_a_row = 0
         else:

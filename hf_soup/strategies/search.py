@@ -62,31 +62,44 @@ def search(
     if count == 1:
         return search_state.result()
     modules = trials.modules if by == "module" else ("",)
-    _try(search_state, [Mixture.equal(search_state.ranked)], ["uniform"])
-    optimizer = CMA(mean=np.zeros(len(modules) * count), sigma=sigma, seed=seed)
+    # Equal weights are where the search begins, and the first of the budget.
+    _costs(search_state, [Mixture.equal(search_state.ranked)], ["uniform"])
     spent = 1
+
+    def mixture_of(point: np.ndarray) -> Mixture:
+        """What a point in the space of free numbers stands for: their softmax, module by module."""
+        weights = special.softmax(point.reshape(len(modules), -1), axis=1)
+        return mixture_by_module(search_state.ranked, modules, weights)
+
+    # The distribution from which points are drawn, N(mean, sigma^2 C) in the paper; at first C is the identity.
+    optimizer = CMA(mean=np.zeros(len(modules) * count), sigma=sigma, seed=seed)
     while spent < budget:
+        # 1. Draw a generation; the last one may be more than the budget has left.
         points = [optimizer.ask() for _ in range(optimizer.population_size)]
-        mixtures = []
-        for point in points[: budget - spent]:
-            weights = special.softmax(point.reshape(len(modules), -1), axis=1)
-            mixtures.append(mixture_by_module(search_state.ranked, modules, weights))
+        mixtures = [mixture_of(point) for point in points[: budget - spent]]
+        # 2. Score it, and keep the best if it is the best so far.
         tried = [f"{spent + place}: {_shown(mixture)}" for place, mixture in enumerate(mixtures, start=1)]
-        rank_keys = _try(search_state, mixtures, tried)
+        costs = _costs(search_state, mixtures, tried)
         spent += len(mixtures)
-        if len(mixtures) == len(points):  # CMA-ES learns from whole generations alone
-            optimizer.tell([(point, -key) for point, key in zip(points, rank_keys, strict=True)])
+        # 3. Move the mean, sigma and C towards the better points; CMA-ES learns from whole generations alone.
+        if len(mixtures) == len(points):
+            optimizer.tell(list(zip(points, costs, strict=True)))
     return search_state.result()
 
 
-def _try(search_state: Search, mixtures: Sequence[Mixture], tried: Sequence[str]) -> list[float]:
-    """Score mixtures in full, take the best if it is better than all before, and give their rank keys."""
-    scores = search_state.trials.map(mixtures)
+def _costs(search_state: Search, mixtures: Sequence[Mixture], tried: Sequence[str]) -> list[float]:
+    """Score mixtures and take the best if it is better than all before.
+
+    Returns:
+        `list[float]`: for each the score as a number to minimize, which is what CMA-ES does.
+    """
+    scores = search_state.trials.map(mixtures)  # in full, since one that is stopped early has no cost
     search_state.take_best(mixtures, scores, tried)
-    return [score.rank_key for score in scores]
+    return [-score.rank_key for score in scores]
 
 
 def _shown(mixture: Mixture) -> str:
+    """The weights of a mixture, as a trial is called."""
     if isinstance(mixture.weights, dict):
         return f"weights of {len(mixture.weights_by_module)} modules"
     return " ".join(f"{weight:.2f}" for weight in mixture.weights)

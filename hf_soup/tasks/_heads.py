@@ -27,7 +27,7 @@ KIND_OF_PROBLEM = {
 
 def ends_in(config: PretrainedConfig, *ends: str) -> bool:
     """Whether the architecture that a configuration names ends in one of these."""
-    architectures = getattr(config, "architectures", None) or [""]
+    architectures = getattr(config, "architectures", None) or [""]  # a model that was never saved names none
     return architectures[0].endswith(ends)
 
 
@@ -49,6 +49,7 @@ def output_kind(config: PretrainedConfig) -> str:
 
 def class_names(config: PretrainedConfig) -> dict[int, str]:
     """The names of a model's classes by their index; empty where its configuration has none."""
+    # keys of JSON are strings
     return {int(index): name for index, name in (config.id2label or {}).items()}
 
 
@@ -71,7 +72,8 @@ def head_of_classes(dataset: Dataset, label: str) -> dict[str, Any]:
     if names is None:
         highest = 0
         for row in dataset[label]:
-            highest = max(highest, max(row, default=0) if isinstance(row, list) else row)
+            classes = row if isinstance(row, list) else [row]  # a row has one class, or one for each word
+            highest = max([highest, *classes])
         names = [f"LABEL_{index}" for index in range(int(highest) + 1)]  # as transformers calls them
     if len(names) < 2:
         raise DataError(f'the column "{label}" has one class only; there is nothing to learn.')
@@ -82,7 +84,8 @@ def whole_rows(
     model: PreTrainedModel, batch: dict[str, torch.Tensor]
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Logits and labels of models that give one output for each row; rows marked -100 are left out."""
-    labels = batch.pop("labels")
+    labels = batch.pop("labels")  # without them the model computes no loss
     logits = model(**batch).logits
-    keep = (labels != UNSCORED).reshape(len(labels), -1).all(dim=1)
-    return logits[keep], labels[keep], keep.long()
+    # labels of shape (rows,), or (rows, labels) of several labels
+    is_scored = (labels != UNSCORED).reshape(len(labels), -1).all(dim=1)
+    return logits[is_scored], labels[is_scored], is_scored.long()

@@ -67,15 +67,21 @@ def inputs_of(model: PreTrainedModel) -> ModelInputs:
         model (`transformers.PreTrainedModel`):
             It may lie on the `meta` device.
     """
-    tables = list(_position_tables(model))
-    inputs = [table for table in tables if not table.in_decoder]
-    targets = [table for table in tables if table.in_decoder]
+    reaches: list[int] = []
+    target_reaches: list[int] = []
+    first_position = 0
+    for table in _position_tables(model):
+        if table.in_decoder:
+            target_reaches.append(table.reach)
+        else:
+            reaches.append(table.reach)
+            first_position = max(first_position, table.kept)
     return ModelInputs(
         model=type(model).__name__,
         names=_argument_names(type(model), type(model.config)),
-        positions=min((table.reach for table in inputs), default=_length_of_biases(model)),
-        target_positions=min((table.reach for table in targets), default=None),
-        first_position=max((table.kept for table in inputs), default=0),
+        positions=min(reaches, default=_length_of_biases(model)),
+        target_positions=min(target_reaches, default=None),
+        first_position=first_position,
         pad_token_id=_field(model.config, "pad_token_id"),
         vocabulary=_embeddings(model),
     )
@@ -102,13 +108,16 @@ def _argument_names(model_class: type[Any], config_class: type[Any]) -> frozense
 
     transformers' own classes have `**kwargs` as well, but name every input before.
     """
-    parameters = inspect.signature(model_class.forward).parameters.values()
-    by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    names = frozenset(parameter.name for parameter in parameters if parameter.kind in by_name) - {"self", "labels"}
-    passes_on = any(parameter.kind == inspect.Parameter.VAR_KEYWORD for parameter in parameters)
+    names = set()
+    passes_on = False
+    for parameter in inspect.signature(model_class.forward).parameters.values():
+        if parameter.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY):
+            names.add(parameter.name)
+        elif parameter.kind == inspect.Parameter.VAR_KEYWORD:
+            passes_on = True
     if passes_on and not model_class.__module__.startswith("transformers."):
         names |= _base_names(config_class)
-    return names
+    return frozenset(names - {"self", "labels"})
 
 
 def _base_names(config_class: type[Any]) -> frozenset[str]:
@@ -118,8 +127,10 @@ def _base_names(config_class: type[Any]) -> frozenset[str]:
     if config_class not in MODEL_MAPPING:
         return USUAL
     base = MODEL_MAPPING[config_class]
-    base_class = base[0] if isinstance(base, tuple) else base
-    return USUAL if base_class is None else _argument_names(base_class, config_class)
+    base_class = base[0] if isinstance(base, tuple) else base  # some are of several models, Funnel's for one
+    if base_class is None:
+        return USUAL
+    return _argument_names(base_class, config_class)
 
 
 def _position_tables(model: PreTrainedModel) -> Iterator[_Table]:
@@ -141,7 +152,9 @@ def _position_tables(model: PreTrainedModel) -> Iterator[_Table]:
         if tensor.ndim == 2 and len(tensor) >= shortest and POSITION_TABLE.search(name):
             kept = _kept_places(model.get_submodule(owner), last)
             reach = len(tensor) - _places_before(model, owner, kept)
-            yield _Table(min(reach, longest) if longest else reach, kept, in_decoder)
+            if longest:
+                reach = min(reach, longest)
+            yield _Table(reach, kept, in_decoder)
 
 
 def _places_before(model: PreTrainedModel, owner: str, kept: int) -> int:
@@ -161,7 +174,9 @@ def _embeddings(model: PreTrainedModel) -> int | None:
         table = model.get_input_embeddings()
     except (NotImplementedError, AttributeError):  # of models that have none
         return None
-    return table.num_embeddings if isinstance(table, torch.nn.Embedding) else None
+    if not isinstance(table, torch.nn.Embedding):  # of image models it projects patches
+        return None
+    return table.num_embeddings
 
 
 def _length_of_biases(model: PreTrainedModel) -> int | None:
@@ -170,7 +185,9 @@ def _length_of_biases(model: PreTrainedModel) -> int | None:
     MPT makes its ALiBi biases for `max_seq_len` tokens at every call; BLOOM and Falcon make them as long as the text.
     A field of that name that a class does not know, but some file has, says nothing.
     """
-    return model.config.max_seq_len if hasattr(type(model.config), "max_seq_len") else None
+    if not hasattr(type(model.config), "max_seq_len"):
+        return None
+    return model.config.max_seq_len
 
 
 def _kept_places(table: torch.nn.Module, tensor: str) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -58,11 +58,14 @@ def pad_collator(
             Whether labels as many as tokens belong to these; those of a decoder do not.
     """
     filler = padding_token(processing_class, inputs)
+    if filler is None:
+        filler = 0  # padding is masked, and every vocabulary has a token 0
     padding = _Padding(
         names=inputs.names,
         fillers={
-            "input_ids": 0 if filler is None else filler,
+            "input_ids": filler,
             "token_type_ids": getattr(processing_class, "pad_token_type_id", 0),
+            # the last of the places that are kept for padding, before that of the first token
             "position_ids": max(inputs.first_position - 1, 0),
             "labels": UNSCORED,
         },
@@ -81,18 +84,21 @@ def padding_token(processing_class: PreTrainedTokenizerBase | None, inputs: Mode
 
 
 def _collate(rows: list[dict[str, Any]], padding: _Padding) -> dict[str, torch.Tensor]:
+    """The batch of some rows."""
     import torch
 
-    text = next((name for name in TEXTS if name in rows[0]), None)
-    lengths = [] if text is None else [len(row[text]) for row in rows]
-    names = [name for name in rows[0] if name in padding.names or name == "labels"]
-    columns = {name: [torch.as_tensor(row[name]) for row in rows] for name in names}
-    masks = columns.get("attention_mask") or [torch.ones(length, dtype=torch.long) for length in lengths]
+    lengths = _text_lengths(rows)
+    columns = _taken_columns(rows, padding.names)
+    masks = columns.get("attention_mask")
+    if masks is None:  # data that is encoded already may have none, and the model would read the padding
+        masks = [torch.ones(length, dtype=torch.long) for length in lengths]
     if "attention_mask" in padding.names:
         columns["attention_mask"] = masks
-    batch = {name: _stacked(name, values, lengths, padding) for name, values in columns.items()}
+    batch = {}
+    for name, tensors in columns.items():
+        batch[name] = _stacked(name, tensors, lengths, padding)
     takes_positions = "position_ids" in padding.names and "position_ids" not in batch
-    if text is not None and takes_positions:
+    if lengths and takes_positions:
         mask = _stacked("attention_mask", masks, lengths, padding)
         # models count positions from the left themselves, which is wrong only where padding is on the left
         if mask.ndim == 2 and (mask[:, 0] == 0).any():
@@ -100,26 +106,55 @@ def _collate(rows: list[dict[str, Any]], padding: _Padding) -> dict[str, torch.T
     return batch
 
 
+def _text_lengths(rows: list[dict[str, Any]]) -> list[int]:
+    """The number of tokens of each row; empty where rows hold no text."""
+    for name in TEXTS:
+        if name in rows[0]:
+            return [len(row[name]) for row in rows]
+    return []
+
+
+def _taken_columns(rows: list[dict[str, Any]], names: frozenset[str]) -> dict[str, list[torch.Tensor]]:
+    """What the model takes of rows, and the labels: a tensor for each row."""
+    import torch
+
+    columns = {}
+    for name in rows[0]:
+        if name in names or name == "labels":
+            columns[name] = [torch.as_tensor(row[name]) for row in rows]
+    return columns
+
+
 def _positions(mask: torch.Tensor, padding: _Padding) -> torch.Tensor:
     """Positions of tokens, counted from the first token of each row that is no padding."""
     import torch
 
-    is_token = mask != 0
+    is_token = mask != 0  # (rows, tokens)
+    # of equal values argmax takes the first: where the first token is, which is how many places precede it
     padding_before = is_token.long().argmax(dim=1, keepdim=True)  # (rows, 1)
     positions = torch.arange(mask.shape[1]) - padding_before + padding.first_position
     return positions.where(is_token, padding.fillers["position_ids"])
 
 
-def _stacked(name: str, values: list[torch.Tensor], lengths: Sequence[int], padding: _Padding) -> torch.Tensor:
+def _stacked(name: str, tensors: list[torch.Tensor], lengths: list[int], padding: _Padding) -> torch.Tensor:
     """One input of all rows as one tensor, as long as the longest."""
     import torch
 
-    if values[0].ndim == 0 or len({value.shape for value in values}) == 1:
-        return torch.stack(values)
-    # by the end of the name: an encoder-decoder has decoder_input_ids as well
-    filler = next((filler for end, filler in padding.fillers.items() if name.endswith(end)), 0)
-    goes_with_tokens = all(len(value) == length for value, length in zip(values, lengths, strict=True))
+    shapes = {tensor.shape for tensor in tensors}
+    if tensors[0].ndim == 0 or len(shapes) == 1:
+        return torch.stack(tensors)
+    goes_with_tokens = [len(tensor) for tensor in tensors] == lengths
     if name == "labels" and not padding.labels_follow:
+        # those of a decoder, which may happen to be as many as the tokens of the encoder
         goes_with_tokens = False
     side = "left" if padding.left and goes_with_tokens else "right"
-    return torch.nn.utils.rnn.pad_sequence(values, batch_first=True, padding_value=filler, padding_side=side)
+    filler = _filler(name, padding)
+    return torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=filler, padding_side=side)
+
+
+def _filler(name: str, padding: _Padding) -> int:
+    """What an input is filled up with."""
+    for end, filler in padding.fillers.items():
+        if name.endswith(end):  # an encoder-decoder has decoder_input_ids as well
+            return filler
+    return 0

@@ -1,18 +1,17 @@
 """What the tasks that read text share: tokenizers, limits of length, masking, log-probabilities of tokens.
 
-It chooses no columns; batches are padded in `_padding.py`.
+It chooses no columns; batches are padded in `_padding.py`, and boxes of words are found in `_boxes.py`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..checkpoints.hub_errors import read_errors
-from ..data.columns import UNSCORED, is_text
+from ..data.columns import UNSCORED
 from ..data.missing import tell_missing_texts
 from ..errors import DataError, RecipeError, did_you_mean
 from ..progress import library_bars
@@ -24,10 +23,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import BatchEncoding, PreTrainedTokenizerBase
 
-    from ._model_inputs import ModelInputs
-
 LONGEST = 1_000_000  # tokens; transformers writes a huge number where a tokenizer knows no limit
-BOX_COLUMNS = ("bbox", "bboxes", "boxes")  # where the words of a page are: a box for each word
 
 
 @read_errors(DataError, "the tokenizer cannot be read")
@@ -61,12 +57,14 @@ def unchanged_state(tokenizer: Any) -> Iterator[None]:
             One without such a state, or an image processor, is left alone.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    truncation, padding = getattr(backend, "truncation", None), getattr(backend, "padding", None)
+    truncation = getattr(backend, "truncation", None)
+    padding = getattr(backend, "padding", None)
     yield
     if backend is None:
         return
     backend.no_truncation()
     backend.no_padding()
+    # both states have the names of the arguments that set them
     if truncation is not None:
         backend.enable_truncation(**truncation)
     if padding is not None:
@@ -91,7 +89,7 @@ def limit_length(tokenizer: Any, max_length: Any, positions: int | None) -> None
         raise RecipeError(f'"max_length" is for texts, and {type(tokenizer).__name__} is no tokenizer: leave it out.')
     if not isinstance(max_length, int) or isinstance(max_length, bool):
         raise RecipeError(f'"max_length" is a whole number of tokens, not {max_length!r}.')
-    marks = tokenizer.num_special_tokens_to_add(pair=True)
+    marks = tokenizer.num_special_tokens_to_add(pair=True)  # a pair has the most, and a cut has to leave a token
     if max_length <= marks:
         raise RecipeError(f'"max_length" is {max_length}, and {marks} tokens mark where texts begin and end.')
     if positions is not None and max_length > positions:
@@ -107,6 +105,7 @@ def check_tokenizer(processing_class: Any) -> None:
     """
     if hasattr(processing_class, "model_max_length") and callable(processing_class):
         return
+    # a processor of several kinds of input, such as CLIP's, has a tokenizer inside
     has_tokenizer = getattr(processing_class, "tokenizer", None) is not None
     remedy = "its .tokenizer" if has_tokenizer else "the tokenizer of the model"
     name = type(processing_class).__name__
@@ -162,8 +161,11 @@ def tokenize(
 
     def encode(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         if boxes is not None:
-            return dict(call_tokenizer(tokenizer, batch[columns[0]], limit=limit, boxes=batch[boxes]))
-        texts = [[text or "" for text in batch[column]] for column in columns]
+            (words,) = columns
+            return dict(call_tokenizer(tokenizer, batch[words], limit=limit, boxes=batch[boxes]))
+        texts = []
+        for column in columns:
+            texts.append([text or "" for text in batch[column]])
         return dict(call_tokenizer(tokenizer, *texts, limit=limit))
 
     return dataset.map(
@@ -200,44 +202,6 @@ def call_tokenizer(
         raise DataError(f"{type(tokenizer).__name__} does not take the texts: {error}") from None
 
 
-def box_column(
-    dataset: Dataset, tokenizer: PreTrainedTokenizerBase, columns: Sequence[str], inputs: ModelInputs
-) -> str | None:
-    """The column with the boxes of words that goes through the tokenizer, or `None` where there are no boxes.
-
-    Args:
-        dataset (`datasets.Dataset`):
-            The examples.
-        tokenizer (`transformers.PreTrainedTokenizerBase`):
-            Of the model.
-        columns (`Sequence[str]`):
-            The texts, or lists of words.
-        inputs ([`ModelInputs`]):
-            What the model takes.
-
-    Raises:
-        [`DataError`]: if the model takes boxes, the data or the tokenizer knows of some, and they do not go together.
-    """
-    boxes = next((column for column in BOX_COLUMNS if column in dataset.column_names), None)
-    takes_boxes = "boxes" in inspect.signature(type(tokenizer).__call__).parameters
-    has_words = len(columns) == 1 and is_text(dataset, columns[0], listed=True)
-    if boxes is not None and takes_boxes and has_words:
-        return boxes
-    # data without boxes for a tokenizer that takes none is plain text
-    if "bbox" not in inputs.names or (boxes is None and not takes_boxes):
-        return None
-    if boxes is None:
-        problem = f"the data has no column of them ({', '.join(BOX_COLUMNS)})"
-    elif not takes_boxes:
-        problem = f'{type(tokenizer).__name__} does not take those in "{boxes}"'
-    else:
-        problem = f"{' and '.join(columns)} has texts instead of lists of words: name the words in `text_columns`"
-    raise DataError(
-        f"{inputs.model} takes a box for each word, and {problem}. Encode the data first: columns input_ids, "
-        "attention_mask, bbox (a box for each token) and the labels are taken as they are."
-    )
-
-
 def check_masking(augment: Mapping[str, Any], processing_class: PreTrainedTokenizerBase) -> None:
     """Augmentation of texts is `{"mask": share}`.
 
@@ -264,19 +228,20 @@ def masked(encoded: Dataset, augment: Mapping[str, Any], processing_class: PreTr
 
 
 def _mask(batch: dict[str, list[Any]], share: float, mask_id: int, special_ids: Sequence[int]) -> dict[str, list[Any]]:
+    """A batch as [`masked`] gives it."""
     import numpy as np
 
     texts = []
     for token_ids in map(np.asarray, batch["input_ids"]):
-        drawn = np.random.random(len(token_ids)) < share
-        hidden = drawn & ~np.isin(token_ids, special_ids)
-        texts.append(np.where(hidden, mask_id, token_ids).tolist())
+        is_drawn = np.random.random(len(token_ids)) < share
+        is_masked = is_drawn & ~np.isin(token_ids, special_ids)
+        texts.append(np.where(is_masked, mask_id, token_ids).tolist())
     return {**batch, "input_ids": texts}
 
 
 def lengths(encoded: Dataset) -> list[int]:
     """Tokens in each row, to sort by."""
-    text = next(name for name in TEXTS if name in encoded.column_names)
+    text = next(name for name in TEXTS if name in encoded.column_names)  # such data has one of them
     return [len(tokens) for tokens in encoded[text]]
 
 
@@ -295,6 +260,8 @@ def right_tokens(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tens
     """
     import torch
 
-    keep = labels != UNSCORED
-    losses = torch.nn.functional.cross_entropy(logits[keep].float(), labels[keep], reduction="none")
-    return -losses, labels[keep], keep.sum(dim=1)
+    is_scored = labels != UNSCORED
+    token_ids = labels[is_scored]
+    # in float32: bfloat16 has two to three digits
+    losses = torch.nn.functional.cross_entropy(logits[is_scored].float(), token_ids, reduction="none")
+    return -losses, token_ids, is_scored.sum(dim=1)

@@ -35,9 +35,11 @@ def check_vocabulary(rows: Dataset, processing_class: PreTrainedTokenizerBase | 
     lengths: set[int] = set()
     for row, ids in enumerate(rows.select_columns(["input_ids"]).with_format(None)["input_ids"]):
         lengths.add(len(ids))
+        # the least and the largest stand for all: a word is looked up for the error alone
         for token in (min(ids, default=0), max(ids, default=0)):
             check_token(token, f"row {row} has", processing_class, inputs)
     filler = padding_token(processing_class, inputs)
+    # rows of one length are stacked as they are
     if filler is not None and len(lengths) > 1:
         check_token(filler, "texts are filled up with", processing_class, inputs)
 

@@ -82,7 +82,10 @@ def columns(dataset: Dataset, given: Sequence[str] | None, label: str) -> list[s
     """
     import datasets
 
-    images = [column for column, feature in dataset.features.items() if isinstance(feature, datasets.Image)]
+    images = []
+    for column, feature in dataset.features.items():
+        if isinstance(feature, datasets.Image):
+            images.append(column)
     if len(images) != 1:
         raise DataError(
             f"the data has {len(images)} columns of images among {', '.join(dataset.column_names)}; one is needed."
@@ -127,7 +130,9 @@ def encode(
         )
     (column,) = columns
     labelled = dataset.select_columns([column]).add_column("labels", labels.tolist())
-    return augmented(labelled.cast_column(column, datasets.Image(decode=False)), {}, processing_class)
+    # bytes as they are: `datasets` would fail on an image that does not decode
+    undecoded = labelled.cast_column(column, datasets.Image(decode=False))
+    return augmented(undecoded, {}, processing_class)
 
 
 def augmented(encoded: Dataset, augment: Mapping[str, Any], processing_class: BaseImageProcessor) -> Dataset:
@@ -135,7 +140,7 @@ def augmented(encoded: Dataset, augment: Mapping[str, Any], processing_class: Ba
 
     It draws from numpy's global generator, which Trainer seeds and stores in its checkpoints.
     """
-    (column,) = (name for name in encoded.column_names if name != "labels")
+    (column,) = set(encoded.column_names) - {"labels"}
     return encoded.with_transform(
         partial(_process, column=column, augment=dict(augment), processing_class=processing_class)
     )
@@ -144,16 +149,18 @@ def augmented(encoded: Dataset, augment: Mapping[str, Any], processing_class: Ba
 def _process(
     batch: dict[str, list[Any]], column: str, augment: Mapping[str, Any], processing_class: BaseImageProcessor
 ) -> dict[str, Any]:
+    """A batch of images as the model takes them, and their classes."""
     import numpy as np
     from PIL import Image
 
-    images, classes = [], list(batch["labels"])
-    for place, encoded in enumerate(batch[column]):
+    images = []
+    classes = list(batch["labels"])
+    for index, encoded in enumerate(batch[column]):
         try:
             images.append(decode_image(encoded).convert("RGB"))
         except DataError:  # a black one, which keeps the batch whole
             images.append(Image.new("RGB", (32, 32)))
-            classes[place] = UNSCORED
+            classes[index] = UNSCORED
     if augment:
         # the module has the functions of a generator, and draws from the global one
         generator = cast("np.random.Generator", np.random)
@@ -169,10 +176,13 @@ def collator(
 
 
 def _stack(rows: list[dict[str, Any]], names: frozenset[str]) -> dict[str, torch.Tensor]:
+    """The batch of some rows."""
     from transformers import default_data_collator
 
-    taken = [key for key in rows[0] if key in names or key == "labels"]
-    return default_data_collator([{key: row[key] for key in taken} for row in rows])
+    taken_rows = []
+    for row in rows:
+        taken_rows.append({name: value for name, value in row.items() if name in names or name == "labels"})
+    return default_data_collator(taken_rows)
 
 
 def lengths(encoded: Dataset) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..data.columns import find_column, is_list, label_ids, numbers, split_like
+from ..data.columns import STRINGS, find_column, is_list, label_ids, numbers, split_like
 from ..errors import DataError
 from . import _heads as heads
 from . import _text as tokens
@@ -80,21 +80,25 @@ def labels(dataset: Dataset, label: str, config: PretrainedConfig) -> np.ndarray
     """0 or 1 for each row and label, float32 as transformers' loss takes it."""
     import numpy as np
 
-    rows, names = dataset[label][:], class_names(config)
+    names = class_names(config)
+    values = dataset[label][:]  # a list for each row
     if _is_indicator(dataset, label, len(names)):
-        return np.asarray(rows, dtype=np.float32)
-    indicator = np.zeros((len(rows), len(names)), dtype=np.float32)
-    for row, ids in enumerate(split_like(label_ids(dataset, label, names), rows)):
+        return np.asarray(values, dtype=np.float32)
+    indicator = np.zeros((len(values), len(names)), dtype=np.float32)
+    ids_of_rows = split_like(label_ids(dataset, label, names), values)
+    for row, ids in enumerate(ids_of_rows):
         indicator[row, ids] = 1
     return indicator
 
 
-def _is_indicator(dataset: Dataset, label: str, n: int) -> bool:
+def _is_indicator(dataset: Dataset, label: str, n_labels: int) -> bool:
     """Whether the lists hold one 0 or 1 for each label, instead of the labels that apply."""
     import datasets
 
     feature = dataset.features[label].feature
-    if isinstance(feature, datasets.ClassLabel) or feature.dtype in ("string", "large_string"):
+    # classes 0 and 1 by name would look like indicators of two labels
+    if isinstance(feature, datasets.ClassLabel) or feature.dtype in STRINGS:
         return False
-    values = set(numbers(dataset, label))
-    return values <= {0, 1} and all(len(row) == n for row in dataset[label])
+    if not set(numbers(dataset, label)) <= {0, 1}:
+        return False
+    return all(len(values) == n_labels for values in dataset[label])

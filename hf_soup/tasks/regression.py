@@ -76,4 +76,6 @@ def labels(dataset: Dataset, label: str, config: PretrainedConfig) -> np.ndarray
 def forward(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The number that the model gives for each row."""
     values = batch.pop("labels")
-    return model(**batch).logits[:, 0], values, values.new_ones(len(values)).long()
+    predicted = model(**batch).logits[:, 0]  # of shape (rows, 1)
+    items_of_rows = values.new_ones(len(values)).long()
+    return predicted, values, items_of_rows

@@ -13,9 +13,10 @@ from ..data.text_columns import choose_columns
 from ..errors import DataError
 from . import _text as tokens
 from . import text_generation
+from ._boxes import box_column
 from ._heads import ends_in
 from ._padding import pad_collator
-from ._text import box_column, call_tokenizer, most_tokens, right_tokens, tokenize
+from ._text import call_tokenizer, most_tokens, right_tokens, tokenize
 
 
 if TYPE_CHECKING:
@@ -70,8 +71,10 @@ def label_column(dataset: Dataset, given: str | None) -> str:
     """
     if given is None and {"input_ids", "labels"} <= set(dataset.column_names) and is_list(dataset, "labels"):
         return "labels"  # tokens already
-    usual = [name for name in TARGETS if name in dataset.column_names]
-    targets = [name for name in usual if _holds_targets(dataset, name)]  # a column `label` may hold classes
+    targets = []
+    for name in TARGETS:
+        if name in dataset.column_names and _holds_targets(dataset, name):  # a column `label` may hold classes
+            targets.append(name)
     column = find_column(dataset, given, targets or TARGETS)
     if not _holds_targets(dataset, column):
         raise DataError(f'the column "{column}" holds {dataset.features[column]}, and the right texts are needed.')

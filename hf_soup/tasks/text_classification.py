@@ -10,9 +10,10 @@ from ..data.text_columns import choose_columns
 from ..errors import DataError
 from . import _heads as heads
 from . import _text as tokens
+from ._boxes import box_column, find_boxes
 from ._heads import class_names, ends_in, output_kind
 from ._padding import pad_collator
-from ._text import BOX_COLUMNS, box_column, most_tokens, tokenize
+from ._text import most_tokens, tokenize
 
 
 if TYPE_CHECKING:
@@ -68,12 +69,19 @@ def label_column(dataset: Dataset, given: str | None) -> str:
 
 def columns(dataset: Dataset, given: Sequence[str] | None, label: str) -> list[str]:
     """One or two text columns, or of a page with boxes one of lists of words."""
-    named = [given] if isinstance(given, str) else given or dataset.column_names
-    candidates = [column for column in named if column in dataset.column_names and column != label]
-    has_boxes = any(column in dataset.column_names for column in BOX_COLUMNS)
-    if has_boxes and any(is_text(dataset, column, listed=True) for column in candidates):
+    if find_boxes(dataset) is not None and _has_words(dataset, given, label):
         return choose_columns(dataset, given, label, most=1, of_words=True)
     return choose_columns(dataset, given, label)
+
+
+def _has_words(dataset: Dataset, given: Sequence[str] | None, label: str) -> bool:
+    """Whether one of the input columns holds lists of words."""
+    named = [given] if isinstance(given, str) else given or dataset.column_names
+    for column in named:
+        is_input = column in dataset.column_names and column != label
+        if is_input and is_text(dataset, column, listed=True):
+            return True
+    return False
 
 
 def labels(dataset: Dataset, label: str, config: PretrainedConfig) -> np.ndarray:

@@ -86,13 +86,20 @@ def encode(
     inputs: ModelInputs,
 ) -> Dataset:
     """Tokens, which are the labels too, but for the first, which nothing comes before: models shift them."""
-    encoded = tokenize(dataset, processing_class, columns, most_tokens(processing_class, inputs.positions))
-    return encoded.add_column("labels", [[UNSCORED, *ids[1:]] if ids else [] for ids in encoded["input_ids"]])
+    limit = most_tokens(processing_class, inputs.positions)
+    encoded = tokenize(dataset, processing_class, columns, limit)
+    token_labels = []
+    for token_ids in encoded["input_ids"]:
+        # an empty text has no first token
+        token_labels.append([UNSCORED, *token_ids[1:]] if token_ids else [])
+    return encoded.add_column("labels", token_labels)
 
 
 def forward(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Log-probability of each token after the first; what follows padding on the left is the first."""
+    # logits at a position are those of the next token: both are of shape (rows, tokens - 1, ...) then
     following = batch.pop("labels")[:, 1:]
     if "attention_mask" in batch:
-        following = following.masked_fill(batch["attention_mask"][:, :-1] == 0, UNSCORED)
+        follows_padding = batch["attention_mask"][:, :-1] == 0
+        following = following.masked_fill(follows_padding, UNSCORED)
     return right_tokens(model(**batch).logits[:, :-1], following)

@@ -14,9 +14,10 @@ from ..errors import DataError, warn
 from ..progress import library_bars
 from . import _heads as heads
 from . import _text as tokens
+from ._boxes import box_column
 from ._heads import class_names, ends_in
 from ._padding import pad_collator
-from ._text import box_column, call_tokenizer, check_tokenizer, most_tokens
+from ._text import call_tokenizer, check_tokenizer, most_tokens
 
 
 if TYPE_CHECKING:
@@ -103,24 +104,30 @@ def encode(
         [`DataError`]: if the tokenizer does not tell which word a token is of, or does not take the words.
     """
     check_tokenizer(processing_class)
+    # tokenizers written in Python have no `word_ids`
     if not processing_class.is_fast:
         raise DataError(f"{type(processing_class).__name__} does not tell which word a token is of; take a fast one.")
-    (column,) = columns
+    (words_column,) = columns
     limit = most_tokens(processing_class, inputs.positions, inputs.target_positions)
     boxes = box_column(dataset, processing_class, columns, inputs)
-    words, words_with_tokens = sum(map(len, labels)), 0
+    words_with_tokens = 0
 
     def encode_batch(batch: dict[str, list[Any]], indices: list[int]) -> dict[str, list[Any]]:
         nonlocal words_with_tokens
         if boxes is None:
-            encoding = call_tokenizer(processing_class, batch[column], limit=limit, is_split_into_words=True)
+            encoding = call_tokenizer(processing_class, batch[words_column], limit=limit, is_split_into_words=True)
         else:  # a tokenizer that takes boxes takes words anyway
-            encoding = call_tokenizer(processing_class, batch[column], limit=limit, boxes=batch[boxes])
+            encoding = call_tokenizer(processing_class, batch[words_column], limit=limit, boxes=batch[boxes])
         token_labels = []
-        for place, row in enumerate(indices):
-            first_words = _words_that_begin(encoding.word_ids(place))
-            token_labels.append([UNSCORED if word is None else int(labels[row][word]) for word in first_words])
-            words_with_tokens += sum(word is not None for word in first_words)
+        for place, row in enumerate(indices):  # of a row in the batch, and in the data set
+            row_labels = []
+            for word in _words_that_begin(encoding.word_ids(place)):
+                if word is None:
+                    row_labels.append(UNSCORED)
+                else:
+                    row_labels.append(int(labels[row][word]))
+                    words_with_tokens += 1
+            token_labels.append(row_labels)
         return {**encoding, "labels": token_labels}
 
     with library_bars("datasets"):
@@ -133,7 +140,7 @@ def encode(
             keep_in_memory=True,
             load_from_cache_file=False,
         )
-    lost = words - words_with_tokens
+    lost = sum(map(len, labels)) - words_with_tokens
     if lost:
         warn(f"{lost} words have no token among the {limit} that the model takes; they are not scored.")
     return encoded
@@ -149,6 +156,7 @@ def _words_that_begin(word_ids: Sequence[int | None]) -> list[int | None]:
     words: list[int | None] = []
     previous = None
     for word in word_ids:
+        # the tokens of a word stand side by side
         words.append(word if word != previous else None)
         previous = word
     return words
@@ -158,5 +166,5 @@ def forward(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> tuple[tor
     """Logits and class of each word."""
     classes = batch.pop("labels")
     logits = model(**batch).logits
-    keep = classes != UNSCORED
-    return logits[keep], classes[keep], keep.sum(dim=1)
+    is_scored = classes != UNSCORED  # (rows, tokens)
+    return logits[is_scored], classes[is_scored], is_scored.sum(dim=1)

@@ -52,7 +52,7 @@ def pin_base_model(base_model: str | os.PathLike[str], manifest: Mapping[str, An
         bases = bases_of_folder(Path(source).resolve())
         return BaseModel(source, None, {**read_card(Path(source)), "base_model": list(bases)})
     source, revision = hub.split_revision(base_model)
-    if manifest and manifest.get("base_commit"):
+    if manifest and manifest.get("base_commit"):  # runs of one sweep have one start, whatever was pushed since
         commit: str = manifest["base_commit"]
     elif os.path.isabs(source) or hub.split_source(source) is None:
         raise TrainingError(f"{source} does not exist, and it is no Hub id (owner/name, owner/name@revision) either.")

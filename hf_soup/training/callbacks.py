@@ -48,7 +48,7 @@ class Bar(ProgressCallback):
         if state.is_world_process_zero:
             # transformers declares None here, and sets a bar in the method that this one replaces
             self.training_bar = progress_bar(total=state.max_steps, desc=self._name, unit="step", dynamic_ncols=True)  # type: ignore[assignment]
-        self.current_step = 0
+        self.current_step = 0  # which transformers' bar counts in its other methods
 
     def on_prediction_step(self, args: Any, state: Any, control: Any, eval_dataloader: Any = None, **kw: Any) -> None:
         """No second bar for evaluations."""
@@ -97,41 +97,43 @@ class KeepWeightsAlone(TrainerCallback):
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Tidy up behind the newest."""
         if state.is_world_process_zero:
-            for checkpoint in list(checkpoints_in(Path(args.output_dir)))[:-1]:
+            checkpoints = list(checkpoints_in(Path(args.output_dir)))
+            for checkpoint in checkpoints[:-1]:  # an interrupted run goes on from the last one
                 forget_training(checkpoint)
 
 
-def listed_callbacks(given: Any) -> tuple[Any, ...]:
+def listed_callbacks(callbacks: Any) -> tuple[Any, ...]:
     """The user's callbacks as a tuple; they are not looked at.
 
     Args:
-        given (`Iterable`, *optional*):
+        callbacks (`Iterable`, *optional*):
             As of [`hf_soup.sweep`].
 
     Raises:
         [`RecipeError`]: if it is no list.
     """
-    if given is None:
+    if callbacks is None:
         return ()
-    if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
-        raise RecipeError(f"callbacks is a list of transformers.TrainerCallback, not {given!r}.")
-    return tuple(given)
+    if isinstance(callbacks, (str, bytes)) or not isinstance(callbacks, Iterable):
+        raise RecipeError(f"callbacks is a list of transformers.TrainerCallback, not {callbacks!r}.")
+    return tuple(callbacks)
 
 
-def fresh_callbacks(given: Sequence[Any]) -> list[TrainerCallback]:
+def fresh_callbacks(callbacks: Sequence[Any]) -> list[TrainerCallback]:
     """The user's callbacks for one run: copies of instances, and new instances of classes and of what factories make.
 
     Args:
-        given (`Sequence`):
+        callbacks (`Sequence`):
             As [`listed_callbacks`] gives them.
 
     Raises:
         [`RecipeError`]: if one is none, cannot be copied, or cannot be made without arguments.
     """
-    return [_fresh_callback(item) for item in given]
+    return [_fresh_callback(item) for item in callbacks]
 
 
 def _fresh_callback(item: Any) -> TrainerCallback:
+    """A copy of a callback, or what a class or factory makes: no run sees the state that another one left."""
     make: Callable[[], Any]
     if isinstance(item, TrainerCallback):
         make = partial(copy.deepcopy, item)
@@ -149,13 +151,13 @@ def _fresh_callback(item: Any) -> TrainerCallback:
     return callback
 
 
-def check_picklable(given: Sequence[Any]) -> None:
+def check_picklable(callbacks: Sequence[Any]) -> None:
     """Refuse callbacks that cannot be sent to processes of their own.
 
     Raises:
         [`RecipeError`]: for the first of them.
     """
-    for item in given:
+    for item in callbacks:
         try:
             pickle.dumps(item)
         except Exception as error:  # pickle raises what it likes

@@ -28,7 +28,7 @@ FORMS = f'"{BALANCED}", a mapping of classes to weights, or a list with the weig
 
 
 def check_class_weights(
-    given: Any,
+    setting: Any,
     task: Task,
     config: PretrainedConfig,
     train: Dataset,
@@ -37,7 +37,7 @@ def check_class_weights(
     """Refuse class weights that do not fit the task, the classes or the data.
 
     Args:
-        given:
+        setting (`str`, `Mapping[str, float]` or `Sequence[float]`):
             The setting `class_weights`.
         task ([`Task`]):
             A file of `hf_soup.tasks`.
@@ -55,9 +55,10 @@ def check_class_weights(
         name = task.__name__.rpartition(".")[2].replace("_", "-")
         raise RecipeError(f'"class_weights" is for text, image and token classification, and this is {name}.')
     classes = class_names(config)
-    resolve_class_weights(given, classes, scored_labels(train))
-    if isinstance(given, (str, Mapping)) or data_classes is None:
+    resolve_class_weights(setting, classes, scored_labels(train))
+    if isinstance(setting, (str, Mapping)) or data_classes is None:
         return
+    # a list says no names: where there are two orders, it may be meant in either
     ordered = [data_classes[index] for index in sorted(data_classes)]
     if ordered != classes and sorted(ordered) == sorted(classes):
         raise RecipeError(
@@ -78,17 +79,18 @@ def scored_labels(encoded: Dataset) -> np.ndarray:
 
     labels = encoded.with_format(None).select_columns(["labels"])["labels"][:]
     if labels and isinstance(labels[0], list):  # words
+        # whole numbers also where a row has no words, of which numpy would make floating-point ones
         ids = np.concatenate([np.asarray(row, dtype=np.int64) for row in labels])
     else:
         ids = np.asarray(labels)
     return ids[ids != UNSCORED]
 
 
-def resolve_class_weights(given: Any, classes: Sequence[str], labels: np.ndarray) -> list[float]:
+def resolve_class_weights(setting: Any, classes: Sequence[str], labels: np.ndarray) -> list[float]:
     """A weight for each class.
 
     Args:
-        given (`str`, `Mapping[str, float]` or `Sequence[float]`):
+        setting (`str`, `Mapping[str, float]` or `Sequence[float]`):
             `"balanced"`: as scikit-learn's `compute_class_weight` has it, the number of labels divided by the number
             of classes and by the number of labels of the class. A mapping of names of classes to weights, where a
             class that is left out has the weight 1; classes that are numbers in the data may be named by them. Or a
@@ -104,33 +106,33 @@ def resolve_class_weights(given: Any, classes: Sequence[str], labels: np.ndarray
     Raises:
         [`RecipeError`]: if it is something else, names no class, or if a class that is to be balanced has no label.
     """
-    if isinstance(given, str) and given == BALANCED:
+    if isinstance(setting, str) and setting == BALANCED:
         return _balanced(classes, labels)
-    if isinstance(given, Mapping):
-        named = _by_name(given, classes)
+    if isinstance(setting, Mapping):
+        named = _by_name(setting, classes)
         weights = [named.get(name, 1.0) for name in classes]
-    elif isinstance(given, (list, tuple)):
-        weights = list(given)
+    elif isinstance(setting, (list, tuple)):
+        weights = list(setting)
         if len(weights) != len(classes):
             raise RecipeError(
                 f'"class_weights" has {len(weights)} weights for {len(classes)} classes ({", ".join(classes)}).'
             )
     else:
-        raise RecipeError(f'"class_weights" is {FORMS}, not {given!r}; in a space, a list stands in another list.')
+        raise RecipeError(f'"class_weights" is {FORMS}, not {setting!r}; in a space, a list stands in another list.')
     for name, weight in zip(classes, weights, strict=True):
         if not is_number(weight, int, float) or not 0 < weight < math.inf:
             raise RecipeError(f'"class_weights": the weight of "{name}" is a number above 0, not {weight!r}.')
     return [float(weight) for weight in weights]
 
 
-def _by_name(given: Mapping[Any, Any], classes: Sequence[str]) -> dict[str, Any]:
+def _by_name(setting: Mapping[Any, Any], classes: Sequence[str]) -> dict[str, Any]:
     """Class -> weight. A class without a name, which transformers calls `LABEL_1`, may be called by its number."""
     aliases = {str(index): f"LABEL_{index}" for index in range(len(classes))}
-    if list(aliases.values()) != list(classes):
+    if list(aliases.values()) != list(classes):  # the classes have names of their own
         aliases = {}
     named = {}
-    for key, weight in given.items():
-        name = aliases.get(str(key), str(key))
+    for key, weight in setting.items():
+        name = aliases.get(str(key), str(key))  # YAML reads the key 1 as a number
         if name not in classes:
             raise RecipeError(f'"class_weights": there is no class "{name}"{did_you_mean(name, classes)}')
         named[name] = weight
@@ -138,6 +140,7 @@ def _by_name(given: Mapping[Any, Any], classes: Sequence[str]) -> dict[str, Any]
 
 
 def _balanced(classes: Sequence[str], labels: np.ndarray) -> list[float]:
+    """Weights by which all classes count alike in the loss, however many labels they have."""
     import numpy as np
     from sklearn.utils.class_weight import compute_class_weight
 
@@ -189,6 +192,7 @@ class WeightedLoss:
         import torch
 
         logits = outputs["logits"] if isinstance(outputs, Mapping) else outputs[0]
+        # words like rows: (batch, tokens, classes) -> (batch * tokens, classes)
         logits = logits.float().reshape(-1, logits.shape[-1])
         labels = labels.reshape(-1)
         summed = torch.nn.functional.cross_entropy(
@@ -199,7 +203,7 @@ class WeightedLoss:
             label_smoothing=self.label_smoothing,
             reduction="sum",
         )
-        if logits.requires_grad and self._step_weight is not None:
+        if logits.requires_grad and self._step_weight is not None:  # a batch of a training step
             total = self._step_weight.to(logits.device)
         else:
             total = self.weight_of(labels)
@@ -227,6 +231,7 @@ class WeightedLoss:
             weight = torch.zeros((), device=device)
             for batch in batches:
                 weight = weight + self.weight_of(batch["labels"]).to(device)
+            # as Trainer counts the labels of the step
             if trainer.args.average_tokens_across_devices and trainer.args.world_size > 1 and batches:
                 weight = trainer.accelerator.gather(weight).sum()
             self._step_weight = weight

@@ -50,7 +50,9 @@ class Columns:
     @property
     def classes(self) -> list[str] | None:
         """The names of the classes, where the labels are classes."""
-        return list(self.head["label2id"]) if "label2id" in self.head else None
+        if "label2id" not in self.head:
+            return None
+        return list(self.head["label2id"])
 
     @property
     def task_name(self) -> str:
@@ -77,10 +79,10 @@ def guess_task(train: Dataset) -> str:
 
     if any(isinstance(feature, datasets.Image) for feature in train.features.values()):
         return "image-classification"
+    has_words = _has_words(train)
     label_columns = [column for column in LABEL_COLUMNS if column in train.column_names]
-    others = [column for column in train.column_names if column not in LABEL_COLUMNS]
-    has_words = any(is_text(train, column, listed=True) for column in others)
     if not label_columns:
+        # labels of words often have a name of their own, such as ner_tags
         return "token-classification" if has_words else "text-classification"
     label = label_columns[0]
     if is_list(train, label):
@@ -88,6 +90,12 @@ def guess_task(train: Dataset) -> str:
     # lists of words with one label a row are keywords, or the words of a page
     is_number = str(getattr(train.features[label], "dtype", "")).startswith("float")
     return "regression" if is_number else "text-classification"
+
+
+def _has_words(train: Dataset) -> bool:
+    """Whether a column besides that of the labels holds lists of words."""
+    others = set(train.column_names) - set(LABEL_COLUMNS)
+    return any(is_text(train, column, listed=True) for column in others)
 
 
 def check_examples(
@@ -104,7 +112,8 @@ def check_examples(
         [`DataError`]: if a column is missing, or a label is none that the head has.
     """
     label = task.label_column(data, label)
-    columns, right = task.columns(data, text_columns, label), task.labels(data, label, config)
+    columns = task.columns(data, text_columns, label)
+    right = task.labels(data, label, config)
     if task.KIND == "classes" and label is not None:
         warn_of_missing_classes(data, label, class_labels(config), what)
     return columns, right
@@ -136,7 +145,7 @@ def encode_examples(
     has_all = set(columns.inputs) <= set(data.column_names)
     named = columns.inputs if has_all else columns.text_columns
     names, right = check_examples(task, data, columns.label, named, config, what)
-    with unchanged_state(processing_class):
+    with unchanged_state(processing_class):  # it is saved with each run
         rows: Dataset = task.encode(data, processing_class, names, right, inputs)
     check_vocabulary(rows, processing_class, inputs)
     return rows

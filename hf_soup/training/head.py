@@ -34,6 +34,7 @@ def with_new_head(model: PreTrainedModel, seed: int) -> PreTrainedModel:
         )
     body = {name: value for name, value in model.state_dict().items() if not is_head(model, name)}
     transformers.set_seed(seed)
+    # transformers initialises what a state lacks as the class of the model says
     return type(model).from_pretrained(None, config=model.config, state_dict=body, dtype=model.dtype)
 
 

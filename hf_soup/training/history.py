@@ -17,9 +17,10 @@ def is_timing(key: str) -> bool:
 
 def evaluation_at(history: Sequence[Mapping[str, Any]], step: int) -> dict[str, float]:
     """The scores that Trainer logged at one step, without timings; empty if it did not evaluate there."""
-    for row in history:
-        if row.get("step") == step and "eval_loss" in row:
-            return {key: value for key, value in row.items() if key.startswith("eval_") and not is_timing(key)}
+    for record in history:
+        # the training loss of a step has a record of its own
+        if record.get("step") == step and "eval_loss" in record:
+            return {key: value for key, value in record.items() if key.startswith("eval_") and not is_timing(key)}
     return {}
 
 
@@ -51,17 +52,19 @@ def lasting_history(history: Sequence[Mapping[str, Any]], totals: Mapping[str, A
 
 def last_loss(history: Sequence[Mapping[str, Any]]) -> float:
     """The training loss that was logged last; of the whole run where nothing else was logged."""
-    logged = [row["loss"] for row in history if "loss" in row]
+    logged = [record["loss"] for record in history if "loss" in record]
     return logged[-1] if logged else _mean_loss(history)
 
 
 def _mean_loss(history: Sequence[Mapping[str, Any]]) -> float:
-    """Of all steps; each row holds the mean of those since the one before."""
-    total, before = 0.0, 0
-    for row in history:
-        if "loss" in row:
-            total += row["loss"] * (row["step"] - before)
-            before = row["step"]
-    if before:
-        return total / before
-    return next((row["train_loss"] for row in history if "train_loss" in row), math.nan)
+    """Of all steps; each record holds the mean of those since the one before."""
+    total = 0.0
+    last_step = 0
+    for record in history:
+        if "loss" in record:
+            total += record["loss"] * (record["step"] - last_step)
+            last_step = record["step"]
+    if last_step:
+        return total / last_step
+    # a run that ended before its first log has the mean of Trainer's last record
+    return next((record["train_loss"] for record in history if "train_loss" in record), math.nan)

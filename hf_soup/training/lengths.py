@@ -52,14 +52,22 @@ def run_length(context: SweepContext, name: str, settings: Mapping[str, Any], me
     )
     rows = max(round(len(context.train) * extra.bagging_fraction), 1)
     epoch = _steps_of_an_epoch(rows, args)
-    steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * epoch)
-    every = args.save_steps if args.save_strategy == "steps" else epoch
-    if 0 < every < 1:  # a share of all steps
-        every = every * steps
-    return Length(steps, math.ceil(steps / every))
+    if args.max_steps > 0:  # -1 stands for none
+        steps = args.max_steps
+    else:
+        steps = math.ceil(args.num_train_epochs * epoch)
+    # from one evaluation to the next; checkpoints are saved with them
+    interval: float = args.save_steps if args.save_strategy == "steps" else epoch
+    if 0 < interval < 1:  # a share of all steps
+        interval = interval * steps
+    return Length(steps, math.ceil(steps / interval))
 
 
 def _steps_of_an_epoch(rows: int, args: TrainingArguments) -> int:
+    """Optimizer steps in which a run sees each of its rows once."""
     batch_size = args.train_batch_size * args.world_size
-    batches = max(rows // batch_size, 1) if args.dataloader_drop_last else math.ceil(rows / batch_size)
+    if args.dataloader_drop_last:
+        batches = max(rows // batch_size, 1)
+    else:
+        batches = math.ceil(rows / batch_size)
     return max(math.ceil(batches / args.gradient_accumulation_steps), 1)

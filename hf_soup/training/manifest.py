@@ -56,13 +56,16 @@ def _is_manifest(content: Any) -> bool:
     fixed, runs = content.get("fixed"), content.get("runs")
     if not isinstance(fixed, dict) or not isinstance(fixed.get(SHARED, {}), dict) or not isinstance(runs, dict):
         return False
-    return all(re.fullmatch(r"run-[0-9]+", name) and isinstance(own, dict) for name, own in runs.items())
+    # files are deleted in the folders of runs, so that no name may lead out of that of the sweep
+    has_names_of_runs = all(re.fullmatch(r"run-[0-9]+", name) for name in runs)
+    return has_names_of_runs and all(isinstance(own, dict) for own in runs.values())
 
 
 def start_digests(start: Path) -> dict[str, str]:
     """The weight files of what all runs start from, each with the digest of its content."""
     files = sorted(start.glob("*.safetensors"))
-    return {path.name: digest for path, digest in zip(files, content_digests(files).values(), strict=True)}
+    names = [path.name for path in files]
+    return dict(zip(names, content_digests(files).values(), strict=True))
 
 
 def check_start(manifest: Mapping[str, Any], start: Path) -> None:
@@ -118,7 +121,9 @@ def extend_manifest(
     Raises:
         [`TrainingError`]: if the runs that are there share something else.
     """
-    fixed, settings = plain_settings(fixed), [plain_settings(setting) for setting in settings]
+    # as JSON has them: a tuple of this call is a list in the file
+    fixed = plain_settings(fixed)
+    settings = [plain_settings(setting) for setting in settings]
     if manifest is None:
         _refuse_strange_folder(folder)
         manifest = {"fixed": fixed, "runs": {}}
@@ -130,10 +135,13 @@ def extend_manifest(
         if not is_same and name not in moved:
             _refuse(folder, SHARED, name, before, now)
     shared = _without(now, moved)
-    runs = {name: {**_only(before, moved), **own} for name, own in manifest["runs"].items()}
+    moved_before, moved_now = _only(before, moved), _only(now, moved)
+    runs = {}
+    for name, own in manifest["runs"].items():
+        runs[name] = {**moved_before, **own}
     wanted = {}
     for setting in settings:
-        own = {**_only(now, moved), **setting}
+        own = {**moved_now, **setting}
         name = _name_of(own, shared, runs)
         wanted[name] = runs.setdefault(name, own)
     return {**manifest, "fixed": {**fixed, SHARED: shared}, "runs": runs}, wanted
@@ -182,21 +190,26 @@ def _moved(
 
 def _name_of(own: Mapping[str, Any], shared: Mapping[str, Any], runs: Mapping[str, Mapping[str, Any]]) -> str:
     """The run that has these settings, or the next number."""
-    for name, other in runs.items():
-        if {**shared, **other} == {**shared, **own}:
+    whole = {**shared, **own}
+    for name, own_of_run in runs.items():
+        # compared whole: a run may have of its own what all share anyway
+        if {**shared, **own_of_run} == whole:
             return name
     return f"run-{len(runs)}"
 
 
 def _only(settings: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """The settings with these names."""
     return {name: value for name, value in settings.items() if name in names}
 
 
 def _without(settings: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """The settings with other names."""
     return {name: value for name, value in settings.items() if name not in names}
 
 
 def _refuse(folder: Path, what: str, name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> NoReturn:
+    """Refuse to put runs beside others that share something else."""
     raise TrainingError(
         f"{folder} holds runs with another {what} ({name} was {before.get(name)!r} and is {now.get(name)!r} now). Use "
         "another output_dir, or delete that one."

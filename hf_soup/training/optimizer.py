@@ -44,7 +44,8 @@ def optimizer_of(
     optimizer: type[torch.optim.Optimizer]
     arguments: dict[str, Any]
     if name == "sgd":
-        optimizer, arguments = torch.optim.SGD, {"lr": args.learning_rate, "momentum": momentum or 0.0}
+        optimizer = torch.optim.SGD
+        arguments = {"lr": args.learning_rate, "momentum": momentum or 0.0}
     elif name == "adam":
         betas = (args.adam_beta1, args.adam_beta2)
         optimizer = torch.optim.Adam
@@ -54,6 +55,7 @@ def optimizer_of(
     else:
         optimizer, arguments = trainer.get_optimizer_cls_and_kwargs(args, model)
     if layer_decay is not None:
+        # Trainer takes groups from here instead of making its own
         arguments["params"] = layer_groups(
             model,
             trainer.get_decay_parameter_names(model),
@@ -91,18 +93,17 @@ def layer_groups(
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     heights = module_heights(trained)
     prefix = own_prefix(trained)
-    groups: dict[tuple[int, bool], list[Any]] = {}
+    # one group for each rate and decay: (height, whether its weights decay) -> parameters
+    parameters_by_group: dict[tuple[int, bool], list[Any]] = {}
     for name, parameter in trained.items():
-        groups.setdefault((heights[group(name, prefix)], name in decayed), []).append(parameter)
+        height = heights[group(name, prefix)]
+        parameters_by_group.setdefault((height, name in decayed), []).append(parameter)
     top = max(heights.values())
-    return [
-        {
-            "params": parameters,
-            "lr": learning_rate * layer_decay ** (top - height),
-            "weight_decay": weight_decay if decays else 0.0,
-        }
-        for (height, decays), parameters in groups.items()
-    ]
+    groups: list[dict[str, Any]] = []
+    for (height, decays), parameters in parameters_by_group.items():
+        rate = learning_rate * layer_decay ** (top - height)
+        groups.append({"params": parameters, "lr": rate, "weight_decay": weight_decay if decays else 0.0})
+    return groups
 
 
 def module_heights(names: Collection[str]) -> dict[str, int]:
@@ -115,12 +116,14 @@ def module_heights(names: Collection[str]) -> dict[str, int]:
     """
     modules = by_depth(names, names)
     numbered = [module for module in modules if module.rsplit(".", 1)[-1].isdecimal()]
-    heights, height = {}, 0
+    heights = {}
+    height = 0  # how many numbered layers have come so far
     for module in modules:
         if module in numbered:
             height += 1
             heights[module] = height
+        elif numbered and height == len(numbered):  # above all of them
+            heights[module] = height + 1
         else:
-            is_above_all = bool(numbered) and height == len(numbered)
-            heights[module] = height + 1 if is_above_all else height
+            heights[module] = height
     return heights

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,7 +15,7 @@ from ..checkpoints.targets import refuse_folder
 from ..data.content import hash_content
 from ..data.splits import TrainingData
 from ..display.tables import align, cell, shared_line
-from ..errors import OutputError, RecipeError, TrainingError
+from ..errors import RecipeError, TrainingError
 from ..metrics.load import Metric, load_metrics
 from ..options import SweepOptions, check_choices
 from ..plugins import load_module
@@ -29,23 +28,21 @@ from ..untrusted import as_error
 from .base_model import BaseModel, base_identity, pin_base_model
 from .class_weights import check_class_weights
 from .context import SweepContext
+from .disk import most_bytes, refuse_small_disk
 from .examples import Columns, choose_columns, encode_examples, guess_task
-from .lengths import Length, run_length
+from .lengths import run_length
 from .manifest import SHARED, check_start, extend_manifest, find_manifest
 from .records import load_failure, load_runs
-from .settings import canonical, check_settings
-from .space import different, expand_space
+from .settings import canonical
 from .start import Origin, find_origin
+from .sweep_settings import SweepSettings, check_all_settings, read_settings
 
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from transformers import PretrainedConfig, PreTrainedModel
 
     from ..tasks._model_inputs import ModelInputs
-
-
-OPTIMIZER_STATES = 2  # of the size of the weights, as AdamW has them
-UNDER_WAY = 3  # checkpoints of a run: the best or the one before, the last, and the one that is being written
 
 
 @dataclass(frozen=True)
@@ -83,25 +80,35 @@ class SweepPlan:
     @property
     def todo(self) -> list[str]:
         """The runs that are to be trained, those last that have failed before."""
-        left = [name for name in self.runs if name not in self.done]
-        return sorted(left, key=lambda name: load_failure(self.context.folder / name) is not None)
+        to_train = [name for name in self.runs if name not in self.done]
+        # what failed may fail again: the others do not wait for it
+        return sorted(to_train, key=lambda name: load_failure(self.context.folder / name) is not None)
 
     def summary(self) -> str:
         """How much there is to do, in one line."""
-        steps = sum(self.steps[name] for name in self.todo)
-        there = f", {len(self.done)} are there" if self.done else ""
-        size = f"{self.disk / 1e9:.1f} GB" if self.disk >= 1e9 else f"{self.disk / 1e6:.0f} MB"
-        return f"{len(self.todo)} runs of {len(self.runs)} to train{there}: {steps:,} steps, at most {size} on disk"
+        todo = self.todo
+        steps = sum(self.steps[name] for name in todo)
+        runs = f"{len(todo)} runs of {len(self.runs)} to train"
+        if self.done:
+            runs += f", {len(self.done)} are there"
+        if self.disk >= 1e9:
+            size = f"{self.disk / 1e9:.1f} GB"
+        else:
+            size = f"{self.disk / 1e6:.0f} MB"
+        return f"{runs}: {steps:,} steps, at most {size} on disk"
 
     def table(self) -> str:
         """A row for each run: what it has of its own, its steps, and whether it is there; then what all share, and the
         summary.
         """
-        keys = list(dict.fromkeys(key for setting in self.runs.values() for key in setting))
+        keys: list[str] = []
+        for setting in self.runs.values():
+            keys += [key for key in setting if key not in keys]
         lines = [["run", *keys, "steps", ""]]
         for name, setting in self.runs.items():
             values = [cell(setting.get(key)) for key in keys]
-            lines.append([name, *values, f"{self.steps[name]:,}", "there" if name in self.done else ""])
+            status = "there" if name in self.done else ""
+            lines.append([name, *values, f"{self.steps[name]:,}", status])
         return "\n".join([align(lines), *shared_line(self.context.training_args, keys), "", self.summary()])
 
 
@@ -136,41 +143,40 @@ def plan_sweep(
     folder = refuse_folder(output_dir).resolve()
     options = _checked_options(options, data)
     callbacks = listed_callbacks(callbacks)
-    stopped_by_callback = stop_early(fresh_callbacks(callbacks))
-    module = load_module("task", task if task != "auto" else guess_task(data.train))
+    # made once without use, so that a callback that cannot be made is refused here and not in the first run
+    stops_early = stop_early(fresh_callbacks(callbacks))
+    if task == "auto":
+        task = guess_task(data.train)
+    module = load_module("task", task)
     metric = metric or module.METRIC
     (chosen_metric,) = load_metrics(metric)
-    settings = _read_settings(options)
+    settings = read_settings(options)
     columns = choose_columns(module, data.train, label_column, text_columns)
-    manifest = find_manifest(folder)
+    manifest = find_manifest(folder)  # of an earlier call, which this one goes on from
     base = pin_base_model(base_model, manifest)
     start = _plan_start(base, folder / START, columns, options.head)
-    for own in settings.of_runs_and_probe:
-        check_settings(
-            {**settings.shared, **own},
-            module,
-            start.processing_class,
-            evaluates=data.validation is not None,
-            metric=chosen_metric,
-            stops_early=stopped_by_callback,
-        )
+    check_all_settings(
+        settings,
+        module,
+        start.processing_class,
+        evaluates=data.validation is not None,
+        metric=chosen_metric,
+        stops_early=stops_early,
+    )
     model = _outline(start.config, columns, base_model)
     inputs = inputs_of(model)
     _fit_tokenizer(start.processing_class, inputs, settings)
+    # a folder with other runs is refused before the data is encoded, which takes long
     fixed = _fixed(base_model, data, columns, options, chosen_metric, settings)
     if manifest and start.origin is None:
         check_start(manifest, folder / START)
     commit = manifest.get("base_commit") if manifest else base.commit
+    # settings may have moved between the shared ones and those of the runs: both are read from the result
     extended, runs = extend_manifest(manifest, folder, fixed, settings.runs)
     if settings.shared.get("max_length") is not None:
         limit_length(start.processing_class, settings.shared["max_length"], inputs.positions)
-    train = encode_examples(data.train, columns, start.config, start.processing_class, inputs, "train")
-    validation = None
-    if data.validation is not None:
-        validation = encode_examples(
-            data.validation, columns, start.config, start.processing_class, inputs, "validation"
-        )
-    for weights in settings.values_of("class_weights"):
+    train, validation = _encode(data, columns, start, inputs)
+    for weights in settings.values_of("class_weights"):  # which may need the labels of the encoded data
         check_class_weights(weights, module, start.config, train, columns.head.get("id2label"))
     context = SweepContext(
         folder=folder,
@@ -187,7 +193,7 @@ def plan_sweep(
         callbacks=callbacks,
     )
     lengths = {name: run_length(context, name, setting, chosen_metric) for name, setting in runs.items()}
-    done = frozenset(name for name in runs if _is_done(folder / name))
+    done = _done_runs(folder, runs)
     plan = SweepPlan(
         options=options,
         context=context,
@@ -196,9 +202,16 @@ def plan_sweep(
         manifest={**extended, "base_commit": commit},
         steps={name: length.steps for name, length in lengths.items()},
         done=done,
-        disk=_disk(model, lengths, done, keep=options.keep, makes_start=start.origin is not None, workers=workers),
+        disk=most_bytes(
+            model,
+            lengths,
+            done,
+            keep=options.keep,
+            makes_start=start.origin is not None,
+            workers=workers,
+        ),
     )
-    _refuse_small_disk(plan)
+    refuse_small_disk(folder, plan.disk, plan.summary())
     return plan
 
 
@@ -209,52 +222,6 @@ def _checked_options(options: SweepOptions, data: TrainingData) -> SweepOptions:
     if options.keep == "best" and data.validation is None:
         raise RecipeError('keep="best" needs validation data; without it, write keep="last".')
     return replace(options, init_seed=init_seed, probe_args=canonical(options.probe_args or {}))
-
-
-class _Settings(NamedTuple):
-    """The settings of a sweep, under the names that `TrainingArguments` has.
-
-    Args:
-        shared (`dict[str, Any]`):
-            Those that all runs share.
-        runs (`list[dict[str, Any]]`):
-            Those that each run has of its own.
-        probe (`Mapping[str, Any]`):
-            Those of the linear probe, over the shared ones.
-    """
-
-    shared: dict[str, Any]
-    runs: list[dict[str, Any]]
-    probe: Mapping[str, Any]
-
-    @property
-    def of_runs_and_probe(self) -> list[Mapping[str, Any]]:
-        """The settings that are trained with, each without the shared ones."""
-        return [*self.runs, self.probe]
-
-    def values_of(self, name: str) -> list[Any]:
-        """The values that a setting has in some run, each once, where it has one."""
-        values: list[Any] = []
-        for own in self.of_runs_and_probe:
-            value = {**self.shared, **own}.get(name)
-            if value is not None and value not in values:
-                values.append(value)
-        return values
-
-
-def _read_settings(options: SweepOptions) -> _Settings:
-    runs = expand_space(options.space, n_runs=options.n_runs, seed=options.seed)
-    settings = _Settings(
-        shared=canonical(options.training_args or {}),
-        runs=different([canonical(setting) for setting in runs]),
-        probe=options.probe_args or {},
-    )
-    if any("max_length" in own for own in settings.of_runs_and_probe):  # texts are cut once, before the first run
-        raise RecipeError(
-            '"max_length" is the same for all runs, because the data is encoded once: give it one value, in '
-            "training_args."
-        )
-    return settings
 
 
 class _Start(NamedTuple):
@@ -275,16 +242,18 @@ class _Start(NamedTuple):
 
 
 def _plan_start(base: BaseModel, folder: Path, columns: Columns, head: str) -> _Start:
+    """The start as it has been made in a folder, else as it will be made from the base model."""
     if folder.is_dir():
         from transformers import AutoConfig
 
+        origin = None
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        origin, processing_class = None, columns.task.load_processing_class(str(folder), None)
+        processing_class = columns.task.load_processing_class(str(folder), None)
     else:
         origin = find_origin(base.source, base.commit, columns.task, columns.head, head)
         config = origin.config
         processing_class = columns.task.load_processing_class(base.source, base.commit)
-    forget_code(processing_class)
+    forget_code(processing_class)  # it is saved with each run
     return _Start(origin, config, processing_class)
 
 
@@ -294,15 +263,27 @@ def _outline(config: PretrainedConfig, columns: Columns, base_model: str | os.Pa
         return empty_model(columns.task.AUTO_CLASS, config)
 
 
-def _fit_tokenizer(processing_class: Any, inputs: ModelInputs, settings: _Settings) -> None:
+def _fit_tokenizer(processing_class: Any, inputs: ModelInputs, settings: SweepSettings) -> None:
     """Refuse a mask that the model has no embedding for, and cut texts at the positions that it has.
 
     The length is saved with the runs, so that they and their soups are evaluated on texts that are cut alike.
     """
     if any("mask" in augment for augment in settings.values_of("augment")):
         check_token(processing_class.mask_token_id, "texts are masked with", processing_class, inputs)
+    # image processors have no such limit
     if hasattr(processing_class, "model_max_length") and inputs.positions is not None:
         processing_class.model_max_length = min(processing_class.model_max_length, inputs.positions)
+
+
+def _encode(
+    data: TrainingData, columns: Columns, start: _Start, inputs: ModelInputs
+) -> tuple[Dataset, Dataset | None]:
+    """The training and the validation examples as the model takes them."""
+    train = encode_examples(data.train, columns, start.config, start.processing_class, inputs, "train")
+    if data.validation is None:
+        return train, None
+    validation = encode_examples(data.validation, columns, start.config, start.processing_class, inputs, "validation")
+    return train, validation
 
 
 def _fixed(
@@ -311,14 +292,17 @@ def _fixed(
     columns: Columns,
     options: SweepOptions,
     metric: Metric,
-    settings: _Settings,
+    settings: SweepSettings,
 ) -> dict[str, Any]:
     """What all runs of a folder have to share, as `sweep.json` holds it."""
+    validation = None
+    if data.validation is not None:
+        validation = hash_content(data.validation).fingerprint
     return {
         "base_model": base_identity(base_model),
         "task": columns.task_name,
         "train": hash_content(data.train).fingerprint,
-        "validation": hash_content(data.validation).fingerprint if data.validation is not None else None,
+        "validation": validation,
         "label_column": columns.label,
         "classes": columns.classes,
         "text_columns": columns.text_columns,
@@ -341,50 +325,29 @@ def _about(
     base_model: str | os.PathLike[str], commit: str | None, data: TrainingData, fixed: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Base model and data, as `run.json` and the card of each run name them: no paths of this machine."""
+    # only what is on the Hub has a commit; of a folder its name is all that others may see
+    base_name = str(base_model) if commit else Path(base_model).name
+    path = data.path if hub.is_hub_id(data.path) else None
     validation = None
     if data.validation is not None:
         validation = {"fingerprint": fixed["validation"], "rows": len(data.validation)}
     return {
-        "base_model": str(base_model) if commit else Path(base_model).name,
+        "base_model": base_name,
         "base_commit": commit,
         "data": {
-            "path": data.path if hub.is_hub_id(data.path) else None,
+            "path": path,
             "train": {"fingerprint": fixed["train"], "rows": len(data.train)},
             "validation": validation,
         },
     }
 
 
-def _is_done(folder: Path) -> bool:
-    """Whole, or diverged: the same would come out again."""
-    failure = load_failure(folder)
-    return bool(load_runs(folder)) or (failure is not None and failure.cause == "diverged")
-
-
-def _disk(
-    model: PreTrainedModel,
-    lengths: Mapping[str, Length],
-    done: frozenset[str],
-    *,
-    keep: str,
-    makes_start: bool,
-    workers: int,
-) -> int:
-    """Bytes that runs take at most: weights of what is kept, and checkpoints with their optimizer on the way."""
-    todo = [length for name, length in lengths.items() if name not in done]
-    kept = sum(length.evaluations if keep == "all" else 1 for length in todo)
-    if makes_start:
-        kept += 1
-    on_the_way = min(workers, len(todo)) * UNDER_WAY * (1 + OPTIMIZER_STATES)
-    weights = sum(tensor.nbytes for tensor in model.state_dict().values())
-    return weights * (kept + on_the_way)
-
-
-def _refuse_small_disk(plan: SweepPlan) -> None:
-    folder = plan.context.folder
-    nearest = next(path for path in (folder, *folder.parents) if path.exists())
-    free = shutil.disk_usage(nearest).free
-    if plan.disk > free:
-        raise OutputError(
-            f"{folder}: {plan.summary()}, and {free / 1e9:.1f} GB are free. Make room, or train fewer runs at once."
-        )
+def _done_runs(folder: Path, names: Iterable[str]) -> frozenset[str]:
+    """The runs that are whole, or diverged: the same would come out again."""
+    done = set()
+    for name in names:
+        failure = load_failure(folder / name)
+        has_diverged = failure is not None and failure.cause == "diverged"
+        if has_diverged or load_runs(folder / name):
+            done.add(name)
+    return frozenset(done)

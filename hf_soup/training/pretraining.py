@@ -86,7 +86,7 @@ def pretrain(
         raise RecipeError(
             f"{start} was made from another `pretrain` section. Use another output_dir, or delete {folder}."
         )
-    setting = {"augment": transform} if transform else {}
+    setting = {"augment": transform} if transform else {}  # the one run of the space
     plan = plan_sweep(
         start,
         TrainingData(data, None),
@@ -113,7 +113,7 @@ def _make_blank(blank: Blank, data: Dataset, folder: Path, task: str, label_colu
     module = load_module("task", task if task != "auto" else "image-classification")
     head = module.head(data, module.label_column(data, label_column))
     with quiet_transformers(), staged_folder(folder) as stage:
-        transformers.set_seed(0)
+        transformers.set_seed(0)  # the same weights each time that the recipe is cooked
         with as_error(RecipeError, "`pretrain.config` makes no model"):
             config = transformers.AutoConfig.for_model(model_type, **{**settings, **head})
             model = getattr(transformers, module.AUTO_CLASS).from_config(config)
@@ -123,6 +123,7 @@ def _make_blank(blank: Blank, data: Dataset, folder: Path, task: str, label_colu
 
 
 def _was_made_from(folder: Path, blank: Blank) -> bool:
+    """Whether the model in a folder was built from this configuration."""
     try:
         return bool(read_json(folder / BLANK_FILE) == asdict(blank))
     except (OSError, SoupError):  # missing or damaged

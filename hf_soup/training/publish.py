@@ -65,7 +65,7 @@ class Publisher:
                 done = push_folder(folder, repo_id, commit_message=f"Run {folder.name}")
                 write_json(folder / PUSHED_FILE, {"repo_id": repo_id, "revision": done.oid})
         finally:
-            wait()
+            wait()  # the other processes read what this one has written
         pushed = read_json(folder / PUSHED_FILE)
         return pushed["repo_id"], pushed["revision"]
 
@@ -116,7 +116,8 @@ def publisher_for(
         return Publisher(push_runs, private)
     with read_errors(OutputError, "push_runs needs a login (`hf auth login`)"):
         user = patiently(lambda: client().whoami()["name"])
-    return Publisher(f"{user}/{push_runs if isinstance(push_runs, str) else folder.name}", private)
+    name = push_runs if isinstance(push_runs, str) else folder.name
+    return Publisher(f"{user}/{name}", private)
 
 
 def _as_private_as(origins: Sequence[str], private: bool | None) -> bool | None:
@@ -127,7 +128,7 @@ def _as_private_as(origins: Sequence[str], private: bool | None) -> bool | None:
     if private is False:
         consequence = "and the cards of the runs, which are public, name it"
     warn(f"{' and '.join(origins)} is private, {consequence}.")
-    return private is None
+    return private is None  # an explicit False holds
 
 
 def _private_origins(about: Mapping[str, Any], base_card: Mapping[str, Any]) -> list[str]:
@@ -148,11 +149,10 @@ def _refuse_others(repo_id: str, folder: Path) -> None:
         digests = hub.files_at(repo_id, None)
     except IngredientError as error:
         raise OutputError(f"nobody can tell what {repo_id} has already: {error}") from None
-    digests = {name: digest for name, digest in digests.items() if name != ".gitattributes"}
-    if not digests:
+    if set(digests) <= {".gitattributes"}:  # which the Hub puts into a new repository
         return
-    weights = [name for name in digests if (folder / name).is_file() and name.endswith(".safetensors")]
-    if not weights or any(digest_of(folder / name, digests[name]) != digests[name] for name in weights):
+    weights = [name for name in digests if name.endswith(".safetensors") and (folder / name).is_file()]
+    if not weights or not all(digest_of(folder / name, digests[name]) == digests[name] for name in weights):
         raise OutputError(
             f"{repo_id} has something else than {folder}, so it is not overwritten. Give push_runs another prefix, or "
             "delete the repository."
@@ -178,5 +178,6 @@ def _fetch(repo_id: str, revision: str, folder: Path) -> None:
                 )
             )
     except OutputError:
+        # another worker has put the same folder there first, which is moved in whole
         if not (folder / "config.json").is_file():
             raise

@@ -66,7 +66,9 @@ class Run:
     @property
     def name(self) -> str:
         """Such as `run-3`, or `run-3-checkpoint-40`."""
-        return self.folder.name if self.folder.name == self.state["run"] else f"{self.state['run']}-{self.folder.name}"
+        if self.folder.name == self.state["run"]:
+            return self.folder.name
+        return f"{self.state['run']}-{self.folder.name}"
 
     @property
     def score(self) -> Score | None:
@@ -102,7 +104,7 @@ class FailedRun:
 
 def plain_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings as JSON has them, so that those of a file can be compared with those of a call."""
-    return json.loads(json.dumps(settings, default=str))
+    return json.loads(json.dumps(settings, default=str))  # such as a path
 
 
 def load_runs(folder: Path) -> tuple[Run, ...]:
@@ -117,7 +119,7 @@ def load_runs(folder: Path) -> tuple[Run, ...]:
     except (OSError, SoupError):
         return ()
     runs = []
-    for name, own in state["checkpoints"].items():
+    for name, own in state["checkpoints"].items():  # of keep="all"; they have steps and scores of their own
         runs.append(replace(whole, folder=folder / name, state={**state, **own}))
     return (*runs, whole)
 
@@ -139,10 +141,13 @@ def _is_record(state: Any) -> bool:
 
 def _has(content: Any, types: Mapping[str, Any]) -> bool:
     """Whether content of a file is a mapping with these keys, each with a value of its type."""
-    return isinstance(content, dict) and all(isinstance(content.get(key), type_) for key, type_ in types.items())
+    if not isinstance(content, dict):
+        return False
+    return all(isinstance(content.get(key), expected) for key, expected in types.items())
 
 
 def _is_score(content: Any) -> bool:
+    """Whether content of a file is a score as it is written; a run without validation data has none."""
     if content is None:
         return True
     try:
@@ -179,6 +184,7 @@ def record_failure(sweep: Path, job: Job, reason: str, cause: str = "error") -> 
     if is_main():
         with as_output_error(sweep / name):
             (sweep / name).mkdir(exist_ok=True)
+        # the cause is "kind" in the file, whose format stays
         record = {"params": failed.params, "reason": reason, "kind": cause, "traceback": traceback.format_exc()}
         write_json(sweep / name / FAILED_FILE, record)
     return failed

@@ -106,6 +106,7 @@ def forget_training(checkpoint: Path) -> None:
     for pattern in TRAINING_FILES:
         for path in checkpoint.glob(pattern):
             path.unlink()
+    # timings tell of interruptions
     state = read_json(checkpoint / STATE)
     lasting = {**state, "log_history": without_timings(state["log_history"])}
     if state["best_model_checkpoint"]:  # the model is published, and paths of this machine are not
@@ -123,7 +124,7 @@ def adopt(checkpoint: Path, folder: Path) -> None:
         if path.is_dir():  # such as further chat templates
             shutil.copytree(path, target, dirs_exist_ok=True)
             continue
-        target.unlink(missing_ok=True)
+        target.unlink(missing_ok=True)  # os.link fails where there is a file
         try:
             os.link(path, target)
         except OSError:  # no links on this file system
@@ -141,10 +142,11 @@ def _state_of_whole(checkpoint: Path) -> dict[str, Any] | None:
     if state.get("best_model_checkpoint") and "best_global_step" not in state:
         return None
     random_states = _random_states()
+    # Trainer goes on without one that is missing, and the run would not be the same
     if {path.name for path in checkpoint.glob("rng_state*.pth")} != random_states:
         return None
-    pickles = [checkpoint / name for name in ("optimizer.pt", "scheduler.pt", *sorted(random_states))]
-    if all(map(_sound, pickles)) and _readable(checkpoint):
+    pickles = ("optimizer.pt", "scheduler.pt", *sorted(random_states))
+    if all(_sound(checkpoint / name) for name in pickles) and _readable(checkpoint):
         return state
     return None
 

@@ -180,7 +180,10 @@ def _kept_checkpoints(
 def _scored(context: SweepContext, metrics: Mapping[str, Any]) -> dict[str, Any]:
     """What an evaluation says, and the score that selects."""
     (metric,) = load_metrics(context.metric)
-    values = {key: float(value) for key, value in metrics.items() if not is_timing(key) and key != "epoch"}
+    values = {}
+    for key, value in metrics.items():
+        if not is_timing(key) and key != "epoch":
+            values[key] = float(value)
     name, higher_is_better = metric.name, is_better_higher(metric.higher_is_better)
     if load_module("task", context.task).KIND == "tokens":  # of which Trainer computes the loss alone
         name, higher_is_better = "loss", False
@@ -198,6 +201,11 @@ def _scored(context: SweepContext, metrics: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _refuse_divergence(model: PreTrainedModel) -> None:
+    """Refuse weights that are no numbers, which the last step may have made: its loss is that of the weights before.
+
+    Raises:
+        [`DivergedError`]: with the name of the first.
+    """
     for name, weight in model.named_parameters():
         if not bool(weight.isfinite().all()):
             raise DivergedError(f"its weights are not finite, such as {name}")
@@ -209,23 +217,27 @@ def _refuse_full_disk(error: Exception, folder: Path) -> None:
     Raises:
         [`OutputError`]: if the disk is full.
     """
-    is_named = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
-    is_named = is_named or "No space left on device" in str(error)  # as safetensors, which is not of Python, says it
-    if is_named or shutil.disk_usage(folder).free < FULL:
+    has_code = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+    has_words = "No space left on device" in str(error)  # as safetensors, which is not of Python, says it
+    if has_code or has_words or shutil.disk_usage(folder).free < FULL:
         raise OutputError(
             f"the disk of {folder} is full. What is whole is kept: make room, and the same call goes on from there."
         ) from error
 
 
 def _cause(error: Exception) -> str:
+    """What [`FailedRun`] calls the cause of an error."""
     from accelerate.utils.memory import should_reduce_batch_size
 
     if isinstance(error, DivergedError):
         return "diverged"
-    return "memory" if should_reduce_batch_size(error) or isinstance(error, MemoryError) else "error"
+    if should_reduce_batch_size(error) or isinstance(error, MemoryError):
+        return "memory"
+    return "error"
 
 
 def _reason(error: Exception) -> str:
+    """Why a run failed, in one line, with what to do about it."""
     text = (str(error) or type(error).__name__).strip().splitlines()[0][:LONGEST_REASON]
     cause = _cause(error)
     if cause == "diverged":

@@ -94,14 +94,22 @@ def canonical(settings: Mapping[str, Any]) -> dict[str, Any]:
         name = SHORT.get(short, short)
         if name in renamed:
             raise RecipeError(f'"{name}" is given twice, by its name and by a shorter one; leave one out.')
-        renamed[name] = value.tolist() if hasattr(value, "tolist") else value  # numpy's, such as weights of classes
+        if hasattr(value, "tolist"):  # numpy's, such as weights of classes
+            value = value.tolist()
+        renamed[name] = value
     return renamed
 
 
 def separate(settings: Mapping[str, Any]) -> tuple[dict[str, Any], Extra]:
     """Fields of `TrainingArguments`, and what is besides them."""
-    fields = {name: value for name, value in settings.items() if name not in Extra._fields}
-    extra = Extra(**{name: settings[name] for name in Extra._fields if settings.get(name) is not None})
+    fields: dict[str, Any] = {}
+    extra_settings: dict[str, Any] = {}
+    for name, value in settings.items():
+        if name not in Extra._fields:
+            fields[name] = value
+        elif value is not None:  # which stands for the default, as of `TrainingArguments`
+            extra_settings[name] = value
+    extra = Extra(**extra_settings)
     if extra.optimizer is not None:
         trainers_name = OPTIMIZERS.get(extra.optimizer)
         if trainers_name is not None:
@@ -140,12 +148,12 @@ def check_settings(
     from transformers import TrainingArguments
 
     fields = {field.name: field for field in dataclasses.fields(TrainingArguments) if field.init}
-    known = {*fields, *Extra._fields, *SHORT} - set(DECIDED)
+    known_names = {*fields, *Extra._fields, *SHORT} - set(DECIDED)
     for name, value in settings.items():
         if name in DECIDED:
             raise RecipeError(f'"{name}" is set by the sweep itself: {DECIDED[name]}.')
-        if name not in known:
-            raise RecipeError(f'TrainingArguments has no field "{name}"{did_you_mean(name, known)}')
+        if name not in known_names:
+            raise RecipeError(f'TrainingArguments has no field "{name}"{did_you_mean(name, known_names)}')
         _check_number(name, value)
         # TrainingArguments does not check the types of its values
         wants_number = name in fields and type(fields[name].default) in (int, float)
@@ -177,13 +185,25 @@ def _check_number(name: str, value: Any) -> None:
 def _check_extra(settings: Mapping[str, Any]) -> None:
     """Refuse values that what is besides `TrainingArguments` cannot have."""
     for name in ("bagging_fraction", "layer_decay", "momentum"):
-        value = settings.get(name)
-        if value is None:
-            continue
-        takes_zero = name == "momentum"
-        if not isinstance(value, (int, float)) or not 0 <= value <= 1 or (value == 0 and not takes_zero):
-            range_ = "from 0 to 1" if takes_zero else "above 0, at most 1"
-            raise RecipeError(f'"{name}" is a number {range_}, not {value!r}.')
+        if settings.get(name) is not None:
+            _check_fraction(name, settings[name])
+    _check_optimizer(settings)
+    if not isinstance(settings.get("augment") or {}, Mapping):
+        raise RecipeError(f'"augment" is a mapping of names to strengths, not {settings["augment"]!r}.')
+
+
+def _check_fraction(name: str, value: Any) -> None:
+    """Refuse what is no share of something; of these settings momentum alone may be 0."""
+    takes_zero = name == "momentum"
+    is_fraction = isinstance(value, (int, float)) and 0 <= value <= 1
+    if is_fraction and (value > 0 or takes_zero):
+        return
+    range_ = "from 0 to 1" if takes_zero else "above 0, at most 1"
+    raise RecipeError(f'"{name}" is a number {range_}, not {value!r}.')
+
+
+def _check_optimizer(settings: Mapping[str, Any]) -> None:
+    """Refuse an unknown optimizer, a second one, and momentum for one that has none."""
     optimizer = settings.get("optimizer")
     if optimizer is not None and optimizer not in OPTIMIZERS:
         raise RecipeError(
@@ -193,12 +213,12 @@ def _check_extra(settings: Mapping[str, Any]) -> None:
         raise RecipeError('give either "optimizer" or "optim", and not both.')
     if settings.get("momentum") is not None and optimizer != "sgd":
         raise RecipeError('"momentum" goes with optimizer "sgd" alone.')
-    if not isinstance(settings.get("augment") or {}, Mapping):
-        raise RecipeError(f'"augment" is a mapping of names to strengths, not {settings["augment"]!r}.')
 
 
 def _check_early_stopping(settings: Mapping[str, Any], by_callback: bool) -> None:
-    patience, threshold = settings.get("early_stopping_patience"), settings.get("early_stopping_threshold")
+    """Refuse values that early stopping cannot have, and to be asked for it in two ways."""
+    patience = settings.get("early_stopping_patience")
+    threshold = settings.get("early_stopping_threshold")
     if patience is not None and not (is_number(patience, int) and patience >= 1):
         raise RecipeError(f'"early_stopping_patience" is a whole number from 1, not {patience!r}.')
     if threshold is not None and not (is_number(threshold, int, float) and 0 <= threshold < math.inf):
@@ -249,34 +269,48 @@ def training_arguments(
     from transformers import TrainingArguments
 
     defaults = {
-        "logging_strategy": "steps" if "logging_steps" in fields else "epoch",
-        "logging_nan_inf_filter": False,
+        "logging_strategy": _strategy(fields, "logging_steps"),
+        "logging_nan_inf_filter": False,  # which hides losses that are no number, and so divergence
         "report_to": "none",
-        "eval_strategy": "steps" if "eval_steps" in fields else "epoch",
+        "eval_strategy": _strategy(fields, "eval_steps"),
         "restore_callback_states_from_checkpoint": True,  # how long early stopping has waited
         "dataloader_pin_memory": torch.cuda.is_available(),
         "use_cpu": is_launched() and not torch.accelerator.is_available(),  # else each process would train by itself
     }
-    given = {**defaults, **fields}
-    given["disable_tqdm"] = True  # the bar is a callback of ours
-    given["remove_unused_columns"] = False  # the task has done it
+    arguments = {**defaults, **fields}
+    arguments["disable_tqdm"] = True  # the bar is a callback of ours
+    arguments["remove_unused_columns"] = False  # the task has done it
     if not evaluates:
-        given["eval_strategy"] = "no"
-    _check_evaluations(given["eval_strategy"], keep=keep, evaluates=evaluates, stops_early=stops_early)
-    # a checkpoint comes with each evaluation, else at the end of each epoch
-    rhythm = "epoch" if given["eval_strategy"] == "no" else given["eval_strategy"]
-    given["save_strategy"] = rhythm if saves else "no"
-    if rhythm == "steps":
-        given["save_steps"] = given.get("eval_steps") or given.get("logging_steps", 500)
-    given["save_total_limit"] = None if keep == "all" else 2  # with 1 Trainer deletes all but the best at the end
+        arguments["eval_strategy"] = "no"
+    _check_evaluations(arguments["eval_strategy"], keep=keep, evaluates=evaluates, stops_early=stops_early)
+    arguments.update(_saving(arguments, keep=keep, saves=saves))
     if keep == "best" or stops_early:
         # not load_best_model_at_end: it loads nothing where names on disk differ from those in memory (ViT, Mixtral)
-        given |= {"metric_for_best_model": metric.name, "greater_is_better": is_better_higher(metric.higher_is_better)}
+        arguments["metric_for_best_model"] = metric.name
+        arguments["greater_is_better"] = is_better_higher(metric.higher_is_better)
     with as_error(RecipeError, f"TrainingArguments refuses {one_line(dict(fields))}"):
-        args = TrainingArguments(output_dir=str(folder), **given)
+        args = TrainingArguments(output_dir=str(folder), **arguments)
     if args.n_gpu > 1:  # a run has one GPU: Trainer would share each batch among all, and make it larger
         args._n_gpu = 1
     return args
+
+
+def _strategy(fields: Mapping[str, Any], steps: str) -> str:
+    """After so many steps where their number is given, else after each epoch: the strategy as Trainer calls it."""
+    return "steps" if steps in fields else "epoch"
+
+
+def _saving(arguments: Mapping[str, Any], *, keep: str, saves: bool) -> dict[str, Any]:
+    """When Trainer writes checkpoints: with each evaluation, else at the end of each epoch."""
+    strategy = arguments["eval_strategy"]
+    if strategy == "no":
+        strategy = "epoch"
+    saving: dict[str, Any] = {"save_strategy": strategy if saves else "no"}
+    if strategy == "steps":
+        # as Trainer evaluates, which without eval_steps goes by logging_steps, 500 by default
+        saving["save_steps"] = arguments.get("eval_steps") or arguments.get("logging_steps", 500)
+    saving["save_total_limit"] = None if keep == "all" else 2  # with 1 Trainer deletes all but the best at the end
+    return saving
 
 
 def _check_evaluations(strategy: Any, *, keep: str, evaluates: bool, stops_early: bool) -> None:

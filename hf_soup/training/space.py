@@ -72,7 +72,10 @@ def _drawn_settings(axes: Mapping[str, Axis], n_runs: int, rng: np.random.Genera
     while len(drawn) < n_runs:
         setting = plain({name: _draw(axis, rng) for name, axis in axes.items()})
         key = _key(setting)
-        repeats = repeats + 1 if key in drawn else 0
+        if key in drawn:
+            repeats += 1
+        else:
+            repeats = 0
         if repeats > REPEATS * n_runs:  # as between two numbers with none in between
             raise RecipeError(f"space: n_runs={n_runs}, but only {len(drawn)} different settings could be drawn.")
         drawn.setdefault(key, setting)
@@ -87,10 +90,14 @@ def _grid(axes: Mapping[str, Axis]) -> list[dict[str, Any]]:
             raise RecipeError(f'space: "{name}" is a distribution, and distributions need `n_runs`.')
         lists[name] = axis
     _refuse_many(math.prod(map(len, lists.values())))
-    return different(dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values()))
+    settings = []
+    for values in itertools.product(*lists.values()):  # the last name varies first
+        settings.append(dict(zip(lists, values, strict=True)))
+    return different_settings(settings)
 
 
 def _check_number(n_runs: Any) -> None:
+    """Refuse a number of runs that no sweep can have."""
     if n_runs is None:
         return
     if isinstance(n_runs, bool) or not isinstance(n_runs, numbers.Integral):
@@ -101,7 +108,9 @@ def _check_number(n_runs: Any) -> None:
 
 
 def _refuse_many(runs: int) -> None:
+    """Refuse more runs than a sweep may have."""
     if runs > MOST_RUNS:
+        # a product of long ranges may have more digits than Python writes out
         count = f"{runs:,}" if runs < 10**15 else "more than 10^15"
         raise RecipeError(f"the space has {count} runs, and a sweep at most {MOST_RUNS:,}: draw some, with `n_runs`.")
 
@@ -116,7 +125,7 @@ def _listed_settings(space: Any, n_runs: int | None) -> list[dict[str, Any]]:
             raise RecipeError(f"space is a mapping of names to values, or a list of settings, not of {setting!r}.")
     if len(settings) > MOST_RUNS:
         raise RecipeError(f"the space has more than {MOST_RUNS:,} runs: draw some, with `n_runs`.")
-    return different(dict(setting) for setting in settings)
+    return different_settings(dict(setting) for setting in settings)
 
 
 def share_single_values(space: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -149,25 +158,26 @@ class _Distribution(NamedTuple):
 Axis = Sequence[Any] | _Distribution  # the values of one parameter
 
 
-def _axis(name: str, given: Any) -> Axis:
+def _axis(name: str, values: Any) -> Axis:
     """The values of one parameter, or what they are drawn from; ranges stay ranges, however long."""
-    if isinstance(given, Mapping) and len(given) == 1 and next(iter(given)) in DISTRIBUTIONS:
-        ((distribution, ends),) = given.items()
+    if isinstance(values, Mapping) and len(values) == 1 and next(iter(values)) in DISTRIBUTIONS:
+        ((distribution, ends),) = values.items()
         if distribution == "range":
             return _range(name, ends)
         if distribution == "choice":
-            return _Distribution(distribution, _different(name, ends))
+            return _Distribution(distribution, _different_values(name, ends))
         return _between(name, distribution, ends)
-    if isinstance(given, Mapping) and name not in MAPPINGS:
+    if isinstance(values, Mapping) and name not in MAPPINGS:
         raise RecipeError(
-            f'space: "{name}" has an unknown distribution{did_you_mean(next(iter(given), ""), DISTRIBUTIONS)}'
+            f'space: "{name}" has an unknown distribution{did_you_mean(next(iter(values), ""), DISTRIBUTIONS)}'
         )
-    if isinstance(given, (str, Mapping)) or not isinstance(given, Iterable):
-        return [given]
-    return _different(name, given)
+    if isinstance(values, (str, Mapping)) or not isinstance(values, Iterable):
+        return [values]
+    return _different_values(name, values)
 
 
 def _range(name: str, ends: Any) -> range:
+    """The values of `{"range": ends}`, whose ends are as those of Python's `range`."""
     try:
         values = range(*ends) if isinstance(ends, (list, tuple)) else range(ends)
     except (TypeError, ValueError):
@@ -185,6 +195,7 @@ def _short_range(name: str, values: range) -> range:
 
 
 def _between(name: str, distribution: str, ends: Any) -> _Distribution:
+    """A distribution between two ends, which are checked."""
     number = int if distribution == "integers" else float
     try:
         low, high = map(number, ends)
@@ -196,13 +207,17 @@ def _between(name: str, distribution: str, ends: Any) -> _Distribution:
         raise RecipeError(
             f'space: "{name}" goes from {low:g} to {high:g}; {distribution} needs a lower end below the upper one.'
         )
-    is_drawable = low >= LOWEST and high < HIGHEST if distribution == "integers" else math.isfinite(high - low)
+    if distribution == "integers":
+        is_drawable = low >= LOWEST and high < HIGHEST
+    else:
+        is_drawable = math.isfinite(high - low)  # numpy refuses a difference that overflows
     if not is_drawable:
         raise RecipeError(f'space: "{name}" goes from {low:g} to {high:g}, which is too far to draw numbers between.')
     return _Distribution(distribution, (low, high))
 
 
-def _different(name: str, values: Any) -> Sequence[Any]:
+def _different_values(name: str, values: Any) -> Sequence[Any]:
+    """The values of one parameter, each once: a value that stands twice would make two runs alike."""
     if isinstance(values, (str, Mapping)) or not isinstance(values, Iterable):
         raise RecipeError(f'space: "{name}" has {{choice: {values!r}}}; write {{choice: [a, b]}}.')
     if isinstance(values, range):
@@ -236,6 +251,7 @@ def _size(axis: Axis, n_runs: int) -> int:
 
 
 def _draw(axis: Axis, rng: np.random.Generator) -> Any:
+    """One value of a parameter; numbers are those of Python, which JSON has."""
     if not isinstance(axis, _Distribution):
         return axis[int(rng.integers(len(axis)))]
     if axis.distribution == "choice":
@@ -248,7 +264,7 @@ def _draw(axis: Axis, rng: np.random.Generator) -> Any:
     return float(rng.uniform(low, high))
 
 
-def different(settings: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+def different_settings(settings: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Settings as a list.
 
     Raises:
@@ -267,4 +283,5 @@ def different(settings: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _key(setting: Mapping[str, Any]) -> str:
+    """A setting as text to compare it by: mappings and lists among its values have no hash."""
     return json.dumps(setting, sort_keys=True, default=str)

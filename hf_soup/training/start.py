@@ -87,12 +87,14 @@ def find_origin(source: str, revision: str | None, task: Task, fields: Mapping[s
     if head == "checkpoint" and not has_head:
         raise TrainingError(f'{source} has no head for this task: write head="new" or head="probe".')
     changes = _for_its_head(config, fields) if has_head else None
-    if head == "checkpoint" or (head == "auto" and changes is not None):
+    if head == "auto":
+        head = "new" if changes is None else "checkpoint"
+    if head == "checkpoint":
         changes = changes or {}
-        return Origin(source, revision, "checkpoint", changes, _read_config(source, revision, changes))
+        return Origin(source, revision, head, changes, _read_config(source, revision, changes))
     # what the base was tuned for before would choose the loss
     fields = {"problem_type": None, **fields}
-    return Origin(source, revision, "new" if head == "auto" else head, fields, _read_config(source, revision, fields))
+    return Origin(source, revision, head, fields, _read_config(source, revision, fields))
 
 
 def _read_config(source: str, revision: str | None, fields: Mapping[str, Any]) -> PretrainedConfig:
@@ -141,8 +143,10 @@ def make_start(origin: Origin, context: SweepContext, *, init_seed: int, probe_a
             with staged_folder(target) as stage:
                 model.save_pretrained(stage)
                 context.processing_class.save_pretrained(stage)
-                base = hub.split_revision(context.about["base_model"])[0] if origin.revision else None
-                card = render_start_card(sweep=context.folder.name, base_model=base, base=context.base_card)
+                base_model = None
+                if origin.revision:  # on the Hub, which a card may link to
+                    base_model, _ = hub.split_revision(context.about["base_model"])
+                card = render_start_card(sweep=context.folder.name, base_model=base_model, base=context.base_card)
                 write_card(stage, card)
     wait()
 
@@ -158,6 +162,7 @@ def _padding(processing_class: Any) -> int | None:
 
 @read_errors(TrainingError, "the base model cannot be read")
 def _load(origin: Origin, task: Task, init_seed: int) -> PreTrainedModel:
+    """The base model with the head that was decided on."""
     import transformers
 
     transformers.set_seed(init_seed)  # of what else the checkpoint lacks, such as a pooler
@@ -206,6 +211,7 @@ def _probe(model: PreTrainedModel, context: SweepContext, init_seed: int, probe_
 
 
 def _evaluate(module: torch.nn.Module, _: Any) -> None:
+    """A hook before `forward` that takes a module out of training mode."""
     module.eval()
 
 
@@ -214,7 +220,7 @@ def _for_its_head(config: PretrainedConfig, fields: Mapping[str, Any]) -> dict[s
 
     Names of classes count: another order is that of the checkpoint, and a head without names takes those of the data.
     """
-    if "id2label" not in fields:
+    if "id2label" not in fields:  # a head of numbers
         return dict(fields) if config.num_labels == fields["num_labels"] else None
     of_model = _in_order(class_labels(config))
     of_data = _in_order(fields["id2label"])
@@ -223,8 +229,10 @@ def _for_its_head(config: PretrainedConfig, fields: Mapping[str, Any]) -> dict[s
     nameless = [f"LABEL_{index}" for index in range(len(of_data))]
     if of_model == nameless:
         return dict(fields)
-    return {} if of_data == nameless or sorted(of_model) == sorted(of_data) else None
+    is_for_data = of_data == nameless or sorted(of_model) == sorted(of_data)
+    return {} if is_for_data else None
 
 
 def _in_order(labels: Mapping[int, str]) -> list[str]:
+    """The names of classes by their index."""
     return [labels[index] for index in sorted(labels)]

@@ -80,7 +80,8 @@ class Sweep(Sequence[Run]):
         """
         varied, shared = self._settings()
         metrics = [run.score.metric for run in self.runs if run.score]
-        lines = [["run", *varied, metrics[0] if metrics else "score", "loss", "step", "seconds"]]
+        metric = metrics[0] if metrics else "score"  # all runs of a sweep have one metric
+        lines = [["run", *varied, metric, "loss", "step", "seconds"]]
         for run in sorted(self.runs, key=_rank, reverse=True):
             own = [cell(run.params.get(key)) for key in varied]
             score = f"{run.score.value:.4f}" if run.score else "-"
@@ -91,15 +92,18 @@ class Sweep(Sequence[Run]):
             lines.append([failure.name, *own, failure.cause, "-", "-", "-"])
         paragraphs = [align(lines), *shared_line({**self.training_args, **shared}, varied)]
         if self.failed:
-            paragraphs += ["", *(f"{failure.name} failed: {failure.reason}" for failure in self.failed)]
+            paragraphs.append("")
+            for failure in self.failed:
+                paragraphs.append(f"{failure.name} failed: {failure.reason}")
         return "\n".join(paragraphs)
 
     def to_pandas(self) -> pd.DataFrame:
         """A row for each run, its settings and metrics as columns; those that failed have a `reason`."""
         import pandas as pd
 
-        records = [
-            {
+        records: list[dict[str, Any]] = []
+        for run in self.runs:
+            record = {
                 "run": run.name,
                 **run.params,
                 "seed": run.seed,
@@ -109,11 +113,10 @@ class Sweep(Sequence[Run]):
                 "seconds": run.state["seconds"],
                 "folder": str(run.folder),
             }
-            for run in self.runs
-        ]
-        return pd.DataFrame(
-            records + [{"run": item.name, **item.params, "reason": item.reason} for item in self.failed]
-        )
+            records.append(record)
+        for failure in self.failed:
+            records.append({"run": failure.name, **failure.params, "reason": failure.reason})
+        return pd.DataFrame(records)
 
     def plot(self) -> Figure:
         """The validation score against each setting that varies, and the curves of training and validation.
@@ -131,26 +134,41 @@ class Sweep(Sequence[Run]):
             raise TrainingError("no run has a score: give the sweep validation data.")
         metric = best.score.metric
         scored = [Scored(run, run.score) for run in whole if run.score]
+        scores = [candidate.score.value for candidate in scored]
         varied, _ = self._settings()
         settings = []
         for name in varied:
-            values = [item.run.params.get(name) for item in scored]
-            settings.append(Setting(name, values, [item.score.value for item in scored], scored.index(best)))
-        lines = [line for run in whole for line in _lines(run, metric)]
+            values = [candidate.run.params.get(name) for candidate in scored]
+            settings.append(Setting(name, values, scores, scored.index(best)))
+        lines: list[Line] = []
+        for run in whole:
+            lines += _lines(run, metric)
         title = f"{best.run.name} is the best of {len(whole)} runs: {metric} {best.score.value:.4f} on validation"
         return plot_sweep(settings, lines, metric=metric, best=best.run.name, title=title)
 
     def _settings(self) -> tuple[list[str], dict[str, Any]]:
         """What the runs differ in, and what all have alike."""
-        settings = [run.params for run in self.runs] + [failure.params for failure in self.failed]
-        names = dict.fromkeys(name for params in settings for name in params)
+        settings = [run.params for run in self.runs]
+        settings += [failure.params for failure in self.failed]
+        names: dict[str, None] = {}  # in the order in which they come first
+        for params in settings:
+            names.update(dict.fromkeys(params))
+        varied: list[str] = []
         shared: dict[str, Any] = {}
-        if len(settings) > 1:
-            for name in names:
-                first = settings[0].get(name)
-                if all(name in params and params[name] == first for params in settings):
-                    shared[name] = first
-        return [name for name in names if name not in shared], shared
+        for name in names:
+            if _is_shared(name, settings):
+                shared[name] = settings[0][name]
+            else:
+                varied.append(name)
+        return varied, shared
+
+
+def _is_shared(name: str, settings: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a setting has the same value in all of several runs; that of a single run is its own."""
+    if len(settings) < 2 or name not in settings[0]:
+        return False
+    first = settings[0][name]
+    return all(name in params and params[name] == first for params in settings)
 
 
 class Scored(NamedTuple):
@@ -160,9 +178,15 @@ class Scored(NamedTuple):
     score: Score
 
 
-def best_run(runs: Sequence[Run]) -> Scored | None:
-    """The run with the best score, of equals the first; `None` where none has a score."""
-    best: Scored | None = None
+def best_run(runs: Sequence[Run], best: Scored | None = None) -> Scored | None:
+    """The run with the best score, of equals the first; `None` where none has a score.
+
+    Args:
+        runs (`Sequence[Run]`):
+            The runs to look at.
+        best ([`Scored`], *optional*):
+            The best one of those that come before them.
+    """
     for run in runs:
         score = run.score
         if score is not None and (best is None or score.beats(best.score)):
@@ -172,17 +196,23 @@ def best_run(runs: Sequence[Run]) -> Scored | None:
 
 def _rank(run: Run) -> float:
     """By which tables order runs: those without a score come last."""
-    return run.score.rank_key if run.score else -math.inf
+    score = run.score
+    return -math.inf if score is None else score.rank_key
 
 
 def _lines(run: Run, metric: str) -> Iterator[Line]:
     """The curves of one run: the loss in training, and the score on the validation data."""
     with as_error(TrainingError, f"the history of {run.name} cannot be read from {run.folder / STATE}"):
-        history = [dict(row) for row in read_json(run.folder / STATE)["log_history"]]
+        history = [dict(record) for record in read_json(run.folder / STATE)["log_history"]]
     for key in ("loss", f"eval_{metric}"):
-        points = [row for row in history if key in row and "epoch" in row]
-        if points:
-            yield Line(run.name, key, [row["epoch"] for row in points], [row[key] for row in points])
+        epochs = []
+        values = []
+        for record in history:
+            if key in record and "epoch" in record:
+                epochs.append(record["epoch"])
+                values.append(record[key])
+        if epochs:
+            yield Line(run.name, key, epochs, values)
 
 
 @answers_keywords
@@ -212,7 +242,8 @@ def sweep_in(folder: Path, settings: Mapping[str, Mapping[str, Any]], shared: Ma
     failed: list[FailedRun] = []
     waiting: list[str] = []
     for name, own in settings.items():
-        whole, failure = load_runs(folder / name), load_failure(folder / name)
+        whole = load_runs(folder / name)
+        failure = load_failure(folder / name)
         if whole:
             runs += [replace(run, params=own) for run in whole]
         elif failure is not None:

@@ -57,27 +57,16 @@ def fit(
         `transformers.Trainer`: with its state at the end.
     """
     import transformers
-    from transformers.trainer_callback import PrinterCallback, TrainerState
+    from transformers.trainer_callback import PrinterCallback
 
-    from .callbacks import (
-        Bar,
-        KeepWeightsAlone,
-        LogBeforeSaving,
-        StopWhenDiverged,
-        ended_tracking,
-        exportable_states,
-        fresh_callbacks,
-        one_group,
-        stop_early,
-    )
+    from .callbacks import ended_tracking, one_group, stop_early
 
     task = load_module("task", context.task)
     (metric,) = load_metrics(context.metric)
-    metric = metric if task.KIND != "tokens" else Metric("loss", metric.compute, False)
-    callbacks = fresh_callbacks(context.callbacks)
-    if extra.early_stopping_patience is not None:
-        threshold = extra.early_stopping_threshold or 0.0
-        callbacks.append(transformers.EarlyStoppingCallback(extra.early_stopping_patience, threshold))
+    if task.KIND == "tokens":  # of which Trainer computes the loss alone
+        metric = Metric("loss", metric.compute, False)
+    has_bar = context.bars and not fields.get("disable_tqdm")
+    callbacks = _callbacks(context, extra, folder.name, keep=keep, has_bar=has_bar)
     named = {"run_name": f"{context.folder.name}/{folder.name}", "project": context.folder.name, **fields}
     args = training_arguments(
         folder,
@@ -88,19 +77,10 @@ def fit(
         saves=saves,
         stops_early=stop_early(callbacks),
     )
-    callbacks += [StopWhenDiverged(), LogBeforeSaving()]
-    if context.bars and not fields.get("disable_tqdm"):
-        callbacks.append(Bar(folder.name))
-    if keep == "all":
-        callbacks.append(KeepWeightsAlone())
     train = _draw_rows(context.train, extra.bagging_fraction, args.seed)
     if extra.augment:
         train = task.augmented(train, extra.augment, context.processing_class)
-    loss: WeightedLoss | None = None
-    if extra.class_weights is not None:
-        # of all training data: balanced weights are those of the sweep, whatever part a run sees
-        weights = resolve_class_weights(extra.class_weights, class_names(model.config), scored_labels(context.train))
-        loss = WeightedLoss(weights, args.label_smoothing_factor)
+    loss = _weighted_loss(context, extra, model.config, args.label_smoothing_factor)
     with one_group(context.folder, folder.name), ended_tracking(args):
         trainer = transformers.Trainer(
             model=model,
@@ -108,13 +88,14 @@ def fit(
             train_dataset=train,
             eval_dataset=context.validation,
             data_collator=task.collator(context.processing_class, inputs_of(model)),
-            processing_class=context.processing_class,
+            processing_class=context.processing_class,  # saved in each checkpoint
             compute_loss_func=loss,
             compute_metrics=compute_metrics(metric, task.KIND, model.config),
             callbacks=callbacks,
             preprocess_logits_for_metrics=_logits_alone,
         )
-        trainer.remove_callback(PrinterCallback)
+        trainer.remove_callback(PrinterCallback)  # which Trainer adds where its own bar is disabled
+        # set afterwards: which parameters decay, and Trainer's own optimizers, are asked of the Trainer
         trainer.optimizer_cls_and_kwargs = optimizer_of(
             trainer,
             model,
@@ -126,15 +107,56 @@ def fit(
             loss.attach(trainer)
         if resume is None:
             trainer.train()
-            return trainer
-        state = TrainerState.load_from_json(str(resume / STATE))
-        if has_ended(state):  # interrupted after its last step: Trainer would add one
-            trainer.state = state
-            return trainer
-        args.eval_on_start = False  # it is no start, and early stopping would count the evaluation
-        add_callback_states(resume, exportable_states(trainer))
-        trainer.train(resume_from_checkpoint=str(resume))
-        return trainer
+        else:
+            _go_on(trainer, resume)
+    return trainer
+
+
+def _callbacks(
+    context: SweepContext, extra: Extra, name: str, *, keep: str, has_bar: bool
+) -> list[transformers.TrainerCallback]:
+    """The callbacks of one run: those of the user first, then our own."""
+    from transformers import EarlyStoppingCallback
+
+    from .callbacks import Bar, KeepWeightsAlone, LogBeforeSaving, StopWhenDiverged, fresh_callbacks
+
+    callbacks = fresh_callbacks(context.callbacks)
+    if extra.early_stopping_patience is not None:
+        threshold = extra.early_stopping_threshold or 0.0
+        callbacks.append(EarlyStoppingCallback(extra.early_stopping_patience, threshold))
+    callbacks += [StopWhenDiverged(), LogBeforeSaving()]
+    if has_bar:
+        callbacks.append(Bar(name))
+    if keep == "all":
+        callbacks.append(KeepWeightsAlone())
+    return callbacks
+
+
+def _weighted_loss(
+    context: SweepContext, extra: Extra, config: PretrainedConfig, label_smoothing: float
+) -> WeightedLoss | None:
+    """The loss of a run with class weights; `None` where the model computes its own."""
+    if extra.class_weights is None:
+        return None
+    # of all training data: balanced weights are those of the sweep, whatever part a run sees
+    labels = scored_labels(context.train)
+    weights = resolve_class_weights(extra.class_weights, class_names(config), labels)
+    return WeightedLoss(weights, label_smoothing)
+
+
+def _go_on(trainer: Trainer, checkpoint: Path) -> None:
+    """Train from a checkpoint of an interrupted run to the end."""
+    from transformers.trainer_callback import TrainerState
+
+    from .callbacks import exportable_states
+
+    state = TrainerState.load_from_json(str(checkpoint / STATE))
+    if has_ended(state):  # interrupted after its last step: Trainer would add one
+        trainer.state = state
+        return
+    trainer.args.eval_on_start = False  # it is no start, and early stopping would count the evaluation
+    add_callback_states(checkpoint, exportable_states(trainer))
+    trainer.train(resume_from_checkpoint=str(checkpoint))
 
 
 def without_trackers(trainer: Trainer) -> None:
@@ -159,9 +181,12 @@ def compute_metrics(metric: Metric, kind: str, config: PretrainedConfig) -> Call
             logits = logits[:, 0]
         # of words (rows, tokens) and classes (rows,) some are not scored; of several labels a row (rows, labels) all
         is_of_words = kind == "classes" and labels.ndim == 2
-        scored = labels != UNSCORED if is_of_words or labels.ndim == 1 else np.ones(len(labels), dtype=bool)
-        rows = np.nonzero(scored)[0]
-        return metric.compute(Predictions(logits[scored], labels[scored], rows, kind, names))
+        if is_of_words or labels.ndim == 1:
+            is_scored = labels != UNSCORED
+        else:
+            is_scored = np.ones(len(labels), dtype=bool)
+        rows = np.nonzero(is_scored)[0]
+        return metric.compute(Predictions(logits[is_scored], labels[is_scored], rows, kind, names))
 
     return compute
 
@@ -178,4 +203,5 @@ def _draw_rows(train: Dataset, fraction: float, seed: int) -> Dataset:
     if fraction == 1:
         return train
     size = max(round(len(train) * fraction), 1)
-    return train.select(np.sort(np.random.default_rng(seed).permutation(len(train))[:size]))
+    drawn = np.random.default_rng(seed).permutation(len(train))[:size]
+    return train.select(np.sort(drawn))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -12,12 +11,10 @@ from typing import Any
 from ..errors import RecipeError, listed
 from ..untrusted import is_printable, one_line
 from .selection import DataDescription, Selection
+from .weights import Weights, as_weights, by_module, check_weights
 
 
 LONGEST_NAME, LONGEST_SOURCE = 300, 4096  # characters
-
-# One weight for each ingredient, or a row of them for each module prefix.
-Weights = tuple[float, ...] | dict[str, tuple[float, ...]]
 
 UNIFORM = "uniform soup"  # what tables and pictures call the plain mean of all ingredients
 
@@ -47,6 +44,7 @@ class Ingredient:
     revision: str | None = None
     files: Mapping[str, str] = field(default_factory=dict)
 
+    # Recipe files are read into this class: no unknown keys, and no text that is taken for a number.
     __pydantic_config__ = {"extra": "forbid", "strict": True}  # noqa: RUF012
 
     def __post_init__(self) -> None:
@@ -80,7 +78,7 @@ class Mixture:
     weights: Weights
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "ingredients", tuple(self.ingredients))
+        object.__setattr__(self, "ingredients", tuple(self.ingredients))  # lists are taken, and would not be frozen
         object.__setattr__(self, "weights", as_weights(self.weights))
         _check_mixture(self.ingredients, self.weights_by_module)
 
@@ -92,7 +90,7 @@ class Mixture:
     @property
     def weights_by_module(self) -> dict[str, tuple[float, ...]]:
         """The weights as {module prefix: one weight for each ingredient}; a single row is that of `""`."""
-        return _by_module(self.weights)
+        return by_module(self.weights)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -107,8 +105,13 @@ class Mixture:
     @property
     def used(self) -> tuple[str, ...]:
         """The names of the ingredients that have a weight other than 0 in any row."""
-        columns = zip(self.names, zip(*self.weights_by_module.values(), strict=True), strict=True)
-        return tuple(name for name, weights in columns if any(weights))
+        # The rows are by module; across them, a column has the weights of one ingredient.
+        columns = zip(*self.weights_by_module.values(), strict=True)
+        used = []
+        for name, weights in zip(self.names, columns, strict=True):
+            if any(weights):
+                used.append(name)
+        return tuple(used)
 
 
 @dataclass(frozen=True)
@@ -212,10 +215,11 @@ class Recipe:
     output: OutputRecord | None = None
     versions: dict[str, str] = field(default_factory=dict)
 
+    # As of an ingredient.
     __pydantic_config__ = {"extra": "forbid", "strict": True}  # noqa: RUF012
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "ingredients", tuple(self.ingredients))
+        object.__setattr__(self, "ingredients", tuple(self.ingredients))  # as of a mixture
         object.__setattr__(self, "weights", as_weights(self.weights))
         object.__setattr__(self, "labels", tuple(self.labels))
         _check_mixture(self.ingredients, self.weights_by_module)
@@ -234,7 +238,7 @@ class Recipe:
     @property
     def weights_by_module(self) -> dict[str, tuple[float, ...]]:
         """The weights as {module prefix: one weight for each ingredient}; a single row is that of `""`."""
-        return _by_module(self.weights)
+        return by_module(self.weights)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -247,26 +251,37 @@ class Recipe:
         base = self.base_model
         if base is None:
             return None
+        # Files are left out: digests of the same weights may have been taken in different ways.
         references = [(item.name, item.source, item.revision) for item in self.ingredients]
-        return base.name if (base.name, base.source, base.revision) in references else None
+        if (base.name, base.source, base.revision) in references:
+            return base.name
+        return None
 
     @property
     def title(self) -> str:
         """What tables call its soup, such as `"greedy soup"`."""
-        if self.selection is not None and self.selection.strategy:
+        if self.selection is not None and self.selection.strategy:  # a name that a stranger's file may hold
             return f"{one_line(self.selection.strategy, 60)} soup"
-        different_weights = {weight for of_module in self.weights_by_module.values() for weight in of_module}
-        return UNIFORM if len(different_weights) == 1 else "weighted soup"
+        different_weights: set[float] = set()
+        for weights in self.weights_by_module.values():
+            different_weights.update(weights)
+        if len(different_weights) == 1:
+            return UNIFORM
+        return "weighted soup"
 
     def fingerprint(self) -> str:
         """A digest of what decides the bytes of the soup, so not of how the recipe was found nor of what came out."""
         import xxhash
 
+        # `asdict` copies deeply, and a selection may have hundreds of trials.
         decisive = asdict(replace(self, selection=None, batchnorm=None))
         for key in ("selection", "output", "versions"):
             del decisive[key]
-        decisive["batchnorm"] = {} if self.batchnorm is None else replace(self.batchnorm, file=None).as_dict()
-        if self.take_from is None:  # as in recipes from before there was a choice
+        decisive["batchnorm"] = {}
+        if self.batchnorm is not None:  # the name of the file decides nothing: the digest stands for what it holds
+            decisive["batchnorm"] = replace(self.batchnorm, file=None).as_dict()
+        # Without these the digest is that of recipes from before there were such fields.
+        if self.take_from is None:
             del decisive["take_from"]
         if not self.labels:
             del decisive["labels"]
@@ -281,42 +296,10 @@ def plain(value: Any) -> Any:
         return [plain(item) for item in value]
     if hasattr(value, "tolist"):  # numpy's and torch's
         return plain(value.tolist())
+    # Larger ones stay as they are: as integers they would show digits that a float does not have.
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         return int(value)
     return value
-
-
-def as_weights(weights: object) -> Weights:
-    """Weights as values hold them: a tuple of numbers, or such a tuple for each module prefix.
-
-    Raises:
-        [`RecipeError`]: if they are something else.
-    """
-    try:
-        if isinstance(weights, Mapping):
-            return {_prefix(prefix): _row(row) for prefix, row in weights.items()}
-        return _row(weights)
-    except (TypeError, ValueError, OverflowError):
-        raise RecipeError(
-            "weights are a sequence of numbers, or a mapping {module prefix: sequence of numbers}, not "
-            f"{one_line(repr(weights))}."
-        ) from None
-
-
-def _row(row: Any) -> tuple[float, ...]:
-    if isinstance(row, (str, bytes)):  # whose characters may be digits
-        raise TypeError
-    return tuple(map(float, row))
-
-
-def _prefix(prefix: object) -> str:
-    if not isinstance(prefix, str):
-        raise TypeError
-    return prefix
-
-
-def _by_module(weights: Weights) -> dict[str, tuple[float, ...]]:
-    return weights if isinstance(weights, dict) else {"": weights}
 
 
 def _check_mixture(ingredients: Sequence[Ingredient], weights_by_module: Mapping[str, Sequence[float]]) -> None:
@@ -329,14 +312,5 @@ def _check_mixture(ingredients: Sequence[Ingredient], weights_by_module: Mapping
         raise RecipeError(f"two ingredients are called {listed(repeated)}; names in a recipe are unique.")
     if not weights_by_module:
         raise RecipeError("the weights are empty: give one for each ingredient, or a row for each module prefix.")
-    for prefix, of_module in weights_by_module.items():
-        where = f"the weights of {one_line(prefix)!r}" if prefix else "the weights"
-        if len(of_module) != len(ingredients):
-            raise RecipeError(
-                f"{where} are {len(of_module)} ({listed([f'{weight:g}' for weight in of_module])}) for "
-                f"{len(ingredients)} ingredients ({listed(names)}); give one for each."
-            )
-        if not all(map(math.isfinite, of_module)):
-            raise RecipeError(f"{where} hold a number that is not finite: {listed(map(str, of_module))}.")
-        if not any(of_module):
-            raise RecipeError(f"{where} are all zero: nothing would go into the soup. Give at least one that is not.")
+    for prefix, weights in weights_by_module.items():
+        check_weights(prefix, weights, names)

@@ -97,9 +97,12 @@ class Score:
         needed = other.rank_key
         if tolerance:
             needed -= tolerance + ROUNDING
-        return self.rank_key >= needed if ties else self.rank_key > needed
+        if ties:
+            return self.rank_key >= needed
+        return self.rank_key > needed
 
     def _check_comparable(self, other: Score) -> None:
+        """Refuse a score of another metric."""
         if (self.metric, self.higher_is_better) != (other.metric, other.higher_is_better):
             raise EvaluationError(f"scores of {self.metric!r} and {other.metric!r} cannot be compared.")
 
@@ -120,7 +123,9 @@ def gain(value: float | np.ndarray, other: float | np.ndarray, higher_is_better:
         higher_is_better (`bool`):
             Direction of the metric.
     """
-    return value - other if higher_is_better else other - value
+    if higher_is_better:
+        return value - other
+    return other - value
 
 
 def best_of(values: Mapping[T, float], higher_is_better: bool) -> T:
@@ -168,6 +173,8 @@ class Threshold:
 
     def needed(self, n: int) -> int:
         """How many of `n` have to be right, for a metric that is their share; `n + 1` if all are not enough."""
+        # A bisection with the comparison itself, whose rounding a formula for the number would not share. More right
+        # examples never make a share worse, so that `reached_by` is False up to some number and True from there on.
         return bisect_left(range(n + 1), True, key=lambda right: self.reached_by(replace(self.score, value=right / n)))
 
 

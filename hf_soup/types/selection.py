@@ -43,7 +43,9 @@ class DataDescription:
     def as_dict(self) -> dict[str, Any]:
         """As recipes hold it: the hash of the inputs only where the task, and with it the input columns, is known."""
         content: dict[str, Any] = {"path": self.path, "fingerprint": self.fingerprint, "rows": self.rows}
-        return content if self.inputs is None else content | {"inputs": self.inputs}
+        if self.inputs is not None:
+            content["inputs"] = self.inputs
+        return content
 
 
 @dataclass(frozen=True)
@@ -172,16 +174,18 @@ class Selection:
         """How many examples it chose on, if that is known."""
         if self.rows is not None:
             return self.rows
-        return self.dataset.rows if self.dataset is not None else None
+        if self.dataset is not None:
+            return self.dataset.rows
+        return None
 
     @property
     def scores(self) -> dict[str, Score]:
         """Validation score of each ingredient that was scored alone."""
-        return {
-            trial.ingredient: Score(self.metric, trial.score, self.higher_is_better, self.split)
-            for trial in self.trials
-            if trial.ingredient is not None and trial.score is not None
-        }
+        scores = {}
+        for trial in self.trials:
+            if trial.ingredient is not None and trial.score is not None:
+                scores[trial.ingredient] = Score(self.metric, trial.score, self.higher_is_better, self.split)
+        return scores
 
     def table(self) -> str:
         """Every trial, with the result below; of very many those that were kept, singles, and the last ones."""
@@ -190,10 +194,10 @@ class Selection:
             title += f" ({self.examples} examples)"
         sections = [title]
         if self.trials:
-            shown = self._shown_trials()
+            shown_trials = self._shown_trials()
             head = ["tried", self.metric, "difference", "95 % interval", "kept", "why"]
-            sections.append(align([head, *map(_cells, shown)]))
-            left_out = len(self.trials) - len(shown)
+            sections.append(align([head, *map(_cells, shown_trials)]))
+            left_out = len(self.trials) - len(shown_trials)
             if left_out:
                 sections.append(f"... and {left_out} more trials, all in the recipe.")
         if self.summary:
@@ -202,11 +206,15 @@ class Selection:
 
     def _shown_trials(self) -> list[Trial]:
         """All that were kept and all ingredients alone, filled up to the size of a table with the last of the rest."""
-        important = [index for index, trial in enumerate(self.trials) if trial.kept or trial.ingredient]
-        others = [index for index, trial in enumerate(self.trials) if not (trial.kept or trial.ingredient)]
-        places_left = max(SHOWN - len(important), 0)
-        last_others = others[len(others) - places_left :] if places_left < len(others) else others
-        return [self.trials[index] for index in sorted([*important, *last_others])]
+        important, others = [], []
+        for index, trial in enumerate(self.trials):
+            if trial.kept or trial.ingredient:
+                important.append(index)
+            else:
+                others.append(index)
+        left_out = max(len(important) + len(others) - SHOWN, 0)
+        # What matters stays even where it alone is more than a table should have.
+        return [self.trials[index] for index in sorted(important + others[left_out:])]
 
     @property
     def summary(self) -> str:
@@ -217,7 +225,8 @@ class Selection:
             if self.trials:
                 line += f", the choice of {len(self.trials)} trials"
             if self.reference:
-                line += "; " + ", ".join(f"{name} {value:.4f}" for name, value in self.reference.items())
+                comparisons = [f"{name} {value:.4f}" for name, value in self.reference.items()]
+                line += "; " + ", ".join(comparisons)
             lines.append(f"{line}.")
         if self.why:
             lines.append(self.why)
@@ -242,46 +251,68 @@ class Selection:
         Raises:
             [`MissingExtraError`]: if matplotlib is not installed.
         """
+        # Of a strategy that follows a path only the points on it are drawn.
         path = [trial for trial in self.trials if trial.alpha is not None]
+        x_label = "alpha (0: base model, 1: fine-tuned)" if path else "trial"
         points = []
         for step, trial in enumerate(path or self.trials, start=1):
-            point = _point(trial, float(step) if trial.alpha is None else trial.alpha)
+            x = float(step) if trial.alpha is None else trial.alpha
+            point = _point(trial, x)
             if point is not None:
                 points.append(point)
         return plot_search(
             points,
             metric=f"{self.metric} on {self.split}",
-            where="alpha (0: base model, 1: fine-tuned)" if path else "trial",
+            where=x_label,
             lines=self.reference,
             title=self.why or f"{self.strategy} by {self.metric}",
         )
 
 
-def _point(trial: Trial, place: float) -> Tried | None:
+def _point(trial: Trial, x: float) -> Tried | None:
     """A trial as the picture has it; `None` for one that was ruled out before it was run."""
     if trial.score is None:
-        return None if trial.at_most is None else Tried(place, trial.at_most, "stopped", None, None)
-    if trial.ingredient:
-        state = "alone"
-    else:
-        state = "kept" if trial.kept else "rejected"
+        if trial.at_most is None:
+            return None
+        return Tried(x, trial.at_most, "stopped")
     low, high = None, None
     if trial.difference is not None:  # the interval is that of the difference: shift it to where the score lies
         shift = trial.score - trial.difference
-        low = None if trial.low is None else shift + trial.low
-        high = None if trial.high is None else shift + trial.high
-    return Tried(place, trial.score, state, low, high)
+        low, high = _shifted(trial.low, shift), _shifted(trial.high, shift)
+    return Tried(x, trial.score, _state(trial), low, high)
+
+
+def _state(trial: Trial) -> str:
+    """How the picture marks a trial that was scored in full."""
+    if trial.ingredient:
+        return "single"
+    return "kept" if trial.kept else "rejected"
+
+
+def _shifted(bound: float | None, shift: float) -> float | None:
+    """The bound of an interval, where there is one."""
+    if bound is None:
+        return None
+    return shift + bound
 
 
 def _cells(trial: Trial) -> list[str]:
+    """The row of a table."""
     interval = ""
     if trial.low is not None and trial.high is not None:
         interval = f"[{trial.low:+.4f}, {trial.high:+.4f}]"
     return [
         trial.tried,
-        "" if trial.score is None else f"{trial.score:.4f}",
-        "" if trial.difference is None else f"{trial.difference:+.4f}",
+        _formatted(trial.score, ".4f"),
+        _formatted(trial.difference, "+.4f"),
         interval,
         "yes" if trial.kept else "no",
         trial.why,
     ]
+
+
+def _formatted(value: float | None, form: str) -> str:
+    """A number of a table; an empty cell where there is none."""
+    if value is None:
+        return ""
+    return format(value, form)

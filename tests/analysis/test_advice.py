@@ -26,19 +26,19 @@ def start(tmp_path_factory):
     """What good runs start from: a model that decides for each class about equally often."""
     folder, model = tmp_path_factory.mktemp("start") / "start", testing.tiny_text_model(0)
     testing.save_text_model(model, folder)
-    said = hf_soup.Evaluator(TEXTS).bound(str(folder), "text-classification").predict(model).logits
+    logits = hf_soup.Evaluator(TEXTS).bound(str(folder), "text-classification").predict(model).logits
     with torch.no_grad():
-        model.classifier.bias[1] -= float(np.median(said[:, 1] - said[:, 0]))
+        model.classifier.bias[1] -= float(np.median(logits[:, 1] - logits[:, 0]))
     model.save_pretrained(folder)
     return folder
 
 
 def runs(folder, n, start=None, *, apart=0.02, own_heads=False, seed=0):
     """Models that went a short way from one start, each in its own direction; or with heads of their own."""
-    found = []
+    folders = []
     for index in range(n):
-        known = transformers.AutoModelForSequenceClassification
-        model = known.from_pretrained(start) if start else testing.tiny_text_model(seed)
+        model_class = transformers.AutoModelForSequenceClassification
+        model = model_class.from_pretrained(start) if start else testing.tiny_text_model(seed)
         other = dict(testing.tiny_text_model(100 + index).named_parameters())
         generator = torch.Generator().manual_seed(index)
         with torch.no_grad():
@@ -48,15 +48,15 @@ def runs(folder, n, start=None, *, apart=0.02, own_heads=False, seed=0):
                 else:
                     size = apart * parameter.std().nan_to_num(0.01)
                     parameter.add_(torch.randn(parameter.shape, generator=generator) * size)
-        found.append(testing.save_text_model(model, folder / f"run-{index}"))
-    return found
+        folders.append(testing.save_text_model(model, folder / f"run-{index}"))
+    return folders
 
 
 def examples(start, rows, noise=0.25):
     """Texts whose labels are what the start says, but for some: good runs are better than chance, and not perfect."""
     model = transformers.AutoModelForSequenceClassification.from_pretrained(start)
-    said = hf_soup.Evaluator(TEXTS).bound(str(start), "text-classification").predict(model)
-    labels = said.logits.argmax(1)
+    predictions = hf_soup.Evaluator(TEXTS).bound(str(start), "text-classification").predict(model)
+    labels = predictions.logits.argmax(1)
     labels = np.where(np.random.default_rng(0).random(len(labels)) < noise, 1 - labels, labels)
     return TEXTS.remove_columns("label").add_column("label", labels.tolist()).select(range(rows))
 
@@ -68,10 +68,10 @@ def topics(advice):
 
 def test_good_runs_may_be_averaged(tmp_path, start):
     """Nothing stops them; with examples it is said what the soup and the ensemble gain."""
-    found = hf_soup.advise(runs(tmp_path, 5, start), base_model=start)
-    assert found.ok
-    assert "Nothing in the weights speaks against a soup" in found.verdict
-    assert found.evaluations == 0
+    advice = hf_soup.advise(runs(tmp_path, 5, start), base_model=start)
+    assert advice.ok
+    assert "Nothing in the weights speaks against a soup" in advice.verdict
+    assert advice.evaluations == 0
     scored = hf_soup.advise(runs(tmp_path / "again", 5, start), examples(start, 30), base_model=start)
     assert scored.ok
     assert "barrier" in topics(scored)
@@ -96,13 +96,13 @@ def test_heads_of_their_own_are_the_reason(tmp_path, start):
 
 def test_evidence_has_its_number(tmp_path, start):
     """Every piece says what was measured, how sure it is, and every command names the models."""
-    found = hf_soup.advise(runs(tmp_path, 4, start), examples(start, 30), base_model=start)
-    for piece in found.pieces:
+    advice = hf_soup.advise(runs(tmp_path, 4, start), examples(start, 30), base_model=start)
+    for piece in advice.pieces:
         assert any(letter.isdigit() for letter in piece.evidence), piece
         assert piece.confidence in ("high", "medium", "low")
         assert piece.advice.endswith(".")
-    assert "run-0" in found.table()
-    assert found.to_dict()["ok"] == found.ok
+    assert "run-0" in advice.table()
+    assert advice.to_dict()["ok"] == advice.ok
 
 
 @pytest.mark.parametrize(("own_heads", "topic"), [(True, "heads"), (False, "start")])
@@ -118,23 +118,23 @@ def test_a_rule_is_told_apart_from_what_was_measured(tmp_path, start, own_heads,
         "flat": Losses(names, single=0.4, soup=0.41, lines=[]),
     }
     similarity = measure_similarity(checkpoints)
-    found = {name: start_pieces(similarity, losses, Commands("RUN..."))[0] for name, losses in measured.items()}
-    assert {piece.topic for piece in found.values()} == {topic}
-    assert "loss" not in found["unseen"].evidence
-    assert "the soup's loss is 0.900, its models' 0.400 on average" in found["rises"].evidence
-    assert "the soup's loss is 0.410, its models' 0.400 on average" in found["flat"].evidence
-    for piece in found.values():
+    pieces = {name: start_pieces(similarity, losses, Commands("RUN..."))[0] for name, losses in measured.items()}
+    assert {piece.topic for piece in pieces.values()} == {topic}
+    assert "loss" not in pieces["unseen"].evidence
+    assert "the soup's loss is 0.900, its models' 0.400 on average" in pieces["rises"].evidence
+    assert "the soup's loss is 0.410, its models' 0.400 on average" in pieces["flat"].evidence
+    for piece in pieces.values():
         assert "cosine" in piece.evidence
         assert "above 0.5" in piece.general  # the rule, and only there
         assert "0.5" not in piece.advice.replace("0.500", "") + piece.evidence
         table = Advice(("a", "b"), "verdict", "", (piece,)).table()
         assert f"In general, not measured here ({topic}): {piece.general}" in table.splitlines()
     if topic == "heads":
-        assert "The soup's loss is 0.500 above its models'" in found["rises"].advice
-        assert "not clearly above" in found["flat"].advice
-        assert [found[name].stops for name in ("unseen", "rises", "flat")] == [True, True, False]
+        assert "The soup's loss is 0.500 above its models'" in pieces["rises"].advice
+        assert "not clearly above" in pieces["flat"].advice
+        assert [pieces[name].stops for name in ("unseen", "rises", "flat")] == [True, True, False]
     else:
-        assert [found[name].confidence for name in ("unseen", "rises", "flat")] == ["high", "high", "medium"]
+        assert [pieces[name].confidence for name in ("unseen", "rises", "flat")] == ["high", "high", "medium"]
 
 
 def test_no_pair_is_no_measurement(tmp_path, start):
@@ -169,27 +169,27 @@ def test_models_of_which_none_is_of_use_are_not_left_out(tmp_path, start):
             model.classifier.bias[1] += 100.0
         model.save_pretrained(folder)
     advice = hf_soup.advise(folders, examples(start, 60, noise=0.1))
-    found = [piece.advice for piece in advice.pieces if piece.topic == "quality"]
+    advices = [piece.advice for piece in advice.pieces if piece.topic == "quality"]
     assert any(
-        "each of these models is no better than always saying the most frequent class" in text for text in found
+        "each of these models is no better than always saying the most frequent class" in text for text in advices
     )
-    assert not any(text.startswith("Leave") for text in found)
+    assert not any(text.startswith("Leave") for text in advices)
 
 
 def test_one_and_few_models(tmp_path, start):
     """One model is told what to do instead; two have no search to make."""
-    found = hf_soup.advise(runs(tmp_path, 1, start))
-    assert not found.ok
-    assert "interpolate" in found.command
+    advice = hf_soup.advise(runs(tmp_path, 1, start))
+    assert not advice.ok
+    assert "interpolate" in advice.command
     assert "number" in topics(hf_soup.advise(runs(tmp_path / "two", 2, start)))
 
 
 def test_models_that_do_not_fit(tmp_path, text_runs, image_runs):
     """They are told apart before anything is read."""
-    found = hf_soup.advise([text_runs[0], image_runs[0]])
-    assert not found.ok
-    assert topics(found) == ["compatibility"]
-    assert found.command.startswith("hf-soup check")
+    advice = hf_soup.advise([text_runs[0], image_runs[0]])
+    assert not advice.ok
+    assert topics(advice) == ["compatibility"]
+    assert advice.command.startswith("hf-soup check")
 
 
 def test_nearly_one_model(tmp_path, start):
@@ -202,8 +202,8 @@ def test_nearly_one_model(tmp_path, start):
             for parameter in model.parameters():
                 parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.002 * factor)
         folders.append(testing.save_text_model(model, tmp_path / f"run-{index}"))
-    found = hf_soup.advise(folders, base_model=start)
-    assert any("changed in nearly the same way" in piece.advice for piece in found.pieces)
+    advice = hf_soup.advise(folders, base_model=start)
+    assert any("changed in nearly the same way" in piece.advice for piece in advice.pieces)
 
 
 def test_a_budget_is_kept_to(tmp_path, start):
@@ -260,10 +260,10 @@ def test_validation_that_is_too_small_is_told():
         logits[list(items)] = [0, 1]
         return Predictions(logits, labels, np.arange(40))
 
-    said = {name: says(items) for name, items in wrong.items()}
-    pair = pair_diversity("a", "b", said)
-    found = Diversity("accuracy", True, "validation", 40, {"a": 0.9, "b": 0.9}, (pair,), 0.9, 0.925)
-    piece = value_of_soups(found, said, Commands("a b"))
+    predictions = {name: says(items) for name, items in wrong.items()}
+    pair = pair_diversity("a", "b", predictions)
+    diversity = Diversity("accuracy", True, "validation", 40, {"a": 0.9, "b": 0.9}, (pair,), 0.9, 0.925)
+    piece = value_of_soups(diversity, predictions, Commands("a b"))
     assert piece.topic == "validation"
     assert "less than 13.9 points cannot be seen on 40 examples" in piece.evidence
     assert "the models differ by 0.0, the uniform soup from the best by +0.0, the ensemble by +2.5" in piece.evidence
@@ -280,14 +280,14 @@ def test_validation_that_is_too_small_is_told():
 def test_the_verdict_follows_its_evidence(scores, soup, ensemble, verdict):
     """An ensemble that is worth it, a soup that is, and data that cannot tell."""
     labels, rng = np.zeros(300, dtype=np.int64), np.random.default_rng(0)
-    said = {}
+    predictions = {}
     for name, score in scores.items():
         wrong = rng.random(300) > score
-        said[name] = Predictions(np.eye(2, dtype=np.float32)[wrong.astype(int)], labels, np.arange(300))
-    pair = pair_diversity("a", "b", said)
-    found = Diversity("accuracy", True, "validation", 300, scores, (pair,), soup, ensemble)
+        predictions[name] = Predictions(np.eye(2, dtype=np.float32)[wrong.astype(int)], labels, np.arange(300))
+    pair = pair_diversity("a", "b", predictions)
+    diversity = Diversity("accuracy", True, "validation", 300, scores, (pair,), soup, ensemble)
     commands = Commands("a b")
-    piece = value_of_soups(found, said, commands)
+    piece = value_of_soups(diversity, predictions, commands)
     assert verdict in decide([piece], commands, scored=True)[0]
 
 
@@ -313,13 +313,13 @@ def test_a_slice_without_some_classes_decides_nothing(pictures, part):
     models, data = pictures
     whole, cut = data.shuffle(seed=0), data.select(range(60))
     sets = (cut, whole) if part == "validation" else (whole, cut)
-    found = hf_soup.advise(models, sets[0], batchnorm_data=sets[1])
-    assert found.verdict == f"These examples cannot tell whether to average: classes are missing in {part}."
-    (piece,) = [piece for piece in found.pieces if piece.topic == "classes"]
+    advice = hf_soup.advise(models, sets[0], batchnorm_data=sets[1])
+    assert advice.verdict == f"These examples cannot tell whether to average: classes are missing in {part}."
+    (piece,) = [piece for piece in advice.pieces if piece.topic == "classes"]
     assert "classes have none of 60 examples" in piece.evidence
     assert "shuffle(seed=0)" in piece.advice
-    assert found.ok
-    sure = {piece.topic for piece in found.pieces if piece.confidence != "low"}
+    assert advice.ok
+    sure = {piece.topic for piece in advice.pieces if piece.confidence != "low"}
     assert sure <= {"classes", "BatchNorm", "number"}
     good = hf_soup.advise(models, whole, batchnorm_data=whole)
     assert "classes" not in topics(good)

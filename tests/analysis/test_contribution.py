@@ -34,23 +34,23 @@ def odd(members):
 
 def test_games_with_known_values():
     """Additive: each its own; gloves: 3/4 for the left one, 1/12 for each right one."""
-    found = exact_shapley(NAMES, additive)
-    assert {name: value for name, (value, _) in found.items()} == pytest.approx({"a": 1, "b": 2, "c": -1, "d": 0})
-    found = exact_shapley(NAMES, glove)
-    assert found["a"][0] == pytest.approx(3 / 4)
-    assert found["c"][0] == pytest.approx(1 / 12)
-    assert all(error == 0 for _, error in found.values())
+    shapley = exact_shapley(NAMES, additive)
+    assert {name: value for name, (value, _) in shapley.items()} == pytest.approx({"a": 1, "b": 2, "c": -1, "d": 0})
+    shapley = exact_shapley(NAMES, glove)
+    assert shapley["a"][0] == pytest.approx(3 / 4)
+    assert shapley["c"][0] == pytest.approx(1 / 12)
+    assert all(error == 0 for _, error in shapley.values())
 
 
 @pytest.mark.parametrize("value", [additive, glove, odd])
 def test_values_are_means_over_all_orders_and_sum_to_the_whole(value):
     """The definition by orders, and efficiency."""
-    found = exact_shapley(NAMES, value)
+    shapley = exact_shapley(NAMES, value)
     orders = list(itertools.permutations(NAMES))
     for name in NAMES:
         gains = [value(o[: o.index(name) + 1]) - value(o[: o.index(name)]) for o in orders]
-        assert found[name][0] == pytest.approx(np.mean(gains))
-    assert sum(v for v, _ in found.values()) == pytest.approx(value(NAMES) - value(()))
+        assert shapley[name][0] == pytest.approx(np.mean(gains))
+    assert sum(v for v, _ in shapley.values()) == pytest.approx(value(NAMES) - value(()))
 
 
 def test_drawn_orders_come_near_with_an_honest_error():
@@ -70,8 +70,8 @@ def test_scores_are_those_of_soups(text_runs):
     """Leaving out, adding and Shapley values are differences of scores of uniform soups; the cost is what was told."""
     examples = testing.tiny_texts(24, seed=9)
     scorer = Scorer(open_all(text_runs), hf_soup.Evaluator(examples, metric="accuracy"))
-    found = measure_contribution(scorer)
-    assert found.evaluations == contribution_cost(3) == 7
+    contribution = measure_contribution(scorer)
+    assert contribution.evaluations == contribution_cost(3) == 7
     evaluator = hf_soup.Evaluator(examples).bound(str(text_runs[0]), "text-classification")
     names = [f"run-{i}" for i in range(3)]
 
@@ -82,17 +82,17 @@ def test_scores_are_those_of_soups(text_runs):
 
     truth = exact_shapley(names, value)
     best = max(names, key=lambda name: value([name]))
-    for share in found.shares:
+    for share in contribution.shares:
         others = [name for name in names if name != share.name]
         rival = max(others, key=lambda name: value([name]))
-        assert share.alone == pytest.approx(value([share.name]))
+        assert share.single_score == pytest.approx(value([share.name]))
         assert share.left_out == pytest.approx(value(names) - value(others))
         assert share.added == pytest.approx(value([rival, share.name]) - value([rival]))
         assert share.shapley == pytest.approx(truth[share.name][0])
         assert share.error == 0
-    assert best in [share.name for share in found.shares]
-    assert "Shapley" in found.table()
-    assert found.plot().get_axes()[0].get_xlabel()
+    assert best in [share.name for share in contribution.shares]
+    assert "Shapley" in contribution.table()
+    assert contribution.plot().get_axes()[0].get_xlabel()
 
 
 @pytest.mark.parametrize(
@@ -116,29 +116,29 @@ def test_ctrl_c_keeps_what_is_known(text_runs, monkeypatch, tmp_path):
         return point(weights)
 
     monkeypatch.setattr(scorer, "point", interrupted)
-    found = measure_contribution(scorer)
-    assert not found.complete
-    assert all(share.shapley is None for share in found.shares)
-    assert found.table()
-    assert found.plot()
+    contribution = measure_contribution(scorer)
+    assert not contribution.complete
+    assert all(share.shapley is None for share in contribution.shares)
+    assert contribution.table()
+    assert contribution.plot()
 
 
 def test_modules_by_hand(text_runs):
     """Averaging one module alone, and all but one, are the soups with such rows of weights."""
     examples, opened = testing.tiny_texts(24, seed=9), open_all(text_runs)
-    found = measure_modules(Scorer(opened, examples), opened[0])
+    modules = measure_modules(Scorer(opened, examples), opened[0])
     evaluator = hf_soup.Evaluator(examples).bound(str(text_runs[0]), "text-classification")
-    at = int(found.best[-1])
+    at = int(modules.best[-1])
     row = [float(i == at) for i in range(3)]
-    effects = {effect.module: effect for effect in found.effects}
+    effects = {effect.module: effect for effect in modules.effects}
     assert set(effects) == {module.name for module in hf_soup.modules(text_runs[0])}
     for module in ("classifier", "embeddings"):
         only = evaluator(hf_soup.merge(text_runs, weights={"": row, module: [1, 1, 1]}).model).value
         without = evaluator(hf_soup.merge(text_runs, weights={"": [1, 1, 1], module: row}).model).value
-        assert effects[module].only == pytest.approx(only - found.alone)
-        assert effects[module].without == pytest.approx(without - found.soup)
-    assert [effect.module for effect in found.effects][-1] == "classifier"
-    assert found.plot().get_axes()[0].get_yticklabels()
+        assert effects[module].only == pytest.approx(only - modules.single_score)
+        assert effects[module].without == pytest.approx(without - modules.soup)
+    assert [effect.module for effect in modules.effects][-1] == "classifier"
+    assert modules.plot().get_axes()[0].get_yticklabels()
 
 
 def test_ctrl_c_keeps_whole_modules(text_runs, monkeypatch):
@@ -154,9 +154,9 @@ def test_ctrl_c_keeps_whole_modules(text_runs, monkeypatch):
         return point(weights)
 
     monkeypatch.setattr(scorer, "point", interrupted)
-    found = measure_modules(scorer, opened[0])
-    assert not found.complete
-    assert [effect.module for effect in found.effects] == ["embeddings"]
+    effects = measure_modules(scorer, opened[0])
+    assert not effects.complete
+    assert [effect.module for effect in effects.effects] == ["embeddings"]
 
 
 def test_too_few_orders_are_refused(text_runs):

@@ -22,11 +22,11 @@ def says(classes, labels=(0, 0, 0, 1, 1, 1), sure=2.0):
 def test_a_pair_by_hand():
     """Three of six decided otherwise; of three items that someone gets wrong one is wrong in both."""
     a, b = says([0, 0, 1, 1, 1, 0]), says([0, 2, 0, 1, 1, 2])
-    found = pair_diversity("a", "b", {"a": a, "b": b})
-    assert found.disagreement == pytest.approx(3 / 6)
-    assert found.normalised == pytest.approx((3 / 6) / ((2 + 2) / 12))
-    assert found.overlap == pytest.approx(1 / 3)
-    assert found.kappa == pytest.approx(cohen_kappa_score([0, 0, 1, 1, 1, 0], [0, 2, 0, 1, 1, 2]))
+    pair = pair_diversity("a", "b", {"a": a, "b": b})
+    assert pair.disagreement == pytest.approx(3 / 6)
+    assert pair.normalised == pytest.approx((3 / 6) / ((2 + 2) / 12))
+    assert pair.overlap == pytest.approx(1 / 3)
+    assert pair.kappa == pytest.approx(cohen_kappa_score([0, 0, 1, 1, 1, 0], [0, 2, 0, 1, 1, 2]))
 
 
 def test_ambiguity_is_what_the_mean_gains():
@@ -39,8 +39,8 @@ def test_ambiguity_is_what_the_mean_gains():
     def error(x):
         return np.square(x - truth).sum(1).mean()
 
-    found = pair_diversity("a", "b", {"a": a, "b": b})
-    assert error((p + q) / 2) == pytest.approx((error(p) + error(q)) / 2 - found.ambiguity)
+    pair = pair_diversity("a", "b", {"a": a, "b": b})
+    assert error((p + q) / 2) == pytest.approx((error(p) + error(q)) / 2 - pair.ambiguity)
 
 
 def test_equal_and_perfect_models():
@@ -55,10 +55,10 @@ def test_equal_and_perfect_models():
 def test_values_have_a_distance():
     """Of numbers there are a root mean square difference and an ambiguity."""
     a, b = (Predictions(np.array(v, dtype=np.float32), np.zeros(2), np.arange(2), "values") for v in ([1, 2], [3, 2]))
-    found = pair_diversity("a", "b", {"a": a, "b": b})
-    assert found.disagreement == pytest.approx(np.sqrt(2))
-    assert found.ambiguity == pytest.approx((4 + 0) / 2 / 4)
-    assert found.kappa is None
+    pair = pair_diversity("a", "b", {"a": a, "b": b})
+    assert pair.disagreement == pytest.approx(np.sqrt(2))
+    assert pair.ambiguity == pytest.approx((4 + 0) / 2 / 4)
+    assert pair.kappa is None
 
 
 @pytest.mark.parametrize(
@@ -73,25 +73,25 @@ def test_values_have_a_distance():
 )
 def test_how_much_of_the_gain_is_kept(soup, ensemble, higher, kept):
     """Soup less mean, over ensemble less mean, whichever direction is better."""
-    found = Diversity("m", higher, "validation", 9, {"a": 0.7, "b": 0.9}, (), soup, ensemble)
-    assert found.kept == (None if kept is None else pytest.approx(kept))
+    diversity = Diversity("m", higher, "validation", 9, {"a": 0.7, "b": 0.9}, (), soup, ensemble)
+    assert diversity.kept == (None if kept is None else pytest.approx(kept))
 
 
 def test_of_real_models(text_runs):
     """Scores are those of the evaluator, the soup that of a merge; pictures and tables have every model."""
     examples = testing.tiny_texts(24, seed=8)
-    found = measure_diversity(Scorer(open_all(text_runs), examples))
+    diversity = measure_diversity(Scorer(open_all(text_runs), examples))
     report = hf_soup.compare(hf_soup.merge(text_runs), test=examples, ensembles=["logits"])
     rows = {row.name: row.scores["test"]["accuracy"].value for row in report.models}
-    assert found.scores == {name: pytest.approx(rows[name]) for name in ("run-0", "run-1", "run-2")}
-    assert found.soup == pytest.approx(rows["uniform soup"])
-    assert found.ensemble == pytest.approx(rows["logit ensemble"])
-    assert len(found.pairs) == 3
-    assert found.matrix("kappa").shape == (3, 3)
-    assert "accuracy on" in found.table()
+    assert diversity.scores == {name: pytest.approx(rows[name]) for name in ("run-0", "run-1", "run-2")}
+    assert diversity.soup == pytest.approx(rows["uniform soup"])
+    assert diversity.ensemble == pytest.approx(rows["logit ensemble"])
+    assert len(diversity.pairs) == 3
+    assert diversity.matrix("kappa").shape == (3, 3)
+    assert "accuracy on" in diversity.table()
     for kind in ("scores", "pairs"):
-        assert found.plot(kind).get_axes()[0].get_title(loc="left")
+        assert diversity.plot(kind).get_axes()[0].get_title(loc="left")
     with pytest.raises(hf_soup.RecipeError, match='did you mean "kappa"'):
-        found.matrix("kapa")
+        diversity.matrix("kapa")
     with pytest.raises(hf_soup.RecipeError, match="two or more"):
         measure_diversity(Scorer(open_all(text_runs[:1]), examples))

@@ -52,8 +52,8 @@ def line(*values):
 )
 def test_barrier(values, barrier):
     """The largest excess over the straight line between the ends, of the loss and, upside down, of the score."""
-    found = line(*values).barrier()
-    assert found == (None if barrier is None else pytest.approx(barrier))
+    measured = line(*values).barrier()
+    assert measured == (None if barrier is None else pytest.approx(barrier))
     assert line(*values).barrier("score") == (None if barrier is None else pytest.approx(barrier))
 
 
@@ -76,27 +76,27 @@ def test_rough_first(n):
 
 def test_points_are_the_models_that_a_merge_makes(scorer, text_runs):
     """Loss and score at each end, half-way, beyond the ends and in the soup are those of the models themselves."""
-    found = scan_lines(scorer, points=3, beyond=0.5)
+    landscape = scan_lines(scorer, points=3, beyond=0.5)
     evaluator = hf_soup.Evaluator(testing.tiny_texts(20, seed=5)).bound(str(text_runs[0]), "text-classification")
 
     def of(weights):
         model = hf_soup.merge(text_runs[:2], weights=weights).model
-        said = evaluator.predict(model)
-        return float(losses(said).mean()), evaluator(model).value
+        predictions = evaluator.predict(model)
+        return float(losses(predictions).mean()), evaluator(model).value
 
-    first = found.lines[0]
+    first = landscape.lines[0]
     assert (first.one, first.other) == ("run-0", "run-1")
     assert first.alphas == (-0.5, 0.0, 0.5, 1.0, 1.5)
     for alpha, point in zip(first.alphas, first.points, strict=True):
         assert tuple(point) == pytest.approx(of([1 - alpha, alpha]), rel=1e-5)
-    assert found.soup.loss == pytest.approx(
+    assert landscape.soup.loss == pytest.approx(
         float(losses(evaluator.predict(hf_soup.merge(text_runs).model)).mean()), rel=1e-6
     )
-    assert len(found.lines) == 3
-    assert found.barriers().shape == (3, 3)
-    assert found.barriers()[0, 1] == first.barrier()
-    assert len(found.to_pandas()) == 15
-    assert "barrier of loss" in found.table()
+    assert len(landscape.lines) == 3
+    assert landscape.barriers().shape == (3, 3)
+    assert landscape.barriers()[0, 1] == first.barrier()
+    assert len(landscape.to_pandas()) == 15
+    assert "barrier of loss" in landscape.table()
 
 
 def test_what_was_scored_is_not_run_again(checkpoints, monkeypatch):
@@ -123,19 +123,19 @@ def test_ctrl_c_keeps_what_is_done(scorer, monkeypatch):
         return point(weights)
 
     monkeypatch.setattr(scorer, "point", interrupted)
-    found = scan_lines(scorer, points=9)
-    assert not found.complete
-    assert "goes on" in found.table()
-    assert all(line.points[4] is not None for line in found.lines)  # half-way of every pair came first
-    assert sum(p is not None for line in found.lines for p in line.points) == 6 + 5
-    assert found.plot("lines")
+    landscape = scan_lines(scorer, points=9)
+    assert not landscape.complete
+    assert "goes on" in landscape.table()
+    assert all(line.points[4] is not None for line in landscape.lines)  # half-way of every pair came first
+    assert sum(p is not None for line in landscape.lines for p in line.points) == 6 + 5
+    assert landscape.plot("lines")
 
 
 def test_budget_and_pairs(scorer):
     """A budget counts models; pairs may be chosen; wrong ones are told."""
-    found = scan_lines(scorer, points=11, budget=6)
-    assert not found.complete
-    assert sum(p is not None for line in found.lines for p in line.points) == 6 + 2
+    landscape = scan_lines(scorer, points=11, budget=6)
+    assert not landscape.complete
+    assert sum(p is not None for line in landscape.lines for p in line.points) == 6 + 2
     assert [line[:2] for line in scan_lines(scorer, pairs=[("run-2", "run-0")], points=3).lines] == [
         ("run-2", "run-0")
     ]

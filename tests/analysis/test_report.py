@@ -86,10 +86,10 @@ def test_names_are_only_text():
 
 def test_blocks():
     """Our Markdown taken apart: alignment, escaped bars, paragraphs, commands."""
-    found = blocks("| a | b |\n|---|--:|\n| x\\|y | 2 |\n\nText.\n\n    hf-soup merge")
-    assert found[0] == TableBlock([["a", "b"], ["x|y", "2"]], right=[False, True])
-    assert found[1] == TextBlock("Text.", code=False)
-    assert found[2] == TextBlock("hf-soup merge", code=True)
+    parts = blocks("| a | b |\n|---|--:|\n| x\\|y | 2 |\n\nText.\n\n    hf-soup merge")
+    assert parts[0] == TableBlock([["a", "b"], ["x|y", "2"]], right=[False, True])
+    assert parts[1] == TextBlock("Text.", code=False)
+    assert parts[2] == TextBlock("hf-soup merge", code=True)
 
 
 def test_cost_is_told_before():
@@ -158,10 +158,10 @@ def test_ctrl_c_leaves_what_is_there(text_runs, monkeypatch, tmp_path):
 
     monkeypatch.setattr(analyze_module, "give_advice", interrupted)
     with pytest.warns(UserWarning, match="interrupted: similarity, diversity, landscape is there"):
-        found = hf_soup.analyze(text_runs, evaluator=testing.tiny_texts(20, seed=5), points=3)
-    assert found.landscape.complete
-    assert found.advice is None
-    assert found.save(tmp_path / "report").is_file()
+        analysis = hf_soup.analyze(text_runs, evaluator=testing.tiny_texts(20, seed=5), points=3)
+    assert analysis.landscape.complete
+    assert analysis.advice is None
+    assert analysis.save(tmp_path / "report").is_file()
 
 
 def test_ctrl_c_before_the_only_part_is_no_result(text_runs, monkeypatch):

@@ -43,39 +43,41 @@ def start(text_runs, tmp_path_factory):
 @pytest.mark.parametrize("where", [None, "classifier", "encoder.layer.1", "body"])
 def test_everything_is_that_of_whole_vectors(text_runs, start, where):
     """Cosines of weights and of changes, distances, lengths, angles and signs, of the whole and of modules."""
-    found = measured(text_runs, start)
+    similarity = measured(text_runs, start)
     prefix = {None: "", "classifier": "classifier", "encoder.layer.1": "encoder.layer.1.", "body": "bert."}[where]
     rows, base = [vector(run, prefix) for run in text_runs], vector(start, prefix)
     deltas, mean = [row - base for row in rows], np.mean(rows, axis=0)
     for i in range(3):
-        assert found.lengths(where)[i] == pytest.approx(np.sqrt(deltas[i] @ deltas[i]), rel=1e-12)
+        assert similarity.lengths(where)[i] == pytest.approx(np.sqrt(deltas[i] @ deltas[i]), rel=1e-12)
         to_base = np.degrees(np.arccos(cosine(rows[i], base)))
-        assert found.angles_to_base(where)[i] == pytest.approx(to_base, rel=1e-6)
-        assert found.angles_to_mean(where)[i] == pytest.approx(np.degrees(np.arccos(cosine(rows[i], mean))), rel=1e-6)
+        assert similarity.angles_to_base(where)[i] == pytest.approx(to_base, rel=1e-6)
+        assert similarity.angles_to_mean(where)[i] == pytest.approx(
+            np.degrees(np.arccos(cosine(rows[i], mean))), rel=1e-6
+        )
         for j in range(3):
             if i == j:
                 continue
-            assert found.cosines(where)[i, j] == pytest.approx(cosine(deltas[i], deltas[j]), abs=1e-12)
-            assert found.cosines(where, of="weights")[i, j] == pytest.approx(cosine(rows[i], rows[j]), abs=1e-12)
-            assert found.distances(where)[i, j] == pytest.approx(np.linalg.norm(rows[i] - rows[j]), rel=1e-9)
-            assert found.angles(where)[i, j] == pytest.approx(np.degrees(np.arccos(cosine(deltas[i], deltas[j]))))
+            assert similarity.cosines(where)[i, j] == pytest.approx(cosine(deltas[i], deltas[j]), abs=1e-12)
+            assert similarity.cosines(where, of="weights")[i, j] == pytest.approx(cosine(rows[i], rows[j]), abs=1e-12)
+            assert similarity.distances(where)[i, j] == pytest.approx(np.linalg.norm(rows[i] - rows[j]), rel=1e-9)
+            assert similarity.angles(where)[i, j] == pytest.approx(np.degrees(np.arccos(cosine(deltas[i], deltas[j]))))
             both = (deltas[i] != 0) & (deltas[j] != 0)
             same = np.sign(deltas[i][both]) == np.sign(deltas[j][both])
-            assert found.signs(where)[i, j] == pytest.approx(same.mean(), abs=1e-12)
+            assert similarity.signs(where)[i, j] == pytest.approx(same.mean(), abs=1e-12)
 
 
 def test_without_a_base_the_mean_stands_for_it(text_runs):
     """Changes are differences from the mean of all."""
-    found = measured(text_runs)
+    similarity = measured(text_runs)
     rows = [vector(run) for run in text_runs]
     apart = [row - np.mean(rows, axis=0) for row in rows]
-    assert found.cosines()[0, 1] == pytest.approx(cosine(apart[0], apart[1]), abs=1e-9)
-    assert found.distances()[0, 2] == pytest.approx(np.linalg.norm(rows[0] - rows[2]), rel=1e-9)
+    assert similarity.cosines()[0, 1] == pytest.approx(cosine(apart[0], apart[1]), abs=1e-9)
+    assert similarity.distances()[0, 2] == pytest.approx(np.linalg.norm(rows[0] - rows[2]), rel=1e-9)
     moved = np.ptp(rows, axis=0) > 0
     same = np.sign(apart[0][moved]) == np.sign(apart[1][moved])
-    assert found.signs()[0, 1] == pytest.approx(same.mean(), abs=1e-3)
+    assert similarity.signs()[0, 1] == pytest.approx(same.mean(), abs=1e-3)
     with pytest.raises(hf_soup.RecipeError, match="base_model"):
-        found.angles_to_base()
+        similarity.angles_to_base()
 
 
 def test_opposite_and_equal_changes(tmp_path, start):
@@ -90,30 +92,30 @@ def test_opposite_and_equal_changes(tmp_path, start):
         moved = {name: (base[name].double() + factor * ways[name].double()).float() for name in base}
         save_file(moved, folder / "model.safetensors", metadata={"format": "pt"})
         folders.append(folder)
-    found = measured(folders, start)
-    assert found.cosines()[0, 1] == pytest.approx(-1, abs=1e-6)
-    assert found.cosines()[0, 2] == pytest.approx(1, abs=1e-6)
-    assert found.signs()[0, 1] == pytest.approx(0, abs=0.01)
-    assert found.lengths()[2] == pytest.approx(2 * found.lengths()[0], rel=1e-4)
+    similarity = measured(folders, start)
+    assert similarity.cosines()[0, 1] == pytest.approx(-1, abs=1e-6)
+    assert similarity.cosines()[0, 2] == pytest.approx(1, abs=1e-6)
+    assert similarity.signs()[0, 1] == pytest.approx(0, abs=0.01)
+    assert similarity.lengths()[2] == pytest.approx(2 * similarity.lengths()[0], rel=1e-4)
 
 
 def test_modules_come_from_the_bottom_up(text_runs, start):
     """Each has mean, least and greatest over pairs; a tensor's numbers are its own; files hold the same."""
-    found = measured(text_runs, start)
-    assert found.modules[0] == "embeddings"
-    assert found.modules[-1] == "classifier"
-    rows = {row.name: row for row in found.by_module()}
-    cosines = found.cosines("classifier")[np.triu_indices(3, 1)]
+    similarity = measured(text_runs, start)
+    assert similarity.modules[0] == "embeddings"
+    assert similarity.modules[-1] == "classifier"
+    rows = {row.name: row for row in similarity.by_module()}
+    cosines = similarity.cosines("classifier")[np.triu_indices(3, 1)]
     assert rows["classifier"].deltas == pytest.approx((cosines.mean(), cosines.min(), cosines.max()))
     assert rows["classifier"].region == "head"
     assert sum(row.elements for row in rows.values()) == len(vector(text_runs[0]))
-    tensors = {row.name: row for row in found.by_tensor()}
+    tensors = {row.name: row for row in similarity.by_tensor()}
     assert tensors["classifier.bias"].elements == 2
-    assert len(found.to_pandas("pair")) == 3
-    assert list(found.to_pandas()["name"]) == list(found.modules)
-    assert "classifier" in found.table()
+    assert len(similarity.to_pandas("pair")) == 3
+    assert list(similarity.to_pandas()["name"]) == list(similarity.modules)
+    assert "classifier" in similarity.table()
     with pytest.raises(hf_soup.RecipeError, match="did you mean"):
-        found.cosines("clasifier")
+        similarity.cosines("clasifier")
 
 
 def test_a_base_without_a_head_leaves_the_head_out(text_runs, tmp_path):
@@ -122,12 +124,12 @@ def test_a_base_without_a_head_leaves_the_head_out(text_runs, tmp_path):
 
     body = transformers.AutoModel.from_pretrained(text_runs[0])
     body.save_pretrained(tmp_path / "body")
-    found = measured(text_runs, tmp_path / "body")
-    head = next(row for row in found.by_module() if row.name == "classifier")
+    similarity = measured(text_runs, tmp_path / "body")
+    head = next(row for row in similarity.by_module() if row.name == "classifier")
     assert head.deltas is None
     assert head.weights is not None
     rows = [vector(run, "classifier") for run in text_runs]
-    assert found.distances("classifier")[0, 1] == pytest.approx(np.linalg.norm(rows[0] - rows[1]), rel=1e-9)
+    assert similarity.distances("classifier")[0, 1] == pytest.approx(np.linalg.norm(rows[0] - rows[1]), rel=1e-9)
 
 
 @pytest.fixture
@@ -183,14 +185,14 @@ def test_a_model_that_diverged_is_named(text_runs, tmp_path):
 
 def test_pictures_have_every_model(text_runs, start):
     """A heat map with a name for each row, and lines over the modules, with what they found as title."""
-    found = measured(text_runs, start)
-    axes = found.plot("runs").get_axes()[0]
-    assert [label.get_text() for label in axes.get_yticklabels()] == list(found.names)
-    axes = found.plot("depth").get_axes()[0]
-    assert [label.get_text() for label in axes.get_xticklabels()] == list(found.modules)
+    similarity = measured(text_runs, start)
+    axes = similarity.plot("runs").get_axes()[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == list(similarity.names)
+    axes = similarity.plot("depth").get_axes()[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == list(similarity.modules)
     assert axes.get_title(loc="left")
     with pytest.raises(hf_soup.RecipeError, match='no picture "run"'):
-        found.plot("run")
+        similarity.plot("run")
 
 
 def test_what_is_equal_in_all_says_nothing(tmp_path, text_runs):

@@ -13,8 +13,7 @@ from safetensors.torch import load_file, save_file
 
 import hf_soup
 from hf_soup import testing
-from hf_soup.checkpoints.check import NO_CLASSES
-from hf_soup.checkpoints.labels import class_names, label_names, label_orders
+from hf_soup.checkpoints.labels import NO_CLASSES, class_names, label_names, label_orders
 from hf_soup.checkpoints.modules import class_tensors
 from hf_soup.checkpoints.reader import TensorSpec
 from hf_soup.cli import main

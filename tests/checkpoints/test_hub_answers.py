@@ -155,11 +155,11 @@ def test_answers_are_what_their_address_answers(path):
         try:
             check(changed(RIGHT[path], place, new))
         except BadAnswerError as error:
-            told = str(error)
+            outcome = str(error)
         else:
-            told = "" if place and place[-1] not in REQUIRED else "accepted"
-        assert "\x1b" not in told
-        assert told != "accepted" or (path, new) == ("/api/validate-yaml", {"a": 1}), (place, new)
+            outcome = "" if place and place[-1] not in REQUIRED else "accepted"
+        assert "\x1b" not in outcome
+        assert outcome != "accepted" or (path, new) == ("/api/validate-yaml", {"a": 1}), (place, new)
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,9 @@ NUMBERS = itertools.count(1000)
 @pytest.fixture
 def waits(monkeypatch):
     """The seconds that were to be waited, most of which are not."""
-    asked, sleep = [], time.sleep
-    monkeypatch.setattr(time, "sleep", lambda seconds: (asked.append(seconds), sleep(min(seconds, 0.01))))
-    return asked
+    waited, sleep = [], time.sleep
+    monkeypatch.setattr(time, "sleep", lambda seconds: (waited.append(seconds), sleep(min(seconds, 0.01))))
+    return waited
 
 
 @pytest.fixture
@@ -44,8 +44,8 @@ def soup(tmp_path):
 
 def files(hub, repo_id):
     """What a repository holds, without the file that the Hub itself adds; nothing if there is none."""
-    found = hub.store.repositories.get(repo_id)
-    return sorted(found.resolve("main").files) if found else []
+    repository = hub.store.repositories.get(repo_id)
+    return sorted(repository.resolve("main").files) if repository else []
 
 
 def commits(hub, repo_id):
@@ -79,11 +79,11 @@ RETRIED = [
 ]
 
 
-@pytest.mark.parametrize(("step", "fault", "told"), PUSH)
-def test_a_push_that_fails_leaves_everything_as_it_was(faulty, waits, soup, tmp_path, step, fault, told):
+@pytest.mark.parametrize(("step", "fault", "advice"), PUSH)
+def test_a_push_that_fails_leaves_everything_as_it_was(faulty, waits, soup, tmp_path, step, fault, advice):
     """The error says what to do, the repository is unchanged, and a second call succeeds."""
     repo_id = f"{faulty.user}/{tmp_path.name}"
-    with faulty.faults.on(step, fault, times=math.inf), pytest.raises(hf_soup.OutputError, match=told):
+    with faulty.faults.on(step, fault, times=math.inf), pytest.raises(hf_soup.OutputError, match=advice):
         soup.push_to_hub(repo_id)
     assert (step, fault) in faulty.faults.hits
     assert files(faulty, repo_id) in ([], [".gitattributes"])
@@ -183,10 +183,10 @@ READ = [
 ]
 
 
-@pytest.mark.parametrize(("step", "fault", "told"), READ)
-def test_a_merge_that_fails_can_be_called_again(faulty, waits, run, tmp_path, step, fault, told):
+@pytest.mark.parametrize(("step", "fault", "advice"), READ)
+def test_a_merge_that_fails_can_be_called_again(faulty, waits, run, tmp_path, step, fault, advice):
     """The error names the repository and says what to do; nothing broken stays in the cache."""
-    with faulty.faults.on(step, fault, times=math.inf), pytest.raises(hf_soup.IngredientError, match=told) as caught:
+    with faulty.faults.on(step, fault, times=math.inf), pytest.raises(hf_soup.IngredientError, match=advice) as caught:
         hf_soup.merge([run]).save_pretrained(tmp_path / "soup")
     assert run.rpartition("/")[2] in str(caught.value)
     assert not (tmp_path / "soup").exists()
@@ -210,9 +210,9 @@ def test_a_merge_waits_and_tries_again(faulty, waits, run, tmp_path, step, fault
 @pytest.mark.parametrize("name", ["model.safetensors", "vocab.txt"])
 def test_wrong_bytes_are_refused(faulty, waits, run, tmp_path, name):
     """Bytes that have the right length and not the digest that the Hub reports are an error, not an ingredient."""
-    found = faulty.store.repositories[run].resolve("main").files[name]
-    match = found.sha256 if found.lfs else name
-    soup = hf_soup.merge([run]) if found.lfs else None  # its header is read before
+    stored = faulty.store.repositories[run].resolve("main").files[name]
+    match = stored.sha256 if stored.lfs else name
+    soup = hf_soup.merge([run]) if stored.lfs else None  # its header is read before
     faulty.faults.add("download", "corrupt", match=match)
     with pytest.raises(hf_soup.IngredientError, match=f"{name} of .* other bytes"):
         (soup or hf_soup.merge([run])).save_pretrained(tmp_path / "soup")
@@ -231,8 +231,8 @@ def test_a_cut_download_resumes(faulty, waits, tmp_path):
     faulty.faults.add("download", "cut", match=digest)
     before = len(faulty.log)
     saved = soup.save_pretrained(tmp_path / "soup")
-    asked = [line for line in faulty.log[before:] if (line.origin, line.method) == ("cdn", "GET")]
-    assert len(asked) == 2
+    requests = [line for line in faulty.log[before:] if (line.origin, line.method) == ("cdn", "GET")]
+    assert len(requests) == 2
     assert (saved / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
 
 

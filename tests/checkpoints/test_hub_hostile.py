@@ -294,25 +294,25 @@ def test_messages_of_a_server_are_one_line(hub, run, caplog):
     assert all(text.replace("\n", "").isprintable() for text in caplog.messages)
 
 
-@pytest.mark.parametrize("asked", ["300", "99999999", "1e400", "9" * 5000])
-def test_long_waits_are_said_and_bounded(hub, run, monkeypatch, asked):
+@pytest.mark.parametrize("seconds", ["300", "99999999", "1e400", "9" * 5000])
+def test_long_waits_are_said_and_bounded(hub, run, monkeypatch, seconds):
     """A busy Hub is waited for at most ten minutes, and it is said."""
     slept = []
     monkeypatch.setattr(time, "sleep", slept.append)
     monkeypatch.setattr(hub_errors, "_told_until", 0.0)
-    busy = about("GET", "/api/models/", status=429, body=b"{}", headers={"Retry-After": asked})
-    said = pytest.warns(hf_soup.SoupWarning, match="the Hub is busy: waiting 300 s, until")
-    with hub.lying(busy), said, pytest.raises(hf_soup.IngredientError, match="The Hub is busy"):
+    busy = about("GET", "/api/models/", status=429, body=b"{}", headers={"Retry-After": seconds})
+    warned = pytest.warns(hf_soup.SoupWarning, match="the Hub is busy: waiting 300 s, until")
+    with hub.lying(busy), warned, pytest.raises(hf_soup.IngredientError, match="The Hub is busy"):
         hub_files.resolve(run, None)
     assert sum(slept) == 600
 
 
-@pytest.mark.parametrize("asked", ["-5", "nan", "soon", "\u00b2", "", "Wed, 21 Oct 2015 07:28:00 GMT"])
-def test_odd_waits_are_ours(hub, run, monkeypatch, asked):
+@pytest.mark.parametrize("seconds", ["-5", "nan", "soon", "\u00b2", "", "Wed, 21 Oct 2015 07:28:00 GMT"])
+def test_odd_waits_are_ours(hub, run, monkeypatch, seconds):
     """What `Retry-After` says and cannot be is not asked for: the waits are our own."""
     slept = []
     monkeypatch.setattr(time, "sleep", slept.append)
-    busy = about("GET", "/api/models/", status=503, body=b"{}", headers={"Retry-After": asked})
+    busy = about("GET", "/api/models/", status=503, body=b"{}", headers={"Retry-After": seconds})
     with hub.lying(busy), pytest.raises(hf_soup.IngredientError):
         hub_files.resolve(run, None)
     assert slept == [1, 2, 4, 8]

@@ -66,14 +66,14 @@ def test_checkpoint_of_a_trainer_that_is_a_link_is_refused(tmp_path, run):
         open_checkpoint(tmp_path / "out")
 
 
-@pytest.mark.parametrize("part", ["1_Pooling", "2_Dense"])
-def test_module_that_is_a_link_is_refused(tmp_path, run, part):
+@pytest.mark.parametrize("module", ["1_Pooling", "2_Dense"])
+def test_module_that_is_a_link_is_refused(tmp_path, run, module):
     """Modules of a SentenceTransformer lie in its folder."""
     (run / "modules.json").write_text("[]")
-    (run / part).mkdir()
-    (run / part / "config.json").write_text("{}")
-    move_out(run / part, tmp_path / "elsewhere" / part)
-    with pytest.raises(hf_soup.IngredientError, match=f"{part} is a link out of its folder"):
+    (run / module).mkdir()
+    (run / module / "config.json").write_text("{}")
+    move_out(run / module, tmp_path / "elsewhere" / module)
+    with pytest.raises(hf_soup.IngredientError, match=f"{module} is a link out of its folder"):
         open_checkpoint(run)
 
 

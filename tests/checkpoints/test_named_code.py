@@ -38,9 +38,9 @@ def run(tmp_path, text_runs):
     for name in FILES:
         path = run / name
         path.parent.mkdir(exist_ok=True)
-        found = json.loads(path.read_text()) if path.exists() else {}
+        content = json.loads(path.read_text()) if path.exists() else {}
         nested = {"text_config": {**CODE, "kept": 1}, "parts": [CODE, [CODE]]}
-        path.write_text(json.dumps({**found, **CODE, **nested}).replace('"auto_map"', '"auto\\u005fmap"', 1))
+        path.write_text(json.dumps({**content, **CODE, **nested}).replace('"auto_map"', '"auto\\u005fmap"', 1))
     return run
 
 

@@ -95,14 +95,14 @@ def test_what_is_unknown_or_missing_is_noted(pair):
     assert hf_soup.check(pair).notes == ("run-1 came without a processor; the soup takes that of run-0",)
 
 
-def compared(one, other, *, config=None, other_config=None, **options):
+def compared(first, second, *, config=None, other_config=None, **options):
     """Problems and notes of two ingredients with these files beside their weights."""
     items = []
-    for name, files, own in (("a", one, config or {}), ("b", other, other_config or config or {})):
+    for name, files, own_config in (("a", first, config or {}), ("b", second, other_config or config or {})):
         contents = {}
         for file, content in files.items():
             contents[file] = (content if isinstance(content, str) else json.dumps(content)).encode()
-        items.append(Ingredient(name, contents, own))
+        items.append(Ingredient(name, contents, own_config))
     return compare_settings(items, **options)
 
 
@@ -121,8 +121,10 @@ SPEECH = {"feature_extractor_type": "Wav2Vec2FeatureExtractor", "sampling_rate":
 def test_feature_extractors(fields):
     """Sampling rate, normalisation and masks change what a speech model gets."""
     file = "preprocessor_config.json"
-    found = compared({file: SPEECH}, {file: {**SPEECH, **fields}})
-    assert [problem.partition(":")[0] for problem in found.problems] == [f"feature_extractor.{next(iter(fields))}"]
+    comparison = compared({file: SPEECH}, {file: {**SPEECH, **fields}})
+    assert [problem.partition(":")[0] for problem in comparison.problems] == [
+        f"feature_extractor.{next(iter(fields))}"
+    ]
     assert compared({file: SPEECH}, {file: {**SPEECH, "padding_side": "right", "feature_size": 1}}) == ([], [])
 
 
@@ -131,21 +133,21 @@ def test_a_feature_extractor_without_its_class():
     file, kind = "preprocessor_config.json", {"model_type": "wav2vec2"}
     old = {key: value for key, value in SPEECH.items() if key != "feature_extractor_type"}
     assert compared({file: SPEECH}, {file: old}, config=kind) == ([], [])
-    other = {**SPEECH, "feature_extractor_type": "WhisperFeatureExtractor"}
-    assert "feature_extractor.class" in compared({file: other}, {file: old}, config=kind).problems[0]
+    whisper = {**SPEECH, "feature_extractor_type": "WhisperFeatureExtractor"}
+    assert "feature_extractor.class" in compared({file: whisper}, {file: old}, config=kind).problems[0]
 
 
 @pytest.mark.parametrize("fields", [{"num_beams": 6}, {"forced_bos_token_id": 2}])
 def test_generation_in_a_configuration(fields):
     """Where no generation configuration lies beside `config.json`, what that says of generation is noted."""
-    one = {"model_type": "bart", "architectures": ["BartForConditionalGeneration"], "num_beams": 5}
-    found = compared({}, {}, config=one, other_config={**one, **fields})
+    bart = {"model_type": "bart", "architectures": ["BartForConditionalGeneration"], "num_beams": 5}
+    comparison = compared({}, {}, config=bart, other_config={**bart, **fields})
     name, value = next(iter(fields.items()))
-    first = one.get(name, "none")
+    first = bart.get(name, "none")
     expected = f"config.json: {name}: a has {first}, b has {value}; the soup takes that of a"
-    assert found == ([], [expected])
+    assert comparison == ([], [expected])
     beside = {"generation_config.json": {}}
-    assert compared(beside, beside, config=one, other_config={**one, **fields}) == ([], [])
+    assert compared(beside, beside, config=bart, other_config={**bart, **fields}) == ([], [])
 
 
 OLD_POOLING = {"word_embedding_dimension": 32, "pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}
@@ -167,8 +169,8 @@ SENTENCE = {"modules.json": MODULES, "1_Pooling/config.json": OLD_POOLING}
 )
 def test_pooling_of_sentences(file, content, name):
     """Another way to make one vector of many is a problem."""
-    found = compared(SENTENCE, {**SENTENCE, file: content})
-    assert any(problem.startswith(f"sentence-transformers: {name}") for problem in found.problems)
+    comparison = compared(SENTENCE, {**SENTENCE, file: content})
+    assert any(problem.startswith(f"sentence-transformers: {name}") for problem in comparison.problems)
 
 
 def test_pooling_in_old_and_new_words():
@@ -179,7 +181,7 @@ def test_pooling_in_old_and_new_words():
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "expected"),
+    ("first", "second", "expected"),
     [
         (
             {"generation_config.json": {"max_length": 3, "transformers_version": "4"}},
@@ -205,15 +207,15 @@ def test_pooling_in_old_and_new_words():
         ({"words.csv": "a"}, {"other.csv": "b"}, "other.csv is not the same in all; the soup has none"),
     ],
 )
-def test_what_is_noted(one, other, expected):
+def test_what_is_noted(first, second, expected):
     """Generation, templates and unknown files: a note that says from which ingredient the soup takes them."""
-    found = compared(one, other)
-    assert found.problems == []
-    assert any(note.startswith(expected) for note in found.notes), found.notes
+    comparison = compared(first, second)
+    assert comparison.problems == []
+    assert any(note.startswith(expected) for note in comparison.notes), comparison.notes
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("first", "second"),
     [
         ({"chat_template.jinja": "x\n"}, {"tokenizer_config.json": {"chat_template": "x"}}),
         ({"chat_template.json": {"chat_template": "x"}}, {"processor_config.json": {"chat_template": "x"}}),
@@ -224,12 +226,12 @@ def test_what_is_noted(one, other, expected):
         ({"README.md": "x"}, {"README.md": "y"}),
     ],
 )
-def test_what_is_the_same_elsewhere(one, other):
+def test_what_is_the_same_elsewhere(first, second):
     """A template is one wherever it is kept; who wrote a generation configuration decides nothing."""
-    assert compared(one, other) == ([], [])
+    assert compared(first, second) == ([], [])
 
 
 def test_a_file_that_is_no_json_is_only_noted():
     """A processor file that cannot be parsed does not stop a merge."""
-    found = compared({"preprocessor_config.json": "{"}, {"preprocessor_config.json": {"size": 8}})
-    assert found.problems == []
+    comparison = compared({"preprocessor_config.json": "{"}, {"preprocessor_config.json": {"size": 8}})
+    assert comparison.problems == []

@@ -66,11 +66,11 @@ def saved(tmp_path, kind, count=2):
 def embeddings(model, kind):
     """What a model makes of queries and documents."""
     task = {"task": "document"} if kind == "router" else {}
-    found = model.encode(TEXTS, convert_to_tensor=True, show_progress_bar=False, **task)
+    vectors = model.encode(TEXTS, convert_to_tensor=True, show_progress_bar=False, **task)
     if kind == "router":
         queries = model.encode(TEXTS, convert_to_tensor=True, show_progress_bar=False, task="query")
-        found = torch.cat([found, queries])
-    return found
+        vectors = torch.cat([vectors, queries])
+    return vectors
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -86,10 +86,10 @@ def test_every_module_is_averaged(tmp_path, kind):
         loaded = SentenceTransformer(str(folder), device="cpu")
     mean = {}
     for name, tensor in models[0].state_dict().items():
-        other = models[1].state_dict()[name]
-        mean[name] = (
-            ((tensor.double() + other.double()) / 2).to(tensor.dtype) if tensor.is_floating_point() else tensor
-        )
+        mean[name] = tensor
+        if tensor.is_floating_point():
+            second = models[1].state_dict()[name]
+            mean[name] = ((tensor.double() + second.double()) / 2).to(tensor.dtype)
     assert all(torch.equal(tensor, mean[name]) for name, tensor in loaded.state_dict().items())
     models[0].load_state_dict(mean)
     assert torch.equal(embeddings(loaded, kind), embeddings(models[0], kind))
@@ -195,9 +195,9 @@ def test_a_base_of_a_folder_with_parts(tmp_path):
     runs = saved(tmp_path, "router")
     base = body(tmp_path / "base", 7)
     soup = hf_soup.merge(runs, method="ties", base_model=base)
-    found = [step for step in soup.plan.steps if step.base]
-    assert len(found) > 30
-    assert all("Transformer." in step.spec.name for step in found)
+    steps = [step for step in soup.plan.steps if step.base]
+    assert len(steps) > 30
+    assert all("Transformer." in step.spec.name for step in steps)
     tables = saved(tmp_path / "tables", "static")
     with pytest.raises(hf_soup.IngredientError, match="is no base of"):
         hf_soup.merge(tables, method="ties", base_model=base)

@@ -45,34 +45,34 @@ def test_equal_names_are_told_apart(tmp_path, text_runs):
     assert [item.name for item in opened] == ["a/run", "b/run", f"{parent}/run-1-1", f"{parent}/run-1-2"]
 
 
-def break_folder(folder, kind):
+def break_folder(folder, defect):
     """Make one thing wrong with a checkpoint's folder."""
     weights = folder / "model.safetensors"
-    if kind == "absent":
+    if defect == "absent":
         shutil.rmtree(folder)
-    elif kind == "empty":
+    elif defect == "empty":
         shutil.rmtree(folder)
         folder.mkdir()
-    elif kind == "pickle":
+    elif defect == "pickle":
         weights.rename(folder / "pytorch_model.bin")
-    elif kind == "adapter":
+    elif defect == "adapter":
         weights.unlink()
         (folder / "adapter_config.json").write_text("{}")
-    elif kind == "header":
+    elif defect == "header":
         weights.write_bytes(b"\xff" * 100)
-    elif kind == "length":
+    elif defect == "length":
         weights.write_bytes(weights.read_bytes() + b"0000")
-    elif kind == "no config":
+    elif defect == "no config":
         (folder / "config.json").unlink()
-    elif kind == "config":
+    elif defect == "config":
         (folder / "config.json").write_text("{")
-    elif kind == "quantised":
+    elif defect == "quantised":
         config = json.loads((folder / "config.json").read_text()) | {"quantization_config": {"quant_method": "gptq"}}
         (folder / "config.json").write_text(json.dumps(config))
 
 
 @pytest.mark.parametrize(
-    ("kind", "message"),
+    ("defect", "message"),
     [
         ("absent", "does not exist"),
         ("empty", "the folder is empty"),
@@ -85,10 +85,10 @@ def break_folder(folder, kind):
         ("quantised", r"quantised \(gptq\)"),
     ],
 )
-def test_what_is_wrong_with_a_folder_is_said(tmp_path, text_runs, kind, message):
+def test_what_is_wrong_with_a_folder_is_said(tmp_path, text_runs, defect, message):
     """Each kind of bad folder has an error that names it and the way out."""
     folder = shutil.copytree(text_runs[0], tmp_path / "run")
-    break_folder(folder, kind)
+    break_folder(folder, defect)
     with pytest.raises(IngredientError, match=message) as caught:
         open_checkpoint(folder)
     assert str(folder) in str(caught.value)
@@ -131,10 +131,10 @@ def test_sharded_checkpoints_open(tmp_path):
     shutil.copytree(tmp_path / "one", tmp_path / "many")
     (tmp_path / "many" / "model.safetensors").unlink()
     model.save_pretrained(tmp_path / "many", max_shard_size="20KB")
-    one, many = open_checkpoint(tmp_path / "one"), open_checkpoint(tmp_path / "many")
-    assert len(many.ingredient.files) > 1
-    assert list(one.specs) == list(many.specs)
-    assert all(torch.equal(one.read(name), many.read(name)) for name in one.specs)
+    single, sharded = open_checkpoint(tmp_path / "one"), open_checkpoint(tmp_path / "many")
+    assert len(sharded.ingredient.files) > 1
+    assert list(single.specs) == list(sharded.specs)
+    assert all(torch.equal(single.read(name), sharded.read(name)) for name in single.specs)
 
 
 def test_a_trainers_folder_is_its_best_or_last_checkpoint(tmp_path, text_runs):

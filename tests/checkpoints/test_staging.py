@@ -28,19 +28,19 @@ def place(tmp_path, monkeypatch):
 @pytest.fixture
 def steps(monkeypatch):
     """What is flushed, renamed and exchanged, in order, by the last part of its name."""
-    found = []
+    steps = []
 
     def flush(descriptor):
-        found.append(f"flush {Path(os.readlink(f'/proc/self/fd/{descriptor}')).name.rpartition('.')[2]}")
+        steps.append(f"flush {Path(os.readlink(f'/proc/self/fd/{descriptor}')).name.rpartition('.')[2]}")
 
-    def exchange(one, other):
-        found.append("exchange")
-        return real(one, other)
+    def exchange(first, second):
+        steps.append("exchange")
+        return real(first, second)
 
     real = staging.exchange
     monkeypatch.setattr(os, "fsync", flush)
     monkeypatch.setattr(staging, "exchange", exchange)
-    return found
+    return steps
 
 
 def names(folder):

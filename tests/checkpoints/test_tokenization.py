@@ -220,7 +220,7 @@ def test_a_token_for_padding(generic, architecture, first, decisive):
     items = [dataclasses.replace(open_checkpoint(run), config={"architectures": [architecture]}) for run in generic]
     problems, noted, _ = compare_tokenizers(items)
     assert bool(problems) is decisive
-    assert [found.name for found in noted] == ([] if decisive else ["pad_token"])
+    assert [difference.name for difference in noted] == ([] if decisive else ["pad_token"])
 
 
 def test_an_added_token_of_the_others(generic):

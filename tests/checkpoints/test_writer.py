@@ -61,11 +61,11 @@ def test_shards_hold_everything_once(tmp_path):
     """With small shards the index names every tensor, and the shards together hold them all."""
     digests = write_weights(tmp_path, reversed(TENSORS.items()), max_shard_size=40)
     index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
-    found = {}
+    tensors = {}
     for name in sorted(set(index["weight_map"].values())):
-        found |= load_file(tmp_path / name)
-    assert set(found) == set(TENSORS) == set(index["weight_map"]) == set(digests)
-    assert all(torch.equal(found[name], TENSORS[name]) for name in found)
+        tensors |= load_file(tmp_path / name)
+    assert set(tensors) == set(TENSORS) == set(index["weight_map"]) == set(digests)
+    assert all(torch.equal(tensors[name], TENSORS[name]) for name in tensors)
 
 
 def test_a_folder_appears_when_it_is_whole(tmp_path):

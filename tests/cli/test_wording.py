@@ -96,7 +96,14 @@ def test_a_dry_run_of_a_cook_file(cook_file, tmp_path):
     before = sorted(tmp_path.rglob("*"))
     done = hf_soup_command("cook", cook_file, "--dry-run", "-o", tmp_path / "out")
     assert done.returncode == 0, done.stderr
-    for text in ("sweep", "2 runs of 2 to train: 4 steps", "greedy soup of the runs", "compare", "20 train", "20 test"):
+    for text in (
+        "sweep",
+        "2 runs of 2 to train: 4 steps",
+        "greedy soup of the runs",
+        "compare",
+        "20 train",
+        "20 test",
+    ):
         assert text in done.stdout, (text, done.stdout)
     assert sorted(tmp_path.rglob("*")) == before
     shown = json.loads(hf_soup_command("cook", cook_file, "--dry-run", "-o", tmp_path / "out", "--json").stdout)

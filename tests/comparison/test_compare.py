@@ -68,9 +68,9 @@ def test_scores_are_those_of_an_evaluator(comparison, text_runs, parts):
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(text_runs[0])
     score = hf_soup.Evaluator(parts["test"], processing_class=tokenizer)(hf_soup.merge(text_runs).model)
-    found = named(comparison, "uniform soup").scores["test"]["accuracy"]
-    assert found.value == pytest.approx(score.value)
-    assert found.low <= found.value <= found.high
+    score_in_table = named(comparison, "uniform soup").scores["test"]["accuracy"]
+    assert score_in_table.value == pytest.approx(score.value)
+    assert score_in_table.low <= score_in_table.value <= score_in_table.high
 
 
 def test_the_chosen_one_is_best_on_validation(comparison):
@@ -137,21 +137,21 @@ def test_mean_and_oracle_sum_up_the_ingredients(comparison):
     """The mean of their scores with an interval of its own, and the best of each set with that one's interval."""
     for part in comparison.sizes:
         for metric in METRICS:
-            each = [named(comparison, name).scores[part][metric] for name in SINGLE]
+            scores = [named(comparison, name).scores[part][metric] for name in SINGLE]
             mean = named(comparison, "mean of ingredients").scores[part][metric]
-            assert mean.value == pytest.approx(np.mean([score.value for score in each]))
+            assert mean.value == pytest.approx(np.mean([score.value for score in scores]))
             assert mean.low < mean.value < mean.high
             best = named(comparison, "best of each set (oracle)").scores[part][metric]
-            assert best in each
-            assert best.value == max(score.value for score in each)
+            assert best in scores
+            assert best.value == max(score.value for score in scores)
 
 
 def test_the_mean_of_shifts_is_their_plain_mean(comparison):
     """Of the values; and its interval is narrower than that of the less certain set."""
     for row in drawn_rows(comparison):
-        mean, *each = (row.scores[name]["accuracy"] for name in ("mean of shifts", "other", "third"))
-        assert mean.value == pytest.approx((each[0].value + each[1].value) / 2)
-        assert mean.high - mean.low < max(one.high - one.low for one in each)
+        mean, other, third = (row.scores[name]["accuracy"] for name in ("mean of shifts", "other", "third"))
+        assert mean.value == pytest.approx((other.value + third.value) / 2)
+        assert mean.high - mean.low < max(other.high - other.low, third.high - third.low)
 
 
 def test_differences_are_of_the_scores_and_tested(comparison):
@@ -182,11 +182,11 @@ def test_calibration_is_of_classifiers_and_their_temperature_of_validation(compa
         hf_soup.Evaluator(parts[name], processing_class=tokenizer).predict(model) for name in ("validation", "test")
     )
     temperature = calibration.fit_temperature(validation)
-    found = named(comparison, "uniform soup").calibration["test"]
-    assert found.ece == pytest.approx(calibration.calibrate(test).ece)
-    assert found.temperature == pytest.approx(temperature, rel=1e-3)
+    calibrated = named(comparison, "uniform soup").calibration["test"]
+    assert calibrated.ece == pytest.approx(calibration.calibrate(test).ece)
+    assert calibrated.temperature == pytest.approx(temperature, rel=1e-3)
     scaled = calibration.calibrate(calibration.with_temperature(test, temperature))
-    assert (found.ece_scaled, found.nll_scaled) == pytest.approx((scaled.ece, scaled.nll), abs=1e-4)
+    assert (calibrated.ece_scaled, calibrated.nll_scaled) == pytest.approx((scaled.ece, scaled.nll), abs=1e-4)
     assert not named(comparison, "majority vote").calibration
 
 
@@ -283,10 +283,10 @@ def test_nothing_to_compare(text_runs, parts):
 def test_votes_are_no_probabilities(text_runs, parts):
     """What is computed from probabilities is not said of the majority vote, what is computed from its choices is."""
     metrics = ["nll", "ece", "brier", "loss", "accuracy"]
-    found = hf_soup.compare(hf_soup.merge(text_runs), test=parts["test"], metric=metrics)
-    assert list(named(found, "majority vote").scores["test"]) == ["accuracy"]
-    assert list(named(found, "logit ensemble").scores["test"]) == metrics
-    assert found.table()
+    comparison = hf_soup.compare(hf_soup.merge(text_runs), test=parts["test"], metric=metrics)
+    assert list(named(comparison, "majority vote").scores["test"]) == ["accuracy"]
+    assert list(named(comparison, "logit ensemble").scores["test"]) == metrics
+    assert comparison.table()
 
 
 def test_rows_are_known_by_what_the_model_sees(text_runs, parts):
@@ -311,29 +311,33 @@ def test_any_function_can_score_a_comparison(text_runs, parts):
         return {"size": 1, "loss": float(model.classifier.weight.detach().norm())}
 
     sets = {"test": norm, "shifted": {"texts": parts["test"]}, "validation": norm}
-    found = hf_soup.compare({"soup": soup}, **sets, metric="loss", higher_is_better=False)
-    assert [row.name for row in drawn_rows(found)][:5] == [*SINGLE, "uniform soup", "soup"]
-    assert found.metrics == {"loss": False, "size": None}  # of other values nobody knows
-    chosen = next(row for row in found.models if row.role == "chosen")
-    assert chosen.scores["test"]["loss"].value == min(row.scores["test"]["loss"].value for row in found.models[:3])
-    assert set(named(found, "logit ensemble").scores) == {"texts"}
-    assert found.differences["soup"]["test"]["single"].low is None
-    assert "without an interval" in found.summary
-    assert found.table()
+    comparison = hf_soup.compare({"soup": soup}, **sets, metric="loss", higher_is_better=False)
+    assert [row.name for row in drawn_rows(comparison)][:5] == [*SINGLE, "uniform soup", "soup"]
+    assert comparison.metrics == {"loss": False, "size": None}  # of other values nobody knows
+    chosen = next(row for row in comparison.models if row.role == "chosen")
+    assert chosen.scores["test"]["loss"].value == min(
+        row.scores["test"]["loss"].value for row in comparison.models[:3]
+    )
+    assert set(named(comparison, "logit ensemble").scores) == {"texts"}
+    assert comparison.differences["soup"]["test"]["single"].low is None
+    assert "without an interval" in comparison.summary
+    assert comparison.table()
 
 
 def test_functions_alone_can_score_shifted_sets(text_runs):
     """Their mean has no interval, and nothing else is missing."""
-    found = hf_soup.compare(hf_soup.merge(text_runs), test=lambda m: 0.5, shifted=dict.fromkeys("ab", lambda m: 0.25))
-    assert named(found, "uniform soup").scores["mean of shifts"]["score"].value == 0.25
-    assert found.table()
+    comparison = hf_soup.compare(
+        hf_soup.merge(text_runs), test=lambda m: 0.5, shifted=dict.fromkeys("ab", lambda m: 0.25)
+    )
+    assert named(comparison, "uniform soup").scores["mean of shifts"]["score"].value == 0.25
+    assert comparison.table()
 
 
 def test_the_vote_alone_is_drawn_and_saved(text_runs, parts, tmp_path):
     """An ensemble without probabilities has no reliability diagram, and breaks nothing."""
-    found = hf_soup.compare(hf_soup.merge(text_runs), test=parts["test"], ensembles=["vote"])
-    assert "majority vote" not in found.curves
-    assert (found.save(tmp_path / "report") / "reliability.png").exists()
+    comparison = hf_soup.compare(hf_soup.merge(text_runs), test=parts["test"], ensembles=["vote"])
+    assert "majority vote" not in comparison.curves
+    assert (comparison.save(tmp_path / "report") / "reliability.png").exists()
 
 
 def test_texts_that_models_write_are_compared(tmp_path):
@@ -346,12 +350,12 @@ def test_texts_that_models_write_are_compared(tmp_path):
         metric=[lambda made: float(np.mean([len(text) for text in made.predictions])), "loss"],
         generate=options,
     )
-    found = hf_soup.compare(hf_soup.merge(folders), test=test)
-    assert found.metric == "<lambda>"
-    for row in found.models:
+    comparison = hf_soup.compare(hf_soup.merge(folders), test=test)
+    assert comparison.metric == "<lambda>"
+    for row in comparison.models:
         assert ("<lambda>" in row.scores["test"]) == (row.role != "ensemble")
-    assert "loss" in named(found, "probability ensemble").scores["test"]
-    assert found.table()
+    assert "loss" in named(comparison, "probability ensemble").scores["test"]
+    assert comparison.table()
 
 
 def test_saved_soups_are_compared_like_others(text_runs, parts, tmp_path):
@@ -359,8 +363,8 @@ def test_saved_soups_are_compared_like_others(text_runs, parts, tmp_path):
     soup = hf_soup.merge(text_runs, strategy="greedy", evaluator=parts["validation"])
     folder = soup.save_pretrained(tmp_path / "soup")
     there, here = (
-        hf_soup.compare({"one": each}, ingredients=text_runs, test=parts["test"], validation=parts["validation"])
-        for each in (folder, soup)
+        hf_soup.compare({"one": source}, ingredients=text_runs, test=parts["test"], validation=parts["validation"])
+        for source in (folder, soup)
     )
     assert there.to_pandas().equals(here.to_pandas())
     assert there.summary == here.summary
@@ -375,9 +379,9 @@ def test_saved_soups_are_compared_like_others(text_runs, parts, tmp_path):
 def test_without_validation_the_recipe_says_who_was_best(text_runs, parts):
     """A greedy soup's trials tell the best single model; without any, nobody is chosen and the summary says so."""
     soup = hf_soup.merge(text_runs, strategy="greedy", evaluator=parts["validation"])
-    found = hf_soup.compare(soup, test=parts["test"])
+    comparison = hf_soup.compare(soup, test=parts["test"])
     best = max(soup.scores, key=lambda name: soup.scores[name].rank_key)
-    assert next(row.name for row in found.models if row.role == "chosen") == best
+    assert next(row.name for row in comparison.models if row.role == "chosen") == best
     plain = hf_soup.compare(hf_soup.merge(text_runs), test=parts["test"])
     assert not any(row.role == "chosen" for row in plain.models)
     assert "no validation set says which single model is best" in plain.summary

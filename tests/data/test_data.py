@@ -159,8 +159,8 @@ def test_classes_that_are_called_by_numbers():
     with pytest.raises(DataError, match="may be names of classes"):
         label_ids(labels[2], "label", stars)
     as_words = dict(enumerate(sorted(map(str, range(12)))))
-    found = label_ids(datasets.Dataset.from_dict({"label": [2, 1, 10]}), "label", as_words)
-    assert [as_words[index] for index in found.tolist()] == ["2", "1", "10"]
+    ids = label_ids(datasets.Dataset.from_dict({"label": [2, 1, 10]}), "label", as_words)
+    assert [as_words[index] for index in ids.tolist()] == ["2", "1", "10"]
 
 
 def test_fewer_class_names_than_a_model_has_classes():

@@ -40,9 +40,9 @@ def test_words_of_the_hub_stay_words(upload):
 def test_parquet_of_the_hub(upload, tmp_path):
     """Rows and class names are those of the files."""
     testing.tiny_texts(9).to_parquet(tmp_path / "files" / "data" / "train-00000-of-00001.parquet")
-    found = load_data(upload({"README.md": "---\nlicense: mit\n---\n# Data"}), split="train")
-    assert found["text"][:] == testing.tiny_texts(9)["text"][:]
-    assert found.features["label"].names == ["negative", "positive"]
+    data = load_data(upload({"README.md": "---\nlicense: mit\n---\n# Data"}), split="train")
+    assert data["text"][:] == testing.tiny_texts(9)["text"][:]
+    assert data.features["label"].names == ["negative", "positive"]
 
 
 @pytest.mark.parametrize("file", ["/etc/hostname", "file:///etc/hostname", "../../../../../../etc/hostname"])

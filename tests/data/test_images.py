@@ -28,9 +28,9 @@ def encoded(image, form="PNG", **options):
     return {"bytes": content.getvalue(), "path": None}
 
 
-def pixels(found):
+def pixels(encoded_image):
     """What is seen, as numbers."""
-    return np.asarray(decode_image(found).convert("RGB")).astype(int)
+    return np.asarray(decode_image(encoded_image).convert("RGB")).astype(int)
 
 
 @pytest.mark.parametrize(
@@ -51,8 +51,8 @@ def pixels(found):
 )
 def test_deep_and_floating_greys(values, form):
     """A ramp from black to white is one whatever its numbers are; it is neither all white nor all black."""
-    found = pixels(encoded(Image.fromarray(values), form))
-    assert np.abs(found - RAMP[..., None]).max() <= 1
+    seen = pixels(encoded(Image.fromarray(values), form))
+    assert np.abs(seen - RAMP[..., None]).max() <= 1
 
 
 def test_a_dark_deep_image_is_dark():
@@ -83,9 +83,9 @@ def transparent(mode):
 @pytest.mark.parametrize("mode", ["PNG", "WEBP", "TIFF", "P", "GIF", "RGB"])
 def test_what_is_transparent_lies_on_white(mode):
     """In whichever way a file says it, and half of it is half."""
-    found = pixels(transparent(mode))
-    assert np.abs(found[:, :2] - [255, 0, 0]).max() <= 4
-    assert found[:, 2:].min() == 255
+    seen = pixels(transparent(mode))
+    assert np.abs(seen[:, :2] - [255, 0, 0]).max() <= 4
+    assert seen[:, 2:].min() == 255
     half = Image.new("LA", (2, 2), (0, 128))
     assert np.abs(pixels(encoded(half)) - 127).max() <= 1
 
@@ -113,8 +113,8 @@ def test_exif_orientation(form, orientation):
     }
     exif = Image.Exif()
     exif[0x0112] = orientation
-    found = pixels(encoded(shown.transpose(stored[orientation]), form, exif=exif))
-    assert np.abs(found - np.asarray(shown)).max() <= 8
+    seen = pixels(encoded(shown.transpose(stored[orientation]), form, exif=exif))
+    assert np.abs(seen - np.asarray(shown)).max() <= 8
     if form != "TIFF":
         assert pixels(encoded(shown, form, exif=b"Exif\0\0broken")).shape == (32, 16, 3)
 
@@ -123,8 +123,8 @@ def test_the_first_of_several_frames():
     """An animation is its first frame."""
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
     for form in ("GIF", "PNG", "WEBP", "TIFF"):
-        found = pixels(encoded(frames[0], form, save_all=True, append_images=frames[1:]))
-        assert np.abs(found - [255, 0, 0]).max() <= 4
+        seen = pixels(encoded(frames[0], form, save_all=True, append_images=frames[1:]))
+        assert np.abs(seen - [255, 0, 0]).max() <= 4
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "P", "RGBA"])
@@ -136,11 +136,11 @@ def test_ordinary_images_are_what_they_were(tmp_path, mode, form):
     image = Image.fromarray(noise).convert("RGB").convert(mode)
     if form == "JPEG" and mode in ("P", "RGBA"):
         image = image.convert("RGB")
-    found = encoded(image, "PNG" if form == "path" else form)
+    source = encoded(image, "PNG" if form == "path" else form)
     if form == "path":
-        (tmp_path / "a.png").write_bytes(found["bytes"])
-        found = {"bytes": None, "path": str(tmp_path / "a.png")}
-    assert np.array_equal(pixels(found), np.asarray(datasets.Image(mode="RGB").decode_example(found)))
+        (tmp_path / "a.png").write_bytes(source["bytes"])
+        source = {"bytes": None, "path": str(tmp_path / "a.png")}
+    assert np.array_equal(pixels(source), np.asarray(datasets.Image(mode="RGB").decode_example(source)))
 
 
 def bomb():

@@ -75,12 +75,12 @@ def test_what_save_to_disk_wrote(tmp_path, splits):
     for part in (data, data.map(lambda row: {"text": row["text"].upper()})):
         part.save_to_disk(tmp_path / "saved")
         assert split_names(str(tmp_path / "saved")) == (list(PARTS) if splits else [])
-        found = load_data(str(tmp_path / "saved"), split="train")
+        loaded = load_data(str(tmp_path / "saved"), split="train")
         wanted = part["train"] if splits else part
-        assert found.to_dict() == wanted.to_dict()
-        assert found.features == wanted.features
+        assert loaded.to_dict() == wanted.to_dict()
+        assert loaded.features == wanted.features
         before = sorted(tmp_path.rglob("*"))
-        found.map(lambda row: row)
+        loaded.map(lambda row: row)
         assert sorted(tmp_path.rglob("*")) == before
 
 

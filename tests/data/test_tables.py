@@ -160,8 +160,8 @@ def test_json_is_read_in_its_forms(tmp_path, monkeypatch):
     monkeypatch.setattr(json_files, "ROWS", 1)  # each row by itself comes out as all together
     for content in (rows, listed, f'{{\n"version": "1",\n\n"data": {listed}}}', rows.replace("\n", "\r\n\r\n")):
         assert read(tmp_path, "a.json", content).to_list() == wanted
-    one = read(tmp_path, "a.jsonl", '{"id": 1, "found": [{"x": 1}, {"x": 2}]}\n')
-    assert one.to_list() == [{"id": 1, "found": [{"x": 1}, {"x": 2}]}]  # a line of .jsonl is a row
+    rows = read(tmp_path, "a.jsonl", '{"id": 1, "found": [{"x": 1}, {"x": 2}]}\n')
+    assert rows.to_list() == [{"id": 1, "found": [{"x": 1}, {"x": 2}]}]  # a line of .jsonl is a row
 
 
 def test_kinds_that_change_late_are_named(tmp_path, monkeypatch):

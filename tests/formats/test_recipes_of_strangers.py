@@ -9,7 +9,7 @@ from command import run
 
 import hf_soup
 from hf_soup import testing
-from hf_soup.formats.recipe_file import read_selection
+from hf_soup.formats.records import read_selection
 from hf_soup.publishing import tree as family
 
 

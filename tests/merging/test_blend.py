@@ -115,11 +115,11 @@ def test_order_and_scale_of_weights_do_not_matter(order, factor, dtype):
     """Another order of ingredients, or all weights times a number, changes the result by rounding at most."""
     tensors = [random_tensor(i, dtype) for i in range(5)]
     weights = (0.3, 1.0, 2.0, 0.7, 1.1)
-    one = merged(tensors, weights).double()
-    other = merged([tensors[i] for i in order], tuple(weights[i] * factor for i in order)).double()
+    result = merged(tensors, weights).double()
+    reordered = merged([tensors[i] for i in order], tuple(weights[i] * factor for i in order)).double()
     # an ulp of the result where the two sums fall on different sides of the middle between two values
-    slack = 2 * half_ulp(one, dtype) + 1e-5 * (dtype != "float64") * (MANTISSA[dtype] < 20) + 1e-12
-    assert ((one - other).abs() <= slack).all()
+    slack = 2 * half_ulp(result, dtype) + 1e-5 * (dtype != "float64") * (MANTISSA[dtype] < 20) + 1e-12
+    assert ((result - reordered).abs() <= slack).all()
 
 
 def test_weights_are_relative_unless_told_otherwise():

@@ -23,8 +23,8 @@ def random_tensors(k, shape=(7, 5), dtype=torch.float64):
 def test_median_is_that_of_numpy(k):
     """With equal weights it is numpy's median, for odd and even numbers of ingredients."""
     tensors = random_tensors(k)
-    found = median(iter(tensors), (1.0,) * k)
-    assert np.allclose(found, np.median(torch.stack(tensors).numpy(), axis=0), rtol=1e-15)
+    result = median(iter(tensors), (1.0,) * k)
+    assert np.allclose(result, np.median(torch.stack(tensors).numpy(), axis=0), rtol=1e-15)
 
 
 def test_weights_of_a_median_count_copies():
@@ -39,8 +39,8 @@ def test_weights_of_a_median_count_copies():
 def test_median_is_not_moved_by_one_odd_ingredient():
     """One run that went astray leaves the median within the others."""
     tensors = random_tensors(4)
-    found = median(iter([*tensors, torch.full((7, 5), 1e9, dtype=torch.float64)]), (1.0,) * 5)
-    assert bool((found <= torch.stack(tensors).amax(dim=0)).all())
+    result = median(iter([*tensors, torch.full((7, 5), 1e9, dtype=torch.float64)]), (1.0,) * 5)
+    assert bool((result <= torch.stack(tensors).amax(dim=0)).all())
 
 
 @pytest.mark.filterwarnings("ignore:The density 1.0 is greater:UserWarning")
@@ -51,8 +51,8 @@ def test_ties_is_that_of_peft(k, density, dtype):
     """On the same changes it is PEFT's `ties`, to 1e-6; `scale` multiplies the merged change."""
     base, *tensors = random_tensors(k + 1, dtype=dtype)
     reference = merge_utils.ties([tensor - base for tensor in tensors], torch.ones(k, dtype=dtype), density)
-    found = ties(iter(tensors), (1.0,) * k, base=base, density=density, scale=0.7)
-    assert torch.allclose(found, base + 0.7 * reference, atol=1e-6, rtol=0)
+    result = ties(iter(tensors), (1.0,) * k, base=base, density=density, scale=0.7)
+    assert torch.allclose(result, base + 0.7 * reference, atol=1e-6, rtol=0)
 
 
 def reference_ties(base, tensors, weights, density, election):
@@ -89,8 +89,8 @@ def reference_ties(base, tensors, weights, density, election):
 def test_ties_is_what_its_formula_says(weights, density, election):
     """Against a reference of its own in float64, for equal and unequal weights, from no change to all of them."""
     base, *tensors = random_tensors(4)
-    found = ties(iter(tensors), weights, base=base, density=density, election=election)
-    assert np.allclose(found, reference_ties(base, tensors, weights, density, election), rtol=0, atol=1e-12)
+    result = ties(iter(tensors), weights, base=base, density=density, election=election)
+    assert np.allclose(result, reference_ties(base, tensors, weights, density, election), rtol=0, atol=1e-12)
 
 
 def test_the_weights_take_part_in_the_election():
@@ -108,25 +108,25 @@ def test_an_unweighted_election_is_that_of_peft(weights):
     base, *tensors = random_tensors(4)
     reference = merge_utils.ties([tensor - base for tensor in tensors], torch.tensor(weights), 0.5)
     doubled = tuple(2 * weight for weight in weights)
-    found = ties(iter(tensors), doubled, base=base, density=0.5, election="unweighted")
-    assert torch.allclose(found, base + reference, atol=1e-6)
+    result = ties(iter(tensors), doubled, base=base, density=0.5, election="unweighted")
+    assert torch.allclose(result, base + reference, atol=1e-6)
 
 
 def test_with_equal_weights_the_elections_agree():
     """Equal weights, whatever their size, decide nothing."""
     base, *tensors = random_tensors(6)
-    found = [
+    results = [
         ties(iter(tensors), (0.3,) * 5, base=base, density=0.4, election=election)
         for election in ("weighted", "unweighted")
     ]
-    assert torch.allclose(*found, rtol=0, atol=1e-12)
+    assert torch.allclose(*results, rtol=0, atol=1e-12)
 
 
 def test_an_ingredient_of_weight_zero_has_no_vote():
     """In a weighted election it is as if it were not there; where all have the weight 0, the base stays."""
     base, *tensors = random_tensors(4)
-    found = ties(iter(tensors), (2.0, 0.0, 1.0), base=base, density=0.5)
-    assert torch.equal(found, ties(iter([tensors[0], tensors[2]]), (2.0, 1.0), base=base, density=0.5))
+    result = ties(iter(tensors), (2.0, 0.0, 1.0), base=base, density=0.5)
+    assert torch.equal(result, ties(iter([tensors[0], tensors[2]]), (2.0, 1.0), base=base, density=0.5))
     assert torch.equal(ties(iter(tensors), (0.0,) * 3, base=base, density=0.5), base)
 
 
@@ -256,13 +256,13 @@ def test_random_numbers_belong_to_seed_and_tensor(tmp_path, text_runs):
         )
         for index, (seed, size) in enumerate(((1, "50GB"), (1, "20KB"), (2, "50GB")))
     ]
-    one, shards, other = (
+    whole, shards, other_seed = (
         {name: tensor for path in folder.glob("*.safetensors") for name, tensor in load_file(path).items()}
         for folder in folders
     )
-    assert all(torch.equal(one[name], shards[name]) for name in one)
-    assert not any(torch.equal(one[name], other[name]) for name in one)
-    assert not torch.equal(one["bert.pooler.dense.bias"], one["bert.encoder.layer.0.output.dense.bias"])
+    assert all(torch.equal(whole[name], shards[name]) for name in whole)
+    assert not any(torch.equal(whole[name], other_seed[name]) for name in whole)
+    assert not torch.equal(whole["bert.pooler.dense.bias"], whole["bert.encoder.layer.0.output.dense.bias"])
 
 
 def against_base(tensors, weights, *, base, out):

@@ -8,6 +8,7 @@ from made_up import predictions
 from scipy import stats
 from seqeval.metrics import f1_score as entity_f1
 from sklearn import metrics as sk
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from hf_soup import plugins
 from hf_soup.errors import EvaluationError, RecipeError
@@ -20,36 +21,34 @@ from hf_soup.metrics.predictions import KINDS, Predictions, decisions, losses, p
 def by_torchmetrics(name):
     """A metric of torchmetrics on four classes."""
     function = getattr(tm, name)
-    return lambda said: float(function(torch.tensor(probabilities(said)), torch.tensor(said.labels), num_classes=4))
+    return lambda preds: float(function(torch.tensor(probabilities(preds)), torch.tensor(preds.labels), num_classes=4))
 
 
 REFERENCES = [
-    ("accuracy", "classes", lambda said: sk.accuracy_score(said.labels, said.logits.argmax(1))),
-    ("f1_macro", "classes", lambda said: sk.f1_score(said.labels, said.logits.argmax(1), average="macro")),
-    ("f1_micro", "classes", lambda said: sk.f1_score(said.labels, said.logits.argmax(1), average="micro")),
-    ("matthews_correlation", "classes", lambda said: sk.matthews_corrcoef(said.labels, said.logits.argmax(1))),
+    ("accuracy", "classes", lambda preds: sk.accuracy_score(preds.labels, preds.logits.argmax(1))),
+    ("f1_macro", "classes", lambda preds: sk.f1_score(preds.labels, preds.logits.argmax(1), average="macro")),
+    ("f1_micro", "classes", lambda preds: sk.f1_score(preds.labels, preds.logits.argmax(1), average="micro")),
+    ("matthews_correlation", "classes", lambda preds: sk.matthews_corrcoef(preds.labels, preds.logits.argmax(1))),
     ("matthews_correlation", "classes", by_torchmetrics(["classification", "multiclass_matthews_corrcoef"][1])),
-    ("nll", "classes", lambda said: sk.log_loss(said.labels, probabilities(said))),
-    ("loss", "classes", lambda said: sk.log_loss(said.labels, probabilities(said))),
-    ("brier", "classes", lambda said: np.square(probabilities(said) - np.eye(4)[said.labels]).sum(1).mean()),
+    ("nll", "classes", lambda preds: sk.log_loss(preds.labels, probabilities(preds))),
+    ("loss", "classes", lambda preds: sk.log_loss(preds.labels, probabilities(preds))),
+    ("brier", "classes", lambda preds: np.square(probabilities(preds) - np.eye(4)[preds.labels]).sum(1).mean()),
     ("ece", "classes", by_torchmetrics("multiclass_calibration_error")),
-    ("accuracy", "labels", lambda said: sk.accuracy_score(said.labels, said.logits > 0)),
-    ("f1_macro", "labels", lambda said: sk.f1_score(said.labels, said.logits > 0, average="macro")),
-    ("f1_micro", "labels", lambda said: sk.f1_score(said.labels, said.logits > 0, average="micro")),
+    ("accuracy", "labels", lambda preds: sk.accuracy_score(preds.labels, preds.logits > 0)),
+    ("f1_macro", "labels", lambda preds: sk.f1_score(preds.labels, preds.logits > 0, average="macro")),
+    ("f1_micro", "labels", lambda preds: sk.f1_score(preds.labels, preds.logits > 0, average="micro")),
     (
         "loss",
         "labels",
-        lambda said: float(
-            torch.nn.functional.binary_cross_entropy_with_logits(torch.tensor(said.logits), torch.tensor(said.labels))
-        ),
+        lambda preds: float(binary_cross_entropy_with_logits(torch.tensor(preds.logits), torch.tensor(preds.labels))),
     ),
-    ("pearsonr", "values", lambda said: stats.pearsonr(said.logits, said.labels)[0]),
-    ("spearmanr", "values", lambda said: stats.spearmanr(said.logits, said.labels)[0]),
-    ("mse", "values", lambda said: sk.mean_squared_error(said.labels, said.logits)),
-    ("loss", "values", lambda said: sk.mean_squared_error(said.labels, said.logits)),
-    ("loss", "tokens", lambda said: -said.logits.astype(float).mean()),
-    ("perplexity", "tokens", lambda said: np.exp(-said.logits.astype(float).mean())),
-    ("seqeval_f1", "tags", lambda said: entity_f1(*metric_inputs(said, "tags"))),
+    ("pearsonr", "values", lambda preds: stats.pearsonr(preds.logits, preds.labels)[0]),
+    ("spearmanr", "values", lambda preds: stats.spearmanr(preds.logits, preds.labels)[0]),
+    ("mse", "values", lambda preds: sk.mean_squared_error(preds.labels, preds.logits)),
+    ("loss", "values", lambda preds: sk.mean_squared_error(preds.labels, preds.logits)),
+    ("loss", "tokens", lambda preds: -preds.logits.astype(float).mean()),
+    ("perplexity", "tokens", lambda preds: np.exp(-preds.logits.astype(float).mean())),
+    ("seqeval_f1", "tags", lambda preds: entity_f1(*metric_inputs(preds, "tags"))),
 ]
 
 
@@ -58,19 +57,18 @@ REFERENCES = [
 )
 def test_metrics_agree_with_the_libraries(name, kind, reference):
     """To 1e-6, on outputs of every kind that a metric is defined for."""
-    said = predictions(kind)
+    predicted = predictions(kind)
     (metric,) = load_metrics(name)
-    assert metric.compute(said)[name] == pytest.approx(reference(said), abs=1e-6)
+    assert metric.compute(predicted)[name] == pytest.approx(reference(predicted), abs=1e-6)
 
 
 def test_metrics_of_two_classes():
     """Binary F1 and Brier score are of the second class."""
-    said = predictions(classes=2)
-    p, told = probabilities(said)[:, 1], said.logits.argmax(1)
-    assert load_metrics("f1")[0].compute(said)["f1"] == pytest.approx(sk.f1_score(said.labels, told), abs=1e-9)
-    assert load_metrics("brier")[0].compute(said)["brier"] == pytest.approx(
-        sk.brier_score_loss(said.labels, p), abs=1e-9
-    )
+    predicted = predictions(classes=2)
+    f1 = sk.f1_score(predicted.labels, predicted.logits.argmax(1))
+    brier = sk.brier_score_loss(predicted.labels, probabilities(predicted)[:, 1])
+    assert load_metrics("f1")[0].compute(predicted)["f1"] == pytest.approx(f1, abs=1e-9)
+    assert load_metrics("brier")[0].compute(predicted)["brier"] == pytest.approx(brier, abs=1e-9)
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
@@ -78,14 +76,14 @@ def test_each_is_an_evaluate_metric_too(name):
     """`compute` of the `evaluate.Metric` gives what the evaluator computes."""
     metric, built_in = load_metric(name), BUILT_IN[name]
     kind = "tags" if built_in.takes == "tags" else built_in.kinds[0]
-    said = predictions(kind, classes=2 if name == "f1" else 4)
+    predicted = predictions(kind, classes=2 if name == "f1" else 4)
     if built_in.takes == "texts":
-        said = said._replace(texts=("a", "b "), references=("a", "b"))
-    references, told = metric_inputs(said, built_in.takes)
+        predicted = predicted._replace(texts=("a", "b "), references=("a", "b"))
+    references, outputs = metric_inputs(predicted, built_in.takes)
     if built_in.takes == "losses":
-        references = np.zeros(len(told))
-    found = metric.compute(predictions=told, references=references)
-    assert found == pytest.approx(load_metrics(name)[0].compute(said), abs=1e-9)
+        references = np.zeros(len(outputs))
+    values = metric.compute(predictions=outputs, references=references)
+    assert values == pytest.approx(load_metrics(name)[0].compute(predicted), abs=1e-9)
 
 
 def test_every_kind_has_metrics_and_every_other_is_refused():
@@ -117,9 +115,9 @@ def test_an_unknown_metric_is_told_with_the_ways():
 def test_decisions_and_losses_of_each_kind():
     """Shapes are those of the labels; a language model decides nothing."""
     for kind in KINDS[:3]:
-        said = predictions(kind)
-        assert decisions(said).shape == said.labels.shape
-        assert losses(said).shape == (200,)
+        predicted = predictions(kind)
+        assert decisions(predicted).shape == predicted.labels.shape
+        assert losses(predicted).shape == (200,)
     with pytest.raises(EvaluationError, match="loss or perplexity"):
         decisions(predictions("tokens"))
     with pytest.raises(EvaluationError, match="the model gives values"):
@@ -128,34 +126,35 @@ def test_decisions_and_losses_of_each_kind():
 
 def test_rows_are_taken_whole():
     """All items of a row go together, as often as the row is asked for."""
-    said = predictions("tags", rows=12)._replace(rows=np.repeat([0, 2, 3], [5, 3, 4]))
-    taken = said.take(np.array([3, 0, 3]))
+    predicted = predictions("tags", rows=12)._replace(rows=np.repeat([0, 2, 3], [5, 3, 4]))
+    taken = predicted.take(np.array([3, 0, 3]))
     assert taken.rows.tolist() == [0] * 4 + [1] * 5 + [2] * 4
-    assert np.array_equal(taken.labels, said.labels[[8, 9, 10, 11, 0, 1, 2, 3, 4, 8, 9, 10, 11]])
+    assert np.array_equal(taken.labels, predicted.labels[[8, 9, 10, 11, 0, 1, 2, 3, 4, 8, 9, 10, 11]])
 
 
 def test_calibration_errors_agree_with_torchmetrics():
     """Expected and maximum error of 15 bins of equal width."""
     for seed in range(5):
-        said = predictions(seed=seed)
-        p, right = torch.tensor(probabilities(said)), torch.tensor(said.labels)
-        found = calibrate(said)
-        for norm, value in (("l1", found.ece), ("max", found.mce)):
+        predicted = predictions(seed=seed)
+        p, right = torch.tensor(probabilities(predicted)), torch.tensor(predicted.labels)
+        calibration = calibrate(predicted)
+        for norm, value in (("l1", calibration.ece), ("max", calibration.mce)):
             assert value == pytest.approx(
                 float(tm.multiclass_calibration_error(p, right, num_classes=4, norm=norm)), abs=1e-6
             )
-        assert (found.brier, found.nll) == tuple(load_metrics(n)[0].compute(said)[n] for n in ("brier", "nll"))
+        assert calibration.brier == load_metrics("brier")[0].compute(predicted)["brier"]
+        assert calibration.nll == load_metrics("nll")[0].compute(predicted)["nll"]
 
 
 def test_bins_of_equal_mass_hold_equally_many():
     """Each has a fifteenth of the examples, give or take one; the error is their mean gap."""
-    said = predictions(rows=300)
-    bins = reliability(probabilities(said), said.labels, by="mass")
+    predicted = predictions(rows=300)
+    bins = reliability(probabilities(predicted), predicted.labels, by="mass")
     assert set(bins.count) <= {19, 20, 21}
-    confidence = np.sort(probabilities(said).max(1))
+    confidence = np.sort(probabilities(predicted).max(1))
     assert bins.confidence @ bins.count == pytest.approx(confidence.sum())
     assert bins.error == pytest.approx(np.abs(bins.accuracy - bins.confidence) @ bins.count / 300)
-    sure = said._replace(logits=np.full((300, 4), 0.0, dtype=np.float32))  # one confidence for all
+    sure = predicted._replace(logits=np.full((300, 4), 0.0, dtype=np.float32))  # one confidence for all
     assert reliability(probabilities(sure), sure.labels, by="mass").count.sum() == 300
 
 
@@ -175,7 +174,7 @@ def test_the_temperature_that_was_put_in_is_found(temperature):
     logits = rng.normal(size=(20_000, 3)) * 2
     p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     labels = (rng.random((len(p), 1)) > p.cumsum(1)).sum(1)
-    said = Predictions((logits * temperature).astype(np.float32), labels, np.arange(len(p)))
-    found = fit_temperature(said)
-    assert found == pytest.approx(temperature, rel=0.03)
-    assert losses(with_temperature(said, found)).mean() <= losses(said).mean() + 1e-9
+    predicted = Predictions((logits * temperature).astype(np.float32), labels, np.arange(len(p)))
+    fitted = fit_temperature(predicted)
+    assert fitted == pytest.approx(temperature, rel=0.03)
+    assert losses(with_temperature(predicted, fitted)).mean() <= losses(predicted).mean() + 1e-9

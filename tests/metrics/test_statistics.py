@@ -23,39 +23,39 @@ SUMS = [
 @pytest.mark.parametrize(("name", "kind"), SUMS)
 def test_sums_over_examples_give_the_metric(name, kind):
     """Of all examples, and of resamples that repeat and leave out whole examples: what the metric says of them."""
-    said = predictions(kind, classes=2 if name == "f1" else 4)
-    (metric,), sums = load_metrics(name), metric_sums(name, said)
-    assert sums.value(sums.columns.sum(axis=0)) == pytest.approx(metric.compute(said)[name], abs=1e-9)
-    ids, rng = np.unique(said.rows), np.random.default_rng(1)
+    predicted = predictions(kind, classes=2 if name == "f1" else 4)
+    (metric,), sums = load_metrics(name), metric_sums(name, predicted)
+    assert sums.value(sums.columns.sum(axis=0)) == pytest.approx(metric.compute(predicted)[name], abs=1e-9)
+    ids, rng = np.unique(predicted.rows), np.random.default_rng(1)
     for size in (len(ids), 5):
         drawn = rng.integers(len(ids), size=size)
-        exact = metric.compute(said.take(ids[drawn]))[name]
+        exact = metric.compute(predicted.take(ids[drawn]))[name]
         assert sums.value(sums.columns[drawn].sum(axis=0)) == pytest.approx(exact, abs=1e-6)
 
 
 def test_accuracy_has_the_normal_interval():
     """On many examples the bootstrap interval of a share is that of the normal distribution, and it is repeatable."""
-    said = predictions(rows=3000)
+    predicted = predictions(rows=3000)
     (metric,) = load_metrics("accuracy")
-    (spread,) = resampled(metric, "accuracy", [said])
-    value = metric.compute(said)["accuracy"]
-    found, half = interval(value, spread), 1.96 * np.sqrt(value * (1 - value) / 3000)
+    (spread,) = resampled(metric, "accuracy", [predicted])
+    value = metric.compute(predicted)["accuracy"]
+    estimate, half = interval(value, spread), 1.96 * np.sqrt(value * (1 - value) / 3000)
     assert len(spread) == 10_000
-    assert found.value == value
-    assert (found.low, found.high) == pytest.approx((value - half, value + half), abs=0.1 * half)
-    assert np.array_equal(resampled(metric, "accuracy", [said])[0], spread)
+    assert estimate.value == value
+    assert (estimate.low, estimate.high) == pytest.approx((value - half, value + half), abs=0.1 * half)
+    assert np.array_equal(resampled(metric, "accuracy", [predicted])[0], spread)
 
 
 def test_resamples_are_shared_so_differences_are_paired():
     """The difference of a model to itself is 0 in every resample; to one that differs on one example it is tiny."""
-    said, (metric,) = predictions(rows=500), load_metrics("accuracy")
-    logits = said.logits.copy()
-    wrong = int(np.flatnonzero(logits.argmax(1) == said.labels)[0])
+    predicted, (metric,) = predictions(rows=500), load_metrics("accuracy")
+    logits = predicted.logits.copy()
+    wrong = int(np.flatnonzero(logits.argmax(1) == predicted.labels)[0])
     logits[wrong] = -logits[wrong]
-    one, same, other = resampled(metric, "accuracy", [said, said, said._replace(logits=logits)])
-    assert np.array_equal(one, same)
-    found = interval(1 / 500, one - other)
-    assert (found.low, found.high) == (0, pytest.approx(3 / 500, abs=1.1 / 500))
+    first, same, changed = resampled(metric, "accuracy", [predicted, predicted, predicted._replace(logits=logits)])
+    assert np.array_equal(first, same)
+    estimate = interval(1 / 500, first - changed)
+    assert (estimate.low, estimate.high) == (0, pytest.approx(3 / 500, abs=1.1 / 500))
 
 
 def test_words_are_resampled_with_their_text():
@@ -66,7 +66,7 @@ def test_words_are_resampled_with_their_text():
         labels=np.repeat(texts.labels, 10),
         rows=np.repeat(texts.rows, 10),
     )
-    (of_words,), (of_texts,) = (resampled(metric, "accuracy", [said]) for said in (words, texts))
+    (of_words,), (of_texts,) = (resampled(metric, "accuracy", [predicted]) for predicted in (words, texts))
     assert of_words == pytest.approx(of_texts)
 
 
@@ -80,12 +80,12 @@ def test_other_metrics_are_asked_again_and_again():
     slow = interval(spearman.compute(values)["spearmanr"], spread[0])
     fast = interval(pearson.compute(values)["pearsonr"], resampled(pearson, "pearsonr", [values])[0])
     assert slow.high - slow.low == pytest.approx(fast.high - fast.low, rel=0.3)
-    (function,) = load_metrics(lambda said: (said.predictions.argmax(-1) == said.label_ids).mean())
-    said, (accuracy,) = predictions(rows=400), load_metrics("accuracy")
+    (function,) = load_metrics(lambda predicted: (predicted.predictions.argmax(-1) == predicted.label_ids).mean())
+    predicted, (accuracy,) = predictions(rows=400), load_metrics("accuracy")
     widths = []
     for metric in (function, accuracy):
-        (found,) = resampled(metric, metric.name, [said])
-        ends = interval(0.8, found)
+        (spread,) = resampled(metric, metric.name, [predicted])
+        ends = interval(0.8, spread)
         widths.append(ends.high - ends.low)
     assert widths[0] == pytest.approx(widths[1], rel=0.2)
 
@@ -105,8 +105,8 @@ def test_mcnemar_is_the_exact_test(both, first, second, none):
 
 def test_a_function_that_fails_on_some_resamples_still_has_an_interval():
     """A resample that lacks a class is left out, whatever the function raises."""
-    said = predictions(rows=30, classes=2)
-    said = said._replace(labels=np.r_[np.ones(2, dtype=int), np.zeros(28, dtype=int)])
+    predicted = predictions(rows=30, classes=2)
+    predicted = predicted._replace(labels=np.r_[np.ones(2, dtype=int), np.zeros(28, dtype=int)])
 
     def strict(made):
         if made.label_ids.max() == 0:
@@ -114,10 +114,10 @@ def test_a_function_that_fails_on_some_resamples_still_has_an_interval():
         return {"auc": made.label_ids.mean()}
 
     (metric,) = load_metrics(strict)
-    (spread,) = resampled(metric, "auc", [said])
+    (spread,) = resampled(metric, "auc", [predicted])
     assert 0 < np.isnan(spread).sum() < len(spread)
-    found = interval(0.1, spread)
-    assert found.low < 0.1 < found.high
+    estimate = interval(0.1, spread)
+    assert estimate.low < 0.1 < estimate.high
 
 
 @pytest.mark.parametrize("rows", [40, 400])
@@ -127,17 +127,18 @@ def test_the_interval_of_ece_holds_its_estimate(rows):
     p = rng.uniform(0.5, 1, size=rows)
     labels = (rng.random(rows) > p).astype(int)
     logits = np.log(np.stack([p, 1 - p], axis=1)).astype(np.float32)
-    said, (metric,) = predictions(rows=rows, classes=2)._replace(logits=logits, labels=labels), load_metrics("ece")
-    value = metric.compute(said)["ece"]
-    found = interval(value, resampled(metric, "ece", [said])[0])
-    assert 0 <= found.low < value < found.high
+    predicted = predictions(rows=rows, classes=2)._replace(logits=logits, labels=labels)
+    (metric,) = load_metrics("ece")
+    value = metric.compute(predicted)["ece"]
+    estimate = interval(value, resampled(metric, "ece", [predicted])[0])
+    assert 0 <= estimate.low < value < estimate.high
 
 
 def test_a_resample_without_a_class_is_no_crash():
     """Metrics that are not defined on a resample leave it out of the interval."""
-    said = predictions(rows=3, classes=2)._replace(labels=np.array([0, 1, 1]))
+    predicted = predictions(rows=3, classes=2)._replace(labels=np.array([0, 1, 1]))
     for name in ("f1", "f1_macro", "matthews_correlation"):
         (metric,) = load_metrics(name)
-        (spread,) = resampled(metric, name, [said], resamples=300)
-        found = interval(metric.compute(said)[name], spread)
-        assert found.low <= found.high
+        (spread,) = resampled(metric, name, [predicted], resamples=300)
+        estimate = interval(metric.compute(predicted)[name], spread)
+        assert estimate.low <= estimate.high

@@ -54,7 +54,7 @@ def test_the_template_shows_only_what_there_is():
     named = {node.attr for node in tree.find_all(jinja2.nodes.Getattr) if getattr(node.node, "name", "") == "card"}
     content = CardContent(Recipe(TWO, (1, 2)), CONFIG, Lineage((), (), (), ()))
     assert {name for name in named if not hasattr(content, name)} == set()
-    functions = {"md", "code", "fence", "link", "commit", "repository", "table"}
+    functions = {"md", "code", "fence", "link", "commit", "repository", "table", "trial_row"}
     assert jinja2.meta.find_undeclared_variables(tree) == {"card", "card_data", "shown", *functions}
 
 

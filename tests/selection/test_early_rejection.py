@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from hf_soup import plugins
 from hf_soup.checkpoints.check import CheckReport
 from hf_soup.checkpoints.checkpoint import Checkpoint
-from hf_soup.evaluation.evaluator import Evaluator, Outputs
+from hf_soup.evaluation.evaluator import Evaluator
 from hf_soup.evaluation.model_maker import ModelMaker
+from hf_soup.evaluation.outputs import Outputs
 from hf_soup.merging.agreement import Agreement
-from hf_soup.merging.plan import bind_averaging
+from hf_soup.merging.averaging import bind_averaging
 from hf_soup.merging.setup import MergeSetup
 from hf_soup.metrics.predictions import Predictions
 from hf_soup.selection.trials import ModelTrials

@@ -6,7 +6,7 @@ import pytest
 import hf_soup
 from hf_soup import plugins
 from hf_soup.errors import EvaluationError, RecipeError
-from hf_soup.formats.recipe_file import read_selection
+from hf_soup.formats.records import read_selection
 from hf_soup.selection.select import Strategy, select
 from hf_soup.testing import FakeTrials
 from hf_soup.types import Folds, Holdout, Ingredient, Mixture, Score, Selection, Trial

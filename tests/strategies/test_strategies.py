@@ -148,10 +148,10 @@ class Watched(FakeTrials):
 
     def score(self, recipe, beat=None):
         """As always."""
-        found = super().score(recipe, beat)
-        if isinstance(found, Rejected):
-            self.stopped.append((recipe, beat, found))
-        return found
+        score = super().score(recipe, beat)
+        if isinstance(score, Rejected):
+            self.stopped.append((recipe, beat, score))
+        return score
 
 
 LIMITS = st.fixed_dictionaries(
@@ -179,9 +179,9 @@ def test_stopping_early_changes_nothing_but_the_work(name, data, seed, n, count)
     """A search that stops hopeless trials finds the recipe of the full search, and runs no more examples."""
     params, right = data.draw(EARLY[name]), at_random(seed, n, data.draw(st.sampled_from([0.5, 0.8])))
     early, full = FakeTrials(right=right), FakeTrials(right=right, stop_early=False)
-    found, expected = (choose(name, trials, count, **params) for trials in (early, full))
-    assert found.mixture == expected.mixture
-    assert tried(found) == tried(expected)
+    choice, expected = (choose(name, trials, count, **params) for trials in (early, full))
+    assert choice.mixture == expected.mixture
+    assert tried(choice) == tried(expected)
     assert [(a.names, a.weights) for a in early.asked] == [(a.names, a.weights) for a in full.asked]
     assert early.passes <= full.passes == len(full.asked)
 
@@ -193,8 +193,8 @@ def test_a_stopped_trial_is_no_score(name, data, seed, n):
     """Its row has a bound that no full count exceeds and that is too low, says so in words, and has no score."""
     right = at_random(seed, n)
     trials = Watched(right=right)
-    found = choose(name, trials, 4, **(data.draw(EARLY[name]) | ({"start": "best"} if name == "layerwise" else {})))
-    rows = [row for row in found.trials if row.at_most is not None]
+    choice = choose(name, trials, 4, **(data.draw(EARLY[name]) | ({"start": "best"} if name == "layerwise" else {})))
+    rows = [row for row in choice.trials if row.at_most is not None]
     assert len(rows) == len(trials.stopped)
     for row, (recipe, threshold, stopped) in zip(rows, trials.stopped, strict=True):
         assert right(recipe).sum() <= stopped.right < threshold.needed(n)
@@ -381,9 +381,9 @@ def test_exhaustive_is_brute_force(seed, n, count):
     groups = [group for size in range(1, count + 1) for group in itertools.combinations(ranked, size)]
     best = max(groups, key=lambda group: right(Mixture.equal(group)).sum())  # the first of equals
     trials = FakeTrials(right=right)
-    found = run("exhaustive", trials, count)
-    assert found.ingredients == best
-    assert found.weights == (1,) * len(best)
+    recipe = run("exhaustive", trials, count)
+    assert recipe.ingredients == best
+    assert recipe.weights == (1,) * len(best)
     assert len(trials.asked) == 2**count - 1
 
 
@@ -474,8 +474,8 @@ def test_weights_by_performance(scores, higher, params, expected):
     table = {str(index): score for index, score in enumerate(scores)}
     trials = FakeTrials(lambda recipe: table.get(recipe.names[0][-1]), higher_is_better=higher)
     recipe = run("performance", trials, **params)
-    found = dict(zip(recipe.names, recipe.weights, strict=True))
-    shares = np.array([found[f"run-{index}"] for index in range(3)]) / sum(recipe.weights)
+    weight_of = dict(zip(recipe.names, recipe.weights, strict=True))
+    shares = np.array([weight_of[f"run-{index}"] for index in range(3)]) / sum(recipe.weights)
     assert np.allclose(shares, np.array(expected) / sum(expected), rtol=1e-9)
 
 
@@ -514,18 +514,18 @@ def test_a_temperature_is_positive():
 class Deciding(FakeTrials):
     """Trials whose ingredients decide as a string says: one digit, 0 or 1, for each example."""
 
-    def __init__(self, score, said):
-        super().__init__(score, examples=len(next(iter(said.values()))))
-        self.said = said
+    def __init__(self, score, digits):
+        super().__init__(score, examples=len(next(iter(digits.values()))))
+        self.digits = digits
 
     def logits(self, ingredient):
         """A logit of one for the class that it decides on."""
-        classes = np.array([int(digit) for digit in self.said[ingredient.name]])
+        classes = np.array([int(digit) for digit in self.digits[ingredient.name]])
         rows = np.arange(len(classes))
         return Predictions(np.eye(2)[classes], np.zeros(len(classes), int), rows)
 
 
-SAID = {"run-0": "0000", "run-1": "0001", "run-2": "1110", "run-3": "1111", "run-4": "0000"}
+DIGITS = {"run-0": "0000", "run-1": "0001", "run-2": "1110", "run-3": "1111", "run-4": "0000"}
 WORTH = {"run-0": 0.9, "run-1": 0.8, "run-2": 0.7, "run-3": 0.6, "run-4": 0.5}
 
 
@@ -542,7 +542,7 @@ WORTH = {"run-0": 0.9, "run-1": 0.8, "run-2": 0.7, "run-3": 0.6, "run-4": 0.5}
 )
 def test_diverse_goes_by_score_and_difference(diversity, expected):
     """Next comes the best mean of the two ranks; the difference is the mean share of other decisions than theirs."""
-    trials = Deciding(lambda recipe: WORTH[recipe.names[0]], SAID)
+    trials = Deciding(lambda recipe: WORTH[recipe.names[0]], DIGITS)
     choice = choose("diverse", trials, 5, diversity=diversity)
     assert tried(choice) == [(f"+ run-{what}", True) for what in [*expected, "4, which differs in 50.0%"]]
 
@@ -551,11 +551,11 @@ def test_diverse_goes_by_score_and_difference(diversity, expected):
 @hypothesis.given(seed=seeds, n=st.integers(1, 6), accept=st.sampled_from([">=", ">"]))
 def test_diverse_by_score_alone_is_greedy(seed, n, accept):
     """Without diversity it is the greedy soup, whatever the ingredients say."""
-    found, greedy = (
+    diverse, greedy = (
         run(name, FakeTrials(right=at_random(seed, n)), 5, accept=accept, **params)
         for name, params in (("diverse", {"diversity": 0}), ("greedy", {}))
     )
-    assert (found.ingredients, found.weights) == (greedy.ingredients, greedy.weights)
+    assert (diverse.ingredients, diverse.weights) == (greedy.ingredients, greedy.weights)
 
 
 @pytest.mark.parametrize("diversity", [-0.1, 1.1, math.nan])
@@ -792,8 +792,8 @@ class Tempered(FakeTrials):
 
     def gradient(self, recipe, rows, scale=1.0):
         """As it is, with a derivative by the scale."""
-        found = super().gradient(recipe, rows, scale)
-        return Gradient(found.loss, found.weights, 0.25)
+        gradient = super().gradient(recipe, rows, scale)
+        return Gradient(gradient.loss, gradient.weights, 0.25)
 
 
 def test_the_first_step_is_the_learning_rate():

@@ -1,0 +1,172 @@
+"""Tiny checkpoints and data sets: built from configs with random weights, so that nothing is downloaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..checkpoints.memory import quiet_transformers
+from ..seeds import check_seed
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedModel
+
+    from ..tasks import Task
+
+SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 37}
+
+POSITIVE = ("good", "great", "fine", "lovely", "superb", "warm")
+NEGATIVE = ("bad", "awful", "poor", "dull", "weak", "cold")
+NEUTRAL = ("the", "film", "was", "very", "and", "a", "plot", "cast")
+WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *POSITIVE, *NEGATIVE, *NEUTRAL)
+SPECIAL = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}  # as WORDS has them
+BART = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2}
+TINY: dict[str, dict[str, Any]] = {  # by `model_type`
+    "bert": {"vocab_size": len(WORDS), "max_position_embeddings": 32, **SMALL},
+    "vit": {"image_size": 8, "patch_size": 4, **SMALL},
+    "gpt2": {"vocab_size": len(WORDS), "n_positions": 32, "n_embd": 32, "n_layer": 1, "n_head": 2, **SPECIAL},
+    "bart": {
+        "vocab_size": len(WORDS),
+        "max_position_embeddings": 32,
+        "decoder_attention_heads": 2,
+        "encoder_ffn_dim": 37,
+        "decoder_ffn_dim": 37,
+        "decoder_start_token_id": 2,
+        "forced_eos_token_id": 3,
+        **BART,
+        **SPECIAL,
+    },
+}
+
+
+def tiny_text_model(
+    seed: int = 0, *, labels: Sequence[str] = ("negative", "positive"), **config: Any
+) -> PreTrainedModel:
+    """A BERT classifier of about 20,000 random weights.
+
+    Args:
+        seed (`int`, *optional*, defaults to 0):
+            Of the weights.
+        labels (`Sequence[str]`, *optional*):
+            Names of its classes.
+        config:
+            Fields of `BertConfig` to change.
+    """
+    import transformers
+
+    transformers.set_seed(check_seed(seed))
+    settings = transformers.BertConfig(
+        **{**TINY["bert"], **config},
+        id2label=dict(enumerate(labels)),
+        label2id={name: index for index, name in enumerate(labels)},
+    )
+    return transformers.BertForSequenceClassification(settings).eval()
+
+
+def tiny_image_model(seed: int = 0, *, classes: int = 3, **config: Any) -> PreTrainedModel:
+    """A ViT classifier of 8 x 8 images with about 20,000 random weights; arguments as of [`tiny_text_model`]."""
+    import transformers
+
+    transformers.set_seed(check_seed(seed))
+    # A dict, since a caller may change a field that TINY has as well.
+    settings = transformers.ViTConfig(**{**TINY["vit"], **config, "num_labels": classes})
+    return transformers.ViTForImageClassification(settings).eval()
+
+
+def save_text_model(model: PreTrainedModel, folder: str | Path) -> Path:
+    """Save a tiny text model with a tokenizer that knows the words of [`tiny_texts`]."""
+    import transformers
+
+    with quiet_transformers():
+        model.save_pretrained(folder)
+        transformers.BertTokenizer(vocab=_vocabulary()).save_pretrained(folder)
+    return Path(folder)
+
+
+def save_image_model(model: PreTrainedModel, folder: str | Path) -> Path:
+    """Save a tiny image model with its image processor."""
+    from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
+
+    with quiet_transformers():
+        model.save_pretrained(folder)
+        ViTImageProcessorPil(size={"height": 8, "width": 8}).save_pretrained(folder)
+    return Path(folder)
+
+
+def tiny_texts(rows: int = 60, seed: int = 0) -> Dataset:
+    """Sentences that are good or bad by one of their words, with `label` 0 or 1."""
+    import datasets
+    import numpy as np
+
+    rng = np.random.default_rng(check_seed(seed))
+    labels = rng.integers(2, size=rows).tolist()
+    texts = []
+    for label in labels:
+        words = [*rng.choice(NEUTRAL, size=rng.integers(4, 9)), rng.choice((NEGATIVE, POSITIVE)[label])]
+        texts.append(" ".join(rng.permutation(words)))
+    classes = datasets.ClassLabel(names=["negative", "positive"])
+    features = datasets.Features({"text": datasets.Value("string"), "label": classes})
+    return datasets.Dataset.from_dict({"text": texts, "label": labels}, features=features)
+
+
+def tiny_images(rows: int = 60, classes: int = 3, seed: int = 0) -> Dataset:
+    """Images of 8 x 8 pixels with noise, whose brightest band of rows is their class."""
+    import datasets
+    import numpy as np
+    from PIL import Image
+
+    rng = np.random.default_rng(check_seed(seed))
+    labels = rng.integers(classes, size=rows)
+    images = []
+    for label in labels:
+        pixels = rng.integers(0, 90, size=(8, 8, 3))
+        # The height is divided among the classes; with the noise below 90, the sum stays below 256.
+        pixels[label * 8 // classes : (label + 1) * 8 // classes] += 160
+        images.append(Image.fromarray(pixels.astype(np.uint8)))
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+    return datasets.Dataset.from_dict({"image": images, "label": labels.tolist()}, features=features)
+
+
+def example_of(task: Task) -> Dataset:
+    """The few rows that a task shows itself on; a colour stands for an image of it."""
+    import datasets
+    from PIL import Image
+
+    columns = dict(task.EXAMPLE)
+    if "image" in columns:
+        columns["image"] = [Image.new("RGB", (8, 8), colour) for colour in columns["image"]]
+    return datasets.Dataset.from_dict(columns)
+
+
+def model_for(task: Task, seed: int = 0) -> tuple[PreTrainedModel, Any]:
+    """A tiny model with the head that a task's example needs, and its tokenizer or image processor."""
+    import transformers
+    from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
+
+    data = example_of(task)
+    head = task.head(data, task.label_column(data, None))
+    transformers.set_seed(check_seed(seed))
+    config = transformers.AutoConfig.for_model(task.EXAMPLE_MODEL, **TINY[task.EXAMPLE_MODEL], **head)
+    model = getattr(transformers, task.AUTO_CLASS).from_config(config).eval()
+    if model.main_input_name == "pixel_values":
+        return model, ViTImageProcessorPil(size={"height": 8, "width": 8})
+    inputs = ["input_ids", "attention_mask"]
+    if task.EXAMPLE_MODEL == "bert":
+        inputs.append("token_type_ids")  # which no other of the models takes
+    return model, transformers.BertTokenizer(vocab=_vocabulary(), model_max_length=16, model_input_names=inputs)
+
+
+def save_model_for(task: Task, folder: str | Path, seed: int = 0) -> Path:
+    """Save what [`model_for`] makes: a tiny model for a task with its tokenizer or image processor."""
+    with quiet_transformers():
+        for part in model_for(task, seed):
+            part.save_pretrained(folder)
+    return Path(folder)
+
+
+def _vocabulary() -> dict[str, int]:
+    """Word -> id, as a tokenizer takes it."""
+    return {word: index for index, word in enumerate(WORDS)}
