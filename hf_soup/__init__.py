@@ -10,14 +10,11 @@ from .version import __version__
 
 
 if TYPE_CHECKING:  # `as` re-exports a name: type checkers and editors resolve it, and flag one that is not here
+    from . import metrics as metrics
+    from . import testing as testing
+    from . import transforms as transforms
     from .analysis.advice import Advice as Advice
     from .analysis.result import Analysis as Analysis
-    from .api.analyses import contribution as contribution
-    from .api.analyses import diversity as diversity
-    from .api.analyses import landscape as landscape
-    from .api.analyses import module_effects as module_effects
-    from .api.analyses import plane as plane
-    from .api.analyses import similarity as similarity
     from .api.analyze import advise as advise
     from .api.analyze import analyze as analyze
     from .api.check import check as check
@@ -25,6 +22,7 @@ if TYPE_CHECKING:  # `as` re-exports a name: type checkers and editors resolve i
     from .api.compare import compare as compare
     from .api.cook import Cooked as Cooked
     from .api.cook import cook as cook
+    from .api.ingredients import load_ingredient as load_ingredient
     from .api.load import load as load
     from .api.merge import merge as merge
     from .api.soup import Soup as Soup
@@ -48,8 +46,8 @@ if TYPE_CHECKING:  # `as` re-exports a name: type checkers and editors resolve i
     from .evaluation.evaluator import Evaluator as Evaluator
     from .formats.recipe_file import load_recipe as load_recipe
     from .metrics.predictions import Predictions as Predictions
-    from .publishing.tree import Node as Node
-    from .publishing.tree import tree as tree
+    from .publishing.lineage import Lineage as Lineage
+    from .publishing.lineage import lineage as lineage
     from .training.records import FailedRun as FailedRun
     from .training.records import Run as Run
     from .training.sweep import Sweep as Sweep
@@ -67,14 +65,9 @@ _HOME = {
     "Analysis": "analysis.result",
     "advise": "api.analyze",
     "analyze": "api.analyze",
-    "similarity": "api.analyses",
-    "diversity": "api.analyses",
-    "landscape": "api.analyses",
-    "plane": "api.analyses",
-    "contribution": "api.analyses",
-    "module_effects": "api.analyses",
     "check": "api.check",
     "compare": "api.compare",
+    "load_ingredient": "api.ingredients",
     "load": "api.load",
     "merge": "api.merge",
     "modules": "api.check",
@@ -91,8 +84,8 @@ _HOME = {
     "SoupError": "errors",
     "SoupWarning": "errors",
     "TrainingError": "errors",
-    "Node": "publishing.tree",
-    "tree": "publishing.tree",
+    "Lineage": "publishing.lineage",
+    "lineage": "publishing.lineage",
     "TensorDifference": "api.verify",
     "Verification": "api.verify",
     "verify": "api.verify",
@@ -115,12 +108,17 @@ _HOME = {
     "Score": "types",
 }
 
+# public modules, imported when first used as well: `hf_soup.metrics.load_metric` needs no import of its own
+_MODULES = ("metrics", "testing", "transforms")
+
 __all__ = ["__version__", *sorted(_HOME)]
 
 
 if not TYPE_CHECKING:  # to a type checker this would promise every name
 
     def __getattr__(name: str) -> Any:
+        if name in _MODULES:
+            return importlib.import_module(f"{__name__}.{name}")
         if name not in _HOME:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -138,7 +138,7 @@ def _deep(place: Path) -> None:
 
 def _recipe(place: Path) -> None:
     recipe = hf_soup.load_recipe(place / "soup")
-    hf_soup.tree(place / "soup").table()
+    hf_soup.lineage(place / "soup").table()
     recipe.fingerprint()
 
 
@@ -146,7 +146,7 @@ def _card(place: Path) -> None:
     from hf_soup.publishing.card import load_card
 
     load_card(place / "soup")
-    hf_soup.tree(place / "soup").table()
+    hf_soup.lineage(place / "soup").table()
     hf_soup.check([place / "soup", place / "run-0"])
 
 

@@ -22,7 +22,7 @@ DATA = testing.tiny_texts(8)
         (lambda runs: hf_soup.merge(runs, strategy="greedy", evaluator=DATA, acept=">"), "accept"),
         (lambda runs: hf_soup.check(runs, base="x"), "base_model"),
         (lambda runs: hf_soup.compare(hf_soup.merge(runs), test=DATA, eval_dataset=DATA), "validation"),
-        (lambda runs: hf_soup.compare(hf_soup.merge(runs), test=DATA, compute_metrics=len), "metric"),
+        (lambda runs: hf_soup.compare(hf_soup.merge(runs), test=DATA, compute_metrics=len), "test"),
         (lambda runs: hf_soup.analyze(runs, dataset=DATA), "evaluator"),
         (lambda runs: hf_soup.advise(runs, budgt=3), "budget"),
         (lambda runs: hf_soup.Evaluator(DATA, compute_metrics=len), "metric"),

@@ -58,8 +58,10 @@ def test_verbs_take_their_options(cls, verb):
     """Each option of a cook file is a parameter of the verb, with the same default."""
     parameters = inspect.signature(verb).parameters
     for field in dataclasses.fields(cls):
-        name = {"metrics": "metric"}.get(field.name, field.name)
-        if name in ("params", "metric"):  # which go to methods and strategies, or to an evaluator
+        name = field.name
+        if name in ("metric", "metrics"):  # which an evaluator takes
+            assert name not in parameters
+        elif name == "params":  # which methods and strategies take
             assert name in parameters
         elif field.default is dataclasses.MISSING:
             assert parameters[name].default in (inspect.Parameter.empty, ())

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
+from ..display.results import Result
 from ..display.tables import align
 
 
@@ -60,8 +61,8 @@ class Piece(NamedTuple):
     general: str = ""
 
 
-@dataclass(frozen=True)
-class Advice:
+@dataclass(frozen=True, repr=False)
+class Advice(Result):
     """Whether and how to make a soup.
 
     Args:

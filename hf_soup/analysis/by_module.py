@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.layout import names_in_depth
 from ..checkpoints.modules import by_depth
+from ..display.results import Result
 from ..display.tables import align
 from ..errors import RecipeError
 from ..metrics.statistics import formatted, signed
@@ -37,8 +38,8 @@ class ModuleEffect(NamedTuple):
     without: float
 
 
-@dataclass(frozen=True)
-class ModuleEffects:
+@dataclass(frozen=True, repr=False)
+class ModuleEffects(Result):
     """Which modules profit from averaging.
 
     Args:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..display.results import Result
 from ..display.tables import align
 from ..errors import RecipeError
 from ..metrics.statistics import formatted, signed
@@ -55,8 +56,8 @@ class Share(NamedTuple):
         return self.left_out if self.shapley is None else self.shapley
 
 
-@dataclass(frozen=True)
-class Contribution:
+@dataclass(frozen=True, repr=False)
+class Contribution(Result):
     """What each ingredient contributes to the uniform soup.
 
     Args:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from ..display.results import Result
 from ..display.tables import align
 from ..errors import RecipeError, did_you_mean
 from ..evaluation.ensemble import mean_logits, mean_probabilities
@@ -52,8 +53,8 @@ class PairDiversity(NamedTuple):
     ambiguity: float | None
 
 
-@dataclass(frozen=True)
-class Diversity:
+@dataclass(frozen=True, repr=False)
+class Diversity(Result):
     """How differently models decide, and what it is worth.
 
     Args:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from ..display.results import Result
 from ..display.tables import align
 from ..errors import RecipeError, did_you_mean
 from ..metrics.statistics import SHARES, formatted
@@ -27,8 +28,8 @@ MOST_POINTS, MOST_BEYOND = 1001, 10
 Spot = tuple[str, str, float]  # the two models of a line, and the place on the way from the first to the second
 
 
-@dataclass(frozen=True)
-class Landscape:
+@dataclass(frozen=True, repr=False)
+class Landscape(Result):
     """Losses and scores between models.
 
     Args:

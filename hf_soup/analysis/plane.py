@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..display.results import Result
 from ..display.tables import align
 from ..errors import RecipeError, did_you_mean
 from ..types import UNIFORM
@@ -23,8 +24,8 @@ FLAT = 1e-4  # of a triangle's sides: what weights in float32 round to is no pla
 MARGIN = 0.25  # how far the grid goes beyond the outermost models, relative to the distance between them
 
 
-@dataclass(frozen=True)
-class Plane:
+@dataclass(frozen=True, repr=False)
+class Plane(Result):
     """The plane through three models.
 
     Args:

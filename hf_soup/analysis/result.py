@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..display.results import Result
 from .advice import Advice
 from .by_module import ModuleEffects
 from .contribution import Contribution
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 Part = Similarity | Diversity | Landscape | Plane | Contribution | ModuleEffects | Advice
 
 
-@dataclass(frozen=True)
-class Analysis:
+@dataclass(frozen=True, repr=False)
+class Analysis(Result):
     """What was found out about some models; parts that were not asked for are `None`.
 
     Args:

@@ -14,6 +14,7 @@ from ..checkpoints.check import is_statistic
 from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.layout import names_in_depth
 from ..checkpoints.modules import by_depth
+from ..display.results import Result
 from ..display.tables import align
 from ..errors import RecipeError, did_you_mean
 from ..merging.agreement import Agreement
@@ -40,8 +41,8 @@ Of = Literal["deltas", "weights"]
 LONGEST_HINT = 400  # characters of a hint, which may list the names of tensors
 
 
-@dataclass(frozen=True)
-class Similarity:
+@dataclass(frozen=True, repr=False)
+class Similarity(Result):
     """How alike the weights of models are.
 
     Args:

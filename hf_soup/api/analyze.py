@@ -53,7 +53,6 @@ def analyze(
     align_labels: bool = False,
     take_from: str | None = None,
     device: str = "cpu",
-    allow_pickle: bool = False,
 ) -> Analysis:
     """See why a soup of some models works, or does not.
 
@@ -91,8 +90,6 @@ def analyze(
             As for [`merge`]: whose settings all models have where they are scored.
         device (`str`, *optional*, defaults to `"cpu"`):
             Where to average.
-        allow_pickle (`bool`, *optional*, defaults to `False`):
-            As for [`merge`].
 
     Returns:
         [`Analysis`]: `.similarity`, `.diversity`, `.landscape`, `.plane`, `.contribution`, `.modules`, `.advice`;
@@ -106,7 +103,7 @@ def analyze(
     if budget is not None and budget < 1:
         raise RecipeError(f"a budget is 1 model or more, not {budget}.")
     check_line(points, beyond)
-    checkpoints, base = _opened(ingredients, base_model, allow_pickle)
+    checkpoints, base = _opened(ingredients, base_model)
     agreement = agree(checkpoints, take_from=take_from, align_labels=align_labels)
     report = agreement.check(checkpoints)
     report.raise_for_problems()
@@ -262,7 +259,6 @@ def advise(
     align_labels: bool = False,
     take_from: str | None = None,
     device: str = "cpu",
-    allow_pickle: bool = False,
 ) -> Advice:
     """Whether and how to make a soup of some models, told from what is measured on them.
 
@@ -283,8 +279,6 @@ def advise(
             As for [`merge`]: whose settings all models have where they are scored.
         device (`str`, *optional*, defaults to `"cpu"`):
             Where to average.
-        allow_pickle (`bool`, *optional*, defaults to `False`):
-            As for [`merge`].
 
     Returns:
         [`Advice`]: `.verdict`, `.command`, and `.pieces` with their evidence; `.table()`.
@@ -292,7 +286,7 @@ def advise(
     Raises:
         [`IngredientError`]: if one cannot be opened.
     """
-    checkpoints, base = _opened(ingredients, base_model, allow_pickle)
+    checkpoints, base = _opened(ingredients, base_model)
     agreement = agree(checkpoints, take_from=take_from, align_labels=align_labels)
     sources = _sources(checkpoints)
     report = agreement.check(checkpoints)
@@ -335,11 +329,11 @@ def chosen_parts(parts: Sequence[str] | None, scored: bool) -> tuple[str, ...]:
 
 
 def _opened(
-    ingredients: Iterable[Any] | str | os.PathLike[str], base_model: Any, allow_pickle: bool
+    ingredients: Iterable[Any] | str | os.PathLike[str], base_model: Any
 ) -> tuple[tuple[Checkpoint, ...], Checkpoint | None]:
     ingredients = read_ingredients(ingredients)
-    checkpoints = open_all(ingredients, allow_pickle=allow_pickle)
-    base = resolve_base(base_model, ingredients, checkpoints[0], needed=True, allow_pickle=allow_pickle)
+    checkpoints = open_all(ingredients)
+    base = resolve_base(base_model, ingredients, checkpoints[0], needed=True)
     if base is None:
         return checkpoints, None
     return checkpoints, as_ingredient(base, checkpoints[0], [checkpoint.name for checkpoint in checkpoints])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from .ingredients import read_ingredients
 
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig
+    pass
 
 
 @answers_keywords
@@ -34,8 +34,6 @@ def check(
     deep: bool = False,
     align_labels: bool = False,
     take_from: str | None = None,
-    allow_pickle: bool = False,
-    config: PretrainedConfig | Mapping[str, Any] | None = None,
 ) -> CheckReport:
     """Tell whether checkpoints can be averaged, from their headers and configurations.
 
@@ -50,10 +48,6 @@ def check(
             As for [`merge`]: the report says what would be permuted.
         take_from (`str`, *optional*):
             As for [`merge`].
-        allow_pickle (`bool`, *optional*, defaults to `False`):
-            As for [`merge`].
-        config (`transformers.PretrainedConfig` or `Mapping`, *optional*):
-            Of ingredients that are state dicts.
 
     Returns:
         [`CheckReport`]: every problem and what to look out for; `.table()` prints it.
@@ -64,12 +58,12 @@ def check(
         [`RecipeError`]: if settings are to be taken from an ingredient that is not there.
     """
     ingredients = read_ingredients(ingredients)
-    checkpoints = open_all(ingredients, config=config, allow_pickle=allow_pickle)
+    checkpoints = open_all(ingredients)
     agreement = agree(checkpoints, take_from=take_from, align_labels=align_labels)
     report = agreement.check(checkpoints)
     if report.ok:
         report = replace(report, problems=alignment_problems(checkpoints[0], agreement.alignments))
-    base = resolve_base(base_model, ingredients, checkpoints[0], needed=False, allow_pickle=allow_pickle)
+    base = resolve_base(base_model, ingredients, checkpoints[0], needed=False)
     notes = list(report.notes)
     if base is not None:
         notes += _notes_of_base(base, checkpoints[0], report.labels)
@@ -98,14 +92,12 @@ def _notes_of_base(base: Checkpoint, like: Checkpoint, labels: Sequence[str]) ->
 
 
 @answers_keywords
-def modules(ingredient: Any, *, allow_pickle: bool = False) -> tuple[Module, ...]:
+def modules(ingredient: Any) -> tuple[Module, ...]:
     """List the named modules of a checkpoint, which can have weights of their own in a soup.
 
     Args:
         ingredient (`str`, `os.PathLike`, `PreTrainedModel` or [`Ingredient`]):
             One of what [`merge`] takes.
-        allow_pickle (`bool`, *optional*, defaults to `False`):
-            As for [`merge`].
 
     Returns:
         `tuple[Module, ...]`: name, number of tensors and of parameters of each; from the names alone.
@@ -113,4 +105,4 @@ def modules(ingredient: Any, *, allow_pickle: bool = False) -> tuple[Module, ...
     Raises:
         [`IngredientError`]: if it cannot be opened.
     """
-    return list_modules(open_checkpoint(ingredient, allow_pickle=allow_pickle).specs.values())
+    return list_modules(open_checkpoint(ingredient).specs.values())

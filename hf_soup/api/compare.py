@@ -45,8 +45,6 @@ def compare(
     batchnorm_data: Any = None,
     take_from: str | None = None,
     allow_pickle: bool = False,
-    metric: Any = None,
-    higher_is_better: bool | None = None,
     ensembles: Sequence[str] | None = None,
 ) -> Comparison:
     """Score ingredients, the uniform soup, the given soups and ensembles on data that selection has not seen.
@@ -68,10 +66,6 @@ def compare(
             As for [`merge`], for the uniform soup that is added; by default that of the given soups.
         allow_pickle (`bool`, *optional*, defaults to `False`):
             As for [`merge`].
-        metric (*optional*):
-            One or several, as of [`Evaluator`], for all sets; by default an evaluator's own, or the task's.
-        higher_is_better (`bool`, *optional*):
-            As of [`Evaluator`].
         ensembles (`Sequence[str]`, *optional*):
             Of `"logits"`, `"probabilities"`, `"vote"` and `"mixture"`; by default all that the models allow.
 
@@ -96,7 +90,7 @@ def compare(
     sets = {}
     for name, data in _sets_by_name(test, shifted or {}, validation).items():
         split = _split_of(name, data)
-        sets[name] = bind_evaluator(data, like_soup, split=split, metric=metric, higher_is_better=higher_is_better)
+        sets[name] = bind_evaluator(data, like_soup, split=split)
     training = bind_training(batchnorm_data, like_soup) or _batchnorm_data_of(opened.values())
     return compare_models(
         _entries(opened, candidates, agreement, training),

@@ -9,8 +9,9 @@ import dataclasses
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..checkpoints.check import is_statistic
 from ..checkpoints.checkpoint import Checkpoint, contents_of
@@ -22,6 +23,7 @@ from ..checkpoints.targets import as_output_error, refuse_target
 from ..comparison.comparison import TEST, VALIDATION, Comparison
 from ..data.content import hash_content
 from ..data.splits import TrainingData
+from ..display.results import Result
 from ..errors import RecipeError, SoupError
 from ..formats.cook_file import CookFile, PretrainStage, load_cook_file
 from ..formats.recipe_file import RECIPE_FILE, is_recipe, load_recipe
@@ -47,7 +49,8 @@ from .variations import cook_variation
 COOKED_FILE = "cooked.json"  # written last: what was cooked from what
 
 
-class Cooked(NamedTuple):
+@dataclass(frozen=True, repr=False)
+class Cooked(Result):
     """What came of a cook file; `None` where the file has no such stage.
 
     Args:
@@ -65,6 +68,13 @@ class Cooked(NamedTuple):
     folder: Path | None = None
     comparison: Comparison | None = None
     sweep: Sweep | None = None
+
+    def table(self) -> str:
+        """What every stage has made, one after the other."""
+        results = [result.table() for result in (self.sweep, self.soup, self.comparison) if result is not None]
+        if self.folder is not None:
+            results.append(f"Saved to {self.folder}")
+        return "\n\n".join(results)
 
 
 @answers_keywords
@@ -231,7 +241,8 @@ def _make_soup(
             return soup, comparison
     if any(is_statistic(spec) for spec in candidates[0].specs):  # BatchNorm is estimated again on the training data
         examples = examples.with_training()
-    soup = _merge(options, examples, ingredients, allow_pickle)
+    # a sweep is passed as it is: it knows what its runs started from, head included
+    soup = _merge(options, examples, runs if runs is not None else candidates)
     comparison = _compare(plan.compare, options, examples, soup) if plan.compare is not None else None
     soup.comparison = comparison
     with as_output_error(marker):
@@ -241,7 +252,7 @@ def _make_soup(
     return soup, comparison
 
 
-def _merge(options: MergeOptions, examples: Examples, ingredients: Sequence[Any], allow_pickle: bool) -> Soup:
+def _merge(options: MergeOptions, examples: Examples, ingredients: Sequence[Any]) -> Soup:
     choosing = chooses(options.strategy)
     evaluator = examples.evaluator(VALIDATION, options.metric) if choosing else None
     training = examples.evaluator(TRAIN, None) if TRAIN in examples.sets else None
@@ -253,7 +264,6 @@ def _merge(options: MergeOptions, examples: Examples, ingredients: Sequence[Any]
         base_model=None if examples.plan.sweep is not None else examples.plan.base_model,
         evaluator=evaluator,
         batchnorm_data=training,
-        allow_pickle=allow_pickle,
         **arguments,
         **options.params,
     )

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from ..comparison.comparison import TEST, VALIDATION
 from ..data.splits import TrainingData
+from ..display.results import Result
 from ..display.tables import align
 from ..formats.cook_file import CookFile, load_cook_file
 from ..options import SweepOptions, answers_keywords, keywords
@@ -36,8 +37,8 @@ class Stage(NamedTuple):
     folder: str = ""
 
 
-@dataclass(frozen=True)
-class CookPlan:
+@dataclass(frozen=True, repr=False)
+class CookPlan(Result):
     """What a cook file asks for, checked as far as it can be without training.
 
     Args:

@@ -6,19 +6,56 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ..checkpoints.checkpoint import Checkpoint
+from ..checkpoints.source import open_checkpoint
 from ..errors import RecipeError, listed
+from ..options import answers_keywords
 from ..training.manifest import SWEEP_FILE
 from ..training.sweep import load_sweep
 from ..types import Ingredient
 from ..untrusted import one_line
 
 
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
 # Names in the folder of a model: transformers', PEFT's, and those of a SentenceTransformer or a pipeline
 OF_A_MODEL = ("config.json", "adapter_config.json", "modules.json", "model_index.json")
 WEIGHTS = ("*.safetensors", "*.bin", "*.index.json")
 SHOWN = 60  # characters of a source in an error
+
+
+@answers_keywords
+def load_ingredient(
+    source: Any,
+    *,
+    name: str | None = None,
+    config: PretrainedConfig | Mapping[str, Any] | None = None,
+    allow_pickle: bool = False,
+) -> Checkpoint:
+    """One ingredient, opened with what its owner knows of it: to be passed wherever an ingredient or a base model is.
+
+    Most ingredients need no such call: folders, Hub ids and models are passed as they are.
+
+    Args:
+        source (`str`, `os.PathLike`, [`Ingredient`], `transformers.PreTrainedModel` or `Mapping[str, torch.Tensor]`):
+            Where the weights are.
+        name (`str`, *optional*):
+            What tables and recipes call it; by default the folder's or repository's name, or the class of a model.
+        config (`transformers.PretrainedConfig` or `Mapping`, *optional*):
+            Of a state dict, which does not say what it is the state of.
+        allow_pickle (`bool`, *optional*, defaults to `False`):
+            Read `pytorch_model.bin` where there are no safetensors weights, with torch's `weights_only=True`.
+
+    Returns:
+        `Checkpoint`: pinned to what is there now.
+
+    Raises:
+        [`IngredientError`]: if it does not exist, is empty, corrupt or pickled, or cannot be fetched.
+    """
+    return open_checkpoint(source, name=name, config=config, allow_pickle=allow_pickle)
 
 
 def read_ingredients(ingredients: Any) -> Sequence[Any]:
@@ -63,7 +100,7 @@ def read_ingredients(ingredients: Any) -> Sequence[Any]:
 
 def _is_one_source(ingredients: Any) -> bool:
     """Whether one ingredient was given where a list of them is taken: a text and a state dict are iterable too."""
-    if isinstance(ingredients, (str, os.PathLike, Mapping, Ingredient)):
+    if isinstance(ingredients, (str, os.PathLike, Mapping, Ingredient, Checkpoint)):
         return True
     return hasattr(ingredients, "state_dict") or hasattr(ingredients, "as_ingredient")
 

@@ -35,7 +35,6 @@ from .soup import Soup
 if TYPE_CHECKING:
     import torch
     from datasets import Dataset
-    from transformers import PretrainedConfig
 
     from ..evaluation.binding import Evaluation
 
@@ -50,8 +49,6 @@ def merge(
     method: str | Callable[..., Any] = "linear",
     strategy: str | Callable[..., Any] | None = None,
     evaluator: Evaluation | None = None,
-    metric: Any = None,
-    higher_is_better: bool | None = None,
     folds: int | None = None,
     holdout: float | None = None,
     executor: str = "local",
@@ -62,16 +59,15 @@ def merge(
     align_labels: bool = False,
     take_from: str | None = None,
     device: str = "cpu",
-    allow_pickle: bool = False,
-    config: PretrainedConfig | Mapping[str, Any] | None = None,
     **params: Any,
 ) -> Soup:
     """Make a soup of fine-tuned checkpoints. Nothing is averaged before it is needed.
 
     Args:
         ingredients (`Iterable`, `str` or `os.PathLike`):
-            Folders, Hub ids (`user/run1`, `user/run1@revision`), loaded models, or state dicts with `config=`, in any
-            iterable that has an order; a [`Sweep`] is one. The path of a folder of runs stands for the runs in it.
+            Folders, Hub ids (`user/run1`, `user/run1@revision`) or loaded models, in any iterable that has an order; a
+            [`Sweep`] is one. The path of a folder of runs stands for the runs in it. State dicts, pickles, and names of
+            your own go through [`load_ingredient`].
         weights (`Sequence[float]`, `Mapping[str, float]` or `Mapping[str, Sequence[float]]`, *optional*):
             One for each ingredient, relative to each other; by name (`{"run-0": 2, "run-1": 1}`: the others have the
             weight 0); or one for each ingredient and module prefix (`{"classifier": [1, 0], "": [1, 1]}`). All equal
@@ -82,13 +78,10 @@ def merge(
         strategy (`str` or `Callable`, *optional*):
             Which ingredients go in, with what weights, such as `"greedy"`; `hf-soup strategies` lists them.
             `"weighted"` takes `weights`, the others find them. Functions as for `method`.
-        evaluator ([`Evaluator`], `datasets.Dataset`, `str` or `Callable`, *optional*):
-            Scores models on validation data, for strategies that choose. A function of a model returns a number or a
-            dict of them, so that any harness can steer.
-        metric (*optional*):
-            What to choose by, as of [`Evaluator`]; where the evaluator is a function, which value of its dict.
-        higher_is_better (`bool`, *optional*):
-            Direction of what is chosen by; known of built-in metrics, `True` by default of others.
+        evaluator ([`Evaluator`], `datasets.Dataset`, `datasets.DatasetDict`, `str` or `Callable`, *optional*):
+            Scores models on validation data, for strategies that choose. A function of a model returns a number, so
+            that any harness can steer. An [`Evaluator`] of the data or of the function says the metric, its direction
+            and everything else.
         folds (`int`, *optional*):
             Search as many times on all folds of validation but one, and tell what the choice scores on the fold left
             out; the soup itself is chosen on all.
@@ -115,10 +108,6 @@ def merge(
             model computes or gets, they are averaged only if this says whose to take.
         device (`str`, *optional*, defaults to `"cpu"`):
             Where to average, such as `"cuda"`.
-        allow_pickle (`bool`, *optional*, defaults to `False`):
-            Read `pytorch_model.bin` where an ingredient has no safetensors weights, with torch's `weights_only=True`.
-        config (`transformers.PretrainedConfig` or `Mapping`, *optional*):
-            Of ingredients that are state dicts.
         params:
             Parameters of the method and of the strategy, such as `normalize=False` or `accept=">"`.
 
@@ -140,7 +129,6 @@ def merge(
         weights=weights,
         scored=evaluator is not None,
         worth_asked=folds is not None or holdout is not None or executor != "local",
-        metric_given=metric is not None or higher_is_better is not None,
     )
     check_executor(executor)
     check_device(device)
@@ -148,10 +136,10 @@ def merge(
     ingredients = read_ingredients(ingredients)
     for failure in getattr(ingredients, "failed", ()):  # of a sweep
         warn(f"{failure.name} is left out: {failure.reason}")
-    candidates = open_all(ingredients, config=config, allow_pickle=allow_pickle)
+    candidates = open_all(ingredients)
     agreement = agree(candidates, take_from=take_from, align_labels=align_labels)
     needed = request.strategy_needs_base or needs_base(method)
-    base = resolve_base(base_model, ingredients, candidates[0], needed=needed, allow_pickle=allow_pickle)
+    base = resolve_base(base_model, ingredients, candidates[0], needed=needed)
     base_candidate = None
     if request.strategy_needs_base:
         base = base_candidate = _base_as_candidate(base, request, candidates, agreement)
@@ -177,8 +165,6 @@ def merge(
         setup,
         evaluator,
         training,
-        metric=metric,
-        higher_is_better=higher_is_better,
         folds=folds,
         holdout=holdout,
         executor=executor,
@@ -234,7 +220,6 @@ def _parse(
     weights: Sequence[float] | Mapping[str, Sequence[float] | float] | None,
     scored: bool,
     worth_asked: bool,
-    metric_given: bool,
 ) -> _Request:
     """Find method and strategy, and refuse arguments that do not go together.
 
@@ -252,19 +237,11 @@ def _parse(
         given_weights = as_given(weights)
     if scored and strategy is None:
         raise RecipeError('an evaluator is for a strategy that chooses by it: add strategy="greedy".')
-    if not scored:
-        _refuse_unused(worth_asked=worth_asked, metric_given=metric_given)
+    if worth_asked and not scored:
+        raise RecipeError("folds, holdout and executor are of trials: add a strategy and evaluator=Evaluator(data).")
     if strategy_traits(function).linear_only and method != "linear":
         raise RecipeError(f'strategy="{strategy}" goes with method="linear" alone, not with "{method}".')
     return _Request(method_params, given_weights, strategy, function, strategy_params)
-
-
-def _refuse_unused(*, worth_asked: bool, metric_given: bool) -> None:
-    """Refuse what only an evaluator makes use of, where there is none."""
-    if worth_asked:
-        raise RecipeError("folds, holdout and executor are of trials: add a strategy and evaluator=Evaluator(data).")
-    if metric_given:
-        raise RecipeError("a metric is what an evaluator scores by: add evaluator=hf_soup.Evaluator(data).")
 
 
 def _base_as_candidate(
@@ -299,8 +276,6 @@ def _choose(
     evaluator: Evaluation | None,
     training: Evaluator | None,
     *,
-    metric: Any,
-    higher_is_better: bool | None,
     folds: int | None,
     holdout: float | None,
     executor: str,
@@ -311,7 +286,7 @@ def _choose(
     if evaluator is None:
         choice = strategy.choose(ingredients, NoTrials())
         return choice.mixture, Selection(strategy.name, plain(strategy.params), trials=choice.trials)
-    bound = bind_evaluator(evaluator, setup.settings_first, metric=metric, higher_is_better=higher_is_better)
+    bound = bind_evaluator(evaluator, setup.settings_first)
     seed = setup.averaging.seed
     if not isinstance(bound, Evaluator):
         with FunctionTrials(setup, bound, training=training, device=device, executor=executor) as function_trials:

@@ -18,6 +18,8 @@ from ..checkpoints.modules import head_names
 from ..checkpoints.staging import staged_folder, temporary_folder
 from ..checkpoints.targets import as_output_error, refuse_target
 from ..comparison.comparison import Comparison
+from ..display.results import Result
+from ..display.tables import align
 from ..errors import warn
 from ..evaluation.running_statistics import running_statistics
 from ..formats.recipe_file import RECIPE_FILE, dump_recipe
@@ -38,13 +40,14 @@ from ..types import Recipe, Score, Selection
 if TYPE_CHECKING:
     import torch
     from huggingface_hub import CommitInfo
+    from matplotlib.figure import Figure
     from transformers import PreTrainedModel
 
     from ..analysis.result import Analysis
     from ..evaluation.evaluator import Evaluator
 
 
-class Soup:
+class Soup(Result):
     """One model made of several, not averaged before it is asked for.
 
     [`merge`] makes it. The model that `.model` builds and the one that `.save_pretrained` writes have the same bits.
@@ -92,6 +95,31 @@ class Soup:
     def __repr__(self) -> str:
         names = ", ".join(self.recipe.names)
         return f"Soup({self.recipe.method} of {len(self.recipe.ingredients)}: {names})"
+
+    def table(self) -> str:
+        """What was tried, and why it was kept or not; and the weight of each ingredient, where these differ."""
+        weights = self.recipe.weights_by_module
+        if self.recipe.selection is None or not self.recipe.selection.trials:
+            return self._weight_table()
+        are_equal = len({weight for of_module in weights.values() for weight in of_module}) == 1
+        trials = self.recipe.selection.table()
+        return trials if are_equal else f"{trials}\n\n{self._weight_table()}"
+
+    def _weight_table(self) -> str:
+        """A line for each ingredient, and a column for each module that has weights of its own."""
+        weights = self.recipe.weights_by_module
+        heads = ["weight"]
+        if len(weights) > 1:
+            heads = [f"weight of {module or 'the rest'}" for module in weights]
+        lines = [["ingredient", *heads]]
+        for index, name in enumerate(self.recipe.names):
+            lines.append([name, *(f"{of_module[index]:.4g}" for of_module in weights.values())])
+        return align(lines)
+
+    def _picture(self) -> Figure | None:
+        """What the strategy tried, where it tried something."""
+        selection = self.recipe.selection
+        return None if selection is None or not selection.trials else selection.plot()
 
     @cached_property
     def model(self) -> PreTrainedModel:

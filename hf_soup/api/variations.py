@@ -8,16 +8,19 @@ from typing import Any
 
 from ..data.functions import BUNDLED, is_function
 from ..errors import RecipeError, did_you_mean
+from ..evaluation.evaluator import Evaluator
 from ..formats.strict_yaml import override
 from ..metrics.built_in import BUILT_IN
 from ..plugins import is_code, refuse_code
 from ..types import Ingredient, Recipe
 from ..untrusted import one_line
+from .ingredients import load_ingredient
 from .merge import merge
 from .soup import Soup
 
 
-NOT_SET = ("ingredients", "config", "device", "allow_pickle")  # of a merge, but not of a recipe's variation
+OF_EVALUATORS = ("metric", "higher_is_better")  # what is set of the evaluator, and not of the merge
+NOT_SET = ("ingredients", "device")  # of a merge, but not of a recipe's variation
 
 
 def cook_variation(
@@ -56,14 +59,19 @@ def cook_variation(
         refuse_code(_code(given), "what is set for the recipe")
     kept = _kept(recipe, drop)
     settings: dict[str, Any] = {"method": recipe.method, "dtype": recipe.dtype, "seed": recipe.seed}
-    settings |= {"base_model": recipe.base_model, "align_labels": bool(recipe.alignments)}
+    settings["align_labels"] = bool(recipe.alignments)
+    base_model = given.pop("base_model", recipe.base_model)
+    if base_model is not None:
+        settings["base_model"] = load_ingredient(base_model, allow_pickle=allow_pickle)
     if recipe.take_from in [item.name for item in kept]:
         settings["take_from"] = recipe.take_from
     params = dict(recipe.params) if given.get("method", recipe.method) == recipe.method else {}
     if "weights" not in given and "strategy" not in given:
         settings["weights"] = _weights(recipe, kept, len(add))
     params |= given.pop("params", {})
-    return merge([*kept, *add], **{**settings, **given}, **params, allow_pickle=allow_pickle)
+    _make_evaluator(given)
+    ingredients = [load_ingredient(source, allow_pickle=allow_pickle) for source in (*kept, *add)]
+    return merge(ingredients, **{**settings, **given}, **params)
 
 
 def _read(overrides: Sequence[str]) -> dict[str, Any]:
@@ -71,7 +79,7 @@ def _read(overrides: Sequence[str]) -> dict[str, Any]:
     given: dict[str, Any] = {}
     for item in overrides:
         override(given, item)
-    known = [name for name in inspect.signature(merge).parameters if name not in NOT_SET]
+    known = [name for name in inspect.signature(merge).parameters if name not in NOT_SET] + list(OF_EVALUATORS)
     for name in given:
         if name not in known:
             raise RecipeError(f"{one_line(name)!r} cannot be set for a recipe{did_you_mean(name, known)}")
@@ -81,6 +89,16 @@ def _read(overrides: Sequence[str]) -> dict[str, Any]:
     for name in set(params) & set(inspect.signature(merge).parameters):
         raise RecipeError(f"`params.{name}` is no parameter of a method or strategy: write {name}=VALUE.")
     return given
+
+
+def _make_evaluator(given: dict[str, Any]) -> None:
+    """Put the metric and its direction, which are set beside the data, into one evaluator."""
+    options = {name: given.pop(name) for name in OF_EVALUATORS if name in given}
+    if not options:
+        return
+    if "evaluator" not in given:
+        raise RecipeError("a metric is what an evaluator scores by: set evaluator=DATA as well.")
+    given["evaluator"] = Evaluator(given["evaluator"], **options)
 
 
 def _code(given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -19,6 +19,7 @@ from ..checkpoints.files import OpenFiles
 from ..checkpoints.hub import files_at
 from ..checkpoints.reader import TensorSpec
 from ..checkpoints.source import open_checkpoint
+from ..display.results import Result
 from ..display.tables import align
 from ..errors import RecipeError, SoupError
 from ..formats.recipe_file import BATCHNORM_FILE, load_hub_recipe, load_recipe
@@ -58,8 +59,8 @@ class TensorDifference(NamedTuple):
     largest: float
 
 
-@dataclass(frozen=True)
-class Verification:
+@dataclass(frozen=True, repr=False)
+class Verification(Result):
     """Whether a published soup is what its recipe says.
 
     Args:

@@ -15,7 +15,7 @@ from .source import open_checkpoint
 from .subfolders import fit_subfolders, subfolder_prefix
 
 
-def open_base(source: Any, ingredient: Checkpoint, *, allow_pickle: bool = False) -> Checkpoint:
+def open_base(source: Any, ingredient: Checkpoint) -> Checkpoint:
     """Open a base model under the names of the ingredients that were fine-tuned from it.
 
     Its names become those that transformers finds when it loads it as the class of the ingredients, whatever its own
@@ -26,8 +26,6 @@ def open_base(source: Any, ingredient: Checkpoint, *, allow_pickle: bool = False
             As for [`open_checkpoint`].
         ingredient (`Checkpoint`):
             An ingredient.
-        allow_pickle (`bool`, *optional*, defaults to `False`):
-            As for [`open_checkpoint`].
 
     Returns:
         [`Checkpoint`]
@@ -35,7 +33,7 @@ def open_base(source: Any, ingredient: Checkpoint, *, allow_pickle: bool = False
     Raises:
         [`IngredientError`]: if it cannot be opened, or less than half of the tensors of their bodies fit.
     """
-    return fit_base(open_checkpoint(source, allow_pickle=allow_pickle), ingredient)
+    return fit_base(open_checkpoint(source), ingredient)
 
 
 def fit_base(base: Checkpoint, ingredient: Checkpoint) -> Checkpoint:
@@ -57,9 +55,7 @@ def fit_base(base: Checkpoint, ingredient: Checkpoint) -> Checkpoint:
     return base
 
 
-def resolve_base(
-    base_model: Any, ingredients: Any, ingredient: Checkpoint, *, needed: bool, allow_pickle: bool = False
-) -> Checkpoint | None:
+def resolve_base(base_model: Any, ingredients: Any, ingredient: Checkpoint, *, needed: bool) -> Checkpoint | None:
     """Open the base model that was given, or else, where one is needed, that of a sweep.
 
     Args:
@@ -71,8 +67,6 @@ def resolve_base(
             An ingredient.
         needed (`bool`):
             Whether a sweep's base model is opened though the user named none.
-        allow_pickle (`bool`, *optional*, defaults to `False`):
-            As for [`open_checkpoint`].
 
     Returns:
         [`Checkpoint`], or `None` where there is none.
@@ -84,7 +78,7 @@ def resolve_base(
         base_model = getattr(ingredients, "base_model", None)
     if base_model is None:
         return None
-    return open_base(base_model, ingredient, allow_pickle=allow_pickle)
+    return open_base(base_model, ingredient)
 
 
 def _model_of(item: Checkpoint) -> tuple[str, Mapping[str, Any]]:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..display.results import Result
 from ..errors import IncompatibleError, IngredientError, listed
 from ..untrusted import as_error
 from .checkpoint import Checkpoint, unequal_twin_problems
@@ -38,8 +39,8 @@ BATCHNORM_NOTE = (
 )
 
 
-@dataclass(frozen=True)
-class CheckReport:
+@dataclass(frozen=True, repr=False)
+class CheckReport(Result):
     """What a check found.
 
     Args:

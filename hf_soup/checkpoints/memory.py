@@ -52,7 +52,7 @@ def plain_model(source: Any) -> PreTrainedModel:
     if not isinstance(model, PreTrainedModel):
         raise IngredientError(
             f"{type(source).__name__} is no model of transformers (PreTrainedModel): give that, or a state dict with "
-            "`config=`, or the folder that it was saved to."
+            "hf_soup.load_ingredient(state, config=...), or the folder that it was saved to."
         )
     if any(_is_adapter(module) for module in model.modules()):
         raise IngredientError(

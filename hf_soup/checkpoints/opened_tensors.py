@@ -83,7 +83,9 @@ def open_state(state: Mapping[str, torch.Tensor], name: str, config: Any) -> Che
     from .memory import build_model
 
     if config is None or not state:
-        raise IngredientError("a state dict does not say what it is the state of: give `config=` as well.")
+        raise IngredientError(
+            "a state dict does not say what it is the state of: pass hf_soup.load_ingredient(state, config=...)."
+        )
     if not isinstance(config, Mapping) and not hasattr(config, "to_dict"):
         raise IngredientError(f"`config=` is a configuration of transformers or a mapping, not {config!r}.")
     _refuse_other_values(state)

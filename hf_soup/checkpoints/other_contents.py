@@ -56,12 +56,12 @@ def refuse_pickle(file: str, source: str) -> str:
     if not READ_PICKLES.fullmatch(posixpath.basename(file)):
         return (
             f"{file}, a pickle under a name of its own, which is not read. Load it into the model, and save that with "
-            "`save_pretrained`; or give the state dict with `config=`."
+            "`save_pretrained`; or pass hf_soup.load_ingredient(state, config=...)."
         )
     return (
         f"{file}, a pickle, which can run code when it is read. Convert it once: "
         f'`AutoModel.from_pretrained("{source}").save_pretrained(...)` with the class of your task; or pass '
-        "allow_pickle=True (--allow-pickle), which reads tensors and nothing else."
+        "hf_soup.load_ingredient(..., allow_pickle=True) (--allow-pickle), which reads tensors and nothing else."
     )
 
 

@@ -74,6 +74,8 @@ def _find(source: Any, name: str | None, config: Any, allow_pickle: bool) -> Cal
 
     The first part may run in several threads at once, the second may not: it imports transformers.
     """
+    if isinstance(source, Checkpoint):  # opened before, with what only its owner knows of it
+        return lambda: source
     if hasattr(source, "as_ingredient"):
         source = source.as_ingredient()
     if isinstance(source, Ingredient):

@@ -10,6 +10,7 @@ import click
 
 from ..options import AnalyzeOptions, keywords
 from .examples import example_options, read_given_examples, take_example_options
+from .ingredients import take_ingredients
 from .options import (
     Command,
     align_labels_option,
@@ -71,11 +72,12 @@ def analyze_command(
     if output:
         refuse_folder(output)  # before anything is scored
     chosen = AnalyzeOptions(**take_fields(AnalyzeOptions, options))
+    sources = take_ingredients(ingredients, options)
     arguments = _with_examples(options)
     if dry_run:
-        _show_costs(ingredients, chosen, arguments, form)
+        _show_costs(sources, chosen, arguments["evaluator"] is not None, form)
         return
-    analysis = hf_soup.analyze(list(ingredients), **keywords(chosen), **arguments)
+    analysis = hf_soup.analyze(sources, **keywords(chosen), **arguments)
     if not output:
         show(form, "", {"report": None, **analysis.to_dict()}, analysis.table())
         return
@@ -83,16 +85,18 @@ def analyze_command(
     show(form, report, {"report": str(report), **analysis.to_dict()}, f"{analysis.table()}\n\nSaved to {report}")
 
 
-def _show_costs(ingredients: tuple[str, ...], options: AnalyzeOptions, arguments: dict[str, Any], form: str) -> None:
+def _show_costs(ingredients: list[Any], options: AnalyzeOptions, scored: bool, form: str) -> None:
     """How many models each part would score."""
     import hf_soup
 
     from ..api.analyze import analysis_cost, chosen_parts
+    from ..api.ingredients import read_ingredients
 
-    parts = chosen_parts(options.parts, arguments["evaluator"] is not None)
+    ingredients = list(read_ingredients(ingredients))
+    parts = chosen_parts(options.parts, scored)
     modules = 0
     if "modules" in parts:
-        modules = len(hf_soup.modules(ingredients[0], allow_pickle=arguments["allow_pickle"]))
+        modules = len(hf_soup.modules(ingredients[0]))
     costs = analysis_cost(len(ingredients), replace(options, parts=parts), modules=modules)
     lines = [f"{part}: {cost} models at most" for part, cost in costs.items()]
     show(form, sum(costs.values()), costs, "\n".join([*lines, "Each is scored once, whatever needs it."]))
@@ -115,7 +119,8 @@ def advise_command(ingredients: tuple[str, ...], form: str, **options: Any) -> N
     """
     import hf_soup
 
-    advice = hf_soup.advise(list(ingredients), **_with_examples(options))
+    sources = take_ingredients(ingredients, options)
+    advice = hf_soup.advise(sources, **_with_examples(options))
     show(form, "soup" if advice.ok else "no soup", advice.to_dict(), advice.table())
 
 

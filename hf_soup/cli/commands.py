@@ -113,7 +113,7 @@ for command in (
     published.push_command,
     published.card_command,
     published.verify_command,
-    published.tree_command,
+    published.lineage_command,
     training.cook_command,
     soups.plan_command,
     soups.strategies_command,

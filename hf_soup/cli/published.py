@@ -1,4 +1,4 @@
-"""Soups that are published: `verify`, `card`, `tree`; and `install-extension`, for `hf soup ...`."""
+"""Soups that are published: `verify`, `card`, `lineage`; and `install-extension`, for `hf soup ...`."""
 
 from __future__ import annotations
 
@@ -122,14 +122,14 @@ def card_command(soup: str, form: str) -> None:
     show(form, text, {"metadata": card.data.to_dict(), "text": card.text}, text)
 
 
-@click.command("tree")
+@click.command("lineage")
 @click.argument("soup")
 @output_options
-def tree_command(soup: str, form: str) -> None:
+def lineage_command(soup: str, form: str) -> None:
     """Show what SOUP (a folder or Hub id) was made from: ingredients, base models, and soups within soups."""
     import hf_soup
 
-    root = hf_soup.tree(soup)
+    root = hf_soup.lineage(soup)
     show(form, "\n".join(child.name for child in root.children), root.to_dict(), root.table())
 
 

@@ -12,6 +12,7 @@ from ..display.tables import align
 from ..options import MergeOptions, PushOptions
 from ..plugins import FunctionPlugin, load_function, names, parameters
 from .examples import example_options, read_given_examples, take_example_options
+from .ingredients import take_ingredients
 from .options import (
     align_labels_option,
     allow_code_option,
@@ -21,7 +22,7 @@ from .options import (
     plugin_options,
     take_from_option,
 )
-from .results import described, show, trial_table
+from .results import described, show
 from .stderr import note
 
 
@@ -96,7 +97,8 @@ def merge_command(
     options["batchnorm_data"] = read_given_examples(options["batchnorm_data"], "train", examples)
     arguments = {parameter: value for parameter, value in options.items() if value is not None}
     arguments |= _params(more_params)
-    soup = hf_soup.merge(list(ingredients), weights=_weights(weights), **arguments)
+    sources = take_ingredients(ingredients, arguments)
+    soup = hf_soup.merge(sources, weights=_weights(weights), **arguments)
     folder = soup.save_pretrained(output, max_shard_size=max_shard_size, overwrite=overwrite)
     where = f"Saved to {folder}"
     if repo_id:
@@ -104,7 +106,7 @@ def merge_command(
         where += f"\nPushed to {pushed.repo_url}"
     for remark in soup.plan.report.notes:
         note(f"{remark}.")
-    show(form, folder, {"folder": str(folder), **described(soup)}, f"{trial_table(soup)}\n{where}")
+    show(form, folder, {"folder": str(folder), **described(soup)}, f"{soup.table()}\n{where}")
 
 
 def _params(given: tuple[str, ...]) -> dict[str, Any]:
@@ -134,7 +136,8 @@ def check_command(ingredients: tuple[str, ...], form: str, **options: Any) -> No
 
     import hf_soup
 
-    report = hf_soup.check(list(ingredients), **options)
+    sources = take_ingredients(ingredients, options)
+    report = hf_soup.check(sources, **options)
     show(form, "ok" if report.ok else "not ok", {"ok": report.ok, **dataclasses.asdict(report)}, report.table())
     if not report.ok:
         sys.exit(1)
@@ -148,7 +151,8 @@ def modules_command(ingredient: str, allow_pickle: bool, form: str) -> None:
     """List the named modules of INGREDIENT (a folder or Hub id), which can have weights of their own."""
     import hf_soup
 
-    modules = hf_soup.modules(ingredient, allow_pickle=allow_pickle)
+    (source,) = take_ingredients([ingredient], {"allow_pickle": allow_pickle})
+    modules = hf_soup.modules(source)
     lines = [["module", "tensors", "parameters"]]
     for module in modules:
         lines.append([module.name, str(module.tensors), f"{module.parameters:,}"])

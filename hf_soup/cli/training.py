@@ -10,7 +10,7 @@ import click
 from ..options import SweepOptions
 from .options import Command, allow_code_option, allow_pickle_option, options_of, output_options, take_fields
 from .output import remark
-from .results import described, show, trial_table
+from .results import described, show
 
 
 if TYPE_CHECKING:
@@ -255,7 +255,7 @@ def _cooked(cooked: Cooked) -> tuple[str, dict[str, Any], str]:
         data["runs"] = [str(run.folder) for run in cooked.sweep]
     if cooked.soup is not None:
         data |= described(cooked.soup)
-        paragraphs.append(trial_table(cooked.soup))
+        paragraphs.append(cooked.soup.table())
     elif cooked.sweep is not None:
         paragraphs.append(f"{len(cooked.sweep)} runs are whole.")
     data["comparison"] = None

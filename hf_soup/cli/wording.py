@@ -10,6 +10,9 @@ import click
 
 # An argument as messages write it: `name=`, then an ellipsis, a quoted text, a list, a call, or a word
 _VALUE = r"""\.\.\.|"[^"]*"|'[^']*'|\[[^\]]*\]|[\w.]+\([^()]*\)|[\w.]+"""
+_LOADED = re.compile(
+    r"hf_soup\.load_ingredient\(\.\.\., (\w+=\w+)\)"
+)  # opened by the command where its option is given
 DATA = {"evaluator": "--data DATA", "dataset": "--data DATA"}  # arguments that are data, where the command takes it
 FOLDERS = ("output_dir", "save_directory")  # arguments that are the folder of the result
 
@@ -29,6 +32,7 @@ def in_shell_words(text: str, command: click.Command) -> str:
             flags[parameter.name] = max(parameter.opts, key=len)
     if "output" in flags:
         flags |= dict.fromkeys(FOLDERS, flags["output"])
+    text = _LOADED.sub(r"\1", text)
     for name, option in DATA.items():
         if "--data" in flags.values():
             text = re.sub(rf"\b{name}=(?:{_VALUE})", option, text)

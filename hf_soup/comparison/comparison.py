@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from ..display.results import Result
 from ..display.tables import align, escape_markup
 from ..errors import MissingExtraError, RecipeError, did_you_mean, warn
 from ..metrics.statistics import SHARES, Interval, formatted, signed
@@ -115,8 +116,8 @@ class ModelScores:
         return self.scores.get(set_name, {}).get(metric)
 
 
-@dataclass(frozen=True)
-class Comparison:
+@dataclass(frozen=True, repr=False)
+class Comparison(Result):
     """Scores of ingredients, soups and ensembles on the same examples.
 
     Args:

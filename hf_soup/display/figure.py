@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import io
 import itertools
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -35,8 +37,9 @@ def wrapped(title: str, width: int) -> str:
     return "\n".join(lines).replace("$", r"\$")  # a formula would begin at a dollar sign
 
 
+@functools.cache
 def figure_class() -> type[Figure]:
-    """matplotlib's figure, which needs no screen.
+    """matplotlib's figure, which needs no screen, and which a notebook shows as a picture.
 
     Raises:
         [`MissingExtraError`]: if matplotlib is not installed.
@@ -45,7 +48,16 @@ def figure_class() -> type[Figure]:
         from matplotlib.figure import Figure
     except ImportError:
         raise MissingExtraError("pictures need matplotlib: pip install 'hf-soup[plot]'") from None
-    return Figure
+
+    class Picture(Figure):
+        """A figure that shows itself: Jupyter knows matplotlib's own as pictures only once pyplot was imported."""
+
+        def _repr_png_(self) -> bytes:
+            buffer = io.BytesIO()
+            self.savefig(buffer, format="png", dpi=110)
+            return buffer.getvalue()
+
+    return Picture
 
 
 def new_figure(width: float, height: float, title: str) -> tuple[Figure, Axes]:

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ..data.content import ContentHashes, hash_content
 from ..data.load import load_data
@@ -23,6 +23,7 @@ from ..types import BatchNormRecord, DataDescription, Score, is_better_higher
 from .cache_key import cache_key, digest_of_batches, digest_of_processing
 from .encoding import MAIN_INPUTS, Encoded, first_in_small_batches, is_encoded, of_one_length, without_rows
 from .examples import EncodedExamples
+from .function_score import as_score, check_function_evaluator
 from .generation import generation_options, with_texts
 from .outputs import Outputs, refuse_not_finite
 from .running import BatchOutput, is_launched, predictions_of, refuse_unreadable, run_batches
@@ -46,15 +47,17 @@ class Evaluator:
     """Scores models on one set of examples.
 
     Args:
-        dataset (`datasets.Dataset` or `str`):
+        dataset (`datasets.Dataset`, `datasets.DatasetDict`, `str`, `os.PathLike` or `Callable`):
             The examples, or where they are: a Hub id, a file (CSV, JSON lines, Parquet), a folder with files or image
             folders named for their split, or `package.module:function`. Examples may be encoded already
-            (`input_ids` or `pixel_values`).
+            (`input_ids` or `pixel_values`). Or a function of a model, which returns a number, a mapping of numbers, or
+            a [`Score`]: then `metric` and `higher_is_better` say which of them selects, and nothing else is given.
         task (`str`, *optional*, defaults to `"auto"`):
             Such as `"text-classification"`; `"auto"` reads it off the model's configuration.
         metric (`str`, `Callable`, `evaluate.EvaluationModule`, or a sequence of them, *optional*):
             Names of built-in metrics, of metrics of `evaluate` or of their scripts; metrics of `evaluate`; or
-            functions of `transformers.EvalPrediction` as `Trainer` takes them. The task's own by default.
+            functions of `transformers.EvalPrediction` as `Trainer` takes them. The task's own by default. Of a
+            function of a model the name of the value that selects.
         select_by (`str`, *optional*):
             Which of several values selects; the first by default.
         higher_is_better (`bool`, *optional*):
@@ -110,10 +113,17 @@ class Evaluator:
     path: str | None = None
 
     def __post_init__(self) -> None:
+        import datasets
+
+        if self.function is not None:
+            check_function_evaluator(self)
+            return
         if isinstance(self.dataset, (str, os.PathLike)):
-            path = os.fspath(self.dataset)
+            path = os.path.expanduser(os.fspath(self.dataset))
             object.__setattr__(self, "path", self.path or path)
             object.__setattr__(self, "dataset", load_data(path, split=self.split, name=self.name))
+        elif isinstance(self.dataset, datasets.DatasetDict):
+            object.__setattr__(self, "dataset", load_data(self.dataset, split=self.split))
         _refuse_other_data(self.dataset)
         if not len(self.dataset):
             raise DataError(f"the data set for {self.split} is empty.")
@@ -145,8 +155,17 @@ class Evaluator:
             [`DataError`]: if the data does not fit the model.
             [`EvaluationError`]: if the metric gives no number, or memory runs out at one example.
         """
+        if self.function is not None:
+            # of a function the metric is a name, as was checked in the beginning
+            metric = cast("str | None", self.metric)
+            return as_score(self.function(model), metric, is_better_higher(self.higher_is_better))
         bound = self.for_model(model)
         return bound.score(bound.predict(model))
+
+    @property
+    def function(self) -> Callable[[PreTrainedModel], Any] | None:
+        """The function of a model that scores, if that was given in place of a data set."""
+        return self.dataset if callable(self.dataset) else None
 
     def score(self, predictions: Predictions) -> Score:
         """The score of predictions that were made already; of an evaluator whose task is known.

@@ -1,6 +1,6 @@
 """What the ingredients of a soup were fine-tuned from, as repositories of the Hub: its place in the model tree.
 
-It reads what lies beside the weights, and asks the Hub nothing. `tree.py` follows models of the Hub to their bases.
+It reads what lies beside the weights, and asks the Hub nothing. `lineage.py` follows models of the Hub to their bases.
 """
 
 from __future__ import annotations
@@ -183,7 +183,7 @@ def _is_valid(repo_id: str) -> bool:
     return True
 
 
-class Lineage(NamedTuple):
+class ModelTree(NamedTuple):
     """Where a soup stands in the Hub's model tree.
 
     Args:
@@ -203,7 +203,7 @@ class Lineage(NamedTuple):
     unknown: tuple[str, ...]
 
 
-def lineage_of(recipe: Recipe, bases: Sequence[Sequence[str]]) -> Lineage:
+def model_tree_of(recipe: Recipe, bases: Sequence[Sequence[str]]) -> ModelTree:
     """What a card says of where a soup comes from.
 
     Args:
@@ -229,7 +229,7 @@ def lineage_of(recipe: Recipe, bases: Sequence[Sequence[str]]) -> Lineage:
             withheld.append(item.name)
         elif not repositories:
             unknown.append(item.name)
-    return Lineage(_unique(parents), _unique(followed), tuple(withheld), tuple(unknown))
+    return ModelTree(_unique(parents), _unique(followed), tuple(withheld), tuple(unknown))
 
 
 def _unique(names: Sequence[str]) -> tuple[str, ...]:

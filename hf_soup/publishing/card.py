@@ -20,7 +20,7 @@ from ..formats.recipe_file import dump_recipe
 from ..plugins import is_code, is_in_memory
 from ..types import Ingredient, Recipe, Selection
 from ..untrusted import as_error, encodable, one_line, read_file
-from .bases import Lineage, lineage_of
+from .bases import ModelTree, model_tree_of
 from .facts import Facts
 from .markdown import commit_cell, fence_for, ingredient_link, inline_code, repository_link, trial_row
 from .results import Result, model_index, result_of
@@ -53,7 +53,7 @@ class CardContent:
             What the cards of its ingredients say.
         findings (`Sequence[str]`, *optional*):
             What an analysis found.
-        lineage ([`Lineage`]):
+        model_tree ([`ModelTree`]):
             Where it stands in the Hub's model tree.
         repo_id (`str`, *optional*):
             Where on the Hub it will be.
@@ -61,7 +61,7 @@ class CardContent:
 
     recipe: Recipe
     config: Mapping[str, Any]
-    lineage: Lineage
+    model_tree: ModelTree
     comparison: Comparison | None = None
     pictures: Mapping[str, str] = field(default_factory=dict)
     facts: Facts = field(default_factory=Facts)
@@ -202,7 +202,7 @@ def render_card(
     content = CardContent(
         recipe,
         config,
-        lineage_of(recipe, bases),
+        model_tree_of(recipe, bases),
         comparison=comparison,
         pictures=pictures or {},
         facts=facts or Facts(),
@@ -249,7 +249,7 @@ def _metadata(content: CardContent, tags: Sequence[str]) -> ModelCardData:
     """The metadata on top of a card, as the Hub reads it."""
     from huggingface_hub import ModelCardData
 
-    facts, parents, result = content.facts, content.lineage.parents, content.result
+    facts, parents, result = content.facts, content.model_tree.parents, content.result
     pipeline = pipeline_of(content.config)
     metrics: list[str] | None = None
     eval_results = None

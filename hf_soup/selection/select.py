@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import EvaluationError, RecipeError
 from ..progress import progress_bar
@@ -28,6 +28,7 @@ from ..types import (
     gain,
     plain,
 )
+from .recording import RecordingTrials
 from .why import explain
 
 
@@ -109,12 +110,16 @@ def select(
         searched, held_back = _split(trials, holdout, seed)
     if folds is not None and not 2 <= folds <= searched.examples:
         raise RecipeError(f"folds is {folds}: there are 2 to {searched.examples} of them, the number of examples.")
-    choice = strategy.choose(ingredients, searched)
+    recording = RecordingTrials(searched)
+    choice = strategy.choose(ingredients, cast("Trials", recording))
     mixture = choice.mixture
     score = searched.score(mixture)
     reference: dict[str, float] = {}
     why = ""
-    if choice.trials:
+    if not choice.trials:
+        choice = replace(choice, trials=recording.recorded(mixture))
+    # What a soup is compared with is the best single ingredient, which the trials of a user's own strategy need not say.
+    if choice.trials and _all_scored(choice.trials, ingredients):
         ranked = _ranked(choice.trials, ingredients)
         reference = _reference(choice.trials, ranked, searched, score)
         with contextlib.suppress(EvaluationError):  # as of a midpoint that gives NaN
@@ -198,6 +203,11 @@ def _reference(tried: Sequence[Trial], ranked: Sequence[Ingredient], trials: Tri
         with contextlib.suppress(EvaluationError):  # of a function of a model, or of texts
             reference["ensemble"] = trials.ensemble(everything).value
     return reference
+
+
+def _all_scored(tried: Sequence[Trial], ingredients: Sequence[Ingredient]) -> bool:
+    """Whether it is known what each ingredient scores alone, or that a strategy has ruled it out."""
+    return {item.name for item in ingredients} <= {trial.ingredient for trial in tried}
 
 
 def _ranked(tried: Sequence[Trial], ingredients: Sequence[Ingredient]) -> list[Ingredient]:

@@ -55,8 +55,13 @@ def _compare_with_single(mixture: Mixture, score: Score, best: Ingredient, trial
     if interval is None:
         return result
     low, high = interval
-    certainty = "cannot tell from nothing" if low <= 0 <= high else "can tell from chance"
-    return f"{result}, which {score.n} examples {certainty} (95 % interval {low:+.4f} to {high:+.4f})"
+    ends = f"95 % interval {low:+.4f} to {high:+.4f}"
+    if low <= 0 <= high:
+        return f"{result}, which {score.n} examples cannot tell from nothing ({ends})"
+    if gained < 0:
+        return f"{result}, which {score.n} examples can tell from chance ({ends})"
+    # The best of many trials looks better on the examples that it was the best on than it is, however narrow the interval.
+    return f"{result} on the {score.n} examples that it was chosen on ({ends}); others have to tell if it is a gain"
 
 
 def _explain_single(kept: Ingredient, ranked: Sequence[Ingredient], trials: Trials) -> str:

@@ -14,6 +14,7 @@ from ..checkpoints.named_code import forget_code
 from ..checkpoints.targets import refuse_folder
 from ..data.content import hash_content
 from ..data.splits import TrainingData
+from ..display.results import Result
 from ..display.tables import align, cell, shared_line
 from ..errors import RecipeError, TrainingError
 from ..metrics.load import Metric, load_metrics
@@ -45,8 +46,8 @@ if TYPE_CHECKING:
     from ..tasks._model_inputs import ModelInputs
 
 
-@dataclass(frozen=True)
-class SweepPlan:
+@dataclass(frozen=True, repr=False)
+class SweepPlan(Result):
     """A sweep before it runs.
 
     Args:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
+from ..display.results import Result
 from ..display.sweep import Line, Setting, plot_sweep
 from ..display.tables import align, cell, shared_line
 from ..errors import TrainingError
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-@dataclass(frozen=True)
-class Sweep(Sequence[Run]):
+@dataclass(frozen=True, repr=False)
+class Sweep(Result, Sequence[Run]):
     """Runs that share their start; a sequence that [`merge`] takes as it is.
 
     Args:

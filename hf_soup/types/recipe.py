@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from ..display.results import Result
+from ..display.tables import align
 from ..errors import RecipeError, listed
 from ..untrusted import is_printable, one_line
 from .selection import DataDescription, Selection
@@ -158,8 +160,8 @@ class OutputRecord:
     digest: str
 
 
-@dataclass(frozen=True)
-class Recipe:
+@dataclass(frozen=True, repr=False)
+class Recipe(Result):
     """Everything that is needed to make a soup again, bit for bit.
 
     Args:
@@ -229,6 +231,24 @@ class Recipe:
                     f"the alignment of {one_line(name)!r} is {listed(map(str, order))}; it permutes the classes of an "
                     "ingredient."
                 )
+
+    def table(self) -> str:
+        """A line for each ingredient with its weights and its source, and how they are averaged below."""
+        by_module = self.weights_by_module
+        heads = ["weight"] if len(by_module) == 1 else [f"weight of {module or 'the rest'}" for module in by_module]
+        lines = [["ingredient", *heads, "from"]]
+        for index, item in enumerate(self.ingredients):
+            source = f"{item.source}@{item.revision[:7]}" if item.revision else item.source
+            lines.append([item.name, *(f"{weights[index]:.4g}" for weights in by_module.values()), source])
+        how = f"{self.title}, {self.method}"
+        if self.params:
+            how += f" ({', '.join(f'{name}={value}' for name, value in self.params.items())})"
+        if self.base_model is not None:
+            how += f", base model {self.base_model.name}"
+        return f"{align(lines)}\n\n{how}"
+
+    def _about(self) -> str:
+        return f"{self.title} of {', '.join(self.names)}"
 
     @property
     def mixture(self) -> Mixture:

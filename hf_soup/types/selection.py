@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ..display.results import Result
 from ..display.search import Tried, plot_search
 from ..display.tables import align
 from .scores import Score
@@ -122,8 +123,8 @@ class Holdout:
     optimism: float
 
 
-@dataclass(frozen=True)
-class Selection:
+@dataclass(frozen=True, repr=False)
+class Selection(Result):
     """What is known of how a recipe was found.
 
     Args:

@@ -138,15 +138,19 @@ def test_a_sweep_knows_its_base(tmp_path, text_runs):
 
 
 def test_each_part_by_itself(text_runs):
-    """Single functions give what `analyze` gives."""
+    """A part that is asked for alone is what it is among others."""
     examples = testing.tiny_texts(20, seed=5)
+
+    def part(name, **options):
+        return getattr(hf_soup.analyze(text_runs, evaluator=examples, parts=name, **options), name)
+
     whole = hf_soup.analyze(text_runs, evaluator=examples, parts=PARTS, points=3)
-    assert hf_soup.similarity(text_runs).table() == whole.similarity.table()
-    assert hf_soup.diversity(text_runs, examples) == whole.diversity
-    assert hf_soup.landscape(text_runs, examples, points=3) == whole.landscape
-    assert hf_soup.plane(text_runs, examples, points=3).points == whole.plane.points
-    assert hf_soup.contribution(text_runs, examples) == whole.contribution
-    assert hf_soup.module_effects(text_runs, examples) == whole.modules
+    assert hf_soup.analyze(text_runs, parts="similarity").similarity.table() == whole.similarity.table()
+    assert part("diversity") == whole.diversity
+    assert part("landscape", points=3) == whole.landscape
+    assert part("plane", points=3).points == whole.plane.points
+    assert part("contribution") == whole.contribution
+    assert part("modules") == whole.modules
 
 
 def test_ctrl_c_leaves_what_is_there(text_runs, monkeypatch, tmp_path):
@@ -172,8 +176,9 @@ def test_ctrl_c_before_the_only_part_is_no_result(text_runs, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(analyze_module, "scan_plane", interrupted)
-    with pytest.warns(UserWarning, match="interrupted: similarity is there"), pytest.raises(KeyboardInterrupt):
-        hf_soup.plane(text_runs, testing.tiny_texts(20, seed=5), points=3)
+    with pytest.warns(UserWarning, match="interrupted: similarity is there"):
+        analysis = hf_soup.analyze(text_runs, evaluator=testing.tiny_texts(20, seed=5), parts="plane", points=3)
+    assert analysis.plane is None
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import yaml
 import hf_soup
 from hf_soup import testing
 from hf_soup.api import cook as cook_module
+from hf_soup.api.load import read_comparison
 
 
 @pytest.fixture
@@ -69,6 +70,6 @@ def test_a_comparison_that_is_damaged_is_none(tmp_path):
     """Missing, no JSON, or of another form."""
     for content in (b"", b"[", b"[]", b'{"rows": 5}', b"{}"):
         (tmp_path / "comparison.json").write_bytes(content)
-        assert cook_module._read_comparison(tmp_path) is None
+        assert read_comparison(tmp_path) is None
     (tmp_path / "comparison.json").unlink()
-    assert cook_module._read_comparison(tmp_path) is None
+    assert read_comparison(tmp_path) is None

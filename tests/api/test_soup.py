@@ -110,7 +110,7 @@ def test_models_and_state_dicts_give_the_bytes_of_folders(tmp_path, image_runs):
     """In-memory and on-disk ingredients, mixed, give the same file as folders alone."""
     models = [testing.tiny_image_model(seed) for seed in range(3)]
     config = {**models[0].config.to_dict(), "architectures": ["ViTForImageClassification"]}
-    mixed = hf_soup.merge([models[0], models[1].state_dict(), image_runs[2]], config=config)
+    mixed = hf_soup.merge([models[0], hf_soup.load_ingredient(models[1].state_dict(), config=config), image_runs[2]])
     saved = [hf_soup.merge(image_runs), mixed]
     one, two = (soup.save_pretrained(tmp_path / str(i)) for i, soup in enumerate(saved))
     assert (one / "model.safetensors").read_bytes() == (two / "model.safetensors").read_bytes()
@@ -310,7 +310,7 @@ def test_state_dicts_of_mixed_types_lose_nothing(tmp_path):
     model = testing.tiny_text_model(0)
     config = {**model.config.to_dict(), "architectures": ["BertForSequenceClassification"]}
     state = {k: v.bfloat16() if "embeddings" in k else v for k, v in model.state_dict().items()}
-    soup = hf_soup.merge([state], config=config).model.state_dict()
+    soup = hf_soup.merge([hf_soup.load_ingredient(state, config=config)]).model.state_dict()
     assert all(torch.equal(soup[name], state[name].float()) for name in state)
 
 

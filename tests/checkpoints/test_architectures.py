@@ -110,5 +110,6 @@ def test_every_architecture(tmp_path, name):
     assert all(torch.equal(tensor, in_memory[key]) for key, tensor in loaded.state_dict().items())
     for index, sources in enumerate((models, [models[0], folders[1], models[2].state_dict()])):
         config = {**models[0].config.to_dict(), "architectures": [type(models[0]).__name__]}
-        other = hf_soup.merge(sources, config=config).save_pretrained(tmp_path / f"other-{index}")
+        opened = [hf_soup.load_ingredient(source, config=config) for source in sources]
+        other = hf_soup.merge(opened).save_pretrained(tmp_path / f"other-{index}")
         assert (other / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()

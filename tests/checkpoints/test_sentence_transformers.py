@@ -171,7 +171,9 @@ def test_a_pickled_module(tmp_path):
         hf_soup.IngredientError, match=r"2_Dense has no model\.safetensors.*pytorch_model\.bin, a pickle"
     ):
         hf_soup.merge(runs)
-    folder = hf_soup.merge(runs, allow_pickle=True).save_pretrained(tmp_path / "soup")
+    folder = hf_soup.merge([hf_soup.load_ingredient(run, allow_pickle=True) for run in runs]).save_pretrained(
+        tmp_path / "soup"
+    )
     for name in ("model.safetensors", "2_Dense/model.safetensors"):
         assert (folder / name).read_bytes() == (right / name).read_bytes()
     assert not (folder / "2_Dense" / "pytorch_model.bin").exists()

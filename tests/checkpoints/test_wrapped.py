@@ -140,7 +140,7 @@ def test_a_state_dict_of_a_compiled_model(tmp_path, text_runs):
     """The names of `torch.compile(model).state_dict()` are understood, and what was taken off is said."""
     model = testing.tiny_text_model(0)
     config = model.config.to_dict() | {"architectures": ["BertForSequenceClassification"]}
-    soup = hf_soup.merge([torch.compile(model).state_dict(), text_runs[1]], config=config)
+    soup = hf_soup.merge([hf_soup.load_ingredient(torch.compile(model).state_dict(), config=config), text_runs[1]])
     plain = hf_soup.merge(text_runs[:2]).save_pretrained(tmp_path / "plain")
     folder = soup.save_pretrained(tmp_path / "soup")
     assert (folder / "model.safetensors").read_bytes() == (plain / "model.safetensors").read_bytes()
@@ -163,7 +163,7 @@ def test_a_state_dict_of_other_things(change, message):
     model = testing.tiny_text_model(0)
     config = model.config.to_dict() | {"architectures": ["BertForSequenceClassification"]}
     with pytest.raises(hf_soup.IngredientError, match=message):
-        hf_soup.merge([change(model.state_dict())], config=config)
+        hf_soup.load_ingredient(change(model.state_dict()), config=config)
 
 
 def test_a_configuration_in_memory_names_no_code(tmp_path):
@@ -174,4 +174,4 @@ def test_a_configuration_in_memory_names_no_code(tmp_path):
     folder = hf_soup.merge(models).save_pretrained(tmp_path / "soup")
     assert "auto_map" not in (folder / "config.json").read_text()
     with pytest.raises(hf_soup.IngredientError, match="`config=` is a configuration"):
-        hf_soup.merge([models[0].state_dict()], config="bert-base-uncased")
+        hf_soup.load_ingredient(models[0].state_dict(), config="bert-base-uncased")

@@ -51,8 +51,8 @@ def test_verify_card_and_tree(hub, runs, soup, tmp_path):
     assert "# Model soup of 3 BertForSequenceClassification models" in card.stdout
     assert "It was not evaluated." in card.stdout
     assert f"hf-soup verify {soup}" in card.stdout
-    tree = run("tree", soup, "--json")
-    assert [child["name"] for child in json.loads(tree.stdout)["children"]] == runs
+    lineage = run("lineage", soup, "--json")
+    assert [child["name"] for child in json.loads(lineage.stdout)["children"]] == runs
     HfApi().create_repo(f"{soup}-bad")
     HfApi().upload_folder(repo_id=f"{soup}-bad", folder_path=_other(soup, tmp_path))
     bad = run("verify", f"{soup}-bad", "--json")
@@ -122,7 +122,7 @@ for given in ({}, {"token": token}):
     soup.comparison = hf_soup.compare(soup, test=testing.tiny_texts(12, seed=2), validation=testing.tiny_texts(12))
     soup.push_to_hub(f"{user}/kept-soup", **given)
 soup.save_pretrained(f"{folder}/saved")
-print(hf_soup.verify(f"{user}/kept-soup").table(), hf_soup.tree(f"{user}/kept-soup").table())
+print(hf_soup.verify(f"{user}/kept-soup").table(), hf_soup.lineage(f"{user}/kept-soup").table())
 acts = [lambda: soup.push_to_hub("other/x"), lambda: hf_soup.merge(["other/x"])]
 acts += [lambda: soup.push_to_hub(f"{user}/y", token="hf_wrongsecret")]
 for act in acts:

@@ -30,10 +30,11 @@ def parts():
 def comparison(text_runs, parts):
     """A greedy soup of the tiny runs, compared."""
     soup = hf_soup.merge(text_runs, strategy="greedy", evaluator=parts["validation"])
-    shifted = {name: parts[name] for name in ("other", "third")}
-    return hf_soup.compare(
-        soup, test=parts["test"], shifted=shifted, validation=parts["validation"], metric=["accuracy", "f1_macro"]
-    )
+    sets = {}
+    for name, data in parts.items():
+        sets[name] = hf_soup.Evaluator(data, split=name, metric=["accuracy", "f1_macro"])
+    validation, test = sets.pop("validation"), sets.pop("test")
+    return hf_soup.compare(soup, test=test, shifted=sets, validation=validation)
 
 
 def drawn_rows(comparison):
@@ -283,7 +284,8 @@ def test_nothing_to_compare(text_runs, parts):
 def test_votes_are_no_probabilities(text_runs, parts):
     """What is computed from probabilities is not said of the majority vote, what is computed from its choices is."""
     metrics = ["nll", "ece", "brier", "loss", "accuracy"]
-    comparison = hf_soup.compare(hf_soup.merge(text_runs), test=parts["test"], metric=metrics)
+    test = hf_soup.Evaluator(parts["test"], split="test", metric=metrics)
+    comparison = hf_soup.compare(hf_soup.merge(text_runs), test=test)
     assert list(named(comparison, "majority vote").scores["test"]) == ["accuracy"]
     assert list(named(comparison, "logit ensemble").scores["test"]) == metrics
     assert comparison.table()
@@ -310,8 +312,10 @@ def test_any_function_can_score_a_comparison(text_runs, parts):
     def norm(model):
         return {"size": 1, "loss": float(model.classifier.weight.detach().norm())}
 
-    sets = {"test": norm, "shifted": {"texts": parts["test"]}, "validation": norm}
-    comparison = hf_soup.compare({"soup": soup}, **sets, metric="loss", higher_is_better=False)
+    by_loss = hf_soup.Evaluator(norm, metric="loss", higher_is_better=False)
+    texts = hf_soup.Evaluator(parts["test"], split="texts", metric="loss")
+    sets = {"test": by_loss, "shifted": {"texts": texts}, "validation": by_loss}
+    comparison = hf_soup.compare({"soup": soup}, **sets)
     assert [row.name for row in drawn_rows(comparison)][:5] == [*SINGLE, "uniform soup", "soup"]
     assert comparison.metrics == {"loss": False, "size": None}  # of other values nobody knows
     chosen = next(row for row in comparison.models if row.role == "chosen")

@@ -182,11 +182,12 @@ def test_the_model_that_was_scored_is_the_model_that_is_saved(runs):
 def test_comparison_treats_all_averages_alike(runs, tmp_path):
     """The uniform soup that the comparison adds is estimated again as the given one is."""
     soup = hf_soup.merge(runs, batchnorm_data=TRAIN)
-    found = hf_soup.compare({"mine": soup}, test=testing.tiny_images(40, seed=2), metric="loss")
+    test = hf_soup.Evaluator(testing.tiny_images(40, seed=2), split="test", metric="loss")
+    found = hf_soup.compare({"mine": soup}, test=test)
     mine, uniform = (next(row for row in found.models if row.name == name) for name in ("mine", "uniform soup"))
     assert mine.scores == uniform.scores
     saved = soup.save_pretrained(tmp_path / "soup")  # whose data is not at hand any more
-    options = {"ingredients": runs, "test": testing.tiny_images(40, seed=2), "metric": "loss"}
+    options = {"ingredients": runs, "test": test}
     again = hf_soup.compare({"mine": saved}, **options, batchnorm_data=TRAIN)
     assert [row.scores for row in again.models] == [row.scores for row in found.models]
 

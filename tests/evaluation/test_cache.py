@@ -1,5 +1,6 @@
 """Scores are kept: nothing is run twice, nothing stale is used, and no file of the cache can break a run."""
 
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -174,7 +175,8 @@ def test_data_for_batchnorm_is_in_the_key(tmp_path):
         hf_soup.Evaluator(train.select(range(30)), split="train"),
     ]
     for at, data in enumerate(evaluators):
-        options = {"strategy": "greedy", "evaluator": validation, "metric": "loss", "batchnorm_data": data}
+        by_loss = dataclasses.replace(validation, metric="loss")
+        options = {"strategy": "greedy", "evaluator": by_loss, "batchnorm_data": data}
         hf_soup.merge(folders, **options)
         hf_soup.merge(folders, **options)
         assert len([row for row in cache.kept() if row.value_type == "score"]) == 2 + (at + 1)

@@ -94,13 +94,13 @@ def test_nothing_of_a_downloaded_folder_runs(soup, evil, text_runs):
             verb(soup)
     with pytest.raises(hf_soup.RecipeError, match="code from elsewhere"):
         hf_soup.cook(soup, overrides=["seed=1"], drop=[text_runs[0].name])
-    assert hf_soup.tree(soup).note == "uniform soup, evil_of_a_stranger:median"
+    assert hf_soup.lineage(soup).note == "uniform soup, evil_of_a_stranger:median"
     assert hf_soup.compare(soup, test=testing.tiny_texts(6)).table()
     hf_soup.merge([soup, text_runs[2]]).save_pretrained(evil / "other")
     for command in (["plan", soup], ["verify", soup], ["cook", soup, "-o", evil / "again"]):
         result = run(*command, cwd=soup)
         assert (result.returncode, "code from elsewhere" in result.stderr) == (1, True)
-    for command in (["tree", soup], ["card", soup], ["check", soup, text_runs[0]]):
+    for command in (["lineage", soup], ["card", soup], ["check", soup, text_runs[0]]):
         assert run(*command, cwd=soup).returncode == 0
     assert traces(evil) == []
 

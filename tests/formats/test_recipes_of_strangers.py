@@ -10,7 +10,7 @@ from command import run
 import hf_soup
 from hf_soup import testing
 from hf_soup.formats.records import read_selection
-from hf_soup.publishing import tree as family
+from hf_soup.publishing import lineage as family
 
 
 ITEM = {"name": "a", "source": "a"}
@@ -115,7 +115,7 @@ def test_what_a_recipe_says_stays_text(made):
         soup = hf_soup.cook(made).soup
         assert "\x1b" not in soup.selection.table().split("\n")[2]
         assert soup.selection.plot().get_axes()
-        for command in (["plan", made], ["verify", made], ["tree", made], ["tree", made, "--json"]):
+        for command in (["plan", made], ["verify", made], ["lineage", made], ["lineage", made, "--json"]):
             result = run(*command)
             assert result.returncode == 0
             assert not {"\x1b", "\x07", "\u202e"} & set(result.stdout + result.stderr)
@@ -145,7 +145,7 @@ def test_a_tree_tells_each_model_once(tmp_path):
         for place in range(10):
             chain(tmp_path, f"l{level}-{place}", [f"l{level + 1}-{other}" for other in range(10)])
     start = time.process_time()
-    found = hf_soup.tree(tmp_path / "l0-0")
+    found = hf_soup.lineage(tmp_path / "l0-0")
     lines = found.table().split("\n")
     assert len(lines) < 1500
     assert lines[1].startswith("├── l0-0-0  weight 1  soup  uniform soup, linear")
@@ -157,22 +157,22 @@ def test_a_tree_tells_each_model_once(tmp_path):
 def test_a_tree_ends(tmp_path, monkeypatch):
     """Soups that name themselves, chains that are too long, and more models than anybody has."""
     chain(tmp_path, "odd", ["../<img src=x>", "x" * 300])
-    assert {child.note for child in hf_soup.tree(tmp_path / "odd").children} == {
+    assert {child.note for child in hf_soup.lineage(tmp_path / "odd").children} == {
         "cannot be looked at: the folder is gone"
     }
     path = tmp_path / "odd" / "soup_recipe.yaml"
     path.write_text(path.read_text().replace("source:", "revision: x\n  source:"))
-    assert "no Hub id" in hf_soup.tree(tmp_path / "odd").table()
+    assert "no Hub id" in hf_soup.lineage(tmp_path / "odd").table()
     chain(tmp_path, "circle", ["circle", "circle"])
-    assert [child.note for child in hf_soup.tree(tmp_path / "circle").children] == ["is above already"] * 2
+    assert [child.note for child in hf_soup.lineage(tmp_path / "circle").children] == ["is above already"] * 2
     for place in range(30):
         chain(tmp_path, f"link-{place}", [f"link-{place + 1}"])
-    assert "is not looked at: 20 models are above it" in hf_soup.tree(tmp_path / "link-0").table()
+    assert "is not looked at: 20 models are above it" in hf_soup.lineage(tmp_path / "link-0").table()
     monkeypatch.setattr(family, "MOST", 5)
     for place in range(10):
         chain(tmp_path, f"leaf-{place}", ["circle"])
     chain(tmp_path, "wide", [f"leaf-{place}" for place in range(10)])
-    assert "is not looked at: 5 models are" in hf_soup.tree(tmp_path / "wide").table()
+    assert "is not looked at: 5 models are" in hf_soup.lineage(tmp_path / "wide").table()
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from hf_soup.comparison.comparison import Comparison, Difference, ModelScores
 from hf_soup.display.tables import escape
 from hf_soup.metrics.statistics import Interval
 from hf_soup.plugins import load_module, names
-from hf_soup.publishing.bases import Lineage
+from hf_soup.publishing.bases import ModelTree
 from hf_soup.publishing.card import CardContent, render_card
 from hf_soup.publishing.facts import Facts, License
 from hf_soup.publishing.results import evaluation_results
@@ -52,7 +52,7 @@ def test_the_template_shows_only_what_there_is():
     text = (files("hf_soup.publishing") / "templates" / "card.md").read_text(encoding="utf-8")
     tree = jinja2.Environment().parse(text)
     named = {node.attr for node in tree.find_all(jinja2.nodes.Getattr) if getattr(node.node, "name", "") == "card"}
-    content = CardContent(Recipe(TWO, (1, 2)), CONFIG, Lineage((), (), (), ()))
+    content = CardContent(Recipe(TWO, (1, 2)), CONFIG, ModelTree((), (), (), ()))
     assert {name for name in named if not hasattr(content, name)} == set()
     functions = {"md", "code", "fence", "link", "commit", "repository", "table", "trial_row"}
     assert jinja2.meta.find_undeclared_variables(tree) == {"card", "card_data", "shown", *functions}

@@ -131,7 +131,9 @@ def test_pickles_on_the_hub(tmp_path, hub, text_runs):
     with pytest.raises(hf_soup.IngredientError, match=r"a pickle.*allow_pickle=True"):
         hf_soup.merge([repo_id, text_runs[1]])
     assert whole_downloads(hub.log[before:]) == []
-    soup = hf_soup.merge([repo_id, text_runs[1]], allow_pickle=True).save_pretrained(tmp_path / "soup")
+    soup = hf_soup.merge([hf_soup.load_ingredient(repo_id, allow_pickle=True), text_runs[1]]).save_pretrained(
+        tmp_path / "soup"
+    )
     local = hf_soup.merge(text_runs[:2]).save_pretrained(tmp_path / "local")
     assert (soup / "model.safetensors").read_bytes() == (local / "model.safetensors").read_bytes()
     assert hf_soup.load_recipe(soup).ingredients[0].files["pytorch_model.bin"].startswith("sha256:")

@@ -252,7 +252,7 @@ def test_a_recipe_of_a_stranger_names_no_files_of_ours(hub, text_runs, tmp_path,
     assert hf_soup.load_recipe(repo_id).ingredients[0].source == "elsewhere"
     with pytest.raises(hf_soup.IngredientError, match="'run-0' was a folder on the machine that published the soup"):
         hf_soup.cook(repo_id)
-    assert hf_soup.tree(repo_id).children[0].note == "a folder elsewhere"
+    assert hf_soup.lineage(repo_id).children[0].note == "a folder elsewhere"
 
 
 @pytest.mark.parametrize(

@@ -524,7 +524,7 @@ def test_learning_lowers_the_loss(start, tmp_path):
     losses = {}
     for by in ("model", "module"):
         options = {"by": by, "epochs": 4, "train_batch_size": 12, "patience": 4}
-        soup = hf_soup.merge(runs, strategy="learned", evaluator=DATA, metric="loss", **options)
+        soup = hf_soup.merge(runs, strategy="learned", evaluator=hf_soup.Evaluator(DATA, metric="loss"), **options)
         losses[by] = soup.selection.score
         assert soup.recipe.selection.temperature > 0
     assert losses["model"] < before
@@ -582,7 +582,11 @@ def test_the_point_halfway_is_the_mean(runs, start, tmp_path):
         (RecipeError, 'no module "encoder.layer.7"', {"strategy": "layerwise", "modules": ["encoder.layer.7"]}),
         (RecipeError, "folds is 1", {"strategy": "greedy", "evaluator": DATA, "folds": 1}),
         (RecipeError, "holdout is 1.0", {"strategy": "greedy", "evaluator": DATA, "holdout": 1.0}),
-        (EvaluationError, "run-0: .*NaN", {"strategy": "greedy", "metric": lambda said: float("nan")}),
+        (
+            EvaluationError,
+            "run-0: .*NaN",
+            {"strategy": "greedy", "evaluator": hf_soup.Evaluator(DATA, metric=lambda predictions: float("nan"))},
+        ),
         (EvaluationError, "run-0: .*NaN", {"strategy": "greedy", "evaluator": lambda model: float("nan")}),
         (EvaluationError, "needs examples", {"strategy": "learned", "evaluator": lambda model: 0.5}),
         (EvaluationError, "needs examples", {"strategy": "diverse", "evaluator": lambda model: 0.5}),
@@ -597,7 +601,7 @@ def test_the_point_halfway_is_the_mean(runs, start, tmp_path):
 )
 def test_bad_input_is_told(runs, error, match, options):
     """Each with an error of ours that says what to do."""
-    if "modules" in options or "metric" in options:
+    if "modules" in options:
         options = {"evaluator": DATA, **options}
     with pytest.raises(error, match=match):
         hf_soup.merge(runs, **options)
@@ -630,10 +634,11 @@ def test_large_outputs_are_not_kept_but_their_score_is(runs, monkeypatch):
     """The score of a soup is found again without its predictions; those of ingredients are kept in any case."""
     monkeypatch.setattr(cache, "LARGE", 10)
     for metric in ("loss", "accuracy"):
-        first = hf_soup.merge(runs, strategy="pruned", evaluator=DATA, metric=metric)
+        evaluator = hf_soup.Evaluator(DATA, metric=metric)
+        first = hf_soup.merge(runs, strategy="pruned", evaluator=evaluator)
         kinds = [row.value_type for row in cache.kept() if " + " in row.about]
         assert set(kinds) == {"score"}
-        assert hf_soup.merge(runs, strategy="pruned", evaluator=DATA, metric=metric).recipe.names == first.recipe.names
+        assert hf_soup.merge(runs, strategy="pruned", evaluator=evaluator).recipe.names == first.recipe.names
 
 
 def test_on_ray_the_result_is_the_same(runs):

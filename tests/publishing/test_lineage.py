@@ -29,7 +29,7 @@ def family(hub, text_runs, tmp_path):
 
 def test_a_soup_of_soups_is_followed_to_the_bases(family):
     """Ingredients with their weights, the soup within with its own, and the base that their cards name; no weights."""
-    found = hf_soup.tree(f"{family}-outer")
+    found = hf_soup.lineage(f"{family}-outer")
     inner, folder = found.children
     assert (found.role, found.note) == ("soup", "weighted soup, linear")
     assert (inner.name, inner.role, inner.weights) == (f"{family}-inner", "soup", (3.0,))
@@ -49,7 +49,7 @@ def test_a_soup_of_soups_is_followed_to_the_bases(family):
 def test_no_weights_are_fetched(hub, family):
     """Recipes and cards are enough."""
     before = len(hub.log)
-    hf_soup.tree(f"{family}-outer")
+    hf_soup.lineage(f"{family}-outer")
     assert [line for line in hub.log[before:] if line.origin == "cdn"] == []
 
 
@@ -58,18 +58,18 @@ def test_the_commit_of_the_recipe_counts(family, text_runs):
     HfApi().upload_file(
         repo_id=f"{family}-run-0", path_or_fileobj=b"---\nbase_model: a/b\n---\n", path_in_repo="README.md"
     )
-    inner = hf_soup.tree(f"{family}-inner")
+    inner = hf_soup.lineage(f"{family}-inner")
     assert inner.children[0].children[0].name == f"{family}-base"
 
 
 def test_what_is_gone_private_or_in_memory_is_said(family, hub, tmp_path):
     """The tree goes on beside it."""
     HfApi().delete_repo(f"{family}-run-0")
-    found = hf_soup.tree(f"{family}-inner")
+    found = hf_soup.lineage(f"{family}-inner")
     assert found.children[0].note.startswith("cannot be looked at")
     assert found.children[1].children[0].name == f"{family}-base"
     soup = hf_soup.merge([testing.tiny_text_model(0), f"{family}-run-1"]).save_pretrained(tmp_path / "soup")
-    assert hf_soup.tree(soup).children[0].note == "a model in memory"
+    assert hf_soup.lineage(soup).children[0].note == "a model in memory"
 
 
 def test_a_circle_ends(hub, tmp_path, text_runs):
@@ -77,13 +77,13 @@ def test_a_circle_ends(hub, tmp_path, text_runs):
     name = f"{hub.user}/{tmp_path.name}"
     put(f"{name}-a", text_runs[0], f"---\nbase_model: {name}-b\n---\n")
     put(f"{name}-b", text_runs[0], f"---\nbase_model: {name}-a\n---\n")
-    found = hf_soup.tree(f"{name}-a")
+    found = hf_soup.lineage(f"{name}-a")
     assert found.children[0].children[0].note == "is above already"
 
 
 def test_a_model_that_is_no_soup_has_its_base(family):
     """A tree of a single model is what its card says."""
-    found = hf_soup.tree(f"{family}-run-1")
+    found = hf_soup.lineage(f"{family}-run-1")
     assert found.role == "ingredient"
     assert [child.name for child in found.children] == [f"{family}-base"]
 
@@ -91,6 +91,6 @@ def test_a_model_that_is_no_soup_has_its_base(family):
 def test_what_is_not_there_is_an_error(hub, tmp_path):
     """Neither a folder nor a repository."""
     with pytest.raises(hf_soup.IngredientError, match="neither a folder here nor a model on the Hub"):
-        hf_soup.tree(f"{hub.user}/{tmp_path.name}-nothing")
+        hf_soup.lineage(f"{hub.user}/{tmp_path.name}-nothing")
     with pytest.raises(hf_soup.IngredientError, match="neither a folder here nor a Hub id"):
-        hf_soup.tree("../nothing")
+        hf_soup.lineage("../nothing")

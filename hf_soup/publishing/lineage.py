@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..checkpoints import hub
 from ..checkpoints.checkpoint import ELSEWHERE, MEMORY, PRIVATE, read_card
 from ..checkpoints.companion_files import CARD
+from ..display.results import Result
 from ..errors import IngredientError, SoupError
 from ..formats.recipe_file import RECIPE_FILE, load_hub_recipe, load_recipe
 from ..types import Ingredient, Recipe
@@ -22,7 +24,8 @@ MOST = 1000  # models that are looked at, each of which is a request to the Hub 
 SOUP, INGREDIENT, BASE = "soup", "ingredient", "base model"
 
 
-class Node(NamedTuple):
+@dataclass(frozen=True, repr=False)
+class Lineage(Result):
     """One model and what it was made from.
 
     Args:
@@ -36,7 +39,7 @@ class Node(NamedTuple):
             In the soup above it, one for each row of weights.
         note (`str`, *optional*):
             What is to be said of it: how it was made, or why it cannot be looked at.
-        children (`tuple[Node, ...]`, *optional*):
+        children (`tuple[Lineage, ...]`, *optional*):
             What it was made from.
     """
 
@@ -45,15 +48,16 @@ class Node(NamedTuple):
     revision: str | None = None
     weights: tuple[float, ...] = ()
     note: str = ""
-    children: tuple[Node, ...] = ()
+    children: tuple[Lineage, ...] = ()
 
     def table(self) -> str:
-        """The tree, a line for each model."""
+        """The lineage, a line for each model."""
         return printable("\n".join(self._lines("", "")))
 
     def to_dict(self) -> dict[str, Any]:
         """The tree as plain values."""
-        return {**self._asdict(), "children": [child.to_dict() for child in self.children]}
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {**values, "children": [child.to_dict() for child in self.children]}
 
     def _lines(self, first: str, rest: str) -> Iterator[str]:
         """The line of a model and those of what it was made from.
@@ -77,7 +81,7 @@ class Node(NamedTuple):
             yield from child._lines(f"{rest}└── ", f"{rest}    ")
 
 
-def tree(soup: str | os.PathLike[str]) -> Node:
+def lineage(soup: str | os.PathLike[str]) -> Lineage:
     """Find out what a soup was made from, down to the base models, soups of soups included.
 
     Recipes say it of soups, model cards (`base_model`) of other models. What a model was made from is told once, where
@@ -88,7 +92,7 @@ def tree(soup: str | os.PathLike[str]) -> Node:
             The Hub id of a soup or of any model (`user/soup`, `user/soup@v1`), or a folder.
 
     Returns:
-        [`Node`]: the tree; `.table()` draws it.
+        [`Lineage`]: the tree; `.table()` draws it.
 
     Raises:
         [`IngredientError`]: if it is neither a folder here nor a repository that you may see.
@@ -100,20 +104,20 @@ def tree(soup: str | os.PathLike[str]) -> Node:
         if hub.split_source(source) is None:
             raise IngredientError(f"{one_line(soup)} is neither a folder here nor a Hub id.")
         revision = hub.resolve(source, revision)
-    return _read_origin(Node(source, INGREDIENT, revision), source, (), {})
+    return _read_origin(Lineage(source, INGREDIENT, revision), source, (), {})
 
 
-def _read_origin(node: Node, source: str, above: tuple[str, ...], visited: dict[str, Node]) -> Node:
+def _read_origin(node: Lineage, source: str, above: tuple[str, ...], visited: dict[str, Lineage]) -> Lineage:
     """A model that is there, and what its recipe or its card says of where it comes from.
 
     Args:
-        node ([`Node`]):
+        node ([`Lineage`]):
             What is known of it.
         source (`str`):
             A folder, or with a commit a Hub id.
         above (`tuple[str, ...]`):
             Places of what was made from it.
-        visited (`dict[str, Node]`):
+        visited (`dict[str, Lineage]`):
             Place -> what was found there already; this model is added.
     """
     place = _place(source, node.revision)
@@ -125,13 +129,13 @@ def _read_origin(node: Node, source: str, above: tuple[str, ...], visited: dict[
         else:
             recipe = load_recipe(folder, allow_code=True)
         members = _members(recipe, above, visited)
-        node = node._replace(role=SOUP, note=f"{recipe.title}, {recipe.method}", children=members)
+        node = replace(node, role=SOUP, note=f"{recipe.title}, {recipe.method}", children=members)
     else:
         bases = []
         for name in names_in_card(read_card(folder)):
             if hub.split_source(name):
-                bases.append(_visit(Node(name, BASE), name, above, visited))
-        node = node._replace(children=tuple(bases))
+                bases.append(_visit(Lineage(name, BASE), name, above, visited))
+        node = replace(node, children=tuple(bases))
     visited[place] = node
     return node
 
@@ -143,7 +147,7 @@ def _place(source: str, revision: str | None) -> str:
     return f"{source}@{revision}"
 
 
-def _members(recipe: Recipe, above: tuple[str, ...], visited: dict[str, Node]) -> tuple[Node, ...]:
+def _members(recipe: Recipe, above: tuple[str, ...], visited: dict[str, Lineage]) -> tuple[Lineage, ...]:
     """The ingredients of a soup, and its base model where that is not one of them."""
     members = []
     for index, item in enumerate(recipe.ingredients):
@@ -156,18 +160,18 @@ def _members(recipe: Recipe, above: tuple[str, ...], visited: dict[str, Node]) -
 
 
 def _member(
-    item: Ingredient, role: str, weights: tuple[float, ...], above: tuple[str, ...], visited: dict[str, Node]
-) -> Node:
+    item: Ingredient, role: str, weights: tuple[float, ...], above: tuple[str, ...], visited: dict[str, Lineage]
+) -> Lineage:
     """An ingredient or base model of a soup, with what it was made from where that can be looked at."""
     name = item.source if item.revision else item.name
-    node = Node(name, role, item.revision, weights)
+    node = Lineage(name, role, item.revision, weights)
     notes = {MEMORY: "a model in memory", PRIVATE: "private, not named", ELSEWHERE: "a folder elsewhere"}
     if item.source in notes:
-        return node._replace(note=notes[item.source])
+        return replace(node, note=notes[item.source])
     return _visit(node, item.source, above, visited)
 
 
-def _visit(node: Node, source: str, above: tuple[str, ...], visited: dict[str, Node]) -> Node:
+def _visit(node: Lineage, source: str, above: tuple[str, ...], visited: dict[str, Lineage]) -> Lineage:
     """A model that may be gone, private, or on another machine: a note says so, and the tree goes on beside it.
 
     Arguments are those of [`_read_origin`].
@@ -176,34 +180,34 @@ def _visit(node: Node, source: str, above: tuple[str, ...], visited: dict[str, N
     if asked_for in visited:
         return _seen_before(node, visited[asked_for])
     if len(visited) >= MOST:
-        return node._replace(note=f"is not looked at: {MOST:,} models are")
+        return replace(node, note=f"is not looked at: {MOST:,} models are")
     try:
         if not os.path.isabs(source):  # folders of a recipe that is here are absolute, the rest is on the Hub
             if hub.split_source(source) is None:
-                return node._replace(note="cannot be looked at: it is no folder here and no Hub id")
+                return replace(node, note="cannot be looked at: it is no folder here and no Hub id")
             revision = node.revision or hub.resolve(source, None)
-            node = node._replace(revision=revision)
+            node = replace(node, revision=revision)
             hub.confirm(source, revision)
         elif not os.path.isdir(source):
-            return node._replace(note="cannot be looked at: the folder is gone")
+            return replace(node, note="cannot be looked at: the folder is gone")
         place = _place(source, node.revision)
         if place in above:
-            return node._replace(note="is above already")
+            return replace(node, note="is above already")
         if len(above) > DEPTH:
-            return node._replace(note=f"is not looked at: {DEPTH} models are above it")
+            return replace(node, note=f"is not looked at: {DEPTH} models are above it")
         if place in visited:
             node = _seen_before(node, visited[place])
         else:
             node = _read_origin(node, source, above, visited)
     except SoupError as error:
         reason = str(error).split(":")[0].split(". ")[0]  # without details and without what to do
-        node = node._replace(note=f"cannot be looked at: {one_line(reason)}")
+        node = replace(node, note=f"cannot be looked at: {one_line(reason)}")
     visited[asked_for] = node
     return node
 
 
-def _seen_before(node: Node, earlier: Node) -> Node:
+def _seen_before(node: Lineage, earlier: Lineage) -> Lineage:
     """A model that was looked at already: what it was made from is told there."""
     note = "see above" if earlier.children else earlier.note
     role = SOUP if earlier.role == SOUP else node.role
-    return node._replace(role=role, revision=earlier.revision, note=note)
+    return replace(node, role=role, revision=earlier.revision, note=note)

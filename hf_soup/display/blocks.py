@@ -1,0 +1,60 @@
+"""The text of a result, taken apart again: tables of our own, and paragraphs between them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class TableBlock(NamedTuple):
+    """A table of our own, taken apart.
+
+    Args:
+        cells (`list[list[str]]`):
+            Line by line, the head first.
+        right (`list[bool]`):
+            Which columns are flush right.
+    """
+
+    cells: list[list[str]]
+    right: list[bool]
+
+
+class TextBlock(NamedTuple):
+    """A paragraph.
+
+    Args:
+        text (`str`):
+            Its lines, without indentation.
+        code (`bool`):
+            Whether they are commands.
+    """
+
+    text: str
+    code: bool
+
+
+def blocks(markdown: str) -> list[TableBlock | TextBlock]:
+    """Our own tables and paragraphs, taken apart.
+
+    Args:
+        markdown (`str`):
+            Blocks with an empty line between them, as `.table()` of a result gives them.
+    """
+    result: list[TableBlock | TextBlock] = []
+    for block in markdown.strip().split("\n\n"):
+        lines = block.split("\n")
+        # A table has a rule below its head: dashes, with a colon where a column is flush right.
+        if len(lines) > 1 and lines[0].startswith("|") and set(lines[1]) <= set("|-: "):
+            head, rule, *body = map(_cells, lines)
+            result.append(TableBlock([head, *body], right=[cell.endswith(":") for cell in rule]))
+        else:
+            code = all(line.startswith("    ") for line in lines)
+            result.append(TextBlock("\n".join(line.strip() for line in lines), code))
+    return result
+
+
+def _cells(line: str) -> list[str]:
+    """The cells of a row."""
+    # An escaped bar belongs to a cell: a character that no name holds stands for it while the row is split.
+    inner = line.strip().removeprefix("|").removesuffix("|").replace("\\|", "\0")
+    return [cell.strip().replace("\0", "|") for cell in inner.split("|")]

@@ -1,0 +1,60 @@
+"""An evaluator that is a function of a model: it has a name for what selects, and a direction."""
+
+import datasets
+import pytest
+
+import hf_soup
+from hf_soup import testing
+
+
+DATA = testing.tiny_texts(24, seed=5)
+
+
+def size(model):
+    """Two values of a model, of which one is to select."""
+    return {"acc": 0.5, "norm": float(model.classifier.weight.detach().norm())}
+
+
+def norms(runs):
+    """Name of each run -> the norm of its classifier."""
+    return {run.name: size(hf_soup.merge([run]).model)["norm"] for run in runs}
+
+
+@pytest.mark.parametrize(("higher", "pick"), [(True, max), (False, min)])
+def test_the_metric_and_its_direction_are_of_the_evaluator(higher, pick, text_runs):
+    """A pruned soup begins with the best; the greedy one does, too, and a mean of several has a smaller norm."""
+    evaluator = hf_soup.Evaluator(size, metric="norm", higher_is_better=higher)
+    model = hf_soup.merge(text_runs[:1]).model
+    score = evaluator(model)
+    assert (score.metric, score.higher_is_better, score.others) == ("norm", higher, {"acc": 0.5})
+    soup = hf_soup.merge(text_runs, strategy="greedy", evaluator=evaluator)
+    by_run = norms(text_runs)
+    assert soup.scores == {name: soup.scores[name] for name in by_run}
+    best = pick(by_run, key=by_run.get)
+    assert best in soup.recipe.names
+    assert (soup.selection.score >= by_run[best]) is higher or soup.selection.score == pytest.approx(by_run[best])
+
+
+def test_what_is_of_data_is_refused(text_runs):
+    """A function does everything itself."""
+    with pytest.raises(hf_soup.RecipeError, match="batch_size is of data"):
+        hf_soup.Evaluator(size, batch_size=3)
+    with pytest.raises(hf_soup.RecipeError, match="the name of the value that selects"):
+        hf_soup.Evaluator(size, metric=["acc", "norm"])
+    with pytest.raises(hf_soup.EvaluationError, match="say with metric= which selects"):
+        hf_soup.merge(text_runs, strategy="greedy", evaluator=size)
+
+
+def test_a_dataset_dict_goes_wherever_data_goes(text_runs):
+    """Each place takes its own split."""
+    sets = {"train": 7, "validation": 1, "test": 2}
+    data = datasets.DatasetDict({name: testing.tiny_texts(20 + seed, seed=seed) for name, seed in sets.items()})
+    assert len(hf_soup.Evaluator(data).dataset) == 21
+    assert len(hf_soup.Evaluator(data, split="test[:5]").dataset) == 5
+    soup = hf_soup.merge(text_runs, strategy="greedy", evaluator=data)
+    assert soup.selection.examples == 21
+    comparison = hf_soup.compare(soup, test=data, validation=data, shifted={"more": data["train"]})
+    assert comparison.sizes == {"validation": 21, "test": 22, "more": 27}
+    assert hf_soup.analyze(text_runs, evaluator=data, parts="diversity").diversity is not None
+    with pytest.raises(hf_soup.DataError, match='no split "validation"'):
+        hf_soup.Evaluator(datasets.DatasetDict({"train": DATA}))
