@@ -211,7 +211,7 @@ def plan_sweep(
             workers=workers,
         ),
     )
-    refuse_small_disk(folder, plan.disk, plan.summary())
+    refuse_small_disk(folder, plan.disk, plan.summary)
     return plan
 
 
