@@ -84,11 +84,12 @@ def compare(
         candidates = _candidates(opened.values(), allow_pickle)
     else:
         candidates = open_all(read_ingredients(ingredients), allow_pickle=allow_pickle)
+    data_by_set = _sets_by_name(test, shifted or {}, validation)
     _refuse_twice("models", [*(candidate.name for candidate in candidates), *opened])
     agreement = _agreement(opened.values(), candidates, take_from)
     like_soup = in_order(candidates, agreement.settings)
     sets = {}
-    for name, data in _sets_by_name(test, shifted or {}, validation).items():
+    for name, data in data_by_set.items():
         split = _split_of(name, data)
         sets[name] = bind_evaluator(data, like_soup, split=split)
     training = bind_training(batchnorm_data, like_soup) or _batchnorm_data_of(opened.values())

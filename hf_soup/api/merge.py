@@ -66,8 +66,8 @@ def merge(
     Args:
         ingredients (`Iterable`, `str` or `os.PathLike`):
             Folders, Hub ids (`user/run1`, `user/run1@revision`) or loaded models, in any iterable that has an order; a
-            [`Sweep`] is one. The path of a folder of runs stands for the runs in it. State dicts, pickles, and names of
-            your own go through [`load_ingredient`].
+            [`Sweep`] is one. The path of a folder of runs stands for the runs in it. State dicts, pickles and names
+            of your own go through [`load_ingredient`].
         weights (`Sequence[float]`, `Mapping[str, float]` or `Mapping[str, Sequence[float]]`, *optional*):
             One for each ingredient, relative to each other; by name (`{"run-0": 2, "run-1": 1}`: the others have the
             weight 0); or one for each ingredient and module prefix (`{"classifier": [1, 0], "": [1, 1]}`). All equal

@@ -312,8 +312,7 @@ def contents_of(items: Sequence[Checkpoint]) -> list[dict[str, str]]:
         elif item.on_hub:
             contents.append(dict(item.ingredient.files))
         else:
-            folder = item.weights_folder
-            contents.append({file: digests[str(folder / file)] for file in item.opened_as})
+            contents.append({file: digests[str(item.weights_folder / file)] for file in item.opened_as})
     return contents
 
 

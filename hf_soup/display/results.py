@@ -1,4 +1,4 @@
-"""What the verbs return, where a person looks at it: a short repr, its table when printed, table and picture in a notebook.
+"""What the verbs return, as a person sees it: a short repr, a table when printed, table and picture in a notebook.
 
 The mixin of all results. It knows no numbers: a result says its `table`, and what draws its picture if it has one.
 """

@@ -118,7 +118,7 @@ def select(
     why = ""
     if not choice.trials:
         choice = replace(choice, trials=recording.recorded(mixture))
-    # What a soup is compared with is the best single ingredient, which the trials of a user's own strategy need not say.
+    # a soup is compared with the best single ingredient, which the trials of a user's own strategy need not say
     if choice.trials and _all_scored(choice.trials, ingredients):
         ranked = _ranked(choice.trials, ingredients)
         reference = _reference(choice.trials, ranked, searched, score)

@@ -60,7 +60,7 @@ def _compare_with_single(mixture: Mixture, score: Score, best: Ingredient, trial
         return f"{result}, which {score.n} examples cannot tell from nothing ({ends})"
     if gained < 0:
         return f"{result}, which {score.n} examples can tell from chance ({ends})"
-    # The best of many trials looks better on the examples that it was the best on than it is, however narrow the interval.
+    # The best of many trials looks better than it is on the examples that made it the best, whatever the interval.
     return f"{result} on the {score.n} examples that it was chosen on ({ends}); others have to tell if it is a gain"
 
 

@@ -163,7 +163,7 @@ class Search:
         used = self.mixture.used
         trials = []
         for trial in self.tried:
-            if trial.ingredient is not None:
+            if trial.ingredient:
                 trial = replace(trial, kept=trial.ingredient in used)
             trials.append(trial)
         return Choice(self.mixture, tuple(trials), alpha=alpha, temperature=temperature)

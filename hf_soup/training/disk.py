@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,7 +55,7 @@ def most_bytes(
     return weights * (kept + on_the_way)
 
 
-def refuse_small_disk(folder: Path, needed: int, summary: str) -> None:
+def refuse_small_disk(folder: Path, needed: int, summary: Callable[[], str]) -> None:
     """Refuse a sweep that its disk has no room for.
 
     Args:
@@ -63,8 +63,8 @@ def refuse_small_disk(folder: Path, needed: int, summary: str) -> None:
             Of the sweep; it need not be there yet.
         needed (`int`):
             Bytes.
-        summary (`str`):
-            What the error says of the sweep.
+        summary (`Callable`):
+            Gives what the error says of the sweep, for which the records of its runs are read.
 
     Raises:
         [`OutputError`]: if fewer bytes are free.
@@ -74,5 +74,5 @@ def refuse_small_disk(folder: Path, needed: int, summary: str) -> None:
     free = shutil.disk_usage(nearest).free
     if needed > free:
         raise OutputError(
-            f"{folder}: {summary}, and {free / 1e9:.1f} GB are free. Make room, or train fewer runs at once."
+            f"{folder}: {summary()}, and {free / 1e9:.1f} GB are free. Make room, or train fewer runs at once."
         )

@@ -212,7 +212,7 @@ def plan_sweep(
             workers=workers,
         ),
     )
-    refuse_small_disk(folder, plan.disk, plan.summary())
+    refuse_small_disk(folder, plan.disk, plan.summary)
     return plan
 
 

@@ -177,9 +177,8 @@ def test_pickles_are_read_when_allowed(tmp_path, pickled, text_runs):
     """They give the soup of the safetensors, in one file or in shards, and the recipe needs the same permission."""
     with pytest.raises(hf_soup.IngredientError, match="allow_pickle=True"):
         hf_soup.merge([pickled, text_runs[1]])
-    folder = hf_soup.merge([hf_soup.load_ingredient(pickled, allow_pickle=True), text_runs[1]]).save_pretrained(
-        tmp_path / "soup"
-    )
+    opened = hf_soup.load_ingredient(pickled, allow_pickle=True)
+    folder = hf_soup.merge([opened, text_runs[1]]).save_pretrained(tmp_path / "soup")
     direct = hf_soup.merge(text_runs[:2]).save_pretrained(tmp_path / "direct")
     assert (folder / "model.safetensors").read_bytes() == (direct / "model.safetensors").read_bytes()
     recorded = hf_soup.load_recipe(folder).ingredients[0]
@@ -198,17 +197,15 @@ def test_pickles_are_read_when_allowed(tmp_path, pickled, text_runs):
     for file in set(weight_map.values()):
         torch.save({name: state[name] for name in names if weight_map[name] == file}, pickled / file)
     (pickled / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": weight_map}))
-    sharded = hf_soup.merge([hf_soup.load_ingredient(pickled, allow_pickle=True), text_runs[1]]).save_pretrained(
-        tmp_path / "sharded"
-    )
+    opened = hf_soup.load_ingredient(pickled, allow_pickle=True)
+    sharded = hf_soup.merge([opened, text_runs[1]]).save_pretrained(tmp_path / "sharded")
     assert (sharded / "model.safetensors").read_bytes() == (direct / "model.safetensors").read_bytes()
 
 
 def test_a_pickle_that_changed_is_noticed(tmp_path, pickled, text_runs):
     """Its digest is compared when the recipe is cooked again."""
-    folder = hf_soup.merge([hf_soup.load_ingredient(pickled, allow_pickle=True), text_runs[1]]).save_pretrained(
-        tmp_path / "soup"
-    )
+    opened = hf_soup.load_ingredient(pickled, allow_pickle=True)
+    folder = hf_soup.merge([opened, text_runs[1]]).save_pretrained(tmp_path / "soup")
     state = torch.load(pickled / "pytorch_model.bin")
     state["classifier.bias"] += 1
     torch.save(state, pickled / "pytorch_model.bin")

@@ -81,7 +81,7 @@ def test_what_an_evaluator_refuses(tokenizer):
     data, model = testing.tiny_texts(5), testing.tiny_text_model(0)
     with pytest.raises(hf_soup.DataError, match="is empty"):
         hf_soup.Evaluator(data.select([]))
-    with pytest.raises(hf_soup.DataError, match='no split "validation". Known: test, train'):
+    with pytest.raises(hf_soup.DataError, match=r'no split "validation"\. Known: test, train'):
         hf_soup.Evaluator(datasets.DatasetDict({"train": data, "test": data}))
     with pytest.raises(hf_soup.DataError, match=r"takes one split: choose one of train, test, as in data\['test'\]"):
         hf_soup.Evaluator({"train": data, "test": data})
