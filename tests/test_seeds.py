@@ -5,7 +5,7 @@ import pytest
 
 import hf_soup
 from hf_soup import testing
-from hf_soup.api.cook import _check_settings
+from hf_soup.api.cook_checks import check_cook_file
 from hf_soup.api.sweep import plan_runs
 from hf_soup.data.splits import carve, load_training
 from hf_soup.errors import RecipeError
@@ -79,4 +79,4 @@ def test_seeds_of_cook_files(what, tmp_path):
         f"output_dir: {tmp_path / 'out'}\n"
     )
     with pytest.raises(RecipeError, match=r"seed.* is a whole number from 0"):
-        _check_settings(load_cook_file(path, [f"{what}=-1"]))
+        check_cook_file(load_cook_file(path, [f"{what}=-1"]))

@@ -116,10 +116,12 @@ def select(
     score = searched.score(mixture)
     reference: dict[str, float] = {}
     why = ""
+    knows_best = bool(choice.trials)
     if not choice.trials:
         choice = replace(choice, trials=recording.recorded(mixture))
-    # a soup is compared with the best single ingredient, which the trials of a user's own strategy need not say
-    if choice.trials and _all_scored(choice.trials, ingredients):
+        # a soup is compared with the best single ingredient, which what was scored need not say
+        knows_best = bool(choice.trials) and _all_scored(choice.trials, ingredients)
+    if knows_best:
         ranked = _ranked(choice.trials, ingredients)
         reference = _reference(choice.trials, ranked, searched, score)
         with contextlib.suppress(EvaluationError):  # as of a midpoint that gives NaN

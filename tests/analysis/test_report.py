@@ -9,9 +9,10 @@ from click.testing import CliRunner
 
 import hf_soup
 from hf_soup import testing
-from hf_soup.analysis.report import Section, TableBlock, TextBlock, blocks, render_html
+from hf_soup.analysis.report import Section, render_html
 from hf_soup.api.analyze import analysis_cost
 from hf_soup.cli import main
+from hf_soup.display.blocks import TableBlock, TextBlock, blocks
 from hf_soup.options import PARTS, AnalyzeOptions
 
 

@@ -120,3 +120,40 @@ def test_what_is_no_function_is_refused(name, text_runs):
     """With what it may be."""
     with pytest.raises(RecipeError, match=f"a {name} is a name.* or a function, not 3"):
         hf_soup.merge(text_runs, **{name: 3})
+
+
+def best_two(ingredients, trials):
+    """A strategy that returns its mixture alone, and tells nothing of what it tried."""
+    scores = {item.name: trials.score(Mixture.equal([item])) for item in ingredients}
+    ranked = sorted(ingredients, key=lambda item: scores[item.name].rank_key, reverse=True)
+    pair = Mixture.equal(ranked[:2])
+    trials.map([pair, Mixture.equal(ranked)])
+    return pair
+
+
+def test_what_a_strategy_of_the_user_tried_is_in_the_selection(text_runs):
+    """Every mixture that it scored, once, with singles as what the soup is compared with."""
+    soup = hf_soup.merge(text_runs, strategy=best_two, evaluator=DATA)
+    trials = soup.selection.trials
+    assert [trial.ingredient for trial in trials[:3]] == ["run-0", "run-1", "run-2"]
+    assert [trial.kept for trial in trials] == [False, False, False, True, False]
+    assert trials[3].tried == " + ".join(soup.recipe.names)
+    assert trials[3].score == soup.selection.score
+    assert set(soup.scores) == {"run-0", "run-1", "run-2"}
+    assert soup.selection.reference["best single ingredient"] == max(score.value for score in soup.scores.values())
+    assert "2 of 3 ingredients are in the soup" in soup.selection.why
+    assert soup.selection.plot()
+
+
+def test_without_single_scores_nothing_is_compared_with_the_best(text_runs):
+    """It is not known which one that is."""
+
+    def one_try(ingredients, trials):
+        everything = Mixture.equal(ingredients)
+        trials.score(everything)
+        return everything
+
+    selection = hf_soup.merge(text_runs, strategy=one_try, evaluator=DATA).selection
+    assert [(trial.tried, trial.kept) for trial in selection.trials] == [("run-0 + run-1 + run-2", True)]
+    assert (selection.why, selection.reference) == ("", {})
+    assert "run-0 + run-1 + run-2" in selection.table()

@@ -103,7 +103,7 @@ def test_no_ingredients():
 def test_a_state_dict_needs_its_config():
     """Tensors alone do not say what they are the state of; tensors of something else do not fit."""
     model = testing.tiny_text_model(0)
-    with pytest.raises(IngredientError, match="give `config=`"):
+    with pytest.raises(IngredientError, match=r"load_ingredient\(state, config="):
         open_checkpoint(model.state_dict())
     state = model.state_dict()
     del state["classifier.weight"]

@@ -1,6 +1,5 @@
 """Scores are kept: nothing is run twice, nothing stale is used, and no file of the cache can break a run."""
 
-import dataclasses
 import json
 import multiprocessing
 import os
@@ -175,7 +174,7 @@ def test_data_for_batchnorm_is_in_the_key(tmp_path):
         hf_soup.Evaluator(train.select(range(30)), split="train"),
     ]
     for at, data in enumerate(evaluators):
-        by_loss = dataclasses.replace(validation, metric="loss")
+        by_loss = hf_soup.Evaluator(validation, metric="loss")
         options = {"strategy": "greedy", "evaluator": by_loss, "batchnorm_data": data}
         hf_soup.merge(folders, **options)
         hf_soup.merge(folders, **options)
