@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 from typing import TYPE_CHECKING, Any
 
+from ..display.tables import fitted
 from ..formats.records import selection_as_dict
 from .output import result
 
@@ -14,7 +17,9 @@ if TYPE_CHECKING:
 
 
 def show(form: str, path: Any, data: Any, text: str) -> None:
-    """Print a result in the form that was asked for: a path, data, or text for people."""
+    """Print a result in the form that was asked for: a path, data, or text for people, fitted to their terminal."""
+    if form == "human" and sys.stdout.isatty():
+        text = fitted(text, shutil.get_terminal_size().columns)
     result({"human": text.strip(), "json": json.dumps(data, indent=2, default=str), "quiet": str(path)}[form])
 
 

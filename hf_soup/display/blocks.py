@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from .tables import cells_of_table
+
 
 class TableBlock(NamedTuple):
     """A table of our own, taken apart.
@@ -45,16 +47,9 @@ def blocks(markdown: str) -> list[TableBlock | TextBlock]:
         lines = block.split("\n")
         # A table has a rule below its head: dashes, with a colon where a column is flush right.
         if len(lines) > 1 and lines[0].startswith("|") and set(lines[1]) <= set("|-: "):
-            head, rule, *body = map(_cells, lines)
-            result.append(TableBlock([head, *body], right=[cell.endswith(":") for cell in rule]))
+            rule = lines[1].strip("|").split("|")
+            result.append(TableBlock(cells_of_table(block), right=[cell.endswith(":") for cell in rule]))
         else:
             code = all(line.startswith("    ") for line in lines)
             result.append(TextBlock("\n".join(line.strip() for line in lines), code))
     return result
-
-
-def _cells(line: str) -> list[str]:
-    """The cells of a row."""
-    # An escaped bar belongs to a cell: a character that no name holds stands for it while the row is split.
-    inner = line.strip().removeprefix("|").removesuffix("|").replace("\\|", "\0")
-    return [cell.strip().replace("\0", "|") for cell in inner.split("|")]

@@ -9,12 +9,17 @@ from ..untrusted import encodable, one_line
 
 
 LONGEST = 1000  # characters of a cell
+SHORTEST = 12  # characters to which a cell is cut at most where a table is too wide for a terminal
+CUT = "…"  # stands for what was cut out of a text
 # What makes links, HTML, formulas and cells.
+# A number as our tables write it: with a sign, a unit, an interval behind it, or an interval alone.
+NUMBER = re.compile(r"[-+]?\d[\d,.]*(e[-+]?\d+)?( ?%| ?[A-Za-z]{1,2})?( \[[^\]]*\])?|\[[-+\d][^\]]*\]")
+NOT_KNOWN = ("", "-", "?")  # cells that are no numbers, and may stand among them
 MARKUP = re.compile(r"[\\`<>&|$*#~{}]|\]\s*[(:\[]|://|\bwww\.", re.IGNORECASE)
 
 
 def align(lines: Sequence[Sequence[str]], escape: Callable[[str], str] | None = None) -> str:
-    """Lay out a table; the first column is flush left, the others flush right.
+    """Lay out a table: columns of numbers are flush right, those of text flush left, as is the first in any case.
 
     Args:
         lines (`Sequence[Sequence[str]]`):
@@ -30,8 +35,17 @@ def align(lines: Sequence[Sequence[str]], escape: Callable[[str], str] | None = 
             raise ValueError(f"a table of {list(lines[0])} has a line of {len(line)} cells: {list(line)}")
     cells = [_plain_cells(line, escape or _escape_bars) for line in lines]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    head, *body = [_padded(line, widths) for line in cells]
-    return "\n".join([head, _rule(widths), *body])
+    # of the cells as they were given: an escape would hide the brackets of an interval
+    columns = list(zip(*lines, strict=True))
+    right = [False, *(_holds_numbers(column[1:]) for column in columns[1:])]
+    head, *body = [_padded(line, widths, right) for line in cells]
+    return "\n".join([head, _rule(widths, right), *body])
+
+
+def _holds_numbers(column: Sequence[str]) -> bool:
+    """Whether a column without its head has numbers and nothing else."""
+    known = [cell for cell in column if cell not in NOT_KNOWN]
+    return bool(known) and all(NUMBER.fullmatch(cell) for cell in known)
 
 
 def _plain_cells(line: Sequence[str], plain_text: Callable[[str], str]) -> list[str]:
@@ -39,11 +53,11 @@ def _plain_cells(line: Sequence[str], plain_text: Callable[[str], str]) -> list[
     return [plain_text(one_line(cell, LONGEST)) for cell in line]
 
 
-def _rule(widths: Sequence[int]) -> str:
+def _rule(widths: Sequence[int], right: Sequence[bool]) -> str:
     """What stands between head and body; Markdown takes a column that ends in a colon as flush right."""
-    dashes = ["-" * (widths[0] + 2)]  # a cell has a space on either side
-    for width in widths[1:]:
-        dashes.append("-" * (width + 1) + ":")
+    dashes = []
+    for width, is_right in zip(widths, right, strict=True):  # a cell has a space on either side
+        dashes.append("-" * (width + 1) + (":" if is_right else "-"))
     return f"|{'|'.join(dashes)}|"
 
 
@@ -52,11 +66,65 @@ def _escape_bars(cell: str) -> str:
     return cell.replace("|", "\\|")
 
 
-def _padded(cells: Sequence[str], widths: Sequence[int]) -> str:
-    """One line of a table: its first cell flush left, the others flush right."""
-    first = cells[0].ljust(widths[0])
-    others = [cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)]
-    return f"| {' | '.join([first, *others])} |"
+def _padded(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:
+    """One line of a table."""
+    padded = []
+    for cell, width, is_right in zip(cells, widths, right, strict=True):
+        padded.append(cell.rjust(width) if is_right else cell.ljust(width))
+    return f"| {' | '.join(padded)} |"
+
+
+def fitted(text: str, width: int) -> str:
+    """The text of a result for a terminal: tables that are too wide have their longest texts cut in the middle.
+
+    Args:
+        text (`str`):
+            Tables and paragraphs, as `.table()` of a result gives them.
+        width (`int`):
+            Characters in a line of the terminal.
+    """
+    sections = text.split("\n\n")
+    for index, section in enumerate(sections):
+        lines = section.split("\n")
+        if lines[0].startswith("|") and len(lines[0]) > width:
+            sections[index] = align(_cut_to(cells_of_table(section), width))
+    return "\n\n".join(sections)
+
+
+def cells_of_table(table: str) -> list[list[str]]:
+    """The cells of a table that [`align`] has made, the head first, without the rule below it."""
+    head, _, *body = table.split("\n")
+    cells = []
+    for line in (head, *body):
+        # An escaped bar belongs to a cell: a character that no name holds stands for it while the line is split.
+        inner = line.strip().removeprefix("|").removesuffix("|").replace("\\|", "\0")
+        cells.append([cell.strip().replace("\0", "|") for cell in inner.split("|")])
+    return cells
+
+
+def _cut_to(cells: list[list[str]], width: int) -> list[list[str]]:
+    """Cut the longest texts of a table until it fits; numbers, and texts that are short, stay whole."""
+    columns = list(zip(*cells, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    texts = [index for index, column in enumerate(columns) if index == 0 or not _holds_numbers(column[1:])]
+    too_wide = sum(widths) + 3 * len(widths) + 1 - width
+    while too_wide > 0:
+        # one character at a time from the widest, so that several long columns are cut alike
+        widest = max(texts, key=widths.__getitem__)
+        if widths[widest] <= SHORTEST:
+            break
+        widths[widest] -= 1
+        too_wide -= 1
+    return [[cut_in_the_middle(cell, widths[index]) for index, cell in enumerate(line)] for line in cells]
+
+
+def cut_in_the_middle(text: str, most: int) -> str:
+    """A text of so many characters at most, with its beginning and its end."""
+    if len(text) <= most:
+        return text
+    kept = most - len(CUT)
+    end = kept // 2
+    return f"{text[: kept - end]}{CUT}{text[len(text) - end :]}"
 
 
 def escape(text: object) -> str:
