@@ -30,6 +30,9 @@ if TYPE_CHECKING:  # `as` re-exports a name: type checkers and editors resolve i
     from .api.verify import TensorDifference as TensorDifference
     from .api.verify import Verification as Verification
     from .api.verify import verify as verify
+    from .checkpoints.check import CheckReport as CheckReport
+    from .checkpoints.checkpoint import Checkpoint as Checkpoint
+    from .checkpoints.modules import Module as Module
     from .comparison.comparison import Comparison as Comparison
     from .data.splits import load_training as load_training
     from .errors import DataError as DataError
@@ -90,6 +93,9 @@ _HOME = {
     "Verification": "api.verify",
     "verify": "api.verify",
     "update_batchnorm": "evaluation.batchnorm",
+    "CheckReport": "checkpoints.check",
+    "Checkpoint": "checkpoints.checkpoint",
+    "Module": "checkpoints.modules",
     "Comparison": "comparison.comparison",
     "Evaluator": "evaluation.evaluator",
     "Predictions": "metrics.predictions",

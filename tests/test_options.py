@@ -13,6 +13,7 @@ from hf_soup.cli import main
 from hf_soup.evaluation.ensemble import ENSEMBLES
 from hf_soup.formats.cook_file import CookFile
 from hf_soup.formats.strict_yaml import build
+from hf_soup.metrics.built_in import BUILT_IN
 
 
 COMMANDS = {
@@ -89,6 +90,8 @@ def test_the_same_choices_everywhere():
         (["merge", "--method"], {"linear", "median", "ties"}),
         (["merge", "--executor"], {"local", "ray"}),
         (["compare", "--ensemble"], {"logits", "probabilities", "vote", "mixture"}),
+        (["merge", "--metric"], set(BUILT_IN)),
+        (["sweep", "--metric"], set(BUILT_IN)),
     ],
 )
 def test_choices_are_completed(words, expected):

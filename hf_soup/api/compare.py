@@ -51,7 +51,8 @@ def compare(
 
     Args:
         soups ([`Soup`], `str`, `os.PathLike`, `Iterable` or `Mapping[str, Soup | str | os.PathLike]`):
-            One soup, several, or several by name: as [`merge`] made them, or folders and Hub ids of saved ones.
+            One soup, several, or several by name: as [`merge`] made them, or folders and Hub ids of saved ones. It
+            may be empty where `ingredients` are given.
         test ([`Evaluator`], `datasets.Dataset`, `str` or `Callable`):
             What is reported. Of a function of a model only its score is known: no interval, no ensemble.
         shifted (`Mapping[str, Evaluator | Dataset | str | Callable]`, *optional*):
@@ -77,8 +78,8 @@ def compare(
         [`RecipeError`]: if there is no soup, no ingredient, or a set cannot be scored on.
     """
     named = _soups_by_name(soups)
-    if not named:
-        raise RecipeError("there is nothing to compare: give at least one soup.")
+    if not named and ingredients is None:
+        raise RecipeError("there is nothing to compare: give a soup, or ingredients, whose uniform soup is compared.")
     opened = {name: _open_soup(soup, name, allow_pickle) for name, soup in named.items()}
     if ingredients is None:
         candidates = _candidates(opened.values(), allow_pickle)

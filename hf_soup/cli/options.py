@@ -65,6 +65,8 @@ def field_option(cls: type, name: str, parameter: str | None = None) -> Callable
     if bool in hints:
         return click.option(flag, parameter, is_flag=True, default=item.default, help=item.metadata["text"])
     complete = _completion(item.metadata["choices"]) if item.metadata["choices"] else None
+    if name in ("metric", "metrics"):
+        complete = complete_metrics
     if any(typing.get_origin(hint) is tuple for hint in hints):
         # several values are an option in the singular, to be repeated: `--metric` of `metrics`
         return click.option(
@@ -103,6 +105,13 @@ def _completion(values: tuple[str, ...]) -> Callable[..., list[CompletionItem]]:
         return [CompletionItem(value) for value in values if value.startswith(incomplete)]
 
     return complete
+
+
+def complete_metrics(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The built-in metrics, for the shell; they are imported when it asks."""
+    from ..metrics.built_in import BUILT_IN
+
+    return [CompletionItem(name) for name in BUILT_IN if name.startswith(incomplete)]
 
 
 def take_fields(cls: type, values: dict[str, Any], renamed: Mapping[str, str] | None = None) -> dict[str, Any]:

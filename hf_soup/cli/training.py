@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..options import SweepOptions
-from .options import Command, allow_code_option, allow_pickle_option, options_of, output_options, take_fields
+from .options import (
+    Command,
+    allow_code_option,
+    allow_pickle_option,
+    complete_metrics,
+    options_of,
+    output_options,
+    take_fields,
+)
 from .output import remark
 from .results import described, show
 
@@ -64,7 +72,7 @@ def setting_options(command: Command) -> Command:
 @click.option(
     "--validation", metavar="DATA", help="What runs are scored on; by default the validation split of --data."
 )
-@click.option("--metric", help="What tells the best; the task's own by default.")
+@click.option("--metric", shell_complete=complete_metrics, help="What tells the best; the task's own by default.")
 @click.option("--task", default="auto", show_default=True, help="Told by the data by default.")
 @click.option("--label-column", help="By default label, labels, or what else the task calls it.")
 @click.option("--text-column", "text_columns", multiple=True, help="By default by well-known names.")
