@@ -351,16 +351,25 @@ def test_compare_writes_a_report(tmp_path, text_runs):
         (["--metric", "acuracy"], 1, 'did you mean "accuracy"'),
         (["--ensemble", "logit"], 1, 'did you mean "logits"'),
         (["--label-column", "lable"], 1, 'no label column "lable"; did you mean "label"'),
-        ([], 1, "there is nothing to compare"),
     ],
 )
 def test_compare_refuses(tmp_path, text_runs, options, code, words):
     """Wrong calls end with 2, wrong names with 1, each with what to write."""
     testing.tiny_texts(10).to_csv(tmp_path / "test.csv")
-    soup = [] if not options or "--soup" in options else ["--soup", text_runs[0]]
+    soup = [] if "--soup" in options else ["--soup", text_runs[0]]
     done = run("compare", *text_runs[1:], *soup, "--test", tmp_path, *options)
     assert done.returncode == code, done.stderr
     assert words in done.stderr
+
+
+def test_compare_without_a_soup(tmp_path, text_runs):
+    """Runs are compared with their uniform soup; without runs there is nothing to compare."""
+    testing.tiny_texts(10).to_csv(tmp_path / "test.csv")
+    done = run("compare", *text_runs, "--test", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "uniform soup" in done.stdout
+    done = run("compare", "--test", tmp_path)
+    assert (done.returncode, "there is nothing to compare" in done.stderr) == (1, True)
 
 
 def test_the_cache_is_shown_and_cleared(text_runs, tmp_path):
