@@ -94,7 +94,7 @@ def main(data: Path, runs: str, output: Path, shifted: bool, only: tuple[str, ..
     (output / "table.md").write_text(table(soups, costs, comparison) + "\n", encoding="utf-8")
     (output / "costs.json").write_text(json.dumps(costs, indent=1), encoding="utf-8")
     for name, soup in soups.items():
-        if soup.selection and soup.selection.trials:
+        if soup.selection.trials:
             soup.selection.plot().savefig(output / f"search {name}.png")
             (output / f"search {name}.md").write_text(soup.selection.table() + "\n", encoding="utf-8")
     click.echo((output / "table.md").read_text(encoding="utf-8"))

@@ -40,7 +40,10 @@ def main() -> None:
         output_dir=args.output / "runs",
     )
     print(runs.table())
-    runs.plot().savefig(args.output / "runs.png")
+    try:
+        runs.plot().savefig(args.output / "runs.png")
+    except hf_soup.MissingExtraError as error:  # everything else works without pictures
+        print(error)
 
     _, validation = hf_soup.load_training(data)  # the same examples that the sweep has scored its runs on
     soup = hf_soup.merge(runs, strategy="greedy", evaluator=validation)

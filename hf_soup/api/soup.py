@@ -141,15 +141,14 @@ class Soup(Result):
         return running_statistics(self.recipe, self.plan, self.checkpoints, data=self.batchnorm, device=self.device)
 
     @property
-    def selection(self) -> Selection | None:
-        """How it was chosen: a row for each trial, `.table()`, `.plot()`; `None` where no strategy chose."""
-        return self.recipe.selection
+    def selection(self) -> Selection:
+        """How the soup was chosen: `.trials`, `.table()`, `.plot()`; without a strategy where the weights were given."""
+        return self.recipe.selection or Selection("")
 
     @property
     def scores(self) -> dict[str, Score]:
         """Validation score of each candidate alone, where a strategy has scored them."""
-        selection = self.selection
-        return {} if selection is None else selection.scores
+        return self.selection.scores
 
     @answers_keywords
     def save_pretrained(

@@ -129,7 +129,7 @@ class Selection(Result):
 
     Args:
         strategy (`str`):
-            Name of the strategy.
+            Name of the strategy; empty where the weights were given and nothing chose.
         params (`Mapping`):
             Its parameters.
         metric (`str`), higher_is_better (`bool`), split (`str`):
@@ -190,6 +190,8 @@ class Selection(Result):
 
     def table(self) -> str:
         """Every trial, with the result below; of very many those that were kept, singles, and the last ones."""
+        if not self.strategy:
+            return "No strategy chose the ingredients: the weights were given."
         title = f"{self.strategy}, by {self.metric} on {self.split}"
         if self.examples:
             title += f" ({self.examples} examples)"
