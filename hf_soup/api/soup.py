@@ -142,7 +142,7 @@ class Soup(Result):
 
     @property
     def selection(self) -> Selection:
-        """How the soup was chosen: `.trials`, `.table()`, `.plot()`; without a strategy where the weights were given."""
+        """How the soup was chosen: `.trials`, `.table()`, `.plot()`; without a strategy if the weights were given."""
         return self.recipe.selection or Selection("")
 
     @property
