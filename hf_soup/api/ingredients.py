@@ -13,7 +13,7 @@ from ..checkpoints.source import open_checkpoint
 from ..errors import RecipeError, listed
 from ..options import answers_keywords
 from ..training.manifest import SWEEP_FILE
-from ..training.sweep import load_sweep
+from ..training.sweep import Sweep, load_sweep
 from ..types import Ingredient
 from ..untrusted import one_line
 
@@ -76,26 +76,27 @@ def read_ingredients(ingredients: Any) -> Sequence[Any]:
     """
     if isinstance(ingredients, (set, frozenset)):
         raise RecipeError("a set has no order, and the first ingredient gives the soup its settings: pass a list.")
-    if isinstance(ingredients, (str, os.PathLike)):
-        runs = _runs_in(ingredients)
-        if runs is not None:
-            return runs
+    runs = _runs_in(ingredients)
+    if runs is not None:
+        return runs
     if _is_one_source(ingredients):
         raise RecipeError(f"ingredients are a list; to take one alone, write [{one_line(str(ingredients), SHOWN)}].")
     if not isinstance(ingredients, Iterable):
         raise RecipeError(f"ingredients are a list of sources, not {type(ingredients).__name__}.")
-    sources = ingredients if isinstance(ingredients, Sequence) else list(ingredients)
+    if isinstance(ingredients, Sweep):  # which knows its base model, and which runs have failed
+        return ingredients
+    return _expanded(list(ingredients))
+
+
+def _expanded(sources: list[Any]) -> Sequence[Any]:
+    """The sources with the runs in place of each folder of runs; one folder of a sweep alone is that sweep."""
     expanded: list[Any] = []
     for source in sources:
-        runs = _runs_in(source) if isinstance(source, (str, os.PathLike)) else None
-        if runs is None:
-            expanded.append(source)
-        elif len(sources) == 1:
+        runs = _runs_in(source)
+        if runs is not None and len(sources) == 1:
             return runs
-        else:
-            expanded += runs
-    # a sweep is left as it is, because it knows its base model and which runs have failed
-    return sources if len(expanded) == len(sources) else expanded
+        expanded += [source] if runs is None else runs
+    return expanded
 
 
 def _is_one_source(ingredients: Any) -> bool:
@@ -105,29 +106,35 @@ def _is_one_source(ingredients: Any) -> bool:
     return hasattr(ingredients, "state_dict") or hasattr(ingredients, "as_ingredient")
 
 
-def _runs_in(source: str | os.PathLike[str]) -> Sequence[Any] | None:
+def _runs_in(source: Any) -> Sequence[Any] | None:
     """The runs in a folder of runs; `None` of everything else, be it a model, a file or the id of a repository.
 
     Raises:
-        [`RecipeError`]: if it is a folder in which there is neither a model nor a run.
+        [`RecipeError`]: if it is a folder of other folders, of which none is a run.
     """
+    if not isinstance(source, (str, os.PathLike)):
+        return None
     try:
         folder = Path(source).expanduser()
         if not folder.is_dir() or _holds_model(folder):
             return None
         if (folder / SWEEP_FILE).is_file():
             return load_sweep(folder)
-        children = sorted((path for path in folder.iterdir() if path.is_dir()), key=_natural)
-        runs = [str(path) for path in children if _holds_model(path)]
+        content = sorted(folder.iterdir(), key=_natural)
+        folders = [path for path in content if path.is_dir()]
+        runs = [str(path) for path in folders if _holds_model(path)]
     except (OSError, RuntimeError, ValueError):  # what cannot be looked at is told when it is opened
         return None
-    if not runs:
-        found = listed([path.name for path in children], 5) or "no folder"
-        raise RecipeError(
-            f"{one_line(folder)} is neither a model nor a folder of runs: it has no config.json and no weights, and "
-            f"in it there is {one_line(found)}. Name the folders of the runs."
-        )
-    return runs
+    if runs:
+        return runs
+    if (
+        len(folders) < len(content) or not content
+    ):  # files that may be a model of another format: opening it says which
+        return None
+    raise RecipeError(
+        f"{one_line(folder)} is neither a model nor a folder of runs: it has no config.json and no weights, and in it "
+        f"there is {one_line(listed([path.name for path in folders], 5))}. Name the folders of the runs."
+    )
 
 
 def _holds_model(folder: Path) -> bool:

@@ -226,15 +226,12 @@ def _parse(
     Raises:
         [`RecipeError`]: with what to do.
     """
-    own = [name for name in inspect.signature(merge).parameters if name not in NO_KEYWORDS]
-    function, method_params, strategy_params = share_out(method, strategy, params, own)
+    function, method_params, strategy_params = share_out(method, strategy, params, _own_keywords())
     given_weights: Weights | Mapping[str, float] | None = None
-    if weights is not None and strategy is not None:
-        if "weights" not in parameters(function):
-            raise RecipeError(f'give either weights or a strategy: strategy="{strategy}" finds the weights itself.')
-        strategy_params["weights"] = plain(weights)
-    elif weights is not None:
+    if weights is not None and strategy is None:
         given_weights = as_given(weights)
+    elif weights is not None:
+        strategy_params["weights"] = _weights_for(strategy, function, weights)
     if scored and strategy is None:
         raise RecipeError('an evaluator is for a strategy that chooses by it: add strategy="greedy".')
     if worth_asked and not scored:
@@ -242,6 +239,22 @@ def _parse(
     if strategy_traits(function).linear_only and method != "linear":
         raise RecipeError(f'strategy="{strategy}" goes with method="linear" alone, not with "{method}".')
     return _Request(method_params, given_weights, strategy, function, strategy_params)
+
+
+def _own_keywords() -> list[str]:
+    """The arguments of `merge` itself, one of which may be meant by a name that is no parameter of a plugin."""
+    return [name for name in inspect.signature(merge).parameters if name not in NO_KEYWORDS]
+
+
+def _weights_for(strategy: str | None, function: Callable[..., Any], weights: object) -> object:
+    """The weights as a parameter of the strategy that takes them.
+
+    Raises:
+        [`RecipeError`]: if the strategy finds the weights itself.
+    """
+    if "weights" not in parameters(function):
+        raise RecipeError(f'give either weights or a strategy: strategy="{strategy}" finds the weights itself.')
+    return plain(weights)
 
 
 def _base_as_candidate(

@@ -102,3 +102,16 @@ def test_the_command_line_takes_a_folder(runs, tmp_path):
     result = hf_soup_command("merge", str(runs), "-o", str(tmp_path / "soup"))
     assert result.returncode == 0, result.stderr
     assert hf_soup.load_recipe(tmp_path / "soup").names == NAMES
+
+
+def test_a_folder_with_one_run_is_expanded_beside_others(tmp_path, text_runs):
+    """As many sources before as after is no sign that nothing was expanded."""
+    shutil.copytree(text_runs[2], tmp_path / "more" / "last")
+    assert hf_soup.merge([text_runs[0], tmp_path / "more"]).recipe.names == ("run-0", "last")
+
+
+def test_a_model_of_another_format_is_described(tmp_path):
+    """A folder with files is no folder of runs: the error of opening it says what they are."""
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    with pytest.raises(hf_soup.IngredientError, match="gguf"):
+        hf_soup.merge([tmp_path])
