@@ -145,6 +145,9 @@ def _holds_model(folder: Path) -> bool:
 
 
 def _natural(path: Path) -> list[Any]:
-    """A key by which `run-2` comes before `run-10`."""
-    words = re.split(r"(\d+)", path.name)
-    return [(word.isdecimal(), int(word) if word.isdecimal() else 0, word) for word in words]
+    """A key by which `run-2` comes before `run-10`, and `lr-0.003` before `lr-0.01`."""
+    words = re.split(r"(\d+(?:\.\d+)?)", path.name)  # every second one is a number
+    key: list[Any] = []
+    for index, word in enumerate(words):
+        key.append((index % 2, float(word) if index % 2 else 0.0, word))
+    return key

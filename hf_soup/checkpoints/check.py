@@ -310,13 +310,25 @@ def _buffer_problems(local: Sequence[Checkpoint], specs: Mapping[str, TensorSpec
     return problems
 
 
+def _notes_of_ingredients(checkpoints: Sequence[Checkpoint]) -> list[str]:
+    """The notes of each ingredient; what is left behind of the files of several is said once for all of them."""
+    names_by_note: dict[str, list[str]] = {}
+    for item in checkpoints:
+        for note in item.notes:
+            without_name = note.replace(f"of the files of {item.name} a soup", "of the files of {} a soup", 1)
+            names_by_note.setdefault(without_name, []).append(item.name)
+    return [
+        note.replace("of the files of {} a soup", f"of the files of {listed(names)} a soup", 1)
+        for note, names in names_by_note.items()
+    ]
+
+
 def _notes(checkpoints: Sequence[Checkpoint], vocabularies: Mapping[str, Vocabulary]) -> list[str]:
     """What to look out for in the tensors, the tokenizers and the list of ingredients itself."""
     notes = []
     if any(is_statistic(name) for name in checkpoints[0].specs):
         notes.append(BATCHNORM_NOTE)
-    for item in checkpoints:
-        notes += item.notes
+    notes += _notes_of_ingredients(checkpoints)
     without_tokenizer = [item.name for item in checkpoints if item.name not in vocabularies]
     if 0 < len(without_tokenizer) < len(checkpoints):
         names = ", ".join(without_tokenizer)

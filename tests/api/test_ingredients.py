@@ -115,3 +115,11 @@ def test_a_model_of_another_format_is_described(tmp_path):
     (tmp_path / "model.gguf").write_bytes(b"GGUF")
     with pytest.raises(hf_soup.IngredientError, match="gguf"):
         hf_soup.merge([tmp_path])
+
+
+def test_numbers_in_names_are_in_order(tmp_path, text_runs):
+    """Whole ones and decimals."""
+    names = ("lr-0.001-seed-2", "lr-0.001-seed-10", "lr-0.003-seed-1", "lr-0.01-seed-1")
+    for name in reversed(names):
+        shutil.copytree(text_runs[0], tmp_path / "runs" / name)
+    assert hf_soup.merge(tmp_path / "runs").recipe.names == names

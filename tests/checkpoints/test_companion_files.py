@@ -314,3 +314,14 @@ def test_a_tokenizer_comes_whole_and_notes_say_whose_files_there_are(tmp_path, t
     notes = soup.plan.report.notes
     assert "train.csv is not the same in all; the soup takes that of run-0" in notes
     assert "prompts.json is not the same in all; the soup has none" in notes
+
+
+def test_what_is_left_behind_is_said_once_for_all(tmp_path, text_runs):
+    """Runs of one sweep leave the same files behind: one note names them all."""
+    folders = []
+    for run in text_runs:
+        folders.append(tmp_path / run.name)
+        shutil.copytree(run, folders[-1])
+        (folders[-1] / "training_args.bin").write_bytes(b"x")
+    (note,) = [note for note in hf_soup.check(folders).notes if "leaves behind" in note]
+    assert note == "of the files of run-0, run-1, run-2 a soup leaves behind training_args.bin"
