@@ -317,10 +317,10 @@ def _notes_of_ingredients(checkpoints: Sequence[Checkpoint]) -> list[str]:
         for note in item.notes:
             without_name = note.replace(f"of the files of {item.name} a soup", "of the files of {} a soup", 1)
             names_by_note.setdefault(without_name, []).append(item.name)
-    return [
-        note.replace("of the files of {} a soup", f"of the files of {listed(names)} a soup", 1)
-        for note, names in names_by_note.items()
-    ]
+    notes = []
+    for note, names in names_by_note.items():
+        notes.append(note.replace("of the files of {} a soup", f"of the files of {listed(names)} a soup", 1))
+    return notes
 
 
 def _notes(checkpoints: Sequence[Checkpoint], vocabularies: Mapping[str, Vocabulary]) -> list[str]:
