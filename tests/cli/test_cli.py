@@ -316,7 +316,7 @@ def test_options_of_methods_and_strategies_are_in_the_help():
     text = " ".join(run("merge", "--help").stdout.split())
     assert "--normalize / --no-normalize [linear] Divide by the sum of the weights" in text
     assert "--accept [>=|>] [diverse, greedy, greedy_best_first, layerwise, pruned]" in text
-    assert "asks for a gain" in text
+    assert "keeps it only if the score improves" in text
 
 
 def test_compare_writes_a_report(tmp_path, text_runs):
