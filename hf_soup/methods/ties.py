@@ -54,7 +54,7 @@ def ties(
     import torch
 
     if not 0 <= density <= 1:
-        raise RecipeError(f'the method "ties" keeps a fraction of the changes: density is from 0 to 1, not {density}.')
+        raise RecipeError(f'the method "ties" keeps a fraction of changes: density is between 0 and 1, not {density}.')
     if election not in ("weighted", "unweighted"):
         raise RecipeError(f'the method "ties" knows the elections "weighted" and "unweighted", not {election!r}.')
     if election == "weighted" and min(weights) < 0:  # the weights that agree could cancel, or flip the elected sign

@@ -28,7 +28,7 @@ class Search:
         tolerance (`float`, *optional*, defaults to 0.0):
             How far below the best score so far a trial may score and still be accepted, in the metric's unit.
         prescreen (`str`, *optional*):
-            `"ensemble"` skips every mixture whose averaged outputs (the ensemble) score too low; its soup is not scored.
+            `"ensemble"` skips every mixture whose averaged outputs (the ensemble) score too low: no soup is scored.
     """
 
     def __init__(
