@@ -50,9 +50,9 @@ def parse_yaml(text: str, where: str, *, aliases: bool = True, strict: bool = Tr
 
     Args:
         text (`str`):
-            One document.
+            Text of one document.
         where (`str`):
-            What errors call it, such as the path of its file.
+            Name of the text in errors, such as the path of its file.
         aliases (`bool`, *optional*, defaults to `True`):
             Whether `*name` may repeat what `&name` marks.
         strict (`bool`, *optional*, defaults to `True`):

@@ -25,9 +25,9 @@ def number_pieces(models: int, commands: Commands) -> list[Piece]:
 
     Args:
         models (`int`):
-            How many there are.
+            Number of models.
         commands ([`Commands`]):
-            Of the same models.
+            Commands for the same models.
     """
     if models == 1:
         piece = Piece(
@@ -57,11 +57,11 @@ def start_pieces(similarity: Similarity | None, losses: Losses | None, commands:
 
     Args:
         similarity ([`Similarity`], *optional*):
-            Of the models; of a single one there is none.
+            Similarity of the models; a single model has none.
         losses ([`Losses`], *optional*):
-            What an average of them costs, where it was measured.
+            Loss that an average of the models costs, where it was measured.
         commands ([`Commands`]):
-            Of the same models.
+            Commands for the same models.
     """
     if similarity is None:
         return []
@@ -124,7 +124,7 @@ def change_pieces(similarity: Similarity | None) -> list[Piece]:
 
     Args:
         similarity ([`Similarity`], *optional*):
-            Of the models.
+            Similarity of the models.
     """
     if similarity is None or similarity.base is None:
         return []
@@ -151,7 +151,7 @@ def architecture_pieces(checkpoint: Checkpoint, commands: Commands) -> list[Piec
         checkpoint (`Checkpoint`):
             One of the models.
         commands ([`Commands`]):
-            Of the same models.
+            Commands for the same models.
     """
     pieces = []
     statistics = sum(map(is_statistic, checkpoint.specs))

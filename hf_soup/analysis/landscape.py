@@ -36,15 +36,15 @@ class Landscape(Result):
         names (`tuple[str, ...]`):
             The models.
         metric (`str`), higher_is_better (`bool`):
-            What scores.
+            Metric of the scores, and its direction.
         split (`str`), examples (`int`):
             On what.
         singles (`dict[str, Point]`):
             Each model alone.
         soup ([`Point`], *optional*):
-            Their uniform soup.
+            Uniform soup of the models.
         lines (`tuple[Line, ...]`):
-            One for each pair.
+            Line between the models of each pair.
         complete (`bool`, *optional*, defaults to `True`):
             Whether all that was asked for was scored.
     """
@@ -179,7 +179,7 @@ def scan_lines(
         scorer ([`Scorer`]):
             The models and the examples.
         pairs (`Sequence[tuple[str, str]]`, *optional*):
-            Which pairs; all by default.
+            Pairs of models to connect; all of them by default.
         points (`int`, *optional*, defaults to 11):
             On each line, ends included.
         beyond (`float`, *optional*, defaults to 0.0):

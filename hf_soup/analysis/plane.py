@@ -32,7 +32,7 @@ class Plane(Result):
         corners (`tuple[str, str, str]`):
             The models.
         metric (`str`), split (`str`), examples (`int`):
-            What scores, on what.
+            Metric, split and number of examples of the scores.
         x (`tuple[float, ...]`), y (`tuple[float, ...]`):
             Coordinates of the grid, L2 distance from the first model: along the way to the second, and across it.
         points (`tuple[tuple[Point, ...], ...]`):
@@ -130,11 +130,11 @@ def scan_plane(
         scorer ([`Scorer`]):
             The models and the examples.
         similarity ([`Similarity`]):
-            Of the same models, with their inner products.
+            Similarity of the same models, with their inner products.
         corners (`Sequence[str]`, *optional*):
             Three models; by default those that lie farthest from each other.
         points (`int`, *optional*, defaults to 9):
-            In each direction.
+            Number of points in each direction.
         path (`Sequence[str]`, *optional*):
             Models in the order in which a greedy pass took them: where their running mean lies.
         budget (`int`, *optional*):

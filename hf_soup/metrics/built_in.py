@@ -28,7 +28,7 @@ class BuiltIn(NamedTuple):
         function (`Callable`):
             `f(references, predictions) -> float`.
         higher_is_better (`bool`, *optional*, defaults to `True`):
-            Its direction.
+            Direction of the metric.
     """
 
     takes: str
@@ -133,9 +133,9 @@ def metric_inputs(predictions: Predictions, takes: str) -> tuple[Any, Any]:
 
     Args:
         predictions ([`Predictions`]):
-            Of one model.
+            Predictions of one model.
         takes (`str`):
-            What the metric is computed from, as of [`BuiltIn`].
+            What the metric is computed from, as in [`BuiltIn`].
 
     Returns:
         `tuple[Any, Any]`: references and predictions.

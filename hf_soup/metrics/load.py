@@ -37,15 +37,16 @@ class Metric:
 
     Args:
         name (`str`):
-            What tables call it.
+            Name of the metric in tables.
         compute (`Callable[[Predictions], dict[str, float]]`):
-            Its values; a metric of one value gives `{name: value}`.
+            Function that computes the values of the metric; a metric of one value returns `{name: value}`.
         higher_is_better (`bool`, *optional*):
-            Its direction, where that is known.
+            Direction of the metric, where it is known.
         needs_texts (`bool`, *optional*, defaults to `False`):
             Whether the model has to generate for it.
         identity (`str`, *optional*):
-            What stands for it in the cache of scores; `None` where nothing can (a function may change).
+            Key of the metric in the cache of scores; `None` for a metric that cannot be identified, such as a
+            function, which may change.
     """
 
     name: str
@@ -65,7 +66,7 @@ def load_metric(name: str) -> evaluate.Metric:
 
     Args:
         name (`str`):
-            Such as `"accuracy"`.
+            Name of the metric, such as `"accuracy"`.
 
     Returns:
         `evaluate.Metric`: `compute(predictions=..., references=...)` gives `{name: value}`. Predictions are classes (0

@@ -33,17 +33,17 @@ class Predictions(NamedTuple):
             `(items,)` right classes as the model counts them, int64; `(items, labels)` of 0 and 1; `(items,)` right
             values, float64; `(items,)` right tokens.
         rows (`np.ndarray` of shape `(items,)`, int64):
-            Which row of the data set each item is of; in the order of the data set.
+            Row of the data set that each item belongs to, in the order of the data set.
         kind (`str`, *optional*, defaults to `"classes"`):
-            One of the four kinds above.
+            Kind of the predictions: one of the four above.
         names (`tuple[str, ...]`, *optional*):
-            Of the classes.
+            Names of the classes.
         seconds (`float`, *optional*, defaults to 0.0):
-            What the forward passes took.
+            Time that the forward passes took.
         texts (`tuple[str, ...]`, *optional*):
-            What the model wrote for each row, where it was asked to generate.
+            Text generated for each row, where the model was asked to generate.
         references (`tuple[str, ...]`, *optional*):
-            What it should have written.
+            Reference text of each row.
     """
 
     logits: np.ndarray
