@@ -63,9 +63,9 @@ class SortedFiles(NamedTuple):
 
     Args:
         taken (`tuple[str, ...]`):
-            Those that go along, relative to its folder, with `/` between folders.
+            Files that are copied to the soup, relative to the folder of the checkpoint, with `/` between folders.
         left (`tuple[str, ...]`):
-            Those that stay behind; of a folder that stays as a whole its name and a slash.
+            Files that are not copied. A folder that is left out as a whole is listed by its name and a slash.
         subfolders (`tuple[str, ...]`):
             Sub-folders whose weights belong to the model: modules of a SentenceTransformer.
     """
@@ -161,7 +161,7 @@ class CompanionFiles(Mapping[str, bytes]):
 
     Args:
         folder (`Path`):
-            That holds them.
+            Folder that holds the files.
         names (`tuple[str, ...]`):
             Relative to it.
     """

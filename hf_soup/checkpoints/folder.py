@@ -85,7 +85,7 @@ def read_specs(folder: Path, subfolders: Sequence[str] = ()) -> Headers:
 
     Args:
         folder (`Path`):
-            Of the checkpoint.
+            Folder of the checkpoint.
         subfolders (`Sequence[str]`, *optional*):
             Sub-folders that hold modules of the model.
 
@@ -163,7 +163,7 @@ def read_config(folder: Path, *, needed: bool = True) -> dict[str, Any]:
 
     Args:
         folder (`Path`):
-            That holds it.
+            Folder that holds the file.
         needed (`bool`, *optional*, defaults to `True`):
             Whether there has to be one; empty otherwise.
 

@@ -101,7 +101,7 @@ def files_at(source: str, revision: str | None, *, token: str | bool | None = No
         revision (`str`, *optional*):
             The branch, tag or commit.
         token (`str` or `bool`, *optional*):
-            By default the one that a login stored.
+            Token for the Hub; by default the one that a login stored.
 
     Raises:
         [`IngredientError`]: if there is no such repository, revision or folder, or it is not open to you.
@@ -139,7 +139,7 @@ def sizes_at(repo_id: str, commit: str, names: Collection[str] | None = None) ->
         repo_id (`str`), commit (`str`):
             The repository.
         names (`Collection[str]`, *optional*):
-            Of which files; by default of all.
+            Names of the files to look up; all of them by default.
 
     Raises:
         [`IngredientError`]: if there is no such file or commit, or it is not open to you.

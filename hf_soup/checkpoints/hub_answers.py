@@ -80,9 +80,9 @@ def check_headers(method: str, path: str, headers: Mapping[str, str]) -> None:
 
     Args:
         method (`str`), path (`str`):
-            Of the request.
+            Method and path of the request.
         headers (`Mapping[str, str]`):
-            Of the answer; looked up without regard to case.
+            Headers of the answer, which are looked up case-insensitively.
 
     Raises:
         [`BadAnswerError`]: if one of them is not hexadecimal, or a size is no number.
@@ -115,7 +115,7 @@ def asked_to_wait(headers: Mapping[str, str]) -> float:
 
     Args:
         headers (`Mapping[str, str]`):
-            Of the answer.
+            Headers of the answer.
 
     Returns:
         `float`: 0 where it does not ask, or what it says cannot be understood; may be infinite.
@@ -146,7 +146,7 @@ def checker_of(path: str) -> Callable[[Any], None] | None:
 
     Args:
         path (`str`):
-            Of the request.
+            Path of the request.
 
     Returns:
         `Callable`: takes the parsed body and raises [`BadAnswerError`], naming the first field that is wrong.

@@ -25,7 +25,7 @@ def refuse_damaged(digests: Mapping[Path, str], repo_id: str) -> None:
         digests (`Mapping[Path, str]`):
             File in the cache -> its digest.
         repo_id (`str`):
-            Of its repository.
+            Repository of the files.
 
     Raises:
         [`IngredientError`]: if there are such files.
@@ -61,7 +61,7 @@ def blob_of(path: Path, repo_id: str) -> str | None:
         path (`Path`):
             The file in the cache; need not exist.
         repo_id (`str`):
-            Of its repository.
+            Repository of the file.
 
     Raises:
         [`IngredientError`]: if the link leads anywhere but to a content of that repository.

@@ -55,7 +55,7 @@ def patiently(call: Callable[[], T], *, again: tuple[int, ...] = BUSY, if_lost: 
 
     Args:
         call (`Callable`):
-            What to do.
+            Function to call.
         again (`tuple[int, ...]`, *optional*):
             Statuses of answers that are worth another attempt.
         if_lost (`bool`, *optional*, defaults to `True`):
@@ -170,9 +170,9 @@ def our_errors(
 
     Args:
         repo_id (`str`), revision (`str`, *optional*):
-            What is asked for.
+            Repository and revision that are requested.
         sizes (`Mapping[str, int]`, *optional*), small (`str`, *optional*):
-            As of [`watched`].
+            The arguments of [`watched`].
 
     Raises:
         [`IngredientError`]: instead of it.
@@ -220,7 +220,7 @@ def read_errors(error_class: type[SoupError], what: str) -> Iterator[None]:
         error_class (`type[SoupError]`):
             The class of the error.
         what (`str`):
-            What could not be read; the reason follows it.
+            What could not be read; the reason follows it in the message.
 
     Raises:
         [`SoupError`]: of that class.
@@ -293,9 +293,9 @@ def unsaid(module: str, beginning: str) -> Iterator[None]:
 
     Args:
         module (`str`):
-            Of huggingface_hub, such as `"hf_api"`.
+            Module of huggingface_hub, such as `"hf_api"`.
         beginning (`str`):
-            Of the message.
+            Beginning of the message.
     """
     logger = logging.getLogger(f"huggingface_hub.{module}")
 

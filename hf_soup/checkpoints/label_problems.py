@@ -49,7 +49,7 @@ def compare_classes(
 
     Args:
         checkpoints (`Sequence[Checkpoint]`), alignments (`Mapping`), settings (`Checkpoint`, *optional*):
-            As for [`check_checkpoints`].
+            The arguments of [`check_checkpoints`].
         soup_labels (`tuple[str, ...]`):
             Names of the soup's classes, where they were found over more ingredients; else empty.
     """
@@ -112,7 +112,7 @@ def _compare_labels(
         labels (`Mapping[str, tuple[str, ...]]`):
             Ingredient -> its class names, in the order of its alignment where it has one.
         usual_labels (`tuple[str, ...]`):
-            What they are compared with.
+            Class names to compare with.
         aligned (`Sequence[str]`, *optional*):
             Ingredients whose classes are matched by name, whatever the letter case.
         settings (`Checkpoint`, *optional*):
@@ -120,7 +120,7 @@ def _compare_labels(
         holder (`str`, *optional*):
             An ingredient that has the usual labels.
         fields (`str`, *optional*):
-            What `config.json` keeps the names in, as [`fields_of_names`] gives it.
+            Field of `config.json` that holds the names, as [`fields_of_names`] returns it.
 
     Returns:
         `tuple[list[str], list[str]]`: problems and notes.
@@ -165,13 +165,13 @@ def _problem(
         name (`str`), labels (`tuple[str, ...]`):
             An ingredient and the names of its classes.
         usual_labels (`tuple[str, ...]`):
-            What they are compared with.
+            Class names to compare with.
         others (`str`):
-            Who has the usual names, with the verb.
+            Ingredients with the usual names, followed by the verb.
         holder (`str`, *optional*):
             An ingredient that has them.
         fields (`str`):
-            What `config.json` keeps the names in.
+            Field of `config.json` that holds the names.
     """
     if len(labels) != len(usual_labels):
         return (

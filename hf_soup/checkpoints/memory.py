@@ -120,7 +120,7 @@ def build_model(config: Mapping[str, Any], tensors: dict[str, torch.Tensor]) -> 
 
     Args:
         config (`Mapping[str, Any]`):
-            What `config.json` holds; its first architecture is built.
+            Content of `config.json`; its first architecture is built.
         tensors (`dict[str, torch.Tensor]`):
             All weights and buffers.
 
@@ -227,9 +227,9 @@ def empty_model(config: Mapping[str, Any], modules: int = MOST_BUILT) -> PreTrai
 
     Args:
         config (`Mapping[str, Any]`):
-            What `config.json` holds.
+            Content of `config.json`.
         modules (`int`, *optional*, defaults to 1,048,576):
-            How many modules it may have.
+            Largest number of modules that the model may have.
 
     Raises:
         [`IngredientError`]: if transformers has no such architecture, or cannot build it from this configuration.
@@ -251,9 +251,9 @@ def on_disk(model: PreTrainedModel, state: dict[str, torch.Tensor]) -> dict[str,
 
     Args:
         model (`PreTrainedModel`):
-            Whose state it is.
+            Model that the state belongs to.
         state (`dict[str, torch.Tensor]`):
-            By names in memory; changed.
+            State dict by names in memory, which is changed in place.
     """
     from transformers.core_model_loading import revert_weight_conversion
     from transformers.modeling_utils import remove_tied_weights_from_state_dict

@@ -28,9 +28,9 @@ def open_model(model: PreTrainedModel, name: str | None) -> Checkpoint:
 
     Args:
         model (`transformers.PreTrainedModel`):
-            Without anything wrapped around it.
+            Model without a wrapper around it.
         name (`str`, *optional*):
-            What to call it; its class by default.
+            Name of the ingredient; its class by default.
 
     Raises:
         [`IngredientError`]: if some weights are not in memory, or tied weights differ.
@@ -72,9 +72,9 @@ def open_state(state: Mapping[str, torch.Tensor], name: str, config: Any) -> Che
         state (`Mapping[str, torch.Tensor]`):
             Tensors by name.
         name (`str`):
-            What to call it.
+            Name of the ingredient.
         config (`transformers.PretrainedConfig` or `Mapping`):
-            Of the model.
+            Configuration of the model.
 
     Raises:
         [`IngredientError`]: if there is no configuration, something else than tensors by name, or tensors that do not

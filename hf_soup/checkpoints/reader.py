@@ -65,19 +65,19 @@ class TensorSpec(NamedTuple):
 
     Args:
         name (`str`):
-            Its key.
+            Name of the tensor.
         shape (`tuple[int, ...]`):
-            Its sizes.
+            Shape of the tensor.
         dtype (`str`):
             torch's name of its type, such as `"float32"`.
         file (`str`):
             The file that holds it, relative to its checkpoint's folder; empty in memory.
         start (`int`):
-            Where its bytes begin in that file.
+            Position in that file at which the bytes of the tensor begin.
         subfolder (`str`):
             The sub-folder whose module it belongs to (`2_Dense` of a SentenceTransformer); empty for the model itself.
         stored (`str`):
-            Its key in the file where that is another one than `name`.
+            Name of the tensor in the file, where it differs from `name`.
     """
 
     name: str
@@ -119,9 +119,9 @@ class RawHeader(NamedTuple):
 
     Args:
         content (`bytes`):
-            Its JSON.
+            JSON text of the header.
         size (`int`):
-            Of the whole file in bytes.
+            Size of the whole file in bytes.
         changed (`int`):
             When the file was changed, in nanoseconds.
     """
@@ -190,13 +190,13 @@ def parse_header(header: bytes, size: int, file: str, where: str) -> dict[str, T
 
     Args:
         header (`bytes`):
-            Its JSON.
+            JSON text of the header.
         size (`int`):
-            Of the whole file in bytes.
+            Size of the whole file in bytes.
         file (`str`):
             The file's name in its checkpoint.
         where (`str`):
-            What errors call it.
+            Name of the file in errors.
 
     Raises:
         [`IngredientError`]: if it is no JSON, or says anything that cannot be.
@@ -245,15 +245,15 @@ def read_bytes(files: OpenFiles, folder: Path, spec: TensorSpec, start: int, int
 
     Args:
         files (`OpenFiles`):
-            What has the file open, or opens it.
+            Open files, to which the file is added if it is not among them.
         folder (`Path`):
-            Of the checkpoint.
+            Folder of the checkpoint.
         spec (`TensorSpec`):
-            Which tensor.
+            Tensor to read.
         start (`int`):
             The first element.
         into (`memoryview`):
-            Is filled.
+            Memory that is filled.
 
     Raises:
         [`IngredientError`]: if the file cannot be read or ends before the tensor does.

@@ -31,9 +31,9 @@ class Findings(NamedTuple):
 
     Args:
         problems (`list[str]`):
-            What keeps ingredients from being averaged, or needs a decision.
+            Problems that keep ingredients from being averaged, or that need a decision.
         notes (`list[str]`):
-            What else differs, and from which ingredient the soup takes it.
+            Notes on other differences, and on the ingredient that the soup takes these settings from.
     """
 
     problems: list[str]
@@ -151,7 +151,7 @@ def base_computation_notes(base: Checkpoint, ingredient: Checkpoint) -> list[str
 
     Args:
         base (`Checkpoint`), ingredient (`Checkpoint`):
-            As for [`base_notes`].
+            The arguments of [`base_notes`].
     """
     base_name = base.name
     if base_name == ingredient.name:
@@ -181,9 +181,9 @@ def _in_words(
         topic (`str`):
             The matter.
         decisive (`Sequence[Difference]`):
-            What changes the computation: a problem each, unless the user has decided.
+            Differences that change the computation: one problem each, unless the user has decided.
         noted (`Sequence[Difference]`):
-            What may change it: one note for all.
+            Differences that may change the computation: one note for all of them.
         giver (`str`):
             Name of the ingredient that gives the soup this matter.
         decided (`bool`):

@@ -21,7 +21,7 @@ def shard_files(folder: Path, single: str = SAFE_WEIGHTS, inside: Collection[str
 
     Args:
         folder (`Path`):
-            That holds the index, or the single file.
+            Folder that holds the index, or the single file.
         single (`str`, *optional*, defaults to `"model.safetensors"`):
             The name of the single file; that of the index begins with it.
         inside (`Collection[str]`, *optional*):

@@ -52,11 +52,11 @@ def open_checkpoint(
 
     Args:
         source (`str`, `os.PathLike`, [`Ingredient`], `transformers.PreTrainedModel` or `Mapping[str, torch.Tensor]`):
-            Where the weights are.
+            Source of the weights.
         name (`str`, *optional*):
-            What to call it; by default the folder's or repository's name, or the class of a model.
+            Name of the ingredient; by default that of the folder or repository, or the class of a model.
         config (`transformers.PretrainedConfig` or `Mapping`, *optional*):
-            Of a state dict, which does not say what it is the state of.
+            Configuration of a state dict, which does not contain one.
         allow_pickle (`bool`, *optional*, defaults to `False`):
             Read `pytorch_model.bin` where there are no safetensors weights, with `weights_only=True`.
 

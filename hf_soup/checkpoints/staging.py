@@ -81,7 +81,7 @@ def staged_files(folder: str | os.PathLike[str]) -> Iterator[Path]:
 
     Args:
         folder (`str` or `os.PathLike`):
-            What else it holds stays.
+            Folder that the files go into. Other files in it are left alone.
 
     Raises:
         [`OutputError`]: if something cannot be written.

@@ -37,7 +37,7 @@ def refuse_target(target: str | os.PathLike[str], *, overwrite: bool = False, ke
         target (`str` or `os.PathLike`):
             The folder.
         overwrite (`bool`, *optional*, defaults to `False`):
-            Whether one that is there may be replaced.
+            Whether an existing target may be replaced.
         keep (`Iterable[Path]`, *optional*):
             Folders that it may neither be nor hold.
 

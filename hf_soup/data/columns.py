@@ -43,7 +43,7 @@ def label_names(dataset: Dataset, column: str) -> list[str] | None:
         dataset (`datasets.Dataset`):
             The examples.
         column (`str`):
-            With one label a row, or lists of them.
+            Column with one label in each row, or with lists of labels.
 
     Raises:
         [`DataError`]: if the labels are neither whole numbers nor strings, or some are missing.
@@ -76,7 +76,7 @@ def label_ids(dataset: Dataset, column: str, id2label: Mapping[int, str]) -> np.
         dataset (`datasets.Dataset`):
             The examples.
         column (`str`):
-            Its label column; lists of labels are flattened.
+            Label column of the data set; lists of labels are flattened.
         id2label (`Mapping[int, str]`):
             The model's classes.
 

@@ -25,11 +25,11 @@ def load_from_hub(path: str, name: str | None, split: str) -> Dataset:
 
     Args:
         path (`str`):
-            Its id.
+            Id of the data set.
         name (`str`, *optional*):
-            Its configuration.
+            Configuration of the data set.
         split (`str`):
-            Where it is called by another usual name, that is taken.
+            Split to load; a split under another usual name for it is accepted.
 
     Raises:
         [`DataError`]: if it cannot be loaded, or names files that are not on the Hub.

@@ -39,9 +39,9 @@ def read_image_folder(folder: Path, images: list[Path] | None = None) -> Dataset
 
     Args:
         folder (`Path`):
-            Of one split.
+            Folder of one split.
         images (`list[Path]`, *optional*):
-            What [`images_of`] says, where it was asked already.
+            Result of [`images_of`], where it was computed already.
 
     Raises:
         [`DataError`]: if there are none, or a metadata file names one that is not there.

@@ -57,7 +57,7 @@ def find_split(names: Iterable[str], split: str) -> str | None:
         names (`Iterable[str]`):
             The splits that are there.
         split (`str`):
-            What is looked for; `dev`, `val` and `valid` stand for `validation`.
+            Split to look for; `dev`, `val` and `valid` stand for `validation`.
 
     Returns:
         `str`, or `None` where there is none.

@@ -39,7 +39,7 @@ def load_data(path: str | Dataset | DatasetDict, *, split: str, name: str | None
             A folder, a file, a Hub id (also `hf://datasets/OWNER/NAME`), or `package.module:function`; a `Dataset` is
             taken as it is, and `split` slices it.
         split (`str`):
-            Such as `"train"`, `"train[:1000]"`, `"train[:80%]"`.
+            Split or slice to load, such as `"train"`, `"train[:1000]"` or `"train[:80%]"`.
         name (`str`, *optional*):
             The configuration of a Hub data set, or of a folder the one within it.
 
@@ -90,9 +90,9 @@ def split_data_source(source: str, split: str) -> tuple[str, str | None, str]:
 
     Args:
         source (`str`):
-            As it was written.
+            Source as the user wrote it.
         split (`str`):
-            What is taken where it names none.
+            Split to use where the source names none.
 
     Returns:
         `tuple[str, str | None, str]`: path, configuration and split.

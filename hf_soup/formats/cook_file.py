@@ -155,7 +155,7 @@ def load_cook_file(
         path (`str` or `os.PathLike`):
             A YAML file; what its keys mean is in `docs/cook_file.md`.
         overrides (`Sequence[str]`, *optional*):
-            Such as `"data.path=my_data"` or `"sweep.n_runs=4"`: values to use instead of those in the file.
+            Values to use instead of those in the file, such as `"data.path=my_data"` or `"sweep.n_runs=4"`.
         allow_code (`bool`, *optional*, defaults to `False`):
             Take methods, strategies, data functions and metrics that are code from outside of this package, in the
             file or the overrides.

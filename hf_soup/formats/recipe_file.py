@@ -62,9 +62,9 @@ def load_hub_recipe(repo_id: str, commit: str, *, allow_code: bool = False) -> R
 
     Args:
         repo_id (`str`), commit (`str`):
-            Where.
+            Repository of the soup, and its commit.
         allow_code (`bool`, *optional*, defaults to `False`):
-            As of [`load_recipe`].
+            Whether the recipe may name code from elsewhere, as in [`load_recipe`].
 
     Raises:
         [`RecipeError`]: if there is none, it cannot be read, or has a method that is code from elsewhere.
@@ -105,7 +105,7 @@ def _read(path: Path, *, anchor: bool = True, allow_code: bool = False) -> Recip
         anchor (`bool`, *optional*, defaults to `True`):
             Whether sources are paths from its folder; in a recipe of the Hub they are no paths of this machine.
         allow_code (`bool`, *optional*, defaults to `False`):
-            As of [`load_recipe`].
+            Whether the recipe may name code from elsewhere, as in [`load_recipe`].
     """
     # Aliases are never written here, and let a small file stand for a huge one.
     data = read_yaml(path, aliases=False)
@@ -144,10 +144,10 @@ def dump_recipe(recipe: Recipe, folder: str | os.PathLike[str] | None = None) ->
 
     Args:
         recipe ([`Recipe`]):
-            What to write.
+            Recipe to write.
         folder (`str` or `os.PathLike`, *optional*):
-            Where the file will lie: sources that are folders are written relative to it. Without it (a recipe that is
-            published) they are written by name alone.
+            Folder that the file will lie in: sources that are folders are written relative to it. Without it (for a
+            recipe that is published) they are written by name alone.
     """
     import yaml
 
