@@ -112,7 +112,7 @@ def _on_devices(function: Callable[[T], R], items: Sequence[T], devices: Sequenc
             finished = True
         except BrokenProcessPool:
             raise SoupError(
-                "a worker process died, perhaps for want of memory; the same call goes on from there."
+                "a worker process died, perhaps because memory ran out; run the same call again to continue."
             ) from None
         finally:
             if not finished:  # an error, Ctrl-C, or a caller that does not want the rest

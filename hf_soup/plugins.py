@@ -171,7 +171,7 @@ def load_function(plugin_type: FunctionPlugin, name: str) -> Callable[..., Any]:
     if not is_code(name):
         return getattr(load_module(plugin_type, name), name)
     function = _given_function(plugin_type, name) if is_in_memory(name) else load_path(name)
-    with as_error(RecipeError, f'"{one_line(name)}" is no {plugin_type}'):
+    with as_error(RecipeError, f'"{one_line(name)}" is not a {plugin_type}'):
         inspect.signature(function)  # which refuses what cannot be called
     return function
 

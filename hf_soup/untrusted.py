@@ -144,7 +144,7 @@ def open_file(path: str | os.PathLike[str], *, error_class: type[SoupError] = In
         raise error_class(f"{one_line(path)} cannot be read: {_reason(error)}") from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise error_class(f"{one_line(path)} is no regular file.")
+        raise error_class(f"{one_line(path)} is not a regular file.")
     return open(descriptor, "rb")
 
 

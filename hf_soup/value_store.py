@@ -161,7 +161,7 @@ class ValueStore:
             database.executemany("DELETE FROM kept WHERE key = ?", [(key,) for key in keys])
 
         self._run(delete, None, writes=True)
-        self._tell("damaged", f"{self.path} was damaged in places; what was there is made anew.")
+        self._tell("damaged", f"{self.path} was damaged in places; the values that were lost are computed again.")
 
     def _run(
         self,
@@ -249,7 +249,7 @@ class ValueStore:
         if inode is None and self.path.is_symlink():
             raise OSError("it is a link that leads nowhere")
         if inode is not None and not self.path.is_file() and _inode(self.path) == inode:  # not set aside meanwhile
-            raise OSError("it is no regular file")
+            raise OSError("it is not a regular file")
         self.path.parent.mkdir(parents=True, exist_ok=True)
         # Without an isolation level, the transactions are those that `_attempt` begins.
         database = sqlite3.connect(self.path, timeout=PATIENCE, isolation_level=None)
@@ -278,7 +278,7 @@ class ValueStore:
             Path(f"{self.path}-journal").unlink(missing_ok=True)  # it would be taken for that of the new file
         except OSError as error:
             return OSError(f"it {why} and cannot be moved: {error.strerror}")
-        self._tell("damaged", f"{self.path} {why}; it is called {aside.name} now, and a new one is begun.")
+        self._tell("damaged", f"{self.path} {why}; it was renamed to {aside.name}, and a new file is started.")
         return None
 
     def _tell(self, trouble: str, line: str, *, always: bool = False) -> None:

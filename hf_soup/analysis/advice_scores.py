@@ -116,7 +116,7 @@ def _alike(diversity: Diversity, predictions: Mapping[str, Predictions]) -> Piec
     share = diversity.disagreement
     return Piece(
         "diversity",
-        advice=f"They decide alike: two models agree on {1 - share:.1%} of the examples.",
+        advice=f"The models decide alike: two of them agree on {1 - share:.1%} of the examples.",
         evidence=f"two models disagree on {share:.1%} of {diversity.examples} examples",
         confidence="medium",
         general="an ensemble can gain only where models disagree, and a soup rarely gains more than an ensemble.",

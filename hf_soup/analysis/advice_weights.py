@@ -139,7 +139,7 @@ def change_pieces(similarity: Similarity | None) -> list[Piece]:
         evidence=f"mean cosine of their changes {mean:.3f}",
         confidence="medium",
         command="hf-soup sweep BASE --data DATA --learning-rate 1e-5,3e-5,1e-4 --seed 0,1,2 -o runs",
-        general="an average of models that are nearly one is nearly that one.",
+        general="an average of models that are nearly the same is nearly the same model.",
     )
     return [piece]
 
@@ -172,7 +172,7 @@ def architecture_pieces(checkpoint: Checkpoint, commands: Commands) -> list[Piec
     if task in ("text-generation", "text2text-generation"):
         piece = Piece(
             "generation",
-            advice="Choose by the texts that are wanted, not by the loss alone.",
+            advice="Select by the generated texts, not by the loss alone.",
             evidence=f"the models do {task}",
             confidence="medium",
             command="hf_soup.Evaluator(data, metric=..., generate={'max_new_tokens': 64})",

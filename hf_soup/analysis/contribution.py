@@ -346,7 +346,7 @@ def _samples(n: int, samples: int | None) -> int | None:
     """
     # Two draws, each an order and its reverse, are the fewest that have a standard deviation.
     if samples is not None and samples != 0 and samples < 4:
-        raise RecipeError(f"samples is 4 or more, so that an error can be told, or 0 for none: {samples}.")
+        raise RecipeError(f"samples is 4 or more, so that the error can be estimated, or 0 for none; not {samples}.")
     if samples is not None:
         return samples
     return None if n <= EXACT else 0

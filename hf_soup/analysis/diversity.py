@@ -229,7 +229,7 @@ def measure_diversity(scorer: Scorer) -> Diversity:
         [`RecipeError`]: if there is one model alone.
     """
     if len(scorer.names) < 2:
-        raise RecipeError("diversity is between models: give two or more.")
+        raise RecipeError("diversity compares models: give two or more.")
     predictions: dict[str, Predictions] = {}
     with scorer.progress("What models say", len(scorer.names) + 1) as bar:
         for name in scorer.names:

@@ -88,7 +88,7 @@ class Landscape(Result):
             highest_first = sorted(self.lines, key=lambda line: -(line.barrier() or 0))
             paragraphs.append(align([head, *map(self._barrier_cells, highest_first)]))
         if not self.complete:
-            paragraphs.append("Not every point was scored; the same call goes on.")
+            paragraphs.append("Not every point was scored; run the same call again to continue.")
         return "\n\n".join(paragraphs)
 
     def _barrier_cells(self, line: Line) -> list[str]:
@@ -197,7 +197,7 @@ def scan_lines(
     if pairs is None:
         pairs = list(itertools.combinations(names, 2))
     if len(names) < 2:
-        raise RecipeError("lines are between models: give two or more.")
+        raise RecipeError("lines connect models: give two or more.")
     check_line(points, beyond)
     _check_names(pairs, names)
     alphas = _alphas(points, beyond)

@@ -73,7 +73,7 @@ class Plane(Result):
             lines.append([mark.name, f"{mark.x:.3f}", f"{mark.y:.3f}", f"{mark.off:.3f}"])
         if self.complete:
             return align(lines)
-        return f"{align(lines)}\n\nNot every point was scored; the same call goes on."
+        return f"{align(lines)}\n\nNot every point was scored; run the same call again to continue."
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain values."""
@@ -256,7 +256,7 @@ def plane_coordinates(similarity: Similarity, corners: Sequence[str]) -> Locate:
         across = across - along * (across @ inner @ along) / length**2
     height = math.sqrt(max(across @ inner @ across, 0))
     if min(length, height) <= FLAT * max(length, height, 1e-30):
-        raise RecipeError(f"{', '.join(corners)} lie on one line: take three models that do not.")
+        raise RecipeError(f"{', '.join(corners)} lie on one line: choose three models that do not.")
 
     def locate(weights: Mapping[str, float]) -> Location:
         """Project an average of models onto the plane."""

@@ -148,7 +148,7 @@ class Scorer:
         like_soup = in_order(checkpoints, agreement.settings)
         bound = bind_evaluator(evaluator, like_soup)
         if not isinstance(bound, Evaluator):
-            raise EvaluationError("an analysis looks at what models say of examples: give a data set or an Evaluator.")
+            raise EvaluationError("an analysis needs predictions on examples: give a data set or an Evaluator.")
         self.evaluator, self.names = bound, tuple(item.name for item in checkpoints)
         self._training = bind_training(batchnorm_data, like_soup)
         self._config = like_soup[0].config

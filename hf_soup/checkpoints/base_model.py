@@ -148,7 +148,8 @@ def _refuse_stranger(base: Checkpoint, ingredient: Checkpoint) -> None:
     has_half = tensors_that_fit * 2 >= len(body) and parameters_that_fit * 2 >= parameters
     if tensors_that_fit == 0 or not has_half:
         raise IngredientError(
-            f"{base.name!r} is no base of {ingredient.name!r}: {tensors_that_fit} of {len(body)} tensors of the body "
+            f"{base.name!r} is not a base model of {ingredient.name!r}: {tensors_that_fit} of {len(body)} tensors of "
+            "the body "
             "fit. Is it another architecture, another size, or saved in another layout?"
         )
 

@@ -320,9 +320,9 @@ def _notes(checkpoints: Sequence[Checkpoint], vocabularies: Mapping[str, Vocabul
     without_tokenizer = [item.name for item in checkpoints if item.name not in vocabularies]
     if 0 < len(without_tokenizer) < len(checkpoints):
         names = ", ".join(without_tokenizer)
-        notes.append(f"{names} came without a tokenizer, whose words could not be compared")
+        notes.append(f"{names} came without a tokenizer, so its vocabulary could not be compared")
     # By what is in their files, whatever the ingredients are called.
     contents = Counter(tuple(sorted(item.ingredient.files.values())) for item in checkpoints)
     if max(contents.values()) > 1:
-        notes.append("an ingredient is given more than once and counts as often")
+        notes.append("an ingredient is given more than once and counts each time")
     return notes

@@ -363,7 +363,7 @@ def _refuse_changed(item: Checkpoint) -> None:
 def unequal_twin_problems(item: Checkpoint) -> list[str]:
     """Weights that an ingredient holds twice with different values, although they are one in the model."""
     return [
-        f"{item.name} holds {key} and {name} with different values, and by its config.json they are one weight. "
-        'Write "tie_word_embeddings": false into config.json if they are tied there and are two, or leave one out'
+        f"{item.name} holds {key} and {name} with different values, but its config.json ties them into one weight. "
+        'Write "tie_word_embeddings": false into config.json if they are meant to be two, or leave one out'
         for key, name in item.unequal_twins
     ]

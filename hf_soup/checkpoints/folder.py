@@ -138,7 +138,7 @@ def read_pickles(folder: Path, files: Sequence[str]) -> dict[str, torch.Tensor]:
         with as_error(IngredientError, f"{folder / file} cannot be read as tensors alone"):
             content = torch.load(place_of(folder, file), map_location="cpu", weights_only=True)
         if not _is_state(content):
-            raise IngredientError(f"{folder / file} holds something else than tensors by name.")
+            raise IngredientError(f"{folder / file} holds something other than tensors by name.")
         state |= content
     return state
 

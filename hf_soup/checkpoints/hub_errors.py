@@ -159,7 +159,7 @@ def refusals(repo_id: str) -> Iterator[None]:
         # An upload hides the answer, or what happened to its request, behind errors of its own.
         cause = _behind(error, BadAnswerError) or _cause(error) or error
         advice = _advice(status_of(cause))
-        raise OutputError(f"the Hub did not take {repo_id}: {_reason(cause)}{advice}") from error
+        raise OutputError(f"the Hub did not accept {repo_id}: {_reason(cause)}{advice}") from error
 
 
 @contextlib.contextmanager
@@ -208,7 +208,7 @@ def our_errors(
         cause = _behind(error, BadAnswerError) or error
         advice = _advice(status_of(_cause(cause)))
         raise IngredientError(
-            f"{repo_id} is no folder here, and the Hub did not give it: {_reason(cause)}{advice}"
+            f"{repo_id} is not a folder here, and the Hub did not provide it: {_reason(cause)}{advice}"
         ) from None
 
 
@@ -239,7 +239,7 @@ def read_errors(error_class: type[SoupError], what: str) -> Iterator[None]:
 def _reason(error: BaseException) -> str:
     """What an error says, on one line."""
     if isinstance(error, BadAnswerError):
-        return f"{one_line(error, LONGEST_REASON)}. What it answers is not used."
+        return f"{one_line(error, LONGEST_REASON)}. Its answer is not used."
     # Such errors come of code of the client that expected another answer; what they say is of no use to a user.
     is_misunderstood = isinstance(error, (KeyError, TypeError, AttributeError, AssertionError, IndexError))
     if is_misunderstood or not str(error):
@@ -250,13 +250,13 @@ def _reason(error: BaseException) -> str:
 def _advice(status: int | None) -> str:
     """What to do about an answer of the Hub."""
     if status == 401:
-        return " Log in with `hf auth login`: the Hub does not know your token, or there is none."
+        return " Log in with `hf auth login`: the Hub does not know your token, or you have none."
     if status == 403:
         return " Your token may not do this: log in (`hf auth login`) with one that may, or ask the owner for access."
     if status == 404:
         return " Check the name, and whether its owner lets you write there (`hf auth whoami` says who you are)."
     if status in BUSY:
-        return " The Hub is busy; try again in some minutes, what is done is kept."
+        return " The Hub is busy; try again in a few minutes. Finished work is kept."
     return ""
 
 

@@ -91,7 +91,8 @@ def _unused_classes(own_labels: Mapping[str, tuple[str, ...]], architecture: str
     notes = []
     if len(set(own_labels.values())) > 1:
         notes.append(
-            f"labels in config.json are not the same in all, and a {architecture} uses none; the soup has those of "
+            f"the labels in config.json differ between the ingredients, but a {architecture} uses none; the soup has "
+            "those of "
             f"{giver.name}"
         )
     return Classes(label_names(giver.config), [], notes)

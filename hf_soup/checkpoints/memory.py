@@ -81,7 +81,8 @@ def tensors_on_disk(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     for name, value in model.state_dict().items():
         if not isinstance(value, torch.Tensor):  # torch keeps packed parameters of a quantised layer in the state
             raise IngredientError(
-                f"{type(model).__name__} is quantised by torch: {name} is no tensor. Average the weights that it was "
+                f"{type(model).__name__} is quantised by torch: {name} is not a tensor. Average the weights that it "
+                "was "
                 "made from."
             )
         if name not in ignored:

@@ -55,8 +55,8 @@ def _open_fitted(stored: dict[str, torch.Tensor], name: str, config: dict[str, A
     for spec, twin in fitted.twins:
         if not torch.equal(stored[spec.key], tensors[twin]):
             raise IngredientError(
-                f"{name} has {spec.key} and the weight that it is one with in its class with different values. Set "
-                "config.tie_word_embeddings = False if they are tied there and are two."
+                f"{name} has different values for {spec.key} and for the weight that its class ties to it. Set "
+                "config.tie_word_embeddings = False if they are meant to be two weights."
             )
     specs = {new_name: spec._replace(stored="") for new_name, spec in fitted.specs.items()}
     ingredient = Ingredient(name, MEMORY, files={MEMORY: _digest_of(tensors)})
@@ -84,7 +84,7 @@ def open_state(state: Mapping[str, torch.Tensor], name: str, config: Any) -> Che
 
     if config is None or not state:
         raise IngredientError(
-            "a state dict does not say what it is the state of: pass hf_soup.load_ingredient(state, config=...)."
+            "a state dict does not say which model it belongs to: pass hf_soup.load_ingredient(state, config=...)."
         )
     if not isinstance(config, Mapping) and not hasattr(config, "to_dict"):
         raise IngredientError(f"`config=` is a configuration of transformers or a mapping, not {config!r}.")

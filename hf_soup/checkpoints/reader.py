@@ -176,7 +176,8 @@ def check_length(length: int, size: int, where: str) -> None:
     """
     if size < LENGTH or length > size - LENGTH:
         raise IngredientError(
-            f"{where} is no whole safetensors file: its header should be {length} bytes, the file has {size}. Fetch "
+            f"{where} is not a complete safetensors file: its header should be {length} bytes, the file has {size}. "
+            "Fetch "
             "or save it again."
         )
     if length > SMALL_FILE:
@@ -284,10 +285,10 @@ class _UnknownTypeError(IngredientError):
 def _spec(name: str, entry: dict[str, Any], file: str, data_start: int) -> TensorSpec:
     """A tensor by its entry in a header, of which nothing is believed."""
     if len(name) > LONGEST_NAME or one_line(name, LONGEST_NAME) != name:  # half characters, line breaks
-        raise ValueError(f"{one_line(name, 40)!r} is no name of a tensor")
+        raise ValueError(f"{one_line(name, 40)!r} is not the name of a tensor")
     begin, end = entry["data_offsets"]
     if not isinstance(entry["shape"], list) or len(entry["shape"]) > MOST_SIZES:
-        raise ValueError(f"tensor {one_line(name)!r} has a shape that is no list of at most {MOST_SIZES} sizes")
+        raise ValueError(f"tensor {one_line(name)!r} has a shape that is not a list of at most {MOST_SIZES} sizes")
     shape = tuple(entry["shape"])
     dtype = _dtype(name, entry["dtype"])
     # `True` is an int, too; larger numbers would overflow in torch and in calls of the system
@@ -331,5 +332,5 @@ def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object; `json` itself would keep the last of two values of a key, other readers the first."""
     entries = dict(pairs)
     if len(entries) != len(pairs):
-        raise ValueError("a key stands twice")
+        raise ValueError("a key appears twice")
     return entries

@@ -20,9 +20,9 @@ from .tokenization import compare_tokenizers, read_vocabularies
 from .vocabulary import difference, in_both
 
 
-OTHER_RULES = "The same weights compute something else with each"
-OTHER_INPUTS = "The same inputs are prepared otherwise with each"
-OTHER_IDS = "The same texts become other ids"
+OTHER_RULES = "The same weights compute different results with each"
+OTHER_INPUTS = "The same inputs are prepared differently with each"
+OTHER_IDS = "The same texts become different ids"
 NOT_COMPARED = (CARD, CONFIG, ".gitattributes", "LICENSE")
 
 
@@ -159,7 +159,7 @@ def base_computation_notes(base: Checkpoint, ingredient: Checkpoint) -> list[str
     differences = base_differences(base.config, ingredient.config, (base_name, ingredient.name))
     if not differences:
         return []
-    return [f"the base model computes otherwise than the ingredients: {several(differences)}"]
+    return [f"the base model computes differently from the ingredients: {several(differences)}"]
 
 
 def choose(name: str) -> str:
@@ -229,7 +229,7 @@ def _other_files(checkpoints: Sequence[Checkpoint], giver: Checkpoint | None) ->
         taken = "the soup has none"
         if giver is not None and giver.name in by_holder:
             taken = f"the soup takes that of {giver.name}"
-        notes.append(f"{name} is not the same in all; {taken}")
+        notes.append(f"{name} differs between the ingredients; {taken}")
     return notes
 
 

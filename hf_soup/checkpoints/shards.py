@@ -83,7 +83,7 @@ def _weight_map(folder: Path, single: str, inside: Collection[str] | None) -> di
     """Tensor -> the file that holds it, as the index of shards says."""
     index = folder / f"{single}.index.json"
     suffix = Path(single).suffix
-    with as_error(IngredientError, f"{one_line(index)} is no index of shards"):
+    with as_error(IngredientError, f"{one_line(index)} is not an index of shards"):
         weight_map = dict(json_inside(folder, index.name)["weight_map"])
         files = set(weight_map.values())
     if not files:

@@ -65,7 +65,7 @@ def label_names(dataset: Dataset, column: str) -> list[str] | None:
     # pandas writes a column of whole numbers as floats where one was missing at some time
     whole_floats = dtype.startswith("float") and all(float(value).is_integer() for value in values)
     if not whole_floats and not dtype.startswith(("int", "uint", "bool")):
-        raise DataError(f'the label column "{column}" holds {feature}, and classes are whole numbers or names.')
+        raise DataError(f'the label column "{column}" holds {feature}, but classes are whole numbers or names.')
     return None
 
 
@@ -187,7 +187,7 @@ def numbers(dataset: Dataset, column: str) -> np.ndarray:
     feature, values = _element_feature(dataset, column), _flat_values(dataset, column)
     if not str(getattr(feature, "dtype", "")).startswith(("int", "uint", "float", "bool")):
         example = f", such as {values[0]!r}" if values else ""
-        raise DataError(f'the column "{column}" holds {feature}{example}, and numbers are needed.')
+        raise DataError(f'the column "{column}" holds {feature}{example}, but numbers are needed.')
     array = np.asarray(values, dtype=np.float64)  # NaN where a value is `None`
     missing = (~np.isfinite(array)).sum()
     if missing:

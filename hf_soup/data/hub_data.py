@@ -37,7 +37,7 @@ def load_from_hub(path: str, name: str | None, split: str) -> Dataset:
     import datasets
     from huggingface_hub import constants
 
-    problem = f"{one_line(path)} is no folder here, and as a data set of the Hub it could not be loaded"
+    problem = f"{one_line(path)} is not a folder here, and it could not be loaded as a data set of the Hub"
     caches = (datasets.config.HF_CACHE_HOME, constants.HF_HUB_CACHE)  # where images that were fetched may be
     with read_errors(DataError, problem):
         builder = patiently(lambda: _builder(path, name))
@@ -55,7 +55,7 @@ def splits_on_hub(path: str, name: str | None) -> list[str]:
     """
     import datasets
 
-    with read_errors(DataError, f"{one_line(path)} is no folder here, and the Hub does not tell its splits"):
+    with read_errors(DataError, f"{one_line(path)} is not a folder here, and the Hub does not list its splits"):
         patiently(lambda: _builder(path, name))  # which refuses files that are elsewhere
         return datasets.get_dataset_split_names(path, name)
 

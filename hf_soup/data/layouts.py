@@ -72,7 +72,7 @@ def find_split(names: Iterable[str], split: str) -> str | None:
     if not aliases:
         return None
     if len(aliases) > 1:
-        raise DataError(f'the data has no split "{split}", but {listed(aliases)}: say which one is meant.')
+        raise DataError(f'the data has no split "{split}", but {listed(aliases)}: name one of them.')
     return aliases[0]
 
 

@@ -134,7 +134,7 @@ def _from_split_folder(folder: Path) -> Dataset:
 def _from_file(path: Path) -> Dataset:
     """A file by itself, which has no split."""
     if path.suffix.lower() not in READERS:
-        raise DataError(f"{one_line(path)} is no file of examples that can be read: {', '.join(sorted(TABLES))}.")
+        raise DataError(f"{one_line(path)} is not a file of examples that can be read: {', '.join(sorted(TABLES))}.")
     return _from_tables([path])
 
 
@@ -150,7 +150,7 @@ def _slice(dataset: Dataset, split: str) -> Dataset:
     try:
         (instruction,) = ReadInstruction.from_spec(split).to_absolute({without_slice(split): len(dataset)})
     except (ValueError, AssertionError) as error:
-        raise DataError(f"{split!r} is no slice of {len(dataset)} rows: {error}") from None
+        raise DataError(f"{split!r} is not a slice of {len(dataset)} rows: {error}") from None
     stop = len(dataset) if instruction.to is None else instruction.to
     rows = range(instruction.from_ or 0, stop)
     if not rows:

@@ -204,7 +204,7 @@ def _named_columns(dataset: Dataset, named: Sequence[str], label: str | None, mo
         if column == label:
             raise DataError(f'"{column}" is the label column, and `text_columns` names what a model reads.')
         if not is_text(dataset, column, listed=of_words):
-            raise DataError(f'the column "{column}" holds {dataset.features[column]}, and {content} is needed.')
+            raise DataError(f'the column "{column}" holds {dataset.features[column]}, but {content} is needed.')
     if len(columns) > most or len(set(columns)) < len(columns):
         allowed = "one or two different ones" if most > 1 else "one"
         raise DataError(

@@ -139,10 +139,13 @@ def _check_data(data: Data) -> None:
     """Refuse sets of examples that would be taken for each other."""
     for name in OWN_SETS:
         if name in data.shifted:
-            raise RecipeError(f"`data.shifted.{name}`: call it otherwise, that is a part of the data.")
+            raise RecipeError(
+                f"`data.shifted.{name}`: choose another name, since `{name}` already names a part of the data."
+            )
     if data.validation == data.test:
         raise RecipeError(
-            f"`data.validation` and `data.test` are both {data.test!r}: what selects may not report. Use two."
+            f"`data.validation` and `data.test` are both {data.test!r}: data that selects cannot report as well. Use "
+            "two sets."
         )
 
 

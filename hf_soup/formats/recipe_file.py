@@ -71,7 +71,7 @@ def load_hub_recipe(repo_id: str, commit: str, *, allow_code: bool = False) -> R
     """
     path = hub.fetch(repo_id, commit, [RECIPE_FILE, BATCHNORM_FILE]) / RECIPE_FILE
     if not path.is_file():
-        raise RecipeError(f"{repo_id} has no {RECIPE_FILE} at {commit[:7]}: it is a model, and no soup of hf_soup.")
+        raise RecipeError(f"{repo_id} has no {RECIPE_FILE} at {commit[:7]}: it is a model, but not a soup of hf_soup.")
     recipe = _read(path, anchor=False, allow_code=allow_code)
     return _map_ingredients(recipe, lambda item: _not_here(item, repo_id))
 
@@ -92,7 +92,7 @@ def _not_here(item: Ingredient, repo_id: str) -> Ingredient:
         return replace(item, source=ELSEWHERE)
     if not is_commit(item.revision) or hub.split_source(item.source) is None:
         where = f"{one_line(repr(item.source))} at {one_line(repr(item.revision))}"
-        raise RecipeError(f"{repo_id}: {item.name!r} is {where}, which is no commit.")
+        raise RecipeError(f"{repo_id}: {item.name!r} is {where}, which is not a commit.")
     return item
 
 
@@ -111,7 +111,7 @@ def _read(path: Path, *, anchor: bool = True, allow_code: bool = False) -> Recip
     data = read_yaml(path, aliases=False)
     if not is_recipe(data):
         raise RecipeError(
-            f"{path} is no recipe: it lacks the key `hf_soup_recipe`. A cook file goes to `hf_soup.cook`."
+            f"{path} is not a recipe: it lacks the key `hf_soup_recipe`. A cook file goes to `hf_soup.cook`."
         )
     version = data.pop("hf_soup_recipe")
     # `True` is an int to `isinstance`, and equals 1.

@@ -166,7 +166,9 @@ def _notes_of_lacking(
     if base is not None:
         plainly = [step.spec.name for step in steps if step.weights and not step.base]
         if plainly:
-            notes.append(f"{len(plainly)} tensors that the base model lacks are averaged plainly: {listed(plainly)}")
+            notes.append(
+                f"{len(plainly)} tensors that the base model lacks are averaged without it: {listed(plainly)}"
+            )
     return notes
 
 
@@ -180,7 +182,7 @@ def find_settings(name: str, checkpoints: Sequence[Checkpoint]) -> Checkpoint:
         if item.name == name:
             return item
     names = [item.name for item in checkpoints]
-    raise RecipeError(f'take_from="{one_line(name)}": no ingredient is called so{did_you_mean(name, names)}')
+    raise RecipeError(f'take_from="{one_line(name)}": there is no ingredient of that name{did_you_mean(name, names)}')
 
 
 def alignment_problems(first: Checkpoint, alignments: Mapping[str, Sequence[int]]) -> tuple[str, ...]:
@@ -218,7 +220,7 @@ def _refuse_cancelled(mixture: Mixture) -> None:
         if abs(sum(weights)) <= CANCELLED * sum(map(abs, weights)):
             raise RecipeError(
                 f"the weights {_shown(prefix, weights)} sum to zero, and a mean divides by their sum. Use other "
-                "weights, or normalize=False to take them as they are."
+                "weights, or normalize=False to use them as they are."
             )
 
 

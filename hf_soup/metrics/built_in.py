@@ -67,7 +67,9 @@ def _correlation(name: str) -> Callable[..., float]:
 def _f1_binary(references: np.ndarray, predictions: np.ndarray) -> float:
     """F1 of the second of two classes."""
     if max(references.max(), predictions.max()) > 1:
-        raise EvaluationError("f1 is of two classes, the second of them positive; for more take f1_macro or f1_micro.")
+        raise EvaluationError(
+            "f1 is defined for two classes, the second of them positive; for more use f1_macro or f1_micro."
+        )
     return _sklearn("f1_score", zero_division=0)(references, predictions)
 
 

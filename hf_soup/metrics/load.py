@@ -138,7 +138,7 @@ def load_metrics(given: Given | Sequence[Given]) -> tuple[Metric, ...]:
     metrics = tuple(_load(item) for item in given)
     names = [metric.name for metric in metrics]
     if not names or len(set(names)) < len(names):
-        raise RecipeError(f"metrics are one or several of different names, not {names}.")
+        raise RecipeError(f"give one metric, or several with different names, not {names}.")
     return metrics
 
 
@@ -155,7 +155,7 @@ def _load(given: Given) -> Metric:
         return _built_in(name)  # made by `load_metric`; the built-in metric itself knows its kinds and direction
     if callable(given):
         return _from_function(given)
-    raise RecipeError(f"{given!r} is no metric: name one ({', '.join(BUILT_IN)}), {WAYS}.")
+    raise RecipeError(f"{given!r} is not a metric: name one ({', '.join(BUILT_IN)}), {WAYS}.")
 
 
 def _built_in(name: str) -> Metric:
@@ -165,7 +165,7 @@ def _built_in(name: str) -> Metric:
         kind = predictions.kind
         if kind not in built_in.kinds:
             fitting = [candidate for candidate in BUILT_IN if kind in BUILT_IN[candidate].kinds]
-            raise EvaluationError(f"{name} is not defined for a model of {kind}: take {', '.join(fitting)}.")
+            raise EvaluationError(f"{name} is not defined for a model of {kind}: use one of {', '.join(fitting)}.")
         references, outputs = metric_inputs(predictions, built_in.takes)
         return {name: float(built_in.function(references, outputs))}
 
@@ -204,7 +204,7 @@ def _refuse_combined(metric: evaluate.EvaluationModule) -> None:
         name = getattr(module, "built_in_name", None)
         if name is not None and BUILT_IN[name].takes != "decisions":
             raise RecipeError(
-                f"{name} cannot be combined, for it takes {BUILT_IN[name].takes}: give metric=[..., {name!r}]."
+                f"{name} cannot be combined, because it takes {BUILT_IN[name].takes}: give metric=[..., {name!r}]."
             )
 
 

@@ -88,7 +88,7 @@ def probabilities(predictions: Predictions) -> np.ndarray:
     from scipy import special
 
     if predictions.kind not in ("classes", "labels"):
-        raise EvaluationError(f"probabilities of classes are asked for, and the model gives {predictions.kind}.")
+        raise EvaluationError(f"probabilities of classes were requested, but the model gives {predictions.kind}.")
     logits = predictions.logits.astype(np.float64)
     if predictions.kind == "classes":
         return special.softmax(logits, axis=-1)
@@ -180,4 +180,4 @@ def same_examples(members: Sequence[Predictions]) -> None:
         same_labels = np.array_equal(first.labels, member.labels)
         same_rows = np.array_equal(first.rows, member.rows)
         if not same_labels or not same_rows:
-            raise EvaluationError("these predictions have to be of the same examples with the same classes.")
+            raise EvaluationError("the predictions have to be for the same examples with the same classes.")

@@ -218,7 +218,7 @@ def test_a_base_that_computes_otherwise_is_told(tmp_path, text_runs):
     base = shutil.copytree(text_runs[2], tmp_path / "base")
     path = base / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"num_attention_heads": 4}))
-    expected = "the base model computes otherwise than the ingredients: num_attention_heads: base has 4, run-0 has 2"
+    expected = "the base model computes differently from the ingredients: num_attention_heads: base has 4, run-0 has 2"
     assert expected in hf_soup.check(text_runs[:2], base).notes
     assert expected in hf_soup.merge(text_runs[:2], method="ties", base_model=base).plan.report.notes
     on_the_way = {"strategy": "interpolate", "base_model": base, "evaluator": lambda model: 1.0}

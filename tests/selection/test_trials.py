@@ -611,7 +611,7 @@ def test_a_base_model_of_another_architecture_is_refused(runs, image_runs, tmp_p
     """A ViT, or a BERT of another width, is no end of a way to these models."""
     wide = testing.save_text_model(testing.tiny_text_model(0, hidden_size=16), tmp_path / "wide")
     for base in (image_runs[0], wide):
-        with pytest.raises(IngredientError, match="is no base of"):
+        with pytest.raises(IngredientError, match="is not a base model of"):
             hf_soup.merge(runs, strategy="interpolate", evaluator=DATA, base_model=base)
 
 
