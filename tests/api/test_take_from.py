@@ -34,8 +34,8 @@ def test_what_changes_the_meaning_has_to_be_decided(runs):
         hf_soup.merge(runs)
     activation, tokenizer = caught.value.problems
     assert activation == (
-        "hidden_act: run-0, run-2 have 'gelu', run-1 has 'relu'. The same weights compute different results with each. "
-        'Choose with take_from="run-0" (--take-from run-0)'
+        "hidden_act: run-0, run-2 have 'gelu', run-1 has 'relu'. The same weights compute different results with "
+        'each. Choose with take_from="run-0" (--take-from run-0)'
     )
     assert tokenizer.startswith("run-1 has another tokenizer than run-0: normalizer.lowercase is False against True.")
     notes = hf_soup.merge(runs, take_from="run-1").plan.report.notes

@@ -222,7 +222,7 @@ def test_a_base_that_computes_otherwise_is_told(tmp_path, text_runs):
     assert expected in hf_soup.check(text_runs[:2], base).notes
     assert expected in hf_soup.merge(text_runs[:2], method="ties", base_model=base).plan.report.notes
     on_the_way = {"strategy": "interpolate", "base_model": base, "evaluator": lambda model: 1.0}
-    with pytest.raises(hf_soup.IncompatibleError, match="the base model computes otherwise"):
+    with pytest.raises(hf_soup.IncompatibleError, match="the base model computes differently"):
         hf_soup.merge(text_runs[:2], **on_the_way)
     soup = hf_soup.merge(text_runs[:2], take_from="run-0", alphas=[0.5], **on_the_way)
     assert "base" in soup.recipe.names

@@ -324,7 +324,7 @@ def test_arguments_are_checked_before_anything_runs():
     data = testing.tiny_texts(5)
     with pytest.raises(hf_soup.RecipeError, match=r'no metric "acuracy"; did you mean "accuracy".*evaluate\.load'):
         hf_soup.Evaluator(data, metric="acuracy")
-    with pytest.raises(hf_soup.RecipeError, match="is no metric"):
+    with pytest.raises(hf_soup.RecipeError, match="is not a metric"):
         hf_soup.Evaluator(data, metric=3)
     with pytest.raises(hf_soup.RecipeError, match="of different names"):
         hf_soup.Evaluator(data, metric=["accuracy", "accuracy"])
