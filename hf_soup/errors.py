@@ -91,7 +91,7 @@ class IncompatibleError(SoupError):
 
     Args:
         problems (`Iterable[str]`):
-            One line for each offender.
+            One line for each problem, which names the ingredient that has it.
     """
 
     def __init__(self, problems: Iterable[str]) -> None:
@@ -134,7 +134,7 @@ def warn(message: str) -> None:
 
     Args:
         message (`str`):
-            What the user should know.
+            What the user should know, as a sentence.
     """
     frame: FrameType | None = sys._getframe()
     level = 1
@@ -150,9 +150,9 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
 
     Args:
         word (`str`):
-            What was written.
+            Name that was written.
         choices (`Iterable[str]`):
-            What would have been understood.
+            Names that are known.
 
     Returns:
         `str`: such as `; did you mean "greedy"? Known: greedy, uniform`.
@@ -177,9 +177,9 @@ def listed(names: Iterable[str], most: int = 12) -> str:
 
     Args:
         names (`Iterable[str]`):
-            What to list.
+            Names to list.
         most (`int`, *optional*, defaults to 12):
-            How many are named.
+            Number of names to list at most.
     """
     all_names = list(names)
     text = ", ".join(all_names[:most])

@@ -65,9 +65,9 @@ def run_all(
 
     Args:
         function (`Callable`):
-            What to call; to go elsewhere it has to be picklable, as the items and results.
+            Function to call. It has to be picklable to run elsewhere, as do the items and results.
         items (`Sequence`):
-            What to call it with.
+            Items to call it with, one by one.
         executor (`str`, *optional*, defaults to `"local"`):
             `"local"` calls one after the other, here, or on each of several `devices` at once; `"ray"` on the workers
             of a Ray cluster, the one that runs already (`RAY_ADDRESS` says where) or one that is started here. What
@@ -75,8 +75,8 @@ def run_all(
         devices (`Sequence[str]`, *optional*):
             GPUs; where there are two or more, each gets a process of its own that sees no other.
         resources (`Mapping[str, float]`, *optional*):
-            What one item takes of a Ray cluster, as Ray calls it: `num_cpus` (1 by default, and as many threads),
-            `num_gpus` (1 by default where there are any), `memory`.
+            Resources of a Ray cluster that one item takes, as Ray names them: `num_cpus` (1 by default, and as many
+            threads), `num_gpus` (1 by default where there are any), `memory`.
         lost (`Callable`, *optional*):
             The result of an item whose worker died every time, of the item and the reason; an error by default.
 
@@ -112,7 +112,7 @@ def _on_devices(function: Callable[[T], R], items: Sequence[T], devices: Sequenc
             finished = True
         except BrokenProcessPool:
             raise SoupError(
-                "a worker process died, perhaps for want of memory; the same call goes on from there."
+                "a worker process died, perhaps because memory ran out; run the same call again to continue."
             ) from None
         finally:
             if not finished:  # an error, Ctrl-C, or a caller that does not want the rest

@@ -68,10 +68,10 @@ class StrategyTraits:
         scores (`bool`, *optional*, defaults to `True`):
             It asks `trials` for scores, so that the merge needs an evaluator.
         linear_only (`bool`, *optional*, defaults to `False`):
-            Its weights are those of a mean: it goes with the method `linear` alone.
+            Whether its weights are those of a mean, so that it works with the method `linear` only.
         never_worse (`bool`, *optional*, defaults to `False`):
-            With its default parameters the soup is never worse on validation than the best single ingredient. The
-            contract tests hold it to that.
+            Whether the soup never scores worse on validation than the best single ingredient when the parameters have
+            their defaults. The contract tests check this.
     """
 
     scores: bool = True
@@ -171,7 +171,7 @@ def load_function(plugin_type: FunctionPlugin, name: str) -> Callable[..., Any]:
     if not is_code(name):
         return getattr(load_module(plugin_type, name), name)
     function = _given_function(plugin_type, name) if is_in_memory(name) else load_path(name)
-    with as_error(RecipeError, f'"{one_line(name)}" is no {plugin_type}'):
+    with as_error(RecipeError, f'"{one_line(name)}" is not a {plugin_type}'):
         inspect.signature(function)  # which refuses what cannot be called
     return function
 
@@ -367,7 +367,7 @@ def check_params(params: Mapping[str, Any], known: Mapping[str, Any], owner: str
         known (`Mapping[str, Any]`):
             The parameters that there are.
         owner (`str`):
-            What takes them, such as `'the method "ties"'`; the error begins with it.
+            Owner of the parameters, such as `'the method "ties"'`; the error begins with it.
 
     Raises:
         [`RecipeError`]: for the first of them, with the nearest known name.
@@ -384,11 +384,12 @@ def share_out(
 
     Args:
         method (`str`), strategy (`str`, *optional*):
-            Their names.
+            Name of the method, and that of the strategy.
         params (`Mapping[str, Any]`):
             Name -> value.
         others (`Iterable[str]`, *optional*):
-            What else the user may have meant by a name that neither takes: the arguments of the verb itself.
+            Other names that the user may have meant when neither takes a parameter, such as the arguments of the verb
+            itself.
 
     Raises:
         [`RecipeError`]: if there is no such method or strategy, or neither takes one of the parameters or its value.

@@ -71,9 +71,9 @@ def progress_bar(iterable: Iterable[Any] | None = None, *, hidden: bool = False,
 
     Args:
         iterable (`Iterable`, *optional*):
-            What to go through.
+            Items to iterate over.
         hidden (`bool`, *optional*, defaults to `False`):
-            Whether it stays hidden in any case, as in a process that shares a terminal with others.
+            Whether the bar stays hidden in any case, as in a process that shares a terminal with others.
         **options:
             Passed on to tqdm, such as `desc`, `total` and `unit`.
     """

@@ -17,9 +17,9 @@ def check_seed(seed: Any, what: str = "seed") -> int:
 
     Args:
         seed (`int`):
-            From 0 to 2^32 - 1; numpy's integers will do.
+            Integer from 0 to 2^32 - 1; numpy's integers are accepted.
         what (`str`, *optional*, defaults to `"seed"`):
-            What errors call it.
+            Name of the argument in errors.
 
     Raises:
         [`RecipeError`]: if it is something else.

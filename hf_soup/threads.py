@@ -26,9 +26,9 @@ def side_by_side(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
 
     Args:
         function (`Callable`):
-            What to call.
+            Function to call.
         items (`Iterable`):
-            What to call it with; one alone is done here.
+            Items to call it with. A single item is handled in the calling thread.
 
     Raises:
         [`Exception`]: the first that the function raises, in the order of the items.

@@ -118,11 +118,11 @@ def apply_transform(image: Image, transform: Mapping[str, float], rng: np.random
 
     Args:
         image (`PIL.Image.Image`):
-            Of 8 bits; not changed.
+            Image of 8 bits, which is not changed.
         transform (`Mapping[str, float]`):
             Name -> largest strength.
         rng (`np.random.Generator` or `np.random.RandomState`):
-            Where the randomness comes from.
+            Random generator.
     """
     for name, function in TRANSFORMS.items():
         if name in transform:

@@ -35,7 +35,7 @@ def one_line(text: object, most: int = MESSAGE) -> str:
         text (`object`):
             An error, a value of a file, or an answer of a server; `str()` of it is shown.
         most (`int`, *optional*, defaults to 300):
-            Number of characters after which it is cut.
+            Number of characters after which the text is cut.
     """
     spaced = _UNPRINTABLE.sub(" ", str(text))
     line = " ".join(spaced.split())
@@ -49,7 +49,7 @@ def printable(text: str) -> str:
 
     Args:
         text (`str`):
-            Of several lines, with names that others gave.
+            Text of several lines, which may contain names that others chose.
     """
     pieces = re.split(r"([\n\t])", text)  # a line break or a tab between each two
     for index, piece in enumerate(pieces):
@@ -76,7 +76,7 @@ def as_error(error_class: type[SoupError], what: str) -> Iterator[None]:
         error_class (`type[SoupError]`):
             The class of the error.
         what (`str`):
-            What could not be done and with which file or name; the library's own reason follows it.
+            What could not be done, and with which file or name. The library's own reason follows it.
 
     Raises:
         [`SoupError`]: of that class. Errors and warnings of hf_soup, interrupts and exits pass through unchanged.
@@ -144,7 +144,7 @@ def open_file(path: str | os.PathLike[str], *, error_class: type[SoupError] = In
         raise error_class(f"{one_line(path)} cannot be read: {_reason(error)}") from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise error_class(f"{one_line(path)} is no regular file.")
+        raise error_class(f"{one_line(path)} is not a regular file.")
     return open(descriptor, "rb")
 
 
@@ -155,7 +155,7 @@ def parse_json(text: bytes | str, where: str, *, error_class: type[SoupError] = 
         text (`bytes` or `str`):
             The text.
         where (`str`):
-            What errors call it, such as the path of its file.
+            Name of the text in errors, such as the path of its file.
         error_class (`type[SoupError]`, *optional*, defaults to [`IngredientError`]):
             The class of the error.
 

@@ -59,11 +59,11 @@ class Entry(NamedTuple):
         key (`str`):
             Under which it is found.
         value_type (`str`), about (`str`):
-            What it is, in words.
+            Type of the value, and what it is about in words.
         created (`float`):
             When it was written, in seconds since 1970.
         bytes (`int`):
-            Its size.
+            Size of the entry.
     """
 
     key: str
@@ -80,7 +80,7 @@ class ValueStore:
         path (`Path`):
             The file; it is made when something is written.
         what (`str`):
-            What warnings call the values, such as `"scores"`.
+            Name of the values in warnings, such as `"scores"`.
     """
 
     def __init__(self, path: Path, what: str):
@@ -161,7 +161,7 @@ class ValueStore:
             database.executemany("DELETE FROM kept WHERE key = ?", [(key,) for key in keys])
 
         self._run(delete, None, writes=True)
-        self._tell("damaged", f"{self.path} was damaged in places; what was there is made anew.")
+        self._tell("damaged", f"{self.path} was damaged in places; the values that were lost are computed again.")
 
     def _run(
         self,
@@ -177,7 +177,7 @@ class ValueStore:
 
         Args:
             work (`Callable`):
-                What to do.
+                Function to call with the connection.
             nothing:
                 What to return where it cannot be done.
             writes (`bool`):
@@ -187,7 +187,7 @@ class ValueStore:
             on_request (`bool`, *optional*, defaults to `False`):
                 Whether the user has asked for it, and is told each time why it cannot be done.
             transaction (`bool`, *optional*, defaults to `True`):
-                Whether it runs in one.
+                Whether it runs in a transaction.
         """
         use = str(self.path), writes
         if _resting.get(use, -math.inf) > time.monotonic() and not on_request:
@@ -227,7 +227,7 @@ class ValueStore:
             error (`Exception`):
                 Why it could not be used.
             inode (`tuple[int, int]`, *optional*):
-                Which file that was.
+                Identity of the file that was found damaged.
 
         Returns:
             `Exception` or `None`: why the file cannot be used now, where another attempt would not help.
@@ -249,7 +249,7 @@ class ValueStore:
         if inode is None and self.path.is_symlink():
             raise OSError("it is a link that leads nowhere")
         if inode is not None and not self.path.is_file() and _inode(self.path) == inode:  # not set aside meanwhile
-            raise OSError("it is no regular file")
+            raise OSError("it is not a regular file")
         self.path.parent.mkdir(parents=True, exist_ok=True)
         # Without an isolation level, the transactions are those that `_attempt` begins.
         database = sqlite3.connect(self.path, timeout=PATIENCE, isolation_level=None)
@@ -278,7 +278,7 @@ class ValueStore:
             Path(f"{self.path}-journal").unlink(missing_ok=True)  # it would be taken for that of the new file
         except OSError as error:
             return OSError(f"it {why} and cannot be moved: {error.strerror}")
-        self._tell("damaged", f"{self.path} {why}; it is called {aside.name} now, and a new one is begun.")
+        self._tell("damaged", f"{self.path} {why}; it was renamed to {aside.name}, and a new file is started.")
         return None
 
     def _tell(self, trouble: str, line: str, *, always: bool = False) -> None:

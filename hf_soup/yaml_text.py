@@ -50,9 +50,9 @@ def parse_yaml(text: str, where: str, *, aliases: bool = True, strict: bool = Tr
 
     Args:
         text (`str`):
-            One document.
+            Text of one document.
         where (`str`):
-            What errors call it, such as the path of its file.
+            Name of the text in errors, such as the path of its file.
         aliases (`bool`, *optional*, defaults to `True`):
             Whether `*name` may repeat what `&name` marks.
         strict (`bool`, *optional*, defaults to `True`):
@@ -101,7 +101,7 @@ class _Document:
         value = self._value(next(self.events), 0)
         next(self.events)  # the end of the document
         if not isinstance(next(self.events), yaml.StreamEndEvent):
-            raise RecipeError(f"{self.where} holds several documents (---), and one is read.")
+            raise RecipeError(f"{self.where} holds several documents (---), but only one is read.")
         return value
 
     def _value(self, event: yaml.Event, depth: int) -> Any:
@@ -155,7 +155,7 @@ class _Document:
             if is_merge:
                 merged = self._merged(value, event)
             elif key in mapping and self.strict:
-                raise self._invalid(f"the key {one_line(key)!r} stands twice", event)
+                raise self._invalid(f"the key {one_line(key)!r} appears twice", event)
             else:
                 mapping[key] = value
         return {**merged, **mapping}
@@ -166,7 +166,7 @@ class _Document:
         mappings = value if isinstance(value, list) else [value]
         for mapping in reversed(mappings):  # so that the first comes last, and overrides the others
             if not isinstance(mapping, dict):
-                raise self._error("<< of what is no mapping", event)
+                raise self._error("<< of something that is not a mapping", event)
             merged |= mapping
         return merged
 
@@ -175,7 +175,7 @@ class _Document:
         if not self.aliases:
             raise RecipeError(f"{self.where}: aliases (*name) are not allowed here{_line_of(event.start_mark)}.")
         if event.anchor not in self.anchors:
-            raise self._error(f"*{one_line(event.anchor, 60)}, which nothing before it marks", event)
+            raise self._error(f"*{one_line(event.anchor, 60)}, which no anchor before it defines", event)
         value, size = self.anchors[event.anchor]
         self._count(size.values, size.characters)
         return copy.deepcopy(value)
@@ -221,7 +221,7 @@ class _Document:
         """An error about what is YAML, and not among the values that are read."""
         line = _line_of(event.start_mark)
         return RecipeError(
-            f"{self.where} holds something else than numbers, strings, lists and mappings: {what}{line}."
+            f"{self.where} holds something other than numbers, strings, lists and mappings: {what}{line}."
         )
 
 

@@ -1,6 +1,7 @@
 """Methods, strategies and tasks: found by their files, and all of them keep their contracts."""
 
 import inspect
+import itertools
 import typing
 
 import numpy as np
@@ -59,14 +60,96 @@ def careless(tensors, weights):
     return tensors[0].add_(1)
 
 
-def test_the_contracts_can_fail():
-    """A method that changes its inputs, takes weights as they are, or has an unexplained option is caught."""
-    with pytest.raises(AssertionError, match="does not document strength"):
-        testing.check_method(unexplained)
-    with pytest.raises(AssertionError, match="does not take weights as relative"):
-        testing.check_method(absolute)
-    with pytest.raises(AssertionError, match="changed its inputs"):
-        testing.check_method(careless)
+CALLS = itertools.count()
+
+
+def pair(tensors, weights):
+    """Returns a tuple."""
+    return next(tensors), 1.0
+
+
+def forgetful(tensors, weights):
+    """Forgets to return its result."""
+    next(tensors)
+
+
+def narrow(tensors, weights):
+    """Returns another type than that of its inputs."""
+    return next(tensors).to(torch.float16)
+
+
+def flat(tensors, weights):
+    """Returns another shape than that of its inputs."""
+    return next(tensors).reshape(-1)
+
+
+def counting(tensors, weights):
+    """Takes the iterator for a list."""
+    return tensors[0] / len(tensors)
+
+
+def rebased(tensors, weights, *, base):
+    """Changes the tensor of the base model."""
+    next(tensors)
+    return base.mul_(1.5)
+
+
+def summed(tensors, weights, *, base, out):
+    """Adds differences from the base model and does not return `out`."""
+    total = torch.zeros_like(base)
+    for weight, tensor in zip(weights, tensors, strict=True):
+        total += weight * (tensor - base)
+    return base + total / sum(weights)
+
+
+def counted(tensors, weights, *, rng):
+    """Draws its numbers from a state of its own instead of `rng`."""
+    return next(tensors) + next(CALLS)
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        (unexplained, "does not document strength"),
+        (absolute, "does not take weights as relative: it returned .* for "),
+        (careless, "leave its inputs as they are, but it changed its inputs: tensor 1 was "),
+        (rebased, "changed its inputs: the tensor of the base model was "),
+        (pair, "return one torch.Tensor, but it returned a tuple of 2 values, .* for 3 tensors of shape "),
+        (forgetful, "return one torch.Tensor, but it returned None for 3 tensors of shape "),
+        (narrow, "keep the type of the tensors, torch.float32, but it returned a tensor of type torch.float16 "),
+        (flat, r"keep the shape of the tensors, \(\), but it returned a tensor of shape \(1,\) "),
+        (counting, "`tensors` is an iterator .* it raised TypeError: 'list_iterator' object is not subscriptable"),
+        (counted, "return the same result for the same input, but it returned "),
+        (summed, "return `out`, because it asks for it, but it returned a Tensor, "),
+    ],
+)
+def test_the_contract_of_methods_names_the_promise(method, message):
+    """The usual mistakes of a method are told in a sentence with its name, the promise and what it returned."""
+    with pytest.raises(AssertionError, match=f'^the method "{method.__name__}" has to .*{message}'):
+        testing.check_method(method)
+
+
+def test_a_method_may_ask_for_all_that_is_provided():
+    """A method that asks for the base model and for `out`, or for random numbers, passes the contract."""
+
+    def task_arithmetic(tensors, weights, *, base, out):
+        """Add the mean difference from the base model to it, in `out`."""
+        result = plugins.load_function("method", "linear")(tensors, weights, out=out)
+        return result.sub_(base).add_(base)
+
+    def dropped(tensors, weights, *, rng):
+        """Pick each number from one tensor or from another."""
+        stack = torch.stack(list(tensors))
+        return torch.where(torch.rand(stack.shape[1:], generator=rng) < 0.5, stack[0], stack[1])
+
+    testing.check_method(task_arithmetic)
+    testing.check_method(dropped)
+
+
+def test_a_contract_checks_functions():
+    """A name where a function is due is told so."""
+    with pytest.raises(AssertionError, match="a method is checked as a function, but 'median' cannot be called"):
+        testing.check_method("median")
 
 
 def test_the_task_contract_can_fail(monkeypatch):
@@ -91,10 +174,58 @@ def first(ingredients, trials):
     return Mixture(ingredients[:1], (1.0,))
 
 
-def test_the_strategy_contract_can_fail():
-    """A strategy that depends on the order of its arguments is caught."""
-    with pytest.raises(AssertionError, match="depends on the order"):
-        testing.check_strategy(first)
+def a_tuple(ingredients, trials):
+    """Returns a tuple instead of a mixture."""
+    return ingredients, (1.0,) * len(ingredients)
+
+
+def nothing(ingredients, trials):
+    """Forgets to return its mixture."""
+
+
+def short(ingredients, trials):
+    """Has a weight too few."""
+    return Mixture(ingredients, (1.0,) * (len(ingredients) - 1))
+
+
+def by_names(ingredients, trials):
+    """Names its ingredients instead of returning them."""
+    return Mixture(tuple(item.name for item in ingredients), (1.0,) * len(ingredients))
+
+
+def inventive(ingredients, trials):
+    """Adds an ingredient that was not given."""
+    return Mixture.equal([*ingredients, Ingredient("run-9", "runs/run-9")])
+
+
+def negative(ingredients, trials):
+    """Has weights whose sum is negative."""
+    return Mixture(ingredients, (-1.0,) * len(ingredients))
+
+
+def sorting(ingredients, trials):
+    """Sorts the ingredients in place, which are not its own."""
+    ingredients.sort()
+    return Mixture.equal(ingredients)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "message"),
+    [
+        (first, "it depends on the order of its ingredients: it chose run-0 .* and run-4 .* from run-4, run-3, "),
+        (a_tuple, "return a hf_soup.Mixture .*, but it returned a tuple of 2 values, .* for the ingredients run-0, "),
+        (nothing, "return a hf_soup.Mixture .*, but it returned None for the ingredients run-0, "),
+        (short, "for the ingredients run-0, .* it raised RecipeError: the weights are 4 .* for 5 ingredients"),
+        (by_names, "takes the ingredients themselves, not their names, .*, but for .* it raised AttributeError"),
+        (inventive, "only ingredients that it is given, but it invented an ingredient: 'run-9' from 'runs/run-9' "),
+        (negative, r"weights whose sum is positive, but it returned the weights \(-1.0, .* for the ingredients run-0"),
+        (sorting, "it raised AttributeError: 'tuple' object has no attribute 'sort'"),
+    ],
+)
+def test_the_contract_of_strategies_names_the_promise(strategy, message):
+    """The usual mistakes of a strategy are told in a sentence with its name, the promise and what it returned."""
+    with pytest.raises(AssertionError, match=f'^the strategy "{strategy.__name__}" has to .*{message}'):
+        testing.check_strategy(strategy)
 
 
 def test_a_method_is_no_strategy():

@@ -106,7 +106,7 @@ def test_a_changed_value_is_dropped_and_the_others_stay(store):
     values, lines = result_and_warnings(lambda: store.read(KEYS))
     assert values == {key: value for key, value in KEYS.items() if key not in changes}
     assert len(lines) == 1
-    assert "made anew" in lines[0]
+    assert "computed again" in lines[0]
     assert {row.key for row in store.entries()} == set(values)
 
 

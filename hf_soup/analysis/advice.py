@@ -37,19 +37,19 @@ class Piece(NamedTuple):
 
     Args:
         topic (`str`):
-            What it is about, such as `"heads"`.
+            Subject of the piece, such as `"heads"`.
         advice (`str`):
-            What to do, in a sentence; what it gives as the reason is in the evidence.
+            What to do, as a sentence. The reason for it is the evidence.
         evidence (`str`):
-            What was measured on these models, with its number.
+            What was measured on these models, with the numbers.
         confidence (`str`):
             `"high"`, `"medium"` or `"low"`.
         command (`str`):
-            What follows from it; empty where nothing does.
+            Command that carries out the advice; empty where there is none.
         stops (`bool`):
-            Whether it speaks against an average of all these models.
+            Whether the piece speaks against averaging all of these models.
         general (`str`):
-            What is known in general and was not measured here; empty where the evidence is enough.
+            What is known in general but was not measured here; empty where the evidence is enough.
     """
 
     topic: Topic
@@ -71,9 +71,9 @@ class Advice(Result):
         verdict (`str`):
             The whole in a sentence.
         command (`str`):
-            What to do next.
+            Command to run next.
         pieces (`tuple[Piece, ...]`):
-            What speaks for and against it, the weightiest first.
+            The reasons for and against it, the most important first.
         evaluations (`int`):
             Models that were scored for it.
     """

@@ -92,9 +92,9 @@ def barrier_piece(losses: Losses, commands: Commands) -> Piece:
 
     Args:
         losses ([`Losses`]):
-            Of the models.
+            Losses of the models.
         commands ([`Commands`]):
-            Of the same models.
+            Commands for the same models.
     """
     high = [line for line in losses.lines if _height(line) > losses.margin]
     where = _highest(losses.lines)

@@ -28,9 +28,9 @@ def quality_pieces(diversity: Diversity, predictions: Mapping[str, Predictions],
         diversity ([`Diversity`]):
             Scores of the models, and how differently they decide.
         predictions (`Mapping[str, Predictions]`):
-            Of each model.
+            Predictions of each model.
         commands ([`Commands`]):
-            Of the same models.
+            Commands for the same models.
     """
     pieces = [
         _ceiling(diversity, predictions),
@@ -116,7 +116,7 @@ def _alike(diversity: Diversity, predictions: Mapping[str, Predictions]) -> Piec
     share = diversity.disagreement
     return Piece(
         "diversity",
-        advice=f"They decide alike: two models agree on {1 - share:.1%} of the examples.",
+        advice=f"The models decide alike: two of them agree on {1 - share:.1%} of the examples.",
         evidence=f"two models disagree on {share:.1%} of {diversity.examples} examples",
         confidence="medium",
         general="an ensemble can gain only where models disagree, and a soup rarely gains more than an ensemble.",
@@ -163,9 +163,9 @@ def value_of_soups(diversity: Diversity, predictions: Mapping[str, Predictions],
         diversity ([`Diversity`]):
             Scores of the models, their soup and their ensemble.
         predictions (`Mapping[str, Predictions]`):
-            Of each model.
+            Predictions of each model.
         commands ([`Commands`]):
-            Of the same models.
+            Commands for the same models.
     """
     gains = _gains(diversity, predictions)
     if gains.all_invisible:
@@ -249,7 +249,7 @@ def half_width(predictions: Mapping[str, Predictions]) -> float | None:
 
     Args:
         predictions (`Mapping[str, Predictions]`):
-            Of each model on the same examples.
+            Predictions of each model on the same examples.
 
     Returns:
         `float`, or `None` where there is one model alone, or they give no classes.

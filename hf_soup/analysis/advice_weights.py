@@ -25,9 +25,9 @@ def number_pieces(models: int, commands: Commands) -> list[Piece]:
 
     Args:
         models (`int`):
-            How many there are.
+            Number of models.
         commands ([`Commands`]):
-            Of the same models.
+            Commands for the same models.
     """
     if models == 1:
         piece = Piece(
@@ -57,11 +57,11 @@ def start_pieces(similarity: Similarity | None, losses: Losses | None, commands:
 
     Args:
         similarity ([`Similarity`], *optional*):
-            Of the models; of a single one there is none.
+            Similarity of the models; a single model has none.
         losses ([`Losses`], *optional*):
-            What an average of them costs, where it was measured.
+            Loss that an average of the models costs, where it was measured.
         commands ([`Commands`]):
-            Of the same models.
+            Commands for the same models.
     """
     if similarity is None:
         return []
@@ -124,7 +124,7 @@ def change_pieces(similarity: Similarity | None) -> list[Piece]:
 
     Args:
         similarity ([`Similarity`], *optional*):
-            Of the models.
+            Similarity of the models.
     """
     if similarity is None or similarity.base is None:
         return []
@@ -139,7 +139,7 @@ def change_pieces(similarity: Similarity | None) -> list[Piece]:
         evidence=f"mean cosine of their changes {mean:.3f}",
         confidence="medium",
         command="hf-soup sweep BASE --data DATA --learning-rate 1e-5,3e-5,1e-4 --seed 0,1,2 -o runs",
-        general="an average of models that are nearly one is nearly that one.",
+        general="an average of models that are nearly the same is nearly the same model.",
     )
     return [piece]
 
@@ -151,7 +151,7 @@ def architecture_pieces(checkpoint: Checkpoint, commands: Commands) -> list[Piec
         checkpoint (`Checkpoint`):
             One of the models.
         commands ([`Commands`]):
-            Of the same models.
+            Commands for the same models.
     """
     pieces = []
     statistics = sum(map(is_statistic, checkpoint.specs))
@@ -172,7 +172,7 @@ def architecture_pieces(checkpoint: Checkpoint, commands: Commands) -> list[Piec
     if task in ("text-generation", "text2text-generation"):
         piece = Piece(
             "generation",
-            advice="Choose by the texts that are wanted, not by the loss alone.",
+            advice="Select by the generated texts, not by the loss alone.",
             evidence=f"the models do {task}",
             confidence="medium",
             command="hf_soup.Evaluator(data, metric=..., generate={'max_new_tokens': 64})",

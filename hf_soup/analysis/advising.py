@@ -35,11 +35,11 @@ class Evidence(NamedTuple):
 
     Args:
         diversity ([`Diversity`]):
-            Of the models.
+            Diversity of the models.
         losses ([`Losses`]):
-            Of the models, their soup, and half-way between pairs.
+            Losses of the models, of their soup, and half-way between pairs.
         predictions (`dict[str, Predictions]`):
-            Of each model.
+            Predictions of each model.
         missing (`dict[str, MissingClasses]`):
             Set of examples -> classes that it has no example of.
     """
@@ -76,17 +76,17 @@ def give_advice(
         checkpoints (`Sequence[Checkpoint]`):
             The opened models.
         scorer ([`Scorer`], *optional*):
-            The same, with validation examples.
+            The same models with validation examples.
         similarity ([`Similarity`], *optional*):
-            Of the same; with a base model it tells whether they went different ways.
+            Similarity of the same models. With a base model it shows whether they moved in different directions.
         budget (`int`, *optional*):
             Score so many models at most; all pairs by default.
         sources (`Sequence[str]`, *optional*):
-            What commands call the models.
+            Names of the models in commands.
         agreement ([`Agreement`], *optional*):
             How models that differ are taken for like ones.
         report ([`CheckReport`], *optional*):
-            What the check of the models has found, where they were checked already.
+            Report of the check of the models, where they were checked already.
 
     Returns:
         [`Advice`]
@@ -207,7 +207,7 @@ def decide(
         pieces (`Sequence[Piece]`):
             The weightiest first.
         commands ([`Commands`]):
-            Of the same models.
+            Commands for the same models.
         scored (`bool`):
             Whether there were examples.
         missing (`Collection[str]`, *optional*):

@@ -44,13 +44,13 @@ class ModuleEffects(Result):
 
     Args:
         metric (`str`), split (`str`), examples (`int`):
-            What scores, on what.
+            Metric, split and number of examples of the scores.
         best (`str`):
             The ingredient whose modules stand where nothing is averaged: the best alone.
         single_score (`float`), soup (`float`):
             Scores of that ingredient and of the uniform soup.
         effects (`tuple[ModuleEffect, ...]`):
-            From the bottom up.
+            Effect of each module, from the bottom of the model up.
         complete (`bool`, *optional*, defaults to `True`):
             Whether every module was scored.
     """
@@ -118,7 +118,7 @@ def measure_modules(scorer: Scorer, like: Checkpoint) -> ModuleEffects:
         scorer ([`Scorer`]):
             The ingredients and the examples.
         like (`Checkpoint`):
-            One of the ingredients: says which modules there are.
+            One of the ingredients, which determines the modules.
 
     Returns:
         [`ModuleEffects`]

@@ -38,7 +38,7 @@ class Share(NamedTuple):
         added (`float`, *optional*):
             Score of the soup of this one and the best other less that of the best other by itself.
         shapley (`float`, *optional*):
-            Its mean marginal contribution over all orders in which the soup could be put together.
+            Mean marginal contribution of the ingredient over all orders in which the soup could be built.
         error (`float`, *optional*):
             Standard error of that, where orders were drawn; 0 where all subsets were scored.
     """
@@ -62,9 +62,9 @@ class Contribution(Result):
 
     Args:
         metric (`str`), higher_is_better (`bool`), split (`str`), examples (`int`):
-            What scores, on what.
+            Metric, its direction, split and number of examples of the scores.
         shares (`tuple[Share, ...]`):
-            One for each ingredient.
+            Share of each ingredient.
         soup (`float`):
             Score of the uniform soup of all.
         evaluations (`int`):
@@ -170,7 +170,7 @@ def measure_contribution(scorer: Scorer, *, samples: int | None = None, seed: in
             Orders that are drawn for Shapley values, whose standard error is told; 0 leaves them out. By default all
             subsets of up to 8 ingredients are scored, and of more there are no Shapley values.
         seed (`int`, *optional*, defaults to 0):
-            Of the orders.
+            Seed of the sampled orders.
 
     Returns:
         [`Contribution`]: the value of no ingredients at all is taken to be the mean of the ingredients alone, so that
@@ -275,7 +275,7 @@ def exact_shapley(names: Sequence[str], worth: Callable[[Sequence[str]], float])
         names (`Sequence[str]`):
             The players.
         worth (`Callable[[Sequence[str]], float]`):
-            What a subset is worth, the empty one included.
+            Function that returns the score of a subset, including the empty one.
 
     Returns:
         `dict[str, tuple[float, float]]`: value, and 0 as its error.
@@ -300,11 +300,11 @@ def sampled_shapley(
 
     Args:
         names (`Sequence[str]`), worth (`Callable[[Sequence[str]], float]`):
-            As of [`exact_shapley`].
+            The arguments of [`exact_shapley`].
         samples (`int`):
-            How many orders: drawn ones, each with its reverse, which varies less.
+            Number of orders. Each sampled order is followed by its reverse, which reduces the variance.
         seed (`int`):
-            Of the drawing.
+            Seed of the sampled orders.
     """
     import numpy as np
 
@@ -346,7 +346,7 @@ def _samples(n: int, samples: int | None) -> int | None:
     """
     # Two draws, each an order and its reverse, are the fewest that have a standard deviation.
     if samples is not None and samples != 0 and samples < 4:
-        raise RecipeError(f"samples is 4 or more, so that an error can be told, or 0 for none: {samples}.")
+        raise RecipeError(f"samples is 4 or more, so that the error can be estimated, or 0 for none; not {samples}.")
     if samples is not None:
         return samples
     return None if n <= EXACT else 0

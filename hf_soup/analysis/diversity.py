@@ -34,7 +34,7 @@ class PairDiversity(NamedTuple):
             Share of items with another decision; of values the root mean square difference, of tokens that of the
             log-probabilities.
         normalised (`float`, *optional*):
-            The same, relative to the mean share of items that the two get wrong.
+            The same number, relative to the mean share of items that the two models get wrong.
         overlap (`float`, *optional*):
             Items that both get wrong, of those that at least one does; 1 if neither gets any wrong.
         kappa (`float`, *optional*):
@@ -59,11 +59,11 @@ class Diversity(Result):
 
     Args:
         metric (`str`), higher_is_better (`bool`), split (`str`), examples (`int`):
-            What scores, on what.
+            Metric, its direction, split and number of examples of the scores.
         scores (`dict[str, float]`):
-            Of each model alone.
+            Score of each model alone.
         pairs (`tuple[PairDiversity, ...]`):
-            All pairs.
+            Diversity of every pair of models.
         soup (`float`), ensemble (`float`):
             Scores of the uniform soup and of the ensemble.
 
@@ -229,7 +229,7 @@ def measure_diversity(scorer: Scorer) -> Diversity:
         [`RecipeError`]: if there is one model alone.
     """
     if len(scorer.names) < 2:
-        raise RecipeError("diversity is between models: give two or more.")
+        raise RecipeError("diversity compares models: give two or more.")
     predictions: dict[str, Predictions] = {}
     with scorer.progress("What models say", len(scorer.names) + 1) as bar:
         for name in scorer.names:
@@ -264,7 +264,7 @@ def pair_diversity(first: str, second: str, predictions: Mapping[str, Prediction
         first (`str`), second (`str`):
             Names of the two.
         predictions (`Mapping[str, Predictions]`):
-            Of each model on the same examples.
+            Predictions of each model on the same examples.
     """
     import numpy as np
 

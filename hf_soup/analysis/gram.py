@@ -48,19 +48,19 @@ class TensorGram(NamedTuple):
 
     Args:
         tensor (`str`):
-            Its name on disk.
+            Name of the tensor on disk.
         module (`str`):
             The named module that it belongs to.
         region (`str`):
             `"body"` or `"head"`.
         elements (`int`):
-            How many numbers it holds.
+            Number of elements of the tensor.
         dimensions (`int`):
             1 of a bias or a norm, 2 and more of a matrix or a kernel.
         inner (`np.ndarray` of shape `(models + 1, models + 1)`):
-            Of the differences from a reference, and of the reference itself in the last row and column. The reference
-            is the base model, or zeros where it lacks the tensor. Without a base model it is the first model, so that
-            what is equal in all models is exactly equal.
+            Inner products of the differences from a reference, with those of the reference itself in the last row and
+            column. The reference is the base model, or zeros where it lacks the tensor. Without a base model it is the
+            first model, so that what is equal in all models is exactly equal.
         known (`bool`):
             Whether the differences are known: the base model has the tensor, or there is no base model.
     """
@@ -79,7 +79,7 @@ class Grams(NamedTuple):
 
     Args:
         tensors (`tuple[TensorGram, ...]`):
-            One for each tensor that was measured, in that order.
+            Inner products of each measured tensor, in order.
         signs (`dict[str, Signs]`):
             Tensor -> signs of the differences from the base model, or without one from the mean of all models; empty
             where signs were not counted.
@@ -104,9 +104,9 @@ def measure_grams(
         checkpoints (`Sequence[Checkpoint]`):
             Opened models with the same tensors.
         base (`Checkpoint`, *optional*):
-            What they were fine-tuned from. It may lack tensors.
+            Base model that the models were fine-tuned from. It may lack tensors.
         specs (`Sequence[TensorSpec]`):
-            Which floating-point tensors, as the first model has them.
+            Floating-point tensors to measure, as the first model has them.
         count_signs (`bool`, *optional*, defaults to `False`):
             Whether signs of differences are counted as well.
         moved (`Mapping[tuple[str, str], Sequence[int]]`, *optional*):
@@ -178,7 +178,7 @@ def refuse_diverged(checkpoints: Sequence[Checkpoint], base: Checkpoint | None, 
         checkpoints (`Sequence[Checkpoint]`), base (`Checkpoint`, *optional*):
             The models that were measured.
         grams (`Sequence[TensorGram]`):
-            Their inner products.
+            Inner products of the models.
 
     Raises:
         [`IngredientError`]: with the name of the model that holds NaN or infinity.
@@ -219,9 +219,9 @@ def cosines_of(inner: np.ndarray, *, of_zero: float) -> np.ndarray:
 
     Args:
         inner (`np.ndarray` of shape `(models, models)`):
-            Inner products.
+            Inner products of all pairs.
         of_zero (`float`):
-            What stands where one of two vectors is zero, which points nowhere.
+            Value for a pair with a zero vector, which has no direction.
     """
     import numpy as np
 

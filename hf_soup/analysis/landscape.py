@@ -36,15 +36,15 @@ class Landscape(Result):
         names (`tuple[str, ...]`):
             The models.
         metric (`str`), higher_is_better (`bool`):
-            What scores.
+            Metric of the scores, and its direction.
         split (`str`), examples (`int`):
             On what.
         singles (`dict[str, Point]`):
             Each model alone.
         soup ([`Point`], *optional*):
-            Their uniform soup.
+            Uniform soup of the models.
         lines (`tuple[Line, ...]`):
-            One for each pair.
+            Line between the models of each pair.
         complete (`bool`, *optional*, defaults to `True`):
             Whether all that was asked for was scored.
     """
@@ -88,7 +88,7 @@ class Landscape(Result):
             highest_first = sorted(self.lines, key=lambda line: -(line.barrier() or 0))
             paragraphs.append(align([head, *map(self._barrier_cells, highest_first)]))
         if not self.complete:
-            paragraphs.append("Not every point was scored; the same call goes on.")
+            paragraphs.append("Not every point was scored; run the same call again to continue.")
         return "\n\n".join(paragraphs)
 
     def _barrier_cells(self, line: Line) -> list[str]:
@@ -179,7 +179,7 @@ def scan_lines(
         scorer ([`Scorer`]):
             The models and the examples.
         pairs (`Sequence[tuple[str, str]]`, *optional*):
-            Which pairs; all by default.
+            Pairs of models to connect; all of them by default.
         points (`int`, *optional*, defaults to 11):
             On each line, ends included.
         beyond (`float`, *optional*, defaults to 0.0):
@@ -197,7 +197,7 @@ def scan_lines(
     if pairs is None:
         pairs = list(itertools.combinations(names, 2))
     if len(names) < 2:
-        raise RecipeError("lines are between models: give two or more.")
+        raise RecipeError("lines connect models: give two or more.")
     check_line(points, beyond)
     _check_names(pairs, names)
     alphas = _alphas(points, beyond)

@@ -39,17 +39,17 @@ def plot_heat(
 
     Args:
         names (`Sequence[str]`):
-            Of rows and columns.
+            Names of the rows, which are those of the columns.
         matrix (`np.ndarray` of shape `(models, models)`):
             NaN where there is no number.
         label (`str`):
-            Of the colours.
+            Label of the colour bar.
         title (`str`):
-            What it shows, best as a finding.
+            Title of the figure, which states the finding at best.
         limits (`tuple[float, float]`, *optional*):
-            Of the colours, around 0; from 0 to the greatest by default.
+            Values at the two ends of the colour scale, around 0; by default it runs from 0 to the largest value.
         least (`float`, *optional*, defaults to 0.0):
-            What the greatest is at least, so that hardly anything does not look like much.
+            Smallest value allowed at the end of the colour scale, so that tiny differences do not look large.
 
     Returns:
         `matplotlib.figure.Figure`
@@ -95,11 +95,11 @@ def plot_depth(
 
     Args:
         modules (`Sequence[str]`):
-            From the bottom up.
+            Names of the modules, from the bottom of the model up.
         lines (`Mapping[str, Sequence[tuple[float, float, float]]]`):
             Name of a line -> mean, least and greatest for each module; `None` where there is none.
         title (`str`):
-            What it shows.
+            Title of the figure.
     """
     figure, axes = new_figure(max(6.4, 0.34 * len(modules) + 3), 4.4, title)
     for (name, ranges), colour in zip(lines.items(), CYCLE, strict=False):
@@ -135,9 +135,9 @@ def plot_lines(lines: Sequence[Line], soup: Point | None, *, metric: str, title:
         soup (`Point`, *optional*):
             The uniform soup of all.
         metric (`str`):
-            What scores, on what.
+            Metric of the scores and the examples that they were measured on.
         title (`str`):
-            What it shows.
+            Title of the figure.
         examples (`int`):
             On how many.
     """
@@ -187,7 +187,7 @@ def plot_plane(
         examples (`int`):
             On how many.
         title (`str`):
-            What it shows.
+            Title of the figure.
     """
     import numpy as np
 
@@ -292,11 +292,11 @@ def plot_diversity(
         scores (`Mapping[str, float]`):
             Model -> score.
         levels (`Mapping[str, float]`):
-            What to compare with.
+            Values to compare with, by name.
         metric (`str`):
-            What scores, on what.
+            Metric of the scores and the examples that they were measured on.
         title (`str`):
-            What it shows.
+            Title of the figure.
     """
     figure, axes = new_figure(7, 4.6, title)
     y = [scores[name] for name in disagreement]
@@ -326,13 +326,13 @@ def plot_bars(
 
     Args:
         names (`Sequence[str]`):
-            One for each group of bars.
+            Name of each group of bars.
         values (`Mapping[str, Sequence[float]]`):
-            What -> one for each name.
+            Values of each series, one for each name.
         unit (`str`):
             Label of the x axis.
         title (`str`):
-            What it shows.
+            Title of the figure.
         errors (`Sequence[float]`, *optional*):
             Standard errors of the only values.
     """

@@ -32,7 +32,7 @@ class Plane(Result):
         corners (`tuple[str, str, str]`):
             The models.
         metric (`str`), split (`str`), examples (`int`):
-            What scores, on what.
+            Metric, split and number of examples of the scores.
         x (`tuple[float, ...]`), y (`tuple[float, ...]`):
             Coordinates of the grid, L2 distance from the first model: along the way to the second, and across it.
         points (`tuple[tuple[Point, ...], ...]`):
@@ -73,7 +73,7 @@ class Plane(Result):
             lines.append([mark.name, f"{mark.x:.3f}", f"{mark.y:.3f}", f"{mark.off:.3f}"])
         if self.complete:
             return align(lines)
-        return f"{align(lines)}\n\nNot every point was scored; the same call goes on."
+        return f"{align(lines)}\n\nNot every point was scored; run the same call again to continue."
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain values."""
@@ -130,11 +130,11 @@ def scan_plane(
         scorer ([`Scorer`]):
             The models and the examples.
         similarity ([`Similarity`]):
-            Of the same models, with their inner products.
+            Similarity of the same models, with their inner products.
         corners (`Sequence[str]`, *optional*):
             Three models; by default those that lie farthest from each other.
         points (`int`, *optional*, defaults to 9):
-            In each direction.
+            Number of points in each direction.
         path (`Sequence[str]`, *optional*):
             Models in the order in which a greedy pass took them: where their running mean lies.
         budget (`int`, *optional*):
@@ -256,7 +256,7 @@ def plane_coordinates(similarity: Similarity, corners: Sequence[str]) -> Locate:
         across = across - along * (across @ inner @ along) / length**2
     height = math.sqrt(max(across @ inner @ across, 0))
     if min(length, height) <= FLAT * max(length, height, 1e-30):
-        raise RecipeError(f"{', '.join(corners)} lie on one line: take three models that do not.")
+        raise RecipeError(f"{', '.join(corners)} lie on one line: choose three models that do not.")
 
     def locate(weights: Mapping[str, float]) -> Location:
         """Project an average of models onto the plane."""

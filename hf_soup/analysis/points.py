@@ -45,7 +45,7 @@ class Point(NamedTuple):
         loss (`float`):
             Mean over the items.
         score (`float`):
-            By the evaluator's metric.
+            Score by the metric of the evaluator.
     """
 
     loss: float
@@ -95,11 +95,12 @@ class Mark(NamedTuple):
 
     Args:
         name (`str`):
-            What it is.
+            Name of the model.
         role (`str`):
             `"corner"`, `"soup"` or `"path"` (what a greedy pass went through).
         x (`float`), y (`float`):
-            Where, in the unit of weights (L2 distance); of a soup of others the nearest point of the plane.
+            Position in the plane, in the unit of weights (L2 distance). A soup of other models is at the nearest point
+            of the plane.
         off (`float`):
             How far from the plane it lies.
     """
@@ -122,11 +123,11 @@ class Scorer:
         batchnorm_data ([`Evaluator`], `datasets.Dataset` or `str`, *optional*):
             Training data on which BatchNorm is estimated again at every point that is no ingredient.
         device (`str`, *optional*, defaults to `"cpu"`):
-            Where to average.
+            Device on which models are averaged.
         agreement ([`Agreement`], *optional*):
             How ingredients that differ are taken for like ones.
         report ([`CheckReport`], *optional*):
-            What the check of the ingredients has found, where they were checked already.
+            Report of the check of the ingredients, where they were checked already.
 
     Raises:
         [`EvaluationError`]: if the evaluator is a function of a model: points need examples.
@@ -147,7 +148,7 @@ class Scorer:
         like_soup = in_order(checkpoints, agreement.settings)
         bound = bind_evaluator(evaluator, like_soup)
         if not isinstance(bound, Evaluator):
-            raise EvaluationError("an analysis looks at what models say of examples: give a data set or an Evaluator.")
+            raise EvaluationError("an analysis needs predictions on examples: give a data set or an Evaluator.")
         self.evaluator, self.names = bound, tuple(item.name for item in checkpoints)
         self._training = bind_training(batchnorm_data, like_soup)
         self._config = like_soup[0].config
@@ -267,7 +268,7 @@ def score_places(scorer: Scorer, places: Sequence[Weights], title: str, budget: 
         places (`Sequence[Mapping]`):
             Weights of each model, as [`Scorer.recipe`] takes them.
         title (`str`):
-            Of the progress bar.
+            Title of the progress bar.
         budget (`int`, *optional*):
             Score so many models at most.
 

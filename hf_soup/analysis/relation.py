@@ -56,7 +56,7 @@ class Relation:
 
     Args:
         modules (`tuple[ModuleAngles, ...]`):
-            One for each named module.
+            Angles of each named module.
         body (`float`, *optional*):
             Lowest cosine between the bodies of two ingredients.
         head (`float`, *optional*):
@@ -65,7 +65,7 @@ class Relation:
             Ingredient -> distance of its body from the base model, relative to the length of the base model; empty
             without one.
         notes (`tuple[str, ...]`):
-            What to look out for.
+            Findings that deserve attention.
     """
 
     modules: tuple[ModuleAngles, ...]
@@ -98,7 +98,7 @@ def relate(
         checkpoints (`Sequence[Checkpoint]`):
             Opened ingredients with the same tensors.
         base (`Checkpoint`, *optional*):
-            What they were fine-tuned from.
+            Base model that the ingredients were fine-tuned from.
         moved (`Mapping[tuple[str, str], Sequence[int]]`, *optional*):
             Ingredient and tensor -> the order in which its rows are taken.
 
@@ -121,7 +121,7 @@ def relation_of(names: Sequence[str], grams: Sequence[TensorGram], *, with_base:
         names (`Sequence[str]`):
             The ingredients.
         grams (`Sequence[TensorGram]`):
-            Of their tensors; those that are no matrices are left out.
+            Inner products of the tensors of the ingredients. Tensors that are not matrices are ignored.
         with_base (`bool`):
             Whether the reference of the inner products is a base model.
     """
@@ -146,7 +146,7 @@ def unrelated_heads(checkpoints: Sequence[Checkpoint], alignments: Mapping[str, 
         checkpoints (`Sequence[Checkpoint]`):
             Opened ingredients with the same tensors.
         alignments (`Mapping[str, Sequence[int]]`):
-            For ingredients whose classes are in another order, that order.
+            Order of the classes of each ingredient that has them in another order.
     """
     if len(checkpoints) < 2:
         return ()

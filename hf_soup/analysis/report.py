@@ -29,15 +29,15 @@ class Section(NamedTuple):
 
     Args:
         name (`str`):
-            What files are called after, such as `"similarity"`.
+            Name that the files of the section begin with, such as `"similarity"`.
         heading (`str`):
-            What it found.
+            Finding of the section, as its heading.
         table (`str`):
             Markdown: tables, and sentences between them.
         figures (`tuple[tuple[str, Figure], ...]`):
             Name of a picture, and the picture.
         data (`dict[str, Any]`):
-            Its numbers as plain values.
+            Numbers of the section as plain values.
     """
 
     name: str
@@ -58,11 +58,11 @@ def write_report(
         folder (`str` or `os.PathLike`):
             Made where it is missing.
         title (`str`):
-            What the report is of.
+            Title of the report.
         lead (`str`):
             The whole in a sentence.
         sections (`list[Section]`):
-            Its parts.
+            Sections of the report.
         html (`bool`, *optional*, defaults to `True`):
             Whether `index.html` is written: beside a model card Markdown is enough.
 

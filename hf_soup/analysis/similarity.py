@@ -49,9 +49,10 @@ class Similarity(Result):
         names (`tuple[str, ...]`):
             The models.
         base (`str`, *optional*):
-            What they were fine-tuned from; without it the mean of all stands for it in signs and deltas.
+            Name of the base model that the models were fine-tuned from. Without one, signs and deltas are relative to
+            the mean of all models.
         grams (`tuple[TensorGram, ...]`):
-            One for each floating-point tensor, from the bottom up.
+            Inner products of each floating-point tensor, from the bottom of the model up.
         counts (`dict[str, Signs]`):
             Tensor -> in how many elements the deltas point the same way.
     """
@@ -73,8 +74,8 @@ class Similarity(Result):
             where (`str`, *optional*):
                 A module, a tensor, `"body"` or `"head"`; the whole model by default.
             of (`str`, *optional*, defaults to `"deltas"`):
-                Of what fine-tuning changed (without a base model: of the differences from the mean), or of the
-                `"weights"`.
+                `"deltas"` for what fine-tuning changed (without a base model, the differences from the mean), or
+                `"weights"` for the weights themselves.
 
         Returns:
             `np.ndarray` of shape `(models, models)`, float64.
@@ -302,7 +303,7 @@ def measure_similarity(
         checkpoints (`Sequence[Checkpoint]`):
             Opened models that can be averaged.
         base (`Checkpoint`, *optional*):
-            What they were fine-tuned from.
+            Base model that the models were fine-tuned from.
         agreement ([`Agreement`], *optional*):
             How models that differ are taken for like ones.
 

@@ -17,9 +17,9 @@ class Spread(NamedTuple):
 
     Args:
         mean (`float`):
-            Its mean.
+            Mean of the values.
         least (`float`), greatest (`float`):
-            Its extremes.
+            Smallest and largest value.
     """
 
     mean: float
@@ -32,11 +32,11 @@ class TensorSimilarity(NamedTuple):
 
     Args:
         name (`str`):
-            Of the tensor or module.
+            Name of the tensor or module.
         region (`str`):
             `"body"` or `"head"`.
         elements (`int`):
-            How many numbers it holds.
+            Number of elements.
         weights ([`Spread`], *optional*):
             Cosine of the weights; none of one model alone.
         deltas ([`Spread`], *optional*):
@@ -44,7 +44,7 @@ class TensorSimilarity(NamedTuple):
         distance (`float`):
             Mean L2 distance of two models.
         relative (`float`, *optional*):
-            The same, relative to the mean length of the weights.
+            The same number, relative to the mean length of the weights.
         angle_to_base (`float`, *optional*):
             Mean angle between a model and the base model, in degrees.
         angle_to_mean (`float`, *optional*):

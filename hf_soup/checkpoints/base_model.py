@@ -41,7 +41,7 @@ def fit_base(base: Checkpoint, ingredient: Checkpoint) -> Checkpoint:
 
     Args:
         base (`Checkpoint`):
-            As it was opened.
+            Base model as it was opened.
         ingredient (`Checkpoint`):
             An ingredient.
     """
@@ -60,7 +60,7 @@ def resolve_base(base_model: Any, ingredients: Any, ingredient: Checkpoint, *, n
 
     Args:
         base_model (*optional*):
-            What the user gave.
+            Base model that the user gave.
         ingredients:
             What the user gave as ingredients: a sweep knows what its runs started from.
         ingredient (`Checkpoint`):
@@ -99,11 +99,11 @@ def _renamed(base: Checkpoint, subfolder: str, config: Mapping[str, Any]) -> Che
 
     Args:
         base (`Checkpoint`):
-            As it was opened.
+            Base model as it was opened.
         subfolder (`str`):
-            Which subfolder of the ingredients it stands for.
+            Subfolder of the ingredients that the base model stands for.
         config (`Mapping[str, Any]`):
-            Of that subfolder.
+            Configuration of that subfolder.
     """
     model_specs = {spec.key: spec for spec in base.specs.values() if not spec.subfolder}
     fitted = fit_subfolders(config, {"": model_specs})
@@ -148,7 +148,8 @@ def _refuse_stranger(base: Checkpoint, ingredient: Checkpoint) -> None:
     has_half = tensors_that_fit * 2 >= len(body) and parameters_that_fit * 2 >= parameters
     if tensors_that_fit == 0 or not has_half:
         raise IngredientError(
-            f"{base.name!r} is no base of {ingredient.name!r}: {tensors_that_fit} of {len(body)} tensors of the body "
+            f"{base.name!r} is not a base model of {ingredient.name!r}: {tensors_that_fit} of {len(body)} tensors of "
+            "the body "
             "fit. Is it another architecture, another size, or saved in another layout?"
         )
 
@@ -158,11 +159,11 @@ def as_ingredient(base: Checkpoint, ingredient: Checkpoint, names: Sequence[str]
 
     Args:
         base (`Checkpoint`):
-            As [`open_base`] gives it.
+            Base model, as [`open_base`] returns it.
         ingredient (`Checkpoint`):
             An ingredient.
         names (`Sequence[str]`):
-            Of all ingredients; it gets another.
+            Names of all ingredients, from which that of the base model has to differ.
 
     Raises:
         [`IngredientError`]: if less than half of the tensors of their bodies fit.

@@ -48,7 +48,7 @@ class Limits(NamedTuple):
         modules (`int`), classes (`int`), size (`int`):
             The largest number of a field that counts layers and the like, classes, or anything else.
         table (`int`):
-            Numbers in a table of all positions.
+            Number of elements in a table of all positions.
     """
 
     modules: int
@@ -81,9 +81,9 @@ def refuse_unbounded(config: Mapping[str, Any], where: str, specs: Mapping[str, 
 
     Args:
         config (`Mapping[str, Any]`):
-            What `config.json` holds.
+            Content of `config.json`.
         where (`str`):
-            What errors call it.
+            Name of the file in errors.
         specs (`Mapping[str, TensorSpec]`, *optional*):
             The tensors of its model.
 
@@ -118,9 +118,9 @@ class _Field(NamedTuple):
         path (`str`):
             The names on the way to it, each behind a dot.
         value (`Any`):
-            What it holds.
+            Value of the field.
         depth (`int`):
-            How many mappings and lists it lies in.
+            Number of mappings and lists that the field is nested in.
     """
 
     path: str

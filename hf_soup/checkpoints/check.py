@@ -47,13 +47,13 @@ class CheckReport(Result):
         names (`tuple[str, ...]`):
             The ingredients.
         architecture (`str`):
-            Their architecture (that of most of them).
+            Architecture of the ingredients, or of most of them.
         tensors (`int`):
-            How many tensors each has.
+            Number of tensors in each ingredient.
         parameters (`int`):
-            How many floating-point numbers each has.
+            Number of floating-point parameters in each ingredient.
         nbytes (`int`):
-            How many bytes all of them together hold, and a merge reads.
+            Number of bytes of all ingredients together, which a merge reads.
         dtypes (`tuple[str, ...]`):
             The types of their floating-point tensors.
         labels (`tuple[str, ...]`):
@@ -61,9 +61,9 @@ class CheckReport(Result):
         problems (`tuple[str, ...]`):
             Why they cannot be averaged, one line for each offender; empty when they can.
         notes (`tuple[str, ...]`):
-            What to look out for.
+            Findings that do not prevent an average but deserve attention.
         relation ([`Relation`], *optional*):
-            What the weights say about a common start, where they were read.
+            Evidence in the weights for a common start, where the weights were read.
     """
 
     names: tuple[str, ...]
@@ -131,7 +131,7 @@ def check_checkpoints(
         labels (`Sequence[str]`, *optional*):
             Names of the soup's classes, where they were found over more ingredients than these.
         base (`str`, *optional*):
-            Which of them is the base model, if any: it may lack tensors (a head).
+            Name of the base model, if there is one among them. It may lack tensors, such as a head.
         settings (`Checkpoint`, *optional*):
             The ingredient that gives the soup its settings, if the user named one: differences are then notes.
 
@@ -332,9 +332,9 @@ def _notes(checkpoints: Sequence[Checkpoint], vocabularies: Mapping[str, Vocabul
     without_tokenizer = [item.name for item in checkpoints if item.name not in vocabularies]
     if 0 < len(without_tokenizer) < len(checkpoints):
         names = ", ".join(without_tokenizer)
-        notes.append(f"{names} came without a tokenizer, whose words could not be compared")
+        notes.append(f"{names} came without a tokenizer, so its vocabulary could not be compared")
     # By what is in their files, whatever the ingredients are called.
     contents = Counter(tuple(sorted(item.ingredient.files.values())) for item in checkpoints)
     if max(contents.values()) > 1:
-        notes.append("an ingredient is given more than once and counts as often")
+        notes.append("an ingredient is given more than once and counts each time")
     return notes

@@ -48,25 +48,25 @@ class Checkpoint:
         ingredient ([`Ingredient`]):
             The reference that a recipe keeps.
         config (`dict`):
-            What its `config.json` holds.
+            Content of `config.json`.
         specs (`dict[str, TensorSpec]`):
-            Its tensors by their names on disk.
+            Tensors of the checkpoint by their names on disk.
         folder (`Path`, *optional*):
-            Where its files lie; for a repository of the Hub, the snapshot of its small files.
+            Folder of the files; for a repository of the Hub, the snapshot of its small files.
         tensors (`Mapping[str, torch.Tensor]`, *optional*):
             The weights themselves when they are in memory.
         generation_config (`str`, *optional*):
-            What `generation_config.json` would hold, of a model in memory that can generate.
+            Content that `generation_config.json` would have, for a model in memory that can generate.
         opened_as (`Mapping[str, str]`, *optional*):
             Size and times of each weight file of a folder when it was opened.
         companion_names (`tuple[str, ...]`, *optional*):
             Names of its companion files: tokenizer, processor, modules, licence ...
         subfolders (`tuple[str, ...]`, *optional*):
-            Where its weights lie: `""`, the folder itself, and sub-folders that hold modules of the model.
+            Folders of the weights: `""` for the folder itself, and subfolders that hold modules of the model.
         fitted ([`Fitted`], *optional*):
             How its tensors go with the class that its configuration names.
         notes (`tuple[str, ...]`, *optional*):
-            What was chosen where the source left a choice, what was renamed, what stays behind.
+            Notes on what was chosen where the source left a choice, what was renamed and what is left out.
         problems (`tuple[str, ...]`, *optional*):
             Why it is no ingredient as it is.
     """
@@ -223,13 +223,13 @@ class Checkpoint:
 
         Args:
             files (`OpenFiles`):
-                What has the weight files open.
+                Open weight files.
             name (`str`):
                 The tensor.
             start (`int`):
                 The first element.
             into (`memoryview`):
-                Is filled.
+                Memory that is filled.
 
         Raises:
             [`IngredientError`]: if the file is not what its header said, or cannot be fetched.
@@ -363,7 +363,7 @@ def _refuse_changed(item: Checkpoint) -> None:
 def unequal_twin_problems(item: Checkpoint) -> list[str]:
     """Weights that an ingredient holds twice with different values, although they are one in the model."""
     return [
-        f"{item.name} holds {key} and {name} with different values, and by its config.json they are one weight. "
-        'Write "tie_word_embeddings": false into config.json if they are tied there and are two, or leave one out'
+        f"{item.name} holds {key} and {name} with different values, but its config.json ties them into one weight. "
+        'Write "tie_word_embeddings": false into config.json if they are meant to be two, or leave one out'
         for key, name in item.unequal_twins
     ]

@@ -63,9 +63,9 @@ class SortedFiles(NamedTuple):
 
     Args:
         taken (`tuple[str, ...]`):
-            Those that go along, relative to its folder, with `/` between folders.
+            Files that are copied to the soup, relative to the folder of the checkpoint, with `/` between folders.
         left (`tuple[str, ...]`):
-            Those that stay behind; of a folder that stays as a whole its name and a slash.
+            Files that are not copied. A folder that is left out as a whole is listed by its name and a slash.
         subfolders (`tuple[str, ...]`):
             Sub-folders whose weights belong to the model: modules of a SentenceTransformer.
     """
@@ -161,7 +161,7 @@ class CompanionFiles(Mapping[str, bytes]):
 
     Args:
         folder (`Path`):
-            That holds them.
+            Folder that holds the files.
         names (`tuple[str, ...]`):
             Relative to it.
     """
@@ -225,11 +225,11 @@ def without_unreadable(folder: Path, sorted_files: SortedFiles) -> SortedFiles:
 def _refuse_foreign_modules(modules: Any, where: str) -> None:
     """Refuse modules of a SentenceTransformer that lie outside of its folder, or are no classes of the library."""
     if not isinstance(modules, list) or not all(isinstance(module, Mapping) for module in modules):
-        raise IngredientError(f"{where} is no list of modules.")
+        raise IngredientError(f"{where} is not a list of modules.")
     for module in modules:
         path, class_name = str(module.get("path", "")), str(module.get("type", ""))
         if posixpath.isabs(path) or ".." in path.split("/"):
-            raise IngredientError(f"{where} names {one_line(path, 80)!r}, which is no folder below it.")
+            raise IngredientError(f"{where} names {one_line(path, 80)!r}, which is not a folder below it.")
         if not class_name.startswith("sentence_transformers."):
             raise IngredientError(
                 f"{where} needs {one_line(class_name, 80)!r}, a class of its own; code from a repository is not run."
@@ -273,7 +273,7 @@ def _refuse_special_files(folder: Path, special_files: Iterable[str]) -> None:
     """Refuse pipes, sockets and devices in the place of files that are read."""
     for name in special_files:
         if name in (CONFIG, CARD, SAFE_WEIGHTS) or _is_needed(name):
-            raise IngredientError(f"{one_line(folder / name)} is no regular file.")
+            raise IngredientError(f"{one_line(folder / name)} is not a regular file.")
 
 
 def _foreign_folder(folder: str) -> str | None:

@@ -162,7 +162,7 @@ def taken_files(checkpoints: Sequence[Checkpoint]) -> TakenFiles:
 
     Args:
         checkpoints (`Sequence[Checkpoint]`):
-            Its ingredients, the one that gives its settings first.
+            Ingredients of the soup, starting with the one that provides its settings.
     """
     first, processing = first_with_files(checkpoints), giver_of_files(checkpoints)
     generation = giver_of_generation(checkpoints)

@@ -120,7 +120,7 @@ def _fields(config: Any, prefix: str = "", outer: frozenset[str] = frozenset()) 
         config (`transformers.PretrainedConfig`):
             The configuration.
         prefix (`str`, *optional*):
-            What its names begin with, if it lies within another one.
+            Prefix of the names of a configuration that is nested in another one.
         outer (`frozenset[str]`, *optional*):
             Names that the code of the models around it reads.
     """

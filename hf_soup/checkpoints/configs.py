@@ -63,9 +63,9 @@ class ConfigDifferences(NamedTuple):
 
     Args:
         decisive (`list[Difference]`):
-            What changes the computation.
+            Differences that change the computation.
         noted (`list[Difference]`):
-            What may change it.
+            Differences that may change the computation.
     """
 
     decisive: list[Difference]
@@ -124,9 +124,9 @@ def base_differences(base: Mapping[str, Any], tuned: Mapping[str, Any], names: t
 
     Args:
         base (`Mapping`), tuned (`Mapping`):
-            Their configurations.
+            Configurations of the base model and of the fine-tuned model.
         names (`tuple[str, str]`):
-            What to call the two.
+            Names of the two in messages.
     """
     base_name, tuned_name = names
     model_type = tuned.get("model_type")

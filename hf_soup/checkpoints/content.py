@@ -45,9 +45,9 @@ class FileState(NamedTuple):
 
     Args:
         device (`int`), inode (`int`):
-            Which file it is.
+            Identity of the file.
         size (`int`):
-            In bytes.
+            Size in bytes.
         changed (`int`), inode_changed (`int`):
             When its content was changed, which a program can set, and when anything of it was; in nanoseconds.
     """

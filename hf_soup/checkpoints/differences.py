@@ -21,7 +21,7 @@ class Difference(NamedTuple):
 
     Args:
         name (`str`):
-            Of the setting, such as `"text_config.num_attention_heads"`.
+            Name of the setting, such as `"text_config.num_attention_heads"`.
         values (`Mapping[str, Any]`):
             Ingredient -> its value; `None` where it has none.
     """

@@ -60,7 +60,7 @@ def combined_digest(digests: Mapping[str, str], *, partial: bool = False) -> str
 
     Args:
         digests (`Mapping[str, str]`):
-            Of each tensor.
+            Digest of each tensor.
         partial (`bool`, *optional*, defaults to `False`):
             Whether these are not all tensors; the digest begins with their number then, as in `xxh3-128/57:`.
     """

@@ -62,7 +62,7 @@ class _Handle(io.FileIO):
         super().__init__(path, mode, opener=_open_at_once)
         if not stat.S_ISREG(os.fstat(self.fileno()).st_mode):
             self.close()
-            raise OSError(None, "it is no regular file")
+            raise OSError(None, "it is not a regular file")
 
     def __del__(self) -> None:
         self.close()  # without the ResourceWarning of `FileIO`

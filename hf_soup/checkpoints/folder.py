@@ -85,7 +85,7 @@ def read_specs(folder: Path, subfolders: Sequence[str] = ()) -> Headers:
 
     Args:
         folder (`Path`):
-            Of the checkpoint.
+            Folder of the checkpoint.
         subfolders (`Sequence[str]`, *optional*):
             Sub-folders that hold modules of the model.
 
@@ -138,7 +138,7 @@ def read_pickles(folder: Path, files: Sequence[str]) -> dict[str, torch.Tensor]:
         with as_error(IngredientError, f"{folder / file} cannot be read as tensors alone"):
             content = torch.load(place_of(folder, file), map_location="cpu", weights_only=True)
         if not _is_state(content):
-            raise IngredientError(f"{folder / file} holds something else than tensors by name.")
+            raise IngredientError(f"{folder / file} holds something other than tensors by name.")
         state |= content
     return state
 
@@ -163,7 +163,7 @@ def read_config(folder: Path, *, needed: bool = True) -> dict[str, Any]:
 
     Args:
         folder (`Path`):
-            That holds it.
+            Folder that holds the file.
         needed (`bool`, *optional*, defaults to `True`):
             Whether there has to be one; empty otherwise.
 

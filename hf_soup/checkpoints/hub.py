@@ -59,7 +59,7 @@ def hub_path(source: str) -> HubPath:
     """
     path = split_source(source)
     if path is None:
-        raise IngredientError(f"{one_line(source)} is no Hub id.")
+        raise IngredientError(f"{one_line(source)} is not a Hub id.")
     return path
 
 
@@ -88,7 +88,9 @@ def resolve(source: str, revision: str | None) -> str:
     with our_errors(source, revision):
         commit = patiently(lambda: client().resolve_revision(repo_id, revision=revision)).resolved
         if not is_commit(commit):  # it may come from the cache, whose answers the hooks do not see
-            raise BadAnswerError(f"{revision or 'main'} is said to be at {one_line(commit, 80)!r}, which is no commit")
+            raise BadAnswerError(
+                f"{revision or 'main'} is reported to be at {one_line(commit, 80)!r}, which is not a commit"
+            )
         return commit
 
 
@@ -101,7 +103,7 @@ def files_at(source: str, revision: str | None, *, token: str | bool | None = No
         revision (`str`, *optional*):
             The branch, tag or commit.
         token (`str` or `bool`, *optional*):
-            By default the one that a login stored.
+            Token for the Hub; by default the one that a login stored.
 
     Raises:
         [`IngredientError`]: if there is no such repository, revision or folder, or it is not open to you.
@@ -139,7 +141,7 @@ def sizes_at(repo_id: str, commit: str, names: Collection[str] | None = None) ->
         repo_id (`str`), commit (`str`):
             The repository.
         names (`Collection[str]`, *optional*):
-            Of which files; by default of all.
+            Names of the files to look up; all of them by default.
 
     Raises:
         [`IngredientError`]: if there is no such file or commit, or it is not open to you.
@@ -182,7 +184,7 @@ def fetch(source: str, revision: str, files: list[str]) -> Path:
     path = hub_path(source)
     repo_id = path.repo_id
     if not is_commit(revision):
-        raise IngredientError(f"{one_line(revision, 80)!r} of {source} is no commit.")
+        raise IngredientError(f"{one_line(revision, 80)!r} of {source} is not a commit.")
     patterns = [glob.escape(path.file(name)) for name in files]  # a name may hold `[` or `*`
 
     def download() -> str:

@@ -80,29 +80,29 @@ def check_headers(method: str, path: str, headers: Mapping[str, str]) -> None:
 
     Args:
         method (`str`), path (`str`):
-            Of the request.
+            Method and path of the request.
         headers (`Mapping[str, str]`):
-            Of the answer; looked up without regard to case.
+            Headers of the answer, which are looked up case-insensitively.
 
     Raises:
         [`BadAnswerError`]: if one of them is not hexadecimal, or a size is no number.
     """
     commit = headers.get("X-Repo-Commit")
     if commit is not None and not is_commit(commit):
-        raise BadAnswerError(f"the header X-Repo-Commit is no id of a commit: {_shown(commit)}")
+        raise BadAnswerError(f"the header X-Repo-Commit is not the id of a commit: {_shown(commit)}")
     if method == "HEAD" and commit is not None and FILE.fullmatch(path):
         _check_etag(headers)
     for name in ("X-Linked-Size", "Content-Length"):
         size = headers.get(name)
         if size is not None and not _is_number_of_bytes(size):
-            raise BadAnswerError(f"the header {name} is no number of bytes: {_shown(size)}")
+            raise BadAnswerError(f"the header {name} is not a number of bytes: {_shown(size)}")
 
 
 def _check_etag(headers: Mapping[str, str]) -> None:
     """Refuse an ETag of which the client would make the name of a file in its cache."""
     name = "X-Linked-ETag" if headers.get("X-Linked-ETag") else "ETag"  # as the client chooses
     if name in headers and not is_digest(normal_etag(headers[name])):
-        raise BadAnswerError(f"the header {name} is no digest: {_shown(headers[name])}")
+        raise BadAnswerError(f"the header {name} is not a digest: {_shown(headers[name])}")
 
 
 def _is_number_of_bytes(text: str) -> bool:
@@ -115,7 +115,7 @@ def asked_to_wait(headers: Mapping[str, str]) -> float:
 
     Args:
         headers (`Mapping[str, str]`):
-            Of the answer.
+            Headers of the answer.
 
     Returns:
         `float`: 0 where it does not ask, or what it says cannot be understood; may be infinite.
@@ -146,7 +146,7 @@ def checker_of(path: str) -> Callable[[Any], None] | None:
 
     Args:
         path (`str`):
-            Of the request.
+            Path of the request.
 
     Returns:
         `Callable`: takes the parsed body and raises [`BadAnswerError`], naming the first field that is wrong.
@@ -175,14 +175,14 @@ def _shown(value: object) -> str:
 def _mapping(value: Any, what: str) -> Mapping[str, Any]:
     """The value, which has to be an object of JSON."""
     if not isinstance(value, dict):
-        raise BadAnswerError(f"{what} is no object of JSON but {_shown(value)}")
+        raise BadAnswerError(f"{what} is not a JSON object but {_shown(value)}")
     return value
 
 
 def _list(value: Any, what: str) -> list[Any]:
     """The value, which has to be a list."""
     if not isinstance(value, list):
-        raise BadAnswerError(f"{what} is no list but {_shown(value)}")
+        raise BadAnswerError(f"{what} is not a list but {_shown(value)}")
     return value
 
 

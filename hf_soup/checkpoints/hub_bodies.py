@@ -41,12 +41,12 @@ def bound(response: httpx2.Response, most: int, *, at_once: bool) -> None:
 
     Args:
         response (`httpx2.Response`):
-            Of which nothing has been read.
+            Response of which nothing has been read yet.
         most (`int`):
-            Number of bytes that it may have, unpacked.
+            Largest number of bytes that it may have, unpacked.
         at_once (`bool`):
-            Whether it is read into memory: such an answer has [`LONGEST`] seconds. A download may take as long as it
-            likes above [`SLOWEST`], and goes on where a connection was lost.
+            Whether the response is read into memory: such an answer has to arrive within [`LONGEST`] seconds. A
+            download may take any time while it is faster than [`SLOWEST`], and continues after a lost connection.
 
     Raises:
         [`BadAnswerError`]: if it is packed as was not asked for, and from the body, for the rest.

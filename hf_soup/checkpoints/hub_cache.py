@@ -25,7 +25,7 @@ def refuse_damaged(digests: Mapping[Path, str], repo_id: str) -> None:
         digests (`Mapping[Path, str]`):
             File in the cache -> its digest.
         repo_id (`str`):
-            Of its repository.
+            Repository of the files.
 
     Raises:
         [`IngredientError`]: if there are such files.
@@ -42,7 +42,7 @@ def refuse_damaged(digests: Mapping[Path, str], repo_id: str) -> None:
     if damaged:
         names = ", ".join(one_line(path.name) for path in damaged)
         raise IngredientError(
-            f"{names} of {repo_id} came with other bytes than the Hub says. It was thrown away: try again."
+            f"{names} of {repo_id} arrived with other contents than the Hub announced. The copy was deleted: try again."
         )
 
 
@@ -61,7 +61,7 @@ def blob_of(path: Path, repo_id: str) -> str | None:
         path (`Path`):
             The file in the cache; need not exist.
         repo_id (`str`):
-            Of its repository.
+            Repository of the file.
 
     Raises:
         [`IngredientError`]: if the link leads anywhere but to a content of that repository.
@@ -71,8 +71,8 @@ def blob_of(path: Path, repo_id: str) -> str | None:
     blob = _content_of(path, repo_id)
     if blob is None:
         raise IngredientError(
-            f"{one_line(path)}, in the cache of the Hub, is a link to {one_line(path.readlink())}, which is nothing "
-            "that the Hub sent. Delete that link, and try again."
+            f"{one_line(path)}, in the cache of the Hub, is a link to {one_line(path.readlink())}, which the Hub "
+            "did not send. Delete that link, and try again."
         )
     if len(blob.name) == SHA1_DIGITS:  # of a small file, as git calls it
         return f"sha1:{blob.name}"

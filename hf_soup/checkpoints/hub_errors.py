@@ -55,7 +55,7 @@ def patiently(call: Callable[[], T], *, again: tuple[int, ...] = BUSY, if_lost: 
 
     Args:
         call (`Callable`):
-            What to do.
+            Function to call.
         again (`tuple[int, ...]`, *optional*):
             Statuses of answers that are worth another attempt.
         if_lost (`bool`, *optional*, defaults to `True`):
@@ -159,7 +159,7 @@ def refusals(repo_id: str) -> Iterator[None]:
         # An upload hides the answer, or what happened to its request, behind errors of its own.
         cause = _behind(error, BadAnswerError) or _cause(error) or error
         advice = _advice(status_of(cause))
-        raise OutputError(f"the Hub did not take {repo_id}: {_reason(cause)}{advice}") from error
+        raise OutputError(f"the Hub did not accept {repo_id}: {_reason(cause)}{advice}") from error
 
 
 @contextlib.contextmanager
@@ -170,9 +170,9 @@ def our_errors(
 
     Args:
         repo_id (`str`), revision (`str`, *optional*):
-            What is asked for.
+            Repository and revision that are requested.
         sizes (`Mapping[str, int]`, *optional*), small (`str`, *optional*):
-            As of [`watched`].
+            The arguments of [`watched`].
 
     Raises:
         [`IngredientError`]: instead of it.
@@ -208,7 +208,7 @@ def our_errors(
         cause = _behind(error, BadAnswerError) or error
         advice = _advice(status_of(_cause(cause)))
         raise IngredientError(
-            f"{repo_id} is no folder here, and the Hub did not give it: {_reason(cause)}{advice}"
+            f"{repo_id} is not a folder here, and the Hub did not provide it: {_reason(cause)}{advice}"
         ) from None
 
 
@@ -220,7 +220,7 @@ def read_errors(error_class: type[SoupError], what: str) -> Iterator[None]:
         error_class (`type[SoupError]`):
             The class of the error.
         what (`str`):
-            What could not be read; the reason follows it.
+            What could not be read; the reason follows it in the message.
 
     Raises:
         [`SoupError`]: of that class.
@@ -239,7 +239,7 @@ def read_errors(error_class: type[SoupError], what: str) -> Iterator[None]:
 def _reason(error: BaseException) -> str:
     """What an error says, on one line."""
     if isinstance(error, BadAnswerError):
-        return f"{one_line(error, LONGEST_REASON)}. What it answers is not used."
+        return f"{one_line(error, LONGEST_REASON)}. Its answer is not used."
     # Such errors come of code of the client that expected another answer; what they say is of no use to a user.
     is_misunderstood = isinstance(error, (KeyError, TypeError, AttributeError, AssertionError, IndexError))
     if is_misunderstood or not str(error):
@@ -250,13 +250,13 @@ def _reason(error: BaseException) -> str:
 def _advice(status: int | None) -> str:
     """What to do about an answer of the Hub."""
     if status == 401:
-        return " Log in with `hf auth login`: the Hub does not know your token, or there is none."
+        return " Log in with `hf auth login`: the Hub does not know your token, or you have none."
     if status == 403:
         return " Your token may not do this: log in (`hf auth login`) with one that may, or ask the owner for access."
     if status == 404:
         return " Check the name, and whether its owner lets you write there (`hf auth whoami` says who you are)."
     if status in BUSY:
-        return " The Hub is busy; try again in some minutes, what is done is kept."
+        return " The Hub is busy; try again in a few minutes. Finished work is kept."
     return ""
 
 
@@ -293,9 +293,9 @@ def unsaid(module: str, beginning: str) -> Iterator[None]:
 
     Args:
         module (`str`):
-            Of huggingface_hub, such as `"hf_api"`.
+            Module of huggingface_hub, such as `"hf_api"`.
         beginning (`str`):
-            Of the message.
+            Beginning of the message.
     """
     logger = logging.getLogger(f"huggingface_hub.{module}")
 

@@ -22,9 +22,9 @@ def read_header(repo_id: str, path: str, commit: str, *, file: str, size: int, w
         file (`str`):
             The file's name in its checkpoint.
         size (`int`):
-            Of the whole file in bytes, as the listing says.
+            Size of the whole file in bytes, according to the listing.
         where (`str`):
-            What errors call it.
+            Name of the file in errors.
 
     Raises:
         [`IngredientError`]: if the header is none, or its tensors do not fill the file exactly.

@@ -37,7 +37,7 @@ class Pin(NamedTuple):
         specs (`dict[str, dict[str, TensorSpec]]`):
             Subfolder (`""` is the model itself) -> its tensors. None of pickles.
         sorted_files ([`SortedFiles`]):
-            What else there is.
+            Other files of the repository.
         small (`tuple[str, ...]`):
             Configuration and card, of those that are there.
     """

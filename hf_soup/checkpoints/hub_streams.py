@@ -68,7 +68,7 @@ class Backend(NetworkBackend):
         inner (`httpcore2.NetworkBackend`):
             Opens the connections themselves.
         is_watched (`Callable`):
-            As of [`Stream`].
+            Function that tells whether a stream is watched, as in [`Stream`].
     """
 
     def __init__(self, inner: NetworkBackend, is_watched: Callable[[], bool]):

@@ -155,7 +155,7 @@ class Watch:
         if not _is_ours(request):
             return
         if "Authorization" in request.headers and not _is_hub(request.url):
-            raise BadAnswerError(f"the Hub sends us on to {request.url.host}, which is not to have your token")
+            raise BadAnswerError(f"the Hub redirects to {request.url.host}, which must not receive your token")
         if request.headers.get("Accept-Encoding", "") != "identity":
             request.headers["Accept-Encoding"] = "gzip"  # which `hub_bodies` can unpack
         timeouts = request.extensions.get("timeout", {})
@@ -251,7 +251,7 @@ class Watch:
             value = json.loads(content)
         except (ValueError, RecursionError):
             beginning = one_line(content[:40].decode(errors="replace"))
-            raise BadAnswerError(f"the answer is no JSON: {beginning or 'it is empty'}") from None
+            raise BadAnswerError(f"the answer is not JSON: {beginning or 'it is empty'}") from None
         check(value)
         if path == VALIDATE:  # the client prints what this answers
             content = json.dumps(without_controls(value)).encode()
@@ -318,9 +318,9 @@ def _refuse_other_listing(here: httpx2.URL, following: str) -> None:
     """Refuse a page of a listing that names another host's page, or itself, as the next one."""
     there = here.join(following)
     if not _is_same_origin(here, there):
-        raise BadAnswerError(f"the listing goes on at {one_line(following, 80)}, which is another host")
+        raise BadAnswerError(f"the listing continues at {one_line(following, 80)}, which is another host")
     if there == here:
-        raise BadAnswerError("the listing goes round in circles")
+        raise BadAnswerError("the listing repeats itself")
 
 
 def _keep_short(response: httpx2.Response) -> None:
@@ -357,7 +357,7 @@ def _plain_address(address: str) -> str:
     try:
         return str(URL(address))
     except (InvalidURL, ValueError, TypeError):
-        raise BadAnswerError(f"{one_line(address, 80)} is no address") from None
+        raise BadAnswerError(f"{one_line(address, 80)} is not an address") from None
 
 
 def _is_hub(url: httpx2.URL) -> bool:

@@ -29,7 +29,7 @@ def lies_in(folder: Path, path: Path) -> bool:
 
     Args:
         folder (`Path`):
-            Of the checkpoint; it may itself be reached through links, since the user named it.
+            Folder of the checkpoint. It may itself be reached through links, since the user named it.
         path (`Path`):
             A path below it.
     """
@@ -56,7 +56,7 @@ def place_of(folder: Path, name: str) -> Path:
 
     Args:
         folder (`Path`):
-            Of the checkpoint.
+            Folder of the checkpoint.
         name (`str`):
             Relative to it.
 
@@ -102,9 +102,9 @@ def parse_bounded(content: bytes, where: str, *, most: int = VALUES) -> Any:
         content (`bytes`):
             The text.
         where (`str`):
-            What errors call it.
+            Name of the file in errors.
         most (`int`, *optional*, defaults to 1,000,000):
-            Number of values and brackets.
+            Largest number of values and brackets.
 
     Raises:
         [`IngredientError`]: if it has more, or is no JSON.
@@ -132,7 +132,7 @@ class FolderContents(NamedTuple):
 
     Args:
         sizes (`dict[str, int]`):
-            Its regular files, and links to such, with their bytes.
+            Regular files of the folder, including links to such, with their sizes in bytes.
         linked_folders (`tuple[str, ...]`):
             Links to folders elsewhere, which are not followed.
         special_files (`tuple[str, ...]`):

@@ -49,7 +49,7 @@ def compare_classes(
 
     Args:
         checkpoints (`Sequence[Checkpoint]`), alignments (`Mapping`), settings (`Checkpoint`, *optional*):
-            As for [`check_checkpoints`].
+            The arguments of [`check_checkpoints`].
         soup_labels (`tuple[str, ...]`):
             Names of the soup's classes, where they were found over more ingredients; else empty.
     """
@@ -91,7 +91,8 @@ def _unused_classes(own_labels: Mapping[str, tuple[str, ...]], architecture: str
     notes = []
     if len(set(own_labels.values())) > 1:
         notes.append(
-            f"labels in config.json are not the same in all, and a {architecture} uses none; the soup has those of "
+            f"the labels in config.json differ between the ingredients, but a {architecture} uses none; the soup has "
+            "those of "
             f"{giver.name}"
         )
     return Classes(label_names(giver.config), [], notes)
@@ -112,7 +113,7 @@ def _compare_labels(
         labels (`Mapping[str, tuple[str, ...]]`):
             Ingredient -> its class names, in the order of its alignment where it has one.
         usual_labels (`tuple[str, ...]`):
-            What they are compared with.
+            Class names to compare with.
         aligned (`Sequence[str]`, *optional*):
             Ingredients whose classes are matched by name, whatever the letter case.
         settings (`Checkpoint`, *optional*):
@@ -120,7 +121,7 @@ def _compare_labels(
         holder (`str`, *optional*):
             An ingredient that has the usual labels.
         fields (`str`, *optional*):
-            What `config.json` keeps the names in, as [`fields_of_names`] gives it.
+            Field of `config.json` that holds the names, as [`fields_of_names`] returns it.
 
     Returns:
         `tuple[list[str], list[str]]`: problems and notes.
@@ -165,13 +166,13 @@ def _problem(
         name (`str`), labels (`tuple[str, ...]`):
             An ingredient and the names of its classes.
         usual_labels (`tuple[str, ...]`):
-            What they are compared with.
+            Class names to compare with.
         others (`str`):
-            Who has the usual names, with the verb.
+            Ingredients with the usual names, followed by the verb.
         holder (`str`, *optional*):
             An ingredient that has them.
         fields (`str`):
-            What `config.json` keeps the names in.
+            Field of `config.json` that holds the names.
     """
     if len(labels) != len(usual_labels):
         return (

@@ -43,7 +43,7 @@ def class_names(config: Mapping[str, Any]) -> tuple[str, ...]:
 
     Args:
         config (`Mapping[str, Any]`):
-            What `config.json` holds.
+            Content of `config.json`.
     """
     names = _own_names(config)
     if names is None or are_made_up(names):
@@ -129,7 +129,7 @@ def usual_names(names: Sequence[tuple[str, ...]], settings: Checkpoint | None = 
 
     Args:
         names (`Sequence[tuple[str, ...]]`):
-            Of each ingredient, as [`class_names`] reads them.
+            Class names of each ingredient, as [`class_names`] reads them.
         settings (`Checkpoint`, *optional*):
             The ingredient that gives the soup its settings, if the user named one.
     """
@@ -165,7 +165,7 @@ def base_order_problem(base: Checkpoint, labels: Sequence[str]) -> str | None:
         base (`Checkpoint`):
             The base model.
         labels (`Sequence[str]`):
-            Of the ingredients.
+            Class names of the ingredients.
     """
     base_labels = label_names(base.config)
     if not in_another_order(base_labels, labels):

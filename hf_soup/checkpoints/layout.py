@@ -30,20 +30,20 @@ class Fitted(NamedTuple):
 
     Args:
         specs (`dict[str, TensorSpec]`):
-            By these names, sorted. Names that the class does not know are as they were.
+            Tensors by these names, sorted. Names that the class does not know are unchanged.
         expected (`Mapping[str, tuple[int, ...]]`, *optional*):
             Names and shapes of all tensors that the class reads; `None` where it could not be looked at.
         optional (`frozenset[str]`):
-            Those of them that may be absent from a file.
+            Names of the tensors that may be absent from a file.
         twins (`tuple[tuple[TensorSpec, str], ...]`):
             Tensors that are stored twice, tied or under an old and a new name: what is not among `specs`, each with
             the name of its twin there.
         notes (`tuple[str, ...]`):
-            What was taken off or left out.
+            Notes on what was removed from names or left out.
         problem (`str`):
             Why there can be no such model.
         subfolders (`frozenset[str]`):
-            Which subfolders of a checkpoint `expected` speaks of; `""` is the model itself.
+            Subfolders of a checkpoint that `expected` covers; `""` is the model itself.
     """
 
     specs: dict[str, TensorSpec]
@@ -60,7 +60,7 @@ def fit(config: Mapping[str, Any], specs: Mapping[str, TensorSpec]) -> Fitted:
 
     Args:
         config (`Mapping[str, Any]`):
-            What `config.json` holds.
+            Content of `config.json`.
         specs (`Mapping[str, TensorSpec]`):
             The tensors of its files, by the names there.
 
@@ -98,7 +98,7 @@ def names_in_depth(config: Mapping[str, Any]) -> tuple[str, ...]:
 
     Args:
         config (`Mapping[str, Any]`):
-            What `config.json` holds. No weights are made.
+            Content of `config.json`. The model is built without weights.
 
     Raises:
         [`IngredientError`]: if transformers cannot build the model.
@@ -135,7 +135,7 @@ def _under_canonical_names(
 
     Args:
         layout ([`Layout`]), loader ([`Loader`]):
-            Of the model.
+            Layout and loader of the model.
         specs (`Mapping[str, TensorSpec]`):
             The tensors by their names in the file.
         recognised (`Mapping[str, Recognised]`):

@@ -29,9 +29,9 @@ class Family(NamedTuple):
 
     Args:
         disk (`tuple[str, ...]`):
-            Their names in files.
+            Names of the tensors in files.
         memory (`tuple[str, ...]`):
-            Their names in a loaded model; a file may have the tensors in this form as well.
+            Names of the tensors in a loaded model; a file may have them in this form as well.
     """
 
     disk: tuple[str, ...]
@@ -55,7 +55,7 @@ class Layout(NamedTuple):
         computed (`frozenset[str]`):
             Buffers that the model computes and that older versions saved, without the prefix of the body.
         ignored (`re.Pattern`), optional (`re.Pattern`, *optional*):
-            What transformers ignores in a file, and what it does not miss.
+            Patterns of the tensors that transformers ignores in a file, and of those that a file may lack.
     """
 
     model: PreTrainedModel
@@ -123,9 +123,9 @@ def layout_of(key: str, modules: int = MOST_BUILT) -> Layout:
 
     Args:
         key (`str`):
-            Its configuration, as [`layout_key`] writes it.
+            Configuration of the model, as [`layout_key`] writes it.
         modules (`int`, *optional*, defaults to 1,048,576):
-            How many modules it may have.
+            Largest number of modules that the model may have.
     """
     model = empty_model(json.loads(key), modules)
     unsaved = frozenset(model._keys_to_ignore_on_save or ())

@@ -81,7 +81,8 @@ def tensors_on_disk(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     for name, value in model.state_dict().items():
         if not isinstance(value, torch.Tensor):  # torch keeps packed parameters of a quantised layer in the state
             raise IngredientError(
-                f"{type(model).__name__} is quantised by torch: {name} is no tensor. Average the weights that it was "
+                f"{type(model).__name__} is quantised by torch: {name} is not a tensor. Average the weights that it "
+                "was "
                 "made from."
             )
         if name not in ignored:
@@ -120,7 +121,7 @@ def build_model(config: Mapping[str, Any], tensors: dict[str, torch.Tensor]) -> 
 
     Args:
         config (`Mapping[str, Any]`):
-            What `config.json` holds; its first architecture is built.
+            Content of `config.json`; its first architecture is built.
         tensors (`dict[str, torch.Tensor]`):
             All weights and buffers.
 
@@ -227,9 +228,9 @@ def empty_model(config: Mapping[str, Any], modules: int = MOST_BUILT) -> PreTrai
 
     Args:
         config (`Mapping[str, Any]`):
-            What `config.json` holds.
+            Content of `config.json`.
         modules (`int`, *optional*, defaults to 1,048,576):
-            How many modules it may have.
+            Largest number of modules that the model may have.
 
     Raises:
         [`IngredientError`]: if transformers has no such architecture, or cannot build it from this configuration.
@@ -251,9 +252,9 @@ def on_disk(model: PreTrainedModel, state: dict[str, torch.Tensor]) -> dict[str,
 
     Args:
         model (`PreTrainedModel`):
-            Whose state it is.
+            Model that the state belongs to.
         state (`dict[str, torch.Tensor]`):
-            By names in memory; changed.
+            State dict by names in memory, which is changed in place.
     """
     from transformers.core_model_loading import revert_weight_conversion
     from transformers.modeling_utils import remove_tied_weights_from_state_dict

@@ -20,11 +20,11 @@ class Module(NamedTuple):
 
     Args:
         name (`str`):
-            What the weights by module call it, such as `"encoder.layer.3"`.
+            Name of the module, as weights by module use it, such as `"encoder.layer.3"`.
         tensors (`int`):
-            How many tensors lie below it.
+            Number of tensors in the module.
         parameters (`int`):
-            How many floating-point numbers they hold.
+            Number of floating-point parameters in these tensors.
     """
 
     name: str
@@ -37,7 +37,7 @@ def list_modules(specs: Iterable[TensorSpec]) -> tuple[Module, ...]:
 
     Args:
         specs (`Iterable[TensorSpec]`):
-            All of its tensors.
+            All tensors of the model.
     """
     specs = list(specs)
     prefix = own_prefix(spec.name for spec in specs)
@@ -57,9 +57,10 @@ def by_depth(names: Iterable[str], order: Iterable[str]) -> tuple[str, ...]:
 
     Args:
         names (`Iterable[str]`):
-            Its tensors on disk.
+            Names of the tensors on disk.
         order (`Iterable[str]`):
-            The same from the bottom up; of those that are not among them names alone tell.
+            The same names from the bottom of the model up. Names that are not among them are sorted by the names
+            alone.
     """
     names = list(names)
     prefix = own_prefix(names)
@@ -134,7 +135,7 @@ def class_tensors(specs: Mapping[str, TensorSpec], classes: int, classifiers: Se
         specs (`Mapping[str, TensorSpec]`):
             All tensors by name.
         classes (`int`):
-            How many classes there are.
+            Number of classes.
         classifiers (`Sequence[str]`, *optional*):
             The modules that are the head, where names alone do not tell.
 

@@ -46,7 +46,7 @@ def forget_code(loaded: Any) -> None:
 
     Args:
         loaded (`Any`):
-            What has `save_pretrained`; it is changed.
+            Object with `save_pretrained`, which is changed.
     """
     waiting = [loaded]
     while waiting:
@@ -73,11 +73,11 @@ def file_without_code(name: str, content: bytes, where: str) -> bytes:
 
     Args:
         name (`str`):
-            Of the file.
+            Name of the file.
         content (`bytes`):
-            What it holds.
+            Content of the file.
         where (`str`):
-            What errors call its checkpoint.
+            Name of the checkpoint in errors.
 
     Raises:
         [`IngredientError`]: if it is no JSON.

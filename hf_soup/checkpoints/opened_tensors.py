@@ -28,9 +28,9 @@ def open_model(model: PreTrainedModel, name: str | None) -> Checkpoint:
 
     Args:
         model (`transformers.PreTrainedModel`):
-            Without anything wrapped around it.
+            Model without a wrapper around it.
         name (`str`, *optional*):
-            What to call it; its class by default.
+            Name of the ingredient; its class by default.
 
     Raises:
         [`IngredientError`]: if some weights are not in memory, or tied weights differ.
@@ -55,8 +55,8 @@ def _open_fitted(stored: dict[str, torch.Tensor], name: str, config: dict[str, A
     for spec, twin in fitted.twins:
         if not torch.equal(stored[spec.key], tensors[twin]):
             raise IngredientError(
-                f"{name} has {spec.key} and the weight that it is one with in its class with different values. Set "
-                "config.tie_word_embeddings = False if they are tied there and are two."
+                f"{name} has different values for {spec.key} and for the weight that its class ties to it. Set "
+                "config.tie_word_embeddings = False if they are meant to be two weights."
             )
     specs = {new_name: spec._replace(stored="") for new_name, spec in fitted.specs.items()}
     ingredient = Ingredient(name, MEMORY, files={MEMORY: _digest_of(tensors)})
@@ -72,9 +72,9 @@ def open_state(state: Mapping[str, torch.Tensor], name: str, config: Any) -> Che
         state (`Mapping[str, torch.Tensor]`):
             Tensors by name.
         name (`str`):
-            What to call it.
+            Name of the ingredient.
         config (`transformers.PretrainedConfig` or `Mapping`):
-            Of the model.
+            Configuration of the model.
 
     Raises:
         [`IngredientError`]: if there is no configuration, something else than tensors by name, or tensors that do not
@@ -84,7 +84,7 @@ def open_state(state: Mapping[str, torch.Tensor], name: str, config: Any) -> Che
 
     if config is None or not state:
         raise IngredientError(
-            "a state dict does not say what it is the state of: pass hf_soup.load_ingredient(state, config=...)."
+            "a state dict does not say which model it belongs to: pass hf_soup.load_ingredient(state, config=...)."
         )
     if not isinstance(config, Mapping) and not hasattr(config, "to_dict"):
         raise IngredientError(f"`config=` is a configuration of transformers or a mapping, not {config!r}.")

@@ -49,7 +49,7 @@ def in_threads(items: Iterable[T], make_worker: Callable[[], Callable[[T], None]
 
     Args:
         items (`Iterable`):
-            Of work; drawn one at a time.
+            Items to work on, which are drawn one at a time.
         make_worker (`Callable[[], Callable[[T], None]]`):
             Called once on each thread, for what takes an item there: it may have buffers of its own.
 

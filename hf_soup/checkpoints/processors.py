@@ -57,11 +57,11 @@ class Topic(NamedTuple):
 
     Args:
         name (`str`):
-            What messages call it.
+            Name of the topic in messages.
         wanted (`Callable[[str], bool]`):
             Whether a file belongs to it.
         read (`Callable[[Companions], dict[str, Any]]`):
-            Its settings by dotted names.
+            Function that reads the settings, by dotted names.
         decisive (`Callable[[str], bool]`):
             Whether a setting of this name changes what the model gets or gives.
     """
@@ -79,13 +79,13 @@ class Finding(NamedTuple):
         topic (`str`):
             The matter.
         decisive (`list[Difference]`):
-            What changes inputs or outputs.
+            Differences that change inputs or outputs.
         noted (`list[Difference]`):
-            What changes neither, or what is not known.
+            Differences that change neither, or whose effect is not known.
         without (`list[str]`):
             Ingredients that have nothing of it, where others have.
         generates (`bool`):
-            Whether it is the generation configuration, which may come from another ingredient.
+            Whether the finding is about the generation configuration, which may come from another ingredient.
     """
 
     topic: str

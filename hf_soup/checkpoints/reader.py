@@ -65,19 +65,19 @@ class TensorSpec(NamedTuple):
 
     Args:
         name (`str`):
-            Its key.
+            Name of the tensor.
         shape (`tuple[int, ...]`):
-            Its sizes.
+            Shape of the tensor.
         dtype (`str`):
             torch's name of its type, such as `"float32"`.
         file (`str`):
             The file that holds it, relative to its checkpoint's folder; empty in memory.
         start (`int`):
-            Where its bytes begin in that file.
+            Position in that file at which the bytes of the tensor begin.
         subfolder (`str`):
             The sub-folder whose module it belongs to (`2_Dense` of a SentenceTransformer); empty for the model itself.
         stored (`str`):
-            Its key in the file where that is another one than `name`.
+            Name of the tensor in the file, where it differs from `name`.
     """
 
     name: str
@@ -119,9 +119,9 @@ class RawHeader(NamedTuple):
 
     Args:
         content (`bytes`):
-            Its JSON.
+            JSON text of the header.
         size (`int`):
-            Of the whole file in bytes.
+            Size of the whole file in bytes.
         changed (`int`):
             When the file was changed, in nanoseconds.
     """
@@ -176,7 +176,8 @@ def check_length(length: int, size: int, where: str) -> None:
     """
     if size < LENGTH or length > size - LENGTH:
         raise IngredientError(
-            f"{where} is no whole safetensors file: its header should be {length} bytes, the file has {size}. Fetch "
+            f"{where} is not a complete safetensors file: its header should be {length} bytes, the file has {size}. "
+            "Fetch "
             "or save it again."
         )
     if length > SMALL_FILE:
@@ -190,13 +191,13 @@ def parse_header(header: bytes, size: int, file: str, where: str) -> dict[str, T
 
     Args:
         header (`bytes`):
-            Its JSON.
+            JSON text of the header.
         size (`int`):
-            Of the whole file in bytes.
+            Size of the whole file in bytes.
         file (`str`):
             The file's name in its checkpoint.
         where (`str`):
-            What errors call it.
+            Name of the file in errors.
 
     Raises:
         [`IngredientError`]: if it is no JSON, or says anything that cannot be.
@@ -245,15 +246,15 @@ def read_bytes(files: OpenFiles, folder: Path, spec: TensorSpec, start: int, int
 
     Args:
         files (`OpenFiles`):
-            What has the file open, or opens it.
+            Open files, to which the file is added if it is not among them.
         folder (`Path`):
-            Of the checkpoint.
+            Folder of the checkpoint.
         spec (`TensorSpec`):
-            Which tensor.
+            Tensor to read.
         start (`int`):
             The first element.
         into (`memoryview`):
-            Is filled.
+            Memory that is filled.
 
     Raises:
         [`IngredientError`]: if the file cannot be read or ends before the tensor does.
@@ -284,10 +285,10 @@ class _UnknownTypeError(IngredientError):
 def _spec(name: str, entry: dict[str, Any], file: str, data_start: int) -> TensorSpec:
     """A tensor by its entry in a header, of which nothing is believed."""
     if len(name) > LONGEST_NAME or one_line(name, LONGEST_NAME) != name:  # half characters, line breaks
-        raise ValueError(f"{one_line(name, 40)!r} is no name of a tensor")
+        raise ValueError(f"{one_line(name, 40)!r} is not the name of a tensor")
     begin, end = entry["data_offsets"]
     if not isinstance(entry["shape"], list) or len(entry["shape"]) > MOST_SIZES:
-        raise ValueError(f"tensor {one_line(name)!r} has a shape that is no list of at most {MOST_SIZES} sizes")
+        raise ValueError(f"tensor {one_line(name)!r} has a shape that is not a list of at most {MOST_SIZES} sizes")
     shape = tuple(entry["shape"])
     dtype = _dtype(name, entry["dtype"])
     # `True` is an int, too; larger numbers would overflow in torch and in calls of the system
@@ -331,5 +332,5 @@ def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object; `json` itself would keep the last of two values of a key, other readers the first."""
     entries = dict(pairs)
     if len(entries) != len(pairs):
-        raise ValueError("a key stands twice")
+        raise ValueError("a key appears twice")
     return entries

@@ -20,9 +20,9 @@ from .tokenization import compare_tokenizers, read_vocabularies
 from .vocabulary import difference, in_both
 
 
-OTHER_RULES = "The same weights compute something else with each"
-OTHER_INPUTS = "The same inputs are prepared otherwise with each"
-OTHER_IDS = "The same texts become other ids"
+OTHER_RULES = "The same weights compute different results with each"
+OTHER_INPUTS = "The same inputs are prepared differently with each"
+OTHER_IDS = "The same texts become different ids"
 NOT_COMPARED = (CARD, CONFIG, ".gitattributes", "LICENSE")
 
 
@@ -31,9 +31,9 @@ class Findings(NamedTuple):
 
     Args:
         problems (`list[str]`):
-            What keeps ingredients from being averaged, or needs a decision.
+            Problems that keep ingredients from being averaged, or that need a decision.
         notes (`list[str]`):
-            What else differs, and from which ingredient the soup takes it.
+            Notes on other differences, and on the ingredient that the soup takes these settings from.
     """
 
     problems: list[str]
@@ -151,7 +151,7 @@ def base_computation_notes(base: Checkpoint, ingredient: Checkpoint) -> list[str
 
     Args:
         base (`Checkpoint`), ingredient (`Checkpoint`):
-            As for [`base_notes`].
+            The arguments of [`base_notes`].
     """
     base_name = base.name
     if base_name == ingredient.name:
@@ -159,7 +159,7 @@ def base_computation_notes(base: Checkpoint, ingredient: Checkpoint) -> list[str
     differences = base_differences(base.config, ingredient.config, (base_name, ingredient.name))
     if not differences:
         return []
-    return [f"the base model computes otherwise than the ingredients: {several(differences)}"]
+    return [f"the base model computes differently from the ingredients: {several(differences)}"]
 
 
 def choose(name: str) -> str:
@@ -181,9 +181,9 @@ def _in_words(
         topic (`str`):
             The matter.
         decisive (`Sequence[Difference]`):
-            What changes the computation: a problem each, unless the user has decided.
+            Differences that change the computation: one problem each, unless the user has decided.
         noted (`Sequence[Difference]`):
-            What may change it: one note for all.
+            Differences that may change the computation: one note for all of them.
         giver (`str`):
             Name of the ingredient that gives the soup this matter.
         decided (`bool`):
@@ -229,7 +229,7 @@ def _other_files(checkpoints: Sequence[Checkpoint], giver: Checkpoint | None) ->
         taken = "the soup has none"
         if giver is not None and giver.name in by_holder:
             taken = f"the soup takes that of {giver.name}"
-        notes.append(f"{name} is not the same in all; {taken}")
+        notes.append(f"{name} differs between the ingredients; {taken}")
     return notes
 
 

@@ -27,7 +27,8 @@ def shard_size(size: int | str) -> int:
     count = _bytes_of(size)
     if count < 1:
         raise OutputError(
-            f"max_shard_size={one_line(repr(size), 60)} is no size of a file. Write a number above 0 and its unit, as "
+            f"max_shard_size={one_line(repr(size), 60)} is not the size of a file. Write a number above 0 and its "
+            "unit, as "
             "in 5GB."
         )
     return count

@@ -21,7 +21,7 @@ def shard_files(folder: Path, single: str = SAFE_WEIGHTS, inside: Collection[str
 
     Args:
         folder (`Path`):
-            That holds the index, or the single file.
+            Folder that holds the index, or the single file.
         single (`str`, *optional*, defaults to `"model.safetensors"`):
             The name of the single file; that of the index begins with it.
         inside (`Collection[str]`, *optional*):
@@ -83,7 +83,7 @@ def _weight_map(folder: Path, single: str, inside: Collection[str] | None) -> di
     """Tensor -> the file that holds it, as the index of shards says."""
     index = folder / f"{single}.index.json"
     suffix = Path(single).suffix
-    with as_error(IngredientError, f"{one_line(index)} is no index of shards"):
+    with as_error(IngredientError, f"{one_line(index)} is not an index of shards"):
         weight_map = dict(json_inside(folder, index.name)["weight_map"])
         files = set(weight_map.values())
     if not files:

@@ -52,11 +52,11 @@ def open_checkpoint(
 
     Args:
         source (`str`, `os.PathLike`, [`Ingredient`], `transformers.PreTrainedModel` or `Mapping[str, torch.Tensor]`):
-            Where the weights are.
+            Source of the weights.
         name (`str`, *optional*):
-            What to call it; by default the folder's or repository's name, or the class of a model.
+            Name of the ingredient; by default that of the folder or repository, or the class of a model.
         config (`transformers.PretrainedConfig` or `Mapping`, *optional*):
-            Of a state dict, which does not say what it is the state of.
+            Configuration of a state dict, which does not contain one.
         allow_pickle (`bool`, *optional*, defaults to `False`):
             Read `pytorch_model.bin` where there are no safetensors weights, with `weights_only=True`.
 
@@ -87,7 +87,7 @@ def _find(source: Any, name: str | None, config: Any, allow_pickle: bool) -> Cal
     if hasattr(source, "state_dict"):
         return lambda: open_model(plain_model(source), name)
     raise IngredientError(
-        f"cannot take {type(source).__name__} as an ingredient: give a folder, a Hub id, a model or a state dict."
+        f"cannot use {type(source).__name__} as an ingredient: give a folder, a Hub id, a model or a state dict."
     )
 
 
@@ -101,7 +101,7 @@ def open_all(sources: Any, *, config: Any = None, allow_pickle: bool = False) ->
     find = partial(_find, name=None, config=config, allow_pickle=allow_pickle)
     opened = [finish() for finish in side_by_side(find, sources)]  # repositories answer slowly
     if not opened:
-        raise RecipeError("a soup needs at least one ingredient, none was given. Name folders, Hub ids or models.")
+        raise RecipeError("a soup needs at least one ingredient, but none was given. Name folders, Hub ids or models.")
     names = distinct_names([item.ingredient for item in opened])
     renamed = []  # a checkpoint is frozen
     for item, name in zip(opened, names, strict=True):
@@ -166,12 +166,13 @@ def _find_again(ingredient: Ingredient, allow_pickle: bool) -> Callable[[], Chec
         )
     if ingredient.source == PRIVATE:
         raise IngredientError(
-            f"{ingredient.name!r} is private: whoever published the soup left its name out, so it cannot be fetched."
+            f"{ingredient.name!r} is private: its name was left out when the soup was published, so it cannot be "
+            "fetched."
         )
     if not ingredient.revision:
         return _find_path(ingredient.source, ingredient.name, allow_pickle)
     if hub.split_source(ingredient.source) is None:
-        raise IngredientError(f"{ingredient.name!r} has a revision, but {ingredient.source!r} is no Hub id.")
+        raise IngredientError(f"{ingredient.name!r} has a revision, but {ingredient.source!r} is not a Hub id.")
     return _find_on_hub(ingredient.source, ingredient.revision, ingredient.name, allow_pickle)
 
 
@@ -198,7 +199,7 @@ def _as_recorded(ingredient: Ingredient, finish: Callable[[], Checkpoint]) -> Ch
 
 def _find_path(path: str | os.PathLike[str], name: str | None, allow_pickle: bool) -> Callable[[], Checkpoint]:
     """A folder where there is one, else a repository of the Hub: a folder may be called `owner/name` as well."""
-    with as_error(IngredientError, f"{one_line(path)} is no path"):  # ~nobody, a NUL, a name that is too long
+    with as_error(IngredientError, f"{one_line(path)} is not a path"):  # ~nobody, a NUL, a name that is too long
         source = os.fspath(path)
         if not isinstance(source, str):
             source = os.fsdecode(source)
@@ -217,7 +218,7 @@ def _find_path(path: str | os.PathLike[str], name: str | None, allow_pickle: boo
     if hub.split_source(repo_id) is not None:
         return _find_on_hub(repo_id, revision, name, allow_pickle)
     raise IngredientError(
-        f"{one_line(source)} does not exist, and it is no Hub id (owner/name, owner/name@revision) either."
+        f"{one_line(source)} does not exist, and is not a Hub id (owner/name, owner/name@revision) either."
     )
 
 

@@ -81,7 +81,7 @@ def staged_files(folder: str | os.PathLike[str]) -> Iterator[Path]:
 
     Args:
         folder (`str` or `os.PathLike`):
-            What else it holds stays.
+            Folder that the files go into. Other files in it are left alone.
 
     Raises:
         [`OutputError`]: if something cannot be written.
@@ -160,7 +160,7 @@ def save_figure(figure: Figure, path: Path) -> None:
     """
     formats = figure.canvas.get_supported_filetypes()
     if path.suffix.removeprefix(".").lower() not in formats:
-        raise OutputError(f"{path} is no picture: its name ends in none of {', '.join(sorted(formats))}.")
+        raise OutputError(f"{path} is not a picture: its name does not end in any of {', '.join(sorted(formats))}.")
     with as_output_error(path), staged_file(path) as aside:
         figure.savefig(aside)
 

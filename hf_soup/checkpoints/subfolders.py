@@ -29,11 +29,11 @@ def fit_subfolders(
 
     Args:
         config (`Mapping[str, Any]`):
-            What `config.json` of the model itself holds.
+            Content of the `config.json` of the model itself.
         tensors (`Mapping[str, dict[str, TensorSpec]]`):
             Subfolder -> its tensors by their names in its files.
         folder (`Path`, *optional*):
-            Of the checkpoint, where subfolders have configurations of their own.
+            Folder of the checkpoint, where subfolders have configurations of their own.
 
     Returns:
         [`Fitted`]: of all subfolders together.

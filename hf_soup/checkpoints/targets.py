@@ -37,7 +37,7 @@ def refuse_target(target: str | os.PathLike[str], *, overwrite: bool = False, ke
         target (`str` or `os.PathLike`):
             The folder.
         overwrite (`bool`, *optional*, defaults to `False`):
-            Whether one that is there may be replaced.
+            Whether an existing target may be replaced.
         keep (`Iterable[Path]`, *optional*):
             Folders that it may neither be nor hold.
 
@@ -54,7 +54,7 @@ def refuse_target(target: str | os.PathLike[str], *, overwrite: bool = False, ke
         if folder.resolve().is_relative_to(place):
             raise OutputError(f"{target} holds {folder}, which would be lost. Name another folder.")
     if is_mount(place):
-        raise OutputError(f"{target} is a mount point, which no other folder can take the name of; name one in it.")
+        raise OutputError(f"{target} is a mount point, which cannot be replaced; name a folder in it.")
     if exists and not os.access(place, os.W_OK | os.X_OK):
         raise OutputError(f"cannot write {target}: it is read-only.")
     _try_to_write(place.parent, place.name, target)
@@ -111,7 +111,7 @@ def absolute(target: str | os.PathLike[str]) -> Path:
     except FileNotFoundError:
         raise OutputError(f"{one_line(target)} is relative to the current folder, which is gone.") from None
     except (RuntimeError, ValueError) as error:  # `~nobody`, NUL, half of a surrogate
-        raise OutputError(f"{one_line(target)} is no path of a folder: {one_line(error)}.") from None
+        raise OutputError(f"{one_line(target)} is not the path of a folder: {one_line(error)}.") from None
 
 
 def is_mount(folder: Path) -> bool:

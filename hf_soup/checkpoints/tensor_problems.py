@@ -24,7 +24,7 @@ def tensor_problems(item: Checkpoint, usual_shapes: Shapes, *, may_lack: bool = 
         usual_shapes (`Mapping[str, tuple[int, ...]]`):
             Names and shapes that most ingredients have.
         may_lack (`bool`, *optional*, defaults to `False`):
-            Whether it is a base model, which may have no head.
+            Whether the checkpoint is a base model, which may have no head.
 
     Returns:
         `list[str]`: a line for each type of problem.
@@ -109,7 +109,7 @@ def shape_problems(item: Checkpoint, needed: Shapes, usual_shapes: Shapes) -> li
         needed (`Mapping[str, tuple[int, ...]]`):
             Names and shapes that its model reads.
         usual_shapes (`Mapping[str, tuple[int, ...]]`):
-            Those that most ingredients have.
+            Shapes that most ingredients have.
     """
     problems = []
     for name, shape in needed.items():

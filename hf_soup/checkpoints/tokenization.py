@@ -34,7 +34,7 @@ class OtherTokenizer(NamedTuple):
 
     Args:
         sentence (`str`):
-            Which ingredients have it, and what it does otherwise.
+            Sentence that names the ingredients with this tokenizer and what it does differently.
         usual (`str`):
             An ingredient that has the tokenizer of most.
     """
@@ -50,7 +50,7 @@ class TokenizerComparison(NamedTuple):
         others (`list[OtherTokenizer]`):
             Tokenizers that make other ids of the same texts.
         noted (`list[Difference]`):
-            What differs and leaves short texts as they are.
+            Differences that leave short texts unchanged.
         only_written (`list[str]`):
             Sentences about files that transformers reads alike, and other programs may not.
     """
@@ -231,9 +231,9 @@ def _clause(name: str, value: Any, usual_value: Any, added: frozenset[str], it_h
 
     Args:
         name (`str`):
-            What differs.
+            Name of the setting that differs.
         value (`Any`), usual_value (`Any`):
-            Its value in the tokenizer and in the usual one.
+            Value of the setting in the tokenizer and in the usual one.
         added (`frozenset[str]`):
             The added tokens of the tokenizer, of those that differ.
         it_has (`str`):

@@ -49,7 +49,7 @@ class BuiltTokenizer(NamedTuple):
         settings (`dict[str, Any]`):
             How it acts, by dotted names.
         vocabulary ([`Vocabulary`]):
-            Its words.
+            Vocabulary of the tokenizer.
     """
 
     settings: dict[str, Any]

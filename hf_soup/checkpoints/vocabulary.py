@@ -36,7 +36,7 @@ class Vocabulary(NamedTuple):
         special (`dict[str, str]`):
             Role (`"pad_token"`, `"cls_token"` ...) -> token.
         digest (`str`):
-            Of the tokens, so that equal vocabularies are recognised at once.
+            Digest of the tokens, so that equal vocabularies are recognised at once.
     """
 
     tokens: dict[int, str]
@@ -51,7 +51,7 @@ def read_vocabulary(files: Mapping[str, bytes], where: str) -> Vocabulary | None
         files (`Mapping[str, bytes]`):
             File name -> content.
         where (`str`):
-            What errors call the checkpoint.
+            Name of the checkpoint in errors.
 
     Returns:
         [`Vocabulary`], *optional*: `None` where there is no file that holds one (an image model, sentencepiece alone).

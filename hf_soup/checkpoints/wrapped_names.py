@@ -23,9 +23,9 @@ class Recognised(NamedTuple):
 
     Args:
         name (`str`):
-            Its name without what a wrapper put into it.
+            Name of the tensor without what a wrapper added to it.
         in_memory (`str`, *optional*):
-            Its name in memory; `None` where the model has no such tensor.
+            Name of the tensor in memory; `None` where the model has no such tensor.
     """
 
     name: str
@@ -39,7 +39,7 @@ def recognise(key: str, prefix: str, loader: Loader) -> Recognised:
         key (`str`):
             The name in the file.
         prefix (`str`):
-            What stands in front of the names of the file, as [`foreign_prefix`] finds it.
+            Prefix of the names in the file, as [`foreign_prefix`] finds it.
         loader ([`Loader`]):
             How transformers names what it finds.
     """

@@ -38,9 +38,9 @@ def weight_files(
         folder (`Path`):
             An existing folder.
         specs (`Sequence[TensorSpec]`):
-            What will come: names, shapes and types.
+            Name, shape and type of each tensor that will be written.
         max_shard_size (`int` or `str`, *optional*, defaults to `"50GB"`):
-            As in transformers; one larger tensor gets a shard of its own.
+            Largest size of a shard, as in transformers. A tensor that is larger gets a shard of its own.
 
     Raises:
         [`OutputError`]: if `max_shard_size` is no size.
@@ -108,7 +108,7 @@ class WeightFiles:
 
     Args:
         folder (`Path`):
-            Of the files.
+            Folder of the files.
         specs (`Mapping[str, TensorSpec]`):
             Each tensor with its file and where it begins there.
         files (`OpenFiles`):

@@ -104,7 +104,7 @@ def _file_of(folder: Path, name: str) -> Path:
     """A file that `state.json` names, which has to lie in the folder itself."""
     path = folder / name
     if Path(name).name != name or not path.is_file() or path.resolve().parent != folder.resolve():
-        raise DataError(f'{one_line(folder / SAVED)} names "{one_line(name)}", which is no file of its folder.')
+        raise DataError(f'{one_line(folder / SAVED)} names "{one_line(name)}", which is not a file of its folder.')
     return path
 
 

@@ -34,7 +34,7 @@ class MissingClasses(NamedTuple):
         names (`tuple[str, ...]`):
             Classes without an example.
         classes (`int`):
-            Number of classes that there are.
+            Number of classes.
         rows (`int`):
             Number of examples with a label.
     """
@@ -52,7 +52,7 @@ class MissingClasses(NamedTuple):
 
         Args:
             examples (`str`):
-                What the message calls the examples, such as `"train"`.
+                Name of the examples in the message, such as `"train"`.
         """
         missing = one_line(listed(self.names))
         present = self.classes - len(self.names)
@@ -70,7 +70,7 @@ def subset_of(subset: Dataset, whole: Dataset) -> Dataset:
         subset (`datasets.Dataset`):
             Some rows.
         whole (`datasets.Dataset`):
-            All of them, or a part that was cut before.
+            All examples, or a slice of them that was taken before.
     """
     if subset is not whole:
         _WHOLE[subset] = _WHOLE.get(whole, whole)
@@ -148,7 +148,7 @@ def warn_of_missing_classes(dataset: Dataset, label: str, id2label: Mapping[int,
         id2label (`Mapping[int, str]`):
             The model's classes.
         examples (`str`):
-            What the note calls the examples.
+            Name of the examples in the note.
     """
     missing = missing_classes(dataset, label, id2label)
     if missing is not None:
@@ -187,7 +187,7 @@ def _is_improbable(missing: MissingClasses, log_none_drawn: float) -> bool:
 
     Args:
         missing ([`MissingClasses`]):
-            What is missing.
+            The classes that are missing.
         log_none_drawn (`float`):
             Logarithm of the probability that rows at random have none of the classes that are missing.
     """

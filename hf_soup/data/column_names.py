@@ -89,7 +89,7 @@ def known_groups(names: Sequence[str], *, pairs: bool, usual: Sequence[str] = ()
 
     Args:
         names (`Sequence[str]`):
-            Of the columns that may be texts.
+            Names of the columns that may be texts.
         pairs (`bool`):
             Whether two columns may be read together.
         usual (`Sequence[str]`, *optional*):

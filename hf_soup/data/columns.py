@@ -43,7 +43,7 @@ def label_names(dataset: Dataset, column: str) -> list[str] | None:
         dataset (`datasets.Dataset`):
             The examples.
         column (`str`):
-            With one label a row, or lists of them.
+            Column with one label in each row, or with lists of labels.
 
     Raises:
         [`DataError`]: if the labels are neither whole numbers nor strings, or some are missing.
@@ -65,7 +65,7 @@ def label_names(dataset: Dataset, column: str) -> list[str] | None:
     # pandas writes a column of whole numbers as floats where one was missing at some time
     whole_floats = dtype.startswith("float") and all(float(value).is_integer() for value in values)
     if not whole_floats and not dtype.startswith(("int", "uint", "bool")):
-        raise DataError(f'the label column "{column}" holds {feature}, and classes are whole numbers or names.')
+        raise DataError(f'the label column "{column}" holds {feature}, but classes are whole numbers or names.')
     return None
 
 
@@ -76,7 +76,7 @@ def label_ids(dataset: Dataset, column: str, id2label: Mapping[int, str]) -> np.
         dataset (`datasets.Dataset`):
             The examples.
         column (`str`):
-            Its label column; lists of labels are flattened.
+            Label column of the data set; lists of labels are flattened.
         id2label (`Mapping[int, str]`):
             The model's classes.
 
@@ -187,7 +187,7 @@ def numbers(dataset: Dataset, column: str) -> np.ndarray:
     feature, values = _element_feature(dataset, column), _flat_values(dataset, column)
     if not str(getattr(feature, "dtype", "")).startswith(("int", "uint", "float", "bool")):
         example = f", such as {values[0]!r}" if values else ""
-        raise DataError(f'the column "{column}" holds {feature}{example}, and numbers are needed.')
+        raise DataError(f'the column "{column}" holds {feature}{example}, but numbers are needed.')
     array = np.asarray(values, dtype=np.float64)  # NaN where a value is `None`
     missing = (~np.isfinite(array)).sum()
     if missing:

@@ -26,7 +26,7 @@ class ContentHashes(NamedTuple):
         fingerprint (`str`):
             xxh3-128 over the sorted row hashes, so independent of the order of rows.
         row_hashes (`frozenset[str]`):
-            One hash for each different row.
+            Hash of each distinct row.
         ordered (`str`):
             xxh3-128 over the row hashes as they come.
     """

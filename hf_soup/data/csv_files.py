@@ -88,7 +88,7 @@ def _read_words(path: Path, form: _Form) -> pa.Table:
         # large: the texts of a chunk may have more than the 2 GB that 32-bit offsets reach
         chunks.append([pa.array(column, pa.large_string()) for column in columns])
     if not chunks:
-        raise DataError(f"{one_line(path)} has a header ({listed(names)}) and is empty otherwise.")
+        raise DataError(f"{one_line(path)} has a header ({listed(names)}) but no rows.")
     return pa.table([pa.chunked_array(column) for column in zip(*chunks, strict=True)], names=names)
 
 

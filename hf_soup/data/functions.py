@@ -61,7 +61,7 @@ def from_function(path: str, split: str) -> Dataset:
         path (`str`):
             `package.module:function`.
         split (`str`):
-            Which split of a `DatasetDict`; a single set is taken as it is.
+            Split to take from a `DatasetDict`; a single data set is taken as it is.
 
     Raises:
         [`DataError`]: if there is no such function or split, or it returns something else.
@@ -88,7 +88,7 @@ def split_of(splits: DatasetDict, split: str, source: str) -> Dataset:
         split (`str`):
             The name, or a usual name for the same.
         source (`str`):
-            What the error calls the data.
+            Name of the data in the error.
 
     Raises:
         [`DataError`]: if there is none of that name.

@@ -25,11 +25,11 @@ def load_from_hub(path: str, name: str | None, split: str) -> Dataset:
 
     Args:
         path (`str`):
-            Its id.
+            Id of the data set.
         name (`str`, *optional*):
-            Its configuration.
+            Configuration of the data set.
         split (`str`):
-            Where it is called by another usual name, that is taken.
+            Split to load; a split under another usual name for it is accepted.
 
     Raises:
         [`DataError`]: if it cannot be loaded, or names files that are not on the Hub.
@@ -37,7 +37,7 @@ def load_from_hub(path: str, name: str | None, split: str) -> Dataset:
     import datasets
     from huggingface_hub import constants
 
-    problem = f"{one_line(path)} is no folder here, and as a data set of the Hub it could not be loaded"
+    problem = f"{one_line(path)} is not a folder here, and it could not be loaded as a data set of the Hub"
     caches = (datasets.config.HF_CACHE_HOME, constants.HF_HUB_CACHE)  # where images that were fetched may be
     with read_errors(DataError, problem):
         builder = patiently(lambda: _builder(path, name))
@@ -55,7 +55,7 @@ def splits_on_hub(path: str, name: str | None) -> list[str]:
     """
     import datasets
 
-    with read_errors(DataError, f"{one_line(path)} is no folder here, and the Hub does not tell its splits"):
+    with read_errors(DataError, f"{one_line(path)} is not a folder here, and the Hub does not list its splits"):
         patiently(lambda: _builder(path, name))  # which refuses files that are elsewhere
         return datasets.get_dataset_split_names(path, name)
 

@@ -39,9 +39,9 @@ def read_image_folder(folder: Path, images: list[Path] | None = None) -> Dataset
 
     Args:
         folder (`Path`):
-            Of one split.
+            Folder of one split.
         images (`list[Path]`, *optional*):
-            What [`images_of`] says, where it was asked already.
+            Result of [`images_of`], where it was computed already.
 
     Raises:
         [`DataError`]: if there are none, or a metadata file names one that is not there.
@@ -118,7 +118,7 @@ def _image_of_row(table: Path, row: int, name: Any) -> Path:
     """The image that a row of a metadata file names, which is beside it or below."""
     pure = PurePosixPath(str(name).replace(os.sep, "/"))
     if not name or pure.is_absolute() or ".." in pure.parts or "://" in str(name):
-        raise DataError(f'{one_line(table)}, row {row}: "{one_line(name)}" is no path below its folder.')
+        raise DataError(f'{one_line(table)}, row {row}: "{one_line(name)}" is not a path below its folder.')
     path = table.parent / pure
     if not path.is_file():
         raise DataError(f'{one_line(table)}, row {row}: there is no file "{one_line(name)}" beside it.')

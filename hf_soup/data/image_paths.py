@@ -21,9 +21,9 @@ def refuse_images_elsewhere(dataset: Dataset, source: str, folders: Sequence[str
         dataset (`datasets.Dataset`):
             Images or not.
         source (`str`):
-            What errors call it.
+            Name of the data in errors.
         folders (`Sequence[str]`, *optional*):
-            Where image files may be.
+            Folders that image files may lie in.
 
     Raises:
         [`DataError`]: if one is another file, or an address.

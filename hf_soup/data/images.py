@@ -52,7 +52,7 @@ def decode_image(encoded: Mapping[str, Any] | Image | None) -> Image:
         if isinstance(encoded, Image.Image):
             return _as_seen(_upright(encoded))
         if encoded is None:
-            raise DataError("the image does not decode: there is none.")
+            raise DataError("there is no image.")
         content, path = encoded["bytes"], encoded["path"]
         # Inside the block, because PIL reads the pixels only when they are asked for.
         with BytesIO(content) if content is not None else open_file(path, error_class=DataError) as file:

@@ -57,7 +57,7 @@ def find_split(names: Iterable[str], split: str) -> str | None:
         names (`Iterable[str]`):
             The splits that are there.
         split (`str`):
-            What is looked for; `dev`, `val` and `valid` stand for `validation`.
+            Split to look for; `dev`, `val` and `valid` stand for `validation`.
 
     Returns:
         `str`, or `None` where there is none.
@@ -72,7 +72,7 @@ def find_split(names: Iterable[str], split: str) -> str | None:
     if not aliases:
         return None
     if len(aliases) > 1:
-        raise DataError(f'the data has no split "{split}", but {listed(aliases)}: say which one is meant.')
+        raise DataError(f'the data has no split "{split}", but {listed(aliases)}: name one of them.')
     return aliases[0]
 
 

@@ -39,7 +39,7 @@ def load_data(path: str | Dataset | DatasetDict, *, split: str, name: str | None
             A folder, a file, a Hub id (also `hf://datasets/OWNER/NAME`), or `package.module:function`; a `Dataset` is
             taken as it is, and `split` slices it.
         split (`str`):
-            Such as `"train"`, `"train[:1000]"`, `"train[:80%]"`.
+            Split or slice to load, such as `"train"`, `"train[:1000]"` or `"train[:80%]"`.
         name (`str`, *optional*):
             The configuration of a Hub data set, or of a folder the one within it.
 
@@ -90,9 +90,9 @@ def split_data_source(source: str, split: str) -> tuple[str, str | None, str]:
 
     Args:
         source (`str`):
-            As it was written.
+            Source as the user wrote it.
         split (`str`):
-            What is taken where it names none.
+            Split to use where the source names none.
 
     Returns:
         `tuple[str, str | None, str]`: path, configuration and split.
@@ -134,7 +134,7 @@ def _from_split_folder(folder: Path) -> Dataset:
 def _from_file(path: Path) -> Dataset:
     """A file by itself, which has no split."""
     if path.suffix.lower() not in READERS:
-        raise DataError(f"{one_line(path)} is no file of examples that can be read: {', '.join(sorted(TABLES))}.")
+        raise DataError(f"{one_line(path)} is not a file of examples that can be read: {', '.join(sorted(TABLES))}.")
     return _from_tables([path])
 
 
@@ -150,7 +150,7 @@ def _slice(dataset: Dataset, split: str) -> Dataset:
     try:
         (instruction,) = ReadInstruction.from_spec(split).to_absolute({without_slice(split): len(dataset)})
     except (ValueError, AssertionError) as error:
-        raise DataError(f"{split!r} is no slice of {len(dataset)} rows: {error}") from None
+        raise DataError(f"{split!r} is not a slice of {len(dataset)} rows: {error}") from None
     stop = len(dataset) if instruction.to is None else instruction.to
     rows = range(instruction.from_ or 0, stop)
     if not rows:

@@ -19,7 +19,7 @@ def tell_missing_texts(dataset: Dataset, columns: Sequence[str]) -> None:
         dataset (`datasets.Dataset`):
             The examples.
         columns (`Sequence[str]`):
-            Its text columns.
+            Text columns of the data set.
 
     Raises:
         [`DataError`]: if a column has no text at all.

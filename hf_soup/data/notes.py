@@ -19,9 +19,9 @@ def note_once(dataset: Dataset, message: str) -> None:
 
     Args:
         dataset (`datasets.Dataset`):
-            What it is about.
+            Data set that the note is about.
         message (`str`):
-            What is said.
+            Text of the note.
     """
     notes = _NOTES.setdefault(dataset, set())
     if message not in notes:

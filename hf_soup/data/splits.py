@@ -36,7 +36,7 @@ class Source(NamedTuple):
 
     Args:
         path (`str`, `datasets.Dataset` or `datasets.DatasetDict`):
-            As of [`load_data`].
+            Source of the data, as in [`load_data`].
         name (`str`, *optional*):
             The configuration of a Hub data set, or of a folder the one within it.
         split (`str`, *optional*, defaults to `"train"`):
@@ -66,7 +66,7 @@ class TrainingData:
         validation (`datasets.Dataset`, *optional*):
             To score runs on; pre-training has none.
         path (`str`, *optional*):
-            Where the training examples are, if that can be said.
+            Source of the training examples, if they have a name.
     """
 
     train: Dataset
@@ -79,7 +79,7 @@ def split_names(path: Any, name: str | None = None) -> list[str]:
 
     Args:
         path (`str`, `datasets.Dataset` or `datasets.DatasetDict`):
-            As of [`load_data`].
+            Source of the data, as in [`load_data`].
         name (`str`, *optional*):
             The configuration of a Hub data set, or of a folder the one within it.
 
@@ -131,9 +131,9 @@ def load_training(
         validation (`str`, *optional*, defaults to `"validation"`):
             Likewise.
         label_column (`str`, *optional*):
-            By what to stratify; `label` or `labels` where there is one.
+            Column to stratify by; by default `label` or `labels`, where there is one.
         seed (`int`, *optional*, defaults to 0):
-            Of the choice.
+            Seed of the random split.
 
     Returns:
         `tuple[datasets.Dataset, datasets.Dataset]`: to train on, and to validate on.
@@ -165,7 +165,7 @@ def load_training_data(
             Other data; or a split of the same data, for which part of the training examples is kept apart where it
             is missing.
         label_column (`str`, *optional*), seed (`int`, *optional*, defaults to 0):
-            As of [`load_training`].
+            Column to stratify by and seed of the random split, as in [`load_training`].
 
     Raises:
         [`DataError`]: if there is no such data.
@@ -201,7 +201,7 @@ def carve(train: Dataset, label_column: str | None = None, *, seed: int = 0) -> 
         label_column (`str`, *optional*):
             `label` or `labels` where there is one.
         seed (`int`, *optional*, defaults to 0):
-            Of the choice.
+            Seed of the random split.
 
     Returns:
         `tuple[datasets.Dataset, datasets.Dataset]`: what is left to train on, and the validation data, each in the

@@ -50,7 +50,7 @@ def choose_columns(
         label (`str`, *optional*):
             The label column.
         most (`int`, *optional*, defaults to 2):
-            How many the task takes.
+            Largest number of text columns that the task takes.
         of_words (`bool`, *optional*, defaults to `False`):
             Columns of lists of strings (words) instead.
         classes (`bool`, *optional*, defaults to `True`):
@@ -93,11 +93,11 @@ def tells_label(dataset: Dataset, column: str, label: str, *, finer: bool = True
         dataset (`datasets.Dataset`):
             The examples.
         column (`str`):
-            Of strings.
+            Column of strings.
         label (`str`):
             The label column, with one label a row.
         finer (`bool`, *optional*, defaults to `True`):
-            Whether it may have more values than there are labels, as classes of classes have.
+            Whether the column may have more values than there are labels, as subclasses have.
     """
     import datasets
 
@@ -204,7 +204,7 @@ def _named_columns(dataset: Dataset, named: Sequence[str], label: str | None, mo
         if column == label:
             raise DataError(f'"{column}" is the label column, and `text_columns` names what a model reads.')
         if not is_text(dataset, column, listed=of_words):
-            raise DataError(f'the column "{column}" holds {dataset.features[column]}, and {content} is needed.')
+            raise DataError(f'the column "{column}" holds {dataset.features[column]}, but {content} is needed.')
     if len(columns) > most or len(set(columns)) < len(columns):
         allowed = "one or two different ones" if most > 1 else "one"
         raise DataError(

@@ -18,7 +18,8 @@ def text_lines(path: Path, newline: str) -> Iterator[str]:
         path (`Path`):
             A regular file.
         newline (`str`):
-            As of `open`: `""` splits at each kind of line end, `"\\\\n"` at that alone; neither is changed.
+            Line ends, as for `open`: `""` splits at each kind of line end, `"\\n"` at that kind only; neither is
+            changed.
 
     Raises:
         [`DataError`]: if the file is no text: neither UTF-8 nor UTF-16 with a byte-order mark, or with NUL bytes.
@@ -56,7 +57,7 @@ def wrong(path: Path, line: int | str, problem: str) -> DataError:
         line (`int` or `str`):
             The number of the line, or another place such as `"entry 3"`.
         problem (`str`):
-            What is there; a phrase or several sentences without the last full stop.
+            Problem that was found: a phrase, or several sentences without the last full stop.
     """
     place = f"line {line}" if isinstance(line, int) else line
     return DataError(f"{one_line(path)}, {place}: {problem}.")

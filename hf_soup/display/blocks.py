@@ -14,7 +14,7 @@ class TableBlock(NamedTuple):
         cells (`list[list[str]]`):
             Line by line, the head first.
         right (`list[bool]`):
-            Which columns are flush right.
+            Whether each column is aligned to the right.
     """
 
     cells: list[list[str]]
@@ -26,7 +26,7 @@ class TextBlock(NamedTuple):
 
     Args:
         text (`str`):
-            Its lines, without indentation.
+            Lines of the text, without indentation.
         code (`bool`):
             Whether they are commands.
     """

@@ -41,11 +41,11 @@ class Dot(NamedTuple):
 
     Args:
         name (`str`):
-            For the legend.
+            Name in the legend.
         role (`str`):
             A key of `COLORS`.
         x (`float`), y (`float`):
-            Its scores.
+            Scores at the position of the dot.
     """
 
     name: str
@@ -60,11 +60,11 @@ class Curve:
 
     Args:
         name (`str`):
-            For the legend.
+            Name in the legend.
         role (`str`):
             A key of `COLORS`.
         confidence (`Sequence[float]`), accuracy (`Sequence[float]`):
-            Of each bin that is not empty.
+            Confidence and accuracy in each bin that is not empty.
         count (`Sequence[int]`):
             Examples in it.
     """
@@ -85,7 +85,7 @@ def plot_scores(points: Sequence[Point], *, metric: str, title: str) -> Figure:
         metric (`str`):
             Label of the y axis.
         title (`str`):
-            What the figure shows, best as a finding.
+            Title of the figure, which states the finding at best.
 
     Returns:
         `matplotlib.figure.Figure`
@@ -161,11 +161,11 @@ def plot_shifts(dots: Sequence[Dot], *, metric: str, shifts: str, title: str) ->
         dots (`Sequence[Dot]`):
             At least one.
         metric (`str`):
-            What both axes show.
+            Metric on both axes.
         shifts (`str`):
-            What the y axis shows.
+            Name of what the y axis shows.
         title (`str`):
-            What the figure shows, best as a finding.
+            Title of the figure, which states the finding at best.
 
     Returns:
         `matplotlib.figure.Figure`
@@ -235,9 +235,9 @@ def plot_reliability(curves: Sequence[Curve], *, title: str) -> Figure:
 
     Args:
         curves (`Sequence[Curve]`):
-            One for each model.
+            Curve of each model.
         title (`str`):
-            What the figure shows.
+            Title of the figure.
 
     Returns:
         `matplotlib.figure.Figure`

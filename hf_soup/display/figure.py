@@ -65,9 +65,9 @@ def new_figure(width: float, height: float, title: str) -> tuple[Figure, Axes]:
 
     Args:
         width (`float`), height (`float`):
-            In inches.
+            Size in inches.
         title (`str`):
-            What it shows.
+            Title of the figure.
 
     Raises:
         [`MissingExtraError`]: if matplotlib is not installed.
@@ -83,9 +83,9 @@ def new_panels(
 
     Args:
         width (`float`), height (`float`):
-            Of the figure, in inches.
+            Size of the figure in inches.
         title (`str`):
-            What it shows.
+            Title of the figure.
         heights (`Sequence[int]`, *optional*):
             The relative height of each row of panels.
         columns (`int`, *optional*, defaults to 1):

@@ -37,9 +37,9 @@ class Tried(NamedTuple):
 
     Args:
         x (`float`):
-            Its place.
+            Position of the trial.
         value (`float`):
-            Its score, or what it could be at most.
+            Score of the trial, or the highest score that it could still have reached.
         state (`str`):
             A key of `STATES`.
         low (`float`, *optional*), high (`float`, *optional*):
@@ -66,7 +66,7 @@ def plot_search(tried: Sequence[Tried], *, metric: str, where: str, lines: Mappi
         lines (`Mapping[str, float]`):
             Scores to compare with, by name.
         title (`str`):
-            What the figure shows, best as a finding.
+            Title of the figure, which states the finding at best.
 
     Returns:
         `matplotlib.figure.Figure`

@@ -23,9 +23,9 @@ class Setting(NamedTuple):
         name (`str`):
             Label of the x axis.
         values (`Sequence[Any]`):
-            One for each run: numbers, or anything that prints.
+            Value of the setting in each run: numbers, or anything that prints.
         scores (`Sequence[float]`):
-            One for each run.
+            Score of each run.
         best (`int`):
             The place of the run that stands out.
     """
@@ -41,11 +41,11 @@ class Line(NamedTuple):
 
     Args:
         run (`str`):
-            Its name.
+            Name of the run.
         what (`str`):
             `"loss"` in training, or the name of what was evaluated.
         epochs (`Sequence[float]`), values (`Sequence[float]`):
-            Its points.
+            Points of the line.
     """
 
     run: str
@@ -59,7 +59,7 @@ def plot_sweep(settings: Sequence[Setting], lines: Sequence[Line], *, metric: st
 
     Args:
         settings (`Sequence[Setting]`):
-            Of several the first four; none leaves the upper row out.
+            Settings to show, of which at most the first four are drawn. Without any the upper row is left out.
         lines (`Sequence[Line]`):
             Curves of all runs.
         metric (`str`):
@@ -67,7 +67,7 @@ def plot_sweep(settings: Sequence[Setting], lines: Sequence[Line], *, metric: st
         best (`str`):
             Name of the run that stands out.
         title (`str`):
-            What the figure shows, best as a finding.
+            Title of the figure, which states the finding at best.
 
     Returns:
         `matplotlib.figure.Figure`

@@ -23,9 +23,9 @@ def align(lines: Sequence[Sequence[str]], escape: Callable[[str], str] | None = 
 
     Args:
         lines (`Sequence[Sequence[str]]`):
-            Its cells, as many in each line; the first line is the head.
+            Cells of the table, the same number in each line. The first line is the head.
         escape (`Callable`, *optional*):
-            What makes plain text of a cell; by default only the bars of a table are escaped.
+            Function that turns a cell into plain text; by default only the bars of a table are escaped.
 
     Raises:
         [`ValueError`]: if a line has more or fewer cells than the head: they would stand below another column.
@@ -153,7 +153,7 @@ def shared_line(settings: Mapping[str, object], varied: Collection[str]) -> list
 
     Args:
         settings (`Mapping[str, Any]`):
-            What the runs share.
+            Settings that the runs share.
         varied (`Collection[str]`):
             Names of settings that have a column in the table.
     """

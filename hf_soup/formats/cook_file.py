@@ -139,10 +139,13 @@ def _check_data(data: Data) -> None:
     """Refuse sets of examples that would be taken for each other."""
     for name in OWN_SETS:
         if name in data.shifted:
-            raise RecipeError(f"`data.shifted.{name}`: call it otherwise, that is a part of the data.")
+            raise RecipeError(
+                f"`data.shifted.{name}`: choose another name, since `{name}` already names a part of the data."
+            )
     if data.validation == data.test:
         raise RecipeError(
-            f"`data.validation` and `data.test` are both {data.test!r}: what selects may not report. Use two."
+            f"`data.validation` and `data.test` are both {data.test!r}: data that selects cannot report as well. Use "
+            "two sets."
         )
 
 
@@ -155,7 +158,7 @@ def load_cook_file(
         path (`str` or `os.PathLike`):
             A YAML file; what its keys mean is in `docs/cook_file.md`.
         overrides (`Sequence[str]`, *optional*):
-            Such as `"data.path=my_data"` or `"sweep.n_runs=4"`: values to use instead of those in the file.
+            Values to use instead of those in the file, such as `"data.path=my_data"` or `"sweep.n_runs=4"`.
         allow_code (`bool`, *optional*, defaults to `False`):
             Take methods, strategies, data functions and metrics that are code from outside of this package, in the
             file or the overrides.

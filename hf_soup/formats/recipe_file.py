@@ -62,16 +62,16 @@ def load_hub_recipe(repo_id: str, commit: str, *, allow_code: bool = False) -> R
 
     Args:
         repo_id (`str`), commit (`str`):
-            Where.
+            Repository of the soup, and its commit.
         allow_code (`bool`, *optional*, defaults to `False`):
-            As of [`load_recipe`].
+            Whether the recipe may name code from elsewhere, as in [`load_recipe`].
 
     Raises:
         [`RecipeError`]: if there is none, it cannot be read, or has a method that is code from elsewhere.
     """
     path = hub.fetch(repo_id, commit, [RECIPE_FILE, BATCHNORM_FILE]) / RECIPE_FILE
     if not path.is_file():
-        raise RecipeError(f"{repo_id} has no {RECIPE_FILE} at {commit[:7]}: it is a model, and no soup of hf_soup.")
+        raise RecipeError(f"{repo_id} has no {RECIPE_FILE} at {commit[:7]}: it is a model, but not a soup of hf_soup.")
     recipe = _read(path, anchor=False, allow_code=allow_code)
     return _map_ingredients(recipe, lambda item: _not_here(item, repo_id))
 
@@ -92,7 +92,7 @@ def _not_here(item: Ingredient, repo_id: str) -> Ingredient:
         return replace(item, source=ELSEWHERE)
     if not is_commit(item.revision) or hub.split_source(item.source) is None:
         where = f"{one_line(repr(item.source))} at {one_line(repr(item.revision))}"
-        raise RecipeError(f"{repo_id}: {item.name!r} is {where}, which is no commit.")
+        raise RecipeError(f"{repo_id}: {item.name!r} is {where}, which is not a commit.")
     return item
 
 
@@ -105,13 +105,13 @@ def _read(path: Path, *, anchor: bool = True, allow_code: bool = False) -> Recip
         anchor (`bool`, *optional*, defaults to `True`):
             Whether sources are paths from its folder; in a recipe of the Hub they are no paths of this machine.
         allow_code (`bool`, *optional*, defaults to `False`):
-            As of [`load_recipe`].
+            Whether the recipe may name code from elsewhere, as in [`load_recipe`].
     """
     # Aliases are never written here, and let a small file stand for a huge one.
     data = read_yaml(path, aliases=False)
     if not is_recipe(data):
         raise RecipeError(
-            f"{path} is no recipe: it lacks the key `hf_soup_recipe`. A cook file goes to `hf_soup.cook`."
+            f"{path} is not a recipe: it lacks the key `hf_soup_recipe`. A cook file goes to `hf_soup.cook`."
         )
     version = data.pop("hf_soup_recipe")
     # `True` is an int to `isinstance`, and equals 1.
@@ -144,10 +144,10 @@ def dump_recipe(recipe: Recipe, folder: str | os.PathLike[str] | None = None) ->
 
     Args:
         recipe ([`Recipe`]):
-            What to write.
+            Recipe to write.
         folder (`str` or `os.PathLike`, *optional*):
-            Where the file will lie: sources that are folders are written relative to it. Without it (a recipe that is
-            published) they are written by name alone.
+            Folder that the file will lie in: sources that are folders are written relative to it. Without it (for a
+            recipe that is published) they are written by name alone.
     """
     import yaml
 

@@ -59,7 +59,7 @@ def selection_as_dict(selection: Selection | None) -> dict[str, Any]:
 
     Args:
         selection ([`Selection`], *optional*):
-            Of the recipe; of none the result is empty.
+            Selection of the recipe; without one the result is empty.
     """
     if selection is None:
         return {}
@@ -93,7 +93,7 @@ def read_selection(content: Mapping[str, Any]) -> Selection | None:
 
     Args:
         content (`Mapping`):
-            What the file holds under `selection`.
+            Content of the file under `selection`.
     """
     if not isinstance(content.get("strategy"), str):
         return None

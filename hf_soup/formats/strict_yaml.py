@@ -85,7 +85,7 @@ def build(cls: type[T], data: Mapping[str, Any], path: str) -> T:
     path = one_line(path)
     try:
         # by way of JSON, where strict types still take a list for a tuple and 1 for 1.0
-        with as_error(RecipeError, f"{path} holds something else than numbers, strings, lists and mappings"):
+        with as_error(RecipeError, f"{path} holds something other than numbers, strings, lists and mappings"):
             text = json.dumps(data)
         return pydantic.TypeAdapter(cls).validate_json(text)
     except pydantic.ValidationError as error:

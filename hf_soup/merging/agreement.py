@@ -68,7 +68,7 @@ class Agreement(NamedTuple):
 
         Args:
             first (`Checkpoint`):
-                One of the ingredients, which have the same tensors.
+                One of the ingredients, all of which have the same tensors.
 
         Raises:
             [`RecipeError`]: if it cannot be told which rows are the classes.
@@ -92,13 +92,13 @@ def agree(
 
     Args:
         checkpoints (`Sequence[Checkpoint]`):
-            All ingredients, opened.
+            All opened ingredients.
         take_from (`str`, *optional*):
             Name of the one that gives the settings, and the names of the classes.
         align_labels (`bool`):
             Whether classes are matched by name.
         labels (`tuple[str, ...]`, *optional*):
-            Their names where they are known and nothing else gives them; by default the most frequent ones.
+            Names of the classes, where they are known and nothing else gives them; by default the most frequent ones.
 
     Raises:
         [`RecipeError`]: if no ingredient is called so.

@@ -24,11 +24,12 @@ class Averaging:
         how ([`How`]):
             The method with its parameters.
         normalize (`bool`):
-            Whether it divides by the sum of the weights.
+            Whether the sum is divided by the sum of the weights.
         dtype (`str`):
-            Of the floating-point tensors of the soup; `"auto"` is the widest among the ingredients, tensor by tensor.
+            Type of the floating-point tensors of the soup; `"auto"` is the widest among the ingredients, tensor by
+            tensor.
         seed (`int`):
-            For methods that draw random numbers.
+            Seed for methods that draw random numbers.
         alignments (`Mapping[str, Sequence[int]]`):
             Ingredient -> the order in which its classes are taken.
         base (`Checkpoint`, *optional*):

@@ -44,7 +44,7 @@ def blend(
 
     Args:
         plan ([`Plan`]):
-            What to do.
+            Plan of the merge.
         checkpoints (`Sequence[Checkpoint]`):
             The opened ingredients, in recipe order.
         sink (`Callable[[str, int, torch.Tensor], None]`):
@@ -53,7 +53,7 @@ def blend(
         digests (`bool`, *optional*, defaults to `False`):
             Whether what is read is hashed on the way.
         device (`str`, *optional*, defaults to `"cpu"`):
-            Where to compute, such as `"cuda"`.
+            Device on which tensors are combined, such as `"cuda"`.
 
     Returns:
         `list[dict[str, str]]`: for each ingredient the digest of each tensor that was read, those of the base model
@@ -108,15 +108,15 @@ class _Worker:
 
     Args:
         plan ([`Plan`]):
-            What to do.
+            Plan of the merge.
         checkpoints (`Sequence[Checkpoint]`):
             The ingredients, the base model last if there is one.
         files (`OpenFiles`):
-            Their weight files.
+            Weight files of the checkpoints.
         digests (`Sequence[Digests]`):
             Take what is read; empty if nothing is hashed.
         device (`str`):
-            Where to compute.
+            Device on which tensors are combined.
     """
 
     def __init__(

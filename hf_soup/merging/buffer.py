@@ -18,9 +18,9 @@ class Buffer:
 
     Args:
         numel (`int`):
-            How many elements fit, of the widest type.
+            Number of elements of the widest type that fit.
         device (`str`, *optional*, defaults to `"cpu"`):
-            Where it lies.
+            Device that holds the memory.
     """
 
     def __init__(self, numel: int, device: str = "cpu"):

@@ -38,13 +38,13 @@ def cook_in_memory(
 
     Args:
         plan ([`Plan`]):
-            What to do.
+            Plan of the merge.
         checkpoints (`Sequence[Checkpoint]`):
             The ingredients in recipe order.
         device (`str`, *optional*, defaults to `"cpu"`):
-            Where to average; the model is on the CPU.
+            Device on which tensors are averaged. The model is on the CPU.
         statistics (`Mapping[str, torch.Tensor]`, *optional*):
-            What the running statistics of BatchNorm are instead of averages.
+            Running statistics of BatchNorm to use instead of their averages.
     """
     config = output_config(plan)
     if not config:

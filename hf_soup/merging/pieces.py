@@ -21,7 +21,7 @@ class Span(NamedTuple):
         start (`int`):
             The first of the elements.
         within (`slice`):
-            Their places among the elements of the piece.
+            Range of these elements among the elements of the piece.
     """
 
     name: str
@@ -34,11 +34,11 @@ class Piece(NamedTuple):
 
     Args:
         steps (`tuple[Step, ...]`):
-            What is done to each tensor; several if they are whole.
+            Steps that make the tensors; there are several where the piece consists of whole tensors.
         start (`int`):
             The first element of the first tensor.
         numel (`int`):
-            How many elements, of all tensors together.
+            Number of elements of all tensors together.
     """
 
     steps: tuple[Step, ...]

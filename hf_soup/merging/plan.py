@@ -37,7 +37,7 @@ class Plan(NamedTuple):
         names (`tuple[str, ...]`):
             The ingredients, in recipe order.
         seed (`int`):
-            For methods that draw random numbers.
+            Seed for methods that draw random numbers.
         base (`Checkpoint`, *optional*):
             The base model, where the method needs one. Tensors that it lacks are averaged plainly.
         settings (`Checkpoint`):
@@ -46,9 +46,9 @@ class Plan(NamedTuple):
         labels (`tuple[str, ...]`):
             Names of the soup's classes; empty for models without classes.
         bytes_read (`int`):
-            How many bytes the ingredients hold.
+            Number of bytes of the ingredients' tensors.
         report ([`CheckReport`]):
-            What the check of the candidates found, with what there is to say of this plan among its notes.
+            Report of the check of the candidates, with the notes about this plan.
     """
 
     steps: tuple[Step, ...]
@@ -113,13 +113,13 @@ def make_plan(
 
     Args:
         mixture ([`Mixture`]):
-            What to average.
+            Mixture to average.
         checkpoints (`Sequence[Checkpoint]`):
-            Its ingredients, opened, in its order.
+            Opened ingredients of the mixture, in its order.
         averaging ([`Averaging`]):
             How.
         report ([`CheckReport`]):
-            What the check of these ingredients, or of more, has found.
+            Report of the check of these ingredients, or of more.
         base_inside (`str`, *optional*):
             Name of the base model where it is one of the ingredients: it may lack tensors.
 
@@ -166,7 +166,9 @@ def _notes_of_lacking(
     if base is not None:
         plainly = [step.spec.name for step in steps if step.weights and not step.base]
         if plainly:
-            notes.append(f"{len(plainly)} tensors that the base model lacks are averaged plainly: {listed(plainly)}")
+            notes.append(
+                f"{len(plainly)} tensors that the base model lacks are averaged without it: {listed(plainly)}"
+            )
     return notes
 
 
@@ -180,7 +182,7 @@ def find_settings(name: str, checkpoints: Sequence[Checkpoint]) -> Checkpoint:
         if item.name == name:
             return item
     names = [item.name for item in checkpoints]
-    raise RecipeError(f'take_from="{one_line(name)}": no ingredient is called so{did_you_mean(name, names)}')
+    raise RecipeError(f'take_from="{one_line(name)}": there is no ingredient of that name{did_you_mean(name, names)}')
 
 
 def alignment_problems(first: Checkpoint, alignments: Mapping[str, Sequence[int]]) -> tuple[str, ...]:
@@ -188,7 +190,7 @@ def alignment_problems(first: Checkpoint, alignments: Mapping[str, Sequence[int]
 
     Args:
         first (`Checkpoint`):
-            One of the ingredients, which have the same tensors.
+            One of the ingredients, all of which have the same tensors.
         alignments (`Mapping[str, Sequence[int]]`):
             Ingredient -> the order in which its classes are taken.
     """
@@ -218,7 +220,7 @@ def _refuse_cancelled(mixture: Mixture) -> None:
         if abs(sum(weights)) <= CANCELLED * sum(map(abs, weights)):
             raise RecipeError(
                 f"the weights {_shown(prefix, weights)} sum to zero, and a mean divides by their sum. Use other "
-                "weights, or normalize=False to take them as they are."
+                "weights, or normalize=False to use them as they are."
             )
 
 

@@ -31,7 +31,7 @@ class Provenance(NamedTuple):
         dtype (`str`):
             The type of the result.
         weights (`tuple[float, ...]`, *optional*):
-            One for each ingredient; empty where the tensor is copied, like all that follows but `orders`.
+            Weight of each ingredient; empty where the tensor is copied, as is everything below except `orders`.
         method (`Callable`, *optional*), params (`tuple[tuple[str, object], ...]`, *optional*):
             The method, and its parameters sorted by name.
         accumulator (`str`, *optional*):
@@ -39,7 +39,7 @@ class Provenance(NamedTuple):
         base (`bool`, *optional*):
             Whether the base model is read.
         orders (`tuple[tuple[int, ...] | None, ...]`, *optional*):
-            For each ingredient the order in which its rows are taken.
+            Order in which the rows of each ingredient are taken.
     """
 
     ingredients: tuple[str, ...]
@@ -76,7 +76,7 @@ class KeptSum(NamedTuple):
 
     Args:
         terms ([`Terms`]):
-            What it is the sum of.
+            Ingredients and weights that the sum consists of.
         tensor (`torch.Tensor`):
             The sum, in the type to sum in.
     """
@@ -93,7 +93,7 @@ class Refill:
 
     Args:
         device (`str`, *optional*, defaults to `"cpu"`):
-            Where to average.
+            Device on which tensors are averaged.
     """
 
     def __init__(self, device: str = "cpu"):

@@ -33,7 +33,7 @@ class MergeSetup:
         agreement ([`Agreement`]):
             How ingredients that differ are brought to one order of classes and one ingredient's settings.
         report ([`CheckReport`]):
-            What the check of all of them has found: no problem.
+            Report of the check of all ingredients, which found no problem.
         averaging ([`Averaging`]):
             How the tensors of one name become one.
         method (`str`), params (`Mapping`):
@@ -43,7 +43,8 @@ class MergeSetup:
         base_candidate (`Checkpoint`, *optional*):
             The base model as one more ingredient, for a strategy that mixes it in.
         batchnorm ([`BatchNormRecord`], *optional*):
-            What recipes record of the data on which the running statistics of BatchNorm are estimated again.
+            Record of the data on which the running statistics of BatchNorm are estimated again, as it goes into
+            recipes.
     """
 
     candidates: tuple[Checkpoint, ...]
@@ -139,9 +140,9 @@ def set_up(
         base_candidate (`Checkpoint`, *optional*):
             The base model as one more ingredient.
         batchnorm ([`BatchNormRecord`], *optional*):
-            As of [`MergeSetup`].
+            Record of the data for BatchNorm, as in [`MergeSetup`].
         report ([`CheckReport`], *optional*):
-            What the check has found, where the caller has checked the same ingredients already.
+            Report of the check, where the caller has checked the same ingredients already.
 
     Raises:
         [`IncompatibleError`]: if the ingredients cannot be averaged, with every offender.

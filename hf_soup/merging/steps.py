@@ -19,11 +19,11 @@ class How(NamedTuple):
         function (`functools.partial`):
             The method.
         additive (`bool`):
-            Whether it only adds up tensors, one after the other, as its parameter `out` promises.
+            Whether the method only adds up tensors, one after the other, as its parameter `out` promises.
         elementwise (`bool`):
-            Whether it may be applied to pieces of tensors.
+            Whether the method may be applied to pieces of tensors.
         asks (`frozenset[str]`):
-            What it wants to be given besides: `"base"`, `"rng"`.
+            Names of what the method asks for, such as `"base"` and `"rng"`.
     """
 
     function: functools.partial[torch.Tensor]
@@ -37,11 +37,11 @@ class CombineStep(NamedTuple):
 
     Args:
         spec (`TensorSpec`):
-            Of the result: name, shape and type.
+            Name, shape and type of the result.
         inputs (`tuple[int, ...]`):
-            Which ingredients are read, in recipe order; those of weight 0 are not.
+            Indices of the ingredients to read, in recipe order, without those of weight 0.
         weights (`tuple[float, ...]`):
-            One for each input.
+            Weight of each input.
         how ([`How`]):
             The method with its parameters.
         accumulator (`str`):
@@ -49,8 +49,7 @@ class CombineStep(NamedTuple):
         base (`bool`):
             Whether the base model's tensor is read as well.
         orders (`tuple[tuple[int, ...] | None, ...]`):
-            For each input the order in which its rows are taken, where they are classes in another order; mostly
-            empty.
+            Order in which the rows of each input are taken, where they are classes in another order; mostly empty.
     """
 
     spec: TensorSpec
@@ -67,11 +66,12 @@ class CopyStep(NamedTuple):
 
     Args:
         spec (`TensorSpec`):
-            Of the result: name, shape and type.
+            Name, shape and type of the result.
         inputs (`tuple[int, ...]`):
-            Which ingredients have it, in recipe order. All of them are read, because they have to be equal.
+            Indices of the ingredients that have the tensor, in recipe order. All of them are read, because they have
+            to be equal.
         orders (`tuple[tuple[int, ...] | None, ...]`):
-            As of [`CombineStep`].
+            Order of the rows of each input, as in [`CombineStep`].
     """
 
     spec: TensorSpec

@@ -1,16 +1,18 @@
-"""Methods: HOW the tensors of one name combine. One pure function a file, called as the file is.
+"""Methods decide HOW the tensors of one name are combined. One pure function per file, with the file's name.
 
-`f(tensors, weights, *, ...) -> Tensor`: `tensors` yields one tensor for each weight, already in the accumulator's
-type; the result has that type too. A method sees no names, no scores and no data, and changes none of its inputs.
+`f(tensors, weights, *, ...) -> Tensor`: `tensors` yields one tensor for each weight, once, and already in the type in
+which sums are accumulated; the result has the same type. A method sees no names, scores or data, and does not change
+its inputs.
 
-The plan provides more when it asks by parameter name:
-- `base`: the base model's tensor; the recipe needs a base model then.
-- `out`: memory for the result, in the accumulator's type. In return the method only adds up multiples of the tensors,
-  number by number and one tensor at a time, and copies the first to `out`, which may come in a narrower type. So
-  pieces of tensors may come, all in one buffer, and NaN in any of them shows in the result.
-- `rng`: a `torch.Generator` that is seeded by the recipe's seed and the tensor's name, so that it does not matter in
-  which order tensors are made. Whole tensors come then.
+A method asks for more by the names of its parameters:
+- `base`: the tensor of the base model. The recipe then needs a base model.
+- `out`: memory for the result, in the accumulator's type. In return the method promises to do no more than to add up
+  multiples of the tensors, element by element and one tensor at a time, and to copy the first one, which may have a
+  narrower type, to `out`. Therefore it may be given pieces of tensors, all of them in one buffer, and a NaN in any
+  tensor appears in the result.
+- `rng`: a `torch.Generator` seeded with the recipe's seed and the tensor's name, so that the order in which tensors
+  are merged does not matter. The method is then given whole tensors.
 
-`@method(elementwise=True)` ([`hf_soup.plugins.method`]) promises that each number of the result depends on the numbers
-at its own place alone: then flat pieces come instead of whole tensors.
+`@method(elementwise=True)` ([`hf_soup.plugins.method`]) promises that each element of the result depends only on the
+elements at the same position. Such a method is given flat pieces instead of whole tensors.
 """

@@ -1,4 +1,4 @@
-"""The weighted mean, the method of uniform, greedy and learned soups alike."""
+"""The weighted mean: the method of uniform, greedy and learned soups."""
 
 from __future__ import annotations
 
@@ -17,23 +17,24 @@ def linear(
     normalize: bool = True,
     out: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Weighted mean of the tensors, summed in recipe order.
+    """Average the tensors with the given weights, summed in the order of the recipe.
 
-    Multiply, then add: a fused `add_(x, alpha=w)` rounds differently. Weight 1 skips the product, so that k copies of
-    one tensor sum to exactly k times it.
+    Each tensor is multiplied and then added, because a fused `add_(x, alpha=w)` rounds differently. A weight of 1
+    skips the product.
 
     Args:
         tensors (`Iterable[torch.Tensor]` of one shape):
-            One for each weight, used one at a time.
+            One tensor for each weight, of which one at a time is in memory.
         weights (`Sequence[float]`):
-            Relative to each other, unless `normalize=False`. They may be negative.
+            Weight of each tensor. Only the ratios of the weights matter, unless `normalize=False`. Weights may be
+            negative.
         normalize (`bool`, *optional*, defaults to `True`):
-            Divide by the sum of the weights; `False` takes them as they are.
+            Divide by the sum of the weights; `False` uses the weights as they are.
         out (`torch.Tensor` of the same shape, *optional*):
-            Memory to sum in, of a type that holds the tensors exactly; by default their own.
+            Memory for the sum, of a type that represents the tensors exactly. By default a new tensor of their type.
 
     Returns:
-        `torch.Tensor`: of the same shape, of the type of `out`.
+        `torch.Tensor`: the weighted mean, with the shape of the tensors and the type of `out`.
 
     Source: Wortsman et al. 2022, [Model soups](https://arxiv.org/abs/2203.05482), section 2.
     """
@@ -42,7 +43,7 @@ def linear(
     pairs = zip(tensors, weights, strict=True)
     tensor, weight = next(pairs)
     acc = torch.empty_like(tensor) if out is None else out
-    acc.copy_(tensor)  # because inputs are not changed; into `out` it is widened at once
+    acc.copy_(tensor)  # a copy, because inputs are not changed; `out` widens it at once
     if weight != 1:
         acc *= weight
     return _add(acc, pairs, weight, normalize)
@@ -56,17 +57,17 @@ def continued(
     out: torch.Tensor,
     normalize: bool = True,
 ) -> torch.Tensor:
-    """[`linear`] where the first tensor is a sum already, with the bits of a sum from scratch.
+    """Continue a sum of [`linear`], with the same bits as a sum from the beginning.
 
     Args:
         tensors (`Iterable[torch.Tensor]` of one shape):
-            A sum in the type to sum in, and what is added to it.
+            The sum so far in the accumulator's type, followed by the tensors to add.
         weights (`Sequence[float]`):
-            The first is not used.
+            Weight of each tensor; the first one is not used.
         before (`float`):
-            The sum of the weights of what was summed already.
+            Sum of the weights of the tensors that the sum so far contains.
         out (`torch.Tensor` of the same shape), normalize (`bool`, *optional*, defaults to `True`):
-            As of [`linear`].
+            The arguments of [`linear`].
     """
     pairs = zip(tensors, weights, strict=True)
     acc = out.copy_(next(pairs)[0])
@@ -76,14 +77,14 @@ def continued(
 def fused(
     tensors: Iterable[torch.Tensor], weights: Sequence[float], *, normalize: bool = True, out: torch.Tensor
 ) -> torch.Tensor:
-    """[`linear`] in one pass for each tensor: faster, but rounded otherwise, so for gradients and never for a soup.
+    """Compute [`linear`] in one pass per tensor, which is faster but rounds differently.
 
-    Arguments are those of [`linear`].
+    It serves gradients, never a soup. The arguments are those of [`linear`].
     """
     total = sum(weights) if normalize else 1
     pairs = zip(tensors, weights, strict=True)
     tensor, weight = next(pairs)
-    # each weight is divided instead of the sum, which spares a pass
+    # the weights are divided instead of the sum, which saves a pass
     acc = out.copy_(tensor).mul_(weight / total)
     for tensor, weight in pairs:
         acc.add_(tensor, alpha=weight / total)
@@ -93,16 +94,16 @@ def fused(
 def _add(
     acc: torch.Tensor, pairs: Iterable[tuple[torch.Tensor, float]], total: float, normalize: bool
 ) -> torch.Tensor:
-    """Add weighted tensors to a sum whose weights have the sum `total`, and divide by the sum of all weights."""
+    """Add weighted tensors to a sum with the total weight `total`, and divide by the sum of all weights."""
     import torch
 
     for tensor, weight in pairs:
         if weight == 1:
             acc += tensor
         else:
-            acc += tensor.to(acc.dtype) * weight  # widened first: in its own type the product would be rounded
+            acc += tensor.to(acc.dtype) * weight  # widened first, since the product would be rounded in its own type
         total += weight
     if normalize:
-        # by a tensor: CUDA would multiply by the reciprocal of a plain number, which rounds twice
+        # by a tensor, since CUDA would multiply by the reciprocal of a plain number, which rounds twice
         acc.div_(torch.tensor(total, dtype=acc.dtype, device=acc.device))
     return acc

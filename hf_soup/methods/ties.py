@@ -1,4 +1,4 @@
-"""TIES: trim small changes, elect a sign for each number, and average the changes that agree with it."""
+"""TIES: trim small changes, elect a sign for each element, and average the changes that agree with it."""
 
 from __future__ import annotations
 
@@ -21,76 +21,76 @@ def ties(
     scale: float = 1.0,
     election: Literal["weighted", "unweighted"] = "weighted",
 ) -> torch.Tensor:
-    """Add to the base what the ingredients changed, trimmed, with one sign for each number.
+    """Add the trimmed changes of the ingredients to the base model, with one elected sign for each element.
 
-    With equal weights both elections give the same. The weights are relative to each other in both.
+    Only the ratios of the weights matter. With equal weights both kinds of election give the same result.
 
     Args:
         tensors (`Iterable[torch.Tensor]` of one shape):
-            One for each weight; the changes of all of them are held in memory at once.
+            One tensor for each weight. The changes of all of them are in memory at the same time.
         weights (`Sequence[float]`):
-            Relative to each other; what they do to the election is said there.
+            Weight of each tensor. `election` says how the weights enter.
         base (`torch.Tensor` of the same shape):
-            What the ingredients were fine-tuned from.
+            Tensor of the base model that the ingredients were fine-tuned from.
         density (`float`, *optional*, defaults to 0.2):
-            Part of the changes of each tensor that is kept, the largest ones; 0 to 1. Above 0 at least one number of
-            each tensor is kept, so that small tensors do not stay as they are in the base; 0 gives the base.
+            Fraction of the changes of each tensor that is kept, from 0 to 1; the largest changes are kept. Above 0, at
+            least one element of each tensor is kept, so that small tensors change too; 0 gives the base model.
         scale (`float`, *optional*, defaults to 1.0):
-            Factor that multiplies the merged change.
+            Factor by which the merged change is multiplied.
         election (`str`, *optional*, defaults to `"weighted"`):
-            `"weighted"` elects signs on the weighted changes and divides by the sum of the weights that agree, as
-            mergekit does; weights may not be negative. `"unweighted"` elects them on the changes alone and divides by
-            the number of ingredients that agree, as PEFT does.
+            `"weighted"` elects signs from the weighted changes and divides by the sum of the weights that agree, as
+            mergekit does; it takes no negative weights. `"unweighted"` elects signs from the changes alone and divides
+            by the number of ingredients that agree, as PEFT does.
 
     Returns:
-        `torch.Tensor`: of the same shape and type.
+        `torch.Tensor`: the merged tensor, with the shape and type of `base`.
 
     Raises:
-        [`RecipeError`]: if `density` is not between 0 and 1, there is no such election, or a weight is negative where
-            the election is weighted.
+        [`RecipeError`]: if `density` is not between 0 and 1, `election` is unknown, or a weight is negative in a
+            weighted election.
 
     Source: Yadav et al. 2023, [TIES-Merging](https://arxiv.org/abs/2306.01708), algorithm 1, which has no weights.
     """
     import torch
 
     if not 0 <= density <= 1:
-        raise RecipeError(f'the method "ties" keeps a part of the changes: density is between 0 and 1, not {density}.')
+        raise RecipeError(f'the method "ties" keeps a fraction of changes: density is between 0 and 1, not {density}.')
     if election not in ("weighted", "unweighted"):
-        raise RecipeError(f'the method "ties" has the elections "weighted" and "unweighted", not {election!r}.')
-    if election == "weighted" and min(weights) < 0:  # the weights that agree could cancel, or turn the elected sign
+        raise RecipeError(f'the method "ties" knows the elections "weighted" and "unweighted", not {election!r}.')
+    if election == "weighted" and min(weights) < 0:  # the weights that agree could cancel, or flip the elected sign
         raise RecipeError(
             f'the method "ties" divides by the weights that agree, so none may be negative, as in {list(weights)}. '
             'election="unweighted" takes negative weights.'
         )
-    # Step 1, trim: the task vectors tau_t = theta_t - theta_init, of which the largest numbers are kept; (k, ...).
+    # Step 1, trim: the task vectors tau_t = theta_t - theta_init, of which the largest elements are kept; (k, ...).
     changes = torch.stack([_trim(tensor - base, density) for tensor in tensors])
-    # one weight for each task vector, in a shape that multiplies it: (k, 1, ...)
+    # one weight for each task vector, in a shape that broadcasts over it: (k, 1, ...)
     column = torch.tensor(weights, dtype=base.dtype, device=base.device).reshape(-1, *[1] * base.dim())
-    # Step 2, elect: gamma_m = sgn(sum_t tau_t), of weighted changes or of the changes alone. Step 3, merge: tau_m, the
-    # mean of those changes whose sign is gamma_m; the paper's has no weights.
+    # Step 2, elect: gamma_m = sgn(sum_t tau_t), from weighted changes or from the changes alone. Step 3, merge:
+    # tau_m, the mean of those changes whose sign is gamma_m; in the paper it has no weights.
     if election == "weighted":
         changes *= column
         agree = _agreement(changes)
         divisor = (column * agree).sum(dim=0)
-        divisor[divisor == 0] = 1  # where nothing is kept
+        divisor[divisor == 0] = 1  # where no change is kept
     else:
         agree = _agreement(changes)
-        changes *= column * (len(weights) / sum(weights))  # of equal weights each is 1
+        changes *= column * (len(weights) / sum(weights))  # equal weights become 1
         divisor = agree.sum(dim=0).clamp(min=1)
     # theta_m = theta_init + lambda * tau_m
     return base + scale * (changes * agree).sum(dim=0) / divisor
 
 
 def _agreement(changes: torch.Tensor) -> torch.Tensor:
-    """Which changes have the sign of their sum, number by number: (k, ...)."""
+    """Which changes have the sign of their sum, element by element: (k, ...)."""
     import torch
 
-    # A sum of zero counts as positive, as in PEFT. A change that was trimmed is zero, has no sign and never agrees.
+    # A sum of zero counts as positive, as in PEFT. A trimmed change is zero, has no sign and never agrees.
     return changes.sign() == torch.where(changes.sum(dim=0) >= 0, 1, -1)
 
 
 def _trim(change: torch.Tensor, density: float) -> torch.Tensor:
-    """The largest `density` of a tensor's numbers by magnitude, zero elsewhere."""
+    """The change with all but its largest elements by magnitude, a fraction `density` of them, set to zero."""
     import torch
 
     count = int(density * change.numel())  # the paper's top k %

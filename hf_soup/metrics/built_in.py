@@ -28,7 +28,7 @@ class BuiltIn(NamedTuple):
         function (`Callable`):
             `f(references, predictions) -> float`.
         higher_is_better (`bool`, *optional*, defaults to `True`):
-            Its direction.
+            Direction of the metric.
     """
 
     takes: str
@@ -67,7 +67,9 @@ def _correlation(name: str) -> Callable[..., float]:
 def _f1_binary(references: np.ndarray, predictions: np.ndarray) -> float:
     """F1 of the second of two classes."""
     if max(references.max(), predictions.max()) > 1:
-        raise EvaluationError("f1 is of two classes, the second of them positive; for more take f1_macro or f1_micro.")
+        raise EvaluationError(
+            "f1 is defined for two classes, the second of them positive; for more use f1_macro or f1_micro."
+        )
     return _sklearn("f1_score", zero_division=0)(references, predictions)
 
 
@@ -133,9 +135,9 @@ def metric_inputs(predictions: Predictions, takes: str) -> tuple[Any, Any]:
 
     Args:
         predictions ([`Predictions`]):
-            Of one model.
+            Predictions of one model.
         takes (`str`):
-            What the metric is computed from, as of [`BuiltIn`].
+            What the metric is computed from, as in [`BuiltIn`].
 
     Returns:
         `tuple[Any, Any]`: references and predictions.

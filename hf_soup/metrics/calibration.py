@@ -26,7 +26,7 @@ class Bins:
         count (`np.ndarray` of shape `(bins,)`):
             Examples in each.
         confidence (`np.ndarray` of shape `(bins,)`):
-            Its mean.
+            Mean confidence in each bin.
         accuracy (`np.ndarray` of shape `(bins,)`):
             Share that is right.
     """
@@ -55,15 +55,15 @@ class Calibration(NamedTuple):
         ece (`float`):
             Expected calibration error, 15 bins of equal width.
         ece_mass (`float`):
-            The same with bins of about equally many examples.
+            Expected calibration error with bins of about equally many examples.
         mce (`float`):
             Maximum calibration error: the largest gap of a bin of equal width.
         brier (`float`):
-            As of [`brier_score`].
+            Brier score, as defined by [`brier_score`].
         nll (`float`):
             Mean negative log-likelihood.
         bins ([`Bins`]):
-            Of equal width.
+            Bins of equal width.
     """
 
     ece: float
@@ -79,7 +79,7 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray, *, by: Literal["w
 
     Args:
         probabilities (`np.ndarray` of shape `(examples, classes)`):
-            Of each class.
+            Probability of each class.
         labels (`np.ndarray` of shape `(examples,)`):
             The right classes.
         by (`str`, *optional*, defaults to `"width"`):
@@ -144,7 +144,7 @@ def fit_temperature(predictions: Predictions) -> float:
 
     Args:
         predictions ([`Predictions`]):
-            Of classes, on validation.
+            Predictions of classes on validation.
 
     Returns:
         `float`: above 1 for a model that is too sure of itself; between 1/100 and 100.

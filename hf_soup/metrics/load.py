@@ -37,15 +37,16 @@ class Metric:
 
     Args:
         name (`str`):
-            What tables call it.
+            Name of the metric in tables.
         compute (`Callable[[Predictions], dict[str, float]]`):
-            Its values; a metric of one value gives `{name: value}`.
+            Function that computes the values of the metric; a metric of one value returns `{name: value}`.
         higher_is_better (`bool`, *optional*):
-            Its direction, where that is known.
+            Direction of the metric, where it is known.
         needs_texts (`bool`, *optional*, defaults to `False`):
             Whether the model has to generate for it.
         identity (`str`, *optional*):
-            What stands for it in the cache of scores; `None` where nothing can (a function may change).
+            Key of the metric in the cache of scores; `None` for a metric that cannot be identified, such as a
+            function, which may change.
     """
 
     name: str
@@ -65,7 +66,7 @@ def load_metric(name: str) -> evaluate.Metric:
 
     Args:
         name (`str`):
-            Such as `"accuracy"`.
+            Name of the metric, such as `"accuracy"`.
 
     Returns:
         `evaluate.Metric`: `compute(predictions=..., references=...)` gives `{name: value}`. Predictions are classes (0
@@ -137,7 +138,7 @@ def load_metrics(given: Given | Sequence[Given]) -> tuple[Metric, ...]:
     metrics = tuple(_load(item) for item in given)
     names = [metric.name for metric in metrics]
     if not names or len(set(names)) < len(names):
-        raise RecipeError(f"metrics are one or several of different names, not {names}.")
+        raise RecipeError(f"give one metric, or several with different names, not {names}.")
     return metrics
 
 
@@ -154,7 +155,7 @@ def _load(given: Given) -> Metric:
         return _built_in(name)  # made by `load_metric`; the built-in metric itself knows its kinds and direction
     if callable(given):
         return _from_function(given)
-    raise RecipeError(f"{given!r} is no metric: name one ({', '.join(BUILT_IN)}), {WAYS}.")
+    raise RecipeError(f"{given!r} is not a metric: name one ({', '.join(BUILT_IN)}), {WAYS}.")
 
 
 def _built_in(name: str) -> Metric:
@@ -164,7 +165,7 @@ def _built_in(name: str) -> Metric:
         kind = predictions.kind
         if kind not in built_in.kinds:
             fitting = [candidate for candidate in BUILT_IN if kind in BUILT_IN[candidate].kinds]
-            raise EvaluationError(f"{name} is not defined for a model of {kind}: take {', '.join(fitting)}.")
+            raise EvaluationError(f"{name} is not defined for a model of {kind}: use one of {', '.join(fitting)}.")
         references, outputs = metric_inputs(predictions, built_in.takes)
         return {name: float(built_in.function(references, outputs))}
 
@@ -203,7 +204,7 @@ def _refuse_combined(metric: evaluate.EvaluationModule) -> None:
         name = getattr(module, "built_in_name", None)
         if name is not None and BUILT_IN[name].takes != "decisions":
             raise RecipeError(
-                f"{name} cannot be combined, for it takes {BUILT_IN[name].takes}: give metric=[..., {name!r}]."
+                f"{name} cannot be combined, because it takes {BUILT_IN[name].takes}: give metric=[..., {name!r}]."
             )
 
 

@@ -33,17 +33,17 @@ class Predictions(NamedTuple):
             `(items,)` right classes as the model counts them, int64; `(items, labels)` of 0 and 1; `(items,)` right
             values, float64; `(items,)` right tokens.
         rows (`np.ndarray` of shape `(items,)`, int64):
-            Which row of the data set each item is of; in the order of the data set.
+            Row of the data set that each item belongs to, in the order of the data set.
         kind (`str`, *optional*, defaults to `"classes"`):
-            One of the four kinds above.
+            Kind of the predictions: one of the four above.
         names (`tuple[str, ...]`, *optional*):
-            Of the classes.
+            Names of the classes.
         seconds (`float`, *optional*, defaults to 0.0):
-            What the forward passes took.
+            Time that the forward passes took.
         texts (`tuple[str, ...]`, *optional*):
-            What the model wrote for each row, where it was asked to generate.
+            Text generated for each row, where the model was asked to generate.
         references (`tuple[str, ...]`, *optional*):
-            What it should have written.
+            Reference text of each row.
     """
 
     logits: np.ndarray
@@ -88,7 +88,7 @@ def probabilities(predictions: Predictions) -> np.ndarray:
     from scipy import special
 
     if predictions.kind not in ("classes", "labels"):
-        raise EvaluationError(f"probabilities of classes are asked for, and the model gives {predictions.kind}.")
+        raise EvaluationError(f"probabilities of classes were requested, but the model gives {predictions.kind}.")
     logits = predictions.logits.astype(np.float64)
     if predictions.kind == "classes":
         return special.softmax(logits, axis=-1)
@@ -180,4 +180,4 @@ def same_examples(members: Sequence[Predictions]) -> None:
         same_labels = np.array_equal(first.labels, member.labels)
         same_rows = np.array_equal(first.rows, member.rows)
         if not same_labels or not same_rows:
-            raise EvaluationError("these predictions have to be of the same examples with the same classes.")
+            raise EvaluationError("the predictions have to be for the same examples with the same classes.")

@@ -43,7 +43,7 @@ class Sums(NamedTuple):
 
     Args:
         columns (`np.ndarray` of shape `(rows, k)`):
-            What each example adds.
+            Contribution of each example to the sums.
         value (`Callable`):
             `(..., k)` sums -> `(...)` values of the metric.
     """
@@ -59,15 +59,16 @@ def resampled(
 
     Args:
         metric ([`Metric`]):
-            What to compute.
+            Metric to compute.
         name (`str`):
-            Which of its values.
+            Name of the value among those of the metric.
         members (`Sequence[Predictions]`):
-            One for each model, on the same examples. Examples are resampled whole, with all their words or tokens.
+            Predictions of each model on the same examples. Examples are resampled whole, with all their words or
+            tokens.
         resamples (`int`, *optional*, defaults to 10,000):
-            How many, for metrics that follow from sums over examples; 200 for others.
+            Number of resamples for metrics that are functions of sums over examples; at most 200 are drawn for others.
         seed (`int`, *optional*, defaults to 0):
-            Of the resampling.
+            Seed of the resampling.
 
     Returns:
         `np.ndarray` of shape `(models, resamples)`
@@ -189,9 +190,9 @@ def mcnemar(a: np.ndarray, b: np.ndarray) -> float:
 
     Args:
         a (`np.ndarray` of shape `(examples,)`, bool):
-            Where one model is right.
+            Whether the first model is right on each example.
         b (`np.ndarray` of shape `(examples,)`, bool):
-            Where the other is.
+            Whether the second model is right on each example.
 
     Returns:
         `float`: two-sided p; 1.0 if they are right on the same examples.

@@ -1,16 +1,17 @@
-"""Strategies: WHICH ingredients go in, with what WEIGHTS. One function a file, called as the file is; numbers only.
+"""Strategies decide WHICH ingredients a soup has and with what WEIGHTS. One function per file, with the file's name.
 
-`f(ingredients, trials, *, ...) -> Mixture | Choice`: `trials` is all it sees of the world ([`hf_soup.types.Trials`]).
-It returns ingredients and weights as a [`hf_soup.types.Mixture`]; one that tries things returns a
-[`hf_soup.types.Choice`], which has its trials as well ([`hf_soup.types.Trial`]). Method, type and seed are those of
-the merge.
+`f(ingredients, trials, *, ...) -> Mixture | Choice`. A strategy sees no tensors: it scores mixtures and learns about
+the model through `trials` alone ([`hf_soup.types.Trials`]). It returns the ingredients and their weights as a
+[`hf_soup.types.Mixture`], or as a [`hf_soup.types.Choice`] that also records the trials it made
+([`hf_soup.types.Trial`]). The mixtures that it scores are averaged with the method, type and seed of the merge.
 
-The caller provides more when it asks by parameter name: `base`, the base model as an [`Ingredient`] (then the merge
-needs one), and `seed`, that of the merge, for what is drawn at random.
+A strategy asks for more by the names of its parameters: `base` is the base model as an [`Ingredient`] (the merge then
+needs one), and `seed` is the seed of the merge, for whatever is drawn at random.
 
-The decorator [`hf_soup.plugins.strategy`] declares what it promises or needs ([`hf_soup.plugins.StrategyTraits`]):
-- `@strategy(scores=False)`: it asks for no score, so the merge needs no evaluator;
-- `@strategy(linear_only=True)`: it goes with the method `linear` alone;
-- `@strategy(never_worse=True)`: with its defaults the soup is never worse on validation than the best single
-  ingredient.
+The decorator [`hf_soup.plugins.strategy`] declares what a strategy promises or needs
+([`hf_soup.plugins.StrategyTraits`]):
+- `@strategy(scores=False)`: the strategy asks for no score, so that the merge needs no evaluator;
+- `@strategy(linear_only=True)`: the strategy works with the method `linear` only;
+- `@strategy(never_worse=True)`: with the default parameters the soup never scores worse on validation than the best
+  single ingredient.
 """

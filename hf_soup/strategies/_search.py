@@ -1,4 +1,4 @@
-"""What strategies share: a search keeps the soup so far and what it tried. It scores nothing itself."""
+"""What the strategies share: a search holds the soup so far and the trials made. It does not score anything itself."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 
 
 class Search:
-    """The soup so far, and what was tried on the way to it.
+    """The soup so far, and the trials that led to it.
 
     Args:
         ingredients (`Sequence[Ingredient]`):
-            The candidates.
+            The candidates, each of which is scored alone first.
         trials ([`Trials`]):
-            Scores mixtures on validation.
+            Scorer of mixtures on validation.
         ties (`bool`, *optional*, defaults to `True`):
-            Whether a trial that is as good as the best so far is good enough.
+            Whether a trial that equals the best score so far is accepted.
         tolerance (`float`, *optional*, defaults to 0.0):
-            How much worse is still good enough, in the metric's unit.
+            How far below the best score so far a trial may score and still be accepted, in the metric's unit.
         prescreen (`str`, *optional*):
-            `"ensemble"`: candidates whose averaged outputs are not good enough are not scored at all.
+            `"ensemble"` skips every mixture whose averaged outputs (the ensemble) score too low: no soup is scored.
     """
 
     def __init__(
@@ -41,11 +41,11 @@ class Search:
         prescreen: str | None = None,
     ):
         if not tolerance >= 0:
-            raise RecipeError(f"tolerance is how much worse is still good enough: 0 or more, not {tolerance}.")
+            raise RecipeError(f"tolerance is how far a score may fall: it has to be 0 or more, not {tolerance}.")
         self.trials, self.prescreen = trials, prescreen
         self.tried: list[Trial] = []
         self._ties, self._tolerance = ties, tolerance
-        # At once, because candidates alone do not depend on each other.
+        # All at once, because the scores of single candidates do not depend on each other.
         scores = trials.map([Mixture.equal([item]) for item in ingredients])
         self.single_scores = {item.name: score for item, score in zip(ingredients, scores, strict=True)}
         # best first; ties in score are broken by name, so the order of arguments does not matter
@@ -57,7 +57,7 @@ class Search:
         self.begin(Mixture.equal(self.ranked[:1]), self.single_scores[self.ranked[0].name])
 
     def begin(self, mixture: Mixture, score: Score, tried: str | None = None) -> None:
-        """Take a mixture for the soup so far; with `tried` as a trial of its own."""
+        """Begin with this mixture as the soup so far; `tried`, the name of a trial, records it as one."""
         self.mixture = mixture
         self.score = score
         self.best_score = score  # of all soups so far; with a tolerance the present one may be worse
@@ -65,7 +65,7 @@ class Search:
             self.tried.append(Trial(tried, True, "where the search begins", score.value))
 
     def start_with(self, item: Ingredient) -> None:
-        """Begin with another ingredient than the best one."""
+        """Begin with an ingredient other than the best one."""
         self.begin(Mixture.equal([item]), self.single_scores[item.name])
         for place, trial in enumerate(self.tried):
             if trial.ingredient == item.name:
@@ -73,14 +73,14 @@ class Search:
 
     @property
     def threshold(self) -> Threshold:
-        """What a trial has to reach: the best score so far, less the tolerance."""
+        """The score that a trial has to reach: the best one so far, less the tolerance."""
         return Threshold(self.best_score, self._ties, self._tolerance)
 
     def attempt(self, mixture: Mixture, tried: str) -> bool:
-        """Try a mixture, and take it if it is good enough."""
+        """Score a mixture, and make it the soup so far if it reaches the threshold; return whether it did."""
         if self.ruled_out(mixture, tried):
             return False
-        # With a threshold a trial is stopped as soon as it can no longer be good enough, and has no score then.
+        # A trial stops as soon as it can no longer reach the threshold, and then has no score.
         threshold = self.threshold
         score = self.trials.score(mixture, beat=threshold)
         kept = threshold.reached_by(score)
@@ -90,23 +90,23 @@ class Search:
         return kept
 
     def attempt_best(self, mixtures: Sequence[Mixture], tried: Sequence[str]) -> int | None:
-        """Try mixtures that do not depend on each other, and take the best if it is good enough.
+        """Score mixtures that do not depend on each other, and accept the best one if it reaches the threshold.
 
         Args:
             mixtures (`Sequence[Mixture]`):
-                What to try; of equals the first is taken.
+                The mixtures to score; the first one wins a tie.
             tried (`Sequence[str]`):
-                What each is called.
+                The name of each trial.
 
         Returns:
-            `int`: the place of the one that was taken; `None` if none was good enough.
+            `int`: the index of the mixture that was accepted; `None` if none reached the threshold.
         """
         return self.take_best(mixtures, self.trials.map(mixtures, beat=self.threshold), tried)
 
     def take_best(
         self, mixtures: Sequence[Mixture], scores: Sequence[Score | Rejected], tried: Sequence[str]
     ) -> int | None:
-        """As [`Search.attempt_best`], of mixtures that have their scores."""
+        """As [`Search.attempt_best`], for mixtures that have been scored already."""
         threshold = self.threshold
         best: int | None = None
         best_score = self.best_score
@@ -115,7 +115,7 @@ class Search:
                 continue
             if best is None or score.beats(best_score):
                 best, best_score = place, score
-        # noted before one is taken: all are measured against the same soup
+        # recorded before one is accepted, so that all are compared with the same soup
         for place, mixture in enumerate(mixtures):
             self.note(tried[place], mixture, scores[place], place == best)
         if best is not None:
@@ -131,7 +131,7 @@ class Search:
     def note(
         self, tried: str, mixture: Mixture, score: Score | Rejected, kept: bool, alpha: float | None = None
     ) -> None:
-        """Write down a trial, measured against the soup so far."""
+        """Record a trial, compared with the soup so far."""
         if isinstance(score, Rejected):
             self.tried.append(Trial(tried, False, str(score), at_most=score.right / score.n, alpha=alpha))
             return
@@ -141,11 +141,11 @@ class Search:
         self.tried.append(Trial(tried, kept, why, score.value, difference, low, high, alpha=alpha))
 
     def add_trials(self, choice: Choice) -> None:
-        """Take over the trials of another search, without those of single ingredients."""
+        """Add the trials of another search, except those of single ingredients."""
         self.tried += [trial for trial in choice.trials if trial.ingredient is None]
 
     def ruled_out(self, mixture: Mixture, tried: str) -> bool:
-        """Whether the ensemble of a mixture's ingredients is worse than that of the soup so far.
+        """Whether the ensemble of a mixture's ingredients scores worse than the ensemble of the soup so far.
 
         Source: Menes and Risser-Maroix 2024, [RADIN: Souping on a Budget](https://arxiv.org/abs/2401.17790).
         """
@@ -159,7 +159,7 @@ class Search:
         return True
 
     def result(self, *, alpha: float | None = None, temperature: float | None = None) -> Choice:
-        """The soup so far, with all trials; of single ingredients those count as kept that are in it."""
+        """The soup so far with all trials; a single ingredient counts as kept if the soup contains it."""
         used = self.mixture.used
         trials = []
         for trial in self.tried:
@@ -170,7 +170,7 @@ class Search:
 
 
 def mixture_by_module(ingredients: Sequence[Ingredient], modules: Sequence[str], weights: np.ndarray) -> Mixture:
-    """A mixture by a matrix of weights with a line for each module; one line for all where `modules` is `("",)`."""
+    """A mixture from a matrix of weights with one row per module, or a single row where `modules` is `("",)`."""
     weights_of_modules = [tuple(line) for line in weights.tolist()]
     if len(modules) == 1:
         return Mixture(tuple(ingredients), weights_of_modules[0])
@@ -178,8 +178,9 @@ def mixture_by_module(ingredients: Sequence[Ingredient], modules: Sequence[str],
 
 
 def shuffled(ingredients: Sequence[Ingredient], seed: int) -> list[Ingredient]:
-    """Ingredients in random order, whatever order they are given in."""
-    ordered = sorted(ingredients, key=lambda item: item.name)  # the seed decides alone, not the order of arguments
+    """The ingredients in a random order that does not depend on the order in which they are given."""
+    # Sorted first, so that the seed alone decides, not the order of arguments.
+    ordered = sorted(ingredients, key=lambda item: item.name)
     random.Random(seed).shuffle(ordered)
     return ordered
 
@@ -187,11 +188,11 @@ def shuffled(ingredients: Sequence[Ingredient], seed: int) -> list[Ingredient]:
 def check_most(most: int | None, name: str = "max_ingredients") -> None:
     """Refuse a limit below one."""
     if most is not None and most < 1:
-        raise RecipeError(f"{name} is {most}, and a soup has at least one.")
+        raise RecipeError(f"{name} is {most}, but a soup has at least one ingredient.")
 
 
 def _compared_with(score: Score, before: Score, kept: bool) -> str:
-    """What a trial gains or loses, as tables show it."""
+    """What a trial gains or loses, in the words of the tables."""
     if score.value == before.value:
         return f"stays at {before.value:.4f}"
     change = f"{abs(score.value - before.value):.4f} ({before.value:.4f} to {score.value:.4f})"

@@ -1,4 +1,4 @@
-"""One pass like a greedy one, in an order that counts how differently ingredients decide."""
+"""A greedy pass whose order also counts how much the predictions of the ingredients differ."""
 
 from __future__ import annotations
 
@@ -22,37 +22,37 @@ def diverse(
     tolerance: float = 0.0,
     max_ingredients: int | None = None,
 ) -> Choice:
-    """Add ingredients one by one, those first that are good and differ most from the soup so far.
+    """Add ingredients one by one, trying first those that score well and differ most from the soup so far.
 
-    Each next candidate is the one with the best mean of two ranks: by score, and by how often its predictions differ
-    from those of the ingredients that are in already.
+    The next candidate is always the one with the best mean of two ranks: its rank by score, and its rank by how often
+    its predictions differ from those of the ingredients already in the soup.
 
     Args:
         ingredients (`Sequence[Ingredient]`):
             The candidates, in any order.
         trials ([`Trials`]):
-            Scores mixtures on validation, and tells what ingredients say there.
+            Scorer of mixtures on validation, which also gives the predictions of single ingredients.
         diversity (`float`, *optional*, defaults to 0.5):
-            What the rank by difference counts, from 0 (a greedy soup) to 1 (by difference alone).
+            Weight of the rank by difference, from 0 (a greedy soup) to 1 (the order of difference alone).
         accept (`str`, *optional*, defaults to `">="`):
-            `">="` keeps an ingredient that leaves the score as it is; `">"` asks for a gain.
+            `">="` keeps an ingredient that leaves the score unchanged; `">"` keeps it only if the score improves.
         tolerance (`float`, *optional*, defaults to 0.0):
-            How far below the best score so far is still good enough, in the metric's unit.
+            How far below the best score so far a soup may score and still be accepted, in the metric's unit.
         max_ingredients (`int`, *optional*):
-            Stop when the soup has as many.
+            Largest number of ingredients in the soup; the search stops when it is reached.
 
     Returns:
-        [`Choice`]: ingredients in the order of acceptance, weight 1 each.
+        [`Choice`]: the ingredients in the order in which they were accepted, each with weight 1.
 
     Raises:
-        [`RecipeError`]: if `diversity` is not between 0 and 1, `tolerance` negative or `max_ingredients` below 1.
+        [`RecipeError`]: if `diversity` is outside [0, 1], `tolerance` is negative or `max_ingredients` is below 1.
 
     Source: Ramé et al. 2022, [Diverse weight averaging](https://arxiv.org/abs/2205.09739).
     """
     if not 0 <= diversity <= 1:
         raise RecipeError(f"diversity is between 0 and 1, not {diversity}.")
     check_most(max_ingredients)
-    trials.logits(ingredients[0])  # where predictions are not known, that is told before anything is scored
+    trials.logits(ingredients[0])  # fails before anything is scored if predictions are not available
     search = Search(ingredients, trials, ties=accept == ">=", tolerance=tolerance)
     predictions = {item.name: trials.logits(item) for item in search.ranked}
 
@@ -63,7 +63,7 @@ def diverse(
     waiting = search.ranked[1:]  # stays ranked by score
     while waiting and len(search.mixture.ingredients) != max_ingredients:
         accepted = search.mixture.ingredients
-        # 1. Rank what is left by how much it differs from the soup so far; ties stay as they rank by score.
+        # 1. Rank the remaining candidates by their difference from the soup so far; ties keep their order by score.
         differences = {item.name: mean_disagreement(item, accepted) for item in waiting}
         by_difference = sorted(waiting, key=lambda item: -differences[item.name])
         # 2. Take the candidate with the best mean of both ranks.
@@ -72,7 +72,7 @@ def diverse(
             mean_ranks[item.name] = (1 - diversity) * rank_by_score + diversity * by_difference.index(item)
         candidate = min(waiting, key=lambda item: mean_ranks[item.name])
         waiting = [item for item in waiting if item is not candidate]
-        # 3. Keep it if the score does not fall, as a greedy soup does. A candidate is tried once.
+        # 3. Keep it if the score does not fall, as a greedy soup does. Every candidate is tried once.
         tried = f"+ {candidate.name}, which differs in {differences[candidate.name]:.1%}"
         search.attempt(Mixture.equal([*accepted, candidate]), tried)
     return search.result()

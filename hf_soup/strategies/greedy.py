@@ -1,4 +1,4 @@
-"""One pass; an ingredient stays if the soup does not get worse with it."""
+"""One pass over the ingredients, which keeps each one that does not lower the validation score."""
 
 from __future__ import annotations
 
@@ -28,26 +28,28 @@ def greedy(
         ingredients (`Sequence[Ingredient]`):
             The candidates, in any order.
         trials ([`Trials`]):
-            Scores mixtures on validation.
+            Scorer of mixtures on validation.
         accept (`str`, *optional*, defaults to `">="`):
-            `">="` keeps an ingredient that leaves the score as it is (the paper); `">"` asks for a gain (the released
-            code).
+            `">="` keeps an ingredient that leaves the score unchanged (as in the paper); `">"` keeps it only if the
+            score improves (as in the released code).
         tolerance (`float`, *optional*, defaults to 0.0):
-            How far below the best score so far is still good enough, in the metric's unit.
+            How far below the best score so far a soup may score and still be accepted, in the metric's unit.
         max_ingredients (`int`, *optional*):
-            Stop when the soup has as many.
+            Largest number of ingredients in the soup; the search stops when it is reached.
         order (`str`, *optional*, defaults to `"score"`):
-            Who is tried first: the best alone (the paper), at `"random"` by the seed of the merge, or as `"given"`.
+            Order in which ingredients are tried: highest single `"score"` first (as in the paper), in `"random"` order
+            drawn from the seed of the merge, or as `"given"`.
         prescreen (`str`, *optional*):
-            `"ensemble"` does not cook candidates with which the ensemble (averaged outputs) gets worse.
+            `"ensemble"` skips every candidate that lowers the score of the ensemble (averaged outputs), without
+            building its soup.
         seed (`int`, *optional*, defaults to 0):
-            Of the random order; that of the merge.
+            Seed of the random order. The merge passes its own.
 
     Returns:
-        [`Choice`]: ingredients in the order of acceptance, weight 1 each.
+        [`Choice`]: the ingredients in the order in which they were accepted, each with weight 1.
 
     Raises:
-        [`RecipeError`]: if `tolerance` is negative or `max_ingredients` below 1.
+        [`RecipeError`]: if `tolerance` is negative or `max_ingredients` is below 1.
 
     Source: Wortsman et al. 2022, [Model soups](https://arxiv.org/abs/2203.05482), Recipe 1.
     """
@@ -60,7 +62,7 @@ def greedy(
     if queue[0] != search.ranked[0]:
         search.start_with(queue[0])
     # for i = 2 to k: if ValAcc(average(ingredients + [theta_i])) >= ValAcc(average(ingredients)), add theta_i.
-    # With `tolerance` and `accept` as they are by default, the best score so far is that of the soup so far.
+    # With the defaults of `tolerance` and `accept`, the best score so far is the score of the soup so far.
     for item in queue[1:]:
         if len(search.mixture.ingredients) == max_ingredients:
             break

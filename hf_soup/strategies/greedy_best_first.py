@@ -1,4 +1,4 @@
-"""Rounds; in each, every ingredient that remains is tried and the best one stays."""
+"""Rounds, each of which tries every remaining ingredient and keeps the best one."""
 
 from __future__ import annotations
 
@@ -20,34 +20,36 @@ def greedy_best_first(
     max_ingredients: int | None = None,
     prescreen: Literal["ensemble"] | None = None,
 ) -> Choice:
-    """Try every remaining ingredient, keep the one that helps most, and begin again, until none improves the score.
+    """Try every remaining ingredient, keep the one that helps most, and repeat until none improves the score.
 
     Args:
         ingredients (`Sequence[Ingredient]`):
             The candidates, in any order.
         trials ([`Trials`]):
-            Scores mixtures on validation: k (k - 1) / 2 soups of k ingredients at most.
+            Scorer of mixtures on validation. A search over k ingredients scores at most k (k - 1) / 2 soups.
         accept (`str`, *optional*, defaults to `">"`):
-            `">"` asks for a gain in each round; `">="` goes on while the score does not fall.
+            `">"` stops at the first round without an improvement; `">="` continues while the score does not fall.
         tolerance (`float`, *optional*, defaults to 0.0):
-            How far below the best score so far is still good enough, in the metric's unit.
+            How far below the best score so far a soup may score and still be accepted, in the metric's unit.
         max_ingredients (`int`, *optional*):
-            Stop when the soup has as many.
+            Largest number of ingredients in the soup; the search stops when it is reached.
         prescreen (`str`, *optional*):
-            `"ensemble"` does not cook candidates with which the ensemble (averaged outputs) gets worse.
+            `"ensemble"` skips every candidate that lowers the score of the ensemble (averaged outputs), without
+            building its soup.
 
     Returns:
-        [`Choice`]: ingredients in the order of acceptance, weight 1 each.
+        [`Choice`]: the ingredients in the order in which they were accepted, each with weight 1.
 
     Raises:
-        [`RecipeError`]: if `tolerance` is negative or `max_ingredients` below 1.
+        [`RecipeError`]: if `tolerance` is negative or `max_ingredients` is below 1.
     """
     check_most(max_ingredients)
     search = Search(ingredients, trials, ties=accept == ">=", tolerance=tolerance, prescreen=prescreen)
-    remaining = search.ranked[1:]  # best alone first: of equal soups the one with the better ingredient is taken
+    # Highest single score first, so that of equal soups the one with the better ingredient wins.
+    remaining = search.ranked[1:]
     while remaining and len(search.mixture.ingredients) != max_ingredients:
         accepted = search.mixture.ingredients
-        # 1. The soups of this round: that so far, with each remaining ingredient.
+        # 1. The candidates of this round: the soup so far with each remaining ingredient.
         candidates, mixtures, tried = [], [], []
         for item in remaining:
             mixture = Mixture.equal([*accepted, item])
@@ -56,10 +58,11 @@ def greedy_best_first(
                 candidates.append(item)
                 mixtures.append(mixture)
                 tried.append(trial_name)
-        # 2. Score all of them, and take the best if it is good enough; if none is, another round would be the same.
+        # 2. Score all of them and accept the best if it reaches the threshold; if none does, another round would be
+        # alike.
         best = search.attempt_best(mixtures, tried)
         if best is None:
             break
-        # 3. The others, those that were ruled out included, are tried with the new soup.
+        # 3. The others, including those that were ruled out, are tried again with the new soup.
         remaining = [item for item in remaining if item is not candidates[best]]
     return search.result()

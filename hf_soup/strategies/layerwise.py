@@ -1,4 +1,4 @@
-"""Module by module: which parts of the model are averaged, and over whom."""
+"""Decides module by module what is averaged, and over which ingredients."""
 
 from __future__ import annotations
 
@@ -24,34 +24,34 @@ def layerwise(
     accept: Literal[">=", ">"] = ">=",
     tolerance: float = 0.0,
 ) -> Choice:
-    """Decide for each named module whether it is averaged.
+    """Decide for each named module of the model whether it is averaged, and over which ingredients.
 
     Args:
         ingredients (`Sequence[Ingredient]`):
             The candidates, in any order.
         trials ([`Trials`]):
-            Scores mixtures on validation, and names the modules.
+            Scorer of mixtures on validation, which also names the modules of the model.
         mode (`str`, *optional*, defaults to `"selective"`):
-            `"selective"` averages one module after the other over all ingredients and keeps it so if the score does
-            not fall; `"greedy"` chooses for each module, one by one, which ingredients go into it; `"heads"` averages
-            the heads alone and `"body"` all but the heads, as told.
+            `"selective"` averages one module after the other over all ingredients and keeps each change that does not
+            lower the score; `"greedy"` chooses the ingredients of each module one by one; `"heads"` averages the heads
+            only, and `"body"` everything but the heads, whatever the score.
         modules (`Sequence[str]`, *optional*):
-            Which modules are decided on (`"encoder"` is all below it): all by default. With `"heads"` or `"body"`,
-            these are averaged instead.
+            Modules to decide on, all of them by default; a prefix such as `"encoder"` stands for every module below
+            it. With the modes `"heads"` and `"body"`, these modules are averaged instead.
         start (`str`, *optional*, defaults to `"best"`):
-            What every module is at first: the best single ingredient, or a `"greedy"` soup.
+            Model to start from: the `"best"` single ingredient, or a `"greedy"` soup.
         module_order (`str`, *optional*, defaults to `"head_down"`):
-            In which order modules are decided on: from the head down, from the bottom up, or as `modules` gives them.
+            Order in which modules are decided on: from the head down, from the bottom up, or as `modules` lists them.
         accept (`str`, *optional*, defaults to `">="`):
-            `">="` keeps a change that leaves the score as it is; `">"` asks for a gain.
+            `">="` keeps a change that leaves the score unchanged; `">"` keeps it only if the score improves.
         tolerance (`float`, *optional*, defaults to 0.0):
-            How far below the best score so far is still good enough, in the metric's unit.
+            How far below the best score so far a soup may score and still be accepted, in the metric's unit.
 
     Returns:
-        [`Choice`]: with a row of weights for each module, unless they are all alike.
+        [`Choice`]: the mixture with a row of weights for each module, or with one row where all modules are alike.
 
     Raises:
-        [`RecipeError`]: if there is no such module, or the model has no head apart from its body.
+        [`RecipeError`]: if the model has no module of a given name, or no head apart from its body.
 
     Source: Wortsman et al. 2022, [Model soups](https://arxiv.org/abs/2203.05482) (learned by layer).
     """
@@ -59,7 +59,7 @@ def layerwise(
     search = Search(ingredients, trials, ties=accept == ">=", tolerance=tolerance)
     if len(search.ranked) == 1:
         return search.result()
-    # 1. Begin with the same ingredients in every module: the best one, or those of a greedy soup.
+    # 1. Start with the same ingredients in every module: the best one, or those of a greedy soup.
     if start == "greedy":
         choice = greedy(ingredients, trials, accept=accept, tolerance=tolerance)
         search.add_trials(choice)
@@ -70,13 +70,13 @@ def layerwise(
         return _average_all(search, members, decided)
 
     def attempt(module: str, names: set[str], tried: str) -> None:
-        """Average one module over these ingredients, and leave it so if the score is good enough."""
+        """Average one module over these ingredients, and keep the change if the score reaches the threshold."""
         nonlocal members
         changed = {**members, module: names}
         if changed != members and search.attempt(_mixture(search, changed), tried):
             members = changed
 
-    # 2. Module by module: all ingredients at once, or a greedy soup within the module, best ingredient first.
+    # 2. For each module try all ingredients at once, or a greedy soup within the module, best ingredient first.
     all_names = [item.name for item in search.ranked]
     for module in _in_order(decided, module_order, trials.modules):
         if mode == "selective":
@@ -88,7 +88,7 @@ def layerwise(
 
 
 def _modules_to_decide(given: Sequence[str] | None, mode: str, trials: Trials) -> list[str]:
-    """The modules that were named; by default all, or those of the heads or of the body."""
+    """The modules that were named; by default all of them, or those of the heads or of the body."""
     if given is not None:
         return _expanded(given, trials.modules)
     if mode in ("heads", "body"):
@@ -97,7 +97,7 @@ def _modules_to_decide(given: Sequence[str] | None, mode: str, trials: Trials) -
 
 
 def _in_order(decided: list[str], module_order: str, modules: Sequence[str]) -> list[str]:
-    """The modules to decide on, in the order that was asked for."""
+    """The modules to decide on, in the requested order."""
     if module_order == "given":
         return decided
     bottom_up = [module for module in modules if module in decided]
@@ -107,7 +107,7 @@ def _in_order(decided: list[str], module_order: str, modules: Sequence[str]) -> 
 
 
 def _average_all(search: Search, members: dict[str, set[str]], averaged: Sequence[str]) -> Choice:
-    """Average these modules over all ingredients; the score is recorded, and decides nothing."""
+    """Average these modules over all ingredients; the score is recorded but decides nothing."""
     all_names = {item.name for item in search.ranked}
     mixture = _mixture(search, {**members, **dict.fromkeys(averaged, all_names)})
     score = search.trials.score(mixture)
@@ -117,7 +117,7 @@ def _average_all(search: Search, members: dict[str, set[str]], averaged: Sequenc
 
 
 def _mixture(search: Search, members: dict[str, set[str]]) -> Mixture:
-    """Module -> names of the ingredients that it is averaged over, as rows of weights 0 and 1."""
+    """The mixture in which each module is averaged over the ingredients of these names, with weights 0 and 1."""
     different = {frozenset(names) for names in members.values()}
     used = frozenset().union(*different)
     items = [item for item in search.ranked if item.name in used]
@@ -130,7 +130,7 @@ def _mixture(search: Search, members: dict[str, set[str]]) -> Mixture:
 
 
 def _expanded(given: Sequence[str], all_modules: Sequence[str]) -> list[str]:
-    """The modules that were named, one by one; those below a prefix from the bottom up."""
+    """Every module that was named, where a prefix stands for the modules below it, from the bottom up."""
     if isinstance(given, str):
         raise RecipeError(f"modules is a list of names: write [{given!r}].")
     modules: list[str] = []
@@ -140,7 +140,7 @@ def _expanded(given: Sequence[str], all_modules: Sequence[str]) -> list[str]:
             raise RecipeError(f'modules: the model has no module "{name}"{did_you_mean(name, all_modules)}')
         modules += [module for module in below if module not in modules]
     if not modules:
-        raise RecipeError("modules is an empty list; leave it out to decide on all of them.")
+        raise RecipeError("modules is an empty list; omit it to decide on all modules.")
     return modules
 
 

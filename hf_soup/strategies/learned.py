@@ -30,41 +30,45 @@ def learned(
     patience: int = 2,
     seed: int = 0,
 ) -> Choice:
-    """Learn the weights: a softmax of free numbers, and a temperature, by AdamW on most of validation.
+    """Learn the weights by gradient descent on the validation loss, and a temperature with them.
 
-    With mixing weights `alpha` and a scale `beta` of the logits it minimizes the mean over examples of
-    `loss(beta * f(x; sum_i alpha_i theta_i), y)`.
+    AdamW minimizes the mean over examples of `loss(beta * f(x; sum_i alpha_i theta_i), y)`, where the mixing weights
+    `alpha` are a softmax of free numbers and `beta` scales the logits. It learns from most of the validation examples;
+    the others decide when to stop.
 
-    One model and its gradient are in memory, however many ingredients there are: the derivative by an ingredient's
-    weight is the dot product of the model's gradient with the ingredient, which streams past.
+    Memory holds one model and its gradient, however many ingredients there are: the derivative with respect to the
+    weight of an ingredient is the dot product of the model's gradient with that ingredient, which is read in a stream.
 
     Args:
         ingredients (`Sequence[Ingredient]`):
             The ingredients, in any order.
         trials ([`Trials`]):
-            Gives the gradient, and scores mixtures on the part that is held back.
+            Source of the gradient, and scorer of mixtures on the examples held back.
         by (`str`, *optional*, defaults to `"model"`):
-            One weight for each ingredient, or for each named `"module"` of each.
+            Granularity of the weights: one for each ingredient (`"model"`), or one for each module of each ingredient
+            (`"module"`).
         learning_rate (`float`, *optional*, defaults to 0.1):
-            Of AdamW.
+            Learning rate of AdamW.
         epochs (`int`, *optional*, defaults to 5):
-            Passes over the examples at most.
+            Largest number of passes over the examples.
         train_batch_size (`int`, *optional*, defaults to 32):
-            Examples for each step.
+            Number of examples in each optimization step.
         weight_decay (`float`, *optional*, defaults to 0.0):
-            Of AdamW: pulls the weights towards equal ones.
+            Weight decay of AdamW, which pulls the mixing weights towards equal ones.
         held_back (`float`, *optional*, defaults to 0.2):
-            Which part of validation decides when to stop, and which epoch's weights are taken.
+            Fraction of the validation examples that is not learned from, but decides when to stop and which epoch's
+            weights are kept.
         patience (`int`, *optional*, defaults to 2):
-            Stop after as many epochs without a gain there.
+            Number of epochs without an improvement on the examples held back after which learning stops.
         seed (`int`, *optional*, defaults to 0):
-            Of the split and the order of the examples; that of the merge.
+            Seed of the split and of the order of the examples. The merge passes its own.
 
     Returns:
-        [`Choice`]: best alone first, with the learned temperature, which the soup's weights do not hold.
+        [`Choice`]: the ingredients, highest single score first, and the learned temperature, which is not part of the
+        soup's weights.
 
     Raises:
-        [`RecipeError`]: if a number is out of its range, or no example is left to learn or to stop by.
+        [`RecipeError`]: if a number is out of its range, or no example is left to learn from or to hold back.
 
     Source: Wortsman et al. 2022, [Model soups](https://arxiv.org/abs/2203.05482).
     """
@@ -74,16 +78,18 @@ def learned(
     order = rng.permutation(trials.examples)
     n_held_back = round(held_back * len(order)) if 0 < held_back < 1 else 0
     if not 0 < n_held_back < len(order):
-        raise RecipeError(f"held_back is {held_back}: of {len(order)} examples some are to learn, some to stop by.")
+        raise RecipeError(
+            f"held_back is {held_back}: of {len(order)} examples it must hold some back and leave some to learn from."
+        )
     _check_numbers(epochs, train_batch_size, patience, learning_rate, weight_decay)
     search = Search(ingredients, trials)
     if len(search.ranked) == 1:
         return search.result()
-    # 1. Hold back some examples: the loss on those that are learned from falls in any case.
+    # 1. Hold back some examples, since the loss on those that are learned from falls in any case.
     trials_held_back = trials.subset(np.sort(order[:n_held_back]))
     examples = order[n_held_back:]
-    # 2. Begin with equal weights and beta = 1. The weights alpha are a softmax over each row, a row for each module;
-    # the first number of one more row is log(beta), so that beta stays positive.
+    # 2. Begin with equal weights and beta = 1. The weights alpha are a softmax over each row, with one row per module.
+    # The first number of an additional row is log(beta), so that beta stays positive.
     modules = trials.modules if by == "module" else ("",)
     free_numbers = np.zeros((len(modules) + 1, len(search.ranked)))
 
@@ -106,21 +112,21 @@ def learned(
                 optimizer.step(free_numbers, _by_free_numbers(gradient, modules, free_numbers))
                 bar.set_postfix_str(f"loss {gradient.loss:.4f}")
                 bar.update()
-            # 4. Score what was learned on the examples held back, and stop when that has not helped for a while.
+            # 4. Score the mixture on the examples held back, and stop when it has not improved for `patience` epochs.
             mixture = mixture_now()
             score = trials_held_back.score(mixture)
             if score.beats(best_score):
                 epochs_without_gain = 0
             else:
                 epochs_without_gain += 1
-            kept = score.beats(best_score, ties=True)  # of equals the one with the lower loss
-            why = f"{score} on the part held back, loss {gradient.loss:.4f}"
+            kept = score.beats(best_score, ties=True)  # the later epoch, with the lower loss, wins a tie
+            why = f"{score} on the examples held back, loss {gradient.loss:.4f}"
             search.tried.append(Trial(f"epoch {epoch}", kept, why))
             if kept:
                 best, best_score, best_scale = mixture, score, scale_now()
             if epochs_without_gain == patience:
                 break
-    # 5. The soup is that of the best epoch, scored on all of validation.
+    # 5. The soup of the best epoch is scored on all of validation.
     score = trials.score(best)
     search.note(f"learned by {by}", best, score, True)
     search.take(best, score)
@@ -130,7 +136,7 @@ def learned(
 def _check_numbers(
     epochs: int, train_batch_size: int, patience: int, learning_rate: float, weight_decay: float
 ) -> None:
-    """Refuse numbers with which nothing can be learned."""
+    """Refuse settings with which nothing can be learned."""
     too_few = min(epochs, train_batch_size, patience) < 1
     if too_few or not 0 < learning_rate <= 1e6 or not 0 <= weight_decay <= 1e6:
         raise RecipeError(
@@ -140,13 +146,13 @@ def _check_numbers(
 
 
 class AdamW:
-    """Adam with decoupled weight decay, in place, on an array.
+    """Adam with decoupled weight decay, which updates an array in place.
 
     Args:
         shape (`tuple[int, ...]`):
-            Of the array.
+            Shape of the array.
         learning_rate (`float`), weight_decay (`float`):
-            As in torch.
+            The arguments `lr` and `weight_decay` of `torch.optim.AdamW`.
 
     Source: Loshchilov and Hutter 2019, [Decoupled weight decay](https://arxiv.org/abs/1711.05101), algorithm 2.
     """
@@ -161,7 +167,7 @@ class AdamW:
         self._square = np.zeros(shape)  # v, that of its square
 
     def step(self, values: np.ndarray, gradient: np.ndarray) -> None:
-        """Change `values`."""
+        """Update `values` in place by one step against the gradient."""
         import numpy as np
 
         self._steps += 1
@@ -169,7 +175,7 @@ class AdamW:
         # m = beta_1 m + (1 - beta_1) g and v = beta_2 v + (1 - beta_2) g^2, with beta_1 = 0.9 and beta_2 = 0.999
         self._mean += 0.1 * (gradient - self._mean)
         self._square += 0.001 * (gradient**2 - self._square)
-        # both begin at zero, which these divisions correct
+        # these divisions correct the bias towards zero, where both begin
         mean = self._mean / (1 - 0.9**self._steps)
         square = self._square / (1 - 0.999**self._steps)
         values -= self._rate * mean / (np.sqrt(square) + 1e-8)
@@ -182,7 +188,7 @@ def _softmax(rows: np.ndarray) -> np.ndarray:
 
 
 def _by_free_numbers(gradient: Gradient, modules: Sequence[str], free_numbers: np.ndarray) -> np.ndarray:
-    """The derivative by the free numbers, through the softmax of each row."""
+    """The derivative with respect to the free numbers, through the softmax of each row."""
     import numpy as np
 
     weights = _softmax(free_numbers[:-1])

@@ -1,4 +1,4 @@
-"""All ingredients, less those without which the soup is as good."""
+"""All ingredients except those that the soup scores as well without."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ def pruned(
     accept: Literal[">=", ">"] = ">=",
     tolerance: float = 0.0,
 ) -> Choice:
-    """Begin with all ingredients and drop one after the other, worst first, while the validation score does not fall.
+    """Start with all ingredients and remove them one by one, worst first, while the validation score does not fall.
 
-    When one has been dropped, those that stayed are tried again.
+    Whenever an ingredient has been removed, those that were kept before are tried again.
 
     Args:
         ingredients (`Sequence[Ingredient]`):
             The candidates, in any order.
         trials ([`Trials`]):
-            Scores mixtures on validation.
+            Scorer of mixtures on validation.
         accept (`str`, *optional*, defaults to `">="`):
-            `">="` drops an ingredient without which the score is as good; `">"` only for a gain.
+            `">="` removes an ingredient if the score does not fall without it; `">"` only if the score improves.
         tolerance (`float`, *optional*, defaults to 0.0):
-            How far below the best score so far is still good enough, in the metric's unit.
+            How far below the best score so far a soup may score and still be accepted, in the metric's unit.
 
     Returns:
-        [`Choice`]: those that stayed, best alone first, weight 1 each.
+        [`Choice`]: the ingredients that were kept, highest single score first, each with weight 1.
 
     Raises:
         [`RecipeError`]: if `tolerance` is negative.
@@ -42,8 +42,8 @@ def pruned(
         return search.result()
     everything = Mixture.equal(search.ranked)
     search.begin(everything, trials.score(everything), "all")
-    queue = deque(reversed(search.ranked))  # worst first; those that stay go to its end and are tried again
-    kept_in_a_row = 0  # how many were tried since the last one was dropped; after all of them the search ends
+    queue = deque(reversed(search.ranked))  # worst first; an ingredient that is kept is tried again at the end
+    kept_in_a_row = 0  # since the last removal; the search ends when all were kept
     while len(queue) > max(1, kept_in_a_row):
         item = queue.popleft()
         rest = [member for member in search.mixture.ingredients if member != item]

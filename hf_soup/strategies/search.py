@@ -1,4 +1,4 @@
-"""Mixing weights by evolution: a budgeted search over the simplex, for any metric."""
+"""Mixing weights from an evolution strategy: a search over the simplex with a budget, for any metric."""
 
 from __future__ import annotations
 
@@ -21,26 +21,28 @@ def search(
     sigma: float = 1.0,
     seed: int = 0,
 ) -> Choice:
-    """Search mixing weights with CMA-ES and keep the best mixture that was scored, single ingredients included.
+    """Search for mixing weights with CMA-ES and keep the best mixture scored, single ingredients included.
 
-    The weights are a softmax of free numbers that start equal. The metric need not be smooth; a score costs one pass.
+    The weights are a softmax of free numbers that start equal. The metric need not be smooth. Each score takes one
+    pass over the validation examples.
 
     Args:
         ingredients (`Sequence[Ingredient]`):
             The ingredients, in any order.
         trials ([`Trials`]):
-            Scores mixtures on validation.
+            Scorer of mixtures on validation.
         by (`str`, *optional*, defaults to `"model"`):
-            One weight for each ingredient, or for each named `"module"` of each.
+            Granularity of the weights: one for each ingredient (`"model"`), or one for each module of each ingredient
+            (`"module"`).
         budget (`int`, *optional*, defaults to 60):
-            How many soups are scored at most.
+            Largest number of soups to score.
         sigma (`float`, *optional*, defaults to 1.0):
-            How far the first free numbers spread.
+            Initial standard deviation of the free numbers.
         seed (`int`, *optional*, defaults to 0):
-            Of the search; that of the merge.
+            Seed of the random draws. The merge passes its own.
 
     Returns:
-        [`Choice`]: best alone first.
+        [`Choice`]: the ingredients, highest single score first.
 
     Raises:
         [`MissingExtraError`]: if `cmaes` is not installed.
@@ -49,7 +51,7 @@ def search(
     Source: Hansen 2016, [The CMA evolution strategy](https://arxiv.org/abs/1604.00772); the `cmaes` package.
     """
     if budget < 1 or not sigma > 0:
-        raise RecipeError(f"budget and sigma are more than 0, not {budget} and {sigma}.")
+        raise RecipeError(f"budget and sigma have to be greater than 0, not {budget} and {sigma}.")
     try:
         from cmaes import CMA
     except ImportError:
@@ -62,19 +64,19 @@ def search(
     if count == 1:
         return search_state.result()
     modules = trials.modules if by == "module" else ("",)
-    # Equal weights are where the search begins, and the first of the budget.
+    # The search begins with equal weights, which are the first soup of the budget.
     _costs(search_state, [Mixture.equal(search_state.ranked)], ["uniform"])
     spent = 1
 
     def mixture_of(point: np.ndarray) -> Mixture:
-        """What a point in the space of free numbers stands for: their softmax, module by module."""
+        """The mixture at a point in the space of free numbers: their softmax, module by module."""
         weights = special.softmax(point.reshape(len(modules), -1), axis=1)
         return mixture_by_module(search_state.ranked, modules, weights)
 
     # The distribution from which points are drawn, N(mean, sigma^2 C) in the paper; at first C is the identity.
     optimizer = CMA(mean=np.zeros(len(modules) * count), sigma=sigma, seed=seed)
     while spent < budget:
-        # 1. Draw a generation; the last one may be more than the budget has left.
+        # 1. Draw a generation; the last one may be larger than what is left of the budget.
         points = [optimizer.ask() for _ in range(optimizer.population_size)]
         mixtures = [mixture_of(point) for point in points[: budget - spent]]
         # 2. Score it, and keep the best if it is the best so far.
@@ -88,18 +90,18 @@ def search(
 
 
 def _costs(search_state: Search, mixtures: Sequence[Mixture], tried: Sequence[str]) -> list[float]:
-    """Score mixtures and take the best if it is better than all before.
+    """Score mixtures and keep the best one if it beats all before.
 
     Returns:
-        `list[float]`: for each the score as a number to minimize, which is what CMA-ES does.
+        `list[float]`: the score of each mixture as a number to minimize, as CMA-ES does.
     """
-    scores = search_state.trials.map(mixtures)  # in full, since one that is stopped early has no cost
+    scores = search_state.trials.map(mixtures)  # without a threshold, since a trial that stops early has no score
     search_state.take_best(mixtures, scores, tried)
     return [-score.rank_key for score in scores]
 
 
 def _shown(mixture: Mixture) -> str:
-    """The weights of a mixture, as a trial is called."""
+    """The weights of a mixture, as they appear in the name of a trial."""
     if isinstance(mixture.weights, dict):
         return f"weights of {len(mixture.weights_by_module)} modules"
     return " ".join(f"{weight:.2f}" for weight in mixture.weights)

@@ -1,4 +1,4 @@
-"""All ingredients, equally."""
+"""All ingredients with equal weights."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from ..types import Ingredient, Mixture, Trials
 
 @strategy(scores=False)
 def uniform(ingredients: Sequence[Ingredient], trials: Trials | None) -> Mixture:
-    """All ingredients with the same weight.
+    """Average all ingredients with equal weights.
 
     Args:
         ingredients (`Sequence[Ingredient]`):
-            In the order in which they are summed.
+            The ingredients, in the order in which they are summed.
         trials ([`Trials`], *optional*):
-            Not used: nothing is scored.
+            Not used, since nothing is scored.
 
     Returns:
-        [`Mixture`]
+        [`Mixture`]: all ingredients, each with weight 1.
 
     Source: Wortsman et al. 2022, [Model soups](https://arxiv.org/abs/2203.05482), section 2.
     """

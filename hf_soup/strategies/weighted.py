@@ -1,4 +1,4 @@
-"""All ingredients, with the weights that the user gives."""
+"""The ingredients with the weights that the user gives."""
 
 from __future__ import annotations
 
@@ -17,26 +17,29 @@ def weighted(
     *,
     weights: Sequence[float] | Mapping[str, Sequence[float]] | Mapping[str, float] | None = None,
 ) -> Mixture:
-    """All ingredients with given weights; a mean divides by their sum, unless `normalize=False` goes to the method.
+    """Average the ingredients with given weights.
+
+    The weights are divided by their sum, unless the method is given `normalize=False`.
 
     Args:
         ingredients (`Sequence[Ingredient]`):
-            In the order in which they are summed.
+            The ingredients, in the order in which they are summed.
         trials ([`Trials`], *optional*):
-            Not used: nothing is scored.
+            Not used, since nothing is scored.
         weights (`Sequence[float]`, `Mapping[str, float]` or `Mapping[str, Sequence[float]]`):
-            One for each ingredient; by name (those that are not named are left out); or a row for each module prefix.
+            Weight of each ingredient: a list in the order of the ingredients, a mapping by name (ingredients that it
+            does not name are left out), or a mapping from module prefixes to such lists.
 
     Returns:
-        [`Mixture`]
+        [`Mixture`]: the ingredients with these weights.
 
     Raises:
-        [`RecipeError`]: if there are none, or as many as do not fit, or one is of no ingredient.
+        [`RecipeError`]: if no weights are given, or a name is not that of an ingredient.
 
     Source: Wortsman et al. 2022, [Model soups](https://arxiv.org/abs/2203.05482), section 2.
     """
     if weights is None:
-        raise RecipeError('the strategy "weighted" takes the weights that you give: weights=[2, 1, 1].')
+        raise RecipeError('the strategy "weighted" needs weights, such as weights=[2, 1, 1].')
     if not is_by_name(weights):
         return Mixture(tuple(ingredients), as_weights(weights))
     names = [item.name for item in ingredients]
@@ -47,14 +50,14 @@ def weighted(
 
 
 def as_given(weights: object) -> Weights | Mapping[str, float]:
-    """Weights as a user gives them: one for each ingredient, one by name, or one for each ingredient and module.
+    """Weights in one of the forms that a user may give: a list, a mapping by name, or lists by module prefix.
 
     Raises:
-        [`RecipeError`]: if they are something else.
+        [`RecipeError`]: if the value has none of these forms.
     """
     return weights if is_by_name(weights) else as_weights(weights)
 
 
 def is_by_name(weights: object) -> TypeGuard[Mapping[str, float]]:
-    """Whether weights are a number for each name; of modules they are several numbers each."""
+    """Whether weights map each name to one number; by module, each prefix maps to several."""
     return isinstance(weights, Mapping) and all(isinstance(value, (int, float)) for value in weights.values())

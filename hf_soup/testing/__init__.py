@@ -1,7 +1,9 @@
 """For tests, ours and those of extension authors: tiny checkpoints, trials without models, and the contracts."""
 
-from .contracts import check_method, check_strategy, check_task
 from .fake_trials import FakeTrials
+from .method_contract import check_method
+from .strategy_contract import check_strategy
+from .task_contract import check_task
 from .tiny import (
     BART,
     NEGATIVE,

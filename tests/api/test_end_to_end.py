@@ -180,7 +180,7 @@ output_dir: out
         ("sweep.executor=rai", 'no executor "rai"; did you mean "ray"'),
         ("sweep.head=prob", 'did you mean "probe"'),
         ("data.text_columns=[txt]", 'no text column "txt"'),
-        ("base_model=/nowhere/at/all", "does not exist, and it is no Hub id"),
+        ("base_model=/nowhere/at/all", "does not exist, and is not a Hub id"),
     ],
 )
 def test_bad_values_are_told_before_anything_is_trained(kitchen, override, message):

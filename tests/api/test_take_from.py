@@ -34,8 +34,8 @@ def test_what_changes_the_meaning_has_to_be_decided(runs):
         hf_soup.merge(runs)
     activation, tokenizer = caught.value.problems
     assert activation == (
-        "hidden_act: run-0, run-2 have 'gelu', run-1 has 'relu'. The same weights compute something else with each. "
-        'Choose with take_from="run-0" (--take-from run-0)'
+        "hidden_act: run-0, run-2 have 'gelu', run-1 has 'relu'. The same weights compute different results with "
+        'each. Choose with take_from="run-0" (--take-from run-0)'
     )
     assert tokenizer.startswith("run-1 has another tokenizer than run-0: normalizer.lowercase is False against True.")
     notes = hf_soup.merge(runs, take_from="run-1").plan.report.notes
@@ -122,7 +122,7 @@ def test_a_name_that_is_not_there(tmp_path, runs):
     """An unknown name is told with the nearest one: when merging, when checking, and in a recipe."""
     for verb in (hf_soup.merge, hf_soup.check):
         with pytest.raises(
-            hf_soup.RecipeError, match='take_from="run1": no ingredient is called so; did you mean "run-1"'
+            hf_soup.RecipeError, match='take_from="run1": there is no ingredient of that name; did you mean "run-1"'
         ):
             verb(runs, take_from="run1")
     folder = hf_soup.merge(runs, take_from="run-1").save_pretrained(tmp_path / "soup")

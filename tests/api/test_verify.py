@@ -138,7 +138,7 @@ def test_models_in_memory_cannot_be_verified(tmp_path):
 
 def test_what_is_no_soup_is_told(hub, hub_runs, text_runs, tmp_path):
     """A model without a recipe, on the Hub or here, is an error and no verdict."""
-    with pytest.raises(hf_soup.RecipeError, match="it is a model, and no soup of hf_soup"):
+    with pytest.raises(hf_soup.RecipeError, match="it is a model, but not a soup of hf_soup"):
         hf_soup.verify(hub_runs[0])
     with pytest.raises(hf_soup.RecipeError, match="cannot read"):
         hf_soup.verify(text_runs[0])

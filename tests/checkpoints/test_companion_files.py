@@ -312,8 +312,8 @@ def test_a_tokenizer_comes_whole_and_notes_say_whose_files_there_are(tmp_path, t
     }
     assert not (folder / "prompts.json").exists()
     notes = soup.plan.report.notes
-    assert "train.csv is not the same in all; the soup takes that of run-0" in notes
-    assert "prompts.json is not the same in all; the soup has none" in notes
+    assert "train.csv differs between the ingredients; the soup takes that of run-0" in notes
+    assert "prompts.json differs between the ingredients; the soup has none" in notes
 
 
 def test_what_is_left_behind_is_said_once_for_all(tmp_path, text_runs):

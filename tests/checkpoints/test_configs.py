@@ -218,11 +218,11 @@ def test_a_base_that_computes_otherwise_is_told(tmp_path, text_runs):
     base = shutil.copytree(text_runs[2], tmp_path / "base")
     path = base / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"num_attention_heads": 4}))
-    expected = "the base model computes otherwise than the ingredients: num_attention_heads: base has 4, run-0 has 2"
+    expected = "the base model computes differently from the ingredients: num_attention_heads: base has 4, run-0 has 2"
     assert expected in hf_soup.check(text_runs[:2], base).notes
     assert expected in hf_soup.merge(text_runs[:2], method="ties", base_model=base).plan.report.notes
     on_the_way = {"strategy": "interpolate", "base_model": base, "evaluator": lambda model: 1.0}
-    with pytest.raises(hf_soup.IncompatibleError, match="the base model computes otherwise"):
+    with pytest.raises(hf_soup.IncompatibleError, match="the base model computes differently"):
         hf_soup.merge(text_runs[:2], **on_the_way)
     soup = hf_soup.merge(text_runs[:2], take_from="run-0", alphas=[0.5], **on_the_way)
     assert "base" in soup.recipe.names

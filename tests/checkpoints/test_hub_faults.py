@@ -136,7 +136,7 @@ def test_a_lost_pull_request_is_not_opened_twice(faulty, waits, soup, tmp_path):
     """What may be there already and would be there twice is told instead of done again."""
     repo_id = f"{faulty.user}/{tmp_path.name}"
     faulty.faults.add("commit", "lost")
-    with pytest.raises(hf_soup.OutputError, match="did not take"):
+    with pytest.raises(hf_soup.OutputError, match="did not accept"):
         soup.push_to_hub(repo_id, create_pr=True)
     assert len(faulty.store.repositories[repo_id].commits) == 2
     assert files(faulty, repo_id) == [".gitattributes"]
@@ -179,7 +179,7 @@ READ = [
     ("tree", 503, BUSY),
     ("metadata", 503, BUSY),
     ("download", 503, BUSY),
-    ("download", "corrupt", "other bytes than the Hub says"),
+    ("download", "corrupt", "other contents than the Hub announced"),
 ]
 
 
@@ -214,7 +214,7 @@ def test_wrong_bytes_are_refused(faulty, waits, run, tmp_path, name):
     match = stored.sha256 if stored.lfs else name
     soup = hf_soup.merge([run]) if stored.lfs else None  # its header is read before
     faulty.faults.add("download", "corrupt", match=match)
-    with pytest.raises(hf_soup.IngredientError, match=f"{name} of .* other bytes"):
+    with pytest.raises(hf_soup.IngredientError, match=f"{name} of .* other contents"):
         (soup or hf_soup.merge([run])).save_pretrained(tmp_path / "soup")
     assert faulty.faults.hits == [("download", "corrupt")]
     assert hf_soup.merge([run]).save_pretrained(tmp_path / "soup").is_dir()

@@ -134,7 +134,7 @@ def test_a_link_of_the_cache_that_leads_elsewhere_is_refused(run, precious):
     (config,) = folder.glob("*/config.json")
     config.unlink()
     config.symlink_to(precious)
-    with pytest.raises(hf_soup.IngredientError, match="nothing that the Hub sent"):
+    with pytest.raises(hf_soup.IngredientError, match="which the Hub did not send"):
         hf_soup.check([run, run])
     assert precious.read_text() == "of the user"
 
@@ -325,7 +325,7 @@ def test_a_cache_without_network_is_checked_too(hub, run, precious, monkeypatch,
     weights.unlink()
     weights.symlink_to(precious)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(hf_soup.IngredientError, match="nothing that the Hub sent"):
+    with pytest.raises(hf_soup.IngredientError, match="which the Hub did not send"):
         hf_soup.check([run, run])
 
 

@@ -122,7 +122,7 @@ def test_pipes_are_never_waited_for(tmp_path, run, text_runs, name):
     if name == "trainer_state.json":
         assert hf_soup.merge([run, text_runs[1]]).save_pretrained(tmp_path / "soup")
         return
-    with pytest.raises(hf_soup.IngredientError, match="no regular file"):
+    with pytest.raises(hf_soup.IngredientError, match="not a regular file"):
         hf_soup.merge([run, text_runs[1]])
 
 

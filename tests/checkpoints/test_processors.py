@@ -203,8 +203,12 @@ def test_pooling_in_old_and_new_words():
             {"additional_chat_templates/rag.jinja": "y"},
             "chat template: rag: a has 'x', b has 'y'; the soup takes that of a",
         ),
-        ({"words.csv": "a"}, {"words.csv": "b"}, "words.csv is not the same in all; the soup takes that of a"),
-        ({"words.csv": "a"}, {"other.csv": "b"}, "other.csv is not the same in all; the soup has none"),
+        (
+            {"words.csv": "a"},
+            {"words.csv": "b"},
+            "words.csv differs between the ingredients; the soup takes that of a",
+        ),
+        ({"words.csv": "a"}, {"other.csv": "b"}, "other.csv differs between the ingredients; the soup has none"),
     ],
 )
 def test_what_is_noted(first, second, expected):

@@ -201,7 +201,7 @@ def test_a_base_of_a_folder_with_parts(tmp_path):
     assert len(steps) > 30
     assert all("Transformer." in step.spec.name for step in steps)
     tables = saved(tmp_path / "tables", "static")
-    with pytest.raises(hf_soup.IngredientError, match="is no base of"):
+    with pytest.raises(hf_soup.IngredientError, match="is not a base model of"):
         hf_soup.merge(tables, method="ties", base_model=base)
 
 

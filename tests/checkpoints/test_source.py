@@ -78,7 +78,7 @@ def break_folder(folder, defect):
         ("empty", "the folder is empty"),
         ("pickle", r"pytorch_model\.bin, a pickle.*save_pretrained"),
         ("adapter", "PEFT adapter.*merge_and_unload"),
-        ("header", "no whole safetensors file"),
+        ("header", "not a complete safetensors file"),
         ("length", "should have .* bytes by its header"),
         ("no config", r"no config\.json"),
         ("config", r"config\.json cannot be read"),

@@ -23,7 +23,7 @@ KINDS = {
     "a longer name": "File name too long",
     "a long path": "File name too long",
     "a NUL": "null byte",
-    "half a character": "no path",
+    "half a character": "not the path",
     "a user who is none": "home directory",
 }
 COOK = """
@@ -153,7 +153,7 @@ def test_a_picture_of_no_known_format_is_refused(tmp_path):
 
     from hf_soup.checkpoints.staging import save_figure
 
-    with pytest.raises(OutputError, match=r"ends in none of .*png"):
+    with pytest.raises(OutputError, match=r"does not end in any of .*png"):
         save_figure(Figure(), tmp_path / "plot.xyz")
     save_figure(Figure(), tmp_path / "plot.png")
     assert os.listdir(tmp_path) == ["plot.png"]

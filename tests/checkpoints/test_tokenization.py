@@ -120,7 +120,7 @@ def test_what_a_tokenizer_does_otherwise(generic, change, message):
     (problem,) = hf_soup.check(generic).problems
     assert problem.startswith("run-1 has another tokenizer than run-0: ")
     assert message in problem
-    assert problem.endswith('The same texts become other ids. Choose with take_from="run-0" (--take-from run-0)')
+    assert problem.endswith('The same texts become different ids. Choose with take_from="run-0" (--take-from run-0)')
     report = hf_soup.check(generic, take_from="run-1")
     assert report.ok
     assert any(message in note and note.endswith("the soup takes that of run-1") for note in report.notes)

@@ -192,11 +192,11 @@ def test_a_base_of_something_else(tmp_path, text_runs):
         testing.tiny_text_model(0, hidden_size=16).save_pretrained(tmp_path / "narrow")
         make("GPT2LMHeadModel", 0).save_pretrained(tmp_path / "gpt2")
     for base in ("narrow", "gpt2"):
-        with pytest.raises(hf_soup.IngredientError, match="is no base of 'run-0'"):
+        with pytest.raises(hf_soup.IngredientError, match="is not a base model of 'run-0'"):
             hf_soup.merge(text_runs, method="ties", base_model=tmp_path / base)
-        with pytest.raises(hf_soup.IngredientError, match="is no base of 'run-0'"):
+        with pytest.raises(hf_soup.IngredientError, match="is not a base model of 'run-0'"):
             hf_soup.check(text_runs, base_model=tmp_path / base)
-        with pytest.raises(hf_soup.SoupError, match="is no base of 'run-0'"):
+        with pytest.raises(hf_soup.SoupError, match="is not a base model of 'run-0'"):
             hf_soup.merge(text_runs, strategy="interpolate", evaluator=lambda model: 1.0, base_model=tmp_path / base)
 
 
@@ -205,7 +205,7 @@ def test_single_tensors_that_a_base_lacks_are_named(tmp_path, text_runs):
     base = shutil.copytree(text_runs[2], tmp_path / "base")
     rewrite(base, lambda state: {name: tensor for name, tensor in state.items() if "pooler" not in name})
     soup = hf_soup.merge(text_runs[:2], method="ties", base_model=base)
-    (note,) = [note for note in soup.plan.report.notes if "averaged plainly" in note]
+    (note,) = [note for note in soup.plan.report.notes if "averaged without it" in note]
     assert "bert.pooler.dense.bias, bert.pooler.dense.weight" in note
 
 

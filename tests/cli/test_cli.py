@@ -82,7 +82,7 @@ def test_cook_a_recipe(tmp_path, text_runs):
         (["merge", "{run}", "-w", "1,2", "-o", "{out}"], 1, "for 1 ingredients"),
         (["merge", "{run}", "--no-such-option"], 2, "No such option"),
         (["merge", "{run}"], 2, "Missing option '-o'"),
-        (["merge", "-o", "{out}"], 1, "at least one ingredient, none was given"),
+        (["merge", "-o", "{out}"], 1, "at least one ingredient, but none was given"),
         (["merge", "{run}", "-w", "one", "-o", "{out}"], 2, "write 2,1,1 or module=2,1,1"),
         (["cook", "{run}/config.json"], 1, "unknown key `architectures`"),
         (["cook", "{out}"], 1, "does not exist"),
@@ -316,7 +316,7 @@ def test_options_of_methods_and_strategies_are_in_the_help():
     text = " ".join(run("merge", "--help").stdout.split())
     assert "--normalize / --no-normalize [linear] Divide by the sum of the weights" in text
     assert "--accept [>=|>] [diverse, greedy, greedy_best_first, layerwise, pruned]" in text
-    assert "asks for a gain" in text
+    assert "keeps it only if the score improves" in text
 
 
 def test_compare_writes_a_report(tmp_path, text_runs):

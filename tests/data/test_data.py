@@ -52,7 +52,7 @@ def test_functions_and_bunches():
     [
         ("{folder}", "tests", 'no file .* for the split "tests"; did you mean "test"'),
         ("{folder}", "train[30:]", "is empty"),
-        ("{folder}", "train[a:]", "Unrecognized|no slice"),
+        ("{folder}", "train[a:]", "Unrecognized|not a slice"),
         ("no.such:function", "train", "cannot be imported"),
         ("builtins:dict", "train", "without images or texts"),
         ("nobody/nothing-at-all", "train", "could not be loaded"),

@@ -87,9 +87,9 @@ def test_what_save_to_disk_wrote(tmp_path, splits):
 @pytest.mark.parametrize(
     ("file", "change", "message"),
     [
-        ("state.json", lambda state: state["_data_files"][0].update(filename="../../outside.arrow"), "no file of its"),
-        ("state.json", lambda state: state["_data_files"][0].update(filename="gone.arrow"), "no file of its folder"),
-        ("state.json", lambda state: state["_data_files"][0].update(filename=5), "no file of its folder"),
+        ("state.json", lambda state: state["_data_files"][0].update(filename="../../outside.arrow"), "file of its"),
+        ("state.json", lambda state: state["_data_files"][0].update(filename="gone.arrow"), "file of its folder"),
+        ("state.json", lambda state: state["_data_files"][0].update(filename=5), "file of its folder"),
         ("state.json", lambda state: state.update(_data_files=3), "cannot be read"),
         ("state.json", lambda state: state.clear(), "cannot be read"),
         ("dataset_info.json", lambda info: info.update(features={"text": {"_type": "os.system"}}), "cannot be read"),
@@ -129,7 +129,7 @@ def test_damaged_arrow_files_are_an_error(tmp_path):
     ("files", "split", "message"),
     [
         ({"train.csv": TEXTS, "train.jsonl": TEXTS}, "train", "several sources .* train.csv, train.jsonl"),
-        ({"dev.csv": TEXTS, "val.csv": TEXTS}, "validation", "but val, dev: say which"),
+        ({"dev.csv": TEXTS, "val.csv": TEXTS}, "validation", "but val, dev: name one of them"),
         ({"data/train-00001-of-00003.csv": TEXTS}, "train", 'has 1 of the 3 files of "train"'),
         ({"train.csv.gz": "", "dev.csv": TEXTS}, "train", "train.csv.gz: compressed files are not read"),
         ({"en/train.csv": TEXTS, "de/train.csv": TEXTS}, "train", "configurations, give one as name"),
@@ -202,7 +202,7 @@ def test_metadata_of_images(tmp_path):
         data = load_data(str(tmp_path), split="train")
     assert data["label"][:] == ["NA", "None"]
     assert [image.getpixel((0, 0))[0] for image in data["image"]] == [1, 0]
-    for name, message in (("../x.png", "no path below"), ("/etc/x.png", "no path below"), ("d.png", "no file")):
+    for name, message in (("../x.png", "not a path below"), ("/etc/x.png", "not a path below"), ("d.png", "no file")):
         file.write_text(f"file_name,label\n{name},0\n")
         with pytest.raises(DataError, match=f"row 0.*{message}"):
             load_data(str(tmp_path), split="train")
@@ -264,7 +264,7 @@ def test_names_of_the_hub_are_asked_for_there(tmp_path, monkeypatch):
 
     monkeypatch.setattr(datasets, "load_dataset_builder", builder)
     for name in ("imdb", "owner/other", "hf://datasets/squad", "hf://datasets/owner/glu"):
-        with pytest.raises(DataError, match="could not be loaded: no network"):
+        with pytest.raises(DataError, match="could not be loaded as a data set of the Hub: no network"):
             load_data(name, split="train")
     assert asked == ["imdb", "owner/other", "squad", "owner/glu"]
 

@@ -74,7 +74,7 @@ def test_columns_of_numbers(tmp_path, written, kind, values):
         ("a.csv", "text;label\na;0\n", "separated by semicolons"),
         ("a.csv", "", "a.csv is empty"),
         ("a.csv", b"\xef\xbb\xbf\n\n", "a.csv is empty"),
-        ("a.csv", "text,label\n", "is empty otherwise"),
+        ("a.csv", "text,label\n", "but no rows"),
         ("a.csv", b"\xff\xfet", "not UTF-16"),
         ("a.tsv", "text\tlabel\na\tb\t0\n", "line 2: 3 fields"),
         ("a.jsonl", '{"text": "a", "label": 1}\n\n{"text": "b", label: 0}\n', "line 3: not JSON: .* column 15"),
@@ -95,7 +95,7 @@ def test_columns_of_numbers(tmp_path, written, kind, values):
         ("a.json", "[]", "is empty"),
         ("a.parquet", b"PAR1 and no more", "cannot be read as Parquet"),
         ("a.parquet", b"", "cannot be read as Parquet"),
-        ("a.txt", b"", "no file of examples"),
+        ("a.txt", b"", "not a file of examples"),
     ],
 )
 def test_a_file_that_cannot_be_read(tmp_path, name, content, message):
@@ -213,7 +213,7 @@ def test_pipes_are_not_waited_for(tmp_path):
     """A pipe that is called like a file of a split is refused."""
     os.mkfifo(tmp_path / "train.csv")
     for path in (tmp_path, tmp_path / "train.csv"):
-        with pytest.raises(DataError, match=r"train.csv is (no regular file|neither a file nor a folder)"):
+        with pytest.raises(DataError, match=r"train.csv is (not a regular file|neither a file nor a folder)"):
             load_data(str(path), split="train")
 
 

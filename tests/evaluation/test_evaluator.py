@@ -324,7 +324,7 @@ def test_arguments_are_checked_before_anything_runs():
     data = testing.tiny_texts(5)
     with pytest.raises(hf_soup.RecipeError, match=r'no metric "acuracy"; did you mean "accuracy".*evaluate\.load'):
         hf_soup.Evaluator(data, metric="acuracy")
-    with pytest.raises(hf_soup.RecipeError, match="is no metric"):
+    with pytest.raises(hf_soup.RecipeError, match="is not a metric"):
         hf_soup.Evaluator(data, metric=3)
     with pytest.raises(hf_soup.RecipeError, match="of different names"):
         hf_soup.Evaluator(data, metric=["accuracy", "accuracy"])
@@ -426,7 +426,7 @@ def run_task(name, data, **options):
 @pytest.mark.parametrize(
     ("task", "columns", "message"),
     [
-        ("regression", {"text": ["a"], "label": ["4.5"]}, "such as '4.5', and numbers are needed"),
+        ("regression", {"text": ["a"], "label": ["4.5"]}, "such as '4.5', but numbers are needed"),
         ("regression", {"text": ["a", "b"], "label": [1.0, None]}, "1 of 2 values .* missing or not finite"),
         ("text-classification", {"text": ["a"], "label": [2]}, "go from 2 to 2, the model has 2 classes"),
         ("text-classification", {"text": [1], "label": [1]}, "0 text columns"),
@@ -582,7 +582,7 @@ def test_our_own_metrics_as_objects_are_themselves(tokenizer):
             for each in (name, load_metric(name))
         )
         assert given == named
-    with pytest.raises(hf_soup.RecipeError, match="loss cannot be combined, for it takes losses"):
+    with pytest.raises(hf_soup.RecipeError, match="loss cannot be combined, because it takes losses"):
         hf_soup.Evaluator(data, metric=evaluate.combine([load_metric("accuracy"), load_metric("loss")]))
 
 

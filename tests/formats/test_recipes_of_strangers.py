@@ -162,7 +162,7 @@ def test_a_tree_ends(tmp_path, monkeypatch):
     }
     path = tmp_path / "odd" / "soup_recipe.yaml"
     path.write_text(path.read_text().replace("source:", "revision: x\n  source:"))
-    assert "no Hub id" in hf_soup.lineage(tmp_path / "odd").table()
+    assert "not a Hub id" in hf_soup.lineage(tmp_path / "odd").table()
     chain(tmp_path, "circle", ["circle", "circle"])
     assert [child.note for child in hf_soup.lineage(tmp_path / "circle").children] == ["is above already"] * 2
     for place in range(30):
@@ -180,17 +180,17 @@ def test_a_tree_ends(tmp_path, monkeypatch):
 )
 def test_a_size_that_is_none_is_refused(size, text_runs, tmp_path):
     """Before anything is scored or written, on the command line and in Python."""
-    with pytest.raises(hf_soup.OutputError, match=r"max_shard_size=.* is no size of a file"):
+    with pytest.raises(hf_soup.OutputError, match=r"max_shard_size=.* is not the size of a file"):
         hf_soup.merge(text_runs[:2]).save_pretrained(tmp_path / "soup", max_shard_size=size)
     result = run("merge", *text_runs[:2], "-o", tmp_path / "soup", "--max-shard-size", size)
-    assert (result.returncode, "is no size of a file" in result.stderr) == (1, True)
+    assert (result.returncode, "is not the size of a file" in result.stderr) == (1, True)
     assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("size", [0, -1, 1.5, float("nan"), True, None, b"5GB", [5]])
 def test_a_number_that_is_no_size_is_refused(size, text_runs, tmp_path):
     """Zero, less, a fraction, a truth value and other types."""
-    with pytest.raises(hf_soup.OutputError, match="is no size of a file"):
+    with pytest.raises(hf_soup.OutputError, match="is not the size of a file"):
         hf_soup.merge(text_runs[:2]).save_pretrained(tmp_path / "soup", max_shard_size=size)
 
 

@@ -32,7 +32,7 @@ def test_weights_of_a_median_count_copies():
     a, b, c = random_tensors(3)
     assert torch.equal(median(iter([a, b, c]), (3.0, 1.0, 1.0)), median(iter([a, a, a, b, c]), (1.0,) * 5))
     assert torch.equal(median(iter([a, b, c]), (1.0, 2.0, 1.0)), median(iter([a, b, b, c]), (1.0,) * 4))
-    with pytest.raises(hf_soup.RecipeError, match="positive weights"):
+    with pytest.raises(hf_soup.RecipeError, match="takes no negative weights"):
         median(iter([a, b]), (2.0, -1.0))
 
 

@@ -208,7 +208,7 @@ def test_a_recipe_of_the_hub_cooks_again(tmp_path, published):
         ("{run}@v9", "has no revision 'v9'"),
         ("a/b/c", "neither a folder here nor a model on the Hub"),
         ("{run}/no/folder", "/no/folder does not exist at main"),
-        ("{run}/../x", "does not exist, and it is no Hub id"),
+        ("{run}/../x", "does not exist, and is not a Hub id"),
         ("./nowhere", "does not exist"),
     ],
 )

@@ -259,7 +259,7 @@ def test_a_recipe_of_a_stranger_names_no_files_of_ours(hub, text_runs, tmp_path,
     ("old", "new", "message"),
     [
         ("method: linear", "method: 'antigravity:f'", "which is code from elsewhere"),
-        ("revision: ", "revision: 'x) [evil](javascript:alert(1)' #", "which is no commit"),
+        ("revision: ", "revision: 'x) [evil](javascript:alert(1)' #", "which is not a commit"),
         ("params: {}", "params: &a {}\nalignments: *a", "aliases"),
         ("params: {}", "params: " + "[" * 3000 + "]" * 3000, "nested too deeply"),
         ("hf_soup_recipe: 1", "hf_soup_recipe: true", "has recipe format True"),

@@ -282,7 +282,7 @@ def test_a_tolerance_holds_its_edge():
 def test_a_tolerance_is_not_negative(name):
     """A negative tolerance, or none that is a number, is refused."""
     for wrong in (-0.1, math.nan):
-        with pytest.raises(RecipeError, match=r"tolerance is how much worse .* 0 or more"):
+        with pytest.raises(RecipeError, match=r"tolerance is how far a score may fall.* 0 or more"):
             run(name, FakeTrials(lambda recipe: 0.5), tolerance=wrong)
 
 
@@ -439,7 +439,7 @@ def test_weights_are_given():
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        (None, r"takes the weights that you give: weights=\[2, 1, 1\]"),
+        (None, r"needs weights, such as weights=\[2, 1, 1\]"),
         ([1, 2], "the weights are 2 .* for 3 ingredients"),
         ({"": [1, 1, 1], "encoder": [1]}, "the weights of 'encoder' are 1 .* for 3 ingredients"),
         ({"run-9": 1}, r'there is no ingredient "run-9"; did you mean "run-\d"\?'),
@@ -495,14 +495,14 @@ def test_performance_scores_what_it_gives():
 def test_scores_that_cannot_be_weights(scores, higher):
     """Negative scores, nothing but zeros and an error of zero have no share; the message names other schemes."""
     table = dict(zip(["0", "1", "2"], scores, strict=True))
-    with pytest.raises(RecipeError, match=r"cannot be weights; take scheme='softmax' or scheme='rank'"):
+    with pytest.raises(RecipeError, match=r"cannot be weights; use scheme='softmax' or scheme='rank'"):
         run("performance", trials_of(table, higher_is_better=higher), scheme="proportional")
 
 
 def test_a_temperature_is_positive():
     """A temperature of zero, below it or NaN is refused; a very low one gives the best all the weight."""
     for wrong in (0, -1, math.nan):
-        with pytest.raises(RecipeError, match="temperature is more than 0"):
+        with pytest.raises(RecipeError, match="temperature has to be greater than 0"):
             run("performance", FakeTrials(lambda recipe: 0.5), temperature=wrong)
     cold = run("performance", FakeTrials(mixed({"run-0": 0.5, "run-1": 0.7, "run-2": 0.6})), temperature=1e-6)
     assert (cold.names[0], cold.weights) == ("run-1", (1, 0, 0))
@@ -745,7 +745,7 @@ def test_interpolate_ends_where_told(end, expected):
 
 def test_interpolate_needs_a_point():
     """No alpha at all is an error."""
-    with pytest.raises(RecipeError, match="alphas are the points to score"):
+    with pytest.raises(RecipeError, match="alphas is empty; it lists the points to score"):
         run("interpolate", FakeTrials(lambda recipe: 0.5), alphas=[])
 
 
@@ -892,7 +892,7 @@ def test_search_keeps_the_best_alone_where_nothing_is_better(score):
 def test_search_needs_a_budget_and_cmaes(monkeypatch):
     """A budget or spread of nothing is refused; without cmaes the error has the line for pip."""
     for wrong in ({"budget": 0}, {"sigma": 0}):
-        with pytest.raises(RecipeError, match="budget and sigma are more than 0"):
+        with pytest.raises(RecipeError, match="budget and sigma have to be greater than 0"):
             run("search", FakeTrials(misses(0.3)), **wrong)
     monkeypatch.setitem(sys.modules, "cmaes", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'hf-soup\[search\]'"):

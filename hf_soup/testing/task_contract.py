@@ -1,0 +1,88 @@
+"""The contract of tasks: what the rest of the package relies on, to be checked in tests."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..evaluation.evaluator import Evaluator
+from ..metrics.built_in import BUILT_IN
+from ..metrics.predictions import KINDS, Predictions, losses
+from ..tasks._model_inputs import inputs_of
+from .tiny import example_of, model_for
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedModel
+
+    from ..tasks import Task
+
+
+def check_task(task: Task) -> None:
+    """The contract of a task: its example is scored whole, in any batches and order, with the loss of the model.
+
+    Args:
+        task (`ModuleType`):
+            A file of `hf_soup.tasks`, or one of an extension author's.
+    """
+    name = task.__name__.rsplit(".", 1)[-1]
+    _check_declarations(task, name)
+    model, processing_class = model_for(task)
+    data = example_of(task)
+    # A configuration that was loaded names the class; that of a model that was just built does not.
+    config = type(model.config).from_dict({**model.config.to_dict(), "architectures": [type(model).__name__]})
+    assert task.fits(config), f"{name} does not fit its own example"
+    predictions = _check_predictions(task, name, model, processing_class, data)
+    model_loss = _model_loss(task, model, processing_class, data)
+    has_same_loss = abs(losses(predictions).mean() - model_loss) < 1e-4
+    assert has_same_loss, f"{name} has another loss than its model: {model_loss}"
+
+
+def _check_declarations(task: Task, name: str) -> None:
+    """What a task says of itself."""
+    import transformers
+
+    assert task.__doc__, f"{name} does not say what it is"
+    assert hasattr(transformers, task.AUTO_CLASS), f"{name}: transformers has no {task.AUTO_CLASS}"
+    assert task.KIND in KINDS, f"{name} gives {task.KIND}, which is none of {', '.join(KINDS)}"
+    assert task.KIND in BUILT_IN[task.METRIC].kinds, f"{name}: {task.METRIC} is not defined for {task.KIND}"
+
+
+def _check_predictions(
+    task: Task, name: str, model: PreTrainedModel, processing_class: Any, data: Dataset
+) -> Predictions:
+    """Predictions of a task's example, which are whole and the same in any batches and order."""
+    import numpy as np
+
+    def predict(rows: Dataset, batch_size: int | None = None) -> Predictions:
+        evaluator = Evaluator(
+            rows, task=name.replace("_", "-"), processing_class=processing_class, batch_size=batch_size
+        )
+        return evaluator.predict(model)
+
+    whole = predict(data)
+    assert whole.kind == task.KIND, f"{name} gives another kind than it says"
+    assert len(whole.logits) == len(whole.labels) == len(whole.rows), f"{name}: an item has no label, or no row"
+    assert set(whole.rows.tolist()) == set(range(len(data))), f"{name} leaves rows out"
+    assert (np.diff(whole.rows) >= 0).all(), f"{name} is not in the order of the data"
+    row_by_row = predict(data, batch_size=1)
+    assert np.allclose(whole.logits, row_by_row.logits, atol=1e-5), f"{name} depends on what else is in a batch"
+    backwards = range(len(data))[::-1]
+    turned_back = predict(data.select(backwards)).take(np.array(backwards))
+    assert np.allclose(whole.logits, turned_back.logits, atol=1e-5), f"{name} depends on the order of the data"
+    assert np.array_equal(whole.labels, turned_back.labels), f"{name} gives labels to other rows"
+    return whole
+
+
+def _model_loss(task: Task, model: PreTrainedModel, processing_class: Any, data: Dataset) -> float:
+    """The loss that a model computes itself, on all of a task's example as one batch."""
+    import torch
+
+    label = task.label_column(data, None)
+    labels = task.labels(data, label, model.config)
+    inputs = inputs_of(model)
+    encoded = task.encode(data, processing_class, task.columns(data, None, label), labels, inputs)
+    rows = encoded.__getitems__(list(range(len(data))))
+    batch = task.collator(processing_class, inputs)(rows)
+    with torch.no_grad():
+        return float(model(**batch).loss)
