@@ -1,4 +1,4 @@
-"""What a user calls ingredients: any iterable, a folder of runs, a sweep -> a sequence of sources in a fixed order."""
+"""Ingredients as users pass them (any iterable, a folder of runs, a sweep) -> a sequence of sources in fixed order."""
 
 from __future__ import annotations
 
@@ -35,44 +35,46 @@ def load_ingredient(
     config: PretrainedConfig | Mapping[str, Any] | None = None,
     allow_pickle: bool = False,
 ) -> Checkpoint:
-    """One ingredient, opened with what its owner knows of it: to be passed wherever an ingredient or a base model is.
+    """Open one ingredient with options of its own; the result can be used wherever an ingredient or base model can.
 
-    Most ingredients need no such call: folders, Hub ids and models are passed as they are.
+    Most ingredients do not need this: folders, Hub ids and models can be passed directly.
 
     Args:
         source (`str`, `os.PathLike`, [`Ingredient`], `transformers.PreTrainedModel` or `Mapping[str, torch.Tensor]`):
-            Where the weights are.
+            Source of the weights: a folder, a Hub id, a model, or a state dict.
         name (`str`, *optional*):
-            What tables and recipes call it; by default the folder's or repository's name, or the class of a model.
+            Name of the ingredient in tables and recipes; by default the name of the folder or repository, or the class
+            of the model.
         config (`transformers.PretrainedConfig` or `Mapping`, *optional*):
-            Of a state dict, which does not say what it is the state of.
+            Configuration of the model that a state dict belongs to.
         allow_pickle (`bool`, *optional*, defaults to `False`):
-            Read `pytorch_model.bin` where there are no safetensors weights, with torch's `weights_only=True`.
+            Whether `pytorch_model.bin` is read where there are no safetensors weights, with torch's
+            `weights_only=True`.
 
     Returns:
-        `Checkpoint`: pinned to what is there now.
+        `Checkpoint`: the opened ingredient, pinned to its current content.
 
     Raises:
-        [`IngredientError`]: if it does not exist, is empty, corrupt or pickled, or cannot be fetched.
+        [`IngredientError`]: if the source does not exist, is empty, corrupt or a pickle, or cannot be downloaded.
     """
     return open_checkpoint(source, name=name, config=config, allow_pickle=allow_pickle)
 
 
 def read_ingredients(ingredients: Any) -> Sequence[Any]:
-    """The ingredients that a user names, one by one.
+    """Turn the ingredients that a user passes into a sequence of sources.
 
     Args:
         ingredients (`Iterable`, `str` or `os.PathLike`):
             Sources in any iterable that has an order: a list, a generator such as `Path("runs").glob("*")`, a
-            [`Sweep`]. A folder of runs stands for the runs in it: those of a sweep, or else every subfolder that holds
+            [`Sweep`]. A folder of runs stands for its runs: those of a sweep, or else every subfolder that holds
             a model, in the order of their names (`run-2` before `run-10`).
 
     Returns:
-        `Sequence`: of sources for `open_checkpoint`. One folder of a sweep gives the [`Sweep`], which knows its base
+        `Sequence`: sources for `open_checkpoint`. The folder of a sweep gives the [`Sweep`], which knows its base
         model.
 
     Raises:
-        [`RecipeError`]: if they have no order, or are one model alone.
+        [`RecipeError`]: if the ingredients have no order, or are a single model.
     """
     if isinstance(ingredients, (set, frozenset)):
         raise RecipeError("a set has no order, and the first ingredient gives the soup its settings: pass a list.")
@@ -94,22 +96,22 @@ def read_ingredients(ingredients: Any) -> Sequence[Any]:
             return runs
         else:
             expanded += runs
-    # a sweep is left as it is, because it knows its base model and which runs have failed
+    # a sweep is left unchanged, because it knows its base model and which runs failed
     return sources if len(expanded) == len(sources) else expanded
 
 
 def _is_one_source(ingredients: Any) -> bool:
-    """Whether one ingredient was given where a list of them is taken: a text and a state dict are iterable too."""
+    """Whether a single ingredient was passed instead of a list: strings and state dicts are iterable too."""
     if isinstance(ingredients, (str, os.PathLike, Mapping, Ingredient, Checkpoint)):
         return True
     return hasattr(ingredients, "state_dict") or hasattr(ingredients, "as_ingredient")
 
 
 def _runs_in(source: str | os.PathLike[str]) -> Sequence[Any] | None:
-    """The runs in a folder of runs; `None` of everything else, be it a model, a file or the id of a repository.
+    """The runs in a folder of runs; `None` for anything else: a model, a file or the id of a repository.
 
     Raises:
-        [`RecipeError`]: if it is a folder in which there is neither a model nor a run.
+        [`RecipeError`]: if the folder holds neither a model nor runs.
     """
     try:
         folder = Path(source).expanduser()
@@ -119,25 +121,25 @@ def _runs_in(source: str | os.PathLike[str]) -> Sequence[Any] | None:
             return load_sweep(folder)
         children = sorted((path for path in folder.iterdir() if path.is_dir()), key=_natural)
         runs = [str(path) for path in children if _holds_model(path)]
-    except (OSError, RuntimeError, ValueError):  # what cannot be looked at is told when it is opened
+    except (OSError, RuntimeError, ValueError):  # the error is reported when the source is opened
         return None
     if not runs:
         found = listed([path.name for path in children], 5) or "no folder"
         raise RecipeError(
             f"{one_line(folder)} is neither a model nor a folder of runs: it has no config.json and no weights, and "
-            f"in it there is {one_line(found)}. Name the folders of the runs."
+            f"it contains {one_line(found)}. Name the folders of the runs."
         )
     return runs
 
 
 def _holds_model(folder: Path) -> bool:
-    """Whether a folder is a checkpoint: it has weights or settings of a model, or Trainer's checkpoints of one run."""
+    """Whether a folder is a checkpoint: it has weights, a model's configuration, or one Trainer run's checkpoints."""
     if any((folder / name).is_file() for name in OF_A_MODEL) or any(folder.glob("checkpoint-*/")):
         return True
     return any(next(folder.glob(pattern), None) for pattern in WEIGHTS)
 
 
 def _natural(path: Path) -> list[Any]:
-    """A key by which `run-2` comes before `run-10`."""
+    """A sort key that puts `run-2` before `run-10`."""
     words = re.split(r"(\d+)", path.name)
     return [(word.isdecimal(), int(word) if word.isdecimal() else 0, word) for word in words]

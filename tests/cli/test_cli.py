@@ -149,7 +149,7 @@ def test_sweep_and_runs(tmp_path):
     (tmp_path / "runs" / "run-3" / "run.json").unlink()
     shown = run("runs", tmp_path / "runs", "--plot", tmp_path / "runs.png")
     assert shown.stdout.count("| run-") == 5
-    assert "run-3 is not whole yet" in shown.stdout
+    assert "run-3 is not complete yet" in shown.stdout
     assert (tmp_path / "runs.png").is_file()
     quiet = run("runs", tmp_path / "runs", "-q")
     assert quiet.stdout.split() == [str(tmp_path / "runs" / f"run-{index}") for index in (0, 1, 2, 4, 5)]
