@@ -302,8 +302,8 @@ def test_strategies_by_command_line_are_those_of_python(tmp_path, text_runs):
     asked = {"modules": ["classifier", "encoder"], "module_order": "given", "tolerance": 0.5}
     assert recipe.selection.params == asked
     assert recipe.seed == 3
-    assert "Cross-validated:" in done.stdout
-    assert "Held back:" in done.stdout
+    assert "Cross-validation:" in done.stdout
+    assert "Held out:" in done.stdout
     by_name = run("merge", *text_runs, "--strategy", "weighted", "-w", "2,1,1", "-o", tmp_path / "other")
     assert by_name.returncode == 0, by_name.stderr
     assert hf_soup.load_recipe(tmp_path / "other").weights == (2, 1, 1)

@@ -203,7 +203,7 @@ def test_a_test_set_that_selected_is_refused(text_runs, parts):
     soup = hf_soup.merge(text_runs, strategy="greedy", evaluator=parts["validation"])
     with pytest.raises(hf_soup.EvaluationError, match="selection has seen"):
         hf_soup.compare(soup, test=parts["validation"].shuffle(seed=1))
-    with pytest.raises(hf_soup.EvaluationError, match="'again' has the very rows"):
+    with pytest.raises(hf_soup.EvaluationError, match="'again' has the same rows"):
         hf_soup.compare(
             soup, test=parts["test"], shifted={"again": parts["validation"]}, validation=parts["validation"]
         )

@@ -86,7 +86,7 @@ def test_what_an_evaluator_refuses(tokenizer):
     with pytest.raises(hf_soup.DataError, match=r"takes one split: choose one of train, test, as in data\['test'\]"):
         hf_soup.Evaluator({"train": data, "test": data})
     for other in (data.to_iterable_dataset(), [{"text": "a", "label": 0}]):
-        with pytest.raises(hf_soup.DataError, match=r"takes a datasets\.Dataset, or where one is, not"):
+        with pytest.raises(hf_soup.DataError, match=r"takes a datasets\.Dataset or its path, not"):
             hf_soup.Evaluator(other)
     with pytest.raises(hf_soup.RecipeError, match='no metric "acuracy"; did you mean "accuracy"'):
         hf_soup.Evaluator(data, metric="acuracy", processing_class=tokenizer)(model)
