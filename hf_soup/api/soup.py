@@ -246,7 +246,7 @@ class Soup(Result):
                 Whether a public soup names its private ingredients. By default they are called `private-1` ..., and
                 only users who have these ingredients can cook the soup again.
             license (`str`, *optional*):
-                License on the card, such as `"mit"`; by default that of the ingredients, if all of them have the same.
+                Licence on the card, such as `"mit"`; by default that of the ingredients, if all of them have the same.
             benchmark (`str`, *optional*):
                 Data set and task of the benchmark that the test set belongs to, such as `"nyu-mll/glue:sst2"`. The
                 test score is added to its leaderboard (`.eval_results/`).

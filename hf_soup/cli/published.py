@@ -65,7 +65,7 @@ def verify_command(soup: str, device: str, allow_pickle: bool, allow_code: bool,
 @options_of(PushOptions)
 @click.option("--revision", metavar="BRANCH", help="Branch to push to; it is created if it does not exist.")
 @click.option("--create-pr", is_flag=True, help="Open a pull request instead of pushing to the branch.")
-@click.option("--license", metavar="ID", help="License on the card; by default that of the ingredients.")
+@click.option("--license", metavar="ID", help="Licence on the card; by default that of the ingredients.")
 @click.option("--tag", "tags", multiple=True, help="Additional tag for the card; may be repeated.")
 @click.option(
     "--benchmark", metavar="DATASET:TASK", help="Benchmark of the test set, to whose leaderboard the score is added."

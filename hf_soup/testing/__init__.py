@@ -1,4 +1,4 @@
-"""For tests, ours and those of extension authors: tiny checkpoints, trials without models, and the contracts."""
+"""Helpers for tests of hf_soup and its extensions: tiny checkpoints, trials without models, and contracts."""
 
 from .contracts import check_method, check_strategy, check_task
 from .fake_trials import FakeTrials

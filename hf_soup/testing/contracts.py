@@ -1,6 +1,6 @@
-"""The contracts of methods, strategies and tasks: what the rest of the package relies on, to be checked in tests.
+"""Checks of the contracts of methods, strategies and tasks, on which the rest of the package relies.
 
-A function raises `AssertionError` where what it is given breaks its contract.
+Each function raises an `AssertionError` if a contract is broken.
 """
 
 from __future__ import annotations
@@ -27,27 +27,29 @@ if TYPE_CHECKING:
 
     from ..tasks import Task
 
-WEIGHTS = (1.0, 2.0, 0.5)  # of the three tensors that methods are tried on
+WEIGHTS = (1.0, 2.0, 0.5)  # weights of the three tensors that methods are tested on
 
 
 def check_method(function: Callable[..., Any]) -> None:
-    """The contract of a method: help, pure, repeatable, shape and type kept, weights relative, copies give the tensor.
+    """Check the contract of a method.
 
-    Copies of the base give the base where a method asks for one, copies of any tensor give that tensor where not. What
-    `hf_soup.methods` says of `out` and of `elementwise` is checked where a method uses them.
+    A method has a documented signature, does not change its inputs, is reproducible, keeps shape and data type, and
+    treats weights as relative. Copies of the base model give the base model if the method needs one; otherwise copies
+    of any tensor give that tensor. The rules of `hf_soup.methods` for `out` and `elementwise` are checked if the
+    method uses them.
 
     Args:
         function (`Callable`):
-            `f(tensors, weights, *, ...) -> Tensor`.
+            The method, `f(tensors, weights, *, ...) -> Tensor`.
     """
     import torch
 
     _check_documented(function)
     generator = torch.Generator().manual_seed(0)
     for dtype in (torch.float32, torch.float64):
-        for shape in ((), (3,), (4, 5), (0, 2)):  # a single number and an empty tensor as well
+        for shape in ((), (3,), (4, 5), (0, 2)):  # including a single number and an empty tensor
             _check_combination(function, shape, dtype, generator)
-    # Only such methods are ever handed pieces of a tensor.
+    # Only such methods get pieces of a tensor.
     if asks_for(function, "out") or method_traits(function).elementwise:
         _check_pieces(function)
 
@@ -55,7 +57,7 @@ def check_method(function: Callable[..., Any]) -> None:
 def _check_combination(
     function: Callable[..., Any], shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator
 ) -> None:
-    """What every method promises, on tensors of one shape and type."""
+    """Check the promises of every method, on tensors of one shape and data type."""
     import torch
 
     name = function.__name__
@@ -70,18 +72,18 @@ def _check_combination(
     assert torch.equal(result, again), f"{name} gave two results for one input"
     assert torch.allclose(result, doubled), f"{name} does not take weights as relative"
     assert all(map(torch.equal, tensors, before)), f"{name} changed its inputs"
-    # With few bits the sum of three copies is exact, so that nothing but the copy itself will do.
+    # With few bits the sum of three copies is exact, so the result has to be identical to the copy.
     copy = tensors[0].to(torch.bfloat16).to(dtype)
     of_copies = _combine(function, [copy] * 3, (1.0, 1.0, 1.0), copy)
     assert torch.equal(of_copies, copy), f"{name} of copies"
 
 
 def _check_pieces(function: Callable[..., Any]) -> None:
-    """What a method promises that asks for `out` or declares itself elementwise."""
+    """Check the promises of a method that takes `out` or is declared elementwise."""
     import torch
 
     generator = torch.Generator().manual_seed(0)
-    # Tensors of a checkpoint in bfloat16, and the type that they are averaged in.
+    # Tensors of a checkpoint in bfloat16, and in the data type of the computation.
     tensors = [torch.randn(20, generator=generator).to(torch.bfloat16) for _ in WEIGHTS]
     wide = [tensor.float() for tensor in tensors]
     base = wide[0] * 2
@@ -95,15 +97,15 @@ def _check_pieces(function: Callable[..., Any]) -> None:
 
 
 def _check_out(function: Callable[..., Any], tensors: Sequence[torch.Tensor], whole: torch.Tensor) -> None:
-    """What a method promises that writes its result into `out`.
+    """Check the promises of a method that writes its result into `out`.
 
     Args:
         function (`Callable`):
-            The method.
+            Method to check.
         tensors (`Sequence[torch.Tensor]`):
-            In bfloat16, three of shape `(20,)`.
+            Three tensors of shape `(20,)` in bfloat16.
         whole (`torch.Tensor`):
-            What the method made of the same in float32, without `out`.
+            Result of the method for the same tensors in float32, without `out`.
     """
     import torch
 
@@ -111,7 +113,7 @@ def _check_out(function: Callable[..., Any], tensors: Sequence[torch.Tensor], wh
     buffer, out = torch.empty(20), torch.empty(20)
 
     def in_one_buffer() -> Iterator[torch.Tensor]:
-        """The first as it is stored, the others one after the other in the same memory, as a merge hands them over."""
+        """The tensors as a merge passes them: the first in its stored type, the others in the same memory."""
         first, *others = tensors
         yield first
         for tensor in others:
@@ -131,7 +133,7 @@ def _combine(
     weights: Sequence[float],
     base: torch.Tensor | None,
 ) -> torch.Tensor:
-    """What a method makes of tensors, which it sees once; it gets the base only if it asks for one."""
+    """Call a method with tensors in an iterator, and with the base model only if it takes one."""
     result: torch.Tensor
     if asks_for(function, "base"):
         result = function(iter(tensors), weights, base=base)
@@ -141,12 +143,15 @@ def _combine(
 
 
 def check_strategy(function: Callable[..., Mixture | Choice]) -> None:
-    """The contract of a strategy: help, finite weights with a positive sum, no ingredient of its own invention, the
-    same mixture in any order of arguments, and never worse than the best single ingredient where it promises that.
+    """Check the contract of a strategy.
+
+    A strategy has a documented signature and returns finite weights with a positive sum, for given ingredients only.
+    The mixture does not depend on the order of the ingredients. It is never worse than the best single ingredient, if
+    the strategy promises that.
 
     Args:
         function (`Callable`):
-            `f(ingredients, trials, *, ...) -> Mixture | Choice`.
+            The strategy, `f(ingredients, trials, *, ...) -> Mixture | Choice`.
     """
     _check_documented(function)
     name = function.__name__
@@ -165,7 +170,7 @@ def check_strategy(function: Callable[..., Mixture | Choice]) -> None:
         assert all(item in (*items, base) for item in mixture.ingredients), f"{name} invented an ingredient"
         return mixture
 
-    # With a metric where lower is better, the same score makes another search.
+    # If lower is better, the same scores lead to another search.
     for higher in (True, False):
         mixture = choose(items, higher_is_better=higher)
         weights = _weights_by_place(mixture, name)
@@ -181,22 +186,22 @@ def check_strategy(function: Callable[..., Mixture | Choice]) -> None:
 
 
 def _made_up_score(mixture: Mixture) -> float:
-    """A score with ties among the ingredients, and a bonus for mixing."""
+    """A score with ties among the ingredients, and a bonus for mixtures."""
     values = []
     for name in mixture.names:
-        # `run-0` to `run-4` score 0, 1, 2, 0 and 1 alone, the base model, which has no number, 1
+        # the single scores of `run-0` to `run-4` are 0, 1, 2, 0 and 1; that of the base model is 1
         values.append(int(name[-1]) % 3 if name[-1].isdecimal() else 1)
     total = 0.0
     for weights in mixture.weights_by_module.values():
         shares = [weight / sum(weights) for weight in weights]
         total += sum(share * value for share, value in zip(shares, values, strict=True))
         total += 0.3 * sum(share * (1 - share) for share in shares)
-    # Rounded, so that ties are ties in whatever order numbers were summed.
+    # Rounded, so that ties do not depend on the order of summation.
     return round(total / len(mixture.weights_by_module), 6)
 
 
 def _weights_by_place(mixture: Mixture, name: str) -> dict[tuple[str, str], float]:
-    """(Module prefix, ingredient) -> weight, of those that have one."""
+    """The weights that are not 0, by module prefix and ingredient."""
     weight_by_place = {}
     for prefix, weights in mixture.weights_by_module.items():
         assert all(map(math.isfinite, weights)), f"{name} gives a weight that is not finite"
@@ -208,17 +213,20 @@ def _weights_by_place(mixture: Mixture, name: str) -> dict[tuple[str, str], floa
 
 
 def check_task(task: Task) -> None:
-    """The contract of a task: its example is scored whole, in any batches and order, with the loss of the model.
+    """Check the contract of a task.
+
+    All rows of its example are scored, with the same result in any batches and order, and the loss is that of the
+    model.
 
     Args:
         task (`ModuleType`):
-            A file of `hf_soup.tasks`, or one of an extension author's.
+            The task, a module of `hf_soup.tasks` or of an extension.
     """
     name = task.__name__.rsplit(".", 1)[-1]
     _check_declarations(task, name)
     model, processing_class = model_for(task)
     data = example_of(task)
-    # A configuration that was loaded names the class; that of a model that was just built does not.
+    # A loaded configuration names the class; that of a newly built model does not.
     config = type(model.config).from_dict({**model.config.to_dict(), "architectures": [type(model).__name__]})
     assert task.fits(config), f"{name} does not fit its own example"
     predictions = _check_predictions(task, name, model, processing_class, data)
@@ -228,7 +236,7 @@ def check_task(task: Task) -> None:
 
 
 def _check_declarations(task: Task, name: str) -> None:
-    """What a task says of itself."""
+    """Check the constants of a task."""
     import transformers
 
     assert task.__doc__, f"{name} does not say what it is"
@@ -240,7 +248,7 @@ def _check_declarations(task: Task, name: str) -> None:
 def _check_predictions(
     task: Task, name: str, model: PreTrainedModel, processing_class: Any, data: Dataset
 ) -> Predictions:
-    """Predictions of a task's example, which are whole and the same in any batches and order."""
+    """Predictions for a task's example, checked to be complete and the same in any batches and order."""
     import numpy as np
 
     def predict(rows: Dataset, batch_size: int | None = None) -> Predictions:
@@ -264,7 +272,7 @@ def _check_predictions(
 
 
 def _model_loss(task: Task, model: PreTrainedModel, processing_class: Any, data: Dataset) -> float:
-    """The loss that a model computes itself, on all of a task's example as one batch."""
+    """The loss computed by a model itself, on a task's example as one batch."""
     import torch
 
     label = task.label_column(data, None)
@@ -278,7 +286,7 @@ def _model_loss(task: Task, model: PreTrainedModel, processing_class: Any, data:
 
 
 def _check_documented(function: Callable[..., Any]) -> None:
-    """Every parameter has an entry in the docstring, which is its help on the command line."""
+    """Check that every parameter has an entry in the docstring, which is its help on the command line."""
     text = inspect.getdoc(function) or ""
     assert text, f"{function.__name__} has no docstring, and its first line is its help"
     for name in parameters(function):

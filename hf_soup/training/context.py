@@ -36,7 +36,7 @@ class SweepContext:
         about (`Mapping`):
             Description of base model and data for `run.json`.
         base_card (`Mapping`):
-            Metadata of the base model's card, such as license and languages.
+            Metadata of the base model's card, such as licence and languages.
         bars (`bool`, *optional*, defaults to `True`):
             Whether Trainer's progress bar is shown.
         callbacks (`tuple`, *optional*):
