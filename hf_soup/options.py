@@ -118,10 +118,10 @@ class CompareOptions:
     """Options of the comparison on test sets. The `compare` section of a cook file."""
 
     metrics: tuple[str, ...] = option(
-        (), "Metric to report, of which the first ranks the models; by default the task's."
+        (), "Metric to report; may be repeated, and the first one ranks the models. By default that of the task."
     )
     ensembles: tuple[str, ...] | None = option(
-        None, f"Ensemble of the ingredients to score: {', '.join(ENSEMBLES)}; by default all.", choices=ENSEMBLES
+        None, f"Ensemble to score: {', '.join(ENSEMBLES)}; may be repeated. By default all.", choices=ENSEMBLES
     )
 
     __pydantic_config__ = STRICT
@@ -150,14 +150,16 @@ class AnalyzeOptions:
 
     parts: tuple[str, ...] | None = option(
         None,
-        f"Part of the analysis: {', '.join(PARTS[:-1])} or {PARTS[-1]}. By default similarity, and with --data also "
-        "diversity, landscape and advice.",
+        f"Part of the analysis: {', '.join(PARTS[:-1])} or {PARTS[-1]}; may be repeated. By default similarity, and "
+        "with --data also diversity, landscape and advice.",
         choices=PARTS,
     )
     points: int = option(11, "Number of points on each line, and in each direction of the plane.")
     beyond: float = option(0.0, "How far each line extends beyond its ends, as a fraction of its length.")
-    corners: tuple[str, ...] | None = option(None, "Name of a model that spans the plane; give three.")
-    path: tuple[str, ...] = option((), "Name of an ingredient of a greedy soup, in order, to show on the plane.")
+    corners: tuple[str, ...] | None = option(None, "Name of a model that spans the plane; give it three times.")
+    path: tuple[str, ...] = option(
+        (), "Name of an ingredient of a greedy soup, shown on the plane; repeat in order."
+    )
     samples: int | None = option(None, "Number of random orders for Shapley values; by default exact up to 8 models.")
     budget: int | None = option(
         None, "Maximum number of models to score (analyze: in each of landscape, plane, advice)."

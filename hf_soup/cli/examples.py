@@ -20,7 +20,7 @@ class ExampleOptions:
 
     task: str = option("auto", "Task of the models; by default inferred from the model.", choices=names("task"))
     label_column: str | None = option(None, "Name of the label column; by default label, labels or that of the task.")
-    text_columns: tuple[str, ...] = option((), "Name of a text column; by default well-known names are used.")
+    text_columns: tuple[str, ...] = option((), "Name of a text column; may be repeated. By default inferred.")
     batch_size: int | None = option(None, "Number of examples in a batch.")
     no_cache: bool = option(False, "Run every model again, and keep no scores or predictions.")
 

@@ -190,7 +190,9 @@ class _List(click.ParamType):  # type: ignore[type-arg]  # it has a type argumen
 
 
 allow_pickle_option = click.option(
-    "--allow-pickle", is_flag=True, help="Read pytorch_model.bin if there are no safetensors weights."
+    "--allow-pickle",
+    is_flag=True,
+    help="Read pytorch_model.bin if there is no safetensors file; only tensors are loaded.",
 )
 
 allow_code_option = click.option(

@@ -34,7 +34,7 @@ from .stderr import note
     "--weights",
     multiple=True,
     metavar="[MODULE=]W,W,...",
-    help="Relative weight of each ingredient; may be repeated for modules.",
+    help="Relative weights of the ingredients; may be repeated, once for each module.",
 )
 @options_of(MergeOptions)
 @click.option("--data", help="Data by which to choose: a folder with files named for their split, or a Hub data set.")

@@ -67,7 +67,9 @@ def setting_options(command: Command) -> Command:
     "--task", default="auto", show_default=True, help="Task of the models; by default inferred from the data."
 )
 @click.option("--label-column", help="Name of the label column; by default label, labels or that of the task.")
-@click.option("--text-column", "text_columns", multiple=True, help="Name of a text column; may be repeated.")
+@click.option(
+    "--text-column", "text_columns", multiple=True, help="Name of a text column; may be repeated. By default inferred."
+)
 @click.option("--report-to", multiple=True, help="Tracker: tensorboard, wandb, trackio ...; may be repeated.")
 @click.option("--dry-run", is_flag=True, help="Show the runs, their steps and disk space, and train nothing.")
 @output_options
