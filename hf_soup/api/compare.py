@@ -128,7 +128,7 @@ class OpenedSoup(NamedTuple):
         soup ([`Soup`]):
             The soup.
         members (`tuple[Ingredient, ...]`):
-            Its ingredients.
+            Ingredients of the soup.
         take_from (`str`, *optional*):
             Name of the ingredient whose settings it has, if its recipe names one.
         labels (`tuple[str, ...]`, *optional*):

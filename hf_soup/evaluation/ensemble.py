@@ -52,7 +52,7 @@ def mean_logits(members: Sequence[Predictions], weights: Sequence[float] | None 
 
     same_examples(members)
     if members[0].kind == "tokens":
-        raise EvaluationError("of language models, whose logits are not kept, take mean_probabilities.")
+        raise EvaluationError("the logits of language models are not kept: use mean_probabilities.")
     mean = np.average(_stacked_logits(members), axis=0, weights=weights)
     return _ensemble_of(members, mean)
 

@@ -77,7 +77,7 @@ def run_batches(
 
     Args:
         task ([`Task`]):
-            How the model is run.
+            Task, which runs the model.
         model (`transformers.PreTrainedModel`):
             Model, which is moved to the device and put into evaluation mode.
         encoded ([`Encoded`]):

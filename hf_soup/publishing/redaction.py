@@ -185,7 +185,7 @@ def find_private(
         bases (`Sequence[Sequence[str]]`):
             Base models of each ingredient.
         token (`str` or `bool`, *optional*):
-            By default the one that a login stored.
+            Access token for the Hub; by default the stored one.
 
     Returns:
         [`Redaction`]: of all private models; empty if everything is public.

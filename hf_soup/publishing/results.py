@@ -73,7 +73,7 @@ def result_of(recipe: Recipe, comparison: Comparison | None) -> Result | None:
 
     Args:
         recipe ([`Recipe`]):
-            Of the soup.
+            Recipe of the soup.
         comparison ([`Comparison`], *optional*):
             Comparison, which may include other soups.
     """

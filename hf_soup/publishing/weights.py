@@ -40,7 +40,7 @@ def write_weights(
         folder (`Path`):
             Existing folder to write to.
         recipe ([`Recipe`]):
-            Of the soup.
+            Recipe of the soup.
         plan ([`Plan`]):
             Plan of the recipe.
         checkpoints (`Sequence[Checkpoint]`):

@@ -261,10 +261,12 @@ def test_sweep_refuses(tmp_path, options, code, message):
 
 @pytest.mark.parametrize("command", [[], *([name] for name in main.commands)])
 def test_help(command):
-    """Every command explains itself."""
+    """Every command explains itself, with an example that can be pasted."""
     done = run(*command, "--help")
     assert done.returncode == 0
     assert "Usage:" in done.stdout
+    for name in command:
+        assert f"\n  hf-soup {name}" in done.stdout
 
 
 @pytest.mark.parametrize(("command", "kind"), [("strategies", "strategy"), ("methods", "method")])

@@ -103,7 +103,7 @@ def test_scores_are_in_text_and_metadata_also_when_worse():
         cells[i : i + 6] for i in range(len(cells))
     ]
     assert "not evaluated" not in html
-    assert "less than about 1.0 points of accuracy cannot be told from none" in html
+    assert "less than about 1.0 points of accuracy are not significant" in html
 
 
 @pytest.mark.parametrize(
