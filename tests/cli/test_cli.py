@@ -342,7 +342,7 @@ def test_compare_writes_a_report(tmp_path, text_runs):
     assert data["metrics"] == {"accuracy": True, "ece": False}
     assert [row["name"] for row in data["models"]][5:] == ["uniform soup", "greedy", "logit ensemble"]
     without_validation = run(*command[:6], "--test", tmp_path / "validation.csv")
-    assert "selection has seen" in without_validation.stderr
+    assert "used for selection" in without_validation.stderr
 
 
 @pytest.mark.parametrize(

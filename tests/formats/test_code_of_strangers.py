@@ -228,7 +228,7 @@ def test_a_model_from_a_config_has_no_code_of_repositories(evil, section):
 def test_a_cook_file_holds_no_control_characters(evil, text):
     """No path or setting has any."""
     (evil / "cook.yaml").write_text(f"output_dir: {text}\ningredients: [a]\n")
-    with pytest.raises(hf_soup.RecipeError, match="contains control characters"):
+    with pytest.raises(hf_soup.RecipeError, match="holds control characters"):
         load_cook_file(evil / "cook.yaml")
 
 

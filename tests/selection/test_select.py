@@ -297,7 +297,7 @@ def test_folds_are_of_what_is_not_held_back():
 def test_folds_have_examples(asked):
     """One fold, and more folds than there are examples, are refused before anything is scored."""
     trials = OfExamples({"run-0": "1" * 10})
-    with pytest.raises(RecipeError, match=f"folds is {asked['folds']}: it has to be from 2 to (10|7)"):
+    with pytest.raises(RecipeError, match=f"folds is {asked['folds']}; it has to be from 2 to (10|7)"):
         select(BEST, RUNS[:1], trials, **asked)
     assert not trials.asked
 
