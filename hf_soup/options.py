@@ -1,8 +1,8 @@
 """The options of `sweep`, `merge`, `compare`, `push` and `analyze`: one dataclass each, one field for each option.
 
-A field is the only place that declares an option: type, default, help and choices. The sections of cook files, the
-options of the command line with their completion, the check of choices and the signature of `sweep` follow from it.
-It runs nothing and imports little, because the command line reads it before it knows which command is called.
+Each option is declared by its field alone: type, default, help and choices. The sections of cook files, the options
+of the command line with their completion, the check of choices and the signature of `sweep` are derived from it.
+This module imports little, because the command line reads it before it knows which command is called.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ STRICT = {"extra": "forbid", "strict": True}  # how pydantic reads the sections 
 def option(
     default: Any, text: str, *, choices: Sequence[str] = (), checked: bool = False, metavar: str | None = None
 ) -> Any:
-    """A field that is an option of the command line too; one without a text is for cook files and Python alone.
+    """A dataclass field that is an option of the command line too; other fields are for cook files and Python only.
 
     Args:
         default:
-            Its value where none is given.
+            Value of the option if none is given.
         text (`str`):
-            What `--help` says of it.
+            Description of the option in `--help`.
         choices (`Sequence[str]`, *optional*):
-            What the shell completes.
+            Values that shell completion offers.
         checked (`bool`, *optional*, defaults to `False`):
-            Whether [`check_choices`] refuses everything else. Methods and strategies may be code of the user's own,
-            and executors are checked where they are found.
+            Whether [`check_choices`] raises an error for other values. Methods and strategies are not checked, because
+            they may be the user's own code; executors are checked where they are looked up.
         metavar (`str`, *optional*):
-            What `--help` calls its value.
+            Name of the value in `--help`.
     """
     metadata = {"text": text, "choices": tuple(choices), "checked": checked, "metavar": metavar}
     return field(default=default, metadata=metadata)
@@ -57,48 +57,56 @@ def option(
 
 @dataclass(frozen=True, kw_only=True)
 class SweepOptions:
-    """Which runs a sweep makes, what they start from, and where they are trained: `sweep` in a cook file.
+    """Options of a sweep: which runs are trained, from which start, and where. The `sweep` section of a cook file.
 
     The docstring of [`hf_soup.sweep`] describes each of them.
     """
 
     space: Mapping[str, Any] | Sequence[Mapping[str, Any]]
-    n_runs: int | None = option(None, "Draw so many settings; all combinations by default.")
-    seed: int = option(0, "Of the drawing, and of validation data kept apart.")
-    head: str = option("auto", f"{', '.join(HEADS[:-1])} or {HEADS[-1]}.", choices=HEADS, checked=True)
-    init_seed: int = option(0, "Of a new head, the same for all runs.")
+    n_runs: int | None = option(None, "Number of settings to draw; by default all combinations are used.")
+    seed: int = option(0, "Random seed for drawing settings and for holding out validation data.")
+    head: str = option(
+        "auto", f"Initial head of the runs: {', '.join(HEADS[:-1])} or {HEADS[-1]}.", choices=HEADS, checked=True
+    )
+    init_seed: int = option(0, "Random seed of a new head, which all runs share.")
     probe_args: Mapping[str, Any] | None = None
-    keep: str = option("best", "Of each run: best, last or all checkpoints.", choices=KEEP, checked=True)
+    keep: str = option("best", "Checkpoints of each run to keep: best, last or all.", choices=KEEP, checked=True)
     training_args: Mapping[str, Any] | None = None
-    on_error: str = option("continue", "When a run fails: continue or raise.", choices=ON_ERROR, checked=True)
+    on_error: str = option("continue", "What to do if a run fails: continue or raise.", choices=ON_ERROR, checked=True)
     executor: str = option("local", "Where runs are trained: local or ray.", choices=EXECUTORS)
     resources: Mapping[str, float] | None = None
-    push_runs: bool | str = option(False, "Put each run into a repository of its own on the Hub.")
-    private: bool | None = option(None, "Make these repositories private.")
+    push_runs: bool | str = option(False, "Push each run to its own repository on the Hub.")
+    private: bool | None = option(None, "Make the repositories of the runs private.")
 
     __pydantic_config__ = STRICT
 
 
 @dataclass(frozen=True, kw_only=True)
 class MergeOptions:
-    """Which ingredients go into a soup, and how: `merge` in a cook file.
+    """Options of a merge: which ingredients go into the soup, and how. The `merge` section of a cook file.
 
     The docstring of [`hf_soup.merge`] describes each of them; `params` are the parameters of the method and of the
     strategy.
     """
 
     weights: list[float] | dict[str, list[float] | float] | None = None
-    method: str = option("linear", f"How tensors combine: {', '.join(names('method'))}.", choices=names("method"))
-    strategy: str | None = option(None, f"Who goes in: {', '.join(names('strategy'))}.", choices=names("strategy"))
-    metric: str | None = option(None, "What to choose by; the task's own by default.")
-    folds: int | None = option(None, "Search so many times on all folds but one: what is the choice worth?")
-    holdout: float | None = option(None, "Part of --data that the search does not see, to score the choice on.")
+    method: str = option(
+        "linear", f"Method that combines tensors: {', '.join(names('method'))}.", choices=names("method")
+    )
+    strategy: str | None = option(
+        None,
+        f"Strategy that chooses ingredients and weights: {', '.join(names('strategy'))}.",
+        choices=names("strategy"),
+    )
+    metric: str | None = option(None, "Metric by which the strategy chooses; by default that of the task.")
+    folds: int | None = option(None, "Number of cross-validation folds used to estimate selection optimism.")
+    holdout: float | None = option(None, "Fraction of --data held out from selection, to estimate selection optimism.")
     executor: str = option("local", "Where independent trials run: local or ray.", choices=EXECUTORS)
-    dtype: str = option("auto", "Of the soup: bfloat16, float16, float32 ...")
-    seed: int = option(0, "Of what methods and strategies draw at random.")
-    align_labels: bool = option(False, "Permute heads whose labels are in another order; ignore letter case.")
+    dtype: str = option("auto", "Data type of the soup: bfloat16, float16, float32 ...")
+    seed: int = option(0, "Random seed of methods, strategies and folds.")
+    align_labels: bool = option(False, "Permute heads whose labels are in another order, and ignore letter case.")
     take_from: str | None = option(
-        None, "The ingredient whose config, tokenizer and processor the soup takes.", metavar="NAME"
+        None, "Name of the ingredient whose config, tokenizer and processor the soup takes.", metavar="NAME"
     )
     params: dict[str, Any] = field(default_factory=dict)
 
@@ -107,20 +115,24 @@ class MergeOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class CompareOptions:
-    """What the comparison on the test sets reports: `compare` in a cook file."""
+    """Options of the comparison on test sets. The `compare` section of a cook file."""
 
-    metrics: tuple[str, ...] = option((), "The first one counts; the task's own by default.")
-    ensembles: tuple[str, ...] | None = option(None, f"{', '.join(ENSEMBLES)}; all by default.", choices=ENSEMBLES)
+    metrics: tuple[str, ...] = option(
+        (), "Metric to report; may be repeated, and the first one ranks the models. By default that of the task."
+    )
+    ensembles: tuple[str, ...] | None = option(
+        None, f"Ensemble to score: {', '.join(ENSEMBLES)}; may be repeated. By default all.", choices=ENSEMBLES
+    )
 
     __pydantic_config__ = STRICT
 
 
 @dataclass(frozen=True, kw_only=True)
 class PushOptions:
-    """Where on the Hub the soup goes: `push` in a cook file; the fields are parameters of [`Soup.push_to_hub`]."""
+    """Options of a push to the Hub, parameters of [`Soup.push_to_hub`]. The `push` section of a cook file."""
 
     repo_id: str
-    private: bool | None = option(None, "Make a new repository there private.")
+    private: bool | None = option(None, "Make the repository private if it is created.")
     revision: str | None = None
     create_pr: bool = False
     tags: list[str] = field(default_factory=list)
@@ -134,27 +146,29 @@ class PushOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class AnalyzeOptions:
-    """What an analysis looks at, and how far: options of [`hf_soup.analyze`], which describes each of them."""
+    """Options of an analysis. The docstring of [`hf_soup.analyze`] describes each of them."""
 
     parts: tuple[str, ...] | None = option(
         None,
-        f"{', '.join(PARTS[:-1])} or {PARTS[-1]}; may be repeated. By default similarity, and with --data diversity, "
-        "landscape and advice.",
+        f"Part of the analysis: {', '.join(PARTS[:-1])} or {PARTS[-1]}; may be repeated. By default similarity, and "
+        "with --data also diversity, landscape and advice.",
         choices=PARTS,
     )
-    points: int = option(11, "Of each line, and in each direction of the plane.")
-    beyond: float = option(0.0, "How far lines go on beyond their ends.")
-    corners: tuple[str, ...] | None = option(None, "A model that the plane goes through: three of them.")
-    path: tuple[str, ...] = option((), "Models of a greedy soup in its order, to be drawn on the plane.")
-    samples: int | None = option(None, "Orders to draw for Shapley values; exact for up to 8 models by default.")
-    budget: int | None = option(None, "Score so many models at most (analyze: in landscape, plane, advice each).")
+    points: int = option(11, "Number of points on each line, and in each direction of the plane.")
+    beyond: float = option(0.0, "How far each line extends beyond its ends, as a fraction of its length.")
+    corners: tuple[str, ...] | None = option(None, "Name of a model that spans the plane; give it three times.")
+    path: tuple[str, ...] = option((), "Name of an ingredient of a greedy soup, shown on the plane; repeat in order.")
+    samples: int | None = option(None, "Number of random orders for Shapley values; by default exact up to 8 models.")
+    budget: int | None = option(
+        None, "Maximum number of models to score (analyze: in each of landscape, plane, advice)."
+    )
 
 
 def check_choices(options: DataclassInstance) -> None:
-    """Refuse a value that is none of the choices of its option.
+    """Raise an error for a value that is not among the choices of its option.
 
     Raises:
-        [`RecipeError`]: with the choices, and the nearest one.
+        [`RecipeError`]: naming the choices and the nearest one.
     """
     for item in fields(options):
         choices, value = item.metadata.get("choices", ()), getattr(options, item.name)
@@ -163,17 +177,17 @@ def check_choices(options: DataclassInstance) -> None:
 
 
 def keywords(options: DataclassInstance) -> dict[str, Any]:
-    """The options as keyword arguments of a function that takes each of them by its name."""
+    """The options as keyword arguments, by the names of the fields."""
     return {item.name: getattr(options, item.name) for item in fields(options)}
 
 
 def answers_keywords(function: Callable[P, Result]) -> Callable[P, Result]:
-    """Answer a keyword that a function does not take, misspelt or of another library, with the one that was meant.
+    """Make a function answer an unknown keyword, misspelt or from another library, with the one that was meant.
 
     Type checkers see the signature of the function, and `help` shows it.
 
     Raises:
-        [`RecipeError`]: when the function is called with such a keyword.
+        [`RecipeError`]: if the function is called with an unknown keyword.
     """
     known = inspect.signature(function).parameters
 
@@ -186,7 +200,7 @@ def answers_keywords(function: Callable[P, Result]) -> Callable[P, Result]:
 
 
 def answers_keywords_of_class(cls: type[Result]) -> type[Result]:
-    """The same for the arguments that a class is called with."""
+    """Make the constructor of a class answer unknown keywords, like [`answers_keywords`]."""
     cls.__init__ = answers_keywords(cls.__init__)  # type: ignore[method-assign]
     return cls
 
@@ -198,16 +212,16 @@ def _check_keywords(name: str, given: Iterable[str], known: Iterable[str]) -> No
 
 
 def dtype_name(dtype: object) -> str:
-    """The name of a floating-point type: `"float16"` of `torch.float16`; a name is its own."""
+    """The name of a floating-point type, such as `"float16"` for `torch.float16`; a name is returned unchanged."""
     return str(dtype).removeprefix("torch.")
 
 
 def called_with(
     arguments: Callable[P, Arguments],
 ) -> Callable[[Callable[[Arguments], Result]], Callable[P, Result]]:
-    """Give a function of one dataclass the signature of that dataclass: it is called with its fields.
+    """Give a function whose argument is a dataclass the signature of that dataclass, so that callers pass the fields.
 
-    Type checkers see the same signature, and `help` shows it, so the fields are declared once.
+    Type checkers and `help` see the same signature, so the fields are declared once.
 
     Args:
         arguments (`type`):
@@ -222,7 +236,7 @@ def called_with(
             _check_keywords(function.__name__, kwargs, known)
             return function(arguments(*args, **kwargs))
 
-        # what has to be given comes first, as in a signature that is written by hand
+        # required parameters come first, as in a hand-written signature
         ordered = sorted(known.values(), key=lambda item: (item.kind, item.default is not item.empty))
         returned = inspect.signature(function).return_annotation
         signature = inspect.Signature(ordered, return_annotation=returned)

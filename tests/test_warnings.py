@@ -52,7 +52,7 @@ CASES = {
     on_disk: "BatchNorm",
     on_the_hub: "the card sets no licence",
     about_data: "rows have no text",
-    of_a_comparison: "are also in the data that selects",
+    of_a_comparison: "are also in the data used for selection",
 }
 
 

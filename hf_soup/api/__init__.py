@@ -1,1 +1,1 @@
-"""The verbs, one file each, and the soup: they open what they are given and call the folders below."""
+"""The public functions, one file each, and `Soup`: they open their inputs and call the folders below."""

@@ -1,4 +1,4 @@
-"""`analyze` and `advise`: open what was given and hand it to `hf_soup.analysis`."""
+"""`analyze` and `advise`: they open their inputs and pass them to `hf_soup.analysis`."""
 
 from __future__ import annotations
 
@@ -54,50 +54,53 @@ def analyze(
     take_from: str | None = None,
     device: str = "cpu",
 ) -> Analysis:
-    """See why a soup of some models works, or does not.
+    """Analyze why a soup of some models works or does not.
 
-    Points that were scored are kept: the same call, or one that asks for more, goes on from there. Ctrl-C ends a part
-    with what is done.
+    Scores are kept: the same call, or one that asks for more points, resumes from them. Ctrl-C ends the analysis and
+    returns what is finished.
 
     Args:
         ingredients (`Iterable`, `str` or `os.PathLike`):
-            As for [`merge`].
+            Fine-tuned checkpoints, in any form that [`merge`] takes.
         evaluator ([`Evaluator`], `datasets.Dataset` or `str`, *optional*):
-            Examples to score on; without them only the weights are compared.
+            Examples on which models are scored; without them only the weights are compared.
         base_model (*optional*):
-            What they were fine-tuned from: changes from it say far more than weights. A [`Sweep`] knows its own.
+            The model that the ingredients were fine-tuned from. The similarity of the changes from it says far more
+            than the similarity of the weights. The base model of a [`Sweep`] is known.
         parts (`Sequence[str]` or `str`, *optional*):
-            One or several of `"similarity"`, `"diversity"`, `"landscape"`, `"plane"`, `"contribution"`, `"modules"`
-            and `"advice"`; by default similarity, and with an evaluator diversity, landscape and advice.
+            Parts of the analysis: one or several of `"similarity"`, `"diversity"`, `"landscape"`, `"plane"`,
+            `"contribution"`, `"modules"` and `"advice"`. By default similarity; with an evaluator also diversity,
+            landscape and advice.
         batchnorm_data ([`Evaluator`], `datasets.Dataset` or `str`, *optional*):
-            Training data on which BatchNorm is estimated again at every point.
+            Training data on which BatchNorm statistics are estimated again for every average that is scored.
         points (`int`, *optional*, defaults to 11):
-            Of each line, ends included, and in each direction of the plane.
+            Number of points on each line, ends included, and in each direction of the plane.
         beyond (`float`, *optional*, defaults to 0.0):
-            How far lines go on beyond their ends, relative to their length.
+            How far each line extends beyond its ends, as a fraction of its length.
         corners (`Sequence[str]`, *optional*):
-            Names of the three models that the plane goes through; by default those farthest from each other.
+            Names of the three models that span the plane; by default the three that are farthest apart.
         path (`Sequence[str]`, *optional*):
-            Names in the order in which a greedy pass took them, to be drawn on the plane; a soup's
-            `soup.recipe.names`.
+            Names of models in the order in which a greedy strategy added them (`soup.recipe.names`); the plane shows
+            them as a path.
         samples (`int`, *optional*):
-            Orders that are drawn for Shapley values; by default they are exact for up to 8 models.
+            Number of random orders used to estimate Shapley values; by default the values are exact for up to 8
+            models.
         budget (`int`, *optional*):
-            Score so many models at most in landscape, plane and advice, each.
+            Maximum number of models to score in each of landscape, plane and advice.
         align_labels (`bool`, *optional*, defaults to `False`):
-            As for [`merge`].
+            Whether heads whose labels are in another order are permuted, as for [`merge`].
         take_from (`str`, *optional*):
-            As for [`merge`]: whose settings all models have where they are scored.
+            Name of the ingredient whose settings all models have when they are scored, as for [`merge`].
         device (`str`, *optional*, defaults to `"cpu"`):
-            Where to average.
+            Device on which tensors are averaged.
 
     Returns:
         [`Analysis`]: `.similarity`, `.diversity`, `.landscape`, `.plane`, `.contribution`, `.modules`, `.advice`;
         `.table()`, `.save(folder)`.
 
     Raises:
-        [`IncompatibleError`]: if they do not have the same tensors.
-        [`RecipeError`]: if there is no such part, or it needs examples.
+        [`IncompatibleError`]: if the ingredients do not have the same tensors.
+        [`RecipeError`]: if a part does not exist, or needs examples and there is no evaluator.
     """
     chosen = chosen_parts([parts] if isinstance(parts, str) else parts, evaluator is not None)
     if budget is not None and budget < 1:
@@ -129,19 +132,19 @@ def analyze(
 
 
 class Request(NamedTuple):
-    """What parts of an analysis are measured on, and how far.
+    """The models that the parts of an analysis are measured on, and the options of these parts.
 
     Args:
         checkpoints (`tuple[Checkpoint, ...]`):
             The opened models.
         scorer ([`Scorer`]):
-            The same, with examples.
+            Scores these models and their averages on examples.
         agreement ([`Agreement`]):
-            How models that differ are taken for like ones.
+            How differences of settings and labels between the models are resolved.
         report ([`CheckReport`]):
-            What their check has found.
+            Findings of the compatibility check.
         options ([`AnalyzeOptions`]):
-            Of the parts.
+            Options of the parts.
     """
 
     checkpoints: tuple[Checkpoint, ...]
@@ -152,10 +155,10 @@ class Request(NamedTuple):
 
 
 def _with_scored_parts(analysis: Analysis, request: Request) -> Analysis:
-    """The same analysis with the parts for which models are scored; Ctrl-C ends it with what is done.
+    """Add the parts for which models are scored; after Ctrl-C, return the analysis with what is finished.
 
     Raises:
-        `KeyboardInterrupt`: if nothing is done yet.
+        `KeyboardInterrupt`: if nothing is finished yet.
     """
     chosen = request.options.parts or ()
     for name in PARTS:
@@ -174,12 +177,12 @@ def _with_scored_parts(analysis: Analysis, request: Request) -> Analysis:
 
 
 def _interrupted(analysis: Analysis) -> Analysis:
-    warn(f"interrupted: {', '.join(parts_of(analysis))} is there; the same call goes on.")
+    warn(f"interrupted after {', '.join(parts_of(analysis))}; repeat the call to resume.")
     return analysis
 
 
 def _with_part(analysis: Analysis, name: str, request: Request) -> Analysis:
-    """The same analysis with one more part, for which models are scored."""
+    """Add one part for which models are scored."""
     scorer, options = request.scorer, request.options
     if name == "diversity":
         return replace(analysis, diversity=measure_diversity(scorer))
@@ -215,22 +218,22 @@ def _with_part(analysis: Analysis, name: str, request: Request) -> Analysis:
 
 
 def _is_complete(part: Part) -> bool:
-    """Whether all that was asked for was scored."""
+    """Whether every point that the part asks for was scored."""
     if isinstance(part, Landscape | Plane | Contribution | ModuleEffects):
         return part.complete
     return True
 
 
 def analysis_cost(n: int, options: AnalyzeOptions, *, modules: int = 0) -> dict[str, int]:
-    """How many models each part of an analysis scores at most, before any of it is kept.
+    """Maximum number of models that each part of an analysis scores if no scores are kept yet.
 
     Args:
         n (`int`):
-            Models.
+            Number of models.
         options ([`AnalyzeOptions`]):
-            With the parts that are asked for.
+            Options of the analysis, with its parts.
         modules (`int`, *optional*, defaults to 0):
-            Named modules of the models.
+            Number of named modules of a model.
     """
     points, beyond = options.points, options.beyond
     check_line(points, beyond)
@@ -260,31 +263,31 @@ def advise(
     take_from: str | None = None,
     device: str = "cpu",
 ) -> Advice:
-    """Whether and how to make a soup of some models, told from what is measured on them.
+    """Recommend whether and how to make a soup of some models, from measurements on them.
 
     Args:
         ingredients (`Iterable`, `str` or `os.PathLike`):
-            As for [`merge`].
+            Fine-tuned checkpoints, in any form that [`merge`] takes.
         evaluator ([`Evaluator`], `datasets.Dataset` or `str`, *optional*):
-            Validation examples; without them only the weights are looked at.
+            Validation examples on which models are scored; without them only the weights are compared.
         budget (`int`, *optional*):
-            Score so many models at most: first each alone and their uniform soup, then half-way between pairs.
+            Maximum number of models to score: first each ingredient and the uniform soup, then midpoints of pairs.
         base_model (*optional*):
-            What they were fine-tuned from; a [`Sweep`] knows its own.
+            The model that the ingredients were fine-tuned from. That of a [`Sweep`] is known.
         batchnorm_data ([`Evaluator`], `datasets.Dataset` or `str`, *optional*):
-            Training data on which BatchNorm is estimated again.
+            Training data on which BatchNorm statistics are estimated again for every average that is scored.
         align_labels (`bool`, *optional*, defaults to `False`):
-            As for [`merge`].
+            Whether heads whose labels are in another order are permuted, as for [`merge`].
         take_from (`str`, *optional*):
-            As for [`merge`]: whose settings all models have where they are scored.
+            Name of the ingredient whose settings all models have when they are scored, as for [`merge`].
         device (`str`, *optional*, defaults to `"cpu"`):
-            Where to average.
+            Device on which tensors are averaged.
 
     Returns:
         [`Advice`]: `.verdict`, `.command`, and `.pieces` with their evidence; `.table()`.
 
     Raises:
-        [`IngredientError`]: if one cannot be opened.
+        [`IngredientError`]: if an ingredient cannot be opened.
     """
     checkpoints, base = _opened(ingredients, base_model)
     agreement = agree(checkpoints, take_from=take_from, align_labels=align_labels)
@@ -312,19 +315,17 @@ def chosen_parts(parts: Sequence[str] | None, scored: bool) -> tuple[str, ...]:
     """The parts that were asked for, or the usual ones.
 
     Raises:
-        [`RecipeError`]: if there is no such part, none at all, or it needs examples.
+        [`RecipeError`]: if a part does not exist or needs examples, or there is no part at all.
     """
     usual = USUAL if scored else WEIGHTS_ALONE
     chosen = usual if parts is None else tuple(parts)
     if not chosen:
-        raise RecipeError(f"an analysis has a part at least: {', '.join(PARTS)}.")
+        raise RecipeError(f"an analysis needs at least one part: {', '.join(PARTS)}.")
     for part in chosen:
         if part not in PARTS:
             raise RecipeError(f"there is no part {part!r} of an analysis{did_you_mean(part, PARTS)}")
         if part not in WEIGHTS_ALONE and not scored:
-            raise RecipeError(
-                f"the part {part!r} looks at what models say: give evaluator=, or on the command line --data."
-            )
+            raise RecipeError(f"the part {part!r} needs predictions: give evaluator=, or on the command line --data.")
     return chosen
 
 
@@ -340,7 +341,7 @@ def _opened(
 
 
 def _sources(checkpoints: Sequence[Checkpoint]) -> list[str]:
-    """What a command calls them: folders as they are seen from here, Hub ids; nothing if one is in memory."""
+    """The ingredients as arguments of a command: relative folders or Hub ids; empty if one of them is in memory."""
     sources = []
     for checkpoint in checkpoints:
         source, revision = checkpoint.ingredient.source, checkpoint.ingredient.revision

@@ -1,4 +1,4 @@
-"""`check` and `modules`: what can be told of ingredients before they are averaged."""
+"""`check` and `modules`: what is known about ingredients before they are averaged."""
 
 from __future__ import annotations
 
@@ -35,27 +35,28 @@ def check(
     align_labels: bool = False,
     take_from: str | None = None,
 ) -> CheckReport:
-    """Tell whether checkpoints can be averaged, from their headers and configurations.
+    """Check whether checkpoints can be averaged, from their headers and configurations.
 
     Args:
         ingredients (`Iterable`, `str` or `os.PathLike`):
-            As for [`merge`].
+            Fine-tuned checkpoints, in any form that [`merge`] takes.
         base_model (*optional*):
-            What they were fine-tuned from: it has to fit them, and a deep check measures how far they went from it.
+            The model that the ingredients were fine-tuned from. It is checked against them, and a deep check measures
+            how far they are from it.
         deep (`bool`, *optional*, defaults to `False`):
-            Read the weights as well, and tell whether they look like fine-tunes of one model.
+            Whether the weights are read as well, to check that the ingredients look like fine-tunes of one model.
         align_labels (`bool`, *optional*, defaults to `False`):
-            As for [`merge`]: the report says what would be permuted.
+            Whether heads whose labels are in another order may be permuted, as for [`merge`]; the report says which.
         take_from (`str`, *optional*):
-            As for [`merge`].
+            Name of the ingredient whose settings the soup would take, as for [`merge`].
 
     Returns:
-        [`CheckReport`]: every problem and what to look out for; `.table()` prints it.
+        [`CheckReport`]: every problem and every note; `print` shows it as a table.
 
     Raises:
-        [`IngredientError`]: if one cannot be opened at all, or the base model has less than half of the tensors of
-            their body.
-        [`RecipeError`]: if settings are to be taken from an ingredient that is not there.
+        [`IngredientError`]: if an ingredient cannot be opened, or the base model has less than half of the tensors of
+            the ingredients' body.
+        [`RecipeError`]: if `take_from` names no ingredient.
     """
     ingredients = read_ingredients(ingredients)
     checkpoints = open_all(ingredients)
@@ -75,34 +76,34 @@ def check(
         if moved:
             notes.append(f"the heads of {', '.join(moved)} are compared as they are, not permuted")
     elif deep:
-        notes.append("the weights were not read: there are problems without them")
+        notes.append("the weights were not read, because headers and configurations already show problems")
     return replace(report, relation=relation, notes=tuple(notes))
 
 
 def _notes_of_base(base: Checkpoint, like: Checkpoint, labels: Sequence[str]) -> list[str]:
-    """What to look out for in a base model: other settings, another order of classes, tensors that it lacks."""
+    """Notes on a base model: other settings than the ingredients', another order of classes, missing tensors."""
     notes = base_notes(base, like)
     problem = base_order_problem(base, labels)
     if problem:
         notes.append(problem)
     lacking = [name for name in like.specs if name not in base.specs]
     if lacking:
-        notes.append(f"{base.name} lacks {len(lacking)} of their tensors: {listed(lacking)}")
+        notes.append(f"{base.name} lacks {len(lacking)} of the ingredients' tensors: {listed(lacking)}")
     return notes
 
 
 @answers_keywords
 def modules(ingredient: Any) -> tuple[Module, ...]:
-    """List the named modules of a checkpoint, which can have weights of their own in a soup.
+    """List the named modules of a checkpoint, each of which can have its own weights in a soup.
 
     Args:
         ingredient (`str`, `os.PathLike`, `PreTrainedModel` or [`Ingredient`]):
-            One of what [`merge`] takes.
+            A checkpoint, in any form that [`merge`] takes.
 
     Returns:
-        `tuple[Module, ...]`: name, number of tensors and of parameters of each; from the names alone.
+        `tuple[Module, ...]`: the name, number of tensors and number of parameters of each module.
 
     Raises:
-        [`IngredientError`]: if it cannot be opened.
+        [`IngredientError`]: if the checkpoint cannot be opened.
     """
     return list_modules(open_checkpoint(ingredient).specs.values())

@@ -1,4 +1,4 @@
-"""`compare`: opens what it was given and hands it to `hf_soup.comparison`."""
+"""`compare`: it opens its inputs and passes them to `hf_soup.comparison`."""
 
 from __future__ import annotations
 
@@ -47,35 +47,39 @@ def compare(
     allow_pickle: bool = False,
     ensembles: Sequence[str] | None = None,
 ) -> Comparison:
-    """Score ingredients, the uniform soup, the given soups and ensembles on data that selection has not seen.
+    """Score the ingredients, their uniform soup, the given soups and ensembles on data not used for selection.
 
     Args:
         soups ([`Soup`], `str`, `os.PathLike`, `Iterable` or `Mapping[str, Soup | str | os.PathLike]`):
-            One soup, several, or several by name: as [`merge`] made them, or folders and Hub ids of saved ones. It
-            may be empty where `ingredients` are given.
+            One soup, several soups, or a mapping of names to soups. Each is a [`Soup`], or the folder or Hub id of a
+            saved one. It may be empty if `ingredients` are given.
         test ([`Evaluator`], `datasets.Dataset`, `str` or `Callable`):
-            What is reported. Of a function of a model only its score is known: no interval, no ensemble.
+            Test set whose scores are reported. A function of a model gives only a score: no interval and no ensembles.
         shifted (`Mapping[str, Evaluator | Dataset | str | Callable]`, *optional*):
-            More test sets, by name.
+            Further test sets by name, such as data under distribution shift.
         validation ([`Evaluator`], `datasets.Dataset`, `str` or `Callable`, *optional*):
-            What selected: it decides which single model is the one to beat, and fits temperatures and the mixture.
+            Data that the soups were selected on. It determines the best single model, which the others are compared
+            with, and is used to fit the temperatures and the mixture ensemble.
         ingredients (`Iterable`, `str` or `os.PathLike`, *optional*):
-            As for [`merge`]; by default what the soups were chosen from, of saved ones what went into them.
+            Models to compare with, in any form that [`merge`] takes. By default the candidates that the soups were
+            chosen from; for a saved soup, its ingredients.
         batchnorm_data ([`Evaluator`], `datasets.Dataset` or `str`, *optional*):
-            As for [`merge`], for the uniform soup that is added; by default that of the given soups.
+            Training data on which the BatchNorm statistics of the added uniform soup are estimated again; by default
+            that of the given soups.
         take_from (`str`, *optional*):
-            As for [`merge`], for the uniform soup that is added; by default that of the given soups.
+            Name of the ingredient whose settings the added uniform soup takes; by default that of the given soups.
         allow_pickle (`bool`, *optional*, defaults to `False`):
-            As for [`merge`].
+            Whether `pytorch_model.bin` is read where there are no safetensors weights, as for [`load_ingredient`].
         ensembles (`Sequence[str]`, *optional*):
-            Of `"logits"`, `"probabilities"`, `"vote"` and `"mixture"`; by default all that the models allow.
+            Ensembles of the ingredients to score: any of `"logits"`, `"probabilities"`, `"vote"` and `"mixture"`; by
+            default all that the models allow.
 
     Returns:
         [`Comparison`]: `.table()`, `.to_pandas()`, `.plot()`, `.save(folder)`.
 
     Raises:
-        [`EvaluationError`]: if the test set is the one that selected.
-        [`RecipeError`]: if there is no soup, no ingredient, or a set cannot be scored on.
+        [`EvaluationError`]: if the test set was used for selection.
+        [`RecipeError`]: if there is no soup or no ingredient, or a set cannot be used for scoring.
     """
     named = _soups_by_name(soups)
     if not named and ingredients is None:
@@ -107,10 +111,10 @@ def compare(
 def _sets_by_name(
     test: Evaluation, shifted: Mapping[str, Evaluation], validation: Evaluation | None
 ) -> dict[str, Evaluation]:
-    """The sets to score on, in the order of the table.
+    """The data sets to score on, in the order of the table.
 
     Raises:
-        [`RecipeError`]: if a shifted set is called like another.
+        [`RecipeError`]: if a shifted set has the name of another one.
     """
     _refuse_twice("sets", [VALIDATION, TEST, *shifted])
     sets = {TEST: test, **shifted}
@@ -118,17 +122,17 @@ def _sets_by_name(
 
 
 class OpenedSoup(NamedTuple):
-    """A soup; a saved one is a single model with what its recipe says of how it was chosen and made.
+    """A soup to compare. A saved soup is a single model, with what its recipe says about how it was made.
 
     Args:
         soup ([`Soup`]):
             The soup.
         members (`tuple[Ingredient, ...]`):
-            Its ingredients.
+            Ingredients of the soup.
         take_from (`str`, *optional*):
-            The ingredient that gives it its settings, if its recipe names one.
+            Name of the ingredient whose settings it has, if its recipe names one.
         labels (`tuple[str, ...]`, *optional*):
-            The names of its classes, if its recipe says them.
+            Names of its classes, if its recipe lists them.
     """
 
     soup: Soup
@@ -147,26 +151,26 @@ def _open_soup(soup: Any, name: str, allow_pickle: bool) -> OpenedSoup:
     if made_by is None:
         return OpenedSoup(Soup(own_recipe, setup), (checkpoint.ingredient,))
     soup = Soup(replace(own_recipe, selection=made_by.selection), setup)
-    # A base model that is an ingredient is where the soup starts from, and no fine-tune to compare it with.
+    # A base model among the ingredients is no fine-tune, so the soup is not compared with it.
     members = tuple(item for item in made_by.ingredients if item.name != made_by.base_inside)
     return OpenedSoup(soup, members, made_by.take_from, made_by.labels)
 
 
 def _saved_recipe(checkpoint: Checkpoint) -> Recipe | None:
-    """The recipe that a saved soup was made by, if one lies in its folder or repository."""
+    """The recipe in the folder or repository of a saved soup, if there is one."""
     source, commit = checkpoint.ingredient.source, checkpoint.ingredient.revision
     if commit:
         fetch(source, commit, [RECIPE_FILE])
     if checkpoint.folder is None or not (checkpoint.folder / RECIPE_FILE).is_file():
         return None
-    # A method of the user's own is allowed, because it is never called: the soup is scored as it was saved.
+    # A custom method is allowed, because it is never called: the soup is scored as it was saved.
     if commit:
         return load_hub_recipe(source, commit, allow_code=True)
     return load_recipe(checkpoint.folder, allow_code=True)
 
 
 def _candidates(opened: Iterable[OpenedSoup], allow_pickle: bool) -> tuple[Checkpoint, ...]:
-    """What the soups were chosen from, each once; of saved soups their ingredients."""
+    """The candidates that the soups were chosen from, each once; for saved soups, their ingredients."""
     candidates: list[Checkpoint] = []
     for item in opened:
         made_here = item.soup.recipe.ingredients == item.members
@@ -177,7 +181,7 @@ def _candidates(opened: Iterable[OpenedSoup], allow_pickle: bool) -> tuple[Check
 
 
 def _agreement(opened: Iterable[OpenedSoup], candidates: Sequence[Checkpoint], take_from: str | None) -> Agreement:
-    """The settings and classes of the candidates: those of the soups, where nothing else is asked for."""
+    """The settings and classes of the candidates: those of the soups by default."""
     soups = list(opened)
     if take_from is None:
         names = {item.take_from for item in soups}
@@ -187,7 +191,7 @@ def _agreement(opened: Iterable[OpenedSoup], candidates: Sequence[Checkpoint], t
 
 
 def _batchnorm_data_of(opened: Iterable[OpenedSoup]) -> Evaluator | None:
-    """The examples with which the first soup that has some re-estimates BatchNorm."""
+    """The training data that the first soup with such data uses to estimate BatchNorm again."""
     for item in opened:
         if item.soup.batchnorm is not None:
             return item.soup.batchnorm
@@ -195,17 +199,17 @@ def _batchnorm_data_of(opened: Iterable[OpenedSoup]) -> Evaluator | None:
 
 
 def _split_of(name: str, given: Evaluation) -> str:
-    """The split of a set: a path or Hub id of a shifted set has no split of that name, and its test split is meant."""
+    """The split of a data set: that of the same name, or the test split for shifted sets given by path or Hub id."""
     return TEST if isinstance(given, str) and name != VALIDATION else name
 
 
 def _task_of(sets: Iterable[Any]) -> str | None:
-    """The task of the first set with examples; `None` where all are functions of a model, which do not say."""
+    """The task of the first data set with examples; `None` if all of them are functions of a model."""
     return next((item.task for item in sets if isinstance(item, Evaluator)), None)
 
 
 def _single_scores(opened: Iterable[OpenedSoup]) -> dict[str, Score]:
-    """The score of each ingredient that the selections of the soups have recorded."""
+    """The score of each ingredient that the soups' selections recorded."""
     scores: dict[str, Score] = {}
     for item in opened:
         scores |= item.soup.scores
@@ -213,7 +217,7 @@ def _single_scores(opened: Iterable[OpenedSoup]) -> dict[str, Score]:
 
 
 def _fingerprints_seen(opened: Iterable[OpenedSoup]) -> set[str]:
-    """Fingerprints of the data that selected the soups, or on which their BatchNorm was estimated."""
+    """Fingerprints of the data used to select the soups or to estimate their BatchNorm statistics."""
     fingerprints: set[str] = set()
     for item in opened:
         recipe = item.soup.recipe
@@ -240,7 +244,7 @@ def _entries(
 
 
 def _entries_of_candidates(setup: MergeSetup, training: Evaluator | None, *, uniform: bool) -> list[Entry]:
-    """Every candidate with its own settings, and their uniform soup, with the labels in one order for all."""
+    """Every candidate with its own settings, and their uniform soup, all with one order of labels."""
     singles = ModelMaker(setup.without_settings())
     entries = []
     for item in setup.candidates:
@@ -265,7 +269,7 @@ def _entry_of_soup(name: str, opened: OpenedSoup) -> Entry:
 
 
 def _soups_by_name(soups: Any) -> dict[str, Any]:
-    """The soups to compare, by the names that the table calls them."""
+    """The soups to compare, by their names in the table."""
     if isinstance(soups, Mapping):
         return dict(soups)
     if isinstance(soups, (Soup, str, os.PathLike)) or not isinstance(soups, Iterable):
@@ -281,4 +285,4 @@ def _soups_by_name(soups: Any) -> dict[str, Any]:
 def _refuse_twice(what: str, names: Sequence[str]) -> None:
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise RecipeError(f'two {what} to compare are called "{twice[0]}"; call one of them otherwise.')
+        raise RecipeError(f'two {what} to compare are called "{twice[0]}"; give one of them another name.')

@@ -1,6 +1,6 @@
-"""`cook`: from one file to a soup: pretrain, sweep, merge, compare, save, push. Stages that are whole are skipped.
+"""`cook`: make a soup from one file: pretrain, sweep, merge, compare, save, push. Complete stages are skipped.
 
-It only strings the verbs together. A recipe file (`soup_recipe.yaml`) is cooked again from its ingredients.
+It only calls the public functions in order. A recipe file (`soup_recipe.yaml`) is cooked again from its ingredients.
 """
 
 from __future__ import annotations
@@ -46,22 +46,22 @@ from .sweep import plan_runs, train
 from .variations import cook_variation
 
 
-COOKED_FILE = "cooked.json"  # written last: what was cooked from what
+COOKED_FILE = "cooked.json"  # written last: what the soup was made from
 
 
 @dataclass(frozen=True, repr=False)
 class Cooked(Result):
-    """What came of a cook file; `None` where the file has no such stage.
+    """Results of [`cook`]; `None` for stages that the file does not have.
 
     Args:
         soup ([`Soup`], *optional*):
             The soup.
         folder (`Path`, *optional*):
-            Where it was saved.
+            Folder that the soup was saved in.
         comparison ([`Comparison`], *optional*):
-            Its scores.
+            Scores of the soup and of what it is compared with.
         sweep ([`Sweep`], *optional*):
-            The runs.
+            The training runs.
     """
 
     soup: Soup | None
@@ -70,7 +70,7 @@ class Cooked(Result):
     sweep: Sweep | None = None
 
     def table(self) -> str:
-        """What every stage has made, one after the other."""
+        """The results of the stages, one below the other."""
         results = [result.table() for result in (self.sweep, self.soup, self.comparison) if result is not None]
         if self.folder is not None:
             results.append(f"Saved to {self.folder}")
@@ -89,34 +89,36 @@ def cook(
     allow_pickle: bool = False,
     allow_code: bool = False,
 ) -> Cooked:
-    """Do what a cook file says, or cook a recipe again, as it is or with changes.
+    """Run the stages of a cook file, or cook a recipe again, unchanged or with changes.
 
     Args:
         path (`str`, `os.PathLike` or [`Recipe`]):
-            A cook file, a `soup_recipe.yaml`, the folder of a soup, its Hub id, or a recipe that [`load_recipe`] has
-            read.
+            A cook file, a `soup_recipe.yaml`, the folder or Hub id of a soup, or a recipe read by [`load_recipe`].
         output_dir (`str` or `os.PathLike`, *optional*):
-            For a recipe, the folder of the soup, which is not saved without it; for a cook file, instead of its own.
+            For a recipe, folder in which the soup is saved; without it the soup is not saved. For a cook file, folder
+            that replaces the file's own `output_dir`.
         overwrite (`bool`, *optional*, defaults to `False`):
-            Whether a recipe's soup may replace a folder. A cook file owns its `output_dir` and needs none.
+            Whether the soup of a recipe may replace an existing folder. It has no effect on a cook file, which owns
+            its `output_dir`.
         overrides (`Sequence[str]`, *optional*):
-            Values to use instead of those in a cook file, such as `"data.path=my_data"`; of a recipe, arguments of
+            Values that replace those of a cook file, such as `"data.path=my_data"`; for a recipe, arguments of
             [`merge`], such as `"strategy=uniform"`.
         add (`Sequence[str]`, *optional*):
-            More ingredients for a recipe.
+            Folders or Hub ids of ingredients that are added to a recipe.
         drop (`Sequence[str]`, *optional*):
-            Names or Hub ids of ingredients that a recipe is cooked without.
+            Names or Hub ids of ingredients that are left out of a recipe.
         allow_pickle (`bool`, *optional*, defaults to `False`):
-            Read ingredients that are `pytorch_model.bin`, as [`merge`] does.
+            Whether `pytorch_model.bin` is read where there are no safetensors weights, as for [`load_ingredient`].
         allow_code (`bool`, *optional*, defaults to `False`):
-            Import and call what the file or the overrides name that is not of this package: methods, strategies and
-            data functions (`package.module:function`), metrics of `evaluate`. Only for files that you trust.
+            Whether code from outside of this package that the file or the overrides name is imported and called:
+            methods, strategies and data functions (`package.module:function`) and metrics of `evaluate`. Only for
+            files that you trust.
 
     Returns:
         [`Cooked`]
 
     Raises:
-        [`RecipeError`]: if the file is wrong, or names code that is not allowed.
+        [`RecipeError`]: if the file is invalid, or names code that is not allowed.
         [`OutputError`]: if `output_dir` cannot be written.
     """
     if isinstance(path, Recipe) or names_recipe(path):
@@ -137,10 +139,10 @@ def cook(
 
 
 def names_recipe(path: str | os.PathLike[str]) -> bool:
-    """Whether something to cook is a recipe: its file, the folder of a soup, or its Hub id.
+    """Whether `path` names a recipe (its file, or the folder or Hub id of a soup) rather than a cook file.
 
     Raises:
-        [`RecipeError`]: if there is nothing of that name.
+        [`RecipeError`]: if nothing has that name.
     """
     if not os.path.exists(path) and split_source(split_revision(path)[0]) is None:
         raise RecipeError(f"{path} does not exist, and it is no Hub id (owner/name, owner/name@revision) either.")
@@ -160,7 +162,7 @@ def _cook_again(
     allow_pickle: bool,
     allow_code: bool,
 ) -> Cooked:
-    """Make the soup of a recipe, as it is or with changes; arguments as of [`cook`]."""
+    """Make the soup of a recipe, unchanged or with changes; the arguments are those of [`cook`]."""
     if output_dir:
         refuse_target(output_dir, overwrite=overwrite)  # before an ingredient is read
     recipe = path if isinstance(path, Recipe) else load_recipe(path, allow_code=allow_code)
@@ -191,7 +193,7 @@ def _cook_stages(plan: CookFile, output_dir: Path | None, allow_pickle: bool) ->
 
 
 def _pretrain(stage: PretrainStage, examples: Examples, folder: Path) -> Path:
-    """A model from a config, trained on its own part of the data."""
+    """Train a model from a config on the data of the `pretrain` section; its folder is returned."""
     section = examples.plan.examples
     return pretrain(
         Blank(stage.config, stage.processor),
@@ -209,7 +211,7 @@ def _sweep(options: SweepOptions, base_model: str | None, examples: Examples, fo
     plan, section = examples.plan, examples.plan.examples
     if base_model is None:
         raise RecipeError("a `sweep` needs a `base_model`, or a `pretrain` section that makes one.")
-    if options.push_runs is True:  # which would name the runs after their folder, `runs` in every cook
+    if options.push_runs is True:  # repositories would be named after the folder, which is `runs` for every cook file
         options = dataclasses.replace(options, push_runs=folder.parent.name)
     sweep_plan = plan_runs(
         base_model,
@@ -227,7 +229,7 @@ def _sweep(options: SweepOptions, base_model: str | None, examples: Examples, fo
 def _make_soup(
     options: MergeOptions, examples: Examples, runs: Sweep | None, folder: Path, allow_pickle: bool
 ) -> tuple[Soup, Comparison | None]:
-    """The saved soup and its comparison: as they are where nothing that they depend on has changed."""
+    """The saved soup and its comparison; they are reused if nothing that they depend on has changed."""
     plan, target, marker = examples.plan, folder / "soup", folder / COOKED_FILE
     ingredients: Sequence[Any] = runs if runs is not None else read_ingredients(plan.ingredients)
     candidates = open_all(ingredients, allow_pickle=allow_pickle)
@@ -235,18 +237,18 @@ def _make_soup(
     if _is_whole(marker, key, target):
         comparison = read_comparison(target) if plan.compare is not None else None
         if plan.compare is None or comparison is not None:
-            recipe = load_recipe(target, allow_code=is_code(options.method))  # as the cook file was allowed
+            recipe = load_recipe(target, allow_code=is_code(options.method))  # the cook file's code was allowed before
             soup = cook_recipe(recipe, candidates=candidates, allow_pickle=allow_pickle)
             soup.comparison = comparison
             return soup, comparison
     if any(is_statistic(spec) for spec in candidates[0].specs):  # BatchNorm is estimated again on the training data
         examples = examples.with_training()
-    # a sweep is passed as it is: it knows what its runs started from, head included
+    # a sweep is passed unchanged: it knows what its runs started from, head included
     soup = _merge(options, examples, runs if runs is not None else candidates)
     comparison = _compare(plan.compare, options, examples, soup) if plan.compare is not None else None
     soup.comparison = comparison
     with as_output_error(marker):
-        marker.unlink(missing_ok=True)  # it may not vouch for the soup that comes
+        marker.unlink(missing_ok=True)  # the marker must not describe the next soup
     soup.save_pretrained(target, overwrite=True)
     write_json(marker, {"key": key, "files": _soup_files(target)})
     return soup, comparison
@@ -257,7 +259,7 @@ def _merge(options: MergeOptions, examples: Examples, ingredients: Sequence[Any]
     evaluator = examples.evaluator(VALIDATION, options.metric) if choosing else None
     training = examples.evaluator(TRAIN, None) if TRAIN in examples.sets else None
     arguments = keywords(options)
-    del arguments["metric"], arguments["params"]  # which the evaluator, and the method and strategy take
+    del arguments["metric"], arguments["params"]  # arguments of the evaluator, and of the method and strategy
     return merge(
         ingredients,
         # a sweep knows what its runs started from, head included
@@ -276,11 +278,11 @@ def _compare(options: CompareOptions, merged: MergeOptions, examples: Examples, 
     return compare(soup, test=test, shifted=evaluators, validation=validation, ensembles=options.ensembles)
 
 
-# What was cooked from what
+# Whether a soup is up to date
 
 
 def _key(examples: Examples, candidates: Sequence[Checkpoint]) -> str:
-    """What the soup depends on: the stages after the sweep, the content of the data, and the ingredients."""
+    """A key of all that the soup depends on: the stages after the sweep, the data's content, and the ingredients."""
     import xxhash
 
     sections = dataclasses.asdict(examples.plan)
@@ -293,20 +295,20 @@ def _key(examples: Examples, candidates: Sequence[Checkpoint]) -> str:
 
 
 def _is_whole(marker: Path, key: str, soup: Path) -> bool:
-    """Whether a marker vouches for the files of a soup, and for what they were made from."""
+    """Whether a marker has the key and the digests of the files of a saved soup."""
     content = _read_json(marker)
     return content.get("key") == key and content.get("files") == _soup_files(soup)
 
 
 def _soup_files(folder: Path) -> dict[str, str]:
-    """The recipe and the weight files of a saved soup, each with the digest of its content."""
+    """Digests of the recipe and the weight files of a saved soup, by file name."""
     files = [folder / RECIPE_FILE, *sorted(folder.glob("*.safetensors")), *sorted(folder.glob("*.safetensors.*"))]
     existing = [path for path in files if path.is_file()]
     return {Path(path).name: digest for path, digest in content_digests(existing).items()}
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    """A mapping that an earlier call has written; an empty one where it is missing or damaged."""
+    """A mapping written by an earlier call; empty if the file is missing or damaged."""
     try:
         content = read_json(path)
     except (OSError, SoupError):

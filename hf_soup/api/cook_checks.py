@@ -1,4 +1,4 @@
-"""What can be told of a cook file before data is loaded or anything is trained: folders, names, types, parameters."""
+"""Checks of a cook file before data is loaded or a model is trained: folders, names, types, parameters."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from ..types import Ingredient, Mixture, as_weights
 
 
 def check_cook_file(plan: CookFile, output_dir: str | os.PathLike[str] | None = None) -> Path:
-    """Refuse what is wrong in a cook file whose form is right.
+    """Raise an error for wrong values in a well-formed cook file.
 
     Args:
         plan ([`CookFile`]):
-            The file.
+            The parsed cook file.
         output_dir (`str` or `os.PathLike`, *optional*):
-            Instead of the folder that it names.
+            Folder that replaces the file's own `output_dir`.
 
     Returns:
-        `Path`: the folder that everything goes to.
+        `Path`: the folder for all results.
 
     Raises:
-        [`RecipeError`]: if there is none, or a name, type or parameter of a stage is wrong.
+        [`RecipeError`]: if no folder is given, or a name, type or parameter of a stage is wrong.
         [`OutputError`]: if the folder cannot be written.
     """
     folder = output_dir or plan.output_dir
     if not folder:
         raise RecipeError(
-            "a cook file needs a folder for what it makes: write `output_dir: ...` in it, or pass output_dir=... "
+            "a cook file needs a folder for its results: write `output_dir: ...` in it, or pass output_dir=... "
             "(-o FOLDER)."
         )
     target = refuse_folder(folder).resolve()
@@ -48,7 +48,7 @@ def check_cook_file(plan: CookFile, output_dir: str | os.PathLike[str] | None = 
 
 
 def _refuse_targets(plan: CookFile, folder: Path) -> None:
-    """Refuse folders that cannot be written, before anything is trained."""
+    """Raise an error for folders that cannot be written, before anything is trained."""
     if plan.sweep is not None:
         refuse_folder(folder / "runs")
     if plan.pretrain is not None:
@@ -58,7 +58,7 @@ def _refuse_targets(plan: CookFile, folder: Path) -> None:
 
 
 def _check_settings(plan: CookFile) -> None:
-    """Names, types and parameters of all stages, told before anything is loaded or trained."""
+    """Check names, types and parameters of all stages, before anything is loaded or trained."""
     if plan.merge is not None and plan.merge.metric:
         load_metrics(plan.merge.metric)
     if plan.compare is not None:
@@ -74,20 +74,20 @@ def _check_settings(plan: CookFile) -> None:
 
 
 def _check_merge(options: MergeOptions, count: int) -> None:
-    """Check the options of a merge of as many ingredients as a cook file has, or makes."""
+    """Check the options of a merge, given the number of ingredients that the cook file lists or trains."""
     check_seed(options.seed, "`merge.seed`")
     share_out(options.method, options.strategy, options.params)
     check_dtype(options.dtype)
     check_executor(options.executor)
     asks_what_it_is_worth = options.folds is not None or options.holdout is not None
     if asks_what_it_is_worth and not chooses(options.strategy):
-        raise RecipeError("`merge.folds` and `merge.holdout` are of a strategy that chooses, such as greedy.")
+        raise RecipeError("`merge.folds` and `merge.holdout` need a strategy that chooses, such as greedy.")
     if options.weights is not None:
         _check_weights(options.weights, count)
 
 
 def _check_weights(weights: object, count: int) -> None:
-    if not is_by_name(weights):  # the names are those of ingredients, which are not opened yet
-        # a mixture checks the number of its weights, and does not open its ingredients
+    if not is_by_name(weights):  # weights by name need ingredients, which are not opened yet
+        # a mixture checks the number of its weights without opening its ingredients
         ingredients = tuple(Ingredient(f"ingredient {index}", "") for index in range(count))
         Mixture(ingredients, as_weights(weights))

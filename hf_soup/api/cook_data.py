@@ -1,4 +1,4 @@
-"""The sets of examples that the stages of a cook file need: loaded, and checked against the training data."""
+"""The data sets that the stages of a cook file need: loaded, and checked against the training data."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
 
     from ..metrics.load import Given
 
-PRETRAIN, TRAIN = "pretrain", "train"  # sets that no model is scored on
+PRETRAIN, TRAIN = "pretrain", "train"  # data sets that no model is scored on
 
 
 @dataclass(frozen=True)
 class Examples:
-    """The sets of examples of a cook file, and how they are read.
+    """The data sets of a cook file, and how they are read.
 
     Args:
         plan ([`CookFile`]):
             The cook file.
         sets (`Mapping[str, datasets.Dataset]`):
-            `"pretrain"`, `"train"`, `"validation"`, `"test"` and the shifted test sets by name: those that a stage
-            needs.
+            Data sets that a stage needs, by name: `"pretrain"`, `"train"`, `"validation"`, `"test"` and the names of
+            shifted test sets.
     """
 
     plan: CookFile
@@ -42,11 +42,11 @@ class Examples:
 
     @property
     def scored(self) -> dict[str, Dataset]:
-        """The sets that models are scored on."""
+        """The data sets that models are scored on."""
         return {name: data for name, data in self.sets.items() if name not in (PRETRAIN, TRAIN)}
 
     def evaluator(self, name: str, metric: Given | Sequence[Given] | None) -> Evaluator:
-        """One set, to score models on."""
+        """An evaluator of one data set."""
         section = self.plan.examples
         return Evaluator(
             self.sets[name],
@@ -59,7 +59,7 @@ class Examples:
         )
 
     def with_training(self) -> Examples:
-        """The training data as well, if it can be loaded."""
+        """Add the training data, if it can be loaded."""
         section = self.plan.data
         if section is None or TRAIN in self.sets:
             return self
@@ -71,10 +71,10 @@ class Examples:
 
 
 def load_examples(plan: CookFile) -> Examples:
-    """Every set of examples that a stage will need; none where the file has no `data` section.
+    """Load every data set that a stage needs; none if the file has no `data` section.
 
     Raises:
-        [`DataError`]: if one is missing, or does not fit a model that is trained on the training data.
+        [`DataError`]: if a data set is missing, or does not fit a model trained on the training data.
     """
     if plan.data is None:
         return Examples(plan, {})
@@ -100,13 +100,13 @@ def load_examples(plan: CookFile) -> Examples:
 
 
 def _needs_validation(plan: CookFile) -> bool:
-    """Whether a stage after training scores on the validation set."""
+    """Whether a stage after training uses the validation set."""
     chooses_soup = plan.merge is not None and chooses(plan.merge.strategy)
     return chooses_soup or plan.compare is not None
 
 
 def _load_tests(section: Data) -> dict[str, Dataset]:
-    """The test set and the shifted ones, by name."""
+    """The test set and the shifted test sets, by name."""
     sets = {TEST: load_data(section.path, name=section.name, split=section.test)}
     for name, shifted in section.shifted.items():
         sets[name] = _load_shifted(section, shifted)
@@ -114,8 +114,8 @@ def _load_tests(section: Data) -> dict[str, Dataset]:
 
 
 def _load_shifted(section: Data, shifted: ShiftedData) -> Dataset:
-    """A shifted test set: other data, or the test set changed at random."""
-    # the configuration belongs to its data set: another path does not have it
+    """A shifted test set: other data, or a random perturbation of the test set."""
+    # a configuration belongs to one data set: another path does not have it
     name = shifted.name if shifted.path or shifted.name else section.name
     data = load_data(shifted.path or section.path, name=name, split=shifted.split or section.test)
     if not shifted.transform:
@@ -125,7 +125,7 @@ def _load_shifted(section: Data, shifted: ShiftedData) -> Dataset:
 
 
 def _check_sets(plan: CookFile, sets: Mapping[str, Dataset]) -> None:
-    """Refuse columns and labels that do not fit the training data, before anything is trained."""
+    """Raise an error for columns and labels that do not fit the training data, before anything is trained."""
     from transformers import PretrainedConfig
 
     section, train = plan.examples, sets[TRAIN]

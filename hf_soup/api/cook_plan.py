@@ -1,4 +1,4 @@
-"""What `cook` would do with a cook file: its stages, what each takes and what is there already. It trains nothing."""
+"""What `cook` would do with a cook file: its stages, their inputs and what exists already. Nothing is trained."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Stage(NamedTuple):
 
     Args:
         name (`str`):
-            Its section.
+            Name of its section in the file.
         work (`str`):
-            What it does.
+            Description of the stage.
         folder (`str`):
-            Where the result goes; empty where it goes into the soup's folder or to the Hub.
+            Folder of the result; empty if the result goes into the soup's folder or to the Hub.
     """
 
     name: str
@@ -39,20 +39,20 @@ class Stage(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class CookPlan(Result):
-    """What a cook file asks for, checked as far as it can be without training.
+    """The stages and data sets of a cook file, checked as far as possible without training.
 
     Args:
         stages (`tuple[Stage, ...]`):
-            In their order.
+            Stages in the order in which they run.
         sets (`dict[str, int]`):
-            Set of examples -> how many it has.
+            Number of examples in each data set.
     """
 
     stages: tuple[Stage, ...]
     sets: dict[str, int]
 
     def table(self) -> str:
-        """The stages, and the sets of examples below."""
+        """The stages, and below them the number of examples in each data set."""
         lines = [["stage", "what it does", "where"], *(list(stage) for stage in self.stages)]
         paragraphs = [align(lines)]
         if self.sets:
@@ -68,18 +68,18 @@ def plan_cook(
     overrides: Sequence[str] = (),
     allow_code: bool = False,
 ) -> CookPlan:
-    """What [`cook`] would do with a cook file: everything is checked, data is loaded, and nothing is written.
+    """Show what [`cook`] would do with a cook file: everything is checked, data is loaded, and nothing is written.
 
     Args:
         path (`str` or `os.PathLike`), output_dir (`str` or `os.PathLike`, *optional*), overrides (`Sequence[str]`,
             *optional*), allow_code (`bool`, *optional*, defaults to `False`):
-            As of [`cook`].
+            Arguments of [`cook`].
 
     Returns:
         [`CookPlan`]
 
     Raises:
-        [`SoupError`]: as [`cook`].
+        [`SoupError`]: for the same reasons as [`cook`].
     """
     plan = load_cook_file(path, overrides, allow_code=allow_code)
     folder = check_cook_file(plan, output_dir)
@@ -95,7 +95,7 @@ def plan_cook(
 
 
 def _runs(options: SweepOptions, examples: Examples, folder: Path) -> str:
-    """How many runs there are; and their steps and size, unless what they start from is made by the file itself."""
+    """The number of runs; their steps and size as well, unless the file itself makes their base model."""
     plan, section = examples.plan, examples.plan.examples
     if plan.base_model is None:
         return f"{len(expand_space(options.space, n_runs=options.n_runs, seed=options.seed))} runs"
@@ -113,7 +113,7 @@ def _runs(options: SweepOptions, examples: Examples, folder: Path) -> str:
 
 
 def _stages_of_soup(plan: CookFile, folder: Path) -> list[Stage]:
-    """What is made of the runs."""
+    """The stages after training."""
     stages = []
     if plan.merge is not None:
         how = plan.merge.strategy or ("given weights" if plan.merge.weights is not None else "uniform")

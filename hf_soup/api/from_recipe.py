@@ -1,4 +1,4 @@
-"""A recipe that was read from a file -> the soup that it describes."""
+"""Makes the soup that a recipe file describes."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from .soup import Soup
 
 @dataclass(frozen=True)
 class OpenedRecipe:
-    """The ingredients of a recipe that was read from a file, opened.
+    """A recipe that was read from a file, with its ingredients opened.
 
     Args:
         recipe ([`Recipe`]):
             The recipe.
         ingredients (`tuple[Checkpoint, ...]`):
-            Its ingredients that could be opened, without a base model that is one of them.
+            Ingredients that could be opened, without the base model if that is one of them.
         base (`Checkpoint`, *optional*):
-            The base model, where the method needs it or it is an ingredient.
+            The base model, if the method needs it or it is an ingredient.
         errors (`tuple[SoupError, ...]`):
-            Why the others could not.
+            Errors of the ingredients that could not be opened.
     """
 
     recipe: Recipe
@@ -40,16 +40,16 @@ class OpenedRecipe:
 
 
 def open_recipe(recipe: Recipe, *, allow_pickle: bool = False) -> OpenedRecipe:
-    """Open what a recipe was made of, each once.
+    """Open the ingredients of a recipe, each once.
 
     Args:
         recipe ([`Recipe`]):
-            With sources that should be there.
+            The recipe, whose sources should exist.
         allow_pickle (`bool`, *optional*, defaults to `False`):
-            As for [`merge`].
+            Whether `pytorch_model.bin` is read where there are no safetensors weights, as for [`load_ingredient`].
 
     Raises:
-        [`RecipeError`]: if there is no such method, or it takes no such parameter.
+        [`RecipeError`]: if the method does not exist or does not take one of the parameters.
     """
     bind_method(recipe.method, recipe.params)
     references = [item for item in recipe.ingredients if item.name != recipe.base_inside]
@@ -70,9 +70,9 @@ def open_recipe(recipe: Recipe, *, allow_pickle: bool = False) -> OpenedRecipe:
 
 
 def _base_reference(recipe: Recipe) -> Ingredient | None:
-    """The base model as the recipe names it, if the soup cannot be made without it."""
+    """The base model that the recipe names, if the soup cannot be made without it."""
     if recipe.base_inside is not None:
-        # the ingredient, and not `recipe.base_model`, has the digests of its files
+        # the digests of its files are in the ingredient, not in `recipe.base_model`
         return next(item for item in recipe.ingredients if item.name == recipe.base_inside)
     return recipe.base_model if needs_base(recipe.method) else None
 
@@ -84,32 +84,32 @@ def cook_recipe(
     device: str = "cpu",
     allow_pickle: bool = False,
 ) -> Soup:
-    """The soup of a recipe that was read from a file.
+    """Make the soup of a recipe that was read from a file.
 
     Args:
         recipe ([`Recipe`]):
-            With sources that are there.
+            The recipe, whose sources exist.
         candidates (`Sequence[Checkpoint]`, *optional*):
-            All that were chosen from, for a comparison; the ingredients by default.
+            Models that the ingredients were chosen from, for a comparison; the ingredients by default.
         device (`str`, *optional*, defaults to `"cpu"`):
-            Where to average.
+            Device on which tensors are averaged.
         allow_pickle (`bool`, *optional*, defaults to `False`):
-            As for [`merge`].
+            Whether `pytorch_model.bin` is read where there are no safetensors weights, as for [`load_ingredient`].
 
     Returns:
         [`Soup`]
 
     Raises:
-        [`IngredientError`]: if an ingredient is gone.
+        [`IngredientError`]: if an ingredient is missing.
     """
     return bind_recipe(open_recipe(recipe, allow_pickle=allow_pickle), candidates=candidates, device=device)
 
 
 def bind_recipe(opened: OpenedRecipe, *, candidates: Sequence[Checkpoint] | None = None, device: str = "cpu") -> Soup:
-    """The soup of a recipe whose ingredients are opened; arguments as of [`cook_recipe`].
+    """Make the soup of a recipe whose ingredients are opened; the arguments are those of [`cook_recipe`].
 
     Raises:
-        [`SoupError`]: the first of the errors, if there are any.
+        [`SoupError`]: the first error of an ingredient that could not be opened.
         [`IncompatibleError`]: if the ingredients cannot be averaged.
     """
     if opened.errors:
@@ -122,7 +122,7 @@ def bind_recipe(opened: OpenedRecipe, *, candidates: Sequence[Checkpoint] | None
         like = ingredients[0] if ingredients else base
         base_candidate = replace(as_ingredient(base, like, ()), ingredient=base.ingredient)
     mixable = ingredients
-    if not ingredients and base_candidate is not None:  # nothing goes in but the base model
+    if not ingredients and base_candidate is not None:  # the base model is the only ingredient
         mixable, base_candidate = (base_candidate,), None
     settings = None
     if recipe.take_from is not None:

@@ -1,4 +1,4 @@
-"""What a user calls ingredients: any iterable, a folder of runs, a sweep -> a sequence of sources in a fixed order."""
+"""Ingredients as users pass them (any iterable, a folder of runs, a sweep) -> a sequence of sources in fixed order."""
 
 from __future__ import annotations
 
@@ -35,44 +35,46 @@ def load_ingredient(
     config: PretrainedConfig | Mapping[str, Any] | None = None,
     allow_pickle: bool = False,
 ) -> Checkpoint:
-    """One ingredient, opened with what its owner knows of it: to be passed wherever an ingredient or a base model is.
+    """Open one ingredient with options of its own; the result can be used wherever an ingredient or base model can.
 
-    Most ingredients need no such call: folders, Hub ids and models are passed as they are.
+    Most ingredients do not need this: folders, Hub ids and models can be passed directly.
 
     Args:
         source (`str`, `os.PathLike`, [`Ingredient`], `transformers.PreTrainedModel` or `Mapping[str, torch.Tensor]`):
-            Where the weights are.
+            Source of the weights: a folder, a Hub id, a model, or a state dict.
         name (`str`, *optional*):
-            What tables and recipes call it; by default the folder's or repository's name, or the class of a model.
+            Name of the ingredient in tables and recipes; by default the name of the folder or repository, or the class
+            of the model.
         config (`transformers.PretrainedConfig` or `Mapping`, *optional*):
-            Of a state dict, which does not say what it is the state of.
+            Configuration of the model that a state dict belongs to.
         allow_pickle (`bool`, *optional*, defaults to `False`):
-            Read `pytorch_model.bin` where there are no safetensors weights, with torch's `weights_only=True`.
+            Whether `pytorch_model.bin` is read where there are no safetensors weights, with torch's
+            `weights_only=True`.
 
     Returns:
-        `Checkpoint`: pinned to what is there now.
+        `Checkpoint`: the opened ingredient, pinned to its current content.
 
     Raises:
-        [`IngredientError`]: if it does not exist, is empty, corrupt or pickled, or cannot be fetched.
+        [`IngredientError`]: if the source does not exist, is empty, corrupt or a pickle, or cannot be downloaded.
     """
     return open_checkpoint(source, name=name, config=config, allow_pickle=allow_pickle)
 
 
 def read_ingredients(ingredients: Any) -> Sequence[Any]:
-    """The ingredients that a user names, one by one.
+    """Turn the ingredients that a user passes into a sequence of sources.
 
     Args:
         ingredients (`Iterable`, `str` or `os.PathLike`):
             Sources in any iterable that has an order: a list, a generator such as `Path("runs").glob("*")`, a
-            [`Sweep`]. A folder of runs stands for the runs in it: those of a sweep, or else every subfolder that holds
+            [`Sweep`]. A folder of runs stands for its runs: those of a sweep, or else every subfolder that holds
             a model, in the order of their names (`run-2` before `run-10`).
 
     Returns:
-        `Sequence`: of sources for `open_checkpoint`. One folder of a sweep gives the [`Sweep`], which knows its base
+        `Sequence`: sources for `open_checkpoint`. The folder of a sweep gives the [`Sweep`], which knows its base
         model.
 
     Raises:
-        [`RecipeError`]: if they have no order, or are one model alone.
+        [`RecipeError`]: if the ingredients have no order, or are a single model.
     """
     if isinstance(ingredients, (set, frozenset)):
         raise RecipeError("a set has no order, and the first ingredient gives the soup its settings: pass a list.")
@@ -100,7 +102,7 @@ def _expanded(sources: list[Any]) -> Sequence[Any]:
 
 
 def _is_one_source(ingredients: Any) -> bool:
-    """Whether one ingredient was given where a list of them is taken: a text and a state dict are iterable too."""
+    """Whether a single ingredient was passed instead of a list: strings and state dicts are iterable too."""
     if isinstance(ingredients, (str, os.PathLike, Mapping, Ingredient, Checkpoint)):
         return True
     return hasattr(ingredients, "state_dict") or hasattr(ingredients, "as_ingredient")
@@ -138,7 +140,7 @@ def _runs_in(source: Any) -> Sequence[Any] | None:
 
 
 def _holds_model(folder: Path) -> bool:
-    """Whether a folder is a checkpoint: it has weights or settings of a model, or Trainer's checkpoints of one run."""
+    """Whether a folder is a checkpoint: it has weights, a model's configuration, or one Trainer run's checkpoints."""
     if any((folder / name).is_file() for name in OF_A_MODEL) or any(folder.glob("checkpoint-*/")):
         return True
     return any(next(folder.glob(pattern), None) for pattern in WEIGHTS)

@@ -1,4 +1,4 @@
-"""`load`: a soup that was saved or pushed -> the `Soup`, with its comparison."""
+"""`load`: opens a saved or pushed soup as a `Soup`, with its comparison."""
 
 from __future__ import annotations
 
@@ -19,27 +19,28 @@ from .soup import Soup
 def load(
     soup: str | os.PathLike[str], *, device: str = "cpu", allow_pickle: bool = False, allow_code: bool = False
 ) -> Soup:
-    """A soup that was saved or pushed, to compare it, push it or save it otherwise.
+    """Load a saved or pushed soup, in order to compare it, push it or save it elsewhere.
 
-    The recipe is read and its ingredients are opened; nothing is averaged before it is needed, and what is averaged
-    then is what was saved, bit for bit. For the model alone, load the folder with `AutoModel.from_pretrained`.
+    The recipe is read and its ingredients are opened. Nothing is averaged until it is needed; the average is then
+    identical to the saved weights, bit for bit. To use the model only, load the folder with
+    `AutoModel.from_pretrained`.
 
     Args:
         soup (`str` or `os.PathLike`):
             The folder of a soup, or its Hub id (`user/soup`, `user/soup@v1`).
         device (`str`, *optional*, defaults to `"cpu"`):
-            Where to average.
+            Device on which tensors are averaged.
         allow_pickle (`bool`, *optional*, defaults to `False`):
-            As for [`merge`].
+            Whether `pytorch_model.bin` is read where there are no safetensors weights, as for [`load_ingredient`].
         allow_code (`bool`, *optional*, defaults to `False`):
-            As for [`cook`].
+            Whether a method from outside of this package may be imported and called. Only for recipes that you trust.
 
     Returns:
-        [`Soup`]: with `.comparison`, where one was saved with it.
+        [`Soup`]: the soup, with `.comparison` if one was saved with it.
 
     Raises:
-        [`RecipeError`]: if it has no recipe that can be read, or one with a method that is not allowed.
-        [`IngredientError`]: if an ingredient is gone or was changed.
+        [`RecipeError`]: if the soup has no readable recipe, or the recipe names a method that is not allowed.
+        [`IngredientError`]: if an ingredient is missing or was changed.
     """
     loaded = cook_recipe(load_recipe(soup, allow_code=allow_code), device=device, allow_pickle=allow_pickle)
     loaded.comparison = _saved_comparison(soup)
@@ -48,7 +49,7 @@ def load(
 
 
 def read_comparison(folder: Path) -> Comparison | None:
-    """The comparison that was saved in a folder; `None` where it is missing, damaged, or of another version."""
+    """The comparison saved in a folder; `None` if it is missing, damaged, or from another version."""
     try:
         return Comparison.from_dict(read_json(folder / COMPARISON_FILE))
     except (OSError, ValueError, IngredientError):  # pydantic's errors are `ValueError`s

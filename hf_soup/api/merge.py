@@ -1,4 +1,4 @@
-"""`merge`: parse what is asked for, open ingredients, bind how they are averaged, choose, and return a soup."""
+"""`merge`: parse the arguments, open the ingredients, bind method and settings, run the strategy, return a soup."""
 
 from __future__ import annotations
 
@@ -61,63 +61,66 @@ def merge(
     device: str = "cpu",
     **params: Any,
 ) -> Soup:
-    """Make a soup of fine-tuned checkpoints. Nothing is averaged before it is needed.
+    """Make a soup of fine-tuned checkpoints. Nothing is averaged until it is needed.
 
     Args:
         ingredients (`Iterable`, `str` or `os.PathLike`):
-            Folders, Hub ids (`user/run1`, `user/run1@revision`) or loaded models, in any iterable that has an order; a
-            [`Sweep`] is one. The path of a folder of runs stands for the runs in it. State dicts, pickles and names
-            of your own go through [`load_ingredient`].
+            Folders, Hub ids (`user/run1`, `user/run1@revision`) or loaded models, in any iterable that has an order,
+            such as a list or a [`Sweep`]. The path of a folder of runs stands for its runs. Use [`load_ingredient`]
+            for state dicts, pickles and custom names.
         weights (`Sequence[float]`, `Mapping[str, float]` or `Mapping[str, Sequence[float]]`, *optional*):
-            One for each ingredient, relative to each other; by name (`{"run-0": 2, "run-1": 1}`: the others have the
-            weight 0); or one for each ingredient and module prefix (`{"classifier": [1, 0], "": [1, 1]}`). All equal
-            by default.
+            Relative weights of the ingredients; equal by default. They are given in the order of the ingredients, by
+            name (`{"run-0": 2, "run-1": 1}`; ingredients that are not named have the weight 0), or in order for each
+            module prefix (`{"classifier": [1, 0], "": [1, 1]}`).
         method (`str` or `Callable`, *optional*, defaults to `"linear"`):
-            How the tensors of one name combine: a name, `"package.module:function"`, or a function. A recipe can name
-            a function only where a module has it; with another one it cannot be cooked again.
+            Method that combines the tensors of one name: its name (`hf-soup methods` lists them),
+            `"package.module:function"`, or a function. A recipe can only name a function that is defined at the top
+            level of a module; a soup made with any other function cannot be cooked again.
         strategy (`str` or `Callable`, *optional*):
-            Which ingredients go in, with what weights, such as `"greedy"`; `hf-soup strategies` lists them.
-            `"weighted"` takes `weights`, the others find them. Functions as for `method`.
+            Strategy that chooses the ingredients and their weights, such as `"greedy"`: its name (`hf-soup strategies`
+            lists them), `"package.module:function"`, or a function. `"weighted"` uses the given `weights`; the other
+            strategies find them.
         evaluator ([`Evaluator`], `datasets.Dataset`, `datasets.DatasetDict`, `str` or `Callable`, *optional*):
-            Scores models on validation data, for strategies that choose. A function of a model returns a number, so
-            that any harness can steer. An [`Evaluator`] of the data or of the function says the metric, its direction
-            and everything else.
+            Validation data by which strategies choose, or a function that takes a model and returns a score, so that
+            any evaluation harness can be used. Pass an [`Evaluator`] of the data or function to set the metric, its
+            direction and other options.
         folds (`int`, *optional*):
-            Search as many times on all folds of validation but one, and tell what the choice scores on the fold left
-            out; the soup itself is chosen on all.
+            Number of cross-validation folds used to estimate selection optimism: the selection is repeated without
+            each fold and its result is scored on that fold. The soup itself is chosen on all validation data.
         holdout (`float`, *optional*):
-            Which part of validation the search does not see; how much better the soup looks on the rest is told.
+            Fraction of the validation data that is held out from selection, to estimate selection optimism: the soup's
+            score on the data it was chosen on is compared with its score on the held-out data.
         executor (`str`, *optional*, defaults to `"local"`):
-            Where trials run that do not depend on each other: `"local"`, one after the other, or `"ray"`.
+            Where independent trials run: `"local"`, one after another, or `"ray"`, in parallel on a Ray cluster.
         batchnorm_data ([`Evaluator`], `datasets.Dataset` or `str`, *optional*):
-            Training data, of which the `train` split is taken: if the models have BatchNorm, the running statistics of
-            every average are estimated again on it, as the recipe then says.
+            Training data (its `train` split) on which the BatchNorm running statistics of every average are estimated
+            again, if the models have BatchNorm. The recipe records it.
         base_model (*optional*):
-            What the ingredients were fine-tuned from, for methods and strategies that need it; a [`Sweep`] knows its
-            own.
+            The model that the ingredients were fine-tuned from, for methods and strategies that need it. The base
+            model of a [`Sweep`] is known.
         dtype (`str` or `torch.dtype`, *optional*, defaults to `"auto"`):
-            Of the soup, such as `"bfloat16"`; `"auto"` is the widest among the ingredients.
+            Data type of the soup, such as `"bfloat16"`; `"auto"` uses the widest type among the ingredients.
         seed (`int`, *optional*, defaults to 0):
-            For methods and strategies that draw random numbers, and for folds.
+            Random seed of methods and strategies that use random numbers, and of the split into folds.
         align_labels (`bool`, *optional*, defaults to `False`):
-            Permute the heads of ingredients that have the same labels in another order, and take labels for the same
-            that differ in letter case alone; the recipe records it.
+            Whether to permute the heads of ingredients that have the same labels in another order, and to treat labels
+            that differ only in letter case as equal. The recipe records it.
         take_from (`str`, *optional*):
-            Name of the ingredient whose configuration, names of classes, tokenizer, processor, generation settings and
-            chat templates the soup takes, by default the first. Where ingredients differ in one that changes what the
-            model computes or gets, they are averaged only if this says whose to take.
+            Name of the ingredient whose configuration, class names, tokenizer, processor, generation settings and chat
+            templates the soup takes; by default the first. It has to be given if the ingredients differ in a setting
+            that changes the model's inputs or computation.
         device (`str`, *optional*, defaults to `"cpu"`):
-            Where to average, such as `"cuda"`.
+            Device on which tensors are averaged, such as `"cuda"`.
         params:
             Parameters of the method and of the strategy, such as `normalize=False` or `accept=">"`.
 
     Returns:
-        [`Soup`]: with `.model`, `.save_pretrained`, `.push_to_hub` and `.recipe`.
+        [`Soup`]: the soup, with `.model`, `.save_pretrained`, `.push_to_hub` and `.recipe`.
 
     Raises:
         [`IngredientError`]: if an ingredient cannot be read.
-        [`IncompatibleError`]: if they cannot be averaged, with every offender.
-        [`RecipeError`]: if weights, method, strategy or parameters are wrong.
+        [`IncompatibleError`]: if the ingredients cannot be averaged; it lists every problem.
+        [`RecipeError`]: if weights, method, strategy or parameters are invalid.
     """
     method = name_of("method", method)
     strategy = None if strategy is None else name_of("strategy", strategy)
@@ -176,19 +179,19 @@ def merge(
 
 @dataclass(frozen=True)
 class _Request:
-    """What a merge was asked for by name: the method and the strategy with their parameters.
+    """The method and the strategy of a merge, with their parameters.
 
     Args:
         method_params (`dict[str, Any]`):
-            Of the method.
+            Parameters of the method.
         weights (`Weights`, *optional*):
-            As the user gave them, where no strategy takes them.
+            Weights that the user passed, if no strategy takes them.
         strategy (`str`, *optional*):
-            Its name, if the user named one.
+            Name of the strategy, if the user named one.
         function (`Callable`):
-            The strategy; the uniform one if the user named none.
+            The strategy function; that of `"uniform"` if the user named none.
         strategy_params (`dict[str, Any]`):
-            Of the strategy.
+            Parameters of the strategy.
     """
 
     method_params: dict[str, Any]
@@ -199,11 +202,11 @@ class _Request:
 
     @property
     def strategy_needs_base(self) -> bool:
-        """Whether the strategy mixes the base model in."""
+        """Whether the strategy mixes in the base model."""
         return asks_for(self.function, "base")
 
     def strategy_for(self, seed: int, base: Checkpoint | None) -> Strategy:
-        """The strategy with what the merge provides."""
+        """The strategy, bound to its parameters, the seed and the base model."""
         provided: dict[str, Any] = {}
         if base is not None:
             provided["base"] = base.ingredient
@@ -221,10 +224,10 @@ def _parse(
     scored: bool,
     worth_asked: bool,
 ) -> _Request:
-    """Find method and strategy, and refuse arguments that do not go together.
+    """Find method and strategy, and raise an error for arguments that exclude each other.
 
     Raises:
-        [`RecipeError`]: with what to do.
+        [`RecipeError`]: if arguments exclude each other; the message says what to do.
     """
     function, method_params, strategy_params = share_out(method, strategy, params, _own_keywords())
     given_weights: Weights | Mapping[str, float] | None = None
@@ -235,7 +238,7 @@ def _parse(
     if scored and strategy is None:
         raise RecipeError('an evaluator is for a strategy that chooses by it: add strategy="greedy".')
     if worth_asked and not scored:
-        raise RecipeError("folds, holdout and executor are of trials: add a strategy and evaluator=Evaluator(data).")
+        raise RecipeError("folds, holdout and executor are for trials: add a strategy and evaluator=Evaluator(data).")
     if strategy_traits(function).linear_only and method != "linear":
         raise RecipeError(f'strategy="{strategy}" goes with method="linear" alone, not with "{method}".')
     return _Request(method_params, given_weights, strategy, function, strategy_params)
@@ -263,9 +266,8 @@ def _base_as_candidate(
     """The base model as one more ingredient, for a strategy that mixes it in.
 
     Raises:
-        [`IncompatibleError`]: if it computes otherwise than the ingredients, and the user has not said whose settings
-            the soup takes.
-        [`RecipeError`]: if there is none.
+        [`IncompatibleError`]: if its settings change the computation of the ingredients, and `take_from` is not given.
+        [`RecipeError`]: if there is no base model.
     """
     if base is None:
         raise RecipeError(
@@ -278,7 +280,7 @@ def _base_as_candidate(
             break
     candidate = as_ingredient(base, like, [item.name for item in candidates])
     differences = base_computation_notes(base, like)
-    if differences and agreement.settings is None:  # the soup would lie between models that compute otherwise
+    if differences and agreement.settings is None:  # the soup would mix models with different computations
         raise IncompatibleError([f"{note}. {choose(like.name)}" for note in differences])
     return replace(candidate, notes=(*candidate.notes, *differences))
 
@@ -294,7 +296,7 @@ def _choose(
     executor: str,
     device: str,
 ) -> tuple[Mixture, Selection]:
-    """Run the strategy, on validation if there is an evaluator."""
+    """Run the strategy, on validation data if there is an evaluator."""
     ingredients = tuple(item.ingredient for item in setup.candidates)
     if evaluator is None:
         choice = strategy.choose(ingredients, NoTrials())
@@ -310,7 +312,7 @@ def _choose(
 
 
 def _with_settings(mixture: Mixture, settings: Checkpoint | None) -> Mixture:
-    """With the ingredient whose settings the soup takes, at the weight 0 if a strategy left it out."""
+    """Add the ingredient whose settings the soup takes, with the weight 0, if the strategy left it out."""
     if settings is None or settings.name in mixture.names:
         return mixture
     ingredients = (*mixture.ingredients, settings.ingredient)

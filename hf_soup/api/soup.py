@@ -1,6 +1,6 @@
-"""Soup: a recipe bound to opened checkpoints. Cheap to make; the work happens in `.model` and `.save_pretrained`.
+"""`Soup`: a recipe bound to opened checkpoints. Averaging happens in `.model` and `.save_pretrained` only.
 
-It holds values and puts functions in order: `merging/` averages and writes, `publishing/` redacts and publishes.
+It holds values and calls functions in order: `merging/` averages and writes, `publishing/` redacts and publishes.
 """
 
 from __future__ import annotations
@@ -48,9 +48,10 @@ if TYPE_CHECKING:
 
 
 class Soup(Result):
-    """One model made of several, not averaged before it is asked for.
+    """A model averaged from several checkpoints. Nothing is averaged until the model is used or saved.
 
-    [`merge`] makes it. The model that `.model` builds and the one that `.save_pretrained` writes have the same bits.
+    [`merge`], [`cook`] and [`load`] return it. The model that `.model` builds and the one that `.save_pretrained`
+    writes are identical, bit for bit.
 
     Args:
         recipe ([`Recipe`]):
@@ -58,16 +59,17 @@ class Soup(Result):
         setup ([`MergeSetup`]):
             The ingredients, opened and checked, and how they are averaged.
         candidates (`Sequence[Checkpoint]`, *optional*):
-            All that a strategy chose from; those of the setup by default.
+            Models that a strategy chose from; those of the setup by default.
         comparison ([`Comparison`], *optional*):
-            What is known of its scores; the card shows it.
+            Scores of the soup on test sets, which the card shows.
         device (`str`, *optional*, defaults to `"cpu"`):
-            Where to average.
+            Device on which tensors are averaged.
         batchnorm ([`Evaluator`], *optional*):
-            The training data of a recipe that estimates BatchNorm again; a recipe that was read has the result.
+            Training data on which BatchNorm statistics are estimated again, if the recipe says so; a saved recipe has
+            the statistics.
 
     Raises:
-        [`RecipeError`]: if the recipe's weights make no mean, or are of a module that is not there.
+        [`RecipeError`]: if the recipe's weights do not define a mean, or name a module that does not exist.
     """
 
     def __init__(
@@ -97,7 +99,7 @@ class Soup(Result):
         return f"Soup({self.recipe.method} of {len(self.recipe.ingredients)}: {names})"
 
     def table(self) -> str:
-        """What was tried, and why it was kept or not; and the weight of each ingredient, where these differ."""
+        """The trials and why each was kept or not, and the weight of each ingredient if the weights differ."""
         weights = self.recipe.weights_by_module
         if self.recipe.selection is None or not self.recipe.selection.trials:
             return self._weight_table()
@@ -106,7 +108,7 @@ class Soup(Result):
         return trials if are_equal else f"{trials}\n\n{self._weight_table()}"
 
     def _weight_table(self) -> str:
-        """A line for each ingredient, and a column for each module that has weights of its own."""
+        """A row for each ingredient, and a column for each module with its own weights."""
         weights = self.recipe.weights_by_module
         heads = ["weight"]
         if len(weights) > 1:
@@ -117,7 +119,7 @@ class Soup(Result):
         return align(lines)
 
     def _picture(self) -> Figure | None:
-        """What the strategy tried, where it tried something."""
+        """A picture of the strategy's trials, if there were any."""
         selection = self.recipe.selection
         return None if selection is None or not selection.trials else selection.plot()
 
@@ -127,16 +129,16 @@ class Soup(Result):
         return self.build_model()
 
     def build_model(self) -> PreTrainedModel:
-        """The averaged model, built anew and not kept: for those who need it once."""
+        """Build the averaged model without keeping it, for a single use."""
         self.warn_of_doubts()
         return cook_in_memory(self.plan, self.checkpoints, device=self.device, statistics=self.statistics)
 
     @cached_property
     def statistics(self) -> dict[str, torch.Tensor]:
-        """The running statistics of BatchNorm by their names on disk, where the recipe says that they are no averages.
+        """BatchNorm running statistics by tensor name, if they were estimated again instead of averaged.
 
         Raises:
-            [`IngredientError`]: if the file that holds them is not there or was changed.
+            [`IngredientError`]: if the file with the statistics is missing or was changed.
         """
         return running_statistics(self.recipe, self.plan, self.checkpoints, data=self.batchnorm, device=self.device)
 
@@ -154,24 +156,25 @@ class Soup(Result):
     def save_pretrained(
         self, save_directory: str | os.PathLike[str], *, max_shard_size: int | str = "50GB", overwrite: bool = False
     ) -> Path:
-        """Stream the soup to disk: weights, config, tokenizer or processor, generation config, recipe and card.
+        """Save the soup: weights, config, tokenizer or processor, generation config, recipe and card.
 
-        The folder appears when it is whole, never half.
+        The folder only appears when it is complete. Weights are averaged and written piece by piece, so memory use
+        stays small.
 
         Args:
             save_directory (`str` or `os.PathLike`):
-                The folder to make.
+                Folder to create.
             max_shard_size (`int` or `str`, *optional*, defaults to `"50GB"`):
-                As in transformers.
+                Maximum size of a weight file, as in transformers.
             overwrite (`bool`, *optional*, defaults to `False`):
-                Whether a folder that is there may be replaced.
+                Whether an existing folder may be replaced.
 
         Returns:
-            `Path`: the folder.
+            `Path`: the folder of the saved soup.
 
         Raises:
             [`OutputError`]: if the folder exists, holds an ingredient, or cannot be written.
-            [`IngredientError`]: if an ingredient holds NaN, or is not what the recipe was made from.
+            [`IngredientError`]: if an ingredient contains NaN, or has changed since the recipe was made.
         """
         inputs = [*self.candidates, *self.checkpoints]
         if self.plan.base is not None:
@@ -211,50 +214,51 @@ class Soup(Result):
         license: str | None = None,
         benchmark: str | None = None,
     ) -> CommitInfo:
-        """Put the soup on the Hub in one commit: what `save_pretrained` writes, without the paths of local folders.
+        """Push the soup to the Hub in one commit: the files of `save_pretrained`, without the paths of local folders.
 
-        Runs that a sweep has pushed (`push_runs`) are named by their repositories. Called again after an interruption,
-        it does not send what is there already, and clears what the interrupted call left on the disk.
+        Runs that a sweep has pushed (`push_runs`) are named by their repositories. After an interruption, the same
+        call resumes: files that were uploaded are not sent again, and temporary files of the interrupted call are
+        removed.
 
         Args:
             repo_id (`str`):
-                Such as `"user/bert-soup"`; made where it is missing.
+                Repository to push to, such as `"user/bert-soup"`; it is created if it does not exist.
             private (`bool`, *optional*):
                 Whether a new repository is private.
             token (`str` or `bool`, *optional*):
-                By default the one that `hf auth login` stored.
+                Access token for the Hub; by default the one stored by `hf auth login`.
             revision (`str`, *optional*):
-                The branch; made where it is missing.
+                Branch to push to; it is created if it does not exist.
             create_pr (`bool`, *optional*, defaults to `False`):
-                Whether to open a pull request instead.
+                Whether to open a pull request instead of pushing to the branch.
             commit_message (`str`, *optional*):
-                `"Upload soup"` by default.
+                Message of the commit; `"Upload soup"` by default.
             commit_description (`str`, *optional*):
-                Of the commit.
+                Description of the commit.
             max_shard_size (`int` or `str`, *optional*, defaults to `"50GB"`):
-                As in transformers.
+                Maximum size of a weight file, as in transformers.
             tags (`Sequence[str]` or `str`, *optional*):
-                More tags for the card.
+                Additional tags for the card.
             include_plots (`bool`, *optional*, defaults to `True`):
-                Whether the card has pictures, where matplotlib is installed.
+                Whether the card includes pictures, which need matplotlib.
             name_private (`bool`, *optional*, defaults to `False`):
-                Whether a public soup names ingredients that are private. Otherwise they are called `private-1` ...,
-                and only those who have them can cook it again.
+                Whether a public soup names its private ingredients. By default they are called `private-1` ..., and
+                only users who have these ingredients can cook the soup again.
             license (`str`, *optional*):
-                Of the card, such as `"mit"`; by default that of the ingredients, where all of them state the same.
+                Licence on the card, such as `"mit"`; by default that of the ingredients, if all of them have the same.
             benchmark (`str`, *optional*):
-                Data set and task of a benchmark that the test set is, such as `"nyu-mll/glue:sst2"`: the test score
-                goes to its leaderboard (`.eval_results/`).
+                Data set and task of the benchmark that the test set belongs to, such as `"nyu-mll/glue:sst2"`. The
+                test score is added to its leaderboard (`.eval_results/`).
 
         Returns:
             `huggingface_hub.CommitInfo`
 
         Raises:
-            [`OutputError`]: if the Hub refuses; what is in the repository is as it was.
+            [`OutputError`]: if the Hub refuses the push; the repository is left unchanged.
             [`DataError`]: if a benchmark is named and there is no test score.
         """
         leaderboard: dict[str, str] = {}
-        if benchmark is not None:  # a wrong name is told before anything is sent
+        if benchmark is not None:  # a wrong name is reported before anything is sent
             leaderboard[leaderboard_path(benchmark)] = evaluation_results(self.comparison, self.recipe, benchmark)
         target = open_target(repo_id, private=private, token=token, revision=revision, create_pr=create_pr)
         with temporary_folder() as stage, as_output_error(stage):
@@ -292,7 +296,7 @@ class Soup(Result):
             )
 
     def _write_weights(self, folder: Path, max_shard_size: int | str) -> Recipe:
-        """Write the weights, and return the recipe with the digests of what was read and written."""
+        """Write the weights, and return the recipe with the digests of the files that were read and written."""
         recipe = write_weights(
             folder,
             self.recipe,
@@ -307,7 +311,7 @@ class Soup(Result):
         return recipe
 
     def warn_of_doubts(self) -> None:
-        """Say what speaks against the average, the first time that it is made."""
+        """Warn of reasons why the average may not work, the first time that it is computed."""
         if self._has_warned:
             return
         self._has_warned = True
@@ -316,7 +320,7 @@ class Soup(Result):
 
 
 def _doubts(recipe: Recipe, plan: Plan, checkpoints: Sequence[Checkpoint]) -> Iterator[str]:
-    """Why a soup may not work: BatchNorm statistics are averaged, or heads do not look like fine-tunes of one."""
+    """Why a soup may not work: averaged BatchNorm statistics, or heads that are not fine-tunes of one head."""
     are_averaged = any(is_statistic(step.spec.name) and len(step.inputs) > 1 for step in plan.steps)
     if are_averaged and not recipe.batchnorm:
         yield f"{BATCHNORM_NOTE}."

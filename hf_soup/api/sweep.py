@@ -1,4 +1,4 @@
-"""The verb `sweep`: loads the data, plans, trains. What a run is, and how, is told in `training/`."""
+"""`sweep`: loads the data, plans the runs and trains them. `training/` defines what a run is."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SweepArguments(SweepOptions):
-    """What [`sweep`] is called with: its options, and what a cook file says elsewhere than in its `sweep` section.
+    """Arguments of [`sweep`]: its options, and values that a cook file has outside of its `sweep` section.
 
-    The command line names data as a [`Source`], and a cook file has loaded it before, as [`TrainingData`].
+    Data is a [`Source`] if it comes from the command line, and [`TrainingData`] if a cook file has loaded it.
     """
 
     base_model: str | os.PathLike[str]
@@ -42,86 +42,91 @@ class SweepArguments(SweepOptions):
 
 @called_with(SweepArguments)
 def sweep(arguments: SweepArguments) -> Sweep:
-    """Fine-tune one model several times, from one initial head, so that the runs can be averaged.
+    """Fine-tune one model several times from the same initial head, so that the runs can be averaged.
 
-    Every run is a `transformers.Trainer` run in a folder of its own. Called again, whole runs are not repeated, one
-    that was interrupted goes on from its newest checkpoint, and a larger space adds runs. Under `accelerate launch`
-    each run is trained by all processes.
+    Every run is a `transformers.Trainer` run in its own folder. When the function is called again, complete runs are
+    not repeated, an interrupted run resumes from its newest checkpoint, and a larger space adds runs. Under
+    `accelerate launch` each run is trained by all processes.
 
     Args:
         base_model (`str` or `os.PathLike`):
-            A Hub id (`@revision` allowed) or folder with a tokenizer or image processor.
+            Model to fine-tune: a Hub id (`@revision` allowed) or a folder, with a tokenizer or image processor.
         dataset (`datasets.Dataset`, `datasets.DatasetDict` or `str`):
-            The training examples; or a folder, a Hub id or several sets, whose `train` split they are.
+            Training examples; or a folder, a Hub id or a `DatasetDict`, whose `train` split is used.
         space (`Mapping[str, Any]` or `Sequence[Mapping]`):
-            A grid (`{"learning_rate": [1e-5, 3e-5], "seed": range(3)}`), a list of settings, or distributions with
-            `n_runs` (`{"learning_rate": {"loguniform": [1e-5, 1e-3]}}`, `choice`, `integers`, `uniform`). Any field of
-            `TrainingArguments` may vary, and besides them `optimizer` (`"adamw"`, `"adam"`, `"sgd"` with `momentum`,
-            `"adafactor"`), `layer_decay`, `bagging_fraction` and `augment` (`{"crop": 0.2, "flip": 0.5}` and others
-            for images, `{"mask": 0.15}` for texts), `early_stopping_patience` (number of evaluations without a better
-            score after which a run stops) with `early_stopping_threshold` (how much better it has to be), and
-            `class_weights` (`"balanced"`, a mapping of classes to weights, or a list in the order of the model's
-            classes). Shorter names: `epochs`, `batch_size`, `scheduler`, `warmup`, `label_smoothing`.
+            Settings of the runs: a grid (`{"learning_rate": [1e-5, 3e-5], "seed": range(3)}`), a list of settings, or
+            distributions with `n_runs` (`{"learning_rate": {"loguniform": [1e-5, 1e-3]}}`, `choice`, `integers`,
+            `uniform`). Any field of `TrainingArguments` may vary. Further settings are `optimizer` (`"adamw"`,
+            `"adam"`, `"sgd"` with `momentum`, `"adafactor"`), `layer_decay`, `bagging_fraction`, `augment` (such as
+            `{"crop": 0.2, "flip": 0.5}` for images or `{"mask": 0.15}` for texts), `early_stopping_patience` (number
+            of evaluations without improvement after which a run stops) with `early_stopping_threshold` (the smallest
+            change that counts as improvement), and `class_weights` (`"balanced"`, a mapping of classes to weights, or
+            a list in the order of the model's classes). Shorter names: `epochs`, `batch_size`, `scheduler`, `warmup`,
+            `label_smoothing`.
         output_dir (`str` or `os.PathLike`):
-            Where the runs go.
+            Folder in which the runs are saved.
         task (`str`, *optional*, defaults to `"auto"`):
-            Such as `"text-classification"`; by default by the columns of the data.
+            Task of the models, such as `"text-classification"`; by default inferred from the columns of the data.
         validation (`datasets.Dataset` or `str`, *optional*):
-            Examples that runs are scored on. By default the `validation` split of `dataset`; if it has none, a tenth
-            of the training examples is kept apart, stratified by the label, and a warning says so.
+            Examples on which runs are scored. By default the `validation` split of `dataset`; if there is none, a
+            tenth of the training examples is held out, stratified by the label, with a warning.
         metric (`str`, *optional*):
-            What tells the best; the task's own by default.
+            Metric that determines the best checkpoint and run; by default that of the task.
         n_runs (`int`, *optional*):
-            Draw as many settings from the space; the whole grid by default.
+            Number of settings drawn from the space; by default the whole grid is used.
         seed (`int`, *optional*, defaults to 0):
-            Of the drawing, and of a validation split that is kept apart.
+            Random seed for drawing settings and for holding out a validation split.
         head (`str`, *optional*, defaults to `"auto"`):
-            The one head that all runs start from: `"checkpoint"`, that of the base model; `"new"`, initialised once;
-            `"probe"`, initialised once and trained first with the body frozen; `"auto"`, that of the base model where
-            it is for the same labels, else a new one. `"independent"` gives each run another one, for experiments:
-            their averages are rarely good.
+            Initial head that all runs share: `"checkpoint"`, the head of the base model; `"new"`, a randomly
+            initialised head; `"probe"`, a new head that is first trained with the body frozen; `"auto"`, the head of
+            the base model if it has the same labels, and a new one otherwise. `"independent"` initialises a different
+            head for each run, for experiments only: averages of such runs are rarely good.
         init_seed (`int`, *optional*, defaults to 0):
-            Of a new head. A run's own `seed` is for data order, dropout, augmentation and subset only.
+            Random seed of a new head. The `seed` of a run only affects data order, dropout, augmentation and the
+            subset of examples.
         probe_args (`Mapping`, *optional*):
-            Settings of the probe, over `training_args`; by default five epochs at a learning rate of 1e-3.
+            Settings of the training of a `"probe"` head, which take precedence over `training_args`; by default five
+            epochs at a learning rate of 1e-3.
         keep (`str`, *optional*, defaults to `"best"`):
-            Which checkpoint of each run: `"best"` by the metric at each evaluation (each epoch, or `eval_steps`),
-            `"last"`, or `"all"`, so that those on the way of a run are ingredients too.
+            Checkpoints of each run to keep: `"best"` by the metric among all evaluations (each epoch, or
+            `eval_steps`), `"last"`, or `"all"`, so that intermediate checkpoints can be ingredients too.
         training_args (`Mapping`, *optional*):
-            Settings that all runs share, as in `space`; here alone `max_length`, the number of tokens that texts are
-            cut to. It is saved with the tokenizer, so that runs and soups are evaluated on texts that are cut alike.
+            Settings that all runs share, with the names of `space`, and `max_length`, the number of tokens at which
+            texts are truncated. `max_length` is saved with the tokenizer, so that evaluation truncates texts in the
+            same way.
         label_column (`str`, *optional*):
-            By default `label` or `labels`.
+            Name of the label column; by default `label` or `labels`.
         text_columns (`Sequence[str]`, *optional*):
-            By default those with well-known names (`text`; `premise` and `hypothesis`; ...), else the only column of
-            strings that is neither an id nor tells the label.
+            Names of the text columns; by default those with well-known names (`text`; `premise` and `hypothesis`;
+            ...), or else the only column of strings that contains neither ids nor the label.
         on_error (`str`, *optional*, defaults to `"continue"`):
-            A run that fails (an exception, a loss that is no number, no memory) is recorded, and the others go on;
-            `"raise"` stops at the first.
+            Handling of a run that fails (an exception, a NaN loss, out of memory): `"continue"` records it and trains
+            the others, `"raise"` stops.
         executor (`str`, *optional*, defaults to `"local"`):
-            `"local"` trains one after the other, or one on each visible GPU; `"ray"` on a Ray cluster, the one that
-            `RAY_ADDRESS` names or one that is started here.
+            Where runs are trained: `"local"`, one at a time or one on each visible GPU; `"ray"`, on the Ray cluster
+            that `RAY_ADDRESS` names, or else on one that is started on this machine.
         resources (`Mapping[str, float]`, *optional*):
-            What a run takes of a Ray cluster: `num_cpus` (1 by default), `num_gpus` (1 where there are any).
+            Resources that a run needs on a Ray cluster: `num_cpus` (1 by default) and `num_gpus` (by default 1 if the
+            cluster has GPUs).
         push_runs (`bool` or `str`, *optional*, defaults to `False`):
-            Whether each run goes to a repository of its own on the Hub, so that workers need no shared storage: `True`
-            calls them `you/FOLDER-run-0`, a string is another prefix.
+            Whether each run is pushed to its own repository on the Hub, so that workers need no shared storage. `True`
+            names the repositories `you/FOLDER-run-0` and so on; a string is used as another prefix.
         private (`bool`, *optional*):
             Whether these repositories are private.
         callbacks (`Sequence`, *optional*):
             Callbacks for the Trainer of each run: instances or classes of `transformers.TrainerCallback`, or functions
-            without arguments that return one (each is called once before, to check what it returns). Every run has a
-            copy of its own, so what an instance collects is not in the one that you passed. Several GPUs need
+            without arguments that return one (each is called once in advance, to check its result). Every run has its
+            own copy, so an instance that you pass does not collect anything itself. Training on several GPUs needs
             callbacks that can be pickled.
 
     Returns:
-        [`Sweep`]: a sequence of runs that [`merge`] takes as it is.
+        [`Sweep`]: a sequence of runs that can be passed to [`merge`].
 
     Raises:
-        [`RecipeError`]: if the space is empty or names a parameter that does not exist; if a setting does not fit the
-            task or the data; if a callback is none.
-        [`TrainingError`]: if the folder holds runs of another base model, data or training arguments; if every run
-            failed, or one did and `on_error="raise"`.
+        [`RecipeError`]: if the space is empty or names a parameter that does not exist, a setting does not fit the
+            task or the data, or a callback is not a `TrainerCallback`.
+        [`TrainingError`]: if the folder holds runs with another base model, data or training arguments; if every run
+            failed, or a run failed with `on_error="raise"`.
         [`OutputError`]: if `output_dir` cannot be written, or the disk is too small or full.
     """
     check_executor(arguments.executor)
@@ -130,19 +135,19 @@ def sweep(arguments: SweepArguments) -> Sweep:
 
 @called_with(SweepArguments)
 def plan_runs(arguments: SweepArguments) -> SweepPlan:
-    """What [`sweep`] would do with the same arguments: `.table()` says which runs, how many steps, how much disk.
+    """Show what [`sweep`] would do with the same arguments: `.table()` lists the runs, their steps and disk space.
 
     Returns:
-        [`SweepPlan`]: everything is checked, and nothing has been written.
+        [`SweepPlan`]: the plan; everything is checked, and nothing is written.
 
     Raises:
-        [`SoupError`]: as [`sweep`].
+        [`SoupError`]: for the same reasons as [`sweep`].
     """
     return _plan(arguments)
 
 
 def _plan(arguments: SweepArguments) -> SweepPlan:
-    """The one place in which a sweep is set up, whether it is called from Python, a cook file or the command line."""
+    """Set up a sweep; Python, cook files and the command line all use this function."""
     refuse_folder(arguments.output_dir)  # before data is loaded
     check_choices(arguments)
     return plan_sweep(
@@ -176,22 +181,22 @@ def _load_data(arguments: SweepArguments) -> TrainingData:
 
 
 def _count_workers() -> int:
-    """How many runs are trained at once on this machine: one on each GPU, or one on the CPU."""
+    """Number of runs trained at once on this machine: one for each GPU, or one on the CPU."""
     return max(len(gpus()), 1)
 
 
 def train(plan: SweepPlan) -> Sweep:
-    """Train what a plan says.
+    """Train the runs of a plan.
 
     Args:
         plan ([`SweepPlan`]):
-            Of [`plan_runs`].
+            A plan made by [`plan_runs`].
 
     Returns:
         [`Sweep`]
 
     Raises:
-        [`SoupError`]: as [`sweep`].
+        [`SoupError`]: for the same reasons as [`sweep`].
     """
     options, context = plan.options, plan.context
     check_executor(options.executor)

@@ -1,4 +1,4 @@
-"""A recipe with changes -> a soup: other ingredients, another strategy or method. What is not changed stays pinned."""
+"""Makes the soup of a changed recipe: other ingredients, strategy or method. Unchanged ingredients stay pinned."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from .merge import merge
 from .soup import Soup
 
 
-OF_EVALUATORS = ("metric", "higher_is_better")  # what is set of the evaluator, and not of the merge
-NOT_SET = ("ingredients", "device")  # of a merge, but not of a recipe's variation
+OF_EVALUATORS = ("metric", "higher_is_better")  # settings of the evaluator, not arguments of the merge
+NOT_SET = ("ingredients", "device")  # arguments of a merge that cannot be set for a variation
 
 
 def cook_variation(
@@ -32,27 +32,27 @@ def cook_variation(
     allow_pickle: bool = False,
     allow_code: bool = False,
 ) -> Soup:
-    """Make the soup of a recipe that is changed.
+    """Make the soup of a recipe with changes.
 
     Args:
         recipe ([`Recipe`]):
-            The one to start from.
+            Recipe to start from.
         overrides (`Sequence[str]`, *optional*):
-            Arguments of [`merge`] and their values, such as `"strategy=uniform"` or `"params.normalize=false"`.
+            Arguments of [`merge`] with their values, such as `"strategy=uniform"` or `"params.normalize=false"`.
         add (`Sequence[str]`, *optional*):
-            More ingredients: folders or Hub ids.
+            Folders or Hub ids of ingredients to add.
         drop (`Sequence[str]`, *optional*):
             Names or Hub ids of ingredients to leave out.
         allow_pickle (`bool`, *optional*, defaults to `False`):
-            As for [`merge`].
+            Whether `pytorch_model.bin` is read where there are no safetensors weights, as for [`load_ingredient`].
         allow_code (`bool`, *optional*, defaults to `False`):
-            Whether what is set may name code from outside of this package.
+            Whether overrides may name code from outside of this package.
 
     Returns:
-        [`Soup`]: without the selection of the recipe, which was of another soup.
+        [`Soup`]: the new soup, without the selection of the original recipe.
 
     Raises:
-        [`RecipeError`]: if there is no such argument or ingredient, or nothing says the weight of what is added.
+        [`RecipeError`]: if an argument or ingredient does not exist, or the weight of an added ingredient is unknown.
     """
     given = _read(overrides)
     if not allow_code:
@@ -75,7 +75,7 @@ def cook_variation(
 
 
 def _read(overrides: Sequence[str]) -> dict[str, Any]:
-    """`strategy=uniform` -> arguments of a merge."""
+    """Parse `strategy=uniform` and the like into arguments of a merge."""
     given: dict[str, Any] = {}
     for item in overrides:
         override(given, item)
@@ -92,7 +92,7 @@ def _read(overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def _make_evaluator(given: dict[str, Any]) -> None:
-    """Put the metric and its direction, which are set beside the data, into one evaluator."""
+    """Combine data, metric and direction, which are separate overrides, into one evaluator."""
     options = {name: given.pop(name) for name in OF_EVALUATORS if name in given}
     if not options:
         return
@@ -102,7 +102,7 @@ def _make_evaluator(given: dict[str, Any]) -> None:
 
 
 def _code(given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Which arguments name code from outside of this package, and what they name."""
+    """The arguments that name code from outside of this package, with the names."""
     for key, value in given.items():
         for named in value if isinstance(value, list) else [value]:
             if isinstance(named, str) and _names_code(key, named):
@@ -118,7 +118,7 @@ def _names_code(key: str, named: str) -> bool:
 
 
 def _kept(recipe: Recipe, drop: Sequence[str]) -> list[Ingredient]:
-    """The ingredients that stay; a base model that is one of them comes with a strategy, or not at all."""
+    """The ingredients that are kept, without a base model, which only a strategy adds."""
     items = [item for item in recipe.ingredients if item.name != recipe.base_inside]
     for name in drop:
         if not any(name in (item.name, item.source) for item in items):
@@ -126,24 +126,24 @@ def _kept(recipe: Recipe, drop: Sequence[str]) -> list[Ingredient]:
             raise RecipeError(f"no ingredient is called {name!r}, so it cannot be dropped{did_you_mean(name, known)}")
     kept = [item for item in items if not {item.name, item.source} & set(drop)]
     if not kept:
-        raise RecipeError("every ingredient is dropped, and nothing is left of the soup: merge the others anew.")
+        raise RecipeError("every ingredient is dropped, so nothing of the recipe is left: merge the new ingredients.")
     return kept
 
 
 def _weights(recipe: Recipe, kept: Sequence[Ingredient], added: int) -> dict[str, list[float]]:
-    """The recipe's weights of those that stay, and of those that are added where all have the same."""
+    """The recipe's weights of the kept ingredients, and of the added ones if all weights are equal."""
     if recipe.base_inside:
         raise RecipeError(
-            "the soup lies on the way from its base model, and its place there was found for these ingredients: say "
-            "how with strategy=..."
+            "the soup is interpolated with its base model by a coefficient chosen for these ingredients: choose it "
+            "again with strategy=..."
         )
     weights_by_module = {}
     for prefix, weights in recipe.weights_by_module.items():
         held = [weight for item, weight in zip(recipe.ingredients, weights, strict=True) if item in kept]
         if added and len(set(held)) != 1:
             raise RecipeError(
-                f"the ingredients have the weights {', '.join(f'{weight:.4g}' for weight in held)}, so nothing says "
-                "which one the added ones have: set weights=[...] or a strategy=..."
+                f"the ingredients have the weights {', '.join(f'{weight:.4g}' for weight in held)}, which does not "
+                "determine those of the added ingredients: set weights=[...] or a strategy=..."
             )
         weights_by_module[prefix] = held + held[:1] * added
     return weights_by_module

@@ -1,6 +1,6 @@
-"""`verify`: cook a published soup again from its ingredients, and compare every tensor with what was published.
+"""`verify`: cook a published soup again from its ingredients, and compare every tensor with the published one.
 
-Nothing is saved, and no model is held in memory: both go by piece by piece.
+Nothing is saved, and no model is held in memory: both are read piece by piece.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ if TYPE_CHECKING:
     import torch
 
 
-SHOWN = 20  # tensors that differ
+SHOWN = 20  # differing tensors in the table
 WEIGHTS = (".safetensors", ".bin", ".h5", ".msgpack", ".pt", ".pth", ".ckpt")
 
 
 class TensorDifference(NamedTuple):
-    """One tensor that is not what the recipe makes.
+    """A tensor that differs from the one that the recipe makes.
 
     Args:
         name (`str`):
-            Of the tensor.
+            Name of the tensor.
         differing (`int`):
-            How many of its elements differ in their bits.
+            Number of elements with different bits.
         elements (`int`):
-            Of how many.
+            Number of elements of the tensor.
         largest (`float`):
-            The largest absolute difference; infinite where one of the two is no number.
+            Largest absolute difference; infinite if one of the two values is NaN.
     """
 
     name: str
@@ -61,21 +61,21 @@ class TensorDifference(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class Verification(Result):
-    """Whether a published soup is what its recipe says.
+    """Whether a published soup is identical to what its recipe makes.
 
     Args:
         source (`str`):
-            The soup.
+            Folder or Hub id of the soup.
         identical (`int`):
-            How many tensors have the same bits.
+            Number of tensors with the same bits.
         recorded (`int`, *optional*):
-            How many of these are running statistics of BatchNorm, which are recorded beside the recipe and cannot be
-            computed again without the data.
+            Number of identical tensors that are BatchNorm running statistics. These are stored beside the recipe and
+            cannot be computed again without the data.
         different (`tuple[TensorDifference, ...]`, *optional*):
-            Those that differ.
+            Tensors that differ.
         problems (`tuple[str, ...]`, *optional*):
-            What kept it from being cooked again: an ingredient that is gone, changed or private, a tensor that one of
-            the two lacks.
+            Reasons why the soup could not be cooked again or compared: a missing, changed or private ingredient, or a
+            tensor that only one of the two has.
     """
 
     source: str
@@ -90,7 +90,7 @@ class Verification(Result):
         return self.identical > 0 and not self.different and not self.problems
 
     def table(self) -> str:
-        """The result in words, with a line for each tensor that differs."""
+        """The result as text, with a line for each tensor that differs."""
         if self.ok:
             noted = f", {self.recorded} of them BatchNorm statistics that are recorded" if self.recorded else ""
             return f"verified: {self.identical} tensors identical{noted}"
@@ -116,23 +116,23 @@ def verify(
     allow_code: bool = False,
     device: str = "cpu",
 ) -> Verification:
-    """Fetch a soup's recipe and its ingredients at their commits, cook it again and compare every tensor.
+    """Cook a published soup again from its recipe, with the ingredients at their commits, and compare every tensor.
 
     Args:
         soup (`str`, `os.PathLike` or [`Soup`]):
-            The Hub id of a soup (`user/soup`, `user/soup@v1`), the folder of one, or a soup that was saved or loaded.
+            Hub id (`user/soup`, `user/soup@v1`) or folder of a soup, or a [`Soup`] that was saved or loaded.
         allow_pickle (`bool`, *optional*, defaults to `False`):
-            As for [`merge`].
+            Whether `pytorch_model.bin` is read where there are no safetensors weights, as for [`load_ingredient`].
         allow_code (`bool`, *optional*, defaults to `False`):
-            As for [`cook`]: import and call a method that is not of this package.
+            Whether a method from outside of this package may be imported and called. Only for recipes that you trust.
         device (`str`, *optional*, defaults to `"cpu"`):
-            Where to average.
+            Device on which tensors are averaged.
 
     Returns:
-        [`Verification`]: `.ok`, and what differs by how much; `.table()` says it.
+        [`Verification`]: `.ok`, and every difference; `.table()` lists them.
 
     Raises:
-        [`RecipeError`]: if it has no recipe that can be read, or one with a method that is not allowed.
+        [`RecipeError`]: if the soup has no readable recipe, or the recipe names a method that is not allowed.
         [`IngredientError`]: if the soup itself cannot be opened.
     """
     if isinstance(soup, Soup):
@@ -184,7 +184,7 @@ def _other_files(saved: Checkpoint) -> list[str]:
 
 
 def _other_settings(cooked: Soup, saved: Checkpoint) -> list[str]:
-    """What the configuration says otherwise than that which the recipe makes: labels, activations, sizes."""
+    """Differences between the published configuration and that of the recipe: labels, activations, sizes."""
     made = output_config(cooked.plan)
     problems = []
     for key in sorted({*made, *saved.config} - {"transformers_version"}):
@@ -196,7 +196,7 @@ def _other_settings(cooked: Soup, saved: Checkpoint) -> list[str]:
 
 
 def _other_tensors(plan: Plan, saved: Checkpoint) -> list[str]:
-    """Tensors that one of the two lacks, or that have another shape or type."""
+    """Tensors that only one of the two has, or that differ in shape or type."""
     specs = {spec.name: spec for spec in plan.specs}
     problems = [f"{name} is in the soup, and the recipe makes none" for name in saved.specs if name not in specs]
     for name, spec in specs.items():
@@ -211,13 +211,13 @@ def _other_tensors(plan: Plan, saved: Checkpoint) -> list[str]:
 def _differing_tensors(
     cooked: Soup, saved: Checkpoint, statistics: Mapping[str, torch.Tensor]
 ) -> list[TensorDifference]:
-    """Average again, and compare with what was published piece by piece.
+    """Average again, and compare with the published weights piece by piece.
 
     Raises:
-        [`IngredientError`]: if an ingredient has other weights than those that the recipe names.
+        [`IngredientError`]: if an ingredient has other weights than those that the recipe records.
     """
     plan = cooked.plan
-    differences: dict[str, tuple[int, float]] = {}  # tensor -> how many elements differ, and by how much at most
+    differences: dict[str, tuple[int, float]] = {}  # tensor -> number of differing elements, largest difference
     lock = threading.Lock()
 
     def compare(name: str, start: int, elements: torch.Tensor) -> None:
@@ -236,8 +236,8 @@ def _differing_tensors(
 
     with OpenFiles() as files:
         digests = blend(plan, cooked.checkpoints, sink, digests=True, device=cooked.device)
-        for item, of_item in zip(cooked.checkpoints, digests, strict=False):  # the base model's come last
-            file_digests(item, of_item)  # which refuses what has changed
+        for item, of_item in zip(cooked.checkpoints, digests, strict=False):  # digests of the base model come last
+            file_digests(item, of_item)  # raises if the ingredient has changed
         for name, tensor in statistics.items():
             compare(name, 0, tensor.reshape(-1))
     sizes = {spec.name: spec.numel for spec in plan.specs}
@@ -245,7 +245,7 @@ def _differing_tensors(
 
 
 def _difference(made: torch.Tensor, published: bytearray) -> tuple[int, float]:
-    """How many elements differ in their bits, and by how much at most."""
+    """The number of elements with different bits, and the largest difference."""
     import torch
 
     made = made.detach().cpu()

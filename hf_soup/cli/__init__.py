@@ -1,7 +1,7 @@
-"""The command line: argv -> the verbs of `hf_soup`. Results go to stdout, progress, notes and errors to stderr.
+"""The command line: argv -> functions of `hf_soup`. Results go to stdout, progress, notes and errors to stderr.
 
-`start.py` is where the command begins. It imports nothing of what the verbs need before signals are listened for, so
-`main`, the group of all commands, is imported when first used.
+A command starts in `start.py`, which installs signal handlers before it imports anything large. For the same reason
+`main`, the group of all commands, is imported on first use.
 """
 
 from typing import Any

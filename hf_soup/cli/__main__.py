@@ -1,4 +1,4 @@
-"""`python -m hf_soup.cli`, as `accelerate launch -m` calls it."""
+"""The entry point of `python -m hf_soup.cli`, and so of `accelerate launch -m hf_soup.cli`."""
 
 from .start import main
 

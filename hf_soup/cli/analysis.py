@@ -1,4 +1,4 @@
-"""`analyze` and `advise`: why a soup works, and whether to make one."""
+"""The commands `analyze` and `advise`."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from .results import show
 
 
 def data_options(command: Command) -> Command:
-    """Models, their base, and the examples to look at them with."""
+    """Options of the base model, the data and how models are averaged and scored."""
     options: list[Callable[[Command], Command]] = [
         click.option("--data", metavar="DATA", help="Examples to score on: a folder, file or Hub data set."),
-        click.option("--split", default="validation", show_default=True, help="Which part of --data."),
-        click.option("--metric", help="What scores; the task's own by default."),
-        click.option("--base-model", help="What they were fine-tuned from: changes say more than weights."),
-        click.option("--batchnorm-data", help="Training data (its train split), for models with BatchNorm."),
+        click.option("--split", default="validation", show_default=True, help="Split of --data."),
+        click.option("--metric", help="Metric to score by; by default that of the task."),
+        click.option("--base-model", help="Model that the RUNs were fine-tuned from, to compare their changes."),
+        click.option("--batchnorm-data", help="Training data on which to estimate BatchNorm statistics again."),
         align_labels_option,
         take_from_option,
-        click.option("--device", default="cpu", show_default=True, help="Where to average: cpu, cuda ..."),
+        click.option("--device", default="cpu", show_default=True, help="Device on which to average: cpu, cuda ..."),
     ]
     for add_option in reversed(options):
         command = add_option(command)
@@ -43,11 +43,11 @@ def data_options(command: Command) -> Command:
 
 @click.command("analyze")
 @click.argument("ingredients", nargs=-1, required=True, metavar="RUN...")
-@click.option("-o", "--output", help="A folder for the report: one HTML file, Markdown, JSON and pictures.")
+@click.option("-o", "--output", help="Folder for the report: one HTML file, Markdown, JSON and pictures.")
 @options_of(AnalyzeOptions)
 @data_options
 @example_options
-@click.option("--dry-run", is_flag=True, help="Tell how many models each part would score; score nothing.")
+@click.option("--dry-run", is_flag=True, help="Show how many models each part would score, and score none.")
 @allow_pickle_option
 @output_options
 def analyze_command(
@@ -57,13 +57,13 @@ def analyze_command(
     form: str,
     **options: Any,
 ) -> None:
-    """See why a soup of RUNs (folders or Hub ids) works or does not: similarity, barriers, diversity, advice.
+    """Analyze why a soup of RUNs (folders or Hub ids) works or not: similarity, barriers, diversity, advice.
 
     \b
     hf-soup analyze runs/run-* --base-model runs/start --data my_data -o report/
     hf-soup analyze runs/run-* --part plane --part contribution --data my_data -o report/
 
-    What was scored is kept: the same command goes on where it was interrupted.
+    Scores are kept: rerun the command to resume after an interruption.
     """
     import hf_soup
 
@@ -86,7 +86,7 @@ def analyze_command(
 
 
 def _show_costs(ingredients: list[Any], options: AnalyzeOptions, scored: bool, form: str) -> None:
-    """How many models each part would score."""
+    """Show how many models each part would score."""
     import hf_soup
 
     from ..api.analyze import analysis_cost, chosen_parts
@@ -99,7 +99,7 @@ def _show_costs(ingredients: list[Any], options: AnalyzeOptions, scored: bool, f
         modules = len(hf_soup.modules(ingredients[0]))
     costs = analysis_cost(len(ingredients), replace(options, parts=parts), modules=modules)
     lines = [f"{part}: {cost} models at most" for part, cost in costs.items()]
-    show(form, sum(costs.values()), costs, "\n".join([*lines, "Each is scored once, whatever needs it."]))
+    show(form, sum(costs.values()), costs, "\n".join([*lines, "A model that several parts need is scored once."]))
 
 
 @click.command("advise")
@@ -110,12 +110,12 @@ def _show_costs(ingredients: list[Any], options: AnalyzeOptions, scored: bool, f
 @allow_pickle_option
 @output_options
 def advise_command(ingredients: tuple[str, ...], form: str, **options: Any) -> None:
-    """Say whether and how to make a soup of RUNs (folders or Hub ids), with the evidence for it.
+    """Recommend whether and how to make a soup of RUNs (folders or Hub ids), with the evidence.
 
     \b
     hf-soup advise runs/run-* --base-model runs/start --data my_data
 
-    Without --data only the weights are looked at.
+    Without --data only the weights are compared.
     """
     import hf_soup
 
@@ -125,7 +125,7 @@ def advise_command(ingredients: tuple[str, ...], form: str, **options: Any) -> N
 
 
 def _with_examples(options: dict[str, Any]) -> dict[str, Any]:
-    """The options of a verb, with evaluators instead of what says how to read them."""
+    """The arguments of `analyze` or `advise`, with evaluators in place of the options that describe data."""
     arguments = dict(options)
     examples = take_example_options(arguments)
     data, split, metric = arguments.pop("data"), arguments.pop("split"), arguments.pop("metric")

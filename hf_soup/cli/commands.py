@@ -1,6 +1,6 @@
-"""All commands in one group, and what surrounds each: quiet libraries, a folder to work in, errors in one line.
+"""All commands in one group, and what each needs: quiet libraries, the current folder, errors in one line.
 
-Exit codes: 0 done, 1 an error in what was given, 2 a wrong call; `start.py` has those of signals.
+Exit codes: 0 success, 1 an error, 2 wrong usage of the command line; `start.py` defines those of signals.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ from .stderr import only_ours
 from .wording import in_shell_words
 
 
-# Libraries start threads when they are imported; where these cannot start, some end the process and others complain.
+# Libraries start threads on import; if the system allows no more, some end the process and others print warnings.
 FEW_THREADS = {
     **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"), "1"),
     "JE_ARROW_MALLOC_CONF": "background_thread:false",
 }
-MESSAGE = 1000  # characters of a message about a wrong call
+MESSAGE = 1000  # maximum length of a message about wrong usage, in characters
 
 
 class Group(click.Group):
-    """Turns the errors that users can put right into one line and exit code 1."""
+    """A group that turns errors that users can fix into one line and exit code 1."""
 
     def __call__(self, *args: Any, **options: Any) -> Any:
-        """As a script calls it: with all that belongs to a process of its own."""
+        """Run as a script does, with signal handlers and an exit code."""
         from .start import main as start
 
         start()
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The commands in the order in which they were added; click would sort them by name."""
+        """List the commands in the order in which they were added; click would sort them by name."""
         return list(self.commands)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List each command with its first sentence, whole; click would cut it to a line."""
+        """List each command with its first paragraph in full; click would cut it to one line."""
         lines = []
         for name in self.list_commands(ctx):
             paragraph = (self.commands[name].help or "").split("\n\n")[0]
@@ -58,22 +58,22 @@ class Group(click.Group):
             command = self.commands.get(ctx.invoked_subcommand or "")
             message = str(error) if command is None else in_shell_words(str(error), command)
             raise click.ClickException(printable(message)) from None
-        except click.ClickException as error:  # a value that is wrong, as long as it may be
-            # click says that the message is final, and has no other way to shorten it
+        except click.ClickException as error:  # the message quotes a wrong value, which may be very long
+            # click declares the attribute final, but has no other way to shorten the message
             error.message = printable(error.message)[:MESSAGE]  # type: ignore[misc]
             raise
         except KeyboardInterrupt:
-            raise click.Abort from None  # click would begin a new line, for a prompt that it thinks was interrupted
+            raise click.Abort from None  # click itself would start a new line, as after an interrupted prompt
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 119})
 @click.version_option(__version__, prog_name="hf-soup")
 @click.pass_context
 def main(context: click.Context) -> None:
-    """Model soups: average fine-tuned models of the Hugging Face ecosystem, and see whether it helped."""
+    """Make model soups: average fine-tuned Hugging Face models, and measure whether the average is better."""
     context.with_resource(only_ours(context))
     try:
-        # as of `python -m`: a method or strategy in a file of this folder is found as `my_file:function`
+        # as with `python -m`: a method or strategy in a file of this folder is found as `my_file:function`
         if os.getcwd() not in sys.path:
             sys.path.insert(0, os.getcwd())
     except OSError as error:
@@ -84,7 +84,7 @@ def main(context: click.Context) -> None:
 
 
 def _threads_start(count: int) -> bool:
-    """Whether the system lets this process start so many threads."""
+    """Whether the system lets this process start `count` threads."""
     enough = threading.Event()
     started: list[threading.Thread] = []
     try:
@@ -101,7 +101,7 @@ def _threads_start(count: int) -> bool:
     return True
 
 
-# in the order of work, which is that of `hf-soup --help`
+# in the order of work, in which `hf-soup --help` lists them
 for command in (
     training.sweep_command,
     training.runs_command,

@@ -1,4 +1,4 @@
-"""Examples to score models on: their options, and an evaluator of what the command line calls data."""
+"""Options of examples to score models on, and evaluators of the data that the command line names."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ExampleOptions:
-    """How examples are read, as of `hf_soup.Evaluator`."""
+    """How examples are read; the fields are parameters of `hf_soup.Evaluator`."""
 
-    task: str = option("auto", "Read off the model by default.", choices=names("task"))
-    label_column: str | None = option(None, "By default label, labels, or what else the task calls it.")
-    text_columns: tuple[str, ...] = option((), "By default by well-known names.")
-    batch_size: int | None = option(None, "Examples at a time.")
-    no_cache: bool = option(False, "Run every model again, and keep nothing.")
+    task: str = option("auto", "Task of the models; by default inferred from the model.", choices=names("task"))
+    label_column: str | None = option(None, "Name of the label column; by default label, labels or that of the task.")
+    text_columns: tuple[str, ...] = option((), "Name of a text column; may be repeated. By default inferred.")
+    batch_size: int | None = option(None, "Number of examples in a batch.")
+    no_cache: bool = option(False, "Run every model again, and keep no scores or predictions.")
 
 
 example_options = options_of(ExampleOptions)
 
 
 def take_example_options(values: dict[str, Any]) -> ExampleOptions:
-    """Take the values of `example_options` out of those of a command."""
+    """Remove the values of `example_options` from those of a command, and return them."""
     return ExampleOptions(**take_fields(ExampleOptions, values))
 
 
 def read_examples(source: str, split: str, options: ExampleOptions, metric: Any = None) -> Evaluator:
-    """An evaluator of what the command line calls data.
+    """An evaluator of the data that an option names.
 
     Args:
         source (`str`):
-            As it was written.
+            Value of the option, as it was typed.
         split (`str`):
-            What is taken where it names none.
+            Split to use if the value names none.
         options ([`ExampleOptions`]):
-            How it is read.
+            How the examples are read.
         metric (`str` or `Sequence[str]`, *optional*):
-            As of `hf_soup.Evaluator`.
+            Metric or metrics, as for `hf_soup.Evaluator`.
     """
     import hf_soup
 
@@ -67,5 +67,5 @@ def read_examples(source: str, split: str, options: ExampleOptions, metric: Any 
 def read_given_examples(
     source: str | None, split: str, options: ExampleOptions, metric: Any = None
 ) -> Evaluator | None:
-    """The same of an option that may be left out; `None` where it was."""
+    """An evaluator of the data that an option names; `None` if the option was not given."""
     return None if source is None else read_examples(source, split, options, metric)

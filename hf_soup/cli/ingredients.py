@@ -1,4 +1,4 @@
-"""Ingredients as commands name them -> what the verbs take."""
+"""Ingredients as typed on the command line -> arguments of the public functions."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 
 
 def take_ingredients(sources: Sequence[str], options: dict[str, Any]) -> list[Any]:
-    """The ingredients of a command, opened where it allows pickles; and so is the base model, if it takes one.
+    """The ingredients of a command. With `--allow-pickle` they are opened here, and so is the base model.
 
     Args:
         sources (`Sequence[str]`):
-            What was typed.
+            Arguments of the command, as typed.
         options (`dict[str, Any]`):
-            The options of the command, of which `allow_pickle` is taken.
+            Options of the command; `allow_pickle` is removed from them.
     """
     allow_pickle = options.pop("allow_pickle")
     if not allow_pickle:

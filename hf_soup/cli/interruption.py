@@ -1,6 +1,7 @@
-"""Signals that end a command: each becomes a `KeyboardInterrupt`, so that all of them clean up as Ctrl-C does.
+"""Signals that end a command: each becomes a `KeyboardInterrupt`, so that cleanup is the same as for Ctrl-C.
 
-It listens in the process of a command only; `import hf_soup` changes no handler. It does not know what is cleaned up.
+Handlers are installed in the process of a command only; `import hf_soup` installs none. What is cleaned up is not
+known here.
 """
 
 from __future__ import annotations
@@ -14,18 +15,18 @@ from types import FrameType
 from typing import Any, NoReturn
 
 
-# What ends a command, and how that is called; a signal that is ignored already, as below `nohup`, stays ignored.
+# Signals that end a command, and what is printed; a signal that is ignored already, as with `nohup`, stays ignored.
 SIGNALS = {"SIGINT": "Interrupted", "SIGTERM": "Terminated (SIGTERM)", "SIGHUP": "The terminal is gone (SIGHUP)"}
 ADVICE = "finished work is kept; rerun the command to resume."
-SAME = 0.5  # seconds in which a second signal is the same one: terminals and launchers both send it
-INSIST = 10.0  # seconds after which cleaning up is interrupted once more, as by a second Ctrl-C
-LEAVE = 20.0  # seconds after which the process ends, whatever its threads are waiting for
-FINISH = 5.0  # the same for a command that has cleaned up
+SAME = 0.5  # seconds in which a second signal counts as the same one: terminals and launchers both send it
+INSIST = 10.0  # seconds after which cleanup is interrupted again, as by a second Ctrl-C
+LEAVE = 20.0  # seconds after which the process ends, even if threads are still waiting
+FINISH = 5.0  # the same limit once cleanup is finished
 TICK = 0.1
 
 
 class Interruption:
-    """Whether a signal has come, and the command's way out after it."""
+    """The signal that was received, if any, and how the command ends after it."""
 
     def __init__(self) -> None:
         self.number = 0  # of the first signal
@@ -39,7 +40,7 @@ class Interruption:
         self._finished = False
 
     def listen(self) -> None:
-        """Take over the signals of this process."""
+        """Install the signal handlers of this process."""
         for name in SIGNALS:
             number = getattr(signal, name, None)
             if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
@@ -47,7 +48,7 @@ class Interruption:
         sys.unraisablehook = self._unraisable
 
     def tell(self) -> None:
-        """Write the one line, once."""
+        """Write the message about the signal, once."""
         if self._told:
             return
         self._told = True
@@ -58,17 +59,17 @@ class Interruption:
             pass
 
     def finish(self) -> int:
-        """The exit code of a command that has cleaned up; from here on, another signal ends the process at once."""
+        """The exit code after cleanup; from now on, another signal ends the process immediately."""
         self.number = self.number or signal.SIGINT
         self.tell()
         self._finished, self._since = True, time.monotonic()
         self._tick_on()
-        atexit.register(_tick_off)  # runs when threads have ended, and before Python gives the handlers up
+        atexit.register(_tick_off)  # runs after threads have ended and before Python drops the handlers
         return 128 + self.number
 
     def _received(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
-        if os.getpid() != self._process:  # a child that was forked ends as it would without us
+        if os.getpid() != self._process:  # a forked child ends as it would without these handlers
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         elif not self.number:
@@ -105,7 +106,7 @@ class Interruption:
             self._again(now)
 
     def _unraisable(self, what: Any) -> None:
-        """An interrupt in a destructor goes nowhere: it is raised again at the next tick."""
+        """Python discards an interrupt in a destructor, so it is raised again at the next tick."""
         if not self.number:
             sys.__unraisablehook__(what)
         elif issubclass(what.exc_type, KeyboardInterrupt):
@@ -122,7 +123,7 @@ def _tick_off() -> None:
 
 
 def _is_importing(frame: FrameType | None) -> bool:
-    """Whether an import is on the stack: libraries take an interrupt there for a package that is not installed."""
+    """Whether an import is on the stack: libraries mistake an interrupt there for a package that is not installed."""
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             return True
@@ -131,7 +132,7 @@ def _is_importing(frame: FrameType | None) -> bool:
 
 
 def _is_under_way() -> bool:
-    """Whether the code that runs is that of a `finally` or `with` which the interrupt passes on its way up."""
+    """Whether a `finally` or `with` block is running because of the interrupt."""
     error = sys.exc_info()[1]
     while error is not None and not isinstance(error, (KeyboardInterrupt, GeneratorExit)):
         error = error.__context__

@@ -1,6 +1,7 @@
 """Options that several commands share.
 
-Options of a verb come from its dataclass in `hf_soup.options`, those of methods and strategies from their parameters.
+Options of a function come from its dataclass in `hf_soup.options`, those of methods and strategies from their
+parameters.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def options_of(cls: type, renamed: Mapping[str, str] | None = None) -> Callable[
         cls (`type`):
             The dataclass.
         renamed (`Mapping[str, str]`, *optional*):
-            Fields that the command line calls otherwise.
+            Names on the command line of fields that have another name there.
     """
     fields = [item.name for item in dataclasses.fields(cls) if "text" in item.metadata]
 
@@ -47,15 +48,15 @@ def options_of(cls: type, renamed: Mapping[str, str] | None = None) -> Callable[
 
 
 def field_option(cls: type, name: str, parameter: str | None = None) -> Callable[[Command], Command]:
-    """The option of one field: `--n-runs` of `n_runs`; a field with several values is an option to be repeated.
+    """The option of one field, such as `--n-runs` for `n_runs`; a field with several values is a repeated option.
 
     Args:
         cls (`type`):
             A dataclass of `hf_soup.options`.
         name (`str`):
-            Of the field.
+            Name of the field.
         parameter (`str`, *optional*):
-            What the command calls it; like the field by default.
+            Name of the command's parameter; by default that of the field.
     """
     (item,) = [item for item in dataclasses.fields(cls) if item.name == name]
     parameter = parameter or name
@@ -68,7 +69,7 @@ def field_option(cls: type, name: str, parameter: str | None = None) -> Callable
     if name in ("metric", "metrics"):
         complete = complete_metrics
     if any(typing.get_origin(hint) is tuple for hint in hints):
-        # several values are an option in the singular, to be repeated: `--metric` of `metrics`
+        # several values are given by repeating an option in the singular, such as `--metric` for `metrics`
         return click.option(
             flag.removesuffix("s"),
             parameter,
@@ -91,7 +92,7 @@ def field_option(cls: type, name: str, parameter: str | None = None) -> Callable
 
 
 def _number_type(hints: Sequence[Any]) -> type:
-    """The type of an option whose field may have one of these types; a text where none is a number."""
+    """The type of an option for a field of these types; a string if none of them is a number."""
     for number_type in (int, float):
         if number_type in hints:
             return number_type
@@ -99,7 +100,7 @@ def _number_type(hints: Sequence[Any]) -> type:
 
 
 def _completion(values: tuple[str, ...]) -> Callable[..., list[CompletionItem]]:
-    """What the shell completes. Not `click.Choice`: the verb refuses other values, and names the nearest one."""
+    """Shell completion of values. Not `click.Choice`: the function called checks them, and names the nearest one."""
 
     def complete(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
         return [CompletionItem(value) for value in values if value.startswith(incomplete)]
@@ -115,7 +116,7 @@ def complete_metrics(_: click.Context, __: click.Parameter, incomplete: str) -> 
 
 
 def take_fields(cls: type, values: dict[str, Any], renamed: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Take the values of [`options_of`] out of those of a command: field -> value. Nothing repeated is `None`."""
+    """Remove the values of [`options_of`] from those of a command, and return them by field; empty ones are `None`."""
     taken: dict[str, Any] = {}
     for item in dataclasses.fields(cls):
         if "text" in item.metadata:
@@ -128,8 +129,8 @@ def take_fields(cls: type, values: dict[str, Any], renamed: Mapping[str, str] | 
 
 
 def plugin_options(command: Command) -> Command:
-    """One option for each parameter of methods and strategies, which several may share; what is not given keeps its
-    default.
+    """One option for each parameter of methods and strategies; several of them may share one. Parameters that are not
+    given keep their defaults.
     """
     users_of: dict[str, list[Callable[..., Any]]] = {}
     for plugin_type in ("strategy", "method"):
@@ -138,7 +139,7 @@ def plugin_options(command: Command) -> Command:
             for parameter in parameters(function):
                 users_of.setdefault(parameter, []).append(function)
     for parameter, users in reversed(users_of.items()):
-        if parameter != "weights":  # the merge has these itself
+        if parameter != "weights":  # an option of `merge` itself
             command = _plugin_option(parameter, users)(command)
     return command
 
@@ -153,8 +154,8 @@ def _plugin_option(name: str, users: list[Callable[..., Any]]) -> Callable[[Comm
 
 
 def _plugin_type(name: str, users: list[Callable[..., Any]]) -> click.ParamType[Any] | type:
-    """What a value may be: one of the choices of all functions that take it, a list, a number or a text."""
-    allowed: dict[str, None] = {}  # in their order, each once
+    """The type of a value: one of the choices of all functions with this parameter, a list, a number or a string."""
+    allowed: dict[str, None] = {}  # in order, without duplicates
     for function in users:
         allowed |= dict.fromkeys(choices(parameters(function)[name], function))
     if allowed:
@@ -167,7 +168,7 @@ def _plugin_type(name: str, users: list[Callable[..., Any]]) -> click.ParamType[
 
 
 def _described_in_docstring(function: Callable[..., Any], parameter: inspect.Parameter) -> str:
-    """What a docstring of Hugging Face's form says of a parameter: the deeper lines below its entry."""
+    """The description of a parameter in a docstring of Hugging Face's form: the indented lines below its entry."""
     lines = iter((inspect.getdoc(function) or "").splitlines())
     for line in lines:
         if line.strip().startswith(f"{parameter.name} ("):
@@ -177,7 +178,7 @@ def _described_in_docstring(function: Callable[..., Any], parameter: inspect.Par
 
 
 class _List(click.ParamType):  # type: ignore[type-arg]  # it has a type argument in the newest versions of click only
-    """Values with commas between them."""
+    """Values separated by commas."""
 
     name = "LIST"
 
@@ -185,33 +186,35 @@ class _List(click.ParamType):  # type: ignore[type-arg]  # it has a type argumen
         self._value_type = value_type
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """`0,0.5,1` -> a list."""
+        """Parse `0,0.5,1` into a list."""
         if not isinstance(value, str):
             return value
         try:
             return [self._value_type(item.strip()) for item in value.split(",")]
         except ValueError:
-            self.fail(f"{value!r}: write numbers with commas between them.", param, ctx)
+            self.fail(f"{value!r}: write numbers separated by commas.", param, ctx)
 
 
 # Single options
 
 
 allow_pickle_option = click.option(
-    "--allow-pickle", is_flag=True, help="Read pytorch_model.bin too; only tensors are taken from it."
+    "--allow-pickle",
+    is_flag=True,
+    help="Read pytorch_model.bin if there is no safetensors file; only tensors are loaded.",
 )
 
 allow_code_option = click.option(
     "--allow-code",
     is_flag=True,
-    help="Import and call code that is not hf_soup's, where the file names some. Only for files that you trust.",
+    help="Import and call code from outside of hf_soup that the file names. Only for files that you trust.",
 )
 align_labels_option = field_option(MergeOptions, "align_labels")
 take_from_option = field_option(MergeOptions, "take_from")
 
 
 def output_options(command: Command) -> Command:
-    """`--format`, `--json` and `--quiet`, as in the `hf` command; quiet shows neither notes nor bars."""
+    """`--format`, `--json` and `--quiet`, as in the `hf` command; `--quiet` also hides notes and progress bars."""
     options = [
         click.option(
             *("--format", "form"),
@@ -219,14 +222,14 @@ def output_options(command: Command) -> Command:
             default="human",
             show_default=True,
             callback=_heed_quiet,
-            help="What goes to stdout.",
+            help="Format of the result on stdout.",
         ),
         click.option("--json", "form", flag_value="json", help="Same as --format json."),
         click.option(
             *("-q", "--quiet", "form"),
             flag_value="quiet",
             callback=_heed_quiet,
-            help="Same as --format quiet: the result's path only.",
+            help="Same as --format quiet: print only the path or a one-line result.",
         ),
     ]
     for add_option in options:
@@ -241,7 +244,7 @@ def _heed_quiet(context: click.Context, _: click.Parameter, form: str | None) ->
 
 
 def named(given: tuple[str, ...], flag: str, form: str | None) -> dict[str, str]:
-    """`NAME=VALUE`, each name once; where no form is demanded, a folder is called like itself."""
+    """Parse `NAME=VALUE`, each name once; without a required form, a folder without a name has its own."""
     values: dict[str, str] = {}
     for item in given:
         name, equals, value = item.partition("=")

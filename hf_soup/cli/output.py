@@ -1,6 +1,6 @@
-"""What a command writes: results to stdout, remarks to stderr, and what an error is called in a line.
+"""What a command writes: results to stdout, remarks to stderr, and errors in one line.
 
-Text of strangers does not steer the terminal: control characters are spaces.
+Control characters are replaced by spaces, so that untrusted text cannot control the terminal.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from ..errors import OutputError
 from ..untrusted import one_line, printable
 
 
-CLOSED_PIPE = 141  # what a shell says of a command that SIGPIPE ended
+CLOSED_PIPE = 141  # the exit code that shells report for a command ended by SIGPIPE
 PACKAGE = str(Path(__file__).parent.parent)
 
 
 def result(text: str) -> None:
-    """Write what was asked for to stdout.
+    """Write a result to stdout.
 
     Raises:
-        [`OutputError`]: if it cannot be written, as on a disk that is full.
-        [`SystemExit`]: if the reader has closed stdout, as after `| head`: the quiet end that other programs have.
+        [`OutputError`]: if it cannot be written, for example because the disk is full.
+        [`SystemExit`]: if the reader has closed stdout, as after `| head`: the command ends silently.
     """
     try:
         click.echo(printable(text))
@@ -35,13 +35,13 @@ def result(text: str) -> None:
 
 
 def remark(text: str) -> None:
-    """Write something beside the result to stderr; where that cannot be written, the command goes on."""
+    """Write a remark to stderr; if that fails, the command continues."""
     with contextlib.suppress(OSError, ValueError):
         click.echo(printable(text), err=True)
 
 
 def tell_click(error: BaseException) -> int | None:
-    """Show an error of click, such as a wrong call: its exit code, or `None` for other errors."""
+    """Show an error of click, such as wrong usage, and return its exit code; `None` for other errors."""
     if isinstance(error, click.exceptions.Exit):
         return error.exit_code
     if not isinstance(error, click.ClickException):
@@ -52,14 +52,14 @@ def tell_click(error: BaseException) -> int | None:
 
 
 def in_one_line(error: BaseException) -> str:
-    """What an error that no command expects is called, and what to do."""
+    """An unexpected error in one line, with what to do."""
     text = one_line(error)
     if _is_of_memory(error, text):
         return f"there is not enough memory: {text}" if text else "there is not enough memory."
     if isinstance(error, RecursionError):
-        return "something that was read is nested too deeply."
+        return "a file that was read is nested too deeply."
     if isinstance(error, RuntimeError) and "can't start new thread" in text:
-        return "this system starts no more threads: raise its limit (ulimit -u), or end other programs."
+        return "this system allows no more threads: raise its limit (ulimit -u), or end other programs."
     if isinstance(error, OSError) and error.strerror:
         reason = f"{one_line(error.strerror)}."
         return reason if error.filename is None else f"{one_line(error.filename)}: {reason}"
@@ -68,12 +68,12 @@ def in_one_line(error: BaseException) -> str:
 
 
 def _is_of_memory(error: BaseException, text: str) -> bool:
-    """Whether memory ran out: Python raises `MemoryError`, torch a RuntimeError that only its text tells apart."""
+    """Whether memory ran out: Python raises `MemoryError`, torch a `RuntimeError` that only its text identifies."""
     return isinstance(error, MemoryError) or "can't allocate memory" in text or "out of memory" in text.lower()
 
 
 def _place(error: BaseException) -> str:
-    """The last line of this package that an error passed."""
+    """The innermost line of this package in the traceback of an error."""
     place, trace = "", error.__traceback__
     while trace is not None:
         name = trace.tb_frame.f_code.co_filename

@@ -1,4 +1,4 @@
-"""Soups that are published: `verify`, `card`, `lineage`; and `install-extension`, for `hf soup ...`."""
+"""The commands for published soups, `push`, `verify`, `card` and `lineage`; and `install-extension`."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from .output import result
 from .results import show
 
 
-# Where the `hf` command looks for extensions.
+# Folder in which the `hf` command looks for extensions.
 EXTENSION = Path("~/.local/share/hf/extensions/hf-soup/manifest.json")
 
 
 @click.command("verify")
 @click.argument("soup")
-@click.option("--device", default="cpu", show_default=True, help="Where to average: cpu, cuda ...")
+@click.option("--device", default="cpu", show_default=True, help="Device on which to average: cpu, cuda ...")
 @allow_pickle_option
 @allow_code_option
 @output_options
 def verify_command(soup: str, device: str, allow_pickle: bool, allow_code: bool, form: str) -> None:
-    """Cook SOUP (a Hub id or folder) again from its ingredients and compare every tensor. Exit code 1 if any differs.
+    """Cook SOUP (a Hub id or folder) again and compare every tensor. The exit code is 1 if any of them differs.
 
     \b
     hf-soup verify user/soup
@@ -60,17 +60,17 @@ def verify_command(soup: str, device: str, allow_pickle: bool, allow_code: bool,
 @click.option(
     "--comparison",
     metavar="FOLDER",
-    help="The folder that `compare -o` has written, for the card; by default the comparison that was saved with SOUP.",
+    help="Folder of `compare -o`, whose comparison the card shows; by default the comparison saved with SOUP.",
 )
 @options_of(PushOptions)
-@click.option("--revision", metavar="BRANCH", help="The branch to push to; made where it is missing.")
+@click.option("--revision", metavar="BRANCH", help="Branch to push to; it is created if it does not exist.")
 @click.option("--create-pr", is_flag=True, help="Open a pull request instead of pushing to the branch.")
-@click.option("--license", metavar="ID", help="The licence on the card; by default that of the ingredients.")
-@click.option("--tag", "tags", multiple=True, help="A tag for the card; may be repeated.")
+@click.option("--license", metavar="ID", help="Licence on the card; by default that of the ingredients.")
+@click.option("--tag", "tags", multiple=True, help="Additional tag for the card; may be repeated.")
 @click.option(
-    "--benchmark", metavar="DATASET:TASK", help="The benchmark that the test set is: its leaderboard gets the score."
+    "--benchmark", metavar="DATASET:TASK", help="Benchmark of the test set, to whose leaderboard the score is added."
 )
-@click.option("--max-shard-size", default="50GB", show_default=True, help="The size of a weight file at most.")
+@click.option("--max-shard-size", default="50GB", show_default=True, help="Maximum size of a weight file.")
 @allow_pickle_option
 @allow_code_option
 @output_options
@@ -84,7 +84,7 @@ def push_command(
     form: str,
     **options: Any,
 ) -> None:
-    """Put SOUP (a folder that `merge` or `cook` has made) on the Hub as REPO_ID, with its recipe and its card.
+    """Push SOUP (a folder made by `merge` or `cook`) to the Hub as REPO_ID, with its recipe and its card.
 
     \b
     hf-soup push soup user/bert-soup
@@ -112,7 +112,12 @@ def push_command(
 @click.argument("soup")
 @output_options
 def card_command(soup: str, form: str) -> None:
-    """Show the model card of SOUP (a folder or Hub id), as Markdown."""
+    """Show the model card of SOUP (a folder or Hub id) as Markdown.
+
+    \b
+    hf-soup card soup
+    hf-soup card user/soup > README.md
+    """
     from huggingface_hub import ModelCard
 
     from ..publishing.card import load_card
@@ -126,7 +131,12 @@ def card_command(soup: str, form: str) -> None:
 @click.argument("soup")
 @output_options
 def lineage_command(soup: str, form: str) -> None:
-    """Show what SOUP (a folder or Hub id) was made from: ingredients, base models, and soups within soups."""
+    """Show what SOUP (a folder or Hub id) was made from: ingredients, base models, and soups within soups.
+
+    \b
+    hf-soup lineage soup
+    hf-soup lineage user/soup@v1.0
+    """
     import hf_soup
 
     root = hf_soup.lineage(soup)
@@ -134,9 +144,14 @@ def lineage_command(soup: str, form: str) -> None:
 
 
 @click.command("install-extension")
-@click.option("--remove", is_flag=True, help="Take it away again.")
+@click.option("--remove", is_flag=True, help="Remove the extension again.")
 def install_extension_command(remove: bool) -> None:
-    """Make `hf soup ...` the same as `hf-soup ...`, by telling the `hf` command of it."""
+    """Install `hf soup ...` as another name of `hf-soup ...`, an extension of the `hf` command.
+
+    \b
+    hf-soup install-extension
+    hf-soup install-extension --remove
+    """
     manifest = EXTENSION.expanduser()
     if remove:
         _remove_extension(manifest)
@@ -144,7 +159,7 @@ def install_extension_command(remove: bool) -> None:
     places = [os.path.dirname(sys.executable), sysconfig.get_path("scripts"), os.environ.get("PATH", "")]
     executable = shutil.which("hf-soup", path=os.pathsep.join(places))
     if executable is None:
-        raise OutputError("there is no command hf-soup that `hf` could run: install the package.")
+        raise OutputError("the command hf-soup was not found, which `hf` would run: install the package.")
     entry = {
         "owner": "hf-soup",
         "repo": "hf-soup",
@@ -158,7 +173,7 @@ def install_extension_command(remove: bool) -> None:
     }
     with as_output_error(manifest), staged_file(manifest) as aside:
         aside.write_text(json.dumps(entry, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    result(f"`hf soup` now runs {executable}. `hf-soup install-extension --remove` takes it away.")
+    result(f"`hf soup` now runs {executable}. `hf-soup install-extension --remove` removes it.")
 
 
 def _remove_extension(manifest: Path) -> None:

@@ -1,4 +1,4 @@
-"""What commands print of their results: in the form that was asked for, and soups as data and as text."""
+"""How commands print results: in the chosen format, with soups as data and as text."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def show(form: str, path: Any, data: Any, text: str) -> None:
-    """Print a result in the form that was asked for: a path, data, or text for people, fitted to their terminal."""
+    """Print a result in the chosen format: a path, data, or text for people, fitted to their terminal."""
     if form == "human" and sys.stdout.isatty():
         text = fitted(text, shutil.get_terminal_size().columns)
     result({"human": text.strip(), "json": json.dumps(data, indent=2, default=str), "quiet": str(path)}[form])

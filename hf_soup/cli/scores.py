@@ -1,4 +1,4 @@
-"""`compare`, and `cache`: the scores that are kept."""
+"""The commands `compare`, and `cache`, which lists the scores that are kept."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from .results import show
 
 @click.command("compare")
 @click.argument("ingredients", nargs=-1, metavar="[RUN]...")
-@click.option("--soup", "soups", multiple=True, metavar="[NAME=]SOUP", help="A saved soup; repeat for several.")
-@click.option("--test", required=True, metavar="DATA", help="What is reported; selection may not have seen it.")
-@click.option("--shifted", multiple=True, metavar="NAME=DATA", help="Another test set; repeat for several.")
-@click.option("--validation", metavar="DATA", help="What selected: says which single run is the one to beat.")
+@click.option("--soup", "soups", multiple=True, metavar="[NAME=]SOUP", help="Saved soup; may be repeated.")
+@click.option("--test", required=True, metavar="DATA", help="Test set, which was not used for selection.")
+@click.option("--shifted", multiple=True, metavar="NAME=DATA", help="Further test set; may be repeated.")
+@click.option("--validation", metavar="DATA", help="Data used for selection, to find the best single run.")
 @options_of(CompareOptions)
 @example_options
 @click.option(
-    "--batchnorm-data", help="Training data (its train split), for the uniform soup of models with BatchNorm."
+    "--batchnorm-data", help="Training data on which to estimate the uniform soup's BatchNorm statistics again."
 )
 @take_from_option
-@click.option("-o", "--output", help="A folder for tables (Markdown, JSON) and pictures.")
+@click.option("-o", "--output", help="Folder for tables (Markdown, JSON) and pictures.")
 @allow_pickle_option
 @output_options
 def compare_command(
@@ -42,15 +42,15 @@ def compare_command(
     form: str,
     **options: Any,
 ) -> None:
-    """Score each RUN (folder or Hub id), their uniform soup and ensembles, and saved soups, on data they did not see.
+    """Score RUNs (folders or Hub ids), their uniform soup and ensembles, and saved soups, on held-out test data.
 
     \b
     hf-soup compare runs/run-* --soup soup --test my_data --validation my_data -o report/
     hf-soup compare runs/run-* --soup greedy=soup --test my_data --shifted tweets=tweets.csv -o report/
 
-    Without RUN, those are taken that went into the soups. DATA is a file, a folder with files named for their split,
-    or a Hub data set (user/data, user/data/configuration); another split than the option's own follows a #:
-    "user/data#train[:500]".
+    Without RUN, the ingredients of the soups are scored. DATA is a file, a folder with files named for their split,
+    or a Hub data set (user/data, user/data/configuration). To use another split than the option's own, write it
+    after a #: "user/data#train[:500]".
     """
     import hf_soup
 
@@ -80,10 +80,15 @@ def compare_command(
 
 
 @click.command("cache")
-@click.option("--clear", is_flag=True, help="Delete everything that is kept.")
+@click.option("--clear", is_flag=True, help="Delete all kept scores and predictions.")
 @output_options
 def cache_command(clear: bool, form: str) -> None:
-    """Show what scores and predictions are kept, so that nothing is run twice; or delete them."""
+    """Show the scores and predictions that are kept so that no model is run twice, or delete them.
+
+    \b
+    hf-soup cache
+    hf-soup cache --clear
+    """
     from ..evaluation import cache
 
     path = cache.cache_file()

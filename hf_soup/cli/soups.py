@@ -1,4 +1,4 @@
-"""`merge`, and what there is to know before: `check`, `modules`, `plan`, `strategies`, `methods`."""
+"""The command `merge`, and those used before it: `check`, `modules`, `plan`, `strategies`, `methods`."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ from .stderr import note
 
 @click.command("merge")
 @click.argument("ingredients", nargs=-1)
-@click.option("-o", "--output", required=True, help="The folder to make.")
+@click.option("-o", "--output", required=True, help="Folder to create for the soup.")
 @click.option(
     "-w",
     "--weights",
     multiple=True,
     metavar="[MODULE=]W,W,...",
-    help="One weight for each ingredient; repeat for modules.",
+    help="Relative weights of the ingredients; may be repeated, once for each module.",
 )
 @options_of(MergeOptions)
-@click.option("--data", help="Data to choose by: a folder with files named for their split, or a Hub data set.")
-@click.option("--split", default="validation", show_default=True, help="Which part of --data.")
+@click.option("--data", help="Data by which to choose: a folder with files named for their split, or a Hub data set.")
+@click.option("--split", default="validation", show_default=True, help="Split of --data.")
 @example_options
 @click.option(
-    "--batchnorm-data", help="Training data (its train split) to estimate BatchNorm again on, if there is any."
+    "--batchnorm-data", help="Training data on which to estimate BatchNorm statistics again, if there are any."
 )
-@click.option("--base-model", help="What the ingredients were fine-tuned from, for methods that need it.")
+@click.option("--base-model", help="Model that the INGREDIENTS were fine-tuned from, for methods that need it.")
 @allow_pickle_option
-@click.option("--device", default="cpu", show_default=True, help="Where to average: cpu, cuda ...")
-@click.option("--max-shard-size", default="50GB", show_default=True, help="Of the weight files.")
-@click.option("--overwrite", is_flag=True, help="Replace the folder if it is there.")
-@click.option("--push-to-hub", "repo_id", metavar="REPO_ID", help="Put it on the Hub too.")
+@click.option("--device", default="cpu", show_default=True, help="Device on which to average: cpu, cuda ...")
+@click.option("--max-shard-size", default="50GB", show_default=True, help="Maximum size of a weight file.")
+@click.option("--overwrite", is_flag=True, help="Replace the folder if it exists.")
+@click.option("--push-to-hub", "repo_id", metavar="REPO_ID", help="Repository on the Hub to push the soup to.")
 @options_of(PushOptions)
 @plugin_options
 @click.option(
@@ -56,7 +56,7 @@ from .stderr import note
     "more_params",
     multiple=True,
     metavar="NAME=VALUE",
-    help="A parameter of a method or strategy of your own, as YAML; may be repeated.",
+    help="Parameter of your own method or strategy, as YAML; may be repeated.",
 )
 @output_options
 def merge_command(
@@ -83,7 +83,8 @@ def merge_command(
     hf-soup merge runs/run-* --strategy greedy --data my_data -o soup
     hf-soup merge user/run1 user/run2@v1.0 -o soup --push-to-hub user/soup
 
-    `hf-soup strategies` and `hf-soup methods` list what there is. An option below names in brackets who takes it.
+    `hf-soup strategies` and `hf-soup methods` list the strategies and methods. In the options below, brackets name the
+    strategies and methods that an option belongs to.
     """
     import hf_soup
 
@@ -110,7 +111,7 @@ def merge_command(
 
 
 def _params(given: tuple[str, ...]) -> dict[str, Any]:
-    """`name=value`, with the value as YAML."""
+    """Parse `NAME=VALUE`, with the value as YAML."""
     from ..formats.strict_yaml import read_value
 
     params = {}
@@ -124,14 +125,21 @@ def _params(given: tuple[str, ...]) -> dict[str, Any]:
 
 @click.command("check")
 @click.argument("ingredients", nargs=-1)
-@click.option("--base-model", help="What they were fine-tuned from.")
-@click.option("--deep", is_flag=True, help="Read the weights too: do they look like fine-tunes of one model?")
+@click.option("--base-model", help="Model that the INGREDIENTS were fine-tuned from.")
+@click.option("--deep", is_flag=True, help="Read the weights too, to check for fine-tunes of one model.")
 @align_labels_option
 @take_from_option
 @allow_pickle_option
 @output_options
 def check_command(ingredients: tuple[str, ...], form: str, **options: Any) -> None:
-    """Tell whether INGREDIENTS can be averaged, from headers and configurations. Exit code 1 if not."""
+    """Check whether INGREDIENTS (folders or Hub ids) can be averaged. The exit code is 1 if they cannot.
+
+    \b
+    hf-soup check runs/run-*
+    hf-soup check user/run1 user/run2 --base-model google-bert/bert-base-cased --deep
+
+    Without --deep only headers and configurations are read.
+    """
     import dataclasses
 
     import hf_soup
@@ -148,7 +156,12 @@ def check_command(ingredients: tuple[str, ...], form: str, **options: Any) -> No
 @allow_pickle_option
 @output_options
 def modules_command(ingredient: str, allow_pickle: bool, form: str) -> None:
-    """List the named modules of INGREDIENT (a folder or Hub id), which can have weights of their own."""
+    """List the named modules of INGREDIENT (a folder or Hub id), each of which can have its own weights in a soup.
+
+    \b
+    hf-soup modules runs/run-0
+    hf-soup modules google-bert/bert-base-cased
+    """
     import hf_soup
 
     (source,) = take_ingredients([ingredient], {"allow_pickle": allow_pickle})
@@ -165,7 +178,12 @@ def modules_command(ingredient: str, allow_pickle: bool, form: str) -> None:
 @allow_code_option
 @output_options
 def plan_command(recipe: str, allow_pickle: bool, allow_code: bool, form: str) -> None:
-    """Show what cooking RECIPE (its file, or the folder or Hub id of a soup) would do; only headers are read."""
+    """Show what cooking RECIPE (its file, or the folder or Hub id of a soup) would do. Only headers are read.
+
+    \b
+    hf-soup plan soup/soup_recipe.yaml
+    hf-soup plan user/soup
+    """
     from ..api.from_recipe import cook_recipe
     from ..formats.recipe_file import load_recipe
 
@@ -175,7 +193,7 @@ def plan_command(recipe: str, allow_pickle: bool, allow_code: bool, form: str) -
 
 
 def _list_command(plugin_type: FunctionPlugin, plural: str, title: str) -> click.Command:
-    @click.command(plural, help=f"List the {plural}: {title}.")
+    @click.command(plural, help=f"List the {plural}, {title}.\n\n\b\nhf-soup {plural}\nhf-soup {plural} --json")
     @output_options
     def command(form: str) -> None:
         entries = []
@@ -194,12 +212,12 @@ def _list_command(plugin_type: FunctionPlugin, plural: str, title: str) -> click
     return command
 
 
-strategies_command = _list_command("strategy", "strategies", "who goes into a soup, and with what weight")
-methods_command = _list_command("method", "methods", "how the tensors of one name combine")
+strategies_command = _list_command("strategy", "strategies", "which choose the ingredients and their weights")
+methods_command = _list_command("method", "methods", "which combine the tensors of one name")
 
 
 def _weights(given: tuple[str, ...]) -> list[float] | dict[str, list[float]] | None:
-    """`2,1,1`, or several of `classifier=1,0,0`; a row without a module is that of the rest."""
+    """Parse `2,1,1`, or several of `classifier=1,0,0`; a row without a module is that of the rest."""
     weights_by_module: dict[str, list[float]] = {}
     for item in given:
         module, _, numbers = item.rpartition("=")

@@ -1,6 +1,6 @@
-"""Where `hf-soup` begins and ends: signals first, then the command; one line and an exit code for whatever happens.
+"""The entry point of `hf-soup`: installs signal handlers, runs the command, and reports every error in one line.
 
-It imports little, so that a signal in the first moments finds somebody who listens.
+It imports little, so that a signal in the first moments is handled.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import NoReturn
 from .interruption import Interruption
 
 
-DEBUG = "HF_DEBUG"  # a variable of the Hub's client: tracebacks are wanted
+DEBUG = "HF_DEBUG"  # an environment variable of the Hub's client that asks for tracebacks
 
 
 def main() -> NoReturn:
@@ -22,7 +22,7 @@ def main() -> NoReturn:
     try:
         interruption.listen()
         code = _run()
-    except BaseException as error:  # an interrupt may arrive as another error, of a library that was being imported
+    except BaseException as error:  # a library that was being imported may turn an interrupt into another error
         interrupted = interruption.number or isinstance(error, KeyboardInterrupt)
         code = interruption.finish() if interrupted else _outcome(error)
     else:
@@ -44,14 +44,14 @@ def _run() -> int:
 
 
 def _open_streams() -> None:
-    """Descriptors 0 to 2 that are closed would be given to the next files that are opened, such as weights. And names
-    that the encoding of stdout lacks are written with escapes.
+    """Open closed descriptors 0 to 2, which would otherwise be given to the next opened files, such as weights; and
+    write characters that the encoding of stdout lacks with escapes.
     """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
@@ -61,7 +61,7 @@ def _open_streams() -> None:
 
 
 def _outcome(error: BaseException) -> int:
-    """Tell an error in a line; the exit code for it."""
+    """Report an error in one line, and return its exit code."""
     if isinstance(error, SystemExit):
         if isinstance(error.code, str):
             _say(error.code)
@@ -84,7 +84,7 @@ def _say(line: str) -> None:
 
 
 def _flush() -> None:
-    """Where the last words cannot be written, Python would say so, and choose another exit code."""
+    """Flush stdout and stderr here: if that failed at exit, Python would report it and change the exit code."""
     for number, stream in ((1, sys.stdout), (2, sys.stderr)):
         try:
             stream.flush()

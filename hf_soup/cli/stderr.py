@@ -1,6 +1,6 @@
-"""What reaches stderr: our notes and our bars, where they are wanted, and nothing that libraries say of their work.
+"""What is written to stderr: notes and progress bars of hf_soup, and no messages of libraries.
 
-It changes the process for the length of a command: the environment, the log levels and how warnings are shown.
+During a command, the environment, log levels and the display of warnings are changed.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from ..progress import bars_are_shown
 from .output import remark
 
 
-QUIET = "hf_soup.quiet"  # in the context of a command: notes are not wanted
-# Libraries read these when they are imported, which no command does before it knows its options.
+QUIET = "hf_soup.quiet"  # key in the context of a command that hides notes
+# Libraries read these on import, which no command does before its options are parsed.
 NO_BARS = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "TQDM_DISABLE": "1"}
-# How much each library logs, here and in the processes that a command starts; a value that is set wins.
+# Log level of each library, here and in the processes that a command starts; values that are set already win.
 VERBOSITY = {
     "TRANSFORMERS_VERBOSITY": "error",
     "HF_HUB_VERBOSITY": "error",
@@ -35,11 +35,11 @@ ASKED = (*VERBOSITY, "HF_DEBUG")
 
 @contextlib.contextmanager
 def only_ours(context: click.Context) -> Iterator[None]:
-    """Show warnings of hf_soup as notes and no others, keep libraries from logging, and hide bars outside a terminal.
+    """Show warnings of hf_soup only, as notes; silence the logs of libraries; hide progress bars outside a terminal.
 
     Args:
         context (`click.Context`):
-            That of the command, which knows whether it is quiet.
+            Context of the command, which says whether the command is quiet.
     """
     environment, disabled = dict(os.environ), logging.root.manager.disable
     asked_for_logs = any(name in os.environ for name in ASKED)
@@ -64,17 +64,17 @@ def only_ours(context: click.Context) -> Iterator[None]:
 
 
 def hide_bars() -> None:
-    """Ours, which look at the environment when they begin, and those of libraries that are not imported yet."""
+    """Hide progress bars of hf_soup and of libraries that are not imported yet."""
     os.environ.update(NO_BARS)
 
 
 def be_quiet(context: click.Context) -> None:
-    """No notes and no bars from here on."""
+    """Hide notes and progress bars from now on."""
     context.meta[QUIET] = True
     hide_bars()
 
 
 def note(text: str) -> None:
-    """Tell something beside the result, unless the command is quiet."""
+    """Write a note to stderr, unless the command is quiet."""
     if not click.get_current_context().meta.get(QUIET):
         remark(f"Note: {text}")

@@ -1,4 +1,4 @@
-"""`sweep`, `runs`, and `cook`, which does everything."""
+"""The commands `sweep`, `runs` and `cook`."""
 
 from __future__ import annotations
 
@@ -26,31 +26,31 @@ if TYPE_CHECKING:
     from ..training.planning import SweepPlan
     from ..training.sweep import Sweep
 
-RENAMED = {"seed": "draw_seed"}  # options of a sweep: `--seed` is the setting of a run
+RENAMED = {"seed": "draw_seed"}  # `--seed` is the seed of runs, `--draw-seed` that of the sweep
 
-# Settings of runs that have an option of their own -> its help. Others are given by `--set`.
+# Settings of runs that have their own option -> its help. Others are given by `--set`.
 SETTINGS = {
-    "learning_rate": "Learning rate.",
-    "seed": "Of data order and dropout, not of the head.",
-    "epochs": "Epochs.",
-    "batch_size": "Examples in a batch on each device.",
-    "max_length": "Number of tokens that texts are cut to: one value, for all runs.",
-    "early_stopping_patience": "Number of evaluations without a better score after which a run stops.",
-    "early_stopping_threshold": "How much better a score has to be to count as better.",
+    "learning_rate": "Peak learning rate.",
+    "seed": "Random seed of data order and dropout, not of the head.",
+    "epochs": "Number of epochs.",
+    "batch_size": "Number of examples in a batch on each device.",
+    "max_length": "Number of tokens at which texts are truncated; one value for all runs.",
+    "early_stopping_patience": "Number of evaluations without improvement after which a run stops.",
+    "early_stopping_threshold": "Smallest change of the score that counts as improvement.",
     "weight_decay": "Weight decay.",
-    "warmup": "Warm-up: steps, or a fraction of them.",
-    "scheduler": "cosine, linear, constant ...",
-    "optimizer": "adamw, adam, sgd or adafactor.",
-    "momentum": "Of sgd.",
-    "label_smoothing": "Label smoothing.",
+    "warmup": "Warm-up, as a number or fraction of steps.",
+    "scheduler": "Learning-rate schedule: cosine, linear, constant ...",
+    "optimizer": "Optimizer: adamw, adam, sgd or adafactor.",
+    "momentum": "Momentum of sgd.",
+    "label_smoothing": "Label smoothing factor.",
     "class_weights": "Weights of classes in the loss: balanced, {class: weight, ...} or [weight, ...].",
-    "layer_decay": "Factor of the learning rate from each layer to the one below it.",
-    "bagging_fraction": "Part of the training data that a run sees.",
+    "layer_decay": "Factor by which the learning rate decreases from each layer to the one below it.",
+    "bagging_fraction": "Fraction of the training data that each run is trained on.",
 }
 
 
 def setting_options(command: Command) -> Command:
-    """One option for each usual setting: a value for all runs, or several with commas between them, each a run."""
+    """One option for each usual setting: a value for all runs, or several values separated by commas."""
     for name, text in reversed(SETTINGS.items()):
         command = click.option(f"--{name.replace('_', '-')}", name, metavar="V[,V...]", help=text)(command)
     return command
@@ -58,26 +58,32 @@ def setting_options(command: Command) -> Command:
 
 @click.command("sweep")
 @click.argument("base_model", metavar="BASE")
-@click.option("--data", required=True, metavar="DATA", help="Training data: its train split, and validation if there.")
-@click.option("-o", "--output", required=True, help="The folder of the runs.")
+@click.option("--data", required=True, metavar="DATA", help="Data with a train split and, optionally, validation.")
+@click.option("-o", "--output", required=True, help="Folder in which the runs are saved.")
 @setting_options
 @click.option(
     "--set",
     "more",
     multiple=True,
     metavar="NAME=VALUES",
-    help="Any other setting, as YAML: augment={flip: 0.5}, learning_rate={loguniform: [1e-5, 1e-4]}, max_steps=[9].",
+    help="Another setting, as YAML: augment={flip: 0.5}, learning_rate={loguniform: [1e-5, 1e-4]}, max_steps=[9].",
 )
 @options_of(SweepOptions, RENAMED)
+@click.option("--validation", metavar="DATA", help="Data to score runs on; by default the validation split of --data.")
 @click.option(
-    "--validation", metavar="DATA", help="What runs are scored on; by default the validation split of --data."
+    "--metric",
+    shell_complete=complete_metrics,
+    help="Metric that determines the best checkpoint and run; by default that of the task.",
 )
-@click.option("--metric", shell_complete=complete_metrics, help="What tells the best; the task's own by default.")
-@click.option("--task", default="auto", show_default=True, help="Told by the data by default.")
-@click.option("--label-column", help="By default label, labels, or what else the task calls it.")
-@click.option("--text-column", "text_columns", multiple=True, help="By default by well-known names.")
-@click.option("--report-to", multiple=True, help="tensorboard, wandb, trackio ...; may be repeated.")
-@click.option("--dry-run", is_flag=True, help="Show the runs, their steps and the disk they need; train nothing.")
+@click.option(
+    "--task", default="auto", show_default=True, help="Task of the models; by default inferred from the data."
+)
+@click.option("--label-column", help="Name of the label column; by default label, labels or that of the task.")
+@click.option(
+    "--text-column", "text_columns", multiple=True, help="Name of a text column; may be repeated. By default inferred."
+)
+@click.option("--report-to", multiple=True, help="Tracker: tensorboard, wandb, trackio ...; may be repeated.")
+@click.option("--dry-run", is_flag=True, help="Show the runs, their steps and disk space, and train nothing.")
 @output_options
 def sweep_command(
     base_model: str,
@@ -94,15 +100,15 @@ def sweep_command(
     form: str,
     **options: Any,
 ) -> None:
-    """Fine-tune BASE (folder or Hub id) several times from one head, so that the runs can be averaged.
+    """Fine-tune BASE (a folder or Hub id) several times from the same head, so that the runs can be averaged.
 
     \b
     hf-soup sweep bert-base-uncased --data my_data --learning-rate 1e-5,3e-5 --seed 0,1,2 --epochs 3 -o runs/
     hf-soup sweep BASE --data nyu-mll/glue/rte --set 'learning_rate={loguniform: [1e-5, 1e-4]}' --n-runs 8 -o runs/
 
-    An option with one value is for all runs, and every combination of those with several is a run. Called again, whole
-    runs are skipped, half-done ones go on, and more values add runs. `accelerate launch -m hf_soup.cli sweep ...`
-    trains each run over several processes.
+    An option with one value applies to all runs; every combination of options with several values is a run. When the
+    command is run again, complete runs are skipped, interrupted runs resume, and more values add runs.
+    `accelerate launch -m hf_soup.cli sweep ...` trains each run over several processes.
     """
     from ..api.sweep import plan_runs, train
     from ..data.load import split_data_source
@@ -143,10 +149,15 @@ def _show_plan(form: str, plan: SweepPlan) -> None:
 
 @click.command("runs")
 @click.argument("folder", type=click.Path(exists=True))
-@click.option("--plot", metavar="FILE", help="Draw scores against settings, and training curves, into a PNG or PDF.")
+@click.option("--plot", metavar="FILE", help="PNG or PDF file for a plot of scores by setting and training curves.")
 @output_options
 def runs_command(folder: str, plot: str | None, form: str) -> None:
-    """Show the runs of a sweep's FOLDER: their settings and scores, best first, and why others failed."""
+    """Show the runs in the FOLDER of a sweep: settings and scores, best first, and why other runs failed.
+
+    \b
+    hf-soup runs runs/
+    hf-soup runs runs/ --plot runs.png
+    """
     import hf_soup
 
     from ..checkpoints.staging import save_figure
@@ -179,13 +190,13 @@ def _show_runs(form: str, folder: str, sweep: Sweep) -> None:
     }
     paragraphs = [sweep.table()]
     if sweep.waiting:
-        paragraphs.append("\n".join(f"{name} is not whole yet" for name in sweep.waiting))
+        paragraphs.append("\n".join(f"{name} is not complete yet" for name in sweep.waiting))
     paragraphs.append(f"{len(sweep)} runs in {folder}")
     show(form, "\n".join(str(run.folder) for run in sweep), data, "\n\n".join(paragraphs))
 
 
 def _settings(options: dict[str, str | None], more: tuple[str, ...]) -> dict[str, Any]:
-    """`1e-5,3e-5` -> a list of numbers, and `NAME=VALUES` as YAML."""
+    """Parse `1e-5,3e-5` into a list of numbers, and `NAME=VALUES` as YAML."""
     from ..formats.strict_yaml import read_value
 
     settings: dict[str, Any] = {}
@@ -204,22 +215,22 @@ def _settings(options: dict[str, str | None], more: tuple[str, ...]) -> dict[str
 
 @click.command("cook")
 @click.argument("file", metavar="FILE_OR_SOUP")
-@click.option("-o", "--output", help="The soup's folder for a recipe; instead of output_dir for a cook file.")
-@click.option("--overwrite", is_flag=True, help="Let a recipe's soup replace a folder that is there.")
+@click.option("-o", "--output", help="Folder of a recipe's soup, or folder that replaces a cook file's output_dir.")
+@click.option("--overwrite", is_flag=True, help="Let the soup of a recipe replace an existing folder.")
 @click.option(
     *("--set", "overrides"),
     multiple=True,
     metavar="KEY=VALUE",
-    help="Instead of the cook file's: data.path=my_data; or of the recipe's: strategy=uniform.",
+    help="Value that replaces that of a cook file (data.path=my_data) or recipe (strategy=uniform); may be repeated.",
 )
-@click.option("--add", multiple=True, metavar="RUN", help="Cook a recipe with one more ingredient; may be repeated.")
-@click.option("--drop", multiple=True, metavar="NAME", help="Cook a recipe without an ingredient; may be repeated.")
-@click.option("--dry-run", is_flag=True, help="Show the stages of a cook file, its runs and its data; train nothing.")
+@click.option("--add", multiple=True, metavar="RUN", help="Ingredient to add to a recipe; may be repeated.")
+@click.option("--drop", multiple=True, metavar="NAME", help="Ingredient to leave out of a recipe; may be repeated.")
+@click.option("--dry-run", is_flag=True, help="Show the stages, runs and data of a cook file, and train nothing.")
 @allow_pickle_option
 @allow_code_option
 @output_options
 def cook_command(file: str, output: str | None, dry_run: bool, form: str, **options: Any) -> None:
-    """Do what a cook file says, from fine-tuning to a compared soup; or cook a soup again from its recipe.
+    """Run a cook file, from fine-tuning to a compared soup, or cook a soup again from its recipe.
 
     \b
     hf-soup cook recipes/digits-vit.yaml --dry-run
@@ -228,7 +239,7 @@ def cook_command(file: str, output: str | None, dry_run: bool, form: str, **opti
     hf-soup cook user/soup -o again
     hf-soup cook user/soup --set strategy=uniform --add user/run9 --drop user/run2 -o other
 
-    Stages that are whole are skipped, so an interrupted cook goes on where it was.
+    Complete stages are skipped, so an interrupted command resumes where it stopped.
     """
     import hf_soup
 
@@ -255,7 +266,7 @@ def _show_cook_plan(form: str, file: str, output: str | None, options: dict[str,
 
 
 def _cooked(cooked: Cooked) -> tuple[str, dict[str, Any], str]:
-    """The folder, the data and the text that a cook is shown as."""
+    """The path, the data and the text of a result of `cook`, as `show` takes them."""
     data: dict[str, Any] = {"folder": "", "runs": []}
     paragraphs = []
     if cooked.sweep is not None:
@@ -265,7 +276,7 @@ def _cooked(cooked: Cooked) -> tuple[str, dict[str, Any], str]:
         data |= described(cooked.soup)
         paragraphs.append(cooked.soup.table())
     elif cooked.sweep is not None:
-        paragraphs.append(f"{len(cooked.sweep)} runs are whole.")
+        paragraphs.append(f"{len(cooked.sweep)} runs are complete.")
     data["comparison"] = None
     if cooked.comparison is not None:
         data["comparison"] = cooked.comparison.to_dict()

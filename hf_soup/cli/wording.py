@@ -1,4 +1,4 @@
-"""The messages of the verbs in the words of the shell: `--base-model` where Python writes `base_model=...`."""
+"""Translates messages from Python to the shell: `--base-model` in place of `base_model=...`."""
 
 from __future__ import annotations
 
@@ -8,23 +8,21 @@ import shlex
 import click
 
 
-# An argument as messages write it: `name=`, then an ellipsis, a quoted text, a list, a call, or a word
+# An argument in a message: `name=`, then an ellipsis, a quoted string, a list, a call, or a word
 _VALUE = r"""\.\.\.|"[^"]*"|'[^']*'|\[[^\]]*\]|[\w.]+\([^()]*\)|[\w.]+"""
-_LOADED = re.compile(
-    r"hf_soup\.load_ingredient\(\.\.\., (\w+=\w+)\)"
-)  # opened by the command where its option is given
-DATA = {"evaluator": "--data DATA", "dataset": "--data DATA"}  # arguments that are data, where the command takes it
-FOLDERS = ("output_dir", "save_directory")  # arguments that are the folder of the result
+_LOADED = re.compile(r"hf_soup\.load_ingredient\(\.\.\., (\w+=\w+)\)")  # the command has an option for this argument
+DATA = {"evaluator": "--data DATA", "dataset": "--data DATA"}  # data arguments, if the command has this option
+FOLDERS = ("output_dir", "save_directory")  # arguments that name the folder of the result
 
 
 def in_shell_words(text: str, command: click.Command) -> str:
-    """A message of a verb, with the options of the command that was called in place of Python's arguments.
+    """Replace Python's arguments in a message by the options of the command that was called.
 
     Args:
         text (`str`):
             The message.
         command (`click.Command`):
-            The command, whose options are known.
+            The command, whose options are used.
     """
     flags = {}
     for parameter in command.params:
@@ -39,13 +37,13 @@ def in_shell_words(text: str, command: click.Command) -> str:
     for name, flag in flags.items():
         for written, value in re.findall(rf"(\b{name}=({_VALUE}))", text):
             text = text.replace(written, _as_option(flag, value))
-        # many messages name the option themselves, in brackets behind the argument
+        # many messages also name the option, in brackets after the argument
         text = re.sub(rf"({flag}\b[^()]*?) \(`?(?:{flag}|{flag[1:3]})\b[^()]*\)", r"\1", text)
     return text
 
 
 def _as_option(flag: str, value: str) -> str:
-    """An option with its value, as one types it."""
+    """An option with its value, as it is typed."""
     if value == "True":
         return flag
     if value.startswith("["):

@@ -1,1 +1,1 @@
-"""Comparisons: ingredients, soups and ensembles on the same examples, and what follows from their scores."""
+"""Comparisons of ingredients, soups and ensembles on the same examples, and conclusions from their scores."""

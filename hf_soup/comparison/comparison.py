@@ -1,4 +1,4 @@
-"""What a comparison found, as values: tables, a data frame, pictures, files. `measure.py` computes the scores."""
+"""The results of a comparison: tables, a data frame, pictures, files. `measure.py` computes the scores."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ Rival = Literal["single", "ensemble"]
 Picture = Literal["scores", "shifts", "reliability"]
 
 COMPARISON_FILE = "comparison.json"
-VALIDATION, TEST, SHIFTS = "validation", "test", "mean of shifts"  # names of sets
-SINGLE: tuple[Role, ...] = ("ingredient", "chosen")  # fine-tuned models as they are
-SUMMARIES: tuple[Role, ...] = ("mean", "oracle")  # of the ingredients' scores: no models that could be run
+VALIDATION, TEST, SHIFTS = "validation", "test", "mean of shifts"  # names of data sets
+SINGLE: tuple[Role, ...] = ("ingredient", "chosen")  # single fine-tuned models
+SUMMARIES: tuple[Role, ...] = ("mean", "oracle")  # summaries of the ingredients' scores, which are no models
 PICTURES: dict[Picture, str] = {  # picture -> file in a saved comparison
     "scores": "comparison.png",
     "shifts": "shifts.png",
@@ -38,13 +38,13 @@ PICTURES: dict[Picture, str] = {  # picture -> file in a saved comparison
 
 @dataclass(frozen=True)
 class Difference(Interval):
-    """One model's score less another's on the same examples.
+    """The difference between the scores of two models on the same examples.
 
     Args:
         value (`float`), low (`float`), high (`float`):
-            The difference and its 95 % interval by paired bootstrap.
+            The difference, and its 95 % interval by paired bootstrap.
         p (`float`, *optional*):
-            Of McNemar's exact test, where examples are right or wrong.
+            The p-value of McNemar's exact test, if each example is either correct or wrong.
     """
 
     p: float | None = None
@@ -52,15 +52,15 @@ class Difference(Interval):
 
 @dataclass(frozen=True)
 class Calibrated:
-    """Calibration of one model on one set, before and after dividing its logits by a temperature.
+    """Calibration of one model on one data set, before and after dividing its logits by a temperature.
 
     Args:
         ece (`float`), ece_mass (`float`), mce (`float`), brier (`float`), nll (`float`):
-            As in [`hf_soup.metrics.calibration.Calibration`].
+            Calibration without a temperature, as in [`hf_soup.metrics.calibration.Calibration`].
         temperature (`float`, *optional*):
-            Fitted on validation.
+            Temperature fitted on validation data.
         ece_scaled (`float`, *optional*), nll_scaled (`float`, *optional*):
-            With that temperature.
+            ECE and NLL with that temperature.
     """
 
     ece: float
@@ -75,26 +75,27 @@ class Calibrated:
 
 @dataclass(frozen=True)
 class ModelScores:
-    """What was measured of one model: a line of the table.
+    """The measurements of one model, a row of the table.
 
     Args:
         name (`str`):
-            The model.
+            Name of the model.
         role (`str`):
-            `"ingredient"`, `"chosen"` (the ingredient that is best on validation), `"mean"` and `"oracle"` (of the
-            ingredients: their mean, and the best on each set), `"uniform"`, `"soup"` or `"ensemble"`.
+            Role of the model: `"ingredient"`, `"chosen"` (the best ingredient on validation data), `"mean"` (the mean
+            of the ingredients' scores), `"oracle"` (the best ingredient on each data set), `"uniform"`, `"soup"` or
+            `"ensemble"`.
         scores (`dict[str, dict[str, Interval]]`):
-            Set -> metric -> score with its 95 % interval; without sets or metrics that are not known of this model.
+            Scores with their 95 % intervals by data set and metric, as far as they are known.
         passes (`int`):
-            Forward passes for each example.
+            Number of forward passes for each example.
         parameters (`int`):
-            Of all models that are run.
+            Number of parameters of all models that are run.
         latency (`float`, *optional*):
-            Milliseconds for each example of the test set, measured while it was scored.
+            Milliseconds for each example of the test set, measured during scoring.
         calibration (`dict[str, Calibrated]`, *optional*):
-            Set -> calibration, of classifiers.
+            Calibration by data set, for classifiers.
         weights (`dict[str, float]`, *optional*):
-            Of the ingredients in the learned mixture.
+            Weights of the ingredients in the learned mixture.
     """
 
     name: str
@@ -108,11 +109,11 @@ class ModelScores:
 
     @property
     def title(self) -> str:
-        """What tables and pictures call the model."""
+        """Name of the model in tables and pictures."""
         return f"{self.name} (best on validation)" if self.role == "chosen" else self.name
 
     def score(self, set_name: str, metric: str) -> Interval | None:
-        """The score by one metric on one set, where it is known."""
+        """The score by one metric on one data set, if it is known."""
         return self.scores.get(set_name, {}).get(metric)
 
 
@@ -122,20 +123,20 @@ class Comparison(Result):
 
     Args:
         metrics (`dict[str, bool | None]`):
-            What is measured -> whether higher is better, where that is known; the first is the one that counts.
+            Metrics, and whether higher is better if that is known; the first metric ranks the models.
         sizes (`dict[str, int]`):
-            Set -> number of examples, in the order of the columns; 0 where a function scored and did not say.
+            Number of examples of each data set, in the order of the columns; 0 if a function scored.
         models (`tuple[ModelScores, ...]`):
-            The lines of the table.
+            Rows of the table.
         differences (`dict[str, dict[str, dict[str, Difference]]]`):
-            Soup -> set -> `"single"` (against the ingredient that is best on validation) and `"ensemble"` -> paired
-            difference by the first metric.
+            Paired differences by the first metric, by soup, data set and rival: `"single"`, the best ingredient on
+            validation data, or `"ensemble"`.
         summary (`str`):
-            What follows: a line for each soup, and one on the shifted sets.
+            Conclusions: a line for each soup, and one on the shifted test sets.
         curves (`dict[str, dict[str, list[float]]]`):
-            Model -> `confidence`, `accuracy` and `count` of the bins of its reliability diagram on the test set.
+            Reliability diagrams on the test set by model: `confidence`, `accuracy` and `count` of each bin.
         sources (`dict[str, str]`):
-            Set -> the Hub id of its data, where it has one.
+            Hub ids of the data sets that have one.
     """
 
     metrics: dict[str, bool | None]
@@ -148,27 +149,27 @@ class Comparison(Result):
 
     @property
     def metric(self) -> str:
-        """The metric that counts."""
+        """The metric that ranks the models."""
         return next(iter(self.metrics))
 
     @property
     def mixture(self) -> str:
-        """A sentence with the weights of the learned mixture; empty where there is none."""
+        """A sentence with the weights of the learned mixture; empty if there is none."""
         for model in self.models:
             if model.weights:
                 shares = [f"{weight:.2f} {name}" for name, weight in model.weights.items()]
-                return f"The {model.name} is of {', '.join(shares)}."
+                return f"The {model.name} has the weights {', '.join(shares)}."
         return ""
 
     def table(self) -> str:
-        """Scores, differences, calibration, cost and summary in Markdown that also reads well in a terminal."""
+        """Scores, differences, calibration, cost and summary, in Markdown that also reads well in a terminal."""
         paragraphs = [align(cells) for cells in self.tables()]
         if self.mixture:
             paragraphs.append(self.mixture)
         return "\n\n".join([*paragraphs, self.summary])
 
     def _markdown(self) -> str:
-        """The same for a file that is shown as Markdown: names are text, and no markup."""
+        """The tables for a file that is rendered as Markdown, with names escaped."""
         tables = [align(cells, escape_markup) for cells in self.tables()]
         sentences = self.summary.split("\n")
         if self.mixture:
@@ -176,7 +177,7 @@ class Comparison(Result):
         return "\n\n".join([*tables, "\n".join(map(escape_markup, sentences))])
 
     def tables(self) -> list[list[list[str]]]:
-        """The cells of each table: scores by each metric, differences, and what models cost."""
+        """The cells of each table: scores by each metric, differences, and costs of models."""
         tables = [self._scores(metric) for metric in self.metrics]
         differences = self._differences()
         if differences:
@@ -184,10 +185,10 @@ class Comparison(Result):
         return [*tables, self._costs()]
 
     def _scores(self, metric: str) -> list[list[str]]:
-        """Scores by one metric: models below each other, sets beside each other."""
+        """Scores by one metric, with a row for each model and a column for each data set."""
         head = [f"{metric}, %" if metric in SHARES else metric]
         for set_name, size in self.sizes.items():
-            # A function does not say on how many examples it scored, and a mean of sets has no number of its own.
+            # The number of examples is not known for a function, and not defined for a mean of data sets.
             head.append(f"{set_name} (n={size})" if size else set_name)
         lines = [head]
         for model in self.models:
@@ -207,13 +208,13 @@ class Comparison(Result):
         return [head, *lines] if lines else []
 
     def _difference_cells(self, difference: Difference) -> list[str]:
-        """A difference, its interval, and its p-value where there is one."""
+        """A difference, its interval, and its p-value if there is one."""
         low, high = signed(self.metric, difference.low), signed(self.metric, difference.high)
         p = "" if difference.p is None else f"{difference.p:.3f}"
         return [signed(self.metric, difference.value), f"[{low}, {high}]", p]
 
     def _costs(self) -> list[list[str]]:
-        """Calibration on the test set, and what each model costs to run; without columns that are empty."""
+        """Calibration on the test set, and the cost of running each model, without empty columns."""
         head = ["model", "ECE", "MCE", "Brier", "NLL", "temperature", "ECE then", "passes", "parameters", "ms/example"]
         lines = []
         for model in self.models:
@@ -222,12 +223,12 @@ class Comparison(Result):
             latency = "" if model.latency is None else f"{model.latency:.2f}"
             costs = [str(model.passes), f"{model.parameters / 1e6:.1f} M", latency]
             lines.append([model.title, *_calibration_cells(model.calibration.get(TEST)), *costs])
-        # Calibration is of classifiers alone, the temperature of those with validation, latency of data sets.
+        # Only classifiers have calibration, temperatures need validation data, and latency needs a data set.
         is_filled = list(map(any, zip(*lines, strict=True)))
         return [list(itertools.compress(line, is_filled)) for line in [head, *lines]]
 
     def _first_of(self, role: Role) -> str:
-        """Name of the first model with a role; empty where there is none."""
+        """Name of the first model with a role; empty if there is none."""
         return next((model.name for model in self.models if model.role == role), "")
 
     def to_dict(self) -> dict[str, Any]:
@@ -242,7 +243,7 @@ class Comparison(Result):
         return pydantic.TypeAdapter(cls).validate_python(data)
 
     def to_pandas(self) -> pd.DataFrame:
-        """A data frame with a line for each model, set and metric: `model, role, set, metric, value, low, high`."""
+        """A data frame of scores with the columns `model`, `role`, `set`, `metric`, `value`, `low` and `high`."""
         import pandas as pd
 
         lines = []
@@ -253,28 +254,28 @@ class Comparison(Result):
         return pd.DataFrame(lines, columns=["model", "role", "set", "metric", "value", "low", "high"])
 
     def plot(self, picture: Picture = "scores") -> Figure:
-        """A picture of the comparison.
+        """Draw a picture of the comparison.
 
         Args:
             picture (`str`, *optional*, defaults to `"scores"`):
-                `"scores"`: every test set with intervals; `"shifts"`: test against the mean of the shifted sets;
-                `"reliability"`: accuracy by confidence on the test set.
+                Picture to draw: `"scores"`, the scores on every test set with intervals; `"shifts"`, the test set
+                against the mean of the shifted test sets; or `"reliability"`, accuracy by confidence on the test set.
 
         Raises:
             [`MissingExtraError`]: if matplotlib is not installed.
-            [`RecipeError`]: if there is nothing to draw: no shifted set, no classifier.
+            [`RecipeError`]: if there is nothing to draw, because there is no shifted set or no classifier.
         """
         if picture not in PICTURES:
             raise RecipeError(f'there is no picture "{picture}"{did_you_mean(picture, PICTURES)}')
         if picture not in self.pictures():
-            raise RecipeError(f'the comparison has nothing for a picture of "{picture}".')
+            raise RecipeError(f'the comparison has no data for the picture "{picture}".')
         from .pictures import draw_reliability, draw_scores, draw_shifts  # which imports this module
 
         draw = {"scores": draw_scores, "shifts": draw_shifts, "reliability": draw_reliability}
         return draw[picture](self)
 
     def pictures(self) -> tuple[str, ...]:
-        """Which pictures there is something to draw for."""
+        """The pictures for which there is data."""
         pictures = ["scores"]
         if shifted_sets(self.sizes):
             pictures.append("shifts")
@@ -283,13 +284,13 @@ class Comparison(Result):
         return tuple(pictures)
 
     def save(self, folder: str | os.PathLike[str], *, plots: bool = True) -> Path:
-        """Write `comparison.md`, `comparison.json` and, where matplotlib is installed, the pictures.
+        """Write `comparison.md`, `comparison.json` and, if matplotlib is installed, the pictures.
 
-        Files appear whole, and together where the folder is new.
+        Each file only appears when it is complete; a new folder appears with all of its files.
 
         Args:
             folder (`str` or `os.PathLike`):
-                Made where it is missing.
+                Folder to write to; it is created if it does not exist.
             plots (`bool`, *optional*, defaults to `True`):
                 Whether pictures are drawn.
 
@@ -297,12 +298,12 @@ class Comparison(Result):
             `Path`: the folder.
 
         Raises:
-            [`OutputError`]: if it cannot be written.
+            [`OutputError`]: if the folder cannot be written.
         """
         from ..checkpoints.staging import staged_files
 
         with staged_files(folder) as stage:
-            # The folder is read as Markdown, where names that others gave could be links or HTML.
+            # Rendered as Markdown, names chosen by others could be links or HTML.
             (stage / "comparison.md").write_text(self._markdown() + "\n", encoding="utf-8")
             (stage / COMPARISON_FILE).write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
             drawn = self.pictures() if plots else ()
@@ -316,11 +317,11 @@ class Comparison(Result):
 
 
 def shifted_sets(names: Iterable[str]) -> list[str]:
-    """Those of some sets that are shifted, without their mean.
+    """The shifted test sets among some data sets, without their mean.
 
     Args:
         names (`Iterable[str]`):
-            Names of sets.
+            Names of data sets.
     """
     return [name for name in names if name not in (VALIDATION, TEST, SHIFTS)]
 
@@ -337,7 +338,7 @@ def _score_cell(metric: str, score: Interval | None) -> str:
 
 def _calibration_cells(calibration: Calibrated | None) -> list[str]:
     """ECE, MCE, Brier score, NLL, temperature, and ECE with that temperature."""
-    if calibration is None:  # no classifier
+    if calibration is None:  # not a classifier
         return [""] * 6
     cells = [f"{100 * calibration.ece:.1f}", f"{100 * calibration.mce:.1f}"]
     cells += [f"{calibration.brier:.3f}", f"{calibration.nll:.3f}"]

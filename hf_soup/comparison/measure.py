@@ -1,7 +1,7 @@
-"""The comparison: every ingredient, soup and ensemble on the same examples, and what follows from it.
+"""Computes a comparison: scores of every ingredient, soup and ensemble on the same examples.
 
-Selection has seen validation; what is reported here it has not, or the comparison refuses. It takes recipes' parts
-and opened checkpoints, not soups.
+Test sets that were used for selection raise an error. The inputs are parts of recipes and opened checkpoints, not
+soups.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from .verdict import summarise
 if TYPE_CHECKING:
     from .measured import ScoredSet
 
-SHARED_ROWS = 0.01  # of the test rows may be known from selection before it is worth a warning
+SHARED_ROWS = 0.01  # fraction of test rows that selection may have seen without a warning
 MEAN, ORACLE = "mean of ingredients", "best of each set (oracle)"
 
 
@@ -44,17 +44,17 @@ class Entry(NamedTuple):
 
     Args:
         name (`str`):
-            What the table calls it.
+            Name of the model in the table.
         role (`str`):
-            `"ingredient"`, `"uniform"`, `"soup"`.
+            Role of the model: `"ingredient"`, `"uniform"` or `"soup"`.
         maker ([`ModelMaker`]):
-            Averages it, when its turn comes.
+            Maker of the model.
         mixture ([`Mixture`]):
-            What is averaged.
+            Mixture to average.
         parameters (`int`):
-            How many it has.
+            Number of parameters of the model.
         size (`int`, *optional*, defaults to 1):
-            How many fine-tuned models it is made of.
+            Number of fine-tuned models that it is made of.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Entry(NamedTuple):
 
     @property
     def title(self) -> str:
-        """What a sentence calls it, such as `"greedy soup of 4"`."""
+        """Name of the model in sentences, such as `"greedy soup of 4"`."""
         return f"{self.name} of {self.size}" if self.size > 1 else self.name
 
 
@@ -79,37 +79,38 @@ def compare_models(
     selected_on: Iterable[str] = (),
     single_scores: Mapping[str, Score] | None = None,
 ) -> Comparison:
-    """Run every entry over every set, one model in memory at a time, and combine their predictions to ensembles.
+    """Run every model on every data set, one model in memory at a time, and combine predictions to ensembles.
 
     Args:
         entries (`Sequence[Entry]`):
-            Ingredients and soups.
+            Ingredients and soups to compare.
         sets (`Mapping[str, Evaluator | Callable]`):
-            Name -> examples; `"validation"` decides which ingredient is best and fits temperatures and mixtures, the
-            others report. A function of a model gives a score and nothing else.
+            Data sets by name. `"validation"` determines the best ingredient and is used to fit temperatures and
+            mixtures; scores on the others are reported. A function of a model only gives scores.
         task (`str`, *optional*):
-            What the models do; `None` where all sets are functions.
+            Task of the models; `None` if all data sets are functions.
         ensembles (`Sequence[str]`, *optional*):
-            Of `"logits"`, `"probabilities"`, `"vote"`, `"mixture"`; by default all that the models' output allows.
+            Ensembles to score: any of `"logits"`, `"probabilities"`, `"vote"` and `"mixture"`; by default all that the
+            models' output allows.
         selected_on (`Iterable[str]`, *optional*):
-            Fingerprints of the data that selection, or BatchNorm, has seen.
+            Fingerprints of the data used for selection or BatchNorm.
         single_scores (`Mapping[str, Score]`, *optional*):
-            The score of each ingredient that selection has recorded: decides which one is best where there is no
-            validation set.
+            Score of each ingredient recorded by selection, which determines the best one if there is no validation
+            set.
 
     Returns:
         [`Comparison`]
 
     Raises:
-        [`EvaluationError`]: if a set that reports is the set that selection has seen.
-        [`RecipeError`]: if there is no such ensemble.
+        [`EvaluationError`]: if a test set was used for selection.
+        [`RecipeError`]: if an ensemble does not exist or cannot be made.
     """
-    # What can be refused is refused before any model runs.
+    # Everything is checked before any model runs.
     if ensembles is not None:
         _check_ensembles(ensembles, sets, task)
     refuse_seen_rows(sets, selected_on)
     members = _names_of(entries, "ingredient")
-    soups = [*_names_of(entries, "soup"), *_names_of(entries, "uniform")]  # the user's own come first in summaries
+    soups = [*_names_of(entries, "soup"), *_names_of(entries, "uniform")]  # the user's soups come first in summaries
     outputs = _run_models(entries, sets)
     outputs |= _combine(_some_of(outputs, members), ensembles)
     lead = _lead_score(sets[TEST], outputs[entries[0].name])
@@ -144,7 +145,7 @@ def compare_models(
 
 
 def _names_of(entries: Sequence[Entry], role: Literal["ingredient", "uniform", "soup"]) -> list[str]:
-    """The models with a role, in their order."""
+    """The names of the models with a role, in order."""
     return [entry.name for entry in entries if entry.role == role]
 
 
@@ -154,16 +155,16 @@ def _some_of(models: Mapping[str, Measured], names: Sequence[str]) -> dict[str, 
 
 
 def _check_ensembles(ensembles: Sequence[str], sets: Mapping[str, ScoredSet], task: str | None) -> None:
-    """Refuse ensembles that cannot be made of these models and sets, before any model runs."""
+    """Raise an error for ensembles that cannot be made of these models and data sets, before any model runs."""
     if not ensembles:
         return
     if task is None:
-        raise RecipeError("ensembles are made of predictions, and functions give none: give a data set to score on.")
+        raise RecipeError("ensembles need predictions, which functions do not give: give a data set to score on.")
     check_ensembles(ensembles, load_module("task", task).KIND, fitted=isinstance(sets.get(VALIDATION), Evaluator))
 
 
 def refuse_seen_rows(sets: Mapping[str, ScoredSet], selected_on: Iterable[str]) -> None:
-    """What selects may not report: the same rows are an error, more than 1 % of shared rows a warning."""
+    """Raise an error for a test set that was used for selection, and warn of more than 1 % of shared rows."""
     seen = set(selected_on)
     validation = sets.get(VALIDATION)
     validation_rows: frozenset[str] = frozenset()
@@ -174,23 +175,24 @@ def refuse_seen_rows(sets: Mapping[str, ScoredSet], selected_on: Iterable[str]) 
         if name == VALIDATION or not isinstance(scored_set, Evaluator):
             continue
         inputs = scored_set.input_hashes
-        # Data that selected is known by all of its columns, or by what the model saw of them.
+        # Data used for selection is identified by all of its columns, or by the model's inputs.
         if seen & {scored_set.content_hashes.fingerprint, inputs.fingerprint}:
             raise EvaluationError(
-                f"the set {name!r} has the very rows that selection has seen and would flatter the soup. Take another."
+                f"the set {name!r} has the same rows as the data used for selection, on which the soup's score is too "
+                "optimistic. Use other data."
             )
-        # Of earlier selections only the fingerprint is known: shared rows are those of this validation set.
+        # Only the fingerprints of earlier selections are known, so shared rows are those with this validation set.
         shared = len(inputs.row_hashes & validation_rows)
         if shared > SHARED_ROWS * len(inputs.row_hashes):
-            warn(f"{shared} of the {len(inputs.row_hashes)} rows of {name!r} are also in the data that selects.")
+            warn(f"{shared} of the {len(inputs.row_hashes)} rows of {name!r} are also in the data used for selection.")
 
 
 def _run_models(entries: Sequence[Entry], sets: Mapping[str, ScoredSet]) -> dict[str, Measured]:
-    """Predictions and function scores of every model; one of them is in memory at a time."""
+    """Predictions and function scores of every model, with one model in memory at a time."""
     outputs: dict[str, Measured] = {}
     previous: ModelMaker | None = None
     for entry in progress_bar(entries, desc="Comparing", unit="model"):
-        # Entries of one maker share a model in memory, which is filled for each of them in turn.
+        # Models of one maker share memory, which is filled for each of them in turn.
         if previous is not None and previous is not entry.maker:
             previous.release()
         outputs[entry.name] = _run_entry(entry, sets)
@@ -199,7 +201,7 @@ def _run_models(entries: Sequence[Entry], sets: Mapping[str, ScoredSet]) -> dict
 
 
 def _run_entry(entry: Entry, sets: Mapping[str, ScoredSet]) -> Measured:
-    """Run one model over every set; it is averaged once, and only if something is not kept from before."""
+    """Run one model on every data set; it is averaged at most once, if not all results are kept from before."""
     predictions, functions = {}, {}
     for name, scored_set in sets.items():
         if isinstance(scored_set, Evaluator):
@@ -207,7 +209,7 @@ def _run_entry(entry: Entry, sets: Mapping[str, ScoredSet]) -> Measured:
             predictions[name] = runner.predictions(entry.mixture)
         else:
             functions[name] = scored_set
-    # Functions come last: they may change the model, which is built anew for the next entry then.
+    # Functions come last: they may change the model, which is then built again for the next entry.
     function_scores = {}
     for name, function in functions.items():
         function_scores[name] = function(entry.maker.model(entry.mixture))
@@ -217,7 +219,7 @@ def _run_entry(entry: Entry, sets: Mapping[str, ScoredSet]) -> Measured:
 
 
 def _combine(members: Mapping[str, Measured], ensembles: Sequence[str] | None) -> dict[str, Measured]:
-    """Predictions of the ensembles, on the sets of which the ingredients have predictions."""
+    """Predictions of the ensembles on the data sets for which the ingredients have predictions."""
     predictions = {name: model.predictions for name, model in members.items()}
     combined = {}
     for name, (outputs, weights) in make_ensembles(predictions, ensembles).items():
@@ -226,17 +228,17 @@ def _combine(members: Mapping[str, Measured], ensembles: Sequence[str] | None) -
 
 
 def _lead_score(test: ScoredSet, first: Measured) -> Score:
-    """The test score of one model: its metric is the one that counts."""
+    """The test score of one model, whose metric ranks the models."""
     if isinstance(test, Evaluator):
         return test.score(first.predictions[TEST])
     return first.function_scores[TEST]
 
 
 def _directions(test: ScoredSet, lead: Score) -> dict[str, bool | None]:
-    """Every value that is measured, first that which counts, and whether higher is better, if that is known."""
+    """Every value that is measured, and whether higher is better if known; the first one ranks the models."""
     directions: dict[str, bool | None] = {lead.metric: lead.higher_is_better}
     for name in lead.others:
-        directions[name] = None  # a function tells the direction of the value that counts, not of the others
+        directions[name] = None  # a function defines the direction of the first value only
         if isinstance(test, Evaluator):
             directions[name] = test.direction(name)
     return directions
@@ -248,7 +250,7 @@ def _with_estimates(
     sets: Mapping[str, ScoredSet],
     directions: Mapping[str, bool | None],
 ) -> dict[str, Measured]:
-    """The models with their scores in the order of the table: two that sum up the ingredients come below these."""
+    """The models with scores in the order of the table; the two summaries of the ingredients come below these."""
     measured = estimate_scores(outputs, sets)
     shifted = shifted_sets(sets)
     if len(shifted) > 1:
@@ -259,13 +261,13 @@ def _with_estimates(
     ingredients = list(in_order.values())
     in_order[MEAN] = mean_of_models(ingredients)
     in_order[ORACLE] = best_of_each_set(ingredients, directions)
-    return in_order | measured  # names that are there already keep their place
+    return in_order | measured  # existing names keep their place
 
 
 def _scores_of_models(
     entries: Sequence[Entry], measured: Mapping[str, Measured], chosen: str | None
 ) -> tuple[ModelScores, ...]:
-    """The lines of the table."""
+    """The rows of the table."""
     by_name = {entry.name: entry for entry in entries}
     members = [entry for entry in entries if entry.role == "ingredient"]
     models = []
@@ -275,7 +277,7 @@ def _scores_of_models(
             role, run = "chosen", [by_name[name]]
         elif name in by_name:
             role, run = by_name[name].role, [by_name[name]]
-        elif name == MEAN:  # one of the ingredients is run, whichever it is
+        elif name == MEAN:  # the cost is that of any one ingredient
             role, run = "mean", members[:1]
         elif name == ORACLE:
             role, run = "oracle", members[:1]
@@ -286,13 +288,13 @@ def _scores_of_models(
 
 
 def _scores_of_model(name: str, role: Role, model: Measured, run: Sequence[Entry]) -> ModelScores:
-    """One line of the table; `run` are the models that are run for each example."""
+    """One row of the table; `run` are the models that are run for each example."""
     test = model.predictions.get(TEST)
     latency = None
     if test is not None:
         latency = 1000 * test.seconds / max(test.examples, 1)
     calibration = {}
-    if name != ENSEMBLES["vote"]:  # whose shares are no probabilities
+    if name != ENSEMBLES["vote"]:  # shares of votes are no probabilities
         calibration = calibrations(model.predictions)
     return ModelScores(
         name,
@@ -307,7 +309,7 @@ def _scores_of_model(name: str, role: Role, model: Measured, run: Sequence[Entry
 
 
 def _sizes(sets: Mapping[str, ScoredSet], first: Measured) -> dict[str, int]:
-    """Number of examples of each set; 0 where a function scored, which does not say, and for the mean of shifts."""
+    """Number of examples of each data set; 0 if a function scored, and for the mean of shifts."""
     sizes = dict.fromkeys(sets, 0)
     for name, predictions in first.predictions.items():
         sizes[name] = predictions.examples
@@ -319,7 +321,7 @@ def _sizes(sets: Mapping[str, ScoredSet], first: Measured) -> dict[str, int]:
 def _curves(
     models: Sequence[ModelScores], measured: Mapping[str, Measured], names: Sequence[str | None]
 ) -> dict[str, dict[str, list[float]]]:
-    """The reliability diagrams of the models with these names, in the order of the table, if they are calibrated."""
+    """The reliability diagrams of these models in the order of the table, if they have a calibration."""
     curves = {}
     for model in models:
         if model.name in names and TEST in model.calibration:
@@ -328,7 +330,7 @@ def _curves(
 
 
 def _hub_sources(sets: Mapping[str, ScoredSet]) -> dict[str, str]:
-    """Set -> the Hub id of its data, where it has one."""
+    """Hub ids of the data sets that have one."""
     sources = {}
     for name, scored_set in sets.items():
         if not isinstance(scored_set, Evaluator) or scored_set.path is None:

@@ -1,6 +1,6 @@
-"""What a comparison knows of each model: its predictions, estimates of its scores, and its calibration.
+"""The measurements of each model in a comparison: predictions, estimates of scores, and calibration.
 
-It runs no model.
+No model is run here.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 
 
 class Estimate(NamedTuple):
-    """The score of one model by one metric on one set.
+    """The score of one model by one metric on one data set.
 
     Args:
         score ([`Interval`]):
-            The score, with its interval where there are resamples.
+            Score, with its interval if there are resamples.
         resampled (`np.ndarray` of shape `(resamples,)`, *optional*):
-            The score on resamples of the examples, which are the same for all models; `None` where a function scored.
+            Scores on resamples of the examples, which are the same for all models; `None` if a function scored.
     """
 
     score: Interval
@@ -46,17 +46,17 @@ class Estimate(NamedTuple):
 
 @dataclass(frozen=True)
 class Measured:
-    """What is known of one model.
+    """The measurements of one model.
 
     Args:
         predictions (`Mapping[str, Predictions]`):
-            Set -> predictions, where the set is a data set.
+            Predictions by data set.
         function_scores (`Mapping[str, Score]`):
-            Set -> what the function returned, where a function scores.
+            Scores by data set, if a function scores.
         weights (`Mapping[str, float]`):
-            Of the ingredients, in a learned mixture.
+            Weights of the ingredients in a learned mixture.
         estimates (`Mapping[str, Mapping[str, Estimate]]`):
-            Set -> metric -> score.
+            Scores by data set and metric.
     """
 
     predictions: Mapping[str, Predictions] = field(default_factory=dict)
@@ -65,12 +65,12 @@ class Measured:
     estimates: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)
 
     def estimate(self, set_name: str, metric: str) -> Estimate | None:
-        """The score by one metric on one set, where it is known."""
+        """The score by one metric on one data set, if it is known."""
         return self.estimates.get(set_name, {}).get(metric)
 
     @property
     def scores(self) -> dict[str, dict[str, Interval]]:
-        """Set -> metric -> score, without resamples."""
+        """Scores by data set and metric, without resamples."""
         scores: dict[str, dict[str, Interval]] = {}
         for set_name, estimates in self.estimates.items():
             scores[set_name] = {metric: estimate.score for metric, estimate in estimates.items()}
@@ -78,18 +78,18 @@ class Measured:
 
 
 def estimate_scores(measured: Mapping[str, Measured], sets: Mapping[str, ScoredSet]) -> dict[str, Measured]:
-    """The same models with estimates of their scores on every set.
+    """Add estimates of scores on every data set.
 
     Args:
         measured (`Mapping[str, Measured]`):
-            Model -> its predictions and function scores.
+            Predictions and function scores by model.
         sets (`Mapping[str, Evaluator | Callable]`):
-            The sets that they are of.
+            Data sets by name.
     """
     estimates: dict[str, dict[str, dict[str, Estimate]]] = {}
     for name, model in measured.items():
         estimates[name] = {set_name: _of_function(score) for set_name, score in model.function_scores.items()}
-    # Each set has a seed of its own, so that resamples of two sets of one size are not the same.
+    # Each data set has its own seed, so that data sets of the same size have different resamples.
     for seed, (set_name, scored_set) in enumerate(sets.items()):
         if not isinstance(scored_set, Evaluator):
             continue
@@ -101,16 +101,16 @@ def estimate_scores(measured: Mapping[str, Measured], sets: Mapping[str, ScoredS
 
 
 def _of_function(score: Score) -> dict[str, Estimate]:
-    """What a function returned as estimates, which have no resamples: a function tells nothing of single examples."""
+    """The score of a function as estimates, without resamples, because single examples are not known."""
     values = {score.metric: score.value, **score.others}
     return {metric: Estimate(Interval(value)) for metric, value in values.items()}
 
 
 def _by_metric(metric: Metric, predictions: Mapping[str, Predictions], seed: int) -> dict[str, dict[str, Estimate]]:
-    """Model -> each value of one metric on one set; the resamples are shared by all models."""
+    """Estimates of each value of one metric on one data set by model; all models share the resamples."""
     fitting = _models_with_metric(metric, predictions)
     values = {name: metric.compute(outputs) for name, outputs in fitting.items()}
-    names_of_values = next(iter(values.values()), {})  # a metric gives all models the same values
+    names_of_values = next(iter(values.values()), {})  # a metric returns the same values for all models
     estimates: dict[str, dict[str, Estimate]] = {name: {} for name in fitting}
     for value_name in names_of_values:
         distributions = resampled(metric, value_name, list(fitting.values()), seed=seed)
@@ -126,7 +126,7 @@ def _models_with_metric(metric: Metric, predictions: Mapping[str, Predictions]) 
     if metric.identity is not None:
         built_in = BUILT_IN.get(metric.identity)
     models_write = any(outputs.texts for outputs in predictions.values())
-    # A metric of the user's own is given texts where models write them, and an ensemble writes none.
+    # A custom metric gets generated texts, and an ensemble generates none.
     reads_texts = metric.needs_texts or (built_in is None and models_write)
     fitting = {}
     for name, outputs in predictions.items():
@@ -138,13 +138,13 @@ def _models_with_metric(metric: Metric, predictions: Mapping[str, Predictions]) 
 
 
 def with_mean_of_shifts(model: Measured, shifted_sets: Sequence[str]) -> Measured:
-    """The same model with the plain mean over the shifted sets as a set of its own, if it was scored on all of them.
+    """Add the plain mean over the shifted test sets as another data set, if the model was scored on all of them.
 
     Args:
         model ([`Measured`]):
-            With estimates.
+            Model with estimates.
         shifted_sets (`Sequence[str]`):
-            Names of the shifted sets.
+            Names of the shifted test sets.
     """
     if not model.estimates.keys() >= set(shifted_sets):
         return model
@@ -154,17 +154,17 @@ def with_mean_of_shifts(model: Measured, shifted_sets: Sequence[str]) -> Measure
             by_metric.setdefault(metric, []).append(estimate)
     means = {}
     for metric, estimates in by_metric.items():
-        if len(estimates) == len(shifted_sets):  # a function may score a set by another metric
+        if len(estimates) == len(shifted_sets):  # a function may use another metric
             means[metric] = _mean(estimates)
     return replace(model, estimates={**model.estimates, SHIFTS: means})
 
 
 def mean_of_models(members: Sequence[Measured]) -> Measured:
-    """The mean score of the ingredients on each set.
+    """The mean score of the ingredients on each data set.
 
     Args:
         members (`Sequence[Measured]`):
-            The ingredients, which have the same sets and metrics.
+            Ingredients, which have the same data sets and metrics.
     """
     means: dict[str, dict[str, Estimate]] = {}
     for set_name, metrics in members[0].estimates.items():
@@ -175,13 +175,13 @@ def mean_of_models(members: Sequence[Measured]) -> Measured:
 
 
 def best_of_each_set(members: Sequence[Measured], directions: Mapping[str, bool | None]) -> Measured:
-    """The best ingredient on each set by each metric, which cannot be known before: a bound for selection.
+    """The best ingredient on each data set by each metric: an upper bound for selection, which cannot know it.
 
     Args:
         members (`Sequence[Measured]`):
-            The ingredients, which have the same sets and metrics.
+            Ingredients, which have the same data sets and metrics.
         directions (`Mapping[str, bool | None]`):
-            Metric -> whether higher is better; without a direction there is no best one.
+            Whether higher is better, by metric; metrics without a direction have no best ingredient.
     """
     best: dict[str, dict[str, Estimate]] = {}
     for set_name, metrics in members[0].estimates.items():
@@ -191,20 +191,20 @@ def best_of_each_set(members: Sequence[Measured], directions: Mapping[str, bool 
                 continue
             estimates = [member.estimates[set_name][metric] for member in members]
             values = {index: estimate.score.value for index, estimate in enumerate(estimates)}
-            # The interval is that of the ingredient, though the best of several is chosen by luck, too.
+            # The interval is that of the ingredient, although choosing the best of several depends on chance too.
             best.setdefault(set_name, {})[metric] = estimates[best_of(values, higher_is_better)]
     return Measured(estimates=best)
 
 
 def calibrations(predictions: Mapping[str, Predictions]) -> dict[str, Calibrated]:
-    """Calibration of one classifier on each set; the temperature is fitted on validation, where there is one.
+    """Calibration of one classifier on each data set; the temperature is fitted on validation data, if there is any.
 
     Args:
         predictions (`Mapping[str, Predictions]`):
-            Set -> predictions.
+            Predictions by data set.
 
     Returns:
-        `dict[str, Calibrated]`: Set -> calibration; empty for models that are no classifiers.
+        `dict[str, Calibrated]`: calibration by data set; empty for models that are no classifiers.
     """
     if any(outputs.kind != "classes" for outputs in predictions.values()):
         return {}
@@ -223,11 +223,11 @@ def calibrations(predictions: Mapping[str, Predictions]) -> dict[str, Calibrated
 
 
 def reliability_curve(predictions: Predictions) -> dict[str, list[float]]:
-    """Confidence, accuracy and count of each bin of a reliability diagram that is not empty.
+    """Confidence, accuracy and count of each non-empty bin of a reliability diagram.
 
     Args:
         predictions ([`Predictions`]):
-            Of classes.
+            Predictions of classes.
     """
     bins = calibrate(predictions).bins
     filled = bins.count > 0  # an empty bin has neither a confidence nor an accuracy
@@ -239,7 +239,7 @@ def reliability_curve(predictions: Predictions) -> dict[str, list[float]]:
 
 
 def _mean(estimates: Sequence[Estimate]) -> Estimate:
-    """The mean of scores, with an interval where all of them have resamples."""
+    """The mean of scores, with an interval if all of them have resamples."""
     import numpy as np
 
     value = math.fsum(estimate.score.value for estimate in estimates) / len(estimates)

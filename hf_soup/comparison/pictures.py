@@ -1,4 +1,4 @@
-"""The pictures of a comparison: which of its numbers `hf_soup.display` draws, and under which title."""
+"""The pictures of a comparison: the numbers that `hf_soup.display` draws, and their titles."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def draw_scores(comparison: Comparison) -> Figure:
-    """Scores on every set that reports, with intervals."""
+    """Draw scores on every test set, with intervals."""
     points = []
     for model in comparison.models:
         if model.role in SUMMARIES:
@@ -26,14 +26,14 @@ def draw_scores(comparison: Comparison) -> Figure:
 
 
 def _points(model: ModelScores, set_name: str, metric: str) -> list[Point]:
-    """One model on one set: the chosen ingredient is drawn twice, among the ingredients and as itself."""
+    """One model on one data set; the chosen ingredient is drawn twice, among the ingredients and by itself."""
     score = model.score(set_name, metric)
     if score is None:
         return []
     value = score.value
     points = []
     if model.role in SINGLE:
-        # Ingredients are drawn without their intervals, which would lie over each other.
+        # Ingredients are drawn without intervals, which would overlap.
         points.append(Point(set_name, model.name, "ingredient", value, low=value, high=value))
     if model.role != "ingredient":
         low = value if score.low is None else score.low
@@ -43,7 +43,7 @@ def _points(model: ModelScores, set_name: str, metric: str) -> list[Point]:
 
 
 def draw_shifts(comparison: Comparison) -> Figure:
-    """Scores on the test set against those on the shifted sets, of which there is at least one."""
+    """Draw scores on the test set against those on the shifted sets, of which there is at least one."""
     shifted = shifted_sets(comparison.sizes)
     set_name, shifts = shifted[0], shifted[0]
     if SHIFTS in comparison.sizes:
@@ -57,7 +57,7 @@ def draw_shifts(comparison: Comparison) -> Figure:
 
 
 def _shift_title(comparison: Comparison, set_name: str) -> str:
-    """What the soups gain over the best single model under shift, where that is known."""
+    """The gains of the soups over the best single model under shift, if they are known."""
     gains = []
     for soup, by_set in comparison.differences.items():
         by_rival = by_set.get(set_name, {})
@@ -69,13 +69,13 @@ def _shift_title(comparison: Comparison, set_name: str) -> str:
 
 
 def draw_reliability(comparison: Comparison) -> Figure:
-    """Accuracy by confidence on the test set."""
+    """Draw accuracy by confidence on the test set."""
     curves = []
     for model in comparison.models:
         if model.name not in comparison.curves:
             continue
         bins = comparison.curves[model.name]
         title = f"{model.title} (ECE {100 * model.calibration[TEST].ece:.1f} %)"
-        counts = [int(count) for count in bins["count"]]  # JSON may have given them back as floats
+        counts = [int(count) for count in bins["count"]]  # floats, if they were read from JSON
         curves.append(Curve(title, model.role, bins["confidence"], bins["accuracy"], counts))
     return plot_reliability(curves, title=f"Accuracy by confidence on {comparison.sizes[TEST]} test examples")

@@ -1,6 +1,6 @@
-"""The models that soups are compared with, and the differences from them on the same examples.
+"""The models that soups are compared with (rivals), and the differences from them on the same examples.
 
-It says how large a difference is and how sure; what follows from it is said in `verdict.py`.
+Differences and their intervals are computed here; `verdict.py` draws conclusions from them.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from .measured import Measured
 
 
 def best_single_model(members: Mapping[str, Measured], lead: Score, single_scores: Mapping[str, Score]) -> str | None:
-    """The ingredient that is best on the validation set, else by what selection has recorded of all ingredients.
+    """The best ingredient on the validation set, or else by the scores that selection has recorded.
 
     Args:
         members (`Mapping[str, Measured]`):
-            The ingredients.
+            Measurements of the ingredients.
         lead ([`Score`]):
-            A score by the metric that counts.
+            A score by the metric that ranks the models.
         single_scores (`Mapping[str, Score]`):
-            Ingredient -> the score that selection has recorded.
+            Score of each ingredient recorded by selection.
 
     Returns:
-        `str`, or `None` where neither has scored all ingredients: of some of them the best is not known.
+        `str`: the name; `None` if neither has scored all ingredients.
     """
     if not members:
         return None
@@ -43,16 +43,16 @@ def best_single_model(members: Mapping[str, Measured], lead: Score, single_score
 
 
 def first_ensemble(models: Sequence[ModelScores], metric: str) -> str | None:
-    """The ensemble that soups are compared with: the first that the metric scores on the test set.
+    """The ensemble that soups are compared with: the first one with a score by the metric on the test set.
 
     Args:
         models (`Sequence[ModelScores]`):
-            The lines of the table.
+            Rows of the table.
         metric (`str`):
-            The metric that counts.
+            Metric that ranks the models.
     """
     for model in models:
-        # A metric that reads texts scores no ensemble, and one of probabilities no vote.
+        # A metric of texts has no scores of ensembles, and a metric of probabilities none of a vote.
         if model.role == "ensemble" and model.score(TEST, metric) is not None:
             return model.name
     return None
@@ -61,13 +61,13 @@ def first_ensemble(models: Sequence[ModelScores], metric: str) -> str | None:
 def rivals_of_soups(
     measured: Mapping[str, Measured], single: str | None, ensemble: str | None
 ) -> dict[Rival, Measured]:
-    """The models that each soup is compared with, as far as there are any.
+    """The models that each soup is compared with, if there are any.
 
     Args:
         measured (`Mapping[str, Measured]`):
-            All models.
+            Measurements of all models.
         single (`str`, *optional*), ensemble (`str`, *optional*):
-            The single model and the ensemble.
+            Names of the best single model and of the ensemble.
     """
     rivals: dict[Rival, Measured] = {}
     if single is not None:
@@ -80,15 +80,15 @@ def rivals_of_soups(
 def differences_from(
     rivals: Mapping[Rival, Measured], soup: Measured, metric: str
 ) -> dict[str, dict[Rival, Difference]]:
-    """How much higher one soup scores than its rivals on every set that reports.
+    """The differences between a soup and its rivals on every test set.
 
     Args:
         rivals (`Mapping[str, Measured]`):
-            What it is compared with.
+            Measurements of the rivals.
         soup ([`Measured`]):
-            The soup.
+            Measurements of the soup.
         metric (`str`):
-            The metric that counts.
+            Metric that ranks the models.
     """
     differences: dict[str, dict[Rival, Difference]] = {}
     for set_name in soup.estimates:
@@ -103,7 +103,7 @@ def differences_from(
 
 
 def _difference(soup: Measured, rival: Measured, set_name: str, metric: str) -> Difference | None:
-    """How much higher one soup scores than one rival on one set, if both are scored there."""
+    """The difference between a soup and a rival on one data set, if both have a score."""
     of_soup, of_rival = soup.estimate(set_name, metric), rival.estimate(set_name, metric)
     if of_soup is None or of_rival is None:
         return None
@@ -111,13 +111,13 @@ def _difference(soup: Measured, rival: Measured, set_name: str, metric: str) -> 
     p = _mcnemar_p(soup.predictions.get(set_name), rival.predictions.get(set_name))
     if of_soup.resampled is None or of_rival.resampled is None:
         return Difference(value, p=p)
-    # Both are scores on the same resamples, so that what makes a resample hard for both cancels.
+    # Both are scores on the same resamples, so effects that are common to both cancel.
     ends = interval(value, of_soup.resampled - of_rival.resampled)
     return Difference(value, ends.low, ends.high, p)
 
 
 def _mcnemar_p(of_soup: Predictions | None, of_rival: Predictions | None) -> float | None:
-    """McNemar's p where each example is right or wrong as a whole."""
+    """The p-value of McNemar's test, if each example is either correct or wrong."""
     if of_soup is None or of_rival is None:
         return None
     one_item_each = len(of_soup.rows) == of_soup.examples  # words of one sentence are not independent

@@ -1,4 +1,4 @@
-"""What follows from a comparison, in sentences that claim no more than the intervals show."""
+"""Conclusions from a comparison, in sentences that claim no more than the intervals show."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ def summarise(
     ensemble: str | None,
     members: int,
 ) -> str:
-    """A sentence on the test set for each soup, and one on the shifted sets.
+    """A sentence for each soup on the test set, and one on the shifted test sets.
 
     Args:
         differences (`Mapping`):
-            As of [`Comparison`].
+            Differences, as in [`Comparison`].
         titles (`Mapping[str, str]`):
-            Soup -> what a sentence calls it.
+            Names of the soups in sentences.
         sizes (`Mapping[str, int]`):
-            Set -> examples.
+            Number of examples of each data set.
         metric (`str`), higher_is_better (`bool`):
-            What the differences are of, and its direction.
+            Metric of the differences, and its direction.
         single (`str`, *optional*):
-            The single model that is best on validation, if that is known.
+            Best single model on validation data, if it is known.
         ensemble (`str`, *optional*):
-            The ensemble, if there is one.
+            Name of the ensemble, if there is one.
         members (`int`):
-            How many models the ensemble runs.
+            Number of models in the ensemble.
     """
     lines = []
     for soup, by_set in differences.items():
@@ -55,7 +55,7 @@ def summarise(
 
 
 def _on_shifted_sets(by_set: Mapping[str, Mapping[Rival, Difference]], metric: str) -> list[str]:
-    """The difference from the single model on each shifted set and on their mean, where one is known."""
+    """The difference from the single model on each shifted set and on their mean, if it is known."""
     shifts = []
     for set_name, by_rival in by_set.items():
         if set_name not in (VALIDATION, TEST) and "single" in by_rival:
@@ -72,21 +72,21 @@ def verdict(
     examples: int,
     members: int,
 ) -> str:
-    """What the test set says of one soup, and no more than it says.
+    """The conclusion about one soup from the test set.
 
     Args:
         soup (`str`):
-            What the sentence calls the soup.
+            Name of the soup in the sentence.
         difference ([`Difference`]):
-            Its score less that of the single model.
+            Difference between the scores of the soup and of the single model.
         metric (`str`), higher_is_better (`bool`):
-            What the difference is of, and its direction.
+            Metric of the difference, and its direction.
         single (`str`):
-            The single model that is best on validation.
+            Best single model on validation data.
         examples (`int`):
-            Size of the test set.
+            Number of examples of the test set.
         members (`int`):
-            How many models an ensemble of the ingredients runs.
+            Number of models in an ensemble of the ingredients.
     """
     value, low, high = difference.value, difference.low, difference.high
     unit = f"points of {metric}" if metric in SHARES else f"in {metric}"
@@ -94,11 +94,11 @@ def verdict(
     against = f"{single}, the single model that is best on validation"
     if low is None or high is None:
         return f"The {soup} is {numbers} against {against}, without an interval."
-    if value == low == high == 0:  # not one resample tells them apart
+    if value == low == high == 0:  # they are equal on every resample
         return f"The {soup} scores as {against}: on {examples} test examples there is no difference at all."
     if low <= 0 <= high:
         return f"The {soup} is {numbers} against {against}: no difference that {examples} test examples can show."
-    # The interval lies on one side of 0, so that its lower end says whether the soup is better.
+    # The interval is on one side of 0, so its lower end determines whether the soup is better.
     if gain(low, 0.0, higher_is_better) > 0:
         cost = f", at 1/{members} of the ensemble's cost" if members > 1 else ""
         return f"The {soup} is {numbers} over {against}{cost}."
@@ -106,7 +106,7 @@ def verdict(
 
 
 def _numbers(difference: Difference, metric: str) -> str:
-    """A difference with its interval, where it has one."""
+    """A difference with its interval, if it has one."""
     value = signed(metric, difference.value)
     if difference.low is None:
         return value

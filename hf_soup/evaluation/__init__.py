@@ -1,1 +1,1 @@
-"""From a mixture to predictions and scores: averaged once, run once, kept."""
+"""Predictions and scores of mixtures: each is averaged once, run once, and kept."""

@@ -24,7 +24,7 @@ LABELS = ("labels", "label")
 
 
 def batchnorm_modules(model: torch.nn.Module) -> list[_BatchNorm]:
-    """The layers of a model that keep running statistics."""
+    """The layers of a model that have running statistics."""
     from torch.nn.modules.batchnorm import _BatchNorm
 
     layers = [module for module in model.modules() if isinstance(module, _BatchNorm)]
@@ -37,17 +37,17 @@ def update_batchnorm(model: PreTrainedModel, data: Iterable[Any]) -> PreTrainedM
 
     Args:
         model (`transformers.PreTrainedModel`):
-            Changed in place; one without BatchNorm is left alone and the data is not read.
+            Model, which is changed in place. If it has no BatchNorm, it is left unchanged and the data is not read.
         data (`Iterable`):
-            Batches as the model takes them: mappings of tensors (labels are left out), or tensors, or tuples whose
-            first is the input. Of all classes: where labels say that some are missing, a warning names them.
+            Batches of model inputs: mappings of tensors (labels are ignored), tensors, or tuples whose first item is
+            the input. They should contain all classes: if labels show that some are missing, a warning names them.
 
     Returns:
-        `transformers.PreTrainedModel`: the same model, in the mode that it was in.
+        `transformers.PreTrainedModel`: the same model, in the same mode as before.
 
     Raises:
         [`DataError`]: if there is no batch.
-        [`EvaluationError`]: if the model fails on one.
+        [`EvaluationError`]: if the model fails on a batch.
 
     Source: Izmailov et al. 2018, [Averaging weights leads to wider optima and better
     generalization](https://arxiv.org/abs/1803.05407), section 3.2; `torch.optim.swa_utils.update_bn`.
@@ -73,11 +73,11 @@ def update_batchnorm(model: PreTrainedModel, data: Iterable[Any]) -> PreTrainedM
 
 @contextlib.contextmanager
 def _plain_averages(model: PreTrainedModel, layers: Sequence[_BatchNorm]) -> Iterator[None]:
-    """Have layers average the statistics of all batches, from scratch; modes and momenta are restored in the end."""
+    """Make layers average the statistics of all batches from scratch; modes and momenta are restored at the end."""
     momenta = [layer.momentum for layer in layers]
     modes = {module: module.training for module in model.modules()}
     try:
-        model.eval()  # dropout and the like stay as they are when the model is used
+        model.eval()  # dropout and the like behave as in use
         for layer in layers:
             layer.reset_running_stats()
             layer.momentum = None  # a plain average instead of a moving one
@@ -91,7 +91,7 @@ def _plain_averages(model: PreTrainedModel, layers: Sequence[_BatchNorm]) -> Ite
 
 
 def _run(model: PreTrainedModel, batch: Any) -> None:
-    """Run a batch, which updates the statistics; its labels are left out, so that no loss is computed."""
+    """Run a batch, which updates the statistics, without labels, so that no loss is computed."""
     device, dtype = model.device, getattr(model, "dtype", None)
     if isinstance(batch, Mapping):
         inputs = {name: on_device(value, device, dtype) for name, value in batch.items() if name not in LABELS}
@@ -102,18 +102,18 @@ def _run(model: PreTrainedModel, batch: Any) -> None:
 
 
 def _labels(batch: Any) -> list[int]:
-    """The class of each row, where a batch tells it."""
+    """The class of each row, if the batch has it."""
     if not isinstance(batch, Mapping):
         return []
     labels = next((batch[name] for name in LABELS if name in batch), None)
-    # Labels of tokens are no classes of rows, and those of several labels or of values are numbers with a point.
+    # Labels of tokens are no classes of rows; multiple labels and values are floating-point numbers.
     if labels is None or getattr(labels, "ndim", 0) != 1 or labels.is_floating_point():
         return []
     return labels.tolist()
 
 
 def _warn_of_missing_classes(model: PreTrainedModel, labels: Sequence[int]) -> None:
-    """Warn where the statistics would be of some classes alone."""
+    """Warn if the statistics would be those of some classes only."""
     config = getattr(model, "config", None)
     names = dict(getattr(config, "id2label", None) or {})
     present = set(labels) & set(names)

@@ -1,4 +1,4 @@
-"""What a user gives to score with -> an evaluator that knows its task, or a function of a model that gives a score."""
+"""Turns what a user passes as an evaluator into an evaluator with a task, or a function of a model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
     from transformers import PreTrainedModel
 
-    # What a user may give to score with.
+    # What a user may pass as an evaluator.
     Evaluation: TypeAlias = (
         Evaluator
         | Dataset
@@ -36,10 +36,10 @@ def bind_evaluator(
     *,
     split: str = "validation",
 ) -> Evaluator | Callable[[PreTrainedModel], Score]:
-    """An evaluator with the ingredients' tokenizer or image processor, or a function of a model that gives a score.
+    """An evaluator with the ingredients' tokenizer or image processor, or a function of a model that returns a score.
 
     Raises:
-        [`RecipeError`]: if it is neither an evaluator, nor data, nor a function.
+        [`RecipeError`]: if the value is neither an evaluator, nor data, nor a function.
     """
     import datasets
 
@@ -60,7 +60,7 @@ def bind_evaluator(
 
 
 def bind_training(data: Any, candidates: Sequence[Checkpoint]) -> Evaluator | None:
-    """The training data for BatchNorm, bound to the ingredients' processing; `None` if they have no BatchNorm."""
+    """The training data for BatchNorm, with the ingredients' processing; `None` if they have no BatchNorm."""
     if data is None or not any(map(is_statistic, candidates[0].specs)):
         return None
     bound = bind_evaluator(data, candidates, split="train")
@@ -70,7 +70,7 @@ def bind_training(data: Any, candidates: Sequence[Checkpoint]) -> Evaluator | No
 
 
 def batchnorm_record(training: Evaluator | None) -> BatchNormRecord | None:
-    """What recipes record of the training data for BatchNorm; `None` where there is none."""
+    """The description of the training data for BatchNorm in recipes; `None` if there is none."""
     if training is None:
         return None
     return training.described_batches()

@@ -1,6 +1,6 @@
-"""Scores and predictions that are kept between runs, in one file that survives a crash.
+"""The cache of scores and predictions, one file that survives crashes.
 
-What stands for a score is in `Evaluator.key`. Without a file that can be used nothing is kept, and nothing fails.
+`Evaluator.key` makes the keys. If the file cannot be used, nothing is kept and nothing fails.
 """
 
 from __future__ import annotations
@@ -22,22 +22,23 @@ from .outputs import Outputs
 if TYPE_CHECKING:
     import numpy as np
 
-LARGE = 2**25  # bytes of outputs of one trial that are not kept; its score is
+LARGE = 2**25  # bytes above which the outputs of a trial are not kept; its score is
 T = TypeVar("T")
 
 
 class Kept(NamedTuple):
-    """One line of what is kept.
+    """One entry of the cache.
 
     Args:
         value_type (`str`):
-            `"score"`, `"predictions"`, `"part"` of the predictions of a trial that was stopped, or `"gradient"`.
+            Type of the entry: `"score"`, `"predictions"`, `"part"` for predictions of a stopped trial, or
+            `"gradient"`.
         about (`str`):
-            Of what, in words.
+            Description of what the entry belongs to.
         bytes (`int`):
-            Its size.
+            Size of the entry.
         created (`float`):
-            When, in seconds since 1970.
+            Time of creation, in seconds since 1970.
     """
 
     value_type: str
@@ -47,29 +48,29 @@ class Kept(NamedTuple):
 
 
 def cache_file() -> Path:
-    """Where scores are kept: below `HF_HOME`."""
+    """Path of the cache, below `HF_HOME`."""
     from huggingface_hub.constants import HF_HOME
 
     return Path(HF_HOME) / "hf_soup" / "scores.sqlite"
 
 
 def kept() -> list[Kept]:
-    """Everything that is kept, oldest first."""
+    """All entries of the cache, oldest first."""
     return [Kept(entry.value_type, entry.about, entry.bytes, entry.created) for entry in _store().entries()]
 
 
 def clear() -> int:
-    """Delete everything that is kept, and say how many scores, predictions and gradients it was."""
+    """Delete all entries of the cache, and return their number."""
     content.store().clear()
     return _store().clear()
 
 
 def kept_score(key: str | None) -> Score | None:
-    """A score that was kept.
+    """A score from the cache.
 
     Args:
         key (`str`, *optional*):
-            As `Evaluator.key` gives it; nothing is kept without one.
+            Key made by `Evaluator.key`; without one nothing is kept.
     """
     return _recall(key, _to_score)
 
@@ -81,21 +82,21 @@ def keep_score(key: str | None, score: Score, about: str) -> None:
 
 
 def kept_gradient(key: str | None) -> Gradient | None:
-    """The derivative of a recipe's loss that was kept."""
+    """The gradient of a recipe's loss from the cache."""
     return _recall(key, _to_gradient)
 
 
 def keep_gradient(key: str | None, gradient: Gradient, about: str) -> None:
-    """Keep a derivative."""
+    """Keep a gradient."""
     if key:
         _write(key, "gradient", about, json.dumps(gradient).encode())
 
 
 def kept_outputs(key: str | None) -> Outputs | None:
-    """The predictions of a model, whole or as far as it was run."""
+    """The predictions of a model from the cache, complete or for the rows that were run."""
     if not key:
         return None
-    values = _store().read([key, _partial_key(key)])  # at one moment: another process may put the whole for the part
+    values = _store().read([key, _partial_key(key)])  # read together: another process may replace the part
     for name, whole in ((key, True), (_partial_key(key), False)):
         if name not in values:
             continue
@@ -111,13 +112,13 @@ def keep_outputs(key: str | None, outputs: Outputs, about: str, *, always: bool 
 
     Args:
         key (`str`, *optional*):
-            As `Evaluator.key` gives it; nothing is kept without one.
+            Key made by `Evaluator.key`; without one nothing is kept.
         outputs ([`Outputs`]):
-            What it predicts; of part of the rows that is kept apart, and never taken for whole.
+            Predictions. Those for a part of the rows are kept separately, and never mistaken for complete ones.
         about (`str`):
-            In words.
+            Description of the entry.
         always (`bool`, *optional*, defaults to `False`):
-            Whether it is kept when it is large, too.
+            Whether large predictions are kept too.
     """
     is_large = outputs.predictions.logits.nbytes > LARGE
     if not key or (is_large and not always):
@@ -136,12 +137,12 @@ def _store() -> ValueStore:
 
 
 def _partial_key(key: str) -> str:
-    """Where the predictions of a model lie as long as it was not run in full."""
+    """The key of incomplete predictions."""
     return f"{key}:part"
 
 
 def _recall(key: str | None, read: Callable[[bytes], T]) -> T | None:
-    """What was kept under a key, as a function reads it; `None` where nothing was, or not as it is written now."""
+    """An entry, converted by a function; `None` if there is none, or if it has another format."""
     value = _read(key) if key else None
     if not value:
         return None
@@ -149,28 +150,28 @@ def _recall(key: str | None, read: Callable[[bytes], T]) -> T | None:
 
 
 def _read(key: str) -> bytes | None:
-    """What was kept under a key."""
+    """The bytes of an entry."""
     return _store().read([key]).get(key)
 
 
 def _write(key: str, value_type: str, about: str, value: bytes) -> None:
-    """Keep a value under a key, whatever was there."""
+    """Write an entry, replacing an existing one."""
     _store().write(key, value_type, about, value)
 
 
 def _understood(read: Callable[[bytes], T], value: bytes) -> T | None:
-    """What a value says, or `None` where it is not what is written now."""
+    """A converted value, or `None` if it has another format."""
     try:
         return read(value)
-    except Exception:  # whatever numpy, zip files, JSON or our own types make of it
+    except Exception:  # numpy, zip files, JSON or the types of hf_soup may raise anything
         return None
 
 
 def _to_score(value: bytes) -> Score:
-    """The score that JSON says.
+    """A score from JSON.
 
     Raises:
-        [`ValueError`]: if a value is not of the type of its field; other errors if it is no score at all.
+        [`ValueError`]: if a field has the wrong type; other errors if the value is no score at all.
     """
     score = Score(**json.loads(value))
     are_texts = all(isinstance(text, (str, type(None))) for text in (score.split, score.dataset))
@@ -182,14 +183,14 @@ def _to_score(value: bytes) -> Score:
 
 
 def _to_gradient(value: bytes) -> Gradient:
-    """The derivative that JSON says; it raises some error if it is none."""
+    """A gradient from JSON; any error is raised if the value is none."""
     loss, weights, scale = json.loads(value)
     by_module = {module: tuple(map(float, derivatives)) for module, derivatives in weights.items()}
     return Gradient(float(loss), by_module, float(scale))
 
 
 def _pack(predictions: Predictions, rows: np.ndarray) -> bytes:
-    """Predictions as a zip file of numpy's arrays, with all that are no arrays as one text of JSON."""
+    """Predictions as a zip file of numpy arrays, with all other values as one JSON text."""
     import numpy as np
 
     stream = io.BytesIO()
@@ -200,14 +201,14 @@ def _pack(predictions: Predictions, rows: np.ndarray) -> bytes:
 
 
 def _unpack(packed: bytes) -> tuple[Predictions, np.ndarray]:
-    """What [`_pack`] has packed.
+    """Unpack the result of [`_pack`].
 
     Raises:
-        [`ValueError`]: if the arrays do not go together; other errors if they are none.
+        [`ValueError`]: if the arrays do not fit together; other errors if they are no arrays.
     """
     import numpy as np
 
-    # Without pickles, which would run code: whoever can write the file need not be trusted that far.
+    # Without pickles, which would run code: those who can write the file need not be trusted that far.
     with np.load(io.BytesIO(packed), allow_pickle=False) as arrays:
         others = json.loads(str(arrays["rest"]))
         for key, value in others.items():
@@ -221,7 +222,7 @@ def _unpack(packed: bytes) -> tuple[Predictions, np.ndarray]:
 
 
 def _go_together(predictions: Predictions, rows: np.ndarray) -> bool:
-    """Whether arrays have the types and lengths of predictions, and of the rows that a model was run on."""
+    """Whether arrays have matching types and lengths for predictions and their rows."""
     for row_numbers in (predictions.rows, rows):
         if row_numbers.dtype.kind != "i" or row_numbers.ndim != 1:
             return False

@@ -1,6 +1,6 @@
-"""What stands for the predictions or scores of one model on one set of examples, between processes.
+"""Keys of the cache, for the predictions or scores of one model on one data set.
 
-All that decides them is in the key; the weights are, through the fingerprint of their content.
+A key covers everything that determines them; weights are covered by the fingerprint of their content.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ if TYPE_CHECKING:
     from ..merging.setup import MergeSetup
     from .evaluator import Evaluator
 
-SET_BY_HAND = ("model_max_length", "padding_side", "truncation_side", "pad_token_type_id")  # these may be in no file
-LAYOUT = 4  # of what is kept; a change of it makes older files unread
+SET_BY_HAND = ("model_max_length", "padding_side", "truncation_side", "pad_token_type_id")  # may not be in any file
+LAYOUT = 4  # version of the format; after a change older entries are not read
 
 
 def cache_key(evaluator: Evaluator, model: str, *, scores: bool) -> str | None:
-    """The key of one model's score, or of its predictions.
+    """The key of a model's score or predictions.
 
     Args:
         evaluator ([`Evaluator`]):
-            The examples, with a task.
+            Evaluator of the examples, with a task.
         model (`str`):
-            Fingerprint of the model's recipe.
+            Fingerprint of the recipe of the model.
         scores (`bool`):
-            Whether the metrics count as well.
+            Whether the key covers the metrics too.
 
     Returns:
-        `str`, or `None` where a score may not be kept because a metric is a function.
+        `str`: the key; `None` if a score may not be kept because a metric is a function.
     """
     import xxhash
 
-    metrics = [metric.identity for metric in evaluator.metrics]  # `None` of a function, which may change
+    metrics = [metric.identity for metric in evaluator.metrics]  # `None` for a function, which may change
     if scores and None in metrics:
         return None
     generation = evaluator.generate
@@ -58,9 +58,9 @@ def cache_key(evaluator: Evaluator, model: str, *, scores: bool) -> str | None:
         evaluator.label_column,
         evaluator.text_columns,
         evaluator.batch_size,
-        resolve_device(evaluator.device).split(":")[0],  # which of several GPUs does not matter
+        resolve_device(evaluator.device).split(":")[0],  # the number of the GPU does not matter
         evaluator.dtype,
-        versions(),  # other ones may compute other bits
+        versions(),  # other versions may compute other bits
         model,
         LAYOUT,
         generation,
@@ -73,18 +73,18 @@ def cache_key(evaluator: Evaluator, model: str, *, scores: bool) -> str | None:
 
 
 def content_fingerprint(recipe: Recipe, setup: MergeSetup) -> str | None:
-    """Under what the predictions of a recipe are kept: its configuration, and the content of the weights as it is now,
-    wherever they lie.
+    """A fingerprint of a recipe for the cache: its configuration and the current content of the weights, regardless of
+    their location.
 
     Args:
         recipe ([`Recipe`]):
-            Of a mixture of the setup's ingredients.
+            Recipe of a mixture of the setup's ingredients.
         setup ([`MergeSetup`]):
-            The opened ingredients, and whatever else decides the bits.
+            Opened ingredients, and all other values that determine the bits of the average.
 
     Returns:
-        `str`, or `None` where nothing may be kept: for a method of the user's own, whose code may change, and for
-        weights that have changed since they were opened.
+        `str`: the fingerprint; `None` if nothing may be kept, which is so for a custom method, whose code may change,
+        and for weights that have changed since they were opened.
 
     Raises:
         [`IngredientError`]: if weights cannot be read.
@@ -94,7 +94,7 @@ def content_fingerprint(recipe: Recipe, setup: MergeSetup) -> str | None:
     if is_code(recipe.method):
         return None
     opened: list[Checkpoint] = [setup.by_name[name] for name in recipe.names]
-    # The soup's configuration and the base model decide as well, whether or not they are averaged.
+    # The soup's configuration and the base model matter too, even if the base model is not averaged.
     for checkpoint in (setup.agreement.settings, setup.averaging.base):
         if checkpoint is not None and all(checkpoint.ingredient != item.ingredient for item in opened):
             opened.append(checkpoint)
@@ -111,12 +111,12 @@ def content_fingerprint(recipe: Recipe, setup: MergeSetup) -> str | None:
 
 
 def _without_place(ingredient: Ingredient) -> Ingredient:
-    """An ingredient by its name alone: its content says what it is, wherever it lies."""
+    """An ingredient without its location, because its content identifies it."""
     return Ingredient(ingredient.name, "")
 
 
 def digest_of_batches(evaluator: Evaluator) -> str:
-    """A digest of all that decides the batches on which BatchNorm is estimated."""
+    """A digest of everything that determines the batches on which BatchNorm is estimated."""
     import xxhash
 
     decisive = [
@@ -130,14 +130,14 @@ def digest_of_batches(evaluator: Evaluator) -> str:
 
 
 def digest_of_processing(processing_class: Any) -> str:
-    """A digest of the files that a tokenizer or image processor would save; empty where there is none."""
+    """A digest of the files that a tokenizer or image processor would save; empty if there is none."""
     import xxhash
 
     if processing_class is None:
         return ""
     copied = copy.deepcopy(processing_class)
     backend = getattr(copied, "backend_tokenizer", None)
-    if backend is not None:  # how it was used last is saved as well
+    if backend is not None:  # its last truncation and padding are saved too
         backend.no_truncation()
         backend.no_padding()
     with temporary_folder() as folder:

@@ -1,4 +1,4 @@
-"""A data set as a task's models take it, in the batches that they are run in."""
+"""Encodes a data set as inputs of a task's models, in the batches that are run."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ if TYPE_CHECKING:
     from ..tasks import Task
     from ..tasks._model_inputs import ModelInputs
 
-MAIN_INPUTS = (*TEXTS, "pixel_values")  # a data set that has one of them is encoded already
-NUMBERS = ("int", "uint", "float", "bool")  # how the types of numbers begin
+MAIN_INPUTS = (*TEXTS, "pixel_values")  # a data set with one of these columns is encoded already
+NUMBERS = ("int", "uint", "float", "bool")  # prefixes of the types of numbers
 
 
 class Encoded(NamedTuple):
-    """Examples as model inputs, and how they are run.
+    """Examples as model inputs, with their batches.
 
     Args:
         rows (`datasets.Dataset`):
-            Model inputs and labels.
+            Rows with model inputs and labels.
         batches (`tuple[np.ndarray, ...]`):
-            Rows of each batch.
+            Row numbers of each batch.
         collate (`Callable`):
-            Makes a batch of rows.
+            Function that makes a batch from rows.
         lengths (`np.ndarray`):
-            Tokens of each row; all 0 where rows have one size.
+            Number of tokens of each row; all 0 if all rows have the same size.
         decodes_images (`bool`):
-            Whether rows are image files, some of which may not decode.
+            Whether rows are image files, some of which may be unreadable.
     """
 
     rows: Dataset
@@ -49,12 +49,12 @@ class Encoded(NamedTuple):
     decodes_images: bool
 
     def batch_of(self, rows: np.ndarray) -> dict[str, torch.Tensor]:
-        """Some rows as one batch."""
+        """Make a batch from some rows."""
         return self.collate(self.rows.__getitems__(rows.tolist()))
 
 
 def is_encoded(dataset: Dataset) -> bool:
-    """Whether the data is what models take already."""
+    """Whether the data consists of model inputs already."""
     return any(name in dataset.column_names and _holds_numbers(dataset, name) for name in MAIN_INPUTS)
 
 
@@ -70,11 +70,11 @@ def encode(
     batch_size: int | None,
     split: str,
 ) -> Encoded:
-    """Columns -> model inputs, longest first; the arguments after `inputs` are an [`Evaluator`]'s.
+    """Encode columns as model inputs, longest first; the arguments after `inputs` are those of an [`Evaluator`].
 
     Raises:
-        [`DataError`]: if columns are missing, labels are none of the model's, or a row has no token, or more than the
-            model takes.
+        [`DataError`]: if columns are missing, the model lacks a label, or a row has no tokens or more than the model
+            takes.
     """
     import datasets
     import numpy as np
@@ -106,10 +106,10 @@ def encode(
 
 
 def _longest_first(lengths: np.ndarray, kind: str) -> np.ndarray:
-    """Rows in the order in which they are run; texts without tokens are left out where tokens are scored.
+    """Rows in the order in which they are run; if tokens are scored, texts without tokens are left out.
 
     Raises:
-        [`DataError`]: if a row without a token should be scored.
+        [`DataError`]: if a row without tokens would have to be scored.
     """
     import numpy as np
 
@@ -124,17 +124,17 @@ def _longest_first(lengths: np.ndarray, kind: str) -> np.ndarray:
 def classes_missing(
     dataset: Dataset, task: Task, label_column: str | None, config: PretrainedConfig
 ) -> MissingClasses | None:
-    """The classes of a model that a set of examples has none of, where that is no accident.
+    """The classes of a model that a data set lacks, if that is unlikely to be chance.
 
     Args:
         dataset (`datasets.Dataset`):
-            The examples.
+            Data set to check.
         task ([`Task`]):
             A file of `hf_soup.tasks`.
         label_column (`str`, *optional*):
-            What the user named.
+            Label column that the user named.
         config (`transformers.PretrainedConfig`):
-            Of the model.
+            Configuration of the model.
     """
     if task.KIND != "classes":
         return None
@@ -145,45 +145,45 @@ def classes_missing(
 
 
 def _in_batches(rows: np.ndarray, size: int) -> list[np.ndarray]:
-    """Rows in their order, a few at a time."""
+    """Split rows into batches, in order."""
     return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
 def _with_batches(encoded: Encoded, batches: Iterable[np.ndarray]) -> Encoded:
-    """The same examples in other batches, of which empty ones are left out."""
+    """The same examples in other batches, without empty ones."""
     return encoded._replace(batches=tuple(rows for rows in batches if len(rows)))
 
 
 def of_one_length(encoded: Encoded) -> Encoded:
-    """The same batches, split where the number of tokens changes, so that none needs padding."""
+    """The same batches, split wherever the number of tokens changes, so that no padding is needed."""
     import numpy as np
 
     batches: list[np.ndarray] = []
     for rows in encoded.batches:
-        changes = np.flatnonzero(np.diff(encoded.lengths[rows]))  # places of the last row of each length
+        changes = np.flatnonzero(np.diff(encoded.lengths[rows]))  # positions of the last row of each length
         batches += np.split(rows, changes + 1)
     return _with_batches(encoded, batches)
 
 
 def first_in_small_batches(encoded: Encoded, first: np.ndarray, size: int) -> Encoded:
-    """The same rows in other batches: these first and a few at a time, the others as they were.
+    """The same rows in other batches: the given rows first and in small batches, the others unchanged.
 
-    Of those that come first, as many as half a batch has are sorted by length, so that small batches pad little.
+    The first rows are sorted by length within groups of half a batch, so that small batches need little padding.
 
     Args:
         encoded ([`Encoded`]):
             Examples and batches.
         first (`np.ndarray`):
-            Rows.
+            Rows to run first.
         size (`int`):
-            Of a usual batch; small ones have a quarter.
+            Size of a usual batch; small batches have a quarter of it.
     """
     import numpy as np
 
     order = np.concatenate(encoded.batches)
     early = first[np.isin(first, order)]
     late = order[~np.isin(order, first)]
-    place = np.empty(int(order.max()) + 1, dtype=np.int64)  # of each row in the usual order, which is by length
+    place = np.empty(int(order.max()) + 1, dtype=np.int64)  # position of each row in the usual order, by length
     place[order] = np.arange(len(order))
     small = max(size // 4, 1)
     batches = []
@@ -196,7 +196,7 @@ def first_in_small_batches(encoded: Encoded, first: np.ndarray, size: int) -> En
 
 
 def without_rows(encoded: Encoded, done: np.ndarray) -> Encoded:
-    """The batches without rows that were run already."""
+    """The batches without the rows that were run already."""
     import numpy as np
 
     remaining = [rows[~np.isin(rows, done)] for rows in encoded.batches]
@@ -204,7 +204,7 @@ def without_rows(encoded: Encoded, done: np.ndarray) -> Encoded:
 
 
 def _with_labels(dataset: Dataset, labels: Any, label: str | None, inputs: ModelInputs) -> Dataset:
-    """What is encoded already, with labels as the model counts them; columns that it does not take are named."""
+    """Encoded data with the model's class indices as labels; a warning names columns that the model does not take."""
     taken = [name for name in dataset.column_names if name in inputs.names and _holds_numbers(dataset, name)]
     unused = [name for name in dataset.column_names if name not in (*taken, label)]
     if unused:
@@ -217,13 +217,13 @@ def _with_labels(dataset: Dataset, labels: Any, label: str | None, inputs: Model
         labels = _own_tokens(rows)
     plain_labels = []
     for label_of_row in labels:
-        # pyarrow takes numpy's numbers, but no list that has arrays in it
+        # pyarrow takes numpy's numbers, but no lists of arrays
         plain_labels.append(label_of_row.tolist() if hasattr(label_of_row, "tolist") else label_of_row)
     return rows.add_column("labels", plain_labels)
 
 
 def _own_tokens(rows: Dataset) -> list[Any]:
-    """The tokens of texts that are their own labels, without padding.
+    """The tokens of texts, which are their own labels, without padding.
 
     Raises:
         [`DataError`]: if the data has none.
@@ -244,26 +244,26 @@ def _own_tokens(rows: Dataset) -> list[Any]:
 def _holds_numbers(dataset: Dataset, column: str) -> bool:
     """Whether a column holds numbers, or arrays or lists of them to any depth."""
     feature = dataset.features[column]
-    while hasattr(feature, "feature"):  # a list, whose items have a feature of their own
+    while hasattr(feature, "feature"):  # a list, whose items have their own feature
         feature = feature.feature
     return str(getattr(feature, "dtype", "")).startswith(NUMBERS)
 
 
 def _refuse_long_rows(rows: Dataset, lengths: np.ndarray, inputs: ModelInputs) -> None:
-    """Texts are cut when they are encoded; rows that came encoded are not.
+    """Raise an error for rows that are too long: texts are truncated, but encoded rows are not.
 
     Raises:
-        [`DataError`]: if one has more tokens than the positions of the model reach.
+        [`DataError`]: if a row has more tokens than the model has positions.
     """
     for row in _long_rows(rows, lengths, inputs):
         raise DataError(
-            f"row {row} has {lengths[row]} tokens, and the positions of {inputs.model} reach {inputs.positions}: cut "
-            "the encoded data to that."
+            f"row {row} has {lengths[row]} tokens, and the positions of {inputs.model} reach {inputs.positions}: "
+            "truncate the encoded data to that."
         )
 
 
 def _long_rows(rows: Dataset, lengths: np.ndarray, inputs: ModelInputs) -> Iterator[int]:
-    """Rows with too many tokens; where padding has no position of its own, it does not count."""
+    """Rows with too many tokens; padding only counts if it has positions."""
     if inputs.positions is None:
         return
     for row in (lengths > inputs.positions).nonzero()[0].tolist():

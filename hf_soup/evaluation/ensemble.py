@@ -1,4 +1,4 @@
-"""Ensembles: the outputs of several models combined, at the cost of running all of them. Predictions in and out."""
+"""Ensembles, which combine the predictions of several models, at the cost of running all of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..metrics.predictions import Predictions, decisions, probabilities, same_ex
 if TYPE_CHECKING:
     import numpy as np
 
-ENSEMBLES = {  # name -> what tables call it
+ENSEMBLES = {  # name -> name in tables
     "logits": "logit ensemble",
     "probabilities": "probability ensemble",
     "vote": "majority vote",
@@ -24,26 +24,27 @@ FITTING = {  # kinds of output -> ensembles that are defined for them
     "values": ("logits", "mixture"),
     "tokens": ("probabilities", "mixture"),
 }
-FITTED_ON = "validation"  # the set that the mixture's weights come from
-STEPS, RATE = 300, 0.1  # of Adam, for the mixture's weights
-FLOOR, CEILING = 1e-12, 1 - 1e-9  # of a probability before its logarithm
-TIE_BREAK = 1e-6  # of a vote's share, for the mean probability
+FITTED_ON = "validation"  # the data set that the mixture's weights are fitted on
+STEPS, RATE = 300, 0.1  # steps and learning rate of Adam for the mixture's weights
+FLOOR, CEILING = 1e-12, 1 - 1e-9  # limits of a probability before its logarithm
+TIE_BREAK = 1e-6  # weight of the mean probability beside the share of votes
 
 
 def mean_logits(members: Sequence[Predictions], weights: Sequence[float] | None = None) -> Predictions:
-    """The logit ensemble: mean of logits or of values.
+    """Logit ensemble: the mean of logits or values.
 
     Args:
         members (`Sequence[Predictions]`):
-            Predictions of each model on the same examples.
+            Predictions of the models on the same examples.
         weights (`Sequence[float]`, *optional*):
-            One for each member; all equal by default.
+            Weight of each member; equal by default.
 
     Returns:
         [`Predictions`]
 
     Raises:
-        [`EvaluationError`]: if the members did not see the same examples, or give tokens (logits are not kept).
+        [`EvaluationError`]: if the members have predictions on different examples, or are language models, whose
+            logits are not kept.
 
     Source: Wortsman et al. 2022, [Model soups](https://arxiv.org/abs/2203.05482), section 3.
     """
@@ -51,24 +52,24 @@ def mean_logits(members: Sequence[Predictions], weights: Sequence[float] | None 
 
     same_examples(members)
     if members[0].kind == "tokens":
-        raise EvaluationError("of language models, whose logits are not kept, take mean_probabilities.")
+        raise EvaluationError("the logits of language models are not kept: use mean_probabilities.")
     mean = np.average(_stacked_logits(members), axis=0, weights=weights)
     return _ensemble_of(members, mean)
 
 
 def mean_probabilities(members: Sequence[Predictions], weights: Sequence[float] | None = None) -> Predictions:
-    """The probability ensemble: mean of the probabilities of classes, labels or right tokens; arguments as of
-    [`mean_logits`].
+    """Probability ensemble: the mean of the probabilities of classes, labels or correct tokens; the arguments are
+    those of [`mean_logits`].
 
     Raises:
-        [`EvaluationError`]: if the members did not see the same examples, or give values.
+        [`EvaluationError`]: if the members have predictions on different examples, or predict values.
     """
     import numpy as np
     from scipy import special
 
     same_examples(members)
     if members[0].kind == "tokens":
-        # Logits of tokens are log probabilities of the right ones; the mean is that of the probabilities.
+        # Logits of tokens are log probabilities of the correct ones; the mean is that of the probabilities.
         shares = np.ones(len(members)) if weights is None else np.asarray(weights)
         shares = shares / shares.sum()
         log_mean = special.logsumexp(_stacked_logits(members), axis=0, b=shares.reshape(-1, 1))
@@ -78,41 +79,41 @@ def mean_probabilities(members: Sequence[Predictions], weights: Sequence[float] 
 
 
 def majority_vote(members: Sequence[Predictions]) -> Predictions:
-    """The vote: the share of members that choose each class or label; ties go to the higher mean probability.
+    """Majority vote: the share of members that choose each class or label; the mean probability breaks ties.
 
     Args:
         members (`Sequence[Predictions]`):
-            Predictions of each model on the same examples.
+            Predictions of the models on the same examples.
 
     Raises:
-        [`EvaluationError`]: if the members did not see the same examples, or choose nothing.
+        [`EvaluationError`]: if the members have predictions on different examples, or do not choose between classes.
     """
     import numpy as np
 
     same_examples(members)
     mean = np.mean(_stacked_probabilities(members), axis=0)
     votes = [decisions(member) for member in members]
-    if members[0].kind == "classes":  # class numbers -> a row for each item that is 1 at its class
+    if members[0].kind == "classes":  # class numbers -> one-hot rows
         one_hot = np.eye(mean.shape[1])
         votes = [one_hot[classes] for classes in votes]
-    # Centred, so that a majority for "yes" of a label stays above 1/2 and one for "no" below it.
+    # Centred, so that a majority for a label stays above 1/2 and one against it below 1/2.
     tie_break = TIE_BREAK * (mean - 0.5)
     share = np.clip(np.mean(votes, axis=0) + tie_break, FLOOR, CEILING)
     return _ensemble_of(members, _logits_of(share, members[0].kind))
 
 
 def fit_mixture(members: Sequence[Predictions]) -> np.ndarray:
-    """Weights of the members in a mixture of their outputs, by gradient descent on the loss.
+    """Fit the weights of the members in a mixture of their outputs, by gradient descent on the loss.
 
-    The outputs are logits or values, of language models the probabilities of the right tokens. The weights are a
-    softmax of free numbers that start equal; [`mean_logits`] or [`mean_probabilities`] take them.
+    The outputs are logits or values, and for language models the probabilities of the correct tokens. The weights are
+    a softmax of free parameters that start equal; they are passed to [`mean_logits`] or [`mean_probabilities`].
 
     Args:
         members (`Sequence[Predictions]`):
-            Predictions of each model on validation.
+            Predictions of the models on validation data.
 
     Returns:
-        `np.ndarray` of shape `(members,)`: not negative, with the sum 1.
+        `np.ndarray` of shape `(members,)`: non-negative weights that sum to 1.
     """
     import torch
 
@@ -131,7 +132,7 @@ def fit_mixture(members: Sequence[Predictions]) -> np.ndarray:
             return torch.nn.functional.binary_cross_entropy_with_logits(mixed, labels.double())
         return torch.nn.functional.mse_loss(mixed, labels.double())
 
-    # A softmax keeps the weights positive with the sum 1 while Adam moves the numbers freely.
+    # A softmax keeps the weights positive with the sum 1 while Adam moves the parameters freely.
     free = torch.zeros(len(members), dtype=torch.float64, requires_grad=True)
     adam = torch.optim.Adam([free], lr=RATE)
     for _ in range(STEPS):
@@ -142,25 +143,26 @@ def fit_mixture(members: Sequence[Predictions]) -> np.ndarray:
 
 
 def mixture(members: Sequence[Predictions], weights: Sequence[float]) -> Predictions:
-    """The members' outputs, mixed with the weights of [`fit_mixture`]."""
+    """The outputs of the members, mixed with the weights of [`fit_mixture`]."""
     if members[0].kind == "tokens":
         return mean_probabilities(members, weights)
     return mean_logits(members, weights)
 
 
 def check_ensembles(names: Sequence[str], kind: str, *, fitted: bool) -> None:
-    """Refuse ensembles that cannot be made, before anything is run.
+    """Raise an error for ensembles that cannot be made, before anything is run.
 
     Args:
         names (`Sequence[str]`):
-            What was asked for.
+            Names of the requested ensembles.
         kind (`str`):
-            Of the models' output.
+            Kind of the models' output.
         fitted (`bool`):
             Whether there is a validation set.
 
     Raises:
-        [`RecipeError`]: for the first that does not exist, is not defined for such output, or cannot be fitted.
+        [`RecipeError`]: for the first ensemble that does not exist, is not defined for such output, or cannot be
+            fitted.
     """
     for name in names:
         if name not in ENSEMBLES:
@@ -176,28 +178,30 @@ COMBINE: dict[str, Callable[[Sequence[Predictions]], Predictions]] = {
     "probabilities": mean_probabilities,
     "vote": majority_vote,
 }
-# predictions on each set, and the weights of the members in a learned mixture
+# predictions on each data set, and the weights of the members in a learned mixture
 Ensemble = tuple[dict[str, Predictions], dict[str, float]]
 
 
 def make_ensembles(
     members: Mapping[str, Mapping[str, Predictions]], names: Sequence[str] | None = None
 ) -> dict[str, Ensemble]:
-    """Predictions of ensembles on every set.
+    """Predictions of ensembles on every data set.
 
     Args:
         members (`Mapping[str, Mapping[str, Predictions]]`):
-            Model -> set -> predictions.
+            Predictions by model and data set.
         names (`Sequence[str]`, *optional*):
-            Keys of `ENSEMBLES`; by default all that are defined for the models' output and can be fitted.
+            Names of ensembles, keys of `ENSEMBLES`; by default all that are defined for the models' output and can be
+            fitted.
 
     Returns:
-        `dict`: what a table calls the ensemble -> its predictions on each set, and the weights of the learned mixture.
+        `dict`: for each ensemble, by its name in tables, its predictions on each data set, and the weights of the
+        learned mixture.
     """
     sets = list(next(iter(members.values()), {}))
     if len(members) < 2 or not sets:
         return {}
-    outputs: dict[str, list[Predictions]] = {}  # set -> predictions of each model
+    outputs: dict[str, list[Predictions]] = {}  # data set -> predictions of each model
     for set_name in sets:
         outputs[set_name] = [by_set[set_name] for by_set in members.values()]
     first_predictions = outputs[sets[0]][0]
@@ -216,7 +220,7 @@ def make_ensembles(
 
 
 def _logits_of(probabilities: np.ndarray, kind: str) -> np.ndarray:
-    """Logits whose softmax, or for labels sigmoid, are these probabilities."""
+    """Logits whose softmax, or sigmoid for labels, gives these probabilities."""
     import numpy as np
     from scipy import special
 
@@ -226,7 +230,7 @@ def _logits_of(probabilities: np.ndarray, kind: str) -> np.ndarray:
 
 
 def _stacked_logits(members: Sequence[Predictions]) -> np.ndarray:
-    """The logits of all members, (members, ...), in a type in which their sum loses nothing that matters."""
+    """The logits of all members, (members, ...), in a type with enough precision for their sum."""
     import numpy as np
 
     return np.stack([member.logits.astype(np.float64) for member in members])
@@ -240,7 +244,7 @@ def _stacked_probabilities(members: Sequence[Predictions]) -> np.ndarray:
 
 
 def _ensemble_of(members: Sequence[Predictions], logits: np.ndarray) -> Predictions:
-    """The predictions of an ensemble, which takes the time of all of its members and writes no texts."""
+    """The predictions of an ensemble, whose time is the sum of its members' and which generates no texts."""
     import numpy as np
 
     seconds = sum(member.seconds for member in members)

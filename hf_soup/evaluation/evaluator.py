@@ -1,6 +1,6 @@
-"""A model on a data set: predictions, and from them a score. One evaluator holds one set of examples.
+"""`Evaluator`: runs models on one data set, and computes scores from the predictions.
 
-What is particular to a task is in `hf_soup.tasks`; here is what all have in common: order, batches, devices.
+What all tasks share is here: order, batches, devices. What is specific to a task is in `hf_soup.tasks`.
 """
 
 from __future__ import annotations
@@ -38,60 +38,63 @@ if TYPE_CHECKING:
     from ..metrics.load import Given
 
 DTYPES = ("auto", "bfloat16", "float32")
-MADE_AGAIN = ("task_module", "metrics", "examples", "_bound")  # of an evaluator, in each process
+MADE_AGAIN = ("task_module", "metrics", "examples", "_bound")  # attributes made again in each process
 
 
 @answers_keywords_of_class
 @dataclass(frozen=True)
 class Evaluator:
-    """Scores models on one set of examples.
+    """Scores models on one data set.
 
     Args:
         dataset (`datasets.Dataset`, `datasets.DatasetDict`, `str`, `os.PathLike` or `Callable`):
-            The examples, or where they are: a Hub id, a file (CSV, JSON lines, Parquet), a folder with files or image
-            folders named for their split, or `package.module:function`. Examples may be encoded already
-            (`input_ids` or `pixel_values`). Or a function of a model, which returns a number, a mapping of numbers, or
-            a [`Score`]: then `metric` and `higher_is_better` say which of them selects, and nothing else is given.
+            Examples to score on: a data set, a Hub id, a file (CSV, JSON lines, Parquet), a folder with files or image
+            folders named for their split, or `package.module:function`. Examples may be encoded already (`input_ids`
+            or `pixel_values`). A function that takes a model and returns a number, a mapping of numbers or a [`Score`]
+            can be passed instead; then only `metric` and `higher_is_better` may be given too.
         task (`str`, *optional*, defaults to `"auto"`):
-            Such as `"text-classification"`; `"auto"` reads it off the model's configuration.
+            Task of the models, such as `"text-classification"`; `"auto"` infers it from the model's configuration.
         metric (`str`, `Callable`, `evaluate.EvaluationModule`, or a sequence of them, *optional*):
-            Names of built-in metrics, of metrics of `evaluate` or of their scripts; metrics of `evaluate`; or
-            functions of `transformers.EvalPrediction` as `Trainer` takes them. The task's own by default. Of a
-            function of a model the name of the value that selects.
+            Metrics to compute; by default that of the task. Each is the name of a built-in metric or of a metric of
+            `evaluate`, the path of a metric script, a metric of `evaluate`, or a function of
+            `transformers.EvalPrediction` as for `Trainer`. If `dataset` is a function, the name of its value that
+            selects.
         select_by (`str`, *optional*):
-            Which of several values selects; the first by default.
+            Name of the value that selects, if there are several; by default the first.
         higher_is_better (`bool`, *optional*):
-            Direction of the value that selects; built-in metrics know theirs, of others higher is taken to be better.
+            Whether a higher value is better. Built-in metrics have a known direction; for others the default is
+            `True`.
         processing_class (*optional*):
-            The tokenizer or image processor; by default that of the ingredients, or what lies where the model was
-            loaded from.
+            Tokenizer or image processor; by default that of the ingredients, or the one saved with the model.
         split (`str`, *optional*, defaults to `"validation"`):
-            Which part of the data this is; for a path also what is loaded (`"train[:1000]"` works).
+            Name of the split. For data given by path or Hub id, the split to load (`"train[:1000]"` works).
         name (`str`, *optional*):
-            The configuration of a data set of the Hub.
+            Configuration of a data set on the Hub.
         batch_size (`int`, *optional*):
-            Examples at a time: by default 64, of language models 8. Halved, with a warning, when memory runs out.
+            Number of examples in a batch; by default 64, and 8 for language models. It is halved, with a warning, when
+            memory runs out.
         device (`str`, *optional*, defaults to `"auto"`):
-            `"auto"` takes a GPU where there is one; under `accelerate launch`, each process takes its share.
+            Device on which models are run; `"auto"` uses a GPU if there is one. Under `accelerate launch`, the
+            examples are distributed over the processes.
         dtype (`str`, *optional*, defaults to `"auto"`):
-            Of the arithmetic: `"auto"` is bfloat16 (autocast) for float32 models on GPUs that have it, else the
-            model's own; `"float32"` leaves models as they are everywhere.
+            Data type of the computation: `"auto"` uses bfloat16 autocast for float32 models on GPUs that support it,
+            and the model's own type otherwise; `"float32"` always uses the model's own type.
         label_column (`str`, *optional*):
-            By default `label`, `labels`, or what else the task usually calls it.
+            Name of the label column; by default `label`, `labels`, or another usual name of the task.
         text_columns (`Sequence[str]`, *optional*):
-            By default those with well-known names (`text`; `premise` and `hypothesis`; ...), else the only column of
-            strings that is neither an id nor tells the label.
+            Names of the text columns; by default those with well-known names (`text`; `premise` and `hypothesis`;
+            ...), or else the only column of strings that contains neither ids nor the label.
         generate (`Mapping[str, Any]` or `bool`, *optional*, defaults to `False`):
-            For sequence-to-sequence models: let them write, and give the texts to the metrics; a mapping has options
-            of `model.generate`, such as `{"max_new_tokens": 60}`.
+            Whether sequence-to-sequence models generate texts, which are passed to the metrics. A mapping contains
+            options of `model.generate`, such as `{"max_new_tokens": 60}`.
         cache (`bool`, *optional*, defaults to `True`):
-            Whether scores are kept between runs.
+            Whether scores and predictions are kept for later calls.
         path (`str`, *optional*):
-            What recipes call the data; where it came from by default.
+            Name of the data in recipes; by default the path or Hub id that it was loaded from.
 
     Raises:
-        [`DataError`]: if the data is not there or is empty.
-        [`RecipeError`]: if there is no such metric or task, or an argument is wrong.
+        [`DataError`]: if the data does not exist or is empty.
+        [`RecipeError`]: if a metric or the task does not exist, or an argument is invalid.
     """
 
     dataset: Dataset
@@ -128,17 +131,17 @@ class Evaluator:
         if not len(self.dataset):
             raise DataError(f"the data set for {self.split} is empty.")
         if self.batch_size is not None and self.batch_size < 1:
-            raise RecipeError(f"batch_size is {self.batch_size}, and a batch has at least one example.")
+            raise RecipeError(f"batch_size is {self.batch_size}, but a batch needs at least one example.")
         object.__setattr__(self, "dtype", dtype_name(self.dtype))
         if self.dtype not in DTYPES:
             raise RecipeError(f"dtype is one of {', '.join(DTYPES)}, not {self.dtype!r}.")
         if self.task != "auto":
             check_name("task", self.task)
         if self.metric is not None:
-            _ = self.metrics  # loaded now, so that a name that is no metric is refused before anything is run
+            _ = self.metrics  # loaded now, so that an unknown metric raises an error before anything is run
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a copy begins with: modules, loaded metrics and encoded examples are made again there."""
+        """The state of a copy; modules, loaded metrics and encoded examples are made again by it."""
         return {name: value for name, value in self.__dict__.items() if name not in MADE_AGAIN}
 
     def __call__(self, model: PreTrainedModel) -> Score:
@@ -146,17 +149,17 @@ class Evaluator:
 
         Args:
             model (`transformers.PreTrainedModel`):
-                It is put into evaluation mode and moved to the evaluator's device.
+                Model to score. It is put into evaluation mode and moved to the evaluator's device.
 
         Returns:
-            [`Score`]: by the metric that selects, with the values of the others in `others`.
+            [`Score`]: the value of the metric that selects, with the other values in `others`.
 
         Raises:
             [`DataError`]: if the data does not fit the model.
-            [`EvaluationError`]: if the metric gives no number, or memory runs out at one example.
+            [`EvaluationError`]: if the metric returns no number, or memory runs out for a single example.
         """
         if self.function is not None:
-            # of a function the metric is a name, as was checked in the beginning
+            # for a function, `metric` is a name, as was checked in the constructor
             metric = cast("str | None", self.metric)
             return as_score(self.function(model), metric, is_better_higher(self.higher_is_better))
         bound = self.for_model(model)
@@ -164,14 +167,14 @@ class Evaluator:
 
     @property
     def function(self) -> Callable[[PreTrainedModel], Any] | None:
-        """The function of a model that scores, if that was given in place of a data set."""
+        """The function of a model, if one was passed instead of a data set."""
         return self.dataset if callable(self.dataset) else None
 
     def score(self, predictions: Predictions) -> Score:
-        """The score of predictions that were made already; of an evaluator whose task is known.
+        """Compute the score of existing predictions. The task has to be known.
 
         Raises:
-            [`EvaluationError`]: if a metric gives no number, or none of the name that selects.
+            [`EvaluationError`]: if a metric returns no number, or the value that selects is missing.
         """
         values_by_metric = [metric.compute(predictions) for metric in self.metrics]
         name, values = selecting_value(self.metrics, values_by_metric, self.select_by)
@@ -187,7 +190,7 @@ class Evaluator:
         )
 
     def direction(self, name: str) -> bool | None:
-        """Whether a value is better when it is higher, where its metric says so."""
+        """Whether a higher value is better; `None` if the metric does not define it."""
         for metric in self.metrics:
             if metric.name == name:
                 return metric.higher_is_better
@@ -195,36 +198,36 @@ class Evaluator:
 
     @cached_property
     def task_module(self) -> Task:
-        """The task's file; of an evaluator whose task is known.
+        """The module of the task, which has to be known.
 
         Raises:
-            [`RecipeError`]: if there is no such task, or only a model can say which it is.
+            [`RecipeError`]: if the task does not exist, or can only be inferred from a model.
         """
         if self.task == "auto":
             raise RecipeError(
-                'only a model tells which task it is of: call the evaluator with the model, or give task="...".'
+                'the task is inferred from a model: call the evaluator with the model, or give task="...".'
             )
         return load_module("task", self.task)
 
     @cached_property
     def examples(self) -> EncodedExamples:
-        """The examples as models take them."""
+        """The examples as model inputs."""
         return EncodedExamples(self)
 
     @cached_property
     def metrics(self) -> tuple[Metric, ...]:
-        """The metrics that were given, or else the task's own; loaded once."""
+        """The given metrics, or else that of the task; they are loaded once."""
         if self.metric is not None:
             return load_metrics(self.metric)
         return load_metrics(self.task_module.METRIC)
 
     @cached_property
     def _bound(self) -> dict[tuple[str, str], Evaluator]:
-        """This evaluator bound to models of several sources and tasks."""
+        """Copies of this evaluator, bound to models of different sources and tasks."""
         return {}
 
     def for_model(self, model: PreTrainedModel) -> Evaluator:
-        """The same evaluator for what a model does, with the processing class that lies where it was loaded from."""
+        """The same evaluator with the task of a model and the processing class saved with that model."""
         task = self.task
         if task == "auto":
             task = task_of(model.config, task, type(model).__name__)
@@ -238,19 +241,19 @@ class Evaluator:
         return self._bound[source, task]
 
     def predict(self, model: PreTrainedModel) -> Predictions:
-        """Run a model over the data, longest examples first so that a batch pads little.
+        """Run a model on the data, longest examples first, so that batches need little padding.
 
         Args:
             model (`transformers.PreTrainedModel`):
-                With the task's head.
+                Model with the head of the task.
 
         Returns:
             [`Predictions`]: logits and labels as arrays, in the order of the data set.
 
         Raises:
-            [`DataError`]: if columns are missing, labels are no classes of the model, or over 1 % of the images do not
-                decode.
-            [`EvaluationError`]: if memory runs out at one example.
+            [`DataError`]: if columns are missing, labels are not classes of the model, or more than 1 % of the images
+                cannot be decoded.
+            [`EvaluationError`]: if memory runs out for a single example.
         """
         return self.run(model).predictions
 
@@ -262,17 +265,17 @@ class Evaluator:
         done: np.ndarray | None = None,
         enough: Callable[[Predictions], bool] | None = None,
     ) -> Outputs:
-        """Run a model over the data until that is enough.
+        """Run a model on the data, possibly stopping early.
 
         Args:
             model (`transformers.PreTrainedModel`):
-                With the task's head.
+                Model with the head of the task.
             first (`np.ndarray`, *optional*):
-                Rows to begin with, in this order and in small batches; by default longest rows come first.
+                Rows to run first, in this order and in small batches; by default the longest rows come first.
             done (`np.ndarray`, *optional*):
-                Rows to leave out, of batches that were run before.
+                Rows to leave out, because they were run before.
             enough (`Callable[[Predictions], bool]`, *optional*):
-                Is told what each batch gave, and says whether to stop.
+                Function of the predictions of each batch that returns whether to stop.
 
         Returns:
             [`Outputs`]
@@ -311,9 +314,9 @@ class Evaluator:
         return Outputs(predictions, rows, whole=len(rows) == rows_to_run)
 
     def _encoded_to_run(self, model: PreTrainedModel, first: np.ndarray | None, done: np.ndarray | None) -> Encoded:
-        """The examples as a model takes them, in the batches that are left to run; arguments as of [`run`]."""
+        """The encoded examples in the batches that remain to be run; the arguments are those of [`run`]."""
         encoded = self.examples.encoded(model)
-        # Asked of all batches, so that a run which goes on where another was stopped gets the same answer.
+        # Checked on all batches, so that a run that resumes another one gets the same result.
         padding_matters = self.examples.padding_matters(model, encoded)
         if first is not None:
             encoded = first_in_small_batches(encoded, first, self.batch_size or self.task_module.BATCH_SIZE)
@@ -325,14 +328,14 @@ class Evaluator:
 
     @property
     def content_hashes(self) -> ContentHashes:
-        """Hashes of the content of the data as it is now; kept by [`hash_content`] as long as it does not change."""
+        """Hashes of the current content of the data; [`hash_content`] keeps them as long as it does not change."""
         return hash_content(self.dataset)
 
     @cached_property
     def input_hashes(self) -> ContentHashes:
-        """Hashes of what the model sees alone: of the input columns under no name, without labels or ids of rows.
+        """Hashes of the model's inputs only: the input columns without names, labels and row ids.
 
-        The same texts with labels written otherwise are the same examples. Needs the task.
+        The same texts with other label names are the same examples. The task has to be known.
         """
         if self.is_encoded:
             columns = [name for name in MAIN_INPUTS if name in self.dataset.column_names]
@@ -343,51 +346,51 @@ class Evaluator:
         return hash_content(self.dataset.select_columns(columns).rename_columns(numbered))
 
     def described(self) -> DataDescription:
-        """What a recipe records of the data."""
+        """The description of the data in a recipe."""
         inputs = None
-        if self.task != "auto":  # which columns are inputs is known of a task alone
+        if self.task != "auto":  # only a task determines which columns are inputs
             inputs = self.input_hashes.fingerprint
         return DataDescription(self.path, self.content_hashes.fingerprint, len(self.dataset), inputs)
 
     def described_batches(self) -> BatchNormRecord:
-        """What a recipe records of data for BatchNorm: `batches` covers all that decides the result."""
+        """The description of data for BatchNorm in a recipe; `batches` covers all that determines the result."""
         return BatchNormRecord(self.described(), digest_of_batches(self))
 
     @property
     def keeps(self) -> bool:
-        """Whether anything is kept: processes that share work have to run, or not run, together, and what a function
-        does to the rows (`set_transform`) may change.
+        """Whether scores are kept: not if processes share the work, because they have to run together, nor if the data
+        has a transform (`set_transform`), which may change.
         """
         return self.cache and not is_launched() and self.dataset.format["type"] != "custom"
 
     def key(self, model: str, *, scores: bool) -> str | None:
-        """What stands for the score (or with `scores=False` the predictions) of one model in the cache.
+        """The key of the score of a model in the cache, or of its predictions with `scores=False`.
 
         Args:
             model (`str`):
-                Its recipe's fingerprint.
+                Fingerprint of the model's recipe.
             scores (`bool`):
                 Whether the metrics count as well.
 
         Returns:
-            `str`, or `None` where nothing may be kept: a metric is a function, the data has a transform, several
-            processes share the work, or `cache=False`.
+            `str`: the key; `None` if nothing may be kept, because a metric is a function, the data has a transform,
+            several processes share the work, or `cache=False`.
         """
         if not self.keeps:
             return None
         return cache_key(self, model, scores=scores)
 
     def bound(self, source: str | None, task: str) -> Evaluator:
-        """The same evaluator for a task, with the tokenizer or image processor of a checkpoint if it has none."""
+        """The same evaluator with a task, and with the tokenizer or image processor of a checkpoint if it has none."""
         bound = replace(self, task=task)
         if source is not None and bound._lacks_processing_class:
-            # it is ours alone until it is returned; a second copy would load its task again
+            # the copy is not shared yet; another copy would load its task again
             object.__setattr__(bound, "processing_class", bound.task_module.load_processing_class(source))
         return bound
 
     @property
     def _lacks_processing_class(self) -> bool:
-        """Whether a tokenizer or image processor is needed, and was not given."""
+        """Whether a tokenizer or image processor is needed but was not given."""
         return self.processing_class is None and (not self.is_encoded or bool(self.generate))
 
     @property
@@ -402,10 +405,10 @@ class Evaluator:
 
 
 def _refuse_other_data(dataset: Any) -> None:
-    """Refuse what is no data set, with the way to make one of it.
+    """Raise an error for an object that is not a data set, saying how to convert it.
 
     Raises:
-        [`DataError`]: if it is something else than a `datasets.Dataset`.
+        [`DataError`]: if the object is not a `datasets.Dataset`.
     """
     import datasets
 
@@ -415,6 +418,6 @@ def _refuse_other_data(dataset: Any) -> None:
         )
     if not isinstance(dataset, datasets.Dataset):
         raise DataError(
-            f"an evaluator takes a datasets.Dataset, or where one is, not {type(dataset).__name__}: of a list of rows "
-            "datasets.Dataset.from_list makes one, of a stream take(n) and from_list."
+            f"an evaluator takes a datasets.Dataset or its path, not {type(dataset).__name__}: convert a list of rows "
+            "with datasets.Dataset.from_list, and a stream with take(n) and from_list."
         )

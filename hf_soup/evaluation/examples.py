@@ -1,6 +1,6 @@
-"""The examples of an evaluator as models take them: encoded, padded and in batches.
+"""The examples of an evaluator as model inputs: encoded, padded and in batches.
 
-A model is run here only to see whether padding changes what it says.
+Models are only run here to test whether padding changes their outputs.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ if TYPE_CHECKING:
 
 
 class EncodedExamples:
-    """What is made for one model is kept for the next that reads labels alike.
+    """Encoded examples of an evaluator, which models with the same labels and inputs share.
 
     Args:
         evaluator ([`Evaluator`]):
-            Holds the data, and what encodes it.
+            Evaluator with the data and the processing class.
     """
 
     def __init__(self, evaluator: Evaluator):
         self._evaluator = evaluator
-        self._encoded: dict[object, Encoded] = {}  # by mapping of labels and inputs of the model
-        self._padding: dict[object, bool] = {}  # by class and configuration of the model
+        self._encoded: dict[object, Encoded] = {}  # by the labels and inputs of the model
+        self._padding: dict[object, bool] = {}  # by the class and configuration of the model
 
     def encoded(self, model: PreTrainedModel) -> Encoded:
-        """The examples as model inputs, and the batches to run them in."""
+        """The examples as model inputs, with their batches."""
         bound = self._evaluator.for_model(model)
         if bound is not self._evaluator:
             return bound.examples.encoded(model)
         config, inputs = model.config, inputs_of(model)
-        # All of a model that decides how rows are encoded: how it counts its classes, and what it takes.
+        # Everything about a model that determines the encoding: the order of its classes, and its inputs.
         label_names = tuple(sorted(dict(config.id2label or {}).items()))
         key = (label_names, config.num_labels, inputs)
         if key not in self._encoded:
@@ -60,7 +60,7 @@ class EncodedExamples:
         return self._encoded[key]
 
     def padding_matters(self, model: PreTrainedModel, encoded: Encoded) -> bool:
-        """Whether rows of different lengths have to be run apart; measured once for each architecture."""
+        """Whether rows of different lengths have to be run separately; measured once for each architecture."""
         if not needs_padding(encoded):
             return False
         key = (type(model), model.config.to_json_string(use_diff=False))
@@ -68,18 +68,19 @@ class EncodedExamples:
             return self._padding[key]
         task = self._evaluator.for_model(model).task_module
         check = check_padding(task, model, encoded, put_on_device(model, self._evaluator.device))
-        if check.tells:  # a model of constants may be followed by one of the same class that is not
+        if check.tells:  # a constant model says nothing about others of the same class
             self._padding[key] = check.matters
         return check.matters
 
     def shuffled(self, model: PreTrainedModel) -> Iterator[dict[str, torch.Tensor]]:
-        """All examples as the model takes them, without labels, shuffled, in batches of about one size.
+        """All examples as model inputs without labels, shuffled, in batches of about the same size.
 
-        The order is the same at every call, and no batch is a small rest: statistics of batches are what they are for.
+        The order is the same in every call. No batch is a small remainder, because the batches serve to estimate
+        statistics.
 
         Args:
             model (`transformers.PreTrainedModel`):
-                Whose inputs they are.
+                Model that the inputs are for.
         """
         import numpy as np
 
@@ -90,18 +91,18 @@ class EncodedExamples:
         for rows in np.array_split(order, batch_count):
             batch = encoded.batch_of(rows)
             labels = batch.pop("labels")
-            if encoded.decodes_images:  # without those that do not decode
+            if encoded.decodes_images:  # leave out unreadable images
                 batch = {key: value[labels != UNSCORED] for key, value in batch.items()}
             yield batch
 
     def batches_of(self, model: PreTrainedModel, rows: np.ndarray) -> list[dict[str, torch.Tensor]]:
-        """Some examples as the model takes them, with labels: one batch, or several where padding would matter.
+        """Some examples as model inputs with labels: one batch, or several if padding would matter.
 
         Args:
             model (`transformers.PreTrainedModel`):
-                Whose inputs they are.
+                Model that the inputs are for.
             rows (`np.ndarray`):
-                Rows of the data set.
+                Row numbers in the data set.
         """
         encoded = self.encoded(model)
         chosen = encoded._replace(batches=(rows,))

@@ -1,4 +1,4 @@
-"""Functions of a model that score in place of data: what they may be given, and what they returned -> a score."""
+"""Functions of a model as evaluators: checks their arguments, and turns their results into scores."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from ..types import Score
 if TYPE_CHECKING:
     from .evaluator import Evaluator
 
-OF_FUNCTIONS = ("dataset", "metric", "higher_is_better", "split")  # arguments that mean something for a function
+OF_FUNCTIONS = ("dataset", "metric", "higher_is_better", "split")  # arguments that apply to a function
 
 
 def as_score(value: Any, metric: str | None = None, higher_is_better: bool = True) -> Score:
-    """What a function returned as a [`Score`].
+    """Convert the result of a function to a [`Score`].
 
     Args:
         value (`Score`, `float` or `Mapping[str, float]`):
-            A bare number is one of the metric `score`.
+            Result of the function; a plain number is a value of the metric `score`.
         metric (`str`, *optional*):
-            Which value of a mapping selects; not needed where it has one.
+            Name of the value of a mapping that selects; not needed if there is only one.
         higher_is_better (`bool`, *optional*, defaults to `True`):
-            Direction of numbers.
+            Whether a higher value is better.
 
     Raises:
-        [`EvaluationError`]: if it is something else, or has no such value.
+        [`EvaluationError`]: if the result has another type, or lacks the value that selects.
     """
     if isinstance(value, Score):
         return value
@@ -41,7 +41,7 @@ def as_score(value: Any, metric: str | None = None, higher_is_better: bool = Tru
     if metric is None and len(values) != 1:
         raise EvaluationError(f"the evaluator returned {', '.join(values)}: say with metric= which selects.")
     name = next(iter(values))
-    if metric is not None and isinstance(value, Mapping):  # a bare number has no name that could differ
+    if metric is not None and isinstance(value, Mapping):  # a plain number has no name that could differ
         name = metric
     if name not in values:
         raise EvaluationError(f"the evaluator returned no {name!r}, which is to select{did_you_mean(name, values)}")
@@ -49,7 +49,7 @@ def as_score(value: Any, metric: str | None = None, higher_is_better: bool = Tru
 
 
 def _numbers_by_name(value: Any) -> dict[str, float]:
-    """The numbers that a function returned, one or a mapping of them; other values of a mapping are left out."""
+    """The numbers that a function returned, by name; other values of a mapping are left out."""
     named = value if isinstance(value, Mapping) else {"score": value}
     numbers_by_name: dict[str, float] = {}
     for name, entry in named.items():
@@ -60,17 +60,17 @@ def _numbers_by_name(value: Any) -> dict[str, float]:
 
 
 def _plain_number(value: Any) -> Any:
-    """Arrays and tensors of no dimension are numbers."""
+    """Convert arrays and tensors without dimensions to numbers."""
     if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
         return value.item()
     return value
 
 
 def check_function_evaluator(evaluator: Evaluator) -> None:
-    """Refuse what has no meaning where a function scores: it does everything itself, and says values by their names.
+    """Raise an error for arguments that do not apply to a function, which does everything itself.
 
     Raises:
-        [`RecipeError`]: with the argument.
+        [`RecipeError`]: naming the argument.
     """
     if evaluator.metric is not None and not isinstance(evaluator.metric, str):
         raise RecipeError("the metric of a function is the name of the value that selects, among those it returns.")
@@ -78,4 +78,4 @@ def check_function_evaluator(evaluator: Evaluator) -> None:
         if item.name in OF_FUNCTIONS:
             continue
         if getattr(evaluator, item.name) != item.default:
-            raise RecipeError(f"{item.name} is of data, and this evaluator is a function of a model.")
+            raise RecipeError(f"{item.name} is an option for data, and this evaluator is a function of a model.")

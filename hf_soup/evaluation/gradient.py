@@ -1,5 +1,5 @@
-"""The derivative of a recipe's loss by its weights, without a copy of every model: one backward pass, and the dot
-product of the model's gradient with each ingredient, which streams past in pieces.
+"""The gradient of a recipe's loss with respect to its weights, without a copy of every model: one backward pass, and
+the dot product of the model's gradient with each ingredient, which is read in pieces.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from ..tasks import Task
     from .evaluator import Evaluator
 
-WAITING = 2**22  # numbers of gradients that wait to be multiplied together; more would cost memory
-PIECE = 2**18  # numbers of one tensor at a time: those of AT_ONCE ingredients stay in cache
-AT_ONCE = 4  # ingredients that are multiplied with a gradient in one call
+WAITING = 2**22  # maximum number of gradient elements that wait to be multiplied, to limit memory
+PIECE = 2**18  # elements of a tensor processed at a time, so that AT_ONCE ingredients stay in cache
+AT_ONCE = 4  # ingredients multiplied with a gradient in one call
 
 
 def recipe_gradient(
@@ -44,30 +44,30 @@ def recipe_gradient(
     rows: np.ndarray,
     scale: float,
 ) -> Gradient:
-    """The derivative of the mean loss on some examples by the weight of each ingredient in each module.
+    """The gradient of the mean loss on some examples with respect to the weight of each ingredient in each module.
 
-    Of the mean that a recipe defines, `sum_i w_i x_i / sum_i w_i`, it is `<dL/dtheta, x_i - theta> / sum_i w_i`; of a
-    sum without the division `<dL/dtheta, x_i>`. The model is in evaluation mode, so without dropout.
+    For a mean, `sum_i w_i x_i / sum_i w_i`, it is `<dL/dtheta, x_i - theta> / sum_i w_i`; for a sum without the
+    division it is `<dL/dtheta, x_i>`. The model is in evaluation mode, without dropout.
 
     Args:
         evaluator ([`Evaluator`]):
-            The examples.
+            Evaluator with the examples.
         model (`transformers.PreTrainedModel`):
-            What the plan makes.
+            Model that the plan makes.
         plan ([`Plan`]):
-            Of the linear method.
+            Plan of a recipe with the linear method.
         checkpoints (`Sequence[Checkpoint]`):
-            The ingredients in recipe order.
+            Ingredients in the order of the recipe.
         rows (`np.ndarray`):
-            Which examples.
+            Row numbers of the examples.
         scale (`float`):
-            What logits of classes and labels are multiplied with; values and tokens have none.
+            Factor by which logits of classes and labels are multiplied; values and tokens have none.
 
     Returns:
         [`Gradient`]
 
     Raises:
-        [`EvaluationError`]: if the loss is not finite, or the model's weights in memory are not those of its files.
+        [`EvaluationError`]: if the loss is not finite, or the model's tensors in memory are not those of its files.
 
     Source: Wortsman et al. 2022, [Model soups](https://arxiv.org/abs/2203.05482), learned soup; the chain rule.
     """
@@ -78,14 +78,14 @@ def recipe_gradient(
     tensors = own_tensors(model)
     if tensors is None:
         raise EvaluationError(
-            f"{type(model).__name__} has other tensors in memory than on disk, which are not learned."
+            f"weights cannot be learned for {type(model).__name__}, which has other tensors in memory than on disk."
         )
     batches = []
     for batch in evaluator.examples.batches_of(model, rows):
         batches.append({key: on_device(value, device, model.dtype) for key, value in batch.items()})
     factor = torch.tensor(scale, device=device, requires_grad=True)
     products = _DotProducts(plan, checkpoints, tensors)
-    # By address: a parameter's name in memory need not be that on disk.
+    # By address, because a parameter may have another name in memory than on disk.
     names = {tensor.data_ptr(): name for name, tensor in tensors.items()}
     hooks = []
     for parameter in model.parameters():
@@ -108,7 +108,7 @@ def recipe_gradient(
             handle.remove()
         model.zero_grad(set_to_none=True)
     by_scale = 0.0
-    if factor.grad is not None:  # the loss of values and tokens does not depend on it
+    if factor.grad is not None:  # the loss of values and tokens does not depend on the factor
         by_scale = factor.grad.item()
     return Gradient(loss.item(), products.by_module(), by_scale)
 
@@ -128,7 +128,7 @@ def _outputs(
 
 
 def _loss(kind: str, logits: torch.Tensor, labels: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """The mean loss, as transformers' models define it."""
+    """The mean loss, as models of transformers define it."""
     from torch.nn import functional
 
     if kind == "classes":
@@ -137,19 +137,19 @@ def _loss(kind: str, logits: torch.Tensor, labels: torch.Tensor, scale: torch.Te
         return functional.binary_cross_entropy_with_logits(logits * scale, labels.float())
     if kind == "values":
         return functional.mse_loss(logits, labels.float())
-    return -logits.mean()  # of texts the logits are the log probabilities of the right tokens
+    return -logits.mean()  # logits of texts are the log probabilities of the correct tokens
 
 
 class _Piece(NamedTuple):
-    """Consecutive numbers of one gradient.
+    """Consecutive elements of one gradient.
 
     Args:
         step (`CombineStep`):
-            How the tensor is made.
+            Step of the plan that makes the tensor.
         gradient (`torch.Tensor`):
-            Of the whole tensor, flat.
+            Gradient of the whole tensor, flat.
         start (`int`), numel (`int`):
-            The first of the numbers, and how many they are.
+            Index of the first element, and number of elements.
     """
 
     step: CombineStep
@@ -159,22 +159,22 @@ class _Piece(NamedTuple):
 
 
 class _DotProducts:
-    """Dot products of gradients with ingredients. A gradient is used as soon as it is there, and then let go.
+    """Dot products of gradients with ingredients. A gradient is used as soon as it is computed, and then freed.
 
     Args:
         plan ([`Plan`]):
-            Of the linear method.
+            Plan of a recipe with the linear method.
         checkpoints (`Sequence[Checkpoint]`):
-            The ingredients in recipe order.
+            Ingredients in the order of the recipe.
         tensors (`Mapping[str, torch.Tensor]`):
-            The model's own by names on disk.
+            Tensors of the model by their names on disk.
     """
 
     def __init__(self, plan: Plan, checkpoints: Sequence[Checkpoint], tensors: Mapping[str, torch.Tensor]):
         self._plan, self._checkpoints, self._tensors = plan, checkpoints, tensors
         self._steps = {step.spec.name: step for step in plan.steps if isinstance(step, CombineStep)}
         self._waiting: list[tuple[CombineStep, torch.Tensor]] = []
-        self._sums: dict[str, np.ndarray] = {}  # tensor -> its dot product with each ingredient
+        self._sums: dict[str, np.ndarray] = {}  # tensor -> dot product with each ingredient
         self._files = OpenFiles()
 
     def __enter__(self) -> None:
@@ -191,7 +191,7 @@ class _DotProducts:
             self._files.__exit__()
 
     def take(self, name: str, parameter: torch.Tensor) -> None:
-        """Take the gradient of a parameter, which torch calls this with as soon as it has one."""
+        """Take the gradient of a parameter; torch calls this as soon as the gradient is computed."""
         if name in self._steps and parameter.grad is not None:
             self._waiting.append((self._steps[name], parameter.grad))
         parameter.grad = None  # the model would otherwise hold all gradients at once
@@ -199,11 +199,11 @@ class _DotProducts:
             self._multiply_waiting()
 
     def by_module(self) -> dict[str, tuple[float, ...]]:
-        """Module -> one number for each ingredient."""
+        """The sums for each module, one for each ingredient."""
         import numpy as np
 
         prefix = own_prefix(spec.name for spec in self._plan.specs)
-        zeros = np.zeros(len(self._checkpoints))  # of tensors that the loss does not depend on
+        zeros = np.zeros(len(self._checkpoints))  # for tensors that the loss does not depend on
         sums: dict[str, np.ndarray] = {}
         for name in self._steps:
             module = group(name, prefix)
@@ -211,7 +211,7 @@ class _DotProducts:
         return {module: tuple(products.tolist()) for module, products in sums.items()}
 
     def _multiply_waiting(self) -> None:
-        """Multiply the gradients that wait. Each piece has its place in the sum, which so is the same every time."""
+        """Multiply the waiting gradients. The pieces are summed in a fixed order, so the result is reproducible."""
         import numpy as np
 
         pieces: list[_Piece] = []
@@ -234,7 +234,7 @@ class _DotProducts:
         self._waiting.clear()
 
     def _multiply(self, piece: _Piece, buffers: _Buffers) -> np.ndarray:
-        """The dot product of a piece with each ingredient; a few are read at a time, so that all stays in cache."""
+        """The dot product of a piece with each ingredient; a few are read at a time, so that they stay in cache."""
         import torch
 
         step = piece.step
@@ -257,7 +257,7 @@ class _DotProducts:
         return torch.cat(products).double().numpy() / total
 
     def _read(self, piece: _Piece, index: int, into: torch.Tensor, memory: memoryview, buffers: _Buffers) -> None:
-        """Read what an ingredient has there, in the type to compute in; `memory` is that of `into`."""
+        """Read a piece of an ingredient in the type of the computation; `memory` is that of `into`."""
         step, checkpoint = piece.step, self._checkpoints[index]
         spec = checkpoint.specs[step.spec.name]
         order = None
@@ -274,7 +274,7 @@ class _DotProducts:
 
 
 def _pieces(step: CombineStep, gradient: torch.Tensor) -> list[_Piece]:
-    """A gradient in pieces that stay in cache."""
+    """Split a gradient into pieces that stay in cache."""
     numel = step.spec.numel
     flat = gradient.reshape(-1)
     if step.orders:  # rows in another order are taken from the whole tensor
@@ -283,7 +283,7 @@ def _pieces(step: CombineStep, gradient: torch.Tensor) -> list[_Piece]:
 
 
 class _Buffers:
-    """Memory of one thread that is used again: for a few ingredients side by side, and for one as it is stored."""
+    """Reusable memory of one thread: for a few ingredients side by side, and for one in its stored type."""
 
     def __init__(self) -> None:
         self.as_stored = Buffer(PIECE)
@@ -291,12 +291,12 @@ class _Buffers:
         self._views: dict[tuple[int, int, torch.dtype], tuple[torch.Tensor, list[memoryview]]] = {}
 
     def numbers(self, n: int, numel: int, dtype: torch.dtype) -> tuple[torch.Tensor, list[memoryview]]:
-        """So many numbers of each of n ingredients, (n, numel), and the bytes of each."""
+        """A tensor (n, numel) for n ingredients, and the bytes of each row."""
         key = n, numel, dtype
         if key in self._views:
             return self._views[key]
         numbers = self._numbers.elements(n * numel, str(dtype).removeprefix("torch.")).reshape(n, numel)
         view = numbers, [bytes_of(of_ingredient) for of_ingredient in numbers]
-        if numel <= PIECE:  # larger ones have memory of their own, which is not to stay
+        if numel <= PIECE:  # larger ones get separate memory, which is not kept
             self._views[key] = view
         return view

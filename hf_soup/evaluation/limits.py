@@ -1,4 +1,4 @@
-"""When a trial may stop: as soon as too few examples can still be right."""
+"""Limits that stop a trial as soon as too few examples can still be correct."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 
 class Limit(NamedTuple):
-    """How many items have to be right, of those that count.
+    """The number of items that have to be correct, among those that count.
 
     Args:
         needed (`int`):
-            Fewer are too few.
+            Number of correct items that is needed.
         n (`int`):
-            Of how many.
+            Number of items that count.
         rows (`np.ndarray`, *optional*):
-            Which rows of the data set count; all by default.
+            Rows of the data set that count; all by default.
     """
 
     needed: int
@@ -32,16 +32,16 @@ class Limit(NamedTuple):
     rows: np.ndarray | None = None
 
     def tally(self, predictions: Predictions) -> tuple[int, int]:
-        """How many of these items count, and how many of them are right."""
+        """The number of items that count, and how many of them are correct."""
         counted = right(predictions)[self._counts(predictions)]
         return len(counted), int(counted.sum())
 
     def watch(self, earlier: Outputs | None) -> Callable[[Predictions], bool]:
-        """A function that is told what each batch gave, and says when the limit is out of reach.
+        """A function of the predictions of each batch that returns whether the limit is out of reach.
 
         Args:
             earlier ([`Outputs`], *optional*):
-                Of the rows that were run before.
+                Outputs of rows that were run before.
         """
         seen, correct = 0, 0
         if earlier is not None:
@@ -57,9 +57,9 @@ class Limit(NamedTuple):
         return is_out_of_reach
 
     def verdict(self, outputs: Outputs | None) -> Rejected | None:
-        """From which item on the limit is out of reach; `None` if it is not.
+        """The item after which the limit is out of reach; `None` if it is not.
 
-        Items count in the order in which rows were run, so that it does not matter how many more were run.
+        Items are counted in the order in which rows were run, so it does not matter how many more were run.
         """
         import numpy as np
 
@@ -71,7 +71,7 @@ class Limit(NamedTuple):
         place_in_run = np.empty(int(outputs.rows.max()) + 1, dtype=np.int64)
         place_in_run[outputs.rows] = np.arange(len(outputs.rows))
         counted = np.flatnonzero(self._counts(predictions))
-        # Items are in the order of the data set; here in that of the run, those of one row one after the other.
+        # Items are in the order of the data set; here they are sorted by the order of the run.
         in_turn = counted[np.argsort(place_in_run[predictions.rows[counted]], kind="stable")]
         most = self.n - np.cumsum(~right(predictions)[in_turn])
         out_of_reach = np.flatnonzero(most < self.needed)
@@ -81,7 +81,7 @@ class Limit(NamedTuple):
         return Rejected(int(most[first]), self.n, first + 1)
 
     def _counts(self, predictions: Predictions) -> np.ndarray:
-        """Which items count."""
+        """A mask of the items that count."""
         import numpy as np
 
         if self.rows is None:

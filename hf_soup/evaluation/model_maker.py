@@ -1,4 +1,4 @@
-"""From a mixture to a model in memory: one model that becomes one mixture after the other. It scores nothing."""
+"""Makes models of mixtures in memory: one model that becomes one mixture after another. Nothing is scored."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
 
 class ModelMaker:
-    """Averages mixtures of checked ingredients in memory. It can be sent to other processes, where it begins anew.
+    """Averages mixtures of checked ingredients in memory. It can be sent to other processes, where it starts afresh.
 
     Args:
         setup ([`MergeSetup`]):
             The ingredients, and how they are averaged.
         device (`str`, *optional*, defaults to `"cpu"`):
-            Where to average.
+            Device on which tensors are averaged.
         training ([`Evaluator`], *optional*):
-            Training data on which the running statistics of BatchNorm are estimated again.
+            Training data on which BatchNorm running statistics are estimated again.
         statistics (`Callable[[], Mapping[str, torch.Tensor]]`, *optional*):
-            Reads these statistics by their names on disk, where a recipe has recorded them.
+            Function that reads these statistics by tensor name, if a recipe has recorded them.
     """
 
     def __init__(
@@ -46,10 +46,10 @@ class ModelMaker:
         self.setup, self.device, self.training = setup, device, training
         self._statistics = statistics
         self._refill: Refill | None = None
-        self._made: tuple[Mixture, PreTrainedModel] | None = None  # what the model in memory is
+        self._made: tuple[Mixture, PreTrainedModel] | None = None  # the model in memory and its mixture
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_refill": None, "_made": None}  # no model is sent along
+        return {**self.__dict__, "_refill": None, "_made": None}  # the model is not sent
 
     @property
     def refill(self) -> Refill:
@@ -59,7 +59,7 @@ class ModelMaker:
         return self._refill
 
     def model(self, mixture: Mixture) -> PreTrainedModel:
-        """The averaged model in evaluation mode; valid until the next call, and not to be changed."""
+        """The averaged model in evaluation mode; it is valid until the next call and must not be changed."""
         if self._made is None or self._made[0] != mixture:
             if self._statistics is None:
                 model = self.fill(mixture, self.setup.plan(mixture))
@@ -69,32 +69,32 @@ class ModelMaker:
         return self._made[1]
 
     def fill(self, mixture: Mixture, plan: Plan) -> PreTrainedModel:
-        """The model of a mixture by a plan that need not have the bits of its recipe, such as a rough one."""
-        self._made = None  # also where the next line fails: the model is neither the old mixture nor the new one then
+        """The model of a mixture by a plan that may be an approximation of its recipe."""
+        self._made = None  # set before the next line, whose failure would leave neither the old nor the new mixture
         model = self.refill.fill(plan, self.setup.checkpoints_of(mixture))
         if self._has_averaged_statistics(mixture):
-            # They change in the model below, so that the next mixture must not start from them; counters do as well.
+            # They change in the model below, like counters, so the next mixture must not start from them.
             self.refill.forget([spec.name for spec in plan.specs if is_statistic(spec.name) or not spec.is_floating])
             model = self._estimated(model, mixture)
         return model
 
     def new_model(self, mixture: Mixture) -> PreTrainedModel:
-        """The averaged model, built for the caller alone."""
+        """Build the averaged model for the caller only."""
         checkpoints, plan = self.setup.checkpoints_of(mixture), self.setup.plan(mixture)
         if self._statistics is not None:
             return cook_in_memory(plan, checkpoints, device=self.device, statistics=self._statistics())
         return self._estimated(cook_in_memory(plan, checkpoints, device=self.device), mixture)
 
     def release(self) -> None:
-        """Free the model in memory; the next one is built anew."""
+        """Free the model in memory; the next one is built again."""
         self._refill = self._made = None
 
     def _has_averaged_statistics(self, mixture: Mixture) -> bool:
-        """Whether statistics are of several models, and there is data to estimate them again."""
+        """Whether statistics are averaged and there is data to estimate them again."""
         return self.training is not None and len(mixture.used) > 1
 
     def _estimated(self, model: PreTrainedModel, mixture: Mixture) -> PreTrainedModel:
-        """With BatchNorm estimated again, where the mixture averages it and data is at hand."""
+        """Estimate BatchNorm again, if the mixture averages it and there is data."""
         if self.training is None or not self._has_averaged_statistics(mixture):
             return model
         return estimate_again(model, self.training)

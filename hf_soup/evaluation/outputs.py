@@ -1,4 +1,4 @@
-"""What a model predicts on some rows of a data set, whole or as far as it was run."""
+"""The predictions of a model on a data set, or on the rows that it was run on."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 
 
 class Outputs(NamedTuple):
-    """The predictions of a model on the rows that it was run on.
+    """Predictions of a model on the rows that it was run on.
 
     Args:
         predictions ([`Predictions`]):
-            In the order of the data set.
+            Predictions in the order of the data set.
         rows (`np.ndarray`):
-            The rows that it was run on, in the order of the run.
+            Row numbers in the order of the run.
         whole (`bool`):
-            Whether these are all.
+            Whether these are all rows.
     """
 
     predictions: Predictions
@@ -30,7 +30,7 @@ class Outputs(NamedTuple):
 
 
 def joined_outputs(before: Outputs, after: Outputs) -> Outputs:
-    """The outputs of a run that was stopped, and of the run that went on with the other rows."""
+    """Join the outputs of a stopped run and of the run that resumed it."""
     import numpy as np
 
     predictions = joined([before.predictions, after.predictions])
@@ -38,7 +38,7 @@ def joined_outputs(before: Outputs, after: Outputs) -> Outputs:
 
 
 def refuse_not_finite(predictions: Predictions, split: str) -> None:
-    """Refuse predictions that no metric can be computed of.
+    """Raise an error for predictions from which no metric can be computed.
 
     Raises:
         [`EvaluationError`]: naming the first row with NaN or infinity.
@@ -47,7 +47,7 @@ def refuse_not_finite(predictions: Predictions, split: str) -> None:
 
     if not predictions.rows.size or np.isfinite(predictions.logits).all():
         return
-    # One value or one for each class: whatever an item has, all of it has to be finite.
+    # One value or one for each class: all values of an item have to be finite.
     finite = np.isfinite(predictions.logits.reshape(len(predictions.rows), -1)).all(axis=1)
     first_wrong = predictions.rows[~finite].min()
     raise EvaluationError(f"the model gives NaN or infinity on {split}, first on row {first_wrong}.")

@@ -1,4 +1,4 @@
-"""Whether what a model gives for a text depends on the padding beside it: measured on the model itself.
+"""Measures whether the output of a model for a text depends on padding.
 
 Masks hide padding in most models. They do not where tokens are mixed without a mask (FNet), where neighbours are mixed
 (ConvBERT), or where a row is read at the end that is padded; no list of architectures would be complete.
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from ..tasks import Task
     from .encoding import Encoded
 
-RELATIVE = 1e-4  # of the differences between texts: a difference that padding may make
-ROUNDING = 64  # times the precision of the type that a model computes in, but no more than MOST
-MOST = 0.05  # of the largest logit: types of little precision tell less
+RELATIVE = 1e-4  # allowed effect of padding, relative to the differences between texts
+ROUNDING = 64  # allowed rounding error in units of the type's precision, but no more than MOST
+MOST = 0.05  # relative to the largest logit, for types with low precision
 
 
 def needs_padding(encoded: Encoded) -> bool:
@@ -30,13 +30,13 @@ def needs_padding(encoded: Encoded) -> bool:
 
 
 class PaddingCheck(NamedTuple):
-    """What a few rows of different lengths show.
+    """The result of running a few rows of different lengths.
 
     Args:
         matters (`bool`):
-            Whether the model gives something else for texts that are padded.
+            Whether padding changes the outputs of the model.
         tells (`bool`):
-            Whether this holds for other weights too: a model that gives the same for every text shows nothing.
+            Whether the result applies to other weights too; a model with the same output for every text shows nothing.
     """
 
     matters: bool
@@ -44,20 +44,20 @@ class PaddingCheck(NamedTuple):
 
 
 def check_padding(task: Task, model: PreTrainedModel, encoded: Encoded, device: torch.device | str) -> PaddingCheck:
-    """Run a few rows of different lengths one by one and together.
+    """Run a few rows of different lengths one by one and together, and compare the outputs.
 
-    They have the two least lengths, which are one odd and one even where any two are, one between, and the greatest.
-    What fails one by one fails as well when the data is run, and is told there.
+    Their lengths are the two smallest (one odd and one even, if possible), one in between, and the largest. Errors are
+    not reported here, because they occur again when the data is run.
 
     Args:
         task ([`Task`]):
-            How the model is run.
+            Task, which runs the model.
         model (`transformers.PreTrainedModel`):
-            On the device, in evaluation mode.
+            Model on the device, in evaluation mode.
         encoded ([`Encoded`]):
-            Examples, some of different lengths.
+            Encoded examples, some of different lengths.
         device (`torch.device` or `str`):
-            Where to run it.
+            Device on which the model is run.
 
     Returns:
         [`PaddingCheck`]
@@ -77,14 +77,14 @@ def check_padding(task: Task, model: PreTrainedModel, encoded: Encoded, device: 
         try:
             batch_logits = _logits(task, model, encoded, rows, device)
         except MODEL_ERRORS as error:
-            # such errors are handled, or told, when the data is run
+            # such errors are handled or reported when the data is run
             handled = isinstance(error, MemoryError) or should_reduce_batch_size(error) or NO_PADDING in str(error)
             return PaddingCheck(matters=not handled, tells=False)
     if not len(single_logits) or not single_logits.isfinite().all():
         return PaddingCheck(matters=False, tells=False)
     if single_logits.shape != batch_logits.shape:
         return PaddingCheck(matters=True, tells=True)
-    # What padding may change is measured against what the texts themselves change.
+    # The effect of padding is compared with the differences between texts.
     spread = float((single_logits - single_logits.mean(dim=0)).abs().max())
     rounding = min(ROUNDING * torch.finfo(model.dtype).eps, MOST) * float(single_logits.abs().max())
     allowed = RELATIVE * spread + rounding

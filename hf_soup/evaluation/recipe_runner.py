@@ -1,6 +1,6 @@
-"""From a mixture to predictions: averaged once, run once, and kept. What a worker elsewhere gets to do so.
+"""Runs mixtures, here or on workers: each is averaged once, run once, and its predictions are kept.
 
-Searches, analyses and comparisons all score through it.
+Strategies, analyses and comparisons all use it.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ if TYPE_CHECKING:
     import numpy as np
     from transformers import PreTrainedModel
 
-FEW = 3  # large predictions of mixtures that stay in memory; those of single ingredients all do
+FEW = 3  # number of mixtures whose large predictions stay in memory; those of single ingredients always do
 
 
 class RunOrder(NamedTuple):
-    """Which rows of a data set are run first.
+    """The rows of a data set that are run first.
 
     Args:
         rows (`np.ndarray`):
-            In the order in which they are run; the others come after them.
+            Rows in the order in which they are run; the other rows follow.
         digest (`str`):
-            Of these.
+            Digest of these rows.
     """
 
     rows: np.ndarray
@@ -45,22 +45,22 @@ class RunOrder(NamedTuple):
 
     @classmethod
     def of(cls, rows: np.ndarray) -> RunOrder:
-        """The order that rows are given in."""
+        """Make an order from rows."""
         return cls(rows, rows_digest(rows))
 
 
 class Job(NamedTuple):
-    """What is asked of one mixture.
+    """One mixture to run, and how.
 
     Args:
         mixture ([`Mixture`]):
-            What to average.
+            Mixture to average.
         order ([`RunOrder`], *optional*):
-            Which rows to run first.
+            Rows to run first.
         limit ([`Limit`], *optional*):
-            When to stop.
+            Limit that stops the run.
         earlier ([`Outputs`], *optional*):
-            Of a run that was stopped, which goes on from there.
+            Outputs of a stopped run, which is resumed.
     """
 
     mixture: Mixture
@@ -70,25 +70,25 @@ class Job(NamedTuple):
 
 
 class RecipeWorker:
-    """Averages mixtures and runs them over one set of examples. It can be sent to other machines.
+    """Averages mixtures and runs them on one data set. It can be sent to other machines.
 
     Args:
         maker ([`ModelMaker`]):
-            Averages mixtures.
+            Maker of models from mixtures.
         evaluator ([`Evaluator`]):
-            The examples.
+            Evaluator of the data set.
     """
 
     def __init__(self, maker: ModelMaker, evaluator: Evaluator):
         self.maker, self.evaluator = maker, evaluator
 
     def __call__(self, job: Job) -> Outputs:
-        """Run the model of a mixture over the examples until its limit is out of reach, or all of them.
+        """Run the model of a mixture on all examples, or until its limit is out of reach.
 
         Raises:
             [`EvaluationError`]: naming the ingredients.
         """
-        if job.earlier is not None and job.earlier.whole:  # there is no example left to run
+        if job.earlier is not None and job.earlier.whole:  # no examples are left to run
             return job.earlier
         try:
             return self._run(self.maker.model(job.mixture), job)
@@ -96,21 +96,21 @@ class RecipeWorker:
             raise EvaluationError(f"{' + '.join(job.mixture.names)}: {error}") from error
 
     def gradient(self, mixture: Mixture, rows: np.ndarray, scale: float) -> Gradient:
-        """The derivative of the loss on some examples; see [`recipe_gradient`].
+        """The gradient of the loss on some examples; see [`recipe_gradient`].
 
         Raises:
-            [`EvaluationError`]: if the method is another than the linear one.
+            [`EvaluationError`]: if the method is not the linear one.
         """
         plan = self.maker.setup.plan(mixture)
         if not plan.is_linear:
             method = self.maker.setup.method
-            raise EvaluationError(f'weights are learned for method="linear" alone, not for "{method}".')
+            raise EvaluationError(f'weights can only be learned for method="linear", not for "{method}".')
         model = self.maker.fill(mixture, rough(plan))
         checkpoints = self.maker.setup.checkpoints_of(mixture)
         return recipe_gradient(self.evaluator, model, plan, checkpoints, rows, scale)
 
     def _run(self, model: PreTrainedModel, job: Job) -> Outputs:
-        """Run the rows that are left, until the limit is out of reach."""
+        """Run the remaining rows, until the limit is out of reach."""
         earlier = job.earlier
         first = job.order.rows if job.order is not None else None
         done = earlier.rows if earlier is not None else None
@@ -122,19 +122,19 @@ class RecipeWorker:
 
 
 class RecipeRunner:
-    """What mixtures predict on one set of examples, and how they score there. Nothing is run twice.
+    """Predictions and scores of mixtures on one data set. Nothing is run twice.
 
-    Predictions are kept in memory, and on disk between processes where content decides them.
+    Predictions are kept in memory, and on disk for later processes if they are determined by content.
 
     Args:
         maker ([`ModelMaker`]):
-            Averages mixtures.
+            Maker of models from mixtures.
         evaluator ([`Evaluator`]):
-            The examples, bound to the ingredients' processing.
+            Evaluator of the data set, with the ingredients' processing class.
         executor (`str`, *optional*, defaults to `"local"`):
-            Where mixtures run that do not depend on each other, as of [`run_all`].
+            Where independent mixtures run, as for [`run_all`].
         keep_large (`bool`, *optional*, defaults to `False`):
-            Whether predictions of mixtures are kept on disk however large they are, as those of single ingredients.
+            Whether large predictions of mixtures are kept on disk too, as those of single ingredients are.
     """
 
     def __init__(self, maker: ModelMaker, evaluator: Evaluator, *, executor: str = "local", keep_large: bool = False):
@@ -142,7 +142,7 @@ class RecipeRunner:
         self._keep_large = keep_large
         self._worker, self._executor = RecipeWorker(maker, evaluator), executor
         self._outputs: dict[tuple[str, str], Outputs] = {}
-        self._large: list[tuple[str, str]] = []  # keys of large outputs of mixtures, the oldest first
+        self._large: list[tuple[str, str]] = []  # keys of large outputs of mixtures, oldest first
 
     @property
     def setup(self) -> MergeSetup:
@@ -157,7 +157,7 @@ class RecipeRunner:
         return outputs.predictions
 
     def recall(self, mixture: Mixture, order: RunOrder | None = None) -> Outputs | None:
-        """What a mixture predicts, as far as it was run in this order, here or by an earlier process."""
+        """Known outputs of a mixture in this order, from this process or an earlier one."""
         recipe = self.setup.recipe(mixture)
         key = _memory_key(recipe, order)
         if key not in self._outputs:
@@ -167,11 +167,11 @@ class RecipeRunner:
         return self._outputs.get(key)
 
     def recall_in_memory(self, mixture: Mixture) -> Outputs | None:
-        """What a mixture predicts, if it was asked for here."""
+        """Known outputs of a mixture from this process."""
         return self._outputs.get(_memory_key(self.setup.recipe(mixture), None))
 
     def score(self, mixture: Mixture, predictions: Predictions) -> Score:
-        """The score of predictions, all of them or those on a part of the examples.
+        """The score of predictions on all examples or on a part of them.
 
         Raises:
             [`EvaluationError`]: naming the ingredients.
@@ -182,19 +182,19 @@ class RecipeRunner:
             raise EvaluationError(f"{' + '.join(mixture.names)}: {error}") from error
 
     def run(self, jobs: Sequence[Job], *, keep_scores: bool = False) -> Iterator[tuple[int, Outputs]]:
-        """Run mixtures that do not depend on each other, and keep what they predict.
+        """Run independent mixtures, and keep their predictions.
 
         Args:
             jobs (`Sequence[Job]`):
-                What to run.
+                Mixtures to run.
             keep_scores (`bool`, *optional*, defaults to `False`):
-                Whether scores are kept on disk as well: they are small where predictions may be too large.
+                Whether scores are kept on disk too, for predictions that are too large.
 
         Returns:
-            `Iterator[tuple[int, Outputs]]`: place among the jobs and result of each, as they finish.
+            `Iterator[tuple[int, Outputs]]`: index and outputs of each job, as they finish.
         """
         recipes = [self.setup.recipe(job.mixture) for job in jobs]
-        # What lies on disk has to be of the weights and data that were run, so their content is looked at before and
+        # Entries on disk have to belong to the weights and data that were run, so their content is checked before and
         # after.
         before = [self._disk_key(recipe, job.order) for recipe, job in zip(recipes, jobs, strict=True)]
         executor = self._executor if len(jobs) > 1 else "local"
@@ -211,14 +211,14 @@ class RecipeRunner:
             yield place, outputs
 
     def kept_score(self, mixture: Mixture, order: RunOrder | None = None) -> Score | None:
-        """The score of a mixture from an earlier process, also where its predictions were too large to keep."""
+        """The score of a mixture from an earlier process, even if its predictions were too large to keep."""
         return kept_score(self._disk_key(self.setup.recipe(mixture), order, scores=True))
 
     def gradient(self, mixture: Mixture, rows: np.ndarray, scale: float) -> Gradient:
-        """The derivative of the loss on some examples; the same again costs nothing.
+        """The gradient of the loss on some examples, which is kept.
 
         Raises:
-            [`EvaluationError`]: if the method is another than the linear one.
+            [`EvaluationError`]: if the method is not the linear one.
         """
         recipe = self.setup.recipe(mixture)
         content = self._disk_key(recipe, None)
@@ -233,7 +233,7 @@ class RecipeRunner:
         return gradient
 
     def _keep_in_memory(self, key: tuple[str, str], outputs: Outputs, *, is_single: bool) -> None:
-        """Keep outputs; of the large ones of mixtures only those that were made last."""
+        """Keep outputs; of large outputs of mixtures, only the latest."""
         self._outputs[key] = outputs
         if is_single or outputs.predictions.logits.nbytes <= LARGE:
             return
@@ -244,11 +244,11 @@ class RecipeRunner:
             self._outputs.pop(self._large.pop(0), None)
 
     def _described(self, mixture: Mixture) -> str:
-        """What the list of what is kept says of a mixture, in words."""
+        """The description of a mixture in the list of the cache."""
         return f"{' + '.join(mixture.names)[:60]} on {self.evaluator.path or self.evaluator.split}"
 
     def _disk_key(self, recipe: Recipe, order: RunOrder | None, *, scores: bool = False) -> str | None:
-        """What stands on disk for weights, data and settings as they are now; `None` where nothing may be kept."""
+        """The key on disk for the current weights, data and settings; `None` if nothing may be kept."""
         if not self.evaluator.keeps:
             return None
         fingerprint = content_fingerprint(recipe, self.setup)
@@ -261,7 +261,7 @@ class RecipeRunner:
 
 
 def rows_digest(rows: np.ndarray) -> str:
-    """A digest of row numbers in their order."""
+    """A digest of row numbers in order."""
     import numpy as np
     import xxhash
 
@@ -269,7 +269,7 @@ def rows_digest(rows: np.ndarray) -> str:
 
 
 def _memory_key(recipe: Recipe, order: RunOrder | None) -> tuple[str, str]:
-    """What stands for the outputs of a recipe in the memory of this process."""
+    """The key of the outputs of a recipe in memory."""
     if order is None:
         return recipe.fingerprint(), ""
     return recipe.fingerprint(), order.digest

@@ -1,4 +1,4 @@
-"""Batches through one model: devices, precision, processes, and what to do when memory runs out."""
+"""Runs batches through one model: devices, precision, processes, and recovery when memory runs out."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ if TYPE_CHECKING:
     from ..tasks import Task
     from .encoding import Encoded
 
-UNREADABLE = 0.01  # share of the images that may fail to decode
-# what a model raises on what it is given
+UNREADABLE = 0.01  # fraction of the images that may be unreadable
+# errors of models for invalid inputs
 MODEL_ERRORS = (RuntimeError, ValueError, TypeError, IndexError, MemoryError)
-NO_PADDING = "padding token"  # in what transformers says of models that need one and have none
+NO_PADDING = "padding token"  # part of the error of transformers for models that lack one
 
 
 class BatchOutput(NamedTuple):
-    """What a model gave for one batch.
+    """The output of a model for one batch.
 
     Args:
         logits (`np.ndarray`), labels (`np.ndarray`):
-            Of each item, as [`hf_soup.metrics.predictions.Predictions`] has them.
+            Logits and labels of each item, as in [`hf_soup.metrics.predictions.Predictions`].
         item_rows (`np.ndarray`):
-            The row of the data set that each item is of.
+            Row of the data set that each item belongs to.
         rows (`np.ndarray`):
-            The rows of the batch.
+            Rows of the batch.
         readable (`np.ndarray`, bool):
-            Which of these rows have an image that decodes; all of them where the data holds no images.
+            Whether each of these rows has a readable image; all are `True` if the data has no images.
         texts (`list[str]`):
-            What the model wrote for each row; empty where it was not asked to.
+            Generated text of each row; empty if no texts are generated.
         seconds (`float`):
-            What the forward pass took.
+            Time of the forward pass.
     """
 
     logits: np.ndarray
@@ -70,26 +70,26 @@ def run_batches(
     dtype: str,
     enough: Callable[[BatchOutput], bool] | None = None,
 ) -> list[BatchOutput]:
-    """Every batch through a model; under `accelerate launch` each process runs its share, and all get the whole.
+    """Run all batches through a model. Under `accelerate launch` each process runs a share, and all get all outputs.
 
-    It stops early where so many images do not decode that [`refuse_unreadable`] will not have it, and when `enough`
-    says so of what a batch gave; not where processes share the work.
+    It stops early if more images are unreadable than [`refuse_unreadable`] allows, or if `enough` returns true for the
+    output of a batch. If processes share the work, it does not stop early.
 
     Args:
         task ([`Task`]):
-            How the model is run.
+            Task, which runs the model.
         model (`transformers.PreTrainedModel`):
-            Moved to the device, and put into evaluation mode.
+            Model, which is moved to the device and put into evaluation mode.
         encoded ([`Encoded`]):
-            Examples and batches.
+            Encoded examples with their batches.
         processing_class (`transformers.PreTrainedTokenizerBase`, *optional*):
-            Reads what the model writes.
+            Tokenizer that decodes generated texts.
         options (`Mapping[str, Any]`, *optional*):
-            Of `model.generate`; `None` where nothing is written.
+            Options of `model.generate`; `None` if no texts are generated.
         device (`str`), dtype (`str`):
-            As of an [`Evaluator`].
+            Device and data type, as for an [`Evaluator`].
         enough (`Callable[[BatchOutput], bool]`, *optional*):
-            Whether to stop after a batch.
+            Function of the output of a batch that returns whether to stop.
     """
     import torch
     from accelerate import PartialState
@@ -100,7 +100,7 @@ def run_batches(
     batches = encoded.batches
     if is_launched():
         state = PartialState()
-        # Every n-th batch, not one stretch: batches are sorted by length, and each process is to get long ones.
+        # Every n-th batch: batches are sorted by length, and each process should get some long ones.
         batches = batches[state.process_index :: state.num_processes]
     pending = deque(batches)
     outputs: list[BatchOutput] = []
@@ -109,8 +109,8 @@ def run_batches(
     with bar, torch.inference_mode(), precision(place, dtype, model.dtype):
         while pending and unreadable <= UNREADABLE * len(encoded.rows):
             rows = pending.popleft()
-            if len(rows) > largest:  # memory ran out at a batch of this size
-                pending.extendleft((rows[largest:], rows[:largest]))  # which turns them round
+            if len(rows) > largest:  # memory ran out for a batch of this size
+                pending.extendleft((rows[largest:], rows[:largest]))  # extendleft reverses the order
                 continue
             output = run_batch(task, model, encoded, rows, place, processing_class, options)
             if output is None:
@@ -120,7 +120,7 @@ def run_batches(
             outputs.append(output)
             unreadable += int((~output.readable).sum())
             bar.update(len(rows))
-            # Processes that share the work wait for each other in the end, so that none may stop by itself.
+            # Processes that share the work wait for each other at the end, so none may stop early.
             if enough is not None and state is None and enough(output):
                 break
     if state is None:
@@ -129,17 +129,17 @@ def run_batches(
 
 
 def put_on_device(model: PreTrainedModel, device: str) -> torch.device:
-    """Move a model, in evaluation mode, to where an evaluator runs it, and say where that is."""
+    """Put a model into evaluation mode, move it to an evaluator's device, and return the device."""
     import torch
     from accelerate import PartialState
 
     place = torch.device(resolve_device(device))
     if is_launched():
-        # the first one of a process decides for all later ones whether it runs on CPUs
+        # the first Accelerator of a process determines for all later ones whether CPUs are used
         state = PartialState(cpu=place.type == "cpu")
         if device == "auto":
             place = state.device
-    if hasattr(model, "hf_device_map"):  # it lies on several devices already
+    if hasattr(model, "hf_device_map"):  # the model is distributed over several devices already
         place = model.device
     else:
         cast("torch.nn.Module", model).to(place)  # a decorator hides the arguments of the model's own `to`
@@ -148,23 +148,23 @@ def put_on_device(model: PreTrainedModel, device: str) -> torch.device:
 
 
 def predictions_of(outputs: Sequence[BatchOutput], kind: str, config: PretrainedConfig) -> Predictions:
-    """What batches gave as one, in the order of the data set.
+    """Join the outputs of batches into predictions in the order of the data set.
 
     Args:
         outputs (`Sequence[BatchOutput]`):
-            Of all batches.
+            Outputs of all batches.
         kind (`str`):
-            Of the task's outputs.
+            Kind of the task's outputs.
         config (`transformers.PretrainedConfig`):
-            Of the model, with names of classes.
+            Configuration of the model, with class names.
     """
     import numpy as np
 
     logits = np.concatenate([output.logits for output in outputs])
     labels = np.concatenate([output.labels for output in outputs])
     rows = np.concatenate([output.item_rows for output in outputs])
-    order = np.argsort(rows, kind="stable")  # stable: the items of a row stay in their order
-    if kind == "values":  # which a data set may have as whole numbers
+    order = np.argsort(rows, kind="stable")  # stable: the items of a row stay in order
+    if kind == "values":  # a data set may have values as integers
         labels = labels.astype(np.float64)
     names: tuple[str, ...] = ()
     if kind in ("classes", "labels"):
@@ -174,10 +174,10 @@ def predictions_of(outputs: Sequence[BatchOutput], kind: str, config: Pretrained
 
 
 def refuse_unreadable(outputs: Sequence[BatchOutput], dataset: Dataset, split: str) -> None:
-    """Say which images did not decode.
+    """Warn of images that could not be decoded.
 
     Raises:
-        [`DataError`]: if they are more than 1 %.
+        [`DataError`]: if more than 1 % could not be decoded.
     """
     import numpy as np
 
@@ -190,13 +190,13 @@ def refuse_unreadable(outputs: Sequence[BatchOutput], dataset: Dataset, split: s
         examples.append(f"row {row} ({path})" if path else f"row {row}")
     more = ", ..." if len(rows) > len(examples) else ""
     problem = f"{len(rows)} of {len(dataset)} images of {split} do not decode: {', '.join(examples)}{more}"
-    if len(rows) > UNREADABLE * len(dataset):  # and there the run has stopped
+    if len(rows) > UNREADABLE * len(dataset):  # the run has stopped there
         raise DataError(f"at least {problem}. Repair or remove them.")
     warn(f"{problem}; they are left out.")
 
 
 def _image_path(dataset: Dataset, row: int) -> str | None:
-    """The file of the first image of a row, where the data names it."""
+    """The file of the first image of a row, if the data names it."""
     import datasets
 
     for column, feature in dataset.features.items():
@@ -215,10 +215,10 @@ def run_batch(
     processing_class: Any,
     options: Mapping[str, Any] | None,
 ) -> BatchOutput | None:
-    """What a model gives for one batch, or `None` if memory ran out; arguments as of [`run_batches`].
+    """Run one batch; `None` if memory ran out. The arguments are those of [`run_batches`].
 
     Raises:
-        [`DataError`]: if rows of different length need a padding token that the model lacks.
+        [`DataError`]: if rows of different lengths need a padding token that the model lacks.
         [`EvaluationError`]: if the model fails.
     """
     import numpy as np
@@ -235,26 +235,26 @@ def run_batch(
         with own_attention(model):
             logits, labels, counts = (tensor.cpu() for tensor in task.forward(model, batch))
     except MODEL_ERRORS as error:
-        # Some backends raise a RuntimeError with no type of its own when memory runs out, which accelerate knows.
+        # Some backends raise a plain RuntimeError when memory runs out, which accelerate recognises.
         if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or should_reduce_batch_size(error):
             return None
         if NO_PADDING in str(error):
             raise DataError(
-                f"{type(model).__name__} has no padding token, without which rows of different length do not go "
-                "together: set config.pad_token_id and save it, or take batch_size=1."
+                f"{type(model).__name__} has no padding token, so rows of different lengths cannot be in one batch: "
+                "set config.pad_token_id and save it, or use batch_size=1."
             ) from None
         raise EvaluationError(
             f"{type(model).__name__} fails on {len(rows)} examples, of which row {rows[0]} is the first: "
             f"{type(error).__name__}: {str(error).strip()}"
         ) from error
-    seconds = time.perf_counter() - started  # with the copy to the CPU, which waits until a GPU is done
+    seconds = time.perf_counter() - started  # includes the copy to the CPU, which waits for the GPU
     items = counts.numpy()
     return BatchOutput(
         logits=logits.float().numpy(),
         labels=labels.numpy(),
         item_rows=np.repeat(rows, items),
         rows=rows,
-        # an image that does not decode has the label -100, so that no item is left of its row
+        # an unreadable image has the label -100, so its row has no items
         readable=items > 0 if encoded.decodes_images else np.ones(len(rows), dtype=bool),
         texts=texts,
         seconds=seconds,
@@ -262,42 +262,42 @@ def run_batch(
 
 
 def on_device(value: torch.Tensor, device: torch.device | str, dtype: torch.dtype | None) -> torch.Tensor:
-    """A model's input where the model is; images in the model's own type, which not every model sees to itself."""
-    is_image = value.is_floating_point() and value.ndim > 2  # labels that are numbers have two dimensions at most
+    """Move an input to the model's device, and images to its type, because not every model does so itself."""
+    is_image = value.is_floating_point() and value.ndim > 2  # numeric labels have at most two dimensions
     return value.to(device, dtype if is_image else None)
 
 
 @contextlib.contextmanager
 def own_attention(model: PreTrainedModel) -> Iterator[None]:
-    """The kind of attention that the configuration says: BigBird and its kin change it for good after a short text."""
+    """Restore the attention of the configuration: BigBird and similar models change it permanently for short texts."""
     body: Any = getattr(model, "base_model", model)
     encoder: Any = getattr(body, "encoder", None)
     switch = getattr(body, "set_attention_type", None) or getattr(encoder, "set_attention_type", None)
-    if switch is None or getattr(model.config, "add_cross_attention", False):  # these are never sparse
+    if switch is None or getattr(model.config, "add_cross_attention", False):  # such attention is never sparse
         yield
         return
     switch(model.config.attention_type)
-    with quiet_transformers():  # which says it for every short batch
+    with quiet_transformers():  # which warns for every short batch
         yield
 
 
 def halved(rows: np.ndarray, model: PreTrainedModel) -> int:
-    """How many examples to go on with where so many were too many."""
+    """The batch size to continue with after memory ran out."""
     from accelerate.utils.memory import clear_device_cache
 
     if len(rows) == 1:
         raise EvaluationError(
-            f"memory runs out at one example (row {rows[0]}) of {type(model).__name__}; take a smaller model or "
+            f"memory runs out for one example (row {rows[0]}) of {type(model).__name__}; use a smaller model or "
             "shorter examples."
         )
     clear_device_cache(garbage_collection=True)
     half = (len(rows) + 1) // 2  # rounded up, so never 0
-    warn(f"memory ran out at {len(rows)} examples at a time: going on with {half}.")
+    warn(f"memory ran out with a batch of {len(rows)} examples: continuing with {half}.")
     return half
 
 
 def resolve_device(device: str) -> str:
-    """`"auto"` is a GPU where there is one."""
+    """Resolve `"auto"`, which is a GPU if there is one."""
     import torch
 
     if device != "auto":
@@ -311,15 +311,15 @@ def is_launched() -> bool:
 
 
 def precision(device: torch.device | str, dtype: str, own: torch.dtype) -> contextlib.AbstractContextManager[Any]:
-    """bfloat16 arithmetic for float32 models, on GPUs that have it.
+    """bfloat16 arithmetic for float32 models, on GPUs that support it.
 
     Args:
         device (`torch.device` or `str`):
-            Where the model is.
+            Device of the model.
         dtype (`str`):
-            As of an [`Evaluator`].
+            Data type of the computation, as for an [`Evaluator`].
         own (`torch.dtype`):
-            The type of the model's weights.
+            Data type of the model's weights.
     """
     import torch
 
@@ -336,7 +336,7 @@ def precision(device: torch.device | str, dtype: str, own: torch.dtype) -> conte
 
 
 def _seconds(outputs: Sequence[BatchOutput]) -> float:
-    """What all batches take at the pace of those after the first, which warms up."""
+    """The time of all batches, estimated without the first one, which is slower."""
     timed = outputs[1:] or outputs
     rows = sum(len(output.rows) for output in outputs)
     timed_rows = sum(len(output.rows) for output in timed)

@@ -1,6 +1,6 @@
-"""The running statistics of BatchNorm in a soup: estimated on training data, or read from the file beside its recipe.
+"""BatchNorm running statistics of a soup: estimated on training data, or read from the file beside its recipe.
 
-How those of one model are estimated is in `batchnorm.py`.
+`batchnorm.py` estimates those of one model.
 """
 
 from __future__ import annotations
@@ -38,25 +38,25 @@ def running_statistics(
     data: Evaluator | None = None,
     device: str = "cpu",
 ) -> dict[str, torch.Tensor]:
-    """The tensors of a soup that are estimated rather than averaged, by their names on disk.
+    """The tensors of a soup that are estimated instead of averaged, by name.
 
     Args:
         recipe ([`Recipe`]):
-            Of the soup.
+            Recipe of the soup.
         plan ([`Plan`]):
-            What the recipe does, tensor by tensor.
+            Plan of the recipe.
         checkpoints (`Sequence[Checkpoint]`):
-            The ingredients in recipe order.
+            Ingredients in the order of the recipe.
         data ([`Evaluator`], *optional*):
-            The training data to estimate them on. Without it they are read from the file that the recipe names.
+            Training data to estimate them on; without it they are read from the file that the recipe names.
         device (`str`, *optional*, defaults to `"cpu"`):
-            Where to average the model that they are estimated of.
+            Device on which the model is averaged.
 
     Returns:
-        `dict[str, torch.Tensor]`: empty where the recipe does not say that they are estimated.
+        `dict[str, torch.Tensor]`: the statistics; empty if the recipe does not estimate them.
 
     Raises:
-        [`IngredientError`]: if the file is not there, or holds other statistics than the recipe was made with.
+        [`IngredientError`]: if the file is missing, or has other statistics than the recipe was made with.
     """
     if recipe.batchnorm is None:
         return {}
@@ -74,16 +74,16 @@ def running_statistics(
 
 
 def write_statistics(folder: Path, statistics: Mapping[str, torch.Tensor]) -> str:
-    """Write the file of the statistics, without which a recipe that estimates them cannot be cooked again.
+    """Write the file of the statistics, which is needed to cook the recipe again.
 
     Args:
         folder (`Path`):
-            That of the recipe.
+            Folder of the recipe.
         statistics (`Mapping[str, torch.Tensor]`):
-            By their names on disk.
+            Statistics by tensor name.
 
     Returns:
-        `str`: a digest of the tensors, which the recipe records.
+        `str`: the digest of the tensors, which the recipe records.
     """
     from safetensors.torch import save_file
 
@@ -92,7 +92,7 @@ def write_statistics(folder: Path, statistics: Mapping[str, torch.Tensor]) -> st
 
 
 def read_statistics(recipe: Recipe, plan: Plan) -> dict[str, torch.Tensor]:
-    """The statistics that were written with a recipe, if they are the same still."""
+    """Read the statistics that were written with a recipe, and check that they have not changed."""
     from safetensors.torch import load_file
 
     record = recipe.batchnorm or BatchNormRecord()
@@ -108,5 +108,5 @@ def read_statistics(recipe: Recipe, plan: Plan) -> dict[str, torch.Tensor]:
 
 
 def _digest(statistics: Mapping[str, torch.Tensor]) -> str:
-    """A digest of the tensors, whatever the file around them looks like."""
+    """A digest of the tensors, independent of the file format."""
     return combined_digest({name: tensor_digest(tensor) for name, tensor in statistics.items()})

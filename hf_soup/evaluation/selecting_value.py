@@ -1,4 +1,4 @@
-"""Which of the values that metrics give is the one that selects."""
+"""Finds the value that selects among the values of metrics."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ def selecting_value(
 
     Args:
         metrics (`Sequence[Metric]`):
-            At least one.
+            Metrics, at least one.
         values_by_metric (`Sequence[Mapping[str, float]]`):
-            What each of them gave.
+            Values of each metric.
         select_by (`str`, *optional*):
-            What the user named; by default the first metric selects.
+            Name given by the user; by default the first metric selects.
 
     Raises:
-        [`EvaluationError`]: if no metric gives the value that is named, or the first gives several and none is.
+        [`EvaluationError`]: if no metric returns the named value, or the first returns several and none is named.
     """
     name = select_by
     if name is None:
@@ -30,14 +30,14 @@ def selecting_value(
     values: dict[str, float] = {}
     for values_of_metric in values_by_metric:
         for key, value in values_of_metric.items():
-            values.setdefault(key, value)  # where two metrics give a value of one name, the first counts
+            values.setdefault(key, value)  # if two metrics return a value of one name, the first is used
     if name not in values:
         raise EvaluationError(f"no metric gives {name!r}, which is to select{did_you_mean(str(name), values)}")
     return name, values
 
 
 def _own_name(metric: Metric, values: Mapping[str, float]) -> str:
-    """What a metric's value is called; of several, the one that is called like the metric."""
+    """The name of a metric's value; among several, the one with the name of the metric."""
     if len(values) == 1:
         return next(iter(values))
     if metric.name not in values:

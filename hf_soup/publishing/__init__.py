@@ -1,1 +1,1 @@
-"""What is published of a soup: its card, the files around its weights, and its way to the Hub."""
+"""Publishing of soups: the card, the files beside the weights, and the push to the Hub."""

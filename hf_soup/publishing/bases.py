@@ -1,6 +1,7 @@
-"""What the ingredients of a soup were fine-tuned from, as repositories of the Hub: its place in the model tree.
+"""The base models of the ingredients of a soup, as repositories on the Hub: its place in the model tree.
 
-It reads what lies beside the weights, and asks the Hub nothing. `lineage.py` follows models of the Hub to their bases.
+Only files beside the weights are read, and the Hub is not asked. `lineage.py` follows models on the Hub to their
+base models.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from ..types import Recipe
 from ..untrusted import read_json
 
 
-RUN_FILE = "run.json"  # beside a whole run of a sweep, written last: its settings, and what it was fine-tuned from
-START = "start"  # beside the runs of a sweep: what all of them started from
+RUN_FILE = "run.json"  # beside a complete run of a sweep, written last: its settings and its base model
+START = "start"  # beside the runs of a sweep: the start of all runs
 HUB_URL = r"https?://(www\.)?(huggingface\.co|hf\.co)/"
-# Models that the Hub has without an owner. A configuration holds what was loaded, which may as well be a folder that
-# is not here any more, so that other names without an owner are not taken from it.
+# Models on the Hub without an owner. A configuration has the name that was loaded, which may also be that of a folder
+# that no longer exists, so other names without an owner are not taken from it.
 CANONICAL = (
     "(bert|distilbert|roberta|distilroberta|xlm-roberta|albert|camembert|xlnet)-(base|large|xlarge|xxlarge)(-.*)?"
     "|(distil)?gpt2(-medium|-large|-xl)?|openai-gpt|t5-(small|base|large|3b|11b)"
@@ -32,18 +33,18 @@ CANONICAL = (
 
 
 def find_bases(recipe: Recipe, checkpoints: Sequence[Checkpoint]) -> list[tuple[str, ...]]:
-    """What each ingredient was fine-tuned from, as far as anything says so; nothing where nothing does.
+    """The base models of each ingredient, as far as they are known.
 
-    Of each ingredient the first of these that names a repository counts: the `base_model` of its card; `run.json` of a
-    sweep; the card of that sweep's start; the recipe's own base model, or what that was fine-tuned from; and the
-    `_name_or_path` of its configuration. A name without an owner (`distilbert-base-uncased`) is a repository too; in a
-    configuration only if it is one of a family of models that the Hub has so.
+    For each ingredient the first of these that names a repository is used: the `base_model` of its card; `run.json` of
+    a sweep; the card of that sweep's start; the recipe's base model, or the base model of that; and the
+    `_name_or_path` of its configuration. A name without an owner (`distilbert-base-uncased`) is a repository too, but
+    in a configuration only if the Hub has a family of such models.
 
     Args:
         recipe ([`Recipe`]):
-            Of the soup.
+            Recipe of the soup.
         checkpoints (`Sequence[Checkpoint]`):
-            Its ingredients, opened, in recipe order.
+            Opened ingredients in the order of the recipe.
     """
     bases_in_recipe = _bases_in_recipe(recipe)
     bases = []
@@ -57,13 +58,13 @@ def find_bases(recipe: Recipe, checkpoints: Sequence[Checkpoint]) -> list[tuple[
 
 
 def bases_in_card(card: Mapping[str, Any], folder: Path | None = None) -> tuple[str, ...]:
-    """The repositories that the metadata of a card name under `base_model`; paths are none.
+    """The repositories that the metadata of a card name under `base_model`, without paths.
 
     Args:
         card (`Mapping[str, Any]`):
-            Its metadata.
+            Metadata of the card.
         folder (`Path`, *optional*):
-            Where it lies: a path may be relative to it, or to a folder above it.
+            Folder of the card; paths may be relative to it, or to a folder above it.
     """
     repositories = []
     for name in names_in_card(card):
@@ -74,18 +75,18 @@ def bases_in_card(card: Mapping[str, Any], folder: Path | None = None) -> tuple[
 
 
 def names_in_card(card: Mapping[str, Any]) -> list[str]:
-    """What the metadata of a card has under `base_model`, repositories or not: one name or several."""
+    """The names under `base_model` in the metadata of a card, whether they are repositories or not."""
     value = card.get("base_model")
     names = value if isinstance(value, list) else [value]
     return [name for name in names if isinstance(name, str)]
 
 
 def bases_of_folder(folder: Path) -> tuple[str, ...]:
-    """What a model in a folder was fine-tuned from, as its card, its record or its configuration says.
+    """The base models of a model in a folder, according to its card, its record or its configuration.
 
     Args:
         folder (`Path`):
-            That holds `config.json`.
+            Folder with `config.json`.
     """
     try:
         config = read_json(folder / CONFIG)
@@ -97,11 +98,11 @@ def bases_of_folder(folder: Path) -> tuple[str, ...]:
 
 
 def _bases_beside(folder: Path | None) -> tuple[str, ...]:
-    """What the files beside the weights say first."""
+    """The base models named by the first of the files beside the weights that names any."""
     if folder is None:
         return ()
     places = [folder]
-    if CHECKPOINT.fullmatch(folder.name):  # the run that such a checkpoint belongs to is one folder up
+    if CHECKPOINT.fullmatch(folder.name):  # the run of such a checkpoint is one folder up
         places.append(folder.parent)
     for place in places:
         for bases in _statements_of_bases(place):
@@ -111,7 +112,7 @@ def _bases_beside(folder: Path | None) -> tuple[str, ...]:
 
 
 def _statements_of_bases(folder: Path) -> Iterator[tuple[str, ...]]:
-    """What a folder says in its card, in the record of its run, and in the card of its sweep's start."""
+    """The base models in the card of a folder, in the record of its run, and in the card of its sweep's start."""
     yield bases_in_card(read_card(folder), folder)
     try:
         run = read_json(folder / RUN_FILE)
@@ -119,25 +120,25 @@ def _statements_of_bases(folder: Path) -> Iterator[tuple[str, ...]]:
         return
     if isinstance(run, dict):
         base = run.get("base_model")
-        if isinstance(base, str) and run.get("base_commit"):  # without a commit it is the name of a folder
+        if isinstance(base, str) and run.get("base_commit"):  # without a commit, this is the name of a folder
             yield _valid_repository(split_revision(base)[0])
     yield bases_in_card(read_card(folder.parent / START), folder.parent / START)
 
 
 def _bases_in_recipe(recipe: Recipe) -> tuple[str, ...]:
-    """The recipe's own base model, or what that was fine-tuned from where it is a folder."""
+    """The recipe's base model, or the base model of that if it is a folder."""
     base = recipe.base_model
     if base is None:
         return ()
     if base.revision:
         return _valid_repository(base.source)
-    if not os.path.isabs(base.source):  # no folder of this machine: a source such as "memory"
+    if not os.path.isabs(base.source):  # not a folder of this machine but a source such as "memory"
         return ()
     return _bases_beside(Path(base.source))
 
 
 def _valid_repository(source: str) -> tuple[str, ...]:
-    """The repository of a source, if it is one; none otherwise."""
+    """The repository of a source, if it has one."""
     parts = split_source(source)
     if parts is None or not _is_valid(parts[0]):
         return ()
@@ -145,7 +146,7 @@ def _valid_repository(source: str) -> tuple[str, ...]:
 
 
 def _bases_in_config(config: Mapping[str, Any], folder: Path | None) -> tuple[str, ...]:
-    """What a configuration was loaded from, which transformers writes down."""
+    """The repository that a configuration was loaded from, as recorded by transformers."""
     name = config.get("_name_or_path")
     if not isinstance(name, str):
         return ()
@@ -156,9 +157,9 @@ def _bases_in_config(config: Mapping[str, Any], folder: Path | None) -> tuple[st
 
 
 def _repository(text: str, folder: Path | None) -> str | None:
-    """The `owner/name` or `name` that a text names on the Hub, without a revision and the address of the Hub.
+    """The repository `owner/name` or `name` in a text, without a revision and the address of the Hub.
 
-    `None` if it is a path, seen from here or from a folder, or cannot be a repository.
+    `None` if the text is a path, relative to here or to a folder, or cannot be a repository.
     """
     name, _ = split_revision(re.sub(HUB_URL, "", text).removesuffix("/"))
     if name.count("/") > 1 or split_source(name) is None or not _is_valid(name) or CHECKPOINT.fullmatch(name):
@@ -172,7 +173,7 @@ def _repository(text: str, folder: Path | None) -> str | None:
 
 
 def _is_valid(repo_id: str) -> bool:
-    """Whether the Hub takes it as the id of a repository."""
+    """Whether this is a valid id of a repository."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined] # documented, not in its __all__
 
@@ -184,17 +185,17 @@ def _is_valid(repo_id: str) -> bool:
 
 
 class ModelTree(NamedTuple):
-    """Where a soup stands in the Hub's model tree.
+    """The place of a soup in the Hub's model tree.
 
     Args:
         parents (`tuple[str, ...]`):
-            Repositories that it comes from: ingredients, and what those were fine-tuned from that are not on the Hub.
+            Repositories that it was made from: ingredients, and base models of ingredients that are not on the Hub.
         bases (`tuple[str, ...]`):
-            The latter alone.
+            The base models among these.
         withheld (`tuple[str, ...]`):
-            Names of ingredients that were fine-tuned from something private.
+            Names of ingredients with a private base model.
         unknown (`tuple[str, ...]`):
-            Names of ingredients that are not on the Hub, and of which nothing is known.
+            Names of ingredients that are not on the Hub and whose base model is not known.
     """
 
     parents: tuple[str, ...]
@@ -204,14 +205,13 @@ class ModelTree(NamedTuple):
 
 
 def model_tree_of(recipe: Recipe, bases: Sequence[Sequence[str]]) -> ModelTree:
-    """What a card says of where a soup comes from.
+    """The place of a soup in the model tree, for its card.
 
     Args:
         recipe ([`Recipe`]):
-            Of the soup.
+            Recipe of the soup.
         bases (`Sequence[Sequence[str]]`):
-            For each ingredient the repositories that it was fine-tuned from, `"private"` for one that is not named;
-            empty if nothing is known of any.
+            Base models of each ingredient, `"private"` for one that is not named; empty if none are known.
     """
     parents: list[str] = []
     followed: list[str] = []
@@ -233,5 +233,5 @@ def model_tree_of(recipe: Recipe, bases: Sequence[Sequence[str]]) -> ModelTree:
 
 
 def _unique(names: Sequence[str]) -> tuple[str, ...]:
-    """Each name once, where it comes first."""
+    """The names without duplicates, in order."""
     return tuple(dict.fromkeys(names))

@@ -1,4 +1,4 @@
-"""The model card, from a recipe and a comparison. It says what happened, also when nothing was gained."""
+"""The model card of a soup, made from its recipe and comparison, whether there is a gain or not."""
 
 from __future__ import annotations
 
@@ -31,32 +31,32 @@ if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
 
 TAGS = ("merge", "model-soup", "hf_soup")
-OUT_OF_REACH = (MEMORY, PRIVATE)  # sources that cannot be fetched
-HERE = "FOLDER_OR_HUB_ID"  # what code in a card says for a soup that is not on the Hub
-SHOWN = 12  # labels
+OUT_OF_REACH = (MEMORY, PRIVATE)  # sources that cannot be downloaded
+HERE = "FOLDER_OR_HUB_ID"  # placeholder in code for a soup that is not on the Hub
+SHOWN = 12  # maximum number of labels
 
 
 @dataclass(frozen=True)
 class CardContent:
-    """What the template of a card shows.
+    """The values that the template of a card shows.
 
     Args:
         recipe ([`Recipe`]):
-            With the digests of the weights that were written.
+            Recipe, with the digests of the written weights.
         config (`Mapping`):
-            Of the soup's model.
+            Configuration of the soup.
         comparison ([`Comparison`], *optional*):
-            Its scores.
+            Scores of the soup.
         pictures (`Mapping[str, str]`, *optional*):
-            What is drawn -> the file beside the card that shows it.
+            Files of the pictures beside the card, by what they show.
         facts ([`Facts`], *optional*):
-            What the cards of its ingredients say.
+            Facts from the cards of the ingredients.
         findings (`Sequence[str]`, *optional*):
-            What an analysis found.
+            Findings of an analysis.
         model_tree ([`ModelTree`]):
-            Where it stands in the Hub's model tree.
+            Place of the soup in the Hub's model tree.
         repo_id (`str`, *optional*):
-            Where on the Hub it will be.
+            Repository that the soup will be pushed to.
     """
 
     recipe: Recipe
@@ -70,7 +70,7 @@ class CardContent:
 
     @cached_property
     def result(self) -> Result | None:
-        """What the comparison says of this soup."""
+        """The scores of this soup in the comparison."""
         return result_of(self.recipe, self.comparison)
 
     @cached_property
@@ -80,7 +80,7 @@ class CardContent:
 
     @property
     def place(self) -> str:
-        """What code in the card loads."""
+        """The name that code in the card loads."""
         return self.repo_id or HERE
 
     @property
@@ -90,12 +90,12 @@ class CardContent:
 
     @property
     def architecture(self) -> str:
-        """The model's class."""
+        """The class of the model."""
         return architecture_of(self.config) or "a model"
 
     @property
     def average(self) -> str:
-        """What the weights are of those of the ingredients, such as "weighted mean", as Markdown."""
+        """How the weights were combined, such as "weighted mean", as Markdown."""
         if self.recipe.method != "linear":
             return f"{inline_code(self.recipe.method)} merge"
         if self.recipe.params.get("normalize", True):
@@ -104,12 +104,12 @@ class CardContent:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The names of its classes."""
+        """Class names of the model."""
         return label_names(self.config)
 
     @property
     def batchnorm_examples(self) -> int | None:
-        """On how many examples BatchNorm was estimated, where the recipe says so."""
+        """Number of examples on which BatchNorm was estimated, if the recipe says so."""
         record = self.recipe.batchnorm
         if record is None:
             return None
@@ -117,22 +117,22 @@ class CardContent:
 
     @cached_property
     def recipe_text(self) -> str:
-        """The recipe without its trials, which the file beside the card has."""
+        """The recipe without trials, which are in the file beside the card."""
         return dump_recipe(_without_trials(self.recipe))
 
     @property
     def fine_tuned(self) -> list[Ingredient]:
-        """The ingredients without the base model, which may be one of them."""
+        """The ingredients without the base model."""
         return [item for item in self.recipe.ingredients if item.name != self.recipe.base_inside]
 
     @property
     def local(self) -> list[str]:
-        """Names of ingredients that are folders of the machine that made the soup."""
+        """Names of ingredients that are folders on the machine that made the soup."""
         return [item.name for item in self._needed if not item.revision and item.source not in OUT_OF_REACH]
 
     @property
     def in_memory(self) -> list[str]:
-        """Names of ingredients that came from memory, and the method if no module has it."""
+        """Names of ingredients from memory, and the method if no module defines it."""
         names = [item.name for item in self._needed if item.source == MEMORY]
         if is_in_memory(self.recipe.method):
             names.append(f"the method {self.recipe.method}")
@@ -140,17 +140,17 @@ class CardContent:
 
     @property
     def allowed(self) -> str:
-        """The option without which the recipe is not cooked, if its method is code from outside of this package."""
+        """The option that is needed to cook the recipe, if its method is code from outside of this package."""
         return " --allow-code" if is_code(self.recipe.method) else ""
 
     @property
     def hidden(self) -> list[str]:
-        """Aliases of ingredients that are private."""
+        """Aliases of private ingredients."""
         return [item.name for item in self._needed if item.source == PRIVATE]
 
     @property
     def _needed(self) -> list[Ingredient]:
-        """All that is needed to cook the soup again."""
+        """The ingredients that are needed to cook the soup again, with the base model."""
         base = self.recipe.base_model
         if base is None or self.recipe.base_inside:
             return list(self.recipe.ingredients)
@@ -169,35 +169,35 @@ def render_card(
     repo_id: str | None = None,
     tags: Sequence[str] = (),
 ) -> str:
-    """The README.md of a soup.
+    """Render the model card (README.md) of a soup.
 
     Args:
         recipe ([`Recipe`]):
-            With the digests of the weights that were written.
+            Recipe, with the digests of the written weights.
         config (`Mapping`):
-            Of the soup's model.
+            Configuration of the soup.
         comparison ([`Comparison`], *optional*):
-            Its scores; without them the card says that it was not evaluated.
+            Scores of the soup; without them the card says that it was not evaluated.
         pictures (`Mapping[str, str]`, *optional*):
-            What is drawn -> the file beside the card that shows it.
+            Files of the pictures beside the card, by what they show.
         facts ([`Facts`], *optional*):
-            What the cards of its ingredients say.
+            Facts from the cards of the ingredients.
         findings (`Sequence[str]`, *optional*):
-            What an analysis found; `analysis.md` beside the card has the rest.
+            Main findings of an analysis; `analysis.md` beside the card has all of them.
         bases (`Sequence[Sequence[str]]`, *optional*):
-            For each ingredient the repositories that it was fine-tuned from, which stand for it where it is not on the
-            Hub itself; `"private"` for one that is not named.
+            Base models of each ingredient, which represent it if it is not on the Hub; `"private"` for one that is not
+            named.
         repo_id (`str`, *optional*):
-            Where on the Hub it will be.
+            Repository that the soup will be pushed to.
         tags (`Sequence[str]`, *optional*):
-            More tags for its metadata.
+            Additional tags for the metadata.
 
     Returns:
-        `str`: metadata and Markdown.
+        `str`: the card, with metadata and Markdown.
     """
     from huggingface_hub import ModelCard
 
-    if architecture_of(config) is None:  # what is no list of names would break what looks for a task
+    if architecture_of(config) is None:  # another value than a list of names would break the search for a task
         config = {key: value for key, value in config.items() if key != "architectures"}
     content = CardContent(
         recipe,
@@ -227,14 +227,14 @@ def render_card(
 
 
 def load_card(soup: str | os.PathLike[str]) -> str:
-    """The card of a saved or published soup.
+    """Load the card of a saved or published soup.
 
     Args:
         soup (`str` or `os.PathLike`):
-            Its folder, or its Hub id (`user/soup`, `user/soup@v1`).
+            Folder or Hub id (`user/soup`, `user/soup@v1`) of the soup.
 
     Raises:
-        [`IngredientError`]: if it is not there, or has no card.
+        [`IngredientError`]: if the soup does not exist or has no card.
     """
     folder = Path(soup)
     repo_id, revision = split_revision(soup)
@@ -246,7 +246,7 @@ def load_card(soup: str | os.PathLike[str]) -> str:
 
 
 def _metadata(content: CardContent, tags: Sequence[str]) -> ModelCardData:
-    """The metadata on top of a card, as the Hub reads it."""
+    """The metadata of a card, in the Hub's format."""
     from huggingface_hub import ModelCardData
 
     facts, parents, result = content.facts, content.model_tree.parents, content.result
@@ -259,7 +259,7 @@ def _metadata(content: CardContent, tags: Sequence[str]) -> ModelCardData:
         eval_results = model_index(result, pipeline or "other") or None
     if eval_results:  # the metadata lists results by model
         model_name = (content.repo_id or "soup").rpartition("/")[2]
-    # `None` leaves a key out, where an empty list would be written.
+    # `None` leaves a key out, but an empty list would be written.
     return ModelCardData(
         license=facts.license.id,
         license_name=facts.license.name,
@@ -278,14 +278,14 @@ def _metadata(content: CardContent, tags: Sequence[str]) -> ModelCardData:
 
 
 def _without_trials(recipe: Recipe) -> Recipe:
-    """The recipe without its trials: there may be hundreds, and the card has a table of them."""
+    """The recipe without trials: there may be hundreds, and the card has a table of them."""
     if recipe.selection is None:
         return recipe
     return replace(recipe, selection=replace(recipe.selection, trials=()))
 
 
 def _template() -> str:
-    """The Jinja template, which is data of the package."""
+    """The Jinja template, a data file of the package."""
     from importlib.resources import files
 
     return (files("hf_soup.publishing") / "templates" / "card.md").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What the model cards of ingredients say: licences, languages and data sets, and whether they agree."""
+"""Facts from the model cards of ingredients: licences, languages and data sets, and whether they agree."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Any, NamedTuple
 
 
 UNSTATED = "not stated"
-# What the Hub takes in the metadata of a card; anything else would make it refuse the soup.
+# Values that the Hub accepts in the metadata of a card; it would reject the push for others.
 SLUG = r"[a-z0-9][a-z0-9.-]*"
 LANGUAGE = r"[a-z]{2,3}(-[A-Za-z0-9]+)?|code|multilingual"
 DATASET = r"[\w.-]+(/[\w.-]+)?"
 
 
 class License(NamedTuple):
-    """A licence as the metadata of a card has it; none of its fields where there is none.
+    """A licence, as in the metadata of a card; all fields are `None` if there is none.
 
     Args:
         id (`str`, *optional*):
-            Such as `"mit"`; `"other"` for one that the Hub has no id for.
+            Id of the licence, such as `"mit"`; `"other"` if the Hub has no id for it.
         name (`str`, *optional*), link (`str`, *optional*):
-            Of a licence that the Hub has no id for.
+            Name and link of a licence that the Hub has no id for.
     """
 
     id: str | None = None
@@ -30,15 +30,15 @@ class License(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """What a soup may say of itself because its ingredients do.
+    """Facts about a soup that follow from the cards of its ingredients.
 
     Args:
         license ([`License`], *optional*):
-            Where all ingredients have the same one.
+            Licence, if all ingredients have the same.
         licenses (`dict[str, tuple[str, ...]]`, *optional*):
-            Licence -> names of the ingredients that have it, where they differ.
+            Names of the ingredients with each licence, if they differ.
         language (`tuple[str, ...]`, *optional*), datasets (`tuple[str, ...]`, *optional*):
-            What all ingredients name.
+            Languages and data sets that all ingredients name.
     """
 
     license: License = License()
@@ -48,13 +48,13 @@ class Facts(NamedTuple):
 
 
 def gather_facts(cards: Mapping[str, Mapping[str, Any]], hidden: bool = False) -> Facts:
-    """Put together what ingredients say of themselves.
+    """Collect facts from the cards of ingredients.
 
     Args:
         cards (`Mapping[str, Mapping[str, Any]]`):
-            Name of an ingredient -> the metadata of its card; at least one.
+            Metadata of the cards by name of the ingredient; at least one.
         hidden (`bool`, *optional*, defaults to `False`):
-            Whether some are private: what they were trained on is not told then.
+            Whether some ingredients are private, so that their data sets are not named.
 
     Returns:
         [`Facts`]
@@ -66,7 +66,7 @@ def gather_facts(cards: Mapping[str, Mapping[str, Any]], hidden: bool = False) -
     agreed = License()
     if len(licenses) == 1:
         agreed = _license(next(iter(licenses)), next(iter(cards.values())), hidden=hidden)
-        if agreed.id is not None or UNSTATED in licenses:  # nothing differs, so there is nothing to list
+        if agreed.id is not None or UNSTATED in licenses:  # licences do not differ, so they are not listed
             licenses = {}
     languages = [code for code in _agreed(cards, "language") if re.fullmatch(LANGUAGE, code)]
     datasets: list[str] = []
@@ -76,13 +76,13 @@ def gather_facts(cards: Mapping[str, Mapping[str, Any]], hidden: bool = False) -
 
 
 def _license(text: str, card: Mapping[str, Any], *, hidden: bool) -> License:
-    """The licence that all ingredients have; none if the Hub would not take it.
+    """The licence that all ingredients have; empty if the Hub would not accept it.
 
     Args:
         text (`str`):
-            What [`_license_text`] says of it.
+            Licence, as returned by [`_license_text`].
         card (`Mapping[str, Any]`):
-            The metadata of the first card that states it.
+            Metadata of the first card with this licence.
         hidden (`bool`):
             Whether an ingredient is private.
     """
@@ -95,24 +95,24 @@ def _license(text: str, card: Mapping[str, Any], *, hidden: bool) -> License:
     name, link = card.get("license_name"), card.get("license_link")
     if isinstance(name, str):
         license = license._replace(name=name)
-    if isinstance(link, str) and not hidden:  # it may lead to the repository of a private one
+    if isinstance(link, str) and not hidden:  # the link may name a private repository
         license = license._replace(link=link)
     return license
 
 
 def _license_text(card: Mapping[str, Any]) -> str:
-    """The licence of one card, as it is compared with that of others and shown: `mit`, or `other: its name`."""
+    """The licence of one card as text, to compare and show: `mit`, or `other: its name`."""
     licenses = [text.lower() for text in _strings(card.get("license"))] or [UNSTATED]
     if len(licenses) > 1:
         return " and ".join(sorted(licenses))
     name = card.get("license_name")
-    if licenses == ["other"] and isinstance(name, str):  # two licences that the Hub has no id for may differ
+    if licenses == ["other"] and isinstance(name, str):  # two licences without an id on the Hub may differ
         return f"other: {name}"
     return licenses[0]
 
 
 def _agreed(cards: Mapping[str, Mapping[str, Any]], key: str) -> tuple[str, ...]:
-    """What every card lists under a key, in the order of the first."""
+    """The values that every card lists under a key, in the order of the first card."""
     first, *others = [_strings(card.get(key)) for card in cards.values()]
     agreed = []
     for item in first:
@@ -122,6 +122,6 @@ def _agreed(cards: Mapping[str, Mapping[str, Any]], key: str) -> tuple[str, ...]
 
 
 def _strings(value: Any) -> list[str]:
-    """A string or a list of them, as metadata may have either; anything else is nothing."""
+    """A string or a list of strings as a list; empty for other values."""
     items = value if isinstance(value, list) else [value]
     return [item for item in items if isinstance(item, str) and item.strip()]

@@ -1,4 +1,4 @@
-"""What lies beside the weights of a soup: configuration, tokenizer, scores, pictures, and the card that shows them."""
+"""The files beside the weights of a soup: configuration, tokenizer, scores, pictures, and the card."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ from .redaction import Redaction
 if TYPE_CHECKING:
     from ..analysis.result import Analysis
 
-SELECTION = "selection"  # what the picture of the search is called
+SELECTION = "selection"  # name of the picture of the search
 NOTHING_HIDDEN = Redaction()
 
 
 @dataclass(frozen=True)
 class CardOptions:
-    """What a user says of the card of a soup that is published.
+    """Options for the card of a published soup.
 
     Args:
         repo_id (`str`, *optional*):
-            Where the soup will be on the Hub.
+            Repository that the soup will be pushed to.
         tags (`Sequence[str]`, *optional*):
-            More tags for its metadata.
+            Additional tags for the metadata.
         license (`str`, *optional*):
-            Instead of what the ingredients' cards say.
+            Licence on the card; by default that of the ingredients.
     """
 
     repo_id: str | None = None
@@ -61,29 +61,29 @@ def write_companions(
     plots: bool = True,
     options: CardOptions = CardOptions(),
 ) -> None:
-    """Write all files of a soup but its weights and its recipe.
+    """Write all files of a soup except its weights and its recipe.
 
     Args:
         folder (`Path`):
-            That of the weights.
+            Folder of the weights.
         recipe ([`Recipe`]):
-            With the digests of the weights that were written, and redacted already.
+            Recipe, redacted and with the digests of the written weights.
         plan ([`Plan`]):
-            What was done: it says whose configuration and files the soup takes.
+            Plan of the recipe, which determines the configuration and files that the soup takes.
         checkpoints (`Sequence[Checkpoint]`):
-            The ingredients in recipe order, whose cards are read.
+            Ingredients in the order of the recipe, whose cards are read.
         bases (`Sequence[Sequence[str]]`):
-            For each ingredient the repositories that it was fine-tuned from.
+            Base models of each ingredient.
         comparison ([`Comparison`], *optional*):
-            The soup's scores.
+            Scores of the soup.
         analysis ([`Analysis`], *optional*):
-            Why it works; left out where private models would be named.
+            Analysis of the soup; left out if it would name private models.
         redaction ([`Redaction`], *optional*):
-            Hides private models.
+            Redaction that hides private models.
         plots (`bool`, *optional*, defaults to `True`):
-            Whether pictures are drawn, where matplotlib is installed.
+            Whether pictures are drawn, which need matplotlib.
         options ([`CardOptions`], *optional*):
-            For the card.
+            Options for the card.
     """
     config = output_config(plan)
     _write_taken_files(folder, taken_files(in_order(checkpoints, plan.settings)), redaction)
@@ -93,7 +93,7 @@ def write_companions(
     if comparison is not None:
         comparison = redaction.comparison(comparison)
         comparison.save(folder, plots=plots)
-    # Those that were drawn: matplotlib may be absent, and a comparison need not have the sets that a picture is of.
+    # Pictures that were drawn: matplotlib may be missing, and a comparison may lack the data for a picture.
     pictures: dict[str, str] = {picture: name for picture, name in PICTURES.items() if (folder / name).exists()}
     if plots:
         pictures |= _draw_search(folder, recipe)
@@ -101,7 +101,7 @@ def write_companions(
     if analysis is not None and redaction.is_empty:
         findings = analysis.findings
         analysis.save(folder, html=False)
-    cards: dict[str, Mapping[str, Any]] = {}  # by the names of the redacted recipe, which checkpoints do not have
+    cards: dict[str, Mapping[str, Any]] = {}  # by the names of the redacted recipe, which differ from checkpoints
     for item, checkpoint in zip(recipe.ingredients, checkpoints, strict=True):
         cards[item.name] = checkpoint.card
     card = render_card(
@@ -119,18 +119,18 @@ def write_companions(
 
 
 def _write_taken_files(folder: Path, files: TakenFiles, redaction: Redaction) -> None:
-    """Write the files that the soup takes over from ingredients, such as a tokenizer."""
+    """Write the files that the soup takes from ingredients, such as a tokenizer."""
     for name in files:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if redaction.is_empty:
-            files.copy(name, path)  # piece by piece: a file may be larger than memory should hold
+            files.copy(name, path)  # piece by piece, because a file may be too large for memory
         else:
             path.write_bytes(redaction.file(files[name]))
 
 
 def _draw_search(folder: Path, recipe: Recipe) -> dict[str, str]:
-    """Draw what a strategy tried; no picture where it tried nothing, or matplotlib is not installed."""
+    """Draw the trials of a strategy; no picture if there are none, or matplotlib is not installed."""
     selection = recipe.selection
     if selection is None or not selection.trials:
         return {}
@@ -142,7 +142,7 @@ def _draw_search(folder: Path, recipe: Recipe) -> dict[str, str]:
 
 
 def _facts(cards: Mapping[str, Mapping[str, Any]], redaction: Redaction, license: str | None) -> Facts:
-    """What the ingredients' cards agree on, with the licence that the user gives; a warning where there is none."""
+    """The facts that the ingredients' cards agree on, with the user's licence; a warning if there is no licence."""
     facts = gather_facts(cards, hidden=bool(redaction.aliases))
     if license is not None:
         facts = facts._replace(license=License(license), licenses={})

@@ -1,4 +1,4 @@
-"""The family tree of a soup: its ingredients, their base models, and soups within soups. No weights are fetched."""
+"""The lineage of a soup: its ingredients, their base models, and soups within soups. No weights are downloaded."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from ..untrusted import one_line, printable
 from .bases import names_in_card
 
 
-DEPTH = 20  # of soups within soups; what is deeper is a circle, or was built to keep readers busy
-MOST = 1000  # models that are looked at, each of which is a request to the Hub or a file to read
+DEPTH = 20  # maximum depth of soups within soups, against circles and malicious recipes
+MOST = 1000  # maximum number of models to read, each with a request to the Hub or a file
 SOUP, INGREDIENT, BASE = "soup", "ingredient", "base model"
 
 
 @dataclass(frozen=True, repr=False)
 class Lineage(Result):
-    """One model and what it was made from.
+    """A model and the models that it was made from.
 
     Args:
         name (`str`):
-            A Hub id, or what a recipe calls it.
+            Hub id of the model, or its name in a recipe.
         role (`str`):
-            `"soup"`, `"ingredient"` or `"base model"`.
+            Role of the model: `"soup"`, `"ingredient"` or `"base model"`.
         revision (`str`, *optional*):
-            The commit, where it is known.
+            Commit, if it is known.
         weights (`tuple[float, ...]`, *optional*):
-            In the soup above it, one for each row of weights.
+            Weights in the soup above it, one for each row of weights.
         note (`str`, *optional*):
-            What is to be said of it: how it was made, or why it cannot be looked at.
+            Note on the model: how it was made, or why it cannot be read.
         children (`tuple[Lineage, ...]`, *optional*):
-            What it was made from.
+            Models that it was made from.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Lineage(Result):
     children: tuple[Lineage, ...] = ()
 
     def table(self) -> str:
-        """The lineage, a line for each model."""
+        """The lineage as a tree, with a line for each model."""
         return printable("\n".join(self._lines("", "")))
 
     def to_dict(self) -> dict[str, Any]:
@@ -60,11 +60,11 @@ class Lineage(Result):
         return {**values, "children": [child.to_dict() for child in self.children]}
 
     def _lines(self, first: str, rest: str) -> Iterator[str]:
-        """The line of a model and those of what it was made from.
+        """The line of a model and the lines of the models that it was made from.
 
         Args:
             first (`str`), rest (`str`):
-                What stands before its own line, and before the lines below.
+                Prefix of its own line, and prefix of the lines below.
         """
         cells = [f"{self.name}@{self.revision[:7]}" if self.revision else self.name]
         if self.weights:
@@ -82,20 +82,20 @@ class Lineage(Result):
 
 
 def lineage(soup: str | os.PathLike[str]) -> Lineage:
-    """Find out what a soup was made from, down to the base models, soups of soups included.
+    """Find the models that a soup was made from, down to the base models, including soups of soups.
 
-    Recipes say it of soups, model cards (`base_model`) of other models. What a model was made from is told once, where
-    it comes first. Nothing that a recipe names is run.
+    The sources are the recipes of soups and the model cards (`base_model`) of other models. If a model appears several
+    times, its own sources are listed at the first place only. No code that a recipe names is run.
 
     Args:
         soup (`str` or `os.PathLike`):
-            The Hub id of a soup or of any model (`user/soup`, `user/soup@v1`), or a folder.
+            Hub id (`user/soup`, `user/soup@v1`) or folder of a soup or any other model.
 
     Returns:
-        [`Lineage`]: the tree; `.table()` draws it.
+        [`Lineage`]: the tree, which `print` shows.
 
     Raises:
-        [`IngredientError`]: if it is neither a folder here nor a repository that you may see.
+        [`IngredientError`]: if the soup is neither a folder nor a repository that you can access.
         [`RecipeError`]: if its recipe cannot be read.
     """
     source, revision = os.fspath(soup), None
@@ -108,24 +108,24 @@ def lineage(soup: str | os.PathLike[str]) -> Lineage:
 
 
 def _read_origin(node: Lineage, source: str, above: tuple[str, ...], visited: dict[str, Lineage]) -> Lineage:
-    """A model that is there, and what its recipe or its card says of where it comes from.
+    """Read the recipe or card of an existing model, and follow it to the models that it was made from.
 
     Args:
         node ([`Lineage`]):
-            What is known of it.
+            Node of the model.
         source (`str`):
-            A folder, or with a commit a Hub id.
+            Folder, or Hub id if the node has a commit.
         above (`tuple[str, ...]`):
-            Places of what was made from it.
+            Places of the models that were made from it.
         visited (`dict[str, Lineage]`):
-            Place -> what was found there already; this model is added.
+            Nodes that were read already, by place; this model is added.
     """
     place = _place(source, node.revision)
     folder = hub.fetch(source, node.revision, [RECIPE_FILE, CARD]) if node.revision else Path(source)
     above = (*above, place)
     if (folder / RECIPE_FILE).is_file():
         if node.revision:
-            recipe = load_hub_recipe(source, node.revision, allow_code=True)  # nothing of it is called here
+            recipe = load_hub_recipe(source, node.revision, allow_code=True)  # its code is not called
         else:
             recipe = load_recipe(folder, allow_code=True)
         members = _members(recipe, above, visited)
@@ -141,14 +141,14 @@ def _read_origin(node: Lineage, source: str, above: tuple[str, ...], visited: di
 
 
 def _place(source: str, revision: str | None) -> str:
-    """What a model is known by: one folder may have several paths."""
+    """The identity of a model, because a folder may have several paths."""
     if os.path.isabs(source):
         return os.path.realpath(source)
     return f"{source}@{revision}"
 
 
 def _members(recipe: Recipe, above: tuple[str, ...], visited: dict[str, Lineage]) -> tuple[Lineage, ...]:
-    """The ingredients of a soup, and its base model where that is not one of them."""
+    """The ingredients of a soup, and its base model if that is not one of them."""
     members = []
     for index, item in enumerate(recipe.ingredients):
         role = BASE if item.name == recipe.base_inside else INGREDIENT
@@ -162,7 +162,7 @@ def _members(recipe: Recipe, above: tuple[str, ...], visited: dict[str, Lineage]
 def _member(
     item: Ingredient, role: str, weights: tuple[float, ...], above: tuple[str, ...], visited: dict[str, Lineage]
 ) -> Lineage:
-    """An ingredient or base model of a soup, with what it was made from where that can be looked at."""
+    """An ingredient or base model of a soup, with the models that it was made from if they can be read."""
     name = item.source if item.revision else item.name
     node = Lineage(name, role, item.revision, weights)
     notes = {MEMORY: "a model in memory", PRIVATE: "private, not named", ELSEWHERE: "a folder elsewhere"}
@@ -172,42 +172,42 @@ def _member(
 
 
 def _visit(node: Lineage, source: str, above: tuple[str, ...], visited: dict[str, Lineage]) -> Lineage:
-    """A model that may be gone, private, or on another machine: a note says so, and the tree goes on beside it.
+    """Read a model that may be missing, private, or on another machine, which a note says.
 
-    Arguments are those of [`_read_origin`].
+    The arguments are those of [`_read_origin`].
     """
-    asked_for = _place(source, node.revision)  # of a repository without a commit, another place than the one it has
+    asked_for = _place(source, node.revision)  # for a repository without a commit, this differs from its final place
     if asked_for in visited:
         return _seen_before(node, visited[asked_for])
     if len(visited) >= MOST:
-        return replace(node, note=f"is not looked at: {MOST:,} models are")
+        return replace(node, note=f"not read: the limit is {MOST:,} models")
     try:
-        if not os.path.isabs(source):  # folders of a recipe that is here are absolute, the rest is on the Hub
+        if not os.path.isabs(source):  # folders in a local recipe are absolute, other sources are on the Hub
             if hub.split_source(source) is None:
-                return replace(node, note="cannot be looked at: it is no folder here and no Hub id")
+                return replace(node, note="cannot be read: it is neither a folder here nor a Hub id")
             revision = node.revision or hub.resolve(source, None)
             node = replace(node, revision=revision)
             hub.confirm(source, revision)
         elif not os.path.isdir(source):
-            return replace(node, note="cannot be looked at: the folder is gone")
+            return replace(node, note="cannot be read: the folder does not exist")
         place = _place(source, node.revision)
         if place in above:
-            return replace(node, note="is above already")
+            return replace(node, note="already listed above")
         if len(above) > DEPTH:
-            return replace(node, note=f"is not looked at: {DEPTH} models are above it")
+            return replace(node, note=f"not read: the limit is {DEPTH} levels")
         if place in visited:
             node = _seen_before(node, visited[place])
         else:
             node = _read_origin(node, source, above, visited)
     except SoupError as error:
         reason = str(error).split(":")[0].split(". ")[0]  # without details and without what to do
-        node = replace(node, note=f"cannot be looked at: {one_line(reason)}")
+        node = replace(node, note=f"cannot be read: {one_line(reason)}")
     visited[asked_for] = node
     return node
 
 
 def _seen_before(node: Lineage, earlier: Lineage) -> Lineage:
-    """A model that was looked at already: what it was made from is told there."""
+    """A model that was read already, whose own sources are listed at the first place."""
     note = "see above" if earlier.children else earlier.note
     role = SOUP if earlier.role == SOUP else node.role
     return replace(node, role=role, revision=earlier.revision, note=note)

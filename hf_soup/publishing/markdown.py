@@ -1,4 +1,4 @@
-"""Names, repositories and code from elsewhere as the Markdown of a card: none of them can break out of its place."""
+"""Untrusted names, repositories and code as Markdown of a card, escaped so that they cannot break out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..untrusted import printable
 
 
 def repository_link(repo_id: str) -> str:
-    """A repository with a link to it; what cannot be one is plain text."""
+    """A link to a repository; plain text if the name cannot be a repository."""
     from huggingface_hub import constants
 
     if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", repo_id, re.ASCII) is None:
@@ -22,7 +22,7 @@ def repository_link(repo_id: str) -> str:
 
 
 def ingredient_link(item: Ingredient) -> str:
-    """An ingredient as a table shows it; one of the Hub with a link to the commit."""
+    """An ingredient in a table, with a link to the commit if it is on the Hub."""
     if not item.revision:
         return escape(item.name)
     from huggingface_hub import constants
@@ -36,16 +36,16 @@ def ingredient_link(item: Ingredient) -> str:
 
 
 def commit_cell(item: Ingredient) -> str:
-    """What the column of commits says of an ingredient."""
+    """The cell of an ingredient in the column of commits."""
     if item.revision and is_commit(item.revision):
         return item.revision[:7]
-    if item.revision:  # a recipe of a stranger may say anything
+    if item.revision:  # an untrusted recipe may contain anything
         return escape(item.revision)
     return {PRIVATE: "private", MEMORY: "in memory"}.get(item.source, "local")
 
 
 def trial_row(trial: Trial) -> str:
-    """A row of the table of all trials; what is not known of a trial is an empty cell."""
+    """A row of the table of all trials; unknown values are empty cells."""
     score, difference, interval = "", "", ""
     if trial.score is not None:
         score = f"{trial.score:.4f}"
@@ -59,11 +59,11 @@ def trial_row(trial: Trial) -> str:
 
 
 def inline_code(text: object) -> str:
-    """Text between backticks, which it cannot leave."""
+    """Text between backticks, from which it cannot break out."""
     return "`" + re.sub(r"[`|<>\s]+", " ", printable(str(text))).strip() + "`"
 
 
 def fence_for(text: str) -> str:
-    """A fence around a block of code that nothing in the block can close."""
+    """A fence for a block of code that the block cannot close."""
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     return "`" * max(3, longest + 1)

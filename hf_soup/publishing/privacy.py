@@ -1,4 +1,4 @@
-"""Where ingredients are on the Hub, and whether others may see them there: before a soup is published."""
+"""The repositories of ingredients on the Hub, and whether they are private, before a soup is published."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from ..types import Ingredient, Recipe
 from ..untrusted import read_json
 
 
-PUSHED_FILE = "pushed.json"  # beside a run that a sweep has put on the Hub: its repository and commit
+PUSHED_FILE = "pushed.json"  # beside a run that a sweep has pushed: its repository and commit
 
 
 def on_hub(item: Ingredient, token: str | bool | None = None) -> Ingredient:
-    """A run of a sweep that was pushed, and not changed since, by its repository instead of its folder; others as they
-    are.
+    """Refer to a pushed and unchanged run of a sweep by its repository instead of its folder; other ingredients are
+    returned unchanged.
 
     Args:
         item ([`Ingredient`]):
-            A reference.
+            Reference to an ingredient.
         token (`str` or `bool`, *optional*):
-            By default the one that a login stored.
+            Access token for the Hub; by default the stored one.
     """
     folder = Path(item.source)
     if item.revision or not folder.is_dir():
         return item
-    # An ingredient is a run itself, or a checkpoint in the folder of one, which is a subfolder of its repository.
+    # An ingredient is a run itself, or a checkpoint in its folder, which is a subfolder of its repository.
     for run, subfolder in ((folder, ""), (folder.parent, f"/{folder.name}")):
         try:
             pushed = read_json(run / PUSHED_FILE)
@@ -45,7 +45,7 @@ def on_hub(item: Ingredient, token: str | bool | None = None) -> Ingredient:
 
 
 def with_repositories(recipe: Recipe, token: str | bool | None = None) -> Recipe:
-    """The recipe with repositories instead of folders, where a sweep has pushed a run that is as it was."""
+    """The recipe with repositories instead of the folders of pushed and unchanged runs."""
     ingredients = tuple(on_hub(item, token) for item in recipe.ingredients)
     base = recipe.base_model
     if base is not None:
@@ -54,10 +54,10 @@ def with_repositories(recipe: Recipe, token: str | bool | None = None) -> Recipe
 
 
 def private_ones(items: Iterable[Ingredient], token: str | bool | None = None) -> list[Ingredient]:
-    """Those whose repositories are not public; folders and models in memory are not among them.
+    """The ingredients whose repositories are not public, without folders and models in memory.
 
     Raises:
-        [`OutputError`]: if the Hub does not tell.
+        [`OutputError`]: if the Hub does not answer.
     """
     visibility: dict[str, bool] = {}
     private = []
@@ -72,18 +72,18 @@ def private_ones(items: Iterable[Ingredient], token: str | bool | None = None) -
 
 
 def is_private(source: str, *, repo_type: str = "model", token: str | bool | None = None) -> bool:
-    """Whether a repository is not public; one that is gone, or that the user may not see, counts as private.
+    """Whether a repository is not public; one that is missing or not accessible counts as private.
 
     Args:
         source (`str`):
-            A Hub id, a folder behind it if need be.
+            Hub id, possibly followed by a subfolder.
         repo_type (`str`, *optional*, defaults to `"model"`):
-            Or `"dataset"`.
+            Type of the repository: `"model"` or `"dataset"`.
         token (`str` or `bool`, *optional*):
-            By default the one that a login stored.
+            Access token for the Hub; by default the stored one.
 
     Raises:
-        [`OutputError`]: if the Hub does not tell.
+        [`OutputError`]: if the Hub does not answer.
     """
     from huggingface_hub import errors
 
@@ -96,7 +96,7 @@ def is_private(source: str, *, repo_type: str = "model", token: str | bool | Non
 
 
 def repository_of(source: str) -> str:
-    """The repository of a source that is known to be on the Hub, without the folder behind it."""
+    """The repository of a source that is on the Hub, without the subfolder."""
     parts = hub.split_source(source)
     if parts is None:
         raise ValueError(f"{source!r} is no Hub id")

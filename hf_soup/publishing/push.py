@@ -1,4 +1,4 @@
-"""A folder -> one commit on the Hub: no repository ever has the weights of one soup and the card of another."""
+"""Pushes a folder to the Hub in one commit, so that weights and card in a repository always belong together."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 class Target(NamedTuple):
-    """A repository that is there and may be written to.
+    """A repository that exists and can be written to.
 
     Args:
         repo_id (`str`):
-            With its owner.
+            Id of the repository, with its owner.
         private (`bool`):
-            Whether only some may see it.
+            Whether the repository is private.
     """
 
     repo_id: str
@@ -39,32 +39,32 @@ def open_target(
     revision: str | None = None,
     create_pr: bool = False,
 ) -> Target:
-    """Make a repository, and its branch, where they are missing.
+    """Create a repository and its branch, if they do not exist.
 
     Args:
         repo_id (`str`):
-            With its owner, or without one in the name of the user.
+            Id of the repository; without an owner it belongs to the user.
         private (`bool`, *optional*):
             Whether a new repository is private.
         token (`str` or `bool`, *optional*):
-            By default the one that a login stored.
+            Access token for the Hub; by default the stored one.
         revision (`str`, *optional*):
-            The branch.
+            Branch to push to.
         create_pr (`bool`, *optional*, defaults to `False`):
-            Whether what comes is a pull request.
+            Whether a pull request will be opened.
 
     Returns:
-        [`Target`]: with the owner, and whether the repository is private.
+        [`Target`]: the repository with its owner, and whether it is private.
 
     Raises:
-        [`OutputError`]: if the Hub refuses, or a pull request is asked for on a branch.
+        [`OutputError`]: if the Hub refuses, or a pull request is requested for a branch.
     """
     if create_pr and revision is not None:
         raise OutputError("a pull request is against the main branch: give either create_pr=True or a revision.")
     api = client(token)
     with refusals(repo_id):
         made = patiently(lambda: api.create_repo(repo_id, private=private, exist_ok=True)).repo_id
-        if made != repo_id and made.rpartition("/")[2] != repo_id:  # a name without an owner is made in the user's
+        if made != repo_id and made.rpartition("/")[2] != repo_id:  # a name without an owner gets that of the user
             raise OutputError(f"the Hub was asked for {repo_id}, and made {one_line(made, 80)}.")
         if revision is not None and not revision.startswith("refs/"):
             patiently(lambda: api.create_branch(made, branch=revision, exist_ok=True))
@@ -82,24 +82,24 @@ def push_folder(
     create_pr: bool = False,
     commit_description: str | None = None,
 ) -> CommitInfo:
-    """Commit every file of a folder at once, and delete what would be loaded instead of it or on top of it: adapters,
-    weights of other formats, what an earlier soup left. The commit's description names what was deleted.
+    """Commit all files of a folder at once, and delete files that would be loaded instead of them or in addition:
+    adapters, weights of other formats, files of an earlier soup. The commit's description names the deleted files.
 
-    Files that the Hub has already, from an attempt that was cut short or from the soup before, are not sent again.
-    Where somebody else commits in the meantime it is done again on top of that.
+    Files that the Hub already has, from an interrupted attempt or an earlier soup, are not sent again. If another
+    commit is made in the meantime, the push is repeated on top of it.
 
     Args:
         folder (`Path`):
-            All of its files are sent, those of folders in it too.
+            Folder whose files are pushed, including those in subfolders.
         repo_id (`str`):
-            That [`open_target`] has opened.
+            Repository opened by [`open_target`].
         commit_message (`str`), commit_description (`str`, *optional*):
-            Of the commit.
+            Message and description of the commit.
         token (`str` or `bool`, *optional*), revision (`str`, *optional*), create_pr (`bool`, *optional*):
-            As of [`open_target`].
+            Options, as for [`open_target`].
 
     Raises:
-        [`OutputError`]: if the Hub refuses; the files there are as they were.
+        [`OutputError`]: if the Hub refuses the push; the repository is left unchanged.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
@@ -110,13 +110,13 @@ def push_folder(
             files[path.relative_to(folder).as_posix()] = path
 
     def commit() -> CommitInfo:
-        # Asked again at each attempt: what is stale depends on the commit that this one is to follow.
+        # Read again at each attempt, because the files to delete depend on the parent commit.
         head = api.model_info(repo_id, revision=revision)
         stale = stale_files([sibling.rfilename for sibling in head.siblings or ()], files)
         paragraphs = [commit_description] if commit_description else []
         if stale:
             names = ", ".join(stale)
-            paragraphs.append(f"Deleted, since it would be loaded instead of these files or on top of them: {names}")
+            paragraphs.append(f"Deleted, because it would be loaded instead of these files or in addition: {names}")
         additions = [CommitOperationAdd(name, path) for name, path in files.items()]
         deletions = [CommitOperationDelete(name) for name in stale]
         return api.create_commit(
@@ -130,6 +130,6 @@ def push_folder(
         )
 
     with refusals(repo_id), unsaid("hf_api", "No files have been modified"):
-        if create_pr:  # it may have been opened although the answer was lost, and would be opened twice
+        if create_pr:  # not repeated: the request may have been opened although the answer was lost
             return patiently(commit, again=(429, *RACE), if_lost=False)
         return patiently(commit, again=(*BUSY, *RACE))

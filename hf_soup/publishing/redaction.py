@@ -1,6 +1,6 @@
-"""What takes private models out of a soup that is published: out of its recipe, comparison, files and sentences.
+"""Removes private models from a published soup: from its recipe, comparison, files and texts.
 
-Whether a model is private is asked in `privacy.py`.
+`privacy.py` finds out whether a model is private.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ T = TypeVar("T")
 
 
 class Redaction:
-    """Replaces private models in everything that is published: their names, their repositories, and both in sentences.
+    """Replaces the names and repositories of private models in everything that is published, including texts.
 
-    Without any private model it changes nothing.
+    Without private models nothing is changed.
 
     Args:
         private (`Iterable[Ingredient]`, *optional*):
-            The private ones, which are called `private-1`, `private-2`, ...
+            Private ingredients, which are called `private-1`, `private-2`, ...
         named (`Iterable[Ingredient]`, *optional*):
-            The others, whose names are not taken for something else.
+            Other ingredients, whose names are kept.
         bases (`Iterable[str]`, *optional*):
-            Private repositories that ingredients were fine-tuned from.
+            Private base models of ingredients.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Redaction:
     ):
         names_in_use = {item.name for item in named}
         numbers = itertools.count(1)
-        self.aliases: dict[tuple[str, str], str] = {}  # name and source of an ingredient -> what it is called
+        self.aliases: dict[tuple[str, str], str] = {}  # name and source of an ingredient -> alias
         for item in private:
             key = (item.name, item.source)
             if key not in self.aliases:
@@ -51,12 +51,12 @@ class Redaction:
         self.repositories = sorted(repositories, key=lambda repo_id: (-len(repo_id), repo_id))
         self._names = {name: alias for (name, _), alias in self.aliases.items()}
         self._words = self._replacements(names_in_use)
-        # Whole words alone, and of several that begin alike the longest: `run-1` is no part of `run-10`.
+        # Whole words only, and the longest of several: `run-1` must not match in `run-10`.
         longest_first = sorted(map(re.escape, self._words), key=len, reverse=True)
         self._pattern = re.compile(rf"(?<![\w-])({'|'.join(longest_first)})(?![\w-])")
 
     def _replacements(self, names_in_use: set[str]) -> dict[str, str]:
-        """What stands in a sentence for each name, source and repository; names of public models too are kept."""
+        """The replacement in texts for each name, source and repository; names of public models are kept."""
         words = {name: alias for name, alias in self._names.items() if name not in names_in_use}
         for (_, source), alias in self.aliases.items():
             words[source] = alias
@@ -66,23 +66,23 @@ class Redaction:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing to hide."""
+        """Whether nothing has to be hidden."""
         return not self.repositories
 
     def text(self, text: str) -> str:
-        """A text without the names."""
-        if self.is_empty:  # the pattern of no words matches anywhere
+        """A text without private names."""
+        if self.is_empty:  # a pattern without words would match anywhere
             return text
         return self._pattern.sub(lambda match: self._words[match[0]], text)
 
     def file(self, content: bytes) -> bytes:
-        """A file without the ids of private repositories; names alone may be words of a vocabulary."""
+        """A file without the ids of private repositories; names are kept, since they may be words of a vocabulary."""
         for repo_id in self.repositories:
             content = content.replace(repo_id.encode(), PRIVATE.encode())
         return content
 
     def recipe(self, recipe: Recipe) -> Recipe:
-        """The recipe, in which private ingredients have the digests of their weights alone."""
+        """The recipe, in which private ingredients only have the digests of their weights."""
         if self.is_empty:
             return recipe
         names = {item.name: self._ingredient(item).name for item in recipe.ingredients}
@@ -100,7 +100,7 @@ class Redaction:
         )
 
     def comparison(self, comparison: Comparison) -> Comparison:
-        """The comparison, in which private models have their aliases."""
+        """The comparison, with aliases for private models."""
         return replace(
             comparison,
             models=tuple(map(self._model, comparison.models)),
@@ -109,29 +109,29 @@ class Redaction:
         )
 
     def base(self, repo_id: str) -> str:
-        """A repository that an ingredient was fine-tuned from; `"private"` for a private one."""
+        """The base model of an ingredient; `"private"` for a private one."""
         return PRIVATE if repo_id in self.bases else repo_id
 
     def _ingredient(self, item: Ingredient) -> Ingredient:
-        """An ingredient as the recipe may name it."""
+        """An ingredient, redacted for the recipe."""
         alias = self.aliases.get((item.name, item.source))
         if alias is None:
             return item
         return Ingredient(alias, PRIVATE, files=item.files)
 
     def _model(self, model: ModelScores) -> ModelScores:
-        """A line of the comparison."""
+        """A row of the comparison."""
         name = model.name
-        if model.role in SINGLE:  # soups and ensembles may be called like a private model, and are none
+        if model.role in SINGLE:  # soups and ensembles may have the name of a private model
             name = self._names.get(name, name)
         return replace(model, name=name, weights=self._renamed(model.weights))
 
     def _renamed(self, values: Mapping[str, T]) -> dict[str, T]:
-        """A mapping from names of ingredients, with aliases."""
+        """A mapping by names of ingredients, with aliases."""
         return {self._names.get(name, name): value for name, value in values.items()}
 
     def _selection(self, selection: Selection | None, names: Mapping[str, str]) -> Selection | None:
-        """How the recipe was found; `names` has those of the ingredients that the recipe still has."""
+        """The redacted selection; `names` maps the names of the recipe's ingredients."""
         if selection is None:
             return None
         return replace(
@@ -143,15 +143,15 @@ class Redaction:
         )
 
     def _trial(self, trial: Trial, names: Mapping[str, str]) -> Trial:
-        """A row of the table of trials."""
+        """A redacted trial."""
         ingredient = trial.ingredient
         if ingredient is not None:
-            # Candidates that were not chosen are not in the recipe, so their aliases are looked up by name alone.
+            # Candidates that were not chosen are not in the recipe, so their aliases are looked up by name only.
             ingredient = names.get(ingredient, self._names.get(ingredient, ingredient))
         return replace(trial, tried=self.text(trial.tried), why=self.text(trial.why), ingredient=ingredient)
 
     def _value(self, value: Any) -> Any:
-        """Plain values without the names, in keys too."""
+        """Plain values without private names, including keys."""
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, Mapping):
@@ -162,7 +162,7 @@ class Redaction:
 
 
 def _next_alias(numbers: Iterator[int], names_in_use: set[str]) -> str:
-    """The next alias that no public model is called by."""
+    """The next alias that is not the name of a public model."""
     while True:
         alias = f"private-{next(numbers)}"
         if alias not in names_in_use:
@@ -175,20 +175,20 @@ def find_private(
     bases: Sequence[Sequence[str]],
     token: str | bool | None = None,
 ) -> Redaction:
-    """Ask the Hub which of the models that a soup would name are private.
+    """Ask the Hub which of the models named by a soup are private.
 
     Args:
         recipe ([`Recipe`]):
-            Of the soup, with repositories as sources where there are any.
+            Recipe of the soup, with repositories as sources if there are any.
         candidates (`Sequence[Checkpoint]`):
-            All that a strategy chose from: tables and trials name those that it left out as well.
+            Candidates of the strategy; tables and trials also name those that were left out.
         bases (`Sequence[Sequence[str]]`):
-            For each ingredient the repositories that it was fine-tuned from.
+            Base models of each ingredient.
         token (`str` or `bool`, *optional*):
-            By default the one that a login stored.
+            Access token for the Hub; by default the stored one.
 
     Returns:
-        [`Redaction`]: of all of them; empty where everything is public.
+        [`Redaction`]: of all private models; empty if everything is public.
 
     Raises:
         [`OutputError`]: if the Hub does not tell.
@@ -200,7 +200,7 @@ def find_private(
         if candidate.name not in recipe.names:
             named.append(on_hub(candidate.ingredient, token))
     private = private_ones(named, token)
-    # The card names what an ingredient was fine-tuned from only where it does not name the ingredient itself.
+    # The card only names the base model of an ingredient if it does not name the ingredient itself.
     bases_in_card: list[str] = []
     for item, repositories in zip(recipe.ingredients, bases, strict=True):
         if not item.revision or item in private:
@@ -211,13 +211,13 @@ def find_private(
 
 
 def warn_of_redaction(redaction: Redaction, repo_id: str) -> None:
-    """Say which models a public soup does not name.
+    """Warn of the models that a public soup does not name.
 
     Args:
         redaction ([`Redaction`]):
-            What hides them.
+            Redaction of the soup.
         repo_id (`str`):
-            Where the soup is published.
+            Repository of the soup.
     """
     if redaction.aliases:
         names = ", ".join(name for name, _ in redaction.aliases)

@@ -1,4 +1,4 @@
-"""What a comparison says of the soup that is published, for its card and for leaderboards."""
+"""The results of a published soup in a comparison, for its card and for leaderboards."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Result:
-    """The line of a comparison that is about one soup.
+    """The results of one soup in a comparison.
 
     Args:
         comparison ([`Comparison`]):
-            The whole of it.
+            The whole comparison.
         scores ([`ModelScores`]):
-            The soup's.
+            Scores of the soup.
     """
 
     comparison: Comparison
@@ -32,12 +32,12 @@ class Result:
 
     @property
     def test(self) -> Interval | None:
-        """The score on the test set, by the metric that counts."""
+        """The score on the test set, by the metric that ranks the models."""
         return self.scores.scores.get(TEST, {}).get(self.comparison.metric)
 
     @property
     def test_text(self) -> str:
-        """The same with its interval, in percent where the metric is a share."""
+        """The test score with its interval as text, in percent if the metric is a share."""
         score = self.test
         if score is None:
             return ""
@@ -50,7 +50,7 @@ class Result:
 
     @property
     def sentence(self) -> str:
-        """The line of the summary that names the soup."""
+        """The sentence of the summary about the soup."""
         for line in self.comparison.summary.split("\n"):
             if self.scores.name in line:
                 return line
@@ -58,7 +58,7 @@ class Result:
 
     @property
     def smallest_difference(self) -> str | None:
-        """How large a difference on the test set has to be to be told from none, where an interval is known."""
+        """The smallest significant difference on the test set, if an interval is known."""
         difference = self.comparison.differences.get(self.scores.name, {}).get(TEST, {}).get("single")
         if difference is None or difference.low is None or difference.high is None:
             return None
@@ -69,17 +69,17 @@ class Result:
 
 
 def result_of(recipe: Recipe, comparison: Comparison | None) -> Result | None:
-    """What a comparison says of a recipe's soup: of the model of that title, or of the only soup that was compared.
+    """The results of a recipe's soup: those of the model with that title, or of the only soup in the comparison.
 
     Args:
         recipe ([`Recipe`]):
-            Of the soup.
+            Recipe of the soup.
         comparison ([`Comparison`], *optional*):
-            Which may be of other soups too.
+            Comparison, which may include other soups.
     """
     if comparison is None:
         return None
-    # By title first: a comparison may have a uniform soup of its own, and soups of several strategies.
+    # By title first, because a comparison may have its own uniform soup, and soups of several strategies.
     for model in comparison.models:
         if model.role in ("soup", "uniform") and model.name == recipe.title:
             return Result(comparison, model)
@@ -90,19 +90,19 @@ def result_of(recipe: Recipe, comparison: Comparison | None) -> Result | None:
 
 
 def model_index(result: Result, task_type: str) -> list[EvalResult]:
-    """The scores that go to the metadata of a card: of every set that has not chosen the soup.
+    """The scores for the metadata of a card: those on every data set that was not used for selection.
 
     Args:
         result ([`Result`]):
-            Of the soup.
+            Results of the soup.
         task_type (`str`):
-            What the Hub calls its task.
+            Name of the task on the Hub.
     """
     from huggingface_hub import EvalResult
 
     entries = []
     for name in result.comparison.sizes:
-        if name in (VALIDATION, SHIFTS):  # the one chose the soup, the other is a mean of sets
+        if name in (VALIDATION, SHIFTS):  # used for selection, or a mean of data sets
             continue
         for metric, score in result.scores.scores.get(name, {}).items():
             entry = EvalResult(
@@ -118,22 +118,22 @@ def model_index(result: Result, task_type: str) -> list[EvalResult]:
 
 
 def leaderboard_path(benchmark: str) -> str:
-    """Where a repository has the score of a benchmark, such as `"nyu-mll/glue:sst2"`."""
+    """The file in a repository with the score of a benchmark, such as `"nyu-mll/glue:sst2"`."""
     dataset_id = benchmark.partition(":")[0]
     return f".eval_results/hf_soup--{dataset_id.replace('/', '--')}.yaml"
 
 
 def evaluation_results(comparison: Comparison | None, recipe: Recipe, benchmark: str) -> str:
-    """The file in `.eval_results/` that puts the score on the test set onto a benchmark's leaderboard.
+    """The content of the file in `.eval_results/` that adds the test score to a benchmark's leaderboard.
 
     Args:
         comparison ([`Comparison`], *optional*), recipe ([`Recipe`]):
-            Of the soup.
+            Comparison and recipe of the soup.
         benchmark (`str`):
-            The benchmark's data set and the task in it, such as `"nyu-mll/glue:sst2"`.
+            Data set and task of the benchmark, such as `"nyu-mll/glue:sst2"`.
 
     Raises:
-        [`DataError`]: if nothing was scored on a test set, or the benchmark is written otherwise.
+        [`DataError`]: if there is no test score, or the name of the benchmark has another form.
     """
     import yaml
     from huggingface_hub import EvalResultEntry
@@ -144,7 +144,7 @@ def evaluation_results(comparison: Comparison | None, recipe: Recipe, benchmark:
         raise DataError(f"there is no test score for the benchmark {benchmark!r}: set soup.comparison before.")
     dataset_id, colon, task_id = benchmark.partition(":")
     if not colon or not task_id or split_source(dataset_id) is None:
-        raise DataError(f"the benchmark {benchmark!r} is no DATASET:TASK, such as nyu-mll/glue:sst2.")
+        raise DataError(f"the benchmark {benchmark!r} is not of the form DATASET:TASK, such as nyu-mll/glue:sst2.")
     note = result.comparison.metric
     if result.comparison.sizes[TEST]:
         note += f" on {result.comparison.sizes[TEST]} examples"

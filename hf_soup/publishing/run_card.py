@@ -1,4 +1,4 @@
-"""The model card of one run of a sweep: Trainer's own, and where the run belongs."""
+"""The model card of one run of a sweep: Trainer's card, with a section on the sweep."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 SWEEP = """
 ## A run of a sweep
 
-This is {run} of the sweep {sweep}: fine-tunes of one model that all started from the same weights, head included, so
-that their averages can be good. What it has of its own: {own}.
+This is {run} of the sweep {sweep}: all runs were fine-tuned from the same weights, head included, so that they can be
+averaged. Settings of this run: {own}.
 
 ```python
 import hf_soup
@@ -41,29 +41,29 @@ def render_run_card(
     task: Task,
     base: Mapping[str, Any],
 ) -> str:
-    """The README.md of a run.
+    """Render the model card (README.md) of a run.
 
     Args:
         state (`Mapping[str, Any]`):
-            What its `run.json` holds.
+            Content of `run.json`.
         history (`Sequence[Mapping[str, Any]]`):
-            What Trainer logged.
+            Records logged by Trainer.
         sweep (`str`):
             Name of the sweep.
         task ([`Task`]):
-            Of `hf_soup.tasks`.
+            Task, a module of `hf_soup.tasks`.
         base (`Mapping[str, Any]`):
-            The metadata of the card of its base model.
+            Metadata of the base model's card.
 
     Returns:
-        `str`: metadata and Markdown.
+        `str`: the card, with metadata and Markdown.
     """
     from transformers.modelcard import TrainingSummary, parse_log_history
 
-    # The parser makes the table of the records before the first that has `train_runtime`, here of all.
+    # The parser makes a table of the records before the first one with `train_runtime`, which here are all.
     records = [dict(record) for record in history]
     _, lines, results = parse_log_history([*records, {"train_runtime": 0.0}])
-    hyperparameters = {**state["training_args"], **state["params"]}  # what the run has of its own counts
+    hyperparameters = {**state["training_args"], **state["params"]}  # the run's own settings take precedence
     facts = gather_facts({"base": base})
     data = state["data"].get("path")
     summary = TrainingSummary(
@@ -78,8 +78,8 @@ def render_run_card(
         eval_lines=lines,
         hyperparameters={name: _plain(value) for name, value in hyperparameters.items()},
     )
-    # Set after the rest: when it is given to the constructor without a licence, that asks the Hub for one.
-    bases = bases_in_card(base)  # of a base model that is a folder, what that was fine-tuned from
+    # Set last, because the constructor would ask the Hub for a licence if there is none.
+    bases = bases_in_card(base)  # for a base model that is a folder, its own base model
     if state["base_commit"]:
         summary.finetuned_from = split_revision(state["base_model"])[0]
     elif len(bases) == 1:
@@ -91,7 +91,7 @@ def render_run_card(
 
 
 def _plain(value: Any) -> Any:
-    """A value that Trainer's card shows as it stands: escaped where Markdown or HTML would read something in it."""
+    """A value for Trainer's card, escaped if it contains Markdown or HTML."""
     text = str(value)
     if re.fullmatch(r"[\w./:@ +-]*", text):
         return value
@@ -99,15 +99,15 @@ def _plain(value: Any) -> Any:
 
 
 def render_start_card(*, sweep: str, base_model: str | None, base: Mapping[str, Any]) -> str:
-    """The README.md of what all runs of a sweep start from.
+    """Render the model card (README.md) of the start of a sweep.
 
     Args:
         sweep (`str`):
             Name of the sweep.
         base_model (`str`, *optional*):
-            The Hub id that it was made of; of a folder, what the folder was fine-tuned from is named.
+            Hub id of the base model; if it is a folder, the card names the base model of the folder.
         base (`Mapping[str, Any]`):
-            The metadata of the card of its base model.
+            Metadata of the base model's card.
     """
     from huggingface_hub import ModelCardData
 
@@ -123,10 +123,10 @@ def render_start_card(*, sweep: str, base_model: str | None, base: Mapping[str, 
     )
     return (
         f"---\n{data.to_yaml()}\n---\n\n# The start of the sweep “{escape(sweep)}”\n\nThe weights that all runs of "
-        "the sweep were fine-tuned from, head included. It is of use to whoever averages these runs.\n"
+        "the sweep were fine-tuned from, head included. It serves as the base model when these runs are averaged.\n"
     )
 
 
 def write_card(folder: Path, text: str) -> None:
-    """Put a card into a folder."""
+    """Write a card into a folder."""
     (folder / CARD).write_text(encodable(text), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Which files of a repository would be loaded instead of a soup that is pushed there, or on top of it. Names alone."""
+"""Finds files of a repository that would be loaded instead of a pushed soup, or in addition to it, by their names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..checkpoints.companion_files import MODULES, OF_A_SOUP, PROCESSOR, TEMPLAT
 from ..formats.recipe_file import RECIPE_FILE
 
 
-# Weights that transformers, a pipeline or a runtime looks for, of any kind and format.
+# Weights of any kind and format that transformers, a pipeline or a runtime looks for.
 WEIGHTS = re.compile(
     r"adapter_config\.json|adapter_model\..*|pytorch_model.*\.bin(\.index.*\.json)?|"
     r"model(\.[\w-]+)?(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index(\.[\w-]+)?\.json|quant(ize)?_config\.json|"
@@ -25,19 +25,19 @@ LEADERBOARD = re.compile(r"\.eval_results/hf_soup--.*\.yaml")
 
 
 def stale_files(there: Collection[str], new: Collection[str]) -> list[str]:
-    """Files of a repository that have to go when a soup comes.
+    """The files of a repository that have to be deleted when a soup is pushed.
 
     Args:
         there (`Collection[str]`):
-            The files of the repository.
+            Files of the repository.
         new (`Collection[str]`):
-            Those that come.
+            Files that are pushed.
 
     Returns:
-        `list[str]`: sorted; of files that are replaced nothing needs to be said.
+        `list[str]`: the files to delete, sorted, without those that are replaced.
     """
     patterns = _patterns(there, new)
-    folders = {posixpath.dirname(name) for name in new} - {""}  # those of a SentenceTransformer hold weights too
+    folders = {posixpath.dirname(name) for name in new} - {""}  # subfolders of a SentenceTransformer have weights too
     stale = []
     for name in there:
         if name in new:
@@ -50,9 +50,9 @@ def stale_files(there: Collection[str], new: Collection[str]) -> list[str]:
 
 
 def _patterns(there: Collection[str], new: Collection[str]) -> list[re.Pattern[str]]:
-    """Names of files that may be loaded with weights that they do not belong to."""
+    """Patterns of files that might be loaded with weights that they do not belong to."""
     patterns = [WEIGHTS, OF_A_SOUP, LEADERBOARD, re.compile(re.escape(GENERATION))]
-    was_a_soup = RECIPE_FILE in there  # whose tokenizer and processor came with it
+    was_a_soup = RECIPE_FILE in there  # its tokenizer and processor were pushed with it
     if was_a_soup or any(map(TOKENIZER.fullmatch, new)):
         patterns += [TOKENIZER, TEMPLATES]
     if was_a_soup or any(map(PROCESSOR.fullmatch, new)):

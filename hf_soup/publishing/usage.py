@@ -1,4 +1,4 @@
-"""How a model with a given configuration is used: its class, what the Hub calls its task, and code that runs it."""
+"""How a model with a given configuration is used: its class, its task on the Hub, and code that runs it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ model = {auto_class}.from_pretrained("{{model}}")
 
 
 def architecture_of(config: Mapping[str, Any]) -> str | None:
-    """The class that a configuration names first; whatever else stands there is none."""
+    """The first class that a configuration names; `None` if it names none."""
     names = config.get("architectures")
     if not isinstance(names, list) or not names or not isinstance(names[0], str):
         return None
@@ -26,35 +26,35 @@ def architecture_of(config: Mapping[str, Any]) -> str | None:
 
 
 def usage_of(config: Mapping[str, Any], model: str) -> str:
-    """The code that runs such a model.
+    """Code that runs a model with this configuration.
 
     Args:
         config (`Mapping`):
-            Its configuration.
+            Configuration of the model.
         model (`str`):
-            What the code loads: a Hub id, or a word that stands for one.
+            Name that the code loads: a Hub id, or a placeholder.
     """
     try:
         template: str = load_module("task", task_of(config)).USE
-    except DataError:  # a model of no task of ours
+    except DataError:  # a model for a task that hf_soup does not have
         import transformers
 
         name = architecture_of(config) or "AutoModel"
-        if not hasattr(transformers, name):  # a class of the repository's own code
+        if not hasattr(transformers, name):  # a class in the repository's own code
             name = "AutoModel"
         template = USE.format(auto_class=name)
     return template.format(model=model).strip()
 
 
 def pipeline_of(config: Mapping[str, Any]) -> str | None:
-    """What the Hub calls the task of such a model, if it has a name for it."""
+    """The Hub's name of the task of such a model, if there is one."""
     try:
         return load_module("task", task_of(config)).PIPELINE
     except DataError:
         from transformers.modelcard import TASK_MAPPING
 
         name = architecture_of(config)
-        # transformers annotates none of these dicts, so that their values are objects to a type checker
+        # transformers does not annotate these dicts, so type checkers take their values for objects
         models_by_task = cast("Mapping[str, Mapping[str, str]]", TASK_MAPPING)
         for task, models in models_by_task.items():
             if name in models.values():

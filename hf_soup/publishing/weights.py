@@ -1,4 +1,4 @@
-"""The weights of a soup in a folder, and the recipe that vouches for them: digests of what was read and written."""
+"""Writes the weights of a soup, and adds to the recipe the digests of what was read and written."""
 
 from __future__ import annotations
 
@@ -34,29 +34,29 @@ def write_weights(
     max_shard_size: int | str = "50GB",
     device: str = "cpu",
 ) -> Recipe:
-    """Average the ingredients into weight files, tensor by tensor, and write estimated BatchNorm statistics as well.
+    """Average the ingredients into weight files, tensor by tensor, and write estimated BatchNorm statistics.
 
     Args:
         folder (`Path`):
-            An existing folder.
+            Existing folder to write to.
         recipe ([`Recipe`]):
-            Of the soup.
+            Recipe of the soup.
         plan ([`Plan`]):
-            What the recipe does, tensor by tensor.
+            Plan of the recipe.
         checkpoints (`Sequence[Checkpoint]`):
-            The ingredients in recipe order.
+            Ingredients in the order of the recipe.
         statistics (`Mapping[str, torch.Tensor]`):
-            Tensors that stand in the place of averages, as [`running_statistics`] gives them.
+            Tensors that replace averages, as returned by [`running_statistics`].
         max_shard_size (`int` or `str`, *optional*, defaults to `"50GB"`):
-            As in transformers.
+            Maximum size of a weight file, as in transformers.
         device (`str`, *optional*, defaults to `"cpu"`):
-            Where to average.
+            Device on which tensors are averaged.
 
     Returns:
-        [`Recipe`]: with the digests of the ingredients' weights and of the soup's, and the versions in use.
+        [`Recipe`]: the recipe with the digests of the ingredients' and the soup's weights, and the versions in use.
 
     Raises:
-        [`IngredientError`]: if an ingredient holds NaN, or is not what the recipe was made from.
+        [`IngredientError`]: if an ingredient contains NaN, or has changed since the recipe was made.
     """
 
     def sink(name: str, start: int, elements: torch.Tensor) -> None:
@@ -64,13 +64,13 @@ def write_weights(
             files.write(name, start, elements)
 
     with weight_files(folder, plan.specs, max_shard_size=max_shard_size) as files:
-        # Averages that estimated statistics replace are made all the same: digests are of every tensor that was read.
+        # Averages that are replaced by statistics are computed too, because digests cover every tensor that was read.
         digests_read = blend(plan, checkpoints, sink, digests=True, device=device)
         for name, tensor in statistics.items():
             files.write(name, 0, tensor.reshape(-1))
     digests_written = files.digests()
     ingredients = []
-    for checkpoint, digests in zip(checkpoints, digests_read[:BASE], strict=True):  # the base model comes last
+    for checkpoint, digests in zip(checkpoints, digests_read[:BASE], strict=True):  # the base model is last
         ingredients.append(replace(checkpoint.ingredient, files=file_digests(checkpoint, digests)))
     base = recipe.base_model
     if base is not None and plan.base is not None:
@@ -89,13 +89,13 @@ def write_weights(
 
 
 def warn_of_another_digest(recipe: Recipe, written: Recipe) -> None:
-    """Warn if a recipe that was cooked again has made other weights than it records.
+    """Warn if cooking a recipe again has made other weights than it records.
 
     Args:
         recipe ([`Recipe`]):
-            As it was read.
+            Recipe as it was read.
         written ([`Recipe`]):
-            The same recipe, with the digest of the weights that were written.
+            Same recipe, with the digest of the written weights.
     """
     if recipe.output is None or written.output is None or recipe.output.digest == written.output.digest:
         return

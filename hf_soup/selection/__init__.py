@@ -1,1 +1,1 @@
-"""A strategy at work: the trials that it sees, and what its choice is worth."""
+"""Runs strategies: the trials that they use, and estimates of how good their choice is."""

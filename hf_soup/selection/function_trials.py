@@ -1,4 +1,4 @@
-"""Trials where a function of a model scores: there are no examples to look at, only its numbers."""
+"""Trials scored by a function of a model: there are only its numbers, and no examples."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 
 class FunctionWorker:
-    """Averages mixtures and asks a function for their scores. It can be sent to other machines.
+    """Averages mixtures and scores them with a function. It can be sent to other machines.
 
     Args:
         maker ([`ModelMaker`]):
-            Averages mixtures.
+            Maker of models from mixtures.
         function (`Callable[[PreTrainedModel], Score]`):
-            Scores a model.
+            Function that scores a model.
     """
 
     def __init__(self, maker: ModelMaker, function: Callable[[PreTrainedModel], Score]):
@@ -40,7 +40,7 @@ class FunctionWorker:
         Raises:
             [`EvaluationError`]: naming the ingredients.
         """
-        model = self.maker.new_model(mixture)  # with which a function may do what it likes
+        model = self.maker.new_model(mixture)  # a new model, because the function may change it
         try:
             return self.function(model)
         except EvaluationError as error:
@@ -48,19 +48,19 @@ class FunctionWorker:
 
 
 class FunctionTrials(SetupTrials):
-    """Scores mixtures by a function of a model; a [`Trials`].
+    """[`Trials`] that score mixtures with a function of a model.
 
     Args:
         setup ([`MergeSetup`]):
-            The ingredients, and how they are averaged.
+            Ingredients, and how they are averaged.
         function (`Callable[[PreTrainedModel], Score]`):
-            Scores a model.
+            Function that scores a model.
         training ([`Evaluator`], *optional*):
-            Training data on which BatchNorm is estimated again where a recipe says so.
+            Training data on which BatchNorm is estimated again, if a recipe says so.
         device (`str`, *optional*, defaults to `"cpu"`):
-            Where to average.
+            Device on which tensors are averaged.
         executor (`str`, *optional*, defaults to `"local"`):
-            Where mixtures are scored that do not depend on each other, as of [`run_all`].
+            Where independent mixtures are scored, as for [`run_all`].
     """
 
     def __init__(
@@ -75,14 +75,14 @@ class FunctionTrials(SetupTrials):
         super().__init__(setup)
         self._executor = executor
         self._worker = FunctionWorker(ModelMaker(setup, device=device, training=training), function)
-        self._scores: dict[str, Score] = {}  # by fingerprint of the recipe
+        self._scores: dict[str, Score] = {}  # by the fingerprint of the recipe
 
     def _map(self, mixtures: Sequence[Mixture], _: Threshold | None) -> list[Score]:
-        """The scores, which a function never cuts short."""
+        """The scores; a function cannot be stopped early."""
         keys = [self._worker.maker.setup.recipe(mixture).fingerprint() for mixture in mixtures]
         places = [place for place, key in enumerate(keys) if key not in self._scores]
         missing = [mixtures[place] for place in places]
-        # One mixture alone is not worth the start of workers.
+        # A single mixture is not worth starting workers.
         executor = self._executor if len(missing) > 1 else "local"
         for number, score in run_all(self._worker, missing, executor=executor):
             self._scores[keys[places[number]]] = score
@@ -91,30 +91,30 @@ class FunctionTrials(SetupTrials):
         return [self._scores[key] for key in keys]
 
     def difference(self, mixture: Mixture, other: Mixture) -> None:
-        """Nothing is known of examples."""
+        """Not known without examples."""
 
     @property
     def examples(self) -> int:
-        """There are none."""
+        """Not available without examples."""
         _refuse("this strategy")
 
     def logits(self, ingredient: Ingredient) -> Predictions:
-        """There are none."""
-        _refuse("to know what ingredients say")
+        """Not available without examples."""
+        _refuse("to get predictions of ingredients")
 
     def ensemble(self, mixture: Mixture) -> Score:
-        """There are no outputs to average."""
+        """Not available, because there are no outputs to average."""
         _refuse("an ensemble")
 
     def gradient(self, mixture: Mixture, examples: np.ndarray, scale: float = 1.0) -> Gradient:
-        """There is no loss."""
+        """Not available, because there is no loss."""
         _refuse("to learn weights")
 
     def subset(self, examples: np.ndarray) -> FunctionTrials:
-        """There is no part of what has no examples."""
+        """Not available without examples."""
         _refuse("to take a part of validation")
 
 
 def _refuse(purpose: str) -> NoReturn:
-    """Say what needs examples."""
-    raise EvaluationError(f"{purpose} needs examples, which a function of a model has not: give an Evaluator.")
+    """Raise an error for an operation that needs examples."""
+    raise EvaluationError(f"{purpose} needs examples, which a function of a model lacks: give an Evaluator.")

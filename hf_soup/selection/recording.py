@@ -1,4 +1,4 @@
-"""What a strategy tries, written down as it asks: for strategies that return their mixture and no trials."""
+"""Records the trials of strategies that return their mixture without trials."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from ..types import Mixture, Rejected, Score, Threshold, Trial, Trials
 
 
 class RecordingTrials:
-    """Trials that remember what was scored, and are otherwise those that they were made of.
+    """A wrapper around trials that records the scored mixtures.
 
     Args:
         trials ([`Trials`]):
-            What scores.
+            Trials to record.
     """
 
     def __init__(self, trials: Trials):
@@ -24,13 +24,13 @@ class RecordingTrials:
         return getattr(self._trials, name)
 
     def score(self, mixture: Mixture, beat: Threshold | None = None) -> Score | Rejected:
-        """As of [`Trials`]."""
+        """See [`Trials`]."""
         result = self._trials.score(mixture) if beat is None else self._trials.score(mixture, beat)
         self._results.append((mixture, result))
         return result
 
     def map(self, mixtures: Sequence[Mixture], beat: Threshold | None = None) -> Sequence[Score | Rejected]:
-        """As of [`Trials`]."""
+        """See [`Trials`]."""
         results: Sequence[Score | Rejected] = (
             self._trials.map(mixtures) if beat is None else self._trials.map(mixtures, beat)
         )
@@ -38,11 +38,11 @@ class RecordingTrials:
         return results
 
     def recorded(self, choice: Mixture) -> tuple[Trial, ...]:
-        """What was scored, in order and each mixture once.
+        """The scored mixtures in order, each once.
 
         Args:
             choice ([`Mixture`]):
-                What the strategy chose in the end, which counts as kept.
+                Final choice of the strategy, which counts as kept.
         """
         trials: dict[str, Trial] = {}
         for mixture, result in self._results:
@@ -51,14 +51,14 @@ class RecordingTrials:
             single = mixture.names[0] if len(mixture.names) == 1 else None
             if isinstance(result, Score):
                 trials[tried] = Trial(tried, kept, "chosen" if kept else "", score=result.value, ingredient=single)
-            elif tried not in trials:  # a trial that was stopped may be scored in full later
+            elif tried not in trials:  # a stopped trial may be scored in full later
                 at_most = result.right / result.n
                 trials[tried] = Trial(tried, kept, f"stopped: {result}", at_most=at_most, ingredient=single)
         return tuple(trials.values())
 
 
 def _title(mixture: Mixture) -> str:
-    """What a table calls a mixture: its ingredients, with their weights where these differ."""
+    """The name of a mixture in tables: its ingredients, with their weights if these differ."""
     if isinstance(mixture.weights, dict) or len(set(mixture.weights)) > 1:
         shares = []
         for name, weights in zip(mixture.names, zip(*mixture.weights_by_module.values(), strict=True), strict=True):

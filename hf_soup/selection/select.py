@@ -1,6 +1,6 @@
-"""Run a strategy, and tell what its choice is worth: beside what it is to be compared with, and on unseen examples.
+"""Runs a strategy, compares its choice with reference models, and scores it on unseen examples.
 
-Numbers only, through the same trials as the strategy; `why.py` puts the result into a sentence.
+The numbers come from the same trials as those of the strategy; `why.py` puts the result into a sentence.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ class Strategy:
 
     Args:
         name (`str`):
-            What recipes call it.
+            Name of the strategy in recipes.
         function (`Callable`):
-            The strategy.
+            Function that implements the strategy.
         params (`Mapping`, *optional*):
-            Its parameters, which the recipe records.
+            Parameters of the strategy, which the recipe records.
         provided (`Mapping`, *optional*):
-            What the merge gives it besides: `base`, `seed`.
+            Other arguments that the merge provides: `base`, `seed`.
     """
 
     name: str
@@ -57,17 +57,17 @@ class Strategy:
     provided: Mapping[str, Any]
 
     def choose(self, ingredients: Sequence[Ingredient], trials: Trials) -> Choice:
-        """Run it.
+        """Run the strategy.
 
         Raises:
-            [`RecipeError`]: if it returns something else than a mixture or a choice.
+            [`RecipeError`]: if it returns neither a mixture nor a choice.
         """
         result = self.function(ingredients, trials, **self.params, **self.provided)
         if isinstance(result, Mixture):
             return Choice(result)
         if not isinstance(result, Choice):
             raise RecipeError(
-                f"the strategy {self.name!r} returned a {type(result).__name__}; it returns a hf_soup.Mixture of "
+                f"the strategy {self.name!r} returned a {type(result).__name__}; it has to return a Mixture of "
                 "ingredients and weights."
             )
         return result
@@ -82,34 +82,35 @@ def select(
     holdout: float | None = None,
     seed: int = 0,
 ) -> tuple[Mixture, Selection]:
-    """Find a mixture, and tell what the choice is worth.
+    """Find a mixture, and estimate how good the choice is.
 
     Args:
         strategy ([`Strategy`]):
-            What chooses.
+            Strategy that chooses.
         ingredients (`Sequence[Ingredient]`):
-            The candidates.
+            Candidates to choose from.
         trials ([`Trials`]):
-            Scores mixtures on validation.
+            Trials, which score mixtures on validation data.
         folds (`int`, *optional*):
-            Number of cross-validation folds: the search is repeated without each, and its result is scored on it.
+            Number of cross-validation folds used to estimate selection optimism: the search is repeated without each
+            fold, and its result is scored on that fold.
         holdout (`float`, *optional*):
-            Share of validation that the search does not see, on which its result is scored.
+            Fraction of validation data held out from the search, on which its result is scored.
         seed (`int`, *optional*, defaults to 0):
-            Of the folds and of the part that is held back.
+            Random seed for splitting the examples into folds or held-out data.
 
     Returns:
-        `tuple[Mixture, Selection]`: what was chosen, and how.
+        `tuple[Mixture, Selection]`: the chosen mixture, and how it was chosen.
 
     Raises:
-        [`RecipeError`]: if there are not enough examples for the folds, or for the part that is held back.
+        [`RecipeError`]: if there are not enough examples for the folds or the held-out data.
     """
     seed = check_seed(seed)
     searched, held_back = trials, None
     if holdout is not None:
         searched, held_back = _split(trials, holdout, seed)
     if folds is not None and not 2 <= folds <= searched.examples:
-        raise RecipeError(f"folds is {folds}: there are 2 to {searched.examples} of them, the number of examples.")
+        raise RecipeError(f"folds is {folds}; it has to be from 2 to {searched.examples}, the number of examples.")
     recording = RecordingTrials(searched)
     choice = strategy.choose(ingredients, cast("Trials", recording))
     mixture = choice.mixture
@@ -119,12 +120,12 @@ def select(
     knows_best = bool(choice.trials)
     if not choice.trials:
         choice = replace(choice, trials=recording.recorded(mixture))
-        # a soup is compared with the best single ingredient, which what was scored need not say
+        # a soup is compared with the best single ingredient, which may not be among the scored mixtures
         knows_best = bool(choice.trials) and _all_scored(choice.trials, ingredients)
     if knows_best:
         ranked = _ranked(choice.trials, ingredients)
         reference = _reference(choice.trials, ranked, searched, score)
-        with contextlib.suppress(EvaluationError):  # as of a midpoint that gives NaN
+        with contextlib.suppress(EvaluationError):  # for example a midpoint that gives NaN
             why = explain(choice, score, ranked, searched)
     by_holdout, rows = None, None
     if held_back is not None:
@@ -133,7 +134,7 @@ def select(
     by_folds = None
     if folds is not None:
         by_folds = _cross_validate(strategy, ingredients, searched, folds, seed, score)
-    # The split is asked of all trials: those of the search may be on a part of it, and say so in its name.
+    # The split comes from all trials, because the search may be on a part of it with another name.
     split = trials.score(mixture).split or "validation"
     return mixture, Selection(
         strategy=strategy.name,
@@ -154,20 +155,22 @@ def select(
 
 
 def _split(trials: Trials, holdout: float, seed: int) -> tuple[Trials, Trials]:
-    """The examples to search on, and those that are held back."""
+    """The trials on the examples to search on, and those on held-out examples."""
     import numpy as np
 
     order = np.random.default_rng(seed).permutation(trials.examples)
     count = 0
-    if 0 < holdout < 1:  # neither NaN nor infinity, which cannot be rounded
+    if 0 < holdout < 1:  # excludes NaN and infinity, which cannot be rounded
         count = round(holdout * len(order))
     if not 0 < count < len(order):
-        raise RecipeError(f"holdout is {holdout}: of {len(order)} examples some are to select by, some to report.")
+        raise RecipeError(
+            f"holdout is {holdout}: of {len(order)} examples some are needed to select by, some to test."
+        )
     return trials.subset(order[count:]), trials.subset(order[:count])
 
 
 def _score_held_back(mixture: Mixture, score: Score, held_back: Trials) -> Holdout:
-    """What the choice scores on the examples that were held back."""
+    """The score of the choice on the held-out examples."""
     unseen = held_back.score(mixture)
     return Holdout(rows=held_back.examples, score=unseen.value, optimism=score.gain_over(unseen))
 
@@ -175,7 +178,7 @@ def _score_held_back(mixture: Mixture, score: Score, held_back: Trials) -> Holdo
 def _cross_validate(
     strategy: Strategy, ingredients: Sequence[Ingredient], trials: Trials, folds: int, seed: int, score: Score
 ) -> Folds:
-    """Search without each fold, and score the result on it."""
+    """Search without each fold, and score the result on that fold."""
     import numpy as np
 
     order = np.random.default_rng(seed).permutation(trials.examples)
@@ -190,7 +193,7 @@ def _cross_validate(
 
 
 def _reference(tried: Sequence[Trial], ranked: Sequence[Ingredient], trials: Trials, score: Score) -> dict[str, float]:
-    """What the soup has to be compared with: the best single ingredient, all averaged, and all run."""
+    """Scores to compare the soup with: the best single ingredient, the uniform soup, and the ensemble."""
     reference = {}
     single_scores = []
     for trial in tried:
@@ -200,20 +203,20 @@ def _reference(tried: Sequence[Trial], ranked: Sequence[Ingredient], trials: Tri
         reference["best single ingredient"] = max(single_scores, key=lambda single: single.rank_key).value
     if len(ranked) > 1:
         everything = Mixture.equal(ranked)
-        with contextlib.suppress(EvaluationError):  # no strategy need have searched there
+        with contextlib.suppress(EvaluationError):  # the uniform soup may give NaN
             reference[UNIFORM] = trials.score(everything).value
-        with contextlib.suppress(EvaluationError):  # of a function of a model, or of texts
+        with contextlib.suppress(EvaluationError):  # no ensemble for functions of a model and generated texts
             reference["ensemble"] = trials.ensemble(everything).value
     return reference
 
 
 def _all_scored(tried: Sequence[Trial], ingredients: Sequence[Ingredient]) -> bool:
-    """Whether it is known what each ingredient scores alone, or that a strategy has ruled it out."""
+    """Whether each ingredient was scored alone or was ruled out by the strategy."""
     return {item.name for item in ingredients} <= {trial.ingredient for trial in tried}
 
 
 def _ranked(tried: Sequence[Trial], ingredients: Sequence[Ingredient]) -> list[Ingredient]:
-    """Best single score first, as the trials have them; those that were not scored last."""
+    """The ingredients by their single scores in the trials, best first; those without a score come last."""
     place_by_name: dict[str, int] = {}
     for place, trial in enumerate(tried):
         if trial.ingredient is not None:

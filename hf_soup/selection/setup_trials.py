@@ -1,4 +1,4 @@
-"""What trials on the ingredients of a merge share, whatever scores: their modules, a bar, and the forms of a call."""
+"""The parts of trials that do not depend on what scores: the modules of the ingredients, a bar, and the calls."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 
 class SetupTrials(ABC):
-    """The part of [`Trials`] that does not depend on what scores.
+    """The parts of [`Trials`] that do not depend on what scores.
 
     Args:
         setup ([`MergeSetup`]):
-            The ingredients, which have the same tensors.
+            Ingredients, which have the same tensors, and how they are averaged.
     """
 
     def __init__(self, setup: MergeSetup):
@@ -44,7 +44,7 @@ class SetupTrials(ABC):
 
     @cached_property
     def modules(self) -> tuple[str, ...]:
-        """The named modules from the bottom up, as the model's class defines them."""
+        """The named modules from the inputs to the outputs, as the model's class defines them."""
         return by_depth(self._specs, names_in_depth(self._setup.candidates[0].config))
 
     @cached_property
@@ -54,7 +54,7 @@ class SetupTrials(ABC):
         return tuple(dict.fromkeys(group(name, prefix) for name in head_names(self._specs)))
 
     def lacking(self, ingredient: Ingredient) -> tuple[str, ...]:
-        """The modules of which an ingredient has not every tensor."""
+        """The modules of which an ingredient lacks a tensor."""
         present, prefix = self._setup.by_name[ingredient.name].specs, own_prefix(self._specs)
         missing = [name for name, spec in self._specs.items() if spec.is_floating and name not in present]
         return tuple(dict.fromkeys(group(name, prefix) for name in missing))
@@ -64,10 +64,10 @@ class SetupTrials(ABC):
     @overload
     def score(self, mixture: Mixture, beat: Threshold) -> Score | Rejected: ...
     def score(self, mixture: Mixture, beat: Threshold | None = None) -> Score | Rejected:
-        """Average and score one mixture; the same one again costs nothing.
+        """Average and score one mixture; results are kept.
 
         Raises:
-            [`EvaluationError`]: if there is no number.
+            [`EvaluationError`]: if the score is not a number.
         """
         return self._map([mixture], beat)[0]
 
@@ -76,14 +76,14 @@ class SetupTrials(ABC):
     @overload
     def map(self, mixtures: Sequence[Mixture], beat: Threshold) -> list[Score | Rejected]: ...
     def map(self, mixtures: Sequence[Mixture], beat: Threshold | None = None) -> list[Score] | list[Score | Rejected]:
-        """Score mixtures that do not depend on each other."""
+        """Score independent mixtures."""
         return self._map(mixtures, beat)
 
     @abstractmethod
     def _map(self, mixtures: Sequence[Mixture], threshold: Threshold | None) -> list[Any]:
-        """The score of each mixture, or what is known of one that cannot reach the threshold."""
+        """The score of each mixture, or a bound for one that cannot reach the threshold."""
 
     @property
     def _specs(self) -> Mapping[str, TensorSpec]:
-        """The tensors of the first ingredient by name: the order in which ingredients are given must not matter."""
+        """The tensors of the ingredient whose name comes first: the order of the ingredients must not matter."""
         return min(self._setup.candidates, key=lambda item: item.name).specs

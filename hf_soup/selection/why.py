@@ -1,6 +1,6 @@
-"""The result of a search in one sentence: how it compares with the best single ingredient, and if examples can tell.
+"""The result of a search in one sentence: the comparison with the best single ingredient, and its significance.
 
-It chooses nothing. It scores midpoints between ingredients where the sentence depends on them.
+Nothing is chosen here. Midpoints between ingredients are scored if the sentence depends on them.
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from ..types import Choice, Ingredient, Mixture, Score, Threshold, Trials
 
 
-NEIGHBOURS = 3  # ingredients, the best ones, whose midpoints with the only one that was kept are scored
+NEIGHBOURS = 3  # number of best ingredients whose midpoints with the only kept one are scored
 
 
 def explain(choice: Choice, score: Score, ranked: Sequence[Ingredient], trials: Trials) -> str:
-    """Say in one sentence how a search ended.
+    """Describe the result of a search in one sentence.
 
     Args:
         choice ([`Choice`]):
-            What the strategy returned, with the trials that it made.
+            Result of the strategy, with its trials.
         score ([`Score`]):
-            Of the mixture that it chose.
+            Score of the chosen mixture.
         ranked (`Sequence[Ingredient]`):
-            The candidates, best single score first.
+            Candidates, best single score first.
         trials ([`Trials`]):
-            Scores mixtures on the examples that the strategy searched on.
+            Trials on the examples that the strategy used.
     """
     mixture = choice.mixture
     if choice.alpha is not None:
@@ -32,7 +32,7 @@ def explain(choice: Choice, score: Score, ranked: Sequence[Ingredient], trials: 
         return f"The best point on the way from the base model is alpha {choice.alpha:g}; it is {comparison}."
     if len(ranked) == 1 and mixture.names == (ranked[0].name,):
         return f"There was one ingredient: the soup is {ranked[0].name}."
-    # A mixture may hold the base model as well, which is no candidate and does not count as an ingredient here.
+    # A mixture may include the base model, which is no candidate and does not count as an ingredient here.
     taken = [item for item in ranked if item.name in mixture.used]
     if len(taken) == 1 and len(mixture.names) == 1:
         return _explain_single(taken[0], ranked, trials)
@@ -42,12 +42,12 @@ def explain(choice: Choice, score: Score, ranked: Sequence[Ingredient], trials: 
 
 
 def _compare_with_single(mixture: Mixture, score: Score, best: Ingredient, trials: Trials) -> str:
-    """How a mixture compares with the best single ingredient, and whether the examples can tell."""
+    """How a mixture compares with the best single ingredient, and whether the difference is significant."""
     single = Mixture.equal([best])
     best_score = trials.score(single)
     rival = f"the best single ingredient, {best.name} ({best_score.value:.4f})"
     gained = score.gain_over(best_score)
-    if gained == 0:  # the soup may be the ingredient, or get as many examples right
+    if gained == 0:  # the soup may be that ingredient, or have as many correct examples
         return f"as good as {rival}"
     direction = "better" if gained > 0 else "worse"
     result = f"{direction} than {rival} by {abs(gained):.4f}"
@@ -60,14 +60,14 @@ def _compare_with_single(mixture: Mixture, score: Score, best: Ingredient, trial
         return f"{result}, which {score.n} examples cannot tell from nothing ({ends})"
     if gained < 0:
         return f"{result}, which {score.n} examples can tell from chance ({ends})"
-    # The best of many trials looks better than it is on the examples that made it the best, whatever the interval.
+    # The best of many trials looks better than it is on the examples that it was chosen on, whatever the interval.
     return f"{result} on the {score.n} examples that it was chosen on ({ends}); others have to tell if it is a gain"
 
 
 def _explain_single(kept: Ingredient, ranked: Sequence[Ingredient], trials: Trials) -> str:
-    """Say why a single ingredient was kept, by what its midpoints with the best others score.
+    """Explain why a single ingredient was kept, by the scores of its midpoints with the best others.
 
-    Only the midpoint with the next best is scored in full: the sentence gives its value.
+    Only the midpoint with the second best is scored in full, because the sentence has its value.
     """
     neighbours = [item for item in ranked if item != kept][:NEIGHBOURS]
     next_best = neighbours[0]
@@ -86,7 +86,7 @@ def _explain_single(kept: Ingredient, ranked: Sequence[Ingredient], trials: Tria
     interval = trials.difference(midpoint, Mixture.equal([kept]))
     if interval is not None:
         low, high = interval
-        noise = (high - low) / 2  # a difference has to be larger than that for its interval to leave out 0
+        noise = (high - low) / 2  # an interval excludes 0 only if the difference is larger than this
         spread = _spread(scores.values())
         if noise >= spread:
             return (
@@ -107,9 +107,9 @@ def _lie_across_barrier(
     scores: Mapping[str, Score],
     trials: Trials,
 ) -> bool:
-    """Whether the midpoint with each neighbour is worse than both of its ends.
+    """Whether the midpoint with each neighbour is worse than both ends.
 
-    Of the first neighbour, whose midpoint has been scored, it has to be by more than chance where that is known.
+    For the first neighbour, whose midpoint has been scored, the difference has to be significant if that is known.
     """
     next_best, *others = neighbours
     worse_end = _worse_of(kept, next_best, scores)
@@ -124,17 +124,17 @@ def _lie_across_barrier(
 
 
 def _is_lower_halfway(kept: Ingredient, item: Ingredient, scores: Mapping[str, Score], trials: Trials) -> bool:
-    """Whether the midpoint is worse than both ends; it is run no further than that takes."""
+    """Whether the midpoint is worse than both ends; it is run only as far as needed."""
     threshold = Threshold(scores[_worse_of(kept, item, scores).name])
     return not threshold.reached_by(trials.score(Mixture.equal([kept, item]), beat=threshold))
 
 
 def _worse_of(first: Ingredient, second: Ingredient, scores: Mapping[str, Score]) -> Ingredient:
-    """The end of a way between two ingredients that scores lower; of equal ones the first."""
+    """The ingredient with the lower score; the first one if they are equal."""
     return min(first, second, key=lambda end: scores[end.name].rank_key)
 
 
 def _spread(scores: Iterable[Score]) -> float:
-    """How far apart the best and the worst score are."""
+    """The difference between the best and the worst score."""
     rank_keys = [score.rank_key for score in scores]
     return max(rank_keys) - min(rank_keys)

@@ -1,8 +1,8 @@
-"""Tasks: from columns to what a model takes, and from what it gives to predictions. One file each.
+"""Tasks, one file each: they turn columns into model inputs, and model outputs into predictions.
 
-A new task is one new file whose module has the constants and functions of [`Task`]; one whose models write texts has
-those of [`WritingTask`] as well. There is no class to write and nothing to register: the folder is listed, and files
-whose names begin with an underscore hold what tasks share.
+A new task is one new file whose module has the constants and functions of [`Task`], and those of [`WritingTask`] too
+if its models generate texts. No class is written and nothing is registered: the folder is listed, and files whose
+names begin with an underscore have functions that tasks share.
 """
 
 from __future__ import annotations
@@ -21,35 +21,35 @@ if TYPE_CHECKING:
 
     from ._model_inputs import ModelInputs
 
-# What differs from task to task, so that no type fits all of them.
-Label = Any  # what `label_column` returns: the name of a column, or `None`
-Labels = Any  # what `labels` returns, and `encode` takes: an array, a list of rows, or `None`
+# Types that differ from task to task.
+Label = Any  # result of `label_column`: the name of a column, or `None`
+Labels = Any  # result of `labels` and argument of `encode`: an array, a list of rows, or `None`
 ProcessingClass = Any  # a tokenizer for texts, an image processor for images
 
 
 class Task(Protocol):
-    """What a file of this folder defines, at the level of its module.
+    """The interface of a task: what a module in this folder defines.
 
     Args:
         AUTO_CLASS (`str`):
-            Its class in transformers, such as `"AutoModelForCausalLM"`.
+            Auto class of the models in transformers, such as `"AutoModelForCausalLM"`.
         PIPELINE (`str`):
-            What the Hub calls the task.
+            Name of the task on the Hub.
         METRIC (`str`):
-            The built-in metric that selects by default.
+            Name of the default metric, a built-in one.
         KIND (`str`):
-            What its models give: one of `hf_soup.metrics.predictions.KINDS`.
+            Kind of predictions: one of `hf_soup.metrics.predictions.KINDS`.
         BATCH_SIZE (`int`):
-            Examples at a time, by default.
+            Default number of examples in a batch.
         EXAMPLE (`dict[str, list]`):
-            Columns of a few rows, on which the contract is tested.
+            Columns of a few example rows, on which the contract is tested.
         EXAMPLE_MODEL (`str`):
-            The `model_type` of the tiny model for that.
+            The `model_type` of the tiny model for these tests.
         USE (`str`):
-            What the card of a soup says on how to run it, with `{model}` for its folder or Hub id.
+            Code in the card of a soup that runs the model, with `{model}` for its folder or Hub id.
     """
 
-    __name__: str  # as every module has it
+    __name__: str  # the name of the module
     AUTO_CLASS: str
     PIPELINE: str
     METRIC: str
@@ -60,50 +60,50 @@ class Task(Protocol):
     USE: str
 
     def fits(self, config: PretrainedConfig) -> bool:
-        """Whether a model with this configuration does the task. No configuration may fit two tasks."""
+        """Whether a model with this configuration is for the task. No configuration may fit two tasks."""
 
     def load_processing_class(self, source: str, revision: str | None = None) -> ProcessingClass:
-        """The tokenizer or image processor that belongs to a checkpoint.
+        """Load the tokenizer or image processor of a checkpoint.
 
         Raises:
-            [`DataError`]: if it has none that loads.
+            [`DataError`]: if the checkpoint has none that loads.
         """
 
     def label_column(self, dataset: Dataset, given: str | None) -> str | None:
-        """The column with the right answers, or `None` where the inputs are the answers themselves.
+        """The name of the label column, or `None` if the inputs are their own labels.
 
         Args:
             dataset (`datasets.Dataset`):
-                The examples.
+                Data set with the examples.
             given (`str`, *optional*):
-                The column that the user named.
+                Name of the column given by the user.
 
         Raises:
-            [`DataError`]: if there is none, or it does not hold answers for this task.
+            [`DataError`]: if there is no such column, or its values are no labels for this task.
         """
 
     def columns(self, dataset: Dataset, given: Sequence[str] | None, label: Label) -> list[str]:
-        """The input columns: those that the user named (`given`), or those that can be meant.
+        """The names of the input columns: those given by the user (`given`), or those that are inferred.
 
         Raises:
-            [`DataError`]: if they are not there, or cannot be told.
+            [`DataError`]: if they do not exist, or cannot be inferred.
         """
 
     def head(self, dataset: Dataset, label: Label) -> dict[str, Any]:
-        """Fields of the configuration of a new model for such data, such as `num_labels` and `id2label`."""
+        """Fields of the configuration of a new model for this data, such as `num_labels` and `id2label`."""
 
     def check_augment(self, augment: Mapping[str, Any], processing_class: ProcessingClass) -> None:
-        """Refuse what is no augmentation of the inputs.
+        """Raise an error for unknown augmentations.
 
         Raises:
-            [`RecipeError`]: naming what is.
+            [`RecipeError`]: naming the known augmentations.
         """
 
     def labels(self, dataset: Dataset, label: Label, config: PretrainedConfig) -> Labels:
-        """The right answers as the model counts them, one entry for each row.
+        """The labels as indices of the model's classes, with one entry for each row.
 
         Raises:
-            [`DataError`]: if one is missing, or is none of the model's classes.
+            [`DataError`]: if a label is missing, or is not a class of the model.
         """
 
     def encode(
@@ -114,49 +114,49 @@ class Task(Protocol):
         labels: Labels,
         inputs: ModelInputs,
     ) -> Dataset:
-        """A data set of model inputs and `labels`.
+        """Encode examples as a data set of model inputs and `labels`.
 
         Args:
             dataset (`datasets.Dataset`):
-                The examples.
+                Data set with the examples.
             processing_class (`transformers.PreTrainedTokenizerBase` or `transformers.BaseImageProcessor`):
-                Of the model.
+                Tokenizer or image processor of the model.
             columns (`Sequence[str]`):
-                What `columns` returned.
+                Input columns, as returned by `columns`.
             labels (*any*):
-                What `labels` returned.
+                Labels, as returned by `labels`.
             inputs ([`ModelInputs`]):
-                What the model takes; texts are cut to the number of its positions.
+                Inputs that the model takes; texts are truncated to the number of its positions.
 
         Raises:
-            [`DataError`]: if the columns hold what the processing class or the model does not take.
+            [`DataError`]: if the processing class or the model does not take the values of a column.
         """
 
     def augmented(self, encoded: Dataset, augment: Mapping[str, Any], processing_class: ProcessingClass) -> Dataset:
-        """The encoded examples, changed at random each time that a row is read."""
+        """The encoded examples with random changes, which are drawn each time that a row is read."""
 
     def collator(
         self, processing_class: ProcessingClass | None, inputs: ModelInputs
     ) -> Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]:
-        """A function that makes a batch of encoded rows, with the columns that the model takes and the labels."""
+        """A function that makes a batch from encoded rows, with the columns that the model takes and the labels."""
 
     def lengths(self, encoded: Dataset) -> list[int] | None:
-        """The length of each row, by which they are sorted before batching; `None` where all have one size."""
+        """The length of each row, by which rows are sorted before batching; `None` if all have the same size."""
 
     def forward(
         self, model: PreTrainedModel, batch: dict[str, torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Run a model on one batch, which the function may change.
+        """Run a model on one batch, which may be changed in place.
 
         Returns:
-            `tuple[torch.Tensor, torch.Tensor, torch.Tensor]`: logits and labels of the items as
-            [`hf_soup.metrics.predictions.Predictions`] has them, and the number of items of each row of the batch.
+            `tuple[torch.Tensor, torch.Tensor, torch.Tensor]`: logits and labels of the items, as in
+            [`hf_soup.metrics.predictions.Predictions`], and the number of items of each row of the batch.
         """
 
 
 @runtime_checkable
 class WritingTask(Task, Protocol):
-    """A task whose models can be asked to write texts, which metrics of texts compare with the right ones."""
+    """A task whose models can generate texts, which metrics compare with references."""
 
     def generate(
         self,
@@ -165,10 +165,10 @@ class WritingTask(Task, Protocol):
         processing_class: ProcessingClass,
         **options: Any,
     ) -> list[str]:
-        """The text that the model writes for each row; `options` are those of `model.generate`."""
+        """The generated text for each row; `options` are those of `model.generate`."""
 
     def references(self, dataset: Dataset, label: Label) -> tuple[str, ...]:
-        """The right text of each row.
+        """The reference text of each row.
 
         Raises:
             [`DataError`]: if the data has tokens instead of texts.
@@ -176,19 +176,19 @@ class WritingTask(Task, Protocol):
 
 
 def task_of(config: PretrainedConfig | Mapping[str, Any], task: str = "auto", architecture: str | None = None) -> str:
-    """The task that was named, or the one that a model's configuration is for.
+    """The named task, or the one that a model's configuration is for.
 
     Args:
         config (`transformers.PretrainedConfig` or `Mapping`):
-            Of the model.
+            Tokenizer or image processor of the model.
         task (`str`, *optional*, defaults to `"auto"`):
-            What was named.
+            Name of the task; `"auto"` infers it.
         architecture (`str`, *optional*):
-            The model's class, where the configuration does not name it.
+            Class of the model, if the configuration does not name it.
 
     Raises:
-        [`RecipeError`]: if there is no task of that name.
-        [`DataError`]: if the configuration fits none.
+        [`RecipeError`]: if the named task does not exist.
+        [`DataError`]: if the configuration fits no task.
     """
     if task != "auto":
         load_module("task", task)

@@ -1,6 +1,6 @@
-"""Where the words of a page are: the column with a box for each word, for tokenizers of models of documents.
+"""Bounding boxes of the words of a page: the column with a box for each word, for models of documents.
 
-It encodes nothing.
+Nothing is encoded here.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ BOX_COLUMNS = ("bbox", "bboxes", "boxes")  # a box for each word
 def box_column(
     dataset: Dataset, tokenizer: PreTrainedTokenizerBase, columns: Sequence[str], inputs: ModelInputs
 ) -> str | None:
-    """The column with the boxes of words that goes through the tokenizer, or `None` where there are no boxes.
+    """The column with boxes of words to pass to the tokenizer, or `None` if there are no boxes.
 
     Args:
         dataset (`datasets.Dataset`):
-            The examples.
+            Data set with the examples.
         tokenizer (`transformers.PreTrainedTokenizerBase`):
-            Of the model.
+            Tokenizer of the model.
         columns (`Sequence[str]`):
-            The texts, or lists of words.
+            Columns of texts, or of lists of words.
         inputs ([`ModelInputs`]):
-            What the model takes.
+            Inputs that the model takes.
 
     Raises:
-        [`DataError`]: if the model takes boxes, the data or the tokenizer knows of some, and they do not go together.
+        [`DataError`]: if the model takes boxes, but the data or the tokenizer does not fit.
     """
     boxes = find_boxes(dataset)
-    # those of LayoutLM and its kin: nothing but their signature tells them
+    # tokenizers of LayoutLM and similar models, which only their signature identifies
     takes_boxes = "boxes" in inspect.signature(type(tokenizer).__call__).parameters
     has_words = len(columns) == 1 and is_text(dataset, columns[0], listed=True)
     if boxes is not None and takes_boxes and has_words:
         return boxes
-    # data without boxes for a tokenizer that takes none is plain text
+    # data without boxes for a tokenizer without boxes is plain text
     is_plain_text = boxes is None and not takes_boxes
     if "bbox" not in inputs.names or is_plain_text:
         return None
@@ -63,7 +63,7 @@ def box_column(
 
 
 def find_boxes(dataset: Dataset) -> str | None:
-    """The column with the boxes of words, by its name."""
+    """The column with boxes of words, found by its name."""
     for column in BOX_COLUMNS:
         if column in dataset.column_names:
             return column

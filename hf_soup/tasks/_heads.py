@@ -1,6 +1,6 @@
-"""What tasks share about heads: what a configuration says of one, the fields of a new one, and outputs of whole rows.
+"""Functions on heads that tasks share: heads in configurations, fields of new heads, and outputs of whole rows.
 
-It loads no models.
+No models are loaded here.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
 
-# `problem_type` of transformers -> what a head gives, as `hf_soup.metrics.predictions` has it
+# `problem_type` of transformers -> kind of predictions, as in `hf_soup.metrics.predictions`
 KIND_OF_PROBLEM = {
     "regression": "values",
     "multi_label_classification": "labels",
@@ -26,16 +26,16 @@ KIND_OF_PROBLEM = {
 
 
 def ends_in(config: PretrainedConfig, *ends: str) -> bool:
-    """Whether the architecture that a configuration names ends in one of these."""
-    architectures = getattr(config, "architectures", None) or [""]  # a model that was never saved names none
+    """Whether the name of the architecture in a configuration ends in one of these strings."""
+    architectures = getattr(config, "architectures", None) or [""]  # empty for a model that was never saved
     return architectures[0].endswith(ends)
 
 
 def output_kind(config: PretrainedConfig) -> str:
-    """What a classification head gives, as transformers' own losses take it: by `problem_type` or number of labels.
+    """The kind of predictions of a classification head, by `problem_type` or number of labels, as in transformers.
 
     Raises:
-        [`DataError`]: if the configuration names a problem that transformers does not know.
+        [`DataError`]: if the configuration has a problem type that transformers does not know.
     """
     problem = getattr(config, "problem_type", None)
     if not problem:
@@ -48,7 +48,7 @@ def output_kind(config: PretrainedConfig) -> str:
 
 
 def class_names(config: PretrainedConfig) -> dict[int, str]:
-    """The names of a model's classes by their index; empty where its configuration has none."""
+    """The class names of a model by index; empty if its configuration has none."""
     # keys of JSON are strings
     return {int(index): name for index, name in (config.id2label or {}).items()}
 
@@ -63,10 +63,10 @@ def classes_head(names: list[str]) -> dict[str, Any]:
 
 
 def head_of_classes(dataset: Dataset, label: str) -> dict[str, Any]:
-    """The head for a column of classes, by their names in the data or as transformers calls them.
+    """Fields of the head for a column of classes, with their names in the data or those of transformers.
 
     Raises:
-        [`DataError`]: if a label is missing, or there is one class only.
+        [`DataError`]: if a label is missing, or there is only one class.
     """
     names = label_names(dataset, label)
     if names is None:
@@ -83,9 +83,9 @@ def head_of_classes(dataset: Dataset, label: str) -> dict[str, Any]:
 def whole_rows(
     model: PreTrainedModel, batch: dict[str, torch.Tensor]
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Logits and labels of models that give one output for each row; rows marked -100 are left out."""
+    """Logits and labels of models with one output for each row; rows with the label -100 are left out."""
     labels = batch.pop("labels")  # without them the model computes no loss
     logits = model(**batch).logits
-    # labels of shape (rows,), or (rows, labels) of several labels
+    # labels of shape (rows,), or (rows, labels) for multiple labels
     is_scored = (labels != UNSCORED).reshape(len(labels), -1).all(dim=1)
     return logits[is_scored], labels[is_scored], is_scored.long()

@@ -1,7 +1,7 @@
-"""What a model takes: arguments of its `forward`, how many tokens its positions reach, padding token, vocabulary.
+"""The inputs of a model: arguments of its `forward`, number of positions, padding token, vocabulary.
 
-It reads classes, configurations and shapes of tensors, never values, so a model without memory (`meta`) will do. It
-runs no model and knows no tokenizer.
+They are read from classes, configurations and shapes of tensors, so a model on the `meta` device is sufficient. No
+model is run here.
 """
 
 from __future__ import annotations
@@ -16,31 +16,31 @@ if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig, PreTrainedModel
 
-# names of position tables: position_embeddings, embed_positions, pos_emb, wpe ...; a bias is of distances
+# names of position tables: position_embeddings, embed_positions, pos_emb, wpe ...; biases are for distances
 POSITION_TABLE = re.compile(r"(?<![a-z])(pos|positions?|positional|wpe)(?![a-z])(?!.*bias)")
 ROTARY = "inv_freq"  # the buffer of rotary positions
 USUAL = frozenset({"input_ids", "attention_mask", "token_type_ids", "pixel_values"})
 
 
 class ModelInputs(NamedTuple):
-    """What one architecture takes.
+    """The inputs of an architecture.
 
     Args:
         model (`str`):
-            Name of the class.
+            Name of the model's class.
         names (`frozenset[str]`):
-            Arguments of its `forward`, without `labels`.
+            Names of the arguments of `forward`, without `labels`.
         positions (`int`, *optional*):
-            Number of tokens that its positions or biases reach, without the places that are kept for padding; `None`
-            where nothing ends them, as with relative positions.
+            Number of positions for tokens, without those reserved for padding; `None` if it is unlimited, as with
+            relative positions.
         target_positions (`int`, *optional*):
-            The same of the decoder of an encoder-decoder.
+            Number of positions of the decoder in an encoder-decoder model.
         first_position (`int`):
-            Position of a text's first token: the places that are kept for padding come before it.
+            Position of the first token of a text, after those reserved for padding.
         pad_token_id (`int`, *optional*):
-            Padding token of the configuration.
+            Id of the padding token in the configuration.
         vocabulary (`int`, *optional*):
-            Number of its token embeddings; `None` where it embeds something else, such as patches of images.
+            Number of token embeddings; `None` if the model embeds something else, such as patches of images.
     """
 
     model: str
@@ -53,7 +53,7 @@ class ModelInputs(NamedTuple):
 
 
 class _Table(NamedTuple):
-    """A position table: the number of tokens that it reaches, the places before them, and where it is."""
+    """A position table: its number of positions, the reserved positions before them, and its module."""
 
     reach: int
     kept: int
@@ -61,11 +61,11 @@ class _Table(NamedTuple):
 
 
 def inputs_of(model: PreTrainedModel) -> ModelInputs:
-    """What a model takes.
+    """The inputs of a model.
 
     Args:
         model (`transformers.PreTrainedModel`):
-            It may lie on the `meta` device.
+            Model, which may be on the `meta` device.
     """
     reaches: list[int] = []
     target_reaches: list[int] = []
@@ -88,13 +88,13 @@ def inputs_of(model: PreTrainedModel) -> ModelInputs:
 
 
 def empty_model(auto_class: str, config: PretrainedConfig) -> PreTrainedModel:
-    """The model of a configuration on the `meta` device: names and shapes without memory.
+    """The model of a configuration on the `meta` device, which has names and shapes but no memory.
 
     Args:
         auto_class (`str`):
             Name of a class of transformers, such as `"AutoModelForSequenceClassification"`.
         config (`transformers.PretrainedConfig`):
-            Of the model.
+            Configuration of the model.
     """
     import torch
     import transformers
@@ -104,9 +104,9 @@ def empty_model(auto_class: str, config: PretrainedConfig) -> PreTrainedModel:
 
 
 def _argument_names(model_class: type[Any], config_class: type[Any]) -> frozenset[str]:
-    """Arguments of `forward`. A wrapper's `**kwargs` go on to the model inside, which its configuration names.
+    """Arguments of `forward`. A wrapper passes its `**kwargs` to the inner model, which its configuration names.
 
-    transformers' own classes have `**kwargs` as well, but name every input before.
+    Classes of transformers have `**kwargs` too, but name every input before them.
     """
     names = set()
     passes_on = False
@@ -121,27 +121,27 @@ def _argument_names(model_class: type[Any], config_class: type[Any]) -> frozense
 
 
 def _base_names(config_class: type[Any]) -> frozenset[str]:
-    """Arguments of the model that a configuration stands for without a head; the usual ones where there is none."""
+    """Arguments of the model without a head for a configuration; the usual ones if there is no such model."""
     from transformers import MODEL_MAPPING
 
     if config_class not in MODEL_MAPPING:
         return USUAL
     base = MODEL_MAPPING[config_class]
-    base_class = base[0] if isinstance(base, tuple) else base  # some are of several models, Funnel's for one
+    base_class = base[0] if isinstance(base, tuple) else base  # some have several models, such as Funnel
     if base_class is None:
         return USUAL
     return _argument_names(base_class, config_class)
 
 
 def _position_tables(model: PreTrainedModel) -> Iterator[_Table]:
-    """The tables of a model's token positions.
+    """The position tables of a model's tokens.
 
-    RoBERTa and its kin (MPNet, ESM, Longformer ...) count positions from their padding index + 1, and the table says
-    so by its `padding_idx`; BART's says so by an `offset`. Tables of something else (patches of an image, coordinates,
-    distances) are shorter than what the configuration says of texts, or longer and then no limit. A decoder that
-    predicts n-grams (ProphetNet) looks up the position after the last token as well.
+    RoBERTa and similar models (MPNet, ESM, Longformer ...) count positions from the padding index + 1, which is the
+    `padding_idx` of the table; BART's table has an `offset`. Tables of something else (patches of an image,
+    coordinates, distances) are shorter than the configuration's limit for texts, or longer and then no limit. A
+    decoder that predicts n-grams (ProphetNet) also looks up the position after the last token.
     """
-    longest = max(_field(model.config, "max_position_embeddings") or 0, 0)  # XLNet says -1: without end
+    longest = max(_field(model.config, "max_position_embeddings") or 0, 0)  # -1 in XLNet means unlimited
     has_decoder = bool(getattr(model.config, "is_encoder_decoder", False))
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         owner, _, last = name.rpartition(".")
@@ -158,7 +158,7 @@ def _position_tables(model: PreTrainedModel) -> Iterator[_Table]:
 
 
 def _places_before(model: PreTrainedModel, owner: str, kept: int) -> int:
-    """How many places of a position table no token of a text takes."""
+    """Number of reserved positions of a position table, before those of tokens."""
     places = kept or int(getattr(model.get_submodule(owner), "offset", 0))
     predicts_ahead = getattr(model.config, "ngram", None) is not None
     if predicts_ahead and "decoder" in owner.split("."):
@@ -167,23 +167,23 @@ def _places_before(model: PreTrainedModel, owner: str, kept: int) -> int:
 
 
 def _embeddings(model: PreTrainedModel) -> int | None:
-    """Rows of the table that a model looks its tokens up in."""
+    """Number of token embeddings of a model."""
     import torch
 
     try:
         table = model.get_input_embeddings()
-    except (NotImplementedError, AttributeError):  # of models that have none
+    except (NotImplementedError, AttributeError):  # the model has none
         return None
-    if not isinstance(table, torch.nn.Embedding):  # of image models it projects patches
+    if not isinstance(table, torch.nn.Embedding):  # in image models it projects patches
         return None
     return table.num_embeddings
 
 
 def _length_of_biases(model: PreTrainedModel) -> int | None:
-    """How many tokens the biases of a model without position tables are made for, where its configuration says so.
+    """The number of tokens that a model with biases instead of position tables is made for, if it is configured.
 
-    MPT makes its ALiBi biases for `max_seq_len` tokens at every call; BLOOM and Falcon make them as long as the text.
-    A field of that name that a class does not know, but some file has, says nothing.
+    MPT makes ALiBi biases for `max_seq_len` tokens in every call; those of BLOOM and Falcon are as long as the text. A
+    field of that name is ignored if the configuration class does not define it.
     """
     if not hasattr(type(model.config), "max_seq_len"):
         return None
@@ -191,7 +191,7 @@ def _length_of_biases(model: PreTrainedModel) -> int | None:
 
 
 def _kept_places(table: torch.nn.Module, tensor: str) -> int:
-    """How many places of a position table are kept for padding, before a text's first token."""
+    """The number of positions of a table that are reserved for padding, before the first token."""
     padding = getattr(table, "padding_idx", None)
     if padding is None or tensor != "weight":
         return 0
@@ -199,7 +199,7 @@ def _kept_places(table: torch.nn.Module, tensor: str) -> int:
 
 
 def _field(config: PretrainedConfig, name: str) -> Any:
-    """A field of a configuration, or of the one of its texts where it has several parts."""
+    """A field of a configuration, or of its text configuration if it has several parts."""
     value = getattr(config, name, None)
     if value is not None:
         return value

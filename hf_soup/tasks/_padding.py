@@ -1,4 +1,4 @@
-"""How encoded texts of different lengths become a batch, which the tasks that read text share. It knows no task."""
+"""Makes batches of encoded texts of different lengths, for all tasks that read text."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ if TYPE_CHECKING:
 
     from ._model_inputs import ModelInputs
 
-TEXTS = ("input_ids", "inputs_embeds", "inputs")  # a text as models take it, one entry for each token
+TEXTS = ("input_ids", "inputs_embeds", "inputs")  # names of encoded texts, with one entry for each token
 
 
 class _Padding(NamedTuple):
-    """How rows of different lengths become a batch.
+    """How rows of different lengths are padded in a batch.
 
     Args:
         names (`frozenset[str]`):
-            What the model takes; the rest of a row is left out.
+            Names of the model's inputs; other columns are left out.
         fillers (`Mapping[str, int]`):
-            What to fill up with, by the end of an input's name; all else is filled up with zeros.
+            Padding values by the end of an input's name; other inputs are padded with zeros.
         left (`bool`):
-            Whether what goes with the tokens is filled up on the left.
+            Whether inputs with an entry for each token are padded on the left.
         labels_follow (`bool`):
-            Whether labels as many as tokens go with them.
+            Whether labels with an entry for each token are padded like tokens.
         first_position (`int`):
-            Position of a text's first token.
+            Position of the first token of a text.
     """
 
     names: frozenset[str]
@@ -44,18 +44,18 @@ class _Padding(NamedTuple):
 def pad_collator(
     processing_class: PreTrainedTokenizerBase | None, inputs: ModelInputs, *, labels_follow: bool = True
 ) -> Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]:
-    """A function that makes a batch of rows: what the model takes, filled up to the longest, and labels with -100.
+    """A function that makes a batch from rows: model inputs are padded to the longest row, and labels with -100.
 
-    Tokens are filled up on the side that the tokenizer pads, without one on the right, with the model's own padding
-    token, which decides in some models where a text ends. Masks and boxes are filled up with zeros.
+    Tokens are padded on the tokenizer's padding side (on the right without a tokenizer), with the model's own padding
+    token, which in some models determines where a text ends. Masks and boxes are padded with zeros.
 
     Args:
         processing_class (`transformers.PreTrainedTokenizerBase`, *optional*):
-            The tokenizer; data that is encoded already needs none.
+            Tokenizer, which encoded data does not need.
         inputs ([`ModelInputs`]):
-            What the model takes.
+            Inputs that the model takes.
         labels_follow (`bool`, *optional*, defaults to `True`):
-            Whether labels as many as tokens belong to these; those of a decoder do not.
+            Whether labels with an entry for each token belong to the tokens; those of a decoder do not.
     """
     filler = padding_token(processing_class, inputs)
     if filler is None:
@@ -65,7 +65,7 @@ def pad_collator(
         fillers={
             "input_ids": filler,
             "token_type_ids": getattr(processing_class, "pad_token_type_id", 0),
-            # the last of the places that are kept for padding, before that of the first token
+            # the last of the positions reserved for padding, before that of the first token
             "position_ids": max(inputs.first_position - 1, 0),
             "labels": UNSCORED,
         },
@@ -77,20 +77,20 @@ def pad_collator(
 
 
 def padding_token(processing_class: PreTrainedTokenizerBase | None, inputs: ModelInputs) -> int | None:
-    """The model's own padding token, else the tokenizer's."""
+    """The padding token of the model, or else of the tokenizer."""
     if inputs.pad_token_id is not None:
         return inputs.pad_token_id
     return getattr(processing_class, "pad_token_id", None)
 
 
 def _collate(rows: list[dict[str, Any]], padding: _Padding) -> dict[str, torch.Tensor]:
-    """The batch of some rows."""
+    """Make a batch from some rows."""
     import torch
 
     lengths = _text_lengths(rows)
     columns = _taken_columns(rows, padding.names)
     masks = columns.get("attention_mask")
-    if masks is None:  # data that is encoded already may have none, and the model would read the padding
+    if masks is None:  # encoded data may have no mask, and the model would read the padding
         masks = [torch.ones(length, dtype=torch.long) for length in lengths]
     if "attention_mask" in padding.names:
         columns["attention_mask"] = masks
@@ -100,14 +100,14 @@ def _collate(rows: list[dict[str, Any]], padding: _Padding) -> dict[str, torch.T
     takes_positions = "position_ids" in padding.names and "position_ids" not in batch
     if lengths and takes_positions:
         mask = _stacked("attention_mask", masks, lengths, padding)
-        # models count positions from the left themselves, which is wrong only where padding is on the left
+        # models count positions from the left themselves, which is only wrong if padding is on the left
         if mask.ndim == 2 and (mask[:, 0] == 0).any():
             batch["position_ids"] = _positions(mask, padding)
     return batch
 
 
 def _text_lengths(rows: list[dict[str, Any]]) -> list[int]:
-    """The number of tokens of each row; empty where rows hold no text."""
+    """The number of tokens of each row; empty if rows have no text."""
     for name in TEXTS:
         if name in rows[0]:
             return [len(row[name]) for row in rows]
@@ -115,7 +115,7 @@ def _text_lengths(rows: list[dict[str, Any]]) -> list[int]:
 
 
 def _taken_columns(rows: list[dict[str, Any]], names: frozenset[str]) -> dict[str, list[torch.Tensor]]:
-    """What the model takes of rows, and the labels: a tensor for each row."""
+    """The model inputs and labels of rows, with a tensor for each row."""
     import torch
 
     columns = {}
@@ -126,18 +126,18 @@ def _taken_columns(rows: list[dict[str, Any]], names: frozenset[str]) -> dict[st
 
 
 def _positions(mask: torch.Tensor, padding: _Padding) -> torch.Tensor:
-    """Positions of tokens, counted from the first token of each row that is no padding."""
+    """Positions of tokens, counted from the first token of each row that is not padding."""
     import torch
 
     is_token = mask != 0  # (rows, tokens)
-    # of equal values argmax takes the first: where the first token is, which is how many places precede it
+    # argmax returns the first of equal values: the index of the first token, which is the amount of padding before it
     padding_before = is_token.long().argmax(dim=1, keepdim=True)  # (rows, 1)
     positions = torch.arange(mask.shape[1]) - padding_before + padding.first_position
     return positions.where(is_token, padding.fillers["position_ids"])
 
 
 def _stacked(name: str, tensors: list[torch.Tensor], lengths: list[int], padding: _Padding) -> torch.Tensor:
-    """One input of all rows as one tensor, as long as the longest."""
+    """One input of all rows as one tensor, padded to the longest row."""
     import torch
 
     shapes = {tensor.shape for tensor in tensors}
@@ -145,7 +145,7 @@ def _stacked(name: str, tensors: list[torch.Tensor], lengths: list[int], padding
         return torch.stack(tensors)
     goes_with_tokens = [len(tensor) for tensor in tensors] == lengths
     if name == "labels" and not padding.labels_follow:
-        # those of a decoder, which may happen to be as many as the tokens of the encoder
+        # labels of a decoder, whose number may happen to be that of the encoder's tokens
         goes_with_tokens = False
     side = "left" if padding.left and goes_with_tokens else "right"
     filler = _filler(name, padding)
@@ -153,8 +153,8 @@ def _stacked(name: str, tensors: list[torch.Tensor], lengths: list[int], padding
 
 
 def _filler(name: str, padding: _Padding) -> int:
-    """What an input is filled up with."""
+    """The padding value of an input."""
     for end, filler in padding.fillers.items():
-        if name.endswith(end):  # an encoder-decoder has decoder_input_ids as well
+        if name.endswith(end):  # encoder-decoder models also have decoder_input_ids
             return filler
     return 0

@@ -1,6 +1,6 @@
-"""What the tasks that read text share: tokenizers, limits of length, masking, log-probabilities of tokens.
+"""Functions that tasks with texts share: tokenizers, length limits, masking, log-probabilities of tokens.
 
-It chooses no columns; batches are padded in `_padding.py`, and boxes of words are found in `_boxes.py`.
+Batches are padded in `_padding.py`, and boxes of words are found in `_boxes.py`.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import BatchEncoding, PreTrainedTokenizerBase
 
-LONGEST = 1_000_000  # tokens; transformers writes a huge number where a tokenizer knows no limit
+LONGEST = 1_000_000  # tokens; transformers uses a huge number for tokenizers without a limit
 
 
 @read_errors(DataError, "the tokenizer cannot be read")
 def load_tokenizer(source: str, revision: str | None = None) -> PreTrainedTokenizerBase:
-    """The tokenizer of a checkpoint.
+    """Load the tokenizer of a checkpoint.
 
     Raises:
-        [`DataError`]: if it has none.
+        [`DataError`]: if the checkpoint has no tokenizer.
     """
     from transformers import AutoTokenizer
 
@@ -40,7 +40,7 @@ def load_tokenizer(source: str, revision: str | None = None) -> PreTrainedTokeni
     except (OSError, ValueError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"{source} has no tokenizer that loads ({reason}). Save one beside it.") from None
-    # where there are no files, transformers makes a tokenizer that knows its special tokens alone
+    # without files, transformers makes a tokenizer that only has special tokens
     if len(tokenizer) <= len(set(tokenizer.all_special_tokens)):
         raise DataError(f"{source} has no tokenizer. Save one beside it.")
     return tokenizer
@@ -48,13 +48,13 @@ def load_tokenizer(source: str, revision: str | None = None) -> PreTrainedTokeni
 
 @contextlib.contextmanager
 def unchanged_state(tokenizer: Any) -> Iterator[None]:
-    """Restore in the end how a tokenizer truncates and pads.
+    """Restore the truncation and padding of a tokenizer at the end.
 
-    A fast tokenizer keeps how it was used last, which would be saved with a model and read as a setting.
+    A fast tokenizer remembers its last truncation and padding, which would be saved with a model as settings.
 
     Args:
         tokenizer (`transformers.PreTrainedTokenizerBase`):
-            One without such a state, or an image processor, is left alone.
+            Tokenizer; one without such a state, or an image processor, is left unchanged.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     truncation = getattr(backend, "truncation", None)
@@ -72,24 +72,24 @@ def unchanged_state(tokenizer: Any) -> Iterator[None]:
 
 
 def limit_length(tokenizer: Any, max_length: Any, positions: int | None) -> None:
-    """Have a tokenizer cut texts to a number of tokens; saved with a model, it cuts them later as well.
+    """Make a tokenizer truncate texts to a number of tokens, which is saved with the tokenizer.
 
     Args:
         tokenizer (`transformers.PreTrainedTokenizerBase`):
-            Changed in place.
+            Tokenizer, which is changed in place.
         max_length (`int`):
-            Tokens, those that mark beginning and end included.
+            Number of tokens, including those that mark the beginning and end.
         positions (`int`, *optional*):
-            How many tokens the model takes; `None` where nothing ends them.
+            Number of positions of the model; `None` if it is unlimited.
 
     Raises:
-        [`RecipeError`]: if it is no such number, more than the model takes, or if there is no tokenizer.
+        [`RecipeError`]: if the number is invalid or more than the model takes, or if there is no tokenizer.
     """
     if not hasattr(tokenizer, "model_max_length"):
         raise RecipeError(f'"max_length" is for texts, and {type(tokenizer).__name__} is no tokenizer: leave it out.')
     if not isinstance(max_length, int) or isinstance(max_length, bool):
         raise RecipeError(f'"max_length" is a whole number of tokens, not {max_length!r}.')
-    marks = tokenizer.num_special_tokens_to_add(pair=True)  # a pair has the most, and a cut has to leave a token
+    marks = tokenizer.num_special_tokens_to_add(pair=True)  # a pair has the most, and one token of text has to remain
     if max_length <= marks:
         raise RecipeError(f'"max_length" is {max_length}, and {marks} tokens mark where texts begin and end.')
     if positions is not None and max_length > positions:
@@ -98,14 +98,14 @@ def limit_length(tokenizer: Any, max_length: Any, positions: int | None) -> None
 
 
 def check_tokenizer(processing_class: Any) -> None:
-    """Texts are read by a tokenizer.
+    """Raise an error if texts are to be encoded without a tokenizer.
 
     Raises:
-        [`DataError`]: if it is something else, such as an image processor.
+        [`DataError`]: if the processing class is something else, such as an image processor.
     """
     if hasattr(processing_class, "model_max_length") and callable(processing_class):
         return
-    # a processor of several kinds of input, such as CLIP's, has a tokenizer inside
+    # a processor for several kinds of input, such as CLIP's, contains a tokenizer
     has_tokenizer = getattr(processing_class, "tokenizer", None) is not None
     remedy = "its .tokenizer" if has_tokenizer else "the tokenizer of the model"
     name = type(processing_class).__name__
@@ -113,19 +113,19 @@ def check_tokenizer(processing_class: Any) -> None:
 
 
 def most_tokens(tokenizer: PreTrainedTokenizerBase, *positions: int | None) -> int | None:
-    """How many tokens a text may have: the least of what the tokenizer says and what positions reach.
+    """The maximum number of tokens of a text, by the tokenizer's limit and the model's positions.
 
     Args:
         tokenizer (`transformers.PreTrainedTokenizerBase`):
-            Of the model.
+            Tokenizer of the model.
         positions (`int`, *optional*):
-            As [`ModelInputs`] has them; `None` where they do not end.
+            Number of positions, as in [`ModelInputs`]; `None` if it is unlimited.
 
     Returns:
-        `int`, or `None` where nothing ends a text.
+        `int`: the limit; `None` if there is none.
 
     Raises:
-        [`DataError`]: if it is no tokenizer.
+        [`DataError`]: if the processing class is not a tokenizer.
     """
     check_tokenizer(tokenizer)
     limits = [limit for limit in positions if limit is not None]
@@ -142,19 +142,19 @@ def tokenize(
     limit: int | None,
     boxes: str | None = None,
 ) -> Dataset:
-    """Tokenise once, without padding; nothing but what the tokenizer makes is left.
+    """Tokenise a data set without padding, keeping the tokenizer's columns only.
 
     Args:
         dataset (`datasets.Dataset`):
-            The examples.
+            Data set with the examples.
         tokenizer (`transformers.PreTrainedTokenizerBase`):
-            Of the model.
+            Tokenizer of the model.
         columns (`Sequence[str]`):
-            The texts; with boxes one column of lists of words.
+            Columns of texts; with boxes, one column of lists of words.
         limit (`int`, *optional*):
-            Number of tokens that longer texts are cut to.
+            Number of tokens at which longer texts are truncated.
         boxes (`str`, *optional*):
-            The column with a box for each word.
+            Name of the column with a box for each word.
     """
     if boxes is None:
         tell_missing_texts(dataset, columns)
@@ -181,20 +181,20 @@ def tokenize(
 def call_tokenizer(
     tokenizer: PreTrainedTokenizerBase, *texts: list[Any], limit: int | None, **options: Any
 ) -> BatchEncoding:
-    """What a tokenizer makes of texts.
+    """Tokenise texts.
 
     Args:
         tokenizer (`transformers.PreTrainedTokenizerBase`):
-            Of the model.
+            Tokenizer of the model.
         texts (`list`):
-            One list, or two of a pair.
+            One list of texts, or two lists for pairs.
         limit (`int`, *optional*):
-            Number of tokens that longer texts are cut to.
+            Number of tokens at which longer texts are truncated.
         options:
             Further arguments of the tokenizer, such as `text_target`.
 
     Raises:
-        [`DataError`]: if it does not take them.
+        [`DataError`]: if the tokenizer does not take the texts.
     """
     try:
         return tokenizer(*texts, truncation=limit is not None, max_length=limit, **options)
@@ -203,10 +203,10 @@ def call_tokenizer(
 
 
 def check_masking(augment: Mapping[str, Any], processing_class: PreTrainedTokenizerBase) -> None:
-    """Augmentation of texts is `{"mask": share}`.
+    """Check the augmentation of texts, which is `{"mask": share}`.
 
     Raises:
-        [`RecipeError`]: for anything else, or if the tokenizer has no mask.
+        [`RecipeError`]: for other augmentations, or if the tokenizer has no mask token.
     """
     for name, share in augment.items():
         if name != "mask":
@@ -218,9 +218,9 @@ def check_masking(augment: Mapping[str, Any], processing_class: PreTrainedTokeni
 
 
 def masked(encoded: Dataset, augment: Mapping[str, Any], processing_class: PreTrainedTokenizerBase) -> Dataset:
-    """The same texts with a share of their tokens masked, others each time that they are asked for.
+    """The same texts with a random share of their tokens masked, drawn each time that a row is read.
 
-    It draws from numpy's global generator, which Trainer seeds and stores in its checkpoints. Special tokens stay.
+    numpy's global generator is used, which Trainer seeds and stores in its checkpoints. Special tokens are not masked.
     """
     special = sorted(processing_class.all_special_ids)
     mask = partial(_mask, share=augment["mask"], mask_id=processing_class.mask_token_id, special_ids=special)
@@ -228,7 +228,7 @@ def masked(encoded: Dataset, augment: Mapping[str, Any], processing_class: PreTr
 
 
 def _mask(batch: dict[str, list[Any]], share: float, mask_id: int, special_ids: Sequence[int]) -> dict[str, list[Any]]:
-    """A batch as [`masked`] gives it."""
+    """Mask tokens of a batch, for [`masked`]."""
     import numpy as np
 
     texts = []
@@ -240,19 +240,19 @@ def _mask(batch: dict[str, list[Any]], share: float, mask_id: int, special_ids: 
 
 
 def lengths(encoded: Dataset) -> list[int]:
-    """Tokens in each row, to sort by."""
-    text = next(name for name in TEXTS if name in encoded.column_names)  # such data has one of them
+    """The number of tokens of each row, to sort by."""
+    text = next(name for name in TEXTS if name in encoded.column_names)  # encoded data has one of them
     return [len(tokens) for tokens in encoded[text]]
 
 
 def right_tokens(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Log-probabilities of the right tokens.
+    """Log-probabilities of the correct tokens.
 
     Args:
         logits (`torch.Tensor` of shape `(batch, positions, vocabulary)`):
-            What the model gives for each position.
+            Logits for each position.
         labels (`torch.Tensor` of shape `(batch, positions)`):
-            The token that is there, or -100.
+            Id of the token at each position, or -100.
 
     Returns:
         `tuple[torch.Tensor, torch.Tensor, torch.Tensor]`: log-probability and id of each token, and the number of
@@ -262,6 +262,6 @@ def right_tokens(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tens
 
     is_scored = labels != UNSCORED
     token_ids = labels[is_scored]
-    # in float32: bfloat16 has two to three digits
+    # in float32, because bfloat16 has only two to three digits
     losses = torch.nn.functional.cross_entropy(logits[is_scored].float(), token_ids, reduction="none")
     return -losses, token_ids, is_scored.sum(dim=1)

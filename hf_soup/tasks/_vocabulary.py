@@ -1,4 +1,4 @@
-"""Whether a model has embeddings for the tokens of its data, which is asked before it is run."""
+"""Checks that a model has embeddings for all tokens of its data, before it is run."""
 
 from __future__ import annotations
 
@@ -17,48 +17,48 @@ if TYPE_CHECKING:
 
 
 def check_vocabulary(rows: Dataset, processing_class: PreTrainedTokenizerBase | None, inputs: ModelInputs) -> None:
-    """Refuse tokens that a model has no embedding for, which it would fail on in the middle of the work.
+    """Raise an error for tokens without an embedding, on which the model would fail later.
 
     Args:
         rows (`datasets.Dataset`):
-            Encoded texts; what holds none is left alone.
+            Encoded texts; other data is not checked.
         processing_class (`transformers.PreTrainedTokenizerBase`, *optional*):
-            The tokenizer, whose padding is looked at too where rows differ in length.
+            Tokenizer, whose padding token is checked too if rows differ in length.
         inputs ([`ModelInputs`]):
-            What the model takes.
+            Inputs that the model takes.
 
     Raises:
-        [`DataError`]: with the token, its id and the number of embeddings.
+        [`DataError`]: naming the token, its id and the number of embeddings.
     """
     if inputs.vocabulary is None or "input_ids" not in rows.column_names:
         return
     lengths: set[int] = set()
     for row, ids in enumerate(rows.select_columns(["input_ids"]).with_format(None)["input_ids"]):
         lengths.add(len(ids))
-        # the least and the largest stand for all: a word is looked up for the error alone
+        # checking the smallest and the largest id is sufficient; a word is only looked up for the error
         for token in (min(ids, default=0), max(ids, default=0)):
             check_token(token, f"row {row} has", processing_class, inputs)
     filler = padding_token(processing_class, inputs)
-    # rows of one length are stacked as they are
+    # rows of the same length need no padding
     if filler is not None and len(lengths) > 1:
         check_token(filler, "texts are filled up with", processing_class, inputs)
 
 
 def check_token(token: int, where: str, processing_class: PreTrainedTokenizerBase | None, inputs: ModelInputs) -> None:
-    """Refuse a token that a model has no embedding for.
+    """Raise an error for a token without an embedding.
 
     Args:
         token (`int`):
-            Its id.
+            Id of the token.
         where (`str`):
-            The beginning of the error, such as `"row 3 has"`.
+            Beginning of the error, such as `"row 3 has"`.
         processing_class (`transformers.PreTrainedTokenizerBase`, *optional*):
-            The tokenizer, which knows the word for it.
+            Tokenizer, which knows the word of the token.
         inputs ([`ModelInputs`]):
-            What the model takes.
+            Inputs that the model takes.
 
     Raises:
-        [`DataError`]: with the token, its id and the number of embeddings.
+        [`DataError`]: naming the token, its id and the number of embeddings.
     """
     if inputs.vocabulary is None or 0 <= token < inputs.vocabulary:
         return

@@ -29,7 +29,7 @@ METRIC = "accuracy"
 KIND = "classes"
 BATCH_SIZE = 64
 EXAMPLE: dict[str, list[Any]] = {
-    "image": ["#ff0000", "#00ff00", "#0000ff", "#ffff00"],  # a colour stands for an image of it
+    "image": ["#ff0000", "#00ff00", "#0000ff", "#ffff00"],  # each colour stands for an image of that colour
     "label": [0, 1, 2, 0],
 }
 EXAMPLE_MODEL = "vit"
@@ -40,22 +40,22 @@ classify = pipeline("image-classification", model="{model}")
 print(classify("picture.png"))
 """
 
-# The parts that it shares with other tasks.
+# Functions shared with other tasks.
 head = heads.head_of_classes
 forward = heads.whole_rows
 
 
 def fits(config: PretrainedConfig) -> bool:
-    """A head over the whole image."""
+    """Whether the model has a head for classes of whole images."""
     return ends_in(config, "ForImageClassification")
 
 
 @read_errors(DataError, "the image processor cannot be read")
 def load_processing_class(source: str, revision: str | None = None) -> BaseImageProcessor:
-    """The image processor of a checkpoint.
+    """Load the image processor of a checkpoint.
 
     Raises:
-        [`DataError`]: if it has none.
+        [`DataError`]: if the checkpoint has no image processor.
     """
     from transformers import AutoImageProcessor
 
@@ -70,15 +70,15 @@ def load_processing_class(source: str, revision: str | None = None) -> BaseImage
 
 
 def label_column(dataset: Dataset, given: str | None) -> str:
-    """The column with the classes."""
+    """The column of classes."""
     return find_column(dataset, given)
 
 
 def columns(dataset: Dataset, given: Sequence[str] | None, label: str) -> list[str]:
-    """The one column of images.
+    """The column of images.
 
     Raises:
-        [`DataError`]: if there is none or more than one.
+        [`DataError`]: if there is no such column or more than one.
     """
     import datasets
 
@@ -94,16 +94,16 @@ def columns(dataset: Dataset, given: Sequence[str] | None, label: str) -> list[s
 
 
 def check_augment(augment: Mapping[str, Any], processing_class: BaseImageProcessor) -> None:
-    """Augmentation is {transform: largest strength}.
+    """Check augmentations, which are a mapping of transforms to their largest strengths.
 
     Raises:
-        [`RecipeError`]: for what is no transform of images.
+        [`RecipeError`]: for unknown transforms of images.
     """
     check_transform(augment)
 
 
 def labels(dataset: Dataset, label: str, config: PretrainedConfig) -> np.ndarray:
-    """Class of each row."""
+    """The class of each row."""
     return label_ids(dataset, label, class_names(config))
 
 
@@ -114,12 +114,13 @@ def encode(
     labels: np.ndarray,
     inputs: ModelInputs,
 ) -> Dataset:
-    """Process images when they are asked for: memory does not grow with the data.
+    """Process images when rows are read, so that memory does not grow with the data.
 
-    An image that does not decode is black and has the label -100, which is neither learned nor scored.
+    An image that cannot be decoded is replaced by a black one with the label -100, which is neither learned nor
+    scored.
 
     Raises:
-        [`DataError`]: if a tokenizer was passed for the image processor.
+        [`DataError`]: if a tokenizer was passed instead of an image processor.
     """
     import datasets
 
@@ -130,15 +131,15 @@ def encode(
         )
     (column,) = columns
     labelled = dataset.select_columns([column]).add_column("labels", labels.tolist())
-    # bytes as they are: `datasets` would fail on an image that does not decode
+    # undecoded bytes, because `datasets` would fail on an image that cannot be decoded
     undecoded = labelled.cast_column(column, datasets.Image(decode=False))
     return augmented(undecoded, {}, processing_class)
 
 
 def augmented(encoded: Dataset, augment: Mapping[str, Any], processing_class: BaseImageProcessor) -> Dataset:
-    """The same images, changed at random, anew each time that they are asked for.
+    """The same images with random changes, which are drawn each time that a row is read.
 
-    It draws from numpy's global generator, which Trainer seeds and stores in its checkpoints.
+    numpy's global generator is used, which Trainer seeds and stores in its checkpoints.
     """
     (column,) = set(encoded.column_names) - {"labels"}
     return encoded.with_transform(
@@ -149,7 +150,7 @@ def augmented(encoded: Dataset, augment: Mapping[str, Any], processing_class: Ba
 def _process(
     batch: dict[str, list[Any]], column: str, augment: Mapping[str, Any], processing_class: BaseImageProcessor
 ) -> dict[str, Any]:
-    """A batch of images as the model takes them, and their classes."""
+    """A batch of images as model inputs, with their classes."""
     import numpy as np
     from PIL import Image
 
@@ -158,11 +159,11 @@ def _process(
     for index, encoded in enumerate(batch[column]):
         try:
             images.append(decode_image(encoded).convert("RGB"))
-        except DataError:  # a black one, which keeps the batch whole
+        except DataError:  # a black image keeps the batch complete
             images.append(Image.new("RGB", (32, 32)))
             classes[index] = UNSCORED
     if augment:
-        # the module has the functions of a generator, and draws from the global one
+        # the module has the functions of a generator, and uses the global one
         generator = cast("np.random.Generator", np.random)
         images = [apply_transform(image, augment, generator) for image in images]
     return {**processing_class(images, return_tensors="pt"), "labels": classes}
@@ -171,12 +172,12 @@ def _process(
 def collator(
     processing_class: BaseImageProcessor | None, inputs: ModelInputs
 ) -> Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]:
-    """Stack what the model takes of rows."""
+    """A function that stacks the model inputs of rows."""
     return partial(_stack, names=inputs.names)
 
 
 def _stack(rows: list[dict[str, Any]], names: frozenset[str]) -> dict[str, torch.Tensor]:
-    """The batch of some rows."""
+    """Make a batch from some rows."""
     from transformers import default_data_collator
 
     taken_rows = []
@@ -186,5 +187,5 @@ def _stack(rows: list[dict[str, Any]], names: frozenset[str]) -> dict[str, torch
 
 
 def lengths(encoded: Dataset) -> None:
-    """All images have one size."""
+    """`None`, because all images have the same size."""
     return None

@@ -35,7 +35,7 @@ classify = pipeline("text-classification", model="{model}", top_k=None)
 print(classify("A sentence to label."))  # a probability for each label
 """
 
-# The parts that it shares with other tasks.
+# Functions shared with other tasks.
 load_processing_class = tokens.load_tokenizer
 columns = text_classification.columns
 check_augment = tokens.check_masking
@@ -47,15 +47,15 @@ forward = heads.whole_rows
 
 
 def fits(config: PretrainedConfig) -> bool:
-    """A head over the whole text whose `problem_type` is multi-label classification."""
+    """Whether the model has a head for whole texts with the `problem_type` of multi-label classification."""
     return ends_in(config, "ForSequenceClassification") and output_kind(config) == KIND
 
 
 def label_column(dataset: Dataset, given: str | None) -> str:
-    """The column with a list of labels for each row, or of one 0 or 1 for each label.
+    """The column with a list of labels for each row, or with 0 or 1 for each label.
 
     Raises:
-        [`DataError`]: if it holds no lists.
+        [`DataError`]: if the column has no lists.
     """
     column = find_column(dataset, given, ("labels", "label"))
     if not is_list(dataset, column):
@@ -67,7 +67,7 @@ def label_column(dataset: Dataset, given: str | None) -> str:
 
 
 def head(dataset: Dataset, label: str) -> dict[str, Any]:
-    """As many labels as the data knows."""
+    """Fields of a head for the labels of the data."""
     first = dataset[0][label]
     if _is_indicator(dataset, label, len(first)):
         fields = classes_head([f"LABEL_{index}" for index in range(len(first))])
@@ -77,7 +77,7 @@ def head(dataset: Dataset, label: str) -> dict[str, Any]:
 
 
 def labels(dataset: Dataset, label: str, config: PretrainedConfig) -> np.ndarray:
-    """0 or 1 for each row and label, float32 as transformers' loss takes it."""
+    """0 or 1 for each row and label, in float32 for the loss of transformers."""
     import numpy as np
 
     names = class_names(config)
@@ -92,11 +92,11 @@ def labels(dataset: Dataset, label: str, config: PretrainedConfig) -> np.ndarray
 
 
 def _is_indicator(dataset: Dataset, label: str, n_labels: int) -> bool:
-    """Whether the lists hold one 0 or 1 for each label, instead of the labels that apply."""
+    """Whether the lists have 0 or 1 for each label, instead of the labels that apply."""
     import datasets
 
     feature = dataset.features[label].feature
-    # classes 0 and 1 by name would look like indicators of two labels
+    # otherwise classes named 0 and 1 would look like indicators of two labels
     if isinstance(feature, datasets.ClassLabel) or feature.dtype in STRINGS:
         return False
     if not set(numbers(dataset, label)) <= {0, 1}:

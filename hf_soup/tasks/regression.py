@@ -1,4 +1,4 @@
-"""Regression: one text, or a pair of texts, to a number, such as how alike two sentences are (STS-B)."""
+"""Regression: one text, or a pair of texts, to a number, such as the similarity of two sentences (STS-B)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ score = pipeline("text-classification", model="{model}", function_to_apply="none
 print(score("A sentence to score."))
 """
 
-# The parts that it shares with other tasks.
+# Functions shared with other tasks.
 load_processing_class = tokens.load_tokenizer
 columns = text_classification.columns
 check_augment = tokens.check_masking
@@ -47,17 +47,17 @@ lengths = tokens.lengths
 
 
 def fits(config: PretrainedConfig) -> bool:
-    """A head over the whole text with a number as its answer: `problem_type` regression, or one label."""
+    """Whether the model has a head that predicts a number for whole texts: `problem_type` regression, or one label."""
     return ends_in(config, "ForSequenceClassification") and output_kind(config) == KIND
 
 
 def label_column(dataset: Dataset, given: str | None) -> str:
-    """The column with the numbers."""
+    """The column of numbers."""
     return find_column(dataset, given, ("label", "labels", "score"))
 
 
 def head(dataset: Dataset, label: str) -> dict[str, Any]:
-    """One number."""
+    """Fields of a head for one number."""
     numbers(dataset, label)
     return {"num_labels": 1, "problem_type": "regression"}
 
@@ -66,15 +66,15 @@ def labels(dataset: Dataset, label: str, config: PretrainedConfig) -> np.ndarray
     """The number of each row.
 
     Raises:
-        [`DataError`]: if the model gives more than one, or the column holds something else.
+        [`DataError`]: if the model predicts more than one number, or the column has other values.
     """
     if config.num_labels != 1:
-        raise DataError(f"the model gives {config.num_labels} numbers for each text; regression is to one.")
+        raise DataError(f"the model predicts {config.num_labels} numbers for each text; regression needs one.")
     return numbers(dataset, label)
 
 
 def forward(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The number that the model gives for each row."""
+    """The predicted number for each row."""
     values = batch.pop("labels")
     predicted = model(**batch).logits[:, 0]  # of shape (rows, 1)
     items_of_rows = values.new_ones(len(values)).long()

@@ -1,6 +1,6 @@
 """Sequence to sequence: a text to another, such as a summary or a translation.
 
-Scored by how likely the model finds each token of the right text, or, where it is asked to, by what it writes.
+Scores use the probability of each token of the reference text or, on request, generated texts.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ inputs = tokenizer("A text to rewrite.", return_tensors="pt")
 print(tokenizer.batch_decode(model.generate(**inputs, max_new_tokens=20), skip_special_tokens=True))
 """
 
-# The parts that it shares with other tasks.
+# Functions shared with other tasks.
 load_processing_class = tokens.load_tokenizer
 head = text_generation.head
 check_augment = tokens.check_masking
@@ -56,7 +56,7 @@ lengths = tokens.lengths
 
 
 def fits(config: PretrainedConfig) -> bool:
-    """An encoder and a decoder of texts, as transformers lists them (those of sound and images end alike)."""
+    """Whether the model is in transformers' list of encoder-decoders of texts; others have similar names."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
 
     listed = ends_in(config, *MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES.values())
@@ -64,10 +64,10 @@ def fits(config: PretrainedConfig) -> bool:
 
 
 def label_column(dataset: Dataset, given: str | None) -> str:
-    """The column with the right texts.
+    """The column of reference texts.
 
     Raises:
-        [`DataError`]: if it holds something else.
+        [`DataError`]: if the column has other values.
     """
     if given is None and {"input_ids", "labels"} <= set(dataset.column_names) and is_list(dataset, "labels"):
         return "labels"  # tokens already
@@ -82,22 +82,22 @@ def label_column(dataset: Dataset, given: str | None) -> str:
 
 
 def _holds_targets(dataset: Dataset, column: str) -> bool:
-    """Whether a column holds texts, or lists, which are tokens already."""
+    """Whether a column has texts, or lists of tokens."""
     return is_text(dataset, column) or is_list(dataset, column)
 
 
 def columns(dataset: Dataset, given: Sequence[str] | None, label: str) -> list[str]:
-    """One text column."""
+    """The text column."""
     return choose_columns(dataset, given, label, most=1, classes=False, usual=SOURCES)
 
 
 def labels(dataset: Dataset, label: str, config: PretrainedConfig) -> list[Any]:
-    """The right texts, or their tokens."""
+    """The reference texts, or their tokens."""
     return dataset[label][:]
 
 
 def references(dataset: Dataset, label: str) -> tuple[str, ...]:
-    """The right texts.
+    """The reference texts.
 
     Raises:
         [`DataError`]: if the data has tokens instead.
@@ -114,7 +114,7 @@ def encode(
     labels: list[Any],
     inputs: ModelInputs,
 ) -> Dataset:
-    """Tokens of both texts."""
+    """Encode both texts as tokens."""
     limit = most_tokens(processing_class, inputs.positions)
     target_limit = most_tokens(processing_class, inputs.target_positions)
     boxes = box_column(dataset, processing_class, columns, inputs)
@@ -126,12 +126,12 @@ def encode(
 def collator(
     processing_class: PreTrainedTokenizerBase | None, inputs: ModelInputs
 ) -> Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]:
-    """Tokens filled up as the tokenizer does, right texts on the right: the decoder reads them from the left."""
+    """Pad inputs on the tokenizer's side and reference texts on the right, because the decoder reads from the left."""
     return pad_collator(processing_class, inputs, labels_follow=False)
 
 
 def forward(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Log-probability of each token of the right text, given those before it."""
+    """Log-probability of each token of the reference text, given those before it."""
     return right_tokens(model(**batch).logits, batch["labels"])
 
 
@@ -141,7 +141,7 @@ def generate(
     processing_class: PreTrainedTokenizerBase,
     **options: Any,
 ) -> list[str]:
-    """What the model writes; `options` as `model.generate` takes them."""
+    """The generated texts; `options` are those of `model.generate`."""
     inputs = {key: value for key, value in batch.items() if key != "labels"}
-    writer: Any = model  # `generate` is of a class that such models have as a base, but not all models
+    writer: Any = model  # `generate` is a method of these models, but not of all models
     return processing_class.batch_decode(writer.generate(**inputs, **options), skip_special_tokens=True)

@@ -40,7 +40,7 @@ classify = pipeline("text-classification", model="{model}")
 print(classify("A sentence to classify."))
 """
 
-# The parts that it shares with other tasks.
+# Functions shared with other tasks.
 load_processing_class = tokens.load_tokenizer
 head = heads.head_of_classes
 check_augment = tokens.check_masking
@@ -51,15 +51,15 @@ forward = heads.whole_rows
 
 
 def fits(config: PretrainedConfig) -> bool:
-    """A head over the whole text, with one of several classes as its answer."""
+    """Whether the model has a head for classes of whole texts."""
     return ends_in(config, "ForSequenceClassification") and output_kind(config) == KIND
 
 
 def label_column(dataset: Dataset, given: str | None) -> str:
-    """The column with the classes.
+    """The column of classes.
 
     Raises:
-        [`DataError`]: if it holds lists.
+        [`DataError`]: if the column has lists.
     """
     column = find_column(dataset, given)
     if is_list(dataset, column):
@@ -68,14 +68,14 @@ def label_column(dataset: Dataset, given: str | None) -> str:
 
 
 def columns(dataset: Dataset, given: Sequence[str] | None, label: str) -> list[str]:
-    """One or two text columns, or of a page with boxes one of lists of words."""
+    """One or two text columns, or one column of lists of words for pages with boxes."""
     if find_boxes(dataset) is not None and _has_words(dataset, given, label):
         return choose_columns(dataset, given, label, most=1, of_words=True)
     return choose_columns(dataset, given, label)
 
 
 def _has_words(dataset: Dataset, given: Sequence[str] | None, label: str) -> bool:
-    """Whether one of the input columns holds lists of words."""
+    """Whether one of the input columns has lists of words."""
     named = [given] if isinstance(given, str) else given or dataset.column_names
     for column in named:
         is_input = column in dataset.column_names and column != label
@@ -85,7 +85,7 @@ def _has_words(dataset: Dataset, given: Sequence[str] | None, label: str) -> boo
 
 
 def labels(dataset: Dataset, label: str, config: PretrainedConfig) -> np.ndarray:
-    """Class of each row."""
+    """The class of each row."""
     return label_ids(dataset, label, class_names(config))
 
 
@@ -96,10 +96,10 @@ def encode(
     labels: np.ndarray,
     inputs: ModelInputs,
 ) -> Dataset:
-    """Tokens and classes.
+    """Encode texts as tokens, with their classes.
 
     Raises:
-        [`DataError`]: if the columns hold what the tokenizer or the model does not take.
+        [`DataError`]: if the tokenizer or the model does not take the values of a column.
     """
     limit = most_tokens(processing_class, inputs.positions, inputs.target_positions)
     boxes = box_column(dataset, processing_class, columns, inputs)

@@ -1,4 +1,4 @@
-"""Text generation by a causal language model: how likely it finds each next token of a text."""
+"""Text generation by a causal language model, scored by the probability of each next token of a text."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ generate = pipeline("text-generation", model="{model}")
 print(generate("The beginning of a text", max_new_tokens=20))
 """
 
-# The parts that it shares with other tasks.
+# Functions shared with other tasks.
 load_processing_class = tokens.load_tokenizer
 check_augment = tokens.check_masking
 augmented = tokens.masked
@@ -44,32 +44,32 @@ lengths = tokens.lengths
 
 
 def fits(config: PretrainedConfig) -> bool:
-    """A head over the vocabulary that reads from left to right."""
+    """Whether the model is a causal language model."""
     return ends_in(config, "ForCausalLM", "LMHeadModel")
 
 
 def label_column(dataset: Dataset, given: str | None) -> str | None:
-    """The text is its own label, but for tokens that come with `labels`, -100 where they are not scored."""
+    """`None`, because a text is its own label; or `labels` of encoded data, -100 for tokens that are not scored."""
     if given is not None:
         return find_column(dataset, given)
     return "labels" if {"input_ids", "labels"} <= set(dataset.column_names) else None
 
 
 def columns(dataset: Dataset, given: Sequence[str] | None, label: str | None) -> list[str]:
-    """One text column."""
+    """The text column."""
     return choose_columns(dataset, given, label, most=1)
 
 
 def head(dataset: Dataset, label: str | None) -> dict[str, Any]:
-    """The vocabulary is the tokenizer's."""
+    """No fields, because the vocabulary is that of the tokenizer."""
     return {}
 
 
 def labels(dataset: Dataset, label: str | None, config: PretrainedConfig) -> list[list[int]] | None:
-    """The tokens to score, where they are given.
+    """The tokens to score, if they are given.
 
     Raises:
-        [`DataError`]: if the column holds something else.
+        [`DataError`]: if the column has other values.
     """
     if label is None:
         return None
@@ -85,7 +85,7 @@ def encode(
     labels: None,
     inputs: ModelInputs,
 ) -> Dataset:
-    """Tokens, which are the labels too, but for the first, which nothing comes before: models shift them."""
+    """Encode texts as tokens, which are the labels too; models shift them, so the first token is not scored."""
     limit = most_tokens(processing_class, inputs.positions)
     encoded = tokenize(dataset, processing_class, columns, limit)
     token_labels = []
@@ -96,8 +96,8 @@ def encode(
 
 
 def forward(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Log-probability of each token after the first; what follows padding on the left is the first."""
-    # logits at a position are those of the next token: both are of shape (rows, tokens - 1, ...) then
+    """Log-probability of each token after the first one that is not padding."""
+    # logits at a position are those of the next token: then both have the shape (rows, tokens - 1, ...)
     following = batch.pop("labels")[:, 1:]
     if "attention_mask" in batch:
         follows_padding = batch["attention_mask"][:, :-1] == 0

@@ -1,6 +1,6 @@
 """Token classification: a class for each word, such as names of people and places, or parts of speech.
 
-A word is scored once, by its first token; words beyond what the model takes are left out with a warning.
+A word is scored once, by its first token; words beyond the model's length limit are left out with a warning.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ find = pipeline("token-classification", model="{model}", aggregation_strategy="s
 print(find("A sentence to find names in."))
 """
 
-# The parts that it shares with other tasks.
+# Functions shared with other tasks.
 load_processing_class = tokens.load_tokenizer
 head = heads.head_of_classes
 check_augment = tokens.check_masking
@@ -55,7 +55,7 @@ lengths = tokens.lengths
 
 
 def fits(config: PretrainedConfig) -> bool:
-    """A head over each token."""
+    """Whether the model has a head for classes of tokens."""
     return ends_in(config, "ForTokenClassification")
 
 
@@ -63,7 +63,7 @@ def label_column(dataset: Dataset, given: str | None) -> str:
     """The column with a list of classes for each row.
 
     Raises:
-        [`DataError`]: if it holds no lists.
+        [`DataError`]: if the column has no lists.
     """
     column = find_column(dataset, given, ("labels", "label", "tags", "ner_tags", "pos_tags"))
     if not is_list(dataset, column):
@@ -72,7 +72,7 @@ def label_column(dataset: Dataset, given: str | None) -> str:
 
 
 def columns(dataset: Dataset, given: Sequence[str] | None, label: str) -> list[str]:
-    """The one column of lists of words.
+    """The column of lists of words.
 
     Raises:
         [`DataError`]: if a row has more or fewer labels than words.
@@ -87,7 +87,7 @@ def columns(dataset: Dataset, given: Sequence[str] | None, label: str) -> list[s
 
 
 def labels(dataset: Dataset, label: str, config: PretrainedConfig) -> list[np.ndarray]:
-    """Class of each word, row by row."""
+    """The class of each word, row by row."""
     return split_like(label_ids(dataset, label, class_names(config)), dataset[label])
 
 
@@ -98,15 +98,15 @@ def encode(
     labels: list[np.ndarray],
     inputs: ModelInputs,
 ) -> Dataset:
-    """Tokens, and the class of each word at its first token.
+    """Encode words as tokens, with the class of each word at its first token.
 
     Raises:
-        [`DataError`]: if the tokenizer does not tell which word a token is of, or does not take the words.
+        [`DataError`]: if the tokenizer does not map tokens to words, or does not take the words.
     """
     check_tokenizer(processing_class)
     # tokenizers written in Python have no `word_ids`
     if not processing_class.is_fast:
-        raise DataError(f"{type(processing_class).__name__} does not tell which word a token is of; take a fast one.")
+        raise DataError(f"{type(processing_class).__name__} does not map tokens to words; use a fast tokenizer.")
     (words_column,) = columns
     limit = most_tokens(processing_class, inputs.positions, inputs.target_positions)
     boxes = box_column(dataset, processing_class, columns, inputs)
@@ -116,10 +116,10 @@ def encode(
         nonlocal words_with_tokens
         if boxes is None:
             encoding = call_tokenizer(processing_class, batch[words_column], limit=limit, is_split_into_words=True)
-        else:  # a tokenizer that takes boxes takes words anyway
+        else:  # a tokenizer that takes boxes always takes words
             encoding = call_tokenizer(processing_class, batch[words_column], limit=limit, boxes=batch[boxes])
         token_labels = []
-        for place, row in enumerate(indices):  # of a row in the batch, and in the data set
+        for place, row in enumerate(indices):  # index of a row in the batch, and in the data set
             row_labels = []
             for word in _words_that_begin(encoding.word_ids(place)):
                 if word is None:
@@ -147,16 +147,16 @@ def encode(
 
 
 def _words_that_begin(word_ids: Sequence[int | None]) -> list[int | None]:
-    """For each token the word whose first token it is, or `None`.
+    """The word that begins with each token, or `None`.
 
     Args:
         word_ids (`Sequence[int | None]`):
-            The word of each token; special tokens are of none.
+            Index of the word of each token; `None` for special tokens.
     """
     words: list[int | None] = []
     previous = None
     for word in word_ids:
-        # the tokens of a word stand side by side
+        # the tokens of a word are consecutive
         words.append(word if word != previous else None)
         previous = word
     return words

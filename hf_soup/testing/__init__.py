@@ -1,4 +1,4 @@
-"""For tests, ours and those of extension authors: tiny checkpoints, trials without models, and the contracts."""
+"""Helpers for tests of hf_soup and its extensions: tiny checkpoints, trials without models, and contracts."""
 
 from .fake_trials import FakeTrials
 from .method_contract import check_method

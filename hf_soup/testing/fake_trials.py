@@ -1,4 +1,4 @@
-"""Trials without models, for tests of strategies: a function says what a mixture scores."""
+"""Trials without models, for tests of strategies: a function defines the score of a mixture."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ if TYPE_CHECKING:
 
 
 class FakeTrials:
-    """Trials without models: a function says what a mixture would score, or on which examples it would be right.
+    """Trials without models: a function defines the score of a mixture, or the examples on which it is correct.
 
     Args:
         score (`Callable[[Mixture], float]`, *optional*):
-            Of a mixture.
+            Function that returns the score of a mixture.
         right (`Callable[[Mixture], np.ndarray]`, *optional*):
-            Instead: on which examples a mixture is right. Their share is the score, and with `beat` examples are run
-            one after the other, those first that most ingredients get wrong.
+            Function used instead of `score`, which returns a mask of the examples on which a mixture is correct. The
+            score is their share, and with `beat` examples are run one by one, first those that most ingredients get
+            wrong.
         higher_is_better (`bool`, *optional*, defaults to `True`):
-            Direction of the metric.
+            Whether a higher score is better.
         stop_early (`bool`, *optional*, defaults to `True`):
-            Whether a trial stops when it cannot reach its threshold.
+            Whether a trial stops when it can no longer reach its threshold.
         modules (`Sequence[str]`), heads (`Sequence[str]`), lacks (`Sequence[str]`):
-            The model's modules from the bottom up, its heads, and what a base model lacks.
+            Names of the model's modules from the inputs to the outputs, of its heads, and of those a base model lacks.
         examples (`int`, *optional*, defaults to 100):
-            How many there are.
+            Number of examples.
     """
 
     def __init__(
@@ -46,8 +47,8 @@ class FakeTrials:
     ):
         self._value_of, self._right, self._higher, self._stop_early = score, right, higher_is_better, stop_early
         self.modules, self.heads, self.lacks, self.examples = tuple(modules), tuple(heads), tuple(lacks), examples
-        self._times_wrong: np.ndarray | None = None  # example by example, over the single ingredients
-        self.asked: list[Mixture] = []  # every mixture that a score was asked of
+        self._times_wrong: np.ndarray | None = None  # number of single ingredients that are wrong on each example
+        self.asked: list[Mixture] = []  # every mixture whose score was requested
         self.passes = 0.0  # forward passes over all examples
 
     @overload
@@ -55,7 +56,7 @@ class FakeTrials:
     @overload
     def score(self, mixture: Mixture, beat: Threshold) -> Score | Rejected: ...
     def score(self, mixture: Mixture, beat: Threshold | None = None) -> Score | Rejected:
-        """What the function says, and remember that it was asked."""
+        """The score of the function; the request is recorded."""
         self.asked.append(mixture)
         if self._right is None:
             self.passes += 1
@@ -76,7 +77,7 @@ class FakeTrials:
         return self._scored(int(right.sum()) / len(right))
 
     def _stopped(self, right: np.ndarray, threshold: Threshold) -> Rejected | None:
-        """Run example by example, the hardest first, until too few can still be right."""
+        """Run the examples one by one, hardest first, until too few can still be correct."""
         needed = threshold.needed(len(right))
         order: Iterable[int] = range(len(right))
         if self._times_wrong is not None:
@@ -93,38 +94,38 @@ class FakeTrials:
     @overload
     def map(self, mixtures: Sequence[Mixture], beat: Threshold) -> list[Score | Rejected]: ...
     def map(self, mixtures: Sequence[Mixture], beat: Threshold | None = None) -> list[Score] | list[Score | Rejected]:
-        """One after the other."""
+        """Score the mixtures one by one."""
         if beat is None:
             return [self.score(mixture) for mixture in mixtures]
         return [self.score(mixture, beat) for mixture in mixtures]
 
     def difference(self, mixture: Mixture, other: Mixture) -> tuple[float, float] | None:
-        """Nothing is known of examples."""
+        """`None`, because examples are not known."""
         return None
 
     def lacking(self, ingredient: Ingredient) -> tuple[str, ...]:
-        """What a base model lacks."""
+        """The modules that a base model lacks."""
         return self.lacks
 
     def logits(self, ingredient: Ingredient) -> Predictions:
-        """Random decisions between two classes, the same for a name."""
+        """Random predictions of two classes, which only depend on the name of the ingredient."""
         import numpy as np
 
-        rng = np.random.default_rng(list(ingredient.name.encode()))  # `hash` differs from process to process
+        rng = np.random.default_rng(list(ingredient.name.encode()))  # `hash` differs between processes
         rows = np.arange(self.examples)
         return Predictions(rng.normal(size=(self.examples, 2)), rows % 2, rows)
 
     def ensemble(self, mixture: Mixture) -> Score:
-        """As good as the soup."""
+        """The score of the soup."""
         if self._right is None:
             return self._scored(self._value(mixture))
         return self._scored(float(self._right(mixture).mean()))
 
     def gradient(self, mixture: Mixture, examples: np.ndarray, scale: float = 1.0) -> Gradient:
-        """By differences of the score, which counts as the loss (or as its negative)."""
+        """A numerical gradient of the score, which is taken as the loss (or its negative)."""
         sign = -1 if self._higher else 1
         step = 1e-4
-        # A weight for each module and ingredient, also where the mixture has one row for all modules.
+        # A weight for each module and ingredient, even if the mixture has one row for all modules.
         weights_by_module = {}
         for module in self.modules:
             weights_by_module[module] = mixture.weights_by_module.get(module) or mixture.weights_by_module[""]
@@ -139,21 +140,21 @@ class FakeTrials:
         return Gradient(sign * self._value(mixture), gradient, 0.0)
 
     def subset(self, examples: np.ndarray) -> FakeTrials:
-        """Every subset is like the whole."""
+        """The same trials, because every subset is like the whole."""
         return self
 
     def _nudged(
         self, mixture: Mixture, weights_by_module: dict[str, tuple[float, ...]], module: str, index: int, step: float
     ) -> float:
-        """The score with a little more weight for one ingredient in one module."""
+        """The score with a slightly larger weight of one ingredient in one module."""
         weights = list(weights_by_module[module])
         weights[index] += step
         return self._value(Mixture(mixture.ingredients, {**weights_by_module, module: tuple(weights)}))
 
     def _value(self, mixture: Mixture) -> float:
-        """What the function says of a mixture."""
+        """The value of the function for a mixture."""
         if self._value_of is None:
-            raise TypeError("FakeTrials(right=...) has no function that gives a score.")
+            raise TypeError("FakeTrials(right=...) has no function that returns a score.")
         return self._value_of(mixture)
 
     def _scored(self, value: float) -> Score:

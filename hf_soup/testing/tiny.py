@@ -1,4 +1,4 @@
-"""Tiny checkpoints and data sets: built from configs with random weights, so that nothing is downloaded."""
+"""Tiny checkpoints and data sets, built from configs with random weights without downloads."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ POSITIVE = ("good", "great", "fine", "lovely", "superb", "warm")
 NEGATIVE = ("bad", "awful", "poor", "dull", "weak", "cold")
 NEUTRAL = ("the", "film", "was", "very", "and", "a", "plot", "cast")
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *POSITIVE, *NEGATIVE, *NEUTRAL)
-SPECIAL = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}  # as WORDS has them
+SPECIAL = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}  # their indices in WORDS
 BART = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2}
 TINY: dict[str, dict[str, Any]] = {  # by `model_type`
     "bert": {"vocab_size": len(WORDS), "max_position_embeddings": 32, **SMALL},
@@ -45,13 +45,13 @@ TINY: dict[str, dict[str, Any]] = {  # by `model_type`
 def tiny_text_model(
     seed: int = 0, *, labels: Sequence[str] = ("negative", "positive"), **config: Any
 ) -> PreTrainedModel:
-    """A BERT classifier of about 20,000 random weights.
+    """A BERT classifier with about 20,000 random weights.
 
     Args:
         seed (`int`, *optional*, defaults to 0):
-            Of the weights.
+            Random seed of the weights.
         labels (`Sequence[str]`, *optional*):
-            Names of its classes.
+            Names of the classes.
         config:
             Fields of `BertConfig` to change.
     """
@@ -67,11 +67,11 @@ def tiny_text_model(
 
 
 def tiny_image_model(seed: int = 0, *, classes: int = 3, **config: Any) -> PreTrainedModel:
-    """A ViT classifier of 8 x 8 images with about 20,000 random weights; arguments as of [`tiny_text_model`]."""
+    """A ViT classifier of 8 x 8 images with about 20,000 random weights; arguments as for [`tiny_text_model`]."""
     import transformers
 
     transformers.set_seed(check_seed(seed))
-    # A dict, since a caller may change a field that TINY has as well.
+    # A dict, because a caller may change a field that is also in TINY.
     settings = transformers.ViTConfig(**{**TINY["vit"], **config, "num_labels": classes})
     return transformers.ViTForImageClassification(settings).eval()
 
@@ -97,7 +97,7 @@ def save_image_model(model: PreTrainedModel, folder: str | Path) -> Path:
 
 
 def tiny_texts(rows: int = 60, seed: int = 0) -> Dataset:
-    """Sentences that are good or bad by one of their words, with `label` 0 or 1."""
+    """Sentences with one good or bad word, and `label` 1 or 0."""
     import datasets
     import numpy as np
 
@@ -113,7 +113,7 @@ def tiny_texts(rows: int = 60, seed: int = 0) -> Dataset:
 
 
 def tiny_images(rows: int = 60, classes: int = 3, seed: int = 0) -> Dataset:
-    """Images of 8 x 8 pixels with noise, whose brightest band of rows is their class."""
+    """Noisy images of 8 x 8 pixels; the position of the brightest band of rows is the class."""
     import datasets
     import numpy as np
     from PIL import Image
@@ -131,7 +131,7 @@ def tiny_images(rows: int = 60, classes: int = 3, seed: int = 0) -> Dataset:
 
 
 def example_of(task: Task) -> Dataset:
-    """The few rows that a task shows itself on; a colour stands for an image of it."""
+    """The example rows of a task, with images for colours."""
     import datasets
     from PIL import Image
 
@@ -155,12 +155,12 @@ def model_for(task: Task, seed: int = 0) -> tuple[PreTrainedModel, Any]:
         return model, ViTImageProcessorPil(size={"height": 8, "width": 8})
     inputs = ["input_ids", "attention_mask"]
     if task.EXAMPLE_MODEL == "bert":
-        inputs.append("token_type_ids")  # which no other of the models takes
+        inputs.append("token_type_ids")  # only this model takes them
     return model, transformers.BertTokenizer(vocab=_vocabulary(), model_max_length=16, model_input_names=inputs)
 
 
 def save_model_for(task: Task, folder: str | Path, seed: int = 0) -> Path:
-    """Save what [`model_for`] makes: a tiny model for a task with its tokenizer or image processor."""
+    """Save a tiny model for a task with its tokenizer or image processor, as made by [`model_for`]."""
     with quiet_transformers():
         for part in model_for(task, seed):
             part.save_pretrained(folder)
@@ -168,5 +168,5 @@ def save_model_for(task: Task, folder: str | Path, seed: int = 0) -> Path:
 
 
 def _vocabulary() -> dict[str, int]:
-    """Word -> id, as a tokenizer takes it."""
+    """Ids by word, for a tokenizer."""
     return {word: index for index, word in enumerate(WORDS)}

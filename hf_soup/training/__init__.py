@@ -1,1 +1,1 @@
-"""Fine-tunes that are made to be averaged, through `transformers.Trainer`."""
+"""Fine-tuning of runs that can be averaged, with `transformers.Trainer`."""

@@ -1,4 +1,4 @@
-"""The base model of a sweep: its commit, its card, and what tells it from others. It loads no weights."""
+"""The base model of a sweep: its commit, its card and its identity. No weights are loaded."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from ..errors import IngredientError, TrainingError
 from ..publishing.bases import bases_of_folder
 
 
-BLOCK = 1 << 24  # bytes that are read at once
+BLOCK = 1 << 24  # number of bytes read at once
 
 
 class BaseModel(NamedTuple):
-    """A base model as transformers loads it.
+    """A base model, as transformers loads it.
 
     Args:
         source (`str`):
             Hub id or folder.
         commit (`str`, *optional*):
-            Of a Hub id.
+            Commit of a Hub id.
         card (`Mapping[str, Any]`):
-            The metadata of its model card; of a folder, whatever else says what it was fine-tuned from counts as its
-            `base_model`.
+            Metadata of its model card. For a folder, other records of what it was fine-tuned from count as its
+            `base_model` too.
     """
 
     source: str
@@ -36,23 +36,23 @@ class BaseModel(NamedTuple):
 
 
 def pin_base_model(base_model: str | os.PathLike[str], manifest: Mapping[str, Any] | None) -> BaseModel:
-    """A folder as it is; a Hub id at the commit that the sweep began with, or at the newest one.
+    """Pin a Hub id to the commit that the sweep started with, or else to the newest one; a folder is left unchanged.
 
     Args:
         base_model (`str` or `os.PathLike`):
-            As of [`hf_soup.sweep`].
+            Base model, as for [`hf_soup.sweep`].
         manifest (`Mapping[str, Any]`, *optional*):
-            What `sweep.json` holds, if the sweep has begun.
+            Content of `sweep.json`, if the sweep has started.
 
     Raises:
-        [`TrainingError`]: if it is neither a folder nor a Hub id.
+        [`TrainingError`]: if `base_model` is neither a folder nor a Hub id.
     """
     if os.path.isdir(base_model):
         source = str(base_model)
         bases = bases_of_folder(Path(source).resolve())
         return BaseModel(source, None, {**read_card(Path(source)), "base_model": list(bases)})
     source, revision = hub.split_revision(base_model)
-    if manifest and manifest.get("base_commit"):  # runs of one sweep have one start, whatever was pushed since
+    if manifest and manifest.get("base_commit"):  # all runs share one start, even if the repository has changed since
         commit: str = manifest["base_commit"]
     elif os.path.isabs(source) or hub.split_source(source) is None:
         raise TrainingError(f"{source} does not exist, and it is no Hub id (owner/name, owner/name@revision) either.")
@@ -62,7 +62,7 @@ def pin_base_model(base_model: str | os.PathLike[str], manifest: Mapping[str, An
 
 
 def _card_on_hub(source: str, commit: str) -> dict[str, Any]:
-    """The metadata of a card; nothing where there is none, or where the Hub cannot be asked."""
+    """The metadata of a card; empty if there is none or the Hub cannot be reached."""
     try:
         return read_card(hub.fetch(source, commit, [CARD]))
     except IngredientError:
@@ -70,7 +70,7 @@ def _card_on_hub(source: str, commit: str) -> dict[str, Any]:
 
 
 def base_identity(base_model: str | os.PathLike[str]) -> str:
-    """A Hub id as it is; a folder by the content of its weights, wherever it lies."""
+    """The identity of a base model: the Hub id, or for a folder a digest of its weights, wherever it is."""
     import xxhash
 
     if not os.path.isdir(base_model):

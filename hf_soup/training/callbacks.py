@@ -1,7 +1,7 @@
-"""Callbacks of Trainer: those of the user, a fresh copy for each run, and our own.
+"""Callbacks of Trainer: copies of the user's callbacks for each run, and those of hf_soup.
 
-Ours show a bar that prints nothing, end runs that diverge, and save disk. It also groups the runs of a sweep for
-trackers. It trains nothing.
+Those of hf_soup show a progress bar, end runs that diverge, and save disk space. The runs of a sweep are also grouped
+for trackers. Nothing is trained here.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 
 
 class Bar(ProgressCallback):
-    """Trainer's bar, with the name of the run; what Trainer logs stands behind it instead of above it.
+    """Trainer's progress bar with the name of the run; logged values are shown in the bar instead of above it.
 
     Args:
         name (`str`):
-            Of the run.
+            Name of the run.
     """
 
     def __init__(self, name: str):
@@ -44,14 +44,14 @@ class Bar(ProgressCallback):
         self._name = name
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Open the bar, in the process that people see."""
+        """Open the bar, in the main process only."""
         if state.is_world_process_zero:
             # transformers declares None here, and sets a bar in the method that this one replaces
             self.training_bar = progress_bar(total=state.max_steps, desc=self._name, unit="step", dynamic_ncols=True)  # type: ignore[assignment]
         self.current_step = 0  # which transformers' bar counts in its other methods
 
     def on_prediction_step(self, args: Any, state: Any, control: Any, eval_dataloader: Any = None, **kw: Any) -> None:
-        """No second bar for evaluations."""
+        """Show no second bar for evaluations."""
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         """Show the newest loss and scores."""
@@ -66,51 +66,51 @@ class Bar(ProgressCallback):
 
 
 class StopWhenDiverged(TrainerCallback):
-    """Ends a run whose loss is no number any more.
+    """Ends a run whose loss is NaN or infinite.
 
     Raises:
-        [`DivergedError`]: when such a loss is logged.
+        [`DivergedError`]: if such a loss is logged.
     """
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        """Look at the loss."""
+        """Check the loss."""
         loss = (logs or {}).get("loss")
         if loss is not None and not math.isfinite(loss):
             raise DivergedError(f"its loss is {loss} at step {state.global_step}")
 
 
 class LogBeforeSaving(TrainerCallback):
-    """Logs the loss at each checkpoint: Trainer that goes on from there does not know the losses before it."""
+    """Logs the loss at each checkpoint: a Trainer that resumes from it does not know the earlier losses."""
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """At a checkpoint after so many steps."""
+        """Log at a checkpoint after a number of steps."""
         control.should_log |= control.should_save
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """At a checkpoint after an epoch."""
+        """Log at a checkpoint after an epoch."""
         control.should_log |= control.should_save
 
 
 class KeepWeightsAlone(TrainerCallback):
-    """Takes the state of the optimizer out of all checkpoints but the newest, where all are kept."""
+    """Deletes the optimizer state of all checkpoints except the newest, if all checkpoints are kept."""
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Tidy up behind the newest."""
+        """Delete the optimizer states of older checkpoints."""
         if state.is_world_process_zero:
             checkpoints = list(checkpoints_in(Path(args.output_dir)))
-            for checkpoint in checkpoints[:-1]:  # an interrupted run goes on from the last one
+            for checkpoint in checkpoints[:-1]:  # an interrupted run resumes from the last one
                 forget_training(checkpoint)
 
 
 def listed_callbacks(callbacks: Any) -> tuple[Any, ...]:
-    """The user's callbacks as a tuple; they are not looked at.
+    """The user's callbacks as a tuple, without checking them.
 
     Args:
         callbacks (`Iterable`, *optional*):
-            As of [`hf_soup.sweep`].
+            Callbacks, as for [`hf_soup.sweep`].
 
     Raises:
-        [`RecipeError`]: if it is no list.
+        [`RecipeError`]: if `callbacks` is not a list.
     """
     if callbacks is None:
         return ()
@@ -120,20 +120,20 @@ def listed_callbacks(callbacks: Any) -> tuple[Any, ...]:
 
 
 def fresh_callbacks(callbacks: Sequence[Any]) -> list[TrainerCallback]:
-    """The user's callbacks for one run: copies of instances, and new instances of classes and of what factories make.
+    """The user's callbacks for one run: copies of instances, and new instances made by classes and factories.
 
     Args:
         callbacks (`Sequence`):
-            As [`listed_callbacks`] gives them.
+            Callbacks, as returned by [`listed_callbacks`].
 
     Raises:
-        [`RecipeError`]: if one is none, cannot be copied, or cannot be made without arguments.
+        [`RecipeError`]: if an item is not a callback, cannot be copied, or cannot be made without arguments.
     """
     return [_fresh_callback(item) for item in callbacks]
 
 
 def _fresh_callback(item: Any) -> TrainerCallback:
-    """A copy of a callback, or what a class or factory makes: no run sees the state that another one left."""
+    """A copy of a callback, or a new one from a class or factory, so that runs share no state."""
     make: Callable[[], Any]
     if isinstance(item, TrainerCallback):
         make = partial(copy.deepcopy, item)
@@ -143,37 +143,37 @@ def _fresh_callback(item: Any) -> TrainerCallback:
         raise RecipeError(f"callbacks: {item!r} is no transformers.TrainerCallback, and no class or factory of one.")
     try:
         callback = make()
-    except Exception as error:  # whatever the code of others raises
+    except Exception as error:  # the user's code may raise anything
         why = f"{type(error).__name__}: {error}"
-        raise RecipeError(f"callbacks: of {item!r} no callback can be made for each run ({why}).") from error
+        raise RecipeError(f"callbacks: {item!r} cannot be copied or made for each run ({why}).") from error
     if not isinstance(callback, TrainerCallback):
         raise RecipeError(f"callbacks: {item!r} makes {callback!r}, which is no transformers.TrainerCallback.")
     return callback
 
 
 def check_picklable(callbacks: Sequence[Any]) -> None:
-    """Refuse callbacks that cannot be sent to processes of their own.
+    """Raise an error for callbacks that cannot be sent to other processes.
 
     Raises:
-        [`RecipeError`]: for the first of them.
+        [`RecipeError`]: for the first callback that cannot be pickled.
     """
     for item in callbacks:
         try:
             pickle.dumps(item)
-        except Exception as error:  # pickle raises what it likes
+        except Exception as error:  # pickle may raise anything
             raise RecipeError(
                 f"callbacks: {item!r} cannot be sent to the processes that train on several GPUs ({error}). Write a "
-                "class or a function of a module."
+                "class or function at the top level of a module."
             ) from None
 
 
 def stop_early(callbacks: Iterable[TrainerCallback]) -> bool:
-    """Whether one of them ends a run whose score no longer improves, for which Trainer has to know the best one."""
+    """Whether a callback ends runs whose score no longer improves, for which Trainer has to track the best score."""
     return any(isinstance(callback, EarlyStoppingCallback) for callback in callbacks)
 
 
 def exportable_states(trainer: Trainer) -> dict[str, Any]:
-    """The states that the callbacks of a Trainer put into its checkpoints, by the name of their class."""
+    """The states that a Trainer's callbacks save in its checkpoints, by class name."""
     states = {}
     for callback in trainer.callback_handler.callbacks:
         if isinstance(callback, ExportableState):
@@ -183,7 +183,7 @@ def exportable_states(trainer: Trainer) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def ended_tracking(args: TrainingArguments) -> Iterator[None]:
-    """End the run of W&B, however training ends: Trainer leaves it open, and the next one would go on in it."""
+    """End the W&B run however training ends: Trainer leaves it open, and the next run would continue it."""
     try:
         yield
     finally:
@@ -194,7 +194,7 @@ def ended_tracking(args: TrainingArguments) -> Iterator[None]:
 
 @contextlib.contextmanager
 def one_group(sweep: Path, name: str) -> Iterator[None]:
-    """Tell the trackers that read the environment that a run is one of a sweep; what is set already stays."""
+    """Group the runs of a sweep for trackers, by environment variables; variables that are already set are kept."""
     group = {"WANDB_RUN_GROUP": sweep.name, "TENSORBOARD_LOGGING_DIR": str(sweep / "tensorboard" / name)}
     unset = [key for key in group if key not in os.environ]
     for key in unset:

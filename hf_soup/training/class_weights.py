@@ -1,6 +1,6 @@
-"""Weights of classes: from the setting to a number for each class, and the loss that Trainer computes with them.
+"""Class weights: from the setting to a number for each class, and the loss that Trainer computes with them.
 
-It reads no files and trains nothing.
+No files are read and nothing is trained here.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ def check_class_weights(
     train: Dataset,
     data_classes: Mapping[int, str] | None,
 ) -> None:
-    """Refuse class weights that do not fit the task, the classes or the data.
+    """Raise an error for class weights that do not fit the task, the classes or the data.
 
     Args:
         setting (`str`, `Mapping[str, float]` or `Sequence[float]`):
-            The setting `class_weights`.
+            Value of the setting `class_weights`.
         task ([`Task`]):
-            A file of `hf_soup.tasks`.
+            Task, a module of `hf_soup.tasks`.
         config (`transformers.PretrainedConfig`):
-            Of what the runs start from.
+            Configuration of the model that the runs start from.
         train (`Dataset`):
-            The training data, encoded.
+            Encoded training data.
         data_classes (`Mapping[int, str]`, *optional*):
-            The classes as the data has them, whose order may differ from that of the model.
+            Classes of the data, whose order may differ from that of the model.
 
     Raises:
-        [`RecipeError`]: with what is wrong.
+        [`RecipeError`]: if the weights do not fit.
     """
     if task.KIND != "classes":
         name = task.__name__.rpartition(".")[2].replace("_", "-")
@@ -58,7 +58,7 @@ def check_class_weights(
     resolve_class_weights(setting, classes, scored_labels(train))
     if isinstance(setting, (str, Mapping)) or data_classes is None:
         return
-    # a list says no names: where there are two orders, it may be meant in either
+    # a list has no names: if data and model have different orders, it is ambiguous
     ordered = [data_classes[index] for index in sorted(data_classes)]
     if ordered != classes and sorted(ordered) == sorted(classes):
         raise RecipeError(
@@ -68,18 +68,18 @@ def check_class_weights(
 
 
 def class_names(config: PretrainedConfig) -> list[str]:
-    """The names of a model's classes, in its order."""
+    """Names of the classes of a model, in its order."""
     labels = class_labels(config)
     return [str(labels[index]) for index in sorted(labels)]
 
 
 def scored_labels(encoded: Dataset) -> np.ndarray:
-    """The class of each row, or of each word, that is scored."""
+    """The class of each row or word that is scored."""
     import numpy as np
 
     labels = encoded.with_format(None).select_columns(["labels"])["labels"][:]
     if labels and isinstance(labels[0], list):  # words
-        # whole numbers also where a row has no words, of which numpy would make floating-point ones
+        # integers even for a row without words, for which numpy would use floating-point numbers
         ids = np.concatenate([np.asarray(row, dtype=np.int64) for row in labels])
     else:
         ids = np.asarray(labels)
@@ -87,24 +87,24 @@ def scored_labels(encoded: Dataset) -> np.ndarray:
 
 
 def resolve_class_weights(setting: Any, classes: Sequence[str], labels: np.ndarray) -> list[float]:
-    """A weight for each class.
+    """Compute a weight for each class.
 
     Args:
         setting (`str`, `Mapping[str, float]` or `Sequence[float]`):
-            `"balanced"`: as scikit-learn's `compute_class_weight` has it, the number of labels divided by the number
-            of classes and by the number of labels of the class. A mapping of names of classes to weights, where a
-            class that is left out has the weight 1; classes that are numbers in the data may be named by them. Or a
-            list with the weight of each class.
+            `"balanced"`: the number of labels divided by the number of classes and by the number of labels of the
+            class, as in scikit-learn's `compute_class_weight`. A mapping of class names to weights: missing classes
+            have the weight 1, and classes that are numbers in the data may be named by their number. Or a list with
+            the weight of each class.
         classes (`Sequence[str]`):
-            Names, in the order of the model.
+            Class names, in the order of the model.
         labels (`np.ndarray`):
-            Classes in the training data, as numbers.
+            Labels of the training data, as class indices.
 
     Returns:
-        `list[float]`: in the order of `classes`.
+        `list[float]`: weights in the order of `classes`.
 
     Raises:
-        [`RecipeError`]: if it is something else, names no class, or if a class that is to be balanced has no label.
+        [`RecipeError`]: if the setting has another form or names an unknown class, or a class to balance has no label.
     """
     if isinstance(setting, str) and setting == BALANCED:
         return _balanced(classes, labels)
@@ -118,7 +118,7 @@ def resolve_class_weights(setting: Any, classes: Sequence[str], labels: np.ndarr
                 f'"class_weights" has {len(weights)} weights for {len(classes)} classes ({", ".join(classes)}).'
             )
     else:
-        raise RecipeError(f'"class_weights" is {FORMS}, not {setting!r}; in a space, a list stands in another list.')
+        raise RecipeError(f'"class_weights" is {FORMS}, not {setting!r}; in a space, write a list in a list.')
     for name, weight in zip(classes, weights, strict=True):
         if not is_number(weight, int, float) or not 0 < weight < math.inf:
             raise RecipeError(f'"class_weights": the weight of "{name}" is a number above 0, not {weight!r}.')
@@ -126,9 +126,9 @@ def resolve_class_weights(setting: Any, classes: Sequence[str], labels: np.ndarr
 
 
 def _by_name(setting: Mapping[Any, Any], classes: Sequence[str]) -> dict[str, Any]:
-    """Class -> weight. A class without a name, which transformers calls `LABEL_1`, may be called by its number."""
+    """Weights by class. A class without a name, which transformers calls `LABEL_1`, may be named by its number."""
     aliases = {str(index): f"LABEL_{index}" for index in range(len(classes))}
-    if list(aliases.values()) != list(classes):  # the classes have names of their own
+    if list(aliases.values()) != list(classes):  # the classes have their own names
         aliases = {}
     named = {}
     for key, weight in setting.items():
@@ -140,7 +140,7 @@ def _by_name(setting: Mapping[Any, Any], classes: Sequence[str]) -> dict[str, An
 
 
 def _balanced(classes: Sequence[str], labels: np.ndarray) -> list[float]:
-    """Weights by which all classes count alike in the loss, however many labels they have."""
+    """Weights with which all classes contribute equally to the loss, regardless of their number of labels."""
     import numpy as np
     from sklearn.utils.class_weight import compute_class_weight
 
@@ -155,18 +155,18 @@ def _balanced(classes: Sequence[str], labels: np.ndarray) -> list[float]:
 
 
 class WeightedLoss:
-    """Cross entropy with class weights, as Trainer takes it as `compute_loss_func`.
+    """Cross entropy with class weights, for Trainer's `compute_loss_func`.
 
-    The sum over all labels of weight times loss, divided by the sum of their weights: for one batch that is
-    `torch.nn.functional.cross_entropy(logits, labels, weight=weights, label_smoothing=label_smoothing)`. A step that
-    accumulates several batches, or whose batch is shared by several processes, is divided by the weights of all its
-    labels, so that it is the step of one large batch.
+    The loss is the weighted sum over all labels divided by the sum of their weights. For one batch that is
+    `torch.nn.functional.cross_entropy(logits, labels, weight=weights, label_smoothing=label_smoothing)`. If a step
+    accumulates several batches or is shared by several processes, it is divided by the weights of all its labels, so
+    that it equals the step of one large batch.
 
     Args:
         weights (`Sequence[float]`):
-            Of each class, in the order of the model.
+            Weight of each class, in the order of the model.
         label_smoothing (`float`, *optional*, defaults to 0.0):
-            As of `cross_entropy`.
+            Label smoothing factor, as for `cross_entropy`.
     """
 
     def __init__(self, weights: Sequence[float], label_smoothing: float = 0.0):
@@ -179,15 +179,15 @@ class WeightedLoss:
     def __call__(
         self, outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
-        """The loss of one batch.
+        """Compute the loss of one batch.
 
         Args:
             outputs (`transformers.utils.ModelOutput`):
-                With `logits` of shape `(batch, classes)` or `(batch, tokens, classes)`.
+                Output of the model, with `logits` of shape `(batch, classes)` or `(batch, tokens, classes)`.
             labels (`torch.Tensor`):
-                Of shape `(batch,)` or `(batch, tokens)`; -100 is left out.
+                Labels of shape `(batch,)` or `(batch, tokens)`; -100 is ignored.
             num_items_in_batch (`torch.Tensor` or `int`, *optional*):
-                How many labels Trainer has counted, in all processes.
+                Number of labels that Trainer has counted in all processes.
         """
         import torch
 
@@ -212,15 +212,15 @@ class WeightedLoss:
         return summed / total.clamp_min(torch.finfo(total.dtype).tiny)  # a batch without labels has the loss 0
 
     def weight_of(self, labels: torch.Tensor) -> torch.Tensor:
-        """The sum of the weights of labels, without those that are not scored."""
+        """The sum of the weights of the labels that are scored."""
         return self.weights.to(labels.device)[labels[labels != UNSCORED]].sum()
 
     def attach(self, trainer: Trainer) -> None:
-        """Learn from a Trainer what the labels of each step weigh: it tells how many they are, and no more.
+        """Make a Trainer report the sum of label weights of each step; by itself it only reports the number of labels.
 
         Args:
             trainer (`transformers.Trainer`):
-                Whose `compute_loss_func` this is.
+                Trainer that uses this as its `compute_loss_func`.
         """
         import torch
 

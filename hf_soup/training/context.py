@@ -1,4 +1,4 @@
-"""What all runs of a sweep share: data, task, settings. It is only a value, and can be sent to another process."""
+"""Values that all runs of a sweep share: data, task, settings. They can be sent to another process."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SweepContext:
-    """What all runs of a sweep share.
+    """Values that all runs of a sweep share.
 
     Args:
         folder (`Path`):
-            The folder of the sweep; every run starts from `start/` in it.
+            Folder of the sweep; every run starts from `start/` in it.
         task (`str`):
-            Name of a file of `hf_soup.tasks`.
+            Name of the task, a module of `hf_soup.tasks`.
         processing_class:
             The tokenizer or image processor.
         train (`Dataset`), validation (`Dataset`, *optional*):
-            The examples, encoded.
+            Encoded examples.
         metric (`str`):
-            The metric that decides which evaluation is the best.
+            Name of the metric that determines the best evaluation.
         training_args (`Mapping`):
-            Settings that all runs have.
+            Settings that all runs share.
         keep (`str`):
-            `"best"`, `"last"` or `"all"`.
+            Checkpoints to keep: `"best"`, `"last"` or `"all"`.
         own_heads (`bool`):
-            Whether each run draws a head of its own.
+            Whether each run initialises its own head.
         about (`Mapping`):
-            For `run.json`: base model and data.
+            Description of base model and data for `run.json`.
         base_card (`Mapping`):
-            The metadata of the base model's card: licence, languages.
+            Metadata of the base model's card, such as licence and languages.
         bars (`bool`, *optional*, defaults to `True`):
-            Whether Trainer's bar is shown.
+            Whether Trainer's progress bar is shown.
         callbacks (`tuple`, *optional*):
-            The user's callbacks, of which each run has a copy.
+            Callbacks of the user, of which each run has a copy.
     """
 
     folder: Path

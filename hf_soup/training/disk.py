@@ -1,4 +1,4 @@
-"""How much disk a sweep takes at most while it runs, and whether there is room for it. Nothing is written."""
+"""Maximum disk space of a sweep while it runs, and whether it is available. Nothing is written."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from .lengths import Length
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-OPTIMIZER_STATES = 2  # of the size of the weights, as AdamW has them
-UNDER_WAY = 3  # checkpoints of a run: the best or the one before, the last, and the one that is being written
+OPTIMIZER_STATES = 2  # states of the size of the weights, as for AdamW
+UNDER_WAY = 3  # checkpoints of a run: the best or previous one, the last, and the one that is being written
 
 
 def most_bytes(
@@ -27,21 +27,21 @@ def most_bytes(
     makes_start: bool,
     workers: int,
 ) -> int:
-    """Bytes that runs take at most: weights of what is kept, and checkpoints with their optimizer on the way.
+    """Maximum number of bytes that runs need: kept weights, and temporary checkpoints with optimizer states.
 
     Args:
         model (`transformers.PreTrainedModel`):
-            The model that runs start from; it may lie on the `meta` device.
+            Model that the runs start from; it may be on the `meta` device.
         lengths (`Mapping[str, Length]`):
-            Of all runs, by their names.
+            Lengths of all runs, by name.
         done (`frozenset[str]`):
-            Those that are not trained any more.
+            Names of runs that are not trained again.
         keep (`str`):
             `"best"`, `"last"` or `"all"`.
         makes_start (`bool`):
-            Whether the start has yet to be saved.
+            Whether the start still has to be saved.
         workers (`int`):
-            How many runs are trained at once.
+            Number of runs trained at once.
     """
     to_train = [length for name, length in lengths.items() if name not in done]
     if keep == "all":
@@ -56,20 +56,20 @@ def most_bytes(
 
 
 def refuse_small_disk(folder: Path, needed: int, summary: Callable[[], str]) -> None:
-    """Refuse a sweep that its disk has no room for.
+    """Raise an error if the disk is too small for a sweep.
 
     Args:
         folder (`Path`):
-            Of the sweep; it need not be there yet.
+            Folder of the sweep, which need not exist yet.
         needed (`int`):
-            Bytes.
+            Number of bytes that the sweep needs.
         summary (`Callable`):
-            Gives what the error says of the sweep, for which the records of its runs are read.
+            Function that returns the description of the sweep in the error; it reads the records of the runs.
 
     Raises:
         [`OutputError`]: if fewer bytes are free.
     """
-    # a folder that is not there yet will lie on the disk of the nearest one above it
+    # a folder that does not exist yet will be on the disk of its nearest existing parent
     nearest = next(path for path in (folder, *folder.parents) if path.exists())
     free = shutil.disk_usage(nearest).free
     if needed > free:

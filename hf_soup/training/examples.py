@@ -1,6 +1,6 @@
-"""The examples of a sweep: which task they are for, what is read of them, and as what a model takes.
+"""The examples of a sweep: their task, their columns, and their encoding as model inputs.
 
-It decides nothing about runs, and loads no data.
+No data is loaded here.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Columns:
-    """What a sweep reads of its examples.
+    """The columns of the examples that a sweep uses.
 
     Args:
         task ([`Task`]):
             A file of `hf_soup.tasks`.
         label (`str`, *optional*):
-            The column with what is right for each row.
+            Name of the label column.
         inputs (`list[str]`):
-            The columns that the model reads.
+            Names of the columns that are model inputs.
         text_columns (`Sequence[str]`, *optional*):
-            Those of them that the user named.
+            Names of the text columns, if the user named them.
         head (`Mapping[str, Any]`):
-            What the labels say of the configuration of a head; empty where models of the task have no head.
+            Fields of the configuration that follow from the labels; empty if models of the task have no head.
     """
 
     task: Task
@@ -49,21 +49,21 @@ class Columns:
 
     @property
     def classes(self) -> list[str] | None:
-        """The names of the classes, where the labels are classes."""
+        """Names of the classes, if the labels are classes."""
         if "label2id" not in self.head:
             return None
         return list(self.head["label2id"])
 
     @property
     def task_name(self) -> str:
-        """Such as `"text-classification"`."""
+        """Name of the task, such as `"text-classification"`."""
         return self.task.__name__.split(".")[-1].replace("_", "-")
 
 
 def choose_columns(
     task: Task, train: Dataset, label_column: str | None, text_columns: Sequence[str] | None
 ) -> Columns:
-    """The columns of the training data that a task reads; arguments as of [`hf_soup.sweep`].
+    """Determine the columns of the training data that a task uses; the arguments are those of [`hf_soup.sweep`].
 
     Raises:
         [`DataError`]: if a column is missing.
@@ -74,7 +74,7 @@ def choose_columns(
 
 
 def guess_task(train: Dataset) -> str:
-    """Images are classified, and so are texts; words have classes of their own, and numbers are regressed to."""
+    """Infer the task from the columns: classification of images, texts or words, or regression for numbers."""
     import datasets
 
     if any(isinstance(feature, datasets.Image) for feature in train.features.values()):
@@ -82,18 +82,18 @@ def guess_task(train: Dataset) -> str:
     has_words = _has_words(train)
     label_columns = [column for column in LABEL_COLUMNS if column in train.column_names]
     if not label_columns:
-        # labels of words often have a name of their own, such as ner_tags
+        # labels of words often have a special name, such as ner_tags
         return "token-classification" if has_words else "text-classification"
     label = label_columns[0]
     if is_list(train, label):
         return "token-classification" if has_words else "multi-label-classification"
-    # lists of words with one label a row are keywords, or the words of a page
+    # lists of words with one label for each row are keywords, or the words of a page
     is_number = str(getattr(train.features[label], "dtype", "")).startswith("float")
     return "regression" if is_number else "text-classification"
 
 
 def _has_words(train: Dataset) -> bool:
-    """Whether a column besides that of the labels holds lists of words."""
+    """Whether a column other than the label column holds lists of words."""
     others = set(train.column_names) - set(LABEL_COLUMNS)
     return any(is_text(train, column, listed=True) for column in others)
 
@@ -106,10 +106,10 @@ def check_examples(
     config: PretrainedConfig,
     what: str,
 ) -> tuple[list[str], Any]:
-    """The columns of the inputs and what is right for each row, as a model of this configuration counts it.
+    """The input columns, and the label of each row as an index of this model's classes.
 
     Raises:
-        [`DataError`]: if a column is missing, or a label is none that the head has.
+        [`DataError`]: if a column is missing, or the head does not have a label.
     """
     label = task.label_column(data, label)
     columns = task.columns(data, text_columns, label)
@@ -122,30 +122,30 @@ def check_examples(
 def encode_examples(
     data: Dataset, columns: Columns, config: PretrainedConfig, processing_class: Any, inputs: ModelInputs, what: str
 ) -> Dataset:
-    """The examples as a model of a configuration takes them.
+    """Encode examples as inputs of a model.
 
     Args:
         data (`datasets.Dataset`):
             Training or validation examples.
         columns ([`Columns`]):
-            Those of the training data. Examples that lack one are read by their own columns.
+            Columns of the training data. Examples that lack one of them are read by their own columns.
         config (`transformers.PretrainedConfig`):
-            Of the model.
+            Configuration of the model.
         processing_class:
             The tokenizer or image processor.
         inputs ([`ModelInputs`]):
-            What the model takes.
+            Inputs that the model takes.
         what (`str`):
-            What errors call the examples.
+            Name of the examples in error messages.
 
     Raises:
-        [`DataError`]: as [`check_examples`], and if the model has no embedding for a token.
+        [`DataError`]: for the reasons of [`check_examples`], or if the model has no embedding for a token.
     """
     task = columns.task
     has_all = set(columns.inputs) <= set(data.column_names)
     named = columns.inputs if has_all else columns.text_columns
     names, right = check_examples(task, data, columns.label, named, config, what)
-    with unchanged_state(processing_class):  # it is saved with each run
+    with unchanged_state(processing_class):  # the processing class is saved with each run
         rows: Dataset = task.encode(data, processing_class, names, right, inputs)
     check_vocabulary(rows, processing_class, inputs)
     return rows

@@ -1,4 +1,4 @@
-"""What Trainer logged: scores of an evaluation, and a form of the whole that tells nothing of interruptions."""
+"""The history that Trainer logs: scores of evaluations, and a form that does not depend on interruptions."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ LOSSES = ("loss", "eval_loss")
 
 
 def is_timing(key: str) -> bool:
-    """Whether what Trainer logs is how long something took."""
+    """Whether a logged value is a duration."""
     return key.endswith(("runtime", "per_second"))
 
 
 def evaluation_at(history: Sequence[Mapping[str, Any]], step: int) -> dict[str, float]:
-    """The scores that Trainer logged at one step, without timings; empty if it did not evaluate there."""
+    """The scores that Trainer logged at one step, without timings; empty if there was no evaluation."""
     for record in history:
-        # the training loss of a step has a record of its own
+        # the training loss of a step has a separate record
         if record.get("step") == step and "eval_loss" in record:
             return {key: value for key, value in record.items() if key.startswith("eval_") and not is_timing(key)}
     return {}
 
 
 def without_timings(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The records of a history without how long things took; the loss comes first in each, then the rest by name."""
+    """The records of a history without timings; in each, the loss comes first, then the rest by name."""
     records = []
     for record in history:
         names = [name for name in record if not is_timing(name)]
@@ -35,29 +35,29 @@ def without_timings(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]
 
 
 def lasting_history(history: Sequence[Mapping[str, Any]], totals: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A history as it is kept: the same whether a run was interrupted or not.
+    """The history to save, which is the same whether a run was interrupted or not.
 
-    Trainer ends with a record for the whole run, whose times and mean loss are those since the last interruption; one
-    with the mean loss of all steps takes its place.
+    Trainer's last record is for the whole run, but its times and mean loss are those since the last interruption. It
+    is replaced by one with the mean loss of all steps.
 
     Args:
         history (`Sequence[Mapping[str, Any]]`):
-            The records of Trainer.
+            Records of Trainer.
         totals (`Mapping[str, Any]`):
-            What else the last record says, such as the number of steps.
+            Other values of the last record, such as the number of steps.
     """
     records = [record for record in history if "train_runtime" not in record]
     return [*without_timings(records), {**totals, "train_loss": _mean_loss(history)}]
 
 
 def last_loss(history: Sequence[Mapping[str, Any]]) -> float:
-    """The training loss that was logged last; of the whole run where nothing else was logged."""
+    """The last training loss that was logged; the mean of the whole run if nothing else was logged."""
     logged = [record["loss"] for record in history if "loss" in record]
     return logged[-1] if logged else _mean_loss(history)
 
 
 def _mean_loss(history: Sequence[Mapping[str, Any]]) -> float:
-    """Of all steps; each record holds the mean of those since the one before."""
+    """The mean loss of all steps; each record holds the mean since the record before it."""
     total = 0.0
     last_step = 0
     for record in history:
@@ -66,5 +66,5 @@ def _mean_loss(history: Sequence[Mapping[str, Any]]) -> float:
             last_step = record["step"]
     if last_step:
         return total / last_step
-    # a run that ended before its first log has the mean of Trainer's last record
+    # a run that ended before its first log only has the mean of Trainer's last record
     return next((record["train_loss"] for record in history if "train_loss" in record), math.nan)

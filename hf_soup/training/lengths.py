@@ -1,4 +1,4 @@
-"""How many steps and evaluations a run will have, as Trainer counts them. Nothing is trained."""
+"""The number of steps and evaluations of a run, as Trainer counts them. Nothing is trained."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 class Length(NamedTuple):
-    """How long one run is.
+    """The length of one run.
 
     Args:
         steps (`int`):
-            Optimizer steps.
+            Number of optimizer steps.
         evaluations (`int`):
-            Evaluations, each with a checkpoint.
+            Number of evaluations, each with a checkpoint.
     """
 
     steps: int
@@ -30,17 +30,17 @@ class Length(NamedTuple):
 
 
 def run_length(context: SweepContext, name: str, settings: Mapping[str, Any], metric: Metric) -> Length:
-    """Steps and evaluations of one run.
+    """The number of steps and evaluations of one run.
 
     Args:
         context ([`SweepContext`]):
-            What all runs share.
+            Values that all runs share.
         name (`str`):
-            Of the run.
+            Name of the run.
         settings (`Mapping[str, Any]`):
-            Its own settings.
+            Settings of the run.
         metric ([`Metric`]):
-            The metric that decides which evaluation is the best.
+            Metric that determines the best evaluation.
     """
     fields, extra = separate({**context.training_args, **settings})
     args = training_arguments(
@@ -56,15 +56,15 @@ def run_length(context: SweepContext, name: str, settings: Mapping[str, Any], me
         steps = args.max_steps
     else:
         steps = math.ceil(args.num_train_epochs * epoch)
-    # from one evaluation to the next; checkpoints are saved with them
+    # steps between evaluations, at which checkpoints are saved too
     interval: float = args.save_steps if args.save_strategy == "steps" else epoch
-    if 0 < interval < 1:  # a share of all steps
+    if 0 < interval < 1:  # a fraction of all steps
         interval = interval * steps
     return Length(steps, math.ceil(steps / interval))
 
 
 def _steps_of_an_epoch(rows: int, args: TrainingArguments) -> int:
-    """Optimizer steps in which a run sees each of its rows once."""
+    """The number of optimizer steps of one epoch."""
     batch_size = args.train_batch_size * args.world_size
     if args.dataloader_drop_last:
         batches = max(rows // batch_size, 1)

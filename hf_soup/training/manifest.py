@@ -1,4 +1,4 @@
-"""`sweep.json`: what all runs of a folder share, and the settings that each has of its own. It trains nothing."""
+"""`sweep.json`: values that all runs of a folder share, and the settings of each run. Nothing is trained."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from .records import plain_settings
 
 
 SWEEP_FILE = "sweep.json"
-SHARED = "training_args"  # the settings that all runs share
-ADDED = ("columns",)  # what files of older versions do not say
+SHARED = "training_args"  # key of the settings that all runs share
+ADDED = ("columns",)  # keys that files of older versions lack
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """What `sweep.json` holds.
+    """Read `sweep.json`.
 
     Raises:
-        [`TrainingError`]: if the folder is none of a sweep.
+        [`TrainingError`]: if the folder is not that of a sweep.
     """
     manifest = find_manifest(folder)
     if manifest is None:
-        raise TrainingError(f"{folder} is no folder of a sweep: it has no {SWEEP_FILE}.")
+        raise TrainingError(f"{folder} is not the folder of a sweep: it has no {SWEEP_FILE}.")
     return manifest
 
 
 def find_manifest(folder: Path) -> dict[str, Any] | None:
-    """What `sweep.json` holds, or `None` where there is none.
+    """Read `sweep.json`; `None` if there is none.
 
     Raises:
-        [`TrainingError`]: if it cannot be read.
+        [`TrainingError`]: if the file cannot be read.
     """
     path = folder / SWEEP_FILE
     try:
@@ -50,35 +50,35 @@ def find_manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def _is_manifest(content: Any) -> bool:
-    """Whether it is of the form that is written, with names of runs that are folders beside it."""
+    """Whether the content is well-formed, with names of runs that are subfolders of its folder."""
     if not isinstance(content, dict) or not isinstance(content.get("base_commit"), (str, type(None))):
         return False
     fixed, runs = content.get("fixed"), content.get("runs")
     if not isinstance(fixed, dict) or not isinstance(fixed.get(SHARED, {}), dict) or not isinstance(runs, dict):
         return False
-    # files are deleted in the folders of runs, so that no name may lead out of that of the sweep
+    # files are deleted in the folders of runs, so no name may point outside of the sweep's folder
     has_names_of_runs = all(re.fullmatch(r"run-[0-9]+", name) for name in runs)
     return has_names_of_runs and all(isinstance(own, dict) for own in runs.values())
 
 
 def start_digests(start: Path) -> dict[str, str]:
-    """The weight files of what all runs start from, each with the digest of its content."""
+    """Digests of the weight files of the start, by name."""
     files = sorted(start.glob("*.safetensors"))
     names = [path.name for path in files]
     return dict(zip(names, content_digests(files).values(), strict=True))
 
 
 def check_start(manifest: Mapping[str, Any], start: Path) -> None:
-    """Refuse a start whose weights are others than when the first runs began with it.
+    """Raise an error if the weights of the start have changed since the first runs.
 
     Args:
         manifest (`Mapping[str, Any]`):
-            What `sweep.json` holds; one from before it had `start` is believed.
+            Content of `sweep.json`; without the key `start`, nothing is checked.
         start (`Path`):
-            The folder.
+            Folder of the start.
 
     Raises:
-        [`TrainingError`]: if they are.
+        [`TrainingError`]: if the weights have changed.
     """
     if manifest.get("start", {}) not in ({}, start_digests(start)):
         raise TrainingError(
@@ -88,7 +88,7 @@ def check_start(manifest: Mapping[str, Any], start: Path) -> None:
 
 
 def whole_runs(manifest: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """All settings of each run: those that the runs share and its own, which win."""
+    """All settings of each run: the shared ones and its own, which take precedence."""
     shared = manifest["fixed"].get(SHARED, {})
     return {name: {**shared, **own} for name, own in manifest["runs"].items()}
 
@@ -99,29 +99,29 @@ def extend_manifest(
     fixed: Mapping[str, Any],
     settings: Sequence[Mapping[str, Any]],
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """What `sweep.json` will hold, and each run's name: the one that its settings have already, or the next number.
+    """The next content of `sweep.json`, and the name of each run: that of the same settings, or the next number.
 
-    Runs are the same if all their settings are the same, shared and own together. A setting may have moved between
-    the two since the last call; from then on it is each run's own.
+    Runs are the same if all their settings, shared and own, are the same. A setting may have moved between the two
+    since the last call; from then on it belongs to each run.
 
     Args:
         manifest (`Mapping[str, Any]`, *optional*):
-            What it holds now.
+            Current content of `sweep.json`.
         folder (`Path`):
-            Of the sweep.
+            Folder of the sweep.
         fixed (`Mapping[str, Any]`):
-            What all runs share: data, base model, head; `training_args` are the shared settings.
+            Values that all runs share: data, base model, head; `training_args` are the shared settings.
         settings (`Sequence[Mapping[str, Any]]`):
-            Each run's own.
+            Settings of each run.
 
     Returns:
-        `tuple[dict[str, Any], dict[str, dict[str, Any]]]`: the manifest, and name -> own settings of the runs that
-        were asked for, in their order.
+        `tuple[dict[str, Any], dict[str, dict[str, Any]]]`: the manifest, and the settings of the requested runs by
+        name, in order.
 
     Raises:
-        [`TrainingError`]: if the runs that are there share something else.
+        [`TrainingError`]: if the existing runs have other shared values.
     """
-    # as JSON has them: a tuple of this call is a list in the file
+    # JSON types: a tuple of this call is a list in the file
     fixed = plain_settings(fixed)
     settings = [plain_settings(setting) for setting in settings]
     if manifest is None:
@@ -148,7 +148,7 @@ def extend_manifest(
 
 
 def _refuse_strange_folder(folder: Path) -> None:
-    """Refuse a folder that looks like that of a sweep and has no `sweep.json`."""
+    """Raise an error for a folder that looks like that of a sweep but has no `sweep.json`."""
     strangers = [path.name for path in (*folder.glob(START), *folder.glob("run-*"))]
     if strangers:
         raise TrainingError(
@@ -157,7 +157,7 @@ def _refuse_strange_folder(folder: Path) -> None:
 
 
 def _refuse_other_sweep(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Refuse a sweep with other data, base model or head than the one whose runs are there."""
+    """Raise an error if the existing runs have other data, another base model or another head."""
     changed = []
     for key, value in now.items():
         is_unknown = key in ADDED and key not in before
@@ -173,10 +173,10 @@ def _moved(
     runs: Mapping[str, Mapping[str, Any]],
     settings: Sequence[Mapping[str, Any]],
 ) -> set[str]:
-    """The settings that all runs shared and that are of the space now, or the other way around.
+    """The settings that have moved from the shared ones to the space, or from the space to the shared ones.
 
-    A setting that was shared has to come in the space with the value that it had. One that was of the space may have
-    any value now: a space may always be given further ones.
+    If a setting was shared, the space has to include its value. If it was in the space, it may have any value now,
+    because a space may always be extended.
     """
     moved = set()
     for name in before:
@@ -189,10 +189,10 @@ def _moved(
 
 
 def _name_of(own: Mapping[str, Any], shared: Mapping[str, Any], runs: Mapping[str, Mapping[str, Any]]) -> str:
-    """The run that has these settings, or the next number."""
+    """The name of the run with these settings, or the next number."""
     whole = {**shared, **own}
     for name, own_of_run in runs.items():
-        # compared whole: a run may have of its own what all share anyway
+        # all settings are compared, because a run's own settings may repeat shared ones
         if {**shared, **own_of_run} == whole:
             return name
     return f"run-{len(runs)}"
@@ -209,7 +209,7 @@ def _without(settings: Mapping[str, Any], names: Collection[str]) -> dict[str, A
 
 
 def _refuse(folder: Path, what: str, name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> NoReturn:
-    """Refuse to put runs beside others that share something else."""
+    """Raise an error that the existing runs have another value of something shared."""
     raise TrainingError(
         f"{folder} holds runs with another {what} ({name} was {before.get(name)!r} and is {now.get(name)!r} now). Use "
         "another output_dir, or delete that one."

@@ -1,4 +1,4 @@
-"""Optimizers that `TrainingArguments.optim` has no name for, and learning rates that fall from layer to layer."""
+"""Optimizers without a name in `TrainingArguments.optim`, and learning rates that decrease from layer to layer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, Trainer
 
-# name -> what `TrainingArguments.optim` calls it; None: torch has it, and `optim` has no name for it or no momentum
+# name -> its name in `TrainingArguments.optim`; None: an optimizer of torch that `optim` lacks, or has no momentum for
 OPTIMIZERS = {"adafactor": "adafactor", "adam": None, "adamw": "adamw_torch", "sgd": None}
 
 
@@ -24,19 +24,19 @@ def optimizer_of(
     momentum: float | None,
     layer_decay: float | None,
 ) -> tuple[type[torch.optim.Optimizer], dict[str, Any]] | None:
-    """What Trainer takes as `optimizer_cls_and_kwargs`; `None` where it has the optimizer itself.
+    """The value of Trainer's `optimizer_cls_and_kwargs`; `None` if Trainer has the optimizer itself.
 
     Args:
         trainer (`transformers.Trainer`):
-            With its arguments.
+            The Trainer, with its arguments.
         model (`transformers.PreTrainedModel`):
-            The model that it trains.
+            Model that is trained.
         name (`str`, *optional*):
-            A key of `OPTIMIZERS`.
+            Name of the optimizer, a key of `OPTIMIZERS`.
         momentum (`float`, *optional*):
-            Of `sgd`.
+            Momentum of `sgd`.
         layer_decay (`float`, *optional*):
-            As of [`layer_groups`].
+            Factor between the learning rates of layers, as for [`layer_groups`].
     """
     import torch
 
@@ -55,7 +55,7 @@ def optimizer_of(
     else:
         optimizer, arguments = trainer.get_optimizer_cls_and_kwargs(args, model)
     if layer_decay is not None:
-        # Trainer takes groups from here instead of making its own
+        # Trainer uses these groups instead of making its own
         arguments["params"] = layer_groups(
             model,
             trainer.get_decay_parameter_names(model),
@@ -76,24 +76,24 @@ def layer_groups(
 ) -> list[dict[str, Any]]:
     """Groups of parameters whose learning rate is multiplied by `layer_decay` from each layer to the one below it.
 
-    The head and what else comes after the last numbered layer has the whole rate, the last layer `layer_decay` of it,
-    the embeddings the least (Howard and Ruder 2018, arXiv 1801.06146, section 3.2; as in ELECTRA).
+    The head and everything else after the last numbered layer has the full rate, the last layer `layer_decay` times
+    that, and the embeddings the lowest (Howard and Ruder 2018, arXiv 1801.06146, section 3.2; as in ELECTRA).
 
     Args:
         model (`transformers.PreTrainedModel`):
-            Whose parameters are taken, those that are trained.
+            Model whose trainable parameters are grouped.
         decayed (`Collection[str]`):
-            Names of parameters that have weight decay.
+            Names of parameters with weight decay.
         learning_rate (`float`), weight_decay (`float`), layer_decay (`float`):
-            The rate of the head, and the two factors.
+            Learning rate of the head, weight decay, and factor between layers.
 
     Returns:
-        `list[dict[str, Any]]`: as torch's optimizers take them.
+        `list[dict[str, Any]]`: parameter groups for torch's optimizers.
     """
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     heights = module_heights(trained)
     prefix = own_prefix(trained)
-    # one group for each rate and decay: (height, whether its weights decay) -> parameters
+    # one group for each rate and decay: (height, whether there is weight decay) -> parameters
     parameters_by_group: dict[tuple[int, bool], list[Any]] = {}
     for name, parameter in trained.items():
         height = heights[group(name, prefix)]
@@ -107,17 +107,17 @@ def layer_groups(
 
 
 def module_heights(names: Collection[str]) -> dict[str, int]:
-    """How high each named module lies: 0 below the first numbered layer, then one more for each of these, and one more
-    again for all that comes after the last.
+    """The height of each named module: 0 below the first numbered layer, one more for each of these, and another one
+    for everything after the last.
 
     Args:
         names (`Collection[str]`):
-            Parameters from the bottom up.
+            Names of parameters, from the inputs to the outputs.
     """
     modules = by_depth(names, names)
     numbered = [module for module in modules if module.rsplit(".", 1)[-1].isdecimal()]
     heights = {}
-    height = 0  # how many numbered layers have come so far
+    height = 0  # number of numbered layers so far
     for module in modules:
         if module in numbered:
             height += 1

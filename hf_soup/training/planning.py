@@ -1,4 +1,4 @@
-"""What a sweep will do, decided and checked before anything is written: runs, steps, disk. It trains nothing."""
+"""The plan of a sweep, checked before anything is written: runs, steps, disk space. Nothing is trained."""
 
 from __future__ import annotations
 
@@ -48,25 +48,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class SweepPlan(Result):
-    """A sweep before it runs.
+    """The plan of a sweep.
 
     Args:
         options ([`SweepOptions`]):
-            What the user asked for.
+            Options that the user passed.
         context ([`SweepContext`]):
-            What all runs share.
+            Values that all runs share.
         origin ([`Origin`], *optional*):
-            Where the start comes from; `None` if it is there.
+            Origin of the start; `None` if the start exists already.
         runs (`Mapping[str, Mapping]`):
-            Name -> settings of its own, in the order of the space.
+            Settings of each run by name, in the order of the space.
         manifest (`Mapping[str, Any]`):
-            What `sweep.json` will hold.
+            Content that `sweep.json` will have.
         steps (`Mapping[str, int]`):
-            Optimizer steps of each run.
+            Number of optimizer steps of each run.
         done (`frozenset[str]`):
-            Runs that are whole, or failed in a way that trying again would not change.
+            Names of runs that are complete, or have diverged and would do so again.
         disk (`int`):
-            Bytes that the rest will take, at most, while it runs.
+            Maximum number of bytes that the remaining runs need while they are trained.
     """
 
     options: SweepOptions
@@ -80,18 +80,18 @@ class SweepPlan(Result):
 
     @property
     def todo(self) -> list[str]:
-        """The runs that are to be trained, those last that have failed before."""
+        """The runs to train; those that have failed before come last."""
         to_train = [name for name in self.runs if name not in self.done]
-        # what failed may fail again: the others do not wait for it
+        # a failed run may fail again, and the others should not wait for it
         return sorted(to_train, key=lambda name: load_failure(self.context.folder / name) is not None)
 
     def summary(self) -> str:
-        """How much there is to do, in one line."""
+        """The remaining work in one line."""
         todo = self.todo
         steps = sum(self.steps[name] for name in todo)
         runs = f"{len(todo)} runs of {len(self.runs)} to train"
         if self.done:
-            runs += f", {len(self.done)} are there"
+            runs += f", {len(self.done)} are done"
         if self.disk >= 1e9:
             size = f"{self.disk / 1e9:.1f} GB"
         else:
@@ -99,9 +99,7 @@ class SweepPlan(Result):
         return f"{runs}: {steps:,} steps, at most {size} on disk"
 
     def table(self) -> str:
-        """A row for each run: what it has of its own, its steps, and whether it is there; then what all share, and the
-        summary.
-        """
+        """A row for each run with its settings, steps and status; below it the shared settings and the summary."""
         keys: list[str] = []
         for setting in self.runs.values():
             keys += [key for key in setting if key not in keys]
@@ -126,25 +124,25 @@ def plan_sweep(
     callbacks: Sequence[Any] | None = None,
     workers: int = 1,
 ) -> SweepPlan:
-    """Check everything that [`hf_soup.sweep`] is given, on loaded data sets; its arguments are described there.
+    """Check all arguments of [`hf_soup.sweep`] on loaded data sets, and plan the runs. See there for other arguments.
 
     Args:
         data ([`TrainingData`]):
-            The examples.
+            Training and validation examples.
         options ([`SweepOptions`]):
-            The options that a cook file and the command line have as well.
+            Options that cook files and the command line have too.
         workers (`int`, *optional*, defaults to 1):
-            How many runs are trained at once, for the disk that they need.
+            Number of runs trained at once, which determines the disk space.
 
     Raises:
-        [`SoupError`]: for what is wrong; nothing has been written then.
+        [`SoupError`]: if an argument is invalid; nothing has been written then.
     """
     from .callbacks import fresh_callbacks, listed_callbacks, stop_early
 
     folder = refuse_folder(output_dir).resolve()
     options = _checked_options(options, data)
     callbacks = listed_callbacks(callbacks)
-    # made once without use, so that a callback that cannot be made is refused here and not in the first run
+    # made once without use, so that a callback that cannot be made fails here and not in the first run
     stops_early = stop_early(fresh_callbacks(callbacks))
     if task == "auto":
         task = guess_task(data.train)
@@ -153,7 +151,7 @@ def plan_sweep(
     (chosen_metric,) = load_metrics(metric)
     settings = read_settings(options)
     columns = choose_columns(module, data.train, label_column, text_columns)
-    manifest = find_manifest(folder)  # of an earlier call, which this one goes on from
+    manifest = find_manifest(folder)  # of an earlier call that this one resumes
     base = pin_base_model(base_model, manifest)
     start = _plan_start(base, folder / START, columns, options.head)
     check_all_settings(
@@ -167,7 +165,7 @@ def plan_sweep(
     model = _outline(start.config, columns, base_model)
     inputs = inputs_of(model)
     _fit_tokenizer(start.processing_class, inputs, settings)
-    # a folder with other runs is refused before the data is encoded, which takes long
+    # a folder with other runs raises an error before the data is encoded, which takes long
     fixed = _fixed(base_model, data, columns, options, chosen_metric, settings)
     if manifest and start.origin is None:
         check_start(manifest, folder / START)
@@ -217,7 +215,7 @@ def plan_sweep(
 
 
 def _checked_options(options: SweepOptions, data: TrainingData) -> SweepOptions:
-    """Options with plain values, so far as they can be checked without looking at the data or the base model."""
+    """Options with plain values, checked as far as possible without the data and the base model."""
     init_seed = check_seed(options.init_seed, "init_seed")
     check_choices(options)
     if options.keep == "best" and data.validation is None:
@@ -226,15 +224,15 @@ def _checked_options(options: SweepOptions, data: TrainingData) -> SweepOptions:
 
 
 class _Start(NamedTuple):
-    """What the runs of a sweep start from.
+    """The start of the runs of a sweep.
 
     Args:
         origin ([`Origin`], *optional*):
-            Where it comes from; `None` if it has been made.
+            Origin of the start; `None` if the start exists already.
         config (`transformers.PretrainedConfig`):
-            Its configuration.
+            Configuration of the start.
         processing_class:
-            Its tokenizer or image processor.
+            Tokenizer or image processor of the start.
     """
 
     origin: Origin | None
@@ -243,7 +241,7 @@ class _Start(NamedTuple):
 
 
 def _plan_start(base: BaseModel, folder: Path, columns: Columns, head: str) -> _Start:
-    """The start as it has been made in a folder, else as it will be made from the base model."""
+    """The existing start in a folder, or else the one that will be made from the base model."""
     if folder.is_dir():
         from transformers import AutoConfig
 
@@ -254,20 +252,20 @@ def _plan_start(base: BaseModel, folder: Path, columns: Columns, head: str) -> _
         origin = find_origin(base.source, base.commit, columns.task, columns.head, head)
         config = origin.config
         processing_class = columns.task.load_processing_class(base.source, base.commit)
-    forget_code(processing_class)  # it is saved with each run
+    forget_code(processing_class)  # the processing class is saved with each run
     return _Start(origin, config, processing_class)
 
 
 def _outline(config: PretrainedConfig, columns: Columns, base_model: str | os.PathLike[str]) -> PreTrainedModel:
-    """The model that runs start from, without weights."""
+    """The model that the runs start from, without weights."""
     with as_error(TrainingError, f"no model can be built from the configuration of {base_model}"), at_most_modules():
         return empty_model(columns.task.AUTO_CLASS, config)
 
 
 def _fit_tokenizer(processing_class: Any, inputs: ModelInputs, settings: SweepSettings) -> None:
-    """Refuse a mask that the model has no embedding for, and cut texts at the positions that it has.
+    """Raise an error if the model has no embedding for the mask token, and truncate texts to the model's positions.
 
-    The length is saved with the runs, so that they and their soups are evaluated on texts that are cut alike.
+    The length is saved with the runs, so that evaluation truncates texts in the same way.
     """
     if any("mask" in augment for augment in settings.values_of("augment")):
         check_token(processing_class.mask_token_id, "texts are masked with", processing_class, inputs)
@@ -279,7 +277,7 @@ def _fit_tokenizer(processing_class: Any, inputs: ModelInputs, settings: SweepSe
 def _encode(
     data: TrainingData, columns: Columns, start: _Start, inputs: ModelInputs
 ) -> tuple[Dataset, Dataset | None]:
-    """The training and the validation examples as the model takes them."""
+    """The encoded training and validation examples."""
     train = encode_examples(data.train, columns, start.config, start.processing_class, inputs, "train")
     if data.validation is None:
         return train, None
@@ -295,7 +293,7 @@ def _fixed(
     metric: Metric,
     settings: SweepSettings,
 ) -> dict[str, Any]:
-    """What all runs of a folder have to share, as `sweep.json` holds it."""
+    """The values in `sweep.json` that all runs of a folder have to share."""
     validation = None
     if data.validation is not None:
         validation = hash_content(data.validation).fingerprint
@@ -318,15 +316,15 @@ def _fixed(
 
 
 def _still_shared(shared: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """The shared settings, less those that have become each run's own since the sweep began."""
+    """The shared settings, without those that have become settings of each run since the sweep began."""
     return {name: value for name, value in shared.items() if name in manifest["fixed"][SHARED]}
 
 
 def _about(
     base_model: str | os.PathLike[str], commit: str | None, data: TrainingData, fixed: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Base model and data, as `run.json` and the card of each run name them: no paths of this machine."""
-    # only what is on the Hub has a commit; of a folder its name is all that others may see
+    """Base model and data, as named in `run.json` and in the card of each run, without paths of this machine."""
+    # only models on the Hub have a commit; of a folder, only its name may be published
     base_name = str(base_model) if commit else Path(base_model).name
     path = data.path if hub.is_hub_id(data.path) else None
     validation = None
@@ -344,7 +342,7 @@ def _about(
 
 
 def _done_runs(folder: Path, names: Iterable[str]) -> frozenset[str]:
-    """The runs that are whole, or diverged: the same would come out again."""
+    """The runs that are complete or have diverged, which would give the same result again."""
     done = set()
     for name in names:
         failure = load_failure(folder / name)

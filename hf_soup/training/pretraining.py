@@ -1,6 +1,6 @@
-"""A model that is built from a configuration and trained, where there is no checkpoint to start a sweep from.
+"""Pre-training of a model from a configuration, if there is no checkpoint to start a sweep from.
 
-It is a sweep of one run, whose base model has random weights.
+It is a sweep of one run whose base model has random weights.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
 
     from datasets import Dataset
 
-BLANK_FILE = "made_from.json"  # beside a model with random weights: what it was built from
+BLANK_FILE = "made_from.json"  # beside a model with random weights: its `Blank`
 
 
 @dataclass(frozen=True)
 class Blank:
-    """What a model with random weights is built from.
+    """The configurations of a model with random weights.
 
     Args:
         config (`Mapping[str, Any]`):
-            Of transformers, with `model_type`.
+            Configuration for transformers, with `model_type`.
         processor (`Mapping[str, Any]`):
-            The configuration of the image processor.
+            Configuration of the image processor.
     """
 
     config: Mapping[str, Any]
@@ -55,28 +55,28 @@ def pretrain(
     label_column: str | None = None,
     text_columns: Sequence[str] | None = None,
 ) -> Path:
-    """Train a model from random weights, unless that was done.
+    """Train a model from random weights, unless it exists already.
 
     Args:
         blank ([`Blank`]):
-            What the model is built from.
+            Configurations of the model.
         data (`datasets.Dataset`):
-            The training examples.
+            Training examples.
         folder (`Path`):
-            Of everything that is written.
+            Folder for all files.
         transform (`Mapping[str, Any]`):
-            Random changes of the images, as of `augment`.
+            Random changes of the images, as for `augment`.
         training_args (`Mapping[str, Any]`):
             Settings of the run.
         task (`str`, *optional*, defaults to `"auto"`), label_column (`str`, *optional*), text_columns
             (`Sequence[str]`, *optional*):
-            As of [`hf_soup.sweep`].
+            Task and columns, as for [`hf_soup.sweep`].
 
     Returns:
-        `Path`: the folder of the run.
+        `Path`: the folder of the trained model.
 
     Raises:
-        [`RecipeError`]: if the configuration makes no model, or the folder holds one of another configuration.
+        [`RecipeError`]: if the configuration is invalid, or the folder holds a model of another configuration.
         [`TrainingError`]: if training fails.
     """
     start = folder / "blank"
@@ -86,7 +86,7 @@ def pretrain(
         raise RecipeError(
             f"{start} was made from another `pretrain` section. Use another output_dir, or delete {folder}."
         )
-    setting = {"augment": transform} if transform else {}  # the one run of the space
+    setting = {"augment": transform} if transform else {}  # the settings of the only run
     plan = plan_sweep(
         start,
         TrainingData(data, None),
@@ -113,7 +113,7 @@ def _make_blank(blank: Blank, data: Dataset, folder: Path, task: str, label_colu
     module = load_module("task", task if task != "auto" else "image-classification")
     head = module.head(data, module.label_column(data, label_column))
     with quiet_transformers(), staged_folder(folder) as stage:
-        transformers.set_seed(0)  # the same weights each time that the recipe is cooked
+        transformers.set_seed(0)  # the same weights every time that the file is cooked
         with as_error(RecipeError, "`pretrain.config` makes no model"):
             config = transformers.AutoConfig.for_model(model_type, **{**settings, **head})
             model = getattr(transformers, module.AUTO_CLASS).from_config(config)
@@ -123,7 +123,7 @@ def _make_blank(blank: Blank, data: Dataset, folder: Path, task: str, label_colu
 
 
 def _was_made_from(folder: Path, blank: Blank) -> bool:
-    """Whether the model in a folder was built from this configuration."""
+    """Whether the model in a folder was built from these configurations."""
     try:
         return bool(read_json(folder / BLANK_FILE) == asdict(blank))
     except (OSError, SoupError):  # missing or damaged

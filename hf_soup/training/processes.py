@@ -1,4 +1,4 @@
-"""Several processes that share each run, as `accelerate launch` starts them: who writes, shows bars, and waits."""
+"""Processes that share each run under `accelerate launch`: which of them writes files, and how they wait."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def is_main() -> bool:
 
 
 def wait() -> None:
-    """Wait until all processes are here."""
+    """Wait until all processes have reached this point."""
     if is_launched():
         from accelerate import PartialState
 
@@ -30,7 +30,7 @@ def wait() -> None:
 
 
 def give_up(error: Exception) -> None:
-    """End all processes, for the others wait for the one that failed.
+    """End all processes, because the others would wait for the one that failed.
 
     Raises:
         [`Exception`]: the error, if there are several processes.
@@ -41,10 +41,10 @@ def give_up(error: Exception) -> None:
 
 @contextlib.contextmanager
 def only_one(folder: Path) -> Iterator[None]:
-    """Keep other programs from training in a folder, which is made; where the system locks no folders it is theirs.
+    """Create a folder and lock it against other programs that train in it, if the file system has locks.
 
     Raises:
-        [`TrainingError`]: if another one does.
+        [`TrainingError`]: if another program holds the lock.
     """
     if not is_main():
         yield
@@ -56,7 +56,7 @@ def only_one(folder: Path) -> Iterator[None]:
         try:
             import fcntl
 
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the process, however that ends
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released when the process ends, however it ends
         except BlockingIOError:
             why = f"another process is training in {folder}"
             raise TrainingError(f"{why}. Wait for it, or use another folder.") from None

@@ -1,4 +1,4 @@
-"""Runs on the Hub, a repository for each: to publish them, and for workers that share no storage."""
+"""Runs on the Hub, each in its own repository: to publish them, and for workers without shared storage."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from .processes import is_main, wait
 
 @dataclass(frozen=True)
 class Publisher:
-    """Where the runs of a sweep go on the Hub.
+    """The repositories on the Hub that the runs of a sweep are pushed to.
 
     Args:
         prefix (`str`):
-            Of the repositories: `user/sweep` makes `user/sweep-start` and `user/sweep-run-0`.
+            Prefix of the repositories: `user/sweep` gives `user/sweep-start` and `user/sweep-run-0`.
         private (`bool`, *optional*):
-            Whether they are private.
+            Whether the repositories are private.
         start (`tuple[str, str]`, *optional*):
-            Repository and commit of the start, once it is there.
+            Repository and commit of the start, once it is pushed.
     """
 
     prefix: str
@@ -41,22 +41,22 @@ class Publisher:
     start: tuple[str, str] | None = None
 
     def with_start(self, folder: Path) -> Publisher:
-        """Put the start on the Hub, where workers find it."""
+        """Push the start to the Hub, from which workers download it."""
         return replace(self, start=self.publish(folder))
 
     def fetch_start(self, folder: Path) -> None:
-        """Bring the start here, if it is not."""
+        """Download the start, if it is not in the folder."""
         if not folder.is_dir() and self.start is not None:
             _fetch(*self.start, folder)
 
     def publish(self, folder: Path) -> tuple[str, str]:
-        """Push the folder of a whole run, unless that was done.
+        """Push the folder of a complete run, unless it was pushed already.
 
         Returns:
-            `tuple[str, str]`: repository and commit, which `pushed.json` holds as well.
+            `tuple[str, str]`: repository and commit, which are also saved in `pushed.json`.
 
         Raises:
-            [`OutputError`]: if the Hub refuses, or the repository has other weights already.
+            [`OutputError`]: if the Hub refuses the push, or the repository has other weights.
         """
         try:
             if is_main() and not (folder / PUSHED_FILE).is_file():
@@ -65,15 +65,15 @@ class Publisher:
                 done = push_folder(folder, repo_id, commit_message=f"Run {folder.name}")
                 write_json(folder / PUSHED_FILE, {"repo_id": repo_id, "revision": done.oid})
         finally:
-            wait()  # the other processes read what this one has written
+            wait()  # the other processes read the file that this one has written
         pushed = read_json(folder / PUSHED_FILE)
         return pushed["repo_id"], pushed["revision"]
 
     def collect(self, folder: Path) -> None:
-        """Bring a run here that a worker elsewhere has put on the Hub.
+        """Download a run that a worker on another machine has pushed.
 
         Raises:
-            [`IngredientError`]: if it is not there.
+            [`IngredientError`]: if the run is not on the Hub.
         """
         try:
             if is_main() and not (folder / RUN_FILE).is_file():
@@ -93,20 +93,21 @@ def publisher_for(
     about: Mapping[str, Any] | None = None,
     base_card: Mapping[str, Any] | None = None,
 ) -> Publisher | None:
-    """Where the runs go: `True` names the repositories after you and the folder, a string is their prefix.
+    """The publisher of the runs: `True` names repositories after the user and the folder, a string is their prefix.
 
     Args:
         push_runs (`bool` or `str`), private (`bool`, *optional*):
-            As of [`hf_soup.sweep`].
+            Options, as for [`hf_soup.sweep`].
         folder (`Path`):
-            Of the sweep.
+            Folder of the sweep.
         about (`Mapping`, *optional*):
-            Base model and data of the sweep: runs of a private one are private unless you say otherwise.
+            Base model and data of the sweep. If one of them is private, so are the runs, unless `private` is given.
         base_card (`Mapping`, *optional*):
-            The metadata of the card of the base model: of a folder the runs name what that was fine-tuned from.
+            Metadata of the base model's card. If the base model is a folder, the runs name the model that it was
+            fine-tuned from.
 
     Raises:
-        [`OutputError`]: if you are not logged in.
+        [`OutputError`]: if the user is not logged in.
     """
     if not push_runs:
         return None
@@ -121,18 +122,18 @@ def publisher_for(
 
 
 def _as_private_as(origins: Sequence[str], private: bool | None) -> bool | None:
-    """Whether runs are private that come from something private, with a warning; what the user says holds."""
+    """Whether runs with a private base model or data set are private, with a warning; the user's choice is kept."""
     if not origins:
         return private
     consequence = "so the runs are private too. private=False makes them public, and names it"
     if private is False:
         consequence = "and the cards of the runs, which are public, name it"
     warn(f"{' and '.join(origins)} is private, {consequence}.")
-    return private is None  # an explicit False holds
+    return private is None  # an explicit False is kept
 
 
 def _private_origins(about: Mapping[str, Any], base_card: Mapping[str, Any]) -> list[str]:
-    """The base models and the data set that cards of runs name, where these are private on the Hub."""
+    """The base models and the data set that cards of runs name and that are private on the Hub."""
     bases = bases_in_card(base_card)
     if about["base_commit"]:  # the base model itself is on the Hub
         bases = (split_revision(about["base_model"])[0],)
@@ -144,12 +145,12 @@ def _private_origins(about: Mapping[str, Any], base_card: Mapping[str, Any]) -> 
 
 
 def _refuse_others(repo_id: str, folder: Path) -> None:
-    """A repository of that name may be of another sweep, or no run at all."""
+    """Raise an error if the repository holds another sweep's run or something else."""
     try:
         digests = hub.files_at(repo_id, None)
     except IngredientError as error:
-        raise OutputError(f"nobody can tell what {repo_id} has already: {error}") from None
-    if set(digests) <= {".gitattributes"}:  # which the Hub puts into a new repository
+        raise OutputError(f"the content of {repo_id} cannot be read: {error}") from None
+    if set(digests) <= {".gitattributes"}:  # the Hub adds this file to a new repository
         return
     weights = [name for name in digests if name.endswith(".safetensors") and (folder / name).is_file()]
     if not weights or not all(digest_of(folder / name, digests[name]) == digests[name] for name in weights):
@@ -161,7 +162,7 @@ def _refuse_others(repo_id: str, folder: Path) -> None:
 
 @library_bars("huggingface_hub.utils")
 def _fetch(repo_id: str, revision: str, folder: Path) -> None:
-    """Bring a repository here; what is there already is not whole, unless another worker has just brought it."""
+    """Download a repository into a folder, replacing an incomplete copy but not one that another worker just made."""
     from huggingface_hub import snapshot_download
 
     shutil.rmtree(folder, ignore_errors=True)
@@ -173,11 +174,11 @@ def _fetch(repo_id: str, revision: str, folder: Path) -> None:
                     repo_id,
                     revision=revision,
                     local_dir=stage,
-                    library_name="hf_soup",  # by which the Hub knows our requests
+                    library_name="hf_soup",  # identifies these requests to the Hub
                     library_version=__version__,
                 )
             )
     except OutputError:
-        # another worker has put the same folder there first, which is moved in whole
+        # another worker was first with the same folder, which is complete once it is moved
         if not (folder / "config.json").is_file():
             raise

@@ -1,4 +1,4 @@
-"""Runs as values, and the files in their folders that say which runs are whole and which have failed."""
+"""Runs as values, and the files in their folders that record which runs are complete and which have failed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .processes import is_main
 from .resume import checkpoints_in
 
 
-Job = tuple[str, Mapping[str, Any]]  # the name of a run, and its settings
+Job = tuple[str, Mapping[str, Any]]  # name of a run, and its settings
 
 FAILED_FILE = "failed.json"
 RECORD = {  # key of `run.json` -> type of its value
@@ -35,27 +35,28 @@ RECORD = {  # key of `run.json` -> type of its value
     "train_loss": (int, float),
     "seconds": (int, float),
 }
-LARGEST = 2**63  # of the whole numbers of a record; much larger ones are no floating-point numbers
+LARGEST = 2**63  # limit of integers in a record; much larger ones do not fit into floating-point numbers
 
 
 class DivergedError(TrainingError):
-    """The loss or a weight is no number; training again would give the same."""
+    """The loss or a weight is NaN or infinite; training again would give the same result."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One fine-tune that is whole, or with `keep="all"` one checkpoint on its way.
+    """One complete training run, or one of its intermediate checkpoints with `keep="all"`.
 
     Args:
         params (`Mapping[str, Any]`):
-            What this run has of its own: learning rate, seed ...
+            Settings of this run, such as learning rate and seed.
         seed (`int`):
-            Of data order and dropout.
+            Random seed of data order and dropout.
         folder (`Path`):
-            A checkpoint that loads with `from_pretrained`; that of a whole run has `run.json` and
-            `trainer_state.json` too.
+            Folder of the checkpoint, which loads with `from_pretrained`; that of a complete run also has `run.json`
+            and `trainer_state.json`.
         state (`Mapping[str, Any]`):
-            What `run.json` holds: metrics, steps, seconds, versions, fingerprints of the data, commit of the base.
+            Content of `run.json`: metrics, steps, seconds, versions, fingerprints of the data, commit of the base
+            model.
     """
 
     params: Mapping[str, Any]
@@ -65,35 +66,35 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Such as `run-3`, or `run-3-checkpoint-40`."""
+        """Name of the run, such as `run-3` or `run-3-checkpoint-40`."""
         if self.folder.name == self.state["run"]:
             return self.folder.name
         return f"{self.state['run']}-{self.folder.name}"
 
     @property
     def score(self) -> Score | None:
-        """On the validation data, by the metric of the sweep; `None` if there is no such data."""
+        """Score on the validation data by the metric of the sweep; `None` if there is no validation data."""
         score = self.state.get("score")
         return Score(**score) if score else None
 
     def as_ingredient(self) -> Ingredient:
-        """The reference that a soup takes."""
+        """The run as an ingredient of a soup."""
         return Ingredient(self.name, str(self.folder))
 
 
 @dataclass(frozen=True)
 class FailedRun:
-    """One fine-tune that came to nothing; no soup takes it.
+    """One training run that failed; it is left out of soups.
 
     Args:
         name (`str`):
-            Of its folder.
+            Name of its folder.
         params (`Mapping[str, Any]`):
-            What it had of its own.
+            Settings of the run.
         reason (`str`):
-            Why, in one line.
+            Reason for the failure, in one line.
         cause (`str`):
-            `"diverged"`, which a later sweep does not try again, `"memory"` or `"error"`.
+            Kind of failure: `"diverged"`, after which the run is not tried again, `"memory"` or `"error"`.
     """
 
     name: str
@@ -103,12 +104,12 @@ class FailedRun:
 
 
 def plain_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as JSON has them, so that those of a file can be compared with those of a call."""
+    """Settings with JSON types, so that those of a file and of a call can be compared."""
     return json.loads(json.dumps(settings, default=str))  # such as a path
 
 
 def load_runs(folder: Path) -> tuple[Run, ...]:
-    """The run in a folder, the checkpoints on its way before it if they are kept; nothing if it is not whole."""
+    """The run in a folder, after its intermediate checkpoints if these are kept; empty if it is not complete."""
     try:
         state = read_json(folder / RUN_FILE)
         if not _is_record(state):
@@ -119,13 +120,13 @@ def load_runs(folder: Path) -> tuple[Run, ...]:
     except (OSError, SoupError):
         return ()
     runs = []
-    for name, own in state["checkpoints"].items():  # of keep="all"; they have steps and scores of their own
+    for name, own in state["checkpoints"].items():  # with keep="all"; each has its own step and score
         runs.append(replace(whole, folder=folder / name, state={**state, **own}))
     return (*runs, whole)
 
 
 def _is_record(state: Any) -> bool:
-    """Whether `run.json` says all that a run is asked for, in the form that is written."""
+    """Whether `run.json` has all keys of a record, with values of the right types."""
     if not _has(state, RECORD):
         return False
     for key in ("step", "seed", "train_loss", "seconds"):
@@ -140,14 +141,14 @@ def _is_record(state: Any) -> bool:
 
 
 def _has(content: Any, types: Mapping[str, Any]) -> bool:
-    """Whether content of a file is a mapping with these keys, each with a value of its type."""
+    """Whether the content of a file is a mapping with these keys and values of these types."""
     if not isinstance(content, dict):
         return False
     return all(isinstance(content.get(key), expected) for key, expected in types.items())
 
 
 def _is_score(content: Any) -> bool:
-    """Whether content of a file is a score as it is written; a run without validation data has none."""
+    """Whether the content of a file is a valid score; a run without validation data has none."""
     if content is None:
         return True
     try:
@@ -169,29 +170,29 @@ def load_failure(folder: Path) -> FailedRun | None:
 
 
 def record_failure(sweep: Path, job: Job, reason: str, cause: str = "error") -> FailedRun:
-    """Write down in its folder why a run failed.
+    """Record in its folder why a run failed.
 
     Args:
         sweep (`Path`):
-            The folder of the sweep.
+            Folder of the sweep.
         job (`tuple[str, Mapping[str, Any]]`):
             Name and settings of the run.
         reason (`str`), cause (`str`, *optional*, defaults to `"error"`):
-            As of [`FailedRun`].
+            Reason and kind of failure, as for [`FailedRun`].
     """
     name, params = job
     failed = FailedRun(name, dict(params), reason, cause)
     if is_main():
         with as_output_error(sweep / name):
             (sweep / name).mkdir(exist_ok=True)
-        # the cause is "kind" in the file, whose format stays
+        # the cause is called "kind" in the file, whose format is kept
         record = {"params": failed.params, "reason": reason, "kind": cause, "traceback": traceback.format_exc()}
         write_json(sweep / name / FAILED_FILE, record)
     return failed
 
 
 def tidy(folder: Path, keep: Mapping[str, Any]) -> None:
-    """Delete the checkpoints of a whole run, but those that are ingredients too."""
+    """Delete the checkpoints of a complete run, except those that are ingredients too."""
     for checkpoint in list(checkpoints_in(folder)):
         if checkpoint.name not in keep:
             shutil.rmtree(checkpoint, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Checkpoints of Trainer in the folder of a run: which of them can be gone on from. Trainer writes them in place."""
+"""Checkpoints of Trainer in the folder of a run, and which of them are complete. Trainer writes them in place."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
     from transformers import TrainerState
 
 STATE = "trainer_state.json"
-# What a checkpoint has for going on only: state of the optimizer and its like, and a pickle of the arguments.
+# Files of a checkpoint that only serve to resume: states of the optimizer and others, and pickled arguments.
 TRAINING_FILES = ("optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state*.pth", "training_args.bin")
 
 
 def newest_whole_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint of which every file can be read to its end; newer ones, which cannot, are deleted.
+    """The newest checkpoint whose files are all complete; newer, incomplete ones are deleted.
 
     Args:
         folder (`Path`):
-            Of a run, which may have been moved since.
+            Folder of a run, which may have been moved.
 
     Returns:
-        `Path` or `None`: a folder that Trainer can resume from.
+        `Path` or `None`: the checkpoint that Trainer can resume from.
     """
     clear_files_aside(folder.rglob("*"))
     for checkpoint in reversed(list(checkpoints_in(folder))):
@@ -47,9 +47,9 @@ def newest_whole_checkpoint(folder: Path) -> Path | None:
 
 
 def _has_its_best(checkpoint: Path, state: Mapping[str, Any], folder: Path) -> bool:
-    """Whether the best checkpoint so far can be read, without which the best weights would be lost.
+    """Whether the best checkpoint so far is complete; without it the best weights would be lost.
 
-    Trainer names it by an absolute path, which is corrected where the run has been moved.
+    Trainer records it by its absolute path, which is corrected if the run was moved.
     """
     named = state.get("best_model_checkpoint")
     if not named:
@@ -63,22 +63,22 @@ def _has_its_best(checkpoint: Path, state: Mapping[str, Any], folder: Path) -> b
 
 
 def has_ended(state: TrainerState) -> bool:
-    """Whether training was over when a checkpoint was written: its last step was done, or a callback stopped it."""
-    # a mapping, and not the list that its annotation says
+    """Whether training was finished when a checkpoint was written, by its last step or by a callback."""
+    # a mapping, although it is annotated as a list
     callbacks: Any = state.stateful_callbacks
     control = callbacks.get("TrainerControl", {}).get("args", {})
     return state.global_step >= state.max_steps or bool(control.get("should_training_stop", False))
 
 
 def add_callback_states(checkpoint: Path, states: Mapping[str, Any]) -> None:
-    """Put into a checkpoint the states of callbacks that were not there when it was written: Trainer, which saves them
-    again, takes it that they are all in it.
+    """Add the states of callbacks that were not used when a checkpoint was written, because Trainer expects the states
+    of all callbacks.
 
     Args:
         checkpoint (`Path`):
-            To go on from.
+            Checkpoint to resume from.
         states (`Mapping[str, Any]`):
-            By the name of the callback's class.
+            States by class name of the callback.
     """
     if not is_main():
         return
@@ -89,42 +89,42 @@ def add_callback_states(checkpoint: Path, states: Mapping[str, Any]) -> None:
 
 
 def checkpoints_in(folder: Path) -> Iterator[Path]:
-    """The folders `checkpoint-N`, by N."""
+    """The folders `checkpoint-N`, in order of N."""
     checkpoints = [path for path in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
     yield from sorted(checkpoints, key=step_of)
 
 
 def step_of(checkpoint: Path) -> int:
-    """The N of `checkpoint-N`."""
+    """The step N of `checkpoint-N`."""
     return int(checkpoint.name.rpartition("-")[2])
 
 
 def forget_training(checkpoint: Path) -> None:
-    """Delete what only serves for going on: a checkpoint becomes a model like any other, the same whether training was
+    """Delete the files that only serve to resume: a checkpoint becomes a plain model, the same whether training was
     interrupted or not.
     """
     for pattern in TRAINING_FILES:
         for path in checkpoint.glob(pattern):
             path.unlink()
-    # timings tell of interruptions
+    # timings depend on interruptions
     state = read_json(checkpoint / STATE)
     lasting = {**state, "log_history": without_timings(state["log_history"])}
-    if state["best_model_checkpoint"]:  # the model is published, and paths of this machine are not
+    if state["best_model_checkpoint"]:  # paths of this machine must not be published with the model
         lasting["best_model_checkpoint"] = Path(state["best_model_checkpoint"]).name
     if lasting != state:
         write_json(checkpoint / STATE, lasting)
 
 
 def adopt(checkpoint: Path, folder: Path) -> None:
-    """Make a folder the model that a checkpoint in it is, without another copy on disk where the system can."""
+    """Link the files of a checkpoint into its parent folder; they are copied if the file system has no links."""
     for path in checkpoint.iterdir():
         if any(path.match(pattern) for pattern in (STATE, *TRAINING_FILES)):
             continue
         target = folder / path.name
-        if path.is_dir():  # such as further chat templates
+        if path.is_dir():  # such as additional chat templates
             shutil.copytree(path, target, dirs_exist_ok=True)
             continue
-        target.unlink(missing_ok=True)  # os.link fails where there is a file
+        target.unlink(missing_ok=True)  # os.link fails if the target exists
         try:
             os.link(path, target)
         except OSError:  # no links on this file system
@@ -132,7 +132,7 @@ def adopt(checkpoint: Path, folder: Path) -> None:
 
 
 def _state_of_whole(checkpoint: Path) -> dict[str, Any] | None:
-    """The state of Trainer in a checkpoint whose files can all be read; `None` of others."""
+    """The state of Trainer in a checkpoint whose files are all complete; `None` for other checkpoints."""
     try:
         state = read_json(checkpoint / STATE)
     except (OSError, SoupError):
@@ -142,7 +142,7 @@ def _state_of_whole(checkpoint: Path) -> dict[str, Any] | None:
     if state.get("best_model_checkpoint") and "best_global_step" not in state:
         return None
     random_states = _random_states()
-    # Trainer goes on without one that is missing, and the run would not be the same
+    # Trainer resumes without a missing one, but the run would not be the same
     if {path.name for path in checkpoint.glob("rng_state*.pth")} != random_states:
         return None
     pickles = ("optimizer.pt", "scheduler.pt", *sorted(random_states))
@@ -152,7 +152,7 @@ def _state_of_whole(checkpoint: Path) -> dict[str, Any] | None:
 
 
 def _random_states() -> set[str]:
-    """The files with the random state of each process; with another number of them training cannot be resumed."""
+    """The files with the random state of each process; training can only be resumed with the same number."""
     processes = int(os.environ.get("WORLD_SIZE", 1))
     if processes == 1:
         return {"rng_state.pth"}
@@ -160,7 +160,7 @@ def _random_states() -> set[str]:
 
 
 def _readable(checkpoint: Path) -> bool:
-    """Whether its weights are as long as their headers say."""
+    """Whether weight files are as long as their headers say."""
     try:
         return bool(read_headers(checkpoint).specs)
     except (IngredientError, OSError):
@@ -168,7 +168,7 @@ def _readable(checkpoint: Path) -> bool:
 
 
 def _sound(path: Path) -> bool:
-    """Whether a file of `torch.save`, a zip archive, has its end and every byte with the right checksum."""
+    """Whether a file of `torch.save`, a zip archive, is complete and has the right checksums."""
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None

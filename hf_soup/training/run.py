@@ -1,4 +1,4 @@
-"""One run: settings -> a folder, from the start or from where it was interrupted; or why it failed."""
+"""One run: trains from the start or resumes, and writes the folder of the run or the reason for a failure."""
 
 from __future__ import annotations
 
@@ -32,58 +32,58 @@ from .trainer import fit, without_trackers
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, Trainer, TrainerState
 
-FULL = 1_000_000  # bytes; a disk with fewer is full, whatever the error says
+FULL = 1_000_000  # bytes; a disk with fewer free bytes is full, whatever the error says
 LONGEST_REASON = 300  # characters
 
 
 def train_run(context: SweepContext, name: str, params: Mapping[str, Any]) -> tuple[Run, ...] | FailedRun:
-    """Train one run from the shared start, or go on from the newest whole checkpoint of one that was interrupted.
+    """Train one run from the shared start, or resume an interrupted run from its newest complete checkpoint.
 
     Args:
         context ([`SweepContext`]):
-            What all runs share.
+            Values that all runs share.
         name (`str`):
-            Of its folder.
+            Name of the run and its folder.
         params (`Mapping[str, Any]`):
-            What is this run's own.
+            Settings of this run.
 
     Returns:
-        `tuple[Run, ...]` or [`FailedRun`]: the run, behind the checkpoints on its way if all are kept; or why it
-        failed, which is recorded in its folder as well.
+        `tuple[Run, ...]` or [`FailedRun`]: the run, after its intermediate checkpoints if these are kept; or the
+        failure, which is also recorded in its folder.
 
     Raises:
-        [`OutputError`]: if the disk is full: the runs to come would fail too.
-        [`TrainingError`]: if a worker does not see the folder of the sweep.
+        [`OutputError`]: if the disk is full, so that further runs would fail too.
+        [`TrainingError`]: if a worker cannot access the folder of the sweep.
     """
     from accelerate.utils.memory import clear_device_cache
 
     folder = context.folder / name
     if not (context.folder / START).is_dir():
         raise TrainingError(
-            f"{context.folder} is not there for every worker: put output_dir on storage that all of them share."
+            f"{context.folder} is not accessible to every worker: put output_dir on storage that all of them share."
         )
     runs = load_runs(folder)
-    if runs:  # of a worker that died before it could say so
+    if runs:  # trained by a worker that died before it could report them
         trained_with = {**runs[-1].state.get("training_args", {}), **runs[-1].params}
         if trained_with == plain_settings({**context.training_args, **params}):
             return runs
     try:
         _train(context, folder, params)
-    except Exception as error:  # whatever Trainer, a model or its data trip over ends this run alone
+    except Exception as error:  # an error of Trainer, the model or the data only ends this run
         _refuse_full_disk(error, context.folder)
         failed = record_failure(context.folder, (name, params), _reason(error), _cause(error))
         if not isinstance(error, DivergedError):
-            give_up(error)  # processes that share a run cannot go on when one of them fails
+            give_up(error)  # processes that share a run cannot continue if one of them fails
         elif is_main():
             tidy(folder, keep={})
         return failed
     finally:
-        clear_device_cache(garbage_collection=True)  # a Trainer refers to itself, and holds the model
+        clear_device_cache(garbage_collection=True)  # a Trainer refers to itself and holds the model
     return load_runs(folder)
 
 
 def _train(context: SweepContext, folder: Path, params: Mapping[str, Any]) -> None:
-    """Train one run and write its folder, whose record comes last."""
+    """Train one run and write its folder; the record is written last."""
     import transformers
 
     started = time.perf_counter()
@@ -93,7 +93,7 @@ def _train(context: SweepContext, folder: Path, params: Mapping[str, Any]) -> No
     seed = fields.get("seed", transformers.TrainingArguments.seed)
     with quiet_transformers():
         transformers.set_seed(seed)
-        # Trainer itself would load weights by their names on disk, which may be others in memory, and skip those
+        # Trainer would load weights by their names on disk and skip those with other names in memory
         model = getattr(transformers, task.AUTO_CLASS).from_pretrained(resume or context.folder / START)
         if context.own_heads and resume is None:
             model = with_new_head(model, seed)
@@ -102,9 +102,9 @@ def _train(context: SweepContext, folder: Path, params: Mapping[str, Any]) -> No
         kept = _kept_step(context, trainer)
         metrics = evaluation_at(trainer.state.log_history, kept)
         if context.validation is not None and not metrics:
-            without_trackers(trainer)  # they have ended
+            without_trackers(trainer)  # their runs have ended
             metrics = trainer.evaluate()
-        if not (folder / f"checkpoint-{kept}").is_dir():  # a callback has stopped training between two checkpoints
+        if not (folder / f"checkpoint-{kept}").is_dir():  # a callback stopped training between two checkpoints
             trainer.save_model(str(folder / f"checkpoint-{kept}"))
     if is_main():
         adopt(folder / f"checkpoint-{kept}", folder)
@@ -128,14 +128,14 @@ def _train(context: SweepContext, folder: Path, params: Mapping[str, Any]) -> No
         }
         card = render_run_card(record, history, sweep=context.folder.name, task=task, base=context.base_card)
         write_card(folder, card)
-        flush_folder(folder)  # whose files the record vouches for
+        flush_folder(folder)  # the record promises that these files are complete
         write_json(folder / RUN_FILE, record)
         tidy(folder, keep=checkpoints)
     wait()
 
 
 def _kept_step(context: SweepContext, trainer: Trainer) -> int:
-    """The step whose checkpoint becomes the run."""
+    """The step of the checkpoint that is kept as the run."""
     state = trainer.state
     if context.keep == "best" and state.best_global_step:
         return int(state.best_global_step)
@@ -143,8 +143,8 @@ def _kept_step(context: SweepContext, trainer: Trainer) -> int:
 
 
 def _save_state(state: TrainerState, folder: Path) -> list[dict[str, Any]]:
-    """Write the state of Trainer in the form that is kept; the history in it."""
-    if state.best_model_checkpoint:  # it will be gone, and the run is published, which paths of this machine are not
+    """Write the state of Trainer in the form to keep, and return its history."""
+    if state.best_model_checkpoint:  # it will be deleted, and paths of this machine must not be published
         state.best_model_checkpoint = f"checkpoint-{state.best_global_step}"
     totals = {"epoch": state.epoch, "step": state.global_step, "total_flos": state.total_flos}
     state.log_history = lasting_history(state.log_history, totals)
@@ -153,7 +153,7 @@ def _save_state(state: TrainerState, folder: Path) -> list[dict[str, Any]]:
 
 
 def _prepared(folder: Path) -> Path | None:
-    """The checkpoint to go on from; what else an interrupted run left is deleted."""
+    """The checkpoint to resume from; other files of an interrupted run are deleted."""
     if is_main():
         if newest_whole_checkpoint(folder) is None:
             shutil.rmtree(folder, ignore_errors=True)
@@ -165,7 +165,7 @@ def _prepared(folder: Path) -> Path | None:
 def _kept_checkpoints(
     context: SweepContext, folder: Path, history: Sequence[Mapping[str, Any]], last: int
 ) -> dict[str, Any]:
-    """The checkpoints before the last one that are kept, with what each scored."""
+    """The intermediate checkpoints that are kept, with their scores."""
     kept: dict[str, Any] = {}
     if context.keep != "all":
         return kept
@@ -178,14 +178,14 @@ def _kept_checkpoints(
 
 
 def _scored(context: SweepContext, metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """What an evaluation says, and the score that selects."""
+    """The metrics of an evaluation, and the score that selects."""
     (metric,) = load_metrics(context.metric)
     values = {}
     for key, value in metrics.items():
         if not is_timing(key) and key != "epoch":
             values[key] = float(value)
     name, higher_is_better = metric.name, is_better_higher(metric.higher_is_better)
-    if load_module("task", context.task).KIND == "tokens":  # of which Trainer computes the loss alone
+    if load_module("task", context.task).KIND == "tokens":  # for these Trainer only computes the loss
         name, higher_is_better = "loss", False
     value = values.get(f"eval_{name}", math.nan)
     if context.validation is None or math.isnan(value):
@@ -201,10 +201,10 @@ def _scored(context: SweepContext, metrics: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _refuse_divergence(model: PreTrainedModel) -> None:
-    """Refuse weights that are no numbers, which the last step may have made: its loss is that of the weights before.
+    """Raise an error for NaN or infinite weights, which the last step may have made: its loss was computed before it.
 
     Raises:
-        [`DivergedError`]: with the name of the first.
+        [`DivergedError`]: naming the first such weight.
     """
     for name, weight in model.named_parameters():
         if not bool(weight.isfinite().all()):
@@ -212,21 +212,21 @@ def _refuse_divergence(model: PreTrainedModel) -> None:
 
 
 def _refuse_full_disk(error: Exception, folder: Path) -> None:
-    """A full disk is no fault of the run.
+    """Raise an error if the disk is full, which is not a failure of the run.
 
     Raises:
         [`OutputError`]: if the disk is full.
     """
     has_code = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
-    has_words = "No space left on device" in str(error)  # as safetensors, which is not of Python, says it
+    has_words = "No space left on device" in str(error)  # the message of safetensors, which is written in Rust
     if has_code or has_words or shutil.disk_usage(folder).free < FULL:
         raise OutputError(
-            f"the disk of {folder} is full. What is whole is kept: make room, and the same call goes on from there."
+            f"the disk of {folder} is full. Finished work is kept: free some space and repeat the call to resume."
         ) from error
 
 
 def _cause(error: Exception) -> str:
-    """What [`FailedRun`] calls the cause of an error."""
+    """The `cause` of a [`FailedRun`] for an error."""
     from accelerate.utils.memory import should_reduce_batch_size
 
     if isinstance(error, DivergedError):
@@ -237,7 +237,7 @@ def _cause(error: Exception) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """Why a run failed, in one line, with what to do about it."""
+    """The reason why a run failed, in one line, with what to do about it."""
     text = (str(error) or type(error).__name__).strip().splitlines()[0][:LONGEST_REASON]
     cause = _cause(error)
     if cause == "diverged":

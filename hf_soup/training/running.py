@@ -1,6 +1,6 @@
-"""From the plan of a sweep to its runs: one start, then run after run, here or on workers.
+"""From the plan of a sweep to its runs: the start is made first, then the runs are trained, here or on workers.
 
-Runs that are whole are not repeated; a new space adds runs beside them.
+Complete runs are not repeated; a larger space adds runs.
 """
 
 from __future__ import annotations
@@ -36,26 +36,27 @@ if TYPE_CHECKING:
 
 
 def run_plan(plan: SweepPlan, *, publisher: Publisher | None = None) -> Sweep:
-    """Train what a plan says.
+    """Train the runs of a plan.
 
     Args:
         plan ([`SweepPlan`]):
-            A plan that was made just before.
+            Plan of the sweep, made just before.
         publisher ([`Publisher`], *optional*):
-            Puts each run on the Hub.
+            Pushes each run to the Hub.
 
     Returns:
-        [`Sweep`]: of all runs of the plan that are whole.
+        [`Sweep`]: the complete runs of the plan.
 
     Raises:
         [`RecipeError`]: if callbacks cannot be sent to the processes that train on several GPUs.
-        [`TrainingError`]: if every run failed, or one did and `on_error="raise"`; or if another process trains there.
+        [`TrainingError`]: if every run failed, a run failed with `on_error="raise"`, or another process trains in
+            the same folder.
     """
     folder = plan.context.folder
     devices = _devices(plan)
     if plan.context.own_heads:
-        warn('head="independent": every run has a head of its own, and averages of such runs are rarely good.')
-    wait()  # until every process has read what is there
+        warn('head="independent": every run has its own head, and averages of such runs are rarely good.')
+    wait()  # until every process has read the folder
     with only_one(folder):
         plan = _begin(plan)
         if publisher is not None:
@@ -70,10 +71,10 @@ def run_plan(plan: SweepPlan, *, publisher: Publisher | None = None) -> Sweep:
 
 
 def _devices(plan: SweepPlan) -> Sequence[str]:
-    """The GPUs that runs are shared out to: none where Ray does so, or where all processes share each run.
+    """The GPUs to distribute runs over; empty if Ray does so, or if all processes share each run.
 
     Raises:
-        [`RecipeError`]: if there are several, and callbacks cannot be sent to their processes.
+        [`RecipeError`]: if there are several GPUs, and callbacks cannot be sent to their processes.
     """
     if plan.options.executor != "local" or is_launched():
         return ()
@@ -86,16 +87,16 @@ def _devices(plan: SweepPlan) -> Sequence[str]:
 
 
 def _begin(plan: SweepPlan) -> SweepPlan:
-    """Write `sweep.json` and make the start; the plan with the processing class that was saved with it."""
+    """Write `sweep.json` and make the start; return the plan with the saved processing class."""
     context, folder = plan.context, plan.context.folder
     if is_main():
         _refuse_changed(plan)
-        # before the start is made: without it, a folder with a start is refused by the next call
+        # before the start is made: the next call raises an error for a start without this file
         write_json(folder / SWEEP_FILE, plan.manifest)
     if plan.origin is not None:
         probe_args = plan.options.probe_args or {}
         make_start(plan.origin, context, init_seed=plan.options.init_seed, probe_args=probe_args)
-        # as a later call reads it, so that runs that it adds or finishes have the same files
+        # read as by a later call, so that all runs have the same files
         processing_class = load_module("task", context.task).load_processing_class(str(folder / START), None)
         plan = replace(plan, context=replace(context, processing_class=processing_class))
     if is_main():
@@ -105,7 +106,7 @@ def _begin(plan: SweepPlan) -> SweepPlan:
 
 
 def _refuse_changed(plan: SweepPlan) -> None:
-    """Another process may have begun, or added runs, since the plan was made."""
+    """Raise an error if another process has started, or has added runs, since the plan was made."""
     folder = plan.context.folder
     manifest = find_manifest(folder)
     if manifest is None:
@@ -113,18 +114,18 @@ def _refuse_changed(plan: SweepPlan) -> None:
     planned = whole_runs(plan.manifest)
     for name, settings in whole_runs(manifest).items():
         if planned.get(name) != settings:
-            raise TrainingError(f"another process has added runs to {folder} in the meantime. Call it again.")
+            raise TrainingError(f"another process has added runs to {folder} in the meantime. Repeat the call.")
 
 
 def _train_all(plan: SweepPlan, devices: Sequence[str], publisher: Publisher | None) -> None:
-    """Train the runs that are not done, with a bar that shows the best score so far."""
+    """Train the remaining runs, with a progress bar that shows the best score so far."""
     options, folder = plan.options, plan.context.folder
     raises = options.on_error == "raise"
     jobs: list[Job] = [(name, plan.runs[name]) for name in plan.todo]
     hidden = not is_main() or bool(plan.context.training_args.get("disable_tqdm"))
     with progress_bar(total=len(plan.runs), desc="Sweep", unit="run", hidden=hidden) as bar:
         bar.update(len(plan.done))
-        # in the order of the runs: of failures the first is raised, of equal scores the first is the best so far
+        # in the order of the runs: the first failure is raised, and the first of equal scores is the best
         done = [name for name in plan.runs if name in plan.done]
         best: Scored | None = None
         for name in done:
@@ -138,9 +139,9 @@ def _train_all(plan: SweepPlan, devices: Sequence[str], publisher: Publisher | N
             executor=options.executor,
             devices=devices,
             resources=options.resources,
-            lost=partial(record_failure, folder),  # a worker that died has written nothing down
+            lost=partial(record_failure, folder),  # a worker that died has recorded nothing
         )
-        with contextlib.closing(results):  # which ends the workers when a failure ends the sweep
+        with contextlib.closing(results):  # ends the workers when a failure ends the sweep
             for index, outcome in results:
                 name, _ = jobs[index]
                 if isinstance(outcome, FailedRun):
@@ -153,9 +154,9 @@ def _train_all(plan: SweepPlan, devices: Sequence[str], publisher: Publisher | N
 
 
 def _context_of_workers(plan: SweepPlan, devices: Sequence[str]) -> SweepContext:
-    """What the runs share, with Trainer's bar where runs are trained one after the other.
+    """The values that runs share, with Trainer's progress bar if runs are trained one at a time.
 
-    The bars of runs that are trained side by side would write over each other.
+    The bars of runs that are trained in parallel would overwrite each other.
     """
     context = plan.context
     side_by_side = plan.options.executor != "local" or len(devices) > 1
@@ -163,8 +164,8 @@ def _context_of_workers(plan: SweepPlan, devices: Sequence[str]) -> SweepContext
 
 
 def _take_failure(failure: FailedRun, folder: Path, bar: tqdm[Any], *, raises: bool) -> None:
-    """Write down a failure, and tell it above the bar or as an error."""
-    if is_main() and load_failure(folder / failure.name) is None:  # of a worker that wrote it elsewhere
+    """Record a failure, and report it above the bar or as an error."""
+    if is_main() and load_failure(folder / failure.name) is None:  # recorded by a worker on another machine
         record_failure(folder, (failure.name, failure.params), failure.reason, failure.cause)
     line = f"{failure.name} failed: {failure.reason}"
     if raises:
@@ -175,13 +176,13 @@ def _take_failure(failure: FailedRun, folder: Path, bar: tqdm[Any], *, raises: b
 
 @dataclass(frozen=True)
 class Work:
-    """What a worker does with one job: a run's name and its settings."""
+    """The work of a worker on one job, which is the name and the settings of a run."""
 
     context: SweepContext
     publisher: Publisher | None
 
     def __call__(self, job: Job) -> tuple[Run, ...] | FailedRun:
-        """Train it, and put it on the Hub where the sweep does so."""
+        """Train the run, and push it to the Hub if the sweep does so."""
         name, params = job
         if self.publisher is not None:
             self.publisher.fetch_start(self.context.folder / START)
@@ -189,13 +190,13 @@ class Work:
         if self.publisher is not None and not isinstance(outcome, FailedRun):
             try:
                 self.publisher.publish(self.context.folder / name)
-            except OutputError as error:  # the run is whole: the next call pushes it
+            except OutputError as error:  # the run is complete: the next call pushes it
                 warn(f"{name} is not on the Hub yet: {error}")
         return outcome
 
 
 def _finish(folder: Path, publisher: Publisher | None, *, raises: bool) -> None:
-    """What an interruption may have kept a whole run from: its checkpoints go, and it goes to the Hub.
+    """Finish a complete run that may have been interrupted: delete its checkpoints, and push it to the Hub.
 
     Raises:
         [`TrainingError`]: if the run failed, and failures are to be raised.
@@ -213,16 +214,16 @@ def _finish(folder: Path, publisher: Publisher | None, *, raises: bool) -> None:
 
 
 def _collect(folder: Path, publisher: Publisher | None) -> None:
-    """Bring a run here from the Hub, if the worker that trained it shares no storage with this process."""
+    """Download a run from the Hub, if the worker that trained it has no shared storage with this process."""
     if publisher is None:
         return
     try:
         publisher.collect(folder)
-    except IngredientError as error:  # its push failed: the run is whole where it was trained, and nowhere else
+    except IngredientError as error:  # its push failed: the run only exists where it was trained
         warn(f"{folder.name} was trained elsewhere and is not on the Hub: {error}")
 
 
 def _show_best(bar: tqdm[Any], best: Scored | None) -> None:
-    """Write the best score so far behind the bar."""
+    """Show the best score so far after the bar."""
     if best is not None:
         bar.set_postfix_str(f"best so far: {best.run.name}, {best.score.metric} {best.score.value:.4f}")

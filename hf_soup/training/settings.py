@@ -1,4 +1,4 @@
-"""The settings of a run: fields of `TrainingArguments`, shorter names for some of them, and what they lack."""
+"""The settings of a run: fields of `TrainingArguments`, shorter names for some of them, and further settings."""
 
 from __future__ import annotations
 
@@ -30,46 +30,46 @@ SHORT = {
     "warmup": "warmup_steps",
 }
 AT_LEAST_ONE = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
-DECIDED = {  # fields that a sweep sets itself -> what to write instead
+DECIDED = {  # fields that a sweep sets itself -> what to use instead
     "output_dir": "the sweep's own `output_dir` is for all runs",
     "push_to_hub": "write push_runs",
     "hub_token": "log in with `hf auth login`; no token goes into files",
     "hub_model_id": "write push_runs",
     "hub_strategy": "write push_runs",
-    "resume_from_checkpoint": "half-done runs are resumed by themselves",
+    "resume_from_checkpoint": "interrupted runs are resumed automatically",
     "save_strategy": "checkpoints are saved at each evaluation: write keep, eval_strategy and eval_steps",
     "save_steps": "checkpoints are saved at each evaluation: write eval_steps",
     "save_total_limit": "write keep",
     "save_only_model": "write keep",
     "load_best_model_at_end": 'write keep="best"',
     "metric_for_best_model": "write the sweep's metric",
-    "greater_is_better": "the metric knows",
-    "remove_unused_columns": "the task removes what is no input",
+    "greater_is_better": "the metric defines it",
+    "remove_unused_columns": "the task removes columns that are no inputs",
 }
 
 
 class Extra(NamedTuple):
-    """What a run has besides `TrainingArguments`.
+    """Settings of a run that are not in `TrainingArguments`.
 
     Args:
         augment (`Mapping[str, float]`):
-            Random changes of the inputs: name -> largest strength.
+            Random changes of the inputs, with the largest strength of each.
         bagging_fraction (`float`):
-            Which part of the training data it sees, drawn without replacement by its seed.
+            Fraction of the training data that the run uses, drawn without replacement with its seed.
         class_weights (`str`, `Mapping[str, float]` or `Sequence[float]`, *optional*):
-            What the classes count in the loss, as [`resolve_class_weights`] takes it.
+            Weights of classes in the loss, as for [`resolve_class_weights`].
         early_stopping_patience (`int`, *optional*):
-            Evaluations without a better score after which the run stops.
+            Number of evaluations without improvement after which the run stops.
         early_stopping_threshold (`float`, *optional*):
-            How much better a score has to be to count as better.
+            Smallest change of the score that counts as improvement.
         layer_decay (`float`, *optional*):
-            Factor of the learning rate from each layer to the one below it.
+            Factor by which the learning rate decreases from each layer to the one below it.
         max_length (`int`, *optional*):
-            Number of tokens that texts are cut to; the data of a sweep is encoded once, so all runs share it.
+            Number of tokens at which texts are truncated. All runs share it, because the data is encoded once.
         momentum (`float`, *optional*):
-            Of `sgd`.
+            Momentum of `sgd`.
         optimizer (`str`, *optional*):
-            A key of `OPTIMIZERS`; `TrainingArguments.optim` otherwise.
+            Name of the optimizer, a key of `OPTIMIZERS`; by default `TrainingArguments.optim` is used.
     """
 
     augment: Mapping[str, float] = {}
@@ -84,30 +84,30 @@ class Extra(NamedTuple):
 
 
 def canonical(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings under the names that `TrainingArguments` has.
+    """Settings with the names of `TrainingArguments`.
 
     Raises:
-        [`RecipeError`]: if one is given twice, under both of its names.
+        [`RecipeError`]: if a setting is given under both of its names.
     """
     renamed: dict[str, Any] = {}
     for short, value in settings.items():
         name = SHORT.get(short, short)
         if name in renamed:
-            raise RecipeError(f'"{name}" is given twice, by its name and by a shorter one; leave one out.')
-        if hasattr(value, "tolist"):  # numpy's, such as weights of classes
+            raise RecipeError(f'"{name}" is given twice, by its name and by a shorter name; leave one out.')
+        if hasattr(value, "tolist"):  # numpy arrays, such as class weights
             value = value.tolist()
         renamed[name] = value
     return renamed
 
 
 def separate(settings: Mapping[str, Any]) -> tuple[dict[str, Any], Extra]:
-    """Fields of `TrainingArguments`, and what is besides them."""
+    """Split settings into fields of `TrainingArguments` and others."""
     fields: dict[str, Any] = {}
     extra_settings: dict[str, Any] = {}
     for name, value in settings.items():
         if name not in Extra._fields:
             fields[name] = value
-        elif value is not None:  # which stands for the default, as of `TrainingArguments`
+        elif value is not None:  # None stands for the default, as in `TrainingArguments`
             extra_settings[name] = value
     extra = Extra(**extra_settings)
     if extra.optimizer is not None:
@@ -126,11 +126,11 @@ def check_settings(
     metric: Metric,
     stops_early: bool = False,
 ) -> None:
-    """Refuse what neither `TrainingArguments` nor the task knows or takes, before anything is trained.
+    """Raise an error for settings that neither `TrainingArguments` nor the task accepts, before anything is trained.
 
     Args:
         settings (`Mapping[str, Any]`):
-            Of one run, those that all share included.
+            Settings of one run, including the shared ones.
         task ([`Task`]):
             A file of `hf_soup.tasks`.
         processing_class:
@@ -138,12 +138,12 @@ def check_settings(
         evaluates (`bool`):
             Whether there is validation data.
         metric ([`Metric`]):
-            What tells the best evaluation.
+            Metric that determines the best evaluation.
         stops_early (`bool`, *optional*, defaults to `False`):
-            Whether a callback stops runs whose score no longer improves; `early_stopping_patience` says so as well.
+            Whether a callback stops runs whose score no longer improves, as `early_stopping_patience` does.
 
     Raises:
-        [`RecipeError`]: with the nearest known name.
+        [`RecipeError`]: if a name is unknown, with the nearest known one, or a value is invalid.
     """
     from transformers import TrainingArguments
 
@@ -155,7 +155,7 @@ def check_settings(
         if name not in known_names:
             raise RecipeError(f'TrainingArguments has no field "{name}"{did_you_mean(name, known_names)}')
         _check_number(name, value)
-        # TrainingArguments does not check the types of its values
+        # TrainingArguments does not check the types of values
         wants_number = name in fields and type(fields[name].default) in (int, float)
         if wants_number and not isinstance(value, (int, float)):
             raise RecipeError(f'"{name}" is a number, not {value!r}.')
@@ -164,7 +164,7 @@ def check_settings(
     plain, extra = separate(settings)
     task.check_augment(extra.augment, processing_class)
     training_arguments(
-        Path("checked"),  # which is not made
+        Path("checked"),  # not created
         plain,
         metric=metric,
         evaluates=evaluates,
@@ -173,7 +173,7 @@ def check_settings(
 
 
 def _check_number(name: str, value: Any) -> None:
-    """Refuse seeds, counts and epochs out of their range."""
+    """Raise an error for seeds, counts and epochs that are out of range."""
     if name == "seed" or (name == "data_seed" and value is not None):
         check_seed(value, f'"{name}"')
     if name in AT_LEAST_ONE and not (isinstance(value, int) and value >= 1):
@@ -183,7 +183,7 @@ def _check_number(name: str, value: Any) -> None:
 
 
 def _check_extra(settings: Mapping[str, Any]) -> None:
-    """Refuse values that what is besides `TrainingArguments` cannot have."""
+    """Raise an error for invalid values of settings that are not in `TrainingArguments`."""
     for name in ("bagging_fraction", "layer_decay", "momentum"):
         if settings.get(name) is not None:
             _check_fraction(name, settings[name])
@@ -193,7 +193,7 @@ def _check_extra(settings: Mapping[str, Any]) -> None:
 
 
 def _check_fraction(name: str, value: Any) -> None:
-    """Refuse what is no share of something; of these settings momentum alone may be 0."""
+    """Raise an error for a value that is not a fraction; only momentum may be 0."""
     takes_zero = name == "momentum"
     is_fraction = isinstance(value, (int, float)) and 0 <= value <= 1
     if is_fraction and (value > 0 or takes_zero):
@@ -203,7 +203,7 @@ def _check_fraction(name: str, value: Any) -> None:
 
 
 def _check_optimizer(settings: Mapping[str, Any]) -> None:
-    """Refuse an unknown optimizer, a second one, and momentum for one that has none."""
+    """Raise an error for an unknown optimizer, for two of them, and for momentum with an optimizer that has none."""
     optimizer = settings.get("optimizer")
     if optimizer is not None and optimizer not in OPTIMIZERS:
         raise RecipeError(
@@ -212,11 +212,11 @@ def _check_optimizer(settings: Mapping[str, Any]) -> None:
     if optimizer is not None and "optim" in settings:
         raise RecipeError('give either "optimizer" or "optim", and not both.')
     if settings.get("momentum") is not None and optimizer != "sgd":
-        raise RecipeError('"momentum" goes with optimizer "sgd" alone.')
+        raise RecipeError('"momentum" can only be used with the optimizer "sgd".')
 
 
 def _check_early_stopping(settings: Mapping[str, Any], by_callback: bool) -> None:
-    """Refuse values that early stopping cannot have, and to be asked for it in two ways."""
+    """Raise an error for invalid values of early stopping, or if it is configured in two ways."""
     patience = settings.get("early_stopping_patience")
     threshold = settings.get("early_stopping_threshold")
     if patience is not None and not (is_number(patience, int) and patience >= 1):
@@ -224,13 +224,13 @@ def _check_early_stopping(settings: Mapping[str, Any], by_callback: bool) -> Non
     if threshold is not None and not (is_number(threshold, int, float) and 0 <= threshold < math.inf):
         raise RecipeError(f'"early_stopping_threshold" is a number from 0, not {threshold!r}.')
     if threshold is not None and patience is None:
-        raise RecipeError('"early_stopping_threshold" goes with "early_stopping_patience" alone.')
+        raise RecipeError('"early_stopping_threshold" can only be used with "early_stopping_patience".')
     if patience is not None and by_callback:
         raise RecipeError('give either "early_stopping_patience" or an EarlyStoppingCallback, and not both.')
 
 
 def is_number(value: Any, *types: type) -> bool:
-    """Whether a value is of these types; `True` is no number here, although Python counts with it."""
+    """Whether a value has one of these types; `True` does not count as a number, although it is one in Python."""
     return isinstance(value, types) and not isinstance(value, bool)
 
 
@@ -248,29 +248,29 @@ def training_arguments(
 
     Args:
         folder (`Path`):
-            Of the run.
+            Folder of the run.
         fields (`Mapping[str, Any]`):
-            What the user says.
+            Fields that the user has set.
         metric ([`Metric`]):
-            The metric that decides which evaluation is the best, by its name in Trainer's logs.
+            Metric that determines the best evaluation, by its name in Trainer's logs.
         keep (`str`, *optional*, defaults to `"last"`):
             `"best"`, `"last"` or `"all"`.
         evaluates (`bool`, *optional*, defaults to `False`):
             Whether there is validation data.
         saves (`bool`, *optional*, defaults to `True`):
-            Whether checkpoints are written to resume from.
+            Whether checkpoints are saved, from which training can be resumed.
         stops_early (`bool`, *optional*, defaults to `False`):
-            Whether the run stops when its score no longer improves, so that Trainer has to know the best one.
+            Whether the run stops when its score no longer improves, for which Trainer has to track the best score.
 
     Raises:
-        [`RecipeError`]: if transformers refuses a value, or what needs evaluations has none.
+        [`RecipeError`]: if transformers rejects a value, or an option needs evaluations and there are none.
     """
     import torch
     from transformers import TrainingArguments
 
     defaults = {
         "logging_strategy": _strategy(fields, "logging_steps"),
-        "logging_nan_inf_filter": False,  # which hides losses that are no number, and so divergence
+        "logging_nan_inf_filter": False,  # the filter hides NaN losses, and so divergence
         "report_to": "none",
         "eval_strategy": _strategy(fields, "eval_steps"),
         "restore_callback_states_from_checkpoint": True,  # how long early stopping has waited
@@ -278,14 +278,14 @@ def training_arguments(
         "use_cpu": is_launched() and not torch.accelerator.is_available(),  # else each process would train by itself
     }
     arguments = {**defaults, **fields}
-    arguments["disable_tqdm"] = True  # the bar is a callback of ours
+    arguments["disable_tqdm"] = True  # hf_soup has its own progress bar
     arguments["remove_unused_columns"] = False  # the task has done it
     if not evaluates:
         arguments["eval_strategy"] = "no"
     _check_evaluations(arguments["eval_strategy"], keep=keep, evaluates=evaluates, stops_early=stops_early)
     arguments.update(_saving(arguments, keep=keep, saves=saves))
     if keep == "best" or stops_early:
-        # not load_best_model_at_end: it loads nothing where names on disk differ from those in memory (ViT, Mixtral)
+        # not load_best_model_at_end: it loads nothing if names on disk differ from those in memory (ViT, Mixtral)
         arguments["metric_for_best_model"] = metric.name
         arguments["greater_is_better"] = is_better_higher(metric.higher_is_better)
     with as_error(RecipeError, f"TrainingArguments refuses {one_line(dict(fields))}"):
@@ -296,28 +296,28 @@ def training_arguments(
 
 
 def _strategy(fields: Mapping[str, Any], steps: str) -> str:
-    """After so many steps where their number is given, else after each epoch: the strategy as Trainer calls it."""
+    """Trainer's name of the strategy: after a number of steps if that is given, or else after each epoch."""
     return "steps" if steps in fields else "epoch"
 
 
 def _saving(arguments: Mapping[str, Any], *, keep: str, saves: bool) -> dict[str, Any]:
-    """When Trainer writes checkpoints: with each evaluation, else at the end of each epoch."""
+    """Arguments that make Trainer save at each evaluation, or else at the end of each epoch."""
     strategy = arguments["eval_strategy"]
     if strategy == "no":
         strategy = "epoch"
     saving: dict[str, Any] = {"save_strategy": strategy if saves else "no"}
     if strategy == "steps":
-        # as Trainer evaluates, which without eval_steps goes by logging_steps, 500 by default
+        # like Trainer's evaluations, which use logging_steps (500 by default) if there are no eval_steps
         saving["save_steps"] = arguments.get("eval_steps") or arguments.get("logging_steps", 500)
-    saving["save_total_limit"] = None if keep == "all" else 2  # with 1 Trainer deletes all but the best at the end
+    saving["save_total_limit"] = None if keep == "all" else 2  # with 1, Trainer deletes all but the best at the end
     return saving
 
 
 def _check_evaluations(strategy: Any, *, keep: str, evaluates: bool, stops_early: bool) -> None:
-    """Refuse what needs evaluations where there are none."""
+    """Raise an error for options that need evaluations if there are none."""
     if keep == "best" and strategy == "no":
         raise RecipeError('keep="best" needs evaluations: leave eval_strategy out, or write keep="last".')
     if stops_early and not evaluates:
-        raise RecipeError("early stopping needs validation data: it goes by the score of each evaluation.")
+        raise RecipeError("early stopping needs validation data: it uses the score of each evaluation.")
     if stops_early and strategy == "no":
         raise RecipeError("early stopping needs evaluations: leave eval_strategy out.")

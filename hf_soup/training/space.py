@@ -1,6 +1,6 @@
-"""A search space -> a list of settings. Pure; nothing is trained here.
+"""Expands a search space into a list of settings. Nothing is trained here.
 
-A grid is never built where settings are drawn of it: its size is a product of numbers.
+If settings are drawn from a grid, the grid itself is never built, because it may be huge.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from ..types import plain
 if TYPE_CHECKING:
     import numpy as np
 
-MOST_RUNS = 10_000  # of one sweep; each is trained and has a folder
-MOST_VALUES = 1_000_000  # of one parameter, unless they are a range
-REPEATS = 100  # draws in a row for each run that may give nothing new, before there is nothing new
+MOST_RUNS = 10_000  # maximum number of runs of a sweep; each is trained and has a folder
+MOST_VALUES = 1_000_000  # maximum number of values of a parameter, except for ranges
+REPEATS = 100  # draws for each run that may repeat earlier settings before drawing is given up
 DISTRIBUTIONS = ("choice", "integers", "loguniform", "range", "uniform")
-LOWEST, HIGHEST = -(2**63), 2**63 - 1  # of the whole numbers that numpy draws
+LOWEST, HIGHEST = -(2**63), 2**63 - 1  # limits of the integers that numpy draws
 MAPPINGS = ("augment", "class_weights")  # settings whose values are mappings
 
 
@@ -35,19 +35,19 @@ def expand_space(
 
     Args:
         space (`Mapping[str, Any]` or `Sequence[Mapping[str, Any]]`):
-            A list of settings; or name -> values: a sequence, one value, `{"range": n}` (0 to n - 1), or a
-            distribution: `{"choice": [...]}`, `{"integers": [low, high]}` (both included), `{"uniform": [low, high]}`
-            or `{"loguniform": [low, high]}`.
+            A list of settings, or a mapping of names to values. Values are a sequence, one value, `{"range": n}` (0 to
+            n - 1), or a distribution: `{"choice": [...]}`, `{"integers": [low, high]}` (both included),
+            `{"uniform": [low, high]}` or `{"loguniform": [low, high]}`.
         n_runs (`int`, *optional*):
-            Draw so many; without it the whole grid, in the order in which it is written.
+            Number of settings to draw; by default the whole grid is used, in the order in which it is written.
         seed (`int`, *optional*, defaults to 0):
-            Of the drawing.
+            Random seed for drawing.
 
     Returns:
-        `list[dict[str, Any]]`: one setting for each run, all different.
+        `list[dict[str, Any]]`: the settings of each run, all different.
 
     Raises:
-        [`RecipeError`]: if the space is empty or has more than 10,000 runs, or holds a distribution and `n_runs` is
+        [`RecipeError`]: if the space is empty or has more than 10,000 runs, or contains a distribution and `n_runs` is
             not given.
     """
     import numpy as np
@@ -66,7 +66,7 @@ def expand_space(
 
 
 def _drawn_settings(axes: Mapping[str, Axis], n_runs: int, rng: np.random.Generator) -> list[dict[str, Any]]:
-    """As many different settings, drawn one after the other."""
+    """Draw `n_runs` different settings."""
     drawn: dict[str, dict[str, Any]] = {}
     repeats = 0
     while len(drawn) < n_runs:
@@ -76,7 +76,7 @@ def _drawn_settings(axes: Mapping[str, Axis], n_runs: int, rng: np.random.Genera
             repeats += 1
         else:
             repeats = 0
-        if repeats > REPEATS * n_runs:  # as between two numbers with none in between
+        if repeats > REPEATS * n_runs:  # for example between two adjacent numbers
             raise RecipeError(f"space: n_runs={n_runs}, but only {len(drawn)} different settings could be drawn.")
         drawn.setdefault(key, setting)
     return list(drawn.values())
@@ -97,7 +97,7 @@ def _grid(axes: Mapping[str, Axis]) -> list[dict[str, Any]]:
 
 
 def _check_number(n_runs: Any) -> None:
-    """Refuse a number of runs that no sweep can have."""
+    """Raise an error for an invalid number of runs."""
     if n_runs is None:
         return
     if isinstance(n_runs, bool) or not isinstance(n_runs, numbers.Integral):
@@ -108,15 +108,15 @@ def _check_number(n_runs: Any) -> None:
 
 
 def _refuse_many(runs: int) -> None:
-    """Refuse more runs than a sweep may have."""
+    """Raise an error for more runs than a sweep may have."""
     if runs > MOST_RUNS:
-        # a product of long ranges may have more digits than Python writes out
+        # a product of long ranges may have more digits than Python prints
         count = f"{runs:,}" if runs < 10**15 else "more than 10^15"
         raise RecipeError(f"the space has {count} runs, and a sweep at most {MOST_RUNS:,}: draw some, with `n_runs`.")
 
 
 def _listed_settings(space: Any, n_runs: int | None) -> list[dict[str, Any]]:
-    """The first settings of a list; one without end is not read to its end."""
+    """The settings of a list, which may be infinite: only as many as allowed are read."""
     if isinstance(space, str) or not isinstance(space, Iterable):
         raise RecipeError(f"space is a mapping of names to values, or a list of settings, not {space!r}.")
     settings = list(itertools.islice(space, n_runs or MOST_RUNS + 1))
@@ -129,14 +129,14 @@ def _listed_settings(space: Any, n_runs: int | None) -> list[dict[str, Any]]:
 
 
 def share_single_values(space: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Take the settings with one value out of a space: all runs share them.
+    """Separate the settings with a single value from a space, because all runs share them.
 
     Args:
         space (`Mapping[str, Any]`):
-            As of [`expand_space`].
+            Search space, as for [`expand_space`].
 
     Returns:
-        `tuple[dict[str, Any], dict[str, Any]]`: the space without them, and name -> value.
+        `tuple[dict[str, Any], dict[str, Any]]`: the rest of the space, and the shared settings.
     """
     varied, shared = {}, {}
     for name, values in space.items():
@@ -149,7 +149,7 @@ def share_single_values(space: Mapping[str, Any]) -> tuple[dict[str, Any], dict[
 
 
 class _Distribution(NamedTuple):
-    """Where values are drawn from: a list (`choice`), or all between two ends."""
+    """A distribution of values: a list (`choice`), or all numbers between two ends."""
 
     distribution: str
     values: Sequence[Any]
@@ -159,7 +159,7 @@ Axis = Sequence[Any] | _Distribution  # the values of one parameter
 
 
 def _axis(name: str, values: Any) -> Axis:
-    """The values of one parameter, or what they are drawn from; ranges stay ranges, however long."""
+    """The values of one parameter, or their distribution; ranges stay ranges, however long."""
     if isinstance(values, Mapping) and len(values) == 1 and next(iter(values)) in DISTRIBUTIONS:
         ((distribution, ends),) = values.items()
         if distribution == "range":
@@ -177,7 +177,7 @@ def _axis(name: str, values: Any) -> Axis:
 
 
 def _range(name: str, ends: Any) -> range:
-    """The values of `{"range": ends}`, whose ends are as those of Python's `range`."""
+    """The values of `{"range": ends}`, with the ends of Python's `range`."""
     try:
         values = range(*ends) if isinstance(ends, (list, tuple)) else range(ends)
     except (TypeError, ValueError):
@@ -186,7 +186,7 @@ def _range(name: str, ends: Any) -> range:
 
 
 def _short_range(name: str, values: range) -> range:
-    """A range whose length Python can tell, as that of everything else that is drawn from."""
+    """A range whose length Python can represent."""
     try:
         len(values)
     except OverflowError:
@@ -212,12 +212,12 @@ def _between(name: str, distribution: str, ends: Any) -> _Distribution:
     else:
         is_drawable = math.isfinite(high - low)  # numpy refuses a difference that overflows
     if not is_drawable:
-        raise RecipeError(f'space: "{name}" goes from {low:g} to {high:g}, which is too far to draw numbers between.')
+        raise RecipeError(f'space: "{name}" goes from {low:g} to {high:g}, which is too wide a range to draw from.')
     return _Distribution(distribution, (low, high))
 
 
 def _different_values(name: str, values: Any) -> Sequence[Any]:
-    """The values of one parameter, each once: a value that stands twice would make two runs alike."""
+    """The values of one parameter without duplicates, which would give identical runs."""
     if isinstance(values, (str, Mapping)) or not isinstance(values, Iterable):
         raise RecipeError(f'space: "{name}" has {{choice: {values!r}}}; write {{choice: [a, b]}}.')
     if isinstance(values, range):
@@ -225,7 +225,7 @@ def _different_values(name: str, values: Any) -> Sequence[Any]:
     first = [plain(value) for value in itertools.islice(values, MOST_VALUES + 1)]
     if len(first) > MOST_VALUES:
         raise RecipeError(f'space: "{name}" has more than {MOST_VALUES:,} values; write {{range: [first, last]}}.')
-    seen: set[Hashable] = set()  # so that a million numbers are not compared with each other
+    seen: set[Hashable] = set()  # avoids pairwise comparisons of a million values
     distinct: list[Any] = []
     for value in first:
         if isinstance(value, Hashable):
@@ -239,7 +239,7 @@ def _different_values(name: str, values: Any) -> Sequence[Any]:
 
 
 def _size(axis: Axis, n_runs: int) -> int:
-    """How many different values there are, as far as it matters for `n_runs` draws."""
+    """Number of different values, as far as it matters for `n_runs` draws."""
     if not isinstance(axis, _Distribution):
         return len(axis)
     if axis.distribution == "choice":
@@ -247,11 +247,11 @@ def _size(axis: Axis, n_runs: int) -> int:
     if axis.distribution == "integers":
         low, high = axis.values
         return int(high - low + 1)
-    return n_runs  # of numbers with a point there are enough
+    return n_runs  # there are always enough floating-point numbers
 
 
 def _draw(axis: Axis, rng: np.random.Generator) -> Any:
-    """One value of a parameter; numbers are those of Python, which JSON has."""
+    """Draw one value of a parameter; numbers have Python types, which JSON supports."""
     if not isinstance(axis, _Distribution):
         return axis[int(rng.integers(len(axis)))]
     if axis.distribution == "choice":
@@ -268,7 +268,7 @@ def different_settings(settings: Iterable[dict[str, Any]]) -> list[dict[str, Any
     """Settings as a list.
 
     Raises:
-        [`RecipeError`]: if there is none, or one stands twice.
+        [`RecipeError`]: if the list is empty or has duplicates.
     """
     settings = [plain(setting) for setting in settings]
     if not settings:
@@ -277,11 +277,11 @@ def different_settings(settings: Iterable[dict[str, Any]]) -> list[dict[str, Any
     for setting in settings:
         key = _key(setting)
         if key in seen:
-            raise RecipeError(f"space: the setting {setting} stands twice.")
+            raise RecipeError(f"space: the setting {setting} is given twice.")
         seen.add(key)
     return settings
 
 
 def _key(setting: Mapping[str, Any]) -> str:
-    """A setting as text to compare it by: mappings and lists among its values have no hash."""
+    """A setting as a string, for comparison: its values may be mappings and lists, which have no hash."""
     return json.dumps(setting, sort_keys=True, default=str)

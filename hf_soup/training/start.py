@@ -1,4 +1,4 @@
-"""What all runs start from: the pre-trained body and one head, saved as `start/`. Averages need one start."""
+"""The shared start of all runs: the pre-trained body and one head, saved as `start/`. Averages need one start."""
 
 from __future__ import annotations
 
@@ -34,23 +34,23 @@ if TYPE_CHECKING:
 
     from ..tasks import Task
 
-PROBE = {"learning_rate": 1e-3, "num_train_epochs": 5}  # a linear layer takes a higher rate than a body
+PROBE = {"learning_rate": 1e-3, "num_train_epochs": 5}  # a linear layer needs a higher rate than a body
 
 
 class Origin(NamedTuple):
-    """Where the start comes from.
+    """The origin of the start: a base model and a head.
 
     Args:
         source (`str`):
             Hub id or folder of the base model.
         revision (`str`, *optional*):
-            Its commit.
+            Commit of the base model.
         head (`str`):
-            `"checkpoint"`, `"new"`, `"probe"` or `"independent"`.
+            Kind of head: `"checkpoint"`, `"new"`, `"probe"` or `"independent"`.
         fields (`Mapping[str, Any]`):
-            What the data says of the configuration of a head.
+            Fields of the configuration that follow from the labels of the data.
         config (`transformers.PretrainedConfig`):
-            Of the start.
+            Configuration of the start.
     """
 
     source: str
@@ -62,26 +62,26 @@ class Origin(NamedTuple):
 
 @read_errors(TrainingError, "the configuration of the base model cannot be read")
 def find_origin(source: str, revision: str | None, task: Task, fields: Mapping[str, Any], head: str) -> Origin:
-    """Look at the configuration of a base model, and decide which head its start has.
+    """Read the configuration of a base model, and determine the head of the start.
 
     Args:
         source (`str`), revision (`str`, *optional*):
-            The base model.
+            Hub id or folder of the base model, and its commit.
         task ([`Task`]):
             A file of `hf_soup.tasks`.
         fields (`Mapping[str, Any]`):
-            What `task.head` says of the data.
+            Result of `task.head` for the data.
         head (`str`):
-            As of [`hf_soup.sweep`]; `"auto"` is the checkpoint's where it is for the same labels, else a new one.
+            Kind of head, as for [`hf_soup.sweep`].
 
     Raises:
-        [`RecipeError`]: if models of the task have no head of their own.
-        [`TrainingError`]: if the base model has no configuration, or no head where it is asked for.
+        [`RecipeError`]: if a head is requested and models of the task have none.
+        [`TrainingError`]: if the base model has no configuration, or lacks the requested head.
     """
     config = _read_config(source, revision, {})
     if not fields:
         if head not in ("auto", "checkpoint"):
-            raise RecipeError(f'{source} writes texts and has no head of its own for it: leave head="{head}" out.')
+            raise RecipeError(f'{source} generates text and has no separate head: leave head="{head}" out.')
         return Origin(source, revision, "checkpoint", {}, config)
     has_head = task.fits(config)
     if head == "checkpoint" and not has_head:
@@ -92,17 +92,17 @@ def find_origin(source: str, revision: str | None, task: Task, fields: Mapping[s
     if head == "checkpoint":
         changes = changes or {}
         return Origin(source, revision, head, changes, _read_config(source, revision, changes))
-    # what the base was tuned for before would choose the loss
+    # otherwise the problem type of the base model would determine the loss
     fields = {"problem_type": None, **fields}
     return Origin(source, revision, head, fields, _read_config(source, revision, fields))
 
 
 def _read_config(source: str, revision: str | None, fields: Mapping[str, Any]) -> PretrainedConfig:
-    """The configuration of a base model with other fields, without code that it names."""
+    """The configuration of a base model with changed fields, and without custom code."""
     from transformers import AutoConfig
 
     with as_error(TrainingError, f"{one_line(source)} has no configuration that loads"), quiet_transformers():
-        with contextlib.suppress(FileNotFoundError):  # transformers says what is there instead
+        with contextlib.suppress(FileNotFoundError):  # transformers reports a missing file
             folder = Path(source) if revision is None else hub.fetch(source, revision, [CONFIG])
             written = json_inside(folder, CONFIG)
             if isinstance(written, dict):
@@ -115,17 +115,17 @@ def _read_config(source: str, revision: str | None, fields: Mapping[str, Any]) -
 
 
 def make_start(origin: Origin, context: SweepContext, *, init_seed: int, probe_args: Mapping[str, Any]) -> None:
-    """Save what all runs start from, unless it is there.
+    """Save the start of all runs, unless it exists.
 
     Args:
         origin ([`Origin`]):
             Base model and head.
         context ([`SweepContext`]):
-            Of the sweep.
+            Values that all runs share.
         init_seed (`int`):
-            Of a new head.
+            Random seed of a new head.
         probe_args (`Mapping[str, Any]`):
-            Settings of the linear probe, over those of `PROBE` and those that all runs share.
+            Settings of the linear probe, which take precedence over `PROBE` and the shared settings.
 
     Raises:
         [`TrainingError`]: if the base model does not load, or its weights lack the head.
@@ -135,7 +135,7 @@ def make_start(origin: Origin, context: SweepContext, *, init_seed: int, probe_a
         return
     with quiet_transformers():
         model = _load(origin, load_module("task", context.task), init_seed)
-        if getattr(model.config, "pad_token_id", 0) is None and origin.fields:  # batches need one
+        if getattr(model.config, "pad_token_id", 0) is None and origin.fields:  # batches need a padding token
             model.config.pad_token_id = _padding(context.processing_class)
         if origin.head == "probe":
             _probe(model, context, init_seed, probe_args)
@@ -144,7 +144,7 @@ def make_start(origin: Origin, context: SweepContext, *, init_seed: int, probe_a
                 model.save_pretrained(stage)
                 context.processing_class.save_pretrained(stage)
                 base_model = None
-                if origin.revision:  # on the Hub, which a card may link to
+                if origin.revision:  # a model on the Hub, which a card may link to
                     base_model, _ = hub.split_revision(context.about["base_model"])
                 card = render_start_card(sweep=context.folder.name, base_model=base_model, base=context.base_card)
                 write_card(stage, card)
@@ -152,7 +152,7 @@ def make_start(origin: Origin, context: SweepContext, *, init_seed: int, probe_a
 
 
 def _padding(processing_class: Any) -> int | None:
-    """The token that a tokenizer pads with; one that has none, as of GPT-2, pads with the end of a text."""
+    """The padding token of a tokenizer, or else the end-of-text token, as for GPT-2."""
     for name in ("pad_token_id", "eos_token_id"):
         token: int | None = getattr(processing_class, name, None)
         if token is not None:
@@ -162,10 +162,10 @@ def _padding(processing_class: Any) -> int | None:
 
 @read_errors(TrainingError, "the base model cannot be read")
 def _load(origin: Origin, task: Task, init_seed: int) -> PreTrainedModel:
-    """The base model with the head that was decided on."""
+    """Load the base model with the chosen head."""
     import transformers
 
-    transformers.set_seed(init_seed)  # of what else the checkpoint lacks, such as a pooler
+    transformers.set_seed(init_seed)  # for other missing weights, such as a pooler
     model: PreTrainedModel
     with as_error(TrainingError, f"{origin.source} does not load as {task.AUTO_CLASS}"):
         model, loading = getattr(transformers, task.AUTO_CLASS).from_pretrained(
@@ -177,9 +177,9 @@ def _load(origin: Origin, task: Task, init_seed: int) -> PreTrainedModel:
             trust_remote_code=False,
         )
     new = list(loading["missing_keys"])
-    for key in loading["mismatched_keys"]:  # names, or names with their shapes
+    for key in loading["mismatched_keys"]:  # names, or names with shapes
         new.append(key[0] if isinstance(key, tuple) else key)
-    if origin.head == "new" and new and not has_plain_head(model):  # what the checkpoint lacks is new already
+    if origin.head == "new" and new and not has_plain_head(model):  # missing weights are new already
         return model
     if origin.head != "checkpoint":
         return with_new_head(model, init_seed)
@@ -190,19 +190,19 @@ def _load(origin: Origin, task: Task, init_seed: int) -> PreTrainedModel:
 
 
 def _probe(model: PreTrainedModel, context: SweepContext, init_seed: int, probe_args: Mapping[str, Any]) -> None:
-    """Train the head alone, on what the frozen body says without dropout (LP-FT: Kumar et al. 2022, arXiv 2202.10054;
+    """Train the head only, on features of the frozen body without dropout (LP-FT: Kumar et al. 2022, arXiv 2202.10054;
     model soups start from such heads too, arXiv 2203.05482).
     """
     fields, extra = separate({**context.training_args, **PROBE, "seed": init_seed, **probe_args})
     body = [parameter for name, parameter in model.named_parameters() if not is_head(model, name)]
-    # Trainer calls `train()` before each step: dropout stays out, and the statistics of BatchNorm stay as they are
+    # Trainer calls `train()` before each step: dropout stays off and BatchNorm statistics stay unchanged
     hook = model.base_model.register_forward_pre_hook(_evaluate)
     for parameter in body:
         parameter.requires_grad_(False)
     try:
         with temporary_folder() as folder:
             fit(replace(context, callbacks=()), model, fields, extra, folder / "probe", keep="last", saves=False)
-    except Exception as error:  # whatever Trainer trips over
+    except Exception as error:  # Trainer may raise anything
         raise TrainingError(f"the linear probe failed: {type(error).__name__}: {error}") from error
     for parameter in body:
         parameter.requires_grad_(True)
@@ -211,16 +211,17 @@ def _probe(model: PreTrainedModel, context: SweepContext, init_seed: int, probe_
 
 
 def _evaluate(module: torch.nn.Module, _: Any) -> None:
-    """A hook before `forward` that takes a module out of training mode."""
+    """A hook before `forward` that puts a module into evaluation mode."""
     module.eval()
 
 
 def _for_its_head(config: PretrainedConfig, fields: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What to change in a configuration so that its head serves this data; `None` if it is for something else.
+    """Changes to a configuration that make its head fit this data; `None` if the head has other labels.
 
-    Names of classes count: another order is that of the checkpoint, and a head without names takes those of the data.
+    Class names are compared: a different order is that of the checkpoint, and a head without names takes those of the
+    data.
     """
-    if "id2label" not in fields:  # a head of numbers
+    if "id2label" not in fields:  # a regression head
         return dict(fields) if config.num_labels == fields["num_labels"] else None
     of_model = _in_order(class_labels(config))
     of_data = _in_order(fields["id2label"])
@@ -234,5 +235,5 @@ def _for_its_head(config: PretrainedConfig, fields: Mapping[str, Any]) -> dict[s
 
 
 def _in_order(labels: Mapping[int, str]) -> list[str]:
-    """The names of classes by their index."""
+    """Class names in the order of their indices."""
     return [labels[index] for index in sorted(labels)]

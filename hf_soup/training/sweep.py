@@ -1,4 +1,4 @@
-"""A sweep as a value: the runs that its folder holds, as a table and as a picture. It trains nothing."""
+"""A sweep as a value: the runs in its folder, as a table and as a picture. Nothing is trained."""
 
 from __future__ import annotations
 
@@ -29,18 +29,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class Sweep(Result, Sequence[Run]):
-    """Runs that share their start; a sequence that [`merge`] takes as it is.
+    """Training runs with a shared start, as a sequence that can be passed to [`merge`].
 
     Args:
         base_model (`Path`):
-            What all runs started from, head included.
+            Model that all runs started from, head included.
         runs (`tuple[Run, ...]`):
-            Those that are whole, in the order of the space; with `keep="all"` the checkpoints on the way of each as
-            well, before it.
+            Complete runs, in the order of the space; with `keep="all"` each follows its intermediate checkpoints.
         failed (`tuple[FailedRun, ...]`, *optional*):
-            Those that came to nothing, with the reason.
+            Runs that failed, with the reasons.
         waiting (`tuple[str, ...]`, *optional*):
-            Names of those that are not whole yet.
+            Names of runs that are not complete yet.
         training_args (`Mapping[str, Any]`, *optional*):
             Settings that all runs share.
     """
@@ -65,10 +64,10 @@ class Sweep(Result, Sequence[Run]):
         return iter(self.runs)
 
     def best(self) -> Run:
-        """The run with the best score on the validation data; of equals the first.
+        """The run with the best score on the validation data; the first one if several are equal.
 
         Raises:
-            [`TrainingError`]: if none has a score.
+            [`TrainingError`]: if no run has a score.
         """
         best = best_run(self.runs)
         if best is None:
@@ -76,9 +75,7 @@ class Sweep(Result, Sequence[Run]):
         return best.run
 
     def table(self) -> str:
-        """A row for each run: what it has of its own, its score, best first; then those that failed, and what all runs
-        have alike.
-        """
+        """A row for each run with its settings and score, best first; then the failed runs and the shared settings."""
         varied, shared = self._settings()
         metrics = [run.score.metric for run in self.runs if run.score]
         metric = metrics[0] if metrics else "score"  # all runs of a sweep have one metric
@@ -99,7 +96,7 @@ class Sweep(Result, Sequence[Run]):
         return "\n".join(paragraphs)
 
     def to_pandas(self) -> pd.DataFrame:
-        """A row for each run, its settings and metrics as columns; those that failed have a `reason`."""
+        """A row for each run, with settings and metrics as columns; failed runs have a `reason`."""
         import pandas as pd
 
         records: list[dict[str, Any]] = []
@@ -120,7 +117,7 @@ class Sweep(Result, Sequence[Run]):
         return pd.DataFrame(records)
 
     def plot(self) -> Figure:
-        """The validation score against each setting that varies, and the curves of training and validation.
+        """Plot the validation score against each setting that varies, and the curves of training and validation.
 
         Returns:
             `matplotlib.figure.Figure`
@@ -129,7 +126,7 @@ class Sweep(Result, Sequence[Run]):
             [`MissingExtraError`]: if matplotlib is not installed.
             [`TrainingError`]: if no run has a score.
         """
-        whole = [run for run in self.runs if run.folder.name == run.state["run"]]  # not the checkpoints on their way
+        whole = [run for run in self.runs if run.folder.name == run.state["run"]]  # without intermediate checkpoints
         best = best_run(whole)
         if best is None:
             raise TrainingError("no run has a score: give the sweep validation data.")
@@ -148,10 +145,10 @@ class Sweep(Result, Sequence[Run]):
         return plot_sweep(settings, lines, metric=metric, best=best.run.name, title=title)
 
     def _settings(self) -> tuple[list[str], dict[str, Any]]:
-        """What the runs differ in, and what all have alike."""
+        """Names of the settings that differ between runs, and the settings that are the same in all."""
         settings = [run.params for run in self.runs]
         settings += [failure.params for failure in self.failed]
-        names: dict[str, None] = {}  # in the order in which they come first
+        names: dict[str, None] = {}  # in order of first appearance
         for params in settings:
             names.update(dict.fromkeys(params))
         varied: list[str] = []
@@ -165,7 +162,7 @@ class Sweep(Result, Sequence[Run]):
 
 
 def _is_shared(name: str, settings: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether a setting has the same value in all of several runs; that of a single run is its own."""
+    """Whether several runs have the same value of a setting; settings of a single run are not shared."""
     if len(settings) < 2 or name not in settings[0]:
         return False
     first = settings[0][name]
@@ -180,13 +177,13 @@ class Scored(NamedTuple):
 
 
 def best_run(runs: Sequence[Run], best: Scored | None = None) -> Scored | None:
-    """The run with the best score, of equals the first; `None` where none has a score.
+    """The run with the best score, the first one if several are equal; `None` if no run has a score.
 
     Args:
         runs (`Sequence[Run]`):
-            The runs to look at.
+            Runs to compare.
         best ([`Scored`], *optional*):
-            The best one of those that come before them.
+            Best run among earlier ones.
     """
     for run in runs:
         score = run.score
@@ -196,13 +193,13 @@ def best_run(runs: Sequence[Run], best: Scored | None = None) -> Scored | None:
 
 
 def _rank(run: Run) -> float:
-    """By which tables order runs: those without a score come last."""
+    """Sort key of runs in tables: runs without a score come last."""
     score = run.score
     return -math.inf if score is None else score.rank_key
 
 
 def _lines(run: Run, metric: str) -> Iterator[Line]:
-    """The curves of one run: the loss in training, and the score on the validation data."""
+    """The curves of one run: the training loss, and the score on the validation data."""
     with as_error(TrainingError, f"the history of {run.name} cannot be read from {run.folder / STATE}"):
         history = [dict(record) for record in read_json(run.folder / STATE)["log_history"]]
     for key in ("loss", f"eval_{metric}"):
@@ -218,17 +215,17 @@ def _lines(run: Run, metric: str) -> Iterator[Line]:
 
 @answers_keywords
 def load_sweep(folder: str | os.PathLike[str]) -> Sweep:
-    """The whole runs of a sweep's folder, and why others failed.
+    """Load the runs of a sweep from its folder, with the reasons why others failed.
 
     Args:
         folder (`str` or `os.PathLike`):
-            The `output_dir` of [`sweep`].
+            Folder of the sweep, the `output_dir` of [`sweep`].
 
     Returns:
         [`Sweep`]
 
     Raises:
-        [`TrainingError`]: if it is no folder of a sweep.
+        [`TrainingError`]: if the folder is not that of a sweep.
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
@@ -236,8 +233,8 @@ def load_sweep(folder: str | os.PathLike[str]) -> Sweep:
 
 
 def sweep_in(folder: Path, settings: Mapping[str, Mapping[str, Any]], shared: Mapping[str, Any]) -> Sweep:
-    """What is there of some runs, with the settings that they have of their own now: a run that is whole may have been
-    trained when all runs shared one of them.
+    """The sweep in a folder. Each run gets its current settings, because a setting may have been shared by all runs
+    when it was trained.
     """
     runs: list[Run] = []
     failed: list[FailedRun] = []

@@ -1,6 +1,6 @@
-"""The settings of a sweep: those that all runs share, those that each has of its own, and those of the linear probe.
+"""The settings of a sweep: those that all runs share, those of each run, and those of the linear probe.
 
-What one run may be set to is in `settings.py`, and how a space is expanded in `space.py`.
+`settings.py` checks the settings of one run, and `space.py` expands a space.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
 
 class SweepSettings(NamedTuple):
-    """The settings of a sweep, under the names that `TrainingArguments` has.
+    """The settings of a sweep, with the names of `TrainingArguments`.
 
     Args:
         shared (`dict[str, Any]`):
-            Those that all runs share.
+            Settings that all runs share.
         runs (`list[dict[str, Any]]`):
-            Those that each run has of its own.
+            Settings of each run.
         probe (`Mapping[str, Any]`):
-            Those of the linear probe, over the shared ones.
+            Settings of the linear probe, which take precedence over the shared ones.
     """
 
     shared: dict[str, Any]
@@ -37,12 +37,12 @@ class SweepSettings(NamedTuple):
 
     @property
     def of_runs_and_probe(self) -> list[Mapping[str, Any]]:
-        """The settings that are trained with, each without the shared ones."""
+        """The settings of each run and of the probe, without the shared ones."""
         return [*self.runs, self.probe]
 
     def values_of(self, name: str) -> list[Any]:
-        """The values that a setting has in some run, each once, where it has one."""
-        values: list[Any] = []  # no set: a value may be a mapping
+        """The different values that a setting has in the runs."""
+        values: list[Any] = []  # not a set, because a value may be a mapping
         for own in self.of_runs_and_probe:
             value = {**self.shared, **own}.get(name)
             if value is not None and value not in values:
@@ -51,23 +51,23 @@ class SweepSettings(NamedTuple):
 
 
 def read_settings(options: SweepOptions) -> SweepSettings:
-    """The settings that a user asked for, so far as they can be checked without a task.
+    """Read the settings of a sweep, checked as far as possible without a task.
 
     Args:
         options ([`SweepOptions`]):
-            Of the sweep, `probe_args` with the names that `TrainingArguments` has.
+            Options of the sweep; the names in `probe_args` are those of `TrainingArguments`.
 
     Raises:
-        [`RecipeError`]: if the space holds no settings, or `max_length`.
+        [`RecipeError`]: if the space has no settings, or contains `max_length`.
     """
     runs = expand_space(options.space, n_runs=options.n_runs, seed=options.seed)
     settings = SweepSettings(
         shared=canonical(options.training_args or {}),
-        # compared once more: two settings may be one under different names
+        # compared again, because two settings may be the same under different names
         runs=different_settings([canonical(setting) for setting in runs]),
         probe=options.probe_args or {},
     )
-    if any("max_length" in own for own in settings.of_runs_and_probe):  # texts are cut once, before the first run
+    if any("max_length" in own for own in settings.of_runs_and_probe):  # texts are truncated once, before all runs
         raise RecipeError(
             '"max_length" is the same for all runs, because the data is encoded once: give it one value, in '
             "training_args."
@@ -84,7 +84,7 @@ def check_all_settings(
     metric: Metric,
     stops_early: bool,
 ) -> None:
-    """Check the settings of every run, and of the probe; arguments as of [`check_settings`]."""
+    """Check the settings of every run and of the probe; the arguments are those of [`check_settings`]."""
     for own in settings.of_runs_and_probe:
         check_settings(
             {**settings.shared, **own},

@@ -1,4 +1,4 @@
-"""A model, settings and data -> `transformers.Trainer`, which this file alone calls and nothing subclasses."""
+"""Trains a model with `transformers.Trainer`, which only this file calls and which is not subclassed."""
 
 from __future__ import annotations
 
@@ -39,22 +39,22 @@ def fit(
 
     Args:
         context ([`SweepContext`]):
-            Data, task and metric.
+            Data, task and metric of the sweep.
         model (`transformers.PreTrainedModel`):
-            Changed in place.
+            Model to train, which is changed in place.
         fields (`Mapping[str, Any]`), extra ([`Extra`]):
-            Settings, as [`separate`] gives them.
+            Settings, as returned by [`separate`].
         folder (`Path`):
-            For checkpoints.
+            Folder for checkpoints.
         keep (`str`):
             `"best"`, `"last"` or `"all"`.
         resume (`Path`, *optional*):
-            A checkpoint to go on from.
+            Checkpoint to resume from.
         saves (`bool`, *optional*, defaults to `True`):
-            Whether to write checkpoints.
+            Whether checkpoints are saved.
 
     Returns:
-        `transformers.Trainer`: with its state at the end.
+        `transformers.Trainer`: the Trainer in its final state.
     """
     import transformers
     from transformers.trainer_callback import PrinterCallback
@@ -63,7 +63,7 @@ def fit(
 
     task = load_module("task", context.task)
     (metric,) = load_metrics(context.metric)
-    if task.KIND == "tokens":  # of which Trainer computes the loss alone
+    if task.KIND == "tokens":  # for these Trainer only computes the loss
         metric = Metric("loss", metric.compute, False)
     has_bar = context.bars and not fields.get("disable_tqdm")
     callbacks = _callbacks(context, extra, folder.name, keep=keep, has_bar=has_bar)
@@ -94,8 +94,8 @@ def fit(
             callbacks=callbacks,
             preprocess_logits_for_metrics=_logits_alone,
         )
-        trainer.remove_callback(PrinterCallback)  # which Trainer adds where its own bar is disabled
-        # set afterwards: which parameters decay, and Trainer's own optimizers, are asked of the Trainer
+        trainer.remove_callback(PrinterCallback)  # Trainer adds it if its own progress bar is disabled
+        # set afterwards, because the Trainer knows its own optimizers and the parameters with weight decay
         trainer.optimizer_cls_and_kwargs = optimizer_of(
             trainer,
             model,
@@ -115,7 +115,7 @@ def fit(
 def _callbacks(
     context: SweepContext, extra: Extra, name: str, *, keep: str, has_bar: bool
 ) -> list[transformers.TrainerCallback]:
-    """The callbacks of one run: those of the user first, then our own."""
+    """The callbacks of one run: those of the user first, then those of hf_soup."""
     from transformers import EarlyStoppingCallback
 
     from .callbacks import Bar, KeepWeightsAlone, LogBeforeSaving, StopWhenDiverged, fresh_callbacks
@@ -135,39 +135,41 @@ def _callbacks(
 def _weighted_loss(
     context: SweepContext, extra: Extra, config: PretrainedConfig, label_smoothing: float
 ) -> WeightedLoss | None:
-    """The loss of a run with class weights; `None` where the model computes its own."""
+    """The loss of a run with class weights; `None` if the model computes its own."""
     if extra.class_weights is None:
         return None
-    # of all training data: balanced weights are those of the sweep, whatever part a run sees
+    # balanced weights use all training data, even if a run uses only a part of it
     labels = scored_labels(context.train)
     weights = resolve_class_weights(extra.class_weights, class_names(config), labels)
     return WeightedLoss(weights, label_smoothing)
 
 
 def _go_on(trainer: Trainer, checkpoint: Path) -> None:
-    """Train from a checkpoint of an interrupted run to the end."""
+    """Resume training from a checkpoint of an interrupted run."""
     from transformers.trainer_callback import TrainerState
 
     from .callbacks import exportable_states
 
     state = TrainerState.load_from_json(str(checkpoint / STATE))
-    if has_ended(state):  # interrupted after its last step: Trainer would add one
+    if has_ended(state):  # interrupted after its last step: Trainer would add another one
         trainer.state = state
         return
-    trainer.args.eval_on_start = False  # it is no start, and early stopping would count the evaluation
+    trainer.args.eval_on_start = False  # this is not a start, and early stopping would count the evaluation
     add_callback_states(checkpoint, exportable_states(trainer))
     trainer.train(resume_from_checkpoint=str(checkpoint))
 
 
 def without_trackers(trainer: Trainer) -> None:
-    """Take out the callbacks that report to trackers."""
+    """Remove the callbacks that report to trackers."""
     for callback in list(trainer.callback_handler.callbacks):
         if type(callback).__module__.endswith("integration_utils"):
             trainer.remove_callback(callback)
 
 
 def compute_metrics(metric: Metric, kind: str, config: PretrainedConfig) -> Callable[[Any], dict[str, float]] | None:
-    """What Trainer calls after each evaluation; `None` of language models, whose loss alone is logged."""
+    """The function that Trainer calls after each evaluation; `None` for language models, for which only the loss is
+    logged.
+    """
     import numpy as np
 
     if kind == "tokens":
@@ -175,7 +177,7 @@ def compute_metrics(metric: Metric, kind: str, config: PretrainedConfig) -> Call
     names = tuple(class_names(config)) if kind == "classes" else ()
 
     def compute(evaluation: transformers.EvalPrediction) -> dict[str, float]:
-        labels: Any = evaluation.label_ids  # one array: no task has several labels
+        labels: Any = evaluation.label_ids  # one array, because no task has several label columns
         logits: Any = evaluation.predictions
         if kind == "values":  # of shape (rows, 1)
             logits = logits[:, 0]
@@ -192,12 +194,12 @@ def compute_metrics(metric: Metric, kind: str, config: PretrainedConfig) -> Call
 
 
 def _logits_alone(logits: Any, labels: Any) -> Any:
-    """Without what encoder-decoders give besides: the states of their encoder, for every token."""
+    """The logits without the encoder states that encoder-decoder models also return."""
     return logits[0] if isinstance(logits, tuple) else logits
 
 
 def _draw_rows(train: Dataset, fraction: float, seed: int) -> Dataset:
-    """The part of the training data that a run sees, in the order of the data."""
+    """The subset of the training data that a run uses, in the order of the data."""
     import numpy as np
 
     if fraction == 1:

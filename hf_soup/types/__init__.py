@@ -1,6 +1,6 @@
-"""The values that everything passes around: frozen, without tensors, equal when their fields are.
+"""Values that all parts of the package use: frozen, without tensors, equal if their fields are.
 
-They do no work and touch no file; `hf_soup.formats` reads and writes them.
+They access no files; `hf_soup.formats` reads and writes them.
 """
 
 from .recipe import UNIFORM, BatchNormRecord, Ingredient, Mixture, OutputRecord, Recipe, plain

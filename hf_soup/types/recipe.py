@@ -1,4 +1,4 @@
-"""What a soup is made of: references to checkpoints, mixtures of them, and recipes. Values without tensors."""
+"""References to checkpoints, mixtures of them, and recipes, as values without tensors."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from .selection import DataDescription, Selection
 from .weights import Weights, as_weights, by_module, check_weights
 
 
-LONGEST_NAME, LONGEST_SOURCE = 300, 4096  # characters
+LONGEST_NAME, LONGEST_SOURCE = 300, 4096  # maximum number of characters
 
-UNIFORM = "uniform soup"  # what tables and pictures call the plain mean of all ingredients
+UNIFORM = "uniform soup"  # name of the plain mean of all ingredients in tables and pictures
 
 
 @dataclass(frozen=True)
@@ -27,18 +27,17 @@ class Ingredient:
 
     Args:
         name (`str`):
-            What tables and recipes call it; unique in a recipe.
+            Name of the ingredient in tables and recipes; unique in a recipe.
         source (`str`):
-            A folder, a Hub id, or `"memory"` for a model or state dict that was handed over in memory.
+            Source of the weights: a folder, a Hub id, or `"memory"` for a model or state dict in memory.
         revision (`str`, *optional*):
-            The resolved commit of a Hub id.
+            Resolved commit of a Hub id.
         files (`Mapping[str, str]`, *optional*):
-            Weight file -> digest: `sha256:` as the Hub reports it, `xxh3-128:` of the tensors that were read, or
-            `stat:` (header, size and time of change) for a local file that has not been read yet.
+            Digests of the weight files: `sha256:` as reported by the Hub, `xxh3-128:` of the tensors that were read,
+            or `stat:` (header, size and modification time) for a local file that has not been read yet.
 
     Raises:
-        [`RecipeError`]: if its name or source is empty, longer than any name, or holds control characters or what is
-            no Unicode.
+        [`RecipeError`]: if the name or source is empty, too long, or contains control characters or invalid Unicode.
     """
 
     name: str
@@ -46,7 +45,7 @@ class Ingredient:
     revision: str | None = None
     files: Mapping[str, str] = field(default_factory=dict)
 
-    # Recipe files are read into this class: no unknown keys, and no text that is taken for a number.
+    # Recipe files are read into this class: unknown keys are errors, and strings are not converted to numbers.
     __pydantic_config__ = {"extra": "forbid", "strict": True}  # noqa: RUF012
 
     def __post_init__(self) -> None:
@@ -54,49 +53,49 @@ class Ingredient:
         for field_name, text, longest in limits:
             if not isinstance(text, str) or len(text) > longest or not is_printable(text):
                 raise RecipeError(
-                    f"{one_line(repr(text), 100)} is no {field_name} of an ingredient: it is longer than {longest} "
-                    "characters, or holds control characters or bytes that are no Unicode. Rename it."
+                    f"{one_line(repr(text), 100)} is no valid {field_name} of an ingredient: it has more than "
+                    f"{longest} characters, or contains control characters or invalid Unicode. Rename it."
                 )
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """Which ingredients are averaged, and with what weights: what a strategy finds and trials score.
+    """Ingredients to average and their weights, which strategies choose and trials score.
 
-    A [`Recipe`] is a mixture with everything else that decides the bytes of a soup: method, parameters, type, seed.
+    A [`Recipe`] is a mixture with everything else that determines the bytes of a soup: method, parameters, type, seed.
 
     Args:
         ingredients (`Sequence[Ingredient]`):
-            In the order in which they are summed.
+            Ingredients in the order in which they are summed.
         weights (`Sequence[float]` or `Mapping[str, Sequence[float]]`):
-            One weight for each ingredient, or a row of them for each module prefix; see [`Recipe`].
+            Weight of each ingredient, or a row of weights for each module prefix; see [`Recipe`].
 
     Raises:
-        [`RecipeError`]: if there is no ingredient, two share a name, or a row of weights has the wrong length, a
-            number that is not finite, or nothing but zeros.
+        [`RecipeError`]: if there is no ingredient, two have the same name, or a row of weights has the wrong length,
+            contains a number that is not finite, or is all zeros.
     """
 
     ingredients: tuple[Ingredient, ...]
     weights: Weights
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "ingredients", tuple(self.ingredients))  # lists are taken, and would not be frozen
+        object.__setattr__(self, "ingredients", tuple(self.ingredients))  # lists are accepted, but would not be frozen
         object.__setattr__(self, "weights", as_weights(self.weights))
         _check_mixture(self.ingredients, self.weights_by_module)
 
     @classmethod
     def equal(cls, ingredients: Sequence[Ingredient]) -> Mixture:
-        """All of them with the weight 1, in this order."""
+        """A mixture of all ingredients with the weight 1, in this order."""
         return cls(tuple(ingredients), (1.0,) * len(ingredients))
 
     @property
     def weights_by_module(self) -> dict[str, tuple[float, ...]]:
-        """The weights as {module prefix: one weight for each ingredient}; a single row is that of `""`."""
+        """The weights of the ingredients by module prefix; a single row is that of `""`."""
         return by_module(self.weights)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The ingredients' names."""
+        """Names of the ingredients."""
         return tuple(item.name for item in self.ingredients)
 
     @property
@@ -106,8 +105,8 @@ class Mixture:
 
     @property
     def used(self) -> tuple[str, ...]:
-        """The names of the ingredients that have a weight other than 0 in any row."""
-        # The rows are by module; across them, a column has the weights of one ingredient.
+        """Names of the ingredients with a weight other than 0 in some row."""
+        # Each row is for a module, and each column has the weights of one ingredient.
         columns = zip(*self.weights_by_module.values(), strict=True)
         used = []
         for name, weights in zip(self.names, columns, strict=True):
@@ -118,17 +117,17 @@ class Mixture:
 
 @dataclass(frozen=True)
 class BatchNormRecord:
-    """Where the running statistics of BatchNorm in a soup come from, instead of an average.
+    """The origin of BatchNorm running statistics in a soup, if they are not averaged.
 
     Args:
         dataset ([`DataDescription`]):
-            The training data that they were estimated on.
+            Training data that they were estimated on.
         batches (`str`, *optional*):
-            Digest of all that decides the batches of it.
+            Digest of everything that determines the batches.
         file (`str`, *optional*):
-            The file beside the recipe that holds them, since weights alone do not say them.
+            File beside the recipe that contains the statistics, because they do not follow from the weights.
         digest (`str`, *optional*):
-            Of the statistics in it.
+            Digest of the statistics in the file.
     """
 
     dataset: DataDescription = field(default_factory=DataDescription)
@@ -137,7 +136,7 @@ class BatchNormRecord:
     digest: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """As recipes hold it: without what is not known."""
+        """The record as saved in recipes, without unknown values."""
         content: dict[str, Any] = {"dataset": self.dataset.as_dict()}
         for key, value in (("batches", self.batches), ("file", self.file), ("digest", self.digest)):
             if value is not None:
@@ -147,13 +146,13 @@ class BatchNormRecord:
 
 @dataclass(frozen=True)
 class OutputRecord:
-    """What came out of a merge.
+    """The result of a merge.
 
     Args:
         tensors (`int`):
-            How many tensors.
+            Number of tensors.
         digest (`str`):
-            Of all of them together.
+            Digest of all tensors together.
     """
 
     tensors: int
@@ -166,40 +165,44 @@ class Recipe(Result):
 
     Args:
         ingredients (`Sequence[Ingredient]`):
-            In the order in which they are summed.
+            Ingredients in the order in which they are summed.
         weights (`Sequence[float]` or `Mapping[str, Sequence[float]]`):
-            One weight for each ingredient, or a row of them for each module prefix: whole dotted components, with or
-            without the model's own prefix, the longest prefix wins and `""` is the rest.
+            Weight of each ingredient, or a row of weights for each module prefix. Prefixes consist of whole dotted
+            components, with or without the model's own prefix; the longest matching one is used, and `""` is the rest.
         method (`str`, *optional*, defaults to `"linear"`):
-            How the tensors of one name combine.
+            Method that combines the tensors of one name.
         params (`Mapping`, *optional*):
-            The method's parameters.
+            Parameters of the method.
         base_model (`Ingredient`, *optional*):
-            What the ingredients were fine-tuned from, where the method needs it.
+            Model that the ingredients were fine-tuned from, if the method needs it.
         dtype (`str`, *optional*, defaults to `"auto"`):
-            Of the floating-point tensors of the soup; `"auto"` is the widest among the ingredients, tensor by tensor.
+            Data type of the floating-point tensors of the soup; `"auto"` uses the widest type among the ingredients
+            for each tensor.
         seed (`int`, *optional*, defaults to 0):
-            For methods that draw random numbers.
+            Random seed of methods that use random numbers.
         alignments (`Mapping[str, Sequence[int]]`, *optional*):
-            For ingredients whose labels are in another order: which of their classes is the soup's class 0, 1, ...
+            Permutations of classes by ingredient, for ingredients whose labels are in another order: the index in the
+            ingredient of the soup's class 0, 1, ...
         labels (`Sequence[str]`, *optional*):
-            Names of the soup's classes where ingredients are aligned: those of all candidates, whose spelling the
-            ingredients that were chosen need not have. `take_from` goes before them.
+            Class names of the soup if ingredients are aligned. They are those of all candidates and may be spelled
+            differently in the chosen ingredients; `take_from` takes precedence.
         take_from (`str`, *optional*):
-            Name of the ingredient that gives the soup its configuration, tokenizer, processor and generation settings;
-            its weight may be 0. By default the first ingredient does.
+            Name of the ingredient whose configuration, tokenizer, processor and generation settings the soup takes; by
+            default the first. Its weight may be 0.
         batchnorm ([`BatchNormRecord`], *optional*):
-            Where the running statistics of BatchNorm were estimated again, because averaged statistics match no model.
+            Record of BatchNorm running statistics that were estimated again, because averaged statistics match no
+            model.
         selection ([`Selection`], *optional*):
-            How the mixture was found: strategy, parameters, metric, split, data set, and every trial.
+            How the mixture was chosen: strategy, parameters, metric, split, data set, and every trial.
         output ([`OutputRecord`], *optional*):
-            What came out: number of tensors and their digest.
+            Result of the merge: number of tensors and their digest.
         versions (`Mapping`, *optional*):
-            Of the libraries that made it.
+            Versions of the libraries that made the soup.
 
     Raises:
-        [`RecipeError`]: if there is no ingredient, two share a name, a row of weights has the wrong length, a number
-            that is not finite, or nothing but zeros, or an alignment is no permutation, or of none of the ingredients.
+        [`RecipeError`]: if there is no ingredient, two have the same name, a row of weights has the wrong length,
+            contains a number that is not finite or is all zeros, or an alignment is not a permutation or names no
+            ingredient.
     """
 
     ingredients: tuple[Ingredient, ...]
@@ -217,11 +220,11 @@ class Recipe(Result):
     output: OutputRecord | None = None
     versions: dict[str, str] = field(default_factory=dict)
 
-    # As of an ingredient.
+    # As for an ingredient.
     __pydantic_config__ = {"extra": "forbid", "strict": True}  # noqa: RUF012
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "ingredients", tuple(self.ingredients))  # as of a mixture
+        object.__setattr__(self, "ingredients", tuple(self.ingredients))  # as for a mixture
         object.__setattr__(self, "weights", as_weights(self.weights))
         object.__setattr__(self, "labels", tuple(self.labels))
         _check_mixture(self.ingredients, self.weights_by_module)
@@ -233,7 +236,7 @@ class Recipe(Result):
                 )
 
     def table(self) -> str:
-        """A line for each ingredient with its weights and its source, and how they are averaged below."""
+        """A row for each ingredient with its weights and source, and below how they are averaged."""
         by_module = self.weights_by_module
         heads = ["weight"] if len(by_module) == 1 else [f"weight of {module or 'the rest'}" for module in by_module]
         lines = [["ingredient", *heads, "from"]]
@@ -252,26 +255,26 @@ class Recipe(Result):
 
     @property
     def mixture(self) -> Mixture:
-        """Ingredients and weights alone."""
+        """The ingredients and their weights."""
         return Mixture(self.ingredients, self.weights)
 
     @property
     def weights_by_module(self) -> dict[str, tuple[float, ...]]:
-        """The weights as {module prefix: one weight for each ingredient}; a single row is that of `""`."""
+        """The weights of the ingredients by module prefix; a single row is that of `""`."""
         return by_module(self.weights)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The ingredients' names."""
+        """Names of the ingredients."""
         return tuple(item.name for item in self.ingredients)
 
     @property
     def base_inside(self) -> str | None:
-        """The name of the base model where it is one of the ingredients: the soup lies on the way from it."""
+        """Name of the base model if it is one of the ingredients, so that the soup is interpolated with it."""
         base = self.base_model
         if base is None:
             return None
-        # Files are left out: digests of the same weights may have been taken in different ways.
+        # Files are ignored, because digests of the same weights may be of different kinds.
         references = [(item.name, item.source, item.revision) for item in self.ingredients]
         if (base.name, base.source, base.revision) in references:
             return base.name
@@ -279,8 +282,8 @@ class Recipe(Result):
 
     @property
     def title(self) -> str:
-        """What tables call its soup, such as `"greedy soup"`."""
-        if self.selection is not None and self.selection.strategy:  # a name that a stranger's file may hold
+        """Name of the soup in tables, such as `"greedy soup"`."""
+        if self.selection is not None and self.selection.strategy:  # the name may come from an untrusted file
             return f"{one_line(self.selection.strategy, 60)} soup"
         different_weights: set[float] = set()
         for weights in self.weights_by_module.values():
@@ -290,17 +293,17 @@ class Recipe(Result):
         return "weighted soup"
 
     def fingerprint(self) -> str:
-        """A digest of what decides the bytes of the soup, so not of how the recipe was found nor of what came out."""
+        """A digest of everything that determines the bytes of the soup, so not of the selection and the result."""
         import xxhash
 
-        # `asdict` copies deeply, and a selection may have hundreds of trials.
+        # `asdict` makes deep copies, and a selection may have hundreds of trials.
         decisive = asdict(replace(self, selection=None, batchnorm=None))
         for key in ("selection", "output", "versions"):
             del decisive[key]
         decisive["batchnorm"] = {}
-        if self.batchnorm is not None:  # the name of the file decides nothing: the digest stands for what it holds
+        if self.batchnorm is not None:  # the name of the file does not matter, because the digest covers its content
             decisive["batchnorm"] = replace(self.batchnorm, file=None).as_dict()
-        # Without these the digest is that of recipes from before there were such fields.
+        # Without these fields the digest is that of recipes from before the fields existed.
         if self.take_from is None:
             del decisive["take_from"]
         if not self.labels:
@@ -309,27 +312,27 @@ class Recipe(Result):
 
 
 def plain(value: Any) -> Any:
-    """A value as files hold it: lists for tuples, string keys, and whole numbers without a point (1, not 1.0)."""
+    """A value as saved in files: lists for tuples, string keys, and whole numbers as integers (1, not 1.0)."""
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
-    if hasattr(value, "tolist"):  # numpy's and torch's
+    if hasattr(value, "tolist"):  # numpy and torch values
         return plain(value.tolist())
-    # Larger ones stay as they are: as integers they would show digits that a float does not have.
+    # Larger ones are left unchanged, because as integers they would show digits that a float does not have.
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         return int(value)
     return value
 
 
 def _check_mixture(ingredients: Sequence[Ingredient], weights_by_module: Mapping[str, Sequence[float]]) -> None:
-    """Refuse ingredients without a name of their own, and weights that make no mean of them."""
+    """Raise an error for ingredients without unique names, and for weights that do not define a mean."""
     if not ingredients:
         raise RecipeError("a soup needs at least one ingredient, none was given. Name folders, Hub ids or models.")
     names = [item.name for item in ingredients]
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
-        raise RecipeError(f"two ingredients are called {listed(repeated)}; names in a recipe are unique.")
+        raise RecipeError(f"two ingredients are called {listed(repeated)}; names in a recipe have to be unique.")
     if not weights_by_module:
         raise RecipeError("the weights are empty: give one for each ingredient, or a row for each module prefix.")
     for prefix, weights in weights_by_module.items():

@@ -1,4 +1,4 @@
-"""Scores, what a trial has to reach, and what is known of a trial that was stopped."""
+"""Scores, thresholds of trials, and results of trials that were stopped."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-ROUNDING = 1e-12  # of a tolerance: 0.912 is within 0.002 of 0.914
+ROUNDING = 1e-12  # added to a tolerance: 0.912 is within 0.002 of 0.914
 
 
 @dataclass(frozen=True)
 class Score:
-    """What a metric said about one model on one set of examples.
+    """The value of a metric for one model on one data set.
 
     Args:
         metric (`str`):
-            Its name.
+            Name of the metric.
         value (`float`):
-            In the metric's own unit (accuracy: 0 to 1).
+            Value in the unit of the metric (accuracy: 0 to 1).
         higher_is_better (`bool`, *optional*, defaults to `True`):
-            Direction of the metric.
+            Whether a higher value is better.
         split (`str`, *optional*):
-            Which part of the data, such as `"validation"`.
+            Name of the split, such as `"validation"`.
         dataset (`str`, *optional*):
             Fingerprint of the examples.
         n (`int`, *optional*):
-            How many examples.
+            Number of examples.
         others (`Mapping[str, float]`, *optional*):
-            Values of other metrics on the same predictions; they do not select.
+            Values of other metrics on the same predictions, which do not select.
 
     Raises:
-        [`EvaluationError`]: if the value is NaN or no number.
+        [`EvaluationError`]: if the value is NaN or not a number.
     """
 
     metric: str
@@ -63,15 +63,15 @@ class Score:
 
     @property
     def rank_key(self) -> float:
-        """Sorts scores of one metric from worst to best."""
+        """A key that sorts scores of one metric from worst to best."""
         return self.value if self.higher_is_better else -self.value
 
     def gain_over(self, other: Score) -> float:
-        """How much better this score is than `other`, in the metric's unit; negative where it is worse.
+        """How much better this score is than `other`, in the unit of the metric; negative if it is worse.
 
         Args:
             other ([`Score`]):
-                Of the same metric.
+                Another score of the same metric.
 
         Raises:
             [`EvaluationError`]: if the two are scores of different metrics.
@@ -84,11 +84,11 @@ class Score:
 
         Args:
             other ([`Score`]):
-                Of the same metric.
+                Another score of the same metric.
             ties (`bool`, *optional*, defaults to `False`):
-                Whether to be as good is enough.
+                Whether an equal score counts as better.
             tolerance (`float`, *optional*, defaults to 0.0):
-                How much worse is still good enough, in the metric's unit.
+                How much worse this score may be, in the unit of the metric.
 
         Raises:
             [`EvaluationError`]: if the two are scores of different metrics.
@@ -102,7 +102,7 @@ class Score:
         return self.rank_key > needed
 
     def _check_comparable(self, other: Score) -> None:
-        """Refuse a score of another metric."""
+        """Raise an error for a score of another metric."""
         if (self.metric, self.higher_is_better) != (other.metric, other.higher_is_better):
             raise EvaluationError(f"scores of {self.metric!r} and {other.metric!r} cannot be compared.")
 
@@ -115,13 +115,13 @@ def gain(value: float, other: float, higher_is_better: bool) -> float: ...
 @overload
 def gain(value: np.ndarray, other: np.ndarray | float, higher_is_better: bool) -> np.ndarray: ...
 def gain(value: float | np.ndarray, other: float | np.ndarray, higher_is_better: bool) -> float | np.ndarray:
-    """How much better one value of a metric is than another, in the metric's unit; negative where it is worse.
+    """How much better one value of a metric is than another, in the unit of the metric; negative if it is worse.
 
     Args:
         value (`float` or `np.ndarray`), other (`float` or `np.ndarray`):
             Two values of one metric, or arrays of them, such as its values on resamples.
         higher_is_better (`bool`):
-            Direction of the metric.
+            Whether a higher value is better.
     """
     if higher_is_better:
         return value - other
@@ -129,38 +129,38 @@ def gain(value: float | np.ndarray, other: float | np.ndarray, higher_is_better:
 
 
 def best_of(values: Mapping[T, float], higher_is_better: bool) -> T:
-    """The key of the best value of one metric; of equal ones the first.
+    """The key of the best value of one metric; the first one if several are equal.
 
     Args:
         values (`Mapping[T, float]`):
-            At least one value.
+            Values of the metric, at least one.
         higher_is_better (`bool`):
-            Direction of the metric.
+            Whether a higher value is better.
     """
     return max(values, key=lambda key: gain(values[key], 0.0, higher_is_better))
 
 
 def is_better_higher(direction: bool | None) -> bool:
-    """Which way a metric is read: higher is better, unless it says that lower is.
+    """Whether a higher value is better, which is the default for metrics without a direction.
 
     Args:
         direction (`bool`, *optional*):
-            What the metric says; `None` for one that says nothing.
+            Direction of the metric; `None` if it has none.
     """
     return direction is not False
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """What a trial has to reach.
+    """The score that a trial has to reach.
 
     Args:
         score ([`Score`]):
-            Of what it is measured against.
+            Score that the trial is compared with.
         ties (`bool`, *optional*, defaults to `True`):
-            Whether to be as good is enough.
+            Whether an equal score counts as better.
         tolerance (`float`, *optional*, defaults to 0.0):
-            How much worse is still good enough, in the metric's unit.
+            How much worse this score may be, in the unit of the metric.
     """
 
     score: Score
@@ -168,27 +168,27 @@ class Threshold:
     tolerance: float = 0.0
 
     def reached_by(self, score: Score | Rejected) -> bool:
-        """Whether a trial is good enough; one that was stopped is not."""
+        """Whether a trial reaches the threshold; a stopped trial does not."""
         return isinstance(score, Score) and score.beats(self.score, ties=self.ties, tolerance=self.tolerance)
 
     def needed(self, n: int) -> int:
-        """How many of `n` have to be right, for a metric that is their share; `n + 1` if all are not enough."""
-        # A bisection with the comparison itself, whose rounding a formula for the number would not share. More right
-        # examples never make a share worse, so that `reached_by` is False up to some number and True from there on.
+        """How many of `n` items have to be correct, for a metric that is their share; `n + 1` if all are too few."""
+        # A bisection with the comparison itself, because a formula would round differently. More correct examples
+        # never make a share worse, so `reached_by` is False up to some number and True from there on.
         return bisect_left(range(n + 1), True, key=lambda right: self.reached_by(replace(self.score, value=right / n)))
 
 
 @dataclass(frozen=True)
 class Rejected:
-    """What is known of a trial that was stopped because it could no longer reach its threshold. It is no score.
+    """The result of a trial that was stopped because it could no longer reach its threshold. It is not a score.
 
     Args:
         right (`int`):
-            How many can be right at most.
+            Maximum number of items that can be correct.
         n (`int`):
-            Of how many.
+            Number of items.
         after (`int`):
-            How many the model was run on.
+            Number of items that the model was run on.
     """
 
     right: int

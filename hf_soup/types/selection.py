@@ -1,6 +1,6 @@
-"""How a soup was chosen: every trial, what its score is to be compared with, and the reason in one sentence.
+"""How a soup was chosen: every trial, scores to compare with, and the result in one sentence.
 
-It chooses nothing: a strategy does, and `hf_soup.selection.select` puts its result into this form.
+These are values; `hf_soup.selection.select` makes them from the result of a strategy.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from .scores import Score
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SHOWN = 60  # rows of a table; a search over subsets has hundreds
+SHOWN = 60  # maximum number of rows in a table; a search over subsets has hundreds
 
 
 @dataclass(frozen=True)
 class DataDescription:
-    """What a recipe records of a data set.
+    """The description of a data set in a recipe.
 
     Args:
         path (`str`, *optional*):
-            Where it came from.
+            Path or Hub id of the data set.
         fingerprint (`str`, *optional*):
-            Hash of its rows.
+            Hash of the rows.
         rows (`int`, *optional*):
-            How many it has.
+            Number of rows.
         inputs (`str`, *optional*):
-            Hash of its rows without labels and names of columns.
+            Hash of the rows without labels and column names.
     """
 
     path: str | None = None
@@ -42,7 +42,7 @@ class DataDescription:
     inputs: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """As recipes hold it: the hash of the inputs only where the task, and with it the input columns, is known."""
+        """The description as saved in recipes; without the hash of the inputs if the input columns are not known."""
         content: dict[str, Any] = {"path": self.path, "fingerprint": self.fingerprint, "rows": self.rows}
         if self.inputs is not None:
             content["inputs"] = self.inputs
@@ -51,25 +51,25 @@ class DataDescription:
 
 @dataclass(frozen=True)
 class Trial:
-    """One thing that a strategy tried: a row of tables.
+    """One trial of a strategy, a row of tables.
 
     Args:
         tried (`str`):
-            What, such as `"+ run-3"`.
+            Description of the trial, such as `"+ run-3"`.
         kept (`bool`):
-            Whether it was taken.
+            Whether the change was kept.
         why (`str`):
-            The reason, in words.
+            Reason for keeping it or not.
         score (`float`, *optional*):
-            What it scored on validation; none where it was stopped early or ruled out.
+            Validation score; `None` if the trial was stopped early or ruled out.
         difference (`float`, *optional*), low (`float`, *optional*), high (`float`, *optional*):
-            Score less that of the soup so far, and the 95 % interval of this difference over paired examples.
+            Difference from the score of the soup so far, and its 95 % interval over paired examples.
         at_most (`float`, *optional*):
-            What it could score at most, where it was stopped early.
+            Upper bound of the score, if the trial was stopped early.
         ingredient (`str`, *optional*):
-            Which, where one was scored alone.
+            Name of the ingredient, if a single one was scored.
         alpha (`float`, *optional*):
-            How far along a path it lies.
+            Interpolation coefficient, for strategies that follow a path.
     """
 
     tried: str
@@ -86,17 +86,17 @@ class Trial:
 
 @dataclass(frozen=True)
 class Folds:
-    """What a strategy's choice scores on examples that it has not seen, by cross-validation.
+    """The score of a strategy's choice on unseen examples, by cross-validation.
 
     Args:
         k (`int`):
-            Number of folds; as many searches were made, each without one of them.
+            Number of folds; one search was made without each of them.
         scores (`tuple[float, ...]`):
-            Score of each search's choice on the fold that it did not see.
+            Score of each search's choice on the fold that was left out.
         mean (`float`):
-            Their mean.
+            Mean of these scores.
         optimism (`float`):
-            How much better the soup's own validation score looks than that.
+            Selection optimism: how much better the soup's own validation score is than this mean.
     """
 
     k: int
@@ -107,15 +107,15 @@ class Folds:
 
 @dataclass(frozen=True)
 class Holdout:
-    """What the choice scores on a part of validation that was held back from the search.
+    """The score of the choice on validation examples that were held out from the search.
 
     Args:
         rows (`int`):
-            Number of examples held back.
+            Number of held-out examples.
         score (`float`):
-            Score of the choice on them.
+            Score of the choice on the held-out examples.
         optimism (`float`):
-            How much better the soup's score on the other examples looks than that.
+            Selection optimism: how much better the soup's score on the other examples is than this score.
     """
 
     rows: int
@@ -125,33 +125,34 @@ class Holdout:
 
 @dataclass(frozen=True, repr=False)
 class Selection(Result):
-    """What is known of how a recipe was found.
+    """How a recipe was found: the strategy, its trials and the score of its choice.
 
     Args:
         strategy (`str`):
             Name of the strategy; empty where the weights were given and nothing chose.
         params (`Mapping`):
-            Its parameters.
+            Parameters of the strategy.
         metric (`str`), higher_is_better (`bool`), split (`str`):
-            What it chose by.
+            Metric by which the strategy chose, its direction, and the split of the data.
         dataset ([`DataDescription`], *optional*):
-            The examples it chose on; none where a function of a model scored.
+            Examples that the strategy chose on; `None` if a function of a model scored.
         score (`float`, *optional*):
-            Of the soup there; none where nothing was scored.
+            Score of the soup on these examples; `None` if nothing was scored.
         trials (`tuple[Trial, ...]`):
-            What was tried, in order.
+            Trials in the order in which they were made.
         alpha (`float`, *optional*):
-            How far along the way from the base model the soup lies, of a strategy that follows that way.
+            Interpolation coefficient between the base model (0) and the fine-tuned models (1), for strategies that
+            interpolate.
         temperature (`float`, *optional*):
-            By what logits are divided, of a strategy that learned it beside the weights; the soup does not hold it.
+            Temperature that divides logits, for strategies that learn it with the weights; it is not part of the soup.
         reference (`Mapping[str, float]`):
-            Scores on the same examples of the best single ingredient, of the uniform soup and of the ensemble.
+            Scores of the best single ingredient, the uniform soup and the ensemble on the same examples.
         why (`str`):
-            The result in one sentence.
+            Result in one sentence.
         holdout ([`Holdout`], *optional*), folds ([`Folds`], *optional*):
-            What selection is worth on examples that it has not seen, where that was asked.
+            Estimates of selection optimism on unseen examples, if they were requested.
         rows (`int`, *optional*):
-            How many examples it chose on, where a part was held back.
+            Number of examples that the strategy chose on, if a part was held out.
     """
 
     strategy: str
@@ -172,7 +173,7 @@ class Selection(Result):
 
     @property
     def examples(self) -> int | None:
-        """How many examples it chose on, if that is known."""
+        """Number of examples that the strategy chose on, if it is known."""
         if self.rows is not None:
             return self.rows
         if self.dataset is not None:
@@ -181,7 +182,7 @@ class Selection(Result):
 
     @property
     def scores(self) -> dict[str, Score]:
-        """Validation score of each ingredient that was scored alone."""
+        """Validation score of each ingredient that was scored by itself."""
         scores = {}
         for trial in self.trials:
             if trial.ingredient is not None and trial.score is not None:
@@ -189,7 +190,7 @@ class Selection(Result):
         return scores
 
     def table(self) -> str:
-        """Every trial, with the result below; of very many those that were kept, singles, and the last ones."""
+        """Every trial, and the result below; of very many, the kept ones, single ingredients and the last ones."""
         if not self.strategy:
             return "No strategy chose the ingredients: the weights were given."
         title = f"{self.strategy}, by {self.metric} on {self.split}"
@@ -208,7 +209,7 @@ class Selection(Result):
         return "\n\n".join(sections)
 
     def _shown_trials(self) -> list[Trial]:
-        """All that were kept and all ingredients alone, filled up to the size of a table with the last of the rest."""
+        """The kept trials and the single ingredients, and the last of the other trials up to the size of a table."""
         important, others = [], []
         for index, trial in enumerate(self.trials):
             if trial.kept or trial.ingredient:
@@ -216,12 +217,12 @@ class Selection(Result):
             else:
                 others.append(index)
         left_out = max(len(important) + len(others) - SHOWN, 0)
-        # What matters stays even where it alone is more than a table should have.
+        # These are shown even if they are more than a table should have.
         return [self.trials[index] for index in sorted(important + others[left_out:])]
 
     @property
     def summary(self) -> str:
-        """The result and what it is worth, line by line."""
+        """The result and the estimates of selection optimism, line by line."""
         lines = []
         if self.score is not None:
             line = f"{self.metric} {self.score:.4f} on {self.split}"
@@ -235,18 +236,18 @@ class Selection(Result):
             lines.append(self.why)
         if self.folds is not None:
             lines.append(
-                f"Cross-validated: {self.folds.mean:.4f} on average on the fold left out ({self.folds.k} searches), "
-                f"so the score above flatters by {self.folds.optimism:+.4f}."
+                f"Cross-validation: {self.folds.mean:.4f} on average on the fold left out ({self.folds.k} searches), "
+                f"so the selection optimism of the score above is {self.folds.optimism:+.4f}."
             )
         if self.holdout is not None:
             lines.append(
-                f"Held back: {self.holdout.score:.4f} on {self.holdout.rows} examples that selection has not seen, so "
-                f"the score above flatters by {self.holdout.optimism:+.4f}."
+                f"Held out: {self.holdout.score:.4f} on {self.holdout.rows} examples not used for selection, so the "
+                f"selection optimism of the score above is {self.holdout.optimism:+.4f}."
             )
         return "\n".join(lines)
 
     def plot(self) -> Figure:
-        """The search as a picture: score against step, or against alpha where the trials lie on a path.
+        """Draw the search: score against step, or against alpha if the strategy interpolates.
 
         Returns:
             `matplotlib.figure.Figure`
@@ -254,7 +255,7 @@ class Selection(Result):
         Raises:
             [`MissingExtraError`]: if matplotlib is not installed.
         """
-        # Of a strategy that follows a path only the points on it are drawn.
+        # For a strategy that follows a path, only the points on it are drawn.
         path = [trial for trial in self.trials if trial.alpha is not None]
         x_label = "alpha (0: base model, 1: fine-tuned)" if path else "trial"
         points = []
@@ -273,34 +274,34 @@ class Selection(Result):
 
 
 def _point(trial: Trial, x: float) -> Tried | None:
-    """A trial as the picture has it; `None` for one that was ruled out before it was run."""
+    """A trial for the picture; `None` if it was ruled out before it was run."""
     if trial.score is None:
         if trial.at_most is None:
             return None
         return Tried(x, trial.at_most, "stopped")
     low, high = None, None
-    if trial.difference is not None:  # the interval is that of the difference: shift it to where the score lies
+    if trial.difference is not None:  # the interval of the difference is shifted to the score
         shift = trial.score - trial.difference
         low, high = _shifted(trial.low, shift), _shifted(trial.high, shift)
     return Tried(x, trial.score, _state(trial), low, high)
 
 
 def _state(trial: Trial) -> str:
-    """How the picture marks a trial that was scored in full."""
+    """The mark in the picture of a trial that was scored in full."""
     if trial.ingredient:
         return "single"
     return "kept" if trial.kept else "rejected"
 
 
 def _shifted(bound: float | None, shift: float) -> float | None:
-    """The bound of an interval, where there is one."""
+    """The shifted bound of an interval, if there is one."""
     if bound is None:
         return None
     return shift + bound
 
 
 def _cells(trial: Trial) -> list[str]:
-    """The row of a table."""
+    """The cells of a trial in a table."""
     interval = ""
     if trial.low is not None and trial.high is not None:
         interval = f"[{trial.low:+.4f}, {trial.high:+.4f}]"
@@ -315,7 +316,7 @@ def _cells(trial: Trial) -> list[str]:
 
 
 def _formatted(value: float | None, form: str) -> str:
-    """A number of a table; an empty cell where there is none."""
+    """A number in a table; an empty cell if there is none."""
     if value is None:
         return ""
     return format(value, form)

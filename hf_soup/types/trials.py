@@ -1,4 +1,4 @@
-"""What a strategy returns, and all that it sees of the world."""
+"""The interface of strategies: the trials that they get, and the choice that they return."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Choice:
-    """What a strategy chose, and how it got there. A strategy that tries nothing returns its [`Mixture`] alone.
+    """The choice of a strategy, with its trials. A strategy without trials may return just a [`Mixture`].
 
     Args:
         mixture ([`Mixture`]):
-            What it chose.
+            Chosen mixture.
         trials (`tuple[Trial, ...]`, *optional*):
-            What it tried, in order.
+            Trials in the order in which they were made.
         alpha (`float`, *optional*):
-            How far along the way from the base model the mixture lies, of a strategy that follows that way.
+            Interpolation coefficient between the base model (0) and the fine-tuned models (1), for strategies that
+            interpolate.
         temperature (`float`, *optional*):
-            By what logits are divided, of a strategy that learned it beside the weights.
+            Temperature that divides logits, for strategies that learn it with the weights.
     """
 
     mixture: Mixture
@@ -39,15 +40,15 @@ class Choice:
 
 
 class Gradient(NamedTuple):
-    """The derivative of the loss of a mixture.
+    """The gradient of the loss of a mixture.
 
     Args:
         loss (`float`):
-            Mean over the items.
+            Mean loss over the items.
         weights (`dict[str, tuple[float, ...]]`):
-            Module -> for each ingredient the derivative by its weight there, as the mean of the mixture defines it.
+            Derivatives with respect to the weight of each ingredient, by module.
         scale (`float`):
-            The derivative by what logits are multiplied with.
+            Derivative with respect to the factor of the logits.
     """
 
     loss: float
@@ -56,28 +57,28 @@ class Gradient(NamedTuple):
 
 
 class Trials(Protocol):
-    """All that a strategy sees of the world: mixtures in, numbers out.
+    """The interface through which a strategy scores mixtures.
 
-    Method, type and seed are those of the merge.
+    The method, data type and seed are those of the merge.
     """
 
     @property
     def examples(self) -> int:
-        """How many examples validation has."""
+        """Number of validation examples."""
         ...
 
     @property
     def modules(self) -> tuple[str, ...]:
-        """The named modules of the model, from the bottom up."""
+        """The named modules of the model, from the inputs to the outputs."""
         ...
 
     @property
     def heads(self) -> tuple[str, ...]:
-        """Those of them that lie outside of the body."""
+        """The named modules outside of the body."""
         ...
 
     def lacking(self, ingredient: Ingredient) -> tuple[str, ...]:
-        """Modules of which an ingredient has not every tensor: a base model may have no head."""
+        """The modules of which an ingredient lacks a tensor, such as the head of a base model."""
         ...
 
     @overload
@@ -85,7 +86,7 @@ class Trials(Protocol):
     @overload
     def score(self, mixture: Mixture, beat: Threshold) -> Score | Rejected: ...
     def score(self, mixture: Mixture, beat: Threshold | None = None) -> Score | Rejected:
-        """Average in memory and score on validation; with `beat` stop when the threshold can no longer be reached."""
+        """Average and score on validation data; with `beat`, stop when the threshold can no longer be reached."""
         ...
 
     @overload
@@ -93,23 +94,23 @@ class Trials(Protocol):
     @overload
     def map(self, mixtures: Sequence[Mixture], beat: Threshold) -> list[Score | Rejected]: ...
     def map(self, mixtures: Sequence[Mixture], beat: Threshold | None = None) -> list[Score] | list[Score | Rejected]:
-        """Score mixtures that do not depend on each other, at once where there are workers."""
+        """Score independent mixtures, in parallel if there are workers."""
         ...
 
     def difference(self, mixture: Mixture, other: Mixture) -> tuple[float, float] | None:
-        """The 95 % interval of the difference of two scores, where the predictions of both are known."""
+        """The 95 % interval of the difference of two scores; `None` if predictions are not known."""
         ...
 
     def logits(self, ingredient: Ingredient) -> Predictions:
-        """The predictions of one ingredient on validation."""
+        """The predictions of one ingredient on validation data."""
         ...
 
     def ensemble(self, mixture: Mixture) -> Score:
-        """The score of the ingredients' averaged outputs, without a forward pass of their soup."""
+        """The score of the ensemble of the ingredients, whose outputs are averaged."""
         ...
 
     def gradient(self, mixture: Mixture, examples: np.ndarray, scale: float = 1.0) -> Gradient:
-        """The derivative of the loss on some examples, with logits multiplied by `scale`."""
+        """The gradient of the loss on some examples, with logits multiplied by `scale`."""
         ...
 
     def subset(self, examples: np.ndarray) -> Trials:

@@ -10,15 +10,15 @@ from ..errors import RecipeError, listed
 from ..untrusted import one_line
 
 
-# One weight for each ingredient, or a row of them for each module prefix.
+# One weight for each ingredient, or a row of weights for each module prefix.
 Weights = tuple[float, ...] | dict[str, tuple[float, ...]]
 
 
 def as_weights(weights: object) -> Weights:
-    """Weights as values hold them: a tuple of numbers, or such a tuple for each module prefix.
+    """Convert weights to a tuple of numbers, or to such a tuple for each module prefix.
 
     Raises:
-        [`RecipeError`]: if they are something else.
+        [`RecipeError`]: if the weights have another form.
     """
     try:
         if not isinstance(weights, Mapping):
@@ -29,7 +29,7 @@ def as_weights(weights: object) -> Weights:
                 raise TypeError
             rows[prefix] = _row(row)
         return rows
-    except (TypeError, ValueError, OverflowError):  # the last of integers that are too large for a float
+    except (TypeError, ValueError, OverflowError):  # OverflowError for integers that are too large for a float
         raise RecipeError(
             "weights are a sequence of numbers, or a mapping {module prefix: sequence of numbers}, not "
             f"{one_line(repr(weights))}."
@@ -37,32 +37,32 @@ def as_weights(weights: object) -> Weights:
 
 
 def _row(row: Any) -> tuple[float, ...]:
-    """One weight for each ingredient, of any sequence of numbers."""
-    if isinstance(row, (str, bytes)):  # whose characters may be digits
+    """One weight for each ingredient, from any sequence of numbers."""
+    if isinstance(row, (str, bytes)):  # its characters may be digits
         raise TypeError
     return tuple(map(float, row))
 
 
 def by_module(weights: Weights) -> dict[str, tuple[float, ...]]:
-    """The weights as {module prefix: one weight for each ingredient}; a single row is that of `""`."""
+    """The weights of the ingredients by module prefix; a single row is that of `""`."""
     if isinstance(weights, dict):
         return weights
     return {"": weights}
 
 
 def check_weights(prefix: str, weights: Sequence[float], names: Sequence[str]) -> None:
-    """Refuse a row of weights that makes no mean of ingredients.
+    """Raise an error for a row of weights that does not define a mean.
 
     Args:
         prefix (`str`):
-            Of the modules that it is for; `""` is the rest.
+            Prefix of the modules; `""` is the rest.
         weights (`Sequence[float]`):
-            The row.
+            Row of weights.
         names (`Sequence[str]`):
-            Of the ingredients.
+            Names of the ingredients.
 
     Raises:
-        [`RecipeError`]: if it has the wrong length, a number that is not finite, or nothing but zeros.
+        [`RecipeError`]: if the row has the wrong length, contains a number that is not finite, or is all zeros.
     """
     where = f"the weights of {one_line(prefix)!r}" if prefix else "the weights"
     if len(weights) != len(names):
@@ -72,6 +72,6 @@ def check_weights(prefix: str, weights: Sequence[float], names: Sequence[str]) -
             "each."
         )
     if not all(map(math.isfinite, weights)):
-        raise RecipeError(f"{where} hold a number that is not finite: {listed(map(str, weights))}.")
+        raise RecipeError(f"{where} contain a number that is not finite: {listed(map(str, weights))}.")
     if not any(weights):
-        raise RecipeError(f"{where} are all zero: nothing would go into the soup. Give at least one that is not.")
+        raise RecipeError(f"{where} are all zero: the soup would be empty. Give at least one that is not zero.")

@@ -133,7 +133,9 @@ def test_a_base_without_head_and_other_types(tmp_path, runs):
 
     AutoModel.from_pretrained(runs[0]).to(torch.bfloat16).save_pretrained(tmp_path / "body")
     report = hf_soup.check(runs, tmp_path / "body", deep=True)
-    assert any("body lacks 2 of their tensors: classifier.bias, classifier.weight" in note for note in report.notes)
+    assert any(
+        "body lacks 2 of the ingredients' tensors: classifier.bias, classifier.weight" in note for note in report.notes
+    )
     far = {module.name: module.distance for module in report.relation.modules}
     assert far["classifier"] is None
     assert far["embeddings"] > 0

@@ -93,7 +93,7 @@ def test_one_model_is_no_list(text_runs):
 def test_a_folder_without_runs_says_what_is_there(runs, tmp_path):
     """Neither a model nor a folder of runs: what was looked for, and what was found."""
     (tmp_path / "logs").mkdir()
-    with pytest.raises(RecipeError, match=r"neither a model nor a folder of runs.* there is logs"):
+    with pytest.raises(RecipeError, match=r"neither a model nor a folder of runs.* it contains logs"):
         hf_soup.merge(tmp_path)
 
 

@@ -149,7 +149,7 @@ def test_sweep_and_runs(tmp_path):
     (tmp_path / "runs" / "run-3" / "run.json").unlink()
     shown = run("runs", tmp_path / "runs", "--plot", tmp_path / "runs.png")
     assert shown.stdout.count("| run-") == 5
-    assert "run-3 is not whole yet" in shown.stdout
+    assert "run-3 is not complete yet" in shown.stdout
     assert (tmp_path / "runs.png").is_file()
     quiet = run("runs", tmp_path / "runs", "-q")
     assert quiet.stdout.split() == [str(tmp_path / "runs" / f"run-{index}") for index in (0, 1, 2, 4, 5)]
@@ -261,10 +261,12 @@ def test_sweep_refuses(tmp_path, options, code, message):
 
 @pytest.mark.parametrize("command", [[], *([name] for name in main.commands)])
 def test_help(command):
-    """Every command explains itself."""
+    """Every command explains itself, with an example that can be pasted."""
     done = run(*command, "--help")
     assert done.returncode == 0
     assert "Usage:" in done.stdout
+    for name in command:
+        assert f"\n  hf-soup {name}" in done.stdout
 
 
 @pytest.mark.parametrize(("command", "kind"), [("strategies", "strategy"), ("methods", "method")])
@@ -302,8 +304,8 @@ def test_strategies_by_command_line_are_those_of_python(tmp_path, text_runs):
     asked = {"modules": ["classifier", "encoder"], "module_order": "given", "tolerance": 0.5}
     assert recipe.selection.params == asked
     assert recipe.seed == 3
-    assert "Cross-validated:" in done.stdout
-    assert "Held back:" in done.stdout
+    assert "Cross-validation:" in done.stdout
+    assert "Held out:" in done.stdout
     by_name = run("merge", *text_runs, "--strategy", "weighted", "-w", "2,1,1", "-o", tmp_path / "other")
     assert by_name.returncode == 0, by_name.stderr
     assert hf_soup.load_recipe(tmp_path / "other").weights == (2, 1, 1)
@@ -340,7 +342,7 @@ def test_compare_writes_a_report(tmp_path, text_runs):
     assert data["metrics"] == {"accuracy": True, "ece": False}
     assert [row["name"] for row in data["models"]][5:] == ["uniform soup", "greedy", "logit ensemble"]
     without_validation = run(*command[:6], "--test", tmp_path / "validation.csv")
-    assert "selection has seen" in without_validation.stderr
+    assert "used for selection" in without_validation.stderr
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ def test_a_folder_that_is_gone(tmp_path):
     ("error", "words"),
     [
         (MemoryError(), "there is not enough memory."),
-        (RuntimeError("can't start new thread"), "starts no more threads"),
+        (RuntimeError("can't start new thread"), "allows no more threads"),
         (RecursionError("maximum recursion depth exceeded"), "nested too deeply"),
         (OSError(errno.EMFILE, "Too many open files", "a\nb"), "a b: Too many open files."),
         (OSError(errno.ENOSPC, "No space left on device"), "No space left on device."),

@@ -84,7 +84,7 @@ def test_the_chosen_one_is_best_on_validation(comparison):
 def test_table_picture_and_files(comparison, tmp_path):
     """Each table is whole; tables, numbers and pictures are written and read back."""
     *tables, weights, summary = comparison.table().split("\n\n")
-    assert weights.startswith("The learned mixture is of ")
+    assert weights.startswith("The learned mixture has the weights ")
     assert summary == comparison.summary
     heights = [len(table.splitlines()) - 2 for table in tables]
     models = len(comparison.models)
@@ -201,9 +201,9 @@ def test_the_mixture_is_reported_with_its_weights(comparison):
 def test_a_test_set_that_selected_is_refused(text_runs, parts):
     """The very rows of validation, in any order and whether it is passed again or not, may not report."""
     soup = hf_soup.merge(text_runs, strategy="greedy", evaluator=parts["validation"])
-    with pytest.raises(hf_soup.EvaluationError, match="selection has seen"):
+    with pytest.raises(hf_soup.EvaluationError, match="used for selection"):
         hf_soup.compare(soup, test=parts["validation"].shuffle(seed=1))
-    with pytest.raises(hf_soup.EvaluationError, match="'again' has the very rows"):
+    with pytest.raises(hf_soup.EvaluationError, match="'again' has the same rows"):
         hf_soup.compare(
             soup, test=parts["test"], shifted={"again": parts["validation"]}, validation=parts["validation"]
         )
@@ -267,7 +267,7 @@ def test_every_soup_is_asked_what_it_has_seen(text_runs, parts):
         name: hf_soup.merge(text_runs, strategy="greedy", evaluator=parts[part])
         for name, part in (("one", "validation"), ("two", "other"))
     }
-    with pytest.raises(hf_soup.EvaluationError, match="selection has seen"):
+    with pytest.raises(hf_soup.EvaluationError, match="used for selection"):
         hf_soup.compare(soups, test=parts["other"])
 
 
@@ -299,7 +299,7 @@ def test_rows_are_known_by_what_the_model_sees(text_runs, parts):
         {"text": plain["sentence"][:], "label": [["negative", "positive"][label] for label in plain["label"]]}
     )
     for data in (plain, spelt):
-        with pytest.raises(hf_soup.EvaluationError, match="selection has seen"):
+        with pytest.raises(hf_soup.EvaluationError, match="used for selection"):
             hf_soup.compare(soup, test=data)
     with pytest.warns(UserWarning, match=r"\d+ of the \d+ rows of 'test' are also"):
         hf_soup.compare(soup, test=plain.select(range(30)), validation=parts["validation"])
@@ -372,7 +372,7 @@ def test_saved_soups_are_compared_like_others(text_runs, parts, tmp_path):
     )
     assert there.to_pandas().equals(here.to_pandas())
     assert there.summary == here.summary
-    with pytest.raises(hf_soup.EvaluationError, match="selection has seen"):
+    with pytest.raises(hf_soup.EvaluationError, match="used for selection"):
         hf_soup.compare(folder, ingredients=text_runs, test=parts["validation"])
     members = [
         row.name for row in hf_soup.compare(folder, test=parts["test"]).models if row.role in ("ingredient", "chosen")

@@ -40,7 +40,7 @@ def test_language_models_mix_the_probability_of_the_right_token():
     each = members("tokens")
     exact = np.log(np.mean([np.exp(member.logits.astype(float)) for member in each], axis=0))
     assert np.allclose(mean_probabilities(each).logits, exact, atol=1e-6)
-    with pytest.raises(EvaluationError, match="take mean_probabilities"):
+    with pytest.raises(EvaluationError, match="use mean_probabilities"):
         mean_logits(each)
 
 

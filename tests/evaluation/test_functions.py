@@ -37,7 +37,7 @@ def test_the_metric_and_its_direction_are_of_the_evaluator(higher, pick, text_ru
 
 def test_what_is_of_data_is_refused(text_runs):
     """A function does everything itself."""
-    with pytest.raises(hf_soup.RecipeError, match="batch_size is of data"):
+    with pytest.raises(hf_soup.RecipeError, match="batch_size is an option for data"):
         hf_soup.Evaluator(size, batch_size=3)
     with pytest.raises(hf_soup.RecipeError, match="the name of the value that selects"):
         hf_soup.Evaluator(size, metric=["acc", "norm"])

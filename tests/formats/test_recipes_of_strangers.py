@@ -158,21 +158,21 @@ def test_a_tree_ends(tmp_path, monkeypatch):
     """Soups that name themselves, chains that are too long, and more models than anybody has."""
     chain(tmp_path, "odd", ["../<img src=x>", "x" * 300])
     assert {child.note for child in hf_soup.lineage(tmp_path / "odd").children} == {
-        "cannot be looked at: the folder is gone"
+        "cannot be read: the folder does not exist"
     }
     path = tmp_path / "odd" / "soup_recipe.yaml"
     path.write_text(path.read_text().replace("source:", "revision: x\n  source:"))
     assert "not a Hub id" in hf_soup.lineage(tmp_path / "odd").table()
     chain(tmp_path, "circle", ["circle", "circle"])
-    assert [child.note for child in hf_soup.lineage(tmp_path / "circle").children] == ["is above already"] * 2
+    assert [child.note for child in hf_soup.lineage(tmp_path / "circle").children] == ["already listed above"] * 2
     for place in range(30):
         chain(tmp_path, f"link-{place}", [f"link-{place + 1}"])
-    assert "is not looked at: 20 models are above it" in hf_soup.lineage(tmp_path / "link-0").table()
+    assert "not read: the limit is 20 levels" in hf_soup.lineage(tmp_path / "link-0").table()
     monkeypatch.setattr(family, "MOST", 5)
     for place in range(10):
         chain(tmp_path, f"leaf-{place}", ["circle"])
     chain(tmp_path, "wide", [f"leaf-{place}" for place in range(10)])
-    assert "is not looked at: 5 models are" in hf_soup.lineage(tmp_path / "wide").table()
+    assert "not read: the limit is 5 models" in hf_soup.lineage(tmp_path / "wide").table()
 
 
 @pytest.mark.parametrize(

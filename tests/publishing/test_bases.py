@@ -156,7 +156,7 @@ def test_where_nothing_is_known_the_card_says_so(tmp_path, run):
     data, body = card_of(folder)
     assert "base_model" not in data
     assert "base_model_relation" not in data
-    assert re.search(r"What run-0, \S+ were fine-tuned from is not known\.", body)
+    assert re.search(r"The base model of run-0, \S+ is not known\.", body)
 
 
 def test_a_sweep_of_a_folder_says_what_that_was_fine_tuned_from(tmp_path, run):
@@ -232,7 +232,7 @@ def test_local_and_published_ingredients(hub, tmp_path, text_runs, run):
     hf_soup.merge([run, other, unknown]).push_to_hub(f"{base}-soup")
     card = ModelCard.load(f"{base}-soup")
     assert card.data.base_model == [base, other]
-    assert "What unknown was fine-tuned from is not known." in card.text
+    assert "The base model of unknown is not known." in card.text
 
 
 def test_a_private_base_is_not_named_in_public(hub, tmp_path, text_runs, run):
@@ -250,7 +250,7 @@ def test_a_private_base_is_not_named_in_public(hub, tmp_path, text_runs, run):
     assert [name for name, text in texts.items() if secret in text] == []
     card = ModelCard.load(f"{base}-soup")
     assert card.data.base_model == [base]
-    assert "What run-0 was fine-tuned from is private and not named." in card.text
+    assert "The base model of run-0 is private and not named." in card.text
     for number, options in enumerate(({"name_private": True}, {"private": True})):
         soup.push_to_hub(f"{base}-soup-{number}", **options)
         assert ModelCard.load(f"{base}-soup-{number}").data.base_model == [secret, base]

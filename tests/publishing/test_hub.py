@@ -226,7 +226,7 @@ def test_a_soup_on_the_hub_is_compared_by_its_recipe(hub, published):
     found = hf_soup.compare({"pushed": repo_id}, test=testing.tiny_texts(20, seed=1))
     single = [row.name for row in found.models if row.role in ("ingredient", "chosen")]
     assert sorted(single) == sorted(soup.recipe.names)
-    with pytest.raises(hf_soup.EvaluationError, match="selection has seen"):
+    with pytest.raises(hf_soup.EvaluationError, match="used for selection"):
         hf_soup.compare({"pushed": repo_id}, test=validation)
 
 

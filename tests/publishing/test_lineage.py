@@ -66,7 +66,7 @@ def test_what_is_gone_private_or_in_memory_is_said(family, hub, tmp_path):
     """The tree goes on beside it."""
     HfApi().delete_repo(f"{family}-run-0")
     found = hf_soup.lineage(f"{family}-inner")
-    assert found.children[0].note.startswith("cannot be looked at")
+    assert found.children[0].note.startswith("cannot be read")
     assert found.children[1].children[0].name == f"{family}-base"
     soup = hf_soup.merge([testing.tiny_text_model(0), f"{family}-run-1"]).save_pretrained(tmp_path / "soup")
     assert hf_soup.lineage(soup).children[0].note == "a model in memory"
@@ -78,7 +78,7 @@ def test_a_circle_ends(hub, tmp_path, text_runs):
     put(f"{name}-a", text_runs[0], f"---\nbase_model: {name}-b\n---\n")
     put(f"{name}-b", text_runs[0], f"---\nbase_model: {name}-a\n---\n")
     found = hf_soup.lineage(f"{name}-a")
-    assert found.children[0].children[0].note == "is above already"
+    assert found.children[0].children[0].note == "already listed above"
 
 
 def test_a_model_that_is_no_soup_has_its_base(family):

@@ -163,7 +163,7 @@ def test_a_benchmark_is_named_by_the_user_alone(hub, text_runs, tmp_path):
     with pytest.raises(hf_soup.DataError, match="no test score"):
         soup.push_to_hub(repo_id, benchmark="nyu-mll/glue:sst2")
     soup.comparison = hf_soup.compare(soup, test=testing.tiny_texts(30, seed=1), validation=validation)
-    with pytest.raises(hf_soup.DataError, match="no DATASET:TASK"):
+    with pytest.raises(hf_soup.DataError, match="form DATASET:TASK"):
         soup.push_to_hub(repo_id, benchmark="nyu-mll/glue")
     assert repo_id not in hub.store.repositories
     soup.push_to_hub(repo_id)

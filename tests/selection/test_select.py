@@ -297,7 +297,7 @@ def test_folds_are_of_what_is_not_held_back():
 def test_folds_have_examples(asked):
     """One fold, and more folds than there are examples, are refused before anything is scored."""
     trials = OfExamples({"run-0": "1" * 10})
-    with pytest.raises(RecipeError, match=f"folds is {asked['folds']}: there are 2 to (10|7) of them"):
+    with pytest.raises(RecipeError, match=f"folds is {asked['folds']}; it has to be from 2 to (10|7)"):
         select(BEST, RUNS[:1], trials, **asked)
     assert not trials.asked
 
@@ -305,7 +305,7 @@ def test_folds_have_examples(asked):
 @pytest.mark.parametrize("holdout", [0, 1, 0.01, -0.5, 1.5])
 def test_a_holdout_leaves_both_sides_something(holdout):
     """A part that is nothing, or everything, is refused."""
-    with pytest.raises(RecipeError, match=r"holdout is .*: of 10 examples some are to select by"):
+    with pytest.raises(RecipeError, match=r"holdout is .*: of 10 examples some are needed to select by"):
         select(BEST, RUNS[:1], OfExamples({"run-0": "1" * 10}), holdout=holdout)
 
 
@@ -348,9 +348,10 @@ def test_a_table_has_every_trial_and_the_result():
         "made_up 0.9200 on validation, the choice of 5 trials; best single ingredient 0.9000, uniform soup 0.8500, "
         "ensemble 0.8500.",
         selection.why,
-        "Cross-validated: 0.9200 on average on the fold left out (3 searches), "
-        "so the score above flatters by +0.0000.",
-        "Held back: 0.9200 on 100 examples that selection has not seen, so the score above flatters by +0.0000.",
+        "Cross-validation: 0.9200 on average on the fold left out (3 searches), "
+        "so the selection optimism of the score above is +0.0000.",
+        "Held out: 0.9200 on 100 examples not used for selection, "
+        "so the selection optimism of the score above is +0.0000.",
     ]
 
 

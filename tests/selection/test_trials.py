@@ -372,8 +372,8 @@ def test_folds_and_holdout_tell_what_selection_is_worth(runs):
     assert by_hand.recipe.names == held.recipe.names
     assert by_hand.selection.score == held.selection.score == accuracy(held.recipe, DATA.select(order[15:]))
     assert held.selection.holdout.score == accuracy(held.recipe, DATA.select(order[:15]))
-    assert "Held back:" in held.selection.table()
-    assert "Cross-validated:" in soup.selection.table()
+    assert "Held out:" in held.selection.table()
+    assert "Cross-validation:" in soup.selection.table()
 
 
 def test_prescreening_by_the_ensemble_cooks_less(runs, monkeypatch):

@@ -219,7 +219,7 @@ def test_other_tasks_refuse_them(tmp_path, name):
         ({"negative": float("inf")}, 'the weight of "negative" is a number above 0'),
         ([1.0], r"has 1 weights for 2 classes \(negative, positive\)"),
         ("balance", '"class_weights" is "balanced", a mapping of classes to weights, or a list'),
-        (2.0, "in a space, a list stands in another list"),
+        (2.0, "in a space, write a list in a list"),
     ],
 )
 @pytest.mark.parametrize("place", ["space", "training_args", "probe_args"])

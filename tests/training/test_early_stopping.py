@@ -163,7 +163,7 @@ def test_a_probe_stops_as_well(base, tmp_path):
         ({"early_stopping_patience": "2"}, "a whole number from 1, not '2'"),
         ({"early_stopping_patience": 1, "early_stopping_threshold": -0.1}, "a number from 0, not -0.1"),
         ({"early_stopping_patience": 1, "early_stopping_threshold": float("nan")}, "a number from 0, not nan"),
-        ({"early_stopping_threshold": 0.1}, 'goes with "early_stopping_patience" alone'),
+        ({"early_stopping_threshold": 0.1}, 'can only be used with "early_stopping_patience"'),
         ({"early_stopping_patience": 1, "eval_strategy": "no"}, "needs evaluations: leave eval_strategy out"),
         ({"early_stopping": 2}, 'no field "early_stopping"; did you mean "early_stopping_patience"'),
         ({"patience": 2}, 'no field "patience"; did you mean "early_stopping_patience"'),

@@ -196,7 +196,7 @@ def test_label_smoothing_and_schedulers_reach_trainer(base, tmp_path):
     [
         ({"optimizer": "admw"}, 'no optimizer "admw"; did you mean "adamw"'),
         ({"optimizer": "sgd", "optim": "sgd"}, 'either "optimizer" or "optim"'),
-        ({"momentum": 0.9}, 'goes with optimizer "sgd" alone'),
+        ({"momentum": 0.9}, 'can only be used with the optimizer "sgd"'),
         ({"optimizer": "sgd", "momentum": 2}, '"momentum" is a number from 0 to 1'),
         ({"layer_decay": 0}, '"layer_decay" is a number above 0'),
         ({"bagging_fraction": "half"}, '"bagging_fraction" is a number above 0'),

@@ -163,7 +163,7 @@ def test_a_language_model_has_no_head_of_its_own(tmp_path):
     task = plugins.load_module("task", "text-generation")
     base = testing.save_model_for(task, tmp_path / "base")
     data = testing.example_of(task)
-    with pytest.raises(hf_soup.RecipeError, match="has no head of its own"):
+    with pytest.raises(hf_soup.RecipeError, match="has no separate head"):
         sweep(base, tmp_path / "runs", data=(data, data), task="text-generation", head="probe")
 
 
