@@ -125,13 +125,13 @@ def _params(given: tuple[str, ...]) -> dict[str, Any]:
 @click.command("check")
 @click.argument("ingredients", nargs=-1)
 @click.option("--base-model", help="What they were fine-tuned from.")
-@click.option("--deep", is_flag=True, help="Read the weights too: do they look like fine-tunes of one model?")
+@click.option("--deep", is_flag=True, help="Read all weights, not just heads: are they fine-tunes of one model?")
 @align_labels_option
 @take_from_option
 @allow_pickle_option
 @output_options
 def check_command(ingredients: tuple[str, ...], form: str, **options: Any) -> None:
-    """Tell whether INGREDIENTS can be averaged, from headers and configurations. Exit code 1 if not."""
+    """Tell whether INGREDIENTS can be averaged, from headers, configurations and heads. Exit code 1 if not."""
     import dataclasses
 
     import hf_soup
