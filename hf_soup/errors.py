@@ -162,7 +162,7 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """
     word, names = str(word)[:LONGEST], sorted(set(map(str, choices)))
     meant = [name for name in SYNONYMS.get(word, ()) if name in names]
-    near = [name for name in names if _is_near(word, name)]
+    near = [name for name in names if is_near(word, name)]
     if len(names) <= LISTED:
         nearest = meant or difflib.get_close_matches(word, near, n=1, cutoff=ALIKE)
         listing = f"Known: {', '.join(names) or 'none'}"
@@ -200,11 +200,15 @@ def _shortened(line: str) -> str:
     return f"{line[:LINE]}..."
 
 
-def _is_near(word: str, name: str) -> bool:
+def is_near(word: str, name: str) -> bool:
     """Whether two names can be one, mistyped: what is left of them without the words in common at both ends is alike.
 
     So `run-3` is not near to `run-2`, nor `num_layers` to `my_layers`, however many letters they share; a name is near
     to one that it is a part of.
+
+    Args:
+        word (`str`), name (`str`):
+            What was written, and what would have been understood.
     """
     words, names = _SEPARATORS.split(word.lower()), _SEPARATORS.split(name.lower())
     while words and names and words[0] == names[0]:
