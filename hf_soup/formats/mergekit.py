@@ -51,11 +51,11 @@ def linear_command(content: Mapping[str, Any]) -> str | None:
     return " ".join([f"hf-soup merge {sources} --weights {weights}", *options, "-o soup"])
 
 
-def _weighted_models(models: Any) -> dict[str, float] | None:
+def _weighted_models(models: Any) -> dict[str, Any] | None:
     """Model -> its weight, of a list whose models have one number each; `None` of every other list."""
     if not isinstance(models, list) or not models:
         return None
-    weights: dict[str, float] = {}
+    weights: dict[str, Any] = {}
     for item in models:
         if not isinstance(item, dict) or set(item) != {"model", "parameters"}:
             return None
@@ -63,11 +63,15 @@ def _weighted_models(models: Any) -> dict[str, float] | None:
         if not isinstance(source, str) or source in weights or not isinstance(parameters, dict):
             return None
         weight = parameters.get("weight")
-        is_number = type(weight) in (int, float) and math.isfinite(weight)
-        if set(parameters) != {"weight"} or not is_number:
+        if set(parameters) != {"weight"} or not _is_number(weight):
             return None
         weights[source] = weight
     return weights
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it can be written as a weight; `True` is an integer of Python too."""
+    return type(value) in (int, float) and math.isfinite(value)
 
 
 def _options(content: Mapping[str, Any]) -> list[str] | None:
