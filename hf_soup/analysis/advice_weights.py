@@ -9,7 +9,7 @@ from ..checkpoints.check import is_statistic
 from ..checkpoints.checkpoint import Checkpoint
 from ..errors import DataError, listed
 from ..tasks import task_of
-from .advice import Commands, Confidence, Piece
+from .advice import Commands, Confidence, Given, Piece
 from .advice_losses import Losses
 from .relation import HEADS_APART, RELATED, HeadsApart
 from .similarity import Similarity
@@ -169,9 +169,12 @@ def architecture_pieces(checkpoint: Checkpoint, commands: Commands) -> list[Piec
     pieces = []
     statistics = sum(map(is_statistic, checkpoint.specs))
     if statistics:
+        advice = "Give training data, on which the running statistics of the soup are estimated again."
+        if commands.given.batchnorm_data != Given().batchnorm_data:
+            advice = "The running statistics of the soup are estimated again on the training data that was given."
         piece = Piece(
             "BatchNorm",
-            advice="Give training data, on which the running statistics of the soup are estimated again.",
+            advice=advice,
             evidence=f"{statistics} running statistics of BatchNorm",
             confidence="high",
             command=commands.uniform,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..checkpoints.check import CheckReport, is_statistic
 from ..checkpoints.checkpoint import Checkpoint
+from ..checkpoints.reader import PICKLED_WEIGHTS
 from ..merging.agreement import Agreement
 from ..metrics.predictions import Predictions
 from .advice import Advice, Commands, Confidence, Given, Piece, Topic
@@ -97,7 +98,7 @@ def give_advice(
     """
     names = tuple(checkpoint.name for checkpoint in checkpoints)
     agreement = agreement or Agreement()
-    commands = _commands(checkpoints[0], sources, agreement, given or Given())
+    commands = _commands(checkpoints, sources, agreement, given or Given())
     if report is None:
         report = agreement.check(checkpoints)
     if report.problems:
@@ -115,7 +116,9 @@ def give_advice(
     return Advice(names, verdict, command, pieces, evidence.evaluations)
 
 
-def _commands(checkpoint: Checkpoint, sources: Sequence[str], agreement: Agreement, given: Given) -> Commands:
+def _commands(
+    checkpoints: Sequence[Checkpoint], sources: Sequence[str], agreement: Agreement, given: Given
+) -> Commands:
     """The command lines for these models, with the options that make them agree."""
     runs = " ".join(map(shlex.quote, sources)) or "RUN..."  # models in memory have no source
     # Without these options the commands would refuse models that this analysis took for like ones.
@@ -123,7 +126,14 @@ def _commands(checkpoint: Checkpoint, sources: Sequence[str], agreement: Agreeme
         runs += f" --take-from {shlex.quote(agreement.take_from)}"
     if agreement.alignments:
         runs += " --align-labels"
-    return Commands(runs, batchnorm=any(map(is_statistic, checkpoint.specs)), given=given)
+    if any(_is_pickled(checkpoint) for checkpoint in checkpoints):
+        runs += " --allow-pickle"
+    return Commands(runs, batchnorm=any(map(is_statistic, checkpoints[0].specs)), given=given)
+
+
+def _is_pickled(checkpoint: Checkpoint) -> bool:
+    """Whether the weights lie in pickles, which commands read only where they are allowed to."""
+    return any(file.startswith(PICKLED_WEIGHTS) for file in checkpoint.ingredient.files)
 
 
 def _incompatible(names: tuple[str, ...], problems: Sequence[str], commands: Commands) -> Advice:

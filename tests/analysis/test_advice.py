@@ -7,6 +7,7 @@ import pytest
 import torch
 import transformers
 from command import run
+from safetensors.torch import load_file
 
 import hf_soup
 from hf_soup import testing
@@ -152,6 +153,18 @@ def test_what_was_given_is_not_asked_for_again(tmp_path, start, monkeypatch):
     expected = " ".join(f"'{folder}'" for folder in folders)
     assert f"    hf-soup advise {expected} {data.replace('--task text-classification ', '')}\n" in poor.stdout
     assert "a budget of 5 models or more would tell" in poor.stdout
+
+
+def test_commands_read_pickles_where_models_are_pickles(tmp_path, start):
+    """Models that were opened with `allow_pickle` are in commands that allow it, which would refuse them otherwise."""
+    folders = runs(tmp_path, 2, start)
+    for folder in folders:
+        torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+        (folder / "model.safetensors").unlink()
+    done = run("advise", *folders, "--allow-pickle", "--quiet")
+    assert done.stdout == "soup\n"
+    opened = [hf_soup.load_ingredient(folder, allow_pickle=True) for folder in folders]
+    assert hf_soup.advise(opened).command.endswith("--allow-pickle --data DATA")
 
 
 def test_the_best_model_is_never_to_be_left_out():
