@@ -166,7 +166,11 @@ def _longer_name(ingredient: Ingredient) -> str:
     if ingredient.source == MEMORY:
         return ingredient.name
     components = re.split(r"[/\\]", ingredient.source)  # a recipe may come from Windows
-    return "/".join(components[-2:])
+    name = ingredient.name.split("/")
+    if components[-len(name) - 1 : -1] == name:  # of a run whose best checkpoint was taken
+        components.pop()
+    length = len(name) if components[-len(name) :] == name else 1
+    return "/".join(components[-length - 1 :])
 
 
 def _find_again(ingredient: Ingredient, allow_pickle: bool) -> Callable[[], Checkpoint]:

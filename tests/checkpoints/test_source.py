@@ -150,6 +150,14 @@ def test_names_are_what_was_typed(tmp_path, text_runs):
     assert "my-favourite" in (folder / "README.md").read_text()
     assert str(text_runs[0]) not in (folder / "soup_recipe.yaml").read_text()
     assert hf_soup.cook(folder).soup.recipe.names == soup.recipe.names
+    shutil.copytree(tmp_path / "run-1", tmp_path / "other" / "run-1")
+    places = [tmp_path / "run-1", tmp_path / "other" / "run-1"]
+    assert [item.name for item in open_all(places)] == [f"{tmp_path.name}/run-1", "other/run-1"]
+    inside = [place / "checkpoint-4" for place in places]
+    assert [item.name for item in open_all(inside)][1] == "other/run-1/checkpoint-4"
+    card = (folder / "README.md").read_text()
+    assert "huggingface.co/run-1" not in card  # which is no repository
+    assert "- run-1/checkpoint-4" not in card.split("---")[1]
     assert open_checkpoint(link / ".." / text_runs[2].name).folder == text_runs[2]
 
 
