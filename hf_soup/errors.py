@@ -17,6 +17,7 @@ import contextlib
 import difflib
 import functools
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterable
@@ -31,7 +32,9 @@ NEAREST = 3
 LINE = 1000  # characters of a line about one offender, whose names and values come from files of others
 ALIKE = 0.6  # likeness from which on a known name is proposed as what was meant
 LONGEST = 100  # characters of a name that are compared
+SHORTEST = 3  # letters by which two words can be told to be alike
 WORD_WEIGHT = 0.8  # weight of the likeness to a part of a name, against 1 for the whole name
+_SEPARATORS = re.compile(r"[-_./:\s]+")  # between the words of a name
 # What other libraries, or habit, call an argument or a setting -> what it is called here, the likeliest first
 SYNONYMS = {
     "base": ("base_model",),
@@ -159,12 +162,13 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """
     word, names = str(word)[:LONGEST], sorted(set(map(str, choices)))
     meant = [name for name in SYNONYMS.get(word, ()) if name in names]
+    near = [name for name in names if is_near(word, name)]
     if len(names) <= LISTED:
-        nearest = meant or difflib.get_close_matches(word, names, n=1, cutoff=ALIKE)
+        nearest = meant or difflib.get_close_matches(word, near, n=1, cutoff=ALIKE)
         listing = f"Known: {', '.join(names) or 'none'}"
     else:
         ranked = sorted(names, key=lambda name: _likeness(word, name), reverse=True)  # of equals the first stays first
-        nearest = meant or [name for name in ranked[:1] if _likeness(word, name)[0] >= ALIKE]
+        nearest = meant or [name for name in ranked if name in near and _likeness(word, name)[0] >= ALIKE][:1]
         ranked = list(dict.fromkeys([*nearest, *ranked]))
         listing = f"The nearest of {len(names)} known names: {', '.join(ranked[:NEAREST])}"
     if not nearest:
@@ -194,6 +198,29 @@ def _shortened(line: str) -> str:
     if len(line) <= LINE:
         return line
     return f"{line[:LINE]}..."
+
+
+def is_near(word: str, name: str) -> bool:
+    """Whether two names can be one, mistyped: what is left of them without the words in common at both ends is alike.
+
+    So `run-3` is not near to `run-2`, nor `num_layers` to `my_layers`, however many letters they share; a name is near
+    to one that it is a part of.
+
+    Args:
+        word (`str`), name (`str`):
+            What was written, and what would have been understood.
+    """
+    words, names = _SEPARATORS.split(word.lower()), _SEPARATORS.split(name.lower())
+    while words and names and words[0] == names[0]:
+        words, names = words[1:], names[1:]
+    while words and names and words[-1] == names[-1]:
+        words, names = words[:-1], names[:-1]
+    if not words or not names:
+        return True
+    left, right = "_".join(words), "_".join(names)
+    if min(len(left), len(right)) < SHORTEST:
+        return False
+    return left in names or difflib.SequenceMatcher(None, left, right).ratio() >= ALIKE
 
 
 def _likeness(word: str, name: str) -> tuple[float, float]:

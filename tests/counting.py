@@ -191,6 +191,13 @@ def analyze_scored(place: Place) -> None:
     hf_soup.analyze(place.runs, evaluator=_evaluator(), base_model=place.base, points=3)
 
 
+def check(place: Place) -> None:
+    """A check of the ingredients."""
+    import hf_soup
+
+    hf_soup.check(place.runs)
+
+
 def advise(place: Place) -> None:
     """Say whether to make a soup, from the weights."""
     import hf_soup
@@ -219,7 +226,7 @@ def compare(place: Place) -> None:
     hf_soup.compare(place.soup, test=_evaluator())
 
 
-FLOWS = (merge, greedy, analyze, analyze_scored, advise, advise_scored, verify, compare)
+FLOWS = (check, merge, greedy, analyze, analyze_scored, advise, advise_scored, verify, compare)
 
 
 def count(flow: Callable[[Place], None], place: Place) -> Counts:
@@ -253,6 +260,14 @@ def weight_bytes(run: Path) -> int:
     """How many bytes the tensors of a checkpoint take."""
     content = (run / "model.safetensors").read_bytes()
     return len(content) - 8 - int.from_bytes(content[:8], "little")
+
+
+def head_bytes(run: Path) -> int:
+    """How many bytes the matrix of a text classifier's head takes."""
+    content = (run / "model.safetensors").read_bytes()
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    start, end = header["classifier.weight"]["data_offsets"]
+    return end - start
 
 
 def main() -> None:

@@ -79,7 +79,19 @@ def test_verify_opens_each_ingredient_once(counts_of):
     assert counts_of(counting.verify).opens_by_folder == once("soup", *RUNS)
 
 
-@pytest.mark.parametrize("flow", [counting.merge, counting.greedy, counting.analyze], ids=lambda flow: flow.__name__)
+def test_a_check_reads_heads_alone(place, counts_of):
+    """Of the weights only the matrices of the heads are read, once, in one pass."""
+    counts = counts_of(counting.check)
+    assert counts["angles"] == 1
+    for run, file in zip(place.runs, weights_of(*RUNS), strict=True):
+        assert counts.bytes_by_file[file] == counting.head_bytes(run) < counting.weight_bytes(run) / 10
+
+
+@pytest.mark.parametrize(
+    "flow",
+    [counting.check, counting.merge, counting.greedy, counting.analyze],
+    ids=lambda flow: flow.__name__,
+)
 def test_each_header_is_read_once(counts_of, flow):
     """The header of each weight file is read once."""
     inputs = [*RUNS, "base"] if flow is counting.analyze else RUNS

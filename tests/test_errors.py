@@ -34,6 +34,23 @@ def test_a_part_of_a_name_is_near_to_it(word):
     assert did_you_mean(word, MANY).startswith('; did you mean "early_stopping_patience"?')
 
 
+@pytest.mark.parametrize(
+    ("word", "name"),
+    [
+        ("a", "b"),
+        ("a", "ab"),
+        ("run-3", "run-2"),
+        ("vit-sst2", "bert-sst2"),
+        ("encoder.layer.12", "encoder.layer.1"),
+        ("my_layers", "num_layers"),
+    ],
+)
+def test_names_that_are_not_near_are_not_proposed(word, name):
+    """Short words, and names that share a beginning or an end alone, are no spellings of each other."""
+    assert did_you_mean(word, [name]) == f". Known: {name}"
+    assert "did you mean" not in did_you_mean(word, [name, *(f"zzzz{index}" for index in range(30))])
+
+
 def test_a_warning_points_at_the_line_of_the_user():
     """However deep in the package it is given, it has the file that called in."""
     data = datasets.Dataset.from_dict({"text": ["good film", ""]})

@@ -1,17 +1,22 @@
 """Every recipe that ships loads, and is cooked in a tiny form: its own stages, on made-up data of its own columns."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import datasets
 import pytest
 import yaml
+from command import run
 
 import hf_soup
 from hf_soup import plugins, testing
+from hf_soup.api.cook_plan import plan_cook
 from hf_soup.formats.cook_file import load_cook_file
 
 
-RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
+ROOT = Path(__file__).parent.parent
+RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 TAGS = ["O", "B-PER", "I-PER", "B-LOC"]
 
 
@@ -73,3 +78,39 @@ def test_it_is_cooked_in_a_tiny_form(recipe, tmp_path):
     assert len(cooked.sweep) >= 3
     assert {"uniform soup", "logit ensemble"} <= {row.name for row in cooked.comparison.models}
     assert (cooked.folder / "README.md").is_file()
+
+
+def test_they_are_listed_and_printed():
+    """`hf-soup recipes` names each with what it is for, and prints one as it is; a name that is none is told."""
+    listing = run("recipes")
+    for recipe in RECIPES:
+        assert recipe.stem in listing.stdout
+    assert "A first soup on scikit-learn's 1,797 handwritten digits" in listing.stdout
+    printed = run("recipes", "digits-vit")
+    assert yaml.safe_load(printed.stdout) == yaml.safe_load((ROOT / "recipes" / "digits-vit.yaml").read_text())
+    unknown = run("recipes", "digit-vit")
+    assert unknown.returncode == 1
+    assert 'did you mean "digits-vit"?' in unknown.stderr
+
+
+def test_one_is_cooked_by_its_name(tmp_path, monkeypatch, text_runs):
+    """A name is that of the shipped file, unless a file or a folder in the current folder is called so."""
+    monkeypatch.chdir(tmp_path)
+    assert [stage.name for stage in plan_cook("digits-vit", output_dir="out").stages][:2] == ["pretrain", "sweep"]
+    assert run("cook", "digits-vit", "-o", "out", "--dry-run").returncode == 0
+    with pytest.raises(hf_soup.RecipeError, match='no shipped recipe either; did you mean "digits-vit"'):
+        hf_soup.cook("digits-vits")
+    hf_soup.merge(text_runs[:2]).save_pretrained("digits-vit")
+    assert hf_soup.cook("digits-vit").soup.recipe.names == ("run-0", "run-1")
+
+
+def test_a_built_package_has_them(tmp_path):
+    """What is built for a wheel holds every recipe, in the folder where an installed package looks first."""
+    pytest.importorskip("setuptools")
+    command = ["setup.py", "-q", "egg_info", "--egg-base", tmp_path, "build_py", "--build-lib", tmp_path]
+    subprocess.run([sys.executable, *command], cwd=ROOT, check=True, capture_output=True)
+    built = tmp_path / "hf_soup" / "recipes"
+    assert sorted(path.name for path in built.iterdir()) == [path.name for path in RECIPES]
+    show = "from hf_soup.formats.shipped_recipes import shipped_recipes as s; print(s()['digits-vit'])"
+    found = subprocess.run([sys.executable, "-c", show], cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert Path(found.stdout.strip()) == built / "digits-vit.yaml"

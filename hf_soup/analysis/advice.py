@@ -90,23 +90,37 @@ class Advice(Result):
         return not any(piece.stops for piece in self.pieces)
 
     def table(self) -> str:
-        """The verdict, then each piece with its evidence, and below them what is known in general."""
-        lines = [["about", "advice", "measured here", "confidence"]]
+        """The verdict and its command, then each piece with its evidence, and below them what is known in general."""
+        lines = [["about", "remark", "measured here", "confidence"]]
         general = []
-        # The keys of a dictionary, because several pieces may end in the same command.
-        commands = {self.command: None}
         for piece in self.pieces:
             lines.append([piece.topic, piece.advice, piece.evidence, piece.confidence])
             if piece.general:
                 general.append(f"In general, not measured here ({piece.topic}): {piece.general}")
-            commands[piece.command] = None
-        # Four spaces make code of a line in Markdown; a piece without a command has an empty one.
-        code = "\n".join(f"    {command}" for command in commands if command)
-        return "\n\n".join(filter(None, [self.verdict, align(lines), *general, code]))
+        # Four spaces make code of a line in Markdown.
+        code = f"    {self.command}" if self.command else ""
+        return "\n\n".join(filter(None, [self.verdict, code, align(lines), *general]))
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain values."""
         return {**asdict(self), "ok": self.ok, "pieces": [piece._asdict() for piece in self.pieces]}
+
+
+class Given(NamedTuple):
+    """What the caller has given, as commands write it; where nothing was given, a word that stands for it.
+
+    Args:
+        data (`str`, *optional*, defaults to `"--data DATA"`):
+            The validation data, with the options that say how it is read.
+        batchnorm_data (`str`, *optional*, defaults to `"--batchnorm-data DATA"`):
+            The training data for BatchNorm.
+        base_model (`str`, *optional*, defaults to `"BASE"`):
+            The base model.
+    """
+
+    data: str = "--data DATA"
+    batchnorm_data: str = "--batchnorm-data DATA"
+    base_model: str = "BASE"
 
 
 class Commands(NamedTuple):
@@ -117,10 +131,13 @@ class Commands(NamedTuple):
             The models as arguments, with the options by which models that differ are taken for like ones.
         batchnorm (`bool`, *optional*, defaults to `False`):
             Whether the models have BatchNorm, whose statistics are estimated again on training data.
+        given ([`Given`], *optional*):
+            What was given already.
     """
 
     runs: str
     batchnorm: bool = False
+    given: Given = Given()
 
     @property
     def check(self) -> str:
@@ -129,14 +146,19 @@ class Commands(NamedTuple):
 
     @property
     def advise(self) -> str:
-        """The same advice, with examples."""
-        return f"hf-soup advise {self.runs} --data DATA"
+        """The same advice, with the examples that were given, or with some."""
+        return f"hf-soup advise {self.runs} {self.given.data}"
+
+    @property
+    def advise_otherwise(self) -> str:
+        """The same advice, with other examples than those that were given."""
+        return f"hf-soup advise {self.runs} {Given().data}"
 
     @property
     def merge(self) -> str:
         """The beginning of every command that averages them."""
         command = f"hf-soup merge {self.runs}"
-        return f"{command} --batchnorm-data DATA" if self.batchnorm else command
+        return f"{command} {self.given.batchnorm_data}" if self.batchnorm else command
 
     @property
     def uniform(self) -> str:
@@ -146,9 +168,19 @@ class Commands(NamedTuple):
     @property
     def greedy(self) -> str:
         """A search for the models to average."""
-        return f"{self.merge} --strategy greedy --data DATA -o soup"
+        return f"{self.merge} --strategy greedy {self.given.data} -o soup"
 
     @property
     def interpolate(self) -> str:
         """A mixture with the base model."""
-        return f"{self.merge} --strategy interpolate --base-model BASE --data DATA -o soup"
+        return f"{self.merge} --strategy interpolate --base-model {self.given.base_model} {self.given.data} -o soup"
+
+    @property
+    def vary(self) -> str:
+        """A sweep whose runs differ more."""
+        settings = "--learning-rate 1e-5,3e-5,1e-4 --seed 0,1,2"
+        return f"hf-soup sweep {self.given.base_model} --data DATA {settings} -o runs"
+
+    def weighted(self, options: str) -> str:
+        """A soup with weights by module, which are given as options."""
+        return f"{self.merge} {options} -o soup"

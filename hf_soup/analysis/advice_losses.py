@@ -50,6 +50,11 @@ class Losses(NamedTuple):
         return self.soup - self.single > self.margin
 
     @property
+    def has_barriers(self) -> bool:
+        """Whether the loss clearly rises half-way between two of the models."""
+        return any(_height(line) > self.margin for line in self.lines)
+
+    @property
     def sentence(self) -> str:
         """Both losses, in words."""
         return f"the soup's loss is {self.soup:.3f}, its models' {self.single:.3f} on average"
@@ -87,7 +92,7 @@ def _neighbours_first(names: Sequence[str]) -> list[tuple[str, str]]:
     return pairs
 
 
-def barrier_piece(losses: Losses, commands: Commands) -> Piece:
+def barrier_piece(losses: Losses, commands: Commands, best: str | None = None) -> Piece:
     """Whether the loss rises between models, or at least in their average.
 
     Args:
@@ -95,6 +100,8 @@ def barrier_piece(losses: Losses, commands: Commands) -> Piece:
             Losses of the models.
         commands ([`Commands`]):
             Commands for the same models.
+        best (`str`, *optional*):
+            Model with the best score, which is never to be left out.
     """
     high = [line for line in losses.lines if _height(line) > losses.margin]
     where = _highest(losses.lines)
@@ -122,14 +129,23 @@ def barrier_piece(losses: Losses, commands: Commands) -> Piece:
             evidence=f"no barrier, at {len(losses.lines)} of {losses.pairs} pairs{where}; {losses.sentence}",
             confidence="high" if len(losses.lines) == losses.pairs else "medium",
         )
-    return _high_barriers(high, losses, where, commands)
+    return _high_barriers(high, losses, where, commands, best)
 
 
-def _high_barriers(high: Sequence[Line], losses: Losses, where: str, commands: Commands) -> Piece:
+def _high_barriers(high: Sequence[Line], losses: Losses, where: str, commands: Commands, best: str | None) -> Piece:
     """Some models to leave out, where it is due to few of them; else no soup."""
     evidence = f"{len(high)} of {len(losses.lines)} pairs{where}; {losses.sentence}"
     outsiders = _outsiders(high, losses.lines)
-    if outsiders and len(high) < len(losses.lines):
+    few = bool(outsiders) and len(high) < len(losses.lines)
+    if few and best in outsiders:
+        return Piece(
+            "barrier",
+            advice=f"Let a search choose: the loss rises on the way from {best}, the best one, to others.",
+            evidence=evidence,
+            confidence="high",
+            command=commands.greedy,
+        )
+    if few:
         return Piece(
             "barrier",
             advice=f"Leave {', '.join(outsiders)} out, or let a search do so: the loss rises on the way to others.",

@@ -50,7 +50,7 @@ def _ceiling(diversity: Diversity, predictions: Mapping[str, Predictions]) -> Pi
         return None
     return Piece(
         "ceiling",
-        advice=f"Take the best model: {wrong:.1%} is all that is left to gain on these examples.",
+        advice=f"Take the best model, {diversity.best}: {wrong:.1%} is all that is left to gain on these examples.",
         evidence=f"{diversity.best} gets {wrong:.1%} of {diversity.examples} examples wrong",
         confidence="high",
     )
@@ -100,7 +100,7 @@ def _far_below_the_best(diversity: Diversity, commands: Commands) -> Piece | Non
         return None
     return Piece(
         "quality",
-        advice=f"Let a search decide which go in: some are more than {100 * OUTLIER:.0f} points below the best.",
+        advice=f"Some are more than {100 * OUTLIER:.0f} points below the best; a search leaves out what does harm.",
         evidence=f"points of {diversity.metric} below {diversity.best}: {', '.join(below)}",
         confidence="medium",
         command=commands.greedy,

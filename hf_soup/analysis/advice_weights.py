@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 from ..checkpoints.check import is_statistic
 from ..checkpoints.checkpoint import Checkpoint
-from ..errors import DataError
+from ..errors import DataError, listed
 from ..tasks import task_of
-from .advice import Commands, Confidence, Piece
+from .advice import Commands, Confidence, Given, Piece
 from .advice_losses import Losses
-from .relation import RELATED
+from .relation import HEADS_APART, RELATED, HeadsApart
 from .similarity import Similarity
 
 
@@ -42,17 +43,17 @@ def number_pieces(models: int, commands: Commands) -> list[Piece]:
     if models < FEW:
         piece = Piece(
             "number",
-            advice="Take the uniform soup, or weights along the way between them: a search has few subsets to choose "
-            "from.",
+            advice="A search has few subsets to choose from.",
             evidence=f"{models} models, {2**models - 1} subsets",
             confidence="medium",
-            command=commands.uniform,
         )
         return [piece]
     return []
 
 
-def start_pieces(similarity: Similarity | None, losses: Losses | None, commands: Commands) -> list[Piece]:
+def start_pieces(
+    similarity: Similarity | None, losses: Losses | None, commands: Commands, best: str | None = None
+) -> list[Piece]:
     """Whether bodies and heads look like fine-tunes of one start.
 
     Args:
@@ -62,17 +63,21 @@ def start_pieces(similarity: Similarity | None, losses: Losses | None, commands:
             Loss that an average of the models costs, where it was measured.
         commands ([`Commands`]):
             Commands for the same models.
+        best (`str`, *optional*):
+            Model with the best score, where the models were scored.
     """
     if similarity is None:
         return []
     relation = similarity.relation()
-    body, head = relation.body, relation.head
+    body, apart = relation.body, relation.heads_apart
     # Unrelated bodies are reason enough: heads are a reason of their own only where the bodies are alike.
     if body is not None and body < RELATED:
         return [_other_bodies(body, losses, commands)]
-    if head is not None and head < RELATED:
-        return [_other_heads(head, 1.0 if body is None else body, losses)]
-    return []
+    if apart is None:
+        return []
+    if best is not None:
+        apart = apart.with_head_of(similarity.names.index(best))
+    return [_other_heads(similarity.names, apart, 1.0 if body is None else body, losses, commands)]
 
 
 def _other_bodies(cosine: float, losses: Losses | None, commands: Commands) -> Piece:
@@ -92,25 +97,31 @@ def _other_bodies(cosine: float, losses: Losses | None, commands: Commands) -> P
     )
 
 
-def _other_heads(head: float, body: float, losses: Losses | None) -> Piece:
+def _other_heads(
+    names: Sequence[str], apart: HeadsApart, body: float, losses: Losses | None, commands: Commands
+) -> Piece:
     """Heads that started apart; whether that costs anything is seen in the losses."""
-    unlike = "heads do not look like fine-tunes of one head"
+    takers = [name for name, weight in zip(names, apart.weights, strict=True) if weight]
+    remedy = f"average the bodies and take the head of {listed(takers)} alone"
     piece = Piece(
         "heads",
-        advice=f"Their {unlike}. Fine-tune again from one head, or give data that tells what an average costs.",
-        evidence=f"lowest cosine of two heads {head:.2f}, of two bodies {body:.2f}{_appended(losses)}",
+        advice=f"{remedy[0].upper()}{remedy[1:]}: the {HEADS_APART}.",
+        evidence=f"lowest cosine of two heads {apart.cosine:.2f}, of two bodies {body:.2f}{_appended(losses)}",
         confidence="medium",
-        command="hf-soup sweep BASE --data DATA --head probe -o runs",
+        command=commands.weighted(apart.options),
         stops=True,
-        general=f"heads of fine-tunes of one head have cosines above {RELATED}; averages of heads that started apart "
-        "cost between nothing and 19 points where hf_soup was measured.",
+        general=f"heads of fine-tunes of one head have cosines above {RELATED}, as those of `hf-soup sweep` do; "
+        "averages of heads that started apart cost between nothing and 19 points where hf_soup was measured.",
     )
     if losses is None:
         return piece
     if losses.soup_is_worse:
         above = f"The soup's loss is {losses.soup - losses.single:.3f} above its models'"
-        return piece._replace(advice=f"{above}, whose {unlike}. Fine-tune again from one head.", confidence="high")
-    flat = f"Their {unlike}, and yet the soup's loss is not clearly above theirs. One head is safer."
+        return piece._replace(advice=f"{above}, whose {HEADS_APART}: {remedy}.", confidence="high")
+    if losses.has_barriers:
+        between = "The loss rises half-way between models"
+        return piece._replace(advice=f"{between} whose {HEADS_APART}: {remedy}.", confidence="high")
+    flat = f"Their {HEADS_APART}, and yet the soup's loss is not clearly above theirs. One head is safer."
     return piece._replace(advice=flat, stops=False)
 
 
@@ -119,12 +130,14 @@ def _appended(losses: Losses | None) -> str:
     return "" if losses is None else f"; {losses.sentence}"
 
 
-def change_pieces(similarity: Similarity | None) -> list[Piece]:
+def change_pieces(similarity: Similarity | None, commands: Commands) -> list[Piece]:
     """Whether fine-tuning has changed the models in different ways, where their base model is known.
 
     Args:
         similarity ([`Similarity`], *optional*):
             Similarity of the models.
+        commands ([`Commands`]):
+            Commands for the same models.
     """
     if similarity is None or similarity.base is None:
         return []
@@ -138,7 +151,7 @@ def change_pieces(similarity: Similarity | None) -> list[Piece]:
         advice="They changed in nearly the same way: vary data order, learning rate or augmentation more.",
         evidence=f"mean cosine of their changes {mean:.3f}",
         confidence="medium",
-        command="hf-soup sweep BASE --data DATA --learning-rate 1e-5,3e-5,1e-4 --seed 0,1,2 -o runs",
+        command=commands.vary,
         general="an average of models that are nearly the same is nearly the same model.",
     )
     return [piece]
@@ -156,9 +169,12 @@ def architecture_pieces(checkpoint: Checkpoint, commands: Commands) -> list[Piec
     pieces = []
     statistics = sum(map(is_statistic, checkpoint.specs))
     if statistics:
+        advice = "Give training data, on which the running statistics of the soup are estimated again."
+        if commands.given.batchnorm_data != Given().batchnorm_data:
+            advice = "The running statistics of the soup are estimated again on the training data that was given."
         piece = Piece(
             "BatchNorm",
-            advice="Give training data, on which the running statistics of the soup are estimated again.",
+            advice=advice,
             evidence=f"{statistics} running statistics of BatchNorm",
             confidence="high",
             command=commands.uniform,

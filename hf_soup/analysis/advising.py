@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..checkpoints.check import CheckReport, is_statistic
 from ..checkpoints.checkpoint import Checkpoint
+from ..checkpoints.reader import PICKLED_WEIGHTS
 from ..merging.agreement import Agreement
 from ..metrics.predictions import Predictions
-from .advice import Advice, Commands, Confidence, Piece, Topic
+from .advice import Advice, Commands, Confidence, Given, Piece, Topic
 from .advice_losses import Losses, barrier_piece, measure_losses
 from .advice_scores import quality_pieces, value_of_soups
 from .advice_weights import architecture_pieces, change_pieces, number_pieces, start_pieces
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from ..data.classes import MissingClasses
 
 GAIN_TOPICS: tuple[Topic, ...] = ("soup", "ensemble", "validation")  # topics of what a soup gains
+UNOPPOSED = "Nothing in the weights speaks against a soup"
 ORDER: dict[Confidence, int] = {"high": 0, "medium": 1, "low": 2}  # in which pieces of advice are sorted
 
 
@@ -67,6 +69,7 @@ def give_advice(
     similarity: Similarity | None = None,
     budget: int | None = None,
     sources: Sequence[str] = (),
+    given: Given | None = None,
     agreement: Agreement | None = None,
     report: CheckReport | None = None,
 ) -> Advice:
@@ -83,6 +86,8 @@ def give_advice(
             Score so many models at most; all pairs by default.
         sources (`Sequence[str]`, *optional*):
             Names of the models in commands.
+        given ([`Given`], *optional*):
+            Names of the data and the base model in commands.
         agreement ([`Agreement`], *optional*):
             How models that differ are taken for like ones.
         report ([`CheckReport`], *optional*):
@@ -93,7 +98,7 @@ def give_advice(
     """
     names = tuple(checkpoint.name for checkpoint in checkpoints)
     agreement = agreement or Agreement()
-    commands = _commands(checkpoints[0], sources, agreement)
+    commands = _commands(checkpoints, sources, agreement, given or Given())
     if report is None:
         report = agreement.check(checkpoints)
     if report.problems:
@@ -104,12 +109,16 @@ def give_advice(
     pieces = _collect_pieces(checkpoints, similarity, evidence, commands)
     if evidence is None:
         verdict, command = decide(pieces, commands, scored=False)
+        if scorer is not None and command == commands.advise:  # there is data, and the budget does not suffice for it
+            verdict = f"{UNOPPOSED}; a budget of {len(names) + 1} models or more would tell whether it helps."
         return Advice(names, verdict, command, pieces)
     verdict, command = decide(pieces, commands, scored=True, missing=evidence.missing)
     return Advice(names, verdict, command, pieces, evidence.evaluations)
 
 
-def _commands(checkpoint: Checkpoint, sources: Sequence[str], agreement: Agreement) -> Commands:
+def _commands(
+    checkpoints: Sequence[Checkpoint], sources: Sequence[str], agreement: Agreement, given: Given
+) -> Commands:
     """The command lines for these models, with the options that make them agree."""
     runs = " ".join(map(shlex.quote, sources)) or "RUN..."  # models in memory have no source
     # Without these options the commands would refuse models that this analysis took for like ones.
@@ -117,7 +126,14 @@ def _commands(checkpoint: Checkpoint, sources: Sequence[str], agreement: Agreeme
         runs += f" --take-from {shlex.quote(agreement.take_from)}"
     if agreement.alignments:
         runs += " --align-labels"
-    return Commands(runs, batchnorm=any(map(is_statistic, checkpoint.specs)))
+    if any(_is_pickled(checkpoint) for checkpoint in checkpoints):
+        runs += " --allow-pickle"
+    return Commands(runs, batchnorm=any(map(is_statistic, checkpoints[0].specs)), given=given)
+
+
+def _is_pickled(checkpoint: Checkpoint) -> bool:
+    """Whether the weights lie in pickles, which commands read only where they are allowed to."""
+    return any(file.startswith(PICKLED_WEIGHTS) for file in checkpoint.ingredient.files)
 
 
 def _incompatible(names: tuple[str, ...], problems: Sequence[str], commands: Commands) -> Advice:
@@ -158,15 +174,18 @@ def _collect_pieces(
 ) -> tuple[Piece, ...]:
     """Everything that weights and examples say: first what stops an average, then by confidence."""
     pieces = number_pieces(len(checkpoints), commands)
-    losses = None
+    losses = best = None
     if evidence is not None:
         pieces += _missing_pieces(evidence.missing)
-        losses = evidence.reliable_losses
-    pieces += start_pieces(similarity, losses, commands)
-    pieces += change_pieces(similarity)
+        losses, best = evidence.reliable_losses, evidence.diversity.best
+    starts = start_pieces(similarity, losses, commands, best)
+    pieces += starts
+    pieces += change_pieces(similarity, commands)
     pieces += architecture_pieces(checkpoints[0], commands)
     if evidence is not None:
-        pieces += _measured_pieces(evidence, commands)
+        measured = _measured_pieces(evidence, commands)
+        heads_stop = any(piece.topic == "heads" and piece.stops for piece in starts)
+        pieces += _with_all_heads(measured, evidence.losses) if heads_stop else measured
     # The sort is stable: pieces of equal weight stay in the order in which they were collected.
     return tuple(sorted(pieces, key=lambda piece: (not piece.stops, ORDER[piece.confidence])))
 
@@ -190,12 +209,24 @@ def _measured_pieces(evidence: Evidence, commands: Commands) -> list[Piece]:
     """What examples say; without examples of all classes it is not sure, and stops nothing."""
     pieces = [
         *quality_pieces(evidence.diversity, evidence.predictions, commands),
-        barrier_piece(evidence.losses, commands),
+        barrier_piece(evidence.losses, commands, evidence.diversity.best),
         value_of_soups(evidence.diversity, evidence.predictions, commands),
     ]
     if evidence.missing:
         return [piece._replace(confidence="low", stops=False) for piece in pieces]
     return pieces
+
+
+def _with_all_heads(pieces: Sequence[Piece], losses: Losses) -> list[Piece]:
+    """Pieces about averages whose heads are averaged too, as remarks: one head for all is what is advised."""
+    remarks = []
+    for piece in pieces:
+        if piece.topic == "barrier" and losses.has_barriers:
+            piece = piece._replace(advice="The loss rises half-way between models, heads included.")
+        elif piece.topic in ("barrier", *GAIN_TOPICS):
+            piece = piece._replace(advice="This is what averages give whose heads are averaged as well.")
+        remarks.append(piece._replace(command="", stops=False))
+    return remarks
 
 
 def decide(
@@ -214,17 +245,18 @@ def decide(
             Sets of examples without some classes.
     """
     for piece in pieces:
+        if piece.stops and piece.topic == "heads":  # which has a remedy
+            return piece.advice, piece.command
         if piece.stops:
             return f"Do not average all of them. {piece.advice}", piece.command
     if missing:
         lacking = f"These examples cannot tell whether to average: classes are missing in {' and '.join(missing)}."
-        return lacking, commands.advise
+        return lacking, commands.advise_otherwise
     for piece in pieces:
         if piece.topic == "ceiling":
-            return piece.advice, commands.uniform
+            return piece.advice, ""
     if not scored:
-        verdict = "Nothing in the weights speaks against a soup; validation data would tell whether it helps."
-        return verdict, commands.advise
+        return f"{UNOPPOSED}; validation data would tell whether it helps.", commands.advise
     return _decide_how(pieces, commands)
 
 

@@ -6,6 +6,7 @@ inner products, which `gram.py` adds up in one pass over the weights.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 # Cosine below which two bodies, or two heads, do not look like fine-tunes of one; measured, see docs/shared_start.md.
 RELATED = 0.5
+HEADS_APART = "heads do not look like fine-tunes of one initial head"
 HEAD_ELEMENTS = 2**22  # heads that are larger are those of language models, which are pre-trained like the body
 
 
@@ -50,6 +52,63 @@ class ModuleAngles(NamedTuple):
     distance: float | None
 
 
+class HeadsApart(NamedTuple):
+    """Heads that do not look like fine-tunes of one initial head.
+
+    Args:
+        names (`tuple[str, ...]`):
+            The ingredients whose heads are far from most others; all of them where no head is like another.
+        cosine (`float`):
+            Lowest cosine of two heads.
+        modules (`tuple[str, ...]`):
+            The modules that are heads, as weights by module call them.
+        weights (`tuple[int, ...]`):
+            For each ingredient, 1 where its head can go into the soup and 0 where it is left out: the heads that are
+            like one another, or that of the first ingredient alone.
+    """
+
+    names: tuple[str, ...]
+    cosine: float
+    modules: tuple[str, ...]
+    weights: tuple[int, ...]
+
+    @property
+    def finding(self) -> str:
+        """What was measured, in a sentence without its full stop."""
+        return (
+            f"{', '.join(self.names)}: the {HEADS_APART} (cosine down to {self.cosine:.2f}; fine-tunes stay above "
+            f"{RELATED})"
+        )
+
+    @property
+    def options(self) -> str:
+        """The options of `hf-soup merge` that leave these heads out and average everything else."""
+        row = ",".join(map(str, self.weights))
+        rows = [f"--weights {shlex.quote(f'{module}={row}')}" for module in self.modules]
+        everything = ",".join("1" for _ in self.weights)
+        return " ".join([*rows, f"--weights {everything}"])
+
+    @property
+    def note(self) -> str:
+        """The finding, and what to do about it."""
+        return (
+            f"{self.finding}. An average of these heads may be worse than each of them. Where the bodies share a "
+            f"start, average the bodies and take one head: {self.options} (in Python weights={self._in_python}). Or "
+            "fine-tune again from one head, as `hf_soup.sweep` does"
+        )
+
+    @property
+    def _in_python(self) -> str:
+        rows = {module: list(self.weights) for module in self.modules}
+        return str({**rows, "": [1] * len(self.weights)}).replace("'", '"')
+
+    def with_head_of(self, place: int) -> HeadsApart:
+        """The same with the head of one ingredient alone, unless the heads of most are alike."""
+        if sum(self.weights) > 1:
+            return self
+        return self._replace(weights=tuple(int(index == place) for index in range(len(self.weights))))
+
+
 @dataclass(frozen=True)
 class Relation:
     """What the weights of the ingredients say about a common start.
@@ -66,6 +125,8 @@ class Relation:
             without one.
         notes (`tuple[str, ...]`):
             Findings that deserve attention.
+        heads_apart ([`HeadsApart`], *optional*):
+            Heads that do not look like fine-tunes of one head, if there are any.
     """
 
     modules: tuple[ModuleAngles, ...]
@@ -73,6 +134,7 @@ class Relation:
     head: float | None
     distances: dict[str, float]
     notes: tuple[str, ...]
+    heads_apart: HeadsApart | None = None
 
     def table(self) -> str:
         """Cosines by module, and distances from the base model; `-` where it lacks the module."""
@@ -130,12 +192,17 @@ def relation_of(names: Sequence[str], grams: Sequence[TensorGram], *, with_base:
     body_distances = _distances(body) if with_base else []
     if body_distances:
         distances = dict(zip(names, body_distances, strict=True))
+    notes = _body_notes(names, body)
+    apart = _heads_apart(names, head)
+    if apart is not None:  # where the bodies have no common start, one head for all would be no help
+        notes.append(apart.finding if notes else apart.note)
     return Relation(
         modules=(*_angles_of_modules(body, with_base), *_angles_of_modules(head, with_base)),
         body=_lowest(_cosines(body)),
         head=_lowest(_cosines(head)),
         distances=distances,
-        notes=(*_body_notes(names, body), *_head_notes(names, head)),
+        notes=tuple(notes),
+        heads_apart=apart,
     )
 
 
@@ -157,7 +224,8 @@ def unrelated_heads(checkpoints: Sequence[Checkpoint], alignments: Mapping[str, 
     names = [item.name for item in checkpoints]
     moved = _moved_heads(names, specs, alignments)
     grams = measure_grams(checkpoints, None, matrices, moved=moved, progress=False).tensors
-    return tuple(_head_notes(names, grams))
+    apart = _heads_apart(names, grams)
+    return () if apart is None else (apart.note,)
 
 
 def _moved_heads(
@@ -240,39 +308,39 @@ def _cell(number: float | None) -> str:
 
 def _body_notes(names: Sequence[str], grams: Sequence[TensorGram]) -> list[str]:
     """A note where two bodies do not look like fine-tunes of one model."""
-    return _notes(
-        names,
-        _cosines(grams),
-        "bodies do not look like fine-tunes of one model",
-        "The average is most likely useless. Average only runs that started from the same pre-trained weights",
-    )
-
-
-def _head_notes(names: Sequence[str], grams: Sequence[TensorGram]) -> list[str]:
-    """A note where two heads do not look like fine-tunes of one head; none on heads of language models."""
-    elements = sum(gram.elements for gram in grams)
-    if elements > HEAD_ELEMENTS:
-        return []
-    return _notes(
-        names,
-        _cosines(grams),
-        "heads do not look like fine-tunes of one initial head",
-        "The average may be worse than each of them. Start all runs from one head, as `hf_soup.sweep` does, or take "
-        "the head of one of them by a row of weights for it",
-    )
-
-
-def _notes(names: Sequence[str], cosines: np.ndarray, what: str, advice: str) -> list[str]:
-    """A note if the lowest cosine is too low: about those that are far from most others, or about all."""
-    import numpy as np
-
+    cosines = _cosines(grams)
     lowest = _lowest(cosines)
     if lowest is None or not lowest < RELATED:  # a comparison with NaN is false: the merge refuses it
         return []
-    # The models that are far from most others are named; where all of them are, or none is, all are.
+    apart = ", ".join(_far_from_others(names, cosines))
+    return [
+        f"{apart}: the bodies do not look like fine-tunes of one model (cosine down to {lowest:.2f}; fine-tunes stay "
+        f"above {RELATED}). The average is most likely useless. Average only runs that started from the same "
+        "pre-trained weights"
+    ]
+
+
+def _heads_apart(names: Sequence[str], grams: Sequence[TensorGram]) -> HeadsApart | None:
+    """The heads that do not look like fine-tunes of one; `None` where all do, and of heads of language models."""
+    if sum(gram.elements for gram in grams) > HEAD_ELEMENTS:
+        return None
+    cosines = _cosines(grams)
+    lowest = _lowest(cosines)
+    if lowest is None or not lowest < RELATED:
+        return None
+    apart = _far_from_others(names, cosines)
+    alike = tuple(int(name not in apart) for name in names)
+    first_alone = (1, *(0 for _ in names[1:]))
+    modules = tuple(dict.fromkeys(gram.module for gram in grams))
+    return HeadsApart(apart, lowest, modules, alike if any(alike) else first_alone)
+
+
+def _far_from_others(names: Sequence[str], cosines: np.ndarray) -> tuple[str, ...]:
+    """The models that are far from most others; all of them where every one is, or none is."""
+    import numpy as np
+
     odd = []
     for name, with_others in zip(names, cosines, strict=True):
         if np.median(with_others) < RELATED:
             odd.append(name)
-    apart = odd if 0 < len(odd) < len(names) else names
-    return [f"{', '.join(apart)}: the {what} (cosine down to {lowest:.2f}; fine-tunes stay above {RELATED}). {advice}"]
+    return tuple(odd if 0 < len(odd) < len(names) else names)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..analysis.advice import Advice
+from ..analysis.advice import Advice, Given
 from ..analysis.advising import give_advice
 from ..analysis.by_module import ModuleEffects, measure_modules
 from ..analysis.contribution import Contribution, contribution_cost, measure_contribution
@@ -24,6 +25,7 @@ from ..checkpoints.check import CheckReport
 from ..checkpoints.checkpoint import MEMORY, Checkpoint
 from ..checkpoints.source import open_all
 from ..errors import RecipeError, did_you_mean, warn
+from ..evaluation.evaluator import Evaluator
 from ..merging.agreement import Agreement, agree
 from ..options import PARTS, AnalyzeOptions, answers_keywords
 from .ingredients import read_ingredients
@@ -128,7 +130,8 @@ def analyze(
         samples=samples,
         budget=budget,
     )
-    return _with_scored_parts(analysis, Request(checkpoints, scorer, agreement, report, options))
+    given = _given(evaluator, batchnorm_data, base_model)
+    return _with_scored_parts(analysis, Request(checkpoints, scorer, agreement, report, options, given))
 
 
 class Request(NamedTuple):
@@ -145,6 +148,8 @@ class Request(NamedTuple):
             Findings of the compatibility check.
         options ([`AnalyzeOptions`]):
             Options of the parts.
+        given ([`Given`]):
+            Names of the data and the base model in commands.
     """
 
     checkpoints: tuple[Checkpoint, ...]
@@ -152,6 +157,7 @@ class Request(NamedTuple):
     agreement: Agreement
     report: CheckReport
     options: AnalyzeOptions
+    given: Given
 
 
 def _with_scored_parts(analysis: Analysis, request: Request) -> Analysis:
@@ -210,6 +216,7 @@ def _with_part(analysis: Analysis, name: str, request: Request) -> Analysis:
             similarity=analysis.similarity,
             budget=options.budget,
             sources=_sources(request.checkpoints),
+            given=request.given,
             agreement=request.agreement,
             report=request.report,
         )
@@ -291,10 +298,12 @@ def advise(
     """
     checkpoints, base = _opened(ingredients, base_model)
     agreement = agree(checkpoints, take_from=take_from, align_labels=align_labels)
-    sources = _sources(checkpoints)
+    sources, given = _sources(checkpoints), _given(evaluator, batchnorm_data, base_model)
     report = agreement.check(checkpoints)
     if len(checkpoints) < 2 or not report.ok:
-        return give_advice(checkpoints, budget=budget, sources=sources, agreement=agreement, report=report)
+        return give_advice(
+            checkpoints, budget=budget, sources=sources, given=given, agreement=agreement, report=report
+        )
     scorer = None
     if evaluator is not None:
         scorer = Scorer(
@@ -306,6 +315,7 @@ def advise(
         similarity=measure_similarity(checkpoints, base, agreement=agreement),
         budget=budget,
         sources=sources,
+        given=given,
         agreement=agreement,
         report=report,
     )
@@ -338,6 +348,47 @@ def _opened(
     if base is None:
         return checkpoints, None
     return checkpoints, as_ingredient(base, checkpoints[0], [checkpoint.name for checkpoint in checkpoints])
+
+
+def _given(evaluator: Any, batchnorm_data: Any, base_model: Any) -> Given:
+    """What commands call the data and the base model that were given; models and data in memory have no name."""
+    given = Given()
+    data = _data_source(evaluator, "validation")
+    if data is not None:
+        given = given._replace(data=" ".join([f"--data {data}", *_reading_options(evaluator)]))
+    training = _data_source(batchnorm_data, "train")
+    if training is not None:
+        given = given._replace(batchnorm_data=f"--batchnorm-data {training}")
+    if isinstance(base_model, (str, os.PathLike)):
+        given = given._replace(base_model=shlex.quote(os.fspath(base_model)))
+    return given
+
+
+def _data_source(data: Any, usual_split: str) -> str | None:
+    """What the shell calls a set of examples, `PATH/CONFIGURATION#SPLIT`; `None` of one that is in memory alone."""
+    if isinstance(data, (str, os.PathLike)):
+        return shlex.quote(os.fspath(data))
+    if not isinstance(data, Evaluator) or data.path is None:
+        return None
+    configuration = f"/{data.name}" if data.name else ""
+    split = f"#{data.split}" if data.split != usual_split else ""
+    return shlex.quote(f"{data.path}{configuration}{split}")
+
+
+def _reading_options(evaluator: Any) -> list[str]:
+    """The options of a command that say how examples are read and scored, as far as they were given."""
+    if not isinstance(evaluator, Evaluator):
+        return []
+    options = []
+    if evaluator.task != "auto":
+        options.append(f"--task {shlex.quote(evaluator.task)}")
+    if isinstance(evaluator.metric, str):
+        options.append(f"--metric {shlex.quote(evaluator.metric)}")
+    if evaluator.label_column is not None:
+        options.append(f"--label-column {shlex.quote(evaluator.label_column)}")
+    for column in evaluator.text_columns or ():
+        options.append(f"--text-column {shlex.quote(column)}")
+    return options
 
 
 def _sources(checkpoints: Sequence[Checkpoint]) -> list[str]:

@@ -5,25 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ..analysis.relation import relate
+from ..analysis.relation import relate, unrelated_heads
 from ..checkpoints.base_model import resolve_base
 from ..checkpoints.check import CheckReport
 from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.labels import base_order_problem, is_identity
-from ..checkpoints.modules import Module, list_modules
+from ..checkpoints.modules import Module, head_names, list_modules
 from ..checkpoints.settings import base_notes
 from ..checkpoints.source import open_all, open_checkpoint
 from ..errors import listed
-from ..merging.agreement import agree
+from ..merging.agreement import Agreement, agree
 from ..merging.plan import alignment_problems
 from ..options import answers_keywords
 from .ingredients import read_ingredients
-
-
-if TYPE_CHECKING:
-    pass
 
 
 @answers_keywords
@@ -35,7 +31,9 @@ def check(
     align_labels: bool = False,
     take_from: str | None = None,
 ) -> CheckReport:
-    """Check whether checkpoints can be averaged, from their headers and configurations.
+    """Check whether checkpoints can be averaged, from their headers, configurations and heads.
+
+    Heads of folders and models are read, because they are small; heads on the Hub only in a deep check.
 
     Args:
         ingredients (`Iterable`, `str` or `os.PathLike`):
@@ -44,7 +42,7 @@ def check(
             The model that the ingredients were fine-tuned from. It is checked against them, and a deep check measures
             how far they are from it.
         deep (`bool`, *optional*, defaults to `False`):
-            Whether the weights are read as well, to check that the ingredients look like fine-tunes of one model.
+            Whether all weights are read, to check that the ingredients look like fine-tunes of one model.
         align_labels (`bool`, *optional*, defaults to `False`):
             Whether heads whose labels are in another order may be permuted, as for [`merge`]; the report says which.
         take_from (`str`, *optional*):
@@ -77,7 +75,17 @@ def check(
             notes.append(f"the heads of {', '.join(moved)} are compared as they are, not permuted")
     elif deep:
         notes.append("the weights were not read, because headers and configurations already show problems")
+    elif report.ok:
+        notes += _notes_of_heads(checkpoints, agreement)
     return replace(report, relation=relation, notes=tuple(notes))
+
+
+def _notes_of_heads(checkpoints: Sequence[Checkpoint], agreement: Agreement) -> list[str]:
+    """Whether the heads look like fine-tunes of one; of the Hub nothing is fetched to find out."""
+    on_hub = [item.name for item in checkpoints if item.on_hub]
+    if on_hub and head_names(checkpoints[0].specs):
+        return [f"the heads of {listed(on_hub)} were not compared: they are on the Hub, and a deep check fetches them"]
+    return list(unrelated_heads(checkpoints, agreement.alignments))
 
 
 def _notes_of_base(base: Checkpoint, like: Checkpoint, labels: Sequence[str]) -> list[str]:

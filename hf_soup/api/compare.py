@@ -10,13 +10,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from ..analysis.relation import unrelated_heads
 from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.companions import in_order
 from ..checkpoints.hub import fetch
 from ..checkpoints.source import open_all, open_checkpoint
 from ..comparison.comparison import TEST, VALIDATION, Comparison
 from ..comparison.measure import Entry, compare_models
-from ..errors import RecipeError
+from ..errors import RecipeError, warn
 from ..evaluation.binding import batchnorm_record, bind_evaluator, bind_training
 from ..evaluation.evaluator import Evaluator
 from ..evaluation.model_maker import ModelMaker
@@ -92,6 +93,11 @@ def compare(
     data_by_set = _sets_by_name(test, shifted or {}, validation)
     _refuse_twice("models", [*(candidate.name for candidate in candidates), *opened])
     agreement = _agreement(opened.values(), candidates, take_from)
+    doubts = unrelated_heads(candidates, agreement.alignments)
+    for doubt in doubts:
+        warn(doubt)
+    for item in opened.values():
+        item.soup.warn_of_doubts(heads=not doubts)  # of which the same was said already
     like_soup = in_order(candidates, agreement.settings)
     sets = {}
     for name, data in data_by_set.items():
@@ -259,7 +265,6 @@ def _entries_of_candidates(setup: MergeSetup, training: Evaluator | None, *, uni
 
 def _entry_of_soup(name: str, opened: OpenedSoup) -> Entry:
     soup = opened.soup
-    soup.warn_of_doubts()
     statistics = None
     if soup.recipe.batchnorm and soup.batchnorm is None:  # recorded beside the recipe
         statistics = partial(read_statistics, soup.recipe, soup.plan)

@@ -24,9 +24,10 @@ from ..comparison.comparison import TEST, VALIDATION, Comparison
 from ..data.content import hash_content
 from ..data.splits import TrainingData
 from ..display.results import Result
-from ..errors import RecipeError, SoupError
+from ..errors import RecipeError, SoupError, did_you_mean
 from ..formats.cook_file import CookFile, PretrainStage, load_cook_file
 from ..formats.recipe_file import RECIPE_FILE, is_recipe, load_recipe
+from ..formats.shipped_recipes import resolve_shipped, shipped_recipes
 from ..formats.strict_yaml import read_yaml
 from ..options import CompareOptions, MergeOptions, SweepOptions, answers_keywords, keywords
 from ..plugins import chooses, is_code
@@ -93,7 +94,8 @@ def cook(
 
     Args:
         path (`str`, `os.PathLike` or [`Recipe`]):
-            A cook file, a `soup_recipe.yaml`, the folder or Hub id of a soup, or a recipe read by [`load_recipe`].
+            A cook file or the name of a shipped one (`"digits-vit"`; `hf-soup recipes` lists them), a
+            `soup_recipe.yaml`, the folder or Hub id of a soup, or a recipe read by [`load_recipe`].
         output_dir (`str` or `os.PathLike`, *optional*):
             For a recipe, folder in which the soup is saved; without it the soup is not saved. For a cook file, folder
             that replaces the file's own `output_dir`.
@@ -121,6 +123,8 @@ def cook(
         [`RecipeError`]: if the file is invalid, or names code that is not allowed.
         [`OutputError`]: if `output_dir` cannot be written.
     """
+    if not isinstance(path, Recipe):
+        path = resolve_shipped(path)
     if isinstance(path, Recipe) or names_recipe(path):
         return _cook_again(
             path,
@@ -144,8 +148,14 @@ def names_recipe(path: str | os.PathLike[str]) -> bool:
     Raises:
         [`RecipeError`]: if nothing has that name.
     """
-    if not os.path.exists(path) and split_source(split_revision(path)[0]) is None:
-        raise RecipeError(f"{path} does not exist, and it is no Hub id (owner/name, owner/name@revision) either.")
+    path = resolve_shipped(path)
+    is_hub_id = "/" in os.fspath(path) and split_source(split_revision(path)[0]) is not None
+    if not os.path.exists(path) and not is_hub_id:
+        shipped = did_you_mean(str(path), shipped_recipes()).replace("Known:", "Shipped recipes:")
+        raise RecipeError(
+            f"{path} does not exist, and it is no Hub id (owner/name, owner/name@revision) and no shipped recipe "
+            f"either{shipped}."
+        )
     if os.path.isfile(path) or os.fspath(path).endswith((".yaml", ".yml")):
         return is_recipe(read_yaml(path))
     return True

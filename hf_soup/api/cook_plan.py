@@ -13,6 +13,7 @@ from ..data.splits import TrainingData
 from ..display.results import Result
 from ..display.tables import align
 from ..formats.cook_file import CookFile, load_cook_file
+from ..formats.shipped_recipes import resolve_shipped
 from ..options import SweepOptions, answers_keywords, keywords
 from ..training.space import expand_space
 from .cook_checks import check_cook_file
@@ -81,7 +82,7 @@ def plan_cook(
     Raises:
         [`SoupError`]: for the same reasons as [`cook`].
     """
-    plan = load_cook_file(path, overrides, allow_code=allow_code)
+    plan = load_cook_file(resolve_shipped(path), overrides, allow_code=allow_code)
     folder = check_cook_file(plan, output_dir)
     examples = load_examples(plan)
     stages = []

@@ -310,20 +310,29 @@ class Soup(Result):
         warn_of_another_digest(self.recipe, recipe)
         return recipe
 
-    def warn_of_doubts(self) -> None:
-        """Warn of reasons why the average may not work, the first time that it is computed."""
+    def warn_of_doubts(self, *, heads: bool = True) -> None:
+        """Warn of reasons why the average may not work, the first time that it is computed; of heads unless that was
+        said before.
+        """
         if self._has_warned:
             return
         self._has_warned = True
-        for note in _doubts(self.recipe, self.plan, self.checkpoints):
+        for note in _doubts_of_statistics(self.recipe, self.plan):
             warn(note)
+        if heads:
+            for note in _doubts_of_heads(self.recipe, self.plan, self.checkpoints):
+                warn(note)
 
 
-def _doubts(recipe: Recipe, plan: Plan, checkpoints: Sequence[Checkpoint]) -> Iterator[str]:
-    """Why a soup may not work: averaged BatchNorm statistics, or heads that are not fine-tunes of one head."""
+def _doubts_of_statistics(recipe: Recipe, plan: Plan) -> Iterator[str]:
+    """Whether statistics of BatchNorm are averaged, which match no model."""
     are_averaged = any(is_statistic(step.spec.name) and len(step.inputs) > 1 for step in plan.steps)
     if are_averaged and not recipe.batchnorm:
         yield f"{BATCHNORM_NOTE}."
+
+
+def _doubts_of_heads(recipe: Recipe, plan: Plan, checkpoints: Sequence[Checkpoint]) -> Iterator[str]:
+    """Whether heads are averaged that do not look like fine-tunes of one."""
     heads = head_names(step.spec.name for step in plan.steps)
     places: set[int] = set()
     for step in plan.steps:

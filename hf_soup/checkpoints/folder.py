@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -41,24 +41,44 @@ def checkpoint_of_trainer(folder: Path) -> TrainerCheckpoint | None:
     """Of a Trainer's folder without weights of its own: the checkpoint that it called best, else the last."""
     if _holds(folder, SAFE_WEIGHTS) or _holds(folder, PICKLED_WEIGHTS):
         return None
+    folders = [path.name for path in folder.iterdir() if path.is_dir()]
+    chosen = choose_checkpoint(folders, lambda name: place_of(folder, name))
+    if chosen is None:
+        return None
+    name, reason = chosen
+    place_of(folder, name)  # refuses a link that leads out
+    return TrainerCheckpoint(folder / name, reason)
+
+
+def choose_checkpoint(names: Collection[str], place: Callable[[str], Path]) -> tuple[str, str] | None:
+    """Of the checkpoints that a Trainer left: the one that it called best, else the last.
+
+    Args:
+        names (`Collection[str]`):
+            Folders beside each other; those that are no checkpoints are passed over.
+        place (`Callable[[str], Path]`):
+            Gives the folder in which the state of a checkpoint can be read.
+
+    Returns:
+        `tuple[str, str]`: the folder's name, and why it was chosen; `None` where there is no checkpoint.
+    """
     names_by_step = {}  # as numbers, since as text `checkpoint-900` would come after `checkpoint-1000`
-    for path in folder.iterdir():
-        match = _CHECKPOINT.fullmatch(path.name)
+    for name in names:
+        match = _CHECKPOINT.fullmatch(name)
         if match:
-            names_by_step[int(match[1])] = path.name
+            names_by_step[int(match[1])] = name
     if not names_by_step:
         return None
-    last = place_of(folder, names_by_step[max(names_by_step)])
+    last = names_by_step[max(names_by_step)]
     try:
-        state = json_inside(last, "trainer_state.json")
+        state = json_inside(place(last), "trainer_state.json")
     except (FileNotFoundError, IngredientError):  # the weights can be whole nevertheless
         state = None
     if isinstance(state, dict) and isinstance(state.get("best_model_checkpoint"), str):
-        best_name = os.path.basename(state["best_model_checkpoint"])  # the folder may have been moved since
-        if _CHECKPOINT.fullmatch(best_name) and (folder / best_name).is_dir():
-            metric = one_line(state.get("best_metric"), 40)
-            return TrainerCheckpoint(place_of(folder, best_name), f"the best one (metric {metric})")
-    return TrainerCheckpoint(last, "the last one")
+        best = os.path.basename(state["best_model_checkpoint"])  # the folder may have been moved since
+        if best in names_by_step.values():
+            return best, f"the best one (metric {one_line(state.get('best_metric'), 40)})"
+    return last, "the last one"
 
 
 def _holds(folder: Path, single: str) -> bool:

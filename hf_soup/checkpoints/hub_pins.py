@@ -12,7 +12,7 @@ from typing import NamedTuple
 from ..errors import IngredientError
 from ..threads import side_by_side
 from .companion_files import CARD, CONFIG, SortedFiles, sizes_in, sort_files
-from .folder import read_specs
+from .folder import choose_checkpoint, read_specs
 from .hub import digest_at_hub, fetch, hub_path, list_files, resolve
 from .hub_cache import blob_of, cache_of, digest_of
 from .hub_errors import our_errors
@@ -40,6 +40,10 @@ class Pin(NamedTuple):
             Other files of the repository.
         small (`tuple[str, ...]`):
             Configuration and card, of those that are there.
+        checkpoint (`str`, *optional*):
+            The folder of a Trainer's checkpoint that all of this is of, where the source has no weights itself.
+        reason (`str`, *optional*):
+            Why that checkpoint was chosen of those there.
     """
 
     commit: str
@@ -47,6 +51,8 @@ class Pin(NamedTuple):
     specs: dict[str, dict[str, TensorSpec]]
     sorted_files: SortedFiles
     small: tuple[str, ...]
+    checkpoint: str = ""
+    reason: str = ""
 
 
 def pin_repository(source: str, revision: str | None) -> Pin:
@@ -70,11 +76,23 @@ def pin_repository(source: str, revision: str | None) -> Pin:
             return _pin_from_cache(source, commit)
         files = list_files(source, commit)
         sizes = {name: file.size for name, file in files.items()}
+        chosen = _checkpoint_in(source, commit, sizes)
+        if chosen is not None:
+            name, reason = chosen
+            return pin_repository(f"{source}/{name}", commit)._replace(checkpoint=name, reason=reason)
         sorted_files, weight_files = _weights_of(source, commit, sizes)
         digests = {name: digest_at_hub(files[name]) for name in weight_files}
         readable = [name for name in weight_files if name.endswith(".safetensors")]
         specs = _read_headers(source, commit, sizes, readable)
         return Pin(commit, digests, specs, sorted_files, _small_files(sizes))
+
+
+def _checkpoint_in(source: str, commit: str, names: Collection[str]) -> tuple[str, str] | None:
+    """The checkpoint of a repository that has a Trainer's checkpoints and no weights beside them, and why it."""
+    if _has_weights(names) or sort_files(dict.fromkeys(names, 0)).subfolders:
+        return None
+    folders = {name.split("/")[0] for name in names if "/" in name}
+    return choose_checkpoint(folders, lambda name: fetch(f"{source}/{name}", commit, ["trainer_state.json"]))
 
 
 def _read_headers(
@@ -151,6 +169,10 @@ def _pin_from_cache(source: str, commit: str) -> Pin:
     sizes: dict[str, int] = {}
     if folder.is_dir():
         sizes = sizes_in(folder)
+    chosen = _checkpoint_in(source, commit, sizes)
+    if chosen is not None:
+        name, reason = chosen
+        return _pin_from_cache(f"{source}/{name}", commit)._replace(checkpoint=name, reason=reason)
     sorted_files, weight_files = _weights_of(source, commit, sizes)
     digests = {}
     for name in weight_files:

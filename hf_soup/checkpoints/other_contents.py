@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+import shlex
 from collections.abc import Collection
 
 from ..errors import listed
@@ -95,7 +96,7 @@ def _state_of_deepspeed(names: Collection[str], source: str) -> str | None:
         return None
     return (
         "the state of DeepSpeed, in pieces. Put them together: `python -m deepspeed.utils.zero_to_fp32 "
-        f"{folder} OUTPUT --safe_serialization`, {COPY}"
+        f"{shlex.quote(folder)} OUTPUT --safe_serialization`, {COPY}"
     )
 
 
@@ -105,11 +106,10 @@ def _state_of_fsdp(names: Collection[str], source: str) -> str | None:
     fsdp_folders = [folder for folder in folders if folder.startswith("pytorch_model_fsdp")]
     if fsdp_folders:
         first = fsdp_folders[0]
-        return (
-            f"shards of FSDP ({first}). Put them together: `accelerate merge-weights {source}/{first} OUTPUT`, {COPY}"
-        )
+        place = shlex.quote(f"{source}/{first}")
+        return f"shards of FSDP ({first}). Put them together: `accelerate merge-weights {place} OUTPUT`, {COPY}"
     if any(name.endswith(".distcp") and "/" not in name for name in names):
-        command = f"`accelerate merge-weights {source} OUTPUT`"
+        command = f"`accelerate merge-weights {shlex.quote(source)} OUTPUT`"
         return f"shards of a distributed checkpoint. Put them together: {command}, {COPY}"
     if "pytorch_model_fsdp.bin" in names:
         return (

@@ -28,7 +28,7 @@ from .hub_pins import pin_repository
 from .inside import contents_of
 from .memory import plain_model
 from .opened_tensors import open_model, open_pickled_state, open_state, open_tensors
-from .other_contents import ADAPTER, refuse_pickle
+from .other_contents import ADAPTER, CHECKPOINT, refuse_pickle
 from .reader import SAFE_WEIGHTS, TensorSpec, read_tensor
 from .shards import read_headers
 from .subfolders import fit_subfolders, subfolder_prefix
@@ -130,6 +130,21 @@ def try_to_open(references: Sequence[Ingredient], *, allow_pickle: bool = False)
     return results
 
 
+def _absolute(folder: Path) -> Path:
+    """The absolute path of a folder under the name that the user calls it, be that a symbolic link."""
+    if ".." in folder.parts:  # the parent of a link's target, which only the file system knows
+        return folder.resolve()
+    return Path(os.path.abspath(folder))
+
+
+def _name_of(path: str) -> str:
+    """What a folder or repository is called: its own name, of a checkpoint in a run's folder that of the run too."""
+    components = [component for component in re.split(r"[/\\]", path) if component]
+    if len(components) > 1 and CHECKPOINT.fullmatch(components[-1]):
+        return "/".join(components[-2:])
+    return components[-1]
+
+
 def distinct_names(ingredients: Sequence[Ingredient]) -> list[str]:
     """A name for each: its own, with its folder's or owner's where several share it, and a number if need be."""
     short = [item.name for item in ingredients]
@@ -151,7 +166,11 @@ def _longer_name(ingredient: Ingredient) -> str:
     if ingredient.source == MEMORY:
         return ingredient.name
     components = re.split(r"[/\\]", ingredient.source)  # a recipe may come from Windows
-    return "/".join(components[-2:])
+    name = ingredient.name.split("/")
+    if components[-len(name) - 1 : -1] == name:  # of a run whose best checkpoint was taken
+        components.pop()
+    length = len(name) if components[-len(name) :] == name else 1
+    return "/".join(components[-length - 1 :])
 
 
 def _find_again(ingredient: Ingredient, allow_pickle: bool) -> Callable[[], Checkpoint]:
@@ -205,8 +224,8 @@ def _find_path(path: str | os.PathLike[str], name: str | None, allow_pickle: boo
             source = os.fsdecode(source)
         source.encode()  # a name that is no UTF-8 could stand in no recipe
         folder = Path(source).expanduser()
-        if folder.is_dir():  # otherwise `resolve` could fail, where the current folder is gone
-            folder = folder.resolve()
+        if folder.is_dir():  # otherwise the current folder may be gone
+            folder = _absolute(folder)
         is_folder, exists = folder.is_dir(), folder.exists()
     if is_folder:
         return _find_in_folder(folder, name, allow_pickle)
@@ -225,7 +244,7 @@ def _find_path(path: str | os.PathLike[str], name: str | None, allow_pickle: boo
 def _find_in_folder(folder: Path, name: str | None, allow_pickle: bool) -> Callable[[], Checkpoint]:
     """Read the headers of a folder's weights; of a Trainer's folder those of its best or last checkpoint."""
     with as_error(IngredientError, f"{one_line(folder)} cannot be read"):
-        name = name or one_line(folder.name)
+        name = name or one_line(_name_of(str(folder)))
         notes: list[str] = []
         chosen = checkpoint_of_trainer(folder)
         if chosen is not None:
@@ -250,7 +269,12 @@ def _find_in_folder(folder: Path, name: str | None, allow_pickle: bool) -> Calla
 def _find_on_hub(source: str, revision: str | None, name: str | None, allow_pickle: bool) -> Callable[[], Checkpoint]:
     """Pin a repository: the commit, the digests of its weight files and their headers, without the weights."""
     pin = pin_repository(source, revision)
-    ingredient = Ingredient(name or source.split("/")[-1], source, pin.commit, pin.files)
+    name = name or _name_of(source)
+    notes = []
+    if pin.checkpoint:
+        source = f"{source}/{pin.checkpoint}"
+        notes.append(f"{name} is {pin.checkpoint}, {pin.reason}")
+    ingredient = Ingredient(name, source, pin.commit, pin.files)
     pickled = [file for file in pin.files if not file.endswith((".safetensors", ".json"))]  # JSON: an index of shards
     if pickled and not allow_pickle:
         raise IngredientError(f"{source} holds {refuse_pickle(pickled[0], source)}")
@@ -259,8 +283,8 @@ def _find_on_hub(source: str, revision: str | None, name: str | None, allow_pick
     if pickled:
         hub.fetch_weights([(source, pin.commit, pin.files)])
         sorted_files = _without_weights(sorted_files, pin.files)
-        return partial(_open_pickles, ingredient, folder, sorted_files)
-    return partial(_open_safetensors, ingredient, pin.specs, folder, sorted_files)
+        return partial(_open_pickles, ingredient, folder, sorted_files, notes)
+    return partial(_open_safetensors, ingredient, pin.specs, folder, sorted_files, notes)
 
 
 def _without_weights(sorted_files: SortedFiles, weight_files: Collection[str]) -> SortedFiles:

@@ -8,10 +8,17 @@ from collections.abc import Mapping, Sequence
 
 from ..errors import listed
 from .checkpoint import Checkpoint
+from .config_settings import read_settings
 from .subfolders import subfolder_prefix
 
 
 SHOWN = 3  # names in one line
+# Of one model whose embeddings are tied; loading it as an untied one would draw the weight anew.
+UNTIE = (
+    "Untie every tied one and save it again: `model.config.tie_word_embeddings = False`, "
+    "`model.get_output_embeddings().weight = torch.nn.Parameter(model.get_input_embeddings().weight.clone())`, "
+    "`model.save_pretrained(...)`"
+)
 Shapes = Mapping[str, tuple[int, ...]]  # of tensors by name
 
 
@@ -74,7 +81,27 @@ def _other_layout(item: Checkpoint, usual_shapes: Shapes) -> list[str]:
     advice = ": transformers loads both layouts; load one of them and save it again with `save_pretrained`"
     absent = [name for name in usual_shapes if name not in item.specs]
     additional = [name for name in item.specs if name not in usual_shapes]
+    if absent and not additional and _ties_embeddings(item):
+        advice = f", its tied embeddings: those of the others are untied. {UNTIE}"
+    if additional and not absent and not _ties_embeddings(item) and _could_be_tied(item, additional):
+        advice = f", its untied embeddings: those of the others are tied. {UNTIE}"
     return [*_line(item, "lacks", absent, advice), *_line(item, "has in addition", additional, advice)]
+
+
+def _ties_embeddings(item: Checkpoint) -> bool:
+    """Whether the output embeddings of a model are its input embeddings, as transformers reads its configuration."""
+    settings = read_settings({item.name: item.config})[item.name].values
+    return bool(settings.get("tie_word_embeddings"))
+
+
+def _could_be_tied(item: Checkpoint, names: Sequence[str]) -> bool:
+    """Whether each of some tensors has the shape of another one, as weights that other models tie have."""
+    for name in names:
+        shape = item.specs[name].shape
+        others = [other for other, spec in item.specs.items() if other not in names and spec.shape == shape]
+        if len(shape) != 2 or not others:
+            return False
+    return True
 
 
 def _needed(item: Checkpoint, usual_shapes: Shapes) -> Shapes:

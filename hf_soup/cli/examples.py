@@ -54,6 +54,7 @@ def read_examples(source: str, split: str, options: ExampleOptions, metric: Any 
     return hf_soup.Evaluator(
         load_data(path, name=name, split=chosen_split),
         split=chosen_split,
+        name=name,
         metric=metric or None,
         path=path,
         task=options.task,

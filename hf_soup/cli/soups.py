@@ -126,7 +126,7 @@ def _params(given: tuple[str, ...]) -> dict[str, Any]:
 @click.command("check")
 @click.argument("ingredients", nargs=-1)
 @click.option("--base-model", help="Model that the INGREDIENTS were fine-tuned from.")
-@click.option("--deep", is_flag=True, help="Read the weights too, to check for fine-tunes of one model.")
+@click.option("--deep", is_flag=True, help="Read all weights, not just heads, to check for fine-tunes of one model.")
 @align_labels_option
 @take_from_option
 @allow_pickle_option
@@ -138,7 +138,7 @@ def check_command(ingredients: tuple[str, ...], form: str, **options: Any) -> No
     hf-soup check runs/run-*
     hf-soup check user/run1 user/run2 --base-model google-bert/bert-base-cased --deep
 
-    Without --deep only headers and configurations are read.
+    Without --deep only headers, configurations and heads are read.
     """
     import dataclasses
 

@@ -1,4 +1,4 @@
-"""The commands `sweep`, `runs` and `cook`."""
+"""The commands `sweep`, `runs`, `cook` and `recipes`, the cook files that ship with the package."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..display.tables import align
+from ..errors import RecipeError, did_you_mean
 from ..options import SweepOptions
 from .options import (
     Command,
@@ -233,13 +235,15 @@ def cook_command(file: str, output: str | None, dry_run: bool, form: str, **opti
     """Run a cook file, from fine-tuning to a compared soup, or cook a soup again from its recipe.
 
     \b
-    hf-soup cook recipes/digits-vit.yaml --dry-run
-    hf-soup cook recipes/text-classification.yaml --set data.path=my_data --set base_model=google-bert/bert-base-cased
+    hf-soup cook digits-vit --dry-run
+    hf-soup cook text-classification --set data.path=my_data --set base_model=google-bert/bert-base-cased -o out
     hf-soup cook soup/soup_recipe.yaml -o soup_again
     hf-soup cook user/soup -o again
     hf-soup cook user/soup --set strategy=uniform --add user/run9 --drop user/run2 -o other
 
-    Complete stages are skipped, so an interrupted command resumes where it stopped.
+    FILE_OR_SOUP is a cook file, the name of a shipped one (`hf-soup recipes` lists them; a file or folder of that name
+    takes precedence), a soup_recipe.yaml, or the folder or Hub id of a soup. Complete stages are skipped, so an
+    interrupted command resumes where it stopped.
     """
     import hf_soup
 
@@ -285,3 +289,28 @@ def _cooked(cooked: Cooked) -> tuple[str, dict[str, Any], str]:
         data["folder"] = str(cooked.folder)
         paragraphs.append(f"Saved to {cooked.folder}")
     return data["folder"], data, "\n\n".join(filter(None, paragraphs))
+
+
+@click.command("recipes")
+@click.argument("name", required=False)
+@output_options
+def recipes_command(name: str | None, form: str) -> None:
+    """List the cook files that ship with hf-soup, or print the one called NAME.
+
+    \b
+    hf-soup recipes
+    hf-soup recipes digits-vit > cook.yaml
+    hf-soup cook digits-vit -o out
+    """
+    from ..formats.shipped_recipes import shipped_recipes, summary
+
+    recipes = shipped_recipes()
+    if name is None:
+        entries = [{"name": recipe, "about": summary(file)} for recipe, file in recipes.items()]
+        table = align([["recipe", "about"], *([entry["name"], entry["about"]] for entry in entries)])
+        show(form, "\n".join(recipes), entries, table)
+        return
+    if name not in recipes:
+        raise RecipeError(f"there is no shipped recipe {name!r}{did_you_mean(name, recipes)}.")
+    text = recipes[name].read_text(encoding="utf-8")
+    show(form, recipes[name], {"name": name, "about": summary(recipes[name]), "text": text}, text)

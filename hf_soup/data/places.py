@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ..errors import ALIKE, DataError, did_you_mean
+from ..errors import ALIKE, DataError, did_you_mean, is_near
 from ..untrusted import one_line
 from .layouts import PACKED, is_table
 
@@ -50,7 +50,7 @@ def refuse_missing_path(path: str) -> None:
     is_bare = "/" not in path
     if not is_bare and parent == Path():  # OWNER/NAME, and there is no folder OWNER here
         return
-    by_lower_case = {name.lower(): name for name in names}
+    by_lower_case = {name.lower(): name for name in names if is_near(word, name)}
     cutoff = NEAR if is_bare else ALIKE
     matches = difflib.get_close_matches(word.lower(), by_lower_case, n=1, cutoff=cutoff)
     if matches:

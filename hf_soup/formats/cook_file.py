@@ -18,6 +18,7 @@ from ..metrics.built_in import BUILT_IN
 from ..options import STRICT, CompareOptions, MergeOptions, PushOptions, SweepOptions
 from ..plugins import chooses, is_code, refuse_code
 from ..untrusted import is_printable, one_line
+from .mergekit import refuse_mergekit
 from .strict_yaml import build, override, read_yaml
 
 
@@ -172,6 +173,7 @@ def load_cook_file(
     for item in overrides:
         override(content, item)
     _refuse_control(content, where)
+    refuse_mergekit(content, where)
     plan = build(CookFile, content, str(path))
     if not allow_code:
         refuse_code(_code(plan), str(path))

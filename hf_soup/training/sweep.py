@@ -79,12 +79,15 @@ class Sweep(Result, Sequence[Run]):
         varied, shared = self._settings()
         metrics = [run.score.metric for run in self.runs if run.score]
         metric = metrics[0] if metrics else "score"  # all runs of a sweep have one metric
-        lines = [["run", *varied, metric, "loss", "step", "seconds"]]
+        losses = {run.name: _loss_of(run) for run in self.runs}
+        what = "training loss" if None in losses.values() else "validation loss"
+        lines = [["run", *varied, metric, what, "step", "seconds"]]
         for run in sorted(self.runs, key=_rank, reverse=True):
             own = [cell(run.params.get(key)) for key in varied]
             score = f"{run.score.value:.4f}" if run.score else "-"
             timing = [f"{run.state['step']:,}", f"{run.state['seconds']:.0f}"]
-            lines.append([run.name, *own, score, f"{run.state['train_loss']:.4f}", *timing])
+            loss = losses[run.name] if what == "validation loss" else run.state["train_loss"]
+            lines.append([run.name, *own, score, f"{loss:.4f}", *timing])
         for failure in self.failed:
             own = [cell(failure.params.get(key)) for key in varied]
             lines.append([failure.name, *own, failure.cause, "-", "-", "-"])
@@ -190,6 +193,12 @@ def best_run(runs: Sequence[Run], best: Scored | None = None) -> Scored | None:
         if score is not None and (best is None or score.beats(best.score)):
             best = Scored(run, score)
     return best
+
+
+def _loss_of(run: Run) -> float | None:
+    """The validation loss of the step that is kept, to which the score belongs; `None` without validation data."""
+    loss = run.state["metrics"].get("eval_loss")
+    return float(loss) if isinstance(loss, (int, float)) else None
 
 
 def _rank(run: Run) -> float:

@@ -1,18 +1,23 @@
 """Advice: told from what was measured, with its number, and for the right reason."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 import transformers
+from command import run
+from safetensors.torch import load_file
 
 import hf_soup
 from hf_soup import testing
 from hf_soup.analysis.advice import Advice, Commands
-from hf_soup.analysis.advice_losses import Losses
+from hf_soup.analysis.advice_losses import Losses, barrier_piece
 from hf_soup.analysis.advice_scores import half_width, value_of_soups
 from hf_soup.analysis.advice_weights import start_pieces
 from hf_soup.analysis.advising import decide
 from hf_soup.analysis.diversity import Diversity, pair_diversity
+from hf_soup.analysis.points import Line, Point
 from hf_soup.analysis.similarity import measure_similarity
 from hf_soup.checkpoints.source import open_all
 from hf_soup.metrics.predictions import Predictions
@@ -85,8 +90,8 @@ def test_heads_of_their_own_are_the_reason(tmp_path, start):
     heads = hf_soup.advise(runs(tmp_path / "heads", 4, start, own_heads=True))
     assert not heads.ok
     assert topics(heads)[0] == "heads"
-    assert "heads do not look like fine-tunes of one head" in heads.verdict
-    assert "--head probe" in heads.command
+    assert "heads do not look like fine-tunes of one initial head" in heads.verdict
+    assert heads.command.endswith("--weights classifier=1,0,0,0 --weights 1,1,1,1 -o soup")
     strangers = [runs(tmp_path / f"s{i}", 1, seed=i)[0] for i in range(3)]
     apart = hf_soup.advise(strangers)
     assert not apart.ok
@@ -103,6 +108,78 @@ def test_evidence_has_its_number(tmp_path, start):
         assert piece.advice.endswith(".")
     assert "run-0" in advice.table()
     assert advice.to_dict()["ok"] == advice.ok
+
+
+def test_check_compare_and_advice_agree_about_heads(tmp_path, start):
+    """All three find that heads started apart, and each gives the options that take one head; with data the best's."""
+    folders, data = runs(tmp_path, 3, start, own_heads=True), examples(start, 30)
+    note = next(note for note in hf_soup.check(folders).notes if "heads" in note)
+    assert note.startswith("run-0, run-1, run-2: the heads do not look like fine-tunes of one initial head")
+    assert "--weights classifier=1,0,0 --weights 1,1,1 " in note
+    assert 'weights={"classifier": [1, 0, 0], "": [1, 1, 1]}' in note
+    one_head = hf_soup.merge(folders, weights={"classifier": [1, 0, 0], "": [1, 1, 1]})
+    with pytest.warns(UserWarning, match="run-0, run-1, run-2: the heads do not look like") as told:
+        hf_soup.compare(one_head, test=data, ensembles=[])
+    assert [str(warning.message) for warning in told] == [note]
+    assert "heads" in topics(hf_soup.advise(folders, data))
+    advice = hf_soup.advise(folders)
+    assert advice.pieces[0].topic == "heads"
+    assert advice.command.endswith("--weights classifier=1,0,0 --weights 1,1,1 -o soup")
+    assert advice.table().splitlines()[2] == f"    {advice.command}"  # one command, below the verdict
+    assert advice.table().count("hf-soup merge") == 1
+    rises = Losses(advice.names, single=0.4, soup=0.9, lines=[])
+    (piece,) = start_pieces(measure_similarity(open_all(folders)), rises, Commands("RUN..."), "run-1")
+    assert "--weights classifier=0,1,0 --weights 1,1,1" in piece.command
+
+
+def test_one_odd_head_is_left_out(tmp_path, start):
+    """Where most heads are alike, these are averaged and the odd one is not."""
+    folders = [*runs(tmp_path / "alike", 3, start), *runs(tmp_path / "odd", 1, start, own_heads=True)]
+    assert "--weights classifier=1,1,1,0 --weights 1,1,1,1" in hf_soup.advise(folders).command
+
+
+def test_what_was_given_is_not_asked_for_again(tmp_path, start, monkeypatch):
+    """The data, how it is read and the base model stand in the commands as they were typed, quoted for the shell."""
+    monkeypatch.chdir(tmp_path)
+    folders = [folder.relative_to(tmp_path) for folder in runs(tmp_path / "my runs", 4, start)]
+    examples(start, 30).rename_column("label", "answer").to_csv(tmp_path / "my data.csv")
+    arguments = ["advise", *folders, "--data", "my data.csv", "--label-column", "answer", "--base-model", start]
+    done = run(*arguments, "--json")
+    assert done.returncode == 0, done.stderr
+    commands = [piece["command"] for piece in json.loads(done.stdout)["pieces"]]
+    assert not any("DATA" in command for command in commands if "merge" in command)
+    poor = run(*arguments, "--budget", "2")
+    data = "--data 'my data.csv' --task text-classification --label-column answer"
+    expected = " ".join(f"'{folder}'" for folder in folders)
+    assert f"    hf-soup advise {expected} {data.replace('--task text-classification ', '')}\n" in poor.stdout
+    assert "a budget of 5 models or more would tell" in poor.stdout
+
+
+def test_commands_read_pickles_where_models_are_pickles(tmp_path, start):
+    """Models that were opened with `allow_pickle` are in commands that allow it, which would refuse them otherwise."""
+    folders = runs(tmp_path, 2, start)
+    for folder in folders:
+        torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+        (folder / "model.safetensors").unlink()
+    done = run("advise", *folders, "--allow-pickle", "--quiet")
+    assert done.stdout == "soup\n"
+    opened = [hf_soup.load_ingredient(folder, allow_pickle=True) for folder in folders]
+    assert hf_soup.advise(opened).command.endswith("--allow-pickle --data DATA")
+
+
+def test_the_best_model_is_never_to_be_left_out():
+    """Where the barriers are those of the model with the best score, a search is to choose."""
+
+    def line(one, other, height):
+        ends = Point(0.4, 0.8)
+        return Line(one, other, (0.0, 0.5, 1.0), (ends, Point(0.4 + height, 0.8), ends))
+
+    high = Losses(("a", "b", "c"), 0.4, 0.5, [line("a", "b", 0.3), line("a", "c", 0.3), line("b", "c", 0.0)])
+    commands = Commands("a b c")
+    assert barrier_piece(high, commands, "b").advice.startswith("Leave a out")
+    piece = barrier_piece(high, commands, "a")
+    assert piece.advice.startswith("Let a search choose")
+    assert piece.command == commands.greedy
 
 
 @pytest.mark.parametrize(("own_heads", "topic"), [(True, "heads"), (False, "start")])

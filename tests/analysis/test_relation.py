@@ -89,7 +89,8 @@ def test_unrelated_models_are_noticed(text_runs):
     assert abs(report.relation.body) < 0.2
     body, head = report.relation.notes
     assert "bodies do not look like fine-tunes of one model" in body
-    assert "Start all runs from one head" in head
+    assert "heads do not look like fine-tunes of one initial head" in head
+    assert "--weights" not in head  # no head helps bodies that are unrelated
     assert set(report.relation.notes) <= set(report.notes)
 
 

@@ -1,10 +1,12 @@
 """One error that lists every offender, from headers and configurations."""
 
 import json
+import re
 import shutil
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 
 import hf_soup
@@ -152,3 +154,22 @@ def test_batchnorm_is_noted(tmp_path):
     report = hf_soup.check([tmp_path / "run-0", tmp_path / "run-1"])
     assert report.ok
     assert any("BatchNorm" in note for note in report.notes)
+
+
+def test_tied_against_untied_embeddings(tmp_path):
+    """The error says which model is tied and how to untie it, and what it says works."""
+    folders = []
+    sizes = {"vocab_size": 32, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
+    for index, tied in enumerate((False, True, True)):
+        config = transformers.LlamaConfig(**sizes, num_attention_heads=2, tie_word_embeddings=tied)
+        transformers.LlamaForCausalLM(config).save_pretrained(tmp_path / f"run-{index}")
+        folders.append(tmp_path / f"run-{index}")
+    (odd,) = hf_soup.check(folders).problems
+    assert odd.startswith("run-0 has in addition lm_head.weight, its untied embeddings: those of the others are tied.")
+    (odd,) = hf_soup.check(folders[:2]).problems
+    assert odd.startswith("run-1 lacks lm_head.weight, its tied embeddings: those of the others are untied.")
+    model = transformers.AutoModelForCausalLM.from_pretrained(folders[1])
+    for command in re.findall(r"`(model\.[^`]*)`", odd)[:2]:
+        exec(command, {"model": model, "torch": torch})
+    model.save_pretrained(tmp_path / "untied")
+    assert hf_soup.check([folders[0], tmp_path / "untied"]).ok

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import hf_soup
 from hf_soup import testing
 from hf_soup.checkpoints.check import check_checkpoints
 from hf_soup.checkpoints.source import open_all, open_checkpoint
@@ -135,6 +136,29 @@ def test_sharded_checkpoints_open(tmp_path):
     assert len(sharded.ingredient.files) > 1
     assert list(single.specs) == list(sharded.specs)
     assert all(torch.equal(single.read(name), sharded.read(name)) for name in single.specs)
+
+
+def test_names_are_what_was_typed(tmp_path, text_runs):
+    """A symbolic link is not replaced by its target, and a checkpoint in a run's folder is called by both."""
+    link = tmp_path / "my-favourite"
+    link.symlink_to(text_runs[0])
+    shutil.copytree(text_runs[1], tmp_path / "run-1" / "checkpoint-4")
+    soup = hf_soup.merge([link, tmp_path / "run-1" / "checkpoint-4"])
+    assert soup.recipe.names == ("my-favourite", "run-1/checkpoint-4")
+    assert soup.recipe.ingredients[0].source == str(link)
+    folder = soup.save_pretrained(tmp_path / "soup")
+    assert "my-favourite" in (folder / "README.md").read_text()
+    assert str(text_runs[0]) not in (folder / "soup_recipe.yaml").read_text()
+    assert hf_soup.cook(folder).soup.recipe.names == soup.recipe.names
+    shutil.copytree(tmp_path / "run-1", tmp_path / "other" / "run-1")
+    places = [tmp_path / "run-1", tmp_path / "other" / "run-1"]
+    assert [item.name for item in open_all(places)] == [f"{tmp_path.name}/run-1", "other/run-1"]
+    inside = [place / "checkpoint-4" for place in places]
+    assert [item.name for item in open_all(inside)][1] == "other/run-1/checkpoint-4"
+    card = (folder / "README.md").read_text()
+    assert "huggingface.co/run-1" not in card  # which is no repository
+    assert "- run-1/checkpoint-4" not in card.split("---")[1]
+    assert open_checkpoint(link / ".." / text_runs[2].name).folder == text_runs[2]
 
 
 def test_a_trainers_folder_is_its_best_or_last_checkpoint(tmp_path, text_runs):

@@ -119,6 +119,33 @@ def test_subfolders_of_a_repository(tmp_path, nested, text_runs):
     assert (tmp_path / "offline" / "model.safetensors").read_bytes() == (again / "model.safetensors").read_bytes()
 
 
+def test_a_trainers_repository_is_its_best_or_last_checkpoint(tmp_path, hub, text_runs):
+    """A repository with checkpoints of a Trainer alone is resolved as such a folder is, also offline and again."""
+    repo_id = f"{hub.user}/{tmp_path.name}"
+    create_repo(repo_id)
+    for step, run in zip((2, 10), text_runs[:2], strict=True):
+        upload_folder(repo_id=repo_id, folder_path=run, path_in_repo=f"checkpoint-{step}")
+    last = hf_soup.check([repo_id])
+    assert f"{tmp_path.name} is checkpoint-10, the last one" in last.notes
+    state = {"best_model_checkpoint": "elsewhere/out/checkpoint-2", "best_metric": 0.9}
+    HfApi().upload_file(
+        repo_id=repo_id, path_in_repo="checkpoint-10/trainer_state.json", path_or_fileobj=json.dumps(state).encode()
+    )
+    soup = hf_soup.merge([repo_id, text_runs[1]])
+    (best, _) = soup.recipe.ingredients
+    assert (best.name, best.source) == (tmp_path.name, f"{repo_id}/checkpoint-2")
+    assert f"{tmp_path.name} is checkpoint-2, the best one (metric 0.9)" in hf_soup.check([repo_id]).notes
+    folder = soup.save_pretrained(tmp_path / "soup")
+    local = hf_soup.merge(text_runs[:2]).save_pretrained(tmp_path / "local")
+    assert (folder / "model.safetensors").read_bytes() == (local / "model.safetensors").read_bytes()
+    code = "import sys, hf_soup; hf_soup.cook(sys.argv[1]); print(*hf_soup.check([sys.argv[2]]).notes)"
+    command = [sys.executable, "-c", code, str(folder), repo_id]
+    done = subprocess.run(
+        command, check=True, capture_output=True, text=True, env=os.environ | {"HF_HUB_OFFLINE": "1"}
+    )
+    assert "is checkpoint-2, the best one" in done.stdout
+
+
 def test_pickles_on_the_hub(tmp_path, hub, text_runs):
     """A repository that has pickles alone is refused, or read when allowed; its sha256 is recorded."""
     folder = shutil.copytree(text_runs[0], tmp_path / "old")

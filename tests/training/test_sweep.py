@@ -277,6 +277,9 @@ def test_the_best_checkpoint_is_kept(tmp_path, kind):
         evaluator = hf_soup.Evaluator(examples[1], metric="loss")
         found = hf_soup.merge([run], strategy="greedy", evaluator=evaluator).selection.trials[0].score
         assert found == pytest.approx(rows[run.state["step"]]["eval_loss"], abs=1e-5)
+    table = hf_soup.load_sweep(tmp_path / "best").table()
+    assert "validation loss" in table
+    assert f"{rows[best.state['step']]['eval_loss']:.4f}" in table  # of the step whose accuracy is beside it
     assert not list((tmp_path / "best").rglob("checkpoint-*"))
     assert "/" not in json.loads((best.folder / "trainer_state.json").read_text())["best_model_checkpoint"]
 
