@@ -143,7 +143,7 @@ def names_recipe(path: str | os.PathLike[str]) -> bool:
         [`RecipeError`]: if there is nothing of that name.
     """
     if not os.path.exists(path) and split_source(split_revision(path)[0]) is None:
-        raise RecipeError(f"{path} does not exist, and it is no Hub id (owner/name, owner/name@revision) either.")
+        raise RecipeError(f"{path} does not exist, and is not a Hub id (owner/name, owner/name@revision) either.")
     if os.path.isfile(path) or os.fspath(path).endswith((".yaml", ".yml")):
         return is_recipe(read_yaml(path))
     return True
