@@ -1,4 +1,4 @@
-"""Whether the confidence of a model matches its accuracy: calibration errors, the bins of a reliability diagram, temperature.
+"""How well the confidence of a model matches its accuracy: calibration errors, reliability diagrams, temperature.
 
 Arrays in, numbers out. The confidence of a prediction is the probability of its likeliest class.
 """
