@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class ModuleEffect(NamedTuple):
-    """What averaging one module does, in the metric's unit; positive is better.
+    """The effect of averaging one module, in the metric's unit; positive is better.
 
     Args:
         module (`str`):
@@ -40,7 +40,7 @@ class ModuleEffect(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class ModuleEffects(Result):
-    """Which modules profit from averaging.
+    """Which modules benefit from averaging.
 
     Args:
         metric (`str`), split (`str`), examples (`int`):

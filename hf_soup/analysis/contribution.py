@@ -1,4 +1,4 @@
-"""What each ingredient contributes to a soup; what it costs to know is told before."""
+"""The contribution of each ingredient to a soup, whose cost is known before anything is scored."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Share(NamedTuple):
 
     @property
     def value(self) -> float:
-        """Its Shapley value where that is known, else what the soup loses without it."""
+        """The Shapley value where it is known, otherwise the loss of the soup without the ingredient."""
         return self.left_out if self.shapley is None else self.shapley
 
 
@@ -249,7 +249,7 @@ class _Subsets:
         return gain(self.score(members), self.score(others), self.higher_is_better)
 
     def worth(self, members: Collection[str]) -> float:
-        """The score on a scale where higher is better; of no ingredients at all the mean of single ones."""
+        """The score on a scale where higher is better; for no ingredients, the mean score of the single ones."""
         score = self.score(members) if members else self._mean_of_singles()
         # Shapley values are positive for what helps, of losses too.
         return gain(score, 0.0, self.higher_is_better)

@@ -1,4 +1,4 @@
-"""How differently models decide on the same examples, and what an ensemble or a soup of them makes of it."""
+"""How much the predictions of models differ on the same examples, and what an ensemble or a soup gains from that."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class PairDiversity(NamedTuple):
-    """How differently two models decide.
+    """How much the predictions of two models differ.
 
     Args:
         one (`str`), other (`str`):
@@ -55,7 +55,7 @@ class PairDiversity(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class Diversity(Result):
-    """How differently models decide, and what it is worth.
+    """How much the predictions of models differ, and what an ensemble and a soup gain from that.
 
     Args:
         metric (`str`), higher_is_better (`bool`), split (`str`), examples (`int`):
@@ -82,17 +82,17 @@ class Diversity(Result):
 
     @property
     def mean_score(self) -> float:
-        """Of the models alone."""
+        """The mean score of the single models."""
         return sum(self.scores.values()) / len(self.scores)
 
     @property
     def best(self) -> str:
-        """The best model alone, on these examples."""
+        """The name of the best single model on these examples."""
         return best_of(self.scores, self.higher_is_better)
 
     @property
     def best_score(self) -> float:
-        """Of the best model alone, on these examples."""
+        """The score of the best single model on these examples."""
         return self.scores[self.best]
 
     @property
@@ -102,7 +102,7 @@ class Diversity(Result):
 
     @property
     def kept(self) -> float | None:
-        """How much of the ensemble's gain the soup keeps: 1 is all; `None` where the ensemble gains nothing."""
+        """The fraction of the ensemble's gain that the soup keeps; `None` where the ensemble gains nothing."""
         if self.gain <= 0:
             return None
         return gain(self.soup, self.mean_score, self.higher_is_better) / self.gain
@@ -125,7 +125,7 @@ class Diversity(Result):
 
     @property
     def disagreement(self) -> float:
-        """Mean over all pairs."""
+        """The mean disagreement over all pairs."""
         if not self.pairs:
             return 0.0
         return sum(pair.disagreement for pair in self.pairs) / len(self.pairs)
@@ -216,7 +216,7 @@ class Diversity(Result):
 
 
 def measure_diversity(scorer: Scorer) -> Diversity:
-    """Compare what models say of the same examples, two by two.
+    """Compare the predictions of models on the same examples, pair by pair.
 
     Args:
         scorer ([`Scorer`]):

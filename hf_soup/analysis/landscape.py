@@ -30,7 +30,7 @@ Spot = tuple[str, str, float]  # the two models of a line, and the place on the 
 
 @dataclass(frozen=True, repr=False)
 class Landscape(Result):
-    """Losses and scores between models.
+    """Losses and scores along the lines between models.
 
     Args:
         names (`tuple[str, ...]`):

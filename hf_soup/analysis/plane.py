@@ -90,7 +90,7 @@ class Plane(Result):
         return plot_plane(self.x, self.y, self.losses(), self.marks, examples=self.examples, title=self.finding)
 
     def plot_interactive(self) -> Any:
-        """The same as a surface that can be turned.
+        """An interactive picture of the loss as a surface.
 
         Returns:
             `plotly.graph_objects.Figure`

@@ -29,7 +29,7 @@ HEAD_ELEMENTS = 2**22  # heads that are larger are those of language models, whi
 
 
 class ModuleAngles(NamedTuple):
-    """How alike one named module is among the ingredients.
+    """How similar one named module is in the ingredients.
 
     Args:
         name (`str`):
@@ -111,7 +111,7 @@ class HeadsApart(NamedTuple):
 
 @dataclass(frozen=True)
 class Relation:
-    """What the weights of the ingredients say about a common start.
+    """Evidence in the weights of the ingredients for a common start.
 
     Args:
         modules (`tuple[ModuleAngles, ...]`):

@@ -1,4 +1,4 @@
-"""How alike the weights of models are, and the ways that they went from their start: one pass over the files.
+"""How similar the weights of models are, and in which directions they moved: one pass over the files.
 
 Everything here follows from inner products (`gram.py`), which are sums in float64.
 """
@@ -43,7 +43,7 @@ LONGEST_HINT = 400  # characters of a hint, which may list the names of tensors
 
 @dataclass(frozen=True, repr=False)
 class Similarity(Result):
-    """How alike the weights of models are.
+    """How similar the weights of models are.
 
     Args:
         names (`tuple[str, ...]`):
@@ -168,7 +168,7 @@ class Similarity(Result):
         return np.divide(balance + both, 2 * both, out=np.full_like(both, np.nan), where=both > 0)
 
     def relation(self) -> Relation:
-        """What the weights say about a common start."""
+        """The evidence in the weights for a common start."""
         return relation_of(self.names, self.grams, with_base=self.base is not None)
 
     def by_module(self) -> tuple[TensorSimilarity, ...]:

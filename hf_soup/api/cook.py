@@ -153,8 +153,8 @@ def names_recipe(path: str | os.PathLike[str]) -> bool:
     if not os.path.exists(path) and not is_hub_id:
         shipped = did_you_mean(str(path), shipped_recipes()).replace("Known:", "Shipped recipes:")
         raise RecipeError(
-            f"{path} does not exist, and it is no Hub id (owner/name, owner/name@revision) and no shipped recipe "
-            f"either{shipped}."
+            f"{path} does not exist, and is neither a Hub id (owner/name, owner/name@revision) nor a shipped "
+            f"recipe{shipped}."
         )
     if os.path.isfile(path) or os.fspath(path).endswith((".yaml", ".yml")):
         return is_recipe(read_yaml(path))

@@ -42,8 +42,7 @@ def refuse_damaged(digests: Mapping[Path, str], repo_id: str) -> None:
     if damaged:
         names = ", ".join(one_line(path.name) for path in damaged)
         raise IngredientError(
-            f"{names} of {repo_id} arrived with other contents than the Hub announced. "
-            "The copy was deleted: try again."
+            f"{names} of {repo_id} came with other contents than the Hub announced. The copy was deleted: try again."
         )
 
 

@@ -1,4 +1,4 @@
-"""Whether a model is as often right as it says: calibration errors, the bins of a reliability diagram, temperature.
+"""How well the confidence of a model matches its accuracy: calibration errors, reliability diagrams, temperature.
 
 Arrays in, numbers out. The confidence of a prediction is the probability of its likeliest class.
 """
@@ -49,7 +49,7 @@ class Bins:
 
 
 class Calibration(NamedTuple):
-    """How a classifier's confidence fits its accuracy.
+    """How well the confidence of a classifier matches its accuracy.
 
     Args:
         ece (`float`):
@@ -75,7 +75,7 @@ class Calibration(NamedTuple):
 
 
 def reliability(probabilities: np.ndarray, labels: np.ndarray, *, by: Literal["width", "mass"] = "width") -> Bins:
-    """Accuracy by confidence.
+    """Compute accuracy by confidence.
 
     Args:
         probabilities (`np.ndarray` of shape `(examples, classes)`):
@@ -109,7 +109,7 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray, *, by: Literal["w
 def expected_calibration_error(
     probabilities: np.ndarray, labels: np.ndarray, *, by: Literal["width", "mass"] = "width"
 ) -> float:
-    """ECE; arguments as of [`reliability`]."""
+    """The expected calibration error (ECE); the arguments are those of [`reliability`]."""
     return reliability(probabilities, labels, by=by).error
 
 
@@ -122,7 +122,7 @@ def brier_score(probabilities: np.ndarray, labels: np.ndarray) -> float:
 
 
 def calibrate(predictions: Predictions) -> Calibration:
-    """Every number of calibration of one classifier.
+    """Compute all measures of calibration of one classifier.
 
     Raises:
         [`EvaluationError`]: if the predictions are not of classes.
@@ -140,14 +140,14 @@ def calibrate(predictions: Predictions) -> Calibration:
 
 
 def fit_temperature(predictions: Predictions) -> float:
-    """The number that logits are divided by so that the likelihood of these examples is highest.
+    """Fit the temperature: the number by which logits are divided to maximize the likelihood of these examples.
 
     Args:
         predictions ([`Predictions`]):
             Predictions of classes on validation.
 
     Returns:
-        `float`: above 1 for a model that is too sure of itself; between 1/100 and 100.
+        `float`: a temperature between 1/100 and 100, which is above 1 for an overconfident model.
 
     Source: Guo et al. 2017, [On calibration of modern neural networks](https://arxiv.org/abs/1706.04599), section 4.2.
     """

@@ -62,7 +62,7 @@ class Metric:
 
 
 def load_metric(name: str) -> evaluate.Metric:
-    """A built-in metric for other programs, as an `evaluate.Metric`.
+    """Load a built-in metric as an `evaluate.Metric`, for use in other programs.
 
     Args:
         name (`str`):
@@ -74,7 +74,7 @@ def load_metric(name: str) -> evaluate.Metric:
         lists of tags, or texts.
 
     Raises:
-        [`RecipeError`]: if there is none of that name.
+        [`RecipeError`]: if there is no metric of that name.
     """
     if name not in BUILT_IN:
         raise RecipeError(f'there is no metric "{name}"{did_you_mean(name, BUILT_IN)}; {WAYS}.')
@@ -119,7 +119,7 @@ def _features(built_in: BuiltIn) -> list[datasets.Features]:
 
 
 def load_metrics(given: Given | Sequence[Given]) -> tuple[Metric, ...]:
-    """What a user calls metrics, one or several.
+    """Load one or several metrics in any of the forms that a user may give.
 
     Args:
         given (`str`, `Callable`, `evaluate.EvaluationModule`, or a sequence of them):

@@ -23,7 +23,7 @@ KINDS = ("classes", "labels", "values", "tokens")
 
 
 class Predictions(NamedTuple):
-    """What a model predicted, item by item. An item is an example, or a word or token of one.
+    """Predictions of a model, item by item. An item is an example, or a word or token of one.
 
     Args:
         logits (`np.ndarray`, float32):

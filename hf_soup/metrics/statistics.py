@@ -1,4 +1,4 @@
-"""How sure a score or a difference is: bootstrap over examples, the same resamples for all models, and McNemar's test.
+"""How certain a score or difference is: bootstrap over examples, equal resamples for all models, and McNemar's test.
 
 A metric that follows from sums over examples (counts, losses, bins of confidence) is computed for all resamples at
 once: the sums of a resample are its counts times the sums of each example. Other metrics are computed again for each.

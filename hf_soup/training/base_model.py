@@ -55,7 +55,7 @@ def pin_base_model(base_model: str | os.PathLike[str], manifest: Mapping[str, An
     if manifest and manifest.get("base_commit"):  # all runs share one start, even if the repository has changed since
         commit: str = manifest["base_commit"]
     elif os.path.isabs(source) or hub.split_source(source) is None:
-        raise TrainingError(f"{source} does not exist, and it is no Hub id (owner/name, owner/name@revision) either.")
+        raise TrainingError(f"{source} does not exist, and is not a Hub id (owner/name, owner/name@revision) either.")
     else:
         commit = hub.resolve(source, revision)
     return BaseModel(source, commit, _card_on_hub(source, commit))

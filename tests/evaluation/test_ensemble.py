@@ -84,7 +84,7 @@ def test_members_on_other_examples_are_refused():
     one = predictions()
     for other in (one._replace(labels=one.labels[::-1]), one._replace(rows=one.rows + 1)):
         for combine in (mean_logits, mean_probabilities, majority_vote, fit_mixture):
-            with pytest.raises(EvaluationError, match="of the same examples"):
+            with pytest.raises(EvaluationError, match="for the same examples"):
                 combine([one, other])
 
 

@@ -296,7 +296,7 @@ class Same(evaluate.Metric):
         (lambda said: {"a": "high"}, "has to return a number or a dict of numbers"),
         (lambda said: None, "has to return a number"),
         (lambda said: float("nan"), "NaN"),
-        ("perplexity", "not defined for a model of classes: take accuracy"),
+        ("perplexity", "not defined for a model of classes: use one of accuracy"),
         ("pearsonr", "not defined for a model of classes"),
     ],
 )
@@ -315,7 +315,7 @@ def test_f1_is_of_two_classes(tokenizer):
     with pytest.raises(hf_soup.DataError, match='no class "negative"'):
         hf_soup.Evaluator(testing.tiny_texts(8), metric="f1", processing_class=tokenizer)(model)
     numbered = testing.tiny_text_model(0, labels=("LABEL_0", "LABEL_1", "LABEL_2"))
-    with pytest.raises(hf_soup.EvaluationError, match="take f1_macro or f1_micro"):
+    with pytest.raises(hf_soup.EvaluationError, match="use f1_macro or f1_micro"):
         hf_soup.Evaluator(data, metric="f1", processing_class=tokenizer)(numbered)
 
 
@@ -326,7 +326,7 @@ def test_arguments_are_checked_before_anything_runs():
         hf_soup.Evaluator(data, metric="acuracy")
     with pytest.raises(hf_soup.RecipeError, match="is not a metric"):
         hf_soup.Evaluator(data, metric=3)
-    with pytest.raises(hf_soup.RecipeError, match="of different names"):
+    with pytest.raises(hf_soup.RecipeError, match="with different names"):
         hf_soup.Evaluator(data, metric=["accuracy", "accuracy"])
     with pytest.raises(hf_soup.RecipeError, match='no task called "regresion"'):
         hf_soup.Evaluator(data, task="regresion")
