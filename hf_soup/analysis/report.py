@@ -160,10 +160,7 @@ def _data_uri(name: str, figure: Figure) -> dict[str, str]:
     stream = io.BytesIO()
     figure.savefig(stream, format="png")
     encoded = base64.b64encode(stream.getvalue()).decode()
-    # One panel has a title of its own, several have one above them all, and colour bars are panels without any.
-    titles = [panel.get_title(loc="left") for panel in figure.get_axes()]
-    titles.append(figure.get_suptitle())
-    heading = next(filter(None, titles), name)
+    heading = figure.get_suptitle() or name
     return {
         "name": name,
         "uri": f"data:image/png;base64,{encoded}",

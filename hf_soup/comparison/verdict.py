@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ..display.figure import shown
 from ..metrics.statistics import SHARES, signed
 from ..types import gain
-from .comparison import TEST, VALIDATION, Difference, Rival
+from .comparison import TEST, VALIDATION, Comparison, Difference, Rival
 
 
 def summarise(
@@ -111,3 +112,35 @@ def _numbers(difference: Difference, metric: str) -> str:
     if difference.low is None:
         return value
     return f"{value} [{signed(metric, difference.low)}, {signed(metric, difference.high)}]"
+
+
+def headline(comparison: Comparison, *, most: int) -> str:
+    """What the test set says of the first soup in one line, as the title of a picture.
+
+    Args:
+        comparison ([`Comparison`]):
+            What was found.
+        most (`int`):
+            Number of characters that fit; a long name of a soup is cut in the middle.
+    """
+    metric, examples = comparison.metric, comparison.sizes.get(TEST, 0)
+    where = f"on {examples} test examples" if examples else "on the test set"
+    soup, by_set = next(iter(comparison.differences.items()), ("", {}))
+    difference = by_set.get(TEST, {}).get("single")
+    if difference is None:
+        return f"{metric} {where}"
+    finding = f"{_found(difference, metric, comparison.metrics[metric])} {where}"
+    name = shown(soup, max(most - len(finding) - 2, 12))
+    return f"{name[:1].upper()}{name[1:]}: {finding}"
+
+
+def _found(difference: Difference, metric: str, higher_is_better: bool | None) -> str:
+    """A difference in a few words."""
+    unit = f"points of {metric}" if metric in SHARES else f"in {metric}"
+    value, low, high = difference.value, difference.low, difference.high
+    if low is None or high is None:
+        return f"{signed(metric, value)} {unit}"
+    if low <= 0 <= high:
+        return f"no visible difference in {metric}"
+    is_better = (low > 0) == (higher_is_better is not False)
+    return f"{'better' if is_better else 'worse'} by {signed(metric, abs(value)).removeprefix('+')} {unit}"

@@ -188,9 +188,10 @@ def test_pictures_have_every_model(text_runs, start):
     similarity = measured(text_runs, start)
     axes = similarity.plot("runs").get_axes()[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == list(similarity.names)
-    axes = similarity.plot("depth").get_axes()[0]
+    figure = similarity.plot("depth")
+    axes = figure.get_axes()[0]
     assert [label.get_text() for label in axes.get_xticklabels()] == list(similarity.modules)
-    assert axes.get_title(loc="left")
+    assert figure.get_suptitle()
     with pytest.raises(hf_soup.RecipeError, match='no picture "run"'):
         similarity.plot("run")
 
