@@ -9,8 +9,8 @@ import pytest
 
 import hf_soup
 from hf_soup import plugins, testing
-from hf_soup.comparison.comparison import Difference
-from hf_soup.comparison.verdict import headline, verdict
+from hf_soup.comparison.comparison import Calibrated, Difference
+from hf_soup.comparison.verdict import doubts_of_confidence, headline, summarise, verdict
 from hf_soup.display.tables import align
 from hf_soup.evaluation import cache, model_maker
 from hf_soup.merging.refill import Refill
@@ -471,3 +471,77 @@ def test_large_predictions_are_kept(text_runs, monkeypatch):
     monkeypatch.setattr(hf_soup.Evaluator, "run", None)
     again = hf_soup.compare(soup, test=test)
     assert [row.scores for row in again.models] == [row.scores for row in first.models]
+
+
+def test_soups_that_are_one_model_run_once_and_are_told_once(text_runs, parts, monkeypatch):
+    """In another order and with weights of another scale; another mixture is another model."""
+    filled = []
+    fill = model_maker.ModelMaker.fill
+    monkeypatch.setattr(
+        model_maker.ModelMaker, "fill", lambda maker, *given: filled.append(given[0]) or fill(maker, *given)
+    )
+    all_three = hf_soup.merge(text_runs)
+    reordered = hf_soup.merge(list(reversed(text_runs)), weights=[2, 2, 2])
+    heavier = hf_soup.merge(text_runs, weights=[2, 1, 1])
+    soups = {"a": all_three, "b": reordered, "c": heavier}
+    data = {"test": testing.tiny_texts(24, seed=91), "validation": testing.tiny_texts(24, seed=92)}
+    result = hf_soup.compare(soups, **data)
+    assert len([mixture for mixture in filled if len(mixture.used) > 1]) == 2
+    lines = result.summary.split("\n")
+    assert [line.split(" ")[1] for line in lines] == ["a", "b", "c", "uniform"]
+    assert lines[1] == "The b of 3 is the same model as the a of 3."
+    assert lines[3] == "The uniform soup of 3 is the same model as the a of 3."
+    assert named(result, "a").scores == named(result, "b").scores == named(result, "uniform soup").scores
+
+
+def calibrated(ece, nll, *scaled):
+    """A calibration with these errors, and with those after a temperature of 1.4."""
+    ece_scaled, nll_scaled = scaled or (None, None)
+    temperature = 1.4 if scaled else None
+    return Calibrated(ece, ece, ece, 0.1, nll, temperature, ece_scaled, nll_scaled)
+
+
+@pytest.mark.parametrize(
+    ("soup", "sentence"),
+    [
+        (calibrated(0.07, 0.31), ""),
+        (calibrated(0.04, 0.38), ""),
+        (
+            calibrated(0.254, 0.31, 0.03, 0.29),
+            " Its calibration is worse: ECE 25.4 % against 3.8 %; divide its logits by 1.40, the temperature fitted "
+            "on validation (ECE 3.0 %, NLL 0.290 then).",
+        ),
+        (
+            calibrated(0.04, 0.6),
+            " Its calibration is worse: NLL 0.600 against 0.300; give validation data, on which a temperature for its "
+            "logits is fitted.",
+        ),
+        (
+            calibrated(0.254, 0.6, 0.3, 0.7),
+            " Its calibration is worse: ECE 25.4 % against 3.8 %, NLL 0.600 against 0.300; the temperature fitted on "
+            "validation does not help (ECE 30.0 %, NLL 0.700 with it).",
+        ),
+    ],
+)
+def test_much_worse_calibration_is_told_with_what_to_do(soup, sentence):
+    """Where the error more than doubles by 5 points or more, or the loss rises by half."""
+    assert doubts_of_confidence(soup, calibrated(0.038, 0.3)) == sentence
+    assert doubts_of_confidence(None, calibrated(0.038, 0.3)) == ""
+
+
+def test_calibration_is_told_only_where_the_score_held():
+    """A soup that is worse says so, and no more."""
+    told = {"soup": calibrated(0.3, 0.9), "best": calibrated(0.02, 0.3)}
+    for difference, is_told in ((Difference(0.0, -0.01, 0.01), True), (Difference(-0.05, -0.07, -0.02), False)):
+        summary = summarise(
+            {"soup": {"test": {"single": difference}}},
+            titles={"soup": "soup"},
+            sizes={"test": 500},
+            metric="accuracy",
+            higher_is_better=True,
+            single="best",
+            ensemble=None,
+            members=3,
+            calibrations=told,
+        )
+        assert ("calibration is worse" in summary) == is_told
