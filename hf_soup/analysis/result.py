@@ -133,7 +133,7 @@ def _pictures(name: str, part: Part) -> dict[str, Callable[[], Figure]]:
 
 
 def _mean_cosines(similarity: Similarity) -> str:
-    """The finding of a similarity: the mean cosines of all pairs, of weights and of changes."""
+    """The finding of a similarity: the mean cosines of all pairs, of weights and, with a base model, of changes."""
     import numpy as np
 
     models = len(similarity.names)
@@ -141,6 +141,7 @@ def _mean_cosines(similarity: Similarity) -> str:
         return "One model is compared with none"
     pairs = np.triu_indices(models, 1)  # each pair once, and no model with itself
     weights = similarity.cosines(of="weights")[pairs].mean()
-    deltas = similarity.cosines()[pairs].mean()
-    changes = "what fine-tuning changed" if similarity.base else "their differences from the mean"
-    return f"The weights of two models have a cosine of {weights:.3f} on average, {changes} {deltas:.2f}"
+    finding = f"The weights of two models have a cosine of {weights:.3f} on average"
+    if similarity.base is None:
+        return finding
+    return f"{finding}, what fine-tuning changed {similarity.cosines()[pairs].mean():.2f}"
