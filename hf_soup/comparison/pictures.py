@@ -49,7 +49,8 @@ def _axis_label(comparison: Comparison, single: ModelScores | None) -> str:
         unit = ", %" if metric in SHARES else ""
         return f"{metric}{unit}{lower}; bars: 95 % interval"
     unit = f"points of {metric}" if metric in SHARES else metric
-    return f"Difference from {single.name} in {unit}{lower}, with its 95 % interval. Above each panel: its score."
+    difference = f"Difference from {single.name} in {unit}{lower}"
+    return f"{difference}\nBars: 95 % interval. Above each panel: the score of that run."
 
 
 def _with_unit(metric: str, value: float) -> str:

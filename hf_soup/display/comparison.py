@@ -110,7 +110,7 @@ def plot_scores(
         points (`Sequence[Point]`):
             At least one.
         metric (`str`):
-            What the axes show.
+            What the axes show, in a line or two.
         title (`str`):
             What the figure shows, best as a finding.
         headings (`Mapping[str, str]`, *optional*):
@@ -145,7 +145,8 @@ def plot_scores(
         empty.set_visible(False)
     panels[0].set_yticks(range(len(rows)), [shown(row, LABEL) for row in rows])
     panels[0].set_ylim(len(rows) - 0.4, -0.6)  # the first row is the uppermost
-    figure.supxlabel(wrapped(metric, letters(WIDTH)), fontsize="medium")
+    label = [wrapped(line, letters(WIDTH)) for line in metric.split("\n")]
+    figure.supxlabel("\n".join(label), fontsize="medium")
     return figure
 
 
