@@ -114,7 +114,7 @@ def figure_class() -> type[Figure]:
         """A figure that shows itself: Jupyter knows matplotlib's own as pictures only once pyplot was imported."""
 
         def draw(self, renderer: Any) -> None:
-            # Ticks are made when they are drawn, and take their fonts from the settings of that moment.
+            # Which font a family is, such as sans-serif, is looked up when text is drawn.
             with matplotlib.rc_context(STYLE):
                 super().draw(renderer)
 
