@@ -7,7 +7,19 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..display.figure import COLORS, LONGEST, NOMINAL, new_figure, new_panels, shown
+from ..display.figure import (
+    COLORS,
+    CYCLE,
+    LABEL,
+    LONGEST,
+    NOMINAL,
+    SMALL,
+    WIDTH,
+    in_style,
+    new_figure,
+    new_panels,
+    shown,
+)
 from ..errors import MissingExtraError
 from ..types import UNIFORM
 from ..untrusted import one_line
@@ -22,10 +34,11 @@ if TYPE_CHECKING:
 
     from .points import Line, Mark, Point
 
-CYCLE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#999999")  # Okabe and Ito's
-NAMED = 24  # lines that have a legend entry, or cells that have a number
+NAMED = 24  # models whose heat map has a number in each cell
+MODULES = 16  # names of modules that fit below an axis
 
 
+@in_style
 def plot_heat(
     names: Sequence[str],
     matrix: np.ndarray,
@@ -66,7 +79,7 @@ def plot_heat(
     # A range of colours may not be empty, as it would be where all numbers are 0.
     low, high = limits or (0.0, max(greatest, least) or 1.0)
     image = axes.imshow(matrix, cmap=colours, vmin=low, vmax=high)
-    labels = list(map(shown, names))
+    labels = [shown(name, LABEL) for name in names]
     axes.set_xticks(range(len(names)), labels, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(names)), labels)
     if len(names) <= NAMED:
@@ -85,9 +98,10 @@ def _write_cells(axes: Axes, image: AxesImage, matrix: np.ndarray, *, digits: in
         red, green, blue, _ = image.cmap(image.norm(value))
         dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5  # luma of ITU-R BT.601
         color = "white" if dark else "black"
-        axes.text(column, row, f"{value:.{digits}f}", ha="center", va="center", fontsize=7, color=color)
+        axes.text(column, row, f"{value:.{digits}f}", ha="center", va="center", fontsize=SMALL, color=color)
 
 
+@in_style
 def plot_depth(
     modules: Sequence[str], lines: Mapping[str, Sequence[tuple[float, float, float] | None]], *, title: str
 ) -> Figure:
@@ -101,7 +115,7 @@ def plot_depth(
         title (`str`):
             Title of the figure.
     """
-    figure, axes = new_figure(max(6.4, 0.34 * len(modules) + 3), 4.4, title)
+    figure, axes = new_figure(WIDTH, 4.6, title)
     for (name, ranges), colour in zip(lines.items(), CYCLE, strict=False):
         places, means, lows, highs = [], [], [], []
         for place, values in enumerate(ranges):
@@ -116,16 +130,18 @@ def plot_depth(
             continue
         axes.fill_between(places, lows, highs, color=colour, alpha=0.2, lw=0)
         axes.plot(places, means, marker="o", ms=4, color=colour, label=f"{shown(name)} (mean, and range)")
-    axes.set_xticks(
-        range(len(modules)), list(map(shown, modules)), rotation=45, ha="right", rotation_mode="anchor", fontsize=8
-    )
+    step = math.ceil(len(modules) / MODULES)  # of many modules not every one is named
+    labels = [shown(name, LABEL) for name in modules[::step]]
+    axes.set_xticks(range(0, len(modules), step), labels, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_ylabel("cosine of two models")
     axes.set_xlabel("module, from the bottom up")
     axes.axhline(0, color="#666666", lw=0.8)
-    axes.legend(loc="best", fontsize=8)
+    axes.grid(axis="y")
+    figure.legend(loc="outside lower center", ncols=1)
     return figure
 
 
+@in_style
 def plot_lines(lines: Sequence[Line], soup: Point | None, *, metric: str, title: str, examples: int) -> Figure:
     """The loss and the score on the way between each pair.
 
@@ -141,10 +157,14 @@ def plot_lines(lines: Sequence[Line], soup: Point | None, *, metric: str, title:
         examples (`int`):
             On how many.
     """
-    figure, (left, right) = new_panels(10, 4.4, title, columns=2)
-    _draw_lines(left, lines, soup, "loss", f"loss on {examples} examples")
-    _draw_lines(right, lines, soup, "score", shown(metric))
-    left.legend(loc="best", fontsize=7)  # which is that of the right panel, too
+    named = len(lines) if len(lines) <= len(CYCLE) else 0
+    figure, (above, below) = new_panels(WIDTH, 6.2 + 0.2 * named, title, heights=(1, 1))
+    _draw_lines(above, lines, soup, "loss", f"loss on {examples} examples")
+    _draw_lines(below, lines, soup, "score", shown(metric))
+    below.set_xlabel("place on the way from one model (0) to the other (1)")
+    handles, labels = above.get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside lower center", ncols=1)  # which is that of both panels
     return figure
 
 
@@ -163,15 +183,16 @@ def _draw_lines(
             continue
         style: dict[str, Any] = {"color": CYCLE[0], "alpha": 0.45, "label": None}
         if few:
-            name = f"{shown(line.one)} to {shown(line.other)}"
+            name = f"{shown(line.one, LABEL)} to {shown(line.other, LABEL)}"
             style = {"color": CYCLE[index], "alpha": 1.0, "label": name}
         axes.plot(places, values, marker="o", ms=3, lw=1.2, **style)
     if soup is not None:
         axes.axhline(getattr(soup, field), color=COLORS["soup"], ls="--", lw=1.4, label="uniform soup of all")
     axes.set_ylabel(label)
-    axes.set_xlabel("place on the way from one model (0) to the other (1)")
+    axes.grid()
 
 
+@in_style
 def plot_plane(
     x: Sequence[float], y: Sequence[float], loss: np.ndarray, marks: Sequence[Mark], *, examples: int, title: str
 ) -> Figure:
@@ -191,7 +212,7 @@ def plot_plane(
     """
     import numpy as np
 
-    figure, axes = new_figure(7, 5.6, title)
+    figure, axes = new_figure(WIDTH, 5.6, title)
     scored = np.isfinite(loss)
     image: ScalarMappable
     if scored.all():
@@ -203,10 +224,11 @@ def plot_plane(
     figure.colorbar(image, ax=axes, label=f"loss on {examples} examples")
     _draw_marks(axes, marks)
     first, second, *_ = _with_role(marks, "corner")
-    axes.set_xlabel(f"L2 distance of weights, along the way from {shown(first.name)} to {shown(second.name)}")
+    axes.set_xlabel(f"L2 distance of weights, from {shown(first.name, LABEL)} to {shown(second.name, LABEL)}")
     axes.set_ylabel("L2 distance of weights, across")
     axes.set_aspect("equal", adjustable="box")  # both axes are distances
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3, fontsize=8, facecolor="#dddddd")
+    # The path is white, and would not be seen on a white ground.
+    figure.legend(loc="outside lower center", ncols=3, frameon=True, facecolor="#bbbbbb", edgecolor="none")
     return figure
 
 
@@ -222,12 +244,12 @@ def _draw_marks(axes: Axes, marks: Sequence[Mark]) -> None:
     axes.scatter(x, y, marker="*", s=180, color="#009E73", edgecolor="white", zorder=3, label=UNIFORM)
     for mark in corners:
         text = axes.annotate(
-            shown(mark.name),
+            shown(mark.name, LABEL),
             (mark.x, mark.y),
             xytext=(6, 6),
             textcoords="offset points",
             color="white",
-            fontsize=8,
+            fontsize=SMALL,
             fontweight="bold",
         )
         text.set_path_effects(_outline())
@@ -276,6 +298,7 @@ def _nearest(coordinates: Sequence[float], value: float) -> int:
     return min(range(len(coordinates)), key=lambda index: abs(coordinates[index] - value))
 
 
+@in_style
 def plot_diversity(
     disagreement: Mapping[str, float],
     scores: Mapping[str, float],
@@ -298,22 +321,24 @@ def plot_diversity(
         title (`str`):
             Title of the figure.
     """
-    figure, axes = new_figure(7, 4.6, title)
+    figure, axes = new_figure(WIDTH, 5.0, title)
     y = [scores[name] for name in disagreement]
     axes.scatter(list(disagreement.values()), y, color=CYCLE[0], s=36, zorder=3)
     for name, x in disagreement.items():
-        axes.annotate(shown(name), (x, scores[name]), fontsize=7, xytext=(4, 4), textcoords="offset points")
+        axes.annotate(shown(name, LABEL), (x, scores[name]), fontsize=SMALL, xytext=(4, 4), textcoords="offset points")
     styles = {"mean of the models": (NOMINAL, ":"), UNIFORM: (COLORS["soup"], "--")}
     for name, value in levels.items():
         colour, style = styles.get(name, ("#D55E00", "-"))
         axes.axhline(value, color=colour, ls=style, lw=1.4, label=shown(name))
     axes.set_xlabel("mean disagreement with the other models (share of examples)")
     axes.set_ylabel(shown(metric))
-    axes.margins(x=0.15, y=0.1)
-    axes.legend(loc="best", fontsize=8)
+    axes.margins(x=0.2, y=0.1)
+    axes.grid()
+    figure.legend(loc="outside lower center", ncols=3)
     return figure
 
 
+@in_style
 def plot_bars(
     names: Sequence[str],
     values: Mapping[str, Sequence[float]],
@@ -337,19 +362,20 @@ def plot_bars(
             Standard errors of the only values.
     """
     groups = len(values)
-    figure, axes = new_figure(7, max(3.2, 0.3 * len(names) * max(1, 0.7 * groups) + 1.6), title)
+    figure, axes = new_figure(WIDTH, max(3.2, 0.3 * len(names) * max(1, 0.7 * groups) + 1.6), title)
     height = 0.8 / groups
     bars = _error_bars(errors)
     for index, ((label, lengths), colour) in enumerate(zip(values.items(), CYCLE, strict=False)):
         # Bars of one name lie within 0.4 of its place, the first of them on top.
         places = [place - 0.4 + height * (groups - index - 0.5) for place in range(len(names))]
         axes.barh(places, lengths, height=height, color=colour, label=shown(label), xerr=bars, error_kw={"lw": 1})
-    axes.set_yticks(range(len(names)), list(map(shown, names)), fontsize=8)
+    axes.set_yticks(range(len(names)), [shown(name, LABEL) for name in names])
+    axes.grid(axis="x")
     axes.axvline(0, color="#333333", lw=0.8)
     axes.set_xlabel(shown(unit, 2 * LONGEST))
     axes.margins(y=0.02)
     if groups > 1:
-        axes.legend(loc="upper center", bbox_to_anchor=(0.4, -0.12), fontsize=8)
+        figure.legend(loc="outside lower center", ncols=1)
     return figure
 
 

@@ -48,7 +48,13 @@ class Section(NamedTuple):
 
 
 def write_report(
-    folder: str | os.PathLike[str], title: str, lead: str, sections: list[Section], *, html: bool = True
+    folder: str | os.PathLike[str],
+    title: str,
+    lead: str,
+    sections: list[Section],
+    *,
+    command: str = "",
+    html: bool = True,
 ) -> Path:
     """Write `index.html`, `analysis.md` with its pictures, and `analysis.json`.
 
@@ -60,9 +66,11 @@ def write_report(
         title (`str`):
             Title of the report.
         lead (`str`):
-            The whole in a sentence.
+            The whole in a sentence, best as what to do.
         sections (`list[Section]`):
             Sections of the report.
+        command (`str`, *optional*):
+            Command that follows from the report.
         html (`bool`, *optional*, defaults to `True`):
             Whether `index.html` is written: beside a model card Markdown is enough.
 
@@ -74,6 +82,8 @@ def write_report(
     """
     with staged_files(folder) as stage:
         paragraphs = [f"# {escape_markup(title)}", escape_markup(lead)]
+        if command:  # four spaces make code of it, in which there is nothing to escape
+            paragraphs.append(f"    {command}")
         for section in sections:
             paragraphs += [f"## {escape_markup(section.heading)}", as_markdown(section.table)]
             for name, figure in section.figures:
@@ -85,11 +95,11 @@ def write_report(
         (stage / DATA_FILE).write_text(text + "\n", encoding="utf-8")
         if html:
             # Names may hold half a surrogate pair, which is no character of UTF-8.
-            (stage / HTML_FILE).write_text(encodable(render_html(title, lead, sections)), encoding="utf-8")
+            (stage / HTML_FILE).write_text(encodable(render_html(title, lead, sections, command)), encoding="utf-8")
     return Path(folder) / (HTML_FILE if html else MARKDOWN_FILE)
 
 
-def render_html(title: str, lead: str, sections: list[Section]) -> str:
+def render_html(title: str, lead: str, sections: list[Section], command: str = "") -> str:
     """The report as one HTML file: pictures inside it, tables that sort by a click on their head."""
     from importlib.resources import files
 
@@ -107,7 +117,7 @@ def render_html(title: str, lead: str, sections: list[Section]) -> str:
             "pictures": [_data_uri(name, figure) for name, figure in section.figures],
         }
         entries.append(entry)
-    return environment.from_string(template).render(title=title, lead=lead, sections=entries)
+    return environment.from_string(template).render(title=title, lead=lead, command=command, sections=entries)
 
 
 def as_markdown(table: str) -> str:
@@ -160,10 +170,7 @@ def _data_uri(name: str, figure: Figure) -> dict[str, str]:
     stream = io.BytesIO()
     figure.savefig(stream, format="png")
     encoded = base64.b64encode(stream.getvalue()).decode()
-    # One panel has a title of its own, several have one above them all, and colour bars are panels without any.
-    titles = [panel.get_title(loc="left") for panel in figure.get_axes()]
-    titles.append(figure.get_suptitle())
-    heading = next(filter(None, titles), name)
+    heading = figure.get_suptitle() or name
     return {
         "name": name,
         "uri": f"data:image/png;base64,{encoded}",

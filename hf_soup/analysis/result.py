@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,9 @@ from .similarity import Similarity
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+REASONS = "What speaks for and against a soup of these models"  # heading above the pieces of advice
+MERGE = "hf-soup merge"  # how commands begin that make a soup
 
 Part = Similarity | Diversity | Landscape | Plane | Contribution | ModuleEffects | Advice
 
@@ -48,9 +51,15 @@ class Analysis(Result):
     advice: Advice | None = None
 
     def table(self) -> str:
-        """The tables of all parts, in Markdown that also reads well in a terminal."""
-        sections = self._sections(pictures=False)
-        return "\n\n".join(f"## {section.heading}\n\n{section.table}" for section in sections)
+        """What to do, then the tables of all parts, in Markdown that also reads well in a terminal."""
+        paragraphs = []
+        if self.advice is not None:
+            paragraphs.append(self.advice.verdict)
+            if self.advice.command:
+                paragraphs.append(f"    {self.advice.command}")
+        for section in self._sections(pictures=False):
+            paragraphs += [f"## {section.heading}", section.table]
+        return "\n\n".join(paragraphs)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain values."""
@@ -59,7 +68,7 @@ class Analysis(Result):
     @property
     def findings(self) -> list[str]:
         """What each part found, in a sentence."""
-        return [section.heading for section in self._sections(pictures=False)]
+        return [_finding(part) for part in reversed(parts_of(self).values())]
 
     def save(self, folder: str | os.PathLike[str], *, html: bool = True) -> Path:
         """Write a report: `index.html` (one file, readable without network), `analysis.md`, `analysis.json`, pictures.
@@ -77,17 +86,21 @@ class Analysis(Result):
             [`OutputError`]: if it cannot be written.
         """
         sections = self._sections(pictures=True)
-        lead = sections[0].heading + "."
+        lead, command = sections[0].heading + ".", ""
         if self.advice is not None:
-            lead = self.advice.verdict
-        return write_report(folder, f"Analysis of {len(self.names)} models", lead, sections, html=html)
+            lead, command = self.advice.verdict, self.advice.command
+        title = f"Analysis of {len(self.names)} models"
+        return write_report(folder, title, lead, sections, command=command, html=html)
 
     def _sections(self, *, pictures: bool) -> list[Section]:
         """The parts for a reader, who wants the advice first and the weights last."""
         sections = []
         for name, part in reversed(parts_of(self).items()):
             figures = figures_of(_pictures(name, part)) if pictures else ()
-            sections.append(Section(name, _finding(part), part.table(), figures, part.to_dict()))
+            heading, table = _finding(part), part.table()
+            if isinstance(part, Advice):  # whose verdict and command stand above all parts
+                heading, table = REASONS, _reasons(part)
+            sections.append(Section(name, heading, table, figures, part.to_dict()))
         return sections
 
 
@@ -108,6 +121,19 @@ def parts_of(analysis: Analysis) -> dict[str, Part]:
         "advice": analysis.advice,
     }
     return {name: part for name, part in parts.items() if part is not None}
+
+
+def _reasons(advice: Advice) -> str:
+    """What advice rests on, without its verdict and without commands.
+
+    Where the advice is not to average, pieces that end in a merge would contradict it.
+    """
+    if not advice.ok:
+        pieces = [piece for piece in advice.pieces if piece.stops or not piece.command.startswith(MERGE)]
+        advice = replace(advice, pieces=tuple(pieces))
+    paragraphs = advice.table().split("\n\n")
+    reasons = [text for text in paragraphs if text != advice.verdict and not text.startswith("    ")]
+    return "\n\n".join(reasons)
 
 
 def _finding(part: Part) -> str:
@@ -133,7 +159,7 @@ def _pictures(name: str, part: Part) -> dict[str, Callable[[], Figure]]:
 
 
 def _mean_cosines(similarity: Similarity) -> str:
-    """The finding of a similarity: the mean cosines of all pairs, of weights and of changes."""
+    """The finding of a similarity: the mean cosines of all pairs, of weights and, with a base model, of changes."""
     import numpy as np
 
     models = len(similarity.names)
@@ -141,6 +167,7 @@ def _mean_cosines(similarity: Similarity) -> str:
         return "One model is compared with none"
     pairs = np.triu_indices(models, 1)  # each pair once, and no model with itself
     weights = similarity.cosines(of="weights")[pairs].mean()
-    deltas = similarity.cosines()[pairs].mean()
-    changes = "what fine-tuning changed" if similarity.base else "their differences from the mean"
-    return f"The weights of two models have a cosine of {weights:.3f} on average, {changes} {deltas:.2f}"
+    finding = f"The weights of two models have a cosine of {weights:.3f} on average"
+    if similarity.base is None:
+        return finding
+    return f"{finding}, what fine-tuning changed {similarity.cosines()[pairs].mean():.2f}"

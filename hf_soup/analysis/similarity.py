@@ -6,7 +6,7 @@ Everything here follows from inner products (`gram.py`), which are sums in float
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -29,7 +29,16 @@ from .gram import (
     refuse_diverged,
 )
 from .relation import Relation, relation_of
-from .similarity_values import PairSimilarity, TensorSimilarity, cells_of, flat_row, spread_of_pairs
+from .similarity_values import (
+    HEAD,
+    OF_CHANGES,
+    PairSimilarity,
+    Spread,
+    TensorSimilarity,
+    cells_of,
+    flat_row,
+    spread_of_pairs,
+)
 
 
 if TYPE_CHECKING:
@@ -180,9 +189,13 @@ class Similarity(Result):
         return tuple(self._similarity(gram.tensor) for gram in self.grams)
 
     def pairs(self) -> tuple[PairSimilarity, ...]:
-        """A line for each pair of models."""
+        """A line for each pair of models; NaN where nothing is known of their changes."""
+        import numpy as np
+
         weights, deltas = self.cosines(of="weights"), self.cosines()
         distances, signs = self.distances(), self.signs()
+        if not self._changes_tell:
+            deltas, signs = np.full_like(deltas, np.nan), np.full_like(signs, np.nan)
         lines = []
         for i, j in itertools.combinations(range(len(self.names)), 2):
             pair = PairSimilarity(
@@ -196,18 +209,23 @@ class Similarity(Result):
             lines.append(pair)
         return tuple(lines)
 
+    @property
+    def _changes_tell(self) -> bool:
+        """Whether changes say anything: the differences of two models from their own mean are always opposite."""
+        return self.base is not None or len(self.names) > 2
+
     def table(self) -> str:
-        """The whole, body and head, and each module: mean [least, greatest] over pairs."""
-        change = "change" if self.base else "difference from the mean"
-        head = ["module", "cosine of weights", f"cosine of {change}", "same sign", "distance", "angle to mean"]
-        lines = [[*head, "angle to base"]]
+        """Body, head and each module: mean [least, greatest] over pairs. Columns of changes need a base model."""
+        lines = [list(HEAD)]
         regions = {gram.region for gram in self.grams}  # a model may have no head
         for region in ("body", "head"):
             if region in regions:
                 lines.append(cells_of(self._similarity(region)))
         lines += map(cells_of, self.by_module())
         if self.base is None:
-            lines = [line[:-1] for line in lines]  # no angle to the base model, which is the last column
+            # Differences from the mean would stand for changes; their cosines add up to the same for any models.
+            kept = [name not in OF_CHANGES for name in HEAD]
+            lines = [list(itertools.compress(line, kept)) for line in lines]
         return align(lines)
 
     def to_pandas(self, by: Literal["module", "tensor", "pair"] = "module") -> pd.DataFrame:
@@ -229,7 +247,9 @@ class Similarity(Result):
         }
 
     def plot(self, picture: Literal["runs", "depth"] = "runs") -> Figure:
-        """A picture: `"runs"` is a heat map of the cosines of all pairs, `"depth"` cosines from the bottom up.
+        """A picture: `"runs"` is a heat map of all pairs, `"depth"` shows cosines from the bottom up.
+
+        Without a base model the heat map is of distances, since the changes of the models are not known.
 
         Raises:
             [`MissingExtraError`]: if matplotlib is not installed.
@@ -238,20 +258,23 @@ class Similarity(Result):
 
         if picture not in ("runs", "depth"):
             raise RecipeError(f'there is no picture "{picture}"{did_you_mean(picture, ("runs", "depth"))}')
-        what = "what fine-tuning changed" if self.base else "differences from the mean"
         if picture == "runs":
+            if self.base is None:
+                distances = self.distances()
+                return plot_heat(
+                    self.names, distances, label="L2 distance", title=_heat_title("Distance of weights", distances)
+                )
             cosines = self.cosines()
-            spread = spread_of_pairs(cosines)
-            title = f"Cosine of {what}"
-            if spread is not None:
-                title += f", whole model: {spread.mean:.2f} on average"
+            title = _heat_title("Cosine of what fine-tuning changed", cosines)
             return plot_heat(self.names, cosines, label="cosine", limits=(-1, 1), title=title)
         modules = self.by_module()
-        lines = {
-            f"of {what}": [module.deltas for module in modules],
-            "of the weights": [module.weights for module in modules],
-        }
-        return plot_depth([module.name for module in modules], lines, title=_depth_title(modules))
+        of_weights = {module.name: module.weights for module in modules}
+        of_changes = {module.name: module.deltas for module in modules}
+        lines = {"of the weights": list(of_weights.values())}
+        if self.base is None:
+            return plot_depth(list(of_weights), lines, title=_depth_title("Weights", of_weights))
+        lines = {"of what fine-tuning changed": list(of_changes.values()), **lines}
+        return plot_depth(list(of_changes), lines, title=_depth_title("Changes", of_changes))
 
     def _of(self, where: str | None) -> list[TensorGram]:
         """The tensors that a name stands for: a module, a tensor, `"body"` or `"head"`; all by default."""
@@ -265,7 +288,7 @@ class Similarity(Result):
     def _similarity(self, name: str) -> TensorSimilarity:
         """All measures of a module, a tensor, the body or the head."""
         grams = self._of(name)
-        has_deltas = any(gram.known for gram in grams)
+        has_deltas = self._changes_tell and any(gram.known for gram in grams)
         deltas, same_sign = None, None
         # Deltas of zero point nowhere: they have neither cosines nor signs.
         if has_deltas and self.lengths(name).any():
@@ -346,13 +369,19 @@ def _degrees(inner: np.ndarray, squares: np.ndarray) -> np.ndarray:
     return np.degrees(np.arccos(cosines.clip(-1, 1)))
 
 
-def _depth_title(modules: Sequence[TensorSimilarity]) -> str:
-    """Which modules changed most and least alike, as a title."""
+def _heat_title(what: str, matrix: np.ndarray) -> str:
+    """What a heat map is of, with the mean of all pairs, if there are any."""
+    spread = spread_of_pairs(matrix)
+    return what if spread is None else f"{what}, whole model: {spread.mean:.3g} on average"
+
+
+def _depth_title(what: str, spreads: Mapping[str, Spread | None]) -> str:
+    """In which modules models are most and least alike, as a title."""
     means = {}
-    for module in modules:
-        if module.deltas is not None:
-            means[module.name] = module.deltas.mean
+    for name, spread in spreads.items():
+        if spread is not None:
+            means[name] = spread.mean
     if not means:
         return "Cosines from the bottom up"
     least, most = min(means, key=means.__getitem__), max(means, key=means.__getitem__)
-    return f"Most alike: {most} ({means[most]:.2f}); least: {least} ({means[least]:.2f})"
+    return f"{what} are most alike in {most} ({means[most]:.2f}), least in {least} ({means[least]:.2f})"

@@ -12,6 +12,18 @@ if TYPE_CHECKING:
     import numpy as np
 
 
+HEAD = (
+    "module",
+    "cosine of weights",
+    "cosine of change",
+    "same sign",
+    "distance",
+    "angle to mean",
+    "angle to base",
+)
+OF_CHANGES = ("cosine of change", "same sign", "angle to base")  # columns that need a base model
+
+
 class Spread(NamedTuple):
     """A measure over all pairs of models.
 
@@ -99,7 +111,7 @@ def spread_of_pairs(matrix: np.ndarray) -> Spread | None:
 
 
 def cells_of(similarity: TensorSimilarity) -> list[str]:
-    """The cells of a line of the table, the angle to the base model last."""
+    """The cells of a line of the table, in the order of `HEAD`."""
     return [
         similarity.name,
         _range(similarity.weights),

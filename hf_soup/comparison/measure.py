@@ -6,7 +6,9 @@ soups.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from ..checkpoints.hub import is_hub_id
@@ -17,8 +19,8 @@ from ..evaluation.model_maker import ModelMaker
 from ..evaluation.recipe_runner import RecipeRunner
 from ..plugins import load_module
 from ..progress import progress_bar
-from ..types import Mixture, Score
-from .comparison import SHIFTS, TEST, VALIDATION, Comparison, ModelScores, Role, shifted_sets
+from ..types import Mixture, Recipe, Score
+from .comparison import SHIFTS, TEST, VALIDATION, Calibrated, Comparison, ModelScores, Role, shifted_sets
 from .measured import (
     Measured,
     best_of_each_set,
@@ -132,6 +134,8 @@ def compare_models(
         single=single,
         ensemble=ensemble,
         members=len(members),
+        calibrations=_calibrations_on_test(models),
+        twins=_twins(entries, soups),
     )
     return Comparison(
         metrics=directions,
@@ -147,6 +151,49 @@ def compare_models(
 def _names_of(entries: Sequence[Entry], role: Literal["ingredient", "uniform", "soup"]) -> list[str]:
     """The names of the models with a role, in order."""
     return [entry.name for entry in entries if entry.role == role]
+
+
+def _calibrations_on_test(models: Sequence[ModelScores]) -> dict[str, Calibrated]:
+    """Model -> its calibration on the test set, of those that have one."""
+    calibrations = {}
+    for model in models:
+        if TEST in model.calibration:
+            calibrations[model.name] = model.calibration[TEST]
+    return calibrations
+
+
+def _twins(entries: Sequence[Entry], soups: Sequence[str]) -> dict[str, str]:
+    """Soup -> the first soup that is the same average, of those that are one; in the order of the summary."""
+    by_name = {entry.name: entry for entry in entries}
+    first_with: dict[str, str] = {}
+    twins = {}
+    for soup in soups:
+        first = first_with.setdefault(_identity(by_name[soup]), soup)
+        if first != soup:
+            twins[soup] = first
+    return twins
+
+
+def _identity(entry: Entry) -> str:
+    """A digest of what decides an average: linear ones depend on no order and no scale of their weights."""
+    recipe = entry.maker.setup.recipe(entry.mixture)
+    if recipe.method == "linear":
+        recipe = _in_one_order(recipe)
+    return recipe.fingerprint()
+
+
+def _in_one_order(recipe: Recipe) -> Recipe:
+    """The same average with its ingredients by name, their weights with the sum 1, and without those of weight 0."""
+    used = sorted(recipe.mixture.used)
+    places = [recipe.names.index(name) for name in used]
+    weights = {}
+    for module, row in recipe.weights_by_module.items():
+        total = math.fsum(row)
+        # 12 digits: 1/3 of three and 2/6 of six are one weight, whatever the last bit of the quotient is
+        weights[module] = tuple(round(row[place] / total, 12) for place in places)
+    ingredients = tuple(recipe.ingredients[place] for place in places)
+    alignments = {name: order for name, order in recipe.alignments.items() if name in used}
+    return replace(recipe, ingredients=ingredients, weights=weights, alignments=alignments)
 
 
 def _some_of(models: Mapping[str, Measured], names: Sequence[str]) -> dict[str, Measured]:
@@ -191,8 +238,14 @@ def _run_models(entries: Sequence[Entry], sets: Mapping[str, ScoredSet]) -> dict
     """Predictions and function scores of every model, with one model in memory at a time."""
     outputs: dict[str, Measured] = {}
     previous: ModelMaker | None = None
+    averages: dict[str, str] = {}  # what decides an average -> the first soup that is it
     for entry in progress_bar(entries, desc="Comparing", unit="model"):
-        # Models of one maker share memory, which is filled for each of them in turn.
+        if entry.role != "ingredient":
+            first = averages.setdefault(_identity(entry), entry.name)
+            if first != entry.name:  # a soup that has all ingredients is the uniform one, which has been run
+                outputs[entry.name] = outputs[first]
+                continue
+        # Entries of one maker share a model in memory, which is filled for each of them in turn.
         if previous is not None and previous is not entry.maker:
             previous.release()
         outputs[entry.name] = _run_entry(entry, sets)

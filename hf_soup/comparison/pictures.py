@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..display.comparison import Curve, Dot, Point, plot_reliability, plot_scores, plot_shifts
-from ..metrics.statistics import signed
-from .comparison import SHIFTS, SINGLE, SUMMARIES, TEST, VALIDATION, Comparison, ModelScores, shifted_sets
+from ..display.figure import WIDTH, letters
+from ..metrics.statistics import SHARES, formatted, signed
+from .comparison import SHIFTS, SINGLE, SUMMARIES, TEST, VALIDATION, Comparison, Difference, ModelScores, shifted_sets
+from .verdict import headline
 
 
 if TYPE_CHECKING:
@@ -14,32 +16,83 @@ if TYPE_CHECKING:
 
 
 def draw_scores(comparison: Comparison) -> Figure:
-    """Draw scores on every test set, with intervals."""
-    points = []
-    for model in comparison.models:
-        if model.role in SUMMARIES:
+    """Every set that reports: differences from the single model that is best on validation, else the scores."""
+    single = next((model for model in comparison.models if model.role == "chosen"), None)
+    points, headings = [], {}
+    for set_name, examples in comparison.sizes.items():
+        if set_name == VALIDATION:
             continue
-        for set_name in comparison.sizes:
-            if set_name != VALIDATION:
-                points += _points(model, set_name, comparison.metric)
-    return plot_scores(points, metric=comparison.metric, title=comparison.summary.split("\n")[0])
+        heading = f"{set_name} (n={examples})" if examples else set_name
+        level = None if single is None else single.score(set_name, comparison.metric)
+        if single is not None and level is None:  # a function may score a set by another metric
+            continue
+        if level is not None:
+            heading = f"{heading}: {_with_unit(comparison.metric, level.value)}"
+        headings[set_name] = heading
+        for model in comparison.models:
+            if model.role not in SUMMARIES:
+                points += _points(comparison, model, set_name, 0.0 if level is None else level.value)
+    return plot_scores(
+        points,
+        metric=_axis_label(comparison, single),
+        title=headline(comparison, most=letters(WIDTH)),
+        headings=headings,
+        from_zero=single is not None,
+    )
 
 
-def _points(model: ModelScores, set_name: str, metric: str) -> list[Point]:
-    """One model on one data set; the chosen ingredient is drawn twice, among the ingredients and by itself."""
-    score = model.score(set_name, metric)
+def _axis_label(comparison: Comparison, single: ModelScores | None) -> str:
+    """What the axes show, and what the numbers above the panels are."""
+    metric = comparison.metric
+    lower = " (lower is better)" if comparison.metrics[metric] is False else ""
+    if single is None:
+        unit = ", %" if metric in SHARES else ""
+        return f"{metric}{unit}{lower}; bars: 95 % interval"
+    unit = f"points of {metric}" if metric in SHARES else metric
+    difference = f"Difference from {single.name} in {unit}{lower}"
+    return f"{difference}\nBars: 95 % interval. Above each panel: the score of that run."
+
+
+def _with_unit(metric: str, value: float) -> str:
+    """A score with its unit, if it has one."""
+    unit = " %" if metric in SHARES else ""
+    return f"{formatted(metric, value)}{unit}"
+
+
+def _scale(metric: str) -> int:
+    """By what scores are multiplied: shares are drawn in percent."""
+    return 100 if metric in SHARES else 1
+
+
+def _points(comparison: Comparison, model: ModelScores, set_name: str, level: float) -> list[Point]:
+    """One model on one set: the chosen ingredient is drawn twice, among the ingredients and as itself."""
+    score = model.score(set_name, comparison.metric)
     if score is None:
         return []
-    value = score.value
+    scale = _scale(comparison.metric)
+    value = scale * (score.value - level)
     points = []
     if model.role in SINGLE:
         # Ingredients are drawn without intervals, which would overlap.
         points.append(Point(set_name, model.name, "ingredient", value, low=value, high=value))
     if model.role != "ingredient":
-        low = value if score.low is None else score.low
-        high = value if score.high is None else score.high
-        points.append(Point(set_name, model.title, model.role, value, low, high))
+        name = "best on validation" if model.role == "chosen" else model.name
+        low, high = _ends(comparison, model, set_name)
+        low_end = value if low is None else scale * low
+        high_end = value if high is None else scale * high
+        points.append(Point(set_name, name, model.role, value, low_end, high_end))
     return points
+
+
+def _ends(comparison: Comparison, model: ModelScores, set_name: str) -> tuple[float | None, float | None]:
+    """The interval of a model's difference from the single model; of its score where there is no single model."""
+    has_single = any(other.role == "chosen" for other in comparison.models)
+    if not has_single:
+        score = model.score(set_name, comparison.metric)
+        return (None, None) if score is None else (score.low, score.high)
+    difference: Difference | None = comparison.differences.get(model.name, {}).get(set_name, {}).get("single")
+    # The differences of ensembles are not tested, and the single model does not differ from itself.
+    return (None, None) if difference is None else (difference.low, difference.high)
 
 
 def draw_shifts(comparison: Comparison) -> Figure:
@@ -49,11 +102,13 @@ def draw_shifts(comparison: Comparison) -> Figure:
     if SHIFTS in comparison.sizes:
         set_name, shifts = SHIFTS, f"{len(shifted)} shifted sets (mean)"
     dots = []
+    scale = _scale(comparison.metric)
     for model in comparison.models:
         on_test, on_shift = model.score(TEST, comparison.metric), model.score(set_name, comparison.metric)
         if model.role not in SUMMARIES and on_test is not None and on_shift is not None:
-            dots.append(Dot(model.title, model.role, on_test.value, on_shift.value))
-    return plot_shifts(dots, metric=comparison.metric, shifts=shifts, title=_shift_title(comparison, set_name))
+            dots.append(Dot(model.title, model.role, scale * on_test.value, scale * on_shift.value))
+    metric = f"{comparison.metric}, %," if comparison.metric in SHARES else comparison.metric
+    return plot_shifts(dots, metric=metric, shifts=shifts, title=_shift_title(comparison, set_name))
 
 
 def _shift_title(comparison: Comparison, set_name: str) -> str:
@@ -64,8 +119,9 @@ def _shift_title(comparison: Comparison, set_name: str) -> str:
         if "single" in by_rival:
             gains.append(f"{soup} {signed(comparison.metric, by_rival['single'].value)}")
     if not gains:
-        return f"Test against {set_name}"
-    return f"On {set_name}, against the best on validation: {'; '.join(gains)}"
+        return f"{comparison.metric} on test and on {set_name}"
+    unit = f" points of {comparison.metric}" if comparison.metric in SHARES else f" in {comparison.metric}"
+    return f"On {set_name}, against the best on validation: {', '.join(gains)}{unit}"
 
 
 def draw_reliability(comparison: Comparison) -> Figure:

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ..display.figure import shown
 from ..metrics.statistics import SHARES, signed
 from ..types import gain
-from .comparison import TEST, VALIDATION, Difference, Rival
+from .comparison import TEST, VALIDATION, Calibrated, Comparison, Difference, Rival
+
+
+# From where on a calibration error or a loss is called worse: docs/comparison.md says why a soup's often is.
+ECE_FACTOR, ECE_POINTS = 2.0, 0.05
+NLL_FACTOR, NLL_ABOVE = 1.5, 0.1
 
 
 def summarise(
@@ -19,8 +25,10 @@ def summarise(
     single: str | None,
     ensemble: str | None,
     members: int,
+    calibrations: Mapping[str, Calibrated] | None = None,
+    twins: Mapping[str, str] | None = None,
 ) -> str:
-    """A sentence for each soup on the test set, and one on the shifted test sets.
+    """A sentence for each soup on the test set, and one on the shifted test sets; once for soups that are one model.
 
     Args:
         differences (`Mapping`):
@@ -37,21 +45,67 @@ def summarise(
             Name of the ensemble, if there is one.
         members (`int`):
             Number of models in the ensemble.
+        calibrations (`Mapping[str, Calibrated]`, *optional*):
+            Model -> its calibration on the test set, for classifiers.
+        twins (`Mapping[str, str]`, *optional*):
+            Soup -> an earlier soup that is the same model.
     """
+    calibrations, twins = calibrations or {}, twins or {}
     lines = []
     for soup, by_set in differences.items():
         title, on_test = titles[soup], by_set.get(TEST, {})
+        if soup in twins:
+            lines.append(f"The {title} is the same model as the {titles[twins[soup]]}.")
+            continue
         if single is None:
             lines.append(f"{title}: no validation set says which single model is best, so it is compared with none.")
         elif "single" in on_test:
             difference = on_test["single"]
             lines.append(verdict(title, difference, metric, higher_is_better, single, sizes[TEST], members))
+            if not _is_worse(difference, higher_is_better):
+                lines[-1] += doubts_of_confidence(calibrations.get(soup), calibrations.get(single))
         if "ensemble" in on_test:
             lines[-1] += f" Against the {ensemble}: {_numbers(on_test['ensemble'], metric)}."
         shifts = _on_shifted_sets(by_set, metric)
         if shifts:
             lines.append(f"{title}, on shifted sets against {single}: {', '.join(shifts)}.")
     return "\n".join(lines)
+
+
+def _is_worse(difference: Difference, higher_is_better: bool) -> bool:
+    """Whether the whole interval of a difference lies on the worse side of 0."""
+    if difference.low is None or difference.high is None:
+        return False
+    return gain(difference.low, 0.0, higher_is_better) < 0 and gain(difference.high, 0.0, higher_is_better) < 0
+
+
+def doubts_of_confidence(soup: Calibrated | None, single: Calibrated | None) -> str:
+    """A sentence on a calibration error or a loss that is much worse than the single model's; empty where none is.
+
+    Args:
+        soup ([`Calibrated`], *optional*), single ([`Calibrated`], *optional*):
+            Both on the test set; none of models that are no classifiers.
+    """
+    if soup is None or single is None:
+        return ""
+    numbers = []
+    if soup.ece > ECE_FACTOR * single.ece and soup.ece > single.ece + ECE_POINTS:
+        numbers.append(f"ECE {100 * soup.ece:.1f} % against {100 * single.ece:.1f} %")
+    if soup.nll > NLL_FACTOR * single.nll and soup.nll > single.nll + NLL_ABOVE:
+        numbers.append(f"NLL {soup.nll:.3f} against {single.nll:.3f}")
+    if not numbers:
+        return ""
+    return f" Its calibration is worse: {', '.join(numbers)}; {_remedy(soup)}."
+
+
+def _remedy(soup: Calibrated) -> str:
+    """What to do about a calibration that is worse."""
+    if soup.temperature is None or soup.ece_scaled is None or soup.nll_scaled is None:
+        return "give validation data, on which a temperature for its logits is fitted"
+    scaled = f"ECE {100 * soup.ece_scaled:.1f} %, NLL {soup.nll_scaled:.3f}"
+    if soup.nll_scaled < soup.nll:
+        return f"divide its logits by {soup.temperature:.2f}, the temperature fitted on validation ({scaled} then)"
+    return f"the temperature fitted on validation does not help ({scaled} with it)"
 
 
 def _on_shifted_sets(by_set: Mapping[str, Mapping[Rival, Difference]], metric: str) -> list[str]:
@@ -111,3 +165,35 @@ def _numbers(difference: Difference, metric: str) -> str:
     if difference.low is None:
         return value
     return f"{value} [{signed(metric, difference.low)}, {signed(metric, difference.high)}]"
+
+
+def headline(comparison: Comparison, *, most: int) -> str:
+    """What the test set says of the first soup in one line, as the title of a picture.
+
+    Args:
+        comparison ([`Comparison`]):
+            What was found.
+        most (`int`):
+            Number of characters that fit; a long name of a soup is cut in the middle.
+    """
+    metric, examples = comparison.metric, comparison.sizes.get(TEST, 0)
+    where = f"on {examples} test examples" if examples else "on the test set"
+    soup, by_set = next(iter(comparison.differences.items()), ("", {}))
+    difference = by_set.get(TEST, {}).get("single")
+    if difference is None:
+        return f"{metric} {where}"
+    finding = f"{_found(difference, metric, comparison.metrics[metric])} {where}"
+    name = shown(soup, max(most - len(finding) - 2, 12))
+    return f"{name[:1].upper()}{name[1:]}: {finding}"
+
+
+def _found(difference: Difference, metric: str, higher_is_better: bool | None) -> str:
+    """A difference in a few words."""
+    unit = f"points of {metric}" if metric in SHARES else f"in {metric}"
+    value, low, high = difference.value, difference.low, difference.high
+    if low is None or high is None:
+        return f"{signed(metric, value)} {unit}"
+    if low <= 0 <= high:
+        return f"no visible difference in {metric}"
+    is_better = (low > 0) == (higher_is_better is not False)
+    return f"{'better' if is_better else 'worse'} by {signed(metric, abs(value)).removeprefix('+')} {unit}"

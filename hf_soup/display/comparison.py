@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from .figure import COLORS, GRID, MARKERS, NOMINAL, markers_of, new_figure, new_panels, shown
+from .figure import (
+    COLORS,
+    LABEL,
+    MARKERS,
+    NOMINAL,
+    WIDTH,
+    in_style,
+    letters,
+    markers_of,
+    new_figure,
+    new_panels,
+    shown,
+    wrapped,
+)
 
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+LEAST_FOR_A_LINE = 5  # single models: a line through fewer says nothing of a trend
+FAR = 4  # ingredients farther from the other models than so many times their range would crush them: arrows
+BESIDE = 2  # panels beside each other, so that their text can be read on a phone
+TOGETHER = "each ingredient"  # the row or the entry of a legend that all ingredients share
 
 
 class Point(NamedTuple):
@@ -19,13 +38,13 @@ class Point(NamedTuple):
 
     Args:
         group (`str`):
-            Name of the set: one panel of the figure's x axis.
+            Name of the set, which has a panel of its own.
         name (`str`):
-            Name of the model, for the legend.
+            Name of the model: its row in every panel. All ingredients share one row.
         role (`str`):
             A key of `COLORS`.
         value (`float`), low (`float`), high (`float`):
-            Score and its interval; the same number three times where there is none.
+            What is drawn and its interval; the same number three times where there is none.
     """
 
     group: str
@@ -76,16 +95,28 @@ class Curve:
     count: Sequence[int]
 
 
-def plot_scores(points: Sequence[Point], *, metric: str, title: str) -> Figure:
-    """Scores side by side, one column for each set: ingredients as dots, the models to compare with their intervals.
+@in_style
+def plot_scores(
+    points: Sequence[Point],
+    *,
+    metric: str,
+    title: str,
+    headings: Mapping[str, str] | None = None,
+    from_zero: bool = False,
+) -> Figure:
+    """A panel for each set with an axis of its own; models are rows, in the same order in every panel.
 
     Args:
         points (`Sequence[Point]`):
             At least one.
         metric (`str`):
-            Label of the y axis.
+            What the axes show, in a line or two.
         title (`str`):
             Title of the figure, which states the finding at best.
+        headings (`Mapping[str, str]`, *optional*):
+            Group -> title of its panel; its name by default.
+        from_zero (`bool`, *optional*, defaults to `False`):
+            Whether the values are differences, so that a line marks 0.
 
     Returns:
         `matplotlib.figure.Figure`
@@ -93,35 +124,93 @@ def plot_scores(points: Sequence[Point], *, metric: str, title: str) -> Figure:
     Raises:
         [`MissingExtraError`]: if matplotlib is not installed.
     """
-    columns: dict[str, int] = {}  # name of a set -> its place on the x axis, in the order of the points
-    ingredients = []
-    models: dict[tuple[str, str], list[Point]] = {}  # name and role -> scores
+    groups: dict[str, list[Point]] = {}
+    rows: dict[str, int] = {}  # label -> its place from the top, in the order of the points
     for point in points:
-        columns.setdefault(point.group, len(columns))
-        if point.role == "ingredient":
-            ingredients.append(point)
-        else:
-            models.setdefault((point.name, point.role), []).append(point)
-    figure, axes = new_figure(max(2.2 + 2.0 * len(columns), 6.4), 5.0, title)
-    # In each column ingredients stand left of the middle, and the models to compare with side by side right of them.
-    places = [columns[point.group] - 0.3 for point in ingredients]
-    _draw_ingredients(axes, places, [point.value for point in ingredients], alpha=0.7)
-    markers = markers_of(list(models))
-    for index, ((name, _), of_model) in enumerate(models.items()):
-        shift = 0.45 * index / max(len(models) - 1, 1)
-        places = [columns[point.group] - 0.12 + shift for point in of_model]
-        _draw_intervals(axes, places, of_model, markers[name])
-    axes.set_xticks(range(len(columns)), list(map(shown, columns)))
-    axes.set_xlim(-0.6, len(columns) - 0.4)
-    for edge in range(1, len(columns)):
-        axes.axvline(edge - 0.5, color="#dddddd", linewidth=0.8)
-    axes.set_ylabel(f"{shown(metric)} (bars: 95 % interval)")
-    axes.grid(axis="y", color=GRID)
-    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+        groups.setdefault(point.group, []).append(point)
+        rows.setdefault(_row_of(point), len(rows))
+    columns = min(BESIDE, len(groups))
+    lines = math.ceil(len(groups) / columns)
+    height = 1.2 + lines * (0.6 + 0.24 * len(rows))  # inches
+    figure, panels = new_panels(
+        WIDTH, height, title, heights=(1,) * lines, columns=columns, share_x=False, share_y=True
+    )
+    for panel, (group, of_group) in zip(panels, groups.items(), strict=False):
+        _draw_rows(panel, of_group, rows)
+        panel.set_title(shown((headings or {}).get(group, group), letters(WIDTH) // columns))
+        if from_zero:
+            panel.axvline(0, color=COLORS["chosen"], linewidth=1, zorder=1)
+            panel.xaxis.set_major_formatter(_signed_tick)
+    for empty in panels[len(groups) :]:
+        empty.set_visible(False)
+    panels[0].set_yticks(range(len(rows)), [shown(row, LABEL) for row in rows])
+    panels[0].set_ylim(len(rows) - 0.4, -0.6)  # the first row is the uppermost
+    label = [wrapped(line, letters(WIDTH)) for line in metric.split("\n")]
+    figure.supxlabel("\n".join(label), fontsize="medium")
     return figure
 
 
-def _draw_ingredients(axes: Axes, x: Sequence[float], y: Sequence[float], *, alpha: float | None = None) -> None:
+def _signed_tick(value: float, place: float) -> str:
+    """A difference beside an axis, 0 without a sign; matplotlib gives its place among the ticks, too."""
+    return f"{value:+g}" if round(value, 9) else "0"
+
+
+def _row_of(point: Point) -> str:
+    """The label of the row that a model is drawn in."""
+    return TOGETHER if point.role == "ingredient" else point.name
+
+
+def _draw_rows(axes: Axes, points: Sequence[Point], rows: Mapping[str, int]) -> None:
+    """One panel: ingredients as faint dots, the other models with their intervals."""
+    from matplotlib.ticker import MaxNLocator
+
+    for point in points:
+        if point.role == "ingredient":
+            axes.plot(point.value, rows[_row_of(point)], marker="o", markersize=5, color="#999999", alpha=0.45)
+        else:
+            _draw_interval(axes, point, rows[_row_of(point)])
+    _leave_out_far_ingredients(axes, points, rows)
+    axes.xaxis.set_major_locator(MaxNLocator(4))
+    axes.grid(axis="x")
+    axes.tick_params(axis="y", length=0)
+
+
+def _leave_out_far_ingredients(axes: Axes, points: Sequence[Point], rows: Mapping[str, int]) -> None:
+    """End the axis near the other models; an arrow at its end stands for the ingredients beyond."""
+    ends = []
+    for point in points:
+        if point.role != "ingredient":
+            ends += [point.low, point.high, point.value]
+    if not ends or min(ends) == max(ends):
+        return
+    room = FAR * (max(ends) - min(ends))
+    low, high = min(ends) - room, max(ends) + room
+    left, right = axes.get_xlim()
+    if left < low:
+        axes.plot(low, rows[TOGETHER], marker="<", markersize=6, color="#666666", clip_on=False)
+        axes.set_xlim(left=low)
+    if right > high:
+        axes.plot(high, rows[TOGETHER], marker=">", markersize=6, color="#666666", clip_on=False)
+        axes.set_xlim(right=high)
+
+
+def _draw_interval(axes: Axes, point: Point, row: int) -> None:
+    """A model with its interval, where it has one."""
+    # A bootstrap interval may leave out the score itself; matplotlib refuses bars of negative length.
+    below, above = max(point.value - point.low, 0), max(point.high - point.value, 0)
+    axes.errorbar(
+        point.value,
+        row,
+        xerr=[[below], [above]],
+        marker=MARKERS[point.role][0],
+        markersize=6,
+        color=COLORS[point.role],
+        capsize=2,
+        linewidth=1.6,
+    )
+
+
+def _draw_ingredients(axes: Axes, x: Sequence[float], y: Sequence[float]) -> None:
     """All ingredients alike, with one entry in the legend: which of them is which is not what the figure shows."""
     axes.plot(
         x,
@@ -129,33 +218,13 @@ def _draw_ingredients(axes: Axes, x: Sequence[float], y: Sequence[float], *, alp
         linestyle="",
         marker=MARKERS["ingredient"],
         color=COLORS["ingredient"],
-        alpha=alpha,
-        label="each ingredient",
+        label=TOGETHER,
     )
 
 
-def _draw_intervals(axes: Axes, places: Sequence[float], points: Sequence[Point], marker: str) -> None:
-    """The scores of one model with their intervals."""
-    values, below, above = [], [], []
-    for point in points:
-        values.append(point.value)
-        # A bootstrap interval may leave out the score itself; matplotlib refuses bars of negative length.
-        below.append(max(point.value - point.low, 0))
-        above.append(max(point.high - point.value, 0))
-    axes.errorbar(
-        places,
-        values,
-        yerr=[below, above],
-        linestyle="",
-        marker=marker,
-        color=COLORS[points[0].role],
-        capsize=2,
-        label=shown(points[0].name),
-    )
-
-
+@in_style
 def plot_shifts(dots: Sequence[Dot], *, metric: str, shifts: str, title: str) -> Figure:
-    """Scores on the test set against those under shift, with the line through the single models.
+    """Scores on the test set against those under shift, with a line through the single models where there are many.
 
     Args:
         dots (`Sequence[Dot]`):
@@ -176,7 +245,7 @@ def plot_shifts(dots: Sequence[Dot], *, metric: str, shifts: str, title: str) ->
     Source: Miller et al. 2021, [Accuracy on the line](https://arxiv.org/abs/2107.04649); Wortsman et al. 2022, [Model
     soups](https://arxiv.org/abs/2203.05482), Figure 1.
     """
-    figure, axes = new_figure(6.4, 5.6, title)
+    figure, axes = new_figure(WIDTH, 5.6, title)
     _draw_trend(axes, dots)
     ingredients, models = [], []
     for dot in dots:
@@ -198,8 +267,8 @@ def plot_shifts(dots: Sequence[Dot], *, metric: str, shifts: str, title: str) ->
         )
     axes.set_xlabel(f"{shown(metric)} on the test set")
     axes.set_ylabel(f"{shown(metric)} on {shown(shifts)}")
-    axes.grid(color=GRID)
-    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    axes.grid()
+    figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 
@@ -209,12 +278,12 @@ def _coordinates(dots: Sequence[Dot]) -> tuple[list[float], list[float]]:
 
 
 def _draw_trend(axes: Axes, dots: Sequence[Dot]) -> None:
-    """The line through the single models, as wide as all models; none through fewer than three."""
+    """The line through the single models, as wide as all models; none through a few of them."""
     import numpy as np
 
     # Soups and ensembles are left out: what they gain over the line is what the figure shows.
     x, y = _coordinates([dot for dot in dots if dot.role in ("ingredient", "chosen")])
-    has_slope = len(x) > 2 and np.ptp(x) > 0  # a line through equal scores on the test set has none
+    has_slope = len(x) >= LEAST_FOR_A_LINE and np.ptp(x) > 0  # a line through equal scores on the test set has none
     if not has_slope:
         return
     slope, intercept = np.polyfit(x, y, 1)
@@ -230,6 +299,7 @@ def _draw_trend(axes: Axes, dots: Sequence[Dot]) -> None:
     )
 
 
+@in_style
 def plot_reliability(curves: Sequence[Curve], *, title: str) -> Figure:
     """Accuracy by confidence; on the diagonal a model is as often right as it says. Below: where its examples lie.
 
@@ -245,9 +315,9 @@ def plot_reliability(curves: Sequence[Curve], *, title: str) -> Figure:
     Raises:
         [`MissingExtraError`]: if matplotlib is not installed.
     """
-    figure, (above, below) = new_panels(6.4, 6.4, title, heights=(3, 1))
+    figure, (above, below) = new_panels(WIDTH, 6.4, title, heights=(3, 1))
     markers = markers_of([(curve.name, curve.role) for curve in curves])
-    above.plot([0, 1], [0, 1], color=NOMINAL, linewidth=1, linestyle="--", label="as sure as right")
+    above.plot([0, 1], [0, 1], color=NOMINAL, linewidth=1, linestyle="--", label="as confident as accurate")
     lowest_confidences, lowest_accuracies = [], []
     for curve in curves:
         color, marker = COLORS[curve.role], markers[curve.name]
@@ -262,10 +332,10 @@ def plot_reliability(curves: Sequence[Curve], *, title: str) -> Figure:
     lowest_accuracy = min(lowest_accuracies, default=0)
     for panel in (above, below):
         panel.set_xlim(lowest_confidence - 0.03, 1.03)
-        panel.grid(color=GRID)
+        panel.grid()
     above.set_ylabel("accuracy")
     below.set_ylabel("share of examples")
     above.set_ylim(lowest_accuracy - 0.05, 1.03)
     below.set_xlabel("confidence (means of 15 bins of equal width)")
-    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    figure.legend(loc="outside lower center", ncols=2)
     return figure

@@ -1,4 +1,4 @@
-"""What pictures have in common: colours, markers, names, an empty figure. matplotlib is an extra, imported at use."""
+"""What pictures have in common: colours, fonts, names, an empty figure. matplotlib is an extra, imported at use."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import functools
 import io
 import itertools
 import textwrap
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 from ..errors import MissingExtraError
 from ..untrusted import one_line
@@ -21,14 +21,74 @@ if TYPE_CHECKING:
 COLORS = {"ingredient": "#999999", "chosen": "#E69F00", "uniform": "#56B4E9", "soup": "#009E73", "ensemble": "#CC79A7"}
 # Models of one role have one colour, and these markers in turn.
 MARKERS = {"ingredient": "o", "chosen": "D", "uniform": "v", "soup": "sP*h", "ensemble": "^<>X"}
+# The same authors' colours for things that have no role; green is left to what stands out.
+CYCLE = ("#0072B2", "#E69F00", "#CC79A7", "#56B4E9", "#D55E00", "#666666")
 NOMINAL = "#0072B2"  # lines that models are compared with
-GRID = "#eeeeee"
+GRID = "#e6e6e6"
 LONGEST = 60  # characters of a name in a picture
+LABEL = 24  # characters of a name on an axis beside the panels
+WIDTH = 6.4  # inches: the text of a picture this wide can still be read on a phone
+SMALL = 8  # points: text inside a panel, where there is much of it
+# The look of every picture, whatever a user has set for pictures of their own.
+STYLE: dict[Any, Any] = {  # matplotlib names every key in its types
+    "text.usetex": False,
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 9.5,
+    "figure.titlesize": 11,
+    "axes.titlesize": 9.5,
+    "axes.labelsize": 9.5,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "legend.fontsize": 9,
+    "legend.frameon": False,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,  # the grid lies behind what is drawn
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "savefig.dpi": "figure",
+}
+
+Arguments = ParamSpec("Arguments")
 
 
 def shown(name: str, most: int = LONGEST) -> str:
-    """A name as a picture shows it: short, and as it stands, since dollar signs would make it a formula."""
-    return one_line(name, most).replace("$", r"\$")
+    """A name as a picture shows it: cut in the middle, and as it stands, since dollar signs would make it a formula.
+
+    Names of runs often differ at their ends alone, which is why more is kept of the end than of the beginning.
+
+    Args:
+        name (`str`):
+            A name that others gave.
+        most (`int`, *optional*, defaults to 60):
+            Number of characters above which it is cut.
+    """
+    line = one_line(name, len(name))
+    if len(line) > most:
+        end = 3 * (most - 1) // 5
+        line = f"{line[: most - 1 - end]}…{line[-end:]}"
+    return line.replace("$", r"\$")
+
+
+def in_style(draw: Callable[Arguments, Figure]) -> Callable[Arguments, Figure]:
+    """Have a function draw its figure with the fonts and sizes of `STYLE`.
+
+    Args:
+        draw (`Callable`):
+            A function that returns a figure of [`figure_class`].
+    """
+
+    @functools.wraps(draw)
+    def styled(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Figure:
+        figure_class()  # which says what to install where matplotlib is missing
+        import matplotlib
+
+        with matplotlib.rc_context(STYLE):
+            return draw(*args, **kwargs)
+
+    return styled
 
 
 def wrapped(title: str, width: int) -> str:
@@ -45,12 +105,18 @@ def figure_class() -> type[Figure]:
         [`MissingExtraError`]: if matplotlib is not installed.
     """
     try:
+        import matplotlib
         from matplotlib.figure import Figure
     except ImportError:
         raise MissingExtraError("pictures need matplotlib: pip install 'hf-soup[plot]'") from None
 
     class Picture(Figure):
         """A figure that shows itself: Jupyter knows matplotlib's own as pictures only once pyplot was imported."""
+
+        def draw(self, renderer: Any) -> None:
+            # Which font a family is, such as sans-serif, is looked up when text is drawn.
+            with matplotlib.rc_context(STYLE):
+                super().draw(renderer)
 
         def _repr_png_(self) -> bytes:
             buffer = io.BytesIO()
@@ -77,7 +143,14 @@ def new_figure(width: float, height: float, title: str) -> tuple[Figure, Axes]:
 
 
 def new_panels(
-    width: float, height: float, title: str, *, heights: Sequence[int] = (1,), columns: int = 1
+    width: float,
+    height: float,
+    title: str,
+    *,
+    heights: Sequence[int] = (1,),
+    columns: int = 1,
+    share_x: bool = True,
+    share_y: bool = False,
 ) -> tuple[Figure, list[Axes]]:
     """An empty figure with several panels, below or beside each other.
 
@@ -90,6 +163,8 @@ def new_panels(
             The relative height of each row of panels.
         columns (`int`, *optional*, defaults to 1):
             Panels beside each other.
+        share_x (`bool`, *optional*, defaults to `True`), share_y (`bool`, *optional*, defaults to `False`):
+            Whether all panels have one x axis, or one y axis.
 
     Returns:
         The figure, and its panels row by row.
@@ -97,18 +172,31 @@ def new_panels(
     Raises:
         [`MissingExtraError`]: if matplotlib is not installed.
     """
+    figure = new_canvas(width, height, title)
+    grid = figure.subplots(len(heights), columns, height_ratios=heights, sharex=share_x, sharey=share_y, squeeze=False)
+    return figure, list(grid.reshape(-1))
+
+
+def new_canvas(width: float, height: float, title: str) -> Figure:
+    """A figure with its title, and without panels.
+
+    Args:
+        width (`float`), height (`float`):
+            In inches.
+        title (`str`):
+            What it shows.
+
+    Raises:
+        [`MissingExtraError`]: if matplotlib is not installed.
+    """
     figure = figure_class()(figsize=(width, height), dpi=150, layout="constrained")
-    grid = figure.subplots(len(heights), columns, height_ratios=heights, sharex=True, squeeze=False)
-    panels: list[Axes] = list(grid.reshape(-1))
-    text = wrapped(title, int(width * 11))  # about 11 characters of this size fit into an inch
-    if columns == 1:
-        panels[0].set_title(text, fontsize=10, loc="left")
-    else:
-        figure.suptitle(text, fontsize=10, x=0.01, ha="left")
-    for panel in panels:
-        panel.set_axisbelow(True)  # the grid lies behind what is drawn
-        panel.spines[["top", "right"]].set_visible(False)
-    return figure, panels
+    figure.suptitle(wrapped(title, letters(width)), x=0.01, ha="left")
+    return figure
+
+
+def letters(width: float) -> int:
+    """How many characters of a title fit into so many inches."""
+    return int(width * 11)
 
 
 def markers_of(named: Sequence[tuple[str, str]]) -> dict[str, str]:

@@ -6,12 +6,14 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from .figure import COLORS, GRID, LONGEST, new_figure, shown
+from .figure import COLORS, LABEL, LONGEST, WIDTH, in_style, new_figure, shown
 
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+NAMED = 40  # trials whose names stand beside the axis; of more the numbers do
 
 
 class TrialStyle(NamedTuple):
@@ -44,6 +46,8 @@ class Tried(NamedTuple):
             A key of `STATES`.
         low (`float`, *optional*), high (`float`, *optional*):
             The interval of its difference from the soup before, around its score.
+        name (`str`, *optional*):
+            What was tried, where trials follow each other; empty where they lie on a scale.
     """
 
     x: float
@@ -51,18 +55,22 @@ class Tried(NamedTuple):
     state: str
     low: float | None = None
     high: float | None = None
+    name: str = ""
 
 
+@in_style
 def plot_search(tried: Sequence[Tried], *, metric: str, where: str, lines: Mapping[str, float], title: str) -> Figure:
     """A search: the score of each trial, whether it was kept, and what it is to be compared with as lines.
+
+    Trials with names lie below each other, the first at the top; others above their places on a scale.
 
     Args:
         tried (`Sequence[Tried]`):
             At least one.
         metric (`str`):
-            Label of the y axis.
+            Label of the scores.
         where (`str`):
-            Label of the x axis.
+            Label of the places.
         lines (`Mapping[str, float]`):
             Scores to compare with, by name.
         title (`str`):
@@ -74,34 +82,52 @@ def plot_search(tried: Sequence[Tried], *, metric: str, where: str, lines: Mappi
     Raises:
         [`MissingExtraError`]: if matplotlib is not installed.
     """
-    figure, axes = new_figure(7.2, 5.0, title)
+    named = all(trial.name for trial in tried) and len(tried) <= NAMED
+    height = 1.9 + 0.24 * len(tried) if named else 5.0  # inches
+    figure, axes = new_figure(WIDTH, height, title)
     by_state: dict[str, list[Tried]] = {state: [] for state in STATES}
     for trial in tried:
         by_state[trial.state].append(trial)
     for state, trials in by_state.items():
         if trials:  # no legend entry for a state without trials
-            _draw_trials(axes, trials, STATES[state])
+            _draw_trials(axes, trials, STATES[state], below_each_other=named)
     styles = ("--", COLORS["chosen"]), ("-.", COLORS["uniform"]), (":", COLORS["ensemble"])
+    draw_line = axes.axvline if named else axes.axhline
     for (name, value), (linestyle, color) in zip(lines.items(), itertools.cycle(styles)):
-        axes.axhline(value, linestyle=linestyle, color=color, linewidth=1.2, label=f"{shown(name)} {value:.4f}")
-    axes.set_xlabel(shown(where, 2 * LONGEST))
-    axes.set_ylabel(f"{shown(metric)}\n(bars: 95 % interval of the difference)")
-    axes.grid(axis="y", color=GRID)
-    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+        draw_line(value, linestyle=linestyle, color=color, linewidth=1.6, label=f"{shown(name, 32)} {value:.4f}")
+    bars = "(bars: 95 % interval of the difference)"
+    if named:
+        _name_rows(axes, tried)
+        axes.set_xlabel(f"{shown(metric)} {bars}")
+        axes.grid(axis="x")
+    else:
+        axes.set_xlabel(shown(where, 2 * LONGEST))
+        axes.set_ylabel(f"{shown(metric)}\n{bars}")
+        axes.grid(axis="y")
+    figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 
-def _draw_trials(axes: Axes, trials: Sequence[Tried], style: TrialStyle) -> None:
+def _name_rows(axes: Axes, tried: Sequence[Tried]) -> None:
+    """The names of trials beside their rows, the first at the top."""
+    places = [trial.x for trial in tried]
+    axes.set_yticks(places, [shown(trial.name, LABEL) for trial in tried])
+    axes.set_ylim(max(places) + 0.6, min(places) - 0.6)
+    axes.tick_params(axis="y", length=0)
+
+
+def _draw_trials(axes: Axes, trials: Sequence[Tried], style: TrialStyle, *, below_each_other: bool) -> None:
     """Trials of one state, with the intervals of those that have one."""
-    x, y = [], []
+    positions, scores = [], []
     places, lows, highs = [], [], []
     for trial in trials:
-        x.append(trial.x)
-        y.append(trial.value)
+        positions.append(trial.x)
+        scores.append(trial.value)
         if trial.low is not None and trial.high is not None:
             places.append(trial.x)
             lows.append(trial.low)
             highs.append(trial.high)
+    x, y = (scores, positions) if below_each_other else (positions, scores)
     axes.plot(
         x,
         y,
@@ -112,4 +138,5 @@ def _draw_trials(axes: Axes, trials: Sequence[Tried], style: TrialStyle) -> None
         label=style.label,
         zorder=3,  # above the lines to compare with and the intervals
     )
-    axes.vlines(places, lows, highs, color=style.color, linewidth=0.8)
+    draw_intervals = axes.hlines if below_each_other else axes.vlines
+    draw_intervals(places, lows, highs, color=style.color, linewidth=1.2)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .figure import COLORS, figure_class, shown, wrapped
+from .figure import COLORS, CYCLE, LABEL, WIDTH, in_style, new_canvas, shown
 
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST = 4  # panels of settings
+NAMED = 12  # runs whose curves have a look and a name of their own; of more the curves are shaded by score
+DASHES = ("-", "--", ":")  # of curves that share a colour
 FEW = 6  # different numbers that stand side by side; more are places on an axis
 LONGEST = 14  # characters of a value, so that neighbours do not overlap
 
@@ -36,6 +39,23 @@ class Setting(NamedTuple):
     best: int
 
 
+class Look(NamedTuple):
+    """How the curve of one run is drawn.
+
+    Args:
+        color (`Any`):
+            What matplotlib takes for a colour.
+        dashes (`str`):
+            Style of its line.
+        label (`str`):
+            Its entry in the legend; empty for none.
+    """
+
+    color: Any
+    dashes: str
+    label: str
+
+
 class Line(NamedTuple):
     """One curve of one run.
 
@@ -54,7 +74,16 @@ class Line(NamedTuple):
     values: Sequence[float]
 
 
-def plot_sweep(settings: Sequence[Setting], lines: Sequence[Line], *, metric: str, best: str, title: str) -> Figure:
+@in_style
+def plot_sweep(
+    settings: Sequence[Setting],
+    lines: Sequence[Line],
+    *,
+    metric: str,
+    best: str,
+    title: str,
+    higher_is_better: bool = True,
+) -> Figure:
     """Above the validation score against each setting that varies, below the curves of training and validation.
 
     Args:
@@ -68,6 +97,8 @@ def plot_sweep(settings: Sequence[Setting], lines: Sequence[Line], *, metric: st
             Name of the run that stands out.
         title (`str`):
             Title of the figure, which states the finding at best.
+        higher_is_better (`bool`, *optional*, defaults to `True`):
+            Direction of the scores.
 
     Returns:
         `matplotlib.figure.Figure`
@@ -76,10 +107,10 @@ def plot_sweep(settings: Sequence[Setting], lines: Sequence[Line], *, metric: st
         [`MissingExtraError`]: if matplotlib is not installed.
     """
     settings = settings[:MOST]
-    width = max(7.6, 2.6 * len(settings))  # inches
-    height = 6.4 if settings else 3.6
-    figure = figure_class()(figsize=(width, height), dpi=150)
-    figure.set_layout_engine("constrained")
+    looks = _looks(lines, _last_scores(lines, f"eval_{metric}", higher_is_better), best)
+    entries = sum(bool(look.label) for look in looks.values())
+    height = (5.4 if settings else 2.9) + 0.2 * math.ceil(entries / 3)  # inches, with the lines of the legend
+    figure = new_canvas(WIDTH, height, title)
     # The rows have different numbers of panels, which is why they are figures of their own.
     if settings:
         upper, lower = figure.subfigures(2, 1, squeeze=False)[:, 0]
@@ -90,17 +121,23 @@ def plot_sweep(settings: Sequence[Setting], lines: Sequence[Line], *, metric: st
     else:
         (lower,) = figure.subfigures(1, 1, squeeze=False)[:, 0]
     losses, scores = lower.subplots(1, 2)
-    _curves(losses, _of_measure(lines, "loss"), best)
+    _curves(losses, _of_measure(lines, "loss"), looks, best)
     losses.set_ylabel("loss in training")
-    _curves(scores, _of_measure(lines, f"eval_{metric}"), best)  # the name that transformers gives it
+    _curves(scores, _of_measure(lines, f"eval_{metric}"), looks, best)  # the name that transformers gives it
     scores.set_ylabel(f"{shown(metric)} on validation")
-    scores.legend(frameon=False, fontsize=8)
-    figure.suptitle(wrapped(title, 90), fontsize=10, x=0.01, ha="left")
+    _add_legend(lower, losses, scores)
     for panel in figure.get_axes():
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.grid(color="#e6e6e6", linewidth=0.6)
-        panel.set_axisbelow(True)
+        panel.grid()
     return figure
+
+
+def _add_legend(figure: Any, losses: Any, scores: Any) -> None:
+    """One legend for both panels, from the one that has curves: not every run was evaluated."""
+    handles, labels = scores.get_legend_handles_labels()
+    if not handles:
+        handles, labels = losses.get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside lower center", ncols=3, handlelength=2.6)
 
 
 def _scatter(panel: Any, setting: Setting) -> None:
@@ -142,25 +179,52 @@ def _of_measure(lines: Sequence[Line], what: str) -> list[Line]:
     return [line for line in lines if line.what == what]
 
 
-def _curves(panel: Any, lines: Sequence[Line], best: str) -> None:
-    """The best run over the others, which share one entry of the legend."""
-    of_best, others = [], []
-    for line in lines:
-        if line.run == best:
-            of_best.append(line)
+def _last_scores(lines: Sequence[Line], what: str, higher_is_better: bool) -> dict[str, float]:
+    """The last score of each run that was evaluated, so that higher is better."""
+    sign = 1 if higher_is_better else -1
+    return {line.run: sign * line.values[-1] for line in _of_measure(lines, what) if len(line.values)}
+
+
+def _looks(lines: Sequence[Line], last_scores: Mapping[str, float], best: str) -> dict[str, Look]:
+    """How each run is drawn, the best scores first, so that the legend reads like the table of the sweep.
+
+    Args:
+        lines (`Sequence[Line]`):
+            Curves of all runs.
+        last_scores (`Mapping[str, float]`):
+            By what runs are ordered; a run without a score comes last.
+        best (`str`):
+            Name of the run that stands out.
+    """
+    others = sorted({line.run for line in lines} - {best}, key=lambda run: (-last_scores.get(run, -math.inf), run))
+    looks = {best: Look(COLORS["soup"], "-", shown(best, LABEL))}
+    for place, run in enumerate(others):
+        if len(others) < NAMED:
+            color = CYCLE[place % len(CYCLE)]
+            looks[run] = Look(color, DASHES[place // len(CYCLE)], shown(run, LABEL))
         else:
-            others.append(line)
-    for index, line in enumerate(others):
-        label = f"the {len(others)} others" if index == 0 else None
-        panel.plot(line.epochs, line.values, color=COLORS["ingredient"], linewidth=0.9, marker=".", label=label)
-    for line in of_best:  # last, so that no other curve covers it
+            label = f"{len(others)} other runs, darker where the last score is better" if place == 0 else ""
+            looks[run] = Look(str(0.3 + 0.55 * place / len(others)), "-", label)
+    return looks
+
+
+def _curves(panel: Any, lines: Sequence[Line], looks: Mapping[str, Look], best: str) -> None:
+    """The curves of all runs, the best one on top."""
+    by_run = {line.run: line for line in lines}
+    for run, look in looks.items():
+        if run not in by_run:
+            continue
+        line = by_run[run]
+        is_best = run == best
         panel.plot(
             line.epochs,
             line.values,
-            color=COLORS["soup"],
-            linewidth=2,
-            marker="D",
+            color=look.color,
+            linestyle=look.dashes,
+            linewidth=2.4 if is_best else 1.2,
+            marker="D" if is_best else ".",
             markersize=4,
-            label=shown(best),
+            zorder=3 if is_best else 2,  # no other curve covers it
+            label=look.label or None,
         )
     panel.set_xlabel("epoch")

@@ -145,7 +145,14 @@ class Sweep(Result, Sequence[Run]):
         for run in whole:
             lines += _lines(run, metric)
         title = f"{best.run.name} is the best of {len(whole)} runs: {metric} {best.score.value:.4f} on validation"
-        return plot_sweep(settings, lines, metric=metric, best=best.run.name, title=title)
+        return plot_sweep(
+            settings,
+            lines,
+            metric=metric,
+            best=best.run.name,
+            title=title,
+            higher_is_better=best.score.higher_is_better,
+        )
 
     def _settings(self) -> tuple[list[str], dict[str, Any]]:
         """Names of the settings that differ between runs, and the settings that are the same in all."""

@@ -247,7 +247,7 @@ class Selection(Result):
         return "\n".join(lines)
 
     def plot(self) -> Figure:
-        """Draw the search: score against step, or against alpha if the strategy interpolates.
+        """Draw the search: the score of each trial by name, or against alpha if the strategy interpolates.
 
         Returns:
             `matplotlib.figure.Figure`
@@ -261,7 +261,7 @@ class Selection(Result):
         points = []
         for step, trial in enumerate(path or self.trials, start=1):
             x = float(step) if trial.alpha is None else trial.alpha
-            point = _point(trial, x)
+            point = _point(trial, x, name="" if path else trial.tried)
             if point is not None:
                 points.append(point)
         return plot_search(
@@ -273,17 +273,17 @@ class Selection(Result):
         )
 
 
-def _point(trial: Trial, x: float) -> Tried | None:
+def _point(trial: Trial, x: float, name: str) -> Tried | None:
     """A trial for the picture; `None` if it was ruled out before it was run."""
     if trial.score is None:
         if trial.at_most is None:
             return None
-        return Tried(x, trial.at_most, "stopped")
+        return Tried(x, trial.at_most, "stopped", name=name)
     low, high = None, None
     if trial.difference is not None:  # the interval of the difference is shifted to the score
         shift = trial.score - trial.difference
         low, high = _shifted(trial.low, shift), _shifted(trial.high, shift)
-    return Tried(x, trial.score, _state(trial), low, high)
+    return Tried(x, trial.score, _state(trial), low, high, name)
 
 
 def _state(trial: Trial) -> str:

@@ -176,7 +176,7 @@ def test_grid_points_of_the_plane_are_models(checkpoints, scorer, text_runs):
     model = hf_soup.merge([text_runs[int(name[-1])] for name in plane.corners], weights=weights.tolist()).model
     evaluator = hf_soup.Evaluator(testing.tiny_texts(20, seed=5)).bound(str(text_runs[0]), "text-classification")
     assert plane.points[1][2].loss == pytest.approx(float(losses(evaluator.predict(model)).mean()), rel=1e-3)
-    assert plane.plot().get_axes()[0].get_title(loc="left")
+    assert plane.plot().get_suptitle()
 
 
 def test_a_plane_needs_three_models(checkpoints, scorer, text_runs):

@@ -9,7 +9,9 @@ from click.testing import CliRunner
 
 import hf_soup
 from hf_soup import testing
+from hf_soup.analysis.advice import Advice, Piece
 from hf_soup.analysis.report import Section, render_html
+from hf_soup.analysis.result import Analysis
 from hf_soup.api.analyze import analysis_cost
 from hf_soup.cli import main
 from hf_soup.display.blocks import TableBlock, TextBlock, blocks
@@ -202,3 +204,31 @@ def test_data_is_json(text_runs, tmp_path):
     page = hf_soup.analyze([text_runs[0], text_runs[0]]).save(tmp_path / "report")
     text = (page.parent / "analysis.json").read_text()
     json.loads(text, parse_constant=lambda name: pytest.fail(name))
+
+
+def piece(topic, command="", *, stops=False):
+    """A piece of advice that is called like its topic."""
+    return Piece(topic, f"Advice on {topic}.", "1 number", "high", command, stops)
+
+
+@pytest.mark.parametrize("average", [False, True])
+def test_a_report_begins_with_what_to_do_and_does_not_contradict_it(tmp_path, average):
+    """The verdict stands there once, with its command; where it is no soup, nothing else says to make one."""
+    command = "hf-soup merge a b -o soup" if average else "hf-soup check a b --deep"
+    verdict = "Make a soup." if average else "Do not average all of them."
+    pieces = (piece("start", command, stops=not average), piece("number", "hf-soup merge a b -o soup"))
+    analysis = Analysis(("a", "b"), advice=Advice(("a", "b"), verdict, command, pieces))
+    page = analysis.save(tmp_path / "report").read_text()
+    body = re.sub(r"(?s).*<body>|<script>.*", "", page)
+    text = re.sub(r"<[^>]+>", "", body).split("\n")
+    said = [line.strip() for line in text if line.strip()]
+    assert said[:3] == ["Analysis of 2 models", verdict, command]
+    markdown = (tmp_path / "report" / "analysis.md").read_text()
+    for whole in (body, markdown, analysis.table()):
+        assert whole.count(verdict) == 1
+        assert whole.count(command) == 1
+        assert ("hf-soup merge" in whole) == average
+        assert ("Advice on number." in whole) == average
+        assert "Advice on start." in whole
+    assert analysis.table().startswith(f"{verdict}\n\n    {command}\n\n## ")
+    assert analysis.findings == [verdict.removesuffix(".")]

@@ -80,6 +80,26 @@ def test_without_a_base_the_mean_stands_for_it(text_runs):
         similarity.angles_to_base()
 
 
+@pytest.mark.parametrize("models", [2, 3])
+def test_without_a_base_nothing_is_shown_that_holds_for_any_models(text_runs, models):
+    """Differences of two models from their mean are opposite, whatever the models are."""
+    similarity = measured(text_runs[:models])
+    head = similarity.table().splitlines()[0]
+    assert [cell.strip() for cell in head.strip("|").split("|")] == [
+        "module",
+        "cosine of weights",
+        "distance",
+        "angle to mean",
+    ]
+    cells = [text.get_text() for text in similarity.plot("runs").get_axes()[0].texts]
+    assert f"{similarity.distances()[0, 1]:.2f}" in cells
+    curve, _ = similarity.plot("depth").get_axes()[0].get_lines()  # and the line at 0
+    assert list(curve.get_ydata()) == [row.weights.mean for row in similarity.by_module()]
+    shown = [pair.deltas for pair in similarity.pairs()] + [row.deltas for row in similarity.by_module()]
+    if models == 2:
+        assert all(value is None or np.isnan(value) for value in shown)
+
+
 def test_opposite_and_equal_changes(tmp_path, start):
     """Changes that are opposite have the cosine -1 and no common sign, those that are equal 1, those at right angles
     0."""
@@ -188,9 +208,10 @@ def test_pictures_have_every_model(text_runs, start):
     similarity = measured(text_runs, start)
     axes = similarity.plot("runs").get_axes()[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == list(similarity.names)
-    axes = similarity.plot("depth").get_axes()[0]
+    figure = similarity.plot("depth")
+    axes = figure.get_axes()[0]
     assert [label.get_text() for label in axes.get_xticklabels()] == list(similarity.modules)
-    assert axes.get_title(loc="left")
+    assert figure.get_suptitle()
     with pytest.raises(hf_soup.RecipeError, match='no picture "run"'):
         similarity.plot("run")
 

@@ -1,6 +1,7 @@
 """The comparison: all models on the same examples, and no test set that selection has seen."""
 
 import json
+from dataclasses import replace
 
 import datasets
 import numpy as np
@@ -8,8 +9,8 @@ import pytest
 
 import hf_soup
 from hf_soup import plugins, testing
-from hf_soup.comparison.comparison import Difference
-from hf_soup.comparison.verdict import verdict
+from hf_soup.comparison.comparison import Calibrated, Difference
+from hf_soup.comparison.verdict import doubts_of_confidence, headline, summarise, verdict
 from hf_soup.display.tables import align
 from hf_soup.evaluation import cache, model_maker
 from hf_soup.merging.refill import Refill
@@ -100,13 +101,55 @@ def test_table_picture_and_files(comparison, tmp_path):
 
 
 def test_the_picture_shows_every_number(comparison):
-    """Every test score of every model is drawn where it belongs; validation is not."""
-    axes = comparison.plot().axes[0]
-    drawn = np.concatenate([line.get_ydata() for line in axes.get_lines()])
-    for row in drawn_rows(comparison):
-        for name in ("test", "other", "third", "mean of shifts"):
-            assert np.isclose(drawn, row.scores[name]["accuracy"].value).any()
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["test", "other", "third", "mean of shifts"]
+    """A panel for each set but validation, with every model's difference from the best one on validation in points."""
+    figure = comparison.plot()
+    names = ["test", "other", "third", "mean of shifts"]
+    single = next(row for row in comparison.models if row.role == "chosen")
+    for panel, name in zip(figure.axes, names, strict=True):
+        level = single.scores[name]["accuracy"].value
+        assert panel.get_title(loc="left").startswith(name)
+        assert panel.get_title(loc="left").endswith(f": {100 * level:.1f} %")
+        drawn = np.concatenate([np.atleast_1d(line.get_xdata()) for line in panel.get_lines()]).astype(float)
+        for row in drawn_rows(comparison):
+            assert np.isclose(drawn, 100 * (row.scores[name]["accuracy"].value - level)).any()
+        for soup in comparison.differences.values():
+            assert np.isclose(drawn, 100 * soup[name]["single"].low).any()
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert labels[:2] == ["each ingredient", "best on validation"]
+    assert set(labels[2:]) == {row.name for row in drawn_rows(comparison)} - set(SINGLE)
+    assert single.name in figure.get_supxlabel()
+    assert "\n" not in figure.get_suptitle()
+    assert not figure.legends
+
+
+def test_without_a_best_model_the_picture_shows_scores(comparison):
+    """In percent, with their own intervals, where nothing says which ingredient is best."""
+    models = [replace(row, role="ingredient") if row.role == "chosen" else row for row in comparison.models]
+    panel = replace(comparison, models=tuple(models), differences={}).plot().axes[0]
+    drawn = np.concatenate([np.atleast_1d(line.get_xdata()) for line in panel.get_lines()]).astype(float)
+    score = named(comparison, "uniform soup").scores["test"]["accuracy"]
+    for value in (score.value, score.low, score.high):
+        assert np.isclose(drawn, 100 * value).any()
+    assert panel.get_title(loc="left") == "test (n=60)"
+
+
+@pytest.mark.parametrize(
+    ("difference", "higher", "title"),
+    [
+        (Difference(0.024, 0.01, 0.03), True, "Greedy soup: better by 2.4 points of accuracy on 60 test examples"),
+        (Difference(0.024, 0.01, 0.03), False, "Greedy soup: worse by 2.4 points of accuracy on 60 test examples"),
+        (Difference(0.024, -0.01, 0.03), True, "Greedy soup: no visible difference in accuracy on 60 test examples"),
+        (Difference(0.024), True, "Greedy soup: +2.4 points of accuracy on 60 test examples"),
+    ],
+)
+def test_the_title_of_the_picture_is_one_line_that_says_what_was_found(comparison, difference, higher, title):
+    """For gains, losses and what cannot be told; a long name is cut in the middle."""
+    found = {"greedy soup": {"test": {"single": difference}}}
+    result = replace(comparison, metrics={"accuracy": higher}, differences=found)
+    assert headline(result, most=80) == title
+    long = replace(result, differences={"x" * 100 + " of 4": found["greedy soup"]})
+    assert len(headline(long, most=80)) <= 80
+    assert " of 4: " in headline(long, most=80)
 
 
 def test_the_scatter_and_the_reliability_diagram_show_every_number(comparison):
@@ -114,7 +157,7 @@ def test_the_scatter_and_the_reliability_diagram_show_every_number(comparison):
     lines = comparison.plot("shifts").axes[0].get_lines()
     drawn = {pair for line in lines for pair in zip(*map(tuple, line.get_data()), strict=True)}
     for row in drawn_rows(comparison):
-        assert tuple(row.scores[part]["accuracy"].value for part in ("test", "mean of shifts")) in drawn
+        assert tuple(100 * row.scores[part]["accuracy"].value for part in ("test", "mean of shifts")) in drawn
     above, below = comparison.plot("reliability").axes
     curves = [comparison.curves[row.name] for row in comparison.models if row.name in comparison.curves]
     assert len(curves) == 4  # the best single model, two soups, the logit ensemble
@@ -428,3 +471,77 @@ def test_large_predictions_are_kept(text_runs, monkeypatch):
     monkeypatch.setattr(hf_soup.Evaluator, "run", None)
     again = hf_soup.compare(soup, test=test)
     assert [row.scores for row in again.models] == [row.scores for row in first.models]
+
+
+def test_soups_that_are_one_model_run_once_and_are_told_once(text_runs, parts, monkeypatch):
+    """In another order and with weights of another scale; another mixture is another model."""
+    filled = []
+    fill = model_maker.ModelMaker.fill
+    monkeypatch.setattr(
+        model_maker.ModelMaker, "fill", lambda maker, *given: filled.append(given[0]) or fill(maker, *given)
+    )
+    all_three = hf_soup.merge(text_runs)
+    reordered = hf_soup.merge(list(reversed(text_runs)), weights=[2, 2, 2])
+    heavier = hf_soup.merge(text_runs, weights=[2, 1, 1])
+    soups = {"a": all_three, "b": reordered, "c": heavier}
+    data = {"test": testing.tiny_texts(24, seed=91), "validation": testing.tiny_texts(24, seed=92)}
+    result = hf_soup.compare(soups, **data)
+    assert len([mixture for mixture in filled if len(mixture.used) > 1]) == 2
+    lines = result.summary.split("\n")
+    assert [line.split(" ")[1] for line in lines] == ["a", "b", "c", "uniform"]
+    assert lines[1] == "The b of 3 is the same model as the a of 3."
+    assert lines[3] == "The uniform soup of 3 is the same model as the a of 3."
+    assert named(result, "a").scores == named(result, "b").scores == named(result, "uniform soup").scores
+
+
+def calibrated(ece, nll, *scaled):
+    """A calibration with these errors, and with those after a temperature of 1.4."""
+    ece_scaled, nll_scaled = scaled or (None, None)
+    temperature = 1.4 if scaled else None
+    return Calibrated(ece, ece, ece, 0.1, nll, temperature, ece_scaled, nll_scaled)
+
+
+@pytest.mark.parametrize(
+    ("soup", "sentence"),
+    [
+        (calibrated(0.07, 0.31), ""),
+        (calibrated(0.04, 0.38), ""),
+        (
+            calibrated(0.254, 0.31, 0.03, 0.29),
+            " Its calibration is worse: ECE 25.4 % against 3.8 %; divide its logits by 1.40, the temperature fitted "
+            "on validation (ECE 3.0 %, NLL 0.290 then).",
+        ),
+        (
+            calibrated(0.04, 0.6),
+            " Its calibration is worse: NLL 0.600 against 0.300; give validation data, on which a temperature for its "
+            "logits is fitted.",
+        ),
+        (
+            calibrated(0.254, 0.6, 0.3, 0.7),
+            " Its calibration is worse: ECE 25.4 % against 3.8 %, NLL 0.600 against 0.300; the temperature fitted on "
+            "validation does not help (ECE 30.0 %, NLL 0.700 with it).",
+        ),
+    ],
+)
+def test_much_worse_calibration_is_told_with_what_to_do(soup, sentence):
+    """Where the error more than doubles by 5 points or more, or the loss rises by half."""
+    assert doubts_of_confidence(soup, calibrated(0.038, 0.3)) == sentence
+    assert doubts_of_confidence(None, calibrated(0.038, 0.3)) == ""
+
+
+def test_calibration_is_told_only_where_the_score_held():
+    """A soup that is worse says so, and no more."""
+    told = {"soup": calibrated(0.3, 0.9), "best": calibrated(0.02, 0.3)}
+    for difference, is_told in ((Difference(0.0, -0.01, 0.01), True), (Difference(-0.05, -0.07, -0.02), False)):
+        summary = summarise(
+            {"soup": {"test": {"single": difference}}},
+            titles={"soup": "soup"},
+            sizes={"test": 500},
+            metric="accuracy",
+            higher_is_better=True,
+            single="best",
+            ensemble=None,
+            members=3,
+            calibrations=told,
+        )
+        assert ("calibration is worse" in summary) == is_told
