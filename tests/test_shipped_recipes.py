@@ -98,7 +98,7 @@ def test_one_is_cooked_by_its_name(tmp_path, monkeypatch, text_runs):
     monkeypatch.chdir(tmp_path)
     assert [stage.name for stage in plan_cook("digits-vit", output_dir="out").stages][:2] == ["pretrain", "sweep"]
     assert run("cook", "digits-vit", "-o", "out", "--dry-run").returncode == 0
-    with pytest.raises(hf_soup.RecipeError, match='no shipped recipe either; did you mean "digits-vit"'):
+    with pytest.raises(hf_soup.RecipeError, match='nor a shipped recipe; did you mean "digits-vit"'):
         hf_soup.cook("digits-vits")
     hf_soup.merge(text_runs[:2]).save_pretrained("digits-vit")
     assert hf_soup.cook("digits-vit").soup.recipe.names == ("run-0", "run-1")

@@ -134,8 +134,8 @@ def _runs_in(source: Any) -> Sequence[Any] | None:
     ):  # files that may be a model of another format: opening it says which
         return None
     raise RecipeError(
-        f"{one_line(folder)} is neither a model nor a folder of runs: it has no config.json and no weights, and in it "
-        f"there is {one_line(listed([path.name for path in folders], 5))}. Name the folders of the runs."
+        f"{one_line(folder)} is neither a model nor a folder of runs: it has no config.json and no weights, and it "
+        f"contains {one_line(listed([path.name for path in folders], 5))}. Name the folders of the runs."
     )
 
 

@@ -90,7 +90,7 @@ def test_of_real_models(text_runs):
     assert diversity.matrix("kappa").shape == (3, 3)
     assert "accuracy on" in diversity.table()
     for kind in ("scores", "pairs"):
-        assert diversity.plot(kind).get_axes()[0].get_title(loc="left")
+        assert diversity.plot(kind).get_suptitle()
     with pytest.raises(hf_soup.RecipeError, match='did you mean "kappa"'):
         diversity.matrix("kapa")
     with pytest.raises(hf_soup.RecipeError, match="two or more"):

@@ -139,7 +139,7 @@ def test_budget_and_pairs(scorer):
     assert [line[:2] for line in scan_lines(scorer, pairs=[("run-2", "run-0")], points=3).lines] == [
         ("run-2", "run-0")
     ]
-    with pytest.raises(hf_soup.RecipeError, match="did you mean"):
+    with pytest.raises(hf_soup.RecipeError, match="Known: run-0, run-1, run-2"):
         scan_lines(scorer, pairs=[("run-2", "run-x")])
     with pytest.raises(hf_soup.RecipeError, match="2 or more points"):
         scan_lines(scorer, points=1)

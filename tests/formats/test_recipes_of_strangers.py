@@ -162,7 +162,7 @@ def test_a_tree_ends(tmp_path, monkeypatch):
     }
     path = tmp_path / "odd" / "soup_recipe.yaml"
     path.write_text(path.read_text().replace("source:", "revision: x\n  source:"))
-    assert "no Hub id" in hf_soup.lineage(tmp_path / "odd").table()
+    assert "nor a Hub id" in hf_soup.lineage(tmp_path / "odd").table()
     chain(tmp_path, "circle", ["circle", "circle"])
     assert [child.note for child in hf_soup.lineage(tmp_path / "circle").children] == ["already listed above"] * 2
     for place in range(30):
