@@ -20,7 +20,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 
@@ -161,19 +161,27 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
         `str`: such as `; did you mean "greedy"? Known: greedy, uniform`.
     """
     word, names = str(word)[:LONGEST], sorted(set(map(str, choices)))
-    meant = [name for name in SYNONYMS.get(word, ()) if name in names]
-    near = [name for name in names if is_near(word, name)]
+    ranked = sorted(names, key=lambda name: _likeness(word, name), reverse=True)  # of equals the first stays first
+    nearest = _nearest(word, names, ranked)
     if len(names) <= LISTED:
-        nearest = meant or difflib.get_close_matches(word, near, n=1, cutoff=ALIKE)
         listing = f"Known: {', '.join(names) or 'none'}"
     else:
-        ranked = sorted(names, key=lambda name: _likeness(word, name), reverse=True)  # of equals the first stays first
-        nearest = meant or [name for name in ranked if name in near and _likeness(word, name)[0] >= ALIKE][:1]
-        ranked = list(dict.fromkeys([*nearest, *ranked]))
-        listing = f"The nearest of {len(names)} known names: {', '.join(ranked[:NEAREST])}"
+        first = list(dict.fromkeys([*nearest, *ranked]))[:NEAREST]
+        listing = f"The nearest of {len(names)} known names: {', '.join(first)}"
     if not nearest:
         return f". {listing}"
     return f'; did you mean "{nearest[0]}"? {listing}'
+
+
+def _nearest(word: str, names: Sequence[str], ranked: Sequence[str]) -> list[str]:
+    """The name that was meant, as a list of one: a synonym of other libraries, or one spelt alike; else empty."""
+    meant = [name for name in SYNONYMS.get(word, ()) if name in names]
+    if meant:
+        return meant[:1]
+    if len(names) <= LISTED:
+        near = [name for name in names if is_near(word, name)]
+        return difflib.get_close_matches(word, near, n=1, cutoff=ALIKE)
+    return [name for name in ranked if is_near(word, name) and _likeness(word, name)[0] >= ALIKE][:1]
 
 
 def listed(names: Iterable[str], most: int = 12) -> str:

@@ -107,13 +107,14 @@ def give_advice(
         similarity = measure_similarity(checkpoints, agreement=agreement)
     evidence = _measure(scorer, budget) if scorer is not None else None
     pieces = _collect_pieces(checkpoints, similarity, evidence, commands)
-    if evidence is None:
-        verdict, command = decide(pieces, commands, scored=False)
-        if scorer is not None and command == commands.advise:  # there is data, and the budget does not suffice for it
-            verdict = f"{UNOPPOSED}; a budget of {len(names) + 1} models or more would tell whether it helps."
-        return Advice(names, verdict, command, pieces)
-    verdict, command = decide(pieces, commands, scored=True, missing=evidence.missing)
-    return Advice(names, verdict, command, pieces, evidence.evaluations)
+    if evidence is not None:
+        verdict, command = decide(pieces, commands, scored=True, missing=evidence.missing)
+        return Advice(names, verdict, command, pieces, evidence.evaluations)
+    verdict, command = decide(pieces, commands, scored=False)
+    budget_is_short = scorer is not None and command == commands.advise
+    if budget_is_short:  # there is data, so more data is not what is missing
+        verdict = f"{UNOPPOSED}; a budget of {len(names) + 1} models or more would tell whether it helps."
+    return Advice(names, verdict, command, pieces)
 
 
 def _commands(

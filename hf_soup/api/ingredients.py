@@ -123,15 +123,22 @@ def _runs_in(source: Any) -> Sequence[Any] | None:
         if (folder / SWEEP_FILE).is_file():
             return load_sweep(folder)
         content = sorted(folder.iterdir(), key=_natural)
-        folders = [path for path in content if path.is_dir()]
-        runs = [str(path) for path in folders if _holds_model(path)]
-    except (OSError, RuntimeError, ValueError):  # what cannot be looked at is told when it is opened
+    except (OSError, RuntimeError, ValueError):  # the error is reported when the source is opened
         return None
+    return _runs_among(content, folder)
+
+
+def _runs_among(content: Sequence[Path], folder: Path) -> list[str] | None:
+    """The runs in the content of a folder; `None` if its files may be a model of another format.
+
+    Raises:
+        [`RecipeError`]: if there are other folders only.
+    """
+    folders = [path for path in content if path.is_dir()]
+    runs = [str(path) for path in folders if _holds_model(path)]
     if runs:
         return runs
-    if (
-        len(folders) < len(content) or not content
-    ):  # files that may be a model of another format: opening it says which
+    if len(folders) < len(content) or not content:  # opening the folder says what its files are
         return None
     raise RecipeError(
         f"{one_line(folder)} is neither a model nor a folder of runs: it has no config.json and no weights, and it "

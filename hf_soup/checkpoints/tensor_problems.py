@@ -78,14 +78,22 @@ def _split(names: Sequence[str], usual_shapes: Shapes) -> tuple[list[str], list[
 
 def _other_layout(item: Checkpoint, usual_shapes: Shapes) -> list[str]:
     """Differences from the other ingredients, where each model by itself would load."""
-    advice = ": transformers loads both layouts; load one of them and save it again with `save_pretrained`"
     absent = [name for name in usual_shapes if name not in item.specs]
     additional = [name for name in item.specs if name not in usual_shapes]
-    if absent and not additional and _ties_embeddings(item):
-        advice = f", its tied embeddings: those of the others are untied. {UNTIE}"
-    if additional and not absent and not _ties_embeddings(item) and _could_be_tied(item, additional):
-        advice = f", its untied embeddings: those of the others are tied. {UNTIE}"
+    if not absent and not additional:
+        return []
+    advice = _advice_on_layouts(item, absent, additional)
     return [*_line(item, "lacks", absent, advice), *_line(item, "has in addition", additional, advice)]
+
+
+def _advice_on_layouts(item: Checkpoint, absent: Sequence[str], additional: Sequence[str]) -> str:
+    """What to do about tensors that one ingredient alone lacks or has."""
+    is_tied = _ties_embeddings(item)
+    if absent and not additional and is_tied:
+        return f", its tied embeddings: those of the others are untied. {UNTIE}"
+    if additional and not absent and not is_tied and _could_be_tied(item, additional):
+        return f", its untied embeddings: those of the others are tied. {UNTIE}"
+    return ": transformers loads both layouts; load one of them and save it again with `save_pretrained`"
 
 
 def _ties_embeddings(item: Checkpoint) -> bool:

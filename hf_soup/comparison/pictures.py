@@ -18,20 +18,19 @@ if TYPE_CHECKING:
 def draw_scores(comparison: Comparison) -> Figure:
     """Every set that reports: differences from the single model that is best on validation, else the scores."""
     single = next((model for model in comparison.models if model.role == "chosen"), None)
-    points, headings = [], {}
+    models = [model for model in comparison.models if model.role not in SUMMARIES]
+    points: list[Point] = []
+    headings: dict[str, str] = {}
     for set_name, examples in comparison.sizes.items():
-        if set_name == VALIDATION:
-            continue
-        heading = f"{set_name} (n={examples})" if examples else set_name
         level = None if single is None else single.score(set_name, comparison.metric)
-        if single is not None and level is None:  # a function may score a set by another metric
+        # a function may score a set by another metric, by which the single model has no score
+        if set_name == VALIDATION or (single is not None and level is None):
             continue
+        headings[set_name] = f"{set_name} (n={examples})" if examples else set_name
         if level is not None:
-            heading = f"{heading}: {_with_unit(comparison.metric, level.value)}"
-        headings[set_name] = heading
-        for model in comparison.models:
-            if model.role not in SUMMARIES:
-                points += _points(comparison, model, set_name, 0.0 if level is None else level.value)
+            headings[set_name] += f": {_with_unit(comparison.metric, level.value)}"
+        for model in models:
+            points += _points(comparison, model, set_name, 0.0 if level is None else level.value)
     return plot_scores(
         points,
         metric=_axis_label(comparison, single),

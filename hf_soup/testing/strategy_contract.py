@@ -70,6 +70,12 @@ def _chosen(promises: Promises, ingredients: Sequence[Ingredient], higher_is_bet
     if not isinstance(mixture, Mixture):
         promise = "return a hf_soup.Mixture of ingredients and weights, or a hf_soup.Choice"
         promises.broken_by_value(promise, result, given)
+    _check_mixture(promises, mixture, ingredients, given)
+    return mixture
+
+
+def _check_mixture(promises: Promises, mixture: Mixture, ingredients: Sequence[Ingredient], given: str) -> None:
+    """Refuse ingredients that were not given, and weights that make no mean."""
     unknown = [item for item in mixture.ingredients if item not in (*ingredients, BASE)]
     if unknown:
         what = f"{unknown[0].name!r} from {unknown[0].source!r}"
@@ -79,7 +85,6 @@ def _chosen(promises: Promises, ingredients: Sequence[Ingredient], higher_is_bet
             of_module = f" of the module {prefix!r}" if prefix else ""
             outcome = f"returned the weights {weights}{of_module} {given}"
             promises.broken("return weights whose sum is positive", outcome)
-    return mixture
 
 
 def _check_never_worse(promises: Promises, mixture: Mixture, higher_is_better: bool) -> None:

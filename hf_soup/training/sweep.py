@@ -79,15 +79,11 @@ class Sweep(Result, Sequence[Run]):
         varied, shared = self._settings()
         metrics = [run.score.metric for run in self.runs if run.score]
         metric = metrics[0] if metrics else "score"  # all runs of a sweep have one metric
-        losses = {run.name: _loss_of(run) for run in self.runs}
-        what = "training loss" if None in losses.values() else "validation loss"
-        lines = [["run", *varied, metric, what, "step", "seconds"]]
+        validated = all(_loss_of(run) is not None for run in self.runs)
+        loss_name = "validation loss" if validated else "training loss"
+        lines = [["run", *varied, metric, loss_name, "step", "seconds"]]
         for run in sorted(self.runs, key=_rank, reverse=True):
-            own = [cell(run.params.get(key)) for key in varied]
-            score = f"{run.score.value:.4f}" if run.score else "-"
-            timing = [f"{run.state['step']:,}", f"{run.state['seconds']:.0f}"]
-            loss = losses[run.name] if what == "validation loss" else run.state["train_loss"]
-            lines.append([run.name, *own, score, f"{loss:.4f}", *timing])
+            lines.append(_line(run, varied, validated=validated))
         for failure in self.failed:
             own = [cell(failure.params.get(key)) for key in varied]
             lines.append([failure.name, *own, failure.cause, "-", "-", "-"])
@@ -200,6 +196,14 @@ def best_run(runs: Sequence[Run], best: Scored | None = None) -> Scored | None:
         if score is not None and (best is None or score.beats(best.score)):
             best = Scored(run, score)
     return best
+
+
+def _line(run: Run, varied: Sequence[str], *, validated: bool) -> list[str]:
+    """The line of a run in the table: its settings, score, loss, step and seconds."""
+    own = [cell(run.params.get(key)) for key in varied]
+    score = f"{run.score.value:.4f}" if run.score else "-"
+    loss = _loss_of(run) if validated else run.state["train_loss"]
+    return [run.name, *own, score, f"{loss:.4f}", f"{run.state['step']:,}", f"{run.state['seconds']:.0f}"]
 
 
 def _loss_of(run: Run) -> float | None:
