@@ -135,7 +135,7 @@ def compare_models(
         ensemble=ensemble,
         members=len(members),
         calibrations=_calibrations_on_test(models),
-        twins=_twins(entries, soups),
+        twins=_twins(outputs, soups),
     )
     return Comparison(
         metrics=directions,
@@ -162,15 +162,13 @@ def _calibrations_on_test(models: Sequence[ModelScores]) -> dict[str, Calibrated
     return calibrations
 
 
-def _twins(entries: Sequence[Entry], soups: Sequence[str]) -> dict[str, str]:
-    """Soup -> the first soup that is the same average, of those that are one; in the order of the summary."""
-    by_name = {entry.name: entry for entry in entries}
-    first_with: dict[str, str] = {}
+def _twins(outputs: Mapping[str, Measured], soups: Sequence[str]) -> dict[str, str]:
+    """Soup -> the first soup with the same outputs on every example, of those that have one."""
     twins = {}
-    for soup in soups:
-        first = first_with.setdefault(_identity(by_name[soup]), soup)
-        if first != soup:
-            twins[soup] = first
+    for place, soup in enumerate(soups):
+        for earlier in soups[:place]:
+            if earlier not in twins and outputs[soup].equals(outputs[earlier]):
+                twins[soup] = earlier
     return twins
 
 

@@ -64,6 +64,16 @@ class Measured:
     weights: Mapping[str, float] = field(default_factory=dict)
     estimates: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)
 
+    def equals(self, other: Measured) -> bool:
+        """Whether two models gave the same outputs, bit for bit, and the same scores by functions."""
+        if self is other:
+            return True
+        if not self.predictions or self.predictions.keys() != other.predictions.keys():
+            return False
+        if self.function_scores != other.function_scores:
+            return False
+        return all(_same_outputs(mine, other.predictions[name]) for name, mine in self.predictions.items())
+
     def estimate(self, set_name: str, metric: str) -> Estimate | None:
         """The score by one metric on one data set, if it is known."""
         return self.estimates.get(set_name, {}).get(metric)
@@ -75,6 +85,13 @@ class Measured:
         for set_name, estimates in self.estimates.items():
             scores[set_name] = {metric: estimate.score for metric, estimate in estimates.items()}
         return scores
+
+
+def _same_outputs(mine: Predictions, others: Predictions) -> bool:
+    """Whether two models predict the same for every item, bit for bit."""
+    import numpy as np
+
+    return mine.texts == others.texts and np.array_equal(mine.logits, others.logits)
 
 
 def estimate_scores(measured: Mapping[str, Measured], sets: Mapping[str, ScoredSet]) -> dict[str, Measured]:

@@ -48,14 +48,14 @@ def summarise(
         calibrations (`Mapping[str, Calibrated]`, *optional*):
             Model -> its calibration on the test set, for classifiers.
         twins (`Mapping[str, str]`, *optional*):
-            Soup -> an earlier soup that is the same model.
+            Soup -> an earlier soup with the same outputs on every example.
     """
     calibrations, twins = calibrations or {}, twins or {}
     lines = []
     for soup, by_set in differences.items():
         title, on_test = titles[soup], by_set.get(TEST, {})
         if soup in twins:
-            lines.append(f"The {title} is the same model as the {titles[twins[soup]]}.")
+            lines.append(f"The {title} gives the same outputs as the {titles[twins[soup]]}.")
             continue
         if single is None:
             lines.append(f"{title}: no validation set says which single model is best, so it is compared with none.")

@@ -423,6 +423,17 @@ def test_saved_soups_are_compared_like_others(text_runs, parts, tmp_path):
     assert sorted(members) == sorted(soup.recipe.names)  # what went into it
 
 
+def test_a_saved_soup_that_is_the_uniform_soup_is_told_once(text_runs, parts, tmp_path):
+    """The file is run as it was saved, and its outputs show that it is the same average."""
+    data = {"test": parts["test"], "validation": parts["validation"]}
+    folder = hf_soup.merge(text_runs).save_pretrained(tmp_path / "soup")
+    lines = hf_soup.compare({"one": folder}, **data).summary.split("\n")
+    assert lines[1:] == ["The uniform soup of 3 gives the same outputs as the one of 3."]
+    rounded = hf_soup.merge(text_runs, dtype="float16").save_pretrained(tmp_path / "rounded")
+    lines = hf_soup.compare({"one": rounded}, **data).summary.split("\n")
+    assert "same outputs" not in lines[1]
+
+
 def test_without_validation_the_recipe_says_who_was_best(text_runs, parts):
     """A greedy soup's trials tell the best single model; without any, nobody is chosen and the summary says so."""
     soup = hf_soup.merge(text_runs, strategy="greedy", evaluator=parts["validation"])
@@ -489,8 +500,8 @@ def test_soups_that_are_one_model_run_once_and_are_told_once(text_runs, parts, m
     assert len([mixture for mixture in filled if len(mixture.used) > 1]) == 2
     lines = result.summary.split("\n")
     assert [line.split(" ")[1] for line in lines] == ["a", "b", "c", "uniform"]
-    assert lines[1] == "The b of 3 is the same model as the a of 3."
-    assert lines[3] == "The uniform soup of 3 is the same model as the a of 3."
+    assert lines[1] == "The b of 3 gives the same outputs as the a of 3."
+    assert lines[3] == "The uniform soup of 3 gives the same outputs as the a of 3."
     assert named(result, "a").scores == named(result, "b").scores == named(result, "uniform soup").scores
 
 
