@@ -137,30 +137,20 @@ def _high_barriers(high: Sequence[Line], losses: Losses, where: str, commands: C
     evidence = f"{len(high)} of {len(losses.lines)} pairs{where}; {losses.sentence}"
     outsiders = _outsiders(high, losses.lines)
     few = bool(outsiders) and len(high) < len(losses.lines)
-    if few and best in outsiders:
+    if not few:
         return Piece(
             "barrier",
-            advice=f"Let a search choose: the loss rises on the way from {best}, the best one, to others.",
+            advice=f"The loss rises half-way between {len(high)} of {len(losses.lines)} pairs. Take the best one, or "
+            "an ensemble.",
             evidence=evidence,
             confidence="high",
-            command=commands.greedy,
+            stops=True,
         )
-    if few:
-        return Piece(
-            "barrier",
-            advice=f"Leave {', '.join(outsiders)} out, or let a search do so: the loss rises on the way to others.",
-            evidence=evidence,
-            confidence="high",
-            command=commands.greedy,
-        )
-    return Piece(
-        "barrier",
-        advice=f"The loss rises half-way between {len(high)} of {len(losses.lines)} pairs. Take the best one, or an "
-        "ensemble.",
-        evidence=evidence,
-        confidence="high",
-        stops=True,
-    )
+    if best in outsiders:
+        advice = f"Let a search choose: the loss rises on the way from {best}, the best one, to others."
+    else:
+        advice = f"Leave {', '.join(outsiders)} out, or let a search do so: the loss rises on the way to others."
+    return Piece("barrier", advice=advice, evidence=evidence, confidence="high", command=commands.greedy)
 
 
 def _height(line: Line) -> float:

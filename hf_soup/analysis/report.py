@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import math
 import os
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..checkpoints.staging import staged_files
 from ..display.blocks import TableBlock, blocks
+from ..display.results import data_uri
 from ..display.tables import align, escape_markup
 from ..errors import MissingExtraError, RecipeError, warn
 from ..untrusted import encodable
@@ -114,7 +113,7 @@ def render_html(title: str, lead: str, sections: list[Section], command: str = "
             "heading": section.heading,
             # The template tells blocks apart by their fields: `cells` of a table, `code` and `text` of a paragraph.
             "blocks": blocks(section.table),
-            "pictures": [_data_uri(name, figure) for name, figure in section.figures],
+            "pictures": [_picture(name, figure) for name, figure in section.figures],
         }
         entries.append(entry)
     return environment.from_string(template).render(title=title, lead=lead, command=command, sections=entries)
@@ -165,14 +164,11 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def _data_uri(name: str, figure: Figure) -> dict[str, str]:
+def _picture(name: str, figure: Figure) -> dict[str, str]:
     """A picture as the template takes it: its bytes, and its title as what is read aloud."""
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png")
-    encoded = base64.b64encode(stream.getvalue()).decode()
     heading = figure.get_suptitle() or name
     return {
         "name": name,
-        "uri": f"data:image/png;base64,{encoded}",
+        "uri": data_uri(figure),
         "alt": heading.replace("\n", " ").replace("\\$", "$"),  # a title without what keeps it from being a formula
     }

@@ -278,7 +278,7 @@ def _closest(repo_id: str) -> str:
 
 
 def _called_alike(name: str) -> list[str]:
-    """Models of this name, whoever owns them."""
+    """Models of this name, of any owner."""
     ids = []
     for model in client().list_models(search=name, limit=20):  # which finds longer names as well
         own_name = model.id.rpartition("/")[2]

@@ -152,7 +152,7 @@ def _under_canonical_names(
         if canonical != key:
             spec = spec._replace(name=canonical, stored=key)
         has_original = _tied_to(layout, tensor) in present and canonical in layout.shapes
-        # A second copy is not dropped unseen: whoever reads the weights compares it with the first.
+        # A second copy is not dropped unseen: it is compared with the first when the weights are read.
         if canonical in kept or has_original:
             twins.append((spec, canonical))
         else:

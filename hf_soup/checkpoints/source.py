@@ -91,14 +91,14 @@ def _find(source: Any, name: str | None, config: Any, allow_pickle: bool) -> Cal
     )
 
 
-def open_all(sources: Any, *, config: Any = None, allow_pickle: bool = False) -> tuple[Checkpoint, ...]:
+def open_all(sources: Any, *, allow_pickle: bool = False) -> tuple[Checkpoint, ...]:
     """Open a sequence of sources; equal names are told apart by their parents' names or by numbers.
 
     Raises:
         [`IngredientError`]: as [`open_checkpoint`].
         [`RecipeError`]: if there is none.
     """
-    find = partial(_find, name=None, config=config, allow_pickle=allow_pickle)
+    find = partial(_find, name=None, config=None, allow_pickle=allow_pickle)
     opened = [finish() for finish in side_by_side(find, sources)]  # repositories answer slowly
     if not opened:
         raise RecipeError("a soup needs at least one ingredient, but none was given. Name folders, Hub ids or models.")

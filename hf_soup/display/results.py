@@ -10,7 +10,7 @@ import contextlib
 import html
 import io
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ..errors import MissingExtraError, SoupError
 from .blocks import TableBlock, blocks
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LONGEST = 100  # characters of a repr
+NOTEBOOK_DPI = 110
 
 
 class Result:
@@ -52,7 +53,7 @@ class Result:
         with contextlib.suppress(MissingExtraError, SoupError):
             figure = self._picture()
             if figure is not None:
-                parts.append(f'<img alt="" style="max-width: 100%" src="{data_uri(figure)}">')
+                parts.append(f'<img alt="" style="max-width: 100%" src="{data_uri(figure, NOTEBOOK_DPI)}">')
         return "\n".join(parts)
 
 
@@ -75,8 +76,8 @@ def _html_line(tag: str, cells: list[str], right: list[bool]) -> str:
     return f"<tr>{''.join(columns)}</tr>"
 
 
-def data_uri(figure: Figure) -> str:
-    """A picture as an address that holds it."""
+def data_uri(figure: Figure, dpi: float | Literal["figure"] = "figure") -> str:
+    """A picture as an address that holds it, by default in the figure's own resolution."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
+    figure.savefig(buffer, format="png", dpi=dpi)
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

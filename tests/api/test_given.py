@@ -61,7 +61,7 @@ def test_types_of_torch(dtype, text_runs):
 
 
 def test_functions_of_the_package_go_by_their_names(text_runs):
-    """So their recipes are those of everybody else."""
+    """Their recipes name the function, and can be cooked again by others."""
     recipe = hf_soup.merge(text_runs, method=median).recipe
     assert recipe.method == "median"
     soup = hf_soup.merge(text_runs, strategy=greedy, evaluator=DATA)
@@ -82,7 +82,7 @@ def test_functions_that_a_module_has_go_by_their_paths(text_runs, tmp_path):
 
 
 def test_functions_of_no_module_cannot_be_cooked_again(text_runs, tmp_path):
-    """The recipe names them as what was in memory, and says so to whoever cooks it."""
+    """The recipe names them as what was in memory, and says so when it is cooked."""
 
     def largest(tensors, weights):
         return torch.stack(list(tensors)).amax(0)

@@ -360,7 +360,7 @@ def test_any_function_can_score_a_comparison(text_runs, parts):
     sets = {"test": by_loss, "shifted": {"texts": texts}, "validation": by_loss}
     comparison = hf_soup.compare({"soup": soup}, **sets)
     assert [row.name for row in drawn_rows(comparison)][:5] == [*SINGLE, "uniform soup", "soup"]
-    assert comparison.metrics == {"loss": False, "size": None}  # of other values nobody knows
+    assert comparison.metrics == {"loss": False, "size": None}  # the direction of other values is not known
     chosen = next(row for row in comparison.models if row.role == "chosen")
     assert chosen.scores["test"]["loss"].value == min(
         row.scores["test"]["loss"].value for row in comparison.models[:3]
@@ -435,7 +435,7 @@ def test_a_saved_soup_that_is_the_uniform_soup_is_told_once(text_runs, parts, tm
 
 
 def test_without_validation_the_recipe_says_who_was_best(text_runs, parts):
-    """A greedy soup's trials tell the best single model; without any, nobody is chosen and the summary says so."""
+    """A greedy soup's trials tell the best single model; without any, no model is chosen and the summary says so."""
     soup = hf_soup.merge(text_runs, strategy="greedy", evaluator=parts["validation"])
     comparison = hf_soup.compare(soup, test=parts["test"])
     best = max(soup.scores, key=lambda name: soup.scores[name].rank_key)
