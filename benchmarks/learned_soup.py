@@ -129,7 +129,7 @@ def gradient_of(folders: Sequence[Path], data: Any, dtype: str = "auto") -> Call
 
     def gradient(raw: np.ndarray) -> np.ndarray:
         weights = softmax(raw)
-        found = trials.gradient(hf_soup.Mixture(tuple(item.ingredient for item in items), weights), rows)
+        found = trials.gradient(hf_soup.types.Mixture(tuple(item.ingredient for item in items), weights), rows)
         by_weight = np.sum(list(found.weights.values()), axis=0)
         return weights * (by_weight - weights @ by_weight)
 

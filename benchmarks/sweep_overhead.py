@@ -87,7 +87,7 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     transformers.logging.set_verbosity_error()
     folder = Path(tempfile.mkdtemp())
-    train, validation = hf_soup.load_training(args.data)
+    train, validation = hf_soup.data.load_training(args.data)
     train, validation = train.select(range(args.rows)), validation.select(range(min(200, len(validation))))
     first = {"training_args": {"max_steps": 1, "report_to": "none"}, "space": [{}], "output_dir": folder / "first"}
     start = hf_soup.sweep(args.model, train, validation=validation, **first).base_model

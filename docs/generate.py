@@ -41,7 +41,6 @@ FIRST = (
     "modules",
     "sweep",
     "load_sweep",
-    "load_training",
     "compare",
     "cook",
     "load_ingredient",
@@ -74,9 +73,13 @@ PAGES = {
     "advise": "advice.md",
     "Advice": "advice.md",
 }
-# not imported with `hf_soup.NAME`, but public as well
+# not `hf_soup.NAME`, but public as well; the errors of `hf_soup.errors` have their own part of the page
 MORE = (
+    ("data", ("load_training",)),
     ("metrics", ("load_metric",)),
+    ("types", ("Mixture", "Choice")),
+    ("training.records", ("FailedRun",)),
+    ("api.verify", ("TensorDifference",)),
     ("transforms", ("shifted_copy",)),
     (
         "testing",
@@ -252,10 +255,11 @@ def _reference() -> str:
             classes.append((name, thing))
         elif callable(thing):
             functions.append((name, thing))
-    errors.sort(key=lambda item: item[0] != "SoupError")
+    for error in hf_soup.SoupError.__subclasses__():
+        errors.append((f"errors.{error.__name__}", error))
     anchors = {}
     for name, thing in functions + classes + errors:
-        anchors[name] = _anchor(_heading(f"hf_soup.{name}", thing))
+        anchors[thing.__name__] = _anchor(_heading(f"hf_soup.{name}", thing))
 
     def entries(things: list[tuple[str, Any]]) -> list[str]:
         return [part for name, thing in things for part in _thing(f"hf_soup.{name}", thing, anchors)]
@@ -271,8 +275,8 @@ def _reference() -> str:
         "Most of these are returned by the functions above; `Evaluator` is the one to make yourself.",
         *entries(classes),
         "## Errors",
-        "One `except hf_soup.SoupError` catches them all. What the messages mean: "
-        "[troubleshooting](troubleshooting.md).",
+        "One `except hf_soup.SoupError` catches them all; `hf_soup.errors` has its subclasses. What the messages "
+        "mean: [troubleshooting](troubleshooting.md).",
         *entries(errors),
         "## Strategies",
         "What each takes, as a keyword of `hf_soup.merge`, under `params` in a [cook file](cook_file.md#merge) and as "
@@ -282,7 +286,7 @@ def _reference() -> str:
         "How the tensors of one name combine: `method=` of `hf_soup.merge`.",
         *(part for name in plugin_names("method") for part in _plugin_entry("method", name, anchors)),
         "## For extensions and tests",
-        "Imported from their own modules.",
+        "Resolved by `import hf_soup` as well, from their own modules.",
     ]
     for module, names in MORE:
         home = importlib.import_module(f"hf_soup.{module}")

@@ -30,7 +30,7 @@ def main() -> None:
     else:
         data = datasets.load_dataset(args.data)
 
-    train, validation = hf_soup.load_training(data)
+    train, validation = hf_soup.data.load_training(data)
     runs = hf_soup.sweep(
         args.base,
         train,

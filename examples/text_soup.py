@@ -42,10 +42,10 @@ def main() -> None:
     print(runs.table())
     try:
         runs.plot().savefig(args.output / "runs.png")
-    except hf_soup.MissingExtraError as error:  # everything else works without pictures
+    except hf_soup.errors.MissingExtraError as error:  # everything else works without pictures
         print(error)
 
-    _, validation = hf_soup.load_training(data)  # the same examples that the sweep has scored its runs on
+    _, validation = hf_soup.data.load_training(data)  # the same examples that the sweep has scored its runs on
     soup = hf_soup.merge(runs, strategy="greedy", evaluator=validation)
     print(f"\n{soup.selection.table()}")
     print(f"\n{hf_soup.compare(soup, test=data['test'], validation=validation).table()}")

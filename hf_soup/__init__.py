@@ -10,9 +10,12 @@ from .version import __version__
 
 
 if TYPE_CHECKING:  # `as` re-exports a name: type checkers and editors resolve it, and flag one that is not here
+    from . import data as data
+    from . import errors as errors
     from . import metrics as metrics
     from . import testing as testing
     from . import transforms as transforms
+    from . import types as types
     from .analysis.advice import Advice as Advice
     from .analysis.result import Analysis as Analysis
     from .api.analyze import advise as advise
@@ -27,37 +30,24 @@ if TYPE_CHECKING:  # `as` re-exports a name: type checkers and editors resolve i
     from .api.merge import merge as merge
     from .api.soup import Soup as Soup
     from .api.sweep import sweep as sweep
-    from .api.verify import TensorDifference as TensorDifference
     from .api.verify import Verification as Verification
     from .api.verify import verify as verify
     from .checkpoints.check import CheckReport as CheckReport
     from .checkpoints.checkpoint import Checkpoint as Checkpoint
     from .checkpoints.modules import Module as Module
     from .comparison.comparison import Comparison as Comparison
-    from .data.splits import load_training as load_training
-    from .errors import DataError as DataError
-    from .errors import EvaluationError as EvaluationError
-    from .errors import IncompatibleError as IncompatibleError
-    from .errors import IngredientError as IngredientError
-    from .errors import MissingExtraError as MissingExtraError
-    from .errors import OutputError as OutputError
-    from .errors import RecipeError as RecipeError
     from .errors import SoupError as SoupError
     from .errors import SoupWarning as SoupWarning
-    from .errors import TrainingError as TrainingError
     from .evaluation.batchnorm import update_batchnorm as update_batchnorm
     from .evaluation.evaluator import Evaluator as Evaluator
     from .formats.recipe_file import load_recipe as load_recipe
     from .metrics.predictions import Predictions as Predictions
     from .publishing.lineage import Lineage as Lineage
     from .publishing.lineage import lineage as lineage
-    from .training.records import FailedRun as FailedRun
     from .training.records import Run as Run
     from .training.sweep import Sweep as Sweep
     from .training.sweep import load_sweep as load_sweep
-    from .types import Choice as Choice
     from .types import Ingredient as Ingredient
-    from .types import Mixture as Mixture
     from .types import Recipe as Recipe
     from .types import Score as Score
     from .types import Selection as Selection
@@ -77,19 +67,10 @@ _HOME = {
     "sweep": "api.sweep",
     "Cooked": "api.cook",
     "cook": "api.cook",
-    "DataError": "errors",
-    "EvaluationError": "errors",
-    "IncompatibleError": "errors",
-    "IngredientError": "errors",
-    "MissingExtraError": "errors",
-    "OutputError": "errors",
-    "RecipeError": "errors",
     "SoupError": "errors",
     "SoupWarning": "errors",
-    "TrainingError": "errors",
     "Lineage": "publishing.lineage",
     "lineage": "publishing.lineage",
-    "TensorDifference": "api.verify",
     "Verification": "api.verify",
     "verify": "api.verify",
     "update_batchnorm": "evaluation.batchnorm",
@@ -102,20 +83,16 @@ _HOME = {
     "load_recipe": "formats.recipe_file",
     "Selection": "types",
     "Soup": "api.soup",
-    "load_training": "data.splits",
-    "FailedRun": "training.records",
     "Run": "training.records",
     "Sweep": "training.sweep",
     "load_sweep": "training.sweep",
-    "Choice": "types",
     "Ingredient": "types",
-    "Mixture": "types",
     "Recipe": "types",
     "Score": "types",
 }
 
 # public modules, imported when first used as well: `hf_soup.metrics.load_metric` needs no import of its own
-_MODULES = ("metrics", "testing", "transforms")
+_MODULES = ("data", "errors", "metrics", "testing", "transforms", "types")
 
 __all__ = ["__version__", *sorted(_HOME)]
 

@@ -37,7 +37,7 @@ DATA = testing.tiny_texts(8)
         ),
         (lambda runs: hf_soup.cook("a.yaml", output="x"), "output_dir"),
         (lambda runs: hf_soup.verify("a", allow_pickles=True), "allow_pickle"),
-        (lambda runs: hf_soup.load_training(DATA, sed=1), "seed"),
+        (lambda runs: hf_soup.data.load_training(DATA, sed=1), "seed"),
         (lambda runs: hf_soup.merge(runs).save_pretrained("x", max_shards="1GB"), "max_shard_size"),
         (lambda runs: hf_soup.merge(runs).push_to_hub("a/b", is_private=True), "private"),
     ],
@@ -59,7 +59,8 @@ def test_a_far_name_is_not_guessed(text_runs):
 
 def test_signatures_stay_readable():
     """Editors and `help` see the function's own signature."""
-    for name in ("check", "compare", "analyze", "cook", "load_training", "Evaluator", "sweep"):
-        parameters = inspect.signature(getattr(hf_soup, name)).parameters
-        assert not {"args", "kwargs"} & set(parameters), name
+    verbs = (hf_soup.check, hf_soup.compare, hf_soup.analyze, hf_soup.cook, hf_soup.Evaluator, hf_soup.sweep)
+    for verb in (*verbs, hf_soup.data.load_training):
+        parameters = inspect.signature(verb).parameters
+        assert not {"args", "kwargs"} & set(parameters), verb.__name__
     assert hf_soup.compare.__doc__

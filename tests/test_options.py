@@ -10,6 +10,7 @@ import hf_soup
 from hf_soup import options
 from hf_soup.api import sweep as sweep_module
 from hf_soup.cli import main
+from hf_soup.errors import RecipeError
 from hf_soup.evaluation.ensemble import ENSEMBLES
 from hf_soup.formats.cook_file import CookFile
 from hf_soup.formats.strict_yaml import build
@@ -72,7 +73,7 @@ def test_verbs_take_their_options(cls, verb):
 
 def test_choices_are_checked():
     """What is none of them is refused, with the nearest one; what other rooms check is let through."""
-    with pytest.raises(hf_soup.RecipeError, match=r"head is one of auto, new, .*; did you mean \"probe\"\?"):
+    with pytest.raises(RecipeError, match=r"head is one of auto, new, .*; did you mean \"probe\"\?"):
         options.check_choices(options.SweepOptions(space=[], head="prob"))
     options.check_choices(options.MergeOptions(method="mine:method", executor="nowhere"))
 
@@ -104,7 +105,7 @@ def test_a_section_of_a_cook_file_is_the_options():
     """What it leaves out has the default, and an unknown key names the nearest."""
     content = {"output_dir": "out", "base_model": "base", "data": {"path": "data"}, "sweep": {"space": {"seed": [0]}}}
     assert build(CookFile, content, "file").sweep == options.SweepOptions(space={"seed": [0]})
-    with pytest.raises(hf_soup.RecipeError, match='unknown key `n_run` in `sweep`; did you mean "n_runs"'):
+    with pytest.raises(RecipeError, match='unknown key `n_run` in `sweep`; did you mean "n_runs"'):
         build(CookFile, {**content, "sweep": {"space": {}, "n_run": 1}}, "file")
-    with pytest.raises(hf_soup.RecipeError, match=r"the key `sweep\.space` is missing"):
+    with pytest.raises(RecipeError, match=r"the key `sweep\.space` is missing"):
         build(CookFile, {**content, "sweep": {}}, "file")

@@ -213,8 +213,11 @@ def sorting(ingredients, trials):
     ("strategy", "message"),
     [
         (first, "it depends on the order of its ingredients: it chose run-0 .* and run-4 .* from run-4, run-3, "),
-        (a_tuple, "return a hf_soup.Mixture .*, but it returned a tuple of 2 values, .* for the ingredients run-0, "),
-        (nothing, "return a hf_soup.Mixture .*, but it returned None for the ingredients run-0, "),
+        (
+            a_tuple,
+            "return a hf_soup.types.Mixture .*, but it returned a tuple of 2 values, .* for the ingredients run-0, ",
+        ),
+        (nothing, "return a hf_soup.types.Mixture .*, but it returned None for the ingredients run-0, "),
         (short, "for the ingredients run-0, .* it raised RecipeError: the weights are 4 .* for 5 ingredients"),
         (by_names, "takes the ingredients themselves, not their names, .*, but for .* it raised AttributeError"),
         (inventive, "only ingredients that it is given, but it invented an ingredient: 'run-9' from 'runs/run-9' "),

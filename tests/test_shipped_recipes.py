@@ -12,6 +12,7 @@ from command import run
 import hf_soup
 from hf_soup import plugins, testing
 from hf_soup.api.cook_plan import plan_cook
+from hf_soup.errors import RecipeError
 from hf_soup.formats.cook_file import load_cook_file
 
 
@@ -98,7 +99,7 @@ def test_one_is_cooked_by_its_name(tmp_path, monkeypatch, text_runs):
     monkeypatch.chdir(tmp_path)
     assert [stage.name for stage in plan_cook("digits-vit", output_dir="out").stages][:2] == ["pretrain", "sweep"]
     assert run("cook", "digits-vit", "-o", "out", "--dry-run").returncode == 0
-    with pytest.raises(hf_soup.RecipeError, match='nor a shipped recipe; did you mean "digits-vit"'):
+    with pytest.raises(RecipeError, match='nor a shipped recipe; did you mean "digits-vit"'):
         hf_soup.cook("digits-vits")
     hf_soup.merge(text_runs[:2]).save_pretrained("digits-vit")
     assert hf_soup.cook("digits-vit").soup.recipe.names == ("run-0", "run-1")

@@ -20,6 +20,8 @@ from ..training.sweep import Sweep
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
+    from ..metrics.load import Given
+
 
 @dataclass(frozen=True)
 class SweepArguments(SweepOptions):
@@ -34,7 +36,8 @@ class SweepArguments(SweepOptions):
     output_dir: str | os.PathLike[str]
     task: str = "auto"
     validation: Dataset | Source | str | None = None
-    metric: str | None = None
+    metric: Given | None = None
+    higher_is_better: bool | None = None
     label_column: str | None = None
     text_columns: Sequence[str] | None = None
     callbacks: Sequence[Any] | None = None
@@ -70,8 +73,13 @@ def sweep(arguments: SweepArguments) -> Sweep:
         validation (`datasets.Dataset` or `str`, *optional*):
             Examples on which runs are scored. By default the `validation` split of `dataset`; if there is none, a
             tenth of the training examples is held out, stratified by the label, with a warning.
-        metric (`str`, *optional*):
-            Metric that determines the best checkpoint and run; by default that of the task.
+        metric (`str`, `Callable` or `evaluate.EvaluationModule`, *optional*):
+            Metric that determines the best checkpoint and run; by default that of the task. A function takes a
+            `transformers.EvalPrediction` and returns a number, or a dict with one number or with one of its own name.
+            Training on several GPUs needs a function that can be pickled.
+        higher_is_better (`bool`, *optional*):
+            Direction of the metric. Those of built-in metrics are known; of others, higher values are better by
+            default.
         n_runs (`int`, *optional*):
             Number of settings drawn from the space; by default the whole grid is used.
         seed (`int`, *optional*, defaults to 0):
@@ -157,6 +165,7 @@ def _plan(arguments: SweepArguments) -> SweepPlan:
         output_dir=arguments.output_dir,
         task=arguments.task,
         metric=arguments.metric,
+        higher_is_better=arguments.higher_is_better,
         label_column=arguments.label_column,
         text_columns=arguments.text_columns,
         callbacks=arguments.callbacks,

@@ -136,7 +136,7 @@ def load_training(
             Seed of the random split.
 
     Returns:
-        `tuple[datasets.Dataset, datasets.Dataset]`: to train on, and to validate on.
+        `tuple[datasets.Dataset, datasets.Dataset]`: training and validation examples.
 
     Raises:
         [`DataError`]: if there is no such data.

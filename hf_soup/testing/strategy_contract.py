@@ -63,12 +63,12 @@ def _chosen(promises: Promises, ingredients: Sequence[Ingredient], higher_is_bet
         options["weights"] = {item.name: ITEMS.index(item) + 1 for item in ingredients}
     given = f"for the ingredients {_names(ingredients)}"
     trials = FakeTrials(_made_up_score, higher_is_better=higher_is_better)
-    hint = "hf_soup.Mixture takes the ingredients themselves, not their names, and one weight for each"
+    hint = "hf_soup.types.Mixture takes the ingredients themselves, not their names, and one weight for each"
     with promises.raising(f"choose a mixture of its ingredients ({hint})", given):
         result = function(ingredients, trials, **options)
     mixture = result.mixture if isinstance(result, Choice) else result
     if not isinstance(mixture, Mixture):
-        promise = "return a hf_soup.Mixture of ingredients and weights, or a hf_soup.Choice"
+        promise = "return a hf_soup.types.Mixture of ingredients and weights, or a hf_soup.types.Choice"
         promises.broken_by_value(promise, result, given)
     _check_mixture(promises, mixture, ingredients, given)
     return mixture

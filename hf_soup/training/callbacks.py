@@ -151,18 +151,24 @@ def _fresh_callback(item: Any) -> TrainerCallback:
     return callback
 
 
-def check_picklable(callbacks: Sequence[Any]) -> None:
-    """Raise an error for callbacks that cannot be sent to other processes.
+def check_picklable(argument: str, values: Sequence[Any]) -> None:
+    """Raise an error for callbacks or a metric that cannot be sent to other processes.
+
+    Args:
+        argument (`str`):
+            Name of the argument that the values were given as.
+        values (`Sequence`):
+            Values of the argument.
 
     Raises:
-        [`RecipeError`]: for the first callback that cannot be pickled.
+        [`RecipeError`]: for the first value that cannot be pickled.
     """
-    for item in callbacks:
+    for item in values:
         try:
             pickle.dumps(item)
         except Exception as error:  # pickle may raise anything
             raise RecipeError(
-                f"callbacks: {item!r} cannot be sent to the processes that train on several GPUs ({error}). Write a "
+                f"{argument}: {item!r} cannot be sent to the processes that train on several GPUs ({error}). Write a "
                 "class or function at the top level of a module."
             ) from None
 

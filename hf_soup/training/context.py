@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from ..metrics.load import Given
+
 
 @dataclass(frozen=True)
 class SweepContext:
@@ -25,8 +27,10 @@ class SweepContext:
             The tokenizer or image processor.
         train (`Dataset`), validation (`Dataset`, *optional*):
             Encoded examples.
-        metric (`str`):
-            Name of the metric that determines the best evaluation.
+        metric (`str`, `Callable` or `evaluate.EvaluationModule`):
+            Metric that determines the best evaluation, as the user gave it, so that it can be sent to other processes.
+        higher_is_better (`bool`, *optional*):
+            Direction of the metric, if the user gave one.
         training_args (`Mapping`):
             Settings that all runs share.
         keep (`str`):
@@ -48,7 +52,8 @@ class SweepContext:
     processing_class: Any
     train: Dataset
     validation: Dataset | None
-    metric: str
+    metric: Given
+    higher_is_better: bool | None
     training_args: Mapping[str, Any]
     keep: str
     own_heads: bool

@@ -17,7 +17,7 @@ from ..data.splits import TrainingData
 from ..display.results import Result
 from ..display.tables import align, cell, shared_line
 from ..errors import RecipeError, TrainingError
-from ..metrics.load import Metric, load_metrics
+from ..metrics.load import Metric
 from ..options import SweepOptions, check_choices
 from ..plugins import load_module
 from ..publishing.bases import START
@@ -33,6 +33,7 @@ from .disk import most_bytes, refuse_small_disk
 from .examples import Columns, choose_columns, encode_examples, guess_task
 from .lengths import run_length
 from .manifest import SHARED, check_start, extend_manifest, find_manifest
+from .metric import selecting_metric
 from .records import load_failure, load_runs
 from .settings import canonical
 from .start import Origin, find_origin
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PretrainedConfig, PreTrainedModel
 
+    from ..metrics.load import Given
     from ..tasks._model_inputs import ModelInputs
 
 
@@ -118,7 +120,8 @@ def plan_sweep(
     *,
     output_dir: str | os.PathLike[str],
     task: str = "auto",
-    metric: str | None = None,
+    metric: Given | None = None,
+    higher_is_better: bool | None = None,
     label_column: str | None = None,
     text_columns: Sequence[str] | None = None,
     callbacks: Sequence[Any] | None = None,
@@ -148,7 +151,7 @@ def plan_sweep(
         task = guess_task(data.train)
     module = load_module("task", task)
     metric = metric or module.METRIC
-    (chosen_metric,) = load_metrics(metric)
+    chosen_metric = selecting_metric(metric, higher_is_better, module.KIND)
     settings = read_settings(options)
     columns = choose_columns(module, data.train, label_column, text_columns)
     manifest = find_manifest(folder)  # of an earlier call that this one resumes
@@ -184,6 +187,7 @@ def plan_sweep(
         train=train,
         validation=validation,
         metric=metric,
+        higher_is_better=higher_is_better,
         training_args=_still_shared(settings.shared, extended),
         keep=options.keep,
         own_heads=options.head == "independent",

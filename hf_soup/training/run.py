@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from ..checkpoints.memory import quiet_transformers
 from ..checkpoints.staging import flush_folder, write_json
 from ..errors import OutputError, TrainingError
-from ..metrics.load import load_metrics
 from ..plugins import load_module
 from ..publishing.bases import RUN_FILE, START
 from ..publishing.run_card import render_run_card, write_card
@@ -22,6 +21,7 @@ from ..version import versions
 from .context import SweepContext
 from .head import with_new_head
 from .history import evaluation_at, is_timing, last_loss, lasting_history
+from .metric import selecting_metric
 from .processes import give_up, is_main, wait
 from .records import FAILED_FILE, DivergedError, FailedRun, Run, load_runs, plain_settings, record_failure, tidy
 from .resume import STATE, adopt, checkpoints_in, forget_training, newest_whole_checkpoint, step_of
@@ -179,21 +179,19 @@ def _kept_checkpoints(
 
 def _scored(context: SweepContext, metrics: Mapping[str, Any]) -> dict[str, Any]:
     """The metrics of an evaluation, and the score that selects."""
-    (metric,) = load_metrics(context.metric)
+    kind = load_module("task", context.task).KIND
+    metric = selecting_metric(context.metric, context.higher_is_better, kind)
     values = {}
     for key, value in metrics.items():
         if not is_timing(key) and key != "epoch":
             values[key] = float(value)
-    name, higher_is_better = metric.name, is_better_higher(metric.higher_is_better)
-    if load_module("task", context.task).KIND == "tokens":  # for these Trainer only computes the loss
-        name, higher_is_better = "loss", False
-    value = values.get(f"eval_{name}", math.nan)
+    value = values.get(f"eval_{metric.name}", math.nan)
     if context.validation is None or math.isnan(value):
         return {"metrics": values, "score": None}
     score = {
-        "metric": name,
+        "metric": metric.name,
         "value": value,
-        "higher_is_better": higher_is_better,
+        "higher_is_better": is_better_higher(metric.higher_is_better),
         "split": "validation",
         "n": len(context.validation),
     }

@@ -74,15 +74,16 @@ def _devices(plan: SweepPlan) -> Sequence[str]:
     """The GPUs to distribute runs over; empty if Ray does so, or if all processes share each run.
 
     Raises:
-        [`RecipeError`]: if there are several GPUs, and callbacks cannot be sent to their processes.
+        [`RecipeError`]: if there are several GPUs, and callbacks or the metric cannot be sent to their processes.
     """
     if plan.options.executor != "local" or is_launched():
         return ()
     devices = gpus()
-    if plan.context.callbacks and len(devices) > 1:
+    if len(devices) > 1:
         from .callbacks import check_picklable
 
-        check_picklable(plan.context.callbacks)
+        check_picklable("callbacks", plan.context.callbacks)
+        check_picklable("metric", [plan.context.metric])
     return devices
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..data.columns import UNSCORED
-from ..metrics.load import Metric, load_metrics
-from ..metrics.predictions import Predictions
 from ..plugins import load_module
 from ..tasks._model_inputs import inputs_of
 from .class_weights import WeightedLoss, class_names, resolve_class_weights, scored_labels
 from .context import SweepContext
+from .metric import compute_metrics, selecting_metric
 from .optimizer import optimizer_of
 from .resume import STATE, add_callback_states, has_ended
 from .settings import Extra, training_arguments
@@ -62,9 +60,7 @@ def fit(
     from .callbacks import ended_tracking, one_group, stop_early
 
     task = load_module("task", context.task)
-    (metric,) = load_metrics(context.metric)
-    if task.KIND == "tokens":  # for these Trainer only computes the loss
-        metric = Metric("loss", metric.compute, False)
+    metric = selecting_metric(context.metric, context.higher_is_better, task.KIND)
     has_bar = context.bars and not fields.get("disable_tqdm")
     callbacks = _callbacks(context, extra, folder.name, keep=keep, has_bar=has_bar)
     named = {"run_name": f"{context.folder.name}/{folder.name}", "project": context.folder.name, **fields}
@@ -164,33 +160,6 @@ def without_trackers(trainer: Trainer) -> None:
     for callback in list(trainer.callback_handler.callbacks):
         if type(callback).__module__.endswith("integration_utils"):
             trainer.remove_callback(callback)
-
-
-def compute_metrics(metric: Metric, kind: str, config: PretrainedConfig) -> Callable[[Any], dict[str, float]] | None:
-    """The function that Trainer calls after each evaluation; `None` for language models, for which only the loss is
-    logged.
-    """
-    import numpy as np
-
-    if kind == "tokens":
-        return None
-    names = tuple(class_names(config)) if kind == "classes" else ()
-
-    def compute(evaluation: transformers.EvalPrediction) -> dict[str, float]:
-        labels: Any = evaluation.label_ids  # one array, because no task has several label columns
-        logits: Any = evaluation.predictions
-        if kind == "values":  # of shape (rows, 1)
-            logits = logits[:, 0]
-        # of words (rows, tokens) and classes (rows,) some are not scored; of several labels a row (rows, labels) all
-        is_of_words = kind == "classes" and labels.ndim == 2
-        if is_of_words or labels.ndim == 1:
-            is_scored = labels != UNSCORED
-        else:
-            is_scored = np.ones(len(labels), dtype=bool)
-        rows = np.nonzero(is_scored)[0]
-        return metric.compute(Predictions(logits[is_scored], labels[is_scored], rows, kind, names))
-
-    return compute
 
 
 def _logits_alone(logits: Any, labels: Any) -> Any:

@@ -12,6 +12,7 @@ from hf_soup.analysis.by_module import measure_modules
 from hf_soup.analysis.contribution import contribution_cost, exact_shapley, measure_contribution, sampled_shapley
 from hf_soup.analysis.points import Scorer
 from hf_soup.checkpoints.source import open_all
+from hf_soup.errors import RecipeError
 
 
 NAMES = ("a", "b", "c", "d")
@@ -162,7 +163,7 @@ def test_ctrl_c_keeps_whole_modules(text_runs, monkeypatch):
 def test_too_few_orders_are_refused(text_runs):
     """One or two orders tell no error."""
     scorer = Scorer(open_all(text_runs), testing.tiny_texts(10, seed=9))
-    with pytest.raises(hf_soup.RecipeError, match="4 or more"):
+    with pytest.raises(RecipeError, match="4 or more"):
         measure_contribution(scorer, samples=1)
-    with pytest.raises(hf_soup.RecipeError, match="4 or more"):
+    with pytest.raises(RecipeError, match="4 or more"):
         measure_contribution(scorer, samples=-5)

@@ -9,6 +9,7 @@ from hf_soup import testing
 from hf_soup.analysis.diversity import Diversity, measure_diversity, pair_diversity
 from hf_soup.analysis.points import Scorer
 from hf_soup.checkpoints.source import open_all
+from hf_soup.errors import RecipeError
 from hf_soup.metrics.predictions import Predictions, probabilities
 
 
@@ -91,7 +92,7 @@ def test_of_real_models(text_runs):
     assert "accuracy on" in diversity.table()
     for kind in ("scores", "pairs"):
         assert diversity.plot(kind).get_suptitle()
-    with pytest.raises(hf_soup.RecipeError, match='did you mean "kappa"'):
+    with pytest.raises(RecipeError, match='did you mean "kappa"'):
         diversity.matrix("kapa")
-    with pytest.raises(hf_soup.RecipeError, match="two or more"):
+    with pytest.raises(RecipeError, match="two or more"):
         measure_diversity(Scorer(open_all(text_runs[:1]), examples))

@@ -14,6 +14,7 @@ from hf_soup.analysis.plane import plane_coordinates, scan_plane
 from hf_soup.analysis.points import Line, Point, Scorer, rough_first
 from hf_soup.analysis.similarity import measure_similarity
 from hf_soup.checkpoints.source import open_all
+from hf_soup.errors import EvaluationError, MissingExtraError, RecipeError
 from hf_soup.evaluation.evaluator import Evaluator
 from hf_soup.metrics.predictions import losses
 
@@ -139,9 +140,9 @@ def test_budget_and_pairs(scorer):
     assert [line[:2] for line in scan_lines(scorer, pairs=[("run-2", "run-0")], points=3).lines] == [
         ("run-2", "run-0")
     ]
-    with pytest.raises(hf_soup.RecipeError, match="Known: run-0, run-1, run-2"):
+    with pytest.raises(RecipeError, match="Known: run-0, run-1, run-2"):
         scan_lines(scorer, pairs=[("run-2", "run-x")])
-    with pytest.raises(hf_soup.RecipeError, match="2 or more points"):
+    with pytest.raises(RecipeError, match="2 or more points"):
         scan_lines(scorer, points=1)
 
 
@@ -182,16 +183,16 @@ def test_grid_points_of_the_plane_are_models(checkpoints, scorer, text_runs):
 def test_a_plane_needs_three_models(checkpoints, scorer, text_runs):
     """Two, or three of which two are one, are refused."""
     similarity = measure_similarity(checkpoints)
-    with pytest.raises(hf_soup.RecipeError, match="three models"):
+    with pytest.raises(RecipeError, match="three models"):
         scan_plane(scorer, similarity, corners=["run-0", "run-1"])
-    with pytest.raises(hf_soup.RecipeError, match="three models"):
+    with pytest.raises(RecipeError, match="three models"):
         scan_plane(scorer, similarity, corners=["run-0", "run-1", "run-1"])
-    with pytest.raises(hf_soup.RecipeError, match="three models"):
+    with pytest.raises(RecipeError, match="three models"):
         scan_plane(scorer, similarity, corners=["run-0", "run-1", "run-2", "run-0"])
-    with pytest.raises(hf_soup.RecipeError, match="for the path"):
+    with pytest.raises(RecipeError, match="for the path"):
         scan_plane(scorer, similarity, path=["run-x"])
     same = open_all([text_runs[0], text_runs[0], text_runs[1]])
-    with pytest.raises(hf_soup.RecipeError, match="on one line"):
+    with pytest.raises(RecipeError, match="on one line"):
         plane_coordinates(measure_similarity(same), [item.name for item in same])
 
 
@@ -201,7 +202,7 @@ def test_interactive(checkpoints, scorer):
     try:
         import plotly  # noqa: F401
     except ImportError:
-        with pytest.raises(hf_soup.MissingExtraError, match="pip install"):
+        with pytest.raises(MissingExtraError, match="pip install"):
             plane.plot_interactive()
     else:
         assert len(plane.plot_interactive().data) == 2
@@ -209,7 +210,7 @@ def test_interactive(checkpoints, scorer):
 
 def test_a_function_has_no_points(checkpoints):
     """A function of a model shows no examples to look at."""
-    with pytest.raises(hf_soup.EvaluationError, match="give a data set or an Evaluator"):
+    with pytest.raises(EvaluationError, match="give a data set or an Evaluator"):
         Scorer(checkpoints, lambda model: 1.0)
 
 

@@ -14,6 +14,7 @@ import hf_soup
 from hf_soup import testing
 from hf_soup.analysis import gram
 from hf_soup.checkpoints.modules import group
+from hf_soup.errors import IngredientError
 
 
 def moved(folder, start, *, body=0.0, head=0.0, seed=0):
@@ -143,7 +144,7 @@ def test_a_base_without_head_and_other_types(tmp_path, runs):
     assert report.relation.distances["run-0"] < report.relation.distances["run-1"]
     shallow = hf_soup.check(runs, tmp_path / "body")
     assert shallow.relation is None
-    with pytest.raises(hf_soup.IngredientError, match="does not exist"):
+    with pytest.raises(IngredientError, match="does not exist"):
         hf_soup.check(runs, tmp_path / "nowhere")
 
 
@@ -162,7 +163,7 @@ def test_a_diverged_run_is_named(runs, value):
     state = load_file(runs[1] / "model.safetensors")
     state["bert.pooler.dense.weight"][3, 4] = value
     save_file(state, runs[1] / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(hf_soup.IngredientError, match="'run-1' holds NaN or infinity"):
+    with pytest.raises(IngredientError, match="'run-1' holds NaN or infinity"):
         hf_soup.check(runs, deep=True)
 
 

@@ -15,6 +15,7 @@ from hf_soup.analysis.result import Analysis
 from hf_soup.api.analyze import analysis_cost
 from hf_soup.cli import main
 from hf_soup.display.blocks import TableBlock, TextBlock, blocks
+from hf_soup.errors import RecipeError
 from hf_soup.options import PARTS, AnalyzeOptions
 
 
@@ -29,9 +30,9 @@ def test_parts(text_runs, analysis):
     """Weights alone without examples; the usual parts with them; all when asked; wrong ones are told."""
     assert hf_soup.analyze(text_runs).to_dict().keys() == {"similarity"}
     assert set(analysis.to_dict()) == set(PARTS)
-    with pytest.raises(hf_soup.RecipeError, match='did you mean "plane"'):
+    with pytest.raises(RecipeError, match='did you mean "plane"'):
         hf_soup.analyze(text_runs, parts=["plain"])
-    with pytest.raises(hf_soup.RecipeError, match="needs predictions"):
+    with pytest.raises(RecipeError, match="needs predictions"):
         hf_soup.analyze(text_runs, parts=["diversity"])
 
 
@@ -195,7 +196,7 @@ def test_ctrl_c_before_the_only_part_is_no_result(text_runs, monkeypatch):
 def test_wrong_calls(text_runs, options, message):
     """Nothing to look at, or nothing to look at it with."""
     runs = text_runs[:1] if options.get("parts") else text_runs
-    with pytest.raises(hf_soup.RecipeError, match=message):
+    with pytest.raises(RecipeError, match=message):
         hf_soup.analyze(runs, evaluator=testing.tiny_texts(10), **options)
 
 

@@ -10,6 +10,7 @@ from hf_soup import testing
 from hf_soup.analysis.similarity import measure_similarity
 from hf_soup.checkpoints.base_model import open_base
 from hf_soup.checkpoints.source import open_all
+from hf_soup.errors import IngredientError, RecipeError
 
 
 def vector(folder, prefix=""):
@@ -76,7 +77,7 @@ def test_without_a_base_the_mean_stands_for_it(text_runs):
     moved = np.ptp(rows, axis=0) > 0
     same = np.sign(apart[0][moved]) == np.sign(apart[1][moved])
     assert similarity.signs()[0, 1] == pytest.approx(same.mean(), abs=1e-3)
-    with pytest.raises(hf_soup.RecipeError, match="base_model"):
+    with pytest.raises(RecipeError, match="base_model"):
         similarity.angles_to_base()
 
 
@@ -134,7 +135,7 @@ def test_modules_come_from_the_bottom_up(text_runs, start):
     assert len(similarity.to_pandas("pair")) == 3
     assert list(similarity.to_pandas()["name"]) == list(similarity.modules)
     assert "classifier" in similarity.table()
-    with pytest.raises(hf_soup.RecipeError, match="did you mean"):
+    with pytest.raises(RecipeError, match="did you mean"):
         similarity.cosines("clasifier")
 
 
@@ -199,7 +200,7 @@ def test_a_model_that_diverged_is_named(text_runs, tmp_path):
     tensors = load_file(folder / "model.safetensors")
     tensors["classifier.bias"][0] = float("nan")
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(hf_soup.IngredientError, match="'broken' holds NaN"):
+    with pytest.raises(IngredientError, match="'broken' holds NaN"):
         measured([text_runs[0], folder])
 
 
@@ -212,7 +213,7 @@ def test_pictures_have_every_model(text_runs, start):
     axes = figure.get_axes()[0]
     assert [label.get_text() for label in axes.get_xticklabels()] == list(similarity.modules)
     assert figure.get_suptitle()
-    with pytest.raises(hf_soup.RecipeError, match='no picture "run"'):
+    with pytest.raises(RecipeError, match='no picture "run"'):
         similarity.plot("run")
 
 
@@ -256,5 +257,5 @@ def test_a_base_that_diverged_is_named(text_runs, tmp_path):
     tensors = load_file(folder / "model.safetensors")
     tensors["classifier.bias"][0] = float("inf")
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(hf_soup.IngredientError, match="'broken' holds NaN"):
+    with pytest.raises(IngredientError, match="'broken' holds NaN"):
         measured(text_runs, folder)

@@ -7,7 +7,7 @@ from command import run as hf_soup_command
 
 import hf_soup
 from hf_soup import testing
-from hf_soup.errors import RecipeError
+from hf_soup.errors import IngredientError, RecipeError
 from hf_soup.types import Ingredient
 
 
@@ -113,7 +113,7 @@ def test_a_folder_with_one_run_is_expanded_beside_others(tmp_path, text_runs):
 def test_a_model_of_another_format_is_described(tmp_path):
     """A folder with files is no folder of runs: the error of opening it says what they are."""
     (tmp_path / "model.gguf").write_bytes(b"GGUF")
-    with pytest.raises(hf_soup.IngredientError, match="gguf"):
+    with pytest.raises(IngredientError, match="gguf"):
         hf_soup.merge([tmp_path])
 
 

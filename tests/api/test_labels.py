@@ -18,6 +18,7 @@ from hf_soup.checkpoints.labels import NO_CLASSES, class_names, label_names, lab
 from hf_soup.checkpoints.modules import class_tensors
 from hf_soup.checkpoints.reader import TensorSpec
 from hf_soup.cli import main
+from hf_soup.errors import IncompatibleError, RecipeError
 
 
 LABELS = ("no", "maybe", "yes", "never")
@@ -56,7 +57,7 @@ def mixed(tmp_path, runs):
 def test_aligned_heads_give_the_soup_of_equal_ones(tmp_path, runs, mixed, method, first):
     """The soup is that of the ingredients before one was permuted, whoever comes first; its config too."""
     order = [first, *(index for index in range(3) if index != first)]
-    with pytest.raises(hf_soup.IncompatibleError, match=r"moved has the labels in another order.*align_labels=True"):
+    with pytest.raises(IncompatibleError, match=r"moved has the labels in another order.*align_labels=True"):
         hf_soup.merge(mixed)
     soup = hf_soup.merge([mixed[i] for i in order], align_labels=True, method=method)
     folder = soup.save_pretrained(tmp_path / "soup")
@@ -128,7 +129,7 @@ def test_aligned_heads_are_analysed_as_equal_ones(runs, mixed):
 def test_what_cannot_be_aligned(tmp_path, runs, mixed):
     """Other labels stay an error; so do heads of which nobody can tell which rows are the classes."""
     other = testing.save_text_model(testing.tiny_text_model(0, labels=("a", "b", "c", "d")), tmp_path / "other")
-    with pytest.raises(hf_soup.IncompatibleError, match="other has the labels"):
+    with pytest.raises(IncompatibleError, match="other has the labels"):
         hf_soup.merge([*mixed, other], align_labels=True)
     square = [
         testing.save_text_model(
@@ -136,10 +137,10 @@ def test_what_cannot_be_aligned(tmp_path, runs, mixed):
         )
         for i, order in enumerate((LABELS, LABELS[::-1]))
     ]
-    with pytest.raises(hf_soup.RecipeError, match=r"classifier\.weight is square"):
+    with pytest.raises(RecipeError, match=r"classifier\.weight is square"):
         hf_soup.merge(square, align_labels=True)
     for alignments in ({"b": (0, 1)}, {"a": (0, 0, 1)}, {"a": (1, 2)}):
-        with pytest.raises(hf_soup.RecipeError, match="permutes the classes of an ingredient"):
+        with pytest.raises(RecipeError, match="permutes the classes of an ingredient"):
             hf_soup.Recipe((hf_soup.Ingredient("a", "a"),), (1,), alignments=alignments)
 
 
@@ -147,14 +148,14 @@ def test_without_a_head_that_can_be_told(runs):
     """Where no prefix tells the head from the body, other tensors may have as many rows as there are classes."""
     names = ("conv1.weight", "layer1.0.weight", "layer2.0.weight", "fc.weight", "fc.bias")
     specs = {name: TensorSpec(name, (4, 2), "float32") for name in names}
-    with pytest.raises(hf_soup.RecipeError, match="no tensor of the head has 4 rows"):
+    with pytest.raises(RecipeError, match="no tensor of the head has 4 rows"):
         class_tensors(specs, 4)
 
 
 def test_a_base_with_its_labels_in_another_order(tmp_path, runs):
     """A base model with such a head would be subtracted crosswise."""
     base = permute(shutil.copytree(runs[2], tmp_path / "base"), (1, 0, 2, 3))
-    with pytest.raises(hf_soup.IncompatibleError, match="base has the labels in another order"):
+    with pytest.raises(IncompatibleError, match="base has the labels in another order"):
         hf_soup.merge(runs[:2], method="ties", base_model=base)
 
 
@@ -348,7 +349,7 @@ def test_names_can_be_taken_from_one(tmp_path, name):
 def test_an_order_is_no_matter_of_choice(tmp_path):
     """The ingredient that gives the settings decides the order, and the others have to be permuted to it."""
     runs = two(tmp_path, ("no", "yes"), ("yes", "no"))
-    with pytest.raises(hf_soup.IncompatibleError, match="class 0 is 'no', where other has 'yes'"):
+    with pytest.raises(IncompatibleError, match="class 0 is 'no', where other has 'yes'"):
         hf_soup.merge(runs, take_from="other")
     soup = hf_soup.merge(runs, take_from="other", align_labels=True)
     assert soup.recipe.alignments == {"one": (1, 0)}
@@ -473,7 +474,7 @@ def test_a_base_with_its_labels_in_another_order_and_case(tmp_path, runs):
     path = base / "config.json"
     path.write_text(path.read_text().replace('"no"', '"NO"'))
     expected = r"base has the labels in another order.*Give the base model whose label2id"
-    with pytest.raises(hf_soup.IncompatibleError, match=expected):
+    with pytest.raises(IncompatibleError, match=expected):
         hf_soup.merge(runs[:2], method="ties", base_model=base)
     report = hf_soup.check(runs[:2], base)
     assert report.ok

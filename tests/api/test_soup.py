@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 import hf_soup
 from hf_soup import testing
 from hf_soup.checkpoints.digest import combined_digest, tensor_digest
+from hf_soup.errors import EvaluationError, IngredientError, OutputError, RecipeError
 from hf_soup.merging.refill import Refill
 from hf_soup.types import OutputRecord
 
@@ -122,7 +123,7 @@ def test_a_model_that_changes_under_a_soup_is_noticed(tmp_path):
     soup = hf_soup.merge(models)
     with torch.no_grad():
         models[1].classifier.bias.add_(1)
-    with pytest.raises(hf_soup.IngredientError, match="are not those that the recipe was made from"):
+    with pytest.raises(IngredientError, match="are not those that the recipe was made from"):
         soup.save_pretrained(tmp_path / "soup")
     assert not (tmp_path / "soup").exists()
 
@@ -255,7 +256,7 @@ def test_an_ingredient_that_changed_is_refused(tmp_path, text_runs):
     runs = [shutil.copytree(run, tmp_path / run.name) for run in text_runs]
     folder = hf_soup.merge(runs).save_pretrained(tmp_path / "soup")
     shutil.copy(runs[0] / "model.safetensors", runs[1] / "model.safetensors")
-    with pytest.raises(hf_soup.IngredientError, match="'run-1' are not those that the recipe was made from"):
+    with pytest.raises(IngredientError, match="'run-1' are not those that the recipe was made from"):
         hf_soup.cook(folder, output_dir=tmp_path / "again")
     assert not (tmp_path / "again").exists()
 
@@ -265,7 +266,7 @@ def test_existing_folders_are_kept(tmp_path, text_runs):
     soup = hf_soup.merge(text_runs)
     (tmp_path / "soup").mkdir()
     (tmp_path / "soup" / "mine.txt").write_text("mine")
-    with pytest.raises(hf_soup.OutputError):
+    with pytest.raises(OutputError):
         soup.save_pretrained(tmp_path / "soup")
     assert (tmp_path / "soup" / "mine.txt").exists()
     soup.save_pretrained(tmp_path / "soup", overwrite=True)
@@ -277,9 +278,9 @@ def test_a_run_that_is_replaced_is_noticed(tmp_path, text_runs):
     runs = [shutil.copytree(run, tmp_path / run.name) for run in text_runs[:2]]
     soup = hf_soup.merge(runs)
     shutil.copy(text_runs[2] / "model.safetensors", runs[1] / "model.safetensors")
-    with pytest.raises(hf_soup.IngredientError, match="has changed since 'run-1' was opened"):
+    with pytest.raises(IngredientError, match="has changed since 'run-1' was opened"):
         soup.save_pretrained(tmp_path / "soup")
-    with pytest.raises(hf_soup.IngredientError, match="has changed since"):
+    with pytest.raises(IngredientError, match="has changed since"):
         soup.model  # noqa: B018
 
 
@@ -289,7 +290,7 @@ def test_overwriting_never_takes_an_ingredient(tmp_path, text_runs, monkeypatch)
     soup = hf_soup.merge(runs)
     monkeypatch.chdir(tmp_path / "runs")
     for target in (runs[0], tmp_path / "runs", tmp_path, "."):
-        with pytest.raises(hf_soup.OutputError, match="would be lost"):
+        with pytest.raises(OutputError, match="would be lost"):
             soup.save_pretrained(target, overwrite=True)
     assert all((run / "model.safetensors").is_file() for run in runs)
 
@@ -316,7 +317,7 @@ def test_state_dicts_of_mixed_types_lose_nothing(tmp_path):
 
 def test_a_bad_shard_size(tmp_path, text_runs):
     """A shard size that is none is told, and nothing is written."""
-    with pytest.raises(hf_soup.OutputError, match="max_shard_size='huge'"):
+    with pytest.raises(OutputError, match="max_shard_size='huge'"):
         hf_soup.merge(text_runs).save_pretrained(tmp_path / "soup", max_shard_size="huge")
     assert list(tmp_path.iterdir()) == []
 
@@ -327,7 +328,7 @@ def test_a_nan_leaves_nothing_written(tmp_path, text_runs):
     with torch.no_grad():
         model.bert.pooler.dense.bias[3] = math.nan
     soup = hf_soup.merge([text_runs[0], model])
-    with pytest.raises(hf_soup.IngredientError, match=r"BertForSequenceClassification.* bert\.pooler\.dense\.bias"):
+    with pytest.raises(IngredientError, match=r"BertForSequenceClassification.* bert\.pooler\.dense\.bias"):
         soup.save_pretrained(tmp_path / "soup")
     assert list(tmp_path.iterdir()) == []
 
@@ -353,7 +354,7 @@ def test_a_nan_leaves_nothing_written(tmp_path, text_runs):
 )
 def test_bad_arguments(text_runs, options, message):
     """Each wrong argument is told before anything is averaged."""
-    with pytest.raises(hf_soup.RecipeError, match=message):
+    with pytest.raises(RecipeError, match=message):
         hf_soup.merge(text_runs, **options)
 
 
@@ -361,9 +362,9 @@ def test_any_function_of_a_model_can_steer(text_runs):
     """A plain function that returns a number steers greedy; one that returns something else is an error."""
     soup = hf_soup.merge(text_runs, strategy="greedy", evaluator=lambda model: 0.5)
     assert soup.recipe.names == ("run-0", "run-1", "run-2")  # all tie
-    with pytest.raises(hf_soup.EvaluationError, match="a Score, a number, or a dict of numbers"):
+    with pytest.raises(EvaluationError, match="a Score, a number, or a dict of numbers"):
         hf_soup.merge(text_runs, strategy="greedy", evaluator=lambda model: "good")
-    with pytest.raises(hf_soup.EvaluationError, match="NaN"):
+    with pytest.raises(EvaluationError, match="NaN"):
         hf_soup.merge(text_runs, strategy="greedy", evaluator=lambda model: math.nan)
 
 
@@ -440,21 +441,21 @@ def test_a_part_of_an_ingredient_has_a_digest_of_its_own(tmp_path, text_runs):
     shutil.copytree(text_runs[1], tmp_path / "changed")
     save_file(state, tmp_path / "changed" / "model.safetensors", metadata={"format": "pt"})
     other = [part.ingredients[0], replace(part.ingredients[1], source=str(tmp_path / "changed"))]
-    with pytest.raises(hf_soup.IngredientError, match="has changed"):
+    with pytest.raises(IngredientError, match="has changed"):
         hf_soup.merge(other, weights=rows).save_pretrained(tmp_path / "wrong")
 
 
 def test_a_base_is_never_overwritten(tmp_path, text_runs):
     """A soup may not replace the model that it was made from."""
     base = shutil.copytree(text_runs[2], tmp_path / "base")
-    with pytest.raises(hf_soup.OutputError, match="would be lost"):
+    with pytest.raises(OutputError, match="would be lost"):
         hf_soup.merge(text_runs[:2], method="ties", base_model=base).save_pretrained(base, overwrite=True)
     assert (base / "model.safetensors").is_file()
 
 
 def test_an_unknown_device(text_runs):
     """A device that is not there is told before anything is read."""
-    with pytest.raises(hf_soup.RecipeError, match="device='cuda:99'"):
+    with pytest.raises(RecipeError, match="device='cuda:99'"):
         hf_soup.merge(text_runs, device="cuda:99")
 
 

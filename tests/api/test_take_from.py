@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 import hf_soup
 from hf_soup import testing
 from hf_soup.cli import main
+from hf_soup.errors import IncompatibleError, RecipeError
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def change(path, **fields):
 
 def test_what_changes_the_meaning_has_to_be_decided(runs):
     """Without a decision every difference is an error that says how to go on; with one each is a note."""
-    with pytest.raises(hf_soup.IncompatibleError) as caught:
+    with pytest.raises(IncompatibleError) as caught:
         hf_soup.merge(runs)
     activation, tokenizer = caught.value.problems
     assert activation == (
@@ -122,13 +123,14 @@ def test_a_name_that_is_not_there(tmp_path, runs):
     """An unknown name is told with the nearest one: when merging, when checking, and in a recipe."""
     for verb in (hf_soup.merge, hf_soup.check):
         with pytest.raises(
-            hf_soup.RecipeError, match='take_from="run1": there is no ingredient of that name; did you mean "run-1"'
+            RecipeError,
+            match='take_from="run1": there is no ingredient of that name; did you mean "run-1"',
         ):
             verb(runs, take_from="run1")
     folder = hf_soup.merge(runs, take_from="run-1").save_pretrained(tmp_path / "soup")
     recipe = folder / "soup_recipe.yaml"
     recipe.write_text(recipe.read_text().replace("take_from: run-1", "take_from: run-7"))
-    with pytest.raises(hf_soup.RecipeError, match='take_from="run-7"'):
+    with pytest.raises(RecipeError, match='take_from="run-7"'):
         hf_soup.cook(folder, output_dir=tmp_path / "again")
 
 

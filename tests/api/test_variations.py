@@ -7,6 +7,7 @@ from safetensors.torch import load_file
 
 import hf_soup
 from hf_soup import testing
+from hf_soup.errors import RecipeError
 
 
 @pytest.fixture
@@ -73,7 +74,7 @@ def test_a_strategy_that_chooses_takes_data(tmp_path, soup, hub_runs):
 def test_the_weights_of_an_added_one_have_to_be_known(tmp_path, hub_runs):
     """Where the weights differ nothing says that of a new ingredient; dropping needs no weight."""
     hf_soup.merge(hub_runs[:2], weights=[2, 1]).push_to_hub(f"{hub_runs[0]}-soup")
-    with pytest.raises(hf_soup.RecipeError, match=r"have the weights 2, 1, which does not determine"):
+    with pytest.raises(RecipeError, match=r"have the weights 2, 1, which does not determine"):
         hf_soup.cook(f"{hub_runs[0]}-soup", add=[hub_runs[2]])
     two = hf_soup.cook(f"{hub_runs[0]}-soup", add=[hub_runs[2]], drop=[hub_runs[0]])
     assert two.soup.recipe.weights_by_module == {"": (1.0, 1.0)}
@@ -107,7 +108,7 @@ def test_a_point_on_the_way_from_a_base_needs_a_strategy(tmp_path, text_runs):
     soup = hf_soup.merge(
         text_runs[:1], strategy="interpolate", base_model=text_runs[2], evaluator=testing.tiny_texts(12)
     ).save_pretrained(tmp_path / "soup")
-    with pytest.raises(hf_soup.RecipeError, match="again with strategy"):
+    with pytest.raises(RecipeError, match="again with strategy"):
         hf_soup.cook(soup, add=[str(text_runs[1])])
     uniform = hf_soup.cook(soup, add=[str(text_runs[1])], overrides=["strategy=uniform"]).soup
     assert len(uniform.recipe.ingredients) == 2
@@ -116,7 +117,7 @@ def test_a_point_on_the_way_from_a_base_needs_a_strategy(tmp_path, text_runs):
 def test_a_cook_file_is_changed_by_its_keys(tmp_path):
     """Adding and dropping is for recipes."""
     (tmp_path / "cook.yaml").write_text("output_dir: out\ningredients: [a, b]\nmerge: {}\n")
-    with pytest.raises(hf_soup.RecipeError, match="is a cook file: change its list"):
+    with pytest.raises(RecipeError, match="is a cook file: change its list"):
         hf_soup.cook(tmp_path / "cook.yaml", add=["c"])
 
 

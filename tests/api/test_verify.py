@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 import hf_soup
 from hf_soup import testing
+from hf_soup.errors import IngredientError, RecipeError
 
 
 @pytest.fixture
@@ -138,11 +139,11 @@ def test_models_in_memory_cannot_be_verified(tmp_path):
 
 def test_what_is_no_soup_is_told(hub, hub_runs, text_runs, tmp_path):
     """A model without a recipe, on the Hub or here, is an error and no verdict."""
-    with pytest.raises(hf_soup.RecipeError, match="it is a model, but not a soup of hf_soup"):
+    with pytest.raises(RecipeError, match="it is a model, but not a soup of hf_soup"):
         hf_soup.verify(hub_runs[0])
-    with pytest.raises(hf_soup.RecipeError, match="cannot read"):
+    with pytest.raises(RecipeError, match="cannot read"):
         hf_soup.verify(text_runs[0])
-    with pytest.raises(hf_soup.IngredientError, match="the folder is empty"):
+    with pytest.raises(IngredientError, match="the folder is empty"):
         hf_soup.verify(tmp_path)
 
 

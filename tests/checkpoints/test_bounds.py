@@ -13,6 +13,7 @@ from hf_soup.checkpoints.bounds import refuse_unbounded
 from hf_soup.checkpoints.memory import empty_model
 from hf_soup.checkpoints.reader import TensorSpec, parse_header
 from hf_soup.checkpoints.source import open_checkpoint
+from hf_soup.errors import IngredientError
 from hf_soup.training.start import _read_config
 
 
@@ -53,7 +54,7 @@ def test_configuration_beyond_its_tensors_is_refused_at_once(run, fields):
     start = time.process_time()
     tracemalloc.start()
     try:
-        with pytest.raises(hf_soup.IngredientError, match="cannot be right"):
+        with pytest.raises(IngredientError, match="cannot be right"):
             hf_soup.check([run, run])
         assert tracemalloc.get_traced_memory()[1] < 40_000_000
     finally:
@@ -94,7 +95,7 @@ def test_configurations_of_large_models_are_taken(config):
 def test_modules_are_counted_while_a_model_is_built(run):
     """A model that has more modules than its limit is given up, and other models are built as before."""
     config = json.loads((run / "config.json").read_text())
-    with pytest.raises(hf_soup.IngredientError, match="more than 10 modules"):
+    with pytest.raises(IngredientError, match="more than 10 modules"):
         empty_model(config, 10)
     assert empty_model(config, 1000)
 
@@ -104,7 +105,7 @@ def test_shapes_that_multiply_to_megabytes_are_refused(sizes):
     """A shape is a few whole numbers."""
     header = json.dumps({"x": {"dtype": "F32", "shape": sizes, "data_offsets": [0, 4]}}).encode()
     start = time.process_time()
-    with pytest.raises(hf_soup.IngredientError) as raised:
+    with pytest.raises(IngredientError) as raised:
         parse_header(header, 8 + len(header) + 4, "x", "x")
     assert time.process_time() - start < 1
     assert len(str(raised.value)) < 1000
@@ -118,7 +119,7 @@ def test_headers_of_something_else_take_no_memory(run, header):
     (run / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
     tracemalloc.start()
     try:
-        with pytest.raises(hf_soup.IngredientError, match="corrupt safetensors header"):
+        with pytest.raises(IngredientError, match="corrupt safetensors header"):
             open_checkpoint(run)
         assert tracemalloc.get_traced_memory()[1] < 40_000_000
     finally:
@@ -131,5 +132,5 @@ def test_small_files_of_millions_of_values_are_refused(run, name):
     (run / name).write_bytes(b'{"a": [' + b"{}," * 600_000 + b"1]}")
     if "index" in name:
         (run / "model.safetensors").unlink()
-    with pytest.raises(hf_soup.IngredientError, match="more than 1,000,000 values"):
+    with pytest.raises(IngredientError, match="more than 1,000,000 values"):
         open_checkpoint(run)

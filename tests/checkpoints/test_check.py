@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 import hf_soup
 from hf_soup import testing
+from hf_soup.errors import IncompatibleError, IngredientError
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def test_good_ingredients_pass(text_runs):
 
 def test_another_architecture(text_runs, image_runs):
     """A ViT among BERTs is the one that is named."""
-    with pytest.raises(hf_soup.IncompatibleError, match="run-0 is a ViTForImageClassification, the others are Bert"):
+    with pytest.raises(IncompatibleError, match="run-0 is a ViTForImageClassification, the others are Bert"):
         hf_soup.merge([image_runs[0], text_runs[1], text_runs[2]])
 
 
@@ -53,7 +54,7 @@ def test_every_offender_is_listed(runs):
     """Missing, additional and misshapen tensors of two ingredients come in one error."""
     edit(runs[1], lambda tensors: tensors.pop("classifier.bias"))
     edit(runs[2], lambda tensors: tensors.update({"more": torch.zeros(1), "classifier.weight": torch.zeros(2, 31)}))
-    with pytest.raises(hf_soup.IncompatibleError) as caught:
+    with pytest.raises(IncompatibleError) as caught:
         hf_soup.merge(runs)
     assert caught.value.problems == (
         "run-1 lacks classifier.bias",
@@ -89,7 +90,7 @@ def test_tokenizers_of_one_size_with_other_words(runs):
     """Two words that changed places are told, with the ids, although every shape fits."""
     retokenise(runs[1], swap)
     message = "run-1 has another tokenizer than run-0: 2 tokens differ: 5 is 'bad' against 'good'"
-    with pytest.raises(hf_soup.IncompatibleError, match=message):
+    with pytest.raises(IncompatibleError, match=message):
         hf_soup.merge(runs)
 
 
@@ -97,7 +98,7 @@ def test_special_tokens(runs):
     """Another padding token is another tokenizer."""
     path = runs[2] / "tokenizer_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"pad_token": "[MASK]"}))
-    with pytest.raises(hf_soup.IncompatibleError, match=r"the pad_token is '\[MASK\]' against '\[PAD\]'"):
+    with pytest.raises(IncompatibleError, match=r"the pad_token is '\[MASK\]' against '\[PAD\]'"):
         hf_soup.merge(runs)
 
 
@@ -114,21 +115,21 @@ def test_what_no_vocabulary_says_is_no_difference(runs):
 def test_a_broken_tokenizer_is_named(runs):
     """A file that is no tokenizer's is an error with the ingredient's name."""
     (runs[1] / "tokenizer.json").write_text("{}")
-    with pytest.raises(hf_soup.IngredientError, match="tokenizer files of run-1 cannot be read"):
+    with pytest.raises(IngredientError, match="tokenizer files of run-1 cannot be read"):
         hf_soup.check(runs)
 
 
 def test_label_order(runs):
     """Swapped labels average one class into the other: refused, with the class."""
     configure(runs[0], id2label={"0": "positive", "1": "negative"}, label2id={"positive": 0, "negative": 1})
-    with pytest.raises(hf_soup.IncompatibleError, match="labels in another order: class 0 is 'positive'"):
+    with pytest.raises(IncompatibleError, match="labels in another order: class 0 is 'positive'"):
         hf_soup.merge(runs)
 
 
 def test_other_labels(runs):
     """Labels of another task are refused."""
     configure(runs[2], id2label={"0": "ham", "1": "spam"})
-    with pytest.raises(hf_soup.IncompatibleError, match=r"run-2 has the labels \['ham', 'spam'\]"):
+    with pytest.raises(IncompatibleError, match=r"run-2 has the labels \['ham', 'spam'\]"):
         hf_soup.merge(runs)
 
 
@@ -137,7 +138,7 @@ def test_unequal_integer_buffers(tmp_path, bros_runs):
     runs = [shutil.copytree(run, tmp_path / run.name) for run in bros_runs]
     assert hf_soup.check(runs).ok
     edit(runs[1], lambda tensors: tensors["bros.embeddings.position_ids"].add_(1))
-    with pytest.raises(hf_soup.IncompatibleError, match=r"the int64 buffer .*position_ids differs"):
+    with pytest.raises(IncompatibleError, match=r"the int64 buffer .*position_ids differs"):
         hf_soup.merge(runs)
 
 

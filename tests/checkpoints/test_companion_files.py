@@ -12,6 +12,7 @@ import hf_soup
 from hf_soup import testing
 from hf_soup.checkpoints import companion_files
 from hf_soup.checkpoints.companion_files import sort_files
+from hf_soup.errors import IncompatibleError, IngredientError
 
 
 TAKEN = {
@@ -189,7 +190,7 @@ def test_states_of_training_are_recognised(hub, tmp_path, text_runs, kind, place
         HfApi().create_repo(repo_id)
         HfApi().upload_folder(repo_id=repo_id, folder_path=run)
         run = repo_id
-    with pytest.raises(hf_soup.IngredientError, match=message) as caught:
+    with pytest.raises(IngredientError, match=message) as caught:
         hf_soup.merge([run, text_runs[1]])
     offered = str(caught.value).split("holds ")[1].split(", a pickle")[0]
     if "a pickle" in str(caught.value):
@@ -202,7 +203,7 @@ def test_a_state_of_accelerate_with_weights(tmp_path, text_runs):
     run.mkdir()
     shutil.copy(text_runs[0] / "model.safetensors", run)
     (run / "random_states_0.pkl").write_bytes(b"state")
-    with pytest.raises(hf_soup.IngredientError, match=r"state that accelerate saved.*config\.save_pretrained"):
+    with pytest.raises(IngredientError, match=r"state that accelerate saved.*config\.save_pretrained"):
         hf_soup.merge([run, text_runs[1]])
 
 
@@ -211,7 +212,7 @@ def test_empty_weights_of_zero_3(tmp_path):
     runs = [testing.save_text_model(testing.tiny_text_model(seed), tmp_path / f"run-{seed}") for seed in range(2)]
     state = {name: torch.empty(0) for name in testing.tiny_text_model(0).state_dict()}
     save_file(state, runs[0] / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(hf_soup.IncompatibleError, match=r"run-0: .* is empty\. DeepSpeed.*zero_to_fp32"):
+    with pytest.raises(IncompatibleError, match=r"run-0: .* is empty\. DeepSpeed.*zero_to_fp32"):
         hf_soup.merge(runs)
 
 
@@ -290,7 +291,7 @@ def test_a_type_that_torch_cannot_add_up_is_not_corrupt(tmp_path, text_runs, cod
     header = {"x": {"dtype": code, "shape": [4], "data_offsets": [0, size]}}
     text = json.dumps(header).encode()
     (run / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + bytes(size))
-    with pytest.raises(hf_soup.IngredientError, match=rf"tensor 'x' has the type '?{code}") as caught:
+    with pytest.raises(IngredientError, match=rf"tensor 'x' has the type '?{code}") as caught:
         hf_soup.merge([run, text_runs[1]])
     assert "corrupt" not in str(caught.value)
 

@@ -11,6 +11,7 @@ from notes import besides_heads
 import hf_soup
 from hf_soup.checkpoints.configs import base_differences, compare_configs
 from hf_soup.checkpoints.differences import Difference, find_differences, flatten
+from hf_soup.errors import IncompatibleError
 
 
 BERT = {"model_type": "bert", "architectures": ["BertForSequenceClassification"], "id2label": {"0": "a", "1": "b"}}
@@ -223,7 +224,7 @@ def test_a_base_that_computes_otherwise_is_told(tmp_path, text_runs):
     assert expected in hf_soup.check(text_runs[:2], base).notes
     assert expected in hf_soup.merge(text_runs[:2], method="ties", base_model=base).plan.report.notes
     on_the_way = {"strategy": "interpolate", "base_model": base, "evaluator": lambda model: 1.0}
-    with pytest.raises(hf_soup.IncompatibleError, match="the base model computes differently"):
+    with pytest.raises(IncompatibleError, match="the base model computes differently"):
         hf_soup.merge(text_runs[:2], **on_the_way)
     soup = hf_soup.merge(text_runs[:2], take_from="run-0", alphas=[0.5], **on_the_way)
     assert "base" in soup.recipe.names

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 import hf_soup
 from hf_soup import testing
 from hf_soup.checkpoints.source import open_checkpoint
+from hf_soup.errors import IncompatibleError, IngredientError
 
 
 @pytest.fixture
@@ -129,7 +130,7 @@ def test_a_link_out_of_the_folder(sharded):
     shard.unlink()
     outside = inside.rename(sharded.parent / "outside")
     shard.symlink_to(outside)
-    with pytest.raises(hf_soup.IngredientError, match="a link out of its folder"):
+    with pytest.raises(IngredientError, match="a link out of its folder"):
         open_checkpoint(sharded)
 
 
@@ -140,7 +141,7 @@ def test_an_enormous_header_costs_nothing(run):
         file.truncate(8 + 100_000_000)
     tracemalloc.start()
     try:
-        with pytest.raises(hf_soup.IngredientError, match="100,000,000 bytes, which no model needs"):
+        with pytest.raises(IngredientError, match="100,000,000 bytes, which no model needs"):
             open_checkpoint(run)
         assert tracemalloc.get_traced_memory()[1] < 5_000_000
     finally:
@@ -161,7 +162,7 @@ def test_remote_code_is_never_asked_for(tmp_path, run, text_runs):
     assert not {"auto_map", "attn_implementation"} & set(saved)
     assert soup.model
     (run / "config.json").write_text(json.dumps(config | {"architectures": ["EvilForSequenceClassification"]}))
-    with pytest.raises(hf_soup.IngredientError, match="code from a repository is not run"):
+    with pytest.raises(IngredientError, match="code from a repository is not run"):
         hf_soup.merge([run, text_runs[1]])
 
 
@@ -175,7 +176,7 @@ def pickled(run):
 
 def test_pickles_are_read_when_allowed(tmp_path, pickled, text_runs):
     """They give the soup of the safetensors, in one file or in shards, and the recipe needs the same permission."""
-    with pytest.raises(hf_soup.IngredientError, match="allow_pickle=True"):
+    with pytest.raises(IngredientError, match="allow_pickle=True"):
         hf_soup.merge([pickled, text_runs[1]])
     opened = hf_soup.load_ingredient(pickled, allow_pickle=True)
     folder = hf_soup.merge([opened, text_runs[1]]).save_pretrained(tmp_path / "soup")
@@ -184,7 +185,7 @@ def test_pickles_are_read_when_allowed(tmp_path, pickled, text_runs):
     recorded = hf_soup.load_recipe(folder).ingredients[0]
     assert recorded.source == str(pickled)
     assert recorded.files["pytorch_model.bin"].startswith("xxh3-128:")
-    with pytest.raises(hf_soup.IngredientError, match="allow_pickle=True"):
+    with pytest.raises(IngredientError, match="allow_pickle=True"):
         hf_soup.cook(folder, output_dir=tmp_path / "again")
     again = hf_soup.cook(folder, output_dir=tmp_path / "again", allow_pickle=True).folder
     assert (again / "model.safetensors").read_bytes() == (direct / "model.safetensors").read_bytes()
@@ -209,7 +210,7 @@ def test_a_pickle_that_changed_is_noticed(tmp_path, pickled, text_runs):
     state = torch.load(pickled / "pytorch_model.bin")
     state["classifier.bias"] += 1
     torch.save(state, pickled / "pytorch_model.bin")
-    with pytest.raises(hf_soup.IngredientError, match="has changed"):
+    with pytest.raises(IngredientError, match="has changed"):
         hf_soup.cook(folder, output_dir=tmp_path / "again", allow_pickle=True)
 
 
@@ -236,7 +237,7 @@ def test_a_pickle_is_tensors_or_nothing(pickled, content, monkeypatch):
         torch.save({"state_dict": state}, path)
     else:
         path.write_bytes(b"noise" if content == "noise" else b"")
-    with pytest.raises(hf_soup.IngredientError, match=r"as tensors alone|something other than tensors"):
+    with pytest.raises(IngredientError, match=r"as tensors alone|something other than tensors"):
         open_checkpoint(pickled, allow_pickle=True)
     assert not (pickled / "attacked").exists()
 
@@ -291,7 +292,7 @@ def test_a_link_to_a_secret_does_not_travel(tmp_path, run, text_runs):
     """A tokenizer file that is a link to somewhere else would carry its target into the soup."""
     (tmp_path / "secret").write_text("token")
     (run / "chat_template.jinja").symlink_to(tmp_path / "secret")
-    with pytest.raises(hf_soup.IngredientError, match="is a link out of its folder"):
+    with pytest.raises(IngredientError, match="is a link out of its folder"):
         hf_soup.merge([run, text_runs[1]])
 
 
@@ -299,7 +300,7 @@ def test_a_link_to_a_secret_does_not_travel(tmp_path, run, text_runs):
 def test_older_quantised_checkpoints(run, file):
     """GPTQ and AWQ once wrote their settings beside the configuration."""
     (run / file).write_text(json.dumps({"quant_method": "gptq", "bits": 4}))
-    with pytest.raises(hf_soup.IngredientError, match=r"quantised \(gptq\)"):
+    with pytest.raises(IngredientError, match=r"quantised \(gptq\)"):
         open_checkpoint(run)
 
 
@@ -307,7 +308,7 @@ def test_names_of_bitsandbytes(run):
     """Its settings do not always say who made them."""
     config = json.loads((run / "config.json").read_text()) | {"quantization_config": {"load_in_8bit": True}}
     (run / "config.json").write_text(json.dumps(config))
-    with pytest.raises(hf_soup.IngredientError, match=r"quantised \(bitsandbytes\)"):
+    with pytest.raises(IngredientError, match=r"quantised \(bitsandbytes\)"):
         open_checkpoint(run)
 
 
@@ -317,9 +318,7 @@ def test_whole_numbers_and_others_do_not_mix(run, text_runs):
     state["classifier.bias"] = torch.ones(2, dtype=torch.int64)
     save_file(state, run / "model.safetensors", metadata={"format": "pt"})
     for order in ([run, *text_runs[1:]], [*text_runs[1:], run]):
-        with pytest.raises(
-            hf_soup.IncompatibleError, match=r"run: classifier\.bias is int64, of the others it is float"
-        ):
+        with pytest.raises(IncompatibleError, match=r"run: classifier\.bias is int64, of the others it is float"):
             hf_soup.merge(order)
 
 
@@ -351,7 +350,7 @@ def test_odd_companion_files_the_weights(tmp_path, run, text_runs, name, content
     message = ""
     try:
         hf_soup.merge([run, text_runs[1]], take_from="run").save_pretrained(tmp_path / "soup")
-    except hf_soup.IncompatibleError as error:
+    except IncompatibleError as error:
         message = " ".join(error.problems)
     except hf_soup.SoupError as error:
         message = str(error)
@@ -385,12 +384,12 @@ def test_odd_generation_settings(tmp_path, settings):
 def test_modules_of_others_do_not_go_along(run, text_runs, modules):
     """A soup names no class of a repository, and no folder outside of itself."""
     (run / "modules.json").write_text(modules)
-    with pytest.raises(hf_soup.IngredientError, match=r"a class of its own|not a folder below it"):
+    with pytest.raises(IngredientError, match=r"a class of its own|not a folder below it"):
         hf_soup.merge([run, text_runs[1]])
 
 
 def test_many_more_tensors_than_the_model_has(run):
     """Names are not searched for in a file that holds another model."""
     save_file({f"x.{index}": torch.zeros(1) for index in range(4000)}, run / "model.safetensors", {"format": "pt"})
-    with pytest.raises(hf_soup.IncompatibleError, match=r"it holds 4,000 tensors"):
+    with pytest.raises(IncompatibleError, match=r"it holds 4,000 tensors"):
         hf_soup.merge([run, run])

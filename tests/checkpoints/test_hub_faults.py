@@ -12,6 +12,7 @@ from huggingface_hub import HfApi
 
 import hf_soup
 from hf_soup import testing
+from hf_soup.errors import IngredientError, OutputError
 
 
 LOG_IN, RIGHTS, BUSY, ASK = "hf auth login", "Your token may not", "The Hub is busy", "is gated: ask for access"
@@ -83,7 +84,7 @@ RETRIED = [
 def test_a_push_that_fails_leaves_everything_as_it_was(faulty, waits, soup, tmp_path, step, fault, advice):
     """The error says what to do, the repository is unchanged, and a second call succeeds."""
     repo_id = f"{faulty.user}/{tmp_path.name}"
-    with faulty.faults.on(step, fault, times=math.inf), pytest.raises(hf_soup.OutputError, match=advice):
+    with faulty.faults.on(step, fault, times=math.inf), pytest.raises(OutputError, match=advice):
         soup.push_to_hub(repo_id)
     assert (step, fault) in faulty.faults.hits
     assert files(faulty, repo_id) in ([], [".gitattributes"])
@@ -136,7 +137,7 @@ def test_a_lost_pull_request_is_not_opened_twice(faulty, waits, soup, tmp_path):
     """What may be there already and would be there twice is told instead of done again."""
     repo_id = f"{faulty.user}/{tmp_path.name}"
     faulty.faults.add("commit", "lost")
-    with pytest.raises(hf_soup.OutputError, match="did not accept"):
+    with pytest.raises(OutputError, match="did not accept"):
         soup.push_to_hub(repo_id, create_pr=True)
     assert len(faulty.store.repositories[repo_id].commits) == 2
     assert files(faulty, repo_id) == [".gitattributes"]
@@ -146,7 +147,7 @@ def test_what_was_sent_is_not_sent_again(faulty, waits, soup, tmp_path):
     """After an interruption the shards that the Hub has stay there, and only the others are sent."""
     repo_id = f"{faulty.user}/{tmp_path.name}"
     faulty.faults.add("commit", 403)
-    with pytest.raises(hf_soup.OutputError):
+    with pytest.raises(OutputError):
         soup.push_to_hub(repo_id, max_shard_size="20KB")
     uploads = [line for line in faulty.log if line.method == "PUT"]
     before = len(faulty.log)
@@ -186,7 +187,10 @@ READ = [
 @pytest.mark.parametrize(("step", "fault", "advice"), READ)
 def test_a_merge_that_fails_can_be_called_again(faulty, waits, run, tmp_path, step, fault, advice):
     """The error names the repository and says what to do; nothing broken stays in the cache."""
-    with faulty.faults.on(step, fault, times=math.inf), pytest.raises(hf_soup.IngredientError, match=advice) as caught:
+    with (
+        faulty.faults.on(step, fault, times=math.inf),
+        pytest.raises(IngredientError, match=advice) as caught,
+    ):
         hf_soup.merge([run]).save_pretrained(tmp_path / "soup")
     assert run.rpartition("/")[2] in str(caught.value)
     assert not (tmp_path / "soup").exists()
@@ -214,7 +218,7 @@ def test_wrong_bytes_are_refused(faulty, waits, run, tmp_path, name):
     match = stored.sha256 if stored.lfs else name
     soup = hf_soup.merge([run]) if stored.lfs else None  # its header is read before
     faulty.faults.add("download", "corrupt", match=match)
-    with pytest.raises(hf_soup.IngredientError, match=f"{name} of .* other contents"):
+    with pytest.raises(IngredientError, match=f"{name} of .* other contents"):
         (soup or hf_soup.merge([run])).save_pretrained(tmp_path / "soup")
     assert faulty.faults.hits == [("download", "corrupt")]
     assert hf_soup.merge([run]).save_pretrained(tmp_path / "soup").is_dir()
@@ -243,7 +247,7 @@ def test_a_name_that_is_nearly_right(faulty, written, meant):
     """A repository that does not exist is told with those that do and are called nearly so."""
     HfApi().create_repo(f"{faulty.user}/bert-soup", exist_ok=True)
     written, meant = written.format(user=faulty.user), meant.format(user=faulty.user)
-    with pytest.raises(hf_soup.IngredientError, match=f"did you mean .*{meant}"):
+    with pytest.raises(IngredientError, match=f"did you mean .*{meant}"):
         hf_soup.merge([written])
 
 
@@ -255,7 +259,7 @@ def test_a_gated_model_is_told_as_such(faulty, run):
     theirs.branches.update(mine.branches)
     theirs.gated = True
     try:
-        with pytest.raises(hf_soup.IngredientError, match=ASK):
+        with pytest.raises(IngredientError, match=ASK):
             hf_soup.merge(["somebody/gated"])
         theirs.granted.add(faulty.user)
         assert hf_soup.merge(["somebody/gated"]).model

@@ -18,6 +18,7 @@ from hf_soup.checkpoints import hub as hub_files
 from hf_soup.checkpoints import hub_errors, hub_streams, hub_watch
 from hf_soup.checkpoints.hub_cache import cache_of
 from hf_soup.data.load import load_data
+from hf_soup.errors import DataError, IngredientError, OutputError
 from hf_soup.tasks._text import load_tokenizer
 from hf_soup.training.publish import publisher_for
 
@@ -94,7 +95,10 @@ def test_no_file_outside_of_the_cache_is_written_or_deleted(hub, run, precious, 
     before = sorted(tmp_path.rglob("*"))
     for path in (precious, tmp_path / "new"):
         value = str(path) if header == "X-Repo-Commit" else f'"{path}"'
-        with hub.lying(about("HEAD", name, headers={header: value})), pytest.raises(hf_soup.IngredientError) as error:
+        with (
+            hub.lying(about("HEAD", name, headers={header: value})),
+            pytest.raises(IngredientError) as error,
+        ):
             hf_soup.merge([run, run]).save_pretrained(tmp_path / "soup")
         assert header in str(error.value)
         assert clear(error)
@@ -108,7 +112,7 @@ def test_the_same_holds_of_data(hub, data, precious, tmp_path, header):
     before = sorted(tmp_path.rglob("*"))
     with (
         hub.lying(about("HEAD", ".csv", headers={header: f"{tmp_path}/new"})),
-        pytest.raises(hf_soup.DataError) as error,
+        pytest.raises(DataError) as error,
     ):
         load_data(data, split="train")
     assert header in str(error.value)
@@ -121,7 +125,7 @@ def test_the_same_holds_of_tokenizers(hub, run, tmp_path):
     before = sorted(tmp_path.rglob("*"))
     commit = hub_files.resolve(run, None)
     lie = about("HEAD", "token", headers={"ETag": f'"{tmp_path}/new"'})
-    with hub.lying(lie), pytest.raises(hf_soup.DataError):  # transformers hides why
+    with hub.lying(lie), pytest.raises(DataError):  # transformers hides why
         load_tokenizer(run, commit)
     assert sorted(tmp_path.rglob("*")) == before
     assert len(load_tokenizer(run, commit)) > 5
@@ -134,7 +138,7 @@ def test_a_link_of_the_cache_that_leads_elsewhere_is_refused(run, precious):
     (config,) = folder.glob("*/config.json")
     config.unlink()
     config.symlink_to(precious)
-    with pytest.raises(hf_soup.IngredientError, match="which the Hub did not send"):
+    with pytest.raises(IngredientError, match="which the Hub did not send"):
         hf_soup.check([run, run])
     assert precious.read_text() == "of the user"
 
@@ -159,7 +163,7 @@ def test_a_link_of_the_cache_that_leads_elsewhere_is_refused(run, precious):
 )
 def test_listings_are_checked(hub, run, change):
     """A listing with names that lead elsewhere, odd digests or sizes is one clear error."""
-    with hub.lying(rows_of("/tree/", change)), pytest.raises(hf_soup.IngredientError) as error:
+    with hub.lying(rows_of("/tree/", change)), pytest.raises(IngredientError) as error:
         hf_soup.merge([run, run])
     assert clear(error)
 
@@ -168,7 +172,7 @@ def test_listings_are_checked(hub, run, change):
 def test_a_branch_is_at_a_commit(hub, run, commit):
     """What a branch is said to be at is the id of a commit."""
     lie = rows_of("/api/models/", lambda found: {**found, "sha": commit} if isinstance(found, dict) else found)
-    with hub.lying(lie), pytest.raises(hf_soup.IngredientError) as error:
+    with hub.lying(lie), pytest.raises(IngredientError) as error:
         hf_soup.merge([run, run])
     assert clear(error)
 
@@ -176,7 +180,7 @@ def test_a_branch_is_at_a_commit(hub, run, commit):
 def test_a_revision_is_no_path(run, tmp_path):
     """The revision of a recipe or a name is a branch, a tag or a commit: the cache has a file of that name."""
     for revision in ("../../../x", f"{tmp_path}/x", "a/../../b", "\x1b[1m", "x" * 300):
-        with pytest.raises(hf_soup.IngredientError, match="cannot be a branch"):
+        with pytest.raises(IngredientError, match="cannot be a branch"):
             hub_files.resolve(run, revision)
     assert list(tmp_path.iterdir()) == []
 
@@ -189,7 +193,7 @@ def test_a_login_page_is_told(hub, run, part):
     """A page for people with status 200 in place of an answer is one clear line."""
     hide = {"X-Repo-Commit": ""} if "safetensors" in part else {}
     lie = about("GET", part, **{**PAGE, "status": 200})
-    with hub.lying(lie), pytest.raises(hf_soup.IngredientError) as error:
+    with hub.lying(lie), pytest.raises(IngredientError) as error:
         hf_soup.merge([run, run])
     assert clear(error)
     assert "login page" in str(error.value) or hide
@@ -199,7 +203,7 @@ def test_bodies_are_bounded(hub, run, monkeypatch):
     """A packed listing, one without end, and a file that is longer than announced are refused."""
     bomb = gzip.compress(b" " * 30_000_000)
     lie = about("GET", "/tree/", body=bomb, headers={"Content-Encoding": "gzip"})
-    with hub.lying(lie), pytest.raises(hf_soup.IngredientError, match="more than the 25,000,000 bytes"):
+    with hub.lying(lie), pytest.raises(IngredientError, match="more than the 25,000,000 bytes"):
         hf_soup.merge([run, run])
     monkeypatch.setattr(hub_watch, "MOST_PAGES", 5)
 
@@ -208,17 +212,17 @@ def test_bodies_are_bounded(hub, run, monkeypatch):
             return reply
         return replace(reply, headers={"Link": f'<{hub.url}{request.path}?n={time.monotonic()}>; rel="next"'})
 
-    with hub.lying(endless), pytest.raises(hf_soup.IngredientError, match="does not end"):
+    with hub.lying(endless), pytest.raises(IngredientError, match="does not end"):
         hf_soup.merge([run, run])
 
     def longer(request, reply):
         is_config = request.method == "GET" and request.path.endswith("config.json")
         return replace(reply, body=reply.body + b" " * 5000) if is_config else reply
 
-    with hub.lying(longer), pytest.raises(hf_soup.IngredientError, match="more than"):
+    with hub.lying(longer), pytest.raises(IngredientError, match="more than"):
         hf_soup.merge([run, run])
     huge = about("HEAD", "config.json", headers={"X-Linked-Size": str(10**13)})
-    with hub.lying(huge), pytest.raises(hf_soup.IngredientError, match="10,000,000,000,000"):
+    with hub.lying(huge), pytest.raises(IngredientError, match="10,000,000,000,000"):
         hf_soup.merge([run, run])
 
 
@@ -226,7 +230,7 @@ def test_weights_are_as_large_as_the_listing_says(hub, run, tmp_path):
     """A second size for the weights is refused before they are fetched."""
     soup = hf_soup.merge([run, run])
     lie = about("HEAD", "model.safetensors", headers={"X-Linked-Size": "77"})
-    with hub.lying(lie), pytest.raises(hf_soup.IngredientError, match="announced with 77"):
+    with hub.lying(lie), pytest.raises(IngredientError, match="announced with 77"):
         soup.save_pretrained(tmp_path / "soup")
 
 
@@ -235,7 +239,7 @@ def test_no_token_goes_to_another_host(hub, run, data, kind):
     """The next page of a listing is asked for where the first was, or not at all."""
     with HubServer() as other:
         link = {"Link": f'<{other.url}/api/models>; rel="next"'}
-        kinds = (hf_soup.IngredientError, hf_soup.DataError)
+        kinds = (IngredientError, DataError)
         with hub.lying(about("GET", "/tree/", headers=link)), pytest.raises(kinds, match="another host"):
             hf_soup.merge([run, run]) if kind == "model" else load_data(data, split="train")
         assert other.log == []
@@ -249,7 +253,7 @@ def test_an_upload_is_not_verified_elsewhere(hub, tmp_path, text_runs):
             return replace(reply, body=reply.body.replace(f"{hub.url}/".encode(), f"{other.url}/".encode()))
 
         soup = hf_soup.merge(text_runs, weights=[7, 3, 1.9])  # no other test pushes these weights
-        with hub.lying(lie), pytest.raises(hf_soup.OutputError):
+        with hub.lying(lie), pytest.raises(OutputError):
             soup.push_to_hub(f"{hub.user}/{tmp_path.name}")
         assert [line for line in other.log if line.authorization] == []
 
@@ -266,7 +270,7 @@ def test_answers_to_a_push_are_checked(hub, text_runs, tmp_path, part):
         with hub.lying(lie):
             try:
                 soup.push_to_hub(f"{hub.user}/{tmp_path.name}")
-            except hf_soup.OutputError as error:
+            except OutputError as error:
                 assert str(error).isprintable(), error  # noqa: PT017 - some are right
 
 
@@ -274,7 +278,7 @@ def test_who_one_is_is_checked(hub, tmp_path):
     """A name of a user that is none is an error of ours, and no part of a name of a repository."""
     for name in (5, None, "../x", "\x1b[1m", ["a"]):
         lie = rows_of("whoami", lambda found, name=name: {**found, "name": name})
-        with hub.lying(lie), pytest.raises(hf_soup.OutputError):
+        with hub.lying(lie), pytest.raises(OutputError):
             publisher_for(True, tmp_path)
 
 
@@ -288,7 +292,7 @@ def test_messages_of_a_server_are_one_line(hub, run, caplog):
     }
     for status in (400, 403, 404, 418):
         with hub.lying(lambda *_, status=status: replace(PLAIN, status=status, body=body, headers=headers)):
-            with pytest.raises(hf_soup.IngredientError) as error:
+            with pytest.raises(IngredientError) as error:
                 hub_files.confirm(run, "main")
             assert clear(error)
     assert all(text.replace("\n", "").isprintable() for text in caplog.messages)
@@ -302,7 +306,7 @@ def test_long_waits_are_said_and_bounded(hub, run, monkeypatch, seconds):
     monkeypatch.setattr(hub_errors, "_told_until", 0.0)
     busy = about("GET", "/api/models/", status=429, body=b"{}", headers={"Retry-After": seconds})
     warned = pytest.warns(hf_soup.SoupWarning, match="the Hub is busy: waiting 300 s, until")
-    with hub.lying(busy), warned, pytest.raises(hf_soup.IngredientError, match="The Hub is busy"):
+    with hub.lying(busy), warned, pytest.raises(IngredientError, match="The Hub is busy"):
         hub_files.resolve(run, None)
     assert sum(slept) == 600
 
@@ -313,7 +317,7 @@ def test_odd_waits_are_ours(hub, run, monkeypatch, seconds):
     slept = []
     monkeypatch.setattr(time, "sleep", slept.append)
     busy = about("GET", "/api/models/", status=503, body=b"{}", headers={"Retry-After": seconds})
-    with hub.lying(busy), pytest.raises(hf_soup.IngredientError):
+    with hub.lying(busy), pytest.raises(IngredientError):
         hub_files.resolve(run, None)
     assert slept == [1, 2, 4, 8]
 
@@ -325,7 +329,7 @@ def test_a_cache_without_network_is_checked_too(hub, run, precious, monkeypatch,
     weights.unlink()
     weights.symlink_to(precious)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(hf_soup.IngredientError, match="which the Hub did not send"):
+    with pytest.raises(IngredientError, match="which the Hub did not send"):
         hf_soup.check([run, run])
 
 

@@ -17,6 +17,7 @@ from hf_soup.checkpoints.layout import fit, names_in_depth
 from hf_soup.checkpoints.layout_cache import cache_folder
 from hf_soup.checkpoints.memory import build_model, quiet_transformers
 from hf_soup.checkpoints.reader import TensorSpec
+from hf_soup.errors import IncompatibleError, MissingExtraError
 
 
 PARAMETRISED = {"conv_dim": [8, 8], "conv_stride": [2, 2], "conv_kernel": [3, 3], "num_feat_extract_layers": 2}
@@ -158,7 +159,7 @@ def test_what_would_not_load_is_not_saved(tmp_path, text_runs, wrong):
     offender = "more.weight" if wrong == "unexpected" else "classifier.weight"
     assert all(offender in problem for problem in report.problems)
     assert len(report.problems) == 2
-    with pytest.raises(hf_soup.IncompatibleError, match=offender):
+    with pytest.raises(IncompatibleError, match=offender):
         hf_soup.merge(runs)
 
 
@@ -199,7 +200,7 @@ def test_a_model_that_cannot_be_built_is_no_soup(tmp_path, config, message):
         path = run / "config.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | config))
     assert message in hf_soup.check(runs).problems[0]
-    with pytest.raises(hf_soup.IncompatibleError, match=message):
+    with pytest.raises(IncompatibleError, match=message):
         hf_soup.merge(runs)
 
 
@@ -217,7 +218,7 @@ def test_messages_of_transformers_are_whole_sentences(monkeypatch, text, expecte
         raise ImportError(text)
 
     monkeypatch.setattr(transformers.BertModel, "from_pretrained", fail)
-    with pytest.raises(hf_soup.MissingExtraError, match=expected):
+    with pytest.raises(MissingExtraError, match=expected):
         build_model({"model_type": "bert", "architectures": ["BertModel"]}, {})
 
 
@@ -230,7 +231,7 @@ def test_a_class_of_the_users_own(tmp_path):
     other, in memory and on disk.
     """
     models = [OwnBert(testing.tiny_text_model(seed).config) for seed in range(2)]
-    with pytest.raises(hf_soup.IncompatibleError, match=r"has no OwnBert .*AutoModel\.register"):
+    with pytest.raises(IncompatibleError, match=r"has no OwnBert .*AutoModel\.register"):
         hf_soup.merge(models)
     transformers.AutoModelForSequenceClassification.register(transformers.BertConfig, OwnBert, exist_ok=True)
     try:

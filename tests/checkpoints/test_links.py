@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 import hf_soup
 from hf_soup.checkpoints.source import open_checkpoint
+from hf_soup.errors import IngredientError
 
 
 COMMIT, BLOB = "a" * 40, "b" * 40
@@ -35,7 +36,7 @@ def move_out(path, to):
 def test_link_out_of_the_folder_is_refused(tmp_path, run, text_runs, name):
     """Every file that is read has to lie where the folder says."""
     move_out(run / name, tmp_path / "elsewhere" / name)
-    with pytest.raises(hf_soup.IngredientError, match="is a link out of its folder"):
+    with pytest.raises(IngredientError, match="is a link out of its folder"):
         hf_soup.merge([run, text_runs[1]])
 
 
@@ -62,7 +63,7 @@ def test_checkpoint_of_a_trainer_that_is_a_link_is_refused(tmp_path, run):
     """`checkpoint-1` in a folder of runs may not be somebody else's folder."""
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "checkpoint-1").symlink_to(run)
-    with pytest.raises(hf_soup.IngredientError, match="checkpoint-1 is a link out of its folder"):
+    with pytest.raises(IngredientError, match="checkpoint-1 is a link out of its folder"):
         open_checkpoint(tmp_path / "out")
 
 
@@ -73,7 +74,7 @@ def test_module_that_is_a_link_is_refused(tmp_path, run, module):
     (run / module).mkdir()
     (run / module / "config.json").write_text("{}")
     move_out(run / module, tmp_path / "elsewhere" / module)
-    with pytest.raises(hf_soup.IngredientError, match=f"{module} is a link out of its folder"):
+    with pytest.raises(IngredientError, match=f"{module} is a link out of its folder"):
         open_checkpoint(run)
 
 
@@ -100,7 +101,7 @@ def test_blobs_of_the_same_repository_are_followed(tmp_path, run, name):
 def test_folder_called_snapshots_is_no_cache(tmp_path, run, snapshot):
     """What only looks like the cache may not read `../blobs`."""
     folder, _ = cached(tmp_path, run, "config.json", snapshot)
-    with pytest.raises(hf_soup.IngredientError, match="is a link out of its folder"):
+    with pytest.raises(IngredientError, match="is a link out of its folder"):
         open_checkpoint(folder)
 
 
@@ -109,7 +110,7 @@ def test_blob_that_leads_elsewhere_is_refused(tmp_path, run, linked):
     """An archive in the form of the cache, whose blobs are links themselves."""
     folder, blobs = cached(tmp_path, run, "config.json")
     move_out(blobs / BLOB if linked == "blob" else blobs, tmp_path / "elsewhere" / BLOB)
-    with pytest.raises(hf_soup.IngredientError, match="is a link out of its folder"):
+    with pytest.raises(IngredientError, match="is a link out of its folder"):
         open_checkpoint(folder)
 
 
@@ -122,7 +123,7 @@ def test_pipes_are_never_waited_for(tmp_path, run, text_runs, name):
     if name == "trainer_state.json":
         assert hf_soup.merge([run, text_runs[1]]).save_pretrained(tmp_path / "soup")
         return
-    with pytest.raises(hf_soup.IngredientError, match="not a regular file"):
+    with pytest.raises(IngredientError, match="not a regular file"):
         hf_soup.merge([run, text_runs[1]])
 
 
@@ -132,7 +133,7 @@ def test_pipe_in_the_place_of_weights_does_not_hang_a_merge(tmp_path, run, text_
     soup = hf_soup.merge([run, text_runs[1]])
     (run / "model.safetensors").unlink()
     os.mkfifo(run / "model.safetensors")
-    with pytest.raises(hf_soup.IngredientError):
+    with pytest.raises(IngredientError):
         soup.save_pretrained(tmp_path / "soup")
 
 
@@ -179,7 +180,7 @@ def test_names_that_cannot_be_shown_stay_behind(tmp_path, run, text_runs, name):
 )
 def test_impossible_paths_are_one_error(path):
     """Whatever is given as a path, the error is one printable line."""
-    with pytest.raises(hf_soup.IngredientError) as raised:
+    with pytest.raises(IngredientError) as raised:
         open_checkpoint(path)
     assert str(raised.value).isprintable()
     assert len(str(raised.value)) < 1000

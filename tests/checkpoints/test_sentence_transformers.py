@@ -12,6 +12,7 @@ from sentence_transformers.models import Dense, Pooling, Router, StaticEmbedding
 import hf_soup
 from hf_soup import testing
 from hf_soup.checkpoints.memory import quiet_transformers
+from hf_soup.errors import IncompatibleError, IngredientError
 
 
 TEXTS = ["good film", "the plot was very dull and cold"]
@@ -143,7 +144,7 @@ def test_weights_by_module_and_models_of_transformers(tmp_path):
         load_file(folder / "model.safetensors")["embeddings.word_embeddings.weight"],
     )
     tables = saved(tmp_path / "static", "static")
-    with pytest.raises(hf_soup.IngredientError, match=r"load it with sentence_transformers\.SentenceTransformer"):
+    with pytest.raises(IngredientError, match=r"load it with sentence_transformers\.SentenceTransformer"):
         hf_soup.merge(tables).model  # noqa: B018
 
 
@@ -153,7 +154,7 @@ def test_a_module_that_one_lacks(tmp_path):
     shutil.rmtree(runs[1] / "2_Dense")
     with quiet_transformers():
         Dense(32, 4).save(str(runs[2] / "2_Dense"))
-    with pytest.raises(hf_soup.IncompatibleError) as caught:
+    with pytest.raises(IncompatibleError) as caught:
         hf_soup.merge(runs)
     problems = "\n".join(caught.value.problems)
     assert "run-1 lacks 2_Dense.linear.bias, 2_Dense.linear.weight" in problems
@@ -167,9 +168,7 @@ def test_a_pickled_module(tmp_path):
     for run in runs:
         torch.save(load_file(run / "2_Dense" / "model.safetensors"), run / "2_Dense" / "pytorch_model.bin")
         (run / "2_Dense" / "model.safetensors").unlink()
-    with pytest.raises(
-        hf_soup.IngredientError, match=r"2_Dense has no model\.safetensors.*pytorch_model\.bin, a pickle"
-    ):
+    with pytest.raises(IngredientError, match=r"2_Dense has no model\.safetensors.*pytorch_model\.bin, a pickle"):
         hf_soup.merge(runs)
     folder = hf_soup.merge([hf_soup.load_ingredient(run, allow_pickle=True) for run in runs]).save_pretrained(
         tmp_path / "soup"
@@ -201,7 +200,7 @@ def test_a_base_of_a_folder_with_parts(tmp_path):
     assert len(steps) > 30
     assert all("Transformer." in step.spec.name for step in steps)
     tables = saved(tmp_path / "tables", "static")
-    with pytest.raises(hf_soup.IngredientError, match="is not a base model of"):
+    with pytest.raises(IngredientError, match="is not a base model of"):
         hf_soup.merge(tables, method="ties", base_model=base)
 
 
@@ -210,7 +209,7 @@ def test_an_adapter_inside_of_a_part(tmp_path):
     runs = saved(tmp_path, "router")
     (part,) = [path.parent for path in runs[0].rglob("config.json") if "Transformer" in path.parent.name]
     (part / "adapter_config.json").write_text("{}")
-    with pytest.raises(hf_soup.IncompatibleError, match=f"PEFT adapter .{part.name}/adapter_config.json"):
+    with pytest.raises(IncompatibleError, match=f"PEFT adapter .{part.name}/adapter_config.json"):
         hf_soup.merge(runs)
 
 

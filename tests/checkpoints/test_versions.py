@@ -12,6 +12,7 @@ from test_architectures import make
 import hf_soup
 from hf_soup import testing
 from hf_soup.checkpoints.memory import quiet_transformers
+from hf_soup.errors import IncompatibleError, IngredientError
 
 
 def rewrite(folder, change):
@@ -64,7 +65,7 @@ def test_stored_twins_of_tied_weights(tmp_path):
     alone = hf_soup.merge(runs).save_pretrained(tmp_path / "alone")
     assert (alone / "model.safetensors").read_bytes() == (plain / "model.safetensors").read_bytes()
     rewrite(runs[1], lambda state: {**state, name: state[twin] + 1})
-    with pytest.raises(hf_soup.IncompatibleError, match=r"different values.*tie_word_embeddings"):
+    with pytest.raises(IncompatibleError, match=r"different values.*tie_word_embeddings"):
         hf_soup.merge(runs)
 
 
@@ -82,7 +83,7 @@ def test_twins_of_the_hub_are_compared_when_they_are_here(hub, tmp_path):
         HfApi().create_repo(ids[-1])
         HfApi().upload_folder(repo_id=ids[-1], folder_path=folder)
     soup = hf_soup.merge(ids)
-    with pytest.raises(hf_soup.IncompatibleError, match="different values"):
+    with pytest.raises(IncompatibleError, match="different values"):
         soup.save_pretrained(tmp_path / "soup")
     assert not (tmp_path / "soup").exists()
 
@@ -96,7 +97,7 @@ def test_two_tensors_for_one(tmp_path, text_runs):
     plain = hf_soup.merge(text_runs[:2]).save_pretrained(tmp_path / "plain")
     assert (folder / "model.safetensors").read_bytes() == (plain / "model.safetensors").read_bytes()
     rewrite(run, lambda state: {**state, f"{name}.gamma": state[f"{name}.weight"] + 1})
-    with pytest.raises(hf_soup.IncompatibleError, match=r"LayerNorm\.(gamma|weight) and .* with different values"):
+    with pytest.raises(IncompatibleError, match=r"LayerNorm\.(gamma|weight) and .* with different values"):
         hf_soup.merge([run, text_runs[1]])
 
 
@@ -192,9 +193,9 @@ def test_a_base_of_something_else(tmp_path, text_runs):
         testing.tiny_text_model(0, hidden_size=16).save_pretrained(tmp_path / "narrow")
         make("GPT2LMHeadModel", 0).save_pretrained(tmp_path / "gpt2")
     for base in ("narrow", "gpt2"):
-        with pytest.raises(hf_soup.IngredientError, match="is not a base model of 'run-0'"):
+        with pytest.raises(IngredientError, match="is not a base model of 'run-0'"):
             hf_soup.merge(text_runs, method="ties", base_model=tmp_path / base)
-        with pytest.raises(hf_soup.IngredientError, match="is not a base model of 'run-0'"):
+        with pytest.raises(IngredientError, match="is not a base model of 'run-0'"):
             hf_soup.check(text_runs, base_model=tmp_path / base)
         with pytest.raises(hf_soup.SoupError, match="is not a base model of 'run-0'"):
             hf_soup.merge(text_runs, strategy="interpolate", evaluator=lambda model: 1.0, base_model=tmp_path / base)
@@ -215,5 +216,5 @@ def test_a_config_of_its_own_names_its_class(tmp_path, text_runs):
     for run in runs:
         path = run / "config.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | {"architectures": ["BertModel"]}))
-    with pytest.raises(hf_soup.IncompatibleError, match=r"classifier\.bias.*which BertModel does not have"):
+    with pytest.raises(IncompatibleError, match=r"classifier\.bias.*which BertModel does not have"):
         hf_soup.merge(runs)

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 import hf_soup
 from hf_soup import testing
 from hf_soup.checkpoints.memory import quiet_transformers
+from hf_soup.errors import IngredientError
 
 
 LORA = {"task_type": "SEQ_CLS", "r": 2, "target_modules": ["query"]}
@@ -162,7 +163,7 @@ def test_a_state_dict_of_other_things(change, message):
     """What is no state dict, or one of other shapes, is told with the name of the entry, and never raw."""
     model = testing.tiny_text_model(0)
     config = model.config.to_dict() | {"architectures": ["BertForSequenceClassification"]}
-    with pytest.raises(hf_soup.IngredientError, match=message):
+    with pytest.raises(IngredientError, match=message):
         hf_soup.load_ingredient(change(model.state_dict()), config=config)
 
 
@@ -173,5 +174,5 @@ def test_a_configuration_in_memory_names_no_code(tmp_path):
         model.config.auto_map = {"AutoModel": "somewhere--code.Model"}
     folder = hf_soup.merge(models).save_pretrained(tmp_path / "soup")
     assert "auto_map" not in (folder / "config.json").read_text()
-    with pytest.raises(hf_soup.IngredientError, match="`config=` is a configuration"):
+    with pytest.raises(IngredientError, match="`config=` is a configuration"):
         hf_soup.load_ingredient(models[0].state_dict(), config="bert-base-uncased")

@@ -242,7 +242,7 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 try:
     hf_soup.merge(sys.argv[2:]).save_pretrained(sys.argv[1])
-except hf_soup.OutputError as error:
+except hf_soup.errors.OutputError as error:
     print(error)
 """
 

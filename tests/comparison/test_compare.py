@@ -12,6 +12,7 @@ from hf_soup import plugins, testing
 from hf_soup.comparison.comparison import Calibrated, Difference
 from hf_soup.comparison.verdict import doubts_of_confidence, headline, summarise, verdict
 from hf_soup.display.tables import align
+from hf_soup.errors import EvaluationError, RecipeError
 from hf_soup.evaluation import cache, model_maker
 from hf_soup.merging.refill import Refill
 from hf_soup.metrics import calibration
@@ -165,7 +166,7 @@ def test_the_scatter_and_the_reliability_diagram_show_every_number(comparison):
         assert np.array_equal(line.get_ydata(), curve["accuracy"])
     shares = [sum(line.get_ydata()) for line in below.get_lines()]
     assert shares == pytest.approx([1] * 4)
-    with pytest.raises(hf_soup.RecipeError, match='no picture "reliabilty"; did you mean "reliability"'):
+    with pytest.raises(RecipeError, match='no picture "reliabilty"; did you mean "reliability"'):
         comparison.plot("reliabilty")
 
 
@@ -244,9 +245,9 @@ def test_the_mixture_is_reported_with_its_weights(comparison):
 def test_a_test_set_that_selected_is_refused(text_runs, parts):
     """The very rows of validation, in any order and whether it is passed again or not, may not report."""
     soup = hf_soup.merge(text_runs, strategy="greedy", evaluator=parts["validation"])
-    with pytest.raises(hf_soup.EvaluationError, match="used for selection"):
+    with pytest.raises(EvaluationError, match="used for selection"):
         hf_soup.compare(soup, test=parts["validation"].shuffle(seed=1))
-    with pytest.raises(hf_soup.EvaluationError, match="'again' has the same rows"):
+    with pytest.raises(EvaluationError, match="'again' has the same rows"):
         hf_soup.compare(
             soup, test=parts["test"], shifted={"again": parts["validation"]}, validation=parts["validation"]
         )
@@ -297,10 +298,10 @@ def test_the_verdict_claims_no_more_than_the_interval(difference, higher, words)
 def test_two_of_a_name_are_refused(text_runs, parts):
     """A soup called like an ingredient, or a shifted set like a part of the data, would overwrite its row."""
     soup = hf_soup.merge(text_runs)
-    with pytest.raises(hf_soup.RecipeError, match='two models to compare are called "run-0"'):
+    with pytest.raises(RecipeError, match='two models to compare are called "run-0"'):
         hf_soup.compare({"run-0": soup}, test=parts["test"])
     for name in ("test", "validation"):
-        with pytest.raises(hf_soup.RecipeError, match=f'two sets to compare are called "{name}"'):
+        with pytest.raises(RecipeError, match=f'two sets to compare are called "{name}"'):
             hf_soup.compare(soup, test=parts["test"], shifted={name: parts["other"]})
 
 
@@ -310,17 +311,17 @@ def test_every_soup_is_asked_what_it_has_seen(text_runs, parts):
         name: hf_soup.merge(text_runs, strategy="greedy", evaluator=parts[part])
         for name, part in (("one", "validation"), ("two", "other"))
     }
-    with pytest.raises(hf_soup.EvaluationError, match="used for selection"):
+    with pytest.raises(EvaluationError, match="used for selection"):
         hf_soup.compare(soups, test=parts["other"])
 
 
 def test_nothing_to_compare(text_runs, parts):
     """No soup, an ensemble that does not exist, or one that cannot be made: each is an error."""
-    with pytest.raises(hf_soup.RecipeError, match="nothing to compare"):
+    with pytest.raises(RecipeError, match="nothing to compare"):
         hf_soup.compare({}, test=parts["test"])
-    with pytest.raises(hf_soup.RecipeError, match='no ensemble "logit"; did you mean "logits"'):
+    with pytest.raises(RecipeError, match='no ensemble "logit"; did you mean "logits"'):
         hf_soup.compare(hf_soup.merge(text_runs), test=parts["test"], ensembles=["logit"])
-    with pytest.raises(hf_soup.RecipeError, match="mixture is fitted on validation"):
+    with pytest.raises(RecipeError, match="mixture is fitted on validation"):
         hf_soup.compare(hf_soup.merge(text_runs), test=parts["test"], ensembles=["mixture"])
 
 
@@ -342,7 +343,7 @@ def test_rows_are_known_by_what_the_model_sees(text_runs, parts):
         {"text": plain["sentence"][:], "label": [["negative", "positive"][label] for label in plain["label"]]}
     )
     for data in (plain, spelt):
-        with pytest.raises(hf_soup.EvaluationError, match="used for selection"):
+        with pytest.raises(EvaluationError, match="used for selection"):
             hf_soup.compare(soup, test=data)
     with pytest.warns(UserWarning, match=r"\d+ of the \d+ rows of 'test' are also"):
         hf_soup.compare(soup, test=plain.select(range(30)), validation=parts["validation"])
@@ -415,7 +416,7 @@ def test_saved_soups_are_compared_like_others(text_runs, parts, tmp_path):
     )
     assert there.to_pandas().equals(here.to_pandas())
     assert there.summary == here.summary
-    with pytest.raises(hf_soup.EvaluationError, match="used for selection"):
+    with pytest.raises(EvaluationError, match="used for selection"):
         hf_soup.compare(folder, ingredients=text_runs, test=parts["validation"])
     members = [
         row.name for row in hf_soup.compare(folder, test=parts["test"]).models if row.role in ("ingredient", "chosen")

@@ -12,7 +12,7 @@ from hf_soup.api.sweep import plan_runs
 from hf_soup.data.classes import missing_classes, subset_of
 from hf_soup.data.load import load_data
 from hf_soup.data.splits import carve
-from hf_soup.errors import DataError, SoupWarning
+from hf_soup.errors import DataError, EvaluationError, SoupWarning
 
 
 LETTERS = "abcdefg"
@@ -118,5 +118,5 @@ def test_batchnorm_says_it():
         hf_soup.update_batchnorm(model, [batch])
     hf_soup.update_batchnorm(model, [{**batch, "labels": torch.arange(16) % 7}])
     hf_soup.update_batchnorm(model, [batch["pixel_values"]])
-    with pytest.raises(hf_soup.EvaluationError, match="fails on a batch for BatchNorm"):
+    with pytest.raises(EvaluationError, match="fails on a batch for BatchNorm"):
         hf_soup.update_batchnorm(model, [torch.randn(2, 5, 3, 3)])

@@ -11,7 +11,6 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-import hf_soup
 from hf_soup import testing
 from hf_soup.data.content import hash_content
 from hf_soup.data.load import load_data, split_data_source
@@ -277,5 +276,5 @@ def test_home_is_expanded(tmp_path, monkeypatch):
     assert split_data_source("~/mine#dev", "train") == (str(tmp_path / "mine"), None, "dev")
     with pytest.raises(DataError, match="not int"):
         load_data(3, split="train")
-    with pytest.raises(hf_soup.DataError, match="not NoneType"):
+    with pytest.raises(DataError, match="not NoneType"):
         split_names(None)

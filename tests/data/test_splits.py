@@ -7,6 +7,7 @@ import hf_soup
 from hf_soup import testing
 from hf_soup.data.load import load_data
 from hf_soup.data.splits import carve, load_training, split_names
+from hf_soup.errors import DataError
 
 
 TEXTS = testing.tiny_texts(200)
@@ -38,7 +39,7 @@ def test_labels_of_any_kind(labels):
 
 def test_one_example_cannot_be_divided():
     """It says so."""
-    with pytest.raises(hf_soup.DataError, match="both trained and validated"):
+    with pytest.raises(DataError, match="both trained and validated"):
         carve(TEXTS.select([0]))
 
 
@@ -53,7 +54,7 @@ def test_a_split_that_is_there_is_taken(tmp_path):
     assert load_training(both)[1]["text"][:] == validation["text"][:]
     first, last = load_training(str(tmp_path), train="train[:20]", validation="train[20:]")
     assert (len(first), len(last)) == (20, 10)
-    with pytest.raises(hf_soup.DataError, match='no split "test"'):
+    with pytest.raises(DataError, match='no split "test"'):
         load_data(both, split="test")
 
 

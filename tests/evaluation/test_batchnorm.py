@@ -12,7 +12,7 @@ from torch.optim.swa_utils import update_bn
 import hf_soup
 from hf_soup import testing
 from hf_soup.data.content import hash_content
-from hf_soup.errors import DataError
+from hf_soup.errors import DataError, IngredientError, RecipeError
 
 
 @pytest.fixture
@@ -153,14 +153,14 @@ def test_statistics_that_were_changed_or_lost_are_refused(runs, tmp_path):
     tensors = load_file(path)
     name = next(name for name, tensor in tensors.items() if tensor.is_floating_point())
     save_file({**tensors, name: tensors[name] + 1}, path)
-    with pytest.raises(hf_soup.IngredientError, match="does not hold the running statistics"):
+    with pytest.raises(IngredientError, match="does not hold the running statistics"):
         _ = hf_soup.cook(folder).soup.model
     path.unlink()
-    with pytest.raises(hf_soup.IngredientError, match="cannot be read"):
+    with pytest.raises(IngredientError, match="cannot be read"):
         _ = hf_soup.cook(folder).soup.model
     recipe = folder / "soup_recipe.yaml"
     recipe.write_text(recipe.read_text().replace("soup_batchnorm.safetensors", "../run.safetensors"))
-    with pytest.raises(hf_soup.RecipeError, match="a safetensors file beside the recipe"):
+    with pytest.raises(RecipeError, match="a safetensors file beside the recipe"):
         hf_soup.load_recipe(folder)
 
 
@@ -235,5 +235,5 @@ def test_images_that_do_not_decode_leave_no_trace(runs):
 
 def test_statistics_come_from_examples(runs):
     """A function is no training data."""
-    with pytest.raises(hf_soup.RecipeError, match="give a data set as batchnorm_data"):
+    with pytest.raises(RecipeError, match="give a data set as batchnorm_data"):
         hf_soup.merge(runs, batchnorm_data=lambda model: 1.0)

@@ -15,6 +15,7 @@ from sklearn import metrics as sk
 
 import hf_soup
 from hf_soup import plugins, testing
+from hf_soup.errors import DataError, EvaluationError, RecipeError
 from hf_soup.tasks._model_inputs import ModelInputs
 from hf_soup.types import best_of, gain
 
@@ -79,22 +80,22 @@ def test_pairs_of_texts(tokenizer):
 def test_what_an_evaluator_refuses(tokenizer):
     """No rows, an unknown metric or task, no tokenizer: each has its error."""
     data, model = testing.tiny_texts(5), testing.tiny_text_model(0)
-    with pytest.raises(hf_soup.DataError, match="is empty"):
+    with pytest.raises(DataError, match="is empty"):
         hf_soup.Evaluator(data.select([]))
-    with pytest.raises(hf_soup.DataError, match=r'no split "validation"\. Known: test, train'):
+    with pytest.raises(DataError, match=r'no split "validation"\. Known: test, train'):
         hf_soup.Evaluator(datasets.DatasetDict({"train": data, "test": data}))
-    with pytest.raises(hf_soup.DataError, match=r"takes one split: choose one of train, test, as in data\['test'\]"):
+    with pytest.raises(DataError, match=r"takes one split: choose one of train, test, as in data\['test'\]"):
         hf_soup.Evaluator({"train": data, "test": data})
     for other in (data.to_iterable_dataset(), [{"text": "a", "label": 0}]):
-        with pytest.raises(hf_soup.DataError, match=r"takes a datasets\.Dataset or its path, not"):
+        with pytest.raises(DataError, match=r"takes a datasets\.Dataset or its path, not"):
             hf_soup.Evaluator(other)
-    with pytest.raises(hf_soup.RecipeError, match='no metric "acuracy"; did you mean "accuracy"'):
+    with pytest.raises(RecipeError, match='no metric "acuracy"; did you mean "accuracy"'):
         hf_soup.Evaluator(data, metric="acuracy", processing_class=tokenizer)(model)
-    with pytest.raises(hf_soup.RecipeError, match='no task called "text-clasification"'):
+    with pytest.raises(RecipeError, match='no task called "text-clasification"'):
         hf_soup.Evaluator(data, task="text-clasification", processing_class=tokenizer)(model)
-    with pytest.raises(hf_soup.DataError, match="no tokenizer or image processor"):
+    with pytest.raises(DataError, match="no tokenizer or image processor"):
         hf_soup.Evaluator(data)(model)
-    with pytest.raises(hf_soup.DataError, match='no label column "label"'):
+    with pytest.raises(DataError, match='no label column "label"'):
         hf_soup.Evaluator(data.remove_columns("label"), processing_class=tokenizer)(model)
 
 
@@ -110,16 +111,14 @@ def test_an_image_processor_reads_no_texts(task, image_runs):
     label = module.label_column(data, None)
     columns = module.columns(data, None, label)
     right = data[label][:] if label else None
-    with pytest.raises(
-        hf_soup.DataError, match=f"texts, and {type(processor).__name__} is no tokenizer: pass the tok"
-    ):
+    with pytest.raises(DataError, match=f"texts, and {type(processor).__name__} is no tokenizer: pass the tok"):
         module.encode(data, processor, columns, right, inputs)
 
 
 def test_a_processor_of_both_has_the_tokenizer(tokenizer):
     """Processors of several kinds of data are told which part of them to pass."""
     both = types.SimpleNamespace(tokenizer=tokenizer)
-    with pytest.raises(hf_soup.DataError, match=r"SimpleNamespace is no tokenizer: pass its \.tokenizer"):
+    with pytest.raises(DataError, match=r"SimpleNamespace is no tokenizer: pass its \.tokenizer"):
         hf_soup.Evaluator(testing.tiny_texts(4), processing_class=both).predict(testing.tiny_text_model(0))
 
 
@@ -127,16 +126,14 @@ def test_an_unknown_problem_type_is_told(tokenizer):
     """The error names those that transformers knows."""
     model = testing.tiny_text_model(0)
     model.config.problem_type = "multilabel"
-    with pytest.raises(
-        hf_soup.DataError, match=r"problem_type is 'multilabel', .* multi_label_classification, single_l"
-    ):
+    with pytest.raises(DataError, match=r"problem_type is 'multilabel', .* multi_label_classification, single_l"):
         hf_soup.Evaluator(testing.tiny_texts(4), processing_class=tokenizer)(model)
 
 
 def test_a_tokenizer_reads_no_images(tokenizer):
     """It is told what it was given and what it takes."""
     evaluator = hf_soup.Evaluator(testing.tiny_images(4), processing_class=tokenizer)
-    with pytest.raises(hf_soup.DataError, match=r"images, and \w+ is no image processor: pass the image processor"):
+    with pytest.raises(DataError, match=r"images, and \w+ is no image processor: pass the image processor"):
         evaluator.predict(testing.tiny_image_model(0))
 
 
@@ -148,9 +145,9 @@ def test_scores_compare_themselves():
     assert not low.beats(low)
     assert low.beats(low, ties=True)
     for compare in (low.beats, low.gain_over):
-        with pytest.raises(hf_soup.EvaluationError, match="cannot be compared"):
+        with pytest.raises(EvaluationError, match="cannot be compared"):
             compare(hf_soup.Score("accuracy", 0.1))
-    with pytest.raises(hf_soup.EvaluationError, match="NaN"):
+    with pytest.raises(EvaluationError, match="NaN"):
         hf_soup.Score("accuracy", float("nan"))
 
 
@@ -173,7 +170,7 @@ def test_several_metrics_and_one_that_selects(tokenizer):
     other = hf_soup.Evaluator(data, metric=["accuracy", "loss"], select_by="loss", processing_class=tokenizer)(model)
     assert (other.metric, other.higher_is_better) == ("loss", False)
     assert (other.value, other.others["accuracy"]) == (first.others["loss"], first.value)
-    with pytest.raises(hf_soup.EvaluationError, match=r"no metric gives 'los', .*did you mean \"loss\""):
+    with pytest.raises(EvaluationError, match=r"no metric gives 'los', .*did you mean \"loss\""):
         hf_soup.Evaluator(data, metric="loss", select_by="los", processing_class=tokenizer)(model)
 
 
@@ -247,7 +244,7 @@ def test_texts_without_tokens():
         found = hf_soup.Evaluator(lines, processing_class=bare, batch_size=2).predict(model)
     assert found.rows.tolist() == [1, 12, 12]
     empty = datasets.Dataset.from_dict({"text": ["good", ""], "label": [0, 1]})
-    refused = pytest.raises(hf_soup.DataError, match="row 1 has no token at all")
+    refused = pytest.raises(DataError, match="row 1 has no token at all")
     with refused, pytest.warns(hf_soup.SoupWarning, match="1 of 2 rows have no text"):
         hf_soup.Evaluator(empty, processing_class=bare).predict(testing.tiny_text_model(0))
 
@@ -270,7 +267,7 @@ def test_a_classifier_without_padding_token_is_told(tokenizer):
     transformers.set_seed(0)
     config = transformers.GPT2Config(**{**testing.TINY["gpt2"], "pad_token_id": None}, num_labels=2)
     model = transformers.GPT2ForSequenceClassification(config).eval()
-    with pytest.raises(hf_soup.DataError, match=r"no padding token.*set config\.pad_token_id"):
+    with pytest.raises(DataError, match=r"no padding token.*set config\.pad_token_id"):
         hf_soup.Evaluator(testing.tiny_texts(5), processing_class=tokenizer).predict(model)
 
 
@@ -303,7 +300,7 @@ class Same(evaluate.Metric):
 def test_metrics_that_give_no_score(tokenizer, metric, message):
     """Several values of which none is named, words, nothing, NaN, a metric of other tasks: each has its error."""
     evaluator = hf_soup.Evaluator(testing.tiny_texts(8), metric=metric, processing_class=tokenizer)
-    with pytest.raises(hf_soup.EvaluationError, match=message):
+    with pytest.raises(EvaluationError, match=message):
         evaluator(testing.tiny_text_model(0))
 
 
@@ -312,27 +309,27 @@ def test_f1_is_of_two_classes(tokenizer):
     model = testing.tiny_text_model(0, labels=("a", "b", "c"))
     data = testing.tiny_texts(8).cast_column("label", datasets.Value("int64"))
     data = data.map(lambda row: {"label": 2})
-    with pytest.raises(hf_soup.DataError, match='no class "negative"'):
+    with pytest.raises(DataError, match='no class "negative"'):
         hf_soup.Evaluator(testing.tiny_texts(8), metric="f1", processing_class=tokenizer)(model)
     numbered = testing.tiny_text_model(0, labels=("LABEL_0", "LABEL_1", "LABEL_2"))
-    with pytest.raises(hf_soup.EvaluationError, match="use f1_macro or f1_micro"):
+    with pytest.raises(EvaluationError, match="use f1_macro or f1_micro"):
         hf_soup.Evaluator(data, metric="f1", processing_class=tokenizer)(numbered)
 
 
 def test_arguments_are_checked_before_anything_runs():
     """Metric, task, type and batch size are refused when the evaluator is made."""
     data = testing.tiny_texts(5)
-    with pytest.raises(hf_soup.RecipeError, match=r'no metric "acuracy"; did you mean "accuracy".*evaluate\.load'):
+    with pytest.raises(RecipeError, match=r'no metric "acuracy"; did you mean "accuracy".*evaluate\.load'):
         hf_soup.Evaluator(data, metric="acuracy")
-    with pytest.raises(hf_soup.RecipeError, match="is not a metric"):
+    with pytest.raises(RecipeError, match="is not a metric"):
         hf_soup.Evaluator(data, metric=3)
-    with pytest.raises(hf_soup.RecipeError, match="with different names"):
+    with pytest.raises(RecipeError, match="with different names"):
         hf_soup.Evaluator(data, metric=["accuracy", "accuracy"])
-    with pytest.raises(hf_soup.RecipeError, match='no task called "regresion"'):
+    with pytest.raises(RecipeError, match='no task called "regresion"'):
         hf_soup.Evaluator(data, task="regresion")
-    with pytest.raises(hf_soup.RecipeError, match="dtype is one of"):
+    with pytest.raises(RecipeError, match="dtype is one of"):
         hf_soup.Evaluator(data, dtype="float16")
-    with pytest.raises(hf_soup.RecipeError, match="at least one example"):
+    with pytest.raises(RecipeError, match="at least one example"):
         hf_soup.Evaluator(data, batch_size=0)
 
 
@@ -389,7 +386,7 @@ def test_memory_that_runs_out_halves_the_batch(tokenizer):
     ]
     assert model.sizes[-12:] == [16, 8, *[4] * 10]  # before them, a few rows tell whether padding matters
     assert np.allclose(found.logits, evaluator.predict(model.inner).logits, atol=1e-5)
-    with pytest.raises(hf_soup.EvaluationError, match=r"memory runs out for one example \(row"), pytest.warns():
+    with pytest.raises(EvaluationError, match=r"memory runs out for one example \(row"), pytest.warns():
         evaluator.predict(Greedy(testing.tiny_text_model(0), 0))
 
 
@@ -413,7 +410,7 @@ def test_images_that_do_not_decode(image_runs):
     assert found.rows.tolist() == [row for row in range(120) if row != 7]
     assert np.allclose(found.logits, np.delete(whole.logits, 7, axis=0), atol=1e-5)
     many = hf_soup.Evaluator(broken_images(120, {7, 90}), processing_class=processor)
-    with pytest.raises(hf_soup.DataError, match=r"2 of 120 images .* do not decode: row 7"):
+    with pytest.raises(DataError, match=r"2 of 120 images .* do not decode: row 7"):
         many.predict(model)
 
 
@@ -442,7 +439,7 @@ def run_task(name, data, **options):
 )
 def test_data_that_does_not_fit_the_task(task, columns, message):
     """Strings where numbers belong, labels out of range, missing columns: each error names the column."""
-    with pytest.raises(hf_soup.DataError, match=message):
+    with pytest.raises(DataError, match=message):
         run_task(task, datasets.Dataset.from_dict(columns))
 
 
@@ -529,7 +526,7 @@ def test_tokens_that_come_with_labels_are_scored_where_these_say():
     assert found.labels.tolist() == [11, 3, 8, 3]
     assert np.allclose(found.logits, padded.logits[2:])
     text = datasets.Dataset.from_dict({"text": ["a"], "label": [1]})
-    with pytest.raises(hf_soup.DataError, match="a text is its own label"):
+    with pytest.raises(DataError, match="a text is its own label"):
         run_task("text-generation", text, label_column="label")
 
 
@@ -538,7 +535,7 @@ def test_a_model_that_gives_nan_has_no_score(tokenizer):
     model = testing.tiny_text_model(0)
     with torch.no_grad():
         model.classifier.bias[1] = torch.nan
-    with pytest.raises(hf_soup.EvaluationError, match="NaN or infinity on validation, first on row 0"):
+    with pytest.raises(EvaluationError, match="NaN or infinity on validation, first on row 0"):
         hf_soup.Evaluator(testing.tiny_texts(5), processing_class=tokenizer)(model)
 
 
@@ -582,7 +579,7 @@ def test_our_own_metrics_as_objects_are_themselves(tokenizer):
             for each in (name, load_metric(name))
         )
         assert given == named
-    with pytest.raises(hf_soup.RecipeError, match="loss cannot be combined, because it takes losses"):
+    with pytest.raises(RecipeError, match="loss cannot be combined, because it takes losses"):
         hf_soup.Evaluator(data, metric=evaluate.combine([load_metric("accuracy"), load_metric("loss")]))
 
 
@@ -601,7 +598,7 @@ def test_what_a_model_writes_is_compared_with_texts():
     for metric in ("exact_match", lambda made: sum(a == b for a, b in zip(*made, strict=True)) / len(made[0])):
         evaluator = hf_soup.Evaluator(echo, metric=metric, processing_class=tokenizer, generate=options)
         assert evaluator(model).value == pytest.approx(2 / 3)
-    with pytest.raises(hf_soup.EvaluationError, match="texts are not generated by models"):
+    with pytest.raises(EvaluationError, match="texts are not generated by models"):
         run_task("text-generation", datasets.Dataset.from_dict({"text": ["a"]}), generate=True)
 
 
@@ -622,5 +619,5 @@ def test_what_only_a_model_tells_is_said(tokenizer):
     """Predictions do not say of which task they are."""
     evaluator = hf_soup.Evaluator(testing.tiny_texts(8), processing_class=tokenizer)
     predictions = evaluator.predict(testing.tiny_text_model(0))
-    with pytest.raises(hf_soup.RecipeError, match="the task is inferred from a model"):
+    with pytest.raises(RecipeError, match="the task is inferred from a model"):
         evaluator.score(predictions)

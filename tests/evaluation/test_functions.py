@@ -5,6 +5,7 @@ import pytest
 
 import hf_soup
 from hf_soup import testing
+from hf_soup.errors import DataError, EvaluationError, RecipeError
 
 
 DATA = testing.tiny_texts(24, seed=5)
@@ -37,11 +38,11 @@ def test_the_metric_and_its_direction_are_of_the_evaluator(higher, pick, text_ru
 
 def test_what_is_of_data_is_refused(text_runs):
     """A function does everything itself."""
-    with pytest.raises(hf_soup.RecipeError, match="batch_size is an option for data"):
+    with pytest.raises(RecipeError, match="batch_size is an option for data"):
         hf_soup.Evaluator(size, batch_size=3)
-    with pytest.raises(hf_soup.RecipeError, match="the name of the value that selects"):
+    with pytest.raises(RecipeError, match="the name of the value that selects"):
         hf_soup.Evaluator(size, metric=["acc", "norm"])
-    with pytest.raises(hf_soup.EvaluationError, match="say with metric= which selects"):
+    with pytest.raises(EvaluationError, match="say with metric= which selects"):
         hf_soup.merge(text_runs, strategy="greedy", evaluator=size)
 
 
@@ -56,5 +57,5 @@ def test_a_dataset_dict_goes_wherever_data_goes(text_runs):
     comparison = hf_soup.compare(soup, test=data, validation=data, shifted={"more": data["train"]})
     assert comparison.sizes == {"validation": 21, "test": 22, "more": 27}
     assert hf_soup.analyze(text_runs, evaluator=data, parts="diversity").diversity is not None
-    with pytest.raises(hf_soup.DataError, match='no split "validation"'):
+    with pytest.raises(DataError, match='no split "validation"'):
         hf_soup.Evaluator(datasets.DatasetDict({"train": DATA}))

@@ -12,6 +12,7 @@ from hf_soup import plugins, testing
 from hf_soup.data.functions import BUNDLED, is_function
 from hf_soup.data.load import load_data
 from hf_soup.data.splits import split_names
+from hf_soup.errors import DataError, RecipeError
 from hf_soup.formats.cook_file import load_cook_file
 
 
@@ -90,9 +91,9 @@ def traces(folder):
 def test_nothing_of_a_downloaded_folder_runs(soup, evil, text_runs):
     """Every verb and command that reads a soup's recipe refuses its code, or calls nothing of it."""
     for verb in (hf_soup.load_recipe, hf_soup.verify, hf_soup.cook):
-        with pytest.raises(hf_soup.RecipeError, match=r"`method` is .* which is code from elsewhere.*allow_code=True"):
+        with pytest.raises(RecipeError, match=r"`method` is .* which is code from elsewhere.*allow_code=True"):
             verb(soup)
-    with pytest.raises(hf_soup.RecipeError, match="code from elsewhere"):
+    with pytest.raises(RecipeError, match="code from elsewhere"):
         hf_soup.cook(soup, overrides=["seed=1"], drop=[text_runs[0].name])
     assert hf_soup.lineage(soup).note == "uniform soup, evil_of_a_stranger:median"
     assert hf_soup.compare(soup, test=testing.tiny_texts(6)).table()
@@ -138,7 +139,7 @@ def test_no_code_of_a_cook_file_runs(evil, parts, key):
     path = cook_file(evil, **parts)
     if "sweep" not in parts:
         path = cook_file(evil, **{**parts, "base_model": None})
-    with pytest.raises(hf_soup.RecipeError, match=f"`{key}`.* code from elsewhere"):
+    with pytest.raises(RecipeError, match=f"`{key}`.* code from elsewhere"):
         hf_soup.cook(path)
     result = run("cook", path)
     assert (result.returncode, result.stdout) == (1, "")
@@ -149,7 +150,7 @@ def test_no_code_of_a_cook_file_runs(evil, parts, key):
 def test_what_is_set_from_outside_needs_the_same_word(evil, text_runs):
     """`--set` stands for a value of the file, so it is allowed like the file, in a recipe's variation too."""
     path = cook_file(evil, sweep=SWEEP)
-    with pytest.raises(hf_soup.RecipeError, match="code from elsewhere"):
+    with pytest.raises(RecipeError, match="code from elsewhere"):
         load_cook_file(path, ["data.path=evil_of_a_stranger:texts"])
     assert load_cook_file(path, ["data.path=evil_of_a_stranger:texts"], allow_code=True).data.path.endswith("texts")
     soup = hf_soup.merge(text_runs[:2]).save_pretrained(evil / "soup")
@@ -159,7 +160,7 @@ def test_what_is_set_from_outside_needs_the_same_word(evil, text_runs):
         "evaluator=sys:exit",
         "metric=[./evil.py]",
     ):
-        with pytest.raises(hf_soup.RecipeError, match="code from elsewhere"):
+        with pytest.raises(RecipeError, match="code from elsewhere"):
             hf_soup.cook(soup, overrides=[change])
     assert traces(evil) == []
 
@@ -190,7 +191,7 @@ def test_whatever_a_data_function_does_is_one_error(evil, name, message):
         with (
             contextlib.nullcontext()
             if (read, name) == (split_names, "number")
-            else pytest.raises(hf_soup.DataError, match=message)
+            else pytest.raises(DataError, match=message)
         ):
             read(f"evil_of_a_stranger:{name}")
 
@@ -203,7 +204,7 @@ def test_a_module_that_ends_the_process_is_one_error(evil):
         ("1/0", "division"),
     ):
         (evil / "evil_of_a_stranger.py").write_text(text)
-        with pytest.raises(hf_soup.RecipeError, match=message):
+        with pytest.raises(RecipeError, match=message):
             plugins.load_function("method", "evil_of_a_stranger:f")
 
 
@@ -220,7 +221,7 @@ def test_a_module_that_ends_the_process_is_one_error(evil):
 def test_a_model_from_a_config_has_no_code_of_repositories(evil, section):
     """Not even where code is allowed: it would come from the Hub."""
     path = cook_file(evil, base_model=None, sweep=SWEEP, pretrain=section)
-    with pytest.raises(hf_soup.RecipeError, match="asks for code of a repository"):
+    with pytest.raises(RecipeError, match="asks for code of a repository"):
         load_cook_file(path, allow_code=True)
 
 
@@ -228,7 +229,7 @@ def test_a_model_from_a_config_has_no_code_of_repositories(evil, section):
 def test_a_cook_file_holds_no_control_characters(evil, text):
     """No path or setting has any."""
     (evil / "cook.yaml").write_text(f"output_dir: {text}\ningredients: [a]\n")
-    with pytest.raises(hf_soup.RecipeError, match="holds control characters"):
+    with pytest.raises(RecipeError, match="holds control characters"):
         load_cook_file(evil / "cook.yaml")
 
 
@@ -243,5 +244,5 @@ def test_settings_that_send_a_run_elsewhere_need_the_same_word(evil, name):
     """A cook file says neither where reports of a run go, nor whose kernels it takes."""
     sweep = {"space": {"learning_rate": [1e-5]}, "training_args": {name: "stranger/place"}}
     path = cook_file(evil, data={"path": "data"}, sweep=sweep, base_model="base")
-    with pytest.raises(hf_soup.RecipeError, match=f"training_args.{name}` sends a run elsewhere"):
+    with pytest.raises(RecipeError, match=f"training_args.{name}` sends a run elsewhere"):
         load_cook_file(path)

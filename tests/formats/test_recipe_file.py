@@ -209,16 +209,16 @@ def test_a_configuration_of_mergekit_is_recognised(tmp_path):
     """The error says what the file is and where its settings are translated; of a linear merge also the command."""
     path = tmp_path / "mergekit.yaml"
     path.write_text(MERGEKIT)
-    with pytest.raises(hf_soup.RecipeError, match=r"a configuration of mergekit .*docs/from_mergekit\.md") as refused:
+    with pytest.raises(RecipeError, match=r"a configuration of mergekit .*docs/from_mergekit\.md") as refused:
         hf_soup.cook(path)
     command = "hf-soup merge 'run 1' user/run2 --weights 2,0.5 --dtype bfloat16 -o soup"
     assert f"The same merge is `{command}`;" in str(refused.value)
     path.write_text(MERGEKIT.replace("normalize: true", "normalize: false"))
-    with pytest.raises(hf_soup.RecipeError, match=r"--weights 2,0\.5 --no-normalize --dtype bfloat16"):
+    with pytest.raises(RecipeError, match=r"--weights 2,0\.5 --no-normalize --dtype bfloat16"):
         hf_soup.cook(path)
     others = [("linear", "slerp"), ("weight: 2", "weight: [0, 1]"), ("dtype: bfloat16", "tokenizer_source: union")]
     for old, new in others:
         path.write_text(MERGEKIT.replace(old, new))
-        with pytest.raises(hf_soup.RecipeError, match="a configuration of mergekit") as refused:
+        with pytest.raises(RecipeError, match="a configuration of mergekit") as refused:
             hf_soup.cook(path)
         assert "hf-soup merge" not in str(refused.value)

@@ -12,6 +12,7 @@ import yaml
 
 import hf_soup
 from hf_soup import testing
+from hf_soup.errors import RecipeError
 from hf_soup.formats.recipe_file import FORMAT, dump_recipe, load_recipe
 from hf_soup.types import DataDescription, Ingredient, OutputRecord, Recipe, Selection, Trial
 
@@ -90,7 +91,7 @@ def test_what_is_not_valid_is_not_read_either(tmp_path, change):
     wrong = copy.deepcopy(recipe) | change
     path.write_text(yaml.safe_dump(wrong))
     assert not valid(wrong)
-    with pytest.raises(hf_soup.RecipeError):
+    with pytest.raises(RecipeError):
         load_recipe(path)
 
 

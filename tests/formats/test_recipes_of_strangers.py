@@ -9,6 +9,7 @@ from command import run
 
 import hf_soup
 from hf_soup import testing
+from hf_soup.errors import OutputError, RecipeError
 from hf_soup.formats.records import read_selection
 from hf_soup.publishing import lineage as family
 
@@ -64,7 +65,7 @@ def forged(folder, change):
 )
 def test_a_recipe_that_cannot_be_meant_is_refused(made, change):
     """Names with control codes, files outside of an ingredient, and values of other types."""
-    with forged(made, change), pytest.raises(hf_soup.RecipeError) as caught:
+    with forged(made, change), pytest.raises(RecipeError) as caught:
         hf_soup.load_recipe(made)
     assert len(str(caught.value)) < 1500
 
@@ -180,7 +181,7 @@ def test_a_tree_ends(tmp_path, monkeypatch):
 )
 def test_a_size_that_is_none_is_refused(size, text_runs, tmp_path):
     """Before anything is scored or written, on the command line and in Python."""
-    with pytest.raises(hf_soup.OutputError, match=r"max_shard_size=.* is not the size of a file"):
+    with pytest.raises(OutputError, match=r"max_shard_size=.* is not the size of a file"):
         hf_soup.merge(text_runs[:2]).save_pretrained(tmp_path / "soup", max_shard_size=size)
     result = run("merge", *text_runs[:2], "-o", tmp_path / "soup", "--max-shard-size", size)
     assert (result.returncode, "is not the size of a file" in result.stderr) == (1, True)
@@ -190,7 +191,7 @@ def test_a_size_that_is_none_is_refused(size, text_runs, tmp_path):
 @pytest.mark.parametrize("size", [0, -1, 1.5, float("nan"), True, None, b"5GB", [5]])
 def test_a_number_that_is_no_size_is_refused(size, text_runs, tmp_path):
     """Zero, less, a fraction, a truth value and other types."""
-    with pytest.raises(hf_soup.OutputError, match="is not the size of a file"):
+    with pytest.raises(OutputError, match="is not the size of a file"):
         hf_soup.merge(text_runs[:2]).save_pretrained(tmp_path / "soup", max_shard_size=size)
 
 
@@ -210,7 +211,7 @@ def test_a_number_that_is_no_size_is_refused(size, text_runs, tmp_path):
 )
 def test_weights_that_cannot_be_summed(weights, message, text_runs):
     """What is wrong with them is said."""
-    with pytest.raises(hf_soup.RecipeError, match=message) as caught:
+    with pytest.raises(RecipeError, match=message) as caught:
         hf_soup.merge(text_runs[:2], weights=weights)
     assert len(str(caught.value)) < 500
 

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 import hf_soup
 from hf_soup import testing
+from hf_soup.errors import IngredientError, RecipeError
 from hf_soup.methods.median import median
 from hf_soup.methods.ties import ties
 
@@ -32,7 +33,7 @@ def test_weights_of_a_median_count_copies():
     a, b, c = random_tensors(3)
     assert torch.equal(median(iter([a, b, c]), (3.0, 1.0, 1.0)), median(iter([a, a, a, b, c]), (1.0,) * 5))
     assert torch.equal(median(iter([a, b, c]), (1.0, 2.0, 1.0)), median(iter([a, b, b, c]), (1.0,) * 4))
-    with pytest.raises(hf_soup.RecipeError, match="takes no negative weights"):
+    with pytest.raises(RecipeError, match="takes no negative weights"):
         median(iter([a, b]), (2.0, -1.0))
 
 
@@ -133,11 +134,11 @@ def test_an_ingredient_of_weight_zero_has_no_vote():
 def test_ties_refuses_what_it_cannot_do():
     """Densities beyond 0 to 1, elections that are not there, and negative weights where weights are divided by."""
     base, *tensors = random_tensors(4)
-    with pytest.raises(hf_soup.RecipeError, match="density is between 0 and 1"):
+    with pytest.raises(RecipeError, match="density is between 0 and 1"):
         ties(iter(tensors), (1.0,) * 3, base=base, density=1.5)
-    with pytest.raises(hf_soup.RecipeError, match='"weighted" and "unweighted", not \'total\''):
+    with pytest.raises(RecipeError, match='"weighted" and "unweighted", not \'total\''):
         ties(iter(tensors), (1.0,) * 3, base=base, election="total")
-    with pytest.raises(hf_soup.RecipeError, match=r'none may be negative.*election="unweighted" takes'):
+    with pytest.raises(RecipeError, match=r'none may be negative.*election="unweighted" takes'):
         ties(iter(tensors), (2.0, -1.0, 1.0), base=base)
 
 
@@ -227,9 +228,9 @@ def test_a_greedy_ties_soup(tmp_path, text_runs, body):
 
 def test_ties_needs_its_base(tmp_path, text_runs, image_runs):
     """Without a base, or with one of something else, it says what it needs."""
-    with pytest.raises(hf_soup.RecipeError, match="needs what the ingredients were fine-tuned from: base_model="):
+    with pytest.raises(RecipeError, match="needs what the ingredients were fine-tuned from: base_model="):
         hf_soup.merge(text_runs, method="ties")
-    with pytest.raises(hf_soup.IngredientError, match="0 of 39 tensors of the body fit"):
+    with pytest.raises(IngredientError, match="0 of 39 tensors of the body fit"):
         hf_soup.merge(text_runs, method="ties", base_model=image_runs[0])
 
 
@@ -238,7 +239,7 @@ def test_a_base_that_changed_is_refused(tmp_path, text_runs):
     base = testing.save_text_model(testing.tiny_text_model(9), tmp_path / "base")
     folder = hf_soup.merge(text_runs, method="ties", base_model=base).save_pretrained(tmp_path / "soup")
     testing.save_text_model(testing.tiny_text_model(10), base)
-    with pytest.raises(hf_soup.IngredientError, match="'base' are not those that the recipe was made from"):
+    with pytest.raises(IngredientError, match="'base' are not those that the recipe was made from"):
         hf_soup.cook(folder, output_dir=tmp_path / "again")
 
 

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 import hf_soup
 from hf_soup import testing
+from hf_soup.errors import EvaluationError, IncompatibleError, IngredientError, OutputError, RecipeError
 
 
 @pytest.fixture
@@ -56,7 +57,7 @@ def test_weights_are_fetched_when_they_are_needed(hub, published, text_runs, tmp
     before = len(hub.log)
     hf_soup.check(published)
     soup = hf_soup.merge(published)
-    with pytest.raises(hf_soup.RecipeError):
+    with pytest.raises(RecipeError):
         hf_soup.merge(published, weights={"": [1, 1], "no_such_module": [1, 0]})
     assert whole_downloads(hub.log[before:]) == []
     soup.model  # noqa: B018
@@ -75,7 +76,7 @@ def test_integer_buffers_of_the_hub_are_compared_when_they_are_here(hub, bros_ru
         create_repo(ids[-1])
         upload_folder(repo_id=ids[-1], folder_path=folder)
     soup = hf_soup.merge(ids)
-    with pytest.raises(hf_soup.IncompatibleError, match=r"the int64 buffer .*position_ids differs"):
+    with pytest.raises(IncompatibleError, match=r"the int64 buffer .*position_ids differs"):
         soup.save_pretrained(tmp_path / "soup")
     assert not (tmp_path / "soup").exists()
 
@@ -111,7 +112,7 @@ def test_subfolders_of_a_repository(tmp_path, nested, text_runs):
     assert (again / "model.safetensors").read_bytes() == (local / "model.safetensors").read_bytes()
     card = (folder / "README.md").read_text()
     assert f"- {nested}\n" in card.split("---")[1]  # the Hub knows repositories, not folders in them
-    with pytest.raises(hf_soup.IngredientError, match="runs/b does not exist at first"):
+    with pytest.raises(IngredientError, match="runs/b does not exist at first"):
         hf_soup.merge([f"{nested}/runs/b@first"])
     code = "import sys, hf_soup; hf_soup.cook(sys.argv[1], output_dir=sys.argv[2])"
     command = [sys.executable, "-c", code, str(folder), str(tmp_path / "offline")]
@@ -155,7 +156,7 @@ def test_pickles_on_the_hub(tmp_path, hub, text_runs):
     create_repo(repo_id)
     upload_folder(repo_id=repo_id, folder_path=folder)
     before = len(hub.log)
-    with pytest.raises(hf_soup.IngredientError, match=r"a pickle.*allow_pickle=True"):
+    with pytest.raises(IngredientError, match=r"a pickle.*allow_pickle=True"):
         hf_soup.merge([repo_id, text_runs[1]])
     assert whole_downloads(hub.log[before:]) == []
     soup = hf_soup.merge([hf_soup.load_ingredient(repo_id, allow_pickle=True), text_runs[1]]).save_pretrained(
@@ -188,7 +189,7 @@ def test_a_hostile_repository(hub, text_runs, tmp_path, header):
     repo_id = f"{hub.user}/{tmp_path.name}"[:90]
     create_repo(repo_id, exist_ok=True)
     upload_folder(repo_id=repo_id, folder_path=folder)
-    with pytest.raises(hf_soup.IngredientError):
+    with pytest.raises(IngredientError):
         hf_soup.check([repo_id])
 
 
@@ -241,7 +242,7 @@ def test_a_recipe_of_the_hub_cooks_again(tmp_path, published):
 )
 def test_what_is_not_there_is_said(hub, published, name, message):
     """Unknown repositories, revisions and folders are told apart."""
-    with pytest.raises(hf_soup.IngredientError, match=message):
+    with pytest.raises(IngredientError, match=message):
         hf_soup.merge([name.format(user=hub.user, run=published[0])])
 
 
@@ -253,7 +254,7 @@ def test_a_soup_on_the_hub_is_compared_by_its_recipe(hub, published):
     found = hf_soup.compare({"pushed": repo_id}, test=testing.tiny_texts(20, seed=1))
     single = [row.name for row in found.models if row.role in ("ingredient", "chosen")]
     assert sorted(single) == sorted(soup.recipe.names)
-    with pytest.raises(hf_soup.EvaluationError, match="used for selection"):
+    with pytest.raises(EvaluationError, match="used for selection"):
         hf_soup.compare({"pushed": repo_id}, test=validation)
 
 
@@ -335,7 +336,7 @@ for act in (lambda: hf_soup.merge(["nobody/model"]), lambda: hf_soup.merge(sys.a
 
 def test_a_push_without_rights_is_told(hub, text_runs):
     """A refused push says that one has to be logged in."""
-    with pytest.raises(hf_soup.OutputError, match="hf auth login"):
+    with pytest.raises(OutputError, match="hf auth login"):
         hf_soup.merge(text_runs).push_to_hub(f"{hub.user}/x", token="hf_wrong")
 
 
@@ -387,6 +388,6 @@ def test_a_repository_that_cannot_be_averaged_costs_no_weights(hub, tmp_path, te
         create_repo(repo_id)
         upload_folder(repo_id=repo_id, folder_path=folder)
     before = len(hub.log)
-    with pytest.raises(hf_soup.IncompatibleError, match="ViTForImageClassification"):
+    with pytest.raises(IncompatibleError, match="ViTForImageClassification"):
         hf_soup.merge(ids)
     assert whole_downloads(hub.log[before:]) == []

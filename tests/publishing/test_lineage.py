@@ -5,6 +5,7 @@ from huggingface_hub import HfApi
 
 import hf_soup
 from hf_soup import testing
+from hf_soup.errors import IngredientError
 
 
 def put(repo_id, folder, card=None):
@@ -90,7 +91,7 @@ def test_a_model_that_is_no_soup_has_its_base(family):
 
 def test_what_is_not_there_is_an_error(hub, tmp_path):
     """Neither a folder nor a repository."""
-    with pytest.raises(hf_soup.IngredientError, match="neither a folder here nor a model on the Hub"):
+    with pytest.raises(IngredientError, match="neither a folder here nor a model on the Hub"):
         hf_soup.lineage(f"{hub.user}/{tmp_path.name}-nothing")
-    with pytest.raises(hf_soup.IngredientError, match="neither a folder here nor a Hub id"):
+    with pytest.raises(IngredientError, match="neither a folder here nor a Hub id"):
         hf_soup.lineage("../nothing")

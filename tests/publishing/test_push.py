@@ -11,6 +11,7 @@ from huggingface_hub import HfApi, ModelCard, hf_hub_download
 
 import hf_soup
 from hf_soup import testing
+from hf_soup.errors import DataError, IngredientError, OutputError, RecipeError
 from hf_soup.types import Ingredient
 
 
@@ -160,10 +161,10 @@ def test_a_benchmark_is_named_by_the_user_alone(hub, text_runs, tmp_path):
     """`.eval_results/` has the test score of a benchmark that is named; without test score or task it is an error."""
     repo_id, validation = f"{hub.user}/{tmp_path.name}", testing.tiny_texts(20)
     soup = hf_soup.merge(text_runs, strategy="greedy", evaluator=validation)
-    with pytest.raises(hf_soup.DataError, match="no test score"):
+    with pytest.raises(DataError, match="no test score"):
         soup.push_to_hub(repo_id, benchmark="nyu-mll/glue:sst2")
     soup.comparison = hf_soup.compare(soup, test=testing.tiny_texts(30, seed=1), validation=validation)
-    with pytest.raises(hf_soup.DataError, match="form DATASET:TASK"):
+    with pytest.raises(DataError, match="form DATASET:TASK"):
         soup.push_to_hub(repo_id, benchmark="nyu-mll/glue")
     assert repo_id not in hub.store.repositories
     soup.push_to_hub(repo_id)
@@ -208,7 +209,7 @@ def _pushed(soup, repo_id):
 def test_a_repository_of_something_else_is_not_overwritten_by_a_run(hub, tmp_path, text_runs):
     """The name of a run's repository may be taken: it is told before anything is trained."""
     put(hub, f"{tmp_path.name}-start", text_runs[1])
-    with pytest.raises(hf_soup.OutputError, match=r"has something else than .* push_runs another prefix"):
+    with pytest.raises(OutputError, match=r"has something else than .* push_runs another prefix"):
         hf_soup.sweep(
             text_runs[0],
             testing.tiny_texts(40),
@@ -250,7 +251,7 @@ def test_a_recipe_of_a_stranger_names_no_files_of_ours(hub, text_runs, tmp_path,
     for name in ("models/prod", "run-0"):
         shutil.copytree(text_runs[0], tmp_path / name)
     assert hf_soup.load_recipe(repo_id).ingredients[0].source == "elsewhere"
-    with pytest.raises(hf_soup.IngredientError, match="'run-0' was a folder on the machine that published the soup"):
+    with pytest.raises(IngredientError, match="'run-0' was a folder on the machine that published the soup"):
         hf_soup.cook(repo_id)
     assert hf_soup.lineage(repo_id).children[0].note == "a folder elsewhere"
 
@@ -271,7 +272,7 @@ def test_a_recipe_of_a_stranger_runs_nothing(hub, text_runs, tmp_path, old, new,
     hf_soup.merge([run]).push_to_hub(f"{run}-soup")
     _forge(f"{run}-soup", old, new)
     for act in (hf_soup.load_recipe, hf_soup.verify, hf_soup.cook):
-        with pytest.raises(hf_soup.RecipeError, match=message):
+        with pytest.raises(RecipeError, match=message):
             act(f"{run}-soup")
 
 
@@ -372,7 +373,7 @@ def test_a_score_of_an_older_soup_is_gone(hub, text_runs, tmp_path):
 
 def test_a_pull_request_is_against_main(hub, text_runs, tmp_path):
     """With a branch as well it is refused before anything is made."""
-    with pytest.raises(hf_soup.OutputError, match="either create_pr=True or a revision"):
+    with pytest.raises(OutputError, match="either create_pr=True or a revision"):
         hf_soup.merge(text_runs).push_to_hub(f"{hub.user}/{tmp_path.name}", create_pr=True, revision="dev")
     assert f"{hub.user}/{tmp_path.name}" not in hub.store.repositories
 

@@ -658,7 +658,7 @@ for strategy in ("exhaustive", "greedy_best_first"):
     assert there.recipe == here.recipe, strategy
 try:
     hf_soup.merge(runs, strategy="greedy", evaluator=hf_soup.Evaluator(data.dataset, metric="nothing"), executor="ray")
-except hf_soup.RecipeError:
+except hf_soup.errors.RecipeError:
     print("same")
 """
     done = subprocess.run(

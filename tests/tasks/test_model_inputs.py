@@ -12,6 +12,7 @@ from test_batch_independence import BART, BODY, CLASSIFIERS, GPT2, SPECIAL, T5, 
 
 import hf_soup
 from hf_soup import plugins, testing
+from hf_soup.errors import DataError, EvaluationError
 from hf_soup.tasks._model_inputs import empty_model, inputs_of
 from hf_soup.tasks._padding import pad_collator
 
@@ -159,7 +160,7 @@ def test_encoded_rows_that_are_too_long_are_told():
     """Rows that come encoded are not cut; padding has no position of its own in RoBERTa, and does not count."""
     model = make("RobertaForSequenceClassification", ROBERTA, num_labels=3)
     columns = {"input_ids": [[5, 2], [5] * 35], "label": [0, 1]}
-    with pytest.raises(hf_soup.DataError, match=r"row 1 has 35 tokens, and the positions of Roberta.* reach 34"):
+    with pytest.raises(DataError, match=r"row 1 has 35 tokens, and the positions of Roberta.* reach 34"):
         hf_soup.Evaluator(datasets.Dataset.from_dict(columns)).predict(model)
     padded = {"input_ids": [[5] * 30 + [1] * 6] * 2, "attention_mask": [[1] * 30 + [0] * 6] * 2, "label": [0, 1]}
     assert hf_soup.Evaluator(datasets.Dataset.from_dict(padded)).predict(model).examples == 2
@@ -314,9 +315,7 @@ def test_encoded_images_without_a_label_are_no_broken_files():
 def test_a_model_that_fails_on_its_inputs_is_told():
     """The error names the model, the first row, and what it raised."""
     model = make("LiltForSequenceClassification", {**BODY, "channel_shrink_ratio": 4}, num_labels=3)  # 16 is no 6 * n
-    with pytest.raises(
-        hf_soup.EvaluationError, match=r"Lilt.* fails on 2 examples, of which row 0 is the first: Runt"
-    ):
+    with pytest.raises(EvaluationError, match=r"Lilt.* fails on 2 examples, of which row 0 is the first: Runt"):
         hf_soup.Evaluator(
             datasets.Dataset.from_dict({"text": ["good", "bad"], "label": [0, 1]}), processing_class=tokenizer_for()
         ).predict(model)
@@ -392,16 +391,16 @@ def test_boxes_that_cannot_be_passed_are_told(task):
     labels = {"ner_tags": [[0, 1], [2, 1, 0]]} if "Token" in task else {"label": [0, 2]}
     data = datasets.Dataset.from_dict({**PAGES, **labels})
     plain = make(f"LayoutLMFor{task}", {**BODY, "max_2d_position_embeddings": 64}, num_labels=3)
-    with pytest.raises(hf_soup.DataError, match=r'does not take those in "bboxes". Encode .* bbox \(a box for'):
+    with pytest.raises(DataError, match=r'does not take those in "bboxes". Encode .* bbox \(a box for'):
         hf_soup.Evaluator(data, processing_class=tokenizer_for()).predict(plain)
     few = data.map(lambda row: {"bboxes": row["bboxes"][:1]})
-    with pytest.raises(hf_soup.DataError, match=r"does not take the texts: .* as many words as there are bounding"):
+    with pytest.raises(DataError, match=r"does not take the texts: .* as many words as there are bounding"):
         hf_soup.Evaluator(few, processing_class=page_tokenizer()).predict(page_model(task))
     without = data.remove_columns("bboxes")
     if "Sequence" in task:
         without = without.add_column("text", ["good film", "bad plot"]).remove_columns("tokens")
-    with pytest.raises(hf_soup.DataError, match=r"no column of them \(bbox, bboxes, boxes\). Encode"):
+    with pytest.raises(DataError, match=r"no column of them \(bbox, bboxes, boxes\). Encode"):
         hf_soup.Evaluator(without, processing_class=page_tokenizer()).predict(page_model(task))
     bert = make(f"BertFor{task}", BODY, num_labels=3)
-    with pytest.raises(hf_soup.DataError, match="LayoutLMv3Tokenizer does not take the texts: "):
+    with pytest.raises(DataError, match="LayoutLMv3Tokenizer does not take the texts: "):
         hf_soup.Evaluator(without, processing_class=page_tokenizer()).predict(bert)

@@ -11,6 +11,7 @@ from transformers.trainer_callback import ExportableState
 
 import hf_soup
 from hf_soup import testing
+from hf_soup.errors import RecipeError
 
 
 DATA = testing.tiny_texts(48), testing.tiny_texts(24, seed=1)
@@ -109,7 +110,7 @@ def test_processes_get_them_too(base, tmp_path, monkeypatch):
     here = sweep(base, tmp_path / "here", {"seed": [0, 1]}, callbacks=[Diary()])
     monkeypatch.setattr(module, "gpus", lambda: ("0", "1"))  # a machine without GPUs trains on its CPU all the same
     monkeypatch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))
-    with pytest.raises(hf_soup.RecipeError, match="cannot be sent to the processes that train on several GPUs"):
+    with pytest.raises(RecipeError, match="cannot be sent to the processes that train on several GPUs"):
         sweep(base, tmp_path / "runs", {"seed": [0, 1]}, callbacks=[lambda: Diary()])
     assert not (tmp_path / "runs").exists()
     runs = sweep(base, tmp_path / "runs", {"seed": [0, 1]}, callbacks=[Diary()])
@@ -142,7 +143,7 @@ class Refuses(transformers.TrainerCallback):
 )
 def test_what_is_no_callback(base, tmp_path, callbacks, message):
     """It is refused before anything is written."""
-    with pytest.raises(hf_soup.RecipeError, match=message):
+    with pytest.raises(RecipeError, match=message):
         sweep(base, tmp_path / "runs", callbacks=callbacks)
     assert not (tmp_path / "runs").exists()
 

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 import hf_soup
 from hf_soup import plugins, testing
+from hf_soup.errors import RecipeError
 from hf_soup.training.class_weights import WeightedLoss, resolve_class_weights, scored_labels
 from hf_soup.training.space import expand_space
 
@@ -165,7 +166,7 @@ def test_classes_that_are_numbers():
     for key in (1, "1", "LABEL_1"):
         assert resolve_class_weights({key: 3}, nameless, labels) == [1.0, 3.0]
     assert resolve_class_weights({5: 3}, ["1", "5"], labels) == [1.0, 3.0]
-    with pytest.raises(hf_soup.RecipeError, match='no class "1"'):
+    with pytest.raises(RecipeError, match='no class "1"'):
         resolve_class_weights({1: 3}, CLASSES, labels)
 
 
@@ -205,7 +206,7 @@ def test_other_tasks_refuse_them(tmp_path, name):
     task = plugins.load_module("task", name)
     base = testing.save_model_for(task, tmp_path / "base")
     rows = testing.example_of(task)
-    with pytest.raises(hf_soup.RecipeError, match=f"text, image and token classification, and this is {name}"):
+    with pytest.raises(RecipeError, match=f"text, image and token classification, and this is {name}"):
         sweep(base, tmp_path / "runs", {"class_weights": "balanced"}, data=(rows, rows), task=name)
     assert not (tmp_path / "runs").exists()
 
@@ -230,7 +231,7 @@ def test_bad_weights(base, tmp_path, given, message, place):
         setting = {"class_weights": given}
     else:
         options = {place: {"class_weights": given}}
-    with pytest.raises(hf_soup.RecipeError, match=message):
+    with pytest.raises(RecipeError, match=message):
         sweep(base, tmp_path / "runs", setting, **options)
     assert not (tmp_path / "runs").exists()
 
@@ -262,7 +263,7 @@ def test_a_class_without_examples(base, tmp_path):
     """`balanced` would divide by zero; a mapping says what to do."""
     labels = datasets.ClassLabel(names=["negative", "positive", "mixed"])
     data = [part.cast_column("label", labels) for part in DATA]
-    with pytest.raises(hf_soup.RecipeError, match=r"there are none of mixed\. Write a mapping"):
+    with pytest.raises(RecipeError, match=r"there are none of mixed\. Write a mapping"):
         sweep(base, tmp_path / "runs", {"class_weights": "balanced"}, data=data)
     assert not (tmp_path / "runs").exists()
     assert len(sweep(base, tmp_path / "runs", {"class_weights": {"mixed": 2.0}}, data=data)) == 1
@@ -278,9 +279,7 @@ def test_a_list_for_classes_in_another_order(base, tmp_path):
         )
         for part in DATA
     ]
-    with pytest.raises(
-        hf_soup.RecipeError, match="positive, negative in the data and negative, positive in the model"
-    ):
+    with pytest.raises(RecipeError, match="positive, negative in the data and negative, positive in the model"):
         sweep(base, tmp_path / "runs", {"class_weights": [1.0, 5.0]}, data=data)
     (named,) = sweep(base, tmp_path / "named", {"class_weights": {"positive": 5.0}}, data=data)
     (listed,) = sweep(base, tmp_path / "listed", {"class_weights": [1.0, 5.0]})

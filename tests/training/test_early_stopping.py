@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 import hf_soup
 from hf_soup import plugins, testing
 from hf_soup.data.splits import TrainingData
+from hf_soup.errors import RecipeError
 from hf_soup.options import SweepOptions
 from hf_soup.training import run as module
 from hf_soup.training.planning import plan_sweep
@@ -174,7 +175,7 @@ def test_a_probe_stops_as_well(base, tmp_path):
 @pytest.mark.parametrize("keep", ["best", "last"])
 def test_bad_settings(base, tmp_path, setting, message, keep):
     """What is wrong is said in a line that can be read, before anything is written."""
-    with pytest.raises(hf_soup.RecipeError, match=message) as caught:
+    with pytest.raises(RecipeError, match=message) as caught:
         sweep(base, tmp_path / "runs", [setting], keep=keep)
     assert len(str(caught.value)) < 250
     assert not (tmp_path / "runs").exists()
@@ -190,7 +191,7 @@ def test_bad_settings(base, tmp_path, setting, message, keep):
 )
 def test_without_validation_there_is_nothing_to_go_by(base, tmp_path, options):
     """Early stopping needs validation data, and says so."""
-    with pytest.raises(hf_soup.RecipeError, match="early stopping needs validation data"):
+    with pytest.raises(RecipeError, match="early stopping needs validation data"):
         plan_sweep(
             base,
             TrainingData(DATA[0], None),
@@ -209,7 +210,7 @@ def test_the_callback_itself_works_too(base, tmp_path, keep):
     (run,) = sweep(base, tmp_path, keep=keep, callbacks=[callback])
     assert (run.state["resumed_from"], run.state["steps"]) == (6, 9)
     assert callback.early_stopping_patience_counter == 0
-    with pytest.raises(hf_soup.RecipeError, match=r"either .* or an EarlyStoppingCallback"):
+    with pytest.raises(RecipeError, match=r"either .* or an EarlyStoppingCallback"):
         sweep(base, tmp_path / "both", [{"early_stopping_patience": 1}], callbacks=[callback])
 
 

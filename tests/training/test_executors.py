@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 
 import hf_soup
 from hf_soup import parallel, plugins, testing
+from hf_soup.errors import DataError, MissingExtraError, RecipeError
 
 
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
@@ -48,7 +49,7 @@ for strategy in ("exhaustive", "greedy_best_first"):
 try:
     unknown = hf_soup.Evaluator(evaluator.dataset, metric="nothing")
     hf_soup.merge(near, strategy="greedy", evaluator=unknown, executor="ray")
-except hf_soup.RecipeError as error:
+except hf_soup.errors.RecipeError as error:
     answer["refused"] = str(error)
 print(json.dumps(answer))
 """
@@ -247,7 +248,7 @@ def test_each_device_has_a_process_that_sees_no_other():
 
 def test_what_a_function_raises_comes_here():
     """An error of an item is raised where the results are read, and a process that dies is told."""
-    with pytest.raises(hf_soup.DataError, match="no good"):
+    with pytest.raises(DataError, match="no good"):
         list(parallel.run_all(errands.fail, [1, 2, 3], devices=("0", "1")))
     with pytest.raises(hf_soup.SoupError, match="a worker process died"):
         list(parallel.run_all(errands.die, [1, 2, 3], devices=("0", "1")))
@@ -258,7 +259,7 @@ def test_no_cluster_at_the_address(base, tmp_path, monkeypatch, address):
     """An address where nobody answers is told at once, before anything is written."""
     monkeypatch.setenv("RAY_ADDRESS", address)
     began = time.monotonic()
-    with pytest.raises(hf_soup.RecipeError, match="no Ray cluster answers at"):
+    with pytest.raises(RecipeError, match="no Ray cluster answers at"):
         hf_soup.sweep(base, testing.tiny_texts(20), space=[{}], output_dir=tmp_path / "runs", executor="ray")
     assert time.monotonic() - began < 6
     assert not (tmp_path / "runs").exists()
@@ -267,6 +268,6 @@ def test_no_cluster_at_the_address(base, tmp_path, monkeypatch, address):
 def test_without_ray_the_pip_line_is_told(base, tmp_path, monkeypatch):
     """An extra that is not installed is named before anything is trained."""
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(hf_soup.MissingExtraError, match=r"pip install 'hf-soup\[ray\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'hf-soup\[ray\]'"):
         hf_soup.sweep(base, testing.tiny_texts(20), space=[{}], output_dir=tmp_path / "runs", executor="ray")
     assert not (tmp_path / "runs").exists()

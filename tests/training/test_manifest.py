@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 
 import hf_soup
 from hf_soup import testing
+from hf_soup.errors import TrainingError
 from hf_soup.training.manifest import extend_manifest
 
 
@@ -47,7 +48,7 @@ def test_a_setting_may_move(tmp_path, first, second, names):
     """Runs are the same if all their settings are; a setting that truly changes is refused."""
     manifest, before = extended(None, *first, tmp_path)
     if names is None:
-        with pytest.raises(hf_soup.TrainingError, match="another training_args"):
+        with pytest.raises(TrainingError, match="another training_args"):
             extended(manifest, *second, tmp_path)
         return
     after, asked = extended(manifest, *second, tmp_path)
@@ -98,9 +99,9 @@ def test_a_shared_setting_becomes_one_of_the_space(base, tmp_path):
     assert loaded.table() == more.table()
     assert "All: num_train_epochs=1, per_device_train_batch_size=16, learning_rate=0.001" in loaded.table()
     assert [run.params for run in sweep(base, tmp_path, {}, seed=1, learning_rate=1e-3)] == [{"seed": 1}]
-    with pytest.raises(hf_soup.TrainingError, match=r"learning_rate was 0\.001 and is 0\.01 now"):
+    with pytest.raises(TrainingError, match=r"learning_rate was 0\.001 and is 0\.01 now"):
         sweep(base, tmp_path, {"seed": [0, 1]}, learning_rate=1e-2)
-    with pytest.raises(hf_soup.TrainingError, match=r"learning_rate was 0\.001 and is None now"):
+    with pytest.raises(TrainingError, match=r"learning_rate was 0\.001 and is None now"):
         sweep(base, tmp_path, {"seed": [0, 1]})
 
 

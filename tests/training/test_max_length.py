@@ -10,6 +10,7 @@ import hf_soup
 from hf_soup import plugins, testing
 from hf_soup.api.sweep import plan_runs
 from hf_soup.data.splits import TrainingData
+from hf_soup.errors import RecipeError, TrainingError
 from hf_soup.metrics.predictions import losses as example_losses
 from hf_soup.options import SweepOptions
 from hf_soup.training.planning import plan_sweep
@@ -75,7 +76,7 @@ def test_another_length_is_another_sweep(base, tmp_path):
     sweep(base, tmp_path)
     assert len(sweep(base, tmp_path, [{"seed": 1}])) == 1
     for other in ({**SHARED, "max_length": 8}, {"max_steps": 1, "batch_size": 16}):
-        with pytest.raises(hf_soup.TrainingError, match="max_length was 6 and is"):
+        with pytest.raises(TrainingError, match="max_length was 6 and is"):
             sweep(base, tmp_path, shared=other)
 
 
@@ -106,7 +107,7 @@ def test_each_task_of_texts(tmp_path, name):
 )
 def test_bad_lengths(base, tmp_path, shared, options, message):
     """What is wrong is said before anything is written."""
-    with pytest.raises(hf_soup.RecipeError, match=message):
+    with pytest.raises(RecipeError, match=message):
         sweep(base, tmp_path / "runs", shared=shared, **options)
     assert not (tmp_path / "runs").exists()
 
@@ -114,7 +115,7 @@ def test_bad_lengths(base, tmp_path, shared, options, message):
 def test_images_have_no_length(tmp_path):
     """An image processor cuts no tokens."""
     base = testing.save_image_model(testing.tiny_image_model(0), tmp_path / "base")
-    with pytest.raises(hf_soup.RecipeError, match='"max_length" is for texts'):
+    with pytest.raises(RecipeError, match='"max_length" is for texts'):
         hf_soup.sweep(
             base,
             testing.tiny_images(20),

@@ -8,6 +8,7 @@ from huggingface_hub import HfApi
 
 import hf_soup
 from hf_soup import testing
+from hf_soup.errors import TrainingError
 from hf_soup.training.publish import Publisher, publisher_for
 from hf_soup.training.running import Work
 
@@ -72,7 +73,7 @@ def test_a_worker_that_sees_nothing_says_so(base, tmp_path):
 
     given = {"validation": testing.tiny_texts(20, seed=1), "training_args": {"max_steps": 2}}
     plan = plan_runs(base, testing.tiny_texts(40), space=[{}], output_dir=tmp_path / "here", **given)
-    with pytest.raises(hf_soup.TrainingError, match="storage that all of them share"):
+    with pytest.raises(TrainingError, match="storage that all of them share"):
         Work(replace(plan.context, folder=tmp_path / "elsewhere"), None)(("run-0", {}))
 
 
@@ -107,7 +108,7 @@ def test_a_base_model_of_the_hub_is_pinned(base, hub, tmp_path):
     api.upload_file(path_or_fileobj=b"moved", path_in_repo="note.txt", repo_id=repo_id)
     runs = sweep(repo_id, tmp_path / "runs", [0, 1])
     assert [run.state["base_commit"] for run in runs] == [first, first]
-    with pytest.raises(hf_soup.TrainingError, match="another base_model"):
+    with pytest.raises(TrainingError, match="another base_model"):
         sweep(f"{repo_id}@{first}", tmp_path / "runs", [0])
     with pytest.raises(hf_soup.SoupError, match="is neither a folder here nor a model on the Hub"):
         sweep(f"{hub.user}/absent", tmp_path / "none")

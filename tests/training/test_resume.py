@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 import hf_soup
 from hf_soup import testing
+from hf_soup.errors import TrainingError
 from hf_soup.training import run as training_run
 from hf_soup.training.resume import checkpoints_in, newest_whole_checkpoint
 
@@ -228,7 +229,7 @@ def test_another_process_in_the_folder_is_refused(tmp_path):
     descriptor = os.open(tmp_path / "runs", os.O_RDONLY)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     try:
-        with pytest.raises(hf_soup.TrainingError, match="another process is training"):
+        with pytest.raises(TrainingError, match="another process is training"):
             sweep(tmp_path / "runs", "texts")
     finally:
         os.close(descriptor)

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 import hf_soup
 from hf_soup import plugins, testing
+from hf_soup.errors import RecipeError
 from hf_soup.metrics.load import load_metrics
 from hf_soup.tasks._model_inputs import inputs_of
 from hf_soup.training.optimizer import layer_groups, module_heights
@@ -49,7 +50,7 @@ def test_short_names_are_the_long_ones():
     long = canonical(short)
     assert training_arguments_of(long).num_train_epochs == 2
     assert set(long) <= set(vars(transformers.TrainingArguments("x")))
-    with pytest.raises(hf_soup.RecipeError, match='"num_train_epochs" is given twice'):
+    with pytest.raises(RecipeError, match='"num_train_epochs" is given twice'):
         canonical({"epochs": 2, "num_train_epochs": 3})
 
 
@@ -211,7 +212,7 @@ def test_label_smoothing_and_schedulers_reach_trainer(base, tmp_path):
 )
 def test_bad_settings(base, tmp_path, setting, message):
     """What is wrong is said before anything is written."""
-    with pytest.raises(hf_soup.RecipeError, match=message):
+    with pytest.raises(RecipeError, match=message):
         train(base, tmp_path / "runs", setting)
     assert not (tmp_path / "runs").exists()
 
@@ -221,5 +222,5 @@ def test_masking_needs_a_mask(tmp_path):
     task = plugins.load_module("task", "text-generation")
     _model, tokenizer = testing.model_for(task)
     tokenizer.mask_token = None
-    with pytest.raises(hf_soup.RecipeError, match="has no mask token"):
+    with pytest.raises(RecipeError, match="has no mask token"):
         task.check_augment({"mask": 0.1}, tokenizer)

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 import hf_soup
 from hf_soup import plugins, testing
 from hf_soup.checkpoints.memory import quiet_transformers
+from hf_soup.errors import DataError, RecipeError, TrainingError
 
 
 TEXTS = testing.tiny_texts(64), testing.tiny_texts(32, seed=1)
@@ -139,8 +140,8 @@ def test_independent_heads_differ(body, tmp_path):
 @pytest.mark.parametrize(
     ("head", "error", "message"),
     [
-        ("checkpoint", hf_soup.TrainingError, 'no head for this task: write head="new"'),
-        ("prob", hf_soup.RecipeError, 'head is one of .* did you mean "probe"'),
+        ("checkpoint", TrainingError, 'no head for this task: write head="new"'),
+        ("prob", RecipeError, 'head is one of .* did you mean "probe"'),
     ],
 )
 def test_heads_that_cannot_be(body, tmp_path, head, error, message):
@@ -154,7 +155,7 @@ def test_more_labels_than_the_head(classifier, tmp_path):
     """Data with more classes than the checkpoint's head is refused, with the class that it lacks."""
     names = datasets.ClassLabel(names=["negative", "positive", "neutral"])
     more = tuple(part.cast_column("label", names) for part in TEXTS)
-    with pytest.raises(hf_soup.DataError, match='no class "neutral"'):
+    with pytest.raises(DataError, match='no class "neutral"'):
         sweep(classifier, tmp_path / "runs", data=more, head="checkpoint")
 
 
@@ -163,7 +164,7 @@ def test_a_language_model_has_no_head_of_its_own(tmp_path):
     task = plugins.load_module("task", "text-generation")
     base = testing.save_model_for(task, tmp_path / "base")
     data = testing.example_of(task)
-    with pytest.raises(hf_soup.RecipeError, match="has no separate head"):
+    with pytest.raises(RecipeError, match="has no separate head"):
         sweep(base, tmp_path / "runs", data=(data, data), task="text-generation", head="probe")
 
 

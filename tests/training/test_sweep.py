@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 import hf_soup
 from hf_soup import plugins, testing
 from hf_soup.checkpoints.memory import quiet_transformers
+from hf_soup.errors import DataError, OutputError, RecipeError, TrainingError
 
 
 ARGS = {"num_train_epochs": 1, "per_device_train_batch_size": 16}
@@ -101,11 +102,11 @@ def test_whole_runs_are_not_repeated(sweep, base, data):
 def test_another_sweep_in_the_same_folder_is_refused(sweep, base, data):
     """Other data, another base model or other arguments under an existing folder are an error that says which."""
     folder = sweep.base_model.parent
-    with pytest.raises(hf_soup.TrainingError, match="another train"):
+    with pytest.raises(TrainingError, match="another train"):
         run_sweep(base, (testing.tiny_texts(80, seed=9), data[1]), folder)
-    with pytest.raises(hf_soup.TrainingError, match="another training_args"):
+    with pytest.raises(TrainingError, match="another training_args"):
         run_sweep(base, data, folder, training_args={**ARGS, "weight_decay": 0.5})
-    with pytest.raises(hf_soup.TrainingError, match="another base_model"):
+    with pytest.raises(TrainingError, match="another base_model"):
         run_sweep(folder / "start", data, folder)
 
 
@@ -137,16 +138,24 @@ def test_images(tmp_path):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"space": {"learning_rat": [1e-3]}}, hf_soup.RecipeError, '"learning_rat"; did you mean "learning_rate"'),
-        ({"space": {"output_dir": ["x"]}}, hf_soup.RecipeError, "set by the sweep itself"),
-        ({"space": {"learning_rate": ["fast"]}}, hf_soup.RecipeError, "\"learning_rate\" is a number, not 'fast'"),
-        ({"space": {"learning_rate": []}}, hf_soup.RecipeError, "space is empty"),
-        ({"space": {"lr_scheduler_type": ["cosin"]}}, hf_soup.RecipeError, "TrainingArguments refuses"),
-        ({"metric": "acuracy"}, hf_soup.RecipeError, 'no metric "acuracy"'),
-        ({"label_column": "lable"}, hf_soup.DataError, 'no label column "lable"; did you mean "label"'),
-        ({"text_columns": ["txt"]}, hf_soup.DataError, 'no text column "txt"; did you mean "text"'),
-        ({"task": "image-clasification"}, hf_soup.RecipeError, 'no task called "image-clasification"'),
-        ({"space": [{"augment": {"rotate": 3}}]}, hf_soup.RecipeError, "texts have no augmentation"),
+        (
+            {"space": {"learning_rat": [1e-3]}},
+            RecipeError,
+            '"learning_rat"; did you mean "learning_rate"',
+        ),
+        ({"space": {"output_dir": ["x"]}}, RecipeError, "set by the sweep itself"),
+        (
+            {"space": {"learning_rate": ["fast"]}},
+            RecipeError,
+            "\"learning_rate\" is a number, not 'fast'",
+        ),
+        ({"space": {"learning_rate": []}}, RecipeError, "space is empty"),
+        ({"space": {"lr_scheduler_type": ["cosin"]}}, RecipeError, "TrainingArguments refuses"),
+        ({"metric": "acuracy"}, RecipeError, 'no metric "acuracy"'),
+        ({"label_column": "lable"}, DataError, 'no label column "lable"; did you mean "label"'),
+        ({"text_columns": ["txt"]}, DataError, 'no text column "txt"; did you mean "text"'),
+        ({"task": "image-clasification"}, RecipeError, 'no task called "image-clasification"'),
+        ({"space": [{"augment": {"rotate": 3}}]}, RecipeError, "texts have no augmentation"),
     ],
 )
 def test_bad_input(base, data, tmp_path, options, error, message):
@@ -159,7 +168,7 @@ def test_bad_input(base, data, tmp_path, options, error, message):
 def test_a_base_model_without_tokenizer(data, tmp_path):
     """A folder with weights alone says that the tokenizer is missing."""
     testing.tiny_text_model(0).save_pretrained(tmp_path / "bare")
-    with pytest.raises(hf_soup.DataError, match="no tokenizer"):
+    with pytest.raises(DataError, match="no tokenizer"):
         run_sweep(tmp_path / "bare", data, tmp_path / "runs")
 
 
@@ -167,7 +176,7 @@ def test_folders_of_others_are_left_alone(base, data, tmp_path):
     """A folder called run-0 that no sweep made is neither deleted nor taken for a run."""
     (tmp_path / "run-0").mkdir()
     (tmp_path / "run-0" / "mine.txt").write_text("mine")
-    with pytest.raises(hf_soup.TrainingError, match="no sweep made it"):
+    with pytest.raises(TrainingError, match="no sweep made it"):
         run_sweep(base, data, tmp_path)
     assert (tmp_path / "run-0" / "mine.txt").read_text() == "mine"
 
@@ -177,7 +186,7 @@ def test_another_label_column_is_another_sweep(base, data, tmp_path):
     both = [part.add_column("other", [1 - label for label in part["label"]]) for part in data]
     both = [part.cast_column("other", part.features["label"]) for part in both]
     run_sweep(base, both, tmp_path, [{"max_steps": 1}])
-    with pytest.raises(hf_soup.TrainingError, match="another label_column"):
+    with pytest.raises(TrainingError, match="another label_column"):
         run_sweep(base, both, tmp_path, [{"max_steps": 1}], label_column="other")
 
 
@@ -191,13 +200,13 @@ def test_long_texts_are_cut(base, data, tmp_path):
 
 def test_a_folder_that_is_no_sweep(tmp_path):
     """`load_sweep` of something else says what it lacks."""
-    with pytest.raises(hf_soup.TrainingError, match=r"no sweep\.json"):
+    with pytest.raises(TrainingError, match=r"no sweep\.json"):
         hf_soup.load_sweep(tmp_path)
 
 
 def test_when_every_run_fails_it_is_told(base, data, tmp_path):
     """A sweep without a whole run is an error with the first reason."""
-    with pytest.raises(hf_soup.TrainingError, match="every run failed, such as run-0: it diverged: its loss is nan"):
+    with pytest.raises(TrainingError, match="every run failed, such as run-0: it diverged: its loss is nan"):
         run_sweep(base, data, tmp_path, [{"learning_rate": 1e38, "max_grad_norm": 0, "optim": "sgd"}])
     assert not (tmp_path / "run-0" / "run.json").exists()
 
@@ -242,7 +251,7 @@ def test_an_exception_is_recorded_and_tried_again(base, data, tmp_path, monkeypa
     record = json.loads((tmp_path / "run-1" / "failed.json").read_text())
     assert record["kind"] == "memory"
     assert "Unable to allocate" in record["traceback"]
-    with pytest.raises(hf_soup.TrainingError, match="run-1 failed: it ran out of memory"):
+    with pytest.raises(TrainingError, match="run-1 failed: it ran out of memory"):
         run_sweep(base, data, tmp_path, {"seed": [0, 1, 2]}, on_error="raise")
     monkeypatch.undo()
     before = {run.name: (run.folder / "run.json").stat().st_mtime_ns for run in runs}
@@ -367,7 +376,7 @@ def test_a_disk_that_is_too_small_is_told_in_advance(data, tmp_path):
     (tmp_path / "base" / "config.json").write_text(
         json.dumps(config | {"hidden_size": 2**15, "intermediate_size": 2**17, "num_hidden_layers": 80})
     )
-    with pytest.raises(hf_soup.OutputError, match=r"1 runs of 1 to train.*GB are free"):
+    with pytest.raises(OutputError, match=r"1 runs of 1 to train.*GB are free"):
         run_sweep(tmp_path / "base", data, tmp_path / "runs", [{}])
     assert not (tmp_path / "runs").exists()
 
@@ -393,7 +402,7 @@ def test_a_disk_that_fills_up_ends_the_sweep(base, data, tmp_path):
         given = {"validation": data[1], "training_args": ARGS, "output_dir": disk / "runs"}
         plan = plan_runs(base, data[0], space=[{"seed": 0}, {"seed": 1}], **given)
         ballast.write_bytes(bytes(shutil.disk_usage(disk).free - 200_000))  # somebody else fills it in the meantime
-        with pytest.raises(hf_soup.OutputError, match=r"disk of .* is full"):
+        with pytest.raises(OutputError, match=r"disk of .* is full"):
             train(plan)
         assert not hf_soup.load_sweep(disk / "runs").failed
         ballast.unlink()
@@ -510,3 +519,39 @@ def test_every_task_of_texts_is_swept(tmp_path, name):
         score = hf_soup.Evaluator(data, processing_class=tokenizer)(model)
         assert runs[0].state["metrics"][f"eval_{task.METRIC}"] == pytest.approx(score.value, abs=1e-5)
     assert hf_soup.merge(runs, strategy="greedy", evaluator=data).recipe.names
+
+
+def _accuracy_as_a_dict(predictions):
+    """What many pass to a Trainer as `compute_metrics`."""
+    return {"acc": float((predictions.predictions.argmax(-1) == predictions.label_ids).mean())}
+
+
+def _size(predictions):
+    """A number that differs between runs: the size of the logits."""
+    return abs(predictions.predictions).sum()
+
+
+def test_a_function_is_the_metric(base, data, tmp_path):
+    """A function's only value selects as the built-in metric of the same value does, under the function's name."""
+    built_in = run_sweep(base, data, tmp_path / "built-in")
+    own = run_sweep(base, data, tmp_path / "own", metric=_accuracy_as_a_dict)
+    assert [run.score.value for run in own] == [run.score.value for run in built_in]
+    assert {run.score.metric for run in own} == {"_accuracy_as_a_dict"}
+    assert own.best().name == built_in.best().name
+
+
+def test_a_function_has_a_direction(base, data, tmp_path):
+    """With `higher_is_better=False` the run with the lowest value is the best, and its lowest checkpoint is kept."""
+    runs = run_sweep(base, data, tmp_path / "runs", metric=_size, higher_is_better=False)
+    values = {run.name: run.score.value for run in runs}
+    assert len(set(values.values())) > 1
+    assert values[runs.best().name] == min(values.values())
+    for run in runs:
+        history = json.loads((run.folder / "trainer_state.json").read_text())["log_history"]
+        assert run.score.value == min(entry["eval__size"] for entry in history if "eval__size" in entry)
+
+
+def test_a_sweep_takes_one_metric(base, data, tmp_path):
+    """Several are refused by name."""
+    with pytest.raises(RecipeError, match="selects by one metric, and metric= has 2: accuracy, f1"):
+        run_sweep(base, data, tmp_path / "runs", metric=["accuracy", "f1"])
