@@ -22,7 +22,7 @@ ALIKE = 0.02  # share of examples on which models disagree, below which neither 
 
 
 def quality_pieces(diversity: Diversity, predictions: Mapping[str, Predictions], commands: Commands) -> list[Piece]:
-    """Models that are too good, or too bad, to be of use, and models that decide alike.
+    """Models that are too bad to be of use, and models that decide alike.
 
     Args:
         diversity ([`Diversity`]):
@@ -33,7 +33,6 @@ def quality_pieces(diversity: Diversity, predictions: Mapping[str, Predictions],
             Commands for the same models.
     """
     pieces = [
-        _ceiling(diversity, predictions),
         _no_better_than_one_class(diversity, predictions),
         _far_below_the_best(diversity, commands),
         _alike(diversity, predictions),
@@ -41,13 +40,33 @@ def quality_pieces(diversity: Diversity, predictions: Mapping[str, Predictions],
     return [piece for piece in pieces if piece is not None]
 
 
-def _ceiling(diversity: Diversity, predictions: Mapping[str, Predictions]) -> Piece | None:
-    """Whether the best classifier leaves anything to gain."""
-    if not _has_kind(predictions, "classes"):
-        return None
-    wrong = 1 - float(right(predictions[diversity.best]).mean())
-    if wrong >= CEILING:
-        return None
+def leaves_nothing_to_gain(diversity: Diversity, predictions: Mapping[str, Predictions]) -> bool:
+    """Whether the best classifier gets so few examples wrong that no soup can be visibly better.
+
+    Args:
+        diversity ([`Diversity`]):
+            Scores of the models.
+        predictions (`Mapping[str, Predictions]`):
+            Predictions of each model.
+    """
+    return _has_kind(predictions, "classes") and _share_wrong(diversity, predictions) < CEILING
+
+
+def _share_wrong(diversity: Diversity, predictions: Mapping[str, Predictions]) -> float:
+    """Share of the examples that the best model gets wrong."""
+    return 1 - float(right(predictions[diversity.best]).mean())
+
+
+def ceiling_piece(diversity: Diversity, predictions: Mapping[str, Predictions]) -> Piece:
+    """The advice to take the best classifier, where it leaves nothing to gain.
+
+    Args:
+        diversity ([`Diversity`]):
+            Scores of the models.
+        predictions (`Mapping[str, Predictions]`):
+            Predictions of each model.
+    """
+    wrong = _share_wrong(diversity, predictions)
     return Piece(
         "ceiling",
         advice=f"Take the best model, {diversity.best}: {wrong:.1%} is all that is left to gain on these examples.",

@@ -17,7 +17,7 @@ from ..merging.agreement import Agreement
 from ..metrics.predictions import Predictions
 from .advice import Advice, Commands, Confidence, Given, Piece, Topic
 from .advice_losses import Losses, barrier_piece, measure_losses
-from .advice_scores import quality_pieces, value_of_soups
+from .advice_scores import ceiling_piece, leaves_nothing_to_gain, quality_pieces, value_of_soups
 from .advice_weights import architecture_pieces, change_pieces, number_pieces, start_pieces
 from .diversity import Diversity, measure_diversity
 from .points import Scorer
@@ -164,9 +164,11 @@ def _measure(scorer: Scorer, budget: int | None) -> Evidence | None:
         if pairs < 0:
             return None
     diversity = measure_diversity(scorer)
-    losses = measure_losses(scorer, pairs)
     # The scorer keeps what it has predicted, so that no model runs again for this.
     predictions = {name: scorer.predictions({name: 1.0}) for name in scorer.names}
+    if leaves_nothing_to_gain(diversity, predictions):
+        pairs = 0  # no barrier changes the advice to take the best model
+    losses = measure_losses(scorer, pairs)
     return Evidence(diversity, losses, predictions, scorer.missing_classes())
 
 
@@ -208,11 +210,14 @@ def _missing_pieces(missing: Mapping[str, MissingClasses]) -> list[Piece]:
 
 def _measured_pieces(evidence: Evidence, commands: Commands) -> list[Piece]:
     """What examples say; without examples of all classes it is not sure, and stops nothing."""
-    pieces = [
-        *quality_pieces(evidence.diversity, evidence.predictions, commands),
-        barrier_piece(evidence.losses, commands, evidence.diversity.best),
-        value_of_soups(evidence.diversity, evidence.predictions, commands),
-    ]
+    if leaves_nothing_to_gain(evidence.diversity, evidence.predictions):
+        pieces = [ceiling_piece(evidence.diversity, evidence.predictions)]
+    else:
+        pieces = [
+            *quality_pieces(evidence.diversity, evidence.predictions, commands),
+            barrier_piece(evidence.losses, commands, evidence.diversity.best),
+            value_of_soups(evidence.diversity, evidence.predictions, commands),
+        ]
     if evidence.missing:
         return [piece._replace(confidence="low", stops=False) for piece in pieces]
     return pieces

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..checkpoints.checkpoint import Checkpoint
+from ..checkpoints.companion_files import MODULES
+from ..checkpoints.other_contents import ADAPTER
 from ..checkpoints.source import open_checkpoint
 from ..errors import RecipeError, listed
 from ..options import answers_keywords
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 # Names in the folder of a model: transformers', PEFT's, and those of a SentenceTransformer or a pipeline
-OF_A_MODEL = ("config.json", "adapter_config.json", "modules.json", "model_index.json")
+OF_A_MODEL = ("config.json", ADAPTER, MODULES, "model_index.json")
 WEIGHTS = ("*.safetensors", "*.bin", "*.index.json")
 SHOWN = 60  # characters of a source in an error
 

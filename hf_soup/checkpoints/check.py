@@ -106,10 +106,12 @@ class CheckReport(Result):
         lines += [f"{'problem':<14} {problem}" for problem in self.problems]
         if self.relation is not None:
             lines += ["", self.relation.table(), ""]
-        if self.ok:
-            lines.append("They can be averaged.")
-        else:
+        if not self.ok:
             lines.append("They cannot be averaged.")
+        elif self.notes:
+            lines.append("Their tensors can be averaged. Read the notes above before you do.")
+        else:
+            lines.append("They can be averaged.")
         return "\n".join(lines)
 
 

@@ -68,8 +68,10 @@ class Entry(NamedTuple):
 
     @property
     def title(self) -> str:
-        """Name of the model in sentences, such as `"greedy soup of 4"`."""
-        return f"{self.name} of {self.size}" if self.size > 1 else self.name
+        """Name of the model in sentences: `"the greedy soup of 4"`, or `"soup_b (4 models)"` for a soup's own name."""
+        if self.name.endswith(" soup"):
+            return f"the {self.name} of {self.size}" if self.size > 1 else f"the {self.name}"
+        return f"{self.name} ({self.size} models)" if self.size > 1 else self.name
 
 
 def compare_models(

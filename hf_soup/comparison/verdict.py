@@ -34,7 +34,7 @@ def summarise(
         differences (`Mapping`):
             Differences, as in [`Comparison`].
         titles (`Mapping[str, str]`):
-            Names of the soups in sentences.
+            Names of the soups in sentences, such as `"the greedy soup of 4"`.
         sizes (`Mapping[str, int]`):
             Number of examples of each data set.
         metric (`str`), higher_is_better (`bool`):
@@ -55,7 +55,7 @@ def summarise(
     for soup, by_set in differences.items():
         title, on_test = titles[soup], by_set.get(TEST, {})
         if soup in twins:
-            lines.append(f"The {title} gives the same outputs as the {titles[twins[soup]]}.")
+            lines.append(f"{title} gives the same outputs as {titles[twins[soup]]}.")
             continue
         if single is None:
             lines.append(f"{title}: no validation set says which single model is best, so it is compared with none.")
@@ -69,7 +69,12 @@ def summarise(
         shifts = _on_shifted_sets(by_set, metric)
         if shifts:
             lines.append(f"{title}, on shifted sets against {single}: {', '.join(shifts)}.")
-    return "\n".join(lines)
+    return "\n".join(_as_sentence(line) for line in lines)
+
+
+def _as_sentence(line: str) -> str:
+    """A line that begins with a capital letter, unless it begins with a soup's own name."""
+    return f"T{line[1:]}" if line.startswith("the ") else line
 
 
 def _is_worse(difference: Difference, higher_is_better: bool) -> bool:
@@ -130,7 +135,7 @@ def verdict(
 
     Args:
         soup (`str`):
-            Name of the soup in the sentence.
+            Name of the soup in the sentence, such as `"the greedy soup of 4"`.
         difference ([`Difference`]):
             Difference between the scores of the soup and of the single model.
         metric (`str`), higher_is_better (`bool`):
@@ -147,16 +152,16 @@ def verdict(
     numbers = f"{_numbers(difference, metric)} {unit}"
     against = f"{single}, the single model that is best on validation"
     if low is None or high is None:
-        return f"The {soup} is {numbers} against {against}, without an interval."
+        return f"{soup} is {numbers} against {against}, without an interval."
     if value == low == high == 0:  # they are equal on every resample
-        return f"The {soup} scores as {against}: on {examples} test examples there is no difference at all."
+        return f"{soup} scores as {against}: on {examples} test examples there is no difference at all."
     if low <= 0 <= high:
-        return f"The {soup} is {numbers} against {against}: no difference that {examples} test examples can show."
+        return f"{soup} is {numbers} against {against}: no difference that {examples} test examples can show."
     # The interval is on one side of 0, so its lower end determines whether the soup is better.
     if gain(low, 0.0, higher_is_better) > 0:
         cost = f", at 1/{members} of the ensemble's cost" if members > 1 else ""
-        return f"The {soup} is {numbers} over {against}{cost}."
-    return f"The {soup} is worse: {numbers} against {against}."
+        return f"{soup} is {numbers} over {against}{cost}."
+    return f"{soup} is worse: {numbers} against {against}."
 
 
 def _numbers(difference: Difference, metric: str) -> str:

@@ -52,7 +52,7 @@ class Result:
     def sentence(self) -> str:
         """The sentence of the summary about the soup."""
         for line in self.comparison.summary.split("\n"):
-            if self.scores.name in line:
+            if line.removeprefix("The ").startswith(self.scores.name):
                 return line
         return ""
 

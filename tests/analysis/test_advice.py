@@ -223,6 +223,22 @@ def test_no_pair_is_no_measurement(tmp_path, start):
     assert "pairs" not in piece.evidence
 
 
+def test_where_nothing_is_left_to_gain_the_best_model_is_the_only_advice(tmp_path, start):
+    """With a perfect model no pair is scored, and no remark from the examples contradicts the advice to take it."""
+    folders = runs(tmp_path, 4, start)
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(folders[0])
+    with torch.no_grad():
+        model.classifier.bias[1] += 100.0
+    model.save_pretrained(folders[0])
+    best = testing.save_text_model(
+        transformers.AutoModelForSequenceClassification.from_pretrained(start), tmp_path / "best"
+    )
+    advice = hf_soup.advise([*folders, best], examples(start, 60, noise=0.0))
+    assert advice.verdict.startswith("Take the best model, best: 0.0% is all")
+    assert advice.evaluations == 6  # the five models and their soup
+    assert not {"barrier", "quality", "soup", "ensemble", "validation"} & set(topics(advice))
+
+
 def test_scores_are_in_the_evidence(tmp_path, start):
     """A model that is far below the best, or no better than one class, is named with its number."""
     folders = runs(tmp_path, 4, start)

@@ -41,7 +41,7 @@ def test_good_ingredients_pass(text_runs):
     assert report.labels == ("negative", "positive")
     model = testing.tiny_text_model(0)
     assert report.parameters == sum(p.numel() for p in model.parameters())
-    assert "They can be averaged." in report.table()
+    assert "Their tensors can be averaged. Read the notes above" in report.table()
 
 
 def test_another_architecture(text_runs, image_runs):

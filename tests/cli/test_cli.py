@@ -52,7 +52,7 @@ def test_check(text_runs, image_runs):
     """Good ingredients give 0 and a report; bad ones give 1, and the problem in it."""
     good = run("check", *text_runs)
     assert good.returncode == 0
-    assert "They can be averaged." in good.stdout
+    assert "Their tensors can be averaged. Read the notes above" in good.stdout
     bad = run("check", text_runs[0], image_runs[1], "--format", "json")
     assert bad.returncode == 1
     answer = json.loads(bad.stdout)

@@ -265,8 +265,8 @@ def test_summary_says_what_the_interval_shows(comparison):
     """A line on test and one on the shifted sets for each soup, with their numbers and no more than they show."""
     lines = comparison.summary.splitlines()
     for soup, sets in comparison.differences.items():
-        on_test = next(line for line in lines if line.startswith(f"The {soup}"))
-        shifted = next(line for line in lines if line.startswith(soup))
+        on_test, shifted = (line for line in lines if line.startswith((f"The {soup}", soup)))
+        assert "on shifted sets" in shifted
         interval = sets["test"]["single"]
         value, low, high = interval.value, interval.low, interval.high
         nothing = value == low == high == 0
@@ -292,7 +292,7 @@ def test_summary_says_what_the_interval_shows(comparison):
 )
 def test_the_verdict_claims_no_more_than_the_interval(difference, higher, words):
     """A gain, a loss and what cannot be told, for metrics that are better high and low."""
-    assert words in verdict("soup of 4", difference, "accuracy", higher, "b", 500, 6)
+    assert words in verdict("the greedy soup of 4", difference, "accuracy", higher, "b", 500, 6)
 
 
 def test_two_of_a_name_are_refused(text_runs, parts):
@@ -429,7 +429,7 @@ def test_a_saved_soup_that_is_the_uniform_soup_is_told_once(text_runs, parts, tm
     data = {"test": parts["test"], "validation": parts["validation"]}
     folder = hf_soup.merge(text_runs).save_pretrained(tmp_path / "soup")
     lines = hf_soup.compare({"one": folder}, **data).summary.split("\n")
-    assert lines[1:] == ["The uniform soup of 3 gives the same outputs as the one of 3."]
+    assert lines[1:] == ["The uniform soup of 3 gives the same outputs as one (3 models)."]
     rounded = hf_soup.merge(text_runs, dtype="float16").save_pretrained(tmp_path / "rounded")
     lines = hf_soup.compare({"one": rounded}, **data).summary.split("\n")
     assert "same outputs" not in lines[1]
@@ -500,9 +500,10 @@ def test_soups_that_are_one_model_run_once_and_are_told_once(text_runs, parts, m
     result = hf_soup.compare(soups, **data)
     assert len([mixture for mixture in filled if len(mixture.used) > 1]) == 2
     lines = result.summary.split("\n")
-    assert [line.split(" ")[1] for line in lines] == ["a", "b", "c", "uniform"]
-    assert lines[1] == "The b of 3 gives the same outputs as the a of 3."
-    assert lines[3] == "The uniform soup of 3 gives the same outputs as the a of 3."
+    starts = ["a (3 models)", "b (3 models)", "c (3 models)", "The uniform soup of 3"]
+    assert [line.startswith(start) for line, start in zip(lines, starts, strict=True)] == [True] * 4
+    assert lines[1] == "b (3 models) gives the same outputs as a (3 models)."
+    assert lines[3] == "The uniform soup of 3 gives the same outputs as a (3 models)."
     assert named(result, "a").scores == named(result, "b").scores == named(result, "uniform soup").scores
 
 
